@@ -133,6 +133,9 @@ def plan_study(study: Study, options: Options, watcher: Watcher) -> tuple[Plan, 
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {profile} takes its images from {used}")
     datasets = {key: _prepare(*key, options, watcher) for key in dict.fromkeys(map(_data_key, arms))}
+    for fields in arms:
+        # Once here, so that a part that a dataset has no labels for is found before any training.
+        datasets[_data_key(fields)].noisy_train_labels(fields.label_noise)
     networks = {(f.arch, f.image_size, len(datasets[_data_key(f)].classes)) for f in arms}
     for arch, image_size, num_classes in sorted(networks):
         # Built once, so that a wrong one is found before any training.
@@ -210,14 +213,15 @@ def _has_bfloat16(device: str) -> bool:
     return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
-def _data_key(fields: Fields) -> tuple[str, int]:
-    return fields.data, fields.image_size
+def _data_key(fields: Fields) -> tuple[str, int, str]:
+    return fields.data, fields.decoded_size, fields.resize
 
 
-def _prepare(name: str, image_size: int, options: Options, watcher: Watcher) -> Dataset:
+def _prepare(name: str, image_size: int, resize: str, options: Options, watcher: Watcher) -> Dataset:
     return prepare(
         name,
         image_size=image_size,
+        resize=resize,
         cache_dir=default_cache_dir(),
         data_dir=options.data_dir,
         progress=watcher.preparing,

@@ -10,48 +10,33 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ablate.errors import StudyError, nearest
-
-
-class Recipe(BaseModel):
-    """How a network is trained, in full: optimiser, schedule and batches. Every field can be swept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    epochs: int = Field(ge=1, le=100_000, description="passes over the training images")
-    batch_size: int = Field(ge=1, le=65_536, description="training images per step")
-    eval_batch_size: int = Field(ge=1, le=65_536, description="images per evaluation batch")
-    drop_last: bool = Field(description="drop the last, smaller training batch of an epoch")
-    optimizer: Literal["sgd"] = Field(description="sgd: torch.optim.SGD")
-    lr: float = Field(gt=0, description="learning rate")
-    momentum: float = Field(ge=0, lt=1, description="SGD momentum; 0 is plain SGD")
-    weight_decay: float = Field(ge=0, description="L2 penalty added to the gradient; 0 is none")
-    schedule: Literal["constant"] = Field(description="constant: the learning rate stays as it is")
-
-
-RECIPES: dict[str, Recipe] = {
-    # The course notebook that the suite reproduces: plain SGD at a constant rate, ragged last batch kept.
-    "source": Recipe(
-        epochs=11,
-        batch_size=128,
-        eval_batch_size=256,
-        drop_last=False,
-        optimizer="sgd",
-        lr=0.4,
-        momentum=0.0,
-        weight_decay=0.0,
-        schedule="constant",
-    ),
-}
+from ablate.recipes import RECIPES, Recipe
 
 
 class Fields(Recipe):
     """Every field of a trial. Any of them can be a factor of a study."""
 
     data: str = Field(min_length=1, description="dataset name, or folder:PATH with train/ and val/")
-    image_size: int = Field(ge=4, le=1024, description="pixels; images are squashed to this square")
+    image_size: int = Field(ge=4, le=1024, description="pixels a side of the square that the network sees")
+    decode_size: int = Field(
+        default=0,
+        ge=0,
+        le=2048,
+        description="pixels a side that images are decoded at, cropped or shrunk to image_size; 0: the same",
+    )
+    resize: Literal["squash", "center_crop"] = Field(
+        default="squash",
+        description="how an image becomes a square; center_crop: its longer side is cut",
+    )
+    label_noise: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="part of the training labels that are wrong; none of the reported",
+    )
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
     loss: str = Field(min_length=1, description="loss name, or package.module:function")
     epsilon: float = Field(
@@ -76,6 +61,20 @@ class Fields(Recipe):
             raise ValueError(f"the known recipes are {', '.join(RECIPES)}")
         return name
 
+    @model_validator(mode="after")
+    def _shrinks_only(self) -> Fields:
+        if 0 < self.decode_size < self.image_size:
+            raise ValueError(
+                f"decode_size: expected 0 or at least image_size ({self.image_size}), "
+                f"but {self.decode_size} came"
+            )
+        return self
+
+    @property
+    def decoded_size(self) -> int:
+        """Pixels a side that images are decoded at."""
+        return self.decode_size or self.image_size
+
 
 DEFAULTS: dict[str, Any] = {
     "arch": "seed_cnn",
@@ -89,6 +88,11 @@ DEFAULTS: dict[str, Any] = {
 }
 
 FIELD_NAMES: tuple[str, ...] = tuple(Fields.model_fields)
+
+LATER_FIELDS: dict[str, Any] = {
+    name: field.default for name, field in Fields.model_fields.items() if not field.is_required()
+}
+"""Fields with a default, and the default: what training did before the field was there."""
 
 
 def canonical(value: Any) -> Any:
@@ -133,6 +137,8 @@ def problems(error: ValidationError) -> list[str]:
 def problem(item: Mapping[str, Any]) -> str:
     """One fault in one line: the field, what was expected, what came, what to do."""
     name = ".".join(str(part) for part in item["loc"])
+    if not name:  # about several fields, and names them itself
+        return str(item["msg"]).removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
         return unknown_name("field", name, FIELD_NAMES)
     if item["type"] == "missing":

@@ -100,6 +100,7 @@ class Record(BaseModel):
     cost: Cost | None = None
     environment: Environment | None = None
     parameters: int | None = Field(default=None, description="trainable parameters of the network")
+    macs: int | None = Field(default=None, description="multiply-adds of one image's forward pass")
     class_names: tuple[str, ...] = ()
     failure: Failure | None = None
     predictions_sha256: str | None = Field(default=None, description="digest of predictions/<trial_id>.npz")

@@ -9,17 +9,17 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ablate.data import open_dataset
+from ablate.data import Dataset, open_dataset
 from ablate.fields import Fields
 from ablate.losses import build_loss
-from ablate.models import build_model, count_parameters
+from ablate.models import build_model, count_macs, count_parameters
 from ablate.provenance import source_commit, version_of
 from ablate.records import Cost, Environment, Epoch, Failure, Predictions, Record
 from ablate.results import write_atomically
@@ -81,14 +81,16 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
     }
     try:
         train, valid = _resident_images(task.data_folder, device)
+        train = _mislabelled(train, dataset, task.trial.fields.label_noise)
         model = _initial_model(task.trial, len(dataset.classes), device)
         known["parameters"] = count_parameters(model)
+        known["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
         fitted = fit(
             model,
             build_loss(task.trial.fields.loss),
             train,
             valid,
-            _settings(task.trial),
+            build_settings(task.trial),
             callbacks=_callbacks(task, tell),
             checkpoint=_read_checkpoint(task),
         )
@@ -109,6 +111,21 @@ def _initial_model(trial: Trial, num_classes: int, device: torch.device) -> torc
     torch.manual_seed(stream_seed(trial.seed, "init"))
     model = build_model(trial.fields.arch, num_classes=num_classes, image_size=trial.fields.image_size)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@functools.cache
+def _macs(arch: str, num_classes: int, image_size: int) -> int:
+    """Multiply-adds of one image; of a network built for it, so that nothing touches the one that trains."""
+    with torch.random.fork_rng(devices=[]):
+        return count_macs(build_model(arch, num_classes=num_classes, image_size=image_size), image_size)
+
+
+def _mislabelled(train: Images, dataset: Dataset, label_noise: float) -> Images:
+    """The training images with a part of their labels wrong. The reported ones stay as they are."""
+    if not label_noise:
+        return train
+    labels = torch.from_numpy(dataset.noisy_train_labels(label_noise))
+    return replace(train, labels=labels.to(train.labels.device))
 
 
 def _history(results: list[EpochResult]) -> tuple[Epoch, ...]:
@@ -141,7 +158,8 @@ def _resident_images(data_folder: Path, device: torch.device) -> tuple[Images, I
     return train, valid
 
 
-def _settings(trial: Trial) -> Settings:
+def build_settings(trial: Trial) -> Settings:
+    """What the training engine is told of a trial."""
     fields = trial.fields
     precision: Literal["float32", "bfloat16"] = (
         "bfloat16" if trial.numerics.precision == "bfloat16" else "float32"
@@ -161,6 +179,19 @@ def _settings(trial: Trial) -> Settings:
         deterministic=trial.numerics.deterministic,
         order_seed=stream_seed(trial.seed, "order"),
         noise_seed=stream_seed(trial.seed, "noise"),
+        image_size=fields.image_size,
+        optimizer=fields.optimizer,
+        beta2=fields.beta2,
+        adam_epsilon=fields.adam_epsilon,
+        decay_norms=fields.decay_norms,
+        clip_norm=fields.clip_norm,
+        schedule=fields.schedule,
+        anneal_from=fields.anneal_from,
+        crop_area=fields.crop_area,
+        flip=fields.flip,
+        mixup=fields.mixup,
+        augment_seed=stream_seed(trial.seed, "augmentation"),
+        mixup_seed=stream_seed(trial.seed, "mixup"),
     )
 
 

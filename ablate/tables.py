@@ -100,6 +100,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("train_seconds", "number", "training time, evaluation excluded", "s", "lower"),
         Column("eval_seconds", "number", "evaluation time", "s", "lower"),
         Column("parameters", "integer", "trainable parameters of the network"),
+        Column("macs", "integer", "multiply-adds of one image's forward pass"),
         Column("device", "text", "device kind that the trial ran on: cpu or cuda"),
         Column("device_name", "text", "processor or GPU model"),
         Column("resolved_precision", "text", "arithmetic that `precision` came to"),
@@ -215,7 +216,7 @@ def _recorded(record: Record) -> dict[str, Any]:
     environment = record.environment.model_dump() if record.environment else {}
     kept = {name: environment.get(name) for name in ("device_name", "threads", "torch_version", "commit")}
     failure = record.failure.message if record.failure else None
-    return {**cost, **kept, "parameters": record.parameters, "failure": failure}
+    return {**cost, **kept, "parameters": record.parameters, "macs": record.macs, "failure": failure}
 
 
 def _key(trial: Trial) -> dict[str, Any]:

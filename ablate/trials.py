@@ -12,11 +12,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ablate.errors import StudyError
-from ablate.fields import Fields
+from ablate.fields import LATER_FIELDS, Fields
 from ablate.study import Study
 
 TRAINING_VERSION = 1
 """Raised when a change to ablate alters the numbers that training gives; part of every trial's identity."""
+
+NOT_IDENTITY = {
+    "data", "decode_size", "resize", "precision", "deterministic", "recipe", "eval_batch_size",
+}  # fmt: skip
+"""Fields that do not decide a trial's numbers, or only through what else the identity holds."""
 
 
 class Numerics(BaseModel):
@@ -135,10 +140,12 @@ def build_trial(
 def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
     """What a trial computes, as canonical JSON: no path, host, study or profile name.
 
-    The data's name and the precision asked for are replaced by what they came to. The recipe's name is left
-    out because its fields are there.
+    The data's name and how it is decoded are replaced by the fingerprint, the precision asked for by what it
+    came to. The recipe's name is left out because its fields are there. A field that came later is left out
+    at its default, so that the trials recorded before it keep their names.
     """
-    named = fields.model_dump(exclude={"data", "precision", "deterministic", "recipe", "eval_batch_size"})
+    named = fields.model_dump(exclude=NOT_IDENTITY)
+    named = {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()}
     sources = {name: source_digest(named[name]) for name in ("arch", "loss")}
     return json.dumps(
         {

@@ -16,7 +16,8 @@ RIGHT_HALF = {"metrics", "tables", "stats", "plots", "report"}
 # stage -> the stages it may import, itself aside. `errors` is open to all.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "fields": set(),
+    "recipes": set(),
+    "fields": {"recipes"},
     "provenance": set(),
     "study": {"fields"},
     "trials": {"fields", "study"},
@@ -54,7 +55,7 @@ ONLY_IN: dict[str, set[str]] = {
     "jinja2": {"report"},
     "statsmodels": set(),
     "sklearn": {"data"},
-    "pydantic": {"fields", "study", "trials", "results", "records"},
+    "pydantic": {"recipes", "fields", "study", "trials", "results", "records"},
     "typer": {"__main__"},
 }
 

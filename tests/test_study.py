@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from ablate.errors import StudyError
-from ablate.fields import RECIPES, Fields, Recipe, canonical, resolve
+from ablate.fields import Fields, canonical, resolve
+from ablate.recipes import RECIPES, Recipe
 from ablate.study import Profile, Study, build_study, load_study
 
 BASE = {"data": "digits", "image_size": 8}

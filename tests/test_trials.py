@@ -12,10 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate.errors import StudyError
-from ablate.fields import Fields, resolve
+from ablate.fields import LATER_FIELDS, Fields, resolve
+from ablate.records import read_records
+from ablate.results import ResultsFolder
 from ablate.study import Study
-from ablate.trials import Numerics, Plan, Trial, arm_name, build_trial, expand, source_digest, stream_seed
+from ablate.trials import (
+    NOT_IDENTITY,
+    Numerics,
+    Plan,
+    Trial,
+    arm_name,
+    build_trial,
+    expand,
+    source_digest,
+    stream_seed,
+)  # fmt: skip
 
+ROOT = Path(__file__).parent.parent
 BASE = {"data": "digits", "image_size": 8, "epsilon": 0.1}
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 
@@ -30,7 +43,9 @@ CHANGES: list[dict[str, Any]] = [
     {"epsilon": 0.2}, {"reduction": "sum"}, {"lr_rule": "matched"}, {"arch": "xresnet18"}, {"epochs": 12},
     {"batch_size": 64}, {"lr": 0.1}, {"momentum": 0.9}, {"weight_decay": 0.1}, {"drop_last": True},
     {"image_size": 16}, {"loss": "cross_entropy", "epsilon": 0.0}, {"seed": 1}, {"repeat": 1},
-    {"fingerprint": "g"},
+    {"fingerprint": "g"}, {"optimizer": "adamw"}, {"beta2": 0.9}, {"adam_epsilon": 1e-6},
+    {"decay_norms": False}, {"clip_norm": 1.0}, {"schedule": "one_cycle"}, {"anneal_from": 0.5},
+    {"crop_area": 0.5}, {"flip": True}, {"mixup": 0.2}, {"label_noise": 0.05},
     {"numerics": Numerics(device="cuda", precision="float32", deterministic=True)},
     {"numerics": Numerics(device="cpu", precision="bfloat16", deterministic=True)},
     {"numerics": Numerics(device="cpu", precision="float32", deterministic=False)},
@@ -52,6 +67,8 @@ def test_no_two_of_these_share_an_identity() -> None:
         {"data": "folder:/elsewhere"},
         {"precision": "float32"},
         {"eval_batch_size": 7},
+        {"decode_size": 16},  # the fingerprint says what was decoded
+        {"resize": "center_crop"},
         {"epsilon": 0.1 + 1e-17},
     ],
 )
@@ -63,8 +80,27 @@ def test_every_field_is_accounted_for() -> None:
     """A new field must be named here as deciding the numbers, or as not."""
     decides = {"epsilon", "reduction", "lr_rule", "arch", "loss", "image_size", "epochs", "batch_size", "lr"}
     decides |= {"momentum", "weight_decay", "drop_last", "optimizer", "schedule"}
-    does_not = {"data", "precision", "deterministic", "recipe", "eval_batch_size"}
-    assert decides | does_not == set(Fields.model_fields)
+    later = {"beta2", "adam_epsilon", "decay_norms", "clip_norm", "anneal_from", "crop_area", "flip", "mixup"}
+    later |= {"label_noise"}
+    neither = {"data", "decode_size", "resize", "precision", "deterministic", "recipe", "eval_batch_size"}
+    assert neither == NOT_IDENTITY
+    assert decides | later | NOT_IDENTITY == set(Fields.model_fields)
+    assert later <= LATER_FIELDS.keys()
+    changed = {name for change in CHANGES for name in change}
+    assert decides | later <= changed | {"loss", "epsilon"}
+
+
+def test_a_trial_recorded_before_a_field_was_there_keeps_its_identity() -> None:
+    """The published runs were recorded at the commit before the later fields."""
+    folder = ResultsFolder(ROOT / "results" / "reference" / "seed_notebook" / "cpu-float32")
+    records = read_records(folder)
+    assert len(records) == 3
+    for trial_id, record in records.items():
+        stored = record.trial
+        again = build_trial(
+            stored.levels, stored.fields, stored.seed, stored.numerics, stored.fingerprint, stored.repeat
+        )
+        assert again.trial_id == trial_id
 
 
 def test_an_identity_is_the_same_in_another_process() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ablate.train.augment import shrink
 from ablate.train.images import Images
 from ablate.train.settings import Loss, Settings
 
@@ -46,9 +47,10 @@ def predict(model: nn.Module, images: Images, settings: Settings) -> Tensor:
     """Logits [N, K] float32 of a whole split, in its order; the network is left in evaluation mode."""
     model.eval()
     size = settings.eval_batch_size
+    side = settings.image_size or images.side
     with torch.inference_mode(), autocast(images.labels.device, settings.precision):
         places = [slice(start, start + size) for start in range(0, len(images), size)]
-        return torch.cat([model(images.batch(place)[0]).float() for place in places])
+        return torch.cat([model(shrink(images.batch(place)[0], side)).float() for place in places])
 
 
 def evaluate(model: nn.Module, images: Images, loss: Loss, settings: Settings) -> Evaluation:

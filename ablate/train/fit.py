@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ablate.train.augment import Augmentation
 from ablate.train.device import (
     StepClock,
     peak_memory_mb,
@@ -123,7 +124,8 @@ def fit(
     device = train.labels.device
     set_numerics(deterministic=settings.deterministic)
     reset_peak_memory(device)
-    step, progress = Step(model, loss, settings, device), Progress()
+    parts = len(batches(torch.arange(len(train)), settings.batch_size, drop_last=settings.drop_last))
+    step, progress = Step(model, loss, settings, device, parts), Progress()
     if checkpoint is not None:
         progress = _restore(step, checkpoint)
     clock = step_clock(device)
@@ -158,13 +160,16 @@ def _train_epoch(
     torch.manual_seed(epoch_seed(settings.noise_seed, epoch))
     order = epoch_order(len(images), settings.order_seed, epoch).to(step.device)
     parts = batches(order, settings.batch_size, drop_last=settings.drop_last)
+    augmentation = Augmentation(settings, len(images), epoch, step.device)
     losses = torch.zeros(len(parts), device=step.device)
     correct = torch.zeros((), dtype=torch.int64, device=step.device)
     begun = time.perf_counter()
     for place, index in enumerate(parts):
         callbacks.on_step(epoch, place, len(parts))
         clock.start()
-        losses[place], right = step(*images.batch(index))
+        pixels, labels = images.batch(index)
+        pixels, mixture = augmentation.images(pixels, index), augmentation.mixture(index)
+        losses[place], right = step(pixels, labels, epoch * len(parts) + place, mixture)
         correct += right
         clock.stop()
     synchronize(step.device)

@@ -47,6 +47,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def side(self) -> int:
+        """Pixels a side, as decoded."""
+        return int(self.pixels.shape[1])
+
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Normalised images [B, C, H, W] float32 in channels-last order, and their labels [B]."""
         images = self.pixels[index].permute(0, 3, 1, 2).to(torch.float32)

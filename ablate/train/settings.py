@@ -20,14 +20,16 @@ class Loss(Protocol):
 class Settings:
     """How to train one network.
 
+    What has a default does nothing at it.
+
     Attributes:
         epochs: passes over the training images, at least 1.
         batch_size: images per training step.
         eval_batch_size: images per evaluation batch.
         drop_last: leave out an epoch's last batch when it is smaller than the others.
-        lr: learning rate of SGD.
-        momentum: momentum of SGD; 0 is none.
-        weight_decay: L2 coefficient of SGD; 0 is none.
+        lr: highest learning rate.
+        momentum: momentum of SGD, beta1 of the others; 0 is none.
+        weight_decay: L2 coefficient of SGD, decoupled decay of the others; 0 is none.
         epsilon: label smoothing handed to the loss, 0 to 1.
         reduction: how the loss reduces a batch; with "none" the loop averages the per-image values.
         lr_rule: "matched" divides the gradient of a summed loss by the batch's true size; "fixed" does not.
@@ -35,6 +37,19 @@ class Settings:
         deterministic: allow deterministic algorithms only.
         order_seed: seed of the order of training images.
         noise_seed: seed of anything random inside the network, such as dropout.
+        image_size: pixels a side that the network sees; 0 is what the images have.
+        optimizer: "sgd", "adamw" or "ranger".
+        beta2: decay of squared gradients; SGD has none.
+        adam_epsilon: added to the root of the squared gradients; SGD has none.
+        decay_norms: whether weight decay acts on biases and normalisation layers too.
+        clip_norm: largest norm of the gradient; 0 does not clip.
+        schedule: "constant", "one_cycle" or "flat_cosine".
+        anneal_from: part of the run, in [0, 1), after which the schedule falls.
+        crop_area: smallest part of an image that a random resized crop keeps; 1 is no crop.
+        flip: mirror every other training image, at random.
+        mixup: alpha of the Beta distribution that mixes pairs of images; 0 is no mixup.
+        augment_seed: seed of crops, mirrors and mixing weights.
+        mixup_seed: seed of which images are mixed with which.
     """
 
     epochs: int
@@ -51,3 +66,16 @@ class Settings:
     deterministic: bool
     order_seed: int
     noise_seed: int
+    image_size: int = 0
+    optimizer: Literal["sgd", "adamw", "ranger"] = "sgd"
+    beta2: float = 0.999
+    adam_epsilon: float = 1e-8
+    decay_norms: bool = True
+    clip_norm: float = 0.0
+    schedule: Literal["constant", "one_cycle", "flat_cosine"] = "constant"
+    anneal_from: float = 0.0
+    crop_area: float = 1.0
+    flip: bool = False
+    mixup: float = 0.0
+    augment_seed: int = 0
+    mixup_seed: int = 0

@@ -1,5 +1,6 @@
 """The training loop against a hand-written one, and its promises: pairing, resuming, divergence."""
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ablate.train import Callbacks, DivergedError, EpochResult, Fitted, Images, Settings, fit
+from ablate.train.augment import Augmentation
 from ablate.train.images import batches, epoch_order
+from ablate.train.schedule import learning_rate
 
 MEAN, STD = (0.47, 0.48, 0.45), (0.29, 0.28, 0.30)
 SETTINGS = Settings(
@@ -138,8 +141,17 @@ def test_the_same_seeds_give_the_same_bits_and_others_do_not() -> None:
     assert weights(first) != weights(renoised)
 
 
-def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() -> None:
-    settings = replace(SETTINGS, momentum=0.9)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 0.9},
+        {"optimizer": "adamw", "schedule": "one_cycle", "mixup": 0.3, "crop_area": 0.5, "flip": True},
+        {"optimizer": "ranger", "schedule": "flat_cosine", "momentum": 0.9, "lr": 0.01},
+    ],
+    ids=str,
+)
+def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one(changes: dict[str, Any]) -> None:
+    settings = replace(SETTINGS, **changes)
     whole = network(dropout=0.3)
     expected = run(whole, settings)
 
@@ -150,7 +162,7 @@ def test_a_resumed_run_ends_with_the_bits_of_an_uninterrupted_one() -> None:
 
     def save_and_stop(make: Any) -> None:
         state = make()
-        saved.append({**state, "model": {k: v.clone() for k, v in state["model"].items()}})
+        saved.append(copy.deepcopy(state))
         raise StoppedError
 
     with pytest.raises(StoppedError):
@@ -167,22 +179,102 @@ def strip(result: EpochResult) -> EpochResult:
     return replace(result, seconds=0.0)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_reductions_that_are_the_same_mathematics_train_the_same_network(momentum: float) -> None:
-    mean, none, matched, unmatched = (network() for _ in range(4))
-    decay = replace(SETTINGS, weight_decay=0.01, momentum=momentum)
-    run(mean, decay)
-    run(none, replace(decay, reduction="none"))
-    run(matched, replace(decay, reduction="sum", lr_rule="matched"))
-    run(unmatched, replace(decay, reduction="sum", lr=0.1 / 64))
+STEPPERS: list[dict[str, Any]] = [
+    {},
+    {"momentum": 0.9},
+    {"clip_norm": 0.3},
+    {"optimizer": "adamw", "lr": 0.01, "momentum": 0.9},
+    {"mixup": 0.4, "flip": True, "crop_area": 0.5},
+]
+
+
+@pytest.mark.parametrize("changes", STEPPERS, ids=str)
+def test_reductions_that_are_the_same_mathematics_train_the_same_network(changes: dict[str, Any]) -> None:
+    """Ragged batches included: to the bit for none, to rounding for a matched sum."""
+    mean, none, matched = (network() for _ in range(3))
+    settings = replace(SETTINGS, weight_decay=0.01, **changes)
+    run(mean, settings)
+    run(none, replace(settings, reduction="none"))
+    run(matched, replace(settings, reduction="sum", lr_rule="matched"))
     assert weights(none) == weights(mean)
     for p, q in zip(matched.parameters(), mean.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-4, atol=1e-6)
-    differs = [
-        not torch.allclose(p, q, rtol=1e-3)
+
+
+@pytest.mark.parametrize("changes", STEPPERS, ids=str)
+def test_a_matched_sum_over_batches_of_a_power_of_two_is_the_mean_bit_for_bit(
+    changes: dict[str, Any],
+) -> None:
+    """Dividing by a power of two rounds nothing, so that only the order of additions could differ."""
+    mean, matched = network(), network()
+    settings = replace(SETTINGS, weight_decay=0.01, drop_last=True, **changes)
+    run(mean, settings)
+    run(matched, replace(settings, reduction="sum", lr_rule="matched"))
+    assert weights(matched) == weights(mean)
+
+
+@pytest.mark.parametrize("changes", [{"lr": 0.1 / 64}, {"lr": 0.1 / 16, "weight_decay": 0.01}], ids=str)
+def test_a_sum_with_a_smaller_rate_is_another_run_when_not_matched(changes: dict[str, Any]) -> None:
+    """A rate over the batch's size forgets the ragged batch, and takes from the weight decay too."""
+    mean, unmatched = network(), network()
+    run(mean, replace(SETTINGS, weight_decay=changes.get("weight_decay", 0.0)))
+    run(unmatched, replace(SETTINGS, reduction="sum", **changes))
+    assert not all(
+        torch.allclose(p, q, rtol=1e-3)
         for p, q in zip(unmatched.parameters(), mean.parameters(), strict=True)
-    ]
-    assert any(differs)
+    )
+
+
+def test_clipping_bounds_the_step() -> None:
+    model = network()
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    run(model, replace(SETTINGS, epochs=1, batch_size=50, clip_norm=0.01))
+    moved = torch.cat([(p.detach() - b).flatten() for p, b in zip(model.parameters(), before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.1 * 0.01, rel=1e-2)
+
+
+def test_mixup_is_the_hand_written_one() -> None:
+    """One step by hand: pixels and losses mixed with the same weights, the loss reduced after."""
+    settings = replace(SETTINGS, epochs=1, batch_size=50, mixup=0.4)
+    ours, theirs = network(), network()
+    fitted = run(ours, settings)
+    order = epoch_order(50, 5, 0)
+    mixture = Augmentation(settings, 50, 0, torch.device("cpu")).mixture(order)
+    assert mixture is not None
+    x, y = images(TRAIN).batch(order)
+    weight = mixture.weight.view(-1, 1, 1, 1)
+    log_p = functional.log_softmax(theirs(weight * x + (1 - weight) * x[mixture.partner]), dim=1)
+    one_hot = functional.one_hot(y, 3).float()
+    targets = mixture.weight[:, None] * one_hot + (1 - mixture.weight[:, None]) * one_hot[mixture.partner]
+    loss = -((0.9 * targets + 0.1 / 3) * log_p).sum(1).mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert fitted.progress.history[0].train_loss == pytest.approx(loss.item(), rel=1e-5)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert q.grad is not None
+        torch.testing.assert_close(p, q - 0.1 * q.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_images_decoded_larger_are_shrunk_to_what_the_network_sees() -> None:
+    seen: list[tuple[int, ...]] = []
+    model = network()
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[-2:])))
+    for changes in ({}, {"crop_area": 0.5}, {"flip": True}):
+        fitted = run(model, replace(SETTINGS, epochs=1, image_size=4, **changes))
+    assert set(seen) == {(4, 4)}
+    model.eval()
+    with torch.no_grad():
+        small = functional.interpolate(
+            images(VALID).batch(slice(None))[0], (4, 4), mode="bilinear", antialias=True
+        )
+        np.testing.assert_allclose(fitted.logits, model(small).numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_learning_rate_follows_its_schedule_over_the_whole_run() -> None:
+    settings = replace(SETTINGS, schedule="one_cycle", anneal_from=0.25, drop_last=True)
+    history = run(network(), settings).progress.history
+    expected = [learning_rate("one_cycle", 0.1, step=step, steps=9, anneal_from=0.25) for step in (2, 5, 8)]
+    assert [epoch.lr for epoch in history] == expected
+    assert expected[-1] == pytest.approx(0.1e-5)
 
 
 def test_a_summed_loss_is_reported_per_image() -> None:

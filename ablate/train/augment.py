@@ -1,0 +1,139 @@
+"""Random crops, mirrors and mixtures of training images, on the device.
+
+What is drawn for an image is a function of the seed, the epoch and the image, so that neither the order of
+images nor the batch size, nor any factor's level, changes it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.special import betaincinv
+from torch import Tensor
+from torch.nn import functional
+
+from ablate.train.images import epoch_seed
+from ablate.train.settings import Settings
+
+LOG_RATIO = math.log(4 / 3)
+"""Crops have sides in a ratio between 3:4 and 4:3."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How the images of a batch are mixed: `weight` of each itself, the rest of its partner.
+
+    Attributes:
+        weight: [B] float32 in [0.5, 1].
+        partner: [B] int64, places in the batch.
+    """
+
+    weight: Tensor
+    partner: Tensor
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """Mixed images [B, C, H, W]."""
+        return torch.lerp(images[self.partner], images, self.weight.view(-1, 1, 1, 1))
+
+    def of_losses(self, losses: Tensor, partner_losses: Tensor) -> Tensor:
+        """Mixed losses [B], of the images' own labels and of their partners'."""
+        return torch.lerp(partner_losses, losses, self.weight)
+
+
+class Augmentation:
+    """One epoch's random draws for every training image, and what they do to a batch.
+
+    Args:
+        settings: what is done: image_size, crop_area, flip and mixup, and the seeds.
+        count: training images N.
+        epoch: 0 is the first.
+        device: where the images are.
+    """
+
+    def __init__(self, settings: Settings, count: int, epoch: int, device: torch.device) -> None:
+        self.settings, self.device = settings, device
+        generator = torch.Generator().manual_seed(epoch_seed(settings.augment_seed, epoch))
+        # One row per image, drawn whether used or not, so that no setting changes another's draws.
+        draws = torch.rand(count, 6, generator=generator)
+        self._draws = draws.to(device)
+        self._partners = torch.Generator().manual_seed(epoch_seed(settings.mixup_seed, epoch))
+        self._weights = _mixture_weights(draws[:, 5], settings.mixup).to(device) if settings.mixup else None
+
+    def images(self, images: Tensor, index: Tensor) -> Tensor:
+        """A batch as the network is to see it, [B, C, S, S].
+
+        Args:
+            images: [B, C, H, H] float32, as decoded.
+            index: [B] the images' places among all N.
+        """
+        size = self.settings.image_size or images.shape[-1]
+        mirrored = self._draws[index, 4] < 0.5 if self.settings.flip else None
+        if self.settings.crop_area < 1:
+            return random_resized_crop(
+                images, self._draws[index, :4], mirrored, size, self.settings.crop_area
+            )
+        images = shrink(images, size)
+        if mirrored is None:
+            return images
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+    def mixture(self, index: Tensor) -> Mixture | None:
+        """How to mix the next batch of an epoch, if it is to be mixed."""
+        if self._weights is None:
+            return None
+        partner = torch.randperm(len(index), generator=self._partners)
+        return Mixture(self._weights[index], partner.to(self.device))
+
+
+def random_resized_crop(
+    images: Tensor, draws: Tensor, mirrored: Tensor | None, size: int, least_area: float
+) -> Tensor:
+    """Cut a random rectangle out of each image and stretch it to a square.
+
+    The area is uniform from `least_area` to 1 of the image, the logarithm of the sides' ratio uniform between
+    3:4 and 4:3, the place uniform; a side that would be longer than the image is the image's. Sampled
+    bilinearly without a low-pass filter, which is right for scales down to about a half.
+
+    Args:
+        images: [B, C, H, W] floating.
+        draws: [B, 4] uniform in [0, 1): area, ratio, horizontal and vertical place.
+        mirrored: [B] which ones to mirror as well; None is none.
+        size: pixels S a side of the result.
+        least_area: in (0, 1].
+
+    Returns:
+        [B, C, S, S], channels last.
+    """
+    area = least_area + (1 - least_area) * draws[:, 0]
+    ratio = torch.exp(LOG_RATIO * (2 * draws[:, 1] - 1))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    # Affine maps in the convention of grid_sample: the image spans -1 to 1.
+    center_x, center_y = (1 - width) * (2 * draws[:, 2] - 1), (1 - height) * (2 * draws[:, 3] - 1)
+    direction = torch.where(mirrored, -width, width) if mirrored is not None else width
+    zero = torch.zeros_like(width)
+    rows = [torch.stack([direction, zero, center_x], 1), torch.stack([zero, height, center_y], 1)]
+    grid = functional.affine_grid(
+        torch.stack(rows, 1), [len(images), images.shape[1], size, size], align_corners=False
+    )
+    cropped = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return cropped.contiguous(memory_format=torch.channels_last)
+
+
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Images [B, C, H, H] brought to [B, C, S, S], low-pass filtered; as they are where H is S."""
+    if images.shape[-1] == size:
+        return images
+    return functional.interpolate(images, (size, size), mode="bilinear", antialias=True).contiguous(
+        memory_format=torch.channels_last
+    )
+
+
+def _mixture_weights(uniform: Tensor, alpha: float) -> Tensor:
+    """Weights in [0.5, 1] that are Beta(alpha, alpha) folded at a half, by inverting its distribution.
+
+    So one image's weights at two alphas come from one draw, and grow or fall together.
+    """
+    weights = torch.from_numpy(betaincinv(alpha, alpha, uniform.double().numpy()))
+    return torch.maximum(weights, 1 - weights).float()
