@@ -191,7 +191,6 @@ def build_settings(trial: Trial) -> Settings:
         flip=fields.flip,
         mixup=fields.mixup,
         augment_seed=stream_seed(trial.seed, "augmentation"),
-        mixup_seed=stream_seed(trial.seed, "mixup"),
     )
 
 

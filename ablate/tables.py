@@ -108,6 +108,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("torch_version", "text", "version of torch"),
         Column("commit", "text", "commit of ablate's source"),
         Column("failure", "text", "why there is no result"),
+        Column(
+            "predictions_sha256", "text", "digest of the predictions; equal ones are the same to the last bit"
+        ),
     ),
     "epochs": (
         *TRIAL_KEY,
@@ -145,7 +148,33 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("rho", "number", "correlation between the two arms over seeds"),
         Column("margin", "number", "largest difference that the study says does not matter"),
     ),
+    "contrasts": (
+        Column("kind", "text", "main effect, or interaction of two factors"),
+        Column("factor", "text", "the factor whose levels differ"),
+        Column("level", "text", "the level that is compared"),
+        Column("reference", "text", "the level that it is compared with: the baseline, or the first"),
+        Column(
+            "other_factor",
+            "text",
+            "for an interaction, the factor between whose levels the effect is compared",
+        ),
+        Column("other_level", "text", "its level"),
+        Column("other_reference", "text", "its level that is compared with"),
+        Column("metric", "text", "a column of the trials table"),
+        Column("cells", "integer", "combinations of the other factors' levels that it is averaged over"),
+        Column("cells_planned", "integer", "how many the study has"),
+        Column("n_pairs", "integer", "seeds for which all of these arms are complete"),
+        Column("effect", "number", "mean over seeds of the difference, or of the difference of differences"),
+        Column(
+            "low", "number", "lower end of the 95 % interval: of all the family's together, or of this alone"
+        ),
+        Column("high", "number", "upper end of the same"),
+        Column("p", "number", "paired t test, uncorrected"),
+        Column("p_holm", "number", "the same, Holm-corrected over the family; empty outside it"),
+    ),
 }
+DERIVED = ("effects", "contrasts")
+"""Tables that the report computes from the others."""
 
 Tables = dict[str, pd.DataFrame]
 
@@ -216,7 +245,14 @@ def _recorded(record: Record) -> dict[str, Any]:
     environment = record.environment.model_dump() if record.environment else {}
     kept = {name: environment.get(name) for name in ("device_name", "threads", "torch_version", "commit")}
     failure = record.failure.message if record.failure else None
-    return {**cost, **kept, "parameters": record.parameters, "macs": record.macs, "failure": failure}
+    return {
+        **cost,
+        **kept,
+        "parameters": record.parameters,
+        "macs": record.macs,
+        "failure": failure,
+        "predictions_sha256": record.predictions_sha256,
+    }
 
 
 def _key(trial: Trial) -> dict[str, Any]:
@@ -294,8 +330,10 @@ def _read_table(path: Path, table: str) -> pd.DataFrame:
     if not content.endswith("\n"):
         raise RecordError(f"{path}: the table is cut off; write it again with `python -m ablate report`")
     data = pd.read_csv(io.StringIO(content), dtype="string", keep_default_na=False, na_values=[""])
-    if list(data.columns) != [column.name for column in columns]:
+    if not set(data.columns) <= {column.name for column in columns}:
         raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
+    # An earlier version wrote fewer columns, but the same ones of these.
+    data = data.reindex(columns=[column.name for column in columns]).astype("string")
     for column in columns:
         data[column.name] = _parse(data[column.name], column.kind)
     return data

@@ -15,6 +15,7 @@ from ablate.results import ResultsFolder, read_plan, write_plan
 from ablate.study import build_study
 from ablate.tables import (
     COLUMNS,
+    DERIVED,
     build_tables,
     data_dictionary,
     frame,
@@ -121,7 +122,7 @@ def test_reliability_bins_add_up(folder: ResultsFolder) -> None:
 
 
 def test_tables_come_back_from_csv_to_the_last_bit(folder: ResultsFolder) -> None:
-    tables = build_tables(folder, read_plan(folder)) | {"effects": frame("effects", [])}
+    tables = build_tables(folder, read_plan(folder)) | {name: frame(name, []) for name in DERIVED}
     write_tables(folder, tables)
     read = read_tables(folder)
     for name, table in tables.items():
@@ -146,7 +147,7 @@ def test_a_spreadsheet_runs_nothing(folder: ResultsFolder) -> None:
 
 
 def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
-    tables = build_tables(folder, read_plan(folder)) | {"effects": frame("effects", [])}
+    tables = build_tables(folder, read_plan(folder)) | {name: frame(name, []) for name in DERIVED}
     write_tables(folder, tables)
     path = folder.root / "trials.csv"
     whole = path.read_text()
@@ -159,6 +160,17 @@ def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
     path.unlink()
     with pytest.raises(RecordError, match="missing"):
         read_tables(folder)
+
+
+def test_a_table_of_an_earlier_version_lacks_columns_and_is_read(folder: ResultsFolder) -> None:
+    write_tables(folder, build_tables(folder, read_plan(folder)))
+    path, now = folder.root / "trials.csv", read_tables(folder, names=["trials"])["trials"]
+    pd.read_csv(path, dtype="string").drop(columns=["macs", "mixup"]).to_csv(path, index=False)
+    before = read_tables(folder, names=["trials"])["trials"]
+    assert before[["macs", "mixup"]].isna().all(axis=None)
+    rest = [name for name in now.columns if name not in {"macs", "mixup"}]
+    pd.testing.assert_frame_equal(before[rest], now[rest])
+    assert list(before.dtypes) == list(now.dtypes)
 
 
 def test_no_study_here(tmp_path: Path) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from ablate.report.arms import arms_table, complete_trials, of_plan
 from ablate.report.banners import banners
 from ablate.report.cells import Json, clean
+from ablate.report.contrasts import contrasts_table, contrasts_view
 from ablate.report.effects import effects_table, effects_view
 from ablate.report.figures import Figure, draw_figures
 from ablate.report.headline import headline
+from ablate.report.identical import identical_arms
 from ablate.report.method import method
 from ablate.report.provenance import device_text, provenance, reproduce
 from ablate.report.published import published_view
@@ -38,7 +40,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure] | None = 
     """
     tables = of_plan(tables, plan)
     trials, complete = tables["trials"], complete_trials(tables["trials"])
-    effects = effects_table(trials, plan)
+    effects, contrasts = effects_table(trials, plan), contrasts_table(trials, plan)
     epochs = tables["epochs"][tables["epochs"]["trial_id"].isin(complete["trial_id"])]
     report = {
         "format": FORMAT,
@@ -50,7 +52,9 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure] | None = 
         "headline": headline(trials, effects, plan),
         "banners": banners(trials, plan),
         "arms": arms_table(trials, plan),
+        "identical": identical_arms(trials, plan),
         "effects": effects_view(effects, plan),
+        "contrasts": contrasts_view(contrasts, plan),
         "figures": [
             _figure(figure) for figure in (draw_figures(tables, plan) if figures is None else figures)
         ],
@@ -62,7 +66,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure] | None = 
         "trials": trials_table(trials, plan),
         "downloads": [
             {"name": f"{name}.csv", "rows": len(rows)}
-            for name, rows in {**tables, "effects": effects}.items()
+            for name, rows in {**tables, "effects": effects, "contrasts": contrasts}.items()
             if len(rows)
         ],
     }

@@ -81,7 +81,7 @@ def effects_table(trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
             size = family_size if metric in study.comparison_family else 1
             effect = paired_effect(values[arm, metric], values[baseline, metric], comparisons=size)
             rows.append(_row(arm, baseline, metric, effect, study))
-    return _holm_corrected(frame("effects", rows), study)
+    return holm_corrected(frame("effects", rows), study)
 
 
 def _values(trials: pd.DataFrame, plan: Plan, metrics: tuple[str, ...]) -> dict[tuple[str, str], FloatArray]:
@@ -108,7 +108,8 @@ def _row(arm: str, baseline: str, metric: str, effect: PairedEffect, study: Stud
     }
 
 
-def _holm_corrected(effects: pd.DataFrame, study: Study) -> pd.DataFrame:
+def holm_corrected(effects: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The table with `p_holm` set for the metrics of the study's family."""
     inside = effects["metric"].isin(list(study.comparison_family)).to_numpy(dtype=bool)
     corrected = np.full(len(effects), np.nan)
     corrected[inside] = holm(effects["p"].to_numpy(dtype=np.float64)[inside])
@@ -133,12 +134,13 @@ def effects_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
         pairs = int(own[0]["n_pairs"])
         row = [arm_cell(arm, plan), arm_cell(baseline, plan), cell(str(pairs), value=float(pairs))]
         rows.append(
-            [*row, *(_effect_cell(effect, metric) for effect, metric in zip(own, metrics, strict=True))]
+            [*row, *(effect_cell(effect, metric) for effect, metric in zip(own, metrics, strict=True))]
         )
     return table(heads, rows)
 
 
-def _effect_cell(effect: pd.Series[Any], metric: str) -> Json:
+def effect_cell(effect: pd.Series[Any], metric: str) -> Json:
+    """A difference with its interval and corrected p."""
     what = quantity(metric)
     ends = f"{shown_difference(effect['low'], what)} to {shown_difference(effect['high'], what)}"
     notes = [ends if math.isfinite(effect["low"]) else "no interval"]

@@ -46,19 +46,18 @@ class Augmentation:
     """One epoch's random draws for every training image, and what they do to a batch.
 
     Args:
-        settings: what is done: image_size, crop_area, flip and mixup, and the seeds.
+        settings: what is done: image_size, crop_area, flip and mixup, and the seed.
         count: training images N.
         epoch: 0 is the first.
         device: where the images are.
     """
 
     def __init__(self, settings: Settings, count: int, epoch: int, device: torch.device) -> None:
-        self.settings, self.device = settings, device
+        self.settings = settings
         generator = torch.Generator().manual_seed(epoch_seed(settings.augment_seed, epoch))
         # One row per image, drawn whether used or not, so that no setting changes another's draws.
-        draws = torch.rand(count, 6, generator=generator)
+        draws = torch.rand(count, 7, generator=generator)
         self._draws = draws.to(device)
-        self._partners = torch.Generator().manual_seed(epoch_seed(settings.mixup_seed, epoch))
         self._weights = _mixture_weights(draws[:, 5], settings.mixup).to(device) if settings.mixup else None
 
     def images(self, images: Tensor, index: Tensor) -> Tensor:
@@ -80,11 +79,13 @@ class Augmentation:
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
 
     def mixture(self, index: Tensor) -> Mixture | None:
-        """How to mix the next batch of an epoch, if it is to be mixed."""
+        """How to mix a batch, if it is to be mixed.
+
+        The order of its images' draws is a random permutation that needs nothing from the host.
+        """
         if self._weights is None:
             return None
-        partner = torch.randperm(len(index), generator=self._partners)
-        return Mixture(self._weights[index], partner.to(self.device))
+        return Mixture(self._weights[index], self._draws[index, 6].argsort(stable=True))
 
 
 def random_resized_crop(

@@ -48,8 +48,7 @@ class Settings:
         crop_area: smallest part of an image that a random resized crop keeps; 1 is no crop.
         flip: mirror every other training image, at random.
         mixup: alpha of the Beta distribution that mixes pairs of images; 0 is no mixup.
-        augment_seed: seed of crops, mirrors and mixing weights.
-        mixup_seed: seed of which images are mixed with which.
+        augment_seed: seed of crops, mirrors and mixtures.
     """
 
     epochs: int
@@ -78,4 +77,3 @@ class Settings:
     flip: bool = False
     mixup: float = 0.0
     augment_seed: int = 0
-    mixup_seed: int = 0

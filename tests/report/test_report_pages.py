@@ -19,7 +19,7 @@ from ablate.report.cells import UNSEEN
 from ablate.report.markdown import code, escape
 from ablate.report.quantities import quantity, shown, shown_difference, shown_p
 from ablate.results import ResultsFolder, read_plan
-from ablate.tables import read_tables
+from ablate.tables import COLUMNS, read_tables
 
 Get = Callable[[str], Rendered]
 EVERY = ["sweep", "factorial", "single", "hostile", "one_seed", "all_failed", "nothing_ran"]
@@ -28,7 +28,8 @@ EVERY = ["sweep", "factorial", "single", "hostile", "one_seed", "all_failed", "n
 def json_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The tables in the pages' order."""
     published = report["published"]["tables"] if report["published"] else []
-    tables = [report["arms"], report["effects"], *published, report["failures"], report["trials"]]
+    tables = [report["arms"], report["effects"], report["contrasts"], *published]
+    tables += [report["failures"], report["trials"]]
     return [table for table in tables if table]
 
 
@@ -146,7 +147,7 @@ def test_sections_come_in_order(rendered: Get) -> None:
         "How to reproduce", "Trials", "Tables",
     ]  # fmt: skip
     factorial = rendered("factorial").page.text["h2"]
-    assert factorial[2:4] == ["Differences from the baseline", "Figures"]
+    assert factorial[2:5] == ["Differences from the baseline", "Main effects and interactions", "Figures"]
     assert factorial[-3:] == ["Failed trials", "Trials", "Tables"]
 
 
@@ -175,7 +176,7 @@ def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, 
     assert files == sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
     assert [(first.folder / f).read_bytes() for f in files] == [(again / f).read_bytes() for f in files]
     assert (tmp_path / "effects.csv").read_bytes() == (first.results.root / "effects.csv").read_bytes()
-    assert set(read_tables(copied)) == {"trials", "epochs", "reliability", "effects"}
+    assert set(read_tables(copied)) == set(COLUMNS)
 
 
 def test_build_report_is_what_report_json_holds(rendered: Get) -> None:

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 SETTINGS = Settings(
     epochs=3, batch_size=16, eval_batch_size=7, drop_last=False, lr=0.1, momentum=0.0, weight_decay=0.0,
     epsilon=0.1, reduction="mean", lr_rule="fixed", precision="float32", deterministic=True, order_seed=5,
-    noise_seed=6, image_size=12, crop_area=0.35, flip=True, mixup=0.4, augment_seed=7, mixup_seed=8,
+    noise_seed=6, image_size=12, crop_area=0.35, flip=True, mixup=0.4, augment_seed=7,
 )  # fmt: skip
 
 

@@ -345,7 +345,8 @@ def test_cuda_trains_as_the_cpu_does(precision: Any) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_cuda_step_never_waits_for_the_device() -> None:
+@pytest.mark.parametrize("changes", [{}, {"crop_area": 0.5, "flip": True, "mixup": 0.2}], ids=str)
+def test_a_cuda_step_never_waits_for_the_device(changes: dict[str, Any]) -> None:
     from ablate.train.step import Step
 
     device = torch.device("cuda")
@@ -353,12 +354,19 @@ def test_a_cuda_step_never_waits_for_the_device() -> None:
     def sync_free(logits: Tensor, target: Tensor, /, *, epsilon: Tensor, reduction: str) -> Tensor:
         return functional.cross_entropy(logits, target, reduction=reduction) + 0 * epsilon
 
+    settings = replace(SETTINGS, **changes)
     train = Images.on(device, *TRAIN, MEAN, STD)
-    step = Step(network().to(device), sync_free, SETTINGS, device)
+    step = Step(network().to(device), sync_free, settings, device, steps_per_epoch=4)
+    augmentation = Augmentation(settings, len(train), 0, device)
     index = torch.arange(16, device=device)
-    step(*train.batch(index))
+
+    def once() -> None:
+        pixels, labels = train.batch(index)
+        step(augmentation.images(pixels, index), labels, 0, augmentation.mixture(index))
+
+    once()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step(*train.batch(index))
+        once()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,172 @@
+"""Main effects and interactions of a study with several factors, seed by seed.
+
+A main effect is the difference between two levels of a factor, averaged over the levels of the others. An
+interaction is how much such a difference changes between two levels of another factor: a difference of
+differences. Each is computed within a seed, so the seeds' shared luck cancels, and then over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablate.report.arms import (
+    FloatArray,
+    complete_trials,
+    factor_label,
+    finite_numbers,
+    level_label,
+    planned_arms,
+)
+from ablate.report.cells import Json, cell, column, table
+from ablate.report.effects import compared_metrics, effect_cell, holm_corrected
+from ablate.report.quantities import quantity
+from ablate.stats import paired_effect
+from ablate.study import Study
+from ablate.tables import frame
+from ablate.trials import Plan
+
+SHOWN = ("accuracy", "nll", "ece", "mean_confidence")
+
+
+@dataclass(frozen=True)
+class Step:
+    """From a factor's reference level to another one; places are those in the factor's levels."""
+
+    factor: str
+    axis: int
+    level: int
+    reference: int
+
+
+Contrast = tuple[Step, ...]
+"""One step is a main effect, two are an interaction."""
+
+
+def contrasts(study: Study) -> list[Contrast]:
+    """Every main effect, then every interaction of two factors; none unless two factors have two levels.
+
+    The reference level of a factor is its baseline, or its first.
+    """
+    by_factor = [list(_steps(study, name)) for name in study.factors if len(study.factors[name]) > 1]
+    if len(by_factor) < 2:
+        return []
+    mains: list[Contrast] = [(step,) for steps in by_factor for step in steps]
+    return mains + [
+        (step, other) for first, second in combinations(by_factor, 2) for step in first for other in second
+    ]
+
+
+def _steps(study: Study, factor: str) -> Iterator[Step]:
+    levels = list(study.factors[factor])
+    reference = levels.index(study.baseline[factor]) if factor in study.baseline else 0
+    for place in range(len(levels)):
+        if place != reference:
+            yield Step(factor, list(study.factors).index(factor), place, reference)
+
+
+def contrasts_table(trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Main effects and interactions with intervals and tests.
+
+    Intervals of the family's metrics are simultaneous over all contrasts (Bonferroni), their p is
+    Holm-corrected; those of other metrics are 95 % each. A combination of the other factors' levels in which
+    an arm has no complete trial at all is left out of the average, and `cells` says how many are in it.
+
+    Args:
+        trials: the trials table.
+        plan: the study's plan.
+
+    Returns:
+        The `contrasts` table: one row per contrast and metric; empty for a study of fewer than two factors.
+    """
+    study, asked, rows = plan.study, contrasts(plan.study), list[dict[str, Any]]()
+    metrics = compared_metrics(study) if asked else ()
+    family = max(len(asked) * len(study.comparison_family), 1)
+    for metric in metrics:
+        grid = _grid(trials, plan, metric)
+        size = family if metric in study.comparison_family else 1
+        rows += [_row(contrast, metric, grid, study, size) for contrast in asked]
+    return holm_corrected(frame("contrasts", rows), study)
+
+
+def _grid(trials: pd.DataFrame, plan: Plan, metric: str) -> FloatArray:
+    """A metric's values, one axis per factor and a last one for the seeds; NaN where there is none."""
+    seeds = plan.study.seed_list()
+    cells = pd.MultiIndex.from_product([list(planned_arms(plan)), seeds])
+    complete = complete_trials(trials).set_index(["arm", "seed"])[metric].reindex(cells)
+    shape = [len(levels) for levels in plan.study.factors.values()]
+    return finite_numbers(complete).reshape(*shape, len(seeds))
+
+
+def _row(contrast: Contrast, metric: str, grid: FloatArray, study: Study, size: int) -> dict[str, Any]:
+    values, cells, planned = _by_seed(contrast, grid)
+    found = paired_effect(values, np.zeros_like(values), comparisons=size)
+    row: dict[str, Any] = {"kind": "main effect" if len(contrast) == 1 else "interaction", "metric": metric}
+    for prefix, step in zip(("", "other_"), contrast, strict=False):
+        levels = study.factors[step.factor]
+        row[f"{prefix}factor"] = step.factor
+        row[f"{prefix}level"], row[f"{prefix}reference"] = (
+            str(levels[step.level]),
+            str(levels[step.reference]),
+        )
+    row |= {"cells": cells, "cells_planned": planned, "n_pairs": found.n, "effect": found.effect}
+    return row | {"low": found.low, "high": found.high, "p": found.p, "p_holm": math.nan}
+
+
+def _by_seed(contrast: Contrast, grid: FloatArray) -> tuple[FloatArray, int, int]:
+    """The contrast within each seed, [S], and over how many of the planned combinations it is averaged."""
+    difference = grid
+    for step in contrast:
+        level, reference = (np.take(difference, [at], axis=step.axis) for at in (step.level, step.reference))
+        difference = level - reference
+    combined = difference.reshape(-1, grid.shape[-1])
+    usable = combined[~np.isnan(combined).all(axis=1)]
+    values = usable.mean(axis=0) if len(usable) else np.full(grid.shape[-1], np.nan)
+    return values, len(usable), len(combined)
+
+
+def contrasts_view(table_: pd.DataFrame, plan: Plan) -> Json | None:
+    """The contrasts as the report shows them; None for a study of fewer than two factors."""
+    if table_.empty:
+        return None
+    study, asked = plan.study, contrasts(plan.study)
+    metrics = tuple(dict.fromkeys((study.primary, *study.comparison_family, *SHOWN)))
+    heads = [column("Contrast", numeric=False), column("Kind", numeric=False)]
+    heads += [column("Averaged over", meaning="combinations of the other factors' levels"), column("Seeds")]
+    heads += [_head(metric, study) for metric in metrics]
+    rows = []
+    for place, contrast in enumerate(asked):
+        own = {metric: _found(table_, metric, place) for metric in metrics}
+        first = own[study.primary]
+        averaged = f"{int(first['cells'])}/{int(first['cells_planned'])}"
+        row = [cell(contrast_label(contrast, study), value=float(place)), cell(str(first["kind"]))]
+        row += [cell(averaged, value=float(first["cells"]))]
+        row += [cell(str(int(first["n_pairs"])), value=float(first["n_pairs"]))]
+        rows.append([*row, *(effect_cell(effect, metric) for metric, effect in own.items())])
+    return table(heads, rows)
+
+
+def _head(metric: str, study: Study) -> Json:
+    what = quantity(metric)
+    inside = "simultaneous intervals" if metric in study.comparison_family else "95 % each, uncorrected"
+    return column(f"Δ {what.label}", unit=what.difference_unit, meaning=inside)
+
+
+def _found(table_: pd.DataFrame, metric: str, place: int) -> pd.Series[Any]:
+    return table_[table_["metric"] == metric].iloc[place]
+
+
+def contrast_label(contrast: Contrast, study: Study) -> str:
+    """A contrast as a reader writes it: ε: 0.1 − 0, or ε: 0.1 − 0 × arch: xresnet18 − seed_cnn."""
+    parts = []
+    for step in contrast:
+        levels = study.factors[step.factor]
+        level, reference = level_label(levels[step.level]), level_label(levels[step.reference])
+        parts.append(f"{factor_label(step.factor)}: {level} − {reference}")
+    return " × ".join(parts)

@@ -1,0 +1,197 @@
+"""Main effects and interactions against a linear model, planted effects, and what a gap in the grid does."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.formula.api as smf
+from report_results import declare, make_results
+from scipy.stats import ttest_1samp
+
+from ablate.records import Predictions
+from ablate.report import build_report
+from ablate.report.contrasts import contrasts, contrasts_table
+from ablate.report.identical import identical_arms
+from ablate.results import ResultsFolder, read_plan
+from ablate.stats import holm
+from ablate.tables import frame, read_tables
+from ablate.trials import Plan, Trial
+
+FACTORS: dict[str, Any] = {
+    "epsilon": (0.0, 0.1),
+    "reduction": ("mean", "sum", "none"),
+    "arch": ("seed_cnn", "xresnet18"),
+}
+SEEDS = 6
+
+
+def plan_of(tmp_path: Path, **declaration: Any) -> tuple[ResultsFolder, Plan]:
+    study = declare(**{"factors": FACTORS, "baseline": {"epsilon": 0.0}, "seeds": SEEDS, **declaration})
+    folder = make_results(tmp_path, study, outcome=lambda trial: "missing")
+    return folder, read_plan(folder)
+
+
+def trials_with(plan: Plan, value: Any) -> pd.DataFrame:
+    """A trials table whose accuracy and other metrics are `value(trial)`; None is a diverged trial."""
+    rows = []
+    for trial in plan.trials:
+        measured = value(trial)
+        row = {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed, "repeat": 0}
+        row |= {"status": "diverged" if measured is None else "complete", "threads": 1}
+        rows.append({**row, "accuracy": measured, "nll": measured})
+    return frame("trials", rows)
+
+
+def noisy(trial: Trial) -> float:
+    noise = np.random.default_rng([int(trial.trial_id, 16), 1]).normal(scale=0.01)
+    luck = np.random.default_rng(trial.seed).normal(scale=0.1)
+    return float(0.5 + luck + noise)
+
+
+def measured(table: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    return table[table["metric"] == metric].reset_index(drop=True)
+
+
+def test_contrasts_are_differences_of_means_and_the_linear_models_coefficients(tmp_path: Path) -> None:
+    _, plan = plan_of(tmp_path)
+    trials = trials_with(plan, noisy)
+    levels = {name: [trial.levels[name] for trial in plan.trials] for name in FACTORS}
+    data = pd.DataFrame({**levels, "seed": trials["seed"].astype(int), "accuracy": trials["accuracy"]})
+
+    def average(fixed: dict[str, str]) -> float:
+        kept = data[[all(str(row[n]) == v for n, v in fixed.items()) for _, row in data.iterrows()]]
+        return float(kept["accuracy"].mean())
+
+    for _, row in measured(contrasts_table(trials, plan)).iterrows():
+        high, low = {row["factor"]: row["level"]}, {row["factor"]: row["reference"]}
+        expected = average(high) - average(low)
+        if row["kind"] == "interaction":
+            far = {row["other_factor"]: row["other_level"]}
+            near = {row["other_factor"]: row["other_reference"]}
+            expected = average(high | far) - average(low | far) - average(high | near) + average(low | near)
+        assert row["effect"] == pytest.approx(expected, abs=1e-12)
+    # Two levels each: the model's interaction coefficient is the difference of differences itself.
+    two = data[data["reduction"] == "mean"]
+    model = smf.ols("accuracy ~ C(epsilon) * C(arch) + C(seed)", two).fit()
+    only = declare(
+        factors={name: FACTORS[name] for name in ("epsilon", "arch")}, baseline={"epsilon": 0.0}, seeds=SEEDS
+    )
+    small = read_plan(make_results(tmp_path / "two", only, outcome=lambda trial: "missing"))
+    by_arm = {
+        (trial.levels["epsilon"], trial.levels["arch"], trial.seed): value
+        for trial, value in zip(plan.trials, trials["accuracy"], strict=True)
+        if trial.levels["reduction"] == "mean"
+    }
+    table = measured(
+        contrasts_table(
+            trials_with(small, lambda t: by_arm[t.levels["epsilon"], t.levels["arch"], t.seed]), small
+        )
+    )
+    name = "C(epsilon)[T.0.1]:C(arch)[T.xresnet18]"
+    assert table.iloc[-1]["effect"] == pytest.approx(model.params[name], abs=1e-10)
+
+
+def test_tests_and_intervals_are_scipys_over_seeds(tmp_path: Path) -> None:
+    _, plan = plan_of(tmp_path)
+    trials = trials_with(plan, noisy)
+    values = {(trial.arm, trial.seed): noisy(trial) for trial in plan.trials}
+    found = measured(contrasts_table(trials, plan))
+    row = found[(found["kind"] == "main effect") & (found["factor"] == "epsilon")].iloc[0]
+    arms = [trial.arm for trial in plan.trials if trial.seed == 0]
+    by_seed = [
+        np.mean([values[arm, seed] for arm in arms if "epsilon=0.1" in arm])
+        - np.mean([values[arm, seed] for arm in arms if "epsilon=0.0" in arm])
+        for seed in range(SEEDS)
+    ]
+    expected = ttest_1samp(by_seed, 0.0)
+    comparisons = len(contrasts(plan.study))
+    interval = expected.confidence_interval(1 - 0.05 / comparisons)
+    assert (row["effect"], row["p"]) == pytest.approx((np.mean(by_seed), expected.pvalue), rel=1e-9)
+    assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    outside = measured(contrasts_table(trials, plan), "nll").iloc[0]
+    alone = expected.confidence_interval(0.95)
+    assert (outside["low"], outside["high"]) == pytest.approx((alone.low, alone.high), rel=1e-9)
+    np.testing.assert_allclose(found["p_holm"], holm(found["p"].to_numpy()))
+
+
+def test_every_contrast_is_there_once() -> None:
+    asked = contrasts(declare(factors=FACTORS, baseline={"reduction": "none"}))
+    mains, interactions = [c for c in asked if len(c) == 1], [c for c in asked if len(c) == 2]
+    assert (len(mains), len(interactions)) == (1 + 2 + 1, 1 * 2 + 1 * 1 + 2 * 1)
+    assert {step.reference for (step,) in mains if step.factor == "reduction"} == {2}
+    assert contrasts(declare(factors={"epsilon": (0.0, 0.1)})) == []
+    assert contrasts(declare(factors={"epsilon": (0.0, 0.1), "lr": (0.1,)})) == []
+
+
+def test_a_planted_interaction_is_found_and_no_other(tmp_path: Path) -> None:
+    """Seeds differ by ten points, the interaction by two: pairing sees it."""
+    _, plan = plan_of(tmp_path)
+
+    def value(trial: Trial) -> float:
+        planted = 0.02 * (trial.levels["epsilon"] == 0.1) * (trial.levels["arch"] == "xresnet18")
+        jitter = np.random.default_rng([int(trial.trial_id, 16), 2]).normal(scale=0.001)
+        return float(np.random.default_rng(trial.seed).normal(scale=0.1) + planted + jitter)
+
+    found = measured(contrasts_table(trials_with(plan, value), plan))
+    interaction = found[found["kind"] == "interaction"]
+    planted = (interaction["factor"] == "epsilon") & (interaction["other_factor"] == "arch")
+    assert interaction.loc[planted, "effect"].iloc[0] == pytest.approx(0.02, abs=0.003)
+    assert interaction.loc[planted, "p_holm"].iloc[0] < 0.001
+    assert (interaction.loc[~planted, "p_holm"] > 0.05).all()
+
+
+def test_a_level_that_never_trains_costs_its_own_contrasts_only(tmp_path: Path) -> None:
+    _, plan = plan_of(tmp_path)
+
+    def value(trial: Trial) -> float | None:
+        if trial.levels["reduction"] == "sum" or (trial.levels["arch"] == "seed_cnn" and trial.seed == 0):
+            return None
+        return noisy(trial)
+
+    found = measured(contrasts_table(trials_with(plan, value), plan))
+    epsilon, summed, none = (
+        found[(found["kind"] == "main effect") & (found["level"] == level)].iloc[0]
+        for level in ("0.1", "sum", "none")
+    )
+    assert (epsilon["cells"], epsilon["cells_planned"], epsilon["n_pairs"]) == (4, 6, SEEDS - 1)
+    assert (summed["cells"], summed["n_pairs"]) == (0, 0)
+    assert math.isnan(summed["effect"])
+    assert none["cells"] == 4
+
+
+def test_levels_that_do_nothing_are_exactly_nothing_and_named_identical(tmp_path: Path) -> None:
+    def made(trial: Trial) -> Predictions:
+        """The reduction does nothing: everything else draws its own numbers."""
+        key = [trial.seed, round(100 * trial.fields.epsilon), len(trial.fields.arch)]
+        rng = np.random.default_rng(key)
+        return Predictions(rng.normal(size=(40, 10)).astype(np.float32), rng.integers(0, 10, 40))
+
+    study = declare(factors=FACTORS, baseline={"epsilon": 0.0}, seeds=3)
+    folder = make_results(tmp_path, study, made=made)
+    tables, plan = read_tables(folder, names=["trials", "epochs", "reliability"]), read_plan(folder)
+    found = measured(contrasts_table(tables["trials"], plan))
+    of_reduction = (found["factor"] == "reduction") | (found["other_factor"] == "reduction")
+    assert (found.loc[of_reduction, "effect"] == 0).all()
+    assert (found.loc[~of_reduction, "effect"] != 0).all()
+    groups = identical_arms(tables["trials"], plan)
+    assert [len(group) for group in groups] == [3] * 4
+    assert groups[0] == [f"ε=0, reduction={name}, arch=seed_cnn" for name in ("mean", "sum", "none")]
+    assert build_report(tables, plan)["identical"] == groups
+
+
+def test_arms_are_not_identical_unless_every_seed_is(tmp_path: Path) -> None:
+    def made(trial: Trial) -> Predictions:
+        rng = np.random.default_rng([trial.seed, trial.seed == 2 and trial.fields.epsilon > 0])
+        return Predictions(rng.normal(size=(40, 10)).astype(np.float32), rng.integers(0, 10, 40))
+
+    study = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=3)
+    folder = make_results(tmp_path / "all", study, made=made)
+    assert identical_arms(read_tables(folder, names=["trials"])["trials"], read_plan(folder)) == []
+    lost = make_results(
+        tmp_path / "lost", study, made=made,
+        outcome=lambda trial: "missing" if trial.seed == 2 else "complete",
+    )  # fmt: skip
+    assert identical_arms(read_tables(lost, names=["trials"])["trials"], read_plan(lost)) == []
