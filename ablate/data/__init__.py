@@ -4,21 +4,23 @@
     dataset.train.images    # uint8 [9469, 128, 128, 3]
 
 `prepare` downloads, checks, decodes and opens; `open_dataset` opens again in a worker process. To add a
-dataset, write a file with a `locate` function and name it in `DATASETS`.
+dataset, write a file with a `locate` function and name it in `DATASETS` (docs/add_a_dataset.md).
 """
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ablate.data import digits, folder, imagenette, synthetic
+from ablate.data import cifar10, digits, folder, imagenette, imagewoof, synthetic
 from ablate.data.cache import materialise
 from ablate.data.dataset import Dataset, Progress, Split, open_dataset
+from ablate.data.decode import RESIZE_METHODS
 from ablate.data.source import Request, Source
 from ablate.errors import DataError, nearest
 
 __all__ = [
     "DATASETS",
+    "DOWNLOADED",
     "Dataset",
     "Progress",
     "Split",
@@ -30,12 +32,18 @@ __all__ = [
 
 DATASETS: dict[str, Callable[[str, Request], Source]] = {
     "imagenette-160": imagenette.locate,
+    "imagenette-320": imagenette.locate,
+    "imagenette": imagenette.locate,
+    "imagewoof-160": imagewoof.locate,
+    "imagewoof-320": imagewoof.locate,
+    "imagewoof": imagewoof.locate,
+    "cifar10": cifar10.locate,
     "digits": digits.locate,
     "synthetic": synthetic.locate,
 }
 """Datasets by name; one's own images are `folder:PATH`."""
 
-DOWNLOADED = frozenset({"imagenette-160"})
+DOWNLOADED = frozenset({*imagenette.SUBSETS, *imagewoof.SUBSETS, "cifar10"})
 """Datasets whose files are downloaded unless `data_dir` says where they are."""
 
 LARGEST_SIDE = 4096
@@ -48,28 +56,35 @@ def prepare(
     cache_dir: Path,
     data_dir: Path | None = None,
     progress: Progress | None = None,
+    resize: str = "squash",
 ) -> Dataset:
     """Find a dataset (download it if need be), check it, decode it once and open it.
 
     Args:
         name: a key of `DATASETS`, or `folder:PATH`.
-        image_size: pixels a side, 1..4096; images are squashed to a square.
+        image_size: pixels a side, 1..4096.
         cache_dir: folder for downloads and decoded images, usually `default_cache_dir()`.
         data_dir: folder of one's own copy of a dataset that would be downloaded; ignored by the others.
         progress: called with what is being done, how much of it is done and the total, 0 when that is not
             known. A damaged cached copy is announced here before it is made anew.
+        resize: how images become square. `squash` scales the sides by different factors and keeps all of the
+            image; `center_crop` scales the shorter side and cuts off what then lies outside the middle.
 
     Raises:
-        DataError: Unknown name, failed download, or data that is not complete and readable, all bad files
-            listed.
+        DataError: Unknown name or way to resize, failed download, or data that is not complete and readable,
+            all bad files listed.
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_SIDE:
         raise DataError(f"expected an image_size of 1..{LARGEST_SIDE} pixels, got {image_size!r}")
+    if resize not in RESIZE_METHODS:
+        known = " or ".join(RESIZE_METHODS)
+        raise DataError(f"expected {known} as resize, got {resize!r}.{nearest(str(resize), RESIZE_METHODS)}")
     request = Request(
         image_size=image_size,
         cache_dir=Path(cache_dir).expanduser().resolve(),
         data_dir=Path(data_dir).expanduser().resolve() if data_dir is not None else None,
         progress=progress or _silent,
+        resize=resize,
     )
     return materialise(_locate(name, request), request)
 
@@ -98,7 +113,7 @@ def _locate(name: str, request: Request) -> Source:
     if name in DATASETS:
         return DATASETS[name](name, request)
     known = [*DATASETS, f"{folder.PREFIX}PATH"]
-    hint = nearest(name, known)
+    hint = nearest(name.lower(), known)
     if Path(name).is_dir():
         hint = f" For the images in that folder write {folder.PREFIX + name!r}."
     raise DataError(f"unknown dataset {name!r}; known are {', '.join(known)}.{hint}")

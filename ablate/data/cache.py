@@ -34,11 +34,11 @@ from ablate.data.dataset import (
     read_description,
     write_description,
 )
-from ablate.data.decode import RESIZE_METHOD, decoder_version
+from ablate.data.decode import RESIZE_METHODS, decoder_version
 from ablate.data.source import Contents, Part, Request, Source, refuse
 from ablate.errors import DataError
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised when decoded folders written by an earlier version must not be used any more."""
 
 
@@ -53,7 +53,8 @@ def materialise(source: Source, request: Request) -> Dataset:
             written.
     """
     key = cache_key(source, request)
-    folder = request.cache_dir / "decoded" / f"{source.kind}-{request.image_size}-{key[:16]}"
+    form = f"{source.kind}-{request.image_size}-{request.resize}"
+    folder = request.cache_dir / "decoded" / f"{form}-{key[:16]}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder, request.progress):
@@ -69,13 +70,13 @@ def materialise(source: Source, request: Request) -> Dataset:
 
 
 def cache_key(source: Source, request: Request) -> str:
-    """Return the SHA-256 (hex) of everything that decides the decoded pixels."""
+    """Return the SHA-256 (hex) of everything that decides what a decoded folder holds."""
     parts = {
         "cache_version": CACHE_VERSION,
         "kind": source.kind,
         "identity": source.identity,
         "image_size": request.image_size,
-        "resize": RESIZE_METHOD,
+        "resize": RESIZE_METHODS[request.resize],
         "decoder": decoder_version(),
     }
     return hashlib.sha256(canonical_json(parts)).hexdigest()
@@ -184,13 +185,13 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any], reques
         np.save(folder / f"{split}_labels.npy", np.array(part.labels, dtype=np.int64))
         arrays[f"{split}_labels"] = open_array(folder, f"{split}_labels", (len(part.labels),), "int64")
     if problems:
-        raise refuse(f"{len(problems)} files cannot be decoded:", problems, contents.remedy)
+        raise refuse("file", "cannot be decoded", problems, contents.remedy)
     mean, std = contents.normalisation or normalisation(arrays["train_images"])
     digests = _digests(arrays, "hashing decoded images", request.progress)
     description |= {
         "cache_version": CACHE_VERSION,
         "decoder": decoder_version(),
-        "resize": RESIZE_METHOD,
+        "resize": RESIZE_METHODS[request.resize],
         "image_size": request.image_size,
         "classes": contents.classes,
         "names": {"train": contents.train.names, "valid": contents.valid.names},
@@ -198,6 +199,7 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any], reques
         "std": std,
         "digests": digests,
         "fingerprint": fingerprint(digests, len(contents.classes), mean, std),
+        "noise": contents.noise.to_json() if contents.noise else None,
     }
     write_description(folder, description)
 

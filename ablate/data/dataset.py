@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablate.data.noise import ListedNoise, checked_fraction, symmetric_noise
 from ablate.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -63,6 +64,7 @@ class Dataset:
         fingerprint: SHA-256 (hex) of pixels, labels, K and the normalisation. The data's identity: it does
             not depend on paths, file names or class names. Another Pillow or libjpeg may decode other pixels,
             and then it differs.
+        noise: mislabelled training labels that came with the dataset; None when they are drawn.
     """
 
     name: str
@@ -73,6 +75,42 @@ class Dataset:
     mean: Channels
     std: Channels
     fingerprint: str
+    noise: ListedNoise | None = None
+
+    def noisy_train_labels(self, fraction: float) -> Labels:
+        """Return the training labels, a fraction of them wrong; nothing else of the dataset changes.
+
+        Imagenette and Imagewoof bring their own lists, of 0.01, 0.05, 0.25 and 0.5, drawn independently of
+        one another. Of every other dataset `round(fraction · N)` images are mislabelled, chosen by the hash
+        of their names, each as a class drawn evenly from the other ones by the same hash. So a smaller
+        fraction's wrong labels are among those of a larger one, and no random generator is involved.
+
+        Args:
+            fraction: of the N training images, 0 (none, the true labels) to 1 (excluded).
+
+        Returns:
+            int64 [N], a new array.
+
+        Raises:
+            DataError: A fraction that this dataset cannot have; the list is missing or wrong.
+        """
+        if self.noise is not None:
+            return self.noise.labels_at(fraction, self.train.labels)
+        checked_fraction(fraction)
+        return symmetric_noise(self.train.labels, self.train.names, len(self.classes), fraction)
+
+    def fingerprint_with(self, fraction: float) -> str:
+        """Return the fingerprint of this dataset with a fraction of its training labels wrong.
+
+        Drawn noise follows the images' names, which the plain fingerprint leaves out. At 0 it is that.
+
+        Raises:
+            DataError: As `noisy_train_labels` does.
+        """
+        labels = self.noisy_train_labels(fraction)
+        if not fraction:
+            return self.fingerprint
+        return hashlib.sha256(canonical_json([self.fingerprint, array_digest(labels)])).hexdigest()
 
 
 def canonical_json(value: object) -> bytes:
@@ -158,6 +196,8 @@ def open_dataset(folder: Path) -> Dataset:
     """
     folder = Path(folder)
     description = read_description(folder)
+    if "noise" not in description:
+        raise _not_decoded(folder, "an earlier version of this package wrote it")
     return Dataset(
         name=description["name"],
         folder=folder,
@@ -167,6 +207,7 @@ def open_dataset(folder: Path) -> Dataset:
         mean=tuple(description["mean"]),
         std=tuple(description["std"]),
         fingerprint=description["fingerprint"],
+        noise=ListedNoise.from_json(description["noise"]),
     )
 
 

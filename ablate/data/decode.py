@@ -1,9 +1,10 @@
 """One image file to pixels, and many of them in parallel.
 
-The recipe is the source's: convert to RGB, then squash to a square with PIL's bilinear filter (which
-averages over the source area when it shrinks). Nothing is cropped. EXIF orientation is not applied, since
-the source did not apply it: a photograph that relies on the tag stays as its pixels are stored.
-Transparency is dropped, and of an animation the first frame is taken.
+Every image becomes RGB and square, by PIL's bilinear filter (which averages over the source area when it
+shrinks). `squash`, the source's recipe, scales the sides by different factors and keeps all of the image;
+`center_crop` scales the shorter side to the size and cuts the square out of the middle. EXIF orientation is
+not applied, since the source did not apply it: a photograph that relies on the tag stays as its pixels are
+stored. Transparency is dropped, and of an animation the first frame is taken.
 """
 
 import os
@@ -18,7 +19,11 @@ from PIL import Image, ImageFile, features
 from ablate.data.dataset import Images, Progress
 from ablate.errors import DataError
 
-RESIZE_METHOD = "PIL bilinear, squashed to a square"
+RESIZE_METHODS = {
+    "squash": "PIL bilinear, squashed to a square",
+    "center_crop": "PIL bilinear, shorter side to the size, central square",
+}
+"""Ways to make an image square, and what each does; the description is part of what names a cached copy."""
 
 # Decoders that only read pixels. Pillow's others include one that starts a program (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
@@ -32,7 +37,7 @@ def decoder_version() -> str:
     return f"Pillow {PIL.__version__}, libjpeg {jpeg}"
 
 
-def decode_image(path: Path, image_size: int) -> Images:
+def decode_image(path: Path, image_size: int, method: str = "squash") -> Images:
     """Decode one file to uint8 [image_size, image_size, 3].
 
     Greyscale, palette and CMYK files become RGB. The format is told from the content, not from the suffix.
@@ -44,14 +49,30 @@ def decode_image(path: Path, image_size: int) -> Images:
     with Image.open(path, formats=_FORMATS) as image:
         if image.mode not in _EIGHT_BIT_MODES:
             raise ValueError(f"mode {image.mode!r} does not have 8 bits per channel; convert it to 8 bits")
-        return resize(_to_rgb(image), image_size)
+        return resize(_to_rgb(image), image_size, method)
 
 
-def resize(image: Image.Image, image_size: int) -> Images:
-    """Squash an RGB image to uint8 [image_size, image_size, 3]; one that has the size is not touched."""
-    if image.size != (image_size, image_size):
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+def resize(image: Image.Image, image_size: int, method: str = "squash") -> Images:
+    """Make an RGB image uint8 [image_size, image_size, 3]; one that has the size is not touched.
+
+    `center_crop` rounds as torchvision's `Resize` and `CenterCrop` do: the longer side is cut to whole
+    pixels, and half a pixel of the margin goes to the even side.
+
+    Args:
+        image: of any size; a square one gives the same by every method.
+        image_size: pixels a side.
+        method: a key of `RESIZE_METHODS`.
+    """
+    shorter = min(image.size)
+    width, height = (
+        (image_size, image_size)
+        if method == "squash"
+        else (image_size * image.width // shorter, image_size * image.height // shorter)
+    )
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - image_size) / 2), round((height - image_size) / 2)
+    return np.asarray(image)[top : top + image_size, left : left + image_size]
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -60,7 +81,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_files(paths: Sequence[Path], out: Images, stage: str, progress: Progress) -> list[str]:
+def decode_files(
+    paths: Sequence[Path], out: Images, stage: str, progress: Progress, method: str = "squash"
+) -> list[str]:
     """Decode files into the rows of an array, a few at a time (Pillow releases the interpreter lock).
 
     Args:
@@ -68,6 +91,7 @@ def decode_files(paths: Sequence[Path], out: Images, stage: str, progress: Progr
         out: uint8 [N, H, H, 3], such as a memory map; nothing else of the images is kept in memory.
         stage: what `progress` is told is being done.
         progress: called about a hundred times.
+        method: a key of `RESIZE_METHODS`.
 
     Returns:
         One line for each file that cannot be decoded, in the order of `paths`; its row is not meaningful.
@@ -84,7 +108,7 @@ def decode_files(paths: Sequence[Path], out: Images, stage: str, progress: Progr
     every = max(1, len(paths) // 100)
     pool = ThreadPoolExecutor(_threads())
     try:
-        results = pool.map(lambda row: _decode_row(paths[row], out, row), range(len(paths)))
+        results = pool.map(lambda row: _decode_row(paths[row], out, row, method), range(len(paths)))
         for done, problem in enumerate(results, 1):
             if problem:
                 problems.append(problem)
@@ -100,9 +124,9 @@ def unreadable(paths: Sequence[Path], progress: Progress) -> list[str]:
     return decode_files(paths, np.empty((len(paths), 1, 1, 3), np.uint8), "checking files", progress)
 
 
-def _decode_row(path: Path, out: Images, row: int) -> str | None:
+def _decode_row(path: Path, out: Images, row: int, method: str) -> str | None:
     try:
-        out[row] = decode_image(path, out.shape[1])
+        out[row] = decode_image(path, out.shape[1], method)
     except Exception as error:  # Pillow's plugins raise many kinds on corrupt bytes; each means a bad file
         return f"{str(path)!r}: {_reason(path, error)}"
     return None
@@ -115,7 +139,7 @@ def _reason(path: Path, error: Exception) -> str:
     except OSError as failure:
         return str(failure)
     if isinstance(error, PIL.UnidentifiedImageError):
-        return "not an image, or of an unknown format"
+        return f"not an image of a known format ({', '.join(_FORMATS)})"
     return str(error) or type(error).__name__
 
 

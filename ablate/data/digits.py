@@ -79,6 +79,6 @@ def _part(pixels: NDArray[np.uint8], labels: list[int], indices: list[int], requ
 
 def _write(pixels: NDArray[np.uint8], request: Request, out: Images) -> list[str]:
     for row, grey in enumerate(pixels):
-        out[row] = resize(Image.fromarray(grey).convert("RGB"), request.image_size)
+        out[row] = resize(Image.fromarray(grey).convert("RGB"), request.image_size, request.resize)
     request.progress("decoding digits", len(pixels), len(pixels))
     return []

@@ -1,4 +1,4 @@
-"""Fetch one file whose size and SHA-256 are known, or leave nothing behind."""
+"""Fetch one file whose size and digest are known, or leave nothing behind."""
 
 import hashlib
 import http.client
@@ -6,6 +6,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ablate.data.dataset import Progress
 from ablate.errors import DataError
@@ -14,15 +15,25 @@ TIMEOUT_SECONDS = 30.0
 """How long the server may stay silent."""
 
 _BLOCK = 1 << 20
+_SPELLING = {"sha256": "SHA-256", "md5": "MD5"}
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch: `size` in bytes, `sha256` in hexadecimal digits."""
+    """A file to fetch.
+
+    Attributes:
+        url: where it is.
+        size: in bytes.
+        digest: of its content, in hexadecimal digits.
+        algorithm: of the digest. MD5 only where no SHA-256 was ever published: it shows damage and a
+            replaced file, but whoever made the file could have made a second one with the same digest.
+    """
 
     url: str
     size: int
-    sha256: str
+    digest: str
+    algorithm: Literal["sha256", "md5"] = "sha256"
 
 
 def download(
@@ -45,11 +56,12 @@ def download(
     part = target.with_name(f"{target.name}.part")
     try:
         found = _receive(remote, part, progress, timeout)
-        if found != (remote.size, remote.sha256):
+        if found != (remote.size, remote.digest):
+            kind = _SPELLING[remote.algorithm]
             raise _failed(
                 remote,
-                f"expected {remote.size} bytes with SHA-256 {remote.sha256}, "
-                f"received {found[0]} bytes with SHA-256 {found[1]}; they were deleted unopened",
+                f"expected {remote.size} bytes with {kind} {remote.digest}, "
+                f"received {found[0]} bytes with {kind} {found[1]}; they were deleted unopened",
             )
         part.replace(target)
     except urllib.error.HTTPError as error:
@@ -62,8 +74,8 @@ def download(
 
 
 def _receive(remote: RemoteFile, part: Path, progress: Progress, timeout: float) -> tuple[int, str]:
-    """Return the number of bytes received and their SHA-256; one block past the expected size is enough."""
-    digest = hashlib.sha256()
+    """Return the number of bytes received and their digest; one block past the expected size is enough."""
+    digest = hashlib.new(remote.algorithm, usedforsecurity=False)
     received = 0
     with urllib.request.urlopen(remote.url, timeout=timeout) as response, part.open("wb") as file:
         while received <= remote.size and (block := response.read(_BLOCK)):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.data.dataset import Channels, Images, Progress
+from ablate.data.noise import ListedNoise
 from ablate.errors import DataError
 
 LISTED_PROBLEMS = 20
@@ -19,12 +20,14 @@ class Request:
         cache_dir: folder that downloads and decoded arrays are kept in.
         data_dir: folder of one's own copy of the originals; None lets the dataset fetch them.
         progress: told of what takes time.
+        resize: a key of `ablate.data.decode.RESIZE_METHODS`.
     """
 
     image_size: int
     cache_dir: Path
     data_dir: Path | None
     progress: Progress
+    resize: str = "squash"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Contents:
         normalisation: mean and std of the channels where 255 is 1; None computes them from the training
             pixels.
         remedy: what to do about an original that cannot be read.
+        noise: mislabelled training labels that come with the dataset; None when they are to be drawn.
     """
 
     classes: tuple[str, ...]
@@ -61,6 +65,7 @@ class Contents:
     valid: Part
     normalisation: tuple[Channels, Channels] | None
     remedy: str
+    noise: ListedNoise | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,16 @@ class Source:
     read: Callable[[], Contents]
 
 
-def refuse(heading: str, problems: Sequence[str], remedy: str) -> DataError:
-    """Return the error that lists a dataset's problems: the first 20, their number, the remedy."""
+def refuse(noun: str, where: str, problems: Sequence[str], remedy: str) -> DataError:
+    """Return the error that lists a dataset's problems: their number, the first 20, the remedy.
+
+    Args:
+        noun: what is counted, in the singular (`file`).
+        where: what follows the noun (`cannot be decoded`).
+        problems: one line each, at least one.
+        remedy: what to do.
+    """
+    heading = f"{len(problems)} {noun}{'s' if len(problems) > 1 else ''} {where}:"
     lines = [heading, *(f"  {problem}" for problem in problems[:LISTED_PROBLEMS])]
     if len(problems) > LISTED_PROBLEMS:
         lines.append(f"  … and {len(problems) - LISTED_PROBLEMS} more ({len(problems)} in all)")

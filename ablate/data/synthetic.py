@@ -27,7 +27,7 @@ _TINT = 45
 
 
 def locate(name: str, request: Request) -> Source:
-    """Return the synthetic images, drawn at the requested size; `data_dir` is ignored."""
+    """Return the synthetic images, drawn square at the requested size; `data_dir` and `resize` do nothing."""
     return Source(name, "synthetic", {"version": _VERSION}, read=lambda: _contents(request))
 
 

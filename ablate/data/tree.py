@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ablate.data.dataset import Progress
 from ablate.data.decode import decode_files
-from ablate.data.source import Part
+from ablate.data.source import Part, Request
 
 # Files that desktop systems leave in folders by themselves. They are the only ones passed over in silence.
 _DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
@@ -101,21 +100,27 @@ def identity(root: Path, listings: Sequence[Listing]) -> object:
     return {"root": os.fsdecode(root), "files": files}
 
 
-def part(root: Path, listing: Listing, labels: Mapping[str, int], stage: str, progress: Progress) -> Part:
+def part(root: Path, listing: Listing, labels: Mapping[str, int], stage: str, request: Request) -> Part:
     """Return a listed split as originals to decode, classes in the order of the listing.
 
     Args:
         root: the dataset's folder.
         listing: what `list_split` found.
         labels: class id of each class folder.
-        stage: what `progress` is told is being done.
-        progress: told of the decoding.
+        stage: what the request's `progress` is told is being done.
+        request: says how to resize.
     """
     files = listing.files()
     return Part(
         names=tuple(file.name for file in files),
         labels=tuple(labels[name] for name, files in listing.classes.items() for _ in files),
-        write=partial(decode_files, paths(root, listing), stage=stage, progress=progress),
+        write=partial(
+            decode_files,
+            paths(root, listing),
+            stage=stage,
+            progress=request.progress,
+            method=request.resize,
+        ),
     )
 
 

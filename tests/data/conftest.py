@@ -35,9 +35,13 @@ def progress() -> Recorder:
 @pytest.fixture
 def make_request(tmp_path: Path, progress: Recorder) -> Callable[..., Request]:
     def make(
-        image_size: int = 8, data_dir: Path | None = None, cache: str = "cache", told: Progress | None = None
+        image_size: int = 8,
+        data_dir: Path | None = None,
+        cache: str = "cache",
+        told: Progress | None = None,
+        resize: str = "squash",
     ) -> Request:
-        return Request(image_size, tmp_path / cache, data_dir, told or progress)
+        return Request(image_size, tmp_path / cache, data_dir, told or progress, resize)
 
     return make
 

@@ -19,7 +19,14 @@ from PIL import Image
 
 import ablate
 from ablate.data import Dataset, open_dataset, prepare
-from ablate.data.dataset import ARRAYS, array_digest, fingerprint, normalisation
+from ablate.data.dataset import (
+    ARRAYS,
+    array_digest,
+    fingerprint,
+    normalisation,
+    read_description,
+    write_description,
+)
 from ablate.errors import DataError
 
 ImageTree = Callable[..., Path]
@@ -143,6 +150,21 @@ def test_image_sizes_do_not_share_a_copy(image_tree: ImageTree, tmp_path: Path) 
     assert small.train.images.shape[1:] == (4, 4, 3)
     assert large.train.images.shape[1:] == (8, 8, 3)
     assert small.fingerprint != large.fingerprint
+
+
+def test_ways_to_resize_do_not_share_a_copy(image_tree: ImageTree, tmp_path: Path) -> None:
+    root = image_tree()
+    squashed, cropped = (
+        prepared(root, tmp_path / "cache", resize=resize) for resize in ("squash", "center_crop")
+    )
+    assert squashed.folder != cropped.folder
+    assert "squash" in squashed.folder.name
+    assert "center_crop" in cropped.folder.name
+    assert squashed.fingerprint != cropped.fingerprint
+    for name, pixels in zip(cropped.train.names, cropped.train.images, strict=True):
+        with Image.open(root / name) as image:  # 20×16 pixels
+            direct = image.resize((10, 8), Image.Resampling.BILINEAR).crop((1, 0, 9, 8))
+        np.testing.assert_array_equal(pixels, np.asarray(direct))
 
 
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, max_side=5)))
@@ -271,6 +293,15 @@ def test_open_dataset_refuses_a_cut_or_missing_file(image_tree: ImageTree, tmp_p
 def test_open_dataset_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected the decoded images"):
         open_dataset(tmp_path)
+
+
+def test_open_dataset_refuses_a_folder_of_an_earlier_version(image_tree: ImageTree, tmp_path: Path) -> None:
+    folder = prepared(image_tree(), tmp_path / "cache").folder
+    description = read_description(folder)
+    del description["noise"]
+    write_description(folder, description)
+    with pytest.raises(DataError, match="earlier version"):
+        open_dataset(folder)
 
 
 # ---- kills, races, full disks

@@ -6,11 +6,12 @@ import numpy as np
 import PIL
 import pytest
 import torch
+import torchvision
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
-from ablate.data.decode import decode_files, decode_image, decoder_version, unreadable
+from ablate.data.decode import RESIZE_METHODS, decode_files, decode_image, decoder_version, unreadable
 from ablate.errors import DataError
 
 WriteImage = Callable[..., Path]
@@ -50,6 +51,41 @@ def test_squash_agrees_with_pil_and_with_torch(
     np.testing.assert_array_equal(decoded, _reference_pil_squash(path, image_size))
     # torch rounds once, Pillow after each of its two passes
     assert np.abs(decoded - _reference_torch_squash(path, image_size)).max() <= 1.6
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 24))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_center_crop_is_torchvisions(
+    tmp_path: Path, write_image: WriteImage, width: int, height: int, image_size: int
+) -> None:
+    path = write_image(tmp_path / "a.png", size=(width, height))
+    decoded = decode_image(path, image_size, "center_crop")
+    transform = torchvision.transforms.Compose(
+        [
+            torchvision.transforms.Resize(image_size),  # bilinear by default
+            torchvision.transforms.CenterCrop(image_size),
+        ]
+    )
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(decoded, np.asarray(transform(image)))
+
+
+@given(st.integers(1, 40), st.integers(1, 24))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_square_image_is_the_same_by_every_method(
+    tmp_path: Path, write_image: WriteImage, side: int, image_size: int
+) -> None:
+    path = write_image(tmp_path / "a.png", size=(side, side))
+    squashed, cropped = (decode_image(path, image_size, method) for method in RESIZE_METHODS)
+    np.testing.assert_array_equal(squashed, cropped)
+
+
+def test_center_crop_keeps_the_middle_and_its_proportions(tmp_path: Path) -> None:
+    pixels = np.zeros((10, 40, 3), np.uint8)
+    pixels[:, :15, 0] = 255  # red, ten columns of black, blue
+    pixels[:, 25:, 2] = 255
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert (decode_image(tmp_path / "wide.png", 10, "center_crop") == 0).all()
 
 
 def test_squash_keeps_what_a_crop_would_lose(tmp_path: Path) -> None:

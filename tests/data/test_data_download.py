@@ -25,6 +25,15 @@ def test_file_arrives_with_progress(server: Any, tmp_path: Path, progress: Any) 
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_published_md5_is_enough(server: Any, tmp_path: Path, progress: Any) -> None:
+    url = server.serve(CONTENT)
+    right = RemoteFile(url, len(CONTENT), hashlib.md5(CONTENT).hexdigest(), "md5")
+    download(right, tmp_path / "file", progress)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    (tmp_path / "file").unlink()
+    refused(RemoteFile(url, len(CONTENT), "0" * 32, "md5"), tmp_path, f"received .* MD5 {right.digest}")
+
+
 def refused(file: RemoteFile, folder: Path, cause: str, **options: Any) -> None:
     """Expect an error with its cause and both ways out, and nothing left behind."""
     with pytest.raises(DataError, match=cause) as caught:

@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,8 +129,58 @@ def test_missing_split_folder(image_tree: ImageTree, tmp_path: Path) -> None:
     root = image_tree()
     (root / "val").rename(root / "held out")
     message = problems(root, tmp_path)
-    assert "'val': No such file" in message
-    assert "'val/cat': missing" in message
+    assert "1 problem in" in message  # not one more for each class
+    assert "'val' or 'valid': no such folder; the folders in PATH are: 'held out', 'train'" in message
+    (root / "train").rename(root / "val")
+    assert "'train': no such folder; the folders in PATH are: 'held out', 'val'" in problems(root, tmp_path)
+
+
+def test_class_folders_without_splits(image_tree: ImageTree, tmp_path: Path) -> None:
+    message = problems(image_tree() / "train", tmp_path)
+    assert "'train': no such folder; the folders in PATH are: 'cat', 'dog'" in message
+    assert "'val' or 'valid': no such folder" in message
+
+
+def test_images_without_class_folders(tmp_path: Path, write_image: WriteImage) -> None:
+    for split in ("train", "val"):
+        write_image(tmp_path / "flat" / split / "a.png")
+    message = problems(tmp_path / "flat", tmp_path)
+    assert "'train': no class folders in it" in message
+    assert "'val': no class folders in it" in message
+    assert "'val/a.png': a file beside" in message
+
+
+def test_a_file_in_the_place_of_a_folder(image_tree: ImageTree, tmp_path: Path) -> None:
+    root = image_tree()
+    message = problems(root / "train/cat/0.png", tmp_path)
+    assert "0.png' is not a folder" in message
+    shutil.rmtree(root / "val")
+    (root / "val").write_text("x")
+    assert "'val' or 'valid': no such folder" in problems(root, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"), [("Dog", "dog"), ("\u00e9t\u00e9", "e\u0301te\u0301"), ("<B>", "<b>")]
+)
+def test_class_names_that_look_the_same(image_tree: ImageTree, tmp_path: Path, train: str, val: str) -> None:
+    root = image_tree(classes=("cat", train))
+    (root / "val" / train).rename(root / "val" / val)
+    message = problems(root, tmp_path)
+    assert f"missing, the other split has this class as {train!a}; here it is spelt {val!a}" in message
+
+
+def test_the_content_decides_the_format_not_the_name(
+    image_tree: ImageTree, tmp_path: Path, write_image: WriteImage
+) -> None:
+    root = image_tree()
+    before = prepared(root, tmp_path / "cache").fingerprint
+    (root / "train/cat/0.png").rename(root / "train/cat/0.jpg")
+    assert prepared(root, tmp_path / "cache").fingerprint == before
+    with Image.open(root / "train/cat/0.jpg") as image:
+        image.save(root / "train/cat/1.png", format="ICO")
+    message = problems(root, tmp_path / "other")
+    assert "1 file cannot be decoded" in message
+    assert "1.png': not an image of a known format (JPEG, PNG, BMP, WEBP, TIFF, GIF)" in message
 
 
 def test_both_names_of_the_held_out_folder(image_tree: ImageTree, tmp_path: Path) -> None:

@@ -16,15 +16,19 @@ import pytest
 from PIL import Image
 
 import ablate
-from ablate.data import Dataset, imagenette, prepare
-from ablate.data.archive import Limits
+from ablate.data import Dataset, open_dataset, prepare
 from ablate.data.cache import materialise
+from ablate.data.dataset import array_digest
+from ablate.data.decode import decode_image
 from ablate.data.download import RemoteFile
-from ablate.data.imagenette import OFFICIAL, ArchiveSpec, ImageClass
+from ablate.data.imagenet_subset import ImageClass, Subset, locate_subset
+from ablate.data.imagenette import SUBSETS
+from ablate.data.noise_list import COLUMNS, NoiseList
 from ablate.data.source import Request
 from ablate.errors import DataError
 
 MakeRequest = Callable[..., Request]
+OFFICIAL = SUBSETS["imagenette-160"]
 CLASSES = {"n00000001": ImageClass("tench", 3, 2), "n00000002": ImageClass("church", 2, 3)}
 
 
@@ -55,19 +59,21 @@ def archive(copy_dir: Path) -> bytes:
     return packed.getvalue()
 
 
-def spec_of(archive: bytes = b"", url: str = "http://127.0.0.1:9/none.tgz") -> ArchiveSpec:
-    return ArchiveSpec(
+def spec_of(archive: bytes = b"", url: str = "http://127.0.0.1:9/none.tgz") -> Subset:
+    return Subset(
+        title="Imagenette",
         remote=RemoteFile(url, len(archive), hashlib.sha256(archive).hexdigest()),
         folder=OFFICIAL.folder,
+        shorter_side=16,
         classes=CLASSES,
         names_sha256=hashlib.sha256("\n".join(sorted(image_names())).encode()).hexdigest(),
-        limits=Limits(members=50, member_bytes=1 << 16, total_bytes=1 << 20),
+        noise=NoiseList("noisy_imagenette.csv", "0" * 64, "https://example.org"),
         normalisation=OFFICIAL.normalisation,
     )
 
 
-def open_copy(request: Request, spec: ArchiveSpec | None = None) -> Dataset:
-    return materialise(imagenette.locate("imagenette-160", request, spec or spec_of()), request)
+def open_copy(request: Request, spec: Subset | None = None) -> Dataset:
+    return materialise(locate_subset("imagenette-160", request, spec or spec_of()), request)
 
 
 # ---- one's own copy
@@ -110,6 +116,34 @@ def test_what_desktops_drop_is_passed_over(copy_dir: Path, make_request: MakeReq
         (copy_dir / OFFICIAL.folder / name).write_bytes(b"x")
     (copy_dir / OFFICIAL.folder / "README").write_text("beside the splits")
     assert open_copy(make_request(data_dir=copy_dir)).fingerprint == before
+
+
+@pytest.mark.parametrize("shorter_side", [160, 320, None])
+def test_a_copy_of_another_size_is_told_from_the_right_one(
+    copy_dir: Path, make_request: MakeRequest, write_image: Callable[..., Path], shorter_side: int | None
+) -> None:
+    def give(size: tuple[int, int]) -> Dataset:
+        for seed, name in enumerate(image_names()):
+            write_image(copy_dir / OFFICIAL.folder / name, seed=seed, size=size)
+        return open_copy(make_request(data_dir=copy_dir), replace(spec_of(), shorter_side=shorter_side))
+
+    for side in (160, 320, 70):
+        right = side == (shorter_side or 70)
+        for size in ((side, side + 20), (side + 20, side)):
+            if right:
+                assert len(give(size).train) == 5
+            else:
+                with pytest.raises(DataError, match="archive of another size"):
+                    give(size)
+
+
+def test_one_image_of_an_odd_size_is_no_other_archive(
+    copy_dir: Path, make_request: MakeRequest, write_image: Callable[..., Path]
+) -> None:
+    names = image_names()
+    for name in names:
+        write_image(copy_dir / OFFICIAL.folder / name, size=(20, 16 if name != names[1] else 9))
+    assert len(open_copy(make_request(data_dir=copy_dir)).train) == 5
 
 
 def remove(root: Path) -> None:
@@ -206,6 +240,64 @@ def test_a_long_list_is_cut_with_its_count(copy_dir: Path, make_request: MakeReq
     assert str(caught.value).count(".txt") == 20
 
 
+# ---- label noise
+
+
+def write_noise(root: Path) -> NoiseList:
+    """Write a list by which one image of five is mislabelled at 25 %, and two at 50 %."""
+    wnids = list(CLASSES)
+    names = sorted(name for name in image_names() if name.startswith("train"))
+    true = [name.split("/")[1] for name in names]
+    given = {column: list(true) for column in COLUMNS.values()}
+    for column, rows in (("noisy_labels_25", [4]), ("noisy_labels_50", [0, 3])):
+        for row in rows:
+            given[column][row] = wnids[1 - wnids.index(true[row])]
+    table = [
+        ",".join([name, *(given[column][row] for column in given), "False"]) for row, name in enumerate(names)
+    ]
+    header = ",".join(["path", *given, "is_valid"])
+    (root / "noisy_imagenette.csv").write_text("\n".join([header, *reversed(table)]) + "\n")
+    ids = np.array([[wnids.index(wnid) for wnid in given[c]] for c in given if c != "noisy_labels_0"])
+    return NoiseList("noisy_imagenette.csv", array_digest(ids), "https://example.org")
+
+
+def test_listed_noise_is_in_the_decoded_folder(copy_dir: Path, make_request: MakeRequest) -> None:
+    root = copy_dir / OFFICIAL.folder
+    noise = write_noise(root)
+    dataset = open_copy(make_request(data_dir=copy_dir), replace(spec_of(), noise=noise))
+    shutil.rmtree(copy_dir)
+    worker = open_dataset(dataset.folder)
+    assert worker.train.labels.tolist() == [0, 0, 0, 1, 1]
+    for fraction, labels in (
+        (0, [0, 0, 0, 1, 1]),
+        (0.01, [0, 0, 0, 1, 1]),
+        (0.25, [0, 0, 0, 1, 0]),
+        (0.5, [1, 0, 0, 0, 1]),
+    ):
+        assert worker.noisy_train_labels(fraction).tolist() == labels
+    assert worker.valid.labels.tolist() == [0, 0, 1, 1, 1]
+    with pytest.raises(DataError, match=r"0, 0\.01, 0\.05, 0\.25 or 0\.5"):
+        worker.noisy_train_labels(0.1)
+
+
+def test_a_copy_without_a_list_prepares_and_takes_one_later(
+    copy_dir: Path, make_request: MakeRequest
+) -> None:
+    root = copy_dir / OFFICIAL.folder
+    noise = write_noise(root)
+    content = (root / noise.file).read_bytes()
+    (root / noise.file).unlink()
+    subset = replace(spec_of(), noise=noise)
+    without = open_copy(make_request(data_dir=copy_dir), subset)
+    assert without.noisy_train_labels(0).tolist() == without.train.labels.tolist()
+    with pytest.raises(DataError, match=f"Put noisy_imagenette.csv of https://example.org into {root}"):
+        without.noisy_train_labels(0.5)
+    (root / noise.file).write_bytes(content)
+    dataset = open_copy(make_request(data_dir=copy_dir), subset)
+    assert dataset.noisy_train_labels(0.5).tolist() == [1, 0, 0, 0, 1]
+    assert dataset.fingerprint == without.fingerprint
+
+
 # ---- download
 
 
@@ -267,7 +359,7 @@ def test_wrong_digest_is_never_opened(
     right = spec_of(archive, url)
     request = make_request()
     with pytest.raises(DataError, match="deleted unopened"):
-        open_copy(request, replace(right, remote=replace(right.remote, sha256="0" * 64)))
+        open_copy(request, replace(right, remote=replace(right.remote, digest="0" * 64)))
     assert [mode[0] for _, mode in opened] == ["w"]
     assert nothing_kept(request)
     opened.clear()
@@ -320,13 +412,13 @@ def test_archive_with_too_few_images_is_not_kept(
 KILLED = """
 import os, pickle, signal, sys
 from pathlib import Path
-from ablate.data import imagenette
+from ablate.data.imagenet_subset import locate_subset
 from ablate.data.source import Request
 def progress(stage, done, total):
     if sys.argv[3] in stage:
         os.kill(os.getpid(), signal.SIGKILL)
 spec = pickle.loads(Path(sys.argv[1]).read_bytes())
-imagenette.locate("imagenette-160", Request(8, Path(sys.argv[2]), None, progress), spec)
+locate_subset("imagenette-160", Request(8, Path(sys.argv[2]), None, progress), spec)
 """
 
 
@@ -428,3 +520,29 @@ def test_real_names_agree_with_the_shipped_list(real: Dataset, imagenette_dir: P
         listed = {row["path"]: row["noisy_labels_0"] for row in rows if row["is_valid"] == is_valid}
         ours = {name: classes[label] for name, label in zip(split.names, split.labels, strict=True)}
         assert ours == listed
+
+
+@pytest.mark.imagenette
+def test_real_noise_is_that_of_the_shipped_list(real: Dataset, imagenette_dir: Path) -> None:
+    import pandas as pd
+
+    table = pd.read_csv(real_root(imagenette_dir) / "noisy_imagenette.csv").set_index("path")
+    classes = list(OFFICIAL.classes)
+    for fraction, column, wrong in ((0.01, 1, 95), (0.05, 5, 474), (0.25, 25, 2368), (0.5, 50, 4735)):
+        noisy = open_dataset(real.folder).noisy_train_labels(fraction)
+        assert [classes[label] for label in noisy] == table.loc[
+            list(real.train.names), f"noisy_labels_{column}"
+        ].tolist()
+        assert (noisy != real.train.labels).sum() == wrong
+
+
+@pytest.mark.imagenette
+def test_real_center_crops_are_torchvisions(imagenette_dir: Path) -> None:
+    from torchvision import transforms
+
+    root = real_root(imagenette_dir)
+    transform = transforms.Compose([transforms.Resize(128), transforms.CenterCrop(128)])
+    for path in sorted((root / "val" / "n03028079").iterdir())[::40]:
+        with Image.open(path) as image:
+            expected = np.asarray(transform(image.convert("RGB")))
+        np.testing.assert_array_equal(decode_image(path, 128, "center_crop"), expected)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 import ablate
-from ablate.data import DATASETS, Dataset, default_cache_dir, open_dataset, prepare
+from ablate.data import DATASETS, DOWNLOADED, Dataset, default_cache_dir, open_dataset, prepare
 from ablate.errors import DataError
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"imagenette-160"}))
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - DOWNLOADED))
 def test_every_embedded_dataset_keeps_the_contract(name: str, tmp_path: Path, progress: Any) -> None:
     dataset = prepare(name, image_size=9, cache_dir=tmp_path, progress=progress)
     assert dataset.name == name
@@ -31,10 +31,9 @@ def test_every_embedded_dataset_keeps_the_contract(name: str, tmp_path: Path, pr
     assert other.fingerprint == dataset.fingerprint == open_dataset(dataset.folder).fingerprint
 
 
-def test_registry_names_what_the_documentation_names() -> None:
-    assert list(DATASETS) == ["imagenette-160", "digits", "synthetic"]
+def test_prepare_takes_what_the_driver_gives() -> None:
     assert set(inspect.signature(prepare).parameters) == {
-        "name", "image_size", "cache_dir", "data_dir", "progress",
+        "name", "image_size", "cache_dir", "data_dir", "progress", "resize",
     }  # fmt: skip
     assert Dataset.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
@@ -43,13 +42,15 @@ def test_registry_names_what_the_documentation_names() -> None:
     ("name", "nearest"),
     [
         ("imagenet-160", "imagenette-160"),
+        ("imagewoof160", "imagewoof-160"),
+        ("CIFAR10", "cifar10"),
         ("digit", "digits"),
         ("Synthetic", "synthetic"),
         ("folder", "folder:PATH"),
     ],
 )
 def test_unknown_name_lists_the_known_and_the_nearest(tmp_path: Path, name: str, nearest: str) -> None:
-    with pytest.raises(DataError, match="imagenette-160, digits, synthetic, folder:PATH") as caught:
+    with pytest.raises(DataError, match=f"{', '.join(DATASETS)}, folder:PATH") as caught:
         prepare(name, image_size=8, cache_dir=tmp_path)
     assert f"Did you mean {nearest!r}?" in str(caught.value)
 
@@ -69,6 +70,14 @@ def test_a_folder_named_without_its_prefix(tmp_path: Path) -> None:
 def test_image_size_is_checked(tmp_path: Path, image_size: Any) -> None:
     with pytest.raises(DataError, match=r"1\.\.4096"):
         prepare("synthetic", image_size=image_size, cache_dir=tmp_path)
+
+
+@pytest.mark.parametrize("resize", ["crop", "centre_crop", "", "Squash", None, 3])
+def test_resize_is_checked(tmp_path: Path, resize: Any) -> None:
+    with pytest.raises(DataError, match=f"expected squash or center_crop as resize, got {resize!r}"):
+        prepare("synthetic", image_size=8, cache_dir=tmp_path, resize=resize)
+    with pytest.raises(DataError, match="Did you mean 'center_crop'"):
+        prepare("synthetic", image_size=8, cache_dir=tmp_path, resize="centercrop")
 
 
 def test_data_dir_without_imagenette(tmp_path: Path) -> None:
