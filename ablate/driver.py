@@ -133,20 +133,20 @@ def plan_study(study: Study, options: Options, watcher: Watcher) -> tuple[Plan, 
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {profile} takes its images from {used}")
     datasets = {key: _prepare(*key, options, watcher) for key in dict.fromkeys(map(_data_key, arms))}
-    for fields in arms:
-        # Once here, so that a part that a dataset has no labels for is found before any training.
-        datasets[_data_key(fields)].noisy_train_labels(fields.label_noise)
+    fingerprints = {
+        key: datasets[key[:-1]].fingerprint_with(key[-1]) for key in dict.fromkeys(map(_labels_key, arms))
+    }
     networks = {(f.arch, f.image_size, len(datasets[_data_key(f)].classes)) for f in arms}
     for arch, image_size, num_classes in sorted(networks):
         # Built once, so that a wrong one is found before any training.
         build_model(arch, num_classes=num_classes, image_size=image_size)
     trials = expand(
         study,
-        fingerprint_of=lambda fields: datasets[_data_key(fields)].fingerprint,
+        fingerprint_of=lambda fields: fingerprints[_labels_key(fields)],
         numerics_of=lambda fields: resolve_numerics(fields, device),
     )
     plan = Plan(study=study, profile=profile, reason=reason, command=options.command, trials=tuple(trials))
-    return plan, {dataset.fingerprint: dataset.folder for dataset in datasets.values()}
+    return plan, {fingerprint: datasets[key[:-1]].folder for key, fingerprint in fingerprints.items()}
 
 
 def resolve_device(asked: str) -> str:
@@ -215,6 +215,10 @@ def _has_bfloat16(device: str) -> bool:
 
 def _data_key(fields: Fields) -> tuple[str, int, str]:
     return fields.data, fields.decoded_size, fields.resize
+
+
+def _labels_key(fields: Fields) -> tuple[str, int, str, float]:
+    return *_data_key(fields), fields.label_noise
 
 
 def _prepare(name: str, image_size: int, resize: str, options: Options, watcher: Watcher) -> Dataset:

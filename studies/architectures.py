@@ -31,7 +31,7 @@ study = Study(
         ),
         "quick": Profile(
             base={"data": "digits", "image_size": 8, "epochs": 8, "batch_size": 32, "flip": False},
-            factors={"arch": ("seed_cnn", "xresnet18", "vit_tiny", "squeezenet1_1")},
+            factors={"arch": ("seed_cnn", "xresnet18", "vit_tiny", "resnet18")},
             seeds=3,
         ),
     },

@@ -1,11 +1,21 @@
 """What a run settles before it trains: profile, device, arithmetic, threads."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from ablate.driver import choose_profile, resolve_device, resolve_numerics, trial_widths
+from ablate.driver import (
+    Options,
+    choose_profile,
+    plan_study,
+    resolve_device,
+    resolve_numerics,
+    trial_widths,
+)
 from ablate.errors import DeviceError, StudyError
 from ablate.fields import resolve
 from ablate.study import Profile, Study
@@ -81,3 +91,42 @@ def test_cuda_is_refused_where_there_is_none() -> None:
     assert resolve_device("auto") == "cpu"
     with pytest.raises(DeviceError, match="torch sees none"):
         resolve_device("cuda")
+
+
+class Silent:
+    """A watcher that nobody listens to."""
+
+    def preparing(self, label: str, done: int, total: int) -> None: ...
+    def note(self, line: str) -> None: ...
+
+
+def planned(data: Path, **changes: Any) -> Plan:
+    base = {"data": f"folder:{data}", "image_size": 8, "epochs": 1}
+    declared = study(name="noise", base={**base, **changes}, seeds=1)
+    return plan_study(declared, Options(device="cpu"), Silent())[0]  # type: ignore[arg-type]
+
+
+def pictures(root: Path, *, prefix: str) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("a", "b", "c"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(4):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name / f"{prefix}{number}.png")
+    return root
+
+
+def test_wrong_labels_are_part_of_a_trials_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn by the images' names, which the fingerprint of clean data leaves out."""
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    ours, renamed = pictures(tmp_path / "ours", prefix="x"), pictures(tmp_path / "renamed", prefix="y")
+
+    def ids(**changes: Any) -> list[str]:
+        return [planned(data, **changes).trials[0].trial_id for data in (ours, renamed)]
+
+    clean, noisy = ids(), ids(label_noise=0.5)
+    assert clean[0] == clean[1]
+    assert noisy[0] != noisy[1]
+    assert not {*clean} & {*noisy}
+    assert ids(label_noise=0.5) == noisy

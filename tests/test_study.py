@@ -182,16 +182,3 @@ def test_a_missing_study_file(tmp_path: Path) -> None:
         load_study(tmp_path / "nothing.py")
     with pytest.raises(StudyError, match="no such study file"):
         load_study(tmp_path)
-
-
-STUDIES = sorted((Path(__file__).parent.parent / "studies").glob("*.py"))
-
-
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_study_of_the_project_loads_in_every_profile(path: Path) -> None:
-    study = load_study(path)
-    assert f"python -m ablate run studies/{path.name}" in study.description
-    assert {"full", "quick"} <= set(study.profiles)
-    for name in study.profiles:
-        profiled = study.with_profile(name)
-        assert all(profiled.fields(arm) for arm in profiled.arms())

@@ -1,0 +1,97 @@
+"""What every study, recipe, figure and page must satisfy, so that a new one cannot be left out.
+
+Models, losses, datasets and metrics have such suites beside their own tests.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from ablate.driver import Options, plan_study
+from ablate.recipes import RECIPES
+from ablate.run import Task, run_trial
+from ablate.study import Study, build_study, load_study
+from ablate.trials import Plan
+
+ROOT = Path(__file__).parent.parent
+STUDIES = sorted((ROOT / "studies").glob("*.py"))
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
+EXAMPLE = re.compile("small_net|squares")
+"""Names of what a page shows how to add."""
+FIGURES = sorted({path.stem for path in (ROOT / "ablate" / "plots").glob("*.py")} - {"__init__", "theme"})
+
+
+class Silent:
+    """A watcher that nobody listens to."""
+
+    def preparing(self, label: str, done: int, total: int) -> None: ...
+    def note(self, line: str) -> None: ...
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def planned(study: Study, profile: str | None, tmp_path: Path) -> tuple[Plan, dict[str, Path]]:
+    options = Options(profile=profile, device="cpu", results=tmp_path)
+    return plan_study(study, options, Silent())  # type: ignore[arg-type]
+
+
+def train_first(plan: Plan, folders: dict[str, Path], tmp_path: Path) -> None:
+    trial = plan.trials[0]
+    task = Task(trial, folders[trial.fingerprint], tmp_path / "checkpoint", threads=1, workers=1)
+    record, predictions = run_trial(task, 0, lambda heartbeat: None)
+    assert record.status == "complete", record.failure
+    assert predictions is not None
+    assert len(record.history) == trial.fields.epochs
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_of_the_project_loads_in_every_profile(path: Path) -> None:
+    study = load_study(path)
+    assert f"python -m ablate run studies/{path.name}" in study.description
+    assert "Cost:" in study.description
+    assert {"full", "quick"} <= set(study.profiles)
+    for name in study.profiles:
+        profiled = study.with_profile(name)
+        assert all(profiled.fields(arm) for arm in profiled.arms())
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_trains_in_its_quick_profile(path: Path, tmp_path: Path) -> None:
+    """Every arm's network, loss and data stand; one trial trains, for one epoch."""
+    study = load_study(path).with_profile("quick").with_settings({"epochs": (1,)})
+    train_first(*planned(study, "quick", tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_trains(recipe: str, tmp_path: Path) -> None:
+    base = {"data": "digits", "image_size": 8, "recipe": recipe, "epochs": 2}
+    study = build_study({"question": "Does it train?", "name": "recipe", "base": base, "seeds": 1})
+    train_first(*planned(study, None, tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_is_prepared_drawn_described_and_in_a_report(figure: str) -> None:
+    tree = ast.parse((ROOT / "ablate" / "plots" / f"{figure}.py").read_text(encoding="utf-8"))
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    expected = {f"{verb}_{figure}" for verb in ("prepare", "draw", "describe")}
+    assert expected <= functions
+    drawings = (ROOT / "ablate" / "report" / "drawings.py").read_text(encoding="utf-8")
+    assert f"prepare_{figure}(" in drawings
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_a_page_names_only_files_that_are_there(page: Path) -> None:
+    """Paths in backquotes that begin with a folder of the repository, unless they hold a placeholder."""
+    text = page.read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:ablate|tests|studies|docs|\.ci)/[^`\s<>*{}]*)`", text)
+    missing = [p for p in paths if not (ROOT / p.partition(":")[0]).exists() and not EXAMPLE.search(p)]
+    assert not missing
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (page.parent / link).exists(), link
