@@ -71,6 +71,7 @@ class Environment(BaseModel):
     workers: int = Field(description="trials that could run at the same time")
     python_version: str
     torch_version: str
+    torchvision_version: str | None = Field(default=None, description="some networks are torchvision's")
     numpy_version: str
     cuda_version: str | None = None
     ablate_version: str

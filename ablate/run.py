@@ -201,6 +201,7 @@ def _environment(task: Task, device: torch.device) -> Environment:
         workers=task.workers,
         python_version=platform.python_version(),
         torch_version=torch.__version__,
+        torchvision_version=version_of("torchvision"),
         numpy_version=np.__version__,
         cuda_version=torch.version.cuda if device.type == "cuda" else None,
         ablate_version=version_of("ablate"),

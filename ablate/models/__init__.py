@@ -1,9 +1,11 @@
 """The networks a study can name, and the one door through which a network is built.
 
-To add a network: write a factory in a file of its own and name it in `MODELS`. A study can also name a
-factory that lives elsewhere by its import path, `package.module:factory`.
+To add a network: write a factory in a file of its own and name it in `MODELS` (docs/add_a_model.md). A
+study can also name any classifier of `torchvision.models`, such as `resnet18`, and a factory that lives
+elsewhere by its import path, `package.module:factory`.
 """
 
+import functools
 import inspect
 from collections.abc import Callable
 
@@ -14,7 +16,10 @@ from ablate.foreign import load_foreign
 from ablate.models.contract import check_contract, keep_logits_float32
 from ablate.models.cost import count_macs, count_parameters
 from ablate.models.seed_cnn import seed_cnn
+from ablate.models.torchvision_classifiers import build_torchvision, torchvision_names
+from ablate.models.vit_tiny import vit_tiny
 from ablate.models.xresnet import xresnet18, xresnet34, xresnet50
+from ablate.models.xse_resnext import xse_resnext50
 
 __all__ = ["MODELS", "Factory", "build_model", "count_macs", "count_parameters"]
 
@@ -26,6 +31,8 @@ MODELS: dict[str, Factory] = {
     "xresnet18": xresnet18,
     "xresnet34": xresnet34,
     "xresnet50": xresnet50,
+    "xse_resnext50": xse_resnext50,
+    "vit_tiny": vit_tiny,
 }
 
 
@@ -37,7 +44,8 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
     precision: see `ablate.models.contract.keep_logits_float32`.
 
     Args:
-        name: A key of `MODELS`, or `package.module:factory`.
+        name: A key of `MODELS`, the name of a classifier of `torchvision.models`, or
+            `package.module:factory`.
         num_classes: Number of classes K, at least 2.
         image_size: Height and width S of the images in pixels, at least 1.
 
@@ -58,10 +66,7 @@ def _find_factory(name: str) -> Factory:
     if name in MODELS:
         return MODELS[name]
     if ":" not in name:
-        raise StudyError(
-            f"network {name!r}: expected one that ablate knows ({', '.join(MODELS)}), or an import path "
-            f"package.module:factory.{nearest(name, MODELS)}"
-        )
+        return _find_torchvision(name)
     found = load_foreign("network", name)
     if not callable(found):
         raise StudyError(
@@ -71,12 +76,25 @@ def _find_factory(name: str) -> Factory:
     return found
 
 
+def _find_torchvision(name: str) -> Factory:
+    names = torchvision_names()
+    if name in names:
+        return functools.partial(build_torchvision, name)
+    raise StudyError(
+        f"network {name!r}: expected one that ablate knows ({', '.join(MODELS)}), a classifier of "
+        f"torchvision.models (resnet18, convnext_tiny, vit_b_16, ...), or an import path "
+        f"package.module:factory.{nearest(name, [*MODELS, *names])}"
+    )
+
+
 def _call(name: str, factory: Factory, *, num_classes: int, image_size: int) -> nn.Module:
     signature = _signature(factory)
     try:
         if signature is not None:
             signature.bind(num_classes=num_classes, image_size=image_size)
         model = factory(num_classes=num_classes, image_size=image_size)
+    except StudyError:
+        raise  # says already what to do
     except Exception as error:  # a foreign factory may raise anything
         raise StudyError(
             f"Expected the network {name!r} to be built by factory(num_classes={num_classes}, "

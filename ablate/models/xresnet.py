@@ -78,13 +78,13 @@ class ResidualBlock(nn.Module):
         super().__init__()
         out_channels = width * expansion
         if expansion == 1:
-            inner = [_conv_norm(in_channels, width, 3, stride), nn.ReLU(inplace=True)]
+            inner = [conv_norm(in_channels, width, 3, stride), nn.ReLU(inplace=True)]
         else:
             inner = [
-                *(_conv_norm(in_channels, width, 1, 1), nn.ReLU(inplace=True)),
-                *(_conv_norm(width, width, 3, stride), nn.ReLU(inplace=True)),
+                *(conv_norm(in_channels, width, 1, 1), nn.ReLU(inplace=True)),
+                *(conv_norm(width, width, 3, stride), nn.ReLU(inplace=True)),
             ]
-        last = _conv_norm(width, out_channels, 3 if expansion == 1 else 1, 1, gamma=0.0)
+        last = conv_norm(width, out_channels, 3 if expansion == 1 else 1, 1, gamma=0.0)
         self.convs = nn.Sequential(*inner, last)
         self.shortcut = _shortcut(in_channels, out_channels, stride)
         self.activation = nn.ReLU(inplace=True)
@@ -98,12 +98,12 @@ class ResidualBlock(nn.Module):
 def _xresnet(num_classes: int, *, blocks: Sequence[int], expansion: int) -> nn.Sequential:
     stem: list[nn.Module] = []
     for index, (before, after) in enumerate(pairwise(STEM)):
-        stem += [_conv_norm(before, after, 3, 2 if index == 0 else 1), nn.ReLU(inplace=True)]
+        stem += [conv_norm(before, after, 3, 2 if index == 0 else 1), nn.ReLU(inplace=True)]
     stages, channels = [], STEM[-1]
     for index, (width, depth) in enumerate(zip(WIDTHS, blocks, strict=True)):
         stages.append(_stage(channels, width, depth, stride=1 if index == 0 else 2, expansion=expansion))
         channels = width * expansion
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), _linear(channels, num_classes)]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), kaiming_linear(channels, num_classes)]
     return nn.Sequential(*stem, nn.MaxPool2d(3, stride=2, padding=1), *stages, *head)
 
 
@@ -120,24 +120,38 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
         # Rounding up, as a padded 3×3 convolution with stride 2 does, keeps odd sizes in step.
         layers.append(nn.AvgPool2d(2, ceil_mode=True))
     if in_channels != out_channels:
-        layers.append(_conv_norm(in_channels, out_channels, 1, 1))
+        layers.append(conv_norm(in_channels, out_channels, 1, 1))
     return nn.Sequential(*layers)
 
 
-def _conv_norm(
-    in_channels: int, out_channels: int, kernel_size: int, stride: int, *, gamma: float = 1.0
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int, *, groups: int = 1, gamma: float = 1.0
 ) -> nn.Sequential:
-    if kernel_size == 3:
+    """Gives a convolution without bias, Kaiming normal for a ReLU, and its BatchNorm.
+
+    Args:
+        in_channels: Channels that come in.
+        out_channels: Channels that go out.
+        kernel_size: 1 or 3; padded to keep the size at stride 1.
+        stride: 1, or 2 to halve the resolution (rounding up).
+        groups: Groups of channels that are convolved apart from each other.
+        gamma: Initial weight of the BatchNorm.
+    """
+    if kernel_size == 3 and groups == 1:
         conv: nn.Conv2d = Conv3x3(in_channels, out_channels, stride=stride)
     else:
-        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, bias=False)
+        padding = kernel_size // 2
+        conv = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, groups=groups, bias=False
+        )
     nn.init.kaiming_normal_(conv.weight)
     norm = nn.BatchNorm2d(out_channels)
     nn.init.constant_(norm.weight, gamma)
     return nn.Sequential(conv, norm)
 
 
-def _linear(in_features: int, out_features: int) -> nn.Linear:
+def kaiming_linear(in_features: int, out_features: int) -> nn.Linear:
+    """Gives a linear layer with Kaiming normal weights and bias zero."""
     linear = nn.Linear(in_features, out_features)
     nn.init.kaiming_normal_(linear.weight)
     nn.init.zeros_(linear.bias)

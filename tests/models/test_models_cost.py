@@ -1,7 +1,8 @@
 """Counts of parameters and multiply-adds against counts made by hand."""
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ablate.models import count_macs, count_parameters
 
@@ -36,3 +37,24 @@ def test_counting_changes_nothing() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == [True, True, False, True, True, True]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_attention_is_counted_whole_and_its_fast_path_left_as_it_was(fast: bool) -> None:
+    width, tokens = 8, 16
+    layer = nn.TransformerEncoderLayer(width, 2, 32, 0.0, batch_first=True)
+    patches = nn.Sequential(nn.Conv2d(3, width, 2, stride=2), nn.Flatten(2), Transposed())
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fast)
+    try:
+        macs = count_macs(nn.Sequential(patches, layer), 8)
+        assert torch.backends.mha.get_fastpath_enabled() is fast
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    attention = 4 * tokens * width**2 + 2 * tokens**2 * width
+    assert macs == tokens * 3 * 4 * width + attention + 2 * tokens * width * 32
+
+
+class Transposed(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.transpose(1, 2)

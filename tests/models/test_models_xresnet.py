@@ -140,3 +140,19 @@ def test_weights_start_kaiming_normal_for_a_relu() -> None:
     linear = model[-1]
     assert isinstance(linear, nn.Linear)
     assert bool((linear.bias == 0).all())
+
+
+@pytest.mark.parametrize("factory", [xresnet18, xresnet50])
+def test_a_seed_gives_the_weights_it_always_gave(factory: type) -> None:
+    """Each layer draws torch's default first and is then drawn anew, in the order of `state_dict`."""
+    torch.manual_seed(4)
+    weights = factory(num_classes=10, image_size=32).state_dict()
+    torch.manual_seed(4)
+    for key, weight in weights.items():
+        if weight.ndim == 4:
+            drawn: nn.Module = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], bias=False)
+        elif weight.ndim == 2:
+            drawn = nn.Linear(weight.shape[1], weight.shape[0])
+        else:
+            continue
+        assert torch.equal(nn.init.kaiming_normal_(drawn.get_parameter("weight")), weight), key

@@ -1,0 +1,124 @@
+"""torchvision's classifiers by name: against torchvision itself, its published costs, and wrong sizes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from ablate.errors import StudyError
+from ablate.models import MODELS, build_model, count_macs, count_parameters
+from ablate.models.torchvision_classifiers import SMALLEST, build_torchvision, torchvision_names
+
+QUICK = ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "efficientnet_b0"]
+
+
+def refusal(name: str, image_size: int) -> str:
+    with pytest.raises(StudyError) as caught:
+        build_model(name, num_classes=4, image_size=image_size)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_name_builds_torchvisions_network_with_fresh_weights_and_float32_logits(name: str) -> None:
+    torch.manual_seed(3)
+    ours = build_model(name, num_classes=4, image_size=64)
+    torch.manual_seed(3)
+    theirs = torchvision.models.get_model(name, weights=None, num_classes=4)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in ours.state_dict().items())
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(images), theirs.eval()(images))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = ours(images)
+    assert logits.dtype == torch.float32
+    rounded = torch.equal(logits, logits.bfloat16().float())
+    assert rounded == (name == "squeezenet1_1")  # which ends in a convolution
+
+
+def test_networks_with_auxiliary_outputs_come_without_them() -> None:
+    with torch.device("meta"):
+        for name in ("googlenet", "inception_v3"):
+            model = build_torchvision(name, num_classes=4, image_size=96)
+            assert isinstance(model(torch.empty(2, 3, 96, 96)), torch.Tensor)
+            assert not [key for key in model.state_dict() if "aux" in key.lower()]
+
+
+@pytest.mark.parametrize(("name", "image_size"), [("vit_b_32", 96), ("maxvit_t", 224)])
+def test_transformers_are_built_for_the_image_size(name: str, image_size: int) -> None:
+    with torch.device("meta"):
+        model = build_torchvision(name, num_classes=4, image_size=image_size)
+        assert model(torch.empty(2, 3, image_size, image_size)).shape == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "image_size", "wanted"),
+    [
+        ("vit_b_16", 72, "a multiple of 16, got 72"),
+        ("vit_b_32", 16, "a multiple of 32, got 16"),
+        ("maxvit_t", 128, "a multiple of 224, got 128"),
+        ("alexnet", 62, "63 or more, got 62"),
+        ("vgg11_bn", 31, "32 or more, got 31"),
+        ("swin_v2_t", 3, "4 or more, got 3"),
+        ("inception_v3", 64, "75 or more, got 64"),
+    ],
+)
+def test_a_size_that_cannot_be_is_refused_with_those_that_can(
+    name: str, image_size: int, wanted: str
+) -> None:
+    message = refusal(name, image_size)
+    assert message.startswith(f"network {name!r}: expected an image size it can take, {wanted}.")
+    assert "Change the study's image size" in message
+
+
+@pytest.mark.parametrize(("start", "smallest"), SMALLEST.items())
+def test_the_smallest_sizes_are_torchvisions(start: str, smallest: int) -> None:
+    name = next(name for name in torchvision_names() if name.startswith(start))
+    with torch.device("meta"):
+        model = build_torchvision(name, num_classes=4, image_size=smallest).eval()
+        assert model(torch.empty(2, 3, smallest, smallest)).shape == (2, 4)
+        with pytest.raises((RuntimeError, ValueError, IndexError)):
+            model(torch.empty(2, 3, smallest - 1, smallest - 1))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "vit_b_32", "swin_t"])
+def test_costs_are_those_that_torchvision_publishes(name: str) -> None:
+    meta = torchvision.models.get_model_weights(name).DEFAULT.meta
+    with torch.device("meta"):  # shapes alone tell the cost
+        model = build_torchvision(name, num_classes=1000, image_size=224)
+    assert count_parameters(model) == meta["num_params"]
+    assert count_macs(model, 224) / 1e9 == pytest.approx(meta["_ops"], abs=0.0006)
+
+
+def test_no_name_of_torchvision_hides_one_of_ablates() -> None:
+    assert not set(MODELS) & set(torchvision_names())
+    assert "resnet18" in torchvision_names()
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("resnet_18", "resnet18"), ("convnext_tyny", "convnext_tiny")])
+def test_the_hint_knows_torchvisions_names_without_listing_them(typed: str, meant: str) -> None:
+    message = refusal(typed, 64)
+    assert f"Did you mean {meant!r}?" in message
+    assert "a classifier of torchvision.models (" in message
+    assert len(message) < 400
+
+
+def test_a_torchvision_that_does_not_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # what Python does for a module that is not there
+    message = refusal("resnet18", 64)
+    assert "Expected to import torchvision" in message
+    assert torch.__version__ in message
+    assert isinstance(build_model("seed_cnn", num_classes=4, image_size=8), nn.Module)
+
+
+def test_ablates_own_networks_do_not_import_torchvision() -> None:
+    code = """if True:
+        import sys
+        import ablate.models
+        ablate.models.build_model("seed_cnn", num_classes=4, image_size=8)
+        sys.exit("torchvision" in sys.modules)
+    """
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
