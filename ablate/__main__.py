@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ablate.errors import AblateError, ResultsError, StudyError
+from ablate.errors import AblateError, ResultsError, StudyError, nearest
 
 if TYPE_CHECKING:
     from ablate.driver import Summary
@@ -46,27 +46,70 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Resize(StrEnum):
+    """How an image becomes square."""
+
+    squash = "squash"
+    center_crop = "center_crop"
+
+
+class Suite(StrEnum):
+    """What to measure."""
+
+    loss = "loss"
+    step = "step"
+
+
+StudyFile = Annotated[Path, typer.Argument(help="A Python file that defines `study`; it is executed.")]
+StudyName = Annotated[
+    str, typer.Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")
+]
 Results = Annotated[Path, typer.Option(help="Folder of the results.")]
 Reports = Annotated[Path, typer.Option("--report", help="Folder of the reports.")]
 Profile = Annotated[str | None, typer.Option(help="Profile of the study; otherwise the hardware decides.")]
+RanProfile = Annotated[str | None, typer.Option(help="Which of the profiles that were run.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE[,VALUE]", help="Fix a field, or sweep it over values."),
+]
+Seeds = Annotated[int | None, typer.Option(help="How many seeds, instead of the study's.")]
+OnDevice = Annotated[Device, typer.Option(help="Where to train.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Trials at a time [default: one per GPU or CPU core]")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder with the dataset's files, instead of downloading them.")
+]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from ablate.provenance import source_commit, version_of
+
+        commit = source_commit()
+        print(f"ablate {version_of('ablate')}{f' ({commit})' if commit else ''}")
+        raise typer.Exit
+
+
+@app.callback()
+def ablate(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Ablation studies of training knobs: what a knob does to accuracy, calibration and step time."""
 
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="A Python file that defines `study`; it is executed.")],
+    study: StudyFile,
     profile: Profile = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE[,VALUE]", help="Fix a field, or sweep it over values."),
-    ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds, instead of the study's.")] = None,
-    device: Annotated[Device, typer.Option(help="Where to train.")] = Device.auto,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Trials at a time [default: one per GPU or CPU core]")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder with the dataset's files, instead of downloading them.")
-    ] = None,
+    settings: Settings = None,
+    seeds: Seeds = None,
+    device: OnDevice = Device.auto,
+    workers: Workers = None,
+    data_dir: DataDir = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Minutes that one trial may take.")] = None,
@@ -75,10 +118,8 @@ def run(
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.driver import Options, run_study
     from ablate.progress import ProgressView
-    from ablate.study import load_study
 
-    declared = load_study(study)
-    require_metrics(declared)
+    declared = load_declared(study)
     require_writable(report_dir)
     options = Options(
         profile=profile,
@@ -117,37 +158,172 @@ def _conclude(console: Console, summary: Summary, report: Path) -> int:
 
 
 @app.command()
-def report(
-    study: Annotated[str, typer.Argument(help="Name of a study that was run.")],
+def plan(
+    study: StudyFile,
     profile: Profile = None,
+    settings: Settings = None,
+    seeds: Seeds = None,
+    device: OnDevice = Device.auto,
+    workers: Workers = None,
+    data_dir: DataDir = None,
+    results: Results = Path("results"),
+) -> None:
+    """Say what `run` would train, how long it should take, and how small an effect it can detect."""
+    from ablate.driver import Options, plan_study, results_folder, trials_at_a_time
+    from ablate.forecast import forecast, show_forecast
+    from ablate.progress import ProgressView
+
+    options = Options(
+        profile=profile,
+        device=device.value,
+        data_dir=data_dir,
+        settings=parse_settings(settings or []),
+        seeds=seeds,
+    )
+    with ProgressView(Console(stderr=True)) as view:
+        planned, _ = plan_study(load_declared(study), options, view)
+    at_a_time = trials_at_a_time(planned.trials[0].numerics.device, workers)
+    show_forecast(Console(), forecast(planned, results_folder(results, planned), workers=at_a_time))
+
+
+@app.command()
+def status(study: StudyName, profile: RanProfile = None, results: Results = Path("results")) -> None:
+    """Show how far a running or stopped study is, from another terminal."""
+    from ablate.status import find_study, read_status, show_status
+
+    show_status(Console(), read_status(find_study(results, study, profile)))
+
+
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A recorded study: NAME, NAME/PROFILE, or a results folder.")],
+    b: Annotated[str, typer.Argument(help="Another; the differences are its values minus the first's.")],
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric to compare [default: accuracy, nll and ece]")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the differences to this file, unrounded.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Set two recorded studies side by side: each arm that both have, and what differs between the runs."""
+    from ablate.compare import METRICS_SHOWN, compare_runs, read_run, show_comparison, write_csv
+    from ablate.status import find_study
+
+    first, second = (read_run(find_study(results, named)) for named in (a, b))
+    comparison = compare_runs(first, second, tuple(dict.fromkeys(metric or METRICS_SHOWN)))
+    if csv is not None:
+        write_csv(csv, comparison)
+    show_comparison(Console(), comparison)
+
+
+@app.command()
+def data(
+    name: Annotated[
+        str | None, typer.Argument(help="A dataset, or folder:PATH [default: list the datasets]")
+    ] = None,
+    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
+    resize: Annotated[Resize, typer.Option(help="How an image becomes square.")] = Resize.squash,
+    data_dir: DataDir = None,
+) -> None:
+    """Download, check and decode a dataset, once; without a name, list them."""
+    from ablate.data import default_cache_dir, prepare
+    from ablate.inventory import list_datasets, show_dataset, show_datasets
+
+    cache_dir = default_cache_dir()
+    if name is None:
+        show_datasets(Console(), list_datasets(cache_dir), cache_dir)
+        return
+    from ablate.progress import ProgressView
+
+    with ProgressView(Console(stderr=True)) as view:
+        dataset = prepare(
+            name,
+            image_size=image_size,
+            resize=resize.value,
+            cache_dir=cache_dir,
+            data_dir=data_dir,
+            progress=view.preparing,
+        )
+    show_dataset(Console(), dataset)
+
+
+@app.command()
+def doctor() -> None:
+    """Look at what a run needs: device, arithmetic, versions, cache, and which profile would run."""
+    from ablate.doctor import examine, show_findings
+
+    raise Concluded(COMPLETE if show_findings(Console(), examine()) else WRONG)
+
+
+@app.command()
+def bench(
+    suite: Annotated[Suite | None, typer.Argument(help="What to measure [default: both]")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write pytest-benchmark's JSON to this file.")] = None,
+) -> None:
+    """Time the loss or a training step beside plain torch, on this machine."""
+    from ablate.bench import run_suites, show_timings, write_json
+
+    console = Console()
+    suites = [suite.value] if suite else [each.value for each in Suite]
+    outcome = run_suites(suites, console)
+    if json is not None:
+        write_json(json, outcome)
+    show_timings(console, outcome)
+    if outcome.interrupted:
+        raise Concluded(INTERRUPTED)
+    raise Concluded(FAILURES if outcome.failures else COMPLETE)
+
+
+@app.command()
+def report(
+    study: StudyName,
+    profile: RanProfile = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
 ) -> None:
     """Write the tables and the report of a study again, from its records. Trains nothing."""
-    from ablate.results import find_results
+    from ablate.status import find_study
 
-    path = write_results(find_results(results, study, profile), report_dir)
+    path = write_results(find_study(results, study, profile), report_dir)
     Console().print(f"report: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 @app.command()
 def publish(
-    study: Annotated[str, typer.Argument(help="Name of a study that was run.")],
+    study: StudyName,
     name: Annotated[str, typer.Option("--as", help="Name to publish under.")],
-    profile: Profile = None,
+    profile: RanProfile = None,
     predictions: Annotated[bool, typer.Option(help="Copy the predictions too, not only digests.")] = False,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
 ) -> None:
     """Copy a study's records and tables to results/reference/, and render its report there."""
     from ablate.publish import publish_results
-    from ablate.results import find_results
+    from ablate.status import find_study
 
-    folder = find_results(results, study, profile)
-    rebuild_tables(folder)
-    published = publish_results(folder, results / "reference" / study / name, predictions=predictions)
-    path = render(published, report_dir / "reference" / study / name)
+    folder = find_study(results, study, profile)
+    place = Path("reference", rebuild_tables(folder).study.name, name)
+    published = publish_results(folder, results / place, predictions=predictions)
+    path = render(published, report_dir / place)
     Console().print(f"report: {path}", highlight=False, soft_wrap=True, markup=False)
+
+
+def load_declared(path: Path) -> Study:
+    """The study of a file, its metrics known.
+
+    Raises:
+        StudyError: there is no such file (the nearest one is named), or it does not define a sound study.
+    """
+    from ablate.study import load_study
+
+    if not path.is_file():
+        known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
+        near = nearest(str(path), known)
+        raise StudyError(
+            f"{path}: no such study file; give the path of a Python file that defines `study`.{near}"
+        )
+    declared = load_study(path)
+    require_metrics(declared)
+    return declared
 
 
 def require_metrics(study: Study) -> None:

@@ -292,8 +292,8 @@ def _run_trials(
     if not waiting:
         return
     on_cuda = waiting[0].numerics.device == "cuda"
-    capacity = torch.cuda.device_count() if on_cuda else usable_cores()
-    workers = min(options.workers or capacity, capacity)
+    capacity = _capacity(waiting[0].numerics.device)
+    workers = trials_at_a_time(waiting[0].numerics.device, options.workers)
     widths = trial_widths(plan, capacity, workers)
     tasks = {
         trial.trial_id: Task(
@@ -334,6 +334,20 @@ def _record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record |
         ) from None
     folder.checkpoint_path(trial.trial_id).unlink(missing_ok=True)
     return record
+
+
+def trials_at_a_time(device: str, asked: int | None) -> int:
+    """How many trials a run trains at once.
+
+    Args:
+        device: "cpu" or "cuda".
+        asked: the number asked for; None is one per GPU or CPU core.
+    """
+    return min(asked or _capacity(device), _capacity(device))
+
+
+def _capacity(device: str) -> int:
+    return torch.cuda.device_count() if device == "cuda" else usable_cores()
 
 
 def usable_cores() -> int:

@@ -15,6 +15,7 @@ from ablate.driver import (
     resolve_device,
     resolve_numerics,
     trial_widths,
+    trials_at_a_time,
 )
 from ablate.errors import DeviceError, StudyError
 from ablate.fields import resolve
@@ -130,3 +131,8 @@ def test_wrong_labels_are_part_of_a_trials_identity(tmp_path: Path, monkeypatch:
     assert noisy[0] != noisy[1]
     assert not {*clean} & {*noisy}
     assert ids(label_noise=0.5) == noisy
+
+
+def test_no_more_trials_at_a_time_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ablate.driver.usable_cores", lambda: 4)
+    assert [trials_at_a_time("cpu", asked) for asked in (None, 1, 3, 99)] == [4, 1, 3, 4]

@@ -3,10 +3,12 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 import torch
 
 from ablate.__main__ import main, parse_settings
+from ablate.data import open_dataset
 from ablate.errors import StudyError
 from ablate.records import read_records
 from ablate.results import ResultsFolder
@@ -277,6 +280,18 @@ def test_a_study_is_published_with_its_report(here: Path) -> None:
         (("run", "tiny.py", "--workers", "0"), "--workers"),
         (("run", "tiny.py", "--sed", "3"), "--sed"),
         (("report", "tinny"), "no such study was run here"),
+        (("run", "tiy.py"), "Did you mean 'tiny.py'?"),
+        (("plan", "tiny.py", "--set", "epsilom=1"), "Did you mean 'epsilon'?"),
+        (("plan", "tiny.py", "--profile", "quik"), "Did you mean 'quick'?"),
+        (("plan", "primary.py"), "primary: acuracy: unknown metric"),
+        (("plan", "tiny.py", "--workers", "0"), "--workers"),
+        (("status", "tiny"), "no such study was run here"),
+        (("compare", "tiny", "tiny"), "no such study was run here"),
+        (("data", "imagenete-160"), "Did you mean 'imagenette-160'?"),
+        (("data", "digits", "--image-size", "0"), "image_size"),
+        (("data", "digits", "--resize", "crop"), "crop"),
+        (("bench", "speed"), "speed"),
+        (("comprae", "a", "b"), "No such command 'comprae'"),
         (("publish", "tiny", "--as", "x"), "no such study was run here"),
     ],
 )
@@ -335,6 +350,100 @@ def test_help_is_there_without_torch() -> None:
 def test_a_data_folder_that_is_not_used_is_said_so(here: Path) -> None:
     result = ablate(here, "run", "tiny.py", "--seeds", "1", "--set", "epochs=1", "--data-dir", ".")
     assert "--data-dir is not used: profile quick takes its images from synthetic" in result.stdout
+
+
+def test_the_version_is_told() -> None:
+    result = ablate(Path.cwd(), "--version")
+    assert result.returncode == 0, result.stderr
+    name, version, *commit = result.stdout.split()
+    assert (name, version) == ("ablate", metadata.version("ablate"))
+    assert all(re.fullmatch(r"\([0-9a-f]{12}(-dirty)?\)", word) for word in commit)
+
+
+def files(here: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in (here / "results").rglob("*") if p.is_file()}
+
+
+def test_a_plan_trains_nothing_and_learns_from_what_ran(here: Path) -> None:
+    first = ablate(here, "plan", "tiny.py", "--workers", "1")
+    assert first.returncode == 0, first.stderr
+    assert "tiny: no CUDA is present, so profile quick runs\n" in first.stdout
+    assert "2 arms x 2 seeds = 4 trials: 0 done, 0 failed, 4 missing" in first.stdout
+    assert "time of seed_cnn: not known before one trial of seed_cnn has run" in first.stdout
+    assert not (here / "results").exists()
+    assert not (here / "report").exists()
+
+    ablate(here, "run", "tiny.py", "--seeds", "3")
+    before = files(here)
+    again = ablate(here, "plan", "tiny.py", "--seeds", "5", "--set", "lr=0.05,0.1", "--workers", "1")
+    assert "4 arms x 5 seeds = 20 trials: 6 done, 0 failed, 14 missing" in again.stdout, again.stderr
+    assert re.search(r"time: about \d+ s for 14 of the missing trials, 1 at a time", again.stdout)
+    assert files(here) == before
+
+
+def test_the_state_of_a_running_study_is_told_from_outside(here: Path) -> None:
+    driver = subprocess.Popen(
+        command("run", "tiny.py", "--seeds", "4", "--set", "epochs=1,2000", "--workers", "1"),
+        cwd=here,
+        env=environment(here),
+        stdout=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not list(folder(here).checkpoints.glob("*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    during = ablate(here, "status", "tiny")
+    assert driver.poll() is None
+    driver.terminate()
+    assert driver.wait(timeout=60) == 130  # looking did not disturb it
+    assert during.returncode == 0, during.stderr
+    assert "tiny, profile quick: a run is going on" in during.stdout
+    assert re.search(r"16 planned trials: \d+ complete, \d+ missing", during.stdout)
+    assert "1 of the missing have a checkpoint: in progress" in during.stdout
+    assert "left at the pace of this run" in during.stdout
+    after = ablate(here, "status", "tiny/quick")
+    assert "tiny, profile quick: no run is going on" in after.stdout
+    assert "1 of the missing have a checkpoint: will go on from there" in after.stdout
+
+
+def test_two_recorded_studies_are_compared(here: Path) -> None:
+    ablate(here, "run", "tiny.py")
+    ablate(here, "run", "tiny.py", "--profile", "full", "--set", "lr=0.1", "--seeds", "3")
+    before = files(here)
+    result = ablate(here, "compare", "tiny/quick", "results/tiny/full", "--csv", "out.csv")
+    assert result.returncode == 0, result.stderr
+    assert "The runs differ in:" in result.stdout
+    assert re.search(r"^field lr +0.05 +0.1$", result.stdout, flags=re.MULTILINE)
+    assert result.stdout.count("Welch, n = 2 and 3") == 6
+    assert len((here / "out.csv").read_text().splitlines()) == 7
+    assert files(here) == before
+    one = ablate(here, "compare", "tiny/quick", "tiny/quick", "--metric", "brier")
+    assert "Brier score" in one.stdout
+    assert "Accuracy" not in one.stdout
+
+
+def test_a_dataset_is_prepared_and_then_listed(here: Path) -> None:
+    before = ablate(here, "data").stdout
+    assert re.search(r"^digits .* –$", before, flags=re.MULTILINE)
+    result = ablate(here, "data", "digits", "--image-size", "8", "--resize", "center_crop")
+    assert result.returncode == 0, result.stderr
+    assert "digits: 8 x 8 pixels, 10 classes" in result.stdout
+    assert re.search(r"^ +all +600 +1197$", result.stdout, flags=re.MULTILINE)
+    (fingerprint,) = re.findall(r"^fingerprint: ([0-9a-f]{64})$", result.stdout, flags=re.MULTILINE)
+    (place,) = re.findall(r"^folder: (.+)$", result.stdout, flags=re.MULTILINE)
+    assert open_dataset(Path(place)).fingerprint == fingerprint
+    assert re.search(r"^digits .* 8 px, center_crop$", ablate(here, "data").stdout, flags=re.MULTILINE)
+    (Path(place) / "dataset.json").write_text("{")
+    assert ablate(here, "data").stdout == before
+
+
+def test_the_doctor_is_content_or_exits_with_1(here: Path) -> None:
+    sound = ablate(here, "doctor")
+    assert sound.returncode == 0, sound.stdout + sound.stderr
+    assert "all that a run needs is there" in sound.stdout
+    (here / "cache").write_text("in the way")
+    broken = ablate(here, "doctor")
+    assert broken.returncode == 1
+    assert "broken: cache: set ABLATE_CACHE" in broken.stdout
 
 
 def test_settings_are_python_literals_or_text() -> None:

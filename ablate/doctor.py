@@ -1,0 +1,204 @@
+"""What this machine is to ablate: device, arithmetic, versions, cache; and what is broken of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from rich.console import Console
+
+from ablate.errors import AblateError
+from ablate.provenance import source_commit, version_of
+from ablate.terminal import print_line, print_table
+
+PACKAGE = "ablate"
+SHOWN_PACKAGES = ("torch", "numpy", "scipy", "pandas", "pydantic", "matplotlib", "scikit-learn", "pillow")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: its name.
+        found: what it came to.
+        remedy: what to do about it where it is broken; "" where it is in order.
+    """
+
+    what: str
+    found: str
+    remedy: str = ""
+
+
+def examine() -> list[Finding]:
+    """Look at everything that a run needs, one fault never hiding another. Changes nothing."""
+    checks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "versions": _versions,
+        "torch": _torch,
+        "processor": _processor,
+        "precision": _precision,
+        "cache": _cache,
+        "profile": _profile,
+    }
+    return [finding for name, check in checks.items() for finding in _guarded(name, check)]
+
+
+def _guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterable[Finding]:
+    try:
+        yield from check()
+    except AblateError as error:
+        yield Finding(name, "cannot be told", str(error))
+    except Exception as error:  # a broken installation can raise anything
+        found = f"{type(error).__name__}: {error}"
+        yield Finding(name, found, f"the check of {name} fails; install {PACKAGE} and its packages again")
+
+
+def _versions() -> Iterable[Finding]:
+    commit = source_commit()
+    yield Finding(PACKAGE, version_of(PACKAGE) + (f", commit {commit}" if commit else ""))
+    yield Finding("python", f"{platform.python_version()}, {sys.executable}")
+    yield Finding("packages", ", ".join(f"{name} {version_of(name)}" for name in SHOWN_PACKAGES))
+    for fault in unmet_requirements():
+        yield Finding("package", fault, "run pip install again in the folder of ablate")
+
+
+def unmet_requirements() -> list[str]:
+    """One line for each package that ablate declares and this Python lacks or has too old."""
+    from packaging.requirements import Requirement
+
+    faults = []
+    for line in metadata.requires(PACKAGE) or ():
+        needed = Requirement(line)
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        version = version_of(needed.name)
+        if version == "unknown":
+            faults.append(f"{needed.name} is not installed ({needed} is needed)")
+        elif not needed.specifier.contains(version, prereleases=True):
+            faults.append(f"{needed.name} {version} is installed, but {needed} is needed")
+    return faults
+
+
+def _torch() -> Iterable[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding("CUDA", f"none: {why_no_cuda()}")
+        return
+    for place in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(place)
+        found = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        try:
+            torch.ones(8, device=f"cuda:{place}").sum().item()
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            yield Finding(
+                f"GPU {place}",
+                f"{found}: it does not compute ({reason})",
+                "install a build of torch for this GPU and driver, or train with --device cpu",
+            )
+        else:
+            yield Finding(f"GPU {place}", found)
+
+
+def why_no_cuda() -> str:
+    """Why torch sees no CUDA device, in words."""
+    import torch
+
+    if torch.version.cuda is None:
+        return f"this torch ({torch.__version__}) is built without CUDA"
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        return "CUDA_VISIBLE_DEVICES hides every GPU"
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0].rstrip(".")
+    return "torch finds a driver, but no GPU"
+
+
+def _processor() -> Iterable[Finding]:
+    import torch
+
+    from ablate.driver import usable_cores
+    from ablate.train import device_name
+
+    cores = f"{usable_cores()} of {os.cpu_count()} cores may be used"
+    yield Finding("CPU", f"{device_name(torch.device('cpu'))}; {cores}")
+
+
+def _precision() -> Iterable[Finding]:
+    from ablate.driver import resolve_device, resolve_numerics
+    from ablate.fields import resolve
+
+    kinds = ["cpu"] if resolve_device("auto") == "cpu" else ["cuda", "cpu"]
+    fields = resolve({"data": "synthetic", "image_size": 16, "precision": "auto"})
+    for kind in kinds:
+        precision = resolve_numerics(fields, kind).precision
+        native = "native" if precision == "bfloat16" else "not native"
+        yield Finding(f"bfloat16 on {kind}", f"{native}, so precision=auto is {precision}")
+
+
+def _cache() -> Iterable[Finding]:
+    from ablate.data import default_cache_dir
+
+    folder = default_cache_dir()
+    there = nearest_folder(folder)
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    free = shutil.disk_usage(there).free
+    found = f"{folder}, holds {held / 1e9:.2f} GB, {free / 1e9:.1f} GB free"
+    fault = "" if there == folder or not folder.exists() else f"{folder} is not a folder"
+    fault = fault or write_fault(there)
+    if fault:
+        yield Finding("cache", f"{found}: {fault}", "set ABLATE_CACHE to a folder that can be written")
+    else:
+        yield Finding("cache", found)
+
+
+def nearest_folder(path: Path) -> Path:
+    """The folder itself, or the nearest above it that exists."""
+    path = path.absolute()
+    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+
+
+def write_fault(folder: Path) -> str:
+    """Why nothing can be written in a folder; "" where it can. Leaves nothing behind."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0")
+            file.flush()
+    except OSError as error:
+        return f"cannot be written ({error.strerror})"
+    return ""
+
+
+def _profile() -> Iterable[Finding]:
+    from ablate.driver import choose_profile, resolve_device
+    from ablate.study import Profile, Study
+
+    profiles = {"full": Profile(), "quick": Profile()}
+    study = Study(question="Which?", base={"data": "synthetic", "image_size": 16}, profiles=profiles)
+    _, reason = choose_profile(study, None, resolve_device("auto"))
+    yield Finding("profile", f"{reason}, in a study that has full and quick")
+
+
+def show_findings(console: Console, findings: Iterable[Finding]) -> bool:
+    """Print what was found, then what to do about what is broken.
+
+    Returns:
+        Whether all is in order.
+    """
+    findings = list(findings)
+    print_table(console, ("what", "found"), [(finding.what, finding.found) for finding in findings])
+    broken = [finding for finding in findings if finding.remedy]
+    for finding in broken:
+        print_line(console, f"broken: {finding.what}: {finding.remedy}")
+    if not broken:
+        print_line(console, "all that a run needs is there")
+    return not broken

@@ -1,0 +1,132 @@
+"""What `doctor` finds on this machine, and on ones that are broken in one place."""
+
+import os
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from ablate import doctor
+from ablate.doctor import Finding, examine, show_findings, unmet_requirements, write_fault
+from ablate.train import cpu_has_bfloat16
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+
+
+def found() -> dict[str, Finding]:
+    return {finding.what: finding for finding in examine()}
+
+
+def shown(findings: list[Finding]) -> tuple[bool, str]:
+    console = Console(width=40)
+    with console.capture() as capture:
+        sound = show_findings(console, findings)
+    return sound, capture.get()
+
+
+def test_a_sound_machine_has_nothing_to_mend(tmp_path: Path) -> None:
+    findings = found()
+    assert [finding for finding in findings.values() if finding.remedy] == []
+    assert f"torch {torch.__version__.partition('+')[0]}" in findings["packages"].found
+    assert sys.executable in findings["python"].found
+    precision = "bfloat16" if cpu_has_bfloat16() else "float32"
+    assert f"so precision=auto is {precision}" in findings["bfloat16 on cpu"].found
+    assert str(tmp_path / "cache") in findings["cache"].found
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_why_cuda_is_not_seen_is_said() -> None:
+    assert found()["CUDA"].found.startswith("none: ")
+    assert "profile quick runs" in found()["profile"].found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+@pytest.mark.parametrize(
+    ("version", "visible", "reason"),
+    [
+        (None, None, "is built without CUDA"),
+        ("13.0", "", "CUDA_VISIBLE_DEVICES hides every GPU"),
+        ("13.0", "-1", "CUDA_VISIBLE_DEVICES hides every GPU"),
+    ],
+)
+def test_reasons_for_no_cuda(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, visible: str | None, reason: str
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", version)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert reason in doctor.why_no_cuda()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_each_gpu_is_named_with_its_memory() -> None:
+    assert torch.cuda.get_device_name(0) in found()["GPU 0"].found
+    assert "GiB" in found()["GPU 0"].found
+    assert "profile full runs" in found()["profile"].found
+
+
+def test_a_cache_that_is_a_file_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("in the way")
+    assert "is not a folder" in found()["cache"].found
+    assert "ABLATE_CACHE" in found()["cache"].remedy
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o500)
+    assert "cannot be written (Permission denied)" in found()["cache"].found
+    assert "ABLATE_CACHE" in found()["cache"].remedy
+
+
+def test_a_folder_that_takes_no_file_is_told(tmp_path: Path) -> None:
+    assert write_fault(tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []
+    assert write_fault(tmp_path / "gone").startswith("cannot be written (")
+
+
+@pytest.mark.parametrize(
+    ("declared", "fault"),
+    [
+        (
+            ["no-such-thing>=1"],
+            "no-such-thing is not installed (no-such-thing>=1 is needed)",
+        ),
+        (["numpy>=999"], f"numpy {metadata.version('numpy')} is installed, but numpy>=999 is needed"),
+        (["no-such-thing; extra == 'test'", "numpy>=1"], None),
+    ],
+)
+def test_packages_that_are_missing_or_too_old_are_named(
+    monkeypatch: pytest.MonkeyPatch, declared: list[str], fault: str | None
+) -> None:
+    monkeypatch.setattr(metadata, "requires", lambda name: declared)
+    assert unmet_requirements() == ([fault] if fault else [])
+
+
+def test_one_fault_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> Any:
+        raise OSError("libsomething.so: cannot open shared object file")
+
+    monkeypatch.setattr("ablate.driver.usable_cores", broken)
+    findings = found()
+    assert "libsomething.so" in findings["processor"].found
+    assert findings["processor"].remedy
+    assert findings["cache"].remedy == ""
+    assert "profile" in findings
+
+
+def test_what_is_broken_is_listed_with_its_remedy() -> None:
+    sound, text = shown([Finding("CPU", "fine"), Finding("cache", "full", "make room")])
+    assert not sound
+    assert text.splitlines() == ["what   found", "CPU    fine", "cache  full", "broken: cache: make room"]
+    sound, text = shown([Finding("CPU", "fine")])
+    assert sound
+    assert text.splitlines()[-1] == "all that a run needs is there"

@@ -1,0 +1,223 @@
+"""What `status` tells of a study, from records made here: every count, the lock, and the time left."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ablate.errors import RecordError, ResultsError
+from ablate.fields import resolve
+from ablate.records import Epoch, Failure, Predictions, Record, write_record
+from ablate.results import ResultsFolder, write_plan
+from ablate.status import find_study, is_running, read_available, read_status, show_status, time_left
+from ablate.study import Study
+from ablate.trials import Numerics, Plan, Trial, build_trial
+
+CPU = Numerics(device="cpu", precision="float32", deterministic=True)
+BASE = {"data": "synthetic", "image_size": 16, "epochs": 2}
+
+
+def trial(epsilon: float, seed: int) -> Trial:
+    fields = resolve(BASE, {"epsilon": epsilon})
+    return build_trial({"epsilon": epsilon}, fields, seed, CPU, fingerprint="f")
+
+
+def epoch(number: int, accuracy: float) -> Epoch:
+    zeros = dict.fromkeys(("train_loss", "train_accuracy", "valid_loss", "valid_nll", "lr", "seconds"), 0.0)
+    bins = {"bin_count": (), "bin_confidence": (), "bin_correct": ()}
+    return Epoch(epoch=number, valid_accuracy=accuracy, **zeros, **bins)
+
+
+def record_complete(folder: ResultsFolder, which: Trial, accuracy: float = 0.5) -> None:
+    predictions = Predictions(np.zeros((2, 3), np.float32), np.zeros(2, np.int64))
+    history = (epoch(0, 0.1), epoch(1, accuracy))
+    write_record(folder, Record(trial=which, status="complete", history=history), predictions)
+
+
+def record_failed(folder: ResultsFolder, which: Trial) -> None:
+    write_record(folder, Record(trial=which, status="oom", failure=Failure(message="too large")))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> ResultsFolder:
+    folder = ResultsFolder(tmp_path / "results" / "tiny" / "quick")
+    folder.create()
+    trials = tuple(trial(epsilon, seed) for seed in (0, 1) for epsilon in (0.0, 0.1))
+    study = Study(question="?", name="tiny", base=BASE, factors={"epsilon": (0.0, 0.1)}, seeds=2)
+    write_plan(folder, Plan(study=study, profile="quick", reason="r", trials=trials))
+    return folder
+
+
+def shown(folder: ResultsFolder) -> str:
+    console = Console(width=40)
+    with console.capture() as capture:
+        show_status(console, read_status(folder))
+    return capture.get()
+
+
+def test_every_trial_is_counted_once(folder: ResultsFolder) -> None:
+    record_complete(folder, trial(0.0, 0), accuracy=0.25)
+    record_complete(folder, trial(0.0, 1), accuracy=0.75)
+    os.utime(folder.record_path(trial(0.0, 1).trial_id), (1, 1))  # recorded first
+    record_failed(folder, trial(0.1, 0))
+    folder.checkpoint_path(trial(0.1, 1).trial_id).write_bytes(b"")
+    record_complete(folder, trial(0.3, 7))
+    status = read_status(folder)
+    assert dict(status.counts) == {"complete": 2, "oom": 1, "missing": 1}
+    first, second = status.arms
+    assert (first.arm, first.complete, first.failed, first.begun, first.missing) == (
+        "epsilon=0.0",
+        2,
+        0,
+        0,
+        0,
+    )
+    assert first.last_accuracy == 0.25
+    assert (second.complete, second.failed, second.begun, second.missing) == (0, 1, 1, 1)
+    assert second.last_accuracy is None
+    assert [which.trial_id for which in status.begun] == [trial(0.1, 1).trial_id]
+    assert [(which.seed, name, why) for which, name, why in status.failures] == [(0, "oom", "too large")]
+    assert status.unplanned == 1
+    assert not status.running
+    assert status.seconds_left is None
+
+
+def test_what_is_shown_is_plain_text_without_a_terminal(folder: ResultsFolder) -> None:
+    record_failed(folder, trial(0.1, 0))
+    record_complete(folder, trial(0.0, 0), accuracy=0.625)
+    assert shown(folder).splitlines() == [
+        "tiny, profile quick: no run is going on",
+        "4 planned trials: 1 complete, 2 missing, 1 oom",
+        "arm          complete  failed  begun  missing  last accuracy",
+        "epsilon=0.0         1       0      0        1         0.6250",
+        "epsilon=0.1         0       1      0        1              –",
+        "epsilon=0.1, seed 0: oom: too large",
+    ]
+
+
+def test_a_damaged_record_is_told_and_hides_no_other(folder: ResultsFolder) -> None:
+    record_complete(folder, trial(0.0, 0))
+    record_complete(folder, trial(0.1, 0))
+    damaged = folder.record_path(trial(0.0, 0).trial_id)
+    damaged.write_text(damaged.read_text().replace("0.5", "0.9"))
+    assert dict(read_status(folder).counts) == {"complete": 1, "unreadable": 1, "missing": 2}
+    assert "epsilon=0.0, seed 0: unreadable: " in shown(folder)
+    assert "does not match its digest" in shown(folder)
+
+
+def test_a_record_that_goes_or_comes_meanwhile_is_no_fault(folder: ResultsFolder) -> None:
+    record_complete(folder, trial(0.0, 0))
+    here, gone = trial(0.0, 0).trial_id, trial(0.1, 1).trial_id
+    records, faults = read_available(folder, [here, gone])
+    assert list(records) == [here]
+    assert faults == {}
+
+
+def test_a_name_from_a_record_cannot_steer_the_terminal(folder: ResultsFolder) -> None:
+    failure = Failure(message="first\nsecond \x1b[2J\x07")
+    write_record(folder, Record(trial=trial(0.1, 0), status="error", failure=failure))
+    assert "error: first second \N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}\n" in shown(folder)
+
+
+HOLDER = """
+import filelock, sys
+with filelock.FileLock(sys.argv[1]):
+    print(flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("lock_table", ["/proc/locks", "/no/such/table"])
+def test_a_held_lock_is_seen_and_left_alone(
+    folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch, lock_table: str
+) -> None:
+    monkeypatch.setattr("ablate.status.LOCK_TABLE", Path(lock_table))
+    assert not is_running(folder)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder.lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    try:
+        assert is_running(folder)
+        assert "a run is going on" in shown(folder)
+        assert "time left: not known before a trial of this run has ended" in shown(folder)
+        begun = time.time() - 10
+        os.utime(folder.plan, (begun, begun))
+        record_complete(folder, trial(0.0, 0))
+        left = read_status(folder).seconds_left
+        assert left is not None
+        assert 25 < left < 31  # three more, at about ten seconds each
+    finally:
+        holder.communicate()
+    assert not is_running(folder)
+    assert read_status(folder).seconds_left is None
+
+
+@pytest.mark.skipif(not Path("/proc/locks").exists(), reason="the system does not list its locks")
+def test_looking_takes_no_lock(folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that starts while somebody looks must not be turned away."""
+    folder.lock.touch()
+    monkeypatch.setattr("filelock.FileLock", None)
+    assert not is_running(folder)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "missing", "now", "expected"),
+    [
+        ([], 3, 100.0, None),
+        ([50.0], 3, 160.0, None),  # from before this run
+        ([110.0, 120.0], 4, 120.0, 40.0),
+        ([50.0, 110.0, 120.0], 4, 125.0, 35.0),
+        ([110.0], 1, 500.0, 0.0),
+        ([110.0], 0, 110.0, 0.0),
+    ],
+)
+def test_time_left_follows_the_pace_of_this_run(
+    recorded: list[float], missing: int, now: float, expected: float | None
+) -> None:
+    assert time_left(100.0, recorded, missing, now) == expected
+
+
+def test_a_study_is_found_by_name_profile_or_path(
+    folder: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    for named, profile in (("tiny", None), ("tiny", "quick"), ("tiny/quick", None), (str(folder.root), None)):
+        assert find_study(results, named, profile).root == folder.root
+    monkeypatch.chdir(tmp_path)
+    assert find_study(Path("elsewhere"), "results/tiny/quick").root == Path("results/tiny/quick")
+
+
+@pytest.mark.parametrize(
+    ("named", "profile", "message"),
+    [
+        ("tinny", None, r"no such study was run here \(run: tiny\).*Did you mean 'tiny'\?"),
+        ("studies/tiny.py", None, r"Did you mean 'tiny'\?"),
+        ("tiny", "quik", r"--profile quik was given\. Did you mean 'quick'\?"),
+        ("tiny/quik", None, r"Did you mean 'quick'\?"),
+    ],
+)
+def test_a_wrong_name_gets_the_nearest(
+    folder: ResultsFolder, tmp_path: Path, named: str, profile: str | None, message: str
+) -> None:
+    with pytest.raises(ResultsError, match=message):
+        find_study(tmp_path / "results", named, profile)
+
+
+def test_two_profiles_need_a_choice(folder: ResultsFolder, tmp_path: Path) -> None:
+    other = folder.root.parent / "full"
+    other.mkdir()
+    (other / "study.json").write_bytes(folder.plan.read_bytes())
+    with pytest.raises(ResultsError, match=r"profiles full, quick; choose one with --profile$"):
+        find_study(tmp_path / "results", "tiny")
+
+
+def test_nothing_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no study was run here"):
+        read_status(ResultsFolder(tmp_path))

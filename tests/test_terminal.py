@@ -1,0 +1,43 @@
+"""Tables as lines of text and on a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from ablate.terminal import aligned, duration, print_table, printable
+
+
+def test_columns_line_up_whatever_the_width_of_a_sign() -> None:
+    lines = aligned(("arm", "n"), [("ε=0.1", "10"), ("犬", "5")], numbers=("n",))
+    assert lines == ["arm     n", "ε=0.1  10", "犬      5"]
+
+
+def test_long_lines_are_cut_for_nobody_in_a_pipe() -> None:
+    out = io.StringIO()
+    print_table(Console(file=out, width=20), ("name",), [("x" * 300,), ("[bold]y[/bold]",)])
+    assert out.getvalue().splitlines() == ["name", "x" * 300, "[bold]y[/bold]"]
+
+
+def test_a_terminal_gets_a_ruled_table() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=60, force_terminal=True, color_system=None)
+    print_table(console, ("name", "n"), [("[red]a", "1")], numbers=("n",))
+    assert "───" in out.getvalue()
+    assert "[red]a" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("a\nb", "a b"), ("a\x1b[31mb", "a\N{REPLACEMENT CHARACTER}[31mb"), ("ε ≤ 1", "ε ≤ 1"), ("", "")],
+)
+def test_control_characters_do_not_reach_the_terminal(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (725, "12 min 05 s"), (11_999, "3 h 19 min")],
+)
+def test_durations_have_the_two_units_that_fit(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
