@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablate.study import Study
+    from ablate.study import Profile, Study
     from ablate.tables import Tables
 
-__all__ = ["load_study", "load_tables"]
+__all__ = ["Profile", "Study", "load_study", "load_tables"]
+
+
+def __getattr__(name: str) -> Any:
+    """`Study` and `Profile`, imported when they are first asked for, so that `import ablate` is instant."""
+    if name not in ("Profile", "Study"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ablate import study
+
+    return getattr(study, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load_study(path: str | Path) -> Study:
-    """Run a study file and return its `study`.
+    """Run a study file and return its `study`; `.run()` trains what is missing of it.
 
     Raises:
         StudyError: the file is missing, is not Python, fails when run, exits, or defines no `study`.
     """
-    from ablate import study  # imported here, so that `import ablate` is instant
+    from ablate import study
 
     return study.load_study(path)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import shlex
 import signal
 import sys
@@ -14,13 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ablate.errors import AblateError, ResultsError, StudyError, nearest
+from ablate.errors import AblateError, StudyError, nearest
 
 if TYPE_CHECKING:
     from ablate.driver import Summary
-    from ablate.results import ResultsFolder
     from ablate.study import Study
-    from ablate.trials import Plan
 
 app = typer.Typer(
     name="ablate",
@@ -117,6 +114,7 @@ def run(
 ) -> None:
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.driver import Options, run_study
+    from ablate.finish import require_writable, write_results
     from ablate.progress import ProgressView
 
     declared = load_declared(study)
@@ -281,6 +279,7 @@ def report(
     report_dir: Reports = Path("report"),
 ) -> None:
     """Write the tables and the report of a study again, from its records. Trains nothing."""
+    from ablate.finish import write_results
     from ablate.status import find_study
 
     path = write_results(find_study(results, study, profile), report_dir)
@@ -297,13 +296,15 @@ def publish(
     report_dir: Reports = Path("report"),
 ) -> None:
     """Copy a study's records and tables to results/reference/, and render its report there."""
+    from ablate.finish import rebuild_tables
     from ablate.publish import publish_results
+    from ablate.report import write_report
     from ablate.status import find_study
 
     folder = find_study(results, study, profile)
     place = Path("reference", rebuild_tables(folder).study.name, name)
     published = publish_results(folder, results / place, predictions=predictions)
-    path = render(published, report_dir / place)
+    path = write_report(published, report_dir / place)
     Console().print(f"report: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
@@ -313,6 +314,7 @@ def load_declared(path: Path) -> Study:
     Raises:
         StudyError: there is no such file (the nearest one is named), or it does not define a sound study.
     """
+    from ablate.finish import require_metrics
     from ablate.study import load_study
 
     if not path.is_file():
@@ -326,23 +328,6 @@ def load_declared(path: Path) -> Study:
     return declared
 
 
-def require_metrics(study: Study) -> None:
-    """Refuse a study that names a metric that no table has, before anything is trained.
-
-    Raises:
-        StudyError: names every unknown one.
-    """
-    from ablate.fields import unknown_name
-    from ablate.metrics import METRICS
-
-    named = [("primary", study.primary), *(("family", name) for name in study.family)]
-    named += [("margins", name) for name in study.margins]
-    unknown = [(place, name) for place, name in named if name not in METRICS]
-    found = [f"{place}: {unknown_name('metric', name, METRICS)}" for place, name in unknown]
-    if found:
-        raise StudyError("\n".join(found))
-
-
 def command_line(
     study: Path, profile: str | None, settings: list[str], seeds: int | None, device: Device
 ) -> str:
@@ -353,41 +338,6 @@ def command_line(
     words += ["--seeds", str(seeds)] if seeds is not None else []
     words += ["--device", device.value] if device is not Device.auto else []
     return shlex.join(words)
-
-
-def require_writable(report_dir: Path) -> None:
-    """Refuse a report folder that cannot be written, before anything is trained.
-
-    Raises:
-        ResultsError: it, or the nearest folder above it that exists, is not a folder one may write in.
-    """
-    there = next(path for path in [report_dir, *report_dir.absolute().parents] if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ResultsError(f"{report_dir}: the report cannot be written there; choose another with --report")
-
-
-def write_results(folder: ResultsFolder, report_dir: Path) -> Path:
-    """Tables from records, then the report from the tables; returns the report's page."""
-    plan = rebuild_tables(folder)
-    return render(folder, report_dir / plan.study.name / folder.root.name)
-
-
-def rebuild_tables(folder: ResultsFolder) -> Plan:
-    """Tables from records; published results without predictions keep the tables they have."""
-    from ablate.results import read_plan
-    from ablate.tables import build_tables, write_tables
-
-    plan = read_plan(folder)
-    if folder.predictions.exists():
-        write_tables(folder, build_tables(folder, plan))
-    return plan
-
-
-def render(folder: ResultsFolder, report_dir: Path) -> Path:
-    """The report from the tables."""
-    from ablate.report import write_report
-
-    return write_report(folder, report_dir)
 
 
 def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:

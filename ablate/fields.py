@@ -144,6 +144,11 @@ def problem(item: Mapping[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{name}: no value is set; add it to the study's base"
     came = item["input"]
+    if callable(came):
+        return (
+            f"{name}: expected a name, but {came!r} itself came; name it by its import path, "
+            f"'my_module:{getattr(came, '__name__', 'name')}', in a file that workers can import"
+        )
     message = item["msg"].removeprefix("Value error, ")
     return f"{name}: {message[0].lower()}{message[1:]}, but {came!r} ({type(came).__name__}) came"
 

@@ -12,12 +12,15 @@ import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ablate.errors import StudyError
 from ablate.fields import FIELD_NAMES, Fields, canonical, problem, resolve, unknown_name
+
+if TYPE_CHECKING:
+    from ablate.notebook import Run
 
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 
@@ -150,6 +153,59 @@ class Study(BaseModel):
             StudyError: the changed study is not consistent.
         """
         return build_study({**self.model_dump(), **changes})
+
+    def run(
+        self,
+        *,
+        profile: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        seeds: int | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        workers: int | None = None,
+        data_dir: str | Path | None = None,
+        results: str | Path = "results",
+        report: str | Path = "report",
+        timeout: float | None = None,
+        retry_failed: bool = False,
+    ) -> Run:
+        """Train what is missing of this study, write its tables and render its report.
+
+        What `python -m ablate run` does. Interrupted, as by a notebook's stop button, it ends with a partial
+        report; what is recorded is kept, and the same call goes on.
+
+        Args:
+            profile: name of the profile; None lets the hardware decide.
+            settings: field name to a value, which fixes the field, or to a list of values, which sweeps it.
+            seeds: how many seeds, instead of the study's.
+            device: where to train; "auto" is CUDA where there is any.
+            workers: trials at a time, at least 1; None is one per GPU, or one per CPU core.
+            data_dir: folder with the dataset's own files, instead of downloading them.
+            results: folder that results/<study>/<profile>/ is made in.
+            report: folder that report/<study>/<profile>/ is made in.
+            timeout: minutes that one trial may take; None is no limit.
+            retry_failed: run failed trials again.
+
+        Raises:
+            StudyError: the study has no name, or a part of it or an argument is wrong; nothing was trained.
+            AblateError: of the kind that says what else is wrong.
+        """
+        from ablate.notebook import run  # imported here, because a study file must load without torch
+
+        return run(
+            self,
+            Path(report),
+            {
+                "profile": profile,
+                "settings": settings,
+                "seeds": seeds,
+                "device": device,
+                "workers": workers,
+                "data_dir": data_dir,
+                "results": results,
+                "timeout": timeout,
+                "retry_failed": retry_failed,
+            },
+        )
 
 
 def build_study(declaration: Mapping[str, Any]) -> Study:

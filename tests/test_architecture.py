@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "progress": {"trials", "records", "executors", "run"},
     "notebook": {
-        "fields", "study", "trials", "records", "executors", "driver", "progress", "tables", "__main__",
+        "fields", "study", "trials", "records", "executors", "driver", "progress", "tables", "finish",
     },
     "publish": {"results", "records"},
     "terminal": set(),
@@ -47,11 +47,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": {"fields", "trials", "results", "tables", "stats", "report", "terminal"},
     "inventory": {"data", "terminal"},
     "doctor": {"fields", "study", "data", "train", "driver", "provenance", "terminal"},
-    "bench": {"fields", "trials", "models", "losses", "train", "run", "driver", "terminal"},
+    "bench": {"fields", "trials", "models", "losses", "train", "run", "driver", "stats", "terminal"},
     "metrics": set(),
     "tables": {"fields", "metrics", "records", "results", "trials"},
     "stats": set(),
     "plots": set(),
+    "finish": {"fields", "study", "trials", "results", "tables", "metrics", "report"},
     "report": {"fields", "study", "trials", "results", "tables", "metrics", "stats", "plots"},
 }  # fmt: skip
 

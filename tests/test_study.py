@@ -182,3 +182,10 @@ def test_a_missing_study_file(tmp_path: Path) -> None:
         load_study(tmp_path / "nothing.py")
     with pytest.raises(StudyError, match="no such study file"):
         load_study(tmp_path)
+
+
+def test_a_network_itself_instead_of_its_name() -> None:
+    class Net: ...
+
+    with pytest.raises(StudyError, match=r"arch: .* name it by its import path, 'my_module:Net'"):
+        resolve(BASE, {"arch": Net})

@@ -1,0 +1,54 @@
+"""What a run ends with: tables from records, then the report; and what must hold for them beforehand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ablate.errors import ResultsError, StudyError
+from ablate.fields import unknown_name
+from ablate.metrics import METRICS
+from ablate.report import write_report
+from ablate.results import ResultsFolder, read_plan
+from ablate.study import Study
+from ablate.tables import build_tables, write_tables
+from ablate.trials import Plan
+
+
+def require_metrics(study: Study) -> None:
+    """Refuse a study that names a metric that no table has, before anything is trained.
+
+    Raises:
+        StudyError: names every unknown one.
+    """
+    named = [("primary", study.primary), *(("family", name) for name in study.family)]
+    named += [("margins", name) for name in study.margins]
+    unknown = [(place, name) for place, name in named if name not in METRICS]
+    found = [f"{place}: {unknown_name('metric', name, METRICS)}" for place, name in unknown]
+    if found:
+        raise StudyError("\n".join(found))
+
+
+def require_writable(report_dir: Path) -> None:
+    """Refuse a report folder that cannot be written, before anything is trained.
+
+    Raises:
+        ResultsError: it, or the nearest folder above it that exists, is not a folder one may write in.
+    """
+    there = next(path for path in [report_dir, *report_dir.absolute().parents] if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ResultsError(f"{report_dir}: the report cannot be written there; choose another with --report")
+
+
+def write_results(folder: ResultsFolder, report_dir: Path) -> Path:
+    """Tables from records, then the report from the tables; returns the report's page."""
+    plan = rebuild_tables(folder)
+    return write_report(folder, report_dir / plan.study.name / folder.root.name)
+
+
+def rebuild_tables(folder: ResultsFolder) -> Plan:
+    """Tables from records; published results without predictions keep the tables they have."""
+    plan = read_plan(folder)
+    if folder.predictions.exists():
+        write_tables(folder, build_tables(folder, plan))
+    return plan

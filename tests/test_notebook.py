@@ -1,0 +1,311 @@
+"""Studies in a real Jupyter kernel: progress, interruption, the report in the page; docs/example.ipynb."""
+
+import os
+import re
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+
+EXAMPLE = Path(__file__).parent.parent / "docs" / "example.ipynb"
+BASE = {"data": "synthetic", "image_size": 16, "epochs": 2, "batch_size": 32, "lr": 0.05}
+OWN = """%%writefile own_parts.py
+import torch
+from torch import nn
+
+def net(num_classes, image_size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))
+
+def loss(logits, target, *, epsilon, reduction):
+    return nn.functional.cross_entropy(logits, target, label_smoothing=epsilon, reduction=reduction)
+"""
+
+
+@dataclass
+class Executed:
+    """What a cell did: how it ended, its messages of each kind, and its text on stdout and stderr."""
+
+    reply: dict[str, Any]
+    displays: list[dict[str, Any]]
+    updates: list[dict[str, Any]]
+    text: str
+    seconds: float
+
+    @property
+    def shown(self) -> str:
+        """The one live output as it was left."""
+        (first,) = self.displays
+        last = self.updates[-1] if self.updates else first
+        assert last["transient"] == first["transient"]
+        return str(last["data"]["text/html"])
+
+
+Execute = Callable[..., Executed]
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
+    folder = tmp_path_factory.mktemp("kernel")
+    manager = KernelManager(kernel_name="python3", transport="ipc", ip=str(folder / "socket"))
+    own = {"ABLATE_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": "", "ABLATE_TEST_MARK": str(folder)}
+    manager.start_kernel(cwd=str(folder), env={**os.environ, **own})
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(scope="module")
+def execute(kernel: KernelManager) -> Iterator[Execute]:
+    client = kernel.client()
+    client.start_channels()
+    client.wait_for_ready(timeout=60)
+
+    def run(code: str, watch: Callable[[str], None] = lambda shown: None) -> Executed:
+        kinds: dict[str, list[dict[str, Any]]] = {"display_data": [], "update_display_data": []}
+        text = ""
+
+        def hear(message: dict[str, Any]) -> None:
+            nonlocal text
+            kind, content = message["msg_type"], message["content"]
+            if kind in kinds:
+                kinds[kind].append(content)
+                watch(content["data"].get("text/html", ""))
+            text += content["text"] if kind == "stream" else ""
+            text += content["data"]["text/plain"] if kind == "execute_result" else ""
+
+        begun = time.monotonic()
+        reply = client.execute_interactive(code, output_hook=hear, timeout=300, allow_stdin=False)
+        displays, updates = kinds.values()
+        return Executed(reply["content"], displays, updates, text, time.monotonic() - begun)
+
+    run(f"import ablate\nBASE = {BASE}\nabout = dict(question='?', seeds=2, base=BASE)")
+    yield run
+    client.stop_channels()
+
+
+def test_a_run_is_one_output_and_finds_the_code_beside_the_notebook(execute: Execute) -> None:
+    assert execute(OWN).reply["status"] == "ok"
+    ran = execute(
+        "own = {**BASE, 'arch': 'own_parts:net', 'loss': 'own_parts:loss'}\n"
+        "run = ablate.Study(name='own', **about | {'base': own}).run(settings={'epsilon': [0, .2]})\n"
+        "print(run.ran, run.failed, run.interrupted)"
+    )
+    assert ran.reply["status"] == "ok"
+    assert ran.text == "4 0 False\n"
+    assert "2 arms x 2 seeds = 4 trials: 0 done, 4 to run" in ran.shown
+    assert "4 of 4 trials ended in" in ran.shown
+    assert ran.shown.count("accuracy") == 4
+    assert "<progress" not in ran.shown
+    assert any("<progress" in one["data"]["text/html"] for one in ran.updates)
+    again = execute(
+        "run = ablate.Study(name='own', **about | {'base': own}).run(settings={'epsilon': [0, .2]})"
+    )
+    assert "4 done, 0 to run" in again.shown
+    assert "ended" not in again.shown
+
+
+VIEW = """
+from ablate.executors import Done, Lost, Started, Told
+from ablate.fields import resolve
+from ablate.notebook import NotebookView
+from ablate.records import Failure, Record
+from ablate.run import Heartbeat
+from ablate.trials import Numerics, Plan, build_trial
+
+cpu = Numerics(device="cpu", precision="float32", deterministic=True)
+trials = [build_trial({"arch": f"<b>{n}&"}, resolve(BASE), n, cpu, "f") for n in range(2)]
+plan = Plan(study=ablate.Study(name="<i>", **about), profile="p", reason="<u>", trials=tuple(trials))
+with NotebookView() as view:
+    view.preparing("<s>", 1, 3)
+    view.note("<a>")
+    view.planned(plan, trials)
+    for trial in trials:
+        view.happened(trial, Started(trial.trial_id, 1), None)
+    for n in range(2000):
+        view.happened(trials[0], Told(trials[0].trial_id, Heartbeat(n / 2000, 1)), None)
+    failed = Record(trial=trials[0], status="error", failure=Failure(message="<p>"))
+    view.happened(trials[0], Lost(trials[0].trial_id, "error", "<p>", 1), failed)
+    complete = Record(trial=trials[1], status="complete")
+    view.happened(trials[1], Done(trials[1].trial_id, None, 1), complete)
+"""
+
+
+class Tags(HTMLParser):
+    """The tags of a page in order, and the text of each table's head and row labels."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.labels: list[str] = []
+        self._in_label = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self._in_label = tag == "th"
+
+    def handle_data(self, data: str) -> None:
+        if self._in_label:
+            self.labels.append(data.strip())
+
+
+def test_progress_is_escaped_and_drawn_at_most_four_times_a_second(execute: Execute) -> None:
+    view = execute(VIEW)
+    assert view.reply["status"] == "ok", view.reply
+    drawn = [one["data"]["text/html"] for one in [*view.displays, *view.updates]]
+    own = {"div", "progress", "table", "tr", "td", "details", "summary"}
+    assert {tag for page in drawn for tag in Tags(page).tags} <= own
+    for words in ("&lt;a&gt;", "&lt;i&gt;: &lt;u&gt;", "arch=&lt;b&gt;0&amp;, seed 0: error: &lt;p&gt;"):
+        assert words in view.shown
+    assert view.shown.index("error: &lt;p&gt;") < view.shown.index("<details>")
+    assert "<b>0&" in view.updates[-1]["data"]["text/plain"]
+    assert len(drawn) <= 4 * (view.seconds + 1) + 1
+
+
+def test_a_part_that_the_notebook_defines_is_refused_with_what_to_do(execute: Execute) -> None:
+    cell = (
+        "def net(num_classes, image_size): ...\n"
+        "ablate.Study(name='inside', **about).run(settings={'arch': '__main__:net'})"
+    )
+    refused = execute(cell).reply
+    assert refused["ename"] == "StudyError"
+    assert re.search(r"worker processes cannot import.*%%writefile.*'my_module:net'", refused["evalue"])
+    assert "no name" in execute("ablate.Study(**about).run()").reply["evalue"]
+
+
+def test_interrupting_the_kernel_ends_with_a_partial_report_and_no_worker(
+    execute: Execute, kernel: KernelManager
+) -> None:
+    interrupted = False
+
+    def interrupt(shown: str) -> None:
+        nonlocal interrupted
+        if "1/4" in shown and not interrupted:
+            interrupted = True
+            kernel.interrupt_kernel()
+
+    cell = (
+        "run = ablate.Study(name='long', **about).run(settings={'epochs': [1, 3000]}, workers=1)\n"
+        "print(run.interrupted, run.ran, len(run.tables['trials']), run.report.exists())"
+    )
+    stopped = execute(cell, interrupt)
+    assert stopped.reply["status"] == "ok", stopped.reply
+    assert stopped.text == "True 1 4 True\n"
+    assert "1 of 4 trials ended, then it was stopped" in stopped.shown
+    assert "interrupted: the report is partial" in execute("run").text
+    mark = f"ABLATE_TEST_MARK={Path(kernel.ip).parent}".encode()
+    left = [path for path in Path("/proc").glob("[0-9]*/environ") if mark in _read(path)]
+    assert len(left) == 1, "the kernel alone"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_the_report_works_inside_the_notebook(execute: Execute, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
+    cell = (
+        "run = ablate.Study(name='framed', **about).run(settings={'epsilon': [0, .2]})\n"
+        "from IPython.display import display\ndisplay(run)"
+    )
+    page = tmp_path / "page.html"
+    frame = execute(cell).displays[-1]["data"]["text/html"]
+    page.write_text(f"<!doctype html><meta charset=utf-8><title>A notebook</title>{frame}")
+    chromium = os.environ.get("ABLATE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with playwright.sync_playwright() as driver:
+        try:
+            browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium starts here: {error}")
+        _use_the_frame(browser.new_page(), page.as_uri())
+        browser.close()
+
+
+def _use_the_frame(page: Any, address: str) -> None:
+    """The frame's style, script, images and links work, and the console stays silent."""
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.goto(address)
+    assert page.locator("iframe").bounding_box()["height"] > 400
+    frame = page.frame_locator("iframe")
+    links = frame.get_by_role("navigation").get_by_role("link")
+    for place in range(links.count()):
+        links.nth(place).click()
+        target = links.nth(place).get_attribute("href").removeprefix("about:srcdoc")
+        assert frame.locator(target).evaluate("section => section.matches(':target')")
+    images = frame.locator("body").evaluate("() => [...document.images].map(one => one.naturalWidth)")
+    assert images
+    assert all(images)
+    head = frame.locator("#arms th").nth(1)
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    frame.locator("details:has(a[download])").evaluate_all("all => all.forEach(one => { one.open = true })")
+    with page.expect_download() as download:
+        frame.locator("a[download]").first.click()
+    assert download.value.suggested_filename.endswith(".csv")
+    assert page.url == address
+    assert said == []
+
+
+def outputs(notebook: Any) -> list[list[dict[str, Any]]]:
+    return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def structure(output: dict[str, Any]) -> tuple[Any, ...]:
+    """What of an output is the same on every machine: its kinds, a table's labels, how many trials ran."""
+    data = output.get("data", {})
+    page = data.get("text/html", "")
+    labels = tuple(Tags(page).labels) if "<iframe" not in page else "a report"
+    counts = tuple(re.findall(r"\d+ arms x .* to run|\d+ of \d+ trials \w+", data.get("text/plain", "")))
+    return output["output_type"], tuple(sorted(data)), labels, counts
+
+
+@pytest.mark.slow
+def test_the_example_runs_to_the_outputs_it_is_stored_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "docs").mkdir()
+    stored = nbformat.read(EXAMPLE, as_version=4)  # type: ignore[no-untyped-call]
+    fresh = nbformat.read(EXAMPLE, as_version=4)  # type: ignore[no-untyped-call]
+    where = {"metadata": {"path": str(tmp_path / "docs")}}
+    NotebookClient(fresh, timeout=600, kernel_name="python3", resources=where).execute()
+    for before, after in zip(outputs(stored), outputs(fresh), strict=True):
+        assert [structure(one) for one in before] == [structure(one) for one in after]
+    assert (tmp_path / "report" / "example" / "default" / "index.html").is_file()
+    assert list(tmp_path.glob("docs/*")) == []
+
+
+def test_the_example_is_stored_as_it_was_run_and_names_no_machine() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert len(text) < 2_000_000
+    notebook = nbformat.read(EXAMPLE, as_version=4)  # type: ignore[no-untyped-call]
+    nbformat.validate(notebook)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert not [one for cell in cells for one in cell.outputs if one.output_type in ("error", "stream")]
+    patterns = [re.escape(str(EXAMPLE.parent.parent)), rf"\b{re.escape(socket.gethostname())}\b"]
+    patterns += [r"(?<![\w./+])/(home|Users|root|tmp|work|opt|usr|mnt|var)/", "file://", r"\b127\.0\.0\.1"]
+    assert re.findall("|".join(patterns), text) == []
+
+
+def test_the_example_shows_that_only_new_trials_train() -> None:
+    notebook = nbformat.read(EXAMPLE, as_version=4)  # type: ignore[no-untyped-call]
+    shown = [structure(one)[3] for cell in outputs(notebook) for one in cell]
+    runs = [counts[0] for counts in shown if counts and " to run" in counts[0]]
+    assert [re.findall(r"\d+ done, \d+ to run", run) for run in runs] == [
+        ["0 done, 12 to run"],
+        ["12 done, 4 to run"],
+    ]
