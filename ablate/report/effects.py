@@ -143,7 +143,8 @@ def effect_cell(effect: pd.Series[Any], metric: str) -> Json:
     """A difference with its interval and corrected p."""
     what = quantity(metric)
     ends = f"{shown_difference(effect['low'], what)} to {shown_difference(effect['high'], what)}"
-    notes = [ends if math.isfinite(effect["low"]) else "no interval"]
+    equal = effect["n_pairs"] > 1 and effect["effect"] == 0
+    notes = [ends if math.isfinite(effect["low"]) else "equal on every seed" if equal else "no interval"]
     if math.isfinite(effect["p_holm"]):
         notes.append(f"Holm p {shown_p(effect['p_holm'])}")
     numbers = {"low": effect["low"], "high": effect["high"], "p_holm": effect["p_holm"]}
