@@ -1,17 +1,44 @@
-"""Statistics over seeds: intervals, paired effects, multiplicity and power. Arrays in, numbers out."""
+"""Statistics over seeds: intervals, paired effects, verdicts and power. Arrays in, numbers out."""
 
+from ablate.stats.equivalence import tost, tosts
 from ablate.stats.intervals import Interval, mean_interval
-from ablate.stats.multiplicity import holm
-from ablate.stats.paired import PairedEffect, paired_effect
-from ablate.stats.power import minimal_detectable_effect, paired_power, seeds_needed
+from ablate.stats.multiplicity import bonferroni, holm
+from ablate.stats.new_images import NewImagesInterval, new_images_interval
+from ablate.stats.paired import PairedEffect, PairedEffects, paired_effect, paired_effects
+from ablate.stats.power import (
+    equivalence_power,
+    minimal_detectable_effect,
+    paired_power,
+    seeds_for_equivalence,
+    seeds_needed,
+)
+from ablate.stats.sign_flip import SignFlip, sign_flip_p
+from ablate.stats.trend import trend
+from ablate.stats.verdict import Verdict, Verdicts, verdict, verdicts
 
 __all__ = [
     "Interval",
+    "NewImagesInterval",
     "PairedEffect",
+    "PairedEffects",
+    "SignFlip",
+    "Verdict",
+    "Verdicts",
+    "bonferroni",
+    "equivalence_power",
     "holm",
     "mean_interval",
     "minimal_detectable_effect",
+    "new_images_interval",
     "paired_effect",
+    "paired_effects",
     "paired_power",
+    "seeds_for_equivalence",
     "seeds_needed",
+    "sign_flip_p",
+    "tost",
+    "tosts",
+    "trend",
+    "verdict",
+    "verdicts",
 ]

@@ -11,6 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -47,29 +51,61 @@ def mean_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> 
     """
     check_seeds(values)
     check_fraction("confidence", confidence)
-    present = values[~np.isnan(values)].astype(np.float64)
-    if not len(present):
-        return Interval(math.nan, math.nan, math.nan, 0, math.nan)
-    mean, sd = float(present.mean()), sample_sd(present)
-    margin = t_margin(sd, len(present), confidence=confidence)
-    return Interval(mean, mean - margin, mean + margin, len(present), sd)
+    found = moments(values.astype(np.float64))
+    margin = t_margin(found.sd, found.n, confidence=confidence)
+    low, high = float(found.mean - margin), float(found.mean + margin)
+    return Interval(float(found.mean), low, high, int(found.n), float(found.sd))
 
 
-def sample_sd(values: NDArray[np.float64], *, rounding: float = 0.0) -> float:
-    """Standard deviation (ddof 1) of values [n]; NaN for n < 2, 0 when they span at most `rounding`."""
-    if len(values) < 2:
-        return math.nan
+@dataclass(frozen=True)
+class Moments:
+    """What the values [..., n] of each row come to, without the missing ones; each attribute is [...].
+
+    Attributes:
+        n: values that are not NaN.
+        mean: NaN without values.
+        sd: standard deviation (ddof 1); NaN for n < 2, and exactly 0 where the values are equal.
+    """
+
+    n: IntArray
+    mean: FloatArray
+    sd: FloatArray
+
+
+def moments(values: FloatArray, *, rounding: FloatArray | float = 0.0) -> Moments:
+    """Count, mean and spread along the last axis.
+
+    Args:
+        values: [..., n], NaN where one is missing.
+        rounding: [...] or one number; values that span at most this count as equal.
+    """
+    present = ~np.isnan(values)
+    n = present.sum(axis=-1)
+    mean = _quotient(np.where(present, values, 0.0).sum(axis=-1), n, least=1)
+    squares = np.where(present, values - mean[..., None], 0.0) ** 2
+    sd = np.sqrt(_quotient(squares.sum(axis=-1), n - 1, least=1))
     # Asked of the range, because the deviations of equal values from their rounded mean are not exactly 0.
-    if np.ptp(values) <= rounding:
-        return 0.0
-    return float(np.std(values, ddof=1))
+    equal = span(values, present) <= rounding
+    return Moments(n, mean, np.where(equal & (n > 1), 0.0, sd))
 
 
-def t_margin(sd: float, n: int, *, confidence: float, comparisons: int = 1) -> float:
+def _quotient(sums: FloatArray, counts: IntArray, *, least: int) -> FloatArray:
+    return np.where(counts >= least, sums / np.maximum(counts, 1), np.nan)
+
+
+def span(values: FloatArray, present: BoolArray) -> FloatArray:
+    """Largest minus smallest value that is present, along the last axis; -inf where none is."""
+    highest = np.max(values, axis=-1, where=present, initial=-math.inf)
+    lowest = np.min(values, axis=-1, where=present, initial=math.inf)
+    return np.asarray(highest - lowest)
+
+
+def t_margin(sd: FloatArray, n: IntArray, *, confidence: float, comparisons: int = 1) -> FloatArray:
     """Half the width of a t interval, Bonferroni-corrected; NaN unless sd > 0, which needs n >= 2."""
-    if not sd > 0:
-        return math.nan
-    return -float(stdtrit(n - 1, (1 - confidence) / (2 * comparisons))) * sd / math.sqrt(n)
+    defined = np.asarray(sd > 0)
+    freedom = np.where(defined, n - 1, 1)
+    margin = -stdtrit(freedom, (1 - confidence) / (2 * comparisons)) * sd / np.sqrt(freedom + 1)
+    return np.where(defined, margin, np.nan)
 
 
 def check_seeds(values: NDArray[np.floating]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.multitest import multipletests
 
-from ablate.stats import holm
+from ablate.stats import bonferroni, holm
 
 
 def loop_holm(p: list[float]) -> list[float]:
@@ -52,3 +52,20 @@ def test_nothing_to_adjust(p: list[float]) -> None:
 def test_refused(p: list[float]) -> None:
     with pytest.raises(ValueError, match=r"in \[0, 1\] or NaN, of shape \[m\]"):
         holm(np.array(p))
+
+
+def test_bonferroni_equals_statsmodels() -> None:
+    p = np.random.default_rng(0).uniform(0, 0.3, 12)
+    np.testing.assert_allclose(bonferroni(p, 12), multipletests(p, method="bonferroni")[1], rtol=1e-12)
+
+
+def test_bonferroni_counts_what_was_planned() -> None:
+    np.testing.assert_allclose(bonferroni(np.array([0.01, math.nan, 0.3]), 6), [0.06, math.nan, 1.0])
+    with pytest.raises(ValueError, match="got comparisons=0"):
+        bonferroni(np.array([0.1]), 0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_what_bonferroni_does(p: list[float]) -> None:
+    assert (holm(np.array(p)) <= bonferroni(np.array(p), len(p))).all()

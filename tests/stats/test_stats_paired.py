@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, ttest_rel
 
-from ablate.stats import paired_effect
+from ablate.stats import paired_effect, paired_effects
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -138,3 +138,25 @@ def test_refused() -> None:
         paired_effect(three, three, comparisons=0)
     with pytest.raises(ValueError, match="confidence between 0 and 1"):
         paired_effect(three, three, confidence=95)
+
+
+def test_many_at_once_equal_one_by_one() -> None:
+    rng = np.random.default_rng(3)
+    values, baseline = rng.normal(size=(4, 3, 7)), rng.normal(size=(4, 1, 7))
+    values[0, 0, 2] = values[1, 2, :6] = baseline[2, 0, 5] = math.nan
+    values[3, 1] = baseline[3, 0] + 0.1
+    many = paired_effects(values, baseline, confidence=0.9, comparisons=3)
+    assert (many.confidence, many.comparisons) == (0.9, 3)
+    for place in np.ndindex(4, 3):
+        one = paired_effect(values[place], baseline[place[0], 0], confidence=0.9, comparisons=3)
+        for name in ("effect", "low", "high", "n", "p", "rho", "sd"):
+            np.testing.assert_array_equal(getattr(many, name)[place], getattr(one, name), err_msg=name)
+    assert many.n[1, 2] == 1
+    assert many.sd[3, 1] == 0
+
+
+def test_many_at_once_refuse_a_family_of_none() -> None:
+    with pytest.raises(ValueError, match="got comparisons=0"):
+        paired_effects(np.ones((2, 3)), np.ones((2, 3)), comparisons=0)
+    with pytest.raises(ValueError, match="confidence between 0 and 1"):
+        paired_effects(np.ones((2, 3)), np.ones((2, 3)), confidence=1.0)

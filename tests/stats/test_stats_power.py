@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_rel
 from statsmodels.stats.power import TTestPower
 
-from ablate.stats import minimal_detectable_effect, paired_power, seeds_needed
+from ablate.stats import (
+    equivalence_power,
+    minimal_detectable_effect,
+    paired_effects,
+    paired_power,
+    seeds_for_equivalence,
+    seeds_needed,
+    tosts,
+)
 
 # sd, rho, effect, comparisons, seeds; 80 % power at .05.
 SEEDS_TABLE = [
@@ -134,3 +142,82 @@ def test_seeds_for_no_effect_are_refused(effect: float) -> None:
 def test_seeds_for_an_unknown_spread_are_refused() -> None:
     with pytest.raises(ValueError, match="got nan; estimate it from at least two seeds"):
         seeds_needed(0.5, sd=math.nan)
+
+
+@pytest.mark.parametrize("n", [3, 10, 50, 100, 200, 1000])
+def test_power_has_no_gaps(n: int) -> None:
+    # At single noncentralities around 1,500 scipy gives NaN, both of the noncentral F and of the t.
+    powers = [paired_power(size / math.sqrt(n), n, sd=1) for size in np.geomspace(0.1, 1000, 500)]
+    assert np.all(np.diff(powers) > -1e-9)
+    assert powers[-1] == pytest.approx(1)
+
+
+def test_equivalence_power_equals_the_published_example() -> None:
+    # PowerTOST's manual: sampleN.TOST(CV = 0.3) gives n = 40 at a power of 0.815845, for a 2x2 crossover
+    # with a ratio of 0.95 and bounds of 0.8 and 1.25: 38 degrees of freedom, standard error s sqrt(2 / 40).
+    standard_error = math.sqrt(math.log(1 + 0.3**2)) * math.sqrt(2 / 40)
+    sd = standard_error * math.sqrt(39) / math.sqrt(2)
+    power = equivalence_power(math.log(1.25), 39, sd=sd, difference=math.log(0.95))
+    assert power == pytest.approx(0.815845, abs=1e-6)
+
+
+# Standard deviation, margin, seeds: the study's planning notes.
+@pytest.mark.parametrize(("sd", "margin", "seeds"), [(0.4, 0.5, 13), (0.3, 0.5, 8), (0.4, 1, 5), (0.3, 1, 4)])
+def test_seeds_for_equivalence(sd: float, margin: float, seeds: int) -> None:
+    assert seeds_for_equivalence(margin, sd=sd) == seeds
+
+
+@pytest.mark.parametrize(
+    ("n", "margin", "difference", "comparisons"),
+    [(2, 12.0, 0.0, 1), (3, 4.0, 1.0, 1), (5, 2.0, 0.0, 6), (5, 2.0, -2.0, 1), (20, 0.9, 0.2, 3)],
+)
+def test_equivalence_power_is_how_often_the_test_passes(
+    n: int, margin: float, difference: float, comparisons: int
+) -> None:
+    differences = difference + np.random.default_rng(n).normal(size=(40_000, n))
+    passed = tosts(paired_effects(differences, np.zeros(n)), margin) * comparisons <= 0.05
+    power = equivalence_power(margin, n, sd=math.sqrt(0.5), difference=difference, comparisons=comparisons)
+    assert passed.mean() == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / 40_000) + 1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.floats(0.1, 10),
+    rho=st.floats(-1, 0.9),
+    power=st.floats(0.2, 0.95),
+    comparisons=st.integers(1, 12),
+)
+def test_seeds_for_equivalence_are_the_fewest(
+    size: float, rho: float, power: float, comparisons: int
+) -> None:
+    seeds = seeds_for_equivalence(size, sd=1, rho=rho, power=power, comparisons=comparisons)
+    reached = [
+        equivalence_power(size, n, sd=1, rho=rho, comparisons=comparisons) for n in (seeds, max(seeds - 1, 1))
+    ]
+    assert reached[0] >= power > reached[1]
+
+
+def test_at_the_margin_equivalence_is_found_at_the_corrected_level() -> None:
+    assert equivalence_power(8.0, 10, sd=1, difference=8.0) == pytest.approx(0.05, abs=1e-6)
+    assert equivalence_power(8.0, 10, sd=1, difference=-8.0, comparisons=5) == pytest.approx(0.01, abs=1e-6)
+    assert equivalence_power(0.1, 3, sd=1, difference=0.1) < 0.05
+
+
+def test_equivalence_without_spread_or_seeds() -> None:
+    assert equivalence_power(0.5, 1, sd=1) == 0
+    assert equivalence_power(0.5, 5, sd=0) == equivalence_power(0.5, 5, sd=1, rho=1, difference=0.4) == 1
+    assert equivalence_power(0.5, 5, sd=0, difference=-0.5) == 0
+    assert seeds_for_equivalence(0.5, sd=0) == 2
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.5, math.nan, math.inf])
+def test_no_margin_is_refused(margin: float) -> None:
+    with pytest.raises(ValueError, match="finite margin > 0"):
+        equivalence_power(margin, 5, sd=1)
+    with pytest.raises(ValueError, match="finite margin > 0"):
+        seeds_for_equivalence(margin, sd=1)
+
+
+def test_a_margin_that_no_seeds_show_is_refused() -> None:
+    with pytest.raises(ValueError, match="margin above a millionth"):
+        seeds_for_equivalence(1e-9, sd=1)
