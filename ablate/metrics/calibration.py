@@ -1,19 +1,18 @@
-"""Top-label calibration: does a prediction made with confidence c come true a share c of the time?
+"""Binned calibration errors: does a prediction made with confidence c come true a share c of the time?
 
-The bins are part of the definition. There are 15 of equal width over [0, 1]; each is closed below and open
-above, [lower, upper), and the last is closed at both ends, so a confidence of exactly 1.0 belongs to it.
-(torchmetrics 1.9 counts that confidence in a sixteenth bin of its own:
-https://github.com/Lightning-AI/torchmetrics/issues/3510.)
+All but `classwise_ece` are of the top label, the predicted class. `binning` says how the bins are cut.
+All but `ece_debiased` are plug-in estimates and biased upwards: `noise_floor` says by how much.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.metrics.predictions import FloatArray, MetricFunction, Predictions
-
-BINS = 15
+from ablate.metrics.arrays import FloatArray
+from ablate.metrics.binning import BINS, bin_ids, sums_by_bin
+from ablate.metrics.predictions import MetricFunction, Predictions
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +34,6 @@ class ReliabilityBins:
     upper: NDArray[np.float64]
 
 
-def bin_ids(confidence: FloatArray, *, bins: int = BINS) -> NDArray[np.intp]:
-    """[N] bin of each confidence, in [0, bins), by the rule at the top of this module."""
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    return np.searchsorted(inner_edges, confidence, side="right")
-
-
 def bin_sums(
     confidence: FloatArray, correct: NDArray[np.bool_], *, bins: int = BINS
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
@@ -58,11 +51,7 @@ def bin_sums(
         ValueError: If the arrays differ in shape, a confidence lies outside [0, 1], or bins < 1.
     """
     _validate_bins(confidence, correct, bins)
-    ids = bin_ids(confidence, bins=bins)
-    count = np.bincount(ids, minlength=bins)
-    confidence_sum = np.bincount(ids, weights=confidence, minlength=bins).astype(np.float64)
-    correct_sum = np.bincount(ids, weights=correct, minlength=bins).astype(np.float64)
-    return count, confidence_sum, correct_sum
+    return sums_by_bin(bin_ids(confidence, bins=bins), confidence, correct, bins=bins)
 
 
 def reliability_bins(
@@ -112,7 +101,85 @@ def ece(predictions: Predictions) -> float:
         Naeini, Cooper and Hauskrecht 2015, https://doi.org/10.1609/aaai.v29i1.9602;
         Guo et al. 2017, equation 3, https://arxiv.org/abs/1706.04599
     """
-    return ece_from_sums(*bin_sums(predictions.confidence, predictions.correct))
+    return ece_from_sums(*_sums(predictions, predictions.width_bins))
+
+
+@MetricFunction
+def ece_equal_mass(predictions: Predictions) -> float:
+    """`ece` with 15 bins of equal mass, in [0, 1]; 0 is best.
+
+    Most confidences lie near 1, where bins of equal mass are narrow and bins of equal width hold nearly all
+    images. Below 15 images each is a bin of its own.
+
+    References:
+        Nixon et al. 2019, https://arxiv.org/abs/1904.01685;
+        Roelofs et al. 2022, https://arxiv.org/abs/2012.08668
+    """
+    return ece_from_sums(*_sums(predictions, predictions.mass_bins))
+
+
+@MetricFunction
+def ece_debiased(predictions: Predictions) -> float:
+    """Signed root of the debiased squared calibration error of the top label, 15 bins of equal mass.
+
+    In [-0.5, 1]. From each bin's squared gap between mean confidence and accuracy a, the variance of a that
+    its n images give rise to, a (1 - a) / (n - 1), is taken off; the bins are averaged by their images. The
+    sum is unbiased for the squared error of the binned confidences, so it can be negative: less than noise
+    alone would give. Its root is then returned with a minus sign. The authors' package returns 0, which would
+    be a bias again: of a calibrated model on 3,925 images that mean is 0.5 %, the signed root's -0.1 %, with
+    a standard deviation of 1.2 %. So there is no floor.
+
+    It is a root mean square, not a mean of absolute gaps: above `ece_equal_mass` where the gaps differ.
+    Bins of one image, which give no variance, add nothing; NaN when all bins are such.
+
+    References:
+        Kumar, Liang and Ma 2019, https://arxiv.org/abs/1909.10155;
+        Roelofs et al. 2022, on bins of equal mass, https://arxiv.org/abs/2012.08668
+    """
+    count, confidence_sum, correct_sum = _sums(predictions, predictions.mass_bins)
+    several = count > 1
+    if not several.any():
+        return math.nan
+    n, gap_sum, correct = count[several], (confidence_sum - correct_sum)[several], correct_sum[several]
+    squares = np.square(gap_sum / n) - correct * (n - correct) / (n**2 * (n - 1.0))
+    mean_square = float((n * squares).sum()) / len(predictions.labels)
+    return math.copysign(math.sqrt(abs(mean_square)), mean_square)
+
+
+@MetricFunction
+def classwise_ece(predictions: Predictions) -> float:
+    """Mean over classes of the `ece` of each class's own probability, in [0, 1]; 0 is best.
+
+    Every image counts for every class, most of them with a probability near 0, so values are smaller than
+    those of `ece` and fall with the number of classes.
+
+    References:
+        Kull et al. 2019, https://arxiv.org/abs/1910.12656
+    """
+    images = np.arange(len(predictions.labels))
+    labelled = predictions.class_bins[images, predictions.labels]
+    return classwise_gap(predictions, labelled)
+
+
+def classwise_gap(predictions: Predictions, labelled: NDArray[np.intp]) -> float:
+    """`classwise_ece` when the images' labels lie in the bins `labelled`, [N] entries of `class_bins`."""
+    groups = BINS * predictions.logits.shape[1]
+    gap_sum = predictions.class_bin_sums - np.bincount(labelled, minlength=groups)
+    return float(np.abs(gap_sum).sum() / predictions.logits.size)
+
+
+@MetricFunction
+def mce(predictions: Predictions) -> float:
+    """Maximum calibration error of the top label: the largest gap of 15 bins of equal width, in [0, 1].
+
+    0 is best. A bin of few images can make it large by chance: read it beside `mce_floor`.
+
+    References:
+        Naeini, Cooper and Hauskrecht 2015, https://doi.org/10.1609/aaai.v29i1.9602
+    """
+    count, confidence_sum, correct_sum = _sums(predictions, predictions.width_bins)
+    filled = count > 0
+    return float((np.abs(confidence_sum - correct_sum)[filled] / count[filled]).max())
 
 
 @MetricFunction
@@ -128,6 +195,12 @@ def confidence_gap(predictions: Predictions) -> float:
     Its size never exceeds the ECE, and equals it when every bin errs in the same direction.
     """
     return float(predictions.confidence.mean() - predictions.correct.mean())
+
+
+def _sums(
+    predictions: Predictions, ids: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    return sums_by_bin(ids, predictions.confidence, predictions.correct)
 
 
 def _validate_bins(confidence: FloatArray, correct: NDArray[np.bool_], bins: int) -> None:

@@ -8,53 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
+from ablate.metrics.arrays import FloatArray, IntArray, validate
+from ablate.metrics.binning import BINS, bin_ids, equal_mass_bin_ids
+from ablate.metrics.poisson_binomial import Successes, successes_by_group
 from ablate.metrics.temperature import cross_fit
-
-FloatArray = NDArray[np.floating]
-IntArray = NDArray[np.integer]
-
-
-def validate(logits: FloatArray, labels: IntArray) -> None:
-    """Check the arrays every metric takes.
-
-    Args:
-        logits: [N, K], any floating dtype, finite; N >= 1.
-        labels: [N], any integer dtype; class ids in [0, K).
-
-    Raises:
-        ValueError: If one of these does not hold.
-    """
-    if not isinstance(logits, np.ndarray) or not isinstance(labels, np.ndarray):
-        kinds = f"{type(logits).__name__} and {type(labels).__name__}"
-        raise ValueError(f"Expected logits and labels as numpy arrays, got {kinds}; convert them first.")
-    if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
-        raise ValueError(
-            f"Expected floating-point logits of shape [N, K], got shape {logits.shape} of {logits.dtype}; "
-            "pass one row of K logits for each image."
-        )
-    if labels.shape != logits.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"Expected integer labels of shape {logits.shape[:1]}, one for each row of logits, "
-            f"got shape {labels.shape} of {labels.dtype}; pass class ids, not one-hot rows."
-        )
-    _validate_values(logits, labels)
-
-
-def _validate_values(logits: FloatArray, labels: IntArray) -> None:
-    num_images, num_classes = logits.shape
-    if num_images == 0:
-        raise ValueError("Expected at least one image, got none; a metric of no images is undefined.")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"Expected labels in [0, {num_classes}), got {labels.min()} to {labels.max()}; "
-            "leave out ignored images and check that labels and logits are of the same data set."
-        )
-    broken = num_images - int(np.isfinite(logits).all(axis=1).sum())
-    if broken:
-        raise ValueError(
-            f"Expected finite logits, got NaN or infinity for {broken} of {num_images} images; "
-            "a diverged training run has no metrics, record it as diverged."
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,14 +40,61 @@ class Predictions:
         return np.asarray(log_softmax(self.logits, axis=1))
 
     @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """[N, K] softmax of the logits."""
+        return np.asarray(np.exp(self.log_probabilities))
+
+    @cached_property
+    def predicted(self) -> NDArray[np.intp]:
+        """[N] class of the highest logit; tied logits predict the lowest tied class id."""
+        return np.asarray(self.logits.argmax(axis=1))
+
+    @cached_property
     def confidence(self) -> NDArray[np.float64]:
         """[N] probability of the predicted class, in [1/K, 1]."""
         return np.asarray(np.exp(self.log_probabilities.max(axis=1)))
 
     @cached_property
+    def doubt(self) -> NDArray[np.float64]:
+        """[N] 1 - confidence, summed from the other classes so that near certainty it is not rounded to 0.
+
+        It ranks images as the confidence does, but keeps apart those whose confidence rounds to 1.0.
+        """
+        others = self.probabilities.copy()
+        others[np.arange(len(self.labels)), self.predicted] = 0
+        return np.asarray(others.sum(axis=1))
+
+    @cached_property
     def correct(self) -> NDArray[np.bool_]:
-        """[N] whether the predicted class is the label. Tied logits predict the lowest tied class id."""
-        return np.asarray(self.logits.argmax(axis=1) == self.labels)
+        """[N] whether the predicted class is the label."""
+        return np.asarray(self.predicted == self.labels)
+
+    @cached_property
+    def width_bins(self) -> NDArray[np.intp]:
+        """[N] bin of equal width of the confidence."""
+        return bin_ids(self.confidence)
+
+    @cached_property
+    def mass_bins(self) -> NDArray[np.intp]:
+        """[N] bin of equal mass of the confidence."""
+        return equal_mass_bin_ids(self.confidence)
+
+    @cached_property
+    def class_bins(self) -> NDArray[np.intp]:
+        """[N, K] bin of equal width of each class's probability, numbered on from class to class."""
+        return bin_ids(self.probabilities) + BINS * np.arange(self.logits.shape[1])
+
+    @cached_property
+    def class_bin_sums(self) -> NDArray[np.float64]:
+        """[15 K] summed probability in each bin of `class_bins`."""
+        groups = BINS * self.logits.shape[1]
+        sums = np.bincount(self.class_bins.ravel(), self.probabilities.ravel(), minlength=groups)
+        return np.asarray(sums, dtype=np.float64)
+
+    @cached_property
+    def width_bin_successes(self) -> list[Successes]:
+        """Correct predictions that a calibrated model would make in each bin of equal width with an image."""
+        return successes_by_group(self.confidence, self.width_bins)
 
     @cached_property
     def _cross_fit(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

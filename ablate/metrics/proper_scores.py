@@ -13,7 +13,7 @@ def nll(predictions: Predictions) -> float:
     cannot be compared. Predicting uniformly scores ln K.
 
     References:
-        Gneiting and Raftery 2007, section 4.1, https://doi.org/10.1198/016214506000001437
+        Gneiting and Raftery 2007, https://doi.org/10.1198/016214506000001437
     """
     true_class = np.arange(len(predictions.labels)), predictions.labels
     return float(0.0 - predictions.log_probabilities[true_class].mean())  # a bare minus would print -0.0
@@ -28,8 +28,8 @@ def brier(predictions: Predictions) -> float:
     is half of this.
 
     References:
-        Brier 1950, equation 2, https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2
+        Brier 1950, https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2
     """
-    residuals = np.exp(predictions.log_probabilities)
+    residuals = predictions.probabilities.copy()
     residuals[np.arange(len(predictions.labels)), predictions.labels] -= 1
     return float(np.square(residuals).sum(axis=1).mean())

@@ -1,0 +1,126 @@
+"""Telling right predictions from wrong ones by confidence: selective classification and error detection.
+
+A model that may abstain answers the images it is most confident of. Coverage is the share that it answers,
+risk the share of wrong predictions among these. Images are ranked by the probability of the predicted class;
+ties are ties, never broken by the order of the images.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablate.metrics.predictions import MetricFunction, Predictions
+
+DECIMALS = 12
+"""Normalised logits that agree to as many decimals are tied: they differ by rounding."""
+
+
+@MetricFunction
+def auroc_error(predictions: Predictions) -> float:
+    """Probability that a right prediction has a higher confidence than a wrong one, in [0, 1]; 1 is best.
+
+    A tie counts one half, and 0.5 is a ranking at random. NaN when no prediction is wrong, or none right.
+
+    References:
+        Hendrycks and Gimpel 2017, https://arxiv.org/abs/1610.02136
+    """
+    return _auroc(-predictions.doubt, predictions.correct)
+
+
+@MetricFunction
+def auroc_error_normalised(predictions: Predictions) -> float:
+    """`auroc_error` with images ranked by their highest normalised logit, in [0, 1]; 1 is best.
+
+    The logits of an image are centred at their mean and divided by their Euclidean norm; constant logits
+    count as 0. Xia et al. find that label smoothing spoils the ranking by confidence and that this one
+    recovers much of it. Cattelan and Silva tune the norm's exponent on held-out images; here it is 2. With
+    two classes all images are tied. NaN when no prediction is wrong, or none right.
+
+    References:
+        Xia et al. 2025, https://arxiv.org/abs/2403.14715;
+        Cattelan and Silva 2024, MaxLogit-pNorm, https://arxiv.org/abs/2305.15508
+    """
+    centred = predictions.logits - predictions.logits.mean(axis=1, keepdims=True)
+    norm = np.sqrt(np.square(centred).sum(axis=1))
+    highest = centred.max(axis=1) / np.where(norm > 0, norm, 1)
+    return _auroc(highest.round(DECIMALS), predictions.correct)
+
+
+@MetricFunction
+def aurc(predictions: Predictions) -> float:
+    """Area under the risk-coverage curve: the mean of the risk at coverage 1/N, 2/N, ... 1, in [0, 1].
+
+    0 is best. Among images of equal confidence the risk is that of a random order. It mixes the ranking with
+    the accuracy, which is the end of the curve: `eaurc` takes the accuracy out.
+
+    References:
+        Geifman, Uziel and El-Yaniv 2019, https://arxiv.org/abs/1805.08206
+    """
+    answered, wrong = risk_coverage_counts(predictions)
+    number = np.arange(1, len(predictions.labels) + 1)
+    return float((np.interp(number, answered, wrong) / number).mean())
+
+
+@MetricFunction
+def eaurc(predictions: Predictions) -> float:
+    """Excess AURC: `aurc` minus that of the best ranking of the same predictions, in [0, 1]; 0 is best.
+
+    The best ranking has every wrong prediction last. Its AURC is computed exactly; the authors approximate it
+    by r + (1 - r) ln(1 - r) for the error rate r, the limit of many images.
+
+    References:
+        Geifman, Uziel and El-Yaniv 2019, https://arxiv.org/abs/1805.08206
+    """
+    number = np.arange(1, len(predictions.labels) + 1)
+    best = (number - predictions.correct.sum()).clip(min=0) / number
+    return max(0.0, float(aurc.score(predictions) - best.mean()))  # rounding can leave -1e-17
+
+
+@MetricFunction
+def coverage_at_1(predictions: Predictions) -> float:
+    """Largest coverage with at most 1 % of the answered images wrong, in [0, 1]; 1 is best.
+
+    Of all thresholds on the confidence, so images of equal confidence are answered together. 0 when even the
+    most confident of them are wrong too often. The threshold is chosen on the reported images themselves, so
+    it describes the ranking and promises no risk for other images.
+
+    References:
+        Geifman and El-Yaniv 2017, https://arxiv.org/abs/1705.08500
+    """
+    return _coverage_at(1, predictions)
+
+
+@MetricFunction
+def coverage_at_2(predictions: Predictions) -> float:
+    """Largest coverage with at most 2 % of the answered images wrong, in [0, 1]; as `coverage_at_1`."""
+    return _coverage_at(2, predictions)
+
+
+def risk_coverage_counts(predictions: Predictions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The risk-coverage curve in whole images, from the highest threshold on the confidence to the lowest.
+
+    Returns:
+        answered: [thresholds + 1] images at or above each threshold, from 0 to N, strictly ascending.
+        wrong: [thresholds + 1] how many of them are predicted wrongly. Coverage is answered / N, risk is
+            wrong / answered.
+    """
+    order = np.argsort(predictions.doubt, kind="stable")
+    doubt = predictions.doubt[order]
+    last_of_ties = np.append(doubt[1:] != doubt[:-1], True)
+    answered = np.append(0, np.flatnonzero(last_of_ties) + 1)
+    wrong = np.append(0, np.cumsum(~predictions.correct[order]))[answered]
+    return answered, wrong
+
+
+def _coverage_at(percent: int, predictions: Predictions) -> float:
+    answered, wrong = risk_coverage_counts(predictions)
+    return float(answered[100 * wrong <= percent * answered].max() / len(predictions.labels))
+
+
+def _auroc(score: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
+    right, wrong = np.sort(score[correct]), score[~correct]
+    if not len(right) or not len(wrong):
+        return math.nan
+    lower, not_higher = (np.searchsorted(right, wrong, side=side) for side in ("left", "right"))
+    return float(1 - (lower + not_higher).mean() / (2 * len(right)))
