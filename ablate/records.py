@@ -11,7 +11,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -61,6 +61,40 @@ class Cost(BaseModel):
     eval_seconds: float = Field(description="evaluation")
 
 
+class Scatter(BaseModel):
+    """Scatter of one split's penultimate features; every class counts the same.
+
+    `within` and `between` are of directions, features divided by their length: scale-free, 0 to 1, with a sum
+    of at most 1. between / (within + between) is the class separation R² of Kornblith et al. 2021, equation
+    11, https://arxiv.org/abs/2010.16402. The others are of the features as they are. A template is a row of
+    the last layer's weights: what lies outside the span of their differences does not change a softmax.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    within: float = Field(description="mean cosine distance between images of one class; 0 is one direction")
+    between: float = Field(description="the classes' part of the mean cosine distance between all images")
+    trace_within: float = Field(description="trace of the mean of the classes' covariances")
+    trace_between: float = Field(description="trace of the covariance of the class means")
+    squared_mean: float = Field(description="squared length of the mean of the class means")
+    template_within: float = Field(description="as trace_within, in the span of the templates' differences")
+    template_between: float = Field(description="as trace_between, in the span of the templates' differences")
+
+
+class Features(BaseModel):
+    """What the input of a trained network's last linear layer shows; the points are with the predictions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dimension: int = Field(description="width of the layer")
+    valid: Scatter = Field(description="of the reported split")
+    train: Scatter = Field(description="of at most 4,096 training images, with the labels trained on")
+    classes: tuple[int, ...] = Field(default=(), description="whose templates span the projection's plane")
+    templates: tuple[tuple[float, float], ...] = Field(
+        default=(), description="their coordinates; the logits of two are equal at p · (t_j - t_i) = 0"
+    )
+
+
 class Environment(BaseModel):
     """Where and with what a trial ran. No host name, no path."""
 
@@ -103,6 +137,7 @@ class Record(BaseModel):
     parameters: int | None = Field(default=None, description="trainable parameters of the network")
     macs: int | None = Field(default=None, description="multiply-adds of one image's forward pass")
     class_names: tuple[str, ...] = ()
+    features: Features | None = Field(default=None, description="None without a last linear layer")
     failure: Failure | None = None
     predictions_sha256: str | None = Field(default=None, description="digest of predictions/<trial_id>.npz")
 
@@ -119,10 +154,19 @@ class Predictions:
     Attributes:
         logits: [N, K] float32.
         labels: [N] int64 class ids.
+        projection_valid: [n, 2] float32, images of three classes in the plane through their templates, at
+            most 200 a class; None, as are the others, where the record's features name no classes.
+        projection_valid_labels: [n] int64 their class ids.
+        projection_train: [m, 2] float32, training images likewise.
+        projection_train_labels: [m] int64 the class ids they were trained on.
     """
 
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
+    projection_valid: NDArray[np.float32] | None = None
+    projection_valid_labels: NDArray[np.int64] | None = None
+    projection_train: NDArray[np.float32] | None = None
+    projection_train_labels: NDArray[np.int64] | None = None
 
 
 def write_record(folder: ResultsFolder, record: Record, predictions: Predictions | None = None) -> None:
@@ -145,7 +189,9 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
 
 def _predictions_bytes(predictions: Predictions) -> bytes:
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, logits=predictions.logits, labels=predictions.labels)
+    values = {field.name: getattr(predictions, field.name) for field in fields(predictions)}
+    arrays = {name: value for name, value in values.items() if value is not None}
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
 
 
@@ -197,7 +243,8 @@ def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
     if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
         raise RecordError(f"{path}: the predictions do not match the digest in their record")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return Predictions(logits=arrays["logits"], labels=arrays["labels"])
+        known = {field.name for field in fields(Predictions)} & set(arrays)
+        return Predictions(**{name: arrays[name] for name in known})
 
 
 def read_records(folder: ResultsFolder) -> dict[str, Record]:

@@ -21,7 +21,7 @@ from ablate.fields import Fields
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs, count_parameters
 from ablate.provenance import source_commit, version_of
-from ablate.records import Cost, Environment, Epoch, Failure, Predictions, Record
+from ablate.records import Cost, Environment, Epoch, Failure, Features, Predictions, Record, Scatter
 from ablate.results import write_atomically
 from ablate.train import (
     Callbacks,
@@ -72,17 +72,17 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
         slot: number of the worker; on CUDA, of its GPU.
         tell: called with how far it is, about once a second.
     """
-    device = _ready_device(task.trial.numerics.device, slot, task.threads)
+    device = ready_device(task.trial.numerics.device, slot, task.threads)
     dataset = open_dataset(task.data_folder)
     known: dict[str, Any] = {
         "trial": task.trial,
-        "environment": _environment(task, device),
+        "environment": environment_of(device, task.threads, workers=task.workers),
         "class_names": dataset.classes,
     }
     try:
-        train, valid = _resident_images(task.data_folder, device)
+        train, valid = resident_images(task.data_folder, device)
         train = _mislabelled(train, dataset, task.trial.fields.label_noise)
-        model = _initial_model(task.trial, len(dataset.classes), device)
+        model = initial_model(task.trial, len(dataset.classes), device)
         known["parameters"] = count_parameters(model)
         known["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
         fitted = fit(
@@ -102,22 +102,27 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
             raise
         failure = Failure(message=(str(error) or "out of memory").splitlines()[0])
         return Record(**known, status="oom", failure=failure), None
-    history, cost = _history(fitted.progress.history), _cost(fitted, len(train), task.trial.fields)
-    predictions = Predictions(logits=fitted.logits, labels=np.array(dataset.valid.labels))
-    return Record(**known, status="complete", history=history, cost=cost), predictions
+    known |= {"history": _history(fitted.progress.history), "features": _features(fitted)}
+    cost = _cost(fitted, len(train), task.trial.fields)
+    return Record(**known, status="complete", cost=cost), _predictions(fitted, dataset)
 
 
-def _initial_model(trial: Trial, num_classes: int, device: torch.device) -> torch.nn.Module:
+def initial_model(trial: Trial, num_classes: int, device: torch.device) -> torch.nn.Module:
+    """A trial's network with its first weights, on the device, channels last."""
     torch.manual_seed(stream_seed(trial.seed, "init"))
     model = build_model(trial.fields.arch, num_classes=num_classes, image_size=trial.fields.image_size)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 @functools.cache
-def _macs(arch: str, num_classes: int, image_size: int) -> int:
-    """Multiply-adds of one image; of a network built for it, so that nothing touches the one that trains."""
-    with torch.random.fork_rng(devices=[]):
+def _macs(arch: str, num_classes: int, image_size: int) -> int | None:
+    """Multiply-adds of one image; of a network built for it, so that nothing touches the one that trains.
+
+    None where they cannot be counted: that must not cost a trial.
+    """
+    with torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
         return count_macs(build_model(arch, num_classes=num_classes, image_size=image_size), image_size)
+    return None
 
 
 def _mislabelled(train: Images, dataset: Dataset, label_noise: float) -> Images:
@@ -132,13 +137,41 @@ def _history(results: list[EpochResult]) -> tuple[Epoch, ...]:
     return tuple(Epoch(**asdict(result)) for result in results)
 
 
+def _features(fitted: Fitted) -> Features | None:
+    found = fitted.features
+    if found is None:
+        return None
+    return Features(
+        dimension=found.dimension,
+        valid=Scatter(**asdict(found.valid.scatter)),
+        train=Scatter(**asdict(found.train.scatter)),
+        classes=found.plane.classes if found.plane else (),
+        templates=tuple(map(tuple, found.plane.templates.tolist())) if found.plane else (),
+    )
+
+
+def _predictions(fitted: Fitted, dataset: Dataset) -> Predictions:
+    predictions = Predictions(logits=fitted.logits, labels=np.array(dataset.valid.labels))
+    found = fitted.features
+    if found is None:
+        return predictions
+    return replace(
+        predictions,
+        projection_valid=found.valid.points,
+        projection_valid_labels=found.valid.point_labels,
+        projection_train=found.train.points,
+        projection_train_labels=found.train.point_labels,
+    )
+
+
 def _is_out_of_memory(error: Exception) -> bool:
     """Torch's CPU allocator raises a plain RuntimeError."""
     known = (MemoryError, torch.OutOfMemoryError)
     return isinstance(error, known) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
-def _ready_device(kind: str, slot: int, threads: int) -> torch.device:
+def ready_device(kind: str, slot: int, threads: int) -> torch.device:
+    """The device of this worker, set up: the GPU of its number, or the CPU with so many threads."""
     if kind == "cuda":
         torch.cuda.set_device(slot)  # events and synchronisation act on the current device
         return torch.device("cuda", slot)
@@ -148,7 +181,7 @@ def _ready_device(kind: str, slot: int, threads: int) -> torch.device:
 
 
 @functools.lru_cache(maxsize=1)
-def _resident_images(data_folder: Path, device: torch.device) -> tuple[Images, Images]:
+def resident_images(data_folder: Path, device: torch.device) -> tuple[Images, Images]:
     """Both splits on the device; a worker keeps them for its next trial."""
     data = open_dataset(data_folder)
     train, valid = (
@@ -194,11 +227,12 @@ def build_settings(trial: Trial) -> Settings:
     )
 
 
-def _environment(task: Task, device: torch.device) -> Environment:
+def environment_of(device: torch.device, threads: int, *, workers: int) -> Environment:
+    """Where and with what this process computes."""
     return Environment(
         device_name=device_name(device),
-        threads=task.threads,
-        workers=task.workers,
+        threads=threads,
+        workers=workers,
         python_version=platform.python_version(),
         torch_version=torch.__version__,
         torchvision_version=version_of("torchvision"),

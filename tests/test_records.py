@@ -1,10 +1,13 @@
 """Records: written once and whole, read only when they are what they claim, put aside when they are not."""
 
+import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ from ablate.fields import resolve
 from ablate.records import (
     Epoch,
     Failure,
+    Features,
     Predictions,
     Record,
+    Scatter,
     put_aside,
     quarantine,
     read_predictions,
@@ -50,6 +55,26 @@ def folder(tmp_path: Path) -> ResultsFolder:
     return folder
 
 
+SCATTER = Scatter(
+    within=0.25, between=0.5, trace_within=1.0, trace_between=2.0, squared_mean=3.0,
+    template_within=0.5, template_between=1.5,
+)  # fmt: skip
+FEATURES = Features(
+    dimension=512,
+    valid=SCATTER,
+    train=SCATTER,
+    classes=(0, 1, 2),
+    templates=((0.5, 1.0), (1.5, 1.0), (1.0, 2.0)),
+)
+PROJECTED = replace(
+    PREDICTIONS,
+    projection_valid=np.arange(6, dtype=np.float32).reshape(3, 2),
+    projection_valid_labels=np.arange(3),
+    projection_train=np.ones((2, 2), np.float32),
+    projection_train_labels=np.array([0, 2]),
+)
+
+
 def stored(folder: ResultsFolder, seed: int = 0) -> Record:
     write_record(folder, Record(trial=trial(seed), status="complete", history=(EPOCH,)), PREDICTIONS)
     return read_record(folder.record_path(trial(seed).trial_id))
@@ -63,6 +88,64 @@ def test_a_record_comes_back_as_it_was_with_its_predictions(folder: ResultsFolde
     np.testing.assert_array_equal(predictions.logits, PREDICTIONS.logits)
     np.testing.assert_array_equal(predictions.labels, PREDICTIONS.labels)
     assert read_records(folder) == {record.trial_id: record}
+
+
+def test_features_and_projected_points_come_back(folder: ResultsFolder) -> None:
+    record = Record(trial=trial(), status="complete", history=(EPOCH,), features=FEATURES)
+    write_record(folder, record, PROJECTED)
+    record = read_record(folder.record_path(trial().trial_id))
+    assert record.features == FEATURES
+    read = asdict(read_predictions(folder, record))
+    for name, value in asdict(PROJECTED).items():
+        np.testing.assert_array_equal(read[name], value)
+        assert read[name].dtype == value.dtype
+
+
+def test_records_from_before_features_are_read(folder: ResultsFolder) -> None:
+    content = json.loads(record_bytes(Record(trial=trial(), status="complete", history=(EPOCH,))))["record"]
+    assert content.pop("features") is None
+    np.savez_compressed(
+        folder.predictions_path(trial().trial_id), logits=PREDICTIONS.logits, labels=PREDICTIONS.labels
+    )
+    arrays = folder.predictions_path(trial().trial_id).read_bytes()
+    content["predictions_sha256"] = hashlib.sha256(arrays).hexdigest()
+    canonical = json.dumps(content, sort_keys=True).encode()
+    whole = {"digest": hashlib.sha256(canonical).hexdigest(), "record": content}
+    folder.record_path(trial().trial_id).write_text(json.dumps(whole))
+    (record,) = read_records(folder).values()
+    assert record.features is None
+    predictions = read_predictions(folder, record)
+    np.testing.assert_array_equal(predictions.logits, PREDICTIONS.logits)
+    assert predictions.projection_valid is None
+    assert predictions.projection_train_labels is None
+
+
+def test_predictions_without_points_are_stored_as_they_always_were(folder: ResultsFolder) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, logits=PREDICTIONS.logits, labels=PREDICTIONS.labels)
+    assert stored(folder).predictions_sha256 == hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def test_points_of_the_most_images_stay_small(folder: ResultsFolder) -> None:
+    points, labels = np.random.default_rng(0).normal(size=(600, 2)), np.repeat(np.arange(3), 200)
+    most = Predictions(
+        PREDICTIONS.logits,
+        PREDICTIONS.labels,
+        points.astype(np.float32),
+        labels,
+        points.astype(np.float32),
+        labels,
+    )
+    stored(folder, 0)
+    write_record(folder, Record(trial=trial(1), status="complete", history=(EPOCH,)), most)
+    plain, full = (folder.predictions_path(trial(seed).trial_id).stat().st_size for seed in (0, 1))
+    assert full - plain < 20_000
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_scatter_in_a_record_is_finite(value: float) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        Scatter(**{**SCATTER.model_dump(), "within": value})
 
 
 def test_a_failed_trial_is_a_record_without_predictions(folder: ResultsFolder) -> None:

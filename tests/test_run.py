@@ -1,6 +1,7 @@
 """One trial as a worker does it: its record, its checkpoint, and what it makes of a failure."""
 
 import pickle
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import ablate.run
 from ablate.data import prepare
 from ablate.fields import resolve
+from ablate.models import MODELS
 from ablate.run import Heartbeat, Outcome, Task, run_trial
 from ablate.trials import Numerics, build_trial
 
@@ -36,7 +38,8 @@ def run(task: Task, tell: Any = lambda heartbeat: None) -> Outcome:
 def facts(outcome: Outcome) -> Any:
     record, predictions = outcome
     history = [epoch.model_dump(exclude={"seconds"}) for epoch in record.history]
-    return record.status, history, predictions.logits.tobytes() if predictions else None
+    arrays = astuple(predictions) if predictions else ()
+    return record.status, history, record.features, [None if a is None else a.tobytes() for a in arrays]
 
 
 def test_a_trial_gives_its_record_and_predictions(task: Task) -> None:
@@ -52,6 +55,47 @@ def test_a_trial_gives_its_record_and_predictions(task: Task) -> None:
     accuracy = np.mean(predictions.logits.argmax(1) == predictions.labels)
     assert record.history[-1].valid_accuracy == accuracy
     assert [heartbeat.done for heartbeat in told if heartbeat.train_loss is not None] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_trial_keeps_what_its_penultimate_layer_shows(tmp_path: Path, precision: str) -> None:
+    task = make_task(tmp_path, epochs=1)
+    numerics = Numerics(device="cpu", precision=precision, deterministic=True)
+    trial = build_trial({}, task.trial.fields, 0, numerics, task.trial.fingerprint)
+    record, predictions = run(replace(task, trial=trial))
+    assert record.features is not None
+    assert predictions is not None
+    assert record.features.dimension == 512
+    assert record.features.classes == (0, 1, 2)
+    assert record.features.train != record.features.valid
+    templates, points = np.array(record.features.templates), predictions.projection_valid
+    labels = predictions.projection_valid_labels
+    assert points is not None
+    assert labels is not None
+    place = np.concatenate([np.flatnonzero(predictions.labels == k)[:200] for k in (0, 1, 2)])
+    np.testing.assert_array_equal(labels, predictions.labels[place])
+    # Two ways to one number: the recorded logits, and the points with the recorded templates.
+    expected = predictions.logits[place, 1] - predictions.logits[place, 0]
+    np.testing.assert_allclose(points @ (templates[1] - templates[0]), expected, rtol=1e-3, atol=1e-4)
+    assert predictions.projection_train is not None
+    assert predictions.projection_train_labels is not None
+    assert len(predictions.projection_train) == len(predictions.projection_train_labels) > 0
+
+
+def ends_in_a_convolution(*, num_classes: int, image_size: int) -> torch.nn.Module:
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, num_classes, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    )
+
+
+def test_a_network_without_a_last_linear_layer_has_a_record_all_the_same(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MODELS, "seed_cnn", ends_in_a_convolution)
+    record, predictions = run(task)
+    assert (record.status, record.features) == ("complete", None)
+    assert predictions is not None
+    assert predictions.projection_valid is None
 
 
 def test_a_trial_stopped_after_a_checkpoint_goes_on_bit_for_bit(

@@ -43,13 +43,21 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def predict(model: nn.Module, images: Images, settings: Settings) -> Tensor:
-    """Logits [N, K] float32 of a whole split, in its order; the network is left in evaluation mode."""
+def predict(model: nn.Module, images: Images, settings: Settings, index: Tensor | None = None) -> Tensor:
+    """Logits [N, K] float32 of a split, in its order; the network is left in evaluation mode.
+
+    Args:
+        model: the network, on the images' device.
+        images: the split.
+        settings: how large the batches and the images are, and in what arithmetic.
+        index: [N] int64 places of the images that are wanted, in their order; None is the whole split.
+    """
     model.eval()
     size = settings.eval_batch_size
     side = settings.image_size or images.side
     with torch.inference_mode(), autocast(images.labels.device, settings.precision):
-        places = [slice(start, start + size) for start in range(0, len(images), size)]
+        whole = [slice(start, start + size) for start in range(0, len(images), size)]
+        places = whole if index is None else torch.split(index, size)
         return torch.cat([model(shrink(images.batch(place)[0], side)).float() for place in places])
 
 

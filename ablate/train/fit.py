@@ -23,6 +23,7 @@ from ablate.train.device import (
     synchronize,
 )
 from ablate.train.evaluate import Evaluation, evaluate
+from ablate.train.features import Features, penultimate_features
 from ablate.train.images import Images, batches, epoch_order, epoch_seed
 from ablate.train.settings import Loss, Settings
 from ablate.train.step import Step
@@ -64,12 +65,14 @@ class Fitted:
     Attributes:
         progress: its epochs and times.
         logits: [N, K] float32 of the reported split after the last epoch.
-        peak_memory_mb: most memory held, MB.
+        peak_memory_mb: most memory held in training and evaluation, MB.
+        features: what its penultimate layer shows, where it has one.
     """
 
     progress: Progress
     logits: NDArray[np.float32]
     peak_memory_mb: float
+    features: Features | None = None
 
 
 class DivergedError(Exception):
@@ -141,7 +144,11 @@ def fit(
         if epoch + 1 < settings.epochs:
             callbacks.save(lambda: _checkpoint(step, progress))
     evaluation = evaluation or evaluate(model, valid, loss, settings)
-    return Fitted(progress, evaluation.logits.cpu().numpy(), peak_memory_mb(device))
+    logits, peak = evaluation.logits.cpu().numpy(), peak_memory_mb(device)
+    begun = time.perf_counter()
+    features = penultimate_features(model, train, valid, settings)
+    progress.eval_seconds += time.perf_counter() - begun
+    return Fitted(progress, logits, peak, features)
 
 
 @dataclass(frozen=True)
