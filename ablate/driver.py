@@ -13,15 +13,17 @@ import filelock
 import torch
 
 from ablate.data import Dataset, default_cache_dir, prepare, takes_data_dir
-from ablate.errors import DeviceError, ResultsError, StudyError
-from ablate.executors import Done, Event, Job, LocalExecutor, Lost
+from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
+from ablate.executors import Done, Event, Job, LocalExecutor, Lost, Told
 from ablate.fields import Fields
 from ablate.losses import build_loss
-from ablate.models import build_model
+from ablate.models import build_model, find_factory
 from ablate.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.results import ResultsFolder, write_plan
 from ablate.run import Outcome, Task, run_trial
 from ablate.study import Study
+from ablate.timing import Case, cases_of, read_timing, write_timing
+from ablate.timing.measure import TimingTask, time_cases
 from ablate.train import cpu_has_bfloat16
 from ablate.trials import Numerics, Plan, Trial, expand
 
@@ -40,6 +42,7 @@ class Options:
         seeds: how many seeds, instead of the study's.
         timeout: seconds that one trial may take; None is no limit.
         retry_failed: run failed trials again; their records are put aside.
+        timing: time the training steps at the end, with nothing else running.
         command: the command line that this is, for the report.
     """
 
@@ -52,6 +55,7 @@ class Options:
     seeds: int | None = None
     timeout: float | None = None
     retry_failed: bool = False
+    timing: bool = True
     command: str = ""
 
 
@@ -103,6 +107,8 @@ def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
         interrupted = False
         try:
             _run_trials(folder, plan, waiting, data_folders, options, watcher)
+            if options.timing:
+                _time_steps(folder, plan, data_folders, options, watcher)
         except KeyboardInterrupt:
             interrupted = True
         records = read_records(folder)
@@ -123,12 +129,14 @@ def plan_study(study: Study, options: Options, watcher: Watcher) -> tuple[Plan, 
     Returns:
         The plan, and the folder of decoded data for each of its fingerprints.
     """
+    study.find_own_modules()
     device = resolve_device(options.device)
     profile, reason = choose_profile(study, options.profile, device)
     study = _overridden(study, profile, options)
     arms = [study.fields(levels) for levels in study.arms()]
     for fields in arms:
         _check_loss(fields)
+        find_factory(fields.arch)  # built below, when the number of classes is known
     if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {profile} takes its images from {used}")
@@ -136,10 +144,7 @@ def plan_study(study: Study, options: Options, watcher: Watcher) -> tuple[Plan, 
     fingerprints = {
         key: datasets[key[:-1]].fingerprint_with(key[-1]) for key in dict.fromkeys(map(_labels_key, arms))
     }
-    networks = {(f.arch, f.image_size, len(datasets[_data_key(f)].classes)) for f in arms}
-    for arch, image_size, num_classes in sorted(networks):
-        # Built once, so that a wrong one is found before any training.
-        build_model(arch, num_classes=num_classes, image_size=image_size)
+    _check_networks(arms, {fields: datasets[_data_key(fields)] for fields in arms})
     trials = expand(
         study,
         fingerprint_of=lambda fields: fingerprints[_labels_key(fields)],
@@ -241,6 +246,32 @@ def _check_loss(fields: Fields) -> None:
         raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
 
 
+def _check_networks(arms: Sequence[Fields], data_of: Mapping[Fields, Dataset]) -> None:
+    """Build each distinct network once, so that a wrong one is found before any training."""
+    built: set[tuple[object, ...]] = set()
+    for fields in arms:
+        data = data_of[fields]
+        lone = not fields.drop_last and len(data.train.labels) % fields.batch_size == 1
+        network = (fields.arch, fields.image_size, len(data.classes), lone)
+        if network not in built:
+            built.add(network)
+            model = build_model(fields.arch, num_classes=len(data.classes), image_size=fields.image_size)
+            if lone and fields.batch_size > 1:
+                _check_lone_image(model, fields, len(data.train.labels))
+
+
+def _check_lone_image(model: torch.nn.Module, fields: Fields, images: int) -> None:
+    """Batch normalisation cannot train on a batch of one image where its maps are single pixels."""
+    try:
+        model.train()(torch.zeros(1, 3, fields.image_size, fields.image_size))
+    except (ValueError, RuntimeError) as error:
+        raise StudyError(
+            f"batch_size: {images} training images in batches of {fields.batch_size} leave a last batch of "
+            f"one image, which {fields.arch} cannot train on ({str(error).splitlines()[0]}); set drop_last "
+            "to True, or another batch_size"
+        ) from None
+
+
 @contextlib.contextmanager
 def _only_driver(folder: ResultsFolder) -> Iterator[None]:
     """Hold the results folder against every other driver."""
@@ -311,6 +342,42 @@ def _run_trials(
     for event in executor.run(jobs):
         trial = tasks[event.name].trial
         watcher.happened(trial, event, _record_event(folder, trial, event))
+
+
+def _time_steps(
+    folder: ResultsFolder, plan: Plan, data_folders: Mapping[str, Path], options: Options, watcher: Watcher
+) -> None:
+    """Measure what a step of each kind costs, alone on the machine, unless that is known already."""
+    records = read_records(folder)
+    complete = {id_ for id_, record in records.items() if record.status == "complete"}
+    cases = cases_of(trial for trial in plan.trials if trial.trial_id in complete)
+    if not cases or _is_timed(folder, cases, watcher):
+        return
+    on_cuda = plan.trials[0].numerics.device == "cuda"
+    task = TimingTask(
+        cases=tuple(cases),
+        trials=tuple(cases.values()),
+        data_folders=tuple(data_folders[trial.fingerprint] for trial in cases.values()),
+        threads=1 if on_cuda else min(options.workers or usable_cores(), usable_cores()),
+    )
+    executor = LocalExecutor(time_cases, capacity=1, timeout=options.timeout)
+    for event in executor.run([Job("timing", width=1, task=task)]):
+        if isinstance(event, Told):
+            watcher.preparing("timing training steps", round(100 * event.message), 100)
+        elif isinstance(event, Done):
+            write_timing(folder, event.outcome)
+        elif isinstance(event, Lost):
+            watcher.note(f"the step times could not be measured: {event.reason}")
+
+
+def _is_timed(folder: ResultsFolder, cases: Mapping[Case, Trial], watcher: Watcher) -> bool:
+    """Whether a pass over all of these cases is kept already. A damaged one is measured again."""
+    try:
+        kept = read_timing(folder)
+    except RecordError as error:
+        watcher.note(str(error))
+        return False
+    return kept is not None and set(cases) <= set(kept.cases)
 
 
 def _record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | None:

@@ -48,6 +48,11 @@ class ResultsFolder:
         return self.root / "study.json"
 
     @property
+    def timing(self) -> Path:
+        """What a training step takes, from the exclusive pass."""
+        return self.root / "timing.json"
+
+    @property
     def lock(self) -> Path:
         """Held by the one driver that may write here."""
         return self.root / ".lock"

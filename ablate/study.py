@@ -6,15 +6,25 @@ A study is a Python file with a docstring and one `study = Study(...)`; it is co
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import itertools
+import math
 import runpy
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ablate.errors import StudyError
 from ablate.fields import FIELD_NAMES, Fields, canonical, problem, resolve, unknown_name
@@ -78,11 +88,19 @@ class Study(BaseModel):
     published: Published | None = Field(default=None, description="a published table of the same run")
     name: str = Field(default="", description="set from the file's name")
     description: str = Field(default="", description="set from the file's docstring")
+    _folder: Path | None = PrivateAttr(default=None)
 
     @field_validator("factors", mode="before")
     @classmethod
     def _canonical_levels(cls, factors: Any) -> Any:
         return _canonical_factors(factors)
+
+    @field_validator("baseline", mode="before")
+    @classmethod
+    def _canonical_baseline(cls, baseline: Any) -> Any:
+        if not isinstance(baseline, Mapping):
+            return baseline
+        return {name: canonical(level) for name, level in baseline.items()}
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -90,11 +108,21 @@ class Study(BaseModel):
         found += [f"baseline.{name}: is not a factor" for name in self.baseline if name not in self.factors]
         for name, level in self.baseline.items():
             levels = list(self.factors.get(name, ()))
-            if name in self.factors and canonical(level) not in levels:
+            if name in self.factors and level not in levels:
                 found.append(f"baseline.{name}: {level!r} is not among its levels {levels}; add it to them")
+        found += [
+            f"margins.{name}: expected a difference above 0, but {margin!r} came"
+            for name, margin in self.margins.items()
+            if not 0 < margin < math.inf
+        ]
         if found:
             raise ValueError("\n".join(found))
         return self
+
+    def find_own_modules(self) -> None:
+        """Have the modules that stand beside this study's file found before any other of their names."""
+        if self._folder is not None:
+            add_import_folder(self._folder)
 
     @property
     def comparison_family(self) -> tuple[str, ...]:
@@ -297,13 +325,28 @@ def load_study(path: str | Path) -> Study:
     names = _run_study_file(path)
     study = _as_study(path, names.get("study"))
     description = inspect.cleandoc(names.get("__doc__") or "")
-    return study.model_copy(update={"name": study.name or path.stem, "description": description})
+    loaded = study.model_copy(update={"name": study.name or path.stem, "description": description})
+    loaded._folder = path.resolve().parent
+    return loaded
+
+
+_STUDY_FOLDERS: set[Path] = set()
 
 
 def add_import_folder(folder: Path) -> None:
-    """Make modules in `folder` importable, in this process and in the workers it starts."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+    """Look for modules in `folder` first, in this process and in the workers it starts.
+
+    A module of the same name that another study's folder gave is forgotten.
+    """
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+    _STUDY_FOLDERS.add(folder)
+    for name, module in list(sys.modules.items()):
+        origin = Path(getattr(module, "__file__", None) or "/")
+        elsewhere = {origin.parent, origin.parent.parent} & _STUDY_FOLDERS - {folder}
+        here = (folder / f"{name}.py").exists() or (folder / name).is_dir()
+        if elsewhere and here and "." not in name:
+            del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 def _run_study_file(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ablate.errors import StudyError
-from ablate.fields import LATER_FIELDS, Fields
+from ablate.fields import LATER_FIELDS, Fields, canonical
 from ablate.study import Study
 
 TRAINING_VERSION = 1
@@ -64,6 +64,17 @@ class Plan(BaseModel):
     def arms(self) -> tuple[str, ...]:
         """The arms' names in the study's order."""
         return tuple(dict.fromkeys(trial.arm for trial in self.trials))
+
+    @property
+    def comparisons(self) -> tuple[tuple[str, str], ...]:
+        """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
+        if not self.study.baseline:
+            return ()
+        levels = {trial.arm: dict(trial.levels) for trial in self.trials}
+        by_levels = {tuple(found.items()): arm for arm, found in levels.items()}
+        baseline = {name: canonical(level) for name, level in self.study.baseline.items()}
+        pairs = ((arm, by_levels.get(tuple({**own, **baseline}.items()))) for arm, own in levels.items())
+        return tuple((arm, other) for arm, other in pairs if other is not None and other != arm)
 
 
 def arm_name(levels: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """What a run settles before it trains: profile, device, arithmetic, threads."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ablate.driver import (
 )
 from ablate.errors import DeviceError, StudyError
 from ablate.fields import resolve
-from ablate.study import Profile, Study
+from ablate.study import Profile, Study, load_study
 from ablate.trials import Numerics, Plan, expand
 
 BASE = {"data": "digits", "image_size": 8}
@@ -136,3 +137,54 @@ def test_wrong_labels_are_part_of_a_trials_identity(tmp_path: Path, monkeypatch:
 def test_no_more_trials_at_a_time_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ablate.driver.usable_cores", lambda: 4)
     assert [trials_at_a_time("cpu", asked) for asked in (None, 1, 3, 99)] == [4, 1, 3, 4]
+
+
+def test_a_lone_last_image_is_refused_where_the_network_cannot_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 training images: batches of 11 leave one."""
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    data = pictures(tmp_path / "ours", prefix="x")
+    with pytest.raises(
+        StudyError, match=r"batch_size: 12 training images in batches of 11 leave .* drop_last"
+    ):
+        planned(data, batch_size=11)
+    assert planned(data, batch_size=11, drop_last=True).trials
+    assert planned(data, batch_size=5).trials
+    assert planned(data, batch_size=11, arch="vit_tiny").trials  # no batch normalisation
+
+
+def test_a_wrong_name_is_found_before_any_data(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    with pytest.raises(StudyError, match="resnet81"):
+        planned(nowhere, arch="resnet81")
+
+
+def test_each_study_has_the_modules_of_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two folders with a module of one name, loaded in one process, from a third folder that has it too."""
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("sys.path", ["", *sys.path])
+    text = "from torch import nn\ndef net(*, num_classes, image_size):\n    "
+    text += "return nn.Sequential(nn.Flatten(), {})\n"
+    head = {"a": "nn.Linear(192, num_classes)", "b": "nn.LazyLinear(num_classes)"}
+    study_text = (
+        "from ablate.study import Study\n"
+        "study = Study(question='?', base={'data': 'synthetic', 'image_size': 8, 'arch': 'same_name:net'})\n"
+    )
+    for name in ("a", "b", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "same_name.py").write_text(
+            text.format(head.get(name, "missing")) + f"WHOSE = {name!r}\n"
+        )
+        (tmp_path / name / "own.py").write_text(study_text)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    studies = {name: load_study(tmp_path / name / "own.py") for name in ("a", "b")}
+    ids = {}
+    for name in ("a", "b", "a"):
+        plan, _ = plan_study(studies[name], Options(device="cpu"), Silent())  # type: ignore[arg-type]
+        assert name == sys.modules["same_name"].WHOSE
+        assert ids.setdefault(name, plan.trials[0].trial_id) == plan.trials[0].trial_id
+    assert ids["a"] != ids["b"]
+    del sys.modules["same_name"]

@@ -97,6 +97,21 @@ def test_a_study_runs_to_its_report_and_only_what_is_new_runs_again(here: Path) 
     assert page.read_bytes() == rendered
 
 
+def test_steps_are_timed_once_by_themselves_unless_told_not_to(here: Path) -> None:
+    assert ablate(here, "run", "tiny.py", "--no-timing").returncode == 0
+    assert not folder(here).timing.exists()
+    report = here / "report" / "tiny" / "quick" / "report.md"
+    assert "Step time was not measured apart" in report.read_text()
+    assert ablate(here, "run", "tiny.py").returncode == 0
+    kept = folder(here).timing.read_bytes()
+    timing = read_tables(folder(here))["timing"]
+    assert list(timing["loss"]) == ["label_smoothing", "cross_entropy"]
+    assert (timing["ratio_to_plain"] > 0).all()
+    assert "Timed after the trials" in report.read_text()
+    assert ablate(here, "run", "tiny.py").returncode == 0
+    assert folder(here).timing.read_bytes() == kept
+
+
 def test_arms_of_one_seed_start_from_the_same_weights(here: Path) -> None:
     """At ε = 0 both losses are the same function, so paired arms must train the same network."""
     text = STUDY.replace('"epsilon": (0.0, 0.1)', '"loss": ("label_smoothing", "cross_entropy")')

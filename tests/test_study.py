@@ -97,6 +97,16 @@ def test_equal_levels_have_one_form(value: Any, expected: Any) -> None:
         ),
         ({"base": {"data": "digits"}}, r"image_size: no value is set"),
         ({"base": {**BASE, "recipe": "sauce"}}, r"recipe: the known recipes are source"),
+        ({"base": {**BASE, "recipe": "modem"}}, r"recipe: .*'modem' \(str\) came\. Did you mean 'modern'\?$"),
+        ({"base": {**BASE, "recipe": "xyz"}}, r"'xyz' \(str\) came\.$"),
+        ({"base": {**BASE, "optimizer": "adam"}}, r"'adam' \(str\) came\. Did you mean 'adamw'\?$"),
+        ({"base": {**BASE, "optimizer": 3}}, r"optimizer: .* but 3 \(int\) came$"),
+        (
+            {"factors": {"epsilon": 0.1}},
+            r"factors.epsilon: expected a tuple or list of levels, but 0.1 \(float\) came; "
+            r"for a single level write \(0.1,\)$",
+        ),
+        ({"factors": {"loss": "focal"}}, r"factors.loss: .* for a single level write \('focal',\)$"),
         ({"seeds": 0}, r"at least one seed is needed, but 0 came"),
         ({"seeds": ()}, r"at least one seed is needed, but an empty list came"),
         ({"seeds": (1, 1)}, r"seeds: each seed once"),
@@ -189,3 +199,15 @@ def test_a_network_itself_instead_of_its_name() -> None:
 
     with pytest.raises(StudyError, match=r"arch: .* name it by its import path, 'my_module:Net'"):
         resolve(BASE, {"arch": Net})
+
+
+def test_a_baseline_is_the_level_that_it_equals_on_paper() -> None:
+    study = declare(factors={"epsilon": (0.0, 0.3)}, baseline={"epsilon": 0.1 * 3})
+    assert study.baseline == {"epsilon": 0.3}
+    assert study.factors["epsilon"].index(study.baseline["epsilon"]) == 1
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.01, float("nan"), float("inf")])
+def test_a_margin_is_a_difference(margin: float) -> None:
+    with pytest.raises(StudyError, match=r"margins.accuracy: expected a difference above 0"):
+        declare(margins={"accuracy": margin})

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from ablate.errors import RecordError
 from ablate.metrics import METRICS, Predictions
 from ablate.records import Record, read_predictions
-from ablate.report.effects import comparisons
 from ablate.results import ResultsFolder
 from ablate.stats import PairedEffect, minimal_detectable_effect, paired_effect, seeds_needed
 from ablate.trials import Plan
@@ -57,7 +56,7 @@ def detectable_effect(plan: Plan, folder: ResultsFolder, records: Mapping[str, R
     Returns:
         None where no arm is compared with another.
     """
-    study, pairs = plan.study, comparisons(plan)
+    study, pairs = plan.study, plan.comparisons
     if not pairs:
         return None
     size = len(pairs) * len(study.comparison_family) if study.primary in study.comparison_family else 1

@@ -21,7 +21,7 @@ from ablate.models.vit_tiny import vit_tiny
 from ablate.models.xresnet import xresnet18, xresnet34, xresnet50
 from ablate.models.xse_resnext import xse_resnext50
 
-__all__ = ["MODELS", "Factory", "build_model", "count_macs", "count_parameters"]
+__all__ = ["MODELS", "Factory", "build_model", "count_macs", "count_parameters", "find_factory"]
 
 Factory = Callable[..., nn.Module]
 """Called as `factory(num_classes=K, image_size=S)`; gives a network from [N, 3, S, S] to logits [N, K]."""
@@ -56,13 +56,18 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
         StudyError: There is no such network, its factory cannot be called or fails, or what it builds
             does not map [2, 3, S, S] to finite logits [2, K].
     """
-    model = _call(name, _find_factory(name), num_classes=num_classes, image_size=image_size)
+    model = _call(name, find_factory(name), num_classes=num_classes, image_size=image_size)
     check_contract(name, model, num_classes=num_classes, image_size=image_size)
     keep_logits_float32(model, num_classes=num_classes, image_size=image_size)
     return model
 
 
-def _find_factory(name: str) -> Factory:
+def find_factory(name: str) -> Factory:
+    """What a network's name stands for, without building it.
+
+    Raises:
+        StudyError: there is no such network, or its import path leads to nothing that can be called.
+    """
     if name in MODELS:
         return MODELS[name]
     if ":" not in name:

@@ -2,6 +2,7 @@
 
 from ablate.stats.equivalence import tost, tosts
 from ablate.stats.intervals import Interval, mean_interval
+from ablate.stats.median import MedianInterval, median_interval
 from ablate.stats.multiplicity import bonferroni, holm
 from ablate.stats.new_images import NewImagesInterval, new_images_interval
 from ablate.stats.paired import PairedEffect, PairedEffects, paired_effect, paired_effects
@@ -18,6 +19,7 @@ from ablate.stats.verdict import Verdict, Verdicts, verdict, verdicts
 
 __all__ = [
     "Interval",
+    "MedianInterval",
     "NewImagesInterval",
     "PairedEffect",
     "PairedEffects",
@@ -28,6 +30,7 @@ __all__ = [
     "equivalence_power",
     "holm",
     "mean_interval",
+    "median_interval",
     "minimal_detectable_effect",
     "new_images_interval",
     "paired_effect",

@@ -1,0 +1,150 @@
+"""The exclusive timing pass: which cases it has, what it keeps, and the ratios made of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ablate.data import prepare
+from ablate.errors import RecordError
+from ablate.fields import resolve
+from ablate.report.timing import Pass, timing_note, timing_pass, timing_table, timing_view
+from ablate.results import ResultsFolder
+from ablate.stats import median_interval
+from ablate.study import build_study
+from ablate.tables import frame
+from ablate.tables.step_times import step_time_rows
+from ablate.timing import Case, TimingPass, case_of, cases_of, plain_case, read_timing, write_timing
+from ablate.timing.measure import FEWEST_ROUNDS, TimingTask, time_cases
+from ablate.trials import Numerics, Plan, Trial, build_trial, expand
+
+CPU = Numerics(device="cpu", precision="float32", deterministic=True)
+BASE = {"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05}
+
+
+def trial(**changes: Any) -> Trial:
+    return build_trial({}, resolve(BASE, changes), 0, CPU, "f")
+
+
+def test_a_case_is_what_changes_the_work() -> None:
+    same: list[dict[str, Any]] = [{"epsilon": 0.3}, {"lr": 0.2}, {"label_noise": 0.1}, {"lr_rule": "matched"}]
+    other: list[dict[str, Any]] = [
+        {"reduction": "sum"}, {"arch": "xresnet18"}, {"batch_size": 8}, {"optimizer": "adamw"},
+        {"flip": True},
+        {"crop_area": 0.5}, {"mixup": 0.2}, {"clip_norm": 1.0}, {"decode_size": 20},
+        {"loss": "cross_entropy", "epsilon": 0.0},
+    ]  # fmt: skip
+    assert {case_of(trial(**changes)) for changes in same} == {case_of(trial())}
+    assert len({case_of(trial(**changes)) for changes in other}) == len(other)
+
+
+def test_the_plain_step_is_always_among_the_cases() -> None:
+    summed = trial(reduction="sum")
+    found = cases_of([summed, trial(), trial(epsilon=0.4)])
+    assert [(case.loss, case.reduction) for case in found] == [
+        ("label_smoothing", "sum"), ("label_smoothing", "mean"), ("cross_entropy", "mean"),
+    ]  # fmt: skip
+    plain = trial(loss="cross_entropy", epsilon=0.0)
+    assert list(cases_of([plain])) == [case_of(plain)]
+    assert plain_case(case_of(summed)) == case_of(plain)
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory: pytest.TempPathFactory) -> TimingPass:
+    data = prepare("synthetic", image_size=16, cache_dir=tmp_path_factory.mktemp("cache"))
+    cases = cases_of([trial(), trial(reduction="sum", mixup=0.2, crop_area=0.5, optimizer="adamw")])
+    task = TimingTask(tuple(cases), tuple(cases.values()), (data.folder,) * len(cases), threads=1)
+    told: list[float] = []
+    found = time_cases(task, 0, told.append)
+    assert told == sorted(told)
+    assert told[-1] <= 1
+    return found
+
+
+def test_every_case_is_timed_in_every_round(timed: TimingPass) -> None:
+    assert len(timed.cases) == 4
+    assert {len(times) for times in timed.step_ms} == {len(timed.step_ms[0])}
+    assert len(timed.step_ms[0]) >= FEWEST_ROUNDS
+    assert min(min(times) for times in timed.step_ms) > 0
+    assert min(timed.steps) >= 1
+    assert timed.others is None or 0 <= timed.others <= 1
+
+
+def test_a_pass_is_kept_and_read_back(timed: TimingPass, tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path)
+    assert read_timing(folder) is None
+    assert step_time_rows(folder) == []
+    write_timing(folder, timed)
+    assert read_timing(folder) == timed
+    found = timing_pass(frame("step_times", step_time_rows(folder)))
+    assert found is not None
+    assert {case: tuple(times) for case, times in found.times.items()} == dict(
+        zip(timed.cases, timed.step_ms, strict=True)
+    )
+    folder.timing.write_text("{")
+    with pytest.raises(RecordError, match=r"timing.json: is damaged; delete it"):
+        read_timing(folder)
+    assert step_time_rows(folder) == []
+
+
+def made(times: dict[str, list[float]], others: float | None = 0.0) -> Pass:
+    cases = {"plain": case_of(trial(loss="cross_entropy", epsilon=0.0)), "mean": case_of(trial())}
+    cases["sum"] = case_of(trial(reduction="sum"))
+    return Pass({cases[name]: np.array(values) for name, values in times.items()}, others)
+
+
+def rows_of(found: Pass) -> list[dict[str, Any]]:
+    return [
+        {**case.model_dump(), "round": place, "step_ms": value, "others": found.others}
+        for case, values in found.times.items()
+        for place, value in enumerate(values)
+    ]
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    """A machine that is twice as slow in half of the rounds moves no ratio."""
+    slow = np.where(np.arange(20) % 2, 2.0, 1.0)
+    found = made({"plain": list(10 * slow), "sum": list(11 * slow)})
+    table = timing_table(frame("step_times", rows_of(found))).set_index("reduction")
+    assert table.loc["sum", "ratio_to_plain"] == pytest.approx(1.1)
+    assert table.loc["sum", "ratio_low"] == pytest.approx(1.1)
+    assert table.loc["sum", "n"] == 20
+    assert table.loc["sum", "step_ms"] == np.median(11 * slow)
+    own = median_interval(11 * slow)
+    assert (table.loc["sum", "low"], table.loc["sum", "high"]) == (own.low, own.high)
+    assert bool(table.loc["mean", "plain"])
+    assert bool(table.loc["sum", "exclusive"])
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (0.02, "nothing else used the machine much"),
+        (0.71, "other processes used 71% of its cores, so the times are not exclusive"),
+        (None, "whether other processes ran is not known"),
+    ],
+)
+def test_company_on_the_machine_is_said(others: float | None, said: str) -> None:
+    found = made({"plain": [1.0] * 8}, others)
+    assert said in timing_note(found)
+    again = timing_pass(frame("step_times", rows_of(found)))
+    assert again is not None
+    assert again.exclusive == found.exclusive
+
+
+def test_arms_that_do_the_same_work_are_called_the_same() -> None:
+    study = build_study({
+        "question": "?", "name": "t", "base": BASE, "seeds": 1,
+        "factors": {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}, "baseline": {"epsilon": 0.0},
+    })  # fmt: skip
+    trials = tuple(expand(study, lambda fields: "f", lambda fields: CPU))
+    plan = Plan(study=study, profile="p", reason="r", trials=trials)
+    found = made({"plain": [10.0] * 20, "mean": [10.0] * 20, "sum": [12.0] * 20})
+    view = timing_view(frame("step_times", rows_of(found)), plan)
+    assert view is not None
+    assert [row[3]["text"] for row in view["rows"]] == ["–", "same step", "–", "same step"]
+    assert [row[2]["text"] for row in view["rows"]] == ["1.000", "1.000", "1.200", "1.200"]
+    assert timing_view(None, plan) is None
+    assert isinstance(next(iter(found.times)), Case)
+    assert "not measured apart" in timing_note(None)
