@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.errors import RecordError
+from ablate.metrics import FLOORS
 from ablate.report.cells import Json, cell, clean, column, one_line, quantity_column, table
 from ablate.report.quantities import Quantity, quantity, shown
 from ablate.stats import Interval, mean_interval
@@ -28,9 +29,25 @@ ARM_METRICS = (
     "confidence_gap",
     "temperature",
     "ece_scaled",
-    "step_ms",
 )
-FLOOR = {"ece": "ece_floor"}
+MORE_METRICS = (
+    "ece_equal_mass",
+    "ece_debiased",
+    "smece",
+    "classwise_ece",
+    "mce",
+    "nll_scaled",
+    "mean_confidence",
+    "auroc_error",
+    "auroc_error_normalised",
+    "aurc",
+    "eaurc",
+    "coverage_at_1",
+    "coverage_at_2",
+    "scatter_within",
+    "scatter_between",
+)
+FLOOR = dict(FLOORS)
 """Metrics that are never shown without the value a perfectly calibrated network would score."""
 
 
@@ -80,9 +97,11 @@ def labels_of(plan: Plan) -> dict[str, str]:
     return {arm.name: arm.label for arm in planned_arms(plan).values()}
 
 
-def arm_cell(name: str, plan: Plan) -> Json:
-    """A cell that names an arm, sorted in the study's order."""
-    return cell(labels_of(plan)[name], value=float(plan.arms.index(name)))
+def arm_cells(plan: Plan) -> dict[str, Json]:
+    """For each arm the cell that names it, sorted in the study's order."""
+    return {
+        arm: cell(label, value=float(place)) for place, (arm, label) in enumerate(labels_of(plan).items())
+    }
 
 
 def of_plan(tables: Tables, plan: Plan) -> Tables:
@@ -97,11 +116,19 @@ def of_plan(tables: Tables, plan: Plan) -> Tables:
             "`python -m ablate report`"
         )
     arm_of = {trial.trial_id: trial.arm for trial in plan.trials}
-    named = {}
-    for name in ("trials", "epochs", "reliability"):
-        arms = tables[name]["trial_id"].map(arm_of).astype("string")
-        named[name] = tables[name].assign(arm=arms)
+    plain = {_plain(arm): arm for arm in plan.arms}
+    named = dict(tables)
+    for name, rows in tables.items():
+        if "trial_id" in rows:
+            named[name] = rows.assign(arm=rows["trial_id"].map(arm_of).astype("string"))
+        elif "arm" in rows:
+            arms = {side: rows[side].map(_plain).map(plain) for side in ("arm", "baseline") if side in rows}
+            named[name] = rows.assign(**{side: found.astype("string") for side, found in arms.items()})
     return named
+
+
+def _plain(arm: str) -> str:
+    return "\n".join(arm.splitlines())
 
 
 def complete_trials(trials: pd.DataFrame) -> pd.DataFrame:
@@ -146,14 +173,25 @@ def reported_metrics(study: Study) -> tuple[str, ...]:
 
 
 def arms_table(trials: pd.DataFrame, plan: Plan) -> Json:
-    """One row per arm: mean, 95 % interval and n of each metric; ECE beside its noise floor."""
-    complete, metrics = complete_trials(trials), reported_metrics(plan.study)
+    """The main metrics of every arm."""
+    return metrics_table(trials, plan, reported_metrics(plan.study))
+
+
+def more_metrics_table(trials: pd.DataFrame, plan: Plan) -> Json:
+    """The metrics of every arm that the main table leaves out."""
+    shown_already = reported_metrics(plan.study)
+    return metrics_table(trials, plan, [name for name in MORE_METRICS if name not in shown_already])
+
+
+def metrics_table(trials: pd.DataFrame, plan: Plan, metrics: Iterable[str]) -> Json:
+    """One row per arm: mean, 95 % interval and n of each metric; calibration errors with their floors."""
+    complete, metrics = complete_trials(trials), list(metrics)
     heads = [column("Arm", numeric=False), column("Runs", meaning="complete of planned training runs")]
     heads += [quantity_column(quantity(metric)) for metric in metrics]
-    rows = []
+    rows, names = [], arm_cells(plan)
     for arm in planned_arms(plan).values():
         runs = int((complete["arm"] == arm.name).sum())
-        row = [arm_cell(arm.name, plan), cell(f"{runs}/{arm.planned}", value=float(runs))]
+        row = [names[arm.name], cell(f"{runs}/{arm.planned}", value=float(runs))]
         rows.append([*row, *(_mean_cell(complete, arm, metric) for metric in metrics)])
     return table(heads, rows)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ablate.report.arms import arms_table, complete_trials, of_plan
+from ablate.report.arms import arms_table, complete_trials, labels_of, more_metrics_table, of_plan
 from ablate.report.banners import banners
 from ablate.report.cells import Json, clean
 from ablate.report.contrasts import contrasts_table, contrasts_view
@@ -16,6 +16,7 @@ from ablate.report.method import method
 from ablate.report.provenance import device_text, provenance, reproduce
 from ablate.report.published import published_view
 from ablate.report.run_list import failures_table, trials_table
+from ablate.report.timing import timing_note, timing_pass, timing_table, timing_view
 from ablate.tables import Tables
 from ablate.trials import Plan
 
@@ -40,8 +41,10 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure] | None = 
     """
     tables = of_plan(tables, plan)
     trials, complete = tables["trials"], complete_trials(tables["trials"])
-    effects, contrasts = effects_table(trials, plan), contrasts_table(trials, plan)
+    derived = derived_tables(tables, plan)
+    effects, contrasts = derived["effects"], derived["contrasts"]
     epochs = tables["epochs"][tables["epochs"]["trial_id"].isin(complete["trial_id"])]
+    labels, timing = labels_of(plan), timing_pass(tables.get("step_times"))
     report = {
         "format": FORMAT,
         "study": plan.study.name,
@@ -49,12 +52,14 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure] | None = 
         "first_line": f"Profile {plan.profile} on {device_text(trials)}: {plan.reason}.",
         "question": plan.study.question,
         "description": plan.study.description,
-        "headline": headline(trials, effects, plan),
+        "headline": headline(trials, effects, plan, timing, contrasts),
         "banners": banners(trials, plan),
         "arms": arms_table(trials, plan),
-        "identical": identical_arms(trials, plan),
+        "more_metrics": more_metrics_table(trials, plan),
+        "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
         "effects": effects_view(effects, plan),
         "contrasts": contrasts_view(contrasts, plan),
+        "timing": {"note": timing_note(timing), "table": timing_view(tables.get("step_times"), plan)},
         "figures": [
             _figure(figure) for figure in (draw_figures(tables, plan) if figures is None else figures)
         ],
@@ -66,12 +71,21 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure] | None = 
         "trials": trials_table(trials, plan),
         "downloads": [
             {"name": f"{name}.csv", "rows": len(rows)}
-            for name, rows in {**tables, "effects": effects, "contrasts": contrasts}.items()
+            for name, rows in {**tables, **derived}.items()
             if len(rows)
         ],
     }
     cleaned: Json = clean(report)
     return cleaned
+
+
+def derived_tables(tables: Tables, plan: Plan) -> Tables:
+    """The tables that follow from the others: effects, contrasts and timing."""
+    return {
+        "effects": effects_table(tables, plan),
+        "contrasts": contrasts_table(tables["trials"], plan),
+        "timing": timing_table(tables.get("step_times")),
+    }
 
 
 def _figure(figure: Figure) -> Json:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ablate.report.arms import (
     FloatArray,
@@ -27,7 +28,7 @@ from ablate.report.arms import (
 from ablate.report.cells import Json, cell, column, table
 from ablate.report.effects import compared_metrics, effect_cell, holm_corrected
 from ablate.report.quantities import quantity
-from ablate.stats import paired_effect
+from ablate.stats import bonferroni, paired_effect
 from ablate.study import Study
 from ablate.tables import frame
 from ablate.trials import Plan
@@ -75,8 +76,9 @@ def contrasts_table(trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Main effects and interactions with intervals and tests.
 
     Intervals of the family's metrics are simultaneous over all contrasts (Bonferroni), their p is
-    Holm-corrected; those of other metrics are 95 % each. A combination of the other factors' levels in which
-    an arm has no complete trial at all is left out of the average, and `cells` says how many are in it.
+    Holm-corrected; those of other metrics are 95 % each. Where trials are missing, the average is over those
+    combinations of the other factors' levels, and those seeds, that keep the most values; `cells` and
+    `n_pairs` say how many.
 
     Args:
         trials: the trials table.
@@ -105,8 +107,8 @@ def _grid(trials: pd.DataFrame, plan: Plan, metric: str) -> FloatArray:
 
 
 def _row(contrast: Contrast, metric: str, grid: FloatArray, study: Study, size: int) -> dict[str, Any]:
-    values, cells, planned = _by_seed(contrast, grid)
-    found = paired_effect(values, np.zeros_like(values), comparisons=size)
+    plus, minus, cells, planned = _sides(contrast, grid)
+    found = paired_effect(plus, minus, comparisons=size)
     row: dict[str, Any] = {"kind": "main effect" if len(contrast) == 1 else "interaction", "metric": metric}
     for prefix, step in zip(("", "other_"), contrast, strict=False):
         levels = study.factors[step.factor]
@@ -115,20 +117,49 @@ def _row(contrast: Contrast, metric: str, grid: FloatArray, study: Study, size: 
             str(levels[step.level]),
             str(levels[step.reference]),
         )
-    row |= {"cells": cells, "cells_planned": planned, "n_pairs": found.n, "effect": found.effect}
-    return row | {"low": found.low, "high": found.high, "p": found.p, "p_holm": math.nan}
+    none = found.sd == 0 and abs(found.effect) <= 1e-12 * float(np.nanmax(np.abs(plus)))  # rounding alone
+    row |= {"cells": cells, "cells_planned": planned, "n_pairs": found.n}
+    row |= {"effect": 0.0 if none else found.effect}
+    row |= {"low": found.low, "high": found.high, "p": found.p}
+    return row | {"p_adjusted": float(bonferroni(np.array(found.p), size)), "p_holm": math.nan}
 
 
-def _by_seed(contrast: Contrast, grid: FloatArray) -> tuple[FloatArray, int, int]:
-    """The contrast within each seed, [S], and over how many of the planned combinations it is averaged."""
-    difference = grid
+def _sides(contrast: Contrast, grid: FloatArray) -> tuple[FloatArray, FloatArray, int, int]:
+    """What is compared with what within each seed, [S] each, and over how many of the planned combinations.
+
+    Two sides and not one difference: what rounding can make of equal differences is told by their size.
+    """
+    plus, minus = [grid], list[FloatArray]()
     for step in contrast:
-        level, reference = (np.take(difference, [at], axis=step.axis) for at in (step.level, step.reference))
-        difference = level - reference
-    combined = difference.reshape(-1, grid.shape[-1])
-    usable = combined[~np.isnan(combined).all(axis=1)]
-    values = usable.mean(axis=0) if len(usable) else np.full(grid.shape[-1], np.nan)
-    return values, len(usable), len(combined)
+        level, reference = (
+            [[np.take(cells, [at], axis=step.axis) for cells in side] for side in (plus, minus)]
+            for at in (step.level, step.reference)
+        )
+        plus, minus = level[0] + reference[1], level[1] + reference[0]
+    sides = [np.stack([cells.reshape(-1, grid.shape[-1]) for cells in side]) for side in (plus, minus)]
+    complete = np.asarray(~np.isnan(np.concatenate(sides)).any(axis=0))  # [combinations, S]
+    kept, seeds = _kept(complete)
+    values = [np.full(grid.shape[-1], np.nan) for _ in sides]
+    for side, value in zip(sides, values, strict=True):
+        for seed in seeds:
+            value[seed] = math.fsum(side[:, kept, seed].ravel()) / len(kept)
+    return values[0], values[1], len(kept), len(complete)
+
+
+def _kept(complete: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """The combinations and the seeds to average over: those that keep the most values.
+
+    Every kept combination is complete on every kept seed, so that no seed's mean is over other combinations
+    than another's. Which are kept depends on what is there, never on its values.
+    """
+    order = sorted(range(len(complete)), key=lambda row: -int(complete[row].sum()))
+    best: tuple[list[int], list[int]] = ([], [])
+    for count in range(1, len(order) + 1):
+        rows = sorted(order[:count])
+        seeds = np.flatnonzero(complete[rows].all(axis=0)).tolist()
+        if seeds and count * len(seeds) >= len(best[0]) * len(best[1]):
+            best = rows, seeds
+    return best
 
 
 def contrasts_view(table_: pd.DataFrame, plan: Plan) -> Json | None:
@@ -148,7 +179,7 @@ def contrasts_view(table_: pd.DataFrame, plan: Plan) -> Json | None:
         row = [cell(contrast_label(contrast, study), value=float(place)), cell(str(first["kind"]))]
         row += [cell(averaged, value=float(first["cells"]))]
         row += [cell(str(int(first["n_pairs"])), value=float(first["n_pairs"]))]
-        rows.append([*row, *(effect_cell(effect, metric) for metric, effect in own.items())])
+        rows.append([*row, *(effect_cell(effect, metric, study) for metric, effect in own.items())])
     return table(heads, rows)
 
 

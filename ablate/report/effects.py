@@ -9,33 +9,20 @@ import numpy as np
 import pandas as pd
 
 from ablate.errors import StudyError
-from ablate.metrics import METRICS
-from ablate.report.arms import FloatArray, arm_cell, complete_trials, finite_numbers, planned_arms
+from ablate.metrics import FLOORS, METRICS
+from ablate.report.arms import FloatArray, arm_cells, complete_trials, finite_numbers
 from ablate.report.cells import Json, cell, column, table
+from ablate.report.identical import identical_arms
 from ablate.report.quantities import number_columns, quantity, shown_difference, shown_p
-from ablate.stats import PairedEffect, holm, paired_effect
+from ablate.stats import PairedEffect, holm, paired_effect, verdict
 from ablate.study import Study
-from ablate.tables import frame
+from ablate.tables import Tables, frame
 from ablate.trials import Plan
 
-NOT_COMPARED = {"ece_floor"}
+NOT_COMPARED = set(FLOORS.values())
 """Metrics of the measurement, not of the network."""
 
 SHOWN = ("accuracy", "nll", "brier", "ece", "ece_scaled", "mean_confidence", "confidence_gap", "temperature")
-
-
-def comparisons(plan: Plan) -> list[tuple[str, str]]:
-    """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
-    arms = planned_arms(plan)
-    if not plan.study.baseline:
-        return []
-    pairs = []
-    for arm in arms.values():
-        wanted = {**arm.levels, **plan.study.baseline}
-        baseline = next((other for other in arms.values() if dict(other.levels) == wanted), None)
-        if baseline is not None and baseline.name != arm.name:
-            pairs.append((arm.name, baseline.name))
-    return pairs
 
 
 def compared_metrics(study: Study) -> tuple[str, ...]:
@@ -55,15 +42,15 @@ def compared_metrics(study: Study) -> tuple[str, ...]:
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 
-def effects_table(trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Mean paired differences with intervals and tests.
+def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
+    """Mean paired differences with intervals, tests and verdicts.
 
-    Intervals of metrics in the study's family are simultaneous over the family (Bonferroni), and their p is
-    Holm-corrected; those of other metrics are 95 % each, and their `p_holm` is empty. The family counts all
-    planned comparisons, so that a missing arm never makes another's interval narrower.
+    Intervals of metrics in the study's family are simultaneous over the family (Bonferroni), and verdicts
+    follow from them; those of other metrics are 95 % each, and exploratory. The family counts all planned
+    comparisons, so that a missing arm never makes another's interval narrower.
 
     Args:
-        trials: the trials table.
+        tables: the trials table, and new_images where there is one.
         plan: the study's plan.
 
     Returns:
@@ -72,16 +59,17 @@ def effects_table(trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     Raises:
         StudyError: the study is about a column that the trials table does not have.
     """
-    metrics, pairs, study = compared_metrics(plan.study), comparisons(plan), plan.study
-    values = _values(trials, plan, metrics)
-    family_size = max(len(pairs) * len(study.comparison_family), 1)
+    metrics, study = compared_metrics(plan.study), plan.study
+    values, same = _values(tables["trials"], plan, metrics), _identical(tables["trials"], plan)
+    family_size = max(len(plan.comparisons) * len(study.comparison_family), 1)
     rows = []
-    for arm, baseline in pairs:
+    for arm, baseline in plan.comparisons:
         for metric in metrics:
             size = family_size if metric in study.comparison_family else 1
             effect = paired_effect(values[arm, metric], values[baseline, metric], comparisons=size)
-            rows.append(_row(arm, baseline, metric, effect, study))
-    return holm_corrected(frame("effects", rows), study)
+            identical = (arm, baseline) in same
+            rows.append(_row(arm, baseline, metric, effect, study, identical=identical))
+    return _with_new_images(holm_corrected(frame("effects", rows), study), tables.get("new_images"))
 
 
 def _values(trials: pd.DataFrame, plan: Plan, metrics: tuple[str, ...]) -> dict[tuple[str, str], FloatArray]:
@@ -92,7 +80,28 @@ def _values(trials: pd.DataFrame, plan: Plan, metrics: tuple[str, ...]) -> dict[
     return {(arm, metric): table[metric][row] for row, arm in enumerate(plan.arms) for metric in metrics}
 
 
-def _row(arm: str, baseline: str, metric: str, effect: PairedEffect, study: Study) -> dict[str, Any]:
+def _identical(trials: pd.DataFrame, plan: Plan) -> set[tuple[str, str]]:
+    """Compared arms that gave the same predictions on every planned seed."""
+    group_of = {arm: place for place, group in enumerate(identical_arms(trials, plan)) for arm in group}
+    return {
+        (arm, other)
+        for arm, other in plan.comparisons
+        if arm in group_of and group_of[arm] == group_of.get(other)
+    }
+
+
+def _row(
+    arm: str, baseline: str, metric: str, effect: PairedEffect, study: Study, *, identical: bool
+) -> dict[str, Any]:
+    margin = study.all_margins.get(metric, math.nan)
+    better = {"higher": True, "lower": False}.get(quantity(metric).better)
+    judged = verdict(
+        effect,
+        planned=len(study.seed_list()),
+        higher_is_better=better,
+        margin=margin,
+        identical=identical,
+    )
     return {
         "arm": arm,
         "metric": metric,
@@ -102,9 +111,15 @@ def _row(arm: str, baseline: str, metric: str, effect: PairedEffect, study: Stud
         "low": effect.low,
         "high": effect.high,
         "p": effect.p,
+        "p_adjusted": judged.p_adjusted,
         "p_holm": math.nan,
         "rho": effect.rho,
-        "margin": study.all_margins.get(metric, math.nan),
+        "margin": margin,
+        "p_equivalence": judged.p_equivalence,
+        "verdict": judged.word,
+        "reason": judged.reason,
+        "below_margin": judged.below_margin,
+        "seeds_needed": judged.seeds_needed,
     }
 
 
@@ -114,6 +129,15 @@ def holm_corrected(effects: pd.DataFrame, study: Study) -> pd.DataFrame:
     corrected = np.full(len(effects), np.nan)
     corrected[inside] = holm(effects["p"].to_numpy(dtype=np.float64)[inside])
     return effects.assign(p_holm=corrected)
+
+
+def _with_new_images(effects: pd.DataFrame, new_images: pd.DataFrame | None) -> pd.DataFrame:
+    """The table with the intervals for new images, where a metric has one."""
+    if new_images is None or new_images.empty or effects.empty:
+        return effects
+    keys = ["arm", "baseline", "metric"]
+    found = effects[keys].merge(new_images[[*keys, "low", "high"]], on=keys, how="left")
+    return effects.assign(low_images=found["low"].to_numpy(), high_images=found["high"].to_numpy())
 
 
 def effects_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
@@ -128,25 +152,28 @@ def effects_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
         inside = "simultaneous intervals" if metric in study.comparison_family else "95 % each, uncorrected"
         heads.append(column(f"Δ {what.label}", unit=what.difference_unit, meaning=inside))
     by_key = {(row["arm"], row["metric"]): row for _, row in effects.iterrows()}
-    rows = []
-    for arm, baseline in comparisons(plan):
+    rows, names = [], arm_cells(plan)
+    for arm, baseline in plan.comparisons:
         own = [by_key[arm, metric] for metric in metrics]
         pairs = int(own[0]["n_pairs"])
-        row = [arm_cell(arm, plan), arm_cell(baseline, plan), cell(str(pairs), value=float(pairs))]
+        row = [names[arm], names[baseline], cell(str(pairs), value=float(pairs))]
         rows.append(
-            [*row, *(effect_cell(effect, metric) for effect, metric in zip(own, metrics, strict=True))]
+            [*row, *(effect_cell(effect, metric, study) for effect, metric in zip(own, metrics, strict=True))]
         )
     return table(heads, rows)
 
 
-def effect_cell(effect: pd.Series[Any], metric: str) -> Json:
-    """A difference with its interval and corrected p."""
+def effect_cell(effect: pd.Series[Any], metric: str, study: Study) -> Json:
+    """A difference with its interval, its corrected p and its verdict, in brackets outside the family."""
     what = quantity(metric)
     ends = f"{shown_difference(effect['low'], what)} to {shown_difference(effect['high'], what)}"
     equal = effect["n_pairs"] > 1 and effect["effect"] == 0
     notes = [ends if math.isfinite(effect["low"]) else "equal on every seed" if equal else "no interval"]
-    if math.isfinite(effect["p_holm"]):
-        notes.append(f"Holm p {shown_p(effect['p_holm'])}")
-    numbers = {"low": effect["low"], "high": effect["high"], "p_holm": effect["p_holm"]}
+    inside = metric in study.comparison_family
+    if inside and math.isfinite(effect["p_adjusted"]):
+        notes.append(f"adjusted p {shown_p(effect['p_adjusted'])}")
+    if "verdict" in effect and isinstance(effect["verdict"], str):
+        notes.append(effect["verdict"] if inside else f"({effect['verdict']})")
+    numbers = {"low": effect["low"], "high": effect["high"], "p_adjusted": effect["p_adjusted"]}
     value = float(effect["effect"])
     return {**cell(shown_difference(value, what), value=value, notes=notes), **numbers}

@@ -1,7 +1,7 @@
-"""What the study says, in sentences to paste: each contrast on the primary metric with its uncertainty.
+"""What the study says, in sentences to paste: each contrast on the primary metric with its verdict.
 
-A difference is said to be shown when the corrected test rejects at 5 %, and otherwise only not to be shown:
-a study that cannot see a difference has not found that there is none.
+A verdict is one of three: equivalent within the study's margin, better or worse, or undecided. A study that
+cannot see a difference has not found that there is none, so it says how many seeds would likely tell.
 """
 
 from __future__ import annotations
@@ -20,52 +20,103 @@ from ablate.report.arms import (
     planned_arms,
 )
 from ablate.report.cells import Json, finite
+from ablate.report.contrasts import contrast_label, contrasts
 from ablate.report.quantities import Quantity, quantity, shown, shown_difference, shown_p
+from ablate.report.timing import Pass, arm_cases
 from ablate.stats import Interval
 from ablate.trials import Plan
 
-ALPHA = 0.05
-WORDS = {"higher": "higher", "lower": "lower", "none": "no difference shown", "open": "cannot be judged"}
+DECIDED = ("better", "worse", "higher", "lower")
+ALSO = ("accuracy", "ece", "ece_scaled")
+"""Said of every contrast beside its primary metric: accuracy, calibration before and after scaling."""
 
 
-def headline(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan) -> Json:
-    """The answer: a summary, then one sentence per contrast (or, without contrasts, per metric)."""
+def headline(
+    trials: pd.DataFrame,
+    effects: pd.DataFrame,
+    plan: Plan,
+    timing: Pass | None = None,
+    averaged: pd.DataFrame | None = None,
+) -> Json:
+    """The answer: a summary, then one sentence per compared arm (or, without any, per metric).
+
+    Args:
+        trials: the trials table.
+        effects: the effects table.
+        plan: the study's plan.
+        timing: the exclusive timing pass, where there is one.
+        averaged: the contrasts table, of a study of several factors.
+    """
     complete = complete_trials(trials)
     if complete.empty:
         return _headline("No trial is complete, so there is no result yet.")
-    primary = effects[effects["metric"] == plan.study.primary]
-    if not primary.empty:
-        return _compared(primary, plan)
+    if not effects[effects["metric"] == plan.study.primary].empty:
+        return {**_compared(effects, plan, timing), "averaged": _averaged(averaged, plan)}
     if len(planned_arms(plan)) == 1:
         return _one_arm(complete, plan)
     return _headline(_uncompared(complete, plan))
 
 
 def _headline(summary: str, contrasts: list[Json] | None = None, details: list[str] | None = None) -> Json:
-    return {"summary": summary, "contrasts": contrasts or [], "details": details or []}
+    return {"summary": summary, "averaged": [], "contrasts": contrasts or [], "details": details or []}
 
 
-def _compared(primary: pd.DataFrame, plan: Plan) -> Json:
-    arms, what = planned_arms(plan), quantity(plan.study.primary)
+def _compared(effects: pd.DataFrame, plan: Plan, timing: Pass | None) -> Json:
+    what, primary = quantity(plan.study.primary), effects[effects["metric"] == plan.study.primary]
     family = len(primary) * len(plan.study.comparison_family)
-    corrected = plan.study.primary in plan.study.comparison_family
-    contrasts = [_contrast(row, arms, what, family if corrected else 1) for _, row in primary.iterrows()]
-    summary = contrasts[0]["text"] if len(contrasts) == 1 else _summary(contrasts, what)
-    return _headline(summary, contrasts)
+    size = family if plan.study.primary in plan.study.comparison_family else 1
+    others = {(row["arm"], row["metric"]): row for _, row in effects.iterrows()}
+    compared = []
+    for _, row in primary.iterrows():
+        found = _contrast(row, planned_arms(plan), what, size, planned=len(plan.study.seed_list()))
+        also = [
+            others[row["arm"], name] for name in ALSO if name != what.name and (row["arm"], name) in others
+        ]
+        found["also"] = "; ".join([*map(_aside, also), *_step_aside(row, plan, timing)])
+        compared.append(found)
+    summary = compared[0]["text"] if len(compared) == 1 else _summary(compared, what)
+    details = [compared[0]["also"]] if len(compared) == 1 and compared[0]["also"] else []
+    return _headline(summary, compared, details)
 
 
-def _contrast(row: pd.Series[Any], arms: dict[str, Arm], what: Quantity, family: int) -> Json:
-    finding = _finding(row)
+def _averaged(table: pd.DataFrame | None, plan: Plan) -> list[str]:
+    """The main effects of the factors that have a baseline, for a study of several factors."""
+    if table is None or table.empty:
+        return []
+    what, study = quantity(plan.study.primary), plan.study
+    family = len(contrasts(study)) * len(study.comparison_family)
+    found = table[table["metric"] == what.name]
+    return [
+        f"{contrast_label(contrast, study)}, averaged over {int(row['cells'])} of "
+        f"{int(row['cells_planned'])} combinations: {_evidence(row, what, family if what.name in study.comparison_family else 1)}"
+        for contrast, (_, row) in zip(contrasts(study), found.iterrows(), strict=True)
+        if len(contrast) == 1 and contrast[0].factor in study.baseline
+    ]
+
+
+def _contrast(
+    row: pd.Series[Any], arms: dict[str, Arm], what: Quantity, family: int, *, planned: int
+) -> Json:
     arm, baseline = arms[row["arm"]], arms[row["baseline"]]
+    numbers = (
+        "effect",
+        "low",
+        "high",
+        "p",
+        "p_adjusted",
+        "p_equivalence",
+        "low_images",
+        "high_images",
+        "rho",
+    )
     return {
         "arm": arm.label,
         "baseline": baseline.label,
         "metric": what.name,
-        **{name: finite(row[name]) for name in ("effect", "low", "high", "p", "p_holm", "rho")},
+        **{name: finite(row[name]) for name in numbers},
         "n_pairs": int(row["n_pairs"]),
-        "finding": finding,
-        "word": WORDS[finding],
-        "text": f"{_versus(arm, baseline)}: {_evidence(row, what, family)} {_conclusion(row, finding, what)}",
+        "verdict": str(row["verdict"]),
+        "text": f"{_versus(arm, baseline)}: {_evidence(row, what, family)} {_conclusion(row, what, planned)}",
     }
 
 
@@ -77,28 +128,25 @@ def _versus(arm: Arm, baseline: Arm) -> str:
     return f"{own} against {other}{f' ({arm_label(shared)})' if shared else ''}"
 
 
-def _finding(row: pd.Series[Any]) -> str:
-    p = row["p_holm"] if math.isfinite(row["p_holm"]) else row["p"]
-    if not math.isfinite(p):
-        return "none" if row["n_pairs"] > 1 and row["effect"] == 0 else "open"
-    if p > ALPHA:
-        return "none"
-    return "higher" if row["effect"] > 0 else "lower"
-
-
 def _evidence(row: pd.Series[Any], what: Quantity, family: int) -> str:
     pairs = int(row["n_pairs"])
     if pairs == 0:
         return "no seed is complete in both arms."
-    unit = {"points": " percentage points"}.get(what.difference_unit, f" {what.difference_unit}".rstrip())
-    size = f"{_noun(what)} {shown_difference(row['effect'], what)}{unit}"
+    size = f"{_noun(what)} {_difference(row, what)}"
     if not math.isfinite(row["low"]):
         return f"{size} (n = {pairs} {'pair' if pairs == 1 else 'pairs'}, no interval)."
     simultaneous = "simultaneous " if family > 1 else ""
-    ends = f"{shown_difference(row['low'], what)} to {shown_difference(row['high'], what)}"
-    corrected = math.isfinite(row["p_holm"]) and family > 1
-    p = f"Holm p {_p(row['p_holm'])}" if corrected else f"paired t test p {_p(row['p'])}"
-    return f"{size} ({simultaneous}95 % interval {ends}; n = {pairs} pairs; {p})."
+    p = f"{'adjusted ' if family > 1 else ''}p {_p(row['p_adjusted'])}"
+    return f"{size} ({simultaneous}95 % interval {_ends(row, what)}; n = {pairs} pairs; {p})."
+
+
+def _difference(row: pd.Series[Any], what: Quantity) -> str:
+    unit = {"points": " percentage points"}.get(what.difference_unit, f" {what.difference_unit}".rstrip())
+    return f"{shown_difference(row['effect'], what)}{unit}"
+
+
+def _ends(row: pd.Series[Any], what: Quantity) -> str:
+    return f"{shown_difference(row['low'], what)} to {shown_difference(row['high'], what)}"
 
 
 def _p(p: float) -> str:
@@ -106,28 +154,67 @@ def _p(p: float) -> str:
     return text if text.startswith("<") else f"= {text}"
 
 
-def _conclusion(row: pd.Series[Any], finding: str, what: Quantity) -> str:
-    if finding == "open":
-        return "This cannot be judged." if row["n_pairs"] < 2 else "All pairs differ alike; no test applies."
-    if finding == "none":
-        equal = row["n_pairs"] > 1 and row["effect"] == 0 and not math.isfinite(row["p"])
-        return "Both arms gave the same values." if equal else f"No difference in {_noun(what)} is shown."
-    reaches_zero = row["low"] <= 0 <= row["high"]
-    aside = " by the corrected test, though the simultaneous interval reaches 0" if reaches_zero else ""
-    return f"The {_noun(what)} is {finding}{aside}."
+def _conclusion(row: pd.Series[Any], what: Quantity, planned: int) -> str:
+    if row["verdict"] in DECIDED:
+        return f"{str(row['verdict']).capitalize()}."
+    if row["verdict"] == "equivalent":
+        return _equivalent(row, what)
+    return f"Undecided{_why_undecided(row, planned)}."
+
+
+def _equivalent(row: pd.Series[Any], what: Quantity) -> str:
+    if row["reason"] == "identical":
+        return "Equivalent: the same predictions on every seed."
+    within = f"within ±{shown(row['margin'], what)} {what.difference_unit}".rstrip()
+    return f"Equivalent {within}{': different, by less than matters' if row['below_margin'] else ''}."
+
+
+def _why_undecided(row: pd.Series[Any], planned: int) -> str:
+    pairs = int(row["n_pairs"])
+    reasons = {
+        "incomplete": f": only {pairs} of {planned} planned pairs are complete",
+        "too_few_seeds": ": one pair has no spread to judge by",
+        "no_spread": ": all pairs differ alike, which leaves no spread to judge by",
+    }
+    if row["reason"] in reasons:
+        return reasons[row["reason"]]
+    if pd.isna(row["seeds_needed"]):
+        return "; not even 1,000 seeds would likely decide"
+    return f"; about {int(row['seeds_needed'])} seeds would likely decide"
+
+
+def _aside(row: pd.Series[Any]) -> str:
+    """Another metric of the same contrast, in short."""
+    what = quantity(str(row["metric"]))
+    ends = f" ({_ends(row, what)})" if math.isfinite(row["low"]) else ""
+    size = f"{shown_difference(row['effect'], what)} {what.difference_unit}".rstrip()
+    return f"{what.label} {size}{ends}, {row['verdict']}"
+
+
+def _step_aside(row: pd.Series[Any], plan: Plan, timing: Pass | None) -> list[str]:
+    """What the arm's training step costs beside its baseline's, from the exclusive pass."""
+    cases = arm_cases(plan)
+    own, other = cases[row["arm"]], cases[row["baseline"]]
+    if timing is None or own not in timing.times or other not in timing.times:
+        return []
+    if own == other:
+        return ["training step the same"]
+    ratio = timing.ratio(own, other)
+    ends = f" ({ratio.low:.3f} to {ratio.high:.3f})" if math.isfinite(ratio.low) else ""
+    return [f"training step {ratio.median:.3f} times as long{ends}"]
 
 
 def _summary(contrasts: list[Json], what: Quantity) -> str:
-    count = {word: sum(item["finding"] == word for item in contrasts) for word in WORDS}
-    shown_in = [f"{word} in {count[word]}" for word in ("higher", "lower") if count[word]]
-    parts = [f"{_noun(what)} is {' and '.join(shown_in)}"] if shown_in else []
-    if count["none"] == len(contrasts):
-        parts.append(f"no difference in {_noun(what)} is shown")
-    elif count["none"]:
-        parts.append(f"for {count['none']} no difference is shown")
-    if count["open"]:
-        parts.append(f"{count['open']} cannot be judged")
-    return f"Of {len(contrasts)} arms, each against its baseline: {'; '.join(parts)}."
+    count = {
+        word: sum(item["verdict"] == word for item in contrasts)
+        for word in (*DECIDED, "equivalent", "undecided")
+    }
+    parts = [f"{word} in {count[word]}" for word in count if count[word]]
+    return f"Of {len(contrasts)} arms, each against its baseline, {_noun(what)} is {_listed(parts)}."
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _one_arm(complete: pd.DataFrame, plan: Plan) -> Json:

@@ -6,20 +6,20 @@ from collections import defaultdict
 
 import pandas as pd
 
-from ablate.report.arms import complete_trials, labels_of
+from ablate.report.arms import complete_trials
 from ablate.trials import Plan
 
 
 def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:
-    """Groups of arms whose predictions have the same digest on every seed, as labels in the study's order.
+    """Groups of arms whose predictions have the same digest on every seed, in the study's order.
 
     An arm counts when all of its planned seeds are complete.
     """
     complete = complete_trials(trials)
     seeds, groups = plan.study.seed_list(), defaultdict(list)
-    for arm, label in labels_of(plan).items():
+    for arm in plan.arms:
         digests = complete[complete["arm"] == arm].set_index("seed")["predictions_sha256"]
         found = tuple(digests.get(seed) for seed in seeds)
         if all(isinstance(digest, str) and digest for digest in found):
-            groups[found].append(label)
-    return [labels for labels in groups.values() if len(labels) > 1]
+            groups[found].append(arm)
+    return [arms for arms in groups.values() if len(arms) > 1]

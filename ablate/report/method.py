@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ablate.report.cells import Json
-from ablate.report.effects import comparisons
 from ablate.trials import Plan
 
 LABEL_SMOOTHING = (
@@ -18,7 +17,6 @@ REPLICATE = (
     "are compared in pairs of the same seed. Only seeds that are complete in both arms count."
 )
 MEANS = "Means carry 95 % t intervals over training runs."
-SCOPE = "All intervals speak of new training runs on these data, not of new images."
 CALIBRATION = (
     "ECE is the expected calibration error of the predicted class in 15 bins of equal width, not "
     "debiased. Its noise floor is the mean ECE that a perfectly calibrated network with the same "
@@ -34,9 +32,33 @@ REPORTED_SPLIT = (
     "training. No epoch was chosen by its result. Where a level is picked by these numbers, its own "
     "number is too good: run it again with fresh seeds."
 )
+VERDICTS = (
+    "Equivalent: the equivalence test (two one-sided t tests against the margin that the study declares) "
+    "passes, corrected for the number of comparisons; if the interval excludes 0 as well, the arms differ by "
+    "less than matters. Better or worse: the simultaneous interval excludes 0, which is an adjusted p of at "
+    "most 0.05. Undecided: anything else, and any comparison of which a planned pair is missing. The seeds "
+    "named with it are those of a new study, with the spread seen here; adding seeds to this one until it "
+    "decides would be another test. Holm's correction rejects a little more, but has no intervals that agree "
+    "with it; its p is in the table of effects, and no verdict rests on it."
+)
+NEW_IMAGES = (
+    "The intervals speak of new training runs on these images. The table of effects also holds, for metrics "
+    "that are means over images, the interval for new images as well (low_images to high_images)."
+)
+SKEW = (
+    "The t tests allow for unequal spread. Where one arm's results are strongly skewed, as when some of its "
+    "runs nearly fail, they reject too often: look at the single runs."
+)
+RANKING = (
+    "Errors are ranked by the probability of the predicted class, and once by the highest logit, centred and "
+    "divided by the norm of the logits. AURC is the area under the risk-coverage curve, E-AURC what it has "
+    "above the best order of the same errors; both depend on accuracy, the AUROC of errors does not. "
+    "Scatter is of the penultimate layer's directions: the mean cosine distance inside a class, and what the "
+    "classes add to it."
+)
 STEP_TIME = (
-    "Median time of a training step, with the 20th and 80th percentiles. Other trials may have run on the "
-    "machine at the same time, so small differences between arms mean little."
+    "Timed after the trials in a pass of its own, the kinds of step in turn, plain cross-entropy among them. "
+    "The step times in the table of trials come from a machine that other trials may have shared."
 )
 
 
@@ -45,9 +67,11 @@ def method(plan: Plan) -> list[Json]:
     paragraphs = {
         "Label smoothing": LABEL_SMOOTHING,
         "What is repeated": REPLICATE,
-        "Intervals": " ".join(part for part in (MEANS, _comparisons_text(plan), SCOPE) if part),
+        "Intervals": " ".join(part for part in (MEANS, _comparisons_text(plan), NEW_IMAGES) if part),
+        **({"Verdicts": f"{VERDICTS} {SKEW}"} if plan.comparisons else {}),
         "Calibration": CALIBRATION,
         "Temperature": TEMPERATURE,
+        "Ranking and scatter": RANKING,
         "Reported split": REPORTED_SPLIT,
         "Step time": STEP_TIME,
     }
@@ -55,12 +79,12 @@ def method(plan: Plan) -> list[Json]:
 
 
 def _comparisons_text(plan: Plan) -> str:
-    pairs, family = len(comparisons(plan)), plan.study.comparison_family
+    pairs, family = len(plan.comparisons), plan.study.comparison_family
     if not pairs:
         return ""
     return (
         "Differences are means of paired differences, with t intervals and paired t tests. The family is "
         f"{', '.join(family)} in {pairs} planned comparisons: {pairs * len(family)} intervals that hold "
-        "together at 95 % (Bonferroni), and p corrected by Holm's method. Intervals of other metrics hold at "
-        "95 % each, and are exploratory."
+        "together at 95 % (Bonferroni), and p corrected alike. Intervals of other metrics hold at 95 % each, "
+        "and are exploratory."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -21,6 +22,19 @@ LABELS = {
     "confidence_gap": "Confidence gap",
     "temperature": "Temperature",
     "ece_scaled": "ECE, scaled",
+    "ece_equal_mass": "ECE, equal mass",
+    "ece_debiased": "ECE, debiased",
+    "smece": "Smooth ECE",
+    "classwise_ece": "Classwise ECE",
+    "mce": "MCE",
+    "auroc_error": "AUROC of errors",
+    "auroc_error_normalised": "AUROC of errors, normalised logit",
+    "aurc": "AURC",
+    "eaurc": "E-AURC",
+    "coverage_at_1": "Coverage at 1 % risk",
+    "coverage_at_2": "Coverage at 2 % risk",
+    "scatter_within": "Scatter within classes",
+    "scatter_between": "Scatter between classes",
     "nll_scaled": "NLL, scaled",
     "step_ms": "Training step",
     "train_seconds": "Training time",
@@ -30,7 +44,16 @@ LABELS = {
     "valid_accuracy": "Accuracy, reported split",
 }
 FRACTIONS = {"train_accuracy", "valid_accuracy"}
-DIGITS = {"nll": 4, "brier": 4, "nll_scaled": 4, "temperature": 3, "train_loss": 4, "valid_loss": 4}
+DIGITS = {
+    "scatter_within": 4,
+    "scatter_between": 4,
+    "nll": 4,
+    "brier": 4,
+    "nll_scaled": 4,
+    "temperature": 3,
+    "train_loss": 4,
+    "valid_loss": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,7 @@ class Quantity:
         return "points" if self.unit == "%" else self.unit
 
 
+@functools.cache
 def quantity(name: str) -> Quantity:
     """The column of the trials or epochs table as a reader sees it."""
     columns = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.report.arms import arm_cell
+from ablate.report.arms import arm_cells
 from ablate.report.cells import Json, cell, column, one_line, quantity_column, table
 from ablate.report.quantities import ABSENT, quantity, shown
 from ablate.trials import Plan
@@ -31,10 +31,11 @@ def failures_table(trials: pd.DataFrame, plan: Plan) -> Json | None:
     if failed.empty:
         return None
     heads = [column(label, numeric=label == "Seed") for label in ("Trial", "Arm", "Seed", "Status", "Reason")]
+    names = arm_cells(plan)
     rows = [
         [
             cell(row["trial_id"]),
-            arm_cell(row["arm"], plan),
+            names[row["arm"]],
             cell(str(row["seed"]), value=float(row["seed"])),
             cell(row["status"]),
             cell(one_line(_text(row["failure"]))),
@@ -48,10 +49,10 @@ def trials_table(trials: pd.DataFrame, plan: Plan) -> Json:
     """Every planned trial with its metrics."""
     heads = [column("Trial", numeric=False), column("Arm", numeric=False), column("Seed")]
     heads += [column("Status", numeric=False), *(quantity_column(quantity(name)) for name in TRIAL_METRICS)]
-    rows = []
+    rows, names = [], arm_cells(plan)
     for _, row in trials.iterrows():
         repeat = f", repeat {row['repeat']}" if row["repeat"] else ""
-        start = [cell(row["trial_id"]), arm_cell(row["arm"], plan)]
+        start = [cell(row["trial_id"]), names[row["arm"]]]
         start += [cell(f"{row['seed']}{repeat}", value=float(row["seed"])), cell(row["status"])]
         rows.append([*start, *(_number(row[name], name) for name in TRIAL_METRICS)])
     return table(heads, rows)

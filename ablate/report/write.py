@@ -8,17 +8,15 @@ from pathlib import Path
 
 from ablate.errors import ResultsError
 from ablate.report.arms import of_plan
-from ablate.report.content import build_report
-from ablate.report.contrasts import contrasts_table
-from ablate.report.effects import effects_table
+from ablate.report.content import build_report, derived_tables
 from ablate.report.figures import draw_figures
 from ablate.report.html import render_html
 from ablate.report.markdown import render_markdown
 from ablate.results import ResultsFolder, read_plan, write_atomically
 from ablate.tables import COLUMNS, DERIVED, read_tables, write_tables
 
-CARRIED_ALWAYS = ("trials.csv", "effects.csv", "contrasts.csv")
-LARGEST_CARRIED = 200_000
+CARRIED_ALWAYS = ("trials.csv",)
+LARGEST_CARRIED = 250_000
 """Bytes up to which the other tables travel inside the page, so that it stays small enough to mail."""
 
 
@@ -43,9 +41,7 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     _create(report_dir)
     plan = read_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
-    trials = tables["trials"]
-    derived = {"effects": effects_table(trials, plan), "contrasts": contrasts_table(trials, plan)}
-    write_tables(results, derived)
+    write_tables(results, derived_tables(tables, plan))
     figures = draw_figures(tables, plan)
     report = build_report(tables, plan, figures)
     pages = {

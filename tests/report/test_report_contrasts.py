@@ -162,6 +162,40 @@ def test_a_level_that_never_trains_costs_its_own_contrasts_only(tmp_path: Path) 
     assert none["cells"] == 4
 
 
+def test_equal_effects_in_decimals_are_equal_and_no_certainty(tmp_path: Path) -> None:
+    """Hundredths are not exact in binary; what their rounding leaves is no evidence."""
+    study = {"factors": {name: FACTORS[name] for name in ("epsilon", "arch")}, "seeds": 4}
+    _, plan = plan_of(tmp_path, **study)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        luck, gain, loss = rng.integers(30, 90, 4), int(rng.integers(0, 9)), int(rng.integers(0, 9))
+
+        def value(trial: Trial, luck: Any = luck, gain: int = gain, loss: int = loss) -> float:
+            up = gain * (trial.levels["epsilon"] == 0.1) - loss * (trial.levels["arch"] == "xresnet18")
+            return float((luck[trial.seed] + up) / 100)
+
+        found = measured(contrasts_table(trials_with(plan, value), plan))
+        assert found["p"].isna().all()
+        assert found["low"].isna().all()
+        np.testing.assert_allclose(found["effect"], [gain / 100, -loss / 100, 0.0], atol=1e-15)
+        assert found["effect"].iloc[2] == 0
+        assert (gain > 0) or found["effect"].iloc[0] == 0
+
+
+@pytest.mark.parametrize(("done", "cells", "pairs"), [(6, 2, 6), (5, 2, 5), (3, 2, 3), (2, 1, 6), (0, 1, 6)])
+def test_what_is_averaged_keeps_the_most_values(tmp_path: Path, done: int, cells: int, pairs: int) -> None:
+    """A few trials of an arm that mostly fails do not cost the other combination its seeds."""
+    study = {"factors": {name: FACTORS[name] for name in ("epsilon", "arch")}}
+    _, plan = plan_of(tmp_path, **study)
+
+    def value(trial: Trial) -> float | None:
+        failing = trial.levels == {"epsilon": 0.1, "arch": "xresnet18"}
+        return None if failing and trial.seed >= done else noisy(trial)
+
+    epsilon = measured(contrasts_table(trials_with(plan, value), plan)).iloc[0]
+    assert (epsilon["cells"], epsilon["n_pairs"]) == (cells, pairs)
+
+
 def test_levels_that_do_nothing_are_exactly_nothing_and_named_identical(tmp_path: Path) -> None:
     def made(trial: Trial) -> Predictions:
         """The reduction does nothing: everything else draws its own numbers."""
@@ -178,8 +212,10 @@ def test_levels_that_do_nothing_are_exactly_nothing_and_named_identical(tmp_path
     assert (found.loc[~of_reduction, "effect"] != 0).all()
     groups = identical_arms(tables["trials"], plan)
     assert [len(group) for group in groups] == [3] * 4
-    assert groups[0] == [f"ε=0, reduction={name}, arch=seed_cnn" for name in ("mean", "sum", "none")]
-    assert build_report(tables, plan)["identical"] == groups
+    names = ("mean", "sum", "none")
+    assert groups[0] == [f"epsilon=0.0, reduction={name}, arch=seed_cnn" for name in names]
+    labels = build_report(tables, plan)["identical"]
+    assert labels[0] == [f"ε=0, reduction={name}, arch=seed_cnn" for name in names]
 
 
 def test_arms_are_not_identical_unless_every_seed_is(tmp_path: Path) -> None:

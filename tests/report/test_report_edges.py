@@ -37,7 +37,9 @@ def test_one_seed_has_means_and_no_interval(rendered: Get) -> None:
     page = rendered("one_seed")
     accuracy = page.report["arms"]["rows"][0][2]
     assert (accuracy["notes"], accuracy["low"], accuracy["n"]) == (["n = 1: no interval"], None, 1)
-    assert page.report["headline"]["summary"].endswith("(n = 1 pair, no interval). This cannot be judged.")
+    assert page.report["headline"]["summary"].endswith(
+        "(n = 1 pair, no interval). Undecided: one pair has no spread to judge by."
+    )
     assert "Fewer than 5 training runs in every arm" in titles(page)
 
 
@@ -63,7 +65,10 @@ def test_lost_trials_are_listed_by_arm_with_their_reasons(rendered: Get) -> None
         "(3 diverged: the loss is not finite in step 3 of epoch 1)"
     )
     assert len(page.report["failures"]["rows"]) == 6
-    assert [c["finding"] for c in page.report["headline"]["contrasts"] if "sum" in c["arm"]] == ["open"] * 2
+    contrasts = page.report["headline"]["contrasts"]
+    assert {contrast["verdict"] for contrast in contrasts} == {"undecided"}
+    planned = ("only 1 of 4 planned pairs are complete.", "only 3 of 4 planned pairs are complete.")
+    assert all(contrast["text"].endswith(planned) for contrast in contrasts)
 
 
 def test_what_is_pooled_and_uncommitted_is_said(rendered: Get) -> None:
@@ -114,8 +119,22 @@ def test_equal_arms_are_called_equal_and_not_certain(tmp_path: Path) -> None:
     )
     (contrast,) = [page.report["headline"]["summary"]]
     assert contrast.endswith("accuracy 0.00 percentage points (n = 3 pairs, no interval). "
-                             "Both arms gave the same values.")  # fmt: skip
-    assert page.report["effects"]["rows"][0][3]["notes"] == ["no interval"]
+                             "Equivalent: the same predictions on every seed.")  # fmt: skip
+    assert page.report["effects"]["rows"][0][3]["notes"] == ["equal on every seed", "equivalent"]
+    assert page.report["identical"] == [["reduction=mean", "reduction=none"]]
+
+
+def test_equal_values_of_different_predictions_are_undecided(tmp_path: Path) -> None:
+    """Accuracies that tie on every seed are chance where the predictions differ."""
+    study = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=3)
+
+    def made(trial: Trial) -> Predictions:
+        labels = np.arange(50) % 10
+        rng = np.random.default_rng(int(trial.trial_id, 16))
+        return Predictions((9 * np.eye(10)[labels] + rng.normal(size=(50, 10))).astype(np.float32), labels)
+
+    summary = render(tmp_path, study=study, made=made).report["headline"]["summary"]
+    assert "Undecided: all pairs differ alike, which leaves no spread to judge by." in summary
 
 
 def test_a_perfect_network_and_empty_bins_make_a_report(tmp_path: Path) -> None:
@@ -231,14 +250,17 @@ def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tupl
     for contrast in report["headline"]["contrasts"]:
         pairs = contrast["n_pairs"]
         assert (contrast["low"] is None) or pairs > 1
-        assert contrast["finding"] in ("none", "open") or contrast["p_holm"] <= 0.05
+        apart = contrast["low"] is not None and (contrast["low"] > 0 or contrast["high"] < 0)
+        assert (contrast["verdict"] in ("better", "worse")) <= apart
+        if contrast["verdict"] in ("better", "worse"):
+            assert contrast["p_adjusted"] <= 0.05
 
 
 @settings(max_examples=20, deadline=None, phases=GENERATED)
 @given(outcomes=st.lists(outcome, min_size=18, max_size=18))
 def test_family_intervals_are_wider_than_lone_ones(outcomes: list[tuple[str, Any]]) -> None:
     """The same values in every metric: those of the family must have the wider interval."""
-    effects = effects_table(random_tables(outcomes)["trials"], PLAN)
+    effects = effects_table(random_tables(outcomes), PLAN)
     inside = effects[effects["metric"] == "accuracy"].set_index("arm")
     outside = effects[effects["metric"] == "brier"].set_index("arm")
     known = inside["low"].notna()

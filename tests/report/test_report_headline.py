@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from report_results import CPU, declare
 
 from ablate.report.headline import headline
+from ablate.report.timing import Pass, arm_cases
 from ablate.tables import frame
 from ablate.trials import Plan, expand
 
@@ -22,7 +24,8 @@ TRIALS = frame(
 def effect(arch: str, **changes: Any) -> dict[str, Any]:
     return {
         "arm": f"epsilon=0.1, arch={arch}", "baseline": f"epsilon=0.0, arch={arch}", "metric": "nll",
-        "n_pairs": 5, "effect": -0.02, "low": -0.03, "high": -0.01, "p": 0.01, "p_holm": 0.02, **changes,
+        "n_pairs": 2, "effect": -0.02, "low": -0.03, "high": -0.01, "p": 0.01, "p_adjusted": 0.02,
+        "p_holm": 0.02, "margin": 0.02, "verdict": "better", "reason": "", "below_margin": False, **changes,
     }  # fmt: skip
 
 
@@ -32,61 +35,81 @@ def told(*effects: dict[str, Any]) -> dict[str, Any]:
 
 START = (
     "ε=0.1 against ε=0 (arch=a): NLL −0.0200 nats (simultaneous 95 % interval −0.0300 to −0.0100; "
-    "n = 5 pairs; "
+    "n = 2 pairs; "
 )
+NONE: dict[str, Any] = {"low": None, "high": None, "p": None, "p_adjusted": None, "p_holm": None}
+UNDECIDED: dict[str, Any] = {"verdict": "undecided"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "finding", "text"),
+    ("changes", "verdict", "text"),
     [
-        ({}, "lower", f"{START}Holm p = 0.020). The NLL is lower."),
-        ({"p_holm": 0.05}, "lower", f"{START}Holm p = 0.050). The NLL is lower."),
-        ({"p_holm": 0.0501}, "none", f"{START}Holm p = 0.050). No difference in NLL is shown."),
-        ({"p_holm": 1e-9}, "lower", f"{START}Holm p < 0.001). The NLL is lower."),
+        ({}, "better", f"{START}adjusted p = 0.020). Better."),
+        ({"p_adjusted": 1e-9}, "better", f"{START}adjusted p < 0.001). Better."),
+        ({"verdict": "worse"}, "worse", f"{START}adjusted p = 0.020). Worse."),
         (
-            {"effect": 0.01, "low": -0.01, "high": 0.03, "p_holm": 0.04},
-            "higher",
-            "ε=0.1 against ε=0 (arch=a): NLL +0.0100 nats (simultaneous 95 % interval −0.0100 to +0.0300; "
-            "n = 5 pairs; Holm p = 0.040). The NLL is higher by the corrected test, though the simultaneous "
-            "interval reaches 0.",
+            {"verdict": "equivalent"},
+            "equivalent",
+            f"{START}adjusted p = 0.020). Equivalent within ±0.0200 nats.",
         ),
         (
-            {"low": None, "high": None, "p": None, "p_holm": None},
-            "open",
-            "ε=0.1 against ε=0 (arch=a): NLL −0.0200 nats (n = 5 pairs, no interval). All pairs differ "
-            "alike; no test applies.",
+            {"verdict": "equivalent", "below_margin": True},
+            "equivalent",
+            f"{START}adjusted p = 0.020). Equivalent within ±0.0200 nats: different, by less than matters.",
         ),
         (
-            {"n_pairs": 0, "effect": None, "low": None, "high": None, "p": None, "p_holm": None},
-            "open",
-            "ε=0.1 against ε=0 (arch=a): no seed is complete in both arms. This cannot be judged.",
+            {**UNDECIDED, "seeds_needed": 13},
+            "undecided",
+            f"{START}adjusted p = 0.020). Undecided; about 13 seeds would likely decide.",
+        ),
+        (
+            {**UNDECIDED, "seeds_needed": None},
+            "undecided",
+            f"{START}adjusted p = 0.020). Undecided; not even 1,000 seeds would likely decide.",
+        ),
+        (
+            {**UNDECIDED, "reason": "incomplete", "n_pairs": 1},
+            "undecided",
+            f"{START.replace('n = 2', 'n = 1')}adjusted p = 0.020). Undecided: only 1 of 2 planned pairs are "
+            "complete.",
+        ),
+        (
+            {**UNDECIDED, **NONE, "reason": "no_spread"},
+            "undecided",
+            "ε=0.1 against ε=0 (arch=a): NLL −0.0200 nats (n = 2 pairs, no interval). Undecided: all pairs "
+            "differ alike, which leaves no spread to judge by.",
+        ),
+        (
+            {**NONE, "effect": 0.0, "verdict": "equivalent", "reason": "identical"},
+            "equivalent",
+            "ε=0.1 against ε=0 (arch=a): NLL 0.0000 nats (n = 2 pairs, no interval). Equivalent: the same "
+            "predictions on every seed.",
+        ),
+        (
+            {**UNDECIDED, **NONE, "n_pairs": 0, "effect": None, "reason": "incomplete"},
+            "undecided",
+            "ε=0.1 against ε=0 (arch=a): no seed is complete in both arms. Undecided: only 0 of 2 planned "
+            "pairs are complete.",
         ),
     ],
 )
-def test_a_contrast_is_told_with_its_uncertainty(changes: dict[str, Any], finding: str, text: str) -> None:
+def test_a_contrast_is_told_with_its_uncertainty(changes: dict[str, Any], verdict: str, text: str) -> None:
     contrast = told(effect("a", **changes), effect("b"))["contrasts"][0]
-    assert (contrast["finding"], contrast["text"]) == (finding, text)
-
-
-NONE, OPEN = {"p_holm": 1.0}, {"n_pairs": 1, "low": None, "high": None, "p": None, "p_holm": None}
+    assert (contrast["verdict"], contrast["text"]) == (verdict, text)
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "summary"),
+    ("words", "summary"),
     [
-        ({}, {}, "NLL is lower in 2."),
-        ({}, {"effect": 0.02}, "NLL is higher in 1 and lower in 1."),
-        ({}, NONE, "NLL is lower in 1; for 1 no difference is shown."),
-        (NONE, NONE, "no difference in NLL is shown."),
-        (NONE, OPEN, "for 1 no difference is shown; 1 cannot be judged."),
-        (OPEN, OPEN, "2 cannot be judged."),
+        (("better", "better"), "better in 2"),
+        (("better", "worse"), "better in 1 and worse in 1"),
+        (("undecided", "better", "equivalent"), "better in 1, equivalent in 1 and undecided in 1"),
+        (("undecided", "undecided"), "undecided in 2"),
     ],
 )
-def test_the_summary_counts_what_is_found(
-    first: dict[str, Any], second: dict[str, Any], summary: str
-) -> None:
-    found = told(effect("a", **first), effect("b", **second))["summary"]
-    assert found == f"Of 2 arms, each against its baseline: {summary}"
+def test_the_summary_counts_the_verdicts(words: tuple[str, ...], summary: str) -> None:
+    found = told(*(effect("ab"[place % 2], verdict=word) for place, word in enumerate(words)))["summary"]
+    assert found == f"Of {len(words)} arms, each against its baseline, NLL is {summary}."
 
 
 def test_one_contrast_is_the_summary_and_its_interval_stands_alone() -> None:
@@ -95,10 +118,21 @@ def test_one_contrast_is_the_summary_and_its_interval_stands_alone() -> None:
         found["summary"]
         == found["contrasts"][0]["text"]
         == (
-            "ε=0.1 against ε=0 (arch=a): NLL −0.0200 nats (95 % interval −0.0300 to −0.0100; n = 5 pairs; "
-            "paired t test p = 0.010). The NLL is lower."
+            "ε=0.1 against ε=0 (arch=a): NLL −0.0200 nats (95 % interval −0.0300 to −0.0100; n = 2 pairs; "
+            "p = 0.020). Better."
         )
     )
+
+
+def test_calibration_and_cost_are_told_beside_the_primary_metric() -> None:
+    other = effect("a", metric="ece", effect=0.08, low=0.05, high=0.11, verdict="worse")
+    found = told(effect("a"), other)
+    assert found["contrasts"][0]["also"] == "ECE +8.00 points (+5.00 to +11.00), worse"
+    assert found["details"] == ["ECE +8.00 points (+5.00 to +11.00), worse"]
+    cases = arm_cases(PLAN)
+    times = {case: np.array([10.0] * 20) for case in cases.values()}
+    timed = headline(TRIALS, frame("effects", [effect("a")]), PLAN, Pass(times, 0.0))
+    assert timed["contrasts"][0]["also"] == "training step the same"
 
 
 def test_without_contrasts_the_range_of_means_is_told_and_no_winner() -> None:

@@ -19,7 +19,7 @@ from ablate.report.cells import UNSEEN
 from ablate.report.markdown import code, escape
 from ablate.report.quantities import quantity, shown, shown_difference, shown_p
 from ablate.results import ResultsFolder, read_plan
-from ablate.tables import COLUMNS, read_tables
+from ablate.tables import COLUMNS, DERIVED, read_tables
 
 Get = Callable[[str], Rendered]
 EVERY = ["sweep", "factorial", "single", "hostile", "one_seed", "all_failed", "nothing_ran"]
@@ -28,7 +28,14 @@ EVERY = ["sweep", "factorial", "single", "hostile", "one_seed", "all_failed", "n
 def json_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
     """The tables in the pages' order."""
     published = report["published"]["tables"] if report["published"] else []
-    tables = [report["arms"], report["effects"], report["contrasts"], *published]
+    tables = [
+        report["arms"],
+        report["more_metrics"],
+        report["effects"],
+        report["contrasts"],
+        report["timing"]["table"],
+        *published,
+    ]
     tables += [report["failures"], report["trials"]]
     return [table for table in tables if table]
 
@@ -56,6 +63,7 @@ def test_every_sentence_stands_in_both_pages(rendered: Get, case: str) -> None:
     page, report = rendered(case), rendered(case).report
     said = [report["first_line"], report["question"], report["headline"]["summary"]]
     said += [contrast["text"] for contrast in report["headline"]["contrasts"]] + report["headline"]["details"]
+    said += report["headline"]["averaged"]
     said += [text for banner in report["banners"] for text in (banner["text"], *banner["items"])]
     said += [figure["caption"] or figure["error"] for figure in report["figures"]]
     said += [paragraph["text"] for paragraph in report["method"]]
@@ -143,18 +151,22 @@ def test_figures_are_those_that_the_study_calls_for(rendered: Get) -> None:
 
 def test_sections_come_in_order(rendered: Get) -> None:
     assert rendered("single").page.text["h2"] == [
-        "What could mislead", "Arms", "Figures", "Beside the published run", "Method", "Provenance",
+        "What could mislead", "Arms", "Cost of a step", "Figures", "Beside the published run", "Method",
+        "Provenance",
         "How to reproduce", "Trials", "Tables",
     ]  # fmt: skip
     factorial = rendered("factorial").page.text["h2"]
-    assert factorial[2:5] == ["Differences from the baseline", "Main effects and interactions", "Figures"]
+    assert factorial[2:6] == [
+        "Differences from the baseline", "Main effects and interactions", "Cost of a step", "Figures",
+    ]  # fmt: skip
     assert factorial[-3:] == ["Failed trials", "Trials", "Tables"]
 
 
 def test_the_tables_travel_along_byte_by_byte(rendered: Get) -> None:
     page = rendered("sweep")
     carried = {a["download"]: a["href"] or "" for _, a in page.page.elements if "download" in a}
-    assert set(carried) == {"trials.csv", "epochs.csv", "reliability.csv", "effects.csv"}
+    names = {"trials", "epochs", "reliability", "effects", "new_images"}
+    assert set(carried) == {f"{name}.csv" for name in names}
     for name, url in carried.items():
         assert base64.b64decode(url.partition(",")[2]) == (page.results.root / str(name)).read_bytes()
 
@@ -169,7 +181,7 @@ def test_the_command_is_the_one_that_ran(rendered: Get) -> None:
 
 def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, tmp_path: Path) -> None:
     first, copied = rendered("sweep"), ResultsFolder(tmp_path)
-    for name in ("study.json", "trials.csv", "epochs.csv", "reliability.csv"):
+    for name in ("study.json", *(f"{name}.csv" for name in COLUMNS if name not in DERIVED)):
         (tmp_path / name).write_bytes((first.results.root / name).read_bytes())
     again = write_report(copied, tmp_path / "report").parent
     files = sorted(path.relative_to(first.folder) for path in first.folder.rglob("*") if path.is_file())
@@ -181,7 +193,7 @@ def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, 
 
 def test_build_report_is_what_report_json_holds(rendered: Get) -> None:
     page = rendered("one_seed")
-    tables = read_tables(page.results, names=["trials", "epochs", "reliability"])
+    tables = read_tables(page.results, names=[name for name in COLUMNS if name not in DERIVED])
     assert build_report(tables, read_plan(page.results)) == page.report
 
 

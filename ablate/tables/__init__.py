@@ -1,0 +1,23 @@
+"""Records and metrics as pandas tables and CSV files. The only room that names columns.
+
+The CSV files are derived: written from records, never the truth about a trial. A report reads them, so that
+published results can be rendered again without their predictions.
+"""
+
+from ablate.tables.build import MISSING, UNREADABLE, build_tables
+from ablate.tables.columns import COLUMNS, DERIVED, Column, data_dictionary
+from ablate.tables.files import Tables, frame, read_tables, write_tables
+
+__all__ = [
+    "COLUMNS",
+    "DERIVED",
+    "MISSING",
+    "UNREADABLE",
+    "Column",
+    "Tables",
+    "build_tables",
+    "data_dictionary",
+    "frame",
+    "read_tables",
+    "write_tables",
+]

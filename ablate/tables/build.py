@@ -1,0 +1,155 @@
+"""Tables from records and predictions, trial by trial."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ablate import metrics
+from ablate.errors import RecordError
+from ablate.metrics import compute_metrics, ece_from_sums, reliability_bins
+from ablate.records import Features, Predictions, Record, read_predictions, read_record
+from ablate.results import ResultsFolder
+from ablate.tables.files import Tables, frame
+from ablate.tables.images import Confusion, ImageLosses, projection_rows
+from ablate.tables.step_times import step_time_rows
+from ablate.trials import Plan, Trial
+
+MISSING = "missing"
+"""Status, in tables only, of a planned trial that has no record."""
+UNREADABLE = "unreadable"
+"""Status, in tables only, of a planned trial whose record or predictions are damaged."""
+
+
+def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
+    """Every table that records, predictions and the timing pass give; those of `DERIVED` are the report's.
+
+    Every planned trial has a row in `trials`; a failed, missing or damaged one has no metrics.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {"trials": [], "epochs": [], "reliability": []}
+    images, confusion, projected = ImageLosses(plan), Confusion(plan), set[str]()
+    projection: list[dict[str, Any]] = []
+    for trial, (stored, measured) in zip(plan.trials, _all_stored(folder, plan), strict=True):
+        rows["trials"].append(_trial_row(plan, trial, stored))
+        if stored.record is not None:
+            rows["epochs"] += _epoch_rows(trial, stored.record)
+        if stored.predictions is not None and stored.record is not None and measured is not None:
+            rows["reliability"] += _reliability_rows(trial, measured)
+            images.add(trial, measured)
+            confusion.add(trial, measured, stored.record.class_names)
+            if trial.arm not in projected:
+                projected.add(trial.arm)
+                projection += projection_rows(_key(trial), stored.record, stored.predictions)
+    rows |= {"new_images": images.rows(), "confusion": confusion.rows(), "projection": projection}
+    rows |= {"step_times": step_time_rows(folder)}
+    return {name: frame(name, found) for name, found in rows.items()}
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a results folder holds of one trial, and why it cannot be used, if so."""
+
+    record: Record | None = None
+    predictions: Predictions | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    fault: str | None = None
+
+    @property
+    def status(self) -> str:
+        if self.fault is not None:
+            return UNREADABLE
+        return self.record.status if self.record else MISSING
+
+
+def _all_stored(folder: ResultsFolder, plan: Plan) -> Iterator[tuple[_Stored, metrics.Predictions | None]]:
+    """What is stored of every planned trial, in order, measured on all cores: numpy leaves Python's lock."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(partial(_stored, folder), plan.trials)
+
+
+def _stored(folder: ResultsFolder, trial: Trial) -> tuple[_Stored, metrics.Predictions | None]:
+    path = folder.record_path(trial.trial_id)
+    if not path.exists():
+        return _Stored(), None
+    try:
+        record = read_record(path)
+        if record.status != "complete":
+            return _Stored(record), None
+        predictions = read_predictions(folder, record)
+    except RecordError as error:
+        return _Stored(fault=str(error).replace(f"{folder.root}{os.sep}", "")), None
+    computed = compute_metrics(predictions.logits, predictions.labels)
+    measured = metrics.Predictions.of(predictions.logits, predictions.labels)
+    return _Stored(record, predictions, computed), measured
+
+
+def _trial_row(plan: Plan, trial: Trial, stored: _Stored) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        **_key(trial),
+        "study": plan.study.name,
+        "profile": plan.profile,
+        "repeat": trial.repeat,
+        "status": stored.status,
+        "failure": stored.fault,
+        **trial.fields.model_dump(),
+        "device": trial.numerics.device,
+        "resolved_precision": trial.numerics.precision,
+    }
+    row |= stored.metrics
+    if stored.record is not None:
+        row |= _recorded(stored.record)
+    return row
+
+
+def _recorded(record: Record) -> dict[str, Any]:
+    cost = record.cost.model_dump() if record.cost else {}
+    environment = record.environment.model_dump() if record.environment else {}
+    kept = {name: environment.get(name) for name in ("device_name", "threads", "torch_version", "commit")}
+    failure = record.failure.message if record.failure else None
+    return {
+        **cost,
+        **kept,
+        "parameters": record.parameters,
+        "macs": record.macs,
+        "failure": failure,
+        "predictions_sha256": record.predictions_sha256,
+        **(_scatter(record.features) if record.features else {}),
+    }
+
+
+def _scatter(features: Features) -> dict[str, float]:
+    return {
+        f"scatter_{kind}{suffix}": value
+        for suffix, scatter in (("", features.valid), ("_train", features.train))
+        for kind, value in (("within", scatter.within), ("between", scatter.between))
+    }
+
+
+def _key(trial: Trial) -> dict[str, Any]:
+    return {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed}
+
+
+def _epoch_rows(trial: Trial, record: Record) -> Iterable[dict[str, Any]]:
+    for epoch in record.history:
+        sums = (np.array(epoch.bin_count), np.array(epoch.bin_confidence), np.array(epoch.bin_correct))
+        yield {**_key(trial), **epoch.model_dump(), "valid_ece": ece_from_sums(*sums)}
+
+
+def _reliability_rows(trial: Trial, measured: metrics.Predictions) -> Iterable[dict[str, Any]]:
+    bins = reliability_bins(measured.confidence, measured.correct)
+    for place in range(len(bins.count)):
+        yield {
+            **_key(trial),
+            "bin": place,
+            "lower": bins.lower[place],
+            "upper": bins.upper[place],
+            "count": bins.count[place],
+            "confidence": bins.confidence[place],
+            "accuracy": bins.accuracy[place],
+        }

@@ -1,0 +1,89 @@
+"""Tables as CSV files, and back to the last bit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablate.errors import RecordError
+from ablate.results import ResultsFolder, write_atomically
+from ablate.tables.columns import COLUMNS, LATER, Kind
+
+Tables = dict[str, pd.DataFrame]
+
+
+def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows as a DataFrame with exactly the table's columns, in order and with their types."""
+    columns = COLUMNS[table]
+    data = pd.DataFrame(list(rows), columns=[column.name for column in columns])
+    return data.astype({column.name: _dtype(column.kind) for column in columns})
+
+
+def _dtype(kind: Kind) -> str:
+    return {"text": "string", "integer": "Int64", "number": "float64", "boolean": "boolean"}[kind]
+
+
+def write_tables(folder: ResultsFolder, tables: Tables) -> None:
+    """Write each table to <name>.csv. Numbers are unrounded; text that a spreadsheet would run is quoted."""
+    for name, data in tables.items():
+        safe = data.copy()
+        for column in COLUMNS[name]:
+            if column.kind == "text":
+                safe[column.name] = safe[column.name].map(_inert, na_action="ignore")
+        write_atomically(folder.root / f"{name}.csv", safe.to_csv(index=False).encode())
+
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def _inert(text: str) -> str:
+    """A leading apostrophe keeps a spreadsheet from reading a cell as a formula."""
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS)) -> Tables:
+    """Read the CSV files of a results folder as `write_tables` left them.
+
+    Args:
+        folder: where they are.
+        names: the tables to read, all of `COLUMNS` unless given.
+
+    Raises:
+        RecordError: a table is missing, cut, or has other columns than this version writes. One that came
+            later is empty where it is missing.
+    """
+    return {name: _read_table(folder.root / f"{name}.csv", name) for name in names}
+
+
+def _read_table(path: Path, table: str) -> pd.DataFrame:
+    if not path.is_file() and table in LATER:
+        return frame(table, [])
+    if not path.is_file():
+        raise RecordError(f"{path}: the table is missing; write it again with `python -m ablate report`")
+    content = path.read_text(encoding="utf-8")
+    columns = COLUMNS[table]
+    if not content.endswith("\n"):
+        raise RecordError(f"{path}: the table is cut off; write it again with `python -m ablate report`")
+    data = pd.read_csv(io.StringIO(content), dtype="string", keep_default_na=False, na_values=[""])
+    if not set(data.columns) <= {column.name for column in columns}:
+        raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
+    # An earlier version wrote fewer columns, but the same ones of these.
+    data = data.reindex(columns=[column.name for column in columns]).astype("string")
+    for column in columns:
+        data[column.name] = _parse(data[column.name], column.kind)
+    return data
+
+
+def _parse(cells: pd.Series[str], kind: Kind) -> pd.Series[Any]:
+    if kind == "text":
+        return cells.map(lambda text: text.removeprefix("'"), na_action="ignore").astype("string")
+    if kind == "boolean":
+        return cells.map({"True": True, "False": False}).astype("boolean")
+    if kind == "integer":
+        return pd.to_numeric(cells).astype("Int64")
+    # Python's float, because pandas' own parser can be off by the last bit.
+    return cells.fillna("nan").map(float).astype("float64")
