@@ -55,6 +55,7 @@ class Suite(StrEnum):
 
     loss = "loss"
     step = "step"
+    statistics = "statistics"
 
 
 StudyFile = Annotated[Path, typer.Argument(help="A Python file that defines `study`; it is executed.")]
@@ -111,6 +112,7 @@ def run(
     report_dir: Reports = Path("report"),
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Minutes that one trial may take.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
+    timing: Annotated[bool, typer.Option(help="Time the training steps at the end, by themselves.")] = True,
 ) -> None:
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.driver import Options, run_study
@@ -129,6 +131,7 @@ def run(
         seeds=seeds,
         timeout=None if timeout is None else 60 * timeout,
         retry_failed=retry_failed,
+        timing=timing,
         command=command_line(study, profile, settings or [], seeds, device),
     )
     console = Console()
@@ -200,17 +203,75 @@ def compare(
         list[str] | None, typer.Option(help="A metric to compare [default: accuracy, nll and ece]")
     ] = None,
     csv: Annotated[Path | None, typer.Option(help="Write the differences to this file, unrounded.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the tables to this file, as for a comment on a forge.")
+    ] = None,
     results: Results = Path("results"),
 ) -> None:
-    """Set two recorded studies side by side: each arm that both have, and what differs between the runs."""
-    from ablate.compare import METRICS_SHOWN, compare_runs, read_run, show_comparison, write_csv
+    """Set two recorded studies side by side: each arm that both have, and what differs between the runs.
+
+    The verdict is of B against A, within the smaller of the margins that the two studies declare. Trials are
+    paired by seed where seeds, fields and data agree; otherwise they are two samples, judged by Welch's test.
+    The intervals of all arms and metrics shown hold together with 95 %: fewer metrics give narrower ones.
+    """
+    from ablate.compare import (
+        METRICS_SHOWN,
+        compare_runs,
+        read_run,
+        show_comparison,
+        write_csv,
+        write_markdown,
+    )
     from ablate.status import find_study
 
     first, second = (read_run(find_study(results, named)) for named in (a, b))
     comparison = compare_runs(first, second, tuple(dict.fromkeys(metric or METRICS_SHOWN)))
     if csv is not None:
         write_csv(csv, comparison)
+    if markdown is not None:
+        write_markdown(markdown, comparison)
     show_comparison(Console(), comparison)
+
+
+@app.command()
+def check(
+    study: StudyName,
+    fail_if: Annotated[
+        list[str] | None, typer.Option(metavar="CONDITION", help="Fail where this holds; can be repeated.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="A recorded run to compare with, instead of the study's baseline arm.")
+    ] = None,
+    allow_incomplete: Annotated[
+        bool, typer.Option("--allow-incomplete", help="Judge by the trials that have a result.")
+    ] = False,
+    profile: RanProfile = None,
+    results: Results = Path("results"),
+) -> None:
+    """Fail where a condition holds of a recorded study: exit status 0, 2 if it fails, 1 for wrong input.
+
+    A condition is about a mean over seeds, `accuracy < 55%`; about an end of its 95 % interval,
+    `low(accuracy) < 0.55`; about a verdict, `accuracy worse` or `verdict(ece) != equivalent`; about a
+    difference, `difference(accuracy) < -1%`; or about trials, `failed > 0`, `missing > 0`. Join them by `and`
+    and `or`. A condition is put to every arm and holds if it does for ANY of them; `accuracy(epsilon=0.1)`
+    names one. A study that lacks results fails, and so does what cannot be told, as an interval of one seed.
+
+    Verdicts and differences are against the study's baseline arm, as in the report, or with --baseline
+    against the same arm of another recorded run, within the smaller margin of the two.
+
+    ablate check eps_sweep --fail-if "accuracy < 55%" --fail-if "high(ece) > 10%"
+
+    ablate check eps_sweep --baseline results/reference/eps_sweep/main --fail-if "accuracy worse or nll worse"
+    """
+    from ablate.check import check_study, show_result
+    from ablate.compare import read_run
+    from ablate.status import find_study
+
+    run = read_run(find_study(results, study, profile))
+    other = read_run(find_study(results, baseline)) if baseline is not None else None
+    result = check_study(run, fail_if or [], other=other, allow_incomplete=allow_incomplete)
+    show_result(Console(), result)
+    raise Concluded(COMPLETE if result.passes else FAILURES)
 
 
 @app.command()
@@ -254,14 +315,21 @@ def doctor() -> None:
 
 @app.command()
 def bench(
-    suite: Annotated[Suite | None, typer.Argument(help="What to measure [default: both]")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write pytest-benchmark's JSON to this file.")] = None,
+    suite: Annotated[Suite | None, typer.Argument(help="What to measure [default: loss and step]")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the numbers to this file (pytest-benchmark's JSON).")
+    ] = None,
 ) -> None:
-    """Time the loss or a training step beside plain torch, on this machine."""
-    from ablate.bench import run_suites, show_timings, write_json
+    """Time the loss or a training step beside plain torch; or simulate how often the verdicts err."""
+    from ablate.bench import SUITES, run_simulation, run_suites, show_timings, write_json
 
     console = Console()
-    suites = [suite.value] if suite else [each.value for each in Suite]
+    if suite is Suite.statistics:
+        simulated = run_simulation(console)
+        if json is not None:
+            write_json(json, simulated)
+        return
+    suites = [suite.value] if suite else list(SUITES)
     outcome = run_suites(suites, console)
     if json is not None:
         write_json(json, outcome)

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "driver": {
         "fields", "study", "trials", "data", "models", "losses", "train", "results", "records", "executors",
-        "run",
+        "run", "timing",
     },
     "progress": {"trials", "records", "executors", "run"},
     "notebook": {
@@ -45,20 +45,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "status": {"trials", "results", "records", "terminal"},
     "forecast": {"trials", "results", "records", "metrics", "stats", "report", "status", "terminal"},
     "compare": {"fields", "trials", "results", "tables", "stats", "report", "terminal"},
+    "check": {"compare", "fields", "metrics", "report", "stats", "terminal"},
     "inventory": {"data", "terminal"},
     "doctor": {"fields", "study", "data", "train", "driver", "provenance", "terminal"},
     "bench": {"fields", "trials", "models", "losses", "train", "run", "driver", "stats", "terminal"},
     "metrics": set(),
-    "tables": {"fields", "metrics", "records", "results", "trials"},
+    "timing": {"trials", "results", "records", "data", "losses", "train", "run"},
+    "tables": {"fields", "metrics", "records", "results", "stats", "timing", "trials"},
     "stats": set(),
     "plots": set(),
     "finish": {"fields", "study", "trials", "results", "tables", "metrics", "report"},
-    "report": {"fields", "study", "trials", "results", "tables", "metrics", "stats", "plots"},
+    "report": {"fields", "study", "trials", "results", "tables", "metrics", "stats", "plots", "timing"},
 }  # fmt: skip
 
 # library -> the only stages that may import it.
 ONLY_IN: dict[str, set[str]] = {
-    "torch": {"losses", "models", "train", "run", "driver", "doctor", "bench"},
+    "torch": {"losses", "models", "train", "run", "driver", "timing", "doctor", "bench"},
     "torchvision": {"models", "data"},
     "pandas": {"tables", "plots", "report"},
     "matplotlib": {"plots"},
@@ -66,7 +68,7 @@ ONLY_IN: dict[str, set[str]] = {
     "jinja2": {"report"},
     "statsmodels": set(),
     "sklearn": {"data"},
-    "pydantic": {"recipes", "fields", "study", "trials", "results", "records"},
+    "pydantic": {"recipes", "fields", "study", "trials", "results", "records", "timing"},
     "typer": {"__main__"},
     "pytest": {"bench"},
 }
@@ -117,7 +119,7 @@ def test_no_room_has_a_name_that_says_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [*sorted(RIGHT_HALF), "study", "records", "publish", "status", "compare", "__main__"]
+    "module", [*sorted(RIGHT_HALF), "study", "records", "publish", "status", "compare", "check", "__main__"]
 )
 def test_reading_and_reporting_need_no_torch(module: str) -> None:
     code = f"import ablate.{module}, sys; sys.exit('torch' in sys.modules)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -13,9 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
+from ablate.bench.statistics import REPEATS, show_outcomes, simulate, situations
+from ablate.bench.statistics import Outcome as Simulated
 from ablate.terminal import print_line
 
 HERE = Path(__file__).parent
@@ -73,6 +77,33 @@ class Outcome:
 def run_suites(names: Sequence[str], console: Console) -> Outcome:
     """Run suites by their names in `SUITES`, with a line for each case as it ends."""
     return run_files([SUITES[name] for name in names], console)
+
+
+def run_simulation(console: Console, *, repeats: int = REPEATS) -> Outcome:
+    """Simulate studies of every situation, and print how often the verdicts err.
+
+    Args:
+        console: told of each situation as it is done, then of the table.
+        repeats: studies of each kind in each situation.
+
+    Returns:
+        Without timings; what is stored are the shares, unrounded, and None for one that cannot be told.
+    """
+    outcomes = []
+    for place, situation in enumerate(situations()):
+        # A stream for each situation, as in ablate.bench.statistics, so that both give the same table.
+        outcomes.append(simulate(situation, rng=np.random.default_rng([0, place]), repeats=repeats))
+        print_line(console, f"done: {situation.name}, {situation.seeds} seeds, rho {situation.rho:g}")
+    show_outcomes(console, outcomes)
+    return Outcome(stored={"situations": [_stored(outcome) for outcome in outcomes]})
+
+
+def _stored(outcome: Simulated) -> dict[str, Any]:
+    found = dataclasses.asdict(outcome)
+    return {
+        **found.pop("situation"),
+        **{name: share if math.isfinite(share) else None for name, share in found.items()},
+    }
 
 
 def run_files(files: Sequence[Path], console: Console) -> Outcome:

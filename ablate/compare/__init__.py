@@ -6,20 +6,39 @@ from ablate.compare.differences import (
     Difference,
     can_be_paired,
     compare_runs,
-    welch_interval,
+    difference,
+    higher_is_better,
+    measured_columns,
+    paired,
 )
-from ablate.compare.run import Run, read_run
-from ablate.compare.show import show_comparison, write_csv
+from ablate.compare.files import write_csv, write_markdown
+from ablate.compare.run import Run, Sample, read_run
+from ablate.compare.show import show_comparison
+from ablate.compare.welch import WelchEffect, welch_effect, welch_verdict
+from ablate.compare.words import caution_text, difference_text, mean_text, method_text, verdict_text
 
 __all__ = [
     "METRICS_SHOWN",
     "Comparison",
     "Difference",
     "Run",
+    "Sample",
+    "WelchEffect",
     "can_be_paired",
+    "caution_text",
     "compare_runs",
+    "difference",
+    "difference_text",
+    "higher_is_better",
+    "mean_text",
+    "measured_columns",
+    "method_text",
+    "paired",
     "read_run",
     "show_comparison",
-    "welch_interval",
+    "verdict_text",
+    "welch_effect",
+    "welch_verdict",
     "write_csv",
+    "write_markdown",
 ]

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ablate.fields import Fields
 from ablate.report.arms import complete_trials, finite_numbers
 from ablate.results import ResultsFolder, read_plan
 from ablate.tables import build_tables, read_tables
 from ablate.trials import Plan, Trial
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One metric of one arm over its planned seeds.
+
+    Attributes:
+        seeds: those planned, ascending.
+        values: one per seed, [n]; NaN where the trial gave none.
+        digests: of the predictions, one per seed; "" where there is none.
+    """
+
+    seeds: tuple[int, ...]
+    values: NDArray[np.float64]
+    digests: tuple[str, ...]
+
+    def same_predictions(self, other: Sample) -> bool:
+        """Whether both gave the same predictions to the last bit on every seed."""
+        return self.seeds == other.seeds and self.digests == other.digests and all(self.digests)
 
 
 @dataclass(frozen=True)
@@ -31,11 +54,23 @@ class Run:
         """An arm's planned trials by seed."""
         return {t.seed: t for t in self.plan.trials if t.arm == arm and t.repeat == 0}
 
-    def values(self, arm: str, metric: str) -> dict[int, float]:
-        """An arm's values by seed; NaN where the trial has none."""
+    def sample(self, arm: str, metric: str) -> Sample:
+        """A metric of an arm, a number column of the trials table, over the seeds that were planned."""
         complete = complete_trials(self.trials)
         own = complete[complete["arm"] == arm]
-        return dict(zip((int(seed) for seed in own["seed"]), finite_numbers(own[metric]), strict=True))
+        ran = [int(seed) for seed in own["seed"]]
+        values = dict(zip(ran, finite_numbers(own[metric]), strict=True))
+        digests = dict(zip(ran, own["predictions_sha256"].fillna(""), strict=True))
+        seeds = tuple(sorted(self.planned(arm)))
+        return Sample(
+            seeds=seeds,
+            values=np.array([values.get(seed, math.nan) for seed in seeds], dtype=np.float64),
+            digests=tuple(str(digests.get(seed, "")) for seed in seeds),
+        )
+
+    def statuses(self) -> Mapping[str, int]:
+        """How many planned trials ended how: `complete`, `missing`, or the kind of failure."""
+        return {str(name): int(count) for name, count in self.trials["status"].value_counts().items()}
 
 
 def read_run(folder: ResultsFolder) -> Run:
@@ -46,16 +81,32 @@ def read_run(folder: ResultsFolder) -> Run:
     """
     plan = read_plan(folder)
     if folder.predictions.exists():
-        return Run(folder, plan, build_tables(folder, plan)["trials"])
-    return Run(folder, plan, read_tables(folder, names=["trials"])["trials"])
+        trials = build_tables(folder, plan)["trials"]
+    else:
+        trials = read_tables(folder, names=["trials"])["trials"]
+    # A table may change a name's line breaks; the plan's names are the ones that runs are joined by.
+    arm_of = {trial.trial_id: trial.arm for trial in plan.trials}
+    return Run(folder, plan, trials.assign(arm=trials["trial_id"].map(arm_of).astype("string")))
+
+
+GRAVE = {
+    "data fingerprint": "data",
+    "device": "device",
+    "device_name": "device",
+    "resolved_precision": "precision",
+    "torch_version": "torch version",
+    "commit": "commit",
+}
+"""Facts that can cause a difference by themselves, and what a reader calls them."""
 
 
 def unlike(a: Run, b: Run) -> Iterable[tuple[str, str, str]]:
     """What differs between two runs besides their arms: name, value in the first, value in the second."""
     first, second = _facts(a), _facts(b)
-    for name in first:
-        if first[name] != second[name]:
-            yield name, first[name], second[name]
+    for name in dict.fromkeys((*first, *second)):
+        values = first.get(name, "none"), second.get(name, "none")
+        if values[0] != values[1]:
+            yield name, *values
 
 
 def _facts(run: Run) -> dict[str, str]:
@@ -68,6 +119,7 @@ def _facts(run: Run) -> dict[str, str]:
         **{name: _listed(run.trials[name].dropna().unique()) for name in recorded},
         "data fingerprint": _listed(prints),
         "seeds": _listed(run.plan.study.seed_list()),
+        **{f"margin of {name}": f"{margin:g}" for name, margin in run.plan.study.all_margins.items()},
         **{f"field {name}": _listed(values[name] for values in fields) for name in Fields.model_fields},
     }
 

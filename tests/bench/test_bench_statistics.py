@@ -1,12 +1,18 @@
 """The verdicts keep their promises, over simulated studies."""
 
 import io
+import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from ablate.__main__ import main
+from ablate.bench import SUITES, run_simulation, write_json
 from ablate.bench.statistics import (
     RHOS,
     SEEDS,
@@ -90,3 +96,46 @@ def test_the_table_shows_every_situation() -> None:
     show_outcomes(Console(file=text, width=200), [outcome("failures", 3, 0.5, repeats=50)])
     assert "false claim" in text.getvalue()
     assert "failures" in text.getvalue().splitlines()[1]
+
+
+def test_the_suite_simulates_every_situation_and_stores_the_shares(tmp_path: Path) -> None:
+    text = io.StringIO()
+    found = run_simulation(Console(file=text, width=200), repeats=20)
+    assert text.getvalue().count("done: ") == 40
+    assert "at most 5 should be a false claim" in text.getvalue()
+    write_json(tmp_path / "shares.json", found)
+    stored = json.loads((tmp_path / "shares.json").read_text())["situations"]
+    place, case = next((p, c) for p, c in enumerate(situations()) if c.name == "skewed arms")
+    again = simulate(case, rng=np.random.default_rng([0, place]), repeats=20)
+    assert stored[place]["name"] == "skewed arms"
+    assert stored[place]["false_claim"] == again.false_claim
+    assert stored[place]["power_80"] == again.power_80
+    assert (found.timings, found.failures) == ((), [])
+
+
+def test_without_a_name_only_the_timed_suites_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def refuse(names: list[str], console: Console) -> None:
+        asked.extend(names)
+        raise SystemExit
+
+    monkeypatch.setattr("ablate.bench.run_suites", refuse)  # they would take minutes
+    monkeypatch.setattr(sys, "argv", ["ablate", "bench"])
+    with pytest.raises(SystemExit):
+        main()
+    assert asked == ["loss", "step"] == list(SUITES)
+
+
+@pytest.mark.slow
+def test_the_command_simulates(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "ablate", "bench", "statistics", "--json", "shares.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "false equivalent" in result.stdout
+    assert len(json.loads((tmp_path / "shares.json").read_text())["situations"]) == 40

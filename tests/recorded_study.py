@@ -1,0 +1,105 @@
+"""Studies on disk as a run leaves them, made without training: so many of 1,000 images right per trial."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ablate.compare import Run, read_run
+from ablate.records import Cost, Environment, Failure, Predictions, Record, write_record
+from ablate.results import ResultsFolder, write_plan
+from ablate.study import Study
+from ablate.trials import Numerics, Plan, expand
+
+CPU = Numerics(device="cpu", precision="float32", deterministic=True)
+CUDA = Numerics(device="cuda", precision="bfloat16", deterministic=False)
+BASE = {"data": "synthetic", "image_size": 16, "epochs": 4}
+COST = Cost(
+    step_ms=1, step_ms_p20=1, step_ms_p80=1, images_per_second=1, peak_memory_mb=1,
+    train_seconds=1, eval_seconds=1,
+)  # fmt: skip
+FAILED, MISSING = -1, -2
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def environment(**changes: Any) -> Environment:
+    known: dict[str, Any] = {
+        "device_name": "a processor",
+        "threads": 1,
+        "workers": 1,
+        "python_version": "3",
+        "torch_version": "2.15",
+        "numpy_version": "2",
+        "ablate_version": "0",
+        "commit": "abc",
+    }
+    return Environment(**{**known, **changes})
+
+
+class Recorded:
+    """A study whose trials are right about as many of 1,000 images as `correct` says, by (level, seed).
+
+    `FAILED` records a failure, and `MISSING` nothing.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        correct: Mapping[tuple[Any, int], int],
+        *,
+        factor: str = "epsilon",
+        study: Mapping[str, Any] | None = None,
+        profile: str = "quick",
+        numerics: Numerics = CPU,
+        fingerprint: str = "",
+        ran_on: Mapping[str, Any] | None = None,
+        **base: Any,
+    ) -> None:
+        self.folder, self.correct = ResultsFolder(root), correct
+        self.folder.create()
+        levels = tuple(dict.fromkeys(level for level, _ in correct))
+        declared: dict[str, Any] = {
+            "question": "?",
+            "name": "tiny",
+            "base": {**BASE, **base},
+            "factors": {factor: levels},
+            "baseline": {factor: levels[0]},
+            "seeds": tuple(dict.fromkeys(seed for _, seed in correct)),
+        }
+        made = Study(**{**declared, **(study or {})})
+        trials = expand(made, lambda fields: digest(fields.data + fingerprint), lambda fields: numerics)
+        self.plan = Plan(study=made, profile=profile, reason="r", trials=tuple(trials))
+        write_plan(self.folder, self.plan)
+        for trial in trials:
+            count = correct.get((trial.levels[factor], trial.seed), MISSING)
+            if count == FAILED:
+                failed = Record(trial=trial, status="oom", failure=Failure(message="too large"))
+                write_record(self.folder, failed)
+            elif count != MISSING:
+                logits = np.zeros((1000, 2), np.float32)
+                logits[np.arange(1000), (np.arange(1000) >= count).astype(int)] = 1.0
+                record = Record(
+                    trial=trial, status="complete", cost=COST, environment=environment(**(ran_on or {}))
+                )
+                write_record(self.folder, record, Predictions(logits, np.zeros(1000, np.int64)))
+
+    @functools.cached_property
+    def run(self) -> Run:
+        """What compare and check read, read once."""
+        return read_run(self.folder)
+
+    def accuracy(self, level: float) -> list[float]:
+        return [count / 1000 for (own, _), count in self.correct.items() if own == level and count >= 0]
+
+
+def counts(**arms: Sequence[int]) -> dict[tuple[float, int], int]:
+    """Correct images by level and seed: `counts(e0=[600, 610], e1=[...])` is of ε = 0.0, 0.1, ..."""
+    return {(int(name[1:]) / 10, seed): count for name, own in arms.items() for seed, count in enumerate(own)}

@@ -1,0 +1,607 @@
+"""The gate: its small grammar, what it makes of a study, and its exit status through the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from recorded_study import FAILED, MISSING, Recorded, counts
+from rich.console import Console
+from scipy import stats
+
+from ablate.__main__ import main
+from ablate.check import Result, check_study, parse, show_result
+from ablate.check.expression import DEEPEST, LONGEST, Joined, Judged, Limit, Value
+from ablate.errors import StudyError
+from ablate.report.effects import effects_table
+
+ARMS = counts(e0=[600, 620, 590, 610], e1=[540, 561, 531, 549], e2=[601, 622, 590, 612])
+"""epsilon=0.1 is surely worse than 0.0 (by 6 points), and 0.2 is equivalent to it."""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return Recorded(tmp_path_factory.mktemp("study"), ARMS)
+
+
+def result(study: Recorded, *conditions: str, **changes: Any) -> Result:
+    return check_study(study.run, conditions, **changes)
+
+
+def shown(found: Result) -> str:
+    console = Console(width=40)
+    with console.capture() as capture:
+        show_result(console, found)
+    return capture.get()
+
+
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> tuple[int, str, str]:
+    """The status, output and errors of `ablate check`."""
+    monkeypatch.setattr(sys, "argv", ["ablate", "check", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    return int(ended.value.code or 0), said.out, said.err
+
+
+# --- the grammar ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("accuracy < 0.55", Limit(Value("accuracy"), "", False, "<", 0.55, False)),
+        (" accuracy<55% ", Limit(Value("accuracy"), "", False, "<", 0.55, True)),
+        ("accuracy <= 55 %", Limit(Value("accuracy"), "", False, "<=", 0.55, True)),
+        ("low(accuracy) < .5", Limit(Value("accuracy"), "low", False, "<", 0.5, False)),
+        ("high( nll ) >= 1e-1", Limit(Value("nll"), "high", False, ">=", 0.1, False)),
+        ("difference(nll) != -2", Limit(Value("nll"), "", True, "!=", -2.0, False)),
+        ("low(difference(nll)) < −2%", Limit(Value("nll"), "low", True, "<", -0.02, True)),
+        ("accuracy worse", Judged(Value("accuracy"), "==", "worse")),
+        ("verdict(nll) != equivalent", Judged(Value("nll"), "!=", "equivalent")),
+        ("verdict(nll(all)) == worse", Judged(Value("nll", "all"), "==", "worse")),
+        ("nll(epsilon=0.1, arch=a) better", Judged(Value("nll", "epsilon=0.1, arch=a"), "==", "better")),
+        ("nll(data=folder:x (1)) > 1", Limit(Value("nll", "data=folder:x (1)"), "", False, ">", 1.0, False)),
+        ("nll('a) or b') > 1", Limit(Value("nll", "a) or b"), "", False, ">", 1.0, False)),
+        ("low(nll(ε=0.1)) > 1", Limit(Value("nll", "ε=0.1"), "low", False, ">", 1.0, False)),
+        ("failed > 0", Limit(Value("failed"), "", False, ">", 0.0, False)),
+    ],
+)  # fmt: skip
+def test_single_conditions(text: str, expected: Limit | Judged) -> None:
+    assert parse(text) == expected
+
+
+def test_and_binds_closer_than_or_and_brackets_closest() -> None:
+    a, b, c = (parse(f"{name} > 0") for name in ("nll", "ece", "brier"))
+    assert parse("nll > 0 or ece > 0 and brier > 0") == Joined("or", (a, Joined("and", (b, c))))
+    assert parse("(nll > 0 or ece > 0) and brier > 0") == Joined("and", (Joined("or", (a, b)), c))
+    assert parse("nll>0 and ece>0 and((brier>0))") == Joined("and", (a, b, c))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "place"),
+    [
+        ("", "expected a metric", "at the end"),
+        ("accuracy", "expected one of < <= > >= == != or a verdict", "at the end"),
+        ("accuracy <", "expected a number", "at the end"),
+        ("accuracy = 0.5", "expected one of <", "at '= 0.5'"),
+        ("accuracy << 0.5", "expected a number", "at '< 0.5'"),
+        ("accuracy < 0.5.5", "expected a number", "at '0.5.5'"),
+        ("accuracy < 5O%", "expected a number", "at '5O%'"),
+        ("accuracy < nan", "expected a number", "at 'nan'"),
+        ("accuracy < 1e999", "expected a finite number", "at the end"),
+        ("accuracy < 50 percent", "expected the end, 'and' or 'or'", "at 'percent'"),
+        ("accuracy < 5% %", "expected the end, 'and' or 'or'", "at '%'"),
+        ("accuracy < 0.5 nll > 1", "expected the end, 'and' or 'or'", "at 'nll > 1'"),
+        ("accuracy < 0.5 AND nll > 1", "expected the end, 'and' or 'or'", "at 'AND nll > 1'"),
+        ("accuracy < 0.5 and", "expected a metric", "at the end"),
+        ("or accuracy < 0.5", "expected a metric", "at 'or accuracy"),
+        ("(accuracy < 0.5", "expected ')'", "at the end"),
+        ("accuracy < 0.5)", "expected the end, 'and' or 'or'", "at ')'"),
+        ("low accuracy < 0.5", "expected '('", "at 'accuracy"),
+        ("low(low(accuracy)) < 0.5", "expected a metric", "at 'low(accuracy"),
+        ("low(accuracy) worse", "expected one of <", "at 'worse'"),
+        ("accuracy() < 0.5", "expected the name of an arm", "at ') < 0.5'"),
+        ("accuracy(x < 0.5", "expected ')'", "at the end"),
+        ("verdict(accuracy) < worse", "expected '==' or '!='", "at 'worse'"),
+        ("verdict(accuracy) == wors", "a verdict (worse, better", "Did you mean 'worse'?"),
+        ("verdict(accuracy) == 'worse'", "expected a verdict", "at \"'worse'\""),
+        ("0.5 > accuracy", "expected a metric", "at '0.5 > accuracy'"),
+        ("accuracy ＜ 0.5", "expected one of <", "at '＜ 0.5'"),
+        ("accuracy < ５５%", "expected a number", "at '５５%'"),
+        ("аccuracy < 0.5", "expected a metric", "at 'аccuracy"),  # a Cyrillic а
+        ("accuracy < 0.5\x00", "expected the end", "at '\N{REPLACEMENT CHARACTER}'"),
+    ],
+)
+def test_a_malformed_condition_is_refused_with_its_place(text: str, expected: str, place: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        parse(text)
+    assert expected in str(caught.value)
+    assert place in str(caught.value)
+
+
+INJECTIONS = [
+    "__import__('os').system('touch pwned')",
+    "accuracy < 0.5 and __import__('os').system('touch pwned')",
+    "accuracy.__class__.__mro__ == 1",
+    'exec(\'open("pwned", "w")\') < 1',
+    "(lambda: open('pwned', 'w'))() < 1",
+    "accuracy < [open('pwned', 'w')][0]",
+    'f\'{open("pwned", "w")}\' < 1',
+    "accuracy < 0.5; touch pwned",
+    "accuracy < $(touch pwned)",
+    "accuracy < 0.5 or `touch pwned`",
+    "{{ cycler.__init__ }} < 1",
+    "accuracy < 1_0",
+    "accuracy < 0x1",
+    "9**9**9 < 1",
+]
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_a_condition_is_never_run(
+    study: Recorded,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, error = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", text)
+    assert (status, out) == (1, "")
+    assert error.startswith("error: --fail-if")
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 5000,
+        "(" * (DEEPEST + 1) + "accuracy < 0" + ")" * (DEEPEST + 1),
+        "accuracy(" * 200,
+        "accuracy < " + "9" * LONGEST,
+        "low(" * 300 + "accuracy" + ")" * 300,
+    ],
+)
+def test_a_condition_out_of_all_proportion_is_refused(text: str) -> None:
+    with pytest.raises(StudyError, match="--fail-if"):
+        parse(text)
+
+
+def test_the_deepest_brackets_and_the_longest_condition_are_read() -> None:
+    assert parse("(" * DEEPEST + "accuracy < 0" + ")" * DEEPEST) == parse("accuracy < 0")
+    assert len(parse("failed > 0" + " or failed > 0" * ((LONGEST - 10) // 14)).parts) > 100  # type: ignore[union-attr]
+
+
+SIGNS = st.sampled_from(
+    [*"()<>=!%.,'\"-", "accuracy", "low", "verdict", "worse", "and", "or", " ", "0.5", "ε", "\x1b"]
+)
+
+
+@given(st.lists(SIGNS, max_size=12).map("".join))
+@example("accuracy(\x1b[31m) < 0.5\x07")
+def test_whatever_is_written_is_read_or_refused_on_one_clean_line(text: str) -> None:
+    said = refusal(text)
+    assert said.startswith("--fail-if") or said == ""
+    assert "\x1b" not in said
+    assert len(said.splitlines()) <= 1
+
+
+def refusal(text: str) -> str:
+    """Why a condition is refused; "" where it is read."""
+    try:
+        parse(text)
+    except StudyError as error:
+        return str(error)
+    return ""
+
+
+NUMBERS = st.floats(-1e6, 1e6).map(lambda number: f"{number:.6f}")
+
+
+@given(NUMBERS, st.sampled_from(["", "%"]))
+def test_numbers_are_read_as_python_reads_them(number: str, percent: str) -> None:
+    found = parse(f"nll < {number}{percent}")
+    assert isinstance(found, Limit)
+    assert found.number == pytest.approx(float(number) / (100 if percent else 1), rel=1e-15)
+
+
+# --- what a condition makes of a study ---
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("accuracy < 55%", True),  # epsilon=0.1 has a mean of 54.5 %
+        ("accuracy < 54.5%", False),
+        ("accuracy < 0.546", True),
+        ("accuracy(epsilon=0.1) < 55%", True),
+        ("accuracy(ε=0.1) < 55%", True),  # as the report writes it
+        ("accuracy(epsilon=0.0) < 55%", False),
+        ("accuracy < 55% and accuracy > 60%", False),  # no one arm is both
+        ("accuracy < 55% or accuracy > 99%", True),
+        ("accuracy(epsilon=0.1) < 55% and accuracy(epsilon=0.0) > 60%", True),
+        ("accuracy < 55% and failed > 0", False),
+        ("failed == 0 and missing == 0", True),
+        ("failed > 0 or missing > 0", False),
+        ("accuracy worse", True),
+        ("accuracy(epsilon=0.1) worse", True),
+        ("accuracy(epsilon=0.2) worse", False),
+        ("verdict(accuracy(epsilon=0.2)) == equivalent", True),
+        ("verdict(accuracy) != worse", True),  # 0.2 is equivalent
+        ("verdict(accuracy(epsilon=0.1)) != worse", False),
+        ("accuracy better", False),
+        ("difference(accuracy) < -5%", True),
+        ("difference(accuracy(epsilon=0.2)) < -1%", False),
+        ("high(difference(accuracy)) < -5%", True),
+        ("low(difference(accuracy)) > 0", False),
+    ],
+)
+def test_conditions_on_a_study(study: Recorded, text: str, holds: bool) -> None:
+    (found,) = result(study, text).findings
+    assert found.holds is holds
+    assert result(study, text).passes is not holds
+
+
+@pytest.fixture(scope="module")
+def three_quarters(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return Recorded(tmp_path_factory.mktemp("three_quarters"), counts(e0=[1, 2], e3=[500, 1000]))
+
+
+@pytest.mark.parametrize("operator", ["<", ">", "<=", ">=", "==", "!="])
+@pytest.mark.parametrize("apart", [-0.001, 0.0, 0.001])
+def test_operators_compare_the_mean_with_the_number(
+    three_quarters: Recorded, operator: str, apart: float
+) -> None:
+    (found,) = result(three_quarters, f"accuracy(epsilon=0.3) {operator} {0.75 + apart!r}").findings
+    outcome = {
+        "<": apart > 0, ">": apart < 0, "<=": apart >= 0,
+        ">=": apart <= 0, "==": apart == 0, "!=": apart != 0,
+    }  # fmt: skip
+    assert found.holds is outcome[operator]
+
+
+@pytest.mark.parametrize("arm", [0.0, 0.1, 0.2])
+def test_interval_ends_are_scipys(study: Recorded, arm: float) -> None:
+    values = study.accuracy(arm)
+    centre, spread = sum(values) / len(values), stats.sem(values)
+    low, high = map(float, stats.t.interval(0.95, len(values) - 1, centre, spread))
+    for text, holds in (
+        (f"low(accuracy(epsilon={arm})) > {low - 1e-6!r}", True),
+        (f"low(accuracy(epsilon={arm})) > {low + 1e-6!r}", False),
+        (f"high(accuracy(epsilon={arm})) < {high + 1e-6!r}", True),
+        (f"high(accuracy(epsilon={arm})) < {high - 1e-6!r}", False),
+    ):
+        assert result(study, text).findings[0].holds is holds
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "nll"])
+def test_verdicts_and_intervals_in_the_family_are_the_reports(tmp_path: Path, metric: str) -> None:
+    study = Recorded(tmp_path, ARMS, study={"family": ["accuracy", "nll"]})
+    effects = effects_table({"trials": study.run.trials}, study.plan)
+    for _, row in effects[effects["metric"] == metric].iterrows():
+        (found,) = result(study, f"verdict({metric}({row['arm']})) == {row['verdict']}").findings
+        assert found.holds
+        item = result(study, f"{metric} worse").subject.differences[row["arm"], metric]
+        assert (item.low, item.high) == (row["low"], row["high"])
+
+
+def test_a_metric_outside_the_family_is_corrected_over_the_arms(study: Recorded) -> None:
+    found = result(study, "brier worse").subject.differences
+    assert {item.comparisons for item in found.values()} == {2}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("acuracy < 0.5", "acuracy: unknown metric; known are accuracy, .*Did you mean 'accuracy'?"),
+        ("lr < 0.5", "lr: unknown metric"),
+        ("nll(epsilon=0.3) < 0.5", "arm 'epsilon=0.3': is not of this study, whose arms are .*Did you mean"),
+        ("accuracy < 55", "accuracy: lies between 0 and 1, but 55 came; .*write 55% if that is meant"),
+        ("accuracy < -1%", "accuracy: lies between 0 and 1, but -0.01 came$"),
+        ("difference(accuracy) < -5", "a difference of accuracy: lies between -1 and 1, but -5 came"),
+        ("nll < 50%", "nll: is no fraction; write the number without %, in nats"),
+        ("accuracy higher", "accuracy: is never higher; its verdicts are worse, better"),
+        ("mean_confidence worse", "mean_confidence: is never worse; .*higher, lower"),
+        ("failed worse", "failed: counts the study's trials; write for example 'failed > 0'"),
+        ("low(missing) > 0", "missing: counts the study's trials"),
+        ("missing > 1%", "missing: counts the study's trials"),
+        ("failed(epsilon=0.1) > 0", "failed: counts the study's trials"),
+        ("accuracy(epsilon=0.0) worse", "arm 'epsilon=0.0': is the baseline itself"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_of_the_study_is_refused(study: Recorded, text: str, message: str) -> None:
+    with pytest.raises(StudyError, match=message):
+        result(study, text)
+
+
+def test_every_fault_is_named_at_once(study: Recorded) -> None:
+    with pytest.raises(StudyError) as caught:
+        result(study, "acuracy < 0.5 or accuracy < 55", "accuracy(epsilon=9) < 0.5")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_study_without_a_baseline_arm_has_no_verdicts(tmp_path: Path) -> None:
+    study = Recorded(tmp_path, ARMS, study={"baseline": {}})
+    with pytest.raises(
+        StudyError, match="no baseline arm to compare with; name a recorded run with --baseline"
+    ):
+        result(study, "accuracy worse")
+    assert result(study, "accuracy < 10%").passes
+
+
+# --- what lacks results, or cannot be told ---
+
+
+def test_what_cannot_be_told_fails(tmp_path: Path) -> None:
+    study = Recorded(tmp_path, counts(e0=[600], e1=[600]))
+    for text in ("low(accuracy) < 10%", "accuracy < 10% or high(accuracy) > 90%", "low(difference(nll)) > 1"):
+        (found,) = result(study, text).findings
+        assert found.holds is None
+        assert not result(study, text).passes
+    assert "cannot be told, and fails: low(accuracy) < 10%" in shown(result(study, "low(accuracy) < 10%"))
+    # A part that cannot be told does not matter where another decides.
+    assert result(study, "accuracy < 70% or low(accuracy) < 10%").findings[0].holds is True
+    assert result(study, "accuracy < 10% and low(accuracy) < 10%").findings[0].holds is False
+
+
+@pytest.mark.parametrize(
+    ("second", "holds"),
+    [
+        ([590, 610], None),  # both 10 images worse: no spread to judge by
+        ([600, 620], False),  # the same on every seed
+    ],
+)
+def test_a_difference_that_no_test_can_judge_does_not_pass(
+    tmp_path: Path, second: list[int], holds: bool | None
+) -> None:
+    study = Recorded(tmp_path, counts(e0=[600, 620], e1=second), study={"margins": {"accuracy": 1e-9}})
+    assert result(study, "accuracy worse").findings[0].holds is holds
+    # Without digests, equal values on every seed are undecided, and yet not worse.
+    unknown = dataclasses.replace(study.run, trials=study.run.trials.assign(predictions_sha256=""))
+    assert check_study(unknown, ["accuracy worse"]).findings[0].holds is holds
+    assert check_study(unknown, ["accuracy undecided"]).findings[0].holds is True
+
+
+@pytest.fixture
+def incomplete(tmp_path: Path) -> Recorded:
+    lost = {(0.0, 3): FAILED, (0.1, 2): MISSING, (0.2, 0): FAILED, (0.2, 1): MISSING, (0.2, 2): MISSING}
+    return Recorded(tmp_path, {**ARMS, **lost, (0.2, 3): MISSING})
+
+
+def test_a_study_that_lacks_results_fails_unless_that_is_allowed(incomplete: Recorded) -> None:
+    found = result(incomplete)
+    assert not found.passes
+    told = "the study is incomplete: 6 of 12 trials have no result (4 missing, 2 oom)"
+    assert f"{told}; --allow-incomplete judges by the others" in shown(found)
+    assert "the check fails" in shown(found)
+    allowed = result(incomplete, allow_incomplete=True)
+    assert allowed.passes
+    assert f"{told}; judged by the others" in shown(allowed)
+
+
+def test_trials_without_results_are_counted(incomplete: Recorded) -> None:
+    for text, holds in (("failed == 2", True), ("missing == 4", True), ("failed > 2", False)):
+        assert result(incomplete, text, allow_incomplete=True).findings[0].holds is holds
+    assert "missing is 4 of 12 trials" in shown(result(incomplete, "missing > 0"))
+
+
+def test_an_arm_without_any_result_is_left_out_only_where_that_is_allowed(incomplete: Recorded) -> None:
+    assert result(incomplete, "accuracy < 10%").findings[0].holds is None
+    (found,) = result(incomplete, "accuracy < 10%", allow_incomplete=True).findings
+    assert (found.holds, found.arms) == (False, 2)
+    named = result(incomplete, "accuracy(epsilon=0.2) < 10%", allow_incomplete=True)
+    assert named.findings[0].holds is None
+
+
+def test_an_incomplete_arm_is_shown_as_undecided(incomplete: Recorded) -> None:
+    found = result(incomplete, "accuracy worse", allow_incomplete=True)
+    assert found.findings[0].holds is False
+    assert "epsilon=0.1: accuracy is undecided: trials have no result" in shown(found)
+
+
+def test_a_study_of_which_nothing_ran_does_not_pass(tmp_path: Path) -> None:
+    study = Recorded(tmp_path, {(0.0, 0): MISSING, (0.1, 0): MISSING})
+    found = result(study, "accuracy < 10%", allow_incomplete=True)
+    assert not found.passes
+    assert "no arm has a complete trial" in shown(found)
+
+
+# --- against another run ---
+
+BEFORE = {key: count + 60 if key[0] == 0.0 else count for key, count in ARMS.items()}
+"""Against this the arm epsilon=0.0 is worse by just 6 points on every seed, and the others are the same."""
+SPREAD = {key: count + key[1] for key, count in BEFORE.items()}
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return Recorded(tmp_path_factory.mktemp("before"), SPREAD)
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("accuracy worse", True),
+        ("accuracy(epsilon=0.0) worse", True),  # against a run, the baseline arm is compared too
+        ("accuracy(epsilon=0.1) worse", False),
+        ("verdict(accuracy(epsilon=0.2)) == equivalent", True),
+        ("difference(accuracy(epsilon=0.0)) < -6%", True),
+        ("accuracy < 50% or accuracy worse", True),
+        ("accuracy < 50% and accuracy worse", False),
+    ],
+)
+def test_conditions_against_another_run(study: Recorded, before: Recorded, text: str, holds: bool) -> None:
+    found = result(study, text, other=before.run)
+    assert found.findings[0].holds is holds
+
+
+def test_differences_to_a_run_are_one_family(study: Recorded, before: Recorded) -> None:
+    found = result(study, "accuracy worse", "nll worse or accuracy worse", other=before.run)
+    assert {item.comparisons for item in found.subject.differences.values()} == {6}
+    first = found.subject.differences["epsilon=0.0", "accuracy"]
+    interval = stats.ttest_rel(study.accuracy(0.0), before.accuracy(0.0)).confidence_interval(1 - 0.05 / 6)
+    assert (first.low, first.high) == pytest.approx((interval.low, interval.high))
+    assert first.method == "paired"
+
+
+def test_another_run_on_other_seeds_is_compared_by_welch(study: Recorded, tmp_path: Path) -> None:
+    later = {(level, seed + 10): count for (level, seed), count in SPREAD.items()}
+    other = Recorded(tmp_path, later, ran_on={"torch_version": "2.16"})
+    found = result(study, "accuracy worse", other=other.run)
+    item = found.subject.differences["epsilon=0.0", "accuracy"]
+    test = stats.ttest_ind(study.accuracy(0.0), other.accuracy(0.0), equal_var=False)
+    assert item.p == pytest.approx(test.pvalue)
+    assert found.findings[0].holds is bool(3 * test.pvalue <= 0.05)
+    assert "Take care: the runs differ in torch version" in shown(found)
+
+
+def test_arms_of_one_run_only_are_named_and_not_compared(study: Recorded, tmp_path: Path) -> None:
+    other = Recorded(tmp_path, {key: count for key, count in SPREAD.items() if key[0] < 0.2} | {(0.5, 0): 1})
+    # a fourth arm brings a fifth trial set with only one seed, which is incomplete
+    found = result(study, "accuracy worse", other=other.run, allow_incomplete=True)
+    assert "not compared, because only this run has them: epsilon=0.2" in shown(found)
+    assert "not compared, because only the --baseline run has them: epsilon=0.5" in shown(found)
+    with pytest.raises(StudyError, match=r"'epsilon=0.2': is not in the --baseline run"):
+        result(study, "accuracy(epsilon=0.2) worse", other=other.run)
+
+
+def test_an_incomplete_baseline_run_fails_too(study: Recorded, tmp_path: Path) -> None:
+    other = Recorded(tmp_path, {**SPREAD, (0.0, 0): FAILED})
+    found = result(study, "accuracy better", other=other.run)
+    assert not found.passes
+    assert "the --baseline run is incomplete: 1 of 12 trials have no result (1 oom)" in shown(found)
+    assert result(study, "accuracy better", other=other.run, allow_incomplete=True).passes
+
+
+def test_a_baseline_run_that_nothing_uses_or_fits_is_refused(study: Recorded, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="nothing is compared with --baseline; add for example"):
+        result(study, "accuracy < 10%", other=study.run)
+    other = Recorded(tmp_path, counts(e5=[1, 2]))
+    with pytest.raises(StudyError, match="--baseline: the runs have no arm in common"):
+        result(study, "accuracy worse", other=other.run)
+
+
+def test_a_laxer_margin_of_ones_own_excuses_nothing(before: Recorded, tmp_path: Path) -> None:
+    lax = Recorded(tmp_path, ARMS, study={"margins": {"accuracy": 0.9}})
+    assert result(lax, "accuracy worse", other=before.run).findings[0].holds
+
+
+# --- the command ---
+
+
+def test_the_exit_status_and_what_is_printed(
+    study: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = str(study.folder.root)
+    status, out, error = command(capsys, monkeypatch, here, "--fail-if", "accuracy < 50%")
+    assert (status, error) == (0, "")
+    assert "does not hold: accuracy < 50% (in any of 3 arms)" in out
+    assert out.endswith("the check passes\n")
+    both = ("--fail-if", "accuracy < 50%", "--fail-if", "accuracy < 55%")
+    status, out, error = command(capsys, monkeypatch, here, *both)
+    assert (status, error) == (2, "")
+    assert "holds, and fails: accuracy < 55%\n" in out
+    assert "  epsilon=0.1: accuracy is 54.525 %: Accuracy (%) 54.52 (52." in out
+    assert "epsilon=0.0: accuracy is 60" not in out.split("holds, and fails")[1]
+    assert out.endswith("the check fails\n")
+    status, out, error = command(capsys, monkeypatch, here, "--fail-if", "acuracy < 0.5")
+    assert (status, out) == (1, "")
+    assert "Did you mean 'accuracy'?" in error
+    assert command(capsys, monkeypatch, here)[0] == 0
+
+
+def test_a_run_against_another_through_the_command(
+    study: Recorded, before: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    against = ("--baseline", str(before.folder.root), "--fail-if", "accuracy worse")
+    status, out, _ = command(capsys, monkeypatch, str(study.folder.root), *against)
+    assert status == 2
+    assert "epsilon=0.0: accuracy is worse: Accuracy (points) −6.15 (" in out
+    assert "against the --baseline run, paired by seed, n = 4" in out
+    status, _, error = command(
+        capsys, monkeypatch, str(study.folder.root), "--baseline", "no_such", *against[2:]
+    )
+    assert status == 1
+    assert "no such study was run here" in error
+
+
+def test_a_study_is_named_as_for_the_other_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Recorded(tmp_path / "results" / "tiny" / "quick", counts(e0=[600, 610]))
+    Recorded(tmp_path / "results" / "tiny" / "full", counts(e0=[600, 610]))
+    monkeypatch.chdir(tmp_path)
+    assert command(capsys, monkeypatch, "tiny/quick", "--fail-if", "failed > 0")[0] == 0
+    assert command(capsys, monkeypatch, "tiny", "--profile", "full", "--fail-if", "accuracy > 10%")[0] == 2
+    status, _, error = command(capsys, monkeypatch, "tiny")
+    assert (status, "choose one with --profile" in error) == (1, True)
+
+
+HOSTILE = "folder:\x1b]0;title\x07\x1b[31m\u202e[bold]x[/bold]\n::error::forged"
+
+
+def test_a_hostile_name_is_printed_inertly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = ("folder:plain", HOSTILE)
+    study = Recorded(
+        tmp_path, {(name, seed): 600 + seed for name in levels for seed in (0, 1)}, factor="data"
+    )
+    wrong = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", "accuracy(\x1b[31mx) < 1%")
+    right = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", "accuracy < 100%")
+    assert (wrong[0], right[0]) == (1, 2)
+    for text in (*wrong[1:], *right[1:]):
+        assert not any(sign in text for sign in "\x1b\x07\u202e")
+        # a forge's log takes a line that begins so for a command
+        assert not any(line.startswith("::") for line in text.splitlines())
+    assert "[bold]x[/bold]" in right[1]
+
+
+def test_a_damaged_or_missing_study_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command(capsys, monkeypatch, "nothing", "--fail-if", "failed > 0")[0] == 1
+    study = Recorded(tmp_path / "one", counts(e0=[600, 610]))
+    record = next(study.folder.records.iterdir())
+    record.write_text(record.read_text().replace("0", "1"))
+    status, out, _ = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", "failed > 0")
+    assert status == 2
+    assert "1 unreadable" in out
+    study.folder.plan.write_text("{")
+    status, _, error = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", "failed > 0")
+    assert (status, "damaged" in error) == (1, True)
+
+
+def test_the_command_as_a_process_of_its_own(study: Recorded) -> None:
+    arguments = ["check", str(study.folder.root), "--fail-if", "accuracy < 55%"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ablate", *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "holds, and fails" in done.stdout
+    wrong = [sys.executable, "-m", "ablate", "check", "--no-such-option"]
+    assert subprocess.run(wrong, capture_output=True, check=False).returncode == 1
+
+
+def test_the_help_shows_examples_that_are_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, out, _ = command(capsys, monkeypatch, "--help")
+    assert status == 0
+    help_text = " ".join(out.split())
+    examples = [part.split('"')[0] for part in help_text.split('--fail-if "')[1:]]
+    assert examples == ["accuracy < 55%", "high(ece) > 10%", "accuracy worse or nll worse"]
+    assert all(parse(text) for text in examples)
+    assert math.isclose(parse(examples[1]).number, 0.1)  # type: ignore[union-attr]
