@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -142,15 +142,31 @@ def problem(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         return unknown_name("field", name, FIELD_NAMES)
     if item["type"] == "missing":
-        return f"{name}: no value is set; add it to the study's base"
+        return f"{name}: no value is set; " + (
+            "add it to the study's base" if name in FIELD_NAMES else "give it one"
+        )
     came = item["input"]
     if callable(came):
         return (
             f"{name}: expected a name, but {came!r} itself came; name it by its import path, "
             f"'my_module:{getattr(came, '__name__', 'name')}', in a file that workers can import"
         )
+    if item["type"] == "tuple_type" and "factors" in item["loc"]:
+        return (
+            f"{name}: expected a tuple or list of levels, but {came!r} ({type(came).__name__}) came; "
+            f"for a single level write ({came!r},)"
+        )
     message = item["msg"].removeprefix("Value error, ")
-    return f"{name}: {message[0].lower()}{message[1:]}, but {came!r} ({type(came).__name__}) came"
+    hint = f".{nearest(came, _choices(name))}" if isinstance(came, str) and _choices(name) else ""
+    return f"{name}: {message[0].lower()}{message[1:]}, but {came!r} ({type(came).__name__}) came{hint}"
+
+
+def _choices(name: str) -> tuple[str, ...]:
+    """The names that a field can be set to, or () for one that takes any text, or numbers."""
+    if name == "recipe":
+        return tuple(RECIPES)
+    field = Fields.model_fields.get(name)
+    return get_args(field.annotation) if field else ()
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ class Entry:
     Attributes:
         name: as a study writes it.
         origin: where its images come from.
-        copies: its decoded copies, such as "128 px, squash".
+        copies: its decoded copies, such as "128 px, squash"; each form once.
     """
 
     name: str
@@ -34,7 +34,10 @@ class Entry:
 
 
 def list_datasets(cache_dir: Path) -> list[Entry]:
-    """Every known dataset, then one's own folders that were decoded. Looks only at the cache."""
+    """Every known dataset, then one's own folders that were decoded. Looks only at the cache.
+
+    A folder that was named by a relative path is left out: the cache does not tell where it started.
+    """
     copies = _decoded_copies(cache_dir)
     own = [name for name in copies if name not in DATASETS]
     return [Entry(name, _origin(name), tuple(copies.get(name, ()))) for name in (*DATASETS, *own)]
@@ -49,15 +52,25 @@ def _origin(name: str) -> str:
 def _decoded_copies(cache_dir: Path) -> dict[str, list[str]]:
     """Name to its decoded copies; a damaged one does not count, as a run makes it anew."""
     methods = {meaning: name for name, meaning in RESIZE_METHODS.items()}
-    found: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, set[tuple[int, str]]] = defaultdict(set)
     for path in sorted((cache_dir / "decoded").glob("*/dataset.json")):
         try:
             description = read_description(path.parent)
             form = f"{description['image_size']} px, {methods[description['resize']]}"
-        except (DataError, KeyError):
-            continue  # damaged, or written by an earlier version
-        found[description["name"]].append(form)
-    return found
+            name = _full_name(description["name"])
+        except (DataError, KeyError, RuntimeError):
+            continue  # damaged, written by an earlier version, or in the home folder of nobody
+        if name is not None:
+            found[name].add((description["image_size"], form))
+    return {name: [form for _, form in sorted(forms)] for name, forms in found.items()}
+
+
+def _full_name(name: str) -> str | None:
+    """A dataset's name with the full path of one's own folder; None where that is not known."""
+    if not name.startswith(PREFIX):
+        return name
+    path = Path(name.removeprefix(PREFIX)).expanduser()
+    return f"{PREFIX}{path}" if path.is_absolute() else None
 
 
 def show_datasets(console: Console, entries: Iterable[Entry], cache_dir: Path) -> None:

@@ -12,9 +12,9 @@ import itertools
 import math
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -31,6 +31,8 @@ from ablate.fields import FIELD_NAMES, Fields, canonical, problem, resolve, unkn
 
 if TYPE_CHECKING:
     from ablate.notebook import Run
+
+Part = TypeVar("Part", bound=BaseModel)
 
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 
@@ -57,6 +59,22 @@ class Profile(BaseModel):
         default_factory=dict, description="factors added, or swept over other levels"
     )
     seeds: int | tuple[int, ...] | None = Field(default=None, description="seeds of this profile")
+
+    @field_validator("factors", mode="before")
+    @classmethod
+    def _canonical_levels(cls, factors: Any) -> Any:
+        return _canonical_factors(factors)
+
+    @field_validator("seeds", mode="wrap")
+    @classmethod
+    def _seeds_in_one_line(cls, seeds: Any, validate: Callable[[Any], Any]) -> Any:
+        return _checked_seeds(seeds, validate)
+
+    # Below the other validators, so that it is around them.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Profile]) -> Profile:
+        return _in_plain_words(cls, declaration, validate)
 
 
 class Study(BaseModel):
@@ -102,6 +120,11 @@ class Study(BaseModel):
             return baseline
         return {name: canonical(level) for name, level in baseline.items()}
 
+    @field_validator("seeds", mode="wrap")
+    @classmethod
+    def _seeds_in_one_line(cls, seeds: Any, validate: Callable[[Any], Any]) -> Any:
+        return _checked_seeds(seeds, validate)
+
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         found = [*_field_problems(self), *_level_problems(self.factors), *_seed_problems(self.seeds)]
@@ -118,6 +141,12 @@ class Study(BaseModel):
         if found:
             raise ValueError("\n".join(found))
         return self
+
+    # Below the other validators, so that it is around them.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Study]) -> Study:
+        return _in_plain_words(cls, declaration, validate)
 
     def find_own_modules(self) -> None:
         """Have the modules that stand beside this study's file found before any other of their names."""
@@ -238,20 +267,32 @@ class Study(BaseModel):
 
 def build_study(declaration: Mapping[str, Any]) -> Study:
     """A study from plain values, with every fault in one `StudyError`."""
+    return Study.model_validate(dict(declaration))
+
+
+def _in_plain_words(kind: type[Part], declaration: Any, validate: Callable[[Any], Part]) -> Part:
+    """Validate, and raise a `StudyError` with a line per fault instead of pydantic's own."""
     try:
-        return Study.model_validate(dict(declaration))
+        return validate(declaration)
     except ValidationError as error:
-        raise StudyError("\n".join(study_problems(error))) from None
+        raise StudyError("\n".join(_problems(error, kind))) from None
 
 
-def study_problems(error: ValidationError) -> list[str]:
+def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
+    try:
+        return validate(seeds)
+    except ValidationError:
+        raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
+
+
+def _problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
     """One line per fault of a declaration; our own checks already hold one line each."""
     lines: list[str] = []
     for item in error.errors():
         if item["type"] == "value_error" and not item["loc"]:
             lines += item["msg"].removeprefix("Value error, ").splitlines()
         elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
-            lines.append(unknown_name("part of a Study", str(item["loc"][0]), Study.model_fields))
+            lines.append(unknown_name(f"part of a {kind.__name__}", str(item["loc"][0]), kind.model_fields))
         else:
             lines.append(problem(item))
     return lines
@@ -352,8 +393,8 @@ def add_import_folder(folder: Path) -> None:
 def _run_study_file(path: Path) -> dict[str, Any]:
     try:
         return runpy.run_path(str(path), run_name="ablate_study")
-    except ValidationError as error:
-        lines = "\n  ".join(study_problems(error))
+    except StudyError as error:
+        lines = "\n  ".join(str(error).splitlines())
         raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
     except SystemExit as error:
         raise StudyError(

@@ -78,15 +78,16 @@ def test_python_and_the_command_do_the_same(here: Path, capsys: pytest.CaptureFi
 
 
 def test_a_setting_of_one_value_fixes_and_of_several_sweeps() -> None:
-    run = declare().run(
-        device="cpu", settings={"epochs": 2, "reduction": "none", "epsilon": np.array([0.0, 0.5])}
-    )
+    settings = {"epochs": 2, "reduction": "none", "epsilon": np.array([0.0, 0.5])}
+    run = declare().run(device="cpu", settings=settings, seeds=np.int64(1))  # type: ignore[arg-type]
     trials = run.tables["trials"]
     assert set(zip(trials["epochs"], trials["reduction"], trials["epsilon"], strict=True)) == {
         (2, "none", 0.0),
         (2, "none", 0.5),
     }
-    again = "study.run(settings={'epochs': 2, 'reduction': 'none', 'epsilon': [0.0, 0.5]}, device='cpu')"
+    again = (
+        "study.run(settings={'epochs': 2, 'reduction': 'none', 'epsilon': [0.0, 0.5]}, seeds=1, device='cpu')"
+    )
     assert again in html.unescape(run.page)
 
 
@@ -136,9 +137,28 @@ def test_failed_trials_are_counted_and_can_be_run_again() -> None:
         ({"name": ""}, {}, r'has no name, .*give it one: Study\(name="my_study"'),
         ({"name": "a/b"}, {}, r"name: expected a plain folder name .*'a/b' came"),
         ({"name": ".."}, {}, r"name: expected a plain folder name .*'..' came"),
-        ({}, {"device": "gpu"}, r"device: expected 'auto', 'cpu' or 'cuda', but 'gpu' came"),
-        ({}, {"workers": 0}, r"workers: expected None or at least 1, but 0 came"),
-        ({}, {"timeout": 0}, r"timeout: expected None or minutes above 0, but 0 came"),
+        ({}, {"device": "gpu"}, r"device: expected 'auto', 'cpu' or 'cuda', but 'gpu' \(str\) came"),
+        ({}, {"device": ["cpu"]}, r"device: expected 'auto', .*, but \['cpu'\] \(list\) came"),
+        ({}, {"profile": 3}, r"profile: expected None or a profile's name, but 3 \(int\) came"),
+        ({}, {"settings": "epsilon=1"}, r"settings: expected None or fields by name, .*'epsilon=1' \(str\)"),
+        ({}, {"settings": {3: 1}}, r"settings: expected None or fields by name, .*\{3: 1\} \(dict\) came"),
+        ({}, {"workers": 0}, r"workers: expected None or a whole number, at least 1, but 0 \(int\) came"),
+        ({}, {"workers": "two"}, r"workers: .* but 'two' \(str\) came"),
+        ({}, {"workers": 1.5}, r"workers: .* but 1.5 \(float\) came"),
+        ({}, {"workers": True}, r"workers: .* but True \(bool\) came"),
+        ({}, {"timeout": 0}, r"timeout: expected None or minutes above 0, but 0 \(int\) came"),
+        ({}, {"timeout": "5"}, r"timeout: .* but '5' \(str\) came"),
+        ({}, {"timeout": float("nan")}, r"timeout: .* but nan \(float\) came"),
+        ({}, {"results": None}, r"results: expected a folder's path, but None \(NoneType\) came"),
+        ({}, {"data_dir": 3}, r"data_dir: expected None or a folder's path, but 3 \(int\) came"),
+        ({}, {"retry_failed": "no"}, r"retry_failed: expected True or False, but 'no' \(str\) came"),
+        (
+            {},
+            {"seeds": 2.5},
+            r"^seeds: expected None or how many seeds, a whole number, but 2.5 \(float\) came$",
+        ),
+        ({}, {"seeds": (1, 1)}, r"seeds: each seed once, but \[1, 1\] came"),
+        ({}, {"seeds": "2"}, r"seeds: .* but '2' \(str\) came"),
         ({}, {"seeds": 0}, r"at least one seed is needed, but 0 came"),
         ({}, {"settings": {"epsilom": 0.1}}, r"epsilom: unknown field.*Did you mean 'epsilon'"),
         ({}, {"report": "file"}, r"file: the report cannot be written there"),

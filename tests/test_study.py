@@ -1,5 +1,6 @@
 """A study's declaration: what it expands to, and every message for a wrong one."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,11 @@ def test_all_faults_are_named_at_once() -> None:
     assert {line.split(":")[0] for line in lines} == {"epsilon", "epochs", "lrr", "seeds"}
 
 
+def test_a_part_that_is_missing_is_not_asked_for_in_the_base() -> None:
+    with pytest.raises(StudyError, match=r"^question: no value is set; give it one$"):
+        build_study({"base": BASE})
+
+
 def test_an_unknown_profile_names_the_known() -> None:
     with pytest.raises(StudyError, match=r"quik: unknown profile; known are quick. Did you mean 'quick'\?"):
         declare(profiles={"quick": Profile()}).with_profile("quik")
@@ -211,3 +217,32 @@ def test_a_baseline_is_the_level_that_it_equals_on_paper() -> None:
 def test_a_margin_is_a_difference(margin: float) -> None:
     with pytest.raises(StudyError, match=r"margins.accuracy: expected a difference above 0"):
         declare(margins={"accuracy": margin})
+
+
+IN_PYTHON: list[tuple[Callable[[], object], str]] = [
+    (
+        lambda: Study(nam="x", question="?", base=BASE),  # type: ignore[call-arg]
+        r"^nam: unknown part of a Study; .*Did you mean 'name'\?$",
+    ),
+    (lambda: Profile(bas={}), r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"),  # type: ignore[call-arg]
+    (
+        lambda: Profile(factors={"epsilon": 0.1}),
+        r"^factors.epsilon: .* write \(0.1,\)$",
+    ),
+    (
+        lambda: Study(question="?", base=BASE, seeds=2.5),
+        r"^seeds: expected how many seeds, .* but 2.5 \(float\) came$",
+    ),
+    (
+        lambda: Study(question="?", base=BASE, seeds=(1, "a")),
+        r"^seeds: expected how many .*\(1, 'a'\) \(tuple\) came$",
+    ),
+    (lambda: Profile(seeds=2.5), r"^seeds: expected how many seeds, .* but 2.5 \(float\) came$"),
+]
+
+
+@pytest.mark.parametrize(("declare_it", "message"), IN_PYTHON)
+def test_a_declaration_in_python_fails_in_our_words(declare_it: Callable[[], object], message: str) -> None:
+    with pytest.raises(StudyError, match=message) as caught:
+        declare_it()
+    assert "https://" not in str(caught.value)

@@ -94,9 +94,12 @@ class Dataset:
         Raises:
             DataError: A fraction that this dataset cannot have; the list is missing or wrong.
         """
-        if self.noise is not None:
-            return self.noise.labels_at(fraction, self.train.labels)
-        checked_fraction(fraction)
+        try:
+            if self.noise is not None:
+                return self.noise.labels_at(fraction, self.train.labels)
+            checked_fraction(fraction)
+        except DataError as error:
+            raise DataError(f"label_noise of {self.name}: {error}") from None
         return symmetric_noise(self.train.labels, self.train.names, len(self.classes), fraction)
 
     def fingerprint_with(self, fraction: float) -> str:

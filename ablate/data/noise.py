@@ -51,8 +51,8 @@ def checked_fraction(fraction: float) -> None:
     number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
     if not number or not 0 <= fraction < 1:  # NaN fails the comparison
         raise DataError(
-            f"expected a label noise of 0 up to, and not including, 1 (the fraction of training labels that "
-            f"are wrong), got {fraction!r}"
+            f"expected 0 up to, and not including, 1 (the part of the training labels that are wrong), but "
+            f"{fraction!r} came"
         )
 
 
@@ -81,8 +81,8 @@ class ListedNoise:
         if fraction not in self.labels:
             *known, last = (f"{known:g}" for known in sorted({0, *self.labels}))
             raise DataError(
-                f"expected a label noise of {', '.join(known)} or {last}, for which this dataset has a list; "
-                f"got {fraction!r}"
+                f"expected {', '.join(known)} or {last}, the parts of wrong labels that it has lists of, but "
+                f"{fraction!r} came; take one of these"
             )
         return np.array(self.labels[fraction], dtype=np.int64)
 

@@ -24,7 +24,9 @@ class Loss(Protocol):
         Args:
             logits: (B, K), floating. Left as they are: accuracy is computed from them afterwards.
             target: (B,) class ids in [0, K), int64; or (B, K) distributions, floating.
-            epsilon: smoothing coefficient in [0, 1], a float or a 0-dim tensor. A loss without one refuses
+            epsilon: smoothing coefficient in [0, 1], a float or a 0-dim tensor; training hands over a
+                tensor. Both give the same loss. Reading a tensor's value, as `if epsilon > 0.05` does, is
+                allowed, but on CUDA it waits for the device at every step. A loss without smoothing refuses
                 any value but 0 with a `ValueError`.
             reduction: `"mean"`, `"sum"` or `"none"`.
 
@@ -98,7 +100,7 @@ def _check_values(loss: Loss, name: str, logits: Tensor, target: Tensor, epsilon
         name,
         expected=f"the same losses when epsilon is a tensor, {_shown(losses)}, {given}",
         got=from_tensor,
-        remedy="compute with epsilon as a tensor, without branching on its value",
+        remedy="compute with epsilon as a tensor in the way of a float",
     )
 
 

@@ -1,5 +1,6 @@
 """What every network must keep to, checked when it is built, and float32 logits under every precision."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,44 +13,36 @@ from ablate.errors import StudyError
 
 
 def check_contract(name: str, model: nn.Module, *, num_classes: int, image_size: int) -> None:
-    """Checks that a network maps [2, 3, S, S] float32 images to finite logits [2, K] in evaluation mode.
+    """Checks that a network maps [2, 3, S, S] float32 images to finite logits [2, K], and can be trained.
 
-    Nothing that training sees is changed: torch's generator, buffers (BatchNorm's running statistics)
-    and every module's training mode are as before.
+    It is run as training does: on channels_last images in evaluation mode, then a copy of it with
+    channels_last weights forward and backward in training mode. Nothing that training sees is changed:
+    torch's generator, weights, buffers (BatchNorm's running statistics) and every module's training mode
+    are as before. A network that cannot be copied runs itself, and these are given back.
 
     Args:
         name: What the study calls the network; named in the error.
-        model: The network to try.
+        model: The network to try, fresh and without gradients.
         num_classes: Number of classes K.
         image_size: Height and width S of the images in pixels.
 
     Raises:
-        StudyError: The forward pass fails, or gives something else.
+        StudyError: It is TorchScript, the forward or backward pass fails, or forward gives something else.
     """
-    asked = f"Expected the network {name!r} to map images [2, 3, {image_size}, {image_size}] to"
-    wanted = f"{asked} finite logits [2, {num_classes}]"
-    try:
-        logits = _try_out(model, image_size)
-    except Exception as error:  # a foreign network may raise anything
-        raise StudyError(
-            f"{wanted}, but its forward pass raised {type(error).__name__}: {error}. The images may be too "
-            f"small for it (image size {image_size}): raise the study's image size, choose a network with "
-            "fewer reductions, or mend its forward."
-        ) from error
-    if not isinstance(logits, Tensor):
-        raise StudyError(
-            f"{wanted}, but it returned a {type(logits).__name__}. Return one tensor of logits from forward."
-        )
-    if tuple(logits.shape) != (2, num_classes):
-        raise StudyError(
-            f"{wanted}, but the shape was {list(logits.shape)}. Give its last layer num_classes outputs and "
-            "return one row per image."
-        )
-    if not logits.is_floating_point() or not bool(torch.isfinite(logits).all()):
-        raise StudyError(
-            f"{wanted}, but some were not finite ({logits.dtype}). Check its initialisation and that it "
-            "returns logits, not logarithms of zero or class ids."
-        )
+    _refuse_script(name, model)
+    images = example_images(model, 2, image_size).to(memory_format=torch.channels_last)
+    wanted = (
+        f"Expected the network {name!r} to map images [2, 3, {image_size}, {image_size}] to finite logits "
+        f"[2, {num_classes}]"
+    )
+    small = (
+        f"The images may be too small for it (image size {image_size}): raise the study's image size, choose "
+        "a network with fewer reductions, or mend its forward."
+    )
+    with _explained(f"{wanted}, but its forward pass", small):
+        logits = _evaluate(model, images)
+    _check_logits(wanted, logits, num_classes)
+    _check_training(f"{wanted} in training mode too", model, images, num_classes)
 
 
 def keep_logits_float32(model: nn.Module, *, num_classes: int, image_size: int) -> None:
@@ -84,14 +77,9 @@ class Float32Linear(nn.Linear):
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within it a network is in evaluation mode, without gradients; after it each module's mode is back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with _keeping_modes(model), torch.no_grad():
+        model.eval()
+        yield
 
 
 def example_images(model: nn.Module, count: int, image_size: int) -> Tensor:
@@ -104,24 +92,127 @@ def example_images(model: nn.Module, count: int, image_size: int) -> Tensor:
     return images if weight is None else images.to(weight.device)
 
 
-def _try_out(model: nn.Module, image_size: int) -> Any:  # a foreign network returns anything
-    images = example_images(model, 2, image_size)
+def _refuse_script(name: str, model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise StudyError(
+            f"Expected the network {name!r} to be a torch.nn.Module written in Python, but it is TorchScript "
+            f"({type(model).__name__}), whose logits cannot be kept in float32. Return the module that was "
+            "given to torch.jit.script or torch.jit.trace."
+        )
+
+
+def _evaluate(model: nn.Module, images: Tensor) -> Any:  # a foreign network returns anything
     # A network may draw random numbers even in evaluation mode; give the generator's state back.
-    cuda = [images.device] if images.is_cuda else []
-    with evaluating(model), torch.random.fork_rng(cuda):
+    with evaluating(model), _forked_generator(images):
         return model(images)
+
+
+def _check_training(wanted: str, model: nn.Module, images: Tensor, num_classes: int) -> None:
+    forward = "In evaluation mode it works: mend what its forward does in training mode only."
+    backward = (
+        "Leave its parameters trainable, compute the logits from them with differentiable torch operations, "
+        "and write into no tensor that the gradient needs."
+    )
+    labels = torch.zeros(2, dtype=torch.int64, device=images.device)
+    with _training(model) as trained, _forked_generator(images), torch.enable_grad():
+        with _explained(f"{wanted}, but its forward pass", forward):
+            logits = trained(images)
+        _check_logits(wanted, logits, num_classes)
+        with _explained(f"{wanted}, but its backward pass", backward):
+            functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+
+
+def _check_logits(wanted: str, logits: Any, num_classes: int) -> None:
+    if not isinstance(logits, Tensor):
+        raise StudyError(
+            f"{wanted}, but it returned a {type(logits).__name__}. Return one tensor of logits from forward, "
+            "in evaluation and in training mode."
+        )
+    if tuple(logits.shape) != (2, num_classes):
+        raise StudyError(
+            f"{wanted}, but the shape was {list(logits.shape)}. Give its last layer num_classes outputs and "
+            "return one row per image."
+        )
+    if not logits.is_floating_point() or not bool(torch.isfinite(logits).all()):
+        raise StudyError(
+            f"{wanted}, but some were not finite ({logits.dtype}). Check its initialisation and that it "
+            "returns logits, not logarithms of zero or class ids."
+        )
+
+
+@contextmanager
+def _explained(what: str, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a foreign network may raise anything
+        if "view size is not compatible" in str(error):
+            remedy = (
+                "Images and weights are channels_last here, where .view cannot join dimensions: write "
+                ".reshape instead of .view, or .flatten(1)."
+            )
+        message = str(error).rstrip(".")
+        raise StudyError(f"{what} raised {type(error).__name__}: {message}. {remedy}") from error
+
+
+@contextmanager
+def _training(model: nn.Module) -> Iterator[nn.Module]:
+    """A copy in training mode with channels_last weights, or where there can be none the network itself.
+
+    Buffers, modes and gradients of the network are given back in both cases: a copy may still reach it,
+    through a function that it holds.
+    """
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        with _keeping_modes(model):
+            yield _copied(model).train()
+    finally:
+        model.zero_grad(set_to_none=True)
+        for module, name, buffer, before in buffers:
+            with torch.no_grad():
+                setattr(module, name, buffer.copy_(before))
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        return model  # the weights of a copied TorchScript part are not leaves, so have no gradients
+    try:
+        copied = copy.deepcopy(model)
+    except Exception:  # it holds what cannot be copied, such as a lock or an open file
+        return model
+    return copied.to(memory_format=torch.channels_last)
+
+
+@contextmanager
+def _keeping_modes(model: nn.Module) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def _forked_generator(images: Tensor) -> Any:  # torch does not type its context manager
+    return torch.random.fork_rng([images.device] if images.is_cuda else [])
 
 
 def _find_head(model: nn.Module, num_classes: int, image_size: int) -> nn.Linear | None:
     ran: list[nn.Linear] = []
 
     def note(module: nn.Module, _inputs: object, _output: object) -> None:
-        if type(module) is nn.Linear and module.out_features == num_classes:
+        if isinstance(module, nn.Linear) and module.out_features == num_classes:
             ran.append(module)
 
-    handles = [module.register_forward_hook(note) for module in model.modules()]
+    # Linear layers only: a TorchScript part of a network takes no hook.
+    layers = [module for module in model.modules() if type(module) is nn.Linear]
+    handles = [layer.register_forward_hook(note) for layer in layers]
     try:
-        _try_out(model, image_size)
+        _evaluate(model, example_images(model, 2, image_size))
     finally:
         for handle in handles:
             handle.remove()

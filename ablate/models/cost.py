@@ -10,6 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ablate.models.contract import evaluating, example_images
 
+COUNTED_IMAGES = 2
+"""Not one, which a network's `squeeze` would take the batch dimension of."""
+
 
 def count_parameters(model: nn.Module) -> int:
     """Counts the trainable numbers of a network; tied weights once, buffers never."""
@@ -17,7 +20,7 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, image_size: int) -> int:
-    """Counts the multiply-adds of one image's forward pass, by running it in evaluation mode.
+    """Counts the multiply-adds of one image's forward pass: half of two images' in evaluation mode.
 
     Counted are convolutions, fixed ones such as a blur too, and matrix products, those of attention too.
     Normalisation, activations, softmax, pooling and biases are not.
@@ -27,12 +30,24 @@ def count_macs(model: nn.Module, image_size: int) -> int:
         image_size: Height and width S of the image in pixels.
 
     Returns:
-        Multiply-adds of one [1, 3, S, S] image; half of what torch counts as floating-point operations.
+        Multiply-adds of one [3, S, S] image; half of what torch counts as floating-point operations. Products
+        of weights alone, which a batch shares, count by half.
+
+    Raises:
+        RuntimeError: They cannot be counted, although the network may train: its forward pass fails under
+            torch's counter.
     """
     counter = FlopCounterMode(display=False)
-    with evaluating(model), _attention_in_the_open(), counter:
-        model(example_images(model, 1, image_size))
-    return int(counter.get_total_flops()) // 2
+    images = example_images(model, COUNTED_IMAGES, image_size)
+    try:
+        with evaluating(model), _attention_in_the_open(), counter:
+            model(images)
+    except Exception as error:  # a foreign network may raise anything
+        raise RuntimeError(
+            f"the multiply-adds cannot be counted: the forward pass under torch's counter raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    return int(counter.get_total_flops()) // (2 * COUNTED_IMAGES)
 
 
 @contextmanager

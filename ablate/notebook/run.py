@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -41,7 +43,7 @@ def run(study: Study, report: Path, arguments: Arguments) -> Run:
     from ablate.tables import read_tables
 
     _require_name(study)
-    _require_in_range(arguments)
+    _require_sound(arguments)
     settings = {name: _values(value) for name, value in (arguments["settings"] or {}).items()}
     _ready_own_modules(_texts(study, settings))
     require_metrics(study)
@@ -54,7 +56,7 @@ def run(study: Study, report: Path, arguments: Arguments) -> Run:
         data_dir=None if data_dir is None else Path(data_dir),
         results=Path(arguments["results"]),
         settings=settings,
-        seeds=arguments["seeds"],
+        seeds=canonical(arguments["seeds"]),
         timeout=None if minutes is None else 60 * minutes,
         retry_failed=arguments["retry_failed"],
         command=_call(arguments, settings),
@@ -83,20 +85,63 @@ def _require_name(study: Study) -> None:
         raise StudyError(f"name: expected a plain folder name such as 'my_study', but {study.name!r} came")
 
 
-def _require_in_range(arguments: Arguments) -> None:
-    device, workers, timeout = arguments["device"], arguments["workers"], arguments["timeout"]
-    if device not in DEVICES:
-        raise DeviceError(f"device: expected 'auto', 'cpu' or 'cuda', but {device!r} came")
-    if workers is not None and workers < 1:
-        raise StudyError(f"workers: expected None or at least 1, but {workers!r} came")
-    if timeout is not None and not timeout > 0:
-        raise StudyError(f"timeout: expected None or minutes above 0, but {timeout!r} came")
+def _is_one(value: Any) -> bool:
+    return isinstance(value, (str, bytes)) or not hasattr(value, "__iter__")
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, (str, os.PathLike))
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_settings(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "device": ("'auto', 'cpu' or 'cuda'", lambda value: isinstance(value, str) and value in DEVICES),
+    "results": ("a folder's path", _is_path),
+    "retry_failed": ("True or False", lambda value: isinstance(value, bool)),
+}
+"""What each argument should be, in words and as a check."""
+
+EXPECTED_OR_NONE: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "profile": ("a profile's name", lambda value: isinstance(value, str)),
+    "settings": ("fields by name, such as {'epsilon': [0.0, 0.1], 'epochs': 5}", _is_settings),
+    # Several values are the seeds themselves, as in Study(seeds=(3, 4)).
+    "seeds": (
+        "how many seeds, a whole number",
+        lambda value: _is_number(value, Integral) or not _is_one(value),
+    ),
+    "workers": ("a whole number, at least 1", lambda value: _is_number(value, Integral) and value >= 1),
+    "data_dir": ("a folder's path", _is_path),
+    "timeout": ("minutes above 0", lambda value: _is_number(value, Real) and value > 0),
+}
+"""The same of arguments that can be None."""
+
+
+def _require_sound(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of another kind or out of range: in a notebook no type checker looks at them.
+
+    Raises:
+        DeviceError: there is no such kind of device.
+        StudyError: another argument is not what `Study.run` takes.
+    """
+    given = {name: value for name, value in arguments.items() if name in EXPECTED or value is not None}
+    for name, value in given.items():
+        expected, is_sound = EXPECTED.get(name) or EXPECTED_OR_NONE[name]
+        if not is_sound(value):
+            error = DeviceError if name == "device" else StudyError
+            none = "" if name in EXPECTED else "None or "
+            raise error(f"{name}: expected {none}{expected}, but {value!r} ({type(value).__name__}) came")
 
 
 def _values(value: Any) -> tuple[Any, ...]:
     """The values of a setting: text and numbers are one, a list, tuple or array is a sweep."""
-    is_one = isinstance(value, (str, bytes)) or not hasattr(value, "__iter__")
-    return (value,) if is_one else tuple(canonical(one) for one in value)
+    return (value,) if _is_one(value) else tuple(canonical(one) for one in value)
 
 
 def _texts(study: Study, settings: Mapping[str, Sequence[Any]]) -> Iterator[str]:
@@ -139,7 +184,8 @@ def _is_own(origin: Path, module_name: str) -> bool:
 def _call(arguments: Arguments, settings: Mapping[str, Sequence[Any]]) -> str:
     """What to write to run this again. Folders are left out, as they mean nothing on another machine."""
     swept = {name: values[0] if len(values) == 1 else list(values) for name, values in settings.items()}
-    given = {"profile": arguments["profile"], "settings": swept or None, "seeds": arguments["seeds"]}
+    seeds = canonical(arguments["seeds"])
+    given = {"profile": arguments["profile"], "settings": swept or None, "seeds": seeds}
     given["device"] = None if arguments["device"] == "auto" else arguments["device"]
     words = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     return f"study.run({', '.join(words)})"

@@ -1,5 +1,6 @@
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_noise_of_a_folder_follows_its_names_alone(image_tree: Callable[..., Pat
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.0, 2, np.nan, np.inf, True, "0.1", None])
 def test_what_is_not_a_fraction_is_refused(digits: Dataset, fraction: Any) -> None:
-    with pytest.raises(DataError, match="expected a label noise of 0 up to, and not including, 1"):
+    with pytest.raises(DataError, match=r"^label_noise of digits: expected 0 up to, and not including, 1"):
         digits.noisy_train_labels(fraction)
 
 
@@ -197,8 +198,21 @@ def test_a_list_is_read_in_the_order_of_the_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fraction", [0.1, 0.02, 1, -0.05, np.nan, True, False, "0.05", None])
 def test_a_fraction_without_a_list_is_refused(tmp_path: Path, fraction: Any) -> None:
     write(tmp_path, rows())
-    with pytest.raises(DataError, match=r"expected a label noise of 0, 0\.01, 0\.05, 0\.25 or 0\.5"):
+    with pytest.raises(DataError, match=r"expected 0, 0\.01, 0\.05, 0\.25 or 0\.5, .* but .+ came"):
         read(tmp_path).labels_at(fraction, np.array(TRAIN.labels))
+
+
+def test_what_is_wrong_with_listed_noise_names_the_field_and_the_dataset(
+    tmp_path: Path, digits: Dataset
+) -> None:
+    write(tmp_path, rows())
+    dataset = replace(digits, name="imagenette-160", noise=read(tmp_path))
+    for give in (dataset.noisy_train_labels, dataset.fingerprint_with):
+        with pytest.raises(DataError, match=r"^label_noise of imagenette-160: expected 0, .* but 0\.3 came;"):
+            give(0.3)
+    missing = replace(digits, name="imagewoof", noise=read(tmp_path / "elsewhere"))
+    with pytest.raises(DataError, match=r"^label_noise of imagewoof: .*noisy\.csv, which is missing"):
+        missing.noisy_train_labels(0.05)
 
 
 def changed(column: str, value: str, path: str = TRAIN.names[0]) -> Callable[[list[dict[str, str]]], Any]:

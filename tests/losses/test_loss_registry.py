@@ -138,6 +138,11 @@ def noisy(logits, target, *, epsilon, reduction):
     torch.rand(3)
     return cross_entropy(logits, target, reduction=reduction)
 
+def branching(logits, target, *, epsilon, reduction):
+    if epsilon > 0.05:
+        return cross_entropy(logits, target, label_smoothing=float(epsilon), reduction=reduction)
+    return cross_entropy(logits, target, reduction=reduction)
+
 class Focal:
     def __call__(self, logits, target, *, epsilon, reduction):
         return focal(logits, target, epsilon=epsilon, reduction=reduction)
@@ -160,7 +165,7 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("function", ["focal", "without_epsilon", "instance"])
+@pytest.mark.parametrize("function", ["focal", "without_epsilon", "branching", "instance"])
 def test_good_foreign_loss_is_taken(write_module: Callable[[str], str], function: str) -> None:
     loss = build_loss(f"{write_module(GOOD)}:{function}")
     logits, labels = _batch(torch.device("cpu"))

@@ -1,5 +1,6 @@
 """Networks named by import path: what the door lets in, what it refuses, and with which words."""
 
+import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -32,6 +33,12 @@ def write_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wr
 
 def build(name: str, *, num_classes: int = 4, image_size: int = 8) -> nn.Module:
     return build_model(name, num_classes=num_classes, image_size=image_size)
+
+
+def load_factory(name: str) -> Callable[..., nn.Module]:
+    module, _, attribute = name.partition(":")
+    factory: Callable[..., nn.Module] = getattr(importlib.import_module(module), attribute)
+    return factory
 
 
 def refusal(name: str, *, image_size: int = 8) -> str:
@@ -193,6 +200,71 @@ def test_an_output_that_is_not_logits(write_module: WriteModule, expression: str
     assert re.search(r"(Return|Give|Check) ", message)
 
 
+IN_TRAINING = """
+class Network(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+        self.norm = nn.BatchNorm2d(5)
+        self.head = nn.Linear(5, num_classes)
+    def forward(self, images):
+        features = self.norm(self.conv(images))
+        logits = self.head(features.mean((2, 3)))
+        {}
+        return logits
+def network(num_classes, image_size):
+    return Network(num_classes)
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "complaints"),
+    [
+        ("if self.training: return logits, features", ["it returned a tuple", "Return one tensor"]),
+        ("if self.training: return logits[:1]", ["the shape was [1, 4]"]),
+        ("if self.training: logits = logits.log() * float('nan')", ["some were not finite"]),
+        ("if self.training: raise KeyError('teacher')", ["forward pass raised KeyError: 'teacher'", "only"]),
+        ("logits = logits.detach()", ["backward pass raised RuntimeError", "differentiable"]),
+        (
+            "logits = logits.sigmoid(); logits.mul_(2)",
+            ["backward pass raised RuntimeError", "modified by an inplace operation"],
+        ),
+    ],
+)
+def test_what_fails_only_in_training_is_found(
+    write_module: WriteModule, line: str, complaints: list[str]
+) -> None:
+    message = refusal(write_module(IN_TRAINING.format(line)) + ":network")
+    assert "to finite logits [2, 4] in training mode too, but" in message
+    for complaint in complaints:
+        assert complaint in message
+
+
+@pytest.mark.parametrize("mode", ["self.training", "not self.training"])
+def test_a_view_of_channels_last_maps_is_told_apart(write_module: WriteModule, mode: str) -> None:
+    line = f"if {mode}: features.view(len(images), -1)"
+    message = refusal(write_module(IN_TRAINING.format(line)) + ":network")
+    assert "view size is not compatible" in message
+    assert message.endswith("write .reshape instead of .view, or .flatten(1).")
+    assert "too small" not in message
+    reshaped = write_module(IN_TRAINING.format(line.replace(".view", ".reshape")))
+    sys.modules.pop(reshaped)
+    build(reshaped + ":network")
+
+
+def test_a_weight_that_only_channels_last_breaks(write_module: WriteModule) -> None:
+    line = "self.conv.weight.view(5, -1)"  # of the network itself; the copy alone has channels_last weights
+    assert "write .reshape" in refusal(write_module(IN_TRAINING.format(line)) + ":network")
+
+
+def test_batch_normalisation_of_single_pixels_can_be_tried(write_module: WriteModule) -> None:
+    source = """
+    def network(num_classes, image_size):
+        return nn.Sequential(nn.Conv2d(3, 5, image_size), nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(5, 4))
+    """
+    assert build(write_module(source) + ":network")(torch.zeros(3, 3, 8, 8)).shape == (3, 4)
+
+
 NOISY = """
 class Network(nn.Module):
     def __init__(self, num_classes):
@@ -220,6 +292,90 @@ def test_the_check_leaves_generator_statistics_and_modes_alone(write_module: Wri
     assert buffers["free.num_batches_tracked"].item() == 0
     modes = {key: module.training for key, module in model.named_modules()}
     assert modes == {"": True, "norm": False, "free": True, "head": True}
+
+
+REACHING = """
+import threading
+class Network(nn.Module):
+    def __init__(self, num_classes, lock):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.register_buffer("seen", torch.zeros(()))
+        self.head = nn.Linear(3, num_classes)
+        self.conv = nn.Conv2d(3, 3, 2)
+        self.normalise = lambda images: self.norm(images)  # a copy of the network calls this one's layer
+        if lock:
+            self.lock = threading.Lock()  # cannot be copied
+    def forward(self, images):
+        if self.training:
+            self.seen = self.seen + 1
+        return self.head(self.conv(self.normalise(images)).mean((2, 3)))
+def copied(num_classes, image_size):
+    return Network(num_classes, lock=False)
+def locked(num_classes, image_size):
+    return Network(num_classes, lock=True)
+def broken(num_classes, image_size):
+    network = Network(num_classes, lock=True)
+    network.register_forward_hook(lambda _module, _images, logits: (logits,) if network.training else logits)
+    return network
+"""
+
+
+@pytest.mark.parametrize("factory", ["copied", "locked"])
+def test_trying_to_train_leaves_no_trace_in_the_network(write_module: WriteModule, factory: str) -> None:
+    name = f"{write_module(REACHING)}:{factory}"
+    torch.manual_seed(3)
+    fresh = load_factory(name)(num_classes=4, image_size=8)
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    model = build(name)
+    assert torch.equal(torch.get_rng_state(), state)
+    for (key, value), expected in zip(model.state_dict().items(), fresh.state_dict().values(), strict=True):
+        assert torch.equal(value, expected), key
+        assert value.stride() == expected.stride(), key
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(module.training for module in model.modules())
+    model(torch.zeros(2, 3, 8, 8))
+    assert model.state_dict()["seen"].item() == 1
+
+
+def test_a_network_that_cannot_be_copied_is_tried_in_training_all_the_same(write_module: WriteModule) -> None:
+    message = refusal(write_module(REACHING) + ":broken")
+    assert "in training mode too, but it returned a tuple" in message
+
+
+SCRIPTED = """
+import warnings
+def script(module):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would rather have us compile
+        return torch.jit.script(module)
+def layers(num_classes):
+    body = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5))
+    return body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, num_classes)
+def whole(num_classes, image_size):
+    return script(nn.Sequential(*layers(num_classes)))
+def part(num_classes, image_size):
+    body, *others = layers(num_classes)
+    return nn.Sequential(script(body), *others)
+"""
+
+
+def test_torchscript_is_refused_with_what_to_return_instead(write_module: WriteModule) -> None:
+    message = refusal(write_module(SCRIPTED) + ":whole")
+    assert "but it is TorchScript (RecursiveScriptModule)" in message
+    assert "Return the module that was given to torch.jit.script" in message
+
+
+def test_a_part_may_be_torchscript(write_module: WriteModule) -> None:
+    model = build(write_module(SCRIPTED) + ":part")
+    assert model.state_dict()["0.1.num_batches_tracked"].item() == 0
+    assert bool((model.state_dict()["0.1.running_mean"] == 0).all())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    logits = model(torch.zeros(2, 3, 8, 8))
+    logits.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert [type(module).__name__ for module in model][-1] == "Float32Linear"  # type: ignore[attr-defined]
 
 
 BRANCHING = """

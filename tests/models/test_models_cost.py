@@ -55,6 +55,26 @@ def test_attention_is_counted_whole_and_its_fast_path_left_as_it_was(fast: bool)
     assert macs == tokens * 3 * 4 * width + attention + 2 * tokens * width * 32
 
 
+class Squeezed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 5, 8), nn.Linear(5, 7)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.conv(images).squeeze()  # of one image it takes the batch dimension too
+        return self.head(features.flatten(1))  # type: ignore[no-any-return]
+
+
+def test_a_network_that_squeezes_is_counted_as_in_a_batch() -> None:
+    assert count_macs(Squeezed(), 8) == 3 * 5 * 64 + 5 * 7
+
+
+def test_what_cannot_be_counted_is_a_runtime_error_with_its_cause() -> None:
+    with pytest.raises(RuntimeError, match=r"multiply-adds cannot be counted: .*IndexError") as caught:
+        count_macs(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(5)), 8)
+    assert isinstance(caught.value.__cause__, IndexError)
+
+
 class Transposed(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         return maps.transpose(1, 2)
