@@ -1,15 +1,32 @@
 """Figures: each file holds one, as `prepare_x` (to plain data), `draw_x`, `describe_x` (in words)."""
 
-from ablate.plots.curves import CURVES_SIZE, describe_curves, draw_curves, prepare_curves
+from ablate.plots.confusion import confusion_size, describe_confusion, draw_confusion, prepare_confusion
+from ablate.plots.curves import curves_size, describe_curves, draw_curves, prepare_curves
+from ablate.plots.effects import MOST_PANELS, describe_effects, draw_effects, effects_size, prepare_effects
+from ablate.plots.front import describe_front, draw_front, front_size, prepare_front
 from ablate.plots.metric_by_level import (
+    MetricByLevel,
     describe_metric_by_level,
     draw_metric_by_level,
+    goes_beyond,
     prepare_metric_by_level,
 )
 from ablate.plots.metric_by_seed import (
     describe_metric_by_seed,
     draw_metric_by_seed,
     prepare_metric_by_seed,
+)
+from ablate.plots.metrics_by_level import (
+    describe_metrics_by_level,
+    draw_metrics_by_level,
+    metrics_by_level_size,
+    prepare_metrics_by_level,
+)
+from ablate.plots.projection import (
+    describe_projection,
+    draw_projection,
+    prepare_projection,
+    projection_size,
 )
 from ablate.plots.published import (
     PUBLISHED_SIZE,
@@ -24,40 +41,77 @@ from ablate.plots.reliability import (
     prepare_reliability,
     reliability_size,
 )
+from ablate.plots.step_cost import (
+    StepCostRow,
+    describe_step_cost,
+    draw_step_cost,
+    prepare_step_cost,
+    step_cost_size,
+)
 from ablate.plots.step_time import (
     describe_step_time,
     draw_step_time,
     prepare_step_time,
     step_time_size,
 )
-from ablate.plots.theme import DARK, HALF, LIGHT, figure_svg
+from ablate.plots.theme import DARK, HALF, LIGHT, WIDE, figure_svg, names_of
 
 __all__ = [
-    "CURVES_SIZE",
     "DARK",
     "HALF",
     "LIGHT",
+    "MOST_PANELS",
     "PUBLISHED_SIZE",
+    "WIDE",
+    "MetricByLevel",
+    "StepCostRow",
+    "confusion_size",
+    "curves_size",
+    "describe_confusion",
     "describe_curves",
+    "describe_effects",
+    "describe_front",
     "describe_metric_by_level",
     "describe_metric_by_seed",
+    "describe_metrics_by_level",
+    "describe_projection",
     "describe_published",
     "describe_reliability",
+    "describe_step_cost",
     "describe_step_time",
+    "draw_confusion",
     "draw_curves",
+    "draw_effects",
+    "draw_front",
     "draw_metric_by_level",
     "draw_metric_by_seed",
+    "draw_metrics_by_level",
+    "draw_projection",
     "draw_published",
     "draw_reliabilities",
     "draw_reliability",
+    "draw_step_cost",
     "draw_step_time",
+    "effects_size",
     "figure_svg",
+    "front_size",
+    "goes_beyond",
+    "metrics_by_level_size",
+    "names_of",
+    "prepare_confusion",
     "prepare_curves",
+    "prepare_effects",
+    "prepare_front",
     "prepare_metric_by_level",
     "prepare_metric_by_seed",
+    "prepare_metrics_by_level",
+    "prepare_projection",
     "prepare_published",
     "prepare_reliability",
+    "prepare_step_cost",
     "prepare_step_time",
+    "projection_size",
     "reliability_size",
+    "step_cost_size",
     "step_time_size",
 ]

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ablate.plots.theme import WIDE, capped, legend_above, reference_style, shorten
+from ablate.plots.theme import WIDE, capped, legend_above, not_drawn, reference_style, shorten
 
 MOST_ARMS = 6
 PUBLISHED_SIZE = (WIDE, 4.2)
@@ -112,5 +112,7 @@ def describe_published(data: PublishedCurves) -> str:
         mine = f"ours {min(ours):.4g} to {max(ours):.4g}" if ours else "none of ours"
         theirs = f"published {panel.published[-1][1]:.4g}" if panel.published else "not published"
         parts.append(f"{panel.label}: {mine}, {theirs}")
-    left_out = f" Not drawn: {', '.join(data.left_out)}." if data.left_out else ""
-    return f"Our training runs beside the published one; at the last epoch, {'; '.join(parts)}.{left_out}"
+    return (
+        f"Our training runs beside the published one; at the last epoch, {'; '.join(parts)}."
+        f"{not_drawn(data.left_out)}"
+    )

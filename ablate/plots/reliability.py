@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from numpy.typing import NDArray
 
-from ablate.plots.theme import HALF, WIDE, capped, reference_style, shorten
+from ablate.plots.theme import HALF, WIDE, not_drawn, reference_style, shorten, spread
 
 MOST_PANELS = 12
+LONGEST_TITLE = 36
+
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -55,15 +61,18 @@ class Reliability:
     left_out: tuple[str, ...] = ()
 
 
-def prepare_reliability(bins: pd.DataFrame, labels: Mapping[str, str]) -> Reliability:
+def prepare_reliability(
+    bins: pd.DataFrame, labels: Mapping[str, str], important: Collection[str] = ()
+) -> Reliability:
     """Pool the bins of each arm's training runs.
 
     Args:
         bins: the reliability table: arm, seed, bin, lower, upper, count, confidence, accuracy.
         labels: arm to its words, in the order to draw them; arms without rows are passed over.
+        important: arms that are always among the drawn ones.
     """
     present = [arm for arm in labels if (bins["arm"] == arm).any()]
-    kept, left_out = capped(present, MOST_PANELS)
+    kept, left_out = spread(present, MOST_PANELS, important)
     panels = tuple(_pool(labels[arm], bins[bins["arm"] == arm]) for arm in kept)
     return Reliability(panels, tuple(labels[arm] for arm in left_out))
 
@@ -129,22 +138,29 @@ def draw_reliabilities(data: Reliability, figure: Figure) -> None:
 
 def draw_reliability(panel: Panel, ax: Axes) -> Axes:
     """Draw one arm: bars of accuracy, hatched bars over the gap to the confidence, the ideal diagonal."""
-    left, width = 100 * np.array(panel.lower), 100 * (np.array(panel.upper) - np.array(panel.lower))
     accuracy, confidence = 100 * np.array(panel.accuracy), 100 * np.array(panel.confidence)
-    known = np.array(panel.count) > 0
-    ax.bar(left[known], accuracy[known], width[known], align="edge", color="C0", alpha=0.75, linewidth=0)
-    gap: dict[str, Any] = {"facecolor": ("C1", 0.22), "edgecolor": "C1", "hatch": "////", "linewidth": 0.7}
-    ax.bar(left[known], (confidence - accuracy)[known], width[known], accuracy[known], align="edge", **gap)
+    _draw_bars(panel, np.zeros_like(accuracy), accuracy, ax, color="C0", alpha=0.45, linewidth=0)
+    gap: dict[str, Any] = {"facecolor": "none", "edgecolor": "C1", "hatch": "////", "linewidth": 0.8}
+    _draw_bars(panel, accuracy, confidence, ax, **gap)
     ax.plot([0, 100], [0, 100], **reference_style())
     ax.set(xlim=(0, 100), ylim=(0, 100), xticks=(0, 50, 100), yticks=(0, 50, 100))
     ax.tick_params(labelbottom=False)
-    ax.set_title(shorten(panel.label), fontsize="medium")
+    ax.set_title(shorten(panel.label, LONGEST_TITLE), fontsize="small")
     return ax
 
 
+def _draw_bars(panel: Panel, bottom: FloatArray, top: FloatArray, ax: Axes, **style: Any) -> None:
+    """Bars as one path, because a path for each makes the file several times as large."""
+    left, right = 100 * np.array(panel.lower), 100 * np.array(panel.upper)
+    corners = np.array([[left, right, right, left, left], [bottom, bottom, top, top, bottom]])
+    bars = [Path(bar, closed=True) for bar in corners.T[np.array(panel.count) > 0]]
+    ax.add_patch(PathPatch(Path.make_compound_path(*bars), **style))
+
+
 def _draw_counts(panel: Panel, ax: Axes, most: int) -> None:
-    left, width = 100 * np.array(panel.lower), 100 * (np.array(panel.upper) - np.array(panel.lower))
-    ax.bar(left, panel.count, width, align="edge", color=reference_style()["color"], alpha=0.55, linewidth=0)
+    count = np.array(panel.count, dtype=np.float64)
+    style: dict[str, Any] = {"color": reference_style()["color"], "alpha": 0.55, "linewidth": 0}
+    _draw_bars(panel, np.zeros_like(count), count, ax, **style)
     ax.set(xlim=(0, 100), xticks=(0, 50, 100), ylim=(0, most * 1.05 or 1), yticks=(0, most))
 
 
@@ -153,8 +169,9 @@ def describe_reliability(data: Reliability) -> str:
     if not data.panels:
         return "Reliability diagrams: no complete trials."
     parts = [f"{panel.label}: {_tendency(panel.gap)}" for panel in data.panels]
-    left_out = f" Not drawn: {', '.join(data.left_out)}." if data.left_out else ""
-    return f"Reliability diagrams, training runs pooled per arm. {'; '.join(parts)}.{left_out}"
+    return (
+        f"Reliability diagrams, training runs pooled per arm. {'; '.join(parts)}.{not_drawn(data.left_out)}"
+    )
 
 
 def _tendency(gap: float) -> str:

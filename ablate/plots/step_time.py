@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablate.plots.theme import FAINT, HALF, WIDE, capped, shorten
+from ablate.plots.theme import FAINT, HALF, WIDE, capped, not_drawn, shorten
 
 MOST_ARMS = 30
 FEW_ARMS = 2
@@ -82,5 +82,7 @@ def describe_step_time(data: StepTime) -> str:
         return "Time of a training step: no complete trials."
     rows = zip(data.labels, data.median, data.p20, data.p80, strict=True)
     parts = [f"{label}: {median:.3g} ({low:.3g} to {high:.3g})" for label, median, low, high in rows]
-    left_out = f" Not drawn: {', '.join(data.left_out)}." if data.left_out else ""
-    return f"Training step in ms, median (20th to 80th percentile). {'; '.join(parts)}.{left_out}"
+    return (
+        f"Training step in ms, median (20th to 80th percentile). {'; '.join(parts)}."
+        f"{not_drawn(data.left_out)}"
+    )

@@ -9,19 +9,23 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import matplotlib
 import matplotlib.style
 from cycler import cycler
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.container import Container
 from matplotlib.figure import Figure
 
 Item = TypeVar("Item")
+ErrorBars = tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ WIDE = 11.4
 FAINT = 0.5
 """Opacity of single seeds behind their mean."""
 LONGEST_LABEL = 40
+MOST_NAMED = 4
+"""Of things left out, so many are named; the others are counted."""
+MARKERS = "osD^vPX*"
+"""Shapes that go with the colours C0, C1, ..., so that no reader needs the colours."""
 
 
 def figure_svg(
@@ -96,8 +104,19 @@ def figure_svg(
         draw(figure)
         about = {"Title": title, "Description": alt, "Date": None, "Creator": None}
         figure.savefig(buffer, format="svg", metadata=about)
-    light = buffer.getvalue()
+    light = _slim(buffer.getvalue())
     return light, _darkened(light, ordered)
+
+
+def _slim(svg: bytes) -> bytes:
+    """The same drawing in fewer bytes: places to a hundredth of a point, and nothing that is not drawn."""
+
+    def shorter(found: re.Match[bytes]) -> bytes:
+        return re.sub(rb"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".encode(), found[0])
+
+    svg = re.sub(rb"<!--.*?-->", b"", svg, flags=re.DOTALL)
+    svg = re.sub(rb'<g id="[^"]*"', b"<g", svg)  # nothing refers to a group
+    return re.sub(rb'\s(?:d|x|y)="[^"]*"', shorter, re.sub(rb"\n\s+", b"\n", svg))
 
 
 def _darkened(light: bytes, ordered: int) -> bytes:
@@ -163,11 +182,16 @@ def reference_style() -> dict[str, Any]:
     return {"color": matplotlib.rcParams["xtick.color"], "linestyle": (0, (4, 3)), "linewidth": 1.2}
 
 
-def shorten(label: str) -> str:
-    """A label that fits a figure: its middle is left out where it is long."""
-    if len(label) <= LONGEST_LABEL:
+def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
+    """A label that fits a figure: its middle is left out where it is long.
+
+    Matplotlib's legends pass over labels that begin with an underscore, so one of those gets a space before.
+    """
+    if label.startswith("_"):
+        label = f" {label}"
+    if len(label) <= longest:
         return label
-    half = (LONGEST_LABEL - 1) // 2
+    half = (longest - 1) // 2
     return f"{label[:half]}…{label[-half:]}"
 
 
@@ -176,13 +200,88 @@ def capped(items: Sequence[Item], limit: int) -> tuple[tuple[Item, ...], tuple[I
     return tuple(items[:limit]), tuple(items[limit:])
 
 
-def legend_above(ax: Axes) -> None:
-    """A legend above the axes, in as many columns as its labels leave room for; none without labels."""
-    handles, labels = ax.get_legend_handles_labels()
-    if not labels:
+def spread(
+    items: Sequence[Item], limit: int, always: Collection[Item] = ()
+) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """At most `limit` items in their order, and those left out.
+
+    Those of `always` are kept first of all, the others evenly spread, the first and the last among them.
+    """
+    kept = [place for place, item in enumerate(items) if item in always][:limit]
+    free = [place for place in range(len(items)) if place not in kept]
+    room = min(limit - len(kept), len(free))
+    kept += [free[round(step * (len(free) - 1) / max(room - 1, 1))] for step in range(room)]
+    left_out = tuple(item for place, item in enumerate(items) if place not in kept)
+    return tuple(items[place] for place in sorted(kept)), left_out
+
+
+def names_of(left_out: Sequence[str]) -> str:
+    """What is left out, in words: a few names, and how many others."""
+    named, others = capped(left_out, MOST_NAMED)
+    return ", ".join([*named, f"{len(others)} more"]) if others else ", ".join(named)
+
+
+def not_drawn(left_out: Sequence[str]) -> str:
+    """The end of a description: what did not fit; empty where everything did."""
+    return f" Not drawn: {names_of(left_out)}." if left_out else ""
+
+
+def legend_above(*axes: Axes) -> None:
+    """A legend above the figure of all that these axes label, once each; none without labels.
+
+    It has as many columns as its labels leave room for. Lines to compare with come last.
+    """
+    found: list[tuple[Any, str]] = [
+        pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)
+    ]
+    handles: dict[str, Artist] = {}
+    for handle, label in sorted(found, key=lambda pair: not isinstance(pair[0], Container)):
+        handles.setdefault(label, handle)
+    if not handles:
         return
-    figure = ax.get_figure(root=True)
+    figure = axes[0].get_figure(root=True)
     assert figure is not None  # axes that are drawn on have a figure
     characters = figure.get_figwidth() * 12  # at the legend's font size
-    columns = max(1, min(len(labels), math.floor(characters / (max(map(len, labels)) + 6))))
-    figure.legend(handles, labels, loc="outside upper left", ncols=columns)
+    columns = max(1, min(len(handles), math.floor(characters / (max(map(len, handles)) + 6))))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=columns)
+
+
+def inches_across(ax: Axes) -> float:
+    """About how wide axes are, before the layout is settled."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # axes that are drawn on have a figure
+    return float(ax.get_position().width * figure.get_figwidth())
+
+
+def wrapped(title: str, ax: Axes) -> str:
+    """A title in as many lines as the width of its axes asks for."""
+    return textwrap.fill(title, max(12, math.floor(11.5 * inches_across(ax))))
+
+
+def view_limits(values: Sequence[float], ends: Sequence[float], most: float = 3.0) -> tuple[float, float]:
+    """Ends of an axis that shows all values, and interval ends unless they dwarf the values.
+
+    Args:
+        values: what must be seen: means, single runs, lines to compare with.
+        ends: of intervals; not finite where there is none.
+        most: an interval is cut where it reaches so many times the values' range beyond them.
+    """
+    seen = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(seen), max(seen)
+    room = most * (high - low) or math.inf
+    cut = [min(max(end, low - room), high + room) for end in ends if math.isfinite(end)]
+    low, high = min([low, *cut]), max([high, *cut])
+    space = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
+    return low - space, high + space
+
+
+def interval_reach(mean: Sequence[float], low: Sequence[float], high: Sequence[float]) -> ErrorBars:
+    """How far intervals reach below and above their means, for `errorbar`; 0 where there is none."""
+    below = [_reach(middle - end) for middle, end in zip(mean, low, strict=True)]
+    above = [_reach(end - middle) for middle, end in zip(mean, high, strict=True)]
+    return below, above
+
+
+def _reach(length: float) -> float:
+    # A median interval never ends on the wrong side of its middle; a mean's rounding may by a last bit.
+    return max(length, 0.0) if math.isfinite(length) else 0.0

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ablate.report.cells import clean, one_line
-from ablate.report.drawings import Drawing, drawings
+from ablate.report.drawing import Drawing
+from ablate.report.drawings import drawings
 from ablate.tables import Tables
 from ablate.trials import Plan
 

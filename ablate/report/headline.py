@@ -84,11 +84,12 @@ def _averaged(table: pd.DataFrame | None, plan: Plan) -> list[str]:
     if table is None or table.empty:
         return []
     what, study = quantity(plan.study.primary), plan.study
-    family = len(contrasts(study)) * len(study.comparison_family)
+    inside = what.name in study.comparison_family
+    family = len(contrasts(study)) * len(study.comparison_family) if inside else 1
     found = table[table["metric"] == what.name]
     return [
         f"{contrast_label(contrast, study)}, averaged over {int(row['cells'])} of "
-        f"{int(row['cells_planned'])} combinations: {_evidence(row, what, family if what.name in study.comparison_family else 1)}"
+        f"{int(row['cells_planned'])} combinations: {_evidence(row, what, family)}"
         for contrast, (_, row) in zip(contrasts(study), found.iterrows(), strict=True)
         if len(contrast) == 1 and contrast[0].factor in study.baseline
     ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 
@@ -13,6 +15,8 @@ from ablate.report.cells import Json
 from ablate.report.figures import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
+COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
+"""A colour in the style of an SVG's element."""
 
 
 def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str, bytes]) -> str:
@@ -37,9 +41,30 @@ def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str,
         style=style,
         script=script,
         policy=content_policy(style, script),
-        images={figure.name: [_svg_url(figure.light), _svg_url(figure.dark)] for figure in figures},
+        images={figure.name: _svg_url(adaptive(figure.light, figure.dark)) for figure in figures},
         downloads={name: _data_url("text/csv;charset=utf-8", content) for name, content in downloads.items()},
     )
+
+
+def adaptive(light: bytes, dark: bytes) -> bytes:
+    """One SVG in the place of two that differ in colours alone: it takes those of the reader's scheme.
+
+    The dark figure is the light one recoloured, so their colours stand in the same places.
+    """
+    if light == dark:
+        return light
+    pairs = list(zip(COLOR.findall(light), COLOR.findall(dark), strict=True))
+    names = {pair: f"--c{place}".encode() for place, pair in enumerate(dict.fromkeys(pairs))}
+    rules = [
+        b":root{" + b";".join(name + b":" + pair[side] for pair, name in names.items()) + b"}"
+        for side in (0, 1)
+    ]
+    style = (
+        b"<style>" + rules[0] + b"@media screen and (prefers-color-scheme:dark){" + rules[1] + b"}</style>"
+    )
+    found = iter(pairs)
+    painted = COLOR.sub(lambda color: b"var(" + names[next(found)] + b")", light)
+    return painted.replace(b"<defs>", style + b"<defs>", 1)
 
 
 def content_policy(style: str, script: str) -> str:
@@ -65,7 +90,8 @@ def _source_hash(source: str) -> str:
 
 
 def _svg_url(svg: bytes) -> str:
-    return _data_url("image/svg+xml", svg)
+    """Text and not base64, which would make it a third longer."""
+    return "data:image/svg+xml," + quote(svg.decode(), safe=" !$&'()*+,-./:;=?@[]^_`{|}~")
 
 
 def _data_url(kind: str, content: bytes) -> str:

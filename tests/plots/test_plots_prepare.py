@@ -104,9 +104,10 @@ def test_the_axis_fits_the_levels(levels: list[Any], scale: str) -> None:
 def test_one_line_per_combination_and_those_that_do_not_fit_are_named() -> None:
     table = means([0.0, 0.1], [f"arch={name}" for name in "abcdefghij"])
     data = prepare_metric_by_level(table, runs(table), factor="ε", label="m")
-    assert [line.label for line in data.lines] == [f"arch={name}" for name in "abcdefgh"]
-    assert data.left_out == ("arch=i", "arch=j")
-    assert "Not drawn: arch=i, arch=j." in describe_metric_by_level(data)
+    assert [line.label for line in data.lines] == [f"arch={name}" for name in "abdefgij"]
+    assert [line.number for line in data.lines] == list(range(8))
+    assert data.left_out == ("arch=c", "arch=h")
+    assert "Not drawn: arch=c, arch=h." in describe_metric_by_level(data)
 
 
 def test_the_floor_is_the_mean_over_lines_at_each_level() -> None:
@@ -206,12 +207,15 @@ def test_runs_are_pooled_image_by_image() -> None:
     assert panel.gap == pytest.approx((30 * 0.5 + 90 * 0.9 - 14 - 78) / 120)
 
 
-def test_at_most_twelve_panels_and_the_others_are_named() -> None:
+def test_at_most_twelve_panels_the_important_ones_among_them_and_the_others_are_named() -> None:
     labels = {f"arm{i}": f"ε={i}" for i in range(14)}
-    data = prepare_reliability(bins(list(labels)), {"absent": "none", **labels})
-    assert [panel.label for panel in data.panels] == [f"ε={i}" for i in range(12)]
-    assert data.left_out == ("ε=12", "ε=13")
-    assert describe_reliability(data).endswith("Not drawn: ε=12, ε=13.")
+    data = prepare_reliability(bins(list(labels)), {"absent": "none", **labels}, important=["arm4"])
+    drawn = {panel.label for panel in data.panels}
+    assert len(drawn) == 12
+    assert {"ε=0", "ε=4", "ε=13"} <= drawn
+    assert [panel.label for panel in data.panels] == [name for name in labels.values() if name in drawn]
+    assert set(data.left_out) == set(labels.values()) - drawn
+    assert describe_reliability(data).endswith(f"Not drawn: {', '.join(data.left_out)}.")
 
 
 @pytest.mark.parametrize("arms", [0, 1, 2, 3, 5, 7, 12])
@@ -226,11 +230,11 @@ def test_any_number_of_panels_draws(arms: int) -> None:
 def test_the_bars_are_the_accuracy_and_the_gap() -> None:
     (panel,) = prepare_reliability(bins(["x"]), {"x": "x"}).panels
     ax = draw_reliability(panel, Figure().subplots())
-    heights = [(bar.get_y(), bar.get_height()) for bar in ax.patches]  # type: ignore[attr-defined]
-    accuracy = [100 * value for value in panel.accuracy[1:]]
-    gap = [100 * (c - a) for c, a in zip(panel.confidence[1:], panel.accuracy[1:], strict=True)]
-    expected = [*((0, a) for a in accuracy), *zip(accuracy, gap, strict=True)]
-    np.testing.assert_allclose(heights, expected)
+    corners = [np.asarray(bar.get_path().vertices).reshape(-1, 5, 2) for bar in ax.patches]
+    heights = [bars[:, 1:3, 1].flatten() for bars in corners]
+    accuracy, confidence = (100 * np.array(values[1:]) for values in (panel.accuracy, panel.confidence))
+    bars = np.stack([0 * accuracy, accuracy], axis=1), np.stack([accuracy, confidence], axis=1)
+    np.testing.assert_allclose(heights, [both.flatten() for both in bars])
 
 
 def test_reliability_in_words_says_which_way_the_confidence_errs() -> None:
@@ -265,8 +269,8 @@ def epochs(arms: list[str]) -> pd.DataFrame:
 
 def test_curves_are_means_with_the_range_of_runs() -> None:
     data = prepare_curves(epochs(["x"]), {"x": "ε=0"})
-    (loss, ((train_loss, _),)), (accuracy, ((_, valid),)) = data.panels
-    assert (loss, accuracy) == ("loss (nats, as trained)", "accuracy (%)")
+    assert [panel.label for panel in data.panels] == ["loss (nats, as trained)", "accuracy (%)"]
+    train_loss, valid = data.panels[0].arms[0].train, data.panels[1].arms[0].valid
     assert train_loss.epoch == (0, 1)
     ranges = [train_loss.mean, train_loss.low, train_loss.high]
     np.testing.assert_allclose(ranges, [(2.5, 1.5), (2.0, 1.0), (3.0, 2.0)])
@@ -281,10 +285,36 @@ def test_curves_are_means_with_the_range_of_runs() -> None:
 def test_any_number_of_curves_draws(arms: int) -> None:
     names = [f"a{i:02}" for i in range(arms)]
     data = prepare_curves(epochs(names), {name: name for name in names})
-    assert len(data.labels) == min(arms, 12)
-    assert data.left_out == tuple(names[12:])
+    assert len(data.lines) == min(arms, 12)
+    assert sorted([*data.lines, *data.left_out]) == names
     assert is_drawn(lambda figure: draw_curves(data, figure))
     assert len(describe_curves(data)) > 20
+
+
+def test_curves_of_two_factors_have_panels_of_their_own_and_one_colour_per_level() -> None:
+    places = {f"{g}{e}": (f"arch={g}", f"ε={e}") for g in "xy" for e in (0, 1)}
+    present = [arm for arm in places if arm != "y0"]
+    data = prepare_curves(epochs(present), {arm: arm for arm in places}, places)
+    assert data.lines == ("ε=0", "ε=1")
+    numbers = [(panel.group, [arm.number for arm in panel.arms]) for panel in data.panels[::2]]
+    assert numbers == [("arch=x", [0, 1]), ("arch=y", [1])]
+    assert "ε=1, arch=y: last accuracy" in describe_curves(data)
+    assert is_drawn(lambda figure: draw_curves(data, figure))
+
+
+def test_curves_of_many_groups_keep_the_first_and_the_last_level() -> None:
+    places = {f"{g}{e}": (f"arch={g}", f"ε={e}") for g in range(9) for e in range(5)}
+    data = prepare_curves(epochs(list(places)), {arm: arm for arm in places}, places)
+    assert data.lines == ("ε=0", "ε=4")
+    assert [len(panel.arms) for panel in data.panels] == [2] * 12
+    assert len(data.left_out) == 45 - 12
+
+
+def test_long_runs_are_thinned_but_keep_both_ends() -> None:
+    rows = pd.DataFrame({"arm": "x", "epoch": range(200), "train_loss": 1.0, "valid_loss": 1.0,
+                         "train_accuracy": 0.5, "valid_accuracy": 0.5})  # fmt: skip
+    epoch = prepare_curves(rows, {"x": "x"}).panels[0].arms[0].train.epoch
+    assert (len(epoch), epoch[0], epoch[-1]) == (40, 0, 199)
 
 
 def times(arms: list[str]) -> pd.DataFrame:

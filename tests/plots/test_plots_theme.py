@@ -1,6 +1,8 @@
 """The theme: colours that everybody can tell apart, SVG that repeats byte by byte and loads nothing."""
 
+import io
 import itertools
+import math
 import re
 import subprocess
 import sys
@@ -10,10 +12,24 @@ import xml.etree.ElementTree as ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ablate.plots.theme import DARK, LIGHT, Theme, capped, figure_svg, level_colors, shorten
+from ablate.plots.theme import (
+    DARK,
+    LIGHT,
+    Theme,
+    _slim,
+    capped,
+    figure_svg,
+    level_colors,
+    names_of,
+    shorten,
+    spread,
+    view_limits,
+)
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB: https://doi.org/10.1109/TVCG.2009.113
 VISIONS = {
@@ -160,3 +176,55 @@ def test_long_labels_lose_their_middle() -> None:
 )
 def test_capped_keeps_the_first(limit: int, kept: tuple[int, ...], left: tuple[int, ...]) -> None:
     assert capped([1, 2, 3], limit) == (kept, left)
+
+
+@given(size=st.integers(0, 30), limit=st.integers(1, 12), always=st.sets(st.integers(0, 29), max_size=5))
+def test_spread_keeps_order_both_ends_and_what_matters(size: int, limit: int, always: set[int]) -> None:
+    kept, left_out = spread(range(size), limit, always)
+    assert len(kept) == min(size, limit)
+    assert sorted([*kept, *left_out]) == list(range(size))
+    assert list(kept) == sorted(kept)
+    wanted = [item for item in range(size) if item in always]
+    assert set(wanted[:limit]) <= set(kept)
+    if not wanted and limit > 1 and size:
+        assert {0, size - 1} <= set(kept)
+
+
+def test_what_is_left_out_is_named_or_counted() -> None:
+    assert names_of(["a", "b"]) == "a, b"
+    assert names_of(list("abcdefg")) == "a, b, c, d, 3 more"
+
+
+def test_a_label_that_legends_would_pass_over_is_in_them() -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    ax.plot([0, 1], label=shorten("_hidden"))
+    assert [text.get_text().strip() for text in ax.legend().get_texts()] == ["_hidden"]
+
+
+def test_an_interval_is_cut_only_where_it_dwarfs_the_values() -> None:
+    low, high = view_limits([0.0, 1.0], [-2.0, 3.0])
+    assert low < -2
+    assert high > 3
+    low, high = view_limits([0.0, 1.0], [-100.0, 100.0, math.nan])
+    assert (low, high) == pytest.approx((-3.35, 4.35))
+    assert view_limits([0.5], [0.1, 0.9])[0] < 0.1  # one value has no range to judge by
+    assert view_limits([], []) == pytest.approx((-0.05, 1.05))
+
+
+def test_smaller_files_are_the_same_drawing() -> None:
+    """Places move by at most a hundredth of a point, and every mark is still there."""
+    buffer = io.BytesIO()
+    figure = Figure()
+    figure.subplots().plot([0, 1, 2], [0.123456, 1, 2], "o-")
+    figure.savefig(buffer, format="svg")
+    before, after = buffer.getvalue(), _slim(buffer.getvalue())
+    assert len(after) < len(before)
+
+    def numbers(svg: bytes) -> list[float]:
+        found = re.findall(rb'\s(?:d|x|y)="([^"]*)"', svg)
+        return [float(number) for text in found for number in re.findall(rb"-?\d+\.?\d*", text)]
+
+    np.testing.assert_allclose(numbers(after), numbers(before), atol=0.00501)
+    count = [len(list(ElementTree.fromstring(svg).iter())) for svg in (before, after)]
+    assert count[0] == count[1]
