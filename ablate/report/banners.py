@@ -19,6 +19,7 @@ from ablate.trials import Plan
 
 FEW_SEEDS = 5
 MOST_REASONS = 3
+MOST_FLOORS = 6
 SMALL_DATA = {
     "digits": "The data are scikit-learn's digits, 1,797 images of 8×8 pixels. They show that the study "
     "runs, and what its factors do on an easy task. They are not Imagenette, whose numbers will differ.",
@@ -146,11 +147,15 @@ def _under_floor(trials: pd.DataFrame, plan: Plan) -> Json | None:
             value = arm_interval(complete, arm.name, metric).mean
             floor = arm_interval(complete, arm.name, floor_metric).mean
             if value <= floor:
-                items.append(f"{arm.label}: {shown(value, what)} %, floor {shown(floor, what)} %")
+                items.append(
+                    f"{what.label}, {arm.label}: {shown(value, what)} %, floor {shown(floor, what)} %"
+                )
     if not items:
         return None
     text = "On so many images a perfectly calibrated network would score as much: what differs here is noise."
-    return _banner("ECE at or under its noise floor", text, items)
+    if len(items) > MOST_FLOORS:
+        items = [*items[:MOST_FLOORS], f"and {len(items) - MOST_FLOORS} more, in the tables of arms"]
+    return _banner("Calibration errors at or under their noise floors", text, items)
 
 
 def _outside_family(plan: Plan) -> Json | None:
