@@ -75,8 +75,8 @@ def _steps(study: Study, factor: str) -> Iterator[Step]:
 def contrasts_table(trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """Main effects and interactions with intervals and tests.
 
-    Intervals of the family's metrics are simultaneous over all contrasts (Bonferroni), their p is
-    Holm-corrected; those of other metrics are 95 % each. Where trials are missing, the average is over those
+    Intervals of the family's metrics are simultaneous over all contrasts (Bonferroni), their adjusted p
+    likewise; those of other metrics are 95 % each. Where trials are missing, the average is over those
     combinations of the other factors' levels, and those seeds, that keep the most values; `cells` and
     `n_pairs` say how many.
 

@@ -146,7 +146,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column(
             "p_holm", "number", "Holm-corrected over the family; empty outside it; no verdict rests on it"
         ),
-        Column("rho", "number", "correlation between the two arms over seeds"),
+        Column("rho", "number", "correlation between the two arms over seeds; empty below three pairs"),
         Column("margin", "number", "largest difference that the study says does not matter"),
         Column("p_equivalence", "number", "equivalence test against the margin, corrected like p_adjusted"),
         Column(
@@ -184,7 +184,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("split", "text", "train or valid"),
         Column("class", "text", "the image's class, one of the first three"),
         Column(
-            "x", "number", "penultimate layer in the plane of the three class templates, Müller et al. 2019"
+            "x",
+            "number",
+            "penultimate layer, in the plane of three class templates (Müller et al. 2019); first run of an arm",
         ),
         Column("y", "number", "second axis of the same"),
     ),

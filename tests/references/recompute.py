@@ -1,0 +1,1525 @@
+"""An audit of a report: its numbers once more, from the records and predictions alone.
+
+Nothing of ablate is imported. Definitions are those of results/README.md, of a report's Method section and of
+the papers that are named there, computed with numpy, scipy and scikit-learn, by another route where there is
+one: the smooth calibration error from a cosine series, floors from convolved Bernoullis, power by quadrature.
+
+A shown number agrees if it is the recomputed one, rounded; an unrounded one, to nine digits. Left out is what
+another computation would not give to the last digit, and what is no number of the study:
+
+- `LEFT_OUT_METRICS`: the floor of the smooth calibration error is a mean over 64 random draws;
+- `LEFT_OUT_SECTIONS`: sections of a report.json that are words or settings, or repeat a table as a picture;
+- `LEFT_OUT_COLUMNS`: columns of the CSV files that are words or readings of the machine, and that floor.
+
+Losses, times and scatter are read from the records: what they come from is not stored. A setting that is
+younger than a record is not in it, and then its column is left out too.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import log_softmax, logsumexp
+from sklearn.metrics import roc_auc_score
+
+Array = NDArray[np.float64]
+Row = dict[str, float]
+NAN = math.nan
+
+LEFT_OUT_METRICS = {"smece_floor"}
+LEFT_OUT_SECTIONS = {
+    *("format", "study", "profile", "first_line", "question", "description", "banners", "figures"),
+    *("method", "provenance", "reproduce", "failures", "downloads"),
+}
+LEFT_OUT_COLUMNS = {
+    *(f"trials.{name}" for name in ("study", "profile", "status", "torch_version", "commit", "failure")),
+    *(f"trials.{name}" for name in ("device_name", "resolved_precision", "device", "predictions_sha256")),
+    *("trials.smece_floor", "step_times.others", "step_times.device_name"),
+}
+
+# Label: column of the tables, decimals, factor to the shown unit.
+SHOWN: dict[str, tuple[str, int, float]] = {
+    "Accuracy": ("accuracy", 2, 100),
+    "NLL": ("nll", 4, 1),
+    "Brier score": ("brier", 4, 1),
+    "ECE": ("ece", 2, 100),
+    "ECE noise floor": ("ece_floor", 2, 100),
+    "Confidence gap": ("confidence_gap", 2, 100),
+    "Temperature": ("temperature", 3, 1),
+    "ECE, scaled": ("ece_scaled", 2, 100),
+    "ECE, equal mass": ("ece_equal_mass", 2, 100),
+    "ECE, debiased": ("ece_debiased", 2, 100),
+    "Smooth ECE": ("smece", 2, 100),
+    "Classwise ECE": ("classwise_ece", 2, 100),
+    "MCE": ("mce", 2, 100),
+    "NLL, scaled": ("nll_scaled", 4, 1),
+    "Mean confidence": ("mean_confidence", 2, 100),
+    "AUROC of errors": ("auroc_error", 2, 100),
+    "AUROC of errors, normalised logit": ("auroc_error_normalised", 2, 100),
+    "AURC": ("aurc", 2, 100),
+    "E-AURC": ("eaurc", 2, 100),
+    "Coverage at 1 % risk": ("coverage_at_1", 2, 100),
+    "Coverage at 2 % risk": ("coverage_at_2", 2, 100),
+    "Scatter within classes": ("scatter_within", 4, 1),
+    "Scatter between classes": ("scatter_between", 4, 1),
+    "Training step": ("step_ms", 2, 1),
+    "Training time": ("train_seconds", 2, 1),
+    "Training loss": ("train_loss", 4, 1),
+    "Training accuracy": ("train_accuracy", 2, 100),
+    "Loss, reported split": ("valid_loss", 4, 1),
+    "Accuracy, reported split": ("valid_accuracy", 2, 100),
+}
+LABELS = {name: label for label, (name, _, _) in SHOWN.items()}
+FLOORS = {name: f"{name}_floor" for name in ("ece", "ece_equal_mass", "smece", "classwise_ece", "mce")}
+HIGHER = {"accuracy", "auroc_error", "auroc_error_normalised", "coverage_at_1", "coverage_at_2"}
+UNDIRECTED = {"confidence_gap", "mean_confidence", "temperature", "scatter_within", "scatter_between"}
+COSTS = {
+    *("step_ms", "step_ms_p20", "step_ms_p80", "images_per_second", "peak_memory_mb", "train_seconds"),
+    *("eval_seconds", "scatter_within_train", "scatter_between_train"),
+}
+PER_IMAGE = ("accuracy", "nll", "brier")
+MARGINS = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
+DECIDED = ("better", "worse", "higher", "lower")
+TOLERANCE = {"smece": 1e-5}
+"""Relative; the integral over the smooth calibration curve is a sum over a grid, here and there."""
+
+
+# What lies in the results folder.
+
+
+@dataclass(eq=False)
+class Trial:
+    """A planned trial with what became of it; `row` holds its metrics and costs, NaN where it has none."""
+
+    trial_id: str
+    arm: str
+    levels: dict[str, Any]
+    fields: dict[str, Any]
+    numerics: dict[str, Any]
+    seed: int
+    repeat: int
+    record: dict[str, Any] | None
+    arrays: dict[str, NDArray[Any]]
+    row: Row = field(default_factory=dict)
+
+    @property
+    def counts(self) -> bool:
+        return self.record is not None and self.record["status"] == "complete" and self.repeat == 0
+
+
+@dataclass(eq=False)
+class Recorded:
+    """A results folder: the study as planned, its trials, its timing pass."""
+
+    study: dict[str, Any]
+    trials: list[Trial]
+    timing: dict[str, Any] | None
+
+    @functools.cached_property
+    def arms(self) -> dict[str, dict[str, Any]]:
+        """Name to levels, in order."""
+        return {trial.arm: trial.levels for trial in self.trials}
+
+    @functools.cached_property
+    def seeds(self) -> list[int]:
+        return list(dict.fromkeys(trial.seed for trial in self.trials if trial.repeat == 0))
+
+    @functools.cached_property
+    def levels(self) -> dict[str, list[Any]]:
+        """Factor to its levels, in order."""
+        names = next(iter(self.arms.values()))
+        return {name: list(dict.fromkeys(own[name] for own in self.arms.values())) for name in names}
+
+    @functools.cached_property
+    def comparisons(self) -> list[tuple[str, str]]:
+        """Each arm beside the arm that has the baseline's levels and else its own."""
+        baseline = self.study["baseline"]
+        found = []
+        for arm, own in self.arms.items():
+            others = [other for other, levels in self.arms.items() if levels == {**own, **baseline}]
+            found += [(arm, other) for other in others if baseline and other != arm]
+        return found
+
+    @property
+    def primary(self) -> str:
+        return str(self.study["primary"])
+
+    @property
+    def family(self) -> tuple[str, ...]:
+        return tuple(self.study["family"]) or (self.primary,)
+
+    def found(self, arm: str) -> list[Trial]:
+        """The arm's complete runs."""
+        return [trial for trial in self.trials if trial.arm == arm and trial.counts]
+
+    def by_seed(self, arm: str, metric: str) -> Array:
+        """[S] the arm's values; NaN where there is none."""
+        own = {trial.seed: trial.row.get(metric, NAN) for trial in self.found(arm)}
+        return np.array([own.get(seed, NAN) for seed in self.seeds])
+
+
+def read(folder: Path) -> Recorded:
+    """The recorded study with every metric computed again."""
+    plan = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    trials = [_read_trial(folder, planned) for planned in plan["trials"]]
+    threads = Counter(
+        trial.record["environment"]["threads"] for trial in trials if trial.record and trial.counts
+    )
+    # Of equally common numbers the smallest.
+    common = min(threads, key=lambda number: (-threads[number], number)) if threads else 0
+    for trial in trials:
+        trial.row = _row(trial, common)
+    timing = folder / "timing.json"
+    read_timing = json.loads(timing.read_text(encoding="utf-8")) if timing.exists() else None
+    return Recorded(plan["study"], trials, read_timing)
+
+
+def _read_trial(folder: Path, planned: dict[str, Any]) -> Trial:
+    name = planned["trial_id"]
+    path, arrays = folder / "records" / f"{name}.json", folder / "predictions" / f"{name}.npz"
+    record = json.loads(path.read_text(encoding="utf-8"))["record"] if path.exists() else None
+    stored: dict[str, NDArray[Any]] = {}
+    if arrays.exists():
+        with np.load(arrays) as opened:
+            stored = {key: opened[key] for key in opened.files}
+    keys = ("trial_id", "arm", "levels", "fields", "numerics", "seed", "repeat")
+    return Trial(**{key: planned[key] for key in keys}, record=record, arrays=stored)
+
+
+def _row(trial: Trial, common_threads: int) -> Row:
+    record = trial.record
+    if record is None or record["status"] != "complete":
+        return {}
+    if "logits" not in trial.arrays:
+        raise FileNotFoundError(f"no predictions of trial {trial.trial_id}: nothing to recompute it from")
+    row = trial_metrics(trial.arrays["logits"], trial.arrays["labels"])
+    row |= {name: float(value) for name, value in record["cost"].items() if value is not None}
+    row |= {f"own_{name}": row[name] for name in ("step_ms", "step_ms_p20", "step_ms_p80")}
+    if record["environment"]["threads"] != common_threads:
+        row["step_ms"] = NAN
+    features = record.get("features") or {}
+    for split, suffix in (("valid", ""), ("train", "_train")):
+        for kind in ("within", "between"):
+            value = (features.get(split) or {}).get(kind)
+            row[f"scatter_{kind}{suffix}"] = NAN if value is None else value
+    return row
+
+
+# Metrics of one trial.
+
+
+def trial_metrics(logits: NDArray[Any], labels: NDArray[Any]) -> Row:
+    """All metrics of [N, K] logits with [N] labels but those left out."""
+    logits = logits.astype(np.float64)
+    count, every = len(labels), np.arange(len(labels))
+    log_p = log_softmax(logits, axis=1)
+    p = np.exp(log_p)
+    right = logits.argmax(axis=1) == labels
+    confidence = p.max(axis=1)
+    one_hot = labels[:, None] == np.arange(logits.shape[1])
+    gaps = [_gaps(p[:, k], one_hot[:, k]) for k in range(logits.shape[1])]
+    top = _gaps(confidence, right)
+    row = {
+        "accuracy": float(right.mean()),
+        "nll": float(-log_p[every, labels].mean()),
+        "brier": float(((p - one_hot) ** 2).sum(axis=1).mean()),
+        "ece": sum(gap.miss for gap in top) / count,
+        "ece_floor": sum(gap.expected for gap in top) / count,
+        "mce": max(gap.miss / gap.size for gap in top),
+        "mce_floor": _expected_largest(top),
+        "classwise_ece": float(np.mean([sum(g.miss for g in own) / count for own in gaps])),
+        "classwise_ece_floor": float(np.mean([sum(g.expected for g in own) / count for own in gaps])),
+        "smece": _smooth_ece(confidence, right),
+        "mean_confidence": float(confidence.mean()),
+        "confidence_gap": float(confidence.mean() - right.mean()),
+    }
+    return row | _equal_mass(confidence, right) | _ranking(logits, right) | _scaled(logits, labels)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A bin: its images' confidences, and how many are right."""
+
+    confidence: Array
+    right: int
+
+    @property
+    def size(self) -> int:
+        return len(self.confidence)
+
+    @functools.cached_property
+    def total(self) -> float:
+        return float(self.confidence.sum())
+
+    @property
+    def miss(self) -> float:
+        return abs(self.total - self.right)
+
+    @functools.cached_property
+    def chances(self) -> Array:
+        """[size + 1] probability of so many right images were the model calibrated: a sum of Bernoullis."""
+        chances = np.ones(1)
+        for p in self.confidence:
+            chances = np.convolve(chances, (1 - p, p))
+        return chances
+
+    @property
+    def misses(self) -> Array:
+        """[size + 1] what each number of right images would miss by."""
+        return np.asarray(np.abs(np.arange(self.size + 1) - self.total))
+
+    @property
+    def expected(self) -> float:
+        return float(self.chances @ self.misses)
+
+
+def _gap(confidence: Array, right: NDArray[np.bool_]) -> Gap:
+    return Gap(confidence, int(right.sum()))
+
+
+def _gaps(confidence: Array, right: NDArray[np.bool_], bins: int = 15) -> list[Gap]:
+    """The bins of equal width in [0, 1] that hold images."""
+    places = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [_gap(confidence[places == at], right[places == at]) for at in np.unique(places)]
+
+
+def _expected_largest(gaps: list[Gap]) -> float:
+    """Mean of a calibrated model's largest |confidence - accuracy|: the integral of 1 - its distribution."""
+    places = np.unique(np.concatenate([gap.misses / gap.size for gap in gaps]))
+    at_most = np.ones(len(places))
+    for gap in gaps:
+        order = np.argsort(gap.misses)
+        held = np.concatenate([[0.0], np.cumsum(gap.chances[order])])
+        at_most *= held[np.searchsorted(gap.misses[order] / gap.size, places, side="right")]
+    return float(places[0] + ((1 - at_most[:-1]) * np.diff(places)).sum())
+
+
+def _equal_mass(confidence: Array, right: NDArray[np.bool_], bins: int = 15) -> Row:
+    """ECE over bins of equal mass, its floor, and the debiased error of Kumar et al. 2019."""
+    order = np.argsort(confidence, kind="stable")
+    ends = np.cumsum([len(part) for part in np.array_split(order, bins)])
+    ordered = confidence[order]
+    # Images of equal confidence share a bin: an edge inside such a run moves behind it.
+    ends = np.unique([np.searchsorted(ordered, ordered[end - 1], side="right") for end in ends if end])
+    parts = np.split(order, ends[:-1])
+    gaps = [_gap(confidence[part], right[part]) for part in parts]
+    squared = 0.0
+    for part in parts:
+        accuracy, size = float(right[part].mean()), len(part)
+        noise = accuracy * (1 - accuracy) / (size - 1) if size > 1 else 0.0
+        squared += size / len(order) * ((float(confidence[part].mean()) - accuracy) ** 2 - noise)
+    return {
+        "ece_equal_mass": sum(gap.miss for gap in gaps) / len(order),
+        "ece_equal_mass_floor": sum(gap.expected for gap in gaps) / len(order),
+        "ece_debiased": math.copysign(math.sqrt(abs(squared)), squared),
+    }
+
+
+def _smooth_ece(confidence: Array, right: NDArray[np.bool_], grid: int = 4096) -> float:
+    """Błasiok and Nakkiran 2023: the sigma that is the error smoothed by a reflected Gaussian of that width.
+
+    A Gaussian reflected at both ends of [0, 1] is a cosine series with coefficients exp(-(k pi sigma)^2 / 2).
+    """
+    residual, places = right - confidence, (np.arange(grid) + 0.5) / grid
+
+    def above(sigma: float) -> float:
+        k = np.arange(1 + math.ceil(9 / (math.pi * sigma)))
+        series = np.cos(math.pi * np.outer(k, confidence)) @ residual / len(residual)
+        series *= np.where(k == 0, 1, 2) * np.exp(-((k * math.pi * sigma) ** 2) / 2)
+        return float(np.abs(series @ np.cos(math.pi * np.outer(k, places))).mean()) - sigma
+
+    low = 1.0
+    while above(low) < 0:
+        low /= 2
+    return float(brentq(above, low, 2 * low, xtol=1e-10))
+
+
+def _ranking(logits: Array, right: NDArray[np.bool_]) -> Row:
+    """How well confidence tells right from wrong; the most confident images first, equal ones as one group.
+
+    Ranked by log p / (1 - p), which goes on growing where p in float64 has become 1.
+    """
+    count, ordered = len(right), np.sort(logits, axis=1)
+    odds = ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1)
+    _, groups = np.unique(-odds, return_inverse=True)
+    ends = np.cumsum(np.bincount(groups))  # images answered, group by group
+    wrong = np.cumsum(np.bincount(groups, weights=~right))
+    ranks = np.arange(1, count + 1)
+    # Within a group the wrong ones are spread evenly: the mean over its orders.
+    risk = np.interp(ranks, [0, *ends], [0, *wrong]) / ranks
+    best = np.maximum(ranks - right.sum(), 0) / ranks
+    centred = logits - logits.mean(axis=1, keepdims=True)
+    normalised = centred.max(axis=1) / np.linalg.norm(centred, axis=1)
+    both = 0 < right.sum() < count
+    row = {
+        "auroc_error": float(roc_auc_score(right, odds)) if both else NAN,
+        "auroc_error_normalised": float(roc_auc_score(right, normalised)) if both else NAN,
+        "aurc": float(risk.mean()),
+        "eaurc": float(risk.mean() - best.mean()),
+    }
+    for percent in (1, 2):
+        row[f"coverage_at_{percent}"] = max(ends[wrong / ends <= percent / 100], default=0) / count
+    return row
+
+
+def _scaled(logits: Array, labels: NDArray[Any]) -> Row:
+    """Temperature scaling, every image with the temperature of the other four fifths of a fixed shuffle."""
+    count = len(labels)
+    folds = np.random.RandomState(0).permutation(count) % 5
+    fitted = np.array([_temperature(logits[folds != k], labels[folds != k]) for k in range(5)])
+    log_p = log_softmax(logits / fitted[folds][:, None], axis=1)
+    right = logits.argmax(axis=1) == labels
+    return {
+        "temperature": float(fitted.mean()),
+        "nll_scaled": float(-log_p[np.arange(count), labels].mean()),
+        "ece_scaled": sum(gap.miss for gap in _gaps(np.exp(log_p.max(axis=1)), right)) / count,
+    }
+
+
+def _temperature(logits: Array, labels: NDArray[Any]) -> float:
+    """Where the NLL's slope in 1 / T is 0: the mean logit under the softmax is the label's, on average."""
+    own = logits[np.arange(len(labels)), labels]
+
+    def slope(inverse: float) -> float:
+        return float(((np.exp(log_softmax(logits * inverse, axis=1)) * logits).sum(axis=1) - own).mean())
+
+    low, high = 1e-4, 1e2
+    if slope(low) >= 0:
+        return 1 / low
+    if slope(high) <= 0:
+        return 1 / high
+    return 1 / float(brentq(slope, low, high, xtol=1e-15, rtol=1e-14))
+
+
+# Statistics over seeds.
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over training runs with its 95 % t interval."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+
+def mean_of(values: Iterable[float]) -> Mean:
+    known = np.array([value for value in values if math.isfinite(value)])
+    if len(known) < 2:
+        return Mean(len(known), float(known[0]) if len(known) else NAN, NAN, NAN)
+    half = float(stats.t.isf(0.025, len(known) - 1)) * float(stats.sem(known))
+    if np.ptp(known) == 0:
+        half = NAN
+    return Mean(len(known), float(known.mean()), float(known.mean()) - half, float(known.mean()) + half)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mean paired difference, its interval and test; `size` of them hold together."""
+
+    n: int
+    effect: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+    rho: float
+    sd: float
+    size: int
+
+
+def difference(plus: Array, minus: Array, size: int) -> Difference:
+    """Over the seeds that both sides have."""
+    both = np.isfinite(plus) & np.isfinite(minus)
+    own, scale = (plus - minus)[both], float(np.abs([plus[both], minus[both]]).max(initial=0.0))
+    n, effect = len(own), float(own.mean()) if len(own) else NAN
+    spread = float(own.std(ddof=1)) if n > 1 else NAN
+    if n > 1 and spread <= 1e-12 * scale:  # rounding alone
+        effect, spread = 0.0 if abs(effect) <= 1e-12 * scale else effect, 0.0
+    rho = NAN
+    if n > 2 and min(np.ptp(plus[both]), np.ptp(minus[both])) > 0:
+        rho = float(stats.pearsonr(plus[both], minus[both]).statistic)
+    if not spread > 0:
+        return Difference(n, effect, NAN, NAN, NAN, NAN, rho, spread, size)
+    p = float(stats.ttest_rel(plus[both], minus[both]).pvalue)
+    half = float(stats.t.isf(0.025 / size, n - 1)) * spread / math.sqrt(n)
+    return Difference(n, effect, effect - half, effect + half, p, min(1.0, size * p), rho, spread, size)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a difference shows."""
+
+    word: str
+    reason: str
+    p_equivalence: float
+    margin: float
+    below_margin: bool
+    seeds_needed: int | None
+
+
+def verdict(recorded: Recorded, arm: str, baseline: str, metric: str, found: Difference) -> Verdict:
+    """Incomplete pairs decide nothing; then the two one-sided tests of equivalence; then the interval."""
+    margin = {**MARGINS, **recorded.study["margins"]}.get(metric, NAN)
+    planned, same = len(recorded.seeds), _same_predictions(recorded, arm, baseline)
+    tests = NAN
+    if found.sd > 0 and margin > 0:
+        se = found.sd / math.sqrt(found.n)
+        sides = (
+            stats.t.sf((margin + found.effect) / se, found.n - 1),
+            stats.t.sf((margin - found.effect) / se, found.n - 1),
+        )
+        tests = min(1.0, found.size * float(max(sides)))
+    below = tests <= 0.05 and not found.low <= 0 <= found.high
+    words = ("higher", "lower") if metric in UNDIRECTED else ("better", "worse")
+    above = found.low > 0 if metric in HIGHER | UNDIRECTED else found.high < 0
+    decided = found.low > 0 or found.high < 0
+    if found.n < planned:
+        reason = "incomplete"
+    elif same:
+        return Verdict("equivalent", "identical", tests, margin, False, None)
+    else:
+        reason = "too_few_seeds" if found.n < 2 else "" if found.sd > 0 else "no_spread"
+    if not reason and tests <= 0.05:
+        return Verdict("equivalent", "", tests, margin, below, None)
+    if not reason and decided:
+        return Verdict(words[0] if above else words[1], "", tests, margin, False, None)
+    least = found.n + 1 if found.n == planned else planned
+    return Verdict("undecided", reason, tests, margin, False, _seeds_needed(found, margin, least))
+
+
+def _same_predictions(recorded: Recorded, arm: str, baseline: str) -> bool:
+    """Whether both arms are complete and gave the same logits on every planned seed."""
+    own, other = ({t.seed: t.arrays["logits"] for t in recorded.found(side)} for side in (arm, baseline))
+    if set(own) != set(recorded.seeds) or set(other) != set(recorded.seeds):
+        return False
+    return all(np.array_equal(own[seed], other[seed]) for seed in own)
+
+
+def _seeds_needed(found: Difference, margin: float, least: int) -> int | None:
+    """The fewest seeds, up to 1,000, that decide with 80 %: for a difference as seen, or for none at all."""
+    if not found.sd > 0:
+        return None
+    level, effect = 0.05 / found.size, abs(found.effect) / found.sd
+
+    def decides(n: int) -> bool:
+        powers = difference_power(effect, n, level), equivalence_power(margin / found.sd, n, level)
+        return max(powers) >= 0.8
+
+    numbers = range(max(least, 2), 1001)
+    if not numbers or not decides(numbers[-1]):
+        return None
+    low, high = -1, len(numbers) - 1  # both powers grow with n
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if decides(numbers[middle]) else (middle, high)
+    return numbers[high]
+
+
+def difference_power(effect: float, n: int, level: float) -> float:
+    """Of the paired t test; the true difference in standard deviations of the paired differences."""
+    critical, shift = stats.t.isf(level / 2, n - 1), math.sqrt(n) * effect
+
+    def rejects(spread: Array) -> Array:
+        return np.asarray(
+            stats.norm.cdf(shift - critical * spread) + stats.norm.cdf(-shift - critical * spread)
+        )
+
+    return _over_spreads(rejects, n, math.inf)
+
+
+def equivalence_power(margin: float, n: int, level: float) -> float:
+    """Of both one-sided tests where there is no difference; the margin in standard deviations, or NaN."""
+    if not margin > 0:
+        return 0.0
+    critical, reach = stats.t.isf(level, n - 1), math.sqrt(n) * margin
+
+    def passes(spread: Array) -> Array:
+        return np.asarray(2 * stats.norm.cdf(reach - critical * spread) - 1)
+
+    return _over_spreads(passes, n, reach / critical)
+
+
+def _over_spreads(power: Callable[[Array], Array], n: int, largest: float) -> float:
+    """Mean over the standard deviations, as parts of the true one, that n differences may show."""
+    low, high = max(0.0, 1 - 12 / math.sqrt(n)), min(largest, 1 + 12 / math.sqrt(n))
+    if high <= low:
+        return 0.0
+    nodes, weights = _legendre()
+    spreads = low + (high - low) * (nodes + 1) / 2
+    density = 2 * spreads * (n - 1) * stats.chi2.pdf(spreads**2 * (n - 1), n - 1)
+    return float((weights * power(spreads) * density).sum() * (high - low) / 2)
+
+
+@functools.cache
+def _legendre() -> tuple[Array, Array]:
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    return nodes, weights
+
+
+def for_new_images(differences: Array, size: int) -> tuple[float, float, float]:
+    """Mean of [n, N] differences, and its interval for new seeds and new images (Cornfield and Tukey 1956).
+
+    The half-widths of the seeds' part and of what the images add are squared and added (Zou and Donner 2008).
+    """
+    n, images = differences.shape
+    effect = float(differences.mean())
+    if n < 2:
+        return effect, NAN, NAN
+    seeds = float(differences.mean(axis=1).var(ddof=1)) / n
+    rest = differences - differences.mean(axis=0) - differences.mean(axis=1)[:, None] + effect
+    within = float((rest**2).sum()) / ((n - 1) * (images - 1))
+    added = max(float(differences.mean(axis=0).var(ddof=1)) - within / n, 0.0) / images
+    half = math.hypot(
+        *(stats.t.isf(0.025 / size, df) * math.sqrt(v) for df, v in ((n - 1, seeds), (images - 1, added)))
+    )
+    if half <= 1e-12 * float(np.abs(differences).max()):
+        half = NAN
+    return effect, effect - half, effect + half
+
+
+@functools.cache
+def per_image(trial: Trial, metric: str) -> Array:
+    """[N] the metric of each image."""
+    logits, labels = trial.arrays["logits"].astype(np.float64), trial.arrays["labels"]
+    log_p = log_softmax(logits, axis=1)
+    if metric == "accuracy":
+        return np.asarray(logits.argmax(axis=1) == labels, dtype=np.float64)
+    if metric == "nll":
+        return np.asarray(-log_p[np.arange(len(labels)), labels])
+    one_hot = labels[:, None] == np.arange(logits.shape[1])
+    return np.asarray(((np.exp(log_p) - one_hot) ** 2).sum(axis=1))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm 1979; NaN stays and counts as one of the family."""
+    order = sorted((value, at) for at, value in enumerate(p) if math.isfinite(value))
+    corrected, largest = [NAN] * len(p), 0.0
+    for rank, (value, at) in enumerate(order):
+        largest = max(largest, min(1.0, (len(p) - rank) * value))
+        corrected[at] = largest
+    return corrected
+
+
+# Main effects and interactions.
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One or two factors, each with a level and the reference level."""
+
+    steps: tuple[tuple[str, Any, Any], ...]
+
+    def signs(self, recorded: Recorded) -> list[list[tuple[int, str]]]:
+        """Per combination of the other factors' levels, the arms with their signs."""
+        names = [name for name, _, _ in self.steps]
+        others = {name: own for name, own in recorded.levels.items() if name not in names}
+        sides = [[(1, level), (-1, reference)] for _, level, reference in self.steps]
+        found = []
+        for combination in itertools.product(*others.values()):
+            arms = []
+            for side in itertools.product(*sides):
+                levels = dict(zip(others, combination, strict=True))
+                levels |= {name: level for name, (_, level) in zip(names, side, strict=True)}
+                (arm,) = (arm for arm, own in recorded.arms.items() if own == levels)
+                arms.append((math.prod(sign for sign, _ in side), arm))
+            found.append(arms)
+        return found
+
+
+def contrasts(recorded: Recorded) -> list[Contrast]:
+    """The main effects, then the interactions of two factors."""
+    steps = []
+    for name, levels in recorded.levels.items():
+        reference = recorded.study["baseline"].get(name, levels[0])
+        steps.append([(name, level, reference) for level in levels if level != reference])
+    steps = [own for own in steps if own]
+    if len(steps) < 2:
+        return []
+    pairs = (pair for one, two in itertools.combinations(steps, 2) for pair in itertools.product(one, two))
+    return [Contrast((step,)) for own in steps for step in own] + [Contrast(pair) for pair in pairs]
+
+
+@functools.cache
+def contrast_of(recorded: Recorded, contrast: Contrast, metric: str) -> tuple[int, int, Difference]:
+    """Combinations averaged over, combinations planned, and the difference."""
+    asked = contrasts(recorded)
+    size = len(asked) * len(recorded.family) if metric in recorded.family else 1
+    cells = contrast.signs(recorded)
+    plus, minus = (
+        np.array(
+            [
+                sum(
+                    (recorded.by_seed(arm, metric) for s, arm in cell if s == sign),
+                    np.zeros(len(recorded.seeds)),
+                )
+                for cell in cells
+            ]
+        )
+        for sign in (1, -1)
+    )
+    there = np.isfinite(plus + minus)
+    rows, seeds = _most_values(there)
+    ends = [np.full(there.shape[1], NAN) for _ in range(2)]
+    for end, side in zip(ends, (plus, minus), strict=True):
+        if rows:
+            end[seeds] = side[np.ix_(rows, seeds)].mean(axis=0)
+    return len(rows), len(there), difference(ends[0], ends[1], size)
+
+
+def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """Combinations, the fullest first, and the seeds they all have: as many values as possible."""
+    order = np.argsort(-there.sum(axis=1), kind="stable")
+    best: tuple[list[int], list[int]] = ([], [])
+    for count in range(1, len(order) + 1):
+        rows = sorted(int(row) for row in order[:count])
+        seeds = [int(seed) for seed in np.flatnonzero(there[rows].all(axis=0))]
+        if seeds and len(seeds) * count >= len(best[0]) * len(best[1]):
+            best = rows, seeds
+    return best
+
+
+# Step times.
+
+
+def median_of(values: Array) -> tuple[float, float, float]:
+    """Median with the tightest symmetric pair of order statistics that holds it with 95 % (binomial)."""
+    ordered, n = np.sort(values), len(values)
+    ranks = [k for k in range(n // 2) if 1 - 2 * stats.binom.cdf(k, n, 0.5) >= 0.95]
+    if not ranks:
+        return float(np.median(values)), NAN, NAN
+    return float(np.median(values)), float(ordered[ranks[-1]]), float(ordered[n - 1 - ranks[-1]])
+
+
+def case_of(trial: Trial) -> dict[str, Any]:
+    """What decides which work a trial's training step does."""
+    own = trial.fields
+    kept = ("arch", "image_size", "batch_size", "loss", "reduction", "optimizer", "data")
+    return {
+        **{name: own[name] for name in kept},
+        "decoded_size": own["decode_size"] or own["image_size"],
+        "clips": own["clip_norm"] > 0,
+        "crops": own["crop_area"] < 1,
+        "flips": own["flip"],
+        "mixes": own["mixup"] > 0,
+        **trial.numerics,
+    }
+
+
+def step_times(recorded: Recorded, case: Mapping[str, Any]) -> Array | None:
+    """[rounds] milliseconds of a case, if it was timed."""
+    timing = recorded.timing or {"cases": [], "step_ms": []}
+    for own, times in zip(timing["cases"], timing["step_ms"], strict=True):
+        if own == dict(case):
+            return np.array(times)
+    return None
+
+
+def plain(case: Mapping[str, Any]) -> dict[str, Any]:
+    """The same step with the mean of plain cross-entropy."""
+    return {**case, "loss": "cross_entropy", "reduction": "mean"}
+
+
+# Comparing.
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number in a text: its value there, decimals, and whether a plus sign is written."""
+
+    value: float
+    digits: int
+    signed: bool = False
+    tolerance: float = 1e-9
+
+    def texts(self) -> set[str]:
+        """As it may be shown: rounded, either way where it lies within the tolerance of a tie."""
+        return {self._text(self.value * (1 + shift)) for shift in (0, self.tolerance, -self.tolerance)}
+
+    def _text(self, value: float) -> str:
+        if not math.isfinite(value):
+            return "–"
+        text = f"{abs(value):.{self.digits}f}"
+        sign = "" if float(text) == 0 else "−" if value < 0 else "+" if self.signed else ""
+        return sign + text
+
+
+@dataclass(frozen=True)
+class Unchecked:
+    """Where any number may stand, as it is not recomputed."""
+
+    def texts(self) -> set[str]:
+        return {"a number"}
+
+
+Text = Sequence["str | Number | Unchecked"]
+
+
+def agrees(text: str, expected: Text) -> bool:
+    """Whether a text is the expected words and numbers, each rounded to its decimals."""
+    return re.fullmatch("".join(map(_pattern, expected)), text) is not None
+
+
+def _pattern(part: str | Number | Unchecked) -> str:
+    if isinstance(part, Unchecked):
+        return r"\d+\.\d+"
+    return re.escape(part) if isinstance(part, str) else f"(?:{'|'.join(map(re.escape, part.texts()))})"
+
+
+def same(value: Any, expected: float, tolerance: float = 1e-9) -> bool:
+    """Whether an unrounded number is the expected one; nothing is NaN."""
+    if value is None or value == "" or not math.isfinite(expected):
+        return value in (None, "") and not math.isfinite(expected)
+    number = float({"True": 1, "False": 0}.get(value, value) if isinstance(value, str) else value)
+    return math.isclose(number, expected, rel_tol=tolerance, abs_tol=1e-12 * (tolerance / 1e-9))
+
+
+def metric_number(metric: str, value: float, *, signed: bool = False) -> Number:
+    """A metric's value as it is shown."""
+    _, digits, factor = SHOWN[LABELS[metric]]
+    return Number(value * factor, digits, signed, TOLERANCE.get(metric, 1e-9))
+
+
+def plain_text(expected: Text) -> str:
+    """For a message."""
+    return "".join(part if isinstance(part, str) else min(part.texts()) for part in expected)
+
+
+def p_text(p: float) -> Text:
+    return ["< 0.001"] if p < 0.001 else [Number(p, 3)]
+
+
+@dataclass
+class Audit:
+    """What was compared, section by section, what did not agree, and what was left out."""
+
+    compared: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    left_out: set[str] = field(default_factory=set)
+
+    def text(self, place: str, shown: Any, expected: Text) -> None:
+        self.compared[place.split(":")[0]] += 1
+        if not (isinstance(shown, str) and agrees(shown, expected)):
+            self.wrong.append(f"{place}: shown {shown!r}, recomputed {plain_text(expected)!r}")
+
+    def number(self, place: str, value: Any, expected: float, tolerance: float = 1e-9) -> None:
+        self.compared[place.split(":")[0]] += 1
+        if not same(value, expected, tolerance):
+            self.wrong.append(f"{place}: holds {value!r}, recomputed {expected!r}")
+
+    def cell(self, place: str, cell: dict[str, Any], expected: Cell) -> None:
+        """Its text, its notes, and every unrounded number in it."""
+        self.text(place, cell["text"], expected.text)
+        if len(cell["notes"]) != len(expected.notes):
+            wanted = [plain_text(note) for note in expected.notes]
+            self.wrong.append(f"{place}: notes {cell['notes']}, recomputed {wanted}")
+        for note, own in zip(cell["notes"], expected.notes, strict=False):
+            self.text(place, note, own)
+        for name in set(cell) - {"text", "notes"}:
+            if name not in expected.numbers:
+                self.wrong.append(f"{place}: {name} {cell[name]!r} is not recomputed")
+                continue
+            wanted_number = expected.numbers[name]
+            if isinstance(wanted_number, str):
+                self.text(place, cell[name], [wanted_number])
+            else:
+                self.number(f"{place} {name}", cell[name], wanted_number, expected.tolerance)
+
+    def rows(self, place: str, table: dict[str, Any], rows: Sequence[Sequence[Cell]]) -> None:
+        """A table, cell by cell; both have the same rows and columns."""
+        if [len(row) for row in table["rows"]] != [len(row) for row in rows]:
+            self.wrong.append(f"{place}: {len(table['rows'])} rows, recomputed {len(rows)}")
+            return
+        for shown, own in zip(table["rows"], rows, strict=True):
+            for head, cell, expected in zip(table["columns"], shown, own, strict=True):
+                self.cell(f"{place}: {shown[0]['text']}, {head['label']}", cell, expected)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell of report.json should hold."""
+
+    text: Text
+    notes: Sequence[Text] = ()
+    numbers: Mapping[str, float | str] = field(default_factory=dict)
+    tolerance: float = 1e-9
+
+
+def words(text: str, value: float | str) -> Cell:
+    return Cell([text], (), {"value": value})
+
+
+def audit_report(recorded: Recorded, report: Mapping[str, Any]) -> Audit:
+    """Every section of a report.json that holds numbers of the study.
+
+    `left_out` names what was not looked at: sections, and floors that are shown and not recomputed.
+    """
+    audit = Audit()
+    audit.left_out |= {name for name in report if name not in SECTIONS}
+    for name, look in SECTIONS.items():
+        if name in report:
+            look(audit, recorded, report[name])
+    return audit
+
+
+def _metrics_of(audit: Audit, place: str, heads: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The metric of each column; an unknown one is a fault of the audit and not passed over."""
+    labels = [str(head["label"]).removeprefix("Δ ") for head in heads]
+    audit.wrong += [f"{place}: column {label!r} is not recomputed" for label in labels if label not in SHOWN]
+    return [SHOWN[label][0] for label in labels if label in SHOWN]
+
+
+def arm_label(levels: Mapping[str, Any]) -> str:
+    parts = [f"{_factor(name)}={_level(level)}" for name, level in levels.items()]
+    return ", ".join(parts) or "all runs"
+
+
+def _factor(name: str) -> str:
+    return "ε" if name == "epsilon" else name
+
+
+def _level(level: Any) -> str:
+    return f"{level:.12g}" if isinstance(level, float) else str(level)
+
+
+def _arm_cell(recorded: Recorded, arm: str) -> Cell:
+    return words(arm_label(recorded.arms[arm]), float(list(recorded.arms).index(arm)))
+
+
+def _audit_arms(audit: Audit, recorded: Recorded, table: Mapping[str, Any]) -> None:
+    metrics = _metrics_of(audit, "arms", table["columns"][2:])
+    rows = []
+    for arm in recorded.arms:
+        planned = sum(trial.arm == arm and trial.repeat == 0 for trial in recorded.trials)
+        runs = len(recorded.found(arm))
+        row = [_arm_cell(recorded, arm), words(f"{runs}/{planned}", float(runs))]
+        rows.append([*row, *(_mean_cell(audit, recorded, arm, metric) for metric in metrics)])
+    audit.rows("arms", dict(table), rows)
+
+
+def _mean_cell(audit: Audit, recorded: Recorded, arm: str, metric: str) -> Cell:
+    found = mean_of(recorded.by_seed(arm, metric))
+    notes: list[Text] = []
+    if found.n == 1:
+        notes.append(["n = 1: no interval"])
+    elif found.n:
+        ends: Text = [metric_number(metric, found.low), " to ", metric_number(metric, found.high)]
+        notes += [ends] if math.isfinite(found.low) else [["all runs equal"]]
+    if metric in FLOORS and found.n:
+        notes.append(["floor ", *_floor(audit, recorded, arm, metric)])
+    numbers = {"value": found.mean, "n": found.n, "low": found.low, "high": found.high}
+    return Cell([metric_number(metric, found.mean)], notes, numbers, TOLERANCE.get(metric, 1e-9))
+
+
+def _floor(audit: Audit, recorded: Recorded, arm: str, metric: str) -> Text:
+    name = FLOORS[metric]
+    if name in LEFT_OUT_METRICS:
+        audit.left_out.add(name)
+        return [Unchecked()]
+    return [metric_number(metric, mean_of(recorded.by_seed(arm, name)).mean)]
+
+
+def _audit_effects(audit: Audit, recorded: Recorded, table: Mapping[str, Any] | None) -> None:
+    if table is None:
+        audit.wrong += ["effects: missing"] if recorded.comparisons else []
+        return
+    metrics = _metrics_of(audit, "effects", table["columns"][3:])
+    rows = []
+    for arm, baseline in recorded.comparisons:
+        pairs = effect_of(recorded, arm, baseline, recorded.primary)[0].n
+        row = [_arm_cell(recorded, arm), _arm_cell(recorded, baseline), words(str(pairs), float(pairs))]
+        for metric in metrics:
+            found, judged = effect_of(recorded, arm, baseline, metric)
+            row.append(_difference_cell(recorded, metric, found, judged.word))
+        rows.append(row)
+    audit.rows("effects", dict(table), rows)
+
+
+@functools.cache
+def effect_of(recorded: Recorded, arm: str, baseline: str, metric: str) -> tuple[Difference, Verdict]:
+    """The difference of two arms, in the family's intervals where the metric is of it, and its verdict."""
+    size = len(recorded.comparisons) * len(recorded.family) if metric in recorded.family else 1
+    found = difference(recorded.by_seed(arm, metric), recorded.by_seed(baseline, metric), size)
+    return found, verdict(recorded, arm, baseline, metric, found)
+
+
+def _difference_cell(recorded: Recorded, metric: str, found: Difference, word: str = "") -> Cell:
+    number = functools.partial(metric_number, metric, signed=True)
+    equal = "equal on every seed" if found.n > 1 and found.effect == 0 else "no interval"
+    ends: Text = [number(found.low), " to ", number(found.high)]
+    notes: list[Text] = [ends] if math.isfinite(found.low) else [[equal]]
+    inside = metric in recorded.family
+    if inside and math.isfinite(found.p_adjusted):
+        notes.append(["adjusted p ", *p_text(found.p_adjusted)])
+    if word:
+        notes.append([word if inside else f"({word})"])
+    numbers = {"value": found.effect, "low": found.low, "high": found.high, "p_adjusted": found.p_adjusted}
+    return Cell([number(found.effect)], notes, numbers, _loose(metric))
+
+
+def _loose(metric: str) -> float:
+    """Of differences and their tests, in which a metric's own tolerance grows."""
+    return 100 * TOLERANCE.get(metric, 1e-11)
+
+
+def _contrast_label(contrast: Contrast) -> str:
+    steps = (f"{_factor(name)}: {_level(level)} − {_level(other)}" for name, level, other in contrast.steps)
+    return " × ".join(steps)
+
+
+def _audit_contrasts(audit: Audit, recorded: Recorded, table: Mapping[str, Any] | None) -> None:
+    asked = contrasts(recorded)
+    if table is None:
+        audit.wrong += ["contrasts: missing"] if asked else []
+        return
+    metrics = _metrics_of(audit, "contrasts", table["columns"][4:])
+    rows = []
+    for place, contrast in enumerate(asked):
+        kept, planned, primary = contrast_of(recorded, contrast, recorded.primary)
+        kind = "main effect" if len(contrast.steps) == 1 else "interaction"
+        row = [words(_contrast_label(contrast), float(place)), words(kind, kind)]
+        row += [words(f"{kept}/{planned}", float(kept)), words(str(primary.n), float(primary.n))]
+        found = ((metric, contrast_of(recorded, contrast, metric)[2]) for metric in metrics)
+        rows.append([*row, *(_difference_cell(recorded, metric, own) for metric, own in found)])
+    audit.rows("contrasts", dict(table), rows)
+
+
+def _audit_identical(audit: Audit, recorded: Recorded, groups: Sequence[Sequence[str]]) -> None:
+    left, expected = list(recorded.arms), []
+    while left:
+        group = [arm for arm in left if arm == left[0] or _same_predictions(recorded, left[0], arm)]
+        left = [arm for arm in left if arm not in group]
+        expected += [[arm_label(recorded.arms[arm]) for arm in group]] if len(group) > 1 else []
+    audit.compared["identical"] += 1
+    if [list(group) for group in groups] != expected:
+        audit.wrong.append(f"identical: shown {groups}, recomputed {expected}")
+
+
+def _audit_trials(audit: Audit, recorded: Recorded, table: Mapping[str, Any]) -> None:
+    metrics = _metrics_of(audit, "trials", table["columns"][4:])
+    rows = []
+    for trial in recorded.trials:
+        status = "missing" if trial.record is None else trial.record["status"]
+        seed = f"{trial.seed}, repeat {trial.repeat}" if trial.repeat else str(trial.seed)
+        row = [words(trial.trial_id, trial.trial_id), _arm_cell(recorded, trial.arm)]
+        row += [words(seed, float(trial.seed)), words(status, status)]
+        for metric in metrics:
+            value = trial.row.get(f"own_{metric}", trial.row.get(metric, NAN))
+            row.append(Cell([metric_number(metric, value)], (), {"value": value}))
+        rows.append(row)
+    audit.rows("trials", dict(table), rows)
+
+
+def _audit_timing(audit: Audit, recorded: Recorded, section: Mapping[str, Any]) -> None:
+    if recorded.timing is None:
+        audit.wrong += ["timing: a table without a pass"] if section["table"] else []
+        return
+    rounds, others = len(recorded.timing["step_ms"][0]), recorded.timing["others"]
+    if f" in {rounds} rounds" not in section["note"]:
+        audit.wrong.append(f"timing: note {section['note']!r}, recomputed {rounds} rounds")
+    if others is not None and others >= 0.1 and f" used {others:.0%} of" not in section["note"]:
+        audit.wrong.append(f"timing: note {section['note']!r}, recomputed {others:.0%}")
+    baselines, rows = dict(recorded.comparisons), []
+    for arm in recorded.arms:
+        case = _case(recorded, arm)
+        own, beside = step_times(recorded, case), step_times(recorded, plain(case))
+        if own is None or beside is None:
+            continue
+        row = [_arm_cell(recorded, arm), _median_cell(own, 2), _median_cell(own / beside, 3)]
+        rows.append([*row, _beside_baseline(recorded, own, case, baselines.get(arm))])
+    audit.rows("timing", section["table"], rows)
+
+
+def _case(recorded: Recorded, arm: str) -> dict[str, Any]:
+    return case_of(next(trial for trial in recorded.trials if trial.arm == arm))
+
+
+def _beside_baseline(recorded: Recorded, own: Array, case: dict[str, Any], baseline: str | None) -> Cell:
+    if baseline is None:
+        return Cell(["–"], (), {"value": NAN})
+    other = _case(recorded, baseline)
+    if other == case:
+        return words("same step", 1.0)
+    times = step_times(recorded, other)
+    return Cell(["–"], (), {"value": NAN}) if times is None else _median_cell(own / times, 3)
+
+
+def _median_cell(values: Array, digits: int) -> Cell:
+    middle, low, high = median_of(values)
+    ends: Text = [Number(low, digits), " to ", Number(high, digits)]
+    notes = [ends if math.isfinite(low) else ["too few rounds for an interval"]]
+    return Cell([Number(middle, digits)], notes, {"value": middle})
+
+
+def _audit_published(audit: Audit, recorded: Recorded, section: Mapping[str, Any] | None) -> None:
+    """Means over training runs, lowest and highest, and the published numbers beside them."""
+    published = recorded.study.get("published")
+    if section is None or published is None:
+        audit.wrong += [] if section is published else ["published: one without the other"]
+        return
+    theirs = {int(row["epoch"]): row for row in published["epochs"]}
+    for table, arm in zip(section["tables"], recorded.arms, strict=True):
+        own = [{epoch["epoch"]: epoch for epoch in _history(trial)} for trial in recorded.found(arm)]
+        audit.text("published: arm", table["arm"], [arm_label(recorded.arms[arm])])
+        audit.number("published: runs", table["runs"], len(own))
+        labels = [head["label"].removesuffix(": ours") for head in table["columns"][1::2]]
+        epochs = sorted({*theirs, *(number for history in own for number in history)})
+        rows = [
+            [words(str(epoch), float(epoch)), *_epoch_cells(own, theirs.get(epoch, {}), epoch, labels)]
+            for epoch in epochs
+        ]
+        audit.rows("published", table, rows)
+
+
+def _epoch_cells(
+    own: Sequence[Mapping[int, Any]], theirs: Mapping[str, float], epoch: int, labels: Iterable[str]
+) -> list[Cell]:
+    cells = []
+    for label in labels:
+        name, _, _ = SHOWN[label]
+        values = [history[epoch][name] for history in own if epoch in history]
+        their = theirs.get(name, NAN)
+        if values:
+            mean, low, high = math.fsum(values) / len(values), min(values), max(values)
+            ends: Text = [metric_number(name, low), " to ", metric_number(name, high)]
+            numbers = {"value": mean, "low": low, "high": high}
+            cells.append(Cell([metric_number(name, mean)], [ends] if len(values) > 1 else [], numbers))
+        else:
+            cells.append(Cell(["–"], (), {"value": NAN}))
+        cells.append(Cell([metric_number(name, their)], (), {"value": their}))
+    return cells
+
+
+def _history(trial: Trial) -> list[dict[str, Any]]:
+    return list(trial.record["history"]) if trial.record else []
+
+
+# The headline.
+
+
+def _audit_headline(audit: Audit, recorded: Recorded, section: Mapping[str, Any]) -> None:
+    details: list[Text] = []
+    averaged: list[Text] = []
+    contrasted: list[tuple[Text, Text]] = []
+    if not any(recorded.found(arm) for arm in recorded.arms):
+        summary: Text = ["No trial is complete, so there is no result yet."]
+    elif recorded.comparisons:
+        contrasted = [_contrast_sentences(recorded, *pair) for pair in recorded.comparisons]
+        averaged = _averaged(recorded)
+        summary = contrasted[0][0] if len(contrasted) == 1 else [_counted(recorded)]
+        details = [contrasted[0][1]] if len(contrasted) == 1 else []
+    elif len(recorded.arms) == 1:
+        (arm,) = recorded.arms
+        metrics = dict.fromkeys((recorded.primary, "accuracy", "nll", "ece"))
+        summary, *details = (_mean_sentence(recorded, arm, metric) for metric in metrics)
+    else:
+        means = [mean_of(recorded.by_seed(arm, recorded.primary)).mean for arm in recorded.arms]
+        ends = [metric_number(recorded.primary, end) for end in (np.nanmin(means), np.nanmax(means))]
+        start = f"No baseline is declared, so the {len(means)} arms are described and not compared: mean "
+        between = f"{_noun(recorded.primary)} lies between "
+        summary = [start, between, ends[0], " and ", ends[1], _unit(recorded.primary), "."]
+    audit.text("headline: summary", section["summary"], summary)
+    _audit_sentences(audit, "headline: details", section["details"], details)
+    if "averaged" in section:
+        _audit_sentences(audit, "headline: averaged", section["averaged"], averaged)
+    _audit_sentences(
+        audit, "headline: contrast", [own["text"] for own in section["contrasts"]], [t for t, _ in contrasted]
+    )
+    _audit_sentences(
+        audit,
+        "headline: also",
+        [own["also"] for own in section["contrasts"]],
+        [also for _, also in contrasted],
+    )
+    for pair, own in zip(recorded.comparisons, section["contrasts"], strict=False):
+        _audit_contrast_numbers(audit, recorded, pair, own)
+
+
+def _audit_sentences(audit: Audit, place: str, shown: Sequence[str], expected: Sequence[Text]) -> None:
+    if len(shown) != len(expected):
+        audit.wrong.append(f"{place}: {len(shown)} sentences, recomputed {len(expected)}")
+    for text, own in zip(shown, expected, strict=False):
+        audit.text(place, text, own)
+
+
+def _audit_contrast_numbers(
+    audit: Audit, recorded: Recorded, pair: tuple[str, str], own: Mapping[str, Any]
+) -> None:
+    found, judged = effect_of(recorded, *pair, recorded.primary)
+    images = new_images(recorded, *pair, recorded.primary)
+    expected: dict[str, float] = {
+        name: getattr(found, name) for name in ("effect", "low", "high", "p", "p_adjusted", "rho")
+    }
+    expected |= {"p_equivalence": judged.p_equivalence, "n_pairs": found.n}
+    expected |= {"low_images": images[1], "high_images": images[2]}
+    for name, value in expected.items():
+        audit.number(f"headline: {own['arm']} {name}", own[name], value)
+    named = {"arm": arm_label(recorded.arms[pair[0]]), "baseline": arm_label(recorded.arms[pair[1]])}
+    for name, word in {**named, "metric": recorded.primary, "verdict": judged.word}.items():
+        audit.text(f"headline: {name}", own[name], [word])
+    if set(own) != {*expected, *named, "metric", "verdict", "text", "also"}:
+        audit.wrong.append(f"headline: {sorted(own)} are not all recomputed")
+
+
+@functools.cache
+def new_images(recorded: Recorded, arm: str, baseline: str, metric: str) -> tuple[float, float, float]:
+    """Mean difference and its interval for new images; NaN for metrics that are no mean over images."""
+    if metric not in PER_IMAGE:
+        return NAN, NAN, NAN
+    own, other = ({t.seed: per_image(t, metric) for t in recorded.found(side)} for side in (arm, baseline))
+    rows = [own[seed] - other[seed] for seed in recorded.seeds if seed in own and seed in other]
+    if not rows:
+        return NAN, NAN, NAN
+    return for_new_images(np.array(rows), effect_of(recorded, arm, baseline, metric)[0].size)
+
+
+def _contrast_sentences(recorded: Recorded, arm: str, baseline: str) -> tuple[Text, Text]:
+    """The sentence on the primary metric, and what is said beside it."""
+    metric, (own, other) = recorded.primary, (recorded.arms[side] for side in (arm, baseline))
+    found, judged = effect_of(recorded, arm, baseline, metric)
+    differ = [name for name in own if own[name] != other[name]]
+    sides = (arm_label({name: side[name] for name in differ}) for side in (own, other))
+    shared = {name: level for name, level in own.items() if name not in differ}
+    versus = " against ".join(sides) + (f" ({arm_label(shared)})" if shared else "")
+    text = [f"{versus}: ", *_evidence(metric, found), " ", *_conclusion(recorded, metric, found, judged)]
+    asides: list[Text] = [
+        _aside(name, *effect_of(recorded, arm, baseline, name))
+        for name in ("accuracy", "ece", "ece_scaled")
+        if name != metric
+    ]
+    asides += _step_aside(recorded, arm, baseline)
+    return text, [part for at, aside in enumerate(asides) for part in (*(("; ",) if at else ()), *aside)]
+
+
+def _evidence(metric: str, found: Difference) -> Text:
+    if found.n == 0:
+        return ["no seed is complete in both arms."]
+    unit = {"%": " percentage points", "": ""}.get(_unit(metric).strip(), _unit(metric))
+    size: Text = [f"{_noun(metric)} ", metric_number(metric, found.effect, signed=True), unit]
+    if not math.isfinite(found.low):
+        return [*size, f" (n = {found.n} {'pair' if found.n == 1 else 'pairs'}, no interval)."]
+    ends = (metric_number(metric, end, signed=True) for end in (found.low, found.high))
+    together = ("simultaneous ", "adjusted ") if found.size > 1 else ("", "")
+    low, high = ends
+    start: Text = [f" ({together[0]}95 % interval ", low, " to ", high, f"; n = {found.n} pairs; "]
+    p = p_text(found.p_adjusted)
+    return [*size, *start, f"{together[1]}p {'' if p == ['< 0.001'] else '= '}", *p, ")."]
+
+
+def _conclusion(recorded: Recorded, metric: str, found: Difference, judged: Verdict) -> Text:
+    if judged.word in DECIDED:
+        return [f"{judged.word.capitalize()}."]
+    if judged.reason == "identical":
+        return ["Equivalent: the same predictions on every seed."]
+    if judged.word == "equivalent":
+        unit = {"%": " points"}.get(_unit(metric).strip(), _unit(metric))
+        beyond = ": different, by less than matters" if judged.below_margin else ""
+        return ["Equivalent within ±", metric_number(metric, judged.margin), f"{unit}{beyond}."]
+    why = {
+        "incomplete": f": only {found.n} of {len(recorded.seeds)} planned pairs are complete",
+        "too_few_seeds": ": one pair has no spread to judge by",
+        "no_spread": ": all pairs differ alike, which leaves no spread to judge by",
+        "": f"; about {judged.seeds_needed} seeds would likely decide",
+    }[judged.reason]
+    if not judged.reason and judged.seeds_needed is None:
+        why = "; not even 1,000 seeds would likely decide"
+    return [f"Undecided{why}."]
+
+
+def _aside(metric: str, found: Difference, judged: Verdict) -> Text:
+    number = functools.partial(metric_number, metric, signed=True)
+    unit = {"%": " points"}.get(_unit(metric).strip(), _unit(metric))
+    ends: Text = (
+        [" (", number(found.low), " to ", number(found.high), ")"] if math.isfinite(found.low) else []
+    )
+    return [f"{LABELS[metric]} ", number(found.effect), unit, *ends, f", {judged.word}"]
+
+
+def _step_aside(recorded: Recorded, arm: str, baseline: str) -> list[Text]:
+    if recorded.timing is None:
+        return []
+    cases = _case(recorded, arm), _case(recorded, baseline)
+    own, other = (step_times(recorded, case) for case in cases)
+    if own is None or other is None:
+        return []
+    if cases[0] == cases[1]:
+        return [["training step the same"]]
+    middle, low, high = median_of(own / other)
+    ends: Text = [" (", Number(low, 3), " to ", Number(high, 3), ")"] if math.isfinite(low) else []
+    return [["training step ", Number(middle, 3), " times as long", *ends]]
+
+
+def _averaged(recorded: Recorded) -> list[Text]:
+    """The main effects of the factors that have a baseline."""
+    said: list[Text] = []
+    for contrast in contrasts(recorded):
+        if len(contrast.steps) == 1 and contrast.steps[0][0] in recorded.study["baseline"]:
+            kept, planned, found = contrast_of(recorded, contrast, recorded.primary)
+            start = f"{_contrast_label(contrast)}, averaged over {kept} of {planned} combinations: "
+            said.append([start, *_evidence(recorded.primary, found)])
+    return said
+
+
+def _counted(recorded: Recorded) -> str:
+    verdicts = [effect_of(recorded, *pair, recorded.primary)[1].word for pair in recorded.comparisons]
+    parts = [f"{w} in {verdicts.count(w)}" for w in (*DECIDED, "equivalent", "undecided") if w in verdicts]
+    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"Of {len(verdicts)} arms, each against its baseline, {_noun(recorded.primary)} is {listed}."
+
+
+def _mean_sentence(recorded: Recorded, arm: str, metric: str) -> Text:
+    found, unit = mean_of(recorded.by_seed(arm, metric)), _unit(metric)
+    number = functools.partial(metric_number, metric)
+    runs = f"n = {found.n} training runs"
+    reach: Text = ["95 % interval ", number(found.low), " to ", number(found.high), f", {runs}"]
+    if found.n == 1:
+        reach = ["n = 1 training run, so no interval"]
+    elif not math.isfinite(found.low):
+        reach = [f"{runs}, all equal, so no interval"]
+    floor: Text = []
+    if metric in FLOORS:
+        height = mean_of(recorded.by_seed(arm, FLOORS[metric])).mean
+        floor = ["; its noise floor is ", number(height), unit]
+    return [f"{LABELS[metric]} ", number(found.mean), f"{unit} (", *reach, ")", *floor, "."]
+
+
+def _unit(metric: str) -> str:
+    _, _, factor = SHOWN[LABELS[metric]]
+    units = {"nll": " nats", "nll_scaled": " nats", "step_ms": " ms", "train_seconds": " s"}
+    return " %" if factor == 100 else units.get(metric, "")
+
+
+def _noun(metric: str) -> str:
+    label = LABELS[metric]
+    return label if label[:2].isupper() else label[0].lower() + label[1:]
+
+
+# The CSV files.
+
+
+def audit_csv(recorded: Recorded, folder: Path) -> Audit:
+    """Every CSV file of a results folder; `left_out` names columns as file.column."""
+    audit = Audit()
+    for path in sorted(folder.glob("*.csv")):
+        name = path.stem
+        if name not in FILES:
+            audit.left_out.add(name)
+            continue
+        with path.open(encoding="utf-8", newline="") as file:
+            shown = list(csv.DictReader(file))
+        expected = FILES[name](recorded, shown)
+        if len(shown) != len(expected):
+            audit.wrong.append(f"{name}: {len(shown)} rows, recomputed {len(expected)}")
+            continue
+        for at, (row, own) in enumerate(zip(shown, expected, strict=True)):
+            _audit_row(audit, name, at, row, own)
+    return audit
+
+
+def _audit_row(audit: Audit, name: str, at: int, row: Mapping[str, str], own: Mapping[str, Any]) -> None:
+    tolerance = _loose(str(own["metric"])) if name in ("effects", "contrasts") else 1e-9
+    for column, value in row.items():
+        place = f"{name}.csv: row {at}, {column}"
+        if column not in own:
+            audit.left_out.add(f"{name}.{column}")
+        elif isinstance(own[column], (str, bool)) or own[column] is None:
+            audit.text(place, value, ["" if own[column] is None else str(own[column])])
+        else:
+            audit.number(place, value, float(own[column]), max(tolerance, TOLERANCE.get(column, 0)))
+
+
+def _key(trial: Trial) -> dict[str, Any]:
+    return {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed}
+
+
+def _trials_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    # A record from before a setting existed does not hold it.
+    measured = {*LABELS, *FLOORS.values(), *COSTS} - LEFT_OUT_METRICS
+    rows = []
+    for trial in recorded.trials:
+        record = trial.record or {}
+        own: dict[str, Any] = (
+            {name: trial.row.get(name, NAN) for name in measured} | trial.fields | _key(trial)
+        )
+        own |= {
+            name: trial.row[f"own_{name}"] for name in ("step_ms", "step_ms_p20", "step_ms_p80") if trial.row
+        }
+        own |= {"repeat": trial.repeat, "threads": record.get("environment", {}).get("threads", NAN)}
+        own |= {name: record.get(name) or NAN for name in ("parameters", "macs")}
+        rows.append(own)
+    return rows
+
+
+def _complete(recorded: Recorded) -> list[Trial]:
+    return [trial for trial in recorded.trials if trial.row]
+
+
+def _epochs_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    rows = []
+    for trial in recorded.trials:
+        for epoch in _history(trial):
+            miss = np.abs(np.array(epoch["bin_confidence"]) - np.array(epoch["bin_correct"])).sum()
+            kept = {name: value for name, value in epoch.items() if not isinstance(value, list)}
+            rows.append({**_key(trial), **kept, "valid_ece": float(miss) / sum(epoch["bin_count"])})
+    return rows
+
+
+def _reliability_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    rows = []
+    for trial in _complete(recorded):
+        logits = trial.arrays["logits"].astype(np.float64)
+        confidence = np.exp(log_softmax(logits, axis=1).max(axis=1))
+        right = logits.argmax(axis=1) == trial.arrays["labels"]
+        places = np.minimum((confidence * 15).astype(int), 14)
+        for at in range(15):
+            own = places == at
+            means = (float(part[own].mean()) if own.any() else NAN for part in (confidence, right))
+            numbers = dict(zip(("confidence", "accuracy"), means, strict=True))
+            edges = {"bin": at, "lower": at / 15, "upper": (at + 1) / 15, "count": int(own.sum())}
+            rows.append({**_key(trial), **edges, **numbers})
+    return rows
+
+
+def _confusion_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    rows = []
+    for arm in recorded.arms:
+        found = recorded.found(arm)
+        names = (found[0].record or {}).get("class_names") if found else None
+        if not names:
+            continue
+        labels = np.concatenate([trial.arrays["labels"] for trial in found])
+        taken = np.concatenate([trial.arrays["logits"].argmax(axis=1) for trial in found])
+        for true, predicted in itertools.product(range(len(names)), repeat=2):
+            count = int(((labels == true) & (taken == predicted)).sum())
+            rows.append({"arm": arm, "class": names[true], "predicted": names[predicted], "count": count})
+    return rows
+
+
+def _projection_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    rows = []
+    for trial in [recorded.found(arm)[0] for arm in recorded.arms if recorded.found(arm)]:  # one run per arm
+        names = (trial.record or {}).get("class_names")
+        for split in ("train", "valid"):
+            points = trial.arrays.get(f"projection_{split}", np.empty((0, 2)))
+            labels = trial.arrays.get(f"projection_{split}_labels", np.empty(0))
+            for (x, y), label in zip(points, labels, strict=True):
+                place = {"class": names[label] if names else str(label), "x": float(x), "y": float(y)}
+                rows.append({**_key(trial), "split": split, **place})
+    return rows
+
+
+def _effects_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    metrics = list(dict.fromkeys(row["metric"] for row in shown))
+    rows = []
+    for (arm, baseline), metric in itertools.product(recorded.comparisons, metrics):
+        found, judged = effect_of(recorded, arm, baseline, metric)
+        images = new_images(recorded, arm, baseline, metric)
+        own = {"arm": arm, "baseline": baseline, "metric": metric, "n_pairs": found.n}
+        own |= {name: getattr(found, name) for name in ("effect", "low", "high", "p", "p_adjusted", "rho")}
+        own |= {"margin": judged.margin, "p_equivalence": judged.p_equivalence, "verdict": judged.word}
+        own |= {"reason": judged.reason, "below_margin": judged.below_margin}
+        own |= {"seeds_needed": judged.seeds_needed or NAN, "low_images": images[1], "high_images": images[2]}
+        rows.append(own)
+    return _with_holm(recorded, rows)
+
+
+def _with_holm(recorded: Recorded, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    inside = [row for row in rows if row["metric"] in recorded.family]
+    corrected = iter(holm([row["p"] for row in inside]))
+    return [{**row, "p_holm": next(corrected) if row["metric"] in recorded.family else NAN} for row in rows]
+
+
+def _new_images_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    rows = []
+    for (arm, baseline), metric in itertools.product(recorded.comparisons, PER_IMAGE):
+        effect, low, high = new_images(recorded, arm, baseline, metric)
+        found = effect_of(recorded, arm, baseline, metric)[0]
+        images = len(recorded.found(arm)[0].arrays["labels"]) if found.n else NAN
+        own = {"arm": arm, "baseline": baseline, "metric": metric, "comparisons": found.size}
+        rows.append({**own, "n_pairs": found.n, "images": images, "effect": effect, "low": low, "high": high})
+    return rows
+
+
+def _contrasts_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    metrics = list(dict.fromkeys(row["metric"] for row in shown))
+    rows = []
+    for metric, contrast in itertools.product(metrics, contrasts(recorded)):
+        kept, planned, found = contrast_of(recorded, contrast, metric)
+        own = {"kind": "main effect" if len(contrast.steps) == 1 else "interaction", "metric": metric}
+        own |= {f"other_{name}": "" for name in ("factor", "level", "reference")}
+        for prefix, step in zip(("", "other_"), contrast.steps, strict=False):
+            own |= {
+                f"{prefix}{name}": str(v)
+                for name, v in zip(("factor", "level", "reference"), step, strict=True)
+            }
+        numbers = {name: getattr(found, name) for name in ("effect", "low", "high", "p", "p_adjusted")}
+        rows.append({**own, "cells": kept, "cells_planned": planned, "n_pairs": found.n, **numbers})
+    return _with_holm(recorded, rows)
+
+
+def _cases(recorded: Recorded) -> list[tuple[dict[str, Any], Array]]:
+    timing = recorded.timing or {"cases": [], "step_ms": []}
+    return [(case, np.array(ms)) for case, ms in zip(timing["cases"], timing["step_ms"], strict=True)]
+
+
+def _step_times_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    rows = []
+    for place, (case, times) in enumerate(_cases(recorded)):
+        timing = recorded.timing or {}
+        own = {**case, "steps": timing["steps"][place], "threads": timing["environment"]["threads"]}
+        rows += [{**own, "round": at, "step_ms": ms} for at, ms in enumerate(times)]
+    return rows
+
+
+def _timing_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    rows = []
+    for case, times in _cases(recorded):
+        beside = step_times(recorded, plain(case))
+        own = dict(zip(("step_ms", "low", "high"), median_of(times), strict=True))
+        if beside is not None:
+            ratio = median_of(times / beside)
+            own |= dict(zip(("ratio_to_plain", "ratio_low", "ratio_high"), ratio, strict=True))
+        others = (recorded.timing or {})["others"]
+        exclusive = None if others is None else others < 0.1
+        rows.append({**case, **own, "plain": case == plain(case), "n": len(times), "exclusive": exclusive})
+    return rows
+
+
+SECTIONS: dict[str, Any] = {
+    "headline": _audit_headline,
+    "arms": _audit_arms,
+    "more_metrics": _audit_arms,
+    "identical": _audit_identical,
+    "effects": _audit_effects,
+    "contrasts": _audit_contrasts,
+    "timing": _audit_timing,
+    "published": _audit_published,
+    "trials": _audit_trials,
+}
+FILES: dict[str, Any] = {
+    "trials": _trials_csv,
+    "epochs": _epochs_csv,
+    "reliability": _reliability_csv,
+    "confusion": _confusion_csv,
+    "projection": _projection_csv,
+    "effects": _effects_csv,
+    "new_images": _new_images_csv,
+    "contrasts": _contrasts_csv,
+    "step_times": _step_times_csv,
+    "timing": _timing_csv,
+}

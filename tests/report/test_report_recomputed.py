@@ -1,0 +1,285 @@
+"""Every number of a report, computed again from the records and predictions by an audit that is not ours."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from references import recompute
+from report_cases import Rendered, render
+from report_results import declare
+
+from ablate.records import Predictions
+from ablate.trials import Trial
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = Path("reference") / "seed_notebook" / "cpu-float32"
+
+STUDY = '''"""Two factors, steps of two kinds; a margin so wide that some arms are equivalent."""
+from ablate.study import Study
+study = Study(
+    question="Do the numbers add up?",
+    base={"data": "digits", "image_size": 8, "arch": "own:net", "epochs": 2, "batch_size": 64, "lr": 0.3},
+    factors={"epsilon": (0.0, 0.2), "clip_norm": (0.0, 1.0)},
+    baseline={"epsilon": 0.0, "clip_norm": 0.0},
+    family=("accuracy", "ece"),
+    margins={"accuracy": 0.9},
+    seeds=3,
+)
+'''
+NETWORK = """from torch import nn
+def net(*, num_classes, image_size):
+    hidden = nn.Linear(3 * image_size**2, 16)
+    return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(16, num_classes))
+"""
+
+SECTIONS_OF_A_STUDY = {
+    *("headline", "arms", "identical", "effects", "contrasts", "timing", "trials"),
+}
+FILES_OF_A_STUDY = {
+    *("trials", "epochs", "reliability", "confusion", "projection"),
+    *("effects", "new_images", "contrasts", "step_times", "timing"),
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A results folder with its report."""
+
+    results: Path
+    recorded: recompute.Recorded
+    report: dict[str, Any]
+
+    def audit(self, report: dict[str, Any] | None = None) -> recompute.Audit:
+        return recompute.audit_report(self.recorded, report or self.report)
+
+    def audit_csv(self) -> recompute.Audit:
+        return recompute.audit_csv(self.recorded, self.results)
+
+
+def opened(results: Path, report: Path) -> Ran:
+    text = (report / "report.json").read_text(encoding="utf-8")
+    return Ran(results, recompute.read(results), json.loads(text))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A small study, run from the command line as a user runs one."""
+    here = tmp_path_factory.mktemp("ran")
+    (here / "tiny.py").write_text(STUDY, encoding="utf-8")
+    (here / "own.py").write_text(NETWORK, encoding="utf-8")
+    own = {"ABLATE_CACHE": str(here / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "ablate", "run", "tiny.py"]
+    done = subprocess.run(
+        command, cwd=here, env={**os.environ, **own}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (results,) = (here / "results" / "tiny").iterdir()
+    return opened(results, here / "report" / "tiny" / results.name)
+
+
+def test_the_audit_knows_nothing_of_ablate() -> None:
+    tree = ast.parse(Path(recompute.__file__).read_text(encoding="utf-8"))
+    imported = [name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names]
+    imported += [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert imported
+    assert not [name for name in imported if name.split(".")[0] == "ablate"]
+
+
+def test_every_number_of_a_run_is_recomputed(ran: Ran) -> None:
+    audit = ran.audit()
+    assert audit.wrong == []
+    assert set(audit.compared) == SECTIONS_OF_A_STUDY
+    assert set(ran.report) == recompute.LEFT_OUT_SECTIONS | set(recompute.SECTIONS)
+    assert sum(audit.compared.values()) > 1000
+    assert "equivalent" in {own["verdict"] for own in ran.report["headline"]["contrasts"]}
+    assert audit.left_out == recompute.LEFT_OUT_SECTIONS | recompute.LEFT_OUT_METRICS
+    assert {trial.record["status"] for trial in ran.recorded.trials if trial.record} == {"complete"}
+
+
+def test_every_table_of_a_run_is_recomputed(ran: Ran) -> None:
+    audit = ran.audit_csv()
+    assert audit.wrong == []
+    assert set(audit.compared) == {f"{name}.csv" for name in FILES_OF_A_STUDY}
+    assert audit.left_out == recompute.LEFT_OUT_COLUMNS
+    for download in ran.report["downloads"]:
+        with (ran.results / download["name"]).open(encoding="utf-8", newline="") as file:
+            assert len(list(csv.DictReader(file))) == download["rows"]
+
+
+def test_what_is_left_out_is_known() -> None:
+    """Adding to these lists takes numbers out of the audit, so it shows here."""
+    assert {"smece_floor"} == recompute.LEFT_OUT_METRICS
+    assert {
+        *("banners", "description", "downloads", "failures", "figures", "first_line", "format", "method"),
+        *("profile", "provenance", "question", "reproduce", "study"),
+    } == recompute.LEFT_OUT_SECTIONS
+    assert {
+        *("trials.commit", "trials.device", "trials.device_name", "trials.failure", "trials.profile"),
+        *("trials.predictions_sha256", "trials.resolved_precision", "trials.status", "trials.study"),
+        *("trials.torch_version", "trials.smece_floor", "step_times.device_name", "step_times.others"),
+    } == recompute.LEFT_OUT_COLUMNS
+
+
+def test_published_report_is_that_of_the_published_predictions() -> None:
+    published = opened(ROOT / "results" / REFERENCE, ROOT / "report" / REFERENCE)
+    audit = published.audit()
+    assert audit.wrong == []
+    assert {"headline", "arms", "published", "trials"} <= set(audit.compared)
+    assert audit.left_out <= recompute.LEFT_OUT_SECTIONS | recompute.LEFT_OUT_METRICS
+
+
+def test_published_tables_are_those_of_the_published_predictions() -> None:
+    published = opened(ROOT / "results" / REFERENCE, ROOT / "report" / REFERENCE)
+    audit = published.audit_csv()
+    assert audit.wrong == []
+    assert {"trials.csv", "epochs.csv", "reliability.csv"} <= set(audit.compared)
+    header = (published.results / "trials.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    # Settings that came after the records.
+    younger = {f"trials.{name}" for name in header[: header.index("accuracy")]}
+    assert audit.left_out <= recompute.LEFT_OUT_COLUMNS | younger
+
+
+@pytest.mark.parametrize("case", ["sweep", "factorial", "one_seed", "nothing_ran", "single"])
+def test_reports_with_missing_trials_are_recomputed(rendered: Callable[[str], Rendered], case: str) -> None:
+    found = rendered(case)
+    made = opened(found.results.root, found.folder)
+    for audit in (made.audit(), made.audit_csv()):
+        assert audit.wrong == []
+        known = recompute.LEFT_OUT_SECTIONS | recompute.LEFT_OUT_METRICS | recompute.LEFT_OUT_COLUMNS
+        assert audit.left_out <= known
+
+
+def _so_many_right(trial: Trial) -> Predictions:
+    """Arms a and b predict the same, c is right for ten images more: on every seed the same accuracies."""
+    rng = np.random.default_rng(trial.seed)
+    labels = rng.integers(0, 10, 300)
+    right = np.arange(300) < (210 if trial.fields.arch == "c" else 200)
+    taken = np.where(right, labels, (labels + 1) % 10)
+    logits = rng.normal(size=(300, 10)) + 12 * np.eye(10)[taken] * rng.uniform(0.8, 1.2, (300, 1))
+    return Predictions(logits.astype(np.float32), labels)
+
+
+def test_a_report_of_arms_without_spread_is_recomputed(tmp_path: Path) -> None:
+    study = declare(factors={"arch": ("a", "b", "c")}, baseline={"arch": "a"}, seeds=3)
+    found = render(tmp_path, study=study, made=_so_many_right)
+    made = opened(found.results.root, found.folder)
+    assert made.audit().wrong == []
+    assert made.audit_csv().wrong == []
+    assert made.report["identical"] == [["arch=a", "arch=b"]]
+    with (made.results / "effects.csv").open(encoding="utf-8", newline="") as file:
+        reasons = {row["reason"] for row in csv.DictReader(file)}
+    assert {"identical", "no_spread"} <= reasons
+
+
+# An audit that finds nothing must be able to.
+
+
+def changed(text: str) -> Iterator[str]:
+    """The text with one of its numbers one unit of its last digit higher, each number in turn."""
+    for match in re.finditer(r"\d+(?:\.\d+)?", text):
+        digit = str((int(match.group()[-1]) + 1) % 10)
+        yield text[: match.end() - 1] + digit + text[match.end() :]
+
+
+def cells(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The cells of all tables with numbers of the study, each with its column's label."""
+    tables = [report[name] for name in ("arms", "more_metrics", "effects", "contrasts", "trials")]
+    for table in [*tables, report["timing"]["table"]]:
+        for row in table["rows"]:
+            yield from zip([head["label"] for head in table["columns"]], row, strict=True)
+
+
+def mutants(report: dict[str, Any]) -> Iterator[str]:
+    """Change one number by as little as a reader could see, say what, put it back; and so on.
+
+    A sample of the cells of all tables, and a contrast's sentences.
+    """
+    sample = np.random.default_rng(0)
+    for label, cell in cells(report):
+        if sample.random() < 0.05:
+            yield from _mutants_of(label, cell)
+    for key in ("text", "also"):
+        own, before = report["headline"]["contrasts"][0], report["headline"]["contrasts"][0][key]
+        for own[key] in changed(before):
+            yield own[key]
+        own[key] = before
+
+
+def _mutants_of(label: str, cell: dict[str, Any]) -> Iterator[str]:
+    before = copy.deepcopy(cell)
+    for cell["text"] in changed(before["text"]):
+        yield f"{label}: {before['text']} to {cell['text']}"
+    cell["text"] = before["text"]
+    for place, note in enumerate(before["notes"]):
+        if label == "Smooth ECE" and note.startswith("floor"):
+            continue
+        for cell["notes"][place] in changed(note):
+            yield f"{label}: {note} to {cell['notes'][place]}"
+        cell["notes"][place] = note
+    for key in set(before) - {"text", "notes"}:
+        if isinstance(before[key], float):
+            shift = 1e-4 if label == "Smooth ECE" else 1e-8
+            cell[key] = before[key] * (1 + shift) + (before[key] == 0)
+            yield f"{label}: {key} {before[key]} to {cell[key]}"
+            cell[key] = before[key]
+
+
+def test_a_changed_number_is_found(ran: Ran) -> None:
+    report, tried = copy.deepcopy(ran.report), 0
+    for what in mutants(report):
+        tried += 1
+        assert ran.audit(report).wrong, f"not found: {what}"
+    assert tried > 50
+    assert report == ran.report
+
+
+def test_a_changed_word_is_found(ran: Ran) -> None:
+    report = copy.deepcopy(ran.report)
+    report["effects"]["rows"][0][3]["notes"][-1] = "worse"
+    report["headline"]["summary"] = report["headline"]["summary"].replace("accuracy", "error")
+    report["identical"] = [["ε=0, clip_norm=0", "ε=0.2, clip_norm=0"]]
+    places = [wrong.split(":")[0] for wrong in ran.audit(report).wrong]
+    assert places == ["headline", "identical", "effects"]
+
+
+def test_a_column_that_the_audit_does_not_know_is_found(ran: Ran) -> None:
+    report = copy.deepcopy(ran.report)
+    report["arms"]["columns"][-1]["label"] = "Brand new"
+    assert "arms: column 'Brand new' is not recomputed" in ran.audit(report).wrong
+
+
+def test_a_changed_prediction_is_found(ran: Ran, tmp_path: Path) -> None:
+    """One image of one trial taken for another class: the report is not that of these predictions."""
+    results = tmp_path / "results"
+    shutil.copytree(ran.results, results)
+    path = sorted((results / "predictions").iterdir())[0]
+    with np.load(path) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    label = arrays["labels"][0]
+    arrays["logits"][0, label] = (
+        arrays["logits"][0].min() - 1 if arrays["logits"][0].argmax() == label else 99
+    )
+    np.savez(path, **arrays)
+    audit = recompute.audit_report(recompute.read(results), ran.report)
+    assert {wrong.split(":")[0] for wrong in audit.wrong} >= {
+        "arms",
+        "effects",
+        "contrasts",
+        "trials",
+        "headline",
+    }
+    assert recompute.audit_csv(recompute.read(results), results).wrong
