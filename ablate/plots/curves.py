@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from ablate.plots.theme import WIDE, legend_above, not_drawn, shorten, spread
 
 MOST_GROUPS = 6
-MOST_CURVES = 12
+MOST_CURVES, MOST_LINES = 16, 12
 LONGEST_GROUP = 34
 MOST_EPOCHS = 40
 """Of longer runs, so many epochs are drawn, evenly spread, the first and the last among them."""
@@ -89,7 +89,7 @@ def prepare_curves(
     present = [arm for arm in labels if (epochs["arm"] == arm).any()]
     placed = {arm: places[arm] if places else ("", labels[arm]) for arm in present}
     groups, _ = spread(list(dict.fromkeys(group for group, _ in placed.values())), MOST_GROUPS)
-    most = max(MOST_CURVES // max(len(groups), 1), 2)
+    most = min(max(MOST_CURVES // max(len(groups), 1), 2), MOST_LINES)
     lines, _ = spread(list(dict.fromkeys(line for _, line in placed.values())), most)
     kept = [arm for arm in present if placed[arm][0] in groups and placed[arm][1] in lines]
     panels = []

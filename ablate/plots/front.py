@@ -114,9 +114,7 @@ def prepare_front(
 
 def _together(labels: list[str]) -> str:
     """Arms with the very same means, which are one point."""
-    return (
-        labels[0] if len(labels) == 1 else f"{shorten(labels[0])} and {len(labels) - 1} with the same means"
-    )
+    return labels[0] if len(labels) == 1 else f"{labels[0]} (and {len(labels) - 1} equal)"
 
 
 def _front(places: Sequence[tuple[float, float]]) -> set[tuple[float, float]]:

@@ -42,8 +42,8 @@ VERDICTS = (
     "named with it are those of a new study with the spread seen here: the fewest, up to 1,000, that have a "
     "power of 80 % for a difference as large as the one seen, or for showing equivalence if there is none. "
     "Adding seeds to this one until it decides would be another test. Holm's correction rejects a little "
-    "more, but has no intervals that agree with it; its p is in the table of effects, and no verdict rests on "
-    "it."
+    "more, but has no intervals that agree with it; its p is in the table of effects, and no verdict rests "
+    "on it."
 )
 NEW_IMAGES = (
     "The intervals speak of new training runs on these images. The table of effects also holds, for metrics "

@@ -215,7 +215,7 @@ def test_every_arm_is_on_the_front_or_beaten_by_one_that_is(values: list[tuple[i
 
 def test_arms_of_the_same_means_are_one_point() -> None:
     data = front({"a": (0.01, 0.8), "b": (0.01, 0.8), "c": (0.02, 0.9)})
-    assert [point.label for point in data.points] == ["A and 1 with the same means", "C"]
+    assert [point.label for point in data.points] == ["A (and 1 equal)", "C"]
 
 
 def test_sizes_tell_the_cost_only_where_it_differs() -> None:
@@ -287,8 +287,10 @@ def test_confusion_is_in_percent_of_each_class() -> None:
     draw_confusion(data, figure)
     shown = {(text.get_position(), text.get_text()) for text in figure.axes[2].texts}
     assert shown == {((0, 0), "+10"), ((1, 0), "−10"), ((0, 1), "+20"), ((1, 1), "−20")}
-    blue = [patch.get_facecolor()[:3] for patch in figure.axes[2].patches]
-    assert len(set(blue)) == 2  # better and worse
+    colors = {patch.get_xy(): patch.get_facecolor()[:3] for patch in figure.axes[2].patches}  # type: ignore[attr-defined]
+    better = {colors[-0.5, -0.5], colors[0.5, -0.5]}  # more cats right, fewer taken for dogs
+    worse = {colors[-0.5, 0.5], colors[0.5, 0.5]}
+    assert (len(better), len(worse), len(better | worse)) == (1, 1, 2)
 
 
 def test_one_arm_or_none_makes_a_confusion() -> None:
