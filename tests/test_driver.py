@@ -181,7 +181,7 @@ def test_each_study_has_the_modules_of_its_own_folder(
         (tmp_path / name / "own.py").write_text(study_text)
     monkeypatch.chdir(tmp_path / "elsewhere")
     studies = {name: load_study(tmp_path / name / "own.py") for name in ("a", "b")}
-    ids = {}
+    ids: dict[str, str] = {}
     for name in ("a", "b", "a"):
         plan, _ = plan_study(studies[name], Options(device="cpu"), Silent())  # type: ignore[arg-type]
         assert name == sys.modules["same_name"].WHOSE

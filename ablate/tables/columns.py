@@ -186,7 +186,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column(
             "x",
             "number",
-            "penultimate layer in the plane of three class templates, Müller et al. 2019; first run of an arm",
+            "penultimate layer in the plane of three templates, Müller et al. 2019; an arm's first run",
         ),
         Column("y", "number", "second axis of the same"),
     ),
