@@ -358,7 +358,7 @@ def _time_steps(
         cases=tuple(cases),
         trials=tuple(cases.values()),
         data_folders=tuple(data_folders[trial.fingerprint] for trial in cases.values()),
-        threads=1 if on_cuda else min(options.workers or usable_cores(), usable_cores()),
+        threads=1 if on_cuda else trials_at_a_time("cpu", options.workers),
     )
     executor = LocalExecutor(time_cases, capacity=1, timeout=options.timeout)
     for event in executor.run([Job("timing", width=1, task=task)]):

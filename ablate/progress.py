@@ -16,6 +16,7 @@ from rich.text import Text
 from ablate.executors import Event, Started, Told
 from ablate.records import Record
 from ablate.run import Heartbeat
+from ablate.terminal import duration
 from ablate.trials import Plan, Trial
 
 REFRESH_PER_SECOND = 4
@@ -136,16 +137,8 @@ class ProgressView:
         if done <= 0 or done >= self._total:
             return ""
         seconds = (time.monotonic() - self._begun) * (self._total - done) / done
-        return f"about {_duration(seconds)} left"
+        return f"about {duration(seconds)} left"
 
     def _render(self) -> Group:
         lines = [Text(f"  {running.name}: {running.state}") for running in list(self._running.values())]
         return Group(self._bar, *lines)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "fields", "study", "trials", "data", "models", "losses", "train", "results", "records", "executors",
         "run", "timing",
     },
-    "progress": {"trials", "records", "executors", "run"},
+    "progress": {"trials", "records", "executors", "run", "terminal"},
     "notebook": {
         "fields", "study", "trials", "records", "executors", "driver", "progress", "tables", "finish",
     },

@@ -24,13 +24,16 @@ FORMAT = 1
 """Raised when report.json changes in a way that its readers must know of."""
 
 
-def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure] | None = None) -> Json:
+def build_report(
+    tables: Tables, plan: Plan, figures: Sequence[Figure] | None = None, derived: Tables | None = None
+) -> Json:
     """Everything the report says, from the tables and the plan alone.
 
     Args:
         tables: the trials, epochs and reliability tables.
         plan: the study as it was run.
         figures: the study's figures where they are drawn already.
+        derived: what `derived_tables` gives, where it is computed already.
 
     Returns:
         JSON values; numbers are unrounded, beside them the text that shows them.
@@ -41,7 +44,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure] | None = 
     """
     tables = of_plan(tables, plan)
     trials, complete = tables["trials"], complete_trials(tables["trials"])
-    derived = derived_tables(tables, plan)
+    derived = derived_tables(tables, plan) if derived is None else derived
     effects, contrasts = derived["effects"], derived["contrasts"]
     epochs = tables["epochs"][tables["epochs"]["trial_id"].isin(complete["trial_id"])]
     labels, timing = labels_of(plan), timing_pass(tables.get("step_times"))

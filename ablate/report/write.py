@@ -41,9 +41,10 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     _create(report_dir)
     plan = read_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
-    write_tables(results, derived_tables(tables, plan))
+    derived = derived_tables(tables, plan)
+    write_tables(results, derived)
     figures = draw_figures(tables, plan)
-    report = build_report(tables, plan, figures)
+    report = build_report(tables, plan, figures, derived)
     pages = {
         "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         "index.html": render_html(report, figures, _carried(results, report["downloads"])),
