@@ -158,6 +158,14 @@ class Study(BaseModel):
         """The metrics whose comparisons share one error rate."""
         return self.family or (self.primary,)
 
+    def family_size(self, metric: str, comparisons: int) -> int:
+        """How many intervals hold together with one of this metric's, where arms are compared so often.
+
+        Those of every metric of the family; a metric outside it stands alone.
+        """
+        inside = metric in self.comparison_family
+        return max(comparisons * len(self.comparison_family), 1) if inside else 1
+
     @property
     def all_margins(self) -> dict[str, float]:
         """Margins of every metric that has one: the study's own over the defaults."""

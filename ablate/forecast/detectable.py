@@ -59,7 +59,7 @@ def detectable_effect(plan: Plan, folder: ResultsFolder, records: Mapping[str, R
     study, pairs = plan.study, plan.comparisons
     if not pairs:
         return None
-    size = len(pairs) * len(study.comparison_family) if study.primary in study.comparison_family else 1
+    size = study.family_size(study.primary, len(pairs))
     seeds = len(study.seed_list())
     values = _primary_values(plan, folder, records)
     effects = [paired_effect(values[arm], values[baseline]) for arm, baseline in pairs]

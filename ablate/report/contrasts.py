@@ -26,8 +26,7 @@ from ablate.report.arms import (
     planned_arms,
 )
 from ablate.report.cells import Json, cell, column, table
-from ablate.report.effects import compared_metrics, effect_cell, holm_corrected
-from ablate.report.quantities import quantity
+from ablate.report.effects import compared_metrics, difference_column, effect_cell, holm_corrected
 from ablate.stats import bonferroni, paired_effect
 from ablate.study import Study
 from ablate.tables import frame
@@ -89,10 +88,9 @@ def contrasts_table(trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     """
     study, asked, rows = plan.study, contrasts(plan.study), list[dict[str, Any]]()
     metrics = compared_metrics(study) if asked else ()
-    family = max(len(asked) * len(study.comparison_family), 1)
     for metric in metrics:
         grid = _grid(trials, plan, metric)
-        size = family if metric in study.comparison_family else 1
+        size = study.family_size(metric, len(asked))
         rows += [_row(contrast, metric, grid, study, size) for contrast in asked]
     return holm_corrected(frame("contrasts", rows), study)
 
@@ -170,7 +168,7 @@ def contrasts_view(table_: pd.DataFrame, plan: Plan) -> Json | None:
     metrics = tuple(dict.fromkeys((study.primary, *study.comparison_family, *SHOWN)))
     heads = [column("Contrast", numeric=False), column("Kind", numeric=False)]
     heads += [column("Averaged over", meaning="combinations of the other factors' levels"), column("Seeds")]
-    heads += [_head(metric, study) for metric in metrics]
+    heads += [difference_column(metric, study) for metric in metrics]
     rows = []
     for place, contrast in enumerate(asked):
         own = {metric: _found(table_, metric, place) for metric in metrics}
@@ -181,12 +179,6 @@ def contrasts_view(table_: pd.DataFrame, plan: Plan) -> Json | None:
         row += [cell(str(int(first["n_pairs"])), value=float(first["n_pairs"]))]
         rows.append([*row, *(effect_cell(effect, metric, study) for metric, effect in own.items())])
     return table(heads, rows)
-
-
-def _head(metric: str, study: Study) -> Json:
-    what = quantity(metric)
-    inside = "simultaneous intervals" if metric in study.comparison_family else "95 % each, uncorrected"
-    return column(f"Δ {what.label}", unit=what.difference_unit, meaning=inside)
 
 
 def _found(table_: pd.DataFrame, metric: str, place: int) -> pd.Series[Any]:

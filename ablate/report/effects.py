@@ -61,11 +61,10 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     """
     metrics, study = compared_metrics(plan.study), plan.study
     values, same = _values(tables["trials"], plan, metrics), _identical(tables["trials"], plan)
-    family_size = max(len(plan.comparisons) * len(study.comparison_family), 1)
     rows = []
     for arm, baseline in plan.comparisons:
         for metric in metrics:
-            size = family_size if metric in study.comparison_family else 1
+            size = study.family_size(metric, len(plan.comparisons))
             effect = paired_effect(values[arm, metric], values[baseline, metric], comparisons=size)
             identical = (arm, baseline) in same
             rows.append(_row(arm, baseline, metric, effect, study, identical=identical))
@@ -147,10 +146,7 @@ def effects_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
     study = plan.study
     metrics = tuple(dict.fromkeys((study.primary, *study.comparison_family, *SHOWN)))
     heads = [column("Arm", numeric=False), column("Against", numeric=False), column("Pairs")]
-    for metric in metrics:
-        what = quantity(metric)
-        inside = "simultaneous intervals" if metric in study.comparison_family else "95 % each, uncorrected"
-        heads.append(column(f"Δ {what.label}", unit=what.difference_unit, meaning=inside))
+    heads += [difference_column(metric, study) for metric in metrics]
     by_key = {(row["arm"], row["metric"]): row for _, row in effects.iterrows()}
     rows, names = [], arm_cells(plan)
     for arm, baseline in plan.comparisons:
@@ -161,6 +157,13 @@ def effects_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
             [*row, *(effect_cell(effect, metric, study) for effect, metric in zip(own, metrics, strict=True))]
         )
     return table(heads, rows)
+
+
+def difference_column(metric: str, study: Study) -> Json:
+    """The head of a column of differences: the metric, and what its intervals hold together with."""
+    what = quantity(metric)
+    inside = "simultaneous intervals" if metric in study.comparison_family else "95 % each, uncorrected"
+    return column(f"Δ {what.label}", unit=what.difference_unit, meaning=inside)
 
 
 def effect_cell(effect: pd.Series[Any], metric: str, study: Study) -> Json:

@@ -63,8 +63,7 @@ def _headline(summary: str, contrasts: list[Json] | None = None, details: list[s
 
 def _compared(effects: pd.DataFrame, plan: Plan, timing: Pass | None) -> Json:
     what, primary = quantity(plan.study.primary), effects[effects["metric"] == plan.study.primary]
-    family = len(primary) * len(plan.study.comparison_family)
-    size = family if plan.study.primary in plan.study.comparison_family else 1
+    size = plan.study.family_size(what.name, len(primary))
     others = {(row["arm"], row["metric"]): row for _, row in effects.iterrows()}
     compared = []
     for _, row in primary.iterrows():
@@ -84,8 +83,7 @@ def _averaged(table: pd.DataFrame | None, plan: Plan) -> list[str]:
     if table is None or table.empty:
         return []
     what, study = quantity(plan.study.primary), plan.study
-    inside = what.name in study.comparison_family
-    family = len(contrasts(study)) * len(study.comparison_family) if inside else 1
+    family = study.family_size(what.name, len(contrasts(study)))
     found = table[table["metric"] == what.name]
     return [
         f"{contrast_label(contrast, study)}, averaged over {int(row['cells'])} of "

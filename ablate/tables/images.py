@@ -55,9 +55,8 @@ class ImageLosses:
         """One row per compared arm and metric."""
         study = self._plan.study
         pairs = self._plan.comparisons
-        family = max(len(pairs) * len(study.comparison_family), 1)
         return [
-            self._row(arm, baseline, metric, family if metric in study.comparison_family else 1)
+            self._row(arm, baseline, metric, study.family_size(metric, len(pairs)))
             for arm, baseline in pairs
             for metric in PER_IMAGE
         ]
