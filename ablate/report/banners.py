@@ -1,4 +1,4 @@
-"""What could mislead a reader, said before any number."""
+"""What could mislead a reader."""
 
 from __future__ import annotations
 

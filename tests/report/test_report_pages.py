@@ -165,12 +165,12 @@ def test_figures_are_those_that_the_study_calls_for(rendered: Get) -> None:
 
 def test_sections_come_in_order(rendered: Get) -> None:
     assert rendered("single").page.text["h2"] == [
-        "What could mislead", "Arms", "Cost of a step", "Figures", "Beside the published run", "Method",
+        "Arms", "Cost of a step", "Figures", "Beside the published run", "What could mislead", "Method",
         "Provenance",
         "How to reproduce", "Trials", "Tables",
     ]  # fmt: skip
     factorial = rendered("factorial").page.text["h2"]
-    assert factorial[2:6] == [
+    assert factorial[1:5] == [
         "Differences from the baseline", "Main effects and interactions", "Cost of a step", "Figures",
     ]  # fmt: skip
     assert factorial[-3:] == ["Failed trials", "Trials", "Tables"]
