@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,12 @@ class Plan(BaseModel):
     command: str = Field(default="", description="the command line that runs it")
     trials: tuple[Trial, ...]
 
-    @property
+    @cached_property
     def arms(self) -> tuple[str, ...]:
         """The arms' names in the study's order."""
         return tuple(dict.fromkeys(trial.arm for trial in self.trials))
 
-    @property
+    @cached_property
     def comparisons(self) -> tuple[tuple[str, str], ...]:
         """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
         if not self.study.baseline:

@@ -66,6 +66,7 @@ ONLY_IN: dict[str, set[str]] = {
     "matplotlib": {"plots"},
     "seaborn": {"plots"},
     "jinja2": {"report"},
+    "joblib": {"tables"},
     "statsmodels": set(),
     "sklearn": {"data"},
     "pydantic": {"recipes", "fields", "study", "trials", "results", "records", "timing"},

@@ -86,6 +86,15 @@ def test_every_planned_trial_has_a_row(folder: ResultsFolder) -> None:
     assert trials["accuracy"].isna().tolist() == [False, False, True, True]
 
 
+def test_processes_measure_what_one_does(folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = read_plan(folder)
+    alone = build_tables(folder, plan)
+    monkeypatch.setattr("ablate.tables.build.TRIALS_PER_PROCESS", 2)
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    for name, rows in build_tables(folder, plan).items():
+        pd.testing.assert_frame_equal(rows, alone[name], check_exact=True)
+
+
 def test_a_damaged_record_costs_only_its_own_row(folder: ResultsFolder) -> None:
     plan = read_plan(folder)
     folder.record_path(plan.trials[0].trial_id).write_text("{")

@@ -76,10 +76,18 @@ def poisson_binomial_pmfs(
         if done.all():
             return pmfs
         rows, counts, groups = rows[np.repeat(~done, counts)], counts[~done], groups[~done]
-        odd = counts % 2 == 1
-        never = np.eye(1, rows.shape[1])  # a trial that never succeeds makes the pairs even
-        rows = _convolve_pairs(np.insert(rows, np.cumsum(counts)[odd], never, axis=0))
+        rows = _convolve_pairs(_in_pairs(rows, counts))
         counts = (counts + 1) // 2
+
+
+def _in_pairs(rows: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """The rows with one more, of a trial that never succeeds, behind each group of odd size."""
+    odd = counts % 2 == 1
+    places = np.arange(len(rows)) + np.repeat(np.cumsum(odd) - odd, counts)
+    even = np.zeros((len(rows) + int(odd.sum()), rows.shape[1]))
+    even[:, 0] = 1
+    even[places] = rows
+    return even
 
 
 def _convolve_pairs(rows: NDArray[np.float64]) -> NDArray[np.float64]:

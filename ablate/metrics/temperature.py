@@ -6,12 +6,16 @@ References:
     are divided into folds, and each fold is scored with the T fitted on the other folds.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 FOLDS = 5
 TEMPERATURE_BOUNDS = (0.01, 10_000.0)
+FIRST_STEP = 0.2
+"""Of the search for log(1/T)."""
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.intp]) -> float:
@@ -70,14 +74,18 @@ def _margins(logits: NDArray[np.float64], labels: NDArray[np.intp]) -> NDArray[n
 
 
 def _fit(margins: NDArray[np.float64]) -> float:
+    """Looked for from T = 1 outwards, in ever longer steps until the slope of the NLL changes its sign."""
     if not margins.any():
         return 1.0
-    lowest, highest = TEMPERATURE_BOUNDS
-    if _nll_slope(-np.log(lowest), margins) <= 0:
-        return lowest
-    if _nll_slope(-np.log(highest), margins) >= 0:
-        return highest
-    return float(np.exp(-brentq(_nll_slope, -np.log(highest), -np.log(lowest), args=(margins,))))
+    rising = _nll_slope(0.0, margins) > 0
+    bound, step = (TEMPERATURE_BOUNDS[1], -FIRST_STEP) if rising else (TEMPERATURE_BOUNDS[0], FIRST_STEP)
+    near, far, last = 0.0, step, -math.log(bound)
+    while (_nll_slope(far, margins) > 0) is rising:
+        if far == last:
+            return bound
+        step *= 2
+        near, far = far, max(far + step, last) if rising else min(far + step, last)
+    return math.exp(-brentq(_nll_slope, near, far, args=(margins,)))
 
 
 def _nll_slope(log_inverse_temperature: float, margins: NDArray[np.float64]) -> float:

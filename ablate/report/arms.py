@@ -188,11 +188,11 @@ def metrics_table(trials: pd.DataFrame, plan: Plan, metrics: Iterable[str]) -> J
     complete, metrics = complete_trials(trials), list(metrics)
     heads = [column("Arm", numeric=False), column("Runs", meaning="complete of planned training runs")]
     heads += [quantity_column(quantity(metric)) for metric in metrics]
-    rows, names = [], arm_cells(plan)
+    rows, names, of_arm = [], arm_cells(plan), dict(list(complete.groupby("arm", sort=False)))
     for arm in planned_arms(plan).values():
-        runs = int((complete["arm"] == arm.name).sum())
-        row = [names[arm.name], cell(f"{runs}/{arm.planned}", value=float(runs))]
-        rows.append([*row, *(_mean_cell(complete, arm, metric) for metric in metrics)])
+        own = of_arm.get(arm.name, complete.iloc[:0])
+        row = [names[arm.name], cell(f"{len(own)}/{arm.planned}", value=float(len(own)))]
+        rows.append([*row, *(_mean_cell(own, arm, metric) for metric in metrics)])
     return table(heads, rows)
 
 
@@ -208,8 +208,8 @@ def _mean_cell(complete: pd.DataFrame, arm: Arm, metric: str) -> Json:
 
 def arm_means(complete: pd.DataFrame, arms: Iterable[Arm], metric: str) -> pd.DataFrame:
     """One row per arm: arm, mean, low, high, n of a metric."""
-    rows = []
+    rows, of_arm = [], dict(list(complete.groupby("arm", sort=False)[metric]))
     for arm in arms:
-        interval = arm_interval(complete, arm.name, metric)
+        interval = mean_interval(finite_numbers(of_arm.get(arm.name, complete[metric].iloc[:0])))
         rows.append((arm.name, interval.mean, interval.low, interval.high, interval.n))
     return pd.DataFrame(rows, columns=["arm", "mean", "low", "high", "n"])

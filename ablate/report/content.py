@@ -64,7 +64,8 @@ def build_report(
         "contrasts": contrasts_view(contrasts, plan),
         "timing": {"note": timing_note(timing), "table": timing_view(tables.get("step_times"), plan)},
         "figures": [
-            _figure(figure) for figure in (draw_figures(tables, plan) if figures is None else figures)
+            _figure(figure)
+            for figure in (draw_figures({**tables, **derived}, plan) if figures is None else figures)
         ],
         "published": published_view(epochs, plan),
         "method": method(plan),

@@ -27,7 +27,7 @@ def effects_drawing(tables: Tables, complete: pd.DataFrame, plan: Plan) -> Drawi
     metrics = {what.name: (_difference_label(what), what.factor) for what in whats}
     arms = {arm: labels[arm] for arm, _ in plan.comparisons}
     data = prepare_effects(
-        effects_table(tables, plan),
+        tables["effects"] if "effects" in tables else effects_table(tables, plan),
         arms,
         metrics,
         study.comparison_family,

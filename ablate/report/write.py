@@ -43,7 +43,7 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
     derived = derived_tables(tables, plan)
     write_tables(results, derived)
-    figures = draw_figures(tables, plan)
+    figures = draw_figures({**tables, **derived}, plan)
     report = build_report(tables, plan, figures, derived)
     pages = {
         "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",

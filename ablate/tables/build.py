@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
+import joblib
 import numpy as np
 
 from ablate import metrics
 from ablate.errors import RecordError
-from ablate.metrics import compute_metrics, ece_from_sums, reliability_bins
+from ablate.metrics import ece_from_sums, reliability_bins
 from ablate.records import Features, Predictions, Record, read_predictions, read_record
 from ablate.results import ResultsFolder
 from ablate.tables.files import Tables, frame
@@ -25,6 +24,8 @@ MISSING = "missing"
 """Status, in tables only, of a planned trial that has no record."""
 UNREADABLE = "unreadable"
 """Status, in tables only, of a planned trial whose record or predictions are damaged."""
+TRIALS_PER_PROCESS = 24
+"""So many at least, or measuring them apart saves less than starting the process costs."""
 
 
 def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
@@ -35,11 +36,12 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     rows: dict[str, list[dict[str, Any]]] = {"trials": [], "epochs": [], "reliability": []}
     images, confusion, projected = ImageLosses(plan), Confusion(plan), set[str]()
     projection: list[dict[str, Any]] = []
-    for trial, (stored, measured) in zip(plan.trials, _all_stored(folder, plan), strict=True):
+    for trial, stored in zip(plan.trials, _all_stored(folder, plan), strict=True):
         rows["trials"].append(_trial_row(plan, trial, stored))
         if stored.record is not None:
             rows["epochs"] += _epoch_rows(trial, stored.record)
-        if stored.predictions is not None and stored.record is not None and measured is not None:
+        if stored.predictions is not None and stored.record is not None:
+            measured = metrics.Predictions.of(stored.predictions.logits, stored.predictions.labels)
             rows["reliability"] += _reliability_rows(trial, measured)
             images.add(trial, measured)
             confusion.add(trial, measured, stored.record.class_names)
@@ -67,26 +69,29 @@ class _Stored:
         return self.record.status if self.record else MISSING
 
 
-def _all_stored(folder: ResultsFolder, plan: Plan) -> Iterator[tuple[_Stored, metrics.Predictions | None]]:
-    """What is stored of every planned trial, in order, measured on all cores: numpy leaves Python's lock."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(partial(_stored, folder), plan.trials)
+def _all_stored(folder: ResultsFolder, plan: Plan) -> Iterator[_Stored]:
+    """What is stored of every planned trial, in order; many are measured on all cores.
+
+    By processes: the metrics are many short calls of numpy, and threads would wait for each other.
+    """
+    processes = max(1, min(joblib.cpu_count(), len(plan.trials) // TRIALS_PER_PROCESS))
+    measure = joblib.Parallel(n_jobs=processes, return_as="generator")
+    found: Iterator[_Stored] = measure(joblib.delayed(_stored)(folder, trial) for trial in plan.trials)
+    return found
 
 
-def _stored(folder: ResultsFolder, trial: Trial) -> tuple[_Stored, metrics.Predictions | None]:
+def _stored(folder: ResultsFolder, trial: Trial) -> _Stored:
     path = folder.record_path(trial.trial_id)
     if not path.exists():
-        return _Stored(), None
+        return _Stored()
     try:
         record = read_record(path)
         if record.status != "complete":
-            return _Stored(record), None
+            return _Stored(record)
         predictions = read_predictions(folder, record)
     except RecordError as error:
-        return _Stored(fault=str(error).replace(f"{folder.root}{os.sep}", "")), None
-    computed = compute_metrics(predictions.logits, predictions.labels)
-    measured = metrics.Predictions.of(predictions.logits, predictions.labels)
-    return _Stored(record, predictions, computed), measured
+        return _Stored(fault=str(error).replace(f"{folder.root}{os.sep}", ""))
+    return _Stored(record, predictions, metrics.compute_metrics(predictions.logits, predictions.labels))
 
 
 def _trial_row(plan: Plan, trial: Trial, stored: _Stored) -> dict[str, Any]:
