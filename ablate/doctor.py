@@ -134,8 +134,8 @@ def _processor() -> Iterable[Finding]:
 
 
 def _precision() -> Iterable[Finding]:
-    from ablate.driver import resolve_device, resolve_numerics
     from ablate.fields import resolve
+    from ablate.inputs import resolve_device, resolve_numerics
 
     kinds = ["cpu"] if resolve_device("auto") == "cpu" else ["cuda", "cpu"]
     fields = resolve({"data": "synthetic", "image_size": 16, "precision": "auto"})
@@ -179,7 +179,8 @@ def write_fault(folder: Path) -> str:
 
 
 def _profile() -> Iterable[Finding]:
-    from ablate.driver import choose_profile, resolve_device
+    from ablate.driver import choose_profile
+    from ablate.inputs import resolve_device
     from ablate.study import Profile, Study
 
     profiles = {"full": Profile(), "quick": Profile()}

@@ -12,20 +12,17 @@ from typing import Any, Literal, Protocol
 import filelock
 import torch
 
-from ablate.data import Dataset, default_cache_dir, prepare, takes_data_dir
-from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
+from ablate.errors import RecordError, ResultsError, StudyError
 from ablate.executors import Done, Event, Job, LocalExecutor, Lost, Told
 from ablate.fields import Fields
-from ablate.losses import build_loss
-from ablate.models import build_model, find_factory
+from ablate.inputs import Inputs, resolve_device
 from ablate.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.results import ResultsFolder, write_plan
 from ablate.run import Outcome, Task, run_trial
 from ablate.study import Study
 from ablate.timing import Case, cases_of, read_timing, write_timing
 from ablate.timing.measure import TimingTask, time_cases
-from ablate.train import cpu_has_bfloat16
-from ablate.trials import Numerics, Plan, Trial, expand
+from ablate.trials import Plan, Trial, expand
 
 
 @dataclass(frozen=True)
@@ -86,6 +83,16 @@ class Summary:
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class Settled:
+    """A study with its profile and the command line's changes made, and where it trains."""
+
+    study: Study
+    profile: str
+    reason: str
+    device: str
+
+
 def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study, and record it.
 
@@ -94,10 +101,16 @@ def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
     Raises:
         AblateError: of the kind that says what is wrong.
     """
-    plan, data_folders = plan_study(study, options, watcher)
-    folder = results_folder(options.results, plan)
+    return run_settled(settle(study, options), options, watcher)
+
+
+def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
+    """Train what is missing of a study that is settled already, and record it."""
+    plan, inputs = plan_settled(settled, options, watcher)
+    data_folders = inputs.folders()
+    folder = results_folder(options.results, plan.study.name, plan.profile)
     folder.create()
-    with _only_driver(folder):
+    with only_driver(folder):
         folder.remove_left_overs()
         for line in quarantine(folder):
             watcher.note(f"put aside as damaged, to run again: {line}")
@@ -118,55 +131,44 @@ def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
     return Summary(plan, folder, ran, failed, interrupted)
 
 
-def results_folder(results: Path, plan: Plan) -> ResultsFolder:
-    """Where a plan's records are: results/<study>/<profile>/."""
-    return ResultsFolder(results / plan.study.name / plan.profile)
+def results_folder(results: Path, study: str, profile: str) -> ResultsFolder:
+    """Where a study's records are: results/<study>/<profile>/."""
+    return ResultsFolder(results / study / profile)
 
 
-def plan_study(study: Study, options: Options, watcher: Watcher) -> tuple[Plan, dict[str, Path]]:
-    """Settle the profile, the device and the data, check everything, and name every trial.
+def plan_study(study: Study, options: Options, watcher: Watcher) -> Plan:
+    """Settle the profile, the device and the data, check everything, and name every trial."""
+    return plan_settled(settle(study, options), options, watcher)[0]
 
-    Returns:
-        The plan, and the folder of decoded data for each of its fingerprints.
-    """
+
+def settle(study: Study, options: Options) -> Settled:
+    """The study with its profile and overrides, on the device that it will train on."""
     study.find_own_modules()
     device = resolve_device(options.device)
     profile, reason = choose_profile(study, options.profile, device)
-    study = _overridden(study, profile, options)
+    return Settled(_overridden(study, profile, options), profile, reason, device)
+
+
+def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[Plan, Inputs]:
+    """Check everything of a settled study, prepare its data, and name every trial."""
+    study = settled.study
     arms = [study.fields(levels) for levels in study.arms()]
-    for fields in arms:
-        _check_loss(fields)
-        find_factory(fields.arch)  # built below, when the number of classes is known
-    if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms):
-        used = ", ".join(dict.fromkeys(fields.data for fields in arms))
-        watcher.note(f"--data-dir is not used: profile {profile} takes its images from {used}")
-    datasets = {key: _prepare(*key, options, watcher) for key in dict.fromkeys(map(_data_key, arms))}
-    fingerprints = {
-        key: datasets[key[:-1]].fingerprint_with(key[-1]) for key in dict.fromkeys(map(_labels_key, arms))
-    }
-    _check_networks(arms, {fields: datasets[_data_key(fields)] for fields in arms})
-    trials = expand(
-        study,
-        fingerprint_of=lambda fields: fingerprints[_labels_key(fields)],
-        numerics_of=lambda fields: resolve_numerics(fields, device),
+    inputs = ready_inputs(settled, arms, options, watcher)
+    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
+    plan = Plan(
+        study=study, profile=settled.profile, reason=settled.reason, command=options.command, trials=trials
     )
-    plan = Plan(study=study, profile=profile, reason=reason, command=options.command, trials=tuple(trials))
-    return plan, {fingerprint: datasets[key[:-1]].folder for key, fingerprint in fingerprints.items()}
+    return plan, inputs
 
 
-def resolve_device(asked: str) -> str:
-    """The device kind to train on: cpu or cuda.
-
-    Raises:
-        DeviceError: CUDA was asked for and is not there.
-    """
-    available = torch.cuda.is_available()
-    if asked == "cuda" and not available:
-        raise DeviceError(
-            "--device cuda: expected a CUDA device, but torch sees none; check the driver and that torch is "
-            "a CUDA build (`python -m torch.utils.collect_env`), or leave --device out to train on the CPU"
-        )
-    return "cuda" if available and asked != "cpu" else "cpu"
+def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:
+    """The arms' data, networks and losses, checked and prepared."""
+    inputs = Inputs(settled.device, options.data_dir, watcher.preparing)
+    if options.data_dir and not inputs.uses_data_dir(arms):
+        used = ", ".join(dict.fromkeys(fields.data for fields in arms))
+        watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
+    inputs.check(arms)
+    return inputs
 
 
 def choose_profile(study: Study, asked: str | None, device: str) -> tuple[str, str]:
@@ -203,78 +205,13 @@ def _overridden(study: Study, profile: str, options: Options) -> Study:
     return study
 
 
-def resolve_numerics(fields: Fields, device: str) -> Numerics:
-    """The arithmetic that a trial's fields come to on a device. A CPU is deterministic in any case."""
-    precision = fields.precision
-    if precision == "auto":
-        precision = "bfloat16" if _has_bfloat16(device) else "float32"
-    deterministic = fields.deterministic or device == "cpu"
-    return Numerics(device=device, precision=precision, deterministic=deterministic)
-
-
-def _has_bfloat16(device: str) -> bool:
-    if device == "cpu":
-        return cpu_has_bfloat16()
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-
-
-def _data_key(fields: Fields) -> tuple[str, int, str]:
-    return fields.data, fields.decoded_size, fields.resize
-
-
-def _labels_key(fields: Fields) -> tuple[str, int, str, float]:
-    return *_data_key(fields), fields.label_noise
-
-
-def _prepare(name: str, image_size: int, resize: str, options: Options, watcher: Watcher) -> Dataset:
-    return prepare(
-        name,
-        image_size=image_size,
-        resize=resize,
-        cache_dir=default_cache_dir(),
-        data_dir=options.data_dir,
-        progress=watcher.preparing,
-    )
-
-
-def _check_loss(fields: Fields) -> None:
-    """Call the loss once with the arm's ε and reduction, so that it can refuse them before training."""
-    loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
-    try:
-        loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
-    except ValueError as error:
-        raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
-
-
-def _check_networks(arms: Sequence[Fields], data_of: Mapping[Fields, Dataset]) -> None:
-    """Build each distinct network once, so that a wrong one is found before any training."""
-    built: set[tuple[object, ...]] = set()
-    for fields in arms:
-        data = data_of[fields]
-        lone = not fields.drop_last and len(data.train.labels) % fields.batch_size == 1
-        network = (fields.arch, fields.image_size, len(data.classes), lone)
-        if network not in built:
-            built.add(network)
-            model = build_model(fields.arch, num_classes=len(data.classes), image_size=fields.image_size)
-            if lone and fields.batch_size > 1:
-                _check_lone_image(model, fields, len(data.train.labels))
-
-
-def _check_lone_image(model: torch.nn.Module, fields: Fields, images: int) -> None:
-    """Batch normalisation cannot train on a batch of one image where its maps are single pixels."""
-    try:
-        model.train()(torch.zeros(1, 3, fields.image_size, fields.image_size))
-    except (ValueError, RuntimeError) as error:
-        raise StudyError(
-            f"batch_size: {images} training images in batches of {fields.batch_size} leave a last batch of "
-            f"one image, which {fields.arch} cannot train on ({str(error).splitlines()[0]}); set drop_last "
-            "to True, or another batch_size"
-        ) from None
-
-
 @contextlib.contextmanager
-def _only_driver(folder: ResultsFolder) -> Iterator[None]:
-    """Hold the results folder against every other driver."""
+def only_driver(folder: ResultsFolder) -> Iterator[None]:
+    """Hold the results folder against every other driver.
+
+    Raises:
+        ResultsError: another one holds it.
+    """
     lock = filelock.FileLock(folder.lock, timeout=0)
     try:
         with lock:
@@ -322,26 +259,44 @@ def _run_trials(
 ) -> None:
     if not waiting:
         return
-    on_cuda = waiting[0].numerics.device == "cuda"
-    capacity = _capacity(waiting[0].numerics.device)
-    workers = trials_at_a_time(waiting[0].numerics.device, options.workers)
-    widths = trial_widths(plan, capacity, workers)
-    tasks = {
-        trial.trial_id: Task(
-            trial=trial,
-            data_folder=data_folders[trial.fingerprint],
-            checkpoint=folder.checkpoint_path(trial.trial_id).absolute(),
-            threads=1 if on_cuda else widths[trial.trial_id],
-            workers=workers,
-        )
-        for trial in waiting
-    }
-    jobs = [Job(name, width=task.threads, task=task) for name, task in tasks.items()]
-    capacity = workers if on_cuda else capacity
-    executor = LocalExecutor(run_trial, capacity=capacity, workers=workers, timeout=options.timeout)
-    for event in executor.run(jobs):
-        trial = tasks[event.name].trial
-        watcher.happened(trial, event, _record_event(folder, trial, event))
+    device = waiting[0].numerics.device
+    workers = trials_at_a_time(device, options.workers)
+    widths = trial_widths(plan, capacity_of(device), workers)
+    trials = {trial.trial_id: trial for trial in waiting}
+    jobs = [
+        trial_job(folder, trial, data_folders[trial.fingerprint], threads=widths[name], workers=workers)
+        for name, trial in trials.items()
+    ]
+    for event in trial_executor(device, options).run(jobs):
+        trial = trials[event.name]
+        watcher.happened(trial, event, record_event(folder, trial, event))
+
+
+def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, threads: int, workers: int) -> Job:
+    """A trial as an executor takes it.
+
+    Args:
+        folder: where its checkpoint goes.
+        trial: the trial.
+        data_folder: its decoded data.
+        threads: CPU threads it computes with; on CUDA it takes one.
+        workers: trials that run at a time, for its record.
+    """
+    task = Task(
+        trial=trial,
+        data_folder=data_folder,
+        checkpoint=folder.checkpoint_path(trial.trial_id).absolute(),
+        threads=1 if trial.numerics.device == "cuda" else threads,
+        workers=workers,
+    )
+    return Job(trial.trial_id, width=task.threads, task=task)
+
+
+def trial_executor(device: str, options: Options) -> LocalExecutor:
+    """Workers that train trials on a device."""
+    workers = trials_at_a_time(device, options.workers)
+    capacity = workers if device == "cuda" else capacity_of(device)
+    return LocalExecutor(run_trial, capacity=capacity, workers=workers, timeout=options.timeout)
 
 
 def _time_steps(
@@ -380,8 +335,8 @@ def _is_timed(folder: ResultsFolder, cases: Mapping[Case, Trial], watcher: Watch
     return kept is not None and set(cases) <= set(kept.cases)
 
 
-def _record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | None:
-    """Store what an ended trial left; the driver alone writes records."""
+def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | None:
+    """Store what an ended trial left, and return it; the driver alone writes records."""
     predictions = None
     if isinstance(event, Done):
         outcome: Outcome = event.outcome
@@ -410,10 +365,11 @@ def trials_at_a_time(device: str, asked: int | None) -> int:
         device: "cpu" or "cuda".
         asked: the number asked for; None is one per GPU or CPU core.
     """
-    return min(asked or _capacity(device), _capacity(device))
+    return min(asked or capacity_of(device), capacity_of(device))
 
 
-def _capacity(device: str) -> int:
+def capacity_of(device: str) -> int:
+    """What a device has room for at once: GPUs, or CPU cores."""
     return torch.cuda.device_count() if device == "cuda" else usable_cores()
 
 

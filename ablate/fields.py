@@ -7,13 +7,15 @@ study's base, its profile, the arm's levels and the command line then change sin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, TypeVar, get_args
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ablate.errors import StudyError, nearest
 from ablate.recipes import RECIPES, Recipe
+
+Part = TypeVar("Part", bound=BaseModel)
 
 
 class Fields(Recipe):
@@ -36,6 +38,13 @@ class Fields(Recipe):
         ge=0,
         lt=1,
         description="part of the training labels that are wrong; none of the reported",
+    )
+    tuning_part: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="part of the training images held back and reported on instead of the reported split; "
+        "0: none, as for every final number",
     )
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
     loss: str = Field(min_length=1, description="loss name, or package.module:function")
@@ -173,3 +182,24 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is none of the known ones, with the nearest one first."""
     known = list(known)
     return f"{name}: unknown {kind}; known are {', '.join(known)}.{nearest(name, known)}"
+
+
+def in_plain_words(kind: type[Part], declaration: Any, validate: Callable[[Any], Part]) -> Part:
+    """Validate a part of a declaration; a `StudyError` has a line per fault instead of pydantic's own."""
+    try:
+        return validate(declaration)
+    except ValidationError as error:
+        raise StudyError("\n".join(_declared_problems(error, kind))) from None
+
+
+def _declared_problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
+    """One line per fault of a declaration; our own checks already hold one line each."""
+    lines: list[str] = []
+    for item in error.errors():
+        if item["type"] == "value_error" and not item["loc"]:
+            lines += item["msg"].removeprefix("Value error, ").splitlines()
+        elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            lines.append(unknown_name(f"part of a {kind.__name__}", str(item["loc"][0]), kind.model_fields))
+        else:
+            lines.append(problem(item))
+    return lines

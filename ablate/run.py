@@ -59,6 +59,7 @@ class Heartbeat:
     epochs: int
     train_loss: float | None = None
     valid_accuracy: float | None = None
+    valid_nll: float | None = None
 
 
 Outcome = tuple[Record, Predictions | None]
@@ -279,7 +280,9 @@ def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
     return Callbacks(
         on_step=on_step,
         on_epoch=lambda result: tell(
-            Heartbeat(result.epoch + 1, epochs, result.train_loss, result.valid_accuracy)
+            Heartbeat(
+                result.epoch + 1, epochs, result.train_loss, result.valid_accuracy, result.valid_nll
+            )
         ),
         save=save,
     )

@@ -12,9 +12,9 @@ import itertools
 import math
 import runpy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -27,12 +27,11 @@ from pydantic import (
 )
 
 from ablate.errors import StudyError
-from ablate.fields import FIELD_NAMES, Fields, canonical, problem, resolve, unknown_name
+from ablate.fields import FIELD_NAMES, Fields, canonical, in_plain_words, resolve, unknown_name
+from ablate.search import FIRST_TUNING_SEED, Levels, Search
 
 if TYPE_CHECKING:
     from ablate.notebook import Run
-
-Part = TypeVar("Part", bound=BaseModel)
 
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 
@@ -59,6 +58,9 @@ class Profile(BaseModel):
         default_factory=dict, description="factors added, or swept over other levels"
     )
     seeds: int | tuple[int, ...] | None = Field(default=None, description="seeds of this profile")
+    search: dict[str, Any] = Field(
+        default_factory=dict, description="parts of the search that are different, as points=12"
+    )
 
     @field_validator("factors", mode="before")
     @classmethod
@@ -74,14 +76,15 @@ class Profile(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Profile]) -> Profile:
-        return _in_plain_words(cls, declaration, validate)
+        return in_plain_words(cls, declaration, validate)
 
 
 class Study(BaseModel):
-    """One question put to a grid of training runs.
+    """One question put to a grid of training runs, or a search for the best setting.
 
     Arms are all combinations of the factors' levels; every arm is trained once per seed. Each arm is
-    compared with the arm that differs from it only by having the `baseline` levels.
+    compared with the arm that differs from it only by having the `baseline` levels. A study with a `search`
+    is tuned instead: its arms are the baseline, the anchors and the winner.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -94,6 +97,10 @@ class Study(BaseModel):
     baseline: dict[str, Any] = Field(
         default_factory=dict, description="the factor levels that other levels are compared with"
     )
+    only: tuple[Levels, ...] = Field(
+        default=(), description="of all combinations of levels, those that are arms; () is all of them"
+    )
+    search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
     primary: str = Field(default="accuracy", description="the metric that the answer is about")
     family: tuple[str, ...] = Field(
         default=(), description="metrics whose comparisons are corrected together; () is the primary one"
@@ -120,6 +127,11 @@ class Study(BaseModel):
             return baseline
         return {name: canonical(level) for name, level in baseline.items()}
 
+    @field_validator("only", mode="after")
+    @classmethod
+    def _canonical_arms(cls, arms: tuple[Levels, ...]) -> tuple[Levels, ...]:
+        return tuple({name: canonical(level) for name, level in arm.items()} for arm in arms)
+
     @field_validator("seeds", mode="wrap")
     @classmethod
     def _seeds_in_one_line(cls, seeds: Any, validate: Callable[[Any], Any]) -> Any:
@@ -128,11 +140,7 @@ class Study(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Study:
         found = [*_field_problems(self), *_level_problems(self.factors), *_seed_problems(self.seeds)]
-        found += [f"baseline.{name}: is not a factor" for name in self.baseline if name not in self.factors]
-        for name, level in self.baseline.items():
-            levels = list(self.factors.get(name, ()))
-            if name in self.factors and level not in levels:
-                found.append(f"baseline.{name}: {level!r} is not among its levels {levels}; add it to them")
+        found += [*_baseline_problems(self), *_arm_problems(self), *_search_problems(self)]
         found += [
             f"margins.{name}: expected a difference above 0, but {margin!r} came"
             for name, margin in self.margins.items()
@@ -146,7 +154,7 @@ class Study(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Study]) -> Study:
-        return _in_plain_words(cls, declaration, validate)
+        return in_plain_words(cls, declaration, validate)
 
     def find_own_modules(self) -> None:
         """Have the modules that stand beside this study's file found before any other of their names."""
@@ -176,8 +184,10 @@ class Study(BaseModel):
         return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
     def arms(self) -> list[dict[str, Any]]:
-        """All combinations of the factors' levels, the first factor varying slowest."""
+        """All combinations of the factors' levels, the first factor varying slowest; or those of `only`."""
         names = list(self.factors)
+        if self.only:
+            return [{name: arm[name] for name in names} for arm in self.only]
         return [dict(zip(names, levels, strict=True)) for levels in itertools.product(*self.factors.values())]
 
     def fields(self, arm: Mapping[str, Any]) -> Fields:
@@ -197,6 +207,8 @@ class Study(BaseModel):
         changes["factors"] = {**self.factors, **profile.factors}
         if profile.seeds is not None:
             changes["seeds"] = profile.seeds
+        if profile.search:
+            changes["search"] = {**(self.search.model_dump() if self.search else {}), **profile.search}
         return self.replace(**changes)
 
     def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Study:
@@ -278,32 +290,11 @@ def build_study(declaration: Mapping[str, Any]) -> Study:
     return Study.model_validate(dict(declaration))
 
 
-def _in_plain_words(kind: type[Part], declaration: Any, validate: Callable[[Any], Part]) -> Part:
-    """Validate, and raise a `StudyError` with a line per fault instead of pydantic's own."""
-    try:
-        return validate(declaration)
-    except ValidationError as error:
-        raise StudyError("\n".join(_problems(error, kind))) from None
-
-
 def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
     try:
         return validate(seeds)
     except ValidationError:
         raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
-
-
-def _problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
-    """One line per fault of a declaration; our own checks already hold one line each."""
-    lines: list[str] = []
-    for item in error.errors():
-        if item["type"] == "value_error" and not item["loc"]:
-            lines += item["msg"].removeprefix("Value error, ").splitlines()
-        elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
-            lines.append(unknown_name(f"part of a {kind.__name__}", str(item["loc"][0]), kind.model_fields))
-        else:
-            lines.append(problem(item))
-    return lines
 
 
 def _canonical_factors(factors: Any) -> Any:
@@ -320,8 +311,12 @@ def _canonical_level_list(levels: Any) -> Any:
 
 def _field_problems(study: Study) -> list[str]:
     """Faults of the base and of every level, each level tried alone so that all are named at once."""
-    trials = [{}, *({name: level} for name, levels in study.factors.items() for level in levels)]
-    required = {name: levels[0] for name, levels in study.factors.items() if levels}
+    swept = {
+        **study.factors,
+        **({name: d.ends() for name, d in study.search.space.items()} if study.search else {}),
+    }
+    trials = [{}, *({name: level} for name, levels in swept.items() for level in levels)]
+    required = {name: levels[0] for name, levels in swept.items() if levels}
     found: list[str] = []
     for changes in trials:
         try:
@@ -341,6 +336,43 @@ def _level_problems(factors: Mapping[str, tuple[Any, ...]]) -> list[str]:
         repeated = [level for place, level in enumerate(levels) if level in levels[:place]]
         found += [f"factors.{name}: level {level!r} is given twice; remove one" for level in repeated]
     return found
+
+
+def _baseline_problems(study: Study) -> Iterator[str]:
+    for name, level in study.baseline.items():
+        levels = list(study.factors.get(name, ()))
+        if name in study.factors:
+            if level not in levels:
+                yield f"baseline.{name}: {level!r} is not among its levels {levels}; add it to them"
+        elif study.search is None or name not in study.search.space:
+            yield f"baseline.{name}: is not a factor"
+        elif not study.search.space[name].holds(level):
+            yield f"baseline.{name}: {level!r} is not in its range ({study.search.space[name].in_words()})"
+
+
+def _arm_problems(study: Study) -> Iterator[str]:
+    for arm in study.only:
+        if set(arm) != set(study.factors):
+            yield f"only: expected a level for each of {', '.join(study.factors)}, but {arm} came"
+        for name in arm.keys() & study.factors.keys():
+            if arm[name] not in study.factors[name]:
+                yield f"only: {name}={arm[name]!r} is not among its levels {list(study.factors[name])}"
+    if any(arm in study.only[:place] for place, arm in enumerate(study.only)):
+        yield "only: an arm is named twice; remove one"
+
+
+def _search_problems(study: Study) -> Iterator[str]:
+    if study.search is None:
+        return
+    if study.factors and not study.only:
+        yield (
+            f"search: a study is swept or searched, not both; move {', '.join(study.factors)} into the "
+            "search's space, or to base"
+        )
+    if "tuning_part" in study.base:
+        yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
+    if any(seed >= FIRST_TUNING_SEED for seed in study.seed_list()):
+        yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
 
 
 def _seed_problems(seeds: int | tuple[int, ...]) -> list[str]:

@@ -20,7 +20,7 @@ TRAINING_VERSION = 1
 """Raised when a change to ablate alters the numbers that training gives; part of every trial's identity."""
 
 NOT_IDENTITY = {
-    "data", "decode_size", "resize", "precision", "deterministic", "recipe", "eval_batch_size",
+    "data", "decode_size", "resize", "tuning_part", "precision", "deterministic", "recipe", "eval_batch_size",
 }  # fmt: skip
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
 

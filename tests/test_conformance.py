@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ablate.driver import Options, plan_study
+from ablate.driver import Options, plan_settled, settle
 from ablate.recipes import RECIPES
 from ablate.run import Task, run_trial
 from ablate.study import Study, build_study, load_study
@@ -39,7 +39,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 def planned(study: Study, profile: str | None, tmp_path: Path) -> tuple[Plan, dict[str, Path]]:
     options = Options(profile=profile, device="cpu", results=tmp_path)
-    return plan_study(study, options, Silent())  # type: ignore[arg-type]
+    plan, inputs = plan_settled(settle(study, options), options, Silent())  # type: ignore[arg-type]
+    return plan, inputs.folders()
 
 
 def train_first(plan: Plan, folders: dict[str, Path], tmp_path: Path) -> None:
@@ -54,7 +55,8 @@ def train_first(plan: Plan, folders: dict[str, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_of_the_project_loads_in_every_profile(path: Path) -> None:
     study = load_study(path)
-    assert f"python -m ablate run studies/{path.name}" in study.description
+    command = "run" if study.search is None else "tune"
+    assert f"python -m ablate {command} studies/{path.name}" in study.description
     assert "Cost:" in study.description
     assert {"full", "quick"} <= set(study.profiles)
     for name in study.profiles:

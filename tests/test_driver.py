@@ -13,13 +13,12 @@ from ablate.driver import (
     Options,
     choose_profile,
     plan_study,
-    resolve_device,
-    resolve_numerics,
     trial_widths,
     trials_at_a_time,
 )
 from ablate.errors import DeviceError, StudyError
 from ablate.fields import resolve
+from ablate.inputs import resolve_device, resolve_numerics
 from ablate.study import Profile, Study, load_study
 from ablate.trials import Numerics, Plan, expand
 
@@ -105,7 +104,7 @@ class Silent:
 def planned(data: Path, **changes: Any) -> Plan:
     base = {"data": f"folder:{data}", "image_size": 8, "epochs": 1}
     declared = study(name="noise", base={**base, **changes}, seeds=1)
-    return plan_study(declared, Options(device="cpu"), Silent())[0]  # type: ignore[arg-type]
+    return plan_study(declared, Options(device="cpu"), Silent())  # type: ignore[arg-type]
 
 
 def pictures(root: Path, *, prefix: str) -> Path:
@@ -183,7 +182,7 @@ def test_each_study_has_the_modules_of_its_own_folder(
     studies = {name: load_study(tmp_path / name / "own.py") for name in ("a", "b")}
     ids: dict[str, str] = {}
     for name in ("a", "b", "a"):
-        plan, _ = plan_study(studies[name], Options(device="cpu"), Silent())  # type: ignore[arg-type]
+        plan = plan_study(studies[name], Options(device="cpu"), Silent())  # type: ignore[arg-type]
         assert name == sys.modules["same_name"].WHOSE
         assert ids.setdefault(name, plan.trials[0].trial_id) == plan.trials[0].trial_id
     assert ids["a"] != ids["b"]

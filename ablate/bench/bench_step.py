@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ablate.bench.measure import DEVICES, measure, measured_as
-from ablate.driver import resolve_numerics
+from ablate.inputs import resolve_numerics
 from ablate.fields import resolve
 from ablate.losses import build_loss
 from ablate.models import build_model

@@ -15,7 +15,9 @@ from ablate.data import cifar10, digits, folder, imagenette, imagewoof, syntheti
 from ablate.data.cache import materialise
 from ablate.data.dataset import Dataset, Progress, Split, open_dataset
 from ablate.data.decode import RESIZE_METHODS
+from ablate.data.overlap import overlap, split_digest
 from ablate.data.source import Request, Source
+from ablate.data.tuning import checked_part, tuning_source
 from ablate.errors import DataError, nearest
 
 __all__ = [
@@ -26,7 +28,9 @@ __all__ = [
     "Split",
     "default_cache_dir",
     "open_dataset",
+    "overlap",
     "prepare",
+    "split_digest",
     "takes_data_dir",
 ]
 
@@ -57,6 +61,7 @@ def prepare(
     data_dir: Path | None = None,
     progress: Progress | None = None,
     resize: str = "squash",
+    tuning_part: float = 0.0,
 ) -> Dataset:
     """Find a dataset (download it if need be), check it, decode it once and open it.
 
@@ -69,16 +74,21 @@ def prepare(
             known. A damaged cached copy is announced here before it is made anew.
         resize: how images become square. `squash` scales the sides by different factors and keeps all of the
             image; `center_crop` scales the shorter side and cuts off what then lies outside the middle.
+        tuning_part: part of each class's training images to hold back for tuning, in [0, 1). Above 0 the
+            result holds training images alone: its `valid` is the tuning split, its `train` the others, and
+            mean and std stay those of them all. The reported split is not in it. See `ablate.data.tuning`.
 
     Raises:
         DataError: Unknown name or way to resize, failed download, or data that is not complete and readable,
-            all bad files listed.
+            all bad files listed; a `tuning_part` out of range, that leaves a class nothing to train on, or
+            whose images the reported split holds too, all of them (`overlap` counts where only some are).
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_SIDE:
         raise DataError(f"expected an image_size of 1..{LARGEST_SIDE} pixels, got {image_size!r}")
     if resize not in RESIZE_METHODS:
         known = " or ".join(RESIZE_METHODS)
         raise DataError(f"expected {known} as resize, got {resize!r}.{nearest(str(resize), RESIZE_METHODS)}")
+    part = checked_part(tuning_part)
     request = Request(
         image_size=image_size,
         cache_dir=Path(cache_dir).expanduser().resolve(),
@@ -86,7 +96,9 @@ def prepare(
         progress=progress or _silent,
         resize=resize,
     )
-    return materialise(_locate(name, request), request)
+    source = _locate(name, request)
+    dataset = materialise(source, request)
+    return materialise(tuning_source(dataset, source, part, request.progress), request) if part else dataset
 
 
 def takes_data_dir(name: str) -> bool:

@@ -57,7 +57,7 @@ class Dataset:
         name: as it was asked for, such as `imagenette-160` or `folder:photos`.
         folder: where the decoded arrays are.
         train: images to train on.
-        valid: images to report on.
+        valid: images to report on; of a dataset prepared for tuning, those to choose hyper-parameters by.
         classes: K names for people, in the order of the class ids.
         mean: per channel, on the scale where 255 is 1.
         std: per channel, on the same scale.

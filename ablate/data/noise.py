@@ -86,6 +86,11 @@ class ListedNoise:
             )
         return np.array(self.labels[fraction], dtype=np.int64)
 
+    def take(self, rows: Sequence[int]) -> Self:
+        """Return the list of some of the images, by their rows; a fault stays one."""
+        chosen = {fraction: [ids[row] for row in rows] for fraction, ids in self.labels.items()}
+        return type(self)(chosen, self.fault)
+
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` reads."""
         return {

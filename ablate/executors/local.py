@@ -54,6 +54,7 @@ class LocalExecutor:
     ) -> None:
         self.work, self.capacity, self.attempts, self.timeout = work, capacity, attempts, timeout
         self.workers = capacity if workers is None else workers
+        self._waiting: deque[tuple[Job, int]] = deque()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
         self._slots = list(range(capacity))
@@ -61,27 +62,42 @@ class LocalExecutor:
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
         """Do all jobs, in order as far as capacity allows, and yield what happens.
 
-        Closing the iterator, or any exception in its user, kills the workers at once.
+        It goes on with jobs that are submitted meanwhile. Closing the iterator, or any exception in its user,
+        kills the workers at once.
         """
-        waiting = deque((job, 1) for job in jobs)
+        known = {job.name: job for job in jobs}
+        self._waiting.extend((job, 1) for job in jobs)
         try:
-            while waiting or self._busy:
-                while waiting and self._fits(waiting[0][0]):
-                    yield self._start(*waiting.popleft())
+            while self._waiting or self._busy:
+                while self._waiting and self._fits(self._waiting[0][0]):
+                    job, attempt = self._waiting.popleft()
+                    known[job.name] = job
+                    yield self._start(job, attempt)
                 for event in self._next_events():
                     if isinstance(event, Lost) and event.status == "killed" and event.attempt < self.attempts:
-                        job = next(job for job in jobs if job.name == event.name)
-                        waiting.appendleft((job, event.attempt + 1))
+                        self._waiting.appendleft((known[event.name], event.attempt + 1))
                     else:
                         yield event
         finally:
             self.close()
+
+    def submit(self, job: Job) -> None:
+        """Add a job behind those that wait; for the user of a running `run`."""
+        self._waiting.append((job, 1))
+
+    def cancel(self, name: str) -> None:
+        """Drop a job: one that waits, or one that runs, with its worker. Nothing more is heard of it."""
+        self._waiting = deque((job, attempt) for job, attempt in self._waiting if job.name != name)
+        for worker in list(self._busy):
+            if worker.job is not None and worker.job.name == name:
+                self._release(worker, keep=False)
 
     def close(self) -> None:
         """Kill every worker and whatever it started."""
         for worker in [*self._idle, *self._busy]:
             self._kill(worker)
         self._idle, self._busy = [], []
+        self._waiting.clear()
 
     def _fits(self, job: Job) -> bool:
         used = sum(worker.job.width for worker in self._busy if worker.job)
@@ -124,9 +140,10 @@ class LocalExecutor:
 
     def _look_at(self, worker: _Worker) -> Iterator[Event]:
         job = worker.job
-        assert job is not None
+        if job is None:
+            return  # cancelled while another's event was looked at
         try:
-            while worker.connection.poll():
+            while worker.job is job and worker.connection.poll():
                 kind, content = worker.connection.recv()
                 if kind == "told":
                     yield Told(job.name, content)
@@ -140,7 +157,9 @@ class LocalExecutor:
         except (EOFError, OSError):
             yield self._died(worker, job)
             return
-        if self.timeout is not None and time.monotonic() - worker.started > self.timeout:
+        if worker.job is not job or self.timeout is None:
+            return
+        if time.monotonic() - worker.started > self.timeout:
             self._release(worker, keep=False)
             yield Lost(job.name, "timeout", f"took longer than {self.timeout:g} s", worker.attempt)
 

@@ -33,7 +33,7 @@ def test_every_embedded_dataset_keeps_the_contract(name: str, tmp_path: Path, pr
 
 def test_prepare_takes_what_the_driver_gives() -> None:
     assert set(inspect.signature(prepare).parameters) == {
-        "name", "image_size", "cache_dir", "data_dir", "progress", "resize",
+        "name", "image_size", "cache_dir", "data_dir", "progress", "resize", "tuning_part",
     }  # fmt: skip
     assert Dataset.__dataclass_params__.frozen  # type: ignore[attr-defined]
 
