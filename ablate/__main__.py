@@ -159,6 +159,63 @@ def _conclude(console: Console, summary: Summary, report: Path) -> int:
 
 
 @app.command()
+def tune(
+    study: StudyFile,
+    profile: Profile = None,
+    points: Annotated[int | None, typer.Option(min=1, help="The budget, instead of the study's.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="PostgreSQL database of a search that several tuners share."),
+    ] = None,
+    settings: Settings = None,
+    seeds: Annotated[int | None, typer.Option(help="How many fresh seeds the re-test has.")] = None,
+    device: OnDevice = Device.auto,
+    workers: Workers = None,
+    data_dir: DataDir = None,
+    results: Results = Path("results"),
+    report_dir: Reports = Path("report"),
+    timeout: Annotated[float | None, typer.Option(min=0.001, help="Minutes that one trial may take.")] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Train failed points and trials again.")] = False,
+    timing: Annotated[bool, typer.Option(help="Time the training steps at the end, by themselves.")] = True,
+) -> None:
+    """Search for the best setting on images held back from training, then re-test it with fresh seeds.
+
+    The same command goes on with a search that was stopped. The verdict is about the re-test: winner against
+    baseline on the reported images, which the search never looks at.
+    """
+    from ablate.driver import Options
+    from ablate.finish import require_writable, write_results
+    from ablate.progress import ProgressView
+    from ablate.tune import tune_study
+
+    declared = load_declared(study)
+    require_writable(report_dir)
+    options = Options(
+        profile=profile,
+        device=device.value,
+        workers=workers,
+        data_dir=data_dir,
+        results=results,
+        settings=parse_settings(settings or []),
+        seeds=seeds,
+        timeout=None if timeout is None else 60 * timeout,
+        retry_failed=retry_failed,
+        timing=timing,
+        command=command_line(study, profile, settings or [], seeds, device, command="tune", points=points),
+    )
+    console = Console()
+    with ProgressView(console) as view:
+        tuned = tune_study(declared, options, view, points=points, storage=storage)
+    console.print(f"{tuned.ran} trials run for {len(tuned.tuning.points)} points", highlight=False)
+    if tuned.retest is None:
+        if tuned.interrupted:
+            console.print("interrupted: the same command goes on", highlight=False)
+        raise Concluded(INTERRUPTED if tuned.interrupted else COMPLETE)
+    path = write_results(tuned.folder, report_dir)
+    raise Concluded(_conclude(console, tuned.retest, path))
+
+
+@app.command()
 def plan(
     study: StudyFile,
     profile: Profile = None,
@@ -169,7 +226,10 @@ def plan(
     data_dir: DataDir = None,
     results: Results = Path("results"),
 ) -> None:
-    """Say what `run` would train, how long it should take, and how small an effect it can detect."""
+    """Say what `run` would train, how long it should take, and how small an effect it can detect.
+
+    Of a study that is tuned, say what `tune` would train.
+    """
     from ablate.driver import Options, plan_study, results_folder, trials_at_a_time
     from ablate.forecast import forecast, show_forecast
     from ablate.progress import ProgressView
@@ -181,10 +241,19 @@ def plan(
         settings=parse_settings(settings or []),
         seeds=seeds,
     )
+    declared = load_declared(study)
+    if declared.search is not None:
+        from ablate.tune import budget_in_words
+
+        Console().print(budget_in_words(declared, options), highlight=False, soft_wrap=True, markup=False)
+        return
     with ProgressView(Console(stderr=True)) as view:
-        planned, _ = plan_study(load_declared(study), options, view)
+        planned = plan_study(declared, options, view)
     at_a_time = trials_at_a_time(planned.trials[0].numerics.device, workers)
-    show_forecast(Console(), forecast(planned, results_folder(results, planned), workers=at_a_time))
+    show_forecast(
+        Console(),
+        forecast(planned, results_folder(results, planned.study.name, planned.profile), workers=at_a_time),
+    )
 
 
 @app.command()
@@ -397,10 +466,18 @@ def load_declared(path: Path) -> Study:
 
 
 def command_line(
-    study: Path, profile: str | None, settings: list[str], seeds: int | None, device: Device
+    study: Path,
+    profile: str | None,
+    settings: list[str],
+    seeds: int | None,
+    device: Device,
+    *,
+    command: str = "run",
+    points: int | None = None,
 ) -> str:
     """What to type to run this again; an absolute path is left to its file's name."""
-    words = ["python", "-m", "ablate", "run", study.name if study.is_absolute() else str(study)]
+    words = ["python", "-m", "ablate", command, study.name if study.is_absolute() else str(study)]
+    words += ["--points", str(points)] if points is not None else []
     words += ["--profile", profile] if profile else []
     words += [word for setting in settings for word in ("--set", setting)]
     words += ["--seeds", str(seeds)] if seeds is not None else []

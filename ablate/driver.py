@@ -152,6 +152,10 @@ def settle(study: Study, options: Options) -> Settled:
 def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[Plan, Inputs]:
     """Check everything of a settled study, prepare its data, and name every trial."""
     study = settled.study
+    if study.search is not None and not study.only:
+        raise StudyError(
+            f"{study.name}: has a search, whose arms are known when it is tuned; use `python -m ablate tune`"
+        )
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
     trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))

@@ -23,6 +23,7 @@ def require_metrics(study: Study) -> None:
     """
     named = [("primary", study.primary), *(("family", name) for name in study.family)]
     named += [("margins", name) for name in study.margins]
+    named += [("objective", name) for name in (study.search.objective if study.search else ())]
     unknown = [(place, name) for place, name in named if name not in METRICS]
     found = [f"{place}: {unknown_name('metric', name, METRICS)}" for place, name in unknown]
     if found:

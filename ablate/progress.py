@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from ablate.executors import Event, Started, Told
+from ablate.points import Tuning
 from ablate.records import Record
 from ablate.run import Heartbeat
 from ablate.terminal import duration
@@ -97,10 +98,25 @@ class ProgressView:
         self.note(
             f"{arms} arms x {seeds} seeds = {len(plan.trials)} trials: {done} done, {len(waiting)} to run"
         )
-        self._total, self._begun = len(waiting), time.monotonic()
-        self._bar.update(
-            self._task, description="trials", completed=0, total=len(waiting), visible=bool(waiting)
+        self._expect(len(waiting))
+
+    def searching(self, tuning: Tuning, name: str, reason: str) -> None:
+        """A search begins, or goes on."""
+        search = tuning.search
+        done = sum(point.state != "running" for point in tuning.points)
+        self.note(f"{name}: {reason}")
+        self.note(
+            f"tuning {' and '.join(search.space)} for {' and '.join(search.objective)}, on "
+            f"{tuning.tuning_images} images held back from training: {search.points} points x {search.seeds} "
+            f"seeds, {done} points done"
         )
+        left = sum(len(point.seeds) for point in tuning.points if point.state == "running")
+        left += search.seeds * max(0, search.points - len(tuning.points))
+        self._expect(left)
+
+    def _expect(self, trials: int) -> None:
+        self._total, self._ended, self._begun = trials, 0, time.monotonic()
+        self._bar.update(self._task, description="trials", completed=0, total=trials, visible=bool(trials))
 
     def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
         """A trial started, told how far it is, or ended with a record."""

@@ -19,9 +19,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "recipes": set(),
     "fields": {"recipes"},
     "provenance": set(),
-    "study": {"fields", "notebook"},  # Study.run imports it when called: an entrance beside the command line
+    "search": {"fields"},
+    "study": {"fields", "search", "notebook"},  # Study.run imports it when called: an entrance beside the command line
     "trials": {"fields", "study"},
     "results": {"trials"},
+    "points": {"search", "results"},
     "records": {"trials", "results"},
     "data": set(),
     "foreign": set(),
@@ -32,11 +34,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "run": {
         "fields", "trials", "data", "models", "losses", "train", "results", "records", "provenance",
     },
+    "inputs": {"fields", "trials", "data", "models", "losses", "train"},
     "driver": {
-        "fields", "study", "trials", "data", "models", "losses", "train", "results", "records", "executors",
-        "run", "timing",
+        "fields", "inputs", "study", "trials", "train", "results", "records", "executors", "run", "timing",
     },
-    "progress": {"trials", "records", "executors", "run", "terminal"},
+    "tune": {
+        "search", "study", "fields", "trials", "results", "points", "records", "data", "executors", "run",
+        "inputs", "driver", "metrics", "tables", "finish",
+    },
+    "progress": {"trials", "points", "records", "executors", "run", "terminal"},
     "notebook": {
         "fields", "study", "trials", "records", "executors", "driver", "progress", "tables", "finish",
     },
@@ -47,20 +53,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": {"fields", "trials", "results", "tables", "stats", "report", "terminal"},
     "check": {"compare", "fields", "metrics", "report", "stats", "terminal"},
     "inventory": {"data", "terminal"},
-    "doctor": {"fields", "study", "data", "train", "driver", "provenance", "terminal"},
-    "bench": {"fields", "trials", "models", "losses", "train", "run", "driver", "stats", "terminal"},
+    "doctor": {"fields", "study", "data", "train", "inputs", "driver", "provenance", "terminal"},
+    "bench": {
+        "fields", "search", "trials", "models", "losses", "train", "run", "inputs", "stats", "terminal", "tune",
+    },
     "metrics": set(),
     "timing": {"trials", "results", "records", "data", "losses", "train", "run"},
-    "tables": {"fields", "metrics", "records", "results", "stats", "timing", "trials"},
+    "tables": {
+        "fields", "search", "points", "metrics", "records", "results", "stats", "timing", "trials",
+    },
     "stats": set(),
     "plots": set(),
     "finish": {"fields", "study", "trials", "results", "tables", "metrics", "report"},
-    "report": {"fields", "study", "trials", "results", "tables", "metrics", "stats", "plots", "timing"},
+    "report": {
+        "fields", "search", "study", "trials", "results", "points", "tables", "metrics", "stats", "plots",
+        "timing",
+    },
 }  # fmt: skip
 
 # library -> the only stages that may import it.
 ONLY_IN: dict[str, set[str]] = {
-    "torch": {"losses", "models", "train", "run", "driver", "timing", "doctor", "bench"},
+    "torch": {"losses", "models", "train", "run", "inputs", "driver", "timing", "doctor", "bench"},
     "torchvision": {"models", "data"},
     "pandas": {"tables", "plots", "report"},
     "matplotlib": {"plots"},
@@ -68,8 +81,12 @@ ONLY_IN: dict[str, set[str]] = {
     "jinja2": {"report"},
     "joblib": {"tables"},
     "statsmodels": set(),
-    "sklearn": {"data"},
-    "pydantic": {"recipes", "fields", "study", "trials", "results", "records", "timing"},
+    "sklearn": {"data", "stats"},
+    "optuna": {"tune"},
+    "psycopg": {"tune"},
+    "pydantic": {
+        "recipes", "fields", "search", "study", "trials", "results", "points", "records", "timing",
+    },
     "typer": {"__main__"},
     "pytest": {"bench"},
 }

@@ -4,20 +4,25 @@ The CSV files are derived: written from records, never the truth about a trial. 
 published results can be rendered again without their predictions.
 """
 
-from ablate.tables.build import MISSING, UNREADABLE, build_tables
-from ablate.tables.columns import COLUMNS, DERIVED, Column, data_dictionary
+from ablate.tables.build import build_tables
+from ablate.tables.columns import COLUMNS, DERIVED, MISSING, TUNING, UNREADABLE, Column, data_dictionary
 from ablate.tables.files import Tables, frame, read_tables, write_tables
+from ablate.tables.points import objective_values, points_table, winners_of
 
 __all__ = [
     "COLUMNS",
     "DERIVED",
     "MISSING",
+    "TUNING",
     "UNREADABLE",
     "Column",
     "Tables",
     "build_tables",
     "data_dictionary",
     "frame",
+    "objective_values",
+    "points_table",
     "read_tables",
+    "winners_of",
     "write_tables",
 ]

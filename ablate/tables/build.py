@@ -15,15 +15,13 @@ from ablate.errors import RecordError
 from ablate.metrics import ece_from_sums, reliability_bins
 from ablate.records import Features, Predictions, Record, read_predictions, read_record
 from ablate.results import ResultsFolder
+from ablate.tables.columns import MISSING, UNREADABLE
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import Confusion, ImageLosses, projection_rows
 from ablate.tables.step_times import step_time_rows
+from ablate.tables.tuning import tuning_tables
 from ablate.trials import Plan, Trial
 
-MISSING = "missing"
-"""Status, in tables only, of a planned trial that has no record."""
-UNREADABLE = "unreadable"
-"""Status, in tables only, of a planned trial whose record or predictions are damaged."""
 TRIALS_PER_PROCESS = 24
 """So many at least, or measuring them apart saves less than starting the process costs."""
 
@@ -36,6 +34,7 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     rows: dict[str, list[dict[str, Any]]] = {"trials": [], "epochs": [], "reliability": []}
     images, confusion, projected = ImageLosses(plan), Confusion(plan), set[str]()
     projection: list[dict[str, Any]] = []
+    floors: dict[str, list[dict[str, Any]]] = {}
     for trial, stored in zip(plan.trials, _all_stored(folder, plan), strict=True):
         rows["trials"].append(_trial_row(plan, trial, stored))
         if stored.record is not None:
@@ -45,12 +44,15 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
             rows["reliability"] += _reliability_rows(trial, measured)
             images.add(trial, measured)
             confusion.add(trial, measured, stored.record.class_names)
+            if trial.arm not in floors and not trial.repeat:
+                floors[trial.arm] = _floor_rows(trial, measured)
             if trial.arm not in projected:
                 projected.add(trial.arm)
                 projection += projection_rows(_key(trial), stored.record, stored.predictions)
     rows |= {"new_images": images.rows(), "confusion": confusion.rows(), "projection": projection}
+    rows |= {"floors": [row for arm in plan.arms for row in floors.get(arm, [])]}
     rows |= {"step_times": step_time_rows(folder)}
-    return {name: frame(name, found) for name, found in rows.items()}
+    return {name: frame(name, found) for name, found in rows.items()} | tuning_tables(folder)
 
 
 @dataclass(frozen=True)
@@ -158,3 +160,8 @@ def _reliability_rows(trial: Trial, measured: metrics.Predictions) -> Iterable[d
             "confidence": bins.confidence[place],
             "accuracy": bins.accuracy[place],
         }
+
+
+def _floor_rows(trial: Trial, measured: metrics.Predictions) -> list[dict[str, Any]]:
+    bands = metrics.floor_bands(measured).items()
+    return [{**_key(trial), "metric": name, "low": low, "high": high} for name, (low, high) in bands]

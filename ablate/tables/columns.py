@@ -41,17 +41,55 @@ def _field_columns() -> tuple[Column, ...]:
     )
 
 
+def _judgement(words: str) -> tuple[Column, ...]:
+    """What is said of an average over combinations of levels."""
+    return (
+        Column("margin", "number", "largest difference that the study says does not matter"),
+        Column("p_equivalence", "number", "equivalence test against the margin, corrected like p_adjusted"),
+        Column("verdict", "text", f"equivalent, better, worse ({words}) or undecided"),
+        Column("reason", "text", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
+        Column("below_margin", "boolean", "equivalent, and yet surely different: by less than matters"),
+    )
+
+
 TRIAL_KEY = (
     Column("trial_id", "text", "identity of the trial: a hash of everything that decides its numbers"),
     Column("arm", "text", "the factor levels in words"),
     Column("seed", "integer", "seed of the training run; arms of one seed are paired"),
 )
 
+MISSING = "missing"
+"""Status, in tables only, of a planned trial that has no record."""
+UNREADABLE = "unreadable"
+"""Status, in tables only, of a planned trial whose record or predictions are damaged."""
+
 CASE = tuple(
     Column(name, _KINDS[field.annotation], field.description or f"the trial's {name}")
     for name, field in Case.model_fields.items()
 )
 """All of a trial that decides which work a training step does."""
+
+
+def _scores(suffix: str, which: str) -> tuple[Column, ...]:
+    """A point's columns for one objective, all in the objective's own unit."""
+    return (
+        Column(f"objective{suffix}", "text", f"the metric that is searched for{which}"),
+        Column(
+            f"value{suffix}",
+            "number",
+            "mean of the objective over the point's seeds, tuning split; empty unless all are complete",
+        ),
+        Column(f"sd{suffix}", "number", "standard deviation over the seeds"),
+        Column(f"low{suffix}", "number", "lower end of the mean's 95 % t interval over seeds"),
+        Column(f"high{suffix}", "number", "upper end of the same"),
+        Column(
+            f"smoothed{suffix}",
+            "number",
+            "the value smoothed over neighbouring points, which choice rests on",
+        ),
+        Column(f"smoothed_sd{suffix}", "number", "standard deviation of the smoothed value"),
+    )
+
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "trials": (
@@ -127,6 +165,17 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("confidence", "number", "mean confidence of the bin's images; empty without images"),
         Column("accuracy", "number", "accuracy of the bin's images; empty without images"),
     ),
+    "floors": (
+        Column("trial_id", "text", "the arm's first complete trial, the only one measured, to save time"),
+        *TRIAL_KEY[1:],
+        Column("metric", "text", "a calibration error that has a noise floor"),
+        Column(
+            "low",
+            "number",
+            "lower end of where 95 % of perfectly calibrated networks with its probabilities would score",
+        ),
+        Column("high", "number", "upper end of the same; an error above it is miscalibration"),
+    ),
     "effects": (
         Column("arm", "text", "the arm that is compared"),
         Column("metric", "text", "a column of the trials table"),
@@ -160,6 +209,16 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("low_images", "number", "lower end of the interval for new images as well as new seeds"),
         Column(
             "high_images", "number", "upper end of the same; empty for metrics that are no mean over images"
+        ),
+        Column(
+            "p_sign_flip",
+            "number",
+            "exact sign-flip test, uncorrected; empty above 20 pairs; no verdict rests on it",
+        ),
+        Column(
+            "detectable",
+            "number",
+            "smallest true difference that so many pairs of this spread find with 80 % power, in the family",
         ),
     ),
     "new_images": (
@@ -239,11 +298,105 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("p", "number", "paired t test, uncorrected"),
         Column("p_adjusted", "number", "p times the family's contrasts"),
         Column("p_holm", "number", "Holm-corrected over the family; empty outside it"),
+        *_judgement("interactions are only higher or lower"),
+    ),
+    "trends": (
+        Column("factor", "text", "the factor, whose levels are all numbers, three or more"),
+        Column("lowest", "number", "its lowest level"),
+        Column("highest", "number", "its highest level"),
+        Column("levels", "integer", "how many it has"),
+        Column("metric", "text", "a column of the trials table"),
+        Column("cells", "integer", "combinations of the other factors' levels that it is averaged over"),
+        Column("cells_planned", "integer", "how many the study has"),
+        Column("n_pairs", "integer", "seeds for which all of these arms are complete"),
+        Column(
+            "effect",
+            "number",
+            "mean over seeds of the change from lowest to highest along the least-squares straight line",
+        ),
+        Column(
+            "low", "number", "lower end of the 95 % interval: of all the family's together, or of this alone"
+        ),
+        Column("high", "number", "upper end of the same"),
+        Column("p", "number", "t test of the seeds' slopes, uncorrected"),
+        Column("p_adjusted", "number", "p times the family's trends"),
+        *_judgement("higher, lower: no direction is better"),
+    ),
+    "tuning": (
+        Column("points_planned", "integer", "the budget: how many points are to be tried"),
+        Column("points_done", "integer", "points of which every training run is complete"),
+        Column("points_pruned", "integer", "points given up early"),
+        Column("points_failed", "integer", "points of which a training run failed"),
+        Column("seeds", "integer", "training runs planned per point"),
+        Column("sampler", "text", "how points were chosen"),
+        Column("pruning", "text", "which rule gave points up early, or none"),
+        Column("objective", "text", "the metric that was searched for"),
+        Column("direction", "text", "which direction of it is better: higher or lower"),
+        Column("objective_2", "text", "the second one; empty with one objective"),
+        Column("direction_2", "text", "its better direction"),
+        Column("tuning_images", "integer", "images that points were judged on, held back from training"),
+        Column("train_images", "integer", "images that points were trained on"),
+        Column("tuning_digest", "text", "digest of the tuning split's images and labels"),
+        Column("reported_digest", "text", "digest of the reported split's"),
+        Column("overlap", "integer", "tuning images whose exact pixels the reported split holds too"),
+        Column("trainings", "integer", "training runs that are recorded, whatever became of them"),
+        Column("seconds", "number", "what they took, training and evaluation, summed over runs", "s"),
+    ),
+    "points": (
+        Column("number", "integer", "0, 1, ... in the order the points were asked for"),
+        Column("source", "text", "baseline, anchor or sampler"),
+        Column("state", "text", "running (not ended), complete, pruned or failed"),
+        Column("reason", "text", "why it was pruned or failed"),
+        Column("pruned_at", "integer", "after so many seeds, or epochs, as the rule counts"),
+        Column(
+            "levels", "text", "the searched fields' values in words; an unused conditional one is left out"
+        ),
+        *_field_columns(),
+        Column("seeds_planned", "integer", "training runs asked for"),
+        Column("seeds_done", "integer", "of these the complete ones"),
+        *_scores("", ""),
+        *_scores("_2", ", the second one; empty with one objective"),
+        Column("last_seen", "number", "where pruned: mean of the complete seeds, or the last epoch's value"),
+        Column(
+            "on_front",
+            "boolean",
+            "with two objectives: no point is at least as good in both smoothed values and better in one",
+        ),
+        Column("winner", "boolean", "chosen to be run again with fresh seeds"),
+        Column("seconds", "number", "training and evaluation, summed over its runs", "s"),
+    ),
+    "point_values": (
+        Column("number", "integer", "the point"),
+        Column("seed", "integer", "seed of the training run"),
+        Column("trial_id", "text", "identity of the trial, whose record lies under tuning/"),
+        Column(
+            "status", "text", "complete, diverged, oom, killed, timeout, error, missing (not run), unreadable"
+        ),
+        Column("value", "number", "the objective on the tuning split; empty unless complete"),
+        Column("value_2", "number", "the second objective"),
+    ),
+    "importances": (
+        Column("objective", "text", "the metric that was searched for"),
+        Column("evaluator", "text", "method that the shares come from"),
+        Column("field", "text", "a searched field"),
+        Column("share", "number", "part of the objective's spread over the points that goes with it"),
     ),
 }
-DERIVED = ("effects", "contrasts", "timing")
+TUNING = ("tuning", "points", "point_values", "importances")
+"""Tables of a search. Only a study that was tuned has them."""
+DERIVED = ("effects", "contrasts", "trends", "timing")
 """Tables that the report computes from the others."""
-LATER = ("new_images", "confusion", "projection", "step_times", "timing", "contrasts")
+LATER = (
+    "new_images",
+    "confusion",
+    "projection",
+    "step_times",
+    "timing",
+    "contrasts",
+    "trends",
+    "floors",
+    *TUNING,
+)
 """Tables that came later: where they are missing, an earlier version wrote the rest."""
 
 

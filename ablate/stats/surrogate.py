@@ -1,0 +1,179 @@
+"""Choosing among noisy points: values smoothed over neighbouring points, and the front of two objectives.
+
+The best of many noisy means is mostly the luckiest one. A Gaussian process borrows strength from the points
+around it, so that the choice rests on where values are good and less on one lucky value.
+
+References:
+    Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapters 2 and 5,
+    https://gaussianprocess.org/gpml/
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+FEWEST_POINTS = 4
+"""With fewer, a value's neighbours tell nothing that could be told from luck."""
+LENGTHS = (0.2, 10.0)
+"""Of the Matérn kernel, in widths of the tried region: shorter ones would follow the noise."""
+AMPLITUDES = (1e-4, 1e2)
+"""Variance of the true values, in units of the variance of the values seen."""
+NOISES = (1e-4, 1e1)
+"""Variance of the luck in the same units, where it has to be told from the values themselves."""
+LEAST_NOISE = 1e-6
+MARGIN = 0.1
+"""Of the front's extent: how far below its worst values the reference point of the hypervolume lies."""
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """What the true values are taken for.
+
+    Attributes:
+        mean: [n] posterior means.
+        sd: [n] posterior standard deviations of the true value, without the luck of a new run.
+    """
+
+    mean: FloatArray
+    sd: FloatArray
+
+
+def smoothed(
+    places: FloatArray,
+    values: FloatArray,
+    *,
+    replicates: NDArray[np.integer],
+    spread: float,
+) -> Smoothed:
+    """True values at the tried points, by Gaussian-process regression with a Matérn 5/2 kernel.
+
+    Each column has a length scale of its own; scales and amplitude are those of the largest marginal
+    likelihood within bounds. With fewer than four points, or values that are all equal, the values come back
+    as they are. Nothing is drawn at random.
+
+    Args:
+        places: [n, d] coordinates of the points, finite, in any unit; categories as one column per value.
+        values: [n] mean over the seeds of each point, finite.
+        replicates: [n] how many seeds are behind each value, at least 1.
+        spread: standard deviation over seeds within a point, >= 0, pooled over points; NaN where it is
+            unknown, and is then estimated from the values.
+
+    Raises:
+        ValueError: shapes that do not fit, or numbers out of their ranges.
+    """
+    places, values = np.asarray(places, np.float64), np.asarray(values, np.float64)
+    seeds = np.asarray(replicates, dtype=np.float64)
+    _check(places, values, seeds, spread)
+    scale = float(values.std()) if len(values) else 0.0
+    noise = (spread / scale) ** 2 / seeds if scale > 0 else seeds
+    used = places[:, np.ptp(places, axis=0) > 0] if len(places) else places
+    if len(values) < FEWEST_POINTS or not used.size or scale <= 1e-12 * np.abs(values).max():
+        return _as_they_are(values, seeds, spread)
+    unit = (used - used.min(axis=0)) / np.ptp(used, axis=0)
+    try:
+        mean, sd = _posterior(unit, (values - values.mean()) / scale, noise)
+    except np.linalg.LinAlgError:
+        return _as_they_are(values, seeds, spread)
+    return Smoothed(mean * scale + values.mean(), sd * scale)
+
+
+def _check(places: FloatArray, values: FloatArray, seeds: FloatArray, spread: float) -> None:
+    if places.ndim != 2 or values.shape != places.shape[:1] or seeds.shape != values.shape:
+        raise ValueError(
+            f"Expected places [n, d], values [n] and replicates [n], got {places.shape}, {values.shape} and "
+            f"{seeds.shape}; pass a row and a value for each point."
+        )
+    if not (np.isfinite(places).all() and np.isfinite(values).all()):
+        raise ValueError("Expected finite places and values; leave out the points without a value.")
+    if (seeds < 1).any():
+        raise ValueError(f"Expected at least one seed behind each value, got {seeds.min():g}.")
+    if spread < 0 or math.isinf(spread):
+        raise ValueError(f"Expected a spread >= 0, or NaN where it is unknown, got {spread}.")
+
+
+def _as_they_are(values: FloatArray, seeds: FloatArray, spread: float) -> Smoothed:
+    if math.isnan(spread):  # the values' own spread bounds it, if there are several
+        spread = float(values.std()) if len(values) else 0.0
+    return Smoothed(values.copy(), spread / np.sqrt(seeds))
+
+
+def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Posterior mean and sd [n] at the places themselves, in [0, 1]; noise [n], NaN where unknown."""
+    # Imported here, as it takes a second, which every command would wait for.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+    from threadpoolctl import threadpool_limits
+
+    known = not np.isnan(noise).any()
+    kernel = ConstantKernel(1.0, AMPLITUDES) * Matern(np.full(unit.shape[1], 0.5), LENGTHS, nu=2.5)
+    if not known:
+        kernel += WhiteKernel(0.1, NOISES)
+    alpha = np.maximum(noise, LEAST_NOISE) if known else LEAST_NOISE
+    process = GaussianProcessRegressor(kernel, alpha=alpha)
+    # One thread: on matrices this small several wait for each other, and take ten times as long.
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # an optimum on a bound is meant
+        process.fit(unit, values)
+    smooth = process.kernel_ if known else process.kernel_.k1
+    # Prediction by hand, as a white kernel would count as part of the true value.
+    across = smooth(unit)
+    weights = np.linalg.solve(process.L_ @ process.L_.T, across).T
+    variance = np.diag(across) - np.einsum("ij,ji->i", weights, across)
+    return weights @ values, np.sqrt(np.maximum(variance, 0.0))
+
+
+def is_on_front(values: FloatArray) -> BoolArray:
+    """Which points no other beats: is as good in both objectives, and better in one.
+
+    Args:
+        values: [n, 2], finite, both higher-is-better.
+
+    Returns:
+        [n]. Equal points are on the front together.
+    """
+    values = _two_objectives(values)
+    at_least = (values[:, None] >= values[None]).all(axis=2)
+    better = (values[:, None] > values[None]).any(axis=2)
+    return np.asarray(~(at_least & better).any(axis=0))
+
+
+def best_two(front: FloatArray) -> tuple[int, ...]:
+    """Of a front, the two points that together dominate the most.
+
+    That is the area of what is worse than either, down to a reference point a tenth of the front's extent
+    below its worst values; each objective counts in units of its extent.
+
+    Args:
+        front: [m, 2] values, finite, both higher-is-better.
+
+    Returns:
+        Two indices, ascending; of equally good pairs the first. All indices where there are fewer.
+    """
+    front = _two_objectives(front)
+    if len(front) <= 2:
+        return tuple(range(len(front)))
+    extent = np.ptp(front, axis=0)
+    above = (front - front.min(axis=0)) / np.where(extent > 0, extent, 1.0) + MARGIN
+    first, second = np.array(list(combinations(range(len(front)), 2))).T
+    area = above.prod(axis=1)
+    volume = area[first] + area[second] - np.minimum(above[first], above[second]).prod(axis=1)
+    best = int(np.argmax(volume))
+    return int(first[best]), int(second[best])
+
+
+def _two_objectives(values: FloatArray) -> FloatArray:
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
+        raise ValueError(
+            f"Expected finite values of shape [n, 2], got shape {values.shape}; pass a row per point, "
+            "without those that have no value."
+        )
+    return values

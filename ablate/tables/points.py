@@ -1,0 +1,271 @@
+"""The points of a search as a table: what each scored on the tuning split, smoothed, and which are best.
+
+A point's value is the mean over its seeds, computed from the predictions. The best of many noisy means is too
+good, so the choice rests on values smoothed over neighbouring points: what a lucky seed gave one point alone
+counts little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ablate.errors import RecordError
+from ablate.metrics import METRICS, Predictions
+from ablate.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.records import Record, read_predictions, read_record
+from ablate.results import ResultsFolder
+from ablate.search import Levels, Range, Search
+from ablate.stats import mean_interval
+from ablate.tables.columns import MISSING, UNREADABLE
+from ablate.tables.files import frame
+from ablate.trials import arm_name
+
+FloatArray = NDArray[np.float64]
+SUFFIXES = ("", "_2")
+"""Of the first and the second objective's columns."""
+
+
+@dataclass(frozen=True)
+class PointRun:
+    """What is stored of one training run of a point.
+
+    Attributes:
+        seed: its seed.
+        trial_id: its trial.
+        status: of its record, or `MISSING` or `UNREADABLE`.
+        values: per objective; () unless the run is complete and all of them are defined.
+        seconds: training and evaluation.
+        fields: of the trial, resolved; {} without a readable record.
+    """
+
+    seed: int
+    trial_id: str
+    status: str
+    values: tuple[float, ...] = ()
+    seconds: float = 0.0
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def objective_values(
+    folder: ResultsFolder, point: Point, objective: Sequence[str]
+) -> dict[int, tuple[float, ...]]:
+    """What a point's complete trials scored on the tuning split, in the tables' units.
+
+    Args:
+        folder: a study's results; the trials of its search lie in a folder of their own below it.
+        point: the point.
+        objective: names of metrics.
+
+    Returns:
+        Seed to one finite value per objective. A seed whose trial is not there, not complete or damaged is
+        left out, and so is one for which a metric is not defined.
+    """
+    return {run.seed: run.values for run in point_runs(folder, point, objective) if run.values}
+
+
+def point_runs(folder: ResultsFolder, point: Point, objective: Sequence[str]) -> list[PointRun]:
+    """What is stored of each of a point's training runs, in the order of its seeds."""
+    below = tuning_folder(folder)
+    return [
+        _run(below, trial_id, seed, objective)
+        for seed, trial_id in zip(point.seeds, point.trial_ids, strict=False)  # no trials yet: none begun
+    ]
+
+
+def _run(folder: ResultsFolder, trial_id: str, seed: int, objective: Sequence[str]) -> PointRun:
+    path = folder.record_path(trial_id)
+    if not path.exists():
+        return PointRun(seed, trial_id, MISSING)
+    try:
+        record = read_record(path)
+        stored = read_predictions(folder, record) if record.status == "complete" else None
+    except RecordError:
+        return PointRun(seed, trial_id, UNREADABLE)
+    values: tuple[float, ...] = ()
+    if stored is not None:
+        measured = Predictions.of(stored.logits, stored.labels)
+        values = tuple(float(METRICS[name].function.score(measured)) for name in objective)
+    known = values if all(map(math.isfinite, values)) else ()
+    fields = record.trial.fields.model_dump()
+    return PointRun(seed, trial_id, record.status, known, _seconds(record), fields)
+
+
+def _seconds(record: Record) -> float:
+    if record.cost is not None:
+        return record.cost.train_seconds + record.cost.eval_seconds
+    return math.fsum(epoch.seconds for epoch in record.history)
+
+
+def points_table(folder: ResultsFolder) -> pd.DataFrame:
+    """The `points` table of a study's search; empty where nothing was tuned.
+
+    Raises:
+        RecordError: the stored search is damaged.
+    """
+    tuning = read_tuning(folder)
+    if tuning is None:
+        return frame("points", [])
+    return points_frame(
+        tuning, [point_runs(folder, point, tuning.search.objective) for point in tuning.points]
+    )
+
+
+def points_frame(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
+    """The `points` table from each point's runs."""
+    points, search = tuning.points, tuning.search
+    rows = [_row(tuning, point, own) for point, own in zip(points, runs, strict=True)]
+    done = [place for place, own in enumerate(runs) if _is_whole(points[place], own)]
+    places = np.array([_place(search, points[at].levels) for at in done])
+    for number, (name, suffix) in enumerate(zip(search.objective, SUFFIXES, strict=False)):
+        samples = [np.array([run.values[number] for run in runs[at]]) for at in done]
+        means, sds = _smoothed(places, samples)
+        for place, row in enumerate(rows):
+            row |= {
+                f"objective{suffix}": name,
+                **_value(samples[done.index(place)] if place in done else None, suffix),
+            }
+        for place, mean, sd in zip(done, means, sds, strict=True):
+            rows[place] |= {f"smoothed{suffix}": mean, f"smoothed_sd{suffix}": sd}
+    return _with_front(frame("points", rows), len(search.objective))
+
+
+def _is_whole(point: Point, runs: Sequence[PointRun]) -> bool:
+    """Whether the point counts: complete, every seed of it with a value."""
+    return point.state == "complete" and bool(runs) and all(run.values for run in runs)
+
+
+def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, Any]:
+    fields = next((run.fields for run in runs if run.fields), {})
+    return {
+        "number": point.number,
+        "source": point.source,
+        "state": point.state,
+        "reason": point.reason or None,
+        "pruned_at": point.pruned_at,
+        "levels": arm_name(point.levels),
+        **point.levels,
+        **fields,
+        "seeds_planned": len(point.seeds),
+        "seeds_done": sum(bool(run.values) for run in runs),
+        "last_seen": _last_seen(point, runs),
+        "winner": point.number in tuning.winners,
+        "seconds": math.fsum(run.seconds for run in runs),
+    }
+
+
+def _last_seen(point: Point, runs: Sequence[PointRun]) -> float:
+    """What a pruned point had reached; NaN for any other."""
+    if point.state != "pruned":
+        return math.nan
+    seen = [run.values[0] for run in runs if run.values]
+    if seen:
+        return float(np.mean(seen))
+    return point.intermediate[max(point.intermediate)] if point.intermediate else math.nan
+
+
+def _value(sample: FloatArray | None, suffix: str) -> dict[str, float]:
+    if sample is None:
+        return {}
+    found = mean_interval(sample)
+    columns = {"value": found.mean, "sd": found.sd, "low": found.low, "high": found.high}
+    return {f"{name}{suffix}": number for name, number in columns.items()}
+
+
+def _place(search: Search, levels: Levels) -> list[float]:
+    """Coordinates of a point in which distances mean something.
+
+    A range goes to [0, 1], even in the logarithm where it is declared so; each value of a choice has an axis
+    of its own. A field with a condition has one more axis, 1 where it is used; unused it lies at 0.
+    """
+    place: list[float] = []
+    for name, dimension in search.space.items():
+        used = name in levels
+        if dimension.when:
+            place.append(float(used))
+        if isinstance(dimension, Range):
+            place.append(_along(dimension, levels[name]) if used else 0.0)
+        else:
+            place += [float(used and levels[name] == value) for value in dimension.of]
+    return place
+
+
+def _along(dimension: Range, value: float) -> float:
+    if dimension.log:
+        return math.log(value / dimension.low) / math.log(dimension.high / dimension.low)
+    return (value - dimension.low) / (dimension.high - dimension.low)
+
+
+def _smoothed(places: FloatArray, samples: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Smoothed values and their standard deviations, [n] each.
+
+    Args:
+        places: [n, d] coordinates.
+        samples: per point its values by seed.
+    """
+    if not samples:
+        return np.empty(0), np.empty(0)
+    means = np.array([sample.mean() for sample in samples])
+    counts = np.array([len(sample) for sample in samples])
+    from ablate.stats.surrogate import smoothed  # scikit-learn is slow to import; a search alone needs it
+
+    found = smoothed(places, means, replicates=counts, spread=_spread(samples))
+    return found.mean, found.sd
+
+
+def _spread(samples: Sequence[FloatArray]) -> float:
+    """Standard deviation of a training run within a point, pooled over points; NaN with one seed each."""
+    freedom = sum(len(sample) - 1 for sample in samples)
+    squares = math.fsum(float(((sample - sample.mean()) ** 2).sum()) for sample in samples)
+    return math.sqrt(squares / freedom) if freedom else math.nan
+
+
+def _with_front(points: pd.DataFrame, objectives: int) -> pd.DataFrame:
+    if objectives < 2:
+        return points
+    from ablate.stats.surrogate import is_on_front
+
+    known, values = _gains(points)
+    on_front = pd.Series(pd.NA, index=points.index, dtype="boolean")
+    on_front[known] = is_on_front(values) if len(values) else []
+    return points.assign(on_front=on_front)
+
+
+def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray]:
+    """The rows that count, and their smoothed values [n, objectives], turned so that more is better."""
+    names = [suffix for suffix in SUFFIXES if points[f"objective{suffix}"].notna().any()]
+    values = points[[f"smoothed{suffix}" for suffix in names]].to_numpy(dtype=np.float64)
+    known = np.isfinite(values).all(axis=1) if names else np.zeros(len(points), dtype=bool)
+    signs = [1.0 if METRICS[points[f"objective{s}"].iloc[0]].higher_is_better else -1.0 for s in names]
+    return points.index[known], values[known] * np.array(signs)
+
+
+def winners_of(points: pd.DataFrame) -> tuple[int, ...]:
+    """The points to be run again with fresh seeds.
+
+    With one objective the complete point with the best smoothed value, of equal ones the lowest number; with
+    two, up to two of those that no other point beats in both smoothed values.
+
+    Args:
+        points: the `points` table.
+
+    Returns:
+        Their numbers; () without a complete point.
+    """
+    from ablate.stats.surrogate import best_two, is_on_front
+
+    known, gains = _gains(points)
+    numbers = points.loc[known, "number"].to_numpy(dtype=np.int64)
+    if not len(numbers):
+        return ()
+    if gains.shape[1] == 1:
+        order = np.lexsort((numbers, -gains[:, 0]))
+        return (int(numbers[order[0]]),)
+    front = np.flatnonzero(is_on_front(gains))
+    return tuple(int(numbers[front[place]]) for place in best_two(gains[front]))

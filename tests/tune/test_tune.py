@@ -1,0 +1,439 @@
+"""A search from its declaration to its re-tested winner: what is trained, with which seeds and images."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ablate.driver import Options
+from ablate.errors import AblateError, DataError, ResultsError, StudyError
+from ablate.executors import Event
+from ablate.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.records import Record, read_predictions, read_records
+from ablate.results import ResultsFolder, read_plan
+from ablate.search import FIRST_TUNING_SEED, Choice, Range, Search
+from ablate.study import Study, load_study
+from ablate.trials import Plan, Trial
+from ablate.tune import Tuned, tune_study
+
+EPSILON = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}
+BASE = {"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+class Heard:
+    """A watcher that keeps the notes, and can stop the search after so many trials."""
+
+    def __init__(self, stop_after: int = 10**9) -> None:
+        self.notes: list[str] = []
+        self.trained: list[Trial] = []
+        self._left = stop_after
+
+    def preparing(self, label: str, done: int, total: int) -> None: ...
+    def searching(self, tuning: Tuning, name: str, reason: str) -> None: ...
+    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None: ...
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
+
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
+        if record is not None:
+            self.trained.append(trial)
+            self._left -= 1
+            if not self._left:
+                raise KeyboardInterrupt
+
+
+def declared(search: dict[str, Any] | None = None, **changes: Any) -> Study:
+    parts = {"space": EPSILON, "points": 4, "seeds": 1, "tuning_part": 0.33, "batch": 2, **(search or {})}
+    return Study(
+        **{
+            "question": "?",
+            "name": "tiny",
+            "base": BASE,
+            "baseline": {"epsilon": 0.1},
+            "seeds": 2,
+            "search": Search(**parts),
+            **changes,
+        }
+    )
+
+
+def tuned(study: Study, root: Path, watcher: Heard | None = None, **changes: Any) -> Tuned:
+    options = Options(device="cpu", results=root, timing=False)
+    return tune_study(study, options, watcher or Heard(), **changes)
+
+
+def asked(found: Tuning) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
+    return [(point.levels, point.seeds) for point in found.points]
+
+
+def states(found: Tuning) -> list[str]:
+    return [point.state for point in found.points]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """An uninterrupted search: baseline, one anchor and four points of the sampler, two seeds each."""
+    study = declared({"anchors": ({"epsilon": 0.0},), "points": 6, "seeds": 2})
+    return tuned(study, tmp_path_factory.mktemp("whole"))
+
+
+def test_the_budget_is_met_with_baseline_and_anchors_first(whole: Tuned) -> None:
+    points = whole.tuning.points
+    assert [point.source for point in points] == ["baseline", "anchor", *["sampler"] * 4]
+    assert [points[0].levels, points[1].levels] == [{"epsilon": 0.1}, {"epsilon": 0.0}]
+    assert states(whole.tuning) == ["complete"] * 6
+    assert whole.tuning.is_spent
+    trained = [trial_id for point in points for trial_id in point.trial_ids]
+    assert len(set(trained)) == len(trained) == 12
+    assert set(read_records(tuning_folder(whole.folder))) == set(trained)
+
+
+def test_the_winner_is_judged_anew_with_fresh_seeds_on_all_training_images(whole: Tuned) -> None:
+    plan = read_plan(whole.folder)
+    (winner,) = whole.tuning.winners
+    chosen = whole.tuning.points[winner].levels["epsilon"]
+    assert {trial.fields.epsilon for trial in plan.trials} == {0.1, 0.0, chosen}
+    assert {trial.fields.tuning_part for trial in plan.trials} == {0.0}
+    assert {trial.seed for trial in plan.trials} == {0, 1}
+    assert all(seed >= FIRST_TUNING_SEED for point in whole.tuning.points for seed in point.seeds)
+    assert {baseline for _, baseline in plan.comparisons} <= {"epsilon=0.1"}
+    assert whole.retest is not None
+    assert whole.retest.failed == 0
+    images = {
+        len(read_predictions(folder, record).labels)
+        for folder in (whole.folder,)
+        for record in read_records(folder).values()
+    }
+    assert images == {1197}
+
+
+def test_points_are_judged_on_images_held_back_from_training(whole: Tuned) -> None:
+    folder = tuning_folder(whole.folder)
+    records = read_records(folder).values()
+    assert {len(read_predictions(folder, record).labels) for record in records} == {200}
+    assert {record.trial.fields.tuning_part for record in records} == {0.33}
+    assert (whole.tuning.tuning_images, whole.tuning.train_images, whole.tuning.overlap) == (200, 400, 0)
+    assert whole.tuning.tuning_digest != whole.tuning.reported_digest
+
+
+def test_a_search_that_was_stopped_goes_on_as_one_that_never_was(whole: Tuned, tmp_path: Path) -> None:
+    study = declared({"anchors": ({"epsilon": 0.0},), "points": 6, "seeds": 2})
+    first = Heard(stop_after=5)
+    stopped = tuned(study, tmp_path, first)
+    assert stopped.interrupted
+    assert stopped.retest is None
+    again = Heard()
+    resumed = tuned(study, tmp_path, again)
+    assert asked(resumed.tuning) == asked(whole.tuning)
+    assert resumed.tuning.winners == whole.tuning.winners
+    counts = Counter(trial.trial_id for trial in [*first.trained, *again.trained])
+    assert set(counts.values()) == {1}
+    assert len(counts) == 12 + len(read_plan(resumed.folder).trials)
+    for name, record in read_records(tuning_folder(resumed.folder)).items():
+        other = read_records(tuning_folder(whole.folder))[name]
+        assert record.predictions_sha256 == other.predictions_sha256
+
+    done = Heard()
+    assert tuned(study, tmp_path, done).tuning.winners == whole.tuning.winners
+    assert done.trained == []
+
+
+def test_a_larger_budget_goes_on_and_another_search_is_refused(tmp_path: Path) -> None:
+    study = declared({"points": 2})
+    small = tuned(study, tmp_path).tuning
+    larger = tuned(study, tmp_path, points=4).tuning
+    assert asked(larger)[:2] == asked(small)
+    assert len(larger.points) == 4
+    narrower = declared({"space": {"epsilon": Range(low=0.0, high=0.3, step=0.005)}})
+    with pytest.raises(ResultsError, match=r"space was .*0\.5.* now .*0\.3.*--results"):
+        tuned(narrower, tmp_path)
+    with pytest.raises(ResultsError, match="what a point trains"):
+        tuned(declared(base={**BASE, "epochs": 2}), tmp_path)
+    with pytest.raises(ResultsError, match=r"tuning_part was 0\.33, now 0\.5"):
+        tuned(declared({"tuning_part": 0.5}), tmp_path)
+
+
+def test_a_repeated_point_gets_fresh_seeds(tmp_path: Path) -> None:
+    found = tuned(declared({"space": {"epsilon": (0.0, 0.1)}, "points": 5, "seeds": 2}), tmp_path).tuning
+    seeds: dict[float, list[int]] = {}
+    for point in found.points:
+        seeds.setdefault(point.levels["epsilon"], []).extend(point.seeds)
+    assert max(map(len, seeds.values())) > 2  # two values, five points
+    for own in seeds.values():
+        assert own == list(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + len(own)))
+
+
+def test_a_point_that_cannot_be_trained_is_a_failed_point_and_can_be_tried_again(tmp_path: Path) -> None:
+    study = declared(
+        {"space": {"lr": (0.1, 1e9)}, "anchors": ({"lr": 1e9},), "points": 2},
+        baseline={"lr": 0.1},
+        base={**BASE, "epochs": 2},
+    )
+    found = tuned(study, tmp_path)
+    assert states(found.tuning) == ["complete", "failed"]
+    assert f"seed {FIRST_TUNING_SEED}: diverged: " in found.tuning.points[1].reason
+    assert found.tuning.winners == (0,)
+    watcher = Heard()
+    options = Options(device="cpu", results=tmp_path, timing=False, retry_failed=True)
+    again = tune_study(study, options, watcher)
+    assert states(again.tuning) == ["complete", "failed"]
+    assert any(trial.seed >= FIRST_TUNING_SEED for trial in watcher.trained)
+
+
+def test_two_objectives_run_unpruned_and_have_winners_on_a_front(tmp_path: Path) -> None:
+    found = tuned(declared({"objective": ("accuracy", "ece"), "sampler": "nsga2", "points": 4}), tmp_path)
+    assert states(found.tuning) == ["complete"] * 4
+    assert 1 <= len(found.tuning.winners) <= 2
+    assert read_plan(found.folder).study.family == ("accuracy", "ece")
+
+
+def test_a_point_that_loses_on_its_first_seeds_gets_no_more(tmp_path: Path) -> None:
+    study = declared(
+        {
+            "space": {"lr": (0.1, 1e-6)},
+            "anchors": ({"lr": 1e-6},),
+            "points": 2,
+            "seeds": 6,
+            "pruning": "seeds",
+            "batch": 1,
+        },
+        baseline={"lr": 0.1},
+        base={**BASE, "epochs": 2, "batch_size": 32},
+        seeds=1,
+    )
+    watcher = Heard()
+    found = tuned(study, tmp_path, watcher).tuning
+    best, loser = found.points
+    assert (best.state, loser.state) == ("complete", "pruned")
+    assert loser.pruned_at == len(loser.intermediate) < 6
+    assert loser.pruned_at >= 4
+    assert loser.reason
+    trained = sum(trial.trial_id in loser.trial_ids for trial in watcher.trained)
+    assert trained == loser.pruned_at
+    assert loser.number not in found.winners
+
+
+def test_a_point_that_lags_behind_while_it_trains_is_stopped(tmp_path: Path) -> None:
+    study = declared(
+        {
+            "space": {"lr": Range(low=1e-7, high=0.1, log=True, levels=13)},
+            "points": 8,
+            "pruning": "median",
+            "sampler": "random",
+            "batch": 1,
+        },
+        baseline={"lr": 0.1},
+        base={**BASE, "epochs": 6, "batch_size": 32},
+        seeds=1,
+    )
+    found = tuned(study, tmp_path).tuning
+    pruned = [point for point in found.points if point.state == "pruned"]
+    assert pruned
+    for point in pruned:
+        assert point.pruned_at == len(point.intermediate) <= 6
+        assert point.reason
+        assert not set(point.trial_ids) & set(
+            read_records(tuning_folder(ResultsFolder(tmp_path / "tiny" / "default")))
+        )
+    assert found.is_spent
+
+
+def pictures(root: Path, seed: int, splits: Sequence[str]) -> None:
+    rng = np.random.default_rng(seed)
+    for split in splits:
+        for name in ("a", "b"):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(12):
+                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+
+
+def test_the_reported_images_have_no_say_in_the_search(tmp_path: Path) -> None:
+    found = []
+    for name, seed in (("one", 1), ("other", 2)):
+        root = tmp_path / name
+        pictures(root, 0, ["train"])
+        pictures(root, seed, ["val"])
+        base = {**BASE, "data": f"folder:{root}", "batch_size": 8}
+        result = tuned(declared({"points": 3}, base=base, seeds=1), tmp_path / f"results {name}")
+        records = read_records(tuning_folder(result.folder))
+        found.append((asked(result.tuning), {n: r.predictions_sha256 for n, r in records.items()}))
+    assert found[0] == found[1]
+
+
+def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
+    pictures(tmp_path / "data", 0, ["train"])
+    (tmp_path / "data" / "val").symlink_to(tmp_path / "data" / "train")
+    base = {**BASE, "data": f"folder:{tmp_path / 'data'}", "batch_size": 8}
+    with pytest.raises(DataError, match="tuning split"):
+        tuned(declared(base=base), tmp_path / "results")
+    assert not list((tmp_path / "results").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Range(low=0.5, high=0.0, step=0.1), "expected a range with low < high, but 0.5 to 0.0 came"),
+        (lambda: Range(low=0.1, high=0.1, step=0.1), "low < high"),
+        (lambda: Range(low=0.0, high=1.0), "step: expected a distance above 0, but None came"),
+        (lambda: Range(low=0.0, high=1.0, step=0.3), "high: 1.0 is not on the grid"),
+        (lambda: Range(low=0.0, high=1.0, log=True, levels=3), "low: expected a number above 0 with log"),
+        (lambda: Range(low=0.1, high=1.0, log=True), "levels: how many values"),
+        (lambda: Range(low=float("nan"), high=1.0, step=0.1), "low < high"),
+        (lambda: Choice(of=("a",)), "at least two different values"),
+        (lambda: declared({"points": 0}), "points: input should be greater than or equal to 1, but 0"),
+        (lambda: declared({"space": {}}), "space: nothing to search"),
+        (lambda: declared({"space": {"epsilom": EPSILON["epsilon"]}}), "unknown field.*epsilon"),
+        (lambda: declared({"space": {"epsilon": Range(low=0.0, high=1.5, step=0.5)}}), "less than"),
+        (lambda: declared({"anchors": ({"epsilon": 0.123},)}), "0.123 is not in its range"),
+        (lambda: declared({"anchors": ({"lr": 0.1},)}), "anchors: lr: is not searched"),
+        (lambda: declared({"objective": ("accuracy", "accuracy")}), "one metric or two different ones"),
+        (lambda: declared({"objective": ("accuracy", "ece"), "pruning": "median"}), "needs one objective"),
+        (lambda: declared({"pruning": "seeds", "seeds": 3}), "at least 5"),
+        (lambda: declared({"sampler": "nsga2"}), "nsga2 is for two objectives"),
+        (lambda: declared(factors={"lr": (0.1, 0.2)}), "swept or searched, not both"),
+        (lambda: declared(baseline={"epsilon": 0.6}), r"baseline.epsilon: 0.6 is not in its range"),
+        (lambda: declared(baseline={"lr": 0.6}), "baseline.lr: is not a factor"),
+        (lambda: declared(seeds=(0, FIRST_TUNING_SEED)), "are for tuning"),
+        (
+            lambda: declared({"space": {"lr": Range(low=1, high=2, step=1, when={"epsilon": 0.0})}}),
+            "before it",
+        ),
+    ],
+)  # fmt: skip
+def test_a_search_that_makes_no_sense_is_refused_in_plain_words(make: Any, said: str) -> None:
+    with pytest.raises(StudyError, match=said):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("study", "said"),
+    [
+        (lambda: declared({"objective": "acuracy"}), "objective: acuracy: unknown metric.*accuracy"),
+        (lambda: declared({"objective": "mean_confidence"}), "mean_confidence has no better direction"),
+        (lambda: Study(question="?", name="s", base=BASE), "expected a study with a search"),
+        (
+            lambda: declared({"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}}, baseline={}),
+            r"the baseline's lr=0.1 is not in its range \(0.2 to 1 by 0.1\)",
+        ),
+        (lambda: declared({"space": {"arch": ("seed_cnn", "nosuchnet")}}, baseline={}), "nosuchnet"),
+    ],
+)
+def test_what_is_wrong_is_found_before_anything_trains(study: Any, said: str, tmp_path: Path) -> None:
+    with pytest.raises(AblateError, match=said):
+        tuned(study(), tmp_path)
+    assert not list(tmp_path.rglob("tuning.json"))
+
+
+TINY = '''"""Tiny."""
+from ablate.search import Range, Search
+from ablate.study import Study
+study = Study(
+    question="?",
+    base={"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1},
+    search=Search(
+        space={"epsilon": Range(low=0.0, high=0.5, step=0.005)}, points=6, seeds=2, tuning_part=0.33
+    ),
+    seeds=2,
+)
+'''
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "ablate", *words]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_with_the_planned_points_each_trained_once(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(TINY)
+    folder = ResultsFolder(tmp_path / "results" / "tiny" / "default")
+    records, rng, kills = tuning_folder(folder).records, random.Random(1), 0
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    written: dict[str, int] = {}
+    for _ in range(8):
+        tuner = subprocess.Popen(
+            command("tune", "tiny.py", "--no-timing"),
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        seen, deadline = len(list(records.glob("*.json"))), time.monotonic() + 180
+        while tuner.poll() is None and time.monotonic() < deadline and kills < 3:
+            if len(list(records.glob("*.json"))) > seen:
+                time.sleep(rng.uniform(0, 0.3))
+                tuner.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.01)
+        code = tuner.wait(timeout=180)
+        stamps = {path.name: path.stat().st_mtime_ns for path in records.glob("*.json")}
+        assert written.items() <= stamps.items()  # nothing was trained again
+        written = stamps
+        if code == 0:
+            break
+    assert kills == 3
+    found = read_tuning(folder)
+    assert found is not None
+    assert len(found.points) == 6
+    assert states(found) == ["complete"] * 6
+    assert len(written) == 12
+    page = (tmp_path / "report" / "tiny" / "default" / "index.html").read_text(encoding="utf-8")
+    assert "6 points" in page
+    again = subprocess.run(
+        command("tune", "tiny.py", "--no-timing"),
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert again.returncode == 0, again.stderr
+    assert "0 trials run for 6 points" in again.stdout
+
+
+def test_run_and_plan_say_what_a_search_needs(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(TINY)
+    done = subprocess.run(
+        command("run", "tiny.py"), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "use `python -m ablate tune`" in done.stderr
+    done = subprocess.run(
+        command("plan", "tiny.py"), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "6 points x 2 seeds = up to 12 trainings" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_search_comes_back_from_its_file(tmp_path: Path) -> None:
+    point = Point(number=0, levels={"epsilon": 0.1}, source="baseline", seeds=(1,), trial_ids=("a",))
+    found = Tuning(search=declared().search, points=(point,))
+    assert Tuning.model_validate_json(found.model_dump_json()) == found
+    content = json.loads(found.model_dump_json())
+    assert content["search"]["space"]["epsilon"]["step"] == 0.005
+
+
+def test_the_projects_own_study_declares_its_search() -> None:
+    study = load_study(Path(__file__).parents[2] / "studies" / "eps_tune.py").with_profile("quick")
+    assert study.search is not None
+    assert study.search.space["epsilon"].holds(0.135)
