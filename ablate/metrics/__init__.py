@@ -7,7 +7,8 @@ its family, and give it a line in `registry.METRICS`.
 
 from ablate.metrics.arrays import FloatArray, IntArray, validate
 from ablate.metrics.calibration import ReliabilityBins, bin_sums, ece_from_sums, reliability_bins
-from ablate.metrics.noise_floor import FLOORS, floor_band
+from ablate.metrics.noise_band import floor_band, floor_bands
+from ablate.metrics.noise_floor import FLOORS
 from ablate.metrics.predictions import MetricFunction, Predictions
 from ablate.metrics.registry import METRICS, Metric
 from ablate.metrics.selective import risk_coverage_counts
@@ -23,6 +24,7 @@ __all__ = [
     "compute_metrics",
     "ece_from_sums",
     "floor_band",
+    "floor_bands",
     "reliability_bins",
     "risk_coverage_counts",
     "validate",

@@ -97,6 +97,11 @@ class Predictions:
         return successes_by_group(self.confidence, self.width_bins)
 
     @cached_property
+    def mass_bin_successes(self) -> list[Successes]:
+        """The same in each bin of equal mass."""
+        return successes_by_group(self.confidence, self.mass_bins)
+
+    @cached_property
     def _cross_fit(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         return cross_fit(self.logits, self.labels)
 

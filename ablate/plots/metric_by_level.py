@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from ablate.plots.noise_floor import Band, Floor, describe_floor, draw_floor, prepare_floor
 from ablate.plots.theme import (
     FAINT,
     MARKERS,
@@ -66,6 +67,7 @@ class MetricByLevel:
         ticks: position and text of each level.
         lines: one per combination of the other factors' levels.
         floor: position and height of the noise floor at each level; empty without one.
+        band: position, lower and upper end of what 95 % of calibrated networks score; empty where not known.
         reference: words for a line to compare with, and its position and height at each level; empty without.
         left_out: labels of lines that did not fit.
     """
@@ -75,7 +77,8 @@ class MetricByLevel:
     scale: str
     ticks: tuple[tuple[float, str], ...]
     lines: tuple[Line, ...]
-    floor: tuple[tuple[float, float], ...] = ()
+    floor: Floor = ()
+    band: Band = ()
     reference: tuple[str, tuple[tuple[float, float], ...]] = ("", ())
     left_out: tuple[str, ...] = ()
 
@@ -94,7 +97,8 @@ def prepare_metric_by_level(
     """Put arm means and single runs into lines.
 
     Args:
-        means: one row per arm: level, line, mean, low, high, and floor where the metric has a noise floor.
+        means: one row per arm: level, line, mean, low, high, and floor where the metric has a noise floor,
+            with floor_low and floor_high where its band is known.
         runs: one row per complete training run: level, line, value.
         factor: name of the factor that `level` holds.
         label: the metric with its unit.
@@ -110,6 +114,7 @@ def prepare_metric_by_level(
     lines = list(order) or list(dict.fromkeys(means["line"]))
     kept, left_out = spread(lines, most)
     words, heights = reference
+    floor, band = prepare_floor(means, place, unit_factor)
     compared = tuple((place[level], heights[level] * unit_factor) for level in levels if level in heights)
     return MetricByLevel(
         label=label,
@@ -121,7 +126,8 @@ def prepare_metric_by_level(
             for number, name in enumerate(kept)
             if (means["line"] == name).any()
         ),
-        floor=_floor(means, place, unit_factor),
+        floor=floor,
+        band=band,
         reference=(words if compared else "", tuple(sorted(compared))),
         left_out=left_out,
     )
@@ -164,24 +170,13 @@ def _line(
     )
 
 
-def _floor(
-    means: pd.DataFrame, place: dict[Any, float], unit_factor: float
-) -> tuple[tuple[float, float], ...]:
-    if "floor" not in means:
-        return ()
-    rows = means[means["floor"].notna()].groupby("level", sort=False)["floor"].mean()
-    return tuple(sorted((place[level], value * unit_factor) for level, value in rows.items()))
-
-
 def draw_metric_by_level(data: MetricByLevel, ax: Axes, *, legend: bool = True) -> Axes:
     """Draw lines with interval bars; the runs behind them are faint."""
     width = inches_across(ax)
     for line in data.lines:
         _draw_line(data, line, ax, 0.05 / width)
     if data.floor:
-        x, height = zip(*data.floor, strict=True)
-        ax.fill_between(x, height, color=reference_style()["color"], alpha=0.13, linewidth=0)
-        ax.plot(x, height, marker="_", label="noise floor", **reference_style())
+        draw_floor(data.floor, data.band, ax, apart=data.scale == "category")
     if data.reference[1]:
         x, height = zip(*data.reference[1], strict=True)
         dotted = {**reference_style(), "linestyle": (0, (1, 1.5)), "linewidth": 1.8}
@@ -199,7 +194,8 @@ def value_limits(panels: Sequence[MetricByLevel]) -> tuple[float, float]:
     """Ends of the vertical axis of one or several panels; intervals that dwarf all else go on beyond it."""
     lines = [line for panel in panels for line in panel.lines]
     heights = [height for panel in panels for _, height in (*panel.floor, *panel.reference[1])]
-    heights += [0.0] if any(panel.floor for panel in panels) else []
+    heights += [end for panel in panels for _, *ends in panel.band for end in ends]
+    heights += [0.0] if any(panel.floor and not panel.band for panel in panels) else []
     runs = [value for line in lines for _, value in line.runs]
     means = [mean for line in lines for mean in line.mean]
     return view_limits([*means, *runs, *heights], [end for line in lines for end in (*line.low, *line.high)])
@@ -283,7 +279,7 @@ def describe_metric_by_level(data: MetricByLevel) -> str:
     for line in data.lines:
         points = [f"{text[x]}: {mean:.4g}" for x, mean in zip(line.x, line.mean, strict=True)]
         parts.append(f"{line.label + ': ' if line.label else ''}{', '.join(points)}")
-    floor = f" Mean noise floor {_span([height for _, height in data.floor])}." if data.floor else ""
+    floor = describe_floor(data.floor, data.band, text)
     words, heights = data.reference
     compared = [f"{text[x]}: {height:.4g}" for x, height in heights]
     reference = f" {words[:1].upper()}{words[1:]}: {', '.join(compared)}." if compared else ""
@@ -291,7 +287,3 @@ def describe_metric_by_level(data: MetricByLevel) -> str:
         f"{data.label}, mean by {data.factor}. {'; '.join(parts)}.{floor}{reference}"
         f"{not_drawn(data.left_out)}"
     )
-
-
-def _span(values: list[float]) -> str:
-    return f"{min(values):.3g} to {max(values):.3g}" if len(values) > 1 else f"{values[0]:.3g}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablate.plots.theme import legend_above, reference_style
+from ablate.plots.theme import legend_above, reference_style, shade_style
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class MetricBySeed:
         low: lower end of the interval; NaN where there is none.
         high: upper end of the same.
         floor: mean noise floor of the metric; NaN where it has none.
+        band: lower and upper end of what 95 % of calibrated networks score; NaN where they are not known.
     """
 
     label: str
@@ -32,6 +33,7 @@ class MetricBySeed:
     low: float
     high: float
     floor: float = math.nan
+    band: tuple[float, float] = (math.nan, math.nan)
 
 
 def prepare_metric_by_seed(
@@ -41,6 +43,7 @@ def prepare_metric_by_seed(
     label: str,
     unit_factor: float = 1.0,
     floor: float = math.nan,
+    band: tuple[float, float] = (math.nan, math.nan),
 ) -> MetricBySeed:
     """Order the runs by seed.
 
@@ -50,6 +53,7 @@ def prepare_metric_by_seed(
         label: the metric with its unit.
         unit_factor: from the tables' unit to the label's, 100 for percent.
         floor: mean noise floor, in the tables' unit.
+        band: ends of the noise floor's band, in the tables' unit.
     """
     known = runs[runs["value"].notna()].sort_values("seed")
     mean, low, high = (end * unit_factor for end in interval)
@@ -61,6 +65,7 @@ def prepare_metric_by_seed(
         low=low,
         high=high,
         floor=floor * unit_factor,
+        band=(band[0] * unit_factor, band[1] * unit_factor),
     )
 
 
@@ -72,6 +77,8 @@ def draw_metric_by_seed(data: MetricBySeed, ax: Axes) -> Axes:
         ax.axhline(data.mean, color="C0", linewidth=1.4, label="mean")
     places = range(len(data.seeds))
     ax.plot(places, data.values, "o", color="C0", markersize=6, label="training runs")
+    if math.isfinite(data.band[1]):
+        ax.axhspan(*data.band, label="noise floor, 95 %", **shade_style())
     if math.isfinite(data.floor):
         ax.axhline(data.floor, label="noise floor", **reference_style())
     ax.set_title(data.label)
@@ -90,4 +97,7 @@ def describe_metric_by_seed(data: MetricBySeed) -> str:
     runs = ", ".join(f"{seed}: {value:.4g}" for seed, value in zip(data.seeds, data.values, strict=True))
     interval = f" (95 % interval {data.low:.4g} to {data.high:.4g})" if math.isfinite(data.low) else ""
     floor = f" Noise floor {data.floor:.3g}." if math.isfinite(data.floor) else ""
+    if math.isfinite(data.band[1]):
+        low, high = data.band
+        floor += f" 95 % of runs of a perfectly calibrated network would fall in {low:.3g} to {high:.3g}."
     return f"{data.label} by seed. {runs}. Mean {data.mean:.4g}{interval}.{floor}"

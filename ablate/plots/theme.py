@@ -182,6 +182,12 @@ def reference_style() -> dict[str, Any]:
     return {"color": matplotlib.rcParams["xtick.color"], "linestyle": (0, (4, 3)), "linewidth": 1.2}
 
 
+def shade_style() -> dict[str, Any]:
+    """The running style's keywords of a shaded band; its edges are drawn, so that print shows it too."""
+    color = matplotlib.rcParams["xtick.color"]
+    return {"facecolor": (color, 0.16), "edgecolor": (color, 0.55), "linewidth": 0.6}
+
+
 def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
     """A label that fits a figure: its middle is left out where it is long.
 

@@ -10,9 +10,9 @@ import pandas as pd
 
 from ablate.report.arms import arm_interval, factor_label, planned_arms
 from ablate.report.drawing import Drawing, not_drawn
+from ablate.report.floors import floor_bands, floor_of
 from ablate.report.placement import (
     axis_factor,
-    floor_of,
     is_ordered,
     level_means,
     line_factors,
@@ -26,12 +26,24 @@ if TYPE_CHECKING:
     from ablate.plots import MetricByLevel
 
 MOST_LINES = 8
+BAND = (
+    " Shaded: where 95 % of runs of a perfectly calibrated network would fall; the line in it is their mean, "
+    "the noise floor."
+)
+BAND_BESIDE = (
+    " The grey band is where 95 % of runs of a perfectly calibrated network would fall; the dashed line in "
+    "it is their mean, the noise floor."
+)
 FEW_LINES, MOST_POINTS = 6, 300
 """Of a figure with a panel per metric: lines in a panel, and points in all."""
 
 
 def by_level_drawing(
-    complete: pd.DataFrame, plan: Plan, what: Quantity, optimum: dict[Any, float]
+    complete: pd.DataFrame,
+    plan: Plan,
+    what: Quantity,
+    optimum: dict[Any, float],
+    floors: pd.DataFrame | None = None,
 ) -> Drawing:
     """A metric against the axis's factor; with three or more factors, a panel per level of one of them."""
     from ablate.plots import (
@@ -44,7 +56,7 @@ def by_level_drawing(
         prepare_metrics_by_level,
     )
 
-    means = level_means(complete, plan, what.name)
+    means = level_means(complete, plan, what.name, floors=floors)
     runs = placed(complete[["arm", what.name]].rename(columns={what.name: "value"}), plan)
     titled = panel_factor(plan) is not None
     panels = [
@@ -84,9 +96,12 @@ def _explained(panels: Sequence[MetricByLevel], *, one_axis: bool) -> str:
     from ablate.plots import goes_beyond
 
     axes = [panels] if one_axis else [[panel] for panel in panels]
+    several = any(len(panel.lines) > 1 for panel in panels)
     beyond = any(goes_beyond(axis) for axis in axes)
     said = " Intervals much longer than the range of the values go on beyond the panel." if beyond else ""
-    if any(panel.floor for panel in panels):
+    if any(panel.band for panel in panels):
+        said += BAND + (" Of several lines, both are means." if several else "")
+    elif any(panel.floor for panel in panels):
         said += (
             " Shaded is the noise floor: its upper end is what a perfectly calibrated network would score "
         )
@@ -130,7 +145,9 @@ def _ordered_lines(plan: Plan, lines: int, *, panels: bool = True) -> int:
     return lines if ordered or lines > len(LIGHT.palette) else 0
 
 
-def several_metrics_drawing(complete: pd.DataFrame, plan: Plan, metrics: Sequence[str]) -> Drawing:
+def several_metrics_drawing(
+    complete: pd.DataFrame, plan: Plan, metrics: Sequence[str], floors: pd.DataFrame | None = None
+) -> Drawing:
     """Several metrics by level, a panel each."""
     from ablate.plots import (
         describe_metrics_by_level,
@@ -144,7 +161,7 @@ def several_metrics_drawing(complete: pd.DataFrame, plan: Plan, metrics: Sequenc
     most = max(2, min(FEW_LINES, MOST_POINTS // (levels * len(metrics))))
     none = pd.DataFrame({"level": [], "line": [], "value": []})
     for metric in metrics:
-        what, means = quantity(metric), level_means(complete, plan, metric, panels=False)
+        what, means = quantity(metric), level_means(complete, plan, metric, panels=False, floors=floors)
         lines = list(dict.fromkeys(means["line"]))
         panels.append(_panel(means, plan, what, what.axis, runs=none, order=lines, optimum={}, most=most))
     data = prepare_metrics_by_level(panels)
@@ -161,7 +178,9 @@ def several_metrics_drawing(complete: pd.DataFrame, plan: Plan, metrics: Sequenc
     )
 
 
-def by_seed_drawing(complete: pd.DataFrame, plan: Plan, what: Quantity) -> Drawing:
+def by_seed_drawing(
+    complete: pd.DataFrame, plan: Plan, what: Quantity, floors: pd.DataFrame | None = None
+) -> Drawing:
     """A metric run by run, for studies of one arm."""
     from ablate.plots import HALF, describe_metric_by_seed, draw_metric_by_seed, prepare_metric_by_seed
 
@@ -175,9 +194,12 @@ def by_seed_drawing(complete: pd.DataFrame, plan: Plan, what: Quantity) -> Drawi
         label=what.axis,
         unit_factor=what.factor,
         floor=floor,
+        band=floor_bands(floors, what.name).get(arm, (math.nan, math.nan)),
     )
     caption = "Each point is a training run; the line is their mean, the band its 95 % t interval."
-    if math.isfinite(floor):
+    if math.isfinite(data.band[1]):
+        caption += BAND_BESIDE
+    elif math.isfinite(floor):
         caption += " The dashed line is the noise floor, which a perfectly calibrated network would score."
     return Drawing(
         caption,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.report.arms import FLOOR, Arm, arm_label, arm_means, level_label, planned_arms
+from ablate.report.arms import Arm, arm_label, arm_means, level_label, planned_arms
+from ablate.report.floors import floor_bands, floor_of
 from ablate.report.quantities import quantity
 from ablate.report.timing import Pass, arm_cases
 from ablate.timing import Case
@@ -75,18 +76,28 @@ def _axis_level(level: Any) -> Any:
     return level if _is_number(level) else level_label(level)
 
 
-def level_means(complete: pd.DataFrame, plan: Plan, metric: str, *, panels: bool = True) -> pd.DataFrame:
-    """A row per arm: mean, low, high and n of a metric, its noise floor where it has one, and its place."""
+def level_means(
+    complete: pd.DataFrame,
+    plan: Plan,
+    metric: str,
+    *,
+    panels: bool = True,
+    floors: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """A row per arm: mean, low, high and n of a metric, its noise floor where it has one, and its place.
+
+    With the table of floors also the ends of the noise floor's band, floor_low and floor_high.
+    """
     arms = planned_arms(plan).values()
     means = placed(arm_means(complete, arms, metric), plan, panels=panels)
     floor = floor_of(metric, complete)
-    return means if floor is None else means.assign(floor=arm_means(complete, arms, floor)["mean"])
-
-
-def floor_of(metric: str, complete: pd.DataFrame) -> str | None:
-    """The column with a metric's noise floor, if there is one."""
-    name = FLOOR.get(metric, f"{metric}_floor")
-    return name if name in complete and complete[name].notna().any() else None
+    if floor is None:
+        return means
+    means = means.assign(floor=arm_means(complete, arms, floor)["mean"])
+    bands = floor_bands(floors, metric)
+    ends = [bands.get(arm, (math.nan, math.nan)) for arm in means["arm"]]
+    low, high = zip(*ends, strict=True)
+    return means.assign(floor_low=low, floor_high=high) if bands else means
 
 
 def best_arm(complete: pd.DataFrame, plan: Plan, arms: Mapping[str, Arm]) -> str | None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binom, poisson_binom
 
-from ablate.metrics import FLOORS, METRICS, Predictions, floor_band
+from ablate.metrics import FLOORS, METRICS, Predictions
 from ablate.metrics.noise_floor import SMECE_FLOOR_DRAWS
 from ablate.metrics.poisson_binomial import poisson_binomial_pmfs, successes_by_group
 
@@ -24,10 +24,6 @@ def calibrated(n: int, *, k: int = 10, scale: float = 8.0, seed: int = 0) -> NDA
 
 def floor(name: str, logits: NDArray[np.float64]) -> float:
     return METRICS[FLOORS[name]].function(logits, np.zeros(len(logits), dtype=int))
-
-
-def band(name: str, logits: NDArray[np.float64]) -> tuple[float, float]:
-    return floor_band(name, logits, np.zeros(len(logits), dtype=int))
 
 
 def simulated(name: str, logits: NDArray[np.float64], draws: int, seed: int) -> NDArray[np.float64]:
@@ -108,34 +104,19 @@ def test_the_square_of_the_debiased_error_of_a_calibrated_model_is_zero_on_avera
 
 
 @NAMES
-def test_the_band_holds_95_percent_of_calibrated_models(name: str) -> None:
-    logits = calibrated(400, scale=5.0)
-    low, high = band(name, logits)
-    errors = simulated(name, logits, draws=1500, seed=2)
-    # Give or take four standard errors of a share of 2.5 % in 1,500, and of the quantile of 1,000 draws. Some
-    # values are frequent, of `mce` above all: those at an end count as outside once and once as inside.
-    assert np.mean(errors < low - 1e-9) < 0.046
-    assert np.mean(errors <= low + 1e-9) > 0.004
-    assert np.mean(errors > high + 1e-9) < 0.046
-    assert np.mean(errors >= high - 1e-9) > 0.004
-    assert low < floor(name, logits) < high
-
-
-@NAMES
-def test_floor_and_band_do_not_depend_on_the_labels_or_the_global_generator(name: str) -> None:
+def test_floor_does_not_depend_on_the_labels_or_the_global_generator(name: str) -> None:
     logits = calibrated(100)
     metric, labels = METRICS[FLOORS[name]].function, np.arange(100) % 10
     np.random.seed(1)
-    before = floor(name, logits), band(name, logits)
+    before = floor(name, logits)
     np.random.seed(2)
-    assert (metric(logits, labels), floor_band(name, logits, labels)) == before
+    assert metric(logits, labels) == before
 
 
 @NAMES
 def test_the_floor_of_certain_predictions_is_zero(name: str) -> None:
     logits = np.tile([1e4, -1e4], (300, 1))
     assert 0 <= floor(name, logits) < 1e-12
-    assert band(name, logits) == (0, 0)
 
 
 @pytest.mark.parametrize(("name", "exponent"), [("ece", 1 / 2), ("ece_equal_mass", 1 / 2), ("smece", 1 / 3)])
@@ -151,7 +132,6 @@ def test_the_floor_falls_with_the_number_of_images(name: str, exponent: float) -
 def test_one_image_has_two_outcomes(name: str) -> None:
     logits = np.array([[np.log(3), 0.0]])  # confidence .75: error .25 with probability .75, else .75
     assert floor(name, logits) == pytest.approx(2 * 0.75 * 0.25, abs=0.05 if name == "smece" else 1e-12)
-    assert band(name, logits) == pytest.approx((0.25, 0.75))
 
 
 def test_images_that_do_not_fit_into_one_block_are_simulated_alike(monkeypatch: pytest.MonkeyPatch) -> None:
