@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -17,17 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ablate.report.arms import (
-    FloatArray,
-    complete_trials,
-    factor_label,
-    finite_numbers,
-    level_label,
-    planned_arms,
-)
+from ablate.report.arms import FloatArray, factor_label, level_label
+from ablate.report.averages import alike_grid, averaged, judgement, values_grids
 from ablate.report.cells import Json, cell, column, table
 from ablate.report.effects import compared_metrics, difference_column, effect_cell, holm_corrected
-from ablate.stats import bonferroni, paired_effect
+from ablate.stats import paired_effect
 from ablate.study import Study
 from ablate.tables import frame
 from ablate.trials import Plan
@@ -54,6 +48,8 @@ def contrasts(study: Study) -> list[Contrast]:
 
     The reference level of a factor is its baseline, or its first.
     """
+    if study.only:  # arms that are no grid have nothing to average over
+        return []
     by_factor = [list(_steps(study, name)) for name in study.factors if len(study.factors[name]) > 1]
     if len(by_factor) < 2:
         return []
@@ -72,12 +68,13 @@ def _steps(study: Study, factor: str) -> Iterator[Step]:
 
 
 def contrasts_table(trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Main effects and interactions with intervals and tests.
+    """Main effects and interactions with intervals, tests and verdicts.
 
     Intervals of the family's metrics are simultaneous over all contrasts (Bonferroni), their adjusted p
     likewise; those of other metrics are 95 % each. Where trials are missing, the average is over those
     combinations of the other factors' levels, and those seeds, that keep the most values; `cells` and
-    `n_pairs` say how many.
+    `n_pairs` say how many, and fewer than planned leave a contrast undecided. An interaction is never better
+    or worse.
 
     Args:
         trials: the trials table.
@@ -87,26 +84,22 @@ def contrasts_table(trials: pd.DataFrame, plan: Plan) -> pd.DataFrame:
         The `contrasts` table: one row per contrast and metric; empty for a study of fewer than two factors.
     """
     study, asked, rows = plan.study, contrasts(plan.study), list[dict[str, Any]]()
-    metrics = compared_metrics(study) if asked else ()
-    for metric in metrics:
-        grid = _grid(trials, plan, metric)
+    if not asked:
+        return frame("contrasts", [])
+    alike = alike_grid(trials, plan)
+    for metric, grid in values_grids(trials, plan, compared_metrics(study)).items():
         size = study.family_size(metric, len(asked))
-        rows += [_row(contrast, metric, grid, study, size) for contrast in asked]
+        rows += [_row(contrast, metric, grid, alike, study, size) for contrast in asked]
     return holm_corrected(frame("contrasts", rows), study)
 
 
-def _grid(trials: pd.DataFrame, plan: Plan, metric: str) -> FloatArray:
-    """A metric's values, one axis per factor and a last one for the seeds; NaN where there is none."""
-    seeds = plan.study.seed_list()
-    cells = pd.MultiIndex.from_product([list(planned_arms(plan)), seeds])
-    complete = complete_trials(trials).set_index(["arm", "seed"])[metric].reindex(cells)
-    shape = [len(levels) for levels in plan.study.factors.values()]
-    return finite_numbers(complete).reshape(*shape, len(seeds))
-
-
-def _row(contrast: Contrast, metric: str, grid: FloatArray, study: Study, size: int) -> dict[str, Any]:
-    plus, minus, cells, planned = _sides(contrast, grid)
+def _row(
+    contrast: Contrast, metric: str, grid: FloatArray, alike: NDArray[np.int64], study: Study, size: int
+) -> dict[str, Any]:
+    (plus, minus), cells, planned = _sides(contrast, grid)
     found = paired_effect(plus, minus, comparisons=size)
+    if found.sd == 0 and abs(found.effect) <= 1e-12 * float(np.nanmax(np.abs(plus))):  # rounding alone
+        found = replace(found, effect=0.0)
     row: dict[str, Any] = {"kind": "main effect" if len(contrast) == 1 else "interaction", "metric": metric}
     for prefix, step in zip(("", "other_"), contrast, strict=False):
         levels = study.factors[step.factor]
@@ -115,15 +108,20 @@ def _row(contrast: Contrast, metric: str, grid: FloatArray, study: Study, size: 
             str(levels[step.level]),
             str(levels[step.reference]),
         )
-    none = found.sd == 0 and abs(found.effect) <= 1e-12 * float(np.nanmax(np.abs(plus)))  # rounding alone
     row |= {"cells": cells, "cells_planned": planned, "n_pairs": found.n}
-    row |= {"effect": 0.0 if none else found.effect}
-    row |= {"low": found.low, "high": found.high, "p": found.p}
-    return row | {"p_adjusted": float(bonferroni(np.array(found.p), size)), "p_holm": math.nan}
+    row |= {"effect": found.effect, "low": found.low, "high": found.high, "p": found.p, "p_holm": math.nan}
+    return row | judgement(
+        found,
+        metric,
+        study,
+        complete=cells == planned,
+        directed=len(contrast) == 1,
+        identical=_identical(contrast, alike),
+    )
 
 
-def _sides(contrast: Contrast, grid: FloatArray) -> tuple[FloatArray, FloatArray, int, int]:
-    """What is compared with what within each seed, [S] each, and over how many of the planned combinations.
+def _sides(contrast: Contrast, grid: FloatArray) -> tuple[FloatArray, int, int]:
+    """What is compared with what within each seed, [2, S], and over how many of the planned combinations.
 
     Two sides and not one difference: what rounding can make of equal differences is told by their size.
     """
@@ -134,30 +132,24 @@ def _sides(contrast: Contrast, grid: FloatArray) -> tuple[FloatArray, FloatArray
             for at in (step.level, step.reference)
         )
         plus, minus = level[0] + reference[1], level[1] + reference[0]
-    sides = [np.stack([cells.reshape(-1, grid.shape[-1]) for cells in side]) for side in (plus, minus)]
-    complete = np.asarray(~np.isnan(np.concatenate(sides)).any(axis=0))  # [combinations, S]
-    kept, seeds = _kept(complete)
-    values = [np.full(grid.shape[-1], np.nan) for _ in sides]
-    for side, value in zip(sides, values, strict=True):
-        for seed in seeds:
-            value[seed] = math.fsum(side[:, kept, seed].ravel()) / len(kept)
-    return values[0], values[1], len(kept), len(complete)
+    sides = np.stack(
+        [[cells.reshape(-1, grid.shape[-1]) for cells in side] for side in (plus, minus)]
+    )  # [sides, terms, combinations, S]
+    values, kept = averaged(sides)
+    return values, kept, sides.shape[2]
 
 
-def _kept(complete: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
-    """The combinations and the seeds to average over: those that keep the most values.
-
-    Every kept combination is complete on every kept seed, so that no seed's mean is over other combinations
-    than another's. Which are kept depends on what is there, never on its values.
-    """
-    order = sorted(range(len(complete)), key=lambda row: -int(complete[row].sum()))
-    best: tuple[list[int], list[int]] = ([], [])
-    for count in range(1, len(order) + 1):
-        rows = sorted(order[:count])
-        seeds = np.flatnonzero(complete[rows].all(axis=0)).tolist()
-        if seeds and count * len(seeds) >= len(best[0]) * len(best[1]):
-            best = rows, seeds
-    return best
+def _identical(contrast: Contrast, alike: NDArray[np.int64]) -> bool:
+    """Whether the levels of one factor gave the same predictions at all levels of the others in question."""
+    for step in contrast:
+        cells = alike
+        for other in contrast:
+            if other != step:
+                cells = np.take(cells, [other.level, other.reference], axis=other.axis)
+        level, reference = (np.take(cells, at, axis=step.axis) for at in (step.level, step.reference))
+        if (level == reference).all():
+            return True
+    return False
 
 
 def contrasts_view(table_: pd.DataFrame, plan: Plan) -> Json | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -14,7 +15,7 @@ from ablate.report.arms import FloatArray, arm_cells, complete_trials, finite_nu
 from ablate.report.cells import Json, cell, column, table
 from ablate.report.identical import identical_arms
 from ablate.report.quantities import number_columns, quantity, shown_difference, shown_p
-from ablate.stats import PairedEffect, holm, paired_effect, verdict
+from ablate.stats import PairedEffect, holm, minimal_detectable_effect, paired_effect, sign_flip_p, verdict
 from ablate.study import Study
 from ablate.tables import Tables, frame
 from ablate.trials import Plan
@@ -65,9 +66,10 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     for arm, baseline in plan.comparisons:
         for metric in metrics:
             size = study.family_size(metric, len(plan.comparisons))
-            effect = paired_effect(values[arm, metric], values[baseline, metric], comparisons=size)
-            identical = (arm, baseline) in same
-            rows.append(_row(arm, baseline, metric, effect, study, identical=identical))
+            own, other = values[arm, metric], values[baseline, metric]
+            effect = paired_effect(own, other, comparisons=size)
+            row = _row(arm, baseline, metric, effect, study, identical=(arm, baseline) in same)
+            rows.append({**row, "p_sign_flip": sign_flip_p(own - other).p, "detectable": _detectable(effect)})
     return _with_new_images(holm_corrected(frame("effects", rows), study), tables.get("new_images"))
 
 
@@ -120,6 +122,20 @@ def _row(
         "below_margin": judged.below_margin,
         "seeds_needed": judged.seeds_needed,
     }
+
+
+def _detectable(effect: PairedEffect) -> float:
+    """Smallest true difference that so many pairs of this spread find with 80 % power; NaN without spread."""
+    if not (effect.sd > 0 and math.isfinite(effect.sd)):
+        return math.nan
+    return effect.sd * _detectable_in_spreads(effect.n, effect.comparisons)
+
+
+@functools.cache
+def _detectable_in_spreads(pairs: int, comparisons: int) -> float:
+    """In standard deviations of the paired differences."""
+    # The power functions take the sd within an arm; without correlation, differences have sqrt(2) times that.
+    return minimal_detectable_effect(pairs, sd=1 / math.sqrt(2), comparisons=comparisons)
 
 
 def holm_corrected(effects: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -7,6 +7,7 @@ cannot see a difference has not found that there is none, so it says how many se
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -20,13 +21,12 @@ from ablate.report.arms import (
     planned_arms,
 )
 from ablate.report.cells import Json, finite
-from ablate.report.contrasts import contrast_label, contrasts
-from ablate.report.quantities import Quantity, quantity, shown, shown_difference, shown_p
+from ablate.report.quantities import Quantity, quantity, shown, shown_difference
 from ablate.report.timing import Pass, arm_cases
+from ablate.report.wording import DECIDED, conclusion, ends, evidence, no_test, noun
 from ablate.stats import Interval
 from ablate.trials import Plan
 
-DECIDED = ("better", "worse", "higher", "lower")
 ALSO = ("accuracy", "ece", "ece_scaled")
 """Said of every contrast beside its primary metric: accuracy, calibration before and after scaling."""
 
@@ -36,7 +36,7 @@ def headline(
     effects: pd.DataFrame,
     plan: Plan,
     timing: Pass | None = None,
-    averaged: pd.DataFrame | None = None,
+    averaged: Sequence[str] = (),
 ) -> Json:
     """The answer: a summary, then one sentence per compared arm (or, without any, per metric).
 
@@ -45,13 +45,13 @@ def headline(
         effects: the effects table.
         plan: the study's plan.
         timing: the exclusive timing pass, where there is one.
-        averaged: the contrasts table, of a study of several factors.
+        averaged: the sentences of `averaged_sentences`.
     """
     complete = complete_trials(trials)
     if complete.empty:
         return _headline("No trial is complete, so there is no result yet.")
     if not effects[effects["metric"] == plan.study.primary].empty:
-        return {**_compared(effects, plan, timing), "averaged": _averaged(averaged, plan)}
+        return {**_compared(effects, plan, timing), "averaged": list(averaged)}
     if len(planned_arms(plan)) == 1:
         return _one_arm(complete, plan)
     return _headline(_uncompared(complete, plan))
@@ -78,21 +78,6 @@ def _compared(effects: pd.DataFrame, plan: Plan, timing: Pass | None) -> Json:
     return _headline(summary, compared, details)
 
 
-def _averaged(table: pd.DataFrame | None, plan: Plan) -> list[str]:
-    """The main effects of the factors that have a baseline, for a study of several factors."""
-    if table is None or table.empty:
-        return []
-    what, study = quantity(plan.study.primary), plan.study
-    family = study.family_size(what.name, len(contrasts(study)))
-    found = table[table["metric"] == what.name]
-    return [
-        f"{contrast_label(contrast, study)}, averaged over {int(row['cells'])} of "
-        f"{int(row['cells_planned'])} combinations: {_evidence(row, what, family)}"
-        for contrast, (_, row) in zip(contrasts(study), found.iterrows(), strict=True)
-        if len(contrast) == 1 and contrast[0].factor in study.baseline
-    ]
-
-
 def _contrast(
     row: pd.Series[Any], arms: dict[str, Arm], what: Quantity, family: int, *, planned: int
 ) -> Json:
@@ -115,7 +100,8 @@ def _contrast(
         **{name: finite(row[name]) for name in numbers},
         "n_pairs": int(row["n_pairs"]),
         "verdict": str(row["verdict"]),
-        "text": f"{_versus(arm, baseline)}: {_evidence(row, what, family)} {_conclusion(row, what, planned)}",
+        "text": f"{_versus(arm, baseline)}: {evidence(row, what, family)} "
+        f"{conclusion(row, what, _why_undecided(row, planned))}",
     }
 
 
@@ -127,56 +113,11 @@ def _versus(arm: Arm, baseline: Arm) -> str:
     return f"{own} against {other}{f' ({arm_label(shared)})' if shared else ''}"
 
 
-def _evidence(row: pd.Series[Any], what: Quantity, family: int) -> str:
-    pairs = int(row["n_pairs"])
-    if pairs == 0:
-        return "no seed is complete in both arms."
-    size = f"{_noun(what)} {_difference(row, what)}"
-    if not math.isfinite(row["low"]):
-        return f"{size} (n = {pairs} {'pair' if pairs == 1 else 'pairs'}, no interval)."
-    simultaneous = "simultaneous " if family > 1 else ""
-    p = f"{'adjusted ' if family > 1 else ''}p {_p(row['p_adjusted'])}"
-    return f"{size} ({simultaneous}95 % interval {_ends(row, what)}; n = {pairs} pairs; {p})."
-
-
-def _difference(row: pd.Series[Any], what: Quantity) -> str:
-    unit = {"points": " percentage points"}.get(what.difference_unit, f" {what.difference_unit}".rstrip())
-    return f"{shown_difference(row['effect'], what)}{unit}"
-
-
-def _ends(row: pd.Series[Any], what: Quantity) -> str:
-    return f"{shown_difference(row['low'], what)} to {shown_difference(row['high'], what)}"
-
-
-def _p(p: float) -> str:
-    text = shown_p(p)
-    return text if text.startswith("<") else f"= {text}"
-
-
-def _conclusion(row: pd.Series[Any], what: Quantity, planned: int) -> str:
-    if row["verdict"] in DECIDED:
-        return f"{str(row['verdict']).capitalize()}."
-    if row["verdict"] == "equivalent":
-        return _equivalent(row, what)
-    return f"Undecided{_why_undecided(row, planned)}."
-
-
-def _equivalent(row: pd.Series[Any], what: Quantity) -> str:
-    if row["reason"] == "identical":
-        return "Equivalent: the same predictions on every seed."
-    within = f"within ±{shown(row['margin'], what)} {what.difference_unit}".rstrip()
-    return f"Equivalent {within}{': different, by less than matters' if row['below_margin'] else ''}."
-
-
 def _why_undecided(row: pd.Series[Any], planned: int) -> str:
-    pairs = int(row["n_pairs"])
-    reasons = {
-        "incomplete": f": only {pairs} of {planned} planned pairs are complete",
-        "too_few_seeds": ": one pair has no spread to judge by",
-        "no_spread": ": all pairs differ alike, which leaves no spread to judge by",
-    }
-    if row["reason"] in reasons:
-        return reasons[row["reason"]]
+    if row["reason"] == "incomplete":
+        return f": only {int(row['n_pairs'])} of {planned} planned pairs are complete"
+    if row["reason"]:
+        return no_test(str(row["reason"]), "pair")
     if pd.isna(row["seeds_needed"]):
         return "; not even 1,000 seeds would likely decide"
     return f"; about {int(row['seeds_needed'])} seeds would likely decide"
@@ -185,9 +126,9 @@ def _why_undecided(row: pd.Series[Any], planned: int) -> str:
 def _aside(row: pd.Series[Any]) -> str:
     """Another metric of the same contrast, in short."""
     what = quantity(str(row["metric"]))
-    ends = f" ({_ends(row, what)})" if math.isfinite(row["low"]) else ""
+    reach = f" ({ends(row, what)})" if math.isfinite(row["low"]) else ""
     size = f"{shown_difference(row['effect'], what)} {what.difference_unit}".rstrip()
-    return f"{what.label} {size}{ends}, {row['verdict']}"
+    return f"{what.label} {size}{reach}, {row['verdict']}"
 
 
 def _step_aside(row: pd.Series[Any], plan: Plan, timing: Pass | None) -> list[str]:
@@ -209,7 +150,7 @@ def _summary(contrasts: list[Json], what: Quantity) -> str:
         for word in (*DECIDED, "equivalent", "undecided")
     }
     parts = [f"{word} in {count[word]}" for word in count if count[word]]
-    return f"Of {len(contrasts)} arms, each against its baseline, {_noun(what)} is {_listed(parts)}."
+    return f"Of {len(contrasts)} arms, each against its baseline, {noun(what)} is {_listed(parts)}."
 
 
 def _listed(parts: list[str]) -> str:
@@ -250,14 +191,9 @@ def _uncompared(complete: pd.DataFrame, plan: Plan) -> str:
     means = [arm_interval(complete, arm, plan.study.primary).mean for arm in arms]
     known = [mean for mean in means if math.isfinite(mean)]
     if not known:
-        return f"No arm has a value of {_noun(what)}."
+        return f"No arm has a value of {noun(what)}."
     unit = f" {what.unit}".rstrip()
     return (
         f"No baseline is declared, so the {len(arms)} arms are described and not compared: mean "
-        f"{_noun(what)} lies between {shown(min(known), what)} and {shown(max(known), what)}{unit}."
+        f"{noun(what)} lies between {shown(min(known), what)} and {shown(max(known), what)}{unit}."
     )
-
-
-def _noun(what: Quantity) -> str:
-    """The metric within a sentence; abbreviations keep their capitals."""
-    return what.label if what.label[:2].isupper() else what.label[0].lower() + what.label[1:]

@@ -115,9 +115,12 @@ def number_columns() -> set[str]:
 
 def shown(value: float | None, what: Quantity) -> str:
     """A value in the shown unit, without the unit."""
-    if value is None or not math.isfinite(value):
-        return ABSENT
-    return _decimal(value * what.factor, what.digits)
+    return shown_decimal(None if value is None else value * what.factor, what.digits)
+
+
+def shown_decimal(value: float | None, digits: int) -> str:
+    """A number without a unit of its own."""
+    return ABSENT if value is None or not math.isfinite(value) else _decimal(value, digits)
 
 
 def shown_difference(value: float | None, what: Quantity) -> str:

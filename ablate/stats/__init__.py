@@ -13,7 +13,8 @@ from ablate.stats.power import (
     seeds_for_equivalence,
     seeds_needed,
 )
-from ablate.stats.sign_flip import SignFlip, sign_flip_p
+from ablate.stats.sign_flip import SignFlip, sign_flip_p, smallest_sign_flip_p
+from ablate.stats.surrogate import Smoothed, best_two, is_on_front, smoothed
 from ablate.stats.trend import trend
 from ablate.stats.verdict import Verdict, Verdicts, verdict, verdicts
 
@@ -24,11 +25,14 @@ __all__ = [
     "PairedEffect",
     "PairedEffects",
     "SignFlip",
+    "Smoothed",
     "Verdict",
     "Verdicts",
+    "best_two",
     "bonferroni",
     "equivalence_power",
     "holm",
+    "is_on_front",
     "mean_interval",
     "median_interval",
     "minimal_detectable_effect",
@@ -39,6 +43,8 @@ __all__ = [
     "seeds_for_equivalence",
     "seeds_needed",
     "sign_flip_p",
+    "smallest_sign_flip_p",
+    "smoothed",
     "tost",
     "tosts",
     "trend",

@@ -18,8 +18,7 @@ class SignFlip:
 
     Attributes:
         p: two-sided p, not corrected for multiplicity; NaN without differences or with more than 20.
-        smallest: the smallest p that this number of differences can give, 2 / 2^n: .25 at n = 3, .0625 at 5,
-            .03125 at 6. Where it is above the level, the test cannot reject, whatever the data.
+        smallest: what `smallest_sign_flip_p` gives for this number of differences; NaN without any.
     """
 
     p: float
@@ -45,7 +44,7 @@ def sign_flip_p(differences: NDArray[np.floating]) -> SignFlip:
     present = differences[~np.isnan(differences)].astype(np.float64)
     if not len(present):
         return SignFlip(math.nan, math.nan)
-    smallest = 2.0 ** (1 - len(present))
+    smallest = smallest_sign_flip_p(len(present))
     if len(present) > MOST_SEEDS:
         return SignFlip(math.nan, smallest)
     # A pattern and its negative are equally far from 0, so the first sign can stay as it is.
@@ -55,3 +54,11 @@ def sign_flip_p(differences: NDArray[np.floating]) -> SignFlip:
     # Equal sums come out apart by rounding; accuracies are often tied.
     slack = 1e-12 * np.abs(present).sum()
     return SignFlip(float(np.mean(np.abs(sums) >= abs(sums[0]) - slack)), smallest)
+
+
+def smallest_sign_flip_p(n: int) -> float:
+    """The smallest p that n differences, n >= 1, can give: 2 / 2^n, so .25 at 3, .0625 at 5, .03125 at 6.
+
+    Where it is above the level, the test cannot reject, whatever the data.
+    """
+    return 2.0 ** (1 - n)

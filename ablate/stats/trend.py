@@ -1,6 +1,9 @@
 """Trend over the levels of an ordered factor: one question instead of one for each level."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -49,9 +52,22 @@ def trend(
             f"Expected values of shape [{len(places)} levels, n seeds], got {values.shape}; "
             "pass a row per level."
         )
-    centred = places - places.mean()
-    slopes = (centred / (centred**2).sum()) @ values.astype(np.float64)
-    return paired_effect(slopes, np.zeros_like(slopes), confidence=confidence, comparisons=comparisons)
+    weights = _slope_weights(places)
+    # Two sides and not one sum: what rounding can make of equal slopes is told by their size.
+    above, below = (np.maximum(side, 0.0) @ values.astype(np.float64) for side in (weights, -weights))
+    found = paired_effect(above, below, confidence=confidence, comparisons=comparisons)
+    return replace(found, rho=math.nan)
+
+
+def _slope_weights(places: FloatArray) -> FloatArray:
+    """[L] what each level's value counts in the least-squares slope.
+
+    Exact up to one rounding each, so that a value all levels share gives no slope.
+    """
+    exact = [Fraction(place) for place in places.tolist()]
+    mean = sum(exact) / len(exact)
+    squares = sum((place - mean) ** 2 for place in exact)
+    return np.array([float((place - mean) / squares) for place in exact])
 
 
 def _places(levels: Sequence[float], scale: Scale) -> FloatArray:

@@ -15,6 +15,7 @@ from ablate.records import Predictions
 from ablate.report import build_report
 from ablate.report.contrasts import contrasts, contrasts_table
 from ablate.report.identical import identical_arms
+from ablate.report.sentences_of_averages import averaged_sentences
 from ablate.results import ResultsFolder, read_plan
 from ablate.stats import holm
 from ablate.tables import frame, read_tables
@@ -143,6 +144,84 @@ def test_a_planted_interaction_is_found_and_no_other(tmp_path: Path) -> None:
     assert (interaction.loc[~planted, "p_holm"] > 0.05).all()
 
 
+def judged(plan: Plan, value: Any, metric: str = "accuracy") -> list[Any]:
+    """The rows of one metric: in a study of two factors ε's effect, the network's, their interaction."""
+    return measured(contrasts_table(trials_with(plan, value), plan), metric).to_dict("records")
+
+
+def planted(trial: Trial, scale: float = 0.0005) -> float:
+    """ε costs four points, but only one network; the network itself nothing beside its noise."""
+    jitter = np.random.default_rng([int(trial.trial_id, 16), 3]).normal(scale=scale)
+    loss = 0.04 * (trial.levels["epsilon"] == 0.1) * (trial.levels["arch"] == "xresnet18")
+    return float(np.random.default_rng(trial.seed).normal(scale=0.1) - loss + jitter)
+
+
+def test_main_effects_are_judged_and_interactions_never_better_or_worse(tmp_path: Path) -> None:
+    study = {"factors": {name: FACTORS[name] for name in ("epsilon", "arch")}}
+    _, plan = plan_of(tmp_path, **study, margins={"accuracy": 0.01, "nll": 0.05})
+    found = judged(plan, planted)
+    assert [row["verdict"] for row in found] == ["worse", "worse", "lower"]
+    for row in found:
+        assert row["p_adjusted"] <= 0.05 <= row["p_equivalence"]
+        assert (row["margin"], row["below_margin"]) == (0.01, False)
+    for row in judged(plan, planted, "nll"):
+        assert (row["verdict"], row["below_margin"], row["margin"]) == ("equivalent", True, 0.05)
+    better = judged(plan, lambda trial: -planted(trial))
+    assert [row["verdict"] for row in better] == ["better", "better", "higher"]
+
+
+def test_equivalence_of_a_contrast_is_two_one_sided_tests_of_scipy(tmp_path: Path) -> None:
+    study = {"factors": {name: FACTORS[name] for name in ("epsilon", "arch")}}
+    _, plan = plan_of(tmp_path, **study)
+    by_arm = {(t.levels["epsilon"], t.levels["arch"], t.seed): planted(t, 0.01) for t in plan.trials}
+    per_seed = [
+        np.mean([by_arm[0.1, arch, seed] - by_arm[0.0, arch, seed] for arch in FACTORS["arch"]])
+        for seed in range(SEEDS)
+    ]
+    row = judged(plan, lambda trial: planted(trial, 0.01))[0]
+    sides = (
+        ttest_1samp(per_seed, -0.005, alternative="greater").pvalue,
+        ttest_1samp(per_seed, 0.005, alternative="less").pvalue,
+    )
+    assert row["p_equivalence"] == pytest.approx(min(1.0, 3 * max(sides)), rel=1e-9)
+
+
+@pytest.mark.parametrize("lost", ["seed", "combination"])
+def test_a_contrast_that_lacks_a_planned_trial_is_undecided(tmp_path: Path, lost: str) -> None:
+    """However plain the difference is: what failed may not have failed by chance."""
+    _, plan = plan_of(tmp_path)
+
+    def value(trial: Trial) -> float | None:
+        missing = trial.seed == 0 if lost == "seed" else trial.levels["reduction"] == "sum"
+        return None if missing and trial.levels["arch"] == "seed_cnn" else planted(trial)
+
+    assert judged(plan, planted)[0]["verdict"] == "worse"
+    row = judged(plan, value)[0]
+    assert row["level"] == "0.1"
+    assert (row["verdict"], row["reason"], row["below_margin"]) == ("undecided", "incomplete", False)
+    assert row["p_adjusted"] < 0.05
+
+
+def test_the_headline_ends_its_averages_with_the_verdict(tmp_path: Path) -> None:
+    study = {"factors": {name: FACTORS[name] for name in ("epsilon", "arch")}}
+    _, plan = plan_of(tmp_path, **study)
+
+    def said(value: Any) -> str:
+        table = contrasts_table(trials_with(plan, value), plan)
+        (sentence,) = averaged_sentences(table, frame("trends", []), plan.study)
+        assert sentence.startswith("ε: 0.1 − 0, averaged over ")
+        return sentence.rpartition("). ")[2]
+
+    assert said(planted) == "Worse."
+    assert said(lambda trial: planted(trial, 0.3)) == "Undecided."
+    assert said(lambda trial: None if trial.seed == 0 else planted(trial)) == (
+        "Undecided: only 2 of 2 combinations and 5 of 6 seeds are complete."
+    )
+    assert said(lambda t: 0.5 + t.seed / 64 + (t.levels["epsilon"] == 0.1) / 8) == (
+        "Undecided: all seeds differ alike, which leaves no spread to judge by."
+    )
+
+
 def test_a_level_that_never_trains_costs_its_own_contrasts_only(tmp_path: Path) -> None:
     _, plan = plan_of(tmp_path)
 
@@ -210,6 +289,9 @@ def test_levels_that_do_nothing_are_exactly_nothing_and_named_identical(tmp_path
     of_reduction = (found["factor"] == "reduction") | (found["other_factor"] == "reduction")
     assert (found.loc[of_reduction, "effect"] == 0).all()
     assert (found.loc[~of_reduction, "effect"] != 0).all()
+    assert (found.loc[of_reduction, "verdict"] == "equivalent").all()
+    assert (found.loc[of_reduction, "reason"] == "identical").all()
+    assert (found.loc[~of_reduction, "reason"] == "").all()
     groups = identical_arms(tables["trials"], plan)
     assert [len(group) for group in groups] == [3] * 4
     names = ("mean", "sum", "none")

@@ -62,6 +62,27 @@ def test_a_seed_without_a_level_is_left_out() -> None:
     assert (found.effect, found.p, found.n) == pytest.approx((without.effect, without.p, 5))
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    levels=st.lists(st.integers(0, 60), min_size=3, max_size=12, unique=True),
+    luck=st.lists(st.integers(30, 90), min_size=2, max_size=10),
+    gains=st.lists(st.integers(-9, 9), min_size=12, max_size=12),
+    per=st.sampled_from([1, 3, 20, 1000]),
+)
+def test_equal_slopes_in_decimals_are_equal_and_no_certainty(
+    levels: list[int], luck: list[int], gains: list[int], per: int
+) -> None:
+    """Hundredths are not exact in binary; what their rounding leaves is no evidence."""
+    values = (np.array(luck) + np.array(gains[: len(levels)])[:, None]) / 100
+    found = trend(values, [level / per for level in levels])
+    assert found.sd == 0
+    assert math.isnan(found.p)
+    expected = linregress(np.array(levels) / per, gains[: len(levels)]).slope / 100
+    assert found.effect == pytest.approx(expected, abs=1e-12 * per)
+    flat = trend(np.repeat(np.array([luck]) / 100, len(levels), axis=0), [level / per for level in levels])
+    assert (flat.sd, math.isnan(flat.p), math.isnan(flat.rho)) == (0, True, True)
+
+
 def test_a_verdict_can_be_asked_of_it() -> None:
     values = np.array([0.80, 0.84, 0.88])[:, None] + np.random.default_rng(0).normal(scale=0.002, size=(3, 5))
     found = trend(values, [0.0, 0.1, 0.2])

@@ -1,0 +1,146 @@
+"""The table of how sure differences are: scipy's and statsmodels' numbers, and what each cell shows."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from report_cases import Rendered
+from report_results import CPU, declare
+from scipy.stats import permutation_test, t
+from statsmodels.stats.power import TTestPower
+
+from ablate.report.certainty import certainty_view
+from ablate.report.effects import effects_table
+from ablate.tables import frame
+from ablate.trials import Plan, expand
+
+Get = Callable[[str], Rendered]
+
+
+def plan_of(seeds: int, **declaration: Any) -> Plan:
+    study = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=seeds, **declaration)
+    trials = tuple(expand(study, lambda fields: "f", lambda fields: CPU))
+    return Plan(study=study, profile="p", reason="r", trials=trials)
+
+
+def effect_of(differences: list[float | None], metric: str = "accuracy") -> pd.Series[Any]:
+    """The row of the effects table for arms that differ so, seed by seed; None is a diverged trial."""
+    plan, rows = plan_of(len(differences)), []
+    for trial in plan.trials:
+        own = differences[trial.seed] if trial.levels["epsilon"] else 0.0
+        value = None if own is None else 0.5 + 0.01 * trial.seed + own
+        row = {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed, "repeat": 0, "threads": 1}
+        row |= {"status": "diverged" if own is None else "complete", "accuracy": value, "nll": value}
+        rows.append(row)
+    effects = effects_table({"trials": frame("trials", rows)}, plan)
+    return effects[effects["metric"] == metric].iloc[0]
+
+
+def test_the_sign_flip_p_is_scipys() -> None:
+    differences = np.random.default_rng(0).normal(0.01, 0.01, size=8)
+    theirs = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert effect_of(list(differences))["p_sign_flip"] == pytest.approx(theirs.pvalue)
+    lost: list[float | None] = [*differences, None]
+    assert effect_of(lost)["p_sign_flip"] == pytest.approx(theirs.pvalue)
+    assert math.isnan(effect_of([None, None])["p_sign_flip"])
+    assert effect_of([0.01] * 20)["p_sign_flip"] == pytest.approx(2 / 2**20)
+    assert math.isnan(effect_of([0.01] * 21)["p_sign_flip"])
+
+
+@pytest.mark.parametrize("n", [4, 6, 12])
+def test_the_detectable_difference_has_a_power_of_80_percent(n: int) -> None:
+    differences = np.random.default_rng(n).normal(0.01, 0.01, size=n)
+    found = effect_of(list(differences), "nll")["detectable"] / differences.std(ddof=1)
+    assert TTestPower().power(found, n, 0.05) == pytest.approx(0.8, abs=1e-6)
+
+
+def test_the_detectable_difference_of_a_family_is_found_in_80_of_100_new_studies(rendered: Get) -> None:
+    """Six comparisons of three pairs; the family's intervals of simulated studies, by scipy's t."""
+    with (rendered("sweep").results.root / "effects.csv").open(newline="", encoding="utf-8") as file:
+        row = next(row for row in csv.DictReader(file) if row["metric"] == "accuracy")
+    low, high, n = float(row["low"]), float(row["high"]), 3
+    sd = (high - low) / 2 / t.isf(0.025 / 6, n - 1) * math.sqrt(n)
+    new = np.random.default_rng(0).normal(float(row["detectable"]), sd, size=(100_000, n))
+    half = t.isf(0.025 / 6, n - 1) * new.std(axis=1, ddof=1) / math.sqrt(n)
+    assert np.mean(np.abs(new.mean(axis=1)) > half) == pytest.approx(0.8, abs=0.005)
+
+
+@pytest.mark.parametrize("differences", [[0.01], [0.01, None], [0.25, 0.25, 0.25], [None, None]])
+def test_without_a_spread_nothing_is_detectable(differences: list[float | None]) -> None:
+    assert math.isnan(effect_of(differences)["detectable"])
+
+
+def test_the_table_shows_what_the_csv_holds(rendered: Get) -> None:
+    """For each arm the family's metrics; new images only where a metric is a mean over images."""
+    page = rendered("sweep")
+    with (page.results.root / "effects.csv").open(newline="", encoding="utf-8") as file:
+        rows = {(row["arm"], row["metric"]): row for row in csv.DictReader(file)}
+    table = page.report["certainty"]
+    labels = [head["label"] for head in table["columns"]]
+    assert all(head["meaning"] for head in table["columns"])
+    found = [dict(zip(labels, row, strict=True)) for row in table["rows"]]
+    assert [(row["Arm"]["text"], row["Metric"]["text"]) for row in found] == [
+        (f"ε={level}", metric) for level in ("0.05", "0.1", "0.4") for metric in ("Accuracy", "ECE")
+    ]
+    for cells in found:
+        metric = cells["Metric"]["text"].lower()
+        own = rows[f"epsilon={cells['Arm']['text'][2:]}", metric]
+        shown = {"Difference": "effect", "p": "p", "Adjusted p": "p_adjusted", "Holm's p": "p_holm"}
+        shown |= {"Sign-flip p": "p_sign_flip", "ρ": "rho", "Detectable": "detectable"}
+        for label, name in shown.items():
+            assert cells[label]["value"] == float(own[name])
+        assert cells["Sign-flip p"]["notes"] == ["smallest 0.250"]
+        assert cells["Metric"]["notes"] == ["points"]
+        assert cells["Detectable"]["text"] == f"{100 * float(own['detectable']):.2f}"
+        assert cells["ρ"]["text"] == f"{float(own['rho']):.2f}".replace("-", "−")
+        assert (cells["Over seeds"]["low"], cells["Over seeds"]["high"]) == pytest.approx(
+            (float(own["low"]), float(own["high"]))
+        )
+        assert (cells["New images too"]["text"] == "–") is (metric == "ece")
+        needed = own["seeds_needed"] or ("> 1,000" if own["verdict"] == "undecided" else "–")
+        assert cells["Seeds needed"]["text"] == needed
+
+
+ROW: dict[str, Any] = {
+    "arm": "epsilon=0.1", "baseline": "epsilon=0.0", "metric": "accuracy", "n_pairs": 3, "effect": 0.01,
+    "low": -0.01, "high": 0.03, "p": 0.2, "p_adjusted": 0.2, "p_holm": 0.2, "rho": -0.5, "margin": 0.005,
+    "p_equivalence": 0.9, "verdict": "undecided", "reason": "", "below_margin": False, "seeds_needed": 41,
+    "low_images": -0.02, "high_images": 0.04, "p_sign_flip": 0.5, "detectable": 0.032,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "label", "text"),
+    [
+        ({}, "Over seeds", "−1.00 to +3.00"),
+        ({}, "New images too", "−2.00 to +4.00"),
+        ({"low_images": None, "high_images": None}, "New images too", "–"),
+        ({}, "Seeds needed", "41"),
+        ({"seeds_needed": None}, "Seeds needed", "> 1,000"),
+        ({"seeds_needed": None, "verdict": "better"}, "Seeds needed", "–"),
+        ({"seeds_needed": None, "low": None, "high": None}, "Seeds needed", "–"),
+        ({"p_sign_flip": None, "n_pairs": 21}, "Sign-flip p", "–"),
+        ({"detectable": None}, "Detectable", "–"),
+        ({"rho": None}, "ρ", "–"),
+        ({}, "ρ", "−0.50"),
+        ({"p_holm": 1e-9}, "Holm's p", "< 0.001"),
+    ],
+)
+def test_what_is_not_known_is_not_shown(changes: dict[str, Any], label: str, text: str) -> None:
+    table = certainty_view(frame("effects", [{**ROW, **changes}]), plan_of(3))
+    assert table is not None
+    place = [head["label"] for head in table["columns"]].index(label)
+    assert table["rows"][0][place]["text"] == text
+
+
+def test_without_comparisons_there_is_no_table(rendered: Get) -> None:
+    assert certainty_view(frame("effects", []), plan_of(3)) is None
+    assert rendered("single").report["certainty"] is None
+    assert "How sure" not in rendered("single").page.words()
+    assert "How sure" not in rendered("single").markdown
