@@ -20,7 +20,9 @@ STUDIES = sorted((ROOT / "studies").glob("*.py"))
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 EXAMPLE = re.compile("small_net|squares")
 """Names of what a page shows how to add."""
-FIGURES = sorted({path.stem for path in (ROOT / "ablate" / "plots").glob("*.py")} - {"__init__", "theme"})
+NO_FIGURES = {"__init__", "theme", "noise_floor"}
+"""What several figures share."""
+FIGURES = sorted({path.stem for path in (ROOT / "ablate" / "plots").glob("*.py")} - NO_FIGURES)
 
 
 class Silent:

@@ -9,13 +9,14 @@ import pytest
 import sklearn.metrics
 
 from ablate.errors import RecordError
-from ablate.metrics import METRICS
+from ablate.metrics import FLOORS, METRICS, floor_band
 from ablate.records import Environment, Epoch, Failure, Predictions, Record, write_record
 from ablate.results import ResultsFolder, read_plan, write_plan
 from ablate.study import build_study
 from ablate.tables import (
     COLUMNS,
     DERIVED,
+    TUNING,
     build_tables,
     data_dictionary,
     frame,
@@ -27,6 +28,10 @@ from ablate.trials import Numerics, Plan, expand
 ROOT = Path(__file__).parent.parent
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 HOSTILE = '=HYPERLINK(1), "a"\n|<b>'
+MACHINE: dict[str, Any] = {
+    "device_name": HOSTILE, "threads": 1, "workers": 2, "python_version": "3", "torch_version": "2",
+    "numpy_version": "2", "ablate_version": "0", "commit": None,
+}  # fmt: skip
 
 
 def predictions(seed: int) -> Predictions:
@@ -66,10 +71,7 @@ def folder(tmp_path: Path) -> ResultsFolder:
     folder = ResultsFolder(tmp_path)
     folder.create()
     write_plan(folder, Plan(study=study, profile="p", reason="r", trials=tuple(trials)))
-    environment = Environment(
-        device_name=HOSTILE, threads=1, workers=2, python_version="3", torch_version="2", numpy_version="2",
-        ablate_version="0", commit=None,
-    )  # fmt: skip
+    environment = Environment(**MACHINE)
     for seed, trial in enumerate(trials[:2]):
         made = predictions(seed)
         record = Record(trial=trial, status="complete", history=(epoch(made),), environment=environment)
@@ -130,6 +132,29 @@ def test_reliability_bins_add_up(folder: ResultsFolder) -> None:
         assert (weight * (bins["accuracy"] - bins["confidence"]).abs()).sum() == pytest.approx(row["ece"])
 
 
+def test_floors_are_of_each_arms_first_complete_run(folder: ResultsFolder) -> None:
+    plan = read_plan(folder)
+    record = Record(trial=plan.trials[3], status="complete", environment=Environment(**MACHINE))
+    write_record(folder, record, predictions(7))
+    whole = build_tables(folder, plan)["floors"]
+    assert whole["arm"].tolist() == [arm for arm in plan.arms for _ in FLOORS]
+    assert whole["trial_id"].tolist() == [trial.trial_id for trial in plan.trials[:2] for _ in FLOORS]
+    assert whole["metric"].tolist() == [*FLOORS, *FLOORS]
+    folder.record_path(plan.trials[0].trial_id).write_text("{")
+    folder.predictions_path(plan.trials[1].trial_id).write_bytes(b"")
+    made, rest = predictions(7), build_tables(folder, plan)["floors"]
+    assert set(rest["arm"]) == {plan.trials[1].arm}
+    assert set(rest["trial_id"]) == {plan.trials[3].trial_id}
+    for row in rest.itertuples():
+        assert (row.low, row.high) == floor_band(str(row.metric), made.logits, made.labels)
+
+
+def test_a_second_run_of_a_trial_has_no_floors(folder: ResultsFolder) -> None:
+    plan = read_plan(folder)
+    again = tuple(trial.model_copy(update={"repeat": 1}) for trial in plan.trials)
+    assert build_tables(folder, plan.model_copy(update={"trials": again}))["floors"].empty
+
+
 def test_tables_come_back_from_csv_to_the_last_bit(folder: ResultsFolder) -> None:
     tables = build_tables(folder, read_plan(folder)) | {name: frame(name, []) for name in DERIVED}
     write_tables(folder, tables)
@@ -145,7 +170,7 @@ def test_tables_written_twice_are_the_same_bytes(folder: ResultsFolder) -> None:
     before = {path.name: path.read_bytes() for path in folder.root.glob("*.csv")}
     write_tables(folder, build_tables(folder, read_plan(folder)))
     assert before == {path.name: path.read_bytes() for path in folder.root.glob("*.csv")}
-    assert set(before) == {f"{name}.csv" for name in COLUMNS if name not in DERIVED}
+    assert set(before) == {f"{name}.csv" for name in COLUMNS if name not in (*DERIVED, *TUNING)}
 
 
 def test_a_spreadsheet_runs_nothing(folder: ResultsFolder) -> None:
@@ -180,6 +205,26 @@ def test_a_table_of_an_earlier_version_lacks_columns_and_is_read(folder: Results
     rest = [name for name in now.columns if name not in {"macs", "mixup"}]
     pd.testing.assert_frame_equal(before[rest], now[rest])
     assert list(before.dtypes) == list(now.dtypes)
+
+
+def test_a_study_without_trends_and_with_fewer_columns_of_effects_is_read(folder: ResultsFolder) -> None:
+    """As an earlier version published it: no table of trends, no verdicts of contrasts."""
+    younger = {
+        "effects": ["p_sign_flip", "detectable"],
+        "contrasts": ["margin", "p_equivalence", "verdict", "reason", "below_margin"],
+    }
+    write_tables(folder, {name: frame(name, [{"metric": "nll", "effect": 0.25}]) for name in younger})
+    for name, columns in younger.items():
+        path = folder.root / f"{name}.csv"
+        before = pd.read_csv(path, dtype="string").drop(columns=columns)
+        assert [column.name for column in COLUMNS[name]] == [*before.columns, *columns]
+        before.to_csv(path, index=False)
+    read = read_tables(folder, names=[*younger, "trends"])
+    for name, columns in younger.items():
+        assert list(read[name]["effect"]) == [0.25]
+        assert read[name][columns].isna().all(axis=None)
+    assert read["trends"].empty
+    assert list(read["trends"].dtypes) == list(frame("trends", []).dtypes)
 
 
 def test_no_study_here(tmp_path: Path) -> None:

@@ -55,6 +55,30 @@ from ablate.plots.step_time import (
     step_time_size,
 )
 from ablate.plots.theme import DARK, HALF, LIGHT, WIDE, figure_svg, names_of
+from ablate.plots.tuning_front import (
+    describe_tuning_front,
+    draw_tuning_front,
+    prepare_tuning_front,
+    tuning_front_size,
+)
+from ablate.plots.tuning_history import (
+    describe_tuning_history,
+    draw_tuning_history,
+    prepare_tuning_history,
+)
+from ablate.plots.tuning_importances import (
+    describe_tuning_importances,
+    draw_tuning_importances,
+    prepare_tuning_importances,
+    tuning_importances_size,
+)
+from ablate.plots.tuning_slices import (
+    describe_tuning_slices,
+    draw_tuning_slices,
+    prepare_slice,
+    prepare_tuning_slices,
+    tuning_slices_size,
+)
 
 __all__ = [
     "DARK",
@@ -79,6 +103,10 @@ __all__ = [
     "describe_reliability",
     "describe_step_cost",
     "describe_step_time",
+    "describe_tuning_front",
+    "describe_tuning_history",
+    "describe_tuning_importances",
+    "describe_tuning_slices",
     "draw_confusion",
     "draw_curves",
     "draw_effects",
@@ -92,6 +120,10 @@ __all__ = [
     "draw_reliability",
     "draw_step_cost",
     "draw_step_time",
+    "draw_tuning_front",
+    "draw_tuning_history",
+    "draw_tuning_importances",
+    "draw_tuning_slices",
     "effects_size",
     "figure_svg",
     "front_size",
@@ -108,10 +140,18 @@ __all__ = [
     "prepare_projection",
     "prepare_published",
     "prepare_reliability",
+    "prepare_slice",
     "prepare_step_cost",
     "prepare_step_time",
+    "prepare_tuning_front",
+    "prepare_tuning_history",
+    "prepare_tuning_importances",
+    "prepare_tuning_slices",
     "projection_size",
     "reliability_size",
     "step_cost_size",
     "step_time_size",
+    "tuning_front_size",
+    "tuning_importances_size",
+    "tuning_slices_size",
 ]

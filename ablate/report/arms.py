@@ -17,7 +17,7 @@ from ablate.report.cells import Json, cell, clean, column, one_line, quantity_co
 from ablate.report.quantities import Quantity, quantity, shown
 from ablate.stats import Interval, mean_interval
 from ablate.study import Study
-from ablate.tables import Tables
+from ablate.tables import TUNING, Tables
 from ablate.trials import Plan
 
 FloatArray = NDArray[np.float64]
@@ -119,6 +119,8 @@ def of_plan(tables: Tables, plan: Plan) -> Tables:
     plain = {_plain(arm): arm for arm in plan.arms}
     named = dict(tables)
     for name, rows in tables.items():
+        if name in TUNING:
+            continue  # its trials are not the plan's
         if "trial_id" in rows:
             named[name] = rows.assign(arm=rows["trial_id"].map(arm_of).astype("string"))
         elif "arm" in rows:

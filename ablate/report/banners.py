@@ -14,12 +14,20 @@ from ablate.report.arms import (
     planned_arms,
 )
 from ablate.report.cells import Json, one_line
+from ablate.report.floors import floor_bands
 from ablate.report.quantities import quantity, shown
 from ablate.trials import Plan
 
 FEW_SEEDS = 5
 MOST_REASONS = 3
 MOST_FLOORS = 6
+UNDER_FLOOR = (
+    "On so many images a perfectly calibrated network would score as much: what differs here is noise."
+)
+NEAR_FLOOR = (
+    "On so many images a perfectly calibrated network exceeds the second number in 1 of 40 draws of the "
+    "labels: an error up to it may be noise, and so may what differs there."
+)
 SMALL_DATA = {
     "digits": "The data are scikit-learn's digits, 1,797 images of 8×8 pixels. They show that the study "
     "runs, and what its factors do on an easy task. They are not Imagenette, whose numbers will differ.",
@@ -35,8 +43,8 @@ POOLED = {
 }
 
 
-def banners(trials: pd.DataFrame, plan: Plan) -> list[Json]:
-    """Every warning that applies, the gravest first."""
+def banners(trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None = None) -> list[Json]:
+    """Every warning that applies, the gravest first; with the table of floors, from its bands."""
     found = [
         _without_result(trials, plan),
         *_small_data(plan),
@@ -44,7 +52,7 @@ def banners(trials: pd.DataFrame, plan: Plan) -> list[Json]:
         *_pooled(trials),
         _threads(trials),
         _commit(trials),
-        _under_floor(trials, plan),
+        _near_floor(trials, plan, floors),
         _outside_family(plan),
     ]
     return [banner for banner in found if banner]
@@ -139,23 +147,27 @@ def _commit(trials: pd.DataFrame) -> Json | None:
     return None
 
 
-def _under_floor(trials: pd.DataFrame, plan: Plan) -> Json | None:
-    complete, items = complete_trials(trials), []
+def _near_floor(trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None) -> Json | None:
+    complete, items, banded = complete_trials(trials), list[str](), False
     for metric, floor_metric in FLOOR.items():
-        what = quantity(metric)
+        what, bands = quantity(metric), floor_bands(floors, metric)
         for arm in planned_arms(plan).values():
             value = arm_interval(complete, arm.name, metric).mean
             floor = arm_interval(complete, arm.name, floor_metric).mean
-            if value <= floor:
+            most = bands[arm.name][1] if arm.name in bands else floor
+            if value <= most:
+                banded = banded or arm.name in bands
+                said = "noise up to" if arm.name in bands else "floor"
                 items.append(
-                    f"{what.label}, {arm.label}: {shown(value, what)} %, floor {shown(floor, what)} %"
+                    f"{what.label}, {arm.label}: {shown(value, what)} %, {said} {shown(most, what)} %"
                 )
     if not items:
         return None
-    text = "On so many images a perfectly calibrated network would score as much: what differs here is noise."
     if len(items) > MOST_FLOORS:
         items = [*items[:MOST_FLOORS], f"and {len(items) - MOST_FLOORS} more, in the tables of arms"]
-    return _banner("Calibration errors at or under their noise floors", text, items)
+    if banded:
+        return _banner("Calibration errors that cannot be told from calibration", NEAR_FLOOR, items)
+    return _banner("Calibration errors at or under their noise floors", UNDER_FLOOR, items)
 
 
 def _outside_family(plan: Plan) -> Json | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
+
 from ablate.report.arms import arms_table, complete_trials, labels_of, more_metrics_table, of_plan
 from ablate.report.banners import banners
 from ablate.report.cells import Json, clean
+from ablate.report.certainty import certainty_view
 from ablate.report.contrasts import contrasts_table, contrasts_view
 from ablate.report.effects import effects_table, effects_view
 from ablate.report.figures import Figure, draw_figures
@@ -16,7 +19,13 @@ from ablate.report.method import method
 from ablate.report.provenance import device_text, provenance, reproduce
 from ablate.report.published import published_view
 from ablate.report.run_list import failures_table, trials_table
+from ablate.report.sentences_of_averages import averaged_sentences
+from ablate.report.sentences_of_tuning import tuning_headline
 from ablate.report.timing import timing_note, timing_pass, timing_table, timing_view
+from ablate.report.trends import trends_table, trends_view
+from ablate.report.tuning import read_search, retested
+from ablate.report.tuning_notes import tuning_banners, tuning_method
+from ablate.report.tuning_view import tuning_view
 from ablate.tables import Tables
 from ablate.trials import Plan
 
@@ -45,7 +54,8 @@ def build_report(
     tables = of_plan(tables, plan)
     trials, complete = tables["trials"], complete_trials(tables["trials"])
     derived = derived_tables(tables, plan) if derived is None else derived
-    effects, contrasts = derived["effects"], derived["contrasts"]
+    effects, contrasts, trends = derived["effects"], derived["contrasts"], derived["trends"]
+    averaged = averaged_sentences(contrasts, trends, plan.study)
     epochs = tables["epochs"][tables["epochs"]["trial_id"].isin(complete["trial_id"])]
     labels, timing = labels_of(plan), timing_pass(tables.get("step_times"))
     report = {
@@ -55,12 +65,14 @@ def build_report(
         "first_line": f"Profile {plan.profile} on {device_text(trials)}: {plan.reason}.",
         "question": plan.study.question,
         "description": plan.study.description,
-        "headline": headline(trials, effects, plan, timing, contrasts),
-        "banners": banners(trials, plan),
+        "headline": headline(trials, effects, plan, timing, averaged),
+        "banners": banners(trials, plan, tables.get("floors")),
         "arms": arms_table(trials, plan),
         "more_metrics": more_metrics_table(trials, plan),
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
         "effects": effects_view(effects, plan),
+        "certainty": certainty_view(effects, plan),
+        "trends": trends_view(trends, plan),
         "contrasts": contrasts_view(contrasts, plan),
         "timing": {"note": timing_note(timing), "table": timing_view(tables.get("step_times"), plan)},
         "figures": [
@@ -79,15 +91,31 @@ def build_report(
             if len(rows)
         ],
     }
-    cleaned: Json = clean(report)
+    cleaned: Json = clean(_with_tuning(report, tables, effects, plan))
     return cleaned
 
 
+def _with_tuning(report: Json, tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json:
+    """The report with what a search adds to it; the same where nothing was tuned."""
+    tuned = read_search(tables, plan)
+    if tuned is None:
+        return report
+    retests = retested(tuned, tables["trials"], effects, plan)
+    return {
+        **report,
+        "headline": {**report["headline"], "tuning": tuning_headline(tuned, retests, tables["trials"], plan)},
+        "tuning": tuning_view(tuned, retests, plan.study),
+        "banners": [*tuning_banners(tuned), *report["banners"]],
+        "method": [tuning_method(tuned), *report["method"]],
+    }
+
+
 def derived_tables(tables: Tables, plan: Plan) -> Tables:
-    """The tables that follow from the others: effects, contrasts and timing."""
+    """The tables that follow from the others: effects, contrasts, trends and timing."""
     return {
         "effects": effects_table(tables, plan),
         "contrasts": contrasts_table(tables["trials"], plan),
+        "trends": trends_table(tables["trials"], plan),
         "timing": timing_table(tables.get("step_times")),
     }
 

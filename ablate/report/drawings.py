@@ -17,6 +17,7 @@ from ablate.report.drawings_by_level import by_level_drawing, by_seed_drawing, s
 from ablate.report.drawings_of_arms import curves_drawing, effects_drawing, front_drawing, published_drawing
 from ablate.report.drawings_of_images import confusion_drawing, projection_drawing, reliability_drawing
 from ablate.report.drawings_of_steps import step_cost_drawing, step_time_drawing
+from ablate.report.drawings_of_tuning import tuning_drawings
 from ablate.report.placement import case_labels, confidence_optimum
 from ablate.report.quantities import quantity
 from ablate.report.timing import timing_pass
@@ -39,6 +40,7 @@ RANKING = ("auroc_error", "auroc_error_normalised", "aurc", "coverage_at_1")
 def drawings(tables: Tables, plan: Plan) -> Iterator[tuple[str, str, Callable[[], Drawing]]]:
     """Name, title and preparation of every figure of a study, in the report's order."""
     complete = complete_trials(tables["trials"])
+    yield from tuning_drawings(tables, plan)
     if complete.empty:
         return
     timing = timing_pass(tables.get("step_times"))
@@ -54,7 +56,8 @@ def drawings(tables: Tables, plan: Plan) -> Iterator[tuple[str, str, Callable[[]
         ):
             known = [m for m in metrics if m in complete and complete[m].notna().any()]
             if known:
-                yield name, title, partial(several_metrics_drawing, complete, plan, known)
+                prepare = partial(several_metrics_drawing, complete, plan, known, tables.get("floors"))
+                yield name, title, prepare
     yield from _of_predictions(tables, complete, plan)
     if timing is not None and case_labels(timing, plan):
         yield "step_time", "Cost of a training step", partial(step_cost_drawing, timing, plan)
@@ -69,15 +72,16 @@ def drawings(tables: Tables, plan: Plan) -> Iterator[tuple[str, str, Callable[[]
 def _by_metric(
     tables: Tables, complete: pd.DataFrame, plan: Plan
 ) -> Iterator[tuple[str, str, Callable[[], Drawing]]]:
-    confusion = tables.get("confusion")
+    confusion, floors = tables.get("confusion"), tables.get("floors")
     optimum = confidence_optimum(plan, 0 if confusion is None else confusion["class"].nunique())
     for metric in dict.fromkeys((plan.study.primary, "accuracy", "ece", "mean_confidence")):
         what = quantity(metric)
         if plan.study.factors:
             reference = optimum if metric == "mean_confidence" else {}
-            yield metric, f"{what.label} by level", partial(by_level_drawing, complete, plan, what, reference)
+            prepare = partial(by_level_drawing, complete, plan, what, reference, floors)
+            yield metric, f"{what.label} by level", prepare
         else:
-            yield metric, f"{what.label} by seed", partial(by_seed_drawing, complete, plan, what)
+            yield metric, f"{what.label} by seed", partial(by_seed_drawing, complete, plan, what, floors)
 
 
 def _of_predictions(

@@ -23,7 +23,7 @@ LARGEST_CARRIED = 250_000
 def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     """Render a study's report from its plan and its tables. Predictions and records are not read.
 
-    Writes effects.csv and contrasts.csv beside the other tables, and report.json, index.html, report.md and
+    Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
     figures/*.svg in the report's folder. The same tables give the same bytes.
 
     Args:

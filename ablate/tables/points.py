@@ -21,15 +21,17 @@ from ablate.metrics import METRICS, Predictions
 from ablate.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.records import Record, read_predictions, read_record
 from ablate.results import ResultsFolder
-from ablate.search import Levels, Range, Search
 from ablate.stats import mean_interval
 from ablate.tables.columns import MISSING, UNREADABLE
 from ablate.tables.files import frame
+from ablate.tables.smoothing import place_of, smoothed_values
 from ablate.trials import arm_name
 
 FloatArray = NDArray[np.float64]
 SUFFIXES = ("", "_2")
 """Of the first and the second objective's columns."""
+SAME = 1e-9
+"""Smoothed values count as equal that differ by no more than this part of them: what rounding leaves."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,10 @@ def points_frame(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataF
     points, search = tuning.points, tuning.search
     rows = [_row(tuning, point, own) for point, own in zip(points, runs, strict=True)]
     done = [place for place, own in enumerate(runs) if _is_whole(points[place], own)]
-    places = np.array([_place(search, points[at].levels) for at in done])
+    places = np.array([place_of(search, points[at].levels) for at in done])
     for number, (name, suffix) in enumerate(zip(search.objective, SUFFIXES, strict=False)):
         samples = [np.array([run.values[number] for run in runs[at]]) for at in done]
-        means, sds = _smoothed(places, samples)
+        means, sds = smoothed_values(places, samples)
         for place, row in enumerate(rows):
             row |= {
                 f"objective{suffix}": name,
@@ -178,54 +180,6 @@ def _value(sample: FloatArray | None, suffix: str) -> dict[str, float]:
     return {f"{name}{suffix}": number for name, number in columns.items()}
 
 
-def _place(search: Search, levels: Levels) -> list[float]:
-    """Coordinates of a point in which distances mean something.
-
-    A range goes to [0, 1], even in the logarithm where it is declared so; each value of a choice has an axis
-    of its own. A field with a condition has one more axis, 1 where it is used; unused it lies at 0.
-    """
-    place: list[float] = []
-    for name, dimension in search.space.items():
-        used = name in levels
-        if dimension.when:
-            place.append(float(used))
-        if isinstance(dimension, Range):
-            place.append(_along(dimension, levels[name]) if used else 0.0)
-        else:
-            place += [float(used and levels[name] == value) for value in dimension.of]
-    return place
-
-
-def _along(dimension: Range, value: float) -> float:
-    if dimension.log:
-        return math.log(value / dimension.low) / math.log(dimension.high / dimension.low)
-    return (value - dimension.low) / (dimension.high - dimension.low)
-
-
-def _smoothed(places: FloatArray, samples: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Smoothed values and their standard deviations, [n] each.
-
-    Args:
-        places: [n, d] coordinates.
-        samples: per point its values by seed.
-    """
-    if not samples:
-        return np.empty(0), np.empty(0)
-    means = np.array([sample.mean() for sample in samples])
-    counts = np.array([len(sample) for sample in samples])
-    from ablate.stats.surrogate import smoothed  # scikit-learn is slow to import; a search alone needs it
-
-    found = smoothed(places, means, replicates=counts, spread=_spread(samples))
-    return found.mean, found.sd
-
-
-def _spread(samples: Sequence[FloatArray]) -> float:
-    """Standard deviation of a training run within a point, pooled over points; NaN with one seed each."""
-    freedom = sum(len(sample) - 1 for sample in samples)
-    squares = math.fsum(float(((sample - sample.mean()) ** 2).sum()) for sample in samples)
-    return math.sqrt(squares / freedom) if freedom else math.nan
-
-
 def _with_front(points: pd.DataFrame, objectives: int) -> pd.DataFrame:
     if objectives < 2:
         return points
@@ -265,7 +219,7 @@ def winners_of(points: pd.DataFrame) -> tuple[int, ...]:
     if not len(numbers):
         return ()
     if gains.shape[1] == 1:
-        order = np.lexsort((numbers, -gains[:, 0]))
-        return (int(numbers[order[0]]),)
+        best = gains[:, 0].max()
+        return (int(numbers[gains[:, 0] >= best - SAME * abs(best)].min()),)
     front = np.flatnonzero(is_on_front(gains))
     return tuple(int(numbers[front[place]]) for place in best_two(gains[front]))

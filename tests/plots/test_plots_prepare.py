@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
@@ -117,6 +118,63 @@ def test_the_floor_is_the_mean_over_lines_at_each_level() -> None:
     assert "Mean noise floor 2 to 2." in describe_metric_by_level(data)
 
 
+def banded(levels: list[Any]) -> pd.DataFrame:
+    """One line with a floor of 2 % in a band that gets wider from level to level."""
+    floor = [0.02] * len(levels)
+    ends = [(0.01 - 0.001 * i, 0.04 + 0.01 * i) for i in range(len(levels))]
+    return means(levels, [""], floor=floor).assign(
+        floor_low=[low for low, _ in ends], floor_high=[high for _, high in ends]
+    )
+
+
+def shades(ax: Any) -> list[tuple[float, float, float, float]]:
+    """Left, right, lower and upper end of each shaded area."""
+    found = [area.get_paths()[0].get_extents() for area in ax.collections if isinstance(area, PolyCollection)]
+    return [(box.x0, box.x1, box.y0, box.y1) for box in found]
+
+
+def test_the_band_of_the_floor_is_shaded_and_not_what_lies_below() -> None:
+    table = banded([0.0, 0.1, 0.4])
+    data = prepare_metric_by_level(table, runs(table), factor="ε", label="ECE (%)", unit_factor=100)
+    np.testing.assert_allclose(data.band, [(0.0, 1.0, 4.0), (0.1, 0.9, 5.0), (0.4, 0.8, 6.0)])
+    ax = draw_metric_by_level(data, Figure().subplots())
+    assert shades(ax) == [pytest.approx((0.0, 0.4, 0.8, 6.0))]
+    assert ax.get_ylim()[0] < 0.8
+    assert describe_metric_by_level(data).endswith(
+        "Mean noise floor 2 to 2. 95 % of runs of a perfectly calibrated network would fall in "
+        "0: 1 to 4, 0.1: 0.9 to 5, 0.4: 0.8 to 6."
+    )
+
+
+def test_without_a_band_the_shade_ends_at_the_floor() -> None:
+    table = banded([0.0, 0.1]).drop(columns=["floor_low", "floor_high"])
+    data = prepare_metric_by_level(table, runs(table), factor="ε", label="ECE (%)", unit_factor=100)
+    assert data.band == ()
+    ax = draw_metric_by_level(data, Figure().subplots())
+    assert shades(ax) == [pytest.approx((0.0, 0.1, 0.0, 2.0))]
+    assert "calibrated" not in describe_metric_by_level(data)
+
+
+@pytest.mark.parametrize("levels", [["a", "b"], [0.1]])
+def test_levels_that_stand_alone_have_their_own_piece_of_the_band(levels: list[Any]) -> None:
+    table = banded(levels)
+    data = prepare_metric_by_level(table, runs(table), factor="arch", label="ECE (%)", unit_factor=100)
+    ax = draw_metric_by_level(data, Figure().subplots())
+    pieces = shades(ax)
+    assert [piece[2:] for piece in pieces] == [
+        pytest.approx((1.0 - 0.1 * i, 4.0 + i)) for i in range(len(levels))
+    ]
+    assert all(left < x < right for (x, _), (left, right, *_) in zip(data.ticks, pieces, strict=True))
+
+
+def test_the_band_is_the_mean_over_lines_at_each_level() -> None:
+    table = means([0.0, 0.1], ["a", "b"], floor=[0.02] * 4).assign(
+        floor_low=[0.01, 0.02, 0.03, nan], floor_high=[0.05, 0.06, 0.07, nan]
+    )
+    data = prepare_metric_by_level(table, runs(table), factor="ε", label="ECE (%)", unit_factor=100)
+    np.testing.assert_allclose(data.band, [(0.0, 2.0, 6.0), (0.1, 2.0, 6.0)])
+
+
 def test_arms_without_results_are_not_drawn() -> None:
     table = means([0.0, 0.1], [""])
     table.loc[1, ["mean", "low", "high"]] = nan
@@ -175,6 +233,20 @@ def test_runs_by_seed_stand_in_order_with_mean_and_band() -> None:
     )
     ax = draw_metric_by_seed(data, Figure().subplots())
     assert [text.get_text() for text in ax.get_xticklabels()] == ["2", "7"]
+
+
+def test_runs_by_seed_stand_beside_the_band_of_the_floor() -> None:
+    table = pd.DataFrame({"seed": [0, 1], "value": [0.05, 0.06]})
+    data = prepare_metric_by_seed(
+        table, (0.055, nan, nan), label="ECE (%)", unit_factor=100, floor=0.02, band=(0.01, 0.04)
+    )
+    ax = draw_metric_by_seed(data, Figure().subplots())
+    (band,) = ax.patches
+    box = band.get_extents().transformed(ax.transData.inverted())
+    assert (box.y0, box.y1) == pytest.approx((1.0, 4.0))
+    assert describe_metric_by_seed(data).endswith(
+        "Noise floor 2. 95 % of runs of a perfectly calibrated network would fall in 1 to 4."
+    )
 
 
 def test_one_run_or_none_has_no_band() -> None:

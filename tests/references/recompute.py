@@ -8,8 +8,10 @@ A shown number agrees if it is the recomputed one, rounded; an unrounded one, to
 another computation would not give to the last digit, and what is no number of the study:
 
 - `LEFT_OUT_METRICS`: the floor of the smooth calibration error is a mean over 64 random draws;
+- `LEFT_OUT_OF_A_SEARCH`: columns with the smoothed values of a search's points;
 - `LEFT_OUT_SECTIONS`: sections of a report.json that are words or settings, or repeat a table as a picture;
-- `LEFT_OUT_COLUMNS`: columns of the CSV files that are words or readings of the machine, and that floor.
+- `LEFT_OUT_COLUMNS`: columns of the CSV files that are words or readings of the machine, and that floor
+  with its band. Another band need only lie within what the grid or the draws behind it can be off.
 
 Losses, times and scatter are read from the records: what they come from is not stored. A setting that is
 younger than a record is not in it, and then its column is left out too.
@@ -33,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
+from scipy.signal import fftconvolve
 from scipy.special import log_softmax, logsumexp
 from sklearn.metrics import roc_auc_score
 
@@ -48,8 +51,11 @@ LEFT_OUT_SECTIONS = {
 LEFT_OUT_COLUMNS = {
     *(f"trials.{name}" for name in ("study", "profile", "status", "torch_version", "commit", "failure")),
     *(f"trials.{name}" for name in ("device_name", "resolved_precision", "device", "predictions_sha256")),
-    *("trials.smece_floor", "step_times.others", "step_times.device_name"),
+    *("trials.smece_floor", "floors.low of smece", "floors.high of smece"),
+    *("step_times.others", "step_times.device_name"),
 }
+LEFT_OUT_OF_A_SEARCH = {f"points.smoothed{which}" for which in ("", "_2", "_sd", "_sd_2")}
+"""The fit of a surrogate, not to be had again to nine digits; what is told of it is read from points.csv."""
 
 # Label: column of the tables, decimals, factor to the shown unit.
 SHOWN: dict[str, tuple[str, int, float]] = {
@@ -122,12 +128,61 @@ class Trial:
 
 
 @dataclass(eq=False)
+class Run:
+    """A training run of a point; `row` holds its metrics, nothing unless it is complete."""
+
+    trial_id: str
+    seed: int
+    record: dict[str, Any] | None
+    row: Row
+
+    @property
+    def status(self) -> str:
+        return str(self.record["status"]) if self.record else "missing"
+
+    @property
+    def seconds(self) -> float:
+        record = self.record or {"cost": None, "history": []}
+        if record["cost"]:
+            return float(record["cost"]["train_seconds"] + record["cost"]["eval_seconds"])
+        return math.fsum(epoch["seconds"] for epoch in record["history"])
+
+
+@dataclass(eq=False)
+class Search:
+    """What was searched: tuning.json, the runs of each point, and the smoothed columns of points.csv."""
+
+    stored: dict[str, Any]
+    runs: list[list[Run]]
+    smoothed: list[dict[str, float]]
+
+    @property
+    def objectives(self) -> dict[str, str]:
+        """Suffix of its columns to metric."""
+        return dict(zip(("", "_2"), self.stored["search"]["objective"], strict=False))
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        return list(self.stored["points"])
+
+    def values(self, number: int, metric: str) -> list[float]:
+        """Of the complete runs."""
+        return [run.row[metric] for run in self.runs[number] if run.row]
+
+    def mean(self, number: int, metric: str) -> Mean:
+        """Over the point's seeds; only a complete point has one."""
+        complete = self.points[number]["state"] == "complete"
+        return mean_of(self.values(number, metric) if complete else [])
+
+
+@dataclass(eq=False)
 class Recorded:
     """A results folder: the study as planned, its trials, its timing pass."""
 
     study: dict[str, Any]
     trials: list[Trial]
     timing: dict[str, Any] | None
+    search: Search | None = None
 
     @functools.cached_property
     def arms(self) -> dict[str, dict[str, Any]]:
@@ -185,7 +240,33 @@ def read(folder: Path) -> Recorded:
         trial.row = _row(trial, common)
     timing = folder / "timing.json"
     read_timing = json.loads(timing.read_text(encoding="utf-8")) if timing.exists() else None
-    return Recorded(plan["study"], trials, read_timing)
+    return Recorded(plan["study"], trials, read_timing, _read_search(folder))
+
+
+def _read_search(folder: Path) -> Search | None:
+    path, table = folder / "tuning" / "tuning.json", folder / "points.csv"
+    if not path.exists():
+        return None
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    runs = [
+        [_read_run(path.parent, name, seed) for name, seed in zip(p["trial_ids"], p["seeds"], strict=True)]
+        for p in stored["points"]
+    ]
+    with table.open(encoding="utf-8", newline="") as file:
+        smoothed = [
+            {name: float(text or "nan") for name, text in row.items() if name.startswith("smoothed")}
+            for row in csv.DictReader(file)
+        ]
+    return Search(stored, runs, smoothed)
+
+
+def _read_run(folder: Path, name: str, seed: int) -> Run:
+    path, arrays = folder / "records" / f"{name}.json", folder / "predictions" / f"{name}.npz"
+    record = json.loads(path.read_text(encoding="utf-8"))["record"] if path.exists() else None
+    if not arrays.exists():
+        return Run(name, seed, record, {})
+    with np.load(arrays) as opened:
+        return Run(name, seed, record, trial_metrics(opened["logits"], opened["labels"]))
 
 
 def _read_trial(folder: Path, planned: dict[str, Any]) -> Trial:
@@ -299,32 +380,43 @@ def _gaps(confidence: Array, right: NDArray[np.bool_], bins: int = 15) -> list[G
 
 def _expected_largest(gaps: list[Gap]) -> float:
     """Mean of a calibrated model's largest |confidence - accuracy|: the integral of 1 - its distribution."""
+    places, at_most = _largest(gaps)
+    return float(places[0] + ((1 - at_most[:-1]) * np.diff(places)).sum())
+
+
+def _largest(gaps: list[Gap]) -> tuple[Array, Array]:
+    """Values of a calibrated model's largest |confidence - accuracy|, and the probability of at most each."""
     places = np.unique(np.concatenate([gap.misses / gap.size for gap in gaps]))
     at_most = np.ones(len(places))
     for gap in gaps:
         order = np.argsort(gap.misses)
         held = np.concatenate([[0.0], np.cumsum(gap.chances[order])])
         at_most *= held[np.searchsorted(gap.misses[order] / gap.size, places, side="right")]
-    return float(places[0] + ((1 - at_most[:-1]) * np.diff(places)).sum())
+    return places, at_most
 
 
-def _equal_mass(confidence: Array, right: NDArray[np.bool_], bins: int = 15) -> Row:
-    """ECE over bins of equal mass, its floor, and the debiased error of Kumar et al. 2019."""
+def _mass_parts(confidence: Array, bins: int = 15) -> list[NDArray[np.intp]]:
+    """The images of each bin of equal mass."""
     order = np.argsort(confidence, kind="stable")
     ends = np.cumsum([len(part) for part in np.array_split(order, bins)])
     ordered = confidence[order]
     # Images of equal confidence share a bin: an edge inside such a run moves behind it.
     ends = np.unique([np.searchsorted(ordered, ordered[end - 1], side="right") for end in ends if end])
-    parts = np.split(order, ends[:-1])
+    return np.split(order, ends[:-1])
+
+
+def _equal_mass(confidence: Array, right: NDArray[np.bool_]) -> Row:
+    """ECE over bins of equal mass, its floor, and the debiased error of Kumar et al. 2019."""
+    count, parts = len(right), _mass_parts(confidence)
     gaps = [_gap(confidence[part], right[part]) for part in parts]
     squared = 0.0
     for part in parts:
         accuracy, size = float(right[part].mean()), len(part)
         noise = accuracy * (1 - accuracy) / (size - 1) if size > 1 else 0.0
-        squared += size / len(order) * ((float(confidence[part].mean()) - accuracy) ** 2 - noise)
+        squared += size / count * ((float(confidence[part].mean()) - accuracy) ** 2 - noise)
     return {
-        "ece_equal_mass": sum(gap.miss for gap in gaps) / len(order),
-        "ece_equal_mass_floor": sum(gap.expected for gap in gaps) / len(order),
+        "ece_equal_mass": sum(gap.miss for gap in gaps) / count,
+        "ece_equal_mass_floor": sum(gap.expected for gap in gaps) / count,
         "ece_debiased": math.copysign(math.sqrt(abs(squared)), squared),
     }
 
@@ -405,6 +497,66 @@ def _temperature(logits: Array, labels: NDArray[Any]) -> float:
     return 1 / float(brentq(slope, low, high, xtol=1e-15, rtol=1e-14))
 
 
+# Bands of the floors.
+
+
+@dataclass(frozen=True)
+class Between:
+    """Where a number must lie that comes from a grid or from draws."""
+
+    least: float
+    most: float
+
+
+@functools.cache
+def floor_band(trial: Trial, metric: str) -> tuple[Any, Any]:
+    """Ends of the central 95 % of a calibrated model's error."""
+    logits = trial.arrays["logits"].astype(np.float64)
+    p = np.exp(log_softmax(logits, axis=1))
+    confidence, unknown = p.max(axis=1), np.zeros(len(p), dtype=bool)
+    if metric == "ece":
+        return _sum_band(_gaps(confidence, unknown))
+    if metric == "ece_equal_mass":
+        return _sum_band([_gap(confidence[part], unknown[part]) for part in _mass_parts(confidence)])
+    if metric == "mce":
+        places, at_most = _largest(_gaps(confidence, unknown))
+        low, high = places[np.searchsorted(at_most, (0.025, 0.975))]
+        return float(low), float(high)
+    return _classwise_band(p) if metric == "classwise_ece" else (Unchecked(), Unchecked())
+
+
+def _sum_band(gaps: list[Gap], step: float = 1 / 256) -> tuple[Between, Between]:
+    """With each bin's miss rounded down to the grid, the sum is at most a step for each bin too small."""
+    chances, count = np.ones(1), sum(gap.size for gap in gaps)
+    for gap in gaps:
+        likely = gap.chances > 1e-13
+        own = np.bincount((gap.misses[likely] / step).astype(int), gap.chances[likely])
+        chances = fftconvolve(chances, own)
+    lower, upper = np.searchsorted(np.cumsum(chances), (0.025, 0.975))
+    off = 1e-4 * count  # what the grid of the other may be off
+    low, high = (
+        Between(float(at * step - off) / count, float((at + len(gaps)) * step + off) / count)
+        for at in (lower, upper)
+    )
+    return low, high
+
+
+def _classwise_band(p: Array, draws: int = 2000) -> tuple[Between, Between]:
+    """Quantiles of drawn labels, give or take five standard errors of theirs and of those of 500 draws."""
+    count, classes = p.shape
+    bins = np.minimum((p * 15).astype(int), 14) + 15 * np.arange(classes)
+    expected = np.bincount(bins.ravel(), p.ravel(), minlength=15 * classes)
+    upper, rng, errors = np.cumsum(p, axis=1)[:, :-1], np.random.default_rng(1), []
+    for _ in range(draws):
+        labels = (rng.random((count, 1)) > upper).sum(axis=1)
+        found = np.bincount(bins[np.arange(count), labels], minlength=15 * classes)
+        errors.append(np.abs(expected - found).sum() / (count * classes))
+    # The standard error of a 2.5 % quantile of n normal draws is 2.7 standard deviations over the root of n.
+    off = 5 * 2.7 * float(np.std(errors)) * (1 / draws + 1 / 500) ** 0.5
+    low, high = (Between(end - off, end + off) for end in np.quantile(errors, (0.025, 0.975)).tolist())
+    return low, high
+
+
 # Statistics over seeds.
 
 
@@ -473,10 +625,16 @@ class Verdict:
     seeds_needed: int | None
 
 
-def verdict(recorded: Recorded, arm: str, baseline: str, metric: str, found: Difference) -> Verdict:
-    """Incomplete pairs decide nothing; then the two one-sided tests of equivalence; then the interval."""
+def verdict(
+    recorded: Recorded, metric: str, found: Difference, same: bool, *, whole: bool = True, plain: bool = False
+) -> Verdict:
+    """Incomplete pairs decide nothing; then the two one-sided tests of equivalence; then the interval.
+
+    `same` says that the predictions are, `whole` that no combination is missing, `plain` that neither
+    direction is called better.
+    """
     margin = {**MARGINS, **recorded.study["margins"]}.get(metric, NAN)
-    planned, same = len(recorded.seeds), _same_predictions(recorded, arm, baseline)
+    planned, undirected = len(recorded.seeds), plain or metric in UNDIRECTED
     tests = NAN
     if found.sd > 0 and margin > 0:
         se = found.sd / math.sqrt(found.n)
@@ -486,10 +644,10 @@ def verdict(recorded: Recorded, arm: str, baseline: str, metric: str, found: Dif
         )
         tests = min(1.0, found.size * float(max(sides)))
     below = tests <= 0.05 and not found.low <= 0 <= found.high
-    words = ("higher", "lower") if metric in UNDIRECTED else ("better", "worse")
-    above = found.low > 0 if metric in HIGHER | UNDIRECTED else found.high < 0
+    words = ("higher", "lower") if undirected else ("better", "worse")
+    above = found.low > 0 if undirected or metric in HIGHER else found.high < 0
     decided = found.low > 0 or found.high < 0
-    if found.n < planned:
+    if found.n < planned or not whole:
         reason = "incomplete"
     elif same:
         return Verdict("equivalent", "identical", tests, margin, False, None)
@@ -540,7 +698,35 @@ def difference_power(effect: float, n: int, level: float) -> float:
             stats.norm.cdf(shift - critical * spread) + stats.norm.cdf(-shift - critical * spread)
         )
 
-    return _over_spreads(rejects, n, math.inf)
+    # Where the two normal probabilities go from 1 to 0.
+    bends = ((shift - 10) / critical, (shift + 10) / critical)
+    return _over_spreads(rejects, n, math.inf, bends)
+
+
+def detectable(found: Difference) -> float:
+    """The true difference that so many pairs with this spread find with 80 %, in the family."""
+    if not found.sd > 0:
+        return NAN
+    return found.sd * _detectable_in_spreads(found.n, 0.05 / found.size)
+
+
+@functools.cache
+def _detectable_in_spreads(n: int, level: float) -> float:
+    # More than enough: with a chance of 98 % the standard deviation is below 2.4 times the true one.
+    most = float(3 * stats.t.isf(level / 2, n - 1) + 3) / math.sqrt(n)
+    return float(brentq(lambda size: difference_power(size, n, level) - 0.8, 0.0, most, xtol=1e-14))
+
+
+def sign_flip(differences: Array) -> float:
+    """Share of all sign patterns whose sum is as far from 0 as the one seen; NaN unless 1 to 20 pairs."""
+    own = differences[np.isfinite(differences)]
+    if not 0 < len(own) <= 20:
+        return NAN
+    halves = [
+        np.array(list(itertools.product((1, -1), repeat=len(half)))) @ half for half in np.array_split(own, 2)
+    ]
+    sums = halves[0][:, None] + halves[1][None, :]
+    return float(np.mean(np.abs(sums) >= abs(own.sum()) - 1e-12 * np.abs(own).sum()))
 
 
 def equivalence_power(margin: float, n: int, level: float) -> float:
@@ -555,15 +741,23 @@ def equivalence_power(margin: float, n: int, level: float) -> float:
     return _over_spreads(passes, n, reach / critical)
 
 
-def _over_spreads(power: Callable[[Array], Array], n: int, largest: float) -> float:
-    """Mean over the standard deviations, as parts of the true one, that n differences may show."""
+def _over_spreads(
+    power: Callable[[Array], Array], n: int, largest: float, bends: Sequence[float] = ()
+) -> float:
+    """Mean over the standard deviations, as parts of the true one, that n differences may show.
+
+    The integral is taken in pieces between the places where the power bends.
+    """
     low, high = max(0.0, 1 - 12 / math.sqrt(n)), min(largest, 1 + 12 / math.sqrt(n))
     if high <= low:
         return 0.0
     nodes, weights = _legendre()
-    spreads = low + (high - low) * (nodes + 1) / 2
-    density = 2 * spreads * (n - 1) * stats.chi2.pdf(spreads**2 * (n - 1), n - 1)
-    return float((weights * power(spreads) * density).sum() * (high - low) / 2)
+    total, ends = 0.0, [low, *(bend for bend in bends if low < bend < high), high]
+    for start, end in itertools.pairwise(ends):
+        spreads = start + (end - start) * (nodes + 1) / 2
+        density = 2 * spreads * (n - 1) * stats.chi2.pdf(spreads**2 * (n - 1), n - 1)
+        total += float((weights * power(spreads) * density).sum() * (end - start) / 2)
+    return total
 
 
 @functools.cache
@@ -636,14 +830,15 @@ class Contrast:
             for side in itertools.product(*sides):
                 levels = dict(zip(others, combination, strict=True))
                 levels |= {name: level for name, (_, level) in zip(names, side, strict=True)}
-                (arm,) = (arm for arm, own in recorded.arms.items() if own == levels)
-                arms.append((math.prod(sign for sign, _ in side), arm))
+                arms.append((math.prod(sign for sign, _ in side), _arm_of(recorded, levels)))
             found.append(arms)
         return found
 
 
 def contrasts(recorded: Recorded) -> list[Contrast]:
-    """The main effects, then the interactions of two factors."""
+    """The main effects, then the interactions of two factors; none where the arms are no grid."""
+    if recorded.study.get("only"):
+        return []
     steps = []
     for name, levels in recorded.levels.items():
         reference = recorded.study["baseline"].get(name, levels[0])
@@ -655,9 +850,19 @@ def contrasts(recorded: Recorded) -> list[Contrast]:
     return [Contrast((step,)) for own in steps for step in own] + [Contrast(pair) for pair in pairs]
 
 
+@dataclass(frozen=True)
+class Average:
+    """An average over combinations of levels: over how many of how many, what it is, what it shows."""
+
+    cells: int
+    planned: int
+    found: Difference
+    judged: Verdict
+
+
 @functools.cache
-def contrast_of(recorded: Recorded, contrast: Contrast, metric: str) -> tuple[int, int, Difference]:
-    """Combinations averaged over, combinations planned, and the difference."""
+def contrast_of(recorded: Recorded, contrast: Contrast, metric: str) -> Average:
+    """A main effect or an interaction."""
     asked = contrasts(recorded)
     size = len(asked) * len(recorded.family) if metric in recorded.family else 1
     cells = contrast.signs(recorded)
@@ -679,7 +884,76 @@ def contrast_of(recorded: Recorded, contrast: Contrast, metric: str) -> tuple[in
     for end, side in zip(ends, (plus, minus), strict=True):
         if rows:
             end[seeds] = side[np.ix_(rows, seeds)].mean(axis=0)
-    return len(rows), len(there), difference(ends[0], ends[1], size)
+    found, whole = difference(ends[0], ends[1], size), len(rows) == len(there)
+    same = all(_cancels(recorded, cell) for cell in cells)
+    judged = verdict(recorded, metric, found, same, whole=whole, plain=len(contrast.steps) > 1)
+    return Average(len(rows), len(there), found, judged)
+
+
+def _cancels(recorded: Recorded, cell: Sequence[tuple[int, str]]) -> bool:
+    """Whether each arm that is added has a twin, with the same predictions, that is subtracted."""
+    own, other = ([arm for sign, arm in cell if sign == side] for side in (1, -1))
+    return any(
+        all(_same_predictions(recorded, *pair) for pair in zip(own, twins, strict=True))
+        for twins in itertools.permutations(other)
+    )
+
+
+# Trends.
+
+
+def ordered(recorded: Recorded) -> list[str]:
+    """The factors of three levels or more that are all numbers; none where the arms are no grid."""
+    if recorded.study.get("only"):
+        return []
+    return [
+        name
+        for name, levels in recorded.levels.items()
+        if len(levels) > 2 and not any(isinstance(level, (bool, str)) or level is None for level in levels)
+    ]
+
+
+@functools.cache
+def trend_of(recorded: Recorded, factor: str, metric: str) -> Average:
+    """A fitted line's rise over the factor's range, per seed and combination; then as for differences."""
+    levels = recorded.levels[factor]
+    others = {name: own for name, own in recorded.levels.items() if name != factor}
+    lines = []
+    for combination in itertools.product(*others.values()):
+        wanted = dict(zip(others, combination, strict=True))
+        lines.append([_arm_of(recorded, {**wanted, factor: level}) for level in levels])
+    values = np.array([[recorded.by_seed(arm, metric) for arm in line] for line in lines])
+    there = np.isfinite(values).all(axis=1)
+    rows, seeds = _most_values(there)
+    rises = np.full(there.shape[1], NAN)
+    for seed in seeds:
+        slopes = [stats.linregress(levels, values[row, :, seed]).slope for row in rows]
+        rises[seed] = np.mean(slopes) * (max(levels) - min(levels))
+    size = len(ordered(recorded)) * len(recorded.family) if metric in recorded.family else 1
+    found = _rise(rises, size, float(np.nanmax(np.abs(values), initial=0.0)))
+    same = all(_same_predictions(recorded, line[0], arm) for line in lines for arm in line)
+    judged = verdict(recorded, metric, found, same, whole=len(rows) == len(lines))
+    return Average(len(rows), len(lines), found, judged)
+
+
+def _rise(rises: Array, size: int, scale: float) -> Difference:
+    """What the seeds' rises come to; what rounding can make of values as large as `scale` is none."""
+    own = rises[np.isfinite(rises)]
+    n, effect = len(own), float(own.mean()) if len(own) else NAN
+    spread = float(own.std(ddof=1)) if n > 1 else NAN
+    if n > 1 and spread <= 1e-12 * scale:
+        effect, spread = 0.0 if abs(effect) <= 1e-12 * scale else effect, 0.0
+    if not spread > 0:
+        return Difference(n, effect, NAN, NAN, NAN, NAN, NAN, spread, size)
+    test = stats.ttest_1samp(own, 0.0)
+    ends = test.confidence_interval(1 - 0.05 / size)
+    p = float(test.pvalue)
+    return Difference(n, effect, float(ends.low), float(ends.high), p, min(1.0, size * p), NAN, spread, size)
+
+
+def _arm_of(recorded: Recorded, levels: Mapping[str, Any]) -> str:
+    (arm,) = (arm for arm, own in recorded.arms.items() if own == levels)
+    return arm
 
 
 def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
@@ -801,6 +1075,8 @@ def plain_text(expected: Text) -> str:
 
 
 def p_text(p: float) -> Text:
+    if math.isnan(p):
+        return ["–"]
     return ["< 0.001"] if p < 0.001 else [Number(p, 3)]
 
 
@@ -820,6 +1096,11 @@ class Audit:
     def number(self, place: str, value: Any, expected: float, tolerance: float = 1e-9) -> None:
         self.compared[place.split(":")[0]] += 1
         if not same(value, expected, tolerance):
+            self.wrong.append(f"{place}: holds {value!r}, recomputed {expected!r}")
+
+    def between(self, place: str, value: str, expected: Between) -> None:
+        self.compared[place.split(":")[0]] += 1
+        if not expected.least <= float(value) <= expected.most:
             self.wrong.append(f"{place}: holds {value!r}, recomputed {expected!r}")
 
     def cell(self, place: str, cell: dict[str, Any], expected: Cell) -> None:
@@ -870,8 +1151,9 @@ def audit_report(recorded: Recorded, report: Mapping[str, Any]) -> Audit:
     `left_out` names what was not looked at: sections, and floors that are shown and not recomputed.
     """
     audit = Audit()
-    audit.left_out |= {name for name in report if name not in SECTIONS}
-    for name, look in SECTIONS.items():
+    known = SECTIONS | SECTIONS_OF_A_SEARCH
+    audit.left_out |= {name for name in report if name not in known}
+    for name, look in known.items():
         if name in report:
             look(audit, recorded, report[name])
     return audit
@@ -955,7 +1237,7 @@ def effect_of(recorded: Recorded, arm: str, baseline: str, metric: str) -> tuple
     """The difference of two arms, in the family's intervals where the metric is of it, and its verdict."""
     size = len(recorded.comparisons) * len(recorded.family) if metric in recorded.family else 1
     found = difference(recorded.by_seed(arm, metric), recorded.by_seed(baseline, metric), size)
-    return found, verdict(recorded, arm, baseline, metric, found)
+    return found, verdict(recorded, metric, found, _same_predictions(recorded, arm, baseline))
 
 
 def _difference_cell(recorded: Recorded, metric: str, found: Difference, word: str = "") -> Cell:
@@ -990,13 +1272,84 @@ def _audit_contrasts(audit: Audit, recorded: Recorded, table: Mapping[str, Any] 
     metrics = _metrics_of(audit, "contrasts", table["columns"][4:])
     rows = []
     for place, contrast in enumerate(asked):
-        kept, planned, primary = contrast_of(recorded, contrast, recorded.primary)
         kind = "main effect" if len(contrast.steps) == 1 else "interaction"
         row = [words(_contrast_label(contrast), float(place)), words(kind, kind)]
-        row += [words(f"{kept}/{planned}", float(kept)), words(str(primary.n), float(primary.n))]
-        found = ((metric, contrast_of(recorded, contrast, metric)[2]) for metric in metrics)
-        rows.append([*row, *(_difference_cell(recorded, metric, own) for metric, own in found)])
+        found = {metric: contrast_of(recorded, contrast, metric) for metric in metrics}
+        rows.append([*row, *_average_cells(recorded, found)])
     audit.rows("contrasts", dict(table), rows)
+
+
+def _average_cells(recorded: Recorded, found: Mapping[str, Average]) -> Iterable[Cell]:
+    """Combinations, seeds, then a cell per metric."""
+    primary = found[recorded.primary]
+    yield words(f"{primary.cells}/{primary.planned}", float(primary.cells))
+    yield words(str(primary.found.n), float(primary.found.n))
+    for metric, own in found.items():
+        yield _difference_cell(recorded, metric, own.found, own.judged.word)
+
+
+def _audit_trends(audit: Audit, recorded: Recorded, table: Mapping[str, Any] | None) -> None:
+    asked = ordered(recorded)
+    if table is None:
+        audit.wrong += ["trends: missing"] if asked else []
+        return
+    metrics = _metrics_of(audit, "trends", table["columns"][6:])
+    rows = []
+    for place, factor in enumerate(asked):
+        levels = recorded.levels[factor]
+        row = [words(_factor(factor), float(place))]
+        row += [words(_level(end), float(end)) for end in (min(levels), max(levels))]
+        row += [words(str(len(levels)), float(len(levels)))]
+        found = {metric: trend_of(recorded, factor, metric) for metric in metrics}
+        rows.append([*row, *_average_cells(recorded, found)])
+    audit.rows("trends", dict(table), rows)
+
+
+def _audit_certainty(audit: Audit, recorded: Recorded, table: Mapping[str, Any] | None) -> None:
+    """All that is known of the differences of the family."""
+    if table is None:
+        audit.wrong += ["certainty: missing"] if recorded.comparisons else []
+        return
+    heads = ["Arm", "Against", "Metric", "Pairs", "Difference", "Over seeds", "New images too", "p"]
+    heads += ["Adjusted p", "Holm's p", "Sign-flip p", "ρ", "Detectable", "Seeds needed"]
+    shown = [head["label"] for head in table["columns"]]
+    audit.wrong += [f"certainty: columns {shown}, expected {heads}"] if shown != heads else []
+    asked = [
+        (*pair, metric)
+        for pair in recorded.comparisons
+        for metric in dict.fromkeys((recorded.primary, *recorded.family))
+    ]
+    rows = [
+        [
+            _arm_cell(recorded, arm),
+            _arm_cell(recorded, baseline),
+            *_certainty(recorded, arm, baseline, metric),
+        ]
+        for arm, baseline, metric in asked
+    ]
+    audit.rows("certainty", dict(table), rows)
+
+
+def _certainty(recorded: Recorded, arm: str, baseline: str, metric: str) -> Iterable[Cell]:
+    found, judged = effect_of(recorded, arm, baseline, metric)
+    label, unit = LABELS[metric], {"%": "points"}.get(_unit(metric).strip(), _unit(metric).strip())
+    number = functools.partial(metric_number, metric, signed=True)
+    yield Cell([label], [[unit]] if unit else [], {"value": label})
+    yield words(str(found.n), float(found.n))
+    yield Cell([number(found.effect)], (), {"value": found.effect}, _loose(metric))
+    for low, high in ((found.low, found.high), new_images(recorded, arm, baseline, metric)[1:]):
+        ends: Text = [number(low), " to ", number(high)] if math.isfinite(low) else ["–"]
+        yield Cell(ends, (), {"value": low, "low": low, "high": high}, _loose(metric))
+    for p in (found.p, found.p_adjusted, holm_of(recorded, arm, baseline, metric)):
+        yield Cell(p_text(p), (), {"value": p}, _loose(metric))
+    p = sign_flip(recorded.by_seed(arm, metric) - recorded.by_seed(baseline, metric))
+    yield Cell(p_text(p), [["smallest ", *p_text(0.5 ** (found.n - 1))]] if found.n else [], {"value": p})
+    yield Cell([Number(found.rho, 2)], (), {"value": found.rho}, _loose(metric))
+    least = detectable(found)
+    yield Cell([metric_number(metric, least)], (), {"value": least}, _loose(metric))
+    many = "> 1,000" if judged.word == "undecided" and found.sd > 0 else "–"
+    text = str(judged.seeds_needed) if judged.seeds_needed else many
+    yield Cell([text], (), {"value": judged.seeds_needed or NAN})
 
 
 def _audit_identical(audit: Audit, recorded: Recorded, groups: Sequence[Sequence[str]]) -> None:
@@ -1109,6 +1462,184 @@ def _history(trial: Trial) -> list[dict[str, Any]]:
     return list(trial.record["history"]) if trial.record else []
 
 
+# The search.
+
+
+def _audit_tuning(audit: Audit, recorded: Recorded, section: Mapping[str, Any]) -> None:
+    search = recorded.search
+    if search is None:
+        audit.wrong.append("tuning: nothing was tuned")
+        return
+    rows = [_point_row(search, number) for number in range(len(search.points))]
+    audit.rows("tuning", {**section["points"]}, rows)
+    again = [
+        _retested_row(recorded, search, place, arm) for place, arm in enumerate(_retested(recorded, search))
+    ]
+    audit.rows("tuning", {**section["retested"]}, again)
+
+
+def _retested(recorded: Recorded, search: Search) -> list[str]:
+    """The arms that are points of the search, the winners before the others."""
+    own = [arm for arm in recorded.arms if _points_of(recorded, search, arm)]
+    winners = [arm for arm in own if set(_points_of(recorded, search, arm)) & set(search.stored["winners"])]
+    return [*winners, *(arm for arm in own if arm not in winners)]
+
+
+def _points_of(recorded: Recorded, search: Search, arm: str) -> list[int]:
+    """Numbers of the points with an arm's levels: the one that stands for them first."""
+    levels = recorded.arms[arm]
+    same_levels = [
+        point["number"]
+        for point in search.points
+        if all(levels[name] == level for name, level in point["levels"].items())
+        and all(_unused(search, name, levels) for name in set(levels) - set(point["levels"]))
+    ]
+    won = search.stored["winners"]
+    return sorted(same_levels, key=lambda at: (at not in won, search.points[at]["state"] != "complete", at))
+
+
+def _unused(search: Search, name: str, levels: Mapping[str, Any]) -> bool:
+    """Whether a field's condition does not hold."""
+    when = search.stored["search"]["space"][name]["when"]
+    return not all(levels[other] == value for other, value in when.items())
+
+
+def _point_row(search: Search, number: int) -> list[Cell]:
+    point = search.points[number]
+    source = point["source"] + (", winner" if number in search.stored["winners"] else "")
+    unit = "seed" if search.stored["search"]["pruning"] == "seeds" else "epoch"
+    when = f"after {point['pruned_at']} {unit}s: " if point["pruned_at"] else ""
+    row = [words(str(number), float(number)), words(arm_label(point["levels"]), arm_label(point["levels"]))]
+    row.append(words(source, source))
+    why = [[f"{when}{point['reason']}"]] if point["reason"] else []
+    row.append(Cell([point["state"]], why, {"value": point["state"]}))
+    for suffix, metric in search.objectives.items():
+        found, fit = search.mean(number, metric), search.smoothed[number]
+        row.append(
+            Cell([metric_number(metric, found.mean)], _point_ends(metric, found), {"value": found.mean})
+        )
+        middle, spread = fit[f"smoothed{suffix}"], fit[f"smoothed_sd{suffix}"]
+        note: list[Text] = [["sd ", metric_number(metric, spread)]] if math.isfinite(spread) else []
+        row.append(Cell([metric_number(metric, middle)], note, {"value": middle}))
+    done = sum(bool(run.row) for run in search.runs[number])
+    seconds = math.fsum(run.seconds for run in search.runs[number])
+    row.append(words(f"{done}/{len(point['seeds'])}", float(done)))
+    return [*row, Cell([Number(seconds, 0)], (), {"value": seconds})]
+
+
+def _point_ends(metric: str, found: Mean) -> list[Text]:
+    if not found.n:
+        return []
+    if not math.isfinite(found.low):
+        return [["no interval"]]
+    return [[metric_number(metric, found.low), " to ", metric_number(metric, found.high)]]
+
+
+def _retested_row(recorded: Recorded, search: Search, place: int, arm: str) -> list[Cell]:
+    numbers = _points_of(recorded, search, arm)
+    sources = {search.points[number]["source"] for number in numbers}
+    sources |= {"winner"} if set(numbers) & set(search.stored["winners"]) else set()
+    roles = [role for role in ("winner", "baseline", "anchor") if role in sources]
+    row = [
+        Cell([arm_label(recorded.arms[arm])], [[", ".join(roles)]] if roles else [], {"value": float(place)})
+    ]
+    row.append(words(str(numbers[0]), float(numbers[0])))
+    for suffix, metric in search.objectives.items():
+        row += _outcome_cells(recorded, search, arm, numbers[0], suffix, metric, "baseline" in roles)
+    return row
+
+
+def _outcome_cells(
+    recorded: Recorded, search: Search, arm: str, number: int, suffix: str, metric: str, is_baseline: bool
+) -> list[Cell]:
+    found, fresh = search.mean(number, metric), mean_of(recorded.by_seed(arm, metric))
+    fit, show = search.smoothed[number][f"smoothed{suffix}"], functools.partial(metric_number, metric)
+    signed = functools.partial(metric_number, metric, signed=True)
+    notes: list[Text] = _point_ends(metric, found)
+    notes += [["smoothed ", show(fit)]] if math.isfinite(fit) else []
+    again: list[Text] = [["not re-run yet"]]
+    if fresh.n:
+        again = [[*_point_ends(metric, fresh)[0], f", n = {fresh.n}"]]
+    cells = [
+        Cell([show(found.mean)], notes, {"value": found.mean}),
+        Cell([show(fresh.mean)], again, {"value": fresh.mean}),
+    ]
+    if is_baseline:
+        return cells + [Cell(["–"], (), {"value": NAN})] * 3
+    other = next(point["number"] for point in search.points if point["source"] == "baseline")
+    seen = found.mean - search.mean(other, metric).mean
+    seen_smoothed = fit - search.smoothed[other][f"smoothed{suffix}"]
+    note: list[Text] = [["smoothed ", signed(seen_smoothed)]] if math.isfinite(fit) else []
+    own, judged = effect_of(recorded, arm, dict(recorded.comparisons)[arm], metric)
+    drop = (1 if metric in HIGHER else -1) * (seen - own.effect)
+    return [
+        *cells,
+        Cell([signed(seen)], note, {"value": seen}),
+        _difference_cell(recorded, metric, own, judged.word),
+        Cell([signed(drop)], (), {"value": drop}),
+    ]
+
+
+def _tuning_sentences(recorded: Recorded, search: Search) -> list[Text]:
+    """What was chosen, per winner what it showed, what it cost."""
+    won = search.stored["winners"]
+    ended = sum(point["state"] != "running" for point in search.points)
+    chosen = " and ".join(arm_label(search.points[number]["levels"]) for number in won)
+    sentences: list[Text] = [[f"Tuning chose {chosen} of {ended} points."]] if won else []
+    for arm in _retested(recorded, search):
+        number = _points_of(recorded, search, arm)[0]
+        if number in won:
+            about = f"{arm_label(search.points[number]['levels'])}: " if len(won) > 1 else ""
+            parts = [_bought(recorded, search, arm, number, metric) for metric in search.objectives.values()]
+            joined = [piece for part in parts for piece in (" ", *part)][1:]
+            sentences.append([about, *joined])
+    runs = {run.trial_id: run for own in search.runs for run in own if run.record}
+    seconds = math.fsum(run.seconds for run in runs.values())
+    again = [trial for trial in recorded.trials if trial.row]
+    fresh = math.fsum(trial.row["train_seconds"] + trial.row["eval_seconds"] for trial in again)
+    retest = f", the re-test {len(again)} and {_duration(fresh)}" if again else ""
+    return [*sentences, [f"The search took {len(runs)} training runs and {_duration(seconds)}{retest}."]]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
+
+
+def _bought(recorded: Recorded, search: Search, arm: str, number: int, metric: str) -> Text:
+    """For a winner that is re-run."""
+    if search.points[number]["source"] == "baseline":
+        fresh = mean_of(recorded.by_seed(arm, metric))
+        return [
+            *(
+                f"On the tuning split it scored {_noun(metric)} ",
+                metric_number(metric, search.mean(number, metric).mean),
+            ),
+            f"{_unit(metric)}; re-run with {fresh.n} fresh seeds on the reported split it is ",
+            *(metric_number(metric, fresh.mean), f"{_unit(metric)}."),
+        ]
+    show, unit = functools.partial(metric_number, metric), _unit(metric).replace("%", "points")
+    other = next(point["number"] for point in search.points if point["source"] == "baseline")
+    seen = search.mean(number, metric).mean - search.mean(other, metric).mean
+    own, judged = effect_of(recorded, arm, dict(recorded.comparisons)[arm], metric)
+    drop = (1 if metric in HIGHER else -1) * (seen - own.effect)
+    simultaneous, adjusted = ("simultaneous ", "adjusted ") if own.size > 1 else ("", "")
+    p = p_text(own.p_adjusted)
+    signed = functools.partial(metric_number, metric, signed=True)
+    lost: Text = ["Of the advantage seen while tuning, ", show(drop), f"{unit} did not return."]
+    return [
+        f"On the tuning split it scored {_noun(metric)} ",
+        *(show(search.mean(number, metric).mean), f"{_unit(metric)}, ", show(abs(seen))),
+        f"{unit} {'above' if seen > 0 else 'below'} the baseline there; re-run with {own.n} fresh seeds on ",
+        *("the reported split it is ", signed(own.effect), f"{unit} against the baseline ({simultaneous}"),
+        *("95 % interval ", signed(own.low), " to ", signed(own.high), f"; n = {own.n} pairs; {adjusted}p "),
+        *(p if p[0] == "< 0.001" else ["= ", *p]),
+        f"): {judged.word}. ",
+        *(lost if drop > 0 else ["The advantage seen while tuning returned in full."]),
+    ]
+
+
 # The headline.
 
 
@@ -1134,6 +1665,9 @@ def _audit_headline(audit: Audit, recorded: Recorded, section: Mapping[str, Any]
         between = f"{_noun(recorded.primary)} lies between "
         summary = [start, between, ends[0], " and ", ends[1], _unit(recorded.primary), "."]
     audit.text("headline: summary", section["summary"], summary)
+    if recorded.search is not None:
+        expected = _tuning_sentences(recorded, recorded.search)
+        _audit_sentences(audit, "headline: tuning", section["tuning"]["sentences"], expected)
     _audit_sentences(audit, "headline: details", section["details"], details)
     if "averaged" in section:
         _audit_sentences(audit, "headline: averaged", section["averaged"], averaged)
@@ -1211,14 +1745,18 @@ def _evidence(metric: str, found: Difference) -> Text:
         return ["no seed is complete in both arms."]
     unit = {"%": " percentage points", "": ""}.get(_unit(metric).strip(), _unit(metric))
     size: Text = [f"{_noun(metric)} ", metric_number(metric, found.effect, signed=True), unit]
+    return [*size, " (", *_bracket(metric, found, "pair"), ")."]
+
+
+def _bracket(metric: str, found: Difference, of: str) -> Text:
+    counted = f"n = {found.n} {of}{'' if found.n == 1 else 's'}"
     if not math.isfinite(found.low):
-        return [*size, f" (n = {found.n} {'pair' if found.n == 1 else 'pairs'}, no interval)."]
-    ends = (metric_number(metric, end, signed=True) for end in (found.low, found.high))
+        return [f"{counted}, no interval"]
+    low, high = (metric_number(metric, end, signed=True) for end in (found.low, found.high))
     together = ("simultaneous ", "adjusted ") if found.size > 1 else ("", "")
-    low, high = ends
-    start: Text = [f" ({together[0]}95 % interval ", low, " to ", high, f"; n = {found.n} pairs; "]
     p = p_text(found.p_adjusted)
-    return [*size, *start, f"{together[1]}p {'' if p == ['< 0.001'] else '= '}", *p, ")."]
+    start: Text = [f"{together[0]}95 % interval ", low, " to ", high, f"; {counted}; "]
+    return [*start, f"{together[1]}p {'' if p == ['< 0.001'] else '= '}", *p]
 
 
 def _conclusion(recorded: Recorded, metric: str, found: Difference, judged: Verdict) -> Text:
@@ -1269,10 +1807,43 @@ def _averaged(recorded: Recorded) -> list[Text]:
     said: list[Text] = []
     for contrast in contrasts(recorded):
         if len(contrast.steps) == 1 and contrast.steps[0][0] in recorded.study["baseline"]:
-            kept, planned, found = contrast_of(recorded, contrast, recorded.primary)
-            start = f"{_contrast_label(contrast)}, averaged over {kept} of {planned} combinations: "
-            said.append([start, *_evidence(recorded.primary, found)])
-    return said
+            own = contrast_of(recorded, contrast, recorded.primary)
+            start = f"{_contrast_label(contrast)}, averaged over {own.cells} of {own.planned} combinations: "
+            said.append([start, *_evidence(recorded.primary, own.found), " ", *_averages_end(recorded, own)])
+    return said + [
+        _trend_sentence(recorded, factor)
+        for factor in ordered(recorded)
+        if factor in recorded.study["baseline"]
+    ]
+
+
+def _averages_end(recorded: Recorded, own: Average) -> Text:
+    """The verdict on an average, which does not say how many seeds would tell."""
+    reason, seeds = own.judged.reason, f"{own.found.n} of {len(recorded.seeds)} seeds"
+    if own.judged.word != "undecided" or reason == "identical":
+        return _conclusion(recorded, recorded.primary, own.found, own.judged)
+    cells = f"{own.cells} of {own.planned} combinations and " if own.planned > 1 else ""
+    why = {
+        "incomplete": f": only {cells}{seeds} are complete",
+        "too_few_seeds": ": one seed has no spread to judge by",
+        "no_spread": ": all seeds differ alike, which leaves no spread to judge by",
+    }
+    return [f"Undecided{why.get(reason, '')}."]
+
+
+def _trend_sentence(recorded: Recorded, factor: str) -> Text:
+    metric, levels = recorded.primary, recorded.levels[factor]
+    own = trend_of(recorded, factor, metric)
+    found, end = own.found, _averages_end(recorded, own)
+    over = f"Over {_factor(factor)} from {_level(min(levels))} to {_level(max(levels))}"
+    if found.n == 0:
+        return [f"{over}: no seed is complete at all levels. ", *end]
+    where = f", averaged over {own.cells} of {own.planned} combinations," if own.planned > 1 else ""
+    moves = {1: "rises", -1: "falls", 0: "changes"}[int(np.sign(found.effect))]
+    unit = {"%": " percentage points"}.get(_unit(metric).strip(), _unit(metric))
+    size: Text = [f"{_noun(metric)} {moves} by ", metric_number(metric, abs(found.effect)), unit]
+    spread = _bracket(metric, found, "seed")
+    return [f"{over}{where} ", *size, " along a straight line (", *spread, "). ", *end]
 
 
 def _counted(recorded: Recorded) -> str:
@@ -1332,11 +1903,15 @@ def audit_csv(recorded: Recorded, folder: Path) -> Audit:
 
 
 def _audit_row(audit: Audit, name: str, at: int, row: Mapping[str, str], own: Mapping[str, Any]) -> None:
-    tolerance = _loose(str(own["metric"])) if name in ("effects", "contrasts") else 1e-9
+    tolerance = _loose(str(own["metric"])) if name in ("effects", "contrasts", "trends") else 1e-9
     for column, value in row.items():
         place = f"{name}.csv: row {at}, {column}"
         if column not in own:
             audit.left_out.add(f"{name}.{column}")
+        elif isinstance(own[column], Unchecked):
+            audit.left_out.add(f"{name}.{column} of {own['metric']}")
+        elif isinstance(own[column], Between):
+            audit.between(place, value, own[column])
         elif isinstance(own[column], (str, bool)) or own[column] is None:
             audit.text(place, value, ["" if own[column] is None else str(own[column])])
         else:
@@ -1395,6 +1970,17 @@ def _reliability_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> 
     return rows
 
 
+def _floors_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Of each arm's first complete run."""
+    rows = []
+    for arm in recorded.arms:
+        for trial in recorded.found(arm)[:1]:
+            for metric in ("ece", "ece_equal_mass", "classwise_ece", "mce", "smece"):
+                low, high = floor_band(trial, metric)
+                rows.append({**_key(trial), "metric": metric, "low": low, "high": high})
+    return rows
+
+
 def _confusion_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     rows = []
     for arm in recorded.arms:
@@ -1434,8 +2020,18 @@ def _effects_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list
         own |= {"margin": judged.margin, "p_equivalence": judged.p_equivalence, "verdict": judged.word}
         own |= {"reason": judged.reason, "below_margin": judged.below_margin}
         own |= {"seeds_needed": judged.seeds_needed or NAN, "low_images": images[1], "high_images": images[2]}
+        flipped = recorded.by_seed(arm, metric) - recorded.by_seed(baseline, metric)
+        own |= {"p_sign_flip": sign_flip(flipped), "detectable": detectable(found)}
         rows.append(own)
     return _with_holm(recorded, rows)
+
+
+@functools.cache
+def holm_of(recorded: Recorded, arm: str, baseline: str, metric: str) -> float:
+    """Of the differences in the family."""
+    asked = [(*pair, name) for pair in recorded.comparisons for name in recorded.family]
+    corrected = dict(zip(asked, holm([effect_of(recorded, *one)[0].p for one in asked]), strict=True))
+    return corrected.get((arm, baseline, metric), NAN)
 
 
 def _with_holm(recorded: Recorded, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -1459,7 +2055,7 @@ def _contrasts_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> li
     metrics = list(dict.fromkeys(row["metric"] for row in shown))
     rows = []
     for metric, contrast in itertools.product(metrics, contrasts(recorded)):
-        kept, planned, found = contrast_of(recorded, contrast, metric)
+        average = contrast_of(recorded, contrast, metric)
         own = {"kind": "main effect" if len(contrast.steps) == 1 else "interaction", "metric": metric}
         own |= {f"other_{name}": "" for name in ("factor", "level", "reference")}
         for prefix, step in zip(("", "other_"), contrast.steps, strict=False):
@@ -1467,9 +2063,27 @@ def _contrasts_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> li
                 f"{prefix}{name}": str(v)
                 for name, v in zip(("factor", "level", "reference"), step, strict=True)
             }
-        numbers = {name: getattr(found, name) for name in ("effect", "low", "high", "p", "p_adjusted")}
-        rows.append({**own, "cells": kept, "cells_planned": planned, "n_pairs": found.n, **numbers})
+        rows.append({**own, **_average_columns(average)})
     return _with_holm(recorded, rows)
+
+
+def _average_columns(own: Average) -> dict[str, Any]:
+    found, judged = own.found, own.judged
+    columns = {name: getattr(found, name) for name in ("effect", "low", "high", "p", "p_adjusted")}
+    columns |= {"cells": own.cells, "cells_planned": own.planned, "n_pairs": found.n}
+    columns |= {"margin": judged.margin, "p_equivalence": judged.p_equivalence, "verdict": judged.word}
+    return {**columns, "reason": judged.reason, "below_margin": judged.below_margin}
+
+
+def _trends_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    metrics = list(dict.fromkeys(row["metric"] for row in shown))
+    rows = []
+    for metric, factor in itertools.product(metrics, ordered(recorded)):
+        levels = recorded.levels[factor]
+        own = {"factor": factor, "metric": metric, "lowest": min(levels), "highest": max(levels)}
+        own |= {"levels": len(levels)}
+        rows.append({**own, **_average_columns(trend_of(recorded, factor, metric))})
+    return rows
 
 
 def _cases(recorded: Recorded) -> list[tuple[dict[str, Any], Array]]:
@@ -1500,12 +2114,103 @@ def _timing_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[
     return rows
 
 
+def _search_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    search = recorded.search
+    if search is None:
+        return []
+    declared, states = search.stored["search"], Counter(point["state"] for point in search.points)
+    runs = {run.trial_id: run for own in search.runs for run in own if run.record}
+    kept = ("tuning_images", "train_images", "tuning_digest", "reported_digest", "overlap")
+    own: dict[str, Any] = {name: search.stored[name] for name in kept}
+    own |= {name: declared[name] for name in ("seeds", "sampler", "pruning")}
+    own |= {"points_planned": declared["points"], "points_done": states["complete"]}
+    own |= {f"points_{state}": states[state] for state in ("pruned", "failed")}
+    own |= {"trainings": len(runs), "seconds": math.fsum(run.seconds for run in runs.values())}
+    for suffix in ("", "_2"):
+        metric = search.objectives.get(suffix)
+        better = None if metric is None else "higher" if metric in HIGHER else "lower"
+        own |= {f"objective{suffix}": metric, f"direction{suffix}": better}
+    return [own]
+
+
+def _points_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    search = recorded.search
+    if search is None:
+        return []
+    return [_point_columns(search, number) for number in range(len(search.points))]
+
+
+def _point_columns(search: Search, number: int) -> dict[str, Any]:
+    point, runs = search.points[number], search.runs[number]
+    first = next((run.record for run in runs if run.record), None)
+    own: dict[str, Any] = {name: point[name] for name in ("number", "source", "state")}
+    own |= {"reason": point["reason"] or None, "pruned_at": point["pruned_at"] or NAN}
+    own["levels"] = ", ".join(f"{name}={level}" for name, level in point["levels"].items())
+    own |= first["trial"]["fields"] if first else point["levels"]
+    own |= {"seeds_planned": len(point["seeds"]), "seeds_done": sum(bool(run.row) for run in runs)}
+    for suffix in ("", "_2"):
+        metric = search.objectives.get(suffix)
+        found = mean_of([]) if metric is None else search.mean(number, metric)
+        values = search.values(number, metric) if metric is not None and found.n > 1 else []
+        own |= {f"objective{suffix}": metric, f"value{suffix}": found.mean}
+        own |= {f"low{suffix}": found.low, f"high{suffix}": found.high}
+        own[f"sd{suffix}"] = float(np.std(values, ddof=1)) if values else NAN
+    seen = search.values(number, search.objectives[""]) or list(point["intermediate"].values())[-1:]
+    own["last_seen"] = float(np.mean(seen)) if seen and point["state"] == "pruned" else NAN
+    own["on_front"] = _on_front(search, number)
+    seconds = math.fsum(run.seconds for run in runs)
+    return {**own, "winner": number in search.stored["winners"], "seconds": seconds}
+
+
+def _on_front(search: Search, number: int) -> bool | None:
+    """Of the smoothed values as they are written."""
+    rows = [
+        [
+            fit[f"smoothed{suffix}"] * (1 if metric in HIGHER else -1)
+            for suffix, metric in search.objectives.items()
+        ]
+        for fit in search.smoothed
+    ]
+    own = rows[number]
+    if len(own) < 2 or not all(map(math.isfinite, own)):
+        return None
+    return not any(other != own and all(a >= b for a, b in zip(other, own, strict=True)) for other in rows)
+
+
+def _point_values_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    search = recorded.search
+    if search is None:
+        return []
+    return [
+        {
+            **{"number": number, "seed": run.seed, "trial_id": run.trial_id, "status": run.status},
+            **{
+                f"value{suffix}": run.row.get(search.objectives.get(suffix, ""), NAN) for suffix in ("", "_2")
+            },
+        }
+        for number, runs in enumerate(search.runs)
+        for run in runs
+    ]
+
+
+def _importances_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
+    found = [] if recorded.search is None else recorded.search.stored["importances"]
+    return [
+        {"objective": own["objective"], "evaluator": own["evaluator"], "field": name, "share": share}
+        for own in found
+        for name, share in own["shares"].items()
+    ]
+
+
+SECTIONS_OF_A_SEARCH: dict[str, Any] = {"tuning": _audit_tuning}
 SECTIONS: dict[str, Any] = {
     "headline": _audit_headline,
     "arms": _audit_arms,
     "more_metrics": _audit_arms,
     "identical": _audit_identical,
     "effects": _audit_effects,
+    "certainty": _audit_certainty,
+    "trends": _audit_trends,
     "contrasts": _audit_contrasts,
     "timing": _audit_timing,
     "published": _audit_published,
@@ -1515,11 +2220,17 @@ FILES: dict[str, Any] = {
     "trials": _trials_csv,
     "epochs": _epochs_csv,
     "reliability": _reliability_csv,
+    "floors": _floors_csv,
     "confusion": _confusion_csv,
     "projection": _projection_csv,
     "effects": _effects_csv,
     "new_images": _new_images_csv,
     "contrasts": _contrasts_csv,
+    "trends": _trends_csv,
     "step_times": _step_times_csv,
     "timing": _timing_csv,
+    "tuning": _search_csv,
+    "points": _points_csv,
+    "point_values": _point_values_csv,
+    "importances": _importances_csv,
 }

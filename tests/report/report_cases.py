@@ -11,9 +11,19 @@ from typing import Any
 import numpy as np
 from report_pages import Page, markdown_page
 from report_results import declare, make_results, predict
+from tuned_results import (
+    EPSILON,
+    Asked,
+    epsilon_points,
+    guess,
+    hump,
+    retest_study,
+    write_search,
+)
 
 from ablate.report import write_report
 from ablate.results import ResultsFolder
+from ablate.search import Choice, Range, Search
 from ablate.study import Study
 from ablate.trials import Trial
 
@@ -126,6 +136,64 @@ def with_outcome(outcome: Any) -> dict[str, Any]:
     return {"study": study, "outcome": lambda trial: outcome}
 
 
+def tuned() -> dict[str, Any]:
+    """ε tuned for accuracy; the re-test has the baseline, the anchor and what the search chose."""
+    arms = [{"epsilon": 0.0}, {"epsilon": 0.1}, {"epsilon": 0.16}]
+    return {
+        "study": retest_study(EPSILON, arms),
+        "search": lambda results: write_search(results, EPSILON, epsilon_points(), strength=hump, overlap=3),
+        "made": lambda trial: guess(trial, hump(trial.levels), images=300),
+    }
+
+
+def tuned_front(words: tuple[str, ...] = HARMLESS, chosen: tuple[int, ...] = (3, 7)) -> dict[str, Any]:
+    """Two objectives and fields of every kind, one of them with a condition; names as hostile as asked."""
+    search = Search(
+        space={
+            "epsilon": Range(low=0.0, high=0.4, step=0.1),
+            "lr": Range(low=0.001, high=1.0, log=True, levels=7),
+            "arch": Choice(of=words),
+            "batch_size": Range(low=32, high=128, step=32, when={"arch": words[0]}),
+        },
+        objective=("accuracy", "nll"),
+        points=20,
+        seeds=2,
+        sampler="nsga2",
+    )
+    rng, asked = np.random.default_rng(0), list[Asked]()
+    for number in range(18):
+        drawn = {
+            "epsilon": 0.1 * int(rng.integers(0, 5)), "lr": 10.0 ** -int(rng.integers(0, 4)),
+            "arch": words[int(rng.integers(0, len(words)))], "batch_size": 32 * int(rng.integers(1, 5)),
+        }  # fmt: skip
+        state = "failed" if number in (4, 8, 12) else "complete"
+        why = f"its fields cannot be trained: {words[0]}" if state == "failed" else ""
+        asked.append(Asked(search.active(drawn), "sampler" if number else "baseline", state, why))  # type: ignore[arg-type]
+    base = {"batch_size": 64, "lr": 0.1}
+    arms = [{**base, **asked[number].levels} for number in (0, *chosen)]
+    arms = [{name: arm[name] for name in search.space} for arm in arms]
+    place = {word: number for number, word in enumerate(words)}
+
+    # The same numbers whatever the levels are called.
+    def stream(trial: Trial) -> list[int]:
+        own = trial.fields
+        return [round(10 * own.epsilon), round(1e4 * own.lr), place[own.arch], own.batch_size, trial.seed]
+
+    return {
+        "study": retest_study(search, arms, seeds=3),
+        "search": lambda results: write_search(
+            results,
+            search,
+            asked,
+            strength=lambda levels: 1.5 + 0.3 * place[levels["arch"]],
+            scale=lambda levels: 1.2 - 2 * levels["epsilon"],
+            stream=stream,
+            images=250,  # of two seeds, no mean is a tie of two decimals
+        ),
+        "made": lambda trial: guess(trial, 1.5 + 0.3 * place[trial.fields.arch], images=200, stream=stream),
+    }
+
+
 CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "sweep": sweep,
     "factorial": factorial,
@@ -135,11 +203,17 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "one_seed": one_seed,
     "all_failed": lambda: with_outcome(("oom", "out of memory")),
     "nothing_ran": lambda: with_outcome("missing"),
+    "tuned": tuned,
+    "tuned_front": tuned_front,
+    "tuned_hostile": lambda: tuned_front(HOSTILE),
 }
 
 
-def render(root: Path, *, study: Study, **made: Any) -> Rendered:
-    """Make a study's results and its report."""
+def render(
+    root: Path, *, study: Study, search: Callable[[ResultsFolder], Any] = lambda results: None, **made: Any
+) -> Rendered:
+    """Make a study's results, those of its search first, and its report."""
+    search(ResultsFolder(root / "results"))
     results = make_results(root / "results", study, **made)
     page = write_report(results, root / "report")
     return read_rendered(results, page.parent)

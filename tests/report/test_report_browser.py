@@ -58,7 +58,7 @@ def open_page(browser: Any, rendered: Get) -> Iterator[Callable[..., Any]]:
     assert said == []
 
 
-@pytest.mark.parametrize("case", ["sweep", "factorial", "single", "hostile"])
+@pytest.mark.parametrize("case", ["sweep", "factorial", "single", "hostile", "tuned", "tuned_hostile"])
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_the_window_and_shows_its_images(

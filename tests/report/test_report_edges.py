@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,8 +108,41 @@ def test_an_ece_is_called_noise_only_at_or_under_its_floor(rendered: Get, tmp_pa
         ]  # fmt: skip
         assert any(item.startswith("ECE, all runs: ") for item in items) is expected
     assert not any(
-        "ECE, ε" in item for banner in rendered("sweep").report["banners"] for item in banner["items"]
+        item.startswith("ECE, ε")
+        for banner in rendered("sweep").report["banners"]
+        for item in banner["items"]
     )
+
+
+def test_an_error_in_the_band_cannot_be_told_from_calibration(tmp_path: Path) -> None:
+    folder = make_results(tmp_path, declare(seeds=6), made=calibrated)
+    tables, plan = read_tables(folder, names=["trials", "epochs", "reliability", "floors"]), read_plan(folder)
+    trials, floors = tables["trials"], tables["floors"].set_index("metric")
+    most = floors["high"]["ece"]
+    assert most > 1.3 * trials["ece_floor"].max()
+    for value, expected in ((most - 1e-6, True), (most + 1e-6, False)):
+        tables["trials"] = trials.assign(ece=value)
+        items = [
+            item for banner in build_report(tables, plan, [])["banners"] for item in banner["items"]
+            if banner["title"] == "Calibration errors that cannot be told from calibration"
+        ]  # fmt: skip
+        said = f"ECE, all runs: {100 * value:.2f} %, noise up to {100 * most:.2f} %"
+        assert (said in items) is expected
+        assert any(item.startswith("ECE, all runs: ") for item in items) is expected
+
+
+def test_the_list_of_errors_in_the_band_is_capped(tmp_path: Path) -> None:
+    study = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=2)
+    folder = make_results(tmp_path, study, made=calibrated)
+    names = ["trials", "epochs", "reliability", "floors"]
+    tables, plan = read_tables(folder, names=names), read_plan(folder)
+    tables["floors"] = tables["floors"].assign(high=1.0)
+    (items,) = [
+        banner["items"] for banner in build_report(tables, plan, [])["banners"]
+        if banner["title"] == "Calibration errors that cannot be told from calibration"
+    ]  # fmt: skip
+    assert len(items) == 7
+    assert items[-1] == "and 4 more, in the tables of arms"
 
 
 def test_equal_arms_are_called_equal_and_not_certain(tmp_path: Path) -> None:
@@ -278,8 +312,20 @@ def test_family_intervals_are_wider_than_lone_ones(outcomes: list[tuple[str, Any
 def test_the_ece_figure_has_its_noise_floor(rendered: Get) -> None:
     for case in ("sweep", "single"):
         (figure,) = [figure for figure in rendered(case).report["figures"] if figure["name"] == "ece"]
-        assert "noise floor" in figure["caption"]
+        assert "where 95 % of runs of a perfectly calibrated network would fall" in figure["caption"]
         assert "oise floor " in figure["alt"]
+        assert "95 % of runs of a perfectly calibrated network would fall in " in figure["alt"]
+
+
+def test_older_results_have_the_floor_without_its_band(rendered: Get, tmp_path: Path) -> None:
+    results = ResultsFolder(tmp_path / "results")
+    shutil.copytree(rendered("sweep").results.root, results.root)
+    (results.root / "floors.csv").unlink()
+    report = json.loads(write_report(results, tmp_path / "report").with_name("report.json").read_text())
+    (figure,) = [figure for figure in report["figures"] if figure["name"] == "ece"]
+    assert "Shaded is the noise floor: its upper end" in figure["caption"]
+    assert "oise floor " in figure["alt"]
+    assert "95 % of runs" not in figure["alt"]
 
 
 def test_curves_are_of_complete_trials_only(rendered: Get) -> None:

@@ -70,8 +70,8 @@ UNDECIDED: dict[str, Any] = {"verdict": "undecided"}
         (
             {**UNDECIDED, "reason": "incomplete", "n_pairs": 1},
             "undecided",
-            f"{START.replace('n = 2', 'n = 1')}adjusted p = 0.020). Undecided: only 1 of 2 planned pairs are "
-            "complete.",
+            f"{START.replace('n = 2 pairs', 'n = 1 pair')}adjusted p = 0.020). Undecided: only 1 of 2 "
+            "planned pairs are complete.",
         ),
         (
             {**UNDECIDED, **NONE, "reason": "no_spread"},

@@ -20,10 +20,11 @@ from ablate.report.cells import UNSEEN
 from ablate.report.markdown import code, escape
 from ablate.report.quantities import quantity, shown, shown_difference, shown_p
 from ablate.results import ResultsFolder, read_plan
-from ablate.tables import COLUMNS, DERIVED, read_tables
+from ablate.tables import COLUMNS, DERIVED, TUNING, read_tables
 
 Get = Callable[[str], Rendered]
-EVERY = ["sweep", "factorial", "single", "hostile", "one_seed", "all_failed", "nothing_ran"]
+EVERY = ["sweep", "factorial", "single", "hostile", "one_seed", "all_failed", "nothing_ran", "tuned"]
+EVERY += ["tuned_front", "tuned_hostile"]
 
 
 def json_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -33,7 +34,10 @@ def json_tables(report: dict[str, Any]) -> list[dict[str, Any]]:
         report["arms"],
         report["more_metrics"],
         report["effects"],
+        report["certainty"],
+        report["trends"],
         report["contrasts"],
+        *(report["tuning"][name] for name in ("retested", "points") if "tuning" in report),
         report["timing"]["table"],
         *published,
     ]
@@ -65,6 +69,9 @@ def test_every_sentence_stands_in_both_pages(rendered: Get, case: str) -> None:
     said = [report["first_line"], report["question"], report["headline"]["summary"]]
     said += [contrast["text"] for contrast in report["headline"]["contrasts"]] + report["headline"]["details"]
     said += report["headline"]["averaged"]
+    if "tuning" in report:
+        said += [report["headline"]["tuning"]["verdict"], *report["headline"]["tuning"]["sentences"]]
+        said += [fact["value"] for fact in report["tuning"]["facts"]]
     said += [text for banner in report["banners"] for text in (banner["text"], *banner["items"])]
     said += [figure["caption"] or figure["error"] for figure in report["figures"]]
     said += [paragraph["text"] for paragraph in report["method"]]
@@ -135,7 +142,9 @@ def painted(svg: str, scheme: str) -> str:
     return re.sub(r"var\((--c\d+)\)", lambda name: colors[name[1]], svg.replace(found[0], "", 1))
 
 
-@pytest.mark.parametrize("case", ["sweep", "factorial", "single", "hostile", "one_seed"])
+@pytest.mark.parametrize(
+    "case", ["sweep", "factorial", "single", "hostile", "one_seed", "tuned", "tuned_hostile"]
+)
 def test_every_figure_is_svg_light_and_dark_with_words(rendered: Get, case: str) -> None:
     page = rendered(case)
     figures = page.report["figures"]
@@ -169,17 +178,23 @@ def test_sections_come_in_order(rendered: Get) -> None:
         "Provenance",
         "How to reproduce", "Trials", "Tables",
     ]  # fmt: skip
+    assert rendered("sweep").page.text["h2"][1:4] == [
+        "Differences from the baseline", "Trends", "Cost of a step",
+    ]  # fmt: skip
     factorial = rendered("factorial").page.text["h2"]
     assert factorial[1:5] == [
         "Differences from the baseline", "Main effects and interactions", "Cost of a step", "Figures",
     ]  # fmt: skip
     assert factorial[-3:] == ["Failed trials", "Trials", "Tables"]
+    assert rendered("tuned").page.text["h2"][:4] == [
+        "Arms", "Differences from the baseline", "Tuning", "Cost of a step",
+    ]  # fmt: skip
 
 
 def test_the_tables_travel_along_byte_by_byte(rendered: Get) -> None:
     page = rendered("sweep")
     carried = {a["download"]: a["href"] or "" for _, a in page.page.elements if "download" in a}
-    names = {"trials", "epochs", "reliability", "effects", "new_images"}
+    names = {"trials", "epochs", "reliability", "effects", "new_images", "trends", "floors"}
     assert set(carried) == {f"{name}.csv" for name in names}
     for name, url in carried.items():
         assert base64.b64decode(url.partition(",")[2]) == (page.results.root / str(name)).read_bytes()
@@ -195,7 +210,7 @@ def test_the_command_is_the_one_that_ran(rendered: Get) -> None:
 
 def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, tmp_path: Path) -> None:
     first, copied = rendered("sweep"), ResultsFolder(tmp_path)
-    for name in ("study.json", *(f"{name}.csv" for name in COLUMNS if name not in DERIVED)):
+    for name in ("study.json", *(f"{name}.csv" for name in COLUMNS if name not in (*DERIVED, *TUNING))):
         (tmp_path / name).write_bytes((first.results.root / name).read_bytes())
     again = write_report(copied, tmp_path / "report").parent
     files = sorted(path.relative_to(first.folder) for path in first.folder.rglob("*") if path.is_file())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import csv
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import pytest
 from references import recompute
 from report_cases import Rendered, render
 from report_results import declare
+from tuned_results import EPSILON, Asked, retest_study, write_search
 
 from ablate.records import Predictions
 from ablate.trials import Trial
@@ -33,7 +35,7 @@ from ablate.study import Study
 study = Study(
     question="Do the numbers add up?",
     base={"data": "digits", "image_size": 8, "arch": "own:net", "epochs": 2, "batch_size": 64, "lr": 0.3},
-    factors={"epsilon": (0.0, 0.2), "clip_norm": (0.0, 1.0)},
+    factors={"epsilon": (0.0, 0.1, 0.3), "clip_norm": (0.0, 1.0)},
     baseline={"epsilon": 0.0, "clip_norm": 0.0},
     family=("accuracy", "ece"),
     margins={"accuracy": 0.9},
@@ -47,11 +49,11 @@ def net(*, num_classes, image_size):
 """
 
 SECTIONS_OF_A_STUDY = {
-    *("headline", "arms", "identical", "effects", "contrasts", "timing", "trials"),
+    *("headline", "arms", "identical", "effects", "certainty", "contrasts", "trends", "timing", "trials"),
 }
 FILES_OF_A_STUDY = {
-    *("trials", "epochs", "reliability", "confusion", "projection"),
-    *("effects", "new_images", "contrasts", "step_times", "timing"),
+    *("trials", "epochs", "reliability", "floors", "confusion", "projection"),
+    *("effects", "new_images", "contrasts", "trends", "step_times", "timing"),
 }
 
 
@@ -122,6 +124,9 @@ def test_every_table_of_a_run_is_recomputed(ran: Ran) -> None:
 
 def test_what_is_left_out_is_known() -> None:
     """Adding to these lists takes numbers out of the audit, so it shows here."""
+    assert {
+        *("points.smoothed", "points.smoothed_2", "points.smoothed_sd", "points.smoothed_sd_2"),
+    } == recompute.LEFT_OUT_OF_A_SEARCH
     assert {"smece_floor"} == recompute.LEFT_OUT_METRICS
     assert {
         *("banners", "description", "downloads", "failures", "figures", "first_line", "format", "method"),
@@ -131,6 +136,7 @@ def test_what_is_left_out_is_known() -> None:
         *("trials.commit", "trials.device", "trials.device_name", "trials.failure", "trials.profile"),
         *("trials.predictions_sha256", "trials.resolved_precision", "trials.status", "trials.study"),
         *("trials.torch_version", "trials.smece_floor", "step_times.device_name", "step_times.others"),
+        *("floors.low of smece", "floors.high of smece"),
     } == recompute.LEFT_OUT_COLUMNS
 
 
@@ -161,6 +167,92 @@ def test_reports_with_missing_trials_are_recomputed(rendered: Callable[[str], Re
         assert audit.wrong == []
         known = recompute.LEFT_OUT_SECTIONS | recompute.LEFT_OUT_METRICS | recompute.LEFT_OUT_COLUMNS
         assert audit.left_out <= known
+
+
+@pytest.mark.parametrize("case", ["tuned", "tuned_front"])
+def test_the_report_of_a_search_is_recomputed(rendered: Callable[[str], Rendered], case: str) -> None:
+    found = rendered(case)
+    made = opened(found.results.root, found.folder)
+    audit, tables = made.audit(), made.audit_csv()
+    assert (audit.wrong, tables.wrong) == ([], [])
+    assert audit.left_out == recompute.LEFT_OUT_SECTIONS | recompute.LEFT_OUT_METRICS
+    assert tables.left_out - recompute.LEFT_OUT_COLUMNS == recompute.LEFT_OUT_OF_A_SEARCH
+    assert {"points.csv", "point_values.csv", "tuning.csv", "importances.csv"} <= set(tables.compared)
+    assert audit.compared["tuning"] > 100
+
+
+def test_the_report_of_a_search_that_chose_the_baseline_is_recomputed(tmp_path: Path) -> None:
+    asked = [Asked({"epsilon": 0.1 * at}, "sampler" if at else "baseline") for at in range(5)]
+    search = EPSILON.model_copy(update={"points": 6, "anchors": ()})
+    found = render(
+        tmp_path,
+        study=retest_study(search, [{"epsilon": 0.0}], seeds=2),
+        search=lambda results: write_search(
+            results, search, asked, strength=lambda levels: 2.5 - 4 * float(levels["epsilon"])
+        ),
+    )
+    made = opened(found.results.root, found.folder)
+    assert (made.audit().wrong, made.audit_csv().wrong) == ([], [])
+    assert "beats" not in found.html
+
+
+def test_a_changed_number_of_a_search_is_found(rendered: Callable[[str], Rendered]) -> None:
+    found = rendered("tuned_front")
+    made, tried = opened(found.results.root, found.folder), 0
+    report, sample = copy.deepcopy(made.report), np.random.default_rng(0)
+    for name in ("retested", "points"):
+        table = report["tuning"][name]
+        for row in table["rows"]:
+            for head, cell in zip(table["columns"], row, strict=True):
+                for what in _mutants_of(head["label"], cell) if sample.random() < 0.1 else ():
+                    tried += 1
+                    assert made.audit(report).wrong, f"not found: {what}"
+    said = report["headline"]["tuning"]["sentences"]
+    for place, before in enumerate(said):
+        for said[place] in list(changed(before))[::5]:
+            tried += 1
+            assert made.audit(report).wrong, f"not found: {said[place]}"
+        said[place] = before
+    assert tried > 50
+    assert report == made.report
+
+
+def _holes(trial: Trial) -> str:
+    """One seed of a level is lost, and one combination has a single complete seed."""
+    if trial.levels["clip_norm"] == 1.0 and trial.levels["epsilon"] == 0.4 and trial.seed:
+        return "diverged"
+    return "missing" if trial.seed == 3 and trial.levels["epsilon"] == 0.2 else "complete"
+
+
+def _blind(trial: Trial) -> Predictions:
+    """Predictions that ε does not change."""
+    rng = np.random.default_rng([trial.seed, int(trial.fields.clip_norm > 0)])
+    labels = rng.integers(0, 10, 200)
+    logits = rng.normal(size=(200, 10)) + 2 * np.eye(10)[labels]
+    return Predictions(logits.astype(np.float32), labels)
+
+
+@pytest.mark.parametrize("kind", ["holes", "blind"])
+def test_trends_and_contrasts_with_holes_or_without_an_effect_are_recomputed(
+    tmp_path: Path, kind: str
+) -> None:
+    factors: dict[str, Any] = {
+        "epsilon": (0.2, 0.0, 0.4),
+        "clip_norm": (0.0, 1.0),
+        "batch_size": (32, 64, 256),
+    }
+    if kind == "holes":
+        del factors["batch_size"]
+    study = declare(factors=factors, baseline={"epsilon": 0.0}, family=("nll", "ece"), seeds=4)
+    ways: dict[str, dict[str, Any]] = {"holes": {"outcome": _holes}, "blind": {"made": _blind}}
+    found = render(tmp_path, study=study, **ways[kind])
+    own = opened(found.results.root, found.folder)
+    audits = own.audit(), own.audit_csv()
+    assert [audit.wrong for audit in audits] == [[], []]
+    assert {"trends", "contrasts", "certainty"} <= set(audits[0].compared)
+    with (own.results / "trends.csv").open(encoding="utf-8", newline="") as file:
+        reasons = {row["reason"] for row in csv.DictReader(file) if row["metric"] == "accuracy"}
+    assert reasons == {"holes": {"incomplete"}, "blind": {"identical"}}[kind]
 
 
 def _so_many_right(trial: Trial) -> Predictions:
@@ -197,7 +289,10 @@ def changed(text: str) -> Iterator[str]:
 
 def cells(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The cells of all tables with numbers of the study, each with its column's label."""
-    tables = [report[name] for name in ("arms", "more_metrics", "effects", "contrasts", "trials")]
+    tables = [
+        report[name]
+        for name in ("arms", "more_metrics", "effects", "certainty", "trends", "contrasts", "trials")
+    ]
     for table in [*tables, report["timing"]["table"]]:
         for row in table["rows"]:
             yield from zip([head["label"] for head in table["columns"]], row, strict=True)
@@ -283,3 +378,24 @@ def test_a_changed_prediction_is_found(ran: Ran, tmp_path: Path) -> None:
         "headline",
     }
     assert recompute.audit_csv(recompute.read(results), results).wrong
+
+
+@pytest.mark.parametrize(
+    ("metric", "off"), [("ece", 0.02), ("ece_equal_mass", 0.02), ("mce", 1e-8), ("classwise_ece", 0.15)]
+)
+def test_a_changed_band_is_found(ran: Ran, tmp_path: Path, metric: str, off: float) -> None:
+    """One end of one arm's band moved, each in turn; where labels are drawn, by more than the draws can."""
+    with (ran.results / "floors.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    own = [at for at, row in enumerate(rows) if row["metric"] == metric]
+    assert len(own) == len(ran.recorded.arms)
+    for at, column in itertools.product(own, ("low", "high")):
+        before = rows[at][column]
+        rows[at][column] = str(float(before) * (1 + off))
+        with (tmp_path / "floors.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        (wrong,) = recompute.audit_csv(ran.recorded, tmp_path).wrong
+        assert wrong.startswith(f"floors.csv: row {at}, {column}")
+        rows[at][column] = before

@@ -1,0 +1,195 @@
+"""The section on a search: its facts, the points that were run again, and every point."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from ablate.report.arms import factor_label, level_label
+from ablate.report.cells import Json, cell, column, one_line, table
+from ablate.report.effects import effect_cell
+from ablate.report.quantities import ABSENT, Quantity, quantity, shown, shown_difference
+from ablate.report.sentences_of_tuning import duration
+from ablate.report.tuning import Outcome, Retested, Tuned
+from ablate.report.wording import noun
+from ablate.search import Choice, Range, Search
+from ablate.stats import Interval
+from ablate.study import Study
+
+SAMPLERS = {
+    "tpe": "TPE (tree-structured Parzen estimator)",
+    "gp": "Gaussian process",
+    "random": "random",
+    "quasi_random": "quasi-random (Sobol)",
+    "nsga2": "NSGA-II",
+}
+PRUNING = {
+    "none": "none: every point got all its seeds",
+    "seeds": "across seeds: a point behind the best one over the same seeds (Wilcoxon test) got no more",
+    "hyperband": "across epochs, on a point's first seed (Hyperband)",
+    "median": "across epochs, on a point's first seed (below the median of the other points)",
+}
+
+
+def tuning_view(tuned: Tuned, retests: Sequence[Retested], study: Study) -> Json:
+    """The search as the report shows it.
+
+    Args:
+        tuned: the search.
+        retests: what `retested` gives.
+        study: of the re-test.
+    """
+    return {
+        "facts": [{"name": name, "value": value} for name, value in _facts(tuned).items()],
+        "retested": _retested_table(retests, study) if retests else None,
+        "points": _points_table(tuned),
+    }
+
+
+def _facts(tuned: Tuned) -> dict[str, str]:
+    search, facts = tuned.search, tuned.facts
+    states = ", ".join(
+        f"{int(facts[f'points_{state}'])} {words}"
+        for state, words in (("done", "complete"), ("pruned", "pruned"), ("failed", "failed"))
+    )
+    known = {
+        "Searched": "; ".join(space_in_words(search)),
+        "Objective": " and ".join(f"{what.label} ({what.better} is better)" for what in tuned.objectives),
+        "Budget": f"{int(facts['points_planned'])} points of {int(facts['seeds'])} training runs: {states}",
+        "Sampler": f"{SAMPLERS[search.sampler]}, seed {search.sampler_seed}, {search.batch} points at a time",
+        "Pruning": PRUNING[search.pruning],
+        "Tuning split": f"{int(facts['tuning_images']):,} images held back from training, "
+        f"{int(facts['train_images']):,} left to train on; digest {_digest(facts['tuning_digest'])}",
+        "Reported split": f"not looked at while tuning; digest {_digest(facts['reported_digest'])}; "
+        f"{int(facts['overlap'])} of the tuning images are in it",
+        "Cost": f"{int(facts['trainings'])} training runs, {duration(float(facts['seconds']))}",
+    }
+    several = tuned.importances if len(search.space) > 1 else tuned.importances[:0]
+    for objective, rows in several.groupby("objective", sort=False):
+        fields = zip(rows["field"], rows["share"], strict=True)
+        shares = ", ".join(f"{factor_label(name)} {share:.2f}" for name, share in fields)
+        known[f"Importance for {noun(quantity(str(objective)))}"] = f"{shares} ({rows['evaluator'].iloc[0]})"
+    return known
+
+
+def _digest(digest: Any) -> str:
+    return "not recorded" if pd.isna(digest) else str(digest)[:16]
+
+
+def space_in_words(search: Search) -> list[str]:
+    """Each searched field with its range."""
+    return [
+        f"{factor_label(name)}: {_values(dimension)}{_condition(dimension.when)}"
+        for name, dimension in search.space.items()
+    ]
+
+
+def _values(dimension: Range | Choice) -> str:
+    return dimension.in_words() if isinstance(dimension, Range) else ", ".join(map(level_label, dimension.of))
+
+
+def _condition(when: dict[str, Any]) -> str:
+    parts = [f"{factor_label(name)}={level_label(value)}" for name, value in when.items()]
+    return f" (where {' and '.join(parts)})" if parts else ""
+
+
+def _retested_table(retests: Sequence[Retested], study: Study) -> Json:
+    heads = [
+        column("Point", numeric=False),
+        column("Number", meaning="in the order the points were asked for"),
+    ]
+    for outcome in retests[0].outcomes:
+        heads += _outcome_heads(outcome.what)
+    rows = []
+    for place, one in enumerate(retests):
+        number = int(one.point["number"])
+        row = [cell(one.arm.label, value=float(place), notes=[", ".join(one.roles)])]
+        row.append(cell(str(number), value=float(number)))
+        for outcome in one.outcomes:
+            row += _outcome_cells(outcome, one, study)
+        rows.append(row)
+    return table(heads, rows)
+
+
+def _outcome_heads(what: Quantity) -> list[Json]:
+    unit, difference = what.unit, what.difference_unit
+    return [
+        column(
+            f"{what.label}, tuning split", unit=unit, meaning="mean over the point's seeds; below it smoothed"
+        ),
+        column(
+            f"{what.label}, reported split", unit=unit, meaning="mean over fresh seeds, all training images"
+        ),
+        column("Δ while tuning", unit=difference, meaning="against the baseline there; below it smoothed"),
+        column("Δ re-tested", unit=difference, meaning="paired differences of fresh seeds, and the verdict"),
+        column("Drop", unit=difference, meaning="how much of the advantage seen while tuning did not return"),
+    ]
+
+
+def _outcome_cells(outcome: Outcome, one: Retested, study: Study) -> list[Json]:
+    what, fresh = outcome.what, outcome.fresh
+    value, low, high = outcome.tuned
+    smoothed = f"smoothed {shown(outcome.smoothed, what)}" if math.isfinite(outcome.smoothed) else ""
+    tuned = cell(shown(value, what), value=value, notes=[_ends(low, high, what), smoothed])
+    again = cell(shown(fresh.mean, what), value=fresh.mean, notes=[_fresh_note(fresh, what)])
+    if one.is_baseline:
+        return [tuned, again, *(cell(ABSENT) for _ in range(3))]
+    seen = cell(
+        shown_difference(outcome.seen, what),
+        value=outcome.seen,
+        notes=[f"smoothed {shown_difference(outcome.seen_smoothed, what)}" if smoothed else ""],
+    )
+    effect = outcome.effect
+    known = effect is not None and int(effect["n_pairs"]) > 0
+    found = effect_cell(effect, what.name, study) if effect is not None and known else cell(ABSENT)
+    return [tuned, again, seen, found, cell(shown_difference(outcome.drop, what), value=outcome.drop)]
+
+
+def _ends(low: float, high: float, what: Quantity) -> str:
+    return f"{shown(low, what)} to {shown(high, what)}" if math.isfinite(low) else "no interval"
+
+
+def _fresh_note(fresh: Interval, what: Quantity) -> str:
+    return f"{_ends(fresh.low, fresh.high, what)}, n = {fresh.n}" if fresh.n else "not re-run yet"
+
+
+def _points_table(tuned: Tuned) -> Json:
+    heads = [column("Number"), column("Levels", numeric=False), column("Source", numeric=False)]
+    heads.append(column("State", numeric=False))
+    for what in tuned.objectives:
+        heads.append(
+            column(what.label, unit=what.unit, meaning="mean over seeds, below it its 95 % t interval")
+        )
+        heads.append(column("smoothed", unit=what.unit, meaning="over neighbouring points, with its sd"))
+    heads += [column("Runs", meaning="complete of planned training runs"), column("Time", unit="s")]
+    return table(heads, [_point_row(tuned, place) for place in range(len(tuned.points))])
+
+
+def _point_row(tuned: Tuned, place: int) -> list[Json]:
+    point, number = tuned.points.iloc[place], int(tuned.points["number"].iloc[place])
+    source = [str(point["source"]), *(["winner"] if point["role"] == "winner" else [])]
+    row = [cell(str(number), value=float(number)), cell(str(point["label"])), cell(", ".join(source))]
+    row.append(cell(str(point["state"]), notes=[_why(point, tuned.search)]))
+    for what, suffix in zip(tuned.objectives, ("", "_2"), strict=False):
+        value, low, high, smoothed, sd = (
+            float(point[f"{name}{suffix}"]) for name in ("value", "low", "high", "smoothed", "smoothed_sd")
+        )
+        known = math.isfinite(value)
+        row.append(cell(shown(value, what), value=value, notes=[_ends(low, high, what) if known else ""]))
+        spread = f"sd {shown(sd, what)}" if math.isfinite(sd) else ""
+        row.append(cell(shown(smoothed, what), value=smoothed, notes=[spread]))
+    done, seconds = int(point["seeds_done"]), float(point["seconds"])
+    row.append(cell(f"{done}/{int(point['seeds_planned'])}", value=float(done)))
+    return [*row, cell(f"{seconds:.0f}", value=seconds)]
+
+
+def _why(point: pd.Series[Any], search: Search) -> str:
+    """Why and when a point was given up."""
+    reason = "" if pd.isna(point["reason"]) else one_line(str(point["reason"]), 200)
+    if pd.isna(point["pruned_at"]):
+        return reason
+    count, unit = int(point["pruned_at"]), "seed" if search.pruning == "seeds" else "epoch"
+    return f"after {count} {unit}{'' if count == 1 else 's'}: {reason}"

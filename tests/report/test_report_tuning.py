@@ -1,0 +1,360 @@
+"""The report of a tuned study: what tuning bought, in sentences and tables, and what could mislead."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from report_cases import HOSTILE, Rendered, render, tuned
+from report_results import declare
+from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
+
+from ablate.errors import RecordError
+from ablate.points import read_tuning, write_tuning
+from ablate.report import build_report
+from ablate.report.content import derived_tables
+from ablate.report.tuning import read_search
+from ablate.results import ResultsFolder, read_plan
+from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, points_table, read_tables
+from ablate.trials import Plan, Trial
+
+Get = Callable[[str], Rendered]
+NOT_DERIVED = [name for name in COLUMNS if name not in DERIVED]
+BASELINE, ANCHOR = {"epsilon": 0.0}, {"epsilon": 0.1}
+
+
+def read(page: Rendered) -> tuple[Tables, Plan]:
+    return read_tables(page.results, names=NOT_DERIVED), read_plan(page.results)
+
+
+def verdict_of(page: Rendered) -> str:
+    return str(page.report["headline"]["tuning"]["verdict"])
+
+
+def sentences(page: Rendered) -> list[str]:
+    return list(page.report["headline"]["tuning"]["sentences"])
+
+
+def small(tmp_path: Path, **changed: Any) -> Rendered:
+    """The tuned case with something different."""
+    return render(tmp_path, **{**tuned(), **changed})
+
+
+def by_hand(page: Rendered) -> dict[str, float]:
+    """Of the winner and the baseline, while tuning and with fresh seeds, in percent, from the CSV files."""
+    points = pd.read_csv(page.results.root / "points.csv")
+    trials = pd.read_csv(page.results.root / "trials.csv")
+    winner = points[points["winner"]].iloc[0]
+    seen = 100 * (winner["value"] - points[points["source"] == "baseline"]["value"].iloc[0])
+    fresh = trials.pivot(index="seed", columns="epsilon", values="accuracy")
+    again = 100 * (fresh[winner["epsilon"]] - fresh[0.0]).mean()
+    return {"value": 100 * winner["value"], "seen": seen, "fresh": again, "drop": seen - again}
+
+
+def test_the_sentences_hold_the_numbers_of_the_tables(rendered: Get) -> None:
+    page = rendered("tuned")
+    known = by_hand(page)
+    chosen, winner, cost = sentences(page)
+    assert chosen == "Tuning chose ε=0.16 of 14 points."
+    assert winner.startswith(
+        f"On the tuning split it scored accuracy {known['value']:.2f} %, {known['seen']:.2f} points above "
+        "the baseline there; re-run with 5 fresh seeds on the reported split it is "
+        f"{known['fresh']:+.2f} points against the baseline (simultaneous 95 % interval "
+    )
+    assert winner.endswith(f"Of the advantage seen while tuning, {known['drop']:.2f} points did not return.")
+    assert ": undecided." in winner
+    assert verdict_of(page) == "Tuning bought nothing that can be shown."
+    assert cost == "The search took 66 training runs and 7 minutes, the re-test 15 and 2 minutes."
+
+
+def test_the_retested_points_stand_in_a_table(rendered: Get) -> None:
+    page = rendered("tuned")
+    known, table = by_hand(page), page.report["tuning"]["retested"]
+    assert [cell["label"] for cell in table["columns"]][2:] == [
+        "Accuracy, tuning split", "Accuracy, reported split", "Δ while tuning", "Δ re-tested", "Drop",
+    ]  # fmt: skip
+    winner, baseline, anchor = table["rows"]
+    assert [row[0]["notes"] for row in table["rows"]] == [["winner"], ["baseline"], ["anchor"]]
+    assert [cell["text"] for cell in baseline[4:]] == ["–", "–", "–"]
+    expected = [known["value"], known["seen"], known["fresh"], known["drop"]]
+    found = [100 * winner[place]["value"] for place in (2, 4, 5, 6)]
+    assert found == pytest.approx(expected)
+    effects = {row[0]["text"]: row[3] for row in page.report["effects"]["rows"]}
+    assert (winner[5], anchor[5]) == (effects["ε=0.16"], effects["ε=0.1"])
+
+
+def test_every_point_stands_in_a_table_with_why_it_was_given_up(rendered: Get) -> None:
+    page = rendered("tuned")
+    rows = page.report["tuning"]["points"]["rows"]
+    assert [int(row[0]["text"]) for row in rows] == list(range(14))
+    assert rows[11][3] == {
+        "text": "pruned", "notes": ["after 4 seeds: Worse than point 4."], "value": "pruned",
+    }  # fmt: skip
+    assert rows[12][3]["notes"] == ["seed 1000001: diverged: not finite"]
+    assert [rows[place][6]["text"] for place in (11, 12, 13)] == ["4/5", "1/5", "5/5"]
+    assert rows[12][4]["value"] is None
+    assert [row[2]["text"] for row in rows if "winner" in row[2]["text"]] == ["sampler, winner"]
+
+
+def test_the_facts_of_the_search_are_told(rendered: Get) -> None:
+    facts = {fact["name"]: fact["value"] for fact in rendered("tuned").report["tuning"]["facts"]}
+    assert facts["Searched"] == "ε: 0 to 0.5 by 0.005"
+    assert facts["Budget"] == "14 points of 5 training runs: 12 complete, 1 pruned, 1 failed"
+    assert facts["Reported split"].startswith("not looked at while tuning; digest cdcd")
+    assert "3 of the tuning images are in it" in facts["Reported split"]
+    assert not [name for name in facts if name.startswith("Importance")]
+    more = {fact["name"]: fact["value"] for fact in rendered("tuned_front").report["tuning"]["facts"]}
+    assert "batch_size: 32 to 128 by 32 (where arch=a)" in more["Searched"]
+    assert more["Importance for NLL"].startswith("ε 0.25, lr 0.25")
+
+
+def test_two_objectives_have_a_sentence_per_winner(rendered: Get) -> None:
+    page = rendered("tuned_front")
+    chosen, first, second, _ = sentences(page)
+    assert chosen == "Tuning chose ε=0.2, lr=0.01, arch=d and ε=0.3, lr=0.01, arch=d of 18 points."
+    assert first.startswith("ε=0.2, lr=0.01, arch=d: On the tuning split it scored accuracy ")
+    assert second.startswith("ε=0.3, lr=0.01, arch=d: On the tuning split it scored accuracy ")
+    for words in (first, second):
+        # Less is better for the second: an advantage is below the baseline, and what is lost of it a drop.
+        number = r"([\d.]+) nats"
+        drop = re.search(
+            rf"NLL [\d.]+ nats, {number} below .* is −{number} against .* {number} did not", words
+        )
+        assert drop is not None
+        seen, again, lost = map(float, drop.groups())
+        assert lost == pytest.approx(seen - again, abs=2e-4)
+
+
+def far(trial: Trial, shift: float) -> Any:
+    """Predictions whose accuracy differs from the baseline's by far more than its noise."""
+    strength = 2.0 + (shift if trial.levels != BASELINE else 0.0)
+    return guess(trial, strength, images=800)
+
+
+def test_an_advantage_that_returns_is_said_to(tmp_path: Path) -> None:
+    page = small(tmp_path, made=lambda trial: far(trial, 1.5))
+    assert verdict_of(page) == "Tuning bought something that fresh seeds confirm: ε=0.16 beats the baseline."
+    assert sentences(page)[1].endswith("The advantage seen while tuning returned in full.")
+
+
+FIRST, SECOND = "ε=0.2, lr=0.01, arch=d", "ε=0.3, lr=0.01, arch=d"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (("better", "undecided"), ("worse", "worse"), f"fresh seeds confirm: {FIRST} beats the baseline."),
+        (("better", "better"), ("equivalent", "better"), f"confirm: {FIRST} and {SECOND} beat the baseline."),
+        (
+            ("better", "worse"),
+            ("undecided", "undecided"),
+            "Tuning bought one objective with the other: with ",
+        ),
+        (("worse", "undecided"), ("worse", "worse"), "bought nothing: with fresh seeds its choice is worse"),
+        (
+            ("equivalent", "equivalent"),
+            ("equivalent", "equivalent"),
+            "bought nothing that matters: with fresh",
+        ),
+        (("equivalent", "undecided"), ("worse", "worse"), "Tuning bought nothing that can be shown."),
+        (("undecided", "undecided"), ("undecided", "undecided"), "Tuning bought nothing that can be shown."),
+    ],
+)
+def test_the_verdict_is_that_of_the_fresh_seeds(
+    rendered: Get, first: tuple[str, str], second: tuple[str, str], expected: str
+) -> None:
+    tables, plan = read(rendered("tuned_front"))
+    derived = derived_tables(tables, plan)
+    words = dict(zip(plan.arms[1:], (first, second), strict=True))
+    effects = derived["effects"]
+    for arm, found in words.items():
+        for metric, word in zip(("accuracy", "nll"), found, strict=True):
+            effects.loc[(effects["arm"] == arm) & (effects["metric"] == metric), ["verdict", "reason"]] = [
+                word,
+                "",
+            ]
+    report = build_report(tables, plan, [], derived)
+    assert expected in report["headline"]["tuning"]["verdict"]
+
+
+def test_a_winner_that_is_the_baseline_found_nothing_better(tmp_path: Path) -> None:
+    arms = [{"epsilon": 0.0}, {"epsilon": 0.1}]
+    page = small(
+        tmp_path,
+        study=retest_study(EPSILON, arms),
+        search=lambda results: write_search(
+            results, EPSILON, epsilon_points(), strength=lambda levels: 2.5 - 4 * float(levels["epsilon"])
+        ),
+    )
+    assert verdict_of(page) == "Tuning found nothing better than the baseline."
+    chosen, winner, _ = sentences(page)
+    assert chosen == "Tuning chose ε=0 of 14 points."
+    assert "did not return" not in winner
+    assert "above" not in winner
+    assert page.report["tuning"]["retested"]["rows"][0][0]["notes"] == ["winner, baseline"]
+
+
+def test_a_search_that_goes_on_says_how_far_it_is(tmp_path: Path) -> None:
+    some = [*epsilon_points()[:3], Asked({"epsilon": 0.3}, state="running", done=1)]
+    page = small(
+        tmp_path,
+        search=lambda results: write_search(results, EPSILON, some, strength=hump, choose=False),
+        outcome=lambda trial: "missing",
+    )
+    assert verdict_of(page) == "Tuning is not finished: 3 of 14 points have ended, and none is chosen yet."
+    assert sentences(page) == ["The search took 16 training runs and 2 minutes."]
+    titles = [banner["title"] for banner in page.report["banners"]]
+    assert titles[0] == "The search's budget is not spent"
+    names = [figure["name"] for figure in page.report["figures"]]
+    assert names == ["tuning_history", "tuning_slices"]
+
+
+def test_a_search_without_a_value_chose_nothing(tmp_path: Path) -> None:
+    lost = [Asked({"epsilon": 0.1 * at}, state="failed", done=0, reason="no memory") for at in range(4)]
+    search = EPSILON.model_copy(update={"points": 4})
+    page = small(
+        tmp_path,
+        study=retest_study(search, [BASELINE, ANCHOR]),
+        search=lambda results: write_search(results, search, lost, strength=hump),
+        made=None,
+    )
+    assert verdict_of(page) == "Tuning chose nothing: none of its points has a value."
+    banner = next(b for b in page.report["banners"] if "failed" in b["title"])
+    assert banner["title"] == "4 of 4 points of the search failed"
+    assert banner["items"] == ["ε=0: no memory", "ε=0.1: no memory", "ε=0.2: no memory", "ε=0.3: no memory"]
+    assert not [figure for figure in page.report["figures"] if figure["name"].startswith("tuning")]
+
+
+def test_a_retest_that_did_not_run_is_open_and_one_under_way_not_complete(tmp_path: Path) -> None:
+    page = small(tmp_path / "none", outcome=lambda trial: "missing")
+    assert verdict_of(page) == "What tuning bought is open until its choice is re-run with fresh seeds."
+    assert "it is not re-run with fresh seeds yet." in sentences(page)[1]
+    page = small(tmp_path / "some", outcome=lambda trial: "missing" if trial.seed == 4 else "complete")
+    assert verdict_of(page) == "Tuning bought nothing that can be shown yet: its re-test is not complete."
+
+
+def test_what_could_mislead_is_said(rendered: Get) -> None:
+    def titles(case: str) -> list[str]:
+        return [banner["title"] for banner in rendered(case).report["banners"]]
+
+    shared = "The tuning split and the reported split share images"
+    assert titles("tuned")[0] == shared
+    assert "3 of 240 tuning images" in rendered("tuned").report["banners"][0]["text"]
+    assert {
+        "The search's budget is not spent",
+        "3 of 18 points of the search failed",
+        "Fewer than 3 training runs per point of the search",
+    } <= set(titles("tuned_front"))
+    assert shared not in titles("tuned_front")
+    assert not [title for title in titles("tuned") if "points of the search" in title]
+
+
+def test_many_pruned_points_are_warned_of(rendered: Get) -> None:
+    page = rendered("tuned")
+    tables, plan = read(page)
+    tables["tuning"] = tables["tuning"].assign(points_pruned=12, points_done=1)
+    titles = [banner["title"] for banner in build_report(tables, plan, [])["banners"]]
+    assert "12 of 14 points of the search were pruned" in titles
+
+
+def test_the_method_says_how_it_was_chosen(rendered: Get) -> None:
+    for case, words in (("tuned", "of equal ones the first"), ("tuned_front", "accuracy and NLL on it")):
+        first = rendered(case).report["method"][0]
+        assert first["title"] == "Tuning"
+        assert words in first["text"]
+
+
+def test_figures_are_those_that_the_search_calls_for(rendered: Get) -> None:
+    def names(case: str) -> list[str]:
+        return [f["name"] for f in rendered(case).report["figures"] if f["name"].startswith("tuning")]
+
+    assert names("tuned") == ["tuning_history", "tuning_slices"]
+    assert names("tuned_front") == [
+        "tuning_history", "tuning_slices", "tuning_history_2", "tuning_slices_2", "tuning_importances",
+        "tuning_front",
+    ]  # fmt: skip
+    caption = next(f["caption"] for f in rendered("tuned_front").report["figures"]
+                   if f["name"] == "tuning_importances")  # fmt: skip
+    assert "PedAnovaImportanceEvaluator" in caption
+
+
+def test_hostile_levels_add_no_element_and_keep_their_points(rendered: Get) -> None:
+    hostile, harmless = rendered("tuned_hostile"), rendered("tuned_front")
+    assert hostile.page.shape() == harmless.page.shape()
+    assert hostile.markdown_page.shape() == harmless.markdown_page.shape()
+    assert len(hostile.report["tuning"]["retested"]["rows"]) == 3
+    for words in (hostile.page.words(), hostile.markdown_page.words()):
+        assert "arch=<script>alert(1)</script>" in words
+    tables, plan = read(hostile)
+    found = read_search(tables, plan)
+    assert found is not None
+    levels = {found.levels(row)["arch"] for _, row in found.points.iterrows()}
+    assert levels <= set(HOSTILE)
+    assert len(levels) == len({row["arch"] for _, row in found.points.iterrows()}) > 2
+
+
+def test_the_report_needs_the_tables_alone(rendered: Get) -> None:
+    page = rendered("tuned_front")
+    assert build_report(*read(page)) == page.report
+
+
+def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get, tmp_path: Path) -> None:
+    """Neither a search's tables without its declaration nor the declaration alone shows anywhere."""
+    plain = render(tmp_path / "plain", study=declare(seeds=2))
+    assert "tuning" not in plain.report
+    assert "tuning" not in plain.report["headline"]
+    assert "Tuning" not in plain.html
+    assert "Tuning" not in plain.markdown
+    assert not [path.name for path in plain.results.root.glob("*.csv") if path.stem in TUNING]
+    tables, plan = read(rendered("tuned"))
+    without = plan.model_copy(update={"study": plan.study.model_copy(update={"search": None})})
+    bare = {name: frame(name, []) if name in TUNING else table for name, table in tables.items()}
+    assert build_report(tables, without, []) | {"downloads": []} == build_report(bare, without, []) | {
+        "downloads": []
+    }
+    assert "tuning" not in build_report(bare, plan, [])
+
+
+def test_a_point_of_the_search_may_be_repeated(rendered: Get) -> None:
+    """Of several points of the same levels, the one that was chosen stands for them."""
+    page = rendered("tuned")
+    tables, plan = read(page)
+    points = tables["points"]
+    chosen = int(points.loc[points["winner"], "number"].iloc[0])
+    twin = points[points["number"] == chosen].assign(number=99, winner=False, value=0.99)
+    tables["points"] = pd.concat([twin, points], ignore_index=True)
+    assert build_report(tables, plan, [])["tuning"]["retested"] == page.report["tuning"]["retested"]
+
+
+def test_a_metric_without_an_interval_shows_none(tmp_path: Path) -> None:
+    search = EPSILON.model_copy(update={"seeds": 1, "pruning": "none", "points": 3})
+    asked = [Asked({"epsilon": 0.1 * at}, "sampler" if at else "baseline") for at in range(3)]
+    page = small(
+        tmp_path,
+        study=retest_study(search, [BASELINE, ANCHOR]),
+        search=lambda results: write_search(results, search, asked, strength=hump),
+    )
+    row = page.report["tuning"]["points"]["rows"][0]
+    assert row[4]["notes"] == ["no interval"]
+    assert "There is one." in next(b["text"] for b in page.report["banners"] if "per point" in b["title"])
+
+
+def test_numbers_in_the_json_are_finite_or_null(rendered: Get) -> None:
+    for case in ("tuned", "tuned_front"):
+        text = (rendered(case).folder / "report.json").read_text(encoding="utf-8")
+        json.loads(text, parse_constant=pytest.fail)
+
+
+def test_a_damaged_search_is_named(tmp_path: Path) -> None:
+    results = ResultsFolder(tmp_path)
+    tuning = write_search(results, EPSILON, [Asked({"epsilon": 0.0})], strength=hump)
+    write_tuning(results, tuning)
+    assert read_tuning(results) == tuning
+    (results.root / "tuning" / "tuning.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(RecordError, match="damaged"):
+        points_table(results)

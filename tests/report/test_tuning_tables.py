@@ -1,0 +1,320 @@
+"""The tables of a search, against loops over its records by hand; which points are chosen."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report_cases import Rendered
+from report_results import declare, make_results
+from scipy import stats
+from scipy.special import log_softmax
+from tuned_results import EPSILON, Asked, hump, write_search
+
+from ablate.points import read_tuning, tuning_folder, write_tuning
+from ablate.results import ResultsFolder, read_plan
+from ablate.search import FIRST_TUNING_SEED, Choice, Range, Search
+from ablate.stats.surrogate import smoothed
+from ablate.tables import (
+    COLUMNS,
+    TUNING,
+    build_tables,
+    frame,
+    objective_values,
+    points_table,
+    read_tables,
+    winners_of,
+    write_tables,
+)
+from ablate.tables.points import SUFFIXES
+from ablate.tables.smoothing import place_of
+from ablate.tables.tuning import tuning_tables
+
+Get = Callable[[str], Rendered]
+
+
+def stored(results: ResultsFolder, trial_id: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
+    """A record's content and its arrays, without ablate."""
+    folder = results.root / "tuning"
+    content = json.loads((folder / "records" / f"{trial_id}.json").read_text(encoding="utf-8"))["record"]
+    path = folder / "predictions" / f"{trial_id}.npz"
+    return content, dict(np.load(path)) if path.exists() else {}
+
+
+def accuracy(arrays: dict[str, np.ndarray[Any, Any]]) -> float:
+    return float((arrays["logits"].argmax(axis=1) == arrays["labels"]).mean())
+
+
+def nll(arrays: dict[str, np.ndarray[Any, Any]]) -> float:
+    logits = log_softmax(arrays["logits"].astype(np.float64), axis=1)
+    return float(-logits[np.arange(len(logits)), arrays["labels"]].mean())
+
+
+def search_json(results: ResultsFolder) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((results.root / "tuning" / "tuning.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+@pytest.mark.parametrize("case", ["tuned", "tuned_front"])
+def test_values_and_intervals_are_those_of_the_predictions(rendered: Get, case: str) -> None:
+    results = rendered(case).results
+    table = points_table(results).set_index("number")
+    for point in search_json(results)["points"]:
+        row, scores = table.loc[point["number"]], {accuracy: list[float](), nll: list[float]()}
+        for trial_id in point["trial_ids"]:
+            if not (results.root / "tuning" / "predictions" / f"{trial_id}.npz").exists():
+                continue
+            _, arrays = stored(results, trial_id)
+            for metric, values in scores.items():
+                values.append(metric(arrays))
+        assert row["seeds_done"] == len(scores[accuracy])
+        assert row["state"] == point["state"]
+        for suffix, values in zip(SUFFIXES[: 1 + (case == "tuned_front")], scores.values(), strict=False):
+            if point["state"] != "complete":
+                assert math.isnan(row[f"value{suffix}"])
+                continue
+            low, high = math.nan, math.nan  # as where all seeds gave the same
+            if np.ptp(values) > 0:
+                low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+            expected = (np.mean(values), np.std(values, ddof=1), low, high)
+            found = [row[f"{name}{suffix}"] for name in ("value", "sd", "low", "high")]
+            assert found == pytest.approx(expected, rel=1e-9, nan_ok=True)
+    assert table["value_2"].isna().all() == (case == "tuned")
+
+
+def test_points_carry_their_levels_fields_and_cost(rendered: Get) -> None:
+    results = rendered("tuned_front").results
+    table, asked = points_table(results), search_json(results)["points"]
+    for (_, row), point in zip(table.iterrows(), asked, strict=True):
+        assert row["levels"] == ", ".join(f"{name}={value}" for name, value in point["levels"].items())
+        records = [stored(results, trial_id)[0] for trial_id in point["trial_ids"] if (
+            results.root / "tuning" / "records" / f"{trial_id}.json").exists()]  # fmt: skip
+        seconds = [
+            r["cost"]["train_seconds"] + r["cost"]["eval_seconds"] if r["cost"]
+            else sum(epoch["seconds"] for epoch in r["history"])
+            for r in records
+        ]  # fmt: skip
+        assert row["seconds"] == pytest.approx(sum(seconds))
+        fields = records[0]["trial"]["fields"]
+        assert {name: row[name] for name in fields} == pytest.approx(fields)
+        assert row["batch_size"] == point["levels"].get("batch_size", fields["batch_size"])
+    assert table["tuning_part"].eq(0.125).all()
+
+
+def test_a_point_that_was_only_asked_for_shows_its_levels(tmp_path: Path) -> None:
+    results = ResultsFolder(tmp_path)
+    asked = [Asked({"epsilon": 0.0}, "baseline"), Asked({"epsilon": 0.2}, state="running", done=0)]
+    tuning = write_search(results, EPSILON, asked, strength=hump, choose=False)
+    last = tuning.points[1].model_copy(update={"trial_ids": ()})
+    write_tuning(results, tuning.model_copy(update={"points": (tuning.points[0], last)}))
+    row = points_table(results).iloc[1]
+    assert (row["epsilon"], row["seeds_planned"], row["seeds_done"]) == (0.2, 5, 0)
+    assert (row["arch"] is pd.NA, row["seconds"], math.isnan(row["value"])) == (True, 0.0, True)
+
+
+def test_the_single_runs_are_those_of_the_records(rendered: Get) -> None:
+    results = rendered("tuned").results
+    rows = tuning_tables(results)["point_values"]
+    by_state = dict(zip(points_table(results)["number"], points_table(results)["state"], strict=True))
+    assert len(rows) == sum(len(point["seeds"]) for point in search_json(results)["points"])
+    for _, row in rows.iterrows():
+        if row["status"] == "complete":
+            assert row["value"] == pytest.approx(accuracy(stored(results, row["trial_id"])[1]))
+        else:
+            assert math.isnan(row["value"])
+            assert by_state[row["number"]] in ("pruned", "failed")
+    assert set(rows["status"]) == {"complete", "missing", "diverged"}
+    repeated = rows[rows["number"] == 13]["seed"]
+    assert repeated.min() == FIRST_TUNING_SEED + 5
+
+
+def test_the_facts_are_counted(rendered: Get) -> None:
+    results = rendered("tuned").results
+    (facts,) = tuning_tables(results)["tuning"].to_dict("records")
+    records = list((results.root / "tuning" / "records").glob("*.json"))
+    assert facts["trainings"] == len(records) == 12 * 5 + 4 + 2
+    states = {name: facts[f"points_{name}"] for name in ("planned", "done", "pruned", "failed")}
+    assert states == {"planned": 14, "done": 12, "pruned": 1, "failed": 1}
+    assert (facts["objective"], facts["direction"]) == ("accuracy", "higher")
+    assert pd.isna(facts["objective_2"])
+    assert facts["seconds"] == pytest.approx(points_table(results)["seconds"].sum())
+
+
+def test_values_are_smoothed_at_the_places_of_the_space(rendered: Get) -> None:
+    """Every kind of field: linear, logarithmic, categories, and one with a condition."""
+    results = rendered("tuned_front").results
+    table, asked = points_table(results), search_json(results)["points"]
+    done = [point for point in asked if point["state"] == "complete"]
+    places = [
+        [
+            point["levels"]["epsilon"],
+            math.log10(point["levels"]["lr"]),
+            *(point["levels"]["arch"] == name for name in "abcd"),
+            "batch_size" in point["levels"],
+            (point["levels"].get("batch_size", 32) - 32) / 96,
+        ]
+        for point in done
+    ]
+    samples = [[nll(stored(results, name)[1]) for name in point["trial_ids"]] for point in done]
+    # Two seeds each: the variance within a point is half the squared difference.
+    spread = math.sqrt(np.mean([(first - second) ** 2 / 2 for first, second in samples]))
+    expected = smoothed(
+        np.array(places, dtype=np.float64),
+        np.mean(samples, axis=1),
+        replicates=np.full(len(done), 2),
+        spread=spread,
+    )
+    own = table[table["state"] == "complete"]
+    np.testing.assert_allclose(own["smoothed_2"], expected.mean, rtol=1e-4)
+    np.testing.assert_allclose(own["smoothed_sd_2"], expected.sd, rtol=1e-2)
+    assert table.loc[table["state"] != "complete", "smoothed"].isna().all()
+
+
+def test_the_front_is_of_the_smoothed_values(rendered: Get) -> None:
+    table = points_table(rendered("tuned_front").results)
+    own = table[table["smoothed"].notna()]
+    rows = list(zip(own["smoothed"].tolist(), (-own["smoothed_2"]).tolist(), strict=True))
+    expected = [
+        not any(a >= x and b >= y and (a, b) != (x, y) for a, b in rows) for x, y in rows
+    ]  # fmt: skip
+    assert own["on_front"].tolist() == expected
+    assert 1 < sum(expected) < len(rows)
+    assert table.loc[table["smoothed"].isna(), "on_front"].isna().all()
+    assert points_table(rendered("tuned").results)["on_front"].isna().all()
+
+
+def scored(objective: str, values: list[float], second: list[float] | None = None) -> pd.DataFrame:
+    rows = []
+    for number, value in enumerate(values):
+        row: dict[str, Any] = {
+            "number": number,
+            "state": "complete",
+            "objective": objective,
+            "smoothed": value,
+        }
+        if second is not None:
+            row |= {"objective_2": "nll", "smoothed_2": second[number]}
+        rows.append(row)
+    return frame("points", rows)
+
+
+@given(st.lists(st.one_of(st.just(math.nan), st.sampled_from([0.1, 0.2, 0.3, 0.4])), max_size=8))
+def test_the_winner_has_the_best_smoothed_value_and_of_equal_ones_the_lowest_number(
+    values: list[float],
+) -> None:
+    known = [value for value in values if math.isfinite(value)]
+    for objective, best in (("accuracy", max), ("nll", min)):
+        expected = (values.index(best(known)),) if known else ()
+        table = scored(objective, values)
+        assert winners_of(table) == expected
+        assert winners_of(table.iloc[::-1]) == expected
+
+
+def test_values_that_differ_by_rounding_are_equal() -> None:
+    assert winners_of(scored("accuracy", [0.9, 0.9 + 1e-13, 0.9 + 1e-6])) == (2,)
+    assert winners_of(scored("accuracy", [0.9, 0.9 + 1e-13])) == (0,)
+    assert winners_of(scored("nll", [0.9 + 1e-13, 0.9])) == (0,)
+
+
+def test_of_two_objectives_two_of_the_front_win() -> None:
+    # 1 and 3 span the front; 0 lies on it beside 1; 2 is beaten by 3; 4 has no value.
+    table = scored("accuracy", [0.80, 0.81, 0.60, 0.70, math.nan], [0.9, 0.91, 0.5, 0.4, math.nan])
+    assert len(winners_of(table)) == 2
+    assert 3 in winners_of(table)
+    assert not {2, 4} & set(winners_of(table))
+    assert winners_of(table.iloc[[2]]) == (2,)
+    assert winners_of(table.iloc[[4]]) == ()
+    assert winners_of(table.iloc[:0]) == ()
+
+
+def test_seeds_without_a_value_are_left_out(tmp_path: Path) -> None:
+    results = ResultsFolder(tmp_path)
+    asked = [Asked({"epsilon": 0.1}, "baseline")]
+    point = write_search(results, EPSILON, asked, strength=hump).points[0]
+    values = objective_values(results, point, ("accuracy", "nll"))
+    assert list(values) == list(point.seeds)
+    first = stored(results, point.trial_ids[0])[1]
+    assert values[point.seeds[0]] == pytest.approx((accuracy(first), nll(first)))
+    folder = tuning_folder(results)
+    folder.record_path(point.trial_ids[0]).write_text("{", encoding="utf-8")
+    folder.predictions_path(point.trial_ids[1]).write_bytes(b"")
+    folder.record_path(point.trial_ids[2]).unlink()
+    assert list(objective_values(results, point, ("accuracy",))) == list(point.seeds[3:])
+    row, runs = points_table(results).iloc[0], tuning_tables(results)["point_values"]
+    assert (row["state"], row["seeds_done"], math.isnan(row["value"])) == ("complete", 2, True)
+    assert runs["status"].tolist() == ["unreadable", "unreadable", "missing", "complete", "complete"]
+    assert winners_of(points_table(results)) == ()
+
+
+def test_a_metric_that_is_not_defined_is_no_value(tmp_path: Path) -> None:
+    """Without a wrong prediction, errors cannot be ranked."""
+    results = ResultsFolder(tmp_path)
+    asked = [Asked({"epsilon": 0.1}, "baseline")]
+    point = write_search(results, EPSILON, asked, strength=lambda levels: 50.0).points[0]
+    assert objective_values(results, point, ("accuracy", "auroc_error")) == {}
+    assert len(objective_values(results, point, ("accuracy",))) == 5
+
+
+@pytest.mark.parametrize(
+    ("done", "intermediate", "expected"),
+    [(0, {1: 0.3, 4: 0.5}, 0.5), (0, {}, math.nan), (3, {1: 0.9}, None)],
+)
+def test_a_pruned_point_shows_what_it_had_reached(
+    tmp_path: Path, done: int, intermediate: dict[int, float], expected: float | None
+) -> None:
+    results = ResultsFolder(tmp_path)
+    asked = [Asked({"epsilon": 0.1}, state="pruned", done=done, intermediate=intermediate, pruned_at=2)]
+    point = write_search(results, EPSILON, asked, strength=hump, choose=False).points[0]
+    if expected is None:
+        expected = statistics.fmean([accuracy(stored(results, name)[1]) for name in point.trial_ids[:3]])
+    assert points_table(results)["last_seen"][0] == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_tables_come_back_from_csv_to_the_last_bit(rendered: Get, tmp_path: Path) -> None:
+    tables = tuning_tables(rendered("tuned_front").results)
+    assert tuple(tables) == TUNING
+    written = ResultsFolder(tmp_path)
+    write_tables(written, tables)
+    for name, table in read_tables(written, names=TUNING).items():
+        pd.testing.assert_frame_equal(table, tables[name], check_exact=True)
+
+
+def test_a_study_that_was_not_tuned_has_no_tables_of_a_search(tmp_path: Path) -> None:
+    results = make_results(tmp_path, declare(seeds=1))
+    assert not set(TUNING) & set(build_tables(results, read_plan(results)))
+    assert not [name for name in TUNING if (results.root / f"{name}.csv").exists()]
+    assert [len(table) for table in read_tables(results, names=TUNING).values()] == [0] * len(TUNING)
+    assert points_table(results).empty
+    assert list(points_table(results)) == [column.name for column in COLUMNS["points"]]
+
+
+def test_without_the_searchs_predictions_the_written_tables_stay(rendered: Get, tmp_path: Path) -> None:
+    """As published: the search's declaration may lie there without what its values follow from."""
+    tuning = read_tuning(rendered("tuned").results)
+    assert tuning is not None
+    results = ResultsFolder(tmp_path)
+    (tmp_path / "tuning").mkdir()
+    write_tuning(results, tuning)
+    assert tuning_tables(results) == {}
+
+
+def test_a_space_of_every_kind_has_its_own_axes() -> None:
+    search = Search(
+        space={
+            "lr": Range(low=0.01, high=1.0, log=True, levels=3),
+            "arch": Choice(of=("a", "b")),
+            "epochs": Range(low=1, high=5, step=1, when={"arch": "b"}),
+        },
+        points=1,
+    )
+    assert place_of(search, {"lr": 0.1, "arch": "a"}) == pytest.approx([0.5, 1, 0, 0, 0])
+    assert place_of(search, {"lr": 1.0, "arch": "b", "epochs": 4}) == pytest.approx([1, 0, 1, 1, 0.75])
