@@ -6,12 +6,13 @@ stopped search goes on with the same points. Their values are not here: they fol
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ablate.errors import RecordError
-from ablate.results import ResultsFolder, write_atomically
+from ablate.results import TUNING_FILE, ResultsFolder, write_atomically
 from ablate.search import Levels, Search
 
 Source = Literal["baseline", "anchor", "sampler"]
@@ -80,15 +81,19 @@ class Tuning(BaseModel):
         return ended >= self.search.points and ended == len(self.points)
 
 
+def tuning_path(results: ResultsFolder) -> Path:
+    """The file of a study's search."""
+    return results.root / TUNING_FILE
+
+
 def tuning_folder(results: ResultsFolder) -> ResultsFolder:
     """Where the records of a study's points are, apart from those of its re-test."""
-    return ResultsFolder(results.root / "tuning")
+    return ResultsFolder(tuning_path(results).parent)
 
 
 def write_tuning(results: ResultsFolder, tuning: Tuning) -> None:
     """Store the search as far as it is."""
-    path = tuning_folder(results).root / "tuning.json"
-    write_atomically(path, (tuning.model_dump_json(indent=1) + "\n").encode())
+    write_atomically(tuning_path(results), (tuning.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_tuning(results: ResultsFolder) -> Tuning | None:
@@ -97,7 +102,7 @@ def read_tuning(results: ResultsFolder) -> Tuning | None:
     Raises:
         RecordError: the file is damaged.
     """
-    path = tuning_folder(results).root / "tuning.json"
+    path = tuning_path(results)
     try:
         return Tuning.model_validate_json(path.read_bytes())
     except FileNotFoundError:

@@ -94,6 +94,8 @@ class ResultsFolder:
 
 
 TEMPORARY = ".tmp"
+TUNING_FILE = "tuning/tuning.json"
+"""Below a results folder: the points of a search, before the study they lead to."""
 
 
 def write_atomically(path: Path, content: bytes | Callable[[Any], None]) -> None:
@@ -156,9 +158,9 @@ def find_results(results: Path, study: str, profile: str | None) -> ResultsFolde
     Raises:
         ResultsError: no such study or profile was run, or several profiles were and none is named.
     """
-    ran = sorted(path.parent.name for path in (results / study).glob("*/study.json"))
+    ran = sorted(folder.name for folder in _run_folders(results / study, "*"))
     if not ran:
-        known = sorted({path.parent.parent.name for path in results.glob("*/*/study.json")})
+        known = sorted({folder.parent.name for folder in _run_folders(results, "*/*")})
         raise ResultsError(
             f"{results / study}: no such study was run here (run: {', '.join(known) or 'none'}); "
             "run it first, or name the folder with --results"
@@ -170,3 +172,9 @@ def find_results(results: Path, study: str, profile: str | None) -> ResultsFolde
             f"{study}: was run with profiles {', '.join(ran)}, but --profile {profile} was given"
         )
     return ResultsFolder(results / study / (profile or ran[0]))
+
+
+def _run_folders(root: Path, pattern: str) -> set[Path]:
+    """The results folders below, of studies that were run or are being tuned."""
+    tuned = {path.parent.parent for path in root.glob(f"{pattern}/{TUNING_FILE}")}
+    return tuned | {path.parent for path in root.glob(f"{pattern}/study.json")}

@@ -16,6 +16,7 @@ import filelock
 from rich.console import Console
 
 from ablate.errors import RecordError, ResultsError, nearest
+from ablate.points import read_tuning, tuning_folder
 from ablate.records import Record, read_record
 from ablate.results import ResultsFolder, find_results, read_plan
 from ablate.terminal import duration, print_line, print_table
@@ -102,6 +103,27 @@ def read_status(folder: ResultsFolder) -> Status:
         unplanned=len({path.stem for path in folder.records.glob("*.json")} - set(state)),
         seconds_left=left,
     )
+
+
+def show_search(console: Console, folder: ResultsFolder) -> bool:
+    """Print how far the search of a tuned study is; whether it is one.
+
+    Raises:
+        RecordError: its points cannot be read.
+    """
+    tuning = read_tuning(folder)
+    if tuning is None:
+        return False
+    counts = Counter(point.state for point in tuning.points)
+    told = ", ".join(
+        f"{counts[state]} {state}" for state in ("complete", "pruned", "failed") if counts[state]
+    )
+    asked = f"{tuning.search.points} points of {tuning.search.seeds} seeds"
+    print_line(console, f"search of {', '.join(tuning.search.space)}: {asked}: {told or 'none done'}")
+    trained = len(list(tuning_folder(folder).records.glob("*.json")))
+    goes_on = "it goes on" if is_running(folder) else "nothing runs"
+    print_line(console, f"{trained} training runs of it recorded; {goes_on}")
+    return True
 
 
 def read_available(

@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "publish": {"results", "records"},
     "terminal": set(),
-    "status": {"trials", "results", "records", "terminal"},
+    "status": {"trials", "results", "points", "records", "terminal"},
     "forecast": {"trials", "results", "records", "metrics", "stats", "report", "status", "terminal"},
     "compare": {"fields", "trials", "results", "tables", "stats", "report", "terminal"},
     "check": {"compare", "fields", "metrics", "report", "stats", "terminal"},

@@ -154,6 +154,8 @@ class Loop:
         pruned_at = len(point.intermediate) if state == "pruned" else None
         changes = {"state": state, "reason": reason, "pruned_at": pruned_at}
         self.ledger.end(point.model_copy(update=changes), values)
+        for trial in training.trials.values():
+            self.folder.checkpoint_path(trial.trial_id).unlink(missing_ok=True)
         self.watcher.note(
             f"point {number + 1}/{self.search.points}: {self._in_words(point, state, reason, values)}"
         )
