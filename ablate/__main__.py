@@ -56,6 +56,7 @@ class Suite(StrEnum):
     loss = "loss"
     step = "step"
     statistics = "statistics"
+    tune = "tune"
 
 
 StudyFile = Annotated[Path, typer.Argument(help="A Python file that defines `study`; it is executed.")]
@@ -259,9 +260,12 @@ def plan(
 @app.command()
 def status(study: StudyName, profile: RanProfile = None, results: Results = Path("results")) -> None:
     """Show how far a running or stopped study is, from another terminal."""
-    from ablate.status import find_study, read_status, show_status
+    from ablate.status import find_study, read_status, show_search, show_status
 
-    show_status(Console(), read_status(find_study(results, study, profile)))
+    folder = find_study(results, study, profile)
+    if show_search(Console(), folder) and not folder.plan.exists():
+        return  # the re-test is not planned yet
+    show_status(Console(), read_status(folder))
 
 
 @app.command()
@@ -389,12 +393,12 @@ def bench(
         Path | None, typer.Option(help="Write the numbers to this file (pytest-benchmark's JSON).")
     ] = None,
 ) -> None:
-    """Time the loss or a training step beside plain torch; or simulate how often the verdicts err."""
-    from ablate.bench import SUITES, run_simulation, run_suites, show_timings, write_json
+    """Time the loss or a training step beside plain torch; or simulate studies and searches."""
+    from ablate.bench import SUITES, run_simulation, run_suites, run_tuning, show_timings, write_json
 
     console = Console()
-    if suite is Suite.statistics:
-        simulated = run_simulation(console)
+    if suite in (Suite.statistics, Suite.tune):
+        simulated = run_simulation(console) if suite is Suite.statistics else run_tuning(console)
         if json is not None:
             write_json(json, simulated)
         return

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from ablate.bench import tune
 from ablate.bench.statistics import REPEATS, show_outcomes, simulate, situations
 from ablate.bench.statistics import Outcome as Simulated
+from ablate.bench.tune import Outcome as Searched
 from ablate.terminal import print_line
 
 HERE = Path(__file__).parent
@@ -98,12 +100,32 @@ def run_simulation(console: Console, *, repeats: int = REPEATS) -> Outcome:
     return Outcome(stored={"situations": [_stored(outcome) for outcome in outcomes]})
 
 
-def _stored(outcome: Simulated) -> dict[str, Any]:
+def _stored(outcome: Simulated | Searched) -> dict[str, Any]:
     found = dataclasses.asdict(outcome)
     return {
         **found.pop("situation"),
         **{name: share if math.isfinite(share) else None for name, share in found.items()},
     }
+
+
+def run_tuning(console: Console, *, repeats: int | None = None) -> Outcome:
+    """Simulate searches by every sampler, and print what they find.
+
+    Args:
+        console: told of each situation as it is done, then of the table.
+        repeats: searches in each situation; as many as each has for its own if not given.
+
+    Returns:
+        Without timings; what is stored are the numbers, unrounded, and None for one that does not apply.
+    """
+    outcomes = []
+    for situation in tune.situations():
+        if repeats is not None:
+            situation = dataclasses.replace(situation, repeats=repeats)
+        outcomes.append(tune.simulate(situation))
+        print_line(console, f"done: {situation.name}, {situation.sampler}, {situation.rule} values")
+    tune.show_outcomes(console, outcomes)
+    return Outcome(stored={"situations": [_stored(outcome) for outcome in outcomes]})
 
 
 def run_files(files: Sequence[Path], console: Console) -> Outcome:

@@ -28,6 +28,7 @@ AMPLITUDES = (1e-4, 1e2)
 NOISES = (1e-4, 1e1)
 """Variance of the luck in the same units, where it has to be told from the values themselves."""
 LEAST_NOISE = 1e-6
+"""In the same units; it keeps the matrix well-conditioned where runs have no luck at all."""
 MARGIN = 0.1
 """Of the front's extent: how far below its worst values the reference point of the hypervolume lies."""
 
@@ -77,10 +78,7 @@ def smoothed(
     if len(values) < FEWEST_POINTS or not used.size or scale <= 1e-12 * np.abs(values).max():
         return _as_they_are(values, seeds, spread)
     unit = (used - used.min(axis=0)) / np.ptp(used, axis=0)
-    try:
-        mean, sd = _posterior(unit, (values - values.mean()) / scale, noise)
-    except np.linalg.LinAlgError:
-        return _as_they_are(values, seeds, spread)
+    mean, sd = _posterior(unit, (values - values.mean()) / scale, noise)
     return Smoothed(mean * scale + values.mean(), sd * scale)
 
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import sqlite3
 import statistics
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import NopPruner
 from optuna.samplers import NSGAIISampler
 from optuna.study import StudyDirection
@@ -28,16 +25,12 @@ from threadpoolctl import threadpool_limits
 from ablate.points import Importances, Point, State, Tuning
 from ablate.results import write_atomically
 from ablate.search import Levels, Search
+from ablate.tune.export import as_sqlite
+from ablate.tune.importances import importances_of
 from ablate.tune.pruning import pruner_of, reason
 from ablate.tune.samplers import sampler_of
 from ablate.tune.space import OnGrid, distribution_of, given, stored_of, suggested
 
-FEWEST_FOR_IMPORTANCES = 10
-BEST_FOR_IMPORTANCES = 5
-"""PED-ANOVA asks where the best points lie; Optuna advises at least five of them."""
-RUNG = "completed_rung_"
-"""Beginning of the attributes that Hyperband keeps with a trial."""
-FIRST_TIME = datetime(2000, 1, 1)
 STATES = {
     "running": TrialState.RUNNING,
     "complete": TrialState.COMPLETE,
@@ -92,16 +85,10 @@ class Sampler:
             self._storage.set_study_system_attr(self._study_id, name, value)
 
     def _restore_point(self, point: Point, values: tuple[float, ...]) -> None:
-        running = point.state == "running"
-        kept = {
-            name: value
-            for name, value in point.attributes.items()
-            if not (running and name.startswith(RUNG))  # what was reported of it comes again
-        }
-        intermediate = {} if running else dict(point.intermediate)
+        intermediate = {} if point.state == "running" else dict(point.intermediate)
         state, values = self._as_told(point.number, point.state, values, intermediate)
         with quiet():
-            self._study.add_trial(self._frozen(point.levels, state, values, intermediate, kept))
+            self._study.add_trial(self._frozen(point.levels, state, values, intermediate, point.attributes))
 
     def ask(self, number: int, levels: Levels | None = None) -> tuple[Levels, dict[str, Any]]:
         """Begin the next point.
@@ -118,7 +105,7 @@ class Sampler:
         """
         if number != self._count():
             raise ValueError(f"Expected point {self._count()}, got {number}; ask for points in their order.")
-        with quiet():
+        with quiet(), self._threads():
             sampler = sampler_of(self._search, number)
             if levels is None:
                 self._study.sampler = OnGrid(sampler, self._search)
@@ -131,7 +118,7 @@ class Sampler:
         return found, self.attributes_of(number)
 
     def _threads(self) -> contextlib.AbstractContextManager[object]:
-        """One thread for the GP: on its small matrices several wait for each other, and take ten times as long."""
+        """One for the GP: on its small matrices several wait for each other, and take ten times as long."""
         return threadpool_limits(1) if self._search.sampler == "gp" else contextlib.nullcontext()
 
     def attributes_of(self, number: int) -> dict[str, Any]:
@@ -195,64 +182,19 @@ class Sampler:
         return dict(self._storage.get_study_system_attrs(self._study_id))
 
     def importances(self) -> tuple[Importances, ...]:
-        """How the spread of each objective over the points goes with the fields, by Optuna's PED-ANOVA.
-
-        Empty with one searched field or fewer than ten points; an objective without any spread is left out.
-        """
-        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(self._search.space) < 2 or len(complete) < FEWEST_FOR_IMPORTANCES:
-            return ()
-        found = (self._importances_of(place, len(complete)) for place in range(len(self._search.objective)))
-        return tuple(importances for importances in found if importances is not None)
-
-    def _importances_of(self, place: int, points: int) -> Importances | None:
-        sign = (
-            -1.0 if self._directions[place] is StudyDirection.MAXIMIZE else 1.0
-        )  # PED-ANOVA takes low for good
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(0.1, BEST_FOR_IMPORTANCES / points))
+        """How each objective depends on the fields, where that can be told: see `importances_of`."""
         with quiet():
-            found = get_param_importances(
-                self._study,
-                evaluator=evaluator,
-                target=lambda trial: sign * trial.values[place],
-                normalize=False,
-            )
-        total = sum(found.values())
-        if not total > 0:
-            return None
-        shares = {name: found[name] / total for name in self._search.space if name in found}
-        return Importances(objective=self._search.objective[place], evaluator="PED-ANOVA", shares=shares)
+            return importances_of(self._search, self._study)
 
     def export(self, path: Path) -> None:
         """Write the study as an SQLite file that optuna-dashboard opens, whole or not at all.
-
-        The times in it are made up, in the order of the points, so that equal searches give equal content.
 
         Args:
             path: the file to be; its folder exists.
         """
         with quiet():
-            storage = optuna.storages.RDBStorage("sqlite://")  # in memory; a file would sync every trial
-            study = self._create_study(storage)
-            study_id = storage.get_study_id_from_name(self._name)
-            for name, value in sorted(self.attributes.items()):
-                storage.set_study_system_attr(study_id, name, value)
-            study.add_trials(map(self._exported, self._study.get_trials()))
-            with contextlib.closing(storage.engine.raw_connection()) as connection:
-                database = connection.driver_connection
-                assert isinstance(database, sqlite3.Connection)
-                content = database.serialize()
-            storage.remove_session()
-            storage.engine.dispose()
+            content = as_sqlite(self._study, self.attributes, self._pruned)
         write_atomically(path, content)
-
-    def _exported(self, trial: FrozenTrial) -> FrozenTrial:
-        trial.datetime_start = FIRST_TIME + timedelta(minutes=trial.number)
-        if trial.state.is_finished():
-            trial.datetime_complete = trial.datetime_start + timedelta(minutes=1)
-        if trial.number in self._pruned:
-            trial.state = TrialState.PRUNED
-        return trial
 
     @property
     def _study_id(self) -> int:

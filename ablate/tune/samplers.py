@@ -11,14 +11,17 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
+from optuna.samplers.nsgaii import PolynomialMutation, SBXCrossover
 
 from ablate.search import Search
 
 STARTUP_PART = 4
 """One point in so many is drawn at random before TPE and the GP judge by what they have seen."""
 MOST_STARTUP = 10
-POPULATION_PART = 5
+POPULATION_PART = 6
 """NSGA-II has about so many generations within the budget."""
+MUTATION_INDEX = 3.0
+"""The less, the farther NSGA-II's mutations reach; a small budget has no time for short steps."""
 
 
 def sampler_of(search: Search, number: int) -> BaseSampler:
@@ -39,7 +42,13 @@ def sampler_of(search: Search, number: int) -> BaseSampler:
             return QMCSampler(scramble=True, seed=search.sampler_seed, warn_independent_sampling=False)
         case "nsga2":
             population = max(4, min(50, search.points // POPULATION_PART))
-            return NSGAIISampler(population_size=population, seed=seed)
+            return NSGAIISampler(
+                population_size=population,
+                # By default one field of each point is drawn anew: with one field that is random search.
+                mutation=PolynomialMutation(eta=MUTATION_INDEX),
+                crossover=SBXCrossover(),
+                seed=seed,
+            )
         case "random":
             return RandomSampler(seed=seed)
 

@@ -6,6 +6,7 @@ and what Optuna stores of it are two things; here is the way from each to the ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -36,10 +37,21 @@ def distribution_of(dimension: Dimension) -> BaseDistribution:
     if dimension.log:
         return FloatDistribution(dimension.low, dimension.high, log=True)
     assert dimension.step is not None  # validated
-    # Optuna counts steps in decimals; a high that its way of counting misses would lose the last level.
-    steps = round((dimension.high - dimension.low) / dimension.step)
-    high = Decimal(str(dimension.low)) + steps * Decimal(str(dimension.step))
-    return FloatDistribution(dimension.low, float(high), step=dimension.step)
+    # Optuna counts steps in decimals; a high that rounding put below the last level would lose that level.
+    exact = _at(dimension, _place(dimension, dimension.high))
+    high = float(exact)
+    if Decimal(str(high)) < exact:
+        high = math.nextafter(high, math.inf)
+    return FloatDistribution(dimension.low, high, step=dimension.step)
+
+
+def _place(dimension: Range, level: float) -> int:
+    assert dimension.step is not None  # validated
+    return round((level - dimension.low) / dimension.step)
+
+
+def _at(dimension: Range, place: int) -> Decimal:
+    return Decimal(str(dimension.low)) + place * Decimal(str(dimension.step))
 
 
 def stored_of(dimension: Dimension, level: Any) -> Any:
@@ -47,10 +59,13 @@ def stored_of(dimension: Dimension, level: Any) -> Any:
     if isinstance(dimension, Choice):
         as_listed = [_listed(value) for value in dimension.of]
         return _categories(dimension)[as_listed.index(_listed(level))]
-    distribution = distribution_of(dimension)
-    assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    # The ends of a grid come out apart by rounding, and Optuna refuses what lies outside by the last digit.
-    return type(distribution.low)(min(max(level, distribution.low), distribution.high))
+    if dimension.is_integer:
+        return level
+    if dimension.log:  # its ends come out apart by rounding, and Optuna refuses what lies outside
+        return min(max(level, dimension.low), dimension.high)
+    # Not the level itself, whose twelve digits can be off Optuna's narrower idea of a grid.
+    high = distribution_of(dimension).high  # type: ignore[attr-defined]
+    return min(float(_at(dimension, _place(dimension, level))), high)
 
 
 def level_of(dimension: Dimension, stored: Any) -> Any:

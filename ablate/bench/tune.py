@@ -1,0 +1,267 @@
+"""Simulated searches, by the sampler and the choice that real ones use: do they find what is there?
+
+One trial field, ε on [0, 0.5] by 0.005, is searched with a budget of 40 points of three seeds each. A value
+is the true one plus luck over seeds with a standard deviation of 0.4. Three situations:
+
+- curve: the true value is −40 (ε − 0.12)², so the best ε is 0.12 and ε = 0 is 0.58 worse;
+- two curves: a second objective, less is better, is 40 (ε − 0.2)²; every ε from 0.12 to 0.2 is on the front,
+  and two points are chosen;
+- flat: no ε differs from any other, so that whatever is called better is not.
+
+The point that is chosen, the baseline 0 and the anchor 0.1 are run again with ten fresh seeds, and judged as
+a study would.
+
+Run it with `python -m ablate bench tune`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from ablate.search import Range, Search
+from ablate.stats import best_two, is_on_front, paired_effect, smoothed, verdict
+from ablate.terminal import print_line, print_table
+from ablate.tune.sampler import Sampler
+
+REPEATS = 200
+SLOW_REPEATS = 100
+"""Of the GP sampler, which takes seconds for a search."""
+FLAT_REPEATS = 1000
+POINTS = 40
+SEEDS = 3
+FRESH_SEEDS = 10
+SD = 0.4
+CURVATURE = 40.0
+BEST, SECOND_BEST = 0.12, 0.2
+"""The best ε for each of two objectives; the front lies between them."""
+NEAR = 0.04
+BASELINE, ANCHOR = 0.0, 0.1
+
+FloatArray = NDArray[np.float64]
+SamplerName = Literal["tpe", "gp", "random", "quasi_random", "nsga2"]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What is simulated.
+
+    Attributes:
+        name: "curve", "two curves" or "flat".
+        sampler: by the name it has in a search.
+        rule: what is chosen: the point with the best "smoothed" value, as in a study, or the best "raw" one.
+        repeats: searches.
+    """
+
+    name: str
+    sampler: SamplerName
+    rule: str = "smoothed"
+    repeats: int = REPEATS
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came out; NaN where it does not apply.
+
+    Attributes:
+        situation: what was simulated.
+        near: share of searches whose chosen ε is at most 0.04 from the best; of two, both from the front.
+        distance: median distance, of two the larger.
+        regret: median of how much worse the chosen ε truly is than the best; of two, the share of what the
+            best two of the front dominate that the chosen two do not.
+        tuning: mean value that the chosen points had while tuning, over their three seeds; of the first
+            objective.
+        optimism: mean of that value less the true one.
+        fresh: mean value of the chosen points over ten fresh seeds.
+        better: share of searches whose chosen point is called better than the baseline in the re-test.
+    """
+
+    situation: Situation
+    near: float
+    distance: float
+    regret: float
+    tuning: float
+    optimism: float
+    fresh: float
+    better: float
+
+
+def situations() -> tuple[Situation, ...]:
+    """All rows of the table."""
+    return (
+        Situation("curve", "tpe"),
+        Situation("curve", "gp", repeats=SLOW_REPEATS),
+        Situation("curve", "random"),
+        Situation("curve", "random", "raw"),
+        Situation("curve", "quasi_random"),
+        Situation("two curves", "tpe"),
+        Situation("two curves", "nsga2"),
+        Situation("two curves", "random"),
+        Situation("flat", "tpe", repeats=FLAT_REPEATS),
+    )
+
+
+def true_values(situation: Situation, epsilon: float) -> FloatArray:
+    """The true value of each objective at ε, [objectives]."""
+    if situation.name == "flat":
+        return np.zeros(1)
+    first = -CURVATURE * (epsilon - BEST) ** 2
+    if situation.name == "two curves":
+        return np.array([first, CURVATURE * (epsilon - SECOND_BEST) ** 2])
+    return np.array([first])
+
+
+def simulate(situation: Situation) -> Outcome:
+    """Search many times. A repeat has the same seeds in every situation."""
+    found = np.array([_searched(situation, repeat) for repeat in range(situation.repeats)])
+    distance, regret, tuning, optimism, fresh, better = found.T
+    applies = situation.name != "flat"
+    return Outcome(
+        situation=situation,
+        # Distances are multiples of 0.005, and come out apart by rounding.
+        near=float(np.mean(distance < NEAR + 1e-9)) if applies else math.nan,
+        distance=float(np.median(distance)) if applies else math.nan,
+        regret=float(np.median(regret)) if applies else math.nan,
+        tuning=float(np.mean(tuning)),
+        optimism=float(np.mean(optimism)),
+        fresh=float(np.mean(fresh)),
+        better=float(np.mean(better)) if situation.name != "two curves" else math.nan,
+    )
+
+
+def _searched(situation: Situation, repeat: int) -> tuple[float, ...]:
+    """Of one search: distance, regret, tuning value, optimism, fresh value and whether "better" is said."""
+    rng = np.random.default_rng([0, repeat])
+    epsilons, values = _tried(situation, repeat, rng)
+    chosen = _chosen(situation, epsilons, values)
+    winners = epsilons[chosen]
+    true_of = np.array([true_values(situation, epsilon) for epsilon in winners])
+    true = true_of[:, 0]
+    tuning = values[chosen, 0].mean(axis=1)
+    fresh = true[:, None] + SD * rng.normal(size=(len(winners), FRESH_SEEDS))
+    end = SECOND_BEST if situation.name == "two curves" else BEST
+    distances = np.maximum(np.maximum(BEST - winners, winners - end), 0.0)
+    return (
+        float(distances.max()),
+        float(-true.min()) if len(true_of[0]) == 1 else _missed(true_of),
+        float(tuning.mean()),
+        float((tuning - true).mean()),
+        float(fresh.mean()),
+        float(_called_better(situation, float(winners[0]), fresh[0], rng)),
+    )
+
+
+def _missed(true: FloatArray) -> float:
+    """Share of the hypervolume of the front's best two that up to two points do not reach; [m, 2] values."""
+    case = Situation("two curves", "random")
+    front = np.array([true_values(case, epsilon) for epsilon in np.arange(BEST, SECOND_BEST + 0.001, 0.005)])
+    front[:, 1] *= -1  # of the second, less is better
+    worst, extent = front.min(axis=0), np.ptp(front, axis=0)
+    best = front[list(best_two(front))]
+    return 1 - _dominated(true * (1, -1), worst, extent) / _dominated(best, worst, extent)
+
+
+def _dominated(points: FloatArray, worst: FloatArray, extent: FloatArray) -> float:
+    above = np.maximum((points - worst) / extent + 0.1, 0.0)
+    return float(above.prod(axis=1).sum() - (above.min(axis=0).prod() if len(above) == 2 else 0.0))
+
+
+def _tried(situation: Situation, repeat: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Run one search: ε [points], and values [points, objectives, seeds]."""
+    objectives = len(true_values(situation, 0.0))
+    search = Search(
+        space={"epsilon": Range(low=0.0, high=0.5, step=0.005)},
+        objective=("accuracy", "ece")[:objectives],
+        points=POINTS,
+        sampler=situation.sampler,
+        sampler_seed=repeat,
+    )
+    sampler = Sampler(search, higher_is_better=(True, False)[:objectives], name="simulated")
+    epsilons: list[float] = []
+    values: list[FloatArray] = []
+    while len(values) < POINTS:
+        for _ in range(min(search.batch, POINTS - len(values))):
+            given = (BASELINE, ANCHOR)[len(epsilons)] if len(epsilons) < 2 else None
+            levels, _ = sampler.ask(len(epsilons), None if given is None else {"epsilon": given})
+            epsilons.append(float(levels["epsilon"]))
+        for number in range(len(values), len(epsilons)):
+            true = true_values(situation, epsilons[number])
+            values.append(true[:, None] + SD * rng.normal(size=(objectives, SEEDS)))
+            means = [float(mean) for mean in values[number].mean(axis=1)]
+            sampler.tell(number, "complete", tuple(means))
+    return np.array(epsilons), np.array(values)
+
+
+def _chosen(situation: Situation, epsilons: FloatArray, values: FloatArray) -> NDArray[np.int64]:
+    """Places of the points to run again: one, or up to two of a front."""
+    means = values.mean(axis=2)
+    if situation.rule == "smoothed":
+        means = np.column_stack([_smoothed(epsilons, of) for of in values.transpose(1, 0, 2)])
+    if means.shape[1] == 1:
+        return np.array([means[:, 0].argmax()])
+    means = means * np.array([1.0, -1.0])  # of the second, less is better
+    front = np.flatnonzero(is_on_front(means))
+    return front[list(best_two(means[front]))]
+
+
+def _smoothed(epsilons: FloatArray, values: FloatArray) -> FloatArray:
+    return smoothed(
+        epsilons[:, None],
+        values.mean(axis=1),
+        replicates=np.full(len(values), SEEDS),
+        spread=math.sqrt(values.var(axis=1, ddof=1).mean()),
+    ).mean
+
+
+def _called_better(situation: Situation, winner: float, fresh: FloatArray, rng: np.random.Generator) -> bool:
+    """Whether the re-test of one winner says so, in the family of winner and anchor."""
+    if winner == BASELINE:
+        return False
+    baseline = true_values(situation, BASELINE)[0] + SD * rng.normal(size=FRESH_SEEDS)
+    found = paired_effect(fresh, baseline, comparisons=1 if winner == ANCHOR else 2)
+    return verdict(found, planned=FRESH_SEEDS, higher_is_better=True).word == "better"
+
+
+def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """Print the table, and what its columns should be."""
+    heads = ("truth", "sampler", "choice", "searches", *(head for head, _, _ in COLUMNS))
+    rows = [
+        (
+            outcome.situation.name,
+            outcome.situation.sampler,
+            outcome.situation.rule,
+            str(outcome.situation.repeats),
+            *(_cell(getattr(outcome, name), form) for _, name, form in COLUMNS),
+        )
+        for outcome in outcomes
+    ]
+    print_table(console, heads, rows, numbers=heads[3:])
+    for line in NOTES:
+        print_line(console, line)
+
+
+def _cell(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
+
+
+COLUMNS = (
+    ("near", "near", ".1%"),
+    ("distance", "distance", ".3f"),
+    ("regret", "regret", ".4f"),
+    ("tuning", "tuning", ".3f"),
+    ("optimism", "optimism", "+.3f"),
+    ("fresh", "fresh", ".3f"),
+    ("better", "better", ".1%"),
+)
+NOTES = (
+    f"near: chosen ε within {NEAR} of the best, or of the front; at least 85 % for tpe on a curve",
+    "distance: median; regret: median of the true loss, of two that of hypervolume, as a share",
+    "tuning, fresh: mean values of what was chosen; optimism: tuning less true",
+    "better: said in the re-test of what was chosen; where the truth is flat, at most 5.5 %",
+)

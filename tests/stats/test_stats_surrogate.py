@@ -1,0 +1,233 @@
+"""Smoothed values beside a Gaussian process by hand and scikit-learn's, fronts beside pairwise loops."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.spatial.distance import cdist
+from sklearn.metrics import r2_score
+
+from ablate.stats import Smoothed, best_two, is_on_front, smoothed
+from ablate.stats.surrogate import AMPLITUDES, LENGTHS
+
+FloatArray = NDArray[np.float64]
+NAN = float("nan")
+
+
+def curve(n: int, *, seed: int = 0, sd: float = 0.23) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Places [n, 1], true values and values seen [n]."""
+    rng = np.random.default_rng(seed)
+    places = rng.uniform(0, 0.5, (n, 1))
+    true = -40 * (places[:, 0] - 0.12) ** 2
+    return places, true, true + rng.normal(0, sd, n)
+
+
+def seeds(n: int, each: int = 3) -> NDArray[np.int64]:
+    return np.full(n, each)
+
+
+def matern(a: FloatArray, b: FloatArray, length: float) -> FloatArray:
+    """Rasmussen and Williams, equation 4.17."""
+    r = math.sqrt(5) * cdist(a, b) / length
+    return np.asarray((1 + r + r**2 / 3) * np.exp(-r))
+
+
+def test_the_posterior_is_the_textbooks() -> None:
+    places, _, values = curve(25)
+    replicates = np.array([1, 2, 3, 4, 5] * 5)
+    unit = (places - places.min()) / np.ptp(places)
+    y = (values - values.mean()) / values.std()
+    noise = np.diag((0.4 / values.std()) ** 2 / replicates)
+
+    def loss(logs: FloatArray) -> float:
+        amplitude, length = np.exp(logs)
+        covariance = amplitude * matern(unit, unit, length) + noise
+        return float(np.linalg.slogdet(covariance)[1] + y @ np.linalg.solve(covariance, y))
+
+    best = minimize(loss, np.log([1.0, 0.5]), method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10})
+    amplitude, length = np.exp(best.x)
+    assert AMPLITUDES[0] < amplitude < AMPLITUDES[1]  # else the bounds decide, and not what is tested here
+    assert LENGTHS[0] < length < LENGTHS[1]
+    across = amplitude * matern(unit, unit, length)
+    gain = across @ np.linalg.inv(across + noise)
+    found = smoothed(places, values, replicates=replicates, spread=0.4)
+    assert found.mean == pytest.approx(gain @ y * values.std() + values.mean(), abs=2e-3)
+    sd = np.sqrt(np.diag(across - gain @ across)) * values.std()
+    assert found.sd == pytest.approx(sd, rel=1e-2)
+
+
+@pytest.mark.parametrize("spread", [0.4, NAN])
+def test_smoothed_values_are_nearer_to_the_truth_and_say_how_near(spread: float) -> None:
+    errors, raw, standardised = [], [], []
+    for seed in range(20):
+        places, true, values = curve(40, seed=seed)
+        found = smoothed(places, values, replicates=seeds(40), spread=spread)
+        errors.append(found.mean - true)
+        raw.append(values - true)
+        standardised.append((found.mean - true) / found.sd)
+    assert np.std(errors) < 0.5 * np.std(raw)
+    assert 0.6 < np.std(standardised) < 1.4
+
+
+def test_more_seeds_pull_harder() -> None:
+    places = np.linspace(0, 1, 9)[:, None]
+    values = np.zeros(9)
+    values[4] = 1.0
+    few, many = (np.full(9, 3) for _ in range(2))
+    many[4] = 300
+    with_few, with_many = (
+        smoothed(places, values, replicates=replicates, spread=0.5).mean[4] for replicates in (few, many)
+    )
+    assert with_few < with_many <= 1.0
+
+
+def test_columns_that_do_not_matter_do_not_blur_those_that_do() -> None:
+    rng = np.random.default_rng(3)
+    places = rng.uniform(size=(60, 3))
+    true = np.sin(6 * places[:, 1])
+    found = smoothed(places, true + rng.normal(0, 0.2, 60), replicates=seeds(60, 1), spread=0.2)
+    assert r2_score(true, found.mean) > 0.95
+
+
+def test_categories_as_columns_keep_their_levels_apart() -> None:
+    rng = np.random.default_rng(4)
+    category = rng.integers(0, 3, 45)
+    true = np.array([0.0, 1.0, 5.0])[category]
+    found = smoothed(np.eye(3)[category], true + rng.normal(0, 0.3, 45), replicates=seeds(45, 1), spread=0.3)
+    assert found.mean == pytest.approx(true, abs=0.3)
+    for level in range(3):
+        assert np.ptp(found.mean[category == level]) < 1e-6  # the same place has one value
+
+
+@given(
+    places=st.lists(st.sampled_from([0.0, 0.005, 0.1, 0.25, 0.5]), min_size=1, max_size=12),
+    scale=st.sampled_from([1e-9, 1.0, 1e9]),
+    shift=st.sampled_from([0.0, -3.0, 1e3]),
+    spread=st.sampled_from([0.0, 0.3, 50.0, NAN]),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_points_give_numbers(
+    places: list[float], scale: float, shift: float, spread: float, seed: int
+) -> None:
+    values = scale * (shift + np.random.default_rng(seed).integers(-3, 4, len(places)).astype(float))
+    found = smoothed(np.array(places)[:, None], values, replicates=seeds(len(places)), spread=scale * spread)
+    assert np.isfinite(found.mean).all()
+    assert np.isfinite(found.sd).all()
+    assert (found.sd >= 0).all()
+    slack = 0.5 * np.ptp(values) + 1e-9 * scale
+    assert (found.mean >= values.min() - slack).all()
+    assert (found.mean <= values.max() + slack).all()
+
+
+def test_what_cannot_be_smoothed_comes_back() -> None:
+    def same(values: list[float], places: FloatArray, spread: float = 0.6) -> Smoothed:
+        found = smoothed(places, np.array(values), replicates=seeds(len(values)), spread=spread)
+        assert found.mean.tolist() == values
+        return found
+
+    assert len(same([], np.empty((0, 1))).sd) == 0
+    for n in (1, 2, 3):
+        found = same([1.0, 5.0, 2.0][:n], np.arange(n)[:, None].astype(float))
+        assert found.sd == pytest.approx(np.full(n, 0.6 / math.sqrt(3)))
+    same([7.0] * 10, np.linspace(0, 1, 10)[:, None])
+    same([1.0, 2.0, 3.0, 4.0, 5.0], np.full((5, 2), 0.3))  # one place
+    same([1.0, 2.0, 3.0, 4.0, 5.0], np.empty((5, 0)))
+    assert same([4.0], np.zeros((1, 1)), NAN).sd == [0.0]
+    assert same([4.0, 6.0], np.zeros((2, 1)), NAN).sd == pytest.approx([1 / math.sqrt(3)] * 2)
+
+
+def test_units_do_not_matter_and_nothing_is_drawn() -> None:
+    places, _, values = curve(30)
+    found = smoothed(places, values, replicates=seeds(30), spread=0.4)
+    again = smoothed(places, values, replicates=seeds(30), spread=0.4)
+    assert (found.mean == again.mean).all()
+    in_other_units = smoothed(1e6 * places - 7, 1e-3 * values + 5, replicates=seeds(30), spread=4e-4)
+    assert in_other_units.mean == pytest.approx(1e-3 * found.mean + 5, abs=1e-6)
+    assert in_other_units.sd == pytest.approx(1e-3 * found.sd, rel=1e-2)
+
+
+def test_three_hundred_points_are_not_too_many() -> None:
+    places, true, values = curve(300)
+    found = smoothed(places, values, replicates=seeds(300), spread=0.4)
+    assert np.abs(found.mean - true).max() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"places": np.zeros(4)}, "Expected places"),
+        ({"values": np.zeros(3)}, "Expected places"),
+        ({"replicates": np.ones(5)}, "Expected places"),
+        ({"values": np.array([0.0, NAN, 1.0, 2.0])}, "Expected finite"),
+        ({"places": np.full((4, 1), np.inf)}, "Expected finite"),
+        ({"replicates": np.array([3, 3, 0, 3])}, "at least one seed"),
+        ({"spread": -1.0}, "Expected a spread"),
+        ({"spread": math.inf}, "Expected a spread"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changed: dict[str, object], message: str) -> None:
+    arguments: dict[str, object] = {
+        "places": np.arange(4.0)[:, None],
+        "values": np.arange(4.0),
+        "replicates": np.full(4, 3),
+        "spread": 0.4,
+    }
+    with pytest.raises(ValueError, match=message):
+        smoothed(**{**arguments, **changed})  # type: ignore[arg-type]
+
+
+values_of_two = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=1, max_size=12).map(
+    lambda rows: np.array(rows, dtype=np.float64)
+)
+
+
+@given(values=values_of_two)
+@settings(max_examples=100, deadline=None)
+def test_the_front_is_what_no_point_beats(values: FloatArray) -> None:
+    expected = [
+        not any(a >= own_a and b >= own_b and (a > own_a or b > own_b) for a, b in values)
+        for own_a, own_b in values
+    ]
+    assert is_on_front(values).tolist() == expected
+
+
+@given(values=values_of_two)
+@settings(max_examples=100, deadline=None)
+def test_the_best_two_dominate_the_most(values: FloatArray) -> None:
+    front = values[is_on_front(values)]
+    chosen = best_two(front)
+    assert list(chosen) == sorted(set(chosen))
+    assert len(chosen) == min(2, len(front))
+    if len(front) < 3:
+        return
+    low, extent = front.min(axis=0), np.maximum(np.ptp(front, axis=0), 1e-300)
+
+    def area(pair: tuple[int, ...]) -> float:
+        """Of the union of two rectangles, from their steps."""
+        (a, b), (c, d) = sorted(((front[list(pair)] - low) / extent + 0.1).tolist())
+        return float(a * max(b, d) + (c - a) * d)
+
+    assert area(chosen) == pytest.approx(
+        max(area(pair) for pair in itertools.combinations(range(len(front)), 2))
+    )
+
+
+def test_of_a_bent_front_the_knee_is_taken() -> None:
+    front = np.array([[0.0, 10.0], [9.0, 9.0], [9.5, 8.0], [10.0, 0.0]])
+    assert best_two(front) == (1, 2)
+    assert best_two(front * [1, 1000]) == best_two(front)  # units do not matter
+    assert best_two(front[:1]) == (0,)
+    assert best_two(np.empty((0, 2))) == ()
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, 3)), np.zeros(2), np.array([[0.0, NAN]])])
+def test_only_two_finite_objectives(values: FloatArray) -> None:
+    for function in (is_on_front, best_two):
+        with pytest.raises(ValueError, match=r"Expected finite values of shape \[n, 2\]"):
+            function(values)
