@@ -99,7 +99,7 @@ def _of_winner(one: Retested, plan: Plan) -> Iterator[str]:
         above = "" if one.is_baseline else _beside(outcome)
         yield f"On the tuning split it scored {scored}{above}; {_fresh(one, outcome, plan)}"
         if not one.is_baseline:
-            yield from _returned(outcome)
+            yield from _returned(outcome, alone=len(one.outcomes) == 1)
 
 
 def _unit(unit: str) -> str:
@@ -133,13 +133,15 @@ def _fresh(one: Retested, outcome: Outcome, plan: Plan) -> str:
     )
 
 
-def _returned(outcome: Outcome) -> Iterator[str]:
-    """How much of what was seen while tuning came back."""
+def _returned(outcome: Outcome, *, alone: bool) -> Iterator[str]:
+    """How much of what was seen while tuning came back; with a second objective there may be nothing to."""
     what, drop = outcome.what, outcome.drop
     if not math.isfinite(drop):
         return
-    if outcome.advantage <= 0:
+    if outcome.advantage <= 0 and alone:
         yield "Its own mean there was no better than the baseline's: the choice rests on smoothed values."
+    elif outcome.advantage <= 0:
+        return
     elif drop > 0 and shown(drop, what) != shown(0.0, what):
         size = f"{shown(drop, what)}{_unit(what.difference_unit)}"
         yield f"Of the advantage seen while tuning, {size} did not return."

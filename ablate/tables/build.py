@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
@@ -22,7 +22,9 @@ from ablate.tables.step_times import step_time_rows
 from ablate.tables.tuning import tuning_tables
 from ablate.trials import Plan, Trial
 
-TRIALS_PER_PROCESS = 24
+Result = TypeVar("Result")
+
+CALLS_PER_PROCESS = 24
 """So many at least, or measuring them apart saves less than starting the process costs."""
 
 
@@ -34,8 +36,9 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     rows: dict[str, list[dict[str, Any]]] = {"trials": [], "epochs": [], "reliability": []}
     images, confusion, projected = ImageLosses(plan), Confusion(plan), set[str]()
     projection: list[dict[str, Any]] = []
-    floors: dict[str, list[dict[str, Any]]] = {}
-    for trial, stored in zip(plan.trials, _all_stored(folder, plan), strict=True):
+    first: dict[str, tuple[Trial, Predictions]] = {}
+    found = _in_processes(_stored, [(folder, trial) for trial in plan.trials])
+    for trial, stored in zip(plan.trials, found, strict=True):
         rows["trials"].append(_trial_row(plan, trial, stored))
         if stored.record is not None:
             rows["epochs"] += _epoch_rows(trial, stored.record)
@@ -44,13 +47,14 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
             rows["reliability"] += _reliability_rows(trial, measured)
             images.add(trial, measured)
             confusion.add(trial, measured, stored.record.class_names)
-            if trial.arm not in floors and not trial.repeat:
-                floors[trial.arm] = _floor_rows(trial, measured)
+            if not trial.repeat:
+                first.setdefault(trial.arm, (trial, stored.predictions))
             if trial.arm not in projected:
                 projected.add(trial.arm)
                 projection += projection_rows(_key(trial), stored.record, stored.predictions)
     rows |= {"new_images": images.rows(), "confusion": confusion.rows(), "projection": projection}
-    rows |= {"floors": [row for arm in plan.arms for row in floors.get(arm, [])]}
+    floors = _in_processes(_floor_rows, [first[arm] for arm in plan.arms if arm in first])
+    rows |= {"floors": [row for own in floors for row in own]}
     rows |= {"step_times": step_time_rows(folder)}
     return {name: frame(name, found) for name, found in rows.items()} | tuning_tables(folder)
 
@@ -71,14 +75,14 @@ class _Stored:
         return self.record.status if self.record else MISSING
 
 
-def _all_stored(folder: ResultsFolder, plan: Plan) -> Iterator[_Stored]:
-    """What is stored of every planned trial, in order; many are measured on all cores.
+def _in_processes(measure: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[Result]:
+    """What a function gives for each of its arguments, in order; many calls are spread over all cores.
 
-    By processes: the metrics are many short calls of numpy, and threads would wait for each other.
+    In processes: the metrics are many short calls of numpy, and threads would wait for each other.
     """
-    processes = max(1, min(joblib.cpu_count(), len(plan.trials) // TRIALS_PER_PROCESS))
-    measure = joblib.Parallel(n_jobs=processes, return_as="generator")
-    found: Iterator[_Stored] = measure(joblib.delayed(_stored)(folder, trial) for trial in plan.trials)
+    processes = max(1, min(joblib.cpu_count(), len(calls) // CALLS_PER_PROCESS))
+    parallel = joblib.Parallel(n_jobs=processes, return_as="generator")
+    found: Iterator[Result] = parallel(joblib.delayed(measure)(*call) for call in calls)
     return found
 
 
@@ -162,6 +166,7 @@ def _reliability_rows(trial: Trial, measured: metrics.Predictions) -> Iterable[d
         }
 
 
-def _floor_rows(trial: Trial, measured: metrics.Predictions) -> list[dict[str, Any]]:
+def _floor_rows(trial: Trial, predictions: Predictions) -> list[dict[str, Any]]:
+    measured = metrics.Predictions.of(predictions.logits, predictions.labels)
     bands = metrics.floor_bands(measured).items()
     return [{**_key(trial), "metric": name, "low": low, "high": high} for name, (low, high) in bands]

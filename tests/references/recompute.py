@@ -1627,6 +1627,8 @@ def _bought(recorded: Recorded, search: Search, arm: str, number: int, metric: s
     simultaneous, adjusted = ("simultaneous ", "adjusted ") if own.size > 1 else ("", "")
     p = p_text(own.p_adjusted)
     signed = functools.partial(metric_number, metric, signed=True)
+    gain = (1 if metric in HIGHER else -1) * seen
+    worse = " Its own mean there was no better than the baseline's: the choice rests on smoothed values."
     lost: Text = ["Of the advantage seen while tuning, ", show(drop), f"{unit} did not return."]
     return [
         f"On the tuning split it scored {_noun(metric)} ",
@@ -1635,8 +1637,10 @@ def _bought(recorded: Recorded, search: Search, arm: str, number: int, metric: s
         *("the reported split it is ", signed(own.effect), f"{unit} against the baseline ({simultaneous}"),
         *("95 % interval ", signed(own.low), " to ", signed(own.high), f"; n = {own.n} pairs; {adjusted}p "),
         *(p if p[0] == "< 0.001" else ["= ", *p]),
-        f"): {judged.word}. ",
-        *(lost if drop > 0 else ["The advantage seen while tuning returned in full."]),
+        f"): {judged.word}.",
+        *([" ", *lost] if gain > 0 and drop > 0 else []),
+        *([" The advantage seen while tuning returned in full."] if gain > 0 >= drop else []),
+        *([worse] if gain <= 0 and len(search.objectives) == 1 else []),
     ]
 
 

@@ -182,6 +182,29 @@ def test_the_verdict_is_that_of_the_fresh_seeds(
     assert expected in report["headline"]["tuning"]["verdict"]
 
 
+def doctored(page: Rendered, change: float) -> list[str]:
+    """The sentences where every winner's first value is the baseline's with a change."""
+    tables, plan = read(page)
+    points = tables["points"]
+    baseline = float(points.loc[points["source"] == "baseline", "value"].iloc[0])
+    tables["points"] = points.assign(value=points["value"].mask(points["winner"], baseline + change))
+    return list(build_report(tables, plan, [])["headline"]["tuning"]["sentences"])
+
+
+def test_a_winner_without_an_advantage_says_what_it_was_chosen_by(rendered: Get) -> None:
+    said = doctored(rendered("tuned"), -0.01)[1]
+    assert ", 1.00 points below the baseline there; " in said
+    assert said.endswith(
+        "Its own mean there was no better than the baseline's: the choice rests on smoothed values."
+    )
+    assert ", as the baseline there; " in doctored(rendered("tuned"), 0.0)[1]
+    # Of two objectives, one may well be worse.
+    said = doctored(rendered("tuned_front"), -0.01)[1]
+    assert ", 1.00 points below the baseline there; " in said
+    assert "Its own mean" not in said
+    assert said.count("did not return") == 1
+
+
 def test_a_winner_that_is_the_baseline_found_nothing_better(tmp_path: Path) -> None:
     arms = [{"epsilon": 0.0}, {"epsilon": 0.1}]
     page = small(
