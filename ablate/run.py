@@ -280,9 +280,7 @@ def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
     return Callbacks(
         on_step=on_step,
         on_epoch=lambda result: tell(
-            Heartbeat(
-                result.epoch + 1, epochs, result.train_loss, result.valid_accuracy, result.valid_nll
-            )
+            Heartbeat(result.epoch + 1, epochs, result.train_loss, result.valid_accuracy, result.valid_nll)
         ),
         save=save,
     )

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "fields": {"recipes"},
     "provenance": set(),
     "search": {"fields"},
-    "study": {"fields", "search", "notebook"},  # Study.run imports it when called: an entrance beside the command line
+    "study": {"fields", "search", "notebook"},  # Study.run imports it when called: an entrance of its own
     "trials": {"fields", "study"},
     "results": {"trials"},
     "points": {"search", "results"},
@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inventory": {"data", "terminal"},
     "doctor": {"fields", "study", "data", "train", "inputs", "driver", "provenance", "terminal"},
     "bench": {
-        "fields", "search", "trials", "models", "losses", "train", "run", "inputs", "stats", "terminal", "tune",
+        "fields", "search", "trials", "models", "losses", "train", "run", "inputs", "stats", "terminal",
+        "tune",
     },
     "metrics": set(),
     "timing": {"trials", "results", "records", "data", "losses", "train", "run"},
@@ -85,7 +86,15 @@ ONLY_IN: dict[str, set[str]] = {
     "optuna": {"tune"},
     "psycopg": {"tune"},
     "pydantic": {
-        "recipes", "fields", "search", "study", "trials", "results", "points", "records", "timing",
+        "recipes",
+        "fields",
+        "search",
+        "study",
+        "trials",
+        "results",
+        "points",
+        "records",
+        "timing",
     },
     "typer": {"__main__"},
     "pytest": {"bench"},

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ablate.bench.measure import DEVICES, measure, measured_as
-from ablate.inputs import resolve_numerics
 from ablate.fields import resolve
+from ablate.inputs import resolve_numerics
 from ablate.losses import build_loss
 from ablate.models import build_model
 from ablate.run import build_settings

@@ -30,7 +30,7 @@ def serve(connection: Connection, slot: int) -> None:
     while True:
         try:
             task = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         connection.send(_attempt(work, task, slot, connection))
 
@@ -39,7 +39,7 @@ def _attempt(work: Any, task: Any, slot: int, connection: Connection) -> tuple[s
     """One job: ("done", outcome), or ("raised", the last lines of the traceback)."""
     try:
         return "done", work(task, slot, lambda message: connection.send(("told", message)))
-    except BrokenPipeError:
+    except ConnectionError:
         sys.exit("the driver is gone")
     except Exception as error:
         summary = "".join(traceback.format_exception_only(error)).strip()

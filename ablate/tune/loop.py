@@ -21,6 +21,7 @@ from ablate.points import Point, State, tuning_folder
 from ablate.records import Record, read_records
 from ablate.results import ResultsFolder
 from ablate.run import Heartbeat
+from ablate.search import Search
 from ablate.study import Study
 from ablate.tables import objective_values
 from ablate.trials import Trial, arm_name
@@ -63,11 +64,16 @@ class Loop:
     ) -> None:
         self.results, self.study, self.inputs, self.ledger = results, study, inputs, ledger
         self.options, self.watcher = options, watcher
-        self.search, self.folder = ledger.tuning.search, tuning_folder(results)
+        self.folder = tuning_folder(results)
         self.ran = 0
         self._training: dict[int, _Training] = {}
         self._point_of: dict[str, tuple[int, int]] = {}
         self._records: dict[str, Record] = {}
+
+    @property
+    def search(self) -> Search:
+        """What is searched; another tuner may enlarge its budget."""
+        return self.ledger.tuning.search
 
     def run(self) -> None:
         """Train what the budget allows. Interrupted, it leaves all that ended recorded."""

@@ -29,7 +29,7 @@ from ablate.tune.loop import Loop
 from ablate.tune.settle import begin, corners, first_points, point_fields, resumed, retest_study, search_of
 
 if TYPE_CHECKING:
-    from ablate.tune.shared import Storage
+    from ablate.tune.storage import Storage
 
 
 class TuningWatcher(Watcher, Protocol):
@@ -113,17 +113,17 @@ def budget_in_words(study: Study, options: Options) -> str:
     return (
         f"{settled.study.name}: {settled.reason}\n"
         f"searched: {space}\n"
-        f"{search.points} points x {search.seeds} seeds = up to {search.points * search.seeds} trainings, judged on "
-        f"{search.tuning_part:.1%} of the training images\n"
-        f"then a re-test of up to {arms} arms x {seeds} fresh seeds = {arms * seeds} trainings, judged on the "
-        "reported images"
+        f"{search.points} points x {search.seeds} seeds = up to {search.points * search.seeds} trainings, "
+        f"judged on {search.tuning_part:.1%} of the training images\n"
+        f"then a re-test of up to {arms} arms x {seeds} fresh seeds = {arms * seeds} trainings, "
+        "judged on the reported images"
     )
 
 
 def _session(url: str, settled: Settled, until: contextlib.ExitStack) -> Storage:
     """A session with the storage, until the stack is left."""
     try:
-        from ablate.tune.shared import Storage
+        from ablate.tune.storage import Storage
     except ImportError as error:
         raise ResultsError(
             f"--storage: {error.name} is missing; install it with `pip install 'ablate[postgres]'`"

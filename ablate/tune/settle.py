@@ -101,8 +101,9 @@ def resumed(known: Tuning, study: Study, inputs: Inputs, folder: str) -> Tuning:
     changed = [
         f"{name} was {_words(was[name])}, now {_words(now[name])}" for name in was if was[name] != now[name]
     ]
-    if not changed and known.points:
-        first = known.points[0]
+    named = [point for point in known.points if point.trial_ids]  # one just asked for has no trials yet
+    if not changed and named:
+        first = named[0]
         trial = inputs.trial(first.levels, point_fields(study, first.levels), first.seeds[0])
         if trial.trial_id != first.trial_ids[0]:
             changed = [

@@ -1,0 +1,37 @@
+"""A PostgreSQL server for all tests of tuners that share a search."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from postgresql_server import CannotStartError, PostgreSQL
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[PostgreSQL]:
+    # Not below pytest's own folder, into which only its own user can look.
+    with tempfile.TemporaryDirectory(prefix="ablate-postgresql-", ignore_cleanup_errors=True) as folder:
+        try:
+            server = PostgreSQL(Path(folder))
+            server.start()
+        except CannotStartError as error:
+            pytest.skip(f"no PostgreSQL server: {error}")
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def postgresql(_server: PostgreSQL) -> Iterator[PostgreSQL]:
+    """The server, running."""
+    yield _server
+    if not _server.runs:
+        _server.start()
+
+
+@pytest.fixture
+def database(postgresql: PostgreSQL) -> str:
+    """The URL of an empty database."""
+    return postgresql.new_database()
