@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import shlex
 import signal
 import sys
@@ -142,6 +143,13 @@ def run(
     raise Concluded(_conclude(console, summary, path))
 
 
+def answer_of(page: Path) -> list[str]:
+    """What a tuned study's report says first."""
+    report = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
+    found = report["headline"].get("tuning", {"verdict": "", "sentences": []})
+    return [line for line in (found["verdict"], *found["sentences"]) if line]
+
+
 def _conclude(console: Console, summary: Summary, report: Path) -> int:
     """Say what became of the run, and give its exit status."""
     console.print(f"{summary.ran} trials run", highlight=False)
@@ -213,6 +221,8 @@ def tune(
             console.print("interrupted: the same command goes on", highlight=False)
         raise Concluded(INTERRUPTED if tuned.interrupted else COMPLETE)
     path = write_results(tuned.folder, report_dir)
+    for line in answer_of(path):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     raise Concluded(_conclude(console, tuned.retest, path))
 
 

@@ -66,6 +66,9 @@ class Tuning(BaseModel):
     winners: tuple[int, ...] = Field(
         default=(), description="numbers of the points chosen to be re-tested, once the budget is spent"
     )
+    retested: tuple[int, ...] = Field(
+        default=(), description="winners of a smaller budget, which the re-test keeps, so that it counts them"
+    )
     tuning_images: int = Field(default=0, description="images that points were judged on")
     train_images: int = Field(default=0, description="images that points were trained on")
     tuning_digest: str = Field(default="", description="of the tuning split's images and labels")

@@ -145,6 +145,11 @@ def read_plan(folder: ResultsFolder) -> Plan:
     try:
         return Plan.model_validate_json(folder.plan.read_bytes())
     except FileNotFoundError:
+        if (folder.root / TUNING_FILE).exists():
+            raise RecordError(
+                f"{folder.root}: its search has not ended, so there is nothing to report yet; the same "
+                "`python -m ablate tune` goes on with it, and `python -m ablate status` says how far it is"
+            ) from None
         raise RecordError(f"{folder.root}: no study was run here; use `python -m ablate run` first") from None
     except ValidationError as error:
         raise RecordError(

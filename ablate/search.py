@@ -27,7 +27,7 @@ MOST_LEVELS = 100_001
 class Range(BaseModel):
     """Numbers from low to high, both included: every `step`, or so many `levels` even in the logarithm.
 
-    Integers where low, high and step are integers.
+    Integers where low, high and, without log, the step are integers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,7 +87,8 @@ class Range(BaseModel):
     @property
     def is_integer(self) -> bool:
         """Whether the values are integers."""
-        return not self.log and all(isinstance(number, int) for number in (self.low, self.high, self.step))
+        given = (self.low, self.high) if self.log else (self.low, self.high, self.step)
+        return all(isinstance(number, int) for number in given)
 
     def nearest(self, value: float) -> int | float:
         """The value of the grid that is nearest to a number within the range."""
@@ -95,8 +96,8 @@ class Range(BaseModel):
             assert self.levels is not None  # validated
             width = math.log(self.high / self.low) / (self.levels - 1)
             place = round(math.log(value / self.low) / width)
-            found: float = canonical(float(self.low * math.exp(place * width)))
-            return found
+            found = float(self.low * math.exp(place * width))
+            return round(found) if self.is_integer else float(canonical(found))
         assert self.step is not None  # validated
         place = round((value - self.low) / self.step)
         on_grid = self.low + place * self.step
@@ -114,8 +115,8 @@ class Range(BaseModel):
         return self.log or abs(self.nearest(value) - value) <= slack
 
     def ends(self) -> tuple[Any, ...]:
-        """The values to try a field's limits with."""
-        return (self.low, self.high)
+        """The values to try a field's limits with: both, and one from within."""
+        return (self.low, self.high, self.nearest((self.low + self.high) / 2))
 
     def in_words(self) -> str:
         """The range as a reader writes it."""
@@ -139,7 +140,9 @@ class Choice(BaseModel):
     def _different(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         values = tuple(canonical(value) for value in values)
         if len(values) < 2 or any(value in values[:place] for place, value in enumerate(values)):
-            raise ValueError(f"expected at least two different values, but {list(values)} came")
+            raise ValueError("expected at least two different values")
+        if None in values:
+            raise ValueError("None is no value of a field")
         return values
 
     # Below the other validators, so that it is around them.
@@ -207,6 +210,9 @@ class Search(BaseModel):
     def _tuples_are_choices(cls, space: Any) -> Any:
         if not isinstance(space, Mapping):
             return space
+        for name, found in space.items():
+            if not isinstance(found, (tuple, list, Mapping, Range, Choice)):
+                raise ValueError(f"{name}: expected a Range, or a tuple of values, but {found!r} came")
         return {
             name: {"of": found} if isinstance(found, (tuple, list)) else found
             for name, found in space.items()
@@ -226,7 +232,7 @@ class Search(BaseModel):
     def _consistent(self) -> Search:
         found = [*self._space_problems(), *self._objective_problems(), *self._pruning_problems()]
         found += [
-            f"anchors: {name}: {value!r} is not in its range ({self.space[name].in_words()})"
+            f"anchors: {name}: {value!r} is not among the values searched ({self.space[name].in_words()})"
             for anchor in self.anchors
             for name, value in anchor.items()
             if name in self.space and not self.space[name].holds(value)
@@ -253,8 +259,8 @@ class Search(BaseModel):
         for name, dimension in self.space.items():
             if name not in FIELD_NAMES:
                 yield f"space: {unknown_name('field', name, FIELD_NAMES)}"
-            if name == "tuning_part":
-                yield "space: tuning_part cannot be searched: it chooses the images that points are judged on"
+            if name in ("tuning_part", "data"):
+                yield f"space: {name} cannot be searched: it decides which images points are judged on"
             earlier = list(self.space)[: list(self.space).index(name)]
             for other, value in dimension.when.items():
                 if other not in earlier:

@@ -347,7 +347,10 @@ def _baseline_problems(study: Study) -> Iterator[str]:
         elif study.search is None or name not in study.search.space:
             yield f"baseline.{name}: is not a factor"
         elif not study.search.space[name].holds(level):
-            yield f"baseline.{name}: {level!r} is not in its range ({study.search.space[name].in_words()})"
+            yield (
+                f"baseline.{name}: {level!r} is not among the values searched "
+                f"({study.search.space[name].in_words()})"
+            )
 
 
 def _arm_problems(study: Study) -> Iterator[str]:

@@ -61,10 +61,12 @@ class OwnLedger:
 
     def begin(self) -> Sequence[Point]:
         """The next batch."""
-        begun, search = len(self.tuning.points), self.tuning.search
-        for _ in range(begun, min(begun + search.batch, search.points)):
-            point = asked_point(self.tuning, self.sampler, self._first)
-            self._store((*self.tuning.points, point))
+        begun, asked = len(self.tuning.points), self.tuning
+        for _ in range(begun, min(begun + asked.search.batch, asked.search.points)):
+            point = asked_point(asked, self.sampler, self._first)
+            asked = asked.model_copy(update={"points": (*asked.points, point)})
+        if len(asked.points) > begun:
+            self._store(asked.points)  # at once, so that a batch is never asked for in parts
         return self.tuning.points[begun:]
 
     def keep(self, point: Point) -> None:

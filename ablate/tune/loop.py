@@ -83,6 +83,7 @@ class Loop:
             for event in executor.run([*self._resume(), *self._go_on()]):
                 for name in self._heard(event):
                     executor.cancel(name)
+                    self.folder.checkpoint_path(name).unlink(missing_ok=True)
                 for job in self._go_on():
                     executor.submit(job)
             if self.ledger.is_over():
@@ -152,7 +153,8 @@ class Loop:
         if step in point.intermediate:
             return ""
         self._keep(point, intermediate={**point.intermediate, step: value})
-        return self.ledger.sampler.report(number, step, value)
+        reason = self.ledger.sampler.report(number, step, value)
+        return reason if point.source == "sampler" else ""  # the others are what the rest is compared with
 
     def _end(self, number: int, state: State, reason: str, values: tuple[float, ...] = ()) -> Iterable[str]:
         """The point is over. Returns the jobs of its that still wait or run."""
@@ -160,10 +162,8 @@ class Loop:
         pruned_at = len(point.intermediate) if state == "pruned" else None
         changes = {"state": state, "reason": reason, "pruned_at": pruned_at}
         self.ledger.end(point.model_copy(update=changes), values)
-        for trial in training.trials.values():
-            self.folder.checkpoint_path(trial.trial_id).unlink(missing_ok=True)
         self.watcher.note(
-            f"point {number + 1}/{self.search.points}: {self._in_words(point, state, reason, values)}"
+            f"point {number} (of {self.search.points}): {self._in_words(point, state, reason, values)}"
         )
         return [training.trials[seed].trial_id for seed in training.missing if seed in training.submitted]
 
@@ -181,11 +181,10 @@ class Loop:
     def _resume(self) -> Iterator[Job]:
         """Go on with points that a stopped search left."""
         for point in self.ledger.mine():
-            told = point.intermediate.items()
-            reasons = [self.ledger.sampler.report(point.number, step, value) for step, value in told]
+            # What had been told of it: it went on then, so whether to prune it is asked at its next step.
+            for step, value in point.intermediate.items():
+                self.ledger.sampler.report(point.number, step, value)
             yield from self._begin(point)
-            if any(reasons) and point.number in self._training:
-                self._end(point.number, "pruned", reasons[-1])
 
     def _go_on(self) -> Iterator[Job]:
         """The jobs that can start now: more seeds of points that go on, then new points."""
@@ -209,6 +208,14 @@ class Loop:
             self._end(point.number, "failed", f"its fields cannot be trained: {error}")
             return
         ids = tuple(trial.trial_id for trial in trials.values())
+        others = {name: other.number for other in self.ledger.tuning.points for name in other.trial_ids}
+        same = {others[name] for name in ids if name in others} - {point.number}
+        if same:
+            self._training[point.number] = _Training({}, [])
+            self._end(
+                point.number, "failed", f"it trains the same as point {min(same)}: a level changes nothing"
+            )
+            return
         if ids != point.trial_ids:
             self._keep(point, trial_ids=ids)
         missing = [seed for seed, trial in trials.items() if trial.trial_id not in self._records]

@@ -26,7 +26,16 @@ from ablate.study import Study
 from ablate.tables import points_table, winners_of
 from ablate.tune.ledger import Ledger, OwnLedger
 from ablate.tune.loop import Loop
-from ablate.tune.settle import begin, corners, first_points, point_fields, resumed, retest_study, search_of
+from ablate.tune.settle import (
+    begin,
+    corners,
+    first_points,
+    point_fields,
+    require_different,
+    resumed,
+    retest_study,
+    search_of,
+)
 
 if TYPE_CHECKING:
     from ablate.tune.storage import Storage
@@ -80,14 +89,15 @@ def tune_study(
     Raises:
         AblateError: of the kind that says what is wrong.
     """
-    search = search_of(study)
-    if points is not None:
-        study = study.replace(search=search.model_dump() | {"points": points})
+    search_of(study)
     if storage is not None and options.retry_failed:
         raise StudyError(
             "--retry-failed: not with --storage, where a point that failed stays so for all tuners"
         )
     settled = settle(study, options)
+    if points is not None:
+        search = search_of(settled.study).model_dump() | {"points": points}
+        settled = replace(settled, study=settled.study.replace(search=search))
     folder = results_folder(options.results, study.name, settled.profile)
     with contextlib.ExitStack() as session:
         shared = _session(storage, settled, session) if storage is not None else None
@@ -97,7 +107,7 @@ def tune_study(
         if shared is not None and not shared.claim_retest():
             watcher.note("the budget is spent; another tuner re-tests the winner now")
             return Tuned(folder, tuning, ran, None, interrupted=False)
-        chosen = [tuning.points[number].levels for number in tuning.winners]
+        chosen = [tuning.points[number].levels for number in (*tuning.winners, *tuning.retested)]
         judged = replace(settled, study=retest_study(settled.study, chosen))
         retest = run_settled(judged, options, watcher)
     return Tuned(folder, tuning, ran, retest, interrupted=retest.interrupted)
@@ -141,6 +151,7 @@ def _search(
     arms = [point_fields(study, levels) for levels in corners(study)]
     arms += [study.fields(levels) for levels in corners(study)]
     inputs = ready_inputs(settled, arms, options, watcher)
+    require_different(study, inputs)
     own = tuning_folder(folder)
     folder.create()
     own.create()
@@ -201,7 +212,10 @@ def _concluded(folder: ResultsFolder, ledger: Ledger) -> Tuning:
     tuning = ledger.tuning.model_copy(update={"importances": ledger.sampler.importances()})
     write_tuning(folder, tuning)
     if tuning.is_spent:
-        tuning = tuning.model_copy(update={"winners": winners_of(points_table(folder))})
+        winners = winners_of(points_table(folder))
+        earlier = (*tuning.retested, *tuning.winners)
+        retested = tuple(dict.fromkeys(number for number in earlier if number not in winners))
+        tuning = tuning.model_copy(update={"winners": winners, "retested": retested})
         write_tuning(folder, tuning)
     return tuning
 

@@ -23,7 +23,7 @@ from ablate.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.records import Record, read_predictions, read_records
 from ablate.results import ResultsFolder, read_plan
 from ablate.search import FIRST_TUNING_SEED, Choice, Range, Search
-from ablate.study import Study, load_study
+from ablate.study import Profile, Study, load_study
 from ablate.trials import Plan, Trial
 from ablate.tune import Tuned, tune_study
 
@@ -163,13 +163,37 @@ def test_a_larger_budget_goes_on_and_another_search_is_refused(tmp_path: Path) -
     larger = tuned(study, tmp_path, points=4).tuning
     assert asked(larger)[:2] == asked(small)
     assert len(larger.points) == 4
+    again = Heard()
+    assert len(tuned(study, tmp_path, again).tuning.points) == 4  # what was asked for is not taken back
+    assert again.trained == []
     narrower = declared({"space": {"epsilon": Range(low=0.0, high=0.3, step=0.005)}})
     with pytest.raises(ResultsError, match=r"space was .*0\.5.* now .*0\.3.*--results"):
         tuned(narrower, tmp_path)
+    with pytest.raises(ResultsError, match=r"baseline and anchors were .*0\.1.* now .*0\.2"):
+        tuned(declared(baseline={"epsilon": 0.2}), tmp_path)
     with pytest.raises(ResultsError, match="what a point trains"):
         tuned(declared(base={**BASE, "epochs": 2}), tmp_path)
     with pytest.raises(ResultsError, match=r"tuning_part was 0\.33, now 0\.5"):
         tuned(declared({"tuning_part": 0.5}), tmp_path)
+
+
+def test_an_earlier_choice_stays_in_the_re_test_of_a_larger_budget(tmp_path: Path) -> None:
+    space = {"epsilon": Range(low=0.0, high=1.0, step=0.1)}
+    study = declared({"space": space, "points": 2, "seeds": 1})
+    small = tuned(study, tmp_path).tuning
+    larger = tuned(study, tmp_path, points=8)
+    assert larger.tuning.is_spent
+    earlier = {number for number in small.winners if number not in larger.tuning.winners}
+    assert set(larger.tuning.retested) == earlier
+    arms = {trial.fields.epsilon for trial in read_plan(larger.folder).trials}
+    chosen = (*larger.tuning.winners, *larger.tuning.retested, 0)
+    assert arms == {larger.tuning.points[number].levels["epsilon"] for number in chosen}
+
+
+def test_the_budget_of_a_profile_can_be_overruled(tmp_path: Path) -> None:
+    study = declared(profiles={"quick": Profile(search={"points": 2}), "full": Profile()}, seeds=1)
+    assert len(tuned(study, tmp_path).tuning.points) == 2
+    assert len(tuned(study, tmp_path, points=3).tuning.points) == 3
 
 
 def test_a_repeated_point_gets_fresh_seeds(tmp_path: Path) -> None:
@@ -210,10 +234,11 @@ def test_a_point_that_loses_on_its_first_seeds_gets_no_more(tmp_path: Path) -> N
     study = declared(
         {
             "space": {"lr": (0.1, 1e-6)},
-            "anchors": ({"lr": 1e-6},),
             "points": 2,
             "seeds": 6,
             "pruning": "seeds",
+            "sampler": "random",
+            "sampler_seed": 3,  # its first draw is the hopeless value
             "batch": 1,
         },
         baseline={"lr": 0.1},
@@ -222,14 +247,17 @@ def test_a_point_that_loses_on_its_first_seeds_gets_no_more(tmp_path: Path) -> N
     )
     watcher = Heard()
     found = tuned(study, tmp_path, watcher).tuning
-    best, loser = found.points
-    assert (best.state, loser.state) == ("complete", "pruned")
-    assert loser.pruned_at == len(loser.intermediate) < 6
-    assert loser.pruned_at >= 4
-    assert loser.reason
-    trained = sum(trial.trial_id in loser.trial_ids for trial in watcher.trained)
-    assert trained == loser.pruned_at
-    assert loser.number not in found.winners
+    assert found.points[0].state == "complete"
+    pruned = [point for point in found.points if point.state == "pruned"]
+    assert pruned
+    for loser in pruned:
+        assert loser.levels == {"lr": 1e-6}
+        assert loser.pruned_at == len(loser.intermediate)
+        assert 4 <= loser.pruned_at < 6
+        assert loser.reason
+        trained = sum(trial.trial_id in loser.trial_ids for trial in watcher.trained)
+        assert trained == loser.pruned_at
+        assert loser.number not in found.winners
 
 
 def test_a_point_that_lags_behind_while_it_trains_is_stopped(tmp_path: Path) -> None:
@@ -305,14 +333,16 @@ def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
         (lambda: declared({"space": {}}), "space: nothing to search"),
         (lambda: declared({"space": {"epsilom": EPSILON["epsilon"]}}), "unknown field.*epsilon"),
         (lambda: declared({"space": {"epsilon": Range(low=0.0, high=1.5, step=0.5)}}), "less than"),
-        (lambda: declared({"anchors": ({"epsilon": 0.123},)}), "0.123 is not in its range"),
+        (lambda: declared({"anchors": ({"epsilon": 0.123},)}), "0.123 is not among the values searched"),
         (lambda: declared({"anchors": ({"lr": 0.1},)}), "anchors: lr: is not searched"),
+        (lambda: declared({"space": {"data": ("digits", "synthetic")}}), "data cannot be searched"),
+        (lambda: declared({"space": {"epsilon": 0.3}}), "epsilon: expected a Range, or a tuple"),
         (lambda: declared({"objective": ("accuracy", "accuracy")}), "one metric or two different ones"),
         (lambda: declared({"objective": ("accuracy", "ece"), "pruning": "median"}), "needs one objective"),
         (lambda: declared({"pruning": "seeds", "seeds": 3}), "at least 5"),
         (lambda: declared({"sampler": "nsga2"}), "nsga2 is for two objectives"),
         (lambda: declared(factors={"lr": (0.1, 0.2)}), "swept or searched, not both"),
-        (lambda: declared(baseline={"epsilon": 0.6}), r"baseline.epsilon: 0.6 is not in its range"),
+        (lambda: declared(baseline={"epsilon": 0.6}), "0.6 is not among the values searched"),
         (lambda: declared(baseline={"lr": 0.6}), "baseline.lr: is not a factor"),
         (lambda: declared(seeds=(0, FIRST_TUNING_SEED)), "are for tuning"),
         (
@@ -334,9 +364,27 @@ def test_a_search_that_makes_no_sense_is_refused_in_plain_words(make: Any, said:
         (lambda: Study(question="?", name="s", base=BASE), "expected a study with a search"),
         (
             lambda: declared({"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}}, baseline={}),
-            r"the baseline's lr=0.1 is not in its range \(0.2 to 1 by 0.1\)",
+            r"the baseline's lr=0.1 is not among the values searched \(0.2 to 1 by 0.1\)",
         ),
         (lambda: declared({"space": {"arch": ("seed_cnn", "nosuchnet")}}, baseline={}), "nosuchnet"),
+        (lambda: declared({"anchors": ({"epsilon": 0.0},), "points": 1}), "baseline and anchors alone are 2"),
+        (
+            lambda: declared({"space": {"eval_batch_size": (256, 128)}}, baseline={}),
+            "eval_batch_size=256 and eval_batch_size=128 train the same network",
+        ),
+        (
+            lambda: declared(
+                {
+                    "space": {
+                        "optimizer": ("sgd", "adamw"),
+                        "beta2": Range(low=0.9, high=0.99, step=0.01, when={"optimizer": "adamw"}),
+                    },
+                    "anchors": ({"beta2": 0.95},),
+                },
+                baseline={},
+            ),
+            "beta2 is searched only with optimizer='adamw'",
+        ),
     ],
 )
 def test_what_is_wrong_is_found_before_anything_trains(study: Any, said: str, tmp_path: Path) -> None:

@@ -492,7 +492,7 @@ def test_a_wrong_password_is_one_message_without_it(postgresql: PostgreSQL, data
 def test_tuners_that_start_at_once_make_the_tables_together(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shared, "quiet", contextlib.nullcontext)  # it is not for threads
+    monkeypatch.setattr("ablate.tune.storage.quiet", contextlib.nullcontext)  # it is not for threads
     with ThreadPoolExecutor(4) as at_once:
         storages = list(at_once.map(lambda number: Storage(database, f"tiny/{number % 2}"), range(4)))
     assert storages[0].alive() == {storages[0].tuner, storages[2].tuner}
