@@ -5,6 +5,7 @@ Models, losses, datasets and metrics have such suites beside their own tests.
 
 import ast
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from ablate.recipes import RECIPES
 from ablate.run import Task, run_trial
 from ablate.study import Study, build_study, load_study
 from ablate.trials import Plan
+from ablate.tune.settle import retest_study
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.py"))
@@ -41,7 +43,10 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> object:
 
 def planned(study: Study, profile: str | None, tmp_path: Path) -> tuple[Plan, dict[str, Path]]:
     options = Options(profile=profile, device="cpu", results=tmp_path)
-    plan, inputs = plan_settled(settle(study, options), options, Silent())  # type: ignore[arg-type]
+    settled = settle(study, options)
+    if settled.study.search is not None:  # its re-test, before anything is chosen
+        settled = replace(settled, study=retest_study(settled.study, []))
+    plan, inputs = plan_settled(settled, options, Silent())  # type: ignore[arg-type]
     return plan, inputs.folders()
 
 
