@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from ablate.search import Range, Search
-from ablate.stats import best_two, is_on_front, paired_effect, smoothed, verdict
+from ablate.stats import Smoothed, best_two, chosen_of_two, paired_effect, smoothed, verdict
 from ablate.terminal import print_line, print_table
 from ablate.tune.sampler import Sampler
 
@@ -201,22 +201,23 @@ def _tried(situation: Situation, repeat: int, rng: np.random.Generator) -> tuple
 def _chosen(situation: Situation, epsilons: FloatArray, values: FloatArray) -> NDArray[np.int64]:
     """Places of the points to run again: one, or up to two of a front."""
     means = values.mean(axis=2)
+    sds = np.zeros_like(means)
     if situation.rule == "smoothed":
-        means = np.column_stack([_smoothed(epsilons, of) for of in values.transpose(1, 0, 2)])
+        found = [_smoothed(epsilons, of) for of in values.transpose(1, 0, 2)]
+        means = np.column_stack([one.mean for one in found])
+        sds = np.column_stack([one.sd for one in found])
     if means.shape[1] == 1:
         return np.array([means[:, 0].argmax()])
-    means = means * np.array([1.0, -1.0])  # of the second, less is better
-    front = np.flatnonzero(is_on_front(means))
-    return front[list(best_two(means[front]))]
+    return np.array(chosen_of_two(means * np.array([1.0, -1.0]), sds))  # of the second, less is better
 
 
-def _smoothed(epsilons: FloatArray, values: FloatArray) -> FloatArray:
+def _smoothed(epsilons: FloatArray, values: FloatArray) -> Smoothed:
     return smoothed(
         epsilons[:, None],
         values.mean(axis=1),
         replicates=np.full(len(values), SEEDS),
         spread=math.sqrt(values.var(axis=1, ddof=1).mean()),
-    ).mean
+    )
 
 
 def _called_better(situation: Situation, winner: float, fresh: FloatArray, rng: np.random.Generator) -> bool:

@@ -14,7 +14,7 @@ from ablate.stats.power import (
     seeds_needed,
 )
 from ablate.stats.sign_flip import SignFlip, sign_flip_p, smallest_sign_flip_p
-from ablate.stats.surrogate import Smoothed, best_two, is_on_front, smoothed
+from ablate.stats.surrogate import Smoothed, best_two, chosen_of_two, is_on_front, smoothed
 from ablate.stats.trend import trend
 from ablate.stats.verdict import Verdict, Verdicts, verdict, verdicts
 
@@ -30,6 +30,7 @@ __all__ = [
     "Verdicts",
     "best_two",
     "bonferroni",
+    "chosen_of_two",
     "equivalence_power",
     "holm",
     "is_on_front",

@@ -15,6 +15,7 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import cho_solve
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -29,6 +30,10 @@ NOISES = (1e-4, 1e1)
 """Variance of the luck in the same units, where it has to be told from the values themselves."""
 LEAST_NOISE = 1e-6
 """In the same units; it keeps the matrix well-conditioned where runs have no luck at all."""
+Z = 1.96
+"""Half the width of a 95 % interval, in standard deviations."""
+SAME = 1e-9
+"""Smoothed values count as equal that differ by no more than this part of them: what rounding leaves."""
 MARGIN = 0.1
 """Of the front's extent: how far below its worst values the reference point of the hypervolume lies."""
 
@@ -39,7 +44,8 @@ class Smoothed:
 
     Attributes:
         mean: [n] posterior means.
-        sd: [n] posterior standard deviations of the true value, without the luck of a new run.
+        sd: [n] posterior standard deviations of the true value, without the luck of a new run. What is not
+            known of the values' common level is in it, what is not known of the kernel is not.
     """
 
     mean: FloatArray
@@ -55,9 +61,11 @@ def smoothed(
 ) -> Smoothed:
     """True values at the tried points, by Gaussian-process regression with a Matérn 5/2 kernel.
 
-    Each column has a length scale of its own; scales and amplitude are those of the largest marginal
-    likelihood within bounds. With fewer than four points, or values that are all equal, the values come back
-    as they are. Nothing is drawn at random.
+    The level they vary about is a constant with a flat prior (ordinary kriging): where nothing matters, the
+    smoothed values are about the mean of all, and as uncertain as that. Each column has a length scale of
+    its own; scales and amplitude are those of the largest marginal likelihood within bounds. With fewer
+    than four points, or values that are all equal, the values come back as they are. Nothing is drawn at
+    random.
 
     Args:
         places: [n, d] coordinates of the points, finite, in any unit; categories as one column per value.
@@ -121,11 +129,24 @@ def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple
         warnings.simplefilter("ignore", ConvergenceWarning)  # an optimum on a bound is meant
         process.fit(unit, values)
     smooth = process.kernel_ if known else process.kernel_.k1
-    # Prediction by hand, as a white kernel would count as part of the true value.
-    across = smooth(unit)
-    weights = np.linalg.solve(process.L_ @ process.L_.T, across).T
+    return _kriged(smooth(unit), process.L_, values)
+
+
+def _kriged(across: FloatArray, factor: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Posterior mean and sd [n] under an unknown constant mean with a flat prior.
+
+    Rasmussen and Williams, section 2.7 with a constant as the one basis function; `across` is the covariance
+    of the true values [n, n], `factor` the lower Cholesky factor of that of the values seen.
+    """
+    ones = np.ones(len(values))
+    weights = cho_solve((factor, True), across).T
+    solved = cho_solve((factor, True), ones)
+    precision = solved.sum()
+    level = float(solved @ values) / precision
+    mean = level + weights @ (values - level)
     variance = np.diag(across) - np.einsum("ij,ji->i", weights, across)
-    return weights @ values, np.sqrt(np.maximum(variance, 0.0))
+    variance += (1.0 - weights @ ones) ** 2 / precision  # what is not known of the constant
+    return mean, np.sqrt(np.maximum(variance, 0.0))
 
 
 def is_on_front(values: FloatArray) -> BoolArray:
@@ -141,6 +162,48 @@ def is_on_front(values: FloatArray) -> BoolArray:
     at_least = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
     return np.asarray(~(at_least & better).any(axis=0))
+
+
+def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
+    """Of points with two smoothed objectives, the one or two that are worth another look.
+
+    Nothing is given up in one objective for what is noise in the other:
+
+    - An objective shows a signal if some two points' 95 % intervals lie apart. If only one does, the best in
+      it is chosen; if none does, the best in the first.
+    - If both do, `best_two` chooses from the front, without the points whose gain in one objective over
+      another point is at most its median standard deviation, while their loss in the other is more than the
+      noise leaves open: two 95 % intervals of the median width would lie apart.
+
+    Args:
+        values: [n, 2] posterior means, finite, both higher-is-better.
+        sds: [n, 2] their standard deviations, >= 0.
+
+    Returns:
+        One or two indices of the front, ascending, of equally good ones the first; () without points.
+    """
+    values = _two_objectives(values)
+    if not len(values):
+        return ()
+    rounding = SAME * np.abs(values).max(axis=0)
+    front = np.flatnonzero(is_on_front(values))
+    signal = (values - Z * sds).max(axis=0) - (values + Z * sds).min(axis=0) > rounding
+    if signal.all():
+        front = front[_is_worth_its_price(values[front], np.median(sds, axis=0))]
+        return tuple(int(front[place]) for place in best_two(values[front]))
+    objective = 1 if signal[1] else 0
+    gains = values[front, objective]
+    return (int(front[gains >= gains.max() - rounding[objective]].min()),)
+
+
+def _is_worth_its_price(values: FloatArray, sd: FloatArray) -> BoolArray:
+    """Which points [n] none beats clearly in one objective without losing more than noise in the other.
+
+    Never none: of two points, the sum of both objectives in units of `sd` is less at the beaten one.
+    """
+    more = values[:, None] - values[None]
+    beats = (more > 2 * Z * sd).any(axis=2) & (more >= -sd).all(axis=2)
+    return np.asarray(~beats.any(axis=0))
 
 
 def best_two(front: FloatArray) -> tuple[int, ...]:

@@ -21,7 +21,8 @@ from ablate.metrics import METRICS, Predictions
 from ablate.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.records import Record, read_predictions, read_record
 from ablate.results import ResultsFolder
-from ablate.stats import mean_interval
+from ablate.stats import chosen_of_two, is_on_front, mean_interval
+from ablate.stats.surrogate import SAME
 from ablate.tables.columns import MISSING, UNREADABLE
 from ablate.tables.files import frame
 from ablate.tables.smoothing import place_of, smoothed_values
@@ -30,8 +31,6 @@ from ablate.trials import arm_name
 FloatArray = NDArray[np.float64]
 SUFFIXES = ("", "_2")
 """Of the first and the second objective's columns."""
-SAME = 1e-9
-"""Smoothed values count as equal that differ by no more than this part of them: what rounding leaves."""
 
 
 @dataclass(frozen=True)
@@ -183,43 +182,42 @@ def _value(sample: FloatArray | None, suffix: str) -> dict[str, float]:
 def _with_front(points: pd.DataFrame, objectives: int) -> pd.DataFrame:
     if objectives < 2:
         return points
-    from ablate.stats.surrogate import is_on_front
-
-    known, values = _gains(points)
+    known, values, _ = _gains(points)
     on_front = pd.Series(pd.NA, index=points.index, dtype="boolean")
     on_front[known] = is_on_front(values) if len(values) else []
     return points.assign(on_front=on_front)
 
 
-def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray]:
-    """The rows that count, and their smoothed values [n, objectives], turned so that more is better."""
+def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]:
+    """The rows that count, their smoothed values [n, objectives], turned so that more is better, and sds."""
     names = [suffix for suffix in SUFFIXES if points[f"objective{suffix}"].notna().any()]
     values = points[[f"smoothed{suffix}" for suffix in names]].to_numpy(dtype=np.float64)
+    sds = points[[f"smoothed_sd{suffix}" for suffix in names]].to_numpy(dtype=np.float64)
     known = np.isfinite(values).all(axis=1) if names else np.zeros(len(points), dtype=bool)
     signs = [1.0 if METRICS[points[f"objective{s}"].iloc[0]].higher_is_better else -1.0 for s in names]
-    return points.index[known], values[known] * np.array(signs)
+    return points.index[known], values[known] * np.array(signs), np.nan_to_num(sds[known])
 
 
 def winners_of(points: pd.DataFrame) -> tuple[int, ...]:
     """The points to be run again with fresh seeds.
 
-    With one objective the complete point with the best smoothed value, of equal ones the lowest number; with
-    two, up to two of those that no other point beats in both smoothed values.
+    With one objective the complete point with the best smoothed value, of equal ones the lowest number. With
+    two, up to two of those that no other point beats in both smoothed values, by the rule of
+    `ablate.stats.chosen_of_two`: an objective in which the noise tells no two points apart has no say, so
+    that one point wins; nor is a point taken for a gain in one objective within the noise if it costs more
+    than the noise in the other.
 
     Args:
         points: the `points` table.
 
     Returns:
-        Their numbers; () without a complete point.
+        Their numbers, ascending; () without a complete point.
     """
-    from ablate.stats.surrogate import best_two, is_on_front
-
-    known, gains = _gains(points)
+    known, gains, sds = _gains(points.sort_values("number"))
     numbers = points.loc[known, "number"].to_numpy(dtype=np.int64)
     if not len(numbers):
         return ()
     if gains.shape[1] == 1:
         best = gains[:, 0].max()
         return (int(numbers[gains[:, 0] >= best - SAME * abs(best)].min()),)
-    front = np.flatnonzero(is_on_front(gains))
-    return tuple(int(numbers[front[place]]) for place in best_two(gains[front]))
+    return tuple(int(numbers[place]) for place in chosen_of_two(gains, sds))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablate.search import Levels, Range, Search
+from ablate.stats import smoothed
 
 FloatArray = NDArray[np.float64]
 
@@ -44,8 +45,6 @@ def smoothed_values(places: FloatArray, samples: Sequence[FloatArray]) -> tuple[
         places: [n, d] coordinates.
         samples: per point its values by seed.
     """
-    from ablate.stats.surrogate import smoothed  # scikit-learn is slow to import; a search alone needs it
-
     if not samples:
         return np.empty(0), np.empty(0)
     means = np.array([sample.mean() for sample in samples])

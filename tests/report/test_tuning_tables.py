@@ -36,7 +36,7 @@ from ablate.tables import (
     write_tables,
 )
 from ablate.tables.points import SUFFIXES
-from ablate.tables.smoothing import place_of
+from ablate.tables.smoothing import place_of, smoothed_values
 from ablate.tables.tuning import tuning_tables
 
 Get = Callable[[str], Rendered]
@@ -234,6 +234,26 @@ def test_of_two_objectives_two_of_the_front_win() -> None:
     assert winners_of(table.iloc[[2]]) == (2,)
     assert winners_of(table.iloc[[4]]) == ()
     assert winners_of(table.iloc[:0]) == ()
+
+
+@pytest.mark.parametrize("flat", ["first", "second"])
+def test_an_objective_that_does_not_differ_costs_nothing_in_the_other(flat: str) -> None:
+    """Accuracies are up to 29 points apart; calibration errors by luck alone."""
+    for search in range(40):
+        rng = np.random.default_rng([5, search])
+        epsilon = rng.uniform(0, 0.5, 40)
+        true = np.column_stack([90 - 200 * (epsilon - 0.12) ** 2, np.full(40, 0.05)])
+        tried = true[:, :, None] + np.array([[0.4], [0.01]]) * rng.normal(size=(40, 2, 3))
+        columns: dict[str, Any] = {}
+        order = (1, 0) if flat == "first" else (0, 1)
+        for at, suffix in zip(order, SUFFIXES, strict=True):
+            mean, sd = smoothed_values(epsilon[:, None], list(tried[:, at]))
+            columns |= {f"objective{suffix}": ("accuracy", "ece")[at]}
+            columns |= {f"smoothed{suffix}": mean, f"smoothed_sd{suffix}": sd}
+        table = pd.DataFrame({"number": range(40), "state": "complete", **columns})
+        (winner,) = winners_of(table)
+        assert true[winner, 0] > true[:, 0].max() - 3
+        assert winners_of(table.iloc[::-1]) == (winner,)
 
 
 def test_seeds_without_a_value_are_left_out(tmp_path: Path) -> None:

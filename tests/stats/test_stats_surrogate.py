@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 from sklearn.metrics import r2_score
 
-from ablate.stats import Smoothed, best_two, is_on_front, smoothed
+from ablate.stats import Smoothed, best_two, chosen_of_two, is_on_front, smoothed
 from ablate.stats.surrogate import AMPLITUDES, LENGTHS
 
 FloatArray = NDArray[np.float64]
@@ -53,7 +53,8 @@ def test_the_posterior_is_the_textbooks() -> None:
     amplitude, length = np.exp(best.x)
     assert AMPLITUDES[0] < amplitude < AMPLITUDES[1]  # else the bounds decide, and not what is tested here
     assert LENGTHS[0] < length < LENGTHS[1]
-    across = amplitude * matern(unit, unit, length)
+    # A constant whose variance is as good as endless is an unknown one.
+    across = amplitude * matern(unit, unit, length) + 1e3
     gain = across @ np.linalg.inv(across + noise)
     found = smoothed(places, values, replicates=replicates, spread=0.4)
     assert found.mean == pytest.approx(gain @ y * values.std() + values.mean(), abs=2e-3)
@@ -72,6 +73,25 @@ def test_smoothed_values_are_nearer_to_the_truth_and_say_how_near(spread: float)
         standardised.append((found.mean - true) / found.sd)
     assert np.std(errors) < 0.5 * np.std(raw)
     assert 0.6 < np.std(standardised) < 1.4
+
+
+@pytest.mark.parametrize("curvature", [0.0, 40.0])
+def test_intervals_cover_the_truth_as_often_as_they_say(curvature: float) -> None:
+    """Also where nothing matters: then the level of all points is what is not known."""
+    searches, covered, widths = 60, [], []
+    for seed in range(searches):
+        rng = np.random.default_rng([1, seed])
+        places = rng.uniform(0, 0.5, (40, 1))
+        true = -curvature * (places[:, 0] - 0.12) ** 2
+        runs = true[:, None] + rng.normal(0, 0.4, (40, 3))
+        spread = math.sqrt(runs.var(axis=1, ddof=1).mean())
+        found = smoothed(places, runs.mean(axis=1), replicates=seeds(40), spread=spread)
+        covered.append(np.mean(np.abs(found.mean - true) <= 1.96 * found.sd))
+        widths.append(np.median(found.sd))
+    # The points of a search are covered or missed together, so searches are counted.
+    assert np.mean(covered) == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / searches))
+    of_all = 0.4 / math.sqrt(40 * 3)
+    assert 0.9 * of_all < np.median(widths) < (1.1 if curvature == 0 else 3) * of_all
 
 
 def test_more_seeds_pull_harder() -> None:
@@ -231,3 +251,47 @@ def test_only_two_finite_objectives(values: FloatArray) -> None:
     for function in (is_on_front, best_two):
         with pytest.raises(ValueError, match=r"Expected finite values of shape \[n, 2\]"):
             function(values)
+
+
+def test_an_objective_without_a_signal_has_no_say() -> None:
+    good = np.array([0.0, 3.0, 2.0, -30.0])
+    none = np.array([0.0, 0.0, 1e-5, 2e-5])
+    sds = np.full((4, 2), (0.1, 0.01))
+    assert chosen_of_two(np.column_stack([good, none]), sds) == (1,)
+    assert chosen_of_two(np.column_stack([none, good]), sds[:, ::-1]) == (1,)
+    assert chosen_of_two(np.column_stack([none, none[::-1]]), sds) == (3,)
+    # As soon as the intervals of two points lie apart, it has one.
+    for gain, expected in ((0.039, (1,)), (0.0393, (1, 2))):
+        assert chosen_of_two(np.column_stack([good, [0, 0, gain, 0]]), sds) == expected
+    assert chosen_of_two(np.empty((0, 2)), np.empty((0, 2))) == ()
+
+
+def test_a_gain_within_the_noise_is_not_paid_for() -> None:
+    """Though both objectives show a signal, by the last point."""
+    values = np.array([[3.0, 1.0], [-30.0, 1.00001], [-40.0, 0.0]])
+    sds = np.full((3, 2), (0.1, 0.01))
+    assert chosen_of_two(values, sds) == (0,)
+    assert chosen_of_two(values[:, ::-1], sds[:, ::-1]) == (0,)
+    values[1, 1] = 1.011  # more than the deviation
+    assert chosen_of_two(values, sds) == (0, 1)
+    values[1] = 2.7, 1.00001  # costs no more than the noise
+    assert chosen_of_two(values, sds) == (0, 1)
+
+
+@given(values=values_of_two)
+@settings(max_examples=60, deadline=None)
+def test_without_noise_the_best_two_of_the_front_are_chosen(values: FloatArray) -> None:
+    chosen = chosen_of_two(values, np.zeros_like(values))
+    front = np.flatnonzero(is_on_front(values))
+    if (np.ptp(values, axis=0) > 0).all():
+        assert chosen == tuple(front[list(best_two(values[front]))])
+    else:
+        assert chosen == (front[0],)
+
+
+@given(values=values_of_two, sd=st.tuples(st.floats(0, 3), st.floats(0, 3)))
+@settings(max_examples=60, deadline=None)
+def test_one_or_two_of_the_front_are_always_chosen(values: FloatArray, sd: tuple[float, float]) -> None:
+    chosen = chosen_of_two(values, np.full_like(values, sd))
+    assert 1 <= len(chosen) <= 2
+    assert is_on_front(values)[list(chosen)].all()
