@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
 from ablate.plots.theme import FAINT, HALF, interval_reach, legend_above, names_of, reference_style, shorten
-from ablate.plots.tuning_history import ROLES, SIZES, Scored, focused_limits
+from ablate.plots.tuning_history import ROLES, SIZES, Scored, draw_runs, focused_limits, without_long
 
 MOST_FRONT = 40
 """With more points on the front, only the marked ones carry intervals."""
@@ -30,6 +30,7 @@ class FrontPoint:
         smooth: the two smoothed values.
         role: what the point is.
         on_front: whether no other point is as good in both smoothed values and better in one.
+        runs: first and second objective of its single runs, where they are shown in place of an interval.
     """
 
     label: str
@@ -38,6 +39,7 @@ class FrontPoint:
     smooth: tuple[float, float]
     role: str
     on_front: bool
+    runs: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class TuningFront:
 
 def prepare_tuning_front(
     points: pd.DataFrame,
+    runs: pd.DataFrame,
     words: Mapping[int, str],
     *,
     labels: tuple[str, str],
@@ -63,13 +66,14 @@ def prepare_tuning_front(
     Args:
         points: one row per point: number, role, on_front, and value, low, high and smoothed of the first
             objective, and of the second with the suffix _2.
+        runs: one row per training run: number of its point, value, value_2.
         words: number to the point's levels in words.
         labels: the objectives with their units.
         higher: whether higher is better, for each.
         factors: from the tables' units to the labels'.
     """
     known = points[points["value"].notna() & points["value_2"].notna()]
-    found = tuple(
+    whole = tuple(
         FrontPoint(
             words[int(row["number"])],
             _middle(row, "", factors[0]),
@@ -80,13 +84,45 @@ def prepare_tuning_front(
         )
         for row in known.to_dict("records")
     )
+    found = _without_long(whole, [_runs(runs, number, factors) for number in known["number"]])
     scored = [
         [Scored(0, *point.first, "") for point in found],
         [Scored(0, *point.second, "") for point in found],
     ]
-    smooth = [[point.smooth[axis] for point in found if math.isfinite(point.smooth[axis])] for axis in (0, 1)]
+    smooth = [
+        [at for p in found for at in (p.smooth[axis], *(run[axis] for run in p.runs)) if math.isfinite(at)]
+        for axis in (0, 1)
+    ]
     first, second = (focused_limits(scored[axis], smooth[axis], higher[axis]) for axis in (0, 1))
     return TuningFront(labels, higher, found, (first, second))
+
+
+def _runs(runs: pd.DataFrame, number: int, factors: tuple[float, float]) -> tuple[tuple[float, float], ...]:
+    own = runs[(runs["number"] == number) & runs["value"].notna() & runs["value_2"].notna()]
+    pairs = zip(factors[0] * own["value"], factors[1] * own["value_2"], strict=True)
+    return tuple((float(first), float(second)) for first, second in pairs)
+
+
+def _without_long(
+    points: tuple[FrontPoint, ...], runs: list[tuple[tuple[float, float], ...]]
+) -> tuple[FrontPoint, ...]:
+    """The points, those whose interval of either objective is left out with their single runs."""
+    scored = [
+        without_long(
+            [Scored(0, *ends, "") for ends in middles],
+            [tuple(run[axis] for run in own) for own in runs],
+        )
+        for axis, middles in enumerate(([p.first for p in points], [p.second for p in points]))
+    ]
+    return tuple(
+        replace(
+            point,
+            first=(one.mean, one.low, one.high),
+            second=(other.mean, other.low, other.high),
+            runs=own if one.runs or other.runs else (),
+        )
+        for point, one, other, own in zip(points, *scored, runs, strict=True)
+    )
 
 
 def _middle(row: Mapping[Hashable, Any], suffix: str, factor: float) -> Middle:
@@ -97,6 +133,7 @@ def _middle(row: Mapping[Hashable, Any], suffix: str, factor: float) -> Middle:
 def draw_tuning_front(data: TuningFront, ax: Axes) -> Axes:
     """Draw the first objective upwards and the second to the right."""
     _draw_line(data, ax)
+    draw_runs([(second, first) for point in data.points for first, second in point.runs], ax)
     marker, color, words = ROLES["sampler"]
     beaten = [point for point in data.points if point.role == "sampler" and not point.on_front]
     if beaten:

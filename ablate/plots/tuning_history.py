@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from ablate.plots.theme import interval_reach, legend_above, reference_style, shorten, view_limits
+from ablate.plots.theme import FAINT, interval_reach, legend_above, reference_style, shorten, view_limits
 
 ROLES: dict[str, tuple[str, str, str]] = {
     "sampler": ("o", "C0", "chosen by the sampler"),
@@ -26,19 +26,27 @@ MOST_INTERVALS = 150
 """With more points, intervals would hide them."""
 LONGEST_REACH = 0.5
 """Intervals make the axis longer by at most so many times the values' range, to either side."""
+FEW_SEEDS = 4
+"""With fewer, an interval may be left out for the single runs."""
+LONG = 3.0
+"""It is where it is longer than so many times the range of the points' means."""
 FOCUS = 3.0
 """Values lie beyond the axis that are so many times as far from the best as the worst quarter begins."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A complete point in the axis's unit: its place, mean, ends of its interval, and what it is."""
+    """A complete point in the axis's unit: its place, mean, ends of its interval, and what it is.
+
+    `runs` holds its single runs where they are shown in place of the interval.
+    """
 
     x: float
     mean: float
     low: float
     high: float
     role: str
+    runs: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -63,18 +71,24 @@ class TuningHistory:
 
 
 def prepare_tuning_history(
-    points: pd.DataFrame, *, label: str, higher_is_better: bool, unit_factor: float = 1.0
+    points: pd.DataFrame,
+    runs: pd.DataFrame,
+    *,
+    label: str,
+    higher_is_better: bool,
+    unit_factor: float = 1.0,
 ) -> TuningHistory:
     """Put the points into their order.
 
     Args:
         points: one row per point: number, state, role (of `ROLES`), value, low, high, smoothed, last_seen.
+        runs: one row per training run: number of its point, value.
         label: the objective with its unit.
         higher_is_better: its direction.
         unit_factor: from the tables' unit to the label's, 100 for percent.
     """
     points = points.sort_values("number")
-    scored = scored_points(points, "number", unit_factor)
+    scored = scored_points(points, runs, "number", unit_factor)
     best, found = [], -math.inf
     sign = 1.0 if higher_is_better else -1.0
     for number, smoothed in zip(points["number"], points["smoothed"], strict=True):
@@ -85,7 +99,7 @@ def prepare_tuning_history(
     ended = points[points["state"].isin(["complete", "pruned", "failed"])]
     lost = ended[ended["value"].isna() & ended["last_seen"].isna()]
     given_up = tuple(zip(pruned["number"].map(float), unit_factor * pruned["last_seen"], strict=True))
-    heights = [height for _, height in (*best, *given_up)]
+    heights = [height for _, height in (*best, *given_up)] + [run for point in scored for run in point.runs]
     return TuningHistory(
         label=label,
         points=scored,
@@ -96,13 +110,38 @@ def prepare_tuning_history(
     )
 
 
-def scored_points(points: pd.DataFrame, place: str, unit_factor: float) -> tuple[Scored, ...]:
-    """The points that have a value, at the places that a column holds."""
+def scored_points(
+    points: pd.DataFrame, runs: pd.DataFrame, place: str, unit_factor: float
+) -> tuple[Scored, ...]:
+    """The points that have a value, at the places that a column holds.
+
+    Of few seeds an interval may be so long that it hides all else: such a point has its single runs instead.
+    """
     known = points[points["value"].notna() & points[place].notna()]
     columns = (known[place], *(unit_factor * known[name] for name in ("value", "low", "high")), known["role"])
-    return tuple(
+    scored = tuple(
         Scored(float(x), float(mean), float(low), float(high), str(role))
         for x, mean, low, high, role in zip(*columns, strict=True)
+    )
+    own = runs.assign(value=unit_factor * runs["value"])[runs["value"].notna()].groupby("number")["value"]
+    of_point = {number: tuple(values.map(float)) for number, values in own}
+    return without_long(scored, [of_point.get(number, ()) for number in known["number"]])
+
+
+def without_long(points: Sequence[Scored], runs: Sequence[tuple[float, ...]]) -> tuple[Scored, ...]:
+    """The points, of few seeds those with long intervals with their single runs instead.
+
+    Args:
+        points: with their intervals.
+        runs: of each, its single runs.
+    """
+    means = [point.mean for point in points]
+    longest = LONG * (max(means, default=0.0) - min(means, default=0.0)) or math.inf
+    return tuple(
+        replace(point, low=math.nan, high=math.nan, runs=own)
+        if 0 < len(own) < FEW_SEEDS and point.high - point.low > longest
+        else point
+        for point, own in zip(points, runs, strict=True)
     )
 
 
@@ -136,6 +175,7 @@ def draw_tuning_history(data: TuningHistory, ax: Axes) -> Axes:
         last = max((point.x for point in data.points), default=x[-1])
         ax.plot([*x, last + 0.5], [*height, height[-1]], color="C1", drawstyle="steps-post", linewidth=1.4,
                 label="best smoothed value so far", zorder=1)  # fmt: skip
+    draw_runs([(point.x, run) for point in data.points for run in point.runs], ax)
     draw_scored(data.points, data.limits, ax)
     muted = reference_style()["color"]
     if data.pruned:
@@ -147,11 +187,19 @@ def draw_tuning_history(data: TuningHistory, ax: Axes) -> Axes:
                 transform=ax.get_xaxis_transform(), label="ended without a value")  # fmt: skip
     ax.set_ylim(*data.limits)
     ax.set_title(shorten(data.label))
-    ax.set_xlabel("point")
+    ax.set_xlabel("number of the point")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(visible=False, axis="x")
     legend_above(ax)
     return ax
+
+
+def draw_runs(runs: Sequence[tuple[float, float]], ax: Axes) -> None:
+    """Draw single training runs, faint."""
+    if runs:
+        x, value = zip(*runs, strict=True)
+        ax.plot(x, value, "o", color="C0", alpha=FAINT, markersize=3, markeredgewidth=0,
+                label="a training run")  # fmt: skip
 
 
 def draw_scored(

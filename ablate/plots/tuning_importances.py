@@ -1,4 +1,4 @@
-"""How much of the objective's spread over a search's points goes with each searched field."""
+"""How much each searched field decides whether a point is among the best of a search."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def draw_tuning_importances(data: TuningImportances, ax: Axes) -> Axes:
     ax.set_yticks(range(len(data.fields)), [shorten(name, 24) for name in data.fields])
     ax.set_ylim(max(len(data.fields), 1) - 0.4, -0.6)
     ax.set_xlim(0, 1.12 * max((share for _, shares in data.shares for share in shares), default=1.0) or 1.0)
-    ax.set_title("importance (share)")
+    ax.set_title("importance (scaled to sum to 1)")
     ax.grid(visible=False, axis="y")
     legend_above(ax)
     return ax
@@ -85,4 +85,5 @@ def describe_tuning_importances(data: TuningImportances) -> str:
         + ", ".join(f"{name} {share:.2f}" for name, share in zip(data.fields, shares, strict=True))
         for words, shares in data.shares
     ]
-    return f"Importance of the searched fields as shares. {'. '.join(parts)}.{not_drawn(data.left_out)}"
+    about = "Importance of the searched fields, scaled to sum to 1"
+    return f"{about}. {'. '.join(parts)}.{not_drawn(data.left_out)}"

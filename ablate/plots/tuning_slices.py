@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 from ablate.plots.theme import (
-    FAINT,
     HALF,
     WIDE,
     capped,
@@ -25,7 +24,7 @@ from ablate.plots.theme import (
     shorten,
     wrapped,
 )
-from ablate.plots.tuning_history import ROLES, Scored, draw_scored, focused_limits, scored_points
+from ablate.plots.tuning_history import ROLES, Scored, draw_runs, draw_scored, focused_limits, scored_points
 
 MOST_PANELS = 6
 MOST_COLUMNS = 3
@@ -111,7 +110,7 @@ def prepare_slice(
     smooth = placed[placed["smoothed"].notna()].sort_values("x", kind="stable")
     reach = TWO_SIDED * smooth["smoothed_sd"]
     columns = (smooth["smoothed"], smooth["smoothed"] - reach, smooth["smoothed"] + reach)
-    scored = scored_points(placed, "x", unit_factor)
+    scored = scored_points(placed, runs, "x", unit_factor)
     return TuningSlice(
         label=label,
         field=field,
@@ -124,7 +123,11 @@ def prepare_slice(
         ),
         smooth=tuple(zip(smooth["x"].map(float), *(unit_factor * part for part in columns), strict=True)),
         joined=alone and categories is None,
-        limits=focused_limits(scored, unit_factor * smooth["smoothed"], higher_is_better),
+        limits=focused_limits(
+            scored,
+            [*(unit_factor * smooth["smoothed"]), *(run for point in scored for run in point.runs)],
+            higher_is_better,
+        ),
     )
 
 
@@ -165,11 +168,11 @@ def draw_slice(data: TuningSlice, ax: Axes) -> None:
         ax.set_xscale("log")
         ax.minorticks_off()
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    if data.runs:
-        x, value = zip(*data.runs, strict=True)
-        ax.plot(
-            x, value, "o", color="C0", alpha=FAINT, markersize=3, markeredgewidth=0, label="a training run"
-        )
+        places = {point.x for point in data.points}
+        if len(places) == 1:
+            (only,) = places  # nothing else gives the axis a width
+            ax.set_xlim(only / 2, 2 * only)
+    draw_runs(data.runs, ax)
     _draw_smooth(data, ax)
     draw_scored(data.points, data.limits, ax)
     ax.set_title(wrapped(shorten(data.label), ax))

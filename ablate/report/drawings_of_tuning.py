@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,14 @@ from ablate.tables import Tables
 from ablate.trials import Plan
 
 if TYPE_CHECKING:
+    from ablate.plots.tuning_front import FrontPoint
+    from ablate.plots.tuning_history import Scored
     from ablate.plots.tuning_slices import TuningSlice
 
 POINTS = "Each point is the mean over its seeds on the tuning split, with its 95 % t interval."
+BEST_PART, BEST_POINTS = 0.1, 5
+"""Of the points, how many PED-ANOVA takes for the best: this part, and at least so many."""
+FEW_POINTS = 30
 BEYOND = " Points much worse than the rest are arrows at the edge; long intervals go on beyond the panel."
 
 
@@ -47,13 +52,14 @@ def history_drawing(tuned: Tuned, place: int) -> Drawing:
         points = points.assign(last_seen=float("nan"))  # what a pruner saw is of the first
     data = prepare_tuning_history(
         points,
+        _runs(tuned, place),
         label=what.axis,
         higher_is_better=what.better == "higher",
         unit_factor=what.factor,
     )
     caption = f"{POINTS} The line is the best smoothed value among the points so far, all points known."
     return Drawing(
-        caption + BEYOND,
+        caption + _short_of_seeds(data.points) + BEYOND,
         describe_tuning_history(data),
         lambda figure: draw_tuning_history(data, figure.subplots()),
         (HALF[0], HALF[1] + 0.4),
@@ -82,6 +88,7 @@ def slices_drawing(tuned: Tuned, place: int) -> Drawing:
         caption += " Within a value without order, points stand side by side in the order of the search."
     if any(dimension.when for dimension in tuned.search.space.values()):
         caption += " A field with a condition shows the points that use it."
+    caption += _short_of_seeds([point for panel in data.panels for point in panel.points])
     size = tuning_slices_size(data)
     return Drawing(
         caption + BEYOND + not_drawn(data.left_out),
@@ -102,7 +109,7 @@ def _slice(tuned: Tuned, name: str, place: int) -> TuningSlice:
     points = points.assign(level=_column(levels, dimension))[used]
     return prepare_slice(
         points,
-        tuned.values.assign(value=tuned.values[f"value{SUFFIXES[place]}"]),
+        _runs(tuned, place),
         label=what.axis,
         field=factor_label(name),
         higher_is_better=what.better == "higher",
@@ -113,6 +120,23 @@ def _slice(tuned: Tuned, name: str, place: int) -> TuningSlice:
     )
 
 
+def _runs(tuned: Tuned, place: int) -> pd.DataFrame:
+    """The training runs with one objective under the plain name."""
+    return tuned.values.assign(value=tuned.values[f"value{SUFFIXES[place]}"])
+
+
+def _short_of_seeds(points: Iterable[Scored | FrontPoint]) -> str:
+    """What is said where single runs stand in the place of intervals."""
+    from ablate.plots.tuning_history import FEW_SEEDS, LONG
+
+    if not any(point.runs for point in points):
+        return ""
+    return (
+        f" Where fewer than {FEW_SEEDS} seeds give an interval longer than {LONG:g} times the range of the "
+        "points' means, the point's single runs are shown in its place."
+    )
+
+
 def _column(levels: list[Any], dimension: Range | Choice) -> pd.Series[Any]:
     if isinstance(dimension, Range):
         return pd.Series(levels, dtype="float64")
@@ -120,7 +144,7 @@ def _column(levels: list[Any], dimension: Range | Choice) -> pd.Series[Any]:
 
 
 def importances_drawing(tuned: Tuned) -> Drawing:
-    """How much of the spread goes with each field."""
+    """How much each field decides whether a point is among the best."""
     from ablate.plots import (
         describe_tuning_importances,
         draw_tuning_importances,
@@ -134,16 +158,26 @@ def importances_drawing(tuned: Tuned) -> Drawing:
         {what.name: what.label for what in tuned.objectives},
     )
     evaluators = ", ".join(dict.fromkeys(tuned.importances["evaluator"]))
+    points = int(tuned.facts["points_done"])
     caption = (
-        f"Shares of the objective's spread over the points, by Optuna's {evaluators}; they sum to 1. They "
-        "speak of this search alone, and with few points much in them is noise."
+        f"How much each field decides whether a point is among the best: {_best_in_words(points)}, by "
+        f"Optuna's {evaluators}. The numbers are scaled to sum to 1; they are no shares of the objective's "
+        "spread, and speak of this search alone."
     )
+    if points < FEW_POINTS:
+        caption += f" With fewer than {FEW_POINTS} points, as here, much in them is noise."
     return Drawing(
         caption + not_drawn(data.left_out),
         describe_tuning_importances(data),
         lambda figure: draw_tuning_importances(data, figure.subplots()),
         tuning_importances_size(data),
     )
+
+
+def _best_in_words(points: int) -> str:
+    if BEST_PART * points > BEST_POINTS:
+        return f"the best {100 * BEST_PART:.0f} % of {points} complete points"
+    return f"the best {BEST_POINTS} of {points} complete points"
 
 
 def front_of_tuning_drawing(tuned: Tuned) -> Drawing:
@@ -158,6 +192,7 @@ def front_of_tuning_drawing(tuned: Tuned) -> Drawing:
     first, second = tuned.objectives
     data = prepare_tuning_front(
         tuned.points,
+        tuned.values,
         dict(zip(tuned.points["number"], tuned.points["label"], strict=True)),
         labels=(first.axis, second.axis),
         higher=(first.better == "higher", second.better == "higher"),
@@ -168,7 +203,7 @@ def front_of_tuning_drawing(tuned: Tuned) -> Drawing:
         "no other point beats in both objectives; faint points are beaten. Points far off are outside."
     )
     return Drawing(
-        caption,
+        caption + _short_of_seeds(data.points),
         describe_tuning_front(data),
         lambda figure: draw_tuning_front(data, figure.subplots()),
         tuning_front_size(data),

@@ -93,13 +93,21 @@ def tuning_sentences(
 
 
 def _of_winner(one: Retested, plan: Plan) -> Iterator[str]:
+    alone = len(one.outcomes) == 1
     for outcome in one.outcomes:
-        what, value = outcome.what, outcome.tuned[0]
-        scored = f"{noun(what)} {shown(value, what)}{_unit(what.unit)}"
+        what = outcome.what
+        scored = f"{noun(what)} {shown(outcome.tuned.mean, what)}{_unit(what.unit)}{_pooled(one, outcome)}"
         above = "" if one.is_baseline else _beside(outcome)
-        yield f"On the tuning split it scored {scored}{above}; {_fresh(one, outcome, plan)}"
+        said = _fresh(outcome, plan, it="it" if alone else f"its {noun(what)}")
+        yield f"On the tuning split it scored {scored}{above}; {said}"
         if not one.is_baseline:
-            yield from _returned(outcome, alone=len(one.outcomes) == 1)
+            yield from _returned(outcome, alone=alone)
+
+
+def _pooled(one: Retested, outcome: Outcome) -> str:
+    """How many runs a mean is over, where its levels were asked for more than once."""
+    count = len(one.numbers)
+    return f" (mean of {outcome.tuned.n} runs of {count} points)" if count > 1 else ""
 
 
 def _unit(unit: str) -> str:
@@ -113,21 +121,24 @@ def _beside(outcome: Outcome) -> str:
     text = shown(abs(seen), what)
     if text == shown(0.0, what):
         return ", as the baseline there"
-    return f", {text}{_unit(what.difference_unit)} {'above' if seen > 0 else 'below'} the baseline there"
+    side, means = "above" if seen > 0 else "below", "better" if outcome.advantage > 0 else "worse"
+    return f", {text}{_unit(what.difference_unit)} {side} the baseline there ({means})"
 
 
-def _fresh(one: Retested, outcome: Outcome, plan: Plan) -> str:
+def _fresh(outcome: Outcome, plan: Plan, *, it: str) -> str:
     what, effect, fresh = outcome.what, outcome.effect, outcome.fresh
     if not fresh.n:
         return "it is not re-run with fresh seeds yet."
     seeds = f"{fresh.n} fresh seed{'s' if fresh.n > 1 else ''}"
     if effect is None or not int(effect["n_pairs"]):
-        return f"re-run with {seeds} on the reported split it is {shown(fresh.mean, what)}{_unit(what.unit)}."
+        return (
+            f"re-run with {seeds} on the reported split {it} is {shown(fresh.mean, what)}{_unit(what.unit)}."
+        )
     family = plan.study.family_size(what.name, len(plan.comparisons))
     size = f"{shown_difference(effect['effect'], what)}{_unit(what.difference_unit)}"
     inside = what.name in plan.study.comparison_family
     return (
-        f"re-run with {seeds} on the reported split it is {size} against the baseline "
+        f"re-run with {seeds} on the reported split {it} is {size} against the baseline "
         f"({uncertainty(effect, what, family, of='pair')}): "
         f"{effect['verdict']}{'' if inside else ' (exploratory)'}."
     )
@@ -138,22 +149,42 @@ def _returned(outcome: Outcome, *, alone: bool) -> Iterator[str]:
     what, drop = outcome.what, outcome.drop
     if not math.isfinite(drop):
         return
-    if outcome.advantage <= 0 and alone:
-        yield "Its own mean there was no better than the baseline's: the choice rests on smoothed values."
-    elif outcome.advantage <= 0:
+    if outcome.advantage <= 0:
+        if alone:
+            yield "Its own mean there was no better than the baseline's: the choice rests on smoothed values."
         return
-    elif drop > 0 and shown(drop, what) != shown(0.0, what):
-        size = f"{shown(drop, what)}{_unit(what.difference_unit)}"
-        yield f"Of the advantage seen while tuning, {size} did not return."
+    advantage = "advantage" if alone else f"advantage in {noun(what)}"
+    size = f"{shown(abs(drop), what)}{_unit(what.difference_unit)}"
+    none = shown(drop, what) == shown(0.0, what)
+    # A verdict on the drop would need its own interval: it is told as a plain difference.
+    if outcome.is_confirmed and (drop <= 0 or none):
+        yield f"The {advantage} seen while tuning returned in full."
+        return
+    if drop > 0 and not none:
+        found = f"Of the {advantage} seen while tuning, {size} did not show again"
     else:
-        yield "The advantage seen while tuning returned in full."
+        more = "the same as" if none else f"{size} more than"
+        found = f"With fresh seeds the {advantage} is {more} while tuning"
+    open_yet = outcome.verdict == "undecided"
+    yield f"{found}{'; whether any of it returned cannot be told' if open_yet else ''}."
 
 
 def _cost(tuned: Tuned, trials: pd.DataFrame) -> str:
-    runs = int(tuned.facts["trainings"])
     spent = trials[["train_seconds", "eval_seconds"]].sum(axis=1)[trials["status"] == "complete"]
     again = f", the re-test {len(spent)} and {duration(float(spent.sum()))}" if len(spent) else ""
-    return f"The search took {runs} training runs and {duration(float(tuned.facts['seconds']))}{again}."
+    runs = int(tuned.facts["trainings"])
+    return (
+        f"The search took {runs} training runs and {duration(float(tuned.facts['seconds']))}"
+        f"{not_counted(tuned)}{again}."
+    )
+
+
+def not_counted(tuned: Tuned) -> str:
+    """What the cost leaves out, in brackets; nothing where pruning stops no training run."""
+    stopped = tuned.stopped_early
+    if not stopped:
+        return ""
+    return f" (not counted: {stopped} training run{'' if stopped == 1 else 's'} that pruning stopped early)"
 
 
 def duration(seconds: float) -> str:

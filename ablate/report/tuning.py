@@ -19,12 +19,14 @@ from ablate.report.arms import (
 )
 from ablate.report.quantities import Quantity, quantity
 from ablate.search import Choice, Levels, Range, Search
-from ablate.stats import Interval
+from ablate.stats import Interval, mean_interval
 from ablate.tables import Tables
 from ablate.trials import Plan, arm_name
 
 SUFFIXES = ("", "_2")
 """Of the first and the second objective's columns in the table of points."""
+EPOCH_RULES = ("hyperband", "median")
+"""Pruning rules that stop a training run; the other one only asks for no further seed."""
 SCORES = ("value", "sd", "low", "high", "smoothed", "smoothed_sd")
 
 
@@ -52,10 +54,23 @@ class Tuned:
         """What was searched for."""
         return tuple(quantity(name) for name in self.search.objective)
 
+    def scored(self, points: pd.DataFrame, suffix: str) -> Interval:
+        """Mean and t interval of one objective over every complete run of some points."""
+        own = self.values[self.values["number"].isin(points["number"])]
+        once = own.drop_duplicates("trial_id")  # points of equal levels may share a run
+        return mean_interval(once[f"value{suffix}"].to_numpy(dtype="float64", na_value=math.nan))
+
     @property
     def ended(self) -> int:
         """How many points have ended."""
         return int(sum(self.facts[f"points_{state}"] for state in ("done", "pruned", "failed")))
+
+    @property
+    def stopped_early(self) -> int:
+        """Training runs that pruning stopped before their last epoch, of which no record is kept."""
+        if self.search.pruning not in EPOCH_RULES:
+            return 0
+        return int(((self.points["state"] == "pruned") & (self.points["seeds_done"] == 0)).sum())
 
     @property
     def is_spent(self) -> bool:
@@ -117,16 +132,16 @@ class Outcome:
 
     Attributes:
         what: the objective.
-        tuned: mean over the point's seeds on the tuning split, with its interval.
+        tuned: mean over every complete run with the point's levels on the tuning split, with its interval.
         smoothed: its smoothed value.
-        seen: tuned minus the baseline's; NaN without one.
+        seen: the mean of tuned minus the baseline's; NaN without one.
         seen_smoothed: the same of the smoothed values.
         fresh: mean over fresh seeds on the reported split.
         effect: the row of the `effects` table; None for the baseline itself, or without one.
     """
 
     what: Quantity
-    tuned: tuple[float, float, float]
+    tuned: Interval
     smoothed: float
     seen: float
     seen_smoothed: float
@@ -140,9 +155,19 @@ class Outcome:
 
     @property
     def drop(self) -> float:
-        """How much of that did not return with fresh seeds; NaN where one of the two is not known."""
+        """The advantage less that of the fresh seeds; NaN where one of the two is not known."""
         found = math.nan if self.effect is None else float(self.effect["effect"])
         return self.advantage - self._sign * found
+
+    @property
+    def verdict(self) -> str:
+        """What the fresh seeds say; "" without them."""
+        return "" if self.effect is None else str(self.effect["verdict"])
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether fresh seeds show it to be better."""
+        return self.verdict in ("better", self.what.better)
 
     @property
     def _sign(self) -> float:
@@ -151,10 +176,20 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Retested:
-    """An arm of the re-test: which point it is, and what became of each objective."""
+    """An arm of the re-test: which point it is, and what became of each objective.
+
+    Attributes:
+        arm: the arm.
+        point: the point that stands for its levels.
+        numbers: of all points of these levels, that one's first.
+        roles: what they are.
+        is_baseline: whether the baseline is among them.
+        outcomes: per objective, over the runs of all of them.
+    """
 
     arm: Arm
     point: pd.Series[Any]
+    numbers: tuple[int, ...]
     roles: tuple[str, ...]
     is_baseline: bool
     outcomes: tuple[Outcome, ...]
@@ -170,43 +205,47 @@ def retested(tuned: Tuned, trials: pd.DataFrame, effects: pd.DataFrame, plan: Pl
         plan: the re-test.
     """
     complete, rows = complete_trials(trials), list(_standing_for(tuned, plan))
-    baseline = next((point for _, point, own in rows if "baseline" in set(own["source"])), None)
+    baseline = next((own for _, own in rows if "baseline" in set(own["source"])), None)
     by_key = {(row["arm"], row["metric"]): row for _, row in effects.iterrows()}
     found = []
-    for arm, point, own in rows:
+    for arm, own in rows:
         outcomes = [
-            _outcome(what, suffix, point, baseline, arm_interval(complete, arm.name, what.name),
+            _outcome(tuned, what, suffix, own, baseline, arm_interval(complete, arm.name, what.name),
                      by_key.get((arm.name, what.name)))
             for what, suffix in zip(tuned.objectives, SUFFIXES, strict=False)
         ]  # fmt: skip
         roles = tuple(
             role for role in ("winner", "baseline", "anchor") if role in {*own["role"], *own["source"]}
         )
-        found.append(Retested(arm, point, roles, "baseline" in roles, tuple(outcomes)))
+        found.append(
+            Retested(
+                arm, own.iloc[0], tuple(own["number"].map(int)), roles, "baseline" in roles, tuple(outcomes)
+            )
+        )
     return sorted(found, key=lambda one: "winner" not in one.roles)
 
 
-def _standing_for(tuned: Tuned, plan: Plan) -> Iterator[tuple[Arm, pd.Series[Any], pd.DataFrame]]:
-    """Each arm with the point that stands for it, and all points of its levels: a sampler may repeat one."""
+def _standing_for(tuned: Tuned, plan: Plan) -> Iterator[tuple[Arm, pd.DataFrame]]:
+    """Each arm with all points of its levels, as a sampler may repeat one; first the one they go by."""
     for arm in planned_arms(plan).values():
         own = tuned.points[(tuned.points["arm"] == arm.name).fillna(False)]
         if len(own):
             order = own.assign(other=~own["winner"].fillna(False), lost=own["value"].isna())
-            yield arm, order.sort_values(["other", "lost", "number"]).iloc[0], own
+            yield arm, own.loc[order.sort_values(["other", "lost", "number"]).index]
 
 
 def _outcome(
+    tuned: Tuned,
     what: Quantity,
     suffix: str,
-    point: pd.Series[Any],
-    baseline: pd.Series[Any] | None,
+    own: pd.DataFrame,
+    baseline: pd.DataFrame | None,
     fresh: Interval,
     effect: pd.Series[Any] | None,
 ) -> Outcome:
-    value, low, high, smoothed = (
-        float(point[f"{name}{suffix}"]) for name in ("value", "low", "high", "smoothed")
-    )
-    other = (math.nan, math.nan)
+    found, smoothed = tuned.scored(own, suffix), float(own[f"smoothed{suffix}"].iloc[0])
+    seen, seen_smoothed = math.nan, math.nan
     if baseline is not None:
-        other = (float(baseline[f"value{suffix}"]), float(baseline[f"smoothed{suffix}"]))
-    return Outcome(what, (value, low, high), smoothed, value - other[0], smoothed - other[1], fresh, effect)
+        seen = found.mean - tuned.scored(baseline, suffix).mean
+        seen_smoothed = smoothed - float(baseline[f"smoothed{suffix}"].iloc[0])
+    return Outcome(what, found, smoothed, seen, seen_smoothed, fresh, effect)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ablate.metrics import FLOORS
 from ablate.report.cells import Json, one_line
 from ablate.report.tuning import Tuned
 from ablate.report.wording import noun
@@ -12,12 +13,19 @@ FEW_SEEDS = 3
 MANY_LOST = 0.1
 """Part of the points that ended in failure above which the report warns."""
 MANY_PRUNED = 0.5
+SMALL_SPLIT = 500
+"""Images of a tuning split below which the report warns."""
+SMALL_FOR_CALIBRATION = 1000
+"""The same where a calibration error is searched for."""
+CALIBRATION = {*FLOORS, "ece_scaled", "ece_debiased"}
+"""The calibration errors."""
 MOST_REASONS = 4
 
 
 def tuning_banners(tuned: Tuned) -> list[Json]:
     """Every warning about the search that applies, the gravest first."""
-    found = [_overlap(tuned), _unspent(tuned), _lost(tuned), _pruned(tuned), _few_seeds(tuned)]
+    warnings = (_overlap, _unspent, _lost, _pruned, _small_split, _few_seeds)
+    found = [warning(tuned) for warning in warnings]
     return [banner for banner in found if banner]
 
 
@@ -76,6 +84,18 @@ def _pruned(tuned: Tuned) -> Json | None:
     return _banner(f"{pruned} of {tuned.ended} points of the search were pruned", text)
 
 
+def _small_split(tuned: Tuned) -> Json | None:
+    images = int(tuned.facts["tuning_images"])
+    errors = [what for what in tuned.objectives if what.name in CALIBRATION]
+    if not 0 < images < (SMALL_FOR_CALIBRATION if errors else SMALL_SPLIT):
+        return None
+    text = f"It has {images:,} images: one image is {100 / images:.2g} points of accuracy."
+    if errors:
+        named = " and ".join(map(noun, errors))
+        text += f" Of fewer than {SMALL_FOR_CALIBRATION:,} images, {named} is mostly noise."
+    return _banner("A small tuning split", text)
+
+
 def _few_seeds(tuned: Tuned) -> Json | None:
     seeds = int(tuned.facts["seeds"])
     if seeds >= FEW_SEEDS:
@@ -103,8 +123,9 @@ def tuning_method(tuned: Tuned) -> Json:
             f"asks for the others. {_smoothing(len(tuned.objectives))} What is chosen, the baseline and the "
             "anchors are then trained again on all training images with seeds that no point had, and judged "
             "on the reported split like any study: these numbers, not those of the search, are the result. "
-            "What does not return of the advantage seen while tuning was luck of the search, or belongs to "
-            "its smaller training set and its other images."
+            "What does not show again of the advantage seen while tuning was luck of the search, belongs to "
+            "its smaller training set and its other images, or is the noise of the fresh seeds. Levels that "
+            "were asked for more than once are judged by all their runs."
         ),
     }
 

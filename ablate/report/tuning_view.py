@@ -12,7 +12,7 @@ from ablate.report.arms import factor_label, level_label
 from ablate.report.cells import Json, cell, column, one_line, table
 from ablate.report.effects import effect_cell
 from ablate.report.quantities import ABSENT, Quantity, quantity, shown, shown_difference
-from ablate.report.sentences_of_tuning import duration
+from ablate.report.sentences_of_tuning import duration, not_counted
 from ablate.report.tuning import Outcome, Retested, Tuned
 from ablate.report.wording import noun
 from ablate.search import Choice, Range, Search
@@ -65,7 +65,8 @@ def _facts(tuned: Tuned) -> dict[str, str]:
         f"{int(facts['train_images']):,} left to train on; digest {_digest(facts['tuning_digest'])}",
         "Reported split": f"not looked at while tuning; digest {_digest(facts['reported_digest'])}; "
         f"{int(facts['overlap'])} of the tuning images are in it",
-        "Cost": f"{int(facts['trainings'])} training runs, {duration(float(facts['seconds']))}",
+        "Cost": f"{int(facts['trainings'])} training runs, {duration(float(facts['seconds']))}"
+        f"{not_counted(tuned)}",
     }
     several = tuned.importances if len(search.space) > 1 else tuned.importances[:0]
     for objective, rows in several.groupby("objective", sort=False):
@@ -99,15 +100,14 @@ def _condition(when: dict[str, Any]) -> str:
 def _retested_table(retests: Sequence[Retested], study: Study) -> Json:
     heads = [
         column("Point", numeric=False),
-        column("Number", meaning="in the order the points were asked for"),
+        column("Number", meaning="of the points of its levels: 0, 1, ... in the order they were asked for"),
     ]
     for outcome in retests[0].outcomes:
         heads += _outcome_heads(outcome.what)
     rows = []
     for place, one in enumerate(retests):
-        number = int(one.point["number"])
         row = [cell(one.arm.label, value=float(place), notes=[", ".join(one.roles)])]
-        row.append(cell(str(number), value=float(number)))
+        row.append(cell(", ".join(map(str, one.numbers)), value=float(one.numbers[0])))
         for outcome in one.outcomes:
             row += _outcome_cells(outcome, one, study)
         rows.append(row)
@@ -118,22 +118,26 @@ def _outcome_heads(what: Quantity) -> list[Json]:
     unit, difference = what.unit, what.difference_unit
     return [
         column(
-            f"{what.label}, tuning split", unit=unit, meaning="mean over the point's seeds; below it smoothed"
+            f"{what.label}, tuning split",
+            unit=unit,
+            meaning="mean over every run of its levels; below it smoothed",
         ),
         column(
             f"{what.label}, reported split", unit=unit, meaning="mean over fresh seeds, all training images"
         ),
         column("Δ while tuning", unit=difference, meaning="against the baseline there; below it smoothed"),
         column("Δ re-tested", unit=difference, meaning="paired differences of fresh seeds, and the verdict"),
-        column("Drop", unit=difference, meaning="how much of the advantage seen while tuning did not return"),
+        column("Drop", unit=difference, meaning="the advantage while tuning less that of the fresh seeds"),
     ]
 
 
 def _outcome_cells(outcome: Outcome, one: Retested, study: Study) -> list[Json]:
     what, fresh = outcome.what, outcome.fresh
-    value, low, high = outcome.tuned
+    found = outcome.tuned
+    runs = f", n = {found.n}" if len(one.numbers) > 1 else ""
     smoothed = f"smoothed {shown(outcome.smoothed, what)}" if math.isfinite(outcome.smoothed) else ""
-    tuned = cell(shown(value, what), value=value, notes=[_ends(low, high, what), smoothed])
+    ends = f"{_ends(found.low, found.high, what)}{runs}"
+    tuned = cell(shown(found.mean, what), value=found.mean, notes=[ends, smoothed])
     again = cell(shown(fresh.mean, what), value=fresh.mean, notes=[_fresh_note(fresh, what)])
     if one.is_baseline:
         return [tuned, again, *(cell(ABSENT) for _ in range(3))]
@@ -144,8 +148,8 @@ def _outcome_cells(outcome: Outcome, one: Retested, study: Study) -> list[Json]:
     )
     effect = outcome.effect
     known = effect is not None and int(effect["n_pairs"]) > 0
-    found = effect_cell(effect, what.name, study) if effect is not None and known else cell(ABSENT)
-    return [tuned, again, seen, found, cell(shown_difference(outcome.drop, what), value=outcome.drop)]
+    judged = effect_cell(effect, what.name, study) if effect is not None and known else cell(ABSENT)
+    return [tuned, again, seen, judged, cell(shown_difference(outcome.drop, what), value=outcome.drop)]
 
 
 def _ends(low: float, high: float, what: Quantity) -> str:
@@ -157,7 +161,11 @@ def _fresh_note(fresh: Interval, what: Quantity) -> str:
 
 
 def _points_table(tuned: Tuned) -> Json:
-    heads = [column("Number"), column("Levels", numeric=False), column("Source", numeric=False)]
+    heads = [
+        column("Number", meaning="from 0, as in tuning.json"),
+        column("Levels", numeric=False),
+        column("Source", numeric=False),
+    ]
     heads.append(column("State", numeric=False))
     for what in tuned.objectives:
         heads.append(

@@ -33,6 +33,8 @@ from ablate.plots.tuning_history import Scored, focused_limits
 from ablate.plots.tuning_slices import MOST_PANELS
 
 nan = math.nan
+RUNS = pd.DataFrame({"number": [0, 0, 1, 2, 3], "value": [0.89, 0.91, 0.88, 0.93, 0.80]})
+FRONT_RUNS = RUNS.assign(value_2=[0.19, 0.21, 0.1, 0.3, nan])
 
 
 def is_drawn(draw: Callable[[Figure], Any]) -> bool:
@@ -57,7 +59,7 @@ def points(**columns: list[Any]) -> pd.DataFrame:
 
 def test_a_history_has_points_the_best_so_far_and_what_was_lost() -> None:
     data = prepare_tuning_history(
-        points().iloc[::-1], label="Accuracy (%)", higher_is_better=True, unit_factor=100
+        points().iloc[::-1], RUNS, label="Accuracy (%)", higher_is_better=True, unit_factor=100
     )
     assert [(p.x, p.role) for p in data.points] == [(0, "baseline"), (1, "anchor"), (2, "winner")]
     assert [p.mean for p in data.points] == pytest.approx([90, 88, 93])
@@ -74,12 +76,12 @@ def test_a_history_has_points_the_best_so_far_and_what_was_lost() -> None:
 
 
 def test_the_best_so_far_is_the_least_where_less_is_better() -> None:
-    data = prepare_tuning_history(points(), label="ECE", higher_is_better=False)
+    data = prepare_tuning_history(points(), RUNS, label="ECE", higher_is_better=False)
     assert [height for _, height in data.best] == pytest.approx([0.905, 0.89, 0.89, 0.89, 0.89, 0.89])
 
 
 def test_a_search_without_a_complete_point_says_so() -> None:
-    data = prepare_tuning_history(points().iloc[3:], label="Accuracy (%)", higher_is_better=True)
+    data = prepare_tuning_history(points().iloc[3:], RUNS, label="Accuracy (%)", higher_is_better=True)
     assert (data.points, data.best) == ((), ())
     assert describe_tuning_history(data).endswith("no point is complete.")
     assert is_drawn(lambda figure: draw_tuning_history(data, figure.subplots()))
@@ -87,7 +89,7 @@ def test_a_search_without_a_complete_point_says_so() -> None:
 
 def test_more_points_than_intervals_have_room_for_are_drawn() -> None:
     many = pd.concat([points().iloc[:3]] * 60, ignore_index=True).assign(number=range(180))
-    data = prepare_tuning_history(many, label="Accuracy", higher_is_better=True)
+    data = prepare_tuning_history(many, RUNS, label="Accuracy", higher_is_better=True)
     assert len(data.points) == 180
     assert is_drawn(lambda figure: draw_tuning_history(data, figure.subplots()))
 
@@ -108,6 +110,7 @@ def test_much_worse_points_do_not_squeeze_the_others() -> None:
     assert focused_limits([at(0.5)], [], higher_is_better=True)[0] < 0.5
     data = prepare_tuning_history(
         points(value=[0.1, 0.92, 0.93, nan, nan, nan], low=[nan] * 6, high=[nan] * 6, smoothed=[nan] * 6),
+        RUNS,
         label="Accuracy", higher_is_better=True,
     )  # fmt: skip
     assert is_drawn(lambda figure: draw_tuning_history(data, figure.subplots()))
@@ -118,9 +121,6 @@ def test_an_interval_much_longer_than_the_values_goes_on_beyond() -> None:
         [Scored(0, 0.9, -3.0, 5.0, "sampler"), Scored(0, 1.0, 0.9, 1.1, "sampler")], [], higher_is_better=True
     )
     assert (low, high) == pytest.approx((0.84, 1.06))
-
-
-RUNS = pd.DataFrame({"number": [0, 0, 1, 2, 3], "value": [0.89, 0.91, 0.88, 0.93, 0.80]})
 
 
 def test_a_slice_has_runs_means_and_a_curve_in_the_order_of_its_field() -> None:
@@ -202,7 +202,12 @@ def front(**columns: list[Any]) -> pd.DataFrame:
 def test_a_front_names_its_winners_and_leaves_out_points_without_values() -> None:
     words = {number: f"ε=0.{number}" for number in range(6)}
     data = prepare_tuning_front(
-        front(), words, labels=("Accuracy (%)", "ECE (%)"), higher=(True, False), factors=(100, 100)
+        front(),
+        FRONT_RUNS,
+        words,
+        labels=("Accuracy (%)", "ECE (%)"),
+        higher=(True, False),
+        factors=(100, 100),
     )
     assert [p.label for p in data.points] == ["ε=0.0", "ε=0.1", "ε=0.2"]
     assert data.points[2].first == pytest.approx((93, 92, 94))
@@ -220,7 +225,7 @@ def test_a_front_names_its_winners_and_leaves_out_points_without_values() -> Non
 
 def test_a_front_without_points_says_so() -> None:
     data = prepare_tuning_front(
-        front().iloc[3:], {}, labels=("Accuracy", "ECE"), higher=(True, False), factors=(1, 1)
+        front().iloc[3:], FRONT_RUNS, {}, labels=("Accuracy", "ECE"), higher=(True, False), factors=(1, 1)
     )
     assert describe_tuning_front(data).endswith("no point is complete.")
     assert is_drawn(lambda figure: draw_tuning_front(data, figure.subplots()))
@@ -230,9 +235,66 @@ def test_the_line_of_the_front_goes_through_what_can_be_had() -> None:
     """At an error below the front's least there is nothing; from a point on, its accuracy."""
     figure = Figure()
     data = prepare_tuning_front(
-        front(), dict.fromkeys(range(6), "p"), labels=("a", "e"), higher=(True, False), factors=(1, 1)
+        front(),
+        FRONT_RUNS,
+        dict.fromkeys(range(6), "p"),
+        labels=("a", "e"),
+        higher=(True, False),
+        factors=(1, 1),
     )
     ax = draw_tuning_front(data, figure.subplots())
     (line,) = [line for line in ax.lines if line.get_label() == "front of the smoothed values"]
     np.testing.assert_allclose(np.array(line.get_xydata(), dtype=float), [(0.1, 0.89), (0.3, 0.92)])
     assert line.get_drawstyle() == "steps-post"
+
+
+def long_points() -> pd.DataFrame:
+    """Means from 0.88 to 0.93; the first interval is longer than three times that, the third is not."""
+    return points(low=[0.50, nan, 0.89, nan, nan, nan], high=[1.30, nan, 0.97, nan, nan, nan])
+
+
+def test_single_runs_stand_in_place_of_a_long_interval_of_few_seeds() -> None:
+    data = prepare_tuning_history(
+        long_points(), RUNS, label="Accuracy (%)", higher_is_better=True, unit_factor=100
+    )
+    first, _, third = data.points
+    assert first.runs == pytest.approx((89, 91))
+    assert (math.isnan(first.low), math.isnan(first.high)) == (True, True)
+    assert third.runs == ()
+    assert third.low == pytest.approx(89)
+    assert is_drawn(lambda figure: draw_tuning_history(data, figure.subplots()))
+
+
+def test_an_interval_of_many_seeds_stays_however_long() -> None:
+    many = pd.DataFrame({"number": [0] * 4, "value": [0.89, 0.91, 0.90, 0.90]})
+    data = prepare_tuning_history(long_points(), many, label="Accuracy", higher_is_better=True)
+    assert (data.points[0].runs, data.points[0].low) == ((), 0.50)
+    # A single point leaves nothing to measure its interval by.
+    alone = prepare_tuning_history(long_points().iloc[:1], RUNS, label="Accuracy", higher_is_better=True)
+    assert alone.points[0].low == 0.50
+
+
+def test_slices_and_fronts_leave_long_intervals_out_too() -> None:
+    table = long_points().assign(level=[0.3, 0.1, 0.2, 0.4, 0.5, 0.0])
+    panel = prepare_slice(table, RUNS, label="Accuracy", field="ε", higher_is_better=True)
+    assert [math.isnan(p.low) for p in panel.points] == [True, True, False]
+    wide = front().assign(low=long_points()["low"], high=long_points()["high"])
+    data = prepare_tuning_front(
+        wide, FRONT_RUNS, dict.fromkeys(range(6), "p"), labels=("a", "e"), higher=(True, False),
+        factors=(1, 100),
+    )  # fmt: skip
+    first = data.points[0]
+    np.testing.assert_allclose(first.runs, [(0.89, 19), (0.91, 21)])
+    assert math.isnan(first.first[1])
+    assert first.second == pytest.approx((20, 20, 20))
+    assert data.points[2].runs == ()
+    assert is_drawn(lambda figure: draw_tuning_front(data, figure.subplots()))
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("level", [1e-4, 0.1, 64.0])
+def test_a_single_point_is_drawn_without_a_warning(level: float, log: bool) -> None:
+    panel = prepare_slice(
+        points(level=[level] * 6).iloc[:1], RUNS, label="Accuracy", field="lr", higher_is_better=True, log=log
+    )
+    assert is_drawn(lambda figure: draw_tuning_slices(prepare_tuning_slices([panel]), figure))

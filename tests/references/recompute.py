@@ -169,6 +169,11 @@ class Search:
         """Of the complete runs."""
         return [run.row[metric] for run in self.runs[number] if run.row]
 
+    def pooled(self, numbers: Sequence[int], metric: str) -> Mean:
+        """Over every complete run of some points, each run once."""
+        runs = {run.trial_id: run.row for number in numbers for run in self.runs[number]}
+        return mean_of(row[metric] for row in runs.values() if row)
+
     def mean(self, number: int, metric: str) -> Mean:
         """Over the point's seeds; only a complete point has one."""
         complete = self.points[number]["state"] == "complete"
@@ -1498,6 +1503,12 @@ def _points_of(recorded: Recorded, search: Search, arm: str) -> list[int]:
     return sorted(same_levels, key=lambda at: (at not in won, search.points[at]["state"] != "complete", at))
 
 
+def _baseline_points(recorded: Recorded, search: Search) -> list[int]:
+    """Of every point with the baseline's levels."""
+    number = next(point["number"] for point in search.points if point["source"] == "baseline")
+    return next(own for arm in recorded.arms if number in (own := _points_of(recorded, search, arm)))
+
+
 def _unused(search: Search, name: str, levels: Mapping[str, Any]) -> bool:
     """Whether a field's condition does not hold."""
     when = search.stored["search"]["space"][name]["when"]
@@ -1508,7 +1519,11 @@ def _point_row(search: Search, number: int) -> list[Cell]:
     point = search.points[number]
     source = point["source"] + (", winner" if number in search.stored["winners"] else "")
     unit = "seed" if search.stored["search"]["pruning"] == "seeds" else "epoch"
-    when = f"after {point['pruned_at']} {unit}s: " if point["pruned_at"] else ""
+    when = (
+        f"after {point['pruned_at']} {unit}{'s' if point['pruned_at'] > 1 else ''}: "
+        if point["pruned_at"]
+        else ""
+    )
     row = [words(str(number), float(number)), words(arm_label(point["levels"]), arm_label(point["levels"]))]
     row.append(words(source, source))
     why = [[f"{when}{point['reason']}"]] if point["reason"] else []
@@ -1543,19 +1558,26 @@ def _retested_row(recorded: Recorded, search: Search, place: int, arm: str) -> l
     row = [
         Cell([arm_label(recorded.arms[arm])], [[", ".join(roles)]] if roles else [], {"value": float(place)})
     ]
-    row.append(words(str(numbers[0]), float(numbers[0])))
+    row.append(words(", ".join(map(str, numbers)), float(numbers[0])))
     for suffix, metric in search.objectives.items():
-        row += _outcome_cells(recorded, search, arm, numbers[0], suffix, metric, "baseline" in roles)
+        row += _outcome_cells(recorded, search, arm, numbers, suffix, metric, "baseline" in roles)
     return row
 
 
 def _outcome_cells(
-    recorded: Recorded, search: Search, arm: str, number: int, suffix: str, metric: str, is_baseline: bool
+    recorded: Recorded,
+    search: Search,
+    arm: str,
+    numbers: Sequence[int],
+    suffix: str,
+    metric: str,
+    is_baseline: bool,
 ) -> list[Cell]:
-    found, fresh = search.mean(number, metric), mean_of(recorded.by_seed(arm, metric))
-    fit, show = search.smoothed[number][f"smoothed{suffix}"], functools.partial(metric_number, metric)
+    found, fresh = search.pooled(numbers, metric), mean_of(recorded.by_seed(arm, metric))
+    fit, show = search.smoothed[numbers[0]][f"smoothed{suffix}"], functools.partial(metric_number, metric)
     signed = functools.partial(metric_number, metric, signed=True)
-    notes: list[Text] = _point_ends(metric, found)
+    runs = f", n = {found.n}" if len(numbers) > 1 else ""
+    notes: list[Text] = [[*(_point_ends(metric, found) or [["no interval"]])[0], runs]]
     notes += [["smoothed ", show(fit)]] if math.isfinite(fit) else []
     again: list[Text] = [["not re-run yet"]]
     if fresh.n:
@@ -1566,9 +1588,9 @@ def _outcome_cells(
     ]
     if is_baseline:
         return cells + [Cell(["–"], (), {"value": NAN})] * 3
-    other = next(point["number"] for point in search.points if point["source"] == "baseline")
-    seen = found.mean - search.mean(other, metric).mean
-    seen_smoothed = fit - search.smoothed[other][f"smoothed{suffix}"]
+    others = _baseline_points(recorded, search)
+    seen = found.mean - search.pooled(others, metric).mean
+    seen_smoothed = fit - search.smoothed[others[0]][f"smoothed{suffix}"]
     note: list[Text] = [["smoothed ", signed(seen_smoothed)]] if math.isfinite(fit) else []
     own, judged = effect_of(recorded, arm, dict(recorded.comparisons)[arm], metric)
     drop = (1 if metric in HIGHER else -1) * (seen - own.effect)
@@ -1587,10 +1609,11 @@ def _tuning_sentences(recorded: Recorded, search: Search) -> list[Text]:
     chosen = " and ".join(arm_label(search.points[number]["levels"]) for number in won)
     sentences: list[Text] = [[f"Tuning chose {chosen} of {ended} points."]] if won else []
     for arm in _retested(recorded, search):
-        number = _points_of(recorded, search, arm)[0]
+        numbers = _points_of(recorded, search, arm)
+        number = numbers[0]
         if number in won:
             about = f"{arm_label(search.points[number]['levels'])}: " if len(won) > 1 else ""
-            parts = [_bought(recorded, search, arm, number, metric) for metric in search.objectives.values()]
+            parts = [_bought(recorded, search, arm, numbers, metric) for metric in search.objectives.values()]
             joined = [piece for part in parts for piece in (" ", *part)][1:]
             sentences.append([about, *joined])
     runs = {run.trial_id: run for own in search.runs for run in own if run.record}
@@ -1598,7 +1621,19 @@ def _tuning_sentences(recorded: Recorded, search: Search) -> list[Text]:
     again = [trial for trial in recorded.trials if trial.row]
     fresh = math.fsum(trial.row["train_seconds"] + trial.row["eval_seconds"] for trial in again)
     retest = f", the re-test {len(again)} and {_duration(fresh)}" if again else ""
-    return [*sentences, [f"The search took {len(runs)} training runs and {_duration(seconds)}{retest}."]]
+    took = f"{len(runs)} training runs and {_duration(seconds)}{_stopped_early(search)}"
+    return [*sentences, [f"The search took {took}{retest}."]]
+
+
+def _stopped_early(search: Search) -> str:
+    """Runs without a record that a rule across epochs gave up."""
+    lost = sum(
+        point["state"] == "pruned" and not any(run.row for run in own)
+        for point, own in zip(search.points, search.runs, strict=True)
+    )
+    if not lost or search.stored["search"]["pruning"] not in ("hyperband", "median"):
+        return ""
+    return f" (not counted: {lost} training run{'s' if lost > 1 else ''} that pruning stopped early)"
 
 
 def _duration(seconds: float) -> str:
@@ -1607,41 +1642,51 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
 
 
-def _bought(recorded: Recorded, search: Search, arm: str, number: int, metric: str) -> Text:
+def _bought(recorded: Recorded, search: Search, arm: str, numbers: Sequence[int], metric: str) -> Text:
     """For a winner that is re-run."""
-    if search.points[number]["source"] == "baseline":
+    found, alone = search.pooled(numbers, metric), len(search.objectives) == 1
+    runs = f" (mean of {found.n} runs of {len(numbers)} points)" if len(numbers) > 1 else ""
+    scored: Text = [
+        f"On the tuning split it scored {_noun(metric)} ",
+        *(metric_number(metric, found.mean), f"{_unit(metric)}{runs}"),
+    ]
+    again = f"on the reported split {'it' if alone else f'its {_noun(metric)}'} is "
+    if any(search.points[number]["source"] == "baseline" for number in numbers):
         fresh = mean_of(recorded.by_seed(arm, metric))
-        return [
-            *(
-                f"On the tuning split it scored {_noun(metric)} ",
-                metric_number(metric, search.mean(number, metric).mean),
-            ),
-            f"{_unit(metric)}; re-run with {fresh.n} fresh seeds on the reported split it is ",
-            *(metric_number(metric, fresh.mean), f"{_unit(metric)}."),
-        ]
+        ending: Text = [metric_number(metric, fresh.mean), f"{_unit(metric)}."]
+        return [*scored, f"; re-run with {fresh.n} fresh seeds {again}", *ending]
     show, unit = functools.partial(metric_number, metric), _unit(metric).replace("%", "points")
-    other = next(point["number"] for point in search.points if point["source"] == "baseline")
-    seen = search.mean(number, metric).mean - search.mean(other, metric).mean
+    seen = found.mean - search.pooled(_baseline_points(recorded, search), metric).mean
     own, judged = effect_of(recorded, arm, dict(recorded.comparisons)[arm], metric)
-    drop = (1 if metric in HIGHER else -1) * (seen - own.effect)
     simultaneous, adjusted = ("simultaneous ", "adjusted ") if own.size > 1 else ("", "")
     p = p_text(own.p_adjusted)
     signed = functools.partial(metric_number, metric, signed=True)
     gain = (1 if metric in HIGHER else -1) * seen
-    worse = " Its own mean there was no better than the baseline's: the choice rests on smoothed values."
-    lost: Text = ["Of the advantage seen while tuning, ", show(drop), f"{unit} did not return."]
+    side = f"{'above' if seen > 0 else 'below'} the baseline there ({'better' if gain > 0 else 'worse'})"
     return [
-        f"On the tuning split it scored {_noun(metric)} ",
-        *(show(search.mean(number, metric).mean), f"{_unit(metric)}, ", show(abs(seen))),
-        f"{unit} {'above' if seen > 0 else 'below'} the baseline there; re-run with {own.n} fresh seeds on ",
-        *("the reported split it is ", signed(own.effect), f"{unit} against the baseline ({simultaneous}"),
+        *(*scored, ", ", show(abs(seen)), f"{unit} {side}; re-run with {own.n} fresh seeds {again}"),
+        *(signed(own.effect), f"{unit} against the baseline ({simultaneous}"),
         *("95 % interval ", signed(own.low), " to ", signed(own.high), f"; n = {own.n} pairs; {adjusted}p "),
         *(p if p[0] == "< 0.001" else ["= ", *p]),
         f"): {judged.word}.",
-        *([" ", *lost] if gain > 0 and drop > 0 else []),
-        *([" The advantage seen while tuning returned in full."] if gain > 0 >= drop else []),
-        *([worse] if gain <= 0 and len(search.objectives) == 1 else []),
+        *_returned(metric, gain, (1 if metric in HIGHER else -1) * (seen - own.effect), judged.word, alone),
     ]
+
+
+def _returned(metric: str, gain: float, drop: float, word: str, alone: bool) -> Text:
+    """How an advantage of the search compares with that of the fresh seeds."""
+    if gain <= 0:
+        why = " Its own mean there was no better than the baseline's: the choice rests on smoothed values."
+        return [why] if alone else []
+    advantage = "advantage" if alone else f"advantage in {_noun(metric)}"
+    unit = _unit(metric).replace("%", "points")
+    if word == "better" and drop <= 0:
+        return [f" The {advantage} seen while tuning returned in full."]
+    size = metric_number(metric, abs(drop))
+    end = "; whether any of it returned cannot be told." if word == "undecided" else "."
+    if drop > 0:
+        return [f" Of the {advantage} seen while tuning, ", size, f"{unit} did not show again{end}"]
+    return [f" With fresh seeds the {advantage} is ", size, f"{unit} more than while tuning{end}"]
 
 
 # The headline.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -10,15 +11,19 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_cases import HOSTILE, Rendered, render, tuned
+from references import recompute
+from report_cases import HOSTILE, Rendered, render, tuned, tuned_front
 from report_results import declare
+from scipy import stats
 from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 
 from ablate.errors import RecordError
 from ablate.points import read_tuning, write_tuning
 from ablate.report import build_report
 from ablate.report.content import derived_tables
+from ablate.report.drawings_of_tuning import importances_drawing
 from ablate.report.tuning import read_search
+from ablate.report.tuning_notes import tuning_banners
 from ablate.results import ResultsFolder, read_plan
 from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, points_table, read_tables
 from ablate.trials import Plan, Trial
@@ -45,6 +50,20 @@ def small(tmp_path: Path, **changed: Any) -> Rendered:
     return render(tmp_path, **{**tuned(), **changed})
 
 
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> Rendered:
+    """The case of two objectives with the points of its re-test chosen, whatever the smoothing says."""
+    case = tuned_front(chosen=(3, 7))
+
+    def search(results: ResultsFolder) -> None:
+        case["search"](results)
+        found = read_tuning(results)
+        assert found is not None
+        write_tuning(results, found.model_copy(update={"winners": (3, 7)}))
+
+    return render(tmp_path_factory.mktemp("front"), **{**case, "search": search})
+
+
 def by_hand(page: Rendered) -> dict[str, float]:
     """Of the winner and the baseline, while tuning and with fresh seeds, in percent, from the CSV files."""
     points = pd.read_csv(page.results.root / "points.csv")
@@ -63,10 +82,13 @@ def test_the_sentences_hold_the_numbers_of_the_tables(rendered: Get) -> None:
     assert chosen == "Tuning chose ε=0.16 of 14 points."
     assert winner.startswith(
         f"On the tuning split it scored accuracy {known['value']:.2f} %, {known['seen']:.2f} points above "
-        "the baseline there; re-run with 5 fresh seeds on the reported split it is "
+        "the baseline there (better); re-run with 5 fresh seeds on the reported split it is "
         f"{known['fresh']:+.2f} points against the baseline (simultaneous 95 % interval "
     )
-    assert winner.endswith(f"Of the advantage seen while tuning, {known['drop']:.2f} points did not return.")
+    assert winner.endswith(
+        f"Of the advantage seen while tuning, {known['drop']:.2f} points did not show again; whether any of "
+        "it returned cannot be told."
+    )
     assert ": undecided." in winner
     assert verdict_of(page) == "Tuning bought nothing that can be shown."
     assert cost == "The search took 66 training runs and 7 minutes, the re-test 15 and 2 minutes."
@@ -113,9 +135,8 @@ def test_the_facts_of_the_search_are_told(rendered: Get) -> None:
     assert more["Importance for NLL"].startswith("ε 0.25, lr 0.25")
 
 
-def test_two_objectives_have_a_sentence_per_winner(rendered: Get) -> None:
-    page = rendered("tuned_front")
-    chosen, first, second, _ = sentences(page)
+def test_two_objectives_have_a_sentence_per_winner(front: Rendered) -> None:
+    chosen, first, second, _ = sentences(front)
     assert chosen == "Tuning chose ε=0.2, lr=0.01, arch=d and ε=0.3, lr=0.01, arch=d of 18 points."
     assert first.startswith("ε=0.2, lr=0.01, arch=d: On the tuning split it scored accuracy ")
     assert second.startswith("ε=0.3, lr=0.01, arch=d: On the tuning split it scored accuracy ")
@@ -123,7 +144,9 @@ def test_two_objectives_have_a_sentence_per_winner(rendered: Get) -> None:
         # Less is better for the second: an advantage is below the baseline, and what is lost of it a drop.
         number = r"([\d.]+) nats"
         drop = re.search(
-            rf"NLL [\d.]+ nats, {number} below .* is −{number} against .* {number} did not", words
+            rf"NLL [\d.]+ nats, {number} below the baseline there \(better\); .* its NLL is "
+            rf"−{number} against .* Of the advantage in NLL seen while tuning, {number} did not show again",
+            words,
         )
         assert drop is not None
         seen, again, lost = map(float, drop.groups())
@@ -139,7 +162,40 @@ def far(trial: Trial, shift: float) -> Any:
 def test_an_advantage_that_returns_is_said_to(tmp_path: Path) -> None:
     page = small(tmp_path, made=lambda trial: far(trial, 1.5))
     assert verdict_of(page) == "Tuning bought something that fresh seeds confirm: ε=0.16 beats the baseline."
-    assert sentences(page)[1].endswith("The advantage seen while tuning returned in full.")
+    assert sentences(page)[1].endswith(": better. The advantage seen while tuning returned in full.")
+
+
+@pytest.mark.parametrize(
+    ("shift", "word", "expected"),
+    [
+        (0.0, "better", ": better. The advantage seen while tuning returned in full."),
+        (0.5, "better", ": better. The advantage seen while tuning returned in full."),
+        (0.5, "equivalent", "With fresh seeds the advantage is 50.00 points more than while tuning."),
+        (0.0, "equivalent", "With fresh seeds the advantage is the same as while tuning."),
+        (
+            0.5,
+            "undecided",
+            "is 50.00 points more than while tuning; whether any of it returned cannot be told.",
+        ),
+        (-0.005, "better", "Of the advantage seen while tuning, 0.50 points did not show again."),
+        (-0.005, "worse", "Of the advantage seen while tuning, 0.50 points did not show again."),
+        (-0.005, "undecided", "0.50 points did not show again; whether any of it returned cannot be told."),
+    ],
+)
+def test_what_returned_is_claimed_only_as_far_as_fresh_seeds_tell(
+    rendered: Get, shift: float, word: str, expected: str
+) -> None:
+    page = rendered("tuned")
+    tables, plan = read(page)
+    derived = derived_tables(tables, plan)
+    effects, arm = derived["effects"], str(plan.arms[2])
+    seen = by_hand(page)["seen"] / 100
+    own = (effects["arm"] == arm) & (effects["metric"] == "accuracy")
+    derived["effects"] = effects.assign(
+        effect=effects["effect"].mask(own, seen + shift), verdict=effects["verdict"].mask(own, word)
+    )
+    said = build_report(tables, plan, [], derived)["headline"]["tuning"]["sentences"][1]
+    assert said.endswith(expected)
 
 
 FIRST, SECOND = "ε=0.2, lr=0.01, arch=d", "ε=0.3, lr=0.01, arch=d"
@@ -166,9 +222,9 @@ FIRST, SECOND = "ε=0.2, lr=0.01, arch=d", "ε=0.3, lr=0.01, arch=d"
     ],
 )
 def test_the_verdict_is_that_of_the_fresh_seeds(
-    rendered: Get, first: tuple[str, str], second: tuple[str, str], expected: str
+    front: Rendered, first: tuple[str, str], second: tuple[str, str], expected: str
 ) -> None:
-    tables, plan = read(rendered("tuned_front"))
+    tables, plan = read(front)
     derived = derived_tables(tables, plan)
     words = dict(zip(plan.arms[1:], (first, second), strict=True))
     effects = derived["effects"]
@@ -185,24 +241,27 @@ def test_the_verdict_is_that_of_the_fresh_seeds(
 def doctored(page: Rendered, change: float) -> list[str]:
     """The sentences where every winner's first value is the baseline's with a change."""
     tables, plan = read(page)
-    points = tables["points"]
-    baseline = float(points.loc[points["source"] == "baseline", "value"].iloc[0])
-    tables["points"] = points.assign(value=points["value"].mask(points["winner"], baseline + change))
+    points, rows = tables["points"], page.report["tuning"]["retested"]["rows"]
+    baseline = next(row[2]["value"] for row in rows if "baseline" in row[0]["notes"])
+    values, won = tables["point_values"], set(points.loc[points["winner"], "number"])
+    tables["point_values"] = values.assign(
+        value=values["value"].mask(values["number"].isin(won), baseline + change)
+    )
     return list(build_report(tables, plan, [])["headline"]["tuning"]["sentences"])
 
 
-def test_a_winner_without_an_advantage_says_what_it_was_chosen_by(rendered: Get) -> None:
+def test_a_winner_without_an_advantage_says_what_it_was_chosen_by(rendered: Get, front: Rendered) -> None:
     said = doctored(rendered("tuned"), -0.01)[1]
-    assert ", 1.00 points below the baseline there; " in said
+    assert ", 1.00 points below the baseline there (worse); " in said
     assert said.endswith(
         "Its own mean there was no better than the baseline's: the choice rests on smoothed values."
     )
     assert ", as the baseline there; " in doctored(rendered("tuned"), 0.0)[1]
     # Of two objectives, one may well be worse.
-    said = doctored(rendered("tuned_front"), -0.01)[1]
-    assert ", 1.00 points below the baseline there; " in said
+    said = doctored(front, -0.01)[1]
+    assert ", 1.00 points below the baseline there (worse); " in said
     assert "Its own mean" not in said
-    assert said.count("did not return") == 1
+    assert said.count("did not show again") == 1
 
 
 def test_a_winner_that_is_the_baseline_found_nothing_better(tmp_path: Path) -> None:
@@ -217,7 +276,7 @@ def test_a_winner_that_is_the_baseline_found_nothing_better(tmp_path: Path) -> N
     assert verdict_of(page) == "Tuning found nothing better than the baseline."
     chosen, winner, _ = sentences(page)
     assert chosen == "Tuning chose ε=0 of 14 points."
-    assert "did not return" not in winner
+    assert "did not show again" not in winner
     assert "above" not in winner
     assert page.report["tuning"]["retested"]["rows"][0][0]["notes"] == ["winner, baseline"]
 
@@ -304,6 +363,75 @@ def test_figures_are_those_that_the_search_calls_for(rendered: Get) -> None:
     caption = next(f["caption"] for f in rendered("tuned_front").report["figures"]
                    if f["name"] == "tuning_importances")  # fmt: skip
     assert "PedAnovaImportanceEvaluator" in caption
+    assert "the best 5 of 15 complete points" in caption
+    assert "no shares of the objective's spread" in caption
+    assert "With fewer than 30 points" in caption
+
+
+def test_many_points_have_their_best_tenth_and_no_caution(rendered: Get) -> None:
+    tables, plan = read(rendered("tuned_front"))
+    tables["tuning"] = tables["tuning"].assign(points_done=120)
+    found = read_search(tables, plan)
+    assert found is not None
+    caption = importances_drawing(found).caption
+    assert "the best 10 % of 120 complete points" in caption
+    assert "noise" not in caption
+
+
+def test_single_runs_in_place_of_intervals_are_told(rendered: Get) -> None:
+    captions = {f["name"]: f["caption"] for f in rendered("tuned_front").report["figures"]}
+    assert "single runs are shown in its place" in captions["tuning_front"]
+    plain = {f["name"]: f["caption"] for f in rendered("tuned").report["figures"]}
+    assert "in its place" not in plain["tuning_history"]
+
+
+def test_runs_that_pruning_stopped_are_not_counted_and_that_is_said(tmp_path: Path) -> None:
+    search = EPSILON.model_copy(update={"pruning": "median", "points": 4})
+    asked = [
+        Asked({"epsilon": 0.0}, "baseline"),
+        Asked({"epsilon": 0.16}),
+        Asked({"epsilon": 0.3}, state="pruned", reason="below", pruned_at=1, done=0, intermediate={1: 0.1}),
+        Asked({"epsilon": 0.4}, state="pruned", reason="below", pruned_at=1, done=0, intermediate={1: 0.1}),
+    ]
+    page = small(
+        tmp_path,
+        study=retest_study(search, [BASELINE, {"epsilon": 0.16}]),
+        search=lambda results: write_search(results, search, asked, strength=hump),
+    )
+    words = "10 training runs and 65 seconds (not counted: 2 training runs that pruning stopped early)"
+    assert f"The search took {words}" in sentences(page)[-1]
+    facts = {fact["name"]: fact["value"] for fact in page.report["tuning"]["facts"]}
+    assert facts["Cost"].endswith("(not counted: 2 training runs that pruning stopped early)")
+    assert recompute.audit_report(recompute.read(page.results.root), page.report).wrong == []
+
+
+@pytest.mark.parametrize(
+    ("images", "objective", "expected"),
+    [
+        (240, ("accuracy",), "It has 240 images: one image is 0.42 points of accuracy."),
+        (500, ("accuracy",), None),
+        (
+            800,
+            ("accuracy", "ece"),
+            "0.12 points of accuracy. Of fewer than 1,000 images, ECE is mostly noise.",
+        ),
+        (1000, ("accuracy", "ece"), None),
+    ],
+)
+def test_a_small_tuning_split_is_warned_of(
+    rendered: Get, images: int, objective: tuple[str, ...], expected: str | None
+) -> None:
+    tables, plan = read(rendered("tuned"))
+    found = read_search(tables, plan)
+    assert found is not None
+    other = dataclasses.replace(
+        found,
+        search=found.search.model_copy(update={"objective": objective}),
+        facts=pd.Series({**found.facts, "tuning_images": images}),
+    )
+    texts = [b["text"] for b in tuning_banners(other) if b["title"] == "A small tuning split"]
+    assert len(texts) == (expected is not None)
+    assert all(text.endswith(str(expected)) for text in texts)
 
 
 def test_hostile_levels_add_no_element_and_keep_their_points(rendered: Get) -> None:
@@ -343,15 +471,38 @@ def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get, tmp_path:
     assert "tuning" not in build_report(bare, plan, [])
 
 
-def test_a_point_of_the_search_may_be_repeated(rendered: Get) -> None:
-    """Of several points of the same levels, the one that was chosen stands for them."""
-    page = rendered("tuned")
-    tables, plan = read(page)
-    points = tables["points"]
-    chosen = int(points.loc[points["winner"], "number"].iloc[0])
-    twin = points[points["number"] == chosen].assign(number=99, winner=False, value=0.99)
-    tables["points"] = pd.concat([twin, points], ignore_index=True)
-    assert build_report(tables, plan, [])["tuning"]["retested"] == page.report["tuning"]["retested"]
+def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path: Path) -> None:
+    """The one that was chosen stands for them; the baseline was asked for again too."""
+    again = [Asked({"epsilon": 0.0}), *(Asked({"epsilon": 0.16}) for _ in range(2))]
+    search = EPSILON.model_copy(update={"points": 17})
+    page = small(
+        tmp_path,
+        study=retest_study(search, [BASELINE, ANCHOR, {"epsilon": 0.16}]),
+        search=lambda results: write_search(
+            results, search, [*epsilon_points(), *again], strength=hump, choose=False, winners=(5,)
+        ),
+    )
+    points = pd.read_csv(page.results.root / "points.csv")
+    values = pd.read_csv(page.results.root / "point_values.csv").merge(points[["number", "epsilon"]])
+    own = 100 * values[values["epsilon"] == 0.16]["value"]
+    other = 100 * values[values["epsilon"] == 0.0]["value"]
+    assert (len(own), len(other)) == (15, 10)
+    winner, baseline, _ = page.report["tuning"]["retested"]["rows"]
+    assert {row[1]["text"] for row in (winner, baseline)} == {"5, 15, 16", "0, 14"}
+    low, high = stats.t.interval(0.95, 14, own.mean(), stats.sem(own))
+    assert winner[2]["text"] == f"{own.mean():.2f}"
+    assert winner[2]["notes"][0] == f"{low:.2f} to {high:.2f}, n = 15"
+    assert baseline[2]["notes"][0].endswith(", n = 10")
+    seen = own.mean() - other.mean()
+    assert 100 * winner[4]["value"] == pytest.approx(seen)
+    fresh = pd.read_csv(page.results.root / "trials.csv").pivot(
+        index="seed", columns="epsilon", values="accuracy"
+    )
+    found = 100 * (fresh[0.16] - fresh[0.0]).mean()
+    assert 100 * winner[6]["value"] == pytest.approx(seen - found)
+    said = sentences(page)[1]
+    assert f"accuracy {own.mean():.2f} % (mean of 15 runs of 3 points), {seen:.2f} points above" in said
+    assert recompute.audit_report(recompute.read(page.results.root), page.report).wrong == []
 
 
 def test_a_metric_without_an_interval_shows_none(tmp_path: Path) -> None:
