@@ -43,7 +43,7 @@ class Point(BaseModel):
 
 
 class Importances(BaseModel):
-    """How much of the objective's spread over the points goes with each field."""
+    """How much each field decides whether a point is among the best."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

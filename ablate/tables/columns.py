@@ -379,7 +379,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("objective", "text", "the metric that was searched for"),
         Column("evaluator", "text", "method that the shares come from"),
         Column("field", "text", "a searched field"),
-        Column("share", "number", "part of the objective's spread over the points that goes with it"),
+        Column("share", "number", "how much it decides whether a point is among the best, of 1 over all fields"),
     ),
 }
 TUNING = ("tuning", "points", "point_values", "importances")

@@ -1,4 +1,4 @@
-"""How much of the objectives' spread over the points goes with each field, as Optuna tells it."""
+"""How much each field decides whether a point is among the best, as Optuna tells it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BEST_PART = 0.1
 
 
 def importances_of(search: Search, study: optuna.Study) -> tuple[Importances, ...]:
-    """Shares of the fields for each objective, by PED-ANOVA: where the best tenth of the points lies.
+    """Shares of the fields for each objective, by PED-ANOVA: where the best tenth of the points lies, or the best five.
 
     Empty with one searched field, or fewer than ten complete points. An objective is left out where all
     points have the same value. Conditional fields count over the points that have them.
