@@ -69,6 +69,7 @@ def test_no_two_of_these_share_an_identity() -> None:
         {"eval_batch_size": 7},
         {"decode_size": 16},  # the fingerprint says what was decoded
         {"resize": "center_crop"},
+        {"tuning_part": 0.5},  # likewise
         {"epsilon": 0.1 + 1e-17},
     ],
 )
@@ -82,7 +83,8 @@ def test_every_field_is_accounted_for() -> None:
     decides |= {"momentum", "weight_decay", "drop_last", "optimizer", "schedule"}
     later = {"beta2", "adam_epsilon", "decay_norms", "clip_norm", "anneal_from", "crop_area", "flip", "mixup"}
     later |= {"label_noise"}
-    neither = {"data", "decode_size", "resize", "precision", "deterministic", "recipe", "eval_batch_size"}
+    neither = {"data", "decode_size", "resize", "tuning_part"}
+    neither |= {"precision", "deterministic", "recipe", "eval_batch_size"}
     assert neither == NOT_IDENTITY
     assert decides | later | NOT_IDENTITY == set(Fields.model_fields)
     assert later <= LATER_FIELDS.keys()

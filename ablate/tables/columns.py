@@ -379,7 +379,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("objective", "text", "the metric that was searched for"),
         Column("evaluator", "text", "method that the shares come from"),
         Column("field", "text", "a searched field"),
-        Column("share", "number", "how much it decides whether a point is among the best, of 1 over all fields"),
+        Column(
+            "share", "number", "how much it decides whether a point is among the best, of 1 over all fields"
+        ),
     ),
 }
 TUNING = ("tuning", "points", "point_values", "importances")

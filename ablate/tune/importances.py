@@ -18,7 +18,7 @@ BEST_PART = 0.1
 
 
 def importances_of(search: Search, study: optuna.Study) -> tuple[Importances, ...]:
-    """Shares of the fields for each objective, by PED-ANOVA: where the best tenth of the points lies, or the best five.
+    """Shares of the fields for each objective, by PED-ANOVA: where the best points lie, a tenth or five.
 
     Empty with one searched field, or fewer than ten complete points. An objective is left out where all
     points have the same value. Conditional fields count over the points that have them.

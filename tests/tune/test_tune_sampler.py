@@ -173,7 +173,7 @@ def test_any_range_can_be_given_and_drawn_from(low: float, step: float, steps: i
 
 
 def test_values_that_optuna_does_not_store_come_back_as_they_are() -> None:
-    of = ((1, 2), (1, (2, 3)), None, "None")
+    of = ((1, 2), (1, (2, 3)), True, "None")
     declared = search("tpe", space={"arch": Choice(of=of)}, points=30)
     run = Run(declared)
     for _ in range(20):
