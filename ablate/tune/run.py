@@ -148,8 +148,8 @@ def _search(
 ) -> tuple[Tuning, int, bool]:
     """The search as far as it came, how many trials it trained, and whether it was interrupted."""
     study = settled.study
-    arms = [point_fields(study, levels) for levels in corners(study)]
-    arms += [study.fields(levels) for levels in corners(study)]
+    tried = corners(study)
+    arms = [point_fields(study, levels) for levels in tried] + [study.fields(levels) for levels in tried]
     inputs = ready_inputs(settled, arms, options, watcher)
     require_different(study, inputs)
     own = tuning_folder(folder)

@@ -21,7 +21,7 @@ from ablate.points import Point, Tuning, tuning_folder, write_tuning
 from ablate.results import ResultsFolder, write_atomically
 from ablate.search import Levels
 from ablate.tune.ledger import Values, asked_point, restored_sampler, with_point
-from ablate.tune.sampler import Sampler
+from ablate.tune.sampler import STATES, Sampler
 from ablate.tune.settle import directions
 from ablate.tune.space import distribution_of, stored_of
 from ablate.tune.storage import Storage
@@ -29,7 +29,6 @@ from ablate.tune.storage import Storage
 POLL_SECONDS = 1.0
 POINT, OWNER, RECORD, PREDICTIONS, DECLARATION = "point", "owner", "record:", "predictions:", "declaration"
 """Names of what trials carry, and the study."""
-ENDED = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 
 
 class SharedLedger:
@@ -110,7 +109,7 @@ class SharedLedger:
                 self._put(point)
                 self._show(point)
                 known = values if point.state == "complete" else None
-                self.storage.trials.set_trial_state_values(self._id(point.number), ENDED[point.state], known)
+                self.storage.trials.set_trial_state_values(self._id(point.number), STATES[point.state], known)
         self.tuning = with_point(self.tuning, point)
         write_tuning(self.results, self.tuning)
 
