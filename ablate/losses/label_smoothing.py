@@ -103,15 +103,17 @@ def _from_ids(
     if weight is not None and reduction == "mean":
         total = _from_ids(scores, ids, epsilon, None, ignore_index, "sum")
         return total / _labels_weight(scores, ids, weight, ignore_index)
-    label_term = nll_loss(scores, ids, ignore_index=ignore_index, reduction=reduction)
     if not isinstance(epsilon, Tensor) and epsilon == 0.0:
-        return label_term
+        return nll_loss(scores, ids, ignore_index=ignore_index, reduction=reduction)
     # The row sums are reduced as a loss of one class, 0, so that nll_loss leaves out the ignored rows here
     # too: two passes over the scores in all, no copy of them kept, and no boolean mask to wait for. Both
     # terms have one sign, so nothing cancels, as it would between logsumexp and large logits.
     row_sums = scores.sum(class_dim(scores), keepdim=True)
     zero_or_ignored = (ids == ignore_index) * -1
     uniform_term = nll_loss(row_sums, zero_or_ignored, ignore_index=-1, reduction=reduction)
+    # Last, so that the backward pass begins with it: its gradient is a full matrix, to which that of the row
+    # sums is added in place; the other way round the sum would be a third one.
+    label_term = nll_loss(scores, ids, ignore_index=ignore_index, reduction=reduction)
     return (1.0 - epsilon) * label_term + (epsilon / scores.shape[class_dim(scores)]) * uniform_term
 
 
