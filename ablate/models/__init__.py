@@ -15,7 +15,7 @@ from ablate.errors import StudyError, nearest
 from ablate.foreign import load_foreign
 from ablate.models.contract import check_contract, keep_logits_float32
 from ablate.models.cost import count_macs, count_parameters
-from ablate.models.seed_cnn import seed_cnn
+from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
 from ablate.models.torchvision_classifiers import build_torchvision, torchvision_names
 from ablate.models.vit_tiny import vit_tiny
 from ablate.models.xresnet import xresnet18, xresnet34, xresnet50
@@ -28,6 +28,7 @@ Factory = Callable[..., nn.Module]
 
 MODELS: dict[str, Factory] = {
     "seed_cnn": seed_cnn,
+    "seed_cnn_bn_relu": seed_cnn_bn_relu,
     "xresnet18": xresnet18,
     "xresnet34": xresnet34,
     "xresnet50": xresnet50,

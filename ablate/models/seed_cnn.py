@@ -1,14 +1,15 @@
 """The small convolutional network of the label-smoothing lesson that this project starts from.
 
-Eight 3×3 convolutions, each followed by BatchNorm and ReLU, then a global average pool and a linear
+Eight 3×3 convolutions, each followed by ReLU and then BatchNorm, then a global average pool and a linear
 layer: 16 → 32 → 64 → 32 → 64 → 128 → 256 → 512 channels, the first convolution with stride 1 and all
-others with stride 2. 128×128 pixels become 1×1 before the pool.
+others with stride 2. 128×128 pixels become 1×1 before the pool. `seed_cnn_bn_relu` is the same network with
+BatchNorm before ReLU, as most networks have it.
 
 1,615,962 parameters with ten classes; 54 million multiply-adds for an image of 128×128.
 
 References:
     fast.ai, "Deep Learning from the Foundations", 2019: notebooks 06 to 11 define the layers, their
-    widths and their initialisation. https://github.com/fastai/course-v3/tree/master/nbs/dl2
+    order, their widths and their initialisation. https://github.com/fastai/course-v3/tree/master/nbs/dl2
 """
 
 from itertools import pairwise
@@ -21,7 +22,7 @@ CHANNELS = (3, 16, 32, 64, 32, 64, 128, 256, 512)
 
 
 def seed_cnn(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds the network with fresh weights from torch's global generator.
+    """Builds the lesson's network with fresh weights from torch's global generator.
 
     Args:
         num_classes: Width K of the output.
@@ -32,12 +33,26 @@ def seed_cnn(*, num_classes: int, image_size: int) -> nn.Sequential:
         A network from images [N, 3, S, S] to logits [N, K].
     """
     del image_size
-    blocks = [_conv_block(*pair, stride=1 if i == 0 else 2) for i, pair in enumerate(pairwise(CHANNELS))]
+    return _network(num_classes, relu_first=True)
+
+
+def seed_cnn_bn_relu(*, num_classes: int, image_size: int) -> nn.Sequential:
+    """Builds the lesson's network with BatchNorm before ReLU; arguments, weights and result as `seed_cnn`."""
+    del image_size
+    return _network(num_classes, relu_first=False)
+
+
+def _network(num_classes: int, *, relu_first: bool) -> nn.Sequential:
+    blocks = [
+        _conv_block(*pair, stride=1 if i == 0 else 2, relu_first=relu_first)
+        for i, pair in enumerate(pairwise(CHANNELS))
+    ]
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS[-1], num_classes))
 
 
-def _conv_block(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
+def _conv_block(in_channels: int, out_channels: int, *, stride: int, relu_first: bool) -> nn.Sequential:
     conv = Conv3x3(in_channels, out_channels, stride=stride)
     # The lesson initialises for a leaky ReLU of slope 0.1 although the activation is a plain ReLU.
     nn.init.kaiming_normal_(conv.weight, a=0.1)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
+    norm, relu = nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True)
+    return nn.Sequential(conv, relu, norm) if relu_first else nn.Sequential(conv, norm, relu)

@@ -1,5 +1,7 @@
 """The layer that leaves padding out, against torch's own convolution."""
 
+import functools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -51,6 +53,29 @@ def test_it_starts_as_torchs_convolution_starts() -> None:
     theirs = nn.Conv2d(4, 5, 3, stride=2, padding=1, bias=False)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert torch.equal(ours.weight, theirs.weight)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("size", [1, 2, 6])
+def test_inference_equals_the_plain_convolution(size: int, layout: torch.memory_format) -> None:
+    layer = Conv3x3(3, 4, stride=2).double().eval().to(memory_format=layout)
+    images = torch.randn(2, 3, size, size, dtype=torch.float64).contiguous(memory_format=layout)
+    expected = nn.functional.conv2d(images, layer.weight, stride=2, padding=1)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(images), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_under_autocast_the_gradients_are_those_of_the_convolution_in_its_arithmetic() -> None:
+    layer, plain = (Conv3x3(64, 32, stride=2) for _ in range(2))
+    plain.load_state_dict(layer.state_dict())
+    plain.forward = functools.partial(nn.Conv2d.forward, plain)  # type: ignore[method-assign]
+    images = torch.randn(16, 64, 2, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(images).dtype == torch.bfloat16
+        ours, theirs = step(layer, images), step(plain, images)
+    assert [value.dtype for value in ours] == [value.dtype for value in theirs]
+    for mine, reference in zip(ours, theirs, strict=True):
+        assert (mine - reference).norm() < 0.01 * reference.norm()  # 2**-8 of each rounding
 
 
 @pytest.mark.parametrize("size", [1, 2, 6])

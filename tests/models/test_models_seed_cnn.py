@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ablate.models import count_macs, count_parameters
-from ablate.models.seed_cnn import seed_cnn
+from ablate.models import Factory, count_macs, count_parameters
+from ablate.models.convolution import Conv3x3
+from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
 
 # (channels in, channels out, stride), read off the published recipe, not off the code.
 LAYERS = [
@@ -22,10 +23,11 @@ LAYERS = [
 ]
 
 
-def network_by_hand() -> nn.Sequential:
+def network_by_hand(*, relu_first: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
     for before, after, stride in LAYERS:
-        layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        conv, norm = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
+        layers += [conv, nn.ReLU(), norm] if relu_first else [conv, norm, nn.ReLU()]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
 
 
@@ -41,13 +43,17 @@ def step(model: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
     return [logits, *gradients, *model.buffers()]
 
 
-def test_forward_gradients_and_statistics_equal_a_network_written_by_hand() -> None:
+@pytest.mark.parametrize(("factory", "relu_first"), [(seed_cnn, True), (seed_cnn_bn_relu, False)])
+def test_forward_gradients_and_statistics_equal_a_network_written_by_hand(
+    factory: Factory, relu_first: bool
+) -> None:
     torch.manual_seed(0)
-    ours = seed_cnn(num_classes=10, image_size=32).double()
-    theirs = network_by_hand().double()
+    ours = factory(num_classes=10, image_size=32).double()
+    theirs = network_by_hand(relu_first=relu_first).double()
     values = list(ours.state_dict().values())
     theirs.load_state_dict(dict(zip(theirs.state_dict(), values, strict=True)))
     images, labels = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.arange(4)
+    assert sum(isinstance(module, Conv3x3) for module in ours.modules()) == len(LAYERS)
     mine, reference = step(ours, images, labels), step(theirs, images, labels)
     assert len(mine) == len(reference) == 1 + 26 + 24
     torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
