@@ -260,7 +260,7 @@ def plan(
         return
     with ProgressView(Console(stderr=True)) as view:
         planned = plan_study(declared, options, view)
-    at_a_time = trials_at_a_time(planned.trials[0].numerics.device, workers)
+    at_a_time = trials_at_a_time(planned.trials[0].numerics.device, options)
     show_forecast(
         Console(),
         forecast(planned, results_folder(results, planned.study.name, planned.profile), workers=at_a_time),

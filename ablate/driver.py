@@ -32,7 +32,8 @@ class Options:
     Attributes:
         profile: name of the profile; None lets the hardware decide.
         device: "auto", "cpu" or "cuda".
-        workers: trials at a time; None is one per GPU, or one per CPU core.
+        workers: trials at a time; None is one per GPU, or as many as the CPU cores have threads for.
+        threads: CPU threads that a trial computes with, part of its identity; a GPU's trials have one.
         data_dir: folder with the dataset's own files, instead of downloading them.
         results: folder that results/<study>/<profile>/ is made in.
         settings: field name to its values: one fixes the field, several sweep it.
@@ -46,6 +47,7 @@ class Options:
     profile: str | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = None
+    threads: int = 1
     data_dir: Path | None = None
     results: Path = Path("results")
     settings: Mapping[str, Sequence[Any]] | None = None
@@ -167,7 +169,7 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
 
 def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:
     """The arms' data, networks and losses, checked and prepared."""
-    inputs = Inputs(settled.device, options.data_dir, watcher.preparing)
+    inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
     if options.data_dir and not inputs.uses_data_dir(arms):
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
@@ -237,22 +239,6 @@ def _waiting(folder: ResultsFolder, plan: Plan, *, retry_failed: bool) -> list[T
     return [trial for trial in plan.trials if trial.trial_id not in records]
 
 
-def trial_widths(plan: Plan, capacity: int, workers: int) -> dict[str, int]:
-    """CPU threads of each trial by its id, a function of the plan and the machine alone.
-
-    As many trials as fill all workers run one per worker; the few left over share all cores. What has been
-    run already does not matter, so a resumed study gives the bits of an uninterrupted one.
-    """
-    ids = list(dict.fromkeys(trial.trial_id for trial in plan.trials))
-    workers = min(workers, len(ids))
-    left_over = len(ids) % workers
-    filling = len(ids) - left_over
-    return {
-        trial_id: max(1, capacity // (workers if place < filling else left_over))
-        for place, trial_id in enumerate(ids)
-    }
-
-
 def _run_trials(
     folder: ResultsFolder,
     plan: Plan,
@@ -264,42 +250,39 @@ def _run_trials(
     if not waiting:
         return
     device = waiting[0].numerics.device
-    workers = trials_at_a_time(device, options.workers)
-    widths = trial_widths(plan, capacity_of(device), workers)
+    workers = trials_at_a_time(device, options)
     trials = {trial.trial_id: trial for trial in waiting}
     jobs = [
-        trial_job(folder, trial, data_folders[trial.fingerprint], threads=widths[name], workers=workers)
-        for name, trial in trials.items()
+        trial_job(folder, trial, data_folders[trial.fingerprint], workers=workers)
+        for trial in trials.values()
     ]
     for event in trial_executor(device, options).run(jobs):
         trial = trials[event.name]
         watcher.happened(trial, event, record_event(folder, trial, event))
 
 
-def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, threads: int, workers: int) -> Job:
+def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int) -> Job:
     """A trial as an executor takes it.
 
     Args:
         folder: where its checkpoint goes.
         trial: the trial.
         data_folder: its decoded data.
-        threads: CPU threads it computes with; on CUDA it takes one.
         workers: trials that run at a time, for its record.
     """
     task = Task(
         trial=trial,
         data_folder=data_folder,
         checkpoint=folder.checkpoint_path(trial.trial_id).absolute(),
-        threads=1 if trial.numerics.device == "cuda" else threads,
         workers=workers,
     )
-    return Job(trial.trial_id, width=task.threads, task=task)
+    return Job(trial.trial_id, width=trial.numerics.threads, task=task)
 
 
 def trial_executor(device: str, options: Options) -> LocalExecutor:
     """Workers that train trials on a device."""
-    workers = trials_at_a_time(device, options.workers)
-    capacity = workers if device == "cuda" else capacity_of(device)
+    workers = trials_at_a_time(device, options)
+    capacity = workers * threads_of(device, options)
     return LocalExecutor(run_trial, capacity=capacity, workers=workers, timeout=options.timeout)
 
 
@@ -312,12 +295,10 @@ def _time_steps(
     cases = cases_of(trial for trial in plan.trials if trial.trial_id in complete)
     if not cases or _is_timed(folder, cases, watcher):
         return
-    on_cuda = plan.trials[0].numerics.device == "cuda"
     task = TimingTask(
         cases=tuple(cases),
         trials=tuple(cases.values()),
         data_folders=tuple(data_folders[trial.fingerprint] for trial in cases.values()),
-        threads=1 if on_cuda else trials_at_a_time("cpu", options.workers),
     )
     executor = LocalExecutor(time_cases, capacity=1, timeout=options.timeout)
     for event in executor.run([Job("timing", width=1, task=task)]):
@@ -362,14 +343,15 @@ def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | 
     return record
 
 
-def trials_at_a_time(device: str, asked: int | None) -> int:
-    """How many trials a run trains at once.
+def trials_at_a_time(device: str, options: Options) -> int:
+    """How many trials a run trains at once: as asked for, as far as GPUs or cores are there; at least 1."""
+    room = max(1, capacity_of(device) // threads_of(device, options))
+    return min(options.workers or room, room)
 
-    Args:
-        device: "cpu" or "cuda".
-        asked: the number asked for; None is one per GPU or CPU core.
-    """
-    return min(asked or capacity_of(device), capacity_of(device))
+
+def threads_of(device: str, options: Options) -> int:
+    """CPU threads that a trial computes with."""
+    return options.threads if device == "cpu" else 1
 
 
 def capacity_of(device: str) -> int:

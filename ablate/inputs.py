@@ -29,10 +29,12 @@ class Inputs:
         device: "cpu" or "cuda".
         data_dir: folder with the dataset's own files, instead of downloading them.
         preparing: told how far downloads and decoding are.
+        threads: CPU threads that a trial computes with; part of its identity, except on CUDA.
     """
 
-    def __init__(self, device: str, data_dir: Path | None, preparing: Preparing) -> None:
+    def __init__(self, device: str, data_dir: Path | None, preparing: Preparing, *, threads: int = 1) -> None:
         self.device, self.data_dir, self._preparing = device, data_dir, preparing
+        self.threads = threads
         self._datasets: dict[DataKey, Dataset] = {}
         self._fingerprints: dict[tuple[DataKey, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
@@ -85,7 +87,7 @@ class Inputs:
 
     def numerics(self, fields: Fields) -> Numerics:
         """The arithmetic of an arm here."""
-        return resolve_numerics(fields, self.device)
+        return resolve_numerics(fields, self.device, self.threads)
 
     def trial(self, levels: Mapping[str, Any], fields: Fields, seed: int) -> Trial:
         """One training run of an arm."""
@@ -144,13 +146,17 @@ def resolve_device(asked: str) -> str:
     return "cuda" if available and asked != "cpu" else "cpu"
 
 
-def resolve_numerics(fields: Fields, device: str) -> Numerics:
-    """The arithmetic that a trial's fields come to on a device. A CPU is deterministic in any case."""
+def resolve_numerics(fields: Fields, device: str, threads: int = 1) -> Numerics:
+    """The arithmetic that a trial's fields come to on a device.
+
+    A CPU is deterministic in any case, but sums in another order with another number of threads.
+    """
     precision = fields.precision
     if precision == "auto":
         precision = "bfloat16" if _has_bfloat16(device) else "float32"
     deterministic = fields.deterministic or device == "cpu"
-    return Numerics(device=device, precision=precision, deterministic=deterministic)
+    threads = threads if device == "cpu" else 1
+    return Numerics(device=device, precision=precision, deterministic=deterministic, threads=threads)
 
 
 def _has_bfloat16(device: str) -> bool:

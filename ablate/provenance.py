@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -10,7 +11,14 @@ from pathlib import Path
 
 @functools.cache
 def source_commit() -> str | None:
-    """Commit of ablate's own source tree, with -dirty where the code in it was changed; None outside git."""
+    """Commit of ablate's own source tree, with -dirty where the code in it was changed.
+
+    Outside git what ABLATE_COMMIT says, for a copy that was made without `.git`; None where it says nothing.
+    """
+    return _commit_of_tree() or os.environ.get("ABLATE_COMMIT") or None
+
+
+def _commit_of_tree() -> str | None:
     root = Path(__file__).resolve().parent
     try:
         commit = _git(root, "rev-parse", "--short=12", "HEAD")

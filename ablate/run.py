@@ -33,8 +33,9 @@ from ablate.train import (
     device_name,
     fit,
     keep_freed_memory,
+    seed_generators,
 )
-from ablate.trials import Trial, stream_seed
+from ablate.trials import Numerics, Trial, stream_seed
 
 CHECKPOINT_SECONDS = float(os.environ.get("ABLATE_CHECKPOINT_SECONDS", "20"))
 """A trial leaves a checkpoint after an epoch when the last one is older than this."""
@@ -47,7 +48,6 @@ class Task:
     trial: Trial
     data_folder: Path
     checkpoint: Path
-    threads: int
     workers: int
 
 
@@ -73,11 +73,11 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
         slot: number of the worker; on CUDA, of its GPU.
         tell: called with how far it is, about once a second.
     """
-    device = ready_device(task.trial.numerics.device, slot, task.threads)
+    device = ready_device(task.trial.numerics, slot)
     dataset = open_dataset(task.data_folder)
     known: dict[str, Any] = {
         "trial": task.trial,
-        "environment": environment_of(device, task.threads, workers=task.workers),
+        "environment": environment_of(device, task.trial.numerics.threads, workers=task.workers),
         "class_names": dataset.classes,
     }
     try:
@@ -110,7 +110,7 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
 
 def initial_model(trial: Trial, num_classes: int, device: torch.device) -> torch.nn.Module:
     """A trial's network with its first weights, on the device, channels last."""
-    torch.manual_seed(stream_seed(trial.seed, "init"))
+    seed_generators(stream_seed(trial.seed, "init"))
     model = build_model(trial.fields.arch, num_classes=num_classes, image_size=trial.fields.image_size)
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -171,13 +171,13 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, known) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
-def ready_device(kind: str, slot: int, threads: int) -> torch.device:
-    """The device of this worker, set up: the GPU of its number, or the CPU with so many threads."""
-    if kind == "cuda":
+def ready_device(numerics: Numerics, slot: int) -> torch.device:
+    """The device of this worker, set up: the GPU of its number, or the CPU with the trial's threads."""
+    torch.set_num_threads(numerics.threads)
+    if numerics.device == "cuda":
         torch.cuda.set_device(slot)  # events and synchronisation act on the current device
         return torch.device("cuda", slot)
     keep_freed_memory()
-    torch.set_num_threads(threads)
     return torch.device("cpu")
 
 

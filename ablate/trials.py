@@ -16,7 +16,7 @@ from ablate.errors import StudyError
 from ablate.fields import LATER_FIELDS, Fields, canonical
 from ablate.study import Study
 
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 """Raised when a change to ablate alters the numbers that training gives; part of every trial's identity."""
 
 NOT_IDENTITY = {
@@ -33,6 +33,7 @@ class Numerics(BaseModel):
     device: str = Field(description="device kind: cpu or cuda")
     precision: str = Field(description="float32 or bfloat16")
     deterministic: bool = Field(description="only deterministic algorithms")
+    threads: int = Field(default=1, ge=1, description="CPU threads that compute; 1 on a GPU")
 
 
 class Trial(BaseModel):

@@ -52,7 +52,7 @@ def planned(study: Study, profile: str | None, tmp_path: Path) -> tuple[Plan, di
 
 def train_first(plan: Plan, folders: dict[str, Path], tmp_path: Path) -> None:
     trial = plan.trials[0]
-    task = Task(trial, folders[trial.fingerprint], tmp_path / "checkpoint", threads=1, workers=1)
+    task = Task(trial, folders[trial.fingerprint], tmp_path / "checkpoint", workers=1)
     record, predictions = run_trial(task, 0, lambda heartbeat: None)
     assert record.status == "complete", record.failure
     assert predictions is not None

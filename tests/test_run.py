@@ -28,7 +28,7 @@ def task(tmp_path: Path) -> Task:
 def make_task(tmp_path: Path, **changes: Any) -> Task:
     data = prepare("synthetic", image_size=16, cache_dir=tmp_path / "cache")
     trial = build_trial({}, resolve(BASE, changes), 0, CPU, data.fingerprint)
-    return Task(trial, data.folder, tmp_path / "trial.pt", threads=1, workers=1)
+    return Task(trial, data.folder, tmp_path / "trial.pt", workers=1)
 
 
 def run(task: Task, tell: Any = lambda heartbeat: None) -> Outcome:
@@ -183,7 +183,7 @@ def test_a_trial_runs_on_cuda(tmp_path: Path, precision: str) -> None:
     task = make_task(tmp_path)
     numerics = Numerics(device="cuda", precision=precision, deterministic=False)
     trial = build_trial({}, task.trial.fields, 0, numerics, task.trial.fingerprint)
-    record, predictions = run(Task(trial, task.data_folder, task.checkpoint, threads=1, workers=1))
+    record, predictions = run(Task(trial, task.data_folder, task.checkpoint, workers=1))
     assert record.status == "complete", record.failure
     assert record.environment is not None
     assert record.environment.cuda_version

@@ -35,7 +35,6 @@ class TimingTask:
     cases: tuple[Case, ...]
     trials: tuple[Trial, ...]
     data_folders: tuple[Path, ...]
-    threads: int
 
 
 def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
@@ -46,7 +45,8 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
         slot: number of the worker; on CUDA, of its GPU.
         tell: called with the part that is done.
     """
-    device = ready_device(task.cases[0].device, slot, task.threads)
+    numerics = task.trials[0].numerics  # one device and one number of threads in all of a plan
+    device = ready_device(numerics, slot)
     turns = [_Turn(*of, device) for of in zip(task.cases, task.trials, task.data_folders, strict=True)]
     rounds: list[list[float]] = []
     cores, began = _Cores(), time.monotonic()
@@ -63,7 +63,7 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
         cases=task.cases,
         step_ms=tuple(zip(*rounds, strict=True)),
         steps=tuple(turn.steps for turn in turns),
-        environment=environment_of(device, task.threads, workers=1),
+        environment=environment_of(device, numerics.threads, workers=1),
         others=cores.used_by_others(),
     )
 

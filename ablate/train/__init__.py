@@ -1,6 +1,6 @@
 """The training engine: it is handed a network, a loss, images and settings, and knows nothing of studies."""
 
-from ablate.train.device import cpu_has_bfloat16, device_name, keep_freed_memory
+from ablate.train.device import cpu_has_bfloat16, device_name, keep_freed_memory, seed_generators
 from ablate.train.features import Features, SplitFeatures
 from ablate.train.fit import Callbacks, DivergedError, EpochResult, Fitted, Progress, fit
 from ablate.train.images import Images
@@ -23,4 +23,5 @@ __all__ = [
     "device_name",
     "fit",
     "keep_freed_memory",
+    "seed_generators",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import random
 import re
 import resource
 import sys
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 
 
@@ -57,6 +59,17 @@ def set_numerics(*, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     # A debugging aid that would cost every step. Torch makes it a property of the module at run time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def seed_generators(seed: int) -> None:
+    """Seed every global generator that a network, a loss or an augmentation may draw from.
+
+    Args:
+        seed: in [0, 2**63); NumPy's generator takes its lower 32 bits.
+    """
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 class StepClock(Protocol):

@@ -18,6 +18,7 @@ from ablate.train.device import (
     StepClock,
     peak_memory_mb,
     reset_peak_memory,
+    seed_generators,
     set_numerics,
     step_clock,
     synchronize,
@@ -164,7 +165,7 @@ def _train_epoch(
     """One pass over the training images. The device is waited for once, at the end."""
     settings = step.settings
     step.model.train()
-    torch.manual_seed(epoch_seed(settings.noise_seed, epoch))
+    seed_generators(epoch_seed(settings.noise_seed, epoch))
     order = epoch_order(len(images), settings.order_seed, epoch).to(step.device)
     parts = batches(order, settings.batch_size, drop_last=settings.drop_last)
     augmentation = Augmentation(settings, len(images), epoch, step.device)

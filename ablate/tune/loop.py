@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from ablate.driver import (
     Options,
     Watcher,
-    capacity_of,
     record_event,
     trial_executor,
     trial_job,
@@ -244,7 +243,6 @@ class Loop:
             yield self._job(training.trials[seed])
 
     def _job(self, trial: Trial) -> Job:
-        workers = trials_at_a_time(self.inputs.device, self.options.workers)
-        threads = max(1, capacity_of(self.inputs.device) // workers)
         folder = self.inputs.folders()[trial.fingerprint]
-        return trial_job(self.folder, trial, folder, threads=threads, workers=workers)
+        workers = trials_at_a_time(self.inputs.device, self.options)
+        return trial_job(self.folder, trial, folder, workers=workers)
