@@ -12,13 +12,13 @@ from typing import Any, Literal, Protocol
 import filelock
 import torch
 
-from ablate.errors import RecordError, ResultsError, StudyError
+from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.executors import Done, Event, Job, LocalExecutor, Lost, Told
 from ablate.fields import Fields
 from ablate.inputs import Inputs, resolve_device
 from ablate.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.results import ResultsFolder, write_plan
-from ablate.run import Outcome, Task, run_trial
+from ablate.run import Engine, Outcome, Task, run_trial
 from ablate.study import Study
 from ablate.timing import Case, cases_of, read_timing, write_timing
 from ablate.timing.measure import TimingTask, time_cases
@@ -34,6 +34,7 @@ class Options:
         device: "auto", "cpu" or "cuda".
         workers: trials at a time; None is one per GPU, or as many as the CPU cores have threads for.
         threads: CPU threads that a trial computes with, part of its identity; a GPU's trials have one.
+        engine: how training steps reach a GPU; a CPU's are eager.
         data_dir: folder with the dataset's own files, instead of downloading them.
         results: folder that results/<study>/<profile>/ is made in.
         settings: field name to its values: one fixes the field, several sweep it.
@@ -48,6 +49,7 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = None
     threads: int = 1
+    engine: Engine = "eager"
     data_dir: Path | None = None
     results: Path = Path("results")
     settings: Mapping[str, Sequence[Any]] | None = None
@@ -147,6 +149,11 @@ def settle(study: Study, options: Options) -> Settled:
     """The study with its profile and overrides, on the device that it will train on."""
     study.find_own_modules()
     device = resolve_device(options.device)
+    if options.engine == "graph" and device != "cuda":
+        raise DeviceError(
+            "--engine graph: expected a GPU, whose steps can be captured, but the trials would train on "
+            f"{device}; leave --engine out"
+        )
     profile, reason = choose_profile(study, options.profile, device)
     return Settled(_overridden(study, profile, options), profile, reason, device)
 
@@ -253,7 +260,7 @@ def _run_trials(
     workers = trials_at_a_time(device, options)
     trials = {trial.trial_id: trial for trial in waiting}
     jobs = [
-        trial_job(folder, trial, data_folders[trial.fingerprint], workers=workers)
+        trial_job(folder, trial, data_folders[trial.fingerprint], workers=workers, engine=options.engine)
         for trial in trials.values()
     ]
     for event in trial_executor(device, options).run(jobs):
@@ -261,7 +268,7 @@ def _run_trials(
         watcher.happened(trial, event, record_event(folder, trial, event))
 
 
-def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int) -> Job:
+def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int, engine: Engine) -> Job:
     """A trial as an executor takes it.
 
     Args:
@@ -269,12 +276,14 @@ def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers
         trial: the trial.
         data_folder: its decoded data.
         workers: trials that run at a time, for its record.
+        engine: how its steps reach the device.
     """
     task = Task(
         trial=trial,
         data_folder=data_folder,
         checkpoint=folder.checkpoint_path(trial.trial_id).absolute(),
         workers=workers,
+        engine=engine,
     )
     return Job(trial.trial_id, width=trial.numerics.threads, task=task)
 
@@ -299,6 +308,7 @@ def _time_steps(
         cases=tuple(cases),
         trials=tuple(cases.values()),
         data_folders=tuple(data_folders[trial.fingerprint] for trial in cases.values()),
+        engine=options.engine,
     )
     executor = LocalExecutor(time_cases, capacity=1, timeout=options.timeout)
     for event in executor.run([Job("timing", width=1, task=task)]):
