@@ -195,8 +195,9 @@ def _checked_capture(
 ) -> CapturedStep | str:
     """A capture that trains as eager steps do, or why there is none."""
     set_numerics(deterministic=settings.deterministic)
-    # Rates that differ from step to step, and weights that are not those captured: what stuck would show.
-    settings = replace(settings, epochs=1, lr=CHECK_RATE, schedule="one_cycle", anneal_from=0.5)
+    # A rate that differs from step to step, and other weights than those captured: what stuck would show.
+    falling = {"epochs": CHECKED_STEPS + 2, "lr": CHECK_RATE, "schedule": "flat_cosine", "anneal_from": 0.0}
+    settings = replace(settings, **falling)  # type: ignore[arg-type]
     try:
         # From other weights than any trial's, so that nothing that is left of the capture can pass for it.
         other = _eager(build(seed + 1), loss, train, settings).model
@@ -223,8 +224,11 @@ def _difference(captured: Step, eager: Step, valid: Images) -> float:
     for step in (captured, eager):
         begun = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]
         parts = step.begin_epoch(0)
-        places = sorted({*range(min(CHECKED_STEPS, len(parts))), len(parts) - 1})
-        losses = torch.stack([step(parts[place], place)[0].clone() for place in places])
+        # The last batch, which may be smaller, and then from the first on, an epoch apart in the schedule.
+        places = [
+            (parts[number % len(parts)], (number + 1) * len(parts)) for number in range(-1, CHECKED_STEPS)
+        ]
+        losses = torch.stack([step(index, place)[0].clone() for index, place in places])
         ended = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]
         moved = [end - begin for begin, end in zip(begun, ended, strict=True)]
         outcomes.append([losses, *moved, step.predict(valid)])
