@@ -81,12 +81,12 @@ class CapturedStep(Step):
     ) -> None:
         # Labels are a trial's own where some of them are wrong.
         super().__init__(model, loss, replace(train, labels=train.labels.clone()), settings)
+        self._valid = valid
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
         self.model.train()
         self._steps = {size: self._capture(super(CapturedStep, self).compute, size) for size in {*self.sizes}}
         self.model.eval()
-        self._valid = valid
         self._evaluation = self._capture(self._predict, settings.eval_batch_size)
 
     def load(self, model: nn.Module, train: Images, settings: Settings) -> None:
@@ -129,7 +129,7 @@ class CapturedStep(Step):
 
     def _capture(self, work: Callable[[Tensor], tuple[Tensor, ...]], size: int) -> Captured:
         """Do the work a few times on a stream of its own, as a capture needs, and capture it there."""
-        index = torch.arange(size, device=self.device)
+        index = torch.arange(size, device=self.device) % min(len(self.images), len(self._valid))
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):
