@@ -988,7 +988,7 @@ def case_of(trial: Trial) -> dict[str, Any]:
         "crops": own["crop_area"] < 1,
         "flips": own["flip"],
         "mixes": own["mixup"] > 0,
-        **trial.numerics,
+        **{name: value for name, value in trial.numerics.items() if name != "threads"},
     }
 
 
