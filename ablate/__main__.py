@@ -75,7 +75,10 @@ Settings = Annotated[
 Seeds = Annotated[int | None, typer.Option(help="How many seeds, instead of the study's.")]
 OnDevice = Annotated[Device, typer.Option(help="Where to train.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Trials at a time [default: one per GPU or CPU core]")
+    int | None, typer.Option(min=1, help="Trials at a time [default: one per GPU; on a CPU, cores / threads]")
+]
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads that a trial computes with; part of what it is.")
 ]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the dataset's files, instead of downloading them.")
@@ -109,6 +112,7 @@ def run(
     seeds: Seeds = None,
     device: OnDevice = Device.auto,
     workers: Workers = None,
+    threads: Threads = 1,
     data_dir: DataDir = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
@@ -127,6 +131,7 @@ def run(
         profile=profile,
         device=device.value,
         workers=workers,
+        threads=threads,
         data_dir=data_dir,
         results=results,
         settings=parse_settings(settings or []),
@@ -134,7 +139,7 @@ def run(
         timeout=None if timeout is None else 60 * timeout,
         retry_failed=retry_failed,
         timing=timing,
-        command=command_line(study, profile, settings or [], seeds, device),
+        command=command_line(study, profile, settings or [], seeds, device, threads),
     )
     console = Console()
     with ProgressView(console) as view:
@@ -180,6 +185,7 @@ def tune(
     seeds: Annotated[int | None, typer.Option(help="How many fresh seeds the re-test has.")] = None,
     device: OnDevice = Device.auto,
     workers: Workers = None,
+    threads: Threads = 1,
     data_dir: DataDir = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
@@ -203,6 +209,7 @@ def tune(
         profile=profile,
         device=device.value,
         workers=workers,
+        threads=threads,
         data_dir=data_dir,
         results=results,
         settings=parse_settings(settings or []),
@@ -210,7 +217,9 @@ def tune(
         timeout=None if timeout is None else 60 * timeout,
         retry_failed=retry_failed,
         timing=timing,
-        command=command_line(study, profile, settings or [], seeds, device, command="tune", points=points),
+        command=command_line(
+            study, profile, settings or [], seeds, device, threads, command="tune", points=points
+        ),
     )
     console = Console()
     with ProgressView(console) as view:
@@ -234,6 +243,7 @@ def plan(
     seeds: Seeds = None,
     device: OnDevice = Device.auto,
     workers: Workers = None,
+    threads: Threads = 1,
     data_dir: DataDir = None,
     results: Results = Path("results"),
 ) -> None:
@@ -241,13 +251,16 @@ def plan(
 
     Of a study that is tuned, say what `tune` would train.
     """
-    from ablate.driver import Options, plan_study, results_folder, trials_at_a_time
+    from ablate.driver import Options, idle_cores, plan_study, results_folder, trials_at_a_time
     from ablate.forecast import forecast, show_forecast
     from ablate.progress import ProgressView
+    from ablate.terminal import print_line
 
     options = Options(
         profile=profile,
         device=device.value,
+        workers=workers,
+        threads=threads,
         data_dir=data_dir,
         settings=parse_settings(settings or []),
         seeds=seeds,
@@ -260,11 +273,12 @@ def plan(
         return
     with ProgressView(Console(stderr=True)) as view:
         planned = plan_study(declared, options, view)
-    at_a_time = trials_at_a_time(planned.trials[0].numerics.device, options)
-    show_forecast(
-        Console(),
-        forecast(planned, results_folder(results, planned.study.name, planned.profile), workers=at_a_time),
-    )
+    folder = results_folder(results, planned.study.name, planned.profile)
+    used = planned.trials[0].numerics.device
+    found = forecast(planned, folder, workers=trials_at_a_time(used, options))
+    show_forecast(Console(), found)
+    if said := idle_cores(list(found.status.values()).count("missing"), used, options):
+        print_line(Console(), said)
 
 
 @app.command()
@@ -485,6 +499,7 @@ def command_line(
     settings: list[str],
     seeds: int | None,
     device: Device,
+    threads: int,
     *,
     command: str = "run",
     points: int | None = None,
@@ -496,6 +511,7 @@ def command_line(
     words += [word for setting in settings for word in ("--set", setting)]
     words += ["--seeds", str(seeds)] if seeds is not None else []
     words += ["--device", device.value] if device is not Device.auto else []
+    words += ["--threads", str(threads)] if threads != 1 else []
     return shlex.join(words)
 
 
