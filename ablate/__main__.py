@@ -44,6 +44,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Engine(StrEnum):
+    """How training steps reach a GPU."""
+
+    eager = "eager"
+    graph = "graph"
+
+
 class Resize(StrEnum):
     """How an image becomes square."""
 
@@ -73,6 +80,9 @@ Settings = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE[,VALUE]", help="Fix a field, or sweep it over values."),
 ]
 Seeds = Annotated[int | None, typer.Option(help="How many seeds, instead of the study's.")]
+ByEngine = Annotated[
+    Engine, typer.Option("--engine", help="On CUDA: hand steps over by operation, or captured as a whole.")
+]
 OnDevice = Annotated[Device, typer.Option(help="Where to train.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Trials at a time [default: one per GPU; on a CPU, cores / threads]")
@@ -116,6 +126,7 @@ def run(
     data_dir: DataDir = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
+    engine: ByEngine = Engine.eager,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Minutes that one trial may take.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
     timing: Annotated[bool, typer.Option(help="Time the training steps at the end, by themselves.")] = True,
@@ -132,6 +143,7 @@ def run(
         device=device.value,
         workers=workers,
         threads=threads,
+        engine=engine.value,
         data_dir=data_dir,
         results=results,
         settings=parse_settings(settings or []),
@@ -189,6 +201,7 @@ def tune(
     data_dir: DataDir = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
+    engine: ByEngine = Engine.eager,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Minutes that one trial may take.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Train failed points and trials again.")] = False,
     timing: Annotated[bool, typer.Option(help="Time the training steps at the end, by themselves.")] = True,
@@ -210,6 +223,7 @@ def tune(
         device=device.value,
         workers=workers,
         threads=threads,
+        engine=engine.value,
         data_dir=data_dir,
         results=results,
         settings=parse_settings(settings or []),
