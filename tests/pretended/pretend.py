@@ -116,6 +116,7 @@ class OnCard(torch.Tensor):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         card.wait("copy to the CPU")
+        # Saved as a tensor of the CPU.
         return self.held.detach().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
     def tolist(self) -> Any:
