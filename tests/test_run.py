@@ -239,7 +239,6 @@ def test_other_seeds_draw_other_numbers(drawing: Task) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_trial_runs_on_cuda(tmp_path: Path, precision: str) -> None:
     task = make_task(tmp_path)

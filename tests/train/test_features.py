@@ -442,7 +442,6 @@ def test_a_trial_whose_facts_fail_has_its_logits() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_cuda_finds_what_the_cpu_finds(precision: Any) -> None:
     def on_cuda(images: Images) -> Images:
@@ -457,7 +456,6 @@ def test_cuda_finds_what_the_cpu_finds(precision: Any) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_peak_memory_on_cuda_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def peak() -> float:
         train, valid = (
