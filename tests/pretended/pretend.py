@@ -184,7 +184,7 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         with torch._C._DisableTorchDispatch():
             if self.capturing is not None:
                 self.capturing.keep(func, raw_args, raw_kwargs)
-            result = func(*raw_args, **raw_kwargs)
+            result = _computed(func, raw_args, raw_kwargs)
         if self.capturing is not None:
             self.capturing.record(func, raw_args, raw_kwargs, result, in_place=bool(written))
         if name == "aten::_to_copy" and on_card and target is not None and not to_card:
@@ -268,7 +268,7 @@ class Graph:
         card.replays += 1
         with torch._C._DisableTorchDispatch(), torch.no_grad():
             for func, args, kwargs, results, in_place in self._calls:
-                fresh = func(*args, **kwargs)
+                fresh = _computed(func, args, kwargs)
                 if not in_place:
                     for result, new in zip(results, tree_leaves(fresh), strict=True):
                         if isinstance(result, torch.Tensor):
@@ -375,6 +375,18 @@ def _attention(
     return torch.ops.aten._scaled_dot_product_attention_math(
         query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
     )[0]
+
+
+def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """An operation of the CPU, but for one that its library gets wrong.
+
+    The weight's gradient of a convolution in bfloat16 is not written at all, and so whatever lay there, where
+    taps meet no pixel (maps of one pixel, oneDNN on AVX512-BF16).
+    """
+    if func._schema.name != "aten::convolution_backward" or args[0].dtype != torch.bfloat16:
+        return func(*args, **kwargs)
+    exact = func(*tree_map(lambda x: x.float() if isinstance(x, torch.Tensor) else x, args), **kwargs)
+    return tuple(None if value is None else value.to(torch.bfloat16) for value in exact)
 
 
 def _held(value: Any) -> Any:
