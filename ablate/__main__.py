@@ -161,14 +161,17 @@ def run(
 
 
 def answer_of(page: Path) -> list[str]:
-    """What a tuned study's report says first."""
+    """What the report of a tuned study, or of one beside a published table, says first."""
     report = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
     found = report["headline"].get("tuning", {"verdict": "", "sentences": []})
-    return [line for line in (found["verdict"], *found["sentences"]) if line]
+    beside = (report["published"] or {"summary": ""})["summary"]
+    return [line for line in (found["verdict"], *found["sentences"], beside) if line]
 
 
 def _conclude(console: Console, summary: Summary, report: Path) -> int:
     """Say what became of the run, and give its exit status."""
+    for line in answer_of(report):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     console.print(f"{summary.ran} trials run", highlight=False)
     console.print(f"report: {report}", highlight=False, soft_wrap=True, markup=False)
     if summary.interrupted:
@@ -244,8 +247,6 @@ def tune(
             console.print("interrupted: the same command goes on", highlight=False)
         raise Concluded(INTERRUPTED if tuned.interrupted else COMPLETE)
     path = write_results(tuned.folder, report_dir)
-    for line in answer_of(path):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
     raise Concluded(_conclude(console, tuned.retest, path))
 
 

@@ -20,6 +20,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     PrivateAttr,
     ValidationError,
     field_validator,
@@ -43,8 +44,11 @@ class Published(BaseModel):
 
     source: str = Field(description="who published it, and where")
     data: str = Field(description="the dataset it is of; a profile on other data leaves the table out")
-    epochs: tuple[dict[str, float], ...] = Field(
+    epochs: tuple[dict[str, FiniteFloat], ...] = Field(
         description="one mapping per epoch, named as in the epochs table: epoch, train_loss, ..."
+    )
+    differences: str = Field(
+        default="", description="what remains different between that run and these, in sentences"
     )
 
 

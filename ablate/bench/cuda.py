@@ -89,9 +89,9 @@ def bench_cuda(say: Callable[[str], None], out: Path | None, scale: Scale | None
                     say(f"stopped after {scale.seconds:g} s: the rest was not measured")
                     return False
         except Exception as error:  # a part that fails must not cost the others
-            rows.append({"failed": f"{type(error).__name__}: {str(error).splitlines()[0]}"})
+            rows.append({"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"})
             say(f"{name}: {json.dumps(rows[-1])}")
-    return not any("failed" in values for rows in known.values() for values in rows)
+    return not any("error" in values for rows in known.values() for values in rows)
 
 
 def _card(scale: Scale, known: Known) -> Iterator[Values]:

@@ -58,6 +58,10 @@ def build_report(
     averaged = averaged_sentences(contrasts, trends, plan.study)
     epochs = tables["epochs"][tables["epochs"]["trial_id"].isin(complete["trial_id"])]
     labels, timing = labels_of(plan), timing_pass(tables.get("step_times"))
+    published = published_view(epochs, plan)
+    answer = headline(trials, effects, plan, timing, averaged)
+    if published:
+        answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
     report = {
         "format": FORMAT,
         "study": plan.study.name,
@@ -65,7 +69,7 @@ def build_report(
         "first_line": f"Profile {plan.profile} on {device_text(trials)}: {plan.reason}.",
         "question": plan.study.question,
         "description": plan.study.description,
-        "headline": headline(trials, effects, plan, timing, averaged),
+        "headline": answer,
         "banners": banners(trials, plan, tables.get("floors")),
         "arms": arms_table(trials, plan),
         "more_metrics": more_metrics_table(trials, plan),
@@ -79,7 +83,7 @@ def build_report(
             _figure(figure)
             for figure in (draw_figures({**tables, **derived}, plan) if figures is None else figures)
         ],
-        "published": published_view(epochs, plan),
+        "published": published,
         "method": method(plan),
         "provenance": provenance(trials, plan),
         "reproduce": reproduce(trials, plan),

@@ -8,6 +8,7 @@ from ablate.report.arms import arm_label, labels_of, planned_arms
 from ablate.report.drawing import Drawing, not_drawn
 from ablate.report.effects import effects_table
 from ablate.report.placement import axis_factor, important_arms, is_ordered, mean_of, step_times_of
+from ablate.report.published import Value, published_values, published_view
 from ablate.report.quantities import Quantity, quantity
 from ablate.report.timing import Pass
 from ablate.tables import Tables
@@ -136,11 +137,16 @@ def published_drawing(epochs: pd.DataFrame, plan: Plan) -> Drawing:
     """Every run beside the published one."""
     from ablate.plots import PUBLISHED_SIZE, describe_published, draw_published, prepare_published
 
-    assert plan.study.published is not None  # chosen only then
-    data = prepare_published(epochs, plan.study.published.epochs, labels_of(plan))
+    view, values = (
+        published_view(epochs, plan),
+        pd.DataFrame(published_values(epochs, plan), columns=Value._fields),
+    )
+    assert view is not None  # chosen only then
+    data = prepare_published(epochs, values, labels_of(plan))
     return Drawing(
-        f"Thin lines are our training runs, diamonds the published run.{not_drawn(data.left_out)}",
-        describe_published(data),
+        "Thin lines are our training runs, bands the 95 % prediction interval of one more, diamonds the "
+        f"published run; those in a ring lie outside the band.{not_drawn(data.left_out)}",
+        f"{view['summary']} {describe_published(data)}".lstrip(),
         lambda figure: draw_published(data, figure),
         PUBLISHED_SIZE,
         wide=True,

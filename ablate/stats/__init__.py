@@ -1,7 +1,7 @@
 """Statistics over seeds: intervals, paired effects, verdicts and power. Arrays in, numbers out."""
 
 from ablate.stats.equivalence import tost, tosts
-from ablate.stats.intervals import Interval, mean_interval
+from ablate.stats.intervals import Interval, mean_interval, prediction_interval
 from ablate.stats.median import MedianInterval, median_interval
 from ablate.stats.multiplicity import bonferroni, holm
 from ablate.stats.new_images import NewImagesInterval, new_images_interval
@@ -41,6 +41,7 @@ __all__ = [
     "paired_effect",
     "paired_effects",
     "paired_power",
+    "prediction_interval",
     "seeds_for_equivalence",
     "seeds_needed",
     "sign_flip_p",

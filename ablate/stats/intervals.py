@@ -4,6 +4,7 @@ References:
     Student 1908, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -55,6 +56,22 @@ def mean_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> 
     margin = t_margin(found.sd, found.n, confidence=confidence)
     low, high = float(found.mean - margin), float(found.mean + margin)
     return Interval(float(found.mean), low, high, int(found.n), float(found.sd))
+
+
+def prediction_interval(values: NDArray[np.floating]) -> Interval:
+    """Mean over seeds with the 95 % interval for one more run of the same normal population.
+
+    mean ± t(0.975, n − 1) · sd · sqrt(1 + 1/n), which is the mean's own interval, sqrt(n + 1) times as
+    wide. As there, the ends are NaN where the values show no spread.
+
+    Args:
+        values: [n], as `mean_interval` takes them.
+
+    Source: Hahn and Meeker 1991, Statistical intervals, section 4.7, https://doi.org/10.1002/9780470316771
+    """
+    of_mean = mean_interval(values)
+    margin = (of_mean.high - of_mean.mean) * math.sqrt(of_mean.n + 1)
+    return dataclasses.replace(of_mean, low=of_mean.mean - margin, high=of_mean.mean + margin)
 
 
 @dataclass(frozen=True)

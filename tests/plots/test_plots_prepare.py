@@ -39,6 +39,7 @@ from ablate.plots import (
     reliability_size,
     step_time_size,
 )
+from ablate.stats import Interval
 
 nan = math.nan
 
@@ -416,25 +417,35 @@ def test_any_number_of_step_times_draws(arms: int) -> None:
     assert data.left_out == tuple(names[30:])
 
 
-PUBLISHED = ({"epoch": 0, "valid_accuracy": 0.39, "seconds": 52.0}, {"epoch": 1, "valid_accuracy": 0.48})
+def published(arms: list[str]) -> pd.DataFrame:
+    """Accuracies of two epochs, the second one outside of the interval."""
+    first, second = Interval(0.41, 0.3, 0.5, 2, 0.014), Interval(0.51, 0.49, 0.53, 2, 0.014)
+    rows: list[tuple[Any, ...]]
+    rows = [(arm, 0, "valid_accuracy", first, 0.39, True) for arm in arms]
+    rows += [(arm, 1, "valid_accuracy", second, 0.48, False) for arm in arms]
+    rows += [(arm, 2, "valid_accuracy", Interval(nan, nan, nan, 0, nan), 0.5, None) for arm in arms]
+    return pd.DataFrame(rows, columns=["arm", "epoch", "name", "ours", "theirs", "inside"])
 
 
-def test_every_run_stands_beside_the_published_points() -> None:
-    data = prepare_published(epochs(["x"]), PUBLISHED, {"x": "all"})
-    accuracy, loss = data.panels
-    np.testing.assert_allclose(accuracy.published, ((0, 39.0), (1, 48.0)))
+def test_every_run_and_the_band_stand_beside_the_published_points() -> None:
+    data = prepare_published(epochs(["x"]), published(["x"]), {"x": "all"})
+    accuracy, _, _, loss = data.panels
+    np.testing.assert_allclose(accuracy.published, ((0, 39.0), (1, 48.0), (2, 50.0)))
     np.testing.assert_allclose(accuracy.runs[0], [((0, 40.0), (1, 50.0)), ((0, 42.0), (1, 52.0))])
-    assert loss.published == ()
-    assert describe_published(data) == (
+    np.testing.assert_allclose(accuracy.bands[0], [(0, 30.0, 50.0), (1, 49.0, 53.0), (2, nan, nan)])
+    np.testing.assert_allclose(accuracy.outside[0], [(1, 48.0)])
+    assert (loss.published, loss.bands[0], loss.outside[0]) == ((), (), ())
+    assert describe_published(data).startswith(
         "Our training runs beside the published one; at the last epoch, accuracy on the reported split (%): "
-        "ours 50 to 52, published 48; training loss (nats): ours 1 to 2, not published."
+        "ours 50 to 52, published 50; "
     )
+    assert describe_published(data).endswith("training loss (nats): ours 1 to 2, not published.")
 
 
 @pytest.mark.parametrize("arms", [0, 1, 7])
 def test_any_number_of_arms_stands_beside_the_published_run(arms: int) -> None:
     names = [f"a{i}" for i in range(arms)]
-    data = prepare_published(epochs(names), PUBLISHED, {name: name for name in names})
+    data = prepare_published(epochs(names), published(names), {name: name for name in names})
     assert len(data.labels) == min(arms, 6)
     assert is_drawn(lambda figure: draw_published(data, figure))
     assert ("none of ours" in describe_published(data)) is (arms == 0)

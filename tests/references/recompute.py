@@ -90,6 +90,7 @@ SHOWN: dict[str, tuple[str, int, float]] = {
     "Accuracy, reported split": ("valid_accuracy", 2, 100),
 }
 LABELS = {name: label for label, (name, _, _) in SHOWN.items()}
+PUBLISHED_COLUMNS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 FLOORS = {name: f"{name}_floor" for name in ("ece", "ece_equal_mass", "smece", "classwise_ece", "mce")}
 HIGHER = {"accuracy", "auroc_error", "auroc_error_normalised", "coverage_at_1", "coverage_at_2"}
 UNDIRECTED = {"confidence_gap", "mean_confidence", "temperature", "scatter_within", "scatter_between"}
@@ -1417,7 +1418,7 @@ def _median_cell(values: Array, digits: int) -> Cell:
 
 
 def _audit_published(audit: Audit, recorded: Recorded, section: Mapping[str, Any] | None) -> None:
-    """Means over training runs, lowest and highest, and the published numbers beside them."""
+    """Means over training runs, where one more would lie, and which of the published numbers lie there."""
     published = recorded.study.get("published")
     if section is None or published is None:
         audit.wrong += [] if section is published else ["published: one without the other"]
@@ -1427,6 +1428,11 @@ def _audit_published(audit: Audit, recorded: Recorded, section: Mapping[str, Any
         own = [{epoch["epoch"]: epoch for epoch in _history(trial)} for trial in recorded.found(arm)]
         audit.text("published: arm", table["arm"], [arm_label(recorded.arms[arm])])
         audit.number("published: runs", table["runs"], len(own))
+        found = _beside(own, theirs)
+        audit.number("published: published", table["published"], len(found))
+        audit.number("published: inside", table["inside"], sum(value.inside == 1 for value in found))
+        outside = [value.text for value in found if value.inside == 0]
+        _audit_sentences(audit, "published: outside", table["outside"], outside)
         labels = [head["label"].removesuffix(": ours") for head in table["columns"][1::2]]
         epochs = sorted({*theirs, *(number for history in own for number in history)})
         rows = [
@@ -1434,6 +1440,77 @@ def _audit_published(audit: Audit, recorded: Recorded, section: Mapping[str, Any
             for epoch in epochs
         ]
         audit.rows("published", table, rows)
+        audit.text("published: summary", table["summary"], [_beside_sentence(recorded, arm)])
+    audit.text("published: summary", section["summary"], [_beside_summary(recorded)])
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published value and the interval for one more run; `inside` is 1, 0 or, without an interval, NaN."""
+
+    epoch: int
+    name: str
+    value: float
+    low: float
+    high: float
+    inside: float
+
+    @property
+    def text(self) -> Text:
+        number = functools.partial(metric_number, self.name)
+        start = f"epoch {self.epoch}, {_noun(self.name)}: published "
+        ends: Text = [", ours ", number(self.low), " to ", number(self.high)]
+        return [start, number(self.value), _unit(self.name), *ends]
+
+
+def one_more(values: Sequence[float]) -> tuple[float, float]:
+    """Where one more value of the same normal population lies in 95 % of cases."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return NAN, NAN
+    spread = math.sqrt(1 + 1 / len(values)) * float(np.std(values, ddof=1))
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=float(np.mean(values)), scale=spread)
+    return float(low), float(high)
+
+
+def _beside(own: Sequence[Mapping[int, Any]], theirs: Mapping[int, Mapping[str, float]]) -> list[Beside]:
+    """Every published value, by epoch and column."""
+    found = []
+    for epoch, name in itertools.product(sorted(theirs), PUBLISHED_COLUMNS):
+        if name in theirs[epoch]:
+            value = theirs[epoch][name]
+            low, high = one_more([history[epoch][name] for history in own if epoch in history])
+            inside = NAN if math.isnan(low) else float(low <= value <= high)
+            found.append(Beside(epoch, name, value, low, high, inside))
+    return found
+
+
+def _beside_sentence(recorded: Recorded, arm: str) -> str:
+    own = [{epoch["epoch"]: epoch for epoch in _history(trial)} for trial in recorded.found(arm)]
+    found = _beside(own, {int(row["epoch"]): row for row in recorded.study["published"]["epochs"]})
+    start = f"{arm_label(recorded.arms[arm])}: " if len(recorded.arms) > 1 else ""
+    inside, outside = (sum(value.inside == told for value in found) for told in (1, 0))
+    if not found:
+        return f"{start}The published table has none of the columns that are compared."
+    if not inside + outside:
+        return (
+            f"{start}Whether the source's {len(found)} published values could be of a run here cannot be "
+            f"told: a prediction interval takes at least 2 complete runs that differ; complete: {len(own)}."
+        )
+    missed = Counter(_noun(value.name) for value in found if value.inside == 0)
+    columns = ", ".join(f"{name} {missed[name]}" for name in sorted(missed))
+    untold = len(found) - inside - outside
+    return (
+        f"{start}{inside} of the source's {len(found)} published values lie inside the 95 % prediction "
+        f"interval of {len(own)} runs here{f'; outside are {columns}' if columns else ''}"
+        f"{f'; {untold} cannot be told' if untold else ''}."
+    )
+
+
+def _beside_summary(recorded: Recorded) -> str:
+    """Empty where there is no published table, or no complete run with an epoch."""
+    if not recorded.study.get("published") or not any(recorded.found(arm) for arm in recorded.arms):
+        return ""
+    return " ".join(_beside_sentence(recorded, arm) for arm in recorded.arms)
 
 
 def _epoch_cells(
@@ -1444,14 +1521,16 @@ def _epoch_cells(
         name, _, _ = SHOWN[label]
         values = [history[epoch][name] for history in own if epoch in history]
         their = theirs.get(name, NAN)
-        if values:
-            mean, low, high = math.fsum(values) / len(values), min(values), max(values)
-            ends: Text = [metric_number(name, low), " to ", metric_number(name, high)]
-            numbers = {"value": mean, "low": low, "high": high}
-            cells.append(Cell([metric_number(name, mean)], [ends] if len(values) > 1 else [], numbers))
-        else:
-            cells.append(Cell(["–"], (), {"value": NAN}))
-        cells.append(Cell([metric_number(name, their)], (), {"value": their}))
+        mean, (low, high) = math.fsum(values) / len(values) if values else NAN, one_more(values)
+        ends: Text = [metric_number(name, low), " to ", metric_number(name, high)]
+        if math.isnan(low):
+            ends = ["n = 1: no interval" if len(values) == 1 else "all runs equal"]
+        numbers = {"value": mean, "low": low, "high": high, "n": len(values)}
+        cells.append(Cell([metric_number(name, mean)], [ends] if values else [], numbers))
+        inside = NAN if math.isnan(low + their) else float(low <= their <= high)
+        note = "cannot be told" if math.isnan(inside) else "inside" if inside else "outside"
+        notes = [] if math.isnan(their) else [[note]]
+        cells.append(Cell([metric_number(name, their)], notes, {"value": their, "inside": inside}))
     return cells
 
 
@@ -1705,7 +1784,8 @@ def _audit_headline(audit: Audit, recorded: Recorded, section: Mapping[str, Any]
         start = f"No baseline is declared, so the {len(means)} arms are described and not compared: mean "
         between = f"{_noun(recorded.primary)} lies between "
         summary = [start, between, ends[0], " and ", ends[1], _unit(recorded.primary), "."]
-    audit.text("headline: summary", section["summary"], summary)
+    beside = _beside_summary(recorded)
+    audit.text("headline: summary", section["summary"], [f"{beside} " if beside else "", *summary])
     if recorded.search is not None:
         expected = _tuning_sentences(recorded, recorded.search)
         _audit_sentences(audit, "headline: tuning", section["tuning"]["sentences"], expected)
@@ -1912,7 +1992,8 @@ def _mean_sentence(recorded: Recorded, arm: str, metric: str) -> Text:
 
 def _unit(metric: str) -> str:
     _, _, factor = SHOWN[LABELS[metric]]
-    units = {"nll": " nats", "nll_scaled": " nats", "step_ms": " ms", "train_seconds": " s"}
+    units = {"step_ms": " ms", "train_seconds": " s"}
+    units |= dict.fromkeys(("nll", "nll_scaled", "train_loss", "valid_loss"), " nats")
     return " %" if factor == 100 else units.get(metric, "")
 
 

@@ -1,6 +1,7 @@
 """Studies that say little or nothing, tables that do not fit, and figures that fail."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -19,10 +20,11 @@ from report_cases import Rendered, read_rendered, render
 from report_results import CPU, declare, make_results
 
 import ablate.plots
-from ablate.errors import RecordError, ResultsError
+from ablate.errors import RecordError, ResultsError, StudyError
 from ablate.metrics import METRICS
 from ablate.records import Predictions
 from ablate.report import build_report, effects_table, write_report
+from ablate.report.published import published_view
 from ablate.results import ResultsFolder, read_plan
 from ablate.tables import Tables, frame, read_tables
 from ablate.trials import Plan, Trial, expand
@@ -352,3 +354,67 @@ def test_a_failed_run_is_not_set_beside_the_published_one(tmp_path: Path) -> Non
     tables = read_tables(folder, names=["trials", "epochs", "reliability"])
     (table,) = build_report(tables, read_plan(folder), [])["published"]["tables"]
     assert table["runs"] == 2
+
+
+def published_part(tmp_path: Path, epochs: pd.DataFrame | None = None, **declaration: Any) -> dict[str, Any]:
+    folder = make_results(tmp_path, declare(**declaration))
+    plan, tables = read_plan(folder), read_tables(folder, names=["epochs"])
+    return published_view(tables["epochs"] if epochs is None else epochs, plan) or {}
+
+
+def source(**columns: float) -> dict[str, Any]:
+    return {"source": "s", "data": "digits", "epochs": ({"epoch": 0.0, **columns},)}
+
+
+def test_beside_one_run_nothing_can_be_told(tmp_path: Path) -> None:
+    found = published_part(tmp_path, seeds=1, published=source(train_loss=2.0, valid_loss=2.0))
+    assert found["summary"].startswith(
+        "Whether the source's 2 published values could be of a run here cannot"
+    )
+    (table,) = found["tables"]
+    assert (table["inside"], table["outside"], table["rows"][0][2]["inside"]) == (0, [], None)
+
+
+def test_equal_and_missing_values_cannot_be_told_and_the_others_can(tmp_path: Path) -> None:
+    """Hand-made epochs: losses 1, 2, 3 hold 2 ± 4.303 · 1 · sqrt(4/3) = 2 ± 4.968."""
+    epochs = pd.DataFrame(
+        {
+            "trial_id": ["a", "b", "c"],
+            "arm": "all",
+            "epoch": 0,
+            "train_loss": [1.0, 2.0, 3.0],
+            "train_accuracy": [0.5, 0.5, 0.5],
+            "valid_loss": [1.0, math.nan, math.nan],
+            "valid_accuracy": [0.1, 0.1001, 0.1002],
+        }
+    )
+    numbers = {"train_loss": 6.96, "train_accuracy": 0.5, "valid_loss": 1.0, "valid_accuracy": 0.2}
+    found = published_part(tmp_path, epochs, seeds=3, published=source(**numbers))
+    assert [cell["inside"] for cell in found["tables"][0]["rows"][0][2::2]] == [True, None, None, False]
+    assert found["summary"] == (
+        "1 of the source's 4 published values lie inside the 95 % prediction interval of 3 runs here; "
+        "outside are accuracy, reported split 1; 2 cannot be told."
+    )
+
+
+def test_arms_are_told_apart_and_a_table_without_known_columns_says_so(tmp_path: Path) -> None:
+    arms: dict[str, Any] = {"factors": {"epsilon": (0.0, 0.1)}, "seeds": 2}
+    said = published_part(tmp_path / "a", published=source(train_loss=9.0), **arms)["summary"]
+    assert re.findall(r"(ε=\S+): 0 of the source's 1 published values", said) == ["ε=0", "ε=0.1"]
+    none = published_part(tmp_path / "b", seeds=2, published=source(seconds=3.0))
+    assert none["summary"] == "The published table has none of the columns that are compared."
+
+
+@pytest.mark.parametrize(("columns", "seeds"), [({"seconds": 3.0}, 2), ({"train_loss": 2.0}, 1)])
+def test_the_figure_beside_a_published_table_needs_no_interval(
+    tmp_path: Path, columns: dict[str, float], seeds: int
+) -> None:
+    page = render(tmp_path, study=declare(seeds=seeds, published=source(**columns)))
+    (figure,) = [figure for figure in page.report["figures"] if figure["name"] == "published"]
+    assert not figure["error"]
+    assert figure["alt"].startswith(page.report["published"]["summary"])
+
+
+def test_a_published_number_that_is_none_is_refused() -> None:
+    with pytest.raises(StudyError, match="finite"):
+        declare(published=source(train_loss=math.nan))

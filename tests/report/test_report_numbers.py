@@ -205,12 +205,13 @@ def test_one_arm_is_described_with_its_interval(rendered: Get) -> None:
     runs = list(values(report, "all", "accuracy").values())
     ends = scipy.stats.ttest_1samp(runs, 0.0).confidence_interval(0.95)
     assert report.report["headline"]["summary"] == (
+        f"{report.report['published']['summary']} "
         f"Accuracy {100 * np.mean(runs):.2f} % (95 % interval {100 * ends.low:.2f} to {100 * ends.high:.2f}, "
         "n = 3 training runs)."
     )
 
 
-def test_the_published_table_stands_beside_our_mean_and_range(rendered: Get) -> None:
+def test_the_published_table_stands_beside_our_mean_and_where_one_more_run_would_lie(rendered: Get) -> None:
     report = rendered("single")
     with (report.results.root / "epochs.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -221,11 +222,21 @@ def test_the_published_table_stands_beside_our_mean_and_range(rendered: Get) -> 
     for epoch in range(4):
         ours = [float(row["valid_accuracy"]) for row in rows if row["epoch"] == str(epoch)]
         cell, theirs = table["rows"][epoch][3:]
-        assert [cell["value"], cell["low"], cell["high"]] == pytest.approx(
-            [np.mean(ours), min(ours), max(ours)]
-        )
+        # The test of one value against a sample: two-sample t with equal variances.
+        p = scipy.stats.ttest_ind(ours, [0.4 + 0.05 * epoch], equal_var=True).pvalue
+        edge = scipy.stats.ttest_ind(ours, [cell["high"]], equal_var=True).pvalue
+        assert (cell["value"], cell["n"], edge) == (pytest.approx(np.mean(ours)), 3, pytest.approx(0.05))
         assert theirs["value"] == pytest.approx(0.4 + 0.05 * epoch)
-    assert table["rows"][4][3] == {"text": "–", "notes": [], "value": None}  # published, not run by us
+        assert (theirs["inside"], theirs["notes"]) == (bool(p > 0.05), ["inside" if p > 0.05 else "outside"])
+    ours, theirs = table["rows"][4][3:]  # published, not run by us
+    assert (ours["text"], ours["notes"], ours["value"]) == ("–", [], None)
+    assert (theirs["inside"], theirs["notes"]) == (None, ["cannot be told"])
+    assert table["published"] == 10 == table["inside"] + len(table["outside"]) + 2
+    for page in (report.html, report.markdown):
+        assert all(line.split(":")[0] in page for line in table["outside"])
+    (alt,) = [f["alt"] for f in report.report["figures"] if f["name"] == "published"]
+    assert alt.startswith(f"{table['inside']} of the source's 10 published values lie inside")
+    assert report.report["headline"]["summary"].startswith(table["summary"])
 
 
 def test_report_json_holds_numbers_and_no_nan(rendered: Get) -> None:

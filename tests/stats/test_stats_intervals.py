@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from ablate.stats import Interval, mean_interval
+from ablate.stats import Interval, mean_interval, prediction_interval
 
 VALUES = st.lists(st.integers(-1000, 1000).map(lambda i: i / 8), min_size=2, max_size=30)
 
@@ -94,3 +94,24 @@ def test_refused() -> None:
     for confidence in (0.0, 1.0, 95.0):
         with pytest.raises(ValueError, match="Expected confidence between 0 and 1"):
             mean_interval(np.ones(3), confidence=confidence)
+
+
+def test_one_more_value_by_hand() -> None:
+    # mean 3, sd sqrt(2.5), t(.975, 4) = 2.7764: 3 ± 2.7764 · 1.5811 · sqrt(1.2) = 3 ± 4.8090.
+    interval = prediction_interval(np.array([1.0, 2, 3, 4, 5, math.nan]))
+    assert (interval.low, interval.mean, interval.high) == pytest.approx((-1.8090, 3, 7.8090), abs=1e-4)
+    assert interval.n == 5
+
+
+def test_one_more_value_is_inside_as_often_as_said() -> None:
+    draws = np.random.default_rng(1).normal(loc=0.6, scale=0.01, size=(2000, 7))
+    found = [prediction_interval(values[:6]) for values in draws]
+    inside = [own.low <= values[6] <= own.high for own, values in zip(found, draws, strict=True)]
+    # Three standard errors are .015; the mean's own interval would hold .67, mean ± 1.96 sd .87.
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+
+
+@pytest.mark.parametrize("values", [[0.6], [0.6, 0.6, 0.6], [0.6, math.nan], []])
+def test_without_spread_nothing_is_said_of_one_more(values: list[float]) -> None:
+    interval = prediction_interval(np.array(values, dtype=float))
+    assert np.isnan([interval.low, interval.high]).all()
