@@ -49,7 +49,10 @@ LEFT_OUT_SECTIONS = {
     *("method", "provenance", "reproduce", "failures", "downloads"),
 }
 LEFT_OUT_COLUMNS = {
-    *(f"trials.{name}" for name in ("study", "profile", "status", "torch_version", "commit", "failure")),
+    *(
+        f"trials.{name}"
+        for name in ("study", "profile", "status", "engine", "torch_version", "commit", "failure")
+    ),
     *(f"trials.{name}" for name in ("device_name", "resolved_precision", "device", "predictions_sha256")),
     *("trials.smece_floor", "floors.low of smece", "floors.high of smece"),
     *("step_times.others", "step_times.device_name"),

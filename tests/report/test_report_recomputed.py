@@ -133,16 +133,20 @@ def test_what_is_left_out_is_known() -> None:
         *("profile", "provenance", "question", "reproduce", "study"),
     } == recompute.LEFT_OUT_SECTIONS
     assert {
-        *("trials.commit", "trials.device", "trials.device_name", "trials.failure", "trials.profile"),
+        *(
+            "trials.commit",
+            "trials.device",
+            "trials.device_name",
+            "trials.engine",
+            "trials.failure",
+            "trials.profile",
+        ),
         *("trials.predictions_sha256", "trials.resolved_precision", "trials.status", "trials.study"),
         *("trials.torch_version", "trials.smece_floor", "step_times.device_name", "step_times.others"),
         *("floors.low of smece", "floors.high of smece"),
     } == recompute.LEFT_OUT_COLUMNS
 
 
-@pytest.mark.xfail(
-    strict=True, reason="rendered before the prediction intervals; remove this with its rendering"
-)
 def test_published_report_is_that_of_the_published_predictions() -> None:
     published = opened(ROOT / "results" / REFERENCE, ROOT / "report" / REFERENCE)
     audit = published.audit()
