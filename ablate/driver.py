@@ -114,19 +114,20 @@ def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary
     folder.create()
     with only_driver(folder):
         folder.remove_left_overs()
-        for line in quarantine(folder):
+        records, damaged = quarantine(folder)
+        for line in damaged:
             watcher.note(f"put aside as damaged, to run again: {line}")
         write_plan(folder, plan)
-        waiting = _waiting(folder, plan, retry_failed=options.retry_failed)
+        waiting = _waiting(folder, plan, records, retry_failed=options.retry_failed)
         watcher.planned(plan, waiting)
         interrupted = False
         try:
-            _run_trials(folder, plan, waiting, data_folders, options, watcher)
+            records |= _run_trials(folder, waiting, data_folders, options, watcher)
             if options.timing:
-                _time_steps(folder, plan, data_folders, options, watcher)
+                _time_steps(folder, plan, records, data_folders, options, watcher)
         except KeyboardInterrupt:
             interrupted = True
-        records = read_records(folder)
+            records = read_records(folder)
     ended = [records[trial.trial_id] for trial in plan.trials if trial.trial_id in records]
     failed = sum(record.status != "complete" for record in ended)
     ran = sum(trial.trial_id in records for trial in waiting)
@@ -228,9 +229,10 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
         ) from None
 
 
-def _waiting(folder: ResultsFolder, plan: Plan, *, retry_failed: bool) -> list[Trial]:
+def _waiting(
+    folder: ResultsFolder, plan: Plan, records: dict[str, Record], *, retry_failed: bool
+) -> list[Trial]:
     """The planned trials without a record. With `retry_failed`, failed records are put aside first."""
-    records = read_records(folder)
     if retry_failed:
         for trial_id in [trial.trial_id for trial in plan.trials]:
             if trial_id in records and records[trial_id].status != "complete":
@@ -241,14 +243,15 @@ def _waiting(folder: ResultsFolder, plan: Plan, *, retry_failed: bool) -> list[T
 
 def _run_trials(
     folder: ResultsFolder,
-    plan: Plan,
     waiting: Sequence[Trial],
     data_folders: Mapping[str, Path],
     options: Options,
     watcher: Watcher,
-) -> None:
+) -> dict[str, Record]:
+    """Have these trials trained; their records by trial_id."""
+    records: dict[str, Record] = {}
     if not waiting:
-        return
+        return records
     device = waiting[0].numerics.device
     workers = trials_at_a_time(device, options)
     trials = {trial.trial_id: trial for trial in waiting}
@@ -258,7 +261,11 @@ def _run_trials(
     ]
     for event in trial_executor(device, options).run(jobs):
         trial = trials[event.name]
-        watcher.happened(trial, event, record_event(folder, trial, event))
+        record = record_event(folder, trial, event)
+        if record is not None:
+            records[trial.trial_id] = record
+        watcher.happened(trial, event, record)
+    return records
 
 
 def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int) -> Job:
@@ -287,10 +294,14 @@ def trial_executor(device: str, options: Options) -> LocalExecutor:
 
 
 def _time_steps(
-    folder: ResultsFolder, plan: Plan, data_folders: Mapping[str, Path], options: Options, watcher: Watcher
+    folder: ResultsFolder,
+    plan: Plan,
+    records: Mapping[str, Record],
+    data_folders: Mapping[str, Path],
+    options: Options,
+    watcher: Watcher,
 ) -> None:
     """Measure what a step of each kind costs, alone on the machine, unless that is known already."""
-    records = read_records(folder)
     complete = {id_ for id_, record in records.items() if record.status == "complete"}
     cases = cases_of(trial for trial in plan.trials if trial.trial_id in complete)
     if not cases or _is_timed(folder, cases, watcher):
