@@ -108,9 +108,21 @@ def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study that is settled already, and record it."""
-    plan, inputs = plan_settled(settled, options, watcher)
-    data_folders = inputs.folders()
-    folder = results_folder(options.results, plan.study.name, plan.profile)
+    folder = results_folder(options.results, settled.study.name, settled.profile)
+    with contextlib.closing(trial_executor(settled.device, options)) as executor:
+        executor.warm_up(_likely_missing(folder, settled.study))
+        plan, inputs = plan_settled(settled, options, watcher)
+        return _run_planned(folder, plan, inputs.folders(), executor, options, watcher)
+
+
+def _run_planned(
+    folder: ResultsFolder,
+    plan: Plan,
+    data_folders: Mapping[str, Path],
+    executor: LocalExecutor,
+    options: Options,
+    watcher: Watcher,
+) -> Summary:
     folder.create()
     with only_driver(folder):
         folder.remove_left_overs()
@@ -122,7 +134,7 @@ def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary
         watcher.planned(plan, waiting)
         interrupted = False
         try:
-            records |= _run_trials(folder, waiting, data_folders, options, watcher)
+            records |= _run_trials(folder, waiting, data_folders, executor, watcher)
             if options.timing:
                 _time_steps(folder, plan, records, data_folders, options, watcher)
         except KeyboardInterrupt:
@@ -132,6 +144,12 @@ def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary
     failed = sum(record.status != "complete" for record in ended)
     ran = sum(trial.trial_id in records for trial in waiting)
     return Summary(plan, folder, ran, failed, interrupted)
+
+
+def _likely_missing(folder: ResultsFolder, study: Study) -> int:
+    """About how many trials lack a record, from counts alone: which they are follows from the data."""
+    planned = len(study.arms()) * len(study.seed_list())
+    return max(0, planned - sum(1 for _ in folder.records.glob("*.json")))
 
 
 def results_folder(results: Path, study: str, profile: str) -> ResultsFolder:
@@ -245,21 +263,17 @@ def _run_trials(
     folder: ResultsFolder,
     waiting: Sequence[Trial],
     data_folders: Mapping[str, Path],
-    options: Options,
+    executor: LocalExecutor,
     watcher: Watcher,
 ) -> dict[str, Record]:
     """Have these trials trained; their records by trial_id."""
     records: dict[str, Record] = {}
-    if not waiting:
-        return records
-    device = waiting[0].numerics.device
-    workers = trials_at_a_time(device, options)
     trials = {trial.trial_id: trial for trial in waiting}
     jobs = [
-        trial_job(folder, trial, data_folders[trial.fingerprint], workers=workers)
+        trial_job(folder, trial, data_folders[trial.fingerprint], workers=executor.workers)
         for trial in trials.values()
     ]
-    for event in trial_executor(device, options).run(jobs):
+    for event in executor.run(jobs):
         trial = trials[event.name]
         record = record_event(folder, trial, event)
         if record is not None:
@@ -290,7 +304,13 @@ def trial_executor(device: str, options: Options) -> LocalExecutor:
     """Workers that train trials on a device."""
     workers = trials_at_a_time(device, options)
     capacity = workers * threads_of(device, options)
-    return LocalExecutor(run_trial, capacity=capacity, workers=workers, timeout=options.timeout)
+    return LocalExecutor(
+        run_trial,
+        capacity=capacity,
+        workers=workers,
+        timeout=options.timeout,
+        imports=("torch._dynamo",),  # which torch's optimisers otherwise import in the first trial
+    )
 
 
 def _time_steps(

@@ -296,7 +296,7 @@ def quarantine(folder: ResultsFolder) -> tuple[dict[str, Record], list[str]]:
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Within it Python looks for no cycles: records have none, and to look through thousands doubles a read."""
+    """Within it Python looks for no cycles: records have none, and looking among thousands doubles a read."""
     enabled = gc.isenabled()
     gc.disable()
     try:
