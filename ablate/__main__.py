@@ -44,6 +44,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Engine(StrEnum):
+    """How training steps reach a GPU."""
+
+    eager = "eager"
+    graph = "graph"
+
+
 class Resize(StrEnum):
     """How an image becomes square."""
 
@@ -73,9 +80,15 @@ Settings = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE[,VALUE]", help="Fix a field, or sweep it over values."),
 ]
 Seeds = Annotated[int | None, typer.Option(help="How many seeds, instead of the study's.")]
+ByEngine = Annotated[
+    Engine, typer.Option("--engine", help="On CUDA: hand steps over by operation, or captured as a whole.")
+]
 OnDevice = Annotated[Device, typer.Option(help="Where to train.")]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Trials at a time [default: one per GPU or CPU core]")
+    int | None, typer.Option(min=1, help="Trials at a time [default: one per GPU; on a CPU, cores / threads]")
+]
+Threads = Annotated[
+    int, typer.Option(min=1, help="CPU threads that a trial computes with; part of what it is.")
 ]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the dataset's files, instead of downloading them.")
@@ -109,9 +122,11 @@ def run(
     seeds: Seeds = None,
     device: OnDevice = Device.auto,
     workers: Workers = None,
+    threads: Threads = 1,
     data_dir: DataDir = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
+    engine: ByEngine = Engine.eager,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Minutes that one trial may take.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
     timing: Annotated[bool, typer.Option(help="Time the training steps at the end, by themselves.")] = True,
@@ -127,6 +142,8 @@ def run(
         profile=profile,
         device=device.value,
         workers=workers,
+        threads=threads,
+        engine=engine.value,
         data_dir=data_dir,
         results=results,
         settings=parse_settings(settings or []),
@@ -134,7 +151,7 @@ def run(
         timeout=None if timeout is None else 60 * timeout,
         retry_failed=retry_failed,
         timing=timing,
-        command=command_line(study, profile, settings or [], seeds, device),
+        command=command_line(study, profile, settings or [], seeds, device, threads),
     )
     console = Console()
     with ProgressView(console) as view:
@@ -180,9 +197,11 @@ def tune(
     seeds: Annotated[int | None, typer.Option(help="How many fresh seeds the re-test has.")] = None,
     device: OnDevice = Device.auto,
     workers: Workers = None,
+    threads: Threads = 1,
     data_dir: DataDir = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
+    engine: ByEngine = Engine.eager,
     timeout: Annotated[float | None, typer.Option(min=0.001, help="Minutes that one trial may take.")] = None,
     retry_failed: Annotated[bool, typer.Option(help="Train failed points and trials again.")] = False,
     timing: Annotated[bool, typer.Option(help="Time the training steps at the end, by themselves.")] = True,
@@ -203,6 +222,8 @@ def tune(
         profile=profile,
         device=device.value,
         workers=workers,
+        threads=threads,
+        engine=engine.value,
         data_dir=data_dir,
         results=results,
         settings=parse_settings(settings or []),
@@ -210,7 +231,9 @@ def tune(
         timeout=None if timeout is None else 60 * timeout,
         retry_failed=retry_failed,
         timing=timing,
-        command=command_line(study, profile, settings or [], seeds, device, command="tune", points=points),
+        command=command_line(
+            study, profile, settings or [], seeds, device, threads, command="tune", points=points
+        ),
     )
     console = Console()
     with ProgressView(console) as view:
@@ -234,6 +257,7 @@ def plan(
     seeds: Seeds = None,
     device: OnDevice = Device.auto,
     workers: Workers = None,
+    threads: Threads = 1,
     data_dir: DataDir = None,
     results: Results = Path("results"),
 ) -> None:
@@ -241,13 +265,16 @@ def plan(
 
     Of a study that is tuned, say what `tune` would train.
     """
-    from ablate.driver import Options, plan_study, results_folder, trials_at_a_time
+    from ablate.driver import Options, idle_cores, plan_study, results_folder, trials_at_a_time
     from ablate.forecast import forecast, show_forecast
     from ablate.progress import ProgressView
+    from ablate.terminal import print_line
 
     options = Options(
         profile=profile,
         device=device.value,
+        workers=workers,
+        threads=threads,
         data_dir=data_dir,
         settings=parse_settings(settings or []),
         seeds=seeds,
@@ -260,11 +287,12 @@ def plan(
         return
     with ProgressView(Console(stderr=True)) as view:
         planned = plan_study(declared, options, view)
-    at_a_time = trials_at_a_time(planned.trials[0].numerics.device, options)
-    show_forecast(
-        Console(),
-        forecast(planned, results_folder(results, planned.study.name, planned.profile), workers=at_a_time),
-    )
+    folder = results_folder(results, planned.study.name, planned.profile)
+    used = planned.trials[0].numerics.device
+    found = forecast(planned, folder, workers=trials_at_a_time(used, options))
+    show_forecast(Console(), found)
+    if said := idle_cores(list(found.status.values()).count("missing"), used, options):
+        print_line(Console(), said)
 
 
 @app.command()
@@ -485,6 +513,7 @@ def command_line(
     settings: list[str],
     seeds: int | None,
     device: Device,
+    threads: int,
     *,
     command: str = "run",
     points: int | None = None,
@@ -496,6 +525,7 @@ def command_line(
     words += [word for setting in settings for word in ("--set", setting)]
     words += ["--seeds", str(seeds)] if seeds is not None else []
     words += ["--device", device.value] if device is not Device.auto else []
+    words += ["--threads", str(threads)] if threads != 1 else []
     return shlex.join(words)
 
 

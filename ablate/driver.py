@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import filelock
 import torch
 
-from ablate.errors import RecordError, ResultsError, StudyError
+from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.executors import Done, Event, Job, LocalExecutor, Lost, Told
 from ablate.fields import Fields
 from ablate.inputs import Inputs, resolve_device
 from ablate.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.results import ResultsFolder, write_plan
-from ablate.run import Outcome, Task, run_trial
+from ablate.run import Engine, Outcome, Task, run_trial
 from ablate.study import Study
 from ablate.timing import Case, cases_of, read_timing, write_timing
 from ablate.timing.measure import TimingTask, time_cases
@@ -33,7 +33,8 @@ class Options:
         profile: name of the profile; None lets the hardware decide.
         device: "auto", "cpu" or "cuda".
         workers: trials at a time; None is one per GPU, or as many as the CPU cores have threads for.
-        threads: CPU threads that a trial computes with, part of its identity; a GPU's trials have one.
+        threads: CPU threads that a trial computes with, part of its identity; 1 on CUDA.
+        engine: how training steps reach a GPU; a CPU's are eager.
         data_dir: folder with the dataset's own files, instead of downloading them.
         results: folder that results/<study>/<profile>/ is made in.
         settings: field name to its values: one fixes the field, several sweep it.
@@ -48,6 +49,7 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = None
     threads: int = 1
+    engine: Engine = "eager"
     data_dir: Path | None = None
     results: Path = Path("results")
     settings: Mapping[str, Sequence[Any]] | None = None
@@ -132,9 +134,12 @@ def _run_planned(
         write_plan(folder, plan)
         waiting = _waiting(folder, plan, records, retry_failed=options.retry_failed)
         watcher.planned(plan, waiting)
+        device = plan.trials[0].numerics.device
+        if said := idle_cores(len({trial.trial_id for trial in waiting}), device, options):
+            watcher.note(said)
         interrupted = False
         try:
-            records |= _run_trials(folder, waiting, data_folders, executor, watcher)
+            records |= _run_trials(folder, waiting, data_folders, executor, options, watcher)
             if options.timing:
                 _time_steps(folder, plan, records, data_folders, options, watcher)
         except KeyboardInterrupt:
@@ -166,6 +171,12 @@ def settle(study: Study, options: Options) -> Settled:
     """The study with its profile and overrides, on the device that it will train on."""
     study.find_own_modules()
     device = resolve_device(options.device)
+    if options.engine == "graph" and device != "cuda":
+        raise DeviceError(
+            "--engine graph: expected a GPU, whose steps can be captured, but the trials would train on "
+            f"{device}; leave --engine out"
+        )
+    require_threads(device, options.threads)
     profile, reason = choose_profile(study, options.profile, device)
     return Settled(_overridden(study, profile, options), profile, reason, device)
 
@@ -264,13 +275,15 @@ def _run_trials(
     waiting: Sequence[Trial],
     data_folders: Mapping[str, Path],
     executor: LocalExecutor,
+    options: Options,
     watcher: Watcher,
 ) -> dict[str, Record]:
     """Have these trials trained; their records by trial_id."""
     records: dict[str, Record] = {}
     trials = {trial.trial_id: trial for trial in waiting}
+    workers, engine = executor.workers, options.engine
     jobs = [
-        trial_job(folder, trial, data_folders[trial.fingerprint], workers=executor.workers)
+        trial_job(folder, trial, data_folders[trial.fingerprint], workers=workers, engine=engine)
         for trial in trials.values()
     ]
     for event in executor.run(jobs):
@@ -282,7 +295,7 @@ def _run_trials(
     return records
 
 
-def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int) -> Job:
+def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int, engine: Engine) -> Job:
     """A trial as an executor takes it.
 
     Args:
@@ -290,12 +303,14 @@ def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers
         trial: the trial.
         data_folder: its decoded data.
         workers: trials that run at a time, for its record.
+        engine: how its steps reach the device.
     """
     task = Task(
         trial=trial,
         data_folder=data_folder,
         checkpoint=folder.checkpoint_path(trial.trial_id).absolute(),
         workers=workers,
+        engine=engine,
     )
     return Job(trial.trial_id, width=trial.numerics.threads, task=task)
 
@@ -303,7 +318,7 @@ def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers
 def trial_executor(device: str, options: Options) -> LocalExecutor:
     """Workers that train trials on a device."""
     workers = trials_at_a_time(device, options)
-    capacity = workers * threads_of(device, options)
+    capacity = workers * options.threads
     return LocalExecutor(
         run_trial,
         capacity=capacity,
@@ -330,6 +345,7 @@ def _time_steps(
         cases=tuple(cases),
         trials=tuple(cases.values()),
         data_folders=tuple(data_folders[trial.fingerprint] for trial in cases.values()),
+        engine=options.engine,
     )
     executor = LocalExecutor(time_cases, capacity=1, timeout=options.timeout)
     for event in executor.run([Job("timing", width=1, task=task)]):
@@ -342,13 +358,17 @@ def _time_steps(
 
 
 def _is_timed(folder: ResultsFolder, cases: Mapping[Case, Trial], watcher: Watcher) -> bool:
-    """Whether a pass over all of these cases is kept already. A damaged one is measured again."""
+    """Whether a pass over all of these cases, on as many threads, is kept already.
+
+    A damaged one is measured again.
+    """
     try:
         kept = read_timing(folder)
     except RecordError as error:
         watcher.note(str(error))
         return False
-    return kept is not None and set(cases) <= set(kept.cases)
+    threads = {trial.numerics.threads for trial in cases.values()}
+    return kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}
 
 
 def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | None:
@@ -375,14 +395,59 @@ def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | 
 
 
 def trials_at_a_time(device: str, options: Options) -> int:
-    """How many trials a run trains at once: as asked for, as far as GPUs or cores are there; at least 1."""
-    room = max(1, capacity_of(device) // threads_of(device, options))
+    """How many trials a run trains at once: as asked for, as far as GPUs or cores are there."""
+    room = capacity_of(device) // options.threads
     return min(options.workers or room, room)
 
 
-def threads_of(device: str, options: Options) -> int:
-    """CPU threads that a trial computes with."""
-    return options.threads if device == "cpu" else 1
+def require_threads(device: str, threads: int) -> None:
+    """Refuse threads that a trial could not have.
+
+    Raises:
+        StudyError: more than there are cores, or several where a GPU computes.
+    """
+    if threads > 1 and device == "cuda":
+        raise StudyError(
+            f"--threads {threads}: expected none on CUDA, where the GPU computes; leave --threads out, "
+            "or give --device cpu"
+        )
+    if threads > (cores := usable_cores()):
+        raise StudyError(
+            f"--threads {threads}: expected at most {cores}, one per CPU core that may be used here; give "
+            "fewer, or leave --threads out"
+        )
+
+
+def idle_cores(trials: int, device: str, options: Options) -> str:
+    """A line for when CPU cores have nothing to do, and how many threads a trial would use them.
+
+    Args:
+        trials: how many are to be trained.
+        device: "cpu" or "cuda".
+        options: how they are.
+
+    Returns:
+        "" where all cores compute, or nothing is to be trained.
+    """
+    if device == "cuda" or not trials:
+        return ""
+    cores = usable_cores()
+
+    def at_a_time(threads: int) -> int:
+        return min(trials, trials_at_a_time(device, replace(options, threads=threads)))
+
+    def busy(threads: int) -> int:
+        return threads * at_a_time(threads)
+
+    now = options.threads
+    more = cores // at_a_time(now)  # as many trials at a time as now, if that gives each a thread more
+    better = more if more > now else max(range(1, cores + 1), key=busy)
+    if busy(better) <= busy(now):
+        return ""
+    return (
+        f"idle CPU cores: {cores - busy(now)} of {cores}; --threads {better} would keep {busy(better)} busy, "
+        "with trials and records of their own"
+    )
 
 
 def capacity_of(device: str) -> int:

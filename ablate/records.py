@@ -112,6 +112,9 @@ class Environment(BaseModel):
     cuda_version: str | None = None
     ablate_version: str
     commit: str | None = Field(default=None, description="commit of ablate's source, -dirty when changed")
+    engine: str = Field(
+        default="eager", description="how steps reached the device: eager, graph, or eager and why not graph"
+    )
 
 
 class Failure(BaseModel):

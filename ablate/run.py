@@ -30,12 +30,17 @@ from ablate.train import (
     Fitted,
     Images,
     Settings,
+    Step,
     device_name,
     fit,
     keep_freed_memory,
+    ready_step,
     seed_generators,
 )
 from ablate.trials import Numerics, Trial, stream_seed
+
+Engine = Literal["eager", "graph"]
+"""How training steps reach the device: one operation after the other, or captured as a whole (CUDA)."""
 
 CHECKPOINT_SECONDS = float(os.environ.get("ABLATE_CHECKPOINT_SECONDS", "20"))
 """A trial leaves a checkpoint after an epoch when the last one is older than this."""
@@ -49,6 +54,7 @@ class Task:
     data_folder: Path
     checkpoint: Path
     workers: int
+    engine: Engine = "eager"
 
 
 @dataclass(frozen=True)
@@ -81,17 +87,15 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
         "class_names": dataset.classes,
     }
     try:
-        train, valid = resident_images(task.data_folder, device)
-        train = _mislabelled(train, dataset, task.trial.fields.label_noise)
-        model = initial_model(task.trial, len(dataset.classes), device)
-        known["parameters"] = count_parameters(model)
+        valid = resident_images(task.data_folder, device)[1]
+        step, not_captured = first_step(task.trial, task.data_folder, device, task.engine)
+        engine = f"eager: {not_captured}" if not_captured else step.engine
+        known["environment"] = known["environment"].model_copy(update={"engine": engine})
+        known["parameters"] = count_parameters(step.model)
         known["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
         fitted = fit(
-            model,
-            build_loss(task.trial.fields.loss),
-            train,
+            step,
             valid,
-            build_settings(task.trial),
             callbacks=_callbacks(task, tell),
             checkpoint=_read_checkpoint(task),
         )
@@ -104,15 +108,31 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
         failure = Failure(message=(str(error) or "out of memory").splitlines()[0])
         return Record(**known, status="oom", failure=failure), None
     known |= {"history": _history(fitted.progress.history), "features": _features(fitted)}
-    cost = _cost(fitted, len(train), task.trial.fields)
+    cost = _cost(fitted, len(step.images), task.trial.fields)
     return Record(**known, status="complete", cost=cost), _predictions(fitted, dataset)
 
 
-def initial_model(trial: Trial, num_classes: int, device: torch.device) -> torch.nn.Module:
-    """A trial's network with its first weights, on the device, channels last."""
-    seed_generators(stream_seed(trial.seed, "init"))
-    model = build_model(trial.fields.arch, num_classes=num_classes, image_size=trial.fields.image_size)
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def first_step(
+    trial: Trial, data_folder: Path, device: torch.device, engine: Engine
+) -> tuple[Step, str | None]:
+    """What trains a trial, with its network's first weights; and why it is not of the engine asked for."""
+    fields, dataset = trial.fields, open_dataset(data_folder)
+    train, valid = resident_images(data_folder, device)
+
+    def build(seed: int) -> torch.nn.Module:
+        seed_generators(seed)
+        return build_model(fields.arch, num_classes=len(dataset.classes), image_size=fields.image_size)
+
+    return ready_step(
+        engine,
+        (fields.arch, fields.loss, data_folder, device),
+        build,
+        stream_seed(trial.seed, "init"),
+        build_loss(fields.loss),
+        _mislabelled(train, dataset, fields.label_noise),
+        valid,
+        build_settings(trial),
+    )
 
 
 @functools.cache

@@ -239,6 +239,7 @@ class Study(BaseModel):
         seeds: int | None = None,
         device: Literal["auto", "cpu", "cuda"] = "auto",
         workers: int | None = None,
+        threads: int = 1,
         data_dir: str | Path | None = None,
         results: str | Path = "results",
         report: str | Path = "report",
@@ -255,7 +256,9 @@ class Study(BaseModel):
             settings: field name to a value, which fixes the field, or to a list of values, which sweeps it.
             seeds: how many seeds, instead of the study's.
             device: where to train; "auto" is CUDA where there is any.
-            workers: trials at a time, at least 1; None is one per GPU, or one per CPU core.
+            workers: trials at a time, at least 1; None is one per GPU, or as many as the CPU cores have
+                threads for.
+            threads: CPU threads that a trial computes with, at least 1; part of its identity. Not for CUDA.
             data_dir: folder with the dataset's own files, instead of downloading them.
             results: folder that results/<study>/<profile>/ is made in.
             report: folder that report/<study>/<profile>/ is made in.
@@ -277,6 +280,7 @@ class Study(BaseModel):
                 "seeds": seeds,
                 "device": device,
                 "workers": workers,
+                "threads": threads,
                 "data_dir": data_dir,
                 "results": results,
                 "timeout": timeout,

@@ -1,8 +1,9 @@
 """Does ablate reproduce the run that it comes from?
 
 The source's run: its network, 11 epochs of plain SGD at a learning rate of 0.4, ε = 0.1, Imagenette
-squashed to 128 x 128, in float32 as then, over several seeds where the source has one. Its table is set beside
-ours. Expected: validation accuracy after 11 epochs between 56 and 62 %, final training loss between 0.52 and 0.57.
+squashed to 128 x 128, in float32 as then, over several seeds where the source has one. Its table is set
+beside ours. Expected: validation accuracy after 11 epochs between 56 and 62 %, final training loss between
+0.52 and 0.57.
 
 Cost: six trainings of the source's network, half an hour to an hour on two CPU cores (cpu), seconds on a GPU
 (full).

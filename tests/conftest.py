@@ -1,5 +1,6 @@
-"""Every test trains on one thread and leaves torch's global settings as it found them."""
+"""Every test trains on one thread and leaves torch's global settings as found; which run on CUDA."""
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -13,3 +14,16 @@ def _one_thread() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a CUDA device where there is none, and what needs a real one on the pretended card."""
+    how = "no CUDA device; on the pretended card: PYTHONPATH=$PWD/tests/pretended python -m pytest -m cuda"
+    for item in items:
+        mark = item.get_closest_marker("cuda")
+        if mark is None:
+            continue
+        if not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason=how))
+        elif "only_real" in mark.kwargs and "pretend" in sys.modules:
+            item.add_marker(pytest.mark.skip(reason=mark.kwargs["only_real"]))

@@ -67,7 +67,6 @@ def test_reasons_for_no_cuda(
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_each_gpu_is_named_with_its_memory() -> None:
     assert torch.cuda.get_device_name(0) in found()["GPU 0"].found
     assert "GiB" in found()["GPU 0"].found

@@ -1,57 +1,42 @@
 """What a run settles before it trains: profile, device, arithmetic, threads."""
 
+import re
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from ablate.driver import (
     Options,
     choose_profile,
+    idle_cores,
     plan_study,
-    trial_widths,
+    require_threads,
+    run_study,
     trials_at_a_time,
 )
 from ablate.errors import DeviceError, StudyError
+from ablate.executors import Event
 from ablate.fields import resolve
 from ablate.inputs import resolve_device, resolve_numerics
+from ablate.records import Record, read_records
+from ablate.results import ResultsFolder
 from ablate.study import Profile, Study, load_study
-from ablate.trials import Numerics, Plan, expand
+from ablate.trials import Numerics, Plan, Trial
 
 BASE = {"data": "digits", "image_size": 8}
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 
 
 def study(**changes: Any) -> Study:
     return Study(**{"question": "?", "base": BASE, **changes})
-
-
-def plan(trials: int) -> Plan:
-    declared = study(seeds=trials)
-    expanded = expand(declared, lambda fields: "f", lambda fields: CPU)
-    return Plan(study=declared, profile="p", reason="r", trials=tuple(expanded))
-
-
-@pytest.mark.parametrize(
-    ("trials", "capacity", "workers", "expected"),
-    [
-        (1, 2, 2, [2]),
-        (2, 2, 2, [1, 1]),
-        (3, 2, 2, [1, 1, 2]),
-        (5, 4, 4, [1, 1, 1, 1, 4]),
-        (6, 4, 4, [1, 1, 1, 1, 2, 2]),
-        (3, 16, 16, [5, 5, 5]),
-        (4, 2, 1, [2, 2, 2, 2]),
-    ],
-)
-def test_threads_follow_from_the_plan_and_the_machine(
-    trials: int, capacity: int, workers: int, expected: list[int]
-) -> None:
-    assert list(trial_widths(plan(trials), capacity, workers).values()) == expected
 
 
 PROFILES = {"full": Profile(), "cpu": Profile(), "quick": Profile()}
@@ -133,9 +118,122 @@ def test_wrong_labels_are_part_of_a_trials_identity(tmp_path: Path, monkeypatch:
     assert ids(label_noise=0.5) == noisy
 
 
-def test_no_more_trials_at_a_time_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablate.driver.usable_cores", lambda: 4)
-    assert [trials_at_a_time("cpu", asked) for asked in (None, 1, 3, 99)] == [4, 1, 3, 4]
+@pytest.fixture
+def cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes the driver find so many cores."""
+    return lambda count: monkeypatch.setattr("ablate.driver.usable_cores", lambda: count)
+
+
+def test_no_more_trials_at_a_time_than_cores_have_threads_for(cores: Callable[[int], None]) -> None:
+    cores(4)
+    asked = [(None, 1), (1, 1), (3, 1), (99, 1), (None, 2), (1, 2), (3, 2), (None, 3), (None, 4)]
+    found = [trials_at_a_time("cpu", Options(workers=w, threads=t)) for w, t in asked]
+    assert found == [4, 1, 3, 4, 2, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("trials", "count", "workers", "threads", "said"),
+    [
+        (1, 2, None, 1, "1 of 2; --threads 2 would keep 2 busy"),
+        (9, 2, 1, 1, "1 of 2; --threads 2 would keep 2 busy"),
+        (3, 16, None, 1, "13 of 16; --threads 5 would keep 15 busy"),
+        (9, 5, None, 2, "1 of 5; --threads 1 would keep 5 busy"),
+        (9, 4, 3, 1, "1 of 4; --threads 2 would keep 4 busy"),
+        (9, 8, 2, 2, "4 of 8; --threads 4 would keep 8 busy"),
+    ],
+)
+def test_idle_cores_are_told_of_with_the_threads_that_would_use_them(
+    trials: int, count: int, workers: int | None, threads: int, said: str, cores: Callable[[int], None]
+) -> None:
+    cores(count)
+    line = idle_cores(trials, "cpu", Options(workers=workers, threads=threads))
+    assert line.startswith(f"idle CPU cores: {said}, ")
+
+
+@given(
+    trials=st.integers(0, 40),
+    count=st.integers(1, 64),
+    workers=st.one_of(st.none(), st.integers(1, 70)),
+    threads=st.integers(1, 64),
+)
+def test_cores_are_called_idle_exactly_when_some_are_and_the_advice_helps(
+    trials: int, count: int, workers: int | None, threads: int
+) -> None:
+    assume(threads <= count)
+    options = Options(workers=workers, threads=threads)
+
+    def busy(threads: int) -> int:
+        return threads * min(trials, trials_at_a_time("cpu", replace(options, threads=threads)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ablate.driver.usable_cores", lambda: count)
+        line = idle_cores(trials, "cpu", options)
+        assert bool(line) == (trials > 0 and busy(threads) < count)
+        if line:
+            advice, said = map(int, re.findall(r"--threads (\d+) would keep (\d+) busy", line)[0])
+            assert threads != advice <= count
+            assert busy(threads) < busy(advice) == said <= count
+    assert idle_cores(trials, "cuda", options) == ""
+
+
+def test_threads_that_a_trial_cannot_have_are_refused(cores: Callable[[int], None]) -> None:
+    cores(4)
+    require_threads("cpu", 4)
+    require_threads("cuda", 1)
+    with pytest.raises(StudyError, match=r"--threads 5: expected at most 4, .* give fewer"):
+        require_threads("cpu", 5)
+    with pytest.raises(
+        StudyError, match=r"--threads 2: .* CUDA, where the GPU computes; leave --threads out"
+    ):
+        require_threads("cuda", 2)
+
+
+class Patient(Silent):
+    """One that also lets a run go on."""
+
+    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None: ...
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None: ...
+
+
+def measured(folder: ResultsFolder) -> dict[str, Any]:
+    """All of every record but its cost and how many ran beside it, and the bytes of its predictions."""
+    left_out: Any = {"cost": True, "history": {"__all__": {"seconds"}}, "environment": {"workers"}}
+    return {
+        name: (record.model_dump(exclude=left_out), folder.predictions_path(name).read_bytes())
+        for name, record in read_records(folder).items()
+    }
+
+
+@pytest.mark.slow
+def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three trials on two workers: the last one is alone, and must not compute in another way for that."""
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
+    declared = study(name="three", base={**BASE, "epochs": 2, "batch_size": 32, "lr": 0.1}, seeds=3)
+    found = []
+    for workers in (1, 2):
+        options = Options(device="cpu", workers=workers, results=tmp_path / str(workers), timing=False)
+        summary = run_study(declared, options, Patient())
+        assert (summary.ran, summary.failed) == (3, 0)
+        found.append(measured(summary.folder))
+    assert found[0] == found[1]
+
+
+def test_threads_are_part_of_a_trials_identity_and_workers_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: Callable[[int], None]
+) -> None:
+    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
+    cores(4)
+    declared = study(name="one", seeds=1)
+
+    def name(**options: Any) -> str:
+        plan = plan_study(declared, Options(device="cpu", **options), Silent())  # type: ignore[arg-type]
+        return plan.trials[0].trial_id
+
+    assert name() == name(threads=1) == name(workers=1) == name(workers=3)
+    assert len({name(threads=threads) for threads in (1, 2, 4)}) == 3
+    assert name(threads=2) == name(threads=2, workers=1)
+    fields = resolve(BASE)
+    assert resolve_numerics(fields, "cuda", 4) == resolve_numerics(fields, "cuda", 1)
 
 
 def test_a_lone_last_image_is_refused_where_the_network_cannot_take_it(

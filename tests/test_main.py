@@ -17,6 +17,7 @@ import torch
 
 from ablate.__main__ import main, parse_settings
 from ablate.data import open_dataset
+from ablate.driver import usable_cores
 from ablate.errors import StudyError
 from ablate.records import read_records
 from ablate.results import ResultsFolder
@@ -112,6 +113,24 @@ def test_steps_are_timed_once_by_themselves_unless_told_not_to(here: Path) -> No
     assert "Timed after the trials" in report.read_text()
     assert ablate(here, "run", "tiny.py", "--timing").returncode == 0
     assert folder(here).timing.read_bytes() == kept
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(usable_cores() < 2, reason="a trial cannot have two threads on one core")
+def test_threads_make_other_trials_which_are_timed_and_reported_as_such(here: Path) -> None:
+    one = ("tiny.py", "--seeds", "1", "--set", "epsilon=0.1")
+    idle = f"idle CPU cores: {usable_cores() - 1} of {usable_cores()}; --threads {usable_cores()} would keep"
+    assert idle in ablate(here, "plan", *one).stdout
+    assert idle in ablate(here, "run", *one, "--timing").stdout
+    before = stamps(here)
+    assert json.loads(folder(here).timing.read_text())["environment"]["threads"] == 1
+
+    assert "0 done, 1 to run" in ablate(here, "run", *one, "--timing", "--threads", "2").stdout
+    assert before.items() < stamps(here).items()
+    assert json.loads(folder(here).timing.read_text())["environment"]["threads"] == 2
+    assert list(read_tables(folder(here))["trials"]["threads"]) == [2]
+    report = (here / "report" / "tiny" / "quick" / "report.md").read_text()
+    assert "python -m ablate run tiny.py --set epsilon=0.1 --seeds 1 --threads 2" in report
 
 
 def test_arms_of_one_seed_start_from_the_same_weights(here: Path) -> None:
@@ -302,6 +321,9 @@ def test_a_study_is_published_with_its_report(here: Path) -> None:
         (("plan", "tiny.py", "--profile", "quik"), "Did you mean 'quick'?"),
         (("plan", "primary.py"), "primary: acuracy: unknown metric"),
         (("plan", "tiny.py", "--workers", "0"), "--workers"),
+        (("run", "tiny.py", "--threads", "0"), "--threads"),
+        (("run", "tiny.py", "--threads", "9999"), "--threads 9999: expected at most"),
+        (("plan", "tiny.py", "--threads", "9999"), "--threads 9999: expected at most"),
         (("status", "tiny"), "no such study was run here"),
         (("compare", "tiny", "tiny"), "no such study was run here"),
         (("data", "imagenete-160"), "Did you mean 'imagenette-160'?"),

@@ -1,6 +1,8 @@
 """One trial as a worker does it: its record, its checkpoint, and what it makes of a failure."""
 
 import pickle
+import random
+from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 import ablate.run
 from ablate.data import prepare
@@ -176,8 +182,63 @@ def test_what_ran_before_in_a_worker_does_not_matter(tmp_path: Path) -> None:
     assert facts(run(first)) == alone
 
 
+class Drawing(torch.nn.Module):
+    """A network that draws its weights and its noise from all three global generators."""
+
+    def __init__(self, *, num_classes: int, image_size: int) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(3 * image_size**2, num_classes)
+        with torch.no_grad():
+            self.head.weight *= random.random() + np.random.random()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(images.flatten(1))
+        return logits * (1 + drawn()) if self.training else logits
+
+
+def drawn() -> float:
+    return random.random() + float(np.random.random()) + float(torch.rand(()))
+
+
+def drawing_loss(logits: Tensor, target: Tensor, *, epsilon: float, reduction: str) -> Tensor:
+    """Cross-entropy whose gradient is scaled at random; its values, which the contract fixes, are not."""
+    scale = 0.5 + drawn()
+    return cross_entropy(scale * logits + (1 - scale) * logits.detach(), target, reduction=reduction)
+
+
+@pytest.fixture(scope="module")
+def drawing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Task]:
+    """A trial of a network and a loss from outside that draw."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        names = {"arch": f"{__name__}:Drawing", "loss": f"{__name__}:drawing_loss"}
+        yield make_task(tmp_path_factory.mktemp("drawing"), **names, epochs=2)
+
+
+@settings(max_examples=6, deadline=None)
+@given(before=st.integers(0, 2**32 - 1), draws=st.integers(0, 5), first=st.booleans(), other=st.booleans())
+def test_what_foreign_code_draws_does_not_depend_on_what_a_worker_did_before(
+    drawing: Task, before: int, draws: int, first: bool, other: bool
+) -> None:
+    expected = facts(run(drawing))
+    if first:
+        ablate.run._macs.cache_clear()  # a worker's first trial of a network builds it once more
+    if other:
+        run(replace(drawing, trial=drawing.trial.model_copy(update={"seed": 1})))
+    torch.manual_seed(before)
+    random.seed(before)
+    np.random.seed(before)
+    for _ in range(draws):
+        drawn()
+    assert facts(run(drawing)) == expected
+
+
+def test_other_seeds_draw_other_numbers(drawing: Task) -> None:
+    other = replace(drawing, trial=drawing.trial.model_copy(update={"seed": 1}))
+    assert facts(run(other)) != facts(run(drawing))
+
+
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_trial_runs_on_cuda(tmp_path: Path, precision: str) -> None:
     task = make_task(tmp_path)

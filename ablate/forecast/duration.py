@@ -76,5 +76,6 @@ def _likenesses(trial: Trial) -> tuple[object, object, object]:
         fields.image_size,
         trial.numerics.device,
         trial.numerics.precision,
+        trial.numerics.threads,
     )
     return (*alike, fields.model_dump_json()), (*alike, fields.epochs), alike

@@ -33,7 +33,7 @@ class Conv3x3(nn.Conv2d):
         shortens = single and (self.training or torch.is_inference_mode_enabled())
         if not shortens or input.device.type != "cpu":
             return super().forward(input)
-        product: Tensor = _MetTaps.apply(input, self.weight)  # type: ignore[no-untyped-call]
+        product: Tensor = _MetTaps.apply(input, self.weight)
         return product[:, :, None, None]
 
 

@@ -30,6 +30,7 @@ class Arguments(TypedDict):
     seeds: int | None
     device: Literal["auto", "cpu", "cuda"]
     workers: int | None
+    threads: int
     data_dir: str | Path | None
     results: str | Path
     timeout: float | None
@@ -53,6 +54,7 @@ def run(study: Study, report: Path, arguments: Arguments) -> Run:
         profile=arguments["profile"],
         device=arguments["device"],
         workers=arguments["workers"],
+        threads=canonical(arguments["threads"]),
         data_dir=None if data_dir is None else Path(data_dir),
         results=Path(arguments["results"]),
         settings=settings,
@@ -97,6 +99,10 @@ def _is_number(value: Any, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
+def _is_count(value: Any) -> bool:
+    return _is_number(value, Integral) and value >= 1
+
+
 def _is_settings(value: Any) -> bool:
     return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
 
@@ -104,6 +110,7 @@ def _is_settings(value: Any) -> bool:
 EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "device": ("'auto', 'cpu' or 'cuda'", lambda value: isinstance(value, str) and value in DEVICES),
     "results": ("a folder's path", _is_path),
+    "threads": ("a whole number, at least 1", _is_count),
     "retry_failed": ("True or False", lambda value: isinstance(value, bool)),
 }
 """What each argument should be, in words and as a check."""
@@ -116,7 +123,7 @@ EXPECTED_OR_NONE: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "how many seeds, a whole number",
         lambda value: _is_number(value, Integral) or not _is_one(value),
     ),
-    "workers": ("a whole number, at least 1", lambda value: _is_number(value, Integral) and value >= 1),
+    "workers": ("a whole number, at least 1", _is_count),
     "data_dir": ("a folder's path", _is_path),
     "timeout": ("minutes above 0", lambda value: _is_number(value, Real) and value > 0),
 }
@@ -187,5 +194,6 @@ def _call(arguments: Arguments, settings: Mapping[str, Sequence[Any]]) -> str:
     seeds = canonical(arguments["seeds"])
     given = {"profile": arguments["profile"], "settings": swept or None, "seeds": seeds}
     given["device"] = None if arguments["device"] == "auto" else arguments["device"]
+    given["threads"] = None if arguments["threads"] == 1 else canonical(arguments["threads"])
     words = [f"{name}={value!r}" for name, value in given.items() if value is not None]
     return f"study.run({', '.join(words)})"

@@ -134,17 +134,8 @@ def _plain(arm: str) -> str:
 
 
 def complete_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """The training runs that count: complete, and not a deliberate second run of another.
-
-    Step times are kept only of the runs on the most common number of CPU threads: the few trials left over
-    at the end of a study share all cores, and are faster for that and not for their levels.
-    """
-    complete = trials[(trials["status"] == "complete") & (trials["repeat"] == 0)].copy()
-    common = complete["threads"].mode()
-    if len(common):
-        others = (complete["threads"] != common.iloc[0]).fillna(False)
-        complete.loc[others, [name for name in complete.columns if name.startswith("step_ms")]] = np.nan
-    return complete
+    """The training runs that count: complete, and not a deliberate second run of another."""
+    return trials[(trials["status"] == "complete") & (trials["repeat"] == 0)].copy()
 
 
 def arm_interval(complete: pd.DataFrame, arm: str, metric: str) -> Interval:

@@ -50,7 +50,6 @@ def banners(trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None = None
         *_small_data(plan),
         _few_seeds(trials, plan),
         *_pooled(trials),
-        _threads(trials),
         _commit(trials),
         _near_floor(trials, plan, floors),
         _outside_family(plan),
@@ -119,18 +118,6 @@ def _pooled(trials: pd.DataFrame) -> Iterator[Json]:
             items = [f"{value}: {int(counts[value])} trials" for value in values]
             text = "A difference between arms may come from this instead of from the factors."
             yield _banner(f"Several {words} are pooled", text, items)
-
-
-def _threads(trials: pd.DataFrame) -> Json | None:
-    threads = trials.loc[trials["status"] == "complete", "threads"].dropna()
-    if threads.nunique() < 2:
-        return None
-    kept = int(threads.mode().iloc[0])
-    text = (
-        f"{int((threads != kept).sum())} of {len(threads)} trials did not run on {kept} CPU thread(s) as the "
-        "others did. Their step times are left out of the means; their other numbers count."
-    )
-    return _banner("Different numbers of threads", text)
 
 
 def _commit(trials: pd.DataFrame) -> Json | None:

@@ -26,6 +26,7 @@ def provenance(trials: pd.DataFrame, plan: Plan) -> list[Json]:
         "Device": device_text(trials),
         "Precision": _values(complete, "resolved_precision"),
         "CPU threads per trial": _values(complete, "threads"),
+        "Engine": _values(complete, "engine"),
         "torch": _values(complete, "torch_version"),
         "Commit of ablate": _values(complete, "commit"),
         "Data fingerprint": ", ".join(dict.fromkeys(trial.fingerprint for trial in plan.trials)),

@@ -121,7 +121,10 @@ def _trial_row(plan: Plan, trial: Trial, stored: _Stored) -> dict[str, Any]:
 def _recorded(record: Record) -> dict[str, Any]:
     cost = record.cost.model_dump() if record.cost else {}
     environment = record.environment.model_dump() if record.environment else {}
-    kept = {name: environment.get(name) for name in ("device_name", "threads", "torch_version", "commit")}
+    kept = {
+        name: environment.get(name)
+        for name in ("device_name", "threads", "engine", "torch_version", "commit")
+    }
     failure = record.failure.message if record.failure else None
     return {
         **cost,

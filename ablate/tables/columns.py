@@ -137,6 +137,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("device_name", "text", "processor or GPU model"),
         Column("resolved_precision", "text", "arithmetic that `precision` came to"),
         Column("threads", "integer", "CPU threads of the trial"),
+        Column("engine", "text", "how steps reached the device: eager, graph, or eager and why not graph"),
         Column("torch_version", "text", "version of torch"),
         Column("commit", "text", "commit of ablate's source"),
         Column("failure", "text", "why there is no result"),

@@ -11,13 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ablate.data import open_dataset
-from ablate.losses import build_loss
-from ablate.run import build_settings, environment_of, initial_model, ready_device, resident_images
+from ablate.run import Engine, environment_of, first_step, ready_device
 from ablate.timing.cases import Case, TimingPass
-from ablate.train.augment import Augmentation
 from ablate.train.device import set_numerics, synchronize
-from ablate.train.step import Step
 from ablate.trials import Trial
 
 ROUNDS, FEWEST_ROUNDS = 40, 8
@@ -35,6 +31,7 @@ class TimingTask:
     cases: tuple[Case, ...]
     trials: tuple[Trial, ...]
     data_folders: tuple[Path, ...]
+    engine: Engine = "eager"
 
 
 def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
@@ -47,7 +44,8 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
     """
     numerics = task.trials[0].numerics  # one device and one number of threads in all of a plan
     device = ready_device(numerics, slot)
-    turns = [_Turn(*of, device) for of in zip(task.cases, task.trials, task.data_folders, strict=True)]
+    of_each = zip(task.cases, task.trials, task.data_folders, strict=True)
+    turns = [_Turn(*of, device, task.engine) for of in of_each]
     rounds: list[list[float]] = []
     cores, began = _Cores(), time.monotonic()
     while len(rounds) < ROUNDS:
@@ -71,21 +69,18 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
 class _Turn:
     """One case, ready to take steps: its network, a step, and batches of its images."""
 
-    def __init__(self, case: Case, trial: Trial, data_folder: Path, device: torch.device) -> None:
+    def __init__(
+        self, case: Case, trial: Trial, data_folder: Path, device: torch.device, engine: Engine
+    ) -> None:
         # A rate that changes nothing: one batch over and over would otherwise end in zeros or infinities.
         changes = {"loss": case.loss, "reduction": case.reduction, "lr": NO_RATE}
         changes |= {"epsilon": 0.0} if case.loss != trial.fields.loss else {}
         fields = trial.fields.model_copy(update=changes)
         trial = trial.model_copy(update={"fields": fields})
-        self.device, settings = device, build_settings(trial)
-        set_numerics(deterministic=settings.deterministic)
-        self.images, _ = resident_images(data_folder, device)
-        model = initial_model(trial, len(open_dataset(data_folder).classes), device).train()
-        self.step = Step(model, build_loss(fields.loss), settings, device, steps_per_epoch=1)
-        self.augmentation = Augmentation(settings, len(self.images), 0, device)
-        count = min(settings.batch_size, len(self.images))
-        generator = torch.Generator().manual_seed(0)
-        self.index = torch.randperm(len(self.images), generator=generator)[:count].to(device)
+        set_numerics(deterministic=trial.numerics.deterministic)
+        self.device = device
+        self.step, _ = first_step(trial, data_folder, device, engine)
+        self.index = self.step.begin_epoch(0)[0]
         self.steps = 1
         self.take()  # the first step allocates and chooses algorithms
         self.steps = max(1, math.ceil(1000 * SAMPLE_SECONDS / self.take()))
@@ -95,9 +90,7 @@ class _Turn:
         synchronize(self.device)
         began = time.perf_counter()
         for _ in range(self.steps):
-            pixels, labels = self.images.batch(self.index)
-            pixels = self.augmentation.images(pixels, self.index)
-            self.step(pixels, labels, 0, self.augmentation.mixture(self.index))
+            self.step(self.index)
         synchronize(self.device)
         return 1000 * (time.perf_counter() - began) / self.steps
 

@@ -45,6 +45,8 @@ class Mixture:
 class Augmentation:
     """One epoch's random draws for every training image, and what they do to a batch.
 
+    A new epoch's draws fill the tensors of the last one's, where a captured step reads them.
+
     Args:
         settings: what is done: image_size, crop_area, flip and mixup, and the seed.
         count: training images N.
@@ -52,13 +54,23 @@ class Augmentation:
         device: where the images are.
     """
 
+    _weights: Tensor | None = None
+
     def __init__(self, settings: Settings, count: int, epoch: int, device: torch.device) -> None:
         self.settings = settings
-        generator = torch.Generator().manual_seed(epoch_seed(settings.augment_seed, epoch))
+        self._draws = torch.empty(count, 7, device=device)
+        if settings.mixup:
+            self._weights = torch.empty(count, device=device)
+        self.draw(epoch)
+
+    def draw(self, epoch: int) -> None:
+        """Draw what an epoch does to every image."""
+        generator = torch.Generator().manual_seed(epoch_seed(self.settings.augment_seed, epoch))
         # One row per image, drawn whether used or not, so that no setting changes another's draws.
-        draws = torch.rand(count, 7, generator=generator)
-        self._draws = draws.to(device)
-        self._weights = _mixture_weights(draws[:, 5], settings.mixup).to(device) if settings.mixup else None
+        draws = torch.rand(len(self._draws), 7, generator=generator)
+        self._draws.copy_(draws)
+        if self._weights is not None:
+            self._weights.copy_(_mixture_weights(draws[:, 5], self.settings.mixup))
 
     def images(self, images: Tensor, index: Tensor) -> Tensor:
         """A batch as the network is to see it, [B, C, S, S].

@@ -39,8 +39,8 @@ class Evaluation:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """The forward pass's arithmetic."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    """The forward pass's arithmetic. Nothing is cached: a captured step would keep a cast of old weights."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 def predict(model: nn.Module, images: Images, settings: Settings, index: Tensor | None = None) -> Tensor:
@@ -54,19 +54,31 @@ def predict(model: nn.Module, images: Images, settings: Settings, index: Tensor 
     """
     model.eval()
     size = settings.eval_batch_size
-    side = settings.image_size or images.side
-    with torch.inference_mode(), autocast(images.labels.device, settings.precision):
-        whole = [slice(start, start + size) for start in range(0, len(images), size)]
-        places = whole if index is None else torch.split(index, size)
-        return torch.cat([model(shrink(images.batch(place)[0], side)).float() for place in places])
+    whole = [slice(start, start + size) for start in range(0, len(images), size)]
+    places = whole if index is None else torch.split(index, size)
+    with torch.inference_mode():
+        return torch.cat([predict_batch(model, images, settings, place) for place in places])
 
 
-def evaluate(model: nn.Module, images: Images, loss: Loss, settings: Settings) -> Evaluation:
-    """Predict a split and measure it. Ties of the largest logit go to the lowest class."""
-    logits = predict(model, images, settings)
-    epsilon = torch.tensor(settings.epsilon, device=logits.device)
+def predict_batch(model: nn.Module, images: Images, settings: Settings, index: Tensor | slice) -> Tensor:
+    """Logits [B, K] float32 of one batch."""
+    with autocast(images.labels.device, settings.precision):
+        logits: Tensor = model(shrink(images.batch(index)[0], settings.image_size or images.side))
+    return logits.float()
+
+
+def evaluate(logits: Tensor, labels: Tensor, loss: Loss, epsilon: float) -> Evaluation:
+    """Measure a split's logits [N, K] by its labels [N]. Ties of the largest go to the lowest class.
+
+    Args:
+        logits: [N, K] float32.
+        labels: [N] int64, on the same device.
+        loss: the training loss.
+        epsilon: its label smoothing.
+    """
+    smoothing = torch.tensor(epsilon, device=logits.device)
     confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
-    correct = predicted == images.labels
+    correct = predicted == labels
     edges = torch.linspace(0, 1, CONFIDENCE_BINS + 1, dtype=torch.float64, device=logits.device)
     bins = torch.bucketize(confidence, edges[1:-1], right=True)
     sums = torch.zeros(3, CONFIDENCE_BINS, dtype=torch.float64, device=logits.device)
@@ -75,8 +87,8 @@ def evaluate(model: nn.Module, images: Images, loss: Loss, settings: Settings) -
     count, confidence_sum, correct_sum = sums.tolist()
     return Evaluation(
         logits=logits,
-        loss=float(loss(logits, images.labels, epsilon=epsilon, reduction="none").double().mean()),
-        nll=float(functional.cross_entropy(logits.double(), images.labels)),
+        loss=float(loss(logits, labels, epsilon=smoothing, reduction="none").double().mean()),
+        nll=float(functional.cross_entropy(logits.double(), labels)),
         accuracy=float(correct.double().mean()),
         bin_count=tuple(map(int, count)),
         bin_confidence=tuple(confidence_sum),

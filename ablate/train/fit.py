@@ -11,22 +11,19 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
-from ablate.train.augment import Augmentation
 from ablate.train.device import (
     StepClock,
     peak_memory_mb,
     reset_peak_memory,
-    seed_generators,
     set_numerics,
     step_clock,
     synchronize,
 )
 from ablate.train.evaluate import Evaluation, evaluate
 from ablate.train.features import Features, penultimate_features
-from ablate.train.images import Images, batches, epoch_order, epoch_seed
-from ablate.train.settings import Loss, Settings
+from ablate.train.images import Images
+from ablate.train.optimizer import load_state
 from ablate.train.step import Step
 
 WARM_UP_STEPS = 5
@@ -101,11 +98,8 @@ class Callbacks:
 
 
 def fit(
-    model: nn.Module,
-    loss: Loss,
-    train: Images,
+    step: Step,
     valid: Images,
-    settings: Settings,
     *,
     callbacks: Callbacks | None = None,
     checkpoint: dict[str, Any] | None = None,
@@ -113,43 +107,41 @@ def fit(
     """Train a network and evaluate it after every epoch.
 
     Args:
-        model: an initialised network on the images' device, in channels-last order.
-        loss: the training loss.
-        train: training images.
+        step: the step to take, with an initialised network in channels-last order, the training images and
+            the settings.
         valid: the reported split; nothing is chosen by it.
-        settings: how to train.
         callbacks: what to tell, and when.
         checkpoint: what `callbacks.save` was offered by an earlier, unfinished run of the same settings.
 
     Raises:
         DivergedError: a training or evaluation loss is not finite.
     """
-    callbacks = callbacks or Callbacks()
-    device = train.labels.device
+    callbacks, settings = callbacks or Callbacks(), step.settings
     set_numerics(deterministic=settings.deterministic)
-    reset_peak_memory(device)
-    parts = len(batches(torch.arange(len(train)), settings.batch_size, drop_last=settings.drop_last))
-    step, progress = Step(model, loss, settings, device, parts), Progress()
-    if checkpoint is not None:
-        progress = _restore(step, checkpoint)
-    clock = step_clock(device)
+    reset_peak_memory(step.device)
+    progress = Progress() if checkpoint is None else _restore(step, checkpoint)
+    clock = step_clock(step.device)
     evaluation: Evaluation | None = None
     for epoch in range(len(progress.history), settings.epochs):
-        trained = _train_epoch(step, train, epoch, clock, callbacks, progress)
+        trained = _train_epoch(step, epoch, clock, callbacks, progress)
         begun = time.perf_counter()
-        evaluation = evaluate(model, valid, loss, settings)
+        evaluation = _evaluate(step, valid)
         progress.eval_seconds += time.perf_counter() - begun
         result = _epoch_result(epoch, trained, evaluation, step, progress)
         progress.history.append(result)
         callbacks.on_epoch(result)
         if epoch + 1 < settings.epochs:
             callbacks.save(lambda: _checkpoint(step, progress))
-    evaluation = evaluation or evaluate(model, valid, loss, settings)
-    logits, peak = evaluation.logits.cpu().numpy(), peak_memory_mb(device)
+    evaluation = evaluation or _evaluate(step, valid)
+    logits, peak = evaluation.logits.cpu().numpy(), peak_memory_mb(step.device)
     begun = time.perf_counter()
-    features = penultimate_features(model, train, valid, settings)
+    features = penultimate_features(step.model, step.images, valid, settings)
     progress.eval_seconds += time.perf_counter() - begun
     return Fitted(progress, logits, peak, features)
+
+
+def _evaluate(step: Step, valid: Images) -> Evaluation:
+    return evaluate(step.predict(valid), valid.labels, step.loss, step.settings.epsilon)
 
 
 @dataclass(frozen=True)
@@ -160,24 +152,17 @@ class _Trained:
 
 
 def _train_epoch(
-    step: Step, images: Images, epoch: int, clock: StepClock, callbacks: Callbacks, progress: Progress
+    step: Step, epoch: int, clock: StepClock, callbacks: Callbacks, progress: Progress
 ) -> _Trained:
     """One pass over the training images. The device is waited for once, at the end."""
-    settings = step.settings
-    step.model.train()
-    seed_generators(epoch_seed(settings.noise_seed, epoch))
-    order = epoch_order(len(images), settings.order_seed, epoch).to(step.device)
-    parts = batches(order, settings.batch_size, drop_last=settings.drop_last)
-    augmentation = Augmentation(settings, len(images), epoch, step.device)
+    parts = step.begin_epoch(epoch)
     losses = torch.zeros(len(parts), device=step.device)
     correct = torch.zeros((), dtype=torch.int64, device=step.device)
     begun = time.perf_counter()
     for place, index in enumerate(parts):
         callbacks.on_step(epoch, place, len(parts))
         clock.start()
-        pixels, labels = images.batch(index)
-        pixels, mixture = augmentation.images(pixels, index), augmentation.mixture(index)
-        losses[place], right = step(pixels, labels, epoch * len(parts) + place, mixture)
+        losses[place], right = step(index, epoch * len(parts) + place)
         correct += right
         clock.stop()
     synchronize(step.device)
@@ -185,7 +170,7 @@ def _train_epoch(
     times = clock.read()
     progress.step_ms += times if epoch else times[min(WARM_UP_STEPS, len(times) - 1) :]
     _require_finite(losses, epoch, progress)
-    sizes = torch.tensor([len(part) for part in parts], dtype=torch.float64)
+    sizes = torch.tensor(step.sizes, dtype=torch.float64)
     seen = float(sizes.sum())
     return _Trained(float(losses.cpu().double() @ sizes) / seen, int(correct) / seen, seconds)
 
@@ -229,6 +214,6 @@ def _checkpoint(step: Step, progress: Progress) -> dict[str, Any]:
 
 def _restore(step: Step, checkpoint: dict[str, Any]) -> Progress:
     step.model.load_state_dict(checkpoint["model"])
-    step.optimizer.load_state_dict(checkpoint["optimizer"])
+    load_state(step.optimizer, checkpoint["optimizer"])
     history = [EpochResult(**result) for result in checkpoint["history"]]
     return Progress(history, list(checkpoint["step_ms"]), float(checkpoint["eval_seconds"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,57 @@ from ablate.train.settings import Settings
 Group = dict[str, Any]
 
 
-def build_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, settings: Settings, device: torch.device | None = None
+) -> torch.optim.Optimizer:
     """The optimiser of a run, over a network's trainable parameters.
 
     With `decay_norms` off, weight decay leaves out every parameter of fewer than two dimensions: biases, and
-    the weights of normalisation layers.
+    the weights of normalisation layers. On a GPU the learning rate is a tensor there, so that a step reads
+    nothing from the host and can be captured.
     """
-    return _BUILDERS[settings.optimizer](_groups(model, settings), settings)
+    build, on_gpu = _BUILDERS[settings.optimizer]
+    if device is None or device.type != "cuda":
+        return build(_groups(model, settings), settings, lr=settings.lr)
+    return build(_groups(model, settings), settings, lr=torch.tensor(settings.lr, device=device), **on_gpu)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every group; a tensor is filled, for a captured step reads it where it is."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take over the state of a stopped run's optimiser; tensors that are there are filled, not replaced."""
+    if not optimizer.state:
+        rates = [group["lr"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(saved)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        return
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for number, kept in saved["state"].items():
+        for name, value in kept.items():
+            if value is not None:
+                optimizer.state[parameters[number]][name].copy_(value)
+
+
+def clear_state(optimizer: torch.optim.Optimizer) -> None:
+    """Bring an optimiser that has made steps back to its beginning, in the same tensors.
+
+    Zeros are where SGD (whose first step sets the momentum to the gradient, and so does 0 times the momentum
+    plus the gradient), AdamW and RAdam begin; slow weights begin at the weights.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if name == "slow":
+                value.copy_(parameter.detach())
+            elif value is not None:
+                value.zero_()
 
 
 def _groups(model: nn.Module, settings: Settings) -> list[Group]:
@@ -32,16 +76,16 @@ def _groups(model: nn.Module, settings: Settings) -> list[Group]:
     return [{"params": members, "weight_decay": decay} for members, decay in groups if members]
 
 
-def _sgd(groups: list[Group], settings: Settings) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum)
+def _sgd(groups: list[Group], settings: Settings, **options: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, momentum=settings.momentum, **options)
 
 
-def _adamw(groups: list[Group], settings: Settings) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=_betas(settings), eps=settings.adam_epsilon)
+def _adamw(groups: list[Group], settings: Settings, **options: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, betas=_betas(settings), eps=settings.adam_epsilon, **options)
 
 
-def _ranger(groups: list[Group], settings: Settings) -> torch.optim.Optimizer:
-    return Ranger(groups, lr=settings.lr, betas=_betas(settings), eps=settings.adam_epsilon)
+def _ranger(groups: list[Group], settings: Settings, **options: Any) -> torch.optim.Optimizer:
+    return Ranger(groups, betas=_betas(settings), eps=settings.adam_epsilon, **options)
 
 
 def _betas(settings: Settings) -> tuple[float, float]:
@@ -59,6 +103,7 @@ class Ranger(torch.optim.RAdam):
         betas: decay of the mean of gradients and of their squares.
         eps: added to the root of the mean square.
         every: steps between two moves of the slow weights.
+        capturable: keep the steps' count on the device, as a captured step must.
         rate: part of the way that the slow weights move, in (0, 1].
 
     References:
@@ -70,48 +115,52 @@ class Ranger(torch.optim.RAdam):
         self,
         groups: list[Group],
         *,
-        lr: float,
+        lr: float | Tensor,
         betas: tuple[float, float],
         eps: float,
+        capturable: bool = False,
         every: int = 6,
         rate: float = 0.5,
     ) -> None:
-        super().__init__(groups, lr=lr, betas=betas, eps=eps, decoupled_weight_decay=True)
+        super().__init__(
+            groups, lr=lr, betas=betas, eps=eps, decoupled_weight_decay=True, capturable=capturable
+        )
         self.every, self.rate = every, rate
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of the fast weights, and where it is due one of the slow ones."""
-        for parameter in self._parameters():
-            if "slow" not in self.state[parameter] and parameter.grad is not None:
-                self._remember(parameter)
-        result = super().step(closure)
-        for parameter in self._parameters():
-            self._look_ahead(parameter)
+        result = self.fast_step(closure)
+        self.look_ahead(max((int(state["step"]) for state in self.state.values() if state), default=0))
         return result
 
-    def _parameters(self) -> list[Tensor]:
-        return [parameter for group in self.param_groups for parameter in group["params"]]
-
-    def _remember(self, parameter: Tensor) -> None:
-        # RAdam takes an empty state for a parameter that has made no step: begin it as RAdam would.
-        self.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32),
-            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            "slow": parameter.detach().clone(memory_format=torch.preserve_format),
+    @torch.no_grad()
+    def fast_step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of the fast weights alone; the first one remembers where they began."""
+        begun = {
+            parameter: parameter.detach().clone(memory_format=torch.preserve_format)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None and not self.state[parameter]
         }
+        result = super().step(closure)
+        for parameter, slow in begun.items():
+            self.state[parameter]["slow"] = slow
+        return result
 
-    def _look_ahead(self, parameter: Tensor) -> None:
-        state = self.state[parameter]
-        if state and int(state["step"]) % self.every == 0:
-            slow = cast(Tensor, state["slow"])
-            slow.lerp_(parameter, self.rate)
-            parameter.copy_(slow)
+    @torch.no_grad()
+    def look_ahead(self, steps: int) -> None:
+        """Move the slow weights, where they are due after so many steps. Apart, for the host decides it."""
+        if steps % self.every == 0:
+            moved = {parameter: state["slow"] for parameter, state in self.state.items() if state}
+            slow = list(moved.values())
+            torch._foreach_lerp_(slow, list(moved), self.rate)
+            torch._foreach_copy_(list(moved), slow)
 
 
-_BUILDERS: dict[str, Callable[[list[Group], Settings], torch.optim.Optimizer]] = {
-    "sgd": _sgd,
-    "adamw": _adamw,
-    "ranger": _ranger,
+_BUILDERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, bool]]] = {
+    "sgd": (_sgd, {"fused": True}),
+    "adamw": (_adamw, {"fused": True, "capturable": True}),
+    "ranger": (_ranger, {"capturable": True}),
 }
+"""Each with what it needs on a GPU to be captured with a rate in a tensor."""

@@ -1,63 +1,98 @@
-"""One training step."""
+"""One training step, and all that it needs: network, loss, optimiser, images."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from ablate.train.augment import Mixture
-from ablate.train.evaluate import autocast
-from ablate.train.optimizer import build_optimizer
+from ablate.train.augment import Augmentation, Mixture
+from ablate.train.device import seed_generators
+from ablate.train.evaluate import autocast, predict
+from ablate.train.images import Images, batches, epoch_order, epoch_seed
+from ablate.train.optimizer import Ranger, build_optimizer, set_rate
 from ablate.train.schedule import learning_rate
 from ablate.train.settings import Loss, Settings
 
 
 class Step:
-    """Forward, loss, backward and update, with epsilon as a tensor so that one compiled step serves all.
+    """Gather, augment, forward, loss, backward and update, on the images' device.
+
+    What differs between the steps of a run, or between runs of one kind, is in tensors that are filled and
+    never replaced: epsilon, the learning rate, labels, random draws. So a captured step can do the same work.
 
     Args:
-        model: the network, on the device.
+        model: the network, on the images' device.
         loss: the training loss.
+        images: the training images.
         settings: how to train.
-        device: where the images are.
-        steps_per_epoch: steps that an epoch has, which the learning rate's schedule counts by.
+
+    Attributes:
+        sizes: images of each batch of an epoch.
     """
 
-    def __init__(
-        self, model: nn.Module, loss: Loss, settings: Settings, device: torch.device, steps_per_epoch: int
-    ) -> None:
-        self.model, self.loss, self.settings, self.device = model, loss, settings, device
-        self.epsilon = torch.tensor(settings.epsilon, device=device)
-        self.optimizer = build_optimizer(model, settings)
-        self.steps = settings.epochs * steps_per_epoch
+    engine = "eager"
 
-    def __call__(
-        self, images: Tensor, labels: Tensor, place: int = 0, mixture: Mixture | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def __init__(self, model: nn.Module, loss: Loss, images: Images, settings: Settings) -> None:
+        self.model, self.loss, self.images, self.settings = model, loss, images, settings
+        self.device = images.labels.device
+        self.epsilon = torch.tensor(settings.epsilon, device=self.device)
+        self.augmentation = Augmentation(settings, len(images), 0, self.device)
+        self.optimizer = build_optimizer(model, settings, self.device)
+        parts = batches(torch.arange(len(images)), settings.batch_size, drop_last=settings.drop_last)
+        self.sizes = [len(part) for part in parts]
+
+    def begin_epoch(self, epoch: int) -> list[Tensor]:
+        """Seed and draw what is random in an epoch, and give its batches' places among the images."""
+        settings = self.settings
+        self.model.train()
+        seed_generators(epoch_seed(settings.noise_seed, epoch))
+        self.augmentation.draw(epoch)
+        order = epoch_order(len(self.images), settings.order_seed, epoch).to(self.device)
+        return batches(order, settings.batch_size, drop_last=settings.drop_last)
+
+    def __call__(self, index: Tensor, place: int = 0) -> tuple[Tensor, Tensor]:
         """Train on one batch.
 
         Args:
-            images: [B, C, S, S] as the network is to see them.
-            labels: [B] class ids.
-            place: the step's place in the whole run, 0 the first.
-            mixture: how to mix the batch's images, if at all.
+            index: [B] int64 places of the batch's images.
+            place: the step's place in the whole run, 0 the first, which decides the learning rate.
 
         Returns:
-            The batch's mean loss and its number of correct images, both [] tensors on the device. A mixed
-            image's label is that of its greater part.
+            The batch's mean loss and its number of correct images, both [] tensors on the device, to be read
+            before the next step. A mixed image's label is that of its greater part.
         """
-        self._set_learning_rate(place)
+        settings, steps = self.settings, self.settings.epochs * len(self.sizes)
+        rate = learning_rate(
+            settings.schedule, settings.lr, step=place, steps=steps, anneal_from=settings.anneal_from
+        )
+        set_rate(self.optimizer, rate)
+        measured = self.compute(index)
+        if isinstance(self.optimizer, Ranger):
+            self.optimizer.look_ahead(place + 1)
+        return measured
+
+    def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The step's work on the device, which nothing of the host's decides."""
+        pixels, labels = self.images.batch(index)
+        pixels, mixture = self.augmentation.images(pixels, index), self.augmentation.mixture(index)
         with autocast(self.device, self.settings.precision):
-            logits = self.model(images if mixture is None else mixture.of_images(images))
+            logits = self.model(pixels if mixture is None else mixture.of_images(pixels))
         logits = logits.float()
         loss = self._batch_loss(logits, labels, mixture)
         self.optimizer.zero_grad(set_to_none=True)
         (loss / self._match(len(labels))).backward()  # type: ignore[no-untyped-call]
         if self.settings.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        self.optimizer.step()
+        if isinstance(self.optimizer, Ranger):
+            self.optimizer.fast_step()
+        else:
+            self.optimizer.step()
         mean = loss.detach() / len(labels) if self.settings.reduction == "sum" else loss.detach()
         return mean, (logits.detach().argmax(dim=1) == labels).sum()
+
+    def predict(self, images: Images) -> Tensor:
+        """Logits [N, K] float32 of a split; the network is left in evaluation mode."""
+        return predict(self.model, images, self.settings)
 
     def _batch_loss(self, logits: Tensor, labels: Tensor, mixture: Mixture | None) -> Tensor:
         """The batch's loss, []. A mixture needs per-image losses of both labels before they are reduced."""
@@ -79,11 +114,3 @@ class Step:
         and momentum can carry gradients from batches of different sizes.
         """
         return batch if self.settings.reduction == "sum" and self.settings.lr_rule == "matched" else 1
-
-    def _set_learning_rate(self, place: int) -> None:
-        settings = self.settings
-        rate = learning_rate(
-            settings.schedule, settings.lr, step=place, steps=self.steps, anneal_from=settings.anneal_from
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate

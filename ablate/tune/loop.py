@@ -245,4 +245,4 @@ class Loop:
     def _job(self, trial: Trial) -> Job:
         folder = self.inputs.folders()[trial.fingerprint]
         workers = trials_at_a_time(self.inputs.device, self.options)
-        return trial_job(self.folder, trial, folder, workers=workers)
+        return trial_job(self.folder, trial, folder, workers=workers, engine=self.options.engine)

@@ -3,10 +3,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-CUDA = pytest.param(
-    "cuda",
-    marks=[pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")],
-)
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 
 
 @pytest.fixture(params=["cpu", CUDA])

@@ -236,13 +236,8 @@ def read(folder: Path) -> Recorded:
     """The recorded study with every metric computed again."""
     plan = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     trials = [_read_trial(folder, planned) for planned in plan["trials"]]
-    threads = Counter(
-        trial.record["environment"]["threads"] for trial in trials if trial.record and trial.counts
-    )
-    # Of equally common numbers the smallest.
-    common = min(threads, key=lambda number: (-threads[number], number)) if threads else 0
     for trial in trials:
-        trial.row = _row(trial, common)
+        trial.row = _row(trial)
     timing = folder / "timing.json"
     read_timing = json.loads(timing.read_text(encoding="utf-8")) if timing.exists() else None
     return Recorded(plan["study"], trials, read_timing, _read_search(folder))
@@ -286,7 +281,7 @@ def _read_trial(folder: Path, planned: dict[str, Any]) -> Trial:
     return Trial(**{key: planned[key] for key in keys}, record=record, arrays=stored)
 
 
-def _row(trial: Trial, common_threads: int) -> Row:
+def _row(trial: Trial) -> Row:
     record = trial.record
     if record is None or record["status"] != "complete":
         return {}
@@ -294,9 +289,6 @@ def _row(trial: Trial, common_threads: int) -> Row:
         raise FileNotFoundError(f"no predictions of trial {trial.trial_id}: nothing to recompute it from")
     row = trial_metrics(trial.arrays["logits"], trial.arrays["labels"])
     row |= {name: float(value) for name, value in record["cost"].items() if value is not None}
-    row |= {f"own_{name}": row[name] for name in ("step_ms", "step_ms_p20", "step_ms_p80")}
-    if record["environment"]["threads"] != common_threads:
-        row["step_ms"] = NAN
     features = record.get("features") or {}
     for split, suffix in (("valid", ""), ("train", "_train")):
         for kind in ("within", "between"):
@@ -996,7 +988,7 @@ def case_of(trial: Trial) -> dict[str, Any]:
         "crops": own["crop_area"] < 1,
         "flips": own["flip"],
         "mixes": own["mixup"] > 0,
-        **trial.numerics,
+        **{name: value for name, value in trial.numerics.items() if name != "threads"},
     }
 
 
@@ -1377,7 +1369,7 @@ def _audit_trials(audit: Audit, recorded: Recorded, table: Mapping[str, Any]) ->
         row = [words(trial.trial_id, trial.trial_id), _arm_cell(recorded, trial.arm)]
         row += [words(seed, float(trial.seed)), words(status, status)]
         for metric in metrics:
-            value = trial.row.get(f"own_{metric}", trial.row.get(metric, NAN))
+            value = trial.row.get(metric, NAN)
             row.append(Cell([metric_number(metric, value)], (), {"value": value}))
         rows.append(row)
     audit.rows("trials", dict(table), rows)
@@ -1980,9 +1972,6 @@ def _trials_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[
         own: dict[str, Any] = (
             {name: trial.row.get(name, NAN) for name in measured} | trial.fields | _key(trial)
         )
-        own |= {
-            name: trial.row[f"own_{name}"] for name in ("step_ms", "step_ms_p20", "step_ms_p80") if trial.row
-        }
         own |= {"repeat": trial.repeat, "threads": record.get("environment", {}).get("threads", NAN)}
         own |= {name: record.get(name) or NAN for name in ("parameters", "macs")}
         rows.append(own)

@@ -16,7 +16,7 @@ from sklearn.metrics.pairwise import cosine_distances
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ablate.train import Images, Settings, fit
+from ablate.train import Images, Settings, Step, fit
 from ablate.train.features import (
     POINTS_PER_CLASS,
     Features,
@@ -290,9 +290,9 @@ def smoothed(logits: Tensor, target: Tensor, /, *, epsilon: Tensor, reduction: s
 
 def test_a_run_has_the_same_bits_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
     with_model, without_model = network(), network()
-    with_facts = fit(with_model, smoothed, TRAIN, VALID, SETTINGS)
+    with_facts = fit(Step(with_model, smoothed, TRAIN, SETTINGS), VALID)
     monkeypatch.setitem(fit.__globals__, "penultimate_features", lambda *arguments: None)
-    without = fit(without_model, smoothed, TRAIN, VALID, SETTINGS)
+    without = fit(Step(without_model, smoothed, TRAIN, SETTINGS), VALID)
     assert with_facts.features is not None
     assert without.features is None
     assert with_facts.logits.tobytes() == without.logits.tobytes()
@@ -303,7 +303,7 @@ def test_a_run_has_the_same_bits_with_and_without(monkeypatch: pytest.MonkeyPatc
 
 def test_facts_are_those_of_the_trained_network() -> None:
     model = network()
-    fitted = fit(model, smoothed, TRAIN, VALID, SETTINGS)
+    fitted = fit(Step(model, smoothed, TRAIN, SETTINGS), VALID)
     again = found(model)
     assert fitted.features is not None
     assert again is not None
@@ -314,7 +314,7 @@ def test_facts_are_those_of_the_trained_network() -> None:
 
 def test_their_time_is_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(fit.__globals__, "penultimate_features", lambda *arguments: time.sleep(0.5))
-    progress = fit(network(), smoothed, TRAIN, VALID, SETTINGS).progress
+    progress = fit(Step(network(), smoothed, TRAIN, SETTINGS), VALID).progress
     assert progress.eval_seconds > 0.5
 
 
@@ -436,13 +436,12 @@ def test_a_network_without_a_sound_last_layer_has_no_facts(kind: type[nn.Module]
 
 
 def test_a_trial_whose_facts_fail_has_its_logits() -> None:
-    fitted = fit(GatedConvolution(), smoothed, TRAIN, VALID, SETTINGS)
+    fitted = fit(Step(GatedConvolution(), smoothed, TRAIN, SETTINGS), VALID)
     assert fitted.features is None
     assert np.isfinite(fitted.logits).all()
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_cuda_finds_what_the_cpu_finds(precision: Any) -> None:
     def on_cuda(images: Images) -> Images:
@@ -457,13 +456,12 @@ def test_cuda_finds_what_the_cpu_finds(precision: Any) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_peak_memory_on_cuda_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def peak() -> float:
         train, valid = (
             Images(*(value.cuda() for value in vars(images).values())) for images in (TRAIN, VALID)
         )
-        return fit(network().cuda(), smoothed, train, valid, SETTINGS).peak_memory_mb
+        return fit(Step(network().cuda(), smoothed, train, SETTINGS), valid).peak_memory_mb
 
     peak()
     with_facts = peak()

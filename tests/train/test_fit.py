@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ablate.train import Callbacks, DivergedError, EpochResult, Fitted, Images, Settings, fit
+from ablate.train import Callbacks, DivergedError, EpochResult, Fitted, Images, Settings, Step, fit
 from ablate.train.augment import Augmentation
 from ablate.train.images import batches, epoch_order
 from ablate.train.schedule import learning_rate
@@ -68,7 +68,7 @@ def network(dropout: float = 0.0) -> nn.Module:
 
 
 def run(model: nn.Module, settings: Settings = SETTINGS, **options: Any) -> Fitted:
-    return fit(model, smoothed, images(TRAIN), images(VALID), settings, **options)
+    return fit(Step(model, smoothed, images(TRAIN), settings), images(VALID), **options)
 
 
 def hand_loop(model: nn.Module, *, momentum: float = 0.0, weight_decay: float = 0.0) -> list[float]:
@@ -295,7 +295,7 @@ def test_divergence_is_found_at_its_step() -> None:
         return value * (math.nan if calls == 6 else 1.0)  # the second step of epoch 1
 
     with pytest.raises(DivergedError, match="step 1 of epoch 1") as caught:
-        fit(network(), explodes, images(TRAIN), images(VALID), SETTINGS)
+        fit(Step(network(), explodes, images(TRAIN), SETTINGS), images(VALID))
     assert (caught.value.epoch, caught.value.step, len(caught.value.history)) == (1, 1, 1)
 
 
@@ -328,13 +328,12 @@ def test_logits_are_float32_under_every_precision(precision: Any) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_cuda_trains_as_the_cpu_does(precision: Any) -> None:
     device = torch.device("cuda")
     settings = replace(SETTINGS, precision=precision)
     train, valid = (Images.on(device, *split, MEAN, STD) for split in (TRAIN, VALID))
-    fitted = fit(network().to(device), smoothed, train, valid, settings)
+    fitted = fit(Step(network().to(device), smoothed, train, settings), valid)
     expected = run(network())
     tolerance = 1e-3 if precision == "float32" else 5e-2
     ours = [epoch.train_loss for epoch in fitted.progress.history]
@@ -344,11 +343,9 @@ def test_cuda_trains_as_the_cpu_does(precision: Any) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 @pytest.mark.parametrize("changes", [{}, {"crop_area": 0.5, "flip": True, "mixup": 0.2}], ids=str)
 def test_a_cuda_step_never_waits_for_the_device(changes: dict[str, Any]) -> None:
-    from ablate.train.step import Step
-
     device = torch.device("cuda")
 
     def sync_free(logits: Tensor, target: Tensor, /, *, epsilon: Tensor, reduction: str) -> Tensor:
@@ -356,17 +353,11 @@ def test_a_cuda_step_never_waits_for_the_device(changes: dict[str, Any]) -> None
 
     settings = replace(SETTINGS, **changes)
     train = Images.on(device, *TRAIN, MEAN, STD)
-    step = Step(network().to(device), sync_free, settings, device, steps_per_epoch=4)
-    augmentation = Augmentation(settings, len(train), 0, device)
+    step = Step(network().to(device), sync_free, train, settings)
     index = torch.arange(16, device=device)
-
-    def once() -> None:
-        pixels, labels = train.batch(index)
-        step(augmentation.images(pixels, index), labels, 0, augmentation.mixture(index))
-
-    once()
+    step(index)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        once()
+        step(index)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,252 @@
+"""Training steps captured as CUDA graphs: one capture serves every trial of a kind in a worker.
+
+An eager step hands the GPU hundreds of small operations, one after the other, and a small network waits for
+the host. A captured step is handed over as a whole. It computes what `Step` computes, for it is `Step` that
+is captured; what differs between trials of a kind (weights, labels, epsilon, learning rate, random draws,
+which images) lies in tensors that are filled before each trial or step.
+
+Before a capture serves a trial, its first steps are set beside eager ones. Where they differ, or where
+something fails, the trial is trained eagerly, and its record says why.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from ablate.train.device import set_numerics
+from ablate.train.evaluate import predict_batch
+from ablate.train.images import Images
+from ablate.train.optimizer import clear_state
+from ablate.train.settings import Loss, Settings
+from ablate.train.step import Step
+
+WARM_UP = 3
+"""Eager steps before a capture: libraries choose algorithms and make workspaces in them, optimisers state."""
+
+KEPT = 4
+"""Captured kinds that a worker keeps; each holds a network, its gradients and its activations."""
+
+CHECKED_STEPS = 6
+CHECK_RATE = 0.05
+TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
+"""Largest difference from eager steps, relative to what the steps changed."""
+
+Build = Callable[[int], nn.Module]
+"""Builds a network on the CPU; the argument seeds its weights."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """Work on the device that a replay does again, from the index that is filled before it.
+
+    Attributes:
+        index: [B] int64 places of the images.
+        graph: the capture.
+        results: what the work gave, overwritten by each replay.
+    """
+
+    index: Tensor
+    graph: torch.cuda.CUDAGraph
+    results: tuple[Tensor, ...]
+
+    def replay(self, index: Tensor) -> tuple[Tensor, ...]:
+        """The results for these images, to be read before the next replay."""
+        self.index.copy_(index)
+        self.graph.replay()
+        return self.results
+
+
+class CapturedStep(Step):
+    """A step, and a batch of the evaluation, captured.
+
+    Its network's weights are those of whoever trained last, until `load`.
+
+    Args:
+        model: a network of the kind, on the device, channels last; its weights do not matter.
+        loss: the training loss.
+        train: the training images.
+        valid: the reported split.
+        settings: how to train; trials that differ in more than `kind_of` drops need a capture of their own.
+    """
+
+    engine = "graph"
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, train: Images, valid: Images, settings: Settings
+    ) -> None:
+        # Labels are a trial's own where some of them are wrong.
+        super().__init__(model, loss, replace(train, labels=train.labels.clone()), settings)
+        self._valid = valid
+        self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._pool = torch.cuda.graph_pool_handle()
+        self.model.train()
+        self._steps = {size: self._capture(super(CapturedStep, self).compute, size) for size in {*self.sizes}}
+        self.model.eval()
+        self._evaluation = self._capture(self._predict, settings.eval_batch_size)
+
+    def load(self, model: nn.Module, train: Images, settings: Settings) -> None:
+        """Begin a trial: everything that an earlier one can have left is overwritten.
+
+        Args:
+            model: the trial's network with its first weights, on the CPU: drawn there, they are those of an
+                eager run.
+            train: the trial's training images; only their labels can differ from those captured.
+            settings: of the captured kind.
+        """
+        self.settings = self.augmentation.settings = settings
+        self.epsilon.fill_(settings.epsilon)
+        self.images.labels.copy_(train.labels)
+        with torch.no_grad():
+            for mine, first in zip(_values(self.model), _values(model), strict=True):
+                mine.copy_(first)
+        clear_state(self.optimizer)
+
+    def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """One replay of the step for batches of this size."""
+        loss, right = self._steps[len(index)].replay(index)
+        return loss, right
+
+    def predict(self, images: Images) -> Tensor:
+        """Logits [N, K] float32 of a split; of the captured one batch by batch, the last one filled up."""
+        if images.pixels is not self._valid.pixels:
+            return super().predict(images)
+        count, size = len(images), self.settings.eval_batch_size
+        parts = []
+        for start in range(0, count, size):
+            index = torch.arange(start, start + size, device=self.device).clamp_(max=count - 1)
+            parts.append(self._evaluation.replay(index)[0][: count - start].clone())
+        self.model.eval()
+        return torch.cat(parts)
+
+    def _predict(self, index: Tensor) -> tuple[Tensor]:
+        with torch.no_grad():
+            return (predict_batch(self.model, self._valid, self.settings, index),)
+
+    def _capture(self, work: Callable[[Tensor], tuple[Tensor, ...]], size: int) -> Captured:
+        """Do the work a few times on a stream of its own, as a capture needs, and capture it there."""
+        index = torch.arange(size, device=self.device) % min(len(self.images), len(self._valid))
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UP):
+                work(index)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        graph = torch.cuda.CUDAGraph()
+        # thread_local: what another thread does meanwhile, such as writing a record, is no part of this.
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            results = work(index)
+        return Captured(index, graph, results)
+
+
+_KEPT: OrderedDict[Hashable, CapturedStep | str] = OrderedDict()
+"""This worker's captures by their kind, the last used last; or why there is none."""
+
+
+def ready_step(
+    engine: str, kind: Hashable, build: Build, seed: int, loss: Loss, train: Images, valid: Images,
+    settings: Settings,
+) -> tuple[Step, str | None]:  # fmt: skip
+    """The step that trains a trial, with its first weights, and why it is not of the engine asked for.
+
+    Args:
+        engine: "eager", or "graph" for a captured step where that can be had.
+        kind: what network, loss and data these are; trials of one kind and alike in their settings, as far
+            as `kind_of` tells, share a capture.
+        build: builds the trial's network.
+        seed: of its first weights.
+        loss: the training loss.
+        train: the training images, with the trial's labels.
+        valid: the reported split.
+        settings: how to train.
+    """
+    model = build(seed)
+    if engine == "eager":
+        return _eager(model, loss, train, settings), None
+    kind = kind, kind_of(settings)
+    captured = _KEPT.pop(kind, None) or _checked_capture(build, seed, loss, train, valid, settings)
+    _KEPT[kind] = captured
+    if len(_KEPT) > KEPT:
+        _KEPT.popitem(last=False)
+    if isinstance(captured, str):
+        return _eager(model, loss, train, settings), captured
+    captured.load(model, train, settings)
+    return captured, None
+
+
+def kind_of(settings: Settings) -> Settings:
+    """The settings with all that a captured step takes from tensors, or from the host, made equal."""
+    same = {"epochs": 1, "lr": 0.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
+    seeds = {"order_seed": 0, "noise_seed": 0, "augment_seed": 0}
+    return replace(settings, **same, **seeds, mixup=float(settings.mixup > 0))  # type: ignore[arg-type]
+
+
+def _eager(model: nn.Module, loss: Loss, train: Images, settings: Settings) -> Step:
+    device = train.labels.device
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Step(model, loss, train, settings)
+
+
+def _checked_capture(
+    build: Build, seed: int, loss: Loss, train: Images, valid: Images, settings: Settings
+) -> CapturedStep | str:
+    """A capture that trains as eager steps do, or why there is none."""
+    set_numerics(deterministic=settings.deterministic)
+    # A rate that differs from step to step, and other weights than those captured: what stuck would show.
+    falling = {"epochs": CHECKED_STEPS + 2, "lr": CHECK_RATE, "schedule": "flat_cosine", "anneal_from": 0.0}
+    settings = replace(settings, **falling)  # type: ignore[arg-type]
+    try:
+        # From other weights than any trial's, so that nothing that is left of the capture can pass for it.
+        other = _eager(build(seed + 1), loss, train, settings).model
+        captured = CapturedStep(other, loss, train, valid, settings)
+        captured.load(build(seed), train, settings)
+        eager = _eager(build(seed), loss, train, settings)
+        difference = _difference(captured, eager, valid)
+    except Exception as error:  # a user's network or loss may raise anything, and so may a capture
+        return f"its steps cannot be captured: {type(error).__name__}: {str(error).splitlines()[0]}"
+    allowed = TOLERANCE[settings.precision]
+    if not difference <= allowed:
+        return f"captured steps differ from eager ones by {difference:.1e} of their effect, not {allowed:g}"
+    return captured
+
+
+def _difference(captured: Step, eager: Step, valid: Images) -> float:
+    """How far apart a few steps, one of each size among them, leave two networks of one beginning.
+
+    Returns:
+        The largest of four relative distances: of the losses, of what the steps changed in the parameters and
+        in the buffers, and of the logits; NaN where one of them is.
+    """
+    outcomes = []
+    for step in (captured, eager):
+        begun = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]
+        parts = step.begin_epoch(0)
+        # The last batch, which may be smaller, and then from the first on, an epoch apart in the schedule.
+        places = [
+            (parts[number % len(parts)], (number + 1) * len(parts)) for number in range(-1, CHECKED_STEPS)
+        ]
+        losses = torch.stack([step(index, place)[0].clone() for index, place in places])
+        ended = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]
+        moved = [end - begin for begin, end in zip(begun, ended, strict=True)]
+        outcomes.append([losses, *moved, step.predict(valid)])
+    distances = [_relative(mine, reference) for mine, reference in zip(*outcomes, strict=True)]
+    return float(torch.tensor(distances).max())  # NaN, where Python's max could pass over it
+
+
+def _flat(values: Iterable[Tensor]) -> Tensor:
+    return torch.cat([torch.zeros(0), *(value.detach().double().cpu().flatten() for value in values)])
+
+
+def _relative(mine: Tensor, reference: Tensor) -> float:
+    scale = float(reference.double().norm())
+    distance = float((mine.double() - reference.double()).norm())
+    return distance / scale if scale else distance
+
+
+def _values(model: nn.Module) -> Iterator[Tensor]:
+    """All tensors that a network's results follow from."""
+    yield from model.parameters()
+    yield from model.buffers()

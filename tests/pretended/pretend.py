@@ -1,0 +1,488 @@
+"""A pretended CUDA device on a machine without one: CUDA's rules, the CPU's numbers.
+
+Inside `with pretend() as card:` torch believes in one CUDA device. A tensor on it wraps a CPU tensor, and
+the CPU computes every operation, autograd and autocast included.
+
+- What a card refuses is refused: operations over tensors of both devices, `.numpy()` of a tensor on the
+  card.
+- What makes the host wait (item, tolist, copies to and from the CPU, nonzero, masks, synchronize) is
+  counted by kind in `card.waits`, and is an error under `torch.cuda.set_sync_debug_mode("error")`.
+  `card.operations` counts operations, `card.captures` and `card.replays` those of graphs.
+- `torch.cuda.CUDAGraph` and `torch.cuda.graph` record operations without effect; `replay()` computes them
+  again on the same tensors. A tensor that was replaced instead of filled, a Python number baked into the
+  capture, or a wait inside it shows as it would on a card.
+
+Times, memory, streams' order, cuDNN's choices, generators of the card and CUDA's rounding are not
+imitated: only measurements on a card can tell of those. A whole process, its children included, gets the
+card by this folder on PYTHONPATH. Import this before torch. Needs a C compiler (`cc`), and torch built
+for CUDA; written against 2.14.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import subprocess
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+
+def _answering_runtime() -> ctypes.CDLL:
+    """Compile card.c once per user and version, and put its names before the CUDA runtime's."""
+    source = Path(__file__).with_name("card.c").read_bytes()
+    folder = Path(tempfile.gettempdir()) / f"pretended-card-{os.getuid()}"
+    library = folder / f"{hashlib.sha256(source).hexdigest()[:12]}.so"
+    if not library.exists():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            built = Path(made) / "card.so"
+            # Under the driver's name: torch opens libcuda.so.1 and finds that it is loaded already.
+            subprocess.run(
+                ["cc", "-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-x", "c", "-", "-o", str(built)],
+                input=source,
+                check=True,
+            )
+            built.replace(library)
+    return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+
+
+_RUNTIME = _answering_runtime()
+
+import torch  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
+
+CUDA = torch.device("cuda", 0)
+
+WAITING = {
+    "aten::_local_scalar_dense",
+    "aten::nonzero",
+    "aten::masked_select",
+    "aten::equal",
+    "aten::is_nonzero",
+    "aten::unique_dim",
+    "aten::_unique2",
+    "aten::unique_consecutive",
+    "aten::repeat_interleave.Tensor",
+}
+"""Operations whose result's value or shape the host must know."""
+
+INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+"""Operations that take an index from the CPU, and copy it."""
+
+SILENT = {"aten::native_batch_norm": ("running_mean", "running_var")}
+"""Arguments that an operation writes though its schema does not say so."""
+
+card: Card
+"""The card of the innermost `pretend`."""
+
+
+class OnCard(torch.Tensor):
+    """A tensor on the card; `held` has its numbers."""
+
+    held: torch.Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @staticmethod
+    def __new__(cls: type[OnCard], held: torch.Tensor) -> OnCard:
+        made = torch.Tensor._make_wrapper_subclass(
+            cls,
+            held.size(),
+            strides=held.stride(),
+            storage_offset=held.storage_offset(),
+            dtype=held.dtype,
+            layout=held.layout,
+            device=CUDA,
+            requires_grad=False,
+        )
+        made.held = held
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        return card.compute(func, args, kwargs or {})
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        return f"OnCard({self.held!r})"
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        card.wait("copy to the CPU")
+        # Saved as a tensor of the CPU.
+        return self.held.detach().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
+
+    def tolist(self) -> Any:
+        card.wait("copy to the CPU")
+        return self.held.tolist()
+
+    def numpy(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() first.")
+
+    __array__ = numpy
+
+    def data_ptr(self) -> int:
+        return self.held.data_ptr()
+
+
+class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Computes what is asked of the device, counts it, and keeps what a capture records."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.waits: Counter[str] = Counter()
+        self.operations: Counter[str] = Counter()
+        self.captures = self.replays = 0
+        self.capturing: Graph | None = None
+        self.strict = False
+        self._pinned: list[torch.UntypedStorage] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.compute(func, args, kwargs or {})
+
+    def set_sync_debug_mode(self, mode: int | str) -> None:
+        """As torch's, warning included."""
+        warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2)
+        self.strict = mode in ("error", 2)
+
+    def wait(self, why: str) -> None:
+        """The host waits for the device."""
+        if self.capturing is not None:
+            raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({why})")
+        if self.strict:
+            raise RuntimeError(f"called a synchronizing CUDA operation ({why})")
+        self.waits[why] += 1
+
+    def compute(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """One operation, of either device."""
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        on_card = [tensor for tensor in tensors if isinstance(tensor, OnCard)]
+        target = kwargs.get("device")
+        to_card = target is not None and torch.device(target).type == "cuda"
+        name = func._schema.name
+        if not on_card and not to_card:
+            pinned = kwargs.get("pin_memory")
+            with torch._C._DisableTorchDispatch():
+                result = func(*args, **({**kwargs, "pin_memory": False} if pinned else kwargs))
+            return self.pin(result) if pinned else result
+        self.operations[name] += 1
+        self._apply_rules(func, name, args, kwargs, tensors, on_card, to_card)
+        kwargs = {
+            **kwargs,
+            **({"device": "cpu"} if target is not None else {}),
+            **({"pin_memory": False} if "pin_memory" in kwargs else {}),
+        }
+        raw_args, raw_kwargs = tree_map(_held, args), tree_map(_held, kwargs)
+        written = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+        with torch._C._DisableTorchDispatch():
+            if self.capturing is not None:
+                self.capturing.keep(func, raw_args, raw_kwargs)
+            result = func(*raw_args, **raw_kwargs)
+        if self.capturing is not None:
+            self.capturing.record(func, raw_args, raw_kwargs, result, in_place=bool(written))
+        if name == "aten::_to_copy" and on_card and target is not None and not to_card:
+            return result.clone() if result is args[0].held else result
+        return _as_written(func, args, kwargs, result) if written else tree_map(_on_card, result)
+
+    def _apply_rules(
+        self,
+        func: Any,
+        name: str,
+        args: Any,
+        kwargs: dict[str, Any],
+        tensors: list[torch.Tensor],
+        on_card: list[OnCard],
+        to_card: bool,
+    ) -> None:
+        from_cpu = [tensor for tensor in tensors if not isinstance(tensor, OnCard)]
+        if name == "aten::copy_":
+            ahead = (len(args) > 2 and args[2]) or kwargs.get("non_blocking", False)
+            if isinstance(args[0], OnCard) and not isinstance(args[1], OnCard):
+                self.copy_from_cpu(args[1], ahead)
+            elif not isinstance(args[0], OnCard) and not (ahead and self.is_pinned(args[0])):
+                self.wait("copy to the CPU")
+        elif name == "aten::_to_copy":
+            if on_card and kwargs.get("device") is not None and not to_card:
+                self.wait("copy to the CPU")
+            elif not on_card:
+                self.copy_from_cpu(args[0], kwargs.get("non_blocking", False))
+        elif name in INDEXING and isinstance(args[0], OnCard):
+            for tensor in from_cpu:
+                self.copy_from_cpu(tensor)
+            if any(getattr(index, "dtype", None) in (torch.bool, torch.uint8) for index in args[1]):
+                self.wait("a mask as index")
+        elif on_card and any(tensor.dim() for tensor in from_cpu):
+            raise RuntimeError(
+                "Expected all tensors to be on the same device, but found at least two devices, "
+                f"cuda:0 and cpu! ({name})"
+            )
+        if on_card and (name in WAITING or f"{name}.{func._schema.overload_name}" in WAITING):
+            self.wait(name)
+
+    def copy_from_cpu(self, tensor: torch.Tensor, ahead: bool = False) -> None:
+        """A copy to the card: the host waits, but for a number and for pinned memory sent ahead."""
+        if tensor.dim() and not (ahead and self.is_pinned(tensor)):
+            self.wait("copy from the CPU")
+
+    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Call a tensor's memory pinned."""
+        self._pinned.append(tensor.untyped_storage())
+        return tensor
+
+    def is_pinned(self, tensor: torch.Tensor) -> bool:
+        return any(tensor.untyped_storage()._cdata == storage._cdata for storage in self._pinned)
+
+
+class Graph:
+    """What a capture recorded; stands for torch.cuda.CUDAGraph."""
+
+    def __init__(self, keep_graph: bool = False) -> None:
+        self._calls: list[Any] = []
+        self._before: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._made: set[int] = set()
+
+    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+        if card.capturing is not None:
+            raise RuntimeError("one capture at a time")
+        self._calls, self._before, self._made = [], {}, set()
+        card.capturing = self
+
+    def capture_end(self) -> None:
+        card.capturing = None
+        card.captures += 1
+        for tensor, copy in self._before.values():
+            tensor.copy_(copy)  # a capture has no effect,
+        for _, _, _, results, in_place in self._calls:
+            for result in results:  # and leaves nothing to read before the first replay
+                if not in_place and isinstance(result, torch.Tensor) and result.is_floating_point():
+                    result.fill_(float("nan"))
+
+    def replay(self) -> None:
+        card.replays += 1
+        with torch._C._DisableTorchDispatch(), torch.no_grad():
+            for func, args, kwargs, results, in_place in self._calls:
+                fresh = func(*args, **kwargs)
+                if not in_place:
+                    for result, new in zip(results, tree_leaves(fresh), strict=True):
+                        if isinstance(result, torch.Tensor):
+                            result.copy_(new)
+
+    def reset(self) -> None:
+        self._calls.clear()
+
+    def pool(self) -> tuple[int, int]:
+        return (0, 0)
+
+    def register_generator_state(self, generator: torch.Generator) -> None:
+        """Random draws are made anew by each replay, as on a card."""
+
+    def keep(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        """Remember what an operation is about to write, if it was there before the capture."""
+        values = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+        for argument in func._schema.arguments:
+            silent = argument.name in SILENT.get(func._schema.name, ())
+            if silent or (argument.alias_info is not None and argument.alias_info.is_write):
+                for tensor in tree_leaves(values.get(argument.name)):
+                    if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self._made:
+                        place = (tensor.data_ptr(), tensor.shape, tensor.stride())
+                        self._before.setdefault(place, (tensor, tensor.clone()))
+
+    def record(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any, *, in_place: bool) -> None:
+        results = tree_leaves(result)
+        views = not in_place and any(returned.alias_info is not None for returned in func._schema.returns)
+        if views:
+            return
+        if not in_place:
+            self._made |= {t.untyped_storage()._cdata for t in results if isinstance(t, torch.Tensor)}
+        self._calls.append((func, args, kwargs, results, in_place))
+
+
+class Event:
+    """Stands for torch.cuda.Event, with the host's clock."""
+
+    def __init__(self, enable_timing: bool = False, **_: Any) -> None:
+        self._at = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        self._at = time.perf_counter()
+
+    def elapsed_time(self, end: Event) -> float:
+        return 1000 * (end._at - self._at)
+
+    def synchronize(self) -> None:
+        card.wait("event")
+
+    def query(self) -> bool:
+        return True
+
+    def wait(self, stream: Any = None) -> None:
+        pass
+
+
+class Stream:
+    """Stands for torch.cuda.Stream; the device does everything at once."""
+
+    device, cuda_stream = CUDA, 0
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        card.wait("stream")
+
+    def query(self) -> bool:
+        return True
+
+    def record_event(self, event: Event | None = None) -> Event:
+        return event or Event()
+
+    def wait_stream(self, other: Stream) -> None:
+        pass
+
+    def wait_event(self, event: Event) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _graph(
+    cuda_graph: Graph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"
+) -> Iterator[None]:
+    cuda_graph.capture_begin()
+    try:
+        yield
+    finally:
+        cuda_graph.capture_end()
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """torch's choice between its kernels asks the driver; this is the one that a CPU can compute."""
+    return torch.ops.aten._scaled_dot_product_attention_math(
+        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    )[0]
+
+
+def _held(value: Any) -> Any:
+    return value.held if isinstance(value, OnCard) else value
+
+
+def _on_card(value: Any) -> Any:
+    return OnCard(value) if isinstance(value, torch.Tensor) else value
+
+
+def _as_written(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
+    """What an operation in place gives back: the tensors that came in, where its schema says so."""
+    values = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+    came_in = {
+        frozenset(a.alias_info.before_set): values.get(a.name)
+        for a in func._schema.arguments
+        if a.alias_info is not None and a.alias_info.is_write
+    }
+    returns = func._schema.returns
+    results = result if len(returns) > 1 else (result,) * len(returns)
+    out = tuple(
+        tree_map(_on_card, value)
+        if returned.alias_info is None
+        else came_in[frozenset(returned.alias_info.before_set)]
+        for returned, value in zip(returns, results, strict=True)
+    )
+    return out if len(out) > 1 else out[0] if out else None
+
+
+@contextlib.contextmanager
+def pretend() -> Iterator[Card]:
+    """One pretended CUDA device in this thread."""
+    global card
+    card = made = Card()
+    properties = SimpleNamespace(
+        name="pretended card", total_memory=80 * 2**30, major=9, minor=0, multi_processor_count=132
+    )
+    stand_ins = {
+        "_lazy_init": lambda: None,
+        "init": lambda: None,
+        "is_available": lambda: True,
+        "is_initialized": lambda: True,
+        "device_count": lambda: 1,
+        "current_device": lambda: 0,
+        "set_device": lambda device: None,
+        "device": lambda device: contextlib.nullcontext(),
+        "get_device_name": lambda device=None: properties.name,
+        "get_device_properties": lambda device=None: properties,
+        "get_device_capability": lambda device=None: (9, 0),
+        "is_bf16_supported": lambda including_emulation=True: True,
+        "synchronize": lambda device=None: made.wait("synchronize"),
+        "set_sync_debug_mode": made.set_sync_debug_mode,
+        "reset_peak_memory_stats": lambda device=None: None,
+        "max_memory_allocated": lambda device=None: 0,
+        "max_memory_reserved": lambda device=None: 0,
+        "memory_allocated": lambda device=None: 0,
+        "memory_reserved": lambda device=None: 0,
+        "empty_cache": lambda: None,
+        "mem_get_info": lambda device=None: (80 * 2**30, 80 * 2**30),
+        "Event": Event,
+        "Stream": Stream,
+        "stream": lambda stream: contextlib.nullcontext(),
+        "current_stream": lambda device=None: Stream(),
+        "default_stream": lambda device=None: Stream(),
+        "CUDAGraph": Graph,
+        "graph": _graph,
+        "graph_pool_handle": lambda: (0, 0),
+        "is_current_stream_capturing": lambda: made.capturing is not None,
+        "manual_seed": lambda seed: None,
+        "manual_seed_all": lambda seed: None,
+        "get_rng_state": lambda device=None: torch.get_rng_state(),
+        "set_rng_state": lambda state, device=None: None,
+    }
+    with contextlib.ExitStack() as stack:
+        for name, stand_in in stand_ins.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, stand_in))
+        stack.enter_context(
+            mock.patch.object(
+                torch.Tensor, "pin_memory", lambda tensor, device=None: made.pin(tensor.clone())
+            )
+        )
+        stack.enter_context(
+            mock.patch.object(torch.Tensor, "is_pinned", lambda tensor, device=None: made.is_pinned(tensor))
+        )
+        stack.enter_context(
+            mock.patch.object(torch, "inference_mode", torch.no_grad)
+        )  # the wrappers have versions
+        stack.enter_context(
+            mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", _attention)
+        )
+        stack.enter_context(made)
+        for get, put, value in (
+            (
+                torch._C._only_lift_cpu_tensors,
+                torch._C._set_only_lift_cpu_tensors,
+                True,
+            ),  # torch.tensor(…, device=)
+            (
+                torch._C._get_cudnn_enabled,
+                torch._C._set_cudnn_enabled,
+                False,
+            ),  # its batch norm is not the CPU's
+            (
+                torch.__future__.get_overwrite_module_params_on_conversion,  # parameters keep their class
+                torch.__future__.set_overwrite_module_params_on_conversion,
+                True,
+            ),
+        ):
+            stack.callback(put, get())
+            put(value)
+        yield made
