@@ -110,31 +110,51 @@ def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study that is settled already, and record it."""
-    plan, inputs = plan_settled(settled, options, watcher)
-    data_folders = inputs.folders()
-    folder = results_folder(options.results, plan.study.name, plan.profile)
+    folder = results_folder(options.results, settled.study.name, settled.profile)
+    with contextlib.closing(trial_executor(settled.device, options)) as executor:
+        executor.warm_up(_likely_missing(folder, settled.study))
+        plan, inputs = plan_settled(settled, options, watcher)
+        return _run_planned(folder, plan, inputs.folders(), executor, options, watcher)
+
+
+def _run_planned(
+    folder: ResultsFolder,
+    plan: Plan,
+    data_folders: Mapping[str, Path],
+    executor: LocalExecutor,
+    options: Options,
+    watcher: Watcher,
+) -> Summary:
     folder.create()
     with only_driver(folder):
         folder.remove_left_overs()
-        for line in quarantine(folder):
+        records, damaged = quarantine(folder)
+        for line in damaged:
             watcher.note(f"put aside as damaged, to run again: {line}")
         write_plan(folder, plan)
-        waiting = _waiting(folder, plan, retry_failed=options.retry_failed)
+        waiting = _waiting(folder, plan, records, retry_failed=options.retry_failed)
         watcher.planned(plan, waiting)
-        if said := idle_cores(len({trial.trial_id for trial in waiting}), settled.device, options):
+        device = plan.trials[0].numerics.device
+        if said := idle_cores(len({trial.trial_id for trial in waiting}), device, options):
             watcher.note(said)
         interrupted = False
         try:
-            _run_trials(folder, plan, waiting, data_folders, options, watcher)
+            records |= _run_trials(folder, waiting, data_folders, executor, options, watcher)
             if options.timing:
-                _time_steps(folder, plan, data_folders, options, watcher)
+                _time_steps(folder, plan, records, data_folders, options, watcher)
         except KeyboardInterrupt:
             interrupted = True
-        records = read_records(folder)
+            records = read_records(folder)
     ended = [records[trial.trial_id] for trial in plan.trials if trial.trial_id in records]
     failed = sum(record.status != "complete" for record in ended)
     ran = sum(trial.trial_id in records for trial in waiting)
     return Summary(plan, folder, ran, failed, interrupted)
+
+
+def _likely_missing(folder: ResultsFolder, study: Study) -> int:
+    """About how many trials lack a record, from counts alone: which they are follows from the data."""
+    planned = len(study.arms()) * len(study.seed_list())
+    return max(0, planned - sum(1 for _ in folder.records.glob("*.json")))
 
 
 def results_folder(results: Path, study: str, profile: str) -> ResultsFolder:
@@ -238,9 +258,10 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
         ) from None
 
 
-def _waiting(folder: ResultsFolder, plan: Plan, *, retry_failed: bool) -> list[Trial]:
+def _waiting(
+    folder: ResultsFolder, plan: Plan, records: dict[str, Record], *, retry_failed: bool
+) -> list[Trial]:
     """The planned trials without a record. With `retry_failed`, failed records are put aside first."""
-    records = read_records(folder)
     if retry_failed:
         for trial_id in [trial.trial_id for trial in plan.trials]:
             if trial_id in records and records[trial_id].status != "complete":
@@ -251,24 +272,27 @@ def _waiting(folder: ResultsFolder, plan: Plan, *, retry_failed: bool) -> list[T
 
 def _run_trials(
     folder: ResultsFolder,
-    plan: Plan,
     waiting: Sequence[Trial],
     data_folders: Mapping[str, Path],
+    executor: LocalExecutor,
     options: Options,
     watcher: Watcher,
-) -> None:
-    if not waiting:
-        return
-    device = waiting[0].numerics.device
-    workers = trials_at_a_time(device, options)
+) -> dict[str, Record]:
+    """Have these trials trained; their records by trial_id."""
+    records: dict[str, Record] = {}
     trials = {trial.trial_id: trial for trial in waiting}
+    workers, engine = executor.workers, options.engine
     jobs = [
-        trial_job(folder, trial, data_folders[trial.fingerprint], workers=workers, engine=options.engine)
+        trial_job(folder, trial, data_folders[trial.fingerprint], workers=workers, engine=engine)
         for trial in trials.values()
     ]
-    for event in trial_executor(device, options).run(jobs):
+    for event in executor.run(jobs):
         trial = trials[event.name]
-        watcher.happened(trial, event, record_event(folder, trial, event))
+        record = record_event(folder, trial, event)
+        if record is not None:
+            records[trial.trial_id] = record
+        watcher.happened(trial, event, record)
+    return records
 
 
 def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int, engine: Engine) -> Job:
@@ -295,14 +319,24 @@ def trial_executor(device: str, options: Options) -> LocalExecutor:
     """Workers that train trials on a device."""
     workers = trials_at_a_time(device, options)
     capacity = workers * options.threads
-    return LocalExecutor(run_trial, capacity=capacity, workers=workers, timeout=options.timeout)
+    return LocalExecutor(
+        run_trial,
+        capacity=capacity,
+        workers=workers,
+        timeout=options.timeout,
+        imports=("torch._dynamo",),  # which torch's optimisers otherwise import in the first trial
+    )
 
 
 def _time_steps(
-    folder: ResultsFolder, plan: Plan, data_folders: Mapping[str, Path], options: Options, watcher: Watcher
+    folder: ResultsFolder,
+    plan: Plan,
+    records: Mapping[str, Record],
+    data_folders: Mapping[str, Path],
+    options: Options,
+    watcher: Watcher,
 ) -> None:
     """Measure what a step of each kind costs, alone on the machine, unless that is known already."""
-    records = read_records(folder)
     complete = {id_ for id_, record in records.items() if record.status == "complete"}
     cases = cases_of(trial for trial in plan.trials if trial.trial_id in complete)
     if not cases or _is_timed(folder, cases, watcher):

@@ -1,4 +1,7 @@
-"""What a run ends with: tables from records, then the report; and what must hold for them beforehand."""
+"""What a run ends with: tables from records, then the report; and what must hold for them beforehand.
+
+Tables and the report are imported when they are made, so that a run gets to its trials sooner.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,8 @@ from pathlib import Path
 from ablate.errors import ResultsError, StudyError
 from ablate.fields import unknown_name
 from ablate.metrics import METRICS
-from ablate.report import write_report
 from ablate.results import ResultsFolder, read_plan
 from ablate.study import Study
-from ablate.tables import build_tables, write_tables
 from ablate.trials import Plan
 
 
@@ -43,6 +44,8 @@ def require_writable(report_dir: Path) -> None:
 
 def write_results(folder: ResultsFolder, report_dir: Path) -> Path:
     """Tables from records, then the report from the tables; returns the report's page."""
+    from ablate.report import write_report
+
     plan = rebuild_tables(folder)
     return write_report(folder, report_dir / plan.study.name / folder.root.name)
 
@@ -50,6 +53,8 @@ def write_results(folder: ResultsFolder, report_dir: Path) -> Path:
 def rebuild_tables(folder: ResultsFolder) -> Plan:
     """Tables from records; published results without predictions keep the tables they have."""
     plan = read_plan(folder)
+    from ablate.tables import build_tables, write_tables
+
     if folder.predictions.exists():
         write_tables(folder, build_tables(folder, plan))
     return plan

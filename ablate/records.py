@@ -6,6 +6,8 @@ or not at all. Everything else (tables, reports) is rebuilt from records.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import io
 import json
@@ -238,6 +240,13 @@ def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
     Raises:
         RecordError: the file is missing or is not the one the record vouches for.
     """
+    content = _checked_predictions(folder, record)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        known = {field.name for field in fields(Predictions)} & set(arrays)
+        return Predictions(**{name: arrays[name] for name in known})
+
+
+def _checked_predictions(folder: ResultsFolder, record: Record) -> bytes:
     path = folder.predictions_path(record.trial_id)
     try:
         content = path.read_bytes()
@@ -245,9 +254,7 @@ def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
         raise RecordError(f"{path}: the predictions of a complete trial are missing") from None
     if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
         raise RecordError(f"{path}: the predictions do not match the digest in their record")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        known = {field.name for field in fields(Predictions)} & set(arrays)
-        return Predictions(**{name: arrays[name] for name in known})
+    return content
 
 
 def read_records(folder: ResultsFolder) -> dict[str, Record]:
@@ -257,31 +264,49 @@ def read_records(folder: ResultsFolder) -> dict[str, Record]:
         RecordError: names every unreadable one; `quarantine` puts them aside.
     """
     records, faults = {}, []
-    for path in _record_paths(folder):
-        try:
-            records[path.stem] = read_record(path)
-        except RecordError as error:
-            faults.append(str(error))
+    with _uncollected():
+        for path in _record_paths(folder):
+            try:
+                records[path.stem] = read_record(path)
+            except RecordError as error:
+                faults.append(str(error))
     if faults:
         raise RecordError("\n".join(faults))
     return records
 
 
-def quarantine(folder: ResultsFolder) -> list[str]:
+def quarantine(folder: ResultsFolder) -> tuple[dict[str, Record], list[str]]:
     """Put damaged records, and complete ones whose predictions are damaged, aside into corrupt/.
 
-    Their trials count as not run. Returns one line for each file put aside.
+    Their trials count as not run.
+
+    Returns:
+        The sound records by trial_id, and one line for each file put aside.
     """
-    lines = []
-    for path in _record_paths(folder):
-        try:
-            record = read_record(path)
-            if record.status == "complete":
-                read_predictions(folder, record)
-        except RecordError as error:
-            put_aside(folder, path.stem, "corrupt")
-            lines.append(str(error))
-    return lines
+    records, lines = {}, []
+    with _uncollected():
+        for path in _record_paths(folder):
+            try:
+                record = read_record(path)
+                if record.status == "complete":
+                    _checked_predictions(folder, record)
+                records[path.stem] = record
+            except RecordError as error:
+                put_aside(folder, path.stem, "corrupt")
+                lines.append(str(error))
+    return records, lines
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Within it Python looks for no cycles: records have none, and looking among thousands doubles a read."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:

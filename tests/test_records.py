@@ -239,13 +239,13 @@ def test_damage_costs_only_its_own_trial(
 ) -> None:
     kept, lost = stored(folder, 0), stored(folder, 1)
     damage(folder, lost.trial_id)
-    lines = quarantine(folder)
+    records, lines = quarantine(folder)
     assert len(lines) == 1
     assert lost.trial_id in lines[0]
-    assert read_records(folder) == {kept.trial_id: kept}
+    assert records == read_records(folder) == {kept.trial_id: kept}
     assert list(folder.corrupt.glob(f"{lost.trial_id}.0.json"))
     write_record(folder, Record(trial=trial(1), status="complete", history=(EPOCH,)), PREDICTIONS)
-    assert quarantine(folder) == []
+    assert quarantine(folder) == (read_records(folder), [])
 
 
 def test_what_is_put_aside_twice_is_kept_twice(folder: ResultsFolder) -> None:

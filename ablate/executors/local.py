@@ -41,6 +41,7 @@ class LocalExecutor:
         attempts: how often a job is started when its process dies, at least 1. A job that raises or takes
             too long is not started again: it would do the same.
         timeout: seconds that one job may take; None is no limit.
+        imports: modules that a worker imports before its first job, besides that of `work`.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class LocalExecutor:
         workers: int | None = None,
         attempts: int = 3,
         timeout: float | None = None,
+        imports: Sequence[str] = (),
     ) -> None:
         self.work, self.capacity, self.attempts, self.timeout = work, capacity, attempts, timeout
+        self.imports = tuple(imports)
         self.workers = capacity if workers is None else workers
         self._waiting: deque[tuple[Job, int]] = deque()
         self._idle: list[_Worker] = []
@@ -62,6 +65,7 @@ class LocalExecutor:
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
         """Do all jobs, in order as far as capacity allows, and yield what happens.
 
+        A worker whose job ended has its next one before that end is yielded, so it never waits for the user.
         It goes on with jobs that are submitted meanwhile. Closing the iterator, or any exception in its user,
         kills the workers at once.
         """
@@ -69,17 +73,30 @@ class LocalExecutor:
         self._waiting.extend((job, 1) for job in jobs)
         try:
             while self._waiting or self._busy:
-                while self._waiting and self._fits(self._waiting[0][0]):
-                    job, attempt = self._waiting.popleft()
-                    known[job.name] = job
-                    yield self._start(job, attempt)
+                yield from self._start_waiting(known)
                 for event in self._next_events():
                     if isinstance(event, Lost) and event.status == "killed" and event.attempt < self.attempts:
                         self._waiting.appendleft((known[event.name], event.attempt + 1))
-                    else:
-                        yield event
+                        continue
+                    yield from self._start_waiting(known)
+                    yield event
         finally:
             self.close()
+
+    def warm_up(self, workers: int) -> None:
+        """Start so many workers ahead of their jobs, as far as may run at once; they import meanwhile.
+
+        Who then does not come to `run` has to `close`.
+        """
+        while len(self._idle) + len(self._busy) < min(workers, self.workers):
+            self._idle.append(self._spawn())
+
+    def _start_waiting(self, known: dict[str, Job]) -> Iterator[Started]:
+        """Start what fits of the jobs that wait, and note them as known."""
+        while self._waiting and self._fits(self._waiting[0][0]):
+            job, attempt = self._waiting.popleft()
+            known[job.name] = job
+            yield self._start(job, attempt)
 
     def submit(self, job: Job) -> None:
         """Add a job behind those that wait; for the user of a running `run`."""
@@ -129,7 +146,7 @@ class LocalExecutor:
         theirs.close()
         worker = _Worker(slot, process, ours)
         with contextlib.suppress(BrokenPipeError):
-            ours.send((list(sys.path), (self.work.__module__, self.work.__qualname__)))
+            ours.send((list(sys.path), self.imports, (self.work.__module__, self.work.__qualname__)))
         return worker
 
     def _next_events(self) -> Iterator[Event]:

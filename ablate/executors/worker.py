@@ -24,8 +24,10 @@ def die_with_parent(parent: int) -> None:
 
 
 def serve(connection: Connection, slot: int) -> None:
-    """Take the import path and the work function, then tasks, until the driver closes the connection."""
-    sys.path[:], (module, function) = connection.recv()
+    """Take the import path, what to import and the work function, then tasks, until the driver hangs up."""
+    sys.path[:], imports, (module, function) = connection.recv()
+    for name in imports:
+        importlib.import_module(name)
     work = getattr(importlib.import_module(module), function)
     while True:
         try:

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from ablate.models.contract import evaluating, example_images
 
@@ -37,6 +36,8 @@ def count_macs(model: nn.Module, image_size: int) -> int:
         RuntimeError: They cannot be counted, although the network may train: its forward pass fails under
             torch's counter.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
     counter = FlopCounterMode(display=False)
     images = example_images(model, COUNTED_IMAGES, image_size)
     try:

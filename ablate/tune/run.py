@@ -157,7 +157,7 @@ def _search(
     own.create()
     with only_driver(folder):
         own.remove_left_overs()
-        for line in quarantine(own):
+        for line in quarantine(own)[1]:
             watcher.note(f"put aside as damaged, to run again: {line}")
         ledger = _ledger(settled, folder, inputs, options, shared)
         watcher.searching(ledger.tuning, study.name, settled.reason)

@@ -160,3 +160,30 @@ def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("capacity", [1, 2])
 def test_no_jobs_is_no_work(capacity: int) -> None:
     assert run([], capacity) == []
+
+
+def test_a_worker_has_its_next_job_before_the_end_of_its_last_is_told(tmp_path: Path) -> None:
+    events = LocalExecutor(executor_work.do, capacity=1).run(
+        [job(tmp_path, "interval", f"job {n}") for n in range(2)]
+    )
+    told = [(type(event), event.name) for event in events if not isinstance(event, Told)]
+    assert told == [(Started, "job 0"), (Started, "job 1"), (Done, "job 0"), (Done, "job 1")]
+
+
+def test_warm_workers_take_the_jobs_and_are_no_more_than_may_run(tmp_path: Path) -> None:
+    executor = LocalExecutor(executor_work.do, capacity=2, imports=("wave",))
+    executor.warm_up(9)
+    warm = {worker.process.pid for worker in executor._idle}
+    jobs = [job(tmp_path, "interval", f"job {n}") for n in range(4)]
+    done = [event.outcome[2] for event in executor.run(jobs) if isinstance(event, Done)]
+    assert len(warm) == 2
+    assert set(done) == warm
+
+
+def test_warm_workers_without_jobs_go_when_closed() -> None:
+    executor = LocalExecutor(executor_work.do, capacity=2)
+    executor.warm_up(1)
+    (worker,) = executor._idle
+    assert alive(worker.process.pid)
+    executor.close()
+    assert not alive(worker.process.pid)
