@@ -117,10 +117,10 @@ def _sentence(told: Sequence[Value], runs: int) -> str:
             f"prediction interval takes at least 2 complete runs that differ; complete: {runs}."
         )
     outside = Counter(noun(quantity(value.name)) for value in told if value.inside is False)
-    missed = ", ".join(f"{name} {number}" for name, number in sorted(outside.items()))
+    missed = ", ".join(f"{number} of {name}" for name, number in sorted(outside.items()))
     return (
         f"{count[True]} of the source's {total} published values lie inside the 95 % prediction interval of "
-        f"{runs} runs here{f'; outside are {missed}' if missed else ''}"
+        f"{runs} runs here{f'; outside: {missed}' if missed else ''}"
         f"{f'; {count[None]} cannot be told' if count[None] else ''}."
     )
 

@@ -1500,11 +1500,11 @@ def _beside_sentence(recorded: Recorded, arm: str) -> str:
             f"told: a prediction interval takes at least 2 complete runs that differ; complete: {len(own)}."
         )
     missed = Counter(_noun(value.name) for value in found if value.inside == 0)
-    columns = ", ".join(f"{name} {missed[name]}" for name in sorted(missed))
+    columns = ", ".join(f"{missed[name]} of {name}" for name in sorted(missed))
     untold = len(found) - inside - outside
     return (
         f"{start}{inside} of the source's {len(found)} published values lie inside the 95 % prediction "
-        f"interval of {len(own)} runs here{f'; outside are {columns}' if columns else ''}"
+        f"interval of {len(own)} runs here{f'; outside: {columns}' if columns else ''}"
         f"{f'; {untold} cannot be told' if untold else ''}."
     )
 

@@ -393,7 +393,7 @@ def test_equal_and_missing_values_cannot_be_told_and_the_others_can(tmp_path: Pa
     assert [cell["inside"] for cell in found["tables"][0]["rows"][0][2::2]] == [True, None, None, False]
     assert found["summary"] == (
         "1 of the source's 4 published values lie inside the 95 % prediction interval of 3 runs here; "
-        "outside are accuracy, reported split 1; 2 cannot be told."
+        "outside: 1 of accuracy, reported split; 2 cannot be told."
     )
 
 
