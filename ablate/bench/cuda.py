@@ -110,7 +110,6 @@ def _seconds(work: Callable[[], object], repeats: int = 10) -> float:
     """Median seconds of a piece of work, after one that is not counted."""
     times = []
     for _ in range(repeats + 1):
-        torch.cuda.synchronize()
         began = time.perf_counter()
         work()
         torch.cuda.synchronize()
