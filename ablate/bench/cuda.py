@@ -178,14 +178,13 @@ def _step(
 
 
 def _epochs(scale: Scale, known: Known) -> Iterator[Values]:
-    """Seconds an epoch, and the part of the card's rates that its bytes and multiplications come to."""
+    """Seconds an epoch, and the part of the card's rates that its bytes and products (3 forward) come to."""
     card = known["card"][0]
     for arch, recipe, engine in product(NETWORKS, RECIPES, ENGINES):
         began = time.perf_counter()
         step, reason = _step(arch, recipe, engine, scale.images, scale)
         ready = time.perf_counter() - began
         seconds = _seconds(lambda step=step: _epoch(step), repeats=3)  # type: ignore[misc]
-        # A step's forward pass multiplies once, its backward pass twice.
         flops = 3 * 2 * sum(step.sizes) * count_macs(step.model, scale.side)
         with _Bytes() as moved:  # type: ignore[no-untyped-call]
             Step.compute(step, step.begin_epoch(0)[0])
