@@ -21,6 +21,7 @@ from ablate.driver import (
     plan_study,
     require_threads,
     run_study,
+    settle,
     trials_at_a_time,
 )
 from ablate.errors import DeviceError, StudyError
@@ -77,6 +78,12 @@ def test_cuda_is_refused_where_there_is_none() -> None:
     assert resolve_device("auto") == "cpu"
     with pytest.raises(DeviceError, match="torch sees none"):
         resolve_device("cuda")
+
+
+def test_a_captured_engine_is_refused_where_nothing_can_be_captured(tmp_path: Path) -> None:
+    options = Options(device="cpu", engine="graph", results=tmp_path)
+    with pytest.raises(DeviceError, match="--engine graph: expected a GPU"):
+        settle(study(), options)
 
 
 class Silent:
