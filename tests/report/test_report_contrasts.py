@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
-from report_results import declare, make_results
+from report_results import declare, make_results, number_of
 from scipy.stats import ttest_1samp
 
 from ablate.records import Predictions
@@ -47,7 +47,7 @@ def trials_with(plan: Plan, value: Any) -> pd.DataFrame:
 
 
 def noisy(trial: Trial) -> float:
-    noise = np.random.default_rng([int(trial.trial_id, 16), 1]).normal(scale=0.01)
+    noise = np.random.default_rng([number_of(trial), 1]).normal(scale=0.01)
     luck = np.random.default_rng(trial.seed).normal(scale=0.1)
     return float(0.5 + luck + noise)
 
@@ -133,7 +133,7 @@ def test_a_planted_interaction_is_found_and_no_other(tmp_path: Path) -> None:
 
     def value(trial: Trial) -> float:
         planted = 0.02 * (trial.levels["epsilon"] == 0.1) * (trial.levels["arch"] == "xresnet18")
-        jitter = np.random.default_rng([int(trial.trial_id, 16), 2]).normal(scale=0.001)
+        jitter = np.random.default_rng([number_of(trial), 2]).normal(scale=0.001)
         return float(np.random.default_rng(trial.seed).normal(scale=0.1) + planted + jitter)
 
     found = measured(contrasts_table(trials_with(plan, value), plan))
@@ -151,7 +151,7 @@ def judged(plan: Plan, value: Any, metric: str = "accuracy") -> list[Any]:
 
 def planted(trial: Trial, scale: float = 0.0005) -> float:
     """ε costs four points, but only one network; the network itself nothing beside its noise."""
-    jitter = np.random.default_rng([int(trial.trial_id, 16), 3]).normal(scale=scale)
+    jitter = np.random.default_rng([number_of(trial), 3]).normal(scale=scale)
     loss = 0.04 * (trial.levels["epsilon"] == 0.1) * (trial.levels["arch"] == "xresnet18")
     return float(np.random.default_rng(trial.seed).normal(scale=0.1) - loss + jitter)
 

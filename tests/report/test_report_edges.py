@@ -17,7 +17,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from report_cases import Rendered, read_rendered, render
-from report_results import CPU, declare, make_results
+from report_results import CPU, declare, make_results, number_of
 
 import ablate.plots
 from ablate.errors import RecordError, ResultsError, StudyError
@@ -171,7 +171,7 @@ def test_equal_values_of_different_predictions_are_undecided(tmp_path: Path) -> 
 
     def made(trial: Trial) -> Predictions:
         labels = np.arange(50) % 10
-        rng = np.random.default_rng(int(trial.trial_id, 16))
+        rng = np.random.default_rng(number_of(trial))
         return Predictions((9 * np.eye(10)[labels] + rng.normal(size=(50, 10))).astype(np.float32), labels)
 
     summary = render(tmp_path, study=study, made=made).report["headline"]["summary"]

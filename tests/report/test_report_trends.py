@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 from report_cases import render
-from report_results import CPU, declare
+from report_results import CPU, declare, number_of
 from scipy.stats import linregress, ttest_1samp
 
 from ablate.records import Predictions
@@ -47,7 +47,7 @@ def trials_with(plan: Plan, value: Any) -> pd.DataFrame:
 
 
 def noisy(trial: Trial, scale: float = 0.01) -> float:
-    noise = np.random.default_rng([int(trial.trial_id, 16), 1]).normal(scale=scale)
+    noise = np.random.default_rng([number_of(trial), 1]).normal(scale=scale)
     return float(0.5 + np.random.default_rng(trial.seed).normal(scale=0.1) + noise)
 
 

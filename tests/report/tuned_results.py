@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from report_results import BASE, CPU, ENVIRONMENT, cost, declare, history
+from report_results import BASE, CPU, ENVIRONMENT, cost, declare, history, number_of
 
 from ablate.fields import resolve
 from ablate.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
@@ -25,7 +25,7 @@ Stream = Callable[[Trial], Sequence[int]]
 
 
 def of_trial(trial: Trial) -> Sequence[int]:
-    return [int(trial.trial_id, 16)]
+    return [number_of(trial)]
 
 
 @dataclass(frozen=True)
