@@ -131,6 +131,7 @@ def _run_planned(
         records, damaged = quarantine(folder)
         for line in damaged:
             watcher.note(f"put aside as damaged, to run again: {line}")
+        folder.remove_checkpoints(records)
         write_plan(folder, plan)
         waiting = _waiting(folder, plan, records, retry_failed=options.retry_failed)
         watcher.planned(plan, waiting)

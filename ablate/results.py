@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,13 @@ class ResultsFolder:
         for folder in (self.root, self.records, self.predictions, self.checkpoints):
             for left_over in folder.glob(f"*{TEMPORARY}"):
                 left_over.unlink()
+
+    def remove_checkpoints(self, trial_ids: Iterable[str]) -> None:
+        """Remove these trials' checkpoints, as of recorded ones whose driver was killed before it could."""
+        recorded = set(trial_ids)
+        for path in self.checkpoints.glob("*.pt"):
+            if path.stem in recorded:
+                path.unlink()
 
 
 TEMPORARY = ".tmp"
