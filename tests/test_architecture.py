@@ -56,8 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"fields", "study", "data", "train", "inputs", "driver", "provenance", "terminal"},
     "bench": {
         "fields", "search", "trials", "models", "losses", "train", "run", "inputs", "stats", "terminal",
-        "tune",
-    },
+        "tune", "driver", "finish", "progress", "provenance", "results", "study",},
     "metrics": set(),
     "timing": {"trials", "results", "records", "data", "losses", "train", "run"},
     "tables": {
@@ -75,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # library -> the only stages that may import it.
 ONLY_IN: dict[str, set[str]] = {
     "torch": {"losses", "models", "train", "run", "inputs", "driver", "timing", "doctor", "bench"},
-    "torchvision": {"models", "data"},
+    "torchvision": {"models", "data", "bench"},
     "pandas": {"tables", "plots", "report"},
     "matplotlib": {"plots"},
     "seaborn": {"plots"},
