@@ -402,7 +402,7 @@ def test_a_run_of_ones_own_is_compared_with_the_published_one(tmp_path: Path) ->
     a, b = (read_run(ResultsFolder(path)) for path in (published, own))
     comparison = compare_runs(a, b)
     assert [item.method for item in comparison.differences] == ["paired"] * 3
-    assert [item.n for item in comparison.differences] == [3] * 3
+    assert [item.n for item in comparison.differences] == [6] * 3
     assert [item.difference for item in comparison.differences] == pytest.approx([0, 0, 0], abs=1e-12)
     assert not comparison.grave
     assert {item.verdict.reason for item in comparison.differences} == {"no_spread"}

@@ -82,7 +82,7 @@ def test_an_unknown_name_lists_the_known_and_the_nearest(typed: str, meant: str)
     message = refusal(typed)
     assert f"network {typed!r}: " in message
     assert f"Did you mean {meant!r}?" in message
-    assert "seed_cnn, xresnet18" in message
+    assert "seed_cnn, seed_cnn_bn_relu, xresnet18" in message
     assert "package.module:factory" in message
 
 
