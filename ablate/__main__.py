@@ -59,10 +59,13 @@ class Resize(StrEnum):
 
 
 class Suite(StrEnum):
-    """What to measure."""
+    """What to measure: the benchmarks, then the simulations."""
 
     loss = "loss"
     step = "step"
+    epoch = "epoch"
+    sweep = "sweep"
+    driver = "driver"
     statistics = "statistics"
     tune = "tune"
 
@@ -427,28 +430,33 @@ def doctor() -> None:
 
 @app.command()
 def bench(
-    suite: Annotated[Suite | None, typer.Argument(help="What to measure [default: loss and step]")] = None,
+    suites: Annotated[
+        list[Suite] | None, typer.Argument(help="What to measure [default: all but the simulations]")
+    ] = None,
     json: Annotated[
         Path | None, typer.Option(help="Write the numbers to this file (pytest-benchmark's JSON).")
     ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="One short round of each: whether it works, not how fast.")
+    ] = False,
 ) -> None:
-    """Time the loss or a training step beside plain torch; or simulate studies and searches."""
-    from ablate.bench import SUITES, run_simulation, run_suites, run_tuning, show_timings, write_json
+    """Time ablate beside plain torch, in the project's source tree; or simulate studies and searches.
 
-    console = Console()
-    if suite in (Suite.statistics, Suite.tune):
-        simulated = run_simulation(console) if suite is Suite.statistics else run_tuning(console)
+    `statistics` and `tune` simulate: `statistics` how often verdicts err, `tune` what searches find.
+    """
+    from ablate.bench import run_simulation, run_suites, run_tuning, write_json
+
+    asked = suites or [Suite.loss, Suite.step, Suite.epoch, Suite.sweep, Suite.driver]
+    simulations = {Suite.statistics: run_simulation, Suite.tune: run_tuning}
+    if simulate := simulations.get(asked[0]) if len(asked) == 1 else None:
+        stored = simulate(Console())
         if json is not None:
-            write_json(json, simulated)
+            write_json(json, stored)
         return
-    suites = [suite.value] if suite else list(SUITES)
-    outcome = run_suites(suites, console)
-    if json is not None:
-        write_json(json, outcome)
-    show_timings(console, outcome)
-    if outcome.interrupted:
-        raise Concluded(INTERRUPTED)
-    raise Concluded(FAILURES if outcome.failures else COMPLETE)
+    if both := simulations.keys() & set(asked):
+        raise StudyError(f"bench: give {min(both)} alone; it simulates and is run by itself")
+    status = run_suites([suite.value for suite in asked], out=json, quick=quick)
+    raise Concluded({0: COMPLETE, 1: FAILURES, 2: INTERRUPTED}.get(status, WRONG))
 
 
 @app.command()

