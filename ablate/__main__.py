@@ -59,13 +59,14 @@ class Resize(StrEnum):
 
 
 class Suite(StrEnum):
-    """What to measure: the benchmarks, then the simulations."""
+    """What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
 
     loss = "loss"
     step = "step"
     epoch = "epoch"
     sweep = "sweep"
     driver = "driver"
+    cuda = "cuda"
     statistics = "statistics"
     tune = "tune"
 
@@ -431,7 +432,8 @@ def doctor() -> None:
 @app.command()
 def bench(
     suites: Annotated[
-        list[Suite] | None, typer.Argument(help="What to measure [default: all but the simulations]")
+        list[Suite] | None,
+        typer.Argument(help="What to measure [default: all that run on a CPU, but the simulations]"),
     ] = None,
     json: Annotated[
         Path | None, typer.Option(help="Write the numbers to this file (pytest-benchmark's JSON).")
@@ -442,11 +444,18 @@ def bench(
 ) -> None:
     """Time ablate beside plain torch, in the project's source tree; or simulate studies and searches.
 
+    `cuda` measures a GPU: what it computes, and how fast, in at most eight minutes.
     `statistics` and `tune` simulate: `statistics` how often verdicts err, `tune` what searches find.
     """
     from ablate.bench import run_simulation, run_suites, run_tuning, write_json
 
     asked = suites or [Suite.loss, Suite.step, Suite.epoch, Suite.sweep, Suite.driver]
+    if Suite.cuda in asked:
+        from ablate.bench.cuda import bench_cuda
+
+        if len(asked) > 1:
+            raise StudyError("bench: give cuda alone; it takes the GPU for itself")
+        raise Concluded(COMPLETE if bench_cuda(print, json) else FAILURES)
     simulations = {Suite.statistics: run_simulation, Suite.tune: run_tuning}
     if simulate := simulations.get(asked[0]) if len(asked) == 1 else None:
         stored = simulate(Console())

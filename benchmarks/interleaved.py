@@ -83,7 +83,7 @@ def summary(peers: Mapping[str, Peer], references: Sequence[str], *, cpu: bool =
         cpu: whether CPU times are known: not where a process that goes on did the work.
 
     Returns:
-        "reference", "" for none; and for each of "peers" its "seconds", their "median" and quartiles "low" and
+        "reference", "" for none; and for each of "peers" its "seconds", their "median", quartiles "low" and
         "high", with `cpu` the "cpu_median", and "ratio": median of the ratios within a round and the ends of
         its interval, by order statistics. The ends are None where the rounds are too few; the reference's
         ratio is None.
