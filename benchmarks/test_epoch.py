@@ -65,26 +65,25 @@ def test_epoch(compare: Compare, pytestconfig: pytest.Config) -> None:
         ]
         tasks = [(trial.model_dump_json(), dataset.folder, images) for trial in trials]
         ours = f"ablate, {AT_A_TIME} at a time, {trials[0].numerics.precision}"
-        peers = {ours: Peer(_at_once(pools[:AT_A_TIME], train_ours, tasks), units=AT_A_TIME * images)}
+        peers = {ours: _at_once(pools[:AT_A_TIME], images, train_ours, tasks)}
         loop = folder, places, dataset.mean, dataset.std
         for threads, pool in zip((1, 2), pools[AT_A_TIME:], strict=True):
-            peers[f"textbook, {threads} threads"] = Peer(
-                _at_once([pool], textbook.epoch, [(*loop, threads)]), units=images
-            )
+            name = f"textbook, {threads} thread{'s'[: threads - 1]}"
+            peers[name] = _at_once([pool], images, textbook.epoch, [(*loop, threads)])
         group = f"epoch, seed_cnn, {textbook.SIDE} px, batch {textbook.BATCH}, {images} of {total} images"
         compare(group, peers, [name for name in peers if name != ours], unit="image")
 
 
 def _at_once(
-    pools: list[ProcessPoolExecutor], work: Callable[..., int], arguments: list[tuple[Any, ...]]
-) -> Callable[[], int]:
-    """A call in each process at the same time, to the end of them all; how many images they trained on."""
+    pools: list[ProcessPoolExecutor], images: int, work: Callable[..., int], arguments: list[tuple[Any, ...]]
+) -> Peer:
+    """A call in each process at the same time, to the end of them all; each trains on that many images."""
 
-    def call() -> int:
+    def call() -> None:
         futures = [pool.submit(work, *of_it) for pool, of_it in zip(pools, arguments, strict=True)]
-        return sum(future.result() for future in futures)
+        assert [future.result() for future in futures] == [images] * len(pools)
 
-    return call
+    return Peer(call, units=len(pools) * images)
 
 
 @functools.cache

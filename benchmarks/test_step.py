@@ -12,9 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.nn.utils import parameters_to_vector
 
 from ablate.fields import resolve
 from ablate.inputs import resolve_numerics
@@ -45,11 +44,11 @@ pytestmark = pytest.mark.usefixtures("like_a_trial")
 def test_step(compare: Compare, arch: str) -> None:
     """Gather, forward, loss, backward and update of one batch."""
     half = _settings(arch, "mean", CHECKED_RATE).precision == "bfloat16"
-    begun = parameters_to_vector(_network(arch).parameters()).detach()
+    begun = _weights(_network(arch))
     moved = {}
     for name, (model, take_step) in _steps(arch, CHECKED_RATE).items():
         take_step()
-        moved[name] = parameters_to_vector(model.parameters()).detach() - begun
+        moved[name] = _weights(model) - begun
     for name, change in moved.items():
         apart = float((change - moved[TORCH]).norm() / moved[TORCH].norm())
         assert apart < TOLERANCE["bfloat16" if half else "float32"], (
@@ -87,6 +86,11 @@ def _network(arch: str) -> nn.Module:
     torch.manual_seed(0)
     model = build_model(arch, num_classes=CLASSES, image_size=IMAGE_SIZE)
     return model.to(memory_format=torch.channels_last).train()
+
+
+def _weights(model: nn.Module) -> Tensor:
+    """All trained weights of a network in one row, a copy."""
+    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
 def _our_step(model: nn.Module, images: Images, settings: Settings) -> tuple[nn.Module, TakeStep]:

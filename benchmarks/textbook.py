@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder
 from ablate.models import build_model
 
 BATCH, RATE, EPSILON, SIDE = 128, 0.4, 0.1, 128
-SWEEP_EPSILONS, SWEEP_SEEDS, SWEEP_EPOCHS, SWEEP_BATCH, SWEEP_RATE = (0.0, 0.1), (0, 1), 5, 32, 0.1
+SWEEP_EPSILONS, SWEEP_SEEDS, SWEEP_EPOCHS, SWEEP_BATCH, SWEEP_RATE = (0.0, 0.1), (0, 1), 5, 32, 0.03
 
 
 def image_folder(folder: Path, mean: tuple[float, ...], std: tuple[float, ...]) -> ImageFolder:

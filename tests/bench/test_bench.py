@@ -144,6 +144,7 @@ def bench(here: Path, *words: str, **environment: str) -> subprocess.CompletedPr
     )
 
 
+@pytest.mark.slow
 def test_from_a_wheel_it_says_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "ablate").symlink_to(ROOT / "ablate")  # the package without what stands beside it
     result = bench(tmp_path, "loss", "driver", PYTHONPATH=str(tmp_path))
@@ -153,6 +154,7 @@ def test_from_a_wheel_it_says_where_they_are(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_simulation_is_asked_for_alone(tmp_path: Path) -> None:
     result = bench(tmp_path, "loss", "statistics")
     assert result.returncode == 1
@@ -194,6 +196,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_command_runs_every_case_and_keeps_the_numbers(tree: Path) -> None:
     hostile = {"PYTEST_ADDOPTS": "--no-such-option", "PYTEST_PLUGINS": "no_such_plugin"}
     words = ("loss", "step", "--quick", "--json", "timings.json")
