@@ -52,9 +52,9 @@ def write_results(folder: ResultsFolder, report_dir: Path) -> Path:
 
 def rebuild_tables(folder: ResultsFolder) -> Plan:
     """Tables from records; published results without predictions keep the tables they have."""
-    plan = read_plan(folder)
     from ablate.tables import build_tables, write_tables
 
+    plan = read_plan(folder)
     if folder.predictions.exists():
         write_tables(folder, build_tables(folder, plan))
     return plan

@@ -21,6 +21,7 @@ from ablate.losses import build_loss
 from ablate.models import build_model
 from ablate.run import build_settings
 from ablate.train import Images, Settings, Step
+from ablate.train.engine import TOLERANCE, relative_distance
 from ablate.trials import build_trial
 from benchmarks.conftest import Compare
 from benchmarks.interleaved import Peer
@@ -32,9 +33,6 @@ REDUCTIONS = {"seed_cnn": ("mean", "sum", "none"), "xresnet18": ("mean",)}
 CHECKED_RATE, TIMED_RATE = 0.01, 1e-9
 """One batch over and over would end in zeros or infinities, whose arithmetic can be slow."""
 
-TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2}
-"""Largest difference after a step, relative to what the step changed."""
-
 TakeStep = Callable[[], object]
 
 pytestmark = pytest.mark.usefixtures("like_a_trial")
@@ -43,18 +41,15 @@ pytestmark = pytest.mark.usefixtures("like_a_trial")
 @pytest.mark.parametrize("arch", REDUCTIONS)
 def test_step(compare: Compare, arch: str) -> None:
     """Gather, forward, loss, backward and update of one batch."""
-    half = _settings(arch, "mean", CHECKED_RATE).precision == "bfloat16"
+    precision = _settings(arch, "mean", CHECKED_RATE).precision
     begun = _weights(_network(arch))
     moved = {}
     for name, (model, take_step) in _steps(arch, CHECKED_RATE).items():
         take_step()
         moved[name] = _weights(model) - begun
     for name, change in moved.items():
-        apart = float((change - moved[TORCH]).norm() / moved[TORCH].norm())
-        assert apart < TOLERANCE["bfloat16" if half else "float32"], (
-            f"{name}: {apart:.2g} of the change apart"
-        )
-    precision = "bfloat16" if half else "float32"
+        apart = relative_distance(change, moved[TORCH])
+        assert apart < TOLERANCE[precision], f"{name}: {apart:.2g} of the change apart"
     peers = {name: Peer(take_step) for name, (_, take_step) in _steps(arch, TIMED_RATE).items()}
     group = f"step, {arch}, {IMAGE_SIZE} px, batch {BATCH}, {precision}, ε={EPSILON}, 1 thread"
     compare(group, peers, [TORCH])

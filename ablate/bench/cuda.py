@@ -42,6 +42,7 @@ from ablate.run import Engine, build_settings
 from ablate.study import Study
 from ablate.train import Images, Step, ready_step
 from ablate.train.device import seed_generators, set_numerics
+from ablate.train.engine import relative_distance
 from ablate.trials import build_trial
 
 NETWORKS, RECIPES = ("seed_cnn", "xresnet18"), ("source", "modern", "board_5")
@@ -128,12 +129,8 @@ def _loss(scale: Scale, known: Known) -> Iterator[Values]:
         expected = cross_entropy(exact, labels, label_smoothing=0.1, reduction=reduction)
         found = loss(ours, labels.cuda(), epsilon=epsilon, reduction=reduction)
         (got,), (wanted,) = (torch.autograd.grad(a.sum(), b) for a, b in ((found, ours), (expected, exact)))
-        errors = {"value": _apart(found.detach(), expected.detach()), "gradient": _apart(got, wanted)}
-        yield {"dtype": str(dtype), "reduction": reduction, **errors}
-
-
-def _apart(mine: Tensor, reference: Tensor) -> float:
-    return float((mine.cpu().double() - reference.double()).norm() / reference.double().norm())
+        value, gradient = relative_distance(found.detach(), expected.detach()), relative_distance(got, wanted)
+        yield {"dtype": str(dtype), "reduction": reduction, "value": value, "gradient": gradient}
 
 
 def _training(scale: Scale, known: Known) -> Iterator[Values]:
@@ -145,12 +142,13 @@ def _training(scale: Scale, known: Known) -> Iterator[Values]:
             step, reason = _step(arch, recipe, engine, scale.parity_images, scale, device, **fields)
             begun = [weight.detach().clone() for weight in step.model.parameters()]
             _epoch(step)
-            moved = zip(step.model.parameters(), begun, strict=True)
-            changes.append(torch.cat([(weight.detach() - begin).flatten().cpu() for weight, begin in moved]))
+            moved = map(torch.sub, step.model.parameters(), begun)
+            changes.append(torch.cat([change.detach().flatten().cpu() for change in moved]))
             reasons.append(reason)
         yield {
             "arch": arch, "recipe": recipe, "precision": precision, "not_captured": reasons[0],
-            "graph_to_eager": _apart(*changes[:2]), "eager_to_cpu": _apart(*changes[1:]),
+            "graph_to_eager": relative_distance(*changes[:2]),
+            "eager_to_cpu": relative_distance(*changes[1:]),
         }  # fmt: skip
 
 

@@ -137,10 +137,8 @@ def published_drawing(epochs: pd.DataFrame, plan: Plan) -> Drawing:
     """Every run beside the published one."""
     from ablate.plots import PUBLISHED_SIZE, describe_published, draw_published, prepare_published
 
-    view, values = (
-        published_view(epochs, plan),
-        pd.DataFrame(published_values(epochs, plan), columns=Value._fields),
-    )
+    view = published_view(epochs, plan)
+    values = pd.DataFrame(published_values(epochs, plan), columns=Value._fields)
     assert view is not None  # chosen only then
     data = prepare_published(epochs, values, labels_of(plan))
     return Drawing(

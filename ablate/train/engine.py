@@ -85,7 +85,8 @@ class CapturedStep(Step):
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
         self.model.train()
-        self._steps = {size: self._capture(super(CapturedStep, self).compute, size) for size in {*self.sizes}}
+        compute = super().compute
+        self._steps = {size: self._capture(compute, size) for size in {*self.sizes}}
         self.model.eval()
         self._evaluation = self._capture(self._predict, settings.eval_batch_size)
 
@@ -232,7 +233,7 @@ def _difference(captured: Step, eager: Step, valid: Images) -> float:
         ended = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]
         moved = [end - begin for begin, end in zip(begun, ended, strict=True)]
         outcomes.append([losses, *moved, step.predict(valid)])
-    distances = [_relative(mine, reference) for mine, reference in zip(*outcomes, strict=True)]
+    distances = [relative_distance(mine, reference) for mine, reference in zip(*outcomes, strict=True)]
     return float(torch.tensor(distances).max())  # NaN, where Python's max could pass over it
 
 
@@ -240,9 +241,10 @@ def _flat(values: Iterable[Tensor]) -> Tensor:
     return torch.cat([torch.zeros(0), *(value.detach().double().cpu().flatten() for value in values)])
 
 
-def _relative(mine: Tensor, reference: Tensor) -> float:
-    scale = float(reference.double().norm())
-    distance = float((mine.double() - reference.double()).norm())
+def relative_distance(mine: Tensor, reference: Tensor) -> float:
+    """Norm of the difference, on any devices, by that of the reference; not divided where that is zero."""
+    mine, reference = mine.cpu().double(), reference.cpu().double()
+    scale, distance = float(reference.norm()), float((mine - reference).norm())
     return distance / scale if scale else distance
 
 
