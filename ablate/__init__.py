@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablate.study import Profile, Study
+    from ablate.study import Choice, Profile, Published, Range, Search, Study
     from ablate.tables import Tables
 
-__all__ = ["Profile", "Study", "load_study", "load_tables"]
+DECLARED = ("Choice", "Profile", "Published", "Range", "Search", "Study")
+__all__ = ["Choice", "Profile", "Published", "Range", "Search", "Study", "load_study", "load_tables"]
 
 
 def __getattr__(name: str) -> Any:
-    """`Study` and `Profile`, imported when they are first asked for, so that `import ablate` is instant."""
-    if name not in ("Profile", "Study"):
+    """What a study is declared with, imported when first asked for, so that `import ablate` is instant."""
+    if name not in DECLARED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from ablate import study
 
@@ -48,7 +49,7 @@ def load_tables(study: str, *, profile: str | None = None, results: str | Path =
         ResultsError: no such study or profile was run.
         RecordError: a table is missing or damaged.
     """
-    from ablate.results import find_results
+    from ablate.store.results import find_results
     from ablate.tables import read_tables
 
     return read_tables(find_results(Path(results), study, profile))

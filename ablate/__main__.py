@@ -17,8 +17,8 @@ from rich.console import Console
 from ablate.errors import AblateError, StudyError, nearest
 
 if TYPE_CHECKING:
-    from ablate.driver import Summary
-    from ablate.study import Study
+    from ablate.execution.driver import Summary
+    from ablate.study.study import Study
 
 app = typer.Typer(
     name="ablate",
@@ -101,7 +101,7 @@ DataDir = Annotated[
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from ablate.provenance import source_commit, version_of
+        from ablate.store.provenance import source_commit, version_of
 
         commit = source_commit()
         print(f"ablate {version_of('ablate')}{f' ({commit})' if commit else ''}")
@@ -136,9 +136,9 @@ def run(
     timing: Annotated[bool, typer.Option(help="Time the training steps at the end, by themselves.")] = True,
 ) -> None:
     """Train what is missing of a study, write its tables and render its report."""
-    from ablate.driver import Options, run_study
+    from ablate.execution.driver import Options, run_study
+    from ablate.execution.progress import ProgressView
     from ablate.finish import require_writable, write_results
-    from ablate.progress import ProgressView
 
     declared = load_declared(study)
     require_writable(report_dir)
@@ -218,10 +218,10 @@ def tune(
     The same command goes on with a search that was stopped. The verdict is about the re-test: winner against
     baseline on the reported images, which the search never looks at.
     """
-    from ablate.driver import Options
+    from ablate.execution.driver import Options
+    from ablate.execution.progress import ProgressView
     from ablate.finish import require_writable, write_results
-    from ablate.progress import ProgressView
-    from ablate.tune import tune_study
+    from ablate.tuning import tune_study
 
     declared = load_declared(study)
     require_writable(report_dir)
@@ -270,9 +270,9 @@ def plan(
 
     Of a study that is tuned, say what `tune` would train.
     """
-    from ablate.driver import Options, idle_cores, plan_study, results_folder, trials_at_a_time
+    from ablate.execution.driver import Options, idle_cores, plan_study, results_folder, trials_at_a_time
+    from ablate.execution.progress import ProgressView
     from ablate.forecast import forecast, show_forecast
-    from ablate.progress import ProgressView
     from ablate.terminal import print_line
 
     options = Options(
@@ -286,7 +286,7 @@ def plan(
     )
     declared = load_declared(study)
     if declared.search is not None:
-        from ablate.tune import budget_in_words
+        from ablate.tuning import budget_in_words
 
         Console().print(budget_in_words(declared, options), highlight=False, soft_wrap=True, markup=False)
         return
@@ -401,13 +401,13 @@ def data(
 ) -> None:
     """Download, check and decode a dataset, once; without a name, list them."""
     from ablate.data import default_cache_dir, prepare
-    from ablate.inventory import list_datasets, show_dataset, show_datasets
+    from ablate.data.catalogue import list_datasets, show_dataset, show_datasets
 
     cache_dir = default_cache_dir()
     if name is None:
         show_datasets(Console(), list_datasets(cache_dir), cache_dir)
         return
-    from ablate.progress import ProgressView
+    from ablate.execution.progress import ProgressView
 
     with ProgressView(Console(stderr=True)) as view:
         dataset = prepare(
@@ -494,9 +494,9 @@ def publish(
 ) -> None:
     """Copy a study's records and tables to results/reference/, and render its report there."""
     from ablate.finish import rebuild_tables
-    from ablate.publish import publish_results
     from ablate.report import write_report
     from ablate.status import find_study
+    from ablate.store.publish import publish_results
 
     folder = find_study(results, study, profile)
     place = Path("reference", rebuild_tables(folder).study.name, name)
@@ -512,7 +512,7 @@ def load_declared(path: Path) -> Study:
         StudyError: there is no such file (the nearest one is named), or it does not define a sound study.
     """
     from ablate.finish import require_metrics
-    from ablate.study import load_study
+    from ablate.study.study import load_study
 
     if not path.is_file():
         known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ablate.errors import AblateError
-from ablate.provenance import source_commit, version_of
+from ablate.store.provenance import source_commit, version_of
 from ablate.terminal import print_line, print_table
 
 PACKAGE = "ablate"
@@ -126,7 +126,7 @@ def why_no_cuda() -> str:
 def _processor() -> Iterable[Finding]:
     import torch
 
-    from ablate.driver import usable_cores
+    from ablate.execution.driver import usable_cores
     from ablate.train import device_name
 
     cores = f"{usable_cores()} of {os.cpu_count()} cores may be used"
@@ -134,8 +134,8 @@ def _processor() -> Iterable[Finding]:
 
 
 def _precision() -> Iterable[Finding]:
-    from ablate.fields import resolve
-    from ablate.inputs import resolve_device, resolve_numerics
+    from ablate.execution.prepare import resolve_device, resolve_numerics
+    from ablate.study.fields import resolve
 
     kinds = ["cpu"] if resolve_device("auto") == "cpu" else ["cuda", "cpu"]
     fields = resolve({"data": "synthetic", "image_size": 16, "precision": "auto"})
@@ -179,9 +179,9 @@ def write_fault(folder: Path) -> str:
 
 
 def _profile() -> Iterable[Finding]:
-    from ablate.driver import choose_profile
-    from ablate.inputs import resolve_device
-    from ablate.study import Profile, Study
+    from ablate.execution.driver import choose_profile
+    from ablate.execution.prepare import resolve_device
+    from ablate.study.study import Profile, Study
 
     profiles = {"full": Profile(), "quick": Profile()}
     study = Study(question="Which?", base={"data": "synthetic", "image_size": 16}, profiles=profiles)

@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 
 from ablate.errors import ResultsError, StudyError
-from ablate.fields import unknown_name
 from ablate.metrics import METRICS
-from ablate.results import ResultsFolder, read_plan
-from ablate.study import Study
-from ablate.trials import Plan
+from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.fields import unknown_name
+from ablate.study.study import Study
+from ablate.study.trials import Plan
 
 
 def require_metrics(study: Study) -> None:

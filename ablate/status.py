@@ -16,11 +16,11 @@ import filelock
 from rich.console import Console
 
 from ablate.errors import RecordError, ResultsError, nearest
-from ablate.points import read_tuning, tuning_folder
-from ablate.records import Record, read_record
-from ablate.results import ResultsFolder, find_results, read_plan
+from ablate.store.points import read_tuning, tuning_folder
+from ablate.store.records import Record, read_record
+from ablate.store.results import ResultsFolder, find_results, read_plan
+from ablate.study.trials import Plan, Trial
 from ablate.terminal import duration, print_line, print_table
-from ablate.trials import Plan, Trial
 
 LOCK_TABLE = Path("/proc/locks")
 MISSING, UNREADABLE = "missing", "unreadable"

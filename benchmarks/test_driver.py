@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ablate.records import read_records, record_bytes
-from ablate.results import ResultsFolder
+from ablate.store.records import read_records, record_bytes
+from ablate.store.results import ResultsFolder
 from benchmarks.conftest import Compare
 from benchmarks.interleaved import Peer
 from benchmarks.test_sweep import STUDY, python

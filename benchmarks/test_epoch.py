@@ -26,11 +26,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ablate.data import Dataset
-from ablate.fields import resolve
-from ablate.inputs import Inputs
-from ablate.run import first_step, ready_device
+from ablate.execution.prepare import Inputs
+from ablate.execution.trial import first_step, ready_device
+from ablate.study.fields import resolve
+from ablate.study.trials import Trial
 from ablate.train import Step
-from ablate.trials import Trial
 from benchmarks import textbook
 from benchmarks.conftest import Compare
 from benchmarks.interleaved import Peer

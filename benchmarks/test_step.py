@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ablate.fields import resolve
-from ablate.inputs import resolve_numerics
+from ablate.execution.prepare import resolve_numerics
+from ablate.execution.trial import build_settings
 from ablate.losses import build_loss
 from ablate.models import build_model
-from ablate.run import build_settings
+from ablate.study.fields import resolve
+from ablate.study.trials import build_trial
 from ablate.train import Images, Settings, Step
 from ablate.train.engine import TOLERANCE, relative_distance
-from ablate.trials import build_trial
 from benchmarks.conftest import Compare
 from benchmarks.interleaved import Peer
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ablate.data import default_cache_dir, prepare
-from ablate.records import read_records
-from ablate.results import ResultsFolder
+from ablate.store.records import read_records
+from ablate.store.results import ResultsFolder
 from benchmarks import textbook
 from benchmarks.conftest import Compare
 from benchmarks.interleaved import Peer
@@ -30,7 +30,7 @@ ACCURACY_APART = 0.03
 """Largest difference of mean accuracies. Orders of images differ; over seeds, one training's accuracy has a
 standard deviation of 0.009."""
 STUDY = f"""
-from ablate.study import Study
+from ablate.study.study import Study
 
 study = Study(
     name="sweep", question="Which ε?",

@@ -10,7 +10,7 @@ scikit-learn's digits (quick: a few minutes).
     python -m ablate run studies/architectures.py
 """
 
-from ablate.study import Profile, Study
+from ablate import Profile, Study
 
 study = Study(
     question="Does the effect of label smoothing depend on the architecture?",

@@ -10,7 +10,7 @@ scikit-learn's digits (quick: a minute or two).
     python -m ablate run studies/eps_sweep.py
 """
 
-from ablate.study import Profile, Study
+from ablate import Profile, Study
 
 study = Study(
     question="What does the label smoothing ε do to accuracy and calibration?",

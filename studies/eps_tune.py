@@ -12,8 +12,7 @@ hours), or 36 and 15 small ones on scikit-learn's digits (quick: a few minutes).
     python -m ablate tune studies/eps_tune.py
 """
 
-from ablate.search import Range, Search
-from ablate.study import Profile, Study
+from ablate import Profile, Range, Search, Study
 
 study = Study(
     question="Does tuning the label smoothing ε improve accuracy over the usual ε = 0.1?",

@@ -11,7 +11,7 @@ digits (quick: a few minutes).
     python -m ablate run studies/factorial.py
 """
 
-from ablate.study import Profile, Study
+from ablate import Profile, Study
 
 study = Study(
     question="Does the effect of label smoothing depend on the reduction, or on the architecture?",

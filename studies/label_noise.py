@@ -10,7 +10,7 @@ scikit-learn's digits with labels made wrong at random (quick: a minute or two).
     python -m ablate run studies/label_noise.py
 """
 
-from ablate.study import Profile, Study
+from ablate import Profile, Study
 
 study = Study(
     question="Does label smoothing help when training labels are wrong?",

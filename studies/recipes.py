@@ -10,7 +10,7 @@ Cost: 20 trainings on one GPU (full), 4 of xresnet18 at 64 px on two CPU cores (
     python -m ablate run studies/recipes.py --profile cpu
 """
 
-from ablate.study import Profile, Study
+from ablate import Profile, Study
 
 study = Study(
     question="How much does the modern recipe give over the source's at the same epochs?",

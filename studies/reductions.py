@@ -13,7 +13,7 @@ scikit-learn's digits (quick: a minute).
     python -m ablate run studies/reductions.py
 """
 
-from ablate.study import Profile, Study
+from ablate import Profile, Study
 
 study = Study(
     question="What do the loss's reductions do to training, with the learning rate fixed and matched?",

@@ -11,7 +11,7 @@ Cost: six trainings of the source's network, half an hour to an hour on two CPU 
     python -m ablate run studies/seed_notebook.py --profile cpu
 """
 
-from ablate.study import Profile, Published, Study
+from ablate import Profile, Published, Study
 
 # epoch, train loss, train accuracy, valid loss (smoothed), valid accuracy, seconds
 SOURCE_TABLE = (

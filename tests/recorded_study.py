@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from ablate.compare import Run, read_run
-from ablate.records import Cost, Environment, Failure, Predictions, Record, write_record
-from ablate.results import ResultsFolder, write_plan
-from ablate.study import Study
-from ablate.trials import Numerics, Plan, expand
+from ablate.store.records import Cost, Environment, Failure, Predictions, Record, write_record
+from ablate.store.results import ResultsFolder, write_plan
+from ablate.study.study import Study
+from ablate.study.trials import Numerics, Plan, expand
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 CUDA = Numerics(device="cuda", precision="bfloat16", deterministic=False)

@@ -17,10 +17,10 @@ from rich.console import Console
 from scipy import stats
 
 from ablate.__main__ import main
+from ablate.analysis.effects import effects_table
 from ablate.check import Result, check_study, parse, show_result
 from ablate.check.expression import DEEPEST, LONGEST, Joined, Judged, Limit, Value
 from ablate.errors import StudyError
-from ablate.report.effects import effects_table
 
 ARMS = counts(e0=[600, 620, 590, 610], e1=[540, 561, 531, 549], e2=[601, 622, 590, 612])
 """epsilon=0.1 is surely worse than 0.0 (by 6 points), and 0.2 is equivalent to it."""

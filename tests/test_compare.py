@@ -27,8 +27,8 @@ from ablate.compare import (
     write_markdown,
 )
 from ablate.errors import ResultsError, StudyError
-from ablate.results import ResultsFolder
 from ablate.stats import paired_effect, verdict
+from ablate.store.results import ResultsFolder
 from ablate.tables import build_tables, write_tables
 
 A = {(0.0, 0): 600, (0.0, 1): 620, (0.0, 2): 590, (0.1, 0): 640, (0.1, 1): 655, (0.1, 2): 610}

@@ -1,30 +1,26 @@
-"""What every study, recipe, figure and page must satisfy, so that a new one cannot be left out.
+"""What every study, recipe and page must satisfy, so that a new one cannot be left out.
 
 Models, losses, datasets and metrics have such suites beside their own tests.
 """
 
-import ast
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ablate.driver import Options, plan_settled, settle
-from ablate.recipes import RECIPES
-from ablate.run import Task, run_trial
-from ablate.study import Study, build_study, load_study
-from ablate.trials import Plan
-from ablate.tune.settle import retest_study
+from ablate.execution.driver import Options, plan_settled, settle
+from ablate.execution.trial import Task, run_trial
+from ablate.study.recipes import RECIPES
+from ablate.study.study import Study, build_study, load_study
+from ablate.study.trials import Plan
+from ablate.tuning.settle import retest_study
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.py"))
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 EXAMPLE = re.compile("small_net|squares")
 """Names of what a page shows how to add."""
-NO_FIGURES = {"__init__", "theme", "noise_floor"}
-"""What several figures share."""
-FIGURES = sorted({path.stem for path in (ROOT / "ablate" / "plots").glob("*.py")} - NO_FIGURES)
 
 
 class Silent:
@@ -83,17 +79,6 @@ def test_every_recipe_trains(recipe: str, tmp_path: Path) -> None:
     base = {"data": "digits", "image_size": 8, "recipe": recipe, "epochs": 2}
     study = build_study({"question": "Does it train?", "name": "recipe", "base": base, "seeds": 1})
     train_first(*planned(study, None, tmp_path), tmp_path)
-
-
-@pytest.mark.parametrize("figure", FIGURES)
-def test_every_figure_is_prepared_drawn_described_and_in_a_report(figure: str) -> None:
-    tree = ast.parse((ROOT / "ablate" / "plots" / f"{figure}.py").read_text(encoding="utf-8"))
-    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    expected = {f"{verb}_{figure}" for verb in ("prepare", "draw", "describe")}
-    assert expected <= functions
-    rooms = (ROOT / "ablate" / "report").glob("drawings*.py")
-    drawings = "".join(path.read_text(encoding="utf-8") for path in rooms)
-    assert f"prepare_{figure}(" in drawings
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

@@ -114,7 +114,7 @@ def test_one_fault_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: Any) -> Any:
         raise OSError("libsomething.so: cannot open shared object file")
 
-    monkeypatch.setattr("ablate.driver.usable_cores", broken)
+    monkeypatch.setattr("ablate.execution.driver.usable_cores", broken)
     findings = found()
     assert "libsomething.so" in findings["processor"].found
     assert findings["processor"].remedy

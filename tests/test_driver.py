@@ -14,7 +14,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ablate.driver import (
+from ablate.errors import DeviceError, StudyError
+from ablate.execution import Event
+from ablate.execution.driver import (
     Options,
     choose_profile,
     idle_cores,
@@ -24,14 +26,12 @@ from ablate.driver import (
     settle,
     trials_at_a_time,
 )
-from ablate.errors import DeviceError, StudyError
-from ablate.executors import Event
-from ablate.fields import resolve
-from ablate.inputs import resolve_device, resolve_numerics
-from ablate.records import Record, read_records
-from ablate.results import ResultsFolder
-from ablate.study import Profile, Study, load_study
-from ablate.trials import Numerics, Plan, Trial
+from ablate.execution.prepare import resolve_device, resolve_numerics
+from ablate.store.records import Record, read_records
+from ablate.store.results import ResultsFolder
+from ablate.study.fields import resolve
+from ablate.study.study import Profile, Study, load_study
+from ablate.study.trials import Numerics, Plan, Trial
 
 BASE = {"data": "digits", "image_size": 8}
 
@@ -128,7 +128,7 @@ def test_wrong_labels_are_part_of_a_trials_identity(tmp_path: Path, monkeypatch:
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes the driver find so many cores."""
-    return lambda count: monkeypatch.setattr("ablate.driver.usable_cores", lambda: count)
+    return lambda count: monkeypatch.setattr("ablate.execution.driver.usable_cores", lambda: count)
 
 
 def test_no_more_trials_at_a_time_than_cores_have_threads_for(cores: Callable[[int], None]) -> None:
@@ -173,7 +173,7 @@ def test_cores_are_called_idle_exactly_when_some_are_and_the_advice_helps(
         return threads * min(trials, trials_at_a_time("cpu", replace(options, threads=threads)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ablate.driver.usable_cores", lambda: count)
+        patch.setattr("ablate.execution.driver.usable_cores", lambda: count)
         line = idle_cores(trials, "cpu", options)
         assert bool(line) == (trials > 0 and busy(threads) < count)
         if line:
@@ -274,7 +274,7 @@ def test_each_study_has_the_modules_of_its_own_folder(
     text += "return nn.Sequential(nn.Flatten(), {})\n"
     head = {"a": "nn.Linear(192, num_classes)", "b": "nn.LazyLinear(num_classes)"}
     study_text = (
-        "from ablate.study import Study\n"
+        "from ablate.study.study import Study\n"
         "study = Study(question='?', base={'data': 'synthetic', 'image_size': 8, 'arch': 'same_name:net'})\n"
     )
     for name in ("a", "b", "elsewhere"):

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
-from ablate.fields import resolve
 from ablate.forecast import expected_duration, forecast, pooled_sd, show_forecast
-from ablate.records import Cost, Failure, Predictions, Record, write_record
-from ablate.results import ResultsFolder
 from ablate.stats import paired_effect
-from ablate.study import Study
-from ablate.trials import Numerics, Plan, Trial, build_trial, expand
+from ablate.store.records import Cost, Failure, Predictions, Record, write_record
+from ablate.store.results import ResultsFolder
+from ablate.study.fields import resolve
+from ablate.study.study import Study
+from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 CUDA = Numerics(device="cuda", precision="bfloat16", deterministic=False)

@@ -11,8 +11,8 @@ from PIL import Image
 from rich.console import Console
 
 from ablate.data import DATASETS, prepare
+from ablate.data.catalogue import list_datasets, show_datasets
 from ablate.data.dataset import read_description, write_description
-from ablate.inventory import list_datasets, show_datasets
 
 
 def copies(cache_dir: Path) -> dict[str, tuple[str, ...]]:

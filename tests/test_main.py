@@ -17,14 +17,14 @@ import torch
 
 from ablate.__main__ import main, parse_settings
 from ablate.data import open_dataset
-from ablate.driver import usable_cores
 from ablate.errors import StudyError
-from ablate.records import read_records
-from ablate.results import ResultsFolder
+from ablate.execution.driver import usable_cores
+from ablate.store.records import read_records
+from ablate.store.results import ResultsFolder
 from ablate.tables import read_tables
 
 STUDY = '''"""Tiny."""
-from ablate.study import Profile, Study
+from ablate.study.study import Profile, Study
 study = Study(
     question="Does it run?",
     base={"data": "synthetic", "image_size": 16, "epochs": 2, "batch_size": 32, "lr": 0.05},

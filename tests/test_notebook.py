@@ -113,12 +113,12 @@ def test_a_run_is_one_output_and_finds_the_code_beside_the_notebook(execute: Exe
 
 
 VIEW = """
-from ablate.executors import Done, Lost, Started, Told
-from ablate.fields import resolve
+from ablate.execution import Done, Lost, Started, Told
+from ablate.study.fields import resolve
 from ablate.notebook import NotebookView
-from ablate.records import Failure, Record
-from ablate.run import Heartbeat
-from ablate.trials import Numerics, Plan, build_trial
+from ablate.store.records import Failure, Record
+from ablate.execution.trial import Heartbeat
+from ablate.study.trials import Numerics, Plan, build_trial
 
 cpu = Numerics(device="cpu", precision="float32", deterministic=True)
 trials = [build_trial({"arch": f"<b>{n}&"}, resolve(BASE), n, cpu, "f") for n in range(2)]

@@ -5,13 +5,13 @@ import io
 import pytest
 from rich.console import Console
 
-from ablate.executors import Done, Lost, Started, Told
-from ablate.fields import resolve
-from ablate.progress import ProgressView
-from ablate.records import Failure, Record
-from ablate.run import Heartbeat
-from ablate.study import Study
-from ablate.trials import Numerics, Plan, build_trial
+from ablate.execution import Done, Lost, Started, Told
+from ablate.execution.progress import ProgressView
+from ablate.execution.trial import Heartbeat
+from ablate.store.records import Failure, Record
+from ablate.study.fields import resolve
+from ablate.study.study import Study
+from ablate.study.trials import Numerics, Plan, build_trial
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "digits", "image_size": 8}
@@ -65,5 +65,5 @@ def test_a_file_gets_no_control_codes() -> None:
 
 
 def test_a_file_is_told_how_far_long_trials_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablate.progress.LINE_SECONDS", 0)
+    monkeypatch.setattr("ablate.execution.progress.LINE_SECONDS", 0)
     assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500; about" in show(terminal=False)

@@ -11,7 +11,7 @@ import pytest
 import ablate
 
 SOURCE = Path(ablate.__file__).parent
-ASK = "from ablate.provenance import source_commit; print(source_commit())"
+ASK = "from ablate.store.provenance import source_commit; print(source_commit())"
 
 
 @pytest.fixture

@@ -202,8 +202,8 @@ heavy = {"torch", "numpy", "pandas", "pydantic", "matplotlib", "rich", "typer"} 
 assert not heavy, heavy
 assert {"Study", "Profile", "load_study", "load_tables"} <= set(dir(ablate))
 from ablate import Profile, Study
-import ablate.study
-assert (ablate.Study, Profile) == (ablate.study.Study, ablate.study.Profile) and Study is ablate.Study
+from ablate.study import study
+assert (ablate.Study, Profile) == (study.Study, study.Profile) and Study is ablate.Study
 """
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="'ablate' has no attribute 'Studdy'"):

@@ -16,8 +16,7 @@ import pytest
 from pydantic import ValidationError
 
 from ablate.errors import RecordError, ResultsError
-from ablate.fields import resolve
-from ablate.records import (
+from ablate.store.records import (
     Epoch,
     Failure,
     Features,
@@ -32,8 +31,9 @@ from ablate.records import (
     record_bytes,
     write_record,
 )
-from ablate.results import ResultsFolder, find_results, write_atomically
-from ablate.trials import Numerics, Trial, build_trial
+from ablate.store.results import ResultsFolder, find_results, write_atomically
+from ablate.study.fields import resolve
+from ablate.study.trials import Numerics, Trial, build_trial
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 PREDICTIONS = Predictions(np.eye(3, dtype=np.float32), np.arange(3))
@@ -287,7 +287,7 @@ def test_a_write_that_fails_at_any_step_leaves_the_old_file(
 KILLED_WRITER = """
 import sys
 from pathlib import Path
-from ablate.results import write_atomically
+from ablate.store.results import write_atomically
 path, number = Path(sys.argv[1]), 0
 while True:
     number += 1

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-import ablate.run
+import ablate.execution.trial
 from ablate.data import prepare
-from ablate.fields import resolve
+from ablate.execution.trial import Heartbeat, Outcome, Task, run_trial
 from ablate.models import MODELS
-from ablate.run import Heartbeat, Outcome, Task, run_trial
-from ablate.trials import Numerics, build_trial
+from ablate.study.fields import resolve
+from ablate.study.trials import Numerics, build_trial
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 3, "batch_size": 32, "lr": 0.05}
@@ -108,7 +108,7 @@ def test_a_trial_stopped_after_a_checkpoint_goes_on_bit_for_bit(
     task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = facts(run(task))
-    monkeypatch.setattr(ablate.run, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(ablate.execution.trial, "CHECKPOINT_SECONDS", 0)
 
     def stop_in_epoch_3(heartbeat: Heartbeat) -> None:
         if heartbeat.done == 3:
@@ -135,7 +135,7 @@ class Hostile:
 
 def other_trials_checkpoint(task: Task) -> bytes:
     other = make_task(task.checkpoint.parent / "other", epsilon=0.3)
-    ablate.run._write_checkpoint(task, {})
+    ablate.execution.trial._write_checkpoint(task, {})
     torch.save({"trial_id": other.trial.trial_id, "state": {}}, task.checkpoint)
     return task.checkpoint.read_bytes()
 
@@ -168,7 +168,7 @@ def test_running_out_of_memory_is_a_record(task: Task, monkeypatch: pytest.Monke
     def too_big(*arguments: Any, **options: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
-    monkeypatch.setattr(ablate.run, "fit", too_big)
+    monkeypatch.setattr(ablate.execution.trial, "fit", too_big)
     record, predictions = run(task)
     assert (record.status, predictions) == ("oom", None)
     assert record.failure is not None
@@ -222,7 +222,7 @@ def test_what_foreign_code_draws_does_not_depend_on_what_a_worker_did_before(
 ) -> None:
     expected = facts(run(drawing))
     if first:
-        ablate.run._macs.cache_clear()  # a worker's first trial of a network builds it once more
+        ablate.execution.trial._macs.cache_clear()  # a worker's first trial of a network builds it once more
     if other:
         run(replace(drawing, trial=drawing.trial.model_copy(update={"seed": 1})))
     torch.manual_seed(before)

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablate.records import read_records
-from ablate.results import ResultsFolder
+from ablate.store.records import read_records
+from ablate.store.results import ResultsFolder
 from ablate.tables import read_tables
 
 pytestmark = [pytest.mark.cuda, pytest.mark.slow]
 
 STUDY = '''"""Tiny."""
-from ablate.study import Profile, Study
+from ablate.study.study import Profile, Study
 study = Study(
     question="Does CUDA train as the CPU does?",
     base={"data": "digits", "image_size": 16, "epochs": 2, "batch_size": 64, "lr": 0.002,

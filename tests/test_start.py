@@ -12,9 +12,9 @@ import json, sys
 from collections import Counter
 from pathlib import Path
 from rich.console import Console
-from ablate.driver import Options, run_study
-from ablate.progress import ProgressView
-from ablate.study import Study
+from ablate.execution.driver import Options, run_study
+from ablate.execution.progress import ProgressView
+from ablate.study.study import Study
 
 study = Study(
     name="tiny", question="?", seeds=2,
@@ -25,7 +25,7 @@ opened, started = Counter(), Counter()
 def audit(event, arguments):
     if event == "open" and "records/" in str(arguments[0]) and str(arguments[0]).endswith(".json"):
         opened[Path(str(arguments[0])).name] += 1
-    if event == "subprocess.Popen" and "ablate.executors.worker" in arguments[1]:
+    if event == "subprocess.Popen" and "ablate.execution.worker" in arguments[1]:
         started["workers"] += 1
 
 options = Options(device="cpu", results=Path(sys.argv[1]), timing=False)

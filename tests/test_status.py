@@ -11,12 +11,12 @@ import pytest
 from rich.console import Console
 
 from ablate.errors import RecordError, ResultsError
-from ablate.fields import resolve
-from ablate.records import Epoch, Failure, Predictions, Record, write_record
-from ablate.results import ResultsFolder, write_plan
 from ablate.status import find_study, is_running, read_available, read_status, show_status, time_left
-from ablate.study import Study
-from ablate.trials import Numerics, Plan, Trial, build_trial
+from ablate.store.records import Epoch, Failure, Predictions, Record, write_record
+from ablate.store.results import ResultsFolder, write_plan
+from ablate.study.fields import resolve
+from ablate.study.study import Study
+from ablate.study.trials import Numerics, Plan, Trial, build_trial
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 2}

@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from ablate.errors import StudyError
-from ablate.fields import Fields, canonical, resolve
-from ablate.recipes import RECIPES, Recipe
-from ablate.study import Profile, Study, build_study, load_study
+from ablate.study.fields import Fields, canonical, resolve
+from ablate.study.recipes import RECIPES, Recipe
+from ablate.study.study import Profile, Study, build_study, load_study
 
 BASE = {"data": "digits", "image_size": 8}
 
@@ -163,7 +163,7 @@ GOOD = """'''Which ε?
 
 Cheap.
 '''
-from ablate.study import Study
+from ablate.study.study import Study
 study = Study(question="Which ε?", base={"data": "digits", "image_size": 8}, factors={"epsilon": [0, 0.1]})
 """
 

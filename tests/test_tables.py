@@ -10,9 +10,10 @@ import sklearn.metrics
 
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS, METRICS, floor_band
-from ablate.records import Environment, Epoch, Failure, Predictions, Record, write_record
-from ablate.results import ResultsFolder, read_plan, write_plan
-from ablate.study import build_study
+from ablate.store.records import Environment, Epoch, Failure, Predictions, Record, write_record
+from ablate.store.results import ResultsFolder, read_plan, write_plan
+from ablate.study.study import build_study
+from ablate.study.trials import Numerics, Plan, expand
 from ablate.tables import (
     COLUMNS,
     DERIVED,
@@ -23,7 +24,6 @@ from ablate.tables import (
     read_tables,
     write_tables,
 )
-from ablate.trials import Numerics, Plan, expand
 
 ROOT = Path(__file__).parent.parent
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)

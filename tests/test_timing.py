@@ -6,18 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ablate.analysis.timing import Pass, timing_note, timing_pass, timing_table, timing_view
 from ablate.data import prepare
 from ablate.errors import RecordError
-from ablate.fields import resolve
-from ablate.report.timing import Pass, timing_note, timing_pass, timing_table, timing_view
-from ablate.results import ResultsFolder
+from ablate.execution.timing import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.stats import median_interval
-from ablate.study import build_study
+from ablate.store.results import ResultsFolder
+from ablate.store.timing import Case, TimingPass, case_of, cases_of, plain_case, read_timing, write_timing
+from ablate.study.fields import resolve
+from ablate.study.study import build_study
+from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
 from ablate.tables import frame
 from ablate.tables.step_times import step_time_rows
-from ablate.timing import Case, TimingPass, case_of, cases_of, plain_case, read_timing, write_timing
-from ablate.timing.measure import FEWEST_ROUNDS, TimingTask, time_cases
-from ablate.trials import Numerics, Plan, Trial, build_trial, expand
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05}

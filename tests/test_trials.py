@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate.errors import StudyError
-from ablate.fields import LATER_FIELDS, Fields, resolve
-from ablate.records import read_records
-from ablate.results import ResultsFolder
-from ablate.study import Study
-from ablate.trials import (
+from ablate.store.records import read_records
+from ablate.store.results import ResultsFolder
+from ablate.study.fields import LATER_FIELDS, Fields, resolve
+from ablate.study.study import Study
+from ablate.study.trials import (
     NOT_IDENTITY,
     Numerics,
     Plan,
@@ -115,7 +115,7 @@ def test_a_trial_recorded_before_a_field_was_there_keeps_its_identity(
 
 def test_an_identity_is_the_same_in_another_process() -> None:
     code = (
-        "from ablate.fields import resolve; from ablate.trials import Numerics, build_trial; "
+        "from ablate.study.fields import resolve; from ablate.study.trials import Numerics, build_trial; "
         f"cpu = Numerics(**{CPU.model_dump()!r}); "
         f"print(build_trial({{}}, resolve({BASE!r}), 0, cpu, 'f').trial_id)"
     )

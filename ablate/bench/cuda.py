@@ -28,22 +28,22 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from ablate.driver import Options, run_study
 from ablate.errors import DeviceError
-from ablate.fields import resolve
+from ablate.execution.driver import Options, run_study
+from ablate.execution.prepare import resolve_numerics
+from ablate.execution.progress import ProgressView
+from ablate.execution.trial import Engine, build_settings
 from ablate.finish import write_results
-from ablate.inputs import resolve_numerics
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs
-from ablate.progress import ProgressView
-from ablate.provenance import source_commit
-from ablate.results import write_atomically
-from ablate.run import Engine, build_settings
-from ablate.study import Study
+from ablate.store.provenance import source_commit
+from ablate.store.results import write_atomically
+from ablate.study.fields import resolve
+from ablate.study.study import Study
+from ablate.study.trials import build_trial
 from ablate.train import Images, Step, ready_step
 from ablate.train.device import seed_generators, set_numerics
 from ablate.train.engine import relative_distance
-from ablate.trials import build_trial
 
 NETWORKS, RECIPES = ("seed_cnn", "xresnet18"), ("source", "modern", "board_5")
 ENGINES: tuple[Engine, Engine] = ("eager", "graph")

@@ -25,10 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ablate.search import Range, Search
 from ablate.stats import Smoothed, best_two, chosen_of_two, paired_effect, smoothed, verdict
+from ablate.study.search import Range, Search
 from ablate.terminal import print_line, print_table
-from ablate.tune.sampler import Sampler
+from ablate.tuning.sampler import Sampler
 
 REPEATS = 200
 SLOW_REPEATS = 100

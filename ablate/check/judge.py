@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from ablate.check.expression import COUNTS, OPERATORS, Condition, Joined, Judged, Limit, leaves, parse
 from ablate.check.subject import Subject, is_compared, make_subject
 from ablate.compare import Difference, Run, difference_text, mean_text, method_text, verdict_text
-from ablate.report.quantities import quantity
 from ablate.stats import mean_interval
+from ablate.tables.quantities import quantity
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from ablate.analysis.arms import labels_of
 from ablate.check.expression import COUNTS, WORDS, Condition, Judged, Limit, leaves
 from ablate.compare import (
     Comparison,
@@ -18,10 +19,9 @@ from ablate.compare import (
     paired,
 )
 from ablate.errors import StudyError, nearest
-from ablate.fields import unknown_name
 from ablate.metrics import METRICS
-from ablate.report.arms import labels_of
-from ablate.report.quantities import quantity
+from ablate.study.fields import unknown_name
+from ablate.tables.quantities import quantity
 from ablate.terminal import printable
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ablate.analysis.arms import FLOOR
 from ablate.compare.run import GRAVE, Run, Sample, unlike
 from ablate.compare.welch import welch_effect, welch_verdict
 from ablate.errors import StudyError
-from ablate.fields import Fields, unknown_name
-from ablate.report.arms import FLOOR
-from ablate.report.quantities import number_columns, quantity
 from ablate.stats import Interval, Verdict, mean_interval, paired_effect, verdict
-from ablate.trials import NOT_IDENTITY, Trial
+from ablate.study.fields import Fields, unknown_name
+from ablate.study.trials import NOT_IDENTITY, Trial
+from ablate.tables.quantities import number_columns, quantity
 
 METRICS_SHOWN = ("accuracy", "nll", "ece")
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.fields import Fields
-from ablate.report.arms import complete_trials, finite_numbers
-from ablate.results import ResultsFolder, read_plan
+from ablate.analysis.arms import complete_trials, finite_numbers
+from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.fields import Fields
+from ablate.study.trials import Plan, Trial
 from ablate.tables import build_tables, read_tables
-from ablate.trials import Plan, Trial
 
 
 @dataclass(frozen=True)

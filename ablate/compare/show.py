@@ -15,7 +15,7 @@ from ablate.compare.words import (
     p_text,
     verdict_text,
 )
-from ablate.report.quantities import quantity
+from ablate.tables.quantities import quantity
 from ablate.terminal import print_line, print_table
 
 HEADS = ("arm", "A", "B", "B - A", "verdict", "p", "compared")

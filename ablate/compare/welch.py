@@ -80,7 +80,7 @@ def welch_verdict(
     higher_is_better: bool | None,
     margin: float = math.nan,
 ) -> Verdict:
-    """Judge a difference by the rule of `ablate.stats.verdict`, with Welch's interval and tests in its place.
+    """Judge a difference by the rule of `ablate.stats.verdict`, with Welch's interval and tests.
 
     Args:
         found: the difference.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from ablate.compare.differences import Comparison, Difference
-from ablate.report.quantities import Quantity, quantity, shown, shown_difference, shown_p
 from ablate.stats import Interval
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
 
 
 def mean_text(side: Interval, what: Quantity, floor: float | None = None) -> str:

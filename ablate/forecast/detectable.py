@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ablate.errors import RecordError
 from ablate.metrics import METRICS, Predictions
-from ablate.records import Record, read_predictions
-from ablate.results import ResultsFolder
 from ablate.stats import PairedEffect, minimal_detectable_effect, paired_effect, seeds_needed
-from ablate.trials import Plan
+from ablate.store.records import Record, read_predictions
+from ablate.store.results import ResultsFolder
+from ablate.study.trials import Plan
 
 POWER = 0.8
 FEWEST_PAIRS = 3

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ablate.records import Record
-from ablate.trials import Trial
+from ablate.store.records import Record
+from ablate.study.trials import Trial
 
 
 @dataclass(frozen=True)

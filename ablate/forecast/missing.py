@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from ablate.forecast.detectable import Detectable, detectable_effect
 from ablate.forecast.duration import Duration, expected_duration
-from ablate.results import ResultsFolder
 from ablate.status import read_available
-from ablate.trials import Plan
+from ablate.store.results import ResultsFolder
+from ablate.study.trials import Plan
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ablate.forecast.detectable import Detectable
 from ablate.forecast.missing import Forecast
-from ablate.report.quantities import quantity, shown
+from ablate.tables.quantities import quantity, shown
 from ablate.terminal import duration, print_line, print_table
 
 

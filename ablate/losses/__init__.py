@@ -6,11 +6,11 @@ A loss is added by one file here and one line in `LOSSES`, or from outside by it
 import inspect
 
 from ablate.errors import StudyError, nearest
-from ablate.foreign import load_foreign
 from ablate.losses.arguments import REDUCTIONS
 from ablate.losses.contract import Loss, check_contract
 from ablate.losses.cross_entropy import cross_entropy
 from ablate.losses.label_smoothing import LabelSmoothingCrossEntropy, label_smoothing_cross_entropy
+from ablate.plugins import load_foreign
 
 __all__ = [
     "LOSSES",

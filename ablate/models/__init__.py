@@ -12,7 +12,6 @@ from collections.abc import Callable
 from torch import nn
 
 from ablate.errors import StudyError, nearest
-from ablate.foreign import load_foreign
 from ablate.models.contract import check_contract, keep_logits_float32
 from ablate.models.cost import count_macs, count_parameters
 from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
@@ -20,6 +19,7 @@ from ablate.models.torchvision_classifiers import build_torchvision, torchvision
 from ablate.models.vit_tiny import vit_tiny
 from ablate.models.xresnet import xresnet18, xresnet34, xresnet50
 from ablate.models.xse_resnext import xse_resnext50
+from ablate.plugins import load_foreign
 
 __all__ = ["MODELS", "Factory", "build_model", "count_macs", "count_parameters", "find_factory"]
 

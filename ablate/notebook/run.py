@@ -13,11 +13,11 @@ from typing import Any, Literal, TypedDict
 from rich.console import Console
 
 from ablate.errors import DeviceError, StudyError
-from ablate.fields import canonical
+from ablate.execution.progress import ProgressView
 from ablate.notebook.result import Run
 from ablate.notebook.view import NotebookView, in_notebook
-from ablate.progress import ProgressView
-from ablate.study import Study
+from ablate.study.fields import canonical
+from ablate.study.study import Study
 
 DEVICES = ("auto", "cpu", "cuda")
 
@@ -39,7 +39,7 @@ class Arguments(TypedDict):
 
 def run(study: Study, report: Path, arguments: Arguments) -> Run:
     """Train what is missing of a study, write its tables and render its report. See `Study.run`."""
-    from ablate.driver import Options, run_study
+    from ablate.execution.driver import Options, run_study
     from ablate.finish import require_metrics, require_writable, write_results
     from ablate.tables import read_tables
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from ablate.executors import Event
-from ablate.progress import ProgressView
-from ablate.records import Record
-from ablate.trials import Trial
+from ablate.execution import Event
+from ablate.execution.progress import ProgressView
+from ablate.store.records import Record
+from ablate.study.trials import Trial
 
 DRAWINGS_PER_SECOND = 4
 LATEST, FAILURES_SHOWN = 3, 5

@@ -5,9 +5,8 @@ rendered again.
 """
 
 from ablate.report.content import build_report
-from ablate.report.effects import effects_table
 from ablate.report.html import render_html
 from ablate.report.markdown import render_markdown
 from ablate.report.write import write_report
 
-__all__ = ["build_report", "effects_table", "render_html", "render_markdown", "write_report"]
+__all__ = ["build_report", "render_html", "render_markdown", "write_report"]

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from ablate.report.arms import (
+from ablate.analysis.arms import (
     FLOOR,
     arm_interval,
     complete_trials,
     labels_of,
     planned_arms,
 )
-from ablate.report.cells import Json, one_line
-from ablate.report.floors import floor_bands
-from ablate.report.quantities import quantity, shown
-from ablate.trials import Plan
+from ablate.analysis.floors import floor_bands
+from ablate.study.trials import Plan
+from ablate.tables.cells import Json, one_line
+from ablate.tables.quantities import quantity, shown
 
 FEW_SEEDS = 5
 MOST_REASONS = 3

@@ -6,28 +6,28 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ablate.report.arms import arms_table, complete_trials, labels_of, more_metrics_table, of_plan
+from ablate.analysis.arms import arms_table, complete_trials, labels_of, more_metrics_table, of_plan
+from ablate.analysis.certainty import certainty_view
+from ablate.analysis.contrasts import contrasts_table, contrasts_view
+from ablate.analysis.effects import effects_table, effects_view
+from ablate.analysis.identical import identical_arms
+from ablate.analysis.published import published_view
+from ablate.analysis.timing import timing_note, timing_pass, timing_table, timing_view
+from ablate.analysis.trends import trends_table, trends_view
+from ablate.analysis.tuning import read_search, retested
+from ablate.figures.figures import Figure, draw_figures
 from ablate.report.banners import banners
-from ablate.report.cells import Json, clean
-from ablate.report.certainty import certainty_view
-from ablate.report.contrasts import contrasts_table, contrasts_view
-from ablate.report.effects import effects_table, effects_view
-from ablate.report.figures import Figure, draw_figures
 from ablate.report.headline import headline
-from ablate.report.identical import identical_arms
 from ablate.report.method import method
 from ablate.report.provenance import device_text, provenance, reproduce
-from ablate.report.published import published_view
 from ablate.report.run_list import failures_table, trials_table
 from ablate.report.sentences_of_averages import averaged_sentences
 from ablate.report.sentences_of_tuning import tuning_headline
-from ablate.report.timing import timing_note, timing_pass, timing_table, timing_view
-from ablate.report.trends import trends_table, trends_view
-from ablate.report.tuning import read_search, retested
 from ablate.report.tuning_notes import tuning_banners, tuning_method
 from ablate.report.tuning_view import tuning_view
+from ablate.study.trials import Plan
 from ablate.tables import Tables
-from ablate.trials import Plan
+from ablate.tables.cells import Json, clean
 
 FORMAT = 1
 """Raised when report.json changes in a way that its readers must know of."""

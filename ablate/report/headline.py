@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.report.arms import (
+from ablate.analysis.arms import (
     FLOOR,
     Arm,
     arm_interval,
@@ -20,12 +20,12 @@ from ablate.report.arms import (
     complete_trials,
     planned_arms,
 )
-from ablate.report.cells import Json, finite
-from ablate.report.quantities import Quantity, quantity, shown, shown_difference
-from ablate.report.timing import Pass, arm_cases
-from ablate.report.wording import DECIDED, conclusion, ends, evidence, no_test, noun
+from ablate.analysis.timing import Pass, arm_cases
 from ablate.stats import Interval
-from ablate.trials import Plan
+from ablate.study.trials import Plan
+from ablate.tables.cells import Json, finite
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference
+from ablate.tables.wording import DECIDED, conclusion, ends, evidence, no_test, noun
 
 ALSO = ("accuracy", "ece", "ece_scaled")
 """Said of every contrast beside its primary metric: accuracy, calibration before and after scaling."""

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import jinja2
 
-from ablate.report.cells import Json
-from ablate.report.figures import Figure
+from ablate.figures.figures import Figure
+from ablate.tables.cells import Json
 
 TEMPLATES = Path(__file__).parent / "templates"
 COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")

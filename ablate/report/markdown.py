@@ -6,8 +6,8 @@ import re
 
 import jinja2
 
-from ablate.report.cells import Json
 from ablate.report.html import TEMPLATES
+from ablate.tables.cells import Json
 
 SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 """Characters that mean something to Markdown or to GitHub's tables and formulas; inside a word an underscore

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ablate.report.cells import Json
-from ablate.report.contrasts import contrasts
-from ablate.report.trends import ordered_factors
-from ablate.trials import Plan
+from ablate.analysis.contrasts import contrasts
+from ablate.analysis.trends import ordered_factors
+from ablate.study.trials import Plan
+from ablate.tables.cells import Json
 
 LABEL_SMOOTHING = (
     "ε is spread over all K classes: the target of the true class is 1 − ε + ε/K, that of every other "

@@ -7,9 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.report.arms import level_label, planned_arms
-from ablate.report.cells import Json
-from ablate.trials import Plan
+from ablate.analysis.arms import level_label, planned_arms
+from ablate.study.trials import Plan
+from ablate.tables.cells import Json
 
 
 def provenance(trials: pd.DataFrame, plan: Plan) -> list[Json]:

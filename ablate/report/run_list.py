@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.report.arms import arm_cells
-from ablate.report.cells import Json, cell, column, one_line, quantity_column, table
-from ablate.report.quantities import ABSENT, quantity, shown
-from ablate.trials import Plan
+from ablate.analysis.arms import arm_cells
+from ablate.study.trials import Plan
+from ablate.tables.cells import Json, cell, column, one_line, quantity_column, table
+from ablate.tables.quantities import ABSENT, quantity, shown
 
 TRIAL_METRICS = (
     "accuracy",

@@ -6,12 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.report.arms import factor_label, level_label
-from ablate.report.contrasts import contrast_label, contrasts
-from ablate.report.quantities import Quantity, quantity, shown
-from ablate.report.trends import Ordered, ordered_factors
-from ablate.report.wording import conclusion, evidence, no_test, noun, uncertainty, unit_in_words
-from ablate.study import Study
+from ablate.analysis.arms import factor_label, level_label
+from ablate.analysis.contrasts import contrast_label, contrasts
+from ablate.analysis.trends import Ordered, ordered_factors
+from ablate.study.study import Study
+from ablate.tables.quantities import Quantity, quantity, shown
+from ablate.tables.wording import conclusion, evidence, no_test, noun, uncertainty, unit_in_words
 
 
 def averaged_sentences(contrasts_: pd.DataFrame, trends: pd.DataFrame, study: Study) -> list[str]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from ablate.report.cells import Json
-from ablate.report.quantities import shown, shown_difference
-from ablate.report.tuning import Outcome, Retested, Tuned
-from ablate.report.wording import noun, uncertainty
-from ablate.trials import Plan
+from ablate.analysis.tuning import Outcome, Retested, Tuned
+from ablate.study.trials import Plan
+from ablate.tables.cells import Json
+from ablate.tables.quantities import shown, shown_difference
+from ablate.tables.wording import noun, uncertainty
 
 
 def tuning_headline(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame, plan: Plan) -> Json:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
-from ablate.report.cells import Json, one_line
-from ablate.report.tuning import Tuned
-from ablate.report.wording import noun
+from ablate.tables.cells import Json, one_line
+from ablate.tables.wording import noun
 
 FEW_SEEDS = 3
 MANY_LOST = 0.1

@@ -8,16 +8,16 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.report.arms import factor_label, level_label
-from ablate.report.cells import Json, cell, column, one_line, table
-from ablate.report.effects import effect_cell
-from ablate.report.quantities import ABSENT, Quantity, quantity, shown, shown_difference
+from ablate.analysis.arms import factor_label, level_label
+from ablate.analysis.effects import effect_cell
+from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.report.sentences_of_tuning import duration, not_counted
-from ablate.report.tuning import Outcome, Retested, Tuned
-from ablate.report.wording import noun
-from ablate.search import Choice, Range, Search
 from ablate.stats import Interval
-from ablate.study import Study
+from ablate.study.search import Choice, Range, Search
+from ablate.study.study import Study
+from ablate.tables.cells import Json, cell, column, one_line, table
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_difference
+from ablate.tables.wording import noun
 
 SAMPLERS = {
     "tpe": "TPE (tree-structured Parzen estimator)",

@@ -6,13 +6,13 @@ import json
 import tempfile
 from pathlib import Path
 
+from ablate.analysis.arms import of_plan
 from ablate.errors import ResultsError
-from ablate.report.arms import of_plan
+from ablate.figures.figures import draw_figures
 from ablate.report.content import build_report, derived_tables
-from ablate.report.figures import draw_figures
 from ablate.report.html import render_html
 from ablate.report.markdown import render_markdown
-from ablate.results import ResultsFolder, read_plan, write_atomically
+from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.tables import COLUMNS, DERIVED, read_tables, write_tables
 
 CARRIED_ALWAYS = ("trials.csv",)

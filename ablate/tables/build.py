@@ -13,14 +13,14 @@ import numpy as np
 from ablate import metrics
 from ablate.errors import RecordError
 from ablate.metrics import ece_from_sums, reliability_bins
-from ablate.records import Features, Predictions, Record, read_predictions, read_record
-from ablate.results import ResultsFolder
+from ablate.store.records import Features, Predictions, Record, read_predictions, read_record
+from ablate.store.results import ResultsFolder
+from ablate.study.trials import Plan, Trial
 from ablate.tables.columns import MISSING, UNREADABLE
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import Confusion, ImageLosses, projection_rows
 from ablate.tables.step_times import step_time_rows
 from ablate.tables.tuning import tuning_tables
-from ablate.trials import Plan, Trial
 
 Result = TypeVar("Result")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ablate.fields import Fields
 from ablate.metrics import METRICS
-from ablate.timing import Case
+from ablate.store.timing import Case
+from ablate.study.fields import Fields
 
 Kind = Literal["text", "integer", "number", "boolean"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.errors import RecordError
-from ablate.results import ResultsFolder, write_atomically
+from ablate.store.results import ResultsFolder, write_atomically
 from ablate.tables.columns import COLUMNS, LATER, Kind
 
 Tables = dict[str, pd.DataFrame]

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate import records
 from ablate.metrics import Predictions
 from ablate.stats import new_images_interval
-from ablate.trials import Plan, Trial
+from ablate.store import records
+from ablate.study.trials import Plan, Trial
 
 
 def _correct(measured: Predictions) -> NDArray[np.float64]:

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from ablate.errors import RecordError
 from ablate.metrics import METRICS, Predictions
-from ablate.points import Point, Tuning, read_tuning, tuning_folder
-from ablate.records import Record, read_predictions, read_record
-from ablate.results import ResultsFolder
 from ablate.stats import chosen_of_two, is_on_front, mean_interval
 from ablate.stats.surrogate import SAME
+from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.store.records import Record, read_predictions, read_record
+from ablate.store.results import ResultsFolder
+from ablate.study.trials import arm_name
 from ablate.tables.columns import MISSING, UNREADABLE
 from ablate.tables.files import frame
 from ablate.tables.smoothing import place_of, smoothed_values
-from ablate.trials import arm_name
 
 FloatArray = NDArray[np.float64]
 SUFFIXES = ("", "_2")
@@ -203,7 +203,7 @@ def winners_of(points: pd.DataFrame) -> tuple[int, ...]:
 
     With one objective the complete point with the best smoothed value, of equal ones the lowest number. With
     two, up to two of those that no other point beats in both smoothed values, by the rule of
-    `ablate.stats.chosen_of_two`: an objective in which the noise tells no two points apart has no say, so
+    `ablate.analysis.chosen_of_two`: an objective in which the noise tells no two points apart has no say, so
     that one point wins; nor is a point taken for a gain in one objective within the noise if it costs more
     than the noise in the other.
 

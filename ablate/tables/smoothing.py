@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.search import Levels, Range, Search
 from ablate.stats import smoothed
+from ablate.study.search import Levels, Range, Search
 
 FloatArray = NDArray[np.float64]
 

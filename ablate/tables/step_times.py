@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ablate.errors import RecordError
-from ablate.results import ResultsFolder
-from ablate.timing import TimingPass, read_timing
+from ablate.store.results import ResultsFolder
+from ablate.store.timing import TimingPass, read_timing
 
 
 def step_time_rows(folder: ResultsFolder) -> list[dict[str, Any]]:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from ablate.metrics import METRICS
-from ablate.points import Tuning, read_tuning, tuning_folder
-from ablate.results import ResultsFolder
+from ablate.store.points import Tuning, read_tuning, tuning_folder
+from ablate.store.results import ResultsFolder
 from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
 from ablate.tables.points import SUFFIXES, PointRun, point_runs, points_frame

@@ -11,7 +11,7 @@ from typing import Any
 import executor_work
 import pytest
 
-from ablate.executors import Done, Event, Job, LocalExecutor, Lost, Started, Told
+from ablate.execution import Done, Event, Job, LocalExecutor, Lost, Started, Told
 
 
 def job(tmp_path: Path, action: str, name: str = "", width: int = 1, **task: Any) -> Job:
@@ -133,7 +133,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import executor_work
-from ablate.executors import Job, LocalExecutor
+from ablate.execution import Job, LocalExecutor
 log = sys.argv[2]
 for event in LocalExecutor(executor_work.do, capacity=1).run([Job("s", 1, {"do": "sleep", "log": log})]):
     print(event, flush=True)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from ablate.plots import (
+from ablate.figures import (
     StepCostRow,
     confusion_size,
     describe_confusion,

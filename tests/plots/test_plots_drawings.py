@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablate.report.arms import complete_trials, planned_arms
-from ablate.report.drawings import drawings
-from ablate.report.figures import draw_figures
-from ablate.report.placement import (
+from ablate.analysis.arms import complete_trials, planned_arms
+from ablate.analysis.timing import timing_pass
+from ablate.figures.drawings import drawings
+from ablate.figures.figures import draw_figures
+from ablate.figures.placement import (
     axis_factor,
     best_arm,
     case_labels,
@@ -22,11 +23,10 @@ from ablate.report.placement import (
     placed,
     step_times_of,
 )
-from ablate.report.timing import timing_pass
-from ablate.study import build_study
+from ablate.store.timing import case_of
+from ablate.study.study import build_study
+from ablate.study.trials import Numerics, Plan, expand
 from ablate.tables import Tables, frame
-from ablate.timing import case_of
-from ablate.trials import Numerics, Plan, expand
 
 EPSILONS = (0.0, 0.1, 0.3)
 ARCHS = ("seed_cnn", "xresnet18")
@@ -131,7 +131,7 @@ def test_one_arm_has_no_comparisons_and_no_levels() -> None:
     ids=["none", "one", "names", "three"],
 )
 def test_every_figure_draws(factors: dict[str, tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablate.trials.source_digest", lambda name: "")
+    monkeypatch.setattr("ablate.study.trials.source_digest", lambda name: "")
     plan = plan_of(factors, {name: levels[0] for name, levels in factors.items()})
     tables = with_times(with_images(tables_of(plan), plan, ("_a", "$b$", "c\nd <&>")), plan)
     figures = draw_figures(tables, plan)

@@ -15,7 +15,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
-from ablate.plots import (
+from ablate.figures import (
     describe_curves,
     describe_metric_by_level,
     describe_metric_by_seed,

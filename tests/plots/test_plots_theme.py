@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ablate.plots.theme import (
+from ablate.figures.theme import (
     DARK,
     LIGHT,
     Theme,
@@ -146,7 +146,7 @@ def test_a_readers_own_settings_change_nothing() -> None:
 
 def test_no_pyplot_and_no_torch() -> None:
     code = (
-        "import ablate.plots, sys; ablate.plots.figure_svg(lambda figure: figure.subplots());"
+        "import ablate.figures, sys; ablate.figures.figure_svg(lambda figure: figure.subplots());"
         "print(sorted({'matplotlib.pyplot', 'torch', 'seaborn'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

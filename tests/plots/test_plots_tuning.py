@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from ablate.plots import (
+from ablate.figures import (
     describe_tuning_front,
     describe_tuning_history,
     describe_tuning_importances,
@@ -29,8 +29,8 @@ from ablate.plots import (
     tuning_importances_size,
     tuning_slices_size,
 )
-from ablate.plots.tuning_history import Scored, focused_limits
-from ablate.plots.tuning_slices import MOST_PANELS
+from ablate.figures.tuning_history import Scored, focused_limits
+from ablate.figures.tuning_slices import MOST_PANELS
 
 nan = math.nan
 RUNS = pd.DataFrame({"number": [0, 0, 1, 2, 3], "value": [0.89, 0.91, 0.88, 0.93, 0.80]})

@@ -22,10 +22,10 @@ from tuned_results import (
 )
 
 from ablate.report import write_report
-from ablate.results import ResultsFolder
-from ablate.search import Choice, Range, Search
-from ablate.study import Study
-from ablate.trials import Trial
+from ablate.store.results import ResultsFolder
+from ablate.study.search import Choice, Range, Search
+from ablate.study.study import Study
+from ablate.study.trials import Trial
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = (

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ablate.records import Cost, Environment, Epoch, Failure, Predictions, Record, write_record
-from ablate.results import ResultsFolder, write_plan
-from ablate.study import Study, build_study
+from ablate.store.records import Cost, Environment, Epoch, Failure, Predictions, Record, write_record
+from ablate.store.results import ResultsFolder, write_plan
+from ablate.study.study import Study, build_study
+from ablate.study.trials import Numerics, Plan, Trial, expand
 from ablate.tables import build_tables, write_tables
-from ablate.trials import Numerics, Plan, Trial, expand
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "digits", "image_size": 8, "epochs": 4}

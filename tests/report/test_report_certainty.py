@@ -15,10 +15,10 @@ from report_results import CPU, declare
 from scipy.stats import permutation_test, t
 from statsmodels.stats.power import TTestPower
 
-from ablate.report.certainty import certainty_view
-from ablate.report.effects import effects_table
+from ablate.analysis.certainty import certainty_view
+from ablate.analysis.effects import effects_table
+from ablate.study.trials import Plan, expand
 from ablate.tables import frame
-from ablate.trials import Plan, expand
 
 Get = Callable[[str], Rendered]
 

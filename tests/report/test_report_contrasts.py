@@ -11,15 +11,15 @@ import statsmodels.formula.api as smf
 from report_results import declare, make_results, number_of
 from scipy.stats import ttest_1samp
 
-from ablate.records import Predictions
+from ablate.analysis.contrasts import contrasts, contrasts_table
+from ablate.analysis.identical import identical_arms
 from ablate.report import build_report
-from ablate.report.contrasts import contrasts, contrasts_table
-from ablate.report.identical import identical_arms
 from ablate.report.sentences_of_averages import averaged_sentences
-from ablate.results import ResultsFolder, read_plan
 from ablate.stats import holm
+from ablate.store.records import Predictions
+from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.trials import Plan, Trial
 from ablate.tables import frame, read_tables
-from ablate.trials import Plan, Trial
 
 FACTORS: dict[str, Any] = {
     "epsilon": (0.0, 0.1),

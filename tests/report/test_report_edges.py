@@ -19,15 +19,16 @@ from hypothesis import strategies as st
 from report_cases import Rendered, read_rendered, render
 from report_results import CPU, declare, make_results, number_of
 
-import ablate.plots
+import ablate.figures
+from ablate.analysis.effects import effects_table
+from ablate.analysis.published import published_view
 from ablate.errors import RecordError, ResultsError, StudyError
 from ablate.metrics import METRICS
-from ablate.records import Predictions
-from ablate.report import build_report, effects_table, write_report
-from ablate.report.published import published_view
-from ablate.results import ResultsFolder, read_plan
+from ablate.report import build_report, write_report
+from ablate.store.records import Predictions
+from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.trials import Plan, Trial, expand
 from ablate.tables import Tables, frame, read_tables
-from ablate.trials import Plan, Trial, expand
 
 Get = Callable[[str], Rendered]
 
@@ -192,7 +193,7 @@ def test_a_figure_that_fails_says_why_in_its_place(
     def fail(*_: object) -> None:
         raise RuntimeError("no <room> left")
 
-    monkeypatch.setattr(ablate.plots, "draw_curves", fail)
+    monkeypatch.setattr(ablate.figures, "draw_curves", fail)
     first = rendered("sweep")
     stale = tmp_path / "figures" / "curves.svg"
     stale.parent.mkdir()
@@ -212,7 +213,7 @@ def test_a_report_without_a_usable_plotting_library_is_complete_but_for_figures(
 ) -> None:
     code = (
         "import pathlib, sys; from ablate.report import write_report; "
-        "from ablate.results import ResultsFolder; "
+        "from ablate.store.results import ResultsFolder; "
         "write_report(ResultsFolder(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))"
     )
     first = rendered("sweep")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from report_results import CPU, declare
 
+from ablate.analysis.timing import Pass, arm_cases
 from ablate.report.headline import headline
-from ablate.report.timing import Pass, arm_cases
+from ablate.study.trials import Plan, expand
 from ablate.tables import frame
-from ablate.trials import Plan, expand
 
 STUDY = declare(
     factors={"epsilon": (0.0, 0.1), "arch": ("a", "b")}, baseline={"epsilon": 0.0}, primary="nll", seeds=2

@@ -13,12 +13,12 @@ import scipy.stats
 from report_cases import Rendered, render
 from report_results import declare, make_results
 
+from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
-from ablate.records import Predictions
-from ablate.report import effects_table
-from ablate.results import read_plan
+from ablate.store.records import Predictions
+from ablate.store.results import read_plan
+from ablate.study.trials import Trial
 from ablate.tables import read_tables
-from ablate.trials import Trial
 
 Get = Callable[[str], Rendered]
 

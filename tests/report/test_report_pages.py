@@ -14,13 +14,13 @@ from report_cases import HOSTILE, SCRIPT, Rendered, render
 from report_pages import markdown_page
 from report_results import declare, predict
 
+from ablate.analysis.arms import arm_label
 from ablate.report import build_report, write_report
-from ablate.report.arms import arm_label
-from ablate.report.cells import UNSEEN
 from ablate.report.markdown import code, escape
-from ablate.report.quantities import quantity, shown, shown_difference, shown_p
-from ablate.results import ResultsFolder, read_plan
+from ablate.store.results import ResultsFolder, read_plan
 from ablate.tables import COLUMNS, DERIVED, TUNING, read_tables
+from ablate.tables.cells import UNSEEN
+from ablate.tables.quantities import quantity, shown, shown_difference, shown_p
 
 Get = Callable[[str], Rendered]
 EVERY = ["sweep", "factorial", "single", "hostile", "one_seed", "all_failed", "nothing_ran", "tuned"]

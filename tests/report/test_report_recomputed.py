@@ -24,14 +24,14 @@ from report_cases import Rendered, render
 from report_results import declare
 from tuned_results import EPSILON, Asked, retest_study, write_search
 
-from ablate.records import Predictions
-from ablate.trials import Trial
+from ablate.store.records import Predictions
+from ablate.study.trials import Trial
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = Path("reference") / "seed_notebook" / "cpu-float32"
 
 STUDY = '''"""Two factors, steps of two kinds; a margin so wide that some arms are equivalent."""
-from ablate.study import Study
+from ablate.study.study import Study
 study = Study(
     question="Do the numbers add up?",
     base={"data": "digits", "image_size": 8, "arch": "own:net", "epochs": 2, "batch_size": 64, "lr": 0.3},

@@ -10,10 +10,10 @@ import pytest
 from report_results import declare, make_results
 from scipy import stats
 
-from ablate.records import Predictions
 from ablate.report import write_report
+from ablate.store.records import Predictions
+from ablate.study.trials import Trial
 from ablate.tables import read_tables
-from ablate.trials import Trial
 
 IMAGES, SEEDS = 2_000, 10
 PLANTED = {0.0: 0.0, 0.1: 0.0, 0.2: -0.05, 0.3: 0.05, 0.4: 0.0, 0.5: -0.05}

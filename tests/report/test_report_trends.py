@@ -14,12 +14,12 @@ from report_cases import render
 from report_results import CPU, declare, number_of
 from scipy.stats import linregress, ttest_1samp
 
-from ablate.records import Predictions
+from ablate.analysis.trends import ordered_factors, trends_table
 from ablate.report.sentences_of_averages import averaged_sentences
-from ablate.report.trends import ordered_factors, trends_table
-from ablate.study import Study
+from ablate.store.records import Predictions
+from ablate.study.study import Study
+from ablate.study.trials import Plan, Trial, expand
 from ablate.tables import frame
-from ablate.trials import Plan, Trial, expand
 
 FACTORS: dict[str, Any] = {
     "epsilon": (0.1, 0.0, 0.4, 0.2),

@@ -17,16 +17,16 @@ from report_results import declare
 from scipy import stats
 from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 
+from ablate.analysis.tuning import read_search
 from ablate.errors import RecordError
-from ablate.points import read_tuning, write_tuning
+from ablate.figures.drawings_of_tuning import importances_drawing
 from ablate.report import build_report
 from ablate.report.content import derived_tables
-from ablate.report.drawings_of_tuning import importances_drawing
-from ablate.report.tuning import read_search
 from ablate.report.tuning_notes import tuning_banners
-from ablate.results import ResultsFolder, read_plan
+from ablate.store.points import read_tuning, write_tuning
+from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.trials import Plan, Trial
 from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, points_table, read_tables
-from ablate.trials import Plan, Trial
 
 Get = Callable[[str], Rendered]
 NOT_DERIVED = [name for name in COLUMNS if name not in DERIVED]

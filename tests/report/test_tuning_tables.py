@@ -20,10 +20,10 @@ from scipy import stats
 from scipy.special import log_softmax
 from tuned_results import EPSILON, Asked, hump, write_search
 
-from ablate.points import read_tuning, tuning_folder, write_tuning
-from ablate.results import ResultsFolder, read_plan
-from ablate.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.stats.surrogate import smoothed
+from ablate.store.points import read_tuning, tuning_folder, write_tuning
+from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.tables import (
     COLUMNS,
     TUNING,

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from report_results import BASE, CPU, ENVIRONMENT, cost, declare, history, number_of
 
-from ablate.fields import resolve
-from ablate.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
-from ablate.records import Environment, Failure, Predictions, Record, write_record
-from ablate.results import ResultsFolder
-from ablate.search import FIRST_TUNING_SEED, Levels, Range, Search
-from ablate.study import Study
+from ablate.store.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
+from ablate.store.records import Environment, Failure, Predictions, Record, write_record
+from ablate.store.results import ResultsFolder
+from ablate.study.fields import resolve
+from ablate.study.search import FIRST_TUNING_SEED, Levels, Range, Search
+from ablate.study.study import Study
+from ablate.study.trials import Trial, build_trial
 from ablate.tables import points_table, winners_of
-from ablate.trials import Trial, build_trial
 
 Strength = Callable[[Levels], float]
 """How far the right class's logit stands out at a point; the accuracy follows from it."""
@@ -148,7 +148,7 @@ def _write(folder: ResultsFolder, trial: Trial, status: Any, made: Predictions |
 
 
 def retest_study(search: Search, arms: Sequence[Levels], *, seeds: int = 5, **declared: Any) -> Study:
-    """The study that judges these arms, the first of which is the baseline, as `ablate.tune` makes it."""
+    """The study that judges these arms, the first of which is the baseline, as `ablate.tuning` makes it."""
     factors = {name: tuple(dict.fromkeys(arm[name] for arm in arms)) for name in search.space}
     return declare(
         factors=factors,

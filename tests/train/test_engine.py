@@ -21,7 +21,7 @@ from torch.nn import functional
 import ablate.train.engine
 from ablate.losses import build_loss
 from ablate.models import build_model
-from ablate.recipes import RECIPES
+from ablate.study.recipes import RECIPES
 from ablate.train import DivergedError, Fitted, Images, Settings, Step, fit, ready_step
 from ablate.train.engine import CapturedStep
 

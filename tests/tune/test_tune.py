@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablate.driver import Options
 from ablate.errors import AblateError, DataError, ResultsError, StudyError
-from ablate.executors import Event
-from ablate.points import Point, Tuning, read_tuning, tuning_folder
-from ablate.records import Record, read_predictions, read_records
-from ablate.results import ResultsFolder, read_plan
-from ablate.search import FIRST_TUNING_SEED, Choice, Range, Search
-from ablate.study import Profile, Study, load_study
-from ablate.trials import Plan, Trial
-from ablate.tune import Tuned, tune_study
+from ablate.execution import Event
+from ablate.execution.driver import Options
+from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.store.records import Record, read_predictions, read_records
+from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
+from ablate.study.study import Profile, Study, load_study
+from ablate.study.trials import Plan, Trial
+from ablate.tuning import Tuned, tune_study
 
 EPSILON = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}
 BASE = {"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1}
@@ -394,8 +394,8 @@ def test_what_is_wrong_is_found_before_anything_trains(study: Any, said: str, tm
 
 
 TINY = '''"""Tiny."""
-from ablate.search import Range, Search
-from ablate.study import Study
+from ablate.study.search import Range, Search
+from ablate.study.study import Study
 study = Study(
     question="?",
     base={"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1},

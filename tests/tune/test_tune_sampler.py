@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 from scipy.stats import wilcoxon
 
-from ablate.points import Point, Tuning
-from ablate.search import Choice, Levels, Range, Search
-from ablate.tune.sampler import Sampler
+from ablate.store.points import Point, Tuning
+from ablate.study.search import Choice, Levels, Range, Search
+from ablate.tuning.sampler import Sampler
 
 SPACE: dict[str, Range | Choice] = {
     "epsilon": Range(low=0.0, high=0.5, step=0.005),

@@ -22,23 +22,30 @@ from optuna.trial import FrozenTrial, TrialState
 from postgresql_server import PASSWORD, PostgreSQL
 from recorded_study import COST, CPU, environment
 
-from ablate.driver import Options
 from ablate.errors import ResultsError, StudyError
-from ablate.executors import Event
-from ablate.fields import resolve
-from ablate.inputs import Inputs
-from ablate.points import Point, Tuning, read_tuning, tuning_folder
-from ablate.records import Predictions, Record, read_predictions, read_record, read_records, write_record
-from ablate.results import ResultsFolder
-from ablate.search import FIRST_TUNING_SEED, Levels, Range, Search
-from ablate.study import Study, load_study
+from ablate.execution import Event
+from ablate.execution.driver import Options
+from ablate.execution.prepare import Inputs
+from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.store.records import (
+    Predictions,
+    Record,
+    read_predictions,
+    read_record,
+    read_records,
+    write_record,
+)
+from ablate.store.results import ResultsFolder
+from ablate.study.fields import resolve
+from ablate.study.search import FIRST_TUNING_SEED, Levels, Range, Search
+from ablate.study.study import Study, load_study
+from ablate.study.trials import Plan, Trial, build_trial
 from ablate.tables import objective_values
-from ablate.trials import Plan, Trial, build_trial
-from ablate.tune import shared, tune_study
-from ablate.tune.ledger import Ledger, OwnLedger, means_of
-from ablate.tune.settle import begin, resumed
-from ablate.tune.shared import SharedLedger
-from ablate.tune.storage import Storage
+from ablate.tuning import shared, tune_study
+from ablate.tuning.ledger import Ledger, OwnLedger, means_of
+from ablate.tuning.settle import begin, resumed
+from ablate.tuning.shared import SharedLedger
+from ablate.tuning.storage import Storage
 
 NAME = "tiny/default"
 EPSILON = Range(low=0.0, high=0.5, step=0.005)
@@ -283,7 +290,7 @@ def test_a_tuner_that_waits_for_another_takes_in_nothing_until_it_is_needed(
     busy, waiting = ledger("a", one), ledger("b", one)
     (point,) = busy.begin()
     slept: list[float] = []
-    monkeypatch.setattr("ablate.tune.shared.time.sleep", slept.append)
+    monkeypatch.setattr("ablate.tuning.shared.time.sleep", slept.append)
     before = waiting.sampler
     assert list(waiting.begin()) == []
     assert not waiting.is_over()
@@ -492,7 +499,7 @@ def test_a_wrong_password_is_one_message_without_it(postgresql: PostgreSQL, data
 def test_tuners_that_start_at_once_make_the_tables_together(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ablate.tune.storage.quiet", contextlib.nullcontext)  # it is not for threads
+    monkeypatch.setattr("ablate.tuning.storage.quiet", contextlib.nullcontext)  # it is not for threads
     with ThreadPoolExecutor(4) as at_once:
         storages = list(at_once.map(lambda number: Storage(database, f"tiny/{number % 2}"), range(4)))
     assert storages[0].alive() == {storages[0].tuner, storages[2].tuner}
@@ -512,8 +519,8 @@ def test_a_study_of_others_is_left_alone(ledger: Callable[..., SharedLedger], da
 # Whole searches, trained.
 
 STUDY = '''"""Tiny."""
-from ablate.search import Range, Search
-from ablate.study import Study
+from ablate.study.search import Range, Search
+from ablate.study.study import Study
 study = Study(
     question="Does it run?",
     base={"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1},
@@ -656,7 +663,7 @@ def test_failed_points_are_not_retried_for_all_tuners(tiny: Study, tmp_path: Pat
 def test_without_the_driver_it_says_what_to_install(
     tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "ablate.tune.storage")
+    monkeypatch.delitem(sys.modules, "ablate.tuning.storage")
     monkeypatch.setitem(sys.modules, "psycopg", None)
     refused(
         tiny,

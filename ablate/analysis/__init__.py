@@ -1,0 +1,1 @@
+"""What the tables say: arms, effects, contrasts, trends, and what a step costs."""

@@ -1,0 +1,461 @@
+"""A study from left to right: settle it, find what is missing, have it trained, record it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import filelock
+import torch
+
+from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
+from ablate.execution import Done, Event, Job, LocalExecutor, Lost, Told
+from ablate.execution.prepare import Inputs, resolve_device
+from ablate.execution.timing import TimingTask, time_cases
+from ablate.execution.trial import Engine, Outcome, Task, run_trial
+from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
+from ablate.store.results import ResultsFolder, write_plan
+from ablate.store.timing import Case, cases_of, read_timing, write_timing
+from ablate.study.fields import Fields
+from ablate.study.study import Study
+from ablate.study.trials import Plan, Trial, expand
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a study is run, as far as the study file does not say.
+
+    Attributes:
+        profile: name of the profile; None lets the hardware decide.
+        device: "auto", "cpu" or "cuda".
+        workers: trials at a time; None is one per GPU, or as many as the CPU cores have threads for.
+        threads: CPU threads that a trial computes with, part of its identity; 1 on CUDA.
+        engine: how training steps reach a GPU; a CPU's are eager.
+        data_dir: folder with the dataset's own files, instead of downloading them.
+        results: folder that results/<study>/<profile>/ is made in.
+        settings: field name to its values: one fixes the field, several sweep it.
+        seeds: how many seeds, instead of the study's.
+        timeout: seconds that one trial may take; None is no limit.
+        retry_failed: run failed trials again; their records are put aside.
+        timing: time the training steps at the end, with nothing else running.
+        command: the command line that this is, for the report.
+    """
+
+    profile: str | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = None
+    threads: int = 1
+    engine: Engine = "eager"
+    data_dir: Path | None = None
+    results: Path = Path("results")
+    settings: Mapping[str, Sequence[Any]] | None = None
+    seeds: int | None = None
+    timeout: float | None = None
+    retry_failed: bool = False
+    timing: bool = True
+    command: str = ""
+
+
+class Watcher(Protocol):
+    """What a run shows while it goes on."""
+
+    def preparing(self, label: str, done: int, total: int) -> None:
+        """Data is being downloaded, checked or decoded."""
+
+    def note(self, line: str) -> None:
+        """Something to know, in one line."""
+
+    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
+        """The plan stands; these of its trials will run."""
+
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
+        """A trial started, told how far it is, or ended with a record."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of a study's trials."""
+
+    plan: Plan
+    folder: ResultsFolder
+    ran: int
+    failed: int
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A study with its profile and the command line's changes made, and where it trains."""
+
+    study: Study
+    profile: str
+    reason: str
+    device: str
+
+
+def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
+    """Train what is missing of a study, and record it.
+
+    Everything that a user can have got wrong is found before any training.
+
+    Raises:
+        AblateError: of the kind that says what is wrong.
+    """
+    return run_settled(settle(study, options), options, watcher)
+
+
+def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
+    """Train what is missing of a study that is settled already, and record it."""
+    folder = results_folder(options.results, settled.study.name, settled.profile)
+    with contextlib.closing(trial_executor(settled.device, options)) as executor:
+        executor.warm_up(_likely_missing(folder, settled.study))
+        plan, inputs = plan_settled(settled, options, watcher)
+        return _run_planned(folder, plan, inputs.folders(), executor, options, watcher)
+
+
+def _run_planned(
+    folder: ResultsFolder,
+    plan: Plan,
+    data_folders: Mapping[str, Path],
+    executor: LocalExecutor,
+    options: Options,
+    watcher: Watcher,
+) -> Summary:
+    folder.create()
+    with only_driver(folder):
+        folder.remove_left_overs()
+        records, damaged = quarantine(folder)
+        for line in damaged:
+            watcher.note(f"put aside as damaged, to run again: {line}")
+        folder.remove_checkpoints(records)
+        write_plan(folder, plan)
+        waiting = _waiting(folder, plan, records, retry_failed=options.retry_failed)
+        watcher.planned(plan, waiting)
+        device = plan.trials[0].numerics.device
+        if said := idle_cores(len({trial.trial_id for trial in waiting}), device, options):
+            watcher.note(said)
+        interrupted = False
+        try:
+            records |= _run_trials(folder, waiting, data_folders, executor, options, watcher)
+            if options.timing:
+                _time_steps(folder, plan, records, data_folders, options, watcher)
+        except KeyboardInterrupt:
+            interrupted = True
+            records = read_records(folder)
+    ended = [records[trial.trial_id] for trial in plan.trials if trial.trial_id in records]
+    failed = sum(record.status != "complete" for record in ended)
+    ran = sum(trial.trial_id in records for trial in waiting)
+    return Summary(plan, folder, ran, failed, interrupted)
+
+
+def _likely_missing(folder: ResultsFolder, study: Study) -> int:
+    """About how many trials lack a record, from counts alone: which they are follows from the data."""
+    planned = len(study.arms()) * len(study.seed_list())
+    return max(0, planned - sum(1 for _ in folder.records.glob("*.json")))
+
+
+def results_folder(results: Path, study: str, profile: str) -> ResultsFolder:
+    """Where a study's records are: results/<study>/<profile>/."""
+    return ResultsFolder(results / study / profile)
+
+
+def plan_study(study: Study, options: Options, watcher: Watcher) -> Plan:
+    """Settle the profile, the device and the data, check everything, and name every trial."""
+    return plan_settled(settle(study, options), options, watcher)[0]
+
+
+def settle(study: Study, options: Options) -> Settled:
+    """The study with its profile and overrides, on the device that it will train on."""
+    study.find_own_modules()
+    device = resolve_device(options.device)
+    if options.engine == "graph" and device != "cuda":
+        raise DeviceError(
+            "--engine graph: expected a GPU, whose steps can be captured, but the trials would train on "
+            f"{device}; leave --engine out"
+        )
+    require_threads(device, options.threads)
+    profile, reason = choose_profile(study, options.profile, device)
+    return Settled(_overridden(study, profile, options), profile, reason, device)
+
+
+def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[Plan, Inputs]:
+    """Check everything of a settled study, prepare its data, and name every trial."""
+    study = settled.study
+    if study.search is not None and not study.only:
+        raise StudyError(
+            f"{study.name}: has a search, whose arms are known when it is tuned; use `python -m ablate tune`"
+        )
+    arms = [study.fields(levels) for levels in study.arms()]
+    inputs = ready_inputs(settled, arms, options, watcher)
+    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
+    plan = Plan(
+        study=study, profile=settled.profile, reason=settled.reason, command=options.command, trials=trials
+    )
+    return plan, inputs
+
+
+def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:
+    """The arms' data, networks and losses, checked and prepared."""
+    inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
+    if options.data_dir and not inputs.uses_data_dir(arms):
+        used = ", ".join(dict.fromkeys(fields.data for fields in arms))
+        watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
+    inputs.check(arms)
+    return inputs
+
+
+def choose_profile(study: Study, asked: str | None, device: str) -> tuple[str, str]:
+    """The profile to run, and why. The network never decides: only the hardware, or the user.
+
+    Raises:
+        StudyError: the study lacks the profile that the hardware calls for.
+    """
+    if asked is not None:
+        return asked, f"--profile {asked} was given"
+    if not study.profiles:
+        return "default", "the study has no profiles"
+    name = "full" if device == "cuda" else "quick"
+    if name not in study.profiles:
+        raise StudyError(
+            f"on {device} the profile {name!r} would run, but the study has only "
+            f"{', '.join(study.profiles)}; choose one with --profile"
+        )
+    if device == "cuda":
+        return name, f"CUDA is present, so profile {name} runs"
+    missing = "the CPU was asked for" if torch.cuda.is_available() else "no CUDA is present"
+    return name, f"{missing}, so profile {name} runs"
+
+
+def _overridden(study: Study, profile: str, options: Options) -> Study:
+    if study.profiles or options.profile:
+        study = study.with_profile(profile)
+    if options.settings:
+        study = study.with_settings(options.settings)
+    if options.seeds is not None:
+        study = study.replace(seeds=options.seeds)
+    if study.published and study.base.get("data") != study.published.data:
+        study = study.replace(published=None)  # another task's numbers would only mislead
+    return study
+
+
+@contextlib.contextmanager
+def only_driver(folder: ResultsFolder) -> Iterator[None]:
+    """Hold the results folder against every other driver.
+
+    Raises:
+        ResultsError: another one holds it.
+    """
+    lock = filelock.FileLock(folder.lock, timeout=0)
+    try:
+        with lock:
+            yield
+    except filelock.Timeout:
+        raise ResultsError(
+            f"{folder.root}: another run is writing here; wait for it, or choose another with --results"
+        ) from None
+
+
+def _waiting(
+    folder: ResultsFolder, plan: Plan, records: dict[str, Record], *, retry_failed: bool
+) -> list[Trial]:
+    """The planned trials without a record. With `retry_failed`, failed records are put aside first."""
+    if retry_failed:
+        for trial_id in [trial.trial_id for trial in plan.trials]:
+            if trial_id in records and records[trial_id].status != "complete":
+                put_aside(folder, trial_id, "attempts")
+                del records[trial_id]
+    return [trial for trial in plan.trials if trial.trial_id not in records]
+
+
+def _run_trials(
+    folder: ResultsFolder,
+    waiting: Sequence[Trial],
+    data_folders: Mapping[str, Path],
+    executor: LocalExecutor,
+    options: Options,
+    watcher: Watcher,
+) -> dict[str, Record]:
+    """Have these trials trained; their records by trial_id."""
+    records: dict[str, Record] = {}
+    trials = {trial.trial_id: trial for trial in waiting}
+    workers, engine = executor.workers, options.engine
+    jobs = [
+        trial_job(folder, trial, data_folders[trial.fingerprint], workers=workers, engine=engine)
+        for trial in trials.values()
+    ]
+    for event in executor.run(jobs):
+        trial = trials[event.name]
+        record = record_event(folder, trial, event)
+        if record is not None:
+            records[trial.trial_id] = record
+        watcher.happened(trial, event, record)
+    return records
+
+
+def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int, engine: Engine) -> Job:
+    """A trial as an executor takes it.
+
+    Args:
+        folder: where its checkpoint goes.
+        trial: the trial.
+        data_folder: its decoded data.
+        workers: trials that run at a time, for its record.
+        engine: how its steps reach the device.
+    """
+    task = Task(
+        trial=trial,
+        data_folder=data_folder,
+        checkpoint=folder.checkpoint_path(trial.trial_id).absolute(),
+        workers=workers,
+        engine=engine,
+    )
+    return Job(trial.trial_id, width=trial.numerics.threads, task=task)
+
+
+def trial_executor(device: str, options: Options) -> LocalExecutor:
+    """Workers that train trials on a device."""
+    workers = trials_at_a_time(device, options)
+    capacity = workers * options.threads
+    return LocalExecutor(
+        run_trial,
+        capacity=capacity,
+        workers=workers,
+        timeout=options.timeout,
+        imports=("torch._dynamo",),  # which torch's optimisers otherwise import in the first trial
+    )
+
+
+def _time_steps(
+    folder: ResultsFolder,
+    plan: Plan,
+    records: Mapping[str, Record],
+    data_folders: Mapping[str, Path],
+    options: Options,
+    watcher: Watcher,
+) -> None:
+    """Measure what a step of each kind costs, alone on the machine, unless that is known already."""
+    complete = {id_ for id_, record in records.items() if record.status == "complete"}
+    cases = cases_of(trial for trial in plan.trials if trial.trial_id in complete)
+    if not cases or _is_timed(folder, cases, watcher):
+        return
+    task = TimingTask(
+        cases=tuple(cases),
+        trials=tuple(cases.values()),
+        data_folders=tuple(data_folders[trial.fingerprint] for trial in cases.values()),
+        engine=options.engine,
+    )
+    executor = LocalExecutor(time_cases, capacity=1, timeout=options.timeout)
+    for event in executor.run([Job("timing", width=1, task=task)]):
+        if isinstance(event, Told):
+            watcher.preparing("timing training steps", round(100 * event.message), 100)
+        elif isinstance(event, Done):
+            write_timing(folder, event.outcome)
+        elif isinstance(event, Lost):
+            watcher.note(f"the step times could not be measured: {event.reason}")
+
+
+def _is_timed(folder: ResultsFolder, cases: Mapping[Case, Trial], watcher: Watcher) -> bool:
+    """Whether a pass over all of these cases, on as many threads, is kept already.
+
+    A damaged one is measured again.
+    """
+    try:
+        kept = read_timing(folder)
+    except RecordError as error:
+        watcher.note(str(error))
+        return False
+    threads = {trial.numerics.threads for trial in cases.values()}
+    return kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}
+
+
+def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | None:
+    """Store what an ended trial left, and return it; the driver alone writes records."""
+    predictions = None
+    if isinstance(event, Done):
+        outcome: Outcome = event.outcome
+        record, predictions = outcome
+        record = record.model_copy(update={"attempts": event.attempt})
+    elif isinstance(event, Lost):
+        failure = Failure(message=event.reason)
+        record = Record(trial=trial, status=event.status, attempts=event.attempt, failure=failure)
+    else:
+        return None
+    try:
+        write_record(folder, record, predictions)
+    except OSError as error:
+        raise ResultsError(
+            f"{folder.root}: a record cannot be written ({error.strerror}). What is recorded is kept; make "
+            "room and run the same command, or choose another folder with --results"
+        ) from None
+    folder.checkpoint_path(trial.trial_id).unlink(missing_ok=True)
+    return record
+
+
+def trials_at_a_time(device: str, options: Options) -> int:
+    """How many trials a run trains at once: as asked for, as far as GPUs or cores are there."""
+    room = capacity_of(device) // options.threads
+    return min(options.workers or room, room)
+
+
+def require_threads(device: str, threads: int) -> None:
+    """Refuse threads that a trial could not have.
+
+    Raises:
+        StudyError: more than there are cores, or several where a GPU computes.
+    """
+    if threads > 1 and device == "cuda":
+        raise StudyError(
+            f"--threads {threads}: expected none on CUDA, where the GPU computes; leave --threads out, "
+            "or give --device cpu"
+        )
+    if threads > (cores := usable_cores()):
+        raise StudyError(
+            f"--threads {threads}: expected at most {cores}, one per CPU core that may be used here; give "
+            "fewer, or leave --threads out"
+        )
+
+
+def idle_cores(trials: int, device: str, options: Options) -> str:
+    """A line for when CPU cores have nothing to do, and how many threads a trial would use them.
+
+    Args:
+        trials: how many are to be trained.
+        device: "cpu" or "cuda".
+        options: how they are.
+
+    Returns:
+        "" where all cores compute, or nothing is to be trained.
+    """
+    if device == "cuda" or not trials:
+        return ""
+    cores = usable_cores()
+
+    def at_a_time(threads: int) -> int:
+        return min(trials, trials_at_a_time(device, replace(options, threads=threads)))
+
+    def busy(threads: int) -> int:
+        return threads * at_a_time(threads)
+
+    now = options.threads
+    more = cores // at_a_time(now)  # as many trials at a time as now, if that gives each a thread more
+    better = more if more > now else max(range(1, cores + 1), key=busy)
+    if busy(better) <= busy(now):
+        return ""
+    return (
+        f"idle CPU cores: {cores - busy(now)} of {cores}; --threads {better} would keep {busy(better)} busy, "
+        "with trials and records of their own"
+    )
+
+
+def capacity_of(device: str) -> int:
+    """What a device has room for at once: GPUs, or CPU cores."""
+    return torch.cuda.device_count() if device == "cuda" else usable_cores()
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

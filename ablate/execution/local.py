@@ -1,0 +1,216 @@
+"""Warm worker processes on this machine, supervised: one that dies costs its job an attempt."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+
+from ablate.execution.events import Done, Event, Job, Lost, Started, Told, Work
+
+POLL_SECONDS = 0.5
+
+
+@dataclass
+class _Worker:
+    """A worker process, its end of the pipe, and the job it has, if any."""
+
+    slot: int
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    job: Job | None = None
+    attempt: int = 0
+    started: float = 0.0
+
+
+class LocalExecutor:
+    """Runs jobs in worker processes of its own, which end with it.
+
+    Args:
+        work: the function that does a job; it must be importable by its module and name.
+        capacity: how much width may run at once: CPU threads, or GPUs.
+        workers: how many jobs may run at once; None is as many as their widths allow.
+        attempts: how often a job is started when its process dies, at least 1. A job that raises or takes
+            too long is not started again: it would do the same.
+        timeout: seconds that one job may take; None is no limit.
+        imports: modules that a worker imports before its first job, besides that of `work`.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        *,
+        capacity: int,
+        workers: int | None = None,
+        attempts: int = 3,
+        timeout: float | None = None,
+        imports: Sequence[str] = (),
+    ) -> None:
+        self.work, self.capacity, self.attempts, self.timeout = work, capacity, attempts, timeout
+        self.imports = tuple(imports)
+        self.workers = capacity if workers is None else workers
+        self._waiting: deque[tuple[Job, int]] = deque()
+        self._idle: list[_Worker] = []
+        self._busy: list[_Worker] = []
+        self._slots = list(range(capacity))
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Do all jobs, in order as far as capacity allows, and yield what happens.
+
+        A worker whose job ended has its next one before that end is yielded, so it never waits for the user.
+        It goes on with jobs that are submitted meanwhile. Closing the iterator, or any exception in its user,
+        kills the workers at once.
+        """
+        known = {job.name: job for job in jobs}
+        self._waiting.extend((job, 1) for job in jobs)
+        try:
+            while self._waiting or self._busy:
+                yield from self._start_waiting(known)
+                for event in self._next_events():
+                    if isinstance(event, Lost) and event.status == "killed" and event.attempt < self.attempts:
+                        self._waiting.appendleft((known[event.name], event.attempt + 1))
+                        continue
+                    yield from self._start_waiting(known)
+                    yield event
+        finally:
+            self.close()
+
+    def warm_up(self, workers: int) -> None:
+        """Start so many workers ahead of their jobs, as far as may run at once; they import meanwhile.
+
+        Who then does not come to `run` has to `close`.
+        """
+        while len(self._idle) + len(self._busy) < min(workers, self.workers):
+            self._idle.append(self._spawn())
+
+    def _start_waiting(self, known: dict[str, Job]) -> Iterator[Started]:
+        """Start what fits of the jobs that wait, and note them as known."""
+        while self._waiting and self._fits(self._waiting[0][0]):
+            job, attempt = self._waiting.popleft()
+            known[job.name] = job
+            yield self._start(job, attempt)
+
+    def submit(self, job: Job) -> None:
+        """Add a job behind those that wait; for the user of a running `run`."""
+        self._waiting.append((job, 1))
+
+    def cancel(self, name: str) -> None:
+        """Drop a job: one that waits, or one that runs, with its worker. Nothing more is heard of it."""
+        self._waiting = deque((job, attempt) for job, attempt in self._waiting if job.name != name)
+        for worker in list(self._busy):
+            if worker.job is not None and worker.job.name == name:
+                self._release(worker, keep=False)
+
+    def close(self) -> None:
+        """Kill every worker and whatever it started."""
+        for worker in [*self._idle, *self._busy]:
+            self._kill(worker)
+        self._idle, self._busy = [], []
+        self._waiting.clear()
+
+    def _fits(self, job: Job) -> bool:
+        used = sum(worker.job.width for worker in self._busy if worker.job)
+        return len(self._busy) < self.workers and used + min(job.width, self.capacity) <= self.capacity
+
+    def _start(self, job: Job, attempt: int) -> Started:
+        worker = self._idle.pop() if self._idle else self._spawn()
+        worker.job, worker.attempt, worker.started = job, attempt, time.monotonic()
+        self._busy.append(worker)
+        with contextlib.suppress(BrokenPipeError):  # it died while idle: found by the next look at it
+            worker.connection.send(job.task)
+        return Started(job.name, attempt)
+
+    def _spawn(self) -> _Worker:
+        """A fresh process in a process group of its own, so that all it starts can be killed with it."""
+        slot = self._slots.pop(0)
+        ours, theirs = Pipe()
+        command = [sys.executable, "-m", "ablate.execution.worker"]
+        arguments = [str(theirs.fileno()), str(slot), str(os.getpid())]
+        environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic cuBLAS, if asked
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        process = subprocess.Popen(
+            [*command, *arguments],
+            pass_fds=[theirs.fileno()],
+            process_group=0,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+        theirs.close()
+        worker = _Worker(slot, process, ours)
+        with contextlib.suppress(BrokenPipeError):
+            ours.send((list(sys.path), self.imports, (self.work.__module__, self.work.__qualname__)))
+        return worker
+
+    def _next_events(self) -> Iterator[Event]:
+        """Wait for messages, deaths and overdue jobs."""
+        wait([worker.connection for worker in self._busy], timeout=POLL_SECONDS)
+        for worker in list(self._busy):
+            yield from self._look_at(worker)
+
+    def _look_at(self, worker: _Worker) -> Iterator[Event]:
+        job = worker.job
+        if job is None:
+            return  # cancelled while another's event was looked at
+        try:
+            while worker.job is job and worker.connection.poll():
+                kind, content = worker.connection.recv()
+                if kind == "told":
+                    yield Told(job.name, content)
+                    continue
+                self._release(worker, keep=kind == "done")
+                if kind == "done":
+                    yield Done(job.name, content, worker.attempt)
+                else:
+                    yield Lost(job.name, "error", content, worker.attempt)
+                return
+        except (EOFError, OSError):
+            yield self._died(worker, job)
+            return
+        if worker.job is not job or self.timeout is None:
+            return
+        if time.monotonic() - worker.started > self.timeout:
+            self._release(worker, keep=False)
+            yield Lost(job.name, "timeout", f"took longer than {self.timeout:g} s", worker.attempt)
+
+    def _died(self, worker: _Worker, job: Job) -> Lost:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(timeout=POLL_SECONDS)
+        self._release(worker, keep=False)
+        code = worker.process.returncode
+        if code < 0:
+            return Lost(
+                job.name, "killed", f"its process was killed by {_signal_name(-code)}", worker.attempt
+            )
+        return Lost(job.name, "error", f"its process exited with status {code}", worker.attempt)
+
+    def _release(self, worker: _Worker, *, keep: bool) -> None:
+        """The worker's job is over. One whose state is in doubt is not used again."""
+        self._busy.remove(worker)
+        worker.job = None
+        if keep:
+            self._idle.append(worker)
+        else:
+            self._kill(worker)
+
+    def _kill(self, worker: _Worker) -> None:
+        worker.connection.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(worker.process.pid, signal.SIGKILL)
+        worker.process.wait()
+        self._slots.append(worker.slot)
+        self._slots.sort()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

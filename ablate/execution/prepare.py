@@ -1,0 +1,165 @@
+"""What trials are made from, settled and checked before training: device, arithmetic, data, network, loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ablate.data import Dataset, default_cache_dir, prepare, takes_data_dir
+from ablate.errors import DeviceError, StudyError
+from ablate.losses import build_loss
+from ablate.models import build_model, find_factory
+from ablate.study.fields import Fields
+from ablate.study.trials import Numerics, Trial, build_trial
+from ablate.train import cpu_has_bfloat16
+
+Preparing = Callable[[str, int, int], None]
+"""Called with what is being done to data, how much of it is done, and the total (0: not known)."""
+
+DataKey = tuple[str, int, str, float]
+
+
+class Inputs:
+    """Everything that trials need besides their seeds, each thing checked and prepared once.
+
+    Args:
+        device: "cpu" or "cuda".
+        data_dir: folder with the dataset's own files, instead of downloading them.
+        preparing: told how far downloads and decoding are.
+        threads: CPU threads that a trial computes with; part of its identity, except on CUDA.
+    """
+
+    def __init__(self, device: str, data_dir: Path | None, preparing: Preparing, *, threads: int = 1) -> None:
+        self.device, self.data_dir, self._preparing = device, data_dir, preparing
+        self.threads = threads
+        self._datasets: dict[DataKey, Dataset] = {}
+        self._fingerprints: dict[tuple[DataKey, float], str] = {}
+        self._built: set[tuple[object, ...]] = set()
+
+    def check(self, arms: Iterable[Fields]) -> None:
+        """Find what is wrong with arms before any training, the cheap faults of all of them first.
+
+        Raises:
+            AblateError: of the kind that says what is wrong.
+        """
+        arms = list(arms)
+        for fields in arms:
+            _check_loss(fields)
+            find_factory(fields.arch)  # built below, when the number of classes is known
+        for fields in arms:
+            self.dataset(fields)
+        for fields in arms:
+            self.fingerprint(fields)
+            self._check_network(fields)
+
+    def uses_data_dir(self, arms: Iterable[Fields]) -> bool:
+        """Whether any arm's data can be given by `data_dir`."""
+        return any(takes_data_dir(fields.data) for fields in arms)
+
+    def dataset(self, fields: Fields) -> Dataset:
+        """The data of an arm, decoded."""
+        key = _data_key(fields)
+        if key not in self._datasets:
+            self._datasets[key] = prepare(
+                fields.data,
+                image_size=fields.decoded_size,
+                resize=fields.resize,
+                tuning_part=fields.tuning_part,
+                cache_dir=default_cache_dir(),
+                data_dir=self.data_dir,
+                progress=self._preparing,
+            )
+        return self._datasets[key]
+
+    def fingerprint(self, fields: Fields) -> str:
+        """The identity of an arm's data, its wrong labels included."""
+        key = _data_key(fields), fields.label_noise
+        if key not in self._fingerprints:
+            self._fingerprints[key] = self.dataset(fields).fingerprint_with(fields.label_noise)
+        return self._fingerprints[key]
+
+    def folders(self) -> dict[str, Path]:
+        """The folder of decoded data for each fingerprint."""
+        return {found: self._datasets[key].folder for (key, _), found in self._fingerprints.items()}
+
+    def numerics(self, fields: Fields) -> Numerics:
+        """The arithmetic of an arm here."""
+        return resolve_numerics(fields, self.device, self.threads)
+
+    def trial(self, levels: Mapping[str, Any], fields: Fields, seed: int) -> Trial:
+        """One training run of an arm."""
+        return build_trial(levels, fields, seed, self.numerics(fields), self.fingerprint(fields))
+
+    def _check_network(self, fields: Fields) -> None:
+        """Build each distinct network once, so that a wrong one is found before any training."""
+        data = self.dataset(fields)
+        lone = not fields.drop_last and len(data.train.labels) % fields.batch_size == 1
+        network = (fields.arch, fields.image_size, len(data.classes), lone)
+        if network in self._built:
+            return
+        self._built.add(network)
+        model = build_model(fields.arch, num_classes=len(data.classes), image_size=fields.image_size)
+        if lone and fields.batch_size > 1:
+            _check_lone_image(model, fields, len(data.train.labels))
+
+
+def _data_key(fields: Fields) -> DataKey:
+    return fields.data, fields.decoded_size, fields.resize, fields.tuning_part
+
+
+def _check_loss(fields: Fields) -> None:
+    """Call the loss once with the arm's ε and reduction, so that it can refuse them before training."""
+    loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
+    try:
+        loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
+    except ValueError as error:
+        raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
+
+
+def _check_lone_image(model: torch.nn.Module, fields: Fields, images: int) -> None:
+    """Batch normalisation cannot train on a batch of one image where its maps are single pixels."""
+    try:
+        model.train()(torch.zeros(1, 3, fields.image_size, fields.image_size))
+    except (ValueError, RuntimeError) as error:
+        raise StudyError(
+            f"batch_size: {images} training images in batches of {fields.batch_size} leave a last batch of "
+            f"one image, which {fields.arch} cannot train on ({str(error).splitlines()[0]}); set drop_last "
+            "to True, or another batch_size"
+        ) from None
+
+
+def resolve_device(asked: str) -> str:
+    """The device kind to train on: cpu or cuda.
+
+    Raises:
+        DeviceError: CUDA was asked for and is not there.
+    """
+    available = torch.cuda.is_available()
+    if asked == "cuda" and not available:
+        raise DeviceError(
+            "--device cuda: expected a CUDA device, but torch sees none; check the driver and that torch is "
+            "a CUDA build (`python -m torch.utils.collect_env`), or leave --device out to train on the CPU"
+        )
+    return "cuda" if available and asked != "cpu" else "cpu"
+
+
+def resolve_numerics(fields: Fields, device: str, threads: int = 1) -> Numerics:
+    """The arithmetic that a trial's fields come to on a device.
+
+    A CPU is deterministic in any case, but sums in another order with another number of threads.
+    """
+    precision = fields.precision
+    if precision == "auto":
+        precision = "bfloat16" if _has_bfloat16(device) else "float32"
+    deterministic = fields.deterministic or device == "cpu"
+    threads = threads if device == "cpu" else 1
+    return Numerics(device=device, precision=precision, deterministic=deterministic, threads=threads)
+
+
+def _has_bfloat16(device: str) -> bool:
+    if device == "cpu":
+        return cpu_has_bfloat16()
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))

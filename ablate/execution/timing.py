@@ -1,0 +1,121 @@
+"""The exclusive pass itself, in a worker process."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ablate.execution.trial import Engine, environment_of, first_step, ready_device
+from ablate.store.timing import Case, TimingPass
+from ablate.study.trials import Trial
+from ablate.train.device import set_numerics, synchronize
+
+ROUNDS, FEWEST_ROUNDS = 40, 8
+SAMPLE_SECONDS = 0.02
+"""A case's turn in a round takes at least this long, in as many steps as that needs."""
+BUDGET_SECONDS = 30.0
+"""The rounds stop after this, the fewest aside."""
+NO_RATE = 1e-9
+
+
+@dataclass(frozen=True)
+class TimingTask:
+    """What a worker is to time: cases, each with a trial that it is of and the folder of its data."""
+
+    cases: tuple[Case, ...]
+    trials: tuple[Trial, ...]
+    data_folders: tuple[Path, ...]
+    engine: Engine = "eager"
+
+
+def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
+    """Time every case round by round.
+
+    Args:
+        task: what to time.
+        slot: number of the worker; on CUDA, of its GPU.
+        tell: called with the part that is done.
+    """
+    numerics = task.trials[0].numerics  # one device and one number of threads in all of a plan
+    device = ready_device(numerics, slot)
+    of_each = zip(task.cases, task.trials, task.data_folders, strict=True)
+    turns = [_Turn(*of, device, task.engine) for of in of_each]
+    rounds: list[list[float]] = []
+    cores, began = _Cores(), time.monotonic()
+    while len(rounds) < ROUNDS:
+        left = BUDGET_SECONDS - (time.monotonic() - began)
+        if left < 0 and len(rounds) >= FEWEST_ROUNDS:
+            break
+        # Each round begins elsewhere, so that no case always follows the same one.
+        order = [(place + len(rounds)) % len(turns) for place in range(len(turns))]
+        taken = {place: turns[place].take() for place in order}
+        rounds.append([taken[place] for place in range(len(turns))])
+        tell(len(rounds) / ROUNDS)
+    return TimingPass(
+        cases=task.cases,
+        step_ms=tuple(zip(*rounds, strict=True)),
+        steps=tuple(turn.steps for turn in turns),
+        environment=environment_of(device, numerics.threads, workers=1),
+        others=cores.used_by_others(),
+    )
+
+
+class _Turn:
+    """One case, ready to take steps: its network, a step, and batches of its images."""
+
+    def __init__(
+        self, case: Case, trial: Trial, data_folder: Path, device: torch.device, engine: Engine
+    ) -> None:
+        # A rate that changes nothing: one batch over and over would otherwise end in zeros or infinities.
+        changes = {"loss": case.loss, "reduction": case.reduction, "lr": NO_RATE}
+        changes |= {"epsilon": 0.0} if case.loss != trial.fields.loss else {}
+        fields = trial.fields.model_copy(update=changes)
+        trial = trial.model_copy(update={"fields": fields})
+        set_numerics(deterministic=trial.numerics.deterministic)
+        self.device = device
+        self.step, _ = first_step(trial, data_folder, device, engine)
+        self.index = self.step.begin_epoch(0)[0]
+        self.steps = 1
+        self.take()  # the first step allocates and chooses algorithms
+        self.steps = max(1, math.ceil(1000 * SAMPLE_SECONDS / self.take()))
+
+    def take(self) -> float:
+        """Milliseconds per step, over `steps` steps."""
+        synchronize(self.device)
+        began = time.perf_counter()
+        for _ in range(self.steps):
+            self.step(self.index)
+        synchronize(self.device)
+        return 1000 * (time.perf_counter() - began) / self.steps
+
+
+class _Cores:
+    """How busy the machine's cores are with other processes, from Linux's counters."""
+
+    def __init__(self) -> None:
+        self._busy, self._own, self._began = _busy_seconds(), time.process_time(), time.monotonic()
+
+    def used_by_others(self) -> float | None:
+        """Part of all cores that other processes used since; None where the system does not say."""
+        busy = _busy_seconds()
+        if busy is None or self._busy is None:
+            return None
+        others = (busy - self._busy) - (time.process_time() - self._own)
+        capacity = (os.cpu_count() or 1) * (time.monotonic() - self._began)
+        return min(max(others / capacity, 0.0), 1.0)
+
+
+def _busy_seconds() -> float | None:
+    """Seconds that all cores have worked since the machine started."""
+    try:
+        counts = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = counts[:8]
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,64 @@
+"""The process that does jobs one after the other: `python -m ablate.execution.worker FD SLOT`."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import traceback
+from multiprocessing.connection import Connection
+from typing import Any
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its driver dies, so that none outlives it (Linux)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the driver is gone")
+
+
+def serve(connection: Connection, slot: int) -> None:
+    """Take the import path, what to import and the work function, then tasks, until the driver hangs up."""
+    sys.path[:], imports, (module, function) = connection.recv()
+    for name in imports:
+        importlib.import_module(name)
+    work = getattr(importlib.import_module(module), function)
+    while True:
+        try:
+            task = connection.recv()
+        except (EOFError, ConnectionError):
+            return
+        connection.send(_attempt(work, task, slot, connection))
+
+
+def _attempt(work: Any, task: Any, slot: int, connection: Connection) -> tuple[str, Any]:
+    """One job: ("done", outcome), or ("raised", the last lines of the traceback)."""
+    try:
+        return "done", work(task, slot, lambda message: connection.send(("told", message)))
+    except ConnectionError:
+        sys.exit("the driver is gone")
+    except Exception as error:
+        summary = "".join(traceback.format_exception_only(error)).strip()
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return (
+            "raised",
+            f"{summary} (in {frame.name}, line {frame.lineno} of {os.path.basename(frame.filename)})",
+        )
+
+
+def main() -> None:
+    """Serve the driver that started this process."""
+    descriptor, slot, parent = (int(argument) for argument in sys.argv[1:4])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    die_with_parent(parent)
+    serve(Connection(descriptor), slot)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,323 @@
+"""The truth about trials: one immutable JSON record each, and the predictions beside it.
+
+Written whole to a temporary name in the same folder, flushed to disk, and renamed: a record is there in full
+or not at all. Everything else (tables, reports) is rebuilt from records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ablate.errors import RecordError
+from ablate.store.results import ResultsFolder, write_atomically
+from ablate.study.trials import Trial
+
+SCHEMA_VERSION = 1
+
+Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+class Epoch(BaseModel):
+    """What one epoch measured. Sums over confidence bins allow any binned calibration error later."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    epoch: int = Field(description="0 is the first")
+    train_loss: float = Field(description="mean training loss of the epoch, as trained (smoothed)")
+    train_accuracy: float = Field(description="accuracy on the training batches as they were seen")
+    valid_loss: float = Field(description="mean loss on the reported split with the training loss (smoothed)")
+    valid_accuracy: float = Field(description="accuracy on the reported split")
+    valid_nll: float = Field(description="mean unsmoothed negative log-likelihood, nats")
+    bin_count: tuple[int, ...] = Field(description="images per confidence bin, equal widths over [0, 1]")
+    bin_confidence: tuple[float, ...] = Field(description="sum of confidence per bin")
+    bin_correct: tuple[int, ...] = Field(description="correct images per bin")
+    lr: float = Field(description="learning rate at the end of the epoch")
+    seconds: float = Field(description="training part of the epoch, evaluation excluded")
+
+
+class Cost(BaseModel):
+    """What a trial cost, on a machine that it may have shared with other trials."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    step_ms: float = Field(description="median time of a training step, ms, first epoch's warm-up excluded")
+    step_ms_p20: float = Field(description="20th percentile of the same")
+    step_ms_p80: float = Field(description="80th percentile of the same")
+    images_per_second: float = Field(description="training images over training seconds")
+    peak_memory_mb: float = Field(description="most memory held: CUDA allocations, or the worker's pages")
+    train_seconds: float = Field(description="training, without evaluation")
+    eval_seconds: float = Field(description="evaluation")
+
+
+class Scatter(BaseModel):
+    """Scatter of one split's penultimate features; every class counts the same.
+
+    `within` and `between` are of directions, features divided by their length: scale-free, 0 to 1, with a sum
+    of at most 1. between / (within + between) is the class separation R² of Kornblith et al. 2021, equation
+    11, https://arxiv.org/abs/2010.16402. The others are of the features as they are. A template is a row of
+    the last layer's weights: what lies outside the span of their differences does not change a softmax.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    within: float = Field(description="mean cosine distance between images of one class; 0 is one direction")
+    between: float = Field(description="the classes' part of the mean cosine distance between all images")
+    trace_within: float = Field(description="trace of the mean of the classes' covariances")
+    trace_between: float = Field(description="trace of the covariance of the class means")
+    squared_mean: float = Field(description="squared length of the mean of the class means")
+    template_within: float = Field(description="as trace_within, in the span of the templates' differences")
+    template_between: float = Field(description="as trace_between, in the span of the templates' differences")
+
+
+class Features(BaseModel):
+    """What the input of a trained network's last linear layer shows; the points are with the predictions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dimension: int = Field(description="width of the layer")
+    valid: Scatter = Field(description="of the reported split")
+    train: Scatter = Field(description="of at most 4,096 training images, with the labels trained on")
+    classes: tuple[int, ...] = Field(default=(), description="whose templates span the projection's plane")
+    templates: tuple[tuple[float, float], ...] = Field(
+        default=(), description="their coordinates; the logits of two are equal at p · (t_j - t_i) = 0"
+    )
+
+
+class Environment(BaseModel):
+    """Where and with what a trial ran. No host name, no path."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device_name: str = Field(description="processor or GPU model")
+    threads: int = Field(description="CPU threads of the trial")
+    workers: int = Field(description="trials that could run at the same time")
+    python_version: str
+    torch_version: str
+    torchvision_version: str | None = Field(default=None, description="some networks are torchvision's")
+    numpy_version: str
+    cuda_version: str | None = None
+    ablate_version: str
+    commit: str | None = Field(default=None, description="commit of ablate's source, -dirty when changed")
+    engine: str = Field(
+        default="eager", description="how steps reached the device: eager, graph, or eager and why not graph"
+    )
+
+
+class Failure(BaseModel):
+    """Why a trial has no result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    message: str
+    epoch: int | None = Field(default=None, description="epoch in which it failed")
+    step: int | None = Field(default=None, description="step within that epoch, when known")
+
+
+class Record(BaseModel):
+    """Everything known about one trial: what was asked, what happened, and digests of what it left."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: int = SCHEMA_VERSION
+    trial: Trial
+    status: Status
+    attempts: int = Field(default=1, ge=1, description="how often it was started in the run that ended it")
+    history: tuple[Epoch, ...] = ()
+    cost: Cost | None = None
+    environment: Environment | None = None
+    parameters: int | None = Field(default=None, description="trainable parameters of the network")
+    macs: int | None = Field(default=None, description="multiply-adds of one image's forward pass")
+    class_names: tuple[str, ...] = ()
+    features: Features | None = Field(default=None, description="None without a last linear layer")
+    failure: Failure | None = None
+    predictions_sha256: str | None = Field(default=None, description="digest of predictions/<trial_id>.npz")
+
+    @property
+    def trial_id(self) -> str:
+        """The identity of the trial, which is also its file's name."""
+        return self.trial.trial_id
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a trained network says of the reported split.
+
+    Attributes:
+        logits: [N, K] float32.
+        labels: [N] int64 class ids.
+        projection_valid: [n, 2] float32, images of three classes in the plane through their templates, at
+            most 200 a class; None, as are the others, where the record's features name no classes.
+        projection_valid_labels: [n] int64 their class ids.
+        projection_train: [m, 2] float32, training images likewise.
+        projection_train_labels: [m] int64 the class ids they were trained on.
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    projection_valid: NDArray[np.float32] | None = None
+    projection_valid_labels: NDArray[np.int64] | None = None
+    projection_train: NDArray[np.float32] | None = None
+    projection_train_labels: NDArray[np.int64] | None = None
+
+
+def write_record(folder: ResultsFolder, record: Record, predictions: Predictions | None = None) -> None:
+    """Store a trial for good: its predictions first, then the record that vouches for them.
+
+    Raises:
+        RecordError: a complete record without predictions, or the trial has a record already.
+    """
+    path = folder.record_path(record.trial_id)
+    if path.exists():
+        raise RecordError(f"{path}: the trial is recorded already; a record is never changed")
+    if (record.status == "complete") != (predictions is not None):
+        raise RecordError(f"{path}: a complete trial has predictions, any other has none")
+    if predictions is not None:
+        content = _predictions_bytes(predictions)
+        write_atomically(folder.predictions_path(record.trial_id), content)
+        record = record.model_copy(update={"predictions_sha256": hashlib.sha256(content).hexdigest()})
+    write_atomically(path, record_bytes(record))
+
+
+def _predictions_bytes(predictions: Predictions) -> bytes:
+    buffer = io.BytesIO()
+    values = {field.name: getattr(predictions, field.name) for field in fields(predictions)}
+    arrays = {name: value for name, value in values.items() if value is not None}
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def record_bytes(record: Record) -> bytes:
+    """A record as JSON with its own digest, so that a damaged file is never taken for a value."""
+    content = json.loads(record.model_dump_json())
+    digest = _content_digest(content)
+    return (json.dumps({"digest": digest, "record": content}, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _content_digest(content: Any) -> str:
+    canonical = json.dumps(content, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def read_record(path: Path) -> Record:
+    """Read one record and check it against its digest and its file name.
+
+    Raises:
+        RecordError: the file is torn, altered, of another trial, or of an unknown form.
+    """
+    try:
+        stored = json.loads(path.read_bytes())
+        content, digest = stored["record"], stored["digest"]
+        if _content_digest(content) != digest:
+            raise RecordError(f"{path}: the record does not match its digest; it was altered or damaged")
+        record = Record.model_validate(content)
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise RecordError(
+            f"{path}: is not a readable record ({reason}); move it away to run it again"
+        ) from None
+    if record.trial_id != path.stem:
+        raise RecordError(f"{path}: holds trial {record.trial_id}; restore its name, or move it away")
+    return record
+
+
+def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
+    """Read a complete trial's predictions and check them against the record's digest.
+
+    Raises:
+        RecordError: the file is missing or is not the one the record vouches for.
+    """
+    content = _checked_predictions(folder, record)
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        known = {field.name for field in fields(Predictions)} & set(arrays)
+        return Predictions(**{name: arrays[name] for name in known})
+
+
+def _checked_predictions(folder: ResultsFolder, record: Record) -> bytes:
+    path = folder.predictions_path(record.trial_id)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise RecordError(f"{path}: the predictions of a complete trial are missing") from None
+    if hashlib.sha256(content).hexdigest() != record.predictions_sha256:
+        raise RecordError(f"{path}: the predictions do not match the digest in their record")
+    return content
+
+
+def read_records(folder: ResultsFolder) -> dict[str, Record]:
+    """Every readable record of a folder by trial_id.
+
+    Raises:
+        RecordError: names every unreadable one; `quarantine` puts them aside.
+    """
+    records, faults = {}, []
+    with _uncollected():
+        for path in _record_paths(folder):
+            try:
+                records[path.stem] = read_record(path)
+            except RecordError as error:
+                faults.append(str(error))
+    if faults:
+        raise RecordError("\n".join(faults))
+    return records
+
+
+def quarantine(folder: ResultsFolder) -> tuple[dict[str, Record], list[str]]:
+    """Put damaged records, and complete ones whose predictions are damaged, aside into corrupt/.
+
+    Their trials count as not run.
+
+    Returns:
+        The sound records by trial_id, and one line for each file put aside.
+    """
+    records, lines = {}, []
+    with _uncollected():
+        for path in _record_paths(folder):
+            try:
+                record = read_record(path)
+                if record.status == "complete":
+                    _checked_predictions(folder, record)
+                records[path.stem] = record
+            except RecordError as error:
+                put_aside(folder, path.stem, "corrupt")
+                lines.append(str(error))
+    return records, lines
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Within it Python looks for no cycles: records have none, and looking among thousands doubles a read."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
+    """Move a trial's record, and its predictions where there are any, to root/<place>/, numbered."""
+    target = folder.root / place
+    target.mkdir(exist_ok=True)
+    for path in (folder.record_path(trial_id), folder.predictions_path(trial_id)):
+        if path.exists():
+            number = sum(1 for _ in target.glob(f"{path.stem}.*{path.suffix}"))
+            os.replace(path, target / f"{path.stem}.{number}{path.suffix}")
+
+
+def _record_paths(folder: ResultsFolder) -> Iterator[Path]:
+    return iter(sorted(folder.records.glob("*.json")))

@@ -1,0 +1,192 @@
+"""The files of a study's results: their names, and writing them whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ablate.errors import RecordError, ResultsError
+from ablate.study.trials import Plan
+
+
+@dataclass(frozen=True)
+class ResultsFolder:
+    """The one place that knows the file names under results/<study>/<profile>/."""
+
+    root: Path
+
+    @property
+    def records(self) -> Path:
+        """One JSON file per trial."""
+        return self.root / "records"
+
+    @property
+    def predictions(self) -> Path:
+        """One npz file per complete trial."""
+        return self.root / "predictions"
+
+    @property
+    def checkpoints(self) -> Path:
+        """State of unfinished trials; emptied as they finish."""
+        return self.root / "checkpoints"
+
+    @property
+    def corrupt(self) -> Path:
+        """Files that were found damaged and put aside."""
+        return self.root / "corrupt"
+
+    @property
+    def plan(self) -> Path:
+        """The study as last run: its declaration and its planned trials."""
+        return self.root / "study.json"
+
+    @property
+    def timing(self) -> Path:
+        """What a training step takes, from the exclusive pass."""
+        return self.root / "timing.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one driver that may write here."""
+        return self.root / ".lock"
+
+    def record_path(self, trial_id: str) -> Path:
+        """The record of one trial."""
+        return self.records / f"{trial_id}.json"
+
+    def predictions_path(self, trial_id: str) -> Path:
+        """The predictions of one trial."""
+        return self.predictions / f"{trial_id}.npz"
+
+    def checkpoint_path(self, trial_id: str) -> Path:
+        """The checkpoint of one trial."""
+        return self.checkpoints / f"{trial_id}.pt"
+
+    def create(self) -> None:
+        """Make the folders, and try them with a write.
+
+        Raises:
+            ResultsError: the folder cannot be written.
+        """
+        try:
+            for folder in (self.records, self.predictions, self.checkpoints):
+                folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise ResultsError(
+                f"{self.root}: the results folder cannot be written ({error.strerror}); "
+                "choose another with --results"
+            ) from None
+
+    def remove_left_overs(self) -> None:
+        """Remove what a killed writer left. Only for the holder of the lock: others may be writing."""
+        for folder in (self.root, self.records, self.predictions, self.checkpoints):
+            for left_over in folder.glob(f"*{TEMPORARY}"):
+                left_over.unlink()
+
+    def remove_checkpoints(self, trial_ids: Iterable[str]) -> None:
+        """Remove these trials' checkpoints, as of recorded ones whose driver was killed before it could."""
+        recorded = set(trial_ids)
+        for path in self.checkpoints.glob("*.pt"):
+            if path.stem in recorded:
+                path.unlink()
+
+
+TEMPORARY = ".tmp"
+TUNING_FILE = "tuning/tuning.json"
+"""Below a results folder: the points of a search, before the study they lead to."""
+
+
+def write_atomically(path: Path, content: bytes | Callable[[Any], None]) -> None:
+    """Write a file so that it is there in full or not at all, even when the machine stops.
+
+    Args:
+        path: the file to be; its folder exists.
+        content: its bytes, or a function that writes them to an open binary file.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_plan(folder: ResultsFolder, plan: Plan) -> None:
+    """Store the study as it was last run."""
+    write_atomically(folder.plan, (plan.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_plan(folder: ResultsFolder) -> Plan:
+    """The study as it was last run.
+
+    Raises:
+        RecordError: nothing was run here, or the file is damaged.
+    """
+    try:
+        return Plan.model_validate_json(folder.plan.read_bytes())
+    except FileNotFoundError:
+        if (folder.root / TUNING_FILE).exists():
+            raise RecordError(
+                f"{folder.root}: its search has not ended, so there is nothing to report yet; the same "
+                "`python -m ablate tune` goes on with it, and `python -m ablate status` says how far it is"
+            ) from None
+        raise RecordError(f"{folder.root}: no study was run here; use `python -m ablate run` first") from None
+    except ValidationError as error:
+        raise RecordError(
+            f"{folder.plan}: damaged ({error.error_count()} faults); run the study again"
+        ) from None
+
+
+def find_results(results: Path, study: str, profile: str | None) -> ResultsFolder:
+    """The results of a study by its name; of the only profile that was run, or of the one that is named.
+
+    Raises:
+        ResultsError: no such study or profile was run, or several profiles were and none is named.
+    """
+    ran = sorted(folder.name for folder in _run_folders(results / study, "*"))
+    if not ran:
+        known = sorted({folder.parent.name for folder in _run_folders(results, "*/*")})
+        raise ResultsError(
+            f"{results / study}: no such study was run here (run: {', '.join(known) or 'none'}); "
+            "run it first, or name the folder with --results"
+        )
+    if profile is None and len(ran) > 1:
+        raise ResultsError(f"{study}: was run with profiles {', '.join(ran)}; choose one with --profile")
+    if profile is not None and profile not in ran:
+        raise ResultsError(
+            f"{study}: was run with profiles {', '.join(ran)}, but --profile {profile} was given"
+        )
+    return ResultsFolder(results / study / (profile or ran[0]))
+
+
+def _run_folders(root: Path, pattern: str) -> set[Path]:
+    """The results folders below, of studies that were run or are being tuned."""
+    tuned = {path.parent.parent for path in root.glob(f"{pattern}/{TUNING_FILE}")}
+    return tuned | {path.parent for path in root.glob(f"{pattern}/study.json")}

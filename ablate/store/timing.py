@@ -1,0 +1,115 @@
+"""What a training step costs, measured apart from training: which steps differ, and the file that keeps them.
+
+A sweep's own step times share the machine with other trials. The pass runs after them, alone, and takes the
+cases round by round, so that a slow moment of the machine meets all of them (`ablate.execution.timing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ablate.errors import RecordError
+from ablate.store.records import Environment
+from ablate.store.results import ResultsFolder, write_atomically
+from ablate.study.trials import Trial
+
+PLAIN = {"loss": "cross_entropy", "reduction": "mean"}
+"""What a step is set beside: torch's plain cross-entropy, averaged."""
+
+
+class Case(BaseModel):
+    """All of a trial that decides which work a training step does. Not ε: it is a tensor of the step."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    arch: str
+    image_size: int
+    decoded_size: int
+    batch_size: int
+    loss: str
+    reduction: str
+    optimizer: str
+    clips: bool = Field(description="whether the gradient is clipped")
+    crops: bool = Field(description="whether images are cropped at random")
+    flips: bool = Field(description="whether images are mirrored at random")
+    mixes: bool = Field(description="whether images are mixed")
+    device: str
+    precision: str
+    deterministic: bool
+    data: str
+
+
+class TimingPass(BaseModel):
+    """One exclusive pass: each case's milliseconds per step in every round, and what else ran meanwhile."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    cases: tuple[Case, ...]
+    step_ms: tuple[tuple[float, ...], ...] = Field(
+        description="[cases][rounds] mean milliseconds of a step; one round's values were taken in turn"
+    )
+    steps: tuple[int, ...] = Field(description="[cases] steps that each value is the mean of")
+    environment: Environment
+    others: float | None = Field(
+        description="part of the machine's cores that other processes used meanwhile; None where unknown"
+    )
+
+
+def case_of(trial: Trial) -> Case:
+    """The case that a trial's steps are."""
+    fields = trial.fields
+    return Case(
+        arch=fields.arch,
+        image_size=fields.image_size,
+        decoded_size=fields.decoded_size,
+        batch_size=fields.batch_size,
+        loss=fields.loss,
+        reduction=fields.reduction,
+        optimizer=fields.optimizer,
+        clips=fields.clip_norm > 0,
+        crops=fields.crop_area < 1,
+        flips=fields.flip,
+        mixes=fields.mixup > 0,
+        device=trial.numerics.device,
+        precision=trial.numerics.precision,
+        deterministic=trial.numerics.deterministic,
+        data=fields.data,
+    )
+
+
+def plain_case(case: Case) -> Case:
+    """The same step with plain cross-entropy."""
+    return case.model_copy(update=PLAIN)
+
+
+def cases_of(trials: Iterable[Trial]) -> dict[Case, Trial]:
+    """The cases of these trials, each with the first trial that it is of, and their plain ones."""
+    found: dict[Case, Trial] = {}
+    for trial in trials:
+        found.setdefault(case_of(trial), trial)
+    for case, trial in list(found.items()):
+        found.setdefault(plain_case(case), trial)
+    return found
+
+
+def write_timing(folder: ResultsFolder, timing: TimingPass) -> None:
+    """Keep a pass as timing.json, in place of an earlier one."""
+    write_atomically(folder.timing, timing.model_dump_json(indent=1).encode())
+
+
+def read_timing(folder: ResultsFolder) -> TimingPass | None:
+    """The pass that a results folder keeps, if any.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
+    try:
+        return TimingPass.model_validate_json(folder.timing.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError:
+        raise RecordError(
+            f"{folder.timing}: is damaged; delete it, and the next run measures the step times again"
+        ) from None

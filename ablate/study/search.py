@@ -1,0 +1,293 @@
+"""What a tuned study searches: ranges of fields, the objective, the budget.
+
+The declaration only. `ablate.tuning` asks Optuna for points, trains them on a tuning split that is carved
+from the training images, and has the winner re-run with fresh seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+
+from ablate.study.fields import FIELD_NAMES, canonical, in_plain_words, unknown_name
+
+Levels = dict[str, Any]
+"""Field name to value: one point of the searched space."""
+
+FIRST_TUNING_SEED = 1_000_000
+"""Points are trained with seeds from here on, so that the re-test's seeds are fresh."""
+GRID_TOLERANCE = 1e-6
+"""Of a step: values off the grid by less are on it."""
+MOST_LEVELS = 100_001
+
+
+class Range(BaseModel):
+    """Numbers from low to high, both included: every `step`, or so many `levels` even in the logarithm.
+
+    Integers where low, high and, without log, the step are integers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    low: int | float = Field(description="least value")
+    high: int | float = Field(description="largest value, on the grid")
+    step: int | float | None = Field(default=None, description="distance of neighbours; not with log")
+    log: bool = Field(default=False, description="even in the logarithm: for learning rates and the like")
+    levels: int | None = Field(
+        default=None, ge=2, le=MOST_LEVELS, description="with log, how many values the grid has"
+    )
+    when: dict[str, Any] = Field(
+        default_factory=dict, description="searched only where these other searched fields have these values"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Range:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                f"expected a range with low < high, but {self.low!r} to {self.high!r} came; "
+                "a field with one value belongs into the study's base"
+            )
+        if self.log:
+            self._check_log()
+        else:
+            self._check_step()
+        return self
+
+    # Below the other validators, so that it is around them.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Range]) -> Range:
+        return in_plain_words(cls, declaration, validate)
+
+    def _check_log(self) -> None:
+        if self.step is not None:
+            raise ValueError("step: not with log; give levels, how many values there are")
+        if self.levels is None:
+            raise ValueError("levels: how many values a range with log has; give it, as levels=13")
+        if self.low <= 0:
+            raise ValueError(f"low: expected a number above 0 with log, but {self.low!r} came")
+
+    def _check_step(self) -> None:
+        if self.levels is not None:
+            raise ValueError("levels: only with log; give the step, the distance of neighbouring values")
+        if self.step is None or not (math.isfinite(self.step) and self.step > 0):
+            raise ValueError(f"step: expected a distance above 0, but {self.step!r} came")
+        steps = (self.high - self.low) / self.step
+        if abs(steps - round(steps)) > GRID_TOLERANCE:
+            raise ValueError(
+                f"high: {self.high!r} is not on the grid {self.low!r}, {self.low + self.step!r}, ...; "
+                "move it, or change the step"
+            )
+        if round(steps) >= MOST_LEVELS:
+            raise ValueError(f"step: {self.step!r} makes more than {MOST_LEVELS:,} values; take a larger one")
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the values are integers."""
+        given = (self.low, self.high) if self.log else (self.low, self.high, self.step)
+        return all(isinstance(number, int) for number in given)
+
+    def nearest(self, value: float) -> int | float:
+        """The value of the grid that is nearest to a number within the range."""
+        if self.log:
+            assert self.levels is not None  # validated
+            width = math.log(self.high / self.low) / (self.levels - 1)
+            place = round(math.log(value / self.low) / width)
+            found = float(self.low * math.exp(place * width))
+            return round(found) if self.is_integer else float(canonical(found))
+        assert self.step is not None  # validated
+        place = round((value - self.low) / self.step)
+        on_grid = self.low + place * self.step
+        return int(on_grid) if self.is_integer else float(canonical(float(on_grid)))
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one that the search may come to; with log any number of the range is."""
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not self.low <= value <= self.high
+        ):
+            return False
+        slack = GRID_TOLERANCE * (self.step or 0)
+        return self.log or abs(self.nearest(value) - value) <= slack
+
+    def ends(self) -> tuple[Any, ...]:
+        """The values to try a field's limits with: both, and one from within."""
+        return (self.low, self.high, self.nearest((self.low + self.high) / 2))
+
+    def in_words(self) -> str:
+        """The range as a reader writes it."""
+        if self.log:
+            return f"{self.low:g} to {self.high:g}, {self.levels} values even in the logarithm"
+        return f"{self.low:g} to {self.high:g} by {self.step:g}"
+
+
+class Choice(BaseModel):
+    """Values without an order, such as architectures. A plain tuple in a search's space is one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    of: tuple[Any, ...] = Field(description="the values")
+    when: dict[str, Any] = Field(
+        default_factory=dict, description="searched only where these other searched fields have these values"
+    )
+
+    @field_validator("of")
+    @classmethod
+    def _different(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        values = tuple(canonical(value) for value in values)
+        if len(values) < 2 or any(value in values[:place] for place, value in enumerate(values)):
+            raise ValueError("expected at least two different values")
+        if None in values:
+            raise ValueError("None is no value of a field")
+        return values
+
+    # Below the other validators, so that it is around them.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Choice]) -> Choice:
+        return in_plain_words(cls, declaration, validate)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one of these."""
+        return value in self.of
+
+    def ends(self) -> tuple[Any, ...]:
+        """The values to try a field's limits with: all of them."""
+        return self.of
+
+    def in_words(self) -> str:
+        """The values as a reader writes them."""
+        return ", ".join(map(str, self.of))
+
+
+def _kind(declaration: Any) -> str:
+    chosen = isinstance(declaration, Choice) or (isinstance(declaration, Mapping) and "of" in declaration)
+    return "choice" if chosen else "range"
+
+
+Dimension = Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)]
+"""What one searched field may be."""
+
+
+class Search(BaseModel):
+    """What is searched, for what, and with which budget.
+
+    A point is one value for every searched field, trained once per seed; its value is the mean over its
+    seeds of the objective on the tuning split. The study's baseline and the anchors are the first points.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    space: dict[str, Dimension] = Field(description="field name to its range, or a tuple of its values")
+    objective: tuple[str, ...] = Field(
+        default=("accuracy",), description="the metric, or two together; each in the direction that is better"
+    )
+    anchors: tuple[Levels, ...] = Field(
+        default=(), description="points tried first and re-tested with the winner; unnamed fields as in base"
+    )
+    points: int = Field(ge=1, description="the budget: how many points, anchors and baseline included")
+    seeds: int = Field(default=3, ge=1, le=1000, description="training runs per point")
+    sampler: Literal["tpe", "gp", "random", "quasi_random", "nsga2"] = Field(
+        default="tpe", description="how Optuna chooses points; nsga2 is for two objectives"
+    )
+    sampler_seed: int = Field(default=0, ge=0, lt=2**31, description="of the sampler's own random numbers")
+    pruning: Literal["none", "seeds", "hyperband", "median"] = Field(
+        default="none",
+        description="seeds: a point that loses on its first seeds (Wilcoxon) gets no more; "
+        "hyperband, median: a point whose first seed lags behind while it trains is stopped",
+    )
+    batch: int = Field(default=2, ge=1, le=1000, description="points asked for and trained at a time")
+    tuning_part: float = Field(
+        default=0.125, gt=0, lt=1, description="part of the training images held back to tune on"
+    )
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _tuples_are_choices(cls, space: Any) -> Any:
+        if not isinstance(space, Mapping):
+            return space
+        for name, found in space.items():
+            if not isinstance(found, (tuple, list, Mapping, Range, Choice)):
+                raise ValueError(f"{name}: expected a Range, or a tuple of values, but {found!r} came")
+        return {
+            name: {"of": found} if isinstance(found, (tuple, list)) else found
+            for name, found in space.items()
+        }
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _one_is_a_tuple(cls, objective: Any) -> Any:
+        return (objective,) if isinstance(objective, str) else objective
+
+    @field_validator("anchors", mode="after")
+    @classmethod
+    def _canonical_anchors(cls, anchors: tuple[Levels, ...]) -> tuple[Levels, ...]:
+        return tuple({name: canonical(value) for name, value in anchor.items()} for anchor in anchors)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Search:
+        found = [*self._space_problems(), *self._objective_problems(), *self._pruning_problems()]
+        found += [
+            f"anchors: {name}: {value!r} is not among the values searched ({self.space[name].in_words()})"
+            for anchor in self.anchors
+            for name, value in anchor.items()
+            if name in self.space and not self.space[name].holds(value)
+        ]
+        found += [
+            f"anchors: {name}: is not searched; set it in the study's base"
+            for anchor in self.anchors
+            for name in anchor
+            if name not in self.space
+        ]
+        if found:
+            raise ValueError("\n".join(found))
+        return self
+
+    # Below the other validators, so that it is around them.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Search]) -> Search:
+        return in_plain_words(cls, declaration, validate)
+
+    def _space_problems(self) -> Iterable[str]:
+        if not self.space:
+            yield "space: nothing to search; give at least one field a range"
+        for name, dimension in self.space.items():
+            if name not in FIELD_NAMES:
+                yield f"space: {unknown_name('field', name, FIELD_NAMES)}"
+            if name in ("tuning_part", "data"):
+                yield f"space: {name} cannot be searched: it decides which images points are judged on"
+            earlier = list(self.space)[: list(self.space).index(name)]
+            for other, value in dimension.when.items():
+                if other not in earlier:
+                    yield f"space: {name}: its condition is about {other}, which must be searched before it"
+                elif not self.space[other].holds(value):
+                    yield f"space: {name}: its condition asks for {other}={value!r}, which it never is"
+
+    def _objective_problems(self) -> Iterable[str]:
+        if not 1 <= len(self.objective) <= 2 or len(set(self.objective)) < len(self.objective):
+            yield f"objective: expected one metric or two different ones, but {list(self.objective)} came"
+        if self.sampler == "nsga2" and len(self.objective) != 2:
+            yield "sampler: nsga2 is for two objectives; with one take tpe, gp, random or quasi_random"
+
+    def _pruning_problems(self) -> Iterable[str]:
+        if self.pruning == "none":
+            return
+        if len(self.objective) != 1:
+            yield f"pruning: {self.pruning} needs one objective; two run unpruned, set pruning='none'"
+        if self.pruning == "seeds" and self.seeds < 5:
+            yield f"pruning: seeds judges from four seeds on, so a point needs at least 5, not {self.seeds}"
+        if self.pruning in ("hyperband", "median") and not set(self.objective) <= {"accuracy", "nll"}:
+            yield f"pruning: {self.pruning} knows accuracy and nll while a network trains, nothing else"
+
+    def active(self, levels: Mapping[str, Any]) -> Levels:
+        """Of a point's values those whose condition holds, in the space's order."""
+        kept: Levels = {}
+        for name, dimension in self.space.items():
+            if name in levels and all(kept.get(other) == value for other, value in dimension.when.items()):
+                kept[name] = canonical(levels[name])
+        return kept

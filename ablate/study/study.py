@@ -1,0 +1,474 @@
+"""A study as a person declares it: one question, its factors, and how the answer will be judged.
+
+A study is a Python file with a docstring and one `study = Study(...)`; it is code, and loading it runs it.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import itertools
+import math
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from ablate.errors import StudyError
+from ablate.study.fields import FIELD_NAMES, Fields, canonical, in_plain_words, resolve, unknown_name
+from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
+
+if TYPE_CHECKING:
+    from ablate.notebook import Run
+
+DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
+
+
+class Published(BaseModel):
+    """Somebody else's table of the same run, set beside ours in the report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(description="who published it, and where")
+    data: str = Field(description="the dataset it is of; a profile on other data leaves the table out")
+    epochs: tuple[dict[str, FiniteFloat], ...] = Field(
+        description="one mapping per epoch, named as in the epochs table: epoch, train_loss, ..."
+    )
+    differences: str = Field(
+        default="", description="what remains different between that run and these, in sentences"
+    )
+
+
+class Profile(BaseModel):
+    """A named variant of a study: the fields, factors and seeds that it changes. The rest stays."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: dict[str, Any] = Field(default_factory=dict, description="fields set differently")
+    factors: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict, description="factors added, or swept over other levels"
+    )
+    seeds: int | tuple[int, ...] | None = Field(default=None, description="seeds of this profile")
+    search: dict[str, Any] = Field(
+        default_factory=dict, description="parts of the search that are different, as points=12"
+    )
+
+    @field_validator("factors", mode="before")
+    @classmethod
+    def _canonical_levels(cls, factors: Any) -> Any:
+        return _canonical_factors(factors)
+
+    @field_validator("seeds", mode="wrap")
+    @classmethod
+    def _seeds_in_one_line(cls, seeds: Any, validate: Callable[[Any], Any]) -> Any:
+        return _checked_seeds(seeds, validate)
+
+    # Below the other validators, so that it is around them.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Profile]) -> Profile:
+        return in_plain_words(cls, declaration, validate)
+
+
+class Study(BaseModel):
+    """One question put to a grid of training runs, or a search for the best setting.
+
+    Arms are all combinations of the factors' levels; every arm is trained once per seed. Each arm is
+    compared with the arm that differs from it only by having the `baseline` levels. A study with a `search`
+    is tuned instead: its arms are the baseline, the anchors and the winner.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    question: str = Field(min_length=1, description="the question, in a sentence")
+    base: dict[str, Any] = Field(default_factory=dict, description="fields that all arms share")
+    factors: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict, description="field name to its levels; none is a study of one arm"
+    )
+    baseline: dict[str, Any] = Field(
+        default_factory=dict, description="the factor levels that other levels are compared with"
+    )
+    only: tuple[Levels, ...] = Field(
+        default=(), description="of all combinations of levels, those that are arms; () is all of them"
+    )
+    search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
+    primary: str = Field(default="accuracy", description="the metric that the answer is about")
+    family: tuple[str, ...] = Field(
+        default=(), description="metrics whose comparisons are corrected together; () is the primary one"
+    )
+    margins: dict[str, float] = Field(
+        default_factory=dict, description="per metric, the largest difference that does not matter"
+    )
+    seeds: int | tuple[int, ...] = Field(default=5, description="how many seeds (0, 1, ...), or which")
+    profiles: dict[str, Profile] = Field(default_factory=dict, description="named variants")
+    published: Published | None = Field(default=None, description="a published table of the same run")
+    name: str = Field(default="", description="set from the file's name")
+    description: str = Field(default="", description="set from the file's docstring")
+    _folder: Path | None = PrivateAttr(default=None)
+
+    @field_validator("factors", mode="before")
+    @classmethod
+    def _canonical_levels(cls, factors: Any) -> Any:
+        return _canonical_factors(factors)
+
+    @field_validator("baseline", mode="before")
+    @classmethod
+    def _canonical_baseline(cls, baseline: Any) -> Any:
+        if not isinstance(baseline, Mapping):
+            return baseline
+        return {name: canonical(level) for name, level in baseline.items()}
+
+    @field_validator("only", mode="after")
+    @classmethod
+    def _canonical_arms(cls, arms: tuple[Levels, ...]) -> tuple[Levels, ...]:
+        return tuple({name: canonical(level) for name, level in arm.items()} for arm in arms)
+
+    @field_validator("seeds", mode="wrap")
+    @classmethod
+    def _seeds_in_one_line(cls, seeds: Any, validate: Callable[[Any], Any]) -> Any:
+        return _checked_seeds(seeds, validate)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        found = [*_field_problems(self), *_level_problems(self.factors), *_seed_problems(self.seeds)]
+        found += [*_baseline_problems(self), *_arm_problems(self), *_search_problems(self)]
+        found += [
+            f"margins.{name}: expected a difference above 0, but {margin!r} came"
+            for name, margin in self.margins.items()
+            if not 0 < margin < math.inf
+        ]
+        if found:
+            raise ValueError("\n".join(found))
+        return self
+
+    # Below the other validators, so that it is around them.
+    @model_validator(mode="wrap")
+    @classmethod
+    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Study]) -> Study:
+        return in_plain_words(cls, declaration, validate)
+
+    def find_own_modules(self) -> None:
+        """Have the modules that stand beside this study's file found before any other of their names."""
+        if self._folder is not None:
+            add_import_folder(self._folder)
+
+    @property
+    def comparison_family(self) -> tuple[str, ...]:
+        """The metrics whose comparisons share one error rate."""
+        return self.family or (self.primary,)
+
+    def family_size(self, metric: str, comparisons: int) -> int:
+        """How many intervals hold together with one of this metric's, where arms are compared so often.
+
+        Those of every metric of the family; a metric outside it stands alone.
+        """
+        inside = metric in self.comparison_family
+        return max(comparisons * len(self.comparison_family), 1) if inside else 1
+
+    @property
+    def all_margins(self) -> dict[str, float]:
+        """Margins of every metric that has one: the study's own over the defaults."""
+        return {**DEFAULT_MARGINS, **self.margins}
+
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds, one training run per arm each."""
+        return tuple(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
+
+    def arms(self) -> list[dict[str, Any]]:
+        """All combinations of the factors' levels, the first factor varying slowest; or those of `only`."""
+        names = list(self.factors)
+        if self.only:
+            return [{name: arm[name] for name in names} for arm in self.only]
+        return [dict(zip(names, levels, strict=True)) for levels in itertools.product(*self.factors.values())]
+
+    def fields(self, arm: Mapping[str, Any]) -> Fields:
+        """The complete fields of one arm."""
+        return resolve(self.base, arm)
+
+    def with_profile(self, name: str) -> Study:
+        """This study with the named profile's changes made.
+
+        Raises:
+            StudyError: no profile has that name.
+        """
+        if name not in self.profiles:
+            raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
+        profile = self.profiles[name]
+        changes: dict[str, Any] = {"base": {**self.base, **profile.base}}
+        changes["factors"] = {**self.factors, **profile.factors}
+        if profile.seeds is not None:
+            changes["seeds"] = profile.seeds
+        if profile.search:
+            changes["search"] = {**(self.search.model_dump() if self.search else {}), **profile.search}
+        return self.replace(**changes)
+
+    def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Study:
+        """This study with fields overridden: one value fixes a field, several sweep it."""
+        base, factors, baseline = dict(self.base), dict(self.factors), dict(self.baseline)
+        for name, values in settings.items():
+            if len(values) == 1:
+                base[name] = values[0]
+                factors.pop(name, None)
+                baseline.pop(name, None)
+            else:
+                factors[name] = tuple(values)
+        return self.replace(base=base, factors=factors, baseline=baseline)
+
+    def replace(self, **changes: Any) -> Study:
+        """A validated copy with some of its declarations changed.
+
+        Raises:
+            StudyError: the changed study is not consistent.
+        """
+        return build_study({**self.model_dump(), **changes})
+
+    def run(
+        self,
+        *,
+        profile: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        seeds: int | None = None,
+        device: Literal["auto", "cpu", "cuda"] = "auto",
+        workers: int | None = None,
+        threads: int = 1,
+        data_dir: str | Path | None = None,
+        results: str | Path = "results",
+        report: str | Path = "report",
+        timeout: float | None = None,
+        retry_failed: bool = False,
+    ) -> Run:
+        """Train what is missing of this study, write its tables and render its report.
+
+        What `python -m ablate run` does. Interrupted, as by a notebook's stop button, it ends with a partial
+        report; what is recorded is kept, and the same call goes on.
+
+        Args:
+            profile: name of the profile; None lets the hardware decide.
+            settings: field name to a value, which fixes the field, or to a list of values, which sweeps it.
+            seeds: how many seeds, instead of the study's.
+            device: where to train; "auto" is CUDA where there is any.
+            workers: trials at a time, at least 1; None is one per GPU, or as many as the CPU cores have
+                threads for.
+            threads: CPU threads that a trial computes with, at least 1; part of its identity. Not for CUDA.
+            data_dir: folder with the dataset's own files, instead of downloading them.
+            results: folder that results/<study>/<profile>/ is made in.
+            report: folder that report/<study>/<profile>/ is made in.
+            timeout: minutes that one trial may take; None is no limit.
+            retry_failed: run failed trials again.
+
+        Raises:
+            StudyError: the study has no name, or a part of it or an argument is wrong; nothing was trained.
+            AblateError: of the kind that says what else is wrong.
+        """
+        from ablate.notebook import run  # imported here, because a study file must load without torch
+
+        return run(
+            self,
+            Path(report),
+            {
+                "profile": profile,
+                "settings": settings,
+                "seeds": seeds,
+                "device": device,
+                "workers": workers,
+                "threads": threads,
+                "data_dir": data_dir,
+                "results": results,
+                "timeout": timeout,
+                "retry_failed": retry_failed,
+            },
+        )
+
+
+def build_study(declaration: Mapping[str, Any]) -> Study:
+    """A study from plain values, with every fault in one `StudyError`."""
+    return Study.model_validate(dict(declaration))
+
+
+def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
+    try:
+        return validate(seeds)
+    except ValidationError:
+        raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
+
+
+def _canonical_factors(factors: Any) -> Any:
+    if not isinstance(factors, Mapping):
+        return factors
+    return {name: _canonical_level_list(levels) for name, levels in factors.items()}
+
+
+def _canonical_level_list(levels: Any) -> Any:
+    if isinstance(levels, (str, bytes)) or not hasattr(levels, "__iter__"):
+        return levels
+    return tuple(canonical(level) for level in levels)
+
+
+def _field_problems(study: Study) -> list[str]:
+    """Faults of the base and of every level, each level tried alone so that all are named at once."""
+    swept = {
+        **study.factors,
+        **({name: d.ends() for name, d in study.search.space.items()} if study.search else {}),
+    }
+    trials = [{}, *({name: level} for name, levels in swept.items() for level in levels)]
+    required = {name: levels[0] for name, levels in swept.items() if levels}
+    found: list[str] = []
+    for changes in trials:
+        try:
+            resolve(study.base, required, changes)
+        except StudyError as error:
+            found += str(error).splitlines()
+    return list(dict.fromkeys(found))
+
+
+def _level_problems(factors: Mapping[str, tuple[Any, ...]]) -> list[str]:
+    found = []
+    for name, levels in factors.items():
+        if name not in FIELD_NAMES:
+            continue  # reported as an unknown field
+        if not levels:
+            found.append(f"factors.{name}: no levels; give at least one, or move it to base")
+        repeated = [level for place, level in enumerate(levels) if level in levels[:place]]
+        found += [f"factors.{name}: level {level!r} is given twice; remove one" for level in repeated]
+    return found
+
+
+def _baseline_problems(study: Study) -> Iterator[str]:
+    for name, level in study.baseline.items():
+        levels = list(study.factors.get(name, ()))
+        if name in study.factors:
+            if level not in levels:
+                yield f"baseline.{name}: {level!r} is not among its levels {levels}; add it to them"
+        elif study.search is None or name not in study.search.space:
+            yield f"baseline.{name}: is not a factor"
+        elif not study.search.space[name].holds(level):
+            yield (
+                f"baseline.{name}: {level!r} is not among the values searched "
+                f"({study.search.space[name].in_words()})"
+            )
+
+
+def _arm_problems(study: Study) -> Iterator[str]:
+    for arm in study.only:
+        if set(arm) != set(study.factors):
+            yield f"only: expected a level for each of {', '.join(study.factors)}, but {arm} came"
+        for name in arm.keys() & study.factors.keys():
+            if arm[name] not in study.factors[name]:
+                yield f"only: {name}={arm[name]!r} is not among its levels {list(study.factors[name])}"
+    if any(arm in study.only[:place] for place, arm in enumerate(study.only)):
+        yield "only: an arm is named twice; remove one"
+
+
+def _search_problems(study: Study) -> Iterator[str]:
+    if study.search is None:
+        return
+    if study.factors and not study.only:
+        yield (
+            f"search: a study is swept or searched, not both; move {', '.join(study.factors)} into the "
+            "search's space, or to base"
+        )
+    if "tuning_part" in study.base:
+        yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
+    if any(seed >= FIRST_TUNING_SEED for seed in study.seed_list()):
+        yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
+
+
+def _seed_problems(seeds: int | tuple[int, ...]) -> list[str]:
+    if isinstance(seeds, int):
+        return [] if seeds >= 1 else [f"seeds: at least one seed is needed, but {seeds} came"]
+    if not seeds:
+        return ["seeds: at least one seed is needed, but an empty list came"]
+    found = [f"seeds: {seed} is outside 0 to 2**63 - 1" for seed in seeds if not 0 <= seed < 2**63]
+    if len(set(seeds)) < len(seeds):
+        found.append(f"seeds: each seed once, but {list(seeds)} came")
+    return found
+
+
+def load_study(path: str | Path) -> Study:
+    """Run a study file and return its `study`.
+
+    The file's folder is put on the import path, so that a study can name models and losses beside it.
+
+    Raises:
+        StudyError: the file is missing, is not Python, fails when run, exits, or defines no `study`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StudyError(f"{path}: no such study file; give the path of a Python file that defines `study`")
+    try:
+        source = path.read_text(encoding="utf-8")
+        ast.parse(source, filename=str(path))
+    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
+        raise StudyError(f"{path}: is not Python: {error}") from None
+    add_import_folder(path.resolve().parent)
+    names = _run_study_file(path)
+    study = _as_study(path, names.get("study"))
+    description = inspect.cleandoc(names.get("__doc__") or "")
+    loaded = study.model_copy(update={"name": study.name or path.stem, "description": description})
+    loaded._folder = path.resolve().parent
+    return loaded
+
+
+_STUDY_FOLDERS: set[Path] = set()
+
+
+def add_import_folder(folder: Path) -> None:
+    """Look for modules in `folder` first, in this process and in the workers it starts.
+
+    A module of the same name that another study's folder gave is forgotten.
+    """
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+    _STUDY_FOLDERS.add(folder)
+    for name, module in list(sys.modules.items()):
+        origin = Path(getattr(module, "__file__", None) or "/")
+        elsewhere = {origin.parent, origin.parent.parent} & _STUDY_FOLDERS - {folder}
+        here = (folder / f"{name}.py").exists() or (folder / name).is_dir()
+        if elsewhere and here and "." not in name:
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
+def _run_study_file(path: Path) -> dict[str, Any]:
+    try:
+        return runpy.run_path(str(path), run_name="ablate_study")
+    except StudyError as error:
+        lines = "\n  ".join(str(error).splitlines())
+        raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
+    except SystemExit as error:
+        raise StudyError(
+            f"{path}: the study file exits ({error.code!r}); it must only define `study`"
+        ) from None
+    except Exception as error:
+        place = _line_in(path, error)
+        raise StudyError(
+            f"{path}{place}: running the study file fails: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _line_in(path: Path, error: BaseException) -> str:
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = f", line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return line
+
+
+def _as_study(path: Path, found: object) -> Study:
+    if isinstance(found, Study):
+        return found
+    came = "nothing of that name" if found is None else f"a {type(found).__name__}"
+    raise StudyError(f"{path}: expected `study = Study(...)` at the top level, but {came} came")

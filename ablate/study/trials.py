@@ -1,0 +1,198 @@
+"""A study expanded into its trials, each with an identity that follows from what it computes."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ablate.errors import StudyError
+from ablate.study.fields import LATER_FIELDS, Fields, canonical
+from ablate.study.study import Study
+
+TRAINING_VERSION = 2
+"""Raised when a change to ablate alters the numbers that training gives; part of every trial's identity."""
+
+NOT_IDENTITY = {
+    "data", "decode_size", "resize", "tuning_part", "precision", "deterministic", "recipe", "eval_batch_size",
+}  # fmt: skip
+"""Fields that do not decide a trial's numbers, or only through what else the identity holds."""
+
+
+class Numerics(BaseModel):
+    """The arithmetic that a trial's fields come to on a given device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field(description="device kind: cpu or cuda")
+    precision: str = Field(description="float32 or bfloat16")
+    deterministic: bool = Field(description="only deterministic algorithms")
+    threads: int = Field(default=1, ge=1, description="CPU threads that compute; 1 on a GPU")
+
+
+class Trial(BaseModel):
+    """One training run: an arm and a seed, with everything that decides its numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trial_id: str = Field(description="hash of the fields, seed, data, numerics and training version")
+    arm: str = Field(description="the factor levels in words, e.g. 'epsilon=0.1, arch=xresnet18'")
+    levels: dict[str, Any] = Field(description="factor name to this trial's level")
+    fields: Fields = Field(description="every field, resolved")
+    seed: int = Field(description="the seed that all random streams derive from")
+    repeat: int = Field(default=0, description="0, or the number of a deliberate second run")
+    numerics: Numerics = Field(description="resolved arithmetic")
+    fingerprint: str = Field(description="digest of the decoded images and labels")
+
+
+class Plan(BaseModel):
+    """A study as it is to run: what was declared, which profile and why, and every trial."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: Study
+    profile: str = Field(description="name of the profile, which is also its results folder's name")
+    reason: str = Field(description="why this profile: what the machine has, or that it was asked for")
+    command: str = Field(default="", description="the command line that runs it")
+    trials: tuple[Trial, ...]
+
+    @cached_property
+    def arms(self) -> tuple[str, ...]:
+        """The arms' names in the study's order."""
+        return tuple(dict.fromkeys(trial.arm for trial in self.trials))
+
+    @cached_property
+    def comparisons(self) -> tuple[tuple[str, str], ...]:
+        """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
+        if not self.study.baseline:
+            return ()
+        levels = {trial.arm: dict(trial.levels) for trial in self.trials}
+        by_levels = {tuple(found.items()): arm for arm, found in levels.items()}
+        baseline = {name: canonical(level) for name, level in self.study.baseline.items()}
+        pairs = ((arm, by_levels.get(tuple({**own, **baseline}.items()))) for arm, own in levels.items())
+        return tuple((arm, other) for arm, other in pairs if other is not None and other != arm)
+
+
+def arm_name(levels: Mapping[str, Any]) -> str:
+    """An arm's levels in words; the one arm of a study without factors is 'all'."""
+    return ", ".join(f"{name}={level}" for name, level in levels.items()) or "all"
+
+
+def stream_seed(seed: int, stream: str) -> int:
+    """The seed of one random stream (init, order, augmentation, ...) of a trial, in [0, 2**63).
+
+    No factor level enters it, so arms of one seed share their random draws and can be compared in pairs.
+    """
+    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def expand(
+    study: Study, fingerprint_of: Callable[[Fields], str], numerics_of: Callable[[Fields], Numerics]
+) -> list[Trial]:
+    """All trials of a study, seed by seed, so that a stopped study has whole sets of arms.
+
+    Args:
+        study: a study with its profile and overrides applied.
+        fingerprint_of: fields to the digest of the data they name.
+        numerics_of: fields to the arithmetic they come to on the chosen device.
+
+    Raises:
+        StudyError: two arms come to the same training run.
+    """
+    arms = [(levels, study.fields(levels)) for levels in study.arms()]
+    trials = [
+        build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
+        for seed in study.seed_list()
+        for levels, fields in arms
+    ]
+    _require_different(trials[: len(arms)])
+    return trials
+
+
+def _require_different(arms: list[Trial]) -> None:
+    """Two arms of one identity would be one training run, compared with itself."""
+    seen: dict[str, str] = {}
+    for trial in arms:
+        if trial.trial_id in seen:
+            raise StudyError(
+                f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their levels "
+                "come to the same data and arithmetic here; leave one of them out"
+            )
+        seen[trial.trial_id] = trial.arm
+
+
+def build_trial(
+    levels: Mapping[str, Any],
+    fields: Fields,
+    seed: int,
+    numerics: Numerics,
+    fingerprint: str,
+    repeat: int = 0,
+) -> Trial:
+    """One trial with its identity computed."""
+    identity = _identity(fields, seed, repeat, numerics, fingerprint)
+    return Trial(
+        trial_id=hashlib.sha256(identity.encode()).hexdigest()[:16],
+        arm=arm_name(levels),
+        levels=dict(levels),
+        fields=fields,
+        seed=seed,
+        repeat=repeat,
+        numerics=numerics,
+        fingerprint=fingerprint,
+    )
+
+
+def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
+    """What a trial computes, as canonical JSON: no path, host, study or profile name.
+
+    The data's name and how it is decoded are replaced by the fingerprint, the precision asked for by what it
+    came to. The recipe's name is left out because its fields are there. A field that came later is left out
+    at its default, so that the trials recorded before it keep their names.
+    """
+    named = fields.model_dump(exclude=NOT_IDENTITY)
+    named = {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()}
+    sources = {name: source_digest(named[name]) for name in ("arch", "loss")}
+    return json.dumps(
+        {
+            "fields": named,
+            "sources": sources,
+            "seed": seed,
+            "repeat": repeat,
+            "data": fingerprint,
+            "numerics": numerics.model_dump(),
+            "training_version": TRAINING_VERSION,
+        },
+        sort_keys=True,
+        ensure_ascii=True,
+        allow_nan=False,
+    )
+
+
+def source_digest(name: str) -> str:
+    """Digest of the module that `package.module:attribute` names, so that editing it makes new trials.
+
+    Names of ablate's own give "", because the training version speaks for them.
+
+    Raises:
+        StudyError: the module cannot be found.
+    """
+    if ":" not in name:
+        return ""
+    module = name.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as error:
+        raise StudyError(f"{name}: module {module!r} cannot be found: {error}") from None
+    if spec is None or spec.origin is None:
+        raise StudyError(
+            f"{name}: module {module!r} cannot be found; put it beside the study file, or install its package"
+        )
+    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

@@ -1,0 +1,175 @@
+"""What a search is settled to before anything trains: its first points, and what its re-test will be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ablate.data import overlap, split_digest
+from ablate.errors import ResultsError, StudyError
+from ablate.execution.prepare import Inputs
+from ablate.metrics import METRICS
+from ablate.store.points import Tuning
+from ablate.study.fields import Fields, unknown_name
+from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
+from ablate.study.study import Study
+from ablate.study.trials import arm_name
+
+MAY_CHANGE = {"points", "batch"}
+"""Parts of a search that a later call may give differently."""
+
+
+def search_of(study: Study) -> Search:
+    """The search of a study that has one.
+
+    Raises:
+        StudyError: it has none, or its objective is not a metric with a better direction.
+    """
+    if study.search is None:
+        raise StudyError(
+            f"{study.name}: expected a study with a search, but it has none; add search=Search(...) to it, "
+            "or use `python -m ablate run`"
+        )
+    for name in study.search.objective:
+        if name not in METRICS:
+            raise StudyError(f"objective: {unknown_name('metric', name, METRICS)}")
+        if METRICS[name].higher_is_better is None:
+            raise StudyError(
+                f"objective: {name} has no better direction; take one that has, as accuracy or ece"
+            )
+    return study.search
+
+
+def directions(search: Search) -> tuple[bool, ...]:
+    """Whether more is better, for each objective."""
+    return tuple(METRICS[name].higher_is_better is True for name in search.objective)
+
+
+def first_points(study: Study) -> list[Levels]:
+    """The baseline, then the anchors, each complete and once.
+
+    Raises:
+        StudyError: the baseline lies outside the searched space, an anchor names a field that is not searched
+            with its other values, or the budget is too small for them.
+    """
+    search = search_of(study)
+    base = study.fields({}).model_dump()
+    baseline = {name: study.baseline.get(name, base[name]) for name in search.space}
+    for name, value in search.active(baseline).items():
+        if not search.space[name].holds(value):
+            raise StudyError(
+                f"the baseline's {name}={value!r} is not among the values searched "
+                f"({search.space[name].in_words()}): "
+                f"set baseline={{{name!r}: ...}} to a value of it, or take that value into the range"
+            )
+    points = [search.active(baseline), *(search.active({**baseline, **anchor}) for anchor in search.anchors)]
+    for anchor, point in zip(search.anchors, points[1:], strict=True):
+        for name in anchor.keys() - point.keys():
+            needs = ", ".join(f"{other}={value!r}" for other, value in search.space[name].when.items())
+            raise StudyError(f"anchors: {anchor}: {name} is searched only with {needs}; name that in it too")
+    points = [point for place, point in enumerate(points) if point not in points[:place]]
+    if len(points) > search.points:
+        raise StudyError(
+            f"points: baseline and anchors alone are {len(points)}, but the budget is {search.points}; raise "
+            "it, or take anchors away"
+        )
+    return points
+
+
+def corners(study: Study) -> list[Levels]:
+    """Points that have every value of every choice, and both ends of every range, once each."""
+    search, (baseline, *_) = search_of(study), first_points(study)
+    ends = [{**baseline, name: value} for name, found in search.space.items() for value in found.ends()]
+    return [*first_points(study), *(search.active(point) for point in ends)]
+
+
+def require_different(study: Study, inputs: Inputs) -> None:
+    """Refuse a search in which two points of different values train the same network.
+
+    Raises:
+        StudyError: names the values.
+    """
+    seen: dict[str, Levels] = {}
+    for levels in corners(study):
+        trial_id = inputs.trial(levels, point_fields(study, levels), FIRST_TUNING_SEED).trial_id
+        if seen.setdefault(trial_id, levels) != levels:
+            raise StudyError(
+                f"space: {arm_name(seen[trial_id])} and {arm_name(levels)} train the same network; leave "
+                "out what changes nothing"
+            )
+
+
+def point_fields(study: Study, levels: Levels) -> Fields:
+    """The fields that a point is trained with: on what the tuning split leaves."""
+    return study.fields({**levels, "tuning_part": search_of(study).tuning_part})
+
+
+def begin(study: Study, inputs: Inputs) -> Tuning:
+    """A search of which nothing was run yet, with what it is judged on."""
+    search, baseline = search_of(study), first_points(study)[0]
+    held = inputs.dataset(point_fields(study, baseline))
+    reported = inputs.dataset(study.fields(baseline)).valid
+    return Tuning(
+        search=search,
+        tuning_images=len(held.valid),
+        train_images=len(held.train),
+        tuning_digest=split_digest(held.valid),
+        reported_digest=split_digest(reported),
+        overlap=overlap(held.valid, reported),
+    )
+
+
+def resumed(known: Tuning, study: Study, inputs: Inputs, folder: str) -> Tuning:
+    """A search that was begun before, with the budget as it is now.
+
+    Raises:
+        ResultsError: it is another search: one that may be judged by other images, or has other points.
+    """
+    search = search_of(study)
+    was, now = (_words(found) for found in (known.search, search))
+    changed = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
+    begun = [point.levels for point in known.points if point.source != "sampler"]
+    first = first_points(study)
+    if not changed and begun != first[: len(begun)]:
+        changed = [f"baseline and anchors were {begun}, now {first}"]
+    named = [point for point in known.points if point.trial_ids]  # one just asked for has no trials yet
+    if not changed and named:
+        point = named[0]
+        trial = inputs.trial(point.levels, point_fields(study, point.levels), point.seeds[0])
+        if trial.trial_id != point.trial_ids[0]:
+            changed = [
+                "what a point trains (its fields, data, arithmetic or the version of the training) differs"
+            ]
+    if changed:
+        raise ResultsError(
+            f"{folder}: holds the points of another search: {'; '.join(changed)}. Points of two searches "
+            "cannot be pooled: give the study another name, or --results another folder, or put that one away"
+        )
+    points = max(search.points, len(known.points))  # what is asked for is not taken back
+    return known.model_copy(update={"search": search.model_copy(update={"points": points})})
+
+
+def _words(search: Search) -> dict[str, str]:
+    """The parts of a search that make it another one, as a reader compares them."""
+    parts = {name: str(value) for name, value in search.model_dump(exclude=MAY_CHANGE | {"space"}).items()}
+    space = "; ".join(
+        f"{name}: {dimension.in_words()}{f' when {dimension.when}' if dimension.when else ''}"
+        for name, dimension in search.space.items()
+    )
+    return {"space": space, **parts}
+
+
+def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
+    """The study that judges winners: baseline, anchors and winners, fresh seeds, all training images."""
+    search, points = search_of(study), first_points(study)
+    chosen = [*points, *(winner for winner in winners if winner not in points)]
+    base = study.fields({}).model_dump()
+    arms = [{name: base[name] for name in search.space} | point for point in chosen]
+    family = tuple(dict.fromkeys((*search.objective, *study.family)))
+    factors = {name: tuple(dict.fromkeys(arm[name] for arm in arms)) for name in search.space}
+    return study.replace(
+        factors=factors,
+        only=tuple(arms),
+        baseline=arms[0],
+        primary=search.objective[0],
+        family=family,
+    )
