@@ -1,15 +1,14 @@
-"""An audit of a report: its numbers once more, from the records and predictions alone.
+"""An audit of a study's tables: their numbers once more, from the records and predictions alone.
 
 Nothing of ablate is imported. Definitions are those of results/README.md, of a report's Method section and of
 the papers that are named there, computed with numpy, scipy and scikit-learn, by another route where there is
 one: the smooth calibration error from a cosine series, floors from convolved Bernoullis, power by quadrature.
 
-A shown number agrees if it is the recomputed one, rounded; an unrounded one, to nine digits. Left out is what
-another computation would not give to the last digit, and what is no number of the study:
+A number agrees to nine digits. Left out is what another computation would not give to the last digit, and
+what is no number of the study:
 
 - `LEFT_OUT_METRICS`: the floor of the smooth calibration error is a mean over 64 random draws;
 - `LEFT_OUT_OF_A_SEARCH`: columns with the smoothed values of a search's points;
-- `LEFT_OUT_SECTIONS`: sections of a report.json that are words or settings, or repeat a table as a picture;
 - `LEFT_OUT_COLUMNS`: columns of the CSV files that are words or readings of the machine, and that floor
   with its band. Another band need only lie within what the grid or the draws behind it can be off.
 
@@ -24,7 +23,6 @@ import functools
 import itertools
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,10 +42,6 @@ Row = dict[str, float]
 NAN = math.nan
 
 LEFT_OUT_METRICS = {"smece_floor"}
-LEFT_OUT_SECTIONS = {
-    *("format", "study", "profile", "first_line", "question", "description", "banners", "figures"),
-    *("method", "provenance", "reproduce", "failures", "downloads"),
-}
 LEFT_OUT_COLUMNS = {
     *(
         f"trials.{name}"
@@ -60,40 +54,38 @@ LEFT_OUT_COLUMNS = {
 LEFT_OUT_OF_A_SEARCH = {f"points.smoothed{which}" for which in ("", "_2", "_sd", "_sd_2")}
 """The fit of a surrogate, not to be had again to nine digits; what is told of it is read from points.csv."""
 
-# Label: column of the tables, decimals, factor to the shown unit.
-SHOWN: dict[str, tuple[str, int, float]] = {
-    "Accuracy": ("accuracy", 2, 100),
-    "NLL": ("nll", 4, 1),
-    "Brier score": ("brier", 4, 1),
-    "ECE": ("ece", 2, 100),
-    "ECE noise floor": ("ece_floor", 2, 100),
-    "Confidence gap": ("confidence_gap", 2, 100),
-    "Temperature": ("temperature", 3, 1),
-    "ECE, scaled": ("ece_scaled", 2, 100),
-    "ECE, equal mass": ("ece_equal_mass", 2, 100),
-    "ECE, debiased": ("ece_debiased", 2, 100),
-    "Smooth ECE": ("smece", 2, 100),
-    "Classwise ECE": ("classwise_ece", 2, 100),
-    "MCE": ("mce", 2, 100),
-    "NLL, scaled": ("nll_scaled", 4, 1),
-    "Mean confidence": ("mean_confidence", 2, 100),
-    "AUROC of errors": ("auroc_error", 2, 100),
-    "AUROC of errors, normalised logit": ("auroc_error_normalised", 2, 100),
-    "AURC": ("aurc", 2, 100),
-    "E-AURC": ("eaurc", 2, 100),
-    "Coverage at 1 % risk": ("coverage_at_1", 2, 100),
-    "Coverage at 2 % risk": ("coverage_at_2", 2, 100),
-    "Scatter within classes": ("scatter_within", 4, 1),
-    "Scatter between classes": ("scatter_between", 4, 1),
-    "Training step": ("step_ms", 2, 1),
-    "Training time": ("train_seconds", 2, 1),
-    "Training loss": ("train_loss", 4, 1),
-    "Training accuracy": ("train_accuracy", 2, 100),
-    "Loss, reported split": ("valid_loss", 4, 1),
-    "Accuracy, reported split": ("valid_accuracy", 2, 100),
+# Label on the page: column of the tables.
+SHOWN = {
+    "Accuracy": "accuracy",
+    "NLL": "nll",
+    "Brier score": "brier",
+    "ECE": "ece",
+    "ECE noise floor": "ece_floor",
+    "Confidence gap": "confidence_gap",
+    "Temperature": "temperature",
+    "ECE, scaled": "ece_scaled",
+    "ECE, equal mass": "ece_equal_mass",
+    "ECE, debiased": "ece_debiased",
+    "Smooth ECE": "smece",
+    "Classwise ECE": "classwise_ece",
+    "MCE": "mce",
+    "NLL, scaled": "nll_scaled",
+    "Mean confidence": "mean_confidence",
+    "AUROC of errors": "auroc_error",
+    "AUROC of errors, normalised logit": "auroc_error_normalised",
+    "AURC": "aurc",
+    "E-AURC": "eaurc",
+    "Coverage at 1 % risk": "coverage_at_1",
+    "Coverage at 2 % risk": "coverage_at_2",
+    "Scatter within classes": "scatter_within",
+    "Scatter between classes": "scatter_between",
+    "Training step": "step_ms",
+    "Training time": "train_seconds",
+    "Training loss": "train_loss",
+    "Training accuracy": "train_accuracy",
+    "Loss, reported split": "valid_loss",
+    "Accuracy, reported split": "valid_accuracy",
 }
-LABELS = {name: label for label, (name, _, _) in SHOWN.items()}
-PUBLISHED_COLUMNS = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 FLOORS = {name: f"{name}_floor" for name in ("ece", "ece_equal_mass", "smece", "classwise_ece", "mce")}
 HIGHER = {"accuracy", "auroc_error", "auroc_error_normalised", "coverage_at_1", "coverage_at_2"}
 UNDIRECTED = {"confidence_gap", "mean_confidence", "temperature", "scatter_within", "scatter_between"}
@@ -981,21 +973,6 @@ def median_of(values: Array) -> tuple[float, float, float]:
     return float(np.median(values)), float(ordered[ranks[-1]]), float(ordered[n - 1 - ranks[-1]])
 
 
-def case_of(trial: Trial) -> dict[str, Any]:
-    """What decides which work a trial's training step does."""
-    own = trial.fields
-    kept = ("arch", "image_size", "batch_size", "loss", "reduction", "optimizer", "data")
-    return {
-        **{name: own[name] for name in kept},
-        "decoded_size": own["decode_size"] or own["image_size"],
-        "clips": own["clip_norm"] > 0,
-        "crops": own["crop_area"] < 1,
-        "flips": own["flip"],
-        "mixes": own["mixup"] > 0,
-        **{name: value for name, value in trial.numerics.items() if name != "threads"},
-    }
-
-
 def step_times(recorded: Recorded, case: Mapping[str, Any]) -> Array | None:
     """[rounds] milliseconds of a case, if it was timed."""
     timing = recorded.timing or {"cases": [], "step_ms": []}
@@ -1014,46 +991,8 @@ def plain(case: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Number:
-    """A number in a text: its value there, decimals, and whether a plus sign is written."""
-
-    value: float
-    digits: int
-    signed: bool = False
-    tolerance: float = 1e-9
-
-    def texts(self) -> set[str]:
-        """As it may be shown: rounded, either way where it lies within the tolerance of a tie."""
-        return {self._text(self.value * (1 + shift)) for shift in (0, self.tolerance, -self.tolerance)}
-
-    def _text(self, value: float) -> str:
-        if not math.isfinite(value):
-            return "–"
-        text = f"{abs(value):.{self.digits}f}"
-        sign = "" if float(text) == 0 else "−" if value < 0 else "+" if self.signed else ""
-        return sign + text
-
-
-@dataclass(frozen=True)
 class Unchecked:
     """Where any number may stand, as it is not recomputed."""
-
-    def texts(self) -> set[str]:
-        return {"a number"}
-
-
-Text = Sequence["str | Number | Unchecked"]
-
-
-def agrees(text: str, expected: Text) -> bool:
-    """Whether a text is the expected words and numbers, each rounded to its decimals."""
-    return re.fullmatch("".join(map(_pattern, expected)), text) is not None
-
-
-def _pattern(part: str | Number | Unchecked) -> str:
-    if isinstance(part, Unchecked):
-        return r"\d+\.\d+"
-    return re.escape(part) if isinstance(part, str) else f"(?:{'|'.join(map(re.escape, part.texts()))})"
 
 
 def same(value: Any, expected: float, tolerance: float = 1e-9) -> bool:
@@ -1064,173 +1003,18 @@ def same(value: Any, expected: float, tolerance: float = 1e-9) -> bool:
     return math.isclose(number, expected, rel_tol=tolerance, abs_tol=1e-12 * (tolerance / 1e-9))
 
 
-def metric_number(metric: str, value: float, *, signed: bool = False) -> Number:
-    """A metric's value as it is shown."""
-    _, digits, factor = SHOWN[LABELS[metric]]
-    return Number(value * factor, digits, signed, TOLERANCE.get(metric, 1e-9))
-
-
-def plain_text(expected: Text) -> str:
-    """For a message."""
-    return "".join(part if isinstance(part, str) else min(part.texts()) for part in expected)
-
-
-def p_text(p: float) -> Text:
-    if math.isnan(p):
-        return ["–"]
-    return ["< 0.001"] if p < 0.001 else [Number(p, 3)]
-
-
 @dataclass
 class Audit:
-    """What was compared, section by section, what did not agree, and what was left out."""
+    """What was compared, file by file, what did not agree, and what was left out."""
 
     compared: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
 
-    def text(self, place: str, shown: Any, expected: Text) -> None:
+    def check(self, place: str, shown: Any, expected: Any, agrees: bool) -> None:
         self.compared[place.split(":")[0]] += 1
-        if not (isinstance(shown, str) and agrees(shown, expected)):
-            self.wrong.append(f"{place}: shown {shown!r}, recomputed {plain_text(expected)!r}")
-
-    def number(self, place: str, value: Any, expected: float, tolerance: float = 1e-9) -> None:
-        self.compared[place.split(":")[0]] += 1
-        if not same(value, expected, tolerance):
-            self.wrong.append(f"{place}: holds {value!r}, recomputed {expected!r}")
-
-    def between(self, place: str, value: str, expected: Between) -> None:
-        self.compared[place.split(":")[0]] += 1
-        if not expected.least <= float(value) <= expected.most:
-            self.wrong.append(f"{place}: holds {value!r}, recomputed {expected!r}")
-
-    def cell(self, place: str, cell: dict[str, Any], expected: Cell) -> None:
-        """Its text, its notes, and every unrounded number in it."""
-        self.text(place, cell["text"], expected.text)
-        if len(cell["notes"]) != len(expected.notes):
-            wanted = [plain_text(note) for note in expected.notes]
-            self.wrong.append(f"{place}: notes {cell['notes']}, recomputed {wanted}")
-        for note, own in zip(cell["notes"], expected.notes, strict=False):
-            self.text(place, note, own)
-        for name in set(cell) - {"text", "notes"}:
-            if name not in expected.numbers:
-                self.wrong.append(f"{place}: {name} {cell[name]!r} is not recomputed")
-                continue
-            wanted_number = expected.numbers[name]
-            if isinstance(wanted_number, str):
-                self.text(place, cell[name], [wanted_number])
-            else:
-                self.number(f"{place} {name}", cell[name], wanted_number, expected.tolerance)
-
-    def rows(self, place: str, table: dict[str, Any], rows: Sequence[Sequence[Cell]]) -> None:
-        """A table, cell by cell; both have the same rows and columns."""
-        if [len(row) for row in table["rows"]] != [len(row) for row in rows]:
-            self.wrong.append(f"{place}: {len(table['rows'])} rows, recomputed {len(rows)}")
-            return
-        for shown, own in zip(table["rows"], rows, strict=True):
-            for head, cell, expected in zip(table["columns"], shown, own, strict=True):
-                self.cell(f"{place}: {shown[0]['text']}, {head['label']}", cell, expected)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a cell of report.json should hold."""
-
-    text: Text
-    notes: Sequence[Text] = ()
-    numbers: Mapping[str, float | str] = field(default_factory=dict)
-    tolerance: float = 1e-9
-
-
-def words(text: str, value: float | str) -> Cell:
-    return Cell([text], (), {"value": value})
-
-
-def audit_report(recorded: Recorded, report: Mapping[str, Any]) -> Audit:
-    """Every section of a report.json that holds numbers of the study.
-
-    `left_out` names what was not looked at: sections, and floors that are shown and not recomputed.
-    """
-    audit = Audit()
-    known = SECTIONS | SECTIONS_OF_A_SEARCH
-    audit.left_out |= {name for name in report if name not in known}
-    for name, look in known.items():
-        if name in report:
-            look(audit, recorded, report[name])
-    return audit
-
-
-def _metrics_of(audit: Audit, place: str, heads: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The metric of each column; an unknown one is a fault of the audit and not passed over."""
-    labels = [str(head["label"]).removeprefix("Δ ") for head in heads]
-    audit.wrong += [f"{place}: column {label!r} is not recomputed" for label in labels if label not in SHOWN]
-    return [SHOWN[label][0] for label in labels if label in SHOWN]
-
-
-def arm_label(levels: Mapping[str, Any]) -> str:
-    parts = [f"{_factor(name)}={_level(level)}" for name, level in levels.items()]
-    return ", ".join(parts) or "all runs"
-
-
-def _factor(name: str) -> str:
-    return "ε" if name == "epsilon" else name
-
-
-def _level(level: Any) -> str:
-    return f"{level:.12g}" if isinstance(level, float) else str(level)
-
-
-def _arm_cell(recorded: Recorded, arm: str) -> Cell:
-    return words(arm_label(recorded.arms[arm]), float(list(recorded.arms).index(arm)))
-
-
-def _audit_arms(audit: Audit, recorded: Recorded, table: Mapping[str, Any]) -> None:
-    metrics = _metrics_of(audit, "arms", table["columns"][2:])
-    rows = []
-    for arm in recorded.arms:
-        planned = sum(trial.arm == arm and trial.repeat == 0 for trial in recorded.trials)
-        runs = len(recorded.found(arm))
-        row = [_arm_cell(recorded, arm), words(f"{runs}/{planned}", float(runs))]
-        rows.append([*row, *(_mean_cell(audit, recorded, arm, metric) for metric in metrics)])
-    audit.rows("arms", dict(table), rows)
-
-
-def _mean_cell(audit: Audit, recorded: Recorded, arm: str, metric: str) -> Cell:
-    found = mean_of(recorded.by_seed(arm, metric))
-    notes: list[Text] = []
-    if found.n == 1:
-        notes.append(["n = 1: no interval"])
-    elif found.n:
-        ends: Text = [metric_number(metric, found.low), " to ", metric_number(metric, found.high)]
-        notes += [ends] if math.isfinite(found.low) else [["all runs equal"]]
-    if metric in FLOORS and found.n:
-        notes.append(["floor ", *_floor(audit, recorded, arm, metric)])
-    numbers = {"value": found.mean, "n": found.n, "low": found.low, "high": found.high}
-    return Cell([metric_number(metric, found.mean)], notes, numbers, TOLERANCE.get(metric, 1e-9))
-
-
-def _floor(audit: Audit, recorded: Recorded, arm: str, metric: str) -> Text:
-    name = FLOORS[metric]
-    if name in LEFT_OUT_METRICS:
-        audit.left_out.add(name)
-        return [Unchecked()]
-    return [metric_number(metric, mean_of(recorded.by_seed(arm, name)).mean)]
-
-
-def _audit_effects(audit: Audit, recorded: Recorded, table: Mapping[str, Any] | None) -> None:
-    if table is None:
-        audit.wrong += ["effects: missing"] if recorded.comparisons else []
-        return
-    metrics = _metrics_of(audit, "effects", table["columns"][3:])
-    rows = []
-    for arm, baseline in recorded.comparisons:
-        pairs = effect_of(recorded, arm, baseline, recorded.primary)[0].n
-        row = [_arm_cell(recorded, arm), _arm_cell(recorded, baseline), words(str(pairs), float(pairs))]
-        for metric in metrics:
-            found, judged = effect_of(recorded, arm, baseline, metric)
-            row.append(_difference_cell(recorded, metric, found, judged.word))
-        rows.append(row)
-    audit.rows("effects", dict(table), rows)
+        if not agrees:
+            self.wrong.append(f"{place}: holds {shown!r}, recomputed {expected!r}")
 
 
 @functools.cache
@@ -1241,600 +1025,15 @@ def effect_of(recorded: Recorded, arm: str, baseline: str, metric: str) -> tuple
     return found, verdict(recorded, metric, found, _same_predictions(recorded, arm, baseline))
 
 
-def _difference_cell(recorded: Recorded, metric: str, found: Difference, word: str = "") -> Cell:
-    number = functools.partial(metric_number, metric, signed=True)
-    equal = "equal on every seed" if found.n > 1 and found.effect == 0 else "no interval"
-    ends: Text = [number(found.low), " to ", number(found.high)]
-    notes: list[Text] = [ends] if math.isfinite(found.low) else [[equal]]
-    inside = metric in recorded.family
-    if inside and math.isfinite(found.p_adjusted):
-        notes.append(["adjusted p ", *p_text(found.p_adjusted)])
-    if word:
-        notes.append([word if inside else f"({word})"])
-    numbers = {"value": found.effect, "low": found.low, "high": found.high, "p_adjusted": found.p_adjusted}
-    return Cell([number(found.effect)], notes, numbers, _loose(metric))
-
-
 def _loose(metric: str) -> float:
     """Of differences and their tests, in which a metric's own tolerance grows."""
     return 100 * TOLERANCE.get(metric, 1e-11)
-
-
-def _contrast_label(contrast: Contrast) -> str:
-    steps = (f"{_factor(name)}: {_level(level)} − {_level(other)}" for name, level, other in contrast.steps)
-    return " × ".join(steps)
-
-
-def _audit_contrasts(audit: Audit, recorded: Recorded, table: Mapping[str, Any] | None) -> None:
-    asked = contrasts(recorded)
-    if table is None:
-        audit.wrong += ["contrasts: missing"] if asked else []
-        return
-    metrics = _metrics_of(audit, "contrasts", table["columns"][4:])
-    rows = []
-    for place, contrast in enumerate(asked):
-        kind = "main effect" if len(contrast.steps) == 1 else "interaction"
-        row = [words(_contrast_label(contrast), float(place)), words(kind, kind)]
-        found = {metric: contrast_of(recorded, contrast, metric) for metric in metrics}
-        rows.append([*row, *_average_cells(recorded, found)])
-    audit.rows("contrasts", dict(table), rows)
-
-
-def _average_cells(recorded: Recorded, found: Mapping[str, Average]) -> Iterable[Cell]:
-    """Combinations, seeds, then a cell per metric."""
-    primary = found[recorded.primary]
-    yield words(f"{primary.cells}/{primary.planned}", float(primary.cells))
-    yield words(str(primary.found.n), float(primary.found.n))
-    for metric, own in found.items():
-        yield _difference_cell(recorded, metric, own.found, own.judged.word)
-
-
-def _audit_trends(audit: Audit, recorded: Recorded, table: Mapping[str, Any] | None) -> None:
-    asked = ordered(recorded)
-    if table is None:
-        audit.wrong += ["trends: missing"] if asked else []
-        return
-    metrics = _metrics_of(audit, "trends", table["columns"][6:])
-    rows = []
-    for place, factor in enumerate(asked):
-        levels = recorded.levels[factor]
-        row = [words(_factor(factor), float(place))]
-        row += [words(_level(end), float(end)) for end in (min(levels), max(levels))]
-        row += [words(str(len(levels)), float(len(levels)))]
-        found = {metric: trend_of(recorded, factor, metric) for metric in metrics}
-        rows.append([*row, *_average_cells(recorded, found)])
-    audit.rows("trends", dict(table), rows)
-
-
-def _audit_certainty(audit: Audit, recorded: Recorded, table: Mapping[str, Any] | None) -> None:
-    """All that is known of the differences of the family."""
-    if table is None:
-        audit.wrong += ["certainty: missing"] if recorded.comparisons else []
-        return
-    heads = ["Arm", "Against", "Metric", "Pairs", "Difference", "Over seeds", "New images too", "p"]
-    heads += ["Adjusted p", "Holm's p", "Sign-flip p", "ρ", "Detectable", "Seeds needed"]
-    shown = [head["label"] for head in table["columns"]]
-    audit.wrong += [f"certainty: columns {shown}, expected {heads}"] if shown != heads else []
-    asked = [
-        (*pair, metric)
-        for pair in recorded.comparisons
-        for metric in dict.fromkeys((recorded.primary, *recorded.family))
-    ]
-    rows = [
-        [
-            _arm_cell(recorded, arm),
-            _arm_cell(recorded, baseline),
-            *_certainty(recorded, arm, baseline, metric),
-        ]
-        for arm, baseline, metric in asked
-    ]
-    audit.rows("certainty", dict(table), rows)
-
-
-def _certainty(recorded: Recorded, arm: str, baseline: str, metric: str) -> Iterable[Cell]:
-    found, judged = effect_of(recorded, arm, baseline, metric)
-    label, unit = LABELS[metric], {"%": "points"}.get(_unit(metric).strip(), _unit(metric).strip())
-    number = functools.partial(metric_number, metric, signed=True)
-    yield Cell([label], [[unit]] if unit else [], {"value": label})
-    yield words(str(found.n), float(found.n))
-    yield Cell([number(found.effect)], (), {"value": found.effect}, _loose(metric))
-    for low, high in ((found.low, found.high), new_images(recorded, arm, baseline, metric)[1:]):
-        ends: Text = [number(low), " to ", number(high)] if math.isfinite(low) else ["–"]
-        yield Cell(ends, (), {"value": low, "low": low, "high": high}, _loose(metric))
-    for p in (found.p, found.p_adjusted, holm_of(recorded, arm, baseline, metric)):
-        yield Cell(p_text(p), (), {"value": p}, _loose(metric))
-    p = sign_flip(recorded.by_seed(arm, metric) - recorded.by_seed(baseline, metric))
-    yield Cell(p_text(p), [["smallest ", *p_text(0.5 ** (found.n - 1))]] if found.n else [], {"value": p})
-    yield Cell([Number(found.rho, 2)], (), {"value": found.rho}, _loose(metric))
-    least = detectable(found)
-    yield Cell([metric_number(metric, least)], (), {"value": least}, _loose(metric))
-    many = "> 1,000" if judged.word == "undecided" and found.sd > 0 else "–"
-    text = str(judged.seeds_needed) if judged.seeds_needed else many
-    yield Cell([text], (), {"value": judged.seeds_needed or NAN})
-
-
-def _audit_identical(audit: Audit, recorded: Recorded, groups: Sequence[Sequence[str]]) -> None:
-    left, expected = list(recorded.arms), []
-    while left:
-        group = [arm for arm in left if arm == left[0] or _same_predictions(recorded, left[0], arm)]
-        left = [arm for arm in left if arm not in group]
-        expected += [[arm_label(recorded.arms[arm]) for arm in group]] if len(group) > 1 else []
-    audit.compared["identical"] += 1
-    if [list(group) for group in groups] != expected:
-        audit.wrong.append(f"identical: shown {groups}, recomputed {expected}")
-
-
-def _audit_trials(audit: Audit, recorded: Recorded, table: Mapping[str, Any]) -> None:
-    metrics = _metrics_of(audit, "trials", table["columns"][4:])
-    rows = []
-    for trial in recorded.trials:
-        status = "missing" if trial.record is None else trial.record["status"]
-        seed = f"{trial.seed}, repeat {trial.repeat}" if trial.repeat else str(trial.seed)
-        row = [words(trial.trial_id, trial.trial_id), _arm_cell(recorded, trial.arm)]
-        row += [words(seed, float(trial.seed)), words(status, status)]
-        for metric in metrics:
-            value = trial.row.get(metric, NAN)
-            row.append(Cell([metric_number(metric, value)], (), {"value": value}))
-        rows.append(row)
-    audit.rows("trials", dict(table), rows)
-
-
-def _audit_timing(audit: Audit, recorded: Recorded, section: Mapping[str, Any]) -> None:
-    if recorded.timing is None:
-        audit.wrong += ["timing: a table without a pass"] if section["table"] else []
-        return
-    rounds, others = len(recorded.timing["step_ms"][0]), recorded.timing["others"]
-    if f" in {rounds} rounds" not in section["note"]:
-        audit.wrong.append(f"timing: note {section['note']!r}, recomputed {rounds} rounds")
-    if others is not None and others >= 0.1 and f" used {others:.0%} of" not in section["note"]:
-        audit.wrong.append(f"timing: note {section['note']!r}, recomputed {others:.0%}")
-    baselines, rows = dict(recorded.comparisons), []
-    for arm in recorded.arms:
-        case = _case(recorded, arm)
-        own, beside = step_times(recorded, case), step_times(recorded, plain(case))
-        if own is None or beside is None:
-            continue
-        row = [_arm_cell(recorded, arm), _median_cell(own, 2), _median_cell(own / beside, 3)]
-        rows.append([*row, _beside_baseline(recorded, own, case, baselines.get(arm))])
-    audit.rows("timing", section["table"], rows)
-
-
-def _case(recorded: Recorded, arm: str) -> dict[str, Any]:
-    return case_of(next(trial for trial in recorded.trials if trial.arm == arm))
-
-
-def _beside_baseline(recorded: Recorded, own: Array, case: dict[str, Any], baseline: str | None) -> Cell:
-    if baseline is None:
-        return Cell(["–"], (), {"value": NAN})
-    other = _case(recorded, baseline)
-    if other == case:
-        return words("same step", 1.0)
-    times = step_times(recorded, other)
-    return Cell(["–"], (), {"value": NAN}) if times is None else _median_cell(own / times, 3)
-
-
-def _median_cell(values: Array, digits: int) -> Cell:
-    middle, low, high = median_of(values)
-    ends: Text = [Number(low, digits), " to ", Number(high, digits)]
-    notes = [ends if math.isfinite(low) else ["too few rounds for an interval"]]
-    return Cell([Number(middle, digits)], notes, {"value": middle})
-
-
-def _audit_published(audit: Audit, recorded: Recorded, section: Mapping[str, Any] | None) -> None:
-    """Means over training runs, where one more would lie, and which of the published numbers lie there."""
-    published = recorded.study.get("published")
-    if section is None or published is None:
-        audit.wrong += [] if section is published else ["published: one without the other"]
-        return
-    theirs = {int(row["epoch"]): row for row in published["epochs"]}
-    for table, arm in zip(section["tables"], recorded.arms, strict=True):
-        own = [{epoch["epoch"]: epoch for epoch in _history(trial)} for trial in recorded.found(arm)]
-        audit.text("published: arm", table["arm"], [arm_label(recorded.arms[arm])])
-        audit.number("published: runs", table["runs"], len(own))
-        found = _beside(own, theirs)
-        audit.number("published: published", table["published"], len(found))
-        audit.number("published: inside", table["inside"], sum(value.inside == 1 for value in found))
-        outside = [value.text for value in found if value.inside == 0]
-        _audit_sentences(audit, "published: outside", table["outside"], outside)
-        labels = [head["label"].removesuffix(": ours") for head in table["columns"][1::2]]
-        epochs = sorted({*theirs, *(number for history in own for number in history)})
-        rows = [
-            [words(str(epoch), float(epoch)), *_epoch_cells(own, theirs.get(epoch, {}), epoch, labels)]
-            for epoch in epochs
-        ]
-        audit.rows("published", table, rows)
-        audit.text("published: summary", table["summary"], [_beside_sentence(recorded, arm)])
-    audit.text("published: summary", section["summary"], [_beside_summary(recorded)])
-
-
-@dataclass(frozen=True)
-class Beside:
-    """A published value and the interval for one more run; `inside` is 1, 0 or, without an interval, NaN."""
-
-    epoch: int
-    name: str
-    value: float
-    low: float
-    high: float
-    inside: float
-
-    @property
-    def text(self) -> Text:
-        number = functools.partial(metric_number, self.name)
-        start = f"epoch {self.epoch}, {_noun(self.name)}: published "
-        ends: Text = [", ours ", number(self.low), " to ", number(self.high)]
-        return [start, number(self.value), _unit(self.name), *ends]
-
-
-def one_more(values: Sequence[float]) -> tuple[float, float]:
-    """Where one more value of the same normal population lies in 95 % of cases."""
-    if len(values) < 2 or np.ptp(values) == 0:
-        return NAN, NAN
-    spread = math.sqrt(1 + 1 / len(values)) * float(np.std(values, ddof=1))
-    low, high = stats.t.interval(0.95, len(values) - 1, loc=float(np.mean(values)), scale=spread)
-    return float(low), float(high)
-
-
-def _beside(own: Sequence[Mapping[int, Any]], theirs: Mapping[int, Mapping[str, float]]) -> list[Beside]:
-    """Every published value, by epoch and column."""
-    found = []
-    for epoch, name in itertools.product(sorted(theirs), PUBLISHED_COLUMNS):
-        if name in theirs[epoch]:
-            value = theirs[epoch][name]
-            low, high = one_more([history[epoch][name] for history in own if epoch in history])
-            inside = NAN if math.isnan(low) else float(low <= value <= high)
-            found.append(Beside(epoch, name, value, low, high, inside))
-    return found
-
-
-def _beside_sentence(recorded: Recorded, arm: str) -> str:
-    own = [{epoch["epoch"]: epoch for epoch in _history(trial)} for trial in recorded.found(arm)]
-    found = _beside(own, {int(row["epoch"]): row for row in recorded.study["published"]["epochs"]})
-    start = f"{arm_label(recorded.arms[arm])}: " if len(recorded.arms) > 1 else ""
-    inside, outside = (sum(value.inside == told for value in found) for told in (1, 0))
-    if not found:
-        return f"{start}The published table has none of the columns that are compared."
-    if not inside + outside:
-        return (
-            f"{start}Whether the source's {len(found)} published values could be of a run here cannot be "
-            f"told: a prediction interval takes at least 2 complete runs that differ; complete: {len(own)}."
-        )
-    missed = Counter(_noun(value.name) for value in found if value.inside == 0)
-    columns = ", ".join(f"{missed[name]} of {name}" for name in sorted(missed))
-    untold = len(found) - inside - outside
-    return (
-        f"{start}{inside} of the source's {len(found)} published values lie inside the 95 % prediction "
-        f"interval of {len(own)} runs here{f'; outside: {columns}' if columns else ''}"
-        f"{f'; {untold} cannot be told' if untold else ''}."
-    )
-
-
-def _beside_summary(recorded: Recorded) -> str:
-    """Empty where there is no published table, or no complete run with an epoch."""
-    if not recorded.study.get("published") or not any(recorded.found(arm) for arm in recorded.arms):
-        return ""
-    return " ".join(_beside_sentence(recorded, arm) for arm in recorded.arms)
-
-
-def _epoch_cells(
-    own: Sequence[Mapping[int, Any]], theirs: Mapping[str, float], epoch: int, labels: Iterable[str]
-) -> list[Cell]:
-    cells = []
-    for label in labels:
-        name, _, _ = SHOWN[label]
-        values = [history[epoch][name] for history in own if epoch in history]
-        their = theirs.get(name, NAN)
-        mean, (low, high) = math.fsum(values) / len(values) if values else NAN, one_more(values)
-        ends: Text = [metric_number(name, low), " to ", metric_number(name, high)]
-        if math.isnan(low):
-            ends = ["n = 1: no interval" if len(values) == 1 else "all runs equal"]
-        numbers = {"value": mean, "low": low, "high": high, "n": len(values)}
-        cells.append(Cell([metric_number(name, mean)], [ends] if values else [], numbers))
-        inside = NAN if math.isnan(low + their) else float(low <= their <= high)
-        note = "cannot be told" if math.isnan(inside) else "inside" if inside else "outside"
-        notes = [] if math.isnan(their) else [[note]]
-        cells.append(Cell([metric_number(name, their)], notes, {"value": their, "inside": inside}))
-    return cells
 
 
 def _history(trial: Trial) -> list[dict[str, Any]]:
     return list(trial.record["history"]) if trial.record else []
 
 
-# The search.
-
-
-def _audit_tuning(audit: Audit, recorded: Recorded, section: Mapping[str, Any]) -> None:
-    search = recorded.search
-    if search is None:
-        audit.wrong.append("tuning: nothing was tuned")
-        return
-    rows = [_point_row(search, number) for number in range(len(search.points))]
-    audit.rows("tuning", {**section["points"]}, rows)
-    again = [
-        _retested_row(recorded, search, place, arm) for place, arm in enumerate(_retested(recorded, search))
-    ]
-    audit.rows("tuning", {**section["retested"]}, again)
-
-
-def _retested(recorded: Recorded, search: Search) -> list[str]:
-    """The arms that are points of the search, the winners before the others."""
-    own = [arm for arm in recorded.arms if _points_of(recorded, search, arm)]
-    winners = [arm for arm in own if set(_points_of(recorded, search, arm)) & set(search.stored["winners"])]
-    return [*winners, *(arm for arm in own if arm not in winners)]
-
-
-def _points_of(recorded: Recorded, search: Search, arm: str) -> list[int]:
-    """Numbers of the points with an arm's levels: the one that stands for them first."""
-    levels = recorded.arms[arm]
-    same_levels = [
-        point["number"]
-        for point in search.points
-        if all(levels[name] == level for name, level in point["levels"].items())
-        and all(_unused(search, name, levels) for name in set(levels) - set(point["levels"]))
-    ]
-    won = search.stored["winners"]
-    return sorted(same_levels, key=lambda at: (at not in won, search.points[at]["state"] != "complete", at))
-
-
-def _baseline_points(recorded: Recorded, search: Search) -> list[int]:
-    """Of every point with the baseline's levels."""
-    number = next(point["number"] for point in search.points if point["source"] == "baseline")
-    return next(own for arm in recorded.arms if number in (own := _points_of(recorded, search, arm)))
-
-
-def _unused(search: Search, name: str, levels: Mapping[str, Any]) -> bool:
-    """Whether a field's condition does not hold."""
-    when = search.stored["search"]["space"][name]["when"]
-    return not all(levels[other] == value for other, value in when.items())
-
-
-def _point_row(search: Search, number: int) -> list[Cell]:
-    point = search.points[number]
-    source = point["source"] + (", winner" if number in search.stored["winners"] else "")
-    unit = "seed" if search.stored["search"]["pruning"] == "seeds" else "epoch"
-    when = (
-        f"after {point['pruned_at']} {unit}{'s' if point['pruned_at'] > 1 else ''}: "
-        if point["pruned_at"]
-        else ""
-    )
-    row = [words(str(number), float(number)), words(arm_label(point["levels"]), arm_label(point["levels"]))]
-    row.append(words(source, source))
-    why = [[f"{when}{point['reason']}"]] if point["reason"] else []
-    row.append(Cell([point["state"]], why, {"value": point["state"]}))
-    for suffix, metric in search.objectives.items():
-        found, fit = search.mean(number, metric), search.smoothed[number]
-        row.append(
-            Cell([metric_number(metric, found.mean)], _point_ends(metric, found), {"value": found.mean})
-        )
-        middle, spread = fit[f"smoothed{suffix}"], fit[f"smoothed_sd{suffix}"]
-        note: list[Text] = [["sd ", metric_number(metric, spread)]] if math.isfinite(spread) else []
-        row.append(Cell([metric_number(metric, middle)], note, {"value": middle}))
-    done = sum(bool(run.row) for run in search.runs[number])
-    seconds = math.fsum(run.seconds for run in search.runs[number])
-    row.append(words(f"{done}/{len(point['seeds'])}", float(done)))
-    return [*row, Cell([Number(seconds, 0)], (), {"value": seconds})]
-
-
-def _point_ends(metric: str, found: Mean) -> list[Text]:
-    if not found.n:
-        return []
-    if not math.isfinite(found.low):
-        return [["no interval"]]
-    return [[metric_number(metric, found.low), " to ", metric_number(metric, found.high)]]
-
-
-def _retested_row(recorded: Recorded, search: Search, place: int, arm: str) -> list[Cell]:
-    numbers = _points_of(recorded, search, arm)
-    sources = {search.points[number]["source"] for number in numbers}
-    sources |= {"winner"} if set(numbers) & set(search.stored["winners"]) else set()
-    roles = [role for role in ("winner", "baseline", "anchor") if role in sources]
-    row = [
-        Cell([arm_label(recorded.arms[arm])], [[", ".join(roles)]] if roles else [], {"value": float(place)})
-    ]
-    row.append(words(", ".join(map(str, numbers)), float(numbers[0])))
-    for suffix, metric in search.objectives.items():
-        row += _outcome_cells(recorded, search, arm, numbers, suffix, metric, "baseline" in roles)
-    return row
-
-
-def _outcome_cells(
-    recorded: Recorded,
-    search: Search,
-    arm: str,
-    numbers: Sequence[int],
-    suffix: str,
-    metric: str,
-    is_baseline: bool,
-) -> list[Cell]:
-    found, fresh = search.pooled(numbers, metric), mean_of(recorded.by_seed(arm, metric))
-    fit, show = search.smoothed[numbers[0]][f"smoothed{suffix}"], functools.partial(metric_number, metric)
-    signed = functools.partial(metric_number, metric, signed=True)
-    runs = f", n = {found.n}" if len(numbers) > 1 else ""
-    notes: list[Text] = [[*(_point_ends(metric, found) or [["no interval"]])[0], runs]]
-    notes += [["smoothed ", show(fit)]] if math.isfinite(fit) else []
-    again: list[Text] = [["not re-run yet"]]
-    if fresh.n:
-        again = [[*_point_ends(metric, fresh)[0], f", n = {fresh.n}"]]
-    cells = [
-        Cell([show(found.mean)], notes, {"value": found.mean}),
-        Cell([show(fresh.mean)], again, {"value": fresh.mean}),
-    ]
-    if is_baseline:
-        return cells + [Cell(["–"], (), {"value": NAN})] * 3
-    others = _baseline_points(recorded, search)
-    seen = found.mean - search.pooled(others, metric).mean
-    seen_smoothed = fit - search.smoothed[others[0]][f"smoothed{suffix}"]
-    note: list[Text] = [["smoothed ", signed(seen_smoothed)]] if math.isfinite(fit) else []
-    own, judged = effect_of(recorded, arm, dict(recorded.comparisons)[arm], metric)
-    drop = (1 if metric in HIGHER else -1) * (seen - own.effect)
-    return [
-        *cells,
-        Cell([signed(seen)], note, {"value": seen}),
-        _difference_cell(recorded, metric, own, judged.word),
-        Cell([signed(drop)], (), {"value": drop}),
-    ]
-
-
-def _tuning_sentences(recorded: Recorded, search: Search) -> list[Text]:
-    """What was chosen, per winner what it showed, what it cost."""
-    won = search.stored["winners"]
-    ended = sum(point["state"] != "running" for point in search.points)
-    chosen = " and ".join(arm_label(search.points[number]["levels"]) for number in won)
-    sentences: list[Text] = [[f"Tuning chose {chosen} of {ended} points."]] if won else []
-    for arm in _retested(recorded, search):
-        numbers = _points_of(recorded, search, arm)
-        number = numbers[0]
-        if number in won:
-            about = f"{arm_label(search.points[number]['levels'])}: " if len(won) > 1 else ""
-            parts = [_bought(recorded, search, arm, numbers, metric) for metric in search.objectives.values()]
-            joined = [piece for part in parts for piece in (" ", *part)][1:]
-            sentences.append([about, *joined])
-    runs = {run.trial_id: run for own in search.runs for run in own if run.record}
-    seconds = math.fsum(run.seconds for run in runs.values())
-    again = [trial for trial in recorded.trials if trial.row]
-    fresh = math.fsum(trial.row["train_seconds"] + trial.row["eval_seconds"] for trial in again)
-    retest = f", the re-test {len(again)} and {_duration(fresh)}" if again else ""
-    took = f"{len(runs)} training runs and {_duration(seconds)}{_stopped_early(search)}"
-    return [*sentences, [f"The search took {took}{retest}."]]
-
-
-def _stopped_early(search: Search) -> str:
-    """Runs without a record that a rule across epochs gave up."""
-    lost = sum(
-        point["state"] == "pruned" and not any(run.row for run in own)
-        for point, own in zip(search.points, search.runs, strict=True)
-    )
-    if not lost or search.stored["search"]["pruning"] not in ("hyperband", "median"):
-        return ""
-    return f" (not counted: {lost} training run{'s' if lost > 1 else ''} that pruning stopped early)"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
-
-
-def _bought(recorded: Recorded, search: Search, arm: str, numbers: Sequence[int], metric: str) -> Text:
-    """For a winner that is re-run."""
-    found, alone = search.pooled(numbers, metric), len(search.objectives) == 1
-    runs = f" (mean of {found.n} runs of {len(numbers)} points)" if len(numbers) > 1 else ""
-    scored: Text = [
-        f"On the tuning split it scored {_noun(metric)} ",
-        *(metric_number(metric, found.mean), f"{_unit(metric)}{runs}"),
-    ]
-    again = f"on the reported split {'it' if alone else f'its {_noun(metric)}'} is "
-    if any(search.points[number]["source"] == "baseline" for number in numbers):
-        fresh = mean_of(recorded.by_seed(arm, metric))
-        ending: Text = [metric_number(metric, fresh.mean), f"{_unit(metric)}."]
-        return [*scored, f"; re-run with {fresh.n} fresh seeds {again}", *ending]
-    show, unit = functools.partial(metric_number, metric), _unit(metric).replace("%", "points")
-    seen = found.mean - search.pooled(_baseline_points(recorded, search), metric).mean
-    own, judged = effect_of(recorded, arm, dict(recorded.comparisons)[arm], metric)
-    simultaneous, adjusted = ("simultaneous ", "adjusted ") if own.size > 1 else ("", "")
-    p = p_text(own.p_adjusted)
-    signed = functools.partial(metric_number, metric, signed=True)
-    gain = (1 if metric in HIGHER else -1) * seen
-    side = f"{'above' if seen > 0 else 'below'} the baseline there ({'better' if gain > 0 else 'worse'})"
-    return [
-        *(*scored, ", ", show(abs(seen)), f"{unit} {side}; re-run with {own.n} fresh seeds {again}"),
-        *(signed(own.effect), f"{unit} against the baseline ({simultaneous}"),
-        *("95 % interval ", signed(own.low), " to ", signed(own.high), f"; n = {own.n} pairs; {adjusted}p "),
-        *(p if p[0] == "< 0.001" else ["= ", *p]),
-        f"): {judged.word}.",
-        *_returned(metric, gain, (1 if metric in HIGHER else -1) * (seen - own.effect), judged.word, alone),
-    ]
-
-
-def _returned(metric: str, gain: float, drop: float, word: str, alone: bool) -> Text:
-    """How an advantage of the search compares with that of the fresh seeds."""
-    if gain <= 0:
-        why = " Its own mean there was no better than the baseline's: the choice rests on smoothed values."
-        return [why] if alone else []
-    advantage = "advantage" if alone else f"advantage in {_noun(metric)}"
-    unit = _unit(metric).replace("%", "points")
-    if word == "better" and drop <= 0:
-        return [f" The {advantage} seen while tuning returned in full."]
-    size = metric_number(metric, abs(drop))
-    end = "; whether any of it returned cannot be told." if word == "undecided" else "."
-    if drop > 0:
-        return [f" Of the {advantage} seen while tuning, ", size, f"{unit} did not show again{end}"]
-    return [f" With fresh seeds the {advantage} is ", size, f"{unit} more than while tuning{end}"]
-
-
-# The headline.
-
-
-def _audit_headline(audit: Audit, recorded: Recorded, section: Mapping[str, Any]) -> None:
-    details: list[Text] = []
-    averaged: list[Text] = []
-    contrasted: list[tuple[Text, Text]] = []
-    if not any(recorded.found(arm) for arm in recorded.arms):
-        summary: Text = ["No trial is complete, so there is no result yet."]
-    elif recorded.comparisons:
-        contrasted = [_contrast_sentences(recorded, *pair) for pair in recorded.comparisons]
-        averaged = _averaged(recorded)
-        summary = contrasted[0][0] if len(contrasted) == 1 else [_counted(recorded)]
-        details = [contrasted[0][1]] if len(contrasted) == 1 else []
-    elif len(recorded.arms) == 1:
-        (arm,) = recorded.arms
-        metrics = dict.fromkeys((recorded.primary, "accuracy", "nll", "ece"))
-        summary, *details = (_mean_sentence(recorded, arm, metric) for metric in metrics)
-    else:
-        means = [mean_of(recorded.by_seed(arm, recorded.primary)).mean for arm in recorded.arms]
-        ends = [metric_number(recorded.primary, end) for end in (np.nanmin(means), np.nanmax(means))]
-        start = f"No baseline is declared, so the {len(means)} arms are described and not compared: mean "
-        between = f"{_noun(recorded.primary)} lies between "
-        summary = [start, between, ends[0], " and ", ends[1], _unit(recorded.primary), "."]
-    beside = _beside_summary(recorded)
-    audit.text("headline: summary", section["summary"], [f"{beside} " if beside else "", *summary])
-    if recorded.search is not None:
-        expected = _tuning_sentences(recorded, recorded.search)
-        _audit_sentences(audit, "headline: tuning", section["tuning"]["sentences"], expected)
-    _audit_sentences(audit, "headline: details", section["details"], details)
-    if "averaged" in section:
-        _audit_sentences(audit, "headline: averaged", section["averaged"], averaged)
-    _audit_sentences(
-        audit, "headline: contrast", [own["text"] for own in section["contrasts"]], [t for t, _ in contrasted]
-    )
-    _audit_sentences(
-        audit,
-        "headline: also",
-        [own["also"] for own in section["contrasts"]],
-        [also for _, also in contrasted],
-    )
-    for pair, own in zip(recorded.comparisons, section["contrasts"], strict=False):
-        _audit_contrast_numbers(audit, recorded, pair, own)
-
-
-def _audit_sentences(audit: Audit, place: str, shown: Sequence[str], expected: Sequence[Text]) -> None:
-    if len(shown) != len(expected):
-        audit.wrong.append(f"{place}: {len(shown)} sentences, recomputed {len(expected)}")
-    for text, own in zip(shown, expected, strict=False):
-        audit.text(place, text, own)
-
-
-def _audit_contrast_numbers(
-    audit: Audit, recorded: Recorded, pair: tuple[str, str], own: Mapping[str, Any]
-) -> None:
-    found, judged = effect_of(recorded, *pair, recorded.primary)
-    images = new_images(recorded, *pair, recorded.primary)
-    expected: dict[str, float] = {
-        name: getattr(found, name) for name in ("effect", "low", "high", "p", "p_adjusted", "rho")
-    }
-    expected |= {"p_equivalence": judged.p_equivalence, "n_pairs": found.n}
-    expected |= {"low_images": images[1], "high_images": images[2]}
-    for name, value in expected.items():
-        audit.number(f"headline: {own['arm']} {name}", own[name], value)
-    named = {"arm": arm_label(recorded.arms[pair[0]]), "baseline": arm_label(recorded.arms[pair[1]])}
-    for name, word in {**named, "metric": recorded.primary, "verdict": judged.word}.items():
-        audit.text(f"headline: {name}", own[name], [word])
-    if set(own) != {*expected, *named, "metric", "verdict", "text", "also"}:
-        audit.wrong.append(f"headline: {sorted(own)} are not all recomputed")
-
-
-@functools.cache
 def new_images(recorded: Recorded, arm: str, baseline: str, metric: str) -> tuple[float, float, float]:
     """Mean difference and its interval for new images; NaN for metrics that are no mean over images."""
     if metric not in PER_IMAGE:
@@ -1846,163 +1045,60 @@ def new_images(recorded: Recorded, arm: str, baseline: str, metric: str) -> tupl
     return for_new_images(np.array(rows), effect_of(recorded, arm, baseline, metric)[0].size)
 
 
-def _contrast_sentences(recorded: Recorded, arm: str, baseline: str) -> tuple[Text, Text]:
-    """The sentence on the primary metric, and what is said beside it."""
-    metric, (own, other) = recorded.primary, (recorded.arms[side] for side in (arm, baseline))
-    found, judged = effect_of(recorded, arm, baseline, metric)
-    differ = [name for name in own if own[name] != other[name]]
-    sides = (arm_label({name: side[name] for name in differ}) for side in (own, other))
-    shared = {name: level for name, level in own.items() if name not in differ}
-    versus = " against ".join(sides) + (f" ({arm_label(shared)})" if shared else "")
-    text = [f"{versus}: ", *_evidence(metric, found), " ", *_conclusion(recorded, metric, found, judged)]
-    asides: list[Text] = [
-        _aside(name, *effect_of(recorded, arm, baseline, name))
-        for name in ("accuracy", "ece", "ece_scaled")
-        if name != metric
-    ]
-    asides += _step_aside(recorded, arm, baseline)
-    return text, [part for at, aside in enumerate(asides) for part in (*(("; ",) if at else ()), *aside)]
+def one_more(values: Sequence[float]) -> tuple[float, float]:
+    """Where one more value of the same normal population lies in 95 % of cases."""
+    if len(values) < 2 or np.ptp(values) == 0:
+        return NAN, NAN
+    spread = math.sqrt(1 + 1 / len(values)) * float(np.std(values, ddof=1))
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=float(np.mean(values)), scale=spread)
+    return float(low), float(high)
 
 
-def _evidence(metric: str, found: Difference) -> Text:
-    if found.n == 0:
-        return ["no seed is complete in both arms."]
-    unit = {"%": " percentage points", "": ""}.get(_unit(metric).strip(), _unit(metric))
-    size: Text = [f"{_noun(metric)} ", metric_number(metric, found.effect, signed=True), unit]
-    return [*size, " (", *_bracket(metric, found, "pair"), ")."]
+# The page's numbers that stand in no table.
 
 
-def _bracket(metric: str, found: Difference, of: str) -> Text:
-    counted = f"n = {found.n} {of}{'' if found.n == 1 else 's'}"
-    if not math.isfinite(found.low):
-        return [f"{counted}, no interval"]
-    low, high = (metric_number(metric, end, signed=True) for end in (found.low, found.high))
-    together = ("simultaneous ", "adjusted ") if found.size > 1 else ("", "")
-    p = p_text(found.p_adjusted)
-    start: Text = [f"{together[0]}95 % interval ", low, " to ", high, f"; {counted}; "]
-    return [*start, f"{together[1]}p {'' if p == ['< 0.001'] else '= '}", *p]
+def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
+    """Means of arms with their intervals, in report.json's `arms` or `more_metrics`."""
+    audit = Audit()
+    for arm, row in zip(recorded.arms, table["rows"], strict=True):
+        audit.check(
+            "arms", row[1]["value"], len(recorded.found(arm)), row[1]["value"] == len(recorded.found(arm))
+        )
+        for head, cell in zip(table["columns"][2:], row[2:], strict=True):
+            metric = SHOWN[head["label"]]
+            mean = mean_of(recorded.by_seed(arm, metric))
+            for name, expected in (("value", mean.mean), ("low", mean.low), ("high", mean.high)):
+                place = f"arms: {arm}, {metric}, {name}"
+                agrees = same(cell[name], expected, TOLERANCE.get(metric, 1e-9))
+                audit.check(place, cell[name], expected, agrees)
+    return audit
 
 
-def _conclusion(recorded: Recorded, metric: str, found: Difference, judged: Verdict) -> Text:
-    if judged.word in DECIDED:
-        return [f"{judged.word.capitalize()}."]
-    if judged.reason == "identical":
-        return ["Equivalent: the same predictions on every seed."]
-    if judged.word == "equivalent":
-        unit = {"%": " points"}.get(_unit(metric).strip(), _unit(metric))
-        beyond = ": different, by less than matters" if judged.below_margin else ""
-        return ["Equivalent within ±", metric_number(metric, judged.margin), f"{unit}{beyond}."]
-    why = {
-        "incomplete": f": only {found.n} of {len(recorded.seeds)} planned pairs are complete",
-        "too_few_seeds": ": one pair has no spread to judge by",
-        "no_spread": ": all pairs differ alike, which leaves no spread to judge by",
-        "": f"; about {judged.seeds_needed} seeds would likely decide",
-    }[judged.reason]
-    if not judged.reason and judged.seeds_needed is None:
-        why = "; not even 1,000 seeds would likely decide"
-    return [f"Undecided{why}."]
-
-
-def _aside(metric: str, found: Difference, judged: Verdict) -> Text:
-    number = functools.partial(metric_number, metric, signed=True)
-    unit = {"%": " points"}.get(_unit(metric).strip(), _unit(metric))
-    ends: Text = (
-        [" (", number(found.low), " to ", number(found.high), ")"] if math.isfinite(found.low) else []
-    )
-    return [f"{LABELS[metric]} ", number(found.effect), unit, *ends, f", {judged.word}"]
-
-
-def _step_aside(recorded: Recorded, arm: str, baseline: str) -> list[Text]:
-    if recorded.timing is None:
-        return []
-    cases = _case(recorded, arm), _case(recorded, baseline)
-    own, other = (step_times(recorded, case) for case in cases)
-    if own is None or other is None:
-        return []
-    if cases[0] == cases[1]:
-        return [["training step the same"]]
-    middle, low, high = median_of(own / other)
-    ends: Text = [" (", Number(low, 3), " to ", Number(high, 3), ")"] if math.isfinite(low) else []
-    return [["training step ", Number(middle, 3), " times as long", *ends]]
-
-
-def _averaged(recorded: Recorded) -> list[Text]:
-    """The main effects of the factors that have a baseline."""
-    said: list[Text] = []
-    for contrast in contrasts(recorded):
-        if len(contrast.steps) == 1 and contrast.steps[0][0] in recorded.study["baseline"]:
-            own = contrast_of(recorded, contrast, recorded.primary)
-            start = f"{_contrast_label(contrast)}, averaged over {own.cells} of {own.planned} combinations: "
-            said.append([start, *_evidence(recorded.primary, own.found), " ", *_averages_end(recorded, own)])
-    return said + [
-        _trend_sentence(recorded, factor)
-        for factor in ordered(recorded)
-        if factor in recorded.study["baseline"]
-    ]
-
-
-def _averages_end(recorded: Recorded, own: Average) -> Text:
-    """The verdict on an average, which does not say how many seeds would tell."""
-    reason, seeds = own.judged.reason, f"{own.found.n} of {len(recorded.seeds)} seeds"
-    if own.judged.word != "undecided" or reason == "identical":
-        return _conclusion(recorded, recorded.primary, own.found, own.judged)
-    cells = f"{own.cells} of {own.planned} combinations and " if own.planned > 1 else ""
-    why = {
-        "incomplete": f": only {cells}{seeds} are complete",
-        "too_few_seeds": ": one seed has no spread to judge by",
-        "no_spread": ": all seeds differ alike, which leaves no spread to judge by",
-    }
-    return [f"Undecided{why.get(reason, '')}."]
-
-
-def _trend_sentence(recorded: Recorded, factor: str) -> Text:
-    metric, levels = recorded.primary, recorded.levels[factor]
-    own = trend_of(recorded, factor, metric)
-    found, end = own.found, _averages_end(recorded, own)
-    over = f"Over {_factor(factor)} from {_level(min(levels))} to {_level(max(levels))}"
-    if found.n == 0:
-        return [f"{over}: no seed is complete at all levels. ", *end]
-    where = f", averaged over {own.cells} of {own.planned} combinations," if own.planned > 1 else ""
-    moves = {1: "rises", -1: "falls", 0: "changes"}[int(np.sign(found.effect))]
-    unit = {"%": " percentage points"}.get(_unit(metric).strip(), _unit(metric))
-    size: Text = [f"{_noun(metric)} {moves} by ", metric_number(metric, abs(found.effect)), unit]
-    spread = _bracket(metric, found, "seed")
-    return [f"{over}{where} ", *size, " along a straight line (", *spread, "). ", *end]
-
-
-def _counted(recorded: Recorded) -> str:
-    verdicts = [effect_of(recorded, *pair, recorded.primary)[1].word for pair in recorded.comparisons]
-    parts = [f"{w} in {verdicts.count(w)}" for w in (*DECIDED, "equivalent", "undecided") if w in verdicts]
-    listed = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-    return f"Of {len(verdicts)} arms, each against its baseline, {_noun(recorded.primary)} is {listed}."
-
-
-def _mean_sentence(recorded: Recorded, arm: str, metric: str) -> Text:
-    found, unit = mean_of(recorded.by_seed(arm, metric)), _unit(metric)
-    number = functools.partial(metric_number, metric)
-    runs = f"n = {found.n} training runs"
-    reach: Text = ["95 % interval ", number(found.low), " to ", number(found.high), f", {runs}"]
-    if found.n == 1:
-        reach = ["n = 1 training run, so no interval"]
-    elif not math.isfinite(found.low):
-        reach = [f"{runs}, all equal, so no interval"]
-    floor: Text = []
-    if metric in FLOORS:
-        height = mean_of(recorded.by_seed(arm, FLOORS[metric])).mean
-        floor = ["; its noise floor is ", number(height), unit]
-    return [f"{LABELS[metric]} ", number(found.mean), f"{unit} (", *reach, ")", *floor, "."]
-
-
-def _unit(metric: str) -> str:
-    _, _, factor = SHOWN[LABELS[metric]]
-    units = {"step_ms": " ms", "train_seconds": " s"}
-    units |= dict.fromkeys(("nll", "nll_scaled", "train_loss", "valid_loss"), " nats")
-    return " %" if factor == 100 else units.get(metric, "")
-
-
-def _noun(metric: str) -> str:
-    label = LABELS[metric]
-    return label if label[:2].isupper() else label[0].lower() + label[1:]
+def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
+    """Where one more run would lie in each epoch, and whether the published value lies there."""
+    audit = Audit()
+    theirs = {int(row["epoch"]): row for row in recorded.study["published"]["epochs"]}
+    for table, arm in zip(section["tables"], recorded.arms, strict=True):
+        own = [{epoch["epoch"]: epoch for epoch in _history(trial)} for trial in recorded.found(arm)]
+        inside = 0
+        for row in table["rows"]:
+            epoch = int(row[0]["value"])
+            for head, ours, their in zip(table["columns"][1::2], row[1::2], row[2::2], strict=True):
+                name = SHOWN[head["label"].removesuffix(": ours")]
+                low, high = one_more([history[epoch][name] for history in own if epoch in history])
+                value = theirs.get(epoch, {}).get(name, NAN)
+                expected = {"low": low, "high": high}
+                for end, number in expected.items():
+                    audit.check(
+                        f"published: {arm}, {epoch}, {name}", ours[end], number, same(ours[end], number)
+                    )
+                lies = NAN if math.isnan(low + value) else float(low <= value <= high)
+                audit.check(
+                    f"published: {arm}, {epoch}, {name}", their["inside"], lies, same(their["inside"], lies)
+                )
+                inside += lies == 1
+        audit.check(f"published: {arm}", table["inside"], inside, table["inside"] == inside)
+    return audit
 
 
 # The CSV files.
@@ -2033,14 +1129,18 @@ def _audit_row(audit: Audit, name: str, at: int, row: Mapping[str, str], own: Ma
         place = f"{name}.csv: row {at}, {column}"
         if column not in own:
             audit.left_out.add(f"{name}.{column}")
-        elif isinstance(own[column], Unchecked):
+            continue
+        if isinstance(own[column], Unchecked):
             audit.left_out.add(f"{name}.{column} of {own['metric']}")
-        elif isinstance(own[column], Between):
-            audit.between(place, value, own[column])
-        elif isinstance(own[column], (str, bool)) or own[column] is None:
-            audit.text(place, value, ["" if own[column] is None else str(own[column])])
+            continue
+        expected = own[column]
+        if isinstance(expected, Between):
+            agrees = expected.least <= float(value) <= expected.most
+        elif isinstance(expected, (str, bool)) or expected is None:
+            agrees = value == ("" if expected is None else str(expected))
         else:
-            audit.number(place, value, float(own[column]), max(tolerance, TOLERANCE.get(column, 0)))
+            agrees = same(value, float(expected), max(tolerance, TOLERANCE.get(column, 0)))
+        audit.check(place, value, expected, agrees)
 
 
 def _key(trial: Trial) -> dict[str, Any]:
@@ -2049,7 +1149,7 @@ def _key(trial: Trial) -> dict[str, Any]:
 
 def _trials_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
     # A record from before a setting existed does not hold it.
-    measured = {*LABELS, *FLOORS.values(), *COSTS} - LEFT_OUT_METRICS
+    measured = {*SHOWN.values(), *FLOORS.values(), *COSTS} - LEFT_OUT_METRICS
     rows = []
     for trial in recorded.trials:
         record = trial.record or {}
@@ -2146,14 +1246,6 @@ def _effects_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list
         own |= {"p_sign_flip": sign_flip(flipped), "detectable": detectable(found)}
         rows.append(own)
     return _with_holm(recorded, rows)
-
-
-@functools.cache
-def holm_of(recorded: Recorded, arm: str, baseline: str, metric: str) -> float:
-    """Of the differences in the family."""
-    asked = [(*pair, name) for pair in recorded.comparisons for name in recorded.family]
-    corrected = dict(zip(asked, holm([effect_of(recorded, *one)[0].p for one in asked]), strict=True))
-    return corrected.get((arm, baseline, metric), NAN)
 
 
 def _with_holm(recorded: Recorded, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -2324,20 +1416,6 @@ def _importances_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> 
     ]
 
 
-SECTIONS_OF_A_SEARCH: dict[str, Any] = {"tuning": _audit_tuning}
-SECTIONS: dict[str, Any] = {
-    "headline": _audit_headline,
-    "arms": _audit_arms,
-    "more_metrics": _audit_arms,
-    "identical": _audit_identical,
-    "effects": _audit_effects,
-    "certainty": _audit_certainty,
-    "trends": _audit_trends,
-    "contrasts": _audit_contrasts,
-    "timing": _audit_timing,
-    "published": _audit_published,
-    "trials": _audit_trials,
-}
 FILES: dict[str, Any] = {
     "trials": _trials_csv,
     "epochs": _epochs_csv,

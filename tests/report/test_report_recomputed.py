@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import ast
-import copy
 import csv
 import itertools
 import json
+import math
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = Path("reference") / "seed_notebook" / "cpu-float32"
 
 STUDY = '''"""Two factors, steps of two kinds; a margin so wide that some arms are equivalent."""
-from ablate.study.study import Study
+from ablate import Study
 study = Study(
     question="Do the numbers add up?",
     base={"data": "digits", "image_size": 8, "arch": "own:net", "epochs": 2, "batch_size": 64, "lr": 0.3},
@@ -48,9 +47,6 @@ def net(*, num_classes, image_size):
     return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(16, num_classes))
 """
 
-SECTIONS_OF_A_STUDY = {
-    *("headline", "arms", "identical", "effects", "certainty", "contrasts", "trends", "timing", "trials"),
-}
 FILES_OF_A_STUDY = {
     *("trials", "epochs", "reliability", "floors", "confusion", "projection"),
     *("effects", "new_images", "contrasts", "trends", "step_times", "timing"),
@@ -65,11 +61,14 @@ class Ran:
     recorded: recompute.Recorded
     report: dict[str, Any]
 
-    def audit(self, report: dict[str, Any] | None = None) -> recompute.Audit:
-        return recompute.audit_report(self.recorded, report or self.report)
-
-    def audit_csv(self) -> recompute.Audit:
-        return recompute.audit_csv(self.recorded, self.results)
+    def audit(self) -> recompute.Audit:
+        """The tables, and the page's numbers that stand in none of them."""
+        audit = recompute.audit_csv(self.recorded, self.results)
+        for name in ("arms", "more_metrics"):
+            audit.wrong += recompute.audit_arms(self.recorded, self.report[name]).wrong
+        if self.report["published"]:
+            audit.wrong += recompute.audit_published(self.recorded, self.report["published"]).wrong
+        return audit
 
 
 def opened(results: Path, report: Path) -> Ran:
@@ -101,19 +100,8 @@ def test_the_audit_knows_nothing_of_ablate() -> None:
     assert not [name for name in imported if name.split(".")[0] == "ablate"]
 
 
-def test_every_number_of_a_run_is_recomputed(ran: Ran) -> None:
-    audit = ran.audit()
-    assert audit.wrong == []
-    assert set(audit.compared) == SECTIONS_OF_A_STUDY
-    assert set(ran.report) == recompute.LEFT_OUT_SECTIONS | set(recompute.SECTIONS)
-    assert sum(audit.compared.values()) > 1000
-    assert "equivalent" in {own["verdict"] for own in ran.report["headline"]["contrasts"]}
-    assert audit.left_out == recompute.LEFT_OUT_SECTIONS | recompute.LEFT_OUT_METRICS
-    assert {trial.record["status"] for trial in ran.recorded.trials if trial.record} == {"complete"}
-
-
 def test_every_table_of_a_run_is_recomputed(ran: Ran) -> None:
-    audit = ran.audit_csv()
+    audit = ran.audit()
     assert audit.wrong == []
     assert set(audit.compared) == {f"{name}.csv" for name in FILES_OF_A_STUDY}
     assert audit.left_out == recompute.LEFT_OUT_COLUMNS
@@ -129,10 +117,6 @@ def test_what_is_left_out_is_known() -> None:
     } == recompute.LEFT_OUT_OF_A_SEARCH
     assert {"smece_floor"} == recompute.LEFT_OUT_METRICS
     assert {
-        *("banners", "description", "downloads", "failures", "figures", "first_line", "format", "method"),
-        *("profile", "provenance", "question", "reproduce", "study"),
-    } == recompute.LEFT_OUT_SECTIONS
-    assert {
         *(
             "trials.commit",
             "trials.device",
@@ -147,17 +131,9 @@ def test_what_is_left_out_is_known() -> None:
     } == recompute.LEFT_OUT_COLUMNS
 
 
-def test_published_report_is_that_of_the_published_predictions() -> None:
-    published = opened(ROOT / "results" / REFERENCE, ROOT / "report" / REFERENCE)
-    audit = published.audit()
-    assert audit.wrong == []
-    assert {"headline", "arms", "published", "trials"} <= set(audit.compared)
-    assert audit.left_out <= recompute.LEFT_OUT_SECTIONS | recompute.LEFT_OUT_METRICS
-
-
 def test_published_tables_are_those_of_the_published_predictions() -> None:
     published = opened(ROOT / "results" / REFERENCE, ROOT / "report" / REFERENCE)
-    audit = published.audit_csv()
+    audit = published.audit()
     assert audit.wrong == []
     assert {"trials.csv", "epochs.csv", "reliability.csv"} <= set(audit.compared)
     header = (published.results / "trials.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
@@ -170,22 +146,19 @@ def test_published_tables_are_those_of_the_published_predictions() -> None:
 def test_reports_with_missing_trials_are_recomputed(rendered: Callable[[str], Rendered], case: str) -> None:
     found = rendered(case)
     made = opened(found.results.root, found.folder)
-    for audit in (made.audit(), made.audit_csv()):
-        assert audit.wrong == []
-        known = recompute.LEFT_OUT_SECTIONS | recompute.LEFT_OUT_METRICS | recompute.LEFT_OUT_COLUMNS
-        assert audit.left_out <= known
+    audit = made.audit()
+    assert audit.wrong == []
+    assert audit.left_out <= recompute.LEFT_OUT_METRICS | recompute.LEFT_OUT_COLUMNS
 
 
 @pytest.mark.parametrize("case", ["tuned", "tuned_front"])
 def test_the_report_of_a_search_is_recomputed(rendered: Callable[[str], Rendered], case: str) -> None:
     found = rendered(case)
     made = opened(found.results.root, found.folder)
-    audit, tables = made.audit(), made.audit_csv()
-    assert (audit.wrong, tables.wrong) == ([], [])
-    assert audit.left_out == recompute.LEFT_OUT_SECTIONS | recompute.LEFT_OUT_METRICS
-    assert tables.left_out - recompute.LEFT_OUT_COLUMNS == recompute.LEFT_OUT_OF_A_SEARCH
-    assert {"points.csv", "point_values.csv", "tuning.csv", "importances.csv"} <= set(tables.compared)
-    assert audit.compared["tuning"] > 100
+    audit = made.audit()
+    assert audit.wrong == []
+    assert audit.left_out - recompute.LEFT_OUT_COLUMNS == recompute.LEFT_OUT_OF_A_SEARCH
+    assert {"points.csv", "point_values.csv", "tuning.csv", "importances.csv"} <= set(audit.compared)
 
 
 def test_the_report_of_a_search_that_chose_the_baseline_is_recomputed(tmp_path: Path) -> None:
@@ -199,29 +172,8 @@ def test_the_report_of_a_search_that_chose_the_baseline_is_recomputed(tmp_path: 
         ),
     )
     made = opened(found.results.root, found.folder)
-    assert (made.audit().wrong, made.audit_csv().wrong) == ([], [])
+    assert made.audit().wrong == []
     assert "beats" not in found.html
-
-
-def test_a_changed_number_of_a_search_is_found(rendered: Callable[[str], Rendered]) -> None:
-    found = rendered("tuned_front")
-    made, tried = opened(found.results.root, found.folder), 0
-    report, sample = copy.deepcopy(made.report), np.random.default_rng(0)
-    for name in ("retested", "points"):
-        table = report["tuning"][name]
-        for row in table["rows"]:
-            for head, cell in zip(table["columns"], row, strict=True):
-                for what in _mutants_of(head["label"], cell) if sample.random() < 0.1 else ():
-                    tried += 1
-                    assert made.audit(report).wrong, f"not found: {what}"
-    said = report["headline"]["tuning"]["sentences"]
-    for place, before in enumerate(said):
-        for said[place] in list(changed(before))[::5]:
-            tried += 1
-            assert made.audit(report).wrong, f"not found: {said[place]}"
-        said[place] = before
-    assert tried > 50
-    assert report == made.report
 
 
 def _holes(trial: Trial) -> str:
@@ -254,9 +206,9 @@ def test_trends_and_contrasts_with_holes_or_without_an_effect_are_recomputed(
     ways: dict[str, dict[str, Any]] = {"holes": {"outcome": _holes}, "blind": {"made": _blind}}
     found = render(tmp_path, study=study, **ways[kind])
     own = opened(found.results.root, found.folder)
-    audits = own.audit(), own.audit_csv()
-    assert [audit.wrong for audit in audits] == [[], []]
-    assert {"trends", "contrasts", "certainty"} <= set(audits[0].compared)
+    audit = own.audit()
+    assert audit.wrong == []
+    assert {"trends.csv", "contrasts.csv"} <= set(audit.compared)
     with (own.results / "trends.csv").open(encoding="utf-8", newline="") as file:
         reasons = {row["reason"] for row in csv.DictReader(file) if row["metric"] == "accuracy"}
     assert reasons == {"holes": {"incomplete"}, "blind": {"identical"}}[kind]
@@ -277,7 +229,6 @@ def test_a_report_of_arms_without_spread_is_recomputed(tmp_path: Path) -> None:
     found = render(tmp_path, study=study, made=_so_many_right)
     made = opened(found.results.root, found.folder)
     assert made.audit().wrong == []
-    assert made.audit_csv().wrong == []
     assert made.report["identical"] == [["arch=a", "arch=b"]]
     with (made.results / "effects.csv").open(encoding="utf-8", newline="") as file:
         reasons = {row["reason"] for row in csv.DictReader(file)}
@@ -287,101 +238,50 @@ def test_a_report_of_arms_without_spread_is_recomputed(tmp_path: Path) -> None:
 # An audit that finds nothing must be able to.
 
 
-def changed(text: str) -> Iterator[str]:
-    """The text with one of its numbers one unit of its last digit higher, each number in turn."""
-    for match in re.finditer(r"\d+(?:\.\d+)?", text):
-        digit = str((int(match.group()[-1]) + 1) % 10)
-        yield text[: match.end() - 1] + digit + text[match.end() :]
-
-
-def cells(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The cells of all tables with numbers of the study, each with its column's label."""
-    tables = [
-        report[name]
-        for name in ("arms", "more_metrics", "effects", "certainty", "trends", "contrasts", "trials")
-    ]
-    for table in [*tables, report["timing"]["table"]]:
-        for row in table["rows"]:
-            yield from zip([head["label"] for head in table["columns"]], row, strict=True)
-
-
-def mutants(report: dict[str, Any]) -> Iterator[str]:
-    """Change one number by as little as a reader could see, say what, put it back; and so on.
-
-    A sample of the cells of all tables, and a contrast's sentences.
-    """
+def test_a_changed_number_is_found(ran: Ran, tmp_path: Path) -> None:
+    """In every table, a sample of its numbers, each moved by as little as nine digits show."""
     sample = np.random.default_rng(0)
-    for label, cell in cells(report):
-        if sample.random() < 0.05:
-            yield from _mutants_of(label, cell)
-    for key in ("text", "also"):
-        own, before = report["headline"]["contrasts"][0], report["headline"]["contrasts"][0][key]
-        for own[key] in changed(before):
-            yield own[key]
-        own[key] = before
+    for name in FILES_OF_A_STUDY:
+        with (ran.results / f"{name}.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        tried = 0
+        for row, column in itertools.product(rows[:: max(1, len(rows) // 20)], rows[0]):
+            known = f"{name}.{column}" in recompute.LEFT_OUT_COLUMNS or "smece" in (column, row.get("metric"))
+            try:
+                before, number = row[column], float(row[column])
+            except ValueError:
+                continue
+            if known or name == "floors" or not math.isfinite(number) or sample.random() > 0.1:
+                continue
+            row[column] = repr(number * (1 + 1e-7) + 1e-9)
+            with (tmp_path / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            assert recompute.audit_csv(ran.recorded, tmp_path).wrong, f"{name}: {column} {number}"
+            row[column] = before
+            tried += 1
+        (tmp_path / f"{name}.csv").unlink(missing_ok=True)
+        assert tried or name == "floors"
 
 
-def _mutants_of(label: str, cell: dict[str, Any]) -> Iterator[str]:
-    before = copy.deepcopy(cell)
-    for cell["text"] in changed(before["text"]):
-        yield f"{label}: {before['text']} to {cell['text']}"
-    cell["text"] = before["text"]
-    for place, note in enumerate(before["notes"]):
-        if label == "Smooth ECE" and note.startswith("floor"):
-            continue
-        for cell["notes"][place] in changed(note):
-            yield f"{label}: {note} to {cell['notes'][place]}"
-        cell["notes"][place] = note
-    for key in set(before) - {"text", "notes"}:
-        if isinstance(before[key], float):
-            shift = 1e-4 if label == "Smooth ECE" else 1e-8
-            cell[key] = before[key] * (1 + shift) + (before[key] == 0)
-            yield f"{label}: {key} {before[key]} to {cell[key]}"
-            cell[key] = before[key]
-
-
-def test_a_changed_number_is_found(ran: Ran) -> None:
-    report, tried = copy.deepcopy(ran.report), 0
-    for what in mutants(report):
-        tried += 1
-        assert ran.audit(report).wrong, f"not found: {what}"
-    assert tried > 50
-    assert report == ran.report
-
-
-def test_a_changed_number_beside_a_published_table_is_found(rendered: Callable[[str], Rendered]) -> None:
-    found = rendered("single")
+@pytest.mark.parametrize("case", ["single"])
+def test_a_changed_number_of_the_page_is_found(rendered: Callable[[str], Rendered], case: str) -> None:
+    found = rendered(case)
     made = opened(found.results.root, found.folder)
     (table,) = made.report["published"]["tables"]
-    assert table["outside"]
-    assert made.audit().wrong == []
-    changes: tuple[Callable[[dict[str, Any]], Any], ...] = (
-        lambda part: part.update(inside=part["inside"] + 1),
-        lambda part: part["outside"].pop(),
-        lambda part: part["outside"].__setitem__(0, next(changed(part["outside"][0]))),
-        lambda part: part.update(summary=next(changed(part["summary"]))),
-        lambda part: part["rows"][0][1].update(high=part["rows"][0][1]["high"] * (1 + 1e-8)),
-        lambda part: part["rows"][0][2].update(inside=not part["rows"][0][2]["inside"]),
+    places: tuple[tuple[dict[str, Any], str], ...] = (
+        (table, "inside"),
+        (table["rows"][0][1], "high"),
+        (made.report["arms"]["rows"][0][2], "value"),
+        (made.report["more_metrics"]["rows"][0][2], "value"),
     )
-    for change in changes:
-        report = copy.deepcopy(made.report)
-        change(report["published"]["tables"][0])
-        assert made.audit(report).wrong
-
-
-def test_a_changed_word_is_found(ran: Ran) -> None:
-    report = copy.deepcopy(ran.report)
-    report["effects"]["rows"][0][3]["notes"][-1] = "worse"
-    report["headline"]["summary"] = report["headline"]["summary"].replace("accuracy", "error")
-    report["identical"] = [["ε=0, clip_norm=0", "ε=0.2, clip_norm=0"]]
-    places = [wrong.split(":")[0] for wrong in ran.audit(report).wrong]
-    assert places == ["headline", "identical", "effects"]
-
-
-def test_a_column_that_the_audit_does_not_know_is_found(ran: Ran) -> None:
-    report = copy.deepcopy(ran.report)
-    report["arms"]["columns"][-1]["label"] = "Brand new"
-    assert "arms: column 'Brand new' is not recomputed" in ran.audit(report).wrong
+    assert made.audit().wrong == []
+    for part, name in places:
+        before = part[name]
+        part[name] = before * (1 + 1e-7) + (before == 0)
+        assert made.audit().wrong, name
+        part[name] = before
 
 
 def test_a_changed_prediction_is_found(ran: Ran, tmp_path: Path) -> None:
@@ -396,15 +296,8 @@ def test_a_changed_prediction_is_found(ran: Ran, tmp_path: Path) -> None:
         arrays["logits"][0].min() - 1 if arrays["logits"][0].argmax() == label else 99
     )
     np.savez(path, **arrays)
-    audit = recompute.audit_report(recompute.read(results), ran.report)
-    assert {wrong.split(":")[0] for wrong in audit.wrong} >= {
-        "arms",
-        "effects",
-        "contrasts",
-        "trials",
-        "headline",
-    }
-    assert recompute.audit_csv(recompute.read(results), results).wrong
+    wrong = recompute.audit_csv(recompute.read(results), results).wrong
+    assert {name.split(".")[0] for name in wrong} >= {"trials", "effects", "contrasts", "trends"}
 
 
 @pytest.mark.parametrize(
