@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pandas as pd
-
 from ablate.analysis.arms import arms_table, complete_trials, labels_of, more_metrics_table, of_plan
 from ablate.analysis.certainty import certainty_view
 from ablate.analysis.contrasts import contrasts_table, contrasts_view
@@ -16,15 +14,13 @@ from ablate.analysis.timing import timing_note, timing_pass, timing_table, timin
 from ablate.analysis.trends import trends_table, trends_view
 from ablate.analysis.tuning import read_search, retested
 from ablate.figures.figures import Figure, draw_figures
-from ablate.report.banners import banners
+from ablate.report.cautions import banners
 from ablate.report.headline import headline
 from ablate.report.method import method
 from ablate.report.provenance import device_text, provenance, reproduce
 from ablate.report.run_list import failures_table, trials_table
 from ablate.report.sentences_of_averages import averaged_sentences
-from ablate.report.sentences_of_tuning import tuning_headline
-from ablate.report.tuning_notes import tuning_banners, tuning_method
-from ablate.report.tuning_view import tuning_view
+from ablate.report.tuning import tuning_headline, tuning_view
 from ablate.study.trials import Plan
 from ablate.tables import Tables
 from ablate.tables.cells import Json, clean
@@ -58,7 +54,7 @@ def build_report(
     averaged = averaged_sentences(contrasts, trends, plan.study)
     epochs = tables["epochs"][tables["epochs"]["trial_id"].isin(complete["trial_id"])]
     labels, timing = labels_of(plan), timing_pass(tables.get("step_times"))
-    published = published_view(epochs, plan)
+    published, tuned = published_view(epochs, plan), read_search(tables, plan)
     answer = headline(trials, effects, plan, timing, averaged)
     if published:
         answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
@@ -70,7 +66,7 @@ def build_report(
         "question": plan.study.question,
         "description": plan.study.description,
         "headline": answer,
-        "banners": banners(trials, plan, tables.get("floors")),
+        "banners": banners(trials, plan, tables.get("floors"), tuned),
         "arms": arms_table(trials, plan),
         "more_metrics": more_metrics_table(trials, plan),
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
@@ -84,7 +80,11 @@ def build_report(
             for figure in (draw_figures({**tables, **derived}, plan) if figures is None else figures)
         ],
         "published": published,
-        "method": method(plan),
+        "method": method(
+            plan,
+            averages=bool(len(contrasts) or len(trends)),
+            tuned=len(tuned.objectives) if tuned else 0,
+        ),
         "provenance": provenance(trials, plan),
         "reproduce": reproduce(trials, plan),
         "failures": failures_table(trials, plan),
@@ -95,23 +95,12 @@ def build_report(
             if len(rows)
         ],
     }
-    cleaned: Json = clean(_with_tuning(report, tables, effects, plan))
+    if tuned:
+        retests = retested(tuned, trials, effects, plan)
+        answer["tuning"] = tuning_headline(tuned, retests, trials, plan)
+        report["tuning"] = tuning_view(tuned, retests, plan.study)
+    cleaned: Json = clean(report)
     return cleaned
-
-
-def _with_tuning(report: Json, tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json:
-    """The report with what a search adds to it; the same where nothing was tuned."""
-    tuned = read_search(tables, plan)
-    if tuned is None:
-        return report
-    retests = retested(tuned, tables["trials"], effects, plan)
-    return {
-        **report,
-        "headline": {**report["headline"], "tuning": tuning_headline(tuned, retests, tables["trials"], plan)},
-        "tuning": tuning_view(tuned, retests, plan.study),
-        "banners": [*tuning_banners(tuned), *report["banners"]],
-        "method": [tuning_method(tuned), *report["method"]],
-    }
 
 
 def derived_tables(tables: Tables, plan: Plan) -> Tables:

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import jinja2
 
 from ablate.figures.figures import Figure
+from ablate.report.sections import sections
 from ablate.tables.cells import Json
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -38,6 +39,7 @@ def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str,
     style, script = (_asset(name) for name in ("report.css", "report.js"))
     return environment.get_template("report.html.j2").render(
         report=report,
+        sections=sections(report),
         style=style,
         script=script,
         policy=content_policy(style, script),

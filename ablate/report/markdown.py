@@ -7,6 +7,7 @@ import re
 import jinja2
 
 from ablate.report.html import TEMPLATES
+from ablate.report.sections import sections
 from ablate.tables.cells import Json
 
 SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
@@ -28,7 +29,7 @@ def render_markdown(report: Json) -> str:
         finalize=_escaped,
     )
     environment.filters["code"] = code
-    text = environment.get_template("report.md.j2").render(report=report)
+    text = environment.get_template("report.md.j2").render(report=report, sections=sections(report))
     return re.sub(r"\n{3,}", "\n\n", text)
 
 

@@ -1,9 +1,9 @@
-"""The section on a search: its facts, the points that were run again, and every point."""
+"""A search on the page: what tuning bought, its facts, the points that were run again, every point."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -11,13 +11,13 @@ import pandas as pd
 from ablate.analysis.arms import factor_label, level_label
 from ablate.analysis.effects import effect_cell
 from ablate.analysis.tuning import Outcome, Retested, Tuned
-from ablate.report.sentences_of_tuning import duration, not_counted
 from ablate.stats import Interval
-from ablate.study.search import Choice, Range, Search
+from ablate.study.search import Range, Search
 from ablate.study.study import Study
+from ablate.study.trials import Plan
 from ablate.tables.cells import Json, cell, column, one_line, table
 from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_difference
-from ablate.tables.wording import noun
+from ablate.tables.wording import noun, uncertainty
 
 SAMPLERS = {
     "tpe": "TPE (tree-structured Parzen estimator)",
@@ -32,6 +32,114 @@ PRUNING = {
     "hyperband": "across epochs, on a point's first seed (Hyperband)",
     "median": "across epochs, on a point's first seed (below the median of the other points)",
 }
+
+
+BOUGHT = {
+    "unfinished": "Tuning is not finished: {ended} of {planned} points have ended, and none is chosen yet.",
+    "nothing chosen": "Tuning chose nothing: none of its points has a value.",
+    "baseline": "Tuning found nothing better than the baseline.",
+    "open": "What tuning bought is open until its choice is re-run with fresh seeds.",
+    "confirmed": "Tuning bought something that fresh seeds confirm: {better} the baseline.",
+    "traded": "Tuning bought one objective with the other: with fresh seeds its choice is better in one "
+    "and worse in the other.",
+    "worse": "Tuning bought nothing: with fresh seeds its choice is worse than the baseline.",
+    "incomplete": "Tuning bought nothing that can be shown yet: its re-test is not complete.",
+    "equivalent": "Tuning bought nothing that matters: with fresh seeds its choice is equivalent to the "
+    "baseline.",
+    "not shown": "Tuning bought nothing that can be shown.",
+}
+"""What a search came to, in words."""
+
+
+def tuning_headline(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame, plan: Plan) -> Json:
+    """The verdict on the search; what was chosen, what that showed while tuning and afresh; the cost.
+
+    Args:
+        tuned: the search.
+        retests: what `retested` gives.
+        trials: the trials table, of the re-test.
+        plan: the re-test.
+    """
+    kind, better = _bought(tuned, retests)
+    beat = f"{' and '.join(better)} {'beats' if len(better) == 1 else 'beat'}"
+    verdict = BOUGHT[kind].format(ended=tuned.ended, planned=int(tuned.facts["points_planned"]), better=beat)
+    said = []
+    if len(tuned.winners):
+        said.append(f"Tuning chose {' and '.join(tuned.winners['label'])} of {tuned.ended} points.")
+    for one in retests:
+        if "winner" in one.roles:
+            about = f"{one.point['label']}: " if len(tuned.winners) > 1 else ""
+            said.append(about + " ".join(_of_winner(outcome, one, plan) for outcome in one.outcomes))
+    return {"verdict": verdict, "sentences": [*said, _cost(tuned, trials)]}
+
+
+def _bought(tuned: Tuned, retests: Sequence[Retested]) -> tuple[str, list[str]]:
+    """Which of `BOUGHT` holds, and the labels of the points that fresh seeds show to be better."""
+    if tuned.winners.empty:
+        return ("nothing chosen" if tuned.is_spent else "unfinished"), []
+    winners = [one for one in retests if "winner" in one.roles]
+    chosen = [one for one in winners if not one.is_baseline]
+    if winners and not chosen:
+        return "baseline", []
+    effects = [outcome.effect for one in chosen for outcome in one.outcomes]
+    if not chosen or any(effect is None or not int(effect["n_pairs"]) for effect in effects):
+        return "open", []
+    words = {str(one.point["label"]): {outcome.verdict for outcome in one.outcomes} for one in chosen}
+    better = [label for label, own in words.items() if "better" in own and "worse" not in own]
+    if better:
+        return "confirmed", better
+    if any(own >= {"better", "worse"} for own in words.values()):
+        return "traded", []
+    if all("worse" in own for own in words.values()):
+        return "worse", []
+    if any(effect is not None and effect["reason"] == "incomplete" for effect in effects):
+        return "incomplete", []
+    return ("equivalent" if all(own == {"equivalent"} for own in words.values()) else "not shown"), []
+
+
+def _of_winner(outcome: Outcome, one: Retested, plan: Plan) -> str:
+    """One objective of a chosen point: while tuning, then with fresh seeds."""
+    what, effect, fresh = outcome.what, outcome.effect, outcome.fresh
+    points = f" (mean of {outcome.tuned.n} runs of {len(one.numbers)} points)" if len(one.numbers) > 1 else ""
+    seen = (
+        f", {_signed(outcome.seen, what)} against the baseline there" if math.isfinite(outcome.seen) else ""
+    )
+    tuned = f"{noun(what)} {shown(outcome.tuned.mean, what)} {what.unit}".rstrip() + points
+    start = f"On the tuning split: {tuned}{'' if one.is_baseline else seen};"
+    if not fresh.n:
+        return f"{start} not re-run with fresh seeds yet."
+    again = f"with {fresh.n} fresh seed{'s' if fresh.n > 1 else ''} on the reported split"
+    if effect is None or not int(effect["n_pairs"]):
+        return f"{start} {again} {shown(fresh.mean, what)} {what.unit}".rstrip() + "."
+    sure = uncertainty(effect, what, plan.study.family_size(what.name, len(plan.comparisons)), of="pair")
+    exploratory = "" if what.name in plan.study.comparison_family else " (exploratory)"
+    size = _signed(float(effect["effect"]), what)
+    return f"{start} {again} {size} against it ({sure}): {outcome.verdict}{exploratory}."
+
+
+def _signed(value: float, what: Quantity) -> str:
+    return f"{shown_difference(value, what)} {what.difference_unit}".rstrip()
+
+
+def _cost(tuned: Tuned, trials: pd.DataFrame) -> str:
+    spent = trials[["train_seconds", "eval_seconds"]].sum(axis=1)[trials["status"] == "complete"]
+    again = f", the re-test {len(spent)} and {_duration(float(spent.sum()))}" if len(spent) else ""
+    return f"The search took {_spent(tuned)}{again}."
+
+
+def _spent(tuned: Tuned) -> str:
+    """Training runs and time of the search, and the runs that pruning stopped, of which no record is kept."""
+    stopped = tuned.stopped_early
+    more = f" (not counted: {stopped} training run{'' if stopped == 1 else 's'} that pruning stopped early)"
+    took = f"{int(tuned.facts['trainings'])} training runs and {_duration(float(tuned.facts['seconds']))}"
+    return took + (more if stopped else "")
+
+
+def _duration(seconds: float) -> str:
+    """Time of training, summed over runs, as a reader says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
 
 
 def tuning_view(tuned: Tuned, retests: Sequence[Retested], study: Study) -> Json:
@@ -56,7 +164,7 @@ def _facts(tuned: Tuned) -> dict[str, str]:
         for state, words in (("done", "complete"), ("pruned", "pruned"), ("failed", "failed"))
     )
     known = {
-        "Searched": "; ".join(space_in_words(search)),
+        "Searched": "; ".join(_space_in_words(search)),
         "Objective": " and ".join(f"{what.label} ({what.better} is better)" for what in tuned.objectives),
         "Budget": f"{int(facts['points_planned'])} points of {int(facts['seeds'])} training runs: {states}",
         "Sampler": f"{SAMPLERS[search.sampler]}, seed {search.sampler_seed}, {search.batch} points at a time",
@@ -65,8 +173,7 @@ def _facts(tuned: Tuned) -> dict[str, str]:
         f"{int(facts['train_images']):,} left to train on; digest {_digest(facts['tuning_digest'])}",
         "Reported split": f"not looked at while tuning; digest {_digest(facts['reported_digest'])}; "
         f"{int(facts['overlap'])} of the tuning images are in it",
-        "Cost": f"{int(facts['trainings'])} training runs, {duration(float(facts['seconds']))}"
-        f"{not_counted(tuned)}",
+        "Cost": _spent(tuned),
     }
     several = tuned.importances if len(search.space) > 1 else tuned.importances[:0]
     for objective, rows in several.groupby("objective", sort=False):
@@ -80,21 +187,18 @@ def _digest(digest: Any) -> str:
     return "not recorded" if pd.isna(digest) else str(digest)[:16]
 
 
-def space_in_words(search: Search) -> list[str]:
+def _space_in_words(search: Search) -> Iterator[str]:
     """Each searched field with its range."""
-    return [
-        f"{factor_label(name)}: {_values(dimension)}{_condition(dimension.when)}"
-        for name, dimension in search.space.items()
-    ]
-
-
-def _values(dimension: Range | Choice) -> str:
-    return dimension.in_words() if isinstance(dimension, Range) else ", ".join(map(level_label, dimension.of))
-
-
-def _condition(when: dict[str, Any]) -> str:
-    parts = [f"{factor_label(name)}={level_label(value)}" for name, value in when.items()]
-    return f" (where {' and '.join(parts)})" if parts else ""
+    for name, dimension in search.space.items():
+        values = (
+            dimension.in_words()
+            if isinstance(dimension, Range)
+            else ", ".join(map(level_label, dimension.of))
+        )
+        when = " and ".join(
+            f"{factor_label(other)}={level_label(value)}" for other, value in dimension.when.items()
+        )
+        yield f"{factor_label(name)}: {values}{f' (where {when})' if when else ''}"
 
 
 def _retested_table(retests: Sequence[Retested], study: Study) -> Json:
