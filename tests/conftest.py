@@ -1,10 +1,18 @@
-"""Every test trains on one thread and leaves torch's global settings as found; which run on CUDA."""
+"""Every test trains on one thread and leaves torch's global settings as found; which run on CUDA.
 
+Properties are tried on 15 examples each, or on as many as $ABLATE_EXAMPLES says.
+"""
+
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("ablate", max_examples=int(os.environ.get("ABLATE_EXAMPLES", "15")), deadline=None)
+settings.load_profile("ablate")
 
 
 @pytest.fixture(autouse=True)

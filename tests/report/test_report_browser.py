@@ -16,6 +16,7 @@ from report_cases import Rendered
 from ablate.figures import DARK, LIGHT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
+pytestmark = pytest.mark.browser
 Get = Callable[[str], Rendered]
 
 
@@ -58,9 +59,13 @@ def open_page(browser: Any, rendered: Get) -> Iterator[Callable[..., Any]]:
     assert said == []
 
 
-@pytest.mark.parametrize("case", ["sweep", "factorial", "single", "hostile", "tuned", "tuned_hostile"])
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("case", "width", "scheme"),
+    [
+        *(("sweep", 390, "light"), ("single", 1280, "dark"), ("factorial", 390, "dark")),
+        *(("hostile", 1280, "light"), ("tuned_front", 390, "light"), ("tuned_hostile", 1280, "dark")),
+    ],
+)
 def test_it_fits_the_window_and_shows_its_images(
     open_page: Callable[..., Any], case: str, width: int, scheme: str
 ) -> None:
@@ -114,7 +119,7 @@ def test_a_click_sorts_by_the_unrounded_number_and_a_second_one_turns_it(
 
 def test_absent_values_stay_last_either_way(open_page: Callable[..., Any]) -> None:
     page = open_page("factorial")
-    page.locator("#trials summary").click()
+    page.locator("#trials summary").first.click()
     table = page.locator("#trials table")
     button = table.locator("th").nth(4).get_by_role("button")
     for _ in range(2):

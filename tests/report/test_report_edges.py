@@ -145,7 +145,7 @@ def test_the_list_of_errors_in_the_band_is_capped(tmp_path: Path) -> None:
         if banner["title"] == "Calibration errors that cannot be told from calibration"
     ]  # fmt: skip
     assert len(items) == 7
-    assert items[-1] == "and 4 more, in the tables of arms"
+    assert items[-1] == "and 4 more, in the tables"
 
 
 def test_equal_arms_are_called_equal_and_not_certain(tmp_path: Path) -> None:
