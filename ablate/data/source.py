@@ -35,7 +35,7 @@ class Part:
     """The originals of one split.
 
     Attributes:
-        names: N names relative to the dataset's folder.
+        names: N names relative to the dataset's folder, all different.
         labels: N class ids.
         write: decodes the originals, in order, into a uint8 [N, H, W, 3] array, and returns what was wrong
             with them, one line for each bad file; the array counts only if there is none.
@@ -54,17 +54,17 @@ class Contents:
         classes: K names for people, in the order of the class ids.
         train: originals to train on.
         valid: originals to report on.
+        remedy: what to do about an original that cannot be read.
         normalisation: mean and std of the channels where 255 is 1; None computes them from the training
             pixels.
-        remedy: what to do about an original that cannot be read.
         noise: mislabelled training labels that come with the dataset; None when they are to be drawn.
     """
 
     classes: tuple[str, ...]
     train: Part
     valid: Part
-    normalisation: tuple[Channels, Channels] | None
-    remedy: str
+    remedy: str = ""
+    normalisation: tuple[Channels, Channels] | None = None
     noise: ListedNoise | None = None
 
 
@@ -89,13 +89,13 @@ def refuse(noun: str, where: str, problems: Sequence[str], remedy: str) -> DataE
     """Return the error that lists a dataset's problems: their number, the first 20, the remedy.
 
     Args:
-        noun: what is counted, in the singular (`file`).
-        where: what follows the noun (`cannot be decoded`).
+        noun: what is counted, in the singular (`file`); `where` follows it (`cannot be decoded`).
+        where: see `noun`.
         problems: one line each, at least one.
         remedy: what to do.
     """
-    heading = f"{len(problems)} {noun}{'s' if len(problems) > 1 else ''} {where}:"
-    lines = [heading, *(f"  {problem}" for problem in problems[:LISTED_PROBLEMS])]
+    lines = [f"{len(problems)} {noun}{'s' if len(problems) > 1 else ''} {where}:"]
+    lines += [f"  {problem}" for problem in problems[:LISTED_PROBLEMS]]
     if len(problems) > LISTED_PROBLEMS:
         lines.append(f"  … and {len(problems) - LISTED_PROBLEMS} more ({len(problems)} in all)")
     return DataError("\n".join([*lines, remedy]))

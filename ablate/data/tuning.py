@@ -23,21 +23,6 @@ _SALT = b"tuning split 1\n"
 _CHUNK = 256  # images copied at a time
 
 
-def checked_part(part: float) -> float:
-    """Return a part of the training images as a float: 0 holds nothing back, 1 is excluded.
-
-    Raises:
-        DataError: It is not a number in [0, 1).
-    """
-    number = isinstance(part, int | float) and not isinstance(part, bool)
-    if not number or not 0 <= part < 1:  # NaN fails the comparison
-        raise DataError(
-            "expected a tuning_part of 0 (nothing held back) up to, and not including, 1 (all training "
-            f"images), but {part!r} came"
-        )
-    return float(part)
-
-
 def held_back(names: Sequence[str], labels: Labels, classes: Sequence[str], part: float) -> NDArray[np.int64]:
     """Choose the training images that are held back to tune on.
 
@@ -98,43 +83,29 @@ def _contents(full: Dataset, part: float, progress: Progress) -> Contents:
     train = full.train
     held = held_back(train.names, train.labels, full.classes, part)
     kept = np.setdiff1d(np.arange(len(train)), held)
-    _refuse_reported(full, held)
-    return Contents(
-        classes=full.classes,
-        train=_part(train, kept, "copying the images left to train on", progress),
-        valid=_part(train, held, "copying the tuning split", progress),
-        normalisation=(full.mean, full.std),
-        remedy="",
-        noise=full.noise.take(kept.tolist()) if full.noise else None,
-    )
-
-
-def _refuse_reported(full: Dataset, held: NDArray[np.int64]) -> None:
-    """Refuse a tuning split whose images the reported split holds too, every one of them, pixel by pixel.
-
-    Splits of equal digest are such a case, and so are `train` and `val` folders of the same images.
-    """
     reported = set(map(array_digest, full.valid.images))
-    if all(array_digest(full.train.images[row]) in reported for row in held):
+    if all(array_digest(train.images[row]) in reported for row in held):
         raise DataError(
             f"expected a tuning split of {full.name} other than its reported split, but each of its "
             f"{len(held)} images is, pixel by pixel, among the {len(full.valid)} reported ones: to tune on "
             "it would be to tune on what is reported. Do train and val hold the same images? Take out of "
             "train those that are in val, and run again."
         )
-
-
-def _part(split: Split, rows: NDArray[np.int64], stage: str, progress: Progress) -> Part:
-    return Part(
-        names=tuple(split.names[row] for row in rows),
-        labels=tuple(split.labels[rows].tolist()),
-        write=partial(_copy, split.images, rows, stage, progress),
+    return Contents(
+        classes=full.classes,
+        train=_part(train, kept, "copying the images left to train on", progress),
+        valid=_part(train, held, "copying the tuning split", progress),
+        normalisation=(full.mean, full.std),
+        noise=full.noise.take(kept.tolist()) if full.noise else None,
     )
 
 
-def _copy(images: Images, rows: NDArray[np.int64], stage: str, progress: Progress, out: Images) -> list[str]:
-    for start in range(0, len(rows), _CHUNK):
-        chosen = rows[start : start + _CHUNK]
-        out[start : start + len(chosen)] = images[chosen]
-        progress(stage, start + len(chosen), len(rows))
-    return []
+def _part(split: Split, rows: NDArray[np.int64], stage: str, progress: Progress) -> Part:
+    def copy(out: Images) -> list[str]:
+        for start in range(0, len(rows), _CHUNK):
+            chosen = rows[start : start + _CHUNK]
+            out[start : start + len(chosen)] = split.images[chosen]
+            progress(stage, start + len(chosen), len(rows))
+        return []
+
+    return Part(tuple(split.names[row] for row in rows), tuple(split.labels[rows].tolist()), copy)

@@ -1,6 +1,8 @@
 import contextlib
 import http.server
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ablate.data import Progress
+import ablate
 from ablate.data.source import Request
 
 
@@ -35,13 +37,9 @@ def progress() -> Recorder:
 @pytest.fixture
 def make_request(tmp_path: Path, progress: Recorder) -> Callable[..., Request]:
     def make(
-        image_size: int = 8,
-        data_dir: Path | None = None,
-        cache: str = "cache",
-        told: Progress | None = None,
-        resize: str = "squash",
+        image_size: int = 8, data_dir: Path | None = None, cache: str = "cache", resize: str = "squash"
     ) -> Request:
-        return Request(image_size, tmp_path / cache, data_dir, told or progress, resize)
+        return Request(image_size, tmp_path / cache, data_dir, progress, resize)
 
     return make
 
@@ -61,19 +59,36 @@ def write_image() -> Callable[..., Path]:
 
 @pytest.fixture
 def image_tree(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
-    """Write train and val folders of two classes, five PNG files a split."""
+    """Write train and val folders of two classes, five PNG files a split, or as many as are asked for."""
 
-    def make(name: str = "photos", prefix: str = "", classes: tuple[str, str] = ("cat", "dog")) -> Path:
+    def make(
+        name: str = "photos",
+        prefix: str = "",
+        classes: tuple[str, str] = ("cat", "dog"),
+        counts: tuple[int, int, int, int] = (3, 2, 2, 3),
+    ) -> Path:
         root = tmp_path / name
-        for number, (split, label, count) in enumerate(
-            [("train", 0, 3), ("train", 1, 2), ("val", 0, 2), ("val", 1, 3)]
-        ):
-            for index in range(count):
+        for number, (split, label) in enumerate([("train", 0), ("train", 1), ("val", 0), ("val", 1)]):
+            for index in range(counts[number]):
                 path = root / split / classes[label] / f"{prefix}{index}.png"
-                write_image(path, seed=10 * number + index)
+                write_image(path, seed=100 * number + index)
         return root
 
     return make
+
+
+@pytest.fixture
+def start_python() -> "Callable[..., subprocess.Popen[str]]":
+    """Start a fresh interpreter that can import the package."""
+
+    def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
+        environment = os.environ | {"PYTHONPATH": str(Path(ablate.__file__).parents[1])}
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return start
 
 
 @pytest.fixture(scope="session")
@@ -95,27 +110,13 @@ class Server:
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
 
-    def serve(
-        self,
-        body: bytes,
-        *,
-        claimed: int | None = None,
-        endless: bool = False,
-        silent: bool = False,
-        bare: bool = False,
-    ) -> str:
+    def serve(self, body: bytes, *, claimed: int | None = None, manner: str = "") -> str:
         """Return the URL of `body`.
 
-        The server may claim another length, send without end, keep silent, or send no HTTP header.
+        The server may claim another length, or be "endless", "silent", or "bare" of any HTTP header.
         """
         path = f"/{len(self.answers)}.tgz"
-        self.answers[path] = {
-            "body": body,
-            "claimed": claimed,
-            "endless": endless,
-            "silent": silent,
-            "bare": bare,
-        }
+        self.answers[path] = {"body": body, "claimed": claimed or len(body), "manner": manner}
         return self.url + path
 
     def stop(self) -> None:
@@ -133,19 +134,17 @@ class Server:
                 if answer is None:
                     self.send_error(404)
                     return
-                if answer["silent"]:
+                if answer["manner"] == "silent":
                     server.released.wait(5)
                     return
-                if answer["bare"]:
-                    self.wfile.write(answer["body"])
-                    return
-                self.send_response(200)
-                if not answer["endless"]:
-                    self.send_header("Content-Length", str(answer["claimed"] or len(answer["body"])))
-                self.end_headers()
+                if answer["manner"] != "bare":
+                    self.send_response(200)
+                    if answer["manner"] != "endless":
+                        self.send_header("Content-Length", str(answer["claimed"]))
+                    self.end_headers()
                 with contextlib.suppress(ConnectionError):
                     self.wfile.write(answer["body"])
-                    while answer["endless"]:
+                    while answer["manner"] == "endless":
                         self.wfile.write(bytes(1 << 16))
 
             def log_message(self, format: str, *args: object) -> None:
