@@ -29,7 +29,6 @@ from ablate.data.dataset import (
     canonical_json,
     fingerprint,
     normalisation,
-    open_array,
     open_dataset,
     read_description,
     write_description,
@@ -57,7 +56,14 @@ def materialise(source: Source, request: Request) -> Dataset:
     folder = request.cache_dir / "decoded" / f"{form}-{key[:16]}"
     with locked(folder, request.progress):
         if not _usable(folder, key, request.progress):
-            _decode(source, request, folder, key)
+            with temporary_beside(folder) as temporary:
+                whole = Path(temporary, "whole")  # with the user's mode; that of a TemporaryDirectory is 0700
+                whole.mkdir()
+                _write(source.read(), whole, {"key": key, "name": source.name}, request)
+                for path in (*whole.iterdir(), whole):
+                    _flush(path)
+                whole.rename(folder)
+                _flush(folder.parent)
     return replace(open_dataset(folder), name=source.name)
 
 
@@ -147,17 +153,6 @@ def _digests(arrays: Mapping[str, NDArray[Any]], stage: str, progress: Progress)
     return digests
 
 
-def _decode(source: Source, request: Request, folder: Path, key: str) -> None:
-    with temporary_beside(folder) as temporary:
-        whole = Path(temporary, "whole")  # its mode is the user's, that of a TemporaryDirectory is 0700
-        whole.mkdir()
-        _write(source.read(), whole, {"key": key, "name": source.name}, request)
-        for path in (*whole.iterdir(), whole):
-            _flush(path)
-        whole.rename(folder)
-        _flush(folder.parent)
-
-
 def _write(contents: Contents, folder: Path, description: dict[str, Any], request: Request) -> None:
     arrays: dict[str, NDArray[Any]] = {}
     problems: list[str] = []
@@ -169,8 +164,8 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any], reques
         problems += part.write(images)
         images.flush()
         arrays[f"{split}_images"] = images
-        np.save(folder / f"{split}_labels.npy", np.array(part.labels, dtype=np.int64))
-        arrays[f"{split}_labels"] = open_array(folder, f"{split}_labels", (len(part.labels),), "int64")
+        arrays[f"{split}_labels"] = np.array(part.labels, dtype=np.int64)
+        np.save(folder / f"{split}_labels.npy", arrays[f"{split}_labels"])
     if problems:
         raise refuse("file", "cannot be decoded", problems, contents.remedy)
     mean, std = contents.normalisation or normalisation(arrays["train_images"])

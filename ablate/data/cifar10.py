@@ -40,12 +40,11 @@ def _read(root: Path, train: bool, remedy: str) -> Any:
     named = type("CIFAR10", (datasets.CIFAR10,), {"base_folder": root.name})
     try:
         return named(root.parent, train=train)
-    except RuntimeError as error:
+    except Exception as error:  # a RuntimeError, or one of many kinds that pickles raise
         raise DataError(
-            f"{root}: a file is missing, or its MD5 digest is not the one that torchvision lists. {remedy}"
+            f"{root} cannot be read as CIFAR-10: {error}. A file is missing, or its MD5 digest is not the "
+            f"one that torchvision lists. {remedy}"
         ) from error
-    except Exception as error:  # files that cannot be read, and pickles, raise many kinds
-        raise DataError(f"{root} cannot be read as CIFAR-10: {error}. {remedy}") from error
 
 
 def _part(split: str, images: Any, request: Request) -> Part:

@@ -138,8 +138,7 @@ def fingerprint(digests: Mapping[str, str], num_classes: int, mean: Channels, st
 def split_digest(split: Split) -> str:
     """Return the SHA-256 (hex) of a split's images and labels, whatever their order and their names.
 
-    It is taken over the sorted pairs of each image's digest and its label, so an image that occurs twice
-    counts twice.
+    An image that occurs twice counts twice.
     """
     pairs = zip(map(array_digest, split.images), split.labels.tolist(), strict=True)
     return hashlib.sha256(canonical_json(sorted(pairs))).hexdigest()
@@ -148,8 +147,7 @@ def split_digest(split: Split) -> str:
 def overlap(a: Split, b: Split) -> int:
     """Return how many images of `a` have exactly the pixels of some image of `b`: 0..len(a).
 
-    Labels and names are not looked at. Images of which a copy differs by one level in one pixel, as after
-    being compressed again, are not found.
+    Labels and names are not looked at. A copy that was compressed again is not found.
     """
     known = set(map(array_digest, b.images))
     return sum(array_digest(image) in known for image in a.images)
@@ -158,11 +156,8 @@ def overlap(a: Split, b: Split) -> int:
 def normalisation(images: Images) -> tuple[Channels, Channels]:
     """Return the mean and population standard deviation of each channel, on the scale where 255 is 1.
 
-    The sums are integers, so the result depends neither on block size nor on the order of the images. A
-    channel that never changes gets the deviation 1: dividing by it keeps the channel at zero.
-
-    Args:
-        images: uint8 [N, H, W, 3], N at least 1.
+    The sums are integers, so the order of the images is no matter. A channel that never changes gets the
+    deviation 1: dividing by it keeps the channel at zero.
     """
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(images), 256):
@@ -184,11 +179,7 @@ def write_description(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return a decoded folder's description.
-
-    Raises:
-        DataError: It is missing, unreadable, or not what its digest says.
-    """
+    """Return a decoded folder's description, or raise a DataError: it is missing, or its digest another."""
     try:
         sealed = json.loads((folder / DESCRIPTION).read_bytes())
         description: dict[str, Any] = sealed["dataset"]

@@ -1,11 +1,10 @@
 """An archive's unpacked files: one's own copy, or downloaded, checked and unpacked once into the cache.
 
-torchvision has no part in this. Its downloader knows MD5 alone, neither timeout nor bound, and turns to plain
-HTTP where HTTPS fails; its extractor writes whatever the archive holds. Here the bytes are hashed as they
-arrive, and what was not checked is never opened. Only regular files whose full name is expected are
-written, by our own `open`: no extraction filter has to be right (tarfile's own were bypassed, CVE-2025-4517).
-The archive is read as a stream, and no more than a stated number of bytes is ever decompressed: not into
-files, and not into the memory that long tar headers take.
+torchvision has no part in this: its downloader knows MD5 alone, neither timeout nor bound, and turns to plain
+HTTP where HTTPS fails; its extractor writes whatever the archive holds. Here what was not checked is never
+opened. Only regular files whose full name is expected are written, by our own `open`, so no extraction filter
+has to be right (tarfile's own were bypassed, CVE-2025-4517). No more than a stated number of bytes is ever
+decompressed: not into files, and not into the memory that long tar headers take.
 """
 
 import gzip
@@ -54,7 +53,13 @@ def unpacked(
     root = request.cache_dir / "sources" / archive.folder
     with locked(root, request.progress):
         if not root.exists():
-            _fetch(root, archive, request, check)
+            with temporary_beside(root) as temporary:
+                packed, target = Path(temporary, archive.url.rpartition("/")[2]), Path(temporary, "unpacked")
+                download(archive, packed, request)
+                target.mkdir()
+                extract(packed, target, archive, request)
+                check(target / archive.folder)
+                (target / archive.folder).rename(root)
     return root, f"Delete {root} and run again to download it anew."
 
 
@@ -67,18 +72,6 @@ def _own_copy(data_dir: Path, archive: Archive) -> Path:
         f"and found them in neither. Point --data-dir at an unpacked copy of {archive.url}, or leave it out "
         "to download."
     )
-
-
-def _fetch(root: Path, archive: Archive, request: Request, check: Callable[[Path], object]) -> None:
-    """Put the unpacked archive in place, whole and only once everything in it was found right."""
-    with temporary_beside(root) as temporary:
-        packed = Path(temporary, archive.url.rpartition("/")[2])
-        download(archive, packed, request)
-        target = Path(temporary, "unpacked")
-        target.mkdir()
-        extract(packed, target, archive, request)
-        check(target / archive.folder)
-        (target / archive.folder).rename(root)
 
 
 def download(archive: Archive, packed: Path, request: Request, timeout: float = TIMEOUT_SECONDS) -> None:
@@ -153,7 +146,11 @@ def extract(packed: Path, target: Path, archive: Archive, request: Request) -> N
                         raise DataError(f"it has more than {MAX_MEMBERS} members")
                     member.name = member.name.removeprefix("./")
                     if _is_expected(member, expected):
-                        _write(tar, member, target)
+                        path = target / member.name
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        # "x" fails when the name exists, so nothing is written twice or through a link
+                        with path.open("xb") as file:
+                            shutil.copyfileobj(cast("IO[bytes]", tar.extractfile(member)), file)
                     if count % 100 == 0:
                         request.progress(f"unpacking {packed.name}", count + 1, 0)
     except DataError as error:
@@ -172,12 +169,3 @@ def _is_expected(member: tarfile.TarInfo, expected: re.Pattern[str]) -> bool:
     if not 0 <= member.size <= MAX_MEMBER_BYTES:
         raise DataError(f"{member.name!r} claims {member.size} bytes, more than {MAX_MEMBER_BYTES}")
     return True
-
-
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    path = target / member.name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = tar.extractfile(member)
-    # "x" fails when the name exists, so no member can be written twice or through a link
-    with path.open("xb") as file:
-        shutil.copyfileobj(cast("IO[bytes]", content), file)

@@ -29,7 +29,7 @@ _REMEDY = (
 
 
 class ImageFile(NamedTuple):
-    """An image file: its name relative to the dataset's folder, and what tells a changed file."""
+    """An image file: its name relative to the dataset's folder, and what tells a changed one."""
 
     name: str
     size: int
@@ -54,9 +54,8 @@ class Listing:
 
     def part(self, labels: Mapping[str, int], stage: str, request: Request) -> Part:
         """Return the split as originals to decode, by the class id of each class folder."""
-        files = self.files()
         return Part(
-            names=tuple(file.name for file in files),
+            names=tuple(file.name for file in self.files()),
             labels=tuple(labels[name] for name, files in self.classes.items() for _ in files),
             write=partial(decode_files, self.paths(), stage=stage, request=request),
         )
@@ -70,9 +69,7 @@ def is_dropping(name: str) -> bool:
 def list_split(root: Path, split: str, is_image: Callable[[str], bool]) -> Listing:
     """List a split's class folders and images; whatever else lies there is a problem, never skipped.
 
-    A file beside the class folders, a folder inside one, a link to nothing and a file whose name is not an
-    image's are problems. Only what macOS and Windows drop into folders (`.DS_Store`, `._*`, `Thumbs.db`,
-    `desktop.ini`) is passed over.
+    Only what macOS and Windows drop into folders (`._*`, `Thumbs.db` and the like) is passed over.
 
     Args:
         root: the dataset's folder.
@@ -116,23 +113,27 @@ def identity(train: Listing, valid: Listing) -> object:
     The folder's path is part of it since two copies may have equal names, sizes and times and other pixels;
     it decides where decoded images are cached and nothing else.
     """
-    files = [list(file) for file in (*train.files(), *valid.files())]
-    return {"root": os.fsdecode(train.root), "files": files}
+    return {"root": os.fsdecode(train.root), "files": [*train.files(), *valid.files()]}
 
 
 def check(train: Listing, valid: Listing, problems: Sequence[str], remedy: str, request: Request) -> None:
-    """Refuse two splits with which anything is wrong; images that cannot be read are listed beside it.
-
-    Args:
-        train: what `list_split` found.
-        valid: what it found of the other split.
-        problems: what is wrong beside what the listings say.
-        remedy: what to do about it.
-        request: its `progress` is told.
-    """
+    """Refuse splits with problems, of the listings or beside them; unreadable images are then listed too."""
     if problems := [*train.problems, *valid.problems, *problems]:
         problems += unreadable([*train.paths(), *valid.paths()], request)
         raise refuse("problem", f"in {str(train.root)!r}", problems, remedy)
+
+
+def contents(
+    train: Listing, valid: Listing, classes: Mapping[str, str], remedy: str, request: Request
+) -> Contents:
+    """Return both splits as originals; `classes` are names for people, by class folder."""
+    labels = {folder: label for label, folder in enumerate(classes)}
+    return Contents(
+        classes=tuple(classes.values()),
+        train=train.part(labels, "decoding train images", request),
+        valid=valid.part(labels, "decoding valid images", request),
+        remedy=remedy,
+    )
 
 
 def locate(name: str, request: Request) -> Source:
@@ -165,16 +166,8 @@ def locate(name: str, request: Request) -> Source:
         if len(train.classes) < 2:
             problems.append(f"'train': expected at least 2 class folders, found {len(train.classes)}")
     check(train, valid, problems, _REMEDY, request)
-
-    def read() -> Contents:
-        labels = {name: label for label, name in enumerate(train.classes)}
-        return Contents(
-            classes=tuple(train.classes),
-            train=train.part(labels, "decoding train images", request),
-            valid=valid.part(labels, "decoding valid images", request),
-            remedy=_REMEDY,
-        )
-
+    classes = dict(zip(train.classes, train.classes, strict=True))
+    read = partial(contents, train, valid, classes, _REMEDY, request)
     return Source(name, "folder", identity(train, valid), read)
 
 

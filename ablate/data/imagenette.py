@@ -13,10 +13,12 @@ References:
     https://github.com/fastai/imagenette/tree/master/noisy_labels. For the others see `manifest`.
 """
 
+import contextlib
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from PIL import Image
 
 from ablate.data.dataset import array_digest
 from ablate.data.fetch import unpacked
-from ablate.data.folder import Listing, check, identity, list_split
+from ablate.data.folder import Listing, check, contents, identity, list_split
 from ablate.data.manifest import SUBSETS, Family, Subset
 from ablate.data.noise import ListedNoise
 from ablate.data.source import Contents, Part, Request, Source, refuse
@@ -55,7 +57,7 @@ def locate(name: str, request: Request) -> Source:
         name=name,
         kind=name,
         identity={"images": identity(train, val), "noise": noise},
-        read=partial(_contents, train, val, subset.family, request, remedy),
+        read=partial(_contents, train, val, subset.family, remedy, request),
     )
 
 
@@ -90,7 +92,13 @@ def _size_problems(train: Listing, shorter_side: int | None) -> list[str]:
     One image of each class is looked at, and most must agree: that not one image is an exception is not
     published.
     """
-    sides = Counter(_shorter_sides(train))
+    sides: Counter[int] = Counter()
+    for files in filter(None, train.classes.values()):
+        with (
+            contextlib.suppress(Exception),  # many kinds on corrupt bytes; decoding reports this file
+            Image.open(train.root / files[0].name, formats=("JPEG", "PNG")) as image,
+        ):
+            sides[min(image.size)] += 1
     if not sides:
         return []
     side, count = sides.most_common(1)[0]
@@ -104,26 +112,11 @@ def _size_problems(train: Listing, shorter_side: int | None) -> list[str]:
     ]
 
 
-def _shorter_sides(listing: Listing) -> Iterator[int]:
-    for files in filter(None, listing.classes.values()):
-        try:
-            with Image.open(listing.root / files[0].name, formats=("JPEG", "PNG")) as image:
-                yield min(image.size)
-        except Exception:  # Pillow raises many kinds on corrupt bytes; decoding reports this file
-            continue
-
-
-def _contents(train: Listing, val: Listing, family: Family, request: Request, remedy: str) -> Contents:
-    labels = {wnid: label for label, wnid in enumerate(family.classes)}
-    training = train.part(labels, "decoding train images", request)
-    return Contents(
-        classes=tuple(name for name, _, _ in family.classes.values()),
-        train=training,
-        valid=val.part(labels, "decoding valid images", request),
-        remedy=remedy,
-        normalisation=family.normalisation,
-        noise=read_noise(train.root, family, training),
-    )
+def _contents(train: Listing, val: Listing, family: Family, remedy: str, request: Request) -> Contents:
+    classes = {wnid: name for wnid, (name, _, _) in family.classes.items()}
+    plain = contents(train, val, classes, remedy, request)
+    noise = read_noise(train.root, family, plain.train)
+    return replace(plain, normalisation=family.normalisation, noise=noise)
 
 
 def read_noise(root: Path, family: Family, train: Part) -> ListedNoise:

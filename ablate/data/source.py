@@ -19,7 +19,6 @@ class Request:
         image_size: pixels a side of the decoded images, at least 1.
         cache_dir: folder that downloads and decoded arrays are kept in.
         data_dir: folder of one's own copy of the originals; None lets the dataset fetch them.
-        progress: told of what takes time.
         resize: a key of `ablate.data.decode.RESIZE_METHODS`.
     """
 
@@ -52,8 +51,6 @@ class Contents:
 
     Attributes:
         classes: K names for people, in the order of the class ids.
-        train: originals to train on.
-        valid: originals to report on.
         remedy: what to do about an original that cannot be read.
         normalisation: mean and std of the channels where 255 is 1; None computes them from the training
             pixels.
@@ -88,11 +85,7 @@ class Source:
 def refuse(noun: str, where: str, problems: Sequence[str], remedy: str) -> DataError:
     """Return the error that lists a dataset's problems: their number, the first 20, the remedy.
 
-    Args:
-        noun: what is counted, in the singular (`file`); `where` follows it (`cannot be decoded`).
-        where: see `noun`.
-        problems: one line each, at least one.
-        remedy: what to do.
+    The number is followed by `noun`, in the singular (`file`), and `where` (`cannot be decoded`).
     """
     lines = [f"{len(problems)} {noun}{'s' if len(problems) > 1 else ''} {where}:"]
     lines += [f"  {problem}" for problem in problems[:LISTED_PROBLEMS]]

@@ -30,7 +30,7 @@ def held_back(names: Sequence[str], labels: Labels, classes: Sequence[str], part
     SHA-256 (salted).
 
     Args:
-        names: N file names, all different, with forward slashes.
+        names: N file names, all different.
         labels: int64 [N], true class ids 0..K-1.
         classes: K names for people; for the error alone.
         part: above 0 and below 1.
@@ -63,20 +63,12 @@ def tuning_source(full: Dataset, original: Source, part: float, progress: Progre
     Its normalisation is that of all the training images, so that what was tuned meets the same inputs when it
     is trained on all of them. Labels are the true ones; a list of wrong labels is that of the images left.
 
-    Args:
-        full: the decoded dataset.
-        original: what it was decoded from.
-        part: as `held_back` takes it.
-        progress: told of what takes time.
-
-    Returns:
-        A source for the cache; reading it raises a DataError when `held_back` does, and when the reported
-        split holds all of the tuning split's images.
+    Reading it raises a DataError when `held_back` does, and when the reported split holds all of the tuning
+    split's images.
     """
     identity = {"of": original.identity, "fingerprint": full.fingerprint, "part": part, "by": _SALT.decode()}
-    return Source(
-        original.name, f"{original.kind}-tuning", identity, partial(_contents, full, part, progress)
-    )
+    read = partial(_contents, full, part, progress)
+    return Source(original.name, f"{original.kind}-tuning", identity, read)
 
 
 def _contents(full: Dataset, part: float, progress: Progress) -> Contents:

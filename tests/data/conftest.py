@@ -1,12 +1,11 @@
 import contextlib
-import http.server
 import os
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -100,57 +99,31 @@ def imagenette_dir() -> Path:
 
 
 class Server:
-    """A real HTTP server on 127.0.0.1 that can misbehave."""
+    """A real HTTP server on 127.0.0.1 that sends the bytes it is told to, however wrong."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, dict[str, Any]] = {}
-        self.released = threading.Event()
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self.answers: dict[str, Iterable[bytes]] = {}
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._run, daemon=True).start()
 
-    def serve(self, body: bytes, *, claimed: int | None = None, manner: str = "") -> str:
-        """Return the URL of `body`.
-
-        The server may claim another length, or be "endless", "silent", or "bare" of any HTTP header.
-        """
+    def serve(self, body: bytes, *, claimed: int | None = None, answer: Iterable[bytes] = ()) -> str:
+        """Return the URL of `body`, whose length may be claimed to be another, or of a whole answer."""
+        head = f"HTTP/1.0 200 OK\r\nContent-Length: {claimed or len(body)}\r\n\r\n".encode()
         path = f"/{len(self.answers)}.tgz"
-        self.answers[path] = {"body": body, "claimed": claimed or len(body), "manner": manner}
+        self.answers[path] = answer or [head, body]
         return self.url + path
 
-    def stop(self) -> None:
-        self.released.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                answer = server.answers.get(self.path)
-                if answer is None:
-                    self.send_error(404)
-                    return
-                if answer["manner"] == "silent":
-                    server.released.wait(5)
-                    return
-                if answer["manner"] != "bare":
-                    self.send_response(200)
-                    if answer["manner"] != "endless":
-                        self.send_header("Content-Length", str(answer["claimed"]))
-                    self.end_headers()
-                with contextlib.suppress(ConnectionError):
-                    self.wfile.write(answer["body"])
-                    while answer["manner"] == "endless":
-                        self.wfile.write(bytes(1 << 16))
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        return Handler
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return  # shut down
+            with connection, contextlib.suppress(OSError):
+                path = connection.recv(1 << 16).split()[1].decode()
+                for part in self.answers.get(path, [b"HTTP/1.0 404 Not Found\r\n\r\n"]):
+                    connection.sendall(part)
 
 
 @pytest.fixture
@@ -158,4 +131,5 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     running = Server()
     yield running
-    running.stop()
+    with running.listener as listener:
+        listener.shutdown(socket.SHUT_RDWR)

@@ -12,7 +12,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -46,7 +46,9 @@ def decoded(cache: Path) -> list[Path]:
 # ---- what prepare returns
 
 
-def test_pixels_labels_and_names_are_those_of_the_files(image_tree: ImageTree, tmp_path: Path) -> None:
+def test_a_dataset_holds_what_the_files_do_and_opens_without_them(
+    image_tree: ImageTree, tmp_path: Path
+) -> None:
     root = image_tree()
     dataset = prepared(root, tmp_path / "cache")
     assert dataset.classes == ("cat", "dog")
@@ -59,11 +61,6 @@ def test_pixels_labels_and_names_are_those_of_the_files(image_tree: ImageTree, t
         for name, pixels in zip(split.names, split.images, strict=True):
             direct = Image.open(root / name).resize((8, 8), Image.Resampling.BILINEAR)
             np.testing.assert_array_equal(pixels, np.asarray(direct))
-
-
-def test_open_dataset_gives_the_same_without_the_originals(image_tree: ImageTree, tmp_path: Path) -> None:
-    root = image_tree()
-    dataset = prepared(root, tmp_path / "cache")
     root.rename(tmp_path / "gone")
     again = open_dataset(dataset.folder)
     for field in ("name", "folder", "classes", "mean", "std", "fingerprint"):
@@ -128,22 +125,14 @@ def test_sizes_and_ways_to_resize_do_not_share_a_copy(image_tree: ImageTree, tmp
     assert small.train.images.shape[1:] == (4, 4, 3)
     assert len({dataset.folder for dataset in (small, squashed, cropped)}) == 3
     assert len({dataset.fingerprint for dataset in (small, squashed, cropped)}) == 3
-    for name, pixels in zip(cropped.train.names, cropped.train.images, strict=True):
-        with Image.open(root / name) as image:  # 20×16 pixels
-            direct = image.resize((10, 8), Image.Resampling.BILINEAR).crop((1, 0, 9, 8))
-        np.testing.assert_array_equal(pixels, np.asarray(direct))
 
 
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, max_side=5)))
 @settings(max_examples=50, deadline=None)
+@example(np.arange(5_000_001, dtype=np.int64))  # 40 MB, more than one block and not a multiple of it
 def test_array_digest_is_sha256_of_header_and_bytes(array: np.ndarray) -> None:
-    header = json.dumps(["|u1", list(array.shape)], separators=(",", ":")).encode()
+    header = json.dumps([array.dtype.str, list(array.shape)], separators=(",", ":")).encode()
     assert array_digest(array) == hashlib.sha256(header + array.tobytes()).hexdigest()
-
-
-def test_array_digest_of_more_than_one_block() -> None:
-    array = np.arange(5_000_001, dtype=np.int64)  # 40 MB, and not a multiple of the block
-    assert array_digest(array) == hashlib.sha256(b'["<i8",[5000001]]' + array.tobytes()).hexdigest()
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 600), st.just(1), st.integers(1, 3), st.just(3))))

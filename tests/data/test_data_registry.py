@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from sklearn.datasets import load_digits
-from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+from sklearn.neighbors import NearestCentroid
 from torchvision import datasets
 
 import ablate
@@ -189,10 +188,11 @@ def test_every_embedded_dataset_keeps_the_contract(
     assert (dataset.noisy_train_labels(0.3) != dataset.train.labels).sum() == round(0.3 * len(dataset.train))
 
 
-def accuracy(dataset: Dataset, classifier: KNeighborsClassifier | NearestCentroid) -> float:
+def accuracy(dataset: Dataset) -> float:
     def flat(split: Split) -> np.ndarray:
         return np.asarray(split.images, np.float64).reshape(len(split), -1) / 255
 
+    classifier = NearestCentroid()
     classifier.fit(flat(dataset.train), dataset.train.labels)
     return float(classifier.score(flat(dataset.valid), dataset.valid.labels))
 
@@ -212,12 +212,6 @@ def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     assert dataset.classes == tuple("0123456789")
     assert np.bincount(dataset.train.labels).tolist() == [60] * 10
     assert min(np.bincount(dataset.valid.labels)) >= 100
-    large = prepare("digits", image_size=20, cache_dir=tmp_path)
-    for row in (0, 311, 599):
-        image = Image.fromarray(np.array(dataset.train.images[row]))
-        direct = image.resize((20, 20), Image.Resampling.BILINEAR)
-        np.testing.assert_array_equal(large.train.images[row], np.asarray(direct))
-    assert 0.9 < accuracy(dataset, KNeighborsClassifier(3)) < 0.99
 
 
 def test_embedded_datasets_never_change(tmp_path: Path) -> None:
@@ -240,7 +234,7 @@ def test_synthetic_is_small_balanced_and_can_be_learned_but_not_perfectly(
     if image_size > 1:
         images = {image.tobytes() for split in (dataset.train, dataset.valid) for image in split.images}
         assert len(images) == 128
-        assert 0.7 < accuracy(dataset, NearestCentroid()) < 0.98
+        assert 0.7 < accuracy(dataset) < 0.98
 
 
 FRESH = """
