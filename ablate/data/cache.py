@@ -51,7 +51,15 @@ def materialise(source: Source, request: Request) -> Dataset:
         DataError: Originals that cannot be decoded (all of them listed), or a cache folder that cannot be
             written.
     """
-    key = cache_key(source, request)
+    parts = {
+        "cache_version": CACHE_VERSION,
+        "kind": source.kind,
+        "identity": source.identity,
+        "image_size": request.image_size,
+        "resize": RESIZE_METHODS[request.resize],
+        "decoder": decoder_version(),
+    }
+    key = hashlib.sha256(canonical_json(parts)).hexdigest()
     form = f"{source.kind}-{request.image_size}-{request.resize}"
     folder = request.cache_dir / "decoded" / f"{form}-{key[:16]}"
     with locked(folder, request.progress):
@@ -65,19 +73,6 @@ def materialise(source: Source, request: Request) -> Dataset:
                 whole.rename(folder)
                 _flush(folder.parent)
     return replace(open_dataset(folder), name=source.name)
-
-
-def cache_key(source: Source, request: Request) -> str:
-    """Return the SHA-256 (hex) of everything that decides what a decoded folder holds."""
-    parts = {
-        "cache_version": CACHE_VERSION,
-        "kind": source.kind,
-        "identity": source.identity,
-        "image_size": request.image_size,
-        "resize": RESIZE_METHODS[request.resize],
-        "decoder": decoder_version(),
-    }
-    return hashlib.sha256(canonical_json(parts)).hexdigest()
 
 
 @contextlib.contextmanager

@@ -42,9 +42,8 @@ def show_datasets(console: Console, copies: Mapping[str, Sequence[str]], cache_d
     """Print the datasets that `list_datasets` found, and how to name one's own."""
     rows = []
     for name, forms in copies.items():
-        origin = "downloaded when needed" if takes_data_dir(name) else "comes with the installation"
-        if name.startswith(PREFIX):
-            origin = "your own images"
+        embedded = "your own images" if name.startswith(PREFIX) else "comes with the installation"
+        origin = "downloaded when needed" if takes_data_dir(name) else embedded
         rows.append((name, origin, "; ".join(forms) or "–"))
     print_table(console, ("dataset", "images", "decoded here"), rows)
     print_line(console, f"your own images: {PREFIX}PATH, with PATH/train/CLASS/ and PATH/val/CLASS/")
@@ -53,12 +52,9 @@ def show_datasets(console: Console, copies: Mapping[str, Sequence[str]], cache_d
 
 def show_dataset(console: Console, dataset: Dataset) -> None:
     """Print a decoded dataset: classes with their images in both splits, fingerprint, folder."""
-    train, valid = (
-        np.bincount(split.labels, minlength=len(dataset.classes)) for split in (dataset.train, dataset.valid)
-    )
-    rows = [
-        (str(label), name, str(train[label]), str(valid[label])) for label, name in enumerate(dataset.classes)
-    ]
+    splits = (dataset.train, dataset.valid)
+    train, valid = (np.bincount(split.labels, minlength=len(dataset.classes)) for split in splits)
+    rows = [(str(id_), name, str(train[id_]), str(valid[id_])) for id_, name in enumerate(dataset.classes)]
     size = dataset.train.images.shape[1]
     print_line(console, f"{dataset.name}: {size} x {size} pixels, {len(dataset.classes)} classes")
     totals = ("", "all", str(len(dataset.train)), str(len(dataset.valid)))

@@ -27,7 +27,6 @@ from ablate.data.source import Contents, Part, Request, Source
 DIGITS_PER_CLASS = 60
 _INK = 16  # a pixel is a count of ink, 0..16
 
-SYNTHETIC_IMAGES = 64
 _CLASSES = ("red", "green", "blue")
 _GRID = 1024  # blob coordinates, so that one image looks alike at every size
 _CENTRES = np.array([(300, 512), (680, 330), (680, 694)])  # row, column
@@ -56,24 +55,17 @@ def _read_digits(request: Request) -> Contents:
             write=lambda out: resize_all(pixels[rows], out, "decoding digits", request),
         )
 
-    train = _digits_to_train_on(labels)
+    # No random generator is involved whose stream a new version could change.
+    by_class: dict[int, list[int]] = {label: [] for label in set(labels)}
+    for row in sorted(range(len(labels)), key=lambda row: hashlib.sha256(b"digits/%d" % row).digest()):
+        by_class[labels[row]].append(row)
+    train = sorted(row for rows in by_class.values() for row in rows[:DIGITS_PER_CLASS])
     return Contents(
         classes=tuple(str(name) for name in digits.target_names),
         train=part(train),
         valid=part(sorted(set(range(len(labels))) - set(train))),
         remedy="Reinstall scikit-learn, whose package holds these images.",
     )
-
-
-def _digits_to_train_on(labels: list[int]) -> list[int]:
-    """Return the rows, ascending, of the 60 images of each class whose row has the smallest SHA-256.
-
-    No random generator is involved whose stream a new version could change.
-    """
-    by_class: dict[int, list[int]] = {}
-    for row in sorted(range(len(labels)), key=lambda row: hashlib.sha256(b"digits/%d" % row).digest()):
-        by_class.setdefault(labels[row], []).append(row)
-    return sorted(row for rows in by_class.values() for row in rows[:DIGITS_PER_CLASS])
 
 
 def locate_synthetic(name: str, request: Request) -> Source:
@@ -83,7 +75,7 @@ def locate_synthetic(name: str, request: Request) -> Source:
 
 
 def _synthetic_part(split: str, seed: int, request: Request) -> Part:
-    labels = tuple(row % len(_CLASSES) for row in range(SYNTHETIC_IMAGES))
+    labels = tuple(row % len(_CLASSES) for row in range(64))
 
     def write(out: Images) -> list[str]:
         rng = np.random.RandomState(seed)
@@ -92,7 +84,7 @@ def _synthetic_part(split: str, seed: int, request: Request) -> Part:
         request.progress("drawing synthetic images", len(labels), len(labels))
         return []
 
-    return Part(tuple(f"{split}/{row:02d}" for row in range(SYNTHETIC_IMAGES)), labels, write)
+    return Part(tuple(f"{split}/{row:02d}" for row in range(len(labels))), labels, write)
 
 
 def _draw(rng: np.random.RandomState, label: int, image_size: int) -> Images:

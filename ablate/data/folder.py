@@ -152,7 +152,12 @@ def locate(name: str, request: Request) -> Source:
             that differ between the splits; files that are not images; and, beside any of these, unreadable
             images.
     """
-    root = _resolve(name)
+    path = name.removeprefix(PREFIX)
+    if not path:
+        raise DataError(f"expected {PREFIX}PATH with the path of a folder, got {name!r}. {_REMEDY}")
+    root = Path(path).expanduser().resolve()
+    if not root.is_dir():
+        raise DataError(f"{name!r}: there is no folder {str(root)!r}. {_REMEDY}")
     held_out, problems = _split_folders(root)
     listings = {split: Listing(root) for split in ("train", held_out)}
     for split in listings:
@@ -169,17 +174,6 @@ def locate(name: str, request: Request) -> Source:
     classes = dict(zip(train.classes, train.classes, strict=True))
     read = partial(contents, train, valid, classes, _REMEDY, request)
     return Source(name, "folder", identity(train, valid), read)
-
-
-def _resolve(name: str) -> Path:
-    path = name.removeprefix(PREFIX)
-    if not path:
-        raise DataError(f"expected {PREFIX}PATH with the path of a folder, got {name!r}. {_REMEDY}")
-    root = Path(path).expanduser().resolve()
-    if not root.is_dir():
-        found = f"{str(root)!r} is not a folder" if root.exists() else f"there is no folder {str(root)!r}"
-        raise DataError(f"{name!r}: {found}. {_REMEDY}")
-    return root
 
 
 def _split_folders(root: Path) -> tuple[str, list[str]]:
@@ -204,11 +198,11 @@ def _class_problems(split: str, listing: Listing, other: Listing) -> list[str]:
     for name in sorted(other.classes.keys() - listing.classes.keys()):
         problem = f"{f'{split}/{name}'!r}: missing, the other split has this class"
         # a class folder that looks the same has another letter case, or an accent encoded otherwise
-        if twins := [ascii(twin) for twin in listing.classes if _look(twin) == _look(name)]:
+        if twins := [ascii(twin) for twin in listing.classes if _plain(twin) == _plain(name)]:
             problem += f" as {name!a}; here it is spelt {', '.join(twins)}"
         problems.append(problem)
     return problems
 
 
-def _look(name: str) -> str:
+def _plain(name: str) -> str:
     return unicodedata.normalize("NFKC", name).casefold()

@@ -115,28 +115,17 @@ def _size_problems(train: Listing, shorter_side: int | None) -> list[str]:
 def _contents(train: Listing, val: Listing, family: Family, remedy: str, request: Request) -> Contents:
     classes = {wnid: name for wnid, (name, _, _) in family.classes.items()}
     plain = contents(train, val, classes, remedy, request)
-    noise = read_noise(train.root, family, plain.train)
+    noise = _read_noise(train.root, family, plain.train)
     return replace(plain, normalisation=family.normalisation, noise=noise)
 
 
-def read_noise(root: Path, family: Family, train: Part) -> ListedNoise:
-    """Read the CSV beside `train` and `val`; what is wrong with it shows once noise is asked for.
-
-    Args:
-        root: the folder that it lies in.
-        family: says what to expect.
-        train: the training images, their names and true labels.
-    """
+def _read_noise(root: Path, family: Family, train: Part) -> ListedNoise:
+    """Read the CSV beside `train` and `val`; what is wrong with it shows once noise is asked for."""
     path = root / family.noise_file
-    remedy = (
-        f"Put {family.noise_file} of https://github.com/fastai/imagenette into {root}, beside train and val, "
-        "and run again."
-    )
+    remedy = f"Put {path.name} of https://github.com/fastai/imagenette into {root}, and run again."
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-    except FileNotFoundError:
-        return ListedNoise(fault=f"label noise needs {path}, which is missing. {remedy}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return ListedNoise(fault=f"label noise needs {path}, which cannot be read: {error}. {remedy}")
     labels = {wnid: label for label, wnid in enumerate(family.classes)}

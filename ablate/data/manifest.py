@@ -26,8 +26,8 @@ class Archive:
     Attributes:
         url: where it is.
         size: in bytes.
-        digest: its SHA-256, or its MD5 (32 digits) where no SHA-256 was ever published: that shows damage and
-            a replaced file, but whoever made the file could have made a second one with the same digest.
+        digest: its SHA-256, or its MD5 (32 digits) where no SHA-256 was ever published; of the same MD5, who
+            made the file could have made a second one.
         folder: the one folder in it.
         contents: names of the folder's entries that tell a copy of it, for messages too.
         files: pattern of the names below the folder of all files that may be in it.
@@ -65,7 +65,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Subset:
-    """A family at one size; `shorter_side` is that of nearly all images, in pixels, None at full size."""
+    """A family at one size: the shorter side of nearly all images, in pixels, or None at full size."""
 
     family: Family
     shorter_side: int | None

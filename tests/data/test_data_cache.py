@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,27 +85,24 @@ def test_torch_takes_the_maps_and_a_write_stays_in_memory(image_tree: ImageTree,
 
 # ---- identity
 
-
-def test_fingerprint_ignores_folder_and_file_names(image_tree: ImageTree, tmp_path: Path) -> None:
-    one = prepared(image_tree("here"), tmp_path / "a")
-    other = prepared(image_tree("else/where", prefix="x ", classes=("kitten", "puppy")), tmp_path / "b")
-    assert one.train.names != other.train.names
-    assert one.fingerprint == other.fingerprint
+FORMS: list[dict[str, Any]] = [{}, {"image_size": 4}, {"resize": "center_crop"}]
 
 
-def test_fingerprint_changes_with_one_pixel_and_one_label(image_tree: ImageTree, tmp_path: Path) -> None:
+def test_fingerprint_follows_pixels_and_labels_and_no_names(image_tree: ImageTree, tmp_path: Path) -> None:
     root = image_tree()
-    before = prepared(root, tmp_path / "cache", image_size=16)
+    before = prepared(root, tmp_path / "cache")
+    renamed = image_tree("else/where", prefix="x ", classes=("kitten", "puppy"))
+    assert prepared(renamed, tmp_path / "cache").fingerprint == before.fingerprint
     (root / "train/cat/2.png").rename(root / "train/dog/.2.png")  # sorts first: the pixels keep their order
-    relabelled = prepared(root, tmp_path / "cache", image_size=16)
+    relabelled = prepared(root, tmp_path / "cache")
     np.testing.assert_array_equal(relabelled.train.images, before.train.images)
     assert relabelled.train.labels.tolist() == [0, 0, 1, 1, 1]
-    path = root / "val" / "dog" / "2.png"
-    pixels = np.array(Image.open(path))
+    pixels = np.array(Image.open(root / "val/dog/2.png"))
     pixels[7:9, 9:12, 1] ^= 128
-    Image.fromarray(pixels).save(path)
-    repainted = prepared(root, tmp_path / "cache", image_size=16)
-    assert len({dataset.fingerprint for dataset in (before, relabelled, repainted)}) == 3
+    Image.fromarray(pixels).save(root / "val/dog/2.png")
+    others = [prepared(root, tmp_path / "cache", **options) for options in FORMS]
+    assert len({dataset.fingerprint for dataset in (before, relabelled, *others)}) == 2 + len(FORMS)
+    assert len({dataset.folder for dataset in others}) == len(FORMS)
 
 
 def test_fingerprint_depends_on_every_part() -> None:
@@ -116,15 +114,6 @@ def test_fingerprint_depends_on_every_part() -> None:
     others += [fingerprint(digests, 4, half, half), fingerprint(digests, 3, (0.5, 0.5, 0.4), half)]
     others += [fingerprint(digests, 3, half, (0.5, 0.5, 0.4))]
     assert len({base, *others}) == len(others) + 1
-
-
-def test_sizes_and_ways_to_resize_do_not_share_a_copy(image_tree: ImageTree, tmp_path: Path) -> None:
-    root = image_tree()
-    small, squashed = (prepared(root, tmp_path / "cache", image_size=size) for size in (4, 8))
-    cropped = prepared(root, tmp_path / "cache", resize="center_crop")
-    assert small.train.images.shape[1:] == (4, 4, 3)
-    assert len({dataset.folder for dataset in (small, squashed, cropped)}) == 3
-    assert len({dataset.fingerprint for dataset in (small, squashed, cropped)}) == 3
 
 
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, max_side=5)))
@@ -160,9 +149,8 @@ PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, ma
 def test_split_digest_and_overlap_know_the_images_and_no_order(
     one: list[tuple[int, int]], other: list[tuple[int, int]], random: Any
 ) -> None:
-    (a, b, moved) = (
-        split(*map(list, zip(*pairs, strict=True))) for pairs in (one, other, random.sample(one, len(one)))
-    )
+    orders = (one, other, random.sample(one, len(one)))
+    a, b, moved = (split(*map(list, zip(*pairs, strict=True))) for pairs in orders)
     assert split_digest(moved) == split_digest(a)
     assert (split_digest(a) == split_digest(b)) == (sorted(one) == sorted(other))
     assert overlap(a, b) == sum(any((mine == theirs).all() for theirs in b.images) for mine in a.images)
@@ -170,15 +158,15 @@ def test_split_digest_and_overlap_know_the_images_and_no_order(
 
 def test_digest_and_overlap_look_at_every_pixel() -> None:
     a, b = split([1, 2, 3], [0, 0, 0]), split([3, 2, 1], [1, 1, 1])
-    assert overlap(a, b) == 3
     before = split_digest(b)
     for pixel in np.ndindex(2, 2, 3):
+        assert overlap(a, b) == 3
         b.images[(1, *pixel)] ^= 1
         assert overlap(a, b) == 2
         assert split_digest(b) != before
         b.images[(1, *pixel)] ^= 1
-    flat = Split(np.arange(24, dtype=np.uint8).reshape(1, 2, 4, 3), np.zeros(1, np.int64), ("a",))
-    assert split_digest(flat) != split_digest(Split(flat.images.reshape(1, 4, 2, 3), flat.labels, ("a",)))
+    tall = Split(np.arange(24, dtype=np.uint8).reshape(1, 4, 2, 3), np.zeros(1, np.int64), ("a",))
+    assert split_digest(tall) != split_digest(replace(tall, images=tall.images.reshape(1, 2, 4, 3)))
 
 
 # ---- cache hits
@@ -258,21 +246,17 @@ def test_any_changed_header_byte_is_an_error_or_harmless(image_tree: ImageTree, 
         path.write_bytes(intact)
 
 
-@pytest.mark.parametrize("name", [*(f"{array}.npy" for array in ARRAYS), "dataset.json"])
-def test_open_dataset_refuses_a_cut_or_missing_file(image_tree: ImageTree, tmp_path: Path, name: str) -> None:
-    folder = prepared(image_tree(), tmp_path / "cache").folder
-    path = folder / name
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match=name):
-        open_dataset(folder)
-    path.unlink()
-    with pytest.raises(DataError, match=r"expected the decoded images .* Run the study again"):
-        open_dataset(folder)
-
-
-def test_open_dataset_refuses_a_folder_of_an_earlier_version(image_tree: ImageTree, tmp_path: Path) -> None:
+def test_open_dataset_refuses_cut_missing_and_old_files(image_tree: ImageTree, tmp_path: Path) -> None:
     folder = prepared(image_tree(), tmp_path / "cache").folder
     description = read_description(folder)
+    for name, content in contents(folder).items():
+        (folder / name).write_bytes(content[:-1])
+        with pytest.raises(DataError, match=name):
+            open_dataset(folder)
+        (folder / name).unlink()
+        with pytest.raises(DataError, match=r"expected the decoded images .* Run the study again"):
+            open_dataset(folder)
+        (folder / name).write_bytes(content)
     del description["noise"]
     write_description(folder, description)
     with pytest.raises(DataError, match="earlier version"):
@@ -281,36 +265,51 @@ def test_open_dataset_refuses_a_folder_of_an_earlier_version(image_tree: ImageTr
 
 # ---- kills, races, full disks
 
-KILLED = """
-import os, signal, sys
+CODE = """
+import os, resource, signal, sys, time
 from pathlib import Path
 from ablate.data import prepare
+from ablate.errors import DataError
+root, cache, size, part, fate, work, at = sys.argv[1:]
+waiting = Path(cache, "waiting")
+stages = []
 def progress(stage, done, total):
-    if sys.argv[3] in stage and done == int(sys.argv[4]):
+    stages.append(stage)
+    if "waiting" in stage:
+        waiting.touch()
+    if stage == work and fate == "killed" and done == int(at):
         os.kill(os.getpid(), signal.SIGKILL)
-options = {"tuning_part": 0.4 * ("tuning" in sys.argv[3]), "progress": progress}
-prepare("folder:" + sys.argv[1], image_size=8, cache_dir=Path(sys.argv[2]), **options)
+    if stage == work and fate == "race":  # hold the lock until the other process is seen to wait for it
+        deadline = time.monotonic() + 30
+        while not waiting.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+if fate == "full disk":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+options = {"cache_dir": Path(cache), "tuning_part": float(part), "progress": progress}
+try:
+    dataset = prepare("folder:" + root, image_size=int(size), **options)
+    print(dataset.fingerprint, work in stages, any("waiting" in stage for stage in stages))
+except DataError as error:
+    print(error)
 """
+KILLS = {
+    ("decoding train images", 3, 0): [".tmp"],
+    ("decoding valid images", 5, 0): [".tmp"],
+    ("hashing decoded images", 4, 0): [".tmp"],
+    ("copying the tuning split", 2, 0.4): ["", ".tmp"],
+}
 
 
-@pytest.mark.parametrize(
-    ("stage", "done", "left"),
-    [
-        ("train", 3, [".tmp"]),
-        ("valid", 5, [".tmp"]),
-        ("hashing", 4, [".tmp"]),
-        ("tuning split", 2, ["", ".tmp"]),
-    ],
-)
+@pytest.mark.parametrize(("work", "at", "part"), KILLS)
 def test_a_killed_decode_is_never_taken_for_whole(
-    image_tree: ImageTree, tmp_path: Path, start_python: Any, stage: str, done: int, left: list[str]
+    image_tree: ImageTree, tmp_path: Path, start_python: Any, work: str, at: int, part: float
 ) -> None:
     root, cache = image_tree(), tmp_path / "cache"
-    process = start_python(KILLED, root, cache, stage, done)
+    process = start_python(CODE, root, cache, 8, part, "killed", work, at)
     process.communicate()
     assert process.returncode == -9
+    left = KILLS[work, at, part]
     assert sorted(path.suffix for path in decoded(cache)) == left
-    part = 0.4 * ("tuning" in stage)
     dataset = prepared(root, cache, tuning_part=part)
     assert dataset.fingerprint == prepared(root, tmp_path / "fresh", tuning_part=part).fingerprint
     assert [path.suffix for path in decoded(cache)] == [""] * len(left)
@@ -329,65 +328,28 @@ def test_leftovers_of_another_dataset_go_unless_it_is_being_written(
     assert alive.exists()
 
 
-RACER = """
-import sys, time
-from pathlib import Path
-from ablate.data import prepare
-waiting, part = Path(sys.argv[3]), float(sys.argv[4])
-work = "copying the tuning split" if part else "decoding train images"
-stages = []
-def progress(stage, done, total):
-    stages.append(stage)
-    if "waiting" in stage:
-        waiting.touch()
-    if stage == work:  # hold the lock until the other process is seen to wait for it
-        deadline = time.monotonic() + 30
-        while not waiting.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-dataset = prepare(
-    "folder:" + sys.argv[1], image_size=8, cache_dir=Path(sys.argv[2]), progress=progress, tuning_part=part
-)
-print(dataset.fingerprint, work in stages, any("waiting" in stage for stage in stages))
-"""
-
-
-@pytest.mark.parametrize("part", [0, 0.4])
+@pytest.mark.parametrize(("work", "part"), [("decoding train images", 0), ("copying the tuning split", 0.4)])
 def test_two_processes_at_once_decode_once(
-    image_tree: ImageTree, tmp_path: Path, start_python: Any, part: float
+    image_tree: ImageTree, tmp_path: Path, start_python: Any, work: str, part: float
 ) -> None:
     root, cache = image_tree(), tmp_path / "cache"
     if part:
         prepared(root, cache)  # so that the two meet at the tuning split
-    racers = [start_python(RACER, root, cache, tmp_path / "waiting", part) for _ in range(2)]
+    racers = [start_python(CODE, root, cache, 8, part, "race", work, 0) for _ in range(2)]
     results = [racer.communicate() for racer in racers]
-    assert [racer.returncode for racer in racers] == [0, 0], results
-    lines = sorted((out.split() for out, _ in results), key=lambda line: line[1])
+    lines = sorted((out.split() for out, _ in results), key=lambda line: line[1:])
+    assert [line[1:] for line in lines] == [["False", "True"], ["True", "False"]], results
     assert lines[0][0] == lines[1][0]
-    assert [line[1:] for line in lines] == [["False", "True"], ["True", "False"]]
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from ablate.data import prepare
-from ablate.errors import DataError
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    prepare("folder:" + sys.argv[1], image_size=512, cache_dir=Path(sys.argv[2]))
-except DataError as error:
-    print(error)
-"""
 
 
 def test_no_room_is_an_error_and_leaves_nothing(
     image_tree: ImageTree, tmp_path: Path, start_python: Any
 ) -> None:
-    process = start_python(FULL_DISK, image_tree(), tmp_path / "cache")
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    assert "ABLATE_CACHE" in out
+    cache = tmp_path / "cache"
+    out, err = start_python(CODE, image_tree(), cache, 512, 0, "full disk", "", 0).communicate()
+    assert "ABLATE_CACHE" in out, err
     assert "File too large" in out
-    assert decoded(tmp_path / "cache") == []
+    assert decoded(cache) == []
 
 
 def test_a_cache_folder_that_cannot_be_made(image_tree: ImageTree, tmp_path: Path) -> None:

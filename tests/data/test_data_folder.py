@@ -106,7 +106,7 @@ def test_split_folders_that_are_missing_or_two(image_tree: ImageTree, tmp_path: 
     message = problems(root / "train", tmp_path)
     assert "'train': no such folder; the folders in PATH are: 'cat', 'dog'" in message
     assert "'val' or 'valid': no such folder" in message
-    assert "0.png' is not a folder" in problems(root / "train/cat/0.png", tmp_path)
+    assert "0.png'. Expected PATH/train" in problems(root / "train/cat/0.png", tmp_path)
     (root / "valid").mkdir()
     assert "'val' and 'valid' both exist" in problems(root, tmp_path)
     (root / "valid").rmdir()
