@@ -80,9 +80,7 @@ class Dataset:
         """Return a copy of the training labels, a fraction of them wrong; nothing else changes.
 
         Imagenette and Imagewoof bring their own lists, of 0.01, 0.05, 0.25 and 0.5, drawn independently of
-        one another. Of every other dataset `round(fraction · N)` images are mislabelled, chosen by the hash
-        of their names, each as a class drawn evenly from the other ones by the same hash. So a smaller
-        fraction's wrong labels are among those of a larger one, and no random generator is involved.
+        one another. Those of every other dataset are drawn by `symmetric_noise`, from the images' names.
 
         Args:
             fraction: of the N training images, 0 (none, the true labels) to 1 (excluded).
@@ -136,10 +134,7 @@ def fingerprint(digests: Mapping[str, str], num_classes: int, mean: Channels, st
 
 
 def split_digest(split: Split) -> str:
-    """Return the SHA-256 (hex) of a split's images and labels, whatever their order and their names.
-
-    An image that occurs twice counts twice.
-    """
+    """Return the SHA-256 (hex) of a split's images and labels, whatever their order and their names."""
     pairs = zip(map(array_digest, split.images), split.labels.tolist(), strict=True)
     return hashlib.sha256(canonical_json(sorted(pairs))).hexdigest()
 

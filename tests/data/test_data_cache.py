@@ -197,17 +197,6 @@ def test_equal_names_sizes_and_times_elsewhere_are_other_data(image_tree: ImageT
         assert prepared(root, tmp_path / "cache").train.images[0, 0, 0, 0] == level
 
 
-def test_name_is_the_one_asked_for(
-    image_tree: ImageTree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long = prepared(image_tree(), tmp_path / "cache")
-    monkeypatch.chdir(tmp_path)
-    short = prepare("folder:photos", image_size=8, cache_dir=Path("cache"))
-    assert short.folder == long.folder
-    assert short.name == "folder:photos"
-    assert short.folder.is_absolute()
-
-
 # ---- damage
 
 

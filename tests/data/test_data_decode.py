@@ -47,17 +47,6 @@ def test_squash_is_pils_and_torchs_and_center_crop_torchvisions(
         np.testing.assert_array_equal(squashed, cropped)
 
 
-def test_squash_keeps_what_a_crop_loses(tmp_path: Path) -> None:
-    pixels = np.zeros((10, 40, 3), np.uint8)
-    pixels[:, :15, 0] = 255  # red, ten columns of black, blue
-    pixels[:, 25:, 2] = 255
-    Image.fromarray(pixels).save(tmp_path / "wide.png")
-    assert (decode_image(tmp_path / "wide.png", 10, "center_crop") == 0).all()
-    squashed = decode_image(tmp_path / "wide.png", 8)
-    assert (squashed[:, 0, 0] > 250).all()
-    assert (squashed[:, -1, 2] > 250).all()
-
-
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif", ".gif"])
 def test_formats_decode_as_pil_does(tmp_path: Path, write_image: WriteImage, suffix: str) -> None:
     path = write_image(tmp_path / f"a{suffix}")

@@ -80,7 +80,8 @@ def test_what_makes_no_difference(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(root / "train")
     for path in ("~/photos", ".."):
-        assert prepared(path, tmp_path / "cache").folder == after.folder
+        again = prepare(f"folder:{path}", image_size=8, cache_dir=Path("../../cache"))
+        assert (again.folder, again.name) == (after.folder, f"folder:{path}")
 
 
 def test_constant_channel_gets_deviation_one(image_tree: ImageTree, tmp_path: Path) -> None:

@@ -172,30 +172,25 @@ def test_all_defects_are_in_one_list(root: Path) -> None:
 
 
 def test_a_download_is_checked_before_it_is_kept(
-    root: Path, server: Any, make_request: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    root: Path, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = make_request()
-    for defect in (True, False):
-        hidden = root / NAMES[0]
-        if defect:
-            hidden.rename(root.parent / "hidden")
+    def downloaded() -> Dataset:
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
             tar.add(root, FOLDER)
         packed = buffer.getvalue()
-        archive = replace(
-            OFFICIAL.archive,
-            url=server.serve(packed),
-            size=len(packed),
-            digest=hashlib.sha256(packed).hexdigest(),
-        )
+        digest = hashlib.sha256(packed).hexdigest()
+        archive = replace(OFFICIAL.archive, url=server.serve(packed), size=len(packed), digest=digest)
         monkeypatch.setitem(SUBSETS, "imagenette-160", replace(SUBSETS["imagenette-160"], archive=archive))
-        if defect:
-            with pytest.raises(DataError, match=r"expected 3 images, found 2(?s:.*)nothing of it was kept"):
-                prepare("imagenette-160", image_size=8, cache_dir=request.cache_dir)
-            assert not (request.cache_dir / "sources" / FOLDER).exists()
-            (root.parent / "hidden").rename(hidden)
-    dataset = prepare("imagenette-160", image_size=8, cache_dir=request.cache_dir)
+        return prepare("imagenette-160", image_size=8, cache_dir=tmp_path)
+
+    image = root / NAMES[0]
+    image.rename(tmp_path / "hidden")
+    with pytest.raises(DataError, match=r"expected 3 images, found 2(?s:.*)nothing of it was kept"):
+        downloaded()
+    assert not (tmp_path / "sources" / FOLDER).exists()
+    (tmp_path / "hidden").rename(image)
+    dataset = downloaded()
     assert dataset.fingerprint == prepared(root).fingerprint
     assert dataset.noisy_train_labels(0.5).tolist() == NOISY[50]
 
@@ -211,17 +206,12 @@ def test_listed_noise_is_in_the_decoded_folder(root: Path) -> None:
         assert worker.noisy_train_labels(part / 100).tolist() == labels
     assert worker.train.labels.tolist() == NOISY[0]
     assert worker.valid.labels.tolist() == [0, 0, 1, 1, 1]
-
-
-@pytest.mark.parametrize("fraction", [0.1, 0.02, 1, -0.05, np.nan, True, False, "0.05", None])
-def test_a_fraction_without_a_list_is_refused(root: Path, fraction: Any) -> None:
-    dataset = prepared(root)
-    for give in (dataset.noisy_train_labels, dataset.fingerprint_with):
-        with pytest.raises(
-            DataError,
-            match=r"^label_noise of imagenette-160: expected 0, 0\.01, 0\.05, 0\.25 or 0\.5, .* but .+ came",
-        ):
-            give(fraction)
+    message = r"^label_noise of imagenette-160: expected 0, 0\.01, 0\.05, 0\.25 or 0\.5, .* but .+ came"
+    others: list[Any] = [0.1, 0.02, 1, -0.05, np.nan, True, False, "0.05", None]
+    for fraction in others:
+        for give in (worker.noisy_train_labels, worker.fingerprint_with):
+            with pytest.raises(DataError, match=message):
+                give(fraction)
 
 
 def test_a_copy_without_a_list_prepares_and_takes_one_later(root: Path) -> None:
@@ -238,17 +228,17 @@ def test_a_copy_without_a_list_prepares_and_takes_one_later(root: Path) -> None:
     assert dataset.fingerprint == without.fingerprint
 
 
-def changed(column: str, value: str) -> Callable[[Rows], Rows]:
-    return lambda rows: [row | {column: value} if row["path"] == TRAIN[0] else row for row in rows]
+def changed(column: str, value: str) -> Rows:
+    return [row | {column: value} if row["path"] == TRAIN[0] else row for row in noise_rows()]
 
 
-def without(column: str) -> Callable[[Rows], Rows]:
-    return lambda rows: [{key: value for key, value in row.items() if key != column} for row in rows]
+def without(column: str) -> Rows:
+    return [{key: value for key, value in row.items() if key != column} for row in noise_rows()]
 
 
-NOISE_DEFECTS: dict[str, tuple[Callable[[Rows], Rows], str]] = {
-    "image left out": (lambda rows: rows[1:], "named 0 times instead of once"),
-    "image named twice": (lambda rows: [*rows, rows[0]], "named 2 times instead of once"),
+NOISE_DEFECTS: dict[str, tuple[Rows | bytes, str]] = {
+    "image left out": (noise_rows()[1:], "named 0 times instead of once"),
+    "image named twice": ([*noise_rows(), noise_rows()[0]], "named 2 times instead of once"),
     "unknown class": (changed("noisy_labels_5", "n00000009"), "'n00000009' in noisy_labels_5 is not a class"),
     "empty cell": (changed("noisy_labels_50", ""), "'' in noisy_labels_50 is not a class"),
     "other true class": (
@@ -258,29 +248,25 @@ NOISE_DEFECTS: dict[str, tuple[Callable[[Rows], Rows], str]] = {
     "no column": (without("noisy_labels_1"), "no column 'noisy_labels_1'"),
     "no paths": (without("path"), "no column 'path'"),
     "another draw": (changed("noisy_labels_25", WNIDS[1]), "not those of the official list"),
+    "empty": (b"", "no column 'path'"),
+    "header alone": (b"path\n", "no column 'path'"),
+    "not text": (b"\xff\xfe\x00", "cannot be read"),
+    "a field without end": (b'"' + b"x" * 200_000, "cannot be read"),
 }
 
 
-@pytest.mark.parametrize(("defect", "message"), NOISE_DEFECTS.values(), ids=NOISE_DEFECTS.keys())
-def test_a_wrong_list_shows_once_noise_is_asked_for(
-    root: Path, defect: Callable[[Rows], Rows], message: str
-) -> None:
-    write_noise(root, defect(noise_rows()))
+@pytest.mark.parametrize(("content", "message"), NOISE_DEFECTS.values(), ids=NOISE_DEFECTS.keys())
+def test_a_wrong_list_shows_once_noise_is_asked_for(root: Path, content: Rows | bytes, message: str) -> None:
+    if isinstance(content, bytes):
+        (root / IMAGENETTE.noise_file).write_bytes(content)
+    else:
+        write_noise(root, content)
     dataset = prepared(root)
     assert dataset.noisy_train_labels(0).tolist() == NOISY[0]
     with pytest.raises(DataError) as caught:
         dataset.noisy_train_labels(0.05)
     for part in (message, "Put noisy_imagenette.csv of https://github.com/fastai/imagenette into", str(root)):
         assert part in str(caught.value)
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"path\n", b'"' + b"x" * 200_000, None])
-def test_a_file_that_is_no_table(root: Path, content: bytes | None) -> None:
-    path = root / IMAGENETTE.noise_file
-    path.unlink()
-    path.mkdir() if content is None else path.write_bytes(content)
-    with pytest.raises(DataError, match=r"Put noisy_imagenette\.csv of .* into"):
-        prepared(root).noisy_train_labels(0.5)
 
 
 # ---- the real images

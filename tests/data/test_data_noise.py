@@ -1,7 +1,5 @@
 """Drawn label noise; the lists that come with a dataset are tested with Imagenette."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,16 +79,6 @@ def test_noise_of_a_dataset_leaves_everything_else_alone(digits: Dataset) -> Non
 def test_drawn_noise_never_changes(digits: Dataset) -> None:
     expected = "3710d487e5cec3c1bb86abefab09b8f6801f45f68600e472540c621efd4b8897"
     assert array_digest(digits.noisy_train_labels(0.2)) == expected
-
-
-def test_noise_of_a_folder_follows_its_names_alone(image_tree: Callable[..., Path], tmp_path: Path) -> None:
-    one, other = (
-        prepare(f"folder:{image_tree(name)}", image_size=8, cache_dir=tmp_path / "cache")
-        for name in ("here", "there/too")
-    )
-    noisy = one.noisy_train_labels(0.6)
-    assert (noisy != one.train.labels).sum() == 3
-    np.testing.assert_array_equal(noisy, other.noisy_train_labels(0.6))
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1, 1.0, 2, np.nan, np.inf, True, "0.1", None])

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
-from sklearn.neighbors import NearestCentroid
 from torchvision import datasets
 
 import ablate
-from ablate.data import DATASETS, Dataset, Split, default_cache_dir, open_dataset, prepare, takes_data_dir
+from ablate.data import DATASETS, default_cache_dir, open_dataset, prepare, takes_data_dir
 from ablate.data.manifest import ARCHIVES, CIFAR10, IMAGENETTE, IMAGEWOOF, SUBSETS, Subset
 from ablate.data.source import Request, Source
 from ablate.errors import DataError
@@ -57,50 +56,32 @@ def test_the_example_of_the_documentation_is_a_source() -> None:
     assert {field.name for field in fields(Source)} == set(vars(source))
 
 
-@pytest.mark.parametrize(
-    ("name", "nearest"),
-    [
-        ("imagenet-160", "imagenette-160"),
-        ("CIFAR10", "cifar10"),
-        ("digit", "digits"),
-        ("folder", "folder:PATH"),
-    ],
-)
-def test_unknown_name_lists_the_known_and_the_nearest(tmp_path: Path, name: str, nearest: str) -> None:
-    with pytest.raises(DataError, match=f"{', '.join(DATASETS)}, folder:PATH") as caught:
-        prepare(name, image_size=8, cache_dir=tmp_path)
-    assert f"Did you mean {nearest!r}?" in str(caught.value)
-
-
-def test_a_name_far_from_all_and_a_folder_without_its_prefix(tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        prepare("", image_size=8, cache_dir=tmp_path)
-    assert "Did you mean" not in str(caught.value)
+def test_an_unknown_name_lists_the_known_and_the_nearest(tmp_path: Path) -> None:
+    guesses = {"imagenet-160": "imagenette-160", "CIFAR10": "cifar10", "folder": "folder:PATH", "": None}
+    for name, nearest in guesses.items():
+        with pytest.raises(DataError, match=f"{', '.join(DATASETS)}, folder:PATH") as caught:
+            prepare(name, image_size=8, cache_dir=tmp_path)
+        assert ("Did you mean" in str(caught.value)) == bool(nearest)
+        assert not nearest or f"Did you mean {nearest!r}?" in str(caught.value)
     with pytest.raises(DataError, match="write 'folder:"):
         prepare(str(tmp_path), image_size=8, cache_dir=tmp_path)
 
 
-BAD_ARGUMENTS = [
-    *(("image_size", value, r"1\.\.4096 pixels") for value in (0, -1, 4097, True, 8.0, "8", None)),
-    *(
-        ("resize", value, f"expected squash or center_crop as resize, got {value!r}")
-        for value in ("", "Squash", 3)
-    ),
-    ("resize", "centercrop", "Did you mean 'center_crop'"),
-    *(
-        ("tuning_part", value, r"expected a tuning_part of 0 .* but .* came")
-        for value in (1, 1.0, -0.1, 1.5, np.nan, np.inf, True, False, "0.1", None)
-    ),
-]
+BAD_ARGUMENTS: dict[tuple[str, str], list[Any]] = {
+    ("image_size", r"1\.\.4096 pixels"): [0, -1, 4097, True, 8.0, "8", None],
+    ("resize", "expected squash or center_crop as resize, got"): ["", "Squash", 3, None],
+    ("resize", "Did you mean 'center_crop'"): ["centercrop"],
+    ("tuning_part", r"expected a tuning_part of 0 .* but .* came"): [
+        *(1, 1.0, -0.1, 1.5, np.nan, np.inf, True, False, "0.1", None)
+    ],
+}
 
 
-@pytest.mark.parametrize(("field", "value", "message"), BAD_ARGUMENTS)
-def test_arguments_are_checked_before_anything_is_done(
-    tmp_path: Path, field: str, value: Any, message: str
-) -> None:
-    options = {"image_size": 8, field: value}
-    with pytest.raises(DataError, match=message):
-        prepare("synthetic", cache_dir=tmp_path / "cache", **options)
+@pytest.mark.parametrize(("field", "message"), BAD_ARGUMENTS)
+def test_arguments_are_checked_before_anything_is_done(tmp_path: Path, field: str, message: str) -> None:
+    for value in BAD_ARGUMENTS[field, message]:
+        with pytest.raises(DataError, match=message):
+            prepare("synthetic", cache_dir=tmp_path / "cache", **{"image_size": 8, field: value})
     assert not (tmp_path / "cache").exists()
 
 
@@ -188,15 +169,6 @@ def test_every_embedded_dataset_keeps_the_contract(
     assert (dataset.noisy_train_labels(0.3) != dataset.train.labels).sum() == round(0.3 * len(dataset.train))
 
 
-def accuracy(dataset: Dataset) -> float:
-    def flat(split: Split) -> np.ndarray:
-        return np.asarray(split.images, np.float64).reshape(len(split), -1) / 255
-
-    classifier = NearestCentroid()
-    classifier.fit(flat(dataset.train), dataset.train.labels)
-    return float(classifier.score(flat(dataset.valid), dataset.valid.labels))
-
-
 def test_digits_are_scikit_learns(tmp_path: Path) -> None:
     dataset = prepare("digits", image_size=8, cache_dir=tmp_path)
     reference = load_digits()
@@ -221,20 +193,7 @@ def test_embedded_datasets_never_change(tmp_path: Path) -> None:
     assert digits.fingerprint == "d80f1f40257d2fb48c7f9656ae00a5d634c6acab1f06c483ae7fc1a91160c264"
     synthetic = prepare("synthetic", image_size=16, cache_dir=tmp_path)
     assert synthetic.fingerprint == "0a70f921c2697609dededad28f36a5b62b29173cf556d0f162dc811488c7c455"
-
-
-@pytest.mark.parametrize("image_size", [1, 8, 32])
-def test_synthetic_is_small_balanced_and_can_be_learned_but_not_perfectly(
-    tmp_path: Path, image_size: int
-) -> None:
-    dataset = prepare("synthetic", image_size=image_size, cache_dir=tmp_path)
-    for split in (dataset.train, dataset.valid):
-        assert split.images.shape == (64, image_size, image_size, 3)
-        assert sorted(np.bincount(split.labels)) == [21, 21, 22]
-    if image_size > 1:
-        images = {image.tobytes() for split in (dataset.train, dataset.valid) for image in split.images}
-        assert len(images) == 128
-        assert 0.7 < accuracy(dataset) < 0.98
+    assert prepare("synthetic", image_size=1, cache_dir=tmp_path).valid.images.shape == (64, 1, 1, 3)
 
 
 FRESH = """

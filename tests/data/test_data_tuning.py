@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from scipy import stats
 
 from ablate.data import Dataset, open_dataset, overlap, prepare, split_digest
 from ablate.data.cache import materialise
@@ -127,18 +126,11 @@ def test_training_images_are_split_and_nothing_else(name: str, tree: Path, tmp_p
     assert tuning.fingerprint_with(0.3) != tuning.fingerprint
 
 
-def test_the_tuning_split_of_digits_never_changes_and_is_from_all_over_its_files(tmp_path: Path) -> None:
-    full, tuning = (
-        prepare("digits", image_size=8, cache_dir=tmp_path, tuning_part=part) for part in (0, 0.2)
-    )
-    assert np.bincount(tuning.valid.labels).tolist() == [12] * 10
-    assert hashlib.sha256("\n".join(tuning.valid.names).encode()).hexdigest()[:16] == "7bb67c903dd01894"
-    expected = "d95c3eb2335ff606d7669daa4cebfd9074bfaa8b8e53d31ea3096de32d5c3fa7"
-    assert split_digest(tuning.valid) == expected
-    # a choice by the hash that made digits' own splits would take most of it from the last 800 images
-    late, late_of_all = (sum(int(name[-4:]) >= 1000 for name in s.names) for s in (tuning.valid, full.train))
-    assert stats.hypergeom.cdf(late, 600, late_of_all, 120) > 1e-3
-    assert stats.hypergeom.sf(late - 1, 600, late_of_all, 120) > 1e-3
+def test_the_tuning_split_of_digits_never_changes(tmp_path: Path) -> None:
+    tuning = prepare("digits", image_size=8, cache_dir=tmp_path, tuning_part=0.2).valid
+    assert np.bincount(tuning.labels).tolist() == [12] * 10
+    assert hashlib.sha256("\n".join(tuning.names).encode()).hexdigest()[:16] == "7bb67c903dd01894"
+    assert split_digest(tuning) == "d95c3eb2335ff606d7669daa4cebfd9074bfaa8b8e53d31ea3096de32d5c3fa7"
 
 
 def test_what_shares_a_copy_and_what_does_not(
