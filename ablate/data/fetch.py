@@ -15,7 +15,6 @@ import shutil
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO, cast
 
@@ -33,19 +32,13 @@ MAX_MEMBER_BYTES = 32 << 20
 MAX_OVERHEAD_BYTES = 64 << 20
 
 
-def unpacked(
-    archive: Archive, request: Request, check: Callable[[Path], object] = lambda root: None
-) -> tuple[Path, str]:
+def unpacked(archive: Archive, request: Request) -> tuple[Path, str]:
     """Return the archive's folder, and what to do about files in it that are missing or damaged.
 
-    Args:
-        archive: what to look for.
-        request: its `data_dir` is one's own copy of the archive's folder, or the folder that holds it; None
-            downloads.
-        check: called with a fresh download; what it raises keeps the download from being used.
+    The request's `data_dir` is one's own copy of the folder, or the folder that holds it; None downloads.
 
     Raises:
-        DataError: No copy in `data_dir`; a failed download; what `check` raises.
+        DataError: No copy in `data_dir`, or a failed download.
     """
     if request.data_dir is not None:
         remedy = f"Restore these files from {archive.url}; no image is ever skipped."
@@ -58,7 +51,6 @@ def unpacked(
                 download(archive, packed, request)
                 target.mkdir()
                 extract(packed, target, archive, request)
-                check(target / archive.folder)
                 (target / archive.folder).rename(root)
     return root, f"Delete {root} and run again to download it anew."
 

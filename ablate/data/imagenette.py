@@ -45,8 +45,7 @@ def locate(name: str, request: Request) -> Source:
             or of another size.
     """
     subset = SUBSETS[name]
-    not_kept = "The archive does not hold the dataset that it should; nothing of it was kept."
-    root, remedy = unpacked(subset.archive, request, lambda new: _checked(new, subset, not_kept, request))
+    root, remedy = unpacked(subset.archive, request)
     train, val = _checked(root, subset, remedy, request)
     try:
         status = (root / subset.family.noise_file).stat()

@@ -26,8 +26,8 @@ class Archive:
     Attributes:
         url: where it is.
         size: in bytes.
-        digest: its SHA-256, or its MD5 (32 digits) where no SHA-256 was ever published; of the same MD5, who
-            made the file could have made a second one.
+        digest: its SHA-256, or its MD5 (32 digits) where no SHA-256 was ever published: that shows damage,
+            and not a second file that its maker made to have the same digest.
         folder: the one folder in it.
         contents: names of the folder's entries that tell a copy of it, for messages too.
         files: pattern of the names below the folder of all files that may be in it.

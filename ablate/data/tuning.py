@@ -1,9 +1,8 @@
 """The tuning split: images held back from the training images, so that nothing is tuned on the reported ones.
 
-Of each class the same part is held back, chosen by the hash of the file names. Neither a seed nor the order
-or content of the images has a say, and a smaller part's images are among a larger part's. What is left to
-train on and what is held back are decoded arrays like those of any dataset, in a folder of their own, written
-and checked by `ablate.data.cache`.
+Of each class the same part is held back, chosen by the hash of the file names: no seed, order or content has
+a say, and a smaller part's images are among a larger part's. Both splits are decoded arrays like those of any
+dataset, in a folder of their own, written and checked by `ablate.data.cache`.
 """
 
 import hashlib
