@@ -15,10 +15,6 @@ from ablate.data.catalogue import list_datasets, show_datasets
 from ablate.data.dataset import read_description, write_description
 
 
-def copies(cache_dir: Path) -> dict[str, tuple[str, ...]]:
-    return {entry.name: entry.copies for entry in list_datasets(cache_dir)}
-
-
 def make_photos(root: Path) -> Path:
     for split in ("train", "val"):
         for place, label in enumerate(("cat", "dog")):
@@ -35,11 +31,11 @@ def decode_again(folder: Path, name: str) -> None:
 
 
 def test_copies_of_one_form_are_listed_once_and_forms_by_size(tmp_path: Path) -> None:
-    assert set(copies(tmp_path)) == set(DATASETS)
+    assert set(list_datasets(tmp_path)) == set(DATASETS)
     for size, resize in ((16, "squash"), (8, "squash"), (8, "center_crop")):
         dataset = prepare("digits", image_size=size, cache_dir=tmp_path, resize=resize)
         decode_again(dataset.folder, "digits")
-    assert copies(tmp_path)["digits"] == ("8 px, center_crop", "8 px, squash", "16 px, squash")
+    assert list_datasets(tmp_path)["digits"] == ["8 px, center_crop", "8 px, squash", "16 px, squash"]
     text = io.StringIO()
     show_datasets(Console(file=text), list_datasets(tmp_path), tmp_path)
     assert text.getvalue().count("8 px, squash") == 1
@@ -53,8 +49,8 @@ def test_own_folders_are_listed_by_their_full_path_or_not_at_all(
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
     prepared = prepare("folder:photos", image_size=8, cache_dir=tmp_path)
-    assert not any(name.startswith("folder:") for name in copies(tmp_path))
+    assert not any(name.startswith("folder:") for name in list_datasets(tmp_path))
     for name in ("folder:~/photos", f"folder:{photos}{os.sep}", "folder:~nobody-of-this-name/photos"):
         decode_again(prepared.folder, name)
-    own = {name: forms for name, forms in copies(tmp_path).items() if name not in DATASETS}
-    assert own == {f"folder:{photos}": ("8 px, squash",)}
+    own = {name: forms for name, forms in list_datasets(tmp_path).items() if name not in DATASETS}
+    assert own == {f"folder:{photos}": ["8 px, squash"]}

@@ -11,18 +11,18 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from ablate.data import cifar10, digits, folder, imagenette, imagewoof, synthetic
+from ablate.data import cifar10, embedded, folder, imagenette
 from ablate.data.cache import materialise
-from ablate.data.dataset import Dataset, Progress, Split, open_dataset
+from ablate.data.dataset import Dataset, Progress, Split, open_dataset, overlap, split_digest
 from ablate.data.decode import RESIZE_METHODS
-from ablate.data.overlap import overlap, split_digest
+from ablate.data.manifest import ARCHIVES, SUBSETS
+from ablate.data.noise import is_fraction
 from ablate.data.source import Request, Source
-from ablate.data.tuning import checked_part, tuning_source
+from ablate.data.tuning import tuning_source
 from ablate.errors import DataError, nearest
 
 __all__ = [
     "DATASETS",
-    "DOWNLOADED",
     "Dataset",
     "Progress",
     "Split",
@@ -35,20 +35,12 @@ __all__ = [
 ]
 
 DATASETS: dict[str, Callable[[str, Request], Source]] = {
-    "imagenette-160": imagenette.locate,
-    "imagenette-320": imagenette.locate,
-    "imagenette": imagenette.locate,
-    "imagewoof-160": imagewoof.locate,
-    "imagewoof-320": imagewoof.locate,
-    "imagewoof": imagewoof.locate,
+    **dict.fromkeys(SUBSETS, imagenette.locate),
     "cifar10": cifar10.locate,
-    "digits": digits.locate,
-    "synthetic": synthetic.locate,
+    "digits": embedded.locate_digits,
+    "synthetic": embedded.locate_synthetic,
 }
 """Datasets by name; one's own images are `folder:PATH`."""
-
-DOWNLOADED = frozenset({*imagenette.SUBSETS, *imagewoof.SUBSETS, "cifar10"})
-"""Datasets whose files are downloaded unless `data_dir` says where they are."""
 
 LARGEST_SIDE = 4096
 
@@ -88,22 +80,29 @@ def prepare(
     if resize not in RESIZE_METHODS:
         known = " or ".join(RESIZE_METHODS)
         raise DataError(f"expected {known} as resize, got {resize!r}.{nearest(str(resize), RESIZE_METHODS)}")
-    part = checked_part(tuning_part)
+    if not is_fraction(tuning_part):
+        raise DataError(
+            "expected a tuning_part of 0 (nothing held back) up to, and not including, 1 (all training "
+            f"images), but {tuning_part!r} came"
+        )
     request = Request(
         image_size=image_size,
         cache_dir=Path(cache_dir).expanduser().resolve(),
         data_dir=Path(data_dir).expanduser().resolve() if data_dir is not None else None,
-        progress=progress or _silent,
+        progress=progress or (lambda stage, done, total: None),
         resize=resize,
     )
     source = _locate(name, request)
     dataset = materialise(source, request)
-    return materialise(tuning_source(dataset, source, part, request.progress), request) if part else dataset
+    if tuning_part:
+        tuning = tuning_source(dataset, source, float(tuning_part), request.progress)
+        return materialise(tuning, request)
+    return dataset
 
 
 def takes_data_dir(name: str) -> bool:
     """Whether a dataset's own files can be given by `data_dir`: those that are otherwise downloaded."""
-    return name in DOWNLOADED
+    return name in ARCHIVES
 
 
 def default_cache_dir() -> Path:
@@ -129,7 +128,3 @@ def _locate(name: str, request: Request) -> Source:
     if Path(name).is_dir():
         hint = f" For the images in that folder write {folder.PREFIX + name!r}."
     raise DataError(f"unknown dataset {name!r}; known are {', '.join(known)}.{hint}")
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """Tell nobody."""

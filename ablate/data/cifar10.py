@@ -1,108 +1,55 @@
 """`cifar10`: CIFAR-10, 50,000 + 10,000 images of 32×32 pixels, ten classes.
 
-Downloaded and unpacked here, read by torchvision, which compares the MD5 digest of each file with its own
-list before it opens it. The test batch is the reported split.
-
-References:
-    Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
-    https://www.cs.toronto.edu/~kriz/cifar.html. The archive's SHA-256 is the one that Keras records:
-    https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py.
+Read by torchvision, which compares the MD5 digest of each file with its own list before it opens it. The test
+batch is the reported split.
 """
 
-import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from ablate.data.archive import AllowList
-from ablate.data.dataset import Images
-from ablate.data.decode import resize
-from ablate.data.download import RemoteFile
-from ablate.data.fetch import Archive, limits, remedy, unpacked
+from ablate.data.decode import resize_all
+from ablate.data.fetch import unpacked
+from ablate.data.manifest import CIFAR10, Archive
 from ablate.data.source import Contents, Part, Request, Source
 from ablate.errors import DataError
 
-_FOLDER = "cifar-10-batches-py"
-_BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta")
-_REMOTE = RemoteFile(
-    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    size=170_498_071,
-    digest="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-)
-ARCHIVE = Archive(
-    remote=_REMOTE,
-    folder=_FOLDER,
-    contents=_BATCHES,
-    allowed=AllowList(
-        files=re.compile(rf"{_FOLDER}/({'|'.join(map(re.escape, _BATCHES))}|readme\.html)"),
-        directories=re.compile(rf"{_FOLDER}/?"),
-    ),
-    limits=limits(_REMOTE),
-)
 
-
-def locate(name: str, request: Request, archive: Archive = ARCHIVE) -> Source:
+def locate(name: str, request: Request, archive: Archive = CIFAR10) -> Source:
     """Find CIFAR-10; download it when there is no `data_dir`.
 
-    Args:
-        name: the registry's name of this dataset.
-        request: its `data_dir` is the folder `cifar-10-batches-py`, or the one that holds it.
-        archive: what to expect.
-
     Raises:
-        DataError: No copy in `data_dir`; a failed download; damaged files; torchvision is not installed.
+        DataError: No copy in `data_dir`, or a failed download; on reading, damaged files.
     """
-    root = unpacked(archive, request, lambda fresh: None)
+    root, remedy = unpacked(archive, request)
     # torchvision accepts one content only, so where the files lie and when they were written is no matter
-    identity = {"sha256": archive.remote.digest}
-    return Source(
-        name, "cifar10", identity, read=lambda: _contents(root, request, remedy(archive, root, request))
-    )
+    return Source(name, "cifar10", {"sha256": archive.digest}, read=partial(_contents, root, request, remedy))
 
 
-def _contents(root: Path, request: Request, mend: str) -> Contents:
-    train, test = (_read(root, train, mend) for train in (True, False))
+def _contents(root: Path, request: Request, remedy: str) -> Contents:
+    train, test = (_read(root, train, remedy) for train in (True, False))
     return Contents(
-        classes=tuple(train.classes),
-        train=_part("train", train, request),
-        valid=_part("test", test, request),
-        normalisation=None,
-        remedy=mend,
+        tuple(train.classes), _part("train", train, request), _part("test", test, request), remedy
     )
 
 
-def _read(root: Path, train: bool, mend: str) -> Any:
-    try:
-        from torchvision.datasets import CIFAR10  # brings torch along; not needed once the images are decoded
-    except ImportError as error:
-        raise DataError(
-            f"cifar10 is read by torchvision: {error}. Install it: pip install torchvision"
-        ) from error
+def _read(root: Path, train: bool, remedy: str) -> Any:
+    from torchvision import datasets  # slow to import; needed to decode alone
 
-    named = type("CIFAR10", (CIFAR10,), {"base_folder": root.name})  # one's own copy may have another name
+    # one's own copy may have another name
+    named = type("CIFAR10", (datasets.CIFAR10,), {"base_folder": root.name})
     try:
         return named(root.parent, train=train)
-    except RuntimeError as error:
+    except Exception as error:  # a RuntimeError, or one of many kinds that pickles raise
         raise DataError(
-            f"{root}: a file is missing, or its MD5 digest is not the one that torchvision lists. {mend}"
+            f"{root} cannot be read as CIFAR-10: {error}. A file is missing, or its MD5 digest is not the "
+            f"one that torchvision lists. {remedy}"
         ) from error
-    except Exception as error:  # files that cannot be read, and pickles, raise many kinds
-        raise DataError(f"{root} cannot be read as CIFAR-10: {error}. {mend}") from error
 
 
 def _part(split: str, images: Any, request: Request) -> Part:
     return Part(
-        names=tuple(f"{split}/{index:05d}" for index in range(len(images))),
+        names=tuple(f"{split}/{row:05d}" for row in range(len(images))),
         labels=tuple(images.targets),
-        write=partial(_write, split, images.data, request),
+        write=lambda out: resize_all(images.data, out, f"decoding {split} images", request),
     )
-
-
-def _write(split: str, pixels: Images, request: Request, out: Images) -> list[str]:
-    for row, image in enumerate(pixels, 1):
-        out[row - 1] = resize(Image.fromarray(image), request.image_size, request.resize)
-        if row % 1000 == 0 or row == len(pixels):
-            request.progress(f"decoding {split} images", row, len(pixels))
-    return []

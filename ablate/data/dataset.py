@@ -1,4 +1,4 @@
-"""A decoded dataset on disk: two splits as memory maps, and the digest that is their identity."""
+"""A decoded dataset on disk: two splits as memory maps, the digests that identify them, what they share."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.data.noise import ListedNoise, checked_fraction, symmetric_noise
+from ablate.data.noise import ListedNoise, is_fraction, symmetric_noise
 from ablate.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -33,8 +33,7 @@ class Split:
     Attributes:
         images: uint8 [N, H, W, 3], RGB, 0 is no light and 255 is full.
         labels: int64 [N], class ids 0..K-1.
-        names: N file names relative to the dataset's folder, with forward slashes
-            (`train/n01440764/n01440764_10026.JPEG`).
+        names: N file names relative to the dataset's folder (`train/n01440764/n01440764_10026.JPEG`).
     """
 
     images: Images
@@ -78,18 +77,13 @@ class Dataset:
     noise: ListedNoise | None = None
 
     def noisy_train_labels(self, fraction: float) -> Labels:
-        """Return the training labels, a fraction of them wrong; nothing else of the dataset changes.
+        """Return a copy of the training labels, a fraction of them wrong; nothing else changes.
 
         Imagenette and Imagewoof bring their own lists, of 0.01, 0.05, 0.25 and 0.5, drawn independently of
-        one another. Of every other dataset `round(fraction · N)` images are mislabelled, chosen by the hash
-        of their names, each as a class drawn evenly from the other ones by the same hash. So a smaller
-        fraction's wrong labels are among those of a larger one, and no random generator is involved.
+        one another. Those of every other dataset are drawn by `symmetric_noise`, from the images' names.
 
         Args:
             fraction: of the N training images, 0 (none, the true labels) to 1 (excluded).
-
-        Returns:
-            int64 [N], a new array.
 
         Raises:
             DataError: A fraction that this dataset cannot have; the list is missing or wrong.
@@ -97,7 +91,9 @@ class Dataset:
         try:
             if self.noise is not None:
                 return self.noise.labels_at(fraction, self.train.labels)
-            checked_fraction(fraction)
+            if not is_fraction(fraction):
+                part = "the part of the training labels that are wrong"
+                raise DataError(f"expected 0 up to, and not including, 1 ({part}), but {fraction!r} came")
         except DataError as error:
             raise DataError(f"label_noise of {self.name}: {error}") from None
         return symmetric_noise(self.train.labels, self.train.names, len(self.classes), fraction)
@@ -137,30 +133,38 @@ def fingerprint(digests: Mapping[str, str], num_classes: int, mean: Channels, st
     return hashlib.sha256(canonical_json(parts)).hexdigest()
 
 
+def split_digest(split: Split) -> str:
+    """Return the SHA-256 (hex) of a split's images and labels, whatever their order and their names."""
+    pairs = zip(map(array_digest, split.images), split.labels.tolist(), strict=True)
+    return hashlib.sha256(canonical_json(sorted(pairs))).hexdigest()
+
+
+def overlap(a: Split, b: Split) -> int:
+    """Return how many images of `a` have exactly the pixels of some image of `b`: 0..len(a).
+
+    Labels and names are not looked at. A copy that was compressed again is not found.
+    """
+    known = set(map(array_digest, b.images))
+    return sum(array_digest(image) in known for image in a.images)
+
+
 def normalisation(images: Images) -> tuple[Channels, Channels]:
     """Return the mean and population standard deviation of each channel, on the scale where 255 is 1.
 
-    The sums are integers, so the result depends neither on block size nor on the order of the images. A
-    channel that never changes gets the deviation 1: dividing by it keeps the channel at zero.
-
-    Args:
-        images: uint8 [N, H, W, 3], N at least 1.
+    The sums are integers, so the order of the images is no matter. A channel that never changes gets the
+    deviation 1: dividing by it keeps the channel at zero.
     """
     counts = np.zeros((3, 256), dtype=np.int64)
     for start in range(0, len(images), 256):
         pixels = images[start : start + 256].reshape(-1, 3)
         counts += np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
-    moments = [_moments([int(count) for count in channel]) for channel in counts]
+    moments = []
+    for channel in counts:
+        total, first, second = (int(channel @ np.arange(256) ** power) for power in range(3))
+        variance = total * second - first * first  # times total², and exact: Python integers do not overflow
+        moments.append((first / (255 * total), math.sqrt(variance) / (255 * total) if variance else 1.0))
     mean, std = zip(*moments, strict=True)
     return mean, std
-
-
-def _moments(counts: list[int]) -> tuple[float, float]:
-    n = sum(counts)
-    first = sum(level * count for level, count in enumerate(counts))
-    second = sum(level * level * count for level, count in enumerate(counts))
-    variance = n * second - first * first  # times n², and exact: Python integers do not overflow
-    return first / (255 * n), math.sqrt(variance) / (255 * n) if variance else 1.0
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
@@ -170,11 +174,7 @@ def write_description(folder: Path, description: Mapping[str, Any]) -> None:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Return a decoded folder's description.
-
-    Raises:
-        DataError: It is missing, unreadable, or not what its digest says.
-    """
+    """Return a decoded folder's description, or raise a DataError: it is missing, or its digest another."""
     try:
         sealed = json.loads((folder / DESCRIPTION).read_bytes())
         description: dict[str, Any] = sealed["dataset"]
@@ -187,12 +187,7 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def open_dataset(folder: Path) -> Dataset:
-    """Open a folder of decoded images as memory maps shared between processes.
-
-    Cheap, for worker processes: the arrays are not hashed again, `prepare` did that.
-
-    Args:
-        folder: `Dataset.folder` of a prepared dataset.
+    """Open the folder of a prepared dataset again, in a worker process; its arrays are not hashed again.
 
     Raises:
         DataError: The folder is not a decoded dataset, or an array does not have the recorded shape.
@@ -210,7 +205,7 @@ def open_dataset(folder: Path) -> Dataset:
         mean=tuple(description["mean"]),
         std=tuple(description["std"]),
         fingerprint=description["fingerprint"],
-        noise=ListedNoise.from_json(description["noise"]),
+        noise=ListedNoise(**description["noise"]) if description["noise"] else None,
     )
 
 
@@ -235,9 +230,8 @@ def open_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> N
     except Exception as error:  # numpy parses the header as Python, so a damaged one raises many kinds
         raise _not_decoded(folder, f"{path.name}: {error!r}") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise _not_decoded(
-            folder, f"{path.name}: expected {dtype} {shape}, found {array.dtype} {array.shape}"
-        )
+        given = f"{array.dtype} {array.shape}"
+        raise _not_decoded(folder, f"{path.name}: expected {dtype} {shape}, found {given}")
     return array
 
 

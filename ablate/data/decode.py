@@ -1,4 +1,4 @@
-"""One image file to pixels, and many of them in parallel.
+"""One image to pixels, and many of them in parallel.
 
 Every image becomes RGB and square, by PIL's bilinear filter (which averages over the source area when it
 shrinks). `squash`, the source's recipe, scales the sides by different factors and keeps all of the image;
@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import PIL
+from numpy.typing import NDArray
 from PIL import Image, ImageFile, features
 
-from ablate.data.dataset import Images, Progress
+from ablate.data.dataset import Images
+from ablate.data.source import Request
 from ablate.errors import DataError
 
 RESIZE_METHODS = {
@@ -49,49 +51,40 @@ def decode_image(path: Path, image_size: int, method: str = "squash") -> Images:
     with Image.open(path, formats=_FORMATS) as image:
         if image.mode not in _EIGHT_BIT_MODES:
             raise ValueError(f"mode {image.mode!r} does not have 8 bits per channel; convert it to 8 bits")
-        return resize(_to_rgb(image), image_size, method)
+        # by way of RGBA: the same colours, without Pillow's warning about palettes
+        opaque = image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
+        return resize(opaque.convert("RGB"), image_size, method)
 
 
 def resize(image: Image.Image, image_size: int, method: str = "squash") -> Images:
     """Make an RGB image uint8 [image_size, image_size, 3]; one that has the size is not touched.
 
     `center_crop` rounds as torchvision's `Resize` and `CenterCrop` do: the longer side is cut to whole
-    pixels, and half a pixel of the margin goes to the even side.
-
-    Args:
-        image: of any size; a square one gives the same by every method.
-        image_size: pixels a side.
-        method: a key of `RESIZE_METHODS`.
+    pixels, and half a pixel of the margin goes to the even side. A square image is the same by every method.
     """
-    shorter = min(image.size)
-    width, height = (
-        (image_size, image_size)
-        if method == "squash"
-        else (image_size * image.width // shorter, image_size * image.height // shorter)
-    )
+    width = height = image_size
+    if method == "center_crop":
+        width, height = (image_size * side // min(image.size) for side in image.size)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = round((width - image_size) / 2), round((height - image_size) / 2)
     return np.asarray(image)[top : top + image_size, left : left + image_size]
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # same colours, without Pillow's warning about palettes
-    return image.convert("RGB")
+def resize_all(pixels: NDArray[np.uint8], out: Images, stage: str, request: Request) -> list[str]:
+    """Resize images in memory, uint8 [N, H, W] or [N, H, W, 3], into `out`; else as `decode_files`."""
+    for row, image in enumerate(pixels):
+        out[row] = resize(Image.fromarray(image).convert("RGB"), out.shape[1], request.resize)
+        if row % 1000 == 999 or row == len(pixels) - 1:
+            request.progress(stage, row + 1, len(pixels))
+    return []
 
 
-def decode_files(
-    paths: Sequence[Path], out: Images, stage: str, progress: Progress, method: str = "squash"
-) -> list[str]:
-    """Decode files into the rows of an array, a few at a time (Pillow releases the interpreter lock).
+def decode_files(paths: Sequence[Path], out: Images, stage: str, request: Request) -> list[str]:
+    """Decode N files into the rows of `out`, uint8 [N, H, H, 3], such as a memory map.
 
-    Args:
-        paths: N files.
-        out: uint8 [N, H, H, 3], such as a memory map; nothing else of the images is kept in memory.
-        stage: what `progress` is told is being done.
-        progress: called about a hundred times.
-        method: a key of `RESIZE_METHODS`.
+    A few at a time, as Pillow releases the interpreter lock. The request's `progress` is told `stage` about a
+    hundred times.
 
     Returns:
         One line for each file that cannot be decoded, in the order of `paths`; its row is not meaningful.
@@ -104,47 +97,35 @@ def decode_files(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process, so a file that is cut short would be "
             "filled with grey unnoticed. Turn it off before preparing a dataset."
         )
+
+    def decode_row(row: int) -> str | None:
+        try:
+            out[row] = decode_image(paths[row], out.shape[1], request.resize)
+        except PIL.UnidentifiedImageError:
+            empty = paths[row].stat().st_size == 0
+            reason = "empty (0 bytes)" if empty else f"not an image of a known format ({', '.join(_FORMATS)})"
+        except Exception as error:  # Pillow's plugins raise many kinds on corrupt bytes: a bad file each
+            reason = str(error) or type(error).__name__
+        else:
+            return None
+        return f"{str(paths[row])!r}: {reason}"
+
     problems = []
     every = max(1, len(paths) // 100)
-    pool = ThreadPoolExecutor(_threads())
+    # what this process may use, not what the machine has
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    pool = ThreadPoolExecutor(min(8, cpus))
     try:
-        results = pool.map(lambda row: _decode_row(paths[row], out, row, method), range(len(paths)))
-        for done, problem in enumerate(results, 1):
+        for done, problem in enumerate(pool.map(decode_row, range(len(paths))), 1):
             if problem:
                 problems.append(problem)
             if done % every == 0 or done == len(paths):
-                progress(stage, done, len(paths))
+                request.progress(stage, done, len(paths))
     finally:
         pool.shutdown(cancel_futures=True)  # an interrupt should not wait for thousands of files
     return problems
 
 
-def unreadable(paths: Sequence[Path], progress: Progress) -> list[str]:
+def unreadable(paths: Sequence[Path], request: Request) -> list[str]:
     """Return one line for each file that cannot be decoded."""
-    return decode_files(paths, np.empty((len(paths), 1, 1, 3), np.uint8), "checking files", progress)
-
-
-def _decode_row(path: Path, out: Images, row: int, method: str) -> str | None:
-    try:
-        out[row] = decode_image(path, out.shape[1], method)
-    except Exception as error:  # Pillow's plugins raise many kinds on corrupt bytes; each means a bad file
-        return f"{str(path)!r}: {_reason(path, error)}"
-    return None
-
-
-def _reason(path: Path, error: Exception) -> str:
-    try:
-        if path.stat().st_size == 0:
-            return "empty (0 bytes)"
-    except OSError as failure:
-        return str(failure)
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return f"not an image of a known format ({', '.join(_FORMATS)})"
-    return str(error) or type(error).__name__
-
-
-def _threads() -> int:
-    try:
-        return min(8, len(os.sched_getaffinity(0)))  # what this process may use, not what the machine has
-    except AttributeError:
-        return min(8, os.cpu_count() or 1)
+    return decode_files(paths, np.empty((len(paths), 1, 1, 3), np.uint8), "checking files", request)

@@ -1,108 +1,163 @@
-"""An archive's unpacked files: in a folder of one's own, or downloaded once into the cache."""
+"""An archive's unpacked files: one's own copy, or downloaded, checked and unpacked once into the cache.
 
+torchvision has no part in this: its downloader knows MD5 alone, neither timeout nor bound, and turns to plain
+HTTP where HTTPS fails; its extractor writes whatever the archive holds. Here what was not checked is never
+opened. Only regular files whose full name is expected are written, by our own `open`, so no extraction filter
+has to be right (tarfile's own were bypassed, CVE-2025-4517). No more than a stated number of bytes is ever
+decompressed: not into files, and not into the memory that long tar headers take.
+"""
+
+import gzip
+import hashlib
+import http.client
+import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+import tarfile
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import IO, cast
 
-from ablate.data.archive import AllowList, Limits, extract
-from ablate.data.cache import locked, new_temporary, remove_leftovers
-from ablate.data.download import RemoteFile, download
+from ablate.data.cache import locked, temporary_beside
+from ablate.data.folder import is_dropping
+from ablate.data.manifest import Archive
 from ablate.data.source import Request
 from ablate.errors import DataError
 
+TIMEOUT_SECONDS = 30.0
+"""How long the server may stay silent."""
 
-@dataclass(frozen=True)
-class Archive:
-    """What is downloaded, and what may be in it.
-
-    Attributes:
-        remote: where it is fetched from.
-        folder: the one folder in it.
-        contents: names of the folder's entries that tell a copy of it, for messages too.
-        allowed: full names that may occur.
-        limits: what unpacking accepts at most.
-    """
-
-    remote: RemoteFile
-    folder: str
-    contents: tuple[str, ...]
-    allowed: AllowList
-    limits: Limits
+MAX_MEMBERS = 20_000
+MAX_MEMBER_BYTES = 32 << 20
+MAX_OVERHEAD_BYTES = 64 << 20
 
 
-def limits(remote: RemoteFile) -> Limits:
-    """Return what an archive of JPEG files or of raw pixels may hold: half as much again as it weighs.
+def unpacked(archive: Archive, request: Request) -> tuple[Path, str]:
+    """Return the archive's folder, and what to do about files in it that are missing or damaged.
 
-    JPEG hardly compresses further, and the pixels of CIFAR-10 by a tenth.
-    """
-    return Limits(members=20_000, member_bytes=32 << 20, total_bytes=remote.size * 3 // 2 + (64 << 20))
-
-
-def unpacked(archive: Archive, request: Request, check: Callable[[Path], object]) -> Path:
-    """Return the archive's folder: the caller's own copy if `data_dir` is given, else the downloaded one.
-
-    Args:
-        archive: what to look for.
-        request: its `data_dir` is the archive's folder, or the one that holds it.
-        check: called with a fresh download; what it raises keeps the download from being used.
+    The request's `data_dir` is one's own copy of the folder, or the folder that holds it; None downloads.
 
     Raises:
-        DataError: No copy in `data_dir`; a failed download; what `check` raises.
+        DataError: No copy in `data_dir`, or a failed download.
     """
-    return own_copy(request.data_dir, archive) if request.data_dir else _fetched(archive, request, check)
+    if request.data_dir is not None:
+        remedy = f"Restore these files from {archive.url}; no image is ever skipped."
+        return _own_copy(request.data_dir, archive), remedy
+    root = request.cache_dir / "sources" / archive.folder
+    with locked(root, request.progress):
+        if not root.exists():
+            with temporary_beside(root) as temporary:
+                packed, target = Path(temporary, archive.url.rpartition("/")[2]), Path(temporary, "unpacked")
+                download(archive, packed, request)
+                target.mkdir()
+                extract(packed, target, archive, request)
+                (target / archive.folder).rename(root)
+    return root, f"Delete {root} and run again to download it anew."
 
 
-def remedy(archive: Archive, root: Path, request: Request) -> str:
-    """Return what to do about files that are missing or damaged."""
-    if request.data_dir:
-        return f"Restore these files from {archive.remote.url}; no image is ever skipped."
-    return f"Delete {root} and run again to download it anew."
-
-
-def own_copy(data_dir: Path, archive: Archive) -> Path:
-    """Return the folder of a copy: `data_dir` itself, or the archive's folder in it.
-
-    Raises:
-        DataError: It is in neither.
-    """
+def _own_copy(data_dir: Path, archive: Archive) -> Path:
     for root in (data_dir / archive.folder, data_dir):
         if all((root / name).exists() for name in archive.contents):
             return root
     raise DataError(
         f"expected {' and '.join(archive.contents)} in {data_dir / archive.folder} or in {data_dir} itself, "
-        f"and found them in neither. Point --data-dir at an unpacked copy of {archive.remote.url}, or leave "
-        "it out to download."
+        f"and found them in neither. Point --data-dir at an unpacked copy of {archive.url}, or leave it out "
+        "to download."
     )
 
 
-def _fetched(archive: Archive, request: Request, check: Callable[[Path], object]) -> Path:
-    """Return the unpacked download; it is in place only once everything in it was found right."""
-    root = request.cache_dir / "sources" / archive.folder
+def download(archive: Archive, packed: Path, request: Request, timeout: float = TIMEOUT_SECONDS) -> None:
+    """Download an archive; `packed` must not be opened when this raises.
+
+    Raises:
+        DataError: The server cannot be reached, stops early, or sends other bytes than expected.
+    """
+    kind = "MD5" if len(archive.digest) == 32 else "SHA-256"
+    digest = hashlib.new(kind.replace("-", ""), usedforsecurity=False)
+    received = 0
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        with locked(root, request.progress):
-            remove_leftovers(root)
-            if not root.exists():
-                _fetch(root, archive, request, check)
-    except OSError as error:
-        raise DataError(
-            f"cannot keep {archive.remote.url} in {root.parent}: {error}. Free space there, or set "
-            "ABLATE_CACHE to a folder that can be written, or give a copy with --data-dir, or run with "
-            "--profile quick."
-        ) from error
-    return root
+        with urllib.request.urlopen(archive.url, timeout=timeout) as response, packed.open("wb") as file:
+            # one block past the expected size is enough to know that it is another file
+            while received <= archive.size and (block := response.read(1 << 20)):
+                file.write(block)
+                digest.update(block)
+                received += len(block)
+                request.progress(f"downloading {archive.url}", received, archive.size)
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it is the response too, and holds the connection
+        raise _failed(archive, str(error) or type(error).__name__) from error
+    if (received, digest.hexdigest()) != (archive.size, archive.digest):
+        packed.unlink()
+        raise _failed(
+            archive,
+            f"expected {archive.size} bytes with {kind} {archive.digest}, "
+            f"received {received} bytes with {kind} {digest.hexdigest()}; they were deleted unopened",
+        )
 
 
-def _fetch(root: Path, archive: Archive, request: Request, check: Callable[[Path], object]) -> None:
-    temporary = new_temporary(root)
+def _failed(archive: Archive, cause: str) -> DataError:
+    return DataError(
+        f"could not download {archive.url}: {cause}. Try again; or give the folder of a copy with "
+        "--data-dir DIR; or run on data that needs no download with --profile quick."
+    )
+
+
+class _Capped:
+    """A readable stream that refuses to give more than `limit` bytes."""
+
+    def __init__(self, stream: IO[bytes], limit: int) -> None:
+        self._stream, self._left = stream, limit
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise DataError("it decompresses to more bytes than the dataset has")
+        return data
+
+
+def extract(packed: Path, target: Path, archive: Archive, request: Request) -> None:
+    """Unpack the expected files of a gzipped tar archive below `target`, an existing, empty folder.
+
+    Folders come with the files in them, and what macOS drops into folders is passed over. An archive of JPEG
+    files or of raw pixels hardly compresses, so it may hold half as much again as it weighs.
+
+    Raises:
+        DataError: The archive is damaged, or holds anything else. What was written by then is below `target`,
+            for the caller to delete.
+    """
+    expected = re.compile(f"{re.escape(archive.folder)}/({archive.files})", re.ASCII)
+    limit = archive.size * 3 // 2 + MAX_OVERHEAD_BYTES
     try:
-        packed = temporary / archive.remote.url.rpartition("/")[2]
-        download(archive.remote, packed, request.progress)
-        target = temporary / "unpacked"
-        target.mkdir()
-        extract(packed, target, archive.allowed, archive.limits, request.progress)
-        check(target / archive.folder)
-        (target / archive.folder).rename(root)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with gzip.open(packed) as plain:
+            capped = cast("IO[bytes]", _Capped(cast("IO[bytes]", plain), limit))
+            with tarfile.open(fileobj=capped, mode="r|") as tar:
+                for count, member in enumerate(tar):
+                    if count >= MAX_MEMBERS:
+                        raise DataError(f"it has more than {MAX_MEMBERS} members")
+                    member.name = member.name.removeprefix("./")
+                    if _is_expected(member, expected):
+                        path = target / member.name
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        # "x" fails when the name exists, so nothing is written twice or through a link
+                        with path.open("xb") as file:
+                            shutil.copyfileobj(cast("IO[bytes]", tar.extractfile(member)), file)
+                    if count % 100 == 0:
+                        request.progress(f"unpacking {packed.name}", count + 1, 0)
+    except DataError as error:
+        raise DataError(f"{packed} was refused: {error}. Nothing of it was kept.") from error
+    except Exception as error:  # hostile bytes make tarfile, gzip and zlib raise many kinds
+        raise DataError(f"{packed} cannot be unpacked: {error!r}. Nothing of it was kept.") from error
+
+
+def _is_expected(member: tarfile.TarInfo, expected: re.Pattern[str]) -> bool:
+    """Tell a file to write from an entry to pass over; refuse any other before anything of it is read."""
+    regular = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
+    if member.isdir() or (regular and is_dropping(member.name.rpartition("/")[2])):
+        return False
+    if not regular or not expected.fullmatch(member.name):
+        raise DataError(f"it holds {member.name!r} (tar type {member.type!r}), which does not belong in it")
+    if not 0 <= member.size <= MAX_MEMBER_BYTES:
+        raise DataError(f"{member.name!r} claims {member.size} bytes, more than {MAX_MEMBER_BYTES}")
+    return True

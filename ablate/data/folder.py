@@ -1,21 +1,26 @@
-"""`folder:PATH`: one's own images, `PATH/train/CLASS/FILE` and `PATH/val/CLASS/FILE`.
+"""Images in class folders, `SPLIT/CLASS/FILE`; and `folder:PATH`, one's own in `PATH/train` and `PATH/val`.
 
-The held-out split's folder is `val` or `valid`. Class folders have one level; their names, sorted by code
-point, give the class ids. Whatever else lies beside the split folders (a test split, a readme) is not
-looked at.
+They are listed here and not by torchvision, which passes over what it does not know, enters folders inside of
+class folders, and would be imported at every start of a run.
 """
 
+import os
 import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from ablate.data.decode import unreadable
-from ablate.data.source import Contents, Request, Source, refuse
-from ablate.data.tree import Listing, identity, list_split, part, paths
+from ablate.data.decode import decode_files, unreadable
+from ablate.data.source import Contents, Part, Request, Source, refuse
 from ablate.errors import DataError
 
 PREFIX = "folder:"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
+# Files that desktop systems leave in folders by themselves. They are the only ones passed over in silence.
+_DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _REMEDY = (
     "Expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE, the same classes in both, and nothing but "
     f"images ({' '.join(SUFFIXES)}) in the class folders. Mend or move these and run again; no image is ever "
@@ -23,8 +28,120 @@ _REMEDY = (
 )
 
 
+class ImageFile(NamedTuple):
+    """An image file: its name relative to the dataset's folder, and what tells a changed one."""
+
+    name: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass
+class Listing:
+    """The class folders of one split, sorted by name, their files sorted by name, and what is wrong."""
+
+    root: Path
+    classes: dict[str, list[ImageFile]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    def files(self) -> list[ImageFile]:
+        """Return the files of all classes, in order."""
+        return [file for files in self.classes.values() for file in files]
+
+    def paths(self) -> list[Path]:
+        """Return the files' paths, in order."""
+        return [self.root / file.name for file in self.files()]
+
+    def part(self, labels: Mapping[str, int], stage: str, request: Request) -> Part:
+        """Return the split as originals to decode, by the class id of each class folder."""
+        return Part(
+            names=tuple(file.name for file in self.files()),
+            labels=tuple(labels[name] for name, files in self.classes.items() for _ in files),
+            write=partial(decode_files, self.paths(), stage=stage, request=request),
+        )
+
+
+def is_dropping(name: str) -> bool:
+    """Tell whether a file name is one that macOS or Windows writes into folders by itself."""
+    return name in _DROPPINGS or name.startswith("._")
+
+
+def list_split(root: Path, split: str, is_image: Callable[[str], bool]) -> Listing:
+    """List a split's class folders and images; whatever else lies there is a problem, never skipped.
+
+    Only what macOS and Windows drop into folders (`._*`, `Thumbs.db` and the like) is passed over.
+
+    Args:
+        root: the dataset's folder.
+        split: name of the split's folder in it.
+        is_image: tells from a file's name whether it should be an image.
+    """
+    listing = Listing(root)
+    problems = listing.problems
+    for folder in _scan(root / split, split, problems):
+        if not folder.is_dir():
+            problems.append(f"{f'{split}/{folder.name}'!r}: a file beside the class folders")
+            continue
+        files = listing.classes[folder.name] = []
+        for entry in _scan(folder, f"{split}/{folder.name}", problems):
+            name = f"{split}/{folder.name}/{entry.name}"
+            if entry.is_dir():
+                problems.append(f"{name!r}: a folder inside a class folder")
+            elif not entry.is_file():  # a pipe would block the reader, a dangling link has nothing to read
+                problems.append(f"{name!r}: not a regular file")
+            elif not is_image(entry.name):
+                problems.append(f"{name!r}: not an image file by its name")
+            else:
+                status = entry.stat()
+                files.append(ImageFile(name, status.st_size, status.st_mtime_ns))
+    return listing
+
+
+def _scan(folder: "Path | os.DirEntry[str]", name: str, problems: list[str]) -> "list[os.DirEntry[str]]":
+    try:
+        with os.scandir(folder) as entries:
+            kept = [entry for entry in entries if entry.is_dir() or not is_dropping(entry.name)]
+        return sorted(kept, key=lambda entry: entry.name)
+    except OSError as error:
+        problems.append(f"{name!r}: {error.strerror or error}")
+        return []
+
+
+def identity(train: Listing, valid: Listing) -> object:
+    """Return what tells one state of the files from another: folder, and each file's name, size and mtime.
+
+    The folder's path is part of it since two copies may have equal names, sizes and times and other pixels;
+    it decides where decoded images are cached and nothing else.
+    """
+    return {"root": os.fsdecode(train.root), "files": [*train.files(), *valid.files()]}
+
+
+def check(train: Listing, valid: Listing, problems: Sequence[str], remedy: str, request: Request) -> None:
+    """Refuse splits with problems, of the listings or beside them; unreadable images are then listed too."""
+    if problems := [*train.problems, *valid.problems, *problems]:
+        problems += unreadable([*train.paths(), *valid.paths()], request)
+        raise refuse("problem", f"in {str(train.root)!r}", problems, remedy)
+
+
+def contents(
+    train: Listing, valid: Listing, classes: Mapping[str, str], remedy: str, request: Request
+) -> Contents:
+    """Return both splits as originals; `classes` are names for people, by class folder."""
+    labels = {folder: label for label, folder in enumerate(classes)}
+    return Contents(
+        classes=tuple(classes.values()),
+        train=train.part(labels, "decoding train images", request),
+        valid=valid.part(labels, "decoding valid images", request),
+        remedy=remedy,
+    )
+
+
 def locate(name: str, request: Request) -> Source:
     """Find the images of `folder:PATH`; all that is wrong with them is listed in one error.
+
+    The held-out split's folder is `val` or `valid`. Class folders have one level; their names, sorted by code
+    point, give the class ids. Whatever else lies beside the split folders (a test split, a readme) is not
+    looked at.
 
     Args:
         name: `folder:` and a path; a relative one starts at the current directory, `~` is the home folder.
@@ -35,90 +152,57 @@ def locate(name: str, request: Request) -> Source:
             that differ between the splits; files that are not images; and, beside any of these, unreadable
             images.
     """
-    root = _resolve(name)
-    held_out, problems = _split_folders(root)
-    splits = ("train", held_out)
-    train, valid = (
-        list_split(root, split, _is_image) if (root / split).is_dir() else Listing() for split in splits
-    )
-    problems += train.problems + valid.problems
-    if train.classes and valid.classes:  # else every class of the one would be missing in the other
-        problems += _class_problems(train, valid, held_out)
-    for split, listing in zip(splits, (train, valid), strict=True):
-        if (root / split).is_dir() and not listing.classes:
-            problems.append(f"{split!r}: no class folders in it")
-    if problems:
-        problems += unreadable(paths(root, train) + paths(root, valid), request.progress)
-        raise refuse("problem", f"in {str(root)!r}", problems, _REMEDY)
-    return Source(
-        name=name,
-        kind="folder",
-        identity=identity(root, [train, valid]),
-        read=lambda: _contents(root, train, valid, request),
-    )
-
-
-def _resolve(name: str) -> Path:
     path = name.removeprefix(PREFIX)
     if not path:
         raise DataError(f"expected {PREFIX}PATH with the path of a folder, got {name!r}. {_REMEDY}")
     root = Path(path).expanduser().resolve()
     if not root.is_dir():
-        found = f"{str(root)!r} is not a folder" if root.exists() else f"there is no folder {str(root)!r}"
-        raise DataError(f"{name!r}: {found}. {_REMEDY}")
-    return root
+        raise DataError(f"{name!r}: there is no folder {str(root)!r}. {_REMEDY}")
+    held_out, problems = _split_folders(root)
+    listings = {split: Listing(root) for split in ("train", held_out)}
+    for split in listings:
+        if (root / split).is_dir():
+            listings[split] = list_split(root, split, lambda file: file.lower().endswith(SUFFIXES))
+            if not listings[split].classes:
+                problems.append(f"{split!r}: no class folders in it")
+    train, valid = listings.values()
+    if train.classes and valid.classes:  # else every class of the one would be missing in the other
+        problems += _class_problems("train", train, valid) + _class_problems(held_out, valid, train)
+        if len(train.classes) < 2:
+            problems.append(f"'train': expected at least 2 class folders, found {len(train.classes)}")
+    check(train, valid, problems, _REMEDY, request)
+    classes = dict(zip(train.classes, train.classes, strict=True))
+    read = partial(contents, train, valid, classes, _REMEDY, request)
+    return Source(name, "folder", identity(train, valid), read)
 
 
 def _split_folders(root: Path) -> tuple[str, list[str]]:
     """Return the name of the held-out split's folder, and what is wrong with the two folders' names."""
     try:
-        there = sorted(path.name for path in root.iterdir() if path.is_dir())
+        folders = sorted(path.name for path in root.iterdir() if path.is_dir())
     except OSError as error:
         raise DataError(f"cannot look into {str(root)!r}: {error.strerror or error}. {_REMEDY}") from error
-    found = ", ".join(map(repr, there[:5])) + ", …" * (len(there) > 5)
-    beside = f"the folders in PATH are: {found or 'none'}"
-    problems = [] if "train" in there else [f"'train': no such folder; {beside}"]
-    present = [split for split in ("val", "valid") if split in there]
-    if not present:
-        problems.append(f"'val' or 'valid': no such folder; {beside}")
-    elif len(present) == 2:
+    listed = ", ".join(map(repr, folders[:5])) + ", …" * (len(folders) > 5)
+    missing = f"no such folder; the folders in PATH are: {listed or 'none'}"
+    problems = [] if "train" in folders else [f"'train': {missing}"]
+    held_out = [split for split in ("val", "valid") if split in folders]
+    if not held_out:
+        problems.append(f"'val' or 'valid': {missing}")
+    elif len(held_out) == 2:
         problems.append("'val' and 'valid' both exist: which of them is meant?")
-    return (present or ["val"])[0], problems
+    return (held_out or ["val"])[0], problems
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(SUFFIXES)
-
-
-def _class_problems(train: Listing, valid: Listing, held_out: str) -> list[str]:
-    problems = []
-    for split, listing, other in (("train", train, valid), (held_out, valid, train)):
-        problems += [f"{f'{split}/{c}'!r}: no images" for c, files in listing.classes.items() if not files]
-        problems += [
-            f"{f'{split}/{c}'!r}: missing, the other split has this class{_twin(c, listing)}"
-            for c in sorted(other.classes.keys() - listing.classes.keys())
-        ]
-    if len(train.classes) < 2:
-        problems.append(f"'train': expected at least 2 class folders, found {len(train.classes)}")
+def _class_problems(split: str, listing: Listing, other: Listing) -> list[str]:
+    problems = [f"{f'{split}/{name}'!r}: no images" for name, files in listing.classes.items() if not files]
+    for name in sorted(other.classes.keys() - listing.classes.keys()):
+        problem = f"{f'{split}/{name}'!r}: missing, the other split has this class"
+        # a class folder that looks the same has another letter case, or an accent encoded otherwise
+        if twins := [ascii(twin) for twin in listing.classes if _plain(twin) == _plain(name)]:
+            problem += f" as {name!a}; here it is spelt {', '.join(twins)}"
+        problems.append(problem)
     return problems
 
 
-def _twin(missing: str, listing: Listing) -> str:
-    """Point out a class folder that looks the same: other letter case, or an accent encoded otherwise."""
-
-    def look(name: str) -> str:
-        return unicodedata.normalize("NFKC", name).casefold()
-
-    twins = [ascii(name) for name in listing.classes if look(name) == look(missing)]
-    return f" as {missing!a}; here it is spelt {', '.join(twins)}" if twins else ""
-
-
-def _contents(root: Path, train: Listing, valid: Listing, request: Request) -> Contents:
-    labels = {name: label for label, name in enumerate(train.classes)}
-    return Contents(
-        classes=tuple(train.classes),
-        train=part(root, train, labels, "decoding train images", request),
-        valid=part(root, valid, labels, "decoding valid images", request),
-        normalisation=None,
-        remedy=_REMEDY,
-    )
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()

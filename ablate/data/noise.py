@@ -1,9 +1,9 @@
 """Label noise: a stated fraction of the training labels is wrong, the same ones on every machine."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,10 @@ def symmetric_noise(
     fraction are therefore among those of a larger one.
 
     Args:
-        labels: int64 [N], true class ids.
+        labels: int64 [N], true class ids; they stay as they are.
         names: N names, all different; neither their order nor what they share matters.
         num_classes: K, at least 2.
         fraction: 0 to 1, both included.
-
-    Returns:
-        int64 [N], a new array.
     """
     if num_classes < 2 or not 0 <= fraction <= 1:
         raise ValueError(
@@ -42,18 +39,9 @@ def symmetric_noise(
     return noisy
 
 
-def checked_fraction(fraction: float) -> None:
-    """Refuse what is not a fraction of labels that can be wrong.
-
-    Raises:
-        DataError: It is not a number in [0, 1).
-    """
-    number = isinstance(fraction, int | float) and not isinstance(fraction, bool)
-    if not number or not 0 <= fraction < 1:  # NaN fails the comparison
-        raise DataError(
-            f"expected 0 up to, and not including, 1 (the part of the training labels that are wrong), but "
-            f"{fraction!r} came"
-        )
+def is_fraction(value: object) -> bool:
+    """Tell whether a value is a number in [0, 1); True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1  # NaN is not
 
 
 @dataclass(frozen=True)
@@ -61,11 +49,13 @@ class ListedNoise:
     """Noisy labels that come with a dataset, for a few fractions.
 
     Attributes:
-        labels: N class ids of each fraction; no entry for 0. Empty when there is no list.
-        fault: why there is none, and what to do; "" when there is one.
+        fractions: of wrong labels, above 0. None when there is no list.
+        labels: N class ids of each fraction.
+        fault: why there is no list, and what to do; "" when there is one.
     """
 
-    labels: Mapping[float, Sequence[int]]
+    fractions: Sequence[float] = ()
+    labels: Sequence[Sequence[int]] = ()
     fault: str = ""
 
     def labels_at(self, fraction: float, true: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -78,30 +68,14 @@ class ListedNoise:
             return np.array(true, dtype=np.int64)
         if self.fault:
             raise DataError(self.fault)
-        if fraction not in self.labels:
-            *known, last = (f"{known:g}" for known in sorted({0, *self.labels}))
+        if fraction not in self.fractions:
+            *known, last = (f"{known:g}" for known in sorted({0, *self.fractions}))
             raise DataError(
                 f"expected {', '.join(known)} or {last}, the parts of wrong labels that it has lists of, but "
                 f"{fraction!r} came; take one of these"
             )
-        return np.array(self.labels[fraction], dtype=np.int64)
+        return np.array(self.labels[self.fractions.index(fraction)], dtype=np.int64)
 
     def take(self, rows: Sequence[int]) -> Self:
         """Return the list of some of the images, by their rows; a fault stays one."""
-        chosen = {fraction: [ids[row] for row in rows] for fraction, ids in self.labels.items()}
-        return type(self)(chosen, self.fault)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return {
-            "fault": self.fault,
-            "fractions": list(self.labels),
-            "labels": [list(ids) for ids in self.labels.values()],
-        }
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any] | None) -> Self | None:
-        """Return what `to_json` wrote; None stays None."""
-        if stored is None:
-            return None
-        return cls(dict(zip(stored["fractions"], stored["labels"], strict=True)), stored["fault"])
+        return replace(self, labels=[[ids[row] for row in rows] for ids in self.labels])

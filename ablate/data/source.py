@@ -19,7 +19,6 @@ class Request:
         image_size: pixels a side of the decoded images, at least 1.
         cache_dir: folder that downloads and decoded arrays are kept in.
         data_dir: folder of one's own copy of the originals; None lets the dataset fetch them.
-        progress: told of what takes time.
         resize: a key of `ablate.data.decode.RESIZE_METHODS`.
     """
 
@@ -35,7 +34,7 @@ class Part:
     """The originals of one split.
 
     Attributes:
-        names: N names relative to the dataset's folder.
+        names: N names relative to the dataset's folder, all different.
         labels: N class ids.
         write: decodes the originals, in order, into a uint8 [N, H, W, 3] array, and returns what was wrong
             with them, one line for each bad file; the array counts only if there is none.
@@ -52,19 +51,17 @@ class Contents:
 
     Attributes:
         classes: K names for people, in the order of the class ids.
-        train: originals to train on.
-        valid: originals to report on.
+        remedy: what to do about an original that cannot be read.
         normalisation: mean and std of the channels where 255 is 1; None computes them from the training
             pixels.
-        remedy: what to do about an original that cannot be read.
         noise: mislabelled training labels that come with the dataset; None when they are to be drawn.
     """
 
     classes: tuple[str, ...]
     train: Part
     valid: Part
-    normalisation: tuple[Channels, Channels] | None
-    remedy: str
+    remedy: str = ""
+    normalisation: tuple[Channels, Channels] | None = None
     noise: ListedNoise | None = None
 
 
@@ -88,14 +85,10 @@ class Source:
 def refuse(noun: str, where: str, problems: Sequence[str], remedy: str) -> DataError:
     """Return the error that lists a dataset's problems: their number, the first 20, the remedy.
 
-    Args:
-        noun: what is counted, in the singular (`file`).
-        where: what follows the noun (`cannot be decoded`).
-        problems: one line each, at least one.
-        remedy: what to do.
+    The number is followed by `noun`, in the singular (`file`), and `where` (`cannot be decoded`).
     """
-    heading = f"{len(problems)} {noun}{'s' if len(problems) > 1 else ''} {where}:"
-    lines = [heading, *(f"  {problem}" for problem in problems[:LISTED_PROBLEMS])]
+    lines = [f"{len(problems)} {noun}{'s' if len(problems) > 1 else ''} {where}:"]
+    lines += [f"  {problem}" for problem in problems[:LISTED_PROBLEMS]]
     if len(problems) > LISTED_PROBLEMS:
         lines.append(f"  … and {len(problems) - LISTED_PROBLEMS} more ({len(problems)} in all)")
     return DataError("\n".join([*lines, remedy]))

@@ -1,9 +1,8 @@
 """The tuning split: images held back from the training images, so that nothing is tuned on the reported ones.
 
-Of each class the same part is held back, chosen by the hash of the file names. Neither a seed nor the order
-or content of the images has a say, and a smaller part's images are among a larger part's. What is left to
-train on and what is held back are decoded arrays like those of any dataset, in a folder of their own, written
-and checked by `ablate.data.cache`.
+Of each class the same part is held back, chosen by the hash of the file names: no seed, order or content has
+a say, and a smaller part's images are among a larger part's. Both splits are decoded arrays like those of any
+dataset, in a folder of their own, written and checked by `ablate.data.cache`.
 """
 
 import hashlib
@@ -23,21 +22,6 @@ _SALT = b"tuning split 1\n"
 _CHUNK = 256  # images copied at a time
 
 
-def checked_part(part: float) -> float:
-    """Return a part of the training images as a float: 0 holds nothing back, 1 is excluded.
-
-    Raises:
-        DataError: It is not a number in [0, 1).
-    """
-    number = isinstance(part, int | float) and not isinstance(part, bool)
-    if not number or not 0 <= part < 1:  # NaN fails the comparison
-        raise DataError(
-            "expected a tuning_part of 0 (nothing held back) up to, and not including, 1 (all training "
-            f"images), but {part!r} came"
-        )
-    return float(part)
-
-
 def held_back(names: Sequence[str], labels: Labels, classes: Sequence[str], part: float) -> NDArray[np.int64]:
     """Choose the training images that are held back to tune on.
 
@@ -45,7 +29,7 @@ def held_back(names: Sequence[str], labels: Labels, classes: Sequence[str], part
     SHA-256 (salted).
 
     Args:
-        names: N file names, all different, with forward slashes.
+        names: N file names, all different.
         labels: int64 [N], true class ids 0..K-1.
         classes: K names for people; for the error alone.
         part: above 0 and below 1.
@@ -78,63 +62,41 @@ def tuning_source(full: Dataset, original: Source, part: float, progress: Progre
     Its normalisation is that of all the training images, so that what was tuned meets the same inputs when it
     is trained on all of them. Labels are the true ones; a list of wrong labels is that of the images left.
 
-    Args:
-        full: the decoded dataset.
-        original: what it was decoded from.
-        part: as `held_back` takes it.
-        progress: told of what takes time.
-
-    Returns:
-        A source for the cache; reading it raises a DataError when `held_back` does, and when the reported
-        split holds all of the tuning split's images.
+    Reading it raises a DataError when `held_back` does, and when the reported split holds all of the tuning
+    split's images.
     """
     identity = {"of": original.identity, "fingerprint": full.fingerprint, "part": part, "by": _SALT.decode()}
-    return Source(
-        original.name, f"{original.kind}-tuning", identity, partial(_contents, full, part, progress)
-    )
+    read = partial(_contents, full, part, progress)
+    return Source(original.name, f"{original.kind}-tuning", identity, read)
 
 
 def _contents(full: Dataset, part: float, progress: Progress) -> Contents:
     train = full.train
     held = held_back(train.names, train.labels, full.classes, part)
     kept = np.setdiff1d(np.arange(len(train)), held)
-    _refuse_reported(full, held)
-    return Contents(
-        classes=full.classes,
-        train=_part(train, kept, "copying the images left to train on", progress),
-        valid=_part(train, held, "copying the tuning split", progress),
-        normalisation=(full.mean, full.std),
-        remedy="",
-        noise=full.noise.take(kept.tolist()) if full.noise else None,
-    )
-
-
-def _refuse_reported(full: Dataset, held: NDArray[np.int64]) -> None:
-    """Refuse a tuning split whose images the reported split holds too, every one of them, pixel by pixel.
-
-    Splits of equal digest are such a case, and so are `train` and `val` folders of the same images.
-    """
     reported = set(map(array_digest, full.valid.images))
-    if all(array_digest(full.train.images[row]) in reported for row in held):
+    if all(array_digest(train.images[row]) in reported for row in held):
         raise DataError(
             f"expected a tuning split of {full.name} other than its reported split, but each of its "
             f"{len(held)} images is, pixel by pixel, among the {len(full.valid)} reported ones: to tune on "
             "it would be to tune on what is reported. Do train and val hold the same images? Take out of "
             "train those that are in val, and run again."
         )
-
-
-def _part(split: Split, rows: NDArray[np.int64], stage: str, progress: Progress) -> Part:
-    return Part(
-        names=tuple(split.names[row] for row in rows),
-        labels=tuple(split.labels[rows].tolist()),
-        write=partial(_copy, split.images, rows, stage, progress),
+    return Contents(
+        classes=full.classes,
+        train=_part(train, kept, "copying the images left to train on", progress),
+        valid=_part(train, held, "copying the tuning split", progress),
+        normalisation=(full.mean, full.std),
+        noise=full.noise.take(kept.tolist()) if full.noise else None,
     )
 
 
-def _copy(images: Images, rows: NDArray[np.int64], stage: str, progress: Progress, out: Images) -> list[str]:
-    for start in range(0, len(rows), _CHUNK):
-        chosen = rows[start : start + _CHUNK]
-        out[start : start + len(chosen)] = images[chosen]
-        progress(stage, start + len(chosen), len(rows))
-    return []
+def _part(split: Split, rows: NDArray[np.int64], stage: str, progress: Progress) -> Part:
+    def copy(out: Images) -> list[str]:
+        for start in range(0, len(rows), _CHUNK):
+            chosen = rows[start : start + _CHUNK]
+            out[start : start + len(chosen)] = split.images[chosen]
+            progress(stage, start + len(chosen), len(rows))
+        return []
+
+    return Part(tuple(split.names[row] for row in rows), tuple(split.labels[rows].tolist()), copy)

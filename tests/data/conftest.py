@@ -1,16 +1,17 @@
 import contextlib
-import http.server
 import os
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ablate.data import Progress
+import ablate
 from ablate.data.source import Request
 
 
@@ -35,13 +36,9 @@ def progress() -> Recorder:
 @pytest.fixture
 def make_request(tmp_path: Path, progress: Recorder) -> Callable[..., Request]:
     def make(
-        image_size: int = 8,
-        data_dir: Path | None = None,
-        cache: str = "cache",
-        told: Progress | None = None,
-        resize: str = "squash",
+        image_size: int = 8, data_dir: Path | None = None, cache: str = "cache", resize: str = "squash"
     ) -> Request:
-        return Request(image_size, tmp_path / cache, data_dir, told or progress, resize)
+        return Request(image_size, tmp_path / cache, data_dir, progress, resize)
 
     return make
 
@@ -61,19 +58,36 @@ def write_image() -> Callable[..., Path]:
 
 @pytest.fixture
 def image_tree(tmp_path: Path, write_image: Callable[..., Path]) -> Callable[..., Path]:
-    """Write train and val folders of two classes, five PNG files a split."""
+    """Write train and val folders of two classes, five PNG files a split, or as many as are asked for."""
 
-    def make(name: str = "photos", prefix: str = "", classes: tuple[str, str] = ("cat", "dog")) -> Path:
+    def make(
+        name: str = "photos",
+        prefix: str = "",
+        classes: tuple[str, str] = ("cat", "dog"),
+        counts: tuple[int, int, int, int] = (3, 2, 2, 3),
+    ) -> Path:
         root = tmp_path / name
-        for number, (split, label, count) in enumerate(
-            [("train", 0, 3), ("train", 1, 2), ("val", 0, 2), ("val", 1, 3)]
-        ):
-            for index in range(count):
+        for number, (split, label) in enumerate([("train", 0), ("train", 1), ("val", 0), ("val", 1)]):
+            for index in range(counts[number]):
                 path = root / split / classes[label] / f"{prefix}{index}.png"
-                write_image(path, seed=10 * number + index)
+                write_image(path, seed=100 * number + index)
         return root
 
     return make
+
+
+@pytest.fixture
+def start_python() -> "Callable[..., subprocess.Popen[str]]":
+    """Start a fresh interpreter that can import the package."""
+
+    def start(code: str, *arguments: object) -> "subprocess.Popen[str]":
+        environment = os.environ | {"PYTHONPATH": str(Path(ablate.__file__).parents[1])}
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    return start
 
 
 @pytest.fixture(scope="session")
@@ -85,73 +99,31 @@ def imagenette_dir() -> Path:
 
 
 class Server:
-    """A real HTTP server on 127.0.0.1 that can misbehave."""
+    """A real HTTP server on 127.0.0.1 that sends the bytes it is told to, however wrong."""
 
     def __init__(self) -> None:
-        self.answers: dict[str, dict[str, Any]] = {}
-        self.released = threading.Event()
-        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self.answers: dict[str, Iterable[bytes]] = {}
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
+        threading.Thread(target=self._run, daemon=True).start()
 
-    def serve(
-        self,
-        body: bytes,
-        *,
-        claimed: int | None = None,
-        endless: bool = False,
-        silent: bool = False,
-        bare: bool = False,
-    ) -> str:
-        """Return the URL of `body`.
-
-        The server may claim another length, send without end, keep silent, or send no HTTP header.
-        """
+    def serve(self, body: bytes, *, claimed: int | None = None, answer: Iterable[bytes] = ()) -> str:
+        """Return the URL of `body`, whose length may be claimed to be another, or of a whole answer."""
+        head = f"HTTP/1.0 200 OK\r\nContent-Length: {claimed or len(body)}\r\n\r\n".encode()
         path = f"/{len(self.answers)}.tgz"
-        self.answers[path] = {
-            "body": body,
-            "claimed": claimed,
-            "endless": endless,
-            "silent": silent,
-            "bare": bare,
-        }
+        self.answers[path] = answer or [head, body]
         return self.url + path
 
-    def stop(self) -> None:
-        self.released.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-    def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                answer = server.answers.get(self.path)
-                if answer is None:
-                    self.send_error(404)
-                    return
-                if answer["silent"]:
-                    server.released.wait(5)
-                    return
-                if answer["bare"]:
-                    self.wfile.write(answer["body"])
-                    return
-                self.send_response(200)
-                if not answer["endless"]:
-                    self.send_header("Content-Length", str(answer["claimed"] or len(answer["body"])))
-                self.end_headers()
-                with contextlib.suppress(ConnectionError):
-                    self.wfile.write(answer["body"])
-                    while answer["endless"]:
-                        self.wfile.write(bytes(1 << 16))
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        return Handler
+    def _run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return  # shut down
+            with connection, contextlib.suppress(OSError):
+                path = connection.recv(1 << 16).split()[1].decode()
+                for part in self.answers.get(path, [b"HTTP/1.0 404 Not Found\r\n\r\n"]):
+                    connection.sendall(part)
 
 
 @pytest.fixture
@@ -159,4 +131,5 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     running = Server()
     yield running
-    running.stop()
+    with running.listener as listener:
+        listener.shutdown(socket.SHUT_RDWR)

@@ -1,10 +1,9 @@
+"""Imagenette and Imagewoof: what a copy must hold, their lists of wrong labels, and the real images."""
+
+import csv
 import hashlib
 import io
-import os
-import pickle
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,161 +11,111 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
+from torchvision import datasets, transforms
 
-import ablate
-from ablate.data import Dataset, open_dataset, prepare
-from ablate.data.cache import materialise
+from ablate.data import Dataset, open_dataset, overlap, prepare
 from ablate.data.dataset import array_digest
 from ablate.data.decode import decode_image
-from ablate.data.download import RemoteFile
-from ablate.data.imagenet_subset import ImageClass, Subset, locate_subset
-from ablate.data.imagenette import SUBSETS
-from ablate.data.noise_list import COLUMNS, NoiseList
-from ablate.data.source import Request
+from ablate.data.manifest import IMAGENETTE, SUBSETS, Subset
 from ablate.errors import DataError
 
-MakeRequest = Callable[..., Request]
 OFFICIAL = SUBSETS["imagenette-160"]
-CLASSES = {"n00000001": ImageClass("tench", 3, 2), "n00000002": ImageClass("church", 2, 3)}
+FOLDER = OFFICIAL.archive.folder
+WNIDS = ("n00000001", "n00000002")
+NAMES = [
+    f"{split}/{WNIDS[label]}/{label}_{index}.JPEG"
+    for split, label, count in (("train", 0, 3), ("train", 1, 2), ("val", 0, 2), ("val", 1, 3))
+    for index in range(count)
+]
+TRAIN = NAMES[:5]
+# of the five training images one is mislabelled at 25 %, and two at 50 %
+NOISY = {0: [0, 0, 0, 1, 1], 1: [0, 0, 0, 1, 1], 5: [0, 0, 0, 1, 1], 25: [0, 0, 0, 1, 0], 50: [1, 0, 0, 0, 1]}
+Rows = list[dict[str, str]]
 
 
-def image_names() -> list[str]:
-    return [
-        f"{split}/{wnid}/{'ILSVRC2012_val_0' if split == 'val' else wnid + '_'}{index}.JPEG"
-        for wnid, image_class in CLASSES.items()
-        for split in ("train", "val")
-        for index in range(getattr(image_class, split))
+def noise_rows() -> Rows:
+    """Write down the list in an order of its own, an image of the other split included."""
+    rows = [
+        {"path": name, **{f"noisy_labels_{part}": WNIDS[labels[row]] for part, labels in NOISY.items()}}
+        for row, name in enumerate(TRAIN)
     ]
+    return [*reversed(rows), rows[0] | {"path": NAMES[-1]}]
+
+
+def write_noise(root: Path, rows: Rows) -> None:
+    with (root / IMAGENETTE.noise_file).open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @pytest.fixture
-def copy_dir(tmp_path: Path, write_image: Callable[..., Path]) -> Path:
-    """Return a folder that holds a complete small copy, as if unpacked by hand."""
-    root = tmp_path / "own" / OFFICIAL.folder
-    for seed, name in enumerate(image_names()):
+def root(tmp_path: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write a small copy, as if unpacked by hand, that is all that `imagenette-160` is expected to hold."""
+    root = tmp_path / "own" / FOLDER
+    for seed, name in enumerate(NAMES):
         write_image(root / name, seed=seed)
-    (root / "noisy_imagenette.csv").write_text("path,noisy_labels_0\n")
-    return root.parent
-
-
-@pytest.fixture
-def archive(copy_dir: Path) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        tar.add(copy_dir / OFFICIAL.folder, OFFICIAL.folder)
-    return packed.getvalue()
-
-
-def spec_of(archive: bytes = b"", url: str = "http://127.0.0.1:9/none.tgz") -> Subset:
-    return Subset(
-        title="Imagenette",
-        remote=RemoteFile(url, len(archive), hashlib.sha256(archive).hexdigest()),
-        folder=OFFICIAL.folder,
-        shorter_side=16,
-        classes=CLASSES,
-        names_sha256=hashlib.sha256("\n".join(sorted(image_names())).encode()).hexdigest(),
-        noise=NoiseList("noisy_imagenette.csv", "0" * 64, "https://example.org"),
-        normalisation=OFFICIAL.normalisation,
+    write_noise(root, noise_rows())
+    family = replace(
+        IMAGENETTE,
+        classes={WNIDS[0]: ("tench", 3, 2), WNIDS[1]: ("church", 2, 3)},
+        names_sha256=hashlib.sha256("\n".join(sorted(NAMES)).encode()).hexdigest(),
+        noise_sha256=array_digest(np.array([NOISY[part] for part in (1, 5, 25, 50)])),
     )
+    monkeypatch.setitem(SUBSETS, "imagenette-160", Subset(family, 16, OFFICIAL.archive))
+    return root
 
 
-def open_copy(request: Request, spec: Subset | None = None) -> Dataset:
-    return materialise(locate_subset("imagenette-160", request, spec or spec_of()), request)
+def prepared(root: Path, **options: Any) -> Dataset:
+    cache = root.parents[1] / "cache"
+    return prepare("imagenette-160", image_size=8, cache_dir=cache, data_dir=root, **options)
 
 
 # ---- one's own copy
 
 
-def test_own_copy_is_found_from_either_folder(copy_dir: Path, make_request: MakeRequest) -> None:
-    outer = open_copy(make_request(data_dir=copy_dir))
-    inner = open_copy(make_request(data_dir=copy_dir / OFFICIAL.folder, cache="other"))
-    assert outer.fingerprint == inner.fingerprint
-    assert outer.classes == ("tench", "church")
-    assert (outer.mean, outer.std) == ((0.47, 0.48, 0.45), (0.29, 0.28, 0.30))
-    assert outer.train.labels.tolist() == [0, 0, 0, 1, 1]
-    assert outer.valid.labels.tolist() == [0, 0, 1, 1, 1]
-    assert sorted(outer.train.names + outer.valid.names) == sorted(image_names())
-    for split in (outer.train, outer.valid):
+def test_a_copy_is_decoded(root: Path, write_image: Callable[..., Path]) -> None:
+    write_image(root / NAMES[0], mode="L")
+    write_image(root / NAMES[1], mode="CMYK")
+    dataset = prepared(root)
+    assert dataset.classes == ("tench", "church")
+    assert (dataset.mean, dataset.std) == ((0.47, 0.48, 0.45), (0.29, 0.28, 0.30))
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert dataset.valid.labels.tolist() == [0, 0, 1, 1, 1]
+    assert dataset.train.names + dataset.valid.names == tuple(NAMES)
+    for split in (dataset.train, dataset.valid):
         for name, pixels in zip(split.names, split.images, strict=True):
-            with Image.open(copy_dir / OFFICIAL.folder / name) as image:
-                np.testing.assert_array_equal(pixels, image.resize((8, 8), Image.Resampling.BILINEAR))
-
-
-def test_no_copy_there(tmp_path: Path, make_request: MakeRequest) -> None:
-    with pytest.raises(DataError, match="--data-dir"):
-        open_copy(make_request(data_dir=tmp_path))
-
-
-def test_greyscale_and_cmyk_files_are_accepted(
-    copy_dir: Path, make_request: MakeRequest, write_image: Callable[..., Path]
-) -> None:
-    names = sorted(name for name in image_names() if name.startswith("train"))
-    write_image(copy_dir / OFFICIAL.folder / names[0], mode="L")
-    write_image(copy_dir / OFFICIAL.folder / names[1], mode="CMYK")
-    images = open_copy(make_request(data_dir=copy_dir)).train.images
-    assert (images[0] == images[0][..., :1]).all()
-    assert images[1].std(axis=(0, 1)).min() > 0
-
-
-def test_what_desktops_drop_is_passed_over(copy_dir: Path, make_request: MakeRequest) -> None:
-    before = open_copy(make_request(data_dir=copy_dir)).fingerprint
-    for name in (".DS_Store", "train/.DS_Store", "val/n00000001/._a.JPEG", "val/Thumbs.db"):
-        (copy_dir / OFFICIAL.folder / name).write_bytes(b"x")
-    (copy_dir / OFFICIAL.folder / "README").write_text("beside the splits")
-    assert open_copy(make_request(data_dir=copy_dir)).fingerprint == before
+            direct = Image.open(root / name).convert("RGB").resize((8, 8), Image.Resampling.BILINEAR)
+            np.testing.assert_array_equal(pixels, np.asarray(direct))
+    for name in (".DS_Store", "train/.DS_Store", "val/n00000001/._a.JPEG", "val/Thumbs.db", "README"):
+        (root / name).write_bytes(b"x")
+    assert prepared(root).folder == dataset.folder
 
 
 @pytest.mark.parametrize("shorter_side", [160, 320, None])
 def test_a_copy_of_another_size_is_told_from_the_right_one(
-    copy_dir: Path, make_request: MakeRequest, write_image: Callable[..., Path], shorter_side: int | None
+    root: Path, write_image: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, shorter_side: int | None
 ) -> None:
-    def give(size: tuple[int, int]) -> Dataset:
-        for seed, name in enumerate(image_names()):
-            write_image(copy_dir / OFFICIAL.folder / name, seed=seed, size=size)
-        return open_copy(make_request(data_dir=copy_dir), replace(spec_of(), shorter_side=shorter_side))
-
+    monkeypatch.setitem(
+        SUBSETS, "imagenette-160", replace(SUBSETS["imagenette-160"], shorter_side=shorter_side)
+    )
     for side in (160, 320, 70):
-        right = side == (shorter_side or 70)
         for size in ((side, side + 20), (side + 20, side)):
-            if right:
-                assert len(give(size).train) == 5
+            for name in NAMES:  # one image of an odd size is no other archive
+                write_image(root / name, size=size if name != NAMES[1] else (90, 91))
+            if side == (shorter_side or 70):
+                assert len(prepared(root).train) == 5
             else:
                 with pytest.raises(DataError, match="archive of another size"):
-                    give(size)
+                    prepared(root)
 
 
-def test_one_image_of_an_odd_size_is_no_other_archive(
-    copy_dir: Path, make_request: MakeRequest, write_image: Callable[..., Path]
-) -> None:
-    names = image_names()
-    for name in names:
-        write_image(copy_dir / OFFICIAL.folder / name, size=(20, 16 if name != names[1] else 9))
-    assert len(open_copy(make_request(data_dir=copy_dir)).train) == 5
-
-
-def remove(root: Path) -> None:
-    (root / "train/n00000001/n00000001_0.JPEG").unlink()
-
-
-def remove_class(root: Path) -> None:
-    shutil.rmtree(root / "val/n00000002")
-
-
-def rename(root: Path) -> None:
-    (root / "train/n00000001/n00000001_0.JPEG").rename(root / "train/n00000001/other.JPEG")
-
-
-def move_between_splits(root: Path) -> None:
-    for name, other in (("train/n00000001/n00000001_0.JPEG", "val/n00000001/ILSVRC2012_val_00.JPEG"),):
-        (root / name).rename(root / "val/n00000001/moved.JPEG")
-        (root / other).rename(root / "train/n00000001/moved.JPEG")
-
-
-def cut(root: Path) -> None:
-    path = root / "train/n00000001/n00000001_0.JPEG"
-    path.write_bytes(path.read_bytes()[:-30])
+def swap_splits(root: Path) -> None:
+    (root / NAMES[0]).rename(root / "val/n00000001/moved.JPEG")
+    (root / NAMES[5]).rename(root / "train/n00000001/moved.JPEG")
 
 
 def write(name: str, content: bytes = b"x") -> Callable[[Path], None]:
@@ -177,372 +126,219 @@ def write(name: str, content: bytes = b"x") -> Callable[[Path], None]:
     return act
 
 
-def pipe(root: Path) -> None:
-    os.mkfifo(root / "train/n00000001/pipe.JPEG")
-
-
-def dangling(root: Path) -> None:
-    (root / "train/n00000001/link.JPEG").symlink_to("nowhere")
-
-
-DEFECTS = {
-    "missing file": (remove, "'train/n00000001': expected 3 images, found 2"),
-    "missing class": (remove_class, "'val/n00000002': expected 3 images, found 0"),
-    "extra image": (write("train/n00000001/a.JPEG"), "'train/n00000001': expected 3 images, found 4"),
-    "other suffix": (
-        write("train/n00000001/a.png"),
-        "'train/n00000001/a.png': not an image file by its name",
+DEFECTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing file": (
+        lambda root: (root / NAMES[0]).unlink(),
+        "'train/n00000001': expected 3 images, found 2",
     ),
-    "lower case suffix": (write("train/n00000001/a.jpeg"), "a.jpeg': not an image"),
+    "missing class": (
+        lambda root: shutil.rmtree(root / "val/n00000002"),
+        "'val/n00000002': expected 3 images, found 0",
+    ),
+    "extra image": (write("train/n00000001/a.JPEG"), "'train/n00000001': expected 3 images, found 4"),
+    "lower case suffix": (write("train/n00000001/a.jpeg"), "a.jpeg': not an image file by its name"),
     "unknown class": (write("train/n99999999/a.JPEG"), "'train/n99999999': not a class of Imagenette"),
     "stray file": (write("val/notes.txt"), "'val/notes.txt': a file beside the class folders"),
-    "hidden file": (write("val/n00000001/.hidden"), ".hidden': not an image file"),
-    "nested folder": (write("val/n00000001/more/a.JPEG"), None),
-    "renamed": (rename, "not named as in the official archive"),
-    "splits mixed": (move_between_splits, "not named as in the official archive"),
-    "zero bytes": (write("val/n00000001/ILSVRC2012_val_00.JPEG", b""), "empty \\(0 bytes\\)"),
-    "corrupt": (write("val/n00000001/ILSVRC2012_val_00.JPEG", b"\xff\xd8 oops"), "not an image"),
-    "cut short": (cut, "truncated"),
-    "pipe": (pipe, "'train/n00000001/pipe.JPEG': not a regular file"),
-    "dangling link": (dangling, "'train/n00000001/link.JPEG': not a regular file"),
+    "renamed": (
+        lambda root: (root / NAMES[0]).rename(root / "train/n00000001/other.JPEG"),
+        "not named as in the official archive",
+    ),
+    "splits mixed": (swap_splits, "not named as in the official archive"),
+    "corrupt": (write(NAMES[6], b"\xff\xd8 oops"), "not an image"),
 }
 
 
 @pytest.mark.parametrize(("defect", "message"), DEFECTS.values(), ids=DEFECTS.keys())
-def test_a_defect_stops_and_is_named(
-    copy_dir: Path, make_request: MakeRequest, defect: Callable[[Path], None], message: str | None
-) -> None:
-    if message is None:
-        (copy_dir / OFFICIAL.folder / "val/n00000001/more").mkdir()
-    defect(copy_dir / OFFICIAL.folder)
-    with pytest.raises(DataError, match=message or "a folder inside a class folder") as caught:
-        open_copy(make_request(data_dir=copy_dir))
-    assert OFFICIAL.folder in str(caught.value)
+def test_a_defect_stops_and_is_named(root: Path, defect: Callable[[Path], Any], message: str) -> None:
+    defect(root)
+    with pytest.raises(DataError, match=message) as caught:
+        prepared(root)
+    assert FOLDER in str(caught.value)
+    assert f"Restore these files from {OFFICIAL.archive.url}" in str(caught.value)
 
 
-def test_all_defects_are_in_one_list(copy_dir: Path, make_request: MakeRequest) -> None:
-    root = copy_dir / OFFICIAL.folder
-    remove(root)
-    write("train/n00000002/b.png")(root)
-    write("val/n00000001/ILSVRC2012_val_00.JPEG", b"")(root)
-    write("val/n00000002/ILSVRC2012_val_01.JPEG", b"oops")(root)
+def test_all_defects_are_in_one_list(root: Path) -> None:
+    (root / NAMES[0]).unlink()
+    for name, content in (("train/n00000002/b.png", b""), (NAMES[6], b""), (NAMES[9], b"oops")):
+        (root / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        open_copy(make_request(data_dir=copy_dir))
-    for expected in ("4 problems", "found 2", "b.png", "val_00.JPEG': empty", "val_01.JPEG': not an image"):
+        prepared(root)
+    for expected in ("4 problems", "found 2", "b.png", "0_1.JPEG': empty", "1_2.JPEG': not an image"):
         assert expected in str(caught.value)
+    for index in range(29):
+        (root / f"val/notes{index}.txt").touch()
+    with pytest.raises(DataError, match=r"33 problems in .*(?s:.*)and 13 more \(33 in all\)"):
+        prepared(root)
 
 
-def test_a_long_list_is_cut_with_its_count(copy_dir: Path, make_request: MakeRequest) -> None:
-    for index in range(33):
-        write(f"val/notes{index:02d}.txt")(copy_dir / OFFICIAL.folder)
-    with pytest.raises(DataError, match=r"and 13 more \(33 in all\)") as caught:
-        open_copy(make_request(data_dir=copy_dir))
-    assert str(caught.value).count(".txt") == 20
+def test_a_download_is_checked(
+    root: Path, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def downloaded(cache: Path) -> Dataset:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            tar.add(root, FOLDER)
+        packed = buffer.getvalue()
+        digest = hashlib.sha256(packed).hexdigest()
+        archive = replace(OFFICIAL.archive, url=server.serve(packed), size=len(packed), digest=digest)
+        monkeypatch.setitem(SUBSETS, "imagenette-160", replace(SUBSETS["imagenette-160"], archive=archive))
+        return prepare("imagenette-160", image_size=8, cache_dir=cache)
+
+    dataset = downloaded(tmp_path / "one")
+    assert dataset.fingerprint == prepared(root).fingerprint
+    assert dataset.noisy_train_labels(0.5).tolist() == NOISY[50]
+    (root / NAMES[0]).unlink()
+    with pytest.raises(DataError, match=r"expected 3 images, found 2(?s:.*)Delete .* and run again"):
+        downloaded(tmp_path / "two")
 
 
 # ---- label noise
 
 
-def write_noise(root: Path) -> NoiseList:
-    """Write a list by which one image of five is mislabelled at 25 %, and two at 50 %."""
-    wnids = list(CLASSES)
-    names = sorted(name for name in image_names() if name.startswith("train"))
-    true = [name.split("/")[1] for name in names]
-    given = {column: list(true) for column in COLUMNS.values()}
-    for column, rows in (("noisy_labels_25", [4]), ("noisy_labels_50", [0, 3])):
-        for row in rows:
-            given[column][row] = wnids[1 - wnids.index(true[row])]
-    table = [
-        ",".join([name, *(given[column][row] for column in given), "False"]) for row, name in enumerate(names)
-    ]
-    header = ",".join(["path", *given, "is_valid"])
-    (root / "noisy_imagenette.csv").write_text("\n".join([header, *reversed(table)]) + "\n")
-    ids = np.array([[wnids.index(wnid) for wnid in given[c]] for c in given if c != "noisy_labels_0"])
-    return NoiseList("noisy_imagenette.csv", array_digest(ids), "https://example.org")
-
-
-def test_listed_noise_is_in_the_decoded_folder(copy_dir: Path, make_request: MakeRequest) -> None:
-    root = copy_dir / OFFICIAL.folder
-    noise = write_noise(root)
-    dataset = open_copy(make_request(data_dir=copy_dir), replace(spec_of(), noise=noise))
-    shutil.rmtree(copy_dir)
-    worker = open_dataset(dataset.folder)
-    assert worker.train.labels.tolist() == [0, 0, 0, 1, 1]
-    for fraction, labels in (
-        (0, [0, 0, 0, 1, 1]),
-        (0.01, [0, 0, 0, 1, 1]),
-        (0.25, [0, 0, 0, 1, 0]),
-        (0.5, [1, 0, 0, 0, 1]),
-    ):
-        assert worker.noisy_train_labels(fraction).tolist() == labels
+def test_listed_noise_is_in_the_decoded_folder(root: Path) -> None:
+    folder = prepared(root).folder
+    shutil.rmtree(root)
+    worker = open_dataset(folder)
+    for part, labels in NOISY.items():
+        assert worker.noisy_train_labels(part / 100).tolist() == labels
+    assert worker.train.labels.tolist() == NOISY[0]
     assert worker.valid.labels.tolist() == [0, 0, 1, 1, 1]
-    with pytest.raises(DataError, match=r"0, 0\.01, 0\.05, 0\.25 or 0\.5"):
-        worker.noisy_train_labels(0.1)
+    message = r"^label_noise of imagenette-160: expected 0, 0\.01, 0\.05, 0\.25 or 0\.5, .* but .+ came"
+    others: list[Any] = [0.1, 0.02, 1, -0.05, np.nan, True, False, "0.05", None]
+    for fraction in others:
+        for give in (worker.noisy_train_labels, worker.fingerprint_with):
+            with pytest.raises(DataError, match=message):
+                give(fraction)
 
 
-def test_a_copy_without_a_list_prepares_and_takes_one_later(
-    copy_dir: Path, make_request: MakeRequest
-) -> None:
-    root = copy_dir / OFFICIAL.folder
-    noise = write_noise(root)
-    content = (root / noise.file).read_bytes()
-    (root / noise.file).unlink()
-    subset = replace(spec_of(), noise=noise)
-    without = open_copy(make_request(data_dir=copy_dir), subset)
-    assert without.noisy_train_labels(0).tolist() == without.train.labels.tolist()
-    with pytest.raises(DataError, match=f"Put noisy_imagenette.csv of https://example.org into {root}"):
+def test_a_copy_without_a_list_prepares_and_takes_one_later(root: Path) -> None:
+    (root / IMAGENETTE.noise_file).unlink()
+    without = prepared(root)
+    assert without.noisy_train_labels(0).tolist() == NOISY[0]
+    with pytest.raises(
+        DataError, match=rf"No such file.* Put noisy_imagenette.csv of https://.* into {root}"
+    ):
         without.noisy_train_labels(0.5)
-    (root / noise.file).write_bytes(content)
-    dataset = open_copy(make_request(data_dir=copy_dir), subset)
-    assert dataset.noisy_train_labels(0.5).tolist() == [1, 0, 0, 0, 1]
+    write_noise(root, noise_rows())
+    dataset = prepared(root)
+    assert dataset.noisy_train_labels(0.5).tolist() == NOISY[50]
     assert dataset.fingerprint == without.fingerprint
 
 
-# ---- download
+def changed(column: str, value: str) -> Rows:
+    return [row | {column: value} if row["path"] == TRAIN[0] else row for row in noise_rows()]
 
 
-def test_download_unpack_decode(
-    server: Any,
-    archive: bytes,
-    copy_dir: Path,
-    make_request: MakeRequest,
-    progress: Any,
-) -> None:
-    spec = spec_of(archive, server.serve(archive))
-    request = make_request()
-    dataset = open_copy(request, spec)
-    assert dataset.fingerprint == open_copy(make_request(data_dir=copy_dir, cache="other")).fingerprint
-    stages = " ".join(progress.stages())
-    for word in ("downloading", "unpacking", "decoding"):
-        assert word in stages
-    sources = request.cache_dir / "sources"
-    assert [path.name for path in sources.iterdir() if path.is_dir()] == [OFFICIAL.folder]
-    assert (sources / OFFICIAL.folder / "noisy_imagenette.csv").is_file()
-    server.answers.clear()  # from here on a download would fail
-    assert open_copy(request, spec).fingerprint == dataset.fingerprint
-    assert open_copy(make_request(image_size=4), spec).train.images.shape[1] == 4
+def without(column: str) -> Rows:
+    return [{key: value for key, value in row.items() if key != column} for row in noise_rows()]
 
 
-def nothing_kept(request: Request) -> bool:
-    return not [
-        path for path in request.cache_dir.rglob("*") if path.suffix != ".lock" and path.name != "sources"
-    ]
+NOISE_DEFECTS: dict[str, tuple[Rows | bytes, str]] = {
+    "image left out": (noise_rows()[1:], "named 0 times instead of once"),
+    "image named twice": ([*noise_rows(), noise_rows()[0]], "named 2 times instead of once"),
+    "unknown class": (changed("noisy_labels_5", "n00000009"), "'n00000009' in noisy_labels_5 is not a class"),
+    "empty cell": (changed("noisy_labels_50", ""), "'' in noisy_labels_50 is not a class"),
+    "other true class": (
+        changed("noisy_labels_0", WNIDS[1]),
+        "noisy_labels_0 is not the class of its folder",
+    ),
+    "no column": (without("noisy_labels_1"), "no column 'noisy_labels_1'"),
+    "no paths": (without("path"), "no column 'path'"),
+    "another draw": (changed("noisy_labels_25", WNIDS[1]), "not those of the official list"),
+    "empty": (b"", "no column 'path'"),
+    "header alone": (b"path\n", "no column 'path'"),
+    "not text": (b"\xff\xfe\x00", "cannot be read"),
+    "a field without end": (b'"' + b"x" * 200_000, "cannot be read"),
+}
 
 
-OPENED: list[tuple[str, str]] = []
-WATCHING = [False]
-
-
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "open" and WATCHING[0] and ".tgz" in str(arguments[0]):
-        OPENED.append((Path(os.fsdecode(arguments[0])).name, str(arguments[1])))
-
-
-@pytest.fixture
-def opened() -> Any:
-    """Yield the archives opened during a test, each with its mode, as the interpreter's audit events tell."""
-    if not OPENED and not WATCHING[0]:
-        sys.addaudithook(_watch)  # cannot be taken back, so it is idle outside these tests
-    OPENED.clear()
-    WATCHING[0] = True
-    yield OPENED
-    WATCHING[0] = False
-
-
-def test_wrong_digest_is_never_opened(
-    server: Any,
-    archive: bytes,
-    make_request: MakeRequest,
-    opened: list[tuple[str, str]],
-) -> None:
-    url = server.serve(archive)
-    right = spec_of(archive, url)
-    request = make_request()
-    with pytest.raises(DataError, match="deleted unopened"):
-        open_copy(request, replace(right, remote=replace(right.remote, digest="0" * 64)))
-    assert [mode[0] for _, mode in opened] == ["w"]
-    assert nothing_kept(request)
-    opened.clear()
-    open_copy(request, right)  # the probe does see an archive that is read
-    assert [mode[0] for _, mode in opened] == ["w", "r"]
-
-
-def test_truncated_download(server: Any, archive: bytes, make_request: MakeRequest) -> None:
-    request = make_request()
-    spec = spec_of(archive, server.serve(archive[:-100], claimed=len(archive)))
-    with pytest.raises(DataError, match="--profile quick"):
-        open_copy(request, spec)
-    assert nothing_kept(request)
-
-
-def test_hostile_archive_with_the_right_digest(
-    server: Any,
-    archive: bytes,
-    make_request: MakeRequest,
-    tmp_path: Path,
-) -> None:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        info = tarfile.TarInfo(f"{OFFICIAL.folder}/train/n00000001/a.JPEG")
-        info.type, info.linkname = tarfile.SYMTYPE, str(tmp_path / "canary")
-        tar.addfile(info)
-    (tmp_path / "canary").write_text("alive")
-    request = make_request()
-    with pytest.raises(DataError, match="does not belong"):
-        open_copy(request, spec_of(packed.getvalue(), server.serve(packed.getvalue())))
-    assert (tmp_path / "canary").read_text() == "alive"
-    assert nothing_kept(request)
-
-
-def test_archive_with_too_few_images_is_not_kept(
-    server: Any,
-    copy_dir: Path,
-    make_request: MakeRequest,
-) -> None:
-    remove(copy_dir / OFFICIAL.folder)
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        tar.add(copy_dir / OFFICIAL.folder, OFFICIAL.folder)
-    request = make_request()
-    with pytest.raises(DataError, match="expected 3 images, found 2"):
-        open_copy(request, spec_of(packed.getvalue(), server.serve(packed.getvalue())))
-    assert nothing_kept(request)
-
-
-KILLED = """
-import os, pickle, signal, sys
-from pathlib import Path
-from ablate.data.imagenet_subset import locate_subset
-from ablate.data.source import Request
-def progress(stage, done, total):
-    if sys.argv[3] in stage:
-        os.kill(os.getpid(), signal.SIGKILL)
-spec = pickle.loads(Path(sys.argv[1]).read_bytes())
-locate_subset("imagenette-160", Request(8, Path(sys.argv[2]), None, progress), spec)
-"""
-
-
-@pytest.mark.parametrize("stage", ["downloading", "unpacking"])
-def test_a_killed_download_or_unpacking_is_never_taken_for_whole(
-    server: Any,
-    archive: bytes,
-    make_request: MakeRequest,
-    tmp_path: Path,
-    stage: str,
-) -> None:
-    spec, request = spec_of(archive, server.serve(archive)), make_request()
-    (tmp_path / "spec").write_bytes(pickle.dumps(spec))
-    environment = os.environ | {"PYTHONPATH": str(Path(ablate.__file__).parents[1])}
-    command = [sys.executable, "-c", KILLED, str(tmp_path / "spec"), str(request.cache_dir), stage]
-    assert subprocess.run(command, env=environment).returncode == -9
-    sources = request.cache_dir / "sources"
-    assert [path.suffix for path in sources.iterdir() if path.is_dir()] == [".tmp"]
-    assert len(open_copy(request, spec).train) == 5
-    assert [path.name for path in sources.iterdir() if path.is_dir()] == [OFFICIAL.folder]
+@pytest.mark.parametrize(("content", "message"), NOISE_DEFECTS.values(), ids=NOISE_DEFECTS.keys())
+def test_a_wrong_list_shows_once_noise_is_asked_for(root: Path, content: Rows | bytes, message: str) -> None:
+    if isinstance(content, bytes):
+        (root / IMAGENETTE.noise_file).write_bytes(content)
+    else:
+        write_noise(root, content)
+    dataset = prepared(root)
+    assert dataset.noisy_train_labels(0).tolist() == NOISY[0]
+    with pytest.raises(DataError) as caught:
+        dataset.noisy_train_labels(0.05)
+    for part in (message, "Put noisy_imagenette.csv of https://github.com/fastai/imagenette into", str(root)):
+        assert part in str(caught.value)
 
 
 # ---- the real images
 
 
 @pytest.fixture(scope="module")
-def real(imagenette_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def real_root(imagenette_dir: Path) -> Path:
+    return imagenette_dir if (imagenette_dir / "train").is_dir() else imagenette_dir / FOLDER
+
+
+@pytest.fixture(scope="module")
+def real(real_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     cache = tmp_path_factory.mktemp("imagenette")
-    return prepare("imagenette-160", image_size=128, cache_dir=cache, data_dir=imagenette_dir)
-
-
-def real_root(folder: Path) -> Path:
-    return folder if (folder / "train").is_dir() else folder / OFFICIAL.folder
+    return prepare("imagenette-160", image_size=128, cache_dir=cache, data_dir=real_root)
 
 
 @pytest.mark.imagenette
-def test_real_counts(real: Dataset) -> None:
+def test_real_files_labels_and_classes_agree_with_torchvision(real: Dataset, real_root: Path) -> None:
     assert real.train.images.shape == (9469, 128, 128, 3)
     assert real.valid.images.shape == (3925, 128, 128, 3)
-    assert len(real.classes) == 10
-    assert real.mean == (0.47, 0.48, 0.45)
+    for split, folder in ((real.train, "train"), (real.valid, "val")):
+        reference = datasets.ImageFolder(real_root / folder)
+        assert reference.classes == list(IMAGENETTE.classes)
+        assert split.labels.tolist() == reference.targets
+        assert [real_root / name for name in split.names] == [Path(path) for path, _ in reference.samples]
+    assert real.classes == tuple(names[0] for names in datasets.Imagenette._WNID_TO_CLASS.values())
 
 
 @pytest.mark.imagenette
-@pytest.mark.parametrize(("split", "folder"), [("train", "train"), ("valid", "val")])
-def test_real_labels_agree_with_torchvision(
-    real: Dataset, imagenette_dir: Path, split: str, folder: str
-) -> None:
-    from torchvision.datasets import ImageFolder
-
-    root = real_root(imagenette_dir)
-    reference = ImageFolder(root / folder)
-    ours = getattr(real, split)
-    assert reference.classes == list(OFFICIAL.classes)
-    assert ours.labels.tolist() == reference.targets
-    assert [root / name for name in ours.names] == [Path(path) for path, _ in reference.samples]
-
-
-@pytest.mark.imagenette
-def test_real_class_names_agree_with_torchvision(real: Dataset) -> None:
-    from torchvision.datasets import Imagenette
-
-    assert real.classes == tuple(names[0] for names in Imagenette._WNID_TO_CLASS.values())
-    assert tuple(OFFICIAL.classes) == tuple(Imagenette._WNID_TO_CLASS)
-    assert OFFICIAL.remote.url == Imagenette._ARCHIVES["160px"][0]
-
-
-@pytest.mark.imagenette
-def test_real_greyscale_files_become_rgb(real: Dataset, imagenette_dir: Path) -> None:
-    root = real_root(imagenette_dir)
+def test_real_pixels_are_those_of_pil_and_torchvision(real: Dataset, real_root: Path) -> None:
+    crop = transforms.Compose([transforms.Resize(128), transforms.CenterCrop(128)])
     greyscale = 0
     for split in (real.train, real.valid):
-        for name, pixels in zip(split.names, split.images, strict=True):
-            with Image.open(root / name) as image:
+        for row, name in enumerate(split.names):
+            with Image.open(real_root / name) as image:
                 if image.mode == "L":
                     greyscale += 1
-                    assert (pixels == pixels[..., :1]).all(), name
+                    assert (split.images[row] == split.images[row][..., :1]).all(), name
+                if row % 97 == 0:
+                    rgb = image.convert("RGB")
+                    direct = rgb.resize((128, 128), Image.Resampling.BILINEAR)
+                    np.testing.assert_array_equal(split.images[row], np.asarray(direct))
+                    cropped = decode_image(real_root / name, 128, "center_crop")
+                    np.testing.assert_array_equal(cropped, np.asarray(crop(rgb)))
     assert greyscale == 242
 
 
 @pytest.mark.imagenette
-def test_real_pixels_are_those_of_pil(real: Dataset, imagenette_dir: Path) -> None:
-    root = real_root(imagenette_dir)
-    for split in (real.train, real.valid):
-        for row in range(0, len(split), 97):
-            with Image.open(root / split.names[row]) as image:
-                direct = image.convert("RGB").resize((128, 128), Image.Resampling.BILINEAR)
-            np.testing.assert_array_equal(split.images[row], np.asarray(direct))
-
-
-@pytest.mark.imagenette
-def test_real_names_agree_with_the_shipped_list(real: Dataset, imagenette_dir: Path) -> None:
-    import csv
-
-    with (real_root(imagenette_dir) / "noisy_imagenette.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    classes = list(OFFICIAL.classes)
-    for split, is_valid in ((real.train, "False"), (real.valid, "True")):
-        listed = {row["path"]: row["noisy_labels_0"] for row in rows if row["is_valid"] == is_valid}
-        ours = {name: classes[label] for name, label in zip(split.names, split.labels, strict=True)}
-        assert ours == listed
-
-
-@pytest.mark.imagenette
-def test_real_noise_is_that_of_the_shipped_list(real: Dataset, imagenette_dir: Path) -> None:
-    import pandas as pd
-
-    table = pd.read_csv(real_root(imagenette_dir) / "noisy_imagenette.csv").set_index("path")
-    classes = list(OFFICIAL.classes)
+def test_real_names_and_noise_are_those_of_the_shipped_list(real: Dataset, real_root: Path) -> None:
+    table = pd.read_csv(real_root / IMAGENETTE.noise_file).set_index("path")
+    classes = list(IMAGENETTE.classes)
+    for split, is_valid in ((real.train, False), (real.valid, True)):
+        true = table[table["is_valid"] == is_valid]["noisy_labels_0"].to_dict()
+        assert {name: classes[label] for name, label in zip(split.names, split.labels, strict=True)} == true
     for fraction, column, wrong in ((0.01, 1, 95), (0.05, 5, 474), (0.25, 25, 2368), (0.5, 50, 4735)):
         noisy = open_dataset(real.folder).noisy_train_labels(fraction)
-        assert [classes[label] for label in noisy] == table.loc[
-            list(real.train.names), f"noisy_labels_{column}"
-        ].tolist()
+        listed = table.loc[list(real.train.names), f"noisy_labels_{column}"].tolist()
+        assert [classes[label] for label in noisy] == listed
         assert (noisy != real.train.labels).sum() == wrong
 
 
 @pytest.mark.imagenette
-def test_real_center_crops_are_torchvisions(imagenette_dir: Path) -> None:
-    from torchvision import transforms
-
-    root = real_root(imagenette_dir)
-    transform = transforms.Compose([transforms.Resize(128), transforms.CenterCrop(128)])
-    for path in sorted((root / "val" / "n03028079").iterdir())[::40]:
-        with Image.open(path) as image:
-            expected = np.asarray(transform(image.convert("RGB")))
-        np.testing.assert_array_equal(decode_image(path, 128, "center_crop"), expected)
+def test_real_tuning_split(real: Dataset, real_root: Path) -> None:
+    tuning = prepare(
+        "imagenette-160",
+        image_size=128,
+        cache_dir=real.folder.parents[1],
+        data_dir=real_root,
+        tuning_part=0.125,
+    )
+    held = [round(0.125 * int(count)) for count in np.bincount(real.train.labels)]
+    assert np.bincount(tuning.valid.labels).tolist() == held
+    assert overlap(tuning.valid, real.valid) == overlap(tuning.train, real.valid) == 0
+    for fraction in (0.01, 0.05, 0.25, 0.5):
+        of_full = dict(zip(real.train.names, real.noisy_train_labels(fraction), strict=True))
+        noisy = tuning.noisy_train_labels(fraction)
+        assert noisy.tolist() == [of_full[name] for name in tuning.train.names]
+        assert abs((noisy != tuning.train.labels).mean() - fraction) < 0.01

@@ -1,71 +1,27 @@
-"""What holds for every entry of the registry. A new one fails here until it does, and has a stand-in."""
+"""What holds for every dataset by name. A new one fails here until it does."""
 
 import hashlib
 import inspect
-import pickle
 import re
 import socket
 import urllib.request
-from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from torchvision.datasets import CIFAR10, Imagenette
+from sklearn.datasets import load_digits
+from torchvision import datasets
 
 import ablate
-from ablate.data import DATASETS, DOWNLOADED, cifar10, imagenette, imagewoof, prepare, takes_data_dir
-from ablate.data.imagenet_subset import ImageClass, Subset
+from ablate.data import DATASETS, default_cache_dir, open_dataset, prepare, takes_data_dir
+from ablate.data.manifest import ARCHIVES, CIFAR10, IMAGENETTE, IMAGEWOOF, SUBSETS, Subset
 from ablate.data.source import Request, Source
 from ablate.errors import DataError
 
-SUBSETS = imagenette.SUBSETS | imagewoof.SUBSETS
-EMBEDDED = sorted(DATASETS.keys() - DOWNLOADED)
-DOCUMENT = Path(ablate.__file__).parents[1] / "docs" / "add_a_dataset.md"
-StandIn = Callable[[str, Path, pytest.MonkeyPatch, Callable[..., Path]], None]
-
-
-def stand_in_subset(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, write_image: Callable[..., Path]
-) -> None:
-    """Write two images of each class, and have the registry expect just them."""
-    subset = SUBSETS[name]
-    side = subset.shorter_side or 97
-    names = [f"{split}/{wnid}/{wnid}_1.JPEG" for split in ("train", "val") for wnid in subset.classes]
-    for seed, path in enumerate(names):
-        write_image(folder / subset.folder / path, seed=seed, size=(side + 5, side))
-    small = replace(
-        subset,
-        classes={wnid: ImageClass(given.name, 1, 1) for wnid, given in subset.classes.items()},
-        names_sha256=hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest(),
-    )
-    family = imagenette if name in imagenette.SUBSETS else imagewoof
-    monkeypatch.setitem(family.SUBSETS, name, small)
-
-
-def stand_in_cifar10(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, write_image: Callable[..., Path]
-) -> None:
-    """Write batches of ten images, and tell torchvision their digests."""
-    root = folder / cifar10.ARCHIVE.folder
-    root.mkdir(parents=True)
-    batch = {
-        "data": np.arange(10 * 3072, dtype=np.uint32).astype(np.uint8).reshape(10, -1),
-        "labels": [*range(10)],
-    }
-    content, meta = pickle.dumps(batch), pickle.dumps({"label_names": [*"abcdefghij"]})
-    for file in cifar10.ARCHIVE.contents:
-        (root / file).write_bytes(content)
-    (root / "batches.meta").write_bytes(meta)
-    digest = hashlib.md5(content).hexdigest()
-    for split in ("train_list", "test_list"):
-        monkeypatch.setattr(CIFAR10, split, [[file, digest] for file, _ in getattr(CIFAR10, split)])
-    monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": hashlib.md5(meta).hexdigest()})
-
-
-STAND_INS: dict[str, StandIn] = {**dict.fromkeys(SUBSETS, stand_in_subset), "cifar10": stand_in_cifar10}
+EMBEDDED = sorted(DATASETS.keys() - ARCHIVES.keys())
+DOCUMENT = (Path(ablate.__file__).parents[1] / "docs" / "add_a_dataset.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -81,29 +37,18 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_an_entry_has_a_plain_name_and_a_locate_function(name: str) -> None:
-    assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
-    signature = inspect.signature(DATASETS[name])
-    signature.bind(name, Request(8, Path(), None, lambda *_: None))
-    assert signature.return_annotation is Source
-    assert DATASETS[name].__module__.startswith("ablate.data.")
-    assert inspect.getmodule(DATASETS[name]).__doc__.startswith("`")  # type: ignore[union-attr]
+# ---- names
 
 
-@pytest.mark.parametrize("name", DATASETS)
-def test_an_entry_is_in_the_documentation_and_in_its_own_files(name: str) -> None:
-    assert f"| `{name}` |" in DOCUMENT.read_text(encoding="utf-8")
-    assert f"`{name}`" in (inspect.getmodule(DATASETS[name]).__doc__ or "").splitlines()[0]
-
-
-def test_the_documentation_lists_nothing_else() -> None:
-    listed = re.findall(r"^\| `([^`]+)` \|", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert listed == [*DATASETS, "folder:PATH"]
+def test_the_documentation_lists_the_datasets_and_nothing_else() -> None:
+    assert re.findall(r"^\| `([^`]+)` \|", DOCUMENT, flags=re.MULTILINE) == [*DATASETS, "folder:PATH"]
+    for name, locate in DATASETS.items():
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name)
+        assert f"`{name}`" in (inspect.getmodule(locate).__doc__ or "").splitlines()[0]
 
 
 def test_the_example_of_the_documentation_is_a_source() -> None:
-    (example,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.M | re.S)
+    (example,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT, re.M | re.S)
     namespace: dict[str, Any] = {}
     exec(example, namespace)
     source = namespace["locate"]("squares", Request(8, Path(), None, lambda *_: None))
@@ -111,94 +56,157 @@ def test_the_example_of_the_documentation_is_a_source() -> None:
     assert {field.name for field in fields(Source)} == set(vars(source))
 
 
-def test_downloaded_datasets_are_registered_and_have_a_stand_in() -> None:
-    assert DATASETS.keys() >= DOWNLOADED
-    assert set(STAND_INS) == DOWNLOADED
-    assert {name for name in DATASETS if takes_data_dir(name)} == DOWNLOADED
-    assert not takes_data_dir("folder:x")
+def test_an_unknown_name_lists_the_known_and_the_nearest(tmp_path: Path) -> None:
+    guesses = {"imagenet-160": "imagenette-160", "CIFAR10": "cifar10", "folder": "folder:PATH", "": None}
+    for name, nearest in guesses.items():
+        with pytest.raises(DataError, match=f"{', '.join(DATASETS)}, folder:PATH") as caught:
+            prepare(name, image_size=8, cache_dir=tmp_path)
+        assert ("Did you mean" in str(caught.value)) == bool(nearest)
+        assert not nearest or f"Did you mean {nearest!r}?" in str(caught.value)
+    with pytest.raises(DataError, match="write 'folder:"):
+        prepare(str(tmp_path), image_size=8, cache_dir=tmp_path)
 
 
-@pytest.mark.parametrize("name", EMBEDDED)
-def test_an_embedded_dataset_needs_neither_network_nor_data_dir(
+BAD_ARGUMENTS: dict[tuple[str, str], list[Any]] = {
+    ("image_size", r"1\.\.4096 pixels"): [0, -1, 4097, True, 8.0, "8", None],
+    ("resize", "expected squash or center_crop as resize, got"): ["", "Squash", 3, None],
+    ("resize", "Did you mean 'center_crop'"): ["centercrop"],
+    ("tuning_part", r"expected a tuning_part of 0 .* but .* came"): [
+        *(1, 1.0, -0.1, 1.5, np.nan, np.inf, True, False, "0.1", None)
+    ],
+}
+
+
+@pytest.mark.parametrize(("field", "message"), BAD_ARGUMENTS)
+def test_arguments_are_checked_before_anything_is_done(tmp_path: Path, field: str, message: str) -> None:
+    for value in BAD_ARGUMENTS[field, message]:
+        with pytest.raises(DataError, match=message):
+            prepare("synthetic", cache_dir=tmp_path / "cache", **{"image_size": 8, field: value})
+    assert not (tmp_path / "cache").exists()
+
+
+def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    monkeypatch.setenv("ABLATE_CACHE", "~/own")
+    assert default_cache_dir() == tmp_path / "own"
+    monkeypatch.setenv("ABLATE_CACHE", "")
+    assert default_cache_dir() == Path("/xdg/ablate")
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert default_cache_dir() == tmp_path / ".cache/ablate"
+
+
+# ---- downloaded
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_failed_download_and_an_empty_data_dir_name_the_ways_out(
     name: str, tmp_path: Path, offline: None
 ) -> None:
-    plain = prepare(name, image_size=8, cache_dir=tmp_path)
-    other = prepare(
-        name, image_size=8, cache_dir=tmp_path / "other", data_dir=tmp_path / "absent", resize="center_crop"
-    )
-    assert plain.fingerprint == other.fingerprint  # its images are square
-    assert (plain.noisy_train_labels(0.3) != plain.train.labels).sum() == round(0.3 * len(plain.train))
-
-
-@pytest.mark.parametrize("name", sorted(DOWNLOADED))
-def test_a_downloaded_dataset_honours_data_dir(
-    name: str,
-    tmp_path: Path,
-    offline: None,
-    monkeypatch: pytest.MonkeyPatch,
-    write_image: Callable[..., Path],
-) -> None:
-    STAND_INS[name](name, tmp_path / "own", monkeypatch, write_image)
-    dataset = prepare(name, image_size=8, cache_dir=tmp_path / "cache", data_dir=tmp_path / "own")
-    assert dataset.name == name
-    assert sorted(set(dataset.train.labels.tolist())) == list(range(len(dataset.classes))) == list(range(10))
-    assert not (tmp_path / "cache" / "sources").exists()
-    np.testing.assert_array_equal(dataset.noisy_train_labels(0), dataset.train.labels)
-
-
-@pytest.mark.parametrize("name", sorted(DOWNLOADED))
-def test_a_data_dir_without_the_dataset_is_named(name: str, tmp_path: Path, offline: None) -> None:
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="--data-dir") as caught:
-        prepare(name, image_size=8, cache_dir=tmp_path, data_dir=tmp_path / "empty")
-    assert str(tmp_path / "empty") in str(caught.value)
-
-
-@pytest.mark.parametrize("name", sorted(DOWNLOADED))
-def test_a_failed_download_names_its_cause_and_the_ways_out(name: str, tmp_path: Path, offline: None) -> None:
-    with pytest.raises(DataError, match="refused") as caught:
+    assert takes_data_dir(name)
+    with pytest.raises(DataError, match=r"could not download https://.*refused") as caught:
         prepare(name, image_size=8, cache_dir=tmp_path)
-    for word in ("could not download https://", "--data-dir", "--profile quick"):
+    for word in ("--data-dir", "--profile quick"):
         assert word in str(caught.value)
     assert not [path for path in tmp_path.rglob("*") if path.is_dir() and path.name != "sources"]
-
-
-# ---- facts of the archives
+    with pytest.raises(DataError, match="--data-dir") as caught:
+        prepare(name, image_size=8, cache_dir=tmp_path, data_dir=tmp_path / "absent")
+    assert str(tmp_path / "absent" / ARCHIVES[name].folder) in str(caught.value)
 
 
 @pytest.mark.parametrize(("name", "subset"), SUBSETS.items(), ids=SUBSETS.keys())
 def test_a_subset_is_described_as_published(name: str, subset: Subset) -> None:
+    family, archive = subset.family, subset.archive
     totals = {"Imagenette": (9469, 3925), "Imagewoof": (9025, 3929)}
-    counts = subset.classes.values()
-    assert (sum(c.train for c in counts), sum(c.val for c in counts)) == totals[subset.title]
-    assert list(subset.classes) == sorted(subset.classes)
-    assert name == subset.folder.replace("2", "", 1)
+    counts = family.classes.values()
+    assert (sum(train for _, train, _ in counts), sum(val for _, _, val in counts)) == totals[family.title]
+    assert list(family.classes) == sorted(family.classes)
+    assert name == archive.folder.replace("2", "", 1)
     assert subset.shorter_side == (int(name.rpartition("-")[2]) if "-" in name else None)
-    assert subset.remote.url.endswith(f"/{subset.folder}.tgz")
-    for digest, algorithm in (
-        (subset.remote.digest, subset.remote.algorithm),
-        (subset.names_sha256, "sha256"),
-        (subset.noise.sha256, "sha256"),
-    ):
-        assert re.fullmatch(r"[0-9a-f]+", digest)
-        assert len(digest) == 2 * hashlib.new(algorithm).digest_size
+    assert archive.url == f"https://s3.amazonaws.com/fast-ai-imageclas/{archive.folder}.tgz"
+    assert re.fullmatch(r"[0-9a-f]{64}" if family is IMAGENETTE else r"[0-9a-f]{32}", archive.digest)
+    for pattern in ("train/n01440764/n01440764_10026.JPEG", "val/n01440764/a.JPEG", family.noise_file):
+        assert re.fullmatch(archive.files, pattern)
 
 
-@pytest.mark.parametrize(("name", "subset"), SUBSETS.items(), ids=SUBSETS.keys())
-def test_limits_leave_room_for_the_archive_and_for_little_more(name: str, subset: Subset) -> None:
-    limits = subset.archive().limits
-    images = sum(c.train + c.val for c in subset.classes.values())
-    # a tar member has a header of 512 bytes and is padded to as many; some have an extended header too
-    assert limits.total_bytes > subset.remote.size + 2048 * images
-    assert limits.total_bytes < 2 * subset.remote.size + (64 << 20)
-    assert images + 40 < limits.members < 2 * images
+def test_the_manifest_is_torchvisions() -> None:
+    for size, name in (("160px", "imagenette-160"), ("320px", "imagenette-320"), ("full", "imagenette")):
+        assert ARCHIVES[name].url == datasets.Imagenette._ARCHIVES[size][0]
+    names = {wnid: synonyms[0] for wnid, synonyms in datasets.Imagenette._WNID_TO_CLASS.items()}
+    assert {wnid: name for wnid, (name, _, _) in IMAGENETTE.classes.items()} == names
+    assert IMAGEWOOF.classes.keys().isdisjoint(names)
+    reference = datasets.CIFAR10
+    assert (CIFAR10.url, CIFAR10.folder) == (reference.url, reference.base_folder)
+    listed = [*reference.train_list, *reference.test_list, [reference.meta["filename"]]]
+    assert sorted(CIFAR10.contents) == sorted(file[0] for file in listed)
+    assert all(re.fullmatch(CIFAR10.files, file) for file in CIFAR10.contents)
 
 
-@pytest.mark.parametrize(
-    ("size", "name"), [("160px", "imagenette-160"), ("320px", "imagenette-320"), ("full", "imagenette")]
-)
-def test_imagenette_is_torchvisions(size: str, name: str) -> None:
-    subset = imagenette.SUBSETS[name]
-    assert subset.remote.url == Imagenette._ARCHIVES[size][0]
-    expected = {wnid: names[0] for wnid, names in Imagenette._WNID_TO_CLASS.items()}
-    assert {wnid: image_class.name for wnid, image_class in subset.classes.items()} == expected
+# ---- embedded
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_every_embedded_dataset_keeps_the_contract(
+    name: str, tmp_path: Path, progress: Any, offline: None
+) -> None:
+    assert not takes_data_dir(name)
+    dataset = prepare(name, image_size=9, cache_dir=tmp_path, progress=progress)
+    assert dataset.name == name
+    for split in (dataset.train, dataset.valid):
+        assert split.images.shape == (len(split), 9, 9, 3)
+        assert split.images.dtype == "uint8"
+        assert split.labels.shape == (len(split),)
+        assert split.labels.dtype == "int64"
+        assert sorted(set(split.labels.tolist())) == list(range(len(dataset.classes)))
+    assert len({*dataset.train.names, *dataset.valid.names}) == len(dataset.train) + len(dataset.valid)
+    assert all(0 < level < 1 for level in (*dataset.mean, *dataset.std))
+    assert dataset.folder.is_relative_to(tmp_path)
+    for _, done, total in progress.calls:
+        assert 0 <= done <= total or total == 0
+    elsewhere: dict[str, Any] = {"cache_dir": tmp_path / "other", "data_dir": tmp_path / "absent"}
+    other = prepare(name, image_size=9, resize="center_crop", **elsewhere)  # its images are square
+    assert other.fingerprint == dataset.fingerprint == open_dataset(dataset.folder).fingerprint
+    assert (dataset.noisy_train_labels(0.3) != dataset.train.labels).sum() == round(0.3 * len(dataset.train))
+
+
+def test_digits_are_scikit_learns(tmp_path: Path) -> None:
+    dataset = prepare("digits", image_size=8, cache_dir=tmp_path)
+    reference = load_digits()
+    rows = []
+    for split in (dataset.train, dataset.valid):
+        for name, pixels, label in zip(split.names, split.images, split.labels, strict=True):
+            row = int(name.removeprefix("digits/"))
+            rows.append(row)
+            assert label == reference.target[row]
+            np.testing.assert_array_equal(pixels[..., 0], np.round(reference.images[row] / 16 * 255))
+            assert (pixels == pixels[..., :1]).all()
+    assert sorted(rows) == list(range(1797))
+    assert dataset.classes == tuple("0123456789")
+    assert np.bincount(dataset.train.labels).tolist() == [60] * 10
+    assert min(np.bincount(dataset.valid.labels)) >= 100
+
+
+def test_embedded_datasets_never_change(tmp_path: Path) -> None:
+    digits = prepare("digits", image_size=8, cache_dir=tmp_path)
+    names = "\n".join(digits.train.names).encode()
+    assert hashlib.sha256(names).hexdigest()[:16] == "03bc376787a511a9"
+    assert digits.fingerprint == "d80f1f40257d2fb48c7f9656ae00a5d634c6acab1f06c483ae7fc1a91160c264"
+    synthetic = prepare("synthetic", image_size=16, cache_dir=tmp_path)
+    assert synthetic.fingerprint == "0a70f921c2697609dededad28f36a5b62b29173cf556d0f162dc811488c7c455"
+    assert prepare("synthetic", image_size=1, cache_dir=tmp_path).valid.images.shape == (64, 1, 1, 3)
+
+
+FRESH = """
+import sys
+from pathlib import Path
+from ablate.data import open_dataset, prepare
+folder = prepare("digits", image_size=8, cache_dir=Path(sys.argv[1])).folder
+assert open_dataset(folder).classes
+print("torch" in sys.modules, "sklearn" in sys.modules)
+"""
+
+
+def test_no_torch_and_no_scikit_learn_once_decoded(tmp_path: Path, start_python: Any) -> None:
+    prepare("digits", image_size=8, cache_dir=tmp_path)
+    out, err = start_python(FRESH, tmp_path).communicate()
+    assert out.split() == ["False", "False"], err

@@ -1,0 +1,98 @@
+"""`digits` and `synthetic`: small datasets that need no download.
+
+`digits` are the handwritten digits that scikit-learn brings along, real images: 1,797 of 8×8 pixels with 17
+grey levels, ten classes. 60 images of each class are for training and the other 1,197 for reporting, so that
+calibration can be seen. Both splits hold digits of the same writers, so the accuracy is one on known writers.
+
+`synthetic` is for tests of everything that comes after the data: three classes, 64 training and 64 reported
+images. An image holds one bright blob on noise; its place and its colour lean to its class and overlap with
+the others', so that a classifier learns something and is not always right, one without a sense of place too.
+Pixels come from integer arithmetic on numpy's frozen `RandomState` stream, the same everywhere.
+
+References:
+    Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
+    https://doi.org/10.24432/C50P49.
+"""
+
+import hashlib
+from functools import partial
+from importlib.metadata import version
+
+import numpy as np
+
+from ablate.data.dataset import Images
+from ablate.data.decode import resize_all
+from ablate.data.source import Contents, Part, Request, Source
+
+DIGITS_PER_CLASS = 60
+_INK = 16  # a pixel is a count of ink, 0..16
+
+_CLASSES = ("red", "green", "blue")
+_GRID = 1024  # blob coordinates, so that one image looks alike at every size
+_CENTRES = np.array([(300, 512), (680, 330), (680, 694)])  # row, column
+_JITTER = 260
+_WIDTH = 160
+_TINT = 45
+
+
+def locate_digits(name: str, request: Request) -> Source:
+    """Return the digits; `data_dir` is ignored."""
+    identity = {"scikit-learn": version("scikit-learn"), "split": "by SHA-256 of the index, 60 of each class"}
+    return Source(name, "digits", identity, read=partial(_read_digits, request))
+
+
+def _read_digits(request: Request) -> Contents:
+    from sklearn.datasets import load_digits  # slow to import, and not needed once the images are decoded
+
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / _INK)).astype(np.uint8)
+    labels = digits.target.tolist()
+
+    def part(rows: list[int]) -> Part:
+        return Part(
+            names=tuple(f"digits/{row:04d}" for row in rows),
+            labels=tuple(labels[row] for row in rows),
+            write=lambda out: resize_all(pixels[rows], out, "decoding digits", request),
+        )
+
+    # No random generator is involved whose stream a new version could change.
+    by_class: dict[int, list[int]] = {label: [] for label in set(labels)}
+    for row in sorted(range(len(labels)), key=lambda row: hashlib.sha256(b"digits/%d" % row).digest()):
+        by_class[labels[row]].append(row)
+    train = sorted(row for rows in by_class.values() for row in rows[:DIGITS_PER_CLASS])
+    return Contents(
+        classes=tuple(str(name) for name in digits.target_names),
+        train=part(train),
+        valid=part(sorted(set(range(len(labels))) - set(train))),
+        remedy="Reinstall scikit-learn, whose package holds these images.",
+    )
+
+
+def locate_synthetic(name: str, request: Request) -> Source:
+    """Return the synthetic images, drawn square at the requested size; `data_dir` and `resize` do nothing."""
+    train, valid = _synthetic_part("train", 20190401, request), _synthetic_part("valid", 20190402, request)
+    return Source(name, "synthetic", {"version": 1}, read=lambda: Contents(_CLASSES, train, valid))
+
+
+def _synthetic_part(split: str, seed: int, request: Request) -> Part:
+    labels = tuple(row % len(_CLASSES) for row in range(64))
+
+    def write(out: Images) -> list[str]:
+        rng = np.random.RandomState(seed)
+        for row, label in enumerate(labels):
+            out[row] = _draw(rng, label, request.image_size)
+        request.progress("drawing synthetic images", len(labels), len(labels))
+        return []
+
+    return Part(tuple(f"{split}/{row:02d}" for row in range(len(labels))), labels, write)
+
+
+def _draw(rng: np.random.RandomState, label: int, image_size: int) -> Images:
+    """Draw uint8 [image_size, image_size, 3]: a blob near its class's place, in about its class's colour."""
+    centre = _CENTRES[label] + rng.randint(-_JITTER, _JITTER + 1, size=2)
+    tint = rng.randint(60, 141, size=3) + _TINT * (np.arange(3) == label)
+    grid = (2 * np.arange(image_size) + 1) * _GRID // (2 * image_size)  # pixel centres
+    squared = (grid[:, None] - centre[0]) ** 2 + (grid[None, :] - centre[1]) ** 2
+    blob = tint * _WIDTH**2 // (_WIDTH**2 + squared)[..., None]  # falls off as 1 / (1 + r²)
+    noise = rng.randint(0, 32, size=(3, image_size, image_size, 3)).sum(axis=0)  # 0..93, nearly Gaussian
+    return np.asarray(np.clip(blob + noise, 0, 255), dtype=np.uint8)

@@ -1,0 +1,344 @@
+"""Downloads that go wrong, hostile archives, and what is left of them: nothing."""
+
+import gzip
+import hashlib
+import io
+import itertools
+import os
+import shutil
+import socket
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablate.data import fetch
+from ablate.data.fetch import download, extract, unpacked
+from ablate.data.manifest import SUBSETS, Archive, Subset
+from ablate.data.source import Request
+from ablate.errors import DataError
+
+MakeRequest = Callable[..., Request]
+CONTENT = bytes(range(256)) * 9000  # 2.3 MB: three blocks
+FILES = r"(train|val)/n\d{8}/[\w.-]+\.JPEG|labels\.csv"
+GOOD = "set/train/n00000001/a.JPEG"
+
+
+def archive_of(content: bytes, url: str = "http://127.0.0.1:9/none.tgz") -> Archive:
+    digest = hashlib.sha256(content).hexdigest()
+    return Archive(url, len(content), digest, "set", ("train", "val"), FILES)
+
+
+# ---- download
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
+def test_file_arrives_with_progress(
+    server: Any, tmp_path: Path, make_request: MakeRequest, progress: Any, algorithm: str
+) -> None:
+    digest = hashlib.new(algorithm, CONTENT).hexdigest()
+    archive = replace(archive_of(CONTENT, server.serve(CONTENT)), digest=digest)
+    download(archive, tmp_path / "file", make_request())
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    received = [
+        done for stage, done, total in progress.calls if archive.url in stage and total == len(CONTENT)
+    ]
+    assert received == sorted(received)
+    assert received[-1] == len(CONTENT)
+
+
+def say_nothing() -> Iterator[bytes]:
+    time.sleep(0.5)
+    yield b""
+
+
+OTHER = CONTENT[:-1] + b"x"
+ENDLESS = itertools.chain([b"HTTP/1.0 200 OK\r\n\r\n"], itertools.repeat(bytes(1 << 16)))
+BAD_DOWNLOADS: dict[str, tuple[dict[str, Any], str]] = {
+    "other bytes": ({"body": OTHER}, f"received {len(CONTENT)} .* {hashlib.sha256(OTHER).hexdigest()}"),
+    "ends early": ({"body": CONTENT[:-9], "claimed": len(CONTENT)}, f"received {len(CONTENT) - 9} bytes"),
+    "right bytes and more": ({"body": CONTENT + b"x"}, f"received {len(CONTENT) + 1} bytes"),
+    "endless": ({"body": b"", "answer": ENDLESS}, "received .* deleted unopened"),
+    "silent": ({"body": b"", "answer": say_nothing()}, "timed out"),
+    "no HTTP": ({"body": b"", "answer": [b"SSH-2.0-OpenSSH\r\n\r\n"]}, "SSH"),
+}
+
+
+def refused(archive: Archive, folder: Path, cause: str, make_request: MakeRequest) -> None:
+    """Expect an error with its cause and both ways out, and no archive that could be opened."""
+    with pytest.raises(DataError, match=cause) as caught:
+        download(archive, folder / "file", make_request(), timeout=0.2)
+    for word in (archive.url, "--data-dir", "--profile quick"):
+        assert word in str(caught.value)
+    assert not (folder / "file").exists() or not (folder / "file").stat().st_size
+
+
+@pytest.mark.parametrize(("answer", "cause"), BAD_DOWNLOADS.values(), ids=BAD_DOWNLOADS.keys())
+def test_a_bad_download_is_refused(
+    server: Any, tmp_path: Path, make_request: MakeRequest, answer: dict[str, Any], cause: str
+) -> None:
+    refused(archive_of(CONTENT, server.serve(**answer)), tmp_path, cause, make_request)
+
+
+def test_no_server_and_no_file(server: Any, tmp_path: Path, make_request: MakeRequest) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]  # nobody listens once it is closed
+    refused(archive_of(CONTENT, f"http://127.0.0.1:{port}/file"), tmp_path, "refused", make_request)
+    refused(archive_of(CONTENT, f"{server.url}/absent"), tmp_path, "404", make_request)
+    refused(archive_of(CONTENT, "nowhere"), tmp_path, "unknown url type", make_request)
+    md5 = replace(archive_of(CONTENT, server.serve(CONTENT)), digest="0" * 32)
+    refused(
+        md5, tmp_path, f"MD5 {'0' * 32}, received .* MD5 {hashlib.md5(CONTENT).hexdigest()}", make_request
+    )
+
+
+# ---- unpack
+
+
+def member(name: str, content: bytes = b"pixels", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    for field, value in fields.items():
+        setattr(info, field, value)
+    return info, content
+
+
+def tar(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for info, content in members:
+            archive.addfile(info, io.BytesIO(content))
+    return plain.getvalue()
+
+
+@pytest.fixture
+def unpack(
+    tmp_path: Path, make_request: MakeRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[bytes], Path]:
+    """Unpack a gzipped archive in a folder that has a canary beside it, and see that the canary lives."""
+    for bound, value in (("MEMBERS", 50), ("MEMBER_BYTES", 1 << 20), ("OVERHEAD_BYTES", 10 << 20)):
+        monkeypatch.setattr(fetch, f"MAX_{bound}", value)
+
+    def run(packed: bytes) -> Path:
+        (tmp_path / "canary").write_text("alive")
+        (tmp_path / "set.tgz").write_bytes(packed)
+        target = tmp_path / "target"
+        target.mkdir()
+        try:
+            extract(tmp_path / "set.tgz", target, archive_of(packed), make_request())
+        finally:
+            assert (tmp_path / "canary").read_text() == "alive"
+            assert {path.name for path in tmp_path.iterdir()} == {"canary", "set.tgz", "target"}
+            for path in target.rglob("*"):
+                assert not path.is_symlink()
+                assert path.is_dir() or (path.is_file() and path.stat().st_nlink == 1)
+        return target
+
+    return run
+
+
+def files(target: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()
+    }
+
+
+def test_expected_files_are_written_as_they_are(unpack: Callable[..., Path]) -> None:
+    expected = {
+        GOOD: b"one",
+        "set/val/n00000002/ILSVRC2012_val_00000293.JPEG": b"two" * 500,
+        "set/labels.csv": b"path,label\n",
+    }
+    folders = [member(name, b"", type=tarfile.DIRTYPE) for name in ("./", "set", "set/train", "elsewhere")]
+    droppings = [member(name) for name in ("./set/.DS_Store", "./._set", "./set/train/n00000001/._a.JPEG")]
+    images = [member(f"./{name}", content, mode=0o6777, uid=12345) for name, content in expected.items()]
+    target = unpack(gzip.compress(tar(*folders, *droppings, *images)))
+    assert files(target) == expected
+    assert {path.name for path in target.iterdir()} == {"set"}
+    status = (target / GOOD).stat()  # modes and owners of the archive are not taken over
+    assert status.st_mode & 0o7111 == 0
+    assert status.st_uid == os.getuid()
+
+
+def header(kind: bytes, size: int = 0) -> bytes:
+    info, _ = member(GOOD, b"", type=kind)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def old_sparse() -> bytes:
+    block = bytearray(header(tarfile.GNUTYPE_SPARSE))
+    block[483:495] = b"%011o\0" % 1500  # the size that it claims to have when read
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:512]))
+    return bytes(block) + bytes(1024)
+
+
+HOSTILE = {
+    "parent": tar(member("../canary")),
+    "parent within": tar(member("set/train/n00000001/../../../../canary")),
+    "parent after dot": tar(member("./../canary")),
+    "absolute": tar(member("/tmp/ablate-canary.JPEG")),
+    "symlink": tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../../../../canary"), member(GOOD)),
+    "symlinked folder": tar(member("set/train", b"", type=tarfile.SYMTYPE, linkname="../.."), member(GOOD)),
+    "hard link": tar(member(GOOD, b"", type=tarfile.LNKTYPE, linkname="../canary"), member(GOOD)),
+    "character device": tar(member(GOOD, b"", type=tarfile.CHRTYPE, devmajor=1, devminor=3)),
+    "block device": tar(member(GOOD, b"", type=tarfile.BLKTYPE)),
+    "pipe": tar(member(GOOD, b"", type=tarfile.FIFOTYPE)),
+    "contiguous": tar(member(GOOD, type=tarfile.CONTTYPE)),
+    "sparse": tar(member(GOOD, pax_headers={"GNU.sparse.map": "0,6", "GNU.sparse.size": "1500"})),
+    "sparse of the old form": old_sparse(),
+    "dropping that is a link": tar(member("set/.DS_Store", b"", type=tarfile.SYMTYPE, linkname="../canary")),
+    "other name": tar(member("set/run.py")),
+    "other folder": tar(member("other/train/n00000001/a.JPEG")),
+    "other suffix": tar(member("set/train/n00000001/a.JPEG.pth")),
+    "newline": tar(member(f"{GOOD}\n")),
+    "space": tar(member("set/train/n00000001/a b.JPEG")),
+    "not ASCII digits": tar(member("set/train/n٠٠٠٠٠٠٠١/a.JPEG")),
+    "deeper": tar(member("set/train/n00000001/b/a.JPEG")),
+    "twice": tar(member(GOOD), member(GOOD, b"other")),
+    "folder and file": tar(member("set/train/n00000001.JPEG")),
+    "long name": tar(member("set/train/n00000001/" + "a/" * 2000 + "x.JPEG")),
+    "too large": tar(member(GOOD, bytes((1 << 20) + 1))),
+    "too many": tar(*(member(f"set/train/n00000001/{index}.JPEG", b"") for index in range(51))),
+    "too many folders": tar(*[member("set", b"", type=tarfile.DIRTYPE)] * 51),
+    "too many droppings": tar(*[member("set/.DS_Store", b"")] * 51),
+    "bomb": tar(*(member(f"set/val/n00000001/{index}.JPEG", bytes(1 << 20)) for index in range(12))),
+    # tarfile reads such a header into memory whole: 1 GiB claimed, and 16 MiB of it there
+    "bomb in a pax header": header(tarfile.XHDTYPE, 1 << 30) + bytes(16 << 20),
+    "bomb in a global header": header(tarfile.XGLTYPE, 1 << 30) + bytes(16 << 20),
+    "bomb in a long name": header(tarfile.GNUTYPE_LONGNAME, 1 << 30) + bytes(16 << 20),
+    "chained headers": header(tarfile.GNUTYPE_LONGNAME) * 5000,  # must not exhaust the stack
+    # CVE-2025-8194: tarfile seeks back to the same header for ever
+    "negative size": header(tarfile.REGTYPE, -512) + bytes(2048),
+    "very negative size": header(tarfile.REGTYPE, -(1 << 40)) + bytes(2048),
+    "not tar": b"not tar" * 200,
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_archive_is_refused(unpack: Callable[..., Path], content: bytes) -> None:
+    with pytest.raises(DataError, match=r"Nothing of it was kept") as caught:
+        unpack(gzip.compress(content, compresslevel=1))
+    assert ("decompresses to more" in str(caught.value)) == (len(content) > 11 << 20)
+    assert not Path("/tmp/ablate-canary.JPEG").exists()
+
+
+@pytest.mark.parametrize("packed", [b"", b"not gzip"])
+def test_not_an_archive(unpack: Callable[..., Path], packed: bytes) -> None:
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        unpack(packed)
+
+
+def test_cut_anywhere_is_an_error_or_a_shorter_list(unpack: Callable[..., Path], tmp_path: Path) -> None:
+    whole = gzip.compress(tar(*(member(f"set/val/n00000001/{i}.JPEG", os.urandom(300)) for i in range(5))))
+    complete = 0
+    for length in range(0, len(whole), 97):
+        try:
+            complete += len(files(unpack(whole[:length]))) == 5
+        except DataError:
+            pass
+        finally:
+            shutil.rmtree(tmp_path / "target")
+    # Only the padding and checksum after the last member can be lost without losing a file.
+    assert complete <= 1
+
+
+def test_existing_file_is_not_overwritten(tmp_path: Path, make_request: MakeRequest) -> None:
+    packed = gzip.compress(tar(member(GOOD)))
+    (tmp_path / "set.tgz").write_bytes(packed)
+    (tmp_path / "target" / GOOD).parent.mkdir(parents=True)
+    (tmp_path / "canary").write_text("alive")
+    (tmp_path / "target" / GOOD).symlink_to(tmp_path / "canary")
+    with pytest.raises(DataError, match="File exists"):
+        extract(tmp_path / "set.tgz", tmp_path / "target", archive_of(packed), make_request())
+    assert (tmp_path / "canary").read_text() == "alive"
+
+
+@pytest.mark.parametrize("subset", SUBSETS.values(), ids=SUBSETS.keys())
+def test_bounds_leave_room_for_the_archive_and_for_little_more(subset: Subset) -> None:
+    images = sum(train + val for _, train, val in subset.family.classes.values())
+    # a tar member has a header of 512 bytes and is padded to as many; some have an extended header too
+    assert subset.archive.size // 2 + fetch.MAX_OVERHEAD_BYTES > 2048 * images
+    assert images + 40 < fetch.MAX_MEMBERS < 2 * images
+
+
+# ---- both, into the cache
+
+PACKED = gzip.compress(tar(member(GOOD), member("set/val/n00000001/b.JPEG")))
+
+
+def kept(request: Request) -> list[str]:
+    return [path.name for path in (request.cache_dir / "sources").iterdir() if path.suffix != ".lock"]
+
+
+def test_a_download_is_unpacked_once(server: Any, make_request: MakeRequest, progress: Any) -> None:
+    archive, request = archive_of(PACKED, server.serve(PACKED)), make_request()
+    root, remedy = unpacked(archive, request)
+    assert root == request.cache_dir / "sources" / "set"
+    assert sorted(files(root)) == ["train/n00000001/a.JPEG", "val/n00000001/b.JPEG"]
+    assert f"Delete {root} and run again" in remedy
+    assert [stage.split()[0] for stage in progress.stages()] == ["downloading", "unpacking"]
+    server.answers.clear()  # from here on a download would fail
+    assert unpacked(archive, request) == (root, remedy)
+    assert kept(request) == ["set"]
+
+
+def test_nothing_is_kept_of_what_is_refused(server: Any, make_request: MakeRequest, progress: Any) -> None:
+    hostile = gzip.compress(tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../canary")))
+    request = make_request()
+    wrong = replace(archive_of(PACKED, server.serve(PACKED)), digest="0" * 64)
+    for archive, message in (
+        (wrong, "deleted unopened"),
+        (archive_of(hostile, server.serve(hostile)), "does not belong"),
+    ):
+        with pytest.raises(DataError, match=message):
+            unpacked(archive, request)
+        assert kept(request) == []
+        assert archive is not wrong or "unpacking" not in " ".join(progress.stages())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ablate.data.fetch import unpacked
+from ablate.data.manifest import Archive
+from ablate.data.source import Request
+def progress(stage, done, total):
+    if sys.argv[3] in stage:
+        os.kill(os.getpid(), signal.SIGKILL)
+unpacked(eval(sys.argv[1]), Request(8, Path(sys.argv[2]), None, progress))
+"""
+
+
+@pytest.mark.parametrize("stage", ["downloading", "unpacking"])
+def test_a_killed_fetch_is_never_taken_for_whole(
+    server: Any, make_request: MakeRequest, start_python: Any, stage: str
+) -> None:
+    archive, request = archive_of(PACKED, server.serve(PACKED)), make_request()
+    process = start_python(KILLED, archive, request.cache_dir, stage)
+    process.communicate()
+    assert process.returncode == -9
+    assert [Path(name).suffix for name in kept(request)] == [".tmp"]
+    root, _ = unpacked(archive, request)
+    assert len(files(root)) == 2
+    assert kept(request) == ["set"]
+
+
+def test_own_copy_is_found_from_either_folder_or_missed(tmp_path: Path, make_request: MakeRequest) -> None:
+    archive = archive_of(PACKED)
+    with pytest.raises(DataError, match=r"expected train and val in .*set or in .* --data-dir") as caught:
+        unpacked(archive, make_request(data_dir=tmp_path))
+    assert archive.url in str(caught.value)
+    for split in ("train", "val"):
+        (tmp_path / "set" / split).mkdir(parents=True)
+    outer, remedy = unpacked(archive, make_request(data_dir=tmp_path))
+    inner, _ = unpacked(archive, make_request(data_dir=tmp_path / "set"))
+    assert outer == inner == tmp_path / "set"
+    assert "Restore these files" in remedy
+    assert not (tmp_path / "cache").exists()
