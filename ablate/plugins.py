@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from ablate.errors import StudyError, nearest
 
 
-def load_foreign(kind: str, path: str) -> object:
+def load_foreign(kind: str, path: str) -> Any:
     """Import what a study names.
 
-    Args:
-        kind: what it is to be, for the messages, such as "network".
-        path: `package.module:attribute`. Importing the module runs it.
+    `kind` says in messages what it is to be, such as "network". Importing the module runs it.
 
     Raises:
         StudyError: the module cannot be imported, or has no such attribute.
@@ -29,9 +28,8 @@ def load_foreign(kind: str, path: str) -> object:
             "install its package, and check that it imports on its own."
         ) from error
     if not hasattr(module, attribute):
-        names = [name for name in vars(module) if not name.startswith("_")]
         raise StudyError(
             f"{kind} {path!r}: expected the name {attribute!r} in module {module_name!r}, but it has no such "
-            f"name. Check its spelling.{nearest(attribute, names)}"
+            f"name. Check its spelling.{nearest(attribute, vars(module))}"
         )
     return getattr(module, attribute)

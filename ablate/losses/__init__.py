@@ -1,15 +1,18 @@
 """The losses a study can name, and the contract training holds them to.
 
-A loss is added by one file here and one line in `LOSSES`, or from outside by its import path.
+A loss is added by one function here and one line in `LOSSES`, or from outside by its import path.
 """
 
 import inspect
 
 from ablate.errors import StudyError, nearest
-from ablate.losses.arguments import REDUCTIONS
 from ablate.losses.contract import Loss, check_contract
-from ablate.losses.cross_entropy import cross_entropy
-from ablate.losses.label_smoothing import LabelSmoothingCrossEntropy, label_smoothing_cross_entropy
+from ablate.losses.cross_entropy import (
+    REDUCTIONS,
+    LabelSmoothingCrossEntropy,
+    cross_entropy,
+    label_smoothing_cross_entropy,
+)
 from ablate.plugins import load_foreign
 
 __all__ = [
@@ -32,8 +35,8 @@ def build_loss(name: str) -> Loss:
     """Return the loss a study names.
 
     Args:
-        name: a key of `LOSSES`, or the import path `package.module:function` of a loss from outside, which
-            is tried on a tiny batch first. `function` may be any callable that meets `Loss`.
+        name: a key of `LOSSES`, or the import path `package.module:function` of any callable that meets
+            `Loss`, which is tried on a tiny batch first.
 
     Raises:
         StudyError: when the name is unknown, the path cannot be imported, or the contract does not hold.
@@ -45,12 +48,11 @@ def build_loss(name: str) -> Loss:
             f"loss {name!r}: expected one of {', '.join(LOSSES)}, or an import path package.module:function."
             f"{nearest(name, LOSSES)}"
         )
-    found = load_foreign("loss", name)
-    if inspect.isclass(found) or not callable(found):
+    loss: Loss = load_foreign("loss", name)
+    if inspect.isclass(loss) or not callable(loss):
         raise StudyError(
-            f"loss {name!r}: expected a function or another callable; got {found!r}. Name a function (for a "
+            f"loss {name!r}: expected a function or another callable; got {loss!r}. Name a function (for a "
             "class, an instance of it) that takes (logits, target, *, epsilon, reduction)"
         )
-    loss: Loss = found
     check_contract(loss, name)
     return loss

@@ -37,32 +37,21 @@ class Loss(Protocol):
 
 
 def check_contract(loss: Loss, name: str) -> None:
-    """Try a loss from outside on a tiny random batch, on the CPU.
-
-    Args:
-        loss: what the study named.
-        name: how the study named it, for the messages.
+    """Try a loss from outside, which the study calls `name`, on a tiny random batch on the CPU.
 
     Raises:
         StudyError: naming the first part of the contract that did not hold.
     """
     # A loss may draw random numbers; the streams of the run that follows must not notice this check.
     with torch.random.fork_rng(devices=[]):
-        logits, labels, targets = _random_batch()
+        rows, num_classes = CHECK_SIZE
+        generator = torch.Generator().manual_seed(0)
+        logits = torch.randn(rows, num_classes, generator=generator).requires_grad_()
+        labels = torch.randint(num_classes, (rows,), generator=generator)
+        distributions = torch.randn(rows, num_classes, generator=generator).softmax(1)
         for epsilon in (0.0, 0.1) if _smooths(loss, logits, labels) else (0.0,):
-            for target in (labels, targets):
-                _check_values(loss, name, logits, target, epsilon)
-            _check_gradient(loss, name, logits, labels, epsilon)
-
-
-def _random_batch() -> tuple[Tensor, Tensor, Tensor]:
-    """Logits (B, K) that require a gradient, class ids (B,), distributions (B, K)."""
-    generator = torch.Generator().manual_seed(0)
-    rows, num_classes = CHECK_SIZE
-    logits = torch.randn(rows, num_classes, generator=generator)
-    labels = torch.randint(num_classes, (rows,), generator=generator)
-    targets = torch.randn(rows, num_classes, generator=generator).softmax(1)
-    return logits.requires_grad_(), labels, targets
+            for target in (labels, distributions):
+                _check_batch(loss, name, logits, target, epsilon)
 
 
 def _smooths(loss: Loss, logits: Tensor, labels: Tensor) -> bool:
@@ -71,61 +60,41 @@ def _smooths(loss: Loss, logits: Tensor, labels: Tensor) -> bool:
     except ValueError:  # the contract's way of saying that this loss has no ε
         return False
     except Exception:
-        return True  # not an answer; the checks call it again and report what it raises
+        return True  # not an answer; the check calls it again and reports what it raises
     return True
 
 
-def _check_values(loss: Loss, name: str, logits: Tensor, target: Tensor, epsilon: float) -> None:
-    given = f"for {'class ids' if target.ndim == 1 else 'distributions'} and epsilon={epsilon}"
+def _check_batch(loss: Loss, name: str, logits: Tensor, target: Tensor, epsilon: float) -> None:
+    case = f"for {'class ids' if target.ndim == 1 else 'distributions'} and epsilon={epsilon}"
     losses = _call(loss, name, logits, target, epsilon, "none")
-    _require(
-        losses.shape == target.shape[:1] and bool(losses.isfinite().all()),
-        name,
-        expected=f"{len(target)} finite losses of shape ({len(target)},) {given}, reduction='none'",
-        got=losses,
-        remedy="return one loss per example, before any reduction",
-    )
+    if losses.shape != target.shape[:1] or not losses.isfinite().all():
+        expected = f"{len(target)} finite losses of shape ({len(target)},) {case}, reduction='none'"
+        raise _refusal(name, expected, losses, "return one loss per example, before any reduction")
     for reduction, reduced in (("mean", losses.mean()), ("sum", losses.sum())):
         value = _call(loss, name, logits, target, epsilon, reduction)
-        _require(
-            _close(value, reduced),
-            name,
-            expected=f"the {reduction} of the per-example losses, {reduced.item():.6g}, {given}",
-            got=value,
-            remedy=f"reduce the per-example losses with .{reduction}()",
-        )
+        if not _close(value, reduced):
+            expected = f"the {reduction} of the per-example losses, {reduced.item():.6g}, {case}"
+            raise _refusal(name, expected, value, f"reduce the per-example losses with .{reduction}()")
     from_tensor = _call(loss, name, logits, target, torch.tensor(epsilon), "none")
-    _require(
-        _close(from_tensor, losses),
-        name,
-        expected=f"the same losses when epsilon is a tensor, {_shown(losses)}, {given}",
-        got=from_tensor,
-        remedy="compute with epsilon as a tensor in the way of a float",
-    )
-
-
-def _check_gradient(loss: Loss, name: str, logits: Tensor, labels: Tensor, epsilon: float) -> None:
-    value = _call(loss, name, logits, labels, epsilon, "mean")
-    gradient = None
-    if value.requires_grad:
-        (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
-    _require(
-        gradient is not None and bool(gradient.isfinite().all()) and bool((gradient != 0).any()),
-        name,
-        expected=f"a finite gradient of the logits, not zero everywhere, for epsilon={epsilon}",
-        got=gradient,
-        remedy="compute the loss from the logits with differentiable torch operations",
-    )
+    if not _close(from_tensor, losses):
+        expected = f"the same losses when epsilon is a tensor, {_shown(losses)}, {case}"
+        raise _refusal(name, expected, from_tensor, "compute with epsilon as a tensor in the way of a float")
+    value = _call(loss, name, logits, target, torch.tensor(epsilon), "mean")
+    attached = value.requires_grad
+    gradient = torch.autograd.grad(value, logits, allow_unused=True)[0] if attached else None
+    if gradient is None or not gradient.isfinite().all() or not gradient.any():
+        expected = f"a finite gradient of the logits, not zero everywhere, {case}"
+        remedy = "compute the loss from the logits with differentiable torch operations"
+        raise _refusal(name, expected, gradient, remedy)
 
 
 def _call(
     loss: Loss, name: str, logits: Tensor, target: Tensor, epsilon: float | Tensor, reduction: str
 ) -> Tensor:
-    given = logits.clone()  # not a leaf, so that writing into it is possible and seen
-    before = given.detach().clone()
+    passed = logits.clone()  # not a leaf, so that writing into it is possible and seen
     call = f"loss(logits, target, epsilon={epsilon}, reduction={reduction!r})"
     try:
-        value: object = loss(given, target, epsilon=epsilon, reduction=reduction)
+        value: object = loss(passed, target, epsilon=epsilon, reduction=reduction)
     except Exception as error:
         raise StudyError(
             f"loss {name!r}: expected {call} to work for logits of shape {tuple(logits.shape)} and "
@@ -137,13 +106,10 @@ def _call(
             f"loss {name!r}: expected {call} to return a floating tensor; got {value!r}. To mend it, "
             "return the loss as a torch tensor"
         )
-    _require(
-        torch.equal(given, before),
-        name,
-        expected=f"{call} to leave the logits as they are, {_shown(before)}",
-        got=given,
-        remedy="work on logits.clone(): accuracy is computed from the logits after the loss",
-    )
+    if not torch.equal(passed, logits):
+        expected = f"{call} to leave the logits as they are, {_shown(logits)}"
+        remedy = "work on logits.clone(): accuracy is computed from the logits after the loss"
+        raise _refusal(name, expected, passed, remedy)
     return value
 
 
@@ -152,10 +118,9 @@ def _close(value: Tensor, other: Tensor) -> bool:
     return value.shape == other.shape and torch.allclose(value.double(), other.double(), rtol=1e-4, atol=1e-6)
 
 
-def _require(held: bool, name: str, *, expected: str, got: Tensor | None, remedy: str) -> None:
-    if not held:
-        came = "none" if got is None else f"shape {tuple(got.shape)}, values {_shown(got)}"
-        raise StudyError(f"loss {name!r}: expected {expected}; got {came}. To mend it, {remedy}")
+def _refusal(name: str, expected: str, got: Tensor | None, remedy: str) -> StudyError:
+    came = "none" if got is None else f"shape {tuple(got.shape)}, values {_shown(got)}"
+    return StudyError(f"loss {name!r}: expected {expected}; got {came}. To mend it, {remedy}")
 
 
 def _shown(tensor: Tensor) -> str:

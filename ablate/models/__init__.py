@@ -6,13 +6,12 @@ elsewhere by its import path, `package.module:factory`.
 """
 
 import functools
-import inspect
 from collections.abc import Callable
 
 from torch import nn
 
 from ablate.errors import StudyError, nearest
-from ablate.models.contract import check_contract, keep_logits_float32
+from ablate.models.contract import keep_logits_float32, try_network
 from ablate.models.cost import count_macs, count_parameters
 from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
 from ablate.models.torchvision_classifiers import build_torchvision, torchvision_names
@@ -40,26 +39,37 @@ MODELS: dict[str, Factory] = {
 def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
     """Builds a network with fresh weights and checks that it keeps to the contract.
 
-    The weights come from torch's global generator, which the caller seeds; the check draws nothing from
-    it and leaves buffers and training modes as the factory made them. Logits are float32 under every
-    precision: see `ablate.models.contract.keep_logits_float32`.
+    The weights come from torch's global generator, which the caller seeds; a copy is checked, which draws
+    nothing from it. Logits are float32 under every precision: see `keep_logits_float32`.
 
     Args:
-        name: A key of `MODELS`, the name of a classifier of `torchvision.models`, or
-            `package.module:factory`.
+        name: A key of `MODELS`, a classifier of `torchvision.models`, or `package.module:factory`.
         num_classes: Number of classes K, at least 2.
-        image_size: Height and width S of the images in pixels, at least 1.
-
-    Returns:
-        A network from float32 images [N, 3, S, S] to float32 logits [N, K].
+        image_size: Height and width of the images in pixels, at least 1.
 
     Raises:
-        StudyError: There is no such network, its factory cannot be called or fails, or what it builds
-            does not map [2, 3, S, S] to finite logits [2, K].
+        StudyError: There is no such network, its factory cannot be called or fails, or what it builds does
+            not keep to the contract (see `try_network`).
     """
-    model = _call(name, find_factory(name), num_classes=num_classes, image_size=image_size)
-    check_contract(name, model, num_classes=num_classes, image_size=image_size)
-    keep_logits_float32(model, num_classes=num_classes, image_size=image_size)
+    factory = find_factory(name)
+    try:
+        model = factory(num_classes=num_classes, image_size=image_size)
+    except StudyError:
+        raise  # says already what to do
+    except Exception as error:  # a foreign factory may raise anything
+        raise StudyError(
+            f"Expected the network {name!r} to be built by factory(num_classes={num_classes}, "
+            f"image_size={image_size}), but this raised {type(error).__name__}: {error}. If it takes other "
+            "arguments, wrap it in a function that takes these two; if it refuses this size, change the "
+            "study's image size."
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise StudyError(
+            f"Expected the factory of the network {name!r} to return a torch.nn.Module, but it returned a "
+            f"{type(model).__name__}. Return the network itself."
+        )
+    head = try_network(name, model, num_classes=num_classes, image_size=image_size)
+    keep_logits_float32(model, head)
     return model
 
 
@@ -71,53 +81,19 @@ def find_factory(name: str) -> Factory:
     """
     if name in MODELS:
         return MODELS[name]
-    if ":" not in name:
-        return _find_torchvision(name)
-    found = load_foreign("network", name)
-    if not callable(found):
-        raise StudyError(
-            f"network {name!r}: expected a function or a class, but a {type(found).__name__} came. Name a "
-            "callable that takes num_classes and image_size."
-        )
-    return found
-
-
-def _find_torchvision(name: str) -> Factory:
+    if ":" in name:
+        factory: Factory = load_foreign("network", name)
+        if not callable(factory):
+            raise StudyError(
+                f"network {name!r}: expected a function or a class, but a {type(factory).__name__} came. "
+                "Name a callable that takes num_classes and image_size."
+            )
+        return factory
     names = torchvision_names()
-    if name in names:
-        return functools.partial(build_torchvision, name)
-    raise StudyError(
-        f"network {name!r}: expected one that ablate knows ({', '.join(MODELS)}), a classifier of "
-        f"torchvision.models (resnet18, convnext_tiny, vit_b_16, ...), or an import path "
-        f"package.module:factory.{nearest(name, [*MODELS, *names])}"
-    )
-
-
-def _call(name: str, factory: Factory, *, num_classes: int, image_size: int) -> nn.Module:
-    signature = _signature(factory)
-    try:
-        if signature is not None:
-            signature.bind(num_classes=num_classes, image_size=image_size)
-        model = factory(num_classes=num_classes, image_size=image_size)
-    except StudyError:
-        raise  # says already what to do
-    except Exception as error:  # a foreign factory may raise anything
+    if name not in names:
         raise StudyError(
-            f"Expected the network {name!r} to be built by factory(num_classes={num_classes}, "
-            f"image_size={image_size}), but this raised {type(error).__name__}: {error}. Its signature is "
-            f"{signature or 'unknown'}. If it takes other arguments, wrap it in a function that takes these "
-            "two; if it refuses this size, change the study's image size."
-        ) from error
-    if not isinstance(model, nn.Module):
-        raise StudyError(
-            f"Expected the factory of the network {name!r} to return a torch.nn.Module, but it returned a "
-            f"{type(model).__name__}. Return the network itself."
+            f"network {name!r}: expected one that ablate knows ({', '.join(MODELS)}), a classifier of "
+            f"torchvision.models (resnet18, convnext_tiny, vit_b_16, ...), or an import path "
+            f"package.module:factory.{nearest(name, [*MODELS, *names])}"
         )
-    return model
-
-
-def _signature(factory: Factory) -> inspect.Signature | None:
-    try:
-        return inspect.signature(factory)
-    except (TypeError, ValueError):  # some callables written in C have none
-        return None
+    return functools.partial(build_torchvision, name)

@@ -1,4 +1,4 @@
-"""What every network must keep to, checked when it is built, and float32 logits under every precision."""
+"""What every network must keep to, tried when it is built, and float32 logits under every precision."""
 
 import copy
 from collections.abc import Iterator
@@ -11,57 +11,71 @@ from torch.nn import functional
 
 from ablate.errors import StudyError
 
+EXAMPLES = 2  # images; not one, of which a network's `squeeze` would take the batch dimension too
 
-def check_contract(name: str, model: nn.Module, *, num_classes: int, image_size: int) -> None:
+
+def try_network(name: str, model: nn.Module, *, num_classes: int, image_size: int) -> str | None:
     """Checks that a network maps [2, 3, S, S] float32 images to finite logits [2, K], and can be trained.
 
-    It is run as training does: on channels_last images in evaluation mode, then a copy of it with
-    channels_last weights forward and backward in training mode. Nothing that training sees is changed:
-    torch's generator, weights, buffers (BatchNorm's running statistics) and every module's training mode
-    are as before. A network that cannot be copied runs itself, and these are given back.
+    A copy of it is run as training runs it, with channels_last images and weights: forward in evaluation
+    mode, then forward and backward in training mode. The network itself is not run, and torch's generator is
+    left as it was.
 
-    Args:
-        name: What the study calls the network; named in the error.
-        model: The network to try, fresh and without gradients.
-        num_classes: Number of classes K.
-        image_size: Height and width S of the images in pixels.
+    Returns:
+        The name of the last `nn.Linear` with K outputs to run, or None.
 
     Raises:
-        StudyError: It is TorchScript, the forward or backward pass fails, or forward gives something else.
+        StudyError: It cannot be copied, a pass fails, or forward gives something else.
     """
-    _refuse_script(name, model)
-    images = example_images(model, 2, image_size).to(memory_format=torch.channels_last)
-    wanted = (
+    expected = (
         f"Expected the network {name!r} to map images [2, 3, {image_size}, {image_size}] to finite logits "
         f"[2, {num_classes}]"
     )
-    small = (
-        f"The images may be too small for it (image size {image_size}): raise the study's image size, choose "
-        "a network with fewer reductions, or mend its forward."
-    )
-    with _explained(f"{wanted}, but its forward pass", small):
-        logits = _evaluate(model, images)
-    _check_logits(wanted, logits, num_classes)
-    _check_training(f"{wanted} in training mode too", model, images, num_classes)
+    images = example_images(model, image_size).to(memory_format=torch.channels_last)
+    with torch.random.fork_rng([images.device] if images.is_cuda else []), torch.enable_grad():
+        trial = _copy(name, model).to(memory_format=torch.channels_last)
+        heads = _linear_layers_that_run(trial, num_classes)
+        remedy = (
+            f"The images may be too small for it (image size {image_size}): raise the study's image size, "
+            "choose a network with fewer reductions, or mend its forward."
+        )
+        with _explained(f"{expected}, but its forward pass", remedy), torch.no_grad():
+            logits = trial.eval()(images)
+        _check_logits(expected, logits, num_classes)
+        head = heads[-1] if heads else None
+
+        expected += " in training mode too"
+        remedy = "In evaluation mode it works: mend what its forward does in training mode only."
+        with _explained(f"{expected}, but its forward pass", remedy):
+            logits = trial.train()(images)
+        _check_logits(expected, logits, num_classes)
+        remedy = (
+            "Leave its parameters trainable, compute the logits from them with differentiable torch "
+            "operations, and write into no tensor that the gradient needs."
+        )
+        with _explained(f"{expected}, but its backward pass", remedy):
+            labels = torch.zeros(EXAMPLES, dtype=torch.int64, device=images.device)
+            torch.autograd.backward(functional.cross_entropy(logits.float(), labels))
+    if any(parameter.grad is not None for parameter in model.parameters()):
+        raise StudyError(
+            f"Expected a copy of the network {name!r} to compute with its own weights, but it computes with "
+            "those of the network that it was copied from. Where the network holds a lambda or a nested "
+            "function that uses its layers, make that a method."
+        )
+    return head
 
 
-def keep_logits_float32(model: nn.Module, *, num_classes: int, image_size: int) -> None:
+def keep_logits_float32(model: nn.Module, head: str | None) -> None:
     """Makes a network's last linear layer compute in float32, and its output float32, in place.
 
     Autocast would run the layer in half precision and round the logits: 8 bits of significand in
-    bfloat16. The last `nn.Linear` with K outputs to run becomes a `Float32Linear`. A network that ends
-    otherwise (in a convolution, say) keeps its layers and has its output cast, so its logits are float32
-    but carry the rounding of the layer before. Parameters and names in `state_dict` stay as they are.
-
-    Args:
-        model: A network that keeps to the contract.
-        num_classes: Number of classes K.
-        image_size: Height and width S of the images in pixels.
+    bfloat16. A network that ends otherwise (in a convolution, say) keeps its layers and has its output cast,
+    so its logits are float32 but carry the rounding of the layer before. Parameters and names in `state_dict`
+    stay as they are. `head` is what `try_network` returned.
     """
-    head = _find_head(model, num_classes, image_size)
     if head is not None:
         # Changing the class keeps the object, and with it hooks, tied weights and every name.
-        head.__class__ = Float32Linear
+        model.get_submodule(head).__class__ = Float32Linear
     model.register_forward_hook(_to_float32)
 
 
@@ -74,74 +88,63 @@ class Float32Linear(nn.Linear):
             return functional.linear(input.float(), self.weight, self.bias)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it a network is in evaluation mode, without gradients; after it each module's mode is back."""
-    with _keeping_modes(model), torch.no_grad():
-        model.eval()
-        yield
-
-
-def example_images(model: nn.Module, count: int, image_size: int) -> Tensor:
-    """Gives random normal float32 images [count, 3, S, S], always the same, where the weights are."""
+def example_images(model: nn.Module, image_size: int) -> Tensor:
+    """Gives random normal float32 images [2, 3, S, S], always the same, where the weights are."""
     # A generator of its own: the global one belongs to the training run.
-    images = torch.randn(
-        (count, 3, image_size, image_size), generator=torch.Generator("cpu").manual_seed(0), device="cpu"
-    )
+    generator = torch.Generator("cpu").manual_seed(0)
+    images = torch.randn((EXAMPLES, 3, image_size, image_size), generator=generator, device="cpu")
     weight = next(model.parameters(), None)
     return images if weight is None else images.to(weight.device)
 
 
-def _refuse_script(name: str, model: nn.Module) -> None:
-    if isinstance(model, torch.jit.ScriptModule):
+def _copy(name: str, model: nn.Module) -> nn.Module:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise StudyError(
-            f"Expected the network {name!r} to be a torch.nn.Module written in Python, but it is TorchScript "
-            f"({type(model).__name__}), whose logits cannot be kept in float32. Return the module that was "
-            "given to torch.jit.script or torch.jit.trace."
+            f"Expected the network {name!r} to be written in Python, but it is or holds TorchScript, "
+            "of which no copy can train. Return what was given to torch.jit.script or torch.jit.trace."
         )
+    if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
+        raise StudyError(
+            f"Expected the network {name!r} to have its weights, but some wait for a first batch "
+            "(nn.Lazy...). Run it on one in its factory, or give these layers their sizes."
+        )
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise StudyError(
+            f"Expected the network {name!r} to be one that copy.deepcopy can copy, as a copy of it is tried "
+            f"before training, but this raised {type(error).__name__}: {str(error).rstrip('.')}. Keep locks, "
+            "open files and the like out of the network, and replace torch.nn.utils.weight_norm and "
+            "spectral_norm by those of torch.nn.utils.parametrizations."
+        ) from error
 
 
-def _evaluate(model: nn.Module, images: Tensor) -> Any:  # a foreign network returns anything
-    # A network may draw random numbers even in evaluation mode; give the generator's state back.
-    with evaluating(model), _forked_generator(images):
-        return model(images)
+def _linear_layers_that_run(model: nn.Module, num_classes: int) -> list[str]:
+    """A list that is given the names of the linear layers with K outputs, in the order in which they run."""
+    names: list[str] = []
+    for name, module in model.named_modules():
+        if type(module) is nn.Linear and module.out_features == num_classes:
+            module.register_forward_hook(lambda _module, _inputs, _output, name=name: names.append(name))
+    return names
 
 
-def _check_training(wanted: str, model: nn.Module, images: Tensor, num_classes: int) -> None:
-    forward = "In evaluation mode it works: mend what its forward does in training mode only."
-    backward = (
-        "Leave its parameters trainable, compute the logits from them with differentiable torch operations, "
-        "and write into no tensor that the gradient needs."
-    )
-    labels = torch.zeros(2, dtype=torch.int64, device=images.device)
-    with _training(model) as trained, _forked_generator(images), torch.enable_grad():
-        with _explained(f"{wanted}, but its forward pass", forward):
-            logits = trained(images)
-        _check_logits(wanted, logits, num_classes)
-        with _explained(f"{wanted}, but its backward pass", backward):
-            functional.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
-
-
-def _check_logits(wanted: str, logits: Any, num_classes: int) -> None:
+def _check_logits(expected: str, logits: Any, num_classes: int) -> None:
     if not isinstance(logits, Tensor):
-        raise StudyError(
-            f"{wanted}, but it returned a {type(logits).__name__}. Return one tensor of logits from forward, "
-            "in evaluation and in training mode."
-        )
-    if tuple(logits.shape) != (2, num_classes):
-        raise StudyError(
-            f"{wanted}, but the shape was {list(logits.shape)}. Give its last layer num_classes outputs and "
-            "return one row per image."
-        )
-    if not logits.is_floating_point() or not bool(torch.isfinite(logits).all()):
-        raise StudyError(
-            f"{wanted}, but some were not finite ({logits.dtype}). Check its initialisation and that it "
-            "returns logits, not logarithms of zero or class ids."
-        )
+        problem = f"it returned a {type(logits).__name__}"
+        remedy = "Return one tensor of logits from forward, in evaluation and in training mode."
+    elif tuple(logits.shape) != (EXAMPLES, num_classes):
+        problem = f"the shape was {list(logits.shape)}"
+        remedy = "Give its last layer num_classes outputs and return one row per image."
+    elif not logits.is_floating_point() or not torch.isfinite(logits).all():
+        problem = f"some were not finite ({logits.dtype})"
+        remedy = "Check its initialisation and that it returns logits, not logarithms of zero or class ids."
+    else:
+        return
+    raise StudyError(f"{expected}, but {problem}. {remedy}")
 
 
 @contextmanager
-def _explained(what: str, remedy: str) -> Iterator[None]:
+def _explained(attempt: str, remedy: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # a foreign network may raise anything
@@ -151,72 +154,7 @@ def _explained(what: str, remedy: str) -> Iterator[None]:
                 ".reshape instead of .view, or .flatten(1)."
             )
         message = str(error).rstrip(".")
-        raise StudyError(f"{what} raised {type(error).__name__}: {message}. {remedy}") from error
-
-
-@contextmanager
-def _training(model: nn.Module) -> Iterator[nn.Module]:
-    """A copy in training mode with channels_last weights, or where there can be none the network itself.
-
-    Buffers, modes and gradients of the network are given back in both cases: a copy may still reach it,
-    through a function that it holds.
-    """
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        with _keeping_modes(model):
-            yield _copied(model).train()
-    finally:
-        model.zero_grad(set_to_none=True)
-        for module, name, buffer, before in buffers:
-            with torch.no_grad():
-                setattr(module, name, buffer.copy_(before))
-
-
-def _copied(model: nn.Module) -> nn.Module:
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        return model  # the weights of a copied TorchScript part are not leaves, so have no gradients
-    try:
-        copied = copy.deepcopy(model)
-    except Exception:  # it holds what cannot be copied, such as a lock or an open file
-        return model
-    return copied.to(memory_format=torch.channels_last)
-
-
-@contextmanager
-def _keeping_modes(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-
-
-def _forked_generator(images: Tensor) -> Any:  # torch does not type its context manager
-    return torch.random.fork_rng([images.device] if images.is_cuda else [])
-
-
-def _find_head(model: nn.Module, num_classes: int, image_size: int) -> nn.Linear | None:
-    ran: list[nn.Linear] = []
-
-    def note(module: nn.Module, _inputs: object, _output: object) -> None:
-        if isinstance(module, nn.Linear) and module.out_features == num_classes:
-            ran.append(module)
-
-    # Linear layers only: a TorchScript part of a network takes no hook.
-    layers = [module for module in model.modules() if type(module) is nn.Linear]
-    handles = [layer.register_forward_hook(note) for layer in layers]
-    try:
-        _evaluate(model, example_images(model, 2, image_size))
-    finally:
-        for handle in handles:
-            handle.remove()
-    return ran[-1] if ran else None
+        raise StudyError(f"{attempt} raised {type(error).__name__}: {message}. {remedy}") from error
 
 
 def _to_float32(_model: nn.Module, _inputs: object, logits: Tensor) -> Tensor:

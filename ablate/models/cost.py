@@ -1,5 +1,6 @@
 """What a network costs: parameters and multiply-adds."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,10 +8,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ablate.models.contract import evaluating, example_images
-
-COUNTED_IMAGES = 2
-"""Not one, which a network's `squeeze` would take the batch dimension of."""
+from ablate.models.contract import EXAMPLES, example_images
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -24,13 +22,8 @@ def count_macs(model: nn.Module, image_size: int) -> int:
     Counted are convolutions, fixed ones such as a blur too, and matrix products, those of attention too.
     Normalisation, activations, softmax, pooling and biases are not.
 
-    Args:
-        model: A network that keeps to the contract.
-        image_size: Height and width S of the image in pixels.
-
-    Returns:
-        Multiply-adds of one [3, S, S] image; half of what torch counts as floating-point operations. Products
-        of weights alone, which a batch shares, count by half.
+    A multiply-add is two of torch's floating-point operations. Products of weights alone, which a batch
+    shares, count by half. A copy of the network is run.
 
     Raises:
         RuntimeError: They cannot be counted, although the network may train: its forward pass fails under
@@ -39,16 +32,16 @@ def count_macs(model: nn.Module, image_size: int) -> int:
     from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
     counter = FlopCounterMode(display=False)
-    images = example_images(model, COUNTED_IMAGES, image_size)
+    images = example_images(model, image_size)
     try:
-        with evaluating(model), _attention_in_the_open(), counter:
-            model(images)
+        with torch.no_grad(), _attention_in_the_open(), counter:
+            copy.deepcopy(model).eval()(images)
     except Exception as error:  # a foreign network may raise anything
         raise RuntimeError(
             f"the multiply-adds cannot be counted: the forward pass under torch's counter raised "
             f"{type(error).__name__}: {error}"
         ) from error
-    return int(counter.get_total_flops()) // (2 * COUNTED_IMAGES)
+    return int(counter.get_total_flops()) // (2 * EXAMPLES)
 
 
 @contextmanager

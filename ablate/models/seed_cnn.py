@@ -5,8 +5,6 @@ layer: 16 → 32 → 64 → 32 → 64 → 128 → 256 → 512 channels, the firs
 others with stride 2. 128×128 pixels become 1×1 before the pool. `seed_cnn_bn_relu` is the same network with
 BatchNorm before ReLU, as most networks have it.
 
-1,615,962 parameters with ten classes; 54 million multiply-adds for an image of 128×128.
-
 References:
     fast.ai, "Deep Learning from the Foundations", 2019: notebooks 06 to 11 define the layers, their
     order, their widths and their initialisation. https://github.com/fastai/course-v3/tree/master/nbs/dl2
@@ -16,28 +14,22 @@ from itertools import pairwise
 
 from torch import nn
 
-from ablate.models.convolution import Conv3x3
+from ablate.models.layers import Conv3x3
 
 CHANNELS = (3, 16, 32, 64, 32, 64, 128, 256, 512)
 
 
 def seed_cnn(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds the lesson's network with fresh weights from torch's global generator.
+    """Builds the lesson's network.
 
-    Args:
-        num_classes: Width K of the output.
-        image_size: Height and width S of an image in pixels. Any S ≥ 1 works: the global pool takes
-            what the convolutions leave, and no weight depends on S.
-
-    Returns:
-        A network from images [N, 3, S, S] to logits [N, K].
+    Any image size works: the global pool takes what the convolutions leave, and no weight depends on it.
     """
     del image_size
     return _network(num_classes, relu_first=True)
 
 
 def seed_cnn_bn_relu(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds the lesson's network with BatchNorm before ReLU; arguments, weights and result as `seed_cnn`."""
+    """Builds the lesson's network with BatchNorm before ReLU, for images as `seed_cnn`."""
     del image_size
     return _network(num_classes, relu_first=False)
 

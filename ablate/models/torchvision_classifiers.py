@@ -5,7 +5,6 @@ Dropout and stochastic depth are as torchvision sets them, so they differ from f
 networks is asked for, or when a name is unknown.
 """
 
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -34,59 +33,38 @@ def torchvision_names() -> list[str]:
         StudyError: torchvision cannot be imported.
     """
     models = _import_models()
-    names: list[str] = models.list_models(module=models)
-    return names
+    return list(models.list_models(module=models))
 
 
 def build_torchvision(name: str, *, num_classes: int, image_size: int) -> nn.Module:
-    """Builds a classifier with fresh weights from torch's global generator.
-
-    Googlenet and inception_v3 come without their auxiliary outputs.
-
-    Args:
-        name: One of `torchvision_names()`.
-        num_classes: Width K of the output.
-        image_size: Height and width S of an image in pixels. Transformers are built for it.
-
-    Returns:
-        A network from images [N, 3, S, S] to logits [N, K].
+    """Builds one of `torchvision_names()`, transformers for this image size; none has auxiliary outputs.
 
     Raises:
         StudyError: The architecture cannot take the image size; the message says what sizes work.
     """
-    _check_size(name, image_size)
     arguments: dict[str, Any] = {}
+    multiple = 1
     if name.startswith("vit_"):
         arguments["image_size"] = image_size
+        multiple = int(name.rsplit("_", 1)[1])  # the patch, as in vit_b_16
     elif name.startswith("maxvit_"):
         arguments["input_size"] = (image_size, image_size)
+        multiple = 224  # windows of 7×7 on maps that are a 4th to a 32nd of the image
     elif name in {"googlenet", "inception_v3"}:
         # init_weights=True is the default, but one that warns unless it is spelled out.
         arguments |= {"aux_logits": False, "init_weights": True}
+    smallest = max([multiple, *(size for start, size in SMALLEST.items() if name.startswith(start))])
+    if image_size < smallest or image_size % multiple:
+        wanted = f"a multiple of {multiple}" if multiple > 1 else f"{smallest} or more"
+        raise StudyError(
+            f"network {name!r}: expected an image size it can take, {wanted}, got {image_size}. Change the "
+            "study's image size, or choose another network."
+        )
     model: nn.Module = _import_models().get_model(name, weights=None, num_classes=num_classes, **arguments)
     return model
 
 
-def _check_size(name: str, image_size: int) -> None:
-    multiple = _multiple(name)
-    smallest = max([multiple, *(size for start, size in SMALLEST.items() if name.startswith(start))])
-    if image_size >= smallest and image_size % multiple == 0:
-        return
-    wanted = f"a multiple of {multiple}" if multiple > 1 else f"{smallest} or more"
-    raise StudyError(
-        f"network {name!r}: expected an image size it can take, {wanted}, got {image_size}. Change the "
-        "study's image size, or choose another network."
-    )
-
-
-def _multiple(name: str) -> int:
-    if name.startswith("vit_"):
-        return int(name.rsplit("_", 1)[1])  # the patch, as in vit_b_16
-    # Windows of 7×7 on maps that are a 4th to a 32nd of the image.
-    return 224 if name.startswith("maxvit_") else 1
-
-
-def _import_models() -> ModuleType:
+def _import_models() -> Any:  # torchvision is not typed
     try:
         from torchvision import models
     except Exception as error:  # one built for another torch raises whatever it meets first
@@ -95,5 +73,4 @@ def _import_models() -> ModuleType:
             f"{type(error).__name__}: {error}. Install the torchvision that belongs to torch "
             f"{torch.__version__}, or name a network of ablate's own."
         ) from error
-    found: ModuleType = models
-    return found
+    return models

@@ -5,15 +5,6 @@ patches whatever the image size: 64 tokens and the class token. No dropout. torc
 `VisionTransformer` computes it and sets its initial weights; the last layer starts at zero, and with it
 the logits.
 
-With ten classes:
-
-==========  ======  ==========  =====
-image size  patch   parameters   MMAC
-==========  ======  ==========  =====
-8           1×1      5,354,122    365
-128         16×16    5,501,002    374
-==========  ======  ==========  =====
-
 References:
     Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020. https://arxiv.org/abs/2010.11929
     Touvron et al., "Training data-efficient image transformers & distillation through attention", 2020,
@@ -28,22 +19,17 @@ GRID = 8
 
 
 def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
-    """Builds the network with fresh weights from torch's global generator.
-
-    Args:
-        num_classes: Width K of the output.
-        image_size: Height and width S of an image in pixels, a multiple of 8. A patch is S/8 pixels wide.
-
-    Returns:
-        A network from images [N, 3, S, S] to logits [N, K].
+    """Builds the network for images of one size, a multiple of 8; a patch is an eighth of it wide.
 
     Raises:
-        StudyError: S is not a multiple of 8.
+        StudyError: for another size.
     """
     if image_size % GRID:
+        below = image_size // GRID * GRID
+        near = f"{below} or {below + GRID}" if below else f"{GRID}"
         raise StudyError(
             f"network 'vit_tiny': expected an image size that is a multiple of {GRID}, for its grid of "
-            f"{GRID}×{GRID} patches, got {image_size}. Set the study's image size to {_near(image_size)}."
+            f"{GRID}×{GRID} patches, got {image_size}. Set the study's image size to {near}."
         )
     # Importing torchvision takes a second or two, which only those who use it should wait.
     from torchvision.models import VisionTransformer
@@ -58,8 +44,3 @@ def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
         num_classes=num_classes,
     )
     return model
-
-
-def _near(image_size: int) -> str:
-    below = image_size // GRID * GRID
-    return f"{below} or {below + GRID}" if below else str(GRID)

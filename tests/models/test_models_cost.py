@@ -7,36 +7,28 @@ from torch import Tensor, nn
 from ablate.models import count_macs, count_parameters
 
 
-def small_network() -> nn.Sequential:
+def test_counts_by_hand_change_nothing() -> None:
     conv, linear = nn.Conv2d(3, 5, 3, padding=1, stride=2), nn.Linear(5 * 4 * 4, 7)
-    return nn.Sequential(conv, nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), linear)
-
-
-def test_counts_by_hand() -> None:
-    model = small_network()
-    assert count_parameters(model) == (3 * 5 * 9 + 5) + 2 * 5 + (80 * 7 + 7)
-    assert count_macs(model, 8) == 3 * 5 * 9 * 4 * 4 + 80 * 7
-
-
-def test_frozen_weights_are_not_counted_and_tied_ones_once() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
-    tied, frozen = model[1], model[2]
-    assert isinstance(tied, nn.Linear)
-    assert isinstance(frozen, nn.Linear)
-    tied.weight = model[0].weight  # type: ignore[assignment]
-    frozen.weight.requires_grad_(False)
-    assert count_parameters(model) == 16 + 3 * 4
-
-
-def test_counting_changes_nothing() -> None:
-    model = small_network()
-    model[1].eval()
+    model = nn.Sequential(conv, nn.BatchNorm2d(5).eval(), nn.ReLU(), nn.Flatten(), linear)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    count_macs(model, 8)
+    assert count_parameters(model) == (3 * 5 * 9 + 5) + 2 * 5 + (80 * 7 + 7)
+    assert count_macs(model, 8) == 3 * 5 * 9 * 4 * 4 + 80 * 7
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == [True, True, False, True, True, True]
+
+
+def test_frozen_weights_are_not_counted_and_tied_ones_once() -> None:
+    first, tied, frozen = (nn.Linear(4, 4) for _ in range(3))
+    tied.weight = first.weight
+    frozen.weight.requires_grad_(False)
+    assert count_parameters(nn.Sequential(first, tied, frozen)) == 16 + 3 * 4
+
+
+class Transposed(nn.Module):
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.transpose(1, 2)
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -55,26 +47,17 @@ def test_attention_is_counted_whole_and_its_fast_path_left_as_it_was(fast: bool)
     assert macs == tokens * 3 * 4 * width + attention + 2 * tokens * width * 32
 
 
-class Squeezed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.head = nn.Conv2d(3, 5, 8), nn.Linear(5, 7)
-
+class Squeezed(nn.Sequential):
     def forward(self, images: Tensor) -> Tensor:
-        features = self.conv(images).squeeze()  # of one image it takes the batch dimension too
-        return self.head(features.flatten(1))  # type: ignore[no-any-return]
+        features = self[0](images).squeeze()  # of one image it takes the batch dimension too
+        return self[1](features.flatten(1))  # type: ignore[no-any-return]
 
 
 def test_a_network_that_squeezes_is_counted_as_in_a_batch() -> None:
-    assert count_macs(Squeezed(), 8) == 3 * 5 * 64 + 5 * 7
+    assert count_macs(Squeezed(nn.Conv2d(3, 5, 8), nn.Linear(5, 7)), 8) == 3 * 5 * 64 + 5 * 7
 
 
 def test_what_cannot_be_counted_is_a_runtime_error_with_its_cause() -> None:
     with pytest.raises(RuntimeError, match=r"multiply-adds cannot be counted: .*IndexError") as caught:
         count_macs(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(5)), 8)
     assert isinstance(caught.value.__cause__, IndexError)
-
-
-class Transposed(nn.Module):
-    def forward(self, maps: Tensor) -> Tensor:
-        return maps.transpose(1, 2)

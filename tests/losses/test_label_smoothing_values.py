@@ -11,9 +11,8 @@ from timm.loss.cross_entropy import LabelSmoothingCrossEntropy as TimmLabelSmoot
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, nll_loss
 
-from ablate.losses import label_smoothing_cross_entropy
+from ablate.losses import REDUCTIONS, label_smoothing_cross_entropy
 
-REDUCTIONS = ("mean", "sum", "none")
 EPSILONS = (0.0, 1e-3, 0.1, 1.0)
 # The loss is computed in float32 for every narrower dtype; the gradient comes back in the logits' dtype.
 LOSS_TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-6, torch.float16: 2e-6}
@@ -30,22 +29,31 @@ def course_loss(output: Tensor, target: Tensor, epsilon: float, reduction: str) 
     return epsilon * uniform / output.size(-1) + (1 - epsilon) * nll
 
 
+def torch_loss(output: Tensor, target: Tensor, epsilon: float, reduction: str) -> Tensor:
+    return cross_entropy(output, target, label_smoothing=epsilon, reduction=reduction)
+
+
+def timm_loss(output: Tensor, target: Tensor, epsilon: float, reduction: str) -> Tensor:
+    loss: Callable[..., Tensor] = TimmLabelSmoothingCrossEntropy(smoothing=epsilon)  # type: ignore[no-untyped-call]
+    assert reduction == "mean"
+    return loss(output, target)
+
+
 def loop_loss(
     logits: list[list[float]],
     labels: list[int],
     epsilon: float,
     weight: list[float],
-    ignore_index: int,
+    ignored: int,
     reduction: str,
 ) -> list[float]:
     """One number at a time: the definition, class weights on every term, ignored rows left out."""
     losses, label_weights = [], []
     for row, label in zip(logits, labels, strict=True):
-        if label == ignore_index:
+        if label == ignored:
             losses.append(0.0)
             continue
-        largest = max(row)
-        normaliser = largest + math.log(sum(math.exp(z - largest) for z in row))
+        normaliser = max(row) + math.log(sum(math.exp(z - max(row)) for z in row))
         target = [epsilon / len(row) + (1 - epsilon) * (j == label) for j in range(len(row))]
         losses.append(sum(w * q * (normaliser - z) for w, q, z in zip(weight, target, row, strict=True)))
         label_weights.append(weight[label])
@@ -54,13 +62,15 @@ def loop_loss(
     return [sum(losses) / sum(label_weights) if reduction == "mean" else sum(losses)]
 
 
-def with_gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> tuple[Tensor, Tensor]:
+def with_gradient(
+    loss: Callable[..., Tensor], logits: Tensor, *args: object, **options: object
+) -> list[Tensor]:
     """The loss and its gradient, each entry of an unreduced loss pulled by a different amount."""
     leaf = logits.detach().clone().requires_grad_()
-    value = loss(leaf)
+    value = loss(leaf, *args, **options)
     pull = torch.linspace(1.0, 2.0, value.numel(), dtype=value.dtype, device=value.device)
     (gradient,) = torch.autograd.grad(value, leaf, pull.reshape(value.shape))
-    return value.detach(), gradient
+    return [value.detach(), gradient]
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -72,39 +82,24 @@ def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
 @pytest.mark.parametrize("epsilon", EPSILONS)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("dtype", LOSS_TOLERANCE, ids=str)
-def test_course_and_torch(dtype: torch.dtype, reduction: str, epsilon: float, device: torch.device) -> None:
+def test_course_torch_and_timm(
+    dtype: torch.dtype, reduction: str, epsilon: float, device: torch.device
+) -> None:
     generator = torch.Generator().manual_seed(1)
     logits = (3 * torch.randn(9, 5, generator=generator)).to(dtype).to(device)
     labels = torch.randint(5, (9,), generator=generator).to(device)
-
-    for as_given in (epsilon, torch.tensor(epsilon, dtype=torch.float64, device=device)):
-        value, gradient = with_gradient(
-            lambda z, e=as_given: label_smoothing_cross_entropy(z, labels, epsilon=e, reduction=reduction),  # type: ignore[misc]
-            logits,
-        )
+    oracles = [course_loss, torch_loss]
+    if reduction == "mean" and epsilon < 1:  # all that timm's takes
+        oracles.append(timm_loss)
+    for given_epsilon in (epsilon, torch.tensor(epsilon, dtype=torch.float64, device=device)):
+        options = {"epsilon": given_epsilon, "reduction": reduction}
+        value, gradient = with_gradient(label_smoothing_cross_entropy, logits, labels, **options)
         assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
         assert gradient.dtype == dtype
-        for oracle in (
-            lambda z: course_loss(z, labels, epsilon, reduction),
-            lambda z: cross_entropy(z, labels, label_smoothing=epsilon, reduction=reduction),
-        ):
-            expected, expected_gradient = with_gradient(oracle, logits.double())
+        for oracle in oracles:
+            expected, expected_gradient = with_gradient(oracle, logits.double(), labels, epsilon, reduction)
             assert_close(value, expected, LOSS_TOLERANCE[dtype])
             assert_close(gradient, expected_gradient, GRADIENT_TOLERANCE[dtype])
-
-
-@pytest.mark.parametrize("epsilon", [0.0, 1e-3, 0.1, 0.9])  # timm refuses 1
-def test_timm(epsilon: float) -> None:
-    generator = torch.Generator().manual_seed(2)
-    logits = torch.randn(7, 4, generator=generator, dtype=torch.float64)
-    labels = torch.randint(4, (7,), generator=generator)
-    value, gradient = with_gradient(
-        lambda z: label_smoothing_cross_entropy(z, labels, epsilon=epsilon), logits
-    )
-    timm_loss: Callable[..., Tensor] = TimmLabelSmoothingCrossEntropy(smoothing=epsilon)  # type: ignore[no-untyped-call]
-    expected, expected_gradient = with_gradient(lambda z: timm_loss(z, labels), logits)
-    assert_close(value, expected, 1e-12)
-    assert_close(gradient, expected_gradient, 1e-12)
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
@@ -155,47 +150,28 @@ def test_torch_for_every_shape_and_option(
 ) -> None:
     logits, target, options = problem
     given_epsilon = torch.tensor(epsilon, dtype=torch.float64) if as_tensor else epsilon
-    value, gradient = with_gradient(
-        lambda z: label_smoothing_cross_entropy(z, target, epsilon=given_epsilon, **options),  # type: ignore[arg-type]
-        logits,
-    )
-    expected, expected_gradient = with_gradient(
-        lambda z: cross_entropy(z, target, label_smoothing=epsilon, **options),  # type: ignore[arg-type]
-        logits,
-    )
-    assert value.shape == expected.shape
-    assert_close(value, expected, 1e-10)
-    assert_close(gradient, expected_gradient, 1e-10)
+    ours = with_gradient(label_smoothing_cross_entropy, logits, target, epsilon=given_epsilon, **options)
+    theirs = with_gradient(cross_entropy, logits, target, label_smoothing=epsilon, **options)
+    assert ours[0].shape == theirs[0].shape
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10, equal_nan=True)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize(
-    ("logits_shape", "ids_shape"), [((0, 3), (0,)), ((0, 3, 2), (0, 2)), ((2, 3, 0, 1), (2, 0, 1))]
+    ("logits_shape", "ids_shape"),
+    [((0, 3), (0,)), ((0, 3, 2), (0, 2)), ((2, 3, 0, 1), (2, 0, 1)), ((4, 3), (4,))],
 )
 @pytest.mark.parametrize("weight", [None, torch.ones(3)], ids=["plain", "weighted"])
-def test_empty_batch_is_torchs(
+def test_no_row_at_all_or_all_ignored_is_torchs(
     logits_shape: tuple[int, ...], ids_shape: tuple[int, ...], reduction: str, weight: Tensor | None
 ) -> None:
-    for target in (torch.zeros(ids_shape, dtype=torch.long), torch.zeros(logits_shape)):
-        value = label_smoothing_cross_entropy(
-            torch.zeros(logits_shape), target, weight=weight, reduction=reduction
-        )
-        expected = {"mean": torch.tensor(math.nan), "sum": torch.tensor(0.0), "none": torch.zeros(ids_shape)}
-        torch.testing.assert_close(value, expected[reduction], equal_nan=True)
-        oracle = cross_entropy(
-            torch.zeros(logits_shape), target, weight=weight, reduction=reduction, label_smoothing=0.1
-        )
+    for target in (torch.full(ids_shape, -100), torch.zeros(logits_shape)):
+        arguments = (torch.zeros(logits_shape), target)
+        value = label_smoothing_cross_entropy(*arguments, weight=weight, reduction=reduction)
+        oracle = cross_entropy(*arguments, weight=weight, reduction=reduction, label_smoothing=0.1)
         torch.testing.assert_close(value, oracle, equal_nan=True)
-
-
-@pytest.mark.parametrize("weight", [None, torch.ones(3)], ids=["plain", "weighted"])
-def test_all_rows_ignored(weight: Tensor | None) -> None:
-    logits = torch.randn(4, 3)
-    for reduction, expected in (("mean", math.nan), ("sum", 0.0), ("none", [0.0] * 4)):
-        value = label_smoothing_cross_entropy(
-            logits, torch.full((4,), -100), weight=weight, reduction=reduction
-        )
-        torch.testing.assert_close(value, torch.tensor(expected), equal_nan=True)
+        if not target.is_floating_point():
+            assert value.isnan().all() if reduction == "mean" else not value.any()
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
@@ -206,13 +182,9 @@ def test_large_logits_stay_accurate(dtype: torch.dtype, epsilon: float, device: 
     for label in range(3):
         labels = torch.full((4,), label, device=device)
         value, gradient = with_gradient(
-            lambda z, y=labels: label_smoothing_cross_entropy(z, y, epsilon=epsilon, reduction="none"),  # type: ignore[misc]
-            logits,
+            label_smoothing_cross_entropy, logits, labels, epsilon=epsilon, reduction="none"
         )
-        expected, expected_gradient = with_gradient(
-            lambda z, y=labels: course_loss(z, y, epsilon, "none"),  # type: ignore[misc]
-            logits.double(),
-        )
+        expected, expected_gradient = with_gradient(course_loss, logits.double(), labels, epsilon, "none")
         assert value.isfinite().all()
         assert_close(value, expected, 1e-6)
         assert_close(gradient, expected_gradient, GRADIENT_TOLERANCE[dtype])
@@ -222,56 +194,72 @@ def test_masked_class_costs_infinitely_unless_epsilon_is_zero() -> None:
     logits = torch.tensor([[1.0, -math.inf, 0.5], [0.0, 1.0, 2.0]])
     labels = torch.tensor([0, 1])
     for epsilon in (0.0, 0.1, 0.7, 1.0):
-        value, gradient = with_gradient(
-            lambda z, e=epsilon: label_smoothing_cross_entropy(z, labels, epsilon=e, reduction="none"),  # type: ignore[misc]
-            logits,
+        ours = with_gradient(label_smoothing_cross_entropy, logits, labels, epsilon=epsilon, reduction="none")
+        assert ours[0][0].isinf() == (epsilon > 0)
+        torch.testing.assert_close(
+            ours, with_gradient(torch_loss, logits, labels, epsilon, "none"), equal_nan=True
         )
-        expected, expected_gradient = with_gradient(
-            lambda z, e=epsilon: cross_entropy(z, labels, label_smoothing=e, reduction="none"),  # type: ignore[misc]
-            logits,
-        )
-        assert value[0].isinf() == (epsilon > 0)
-        torch.testing.assert_close(value, expected)
-        torch.testing.assert_close(gradient, expected_gradient)
     value = label_smoothing_cross_entropy(logits, labels, epsilon=torch.tensor(0.0), reduction="none")
     assert value[0].isnan()  # as documented: 0·∞, where a float 0 skips the term
     assert value[1].isfinite()
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32], ids=str)
-def test_labels_of_any_integer_dtype(dtype: torch.dtype) -> None:
-    logits = torch.randn(4, 3)
-    labels = torch.tensor([0, 2, 1, 2])
-    assert torch.equal(
-        label_smoothing_cross_entropy(logits, labels.to(dtype)), label_smoothing_cross_entropy(logits, labels)
-    )
-
-
-def test_void_label_255_of_uint8_masks() -> None:
-    logits = torch.randn(2, 3, 2, 2, dtype=torch.float64)
-    labels = torch.tensor([[[0, 255], [1, 2]], [[255, 255], [2, 1]]])
-    value = label_smoothing_cross_entropy(logits, labels.to(torch.uint8), ignore_index=255)
-    torch.testing.assert_close(
-        value, cross_entropy(logits, labels, ignore_index=255, label_smoothing=0.1), rtol=1e-12, atol=0.0
-    )
+def test_labels_of_any_integer_dtype_and_the_void_label_of_uint8_masks(dtype: torch.dtype) -> None:
+    logits, labels = torch.randn(2, 3, 2, 2), torch.tensor([[[0, 2], [1, 2]], [[0, 0], [2, 1]]])
+    whole = label_smoothing_cross_entropy(logits, labels, ignore_index=2)
+    assert torch.equal(label_smoothing_cross_entropy(logits, labels.to(dtype), ignore_index=2), whole)
+    if dtype == torch.uint8:
+        void = torch.where(labels == 2, 255, labels).to(dtype)
+        assert torch.equal(label_smoothing_cross_entropy(logits, void, ignore_index=255), whole)
 
 
 def test_wider_distributions_and_weights_leave_the_loss_in_float32() -> None:
-    logits = torch.randn(4, 3)
-    labels = torch.tensor([0, 2, 1, 2])
-    weight = torch.rand(3, dtype=torch.float64)
-    for target in (torch.rand(4, 3, dtype=torch.float64), labels):
+    logits, weight = torch.randn(4, 3), torch.rand(3, dtype=torch.float64)
+    for target in (torch.rand(4, 3, dtype=torch.float64), torch.tensor([0, 2, 1, 2])):
         value = label_smoothing_cross_entropy(logits, target, weight=weight)
         assert value.dtype == torch.float32
         expected = cross_entropy(logits.double(), target, weight=weight, label_smoothing=0.1)
         assert_close(value, expected, 2e-6)
 
 
-def test_autocast_gives_the_same_float32_loss(device: torch.device) -> None:
-    logits = torch.randn(4, 3, device=device).bfloat16()
-    labels = torch.tensor([0, 2, 1, 2], device=device)
-    outside = label_smoothing_cross_entropy(logits, labels)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        inside = label_smoothing_cross_entropy(logits, labels)
-    assert inside.dtype == torch.float32
-    assert torch.equal(inside, outside)
+def test_conversion_from_the_other_convention() -> None:
+    logits, labels = 3 * torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 0])
+    for other_epsilon in (0.0, 0.09, 0.5):
+        target = torch.full_like(logits, other_epsilon / 4)
+        target.scatter_(
+            1, labels[:, None], 1 - other_epsilon
+        )  # 1 - ε for the true class, ε for all the others
+        value = label_smoothing_cross_entropy(logits, labels, epsilon=other_epsilon * 5 / 4, reduction="none")
+        assert_close(value, -(target * logits.log_softmax(1)).sum(1), 1e-11)
+
+
+def test_ten_classes_at_a_tenth() -> None:
+    # By hand: uniform logits cost log 10 under any ε; the right class at p = 0.91 is the optimum.
+    uniform, best = torch.zeros(1, 10), torch.full((1, 10), 0.01, dtype=torch.float64)
+    assert label_smoothing_cross_entropy(uniform, torch.tensor([3])).item() == pytest.approx(math.log(10))
+    best[0, 3] = 0.91
+    value, gradient = with_gradient(label_smoothing_cross_entropy, best.log(), torch.tensor([3]))
+    assert value.item() == pytest.approx(-0.91 * math.log(0.91) - 9 * 0.01 * math.log(0.01), rel=1e-12)
+    assert_close(gradient, torch.zeros(1, 10), 1e-12)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("kind", ["ids", "weighted ids", "distributions"])
+def test_first_and_second_derivatives(kind: str, reduction: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    epsilon = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    labels = torch.tensor([2, -100, 0])
+    targets = torch.rand(3, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64) if kind == "weighted ids" else None
+
+    def loss(logits: Tensor, epsilon: Tensor, targets: Tensor) -> Tensor:
+        target = targets if kind == "distributions" else labels
+        return label_smoothing_cross_entropy(
+            logits, target, epsilon=epsilon, weight=weight, reduction=reduction
+        )
+
+    inputs = (logits, epsilon, targets if kind == "distributions" else targets.detach())
+    assert torch.autograd.gradcheck(loss, inputs)
+    assert torch.autograd.gradgradcheck(loss, inputs)

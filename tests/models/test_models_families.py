@@ -1,0 +1,278 @@
+"""Each family against what is not ours: timm's networks and parts, networks, counts and draws by hand."""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import pytest
+import timm
+import torch
+from timm.layers.blur_pool import BlurPool2d
+from timm.layers.squeeze_excite import SEModule
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from ablate.errors import StudyError
+from ablate.models import MODELS, build_model, count_macs, count_parameters
+from ablate.models.layers import Conv3x3, MaxBlurPool2d, SimpleSelfAttention
+from ablate.models.xresnet import ResidualBlock
+from ablate.models.xse_resnext import SEResNeXtBlock, SqueezeExcitation
+
+WIDTHS = [64, 128, 256, 512]
+XRESNETS = [("xresnet18", "resnet18d"), ("xresnet34", "resnet34d"), ("xresnet50", "resnet50d")]
+# The lesson's network: (channels in, channels out, stride), read off the published recipe, not off the code.
+LESSON = [
+    (3, 16, 1),
+    (16, 32, 2),
+    (32, 64, 2),
+    (64, 32, 2),
+    (32, 64, 2),
+    (64, 128, 2),
+    (128, 256, 2),
+    (256, 512, 2),
+]
+Part = TypeVar("Part", bound=nn.Module)
+
+
+def fresh(name: str, num_classes: int = 10, image_size: int = 32, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return MODELS[name](num_classes=num_classes, image_size=image_size)
+
+
+def parts(model: nn.Module, kind: type[Part]) -> list[Part]:
+    return [module for module in model.modules() if isinstance(module, kind)]
+
+
+def step(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """Gives logits, gradients and buffers of one training step."""
+    logits = model(inputs)
+    torch.autograd.backward(functional.cross_entropy(logits, torch.arange(len(inputs))))
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    return [logits, *gradients, *model.buffers()]
+
+
+def take_weights(target: nn.Module, source: nn.Module) -> None:
+    target.load_state_dict(dict(zip(target.state_dict(), source.state_dict().values(), strict=True)))
+
+
+def randomise(model: nn.Module) -> None:
+    """Draws every BatchNorm's weight and bias: zero weights would hide what is inside the blocks."""
+    for norm in parts(model, nn.BatchNorm2d):
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias)
+
+
+@pytest.mark.parametrize(("name", "relu_first"), [("seed_cnn", True), ("seed_cnn_bn_relu", False)])
+def test_the_lessons_network_equals_one_written_by_hand(name: str, relu_first: bool) -> None:
+    ours, layers = fresh(name).double(), []
+    for before, after, stride in LESSON:
+        conv, norm = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
+        layers += [conv, nn.ReLU(), norm] if relu_first else [conv, norm, nn.ReLU()]
+    theirs = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)).double()
+    take_weights(theirs, ours)
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    assert len(parts(ours, Conv3x3)) == len(LESSON)
+    mine, reference = step(ours, images), step(theirs, images)
+    assert len(mine) == 1 + 26 + 24
+    torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
+
+
+def test_the_lessons_costs_equal_a_count_by_hand() -> None:
+    parameters, macs, size = 512 * 10 + 10, 512 * 10, 128
+    for before, after, stride in LESSON:
+        size //= stride
+        parameters += 9 * before * after + 2 * after
+        macs += 9 * before * after * size * size
+    model = fresh("seed_cnn", image_size=128)
+    assert (size, count_parameters(model), count_macs(model, 128)) == (1, parameters, macs)
+
+
+@pytest.mark.parametrize(("name", "reference"), [XRESNETS[0], XRESNETS[2]])
+def test_the_trunk_computes_what_timms_computes(name: str, reference: str) -> None:
+    whole = fresh(name).double()
+    randomise(whole)
+    model = timm.create_model(reference, num_classes=10)
+    names = ["layer1", "layer2", "layer3", "layer4", "global_pool", "fc"]
+    ours = nn.Sequential(*list(whole.children())[7:])
+    theirs = nn.Sequential(*(model.get_submodule(part) for part in names)).double()
+    take_weights(theirs, ours)
+    features = torch.randn(3, 64, 13, 13, dtype=torch.float64)
+    torch.testing.assert_close(step(ours, features), step(theirs, features), rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize(("name", "reference"), XRESNETS)
+def test_costs_differ_from_timms_by_the_stem(name: str, reference: str) -> None:
+    with torch.device("meta"):
+        ours, theirs = fresh(name), timm.create_model(reference, num_classes=10).eval()
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            theirs(torch.zeros(1, 3, 128, 128))
+    # Ours has 3 → 32 → 64 → 64 channels, timm's 3 → 32 → 32 → 64, all at 64×64.
+    products = 9 * (32 * 64 + 64 * 64 - 32 * 32 - 32 * 64)
+    parameters = sum(parameter.numel() for parameter in theirs.parameters())
+    assert count_parameters(ours) - parameters == products + 2 * (64 - 32)
+    assert count_macs(ours, 128) - counter.get_total_flops() // 2 == products * 64**2
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "activation"),
+    [
+        ("xresnet18", ResidualBlock, torch.relu),
+        ("xresnet50", ResidualBlock, torch.relu),
+        ("xse_resnext50", SEResNeXtBlock, functional.mish),
+    ],
+)
+def test_a_fresh_block_is_its_shortcut_and_all_but_its_last_norm_start_at_one(
+    name: str, block: type[ResidualBlock | SEResNeXtBlock], activation: Callable[[Tensor], Tensor]
+) -> None:
+    model = fresh(name)
+    for module in parts(model, block):
+        features = torch.randn(2, parts(module, nn.Conv2d)[0].in_channels, 6, 6)
+        torch.testing.assert_close(module(features), activation(module.shortcut(features)))
+    norms = parts(model, nn.BatchNorm2d)
+    zero = [norm for norm in norms if not norm.weight.any()]
+    assert zero == [parts(module.convs, nn.BatchNorm2d)[-1] for module in parts(model, block)]
+    assert all(bool((norm.weight == 1).all()) for norm in norms if norm not in zero)
+    assert not any(norm.bias.any() for norm in norms)
+
+
+@pytest.mark.parametrize(
+    ("name", "slope"), [("seed_cnn", 0.1), ("seed_cnn_bn_relu", 0.1), ("xresnet18", 0), ("xresnet50", 0)]
+)
+def test_a_seed_gives_the_weights_it_always_gave(name: str, slope: float) -> None:
+    """Each layer draws torch's default first and is then drawn anew, in the order of `state_dict`."""
+    weights = fresh(name, seed=4).state_dict()
+    torch.manual_seed(4)
+    for key, weight in weights.items():
+        if weight.ndim == 4:
+            conv = nn.Conv2d(weight.shape[1], weight.shape[0], weight.shape[2], bias=False)
+            assert torch.equal(nn.init.kaiming_normal_(conv.weight, a=slope), weight), key
+        elif weight.ndim == 2:
+            linear = nn.Linear(weight.shape[1], weight.shape[0])
+            if not name.startswith("seed_cnn"):  # which leaves it as torch starts it
+                nn.init.kaiming_normal_(linear.weight)
+                nn.init.zeros_(linear.bias)
+            assert torch.equal(linear.weight, weight)
+            assert torch.equal(linear.bias, weights[key.replace("weight", "bias")])
+
+
+@pytest.fixture(scope="module")
+def resnext() -> nn.Module:
+    return fresh("xse_resnext50", image_size=128)
+
+
+def test_resnexts_costs_are_the_public_implementations(resnext: nn.Module) -> None:
+    parameters = sum(9 * before * after + 2 * after for before, after in [(3, 32), (32, 32), (32, 64)])
+    macs = (
+        9 * (3 * 32 + 32 * 32 + 32 * 64) * 64**2
+    )  # 64 a side after the first convolution, 32 after the pool
+    channels, side = 64, 32
+    for index, (width, depth) in enumerate(zip(WIDTHS, [3, 4, 6, 3], strict=True)):
+        inside, out = 2 * width, 4 * width
+        for block in range(depth):
+            macs += channels * inside * side**2  # the first convolution, before the stride
+            side = side // 2 if block == 0 and index > 0 else side
+            gate, shortcut = 2 * out * (out // 16), channels * out if channels != out else 0
+            products = inside * (inside // 32) * 9 + inside * out
+            macs += (products + shortcut) * side**2 + gate
+            parameters += channels * inside + products + 2 * (2 * inside + out) + gate + out // 16 + out
+            parameters += shortcut + (2 * out if shortcut else 0)
+            channels = out
+    parameters += (256 * 256 + 1) + (2048 + 1) * 10
+    macs += 3 * 256**2 * 32**2 + 2048 * 10
+    blurs = 36 * (64 * 32**2 + 256 * 16**2 + 512 * 8**2 + 1024 * 4**2)
+    # As torch counts fastai's xse_resnext50(c_out=10, act_cls=Mish, sa=1, sym=0, pool=MaxPool) of January
+    # 2020, which has no blurs.
+    assert count_parameters(resnext) == parameters == 25_616_155
+    assert count_macs(resnext, 128) == macs + blurs == 1_662_824_448 + 6_488_064
+
+
+def test_resnexts_pooling_activations_and_attention(resnext: nn.Module) -> None:
+    kinds = [type(module) for module in resnext.modules()]
+    assert kinds.count(MaxBlurPool2d) == 4
+    assert not {nn.MaxPool2d, nn.AvgPool2d, nn.ReLU} & set(kinds)
+    blocks = parts(resnext, SEResNeXtBlock)
+    assert kinds.count(SimpleSelfAttention) == 1
+    assert [type(module) for module in blocks[2].convs][-2:] == [SqueezeExcitation, SimpleSelfAttention]
+
+
+def test_resnexts_weights_start_kaiming_normal(resnext: nn.Module) -> None:
+    layers: list[nn.Conv2d | nn.Linear] = [*parts(resnext, nn.Conv2d), *parts(resnext, nn.Linear)]
+    for module in layers:
+        std, count = math.sqrt(2 / module.weight[0].numel()), module.weight.numel()
+        assert module.weight.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * count))
+        assert module.bias is None or not module.bias.any()
+
+
+def test_the_gate_is_timms() -> None:
+    ours = SqueezeExcitation(256).double()
+    theirs = SEModule(256, rd_channels=16, act_layer=nn.Mish).double()
+    take_weights(theirs, ours)
+    features = torch.randn(2, 256, 3, 5, dtype=torch.float64)
+    torch.testing.assert_close(ours(features), theirs(features), rtol=1e-12, atol=1e-12)
+    widths = [SqueezeExcitation(channels).reduce.out_channels for channels in (64, 256, 320, 2048)]
+    assert widths == [8, 16, 24, 128]  # a sixteenth, in multiples of eight
+
+
+class BlockByHand(nn.Module):
+    """The block as a straight list of torch's layers, for the stride and channels of a first block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        bottleneck = [nn.Conv2d(64, 64, 1, bias=False), nn.Conv2d(64, 64, 3, 2, 1, groups=32, bias=False)]
+        gate = [nn.Conv2d(128, 8, 1), nn.Conv2d(8, 128, 1)]
+        last, shortcut = nn.Conv2d(64, 128, 1, bias=False), nn.Conv2d(64, 128, 1, bias=False)
+        self.convs = nn.ModuleList([*bottleneck, last, *gate, shortcut])
+        self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in (64, 64, 128, 128))
+
+    def forward(self, features: Tensor) -> Tensor:
+        branch = functional.mish(self.norms[0](self.convs[0](features)))
+        branch = functional.mish(self.norms[1](self.convs[1](branch)))
+        branch = self.norms[2](self.convs[2](branch))
+        gate = self.convs[4](functional.mish(self.convs[3](functional.adaptive_avg_pool2d(branch, 1))))
+        pooled = functional.max_pool2d(features, 3, stride=1, padding=1)
+        blur = BlurPool2d(64, filt_size=5, stride=1, pad_mode="reflect").double()
+        pooled = functional.interpolate(blur(pooled), scale_factor=0.5, mode="bilinear")
+        return functional.mish(branch * gate.sigmoid() + self.norms[3](self.convs[5](pooled)))
+
+
+def test_a_block_computes_what_a_list_of_layers_computes() -> None:
+    torch.manual_seed(0)
+    ours, theirs = SEResNeXtBlock(64, 32, stride=2, attention=False).double(), BlockByHand().double()
+    randomise(ours)
+    kinds: list[type[nn.Module]] = [nn.Conv2d, nn.BatchNorm2d]
+    for kind in kinds:
+        for source, target in zip(parts(ours, kind), parts(theirs, kind), strict=True):
+            target.load_state_dict(source.state_dict())
+    features = torch.randn(3, 64, 8, 8, dtype=torch.float64)
+    torch.testing.assert_close(ours(features), theirs(features), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("image_size", [8, 128])
+def test_the_transformers_costs_equal_a_count_by_hand(image_size: int) -> None:
+    width, layers, hidden, tokens, patch = 192, 12, 768, 65, 3 * (image_size // 8) ** 2
+    attention, perceptron = 4 * (width + 1) * width, (width + 1) * hidden + (hidden + 1) * width
+    parameters = layers * (attention + perceptron + 4 * width)
+    parameters += (patch + 1) * width + (tokens + 1) * width + 2 * width + (width + 1) * 10
+    macs = layers * (tokens * (4 * width**2 + 2 * width * hidden) + 2 * tokens**2 * width)
+    macs += 64 * patch * width + width * 10
+    model = fresh("vit_tiny", image_size=image_size)
+    assert (count_parameters(model), count_macs(model, image_size)) == (parameters, macs)
+    assert {module.p for module in parts(model, nn.Dropout)} == {0.0}
+    attending = parts(model, nn.MultiheadAttention)
+    assert {(module.num_heads, module.dropout) for module in attending} == {(3, 0.0)}
+
+
+@pytest.mark.parametrize(("image_size", "advice"), [(100, "96 or 104"), (7, "to 8"), (129, "128 or 136")])
+def test_a_size_that_eight_does_not_divide_is_refused(image_size: int, advice: str) -> None:
+    with pytest.raises(StudyError, match=rf"multiple of 8, .* got {image_size}\. .*{advice}\.$"):
+        build_model("vit_tiny", num_classes=10, image_size=image_size)
+
+
+def test_the_position_of_a_patch_matters() -> None:
+    model = fresh("vit_tiny", num_classes=4, image_size=8).eval()
+    nn.init.normal_(model.get_parameter("heads.head.weight"))
+    images = torch.randn(1, 3, 8, 8)
+    with torch.no_grad():
+        assert not torch.allclose(model(images), model(images.flip(3)), atol=1e-4)
