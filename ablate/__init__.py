@@ -2,54 +2,48 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablate.study import Choice, Profile, Published, Range, Search, Study
-    from ablate.tables import Tables
+    from ablate.losses.label_smoothing import LabelSmoothingCrossEntropy
+    from ablate.pipeline import load_tables, run, tune
+    from ablate.study import Choice, Profile, Published, Range, Search, Study, load_study
 
-DECLARED = ("Choice", "Profile", "Published", "Range", "Search", "Study")
-__all__ = ["Choice", "Profile", "Published", "Range", "Search", "Study", "load_study", "load_tables"]
+    __version__: str
+
+HOME = {
+    "LabelSmoothingCrossEntropy": "losses.label_smoothing",
+    **dict.fromkeys(("load_tables", "run", "tune"), "pipeline"),
+    **dict.fromkeys(("Choice", "Profile", "Published", "Range", "Search", "Study", "load_study"), "study"),
+}
+"""Where each public name is. It is imported when first asked for, so that `import ablate` is instant."""
+
+__all__ = [
+    "Choice",
+    "LabelSmoothingCrossEntropy",
+    "Profile",
+    "Published",
+    "Range",
+    "Search",
+    "Study",
+    "__version__",
+    "load_study",
+    "load_tables",
+    "run",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """What a study is declared with, imported when first asked for, so that `import ablate` is instant."""
-    if name not in DECLARED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ablate import study
+    if name == "__version__":
+        from ablate.store.provenance import version_of
 
-    return getattr(study, name)
+        return version_of("ablate")
+    if name not in HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ablate.{HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def load_study(path: str | Path) -> Study:
-    """Run a study file and return its `study`; `.run()` trains what is missing of it.
-
-    Raises:
-        StudyError: the file is missing, is not Python, fails when run, exits, or defines no `study`.
-    """
-    from ablate import study
-
-    return study.load_study(path)
-
-
-def load_tables(study: str, *, profile: str | None = None, results: str | Path = "results") -> Tables:
-    """Read the tables of a study that was run: DataFrames by name, their columns as in results/README.md.
-
-    Args:
-        study: the study's name: its file's, without the ending.
-        profile: which of the profiles that were run; may be left out when there is only one.
-        results: folder of the results.
-
-    Raises:
-        ResultsError: no such study or profile was run.
-        RecordError: a table is missing or damaged.
-    """
-    from ablate.store.results import find_results
-    from ablate.tables import read_tables
-
-    return read_tables(find_results(Path(results), study, profile))

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import ast
+import functools
+import inspect
 import json
 import shlex
 import signal
 import sys
+from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
+from annotated_types import Ge
 from rich.console import Console
 
-from ablate.errors import AblateError, StudyError, nearest
+from ablate.errors import AblateError, StudyError
+from ablate.study.options import Options
 
 if TYPE_CHECKING:
-    from ablate.execution.driver import Summary
-    from ablate.study.study import Study
+    from ablate.notebook import Run
 
 app = typer.Typer(
     name="ablate",
@@ -34,28 +38,6 @@ COMPLETE, WRONG, FAILURES, INTERRUPTED = 0, 1, 2, 130
 
 class Concluded(SystemExit):
     """The exit status of a run that came to an end, as apart from the option parser's."""
-
-
-class Device(StrEnum):
-    """Where to train."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Engine(StrEnum):
-    """How training steps reach a GPU."""
-
-    eager = "eager"
-    graph = "graph"
-
-
-class Resize(StrEnum):
-    """How an image becomes square."""
-
-    squash = "squash"
-    center_crop = "center_crop"
 
 
 class Suite(StrEnum):
@@ -77,26 +59,51 @@ StudyName = Annotated[
 ]
 Results = Annotated[Path, typer.Option(help="Folder of the results.")]
 Reports = Annotated[Path, typer.Option("--report", help="Folder of the reports.")]
-Profile = Annotated[str | None, typer.Option(help="Profile of the study; otherwise the hardware decides.")]
 RanProfile = Annotated[str | None, typer.Option(help="Which of the profiles that were run.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE[,VALUE]", help="Fix a field, or sweep it over values."),
-]
-Seeds = Annotated[int | None, typer.Option(help="How many seeds, instead of the study's.")]
-ByEngine = Annotated[
-    Engine, typer.Option("--engine", help="On CUDA: hand steps over by operation, or captured as a whole.")
-]
-OnDevice = Annotated[Device, typer.Option(help="Where to train.")]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Trials at a time [default: one per GPU; on a CPU, cores / threads]")
-]
-Threads = Annotated[
-    int, typer.Option(min=1, help="CPU threads that a trial computes with; part of what it is.")
-]
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder with the dataset's files, instead of downloading them.")
 ]
+
+
+def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[Callable[..., None]], Any]:
+    """Give a command the fields of `Options` as parameters; it is called with the `options` they make.
+
+    Args:
+        without: fields that the command has no use for.
+        helps: what to say of a field, where it is not the field's own description.
+    """
+    kinds = get_type_hints(Options)
+    names = [name for name in Options.model_fields if name not in {"command", *without}]
+
+    def wrap(command: Callable[..., None]) -> Any:
+        @functools.wraps(command)
+        def parsed(**given: Any) -> None:
+            values = {name: given.pop(name) for name in names}
+            values["settings"] = parse_settings(values["settings"] or [])
+            command(**given, options=Options(**values))
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = [parameter for parameter in own if parameter.name != "options"]
+        for name in names:
+            field = Options.model_fields[name]
+            text = helps.get(name, field.description)
+            least: Any = next((rule.ge for rule in field.metadata if isinstance(rule, Ge)), None)
+            option, kind, default = typer.Option(help=text, min=least), kinds[name], field.default
+            if name == "settings":
+                option = typer.Option("--set", metavar="FIELD=VALUE[,VALUE]", help=text)
+                kind, default = list[str] | None, None
+            elif name == "seeds":
+                kind = int | None
+            parameters.append(
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+                )
+            )
+        parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return parsed
+
+    return wrap
 
 
 def _show_version(asked: bool) -> None:
@@ -119,49 +126,62 @@ def ablate(
 
 
 @app.command()
-def run(
-    study: StudyFile,
-    profile: Profile = None,
-    settings: Settings = None,
-    seeds: Seeds = None,
-    device: OnDevice = Device.auto,
-    workers: Workers = None,
-    threads: Threads = 1,
-    data_dir: DataDir = None,
-    results: Results = Path("results"),
-    report_dir: Reports = Path("report"),
-    engine: ByEngine = Engine.eager,
-    timeout: Annotated[float | None, typer.Option(min=0.001, help="Minutes that one trial may take.")] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Run failed trials again.")] = False,
-    timing: Annotated[bool, typer.Option(help="Time the training steps at the end, by themselves.")] = True,
-) -> None:
+@takes_options()
+def run(study: StudyFile, options: Options) -> None:
     """Train what is missing of a study, write its tables and render its report."""
-    from ablate.execution.driver import Options, run_study
     from ablate.execution.progress import ProgressView
-    from ablate.finish import require_writable, write_results
+    from ablate.pipeline import run_study
+    from ablate.study import load_study
 
-    declared = load_declared(study)
-    require_writable(report_dir)
-    options = Options(
-        profile=profile,
-        device=device.value,
-        workers=workers,
-        threads=threads,
-        engine=engine.value,
-        data_dir=data_dir,
-        results=results,
-        settings=parse_settings(settings or []),
-        seeds=seeds,
-        timeout=None if timeout is None else 60 * timeout,
-        retry_failed=retry_failed,
-        timing=timing,
-        command=command_line(study, profile, settings or [], seeds, device, threads),
-    )
-    console = Console()
-    with ProgressView(console) as view:
-        summary = run_study(declared, options, view)
-    path = write_results(summary.folder, report_dir)
-    raise Concluded(_conclude(console, summary, path))
+    options = options.model_copy(update={"command": command_line("run", study, options)})
+    raise Concluded(_conclude(run_study(load_study(study), options, ProgressView(Console()))))
+
+
+@app.command()
+@takes_options(
+    seeds="How many fresh seeds the re-test has.", retry_failed="Train failed points and trials again."
+)
+def tune(
+    study: StudyFile,
+    options: Options,
+    points: Annotated[int | None, typer.Option(min=1, help="The budget, instead of the study's.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="PostgreSQL database of a search that several tuners share."),
+    ] = None,
+) -> None:
+    """Search for the best setting on images held back from training, then re-test it with fresh seeds.
+
+    The same command goes on with a search that was stopped. The verdict is about the re-test: winner against
+    baseline on the reported images, which the search never looks at.
+    """
+    from ablate.execution.progress import ProgressView
+    from ablate.pipeline import tune_study
+    from ablate.study import load_study
+
+    options = options.model_copy(update={"command": command_line("tune", study, options, points)})
+    view = ProgressView(Console())
+    raise Concluded(_conclude(tune_study(load_study(study), options, view, points=points, storage=storage)))
+
+
+def _conclude(ended: Run) -> int:
+    """Say what became of a run or a search, and give its exit status."""
+    lines: list[str] = []
+    if ended.report is not None:
+        lines = [*answer_of(ended.report), f"{ended.ran} trials run", f"report: {ended.report}"]
+    if ended.interrupted:
+        partial = "the report is partial; " if ended.report is not None else ""
+        lines.append(f"interrupted: {partial}the same command goes on")
+    elif ended.failed:
+        lines.append(
+            f"{ended.failed} of {len(ended.tables['trials'])} trials have no result; the report says why; "
+            "--retry-failed runs them again"
+        )
+    for line in lines:
+        Console().print(line, highlight=False, soft_wrap=True, markup=False)
+    if ended.interrupted:
+        return INTERRUPTED
+    return FAILURES if ended.failed else COMPLETE
 
 
 def answer_of(page: Path) -> list[str]:
@@ -172,119 +192,22 @@ def answer_of(page: Path) -> list[str]:
     return [line for line in (found["verdict"], *found["sentences"], beside) if line]
 
 
-def _conclude(console: Console, summary: Summary, report: Path) -> int:
-    """Say what became of the run, and give its exit status."""
-    for line in answer_of(report):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{summary.ran} trials run", highlight=False)
-    console.print(f"report: {report}", highlight=False, soft_wrap=True, markup=False)
-    if summary.interrupted:
-        console.print("interrupted: the report is partial; the same command goes on", highlight=False)
-        return INTERRUPTED
-    if summary.failed:
-        console.print(
-            f"{summary.failed} of {len(summary.plan.trials)} trials have no result; the report says why; "
-            "--retry-failed runs them again",
-            highlight=False,
-        )
-        return FAILURES
-    return COMPLETE
-
-
 @app.command()
-def tune(
-    study: StudyFile,
-    profile: Profile = None,
-    points: Annotated[int | None, typer.Option(min=1, help="The budget, instead of the study's.")] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="PostgreSQL database of a search that several tuners share."),
-    ] = None,
-    settings: Settings = None,
-    seeds: Annotated[int | None, typer.Option(help="How many fresh seeds the re-test has.")] = None,
-    device: OnDevice = Device.auto,
-    workers: Workers = None,
-    threads: Threads = 1,
-    data_dir: DataDir = None,
-    results: Results = Path("results"),
-    report_dir: Reports = Path("report"),
-    engine: ByEngine = Engine.eager,
-    timeout: Annotated[float | None, typer.Option(min=0.001, help="Minutes that one trial may take.")] = None,
-    retry_failed: Annotated[bool, typer.Option(help="Train failed points and trials again.")] = False,
-    timing: Annotated[bool, typer.Option(help="Time the training steps at the end, by themselves.")] = True,
-) -> None:
-    """Search for the best setting on images held back from training, then re-test it with fresh seeds.
-
-    The same command goes on with a search that was stopped. The verdict is about the re-test: winner against
-    baseline on the reported images, which the search never looks at.
-    """
-    from ablate.execution.driver import Options
-    from ablate.execution.progress import ProgressView
-    from ablate.finish import require_writable, write_results
-    from ablate.tuning import tune_study
-
-    declared = load_declared(study)
-    require_writable(report_dir)
-    options = Options(
-        profile=profile,
-        device=device.value,
-        workers=workers,
-        threads=threads,
-        engine=engine.value,
-        data_dir=data_dir,
-        results=results,
-        settings=parse_settings(settings or []),
-        seeds=seeds,
-        timeout=None if timeout is None else 60 * timeout,
-        retry_failed=retry_failed,
-        timing=timing,
-        command=command_line(
-            study, profile, settings or [], seeds, device, threads, command="tune", points=points
-        ),
-    )
-    console = Console()
-    with ProgressView(console) as view:
-        tuned = tune_study(declared, options, view, points=points, storage=storage)
-    console.print(f"{tuned.ran} trials run for {len(tuned.tuning.points)} points", highlight=False)
-    if tuned.retest is None:
-        if tuned.interrupted:
-            console.print("interrupted: the same command goes on", highlight=False)
-        raise Concluded(INTERRUPTED if tuned.interrupted else COMPLETE)
-    path = write_results(tuned.folder, report_dir)
-    raise Concluded(_conclude(console, tuned.retest, path))
-
-
-@app.command()
-def plan(
-    study: StudyFile,
-    profile: Profile = None,
-    settings: Settings = None,
-    seeds: Seeds = None,
-    device: OnDevice = Device.auto,
-    workers: Workers = None,
-    threads: Threads = 1,
-    data_dir: DataDir = None,
-    results: Results = Path("results"),
-) -> None:
+@takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
+def plan(study: StudyFile, options: Options) -> None:
     """Say what `run` would train, how long it should take, and how small an effect it can detect.
 
     Of a study that is tuned, say what `tune` would train.
     """
-    from ablate.execution.driver import Options, idle_cores, plan_study, results_folder, trials_at_a_time
+    from ablate.execution.driver import idle_cores, plan_study, results_folder, trials_at_a_time
     from ablate.execution.progress import ProgressView
     from ablate.forecast import forecast, show_forecast
+    from ablate.pipeline import require_metrics
+    from ablate.study import load_study
     from ablate.terminal import print_line
 
-    options = Options(
-        profile=profile,
-        device=device.value,
-        workers=workers,
-        threads=threads,
-        data_dir=data_dir,
-        settings=parse_settings(settings or []),
-        seeds=seeds,
-    )
-    declared = load_declared(study)
+    declared = load_study(study)
+    require_metrics(declared)
     if declared.search is not None:
         from ablate.tuning import budget_in_words
 
@@ -292,12 +215,12 @@ def plan(
         return
     with ProgressView(Console(stderr=True)) as view:
         planned = plan_study(declared, options, view)
-    folder = results_folder(results, planned.study.name, planned.profile)
+    folder = results_folder(options.results, planned.study.name, planned.profile)
     used = planned.trials[0].numerics.device
     found = forecast(planned, folder, workers=trials_at_a_time(used, options))
     show_forecast(Console(), found)
-    if said := idle_cores(list(found.status.values()).count("missing"), used, options):
-        print_line(Console(), said)
+    if line := idle_cores(list(found.status.values()).count("missing"), used, options):
+        print_line(Console(), line)
 
 
 @app.command()
@@ -396,7 +319,9 @@ def data(
         str | None, typer.Argument(help="A dataset, or folder:PATH [default: list the datasets]")
     ] = None,
     image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
-    resize: Annotated[Resize, typer.Option(help="How an image becomes square.")] = Resize.squash,
+    resize: Annotated[
+        Literal["squash", "center_crop"], typer.Option(help="How an image becomes square.")
+    ] = "squash",
     data_dir: DataDir = None,
 ) -> None:
     """Download, check and decode a dataset, once; without a name, list them."""
@@ -413,7 +338,7 @@ def data(
         dataset = prepare(
             name,
             image_size=image_size,
-            resize=resize.value,
+            resize=resize,
             cache_dir=cache_dir,
             data_dir=data_dir,
             progress=view.preparing,
@@ -476,7 +401,7 @@ def report(
     report_dir: Reports = Path("report"),
 ) -> None:
     """Write the tables and the report of a study again, from its records. Trains nothing."""
-    from ablate.finish import write_results
+    from ablate.pipeline import write_results
     from ablate.status import find_study
 
     path = write_results(find_study(results, study, profile), report_dir)
@@ -493,7 +418,7 @@ def publish(
     report_dir: Reports = Path("report"),
 ) -> None:
     """Copy a study's records and tables to results/reference/, and render its report there."""
-    from ablate.finish import rebuild_tables
+    from ablate.pipeline import rebuild_tables
     from ablate.report import write_report
     from ablate.status import find_study
     from ablate.store.publish import publish_results
@@ -505,46 +430,22 @@ def publish(
     Console().print(f"report: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
-def load_declared(path: Path) -> Study:
-    """The study of a file, its metrics known.
-
-    Raises:
-        StudyError: there is no such file (the nearest one is named), or it does not define a sound study.
-    """
-    from ablate.finish import require_metrics
-    from ablate.study.study import load_study
-
-    if not path.is_file():
-        known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
-        near = nearest(str(path), known)
-        raise StudyError(
-            f"{path}: no such study file; give the path of a Python file that defines `study`.{near}"
-        )
-    declared = load_study(path)
-    require_metrics(declared)
-    return declared
-
-
-def command_line(
-    study: Path,
-    profile: str | None,
-    settings: list[str],
-    seeds: int | None,
-    device: Device,
-    threads: int,
-    *,
-    command: str = "run",
-    points: int | None = None,
-) -> str:
+def command_line(command: str, study: Path, options: Options, points: int | None = None) -> str:
     """What to type to run this again; an absolute path is left to its file's name."""
     words = ["python", "-m", "ablate", command, study.name if study.is_absolute() else str(study)]
     words += ["--points", str(points)] if points is not None else []
-    words += ["--profile", profile] if profile else []
-    words += [word for setting in settings for word in ("--set", setting)]
-    words += ["--seeds", str(seeds)] if seeds is not None else []
-    words += ["--device", device.value] if device is not Device.auto else []
-    words += ["--threads", str(threads)] if threads != 1 else []
+    for name, value in options.repeated().items():
+        if name == "settings":
+            for field, values in value.items():
+                words += ["--set", f"{field}={','.join(map(_as_typed, values))}"]
+        else:
+            words += [f"--{name}", str(value)]
     return shlex.join(words)
+
+
+def _as_typed(value: Any) -> str:
+    """A value as `parse_settings` reads it."""
+    return repr(value) if isinstance(value, str) and _literal(value) != value else str(value)
 
 
 def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:

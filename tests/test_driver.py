@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +132,9 @@ def cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 def test_no_more_trials_at_a_time_than_cores_have_threads_for(cores: Callable[[int], None]) -> None:
     cores(4)
-    asked = [(None, 1), (1, 1), (3, 1), (99, 1), (None, 2), (1, 2), (3, 2), (None, 3), (None, 4)]
+    asked = [(None, 1), (0, 1), (1, 1), (3, 1), (99, 1), (None, 2), (1, 2), (3, 2), (None, 3), (None, 4)]
     found = [trials_at_a_time("cpu", Options(workers=w, threads=t)) for w, t in asked]
-    assert found == [4, 1, 3, 4, 2, 1, 2, 1, 1]
+    assert found == [4, 1, 1, 3, 4, 2, 1, 2, 1, 1]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +169,8 @@ def test_cores_are_called_idle_exactly_when_some_are_and_the_advice_helps(
     options = Options(workers=workers, threads=threads)
 
     def busy(threads: int) -> int:
-        return threads * min(trials, trials_at_a_time("cpu", replace(options, threads=threads)))
+        other = options.model_copy(update={"threads": threads})
+        return threads * min(trials, trials_at_a_time("cpu", other))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ablate.execution.driver.usable_cores", lambda: count)
@@ -213,16 +213,19 @@ def measured(folder: ResultsFolder) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three trials on two workers: the last one is alone, and must not compute in another way for that."""
+    """Three trials on two workers: the last one is alone, and must not compute in another way for that.
+
+    Nor in the driver's own process.
+    """
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
     declared = study(name="three", base={**BASE, "epochs": 2, "batch_size": 32, "lr": 0.1}, seeds=3)
     found = []
-    for workers in (1, 2):
+    for workers in (0, 1, 2):
         options = Options(device="cpu", workers=workers, results=tmp_path / str(workers), timing=False)
         summary = run_study(declared, options, Patient())
         assert (summary.ran, summary.failed) == (3, 0)
         found.append(measured(summary.folder))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 def test_threads_are_part_of_a_trials_identity_and_workers_are_not(

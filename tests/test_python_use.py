@@ -1,7 +1,6 @@
 """A study run from Python: it does what the command does, and says in Python's terms what is wrong."""
 
 import html
-import os
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,14 +13,14 @@ import pytest
 
 import ablate
 from ablate.errors import AblateError, StudyError
-from ablate.notebook import in_notebook
+from ablate.execution.progress import in_notebook
+from ablate.notebook import Run
 
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05}
 STUDY = f'''"""Tiny."""
 from ablate import Study
 study = Study(question="?", base={BASE}, factors={{"epsilon": (0.0, 0.1)}}, seeds=2)
 '''
-CALL = "study.run(device='cpu')"
 NET = """
 from torch import nn
 
@@ -43,52 +42,48 @@ def declare(**changes: Any) -> ablate.Study:
     return ablate.Study(**{"name": "tiny", "question": "?", "base": BASE, "seeds": 1, **changes})
 
 
-def command(*arguments: str) -> str:
-    words = [sys.executable, "-m", "ablate", *arguments]
-    environment = {**os.environ, "COLUMNS": "200"}
-    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+def run(study: ablate.Study | str, **options: Any) -> Run:
+    """Train in this process, with no timing pass."""
+    return ablate.run(study, **{"device": "cpu", "workers": 0, "timing": False, **options})
 
 
+@pytest.mark.slow
 def test_python_and_the_command_do_the_same(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "tiny.py").write_text(STUDY)
-    study = ablate.load_study("tiny.py")
-    run = study.run(device="cpu", workers=2)
-    assert (run.ran, run.failed, run.interrupted) == (4, 0, False)
+    first = run("tiny.py", workers=2, settings={"epsilon": [0.0, 0.1]})
+    assert (first.ran, first.failed, first.interrupted) == (4, 0, False)
     assert "2 arms x 2 seeds = 4 trials: 0 done, 4 to run" in capsys.readouterr().out
-    assert run.report == Path("report/tiny/default/index.html")
-    assert run.folder == Path("results/tiny/default")
-
-    by_python = run.report.read_bytes()
-    assert run.page.encode() == by_python
-    assert "4 done, 0 to run" in command("run", "tiny.py", "--device", "cpu")
-    by_command = run.report.read_text().replace("python -m ablate run tiny.py --device cpu", CALL)
-    assert html.unescape(by_command) == html.unescape(by_python.decode())
+    assert first.report == Path("report/tiny/default/index.html")
+    assert first.folder == Path("results/tiny/default")
+    assert first.page == first.report.read_text()
+    words = [sys.executable, "-m", "ablate", "run", "tiny.py", "--set", "epsilon=0.0,0.1", "--device", "cpu"]
+    command = subprocess.run([*words, "--no-timing"], capture_output=True, text=True, check=True).stdout
+    assert "4 done, 0 to run" in command
+    typed = "python -m ablate run tiny.py --set epsilon=0.0,0.1 --device cpu"
+    called = "ablate.run(study, settings={'epsilon': [0.0, 0.1]}, device='cpu')"
+    by_command = html.unescape(first.report.read_text())
+    assert typed in by_command
+    assert by_command.replace(typed, called) == html.unescape(first.page)
     read = ablate.load_tables("tiny")
-    assert set(read) == set(run.tables)
+    assert set(read) == set(first.tables)
     for name, table in read.items():
-        pd.testing.assert_frame_equal(table, run.tables[name])
-
-    more = study.run(device="cpu", settings={"epsilon": [0.0, 0.1, 0.2]}, seeds=1)
-    assert (more.ran, len(more.tables["trials"]), len(run.tables["trials"])) == (1, 3, 4)
-    assert more.page == more.report.read_text() != run.page
-    swept = ("--set", "epsilon=0.0,0.1,0.2", "--seeds", "1", "--device", "cpu")
-    assert "3 done, 0 to run" in command("run", "tiny.py", *swept)
+        pd.testing.assert_frame_equal(table, first.tables[name])
 
 
-def test_a_setting_of_one_value_fixes_and_of_several_sweeps() -> None:
+def test_a_setting_of_one_value_fixes_and_of_several_sweeps(here: Path) -> None:
     settings = {"epochs": 2, "reduction": "none", "epsilon": np.array([0.0, 0.5])}
-    run = declare().run(device="cpu", settings=settings, seeds=np.int64(1))  # type: ignore[arg-type]
-    trials = run.tables["trials"]
+    first = run(declare(), settings=settings, seeds=np.int64(1))
+    trials = first.tables["trials"]
     assert set(zip(trials["epochs"], trials["reduction"], trials["epsilon"], strict=True)) == {
         (2, "none", 0.0),
         (2, "none", 0.5),
     }
-    again = (
-        "study.run(settings={'epochs': 2, 'reduction': 'none', 'epsilon': [0.0, 0.5]}, seeds=1, device='cpu')"
-    )
-    assert again in html.unescape(run.page)
+    again = "settings={'epochs': 2, 'reduction': 'none', 'epsilon': [0.0, 0.5]}, seeds=1, device='cpu'"
+    assert f"ablate.run(study, {again})" in html.unescape(first.page)
+    more = run(declare(), settings={**settings, "epsilon": [0.0, 0.5, 1.0]}, seeds=1)
+    assert (more.ran, len(more.tables["trials"]), len(first.tables["trials"])) == (1, 3, 2)
+    assert more.report is not None
+    assert more.page == more.report.read_text() != first.page
 
 
 class Tags(HTMLParser):
@@ -109,26 +104,48 @@ class Tags(HTMLParser):
 
 def test_failed_trials_are_counted_and_can_be_run_again() -> None:
     study = declare(name="<b>&x", base={**BASE, "lr": 1e30})
-    run = study.run(device="cpu")
-    assert (run.ran, run.failed) == (1, 1)
-    assert repr(run) == (
+    first = run(study)
+    assert (first.ran, first.failed) == (1, 1)
+    assert repr(first) == (
         "<b>&x (default): 0 of 1 trials complete; 1 run just now\n"
         "1 trials have no result; the report says why; retry_failed=True runs them again\n"
-        f"report: {run.report}"
+        f"report: {first.report}"
     )
-    assert study.run(device="cpu").ran == 0
-    assert study.run(device="cpu", retry_failed=True).ran == 1
+    assert run(study).ran == 0
+    assert run(study, retry_failed=True).ran == 1
 
-    shown = Tags(run._repr_html_())
+    shown = Tags(first._repr_html_())
     assert [tag for tag, _ in shown.tags] == ["div", "br", "br", "iframe"]
     assert shown.text.replace("\n", "").startswith("<b>&x (default)")
     frame = shown.tags[-1][1]
     assert set((frame["sandbox"] or "").split()) == {"allow-scripts", "allow-downloads"}
     page = frame["srcdoc"] or ""
-    assert page.replace("about:srcdoc#", "#") == run.page
+    assert page.replace("about:srcdoc#", "#") == first.page
     links = [attributes["href"] or "" for tag, attributes in Tags(page).tags if tag == "a"]
     assert links
     assert all(link.startswith(("about:srcdoc#", "data:")) for link in links)
+
+
+def test_a_search_is_tuned_and_its_winner_reported(here: Path) -> None:
+    space = {"epsilon": ablate.Range(low=0.0, high=0.2, step=0.1)}
+    search = ablate.Search(space=space, points=2, seeds=1, sampler="random", batch=1)
+    study = declare(search=search, baseline={"epsilon": 0.1}, seeds=2)
+    options: dict[str, Any] = {"device": "cpu", "workers": 0, "timing": False}
+    with pytest.raises(StudyError, match="python -m ablate tune"):
+        ablate.run(study, **options)
+    with pytest.raises(StudyError, match=r"points: expected a whole number, at least 1, but 0 came"):
+        ablate.tune(study, points=0, **options)
+    tuned = ablate.tune(study, points=3, **options)
+    assert len(tuned.tables["points"]) == 3
+    assert tuned.tables["trials"]["accuracy"].notna().all()
+    assert "ablate.tune(study, device=" in html.unescape(tuned.page)
+    assert ablate.tune(study, points=3, **options).ran == 0
+
+
+def test_a_search_that_was_stopped_has_no_report_yet() -> None:
+    stopped = Run(Path("results/tiny/default"), ran=1, failed=0, interrupted=True)
+    said = "tiny (default): no report yet; 1 run just now\ninterrupted: the same call goes on"
+    assert (repr(stopped), stopped._repr_html_()) == (said, f"<div>{said}</div>".replace("\n", "<br>"))
 
 
 @pytest.mark.parametrize(
@@ -137,32 +154,30 @@ def test_failed_trials_are_counted_and_can_be_run_again() -> None:
         ({"name": ""}, {}, r'has no name, .*give it one: Study\(name="my_study"'),
         ({"name": "a/b"}, {}, r"name: expected a plain folder name .*'a/b' came"),
         ({"name": ".."}, {}, r"name: expected a plain folder name .*'..' came"),
-        ({}, {"device": "gpu"}, r"device: expected 'auto', 'cpu' or 'cuda', but 'gpu' \(str\) came"),
-        ({}, {"device": ["cpu"]}, r"device: expected 'auto', .*, but \['cpu'\] \(list\) came"),
-        ({}, {"profile": 3}, r"profile: expected None or a profile's name, but 3 \(int\) came"),
-        ({}, {"settings": "epsilon=1"}, r"settings: expected None or fields by name, .*'epsilon=1' \(str\)"),
-        ({}, {"settings": {3: 1}}, r"settings: expected None or fields by name, .*\{3: 1\} \(dict\) came"),
-        ({}, {"workers": 0}, r"workers: expected None or a whole number, at least 1, but 0 \(int\) came"),
+        ({}, {"device": "gpu"}, r"device: .*'auto', 'cpu' or 'cuda', but 'gpu' \(str\) came"),
+        ({}, {"device": ["cpu"]}, r"device: .*'auto', .*, but \['cpu'\] \(list\) came"),
+        ({}, {"profile": 3}, r"profile: .* valid string, but 3 \(int\) came"),
+        ({}, {"settings": "epsilon=1"}, r"settings: .*dictionary, but 'epsilon=1' \(str\) came"),
+        ({}, {"settings": {3: 1}}, r"settings.* valid string, but 3 \(int\) came"),
+        ({}, {"workers": -1}, r"workers: .* greater than or equal to 0, but -1 \(int\) came"),
         ({}, {"workers": "two"}, r"workers: .* but 'two' \(str\) came"),
         ({}, {"workers": 1.5}, r"workers: .* but 1.5 \(float\) came"),
         ({}, {"workers": True}, r"workers: .* but True \(bool\) came"),
-        ({}, {"threads": 0}, r"threads: expected a whole number, at least 1, but 0 \(int\) came"),
+        ({}, {"threads": 0}, r"threads: .* greater than or equal to 1, but 0 \(int\) came"),
         ({}, {"threads": None}, r"threads: .* but None \(NoneType\) came"),
         ({}, {"threads": 9999}, r"--threads 9999: expected at most"),
-        ({}, {"timeout": 0}, r"timeout: expected None or minutes above 0, but 0 \(int\) came"),
+        ({}, {"timeout": 0}, r"timeout: .* but 0 \(int\) came"),
         ({}, {"timeout": "5"}, r"timeout: .* but '5' \(str\) came"),
         ({}, {"timeout": float("nan")}, r"timeout: .* but nan \(float\) came"),
-        ({}, {"results": None}, r"results: expected a folder's path, but None \(NoneType\) came"),
-        ({}, {"data_dir": 3}, r"data_dir: expected None or a folder's path, but 3 \(int\) came"),
-        ({}, {"retry_failed": "no"}, r"retry_failed: expected True or False, but 'no' \(str\) came"),
-        (
-            {},
-            {"seeds": 2.5},
-            r"^seeds: expected None or how many seeds, a whole number, but 2.5 \(float\) came$",
-        ),
+        ({}, {"timeout": 1, "workers": 0}, r"timeout: expected none where workers is 0"),
+        ({}, {"results": None}, r"results: .* valid path .*None \(NoneType\) came"),
+        ({}, {"data_dir": 3}, r"data_dir: .* valid path .*3 \(int\) came"),
+        ({}, {"retry_failed": "no"}, r"retry_failed: .* boolean, but 'no' \(str\) came"),
+        ({}, {"seeds": 2.5}, r"^seeds: expected how many seeds, .*2.5 \(float\) came$"),
         ({}, {"seeds": (1, 1)}, r"seeds: each seed once, but \[1, 1\] came"),
         ({}, {"seeds": "2"}, r"seeds: .* but '2' \(str\) came"),
         ({}, {"seeds": 0}, r"at least one seed is needed, but 0 came"),
+        ({}, {"wokers": 1}, r"wokers: unknown option; .*Did you mean 'workers'\?"),
         ({}, {"settings": {"epsilom": 0.1}}, r"epsilom: unknown field.*Did you mean 'epsilon'"),
         ({}, {"report": "file"}, r"file: the report cannot be written there"),
         ({"primary": "accurracy"}, {}, r"primary: accurracy: unknown metric"),
@@ -175,24 +190,25 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
 ) -> None:
     (here / "file").touch()
     with pytest.raises(AblateError, match=message):
-        declare(**changes).run(**{"device": "cpu", **arguments})
+        ablate.run(declare(**changes), **{"device": "cpu", **arguments})
     assert not (here / "results").exists()
 
 
 def test_the_users_own_module_is_taken_as_it_is_now(here: Path) -> None:
     study = declare(base={**BASE, "arch": "own_net:net"})
     with pytest.raises(StudyError, match=r"own_net:net: module 'own_net' cannot be found|No module named"):
-        study.run(device="cpu")
+        run(study)
     (here / "own_net.py").write_text(NET.format("raise ValueError('not yet')"))
     with pytest.raises(StudyError, match="not yet"):
-        study.run(device="cpu")
+        run(study)
     (here / "own_net.py").write_text(NET.format(""))
-    first = study.run(device="cpu")
+    first = run(study, workers=1)
     assert (first.ran, first.failed) == (1, 0)
     (here / "own_net.py").write_text(NET.format("image_size = image_size + 0"))
-    second = study.run(device="cpu")
-    assert second.ran == 1
+    second = run(study)
+    assert (second.ran, second.failed) == (1, 0)
     assert set(first.tables["trials"]["trial_id"]) != set(second.tables["trials"]["trial_id"])
+    del sys.modules["own_net"]
 
 
 def test_importing_ablate_imports_nothing_heavy() -> None:
@@ -200,15 +216,13 @@ def test_importing_ablate_imports_nothing_heavy() -> None:
 import sys, ablate
 heavy = {"torch", "numpy", "pandas", "pydantic", "matplotlib", "rich", "typer"} & set(sys.modules)
 assert not heavy, heavy
-assert {"Study", "Profile", "load_study", "load_tables"} <= set(dir(ablate))
+assert set(ablate.__all__) <= set(dir(ablate))
 from ablate import Profile, Study
 from ablate.study import study
 assert (ablate.Study, Profile) == (study.Study, study.Profile) and Study is ablate.Study
+assert all(getattr(ablate, name) for name in ablate.__all__)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="'ablate' has no attribute 'Studdy'"):
         _ = ablate.Studdy
-
-
-def test_a_plain_process_is_no_notebook() -> None:
     assert not in_notebook()

@@ -33,9 +33,9 @@ from ablate.execution.driver import Options, run_study
 from ablate.execution.prepare import resolve_numerics
 from ablate.execution.progress import ProgressView
 from ablate.execution.trial import Engine, build_settings
-from ablate.finish import write_results
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs
+from ablate.pipeline import write_results
 from ablate.store.provenance import source_commit
 from ablate.store.results import write_atomically
 from ablate.study.fields import resolve

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
 import filelock
 import torch
 
+from ablate.data import takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
-from ablate.execution import Done, Event, Job, LocalExecutor, Lost, Told
+from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.prepare import Inputs, resolve_device
 from ablate.execution.timing import TimingTask, time_cases
 from ablate.execution.trial import Engine, Outcome, Task, run_trial
@@ -21,43 +22,9 @@ from ablate.store.records import Failure, Record, put_aside, quarantine, read_re
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.store.timing import Case, cases_of, read_timing, write_timing
 from ablate.study.fields import Fields
+from ablate.study.options import Options as Options
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial, expand
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a study is run, as far as the study file does not say.
-
-    Attributes:
-        profile: name of the profile; None lets the hardware decide.
-        device: "auto", "cpu" or "cuda".
-        workers: trials at a time; None is one per GPU, or as many as the CPU cores have threads for.
-        threads: CPU threads that a trial computes with, part of its identity; 1 on CUDA.
-        engine: how training steps reach a GPU; a CPU's are eager.
-        data_dir: folder with the dataset's own files, instead of downloading them.
-        results: folder that results/<study>/<profile>/ is made in.
-        settings: field name to its values: one fixes the field, several sweep it.
-        seeds: how many seeds, instead of the study's.
-        timeout: seconds that one trial may take; None is no limit.
-        retry_failed: run failed trials again; their records are put aside.
-        timing: time the training steps at the end, with nothing else running.
-        command: the command line that this is, for the report.
-    """
-
-    profile: str | None = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int | None = None
-    threads: int = 1
-    engine: Engine = "eager"
-    data_dir: Path | None = None
-    results: Path = Path("results")
-    settings: Mapping[str, Sequence[Any]] | None = None
-    seeds: int | None = None
-    timeout: float | None = None
-    retry_failed: bool = False
-    timing: bool = True
-    command: str = ""
 
 
 class Watcher(Protocol):
@@ -80,7 +47,6 @@ class Watcher(Protocol):
 class Summary:
     """What became of a study's trials."""
 
-    plan: Plan
     folder: ResultsFolder
     ran: int
     failed: int
@@ -112,50 +78,52 @@ def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary
     """Train what is missing of a study that is settled already, and record it."""
     folder = results_folder(options.results, settled.study.name, settled.profile)
     with contextlib.closing(trial_executor(settled.device, options)) as executor:
-        executor.warm_up(_likely_missing(folder, settled.study))
+        # About how many trials lack a record, from counts alone: which they are follows from the data.
+        planned = len(settled.study.arms()) * len(settled.study.seed_list())
+        executor.warm_up(max(0, planned - sum(1 for _ in folder.records.glob("*.json"))))
         plan, inputs = plan_settled(settled, options, watcher)
-        return _run_planned(folder, plan, inputs.folders(), executor, options, watcher)
+        folder.create()
+        with only_driver(folder):
+            return _run_planned(folder, plan, inputs.folders(), executor, options, watcher)
 
 
 def _run_planned(
     folder: ResultsFolder,
     plan: Plan,
     data_folders: Mapping[str, Path],
-    executor: LocalExecutor,
+    executor: Executor,
     options: Options,
     watcher: Watcher,
 ) -> Summary:
-    folder.create()
-    with only_driver(folder):
-        folder.remove_left_overs()
-        records, damaged = quarantine(folder)
-        for line in damaged:
-            watcher.note(f"put aside as damaged, to run again: {line}")
-        folder.remove_checkpoints(records)
-        write_plan(folder, plan)
-        waiting = _waiting(folder, plan, records, retry_failed=options.retry_failed)
-        watcher.planned(plan, waiting)
-        device = plan.trials[0].numerics.device
-        if said := idle_cores(len({trial.trial_id for trial in waiting}), device, options):
-            watcher.note(said)
-        interrupted = False
-        try:
-            records |= _run_trials(folder, waiting, data_folders, executor, options, watcher)
-            if options.timing:
-                _time_steps(folder, plan, records, data_folders, options, watcher)
-        except KeyboardInterrupt:
-            interrupted = True
-            records = read_records(folder)
+    """Have the trials without a record trained, and record them; for the folder's only driver."""
+    folder.remove_left_overs()
+    records, damaged = quarantine(folder)
+    for line in damaged:
+        watcher.note(f"put aside as damaged, to run again: {line}")
+    folder.remove_checkpoints(records)
+    write_plan(folder, plan)
+    if options.retry_failed:
+        for trial_id in {trial.trial_id for trial in plan.trials} & records.keys():
+            if records[trial_id].status != "complete":
+                put_aside(folder, trial_id, "attempts")
+                del records[trial_id]
+    waiting = [trial for trial in plan.trials if trial.trial_id not in records]
+    watcher.planned(plan, waiting)
+    device = plan.trials[0].numerics.device
+    if line := idle_cores(len({trial.trial_id for trial in waiting}), device, options):
+        watcher.note(line)
+    interrupted = False
+    try:
+        records |= _run_trials(folder, waiting, data_folders, executor, options, watcher)
+        if options.timing:
+            _time_steps(folder, plan, records, data_folders, options, watcher)
+    except KeyboardInterrupt:
+        interrupted = True
+        records = read_records(folder)
     ended = [records[trial.trial_id] for trial in plan.trials if trial.trial_id in records]
     failed = sum(record.status != "complete" for record in ended)
     ran = sum(trial.trial_id in records for trial in waiting)
-    return Summary(plan, folder, ran, failed, interrupted)
-
-
-def _likely_missing(folder: ResultsFolder, study: Study) -> int:
-    """About how many trials lack a record, from counts alone: which they are follows from the data."""
-    planned = len(study.arms()) * len(study.seed_list())
-    return max(0, planned - sum(1 for _ in folder.records.glob("*.json")))
+    return Summary(folder, ran, failed, interrupted)
 
 
 def results_folder(results: Path, study: str, profile: str) -> ResultsFolder:
@@ -179,7 +147,15 @@ def settle(study: Study, options: Options) -> Settled:
         )
     require_threads(device, options.threads)
     profile, reason = choose_profile(study, options.profile, device)
-    return Settled(_overridden(study, profile, options), profile, reason, device)
+    if study.profiles or options.profile:
+        study = study.with_profile(profile)
+    if options.settings:
+        study = study.with_settings(options.settings)
+    if options.seeds is not None:
+        study = study.replace(seeds=options.seeds)
+    if study.published and study.base.get("data") != study.published.data:
+        study = study.replace(published=None)  # another task's numbers would only mislead
+    return Settled(study, profile, reason, device)
 
 
 def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[Plan, Inputs]:
@@ -201,7 +177,7 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
 def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:
     """The arms' data, networks and losses, checked and prepared."""
     inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
-    if options.data_dir and not inputs.uses_data_dir(arms):
+    if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
     inputs.check(arms)
@@ -230,18 +206,6 @@ def choose_profile(study: Study, asked: str | None, device: str) -> tuple[str, s
     return name, f"{missing}, so profile {name} runs"
 
 
-def _overridden(study: Study, profile: str, options: Options) -> Study:
-    if study.profiles or options.profile:
-        study = study.with_profile(profile)
-    if options.settings:
-        study = study.with_settings(options.settings)
-    if options.seeds is not None:
-        study = study.replace(seeds=options.seeds)
-    if study.published and study.base.get("data") != study.published.data:
-        study = study.replace(published=None)  # another task's numbers would only mislead
-    return study
-
-
 @contextlib.contextmanager
 def only_driver(folder: ResultsFolder) -> Iterator[None]:
     """Hold the results folder against every other driver.
@@ -259,23 +223,11 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
         ) from None
 
 
-def _waiting(
-    folder: ResultsFolder, plan: Plan, records: dict[str, Record], *, retry_failed: bool
-) -> list[Trial]:
-    """The planned trials without a record. With `retry_failed`, failed records are put aside first."""
-    if retry_failed:
-        for trial_id in [trial.trial_id for trial in plan.trials]:
-            if trial_id in records and records[trial_id].status != "complete":
-                put_aside(folder, trial_id, "attempts")
-                del records[trial_id]
-    return [trial for trial in plan.trials if trial.trial_id not in records]
-
-
 def _run_trials(
     folder: ResultsFolder,
     waiting: Sequence[Trial],
     data_folders: Mapping[str, Path],
-    executor: LocalExecutor,
+    executor: Executor,
     options: Options,
     watcher: Watcher,
 ) -> dict[str, Record]:
@@ -316,17 +268,22 @@ def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers
     return Job(trial.trial_id, width=trial.numerics.threads, task=task)
 
 
-def trial_executor(device: str, options: Options) -> LocalExecutor:
-    """Workers that train trials on a device."""
+def trial_executor(device: str, options: Options) -> Executor:
+    """Workers that train trials on a device; with `workers=0`, this process."""
+    if options.workers == 0:
+        return InlineExecutor(run_trial)
     workers = trials_at_a_time(device, options)
-    capacity = workers * options.threads
     return LocalExecutor(
         run_trial,
-        capacity=capacity,
+        capacity=workers * options.threads,
         workers=workers,
-        timeout=options.timeout,
+        timeout=_seconds(options.timeout),
         imports=("torch._dynamo",),  # which torch's optimisers otherwise import in the first trial
     )
+
+
+def _seconds(minutes: float | None) -> float | None:
+    return None if minutes is None else 60 * minutes
 
 
 def _time_steps(
@@ -348,7 +305,9 @@ def _time_steps(
         data_folders=tuple(data_folders[trial.fingerprint] for trial in cases.values()),
         engine=options.engine,
     )
-    executor = LocalExecutor(time_cases, capacity=1, timeout=options.timeout)
+    executor: Executor = InlineExecutor(time_cases)
+    if options.workers != 0:
+        executor = LocalExecutor(time_cases, capacity=1, timeout=_seconds(options.timeout))
     for event in executor.run([Job("timing", width=1, task=task)]):
         if isinstance(event, Told):
             watcher.preparing("timing training steps", round(100 * event.message), 100)
@@ -398,7 +357,7 @@ def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | 
 def trials_at_a_time(device: str, options: Options) -> int:
     """How many trials a run trains at once: as asked for, as far as GPUs or cores are there."""
     room = capacity_of(device) // options.threads
-    return min(options.workers or room, room)
+    return room if options.workers is None else min(max(options.workers, 1), room)
 
 
 def require_threads(device: str, threads: int) -> None:
@@ -435,7 +394,7 @@ def idle_cores(trials: int, device: str, options: Options) -> str:
     cores = usable_cores()
 
     def at_a_time(threads: int) -> int:
-        return min(trials, trials_at_a_time(device, replace(options, threads=threads)))
+        return min(trials, trials_at_a_time(device, options.model_copy(update={"threads": threads})))
 
     def busy(threads: int) -> int:
         return threads * at_a_time(threads)

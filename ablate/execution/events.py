@@ -1,10 +1,13 @@
-"""What goes into an executor and what comes out of it."""
+"""What goes into an executor and what comes out of it; the one that needs no process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from ablate.store.records import Status
 
@@ -66,3 +69,77 @@ class Lost:
 
 
 Event = Started | Told | Done | Lost
+
+
+class Executor(Protocol):
+    """What does jobs. `workers` is how many at a time."""
+
+    workers: int
+
+    def warm_up(self, workers: int) -> None:
+        """Have so many workers ready ahead of their jobs; who then does not come to `run` has to `close`."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Do these jobs, and those submitted meanwhile, and yield what happens."""
+
+    def submit(self, job: Job) -> None:
+        """Add a job behind those that wait; for the user of a running `run`."""
+
+    def cancel(self, name: str) -> None:
+        """Drop a job that waits or runs. Nothing more is heard of it."""
+
+    def close(self) -> None:
+        """Stop at once."""
+
+
+def attempt(work: Work, task: Any, slot: int, tell: Callable[[Any], None]) -> tuple[str, Any]:
+    """One job: ("done", its outcome), or ("raised", what and where)."""
+    try:
+        return "done", work(task, slot, tell)
+    except Exception as error:
+        summary = "".join(traceback.format_exception_only(error)).strip()
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        file = os.path.basename(frame.filename)
+        return "raised", f"{summary} (in {frame.name}, line {frame.lineno} of {file})"
+
+
+class InlineExecutor:
+    """Does jobs in this process, one after the other. What they tell is heard when they have ended."""
+
+    workers = 1
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._waiting: deque[Job] = deque()
+        self._running = ""
+
+    def warm_up(self, workers: int) -> None:
+        """Nothing is to be started."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Do all jobs in order."""
+        self._waiting.extend(jobs)
+        while self._waiting:
+            job = self._waiting.popleft()
+            self._running = job.name
+            yield Started(job.name, 1)
+            messages: list[Any] = []
+            kind, content = attempt(self._work, job.task, 0, messages.append)
+            events: list[Event] = [Told(job.name, message) for message in messages]
+            done = Done(job.name, content, 1) if kind == "done" else Lost(job.name, "error", content, 1)
+            for event in [*events, done]:
+                if self._running == job.name:  # it may be cancelled by what was heard of it
+                    yield event
+
+    def submit(self, job: Job) -> None:
+        """Add a job behind those that wait."""
+        self._waiting.append(job)
+
+    def cancel(self, name: str) -> None:
+        """Drop a job, and what else one that ran would have told."""
+        self._waiting = deque(job for job in self._waiting if job.name != name)
+        self._running = "" if self._running == name else self._running
+
+    def close(self) -> None:
+        """Drop what waits."""
+        self._waiting.clear()

@@ -166,10 +166,9 @@ class LocalExecutor:
                     yield Told(job.name, content)
                     continue
                 self._release(worker, keep=kind == "done")
-                if kind == "done":
-                    yield Done(job.name, content, worker.attempt)
-                else:
-                    yield Lost(job.name, "error", content, worker.attempt)
+                attempt = worker.attempt
+                done = kind == "done"
+                yield Done(job.name, content, attempt) if done else Lost(job.name, "error", content, attempt)
                 return
         except (EOFError, OSError):
             yield self._died(worker, job)

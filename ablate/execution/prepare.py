@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ablate.data import Dataset, default_cache_dir, prepare, takes_data_dir
+from ablate.data import Dataset, default_cache_dir, prepare
 from ablate.errors import DeviceError, StudyError
 from ablate.losses import build_loss
 from ablate.models import build_model, find_factory
@@ -54,10 +54,6 @@ class Inputs:
         for fields in arms:
             self.fingerprint(fields)
             self._check_network(fields)
-
-    def uses_data_dir(self, arms: Iterable[Fields]) -> bool:
-        """Whether any arm's data can be given by `data_dir`."""
-        return any(takes_data_dir(fields.data) for fields in arms)
 
     def dataset(self, fields: Fields) -> Dataset:
         """The data of an arm, decoded."""

@@ -1,11 +1,15 @@
-"""What a run shows: a bar with the time left on a terminal, plain lines anywhere else."""
+"""What a run shows: a bar with the time left on a terminal or in a notebook, plain lines anywhere else."""
 
 from __future__ import annotations
 
+import io
+import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,6 +27,10 @@ from ablate.terminal import duration
 REFRESH_PER_SECOND = 4
 LINE_SECONDS = 60
 """Without a terminal, how far the running trials are is a line at most this often."""
+LATEST, FAILURES_SHOWN = 3, 5
+"""How many of the latest ended trials a notebook shows while others run, and how many failed ones ever."""
+NOTEBOOK_WIDTH = 110
+PAGE = '<pre style="font-size:13px;line-height:1.4">{code}</pre>'
 
 
 @dataclass
@@ -31,18 +39,13 @@ class _Running:
 
     name: str
     fraction: float = 0.0
-    place: str = "starting"
-    measured: str = ""
+    state: str = "starting"
 
     def heard(self, heartbeat: Heartbeat) -> None:
         self.fraction = heartbeat.done / heartbeat.epochs
-        self.place = f"epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
+        self.state = f"epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
         if heartbeat.train_loss is not None:
-            self.measured = f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
-
-    @property
-    def state(self) -> str:
-        return self.place + self.measured
+            self.state += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
 
 
 class ProgressView:
@@ -125,28 +128,25 @@ class ProgressView:
             self._running[event.name] = _Running(name)
         elif isinstance(event, Told):
             self._running[event.name].heard(event.message)
-            self._report_in_lines()
+            if not self.console.is_terminal and time.monotonic() - self._last_line >= LINE_SECONDS:
+                states = [f"{running.name}: {running.state}" for running in self._running.values()]
+                self.note("; ".join([*states, self._time_left()]))
         else:
             self._running.pop(event.name, None)
             self._ended += 1
-            self.note(self._ending(name, record))
+            self.ended(f"[{self._ended}/{self._total}] {name}: ", record)
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
 
-    def _report_in_lines(self) -> None:
-        if self.console.is_terminal or time.monotonic() - self._last_line < LINE_SECONDS:
-            return
-        states = [f"{running.name}: {running.state}" for running in self._running.values()]
-        self.note("; ".join([*states, self._time_left()]))
-
-    def _ending(self, name: str, record: Record | None) -> str:
-        line = f"[{self._ended}/{self._total}] {name}: "
-        if record is None or record.status != "complete" or record.cost is None:
-            return line + (
-                f"{record.status}: {record.failure.message}" if record and record.failure else "ended"
-            )
-        last, cost = record.history[-1], record.cost
-        seconds = cost.train_seconds + cost.eval_seconds
-        return line + f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {seconds:.1f} s"
+    def ended(self, name: str, record: Record | None) -> None:
+        """A trial ended, in one line."""
+        if record is not None and record.failure is not None:
+            self.note(f"{name}{record.status}: {record.failure.message}")
+        elif record is None or record.cost is None:
+            self.note(f"{name}ended")
+        else:
+            last, cost = record.history[-1], record.cost
+            measured = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}"
+            self.note(f"{name}{measured}, {cost.train_seconds + cost.eval_seconds:.1f} s")
 
     def _time_left(self) -> str:
         done = self._ended + sum(running.fraction for running in self._running.values())
@@ -158,3 +158,86 @@ class ProgressView:
     def _render(self) -> Group:
         lines = [Text(f"  {running.name}: {running.state}") for running in list(self._running.values())]
         return Group(self._bar, *lines)
+
+
+def in_notebook() -> bool:
+    """Whether this process is a Jupyter kernel, whose shell has a `kernel`; a terminal's IPython has none."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
+
+
+class NotebookView(ProgressView):
+    """The same as one output of a notebook cell, drawn again as the run goes on and kept with the notebook.
+
+    rich's own live display needs ipywidgets, whose outputs a stored notebook does not show.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO(), force_terminal=True, force_jupyter=False))
+        self._head: list[str] = []
+        self._endings: list[str] = []
+        self._failures: list[str] = []
+        self._drawn: deque[float] = deque(maxlen=REFRESH_PER_SECOND)
+        self._handle: Any = None
+
+    def __enter__(self) -> NotebookView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Leave all lines and what was done."""
+        self._running.clear()
+        if self._handle is None and not self._head:
+            return
+        came = "ended in" if self._ended == self._total else "ended, then it was stopped, after"
+        seconds = time.monotonic() - self._begun
+        summary = f"{self._ended} of {self._total} trials {came} {seconds:.0f} s"
+        self._draw([*self._endings, *([summary] if self._total else [])], bar=False)
+
+    def preparing(self, label: str, done: int, total: int) -> None:
+        """Data is being downloaded, checked or decoded; a bar that goes away."""
+        super().preparing(label, done, total)
+        self._draw_soon()
+
+    def note(self, line: str) -> None:
+        """Something to know, in one line. Once the run has begun, lines are the trials' endings."""
+        (self._endings if self._begun else self._head).append(line)
+        self._draw_soon()
+
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
+        """A trial started, told how far it is, or ended with a record."""
+        super().happened(trial, event, record)
+        self._draw_soon()
+
+    def ended(self, name: str, record: Record | None) -> None:
+        """A trial ended; what failed stays in sight."""
+        super().ended(name, record)
+        if record is not None and record.failure is not None:
+            self._failures.append(self._endings[-1])
+
+    def _draw_soon(self) -> None:
+        """Draw, unless that was done as often as it may be in the last second; the next event will."""
+        now = time.monotonic()
+        if len(self._drawn) < REFRESH_PER_SECOND or now - self._drawn[0] >= 1:
+            self._drawn.append(now)
+            self._draw(self._endings[-LATEST:], bar=True)
+
+    def _draw(self, endings: Sequence[str], *, bar: bool) -> None:
+        from IPython import display
+
+        more = len(self._failures) - FAILURES_SHOWN
+        lines = [*self._head, *self._failures[:FAILURES_SHOWN]]
+        lines += [f"and {more} more without a result"] if more > 0 else []
+        page = Console(file=io.StringIO(), record=True, width=NOTEBOOK_WIDTH, force_jupyter=False)
+        for line in (*lines, *endings):
+            page.print(Text(line), soft_wrap=True)
+        if bar:
+            page.print(self._render())
+        bundle = {
+            "text/plain": page.export_text(clear=False).strip(),
+            "text/html": page.export_html(inline_styles=True, code_format=PAGE),
+        }
+        show: Any = display.display if self._handle is None else self._handle.update
+        handle = show(bundle, raw=True, **({} if self._handle else {"display_id": True}))
+        self._handle = self._handle or handle

@@ -1,4 +1,4 @@
-"""The process that does jobs one after the other: `python -m ablate.execution.worker FD SLOT`."""
+"""The process that does jobs one after the other: `python -m ablate.execution.worker FD SLOT PARENT`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import importlib
 import os
 import signal
 import sys
-import traceback
 from multiprocessing.connection import Connection
-from typing import Any
+
+from ablate.execution.events import attempt
 
 PR_SET_PDEATHSIG = 1
 
@@ -34,22 +34,7 @@ def serve(connection: Connection, slot: int) -> None:
             task = connection.recv()
         except (EOFError, ConnectionError):
             return
-        connection.send(_attempt(work, task, slot, connection))
-
-
-def _attempt(work: Any, task: Any, slot: int, connection: Connection) -> tuple[str, Any]:
-    """One job: ("done", outcome), or ("raised", the last lines of the traceback)."""
-    try:
-        return "done", work(task, slot, lambda message: connection.send(("told", message)))
-    except ConnectionError:
-        sys.exit("the driver is gone")
-    except Exception as error:
-        summary = "".join(traceback.format_exception_only(error)).strip()
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        return (
-            "raised",
-            f"{summary} (in {frame.name}, line {frame.lineno} of {os.path.basename(frame.filename)})",
-        )
+        connection.send(attempt(work, task, slot, lambda message: connection.send(("told", message))))
 
 
 def main() -> None:
@@ -57,7 +42,10 @@ def main() -> None:
     descriptor, slot, parent = (int(argument) for argument in sys.argv[1:4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     die_with_parent(parent)
-    serve(Connection(descriptor), slot)
+    try:
+        serve(Connection(descriptor), slot)
+    except ConnectionError:
+        sys.exit("the driver is gone")
 
 
 if __name__ == "__main__":

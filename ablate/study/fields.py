@@ -7,15 +7,25 @@ study's base, its profile, the arm's levels and the command line then change sin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, TypeVar, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
 from ablate.errors import StudyError, nearest
 from ablate.study.recipes import RECIPES, Recipe
-
-Part = TypeVar("Part", bound=BaseModel)
 
 
 class Fields(Recipe):
@@ -135,12 +145,7 @@ def resolve(*layers: Mapping[str, Any]) -> Fields:
     try:
         return Fields.model_validate({**recipe.model_dump(), **settings})
     except ValidationError as error:
-        raise StudyError("\n".join(problems(error))) from None
-
-
-def problems(error: ValidationError) -> list[str]:
-    """One line for each thing pydantic found wrong: the field, what was expected, what came, what to do."""
-    return [problem(item) for item in error.errors()]
+        raise StudyError("\n".join(problem(item) for item in error.errors())) from None
 
 
 def problem(item: Mapping[str, Any]) -> str:
@@ -184,22 +189,64 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"{name}: unknown {kind}; known are {', '.join(known)}.{nearest(name, known)}"
 
 
-def in_plain_words(kind: type[Part], declaration: Any, validate: Callable[[Any], Part]) -> Part:
-    """Validate a part of a declaration; a `StudyError` has a line per fault instead of pydantic's own."""
+class Declaration(BaseModel):
+    """Something that a user declares. What is wrong with it is one `StudyError`, with a line per fault."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    called: ClassVar[str] = ""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Around all other validators, those of the subclass included."""
+        return no_info_wrap_validator_function(cls._in_plain_words, handler(source))
+
+    @classmethod
+    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Any]) -> Any:
+        try:
+            return validate(declaration)
+        except ValidationError as error:
+            raise StudyError("\n".join(cls._problems(error))) from None
+
+    @classmethod
+    def _problems(cls, error: ValidationError) -> Iterator[str]:
+        for item in error.errors():
+            if item["type"] == "value_error" and not item["loc"]:  # our own, of a line each
+                yield from item["msg"].removeprefix("Value error, ").splitlines()
+            elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+                kind = cls.called or f"part of a {cls.__name__}"
+                yield unknown_name(kind, str(item["loc"][0]), cls.model_fields)
+            else:
+                yield problem(item)
+
+
+def is_one(value: Any) -> bool:
+    """Whether a value is one: a number or text, and no list, tuple or array of them."""
+    return isinstance(value, (str, bytes)) or not hasattr(value, "__iter__")
+
+
+def _canonical_factors(factors: Any) -> Any:
+    if not isinstance(factors, Mapping):
+        return factors
+    return {
+        name: levels if is_one(levels) else tuple(canonical(level) for level in levels)
+        for name, levels in factors.items()
+    }
+
+
+def _canonical_levels(levels: dict[str, Any]) -> dict[str, Any]:
+    return {name: canonical(level) for name, level in levels.items()}
+
+
+def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
     try:
-        return validate(declaration)
-    except ValidationError as error:
-        raise StudyError("\n".join(_declared_problems(error, kind))) from None
+        return validate(seeds)
+    except ValidationError:
+        raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
 
 
-def _declared_problems(error: ValidationError, kind: type[BaseModel]) -> list[str]:
-    """One line per fault of a declaration; our own checks already hold one line each."""
-    lines: list[str] = []
-    for item in error.errors():
-        if item["type"] == "value_error" and not item["loc"]:
-            lines += item["msg"].removeprefix("Value error, ").splitlines()
-        elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
-            lines.append(unknown_name(f"part of a {kind.__name__}", str(item["loc"][0]), kind.model_fields))
-        else:
-            lines.append(problem(item))
-    return lines
+Factors = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_canonical_factors)]
+"""Field name to the levels it is swept over."""
+Levels = Annotated[dict[str, Any], AfterValidator(_canonical_levels)]
+"""Field name to value: an arm, or a point of a searched space."""
+Seeds = Annotated[int | tuple[int, ...], WrapValidator(_checked_seeds)]
+"""How many seeds (0, 1, ...), or which."""

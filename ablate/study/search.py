@@ -7,15 +7,13 @@ from the training images, and has the winner re-run with fresh seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from ablate.study.fields import FIELD_NAMES, canonical, in_plain_words, unknown_name
-
-Levels = dict[str, Any]
-"""Field name to value: one point of the searched space."""
+from ablate.study.fields import FIELD_NAMES, Declaration, canonical, unknown_name
+from ablate.study.fields import Levels as Levels
 
 FIRST_TUNING_SEED = 1_000_000
 """Points are trained with seeds from here on, so that the re-test's seeds are fresh."""
@@ -24,13 +22,11 @@ GRID_TOLERANCE = 1e-6
 MOST_LEVELS = 100_001
 
 
-class Range(BaseModel):
+class Range(Declaration):
     """Numbers from low to high, both included: every `step`, or so many `levels` even in the logarithm.
 
     Integers where low, high and, without log, the step are integers.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     low: int | float = Field(description="least value")
     high: int | float = Field(description="largest value, on the grid")
@@ -55,12 +51,6 @@ class Range(BaseModel):
         else:
             self._check_step()
         return self
-
-    # Below the other validators, so that it is around them.
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Range]) -> Range:
-        return in_plain_words(cls, declaration, validate)
 
     def _check_log(self) -> None:
         if self.step is not None:
@@ -125,10 +115,8 @@ class Range(BaseModel):
         return f"{self.low:g} to {self.high:g} by {self.step:g}"
 
 
-class Choice(BaseModel):
+class Choice(Declaration):
     """Values without an order, such as architectures. A plain tuple in a search's space is one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     of: tuple[Any, ...] = Field(description="the values")
     when: dict[str, Any] = Field(
@@ -144,12 +132,6 @@ class Choice(BaseModel):
         if None in values:
             raise ValueError("None is no value of a field")
         return values
-
-    # Below the other validators, so that it is around them.
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Choice]) -> Choice:
-        return in_plain_words(cls, declaration, validate)
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one of these."""
@@ -173,14 +155,12 @@ Dimension = Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("ch
 """What one searched field may be."""
 
 
-class Search(BaseModel):
+class Search(Declaration):
     """What is searched, for what, and with which budget.
 
     A point is one value for every searched field, trained once per seed; its value is the mean over its
     seeds of the objective on the tuning split. The study's baseline and the anchors are the first points.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     space: dict[str, Dimension] = Field(description="field name to its range, or a tuple of its values")
     objective: tuple[str, ...] = Field(
@@ -223,11 +203,6 @@ class Search(BaseModel):
     def _one_is_a_tuple(cls, objective: Any) -> Any:
         return (objective,) if isinstance(objective, str) else objective
 
-    @field_validator("anchors", mode="after")
-    @classmethod
-    def _canonical_anchors(cls, anchors: tuple[Levels, ...]) -> tuple[Levels, ...]:
-        return tuple({name: canonical(value) for name, value in anchor.items()} for anchor in anchors)
-
     @model_validator(mode="after")
     def _consistent(self) -> Search:
         found = [*self._space_problems(), *self._objective_problems(), *self._pruning_problems()]
@@ -246,12 +221,6 @@ class Search(BaseModel):
         if found:
             raise ValueError("\n".join(found))
         return self
-
-    # Below the other validators, so that it is around them.
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Search]) -> Search:
-        return in_plain_words(cls, declaration, validate)
 
     def _space_problems(self) -> Iterable[str]:
         if not self.space:

@@ -12,27 +12,24 @@ import itertools
 import math
 import runpy
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    PrivateAttr,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, model_validator
+
+from ablate.errors import StudyError, nearest
+from ablate.study.fields import (
+    FIELD_NAMES,
+    Declaration,
+    Factors,
+    Fields,
+    Levels,
+    Seeds,
+    resolve,
+    unknown_name,
 )
-
-from ablate.errors import StudyError
-from ablate.study.fields import FIELD_NAMES, Fields, canonical, in_plain_words, resolve, unknown_name
-from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
-
-if TYPE_CHECKING:
-    from ablate.notebook import Run
+from ablate.study.search import FIRST_TUNING_SEED, Search
 
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 
@@ -52,38 +49,18 @@ class Published(BaseModel):
     )
 
 
-class Profile(BaseModel):
+class Profile(Declaration):
     """A named variant of a study: the fields, factors and seeds that it changes. The rest stays."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     base: dict[str, Any] = Field(default_factory=dict, description="fields set differently")
-    factors: dict[str, tuple[Any, ...]] = Field(
-        default_factory=dict, description="factors added, or swept over other levels"
-    )
-    seeds: int | tuple[int, ...] | None = Field(default=None, description="seeds of this profile")
+    factors: Factors = Field(default_factory=dict, description="factors added, or swept over other levels")
+    seeds: Seeds | None = Field(default=None, description="seeds of this profile")
     search: dict[str, Any] = Field(
         default_factory=dict, description="parts of the search that are different, as points=12"
     )
 
-    @field_validator("factors", mode="before")
-    @classmethod
-    def _canonical_levels(cls, factors: Any) -> Any:
-        return _canonical_factors(factors)
 
-    @field_validator("seeds", mode="wrap")
-    @classmethod
-    def _seeds_in_one_line(cls, seeds: Any, validate: Callable[[Any], Any]) -> Any:
-        return _checked_seeds(seeds, validate)
-
-    # Below the other validators, so that it is around them.
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Profile]) -> Profile:
-        return in_plain_words(cls, declaration, validate)
-
-
-class Study(BaseModel):
+class Study(Declaration):
     """One question put to a grid of training runs, or a search for the best setting.
 
     Arms are all combinations of the factors' levels; every arm is trained once per seed. Each arm is
@@ -91,14 +68,12 @@ class Study(BaseModel):
     is tuned instead: its arms are the baseline, the anchors and the winner.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     question: str = Field(min_length=1, description="the question, in a sentence")
     base: dict[str, Any] = Field(default_factory=dict, description="fields that all arms share")
-    factors: dict[str, tuple[Any, ...]] = Field(
+    factors: Factors = Field(
         default_factory=dict, description="field name to its levels; none is a study of one arm"
     )
-    baseline: dict[str, Any] = Field(
+    baseline: Levels = Field(
         default_factory=dict, description="the factor levels that other levels are compared with"
     )
     only: tuple[Levels, ...] = Field(
@@ -112,34 +87,12 @@ class Study(BaseModel):
     margins: dict[str, float] = Field(
         default_factory=dict, description="per metric, the largest difference that does not matter"
     )
-    seeds: int | tuple[int, ...] = Field(default=5, description="how many seeds (0, 1, ...), or which")
+    seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
     profiles: dict[str, Profile] = Field(default_factory=dict, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
     name: str = Field(default="", description="set from the file's name")
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
-
-    @field_validator("factors", mode="before")
-    @classmethod
-    def _canonical_levels(cls, factors: Any) -> Any:
-        return _canonical_factors(factors)
-
-    @field_validator("baseline", mode="before")
-    @classmethod
-    def _canonical_baseline(cls, baseline: Any) -> Any:
-        if not isinstance(baseline, Mapping):
-            return baseline
-        return {name: canonical(level) for name, level in baseline.items()}
-
-    @field_validator("only", mode="after")
-    @classmethod
-    def _canonical_arms(cls, arms: tuple[Levels, ...]) -> tuple[Levels, ...]:
-        return tuple({name: canonical(level) for name, level in arm.items()} for arm in arms)
-
-    @field_validator("seeds", mode="wrap")
-    @classmethod
-    def _seeds_in_one_line(cls, seeds: Any, validate: Callable[[Any], Any]) -> Any:
-        return _checked_seeds(seeds, validate)
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -153,12 +106,6 @@ class Study(BaseModel):
         if found:
             raise ValueError("\n".join(found))
         return self
-
-    # Below the other validators, so that it is around them.
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Study]) -> Study:
-        return in_plain_words(cls, declaration, validate)
 
     def find_own_modules(self) -> None:
         """Have the modules that stand beside this study's file found before any other of their names."""
@@ -235,86 +182,10 @@ class Study(BaseModel):
         """
         return build_study({**self.model_dump(), **changes})
 
-    def run(
-        self,
-        *,
-        profile: str | None = None,
-        settings: Mapping[str, Any] | None = None,
-        seeds: int | None = None,
-        device: Literal["auto", "cpu", "cuda"] = "auto",
-        workers: int | None = None,
-        threads: int = 1,
-        data_dir: str | Path | None = None,
-        results: str | Path = "results",
-        report: str | Path = "report",
-        timeout: float | None = None,
-        retry_failed: bool = False,
-    ) -> Run:
-        """Train what is missing of this study, write its tables and render its report.
-
-        What `python -m ablate run` does. Interrupted, as by a notebook's stop button, it ends with a partial
-        report; what is recorded is kept, and the same call goes on.
-
-        Args:
-            profile: name of the profile; None lets the hardware decide.
-            settings: field name to a value, which fixes the field, or to a list of values, which sweeps it.
-            seeds: how many seeds, instead of the study's.
-            device: where to train; "auto" is CUDA where there is any.
-            workers: trials at a time, at least 1; None is one per GPU, or as many as the CPU cores have
-                threads for.
-            threads: CPU threads that a trial computes with, at least 1; part of its identity. Not for CUDA.
-            data_dir: folder with the dataset's own files, instead of downloading them.
-            results: folder that results/<study>/<profile>/ is made in.
-            report: folder that report/<study>/<profile>/ is made in.
-            timeout: minutes that one trial may take; None is no limit.
-            retry_failed: run failed trials again.
-
-        Raises:
-            StudyError: the study has no name, or a part of it or an argument is wrong; nothing was trained.
-            AblateError: of the kind that says what else is wrong.
-        """
-        from ablate.notebook import run  # imported here, because a study file must load without torch
-
-        return run(
-            self,
-            Path(report),
-            {
-                "profile": profile,
-                "settings": settings,
-                "seeds": seeds,
-                "device": device,
-                "workers": workers,
-                "threads": threads,
-                "data_dir": data_dir,
-                "results": results,
-                "timeout": timeout,
-                "retry_failed": retry_failed,
-            },
-        )
-
 
 def build_study(declaration: Mapping[str, Any]) -> Study:
     """A study from plain values, with every fault in one `StudyError`."""
     return Study.model_validate(dict(declaration))
-
-
-def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
-    try:
-        return validate(seeds)
-    except ValidationError:
-        raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
-
-
-def _canonical_factors(factors: Any) -> Any:
-    if not isinstance(factors, Mapping):
-        return factors
-    return {name: _canonical_level_list(levels) for name, levels in factors.items()}
-
-
-def _canonical_level_list(levels: Any) -> Any:
-    if isinstance(levels, (str, bytes)) or not hasattr(levels, "__iter__"):
-        return levels
-    return tuple(canonical(level) for level in levels)
 
 
 def _field_problems(study: Study) -> list[str]:
@@ -398,7 +269,7 @@ def _seed_problems(seeds: int | tuple[int, ...]) -> list[str]:
 
 
 def load_study(path: str | Path) -> Study:
-    """Run a study file and return its `study`.
+    """Run a study file and return its `study`, named after the file.
 
     The file's folder is put on the import path, so that a study can name models and losses beside it.
 
@@ -407,7 +278,11 @@ def load_study(path: str | Path) -> Study:
     """
     path = Path(path)
     if not path.is_file():
-        raise StudyError(f"{path}: no such study file; give the path of a Python file that defines `study`")
+        known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
+        raise StudyError(
+            f"{path}: no such study file; give the path of a Python file that defines `study`."
+            f"{nearest(str(path), known)}"
+        )
     try:
         source = path.read_text(encoding="utf-8")
         ast.parse(source, filename=str(path))

@@ -13,47 +13,47 @@ REPORT_HEIGHT = "44rem"
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """What a run came to. As the last line of a notebook cell it shows its report.
+    """What a run or a search came to. As the last line of a notebook cell it shows its report.
 
     Attributes:
-        tables: DataFrames by name (trials, epochs, reliability, effects); columns as in results/README.md.
-        report: the report's page, index.html.
         folder: where the study's records and tables are.
         ran: trials that were run; those recorded before are not counted.
         failed: trials of the study that ended without a result; the report says why.
         interrupted: whether it was stopped; the same call goes on where it stopped.
+        tables: DataFrames by name (trials, epochs, reliability, effects); columns as in results/README.md.
+            Of a search that has no re-test yet there are none.
+        report: the report's page, index.html; None where there are no tables.
         page: the report as it was after this run; a later run of the study overwrites the file.
     """
 
-    tables: Tables
-    report: Path
     folder: Path
     ran: int
     failed: int
     interrupted: bool
-    page: str = field(compare=False)
+    tables: Tables = field(default_factory=dict)
+    report: Path | None = None
+    page: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
-        first, *rest = self._lines()
-        return "\n".join([f"{first}; {self.ran} run just now", *rest, f"report: {self.report}"])
-
-    def _lines(self) -> list[str]:
-        """The study and how much of it has a result, then what is to be done about the rest."""
-        trials = self.tables["trials"]
-        name, profile = self.folder.parent.name, self.folder.name
-        complete = int((trials["status"] == "complete").sum())
-        lines = [f"{name} ({profile}): {complete} of {len(trials)} trials complete"]
+        state = "no report yet"
+        if self.report is not None:
+            trials = self.tables["trials"]
+            state = f"{int((trials['status'] == 'complete').sum())} of {len(trials)} trials complete"
+        lines = [f"{self.folder.parent.name} ({self.folder.name}): {state}; {self.ran} run just now"]
         if self.interrupted:
-            lines.append("interrupted: the report is partial; the same call goes on")
+            partial = "the report is partial; " if self.report is not None else ""
+            lines.append(f"interrupted: {partial}the same call goes on")
         if self.failed:
             lines.append(
                 f"{self.failed} trials have no result; the report says why; retry_failed=True runs them again"
             )
-        return lines
+        return "\n".join([*lines, *([f"report: {self.report}"] if self.report is not None else [])])
 
     def _repr_html_(self) -> str:
         """The report in a frame of its own, sealed off from the notebook; above it the same in words."""
         words = "<br>".join(html.escape(line) for line in repr(self).splitlines())
+        if self.report is None:
+            return f"<div>{words}</div>"
         # A frame's `#arms` would lead to the notebook's own address, so its links name the frame itself.
         page = self.page.replace('href="#', 'href="about:srcdoc#')
         style = f"width:100%;height:{REPORT_HEIGHT};border:1px solid #8888;border-radius:4px;resize:vertical"

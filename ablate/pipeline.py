@@ -1,0 +1,234 @@
+"""A study from its declaration to its report: what the commands do, and `ablate.run` and `ablate.tune`.
+
+Heavy libraries are imported when they are needed, so that a run gets to its trials sooner.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate.errors import ResultsError, StudyError
+from ablate.metrics import METRICS
+from ablate.store.results import ResultsFolder, find_results, read_plan
+from ablate.study.fields import unknown_name
+from ablate.study.options import Options
+from ablate.study.study import Profile, Study, load_study
+from ablate.study.trials import Plan
+
+if TYPE_CHECKING:
+    from ablate.execution.driver import Summary
+    from ablate.execution.progress import ProgressView
+    from ablate.notebook import Run
+    from ablate.tables import Tables
+
+
+def run(study: Study | str | Path, **options: Any) -> Run:
+    """Train what is missing of a study, write its tables and render its report: `python -m ablate run`.
+
+    Interrupted, as by a notebook's stop button, it ends with a partial report; what is recorded is kept, and
+    the same call goes on.
+
+    Args:
+        study: a study, or the path of a file that defines one.
+        options: the fields of `ablate.study.options.Options`: profile, settings (such as
+            {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field), seeds, device, workers, threads,
+            data_dir, results, report, engine, timeout, retry_failed, timing.
+
+    Raises:
+        StudyError: the study has no name, or a part of it or an option is wrong; nothing was trained.
+        AblateError: of the kind that says what else is wrong.
+    """
+    declared, checked = _from_python("run", study, options)
+    return run_study(declared, checked, _python_view())
+
+
+def tune(
+    study: Study | str | Path, *, points: int | None = None, storage: str | None = None, **options: Any
+) -> Run:
+    """Search for the best setting, then re-test it with fresh seeds: `python -m ablate tune`.
+
+    Args:
+        study: a study with a search, or the path of a file that defines one.
+        points: the budget, instead of the study's.
+        storage: PostgreSQL URL of a search that several tuners share.
+        options: as of `run`; `seeds` are those of the re-test.
+
+    Raises:
+        AblateError: of the kind that says what is wrong; nothing was trained.
+    """
+    if points is not None and (isinstance(points, bool) or not isinstance(points, int) or points < 1):
+        raise StudyError(f"points: expected a whole number, at least 1, but {points!r} came")
+    declared, checked = _from_python("tune", study, options)
+    return tune_study(declared, checked, _python_view(), points=points, storage=storage)
+
+
+def load_tables(study: str, *, profile: str | None = None, results: str | Path = "results") -> Tables:
+    """Read the tables of a study that was run: DataFrames by name, their columns as in results/README.md.
+
+    Args:
+        study: the study's name: its file's, without the ending.
+        profile: which of the profiles that were run; may be left out when there is only one.
+        results: folder of the results.
+
+    Raises:
+        ResultsError: no such study or profile was run.
+        RecordError: a table is missing or damaged.
+    """
+    from ablate.tables import read_tables
+
+    return read_tables(find_results(Path(results), study, profile))
+
+
+def run_study(study: Study, options: Options, view: ProgressView) -> Run:
+    """Train what is missing of a study, write its tables and render its report."""
+    from ablate.execution import driver
+
+    _require_sound(study, options)
+    with view:
+        summary = driver.run_study(study, options, view)
+    return _reported(summary, options)
+
+
+def tune_study(
+    study: Study, options: Options, view: ProgressView, *, points: int | None, storage: str | None
+) -> Run:
+    """Spend a search's budget, re-test its winner, write the tables and render the report."""
+    from ablate import tuning
+    from ablate.notebook import Run
+
+    _require_sound(study, options)
+    with view:
+        tuned = tuning.tune_study(study, options, view, points=points, storage=storage)
+    view.console.print(f"{tuned.ran} trials run for {len(tuned.tuning.points)} points", highlight=False)
+    if tuned.retest is None:
+        return Run(tuned.folder.root, tuned.ran, 0, tuned.interrupted)
+    return _reported(tuned.retest, options)
+
+
+def write_results(folder: ResultsFolder, report_dir: Path) -> Path:
+    """Tables from records, then the report from the tables; returns the report's page."""
+    from ablate.report import write_report
+
+    plan = rebuild_tables(folder)
+    return write_report(folder, report_dir / plan.study.name / folder.root.name)
+
+
+def rebuild_tables(folder: ResultsFolder) -> Plan:
+    """Tables from records; published results without predictions keep the tables they have."""
+    from ablate.tables import build_tables, write_tables
+
+    plan = read_plan(folder)
+    if folder.predictions.exists():
+        write_tables(folder, build_tables(folder, plan))
+    return plan
+
+
+def require_metrics(study: Study) -> None:
+    """Refuse a study that names a metric that no table has, before anything is trained.
+
+    Raises:
+        StudyError: names every unknown one.
+    """
+    named = [("primary", study.primary), *(("family", name) for name in study.family)]
+    named += [("margins", name) for name in study.margins]
+    named += [("objective", name) for name in (study.search.objective if study.search else ())]
+    unknown = [
+        f"{part}: {unknown_name('metric', name, METRICS)}" for part, name in named if name not in METRICS
+    ]
+    if unknown:
+        raise StudyError("\n".join(unknown))
+
+
+def _require_sound(study: Study, options: Options) -> None:
+    """Find before any training what would only be found after it: metrics, names, the report's folder."""
+    require_metrics(study)
+    if not study.name:
+        raise StudyError(
+            "the study has no name, which its results are kept under; give it one: "
+            'Study(name="my_study", ...), or load it from a file'
+        )
+    if Path(study.name).name != study.name or study.name.startswith("."):
+        raise StudyError(f"name: expected a plain folder name such as 'my_study', but {study.name!r} came")
+    there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ResultsError(
+            f"{options.report}: the report cannot be written there; choose another with --report"
+        )
+
+
+def _reported(summary: Summary, options: Options) -> Run:
+    from ablate.notebook import Run
+    from ablate.tables import read_tables
+
+    page = write_results(summary.folder, options.report)
+    return Run(
+        folder=summary.folder.root,
+        ran=summary.ran,
+        failed=summary.failed,
+        interrupted=summary.interrupted,
+        tables=read_tables(summary.folder),
+        report=page,
+        page=page.read_text(encoding="utf-8"),
+    )
+
+
+def _python_view() -> ProgressView:
+    """What a call from Python shows: lines or a bar, or one output of a notebook cell."""
+    from rich.console import Console
+
+    from ablate.execution.progress import NotebookView, ProgressView, in_notebook
+
+    return NotebookView() if in_notebook() else ProgressView(Console())
+
+
+def _from_python(command: str, study: Study | str | Path, given: dict[str, Any]) -> tuple[Study, Options]:
+    """The study and the options of a call, checked, with the call itself for the report."""
+    options = Options(**given)
+    if not isinstance(study, Study):
+        study = load_study(study)
+    _ready_own_modules(_texts(study, options))
+    values = {
+        name: {field: many[0] if len(many) == 1 else list(many) for field, many in value.items()}
+        if name == "settings"
+        else value
+        for name, value in options.repeated().items()
+    }
+    words = ["study", *(f"{name}={value!r}" for name, value in values.items())]
+    return study, options.model_copy(update={"command": f"ablate.{command}({', '.join(words)})"})
+
+
+def _texts(study: Study, options: Options) -> Iterator[str]:
+    """Every text that a field of the study may come to, whatever the profile."""
+    declared: list[Study | Profile] = [study, *study.profiles.values()]
+    values = [value for part in declared for value in part.base.values()]
+    for swept in (options.settings, *(part.factors for part in declared)):
+        values += [value for levels in swept.values() for value in levels]
+    return (value for value in values if isinstance(value, str))
+
+
+def _ready_own_modules(texts: Iterable[str]) -> None:
+    """See that the user's modules which a study names can be imported as they are now.
+
+    A notebook's user edits them between runs, and this process would go on with the module it has.
+
+    Raises:
+        StudyError: what is named is defined in the notebook or script itself.
+    """
+    importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
+    for text in texts:
+        module_name, _, attribute = text.partition(":")
+        if module_name == "__main__":
+            raise StudyError(
+                f"{text}: is defined in this notebook or script itself, which worker processes cannot "
+                "import; put it in a file beside it, such as my_module.py (a cell whose first line is "
+                f"%%writefile my_module.py does that), and name it 'my_module:{attribute}'"
+            )
+        origin = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
+        installed = any(origin.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+        if origin.name == f"{module_name}.py" and not installed:  # a single file of the user's
+            del sys.modules[module_name]

@@ -1,0 +1,80 @@
+"""How a study is run, as far as its file does not say: one declaration for the commands and for Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Field, Strict, field_validator, model_validator
+
+from ablate.study.fields import Declaration, Seeds, canonical, is_one
+
+Folder = Annotated[Path, Strict(False)]
+REPEATED = ("profile", "settings", "seeds", "device", "threads")
+"""The options that decide what is trained. Folders are not among them: elsewhere they mean nothing."""
+
+
+class Options(Declaration):
+    """How a study is run. The commands' options are made of these fields, and `ablate.run` takes them."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    called: ClassVar[str] = "option"
+
+    profile: str | None = Field(
+        default=None, description="Profile of the study; otherwise the hardware decides."
+    )
+    settings: dict[str, tuple[Any, ...]] = Field(
+        default_factory=dict, description="Fix a field, or sweep it over values."
+    )
+    seeds: Seeds | None = Field(default=None, description="How many seeds, instead of the study's.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
+    workers: int | None = Field(
+        default=None,
+        ge=0,
+        description="Trials at a time [default: one per GPU; on a CPU, cores / threads]; 0: in this very "
+        "process, as for a debugger.",
+    )
+    threads: int = Field(
+        default=1, ge=1, description="CPU threads that a trial computes with; part of what it is."
+    )
+    data_dir: Folder | None = Field(
+        default=None, description="Folder with the dataset's files, instead of downloading them."
+    )
+    results: Folder = Field(default=Path("results"), description="Folder of the results.")
+    report: Folder = Field(default=Path("report"), description="Folder of the reports.")
+    engine: Literal["eager", "graph"] = Field(
+        default="eager", description="On CUDA: hand steps over by operation, or captured as a whole."
+    )
+    timeout: float | None = Field(default=None, ge=0.001, description="Minutes that one trial may take.")
+    retry_failed: bool = Field(default=False, description="Run failed trials again.")
+    timing: bool = Field(default=True, description="Time the training steps at the end, by themselves.")
+    command: str = Field(default="", description="What to type to run this again, for the report.")
+
+    @field_validator("seeds", "workers", "threads", "timeout", mode="before")
+    @classmethod
+    def _plain_numbers(cls, value: Any) -> Any:
+        return canonical(value) if is_one(value) else tuple(canonical(one) for one in value)
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _several_values_sweep(cls, settings: Any) -> Any:
+        """A value on its own fixes its field; a list, tuple or array sweeps it."""
+        if not isinstance(settings, dict):
+            return settings
+        return {
+            name: (value,) if is_one(value) else tuple(canonical(one) for one in value)
+            for name, value in settings.items()
+        }
+
+    @model_validator(mode="after")
+    def _can_be_stopped(self) -> Options:
+        if self.workers == 0 and self.timeout is not None:
+            raise ValueError("timeout: expected none where workers is 0, as nothing can stop this process")
+        return self
+
+    def repeated(self) -> dict[str, Any]:
+        """What decides the trials and is not the default, for the line that runs them again."""
+        default = Options()
+        return {
+            name: getattr(self, name) for name in REPEATED if getattr(self, name) != getattr(default, name)
+        }
