@@ -20,11 +20,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plugins": set(),
     "study": {"notebook"},  # Study.run imports it when called: an entrance of its own
     "search": {"study"},
+    "store": {"study"},
     "data": {"terminal"},
     "models": {"plugins"},
     "losses": {"plugins"},
-    "train": set(),
-    "store": {"study"},
+    "train": {"study", "store"},
     "execution": {"study", "data", "models", "losses", "train", "store", "terminal"},
     "metrics": set(),
     "stats": set(),

@@ -78,10 +78,10 @@ def test_a_trial_keeps_what_its_penultimate_layer_shows(tmp_path: Path, precisio
     labels = predictions.projection_valid_labels
     assert points is not None
     assert labels is not None
-    place = np.concatenate([np.flatnonzero(predictions.labels == k)[:200] for k in (0, 1, 2)])
-    np.testing.assert_array_equal(labels, predictions.labels[place])
+    index = np.concatenate([np.flatnonzero(predictions.labels == k)[:200] for k in (0, 1, 2)])
+    np.testing.assert_array_equal(labels, predictions.labels[index])
     # Two ways to one number: the recorded logits, and the points with the recorded templates.
-    expected = predictions.logits[place, 1] - predictions.logits[place, 0]
+    expected = predictions.logits[index, 1] - predictions.logits[index, 0]
     np.testing.assert_allclose(points @ (templates[1] - templates[0]), expected, rtol=1e-3, atol=1e-4)
     assert predictions.projection_train is not None
     assert predictions.projection_train_labels is not None

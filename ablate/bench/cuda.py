@@ -32,7 +32,7 @@ from ablate.errors import DeviceError
 from ablate.execution.driver import Options, run_study
 from ablate.execution.prepare import resolve_numerics
 from ablate.execution.progress import ProgressView
-from ablate.execution.trial import Engine, build_settings
+from ablate.execution.trial import Engine, resolved_fields
 from ablate.finish import write_results
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs
@@ -136,33 +136,33 @@ def _loss(scale: Scale, known: Known) -> Iterator[Values]:
 def _training(scale: Scale, known: Known) -> Iterator[Values]:
     """What an epoch changes in the weights: captured beside eager, and eager beside the CPU."""
     for arch, recipe, precision in product(NETWORKS, RECIPES, ("float32", "bfloat16")):
-        changes, reasons = [], []
+        changes, engines = [], []
         for engine, device in (("graph", "cuda"), ("eager", "cuda"), ("eager", "cpu")):
             fields = {"precision": precision, "batch_size": 32}
-            step, reason = _step(arch, recipe, engine, scale.parity_images, scale, device, **fields)
+            step = _step(arch, recipe, engine, scale.parity_images, scale, device, **fields)
             begun = [weight.detach().clone() for weight in step.model.parameters()]
             _epoch(step)
             moved = map(torch.sub, step.model.parameters(), begun)
             changes.append(torch.cat([change.detach().flatten().cpu() for change in moved]))
-            reasons.append(reason)
+            engines.append(step.engine)
         yield {
-            "arch": arch, "recipe": recipe, "precision": precision, "not_captured": reasons[0],
+            "arch": arch, "recipe": recipe, "precision": precision, "engine": engines[0],
             "graph_to_eager": relative_distance(*changes[:2]),
             "eager_to_cpu": relative_distance(*changes[1:]),
         }  # fmt: skip
 
 
 def _epoch(step: Step) -> None:
-    for place, index in enumerate(step.begin_epoch(0)):
-        step(index, place)
+    for number, index in enumerate(step.begin_epoch(0)):
+        step(index, number)
 
 
 def _step(
     arch: str, recipe: str, engine: str, count: int, scale: Scale, device: str = "cuda", **changes: Any
-) -> tuple[Step, str | None]:
-    """A step over noise, and why it is not captured."""
+) -> Step:
+    """A step over noise."""
     fields = resolve({"data": "noise", "image_size": scale.side, "arch": arch, "recipe": recipe}, changes)
-    settings = build_settings(build_trial({}, fields, 0, resolve_numerics(fields, "cuda"), fingerprint=""))
+    fields = resolved_fields(build_trial({}, fields, 0, resolve_numerics(fields, "cuda"), fingerprint=""))
     pixels = np.random.default_rng(0).integers(0, 256, (count, scale.side, scale.side, 3), dtype=np.uint8)
     images = Images.on(torch.device(device), pixels, np.arange(count) % CLASSES, MEAN, STD)
 
@@ -170,9 +170,8 @@ def _step(
         seed_generators(seed)
         return build_model(arch, num_classes=CLASSES, image_size=scale.side)
 
-    set_numerics(deterministic=settings.deterministic)
-    loss = build_loss("label_smoothing")
-    return ready_step(engine, (arch, count), build, 1, loss, images, images, settings)
+    set_numerics(deterministic=fields.deterministic)
+    return ready_step(engine, count, build, build_loss("label_smoothing"), images, images, fields, seed=0)
 
 
 def _epochs(scale: Scale, known: Known) -> Iterator[Values]:
@@ -180,17 +179,17 @@ def _epochs(scale: Scale, known: Known) -> Iterator[Values]:
     card = known["card"][0]
     for arch, recipe, engine in product(NETWORKS, RECIPES, ENGINES):
         began = time.perf_counter()
-        step, reason = _step(arch, recipe, engine, scale.images, scale)
+        step = _step(arch, recipe, engine, scale.images, scale)
         ready = time.perf_counter() - began
         seconds = _seconds(lambda step=step: _epoch(step), repeats=3)  # type: ignore[misc]
         flops = 3 * 2 * sum(step.sizes) * count_macs(step.model, scale.side)
         with _Bytes() as moved:  # type: ignore[no-untyped-call]
             Step.compute(step, step.begin_epoch(0)[0])
         yield {
-            "arch": arch, "recipe": recipe, "engine": step.engine, "precision": step.settings.precision,
+            "arch": arch, "recipe": recipe, "engine": step.engine, "precision": step.fields.precision,
             "seconds": seconds, "images_per_second": sum(step.sizes) / seconds, "ready_seconds": ready,
             "part_of_copies": moved.count * len(step.sizes) / seconds / card["bytes_per_second"],
-            "part_of_products": flops / seconds / card["flops_per_second"], "not_captured": reason,
+            "part_of_products": flops / seconds / card["flops_per_second"],
         }  # fmt: skip
 
 

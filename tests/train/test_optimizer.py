@@ -1,23 +1,17 @@
 """Optimisers and schedules against torch's and the papers'."""
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from small_training import changed
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
-from ablate.train import Settings
-from ablate.train.optimizer import Ranger, build_optimizer
-from ablate.train.schedule import learning_rate
+from ablate.train.optimizer import Ranger, build_optimizer, learning_rate
 
-SETTINGS = Settings(
-    epochs=3, batch_size=16, eval_batch_size=7, drop_last=False, lr=0.01, momentum=0.9, weight_decay=0.1,
-    epsilon=0.1, reduction="mean", lr_rule="fixed", precision="float32", deterministic=True, order_seed=5,
-    noise_seed=6, optimizer="adamw", beta2=0.99, adam_epsilon=1e-6,
-)  # fmt: skip
+FIELDS = changed(lr=0.01, momentum=0.9, weight_decay=0.1, optimizer="adamw", beta2=0.99, adam_epsilon=1e-6)
 
 
 def network() -> nn.Module:
@@ -57,24 +51,24 @@ def test_ranger_is_the_papers_look_ahead_around_torchs_radam() -> None:
                     parameter.data = behind.clone()
 
     expected = train(theirs, LookAhead())
-    found = train(ours, build_optimizer(ours, replace(SETTINGS, optimizer="ranger")))
-    for one, other in zip(found, expected, strict=True):
+    trained = train(ours, build_optimizer(ours, changed(FIELDS, optimizer="ranger")))
+    for one, other in zip(trained, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
 def test_ranger_goes_on_from_its_state_bit_for_bit() -> None:
-    settings = replace(SETTINGS, optimizer="ranger")
+    fields = changed(FIELDS, optimizer="ranger")
     whole, stopped, resumed = network(), network(), network()
-    optimizer = build_optimizer(whole, settings)
+    optimizer = build_optimizer(whole, fields)
     train(whole, optimizer, 8)
     expected = train(whole, optimizer, 8, batches_seed=2)
-    first = build_optimizer(stopped, settings)
+    first = build_optimizer(stopped, fields)
     train(stopped, first, 8)
-    second = build_optimizer(resumed, settings)
+    second = build_optimizer(resumed, fields)
     resumed.load_state_dict(stopped.state_dict())
     second.load_state_dict(first.state_dict())
-    found = train(resumed, second, 8, batches_seed=2)
-    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    trained = train(resumed, second, 8, batches_seed=2)
+    assert all(torch.equal(one, other) for one, other in zip(trained, expected, strict=True))
 
 
 def test_ranger_leaves_a_parameter_without_gradient_alone() -> None:
@@ -94,8 +88,8 @@ def test_adamw_is_torchs_with_decay_on_matrices_only() -> None:
     rest = [p for name, p in theirs.named_parameters() if name not in {"0.weight", "3.weight"}]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}]
     expected = train(theirs, torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.99), eps=1e-6))
-    found = train(ours, build_optimizer(ours, replace(SETTINGS, decay_norms=False)))
-    for one, other in zip(found, expected, strict=True):
+    trained = train(ours, build_optimizer(ours, changed(FIELDS, decay_norms=False)))
+    for one, other in zip(trained, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
@@ -105,7 +99,7 @@ def test_decay_reaches_the_parameters_that_it_should(optimizer: Any) -> None:
     for decay_norms in (True, False):
         model = network()
         built = build_optimizer(
-            model, replace(SETTINGS, optimizer=optimizer, decay_norms=decay_norms, momentum=0.0)
+            model, changed(FIELDS, optimizer=optimizer, decay_norms=decay_norms, momentum=0.0)
         )
         before = [parameter.detach().clone() for parameter in model.parameters()]
         total = torch.cat([parameter.flatten() for parameter in model.parameters()]).sum()
@@ -122,7 +116,7 @@ def test_decay_reaches_the_parameters_that_it_should(optimizer: Any) -> None:
 def test_a_frozen_parameter_is_left_out() -> None:
     model = network()
     next(model.parameters()).requires_grad_(False)
-    groups = build_optimizer(model, SETTINGS).param_groups
+    groups = build_optimizer(model, FIELDS).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters())) - 1
 
 
