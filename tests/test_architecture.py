@@ -40,9 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "forecast": {"study", "store", "metrics", "stats", "tables", "status", "terminal"},
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
     "notebook": {"study", "store", "execution", "tables", "finish"},
-    "bench": {
-        "study", "store", "models", "losses", "train", "execution", "stats", "finish", "tuning", "terminal",
-    },
+    "bench": {"study", "store", "models", "losses", "train", "execution", "finish"},
 }  # fmt: skip
 
 # library -> the only rooms that may import it.
