@@ -91,7 +91,7 @@ def show_search(console: Console, folder: ResultsFolder) -> bool:
     tuning = read_tuning(folder)
     if tuning is None:
         return False
-    counts = Counter(point.state for point in tuning.points)
+    counts = Counter[str](point.state for point in tuning.points)
     states = [state for state in ("complete", "pruned", "failed") if counts[state]]
     done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
     asked = f"{tuning.search.points} points of {tuning.search.seeds} seeds"

@@ -114,7 +114,8 @@ def _groups(model: nn.Module, recipe: Recipe) -> list[Group]:
 class Ranger(torch.optim.RAdam):
     """Rectified Adam with decoupled weight decay, inside a look-ahead.
 
-    Every `every` steps the slow weights move half the way to the fast ones, which go on from there.
+    Every `every` steps the slow weights move half the way to the fast ones, which go on from there: call
+    `look_ahead` after each step. It is apart because the host decides it, which a captured step cannot.
 
     Args:
         groups: parameter groups.
@@ -148,14 +149,7 @@ class Ranger(torch.optim.RAdam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of the fast weights, and where it is due one of the slow ones."""
-        result = self.fast_step(closure)
-        self.look_ahead(max((int(state["step"]) for state in self.state.values() if state), default=0))
-        return result
-
-    @torch.no_grad()
-    def fast_step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of the fast weights alone; the first one remembers where they began."""
+        """One step of the fast weights; the first one remembers where they began."""
         begun = {
             parameter: parameter.detach().clone(memory_format=torch.preserve_format)
             for group in self.param_groups
@@ -169,7 +163,7 @@ class Ranger(torch.optim.RAdam):
 
     @torch.no_grad()
     def look_ahead(self, steps: int) -> None:
-        """Move the slow weights, where they are due after so many steps. Apart, for the host decides it."""
+        """Move the slow weights, where they are due after so many steps."""
         if steps % self.every == 0:
             moved = {parameter: state["slow"] for parameter, state in self.state.items() if state}
             slow = list(moved.values())

@@ -84,10 +84,7 @@ class Step:
         (loss / self._match(len(labels))).backward()  # type: ignore[no-untyped-call]
         if self.fields.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.fields.clip_norm)
-        if isinstance(self.optimizer, Ranger):
-            self.optimizer.fast_step()
-        else:
-            self.optimizer.step()
+        self.optimizer.step()
         mean = loss.detach() / len(labels) if self.fields.reduction == "sum" else loss.detach()
         return mean, (logits.detach().argmax(dim=1) == labels).sum()
 

@@ -19,13 +19,19 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3))
 
 
+def take(optimizer: Any) -> None:
+    optimizer.step()
+    if isinstance(optimizer, Ranger):
+        optimizer.look_ahead(max(int(state["step"]) for state in optimizer.state.values()))
+
+
 def train(model: nn.Module, optimizer: Any, steps: int = 20, batches_seed: int = 1) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(batches_seed)
     for _ in range(steps):
         x, y = torch.randn(6, 4, generator=generator), torch.randint(3, (6,), generator=generator)
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        take(optimizer)
     return [parameter.detach().clone() for parameter in model.parameters()]
 
 
@@ -77,7 +83,7 @@ def test_ranger_leaves_a_parameter_without_gradient_alone() -> None:
     for _ in range(7):
         optimizer.zero_grad()
         used.sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        take(optimizer)
     assert torch.equal(unused, torch.ones(2))
     assert not torch.equal(used, torch.ones(2))
 
