@@ -56,10 +56,7 @@ def test_a_crop_is_torchvisions_resized_crop(
 
 
 def test_all_of_an_image_is_a_crop_that_changes_nothing() -> None:
-    draws = torch.tensor([[1.0, 0.5, 0.3, 0.9]])
-    torch.testing.assert_close(
-        random_resized_crop(pictures(1, 24), draws, None, 24, 0.35), pictures(1, 24), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(crop([1.0, 0.5, 0.3, 0.9], 24), pictures(1, 24), rtol=1e-4, atol=1e-5)
 
 
 @given(st.tuples(*[st.floats(0, 0.999)] * 4), st.floats(0.05, 1.0), st.booleans())
