@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from rich.console import Console
 
 from ablate.errors import RecordError, ResultsError
+from ablate.execution.driver import only_driver
 from ablate.status import find_study, is_running, read_available, read_status, show_status, time_left
 from ablate.store.records import Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
@@ -141,6 +144,14 @@ def test_a_held_lock_is_seen_and_left_alone(folder: ResultsFolder) -> None:
         holder.communicate()
     assert not is_running(folder)
     assert read_status(folder).seconds_left is None
+
+
+def test_a_run_that_starts_while_somebody_looks_is_not_turned_away(folder: ResultsFolder) -> None:
+    look = filelock.FileLock(folder.lock, thread_local=False)
+    look.acquire()
+    threading.Timer(0.1, look.release).start()
+    with only_driver(folder):
+        assert is_running(folder)
 
 
 @pytest.mark.parametrize(
