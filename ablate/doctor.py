@@ -26,8 +26,8 @@ SHOWN_PACKAGES = ("torch", "numpy", "scipy", "pandas", "pydantic", "matplotlib",
 class Finding:
     """One thing that was looked at, what it came to, and what to do about it; "" where it is in order."""
 
-    what: str
-    found: str
+    name: str
+    value: str
     remedy: str = ""
 
 
@@ -80,14 +80,14 @@ def _torch() -> Iterable[Finding]:
         return
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
-        found = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+        value = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         try:
             torch.ones(8, device=f"cuda:{number}").sum().item()
-            yield Finding(f"GPU {number}", found)
+            yield Finding(f"GPU {number}", value)
         except RuntimeError as error:
-            found += f": it does not compute ({str(error).splitlines()[0]})"
+            value += f": it does not compute ({str(error).splitlines()[0]})"
             remedy = "install a build of torch for this GPU and driver, or train with --device cpu"
-            yield Finding(f"GPU {number}", found, remedy)
+            yield Finding(f"GPU {number}", value, remedy)
 
 
 def why_no_cuda() -> str:
@@ -134,10 +134,10 @@ def _cache() -> Iterable[Finding]:
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     free = shutil.disk_usage(there).free
-    found = f"{folder}, holds {held / 1e9:.2f} GB, {free / 1e9:.1f} GB free"
+    value = f"{folder}, holds {held / 1e9:.2f} GB, {free / 1e9:.1f} GB free"
     fault = f"{folder} is not a folder" if folder.exists() and there != folder else write_fault(there)
     remedy = "set ABLATE_CACHE to a folder that can be written" if fault else ""
-    yield Finding("cache", f"{found}: {fault}" if fault else found, remedy)
+    yield Finding("cache", f"{value}: {fault}" if fault else value, remedy)
 
 
 def write_fault(folder: Path) -> str:
@@ -164,10 +164,10 @@ def _profile() -> Iterable[Finding]:
 
 def show_findings(console: Console, findings: Sequence[Finding]) -> bool:
     """Print what was found, then what to do about what is broken; whether all is in order."""
-    print_table(console, ("what", "found"), [(finding.what, finding.found) for finding in findings])
+    print_table(console, ("what", "found"), [(finding.name, finding.value) for finding in findings])
     broken = [finding for finding in findings if finding.remedy]
     for finding in broken:
-        print_line(console, f"broken: {finding.what}: {finding.remedy}")
+        print_line(console, f"broken: {finding.name}: {finding.remedy}")
     if not broken:
         print_line(console, "all that a run needs is there")
     return not broken

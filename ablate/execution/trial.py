@@ -78,7 +78,7 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
     """
     device = ready_device(task.trial.numerics, slot)
     dataset = open_dataset(task.data_folder)
-    known: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "trial": task.trial,
         "environment": environment_of(device, task.trial.numerics.threads, workers=task.workers),
         "class_names": dataset.classes,
@@ -86,22 +86,22 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
     try:
         valid = resident_images(task.data_folder, device)[1]
         step = first_step(task.trial, task.data_folder, device, task.engine)
-        known["environment"] = known["environment"].model_copy(update={"engine": step.engine})
-        known["parameters"] = count_parameters(step.model)
-        known["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
+        facts["environment"] = facts["environment"].model_copy(update={"engine": step.engine})
+        facts["parameters"] = count_parameters(step.model)
+        facts["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
         fitted = fit(step, valid, callbacks=_callbacks(task, tell), checkpoint=_read_checkpoint(task))
     except DivergedError as error:
         failure = Failure(message=str(error), epoch=error.epoch, step=error.step)
-        return Record(**known, status="diverged", history=tuple(error.history), failure=failure), None
+        return Record(**facts, status="diverged", history=tuple(error.history), failure=failure), None
     except (MemoryError, RuntimeError) as error:
         # Torch's CPU allocator raises a plain RuntimeError.
-        known_kind = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not known_kind and "DefaultCPUAllocator: can't allocate memory" not in str(error):
+        known_type = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known_type and "DefaultCPUAllocator: can't allocate memory" not in str(error):
             raise
         failure = Failure(message=(str(error) or "out of memory").splitlines()[0])
-        return Record(**known, status="oom", failure=failure), None
-    known |= {"history": tuple(fitted.history), "cost": fitted.cost, "features": fitted.features}
-    return Record(**known, status="complete"), fitted.predictions
+        return Record(**facts, status="oom", failure=failure), None
+    facts |= {"history": tuple(fitted.history), "cost": fitted.cost, "features": fitted.features}
+    return Record(**facts, status="complete"), fitted.predictions
 
 
 def first_step(trial: Trial, data_folder: Path, device: torch.device, engine: Engine) -> Step:
@@ -175,12 +175,12 @@ def environment_of(device: torch.device, threads: int, *, workers: int) -> Envir
 
 def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
     epochs = task.trial.fields.epochs
-    told, saved = time.monotonic(), time.monotonic()
+    reported, saved = time.monotonic(), time.monotonic()
 
     def on_step(epoch: int, step: int, steps: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > 1:
-            told = time.monotonic()
+        nonlocal reported
+        if time.monotonic() - reported > 1:
+            reported = time.monotonic()
             tell(Heartbeat(epoch + step / steps, epochs))
 
     def save(make: Callable[[], dict[str, Any]]) -> None:
