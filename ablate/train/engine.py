@@ -190,7 +190,10 @@ def ready_step(
 
 
 def kind_of(fields: Fields) -> Fields:
-    """The fields with all that a captured step takes from tensors, or from the host, made equal."""
+    """The fields with all that a captured step takes from tensors, or from the host, made equal.
+
+    What the images were prepared from does not matter either: the caller's kind says which they are.
+    """
     same = {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
     prepared = {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0, "label_noise": 0.0}
     return fields.model_copy(update={**same, **prepared, "recipe": "", "mixup": float(fields.mixup > 0)})
