@@ -1,5 +1,6 @@
 """What the tests of training train: small images of three classes, a network, its loss, the fields."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,19 @@ def network(dropout: float = 0.0, classes: int = 3, bias: bool = True, seed: int
         nn.Linear(8, classes, bias=bias),
     )
     return model.to(memory_format=torch.channels_last)
+
+
+class Made(nn.Module):
+    """A network of some modules and a function of it and the images."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **modules: nn.Module) -> None:
+        super().__init__()
+        self._forward = forward
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._forward(self, images)
 
 
 def run(model: nn.Module, fields: Fields = FIELDS, seed: int = SEED, **options: Any) -> Fitted:

@@ -6,8 +6,7 @@ tensors. What only a real card shows (algorithms of cuDNN, rounding, streams) `a
 
 from __future__ import annotations
 
-import contextlib
-import warnings
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_training import SEED, changed, images, network, pixels, smoothed
+from small_training import SEED, Made, changed, images, network, pixels, smoothed
 from torch import Tensor, nn
 
 import ablate.train.engine
@@ -180,27 +179,23 @@ def test_another_kind_has_a_capture_of_its_own_and_the_oldest_goes(
     assert len(captures) == 6 * 2
 
 
-def test_nothing_waits_between_an_epochs_first_step_and_its_last(train: Images, valid: Images) -> None:
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
+def test_nothing_waits_between_an_epochs_first_step_and_its_last(
+    engine: str, train: Images, valid: Images
+) -> None:
     fields = changed(FIELDS, mixup=0.4, crop_area=0.5, flip=True, optimizer="ranger", lr=0.003, epochs=3)
-    step = ready(train, valid, fields)
+    step = ready(train, valid, fields, engine=engine)
     for epoch in range(3):
         parts = step.begin_epoch(epoch)
         losses = torch.zeros(len(parts), device="cuda")
-        with _no_waiting():
-            for number, index in enumerate(parts):
-                losses[number], _ = step(index, epoch * len(parts) + number)
-        assert bool(losses.isfinite().all())
-
-
-@contextlib.contextmanager
-def _no_waiting() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls the mode a prototype
         torch.cuda.set_sync_debug_mode("error")
         try:
-            yield
+            for number, index in enumerate(parts):
+                losses[number], _ = step(index, epoch * len(parts) + number)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+        assert bool(losses.isfinite().all())
 
 
 def test_a_stopped_run_goes_on_in_another_capture_to_the_same_end(train: Images, valid: Images) -> None:
@@ -230,37 +225,25 @@ def _copied(state: dict[str, Any]) -> dict[str, Any]:
     return dict(moved)
 
 
-class ReadsTheDevice(nn.Module):
+def reads_the_device(seed: int) -> nn.Module:
     """A network whose forward pass asks the host what to do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = small(0)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self.layers(pixels)
-        return logits if float(pixels.sum()) > -1e30 else -logits
+    return Made(lambda net, x: net.layers(x) * (1 if float(x.sum()) > -1e30 else -1), layers=small(0))
 
 
-class CountsOnTheHost(nn.Module):
+def counts_on_the_host(seed: int) -> nn.Module:
     """A network whose forward pass depends on how often it was called: a capture would not count."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers, self.calls = small(0), 0
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        self.calls += self.training
-        logits: Tensor = self.layers(pixels)
-        return logits * (1 + self.calls % 3)
+    calls = itertools.count()
+    return Made(
+        lambda net, x: net.layers(x) * (1 + (next(calls) % 3 if net.training else 0)), layers=small(0)
+    )
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"build": lambda seed: ReadsTheDevice()}, "cannot be captured"),
+        ({"build": reads_the_device}, "cannot be captured"),
         ({"loss": smoothed}, "cannot be captured"),  # reads epsilon
-        ({"build": lambda seed: CountsOnTheHost()}, "differ from eager ones"),
+        ({"build": counts_on_the_host}, "differ from eager ones"),
     ],
     ids=["network", "loss", "state"],
 )

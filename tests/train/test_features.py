@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics.pairwise import cosine_distances
-from small_training import FIELDS, SEED, changed, images, network, pixels, smoothed
+from small_training import FIELDS, SEED, Made, changed, images, network, pixels, smoothed
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -302,19 +302,6 @@ def test_a_head_of_zeros_or_of_two_classes_has_scatter_and_no_plane() -> None:
 
 def test_without_a_bias_there_is_a_plane() -> None:
     assert found(four(bias=False))[0].classes == (0, 1, 2)
-
-
-class Made(nn.Module):
-    """A network of some modules and a function of them and the images."""
-
-    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **modules: nn.Module) -> None:
-        super().__init__()
-        self._forward = forward
-        for name, module in modules.items():
-            setattr(self, name, module)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self._forward(self, images)
 
 
 def gated_convolution() -> nn.Module:

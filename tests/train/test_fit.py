@@ -304,20 +304,3 @@ def test_cuda_trains_as_the_cpu_does(precision: str) -> None:
     assert [epoch.train_loss for epoch in fitted.history] == pytest.approx(expected, rel=tolerance)
     assert fitted.cost.step_ms_p20 > 0
     assert images(TRAIN, "cuda").pixels.device.type == "cuda"
-
-
-@pytest.mark.cuda
-@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
-@pytest.mark.parametrize("changes", [{}, {"crop_area": 0.5, "flip": True, "mixup": 0.2}], ids=str)
-def test_a_cuda_step_never_waits_for_the_device(changes: dict[str, Any]) -> None:
-    def sync_free(logits: Tensor, target: Tensor, /, *, epsilon: Tensor, reduction: str) -> Tensor:
-        return functional.cross_entropy(logits, target, reduction=reduction) + 0 * epsilon
-
-    step = Step(network().to("cuda"), sync_free, images(TRAIN, "cuda"), changed(**changes), SEED)
-    index = torch.arange(16, device="cuda")
-    step(index)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step(index)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
