@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional
 
@@ -147,5 +146,7 @@ def _mixture_weights(uniform: Tensor, alpha: float) -> Tensor:
 
     So one image's weights at two alphas come from one draw, and grow or fall together.
     """
+    from scipy.special import betaincinv  # a worker without mixup starts sooner without it
+
     weights = torch.from_numpy(betaincinv(alpha, alpha, uniform.double().numpy()))
     return torch.maximum(weights, 1 - weights).float()
