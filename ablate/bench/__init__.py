@@ -19,25 +19,24 @@ SIMULATIONS = {"statistics": "simulated_studies", "tune": "simulated_searches"}
 """What times nothing: each is a command of its own."""
 
 
-def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool, root: Path = ROOT) -> int:
+def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool) -> int:
     """Run benchmarks under a pytest that knows only them, without any plugin or option of the user's.
 
     Args:
         names: suites; `loss` is `benchmarks/test_loss.py`. A simulation comes alone.
         out: file for the numbers: pytest-benchmark's JSON, or a simulation's.
         quick: a round of each case, few of a simulation: whether it works, and no more.
-        root: of the source tree.
 
     Returns:
-        The exit status, in pytest's words.
+        The exit status, as pytest means it.
 
     Raises:
         ResultsError: there are no such benchmarks here, nothing to run them with, or `out` has no folder.
     """
     files = [Path("benchmarks", f"{SIMULATIONS.get(name, f'test_{name}')}.py") for name in names]
-    if absent := [str(file) for file in files if not (root / file).is_file()]:
+    if absent := [str(file) for file in files if not (ROOT / file).is_file()]:
         raise ResultsError(
-            f"bench: expected {', '.join(absent)} in {root}; the benchmarks are not part of the package, but "
+            f"bench: expected {', '.join(absent)} in {ROOT}; the benchmarks are not part of the package, but "
             "in the project's source tree, under benchmarks/; run this command there"
         )
     if out is not None and not out.absolute().parent.is_dir():
@@ -56,5 +55,4 @@ def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool, root:
         arguments.append(f"{to_file}={out.absolute()}")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=root, env=environment, check=False).returncode
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, env=environment).returncode

@@ -129,12 +129,10 @@ def _loss(scale: Scale, measured: Measured) -> Iterator[Values]:
         expected = cross_entropy(exact, labels, label_smoothing=0.1, reduction=reduction)
         value = loss(ours, labels.cuda(), epsilon=epsilon, reduction=reduction)
         pairs = ((value, ours), (expected, exact))
+        apart = relative_distance(value.detach(), expected.detach())
         gradients = [torch.autograd.grad(of.sum(), inputs)[0] for of, inputs in pairs]
-        yield {
-            "dtype": str(dtype), "reduction": reduction,
-            "value": relative_distance(value.detach(), expected.detach()),
-            "gradient": relative_distance(*gradients),
-        }  # fmt: skip
+        gradient = relative_distance(*gradients)
+        yield {"dtype": str(dtype), "reduction": reduction, "value": apart, "gradient": gradient}
 
 
 def _training(scale: Scale, measured: Measured) -> Iterator[Values]:
