@@ -11,8 +11,6 @@ from rich.console import Console
 
 from benchmarks import simulated_searches
 from benchmarks.simulated_searches import (
-    FLAT_REPEATS,
-    REPEATS,
     Outcome,
     Situation,
     simulate,
@@ -86,13 +84,6 @@ def test_one_search_repeats(tpe: Outcome) -> None:
     again, fewer = (simulate(dataclasses.replace(tpe.situation, repeats=n)) for n in (5, 5))
     assert again == fewer
     assert again.tuning != tpe.tuning
-
-
-def test_every_sampler_is_compared_at_one_budget() -> None:
-    assert {case.sampler for case in situations()} == {"tpe", "gp", "random", "quasi_random", "nsga2"}
-    assert len(set(situations())) == len(situations())
-    assert (REPEATS, FLAT_REPEATS) == (200, 1000)
-    assert next(case for case in situations() if case.name == "flat").repeats == FLAT_REPEATS
 
 
 @pytest.mark.slow

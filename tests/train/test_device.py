@@ -9,7 +9,6 @@ import torch
 from ablate.train.device import (
     StepClock,
     cpu_has_bfloat16,
-    keep_freed_memory,
     peak_memory_mb,
     reset_peak_memory,
     set_numerics,
@@ -47,11 +46,6 @@ def test_peak_memory_rises_by_what_is_taken_and_starts_anew() -> None:
     block.close()
     reset_peak_memory(cpu)
     assert peak_memory_mb(cpu) < taken - 200
-
-
-def test_freed_memory_can_be_kept() -> None:
-    keep_freed_memory()
-    assert torch.ones(10_000_000).sum() == 10_000_000
 
 
 def test_a_clock_reads_each_step_once() -> None:

@@ -228,13 +228,6 @@ def test_features_are_what_goes_into_the_last_layer() -> None:
         assert (points.dtype, point_labels.dtype) == (np.dtype("float32"), np.dtype("int64"))
 
 
-def test_images_are_shrunk_as_they_are_evaluated() -> None:
-    model = four()
-    facts, _ = found(model, image_size=4)
-    expected = scatter(by_hand(model, VALID, side=4), VALID.labels.numpy())
-    assert facts.valid.within == pytest.approx(expected.within, rel=1e-4)
-
-
 def test_of_many_images_a_part_is_looked_at_and_a_few_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     split = pixels(1000, 2)[0], np.random.default_rng(0).permutation(np.arange(1000) % 4)
     model, many = four(), images(split)
@@ -349,12 +342,6 @@ def test_a_network_without_a_sound_last_layer_has_no_facts(build: Callable[[], n
     model = build()
     assert penultimate_features(model, TRAIN, VALID, FIELDS) == (None, {})
     assert not any(module._forward_pre_hooks for module in model.modules())
-
-
-def test_a_trial_whose_facts_fail_has_its_logits() -> None:
-    fitted = fit(Step(gated_convolution(), smoothed, TRAIN, FIELDS, SEED), VALID)
-    assert fitted.features is None
-    assert np.isfinite(fitted.predictions.logits).all()
 
 
 def on_cuda(split: Images) -> Images:

@@ -157,9 +157,10 @@ def test_reductions_that_are_the_same_mathematics_train_the_same_network(changes
     """To the bit for none; for a matched sum to rounding, to the bit where the batch is a power of two."""
     mean, none, matched = (network() for _ in range(3))
     fields = changed(weight_decay=0.01, **changes)
-    run(mean, fields)
+    expected = run(mean, fields).history[-1].train_loss
     run(none, changed(fields, reduction="none"))
-    run(matched, changed(fields, reduction="sum", lr_rule="matched"))
+    summed = run(matched, changed(fields, reduction="sum", lr_rule="matched"))
+    assert summed.history[-1].train_loss == pytest.approx(expected, rel=1e-4)  # per image, too
     assert weights(none) == weights(mean)
     assert_close(matched, mean)
     whole, whole_matched = network(), network()
@@ -228,12 +229,6 @@ def test_the_learning_rate_follows_its_schedule_over_the_whole_run() -> None:
     assert expected[-1] == pytest.approx(0.1e-5)
 
 
-def test_a_summed_loss_is_reported_per_image() -> None:
-    mean = run(network()).history[0]
-    summed = run(network(), changed(reduction="sum", lr_rule="matched")).history[0]
-    assert summed.train_loss == pytest.approx(mean.train_loss, rel=1e-5)
-
-
 def test_divergence_is_found_at_its_step() -> None:
     calls = 0
 
@@ -287,12 +282,6 @@ def test_images_per_second_counts_those_that_were_trained_on() -> None:
     for drop_last, count in ((False, 50), (True, 48)):
         cost = run(network(), changed(drop_last=drop_last)).cost
         assert cost.images_per_second * cost.train_seconds == pytest.approx(3 * count)
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_logits_are_float32_under_every_precision(precision: str) -> None:
-    predictions = run(network(), changed(precision=precision, epochs=1)).predictions
-    assert predictions.logits.dtype == np.float32
 
 
 @pytest.mark.cuda

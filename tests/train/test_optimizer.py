@@ -62,21 +62,6 @@ def test_ranger_is_the_papers_look_ahead_around_torchs_radam() -> None:
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
 
 
-def test_ranger_goes_on_from_its_state_bit_for_bit() -> None:
-    fields = changed(FIELDS, optimizer="ranger")
-    whole, stopped, resumed = network(), network(), network()
-    optimizer = build_optimizer(whole, fields)
-    train(whole, optimizer, 8)
-    expected = train(whole, optimizer, 8, batches_seed=2)
-    first = build_optimizer(stopped, fields)
-    train(stopped, first, 8)
-    second = build_optimizer(resumed, fields)
-    resumed.load_state_dict(stopped.state_dict())
-    second.load_state_dict(first.state_dict())
-    trained = train(resumed, second, 8, batches_seed=2)
-    assert all(torch.equal(one, other) for one, other in zip(trained, expected, strict=True))
-
-
 def test_ranger_leaves_a_parameter_without_gradient_alone() -> None:
     used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = Ranger([{"params": [used, unused]}], lr=0.1, betas=(0.9, 0.99), eps=1e-6)
