@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablate.losses.label_smoothing import LabelSmoothingCrossEntropy
+    from ablate.losses import LabelSmoothingCrossEntropy
     from ablate.pipeline import load_tables, run, tune
     from ablate.study import Choice, Profile, Published, Range, Search, Study, load_study
 
     __version__: str
 
 HOME = {
-    "LabelSmoothingCrossEntropy": "losses.label_smoothing",
+    "LabelSmoothingCrossEntropy": "losses",
     **dict.fromkeys(("load_tables", "run", "tune"), "pipeline"),
     **dict.fromkeys(("Choice", "Profile", "Published", "Range", "Search", "Study", "load_study"), "study"),
 }

@@ -372,7 +372,7 @@ def bench(
     `cuda` measures a GPU: what it computes, and how fast, in at most eight minutes.
     `statistics` and `tune` simulate: `statistics` how often verdicts err, `tune` what searches find.
     """
-    from ablate.bench import run_simulation, run_suites, run_tuning, write_json
+    from ablate.bench import SIMULATIONS, run_benchmarks
 
     asked = suites or [Suite.loss, Suite.step, Suite.epoch, Suite.sweep, Suite.driver]
     if Suite.cuda in asked:
@@ -381,15 +381,9 @@ def bench(
         if len(asked) > 1:
             raise StudyError("bench: give cuda alone; it takes the GPU for itself")
         raise Concluded(COMPLETE if bench_cuda(print, json) else FAILURES)
-    simulations = {Suite.statistics: run_simulation, Suite.tune: run_tuning}
-    if simulate := simulations.get(asked[0]) if len(asked) == 1 else None:
-        stored = simulate(Console())
-        if json is not None:
-            write_json(json, stored)
-        return
-    if both := simulations.keys() & set(asked):
+    if len(asked) > 1 and (both := SIMULATIONS.keys() & set(asked)):
         raise StudyError(f"bench: give {min(both)} alone; it simulates and is run by itself")
-    status = run_suites([suite.value for suite in asked], out=json, quick=quick)
+    status = run_benchmarks([suite.value for suite in asked], out=json, quick=quick)
     raise Concluded({0: COMPLETE, 1: FAILURES, 2: INTERRUPTED}.get(status, WRONG))
 
 

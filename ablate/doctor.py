@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -24,40 +24,26 @@ SHOWN_PACKAGES = ("torch", "numpy", "scipy", "pandas", "pydantic", "matplotlib",
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was looked at, what it came to, and what to do about it; "" where it is in order."""
 
-    Attributes:
-        what: its name.
-        found: what it came to.
-        remedy: what to do about it where it is broken; "" where it is in order.
-    """
-
-    what: str
-    found: str
+    name: str
+    value: str
     remedy: str = ""
 
 
 def examine() -> list[Finding]:
     """Look at everything that a run needs, one fault never hiding another. Changes nothing."""
-    checks: dict[str, Callable[[], Iterable[Finding]]] = {
-        "versions": _versions,
-        "torch": _torch,
-        "processor": _processor,
-        "precision": _precision,
-        "cache": _cache,
-        "profile": _profile,
-    }
-    return [finding for name, check in checks.items() for finding in _guarded(name, check)]
-
-
-def _guarded(name: str, check: Callable[[], Iterable[Finding]]) -> Iterable[Finding]:
-    try:
-        yield from check()
-    except AblateError as error:
-        yield Finding(name, "cannot be told", str(error))
-    except Exception as error:  # a broken installation can raise anything
-        found = f"{type(error).__name__}: {error}"
-        yield Finding(name, found, f"the check of {name} fails; install {PACKAGE} and its packages again")
+    findings: list[Finding] = []
+    for check in (_versions, _torch, _processor, _precision, _cache, _profile):
+        name = check.__name__.strip("_")
+        try:
+            findings += check()
+        except AblateError as error:
+            findings.append(Finding(name, "cannot be told", str(error)))
+        except Exception as error:  # a broken installation can raise anything
+            remedy = f"the check of {name} fails; install {PACKAGE} and its packages again"
+            findings.append(Finding(name, f"{type(error).__name__}: {error}", remedy))
+    return findings
 
 
 def _versions() -> Iterable[Finding]:
@@ -92,20 +78,16 @@ def _torch() -> Iterable[Finding]:
     if not torch.cuda.is_available():
         yield Finding("CUDA", f"none: {why_no_cuda()}")
         return
-    for place in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(place)
-        found = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    for number in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(number)
+        value = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
         try:
-            torch.ones(8, device=f"cuda:{place}").sum().item()
+            torch.ones(8, device=f"cuda:{number}").sum().item()
+            yield Finding(f"GPU {number}", value)
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            yield Finding(
-                f"GPU {place}",
-                f"{found}: it does not compute ({reason})",
-                "install a build of torch for this GPU and driver, or train with --device cpu",
-            )
-        else:
-            yield Finding(f"GPU {place}", found)
+            value += f": it does not compute ({str(error).splitlines()[0]})"
+            remedy = "install a build of torch for this GPU and driver, or train with --device cpu"
+            yield Finding(f"GPU {number}", value, remedy)
 
 
 def why_no_cuda() -> str:
@@ -148,23 +130,14 @@ def _precision() -> Iterable[Finding]:
 def _cache() -> Iterable[Finding]:
     from ablate.data import default_cache_dir
 
-    folder = default_cache_dir()
-    there = nearest_folder(folder)
+    folder = default_cache_dir().absolute()
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     free = shutil.disk_usage(there).free
-    found = f"{folder}, holds {held / 1e9:.2f} GB, {free / 1e9:.1f} GB free"
-    fault = "" if there == folder or not folder.exists() else f"{folder} is not a folder"
-    fault = fault or write_fault(there)
-    if fault:
-        yield Finding("cache", f"{found}: {fault}", "set ABLATE_CACHE to a folder that can be written")
-    else:
-        yield Finding("cache", found)
-
-
-def nearest_folder(path: Path) -> Path:
-    """The folder itself, or the nearest above it that exists."""
-    path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.is_dir())
+    value = f"{folder}, holds {held / 1e9:.2f} GB, {free / 1e9:.1f} GB free"
+    fault = f"{folder} is not a folder" if folder.exists() and there != folder else write_fault(there)
+    remedy = "set ABLATE_CACHE to a folder that can be written" if fault else ""
+    yield Finding("cache", f"{value}: {fault}" if fault else value, remedy)
 
 
 def write_fault(folder: Path) -> str:
@@ -189,17 +162,12 @@ def _profile() -> Iterable[Finding]:
     yield Finding("profile", f"{reason}, in a study that has full and quick")
 
 
-def show_findings(console: Console, findings: Iterable[Finding]) -> bool:
-    """Print what was found, then what to do about what is broken.
-
-    Returns:
-        Whether all is in order.
-    """
-    findings = list(findings)
-    print_table(console, ("what", "found"), [(finding.what, finding.found) for finding in findings])
+def show_findings(console: Console, findings: Sequence[Finding]) -> bool:
+    """Print what was found, then what to do about what is broken; whether all is in order."""
+    print_table(console, ("what", "found"), [(finding.name, finding.value) for finding in findings])
     broken = [finding for finding in findings if finding.remedy]
     for finding in broken:
-        print_line(console, f"broken: {finding.what}: {finding.remedy}")
+        print_line(console, f"broken: {finding.name}: {finding.remedy}")
     if not broken:
         print_line(console, "all that a run needs is there")
     return not broken

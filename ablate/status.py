@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,32 +19,10 @@ from ablate.errors import RecordError, ResultsError, nearest
 from ablate.store.points import read_tuning, tuning_folder
 from ablate.store.records import Record, read_record
 from ablate.store.results import ResultsFolder, find_results, read_plan
-from ablate.study.trials import Plan, Trial
+from ablate.study.trials import Plan
 from ablate.terminal import duration, print_line, print_table
 
-LOCK_TABLE = Path("/proc/locks")
 MISSING, UNREADABLE = "missing", "unreadable"
-
-
-@dataclass(frozen=True)
-class ArmStatus:
-    """One arm's planned trials, counted.
-
-    Attributes:
-        arm: its name.
-        complete: trials with a result.
-        failed: trials recorded as ended without one, or whose record cannot be read.
-        begun: unfinished trials that left a checkpoint.
-        missing: trials without a record, the begun ones among them.
-        last_accuracy: after the last epoch of the trial that was recorded last; None without a complete one.
-    """
-
-    arm: str
-    complete: int
-    failed: int
-    begun: int
-    missing: int
-    last_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -53,73 +31,71 @@ class Status:
 
     Attributes:
         plan: the study as it was last run.
-        folder: where it is.
         running: whether a run on this machine holds the folder.
-        counts: planned trials by status; `missing` has no record, `unreadable` a damaged one.
-        arms: the same by arm, in the study's order.
-        begun: unfinished trials that left a checkpoint.
-        failures: trials without a result, each with its status and the reason.
+        states: trial_id to the status of its record, "missing" without one, or "unreadable".
+        begun: trial_ids of missing trials that left a checkpoint.
+        reasons: trial_id to why it has no result, where it was recorded without one.
+        last_accuracy: arm to that of its trial recorded last, after the last epoch.
         unplanned: records of trials that the plan does not name: those of earlier settings.
         seconds_left: from the pace of this run's records; None where no run goes on or none has come yet.
     """
 
     plan: Plan
-    folder: ResultsFolder
     running: bool
-    counts: Mapping[str, int]
-    arms: tuple[ArmStatus, ...]
-    begun: tuple[Trial, ...]
-    failures: tuple[tuple[Trial, str, str], ...]
+    states: Mapping[str, str]
+    begun: frozenset[str]
+    reasons: Mapping[str, str]
+    last_accuracy: Mapping[str, float]
     unplanned: int
     seconds_left: float | None
 
 
 def read_status(folder: ResultsFolder) -> Status:
-    """Count what a results folder holds of its plan.
+    """Look at what a results folder holds of its plan.
 
     Raises:
         RecordError: nothing was run here, or the stored plan is damaged.
     """
-    plan = read_plan(folder)
-    running = is_running(folder)
+    plan, running = read_plan(folder), is_running(folder)
     records, faults = read_available(folder, [trial.trial_id for trial in plan.trials])
-    state = {trial.trial_id: _state(trial.trial_id, records, faults) for trial in plan.trials}
-    begun = tuple(
-        trial
-        for trial in plan.trials
-        if state[trial.trial_id] == MISSING and folder.checkpoint_path(trial.trial_id).exists()
-    )
-    recorded = {trial_id: _modified(folder.record_path(trial_id)) for trial_id in records}
-    missing = sum(name == MISSING for name in state.values())
-    left = time_left(_modified(folder.plan), recorded.values(), missing, time.time()) if running else None
+    states = {trial.trial_id: MISSING for trial in plan.trials}
+    states |= {trial_id: record.status for trial_id, record in records.items()}
+    states |= dict.fromkeys(faults, UNREADABLE)
+    missing = [trial_id for trial_id, state in states.items() if state == MISSING]
+    written = {trial_id: _modified(folder.record_path(trial_id)) for trial_id in records}
+    by_time = [records[trial_id] for trial_id in sorted(records, key=written.__getitem__)]
+    left = time_left(_modified(folder.plan), written.values(), len(missing), time.time())
     return Status(
         plan=plan,
-        folder=folder,
         running=running,
-        counts=Counter(state.values()),
-        arms=tuple(_arm_status(arm, plan, state, begun, records, recorded) for arm in plan.arms),
-        begun=begun,
-        failures=tuple(_failures(plan, records, faults)),
-        unplanned=len({path.stem for path in folder.records.glob("*.json")} - set(state)),
-        seconds_left=left,
+        states=states,
+        begun=frozenset(trial_id for trial_id in missing if folder.checkpoint_path(trial_id).exists()),
+        reasons=faults
+        | {
+            record.trial_id: record.failure.message if record.failure else "no reason was recorded"
+            for record in by_time
+            if record.status != "complete"
+        },
+        last_accuracy={
+            record.trial.arm: record.history[-1].valid_accuracy
+            for record in by_time
+            if record.status == "complete" and record.history
+        },
+        unplanned=len({path.stem for path in folder.records.glob("*.json")} - set(states)),
+        seconds_left=left if running else None,
     )
 
 
 def show_search(console: Console, folder: ResultsFolder) -> bool:
-    """Print how far the search of a tuned study is; whether it is one.
-
-    Raises:
-        RecordError: its points cannot be read.
-    """
+    """Print how far the search of a tuned study is; whether it is one."""
     tuning = read_tuning(folder)
     if tuning is None:
         return False
-    counts = Counter(point.state for point in tuning.points)
-    told = ", ".join(
-        f"{counts[state]} {state}" for state in ("complete", "pruned", "failed") if counts[state]
-    )
+    counts = Counter[str](point.state for point in tuning.points)
+    states = [state for state in ("complete", "pruned", "failed") if counts[state]]
+    done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
     asked = f"{tuning.search.points} points of {tuning.search.seeds} seeds"
-    print_line(console, f"search of {', '.join(tuning.search.space)}: {asked}: {told or 'none done'}")
+    print_line(console, f"search of {', '.join(tuning.search.space)}: {asked}: {done}")
     trained = len(list(tuning_folder(folder).records.glob("*.json")))
     goes_on = "it goes on" if is_running(folder) else "nothing runs"
     print_line(console, f"{trained} training runs of it recorded; {goes_on}")
@@ -129,12 +105,7 @@ def show_search(console: Console, folder: ResultsFolder) -> bool:
 def read_available(
     folder: ResultsFolder, trial_ids: Iterable[str] | None = None
 ) -> tuple[dict[str, Record], dict[str, str]]:
-    """The records that are there now, and for each damaged one what is wrong with it; both by trial_id.
-
-    Args:
-        folder: the results.
-        trial_ids: the trials to look for; None is every record of the folder.
-    """
+    """The records that are there now, of some trials or all, and what is wrong with others; by trial_id."""
     if trial_ids is None:
         trial_ids = sorted(path.stem for path in folder.records.glob("*.json"))
     records, faults = {}, {}
@@ -150,28 +121,11 @@ def read_available(
 
 
 def is_running(folder: ResultsFolder) -> bool:
-    """Whether a run on this machine holds the folder's lock.
-
-    Taking the lock to see would turn away a run that starts at that moment. Linux lists who holds what;
-    elsewhere the lock is tried for an instant.
-    """
-    try:
-        inode = folder.lock.stat().st_ino
-    except OSError:
+    """Whether a run on this machine holds the folder's lock, which is tried for an instant."""
+    if not folder.lock.exists():
         return False
     try:
-        held = LOCK_TABLE.read_text(encoding="ascii")
-    except OSError:
-        return _is_taken(folder.lock)
-    # A line is "1: FLOCK ADVISORY WRITE 4242 fe:00:1234 0 EOF". Some file systems give stat another device
-    # number than the one here, so the inode alone decides.
-    places = [line.split()[-3] for line in held.splitlines() if " FLOCK " in line and "->" not in line]
-    return any(place.rpartition(":")[2] == str(inode) for place in places)
-
-
-def _is_taken(lock: Path) -> bool:
-    try:
-        with filelock.FileLock(lock, timeout=0):
+        with filelock.FileLock(folder.lock, timeout=0):
             return False
     except filelock.Timeout:
         return True
@@ -180,22 +134,19 @@ def _is_taken(lock: Path) -> bool:
 
 
 def time_left(begun: float, recorded: Iterable[float], missing: int, now: float) -> float | None:
-    """Seconds until the missing trials are recorded, if they come at the pace of this run's so far.
+    """Seconds until the missing trials are recorded, at the pace of this run; None before its first record.
 
     Args:
-        begun: when the run began, in seconds since the epoch, as all times here.
+        begun: when the run began, in seconds since the epoch, as `now`.
         recorded: when each record was written; those from before the run do not count.
         missing: trials that have no record yet.
         now: the present.
-
-    Returns:
-        At least 0; None before the run's first record.
     """
     times = [moment for moment in recorded if moment > begun]
     if not times:
         return None
-    pace = (max(times) - begun) / len(times)
-    return max(missing * pace - (now - max(times)), 0.0) if missing else 0.0
+    last = max(times)
+    return max(missing * (last - begun) / len(times) - (now - last), 0.0) if missing else 0.0
 
 
 def _modified(path: Path) -> float:
@@ -205,48 +156,9 @@ def _modified(path: Path) -> float:
         return 0.0  # put aside meanwhile
 
 
-def _state(trial_id: str, records: Mapping[str, Record], faults: Mapping[str, str]) -> str:
-    if trial_id in faults:
-        return UNREADABLE
-    return records[trial_id].status if trial_id in records else MISSING
-
-
-def _arm_status(
-    arm: str,
-    plan: Plan,
-    state: Mapping[str, str],
-    begun: Sequence[Trial],
-    records: Mapping[str, Record],
-    recorded: Mapping[str, float],
-) -> ArmStatus:
-    own = [trial.trial_id for trial in plan.trials if trial.arm == arm]
-    count = Counter(state[trial_id] for trial_id in own)
-    complete = [trial_id for trial_id in own if state[trial_id] == "complete"]
-    last = max(complete, key=recorded.__getitem__, default=None)
-    return ArmStatus(
-        arm=arm,
-        complete=len(complete),
-        failed=len(own) - len(complete) - count[MISSING],
-        begun=sum(trial.arm == arm for trial in begun),
-        missing=count[MISSING],
-        last_accuracy=records[last].history[-1].valid_accuracy if last and records[last].history else None,
-    )
-
-
-def _failures(
-    plan: Plan, records: Mapping[str, Record], faults: Mapping[str, str]
-) -> Iterable[tuple[Trial, str, str]]:
-    for trial in plan.trials:
-        record = records.get(trial.trial_id)
-        if trial.trial_id in faults:
-            yield trial, UNREADABLE, faults[trial.trial_id]
-        elif record is not None and record.status != "complete":
-            yield trial, record.status, record.failure.message if record.failure else "no reason was recorded"
-
-
 def show_status(console: Console, status: Status) -> None:
     """Print a study's state: the counts, the time left, each arm, and why trials failed."""
-    plan, counts = status.plan, status.counts
+    plan, counts = status.plan, Counter(status.states.values())
     state = "a run is going on" if status.running else "no run is going on"
     print_line(console, f"{plan.study.name}, profile {plan.profile}: {state}")
     words = [f"{counts[name]} {name}" for name in sorted(counts)]
@@ -261,23 +173,23 @@ def show_status(console: Console, status: Status) -> None:
     if status.unplanned:
         print_line(console, f"{status.unplanned} more records are of trials that the last run did not plan")
     heads = ("arm", "complete", "failed", "begun", "missing", "last accuracy")
-    print_table(console, heads, [_arm_row(arm) for arm in status.arms], numbers=heads[1:])
-    for trial, name, reason in status.failures:
-        print_line(console, f"{trial.arm}, seed {trial.seed}: {name}: {reason}")
-
-
-def _arm_row(arm: ArmStatus) -> tuple[str, ...]:
-    accuracy = "–" if arm.last_accuracy is None else f"{arm.last_accuracy:.4f}"
-    return arm.arm, str(arm.complete), str(arm.failed), str(arm.begun), str(arm.missing), accuracy
+    rows = []
+    for arm in plan.arms:
+        trial_ids = [trial.trial_id for trial in plan.trials if trial.arm == arm]
+        of_arm = Counter(status.states[trial_id] for trial_id in trial_ids)
+        complete, missing = of_arm["complete"], of_arm[MISSING]
+        numbers = complete, len(trial_ids) - complete - missing, len(status.begun & {*trial_ids}), missing
+        accuracy = f"{status.last_accuracy[arm]:.4f}" if arm in status.last_accuracy else "–"
+        rows.append((arm, *map(str, numbers), accuracy))
+    print_table(console, heads, rows, numbers=heads[1:])
+    for trial in plan.trials:
+        if reason := status.reasons.get(trial.trial_id):
+            name = status.states[trial.trial_id]
+            print_line(console, f"{trial.arm}, seed {trial.seed}: {name}: {reason}")
 
 
 def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
     """The results that a user names: STUDY, STUDY/PROFILE, or the path of a results folder.
-
-    Args:
-        results: the folder of all results.
-        named: what the user wrote.
-        profile: the profile, where it is named apart.
 
     Raises:
         ResultsError: no such study or profile was run, with the nearest name; or several profiles were.

@@ -22,38 +22,23 @@ def print_table(
         rows: one text per column each.
         numbers: heads of the columns that are aligned on the right.
     """
-    if not console.is_terminal:
-        for line in aligned(heads, rows, numbers=numbers):
-            print_line(console, line)
-        return
-    table = Table(box=box.SIMPLE, pad_edge=False)
+    table = Table(box=box.SIMPLE if console.is_terminal else None, pad_edge=False)
     for head in heads:
         table.add_column(Text(head), justify="right" if head in numbers else "left")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(table)
+    if console.is_terminal:
+        console.print(table)
+        return
+    width = sum(max(map(cell_len, column)) + 2 for column in zip(heads, *rows, strict=True))
+    lines = Console(width=width, color_system=None).render_lines(table, pad=False)
+    for line in lines:
+        print_line(console, "".join(segment.text for segment in line).rstrip())
 
 
 def print_line(console: Console, line: str) -> None:
     """Show one line as it is: not wrapped, not coloured."""
     console.print(printable(line), highlight=False, soft_wrap=True, markup=False, emoji=False)
-
-
-def aligned(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()) -> list[str]:
-    """A table as lines of text, columns two spaces apart."""
-    table = [list(heads), *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(cell_len(row[place]) for row in table) for place in range(len(heads))]
-    return ["  ".join(_padded(row, widths, heads, numbers)).rstrip() for row in table]
-
-
-def _padded(
-    row: Sequence[str], widths: Sequence[int], heads: Sequence[str], numbers: Sequence[str]
-) -> list[str]:
-    cells = []
-    for cell, width, head in zip(row, widths, heads, strict=True):
-        space = " " * (width - cell_len(cell))
-        cells.append(space + cell if head in numbers else cell + space)
-    return cells
 
 
 def printable(text: str) -> str:

@@ -90,7 +90,7 @@ def _at_once(
 def our_step(trial_json: str, data_folder: Path) -> Step:
     """What trains a trial in a worker; this process keeps it."""
     trial = Trial.model_validate_json(trial_json)
-    return first_step(trial, data_folder, ready_device(trial.numerics, 0), "eager")[0]
+    return first_step(trial, data_folder, ready_device(trial.numerics, 0), "eager")
 
 
 def train_ours(trial_json: str, data_folder: Path, images: int) -> int:
@@ -107,7 +107,7 @@ def _check(trial: Trial, dataset: Dataset, folder: Path) -> None:
     files = textbook.image_folder(folder, dataset.mean, dataset.std)
     names = {Path(name).parts[-2:]: place for place, name in enumerate(dataset.train.names)}
     chosen = range(0, len(files), len(files) // CHECKED_IMAGES)
-    step = first_step(trial, dataset.folder, torch.device("cpu"), "eager")[0]
+    step = first_step(trial, dataset.folder, torch.device("cpu"), "eager")
     index = torch.tensor([names[Path(files.samples[place][0]).parts[-2:]] for place in chosen])
     pixels, labels = step.images.batch(index)
     theirs = torch.stack([files[place][0] for place in chosen])

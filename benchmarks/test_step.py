@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ablate.execution.prepare import resolve_numerics
-from ablate.execution.trial import build_settings
+from ablate.execution.trial import resolved_fields
 from ablate.losses import build_loss
 from ablate.models import build_model
-from ablate.study.fields import resolve
+from ablate.study.fields import Fields, resolve
 from ablate.study.trials import build_trial
-from ablate.train import Images, Settings, Step
+from ablate.train import Images, Step
 from ablate.train.engine import TOLERANCE, relative_distance
 from benchmarks.conftest import Compare
 from benchmarks.interleaved import Peer
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("like_a_trial")
 @pytest.mark.parametrize("arch", REDUCTIONS)
 def test_step(compare: Compare, arch: str) -> None:
     """Gather, forward, loss, backward and update of one batch."""
-    precision = _settings(arch, "mean", CHECKED_RATE).precision
+    precision = _fields(arch, "mean", CHECKED_RATE).precision
     begun = _weights(_network(arch))
     moved = {}
     for name, (model, take_step) in _steps(arch, CHECKED_RATE).items():
@@ -61,20 +61,20 @@ def _steps(arch: str, rate: float) -> dict[str, tuple[nn.Module, TakeStep]]:
     pixels = rng.integers(0, 256, (BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
     half = (0.5, 0.5, 0.5)
     images = Images.on(torch.device("cpu"), pixels, rng.integers(CLASSES, size=BATCH), half, half)
-    steps = {TORCH: _plain_step(_network(arch), images, _settings(arch, "mean", rate))}
+    steps = {TORCH: _plain_step(_network(arch), images, _fields(arch, "mean", rate))}
     for reduction in REDUCTIONS[arch]:
-        settings = _settings(arch, reduction, rate)
-        steps[f"ablate, {reduction}"] = _our_step(_network(arch), images, settings)
+        fields = _fields(arch, reduction, rate)
+        steps[f"ablate, {reduction}"] = _our_step(_network(arch), images, fields)
     return steps
 
 
-def _settings(arch: str, reduction: str, rate: float) -> Settings:
+def _fields(arch: str, reduction: str, rate: float) -> Fields:
     fields = resolve(
         {"data": "synthetic", "image_size": IMAGE_SIZE, "batch_size": BATCH, "arch": arch, "lr": rate},
         {"epsilon": EPSILON, "reduction": reduction, "lr_rule": "matched"},
     )
     numerics = resolve_numerics(fields, "cpu")
-    return build_settings(build_trial({}, fields, seed=0, numerics=numerics, fingerprint=""))
+    return resolved_fields(build_trial({}, fields, seed=0, numerics=numerics, fingerprint=""))
 
 
 def _network(arch: str) -> nn.Module:
@@ -88,20 +88,20 @@ def _weights(model: nn.Module) -> Tensor:
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
-def _our_step(model: nn.Module, images: Images, settings: Settings) -> tuple[nn.Module, TakeStep]:
-    step, index = Step(model, build_loss("label_smoothing"), images, settings), torch.arange(BATCH)
+def _our_step(model: nn.Module, images: Images, fields: Fields) -> tuple[nn.Module, TakeStep]:
+    step, index = Step(model, build_loss("label_smoothing"), images, fields, 0), torch.arange(BATCH)
     return model, lambda: step(index)
 
 
-def _plain_step(model: nn.Module, images: Images, settings: Settings) -> tuple[nn.Module, TakeStep]:
-    optimizer = torch.optim.SGD(model.parameters(), lr=settings.lr)
-    index, half = torch.arange(BATCH), settings.precision == "bfloat16"
+def _plain_step(model: nn.Module, images: Images, fields: Fields) -> tuple[nn.Module, TakeStep]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=fields.lr)
+    index, half = torch.arange(BATCH), fields.precision == "bfloat16"
 
     def step() -> None:
         batch, labels = images.batch(index)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
             logits = model(batch)
-        loss = cross_entropy(logits.float(), labels, label_smoothing=settings.epsilon)
+        loss = cross_entropy(logits.float(), labels, label_smoothing=fields.epsilon)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -20,11 +20,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plugins": set(),
     "study": set(),
     "search": {"study"},
+    "store": {"study"},
     "data": {"terminal"},
     "models": {"plugins"},
     "losses": {"plugins"},
-    "train": set(),
-    "store": {"study"},
+    "train": {"study", "store"},
     "execution": {"study", "data", "models", "losses", "train", "store", "terminal"},
     "metrics": set(),
     "stats": set(),
@@ -40,9 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
     "notebook": {"tables"},
     "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning", "notebook"},
-    "bench": {
-        "study", "store", "models", "losses", "train", "execution", "stats", "tuning", "pipeline", "terminal",
-    },
+    "bench": {"study", "store", "models", "losses", "train", "execution", "pipeline"},
 }  # fmt: skip
 
 # library -> the only rooms that may import it.

@@ -20,8 +20,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
 
 
-def found() -> dict[str, Finding]:
-    return {finding.what: finding for finding in examine()}
+def examined() -> dict[str, Finding]:
+    return {finding.name: finding for finding in examine()}
 
 
 def shown(findings: list[Finding]) -> tuple[bool, str]:
@@ -32,20 +32,20 @@ def shown(findings: list[Finding]) -> tuple[bool, str]:
 
 
 def test_a_sound_machine_has_nothing_to_mend(tmp_path: Path) -> None:
-    findings = found()
+    findings = examined()
     assert [finding for finding in findings.values() if finding.remedy] == []
-    assert f"torch {torch.__version__.partition('+')[0]}" in findings["packages"].found
-    assert sys.executable in findings["python"].found
+    assert f"torch {torch.__version__.partition('+')[0]}" in findings["packages"].value
+    assert sys.executable in findings["python"].value
     precision = "bfloat16" if cpu_has_bfloat16() else "float32"
-    assert f"so precision=auto is {precision}" in findings["bfloat16 on cpu"].found
-    assert str(tmp_path / "cache") in findings["cache"].found
+    assert f"so precision=auto is {precision}" in findings["bfloat16 on cpu"].value
+    assert str(tmp_path / "cache") in findings["cache"].value
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_why_cuda_is_not_seen_is_said() -> None:
-    assert found()["CUDA"].found.startswith("none: ")
-    assert "profile quick runs" in found()["profile"].found
+    assert examined()["CUDA"].value.startswith("none: ")
+    assert "profile quick runs" in examined()["profile"].value
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -68,22 +68,22 @@ def test_reasons_for_no_cuda(
 
 @pytest.mark.cuda
 def test_each_gpu_is_named_with_its_memory() -> None:
-    assert torch.cuda.get_device_name(0) in found()["GPU 0"].found
-    assert "GiB" in found()["GPU 0"].found
-    assert "profile full runs" in found()["profile"].found
+    assert torch.cuda.get_device_name(0) in examined()["GPU 0"].value
+    assert "GiB" in examined()["GPU 0"].value
+    assert "profile full runs" in examined()["profile"].value
 
 
 def test_a_cache_that_is_a_file_is_broken(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
-    assert "is not a folder" in found()["cache"].found
-    assert "ABLATE_CACHE" in found()["cache"].remedy
+    assert "is not a folder" in examined()["cache"].value
+    assert "ABLATE_CACHE" in examined()["cache"].remedy
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_cache_that_cannot_be_written_is_broken(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o500)
-    assert "cannot be written (Permission denied)" in found()["cache"].found
-    assert "ABLATE_CACHE" in found()["cache"].remedy
+    assert "cannot be written (Permission denied)" in examined()["cache"].value
+    assert "ABLATE_CACHE" in examined()["cache"].remedy
 
 
 def test_a_folder_that_takes_no_file_is_told(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_one_fault_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("libsomething.so: cannot open shared object file")
 
     monkeypatch.setattr("ablate.execution.driver.usable_cores", broken)
-    findings = found()
-    assert "libsomething.so" in findings["processor"].found
+    findings = examined()
+    assert "libsomething.so" in findings["processor"].value
     assert findings["processor"].remedy
     assert findings["cache"].remedy == ""
     assert "profile" in findings

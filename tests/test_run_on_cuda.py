@@ -69,6 +69,8 @@ def test_a_study_runs_on_cuda_to_its_report_as_on_the_cpu(engine: str, tmp_path:
         records = read_records(folder).values()
         assert [record.status for record in records] == ["complete"] * 2
         assert {record.trial.numerics.device for record in records} == {device}
+        versions = {record.environment and record.environment.cuda_version for record in records}
+        assert (None in versions) == (device == "cpu")
     on_cuda, on_cpu = (read_tables(folder)["trials"].sort_values("epsilon") for folder in folders.values())
     assert set(on_cuda["engine"]) == {engine}
     np.testing.assert_allclose(on_cuda["nll"], on_cpu["nll"], rtol=1e-3)

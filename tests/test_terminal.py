@@ -5,18 +5,23 @@ import io
 import pytest
 from rich.console import Console
 
-from ablate.terminal import aligned, duration, print_table, printable
+from ablate.terminal import duration, print_table, printable
+
+
+def in_a_pipe(*rows: tuple[str, ...]) -> list[str]:
+    out = io.StringIO()
+    print_table(Console(file=out, width=20), ("arm", "n"), rows, numbers=("n",))
+    return out.getvalue().splitlines()
 
 
 def test_columns_line_up_whatever_the_width_of_a_sign() -> None:
-    lines = aligned(("arm", "n"), [("ε=0.1", "10"), ("犬", "5")], numbers=("n",))
-    assert lines == ["arm     n", "ε=0.1  10", "犬      5"]
+    assert in_a_pipe(("ε=0.1", "10"), ("犬", "5")) == ["arm     n", "ε=0.1  10", "犬      5"]
 
 
 def test_long_lines_are_cut_for_nobody_in_a_pipe() -> None:
-    out = io.StringIO()
-    print_table(Console(file=out, width=20), ("name",), [("x" * 300,), ("[bold]y[/bold]",)])
-    assert out.getvalue().splitlines() == ["name", "x" * 300, "[bold]y[/bold]"]
+    lines = in_a_pipe(("x" * 300, "1"), ("[bold]y[/bold]", ""), ("a\nb", ""))
+    assert lines == ["arm" + 299 * " " + "n", "x" * 300 + "  1", "[bold]y[/bold]", "a b"]
+    assert in_a_pipe() == ["arm  n"]
 
 
 def test_a_terminal_gets_a_ruled_table() -> None:

@@ -1,8 +1,58 @@
-"""The way to the benchmarks, which are in the source tree under `benchmarks/`; and what needs no such tree.
+"""The way to the benchmarks, which are in the source tree under `benchmarks/`; `cuda` measures a GPU."""
 
-`statistics` and `tune` simulate studies and searches, and time nothing. `cuda` measures a GPU.
-"""
+from __future__ import annotations
 
-from ablate.bench.run import run_simulation, run_suites, run_tuning, write_json
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-__all__ = ["run_simulation", "run_suites", "run_tuning", "write_json"]
+import ablate
+from ablate.errors import ResultsError
+
+ROOT = Path(ablate.__file__).parent.parent
+"""Of the source tree, if the package is run from there."""
+QUICK = ("--benchmark-min-rounds=1", "--benchmark-max-time=0", "--images=256")
+SIMULATIONS = {"statistics": "simulated_studies", "tune": "simulated_searches"}
+"""What times nothing: each is a command of its own."""
+
+
+def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool) -> int:
+    """Run benchmarks under a pytest that knows only them, without any plugin or option of the user's.
+
+    Args:
+        names: suites; `loss` is `benchmarks/test_loss.py`. A simulation comes alone.
+        out: file for the numbers: pytest-benchmark's JSON, or a simulation's.
+        quick: a round of each case, few of a simulation: whether it works, and no more.
+
+    Returns:
+        The exit status, as pytest means it.
+
+    Raises:
+        ResultsError: there are no such benchmarks here, nothing to run them with, or `out` has no folder.
+    """
+    files = [Path("benchmarks", f"{SIMULATIONS.get(name, f'test_{name}')}.py") for name in names]
+    if absent := [str(file) for file in files if not (ROOT / file).is_file()]:
+        raise ResultsError(
+            f"bench: expected {', '.join(absent)} in {ROOT}; the benchmarks are not part of the package, but "
+            "in the project's source tree, under benchmarks/; run this command there"
+        )
+    if out is not None and not out.absolute().parent.is_dir():
+        raise ResultsError(f"{out}: expected a file in a folder that exists; name another with --json")
+    if names[0] in SIMULATIONS:
+        arguments, to_file = [f"benchmarks.{files[0].stem}", *(["--repeats=2"] if quick else [])], "--json"
+    else:
+        if importlib.util.find_spec("pytest_benchmark") is None:
+            raise ResultsError(
+                "bench: expected pytest-benchmark, which is not installed; in the project's source tree, "
+                "`pip install -e '.[bench]'` installs it"
+            )
+        arguments = ["pytest", "-p", "pytest_benchmark.plugin", *(QUICK if quick else ()), *map(str, files)]
+        to_file = "--benchmark-json"
+    if out is not None:
+        arguments.append(f"{to_file}={out.absolute()}")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+    return subprocess.run([sys.executable, "-m", *arguments], cwd=ROOT, env=environment).returncode

@@ -32,7 +32,7 @@ from ablate.errors import DeviceError
 from ablate.execution.driver import Options, run_study
 from ablate.execution.prepare import resolve_numerics
 from ablate.execution.progress import ProgressView
-from ablate.execution.trial import Engine, build_settings
+from ablate.execution.trial import Engine, resolved_fields
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs
 from ablate.pipeline import write_results
@@ -50,7 +50,7 @@ ENGINES: tuple[Engine, Engine] = ("eager", "graph")
 MEAN, STD, CLASSES = (0.47, 0.48, 0.45), (0.29, 0.28, 0.30), 10
 
 Values = Mapping[str, Any]
-Known = Mapping[str, list[Values]]
+Measured = Mapping[str, list[Values]]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Scale:
 
 
 def bench_cuda(say: Callable[[str], None], out: Path | None, scale: Scale | None = None) -> bool:
-    """Measure part by part, and say and write to `out` what is known; whether every part could be measured.
+    """Measure part by part, saying and writing to `out` what comes out; whether every part could be measured.
 
     Raises:
         DeviceError: there is no CUDA device.
@@ -77,25 +77,25 @@ def bench_cuda(say: Callable[[str], None], out: Path | None, scale: Scale | None
         raise DeviceError("bench cuda: expected a CUDA device, but torch sees none; run it where your GPU is")
     scale = scale or Scale()
     ends = time.monotonic() + scale.seconds
-    known: dict[str, list[Values]] = {}
+    measured: dict[str, list[Values]] = {}
     for part in (_card, _loss, _training, _epochs, _from_files):
-        rows = known.setdefault(name := part.__name__.strip("_"), [])
+        rows = measured.setdefault(name := part.__name__.strip("_"), [])
         try:
-            for values in part(scale, known):
+            for values in part(scale, measured):
                 rows.append({k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in values.items()})
                 say(f"{name}: {json.dumps(rows[-1])}")
                 if out is not None:
-                    write_atomically(out, json.dumps(known, indent=1).encode())
+                    write_atomically(out, json.dumps(measured, indent=1).encode())
                 if time.monotonic() > ends:
                     say(f"stopped after {scale.seconds:g} s: the rest was not measured")
                     return False
         except Exception as error:  # a part that fails must not cost the others
             rows.append({"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"})
             say(f"{name}: {json.dumps(rows[-1])}")
-    return not any("error" in values for rows in known.values() for values in rows)
+    return not any("error" in values for rows in measured.values() for values in rows)
 
 
-def _card(scale: Scale, known: Known) -> Iterator[Values]:
+def _card(scale: Scale, measured: Measured) -> Iterator[Values]:
     """What is measured, and the rates that the card copies and multiplies at."""
     source = torch.empty(scale.copied, dtype=torch.uint8, device="cuda")
     target, size = torch.empty_like(source), scale.multiplied
@@ -118,7 +118,7 @@ def _seconds(work: Callable[[], object], repeats: int = 10) -> float:
     return float(np.median(times[1:]))
 
 
-def _loss(scale: Scale, known: Known) -> Iterator[Values]:
+def _loss(scale: Scale, measured: Measured) -> Iterator[Values]:
     """Errors of the loss and its gradient on the card, beside torch's in float64 on the CPU."""
     generator = torch.Generator().manual_seed(0)
     logits, labels = 3 * torch.randn(512, 1000, generator=generator), torch.arange(512)
@@ -127,42 +127,44 @@ def _loss(scale: Scale, known: Known) -> Iterator[Values]:
         exact = logits.to(dtype).double().requires_grad_()
         ours = logits.to(dtype).cuda().requires_grad_()
         expected = cross_entropy(exact, labels, label_smoothing=0.1, reduction=reduction)
-        found = loss(ours, labels.cuda(), epsilon=epsilon, reduction=reduction)
-        (got,), (wanted,) = (torch.autograd.grad(a.sum(), b) for a, b in ((found, ours), (expected, exact)))
-        value, gradient = relative_distance(found.detach(), expected.detach()), relative_distance(got, wanted)
-        yield {"dtype": str(dtype), "reduction": reduction, "value": value, "gradient": gradient}
+        value = loss(ours, labels.cuda(), epsilon=epsilon, reduction=reduction)
+        pairs = ((value, ours), (expected, exact))
+        apart = relative_distance(value.detach(), expected.detach())
+        gradients = [torch.autograd.grad(of.sum(), inputs)[0] for of, inputs in pairs]
+        gradient = relative_distance(*gradients)
+        yield {"dtype": str(dtype), "reduction": reduction, "value": apart, "gradient": gradient}
 
 
-def _training(scale: Scale, known: Known) -> Iterator[Values]:
+def _training(scale: Scale, measured: Measured) -> Iterator[Values]:
     """What an epoch changes in the weights: captured beside eager, and eager beside the CPU."""
     for arch, recipe, precision in product(NETWORKS, RECIPES, ("float32", "bfloat16")):
-        changes, reasons = [], []
+        changes, engines = [], []
         for engine, device in (("graph", "cuda"), ("eager", "cuda"), ("eager", "cpu")):
             fields = {"precision": precision, "batch_size": 32}
-            step, reason = _step(arch, recipe, engine, scale.parity_images, scale, device, **fields)
+            step = _step(arch, recipe, engine, scale.parity_images, scale, device, **fields)
             begun = [weight.detach().clone() for weight in step.model.parameters()]
             _epoch(step)
             moved = map(torch.sub, step.model.parameters(), begun)
             changes.append(torch.cat([change.detach().flatten().cpu() for change in moved]))
-            reasons.append(reason)
+            engines.append(step.engine)
         yield {
-            "arch": arch, "recipe": recipe, "precision": precision, "not_captured": reasons[0],
+            "arch": arch, "recipe": recipe, "precision": precision, "engine": engines[0],
             "graph_to_eager": relative_distance(*changes[:2]),
             "eager_to_cpu": relative_distance(*changes[1:]),
         }  # fmt: skip
 
 
 def _epoch(step: Step) -> None:
-    for place, index in enumerate(step.begin_epoch(0)):
-        step(index, place)
+    for number, index in enumerate(step.begin_epoch(0)):
+        step(index, number)
 
 
 def _step(
     arch: str, recipe: str, engine: str, count: int, scale: Scale, device: str = "cuda", **changes: Any
-) -> tuple[Step, str | None]:
-    """A step over noise, and why it is not captured."""
+) -> Step:
+    """A step over noise."""
     fields = resolve({"data": "noise", "image_size": scale.side, "arch": arch, "recipe": recipe}, changes)
-    settings = build_settings(build_trial({}, fields, 0, resolve_numerics(fields, "cuda"), fingerprint=""))
+    fields = resolved_fields(build_trial({}, fields, 0, resolve_numerics(fields, "cuda"), fingerprint=""))
     pixels = np.random.default_rng(0).integers(0, 256, (count, scale.side, scale.side, 3), dtype=np.uint8)
     images = Images.on(torch.device(device), pixels, np.arange(count) % CLASSES, MEAN, STD)
 
@@ -170,27 +172,26 @@ def _step(
         seed_generators(seed)
         return build_model(arch, num_classes=CLASSES, image_size=scale.side)
 
-    set_numerics(deterministic=settings.deterministic)
-    loss = build_loss("label_smoothing")
-    return ready_step(engine, (arch, count), build, 1, loss, images, images, settings)
+    set_numerics(deterministic=fields.deterministic)
+    return ready_step(engine, count, build, build_loss("label_smoothing"), images, images, fields, seed=0)
 
 
-def _epochs(scale: Scale, known: Known) -> Iterator[Values]:
+def _epochs(scale: Scale, measured: Measured) -> Iterator[Values]:
     """Seconds an epoch, and the part of the card's rates that its bytes and products (3 forward) come to."""
-    card = known["card"][0]
+    card = measured["card"][0]
     for arch, recipe, engine in product(NETWORKS, RECIPES, ENGINES):
         began = time.perf_counter()
-        step, reason = _step(arch, recipe, engine, scale.images, scale)
+        step = _step(arch, recipe, engine, scale.images, scale)
         ready = time.perf_counter() - began
         seconds = _seconds(lambda step=step: _epoch(step), repeats=3)  # type: ignore[misc]
         flops = 3 * 2 * sum(step.sizes) * count_macs(step.model, scale.side)
         with _Bytes() as moved:  # type: ignore[no-untyped-call]
             Step.compute(step, step.begin_epoch(0)[0])
         yield {
-            "arch": arch, "recipe": recipe, "engine": step.engine, "precision": step.settings.precision,
+            "arch": arch, "recipe": recipe, "engine": step.engine, "precision": step.fields.precision,
             "seconds": seconds, "images_per_second": sum(step.sizes) / seconds, "ready_seconds": ready,
             "part_of_copies": moved.count * len(step.sizes) / seconds / card["bytes_per_second"],
-            "part_of_products": flops / seconds / card["flops_per_second"], "not_captured": reason,
+            "part_of_products": flops / seconds / card["flops_per_second"],
         }  # fmt: skip
 
 
@@ -206,7 +207,7 @@ class _Bytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _from_files(scale: Scale, known: Known) -> Iterator[Values]:
+def _from_files(scale: Scale, measured: Measured) -> Iterator[Values]:
     """From JPEG files: a loop as it is taught, and a study up to its report by both engines."""
     with tempfile.TemporaryDirectory() as name:
         folder, rng = Path(name), np.random.default_rng(0)

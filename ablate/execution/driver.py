@@ -213,7 +213,7 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
     Raises:
         ResultsError: another one holds it.
     """
-    lock = filelock.FileLock(folder.lock, timeout=0)
+    lock = filelock.FileLock(folder.lock, timeout=1)  # `status` tries it for an instant
     try:
         with lock:
             yield

@@ -79,7 +79,7 @@ class _Turn:
         trial = trial.model_copy(update={"fields": fields})
         set_numerics(deterministic=trial.numerics.deterministic)
         self.device = device
-        self.step, _ = first_step(trial, data_folder, device, engine)
+        self.step = first_step(trial, data_folder, device, engine)
         self.index = self.step.begin_epoch(0)[0]
         self.steps = 1
         self.take()  # the first step allocates and chooses algorithms

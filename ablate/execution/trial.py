@@ -9,28 +9,25 @@ import os
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ablate.data import Dataset, open_dataset
+from ablate.data import open_dataset
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs, count_parameters
 from ablate.store.provenance import source_commit, version_of
-from ablate.store.records import Cost, Environment, Epoch, Failure, Features, Predictions, Record, Scatter
+from ablate.store.records import Environment, Failure, Predictions, Record
 from ablate.store.results import write_atomically
 from ablate.study.fields import Fields
-from ablate.study.trials import Numerics, Trial, stream_seed
+from ablate.study.trials import Numerics, Trial
 from ablate.train import (
     Callbacks,
     DivergedError,
-    EpochResult,
-    Fitted,
     Images,
-    Settings,
     Step,
     device_name,
     fit,
@@ -81,58 +78,51 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
     """
     device = ready_device(task.trial.numerics, slot)
     dataset = open_dataset(task.data_folder)
-    known: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "trial": task.trial,
         "environment": environment_of(device, task.trial.numerics.threads, workers=task.workers),
         "class_names": dataset.classes,
     }
     try:
         valid = resident_images(task.data_folder, device)[1]
-        step, not_captured = first_step(task.trial, task.data_folder, device, task.engine)
-        engine = f"eager: {not_captured}" if not_captured else step.engine
-        known["environment"] = known["environment"].model_copy(update={"engine": engine})
-        known["parameters"] = count_parameters(step.model)
-        known["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
-        fitted = fit(
-            step,
-            valid,
-            callbacks=_callbacks(task, tell),
-            checkpoint=_read_checkpoint(task),
-        )
+        step = first_step(task.trial, task.data_folder, device, task.engine)
+        facts["environment"] = facts["environment"].model_copy(update={"engine": step.engine})
+        facts["parameters"] = count_parameters(step.model)
+        facts["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
+        fitted = fit(step, valid, callbacks=_callbacks(task, tell), checkpoint=_read_checkpoint(task))
     except DivergedError as error:
         failure = Failure(message=str(error), epoch=error.epoch, step=error.step)
-        return Record(**known, status="diverged", history=_history(error.history), failure=failure), None
+        return Record(**facts, status="diverged", history=tuple(error.history), failure=failure), None
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        # Torch's CPU allocator raises a plain RuntimeError.
+        known_type = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known_type and "DefaultCPUAllocator: can't allocate memory" not in str(error):
             raise
         failure = Failure(message=(str(error) or "out of memory").splitlines()[0])
-        return Record(**known, status="oom", failure=failure), None
-    known |= {"history": _history(fitted.progress.history), "features": _features(fitted)}
-    cost = _cost(fitted, len(step.images), task.trial.fields)
-    return Record(**known, status="complete", cost=cost), _predictions(fitted, dataset)
+        return Record(**facts, status="oom", failure=failure), None
+    facts |= {"history": tuple(fitted.history), "cost": fitted.cost, "features": fitted.features}
+    return Record(**facts, status="complete"), fitted.predictions
 
 
-def first_step(
-    trial: Trial, data_folder: Path, device: torch.device, engine: Engine
-) -> tuple[Step, str | None]:
-    """What trains a trial, with its network's first weights; and why it is not of the engine asked for."""
-    fields, dataset = trial.fields, open_dataset(data_folder)
+def first_step(trial: Trial, data_folder: Path, device: torch.device, engine: Engine) -> Step:
+    """What trains a trial, with its network's first weights."""
+    fields, dataset = resolved_fields(trial), open_dataset(data_folder)
     train, valid = resident_images(data_folder, device)
+    if fields.label_noise:  # of the training images; the reported ones stay as they are
+        labels = torch.from_numpy(dataset.noisy_train_labels(fields.label_noise))
+        train = replace(train, labels=labels.to(device))
 
     def build(seed: int) -> torch.nn.Module:
         seed_generators(seed)
         return build_model(fields.arch, num_classes=len(dataset.classes), image_size=fields.image_size)
 
-    return ready_step(
-        engine,
-        (fields.arch, fields.loss, data_folder, device),
-        build,
-        stream_seed(trial.seed, "init"),
-        build_loss(fields.loss),
-        _mislabelled(train, dataset, fields.label_noise),
-        valid,
-        build_settings(trial),
-    )
+    loss, kind = build_loss(fields.loss), (data_folder, device)
+    return ready_step(engine, kind, build, loss, train, valid, fields, trial.seed)
+
+
+def resolved_fields(trial: Trial) -> Fields:
+    """A trial's fields with the arithmetic that they came to on its device."""
+    return trial.fields.model_copy(update=trial.numerics.model_dump(include={"precision", "deterministic"}))
 
 
 @functools.cache
@@ -144,51 +134,6 @@ def _macs(arch: str, num_classes: int, image_size: int) -> int | None:
     with torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
         return count_macs(build_model(arch, num_classes=num_classes, image_size=image_size), image_size)
     return None
-
-
-def _mislabelled(train: Images, dataset: Dataset, label_noise: float) -> Images:
-    """The training images with a part of their labels wrong. The reported ones stay as they are."""
-    if not label_noise:
-        return train
-    labels = torch.from_numpy(dataset.noisy_train_labels(label_noise))
-    return replace(train, labels=labels.to(train.labels.device))
-
-
-def _history(results: list[EpochResult]) -> tuple[Epoch, ...]:
-    return tuple(Epoch(**asdict(result)) for result in results)
-
-
-def _features(fitted: Fitted) -> Features | None:
-    found = fitted.features
-    if found is None:
-        return None
-    return Features(
-        dimension=found.dimension,
-        valid=Scatter(**asdict(found.valid.scatter)),
-        train=Scatter(**asdict(found.train.scatter)),
-        classes=found.plane.classes if found.plane else (),
-        templates=tuple(map(tuple, found.plane.templates.tolist())) if found.plane else (),
-    )
-
-
-def _predictions(fitted: Fitted, dataset: Dataset) -> Predictions:
-    predictions = Predictions(logits=fitted.logits, labels=np.array(dataset.valid.labels))
-    found = fitted.features
-    if found is None:
-        return predictions
-    return replace(
-        predictions,
-        projection_valid=found.valid.points,
-        projection_valid_labels=found.valid.point_labels,
-        projection_train=found.train.points,
-        projection_train_labels=found.train.point_labels,
-    )
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Torch's CPU allocator raises a plain RuntimeError."""
-    known = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(error, known) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def ready_device(numerics: Numerics, slot: int) -> torch.device:
@@ -212,42 +157,6 @@ def resident_images(data_folder: Path, device: torch.device) -> tuple[Images, Im
     return train, valid
 
 
-def build_settings(trial: Trial) -> Settings:
-    """What the training engine is told of a trial."""
-    fields = trial.fields
-    precision: Literal["float32", "bfloat16"] = (
-        "bfloat16" if trial.numerics.precision == "bfloat16" else "float32"
-    )
-    return Settings(
-        epochs=fields.epochs,
-        batch_size=fields.batch_size,
-        eval_batch_size=fields.eval_batch_size,
-        drop_last=fields.drop_last,
-        lr=fields.lr,
-        momentum=fields.momentum,
-        weight_decay=fields.weight_decay,
-        epsilon=fields.epsilon,
-        reduction=fields.reduction,
-        lr_rule=fields.lr_rule,
-        precision=precision,
-        deterministic=trial.numerics.deterministic,
-        order_seed=stream_seed(trial.seed, "order"),
-        noise_seed=stream_seed(trial.seed, "noise"),
-        image_size=fields.image_size,
-        optimizer=fields.optimizer,
-        beta2=fields.beta2,
-        adam_epsilon=fields.adam_epsilon,
-        decay_norms=fields.decay_norms,
-        clip_norm=fields.clip_norm,
-        schedule=fields.schedule,
-        anneal_from=fields.anneal_from,
-        crop_area=fields.crop_area,
-        flip=fields.flip,
-        mixup=fields.mixup,
-        augment_seed=stream_seed(trial.seed, "augmentation"),
-    )
-
-
 def environment_of(device: torch.device, threads: int, *, workers: int) -> Environment:
     """Where and with what this process computes."""
     return Environment(
@@ -264,30 +173,14 @@ def environment_of(device: torch.device, threads: int, *, workers: int) -> Envir
     )
 
 
-def _cost(fitted: Fitted, images: int, fields: Fields) -> Cost:
-    history, steps = fitted.progress.history, np.array(fitted.progress.step_ms)
-    train_seconds = sum(epoch.seconds for epoch in history)
-    dropped = images % fields.batch_size if fields.drop_last and images >= fields.batch_size else 0
-    low, middle, high = np.quantile(steps, [0.2, 0.5, 0.8])
-    return Cost(
-        step_ms=middle,
-        step_ms_p20=low,
-        step_ms_p80=high,
-        images_per_second=(images - dropped) * len(history) / train_seconds,
-        peak_memory_mb=fitted.peak_memory_mb,
-        train_seconds=train_seconds,
-        eval_seconds=fitted.progress.eval_seconds,
-    )
-
-
 def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
     epochs = task.trial.fields.epochs
-    told, saved = time.monotonic(), time.monotonic()
+    reported, saved = time.monotonic(), time.monotonic()
 
     def on_step(epoch: int, step: int, steps: int) -> None:
-        nonlocal told
-        if time.monotonic() - told > 1:
-            told = time.monotonic()
+        nonlocal reported
+        if time.monotonic() - reported > 1:
+            reported = time.monotonic()
             tell(Heartbeat(epoch + step / steps, epochs))
 
     def save(make: Callable[[], dict[str, Any]]) -> None:

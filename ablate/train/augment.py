@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional
 
+from ablate.study.fields import Fields
 from ablate.train.images import epoch_seed
-from ablate.train.settings import Settings
 
 LOG_RATIO = math.log(4 / 3)
 """Crops have sides in a ratio between 3:4 and 4:3."""
@@ -27,7 +26,7 @@ class Mixture:
 
     Attributes:
         weight: [B] float32 in [0.5, 1].
-        partner: [B] int64, places in the batch.
+        partner: [B] int64, indices in the batch.
     """
 
     weight: Tensor
@@ -48,7 +47,8 @@ class Augmentation:
     A new epoch's draws fill the tensors of the last one's, where a captured step reads them.
 
     Args:
-        settings: what is done: image_size, crop_area, flip and mixup, and the seed.
+        fields: what is done: image_size, crop_area, flip and mixup.
+        seed: the trial's.
         count: training images N.
         epoch: 0 is the first.
         device: where the images are.
@@ -56,35 +56,33 @@ class Augmentation:
 
     _weights: Tensor | None = None
 
-    def __init__(self, settings: Settings, count: int, epoch: int, device: torch.device) -> None:
-        self.settings = settings
+    def __init__(self, fields: Fields, seed: int, count: int, epoch: int, device: torch.device) -> None:
+        self.fields, self.seed = fields, seed
         self._draws = torch.empty(count, 7, device=device)
-        if settings.mixup:
+        if fields.mixup:
             self._weights = torch.empty(count, device=device)
         self.draw(epoch)
 
     def draw(self, epoch: int) -> None:
         """Draw what an epoch does to every image."""
-        generator = torch.Generator().manual_seed(epoch_seed(self.settings.augment_seed, epoch))
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, "augmentation", epoch))
         # One row per image, drawn whether used or not, so that no setting changes another's draws.
         draws = torch.rand(len(self._draws), 7, generator=generator)
         self._draws.copy_(draws)
         if self._weights is not None:
-            self._weights.copy_(_mixture_weights(draws[:, 5], self.settings.mixup))
+            self._weights.copy_(_mixture_weights(draws[:, 5], self.fields.mixup))
 
     def images(self, images: Tensor, index: Tensor) -> Tensor:
         """A batch as the network is to see it, [B, C, S, S].
 
         Args:
             images: [B, C, H, H] float32, as decoded.
-            index: [B] the images' places among all N.
+            index: [B] the images' indices among all N.
         """
-        size = self.settings.image_size or images.shape[-1]
-        mirrored = self._draws[index, 4] < 0.5 if self.settings.flip else None
-        if self.settings.crop_area < 1:
-            return random_resized_crop(
-                images, self._draws[index, :4], mirrored, size, self.settings.crop_area
-            )
+        size = self.fields.image_size
+        mirrored = self._draws[index, 4] < 0.5 if self.fields.flip else None
+        if self.fields.crop_area < 1:
+            return random_resized_crop(images, self._draws[index, :4], mirrored, size, self.fields.crop_area)
         images = shrink(images, size)
         if mirrored is None:
             return images
@@ -148,5 +146,7 @@ def _mixture_weights(uniform: Tensor, alpha: float) -> Tensor:
 
     So one image's weights at two alphas come from one draw, and grow or fall together.
     """
+    from scipy.special import betaincinv  # a worker without mixup starts sooner without it
+
     weights = torch.from_numpy(betaincinv(alpha, alpha, uniform.double().numpy()))
     return torch.maximum(weights, 1 - weights).float()

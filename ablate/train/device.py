@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,66 +72,36 @@ def seed_generators(seed: int) -> None:
     np.random.seed(seed % 2**32)
 
 
-class StepClock(Protocol):
-    """Times training steps without making the device wait for the host."""
+class StepClock:
+    """Times steps without making the device wait: a GPU's by events on its stream, a CPU's by the clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._marks = device, list[Any]()
 
     def start(self) -> None:
         """A step begins."""
+        self._mark()
 
     def stop(self) -> None:
         """The step has been handed to the device."""
+        self._mark()
+
+    def _mark(self) -> None:
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
+            self._marks.append(event)
+        else:
+            self._marks.append(time.perf_counter())
 
     def read(self) -> list[float]:
         """Milliseconds of the steps since the last reading; waits for the device once."""
-        ...
-
-
-class CpuClock:
-    """Wall-clock time of each step."""
-
-    def __init__(self) -> None:
-        self._begun, self._times = 0.0, list[float]()
-
-    def start(self) -> None:
-        """A step begins."""
-        self._begun = time.perf_counter()
-
-    def stop(self) -> None:
-        """The step is done."""
-        self._times.append(1000 * (time.perf_counter() - self._begun))
-
-    def read(self) -> list[float]:
-        """Milliseconds of the steps since the last reading."""
-        times, self._times = self._times, []
-        return times
-
-
-class CudaClock:
-    """Device time of each step, from a pair of events on the current stream."""
-
-    def __init__(self) -> None:
-        self._pairs = list[tuple[torch.cuda.Event, torch.cuda.Event]]()
-
-    def start(self) -> None:
-        """A step begins."""
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-        begin.record()
-        self._pairs.append((begin, end))
-
-    def stop(self) -> None:
-        """The step has been handed to the device."""
-        self._pairs[-1][1].record()
-
-    def read(self) -> list[float]:
-        """Milliseconds of the steps since the last reading; waits for the device once."""
-        torch.cuda.synchronize()
-        pairs, self._pairs = self._pairs, []
-        return [begin.elapsed_time(end) for begin, end in pairs]
-
-
-def step_clock(device: torch.device) -> StepClock:
-    """The clock that is right for a device."""
-    return CudaClock() if device.type == "cuda" else CpuClock()
+        synchronize(self._device)
+        marks, self._marks = self._marks, []
+        pairs = zip(marks[::2], marks[1::2], strict=True)
+        if self._device.type == "cuda":
+            return [begin.elapsed_time(end) for begin, end in pairs]
+        return [1000 * (end - begin) for begin, end in pairs]
 
 
 def synchronize(device: torch.device) -> None:
@@ -153,14 +123,9 @@ def peak_memory_mb(device: torch.device) -> float:
     """Most memory held since the last reset, in MB: CUDA allocations, or the process's resident pages."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    try:
-        found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), flags=re.MULTILINE)
-    except OSError:
-        found = None
-    return int(found[1]) * 1024 / 1e6 if found else _peak_since_start_mb()
-
-
-def _peak_since_start_mb() -> float:
-    """The process's peak where the system does not say more; macOS counts it in bytes, others in KiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        if peak := re.search(r"^VmHWM:\s*(\d+) kB", status, flags=re.MULTILINE):
+            return int(peak[1]) * 1024 / 1e6
+    since_start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return since_start * (1 if sys.platform == "darwin" else 1024) / 1e6  # macOS counts bytes, others KiB

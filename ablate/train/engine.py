@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ablate.study.fields import Fields
+from ablate.study.trials import stream_seed
 from ablate.train.device import set_numerics
-from ablate.train.evaluate import predict_batch
+from ablate.train.evaluate import Loss, predict_batch
 from ablate.train.images import Images
 from ablate.train.optimizer import clear_state
-from ablate.train.settings import Loss, Settings
 from ablate.train.step import Step
 
 WARM_UP = 3
@@ -45,7 +46,7 @@ class Captured:
     """Work on the device that a replay does again, from the index that is filled before it.
 
     Attributes:
-        index: [B] int64 places of the images.
+        index: [B] int64 indices of the images.
         graph: the capture.
         results: what the work gave, overwritten by each replay.
     """
@@ -71,16 +72,16 @@ class CapturedStep(Step):
         loss: the training loss.
         train: the training images.
         valid: the reported split.
-        settings: how to train; trials that differ in more than `kind_of` drops need a capture of their own.
+        fields: how to train; trials that differ in more than `kind_of` drops need a capture of their own.
     """
 
     engine = "graph"
 
     def __init__(
-        self, model: nn.Module, loss: Loss, train: Images, valid: Images, settings: Settings
+        self, model: nn.Module, loss: Loss, train: Images, valid: Images, fields: Fields, seed: int
     ) -> None:
         # Labels are a trial's own where some of them are wrong.
-        super().__init__(model, loss, replace(train, labels=train.labels.clone()), settings)
+        super().__init__(model, loss, replace(train, labels=train.labels.clone()), fields, seed)
         self._valid = valid
         self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
@@ -88,19 +89,21 @@ class CapturedStep(Step):
         compute = super().compute
         self._steps = {size: self._capture(compute, size) for size in {*self.sizes}}
         self.model.eval()
-        self._evaluation = self._capture(self._predict, settings.eval_batch_size)
+        self._evaluation = self._capture(self._predict, fields.eval_batch_size)
 
-    def load(self, model: nn.Module, train: Images, settings: Settings) -> None:
+    def load(self, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
         """Begin a trial: everything that an earlier one can have left is overwritten.
 
         Args:
             model: the trial's network with its first weights, on the CPU: drawn there, they are those of an
                 eager run.
             train: the trial's training images; only their labels can differ from those captured.
-            settings: of the captured kind.
+            fields: of the captured kind.
+            seed: the trial's.
         """
-        self.settings = self.augmentation.settings = settings
-        self.epsilon.fill_(settings.epsilon)
+        self.fields = self.augmentation.fields = fields
+        self.seed = self.augmentation.seed = seed
+        self.epsilon.fill_(fields.epsilon)
         self.images.labels.copy_(train.labels)
         with torch.no_grad():
             for mine, first in zip(_values(self.model), _values(model), strict=True):
@@ -116,7 +119,7 @@ class CapturedStep(Step):
         """Logits [N, K] float32 of a split; of the captured one batch by batch, the last one filled up."""
         if images.pixels is not self._valid.pixels:
             return super().predict(images)
-        count, size = len(images), self.settings.eval_batch_size
+        count, size = len(images), self.fields.eval_batch_size
         parts = []
         for start in range(0, count, size):
             index = torch.arange(start, start + size, device=self.device).clamp_(max=count - 1)
@@ -126,7 +129,7 @@ class CapturedStep(Step):
 
     def _predict(self, index: Tensor) -> tuple[Tensor]:
         with torch.no_grad():
-            return (predict_batch(self.model, self._valid, self.settings, index),)
+            return (predict_batch(self.model, self._valid, self.fields, index),)
 
     def _capture(self, work: Callable[[Tensor], tuple[Tensor, ...]], size: int) -> Captured:
         """Do the work a few times on a stream of its own, as a capture needs, and capture it there."""
@@ -148,67 +151,79 @@ _KEPT: OrderedDict[Hashable, CapturedStep | str] = OrderedDict()
 
 
 def ready_step(
-    engine: str, kind: Hashable, build: Build, seed: int, loss: Loss, train: Images, valid: Images,
-    settings: Settings,
-) -> tuple[Step, str | None]:  # fmt: skip
-    """The step that trains a trial, with its first weights, and why it is not of the engine asked for.
+    engine: str,
+    kind: Hashable,
+    build: Build,
+    loss: Loss,
+    train: Images,
+    valid: Images,
+    fields: Fields,
+    seed: int,
+) -> Step:
+    """The step that trains a trial, with its first weights; its `engine` says why where it is not captured.
 
     Args:
         engine: "eager", or "graph" for a captured step where that can be had.
-        kind: what network, loss and data these are; trials of one kind and alike in their settings, as far
-            as `kind_of` tells, share a capture.
+        kind: what data and device these are; trials of one kind and alike in their fields, as far as
+            `kind_of` tells, share a capture.
         build: builds the trial's network.
-        seed: of its first weights.
         loss: the training loss.
         train: the training images, with the trial's labels.
         valid: the reported split.
-        settings: how to train.
+        fields: how to train.
+        seed: the trial's.
     """
-    model = build(seed)
+    model = build(stream_seed(seed, "init"))
     if engine == "eager":
-        return _eager(model, loss, train, settings), None
-    kind = kind, kind_of(settings)
-    captured = _KEPT.pop(kind, None) or _checked_capture(build, seed, loss, train, valid, settings)
+        return _eager(model, loss, train, fields, seed)
+    kind = kind, kind_of(fields)
+    captured = _KEPT.pop(kind, None) or _checked_capture(build, loss, train, valid, fields, seed)
     _KEPT[kind] = captured
     if len(_KEPT) > KEPT:
         _KEPT.popitem(last=False)
     if isinstance(captured, str):
-        return _eager(model, loss, train, settings), captured
-    captured.load(model, train, settings)
-    return captured, None
+        step = _eager(model, loss, train, fields, seed)
+        step.engine = f"eager: {captured}"
+        return step
+    captured.load(model, train, fields, seed)
+    return captured
 
 
-def kind_of(settings: Settings) -> Settings:
-    """The settings with all that a captured step takes from tensors, or from the host, made equal."""
-    same = {"epochs": 1, "lr": 0.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
-    seeds = {"order_seed": 0, "noise_seed": 0, "augment_seed": 0}
-    return replace(settings, **same, **seeds, mixup=float(settings.mixup > 0))  # type: ignore[arg-type]
+def kind_of(fields: Fields) -> Fields:
+    """The fields with all that a captured step takes from tensors, or from the host, made equal.
+
+    What the images were prepared from does not matter either: the caller's kind says which they are.
+    """
+    same = {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
+    prepared = {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0, "label_noise": 0.0}
+    return fields.model_copy(update={**same, **prepared, "recipe": "", "mixup": float(fields.mixup > 0)})
 
 
-def _eager(model: nn.Module, loss: Loss, train: Images, settings: Settings) -> Step:
+def _eager(model: nn.Module, loss: Loss, train: Images, fields: Fields, seed: int) -> Step:
     device = train.labels.device
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Step(model, loss, train, settings)
+    return Step(model, loss, train, fields, seed)
 
 
 def _checked_capture(
-    build: Build, seed: int, loss: Loss, train: Images, valid: Images, settings: Settings
+    build: Build, loss: Loss, train: Images, valid: Images, fields: Fields, seed: int
 ) -> CapturedStep | str:
     """A capture that trains as eager steps do, or why there is none."""
-    set_numerics(deterministic=settings.deterministic)
+    set_numerics(deterministic=fields.deterministic)
+    init = stream_seed(seed, "init")
     # A rate that differs from step to step, and other weights than those captured: what stuck would show.
     falling = {"epochs": CHECKED_STEPS + 2, "lr": CHECK_RATE, "schedule": "flat_cosine", "anneal_from": 0.0}
-    settings = replace(settings, **falling)  # type: ignore[arg-type]
+    fields = fields.model_copy(update=falling)
     try:
         # From other weights than any trial's, so that nothing that is left of the capture can pass for it.
-        other = _eager(build(seed + 1), loss, train, settings).model
-        captured = CapturedStep(other, loss, train, valid, settings)
-        captured.load(build(seed), train, settings)
-        eager = _eager(build(seed), loss, train, settings)
+        other = _eager(build(init + 1), loss, train, fields, seed).model
+        captured = CapturedStep(other, loss, train, valid, fields, seed)
+        captured.load(build(init), train, fields, seed)
+        eager = _eager(build(init), loss, train, fields, seed)
         difference = _difference(captured, eager, valid)
     except Exception as error:  # a user's network or loss may raise anything, and so may a capture
         return f"its steps cannot be captured: {type(error).__name__}: {str(error).splitlines()[0]}"
-    allowed = TOLERANCE[settings.precision]
+    allowed = TOLERANCE[fields.precision]
     if not difference <= allowed:
         return f"captured steps differ from eager ones by {difference:.1e} of their effect, not {allowed:g}"
     return captured
@@ -226,10 +241,10 @@ def _difference(captured: Step, eager: Step, valid: Images) -> float:
         begun = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]
         parts = step.begin_epoch(0)
         # The last batch, which may be smaller, and then from the first on, an epoch apart in the schedule.
-        places = [
+        numbered = [
             (parts[number % len(parts)], (number + 1) * len(parts)) for number in range(-1, CHECKED_STEPS)
         ]
-        losses = torch.stack([step(index, place)[0].clone() for index, place in places])
+        losses = torch.stack([step(index, number)[0].clone() for index, number in numbered])
         ended = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]
         moved = [end - begin for begin, end in zip(begun, ended, strict=True)]
         outcomes.append([losses, *moved, step.predict(valid)])

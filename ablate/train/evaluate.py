@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ablate.study.fields import Fields
 from ablate.train.augment import shrink
 from ablate.train.images import Images
-from ablate.train.settings import Loss, Settings
 
 CONFIDENCE_BINS = 15
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation of the reported split.
+class Loss(Protocol):
+    """The loss as training calls it; the losses' registry states the full contract."""
 
-    Attributes:
-        logits: [N, K] float32 on the device.
-        loss: mean loss with the training loss.
-        nll: mean unsmoothed negative log-likelihood, nats.
-        accuracy: fraction of images whose largest logit is their class's.
-        bin_count: [15] images per confidence bin, equal widths over [0, 1], the last one closed.
-        bin_confidence: [15] sum of confidence per bin.
-        bin_correct: [15] correct images per bin.
-    """
-
-    logits: Tensor
-    loss: float
-    nll: float
-    accuracy: float
-    bin_count: tuple[int, ...]
-    bin_confidence: tuple[float, ...]
-    bin_correct: tuple[int, ...]
+    def __call__(self, logits: Tensor, target: Tensor, /, *, epsilon: Tensor, reduction: str) -> Tensor:
+        """Values of shape [] for "mean" and "sum", [batch] for "none"."""
+        ...
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -43,32 +28,32 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
-def predict(model: nn.Module, images: Images, settings: Settings, index: Tensor | None = None) -> Tensor:
+def predict(model: nn.Module, images: Images, fields: Fields, index: Tensor | None = None) -> Tensor:
     """Logits [N, K] float32 of a split, in its order; the network is left in evaluation mode.
 
     Args:
         model: the network, on the images' device.
         images: the split.
-        settings: how large the batches and the images are, and in what arithmetic.
-        index: [N] int64 places of the images that are wanted, in their order; None is the whole split.
+        fields: how large the batches and the images are, and in what arithmetic.
+        index: [N] int64 indices of the images that are wanted, in their order; None is the whole split.
     """
     model.eval()
-    size = settings.eval_batch_size
+    size = fields.eval_batch_size
     whole = [slice(start, start + size) for start in range(0, len(images), size)]
-    places = whole if index is None else torch.split(index, size)
+    parts = whole if index is None else torch.split(index, size)
     with torch.inference_mode():
-        return torch.cat([predict_batch(model, images, settings, place) for place in places])
+        return torch.cat([predict_batch(model, images, fields, part) for part in parts])
 
 
-def predict_batch(model: nn.Module, images: Images, settings: Settings, index: Tensor | slice) -> Tensor:
+def predict_batch(model: nn.Module, images: Images, fields: Fields, index: Tensor | slice) -> Tensor:
     """Logits [B, K] float32 of one batch."""
-    with autocast(images.labels.device, settings.precision):
-        logits: Tensor = model(shrink(images.batch(index)[0], settings.image_size or images.side))
+    with autocast(images.labels.device, fields.precision):
+        logits: Tensor = model(shrink(images.batch(index)[0], fields.image_size))
     return logits.float()
 
 
-def evaluate(logits: Tensor, labels: Tensor, loss: Loss, epsilon: float) -> Evaluation:
-    """Measure a split's logits [N, K] by its labels [N]. Ties of the largest go to the lowest class.
+def evaluate(logits: Tensor, labels: Tensor, loss: Loss, epsilon: float) -> dict[str, Any]:
+    """What an evaluation measures, by its names in a record's `Epoch`; of tied logits the first class counts.
 
     Args:
         logits: [N, K] float32.
@@ -85,12 +70,11 @@ def evaluate(logits: Tensor, labels: Tensor, loss: Loss, epsilon: float) -> Eval
     values = torch.stack([torch.ones_like(confidence), confidence, correct.double()])
     sums.index_add_(1, bins, values)
     count, confidence_sum, correct_sum = sums.tolist()
-    return Evaluation(
-        logits=logits,
-        loss=float(loss(logits, labels, epsilon=smoothing, reduction="none").double().mean()),
-        nll=float(functional.cross_entropy(logits.double(), labels)),
-        accuracy=float(correct.double().mean()),
-        bin_count=tuple(map(int, count)),
-        bin_confidence=tuple(confidence_sum),
-        bin_correct=tuple(map(int, correct_sum)),
-    )
+    return {
+        "valid_loss": float(loss(logits, labels, epsilon=smoothing, reduction="none").double().mean()),
+        "valid_nll": float(functional.cross_entropy(logits.double(), labels)),
+        "valid_accuracy": float(correct.double().mean()),
+        "bin_count": tuple(map(int, count)),
+        "bin_confidence": tuple(confidence_sum),
+        "bin_correct": tuple(map(int, correct_sum)),
+    }

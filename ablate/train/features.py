@@ -1,97 +1,79 @@
 """What a trained network's penultimate layer shows: how tight its classes are, and a view of three of them.
 
 The features of an image are what goes into the linear layer whose output is the logits. They are read once,
-after the last epoch, in evaluation mode and without augmentation.
+after the last epoch, in evaluation mode and without augmentation. A class's template is its row of that
+layer's weights, with its bias as one more coordinate; an image's features have a 1 there.
+
+References:
+    Kornblith, Chen, Lee and Norouzi, "Why Do Better Loss Functions Lead to Less Transferable Features?",
+    2021, equation 11: distances within classes and in total. https://arxiv.org/abs/2010.16402
+    Müller, Kornblith and Hinton, "When Does Label Smoothing Help?", 2019, sections 1.1 and 2: the plane
+    through three templates. https://arxiv.org/abs/1906.02629
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ablate.store.records import Features, Scatter
+from ablate.study.fields import Fields
 from ablate.train.evaluate import predict
 from ablate.train.images import Images
-from ablate.train.scatter import (
-    PLANE_CLASSES,
-    Plane,
-    Scatter,
-    scatter_of,
-    template_plane,
-    template_span,
-)
-from ablate.train.settings import Settings
 
 TRAIN_IMAGES = 4096
 """At most so many training images are looked at."""
+
+PLANE_CLASSES = (0, 1, 2)
+"""The classes whose templates span the plane of a projection."""
 
 POINTS_PER_CLASS = 200
 """At most so many images of each of these classes are projected."""
 
 
-@dataclass(frozen=True, eq=False)
-class SplitFeatures:
-    """What is kept of one split.
-
-    Attributes:
-        scatter: over all its images.
-        points: [n, 2] float32, images in the plane, by class and then as they come; None without a plane.
-        point_labels: [n] int64, their classes.
-    """
-
-    scatter: Scatter
-    points: NDArray[np.float32] | None = None
-    point_labels: NDArray[np.int64] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Features:
-    """What is kept of a network's penultimate layer.
-
-    Attributes:
-        dimension: width D of the layer.
-        plane: of the projected points; None with fewer than three classes, or where their templates lie on
-            one line.
-        valid: the reported split.
-        train: training images, with the labels that they were trained on.
-    """
-
-    dimension: int
-    plane: Plane | None
-    valid: SplitFeatures
-    train: SplitFeatures
-
-
 def penultimate_features(
-    model: nn.Module, train: Images, valid: Images, settings: Settings
-) -> Features | None:
+    model: nn.Module, train: Images, valid: Images, fields: Fields
+) -> tuple[Features | None, dict[str, NDArray[Any]]]:
     """Look at the penultimate layer of a trained network; it is left in evaluation mode.
 
     Returns:
-        None where the network does not end in a linear layer, where a feature is not finite, or where
-        anything fails: the trial has its result already.
+        What the record keeps, and the projections by their names in `Predictions`. There are no projections
+        without a plane. There is nothing where the network does not end in a linear layer, where a feature is
+        not finite, or where anything fails: the trial has its result already.
     """
     try:
-        head = find_head(model, valid, settings)
+        head = find_head(model, valid, fields)
         if head is None:
-            return None
-        weight, bias = _weights(head)
+            return None, {}
+        weight = head.weight.detach().cpu().double().numpy()
+        bias = None if head.bias is None else head.bias.detach().cpu().double().numpy()
         plane, span = template_plane(weight, bias), template_span(weight)
-        index = even_subset(train.labels, TRAIN_IMAGES)
-        return Features(
-            dimension=head.in_features,
-            plane=plane,
-            valid=_split(*_features(model, head, valid, settings, None), plane, span),
-            train=_split(*_features(model, head, train, settings, index), plane, span),
+        scatter: dict[str, Scatter] = {}
+        projections: dict[str, NDArray[Any]] = {}
+        subset = even_subset(train.labels, TRAIN_IMAGES)
+        for split, images, index in (("valid", valid, None), ("train", train, subset)):
+            features, labels = _head_inputs(model, head, images, fields, index)
+            scatter[split] = scatter_of(features, labels, span)
+            if plane is not None:
+                shown = np.concatenate(
+                    [np.flatnonzero(labels == k)[:POINTS_PER_CLASS] for k in PLANE_CLASSES]
+                )
+                projections[f"projection_{split}"] = plane.project(features[shown])
+                projections[f"projection_{split}_labels"] = labels[shown]
+        view: dict[str, Any] = (
+            {"classes": PLANE_CLASSES, "templates": plane.templates.tolist()} if plane is not None else {}
         )
+        return Features(dimension=head.in_features, **scatter, **view), projections
     except Exception:  # a foreign network may raise anything, and memory may end
-        return None
+        return None, {}
 
 
-def find_head(model: nn.Module, images: Images, settings: Settings) -> nn.Linear | None:
+def find_head(model: nn.Module, images: Images, fields: Fields) -> nn.Linear | None:
     """The linear layer whose output is the network's logits, found by running the first two images."""
     device = images.labels.device
     ran: list[tuple[nn.Linear, Tensor]] = []
@@ -102,7 +84,7 @@ def find_head(model: nn.Module, images: Images, settings: Settings) -> nn.Linear
 
     handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
-        logits = predict(model, images, settings, torch.arange(min(2, len(images)), device=device))
+        logits = predict(model, images, fields, torch.arange(min(2, len(images)), device=device))
     finally:
         for handle in handles:
             handle.remove()
@@ -110,7 +92,7 @@ def find_head(model: nn.Module, images: Images, settings: Settings) -> nn.Linear
 
 
 def even_subset(labels: Tensor, count: int) -> Tensor | None:
-    """At most `count` places at even steps through the images sorted by class; None where that is all.
+    """At most `count` indices at even steps through the images sorted by class; None where that is all.
 
     A class with at least N / count images is always in, in proportion to its size.
     """
@@ -120,26 +102,8 @@ def even_subset(labels: Tensor, count: int) -> Tensor | None:
     return labels.argsort(stable=True)[steps]
 
 
-def _weights(head: nn.Linear) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    weight, bias = head.weight.detach(), None if head.bias is None else head.bias.detach()
-    return weight.cpu().double().numpy(), None if bias is None else bias.cpu().double().numpy()
-
-
-def _split(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    plane: Plane | None,
-    span: NDArray[np.float64],
-) -> SplitFeatures:
-    scatter = scatter_of(features, labels, span)
-    if plane is None:
-        return SplitFeatures(scatter)
-    shown = np.concatenate([np.flatnonzero(labels == k)[:POINTS_PER_CLASS] for k in PLANE_CLASSES])
-    return SplitFeatures(scatter, plane.project(features[shown]), labels[shown])
-
-
-def _features(
-    model: nn.Module, head: nn.Linear, images: Images, settings: Settings, index: Tensor | None
+def _head_inputs(
+    model: nn.Module, head: nn.Linear, images: Images, fields: Fields, index: Tensor | None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Inputs [N, D] of the head for a split or a part of it, and the labels [N]."""
     batches: list[Tensor] = []
@@ -150,7 +114,7 @@ def _features(
 
     handle = head.register_forward_pre_hook(keep)
     try:
-        predict(model, images, settings, index)
+        predict(model, images, fields, index)
     finally:
         handle.remove()
     features = torch.cat(batches).numpy()
@@ -158,3 +122,94 @@ def _features(
     if features.shape != (len(labels), head.in_features) or not np.isfinite(features).all():
         raise ValueError("expected one row of finite features per image")
     return features, labels
+
+
+def scatter_of(
+    features: NDArray[np.floating], labels: NDArray[np.integer], span: NDArray[np.float64]
+) -> Scatter:
+    """Scatter of one split, in float64; features that are all zero have no direction and stay at the origin.
+
+    Args:
+        features: [N, D].
+        labels: [N] class ids.
+        span: [D, R] of `template_span`.
+    """
+    groups = [features[labels == label].astype(np.float64) for label in np.unique(labels)]
+    lengths = [np.linalg.norm(group, axis=1, keepdims=True) for group in groups]
+    directions = [group / np.where(of > 0, of, 1) for group, of in zip(groups, lengths, strict=True)]
+    within, between, _ = _moments(directions)
+    trace_within, trace_between, squared_mean = _moments(groups)
+    template_within, template_between, _ = _moments([group @ span for group in groups])
+    return Scatter(
+        within=within,
+        between=between,
+        trace_within=trace_within,
+        trace_between=trace_between,
+        squared_mean=squared_mean,
+        template_within=template_within,
+        template_between=template_between,
+    )
+
+
+def _moments(groups: list[NDArray[np.float64]]) -> tuple[float, float, float]:
+    """Mean squared distance to the class means, of these to their mean, and the squared length of that."""
+    means = np.stack([group.mean(axis=0) for group in groups])
+    center = means.mean(axis=0)
+    within = np.mean([((g - m) ** 2).sum(axis=1).mean() for g, m in zip(groups, means, strict=True)])
+    return float(within), float(((means - center) ** 2).sum(axis=1).mean()), float(center @ center)
+
+
+def template_span(weight: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Orthonormal basis [D, R] of the differences of all rows of weights [K, D]; R is at most K - 1.
+
+    Biases are left out: they move the features of all images alike. What lies outside the span is all that
+    the softmax does not see.
+    """
+    differences = (weight - weight.mean(axis=0)).astype(np.float64)
+    _, lengths, basis = np.linalg.svd(differences, full_matrices=False)
+    return np.asarray(basis[lengths > np.finfo(np.float32).eps * np.abs(weight).max()].T)
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """The plane through the templates of three classes.
+
+    Attributes:
+        basis: [D + 1, 2] orthonormal: from the first template to the second, then towards the third.
+        templates: [3, 2] the templates' own coordinates.
+    """
+
+    basis: NDArray[np.float64]
+    templates: NDArray[np.float64]
+
+    def project(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Coordinates [N, 2] of features [N, D].
+
+        A point p has the logit difference p · (t_j - t_i) of two of the three classes with templates t: all
+        three are equal at the origin, and where two are equal is a line through it.
+        """
+        points: NDArray[np.float64] = features.astype(np.float64) @ self.basis[:-1] + self.basis[-1]
+        return points.astype(np.float32)
+
+
+def template_plane(weight: NDArray[np.floating], bias: NDArray[np.floating] | None) -> Plane | None:
+    """The plane of the first three classes' templates.
+
+    Args:
+        weight: [K, D] of the last layer.
+        bias: [K]; None is zero.
+
+    Returns:
+        None with fewer than three classes, or where the templates lie on one line.
+    """
+    bias = np.zeros(len(weight)) if bias is None else bias
+    if len(weight) <= max(PLANE_CLASSES):
+        return None
+    templates = np.column_stack([weight, bias])[list(PLANE_CLASSES)].astype(np.float64)
+    basis, triangle = np.linalg.qr((templates[1:] - templates[0]).T)
+    lengths = np.diag(triangle)
+    if np.abs(lengths).min() <= np.finfo(np.float32).eps * np.abs(templates).max():
+        return None
+    # Gram-Schmidt, which QR is but for signs: each axis points to its template.
+    basis = basis * np.sign(lengths)
+    return Plane(basis, templates @ basis)

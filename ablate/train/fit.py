@@ -5,23 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from ablate.train.device import (
-    StepClock,
-    peak_memory_mb,
-    reset_peak_memory,
-    set_numerics,
-    step_clock,
-    synchronize,
-)
-from ablate.train.evaluate import Evaluation, evaluate
-from ablate.train.features import Features, penultimate_features
+from ablate.store.records import Cost, Epoch, Features, Predictions
+from ablate.train.device import StepClock, peak_memory_mb, reset_peak_memory, set_numerics, synchronize
+from ablate.train.evaluate import evaluate
+from ablate.train.features import penultimate_features
 from ablate.train.images import Images
 from ablate.train.optimizer import load_state
 from ablate.train.step import Step
@@ -30,53 +23,36 @@ WARM_UP_STEPS = 5
 """Steps at the start of a run that are left out of its step times."""
 
 
-@dataclass(frozen=True)
-class EpochResult:
-    """What one epoch measured; the names are those of a record's history."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    valid_loss: float
-    valid_accuracy: float
-    valid_nll: float
-    bin_count: tuple[int, ...]
-    bin_confidence: tuple[float, ...]
-    bin_correct: tuple[int, ...]
-    lr: float
-    seconds: float
-
-
 @dataclass
-class Progress:
-    """How far a run has come: all that is needed, with the weights, to go on with it."""
+class Measured:
+    """What a run has measured so far: with the weights, all that is needed to go on with it."""
 
-    history: list[EpochResult] = field(default_factory=list)
+    history: list[Epoch] = field(default_factory=list)
     step_ms: list[float] = field(default_factory=list)
     eval_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A finished run.
+    """A finished run, in the parts of its record.
 
     Attributes:
-        progress: its epochs and times.
-        logits: [N, K] float32 of the reported split after the last epoch.
-        peak_memory_mb: most memory held in training and evaluation, MB.
+        history: its epochs.
+        cost: what it took.
+        predictions: of the reported split after the last epoch, and projections where there are any.
         features: what its penultimate layer shows, where it has one.
     """
 
-    progress: Progress
-    logits: NDArray[np.float32]
-    peak_memory_mb: float
-    features: Features | None = None
+    history: list[Epoch]
+    cost: Cost
+    predictions: Predictions
+    features: Features | None
 
 
 class DivergedError(Exception):
     """A loss was not finite. `history` holds the epochs before; `step` counts within `epoch`."""
 
-    def __init__(self, epoch: int, step: int | None, history: list[EpochResult]) -> None:
+    def __init__(self, epoch: int, step: int | None, history: list[Epoch]) -> None:
         where = f"step {step} of epoch {epoch}" if step is not None else f"the evaluation after epoch {epoch}"
         super().__init__(f"the loss is not finite at {where}")
         self.epoch, self.step, self.history = epoch, step, history
@@ -88,12 +64,12 @@ class Callbacks:
 
     Attributes:
         on_step: called with (epoch, step, steps) before each step.
-        on_epoch: called with each epoch's result.
+        on_epoch: called with what each epoch measured.
         save: called after each epoch but the last with a function that makes the checkpoint, if wanted.
     """
 
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
-    on_epoch: Callable[[EpochResult], None] = lambda result: None
+    on_epoch: Callable[[Epoch], None] = lambda result: None
     save: Callable[[Callable[[], dict[str, Any]]], None] = lambda make: None
 
 
@@ -108,112 +84,95 @@ def fit(
 
     Args:
         step: the step to take, with an initialised network in channels-last order, the training images and
-            the settings.
+            the trial's fields.
         valid: the reported split; nothing is chosen by it.
         callbacks: what to tell, and when.
-        checkpoint: what `callbacks.save` was offered by an earlier, unfinished run of the same settings.
+        checkpoint: what `callbacks.save` was offered by an unfinished run of the same fields and seed.
 
     Raises:
         DivergedError: a training or evaluation loss is not finite.
     """
-    callbacks, settings = callbacks or Callbacks(), step.settings
-    set_numerics(deterministic=settings.deterministic)
+    callbacks, fields = callbacks or Callbacks(), step.fields
+    set_numerics(deterministic=fields.deterministic)
     reset_peak_memory(step.device)
-    progress = Progress() if checkpoint is None else _restore(step, checkpoint)
-    clock = step_clock(step.device)
-    evaluation: Evaluation | None = None
-    for epoch in range(len(progress.history), settings.epochs):
-        trained = _train_epoch(step, epoch, clock, callbacks, progress)
+    measured = Measured() if checkpoint is None else _restore(step, checkpoint)
+    clock = StepClock(step.device)
+    for epoch in range(len(measured.history), fields.epochs):
+        trained = _train_epoch(step, epoch, clock, callbacks, measured)
         begun = time.perf_counter()
-        evaluation = _evaluate(step, valid)
-        progress.eval_seconds += time.perf_counter() - begun
-        result = _epoch_result(epoch, trained, evaluation, step, progress)
-        progress.history.append(result)
-        callbacks.on_epoch(result)
-        if epoch + 1 < settings.epochs:
-            callbacks.save(lambda: _checkpoint(step, progress))
-    evaluation = evaluation or _evaluate(step, valid)
-    logits, peak = evaluation.logits.cpu().numpy(), peak_memory_mb(step.device)
+        logits = step.predict(valid)
+        evaluated = evaluate(logits, valid.labels, step.loss, fields.epsilon)
+        measured.eval_seconds += time.perf_counter() - begun
+        if not math.isfinite(evaluated["valid_loss"]) or not math.isfinite(evaluated["valid_nll"]):
+            raise DivergedError(epoch, None, measured.history)
+        rate = float(step.optimizer.param_groups[0]["lr"])
+        measured.history.append(Epoch(epoch=epoch, lr=rate, **trained, **evaluated))
+        callbacks.on_epoch(measured.history[-1])
+        if epoch + 1 < fields.epochs:
+            callbacks.save(lambda: _checkpoint(step, measured))
+    predicted, peak = logits.cpu().numpy(), peak_memory_mb(step.device)
     begun = time.perf_counter()
-    features = penultimate_features(step.model, step.images, valid, settings)
-    progress.eval_seconds += time.perf_counter() - begun
-    return Fitted(progress, logits, peak, features)
-
-
-def _evaluate(step: Step, valid: Images) -> Evaluation:
-    return evaluate(step.predict(valid), valid.labels, step.loss, step.settings.epsilon)
-
-
-@dataclass(frozen=True)
-class _Trained:
-    loss: float
-    accuracy: float
-    seconds: float
+    features, projections = penultimate_features(step.model, step.images, valid, fields)
+    measured.eval_seconds += time.perf_counter() - begun
+    predictions = Predictions(logits=predicted, labels=valid.labels.cpu().numpy(), **projections)
+    return Fitted(measured.history, _cost(measured, sum(step.sizes), peak), predictions, features)
 
 
 def _train_epoch(
-    step: Step, epoch: int, clock: StepClock, callbacks: Callbacks, progress: Progress
-) -> _Trained:
+    step: Step, epoch: int, clock: StepClock, callbacks: Callbacks, measured: Measured
+) -> dict[str, float]:
     """One pass over the training images. The device is waited for once, at the end."""
     parts = step.begin_epoch(epoch)
     losses = torch.zeros(len(parts), device=step.device)
     correct = torch.zeros((), dtype=torch.int64, device=step.device)
     begun = time.perf_counter()
-    for place, index in enumerate(parts):
-        callbacks.on_step(epoch, place, len(parts))
+    for number, index in enumerate(parts):
+        callbacks.on_step(epoch, number, len(parts))
         clock.start()
-        losses[place], right = step(index, epoch * len(parts) + place)
+        losses[number], right = step(index, epoch * len(parts) + number)
         correct += right
         clock.stop()
     synchronize(step.device)
     seconds = time.perf_counter() - begun
     times = clock.read()
-    progress.step_ms += times if epoch else times[min(WARM_UP_STEPS, len(times) - 1) :]
-    _require_finite(losses, epoch, progress)
-    sizes = torch.tensor(step.sizes, dtype=torch.float64)
-    seen = float(sizes.sum())
-    return _Trained(float(losses.cpu().double() @ sizes) / seen, int(correct) / seen, seconds)
-
-
-def _require_finite(losses: torch.Tensor, epoch: int, progress: Progress) -> None:
+    measured.step_ms += times if epoch else times[min(WARM_UP_STEPS, len(times) - 1) :]
     finite = losses.isfinite()
     if not bool(finite.all()):
-        raise DivergedError(epoch, int((~finite).nonzero()[0]), progress.history)
+        raise DivergedError(epoch, int((~finite).nonzero()[0]), measured.history)
+    sizes = torch.tensor(step.sizes, dtype=torch.float64)
+    seen = float(sizes.sum())
+    loss, accuracy = float(losses.cpu().double() @ sizes) / seen, int(correct) / seen
+    return {"train_loss": loss, "train_accuracy": accuracy, "seconds": seconds}
 
 
-def _epoch_result(
-    epoch: int, trained: _Trained, evaluation: Evaluation, step: Step, progress: Progress
-) -> EpochResult:
-    if not math.isfinite(evaluation.loss) or not math.isfinite(evaluation.nll):
-        raise DivergedError(epoch, None, progress.history)
-    return EpochResult(
-        epoch=epoch,
-        train_loss=trained.loss,
-        train_accuracy=trained.accuracy,
-        valid_loss=evaluation.loss,
-        valid_accuracy=evaluation.accuracy,
-        valid_nll=evaluation.nll,
-        bin_count=evaluation.bin_count,
-        bin_confidence=evaluation.bin_confidence,
-        bin_correct=evaluation.bin_correct,
-        lr=float(step.optimizer.param_groups[0]["lr"]),
-        seconds=trained.seconds,
+def _cost(measured: Measured, images: int, peak_memory: float) -> Cost:
+    """What a run with so many training images an epoch took."""
+    train_seconds = sum(epoch.seconds for epoch in measured.history)
+    low, middle, high = np.quantile(measured.step_ms, [0.2, 0.5, 0.8])
+    return Cost(
+        step_ms=middle,
+        step_ms_p20=low,
+        step_ms_p80=high,
+        images_per_second=images * len(measured.history) / train_seconds,
+        peak_memory_mb=peak_memory,
+        train_seconds=train_seconds,
+        eval_seconds=measured.eval_seconds,
     )
 
 
-def _checkpoint(step: Step, progress: Progress) -> dict[str, Any]:
+def _checkpoint(step: Step, measured: Measured) -> dict[str, Any]:
     """Weights, optimiser and measurements. No random state: every epoch's draws follow from its number."""
     return {
         "model": step.model.state_dict(),
         "optimizer": step.optimizer.state_dict(),
-        "history": [asdict(result) for result in progress.history],
-        "step_ms": progress.step_ms,
-        "eval_seconds": progress.eval_seconds,
+        "history": [epoch.model_dump() for epoch in measured.history],
+        "step_ms": measured.step_ms,
+        "eval_seconds": measured.eval_seconds,
     }
 
 
-def _restore(step: Step, checkpoint: dict[str, Any]) -> Progress:
+def _restore(step: Step, checkpoint: dict[str, Any]) -> Measured:
     step.model.load_state_dict(checkpoint["model"])
     load_state(step.optimizer, checkpoint["optimizer"])
-    history = [EpochResult(**result) for result in checkpoint["history"]]
-    return Progress(history, list(checkpoint["step_ms"]), float(checkpoint["eval_seconds"]))
+    history = [Epoch(**result) for result in checkpoint["history"]]
+    return Measured(history, list(checkpoint["step_ms"]), float(checkpoint["eval_seconds"]))

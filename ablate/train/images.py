@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ablate.study.trials import stream_seed
+
 
 @dataclass(frozen=True)
 class Images:
@@ -47,26 +49,22 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def side(self) -> int:
-        """Pixels a side, as decoded."""
-        return int(self.pixels.shape[1])
-
     def batch(self, index: Tensor | slice) -> tuple[Tensor, Tensor]:
         """Normalised images [B, C, H, W] float32 in channels-last order, and their labels [B]."""
         images = self.pixels[index].permute(0, 3, 1, 2).to(torch.float32)
         return images.mul_(self.scale).add_(self.shift), self.labels[index]
 
 
-def epoch_order(length: int, order_seed: int, epoch: int) -> Tensor:
+def epoch_order(length: int, seed: int, epoch: int) -> Tensor:
     """The order of training images in one epoch, [length] int64, a function of seed and epoch alone."""
-    generator = torch.Generator().manual_seed(epoch_seed(order_seed, epoch))
+    generator = torch.Generator().manual_seed(epoch_seed(seed, "order", epoch))
     return torch.randperm(length, generator=generator)
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """A seed for one epoch, so that a resumed run draws what an uninterrupted one would."""
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0]) >> 1
+def epoch_seed(seed: int, stream: str, epoch: int) -> int:
+    """The seed of a stream in one epoch, so that a resumed run draws what an uninterrupted one would."""
+    sequence = np.random.SeedSequence([stream_seed(seed, stream), epoch])
+    return int(sequence.generate_state(1, np.uint64)[0]) >> 1
 
 
 def batches(order: Tensor, batch_size: int, *, drop_last: bool) -> list[Tensor]:

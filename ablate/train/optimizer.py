@@ -1,20 +1,24 @@
-"""The optimisers by name, with weight decay on the parameters that it is meant for."""
+"""The optimisers by name, with weight decay on the parameters that it is meant for; and the learning rate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ablate.train.settings import Settings
+from ablate.study.recipes import Recipe
 
 Group = dict[str, Any]
 
+FIRST_RATE, LAST_RATE = 1 / 25, 1e-5
+"""Where one_cycle begins and where both falling schedules end, as parts of the highest rate."""
+
 
 def build_optimizer(
-    model: nn.Module, settings: Settings, device: torch.device | None = None
+    model: nn.Module, recipe: Recipe, device: torch.device | None = None
 ) -> torch.optim.Optimizer:
     """The optimiser of a run, over a network's trainable parameters.
 
@@ -22,10 +26,41 @@ def build_optimizer(
     the weights of normalisation layers. On a GPU the learning rate is a tensor there, so that a step reads
     nothing from the host and can be captured.
     """
-    build, on_gpu = _BUILDERS[settings.optimizer]
-    if device is None or device.type != "cuda":
-        return build(_groups(model, settings), settings, lr=settings.lr)
-    return build(_groups(model, settings), settings, lr=torch.tensor(settings.lr, device=device), **on_gpu)
+    on_gpu = device is not None and device.type == "cuda"
+    lr = torch.tensor(recipe.lr, device=device) if on_gpu else recipe.lr
+    groups, betas = _groups(model, recipe), (recipe.momentum, recipe.beta2)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr, momentum=recipe.momentum, fused=on_gpu or None)
+    if recipe.optimizer == "adamw":
+        eps, fused = recipe.adam_epsilon, on_gpu or None
+        return torch.optim.AdamW(groups, lr, betas, eps, fused=fused, capturable=on_gpu)
+    return Ranger(groups, lr=lr, betas=betas, eps=recipe.adam_epsilon, capturable=on_gpu)
+
+
+def learning_rate(schedule: str, highest: float, *, step: int, steps: int, anneal_from: float) -> float:
+    """The learning rate of one training step, a function of how much of the run is done.
+
+    Args:
+        schedule: "constant", "one_cycle" (a cosine up from highest/25, then a cosine down to highest/100000)
+            or "flat_cosine" (flat, then the same cosine down).
+        highest: the highest rate of the run.
+        step: its number in the whole run, 0 the first.
+        steps: steps of the whole run, at least 1.
+        anneal_from: part of the run, in [0, 1), after which the rate falls; `constant` ignores it.
+
+    References:
+        Smith and Topin, "Super-Convergence", 2018, arXiv 1708.07120.
+    """
+    done = step / max(steps - 1, 1)
+    if schedule == "constant":
+        return highest
+    if done >= anneal_from:
+        return highest * _cosine(1.0, LAST_RATE, (done - anneal_from) / (1 - anneal_from))
+    return highest * _cosine(FIRST_RATE, 1.0, done / anneal_from) if schedule == "one_cycle" else highest
+
+
+def _cosine(begin: float, end: float, part: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * part)) / 2
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -66,36 +101,21 @@ def clear_state(optimizer: torch.optim.Optimizer) -> None:
                 value.zero_()
 
 
-def _groups(model: nn.Module, settings: Settings) -> list[Group]:
+def _groups(model: nn.Module, recipe: Recipe) -> list[Group]:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if settings.decay_norms or not settings.weight_decay:
-        return [{"params": parameters, "weight_decay": settings.weight_decay}]
+    if recipe.decay_norms or not recipe.weight_decay:
+        return [{"params": parameters, "weight_decay": recipe.weight_decay}]
     decayed = [parameter for parameter in parameters if parameter.ndim > 1]
     others = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [(decayed, settings.weight_decay), (others, 0.0)]
+    groups = [(decayed, recipe.weight_decay), (others, 0.0)]
     return [{"params": members, "weight_decay": decay} for members, decay in groups if members]
-
-
-def _sgd(groups: list[Group], settings: Settings, **options: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, momentum=settings.momentum, **options)
-
-
-def _adamw(groups: list[Group], settings: Settings, **options: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, betas=_betas(settings), eps=settings.adam_epsilon, **options)
-
-
-def _ranger(groups: list[Group], settings: Settings, **options: Any) -> torch.optim.Optimizer:
-    return Ranger(groups, betas=_betas(settings), eps=settings.adam_epsilon, **options)
-
-
-def _betas(settings: Settings) -> tuple[float, float]:
-    return settings.momentum, settings.beta2
 
 
 class Ranger(torch.optim.RAdam):
     """Rectified Adam with decoupled weight decay, inside a look-ahead.
 
-    Every `every` steps the slow weights move half the way to the fast ones, which go on from there.
+    Every `every` steps the slow weights move half the way to the fast ones, which go on from there: call
+    `look_ahead` after each step. It is apart because the host decides it, which a captured step cannot.
 
     Args:
         groups: parameter groups.
@@ -129,14 +149,7 @@ class Ranger(torch.optim.RAdam):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of the fast weights, and where it is due one of the slow ones."""
-        result = self.fast_step(closure)
-        self.look_ahead(max((int(state["step"]) for state in self.state.values() if state), default=0))
-        return result
-
-    @torch.no_grad()
-    def fast_step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of the fast weights alone; the first one remembers where they began."""
+        """One step of the fast weights; the first one remembers where they began."""
         begun = {
             parameter: parameter.detach().clone(memory_format=torch.preserve_format)
             for group in self.param_groups
@@ -150,17 +163,9 @@ class Ranger(torch.optim.RAdam):
 
     @torch.no_grad()
     def look_ahead(self, steps: int) -> None:
-        """Move the slow weights, where they are due after so many steps. Apart, for the host decides it."""
+        """Move the slow weights, where they are due after so many steps."""
         if steps % self.every == 0:
             moved = {parameter: state["slow"] for parameter, state in self.state.items() if state}
             slow = list(moved.values())
             torch._foreach_lerp_(slow, list(moved), self.rate)
             torch._foreach_copy_(list(moved), slow)
-
-
-_BUILDERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, bool]]] = {
-    "sgd": (_sgd, {"fused": True}),
-    "adamw": (_adamw, {"fused": True, "capturable": True}),
-    "ranger": (_ranger, {"capturable": True}),
-}
-"""Each with what it needs on a GPU to be captured with a rate in a tensor."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ablate.study.fields import Fields
 from ablate.train.augment import Augmentation, Mixture
 from ablate.train.device import seed_generators
-from ablate.train.evaluate import autocast, predict
+from ablate.train.evaluate import Loss, autocast, predict
 from ablate.train.images import Images, batches, epoch_order, epoch_seed
-from ablate.train.optimizer import Ranger, build_optimizer, set_rate
-from ablate.train.schedule import learning_rate
-from ablate.train.settings import Loss, Settings
+from ablate.train.optimizer import Ranger, build_optimizer, learning_rate, set_rate
 
 
 class Step:
@@ -24,88 +23,87 @@ class Step:
         model: the network, on the images' device.
         loss: the training loss.
         images: the training images.
-        settings: how to train.
+        fields: how to train, as a trial says it; precision and deterministic are resolved.
+        seed: the trial's, from which order, augmentation and noise are drawn.
 
     Attributes:
+        engine: "eager", "graph" where the step is captured, or "eager: " and why it could not be.
         sizes: images of each batch of an epoch.
     """
 
     engine = "eager"
 
-    def __init__(self, model: nn.Module, loss: Loss, images: Images, settings: Settings) -> None:
-        self.model, self.loss, self.images, self.settings = model, loss, images, settings
+    def __init__(self, model: nn.Module, loss: Loss, images: Images, fields: Fields, seed: int) -> None:
+        self.model, self.loss, self.images = model, loss, images
+        self.fields, self.seed = fields, seed
         self.device = images.labels.device
-        self.epsilon = torch.tensor(settings.epsilon, device=self.device)
-        self.augmentation = Augmentation(settings, len(images), 0, self.device)
-        self.optimizer = build_optimizer(model, settings, self.device)
-        parts = batches(torch.arange(len(images)), settings.batch_size, drop_last=settings.drop_last)
+        self.epsilon = torch.tensor(fields.epsilon, device=self.device)
+        self.augmentation = Augmentation(fields, seed, len(images), 0, self.device)
+        self.optimizer = build_optimizer(model, fields, self.device)
+        parts = batches(torch.arange(len(images)), fields.batch_size, drop_last=fields.drop_last)
         self.sizes = [len(part) for part in parts]
 
     def begin_epoch(self, epoch: int) -> list[Tensor]:
-        """Seed and draw what is random in an epoch, and give its batches' places among the images."""
-        settings = self.settings
+        """Seed and draw what is random in an epoch, and give the indices of its batches."""
         self.model.train()
-        seed_generators(epoch_seed(settings.noise_seed, epoch))
+        seed_generators(epoch_seed(self.seed, "noise", epoch))
         self.augmentation.draw(epoch)
-        order = epoch_order(len(self.images), settings.order_seed, epoch).to(self.device)
-        return batches(order, settings.batch_size, drop_last=settings.drop_last)
+        order = epoch_order(len(self.images), self.seed, epoch).to(self.device)
+        return batches(order, self.fields.batch_size, drop_last=self.fields.drop_last)
 
-    def __call__(self, index: Tensor, place: int = 0) -> tuple[Tensor, Tensor]:
+    def __call__(self, index: Tensor, number: int = 0) -> tuple[Tensor, Tensor]:
         """Train on one batch.
 
         Args:
-            index: [B] int64 places of the batch's images.
-            place: the step's place in the whole run, 0 the first, which decides the learning rate.
+            index: [B] int64 indices of the batch's images.
+            number: of the step in the whole run, 0 the first, which decides the learning rate.
 
         Returns:
             The batch's mean loss and its number of correct images, both [] tensors on the device, to be read
             before the next step. A mixed image's label is that of its greater part.
         """
-        settings, steps = self.settings, self.settings.epochs * len(self.sizes)
+        fields, steps = self.fields, self.fields.epochs * len(self.sizes)
         rate = learning_rate(
-            settings.schedule, settings.lr, step=place, steps=steps, anneal_from=settings.anneal_from
+            fields.schedule, fields.lr, step=number, steps=steps, anneal_from=fields.anneal_from
         )
         set_rate(self.optimizer, rate)
         measured = self.compute(index)
         if isinstance(self.optimizer, Ranger):
-            self.optimizer.look_ahead(place + 1)
+            self.optimizer.look_ahead(number + 1)
         return measured
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The step's work on the device, which nothing of the host's decides."""
         pixels, labels = self.images.batch(index)
         pixels, mixture = self.augmentation.images(pixels, index), self.augmentation.mixture(index)
-        with autocast(self.device, self.settings.precision):
+        with autocast(self.device, self.fields.precision):
             logits = self.model(pixels if mixture is None else mixture.of_images(pixels))
         logits = logits.float()
         loss = self._batch_loss(logits, labels, mixture)
         self.optimizer.zero_grad(set_to_none=True)
         (loss / self._match(len(labels))).backward()  # type: ignore[no-untyped-call]
-        if self.settings.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
-        if isinstance(self.optimizer, Ranger):
-            self.optimizer.fast_step()
-        else:
-            self.optimizer.step()
-        mean = loss.detach() / len(labels) if self.settings.reduction == "sum" else loss.detach()
+        if self.fields.clip_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.fields.clip_norm)
+        self.optimizer.step()
+        mean = loss.detach() / len(labels) if self.fields.reduction == "sum" else loss.detach()
         return mean, (logits.detach().argmax(dim=1) == labels).sum()
 
     def predict(self, images: Images) -> Tensor:
         """Logits [N, K] float32 of a split; the network is left in evaluation mode."""
-        return predict(self.model, images, self.settings)
+        return predict(self.model, images, self.fields)
 
     def _batch_loss(self, logits: Tensor, labels: Tensor, mixture: Mixture | None) -> Tensor:
         """The batch's loss, []. A mixture needs per-image losses of both labels before they are reduced."""
-        reduction = self.settings.reduction
+        reduction = self.fields.reduction
         if mixture is None:
             loss = self.loss(logits, labels, epsilon=self.epsilon, reduction=reduction)
             return loss.mean() if reduction == "none" else loss
-        own, partners = (
+        losses, partner_losses = (
             self.loss(logits, target, epsilon=self.epsilon, reduction="none")
             for target in (labels, labels[mixture.partner])
         )
-        losses = mixture.of_losses(own, partners)
-        return losses.sum() if reduction == "sum" else losses.mean()
+        mixed = mixture.of_losses(losses, partner_losses)
+        return mixed.sum() if reduction == "sum" else mixed.mean()
 
     def _match(self, batch: int) -> int:
         """What the gradient is divided by: the batch's true size under a summed, matched loss, else 1.
@@ -113,4 +111,4 @@ class Step:
         On the gradient and not on the learning rate, so that weight decay and clipping stay what they are,
         and momentum can carry gradients from batches of different sizes.
         """
-        return batch if self.settings.reduction == "sum" and self.settings.lr_rule == "matched" else 1
+        return batch if self.fields.reduction == "sum" and self.fields.lr_rule == "matched" else 1

@@ -29,7 +29,7 @@ def test_every_part_is_measured_and_what_should_agree_agrees(tmp_path: Path) -> 
         assert row["gradient"] < (4e-3 if half else 1e-6)
     assert len(known["training"]) == len(NETWORKS) * len(RECIPES) * 2
     for row in known["training"]:
-        assert row["not_captured"] is None
+        assert row["engine"] == "graph"
         assert row["graph_to_eager"] < 1e-3
         if row["precision"] == "float32" and row["recipe"] == "source":
             assert row["eager_to_cpu"] < 1e-2

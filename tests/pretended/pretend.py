@@ -63,17 +63,10 @@ from torch.utils._pytree import tree_leaves, tree_map  # noqa: E402
 
 CUDA = torch.device("cuda", 0)
 
-WAITING = {
-    "aten::_local_scalar_dense",
-    "aten::nonzero",
-    "aten::masked_select",
-    "aten::equal",
-    "aten::is_nonzero",
-    "aten::unique_dim",
-    "aten::_unique2",
-    "aten::unique_consecutive",
-    "aten::repeat_interleave.Tensor",
-}
+WAITING = {f"aten::{name}" for name in (
+    "_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique_dim", "_unique2",
+    "unique_consecutive", "repeat_interleave.Tensor",
+)}  # fmt: skip
 """Operations whose result's value or shape the host must know."""
 
 INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
@@ -94,15 +87,13 @@ class OnCard(torch.Tensor):
 
     @staticmethod
     def __new__(cls: type[OnCard], held: torch.Tensor) -> OnCard:
+        layout: dict[str, Any] = {
+            "strides": held.stride(),
+            "storage_offset": held.storage_offset(),
+            "layout": held.layout,
+        }
         made = torch.Tensor._make_wrapper_subclass(
-            cls,
-            held.size(),
-            strides=held.stride(),
-            storage_offset=held.storage_offset(),
-            dtype=held.dtype,
-            layout=held.layout,
-            device=CUDA,
-            requires_grad=False,
+            cls, held.size(), dtype=held.dtype, device=CUDA, requires_grad=False, **layout
         )
         made.held = held
         return made
@@ -173,7 +164,7 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 result = func(*args, **({**kwargs, "pin_memory": False} if pinned else kwargs))
             return self.pin(result) if pinned else result
         self.operations[name] += 1
-        self._apply_rules(func, name, args, kwargs, tensors, on_card, to_card)
+        self._apply_rules(func, args, kwargs, tensors, to_card)
         kwargs = {
             **kwargs,
             **({"device": "cpu"} if target is not None else {}),
@@ -192,16 +183,10 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return _as_written(func, args, kwargs, result) if written else tree_map(_on_card, result)
 
     def _apply_rules(
-        self,
-        func: Any,
-        name: str,
-        args: Any,
-        kwargs: dict[str, Any],
-        tensors: list[torch.Tensor],
-        on_card: list[OnCard],
-        to_card: bool,
+        self, func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor], to_card: bool
     ) -> None:
-        from_cpu = [tensor for tensor in tensors if not isinstance(tensor, OnCard)]
+        name, from_cpu = func._schema.name, [tensor for tensor in tensors if not isinstance(tensor, OnCard)]
+        on_card = len(from_cpu) < len(tensors)
         if name == "aten::copy_":
             ahead = (len(args) > 2 and args[2]) or kwargs.get("non_blocking", False)
             if isinstance(args[0], OnCard) and not isinstance(args[1], OnCard):
@@ -361,20 +346,9 @@ def _graph(
         cuda_graph.capture_end()
 
 
-def _attention(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Any:
+def _attention(*arguments: Any, **options: Any) -> Any:
     """torch's choice between its kernels asks the driver; this is the one that a CPU can compute."""
-    return torch.ops.aten._scaled_dot_product_attention_math(
-        query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
-    )[0]
+    return torch.ops.aten._scaled_dot_product_attention_math(*arguments, **options)[0]
 
 
 def _computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -424,14 +398,16 @@ def pretend() -> Iterator[Card]:
     properties = SimpleNamespace(
         name="pretended card", total_memory=80 * 2**30, major=9, minor=0, multi_processor_count=132
     )
-    stand_ins = {
-        "_lazy_init": lambda: None,
-        "init": lambda: None,
-        "is_available": lambda: True,
-        "is_initialized": lambda: True,
-        "device_count": lambda: 1,
-        "current_device": lambda: 0,
-        "set_device": lambda device: None,
+    nothing = {name: lambda *_: None for name in (
+        "_lazy_init", "init", "set_device", "reset_peak_memory_stats", "empty_cache", "manual_seed",
+        "manual_seed_all",
+    )}  # fmt: skip
+    zero = {name: lambda device=None: 0 for name in (
+        "current_device", "max_memory_allocated", "max_memory_reserved", "memory_allocated",
+        "memory_reserved",
+    )}  # fmt: skip
+    stand_ins: dict[str, Any] = nothing | zero | {
+        "is_available": lambda: True, "is_initialized": lambda: True, "device_count": lambda: 1,
         "device": lambda device: contextlib.nullcontext(),
         "get_device_name": lambda device=None: properties.name,
         "get_device_properties": lambda device=None: properties,
@@ -439,62 +415,33 @@ def pretend() -> Iterator[Card]:
         "is_bf16_supported": lambda including_emulation=True: True,
         "synchronize": lambda device=None: made.wait("synchronize"),
         "set_sync_debug_mode": made.set_sync_debug_mode,
-        "reset_peak_memory_stats": lambda device=None: None,
-        "max_memory_allocated": lambda device=None: 0,
-        "max_memory_reserved": lambda device=None: 0,
-        "memory_allocated": lambda device=None: 0,
-        "memory_reserved": lambda device=None: 0,
-        "empty_cache": lambda: None,
         "mem_get_info": lambda device=None: (80 * 2**30, 80 * 2**30),
-        "Event": Event,
-        "Stream": Stream,
-        "stream": lambda stream: contextlib.nullcontext(),
-        "current_stream": lambda device=None: Stream(),
-        "default_stream": lambda device=None: Stream(),
-        "CUDAGraph": Graph,
-        "graph": _graph,
-        "graph_pool_handle": lambda: (0, 0),
+        "Event": Event, "Stream": Stream, "stream": lambda stream: contextlib.nullcontext(),
+        "current_stream": lambda device=None: Stream(), "default_stream": lambda device=None: Stream(),
+        "CUDAGraph": Graph, "graph": _graph, "graph_pool_handle": lambda: (0, 0),
         "is_current_stream_capturing": lambda: made.capturing is not None,
-        "manual_seed": lambda seed: None,
-        "manual_seed_all": lambda seed: None,
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: None,
-    }
+    }  # fmt: skip
+    patched: list[tuple[Any, str, Any]] = [(torch.cuda, *stand_in) for stand_in in stand_ins.items()]
+    patched += [
+        (torch.Tensor, "pin_memory", lambda tensor, device=None: made.pin(tensor.clone())),
+        (torch.Tensor, "is_pinned", lambda tensor, device=None: made.is_pinned(tensor)),
+        (torch, "inference_mode", torch.no_grad),  # the wrappers have versions
+        (torch.nn.functional, "scaled_dot_product_attention", _attention),
+    ]
+    c, future = torch._C, torch.__future__
+    switched = [
+        (c._only_lift_cpu_tensors, c._set_only_lift_cpu_tensors, True),  # torch.tensor(…, device=)
+        (c._get_cudnn_enabled, c._set_cudnn_enabled, False),  # its batch norm is not the CPU's
+        (future.get_overwrite_module_params_on_conversion,
+         future.set_overwrite_module_params_on_conversion, True),  # parameters keep their class
+    ]  # fmt: skip
     with contextlib.ExitStack() as stack:
-        for name, stand_in in stand_ins.items():
-            stack.enter_context(mock.patch.object(torch.cuda, name, stand_in))
-        stack.enter_context(
-            mock.patch.object(
-                torch.Tensor, "pin_memory", lambda tensor, device=None: made.pin(tensor.clone())
-            )
-        )
-        stack.enter_context(
-            mock.patch.object(torch.Tensor, "is_pinned", lambda tensor, device=None: made.is_pinned(tensor))
-        )
-        stack.enter_context(
-            mock.patch.object(torch, "inference_mode", torch.no_grad)
-        )  # the wrappers have versions
-        stack.enter_context(
-            mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", _attention)
-        )
+        for target, name, stand_in in patched:
+            stack.enter_context(mock.patch.object(target, name, stand_in))
         stack.enter_context(made)
-        for get, put, value in (
-            (
-                torch._C._only_lift_cpu_tensors,
-                torch._C._set_only_lift_cpu_tensors,
-                True,
-            ),  # torch.tensor(…, device=)
-            (
-                torch._C._get_cudnn_enabled,
-                torch._C._set_cudnn_enabled,
-                False,
-            ),  # its batch norm is not the CPU's
-            (
-                torch.__future__.get_overwrite_module_params_on_conversion,  # parameters keep their class
-                torch.__future__.set_overwrite_module_params_on_conversion,
-                True,
-            ),
-        ):
+        for get, put, value in switched:
             stack.callback(put, get())
             put(value)
         yield made

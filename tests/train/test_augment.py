@@ -1,6 +1,5 @@
 """Crops, mirrors and mixtures against torchvision and by hand, and what their draws depend on."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,19 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
+from small_training import SEED, changed
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
-from ablate.train import Settings
 from ablate.train.augment import Augmentation, Mixture, random_resized_crop, shrink
 
 CPU = torch.device("cpu")
-SETTINGS = Settings(
-    epochs=3, batch_size=16, eval_batch_size=7, drop_last=False, lr=0.1, momentum=0.0, weight_decay=0.0,
-    epsilon=0.1, reduction="mean", lr_rule="fixed", precision="float32", deterministic=True, order_seed=5,
-    noise_seed=6, image_size=12, crop_area=0.35, flip=True, mixup=0.4, augment_seed=7,
-)  # fmt: skip
+FIELDS = changed(image_size=12, crop_area=0.35, flip=True, mixup=0.4)
 
 
 def pictures(count: int = 8, size: int = 12) -> Tensor:
@@ -61,10 +56,7 @@ def test_a_crop_is_torchvisions_resized_crop(
 
 
 def test_all_of_an_image_is_a_crop_that_changes_nothing() -> None:
-    draws = torch.tensor([[1.0, 0.5, 0.3, 0.9]])
-    torch.testing.assert_close(
-        random_resized_crop(pictures(1, 24), draws, None, 24, 0.35), pictures(1, 24), rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(crop([1.0, 0.5, 0.3, 0.9], 24), pictures(1, 24), rtol=1e-4, atol=1e-5)
 
 
 @given(st.tuples(*[st.floats(0, 0.999)] * 4), st.floats(0.05, 1.0), st.booleans())
@@ -90,44 +82,41 @@ def test_shrinking_is_torchvisions_antialiased_resize() -> None:
 
 def test_draws_are_a_function_of_seed_epoch_and_image() -> None:
     images, index = pictures(), torch.arange(8)
-    whole = Augmentation(SETTINGS, 50, 2, CPU).images(images, index)
-    alone = Augmentation(SETTINGS, 50, 2, CPU).images(images[[5, 2]], index[[5, 2]])
+    whole = Augmentation(FIELDS, SEED, 50, 2, CPU).images(images, index)
+    alone = Augmentation(FIELDS, SEED, 50, 2, CPU).images(images[[5, 2]], index[[5, 2]])
     assert torch.equal(alone, whole[[5, 2]])
-    for changed in (
-        Augmentation(SETTINGS, 50, 3, CPU),
-        Augmentation(replace(SETTINGS, augment_seed=9), 50, 2, CPU),
-    ):
-        assert not torch.equal(changed.images(images, index), whole)
+    for other in (Augmentation(FIELDS, SEED, 50, 3, CPU), Augmentation(FIELDS, 9, 50, 2, CPU)):
+        assert not torch.equal(other.images(images, index), whole)
 
 
 def test_one_setting_does_not_change_anothers_draws() -> None:
     images, index = pictures(), torch.arange(8)
-    both = Augmentation(SETTINGS, 50, 0, CPU)
-    flips_only = Augmentation(replace(SETTINGS, crop_area=1.0, mixup=0.0), 50, 0, CPU)
+    both = Augmentation(FIELDS, SEED, 50, 0, CPU)
+    flips_only = Augmentation(changed(FIELDS, crop_area=1.0, mixup=0.0), SEED, 50, 0, CPU)
     mirrored = (flips_only.images(images, index) != images).flatten(1).any(1)
     assert 0 < mirrored.sum() < 8
-    crops_only = Augmentation(replace(SETTINGS, flip=False), 50, 0, CPU).images(images, index)
+    crops_only = Augmentation(changed(FIELDS, flip=False), SEED, 50, 0, CPU).images(images, index)
     expected = torch.where(mirrored.view(-1, 1, 1, 1), crops_only.flip(3), crops_only)
     torch.testing.assert_close(both.images(images, index), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_without_augmentation_a_batch_is_as_it_was() -> None:
-    plain = Augmentation(replace(SETTINGS, crop_area=1.0, flip=False, mixup=0.0), 50, 0, CPU)
+    plain = Augmentation(changed(FIELDS, crop_area=1.0, flip=False, mixup=0.0), SEED, 50, 0, CPU)
     images = pictures()
     assert plain.images(images, torch.arange(8)) is images
     assert plain.mixture(torch.arange(8)) is None
 
 
 def test_half_of_the_images_are_mirrored() -> None:
-    images = torch.tensor([0.0, 1.0]).expand(4000, 3, 2, 2)
-    settings = replace(SETTINGS, image_size=2, crop_area=1.0, flip=True)
-    seen = Augmentation(settings, 4000, 0, CPU).images(images, torch.arange(4000))
+    images = torch.tensor([0.0, 1.0]).repeat(4000, 3, 4, 2)
+    fields = changed(FIELDS, image_size=4, crop_area=1.0, flip=True)
+    seen = Augmentation(fields, SEED, 4000, 0, CPU).images(images, torch.arange(4000))
     assert 0.47 < (seen[:, 0, 0, 0] == 1).float().mean() < 0.53
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 5.0])
 def test_mixing_weights_follow_the_folded_beta_distribution(alpha: float) -> None:
-    mixture = Augmentation(replace(SETTINGS, mixup=alpha), 5000, 0, CPU).mixture(torch.arange(5000))
+    mixture = Augmentation(changed(FIELDS, mixup=alpha), SEED, 5000, 0, CPU).mixture(torch.arange(5000))
     assert mixture is not None
     weight = mixture.weight.double().numpy()
     assert weight.min() >= 0.5
@@ -139,9 +128,10 @@ def test_mixing_weights_follow_the_folded_beta_distribution(alpha: float) -> Non
 
 def test_an_image_has_its_weight_in_whatever_batch() -> None:
     weights = [
-        Augmentation(SETTINGS, 50, 1, CPU).mixture(torch.tensor(index)) for index in ([3, 7, 9], [7], [9, 3])
+        Augmentation(FIELDS, SEED, 50, 1, CPU).mixture(torch.tensor(index))
+        for index in ([3, 7, 9], [7], [9, 3])
     ]
-    first, second, third = (found.weight.tolist() for found in weights if found is not None)
+    first, second, third = (mixture.weight.tolist() for mixture in weights if mixture is not None)
     assert [first[1]] == second
     assert [first[2], first[0]] == third
 

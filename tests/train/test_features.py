@@ -1,8 +1,9 @@
-"""The penultimate layer's facts against hand loops and scikit-learn, and networks of every kind."""
+"""The penultimate layer's facts against scikit-learn and by hand, and networks of every kind."""
 
 import itertools
 import time
-from dataclasses import astuple, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,69 +12,42 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.metrics.pairwise import cosine_distances
+from small_training import FIELDS, SEED, Made, changed, images, network, pixels, smoothed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ablate.train import Images, Settings, Step, fit
+from ablate.store.records import Features, Scatter
+from ablate.train import Images, Step, fit
 from ablate.train.features import (
     POINTS_PER_CLASS,
-    Features,
     even_subset,
     find_head,
     penultimate_features,
+    scatter_of,
+    template_plane,
+    template_span,
 )
-from ablate.train.scatter import Scatter, scatter_of, template_plane, template_span
 
-SETTINGS = Settings(
-    epochs=2,
-    batch_size=16,
-    eval_batch_size=7,
-    drop_last=False,
-    lr=0.1,
-    momentum=0.0,
-    weight_decay=0.0,
-    epsilon=0.1,
-    reduction="mean",
-    lr_rule="fixed",
-    precision="float32",
-    deterministic=True,
-    order_seed=5,
-    noise_seed=6,
-)
-MEAN, STD = (0.47, 0.48, 0.45), (0.29, 0.28, 0.30)
+TRAIN, VALID = images(pixels(50, 0, classes=4)), images(pixels(23, 1, classes=4))
+Projections = dict[str, NDArray[Any]]
 
 
-def split(count: int, seed: int, side: int = 6) -> Images:
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(np.arange(count) % 4)
-    pixels = rng.integers(0, 120, (count, side, side, 3)) + 40 * labels[:, None, None, None]
-    return Images.on(torch.device("cpu"), pixels.astype(np.uint8), labels, MEAN, STD)
+def four(dropout: float = 0.5, bias: bool = True) -> nn.Sequential:
+    return network(dropout, classes=4, bias=bias)
 
 
-TRAIN, VALID = split(50, 0), split(23, 1)
+def found(
+    model: nn.Module, train: Images = TRAIN, valid: Images = VALID, **changes: Any
+) -> tuple[Features, Projections]:
+    features, projections = penultimate_features(model, train, valid, changed(**changes))
+    assert features is not None
+    return features, projections
 
 
-def network(classes: int = 4, bias: bool = True) -> nn.Sequential:
-    torch.manual_seed(0)
-    layers = [
-        nn.Conv2d(3, 8, 3, 2, 1),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Dropout(0.5),
-        nn.Linear(8, classes, bias=bias),
-    ]
-    return nn.Sequential(*layers)
-
-
-def found(model: nn.Module, train: Images = TRAIN, valid: Images = VALID, **changes: Any) -> Features | None:
-    return penultimate_features(model, train, valid, replace(SETTINGS, **changes))
-
-
-def sample(seed: int, count: int = 40, classes: int = 4) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def sample(seed: int, count: int = 40, classes: int = 4) -> tuple[NDArray[Any], NDArray[Any]]:
     """Features around class means, in classes of different sizes, each with two images at least."""
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, classes, count - 2 * classes) ** 2 // classes
@@ -81,7 +55,7 @@ def sample(seed: int, count: int = 40, classes: int = 4) -> tuple[np.ndarray[Any
     return rng.normal(size=(classes, 5))[labels] + rng.normal(size=(count, 5)), labels
 
 
-def scatter(features: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Scatter:
+def scatter(features: NDArray[Any], labels: NDArray[Any]) -> Scatter:
     """Scatter with templates that span the first coordinate."""
     return scatter_of(features, labels, np.eye(features.shape[1])[:, :1])
 
@@ -96,19 +70,13 @@ def test_directions_scatter_as_kornblith_defines_it() -> None:
     assert facts.within + facts.between == pytest.approx(means.mean(), rel=1e-12)
 
 
-def test_traces_are_those_of_a_loop_and_of_discriminant_analysis() -> None:
+def test_traces_are_those_of_discriminant_analysis() -> None:
     features, labels = sample(1)
     classes = np.unique(labels)
     lda = LinearDiscriminantAnalysis(
         solver="lsqr", store_covariance=True, priors=np.full(len(classes), 1 / len(classes))
     ).fit(features, labels)
-    within = 0.0
-    for k in classes:
-        mine = [row for row, label in zip(features, labels, strict=True) if label == k]
-        mean = sum(mine) / len(mine)
-        within += sum(float((row - mean) @ (row - mean)) for row in mine) / len(mine) / len(classes)
     facts = scatter(features, labels)
-    assert facts.trace_within == pytest.approx(within, rel=1e-12)
     assert facts.trace_within == pytest.approx(np.trace(lda.covariance_), rel=1e-12)
     assert facts.trace_between == pytest.approx(np.trace(np.cov(lda.means_.T, bias=True)), rel=1e-12)
     assert facts.squared_mean == pytest.approx(np.sum(lda.means_.mean(axis=0) ** 2), rel=1e-12)
@@ -121,8 +89,8 @@ def test_rotation_and_scale_do_not_matter(seed: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     rotation = np.linalg.qr(rng.normal(size=(5, 5)))[0]
     plain, turned = scatter(features, labels), scatter(scale * features @ rotation, labels)
-    own = scatter(rng.uniform(0.1, 10, (len(features), 1)) * features, labels)
-    for other in (turned, own):
+    scaled = scatter(rng.uniform(0.1, 10, (len(features), 1)) * features, labels)
+    for other in (turned, scaled):
         assert other.within == pytest.approx(plain.within, rel=1e-9)
         assert other.between == pytest.approx(plain.between, rel=1e-9)
     assert turned.trace_within == pytest.approx(scale**2 * plain.trace_within, rel=1e-9)
@@ -169,7 +137,7 @@ def test_what_the_templates_see_is_scatter_of_the_logits() -> None:
         (np.ones((3, 4)), 0),
     ],
 )
-def test_the_templates_span_only_their_differences(weight: np.ndarray[Any, Any], rank: int) -> None:
+def test_the_templates_span_only_their_differences(weight: NDArray[Any], rank: int) -> None:
     span = template_span(weight)
     assert span.shape == (weight.shape[1], rank)
     np.testing.assert_allclose(span.T @ span, np.eye(rank), atol=1e-12)
@@ -214,7 +182,7 @@ def test_the_plane_is_found_by_gram_schmidt() -> None:
 @pytest.mark.parametrize(
     "weight", [np.eye(2), np.ones((3, 4)), np.arange(3)[:, None] * np.ones((1, 4)), np.zeros((3, 4))]
 )
-def test_without_three_templates_off_a_line_there_is_no_plane(weight: np.ndarray[Any, Any]) -> None:
+def test_without_three_templates_off_a_line_there_is_no_plane(weight: NDArray[Any]) -> None:
     assert template_plane(weight, None) is None
 
 
@@ -229,7 +197,7 @@ def test_a_subset_takes_every_class_in_proportion() -> None:
     assert even_subset(labels, 1000) is None
 
 
-def by_hand(model: nn.Sequential, images: Images, side: int = 6) -> np.ndarray[Any, Any]:
+def by_hand(model: nn.Sequential, images: Images, side: int = 6) -> NDArray[Any]:
     """Features of a whole split in one batch, without hooks."""
     model.eval()
     pixels = images.batch(slice(None))[0]
@@ -240,230 +208,161 @@ def by_hand(model: nn.Sequential, images: Images, side: int = 6) -> np.ndarray[A
 
 
 def test_features_are_what_goes_into_the_last_layer() -> None:
-    model = network()
-    facts = found(model)
-    assert facts is not None
-    assert facts.dimension == 8
-    assert facts.plane is not None
-    assert isinstance(model[-1], nn.Linear)
-    span = template_span(model[-1].weight.detach().numpy())
-    for images, kept in ((VALID, facts.valid), (TRAIN, facts.train)):
-        features, labels = by_hand(model, images), images.labels.numpy()
-        expected = scatter_of(features, labels, span)
-        assert astuple(kept.scatter) == pytest.approx(astuple(expected), rel=1e-4)
-        shown = np.argsort(labels, kind="stable")[: (labels < 3).sum()]
-        assert kept.points is not None
-        assert kept.point_labels is not None
-        np.testing.assert_array_equal(kept.point_labels, labels[shown])
-        np.testing.assert_allclose(kept.points, facts.plane.project(features[shown]), rtol=1e-4, atol=1e-5)
-        assert kept.points.dtype == np.dtype("float32")
-        assert kept.point_labels.dtype == np.dtype("int64")
-
-
-def test_images_are_shrunk_as_they_are_evaluated() -> None:
-    model = network()
-    facts = found(model, image_size=4)
-    assert facts is not None
-    expected = scatter(by_hand(model, VALID, side=4), VALID.labels.numpy())
-    assert facts.valid.scatter.within == pytest.approx(expected.within, rel=1e-4)
+    model = four()
+    facts, shown = found(model)
+    assert (facts.dimension, facts.classes) == (8, (0, 1, 2))
+    head = model[-1]
+    assert isinstance(head, nn.Linear)
+    weight, bias = head.weight.detach().numpy(), head.bias.detach().numpy()
+    span, plane = template_span(weight), template_plane(weight, bias)
+    assert plane is not None
+    np.testing.assert_allclose(facts.templates, plane.templates, rtol=1e-4, atol=1e-6)
+    for split, kept in ((VALID, "valid"), (TRAIN, "train")):
+        features, labels = by_hand(model, split), split.labels.numpy()
+        expected = scatter_of(features, labels, span).model_dump()
+        assert getattr(facts, kept).model_dump() == pytest.approx(expected, rel=1e-4)
+        index = np.argsort(labels, kind="stable")[: (labels < 3).sum()]
+        points, point_labels = shown[f"projection_{kept}"], shown[f"projection_{kept}_labels"]
+        np.testing.assert_array_equal(point_labels, labels[index])
+        np.testing.assert_allclose(points, plane.project(features[index]), rtol=1e-4, atol=1e-5)
+        assert (points.dtype, point_labels.dtype) == (np.dtype("float32"), np.dtype("int64"))
 
 
 def test_of_many_images_a_part_is_looked_at_and_a_few_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, many = network(), split(1000, 2)
+    split = pixels(1000, 2)[0], np.random.default_rng(0).permutation(np.arange(1000) % 4)
+    model, many = four(), images(split)
     monkeypatch.setattr("ablate.train.features.TRAIN_IMAGES", 300)
-    facts = found(model, train=many, valid=many)
-    assert facts is not None
+    facts, shown = found(model, train=many, valid=many)
     index = even_subset(many.labels, 300)
     assert index is not None
     expected = scatter(by_hand(model, many)[index], many.labels[index].numpy())
-    assert facts.train.scatter.trace_within == pytest.approx(expected.trace_within, rel=1e-4)
-    assert facts.valid.scatter.trace_within != facts.train.scatter.trace_within
-    assert facts.train.point_labels is not None
-    assert facts.valid.point_labels is not None
-    assert np.bincount(facts.train.point_labels).tolist() == [75, 75, 75]
-    assert np.bincount(facts.valid.point_labels).tolist() == [POINTS_PER_CLASS] * 3
-
-
-def smoothed(logits: Tensor, target: Tensor, /, *, epsilon: Tensor, reduction: str) -> Tensor:
-    return functional.cross_entropy(logits, target, label_smoothing=float(epsilon), reduction=reduction)
+    assert facts.train.trace_within == pytest.approx(expected.trace_within, rel=1e-4)
+    assert facts.valid.trace_within != facts.train.trace_within
+    assert np.bincount(shown["projection_train_labels"]).tolist() == [75, 75, 75]
+    assert np.bincount(shown["projection_valid_labels"]).tolist() == [POINTS_PER_CLASS] * 3
 
 
 def test_a_run_has_the_same_bits_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_model, without_model = network(), network()
-    with_facts = fit(Step(with_model, smoothed, TRAIN, SETTINGS), VALID)
-    monkeypatch.setitem(fit.__globals__, "penultimate_features", lambda *arguments: None)
-    without = fit(Step(without_model, smoothed, TRAIN, SETTINGS), VALID)
-    assert with_facts.features is not None
-    assert without.features is None
-    assert with_facts.logits.tobytes() == without.logits.tobytes()
+    with_model, without_model = four(), four()
+    with_facts = fit(Step(with_model, smoothed, TRAIN, FIELDS, SEED), VALID)
+    assert (with_facts.features, with_facts.predictions.projection_valid) != (None, None)
+    again, _ = found(with_model)  # they are those of the trained network
+    assert with_facts.features == again
+    assert again.train != again.valid
+
+    def slow_and_none(*arguments: Any) -> tuple[None, Projections]:
+        time.sleep(0.5)
+        return None, {}
+
+    monkeypatch.setitem(fit.__globals__, "penultimate_features", slow_and_none)
+    without = fit(Step(without_model, smoothed, TRAIN, FIELDS, SEED), VALID)
+    assert without.cost.eval_seconds > 0.5
+    assert (without.features, without.predictions.projection_valid) == (None, None)
+    assert with_facts.predictions.logits.tobytes() == without.predictions.logits.tobytes()
     for name, value in without_model.state_dict().items():
         assert torch.equal(value, with_model.state_dict()[name]), name
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in with_model.modules())
 
 
-def test_facts_are_those_of_the_trained_network() -> None:
-    model = network()
-    fitted = fit(Step(model, smoothed, TRAIN, SETTINGS), VALID)
-    again = found(model)
-    assert fitted.features is not None
-    assert again is not None
-    assert fitted.features.valid.scatter == again.valid.scatter
-    assert fitted.features.train.scatter == again.train.scatter
-    assert fitted.features.train.scatter != fitted.features.valid.scatter
-
-
-def test_their_time_is_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fit.__globals__, "penultimate_features", lambda *arguments: time.sleep(0.5))
-    progress = fit(Step(network(), smoothed, TRAIN, SETTINGS), VALID).progress
-    assert progress.eval_seconds > 0.5
-
-
 def test_one_image_is_enough() -> None:
-    one = replace(VALID, pixels=VALID.pixels[:1], labels=VALID.labels[:1])
-    facts = found(network(), valid=one)
-    assert facts is not None
-    assert facts.valid.scatter.within == 0
+    facts, _ = found(four(), valid=replace(VALID, pixels=VALID.pixels[:1], labels=VALID.labels[:1]))
+    assert facts.valid.within == 0
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_head_within_another_module_is_found(precision: Any) -> None:
+def test_a_head_within_another_module_is_found(precision: str) -> None:
     torch.manual_seed(0)
     vit = torchvision.models.VisionTransformer(
         image_size=6, patch_size=3, num_layers=1, num_heads=2, hidden_dim=12, mlp_dim=4, num_classes=4
     )
     nn.init.normal_(vit.heads.head.weight)  # torchvision's starts at zero, where no plane is
-    assert find_head(vit, VALID, SETTINGS) is vit.heads.head
-    facts = found(vit, precision=precision)
-    assert facts is not None
+    assert find_head(vit, VALID, FIELDS) is vit.heads.head
+    facts, shown = found(vit, precision=precision)
     assert facts.dimension == 12
-    assert facts.valid.points is not None
+    assert "projection_valid" in shown
 
 
-def test_a_head_of_zeros_has_scatter_and_no_plane() -> None:
-    model = network()
-    nn.init.zeros_(model[-1].weight)  # type: ignore[arg-type]
-    nn.init.zeros_(model[-1].bias)  # type: ignore[arg-type]
-    facts = found(model)
-    assert facts is not None
-    assert (facts.plane, facts.valid.points, facts.train.point_labels) == (None, None, None)
-    assert facts.valid.scatter.within > 0
-
-
-def test_two_classes_have_scatter_and_no_plane() -> None:
-    two = [replace(images, labels=images.labels % 2) for images in (TRAIN, VALID)]
-    facts = found(network(classes=2), *two)
-    assert facts is not None
-    assert facts.plane is None
-    assert facts.train.scatter.within > 0
+def test_a_head_of_zeros_or_of_two_classes_has_scatter_and_no_plane() -> None:
+    zeros, two = four(), network(0.5, classes=2)
+    for parameter in zeros[-1].parameters():
+        nn.init.zeros_(parameter)
+    of_two = [replace(split, labels=split.labels % 2) for split in (TRAIN, VALID)]
+    for facts, shown in (found(zeros), found(two, *of_two)):
+        assert (facts.classes, facts.templates, shown) == ((), (), {})
+        assert facts.valid.within > 0
+        assert facts.train.within > 0
 
 
 def test_without_a_bias_there_is_a_plane() -> None:
-    facts = found(network(bias=False))
-    assert facts is not None
-    assert facts.plane is not None
+    assert found(four(bias=False))[0].classes == (0, 1, 2)
 
 
-class GatedConvolution(nn.Module):
+def gated_convolution() -> nn.Module:
     """Ends in a convolution; a linear layer with as many outputs as classes runs before it."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.gate, self.head = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Conv2d(4, 4, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        maps = self.conv(images)
-        logits: Tensor = self.head(maps * self.gate(maps.mean((2, 3)))[:, :, None, None]).mean((2, 3))
+    def forward(net: Any, images: Tensor) -> Tensor:
+        maps = net.conv(images)
+        logits: Tensor = net.head(maps * net.gate(maps.mean((2, 3)))[:, :, None, None]).mean((2, 3))
         return logits
 
-
-class Twice(nn.Module):
-    """Runs its head on two views of an image, of which only the last is returned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = network()
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.body(images.flip(3))
-        logits: Tensor = self.body(images)
-        return logits
+    return Made(forward, conv=nn.Conv2d(3, 4, 3), gate=nn.Linear(4, 4), head=nn.Conv2d(4, 4, 1))
 
 
-class Tokens(nn.Module):
-    """Its head gives one row per token; there is no vector of features for an image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.head = nn.Linear(3, 4)
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(images.flatten(2).transpose(1, 2)).mean(1)
-        return logits
+def head_on_two_views() -> nn.Module:
+    return Made(lambda net, images: (net.body(images.flip(3)), net.body(images))[1], body=four())
 
 
-class FailsOnMany(nn.Module):
-    """Fails on more than five images."""
+def head_on_tokens() -> nn.Module:
+    """One row per token; there is no vector of features for an image."""
+    return Made(lambda net, images: net.head(images.flatten(2).transpose(1, 2)).mean(1), head=nn.Linear(3, 4))
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = network()
 
-    def forward(self, images: Tensor) -> Tensor:
+def fails_on_more_than_five() -> nn.Module:
+    def forward(net: Any, images: Tensor) -> Tensor:
         if len(images) > 5:
             raise RuntimeError("too many")
-        logits: Tensor = self.body(images)
+        logits: Tensor = net.body(images)
         return logits
 
+    return Made(forward, body=four())
 
-class Overflows(nn.Module):
+
+def features_overflow() -> nn.Module:
     """Its features are not finite where its logits are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = network()
-        self.body[-1].register_forward_hook(lambda module, inputs, output: output.nan_to_num(0.0, 0.0, 0.0))
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.body[-1](self.body[:-1](images) * torch.inf)
-        return logits
+    body = four()
+    body[-1].register_forward_hook(lambda module, inputs, output: output.nan_to_num(0.0, 0.0, 0.0))
+    return Made(lambda net, images: net.body[-1](net.body[:-1](images) * torch.inf), body=body)
 
 
-@pytest.mark.parametrize("kind", [GatedConvolution, Twice, Tokens, FailsOnMany, Overflows])
-def test_a_network_without_a_sound_last_layer_has_no_facts(kind: type[nn.Module]) -> None:
-    model = kind()
-    assert found(model) is None
+@pytest.mark.parametrize(
+    "build",
+    [gated_convolution, head_on_two_views, head_on_tokens, fails_on_more_than_five, features_overflow],
+)
+def test_a_network_without_a_sound_last_layer_has_no_facts(build: Callable[[], nn.Module]) -> None:
+    model = build()
+    assert penultimate_features(model, TRAIN, VALID, FIELDS) == (None, {})
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def test_a_trial_whose_facts_fail_has_its_logits() -> None:
-    fitted = fit(Step(GatedConvolution(), smoothed, TRAIN, SETTINGS), VALID)
-    assert fitted.features is None
-    assert np.isfinite(fitted.logits).all()
+def on_cuda(split: Images) -> Images:
+    return Images(*(value.cuda() for value in vars(split).values()))
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_cuda_finds_what_the_cpu_finds(precision: Any) -> None:
-    def on_cuda(images: Images) -> Images:
-        return Images(*(value.cuda() for value in vars(images).values()))
-
-    facts = found(network().cuda(), on_cuda(TRAIN), on_cuda(VALID), precision=precision)
-    expected = found(network())
-    assert facts is not None
-    assert expected is not None
+def test_cuda_finds_what_the_cpu_finds(precision: str) -> None:
+    facts, _ = found(four().cuda(), on_cuda(TRAIN), on_cuda(VALID), precision=precision)
     tolerance = 1e-3 if precision == "float32" else 5e-2
-    assert facts.valid.scatter.within == pytest.approx(expected.valid.scatter.within, rel=tolerance)
+    assert facts.valid.within == pytest.approx(found(four())[0].valid.within, rel=tolerance)
 
 
 @pytest.mark.cuda
 def test_peak_memory_on_cuda_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def peak() -> float:
-        train, valid = (
-            Images(*(value.cuda() for value in vars(images).values())) for images in (TRAIN, VALID)
-        )
-        return fit(Step(network().cuda(), smoothed, train, SETTINGS), valid).peak_memory_mb
+        step = Step(four().cuda(), smoothed, on_cuda(TRAIN), FIELDS, SEED)
+        return fit(step, on_cuda(VALID)).cost.peak_memory_mb
 
     peak()
     with_facts = peak()
-    monkeypatch.setitem(fit.__globals__, "penultimate_features", lambda *arguments: None)
+    monkeypatch.setitem(fit.__globals__, "penultimate_features", lambda *arguments: (None, {}))
     assert peak() == with_facts

@@ -2,24 +2,17 @@
 
 import dataclasses
 import io
-import json
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import optuna
 import pytest
 from rich.console import Console
 
-from ablate.__main__ import main
-from ablate.bench import run_tuning, write_json
-from ablate.bench import tune as bench
-from ablate.bench.tune import (
-    FLAT_REPEATS,
-    REPEATS,
+from benchmarks import simulated_searches
+from benchmarks.simulated_searches import (
+    Outcome,
     Situation,
-    show_outcomes,
     simulate,
     situations,
     true_values,
@@ -34,11 +27,12 @@ def binomial_error(share: float, searches: int = SEARCHES) -> float:
 
 
 @pytest.fixture(scope="module")
-def tpe() -> bench.Outcome:
+def tpe() -> Outcome:
     return simulate(Situation("curve", "tpe", repeats=SEARCHES))
 
 
-def test_the_default_finds_the_best_and_is_no_worse_than_random_search(tpe: bench.Outcome) -> None:
+@pytest.mark.slow
+def test_the_default_finds_the_best_and_is_no_worse_than_random_search(tpe: Outcome) -> None:
     random = simulate(Situation("curve", "random", repeats=SEARCHES))
     raw = simulate(Situation("curve", "random", "raw", repeats=SEARCHES))
     assert tpe.near >= 0.85 - binomial_error(0.85)
@@ -50,6 +44,7 @@ def test_the_default_finds_the_best_and_is_no_worse_than_random_search(tpe: benc
     assert tpe.tuning - tpe.optimism == pytest.approx(tpe.fresh, abs=3 * 0.4 / math.sqrt(10 * SEARCHES))
 
 
+@pytest.mark.slow
 def test_where_nothing_differs_the_re_test_says_so() -> None:
     flat = simulate(Situation("flat", "tpe", repeats=SEARCHES))
     assert flat.better <= 0.055 + binomial_error(0.055)
@@ -59,10 +54,10 @@ def test_where_nothing_differs_the_re_test_says_so() -> None:
 
 
 def test_two_objectives_are_chosen_from_the_front() -> None:
-    found = simulate(Situation("two curves", "nsga2", repeats=10))
-    assert found.near >= 0.9
-    assert 0 <= found.regret < 0.5
-    assert math.isnan(found.better)
+    two = simulate(Situation("two curves", "nsga2", repeats=10))
+    assert two.near >= 0.9
+    assert 0 <= two.regret < 0.5
+    assert math.isnan(two.better)
 
 
 def test_what_two_points_miss_is_optunas_hypervolume() -> None:
@@ -80,58 +75,31 @@ def test_what_two_points_miss_is_optunas_hypervolume() -> None:
     grid = np.arange(0.12, 0.2001, 0.005)
     most = max(volume((a, b)) for a in grid for b in grid)
     for chosen in ((0.145, 0.175), (0.12, 0.2), (0.15,), (0.1, 0.16), (0.4, 0.45)):
-        missed = bench._missed(np.array([true_values(case, epsilon) for epsilon in chosen]))
+        missed = simulated_searches._missed(np.array([true_values(case, epsilon) for epsilon in chosen]))
         assert missed == pytest.approx(1 - volume(chosen) / most, abs=1e-9)
 
 
-def test_one_search_repeats(tpe: bench.Outcome) -> None:
+@pytest.mark.slow
+def test_one_search_repeats(tpe: Outcome) -> None:
     again, fewer = (simulate(dataclasses.replace(tpe.situation, repeats=n)) for n in (5, 5))
     assert again == fewer
     assert again.tuning != tpe.tuning
 
 
-def test_every_sampler_is_compared_at_one_budget() -> None:
-    assert {case.sampler for case in situations()} == {"tpe", "gp", "random", "quasi_random", "nsga2"}
-    assert len(set(situations())) == len(situations())
-    assert (REPEATS, FLAT_REPEATS) == (200, 1000)
-    assert next(case for case in situations() if case.name == "flat").repeats == FLAT_REPEATS
-
-
-def test_the_table_shows_every_column(tpe: bench.Outcome) -> None:
+@pytest.mark.slow
+def test_every_situation_is_simulated_shown_and_stored() -> None:
     text = io.StringIO()
-    flat = dataclasses.replace(tpe, situation=Situation("flat", "tpe"), near=math.nan)
-    show_outcomes(Console(file=text, width=200), [tpe, flat])
+    stored = simulated_searches.run(Console(file=text, width=200), repeats=2)
     lines = text.getvalue().splitlines()
-    assert lines[0].split() == [
-        *("truth", "sampler", "choice", "searches"),
+    assert text.getvalue().count("done: ") == len(situations())
+    assert lines[len(situations())].split() == [
+        *("name", "sampler", "rule", "repeats"),
         *("near", "distance", "regret", "tuning", "optimism", "fresh", "better"),
     ]
-    assert f"{tpe.near:.1%}" in lines[1]
-    assert "–" in lines[2]
     assert "at least 85 %" in text.getvalue()
-
-
-def test_the_command_asks_for_the_searches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    path = tmp_path / "searches.json"
-    # They would take minutes.
-    monkeypatch.setattr("ablate.bench.run_tuning", lambda console: {"situations": [1]})
-    monkeypatch.setattr(sys, "argv", ["ablate", "bench", "tune", "--json", str(path)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
-    assert json.loads(path.read_text()) == {"situations": [1]}
-
-
-@pytest.mark.slow
-def test_the_suite_simulates_every_situation_and_stores_the_numbers(tmp_path: Path) -> None:
-    text = io.StringIO()
-    found = run_tuning(Console(file=text, width=200), repeats=2)
-    assert text.getvalue().count("done: ") == len(situations())
-    write_json(tmp_path / "searches.json", found)
-    stored = json.loads((tmp_path / "searches.json").read_text())["situations"]
     assert [(row["name"], row["sampler"], row["rule"]) for row in stored] == [
         (case.name, case.sampler, case.rule) for case in situations()
     ]
-    random = simulate(Situation("curve", "random", repeats=2))
-    assert stored[2]["tuning"] == random.tuning
+    assert stored[2]["tuning"] == simulate(Situation("curve", "random", repeats=2)).tuning
     assert stored[-1]["near"] is None
+    assert "–" in lines[2 * len(situations())]

@@ -9,14 +9,15 @@ row of the table is one situation, simulated many times:
 - no arm differs, the margin is one that the seeds should confirm with 80 % power: how many are equivalent;
 - all arms differ by just that margin, up or down: how many are called equivalent, which is always false.
 
-Run it with `python -m ablate bench statistics`.
+Run it with `python -m ablate bench statistics`, or `python -m benchmarks.simulated_studies --repeats 100`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from ablate.stats import (
     paired_effects,
     verdicts,
 )
-from ablate.terminal import print_line, print_table
+from benchmarks import simulation
 
 REPEATS = 10_000
 ARMS = 6
@@ -58,12 +59,14 @@ class Situation:
         seeds: of each arm.
         rho: share of the luck's variance that the arms have in common.
         arms: compared with the baseline arm, at most six.
+        repeats: studies of each kind.
     """
 
     name: str
     seeds: int
     rho: float
     arms: int = ARMS
+    repeats: int = REPEATS
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,14 @@ def situations() -> Iterator[Situation]:
                 yield Situation(name, seeds, rho)
 
 
-def simulate(situation: Situation, *, rng: np.random.Generator, repeats: int = REPEATS) -> Outcome:
+def simulate(situation: Situation, rng: np.random.Generator) -> Outcome:
     """Judge many studies of one situation.
 
     Args:
         situation: what to simulate.
         rng: source of the luck, which the four kinds of study share.
-        repeats: studies of each kind.
     """
-    luck = _luck(situation, rng, repeats)
+    luck = _luck(situation, rng)
     true, at_80, at_50 = _planted(situation)
     margin = confirmable_margin(situation)
     none = _effects(situation, luck, np.zeros(situation.arms))
@@ -141,17 +143,17 @@ def simulate(situation: Situation, *, rng: np.random.Generator, repeats: int = R
     )
 
 
-def _luck(situation: Situation, rng: np.random.Generator, repeats: int) -> tuple[FloatArray, FloatArray]:
+def _luck(situation: Situation, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Values less true means, of the arms [repeats, arms, seeds] and the baseline [repeats, 1, seeds]."""
-    shape = repeats, situation.arms + 1, situation.seeds
+    shape = situation.repeats, situation.arms + 1, situation.seeds
     if situation.name == "t, 3 df":
         draws = rng.standard_t(3, size=(2, *shape)) / math.sqrt(3)
     else:
         draws = rng.normal(size=(2, *shape))
-    own, shared = draws[0], draws[1, :, :1]
+    independent, shared = draws[0], draws[1, :, :1]
     if situation.name == "skewed arms":
-        own[:, 1:] = 1 - rng.exponential(size=own[:, 1:].shape)
-    values = math.sqrt(situation.rho) * shared + math.sqrt(1 - situation.rho) * own
+        independent[:, 1:] = 1 - rng.exponential(size=independent[:, 1:].shape)
+    values = math.sqrt(situation.rho) * shared + math.sqrt(1 - situation.rho) * independent
     arms, baseline = values[:, 1:] * _spreads(situation)[:, None], values[:, :1]
     if situation.name == "failures":
         arms[:, 0][rng.random(arms[:, 0].shape) < MISSING] = np.nan
@@ -204,42 +206,39 @@ def _effects(situation: Situation, luck: tuple[FloatArray, FloatArray], true: Fl
     return paired_effects(arms + true[:, None], baseline, comparisons=situation.arms)
 
 
-def _words(situation: Situation, found: PairedEffects, margin: float = math.nan) -> NDArray[np.str_]:
-    return verdicts(found, planned=situation.seeds, higher_is_better=True, margin=margin).word
+def _words(situation: Situation, effects: PairedEffects, margin: float = math.nan) -> NDArray[np.str_]:
+    return verdicts(effects, planned=situation.seeds, higher_is_better=True, margin=margin).word
 
 
 def _share(cases: NDArray[np.bool_] | np.bool) -> float:
     return float(np.mean(cases)) if cases.size else math.nan
 
 
-def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """Print the table, in percent, and what its columns should be."""
-    heads = ("noise", "seeds", "rho", *(head for head, _ in COLUMNS))
-    rows = []
-    for outcome in outcomes:
-        case = outcome.situation
-        shares = (getattr(outcome, name) for _, name in COLUMNS)
-        rows.append(
-            (case.name, str(case.seeds), f"{case.rho:g}", *(f"{100 * share:.1f}" for share in shares))
-        )
-    print_table(console, heads, rows, numbers=heads[1:])
-    for line in NOTES:
-        print_line(console, line)
-
-
 COLUMNS = (
-    ("false claim", "false_claim"),
-    ("beside true", "false_beside"),
-    ("coverage", "coverage"),
-    ("power of 80", "power_80"),
-    ("power of 50", "power_50"),
-    ("equivalent", "equivalent"),
-    ("promised", "equivalent_promised"),
-    ("false equivalent", "false_equivalent"),
-    ("of the arms", "false_equivalent_arm"),
-    ("undecided", "undecided"),
+    ("false claim", "false_claim", ".1%"),
+    ("beside true", "false_beside", ".1%"),
+    ("coverage", "coverage", ".1%"),
+    ("power of 80", "power_80", ".1%"),
+    ("power of 50", "power_50", ".1%"),
+    ("equivalent", "equivalent", ".1%"),
+    ("promised", "equivalent_promised", ".1%"),
+    ("false equivalent", "false_equivalent", ".1%"),
+    ("of the arms", "false_equivalent_arm", ".1%"),
+    ("undecided", "undecided", ".1%"),
 )
 NOTES = (
-    f"percent of {ARMS}-arm studies, or of arms; at most 5 should be a false claim or falsely equivalent",
+    f"parts of {ARMS}-arm studies, or of arms; at most 5 % should be a false claim or falsely equivalent",
     "no promise covers noise that is not normal; with failures, the arm that has some stays undecided",
 )
+
+
+def run(console: Console, *, repeats: int | None = None) -> list[Any]:
+    """Simulate every situation and print the table; gives the unrounded shares."""
+    cases = (replace(case, repeats=repeats or case.repeats) for case in situations())
+    outcomes = (simulate(case, np.random.default_rng([0, number])) for number, case in enumerate(cases))
+    return simulation.run(console, outcomes, COLUMNS, NOTES)
+
+
+if __name__ == "__main__":
+    options = simulation.options(__doc__)
+    simulation.write(options.json, run(Console(), repeats=options.repeats))

@@ -11,15 +11,14 @@ is the true one plus luck over seeds with a standard deviation of 0.4. Three sit
 The point that is chosen, the baseline 0 and the anchor 0.1 are run again with ten fresh seeds, and judged as
 a study would.
 
-Run it with `python -m ablate bench tune`.
+Run it with `python -m ablate bench tune`, or `python -m benchmarks.simulated_searches --repeats 10`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +26,8 @@ from rich.console import Console
 
 from ablate.stats import Smoothed, best_two, chosen_of_two, paired_effect, smoothed, verdict
 from ablate.study.search import Range, Search
-from ablate.terminal import print_line, print_table
 from ablate.tuning.sampler import Sampler
+from benchmarks import simulation
 
 REPEATS = 200
 SLOW_REPEATS = 100
@@ -119,8 +118,8 @@ def true_values(situation: Situation, epsilon: float) -> FloatArray:
 
 def simulate(situation: Situation) -> Outcome:
     """Search many times. A repeat has the same seeds in every situation."""
-    found = np.array([_searched(situation, repeat) for repeat in range(situation.repeats)])
-    distance, regret, tuning, optimism, fresh, better = found.T
+    searches = np.array([_searched(situation, repeat) for repeat in range(situation.repeats)])
+    distance, regret, tuning, optimism, fresh, better = searches.T
     applies = situation.name != "flat"
     return Outcome(
         situation=situation,
@@ -199,13 +198,13 @@ def _tried(situation: Situation, repeat: int, rng: np.random.Generator) -> tuple
 
 
 def _chosen(situation: Situation, epsilons: FloatArray, values: FloatArray) -> NDArray[np.int64]:
-    """Places of the points to run again: one, or up to two of a front."""
+    """Indices of the points to run again: one, or up to two of a front."""
     means = values.mean(axis=2)
     sds = np.zeros_like(means)
     if situation.rule == "smoothed":
-        found = [_smoothed(epsilons, of) for of in values.transpose(1, 0, 2)]
-        means = np.column_stack([one.mean for one in found])
-        sds = np.column_stack([one.sd for one in found])
+        smooth = [_smoothed(epsilons, of) for of in values.transpose(1, 0, 2)]
+        means = np.column_stack([objective.mean for objective in smooth])
+        sds = np.column_stack([objective.sd for objective in smooth])
     if means.shape[1] == 1:
         return np.array([means[:, 0].argmax()])
     return np.array(chosen_of_two(means * np.array([1.0, -1.0]), sds))  # of the second, less is better
@@ -225,30 +224,8 @@ def _called_better(situation: Situation, winner: float, fresh: FloatArray, rng: 
     if winner == BASELINE:
         return False
     baseline = true_values(situation, BASELINE)[0] + SD * rng.normal(size=FRESH_SEEDS)
-    found = paired_effect(fresh, baseline, comparisons=1 if winner == ANCHOR else 2)
-    return verdict(found, planned=FRESH_SEEDS, higher_is_better=True).word == "better"
-
-
-def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:
-    """Print the table, and what its columns should be."""
-    heads = ("truth", "sampler", "choice", "searches", *(head for head, _, _ in COLUMNS))
-    rows = [
-        (
-            outcome.situation.name,
-            outcome.situation.sampler,
-            outcome.situation.rule,
-            str(outcome.situation.repeats),
-            *(_cell(getattr(outcome, name), form) for _, name, form in COLUMNS),
-        )
-        for outcome in outcomes
-    ]
-    print_table(console, heads, rows, numbers=heads[3:])
-    for line in NOTES:
-        print_line(console, line)
-
-
-def _cell(value: float, form: str) -> str:
-    return "–" if math.isnan(value) else format(value, form)
+    effect = paired_effect(fresh, baseline, comparisons=1 if winner == ANCHOR else 2)
+    return verdict(effect, planned=FRESH_SEEDS, higher_is_better=True).word == "better"
 
 
 COLUMNS = (
@@ -266,3 +243,14 @@ NOTES = (
     "tuning, fresh: mean values of what was chosen; optimism: tuning less true",
     "better: said in the re-test of what was chosen; where the truth is flat, at most 5.5 %",
 )
+
+
+def run(console: Console, *, repeats: int | None = None) -> list[Any]:
+    """Simulate every situation and print the table; gives the unrounded numbers."""
+    cases = (replace(case, repeats=repeats or case.repeats) for case in situations())
+    return simulation.run(console, map(simulate, cases), COLUMNS, NOTES)
+
+
+if __name__ == "__main__":
+    options = simulation.options(__doc__)
+    simulation.write(options.json, run(Console(), repeats=options.repeats))

@@ -1,0 +1,76 @@
+"""What the tests of training train: small images of three classes, a network, its loss, the fields."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ablate.study.fields import Fields, resolve
+from ablate.train import Fitted, Images, Step, fit
+
+MEAN, STD = (0.47, 0.48, 0.45), (0.29, 0.28, 0.30)
+SEED = 5
+FIELDS = resolve(
+    {"data": "none", "image_size": 6, "epochs": 3, "batch_size": 16, "eval_batch_size": 7, "lr": 0.1},
+    {"precision": "float32", "deterministic": True},
+)
+
+
+def changed(base: Fields = FIELDS, /, **changes: Any) -> Fields:
+    return resolve(base.model_dump(), changes)
+
+
+def smoothed(logits: Tensor, target: Tensor, /, *, epsilon: Tensor, reduction: str) -> Tensor:
+    return functional.cross_entropy(logits, target, label_smoothing=float(epsilon), reduction=reduction)
+
+
+def pixels(count: int, seed: int, side: int = 6, classes: int = 3) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images that are the brighter the higher their class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    images = rng.integers(0, 120, (count, side, side, 3)) + 40 * labels[:, None, None, None]
+    return images.astype(np.uint8), labels
+
+
+def images(split: tuple[NDArray[Any], NDArray[Any]], device: str = "cpu") -> Images:
+    return Images.on(torch.device(device), *split, MEAN, STD)
+
+
+TRAIN, VALID = pixels(50, 0), pixels(23, 1)
+
+
+def network(dropout: float = 0.0, classes: int = 3, bias: bool = True, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, classes, bias=bias),
+    )
+    return model.to(memory_format=torch.channels_last)
+
+
+class Made(nn.Module):
+    """A network of some modules and a function of it and the images."""
+
+    def __init__(self, forward: Callable[[Any, Tensor], Tensor], **modules: nn.Module) -> None:
+        super().__init__()
+        self._forward = forward
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._forward(self, images)
+
+
+def run(model: nn.Module, fields: Fields = FIELDS, seed: int = SEED, **options: Any) -> Fitted:
+    device = str(next(model.parameters()).device)
+    train, valid = images(TRAIN, device), images(VALID, device)
+    return fit(Step(model, smoothed, train, fields, seed), valid, **options)
