@@ -1,10 +1,8 @@
 """One image to pixels, and many of them in parallel.
 
 Every image becomes RGB and square, by PIL's bilinear filter (which averages over the source area when it
-shrinks). `squash`, the source's recipe, scales the sides by different factors and keeps all of the image;
-`center_crop` scales the shorter side to the size and cuts the square out of the middle. EXIF orientation is
-not applied, since the source did not apply it: a photograph that relies on the tag stays as its pixels are
-stored. Transparency is dropped, and of an animation the first frame is taken.
+shrinks). EXIF orientation is not applied, since the source did not apply it: a photograph that relies on the
+tag stays as its pixels are stored. Transparency is dropped, and of an animation the first frame is taken.
 """
 
 import os
@@ -59,8 +57,10 @@ def decode_image(path: Path, image_size: int, method: str = "squash") -> Images:
 def resize(image: Image.Image, image_size: int, method: str = "squash") -> Images:
     """Make an RGB image uint8 [image_size, image_size, 3]; one that has the size is not touched.
 
-    `center_crop` rounds as torchvision's `Resize` and `CenterCrop` do: the longer side is cut to whole
-    pixels, and half a pixel of the margin goes to the even side. A square image is the same by every method.
+    `squash`, the source's recipe, scales the sides by different factors and keeps all of the image;
+    `center_crop` scales the shorter side to the size and cuts the square out of the middle, rounding as
+    torchvision's `Resize` and `CenterCrop` do: the longer side is cut to whole pixels, and half a pixel of
+    the margin goes to the even side. A square image is the same by both.
     """
     width = height = image_size
     if method == "center_crop":

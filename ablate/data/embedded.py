@@ -1,13 +1,12 @@
 """`digits` and `synthetic`: small datasets that need no download.
 
-`digits` are the handwritten digits that scikit-learn brings along, real images: 1,797 of 8×8 pixels with 17
-grey levels, ten classes. 60 images of each class are for training and the other 1,197 for reporting, so that
-calibration can be seen. Both splits hold digits of the same writers, so the accuracy is one on known writers.
+`digits` are scikit-learn's handwritten digits, real images: 1,797 of 8×8 pixels with 17 grey levels, ten
+classes. 60 of each class are for training and the other 1,197 for reporting, so that calibration can be seen.
+Both splits hold digits of the same writers, so the accuracy is one on known writers.
 
-`synthetic` is for tests of everything that comes after the data: three classes, 64 training and 64 reported
-images. An image holds one bright blob on noise; its place and its colour lean to its class and overlap with
-the others', so that a classifier learns something and is not always right, one without a sense of place too.
-Pixels come from integer arithmetic on numpy's frozen `RandomState` stream, the same everywhere.
+`synthetic` is for tests: three classes, 64 training and 64 reported images of a bright blob on noise, whose
+place and colour lean to its class and overlap with the others', so that a classifier learns something and is
+not always right. Pixels come from integer arithmetic on numpy's frozen `RandomState` stream.
 
 References:
     Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,

@@ -124,8 +124,7 @@ def extract(packed: Path, target: Path, archive: Archive, request: Request) -> N
     files or of raw pixels hardly compresses, so it may hold half as much again as it weighs.
 
     Raises:
-        DataError: The archive is damaged, or holds anything else. What was written by then is below `target`,
-            for the caller to delete.
+        DataError: The archive is damaged, or holds anything else; some of it may be below `target` by then.
     """
     expected = re.compile(f"{re.escape(archive.folder)}/({archive.files})", re.ASCII)
     limit = archive.size * 3 // 2 + MAX_OVERHEAD_BYTES

@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from ablate.data import Dataset, Split, open_dataset, overlap, prepare, split_digest
+from ablate.data.cache import materialise
 from ablate.data.dataset import (
     ARRAYS,
     array_digest,
@@ -27,6 +28,7 @@ from ablate.data.dataset import (
     read_description,
     write_description,
 )
+from ablate.data.source import Contents, Part, Request, Source
 from ablate.errors import DataError
 
 ImageTree = Callable[..., Path]
@@ -214,7 +216,7 @@ def test_a_flipped_bit_is_found_and_mended(
     root = image_tree()
     first = prepared(root, tmp_path / "cache", tuning_part=tuning_part)
     before = contents(first.folder)
-    flip(first.folder / name, -1)
+    flip(first.folder / name, -20)  # of the description that is a digit of its digest
     second = prepared(root, tmp_path / "cache", tuning_part=tuning_part, progress=progress)
     assert any("damaged" in stage for stage in progress.stages())
     assert ("decoding train images" in progress.stages()) == (not tuning_part)
@@ -339,6 +341,19 @@ def test_no_room_is_an_error_and_leaves_nothing(
     assert "ABLATE_CACHE" in out, err
     assert "File too large" in out
     assert decoded(cache) == []
+
+
+def test_room_is_claimed_before_anything_is_decoded(make_request: Callable[..., Request]) -> None:
+    """A page of a memory map that finds no room on the disk would end the process by a signal."""
+
+    def write(out: np.ndarray) -> list[str]:
+        assert isinstance(out, np.memmap)
+        assert os.stat(str(out.filename)).st_blocks * 512 >= out.nbytes
+        return ["seen"]
+
+    part = Part(("a", "b"), (0, 1), write)
+    with pytest.raises(DataError, match=r"2 files cannot be decoded:\n  seen\n  seen"):
+        materialise(Source("x", "x", 1, lambda: Contents(("a", "b"), part, part)), make_request(64))
 
 
 def test_a_cache_folder_that_cannot_be_made(image_tree: ImageTree, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from torchvision import datasets
 
-from ablate.data import Dataset, cifar10, open_dataset
+from ablate.data import Dataset, cifar10
 from ablate.data.cache import materialise
 from ablate.data.manifest import CIFAR10, Archive
 from ablate.data.source import Request
@@ -97,24 +97,3 @@ def test_a_download_may_hold_nothing_else(server: Any, small: Path, make_request
     (small / "setup.py").write_text("x")
     with pytest.raises(DataError, match=r"'cifar-10-batches-py/setup\.py'"):
         opened(make_request(cache="other"), served())
-
-
-FRESH = """
-import sys
-from pathlib import Path
-from ablate.data import cifar10
-from ablate.data.cache import materialise
-from ablate.data.source import Request
-request = Request(8, Path(sys.argv[1]), Path(sys.argv[2]), lambda *_: None)
-materialise(cifar10.locate("cifar10", request), request)
-print("torchvision" in sys.modules)
-"""
-
-
-def test_torchvision_is_not_needed_once_decoded(
-    small: Path, make_request: MakeRequest, tmp_path: Path, start_python: Any
-) -> None:
-    folder = opened(make_request(data_dir=small)).folder
-    out, err = start_python(FRESH, tmp_path / "cache", small).communicate()
-    assert out.split() == ["False"], err
-    assert len(open_dataset(folder).train) == 50

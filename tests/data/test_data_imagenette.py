@@ -196,11 +196,14 @@ def test_a_download_is_checked(
 
 
 def test_listed_noise_is_in_the_decoded_folder(root: Path) -> None:
-    folder = prepared(root).folder
+    folder, tuning = prepared(root).folder, prepared(root, tuning_part=0.4)
     shutil.rmtree(root)
-    worker = open_dataset(folder)
+    worker, left = open_dataset(folder), [TRAIN.index(name) for name in tuning.train.names]
+    assert len(left) == 3
     for part, labels in NOISY.items():
         assert worker.noisy_train_labels(part / 100).tolist() == labels
+        # the list of the images that a tuning split leaves is the same one
+        assert tuning.noisy_train_labels(part / 100).tolist() == [labels[row] for row in left]
     assert worker.train.labels.tolist() == NOISY[0]
     assert worker.valid.labels.tolist() == [0, 0, 1, 1, 1]
     message = r"^label_noise of imagenette-160: expected 0, 0\.01, 0\.05, 0\.25 or 0\.5, .* but .+ came"
@@ -215,10 +218,10 @@ def test_a_copy_without_a_list_prepares_and_takes_one_later(root: Path) -> None:
     (root / IMAGENETTE.noise_file).unlink()
     without = prepared(root)
     assert without.noisy_train_labels(0).tolist() == NOISY[0]
-    with pytest.raises(
-        DataError, match=rf"No such file.* Put noisy_imagenette.csv of https://.* into {root}"
-    ):
-        without.noisy_train_labels(0.5)
+    message = rf"No such file.* Put noisy_imagenette.csv of https://.* into {root}"
+    for dataset in (without, prepared(root, tuning_part=0.4)):
+        with pytest.raises(DataError, match=message):
+            dataset.noisy_train_labels(0.5)
     write_noise(root, noise_rows())
     dataset = prepared(root)
     assert dataset.noisy_train_labels(0.5).tolist() == NOISY[50]

@@ -13,10 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ablate.data import Dataset, open_dataset, overlap, prepare, split_digest
-from ablate.data.cache import materialise
-from ablate.data.noise import ListedNoise
-from ablate.data.source import Contents, Part, Request, Source
-from ablate.data.tuning import held_back, tuning_source
+from ablate.data.tuning import held_back
 from ablate.errors import DataError
 
 NAMES = st.lists(st.text(max_size=6), min_size=4, max_size=40, unique=True)
@@ -172,37 +169,6 @@ def test_other_pixels_under_the_same_names_sizes_and_times_are_followed(tree: Pa
     after = prepared(tree, tmp_path / "cache", 0.3)
     assert after.valid.names == before.valid.names
     assert (after.valid.images[..., 0] == before.valid.images[..., 0] + 100).all()
-
-
-@pytest.mark.parametrize("fault", ["", "put the list there"])
-def test_a_list_of_wrong_labels_is_that_of_the_images_left(
-    make_request: Callable[..., Request], fault: str
-) -> None:
-    request, fractions = make_request(), (0.01, 0.05, 0.25, 0.5)
-    drawn = np.random.default_rng(3).integers(0, 3, (4, 30)).tolist()
-    noise = ListedNoise(fault=fault) if fault else ListedNoise(fractions, drawn)
-
-    def part(seed: int) -> Part:
-        def write(out: np.ndarray) -> list[str]:
-            out[:] = np.random.default_rng(seed).integers(0, 256, out.shape, dtype=np.uint8)
-            return []
-
-        names = tuple(f"{seed}/{row}.png" for row in range(30))
-        return Part(names, tuple(row % 3 for row in range(30)), write)
-
-    source = Source("listed", "listed", 1, lambda: Contents(("a", "b", "c"), part(1), part(2), noise=noise))
-    full = materialise(source, request)
-    tuning = materialise(tuning_source(full, source, 0.3, request.progress), request)
-    assert tuning.valid.labels.tolist() == [int(name.split("/")[1][:-4]) % 3 for name in tuning.valid.names]
-    for fraction in (0.0, *fractions):
-        for dataset in (tuning, open_dataset(tuning.folder)):
-            if fraction and fault:
-                with pytest.raises(DataError, match="put the list there"):
-                    dataset.noisy_train_labels(fraction)
-                continue
-            of_full = dict(zip(full.train.names, full.noisy_train_labels(fraction), strict=True))
-            noisy = dataset.noisy_train_labels(fraction)
-            assert noisy.tolist() == [of_full[name] for name in tuning.train.names]
 
 
 # ---- splits that hold the same images
