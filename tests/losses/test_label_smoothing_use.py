@@ -21,36 +21,39 @@ from ablate.losses import cross_entropy as plain_loss
 LOGITS = torch.tensor([[1.0, 2.0, 0.5], [0.0, -1.0, 3.0], [0.5, 0.5, 0.0], [2.0, 1.0, 0.0]])
 LABELS = torch.tensor([0, 2, 1, 2])
 WEIGHT = torch.tensor([1.0, 2.0, 3.0])
-EPSILONS = (0.0, 1e-3, 0.1, 0.5, 1.0)
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "message"),
+    ("options", "message"),
     [
-        (-0.1, r"in \[0, 1\], got -0.1"),
-        (1.0001, r"in \[0, 1\], got 1.0001"),
-        (math.nan, r"in \[0, 1\], got nan"),
-        (math.inf, r"in \[0, 1\], got inf"),
-        (torch.tensor(1.5), r"in \[0, 1\], got 1.5"),
-        (torch.tensor(math.nan), r"in \[0, 1\], got nan"),
-        (torch.tensor([0.1]), r"a tensor of shape \(1,\)"),
-        (torch.full((4,), 0.1), r"a tensor of shape \(4,\)"),
+        ({"epsilon": -0.1}, r"^epsilon: expected a number in \[0, 1\], got -0.1"),
+        ({"epsilon": 1.0001}, r"^epsilon: .*got 1.0001"),
+        ({"epsilon": math.nan}, r"^epsilon: .*got nan"),
+        ({"epsilon": torch.tensor(1.5)}, r"^epsilon: .*got 1.5"),
+        ({"epsilon": torch.tensor(math.nan)}, r"^epsilon: .*got nan"),
+        ({"epsilon": torch.tensor([0.1])}, r"^epsilon: .*0-dim tensor, got a tensor of shape \(1,\)"),
+        ({"epsilon": torch.full((4,), 0.1)}, r"^epsilon: .*got a tensor of shape \(4,\)"),
+        ({"reduction": "average"}, "^reduction: expected one of 'mean', 'sum', 'none', got 'average'"),
+        ({"reduction": None}, "^reduction: expected one of 'mean', 'sum', 'none', got None"),
     ],
 )
-def test_epsilon_is_refused(epsilon: Any, message: str) -> None:
+def test_epsilons_and_reductions_are_refused(options: dict[str, Any], message: str) -> None:
     for refuse in (
-        lambda: label_smoothing_cross_entropy(LOGITS, LABELS, epsilon=epsilon),
-        lambda: plain_loss(LOGITS, LABELS, epsilon=epsilon),
-        lambda: LabelSmoothingCrossEntropy(epsilon),
+        lambda: label_smoothing_cross_entropy(LOGITS, LABELS, **options),
+        lambda: plain_loss(LOGITS, LABELS, **options),
+        lambda: LabelSmoothingCrossEntropy(**options),
     ):
-        with pytest.raises(ValueError, match=rf"^epsilon: expected a number .*{message}"):
+        with pytest.raises(ValueError, match=message):
             refuse()
 
 
-@pytest.mark.parametrize("epsilon", [None, "half", 0.1j])
-def test_what_is_no_number_is_no_epsilon(epsilon: Any) -> None:
-    with pytest.raises((TypeError, ValueError)):
-        label_smoothing_cross_entropy(LOGITS, LABELS, epsilon=epsilon)
+@pytest.mark.parametrize("epsilon", [0.1, 1, torch.tensor(0.1)])
+def test_options_that_would_be_ignored_are_refused(epsilon: float | Tensor) -> None:
+    with pytest.raises(ValueError, match=r"^epsilon: expected 0 for the loss 'cross_entropy'"):
+        plain_loss(LOGITS, LABELS, epsilon=epsilon)
+    message = r"^ignore_index: expected none for a target of distributions, got 1"
+    with pytest.raises(ValueError, match=message):
+        label_smoothing_cross_entropy(LOGITS, LOGITS.softmax(1), epsilon=epsilon, ignore_index=1)
 
 
 @pytest.mark.parametrize("epsilon", [0, 1, np.float32(0.25), Fraction(1, 4), torch.tensor(0.25).double()])
@@ -58,17 +61,6 @@ def test_numbers_of_any_kind_are_taken(epsilon: Any) -> None:
     value = label_smoothing_cross_entropy(LOGITS, LABELS, epsilon=epsilon)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value, cross_entropy(LOGITS, LABELS, label_smoothing=float(epsilon)))
-
-
-@pytest.mark.parametrize("reduction", ["average", "", None, "Mean"])
-def test_reduction_is_refused(reduction: Any) -> None:
-    for refuse in (
-        lambda: label_smoothing_cross_entropy(LOGITS, LABELS, reduction=reduction),
-        lambda: plain_loss(LOGITS, LABELS, reduction=reduction),
-        lambda: LabelSmoothingCrossEntropy(0.1, reduction),
-    ):
-        with pytest.raises(ValueError, match=r"^reduction: expected one of 'mean', 'sum', 'none', got "):
-            refuse()
 
 
 @pytest.mark.parametrize(
@@ -79,7 +71,6 @@ def test_reduction_is_refused(reduction: Any) -> None:
         (LOGITS.to(torch.complex64), LABELS, "logits of torch.complex64"),
         (LOGITS, LABELS[:3], r"torch.int64 of shape \(3,\)"),
         (LOGITS, LABELS[:, None], r"torch.int64 of shape \(4, 1\)"),
-        (LOGITS[0], LABELS[:1], r"torch.int64 of shape \(1,\)"),
         (LOGITS, LABELS.float(), r"torch.float32 of shape \(4,\).*Pass target.long\(\) for class ids"),
         (torch.ones(3, 3), torch.ones(3), r"torch.float32 of shape \(3,\)"),  # would broadcast
         (LOGITS, torch.ones(4, 1), r"torch.float32 of shape \(4, 1\)"),  # would broadcast
@@ -115,18 +106,6 @@ def test_a_label_out_of_range_and_a_weight_of_another_length_are_torchs_errors(
     for weight in (torch.ones(4), torch.tensor(1.0)):
         with pytest.raises(RuntimeError, match="invalid for input of size"):
             label_smoothing_cross_entropy(LOGITS, LABELS, weight=weight, reduction=reduction)
-
-
-def test_ignore_index_is_refused_beside_distributions() -> None:
-    message = r"^ignore_index: expected none for a target of distributions, got 1"
-    with pytest.raises(ValueError, match=message):
-        label_smoothing_cross_entropy(LOGITS, LOGITS.softmax(1), ignore_index=1)
-
-
-@pytest.mark.parametrize("epsilon", [0.1, 1, torch.tensor(0.1)])
-def test_plain_cross_entropy_refuses_to_ignore_an_epsilon(epsilon: float | Tensor) -> None:
-    with pytest.raises(ValueError, match=r"^epsilon: expected 0 for the loss 'cross_entropy'"):
-        plain_loss(LOGITS, LABELS, epsilon=epsilon)
 
 
 def test_every_spelling_of_the_constructor() -> None:
@@ -193,7 +172,7 @@ def _fresh_compiler() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_fresh_compiler")
-@pytest.mark.parametrize("kind", ["ids", "weighted ids", "distributions", "module"])
+@pytest.mark.parametrize("kind", ["ids", "weighted ids", "distributions", "module", "plain"])
 def test_one_graph_serves_every_epsilon(kind: str) -> None:
     logits = LOGITS.clone().requires_grad_()
     target = LOGITS.softmax(1) if kind == "distributions" else LABELS
@@ -203,9 +182,11 @@ def test_one_graph_serves_every_epsilon(kind: str) -> None:
 
     @torch.compile(backend="eager", fullgraph=True)
     def step(logits: Tensor, epsilon: Tensor) -> Tensor:
+        if kind == "plain":
+            return plain_loss(logits, target, epsilon=epsilon)
         return label_smoothing_cross_entropy(logits, target, epsilon=epsilon, weight=weight)
 
-    for epsilon in EPSILONS:
+    for epsilon in (0.0, 1e-3, 0.1, 1.0) if kind != "plain" else (0.0, 0.0):
         module.ε = torch.tensor(epsilon)
         value = compiled(logits, target) if kind == "module" else step(logits, module.ε)
         expected = cross_entropy(logits, target, weight=weight, label_smoothing=epsilon)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TypeVar
 
 import pytest
@@ -19,19 +20,9 @@ from ablate.models.layers import Conv3x3, MaxBlurPool2d, SimpleSelfAttention
 from ablate.models.xresnet import ResidualBlock
 from ablate.models.xse_resnext import SEResNeXtBlock, SqueezeExcitation
 
-WIDTHS = [64, 128, 256, 512]
 XRESNETS = [("xresnet18", "resnet18d"), ("xresnet34", "resnet34d"), ("xresnet50", "resnet50d")]
-# The lesson's network: (channels in, channels out, stride), read off the published recipe, not off the code.
-LESSON = [
-    (3, 16, 1),
-    (16, 32, 2),
-    (32, 64, 2),
-    (64, 32, 2),
-    (32, 64, 2),
-    (64, 128, 2),
-    (128, 256, 2),
-    (256, 512, 2),
-]
+# Channels of the lesson's network, read off the published recipe, not off the code.
+LESSON = [3, 16, 32, 64, 32, 64, 128, 256, 512]
 Part = TypeVar("Part", bound=nn.Module)
 
 
@@ -66,26 +57,19 @@ def randomise(model: nn.Module) -> None:
 @pytest.mark.parametrize(("name", "relu_first"), [("seed_cnn", True), ("seed_cnn_bn_relu", False)])
 def test_the_lessons_network_equals_one_written_by_hand(name: str, relu_first: bool) -> None:
     ours, layers = fresh(name).double(), []
-    for before, after, stride in LESSON:
-        conv, norm = nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after)
+    for before, after in pairwise(LESSON):
+        conv, norm = (
+            nn.Conv2d(before, after, 3, 1 if before == 3 else 2, 1, bias=False),
+            nn.BatchNorm2d(after),
+        )
         layers += [conv, nn.ReLU(), norm] if relu_first else [conv, norm, nn.ReLU()]
     theirs = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)).double()
     take_weights(theirs, ours)
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
-    assert len(parts(ours, Conv3x3)) == len(LESSON)
+    assert len(parts(ours, Conv3x3)) == 8
     mine, reference = step(ours, images), step(theirs, images)
     assert len(mine) == 1 + 26 + 24
     torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
-
-
-def test_the_lessons_costs_equal_a_count_by_hand() -> None:
-    parameters, macs, size = 512 * 10 + 10, 512 * 10, 128
-    for before, after, stride in LESSON:
-        size //= stride
-        parameters += 9 * before * after + 2 * after
-        macs += 9 * before * after * size * size
-    model = fresh("seed_cnn", image_size=128)
-    assert (size, count_parameters(model), count_macs(model, 128)) == (1, parameters, macs)
 
 
 @pytest.mark.parametrize(("name", "reference"), [XRESNETS[0], XRESNETS[2]])
@@ -163,29 +147,11 @@ def resnext() -> nn.Module:
 
 
 def test_resnexts_costs_are_the_public_implementations(resnext: nn.Module) -> None:
-    parameters = sum(9 * before * after + 2 * after for before, after in [(3, 32), (32, 32), (32, 64)])
-    macs = (
-        9 * (3 * 32 + 32 * 32 + 32 * 64) * 64**2
-    )  # 64 a side after the first convolution, 32 after the pool
-    channels, side = 64, 32
-    for index, (width, depth) in enumerate(zip(WIDTHS, [3, 4, 6, 3], strict=True)):
-        inside, out = 2 * width, 4 * width
-        for block in range(depth):
-            macs += channels * inside * side**2  # the first convolution, before the stride
-            side = side // 2 if block == 0 and index > 0 else side
-            gate, shortcut = 2 * out * (out // 16), channels * out if channels != out else 0
-            products = inside * (inside // 32) * 9 + inside * out
-            macs += (products + shortcut) * side**2 + gate
-            parameters += channels * inside + products + 2 * (2 * inside + out) + gate + out // 16 + out
-            parameters += shortcut + (2 * out if shortcut else 0)
-            channels = out
-    parameters += (256 * 256 + 1) + (2048 + 1) * 10
-    macs += 3 * 256**2 * 32**2 + 2048 * 10
-    blurs = 36 * (64 * 32**2 + 256 * 16**2 + 512 * 8**2 + 1024 * 4**2)
     # As torch counts fastai's xse_resnext50(c_out=10, act_cls=Mish, sa=1, sym=0, pool=MaxPool) of January
-    # 2020, which has no blurs.
-    assert count_parameters(resnext) == parameters == 25_616_155
-    assert count_macs(resnext, 128) == macs + blurs == 1_662_824_448 + 6_488_064
+    # 2020, to which the blurs are added.
+    assert count_parameters(resnext) == 25_616_155
+    blurs = 36 * (64 * 32**2 + 256 * 16**2 + 512 * 8**2 + 1024 * 4**2)
+    assert count_macs(resnext, 128) == 1_662_824_448 + blurs
 
 
 def test_resnexts_pooling_activations_and_attention(resnext: nn.Module) -> None:
@@ -268,11 +234,3 @@ def test_the_transformers_costs_equal_a_count_by_hand(image_size: int) -> None:
 def test_a_size_that_eight_does_not_divide_is_refused(image_size: int, advice: str) -> None:
     with pytest.raises(StudyError, match=rf"multiple of 8, .* got {image_size}\. .*{advice}\.$"):
         build_model("vit_tiny", num_classes=10, image_size=image_size)
-
-
-def test_the_position_of_a_patch_matters() -> None:
-    model = fresh("vit_tiny", num_classes=4, image_size=8).eval()
-    nn.init.normal_(model.get_parameter("heads.head.weight"))
-    images = torch.randn(1, 3, 8, 8)
-    with torch.no_grad():
-        assert not torch.allclose(model(images), model(images.flip(3)), atol=1e-4)
