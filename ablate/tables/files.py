@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablate.errors import RecordError
 from ablate.store.results import ResultsFolder, write_atomically
-from ablate.tables.columns import COLUMNS, LATER, Kind
+from ablate.tables.columns import COLUMNS, LATER, RETIRED, Kind
 
 Tables = dict[str, pd.DataFrame]
 
@@ -69,7 +69,7 @@ def _read_table(path: Path, table: str) -> pd.DataFrame:
     if not content.endswith("\n"):
         raise RecordError(f"{path}: the table is cut off; write it again with `python -m ablate report`")
     data = pd.read_csv(io.StringIO(content), dtype="string", keep_default_na=False, na_values=[""])
-    if not set(data.columns) <= {column.name for column in columns}:
+    if not set(data.columns) <= {*(column.name for column in columns), *RETIRED.get(table, ())}:
         raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
     # An earlier version wrote fewer columns, but the same ones of these.
     data = data.reindex(columns=[column.name for column in columns]).astype("string")

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ablate.metrics.accuracy import accuracy
-from ablate.metrics.proper_scores import brier, nll
+from ablate.metrics.scores import accuracy, brier, nll
 
 
 @pytest.mark.parametrize(("row", "predicted"), [([1.0, 1.0, 0.0], 0), ([0.0, 2.0, 2.0], 1), ([0.0] * 3, 0)])
