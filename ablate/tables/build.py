@@ -15,7 +15,16 @@ from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
 from ablate.tables.files import Tables, frame
-from ablate.tables.images import Measured, confusion_rows, floor_rows, key_of, measure, new_image_rows
+from ablate.tables.images import (
+    Rows,
+    Run,
+    Stored,
+    confusion_rows,
+    floor_rows,
+    key_of,
+    new_image_rows,
+    read_trial,
+)
 from ablate.tables.tuning import tuning_tables
 
 Result = TypeVar("Result")
@@ -28,18 +37,18 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
 
     Every planned trial has a row in `trials`; a failed, missing or damaged one has no metrics.
     """
-    rows: dict[str, list[dict[str, Any]]] = {"trials": [], "epochs": [], "reliability": []}
-    runs: dict[tuple[str, int], Measured] = {}
-    projections: dict[str, list[dict[str, Any]]] = {}
-    results = _in_processes(measure, [(folder, trial) for trial in plan.trials])
-    for trial, measured in zip(plan.trials, results, strict=True):
-        rows["trials"].append(_trial_row(plan, trial, measured))
-        rows["epochs"] += _epoch_rows(trial, measured.record)
-        rows["reliability"] += _reliability_rows(trial, measured)
-        if measured.metrics:
-            projections.setdefault(trial.arm, measured.projection)
+    rows: dict[str, Rows] = {"trials": [], "epochs": [], "reliability": []}
+    runs: dict[str, dict[int, Run]] = {}
+    projections: dict[str, Rows] = {}
+    results = _in_processes(read_trial, [(folder, trial) for trial in plan.trials])
+    for trial, stored in zip(plan.trials, results, strict=True):
+        rows["trials"].append(_trial_row(plan, trial, stored))
+        rows["epochs"] += _epoch_rows(trial, stored.record)
+        if stored.run is not None:
+            rows["reliability"] += _reliability_rows(trial, stored.run)
+            projections.setdefault(trial.arm, stored.run.projection)
             if not trial.repeat:
-                runs[trial.arm, trial.seed] = measured
+                runs.setdefault(trial.arm, {})[trial.seed] = stored.run
     rows |= {
         "new_images": new_image_rows(plan, runs),
         "confusion": confusion_rows(plan, runs),
@@ -61,20 +70,20 @@ def _in_processes(function: Callable[..., Result], calls: Sequence[tuple[Any, ..
     return results
 
 
-def _trial_row(plan: Plan, trial: Trial, measured: Measured) -> dict[str, Any]:
+def _trial_row(plan: Plan, trial: Trial, stored: Stored) -> dict[str, Any]:
     row: dict[str, Any] = {
         **key_of(trial),
         "study": plan.study.name,
         "profile": plan.profile,
         "repeat": trial.repeat,
-        "status": measured.status,
-        "failure": measured.fault,
+        "status": stored.status,
+        "failure": stored.fault,
         **trial.fields.model_dump(),
         "device": trial.numerics.device,
         "resolved_precision": trial.numerics.precision,
-        **measured.metrics,
+        **(stored.run.metrics if stored.run else {}),
     }
-    record = measured.record
+    record = stored.record
     if record is None:
         return row
     row |= record.cost.model_dump() if record.cost else {}
@@ -95,8 +104,8 @@ def _epoch_rows(trial: Trial, record: Record | None) -> Iterable[dict[str, Any]]
         yield {**key_of(trial), **epoch.model_dump(), "valid_ece": ece_from_sums(*sums)}
 
 
-def _reliability_rows(trial: Trial, measured: Measured) -> Iterable[dict[str, Any]]:
-    bins = vars(measured.bins) if measured.bins else {}
+def _reliability_rows(trial: Trial, run: Run) -> Iterable[dict[str, Any]]:
+    bins = vars(run.bins)
     for number, values in enumerate(zip(*bins.values(), strict=True)):
         yield {**key_of(trial), "bin": number, **dict(zip(bins, values, strict=True))}
 

@@ -147,21 +147,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         *_KEY,
         integer("epoch", "0 is the first"),
         number("train_loss", "mean training loss as trained (smoothed)", "nats", "lower", "Training loss", 4),
-        number(
-            "train_accuracy",
-            "on training batches as they were seen",
-            "fraction",
-            "higher",
-            "Training accuracy",
-        ),
+        number("train_accuracy", "on training batches as seen", "fraction", "higher", "Training accuracy"),
         number("valid_loss", "with the training loss (smoothed)", "nats", "lower", "Loss, reported split", 4),
-        number(
-            "valid_accuracy",
-            "accuracy on the reported split",
-            "fraction",
-            "higher",
-            "Accuracy, reported split",
-        ),
+        number("valid_accuracy", "share of right images", "fraction", "higher", "Accuracy, reported split"),
         number("valid_nll", "unsmoothed negative log-likelihood, reported split", "nats", "lower"),
         number("valid_ece", "expected calibration error, 15 bins, reported split", "fraction", "lower"),
         number("lr", "learning rate at the end of the epoch"),
@@ -197,7 +185,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("high_images", "upper end of the same; empty for metrics that are no mean over images"),
         number("p_sign_flip", "exact sign-flip test, uncorrected; empty above 20 pairs; decides no verdict"),
         number(
-            "detectable", "smallest true difference that so many pairs find with 80 % power, in the family"
+            "detectable", "smallest true difference found with 80 % power by so many pairs, in the family"
         ),
     ),
     "new_images": (
@@ -263,10 +251,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("highest", "its highest level"),
         integer("levels", "how many it has"),
         *_AVERAGED,
-        number(
-            "effect",
-            "mean over seeds of the change from lowest to highest along the least-squares straight line",
-        ),
+        number("effect", "mean over seeds of the change along the straight line, from lowest to highest"),
         *_TEST,
         *_VERDICT,
     ),
@@ -326,11 +311,8 @@ TUNING = ("tuning", "points", "point_values", "importances")
 """Tables of a search. Only a study that was tuned has them."""
 DERIVED = ("effects", "contrasts", "trends", "timing")
 """Tables that the report computes from the others."""
-LATER = (
-    *("new_images", "confusion", "projection", "step_times", "timing", "contrasts", "trends", "floors"),
-    *TUNING,
-)
-"""Tables that came later: where they are missing, an earlier version wrote the rest."""
+FIRST = ("trials", "epochs", "reliability", "effects")
+"""Tables that every version wrote; another may be missing."""
 RETIRED = {"floors": ("trial_id", "seed")}
 """Columns that an earlier version wrote and this one leaves out: those bands were of an arm's first run."""
 

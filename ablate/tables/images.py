@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,35 +35,42 @@ MOST_CLASSES = 20
 """With more, a confusion table is too large to look at."""
 
 
-def _no_images() -> NDArray[np.intp]:
-    return np.empty(0, dtype=np.intp)
-
-
 @dataclass(frozen=True)
-class Measured:
-    """What a results folder holds of one trial; without complete predictions, only its record and fault.
+class Run:
+    """What the tables take from the predictions of one complete trial.
 
     Attributes:
-        record: None where there is none, or a damaged one.
-        fault: why it cannot be used, if so.
         metrics: each metric's value.
         resampled: per metric with a noise floor its values under drawn labels.
         bins: of the reliability diagram.
         by_image: per metric of `BY_IMAGE` [N] values.
         labels: [N] class ids.
         confusion: [K, K] images of a class that were taken for another.
+        class_names: [K], or none.
         projection: rows of that table.
     """
 
+    metrics: Mapping[str, float]
+    resampled: Mapping[str, Array]
+    bins: ReliabilityBins
+    by_image: Mapping[str, Array]
+    labels: NDArray[np.intp]
+    confusion: NDArray[np.intp]
+    class_names: Sequence[str]
+    projection: Rows
+
+
+Runs = Mapping[str, Mapping[int, Run]]
+"""The runs of each arm by seed, deliberate second ones left out."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a results folder holds of one trial; `fault` is why it cannot be used, if so."""
+
     record: records.Record | None = None
+    run: Run | None = None
     fault: str | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    resampled: Mapping[str, Array] = field(default_factory=dict)
-    bins: ReliabilityBins | None = None
-    by_image: Mapping[str, Array] = field(default_factory=dict)
-    labels: NDArray[np.intp] = field(default_factory=_no_images)
-    confusion: NDArray[np.intp] = field(default_factory=_no_images)
-    projection: Rows = field(default_factory=list)
 
     @property
     def status(self) -> str:
@@ -73,40 +80,37 @@ class Measured:
         return self.record.status if self.record else MISSING
 
 
-Runs = Mapping[tuple[str, int], Measured]
-"""The complete training runs by arm and seed, deliberate second ones left out."""
-
-
 def key_of(trial: Trial) -> dict[str, Any]:
     """The columns that name a trial."""
     return {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed}
 
 
-def measure(folder: ResultsFolder, trial: Trial) -> Measured:
+def read_trial(folder: ResultsFolder, trial: Trial) -> Stored:
     """A trial's record, and all that the tables take from its predictions."""
     path = folder.record_path(trial.trial_id)
     if not path.exists():
-        return Measured()
+        return Stored()
     try:
         record = records.read_record(path)
         if record.status != "complete":
-            return Measured(record)
-        stored = records.read_predictions(folder, record)
+            return Stored(record)
+        arrays = records.read_predictions(folder, record)
     except RecordError as error:
-        return Measured(fault=str(error).replace(f"{folder.root}{os.sep}", ""))
-    predictions = Predictions.of(stored.logits, stored.labels)
+        return Stored(fault=str(error).replace(f"{folder.root}{os.sep}", ""))
+    predictions = Predictions.of(arrays.logits, arrays.labels)
     classes = predictions.logits.shape[1]
     pairs = predictions.labels * classes + predictions.predicted
-    return Measured(
-        record,
+    run = Run(
         metrics={name: metric.score(predictions) for name, metric in METRICS.items()},
         resampled=resampled(predictions),
         bins=reliability_bins(predictions),
         by_image={name: METRICS[name].function(predictions) for name in BY_IMAGE},
         labels=predictions.labels,
         confusion=np.bincount(pairs, minlength=classes**2).reshape(classes, classes),
-        projection=_projection_rows(key_of(trial), record, stored),
+        class_names=record.class_names,
+        projection=_projection_rows(key_of(trial), record, arrays),
     )
+    return Stored(record, run)
 
 
 def _projection_rows(key: dict[str, Any], record: records.Record, stored: records.Predictions) -> Rows:
@@ -127,12 +131,12 @@ def new_image_rows(plan: Plan, runs: Runs) -> Rows:
     """One row per compared arm and metric of `BY_IMAGE`: the interval for new images and new seeds."""
     rows = []
     for (arm, baseline), metric in itertools.product(plan.comparisons, BY_IMAGE):
+        own, other = runs.get(arm, {}), runs.get(baseline, {})
         differences = np.array(
             [
-                own.by_image[metric] - other.by_image[metric]
+                own[seed].by_image[metric] - other[seed].by_image[metric]
                 for seed in plan.study.seed_list()
-                if (own := runs.get((arm, seed))) and (other := runs.get((baseline, seed)))
-                if np.array_equal(own.labels, other.labels)
+                if seed in own and seed in other and np.array_equal(own[seed].labels, other[seed].labels)
             ]
         )
         comparisons = plan.study.family_size(metric, len(plan.comparisons))
@@ -149,18 +153,14 @@ def confusion_rows(plan: Plan, runs: Runs) -> Rows:
     """One row per arm, class and predicted class, with zeros, over an arm's training runs."""
     rows = []
     for arm in plan.arms:
-        own = [run for (of, _), run in runs.items() if of == arm]
-        names = own[-1].record.class_names if own and own[-1].record else ()
+        own = list(runs.get(arm, {}).values())
+        names = own[-1].class_names if own else ()
         if 2 <= len(names) <= MOST_CLASSES:
             counts = np.sum([run.confusion for run in own], axis=0)
             rows += [
-                {
-                    "arm": arm,
-                    "class": names[true],
-                    "predicted": names[predicted],
-                    "count": counts[true, predicted],
-                }
-                for true, predicted in itertools.product(range(len(names)), repeat=2)
+                {"arm": arm, "class": true, "predicted": predicted, "count": counts[row, column]}
+                for row, true in enumerate(names)
+                for column, predicted in enumerate(names)
             ]
     return rows
 
@@ -168,9 +168,7 @@ def confusion_rows(plan: Plan, runs: Runs) -> Rows:
 def floor_rows(plan: Plan, runs: Runs) -> Rows:
     """One row per arm and metric with a noise floor: the band for the mean over the arm's training runs."""
     rows = []
-    for arm, metric in itertools.product(plan.arms, FLOORS):
-        values = [run.resampled[metric] for (of, _), run in runs.items() if of == arm]
-        if values:
-            low, high = band_of_mean(values)
-            rows.append({"arm": arm, "metric": metric, "runs": len(values), "low": low, "high": high})
+    for arm, metric in itertools.product([arm for arm in plan.arms if arm in runs], FLOORS):
+        low, high = band_of_mean([run.resampled[metric] for run in runs[arm].values()])
+        rows.append({"arm": arm, "metric": metric, "runs": len(runs[arm]), "low": low, "high": high})
     return rows
