@@ -326,6 +326,17 @@ def test_permuting_the_classes_changes_nothing(seed: int, k: int) -> None:
 
 
 @settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_order_of_the_images_changes_nothing(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.integers(0, 3, size=(60, 3)).astype(float), rng.integers(0, 3, 60)
+    order = rng.permutation(60)
+    before, row = scores(logits, labels), scores(logits[order], labels[order])
+    for name in OWN - {"temperature", "ece_scaled", "nll_scaled"}:  # folds are dealt out by place
+        assert row[name] == pytest.approx(before[name], abs=1e-9), name
+
+
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shifts=st.lists(st.integers(-8000, 8000), min_size=25, max_size=25))
 def test_shifting_an_image_s_logits_changes_nothing(seed: int, shifts: list[int]) -> None:
     # Eighths add without rounding, so ties stay ties and bin edges are not crossed.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ablate.metrics import FLOORS, METRICS, Predictions, band_of_mean, compute_metrics, floors, resampled
+from ablate.metrics import FLOORS, METRICS, Predictions, band_of_mean, floors, resampled
 from ablate.metrics.floors import BAND, DRAWS
 
 Array = NDArray[np.float64]
@@ -161,16 +161,3 @@ def test_the_floor_falls_with_the_number_of_images(name: str, exponent: float) -
     assert np.all(np.diff(means) < 0)
     # In the limit by this power of n: smECE widens its Gaussian where there are few images.
     assert means[2] / means[3] == pytest.approx(4**exponent, rel=0.1)
-
-
-def test_the_square_of_the_debiased_error_of_a_calibrated_model_is_zero_on_average() -> None:
-    predictions, rng = calibrated(1000), np.random.default_rng(3)
-    labels = (
-        (predictions.logits + rng.gumbel(size=predictions.logits.shape)).argmax(axis=1) for _ in range(1000)
-    )
-    errors = np.array([METRICS["ece_debiased"].score(Predictions(predictions.logits, row)) for row in labels])
-    squares = np.copysign(errors**2, errors)
-    assert abs(squares.mean()) < 3.5 * squares.std() / 1000**0.5
-    # What is taken off is most of what there is.
-    floor = compute_metrics(predictions.logits, predictions.labels)["ece_equal_mass_floor"]
-    assert squares.std() / 1000**0.5 < 0.05 * floor**2
