@@ -18,29 +18,6 @@ def planted(temperature: float, n: int, *, seed: int = 0) -> tuple[NDArray[np.fl
     return temperature * logits, labels
 
 
-def torch_temperature(logits: NDArray[np.float64], labels: NDArray[np.intp]) -> float:
-    import torch
-
-    log_t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    z, y = torch.tensor(logits), torch.tensor(labels)
-    optimizer = torch.optim.LBFGS([log_t], max_iter=200, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(z / log_t.exp(), y)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return float(log_t.detach().exp())
-
-
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_fit_equals_torch_lbfgs(temperature: float) -> None:
-    logits, labels = planted(temperature, 400)
-    assert fit_temperature(logits, labels) == pytest.approx(torch_temperature(logits, labels), rel=1e-6)
-
-
 def test_recovers_a_planted_temperature() -> None:
     for temperature in (0.03, 0.5, 1.0, 1.7, 40.0, 2000.0):
         logits, labels = planted(temperature, 8000)
@@ -74,14 +51,6 @@ def test_folds_are_even_and_those_of_the_recorded_numbers() -> None:
         assert sizes.max() - sizes.min() <= 1
     # Were this to change, every recorded temperature would.
     assert fold_ids(12).tolist() == [1, 1, 4, 0, 2, 3, 1, 2, 4, 3, 0, 0]
-
-
-def test_folds_mix_the_classes_of_a_sorted_split() -> None:
-    labels = np.repeat(np.arange(10), 390)
-    counts = np.histogram2d(fold_ids(3900), labels, bins=(5, 10))[0]
-    # Expected 78 in each cell, standard deviation 8.
-    assert counts.min() > 45
-    assert counts.max() < 110
 
 
 def test_no_image_helps_to_fit_its_own_temperature() -> None:
@@ -120,13 +89,8 @@ def test_where_no_temperature_is_best_the_nearer_end_is_taken() -> None:
     assert wrong["nll_scaled"] == pytest.approx(np.log(10), abs=2e-3)
 
 
-def test_one_prediction_for_every_image_is_scaled_to_its_accuracy() -> None:
-    logits, labels = np.tile([4.0, 0.0], (100, 1)), (np.arange(100) % 10 >= 7).astype(int)
-    assert fit_temperature(logits, labels) == pytest.approx(4 / np.log(7 / 3), rel=1e-9)
-
-
-@pytest.mark.parametrize("magnitude", [1e2, 1e4])
-def test_saturated_logits(magnitude: float) -> None:
+@pytest.mark.parametrize("magnitude", [2.0, 1e2, 1e4])
+def test_one_confidence_is_scaled_to_the_accuracy(magnitude: float) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 400)
     predicted = np.where(rng.random(400) < 0.9, labels, 1 - labels)
