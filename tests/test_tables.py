@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.metrics
+from numpy.typing import NDArray
 
+from ablate import metrics
 from ablate.errors import RecordError
-from ablate.metrics import FLOORS, METRICS, floor_band
+from ablate.metrics import FLOORS, METRICS, band_of_mean, resampled
 from ablate.store.records import Environment, Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.study.study import build_study
@@ -41,10 +43,13 @@ def predictions(seed: int) -> Predictions:
     return Predictions(logits.astype(np.float32), labels)
 
 
+def softmax(value: Predictions) -> NDArray[np.float64]:
+    exponentials = np.exp(value.logits.astype(np.float64))
+    return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
+
+
 def epoch(value: Predictions) -> Epoch:
-    z = value.logits.astype(np.float64)
-    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
-    confidence, correct = p.max(1), p.argmax(1) == value.labels
+    confidence, correct = softmax(value).max(1), value.logits.argmax(1) == value.labels
     kept: dict[str, Any] = {}
     for name, weight in (("count", np.ones(200)), ("confidence", confidence), ("correct", correct * 1.0)):
         kept[name], _ = np.histogram(confidence, bins=15, range=(0, 1), weights=weight)
@@ -58,15 +63,8 @@ def epoch(value: Predictions) -> Epoch:
 @pytest.fixture
 def folder(tmp_path: Path) -> ResultsFolder:
     """Four planned trials: two complete, one diverged, one missing."""
-    study = build_study(
-        {
-            "question": "?",
-            "name": "s",
-            "base": {"data": "digits", "image_size": 8},
-            "factors": {"epsilon": (0.0, 0.1)},
-            "seeds": 2,
-        }
-    )
+    base, factors = {"data": "digits", "image_size": 8}, {"epsilon": (0.0, 0.1)}
+    study = build_study({"question": "?", "name": "s", "base": base, "factors": factors, "seeds": 2})
     trials = expand(study, lambda fields: "f", lambda fields: CPU)
     folder = ResultsFolder(tmp_path)
     folder.create()
@@ -80,12 +78,22 @@ def folder(tmp_path: Path) -> ResultsFolder:
     return folder
 
 
-def test_every_planned_trial_has_a_row(folder: ResultsFolder) -> None:
-    trials = build_tables(folder, read_plan(folder))["trials"]
+def test_every_planned_trial_has_a_row_with_the_metrics_of_its_predictions(folder: ResultsFolder) -> None:
+    tables = build_tables(folder, read_plan(folder))
+    trials = tables["trials"]
     assert list(trials["status"]) == ["complete", "complete", "diverged", "missing"]
     assert list(trials["seed"]) == [0, 0, 1, 1]
     assert list(trials["epsilon"]) == [0.0, 0.1, 0.0, 0.1]
     assert trials["accuracy"].isna().tolist() == [False, False, True, True]
+    assert tables["epochs"]["valid_ece"].to_numpy() == pytest.approx(trials["ece"].to_numpy()[:2])
+    for seed, bins in enumerate((tables["reliability"][:15], tables["reliability"][15:])):
+        made, row = predictions(seed), trials.iloc[seed]
+        assert row["accuracy"] == sklearn.metrics.accuracy_score(made.labels, made.logits.argmax(1))
+        assert row["nll"] == pytest.approx(sklearn.metrics.log_loss(made.labels, softmax(made)), rel=1e-9)
+        weight = bins["count"].astype(float) / 200
+        assert weight.sum() == pytest.approx(1)
+        assert (weight * bins["accuracy"]).sum() == pytest.approx(row["accuracy"])
+        assert (weight * (bins["accuracy"] - bins["confidence"]).abs()).sum() == pytest.approx(row["ece"])
 
 
 def test_processes_measure_what_one_does(folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,46 +115,19 @@ def test_a_damaged_record_costs_only_its_own_row(folder: ResultsFolder) -> None:
     assert tables["reliability"].empty
 
 
-def test_metrics_in_the_table_are_those_of_scikit_learn(folder: ResultsFolder) -> None:
-    trials = build_tables(folder, read_plan(folder))["trials"]
-    for seed in (0, 1):
-        made, row = predictions(seed), trials.iloc[seed]
-        z = made.logits.astype(np.float64)
-        p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
-        assert row["accuracy"] == sklearn.metrics.accuracy_score(made.labels, p.argmax(1))
-        assert row["nll"] == pytest.approx(sklearn.metrics.log_loss(made.labels, p), rel=1e-9)
-
-
-def test_the_epochs_ece_is_the_one_of_the_predictions(folder: ResultsFolder) -> None:
-    tables = build_tables(folder, read_plan(folder))
-    assert tables["epochs"]["valid_ece"].to_numpy() == pytest.approx(tables["trials"]["ece"].to_numpy()[:2])
-
-
-def test_reliability_bins_add_up(folder: ResultsFolder) -> None:
-    tables = build_tables(folder, read_plan(folder))
-    for trial_id, bins in tables["reliability"].groupby("trial_id"):
-        row = tables["trials"].set_index("trial_id").loc[trial_id]
-        weight = bins["count"].astype(float) / 200
-        assert weight.sum() == pytest.approx(1)
-        assert (weight * bins["accuracy"]).sum() == pytest.approx(row["accuracy"])
-        assert (weight * (bins["accuracy"] - bins["confidence"]).abs()).sum() == pytest.approx(row["ece"])
-
-
-def test_floors_are_of_each_arms_first_complete_run(folder: ResultsFolder) -> None:
+def test_floors_are_of_the_mean_over_an_arms_complete_runs(folder: ResultsFolder) -> None:
     plan = read_plan(folder)
     record = Record(trial=plan.trials[3], status="complete", environment=Environment(**MACHINE))
     write_record(folder, record, predictions(7))
-    whole = build_tables(folder, plan)["floors"]
-    assert whole["arm"].tolist() == [arm for arm in plan.arms for _ in FLOORS]
-    assert whole["trial_id"].tolist() == [trial.trial_id for trial in plan.trials[:2] for _ in FLOORS]
-    assert whole["metric"].tolist() == [*FLOORS, *FLOORS]
-    folder.record_path(plan.trials[0].trial_id).write_text("{")
-    folder.predictions_path(plan.trials[1].trial_id).write_bytes(b"")
-    made, rest = predictions(7), build_tables(folder, plan)["floors"]
-    assert set(rest["arm"]) == {plan.trials[1].arm}
-    assert set(rest["trial_id"]) == {plan.trials[3].trial_id}
-    for row in rest.itertuples():
-        assert (row.low, row.high) == floor_band(str(row.metric), made.logits, made.labels)
+    floors = build_tables(folder, plan)["floors"]
+    assert floors["arm"].tolist() == [arm for arm in plan.arms for _ in FLOORS]
+    assert floors["metric"].tolist() == [*FLOORS, *FLOORS]
+    assert floors["runs"].tolist() == [1] * len(FLOORS) + [2] * len(FLOORS)
+    values = [
+        resampled(metrics.Predictions.of(made.logits, made.labels)) for made in map(predictions, (1, 7))
+    ]
+    for row in floors[floors["runs"] == 2].itertuples():
+        assert (row.low, row.high) == band_of_mean([own[str(row.metric)] for own in values])
 
 
 def test_a_second_run_of_a_trial_has_no_floors(folder: ResultsFolder) -> None:
@@ -159,18 +140,14 @@ def test_tables_come_back_from_csv_to_the_last_bit(folder: ResultsFolder) -> Non
     tables = build_tables(folder, read_plan(folder)) | {name: frame(name, []) for name in DERIVED}
     write_tables(folder, tables)
     read = read_tables(folder)
+    assert set(read) == set(COLUMNS)
     for name, table in tables.items():
         pd.testing.assert_frame_equal(read[name], table, check_exact=True)
     assert read["trials"]["failure"][2] == HOSTILE
-
-
-def test_tables_written_twice_are_the_same_bytes(folder: ResultsFolder) -> None:
-    tables = build_tables(folder, read_plan(folder))
-    write_tables(folder, tables)
     before = {path.name: path.read_bytes() for path in folder.root.glob("*.csv")}
-    write_tables(folder, build_tables(folder, read_plan(folder)))
-    assert before == {path.name: path.read_bytes() for path in folder.root.glob("*.csv")}
-    assert set(before) == {f"{name}.csv" for name in COLUMNS if name not in (*DERIVED, *TUNING)}
+    assert set(before) == {f"{name}.csv" for name in COLUMNS if name not in TUNING}
+    write_tables(folder, read)
+    assert all((folder.root / name).read_bytes() == content for name, content in before.items())
 
 
 def test_a_spreadsheet_runs_nothing(folder: ResultsFolder) -> None:
@@ -207,24 +184,15 @@ def test_a_table_of_an_earlier_version_lacks_columns_and_is_read(folder: Results
     assert list(before.dtypes) == list(now.dtypes)
 
 
-def test_a_study_without_trends_and_with_fewer_columns_of_effects_is_read(folder: ResultsFolder) -> None:
-    """As an earlier version published it: no table of trends, no verdicts of contrasts."""
-    younger = {
-        "effects": ["p_sign_flip", "detectable"],
-        "contrasts": ["margin", "p_equivalence", "verdict", "reason", "below_margin"],
-    }
-    write_tables(folder, {name: frame(name, [{"metric": "nll", "effect": 0.25}]) for name in younger})
-    for name, columns in younger.items():
-        path = folder.root / f"{name}.csv"
-        before = pd.read_csv(path, dtype="string").drop(columns=columns)
-        assert [column.name for column in COLUMNS[name]] == [*before.columns, *columns]
-        before.to_csv(path, index=False)
-    read = read_tables(folder, names=[*younger, "trends"])
-    for name, columns in younger.items():
-        assert list(read[name]["effect"]) == [0.25]
-        assert read[name][columns].isna().all(axis=None)
-    assert read["trends"].empty
-    assert list(read["trends"].dtypes) == list(frame("trends", []).dtypes)
+def test_bands_of_an_earlier_version_and_tables_that_it_lacks_are_read(tmp_path: Path) -> None:
+    row = {"trial_id": "t", "arm": "a", "seed": 0, "metric": "ece", "low": 0.25, "high": 0.5}
+    pd.DataFrame([row]).to_csv(tmp_path / "floors.csv", index=False)
+    read = read_tables(ResultsFolder(tmp_path), names=["floors", "trends"])
+    assert read["floors"].drop(columns="runs").to_dict("records") == [
+        {name: row[name] for name in ("arm", "metric", "low", "high")}
+    ]
+    assert read["floors"]["runs"].isna().all()
+    pd.testing.assert_frame_equal(read["trends"], frame("trends", []))
 
 
 def test_no_study_here(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ablate.study.fields import resolve
 from ablate.study.study import build_study
 from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
 from ablate.tables import frame
-from ablate.tables.step_times import step_time_rows
+from ablate.tables.build import step_time_rows
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05}

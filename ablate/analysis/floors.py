@@ -14,7 +14,7 @@ def floor_of(metric: str, complete: pd.DataFrame) -> str | None:
 
 
 def floor_bands(floors: pd.DataFrame | None, metric: str) -> dict[str, tuple[float, float]]:
-    """Arm to the ends between which 95 % of runs of a perfectly calibrated network would score.
+    """Arm to the ends between which 95 % of means over its runs of a perfectly calibrated network would lie.
 
     Empty for a metric without a floor, and for results of a version without the table of floors.
     """

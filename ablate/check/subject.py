@@ -153,7 +153,7 @@ def _limit_problems(leaf: Limit) -> Iterator[str]:
         yield f"--fail-if {metric}: is no fraction; write the number without %{unit}"
     if metric not in METRICS:
         return
-    lower, upper = METRICS[metric].lower, METRICS[metric].upper
+    lower, upper = METRICS[metric].bounds
     if leaf.difference:
         lower, upper = lower - upper, upper - lower
     if not lower <= leaf.number <= upper:

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 MOST_LINES = 8
 BAND = (
-    " Shaded: where 95 % of runs of a perfectly calibrated network would fall; the line in it is their mean, "
+    " Shaded: where 95 % of means of a perfectly calibrated network would fall; the line is their mean, "
     "the noise floor."
 )
 BAND_BESIDE = (
-    " The grey band is where 95 % of runs of a perfectly calibrated network would fall; the dashed line in "
+    " The grey band is where 95 % of means of a perfectly calibrated network would fall; the dashed line in "
     "it is their mean, the noise floor."
 )
 FEW_LINES, MOST_POINTS = 6, 300

@@ -99,5 +99,5 @@ def describe_metric_by_seed(data: MetricBySeed) -> str:
     floor = f" Noise floor {data.floor:.3g}." if math.isfinite(data.floor) else ""
     if math.isfinite(data.band[1]):
         low, high = data.band
-        floor += f" 95 % of runs of a perfectly calibrated network would fall in {low:.3g} to {high:.3g}."
+        floor += f" 95 % of means of a perfectly calibrated network would fall in {low:.3g} to {high:.3g}."
     return f"{data.label} by seed. {runs}. Mean {data.mean:.4g}{interval}.{floor}"

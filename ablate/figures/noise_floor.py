@@ -75,7 +75,7 @@ def describe_floor(floor: Floor, band: Band, words: Mapping[float, str]) -> str:
     heights = [height for _, height in floor]
     said = f" Mean noise floor {_span(heights)}." if heights else ""
     ends = ", ".join(f"{words[x]}: {low:.3g} to {high:.3g}" for x, low, high in band)
-    return said + (f" 95 % of runs of a perfectly calibrated network would fall in {ends}." if ends else "")
+    return said + (f" 95 % of means of a perfectly calibrated network would fall in {ends}." if ends else "")
 
 
 def _span(values: list[float]) -> str:

@@ -105,7 +105,7 @@ def _primary_values(
     plan: Plan, folder: ResultsFolder, records: Mapping[str, Record]
 ) -> dict[str, NDArray[np.float64]]:
     """Each arm's primary metric by seed, NaN where there is none."""
-    metric, seeds = METRICS[plan.study.primary].function, plan.study.seed_list()
+    metric, seeds = METRICS[plan.study.primary], plan.study.seed_list()
     values = {arm: np.full(len(seeds), np.nan) for arm in plan.arms}
     for trial in plan.trials:
         record = records.get(trial.trial_id)

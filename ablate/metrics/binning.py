@@ -12,32 +12,17 @@ reach, so the bins do not depend on the order of the images; ties can leave a bi
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.metrics.arrays import FloatArray
-
 BINS = 15
+EDGES = np.linspace(0, 1, BINS + 1)
 
 
-def bin_ids(probabilities: FloatArray, *, bins: int = BINS) -> NDArray[np.intp]:
-    """Bin of equal width of each probability, in [0, bins); any shape."""
-    inner_edges = np.linspace(0, 1, bins + 1)[1:-1]
-    return np.searchsorted(inner_edges, probabilities, side="right")
+def bin_ids(probabilities: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Bin of equal width of each probability; any shape."""
+    return np.searchsorted(EDGES[1:-1], probabilities, side="right")
 
 
-def equal_mass_bin_ids(probabilities: NDArray[np.float64], *, bins: int = BINS) -> NDArray[np.intp]:
-    """[N] bin of equal mass of each of [N] probabilities, in [0, bins)."""
-    number = len(probabilities)
-    larger = number % bins
-    sizes = number // bins + (np.arange(bins) < larger)
-    bin_of_rank = np.repeat(np.arange(bins), sizes)
+def equal_mass_bin_ids(probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
+    """[N] bin of equal mass of each of [N] probabilities."""
+    sizes = len(probabilities) // BINS + (np.arange(BINS) < len(probabilities) % BINS)
     lowest_rank = np.searchsorted(np.sort(probabilities), probabilities, side="left")
-    return np.asarray(bin_of_rank[lowest_rank])
-
-
-def sums_by_bin(
-    ids: NDArray[np.intp], confidence: FloatArray, correct: NDArray[np.bool_], *, bins: int = BINS
-) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
-    """Number of images, summed confidence and correct predictions: [bins] each."""
-    count = np.bincount(ids, minlength=bins)
-    confidence_sum = np.bincount(ids, weights=confidence, minlength=bins).astype(np.float64)
-    correct_sum = np.bincount(ids, weights=correct, minlength=bins).astype(np.float64)
-    return count, confidence_sum, correct_sum
+    return np.asarray(np.repeat(np.arange(BINS), sizes)[lowest_rank])

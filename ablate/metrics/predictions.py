@@ -1,17 +1,58 @@
 """One model's predictions on one split, and what several metrics need of them, computed once."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from ablate.metrics.arrays import FloatArray, IntArray, validate
 from ablate.metrics.binning import BINS, bin_ids, equal_mass_bin_ids
-from ablate.metrics.poisson_binomial import Successes, successes_by_group
 from ablate.metrics.temperature import cross_fit
+
+FloatArray = NDArray[np.floating]
+IntArray = NDArray[np.integer]
+Array = NDArray[np.float64]
+
+
+def validate(logits: FloatArray, labels: IntArray) -> None:
+    """Check the arrays every metric takes.
+
+    Args:
+        logits: [N, K], any floating dtype, finite; N >= 1.
+        labels: [N], any integer dtype; class ids in [0, K).
+
+    Raises:
+        ValueError: If one of these does not hold.
+    """
+    if not isinstance(logits, np.ndarray) or not isinstance(labels, np.ndarray):
+        kinds = f"{type(logits).__name__} and {type(labels).__name__}"
+        raise ValueError(f"Expected logits and labels as numpy arrays, got {kinds}; convert them first.")
+    if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
+        raise ValueError(
+            f"Expected floating-point logits of shape [N, K], got shape {logits.shape} of {logits.dtype}; "
+            "pass one row of K logits for each image."
+        )
+    if labels.shape != logits.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"Expected integer labels of shape {logits.shape[:1]}, one for each row of logits, "
+            f"got shape {labels.shape} of {labels.dtype}; pass class ids, not one-hot rows."
+        )
+    num_images, num_classes = logits.shape
+    if num_images == 0:
+        raise ValueError("Expected at least one image, got none; a metric of no images is undefined.")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(
+            f"Expected labels in [0, {num_classes}), got {labels.min()} to {labels.max()}; "
+            "leave out ignored images and check that labels and logits are of the same data set."
+        )
+    broken = num_images - int(np.isfinite(logits).all(axis=1).sum())
+    if broken:
+        raise ValueError(
+            f"Expected finite logits, got NaN or infinity for {broken} of {num_images} images; "
+            "a diverged training run has no metrics, record it as diverged."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +63,13 @@ class Predictions:
 
     Attributes:
         logits: [N, K] float64.
-        labels: [N] class ids.
+        labels: [N] class ids; [draws, N] where they are drawn anew to find a noise floor.
+        resampled: the errors under drawn labels, once `registry.resampled` has computed them.
     """
 
-    logits: NDArray[np.float64]
+    logits: Array
     labels: NDArray[np.intp]
+    resampled: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
 
     @classmethod
     def of(cls, logits: FloatArray, labels: IntArray) -> "Predictions":
@@ -34,13 +77,21 @@ class Predictions:
         validate(logits, labels)
         return cls(logits.astype(np.float64), labels.astype(np.intp))
 
+    def relabelled(self, labels: NDArray[np.intp]) -> "Predictions":
+        """The same logits, and all that follows from them alone, with other labels, [draws, N]."""
+        other = copy.copy(self)
+        for name in ("correct", "cross_fit", "scaled"):
+            vars(other).pop(name, None)
+        vars(other)["labels"] = labels
+        return other
+
     @cached_property
-    def log_probabilities(self) -> NDArray[np.float64]:
+    def log_probabilities(self) -> Array:
         """[N, K] natural log of the softmax, in (-inf, 0]."""
         return np.asarray(log_softmax(self.logits, axis=1))
 
     @cached_property
-    def probabilities(self) -> NDArray[np.float64]:
+    def probabilities(self) -> Array:
         """[N, K] softmax of the logits."""
         return np.asarray(np.exp(self.log_probabilities))
 
@@ -50,23 +101,28 @@ class Predictions:
         return np.asarray(self.logits.argmax(axis=1))
 
     @cached_property
-    def confidence(self) -> NDArray[np.float64]:
+    def confidence(self) -> Array:
         """[N] probability of the predicted class, in [1/K, 1]."""
         return np.asarray(np.exp(self.log_probabilities.max(axis=1)))
 
     @cached_property
-    def doubt(self) -> NDArray[np.float64]:
+    def other_probabilities(self) -> Array:
+        """[N, K] softmax with 0 in place of the predicted class."""
+        others = self.probabilities.copy()
+        others[np.arange(len(others)), self.predicted] = 0
+        return others
+
+    @cached_property
+    def doubt(self) -> Array:
         """[N] 1 - confidence, summed from the other classes so that near certainty it is not rounded to 0.
 
         It ranks images as the confidence does, but keeps apart those whose confidence rounds to 1.0.
         """
-        others = self.probabilities.copy()
-        others[np.arange(len(self.labels)), self.predicted] = 0
-        return np.asarray(others.sum(axis=1))
+        return np.asarray(self.other_probabilities.sum(axis=1))
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
-        """[N] whether the predicted class is the label."""
+        """[N] whether the predicted class is the label; [draws, N] of drawn labels."""
         return np.asarray(self.predicted == self.labels)
 
     @cached_property
@@ -85,55 +141,21 @@ class Predictions:
         return bin_ids(self.probabilities) + BINS * np.arange(self.logits.shape[1])
 
     @cached_property
-    def class_bin_sums(self) -> NDArray[np.float64]:
+    def class_bin_sums(self) -> Array:
         """[15 K] summed probability in each bin of `class_bins`."""
         groups = BINS * self.logits.shape[1]
         sums = np.bincount(self.class_bins.ravel(), self.probabilities.ravel(), minlength=groups)
         return np.asarray(sums, dtype=np.float64)
 
     @cached_property
-    def width_bin_successes(self) -> list[Successes]:
-        """Correct predictions that a calibrated model would make in each bin of equal width with an image."""
-        return successes_by_group(self.confidence, self.width_bins)
-
-    @cached_property
-    def mass_bin_successes(self) -> list[Successes]:
-        """The same in each bin of equal mass."""
-        return successes_by_group(self.confidence, self.mass_bins)
-
-    @cached_property
-    def _cross_fit(self) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    def cross_fit(self) -> tuple[NDArray[np.intp], Array]:
+        """[N] fold of each image, and [folds] the temperature it is scored with; NaN for a single image."""
         return cross_fit(self.logits, self.labels)
-
-    @property
-    def temperatures(self) -> NDArray[np.float64]:
-        """[folds] temperature each fold of images is scored with; one NaN for a single image."""
-        return self._cross_fit[1]
 
     @cached_property
     def scaled(self) -> "Predictions | None":
         """The predictions after cross-fitted temperature scaling; None for a single image."""
         if len(self.labels) < 2:
             return None
-        folds, temperatures = self._cross_fit
+        folds, temperatures = self.cross_fit
         return Predictions(self.logits / temperatures[folds][:, None], self.labels)
-
-
-class MetricFunction:
-    """A metric, written as a function of `Predictions` and called with arrays.
-
-    `metric(logits, labels)` checks the arrays and computes one number. `metric.score(predictions)` is the
-    function as written; metrics scored on the same `Predictions` share what is costly.
-    """
-
-    def __init__(self, score: Callable[[Predictions], float]) -> None:
-        self.score = score
-        self.__name__ = score.__name__
-        self.__doc__ = score.__doc__
-
-    def __call__(self, logits: FloatArray, labels: IntArray) -> float:
-        """Score logits [N, K] against labels [N]; ValueError as `validate` raises it."""
-        return self.score(Predictions.of(logits, labels))
-
-    def __repr__(self) -> str:
-        return f"<metric {self.__name__}(logits, labels)>"

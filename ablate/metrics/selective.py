@@ -10,36 +10,35 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.metrics.predictions import MetricFunction, Predictions
+from ablate.metrics.predictions import Predictions
+from ablate.metrics.registry import metric
 
 DECIMALS = 12
 """Normalised logits that agree to as many decimals are tied: they differ by rounding."""
+HENDRYCKS = "Hendrycks and Gimpel 2017, https://arxiv.org/abs/1610.02136"
+XIA = "Xia et al. 2025, https://arxiv.org/abs/2403.14715"
+GEIFMAN = "Geifman, Uziel and El-Yaniv 2019, https://arxiv.org/abs/1805.08206"
+SELECTIVE = "Geifman and El-Yaniv 2017, https://arxiv.org/abs/1705.08500"
 
 
-@MetricFunction
+@metric(label="AUROC of errors", unit="fraction", better="higher", source=HENDRYCKS)
 def auroc_error(predictions: Predictions) -> float:
-    """Probability that a right prediction has a higher confidence than a wrong one, in [0, 1]; 1 is best.
+    """AUROC of the confidence for right against wrong predictions; empty without both.
 
-    A tie counts one half, and 0.5 is a ranking at random. NaN when no prediction is wrong, or none right.
-
-    References:
-        Hendrycks and Gimpel 2017, https://arxiv.org/abs/1610.02136
+    The probability that a right prediction has a higher confidence than a wrong one. A tie counts one half,
+    and 0.5 is a ranking at random.
     """
     return _auroc(-predictions.doubt, predictions.correct)
 
 
-@MetricFunction
+@metric(label="AUROC of errors, normalised logit", unit="fraction", better="higher", source=XIA)
 def auroc_error_normalised(predictions: Predictions) -> float:
-    """`auroc_error` with images ranked by their highest normalised logit, in [0, 1]; 1 is best.
+    """`auroc_error` ranked by the highest logit, centred and divided by the logits' norm.
 
-    The logits of an image are centred at their mean and divided by their Euclidean norm; constant logits
-    count as 0. Xia et al. find that label smoothing spoils the ranking by confidence and that this one
-    recovers much of it. Cattelan and Silva tune the norm's exponent on held-out images; here it is 2. With
-    two classes all images are tied. NaN when no prediction is wrong, or none right.
-
-    References:
-        Xia et al. 2025, https://arxiv.org/abs/2403.14715;
-        Cattelan and Silva 2024, MaxLogit-pNorm, https://arxiv.org/abs/2305.15508
+    The norm is Euclidean; constant logits count as 0. Xia et al. find that label smoothing spoils the ranking
+    by confidence and that this one recovers much of it. Cattelan and Silva (2024, MaxLogit-pNorm,
+    https://arxiv.org/abs/2305.15508) tune the norm's exponent on held-out images; here it is 2. With two
+    classes all images are tied.
     """
     centred = predictions.logits - predictions.logits.mean(axis=1, keepdims=True)
     norm = np.sqrt(np.square(centred).sum(axis=1))
@@ -47,53 +46,44 @@ def auroc_error_normalised(predictions: Predictions) -> float:
     return _auroc(highest.round(DECIMALS), predictions.correct)
 
 
-@MetricFunction
+@metric(label="AURC", unit="fraction", better="lower", source=GEIFMAN)
 def aurc(predictions: Predictions) -> float:
-    """Area under the risk-coverage curve: the mean of the risk at coverage 1/N, 2/N, ... 1, in [0, 1].
+    """Area under the risk-coverage curve: error rate of the n most confident, mean over n.
 
-    0 is best. Among images of equal confidence the risk is that of a random order. It mixes the ranking with
-    the accuracy, which is the end of the curve: `eaurc` takes the accuracy out.
-
-    References:
-        Geifman, Uziel and El-Yaniv 2019, https://arxiv.org/abs/1805.08206
+    Among images of equal confidence the risk is that of a random order. It mixes the ranking with the
+    accuracy, which is the end of the curve: `eaurc` takes the accuracy out.
     """
     answered, wrong = risk_coverage_counts(predictions)
     number = np.arange(1, len(predictions.labels) + 1)
     return float((np.interp(number, answered, wrong) / number).mean())
 
 
-@MetricFunction
+@metric(label="E-AURC", unit="fraction", better="lower", source=GEIFMAN)
 def eaurc(predictions: Predictions) -> float:
-    """Excess AURC: `aurc` minus that of the best ranking of the same predictions, in [0, 1]; 0 is best.
+    """`aurc` minus the `aurc` of the best ranking of the same predictions.
 
     The best ranking has every wrong prediction last. Its AURC is computed exactly; the authors approximate it
     by r + (1 - r) ln(1 - r) for the error rate r, the limit of many images.
-
-    References:
-        Geifman, Uziel and El-Yaniv 2019, https://arxiv.org/abs/1805.08206
     """
     number = np.arange(1, len(predictions.labels) + 1)
     best = (number - predictions.correct.sum()).clip(min=0) / number
     return max(0.0, float(aurc.score(predictions) - best.mean()))  # rounding can leave -1e-17
 
 
-@MetricFunction
+@metric(label="Coverage at 1 % risk", unit="fraction", better="higher", source=SELECTIVE)
 def coverage_at_1(predictions: Predictions) -> float:
-    """Largest coverage with at most 1 % of the answered images wrong, in [0, 1]; 1 is best.
+    """Largest share of images, the most confident ones, of which at most 1 % are wrong.
 
     Of all thresholds on the confidence, so images of equal confidence are answered together. 0 when even the
     most confident of them are wrong too often. The threshold is chosen on the reported images themselves, so
     it describes the ranking and promises no risk for other images.
-
-    References:
-        Geifman and El-Yaniv 2017, https://arxiv.org/abs/1705.08500
     """
     return _coverage_at(1, predictions)
 
 
-@MetricFunction
+@metric(label="Coverage at 2 % risk", unit="fraction", better="higher", source=SELECTIVE)
 def coverage_at_2(predictions: Predictions) -> float:
-    """Largest coverage with at most 2 % of the answered images wrong, in [0, 1]; as `coverage_at_1`."""
+    """Largest share of images, the most confident ones, of which at most 2 % are wrong."""
     return _coverage_at(2, predictions)
 
 

@@ -12,69 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+Array = NDArray[np.float64]
 FOLDS = 5
 TEMPERATURE_BOUNDS = (0.01, 10_000.0)
 FIRST_STEP = 0.2
 """Of the search for log(1/T)."""
 
 
-def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.intp]) -> float:
-    """Temperature T > 0 that minimises the NLL of softmax(logits / T).
+def fit_temperature(logits: Array, labels: NDArray[np.intp]) -> float:
+    """Temperature T > 0 that minimises the NLL of softmax(logits / T), [N, K] logits of [N] class ids.
 
-    The NLL is convex in 1/T, so the minimum is the one root of its slope. Where it lies outside
-    `TEMPERATURE_BOUNDS` the nearer bound is returned: the lower one when every image is predicted correctly
-    (the NLL falls for ever as T goes to 0), the upper one when the true classes' logits are no higher than
-    the average (uniform predictions would be best). When every row of logits is constant, T has no effect
-    and is 1.
-
-    Args:
-        logits: [N, K] float64, finite, N >= 1.
-        labels: [N] class ids in [0, K).
+    The NLL is convex in 1/T, so the minimum is the one root of its slope, looked for from T = 1 outwards in
+    ever longer steps. Where it lies outside `TEMPERATURE_BOUNDS` the nearer bound is returned: the lower one
+    when every image is predicted correctly (the NLL falls for ever as T goes to 0), the upper one when the
+    true classes' logits are no higher than the average (uniform predictions would be best). When every row of
+    logits is constant, T has no effect and is 1.
     """
-    return _fit(_margins(logits, labels))
-
-
-def fold_ids(num_images: int) -> NDArray[np.intp]:
-    """[N] fold of each image, in [0, min(N, 5)); fold sizes differ by at most one.
-
-    The folds depend on N alone, shuffled: a split sorted by class is spread over all folds, and the arms of
-    a study are divided alike. Below five images each is its own fold.
-    """
-    # RandomState and not default_rng: NumPy promises its stream for good (NEP 19), and with it these folds.
-    shuffled = np.random.RandomState(0).permutation(num_images)
-    return np.asarray(shuffled % FOLDS, dtype=np.intp)
-
-
-def cross_fit(
-    logits: NDArray[np.float64], labels: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Fold of each image, and for each fold the temperature fitted on all the other folds.
-
-    Args:
-        logits: [N, K] float64, finite, N >= 1.
-        labels: [N] class ids in [0, K).
-
-    Returns:
-        folds: [N] as `fold_ids` gives them.
-        temperatures: [min(N, 5)]. NaN for a single image, which leaves nothing to fit on.
-    """
-    folds = fold_ids(len(labels))
-    if len(labels) < 2:
-        return folds, np.array([np.nan])
-    margins = _margins(logits, labels)
-    # compress and not margins[:, mask], whose result lies the other way round in memory.
-    temperatures = [_fit(np.compress(folds != fold, margins, axis=1)) for fold in range(folds.max() + 1)]
-    return folds, np.array(temperatures)
-
-
-def _margins(logits: NDArray[np.float64], labels: NDArray[np.intp]) -> NDArray[np.float64]:
     true_logit = logits[np.arange(len(labels)), labels]
     # Classes first: sums over K then run along contiguous rows of N, three times as fast for K = 10.
-    return np.ascontiguousarray((logits - true_logit[:, None]).T)  # [K, N]
-
-
-def _fit(margins: NDArray[np.float64]) -> float:
-    """Looked for from T = 1 outwards, in ever longer steps until the slope of the NLL changes its sign."""
+    margins = np.ascontiguousarray((logits - true_logit[:, None]).T)
     if not margins.any():
         return 1.0
     rising = _nll_slope(0.0, margins) > 0
@@ -88,7 +44,30 @@ def _fit(margins: NDArray[np.float64]) -> float:
     return math.exp(-brentq(_nll_slope, near, far, args=(margins,)))
 
 
-def _nll_slope(log_inverse_temperature: float, margins: NDArray[np.float64]) -> float:
+def fold_ids(num_images: int) -> NDArray[np.intp]:
+    """[N] fold of each image, in [0, min(N, 5)); fold sizes differ by at most one.
+
+    The folds depend on N alone, shuffled: a split sorted by class is spread over all folds, and the arms of
+    a study are divided alike. Below five images each is its own fold.
+    """
+    # RandomState and not default_rng: NumPy promises its stream for good (NEP 19), and with it these folds.
+    shuffled = np.random.RandomState(0).permutation(num_images)
+    return np.asarray(shuffled % FOLDS, dtype=np.intp)
+
+
+def cross_fit(logits: Array, labels: NDArray[np.intp]) -> tuple[NDArray[np.intp], Array]:
+    """[N] fold of each image, and for each of the min(N, 5) folds the temperature fitted on all the others.
+
+    NaN for a single image, which leaves nothing to fit on.
+    """
+    folds = fold_ids(len(labels))
+    if len(labels) < 2:
+        return folds, np.array([np.nan])
+    others = [folds != fold for fold in range(folds.max() + 1)]
+    return folds, np.array([fit_temperature(logits[own], labels[own]) for own in others])
+
+
+def _nll_slope(log_inverse_temperature: float, margins: Array) -> float:
     """Slope of the mean NLL along 1/T: the mean over images of E_p[logit] - true logit."""
     scores = margins * np.exp(log_inverse_temperature)
     scores -= scores.max(axis=0)

@@ -1,8 +1,9 @@
-"""Every column of every table: name, kind, unit, direction, meaning. Nothing else names columns."""
+"""Every column of every table: name, kind, meaning, unit, better direction, and how it is shown."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from ablate.metrics import METRICS
@@ -14,393 +15,306 @@ Kind = Literal["text", "integer", "number", "boolean"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table: its name, kind, unit, better direction ('higher', 'lower' or '') and meaning."""
+    """One column of a table.
 
-    name: str
+    Attributes:
+        kind: of its values.
+        name: in the CSV file.
+        description: its meaning.
+        unit: of the unrounded values; a fraction is shown in percent.
+        better: which direction is: 'higher', 'lower' or ''.
+        label: its name in words; made from its name where it is "".
+        digits: shown after the decimal point.
+    """
+
     kind: Kind
+    name: str
     description: str
     unit: str = ""
     better: str = ""
+    label: str = ""
+    digits: int = 2
 
 
-def _metric_columns() -> tuple[Column, ...]:
-    direction = {True: "higher", False: "lower", None: ""}
-    return tuple(
-        Column(m.name, "number", m.definition, m.unit, direction[m.higher_is_better])
-        for m in METRICS.values()
-    )
-
+text, integer = partial(Column, "text"), partial(Column, "integer")
+number, boolean = partial(Column, "number"), partial(Column, "boolean")
 
 _KINDS: dict[Any, Kind] = {int: "integer", float: "number", bool: "boolean", str: "text"}
-
-
-def _field_columns() -> tuple[Column, ...]:
-    return tuple(
-        Column(name, _KINDS.get(field.annotation, "text"), field.description or "")
-        for name, field in Fields.model_fields.items()
-    )
-
-
-def _judgement(words: str) -> tuple[Column, ...]:
-    """What is said of an average over combinations of levels."""
-    return (
-        Column("margin", "number", "largest difference that the study says does not matter"),
-        Column("p_equivalence", "number", "equivalence test against the margin, corrected like p_adjusted"),
-        Column("verdict", "text", f"equivalent, better, worse ({words}) or undecided"),
-        Column("reason", "text", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
-        Column("below_margin", "boolean", "equivalent, and yet surely different: by less than matters"),
-    )
-
-
-TRIAL_KEY = (
-    Column("trial_id", "text", "identity of the trial: a hash of everything that decides its numbers"),
-    Column("arm", "text", "the factor levels in words"),
-    Column("seed", "integer", "seed of the training run; arms of one seed are paired"),
+_METRICS = tuple(number(m.name, m.definition, m.unit, m.better, m.label, m.digits) for m in METRICS.values())
+_FIELDS = tuple(
+    Column(_KINDS.get(field.annotation, "text"), name, field.description or "")
+    for name, field in Fields.model_fields.items()
 )
+_CASE = tuple(
+    Column(_KINDS[field.annotation], name, field.description or f"the trial's {name}")
+    for name, field in Case.model_fields.items()
+)
+"""All of a trial that decides which work a training step does."""
 
 MISSING = "missing"
 """Status, in tables only, of a planned trial that has no record."""
 UNREADABLE = "unreadable"
 """Status, in tables only, of a planned trial whose record or predictions are damaged."""
 
-CASE = tuple(
-    Column(name, _KINDS[field.annotation], field.description or f"the trial's {name}")
-    for name, field in Case.model_fields.items()
+# Columns of several tables.
+
+_ARM = text("arm", "the factor levels in words")
+_KEY = (
+    text("trial_id", "identity of the trial: a hash of everything that decides its numbers"),
+    _ARM,
+    integer("seed", "seed of the training run; arms of one seed are paired"),
 )
-"""All of a trial that decides which work a training step does."""
+_STATUS = text("status", "complete, diverged, oom, killed, timeout, error, missing (not run), unreadable")
+_MACHINE = (integer("threads", "CPU threads"), text("device_name", "processor or GPU model"))
+_HIGH = number("high", "upper end of the same")
+_COMPARED = (text("arm", "the arm that is compared"), text("baseline", "the arm it is compared with"))
+_METRIC = text("metric", "a column of the trials table")
+_PAIRS = integer("n_pairs", "seeds for which all arms that it compares are complete")
+_AVERAGED = (
+    _METRIC,
+    integer("cells", "combinations of the other factors' levels that it is averaged over"),
+    integer("cells_planned", "how many the study has"),
+    _PAIRS,
+)
+_TEST = (
+    number("low", "lower end of the 95 % interval: of all the family's together, or of this alone"),
+    _HIGH,
+    number("p", "paired t test over seeds, uncorrected"),
+    number("p_adjusted", "p times the family's comparisons; the interval excludes 0 where it is <= 0.05"),
+)
+_HOLM = number("p_holm", "Holm-corrected over the family; empty outside it; no verdict rests on it")
+_VERDICT = (
+    number("margin", "largest difference that the study says does not matter"),
+    number("p_equivalence", "equivalence test against the margin, corrected like p_adjusted"),
+    text("verdict", "equivalent, better, worse or undecided; higher, lower where no direction is better"),
+    text("reason", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
+    boolean("below_margin", "equivalent, and yet surely different: by less than matters"),
+)
 
 
 def _scores(suffix: str, which: str) -> tuple[Column, ...]:
     """A point's columns for one objective, all in the objective's own unit."""
     return (
-        Column(f"objective{suffix}", "text", f"the metric that is searched for{which}"),
-        Column(
-            f"value{suffix}",
-            "number",
-            "mean of the objective over the point's seeds, tuning split; empty unless all are complete",
-        ),
-        Column(f"sd{suffix}", "number", "standard deviation over the seeds"),
-        Column(f"low{suffix}", "number", "lower end of the mean's 95 % t interval over seeds"),
-        Column(f"high{suffix}", "number", "upper end of the same"),
-        Column(
-            f"smoothed{suffix}",
-            "number",
-            "the value smoothed over neighbouring points, which choice rests on",
-        ),
-        Column(f"smoothed_sd{suffix}", "number", "standard deviation of the smoothed value"),
+        text(f"objective{suffix}", f"the metric that is searched for{which}"),
+        number(f"value{suffix}", "its mean over the point's seeds, tuning split; empty unless complete"),
+        number(f"sd{suffix}", "standard deviation over the seeds"),
+        number(f"low{suffix}", "lower end of the mean's 95 % t interval over seeds"),
+        number(f"high{suffix}", "upper end of the same"),
+        number(f"smoothed{suffix}", "the value smoothed over neighbouring points, which choice rests on"),
+        number(f"smoothed_sd{suffix}", "standard deviation of the smoothed value"),
     )
 
 
 COLUMNS: dict[str, tuple[Column, ...]] = {
     "trials": (
-        *TRIAL_KEY,
-        Column("study", "text", "name of the study"),
-        Column("profile", "text", "profile of the study"),
-        Column("repeat", "integer", "0, or the number of a deliberate second run"),
-        Column(
-            "status", "text", "complete, diverged, oom, killed, timeout, error, missing (not run), unreadable"
-        ),
-        *_field_columns(),
-        *_metric_columns(),
-        Column(
-            "step_ms",
-            "number",
-            "median training step; other trials may have shared the machine",
-            "ms",
-            "lower",
-        ),
-        Column("step_ms_p20", "number", "20th percentile of the training steps", "ms", "lower"),
-        Column("step_ms_p80", "number", "80th percentile of the training steps", "ms", "lower"),
-        Column("images_per_second", "number", "training images per second of training", "1/s", "higher"),
-        Column(
-            "peak_memory_mb",
-            "number",
-            "most memory held on CUDA; on a CPU, by its worker so far",
-            "MB",
-            "lower",
-        ),
-        Column("train_seconds", "number", "training time, evaluation excluded", "s", "lower"),
-        Column("eval_seconds", "number", "evaluation time", "s", "lower"),
+        *_KEY,
+        text("study", "name of the study"),
+        text("profile", "profile of the study"),
+        integer("repeat", "0, or the number of a deliberate second run"),
+        _STATUS,
+        *_FIELDS,
+        *_METRICS,
+        number("step_ms", "median; other trials may share the machine", "ms", "lower", "Training step"),
+        number("step_ms_p20", "20th percentile of the training steps", "ms", "lower"),
+        number("step_ms_p80", "80th percentile of the training steps", "ms", "lower"),
+        number("images_per_second", "training images per second of training", "1/s", "higher"),
+        number("peak_memory_mb", "most memory held on CUDA; on a CPU, by its worker so far", "MB", "lower"),
+        number("train_seconds", "training time, evaluation excluded", "s", "lower", "Training time"),
+        number("eval_seconds", "evaluation time", "s", "lower"),
         *(
-            Column(
+            number(
                 f"scatter_{kind}{suffix}",
-                "number",
                 f"penultimate layer, {split}: mean cosine distance {words}, Kornblith et al. 2021",
                 "ratio",
+                label=f"Scatter {kind} classes{f', {split}' if suffix else ''}",
+                digits=4,
             )
             for suffix, split in (("", "reported split"), ("_train", "training images"))
             for kind, words in (("within", "inside a class"), ("between", "added by the classes"))
         ),
-        Column("parameters", "integer", "trainable parameters of the network"),
-        Column("macs", "integer", "multiply-adds of one image's forward pass"),
-        Column("device", "text", "device kind that the trial ran on: cpu or cuda"),
-        Column("device_name", "text", "processor or GPU model"),
-        Column("resolved_precision", "text", "arithmetic that `precision` came to"),
-        Column("threads", "integer", "CPU threads of the trial"),
-        Column("engine", "text", "how steps reached the device: eager, graph, or eager and why not graph"),
-        Column("torch_version", "text", "version of torch"),
-        Column("commit", "text", "commit of ablate's source"),
-        Column("failure", "text", "why there is no result"),
-        Column(
-            "predictions_sha256", "text", "digest of the predictions; equal ones are the same to the last bit"
-        ),
+        integer("parameters", "trainable parameters of the network"),
+        integer("macs", "multiply-adds of one image's forward pass"),
+        text("device", "device kind that the trial ran on: cpu or cuda"),
+        text("resolved_precision", "arithmetic that `precision` came to"),
+        *_MACHINE,
+        text("engine", "how steps reached the device: eager, graph, or eager and why not graph"),
+        text("torch_version", "version of torch"),
+        text("commit", "commit of ablate's source"),
+        text("failure", "why there is no result"),
+        text("predictions_sha256", "digest of the predictions; equal ones are the same to the last bit"),
     ),
     "epochs": (
-        *TRIAL_KEY,
-        Column("epoch", "integer", "0 is the first"),
-        Column("train_loss", "number", "mean training loss as trained (smoothed)", "nats", "lower"),
-        Column("train_accuracy", "number", "accuracy on training batches as they were seen", "", "higher"),
-        Column("valid_loss", "number", "reported split, with the training loss (smoothed)", "nats", "lower"),
-        Column("valid_accuracy", "number", "accuracy on the reported split", "", "higher"),
-        Column("valid_nll", "number", "unsmoothed negative log-likelihood, reported split", "nats", "lower"),
-        Column("valid_ece", "number", "expected calibration error, 15 bins, reported split", "", "lower"),
-        Column("lr", "number", "learning rate at the end of the epoch"),
-        Column("seconds", "number", "training part of the epoch", "s", "lower"),
+        *_KEY,
+        integer("epoch", "0 is the first"),
+        number("train_loss", "mean training loss as trained (smoothed)", "nats", "lower", "Training loss", 4),
+        number("train_accuracy", "on training batches as seen", "fraction", "higher", "Training accuracy"),
+        number("valid_loss", "with the training loss (smoothed)", "nats", "lower", "Loss, reported split", 4),
+        number("valid_accuracy", "share of right images", "fraction", "higher", "Accuracy, reported split"),
+        number("valid_nll", "unsmoothed negative log-likelihood, reported split", "nats", "lower"),
+        number("valid_ece", "expected calibration error, 15 bins, reported split", "fraction", "lower"),
+        number("lr", "learning rate at the end of the epoch"),
+        number("seconds", "training part of the epoch", "s", "lower"),
     ),
     "reliability": (
-        *TRIAL_KEY,
-        Column("bin", "integer", "0 is the lowest confidence"),
-        Column("lower", "number", "lower edge of the bin's confidence"),
-        Column("upper", "number", "upper edge of the bin's confidence"),
-        Column("count", "integer", "images in the bin"),
-        Column("confidence", "number", "mean confidence of the bin's images; empty without images"),
-        Column("accuracy", "number", "accuracy of the bin's images; empty without images"),
+        *_KEY,
+        integer("bin", "0 is the lowest confidence"),
+        number("lower", "lower edge of the bin's confidence"),
+        number("upper", "upper edge of the bin's confidence"),
+        integer("count", "images in the bin"),
+        number("confidence", "mean confidence of the bin's images; empty without images"),
+        number("accuracy", "accuracy of the bin's images; empty without images"),
     ),
     "floors": (
-        Column("trial_id", "text", "the arm's first complete trial, the only one measured, to save time"),
-        *TRIAL_KEY[1:],
-        Column("metric", "text", "a calibration error that has a noise floor"),
-        Column(
-            "low",
-            "number",
-            "lower end of where 95 % of perfectly calibrated networks with its probabilities would score",
-        ),
-        Column("high", "number", "upper end of the same; an error above it is miscalibration"),
+        _ARM,
+        text("metric", "a calibration error that has a noise floor"),
+        integer("runs", "complete training runs of the arm; empty where only the first was measured"),
+        number("low", "lower end of where 95 % of means over so many runs of calibrated networks lie"),
+        number("high", "upper end of the same; a mean above it is miscalibration"),
     ),
     "effects": (
-        Column("arm", "text", "the arm that is compared"),
-        Column("metric", "text", "a column of the trials table"),
-        Column("baseline", "text", "the arm it is compared with"),
-        Column("n_pairs", "integer", "seeds for which both arms are complete"),
-        Column("effect", "number", "mean over seeds of arm minus baseline"),
-        Column(
-            "low", "number", "lower end of the 95 % interval: of all the family's together, or of this alone"
-        ),
-        Column("high", "number", "upper end of the same"),
-        Column("p", "number", "paired t test, uncorrected"),
-        Column(
-            "p_adjusted",
-            "number",
-            "p times the family's comparisons; the interval excludes 0 where it is <= 0.05",
-        ),
-        Column(
-            "p_holm", "number", "Holm-corrected over the family; empty outside it; no verdict rests on it"
-        ),
-        Column("rho", "number", "correlation between the two arms over seeds; empty below three pairs"),
-        Column("margin", "number", "largest difference that the study says does not matter"),
-        Column("p_equivalence", "number", "equivalence test against the margin, corrected like p_adjusted"),
-        Column(
-            "verdict",
-            "text",
-            "equivalent, better, worse (higher, lower: no direction is better) or undecided",
-        ),
-        Column("reason", "text", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
-        Column("below_margin", "boolean", "equivalent, and yet surely different: by less than matters"),
-        Column("seeds_needed", "integer", "where undecided: seeds of a new study that would likely decide"),
-        Column("low_images", "number", "lower end of the interval for new images as well as new seeds"),
-        Column(
-            "high_images", "number", "upper end of the same; empty for metrics that are no mean over images"
-        ),
-        Column(
-            "p_sign_flip",
-            "number",
-            "exact sign-flip test, uncorrected; empty above 20 pairs; no verdict rests on it",
-        ),
-        Column(
-            "detectable",
-            "number",
-            "smallest true difference that so many pairs of this spread find with 80 % power, in the family",
+        *_COMPARED,
+        _METRIC,
+        _PAIRS,
+        number("effect", "mean over seeds of arm minus baseline"),
+        *_TEST,
+        _HOLM,
+        number("rho", "correlation between the two arms over seeds; empty below three pairs"),
+        *_VERDICT,
+        integer("seeds_needed", "where undecided: seeds of a new study that would likely decide"),
+        number("low_images", "lower end of the interval for new images as well as new seeds"),
+        number("high_images", "upper end of the same; empty for metrics that are no mean over images"),
+        number("p_sign_flip", "exact sign-flip test, uncorrected; empty above 20 pairs; decides no verdict"),
+        number(
+            "detectable", "smallest true difference found with 80 % power by so many pairs, in the family"
         ),
     ),
     "new_images": (
-        Column("arm", "text", "the arm that is compared"),
-        Column("baseline", "text", "the arm it is compared with"),
-        Column("metric", "text", "a column of the trials table that is a mean over images"),
-        Column("comparisons", "integer", "intervals that hold together: the family's, or 1"),
-        Column("n_pairs", "integer", "seeds for which both arms are complete"),
-        Column("images", "integer", "images of the reported split"),
-        Column("effect", "number", "mean over seeds and images of arm minus baseline"),
-        Column("low", "number", "lower end of the 95 % interval for new images and new seeds"),
-        Column("high", "number", "upper end of the same"),
+        *_COMPARED,
+        text("metric", "a column of the trials table that is a mean over images"),
+        integer("comparisons", "intervals that hold together: the family's, or 1"),
+        _PAIRS,
+        integer("images", "images of the reported split"),
+        number("effect", "mean over seeds and images of arm minus baseline"),
+        number("low", "lower end of the 95 % interval for new images and new seeds"),
+        _HIGH,
     ),
     "confusion": (
-        Column("arm", "text", "the factor levels in words"),
-        Column("class", "text", "the class that images are of"),
-        Column("predicted", "text", "the class that they were taken for"),
-        Column("count", "integer", "images, over all complete training runs of the arm"),
+        _ARM,
+        text("class", "the class that images are of"),
+        text("predicted", "the class that they were taken for"),
+        integer("count", "images, over all complete training runs of the arm"),
     ),
     "projection": (
-        *TRIAL_KEY,
-        Column("split", "text", "train or valid"),
-        Column("class", "text", "the image's class, one of the first three"),
-        Column(
-            "x",
-            "number",
-            "penultimate layer in the plane of three templates, Müller et al. 2019; an arm's first run",
-        ),
-        Column("y", "number", "second axis of the same"),
+        *_KEY,
+        text("split", "train or valid"),
+        text("class", "the image's class, one of the first three"),
+        number("x", "penultimate layer in the plane of three templates, Müller et al. 2019; first run"),
+        number("y", "second axis of the same"),
     ),
     "step_times": (
-        *CASE,
-        Column("round", "integer", "cases of one round were timed in turn"),
-        Column("step_ms", "number", "mean time of a training step in that turn", "ms", "lower"),
-        Column("steps", "integer", "steps that it is the mean of"),
-        Column("threads", "integer", "CPU threads"),
-        Column("device_name", "text", "processor or GPU model"),
-        Column("others", "number", "part of the machine's cores that other processes used meanwhile"),
+        *_CASE,
+        integer("round", "cases of one round were timed in turn"),
+        number("step_ms", "mean time of a training step in that turn", "ms", "lower"),
+        integer("steps", "steps that it is the mean of"),
+        *_MACHINE,
+        number("others", "part of the machine's cores that other processes used meanwhile"),
     ),
     "timing": (
-        *CASE,
-        Column("plain", "boolean", "the step with plain cross-entropy that the others are set beside"),
-        Column(
-            "step_ms", "number", "median over rounds of a training step, nothing else running", "ms", "lower"
-        ),
-        Column("low", "number", "lower end of the median's 95 % interval", "ms"),
-        Column("high", "number", "upper end of the same", "ms"),
-        Column("ratio_to_plain", "number", "median over rounds of the ratio to the plain step", "", "lower"),
-        Column("ratio_low", "number", "lower end of its 95 % interval"),
-        Column("ratio_high", "number", "upper end of the same"),
-        Column("n", "integer", "rounds"),
-        Column(
-            "exclusive", "boolean", "other processes used less than a tenth of the cores; empty where unknown"
-        ),
+        *_CASE,
+        boolean("plain", "the step with plain cross-entropy that the others are set beside"),
+        number("step_ms", "median over rounds of a training step, nothing else running", "ms", "lower"),
+        number("low", "lower end of the median's 95 % interval", "ms"),
+        number("high", "upper end of the same", "ms"),
+        number("ratio_to_plain", "median over rounds of the ratio to the plain step", "", "lower"),
+        number("ratio_low", "lower end of its 95 % interval"),
+        number("ratio_high", "upper end of the same"),
+        integer("n", "rounds"),
+        boolean("exclusive", "other processes used less than a tenth of the cores; empty where unknown"),
     ),
     "contrasts": (
-        Column("kind", "text", "main effect, or interaction of two factors"),
-        Column("factor", "text", "the factor whose levels differ"),
-        Column("level", "text", "the level that is compared"),
-        Column("reference", "text", "the level that it is compared with: the baseline, or the first"),
-        Column(
-            "other_factor",
-            "text",
-            "for an interaction, the factor between whose levels the effect is compared",
-        ),
-        Column("other_level", "text", "its level"),
-        Column("other_reference", "text", "its level that is compared with"),
-        Column("metric", "text", "a column of the trials table"),
-        Column("cells", "integer", "combinations of the other factors' levels that it is averaged over"),
-        Column("cells_planned", "integer", "how many the study has"),
-        Column("n_pairs", "integer", "seeds for which all of these arms are complete"),
-        Column("effect", "number", "mean over seeds of the difference, or of the difference of differences"),
-        Column(
-            "low", "number", "lower end of the 95 % interval: of all the family's together, or of this alone"
-        ),
-        Column("high", "number", "upper end of the same"),
-        Column("p", "number", "paired t test, uncorrected"),
-        Column("p_adjusted", "number", "p times the family's contrasts"),
-        Column("p_holm", "number", "Holm-corrected over the family; empty outside it"),
-        *_judgement("interactions are only higher or lower"),
+        text("kind", "main effect, or interaction of two factors"),
+        text("factor", "the factor whose levels differ"),
+        text("level", "the level that is compared"),
+        text("reference", "the level that it is compared with: the baseline, or the first"),
+        text("other_factor", "for an interaction, the factor between whose levels the effect is compared"),
+        text("other_level", "its level"),
+        text("other_reference", "its level that is compared with"),
+        *_AVERAGED,
+        number("effect", "mean over seeds of the difference, or of the difference of differences"),
+        *_TEST,
+        _HOLM,
+        *_VERDICT,
     ),
     "trends": (
-        Column("factor", "text", "the factor, whose levels are all numbers, three or more"),
-        Column("lowest", "number", "its lowest level"),
-        Column("highest", "number", "its highest level"),
-        Column("levels", "integer", "how many it has"),
-        Column("metric", "text", "a column of the trials table"),
-        Column("cells", "integer", "combinations of the other factors' levels that it is averaged over"),
-        Column("cells_planned", "integer", "how many the study has"),
-        Column("n_pairs", "integer", "seeds for which all of these arms are complete"),
-        Column(
-            "effect",
-            "number",
-            "mean over seeds of the change from lowest to highest along the least-squares straight line",
-        ),
-        Column(
-            "low", "number", "lower end of the 95 % interval: of all the family's together, or of this alone"
-        ),
-        Column("high", "number", "upper end of the same"),
-        Column("p", "number", "t test of the seeds' slopes, uncorrected"),
-        Column("p_adjusted", "number", "p times the family's trends"),
-        *_judgement("higher, lower: no direction is better"),
+        text("factor", "the factor, whose levels are all numbers, three or more"),
+        number("lowest", "its lowest level"),
+        number("highest", "its highest level"),
+        integer("levels", "how many it has"),
+        *_AVERAGED,
+        number("effect", "mean over seeds of the change along the straight line, from lowest to highest"),
+        *_TEST,
+        *_VERDICT,
     ),
     "tuning": (
-        Column("points_planned", "integer", "the budget: how many points are to be tried"),
-        Column("points_done", "integer", "points of which every training run is complete"),
-        Column("points_pruned", "integer", "points given up early"),
-        Column("points_failed", "integer", "points of which a training run failed"),
-        Column("seeds", "integer", "training runs planned per point"),
-        Column("sampler", "text", "how points were chosen"),
-        Column("pruning", "text", "which rule gave points up early, or none"),
-        Column("objective", "text", "the metric that was searched for"),
-        Column("direction", "text", "which direction of it is better: higher or lower"),
-        Column("objective_2", "text", "the second one; empty with one objective"),
-        Column("direction_2", "text", "its better direction"),
-        Column("tuning_images", "integer", "images that points were judged on, held back from training"),
-        Column("train_images", "integer", "images that points were trained on"),
-        Column("tuning_digest", "text", "digest of the tuning split's images and labels"),
-        Column("reported_digest", "text", "digest of the reported split's"),
-        Column("overlap", "integer", "tuning images whose exact pixels the reported split holds too"),
-        Column("trainings", "integer", "training runs that are recorded, whatever became of them"),
-        Column("seconds", "number", "what they took, training and evaluation, summed over runs", "s"),
+        integer("points_planned", "the budget: how many points are to be tried"),
+        integer("points_done", "points of which every training run is complete"),
+        integer("points_pruned", "points given up early"),
+        integer("points_failed", "points of which a training run failed"),
+        integer("seeds", "training runs planned per point"),
+        text("sampler", "how points were chosen"),
+        text("pruning", "which rule gave points up early, or none"),
+        text("objective", "the metric that was searched for"),
+        text("direction", "which direction of it is better: higher or lower"),
+        text("objective_2", "the second one; empty with one objective"),
+        text("direction_2", "its better direction"),
+        integer("tuning_images", "images that points were judged on, held back from training"),
+        integer("train_images", "images that points were trained on"),
+        text("tuning_digest", "digest of the tuning split's images and labels"),
+        text("reported_digest", "digest of the reported split's"),
+        integer("overlap", "tuning images whose exact pixels the reported split holds too"),
+        integer("trainings", "training runs that are recorded, whatever became of them"),
+        number("seconds", "what they took, training and evaluation, summed over runs", "s"),
     ),
     "points": (
-        Column("number", "integer", "0, 1, ... in the order the points were asked for"),
-        Column("source", "text", "baseline, anchor or sampler"),
-        Column("state", "text", "running (not ended), complete, pruned or failed"),
-        Column("reason", "text", "why it was pruned or failed"),
-        Column("pruned_at", "integer", "after so many seeds, or epochs, as the rule counts"),
-        Column(
-            "levels", "text", "the searched fields' values in words; an unused conditional one is left out"
-        ),
-        *_field_columns(),
-        Column("seeds_planned", "integer", "training runs asked for"),
-        Column("seeds_done", "integer", "of these the complete ones"),
+        integer("number", "0, 1, ... in the order the points were asked for"),
+        text("source", "baseline, anchor or sampler"),
+        text("state", "running (not ended), complete, pruned or failed"),
+        text("reason", "why it was pruned or failed"),
+        integer("pruned_at", "after so many seeds, or epochs, as the rule counts"),
+        text("levels", "the searched fields' values in words; an unused conditional one is left out"),
+        *_FIELDS,
+        integer("seeds_planned", "training runs asked for"),
+        integer("seeds_done", "of these the complete ones"),
         *_scores("", ""),
         *_scores("_2", ", the second one; empty with one objective"),
-        Column("last_seen", "number", "where pruned: mean of the complete seeds, or the last epoch's value"),
-        Column(
-            "on_front",
-            "boolean",
-            "with two objectives: no point is at least as good in both smoothed values and better in one",
-        ),
-        Column("winner", "boolean", "chosen to be run again with fresh seeds"),
-        Column("seconds", "number", "training and evaluation, summed over its runs", "s"),
+        number("last_seen", "where pruned: mean of the complete seeds, or the last epoch's value"),
+        boolean("on_front", "two objectives: no point is as good in both smoothed values and better in one"),
+        boolean("winner", "chosen to be run again with fresh seeds"),
+        number("seconds", "training and evaluation, summed over its runs", "s"),
     ),
     "point_values": (
-        Column("number", "integer", "the point"),
-        Column("seed", "integer", "seed of the training run"),
-        Column("trial_id", "text", "identity of the trial, whose record lies under tuning/"),
-        Column(
-            "status", "text", "complete, diverged, oom, killed, timeout, error, missing (not run), unreadable"
-        ),
-        Column("value", "number", "the objective on the tuning split; empty unless complete"),
-        Column("value_2", "number", "the second objective"),
+        integer("number", "the point"),
+        integer("seed", "seed of the training run"),
+        text("trial_id", "identity of the trial, whose record lies under tuning/"),
+        _STATUS,
+        number("value", "the objective on the tuning split; empty unless complete"),
+        number("value_2", "the second objective"),
     ),
     "importances": (
-        Column("objective", "text", "the metric that was searched for"),
-        Column("evaluator", "text", "method that the shares come from"),
-        Column("field", "text", "a searched field"),
-        Column(
-            "share", "number", "how much it decides whether a point is among the best, of 1 over all fields"
-        ),
+        text("objective", "the metric that was searched for"),
+        text("evaluator", "method that the shares come from"),
+        text("field", "a searched field"),
+        number("share", "how much it decides whether a point is among the best, of 1 over all fields"),
     ),
 }
 TUNING = ("tuning", "points", "point_values", "importances")
 """Tables of a search. Only a study that was tuned has them."""
 DERIVED = ("effects", "contrasts", "trends", "timing")
 """Tables that the report computes from the others."""
-LATER = (
-    "new_images",
-    "confusion",
-    "projection",
-    "step_times",
-    "timing",
-    "contrasts",
-    "trends",
-    "floors",
-    *TUNING,
-)
-"""Tables that came later: where they are missing, an earlier version wrote the rest."""
+FIRST = ("trials", "epochs", "reliability", "effects")
+"""Tables that every version wrote; another may be missing."""
+RETIRED = {"floors": ("trial_id", "seed")}
+"""Columns that an earlier version wrote and this one leaves out: those bands were of an arm's first run."""
 
 
 def data_dictionary() -> str:
@@ -413,12 +327,7 @@ def data_dictionary() -> str:
         "This page is generated from the code.",
     ]
     for table, columns in COLUMNS.items():
-        lines += [
-            "",
-            f"## {table}",
-            "",
-            "| column | kind | unit | better | meaning |",
-            "|---|---|---|---|---|",
-        ]
+        lines += ["", f"## {table}", ""]
+        lines += ["| column | kind | unit | better | meaning |", "|---|---|---|---|---|"]
         lines += [f"| `{c.name}` | {c.kind} | {c.unit} | {c.better} | {c.description} |" for c in columns]
     return "\n".join(lines) + "\n"

@@ -11,20 +11,17 @@ import pandas as pd
 
 from ablate.errors import RecordError
 from ablate.store.results import ResultsFolder, write_atomically
-from ablate.tables.columns import COLUMNS, LATER, Kind
+from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind
 
 Tables = dict[str, pd.DataFrame]
+DTYPES = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "boolean"}
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a DataFrame with exactly the table's columns, in order and with their types."""
-    columns = COLUMNS[table]
-    data = pd.DataFrame(list(rows), columns=[column.name for column in columns])
-    return data.astype({column.name: _dtype(column.kind) for column in columns})
-
-
-def _dtype(kind: Kind) -> str:
-    return {"text": "string", "integer": "Int64", "number": "float64", "boolean": "boolean"}[kind]
+    types = {column.name: DTYPES[column.kind] for column in COLUMNS[table]}
+    return pd.DataFrame(list(rows), columns=list(types)).astype(types)
 
 
 def write_tables(folder: ResultsFolder, tables: Tables) -> None:
@@ -35,9 +32,6 @@ def write_tables(folder: ResultsFolder, tables: Tables) -> None:
             if column.kind == "text":
                 safe[column.name] = safe[column.name].map(_inert, na_action="ignore")
         write_atomically(folder.root / f"{name}.csv", safe.to_csv(index=False).encode())
-
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
 
 
 def _inert(text: str) -> str:
@@ -60,16 +54,16 @@ def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS))
 
 
 def _read_table(path: Path, table: str) -> pd.DataFrame:
-    if not path.is_file() and table in LATER:
-        return frame(table, [])
     if not path.is_file():
+        if table not in FIRST:
+            return frame(table, [])
         raise RecordError(f"{path}: the table is missing; write it again with `python -m ablate report`")
     content = path.read_text(encoding="utf-8")
     columns = COLUMNS[table]
     if not content.endswith("\n"):
         raise RecordError(f"{path}: the table is cut off; write it again with `python -m ablate report`")
     data = pd.read_csv(io.StringIO(content), dtype="string", keep_default_na=False, na_values=[""])
-    if not set(data.columns) <= {column.name for column in columns}:
+    if not set(data.columns) <= {*(column.name for column in columns), *RETIRED.get(table, ())}:
         raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
     # An earlier version wrote fewer columns, but the same ones of these.
     data = data.reindex(columns=[column.name for column in columns]).astype("string")

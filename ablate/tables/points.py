@@ -92,7 +92,7 @@ def _run(folder: ResultsFolder, trial_id: str, seed: int, objective: Sequence[st
     values: tuple[float, ...] = ()
     if stored is not None:
         measured = Predictions.of(stored.logits, stored.labels)
-        values = tuple(float(METRICS[name].function.score(measured)) for name in objective)
+        values = tuple(float(METRICS[name].score(measured)) for name in objective)
     known = values if all(map(math.isfinite, values)) else ()
     fields = record.trial.fields.model_dump()
     return PointRun(seed, trial_id, record.status, known, _seconds(record), fields)

@@ -6,54 +6,10 @@ import functools
 import math
 from dataclasses import dataclass
 
-from ablate.metrics import METRICS
 from ablate.tables import COLUMNS
 
 ABSENT = "–"
 """Shown where there is no number."""
-
-LABELS = {
-    "accuracy": "Accuracy",
-    "nll": "NLL",
-    "brier": "Brier score",
-    "ece": "ECE",
-    "ece_floor": "ECE noise floor",
-    "mean_confidence": "Mean confidence",
-    "confidence_gap": "Confidence gap",
-    "temperature": "Temperature",
-    "ece_scaled": "ECE, scaled",
-    "ece_equal_mass": "ECE, equal mass",
-    "ece_debiased": "ECE, debiased",
-    "smece": "Smooth ECE",
-    "classwise_ece": "Classwise ECE",
-    "mce": "MCE",
-    "auroc_error": "AUROC of errors",
-    "auroc_error_normalised": "AUROC of errors, normalised logit",
-    "aurc": "AURC",
-    "eaurc": "E-AURC",
-    "coverage_at_1": "Coverage at 1 % risk",
-    "coverage_at_2": "Coverage at 2 % risk",
-    "scatter_within": "Scatter within classes",
-    "scatter_between": "Scatter between classes",
-    "nll_scaled": "NLL, scaled",
-    "step_ms": "Training step",
-    "train_seconds": "Training time",
-    "train_loss": "Training loss",
-    "train_accuracy": "Training accuracy",
-    "valid_loss": "Loss, reported split",
-    "valid_accuracy": "Accuracy, reported split",
-}
-FRACTIONS = {"train_accuracy", "valid_accuracy"}
-DIGITS = {
-    "scatter_within": 4,
-    "scatter_between": 4,
-    "nll": 4,
-    "brier": 4,
-    "nll_scaled": 4,
-    "temperature": 3,
-    "train_loss": 4,
-    "valid_loss": 4,
-}
 
 
 @dataclass(frozen=True)
@@ -92,25 +48,17 @@ class Quantity:
 @functools.cache
 def quantity(name: str) -> Quantity:
     """The column of the trials or epochs table as a reader sees it."""
-    columns = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}
-    column = columns[name]
-    percent = column.unit == "fraction" or name in FRACTIONS
-    unit = "%" if percent else ("" if column.unit in ("ratio", "squared probability") else column.unit)
-    return Quantity(
-        name=name,
-        label=LABELS.get(name, name.replace("_", " ").capitalize()),
-        unit=unit,
-        factor=100.0 if percent else 1.0,
-        digits=DIGITS.get(name, 2),
-        meaning=column.description,
-        better=column.better,
-    )
+    column = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}[name]
+    percent = column.unit == "fraction"
+    unit = {"fraction": "%", "ratio": "", "squared probability": ""}.get(column.unit, column.unit)
+    label = column.label or name.replace("_", " ").capitalize()
+    factor = 100.0 if percent else 1.0
+    return Quantity(name, label, unit, factor, column.digits, column.description, column.better)
 
 
 def number_columns() -> set[str]:
     """Columns of the trials table that hold a measured number, so that a study can be about them."""
-    settings = {"seed", "repeat"}
-    return {c.name for c in COLUMNS["trials"] if c.kind == "number" and c.name not in settings} | set(METRICS)
+    return {column.name for column in COLUMNS["trials"] if column.kind == "number"}
 
 
 def shown(value: float | None, what: Quantity) -> str:

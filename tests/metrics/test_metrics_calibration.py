@@ -9,158 +9,57 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binned_statistic
 
-from ablate.metrics import Predictions, bin_sums, compute_metrics, ece_from_sums, reliability_bins
+from ablate.metrics import Predictions, ece_from_sums, reliability_bins
 from ablate.metrics.binning import bin_ids, equal_mass_bin_ids
-from ablate.metrics.calibration import (
-    classwise_ece,
-    confidence_gap,
-    ece,
-    ece_debiased,
-    ece_equal_mass,
-    mce,
-)
+from ablate.metrics.calibration import confidence_gap, ece, ece_debiased, mce
 
+Array = NDArray[np.float64]
 CONFIDENCES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def loop_ece(confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 15) -> float:
+def sums(confidence: Array, correct: NDArray[np.bool_]) -> list[Array]:
+    """Images, confidences and correct predictions in each bin."""
+    weights = np.ones(len(confidence)), confidence, correct
+    return [np.bincount(bin_ids(confidence), weight, 15).astype(float) for weight in weights]
+
+
+def loop_ece(confidence: Array, correct: NDArray[np.bool_]) -> float:
     """Guo et al. 2017, equation 3, one image at a time; [lower, upper), the last bin closed."""
-    members: list[list[int]] = [[] for _ in range(bins)]
-    for image, c in enumerate(confidence):
-        for b in range(bins):
-            if b / bins <= c < (b + 1) / bins or (b == bins - 1 and c == 1.0):
-                members[b].append(image)
     total = 0.0
-    for images in members:
-        if images:
-            gap = sum(correct[i] for i in images) / len(images) - sum(confidence[i] for i in images) / len(
-                images
-            )
-            total += len(images) / len(confidence) * abs(gap)
-    return total
+    for b in range(15):
+        images = [
+            image
+            for image, c in enumerate(confidence)
+            if b / 15 <= c < (b + 1) / 15 or (b == 14 and c == 1.0)
+        ]
+        total += abs(sum(float(correct[i]) - confidence[i] for i in images))
+    return total / len(confidence)
 
 
-def two_class_logits(confidence: list[float]) -> NDArray[np.float64]:
+def two_class_logits(confidence: list[float]) -> Array:
     """Logits of two classes whose softmax is (c, 1 - c), c >= .5."""
     return np.array([[math.log(c / (1 - c)) if c < 1 else 1e4, 0.0] for c in confidence])
 
 
-@settings(max_examples=200, deadline=None)
-@given(CONFIDENCES, SEEDS)
-def test_equals_the_loop(confidences: list[float], seed: int) -> None:
-    confidence = np.array(confidences)
-    correct = np.random.default_rng(seed).random(len(confidence)) < 0.5
-    assert ece_from_sums(*bin_sums(confidence, correct)) == pytest.approx(
-        loop_ece(confidence, correct), abs=1e-12
-    )
-
-
-def test_confidence_of_one_is_in_the_last_bin() -> None:
-    # .95 right and 1.0 wrong share a bin: |.5 - .975|. In a bin of its own, as torchmetrics 1.9 has it, 1.0
-    # would add .5 by itself.
-    logits, labels = two_class_logits([0.95, 1.0]), np.array([0, 1])
-    predictions = Predictions.of(logits, labels)
-    assert predictions.confidence.tolist() == pytest.approx([0.95, 1.0])
-    assert ece(logits, labels) == pytest.approx(abs(0.5 - 0.975))
-    assert ece(logits, labels) == pytest.approx(loop_ece(predictions.confidence, predictions.correct))
-    apart = 0.5 * (1 - 0.95) + 0.5 * 1.0
-    assert abs(ece(logits, labels) - apart) > 0.04
-
-
-def test_a_bin_is_closed_below() -> None:
-    edges = np.linspace(0, 1, 16)
-    assert bin_ids(edges).tolist() == [*range(15), 14]
-    assert bin_ids(np.nextafter(edges[1:], 0)).tolist() == [*range(15)]
-
-
-@pytest.mark.parametrize("bins", [1, 2, 10, 15, 100])
-def test_reliability_bins_against_scipy(bins: int) -> None:
-    rng = np.random.default_rng(bins)
-    confidence = np.append(rng.beta(8, 2, size=500), 1.0)
-    correct = rng.random(501) < confidence
-    ours = reliability_bins(confidence, correct, bins=bins)
-
-    def scipy(values: NDArray[np.float64], statistic: str) -> NDArray[np.float64]:
-        return np.asarray(binned_statistic(confidence, values, statistic, bins=bins, range=(0, 1)).statistic)
-
-    assert np.array_equal(ours.count, scipy(confidence, "count"))
-    np.testing.assert_allclose(ours.confidence, scipy(confidence, "mean"), rtol=1e-12)
-    np.testing.assert_allclose(ours.accuracy, scipy(correct.astype(float), "mean"), rtol=1e-12)
-    assert ours.lower[0] == 0
-    assert ours.upper[-1] == 1
-    assert np.array_equal(ours.lower[1:], ours.upper[:-1])
-
-
-def test_empty_bins_are_nan() -> None:
-    bins = reliability_bins(np.array([0.99]), np.array([True]))
-    assert bins.count.tolist() == [0] * 14 + [1]
-    assert np.isnan(bins.confidence[:14]).all()
-    assert np.isnan(bins.accuracy[:14]).all()
-    assert (bins.confidence[14], bins.accuracy[14]) == (0.99, 1.0)
-
-
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(CONFIDENCES, SEEDS, st.integers(0, 60))
-def test_sums_of_parts_add_up(confidences: list[float], seed: int, cut: int) -> None:
+def test_sums_of_parts_give_the_loop_s_error(confidences: list[float], seed: int, cut: int) -> None:
     confidence = np.array(confidences)
     correct = np.random.default_rng(seed).random(len(confidence)) < 0.5
-    whole = bin_sums(confidence, correct)
-    first, second = bin_sums(confidence[:cut], correct[:cut]), bin_sums(confidence[cut:], correct[cut:])
-    added = ece_from_sums(first[0] + second[0], first[1] + second[1], first[2] + second[2])
-    assert added == pytest.approx(ece_from_sums(*whole), abs=1e-12)
-    assert 0 <= ece_from_sums(*whole) <= 1
+    parts = zip(sums(confidence[:cut], correct[:cut]), sums(confidence[cut:], correct[cut:]), strict=True)
+    value = ece_from_sums(*(first + second for first, second in parts))
+    assert value == pytest.approx(loop_ece(confidence, correct), abs=1e-12)
+    assert 0 <= value <= 1
 
 
 def test_sums_in_float32_as_a_trainer_keeps_them() -> None:
     rng = np.random.default_rng(5)
     confidence = rng.beta(8, 2, size=3925)
     correct = rng.random(3925) < confidence
-    count, confidence_sum, correct_sum = bin_sums(confidence, correct)
+    count, confidence_sum, correct_sum = sums(confidence, correct)
     value = ece_from_sums(count, confidence_sum.astype(np.float32), correct_sum.astype(np.float32))
-    assert value == pytest.approx(ece_from_sums(count, confidence_sum, correct_sum), abs=1e-6)
-
-
-@settings(max_examples=50, deadline=None)
-@given(SEEDS)
-def test_the_gap_never_exceeds_the_ece(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    logits, labels = 3 * rng.normal(size=(40, 4)), rng.integers(0, 4, 40)
-    assert abs(confidence_gap(logits, labels)) <= ece(logits, labels) + 1e-12
-
-
-def test_signs_of_the_gap() -> None:
-    logits = two_class_logits([0.8] * 10)
-    over, under = np.array([0] * 5 + [1] * 5), np.zeros(10, dtype=int)
-    assert confidence_gap(logits, over) == pytest.approx(0.3)
-    assert confidence_gap(logits, under) == pytest.approx(-0.2)
-    assert ece(logits, over) == pytest.approx(0.3)
-    assert ece(logits, under) == pytest.approx(0.2)
-
-
-def test_ece_grows_with_over_confidence() -> None:
-    rng = np.random.default_rng(2)
-    logits = 2 * rng.normal(size=(2000, 5))
-    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    rows = [compute_metrics(logits * factor, labels) for factor in (1, 1.5, 2, 4, 8)]
-    assert np.all(np.diff([row["ece"] for row in rows]) > 0)
-    assert np.all(np.diff([row["confidence_gap"] for row in rows]) > 0)
-    assert len({row["accuracy"] for row in rows}) == 1
-
-
-@pytest.mark.parametrize(
-    ("confidence", "correct", "bins", "message"),
-    [
-        ([0.5], [True], 0, "at least one bin, got bins=0"),
-        ([0.5, 0.6], [True], 15, r"one shape \[N\], got \(2,\) and \(1,\)"),
-        ([1.5, 0.2], [True, True], 15, r"in \[0, 1\], got 0.2 to 1.5"),
-        ([-0.1, 0.2], [True, True], 15, "got -0.1 to 0.2; pass probabilities"),
-        ([math.nan], [True], 15, "got nan to nan"),
-    ],
-)
-def test_bins_refuse(confidence: list[float], correct: list[bool], bins: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        reliability_bins(np.array(confidence), np.array(correct), bins=bins)
+    assert value == pytest.approx(loop_ece(confidence, correct), abs=1e-6)
 
 
 def test_sums_refuse() -> None:
@@ -171,6 +70,40 @@ def test_sums_refuse() -> None:
         ece_from_sums(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 3)))
     with pytest.raises(ValueError, match="at least one image in the bins, got 0"):
         ece_from_sums(0 * three, three, three)
+
+
+def test_a_bin_is_closed_below() -> None:
+    edges = np.linspace(0, 1, 16)
+    assert bin_ids(edges).tolist() == [*range(15), 14]
+    assert bin_ids(np.nextafter(edges[1:], 0)).tolist() == [*range(15)]
+
+
+def test_reliability_bins_against_scipy() -> None:
+    rng = np.random.default_rng(15)
+    confidence = [*rng.uniform(0.5, 1, 500), 1.0]
+    predictions = Predictions.of(two_class_logits(confidence), rng.integers(0, 2, 501))
+    bins = reliability_bins(predictions)
+
+    def scipy(values: Array, statistic: str) -> Array:
+        edges = {"bins": 15, "range": (0, 1)}
+        return np.asarray(binned_statistic(predictions.confidence, values, statistic, **edges).statistic)
+
+    correct = predictions.correct.astype(float)
+    assert np.array_equal(bins.count, scipy(correct, "count"))
+    np.testing.assert_allclose(bins.confidence, scipy(predictions.confidence, "mean"), rtol=1e-12)
+    np.testing.assert_allclose(bins.accuracy, scipy(correct, "mean"), rtol=1e-12)
+    assert np.isnan(bins.accuracy[:7]).all(), "empty bins"
+    assert (bins.lower[0], bins.upper[-1]) == (0, 1)
+    assert np.array_equal(bins.lower[1:], bins.upper[:-1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(SEEDS)
+def test_the_error_lies_between_the_gap_and_the_maximum(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits, labels = 3 * rng.normal(size=(40, 4)), rng.integers(0, 4, 40)
+    assert abs(confidence_gap(logits, labels)) <= ece(logits, labels) + 1e-12
+    assert ece(logits, labels) <= mce(logits, labels) + 1e-12
 
 
 @settings(max_examples=200, deadline=None)
@@ -187,38 +120,12 @@ def test_equal_mass_bins_with_ties(confidences: list[float], seed: int) -> None:
     assert np.array_equal(equal_mass_bin_ids(ordered[shuffle]), ids[shuffle])
 
 
-@pytest.mark.parametrize("n", [1, 14, 15, 16, 3925])
-def test_equal_mass_bins_differ_by_at_most_one_image(n: int) -> None:
-    counts = np.bincount(equal_mass_bin_ids(np.random.default_rng(n).random(n)), minlength=15)
-    assert counts.sum() == n
-    assert counts.max() - counts.min() <= 1
-    assert np.all(np.diff(counts) <= 0), "the larger bins come first"
-
-
-@settings(max_examples=20, deadline=None)
-@given(SEEDS)
-def test_the_order_of_the_images_does_not_matter(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    logits, labels = rng.integers(0, 3, size=(60, 3)).astype(float), rng.integers(0, 3, 60)
-    order = rng.permutation(60)
-    rows, shuffled = compute_metrics(logits, labels), compute_metrics(logits[order], labels[order])
-    # Folds and simulated labels are dealt out by place.
-    by_place = {"temperature", "ece_scaled", "nll_scaled", "smece_floor"}
-    for name in rows.keys() - by_place:
-        assert shuffled[name] == pytest.approx(rows[name], abs=1e-9), name
-
-
-def test_debiased_error_worked_by_hand() -> None:
-    # Two confidences, .6 and .8, each with ten images: ties keep them in one bin each.
-    logits = two_class_logits([0.6] * 10 + [0.8] * 10)
-    labels = np.array([0] * 3 + [1] * 7 + [0] * 7 + [1] * 3)
-    square = 0.5 * (0.3**2 - 0.3 * 0.7 / 9) + 0.5 * (0.1**2 - 0.7 * 0.3 / 9)
-    assert square > 0
-    assert ece_debiased(logits, labels) == pytest.approx(math.sqrt(square))
-    exact = np.array([0] * 6 + [1] * 4 + [0] * 8 + [1] * 2)
-    noise = 0.5 * 0.6 * 0.4 / 9 + 0.5 * 0.8 * 0.2 / 9
-    assert ece_debiased(logits, exact) == pytest.approx(-math.sqrt(noise))
-    assert ece_equal_mass(logits, exact) == pytest.approx(0, abs=1e-12)
+def test_equal_mass_bins_differ_by_at_most_one_image() -> None:
+    for n in (1, 14, 15, 16, 3925):
+        counts = np.bincount(equal_mass_bin_ids(np.random.default_rng(n).random(n)), minlength=15)
+        assert counts.sum() == n
+        assert counts.max() - counts.min() <= 1
+        assert np.all(np.diff(counts) <= 0), "the larger bins come first"
 
 
 def test_debiased_error_finds_a_planted_error_whatever_the_number_of_images() -> None:
@@ -230,39 +137,3 @@ def test_debiased_error_finds_a_planted_error_whatever_the_number_of_images() ->
             value = ece_debiased(two_class_logits([0.8] * n), (rng.random(n) > 0.7).astype(int))
             squares.append(math.copysign(value**2, value))
         assert np.mean(squares) == pytest.approx(0.1**2, abs=3.5 * float(np.std(squares)) / 2000**0.5)
-
-
-def test_a_bin_of_one_image_adds_nothing_to_the_debiased_error() -> None:
-    logits = two_class_logits([0.9, 0.6, 0.6])
-    gap, variance = 0.6 - 0.5, 0.5 * 0.5 / 1
-    expected = 2 / 3 * (gap**2 - variance)
-    assert ece_debiased(logits, np.array([1, 0, 1])) == pytest.approx(-math.sqrt(-expected))
-    assert math.isnan(ece_debiased(two_class_logits([0.6, 0.7, 0.8]), np.array([0, 0, 1])))
-
-
-def test_classwise_error_of_two_classes_counts_both_alike() -> None:
-    # Every image has probabilities (.8, .2); 6 of 10 are of class 0.
-    logits, labels = two_class_logits([0.8] * 10), np.array([0] * 6 + [1] * 4)
-    assert classwise_ece(logits, labels) == pytest.approx((0.2 + 0.2) / 2)
-    assert ece(logits, labels) == pytest.approx(0.2)
-
-
-def test_a_class_that_never_occurs_adds_its_probability() -> None:
-    logits = np.log(np.tile([0.5, 0.3, 0.2], (10, 1)))
-    labels = np.array([0] * 5 + [1] * 5)
-    assert classwise_ece(logits, labels) == pytest.approx((0 + 0.2 + 0.2) / 3)
-
-
-def test_maximum_is_of_one_bin() -> None:
-    # Nine images of confidence .9, all right, and one of .6, wrong: gaps .1 and .6.
-    logits, labels = two_class_logits([0.9] * 9 + [0.6]), np.array([0] * 9 + [1])
-    assert mce(logits, labels) == pytest.approx(0.6)
-    assert ece(logits, labels) == pytest.approx(0.9 * 0.1 + 0.1 * 0.6)
-
-
-@settings(max_examples=50, deadline=None)
-@given(SEEDS)
-def test_the_maximum_is_no_less_than_the_mean(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    logits, labels = 3 * rng.normal(size=(40, 4)), rng.integers(0, 4, 40)
-    assert mce(logits, labels) >= ece(logits, labels) - 1e-12

@@ -142,7 +142,7 @@ def test_the_band_of_the_floor_is_shaded_and_not_what_lies_below() -> None:
     assert shades(ax) == [pytest.approx((0.0, 0.4, 0.8, 6.0))]
     assert ax.get_ylim()[0] < 0.8
     assert describe_metric_by_level(data).endswith(
-        "Mean noise floor 2 to 2. 95 % of runs of a perfectly calibrated network would fall in "
+        "Mean noise floor 2 to 2. 95 % of means of a perfectly calibrated network would fall in "
         "0: 1 to 4, 0.1: 0.9 to 5, 0.4: 0.8 to 6."
     )
 
@@ -246,7 +246,7 @@ def test_runs_by_seed_stand_beside_the_band_of_the_floor() -> None:
     box = band.get_extents().transformed(ax.transData.inverted())
     assert (box.y0, box.y1) == pytest.approx((1.0, 4.0))
     assert describe_metric_by_seed(data).endswith(
-        "Noise floor 2. 95 % of runs of a perfectly calibrated network would fall in 1 to 4."
+        "Noise floor 2. 95 % of means of a perfectly calibrated network would fall in 1 to 4."
     )
 
 

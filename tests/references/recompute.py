@@ -7,10 +7,10 @@ one: the smooth calibration error from a cosine series, floors from convolved Be
 A number agrees to nine digits. Left out is what another computation would not give to the last digit, and
 what is no number of the study:
 
-- `LEFT_OUT_METRICS`: the floor of the smooth calibration error is a mean over 64 random draws;
+- `LEFT_OUT_METRICS`: the floor of the smooth calibration error is a mean over random draws;
 - `LEFT_OUT_OF_A_SEARCH`: columns with the smoothed values of a search's points;
 - `LEFT_OUT_COLUMNS`: columns of the CSV files that are words or readings of the machine, and that floor
-  with its band. Another band need only lie within what the grid or the draws behind it can be off.
+  with its band. Another floor or band need only lie within what the draws behind it can be off.
 
 Losses, times and scatter are read from the records: what they come from is not stored. A setting that is
 younger than a record is not in it, and then its column is left out too.
@@ -33,7 +33,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
-from scipy.signal import fftconvolve
 from scipy.special import log_softmax, logsumexp
 from sklearn.metrics import roc_auc_score
 
@@ -96,8 +95,9 @@ COSTS = {
 PER_IMAGE = ("accuracy", "nll", "brier")
 MARGINS = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 DECIDED = ("better", "worse", "higher", "lower")
-TOLERANCE = {"smece": 1e-5}
-"""Relative; the integral over the smooth calibration curve is a sum over a grid, here and there."""
+TOLERANCE = {"smece": 1e-5} | dict.fromkeys(FLOORS.values(), 0.08)
+"""Relative; the integral over the smooth calibration curve is a sum over a grid, here and there. A floor is a
+mean of 1,000 draws: five of its standard errors, where a draw's standard deviation is half the mean."""
 
 
 # What lies in the results folder.
@@ -495,59 +495,48 @@ def _temperature(logits: Array, labels: NDArray[Any]) -> float:
 
 @dataclass(frozen=True)
 class Between:
-    """Where a number must lie that comes from a grid or from draws."""
+    """Where a number must lie that comes from draws."""
 
     least: float
     most: float
 
 
-@functools.cache
-def floor_band(trial: Trial, metric: str) -> tuple[Any, Any]:
-    """Ends of the central 95 % of a calibrated model's error."""
-    logits = trial.arrays["logits"].astype(np.float64)
-    p = np.exp(log_softmax(logits, axis=1))
-    confidence, unknown = p.max(axis=1), np.zeros(len(p), dtype=bool)
-    if metric == "ece":
-        return _sum_band(_gaps(confidence, unknown))
-    if metric == "ece_equal_mass":
-        return _sum_band([_gap(confidence[part], unknown[part]) for part in _mass_parts(confidence)])
-    if metric == "mce":
-        places, at_most = _largest(_gaps(confidence, unknown))
-        low, high = places[np.searchsorted(at_most, (0.025, 0.975))]
-        return float(low), float(high)
-    return _classwise_band(p) if metric == "classwise_ece" else (Unchecked(), Unchecked())
-
-
-def _sum_band(gaps: list[Gap], step: float = 1 / 256) -> tuple[Between, Between]:
-    """With each bin's miss rounded down to the grid, the sum is at most a step for each bin too small."""
-    chances, count = np.ones(1), sum(gap.size for gap in gaps)
-    for gap in gaps:
-        likely = gap.chances > 1e-13
-        own = np.bincount((gap.misses[likely] / step).astype(int), gap.chances[likely])
-        chances = fftconvolve(chances, own)
-    lower, upper = np.searchsorted(np.cumsum(chances), (0.025, 0.975))
-    off = 1e-4 * count  # what the grid of the other may be off
-    low, high = (
-        Between(float(at * step - off) / count, float((at + len(gaps)) * step + off) / count)
-        for at in (lower, upper)
-    )
+def floor_band(trials: Sequence[Trial], metric: str) -> tuple[Any, Any]:
+    """Ends of the central 95 % of the mean over runs of a calibrated model's error."""
+    if metric == "smece":
+        return Unchecked(), Unchecked()
+    means = np.mean([_drawn_errors(trial)[metric] for trial in trials], axis=0)
+    # The standard error of a 2.5 % quantile of n normal draws is 2.7 standard deviations over the root of n.
+    off = 5 * 2.7 * float(np.std(means)) * (2 / 1000) ** 0.5
+    low, high = (Between(end - off, end + off) for end in np.quantile(means, (0.025, 0.975)).tolist())
     return low, high
 
 
-def _classwise_band(p: Array, draws: int = 2000) -> tuple[Between, Between]:
-    """Quantiles of drawn labels, give or take five standard errors of theirs and of those of 500 draws."""
-    count, classes = p.shape
+@functools.cache
+def _drawn_errors(trial: Trial, draws: int = 1000) -> dict[str, Array]:
+    """[draws] of each error, with labels drawn from the probabilities."""
+    p = np.exp(log_softmax(trial.arrays["logits"].astype(np.float64), axis=1))
+    (count, classes), confidence, upper = p.shape, p.max(axis=1), np.cumsum(p, axis=1)[:, :-1]
+    rng = np.random.default_rng([trial.seed, 1])
+    labels = np.stack([(rng.random((count, 1)) > upper).sum(axis=1) for _ in range(draws)])
+    right = (labels == p.argmax(axis=1)).astype(float)
+
+    def misses(parts: Sequence[NDArray[np.intp]]) -> Array:
+        return np.stack(
+            [np.abs(right[:, part].sum(axis=1) - confidence[part].sum()) for part in parts], axis=1
+        )
+
+    places = np.minimum((confidence * 15).astype(int), 14)
+    parts = [np.flatnonzero(places == at) for at in np.unique(places)]
     bins = np.minimum((p * 15).astype(int), 14) + 15 * np.arange(classes)
     expected = np.bincount(bins.ravel(), p.ravel(), minlength=15 * classes)
-    upper, rng, errors = np.cumsum(p, axis=1)[:, :-1], np.random.default_rng(1), []
-    for _ in range(draws):
-        labels = (rng.random((count, 1)) > upper).sum(axis=1)
-        found = np.bincount(bins[np.arange(count), labels], minlength=15 * classes)
-        errors.append(np.abs(expected - found).sum() / (count * classes))
-    # The standard error of a 2.5 % quantile of n normal draws is 2.7 standard deviations over the root of n.
-    off = 5 * 2.7 * float(np.std(errors)) * (1 / draws + 1 / 500) ** 0.5
-    low, high = (Between(end - off, end + off) for end in np.quantile(errors, (0.025, 0.975)).tolist())
-    return low, high
+    found = [np.bincount(bins[np.arange(count), own], minlength=15 * classes) for own in labels]
+    return {
+        "ece": misses(parts).sum(axis=1) / count,
+        "ece_equal_mass": misses(_mass_parts(confidence)).sum(axis=1) / count,
+        "mce": (misses(parts) / [len(part) for part in parts]).max(axis=1),
+        "classwise_ece": np.abs(expected - np.array(found)).sum(axis=1) / p.size,
+    }
 
 
 # Statistics over seeds.
@@ -1193,13 +1182,14 @@ def _reliability_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> 
 
 
 def _floors_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    """Of each arm's first complete run."""
-    rows = []
+    """Of the mean over each arm's complete runs; an earlier version's are of the first alone."""
+    rows, earlier = [], bool(shown) and "trial_id" in shown[0]
     for arm in recorded.arms:
-        for trial in recorded.found(arm)[:1]:
-            for metric in ("ece", "ece_equal_mass", "classwise_ece", "mce", "smece"):
-                low, high = floor_band(trial, metric)
-                rows.append({**_key(trial), "metric": metric, "low": low, "high": high})
+        runs = recorded.found(arm)[: 1 if earlier else None]
+        for metric in ("ece", "ece_equal_mass", "classwise_ece", "mce", "smece") if runs else ():
+            low, high = floor_band(runs, metric)
+            key = _key(runs[0]) if earlier else {"arm": arm, "runs": len(runs)}
+            rows.append({**key, "metric": metric, "low": low, "high": high})
     return rows
 
 

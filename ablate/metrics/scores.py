@@ -1,0 +1,57 @@
+"""Accuracy and proper scoring rules, all of them means over images.
+
+In expectation the true class probabilities, and nothing else, score best by a proper rule.
+"""
+
+import math
+
+import numpy as np
+
+from ablate.metrics.predictions import Array, Predictions
+from ablate.metrics.registry import metric
+
+SCIKIT = "scikit-learn, https://scikit-learn.org/stable/modules/model_evaluation.html#accuracy-score"
+GNEITING = "Gneiting and Raftery 2007, https://doi.org/10.1198/016214506000001437"
+BRIER = "Brier 1950, https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E2.0.CO;2"
+
+
+@metric(label="Accuracy", unit="fraction", better="higher", source=SCIKIT, by_image=True)
+def accuracy(predictions: Predictions) -> Array:
+    """Share of images whose highest logit is the label's; ties predict the lowest class id.
+
+    So constant logits score the share of class 0, which need not be 1/K.
+    """
+    return predictions.correct.astype(np.float64)
+
+
+@metric(
+    label="NLL", unit="nats", better="lower", bounds=(0, math.inf), digits=4, source=GNEITING, by_image=True
+)
+def nll(predictions: Predictions) -> Array:
+    """Mean negative log-likelihood of the labels, natural log, never smoothed.
+
+    Whatever the training loss was: losses at different ε have different floors and cannot be compared.
+    Predicting uniformly scores ln K.
+    """
+    true_class = np.arange(len(predictions.labels)), predictions.labels
+    return np.asarray(0.0 - predictions.log_probabilities[true_class])  # a bare minus would print -0.0
+
+
+@metric(
+    label="Brier score",
+    unit="squared probability",
+    better="lower",
+    bounds=(0, 2),
+    digits=4,
+    source=BRIER,
+    by_image=True,
+)
+def brier(predictions: Predictions) -> Array:
+    """Squared error of the probabilities, summed over classes (not divided by K), image mean.
+
+    2 is certainty in a wrong class, and predicting uniformly scores 1 - 1/K. This is Brier's own definition.
+    Others divide by K, or square the error of the true class only; for K = 2 either is half of this.
+    """
+    residuals = predictions.probabilities.copy()
+    residuals[np.arange(len(predictions.labels)), predictions.labels] -= 1
+    return np.asarray(np.square(residuals).sum(axis=1))
