@@ -329,6 +329,7 @@ def test_real_names_and_noise_are_those_of_the_shipped_list(real: Dataset, real_
 
 
 @pytest.mark.imagenette
+@pytest.mark.slow
 def test_real_tuning_split(real: Dataset, real_root: Path) -> None:
     tuning = prepare(
         "imagenette-160",
