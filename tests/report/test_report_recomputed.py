@@ -247,6 +247,7 @@ def test_a_changed_number_is_found(ran: Ran, tmp_path: Path) -> None:
         tried = 0
         for row, column in itertools.product(rows[:: max(1, len(rows) // 20)], rows[0]):
             known = f"{name}.{column}" in recompute.LEFT_OUT_COLUMNS or "smece" in (column, row.get("metric"))
+            known = known or column.endswith("_floor")  # drawn
             try:
                 before, number = row[column], float(row[column])
             except ValueError:
