@@ -19,7 +19,8 @@ from annotated_types import Ge
 from rich.console import Console
 
 from ablate.errors import AblateError, StudyError
-from ablate.study.options import Options
+from ablate.study import Options, load_study
+from ablate.terminal import print_line
 
 if TYPE_CHECKING:
     from ablate.notebook import Run
@@ -131,7 +132,6 @@ def run(study: StudyFile, options: Options) -> None:
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.execution.progress import ProgressView
     from ablate.pipeline import run_study
-    from ablate.study import load_study
 
     options = options.model_copy(update={"command": command_line("run", study, options)})
     raise Concluded(_conclude(run_study(load_study(study), options, ProgressView(Console()))))
@@ -157,7 +157,6 @@ def tune(
     """
     from ablate.execution.progress import ProgressView
     from ablate.pipeline import tune_study
-    from ablate.study import load_study
 
     options = options.model_copy(update={"command": command_line("tune", study, options, points)})
     view = ProgressView(Console())
@@ -178,7 +177,7 @@ def _conclude(ended: Run) -> int:
             "--retry-failed runs them again"
         )
     for line in lines:
-        Console().print(line, highlight=False, soft_wrap=True, markup=False)
+        print_line(Console(), line)
     if ended.interrupted:
         return INTERRUPTED
     return FAILURES if ended.failed else COMPLETE
@@ -203,15 +202,14 @@ def plan(study: StudyFile, options: Options) -> None:
     from ablate.execution.progress import ProgressView
     from ablate.forecast import forecast, show_forecast
     from ablate.pipeline import require_metrics
-    from ablate.study import load_study
-    from ablate.terminal import print_line
 
     declared = load_study(study)
     require_metrics(declared)
     if declared.search is not None:
         from ablate.tuning import budget_in_words
 
-        Console().print(budget_in_words(declared, options), highlight=False, soft_wrap=True, markup=False)
+        for line in budget_in_words(declared, options).splitlines():
+            print_line(Console(), line)
         return
     with ProgressView(Console(stderr=True)) as view:
         planned = plan_study(declared, options, view)
@@ -405,7 +403,7 @@ def report(
     from ablate.status import find_study
 
     path = write_results(find_study(results, study, profile), report_dir)
-    Console().print(f"report: {path}", highlight=False, soft_wrap=True, markup=False)
+    print_line(Console(), f"report: {path}")
 
 
 @app.command()
@@ -427,7 +425,7 @@ def publish(
     place = Path("reference", rebuild_tables(folder).study.name, name)
     published = publish_results(folder, results / place, predictions=predictions)
     path = write_report(published, report_dir / place)
-    Console().print(f"report: {path}", highlight=False, soft_wrap=True, markup=False)
+    print_line(Console(), f"report: {path}")
 
 
 def command_line(command: str, study: Path, options: Options, points: int | None = None) -> str:

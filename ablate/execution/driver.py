@@ -131,13 +131,8 @@ class _Drive:
     def _train(self, waiting: Sequence[Trial], records: dict[str, Record], executor: Executor) -> None:
         """Have these trials trained, and add their records."""
         trials = {trial.trial_id: trial for trial in waiting}
-        workers, engine = executor.workers, self.options.engine
-        jobs = [
-            trial_job(
-                self.folder, trial, self.data_folders[trial.fingerprint], workers=workers, engine=engine
-            )
-            for trial in waiting
-        ]
+        job = functools.partial(trial_job, workers=executor.workers, engine=self.options.engine)
+        jobs = [job(self.folder, trial, self.data_folders[trial.fingerprint]) for trial in waiting]
         for event in executor.run(jobs):
             trial = trials[event.name]
             record = record_event(self.folder, trial, event)

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ablate.errors import RecordError
 from ablate.store.records import Environment
 from ablate.store.results import ResultsFolder, write_atomically
+from ablate.study.recipes import Frozen
 from ablate.study.trials import Trial
 
 PLAIN = {"loss": "cross_entropy", "reduction": "mean"}
 """What a step is set beside: torch's plain cross-entropy, averaged."""
 
 
-class Case(BaseModel):
+class Case(Frozen):
     """All of a trial that decides which work a training step does. Not ε: it is a tensor of the step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     arch: str
     image_size: int
@@ -41,10 +40,8 @@ class Case(BaseModel):
     data: str
 
 
-class TimingPass(BaseModel):
+class TimingPass(Frozen, allow_inf_nan=False):
     """One exclusive pass: each case's milliseconds per step in every round, and what else ran meanwhile."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     cases: tuple[Case, ...]
     step_ms: tuple[tuple[float, ...], ...] = Field(

@@ -12,9 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     ValidationError,
@@ -25,7 +23,7 @@ from pydantic import (
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
 from ablate.errors import StudyError, nearest
-from ablate.study.recipes import RECIPES, Recipe
+from ablate.study.recipes import RECIPES, Frozen, Recipe
 
 
 class Fields(Recipe):
@@ -189,10 +187,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"{name}: unknown {kind}; known are {', '.join(known)}.{nearest(name, known)}"
 
 
-class Declaration(BaseModel):
+class Declaration(Frozen):
     """Something that a user declares. What is wrong with it is one `StudyError`, with a line per fault."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     called: ClassVar[str] = ""
 
     @classmethod

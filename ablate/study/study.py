@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
 
 from ablate.errors import StudyError, nearest
 from ablate.study.fields import (
@@ -30,15 +30,14 @@ from ablate.study.fields import (
     resolve,
     unknown_name,
 )
+from ablate.study.recipes import Frozen
 from ablate.study.search import FIRST_TUNING_SEED, Search
 
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 
 
-class Published(BaseModel):
+class Published(Frozen):
     """Somebody else's table of the same run, set beside ours in the report."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(description="who published it, and where")
     data: str = Field(description="the dataset it is of; a profile on other data leaves the table out")

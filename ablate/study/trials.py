@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ablate.errors import StudyError
 from ablate.study.fields import LATER_FIELDS, Fields, canonical
+from ablate.study.recipes import Frozen
 from ablate.study.study import Study
 
 TRAINING_VERSION = 2
@@ -25,10 +26,8 @@ NOT_IDENTITY = {
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
 
 
-class Numerics(BaseModel):
+class Numerics(Frozen):
     """The arithmetic that a trial's fields come to on a given device."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field(description="device kind: cpu or cuda")
     precision: str = Field(description="float32 or bfloat16")
@@ -36,10 +35,8 @@ class Numerics(BaseModel):
     threads: int = Field(default=1, ge=1, description="CPU threads that compute; 1 on a GPU")
 
 
-class Trial(BaseModel):
+class Trial(Frozen):
     """One training run: an arm and a seed, with everything that decides its numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trial_id: str = Field(description="hash of the fields, seed, data, numerics and training version")
     arm: str = Field(description="the factor levels in words, e.g. 'epsilon=0.1, arch=xresnet18'")
@@ -51,10 +48,8 @@ class Trial(BaseModel):
     fingerprint: str = Field(description="digest of the decoded images and labels")
 
 
-class Plan(BaseModel):
+class Plan(Frozen):
     """A study as it is to run: what was declared, which profile and why, and every trial."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: Study
     profile: str = Field(description="name of the profile, which is also its results folder's name")
