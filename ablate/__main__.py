@@ -41,18 +41,8 @@ class Concluded(SystemExit):
     """The exit status of a run that came to an end, as apart from the option parser's."""
 
 
-class Suite(StrEnum):
-    """What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
-
-    loss = "loss"
-    step = "step"
-    epoch = "epoch"
-    sweep = "sweep"
-    driver = "driver"
-    cuda = "cuda"
-    statistics = "statistics"
-    tune = "tune"
-
+Suite = StrEnum("Suite", ["loss", "step", "epoch", "sweep", "driver", "cuda", "statistics", "tune"])
+"""What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
 
 StudyFile = Annotated[Path, typer.Argument(help="A Python file that defines `study`; it is executed.")]
 StudyName = Annotated[
@@ -372,22 +362,20 @@ def bench(
     """
     from ablate.bench import run_simulation, run_suites, run_tuning, write_json
 
-    asked = suites or [Suite.loss, Suite.step, Suite.epoch, Suite.sweep, Suite.driver]
-    if Suite.cuda in asked:
+    asked = [suite.value for suite in suites or []] or ["loss", "step", "epoch", "sweep", "driver"]
+    simulations = {"statistics": run_simulation, "tune": run_tuning}
+    if alone := {"cuda", *simulations} & {*asked} if len(asked) > 1 else set():
+        raise StudyError(f"bench: give {min(alone)} alone; it takes the machine for itself")
+    if asked == ["cuda"]:
         from ablate.bench.cuda import bench_cuda
 
-        if len(asked) > 1:
-            raise StudyError("bench: give cuda alone; it takes the GPU for itself")
         raise Concluded(COMPLETE if bench_cuda(print, json) else FAILURES)
-    simulations = {Suite.statistics: run_simulation, Suite.tune: run_tuning}
-    if simulate := simulations.get(asked[0]) if len(asked) == 1 else None:
-        stored = simulate(Console())
+    if asked[0] in simulations:
+        stored = simulations[asked[0]](Console())
         if json is not None:
             write_json(json, stored)
         return
-    if both := simulations.keys() & set(asked):
-        raise StudyError(f"bench: give {min(both)} alone; it simulates and is run by itself")
-    status = run_suites([suite.value for suite in asked], out=json, quick=quick)
+    status = run_suites(asked, out=json, quick=quick)
     raise Concluded({0: COMPLETE, 1: FAILURES, 2: INTERRUPTED}.get(status, WRONG))
 
 

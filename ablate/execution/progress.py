@@ -87,20 +87,22 @@ class ProgressView:
             self._bar.update(self._task, description=label, completed=done, total=total, visible=True)
         elif done == total:
             self.note(label if total == 0 else f"{label}: done")
+        self._changed()
 
     def note(self, line: str) -> None:
         """Something to know, in one line."""
         self._last_line = time.monotonic()
         self.console.print(escape(line), highlight=False, soft_wrap=True)
 
+    def _changed(self) -> None:
+        """What is shown has changed; a terminal's bar looks by itself."""
+
     def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
         """The plan stands; these of its trials will run."""
-        arms, seeds = len(plan.arms), len(plan.study.seed_list())
+        arms, seeds, trials = len(plan.arms), len(plan.study.seed_list()), len(plan.trials)
+        done = f"{trials - len(waiting)} done, {len(waiting)} to run"
         self.note(f"{plan.study.name}: {plan.reason}")
-        done = len(plan.trials) - len(waiting)
-        self.note(
-            f"{arms} arms x {seeds} seeds = {len(plan.trials)} trials: {done} done, {len(waiting)} to run"
-        )
+        self.note(f"{arms} arms x {seeds} seeds = {trials} trials: {done}")
         self._expect(len(waiting))
 
     def searching(self, tuning: Tuning, name: str, reason: str) -> None:
@@ -136,6 +138,7 @@ class ProgressView:
             self._ended += 1
             self.ended(f"[{self._ended}/{self._total}] {name}: ", record)
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
+        self._changed()
 
     def ended(self, name: str, record: Record | None) -> None:
         """A trial ended, in one line."""
@@ -195,20 +198,10 @@ class NotebookView(ProgressView):
         summary = f"{self._ended} of {self._total} trials {came} {seconds:.0f} s"
         self._draw([*self._endings, *([summary] if self._total else [])], bar=False)
 
-    def preparing(self, label: str, done: int, total: int) -> None:
-        """Data is being downloaded, checked or decoded; a bar that goes away."""
-        super().preparing(label, done, total)
-        self._draw_soon()
-
     def note(self, line: str) -> None:
         """Something to know, in one line. Once the run has begun, lines are the trials' endings."""
         (self._endings if self._begun else self._head).append(line)
-        self._draw_soon()
-
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
-        """A trial started, told how far it is, or ended with a record."""
-        super().happened(trial, event, record)
-        self._draw_soon()
+        self._changed()
 
     def ended(self, name: str, record: Record | None) -> None:
         """A trial ended; what failed stays in sight."""
@@ -216,7 +209,7 @@ class NotebookView(ProgressView):
         if record is not None and record.failure is not None:
             self._failures.append(self._endings[-1])
 
-    def _draw_soon(self) -> None:
+    def _changed(self) -> None:
         """Draw, unless that was done as often as it may be in the last second; the next event will."""
         now = time.monotonic()
         if len(self._drawn) < REFRESH_PER_SECOND or now - self._drawn[0] >= 1:

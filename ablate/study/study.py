@@ -274,8 +274,7 @@ def load_study(path: str | Path) -> Study:
             f"{nearest(str(path), known)}"
         )
     try:
-        source = path.read_text(encoding="utf-8")
-        ast.parse(source, filename=str(path))
+        ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise StudyError(f"{path}: is not Python: {error}") from None
     add_import_folder(path.resolve().parent)

@@ -67,10 +67,12 @@ class Plan(Frozen):
         """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
         if not self.study.baseline:
             return ()
-        levels = {trial.arm: dict(trial.levels) for trial in self.trials}
-        by_levels = {tuple(found.items()): arm for arm, found in levels.items()}
+        levels_of = {trial.arm: trial.levels for trial in self.trials}
+        arm_of = {tuple(levels.items()): arm for arm, levels in levels_of.items()}
         baseline = {name: canonical(level) for name, level in self.study.baseline.items()}
-        pairs = ((arm, by_levels.get(tuple({**own, **baseline}.items()))) for arm, own in levels.items())
+        pairs = [
+            (arm, arm_of.get(tuple({**levels, **baseline}.items()))) for arm, levels in levels_of.items()
+        ]
         return tuple((arm, other) for arm, other in pairs if other is not None and other != arm)
 
 
@@ -102,25 +104,19 @@ def expand(
         StudyError: two arms come to the same training run.
     """
     arms = [(levels, study.fields(levels)) for levels in study.arms()]
-    trials = [
-        build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
-        for seed in study.seed_list()
-        for levels, fields in arms
-    ]
-    _require_different(trials[: len(arms)])
-    return trials
-
-
-def _require_different(arms: list[Trial]) -> None:
-    """Two arms of one identity would be one training run, compared with itself."""
     seen: dict[str, str] = {}
-    for trial in arms:
-        if trial.trial_id in seen:
-            raise StudyError(
-                f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their levels "
-                "come to the same data and arithmetic here; leave one of them out"
-            )
-        seen[trial.trial_id] = trial.arm
+    trials = []
+    for seed in study.seed_list():
+        for levels, fields in arms:
+            trial = build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
+            # Two arms of one identity would be one training run, compared with itself.
+            if seen.setdefault(trial.trial_id, trial.arm) != trial.arm:
+                raise StudyError(
+                    f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their "
+                    "levels come to the same data and arithmetic here; leave one of them out"
+                )
+            trials.append(trial)
+    return trials
 
 
 def build_trial(
@@ -153,22 +149,16 @@ def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, finger
     at its default, so that the trials recorded before it keep their names.
     """
     named = fields.model_dump(exclude=NOT_IDENTITY)
-    named = {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()}
-    sources = {name: source_digest(named[name]) for name in ("arch", "loss")}
-    return json.dumps(
-        {
-            "fields": named,
-            "sources": sources,
-            "seed": seed,
-            "repeat": repeat,
-            "data": fingerprint,
-            "numerics": numerics.model_dump(),
-            "training_version": TRAINING_VERSION,
-        },
-        sort_keys=True,
-        ensure_ascii=True,
-        allow_nan=False,
-    )
+    identity = {
+        "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
+        "sources": {name: source_digest(named[name]) for name in ("arch", "loss")},
+        "seed": seed,
+        "repeat": repeat,
+        "data": fingerprint,
+        "numerics": numerics.model_dump(),
+        "training_version": TRAINING_VERSION,
+    }
+    return json.dumps(identity, sort_keys=True, allow_nan=False)
 
 
 def source_digest(name: str) -> str:
