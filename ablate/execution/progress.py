@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -189,14 +189,14 @@ class NotebookView(ProgressView):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave all lines and what was done."""
+        """Leave what was done, with the trials' endings to unfold."""
         self._running.clear()
         if self._handle is None and not self._head:
             return
         came = "ended in" if self._ended == self._total else "ended, then it was stopped, after"
         seconds = time.monotonic() - self._begun
         summary = f"{self._ended} of {self._total} trials {came} {seconds:.0f} s"
-        self._draw([*self._endings, *([summary] if self._total else [])], bar=False)
+        self._draw([Text(summary)] if self._total else [], folded=self._endings)
 
     def note(self, line: str) -> None:
         """Something to know, in one line. Once the run has begun, lines are the trials' endings."""
@@ -214,23 +214,28 @@ class NotebookView(ProgressView):
         now = time.monotonic()
         if len(self._drawn) < REFRESH_PER_SECOND or now - self._drawn[0] >= 1:
             self._drawn.append(now)
-            self._draw(self._endings[-LATEST:], bar=True)
+            self._draw([*map(Text, self._endings[-LATEST:]), self._render()])
 
-    def _draw(self, endings: Sequence[str], *, bar: bool) -> None:
+    def _draw(self, parts: Sequence[RenderableType], folded: Sequence[str] = ()) -> None:
+        """Show what is known of the run, and under it these parts; the folded lines as HTML alone."""
         from IPython import display
 
         more = len(self._failures) - FAILURES_SHOWN
         lines = [*self._head, *self._failures[:FAILURES_SHOWN]]
         lines += [f"and {more} more without a result"] if more > 0 else []
-        page = Console(file=io.StringIO(), record=True, width=NOTEBOOK_WIDTH, force_jupyter=False)
-        for line in (*lines, *endings):
-            page.print(Text(line), soft_wrap=True)
-        if bar:
-            page.print(self._render())
-        bundle = {
-            "text/plain": page.export_text(clear=False).strip(),
-            "text/html": page.export_html(inline_styles=True, code_format=PAGE),
-        }
+        bundle = _exported([*map(Text, lines), *parts])
+        if folded:
+            unfolded = _exported([Text(line) for line in folded])["text/html"]
+            bundle["text/html"] += f"<details><summary>each trial</summary>{unfolded}</details>"
         show: Any = display.display if self._handle is None else self._handle.update
         handle = show(bundle, raw=True, **({} if self._handle else {"display_id": True}))
         self._handle = self._handle or handle
+
+
+def _exported(parts: Sequence[RenderableType]) -> dict[str, str]:
+    """What rich makes of these, as text and as HTML."""
+    page = Console(file=io.StringIO(), record=True, width=NOTEBOOK_WIDTH, force_jupyter=False)
+    for part in parts:
+        page.print(part, soft_wrap=isinstance(part, Text))
+    text = page.export_text(clear=False).strip()
+    return {"text/plain": text, "text/html": page.export_html(inline_styles=True, code_format=PAGE)}
