@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,27 +190,16 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
     options = Options(**given)
     if not isinstance(study, Study):
         study = load_study(study)
-    _ready_own_modules(_texts(study, options))
-    values = {
-        name: {field: many[0] if len(many) == 1 else list(many) for field, many in value.items()}
-        if name == "settings"
-        else value
-        for name, value in options.repeated().items()
-    }
+    _ready_own_modules(study, options)
+    values = options.repeated()
+    if "settings" in values:
+        swept = options.settings.items()
+        values["settings"] = {field: many[0] if len(many) == 1 else list(many) for field, many in swept}
     words = ["study", *(f"{name}={value!r}" for name, value in values.items())]
     return study, options.model_copy(update={"command": f"ablate.{command}({', '.join(words)})"})
 
 
-def _texts(study: Study, options: Options) -> Iterator[str]:
-    """Every text that a field of the study may come to, whatever the profile."""
-    declared: list[Study | Profile] = [study, *study.profiles.values()]
-    values = [value for part in declared for value in part.base.values()]
-    for swept in (options.settings, *(part.factors for part in declared)):
-        values += [value for levels in swept.values() for value in levels]
-    return (value for value in values if isinstance(value, str))
-
-
-def _ready_own_modules(texts: Iterable[str]) -> None:
+def _ready_own_modules(study: Study, options: Options) -> None:
     """See that the user's modules which a study names can be imported as they are now.
 
     A notebook's user edits them between runs, and this process would go on with the module it has.
@@ -220,7 +208,11 @@ def _ready_own_modules(texts: Iterable[str]) -> None:
         StudyError: what is named is defined in the notebook or script itself.
     """
     importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
-    for text in texts:
+    declared: list[Study | Profile] = [study, *study.profiles.values()]
+    values = [value for part in declared for value in part.base.values()]
+    for swept in (options.settings, *(part.factors for part in declared)):
+        values += [value for levels in swept.values() for value in levels]
+    for text in (value for value in values if isinstance(value, str)):
         module_name, _, attribute = text.partition(":")
         if module_name == "__main__":
             raise StudyError(
