@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
-from annotated_types import Ge
 from rich.console import Console
 
 from ablate.errors import AblateError, StudyError
@@ -78,7 +77,7 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
         for name in names:
             field = Options.model_fields[name]
             text = helps.get(name, field.description)
-            least: Any = next((rule.ge for rule in field.metadata if isinstance(rule, Ge)), None)
+            least: Any = next((rule.ge for rule in field.metadata if hasattr(rule, "ge")), None)
             option, kind, default = typer.Option(help=text, min=least), kinds[name], field.default
             if name == "settings":
                 option = typer.Option("--set", metavar="FIELD=VALUE[,VALUE]", help=text)
@@ -120,11 +119,10 @@ def ablate(
 @takes_options()
 def run(study: StudyFile, options: Options) -> None:
     """Train what is missing of a study, write its tables and render its report."""
-    from ablate.execution.progress import ProgressView
     from ablate.pipeline import run_study
 
     options = options.model_copy(update={"command": command_line("run", study, options)})
-    raise Concluded(_conclude(run_study(load_study(study), options, ProgressView(Console()))))
+    raise Concluded(_conclude(run_study(load_study(study), options)))
 
 
 @app.command()
@@ -145,12 +143,10 @@ def tune(
     The same command goes on with a search that was stopped. The verdict is about the re-test: winner against
     baseline on the reported images, which the search never looks at.
     """
-    from ablate.execution.progress import ProgressView
     from ablate.pipeline import tune_study
 
     options = options.model_copy(update={"command": command_line("tune", study, options, points)})
-    view = ProgressView(Console())
-    raise Concluded(_conclude(tune_study(load_study(study), options, view, points=points, storage=storage)))
+    raise Concluded(_conclude(tune_study(load_study(study), options, points=points, storage=storage)))
 
 
 def _conclude(ended: Run) -> int:
