@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
-from annotated_types import Ge
 from rich.console import Console
 
 from ablate.errors import AblateError, StudyError
-from ablate.study.options import Options
+from ablate.study import Options, load_study
+from ablate.terminal import print_line
 
 if TYPE_CHECKING:
     from ablate.notebook import Run
@@ -40,18 +40,8 @@ class Concluded(SystemExit):
     """The exit status of a run that came to an end, as apart from the option parser's."""
 
 
-class Suite(StrEnum):
-    """What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
-
-    loss = "loss"
-    step = "step"
-    epoch = "epoch"
-    sweep = "sweep"
-    driver = "driver"
-    cuda = "cuda"
-    statistics = "statistics"
-    tune = "tune"
-
+Suite = StrEnum("Suite", ["loss", "step", "epoch", "sweep", "driver", "cuda", "statistics", "tune"])
+"""What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
 
 StudyFile = Annotated[Path, typer.Argument(help="A Python file that defines `study`; it is executed.")]
 StudyName = Annotated[
@@ -87,7 +77,7 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
         for name in names:
             field = Options.model_fields[name]
             text = helps.get(name, field.description)
-            least: Any = next((rule.ge for rule in field.metadata if isinstance(rule, Ge)), None)
+            least: Any = next((rule.ge for rule in field.metadata if hasattr(rule, "ge")), None)
             option, kind, default = typer.Option(help=text, min=least), kinds[name], field.default
             if name == "settings":
                 option = typer.Option("--set", metavar="FIELD=VALUE[,VALUE]", help=text)
@@ -129,12 +119,10 @@ def ablate(
 @takes_options()
 def run(study: StudyFile, options: Options) -> None:
     """Train what is missing of a study, write its tables and render its report."""
-    from ablate.execution.progress import ProgressView
     from ablate.pipeline import run_study
-    from ablate.study import load_study
 
     options = options.model_copy(update={"command": command_line("run", study, options)})
-    raise Concluded(_conclude(run_study(load_study(study), options, ProgressView(Console()))))
+    raise Concluded(_conclude(run_study(load_study(study), options)))
 
 
 @app.command()
@@ -155,13 +143,10 @@ def tune(
     The same command goes on with a search that was stopped. The verdict is about the re-test: winner against
     baseline on the reported images, which the search never looks at.
     """
-    from ablate.execution.progress import ProgressView
     from ablate.pipeline import tune_study
-    from ablate.study import load_study
 
     options = options.model_copy(update={"command": command_line("tune", study, options, points)})
-    view = ProgressView(Console())
-    raise Concluded(_conclude(tune_study(load_study(study), options, view, points=points, storage=storage)))
+    raise Concluded(_conclude(tune_study(load_study(study), options, points=points, storage=storage)))
 
 
 def _conclude(ended: Run) -> int:
@@ -178,7 +163,7 @@ def _conclude(ended: Run) -> int:
             "--retry-failed runs them again"
         )
     for line in lines:
-        Console().print(line, highlight=False, soft_wrap=True, markup=False)
+        print_line(Console(), line)
     if ended.interrupted:
         return INTERRUPTED
     return FAILURES if ended.failed else COMPLETE
@@ -203,15 +188,14 @@ def plan(study: StudyFile, options: Options) -> None:
     from ablate.execution.progress import ProgressView
     from ablate.forecast import forecast, show_forecast
     from ablate.pipeline import require_metrics
-    from ablate.study import load_study
-    from ablate.terminal import print_line
 
     declared = load_study(study)
     require_metrics(declared)
     if declared.search is not None:
         from ablate.tuning import budget_in_words
 
-        Console().print(budget_in_words(declared, options), highlight=False, soft_wrap=True, markup=False)
+        for line in budget_in_words(declared, options).splitlines():
+            print_line(Console(), line)
         return
     with ProgressView(Console(stderr=True)) as view:
         planned = plan_study(declared, options, view)
@@ -374,16 +358,14 @@ def bench(
     """
     from ablate.bench import SIMULATIONS, run_benchmarks
 
-    asked = suites or [Suite.loss, Suite.step, Suite.epoch, Suite.sweep, Suite.driver]
-    if Suite.cuda in asked:
+    asked = [suite.value for suite in suites or []] or ["loss", "step", "epoch", "sweep", "driver"]
+    if alone := {"cuda", *SIMULATIONS} & {*asked} if len(asked) > 1 else set():
+        raise StudyError(f"bench: give {min(alone)} alone; it takes the machine for itself")
+    if asked == ["cuda"]:
         from ablate.bench.cuda import bench_cuda
 
-        if len(asked) > 1:
-            raise StudyError("bench: give cuda alone; it takes the GPU for itself")
         raise Concluded(COMPLETE if bench_cuda(print, json) else FAILURES)
-    if len(asked) > 1 and (both := SIMULATIONS.keys() & set(asked)):
-        raise StudyError(f"bench: give {min(both)} alone; it simulates and is run by itself")
-    status = run_benchmarks([suite.value for suite in asked], out=json, quick=quick)
+    status = run_benchmarks(asked, out=json, quick=quick)
     raise Concluded({0: COMPLETE, 1: FAILURES, 2: INTERRUPTED}.get(status, WRONG))
 
 
@@ -399,7 +381,7 @@ def report(
     from ablate.status import find_study
 
     path = write_results(find_study(results, study, profile), report_dir)
-    Console().print(f"report: {path}", highlight=False, soft_wrap=True, markup=False)
+    print_line(Console(), f"report: {path}")
 
 
 @app.command()
@@ -421,7 +403,7 @@ def publish(
     place = Path("reference", rebuild_tables(folder).study.name, name)
     published = publish_results(folder, results / place, predictions=predictions)
     path = write_report(published, report_dir / place)
-    Console().print(f"report: {path}", highlight=False, soft_wrap=True, markup=False)
+    print_line(Console(), f"report: {path}")
 
 
 def command_line(command: str, study: Path, options: Options, points: int | None = None) -> str:

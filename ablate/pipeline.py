@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +42,7 @@ def run(study: Study | str | Path, **options: Any) -> Run:
         StudyError: the study has no name, or a part of it or an option is wrong; nothing was trained.
         AblateError: of the kind that says what else is wrong.
     """
-    declared, checked = _from_python("run", study, options)
-    return run_study(declared, checked, _python_view())
+    return run_study(*_from_python("run", study, options))
 
 
 def tune(
@@ -63,8 +61,7 @@ def tune(
     """
     if points is not None and (isinstance(points, bool) or not isinstance(points, int) or points < 1):
         raise StudyError(f"points: expected a whole number, at least 1, but {points!r} came")
-    declared, checked = _from_python("tune", study, options)
-    return tune_study(declared, checked, _python_view(), points=points, storage=storage)
+    return tune_study(*_from_python("tune", study, options), points=points, storage=storage)
 
 
 def load_tables(study: str, *, profile: str | None = None, results: str | Path = "results") -> Tables:
@@ -84,27 +81,25 @@ def load_tables(study: str, *, profile: str | None = None, results: str | Path =
     return read_tables(find_results(Path(results), study, profile))
 
 
-def run_study(study: Study, options: Options, view: ProgressView) -> Run:
+def run_study(study: Study, options: Options) -> Run:
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.execution import driver
 
     _require_sound(study, options)
-    with view:
+    with _view(options) as view:
         summary = driver.run_study(study, options, view)
     return _reported(summary, options)
 
 
-def tune_study(
-    study: Study, options: Options, view: ProgressView, *, points: int | None, storage: str | None
-) -> Run:
+def tune_study(study: Study, options: Options, *, points: int | None, storage: str | None) -> Run:
     """Spend a search's budget, re-test its winner, write the tables and render the report."""
     from ablate import tuning
     from ablate.notebook import Run
 
     _require_sound(study, options)
-    with view:
+    with _view(options) as view:
         tuned = tuning.tune_study(study, options, view, points=points, storage=storage)
-    view.console.print(f"{tuned.ran} trials run for {len(tuned.tuning.points)} points", highlight=False)
+        view.note(f"{tuned.ran} trials run for {len(tuned.tuning.points)} points")
     if tuned.retest is None:
         return Run(tuned.folder.root, tuned.ran, 0, tuned.interrupted)
     return _reported(tuned.retest, options)
@@ -177,13 +172,15 @@ def _reported(summary: Summary, options: Options) -> Run:
     )
 
 
-def _python_view() -> ProgressView:
-    """What a call from Python shows: lines or a bar, or one output of a notebook cell."""
+def _view(options: Options) -> ProgressView:
+    """Lines or a bar, or one output of a notebook cell. A bar would overwrite the prompt of a debugger."""
     from rich.console import Console
 
     from ablate.execution.progress import NotebookView, ProgressView, in_notebook
 
-    return NotebookView() if in_notebook() else ProgressView(Console())
+    if in_notebook():
+        return NotebookView()
+    return ProgressView(Console(force_terminal=False if options.workers == 0 else None))
 
 
 def _from_python(command: str, study: Study | str | Path, given: dict[str, Any]) -> tuple[Study, Options]:
@@ -191,27 +188,16 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
     options = Options(**given)
     if not isinstance(study, Study):
         study = load_study(study)
-    _ready_own_modules(_texts(study, options))
-    values = {
-        name: {field: many[0] if len(many) == 1 else list(many) for field, many in value.items()}
-        if name == "settings"
-        else value
-        for name, value in options.repeated().items()
-    }
+    _ready_own_modules(study, options)
+    values = options.repeated()
+    if "settings" in values:
+        swept = options.settings.items()
+        values["settings"] = {field: many[0] if len(many) == 1 else list(many) for field, many in swept}
     words = ["study", *(f"{name}={value!r}" for name, value in values.items())]
     return study, options.model_copy(update={"command": f"ablate.{command}({', '.join(words)})"})
 
 
-def _texts(study: Study, options: Options) -> Iterator[str]:
-    """Every text that a field of the study may come to, whatever the profile."""
-    declared: list[Study | Profile] = [study, *study.profiles.values()]
-    values = [value for part in declared for value in part.base.values()]
-    for swept in (options.settings, *(part.factors for part in declared)):
-        values += [value for levels in swept.values() for value in levels]
-    return (value for value in values if isinstance(value, str))
-
-
-def _ready_own_modules(texts: Iterable[str]) -> None:
+def _ready_own_modules(study: Study, options: Options) -> None:
     """See that the user's modules which a study names can be imported as they are now.
 
     A notebook's user edits them between runs, and this process would go on with the module it has.
@@ -220,7 +206,11 @@ def _ready_own_modules(texts: Iterable[str]) -> None:
         StudyError: what is named is defined in the notebook or script itself.
     """
     importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
-    for text in texts:
+    declared: list[Study | Profile] = [study, *study.profiles.values()]
+    values = [value for part in declared for value in part.base.values()]
+    for swept in (options.settings, *(part.factors for part in declared)):
+        values += [value for levels in swept.values() for value in levels]
+    for text in (value for value in values if isinstance(value, str)):
         module_name, _, attribute = text.partition(":")
         if module_name == "__main__":
             raise StudyError(

@@ -13,7 +13,6 @@ from ablate.execution.driver import Options, plan_settled, settle
 from ablate.execution.trial import Task, run_trial
 from ablate.study.recipes import RECIPES
 from ablate.study.study import Study, build_study, load_study
-from ablate.study.trials import Plan
 from ablate.tuning.settle import retest_study
 
 ROOT = Path(__file__).parent.parent
@@ -37,18 +36,14 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> object:
         yield
 
 
-def planned(study: Study, profile: str | None, tmp_path: Path) -> tuple[Plan, dict[str, Path]]:
+def train_first(study: Study, profile: str | None, tmp_path: Path) -> None:
     options = Options(profile=profile, device="cpu", results=tmp_path)
     settled = settle(study, options)
     if settled.study.search is not None:  # its re-test, before anything is chosen
         settled = replace(settled, study=retest_study(settled.study, []))
     plan, inputs = plan_settled(settled, options, Silent())  # type: ignore[arg-type]
-    return plan, inputs.folders()
-
-
-def train_first(plan: Plan, folders: dict[str, Path], tmp_path: Path) -> None:
     trial = plan.trials[0]
-    task = Task(trial, folders[trial.fingerprint], tmp_path / "checkpoint", workers=1)
+    task = Task(trial, inputs.folders()[trial.fingerprint], tmp_path / "checkpoint", workers=1)
     record, predictions = run_trial(task, 0, lambda heartbeat: None)
     assert record.status == "complete", record.failure
     assert predictions is not None
@@ -71,14 +66,14 @@ def test_every_study_of_the_project_loads_in_every_profile(path: Path) -> None:
 def test_every_study_trains_in_its_quick_profile(path: Path, tmp_path: Path) -> None:
     """Every arm's network, loss and data stand; one trial trains, for one epoch."""
     study = load_study(path).with_profile("quick").with_settings({"epochs": (1,)})
-    train_first(*planned(study, "quick", tmp_path), tmp_path)
+    train_first(study, "quick", tmp_path)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_trains(recipe: str, tmp_path: Path) -> None:
     base = {"data": "digits", "image_size": 8, "recipe": recipe, "epochs": 2}
     study = build_study({"question": "Does it train?", "name": "recipe", "base": base, "seeds": 1})
-    train_first(*planned(study, None, tmp_path), tmp_path)
+    train_first(study, None, tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

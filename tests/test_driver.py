@@ -69,20 +69,16 @@ def test_arithmetic_is_resolved_by_device() -> None:
     assert resolve_numerics(fields, "cpu") == Numerics(device="cpu", precision="bfloat16", deterministic=True)
     fields = resolve(BASE, {"precision": "float32"})
     assert not resolve_numerics(fields, "cuda").deterministic
-    assert resolve_numerics(resolve(BASE, {"deterministic": True}), "cpu").deterministic
+    assert resolve_numerics(fields, "cuda", 4) == resolve_numerics(fields, "cuda", 1)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_cuda_is_refused_where_there_is_none() -> None:
+def test_cuda_and_its_engine_are_refused_where_there_is_none() -> None:
     assert resolve_device("auto") == "cpu"
     with pytest.raises(DeviceError, match="torch sees none"):
         resolve_device("cuda")
-
-
-def test_a_captured_engine_is_refused_where_nothing_can_be_captured(tmp_path: Path) -> None:
-    options = Options(device="cpu", engine="graph", results=tmp_path)
     with pytest.raises(DeviceError, match="--engine graph: expected a GPU"):
-        settle(study(), options)
+        settle(study(), Options(device="cpu", engine="graph"))
 
 
 class Silent:
@@ -90,12 +86,18 @@ class Silent:
 
     def preparing(self, label: str, done: int, total: int) -> None: ...
     def note(self, line: str) -> None: ...
+    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None: ...
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None: ...
 
 
-def planned(data: Path, **changes: Any) -> Plan:
-    base = {"data": f"folder:{data}", "image_size": 8, "epochs": 1}
-    declared = study(name="noise", base={**base, **changes}, seeds=1)
-    return plan_study(declared, Options(device="cpu"), Silent())  # type: ignore[arg-type]
+def first_id(declared: Study, **options: Any) -> str:
+    return plan_study(declared, Options(device="cpu", **options), Silent()).trials[0].trial_id
+
+
+def pictured(data: Path, **changes: Any) -> Study:
+    return study(
+        name="noise", base={"data": f"folder:{data}", "image_size": 8, "epochs": 1, **changes}, seeds=1
+    )
 
 
 def pictures(root: Path, *, prefix: str) -> Path:
@@ -115,7 +117,7 @@ def test_wrong_labels_are_part_of_a_trials_identity(tmp_path: Path, monkeypatch:
     ours, renamed = pictures(tmp_path / "ours", prefix="x"), pictures(tmp_path / "renamed", prefix="y")
 
     def ids(**changes: Any) -> list[str]:
-        return [planned(data, **changes).trials[0].trial_id for data in (ours, renamed)]
+        return [first_id(pictured(data, **changes)) for data in (ours, renamed)]
 
     clean, noisy = ids(), ids(label_noise=0.5)
     assert clean[0] == clean[1]
@@ -195,13 +197,6 @@ def test_threads_that_a_trial_cannot_have_are_refused(cores: Callable[[int], Non
         require_threads("cuda", 2)
 
 
-class Patient(Silent):
-    """One that also lets a run go on."""
-
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None: ...
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None: ...
-
-
 def measured(folder: ResultsFolder) -> dict[str, Any]:
     """All of every record but its cost and how many ran beside it, and the bytes of its predictions."""
     left_out: Any = {"cost": True, "history": {"__all__": {"seconds"}}, "environment": {"workers"}}
@@ -222,7 +217,7 @@ def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path, monkeypatch: p
     found = []
     for workers in (0, 1, 2):
         options = Options(device="cpu", workers=workers, results=tmp_path / str(workers), timing=False)
-        summary = run_study(declared, options, Patient())
+        summary = run_study(declared, options, Silent())
         assert (summary.ran, summary.failed) == (3, 0)
         found.append(measured(summary.folder))
     assert found[0] == found[1] == found[2]
@@ -233,17 +228,10 @@ def test_threads_are_part_of_a_trials_identity_and_workers_are_not(
 ) -> None:
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path))
     cores(4)
-    declared = study(name="one", seeds=1)
-
-    def name(**options: Any) -> str:
-        plan = plan_study(declared, Options(device="cpu", **options), Silent())  # type: ignore[arg-type]
-        return plan.trials[0].trial_id
-
-    assert name() == name(threads=1) == name(workers=1) == name(workers=3)
-    assert len({name(threads=threads) for threads in (1, 2, 4)}) == 3
-    assert name(threads=2) == name(threads=2, workers=1)
-    fields = resolve(BASE)
-    assert resolve_numerics(fields, "cuda", 4) == resolve_numerics(fields, "cuda", 1)
+    one = study(name="one", seeds=1)
+    assert first_id(one) == first_id(one, threads=1) == first_id(one, workers=1) == first_id(one, workers=3)
+    assert len({first_id(one, threads=threads) for threads in (1, 2, 4)}) == 3
+    assert first_id(one, threads=2) == first_id(one, threads=2, workers=1)
 
 
 def test_a_lone_last_image_is_refused_where_the_network_cannot_take_it(
@@ -255,16 +243,12 @@ def test_a_lone_last_image_is_refused_where_the_network_cannot_take_it(
     with pytest.raises(
         StudyError, match=r"batch_size: 12 training images in batches of 11 leave .* drop_last"
     ):
-        planned(data, batch_size=11)
-    assert planned(data, batch_size=11, drop_last=True).trials
-    assert planned(data, batch_size=5).trials
-    assert planned(data, batch_size=11, arch="vit_tiny").trials  # no batch normalisation
-
-
-def test_a_wrong_name_is_found_before_any_data(tmp_path: Path) -> None:
-    nowhere = tmp_path / "nowhere"
-    with pytest.raises(StudyError, match="resnet81"):
-        planned(nowhere, arch="resnet81")
+        first_id(pictured(data, batch_size=11))
+    assert first_id(pictured(data, batch_size=11, drop_last=True))
+    assert first_id(pictured(data, batch_size=5))
+    assert first_id(pictured(data, batch_size=11, arch="vit_tiny"))  # no batch normalisation
+    with pytest.raises(StudyError, match="resnet81"):  # before any data
+        first_id(pictured(tmp_path / "nowhere", arch="resnet81"))
 
 
 def test_each_study_has_the_modules_of_its_own_folder(
@@ -290,8 +274,8 @@ def test_each_study_has_the_modules_of_its_own_folder(
     studies = {name: load_study(tmp_path / name / "own.py") for name in ("a", "b")}
     ids: dict[str, str] = {}
     for name in ("a", "b", "a"):
-        plan = plan_study(studies[name], Options(device="cpu"), Silent())  # type: ignore[arg-type]
+        trial_id = first_id(studies[name])
         assert name == sys.modules["same_name"].WHOSE
-        assert ids.setdefault(name, plan.trials[0].trial_id) == plan.trials[0].trial_id
+        assert ids.setdefault(name, trial_id) == trial_id
     assert ids["a"] != ids["b"]
     del sys.modules["same_name"]

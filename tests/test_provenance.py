@@ -17,9 +17,10 @@ ASK = "from ablate.store.provenance import source_commit; print(source_commit())
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """What of ablate's tree tells its commit, copied without .git."""
-    (tmp_path / "ablate").mkdir()
-    shutil.copy(SOURCE / "provenance.py", tmp_path / "ablate")
-    (tmp_path / "ablate" / "__init__.py").write_text("")
+    (tmp_path / "ablate" / "store").mkdir(parents=True)
+    shutil.copy(SOURCE / "store" / "provenance.py", tmp_path / "ablate" / "store")
+    for package in ("ablate", "ablate/store"):
+        (tmp_path / package / "__init__.py").write_text("")
     return tmp_path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from ablate.data import takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
+from ablate.execution.events import Work
 from ablate.execution.prepare import Inputs, resolve_device
 from ablate.execution.timing import TimingTask, time_cases
 from ablate.execution.trial import Engine, Outcome, Task, run_trial
@@ -84,46 +86,90 @@ def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary
         plan, inputs = plan_settled(settled, options, watcher)
         folder.create()
         with only_driver(folder):
-            return _run_planned(folder, plan, inputs.folders(), executor, options, watcher)
+            return _Drive(folder, plan, inputs.folders(), options, watcher).run(executor)
 
 
-def _run_planned(
-    folder: ResultsFolder,
-    plan: Plan,
-    data_folders: Mapping[str, Path],
-    executor: Executor,
-    options: Options,
-    watcher: Watcher,
-) -> Summary:
-    """Have the trials without a record trained, and record them; for the folder's only driver."""
-    folder.remove_left_overs()
-    records, damaged = quarantine(folder)
-    for line in damaged:
-        watcher.note(f"put aside as damaged, to run again: {line}")
-    folder.remove_checkpoints(records)
-    write_plan(folder, plan)
-    if options.retry_failed:
-        for trial_id in {trial.trial_id for trial in plan.trials} & records.keys():
+@dataclass(frozen=True)
+class _Drive:
+    """A planned study on its way through, for the only driver of its folder."""
+
+    folder: ResultsFolder
+    plan: Plan
+    data_folders: Mapping[str, Path]
+    options: Options
+    watcher: Watcher
+
+    def run(self, executor: Executor) -> Summary:
+        """Have the trials without a record trained, and record them."""
+        self.folder.remove_left_overs()
+        records, damaged = quarantine(self.folder)
+        for line in damaged:
+            self.watcher.note(f"put aside as damaged, to run again: {line}")
+        self.folder.remove_checkpoints(records)
+        write_plan(self.folder, self.plan)
+        trials = {trial.trial_id: trial for trial in self.plan.trials}
+        for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
             if records[trial_id].status != "complete":
-                put_aside(folder, trial_id, "attempts")
+                put_aside(self.folder, trial_id, "attempts")
                 del records[trial_id]
-    waiting = [trial for trial in plan.trials if trial.trial_id not in records]
-    watcher.planned(plan, waiting)
-    device = plan.trials[0].numerics.device
-    if line := idle_cores(len({trial.trial_id for trial in waiting}), device, options):
-        watcher.note(line)
-    interrupted = False
-    try:
-        records |= _run_trials(folder, waiting, data_folders, executor, options, watcher)
-        if options.timing:
-            _time_steps(folder, plan, records, data_folders, options, watcher)
-    except KeyboardInterrupt:
-        interrupted = True
-        records = read_records(folder)
-    ended = [records[trial.trial_id] for trial in plan.trials if trial.trial_id in records]
-    failed = sum(record.status != "complete" for record in ended)
-    ran = sum(trial.trial_id in records for trial in waiting)
-    return Summary(folder, ran, failed, interrupted)
+        waiting = [trial for trial in trials.values() if trial.trial_id not in records]
+        self.watcher.planned(self.plan, waiting)
+        if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
+            self.watcher.note(line)
+        interrupted = False
+        try:
+            self._train(waiting, records, executor)
+            if self.options.timing:
+                self._time_steps(records)
+        except KeyboardInterrupt:
+            interrupted = True
+            records = read_records(self.folder)
+        failed = sum(records[trial_id].status != "complete" for trial_id in trials.keys() & records.keys())
+        ran = sum(trial.trial_id in records for trial in waiting)
+        return Summary(self.folder, ran, failed, interrupted)
+
+    def _train(self, waiting: Sequence[Trial], records: dict[str, Record], executor: Executor) -> None:
+        """Have these trials trained, and add their records."""
+        trials = {trial.trial_id: trial for trial in waiting}
+        job = functools.partial(trial_job, workers=executor.workers, engine=self.options.engine)
+        jobs = [job(self.folder, trial, self.data_folders[trial.fingerprint]) for trial in waiting]
+        for event in executor.run(jobs):
+            trial = trials[event.name]
+            record = record_event(self.folder, trial, event)
+            if record is not None:
+                records[trial.trial_id] = record
+            self.watcher.happened(trial, event, record)
+
+    def _time_steps(self, records: Mapping[str, Record]) -> None:
+        """Measure what a step of each kind costs, alone on the machine, unless that is known already."""
+        complete = {id_ for id_, record in records.items() if record.status == "complete"}
+        cases = cases_of(trial for trial in self.plan.trials if trial.trial_id in complete)
+        if not cases or self._is_timed(cases):
+            return
+        task = TimingTask(
+            cases=tuple(cases),
+            trials=tuple(cases.values()),
+            data_folders=tuple(self.data_folders[trial.fingerprint] for trial in cases.values()),
+            engine=self.options.engine,
+        )
+        executor = _executor(time_cases, self.options, capacity=1, workers=1)
+        for event in executor.run([Job("timing", width=1, task=task)]):
+            if isinstance(event, Told):
+                self.watcher.preparing("timing training steps", round(100 * event.message), 100)
+            elif isinstance(event, Done):
+                write_timing(self.folder, event.outcome)
+            elif isinstance(event, Lost):
+                self.watcher.note(f"the step times could not be measured: {event.reason}")
+
+    def _is_timed(self, cases: Mapping[Case, Trial]) -> bool:
+        """Whether a sound pass over all of these cases, on as many threads, is kept already."""
+        try:
+            kept = read_timing(self.folder)
+        except RecordError as error:
+            self.watcher.note(str(error))
+            return False
+        threads = {trial.numerics.threads for trial in cases.values()}
+        return kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}
 
 
 def results_folder(results: Path, study: str, profile: str) -> ResultsFolder:
@@ -223,31 +269,6 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
         ) from None
 
 
-def _run_trials(
-    folder: ResultsFolder,
-    waiting: Sequence[Trial],
-    data_folders: Mapping[str, Path],
-    executor: Executor,
-    options: Options,
-    watcher: Watcher,
-) -> dict[str, Record]:
-    """Have these trials trained; their records by trial_id."""
-    records: dict[str, Record] = {}
-    trials = {trial.trial_id: trial for trial in waiting}
-    workers, engine = executor.workers, options.engine
-    jobs = [
-        trial_job(folder, trial, data_folders[trial.fingerprint], workers=workers, engine=engine)
-        for trial in trials.values()
-    ]
-    for event in executor.run(jobs):
-        trial = trials[event.name]
-        record = record_event(folder, trial, event)
-        if record is not None:
-            records[trial.trial_id] = record
-        watcher.happened(trial, event, record)
-    return records
-
-
 def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int, engine: Engine) -> Job:
     """A trial as an executor takes it.
 
@@ -269,66 +290,21 @@ def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers
 
 
 def trial_executor(device: str, options: Options) -> Executor:
-    """Workers that train trials on a device; with `workers=0`, this process."""
-    if options.workers == 0:
-        return InlineExecutor(run_trial)
+    """Workers that train trials on a device."""
     workers = trials_at_a_time(device, options)
-    return LocalExecutor(
-        run_trial,
-        capacity=workers * options.threads,
-        workers=workers,
-        timeout=_seconds(options.timeout),
-        imports=("torch._dynamo",),  # which torch's optimisers otherwise import in the first trial
-    )
+    # Imported ahead of the first trial is what torch's optimisers otherwise import in it.
+    imports = ("torch._dynamo",)
+    return _executor(run_trial, options, capacity=workers * options.threads, workers=workers, imports=imports)
 
 
-def _seconds(minutes: float | None) -> float | None:
-    return None if minutes is None else 60 * minutes
-
-
-def _time_steps(
-    folder: ResultsFolder,
-    plan: Plan,
-    records: Mapping[str, Record],
-    data_folders: Mapping[str, Path],
-    options: Options,
-    watcher: Watcher,
-) -> None:
-    """Measure what a step of each kind costs, alone on the machine, unless that is known already."""
-    complete = {id_ for id_, record in records.items() if record.status == "complete"}
-    cases = cases_of(trial for trial in plan.trials if trial.trial_id in complete)
-    if not cases or _is_timed(folder, cases, watcher):
-        return
-    task = TimingTask(
-        cases=tuple(cases),
-        trials=tuple(cases.values()),
-        data_folders=tuple(data_folders[trial.fingerprint] for trial in cases.values()),
-        engine=options.engine,
-    )
-    executor: Executor = InlineExecutor(time_cases)
-    if options.workers != 0:
-        executor = LocalExecutor(time_cases, capacity=1, timeout=_seconds(options.timeout))
-    for event in executor.run([Job("timing", width=1, task=task)]):
-        if isinstance(event, Told):
-            watcher.preparing("timing training steps", round(100 * event.message), 100)
-        elif isinstance(event, Done):
-            write_timing(folder, event.outcome)
-        elif isinstance(event, Lost):
-            watcher.note(f"the step times could not be measured: {event.reason}")
-
-
-def _is_timed(folder: ResultsFolder, cases: Mapping[Case, Trial], watcher: Watcher) -> bool:
-    """Whether a pass over all of these cases, on as many threads, is kept already.
-
-    A damaged one is measured again.
-    """
-    try:
-        kept = read_timing(folder)
-    except RecordError as error:
-        watcher.note(str(error))
-        return False
-    threads = {trial.numerics.threads for trial in cases.values()}
-    return kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}
+def _executor(
+    work: Work, options: Options, *, capacity: int, workers: int, imports: Sequence[str] = ()
+) -> Executor:
+    """Worker processes; with `workers=0` this process."""
+    if options.workers == 0:
+        return InlineExecutor(work)
+    timeout = None if options.timeout is None else 60 * options.timeout
+    return LocalExecutor(work, capacity=capacity, workers=workers, timeout=timeout, imports=imports)
 
 
 def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | None:
@@ -356,7 +332,7 @@ def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | 
 
 def trials_at_a_time(device: str, options: Options) -> int:
     """How many trials a run trains at once: as asked for, as far as GPUs or cores are there."""
-    room = capacity_of(device) // options.threads
+    room = (torch.cuda.device_count() if device == "cuda" else usable_cores()) // options.threads
     return room if options.workers is None else min(max(options.workers, 1), room)
 
 
@@ -391,16 +367,13 @@ def idle_cores(trials: int, device: str, options: Options) -> str:
     """
     if device == "cuda" or not trials:
         return ""
-    cores = usable_cores()
-
-    def at_a_time(threads: int) -> int:
-        return min(trials, trials_at_a_time(device, options.model_copy(update={"threads": threads})))
+    cores, now = usable_cores(), options.threads
 
     def busy(threads: int) -> int:
-        return threads * at_a_time(threads)
+        other = options.model_copy(update={"threads": threads})
+        return threads * min(trials, trials_at_a_time(device, other))
 
-    now = options.threads
-    more = cores // at_a_time(now)  # as many trials at a time as now, if that gives each a thread more
+    more = cores // (busy(now) // now)  # as many trials at a time as now, if that gives each a thread more
     better = more if more > now else max(range(1, cores + 1), key=busy)
     if busy(better) <= busy(now):
         return ""
@@ -408,11 +381,6 @@ def idle_cores(trials: int, device: str, options: Options) -> str:
         f"idle CPU cores: {cores - busy(now)} of {cores}; --threads {better} would keep {busy(better)} busy, "
         "with trials and records of their own"
     )
-
-
-def capacity_of(device: str) -> int:
-    """What a device has room for at once: GPUs, or CPU cores."""
-    return torch.cuda.device_count() if device == "cuda" else usable_cores()
 
 
 def usable_cores() -> int:

@@ -69,16 +69,12 @@ class LocalExecutor:
         It goes on with jobs that are submitted meanwhile. Closing the iterator, or any exception in its user,
         kills the workers at once.
         """
-        known = {job.name: job for job in jobs}
         self._waiting.extend((job, 1) for job in jobs)
         try:
             while self._waiting or self._busy:
-                yield from self._start_waiting(known)
+                yield from self._start_waiting()
                 for event in self._next_events():
-                    if isinstance(event, Lost) and event.status == "killed" and event.attempt < self.attempts:
-                        self._waiting.appendleft((known[event.name], event.attempt + 1))
-                        continue
-                    yield from self._start_waiting(known)
+                    yield from self._start_waiting()
                     yield event
         finally:
             self.close()
@@ -90,13 +86,6 @@ class LocalExecutor:
         """
         while len(self._idle) + len(self._busy) < min(workers, self.workers):
             self._idle.append(self._spawn())
-
-    def _start_waiting(self, known: dict[str, Job]) -> Iterator[Started]:
-        """Start what fits of the jobs that wait, and note them as known."""
-        while self._waiting and self._fits(self._waiting[0][0]):
-            job, attempt = self._waiting.popleft()
-            known[job.name] = job
-            yield self._start(job, attempt)
 
     def submit(self, job: Job) -> None:
         """Add a job behind those that wait; for the user of a running `run`."""
@@ -116,17 +105,20 @@ class LocalExecutor:
         self._idle, self._busy = [], []
         self._waiting.clear()
 
+    def _start_waiting(self) -> Iterator[Started]:
+        """Start what fits of the jobs that wait."""
+        while self._waiting and self._fits(self._waiting[0][0]):
+            job, attempt = self._waiting.popleft()
+            worker = self._idle.pop() if self._idle else self._spawn()
+            worker.job, worker.attempt, worker.started = job, attempt, time.monotonic()
+            self._busy.append(worker)
+            with contextlib.suppress(BrokenPipeError):  # it died while idle: found by the next look at it
+                worker.connection.send(job.task)
+            yield Started(job.name, attempt)
+
     def _fits(self, job: Job) -> bool:
         used = sum(worker.job.width for worker in self._busy if worker.job)
         return len(self._busy) < self.workers and used + min(job.width, self.capacity) <= self.capacity
-
-    def _start(self, job: Job, attempt: int) -> Started:
-        worker = self._idle.pop() if self._idle else self._spawn()
-        worker.job, worker.attempt, worker.started = job, attempt, time.monotonic()
-        self._busy.append(worker)
-        with contextlib.suppress(BrokenPipeError):  # it died while idle: found by the next look at it
-            worker.connection.send(job.task)
-        return Started(job.name, attempt)
 
     def _spawn(self) -> _Worker:
         """A fresh process in a process group of its own, so that all it starts can be killed with it."""
@@ -156,39 +148,41 @@ class LocalExecutor:
             yield from self._look_at(worker)
 
     def _look_at(self, worker: _Worker) -> Iterator[Event]:
-        job = worker.job
+        job, attempt = worker.job, worker.attempt
         if job is None:
             return  # cancelled while another's event was looked at
         try:
             while worker.job is job and worker.connection.poll():
                 kind, content = worker.connection.recv()
                 if kind == "told":
-                    yield Told(job.name, content)
+                    yield Told(job.name, content)  # whose hearer may cancel the job
                     continue
-                self._release(worker, keep=kind == "done")
-                attempt = worker.attempt
                 done = kind == "done"
+                self._release(worker, keep=done)
                 yield Done(job.name, content, attempt) if done else Lost(job.name, "error", content, attempt)
                 return
         except (EOFError, OSError):
-            yield self._died(worker, job)
+            yield from self._died(worker, job)
             return
-        if worker.job is not job or self.timeout is None:
-            return
-        if time.monotonic() - worker.started > self.timeout:
+        overdue = self.timeout is not None and time.monotonic() - worker.started > self.timeout
+        if worker.job is job and overdue:
             self._release(worker, keep=False)
-            yield Lost(job.name, "timeout", f"took longer than {self.timeout:g} s", worker.attempt)
+            yield Lost(job.name, "timeout", f"took longer than {self.timeout:g} s", attempt)
 
-    def _died(self, worker: _Worker, job: Job) -> Lost:
+    def _died(self, worker: _Worker, job: Job) -> Iterator[Lost]:
+        """A job whose process was killed is started again while it has attempts."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             worker.process.wait(timeout=POLL_SECONDS)
         self._release(worker, keep=False)
-        code = worker.process.returncode
-        if code < 0:
-            return Lost(
-                job.name, "killed", f"its process was killed by {_signal_name(-code)}", worker.attempt
-            )
-        return Lost(job.name, "error", f"its process exited with status {code}", worker.attempt)
+        code, attempt = worker.process.returncode, worker.attempt
+        if code >= 0:
+            yield Lost(job.name, "error", f"its process exited with status {code}", attempt)
+        elif attempt < self.attempts:
+            self._waiting.appendleft((job, attempt + 1))
+        else:
+            names = {number.value: number.name for number in signal.Signals}
+            reason = f"its process was killed by {names.get(-code, f'signal {-code}')}"
+            yield Lost(job.name, "killed", reason, attempt)
 
     def _release(self, worker: _Worker, *, keep: bool) -> None:
         """The worker's job is over. One whose state is in doubt is not used again."""
@@ -206,10 +200,3 @@ class LocalExecutor:
         worker.process.wait()
         self._slots.append(worker.slot)
         self._slots.sort()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

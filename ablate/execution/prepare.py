@@ -92,14 +92,23 @@ class Inputs:
     def _check_network(self, fields: Fields) -> None:
         """Build each distinct network once, so that a wrong one is found before any training."""
         data = self.dataset(fields)
-        lone = not fields.drop_last and len(data.train.labels) % fields.batch_size == 1
-        network = (fields.arch, fields.image_size, len(data.classes), lone)
+        images, classes = len(data.train.labels), len(data.classes)
+        lone = not fields.drop_last and images % fields.batch_size == 1
+        network = (fields.arch, fields.image_size, classes, lone)
         if network in self._built:
             return
         self._built.add(network)
-        model = build_model(fields.arch, num_classes=len(data.classes), image_size=fields.image_size)
-        if lone and fields.batch_size > 1:
-            _check_lone_image(model, fields, len(data.train.labels))
+        model = build_model(fields.arch, num_classes=classes, image_size=fields.image_size)
+        if not lone or fields.batch_size == 1:
+            return
+        try:  # batch normalisation cannot train on a batch of one image where its maps are single pixels
+            model.train()(torch.zeros(1, 3, fields.image_size, fields.image_size))
+        except (ValueError, RuntimeError) as error:
+            raise StudyError(
+                f"batch_size: {images} training images in batches of {fields.batch_size} leave a last batch "
+                f"of one image, which {fields.arch} cannot train on ({str(error).splitlines()[0]}); set "
+                "drop_last to True, or another batch_size"
+            ) from None
 
 
 def _data_key(fields: Fields) -> DataKey:
@@ -113,18 +122,6 @@ def _check_loss(fields: Fields) -> None:
         loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
     except ValueError as error:
         raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
-
-
-def _check_lone_image(model: torch.nn.Module, fields: Fields, images: int) -> None:
-    """Batch normalisation cannot train on a batch of one image where its maps are single pixels."""
-    try:
-        model.train()(torch.zeros(1, 3, fields.image_size, fields.image_size))
-    except (ValueError, RuntimeError) as error:
-        raise StudyError(
-            f"batch_size: {images} training images in batches of {fields.batch_size} leave a last batch of "
-            f"one image, which {fields.arch} cannot train on ({str(error).splitlines()[0]}); set drop_last "
-            "to True, or another batch_size"
-        ) from None
 
 
 def resolve_device(asked: str) -> str:
@@ -147,15 +144,14 @@ def resolve_numerics(fields: Fields, device: str, threads: int = 1) -> Numerics:
 
     A CPU is deterministic in any case, but sums in another order with another number of threads.
     """
+    on_cpu = device == "cpu"
     precision = fields.precision
     if precision == "auto":
-        precision = "bfloat16" if _has_bfloat16(device) else "float32"
-    deterministic = fields.deterministic or device == "cpu"
-    threads = threads if device == "cpu" else 1
-    return Numerics(device=device, precision=precision, deterministic=deterministic, threads=threads)
-
-
-def _has_bfloat16(device: str) -> bool:
-    if device == "cpu":
-        return cpu_has_bfloat16()
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        fast = cpu_has_bfloat16() if on_cpu else torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bfloat16" if fast else "float32"
+    return Numerics(
+        device=device,
+        precision=precision,
+        deterministic=fields.deterministic or on_cpu,
+        threads=threads if on_cpu else 1,
+    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -87,20 +87,22 @@ class ProgressView:
             self._bar.update(self._task, description=label, completed=done, total=total, visible=True)
         elif done == total:
             self.note(label if total == 0 else f"{label}: done")
+        self._changed()
 
     def note(self, line: str) -> None:
         """Something to know, in one line."""
         self._last_line = time.monotonic()
         self.console.print(escape(line), highlight=False, soft_wrap=True)
 
+    def _changed(self) -> None:
+        """What is shown has changed; a terminal's bar looks by itself."""
+
     def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
         """The plan stands; these of its trials will run."""
-        arms, seeds = len(plan.arms), len(plan.study.seed_list())
+        arms, seeds, trials = len(plan.arms), len(plan.study.seed_list()), len(plan.trials)
+        done = f"{trials - len(waiting)} done, {len(waiting)} to run"
         self.note(f"{plan.study.name}: {plan.reason}")
-        done = len(plan.trials) - len(waiting)
-        self.note(
-            f"{arms} arms x {seeds} seeds = {len(plan.trials)} trials: {done} done, {len(waiting)} to run"
-        )
+        self.note(f"{arms} arms x {seeds} seeds = {trials} trials: {done}")
         self._expect(len(waiting))
 
     def searching(self, tuning: Tuning, name: str, reason: str) -> None:
@@ -136,6 +138,7 @@ class ProgressView:
             self._ended += 1
             self.ended(f"[{self._ended}/{self._total}] {name}: ", record)
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
+        self._changed()
 
     def ended(self, name: str, record: Record | None) -> None:
         """A trial ended, in one line."""
@@ -186,29 +189,19 @@ class NotebookView(ProgressView):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Leave all lines and what was done."""
+        """Leave what was done, with the trials' endings to unfold."""
         self._running.clear()
         if self._handle is None and not self._head:
             return
         came = "ended in" if self._ended == self._total else "ended, then it was stopped, after"
         seconds = time.monotonic() - self._begun
         summary = f"{self._ended} of {self._total} trials {came} {seconds:.0f} s"
-        self._draw([*self._endings, *([summary] if self._total else [])], bar=False)
-
-    def preparing(self, label: str, done: int, total: int) -> None:
-        """Data is being downloaded, checked or decoded; a bar that goes away."""
-        super().preparing(label, done, total)
-        self._draw_soon()
+        self._draw([Text(summary)] if self._total else [], folded=self._endings)
 
     def note(self, line: str) -> None:
         """Something to know, in one line. Once the run has begun, lines are the trials' endings."""
         (self._endings if self._begun else self._head).append(line)
-        self._draw_soon()
-
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
-        """A trial started, told how far it is, or ended with a record."""
-        super().happened(trial, event, record)
-        self._draw_soon()
+        self._changed()
 
     def ended(self, name: str, record: Record | None) -> None:
         """A trial ended; what failed stays in sight."""
@@ -216,28 +209,33 @@ class NotebookView(ProgressView):
         if record is not None and record.failure is not None:
             self._failures.append(self._endings[-1])
 
-    def _draw_soon(self) -> None:
+    def _changed(self) -> None:
         """Draw, unless that was done as often as it may be in the last second; the next event will."""
         now = time.monotonic()
         if len(self._drawn) < REFRESH_PER_SECOND or now - self._drawn[0] >= 1:
             self._drawn.append(now)
-            self._draw(self._endings[-LATEST:], bar=True)
+            self._draw([*map(Text, self._endings[-LATEST:]), self._render()])
 
-    def _draw(self, endings: Sequence[str], *, bar: bool) -> None:
+    def _draw(self, parts: Sequence[RenderableType], folded: Sequence[str] = ()) -> None:
+        """Show what is known of the run, and under it these parts; the folded lines as HTML alone."""
         from IPython import display
 
         more = len(self._failures) - FAILURES_SHOWN
         lines = [*self._head, *self._failures[:FAILURES_SHOWN]]
         lines += [f"and {more} more without a result"] if more > 0 else []
-        page = Console(file=io.StringIO(), record=True, width=NOTEBOOK_WIDTH, force_jupyter=False)
-        for line in (*lines, *endings):
-            page.print(Text(line), soft_wrap=True)
-        if bar:
-            page.print(self._render())
-        bundle = {
-            "text/plain": page.export_text(clear=False).strip(),
-            "text/html": page.export_html(inline_styles=True, code_format=PAGE),
-        }
+        bundle = _exported([*map(Text, lines), *parts])
+        if folded:
+            unfolded = _exported([Text(line) for line in folded])["text/html"]
+            bundle["text/html"] += f"<details><summary>each trial</summary>{unfolded}</details>"
         show: Any = display.display if self._handle is None else self._handle.update
         handle = show(bundle, raw=True, **({} if self._handle else {"display_id": True}))
         self._handle = self._handle or handle
+
+
+def _exported(parts: Sequence[RenderableType]) -> dict[str, str]:
+    """What rich makes of these, as text and as HTML."""
+    page = Console(file=io.StringIO(), record=True, width=NOTEBOOK_WIDTH, force_jupyter=False)
+    for part in parts:
+        page.print(part, soft_wrap=isinstance(part, Text))
+    text = page.export_text(clear=False).strip()
+    return {"text/plain": text, "text/html": page.export_html(inline_styles=True, code_format=PAGE)}

@@ -19,7 +19,7 @@ def source_commit() -> str | None:
 
 
 def _commit_of_tree() -> str | None:
-    root = Path(__file__).resolve().parent
+    root = Path(__file__).resolve().parents[1]
     try:
         commit = _git(root, "rev-parse", "--short=12", "HEAD")
         changed = _git(root, "status", "--porcelain", "--", ".")

@@ -6,23 +6,23 @@ or not at all. Everything else (tables, reports) is rebuilt from records.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ablate.errors import RecordError
 from ablate.store.results import ResultsFolder, write_atomically
+from ablate.study.recipes import Frozen
 from ablate.study.trials import Trial
 
 SCHEMA_VERSION = 1
@@ -31,10 +31,8 @@ Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
 STATUSES: tuple[str, ...] = get_args(Status)
 
 
-class Epoch(BaseModel):
+class Epoch(Frozen, allow_inf_nan=False):
     """What one epoch measured. Sums over confidence bins allow any binned calibration error later."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epoch: int = Field(description="0 is the first")
     train_loss: float = Field(description="mean training loss of the epoch, as trained (smoothed)")
@@ -49,10 +47,8 @@ class Epoch(BaseModel):
     seconds: float = Field(description="training part of the epoch, evaluation excluded")
 
 
-class Cost(BaseModel):
+class Cost(Frozen, allow_inf_nan=False):
     """What a trial cost, on a machine that it may have shared with other trials."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     step_ms: float = Field(description="median time of a training step, ms, first epoch's warm-up excluded")
     step_ms_p20: float = Field(description="20th percentile of the same")
@@ -63,7 +59,7 @@ class Cost(BaseModel):
     eval_seconds: float = Field(description="evaluation")
 
 
-class Scatter(BaseModel):
+class Scatter(Frozen, allow_inf_nan=False):
     """Scatter of one split's penultimate features; every class counts the same.
 
     `within` and `between` are of directions, features divided by their length: scale-free, 0 to 1, with a sum
@@ -71,8 +67,6 @@ class Scatter(BaseModel):
     11, https://arxiv.org/abs/2010.16402. The others are of the features as they are. A template is a row of
     the last layer's weights: what lies outside the span of their differences does not change a softmax.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     within: float = Field(description="mean cosine distance between images of one class; 0 is one direction")
     between: float = Field(description="the classes' part of the mean cosine distance between all images")
@@ -83,10 +77,8 @@ class Scatter(BaseModel):
     template_between: float = Field(description="as trace_between, in the span of the templates' differences")
 
 
-class Features(BaseModel):
+class Features(Frozen, allow_inf_nan=False):
     """What the input of a trained network's last linear layer shows; the points are with the predictions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dimension: int = Field(description="width of the layer")
     valid: Scatter = Field(description="of the reported split")
@@ -97,10 +89,8 @@ class Features(BaseModel):
     )
 
 
-class Environment(BaseModel):
+class Environment(Frozen):
     """Where and with what a trial ran. No host name, no path."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     device_name: str = Field(description="processor or GPU model")
     threads: int = Field(description="CPU threads of the trial")
@@ -117,20 +107,16 @@ class Environment(BaseModel):
     )
 
 
-class Failure(BaseModel):
+class Failure(Frozen):
     """Why a trial has no result."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     message: str
     epoch: int | None = Field(default=None, description="epoch in which it failed")
     step: int | None = Field(default=None, description="step within that epoch, when known")
 
 
-class Record(BaseModel):
+class Record(Frozen, allow_inf_nan=False):
     """Everything known about one trial: what was asked, what happened, and digests of what it left."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     schema_version: int = SCHEMA_VERSION
     trial: Trial
@@ -186,18 +172,13 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
     if (record.status == "complete") != (predictions is not None):
         raise RecordError(f"{path}: a complete trial has predictions, any other has none")
     if predictions is not None:
-        content = _predictions_bytes(predictions)
+        buffer = io.BytesIO()
+        arrays = {name: value for name, value in vars(predictions).items() if value is not None}
+        np.savez_compressed(buffer, **arrays)
+        content = buffer.getvalue()
         write_atomically(folder.predictions_path(record.trial_id), content)
         record = record.model_copy(update={"predictions_sha256": hashlib.sha256(content).hexdigest()})
     write_atomically(path, record_bytes(record))
-
-
-def _predictions_bytes(predictions: Predictions) -> bytes:
-    buffer = io.BytesIO()
-    values = {field.name: getattr(predictions, field.name) for field in fields(predictions)}
-    arrays = {name: value for name, value in values.items() if value is not None}
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
 
 
 def record_bytes(record: Record) -> bytes:
@@ -263,15 +244,9 @@ def read_records(folder: ResultsFolder) -> dict[str, Record]:
     Raises:
         RecordError: names every unreadable one; `quarantine` puts them aside.
     """
-    records, faults = {}, []
-    with _uncollected():
-        for path in _record_paths(folder):
-            try:
-                records[path.stem] = read_record(path)
-            except RecordError as error:
-                faults.append(str(error))
+    records, faults = _read_all(folder, read_record)
     if faults:
-        raise RecordError("\n".join(faults))
+        raise RecordError("\n".join(faults.values()))
     return records
 
 
@@ -283,30 +258,36 @@ def quarantine(folder: ResultsFolder) -> tuple[dict[str, Record], list[str]]:
     Returns:
         The sound records by trial_id, and one line for each file put aside.
     """
-    records, lines = {}, []
-    with _uncollected():
-        for path in _record_paths(folder):
-            try:
-                record = read_record(path)
-                if record.status == "complete":
-                    _checked_predictions(folder, record)
-                records[path.stem] = record
-            except RecordError as error:
-                put_aside(folder, path.stem, "corrupt")
-                lines.append(str(error))
-    return records, lines
+
+    def read_whole(path: Path) -> Record:
+        record = read_record(path)
+        if record.status == "complete":
+            _checked_predictions(folder, record)
+        return record
+
+    records, faults = _read_all(folder, read_whole)
+    for trial_id in faults:
+        put_aside(folder, trial_id, "corrupt")
+    return records, list(faults.values())
 
 
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Within it Python looks for no cycles: records have none, and looking among thousands doubles a read."""
-    enabled = gc.isenabled()
-    gc.disable()
+def _read_all(
+    folder: ResultsFolder, read: Callable[[Path], Record]
+) -> tuple[dict[str, Record], dict[str, str]]:
+    """All records, and what is wrong with the others, by trial_id."""
+    records, faults = {}, {}
+    collects = gc.isenabled()
+    gc.disable()  # records have no cycles, and looking for them among thousands doubles a read
     try:
-        yield
+        for path in sorted(folder.records.glob("*.json")):
+            try:
+                records[path.stem] = read(path)
+            except RecordError as error:
+                faults[path.stem] = str(error)
     finally:
-        if enabled:
+        if collects:
             gc.enable()
+    return records, faults
 
 
 def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
@@ -317,7 +298,3 @@ def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
         if path.exists():
             number = sum(1 for _ in target.glob(f"{path.stem}.*{path.suffix}"))
             os.replace(path, target / f"{path.stem}.{number}{path.suffix}")
-
-
-def _record_paths(folder: ResultsFolder) -> Iterator[Path]:
-    return iter(sorted(folder.records.glob("*.json")))

@@ -16,46 +16,31 @@ from ablate.errors import RecordError, ResultsError
 from ablate.study.trials import Plan
 
 
-@dataclass(frozen=True)
+@dataclass
 class ResultsFolder:
-    """The one place that knows the file names under results/<study>/<profile>/."""
+    """The one place that knows the file names under results/<study>/<profile>/.
+
+    Attributes:
+        root: the folder itself.
+        records: one JSON file per trial.
+        predictions: one npz file per complete trial.
+        checkpoints: state of unfinished trials; emptied as they finish.
+        corrupt: files that were found damaged and put aside.
+        plan: the study as last run: its declaration and its planned trials.
+        timing: what a training step takes, from the exclusive pass.
+        lock: held by the one driver that may write here.
+    """
 
     root: Path
 
-    @property
-    def records(self) -> Path:
-        """One JSON file per trial."""
-        return self.root / "records"
-
-    @property
-    def predictions(self) -> Path:
-        """One npz file per complete trial."""
-        return self.root / "predictions"
-
-    @property
-    def checkpoints(self) -> Path:
-        """State of unfinished trials; emptied as they finish."""
-        return self.root / "checkpoints"
-
-    @property
-    def corrupt(self) -> Path:
-        """Files that were found damaged and put aside."""
-        return self.root / "corrupt"
-
-    @property
-    def plan(self) -> Path:
-        """The study as last run: its declaration and its planned trials."""
-        return self.root / "study.json"
-
-    @property
-    def timing(self) -> Path:
-        """What a training step takes, from the exclusive pass."""
-        return self.root / "timing.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by the one driver that may write here."""
-        return self.root / ".lock"
+    def __post_init__(self) -> None:
+        self.records = self.root / "records"
+        self.predictions = self.root / "predictions"
+        self.checkpoints = self.root / "checkpoints"
+        self.corrupt = self.root / "corrupt"
+        self.plan = self.root / "study.json"
+        self.timing = self.root / "timing.json"
+        self.lock = self.root / ".lock"
 
     def record_path(self, trial_id: str) -> Path:
         """The record of one trial."""
@@ -94,10 +79,9 @@ class ResultsFolder:
 
     def remove_checkpoints(self, trial_ids: Iterable[str]) -> None:
         """Remove these trials' checkpoints, as of recorded ones whose driver was killed before it could."""
-        recorded = set(trial_ids)
-        for path in self.checkpoints.glob("*.pt"):
-            if path.stem in recorded:
-                path.unlink()
+        recorded = {self.checkpoint_path(trial_id) for trial_id in trial_ids}
+        for path in recorded & set(self.checkpoints.glob("*.pt")):
+            path.unlink()
 
 
 TEMPORARY = ".tmp"
@@ -127,11 +111,7 @@ def write_atomically(path: Path, content: bytes | Callable[[Any], None]) -> None
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from ablate.errors import RecordError
 from ablate.store.records import Environment
 from ablate.store.results import ResultsFolder, write_atomically
+from ablate.study.recipes import Frozen
 from ablate.study.trials import Trial
 
 PLAIN = {"loss": "cross_entropy", "reduction": "mean"}
 """What a step is set beside: torch's plain cross-entropy, averaged."""
 
 
-class Case(BaseModel):
+class Case(Frozen):
     """All of a trial that decides which work a training step does. Not ε: it is a tensor of the step."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     arch: str
     image_size: int
@@ -41,10 +40,8 @@ class Case(BaseModel):
     data: str
 
 
-class TimingPass(BaseModel):
+class TimingPass(Frozen, allow_inf_nan=False):
     """One exclusive pass: each case's milliseconds per step in every round, and what else ran meanwhile."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     cases: tuple[Case, ...]
     step_ms: tuple[tuple[float, ...], ...] = Field(
@@ -59,23 +56,15 @@ class TimingPass(BaseModel):
 
 def case_of(trial: Trial) -> Case:
     """The case that a trial's steps are."""
-    fields = trial.fields
+    fields, names = trial.fields, set(Case.model_fields)
+    # What the arithmetic came to stands in place of what was asked for.
     return Case(
-        arch=fields.arch,
-        image_size=fields.image_size,
+        **{**fields.model_dump(include=names), **trial.numerics.model_dump(include=names)},
         decoded_size=fields.decoded_size,
-        batch_size=fields.batch_size,
-        loss=fields.loss,
-        reduction=fields.reduction,
-        optimizer=fields.optimizer,
         clips=fields.clip_norm > 0,
         crops=fields.crop_area < 1,
         flips=fields.flip,
         mixes=fields.mixup > 0,
-        device=trial.numerics.device,
-        precision=trial.numerics.precision,
-        deterministic=trial.numerics.deterministic,
-        data=fields.data,
     )
 
 
@@ -86,12 +75,12 @@ def plain_case(case: Case) -> Case:
 
 def cases_of(trials: Iterable[Trial]) -> dict[Case, Trial]:
     """The cases of these trials, each with the first trial that it is of, and their plain ones."""
-    found: dict[Case, Trial] = {}
+    cases: dict[Case, Trial] = {}
     for trial in trials:
-        found.setdefault(case_of(trial), trial)
-    for case, trial in list(found.items()):
-        found.setdefault(plain_case(case), trial)
-    return found
+        cases.setdefault(case_of(trial), trial)
+    for case, trial in list(cases.items()):
+        cases.setdefault(plain_case(case), trial)
+    return cases
 
 
 def write_timing(folder: ResultsFolder, timing: TimingPass) -> None:

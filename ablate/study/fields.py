@@ -12,9 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     ValidationError,
@@ -25,7 +23,7 @@ from pydantic import (
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
 from ablate.errors import StudyError, nearest
-from ablate.study.recipes import RECIPES, Recipe
+from ablate.study.recipes import RECIPES, Frozen, Recipe
 
 
 class Fields(Recipe):
@@ -136,12 +134,11 @@ def resolve(*layers: Mapping[str, Any]) -> Fields:
         StudyError: names every unknown field (with the nearest known one), every missing one, every
             value out of its range and every wrong type, all in one message.
     """
-    given: dict[str, Any] = {}
+    settings = dict(DEFAULTS)
     for layer in layers:
-        given.update({name: canonical(value) for name, value in layer.items()})
-    settings = {**DEFAULTS, **given}
-    recipe = RECIPES.get(settings["recipe"]) if isinstance(settings["recipe"], str) else None
-    recipe = recipe or RECIPES["source"]  # an unknown name is reported by the validation below
+        settings |= {name: canonical(value) for name, value in layer.items()}
+    # An unknown recipe is reported by the validation.
+    recipe = RECIPES.get(str(settings["recipe"]), RECIPES["source"])
     try:
         return Fields.model_validate({**recipe.model_dump(), **settings})
     except ValidationError as error:
@@ -156,9 +153,8 @@ def problem(item: Mapping[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         return unknown_name("field", name, FIELD_NAMES)
     if item["type"] == "missing":
-        return f"{name}: no value is set; " + (
-            "add it to the study's base" if name in FIELD_NAMES else "give it one"
-        )
+        remedy = "add it to the study's base" if name in FIELD_NAMES else "give it one"
+        return f"{name}: no value is set; {remedy}"
     came = item["input"]
     if callable(came):
         return (
@@ -171,16 +167,11 @@ def problem(item: Mapping[str, Any]) -> str:
             f"for a single level write ({came!r},)"
         )
     message = item["msg"].removeprefix("Value error, ")
-    hint = f".{nearest(came, _choices(name))}" if isinstance(came, str) and _choices(name) else ""
+    choices = tuple(RECIPES) if name == "recipe" else ()
+    if name in FIELD_NAMES:
+        choices = choices or get_args(Fields.model_fields[name].annotation)
+    hint = f".{nearest(came, choices)}" if isinstance(came, str) and choices else ""
     return f"{name}: {message[0].lower()}{message[1:]}, but {came!r} ({type(came).__name__}) came{hint}"
-
-
-def _choices(name: str) -> tuple[str, ...]:
-    """The names that a field can be set to, or () for one that takes any text, or numbers."""
-    if name == "recipe":
-        return tuple(RECIPES)
-    field = Fields.model_fields.get(name)
-    return get_args(field.annotation) if field else ()
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -189,10 +180,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"{name}: unknown {kind}; known are {', '.join(known)}.{nearest(name, known)}"
 
 
-class Declaration(BaseModel):
+class Declaration(Frozen):
     """Something that a user declares. What is wrong with it is one `StudyError`, with a line per fault."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     called: ClassVar[str] = ""
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import Field, Strict, field_validator, model_validator
 
 from ablate.study.fields import Declaration, Seeds, canonical, is_one
 
@@ -14,10 +14,9 @@ REPEATED = ("profile", "settings", "seeds", "device", "threads")
 """The options that decide what is trained. Folders are not among them: elsewhere they mean nothing."""
 
 
-class Options(Declaration):
+class Options(Declaration, strict=True, allow_inf_nan=False):
     """How a study is run. The commands' options are made of these fields, and `ablate.run` takes them."""
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
     called: ClassVar[str] = "option"
 
     profile: str | None = Field(

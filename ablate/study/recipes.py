@@ -7,14 +7,18 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 
-class Recipe(BaseModel):
+class Frozen(BaseModel):
+    """Values that do not change once they are validated, with no others among them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recipe(Frozen, strict=True, allow_inf_nan=False):
     """How a network is trained, in full: optimiser, schedule, augmentation and batches.
 
     A field that came later has a default, which is what training did before it: a record written then still
     says what was done, and its trial keeps its identity.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     epochs: int = Field(ge=1, le=100_000, description="passes over the training images")
     batch_size: int = Field(ge=1, le=65_536, description="training images per step")

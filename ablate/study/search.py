@@ -46,21 +46,14 @@ class Range(Declaration):
                 f"expected a range with low < high, but {self.low!r} to {self.high!r} came; "
                 "a field with one value belongs into the study's base"
             )
-        if self.log:
-            self._check_log()
-        else:
-            self._check_step()
-        return self
-
-    def _check_log(self) -> None:
-        if self.step is not None:
+        if self.log and self.step is not None:
             raise ValueError("step: not with log; give levels, how many values there are")
-        if self.levels is None:
+        if self.log and self.levels is None:
             raise ValueError("levels: how many values a range with log has; give it, as levels=13")
-        if self.low <= 0:
+        if self.log and self.low <= 0:
             raise ValueError(f"low: expected a number above 0 with log, but {self.low!r} came")
-
-    def _check_step(self) -> None:
+        if self.log:
+            return self
         if self.levels is not None:
             raise ValueError("levels: only with log; give the step, the distance of neighbouring values")
         if self.step is None or not (math.isfinite(self.step) and self.step > 0):
@@ -73,6 +66,7 @@ class Range(Declaration):
             )
         if round(steps) >= MOST_LEVELS:
             raise ValueError(f"step: {self.step!r} makes more than {MOST_LEVELS:,} values; take a larger one")
+        return self
 
     @property
     def is_integer(self) -> bool:
@@ -85,24 +79,18 @@ class Range(Declaration):
         if self.log:
             assert self.levels is not None  # validated
             width = math.log(self.high / self.low) / (self.levels - 1)
-            place = round(math.log(value / self.low) / width)
-            found = float(self.low * math.exp(place * width))
-            return round(found) if self.is_integer else float(canonical(found))
-        assert self.step is not None  # validated
-        place = round((value - self.low) / self.step)
-        on_grid = self.low + place * self.step
-        return int(on_grid) if self.is_integer else float(canonical(float(on_grid)))
+            on_grid = self.low * math.exp(round(math.log(value / self.low) / width) * width)
+        else:
+            assert self.step is not None  # validated
+            on_grid = self.low + round((value - self.low) / self.step) * self.step
+        return round(on_grid) if self.is_integer else float(canonical(float(on_grid)))
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one that the search may come to; with log any number of the range is."""
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not self.low <= value <= self.high
-        ):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not self.low <= value <= self.high:
             return False
-        slack = GRID_TOLERANCE * (self.step or 0)
-        return self.log or abs(self.nearest(value) - value) <= slack
+        return self.log or abs(self.nearest(value) - value) <= GRID_TOLERANCE * (self.step or 0)
 
     def ends(self) -> tuple[Any, ...]:
         """The values to try a field's limits with: both, and one from within."""
@@ -190,13 +178,13 @@ class Search(Declaration):
     def _tuples_are_choices(cls, space: Any) -> Any:
         if not isinstance(space, Mapping):
             return space
-        for name, found in space.items():
-            if not isinstance(found, (tuple, list, Mapping, Range, Choice)):
-                raise ValueError(f"{name}: expected a Range, or a tuple of values, but {found!r} came")
-        return {
-            name: {"of": found} if isinstance(found, (tuple, list)) else found
-            for name, found in space.items()
+        for name, values in space.items():
+            if not isinstance(values, (tuple, list, Mapping, Range, Choice)):
+                raise ValueError(f"{name}: expected a Range, or a tuple of values, but {values!r} came")
+        choices = {
+            name: {"of": values} for name, values in space.items() if isinstance(values, (tuple, list))
         }
+        return {**space, **choices}
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -205,48 +193,40 @@ class Search(Declaration):
 
     @model_validator(mode="after")
     def _consistent(self) -> Search:
-        found = [*self._space_problems(), *self._objective_problems(), *self._pruning_problems()]
-        found += [
-            f"anchors: {name}: {value!r} is not among the values searched ({self.space[name].in_words()})"
-            for anchor in self.anchors
-            for name, value in anchor.items()
-            if name in self.space and not self.space[name].holds(value)
-        ]
-        found += [
-            f"anchors: {name}: is not searched; set it in the study's base"
-            for anchor in self.anchors
-            for name in anchor
-            if name not in self.space
-        ]
-        if found:
-            raise ValueError("\n".join(found))
+        faults = [*self._space_faults(), *self._aim_faults()]
+        for anchor in self.anchors:
+            for name, value in anchor.items():
+                if name not in self.space:
+                    faults.append(f"anchors: {name}: is not searched; set it in the study's base")
+                elif not self.space[name].holds(value):
+                    words = self.space[name].in_words()
+                    faults.append(f"anchors: {name}: {value!r} is not among the values searched ({words})")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
-    def _space_problems(self) -> Iterable[str]:
+    def _space_faults(self) -> Iterable[str]:
         if not self.space:
             yield "space: nothing to search; give at least one field a range"
-        for name, dimension in self.space.items():
+        for place, (name, dimension) in enumerate(self.space.items()):
             if name not in FIELD_NAMES:
                 yield f"space: {unknown_name('field', name, FIELD_NAMES)}"
             if name in ("tuning_part", "data"):
                 yield f"space: {name} cannot be searched: it decides which images points are judged on"
-            earlier = list(self.space)[: list(self.space).index(name)]
             for other, value in dimension.when.items():
-                if other not in earlier:
+                if other not in list(self.space)[:place]:
                     yield f"space: {name}: its condition is about {other}, which must be searched before it"
                 elif not self.space[other].holds(value):
                     yield f"space: {name}: its condition asks for {other}={value!r}, which it never is"
 
-    def _objective_problems(self) -> Iterable[str]:
+    def _aim_faults(self) -> Iterable[str]:
+        """Faults of the objective, and of what does not go with it."""
+        one = len(self.objective) == 1
         if not 1 <= len(self.objective) <= 2 or len(set(self.objective)) < len(self.objective):
             yield f"objective: expected one metric or two different ones, but {list(self.objective)} came"
         if self.sampler == "nsga2" and len(self.objective) != 2:
             yield "sampler: nsga2 is for two objectives; with one take tpe, gp, random or quasi_random"
-
-    def _pruning_problems(self) -> Iterable[str]:
-        if self.pruning == "none":
-            return
-        if len(self.objective) != 1:
+        if self.pruning != "none" and not one:
             yield f"pruning: {self.pruning} needs one objective; two run unpruned, set pruning='none'"
         if self.pruning == "seeds" and self.seeds < 5:
             yield f"pruning: seeds judges from four seeds on, so a point needs at least 5, not {self.seeds}"

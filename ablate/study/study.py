@@ -12,11 +12,12 @@ import itertools
 import math
 import runpy
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
 
 from ablate.errors import StudyError, nearest
 from ablate.study.fields import (
@@ -29,15 +30,14 @@ from ablate.study.fields import (
     resolve,
     unknown_name,
 )
+from ablate.study.recipes import Frozen
 from ablate.study.search import FIRST_TUNING_SEED, Search
 
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 
 
-class Published(BaseModel):
+class Published(Frozen):
     """Somebody else's table of the same run, set beside ours in the report."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str = Field(description="who published it, and where")
     data: str = Field(description="the dataset it is of; a profile on other data leaves the table out")
@@ -96,15 +96,9 @@ class Study(Declaration):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        found = [*_field_problems(self), *_level_problems(self.factors), *_seed_problems(self.seeds)]
-        found += [*_baseline_problems(self), *_arm_problems(self), *_search_problems(self)]
-        found += [
-            f"margins.{name}: expected a difference above 0, but {margin!r} came"
-            for name, margin in self.margins.items()
-            if not 0 < margin < math.inf
-        ]
-        if found:
-            raise ValueError("\n".join(found))
+        faults = [*_field_faults(self), *_level_faults(self), *_number_faults(self), *_search_faults(self)]
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     def find_own_modules(self) -> None:
@@ -188,12 +182,10 @@ def build_study(declaration: Mapping[str, Any]) -> Study:
     return Study.model_validate(dict(declaration))
 
 
-def _field_problems(study: Study) -> list[str]:
+def _field_faults(study: Study) -> list[str]:
     """Faults of the base and of every level, each level tried alone so that all are named at once."""
-    swept = {
-        **study.factors,
-        **({name: d.ends() for name, d in study.search.space.items()} if study.search else {}),
-    }
+    searched = study.search.space if study.search else {}
+    swept = {**study.factors, **{name: dimension.ends() for name, dimension in searched.items()}}
     trials = [{}, *({name: level} for name, levels in swept.items() for level in levels)]
     required = {name: levels[0] for name, levels in swept.items() if levels}
     found: list[str] = []
@@ -205,45 +197,54 @@ def _field_problems(study: Study) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _level_problems(factors: Mapping[str, tuple[Any, ...]]) -> list[str]:
-    found = []
-    for name, levels in factors.items():
-        if name not in FIELD_NAMES:
-            continue  # reported as an unknown field
-        if not levels:
-            found.append(f"factors.{name}: no levels; give at least one, or move it to base")
-        repeated = [level for place, level in enumerate(levels) if level in levels[:place]]
-        found += [f"factors.{name}: level {level!r} is given twice; remove one" for level in repeated]
-    return found
-
-
-def _baseline_problems(study: Study) -> Iterator[str]:
-    for name, level in study.baseline.items():
-        levels = list(study.factors.get(name, ()))
-        if name in study.factors:
-            if level not in levels:
-                yield f"baseline.{name}: {level!r} is not among its levels {levels}; add it to them"
-        elif study.search is None or name not in study.search.space:
-            yield f"baseline.{name}: is not a factor"
-        elif not study.search.space[name].holds(level):
-            yield (
-                f"baseline.{name}: {level!r} is not among the values searched "
-                f"({study.search.space[name].in_words()})"
-            )
-
-
-def _arm_problems(study: Study) -> Iterator[str]:
+def _level_faults(study: Study) -> Iterator[str]:
+    """Faults of the factors' levels, of the arms that are listed and of the baseline."""
+    for name, levels in study.factors.items():
+        if not levels and name in FIELD_NAMES:
+            yield f"factors.{name}: no levels; give at least one, or move it to base"
+        for level in _repeated(levels) if name in FIELD_NAMES else ():
+            yield f"factors.{name}: level {level!r} is given twice; remove one"
     for arm in study.only:
         if set(arm) != set(study.factors):
             yield f"only: expected a level for each of {', '.join(study.factors)}, but {arm} came"
         for name in arm.keys() & study.factors.keys():
             if arm[name] not in study.factors[name]:
                 yield f"only: {name}={arm[name]!r} is not among its levels {list(study.factors[name])}"
-    if any(arm in study.only[:place] for place, arm in enumerate(study.only)):
+    if _repeated(study.only):
         yield "only: an arm is named twice; remove one"
+    searched = study.search.space if study.search else {}
+    for name, level in study.baseline.items():
+        if name not in study.factors and name not in searched:
+            yield f"baseline.{name}: is not a factor"
+        elif name in study.factors and level not in study.factors[name]:
+            levels = study.factors[name]
+            yield f"baseline.{name}: {level!r} is not among its levels {list(levels)}; add it to them"
+        elif name not in study.factors and not searched[name].holds(level):
+            words = searched[name].in_words()
+            yield f"baseline.{name}: {level!r} is not among the values searched ({words})"
 
 
-def _search_problems(study: Study) -> Iterator[str]:
+def _number_faults(study: Study) -> Iterator[str]:
+    """Faults of the seeds and the margins."""
+    seeds = study.seeds
+    if isinstance(seeds, int) and seeds < 1:
+        yield f"seeds: at least one seed is needed, but {seeds} came"
+    if seeds == ():
+        yield "seeds: at least one seed is needed, but an empty list came"
+    if isinstance(seeds, tuple):
+        yield from (f"seeds: {one} is outside 0 to 2**63 - 1" for one in seeds if not 0 <= one < 2**63)
+        if _repeated(seeds):
+            yield f"seeds: each seed once, but {list(seeds)} came"
+    for name, margin in study.margins.items():
+        if not 0 < margin < math.inf:
+            yield f"margins.{name}: expected a difference above 0, but {margin!r} came"
+
+
+def _repeated(values: Sequence[Any]) -> list[Any]:
+    return [value for place, value in enumerate(values) if value in values[:place]]
+
+
+def _search_faults(study: Study) -> Iterator[str]:
     if study.search is None:
         return
     if study.factors and not study.only:
@@ -255,17 +256,6 @@ def _search_problems(study: Study) -> Iterator[str]:
         yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
     if any(seed >= FIRST_TUNING_SEED for seed in study.seed_list()):
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
-
-
-def _seed_problems(seeds: int | tuple[int, ...]) -> list[str]:
-    if isinstance(seeds, int):
-        return [] if seeds >= 1 else [f"seeds: at least one seed is needed, but {seeds} came"]
-    if not seeds:
-        return ["seeds: at least one seed is needed, but an empty list came"]
-    found = [f"seeds: {seed} is outside 0 to 2**63 - 1" for seed in seeds if not 0 <= seed < 2**63]
-    if len(set(seeds)) < len(seeds):
-        found.append(f"seeds: each seed once, but {list(seeds)} came")
-    return found
 
 
 def load_study(path: str | Path) -> Study:
@@ -284,13 +274,15 @@ def load_study(path: str | Path) -> Study:
             f"{nearest(str(path), known)}"
         )
     try:
-        source = path.read_text(encoding="utf-8")
-        ast.parse(source, filename=str(path))
+        ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise StudyError(f"{path}: is not Python: {error}") from None
     add_import_folder(path.resolve().parent)
     names = _run_study_file(path)
-    study = _as_study(path, names.get("study"))
+    study = names.get("study")
+    if not isinstance(study, Study):
+        came = f"a {type(study).__name__}" if study is not None else "nothing of that name"
+        raise StudyError(f"{path}: expected `study = Study(...)` at the top level, but {came} came")
     description = inspect.cleandoc(names.get("__doc__") or "")
     loaded = study.model_copy(update={"name": study.name or path.stem, "description": description})
     loaded._folder = path.resolve().parent
@@ -327,23 +319,8 @@ def _run_study_file(path: Path) -> dict[str, Any]:
             f"{path}: the study file exits ({error.code!r}); it must only define `study`"
         ) from None
     except Exception as error:
-        place = _line_in(path, error)
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        place = f", line {frames[-1].lineno}" if frames else ""
         raise StudyError(
             f"{path}{place}: running the study file fails: {type(error).__name__}: {error}"
         ) from error
-
-
-def _line_in(path: Path, error: BaseException) -> str:
-    trace, line = error.__traceback__, ""
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(path):
-            line = f", line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return line
-
-
-def _as_study(path: Path, found: object) -> Study:
-    if isinstance(found, Study):
-        return found
-    came = "nothing of that name" if found is None else f"a {type(found).__name__}"
-    raise StudyError(f"{path}: expected `study = Study(...)` at the top level, but {came} came")

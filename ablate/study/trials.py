@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ablate.errors import StudyError
 from ablate.study.fields import LATER_FIELDS, Fields, canonical
+from ablate.study.recipes import Frozen
 from ablate.study.study import Study
 
 TRAINING_VERSION = 2
@@ -25,10 +26,8 @@ NOT_IDENTITY = {
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
 
 
-class Numerics(BaseModel):
+class Numerics(Frozen):
     """The arithmetic that a trial's fields come to on a given device."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     device: str = Field(description="device kind: cpu or cuda")
     precision: str = Field(description="float32 or bfloat16")
@@ -36,10 +35,8 @@ class Numerics(BaseModel):
     threads: int = Field(default=1, ge=1, description="CPU threads that compute; 1 on a GPU")
 
 
-class Trial(BaseModel):
+class Trial(Frozen):
     """One training run: an arm and a seed, with everything that decides its numbers."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     trial_id: str = Field(description="hash of the fields, seed, data, numerics and training version")
     arm: str = Field(description="the factor levels in words, e.g. 'epsilon=0.1, arch=xresnet18'")
@@ -51,10 +48,8 @@ class Trial(BaseModel):
     fingerprint: str = Field(description="digest of the decoded images and labels")
 
 
-class Plan(BaseModel):
+class Plan(Frozen):
     """A study as it is to run: what was declared, which profile and why, and every trial."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     study: Study
     profile: str = Field(description="name of the profile, which is also its results folder's name")
@@ -72,10 +67,12 @@ class Plan(BaseModel):
         """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
         if not self.study.baseline:
             return ()
-        levels = {trial.arm: dict(trial.levels) for trial in self.trials}
-        by_levels = {tuple(found.items()): arm for arm, found in levels.items()}
+        levels_of = {trial.arm: trial.levels for trial in self.trials}
+        arm_of = {tuple(levels.items()): arm for arm, levels in levels_of.items()}
         baseline = {name: canonical(level) for name, level in self.study.baseline.items()}
-        pairs = ((arm, by_levels.get(tuple({**own, **baseline}.items()))) for arm, own in levels.items())
+        pairs = [
+            (arm, arm_of.get(tuple({**levels, **baseline}.items()))) for arm, levels in levels_of.items()
+        ]
         return tuple((arm, other) for arm, other in pairs if other is not None and other != arm)
 
 
@@ -107,25 +104,19 @@ def expand(
         StudyError: two arms come to the same training run.
     """
     arms = [(levels, study.fields(levels)) for levels in study.arms()]
-    trials = [
-        build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
-        for seed in study.seed_list()
-        for levels, fields in arms
-    ]
-    _require_different(trials[: len(arms)])
-    return trials
-
-
-def _require_different(arms: list[Trial]) -> None:
-    """Two arms of one identity would be one training run, compared with itself."""
     seen: dict[str, str] = {}
-    for trial in arms:
-        if trial.trial_id in seen:
-            raise StudyError(
-                f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their levels "
-                "come to the same data and arithmetic here; leave one of them out"
-            )
-        seen[trial.trial_id] = trial.arm
+    trials = []
+    for seed in study.seed_list():
+        for levels, fields in arms:
+            trial = build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
+            # Two arms of one identity would be one training run, compared with itself.
+            if seen.setdefault(trial.trial_id, trial.arm) != trial.arm:
+                raise StudyError(
+                    f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their "
+                    "levels come to the same data and arithmetic here; leave one of them out"
+                )
+            trials.append(trial)
+    return trials
 
 
 def build_trial(
@@ -158,22 +149,16 @@ def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, finger
     at its default, so that the trials recorded before it keep their names.
     """
     named = fields.model_dump(exclude=NOT_IDENTITY)
-    named = {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()}
-    sources = {name: source_digest(named[name]) for name in ("arch", "loss")}
-    return json.dumps(
-        {
-            "fields": named,
-            "sources": sources,
-            "seed": seed,
-            "repeat": repeat,
-            "data": fingerprint,
-            "numerics": numerics.model_dump(),
-            "training_version": TRAINING_VERSION,
-        },
-        sort_keys=True,
-        ensure_ascii=True,
-        allow_nan=False,
-    )
+    identity = {
+        "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
+        "sources": {name: source_digest(named[name]) for name in ("arch", "loss")},
+        "seed": seed,
+        "repeat": repeat,
+        "data": fingerprint,
+        "numerics": numerics.model_dump(),
+        "training_version": TRAINING_VERSION,
+    }
+    return json.dumps(identity, sort_keys=True, allow_nan=False)
 
 
 def source_digest(name: str) -> str:

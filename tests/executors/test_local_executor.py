@@ -11,7 +11,7 @@ from typing import Any
 import executor_work
 import pytest
 
-from ablate.execution import Done, Event, Job, LocalExecutor, Lost, Started, Told
+from ablate.execution import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Started, Told
 
 
 def job(tmp_path: Path, action: str, name: str = "", width: int = 1, **task: Any) -> Job:
@@ -75,7 +75,8 @@ def test_never_more_jobs_at_once_than_workers(tmp_path: Path) -> None:
         assert sum(other[0] <= begun < other[1] for other in done) <= 2
 
 
-def test_a_job_wider_than_the_machine_runs_alone(tmp_path: Path) -> None:
+def test_no_jobs_is_no_work_and_one_wider_than_the_machine_runs_alone(tmp_path: Path) -> None:
+    assert run([]) == []
     assert isinstance(endings(run([job(tmp_path, "interval", width=9)]))["interval"], Done)
 
 
@@ -87,25 +88,23 @@ def test_a_killed_worker_costs_an_attempt(tmp_path: Path) -> None:
     assert [e.attempt for e in events if isinstance(e, Started) and e.name == "kill"] == [1, 2, 3]
 
 
-def test_a_worker_killed_at_every_attempt_ends_as_killed(tmp_path: Path) -> None:
-    ended = endings(run([job(tmp_path, "kill", times=99), job(tmp_path, "interval")]))
-    lost = ended["kill"]
+@pytest.mark.parametrize(
+    ("action", "status", "attempt", "reason"),
+    [
+        ("kill", "killed", 3, "its process was killed by SIGKILL"),
+        ("raise", "error", 1, "ValueError: no such thing (in raise_error, line"),
+        ("exit", "error", 1, "its process exited with status 3"),
+    ],
+)
+def test_a_job_that_never_ends_well_is_lost_and_the_others_are_not(
+    tmp_path: Path, action: str, status: str, attempt: int, reason: str
+) -> None:
+    ended = endings(run([job(tmp_path, action, times=99), job(tmp_path, "interval")]))
+    lost = ended[action]
     assert isinstance(lost, Lost)
-    assert (lost.status, lost.attempt, lost.reason) == ("killed", 3, "its process was killed by SIGKILL")
+    assert (lost.status, lost.attempt) == (status, attempt)
+    assert lost.reason.startswith(reason)
     assert isinstance(ended["interval"], Done)
-
-
-def test_an_exception_is_an_error_told_with_its_place(tmp_path: Path) -> None:
-    lost = endings(run([job(tmp_path, "raise"), job(tmp_path, "interval")]))["raise"]
-    assert isinstance(lost, Lost)
-    assert (lost.status, lost.attempt) == ("error", 1)
-    assert "ValueError: no such thing (in raise_error, line" in lost.reason
-
-
-def test_a_process_that_exits_is_an_error(tmp_path: Path) -> None:
-    lost = endings(run([job(tmp_path, "exit")]))["exit"]
-    assert isinstance(lost, Lost)
-    assert (lost.status, lost.reason) == ("error", "its process exited with status 3")
 
 
 def test_a_job_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
@@ -157,11 +156,6 @@ def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
         os.kill(sleeper, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("capacity", [1, 2])
-def test_no_jobs_is_no_work(capacity: int) -> None:
-    assert run([], capacity) == []
-
-
 def test_a_worker_has_its_next_job_before_the_end_of_its_last_is_told(tmp_path: Path) -> None:
     events = LocalExecutor(executor_work.do, capacity=1).run(
         [job(tmp_path, "interval", f"job {n}") for n in range(2)]
@@ -178,6 +172,24 @@ def test_warm_workers_take_the_jobs_and_are_no_more_than_may_run(tmp_path: Path)
     done = [event.outcome[2] for event in executor.run(jobs) if isinstance(event, Done)]
     assert len(warm) == 2
     assert set(done) == warm
+    assert not any(map(alive, warm))
+
+
+def test_in_this_process_jobs_run_in_order_and_can_be_cancelled(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "interval", f"job {n}") for n in range(3)]
+    executor, told = InlineExecutor(executor_work.do), []
+    for event in executor.run([jobs[0], job(tmp_path, "raise"), jobs[1]]):
+        told.append((type(event), event.name))
+        if event == Started("raise", 1):
+            executor.cancel("job 1")
+            executor.submit(jobs[2])
+        if isinstance(event, Told) and event.name == "job 2":
+            executor.cancel("job 2")  # nothing more is heard of it
+        if isinstance(event, Lost):
+            assert "ValueError: no such thing (in raise_error, line" in event.reason
+    ended = [(kind, name) for kind, name in told if kind is not Told]
+    started = (Started, "job 0"), (Started, "raise"), (Started, "job 2")
+    assert ended == [started[0], (Done, "job 0"), started[1], (Lost, "raise"), started[2]]
 
 
 def test_warm_workers_without_jobs_go_when_closed() -> None:
