@@ -39,11 +39,6 @@ def search_of(study: Study) -> Search:
     return study.search
 
 
-def directions(search: Search) -> tuple[bool, ...]:
-    """Whether more is better, for each objective."""
-    return tuple(METRICS[name].higher_is_better is True for name in search.objective)
-
-
 def first_points(study: Study) -> list[Levels]:
     """The baseline, then the anchors, each complete and once.
 
