@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
@@ -30,16 +28,13 @@ def importances_of(search: Search, study: optuna.Study) -> tuple[Importances, ..
     evaluator = PedAnovaImportanceEvaluator(target_quantile=max(BEST_PART, BEST_POINTS / len(complete)))
     importances = []
     for place, objective in enumerate(search.objective):
-        # PED-ANOVA takes low values for good ones.
-        sign = -1.0 if study.directions[place] is StudyDirection.MAXIMIZE else 1.0
-        weights = get_param_importances(
-            study, evaluator=evaluator, target=partial(_signed, place=place, sign=sign), normalize=False
-        )
+
+        def cost(trial: FrozenTrial, place: int = place) -> float:  # PED-ANOVA takes low values for good ones
+            value = float(trial.values[place])
+            return -value if study.directions[place] is StudyDirection.MAXIMIZE else value
+
+        weights = get_param_importances(study, evaluator=evaluator, target=cost, normalize=False)
         if (total := sum(weights.values())) > 0:
             shares = {name: weights[name] / total for name in search.space if name in weights}
             importances.append(Importances(objective=objective, evaluator="PED-ANOVA", shares=shares))
     return tuple(importances)
-
-
-def _signed(trial: FrozenTrial, *, place: int, sign: float) -> float:
-    return sign * float(trial.values[place])

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from ablate.errors import ResultsError
-from ablate.store.points import Point, State, Tuning, read_tuning, tuning_folder, write_tuning
+from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
 from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Levels
@@ -58,7 +58,9 @@ class Ledger:
             if known := self._known(stored):
                 self.tuning = same(known)
                 if storage.shared:  # a tuner that came with a larger budget may be at work
-                    self._set_budget(max(self.tuning.search.points, known.search.points))
+                    budget = max(self.tuning.search.points, known.search.points)
+                    search = self.tuning.search.model_copy(update={"points": budget})
+                    self.tuning = self.tuning.model_copy(update={"search": search})
             self.points.search = self.tuning.search
             self._match_records(stored.points if stored else (), retry_failed=retry_failed)
             self._declare()
@@ -117,24 +119,23 @@ class Ledger:
         """Store the search's importances and, once its budget is spent, its winners."""
         with self.storage.locked():
             self._read()
-            self.tuning = self.tuning.model_copy(update={"importances": self.points.importances()})
+            changes: dict[str, object] = {"importances": self.points.importances()}
             self._write()
             if self.tuning.is_spent:
                 winners = winners_of(points_table(self.results))
                 earlier = (*self.tuning.retested, *self.tuning.winners)
                 retested = tuple(dict.fromkeys(number for number in earlier if number not in winners))
-                self.tuning = self.tuning.model_copy(update={"winners": winners, "retested": retested})
+                changes |= {"winners": winners, "retested": retested}
+            self.tuning = self.tuning.model_copy(update=changes)
             self._declare()
             self._write()
 
     def _ask(self, count: int) -> list[Point]:
-        begun, search = len(self.tuning.points), self.tuning.search
-        asked = []
-        for number in range(begun, min(begun + count, search.points)):
-            if number < len(self._first):
-                asked.append(self.points.ask("anchor" if number else "baseline", self._first[number]))
-            else:
-                asked.append(self.points.ask("sampler"))
+        begun, asked = len(self.tuning.points), []
+        for number in range(begun, min(begun + count, self.tuning.search.points)):
+            first = self._first[number] if number < len(self._first) else None
+            source: Source = "sampler" if first is None else "anchor" if number else "baseline"
+            asked.append(self.points.ask(source, first))
             self.storage.claim(number)
             self._mine.add(number)
         self._write()
@@ -194,8 +195,8 @@ class Ledger:
 
     def _own_search(self) -> ResultsError:
         return ResultsError(
-            f"{tuning_folder(self.results).root}: holds points of a search of its own, which "
-            f"{self.storage.words} does not have; choose another folder with --results"
+            f"{self._folder.root}: holds points of a search of its own, which {self.storage.words} does not "
+            "have; choose another folder with --results"
         )
 
     def _match_records(self, stored: Sequence[Point], *, retry_failed: bool) -> None:
@@ -204,28 +205,22 @@ class Ledger:
         Optuna never changes a trial that ended; so then all of them are written anew, but first the folder's
         file, from which they are taken if that was interrupted.
         """
-        complete = [point for point in self.tuning.points if point.state == "complete"]
-        values = {
-            point.number: means
-            for point in complete
-            if (means := point_means(self.results, point, self.tuning.search.objective))
-        }
-        lacking = {point.number for point in complete} - values.keys()
-        alone = self.storage.is_alone()
-        if self.storage.shared and lacking and not (alone and values):
+        known, objective = self.tuning.points, self.tuning.search.objective
+        complete = [point for point in known if point.state == "complete"]
+        means = {point.number: point_means(self.results, point, objective) for point in complete}
+        values = {number: mean for number, mean in means.items() if mean}
+        again, alone = means.keys() - values.keys(), self.storage.is_alone()
+        if self.storage.shared and again and not (alone and values):
             raise ResultsError(
-                f"{self.storage.words}: {len(lacking)} points are complete there, but their records are not "
-                f"in {tuning_folder(self.results).root}; all tuners need the same --results, on a file "
-                "system that they share"
+                f"{self.storage.words}: {len(again)} points are complete there, but their records are not in "
+                f"{self._folder.root}; all tuners need the same --results, on a file system that they share"
             )
         if retry_failed:
-            lacking |= self._put_failed_aside()
-        points = tuple(
-            point.model_copy(update={"state": "running", "reason": "", "pruned_at": None})
-            if point.number in lacking
-            else point
-            for point in self.tuning.points
-        )
+            failed = [point for point in known if point.state == "failed"]
+            self._put_failed_aside(failed)
+            again |= {point.number for point in failed}
+        anew = {"state": "running", "reason": "", "pruned_at": None}
+        points = tuple(point.model_copy(update=anew) if point.number in again else point for point in known)
         if points == tuple(stored) and (not alone or values == self.points.values()):
             return
         if not alone:
@@ -237,16 +232,15 @@ class Ledger:
         for point in points:
             self.points.add(point, values.get(point.number, ()))
 
-    def _put_failed_aside(self) -> set[int]:
-        folder = tuning_folder(self.results)
-        records, failed = read_records(folder), set()
-        for point in self.tuning.points:
-            if point.state == "failed":
-                failed.add(point.number)
-                for trial_id in point.trial_ids:
-                    if trial_id in records and records[trial_id].status != "complete":
-                        put_aside(folder, trial_id, "attempts")
-        return failed
+    def _put_failed_aside(self, failed: Sequence[Point]) -> None:
+        records = read_records(self._folder)
+        for trial_id in [trial_id for point in failed for trial_id in point.trial_ids]:
+            if trial_id in records and records[trial_id].status != "complete":
+                put_aside(self._folder, trial_id, "attempts")
+
+    @property
+    def _folder(self) -> ResultsFolder:
+        return tuning_folder(self.results)
 
 
 def point_means(results: ResultsFolder, point: Point, objective: Sequence[str]) -> Values:

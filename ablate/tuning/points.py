@@ -23,7 +23,7 @@ from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Source, State
 from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
 from ablate.tuning.importances import importances_of
-from ablate.tuning.pruning import pruner_of, reason
+from ablate.tuning.pruning import pruner_of, reason_of
 from ablate.tuning.samplers import sampler_of
 from ablate.tuning.space import distribution_of, drawn, given, stored_of
 
@@ -123,9 +123,8 @@ class Points:
                     sampler.get_trial_generation(study, trial)
         params, _ = self._shown(levels)
         repeated = sum(other.params == params for other in before)
-        start = (
-            FIRST_TUNING_SEED + repeated * self.search.seeds
-        )  # shared by all points, but for repeated ones
+        # All points share their seeds, but for one that repeats another.
+        start = FIRST_TUNING_SEED + repeated * self.search.seeds
         seeds = tuple(range(start, start + self.search.seeds))
         self._keep(Point(number=trial.number, levels=levels, source=source, seeds=seeds))
         self._show(trial.number)
@@ -153,7 +152,7 @@ class Points:
         self.storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
         trial = self._trial(number)
         pruned = self._pruner.prune(self.study, trial)
-        return reason(self.search, self.study, trial, step) if pruned else ""
+        return reason_of(self.search, self.study, trial, step) if pruned else ""
 
     @quiet()
     def end(self, number: int, state: State, reason: str = "", values: Values = ()) -> None:

@@ -13,7 +13,6 @@ from ablate.execution.driver import (
     Summary,
     Watcher,
     only_driver,
-    ready_inputs,
     results_folder,
     run_settled,
     settle,
@@ -24,17 +23,8 @@ from ablate.store.results import ResultsFolder
 from ablate.study.study import Study
 from ablate.tuning.ledger import Ledger
 from ablate.tuning.loop import Loop
-from ablate.tuning.settle import (
-    begin,
-    corners,
-    first_points,
-    point_fields,
-    require_different,
-    resumed,
-    retest_study,
-    search_of,
-)
-from ablate.tuning.storage import SharedStorage, Storage
+from ablate.tuning.settle import begin, checked_inputs, first_points, resumed, retest_study, search_of
+from ablate.tuning.storage import RETEST, SharedStorage, Storage
 
 DATABASE = "optuna.sqlite3"
 """Beside the records of the points: the search as Optuna keeps it, for optuna-dashboard too."""
@@ -105,7 +95,7 @@ def tune_study(
         tuning, ran, interrupted = _search(settled, folder, options, watcher, shared)
         if interrupted or not tuning.is_spent:
             return Tuned(folder, tuning, ran, None, interrupted=interrupted)
-        if shared is not None and not shared.claim_retest():
+        if shared is not None and not shared.claim(RETEST):
             watcher.note("the budget is spent; another tuner re-tests the winner now")
             return Tuned(folder, tuning, ran, None, interrupted=False)
         chosen = [tuning.points[number].levels for number in (*tuning.winners, *tuning.retested)]
@@ -139,12 +129,8 @@ def _search(
     shared: SharedStorage | None,
 ) -> tuple[Tuning, int, bool]:
     """The search as far as it came, how many trials it trained, and whether it was interrupted."""
-    study = settled.study
-    tried = corners(study)
-    arms = [point_fields(study, levels) for levels in tried] + [study.fields(levels) for levels in tried]
-    inputs = ready_inputs(settled, arms, options, watcher)
-    require_different(study, inputs)
-    own = tuning_folder(folder)
+    study, own = settled.study, tuning_folder(folder)
+    inputs = checked_inputs(settled, options, watcher)
     folder.create()
     own.create()
     with contextlib.ExitStack() as until:

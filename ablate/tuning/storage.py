@@ -6,9 +6,9 @@ import contextlib
 import re
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import optuna
 import sqlalchemy
@@ -20,9 +20,9 @@ SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 FORM = "postgresql://USER:PASSWORD@HOST/DATABASE"
 SQLITE_SECONDS = 60.0
 """How long another program that reads the file may keep it from being written."""
-TUNER, STUDY, RETEST, FIRST_POINT = 0, 1, 2, 3
-"""What the second number of an advisory lock stands for; the first is the study's."""
-TABLES_LOCK = zlib.crc32(b"ablate")
+RETEST, STUDY, TUNER = -1, -2, -3
+"""The second number of an advisory lock, beside those of the points; the first is the study's."""
+TABLES = zlib.crc32(b"ablate")
 """An advisory lock of one number, for all studies."""
 KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 """The server drops the session of a machine that is gone without a word after a minute, not after hours."""
@@ -32,10 +32,11 @@ class Storage:
     """The database of a search that one tuner works on, which holds the lock of the results folder.
 
     Args:
-        path: of the SQLite file; made where it is not there.
+        path: of the SQLite file, made where it is not there.
     """
 
     shared = False
+    remedy = "remove the file, which is made again from tuning.json beside it"
     errors: tuple[type[Exception], ...] = (
         sqlalchemy.exc.SQLAlchemyError,
         optuna.exceptions.StorageInternalError,
@@ -44,9 +45,9 @@ class Storage:
     def __init__(self, path: Path) -> None:
         self.words = str(path)
         with self.told():
-            self.optuna = _optuna_storage(
-                "sqlite://", lambda: sqlite3.connect(path, timeout=SQLITE_SECONDS, check_same_thread=False)
-            )
+            # By a function, here and below: SQLAlchemy reads some paths and URLs otherwise.
+            creator = partial(sqlite3.connect, path, timeout=SQLITE_SECONDS, check_same_thread=False)
+            self.optuna = optuna.storages.RDBStorage("sqlite://", {"creator": creator})
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
@@ -58,10 +59,8 @@ class Storage:
             cause = str(error.__cause__ or error).strip().splitlines()
             raise ResultsError(
                 f"{self.words}: cannot be used ({cause[0] if cause else type(error).__name__}). "
-                f"What is recorded is kept; {self._remedy}, and run the same command"
+                f"What is recorded is kept; {self.remedy}, and run the same command"
             ) from None
-
-    _remedy = "remove the file, which is made again from tuning.json beside it"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -74,15 +73,11 @@ class Storage:
         return True
 
     def claim(self, number: int) -> bool:
-        """Whether a running point is this tuner's now: it was nobody's, or its tuner died."""
+        """Whether a running point, or RETEST, is this tuner's now: it was nobody's, or its tuner died."""
         return True
 
     def release(self, number: int) -> None:
         """Give up the claim of a point that ended."""
-
-    def claim_retest(self) -> bool:
-        """Whether nobody else re-tests the winner now; if so, nobody else can until this process ends."""
-        return True
 
     def close(self) -> None:
         """Let go of the database."""
@@ -106,7 +101,7 @@ class SharedStorage(Storage):
     """
 
     shared = True
-    _remedy = "check server, name and password"
+    remedy = "check server, name and password"
 
     def __init__(self, url: str, name: str) -> None:
         try:
@@ -115,15 +110,11 @@ class SharedStorage(Storage):
             raise ResultsError(
                 f"--storage: {error.name} is missing; install it with `pip install 'ablate[postgres]'`"
             ) from None
-        url = _checked(url)
         self.errors = (*self.errors, psycopg.Error)
         self.words = f"--storage {_masked(url)}"
         key = zlib.crc32(name.encode())
         self._key = key - 2**32 if key >= 2**31 else key  # signed, as PostgreSQL takes it
-
-        def connect() -> psycopg.Connection[Any]:
-            return psycopg.connect(url, connect_timeout=10)
-
+        connect = partial(psycopg.connect, _checked(url), connect_timeout=10)
         with self.told(), contextlib.ExitStack() as undo:
             self._session = connect()
             undo.callback(self._session.close)
@@ -131,10 +122,9 @@ class SharedStorage(Storage):
             for setting in KEEPALIVE.items():
                 self._session.execute("SELECT set_config(%s, %s, false)", setting)
             # Optuna's tables are made by one tuner at a time, also of other studies.
-            self._session.execute("SELECT pg_advisory_lock(%s)", (TABLES_LOCK,))
-            # Through a function: Optuna and SQLAlchemy read some URLs otherwise than PostgreSQL does.
-            self.optuna = _optuna_storage("postgresql+psycopg://", connect)
-            self._session.execute("SELECT pg_advisory_unlock(%s)", (TABLES_LOCK,))
+            self._session.execute("SELECT pg_advisory_lock(%s)", (TABLES,))
+            self.optuna = optuna.storages.RDBStorage("postgresql+psycopg://", {"creator": connect})
+            self._session.execute("SELECT pg_advisory_unlock(%s)", (TABLES,))
             self._call("pg_advisory_lock_shared", TUNER)
             undo.pop_all()
 
@@ -151,21 +141,16 @@ class SharedStorage(Storage):
     def is_alone(self) -> bool:
         """Whether no other tuner works on the search."""
         with self.told():
-            alone = self._call("pg_try_advisory_lock", TUNER)
-            return alone and self._call("pg_advisory_unlock", TUNER)
+            return self._call("pg_try_advisory_lock", TUNER) and self._call("pg_advisory_unlock", TUNER)
 
     def claim(self, number: int) -> bool:
-        """Whether a running point is this tuner's now: it was nobody's, or its tuner died."""
-        return self._call("pg_try_advisory_lock", FIRST_POINT + number)
+        """Whether a running point, or RETEST, is this tuner's now."""
+        with self.told():
+            return self._call("pg_try_advisory_lock", number)
 
     def release(self, number: int) -> None:
         """Give up the claim of a point that ended."""
-        self._call("pg_advisory_unlock", FIRST_POINT + number)
-
-    def claim_retest(self) -> bool:
-        """Whether nobody else re-tests the winner now; if so, nobody else can until this process ends."""
-        with self.told():
-            return self._call("pg_try_advisory_lock", RETEST)
+        self._call("pg_advisory_unlock", number)
 
     def close(self) -> None:
         """End the session, and with it all its locks."""
@@ -177,10 +162,6 @@ class SharedStorage(Storage):
     def _call(self, function: str, lock: int) -> bool:
         row = self._session.execute(f"SELECT {function}(%s::int, %s::int)", (self._key, lock)).fetchone()
         return row is not None and row[0] is True
-
-
-def _optuna_storage(url: str, connect: Callable[[], Any]) -> optuna.storages.RDBStorage:
-    return optuna.storages.RDBStorage(url, {"creator": connect})
 
 
 def _checked(url: str) -> str:
