@@ -33,7 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figures": {"study", "store", "stats", "tables", "analysis"},
     "report": {"study", "store", "metrics", "stats", "tables", "analysis", "figures"},
     "finish": {"study", "store", "metrics", "tables", "report"},
-    "tuning": {"study", "store", "data", "execution", "metrics", "tables", "finish"},
+    "tuning": {"study", "store", "data", "execution", "metrics", "tables"},
     "compare": {"study", "store", "stats", "tables", "analysis", "report", "terminal"},
     "check": {"study", "metrics", "stats", "tables", "analysis", "compare", "terminal"},
     "status": {"study", "store", "terminal"},
