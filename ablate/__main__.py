@@ -198,7 +198,7 @@ def tune(
     points: Annotated[int | None, typer.Option(min=1, help="The budget, instead of the study's.")] = None,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="PostgreSQL database of a search that tuners with one --results share."),
+        typer.Option(metavar="URL", help="PostgreSQL database that tuners with one --results share."),
     ] = None,
     settings: Settings = None,
     seeds: Annotated[int | None, typer.Option(help="How many fresh seeds the re-test has.")] = None,
