@@ -223,16 +223,6 @@ study = Study(
 '''
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        # Two tuners have more threads than there are cores; one that spins while it waits is in the way.
-        patch.setenv("OMP_WAIT_POLICY", "PASSIVE")
-        yield
-
-
 @pytest.fixture
 def tiny(tmp_path: Path) -> Study:
     (tmp_path / "tiny.py").write_text(STUDY)
