@@ -26,20 +26,16 @@ class Point(BaseModel):
     number: int = Field(description="0, 1, ... in the order they were asked for")
     levels: Levels = Field(description="searched field to value; a field whose condition fails is left out")
     source: Source = Field(description="where it came from")
-    seeds: tuple[int, ...] = Field(
-        description="a training run each; shared by points, fresh for a repeated one"
-    )
+    seeds: tuple[int, ...] = Field(description="a training run each; fresh ones where a point is repeated")
     trial_ids: tuple[str, ...] = Field(default=(), description="the seeds' trials; () until it is begun")
     state: State = Field(default="running", description="running is also what a stopped search leaves")
     reason: str = Field(default="", description="why it was pruned or failed")
-    pruned_at: int | None = Field(
-        default=None, description="after so many seeds, or epochs, as the rule counts"
-    )
+    pruned_at: int | None = Field(default=None, description="after so many seeds, or epochs")
     intermediate: dict[int, float] = Field(
-        default_factory=dict, description="what the pruner was told: seed or epoch to value"
+        default={}, description="what it was at a seed or epoch, to prune by"
     )
     attributes: dict[str, Any] = Field(
-        default_factory=dict, description="what Optuna's sampler and pruner keep with it"
+        default={}, description="what Optuna's sampler and pruner keep with it"
     )
 
 
@@ -61,18 +57,14 @@ class Tuning(BaseModel):
     search: Search
     points: tuple[Point, ...] = ()
     importances: tuple[Importances, ...] = ()
-    winners: tuple[int, ...] = Field(
-        default=(), description="numbers of the points chosen to be re-tested, once the budget is spent"
-    )
-    retested: tuple[int, ...] = Field(
-        default=(), description="winners of a smaller budget, which the re-test keeps, so that it counts them"
-    )
+    winners: tuple[int, ...] = Field(default=(), description="points to re-test, once the budget is spent")
+    retested: tuple[int, ...] = Field(default=(), description="winners of a smaller budget, re-tested too")
     tuning_images: int = Field(default=0, description="images that points were judged on")
     train_images: int = Field(default=0, description="images that points were trained on")
     tuning_digest: str = Field(default="", description="of the tuning split's images and labels")
     reported_digest: str = Field(default="", description="of the reported split's")
     overlap: int = Field(
-        default=0, description="tuning images whose exact pixels the reported split holds too"
+        default=0, description="tuning images that the reported split holds too, pixel by pixel"
     )
 
     @property

@@ -41,34 +41,35 @@ class _Training:
     begun: set[int] = field(default_factory=set)
 
 
+@dataclass(eq=False)
 class Loop:
     """A search that goes on until its budget is spent.
 
-    Args:
+    Attributes:
         results: the study's results; the points' records go into its tuning folder.
         study: a settled study with a search.
         inputs: what trials are made from.
         ledger: the points.
         options: how trials run.
         watcher: told what happens.
+        ran: trials trained so far.
     """
 
-    def __init__(
-        self,
-        results: ResultsFolder,
-        study: Study,
-        inputs: Inputs,
-        ledger: Ledger,
-        options: Options,
-        watcher: Watcher,
-    ) -> None:
-        self.results, self.study, self.inputs, self.ledger = results, study, inputs, ledger
-        self.options, self.watcher = options, watcher
-        self.folder = tuning_folder(results)
-        self.ran = 0
-        self._training: dict[int, _Training] = {}
-        self._point_of: dict[str, tuple[int, int]] = {}
-        self._records: dict[str, Record] = {}
+    results: ResultsFolder
+    study: Study
+    inputs: Inputs
+    ledger: Ledger
+    options: Options
+    watcher: Watcher
+    ran: int = 0
+    _training: dict[int, _Training] = field(default_factory=dict)
+    _point_of: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _records: dict[str, Record] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> ResultsFolder:
+        """Where the points' records are."""
+        return tuning_folder(self.results)
 
     @property
     def search(self) -> Search:

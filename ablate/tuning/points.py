@@ -251,9 +251,5 @@ def _point_of(trial: FrozenTrial) -> Point:
     kept = trial.user_attrs[POINT]
     if trial.state is TrialState.RUNNING:  # also where its process was killed while it ended it
         kept = {name: kept[name] for name in AS_ASKED}
-    return Point(
-        number=trial.number,
-        intermediate=trial.intermediate_values,
-        attributes=trial.system_attrs,
-        **kept,
-    )
+    known = {"intermediate": trial.intermediate_values, "attributes": trial.system_attrs}
+    return Point(number=trial.number, **known, **kept)

@@ -36,7 +36,7 @@ class Storage:
     """
 
     shared = False
-    remedy = "remove the file, which is made again from tuning.json beside it"
+    remedy = "close what else uses it, or remove it: it is made again from tuning.json beside it"
     errors: tuple[type[Exception], ...] = (
         sqlalchemy.exc.SQLAlchemyError,
         optuna.exceptions.StorageInternalError,

@@ -21,6 +21,7 @@ from made_records import (
     train,
 )
 
+from ablate.errors import ResultsError
 from ablate.store.points import Point, read_tuning, tuning_folder
 from ablate.store.records import read_record
 from ablate.store.results import ResultsFolder
@@ -174,6 +175,19 @@ def test_values_follow_from_the_records_and_lost_ones_are_trained_again(
     assert values[1] == point_means(again.results, again.tuning.points[1], objective) != was[1]
     assert (values[0], values[3]) == (was[0], was[3])
     assert spend(again) == [2, 4, 5]
+
+
+@pytest.mark.parametrize("open_ledger", ["alone"], indirect=True)
+def test_a_damaged_database_is_named_and_can_be_removed(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    spend(ledger, 2)
+    ledger.storage.close()
+    database = ledger.results.root / "tuning" / "optuna.sqlite3"
+    database.write_bytes(b"no database" * 100)
+    with pytest.raises(ResultsError, match=r"optuna.sqlite3: cannot be used \(.*not a database.*remove it"):
+        open_ledger()
+    database.unlink()
+    assert open_ledger().tuning == ledger.tuning
 
 
 def test_without_the_database_the_folders_copy_is_gone_on_with(open_ledger: Open) -> None:
