@@ -43,17 +43,7 @@ class _Training:
 
 @dataclass(eq=False)
 class Loop:
-    """A search that goes on until its budget is spent.
-
-    Attributes:
-        results: the study's results; the points' records go into its tuning folder.
-        study: a settled study with a search.
-        inputs: what trials are made from.
-        ledger: the points.
-        options: how trials run.
-        watcher: told what happens.
-        ran: trials trained so far.
-    """
+    """A search that goes on until its budget is spent; `ran` counts the trials trained."""
 
     results: ResultsFolder
     study: Study

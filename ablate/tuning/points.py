@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.pruners import NopPruner
 from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.storages import BaseStorage
@@ -91,13 +92,9 @@ class Points:
 
     @quiet()
     def ask(self, source: Source, levels: Levels | None = None) -> Point:
-        """Begin the next point.
+        """Begin the next point, with these levels or, without them, the sampler's.
 
         One write makes it a point. Where a killed process had not got that far, it is asked for again.
-
-        Args:
-            source: where it comes from.
-            levels: its values, for the baseline and the anchors; otherwise the sampler chooses.
 
         Raises:
             ValueError: a given level is missing or out of its range.
@@ -136,12 +133,7 @@ class Points:
 
     @quiet()
     def report(self, number: int, step: int, value: float) -> str:
-        """Take in an intermediate value of a running point, where there is one objective; each step once.
-
-        Args:
-            number: of the point.
-            step: the seed, with pruning across seeds; otherwise the epoch.
-            value: of the objective, for this seed, or after this epoch.
+        """Take in a running point's value for a seed, or after an epoch, as the pruning counts; each once.
 
         Returns:
             Empty, or why the point is to be pruned: a sentence.
@@ -156,13 +148,7 @@ class Points:
 
     @quiet()
     def end(self, number: int, state: State, reason: str = "", values: Values = ()) -> None:
-        """End a running point.
-
-        Args:
-            number: of the point.
-            state: what became of it.
-            reason: why it was pruned or failed.
-            values: one finite value per objective of a complete point; none otherwise.
+        """End a running point, with a value per objective where it is complete.
 
         Raises:
             ValueError: the values do not fit the state.
@@ -215,9 +201,7 @@ class Points:
             return TrialState.COMPLETE, (statistics.fmean(point.intermediate.values()),)
         return TrialState.PRUNED, (point.intermediate[max(point.intermediate)],)
 
-    def _shown(
-        self, levels: Levels
-    ) -> tuple[dict[str, object], dict[str, optuna.distributions.BaseDistribution]]:
+    def _shown(self, levels: Levels) -> tuple[dict[str, object], dict[str, BaseDistribution]]:
         """Levels as Optuna stores them, and what they are from."""
         space, active = self.search.space, self.search.active(levels)
         params = {name: stored_of(space[name], level) for name, level in active.items()}

@@ -70,7 +70,7 @@ def tune_study(
 
     Args:
         study: a study with a search.
-        options: how its trials run; `seeds` are those of the re-test.
+        options: how its trials run; its `seeds` are those of the re-test.
         watcher: told what happens.
         points: the budget, instead of the search's.
         storage: PostgreSQL URL of a search that several tuners work on, in one results folder.

@@ -25,12 +25,8 @@ def sampler_of(search: Search, number: int, drawn: int) -> BaseSampler:
     """The sampler for one point.
 
     A sampler that went from point to point would carry random numbers and caches that nothing stores; so what
-    a new one draws follows from the study, the search's seed and the point's number alone.
-
-    Args:
-        search: its declaration.
-        number: of the point.
-        drawn: how many points before it were drawn, not given.
+    a new one draws follows from the study, the search's seed, the point's number and how many before it were
+    drawn, not given.
     """
     seed = int(np.random.SeedSequence([search.sampler_seed, number]).generate_state(1)[0])
     startup = max(1, min(MOST_STARTUP, search.points // STARTUP_PART))
