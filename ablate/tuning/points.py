@@ -99,8 +99,8 @@ class Points:
         Raises:
             ValueError: a given level is missing or out of its range.
         """
-        for point in self.all():
-            self._show(point.number)
+        for trial in self._trials():
+            self._show(trial)
         before = self._trials()
         if before and POINT not in before[-1].user_attrs:
             trial_id = before.pop()._trial_id
@@ -111,7 +111,8 @@ class Points:
         sampler = sampler_of(self.search, trial.number, asked)
         study = self._study_for(sampler)
         # On the GP's small matrices several threads wait for each other, and take ten times as long.
-        with threadpool_limits(1 if self.search.sampler == "gp" else None):
+        one_thread = threadpool_limits(1) if self.search.sampler == "gp" else contextlib.nullcontext()
+        with one_thread:
             if levels is None:
                 levels = drawn(self.search, sampler, study, trial)
             else:
@@ -124,8 +125,9 @@ class Points:
         start = FIRST_TUNING_SEED + repeated * self.search.seeds
         seeds = tuple(range(start, start + self.search.seeds))
         self._keep(Point(number=trial.number, levels=levels, source=source, seeds=seeds))
-        self._show(trial.number)
-        return _point_of(self._trial(trial.number))
+        trial = self._trial(trial.number)
+        self._show(trial)
+        return _point_of(trial)
 
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Say which trials a running point's seeds have."""
@@ -153,10 +155,11 @@ class Points:
         Raises:
             ValueError: the values do not fit the state.
         """
-        point = _point_of(self._trial(number))
+        trial = self._trial(number)
+        self._show(trial)
+        point = _point_of(trial)
         pruned_at = len(point.intermediate) if state == "pruned" else None
         point = point.model_copy(update={"state": state, "reason": reason, "pruned_at": pruned_at})
-        self._show(number)
         self._keep(point)
         told, values = self._as_told(point, values)
         # A pruned trial's value is set by Optuna: the last intermediate one.
@@ -207,10 +210,9 @@ class Points:
         params = {name: stored_of(space[name], level) for name, level in active.items()}
         return params, {name: distribution_of(space[name]) for name in active}
 
-    def _show(self, number: int) -> None:
+    def _show(self, trial: FrozenTrial) -> None:
         """Have a running point's trial hold its levels, which a process may have been killed before."""
-        trial = self._trial(number)
-        if trial.state is TrialState.RUNNING:
+        if trial.state is TrialState.RUNNING and POINT in trial.user_attrs:
             params, distributions = self._shown(_point_of(trial).levels)
             for name in params.keys() - trial.params.keys():
                 internal = distributions[name].to_internal_repr(params[name])
