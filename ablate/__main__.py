@@ -135,7 +135,7 @@ def tune(
     points: Annotated[int | None, typer.Option(min=1, help="The budget, instead of the study's.")] = None,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="PostgreSQL database of a search that several tuners share."),
+        typer.Option(metavar="URL", help="PostgreSQL database that tuners with one --results share."),
     ] = None,
 ) -> None:
     """Search for the best setting on images held back from training, then re-test it with fresh seeds.

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from ablate.stats import Smoothed, best_two, chosen_of_two, paired_effect, smoothed, verdict
 from ablate.study.search import Range, Search
-from ablate.tuning.sampler import Sampler
+from ablate.tuning.points import Points
 from benchmarks import simulation
 
 REPEATS = 200
@@ -181,19 +181,19 @@ def _tried(situation: Situation, repeat: int, rng: np.random.Generator) -> tuple
         sampler=situation.sampler,
         sampler_seed=repeat,
     )
-    sampler = Sampler(search, higher_is_better=(True, False)[:objectives], name="simulated")
+    points = Points(search)
     epsilons: list[float] = []
     values: list[FloatArray] = []
     while len(values) < POINTS:
         for _ in range(min(search.batch, POINTS - len(values))):
             given = (BASELINE, ANCHOR)[len(epsilons)] if len(epsilons) < 2 else None
-            levels, _ = sampler.ask(len(epsilons), None if given is None else {"epsilon": given})
-            epsilons.append(float(levels["epsilon"]))
+            point = points.ask("sampler") if given is None else points.ask("anchor", {"epsilon": given})
+            epsilons.append(float(point.levels["epsilon"]))
         for number in range(len(values), len(epsilons)):
             true = true_values(situation, epsilons[number])
             values.append(true[:, None] + SD * rng.normal(size=(objectives, SEEDS)))
-            means = [float(mean) for mean in values[number].mean(axis=1)]
-            sampler.tell(number, "complete", tuple(means))
+            means = tuple(float(mean) for mean in values[number].mean(axis=1))
+            points.end(number, "complete", values=means)
     return np.array(epsilons), np.array(values)
 
 

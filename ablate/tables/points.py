@@ -21,7 +21,7 @@ from ablate.metrics import METRICS, Predictions
 from ablate.stats import chosen_of_two, is_on_front, mean_interval
 from ablate.stats.surrogate import SAME
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
-from ablate.store.records import Record, read_predictions, read_record
+from ablate.store.records import read_predictions, read_record
 from ablate.store.results import ResultsFolder
 from ablate.study.trials import arm_name
 from ablate.tables.columns import MISSING, UNREADABLE
@@ -93,15 +93,11 @@ def _run(folder: ResultsFolder, trial_id: str, seed: int, objective: Sequence[st
     if stored is not None:
         measured = Predictions.of(stored.logits, stored.labels)
         values = tuple(float(METRICS[name].score(measured)) for name in objective)
-    known = values if all(map(math.isfinite, values)) else ()
-    fields = record.trial.fields.model_dump()
-    return PointRun(seed, trial_id, record.status, known, _seconds(record), fields)
-
-
-def _seconds(record: Record) -> float:
+    seconds = math.fsum(epoch.seconds for epoch in record.history)
     if record.cost is not None:
-        return record.cost.train_seconds + record.cost.eval_seconds
-    return math.fsum(epoch.seconds for epoch in record.history)
+        seconds = record.cost.train_seconds + record.cost.eval_seconds
+    known = values if all(map(math.isfinite, values)) else ()
+    return PointRun(seed, trial_id, record.status, known, seconds, record.trial.fields.model_dump())
 
 
 def points_table(folder: ResultsFolder) -> pd.DataFrame:
@@ -120,30 +116,43 @@ def points_table(folder: ResultsFolder) -> pd.DataFrame:
 
 def points_frame(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
     """The `points` table from each point's runs."""
-    points, search = tuning.points, tuning.search
-    rows = [_row(tuning, point, own) for point, own in zip(points, runs, strict=True)]
-    done = [place for place, own in enumerate(runs) if _is_whole(points[place], own)]
-    places = np.array([place_of(search, points[at].levels) for at in done])
-    for number, (name, suffix) in enumerate(zip(search.objective, SUFFIXES, strict=False)):
-        samples = [np.array([run.values[number] for run in runs[at]]) for at in done]
+    search = tuning.search
+    rows = [_row(tuning, point, own) for point, own in zip(tuning.points, runs, strict=True)]
+    for name, suffix in zip(search.objective, SUFFIXES, strict=False):
+        for row in rows:
+            row[f"objective{suffix}"] = name
+    # A point counts that is complete, with a value for every seed.
+    counted = [
+        number
+        for number, own in enumerate(runs)
+        if tuning.points[number].state == "complete" and own and all(run.values for run in own)
+    ]
+    places = np.array([place_of(search, tuning.points[number].levels) for number in counted])
+    for place, suffix in enumerate(SUFFIXES[: len(search.objective)]):
+        samples = [np.array([run.values[place] for run in runs[number]]) for number in counted]
         means, sds = smoothed_values(places, samples)
-        for place, row in enumerate(rows):
-            row |= {
-                f"objective{suffix}": name,
-                **_value(samples[done.index(place)] if place in done else None, suffix),
-            }
-        for place, mean, sd in zip(done, means, sds, strict=True):
-            rows[place] |= {f"smoothed{suffix}": mean, f"smoothed_sd{suffix}": sd}
-    return _with_front(frame("points", rows), len(search.objective))
-
-
-def _is_whole(point: Point, runs: Sequence[PointRun]) -> bool:
-    """Whether the point counts: complete, every seed of it with a value."""
-    return point.state == "complete" and bool(runs) and all(run.values for run in runs)
+        for number, sample, mean, sd in zip(counted, samples, means, sds, strict=True):
+            raw = mean_interval(sample)
+            columns = {"value": raw.mean, "sd": raw.sd, "low": raw.low, "high": raw.high}
+            columns |= {"smoothed": mean, "smoothed_sd": sd}
+            rows[number] |= {f"{column}{suffix}": value for column, value in columns.items()}
+    points = frame("points", rows)
+    if len(search.objective) < 2:
+        return points
+    known, gains, _ = _gains(points)
+    on_front = pd.Series(pd.NA, index=points.index, dtype="boolean")
+    on_front[known] = is_on_front(gains) if len(gains) else []
+    return points.assign(on_front=on_front)
 
 
 def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, Any]:
-    fields = next((run.fields for run in runs if run.fields), {})
+    last_seen = math.nan
+    if point.state == "pruned":  # what it had reached
+        seen = [run.values[0] for run in runs if run.values]
+        if seen:
+            last_seen = float(np.mean(seen))
+        elif point.intermediate:
+            last_seen = point.intermediate[max(point.intermediate)]
     return {
         "number": point.number,
         "source": point.source,
@@ -152,40 +161,13 @@ def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, An
         "pruned_at": point.pruned_at,
         "levels": arm_name(point.levels),
         **point.levels,
-        **fields,
+        **next((run.fields for run in runs if run.fields), {}),
         "seeds_planned": len(point.seeds),
         "seeds_done": sum(bool(run.values) for run in runs),
-        "last_seen": _last_seen(point, runs),
+        "last_seen": last_seen,
         "winner": point.number in tuning.winners,
         "seconds": math.fsum(run.seconds for run in runs),
     }
-
-
-def _last_seen(point: Point, runs: Sequence[PointRun]) -> float:
-    """What a pruned point had reached; NaN for any other."""
-    if point.state != "pruned":
-        return math.nan
-    seen = [run.values[0] for run in runs if run.values]
-    if seen:
-        return float(np.mean(seen))
-    return point.intermediate[max(point.intermediate)] if point.intermediate else math.nan
-
-
-def _value(sample: FloatArray | None, suffix: str) -> dict[str, float]:
-    if sample is None:
-        return {}
-    found = mean_interval(sample)
-    columns = {"value": found.mean, "sd": found.sd, "low": found.low, "high": found.high}
-    return {f"{name}{suffix}": number for name, number in columns.items()}
-
-
-def _with_front(points: pd.DataFrame, objectives: int) -> pd.DataFrame:
-    if objectives < 2:
-        return points
-    known, values, _ = _gains(points)
-    on_front = pd.Series(pd.NA, index=points.index, dtype="boolean")
-    on_front[known] = is_on_front(values) if len(values) else []
-    return points.assign(on_front=on_front)
 
 
 def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]:
@@ -203,7 +185,7 @@ def winners_of(points: pd.DataFrame) -> tuple[int, ...]:
 
     With one objective the complete point with the best smoothed value, of equal ones the lowest number. With
     two, up to two of those that no other point beats in both smoothed values, by the rule of
-    `ablate.analysis.chosen_of_two`: an objective in which the noise tells no two points apart has no say, so
+    `ablate.stats.chosen_of_two`: an objective in which the noise tells no two points apart has no say, so
     that one point wins; nor is a point taken for a gain in one objective within the noise if it costs more
     than the noise in the other.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablate.stats import smoothed
-from ablate.study.search import Levels, Range, Search
+from ablate.study.search import Choice, Levels, Search
 
 FloatArray = NDArray[np.float64]
 
@@ -25,17 +25,14 @@ def place_of(search: Search, levels: Levels) -> list[float]:
         used = name in levels
         if dimension.when:
             place.append(float(used))
-        if isinstance(dimension, Range):
-            place.append(_along(dimension, levels[name]) if used else 0.0)
-        else:
+        if isinstance(dimension, Choice):
             place += [float(used and levels[name] == value) for value in dimension.of]
+            continue
+        low, high, value = dimension.low, dimension.high, levels.get(name, dimension.low)
+        if dimension.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        place.append((value - low) / (high - low))
     return place
-
-
-def _along(dimension: Range, value: float) -> float:
-    if dimension.log:
-        return math.log(value / dimension.low) / math.log(dimension.high / dimension.low)
-    return (value - dimension.low) / (dimension.high - dimension.low)
 
 
 def smoothed_values(places: FloatArray, samples: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
@@ -49,12 +46,9 @@ def smoothed_values(places: FloatArray, samples: Sequence[FloatArray]) -> tuple[
         return np.empty(0), np.empty(0)
     means = np.array([sample.mean() for sample in samples])
     counts = np.array([len(sample) for sample in samples])
-    found = smoothed(places, means, replicates=counts, spread=_spread(samples))
-    return found.mean, found.sd
-
-
-def _spread(samples: Sequence[FloatArray]) -> float:
-    """Standard deviation of a training run within a point, pooled over points; NaN with one seed each."""
-    freedom = sum(len(sample) - 1 for sample in samples)
+    # The standard deviation of a training run within a point, pooled; not known with one seed each.
     squares = math.fsum(float(((sample - sample.mean()) ** 2).sum()) for sample in samples)
-    return math.sqrt(squares / freedom) if freedom else math.nan
+    freedom = int(counts.sum()) - len(samples)
+    spread = math.sqrt(squares / freedom) if freedom else math.nan
+    smooth = smoothed(places, means, replicates=counts, spread=spread)
+    return smooth.mean, smooth.sd

@@ -28,11 +28,27 @@ def tuning_tables(folder: ResultsFolder) -> Tables:
     if tuning is None or not tuning_folder(folder).predictions.exists():
         return {}
     runs = [point_runs(folder, point, tuning.search.objective) for point in tuning.points]
+    values = [
+        {
+            "number": point.number,
+            "seed": run.seed,
+            "trial_id": run.trial_id,
+            "status": run.status,
+            **{f"value{suffix}": value for suffix, value in zip(SUFFIXES, run.values, strict=False)},
+        }
+        for point, own in zip(tuning.points, runs, strict=True)
+        for run in own
+    ]
+    importances = [
+        {"objective": of.objective, "evaluator": of.evaluator, "field": name, "share": share}
+        for of in tuning.importances
+        for name, share in of.shares.items()
+    ]
     return {
         "tuning": frame("tuning", [_facts(tuning, runs)]),
         "points": points_frame(tuning, runs),
-        "point_values": frame("point_values", _value_rows(tuning, runs)),
-        "importances": frame("importances", _importance_rows(tuning)),
+        "point_values": frame("point_values", values),
+        "importances": frame("importances", importances),
     }
 
 
@@ -56,25 +72,3 @@ def _facts(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> dict[str, Any]
         facts |= {f"objective{suffix}": name, f"direction{suffix}": better}
     split = ("tuning_images", "train_images", "tuning_digest", "reported_digest", "overlap")
     return facts | {name: getattr(tuning, name) for name in split}
-
-
-def _value_rows(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "number": point.number,
-            "seed": run.seed,
-            "trial_id": run.trial_id,
-            "status": run.status,
-            **{f"value{suffix}": value for suffix, value in zip(SUFFIXES, run.values, strict=False)},
-        }
-        for point, own in zip(tuning.points, runs, strict=True)
-        for run in own
-    ]
-
-
-def _importance_rows(tuning: Tuning) -> list[dict[str, Any]]:
-    return [
-        {"objective": found.objective, "evaluator": found.evaluator, "field": name, "share": share}
-        for found in tuning.importances
-        for name, share in found.shares.items()
-    ]

@@ -5,12 +5,11 @@ from __future__ import annotations
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from ablate.store.points import Importances
 from ablate.study.search import Search
 
-EVALUATOR = "PED-ANOVA"
 FEWEST_POINTS = 10
 BEST_POINTS = 5
 """PED-ANOVA asks where the best points lie; Optuna advises at least five of them."""
@@ -26,21 +25,16 @@ def importances_of(search: Search, study: optuna.Study) -> tuple[Importances, ..
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(search.space) < 2 or len(complete) < FEWEST_POINTS:
         return ()
-    found = (_of_objective(search, study, place, len(complete)) for place in range(len(search.objective)))
-    return tuple(importances for importances in found if importances is not None)
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=max(BEST_PART, BEST_POINTS / len(complete)))
+    importances = []
+    for place, objective in enumerate(search.objective):
 
+        def cost(trial: FrozenTrial, place: int = place) -> float:  # PED-ANOVA takes low values for good ones
+            value = float(trial.values[place])
+            return -value if study.directions[place] is StudyDirection.MAXIMIZE else value
 
-def _of_objective(search: Search, study: optuna.Study, place: int, points: int) -> Importances | None:
-    # PED-ANOVA takes low values for good ones.
-    sign = -1.0 if study.directions[place] is StudyDirection.MAXIMIZE else 1.0
-    found = get_param_importances(
-        study,
-        evaluator=PedAnovaImportanceEvaluator(target_quantile=max(BEST_PART, BEST_POINTS / points)),
-        target=lambda trial: sign * trial.values[place],
-        normalize=False,
-    )
-    total = sum(found.values())
-    if not total > 0:
-        return None
-    shares = {name: found[name] / total for name in search.space if name in found}
-    return Importances(objective=search.objective[place], evaluator=EVALUATOR, shares=shares)
+        weights = get_param_importances(study, evaluator=evaluator, target=cost, normalize=False)
+        if (total := sum(weights.values())) > 0:
+            shares = {name: weights[name] / total for name in search.space if name in weights}
+            importances.append(Importances(objective=objective, evaluator="PED-ANOVA", shares=shares))
+    return tuple(importances)

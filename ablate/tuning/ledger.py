@@ -1,135 +1,254 @@
-"""Who says which points there are: on one machine, the search's own file and Optuna's study in memory."""
+"""Which points of a search there are: Optuna's database says it, and their values follow from the records."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+import time
+from collections.abc import Callable, Mapping, Sequence
 
-from ablate.store.points import Point, Source, Tuning, write_tuning
+from ablate.errors import ResultsError
+from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
+from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
-from ablate.study.search import FIRST_TUNING_SEED, Levels
-from ablate.tables import objective_values
-from ablate.tuning.sampler import Sampler
-from ablate.tuning.settle import directions
+from ablate.study.search import Levels
+from ablate.tables import objective_values, points_table, winners_of
+from ablate.tuning.points import Points, Values
+from ablate.tuning.storage import Storage
 
-Values = tuple[float, ...]
-
-
-class Ledger(Protocol):
-    """The points of a search as a loop needs them. `tuning` is all that is known of them."""
-
-    tuning: Tuning
-    sampler: Sampler
-
-    def mine(self) -> Sequence[Point]:
-        """Running points that this process is to go on with."""
-
-    def begin(self) -> Sequence[Point]:
-        """The next points to train, stored before any of them is; none where the budget is given out."""
-
-    def keep(self, point: Point) -> None:
-        """Store a change of a running point."""
-
-    def recorded(self, point: Point) -> None:
-        """A training run of a running point is recorded."""
-
-    def end(self, point: Point, values: Values) -> None:
-        """Store a point that is over, with its values where it is complete."""
-
-    def is_over(self) -> bool:
-        """Whether no point is left, here or elsewhere. May wait a little for others."""
+POLL_SECONDS = 1.0
+SEARCH = "search"
+"""The user attribute of Optuna's study that holds the search, all but its points."""
 
 
-class OwnLedger:
-    """The points of a search that this process alone works on.
+class Ledger:
+    """The points of a search, in a database that several tuners may share.
+
+    `tuning` is what was last seen of them; every change is written to `tuning/tuning.json`, for readers.
 
     Args:
         results: the study's results.
-        tuning: the search as far as it is.
+        storage: the database.
+        name: of Optuna's study in it.
+        declared: the search as this tuner declares it, without points.
         first: the baseline and the anchors.
-        name: of the study, for optuna-dashboard.
+        same: given the search as it is known, that with this tuner's budget; raises where it is another one.
+        retry_failed: have failed points trained again, their failed records put aside.
+
+    Raises:
+        ResultsError: the database or the folder holds another search, or not the records of this one.
     """
 
-    def __init__(self, results: ResultsFolder, tuning: Tuning, first: Sequence[Levels], name: str) -> None:
-        self.results, self.tuning, self._first = results, tuning, first
-        self.sampler = restored_sampler(results, tuning, name)
-        write_tuning(results, tuning)
+    def __init__(
+        self,
+        results: ResultsFolder,
+        storage: Storage,
+        name: str,
+        declared: Tuning,
+        first: Sequence[Levels],
+        same: Callable[[Tuning], Tuning],
+        *,
+        retry_failed: bool = False,
+    ) -> None:
+        self.results, self.storage, self._name, self._first = results, storage, name, first
+        self._mine: set[int] = set()
+        self._taken: list[Point] = []
+        with storage.locked():
+            self.points = Points(declared.search, storage.optuna, name)
+            stored = self._stored()
+            self.tuning = declared
+            if known := self._known(stored):
+                self.tuning = same(known)
+                if storage.shared:  # a tuner that came with a larger budget may be at work
+                    budget = max(self.tuning.search.points, known.search.points)
+                    search = self.tuning.search.model_copy(update={"points": budget})
+                    self.tuning = self.tuning.model_copy(update={"search": search})
+            self.points.search = self.tuning.search
+            self._match_records(stored.points if stored else (), retry_failed=retry_failed)
+            self._declare()
+            self._write()
 
-    def mine(self) -> Sequence[Point]:
-        """All points that a stopped search left."""
-        return [point for point in self.tuning.points if point.state == "running"]
+    def goes_on(self) -> bool:
+        """Whether there is something to do; waits while other tuners are at all that is left."""
+        while True:
+            with self.storage.locked():
+                self._read()
+                others = [point for point in self.tuning.running if point.number not in self._mine]
+                self._taken += [point for point in others if self.storage.claim(point.number)]
+                self._mine |= {point.number for point in self._taken}
+                if self._taken and not any(point.trial_ids for point in self._taken):
+                    # Their tuner was killed while it asked for a batch: the rest was to be asked for at once.
+                    self._taken += self._ask(-len(self.tuning.points) % self.tuning.search.batch)
+                if self._taken or len(self.tuning.points) < self.tuning.search.points:
+                    return True
+                if not others:
+                    return False
+            time.sleep(POLL_SECONDS)
+
+    def take_over(self) -> Sequence[Point]:
+        """Running points that a stopped search or a dead tuner left, once each."""
+        taken, self._taken = self._taken, []
+        return taken
 
     def begin(self) -> Sequence[Point]:
-        """The next batch."""
-        begun, asked = len(self.tuning.points), self.tuning
-        for _ in range(begun, min(begun + asked.search.batch, asked.search.points)):
-            point = asked_point(asked, self.sampler, self._first)
-            asked = asked.model_copy(update={"points": (*asked.points, point)})
-        if len(asked.points) > begun:
-            self._store(asked.points)  # at once, so that a batch is never asked for in parts
-        return self.tuning.points[begun:]
+        """The next points to train, stored before any of them is; none where the budget is given out."""
+        with self.storage.locked():
+            self._read()
+            return self._ask(self.tuning.search.batch)
 
-    def keep(self, point: Point) -> None:
-        """Store a change of a running point."""
-        self._store(with_point(self.tuning, point).points)
+    def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
+        """Store which trials a running point's seeds have."""
+        with self.storage.locked():
+            self.points.name_trials(number, trial_ids)
+            self._write()
 
-    def recorded(self, point: Point) -> None:
-        """The record itself is all that is needed."""
+    def report(self, number: int, step: int, value: float) -> str:
+        """Store how good a running point is after a seed or an epoch; why it is to be pruned, or empty."""
+        with self.storage.locked():
+            reason = self.points.report(number, step, value)
+            self._write()
+        # Baseline and anchors are what the others are compared with.
+        return reason if self.tuning.points[number].source == "sampler" else ""
 
-    def end(self, point: Point, values: Values) -> None:
-        """Tell the sampler, and store the point."""
-        self.sampler.tell(point.number, point.state, values)
-        self.keep(point.model_copy(update={"attributes": self.sampler.attributes_of(point.number)}))
+    def end(self, number: int, state: State, reason: str, values: Values = ()) -> None:
+        """Store what became of a running point, with its values where it is complete."""
+        with self.storage.locked():
+            self.points.end(number, state, reason, values)
+            self.storage.release(number)
+            self._write()
 
-    def is_over(self) -> bool:
-        """Nobody else works on it."""
-        return True
+    def conclude(self) -> None:
+        """Store the search's importances and, once its budget is spent, its winners."""
+        with self.storage.locked():
+            self._read()
+            changes: dict[str, object] = {"importances": self.points.importances()}
+            self._write()
+            if self.tuning.is_spent:
+                winners = winners_of(points_table(self.results))
+                earlier = (*self.tuning.retested, *self.tuning.winners)
+                retested = tuple(dict.fromkeys(number for number in earlier if number not in winners))
+                changes |= {"winners": winners, "retested": retested}
+            self.tuning = self.tuning.model_copy(update=changes)
+            self._declare()
+            self._write()
 
-    def _store(self, points: Sequence[Point]) -> None:
-        changes = {"points": tuple(points), "attributes": self.sampler.attributes}
-        self.tuning = self.tuning.model_copy(update=changes)
+    def _ask(self, count: int) -> list[Point]:
+        begun, asked = len(self.tuning.points), []
+        for number in range(begun, min(begun + count, self.tuning.search.points)):
+            first = self._first[number] if number < len(self._first) else None
+            source: Source = "sampler" if first is None else "anchor" if number else "baseline"
+            asked.append(self.points.ask(source, first))
+            self.storage.claim(number)
+            self._mine.add(number)
+        self._write()
+        return asked
+
+    def _read(self) -> None:
+        """Take in what other tuners stored, a larger budget too."""
+        stored = self._stored()
+        assert stored is not None  # declared when opened
+        self.tuning, self.points.search = stored, stored.search
+
+    def _write(self) -> None:
+        self.tuning = self.tuning.model_copy(update={"points": self.points.all()})
         write_tuning(self.results, self.tuning)
 
+    def _declare(self) -> None:
+        """Store all but the points."""
+        self.points.study.set_metric_names(list(self.tuning.search.objective))
+        self.points.study.set_user_attr(SEARCH, self.tuning.model_dump(mode="json", exclude={"points"}))
 
-def restored_sampler(results: ResultsFolder, tuning: Tuning, name: str) -> Sampler:
-    """A sampler that was told all of a search's points."""
-    sampler = Sampler(tuning.search, higher_is_better=directions(tuning.search), name=name)
-    sampler.restore(tuning, point_means(results, tuning))
-    return sampler
+    def _set_budget(self, points: int) -> None:
+        search = self.tuning.search.model_copy(update={"points": points})
+        self.tuning = self.tuning.model_copy(update={"search": search})
+
+    def _stored(self) -> Tuning | None:
+        """The search in the database; None where it has none yet."""
+        kept = self.points.study.user_attrs.get(SEARCH)
+        if kept is None and not self.points.study.get_trials(deepcopy=False):
+            return None
+        try:
+            return Tuning.model_validate({**(kept or {}), "points": self.points.all()})
+        except (KeyError, ValueError):
+            if not self.storage.shared:  # older versions wrote a copy for optuna-dashboard here
+                self._empty()
+                return None
+            raise ResultsError(
+                f"{self.storage.words}: study {self._name!r} there is not one that this version of ablate "
+                "can read; take another database, or give the study another name"
+            ) from None
+
+    def _empty(self) -> None:
+        self.points.storage.delete_study(self.points.study._study_id)
+        self.points = Points(self.points.search, self.storage.optuna, self._name)
+
+    def _known(self, stored: Tuning | None) -> Tuning | None:
+        """The search in the database, and what of it only the folder knows.
+
+        That is an older version's search, or one whose database was lost or is now another.
+        """
+        here = read_tuning(self.results)
+        if stored is None or here is None:
+            return stored or here
+        for mine, theirs in zip(here.points, stored.points, strict=False):
+            if mine.trial_ids and theirs.trial_ids and mine.trial_ids != theirs.trial_ids:
+                raise self._own_search()
+        return stored.model_copy(update={"points": stored.points + here.points[len(stored.points) :]})
+
+    def _own_search(self) -> ResultsError:
+        return ResultsError(
+            f"{self._folder.root}: holds points of a search of its own, which {self.storage.words} does not "
+            "have; choose another folder with --results"
+        )
+
+    def _match_records(self, stored: Sequence[Point], *, retry_failed: bool) -> None:
+        """Have the database say what the records do: points that lack theirs run again, values follow.
+
+        Optuna never changes a trial that ended; so then all of them are written anew, but first the folder's
+        file, from which they are taken if that was interrupted.
+        """
+        known, objective = self.tuning.points, self.tuning.search.objective
+        complete = [point for point in known if point.state == "complete"]
+        means = {point.number: point_means(self.results, point, objective) for point in complete}
+        values = {number: mean for number, mean in means.items() if mean}
+        again, alone = means.keys() - values.keys(), self.storage.is_alone()
+        if self.storage.shared and again and not (alone and values):
+            raise ResultsError(
+                f"{self.storage.words}: {len(again)} points are complete there, but their records are not in "
+                f"{self._folder.root}; all tuners need the same --results, on a file system that they share"
+            )
+        if retry_failed:
+            failed = [point for point in known if point.state == "failed"]
+            self._put_failed_aside(failed)
+            again |= {point.number for point in failed}
+        anew = {"state": "running", "reason": "", "pruned_at": None}
+        points = tuple(point.model_copy(update=anew) if point.number in again else point for point in known)
+        if points == tuple(stored) and (not alone or values == self.points.values()):
+            return
+        if not alone:
+            raise self._own_search()
+        self.tuning = self.tuning.model_copy(update={"points": points})
+        write_tuning(self.results, self.tuning)
+        self._empty()
+        self._declare()
+        for point in points:
+            self.points.add(point, values.get(point.number, ()))
+
+    def _put_failed_aside(self, failed: Sequence[Point]) -> None:
+        records = read_records(self._folder)
+        for trial_id in [trial_id for point in failed for trial_id in point.trial_ids]:
+            if trial_id in records and records[trial_id].status != "complete":
+                put_aside(self._folder, trial_id, "attempts")
+
+    @property
+    def _folder(self) -> ResultsFolder:
+        return tuning_folder(self.results)
 
 
-def point_means(results: ResultsFolder, tuning: Tuning) -> dict[int, Values]:
-    """The mean over seeds of every objective, for each complete point."""
-    complete = [point for point in tuning.points if point.state == "complete"]
-    found = {point.number: objective_values(results, point, tuning.search.objective) for point in complete}
-    return {number: means_of(values) for number, values in found.items()}
+def point_means(results: ResultsFolder, point: Point, objective: Sequence[str]) -> Values:
+    """The mean over a point's seeds of every objective, from its records; () unless all seeds have them."""
+    values = objective_values(results, point, objective)
+    return means_of(values) if len(values) == len(point.seeds) else ()
 
 
 def means_of(values: Mapping[int, Values]) -> Values:
     """The mean over seeds of every objective."""
     return tuple(sum(column) / len(column) for column in zip(*values.values(), strict=True))
-
-
-def asked_point(tuning: Tuning, sampler: Sampler, first: Sequence[Levels]) -> Point:
-    """The next point: of the baseline and the anchors, then of the sampler."""
-    number = len(tuning.points)
-    levels, attributes = sampler.ask(number, first[number] if number < len(first) else None)
-    source: Source = "sampler" if number >= len(first) else "anchor" if number else "baseline"
-    seeds = fresh_seeds(tuning, levels)
-    return Point(
-        number=number, levels=levels, source=source, seeds=seeds, trial_ids=(), attributes=attributes
-    )
-
-
-def fresh_seeds(tuning: Tuning, levels: Levels) -> tuple[int, ...]:
-    """The seeds that all points share; for a point that repeats another, seeds that it has not had."""
-    before = sum(point.levels == levels for point in tuning.points)
-    start = FIRST_TUNING_SEED + before * tuning.search.seeds
-    return tuple(range(start, start + tuning.search.seeds))
-
-
-def with_point(tuning: Tuning, point: Point) -> Tuning:
-    """The search with one of its points changed."""
-    points = list(tuning.points)
-    points[point.number] = point
-    return tuning.model_copy(update={"points": tuple(points)})

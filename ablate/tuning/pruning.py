@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
 
 import optuna
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
@@ -32,55 +31,29 @@ def pruner_of(search: Search) -> BasePruner:
             return NopPruner()
 
 
-def reason(search: Search, study: optuna.Study, trial: FrozenTrial, step: int) -> str:
+def reason_of(search: Search, study: optuna.Study, trial: FrozenTrial, step: int) -> str:
     """Why the pruner gives up a trial at a step: one sentence, with the numbers that it went by."""
+    higher = study.direction is StudyDirection.MAXIMIZE
+    best, worse = (max, "below") if higher else (min, "above")
+    values = trial.intermediate_values
     if search.pruning == "seeds":
-        return _by_seeds(study, trial)
+        others = study.best_trial.intermediate_values
+        shared = sorted(values.keys() & others.keys())
+        mean, best_mean = (statistics.fmean(of[seed] for seed in shared) for of in (values, others))
+        return (
+            f"The mean over {len(shared)} seeds, {mean:.4g}, is {worse} that of point "
+            f"{study.best_trial.number} over the same seeds, {best_mean:.4g} "
+            f"(Wilcoxon test, p < {WILCOXON_LEVEL:g})."
+        )
+    states = (TrialState.COMPLETE,) if search.pruning == "median" else None
+    reached = [other.intermediate_values for other in study.get_trials(deepcopy=False, states=states)]
+    at_step = [other[step] for other in reached if step in other]
     if search.pruning == "median":
-        return _by_median(study, trial, step)
-    return _by_hyperband(study, trial, step)
-
-
-def _by_seeds(study: optuna.Study, trial: FrozenTrial) -> str:
-    own, best = trial.intermediate_values, study.best_trial
-    shared = own.keys() & best.intermediate_values.keys()
-    mean, best_mean = (
-        statistics.fmean(values[seed] for seed in sorted(shared))
-        for values in (own, best.intermediate_values)
-    )
+        return (
+            f"The best value up to epoch {step}, {best(values.values()):.4g}, is {worse} the median of the "
+            f"complete points at that epoch, {statistics.median(at_step):.4g}."
+        )
     return (
-        f"The mean over {len(shared)} seeds, {mean:.4g}, is {_worse(study)} that of point {best.number} "
-        f"over the same seeds, {best_mean:.4g} (Wilcoxon test, p < {WILCOXON_LEVEL:g})."
+        f"The value at epoch {step}, {values[step]:.4g}, is not in the best 1/{REDUCTION} of those that "
+        f"Hyperband compared it with; the best of any point at that epoch is {best(at_step):.4g}."
     )
-
-
-def _by_median(study: optuna.Study, trial: FrozenTrial, step: int) -> str:
-    others = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    median = statistics.median(
-        other.intermediate_values[step] for other in others if step in other.intermediate_values
-    )
-    return (
-        f"The best value up to epoch {step}, {_best(study, trial.intermediate_values.values()):.4g}, is "
-        f"{_worse(study)} the median of the complete points at that epoch, {median:.4g}."
-    )
-
-
-def _by_hyperband(study: optuna.Study, trial: FrozenTrial, step: int) -> str:
-    at_step = [
-        other.intermediate_values[step]
-        for other in study.get_trials(deepcopy=False)
-        if step in other.intermediate_values
-    ]
-    return (
-        f"The value at epoch {step}, {trial.intermediate_values[step]:.4g}, is not in the best "
-        f"1/{REDUCTION} of those that Hyperband compared it with; the best of any point at that epoch is "
-        f"{_best(study, at_step):.4g}."
-    )
-
-
-def _best(study: optuna.Study, values: Iterable[float]) -> float:
-    return max(values) if study.direction is StudyDirection.MAXIMIZE else min(values)
-
-
-def _worse(study: optuna.Study) -> str:
-    return "below" if study.direction is StudyDirection.MAXIMIZE else "above"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ablate.data import overlap, split_digest
 from ablate.errors import ResultsError, StudyError
+from ablate.execution.driver import Options, Settled, Watcher, ready_inputs
 from ablate.execution.prepare import Inputs
 from ablate.metrics import METRICS
 from ablate.store.points import Tuning
@@ -13,9 +14,6 @@ from ablate.study.fields import Fields, unknown_name
 from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
 from ablate.study.study import Study
 from ablate.study.trials import arm_name
-
-MAY_CHANGE = {"points", "batch"}
-"""Parts of a search that a later call may give differently."""
 
 
 def search_of(study: Study) -> Search:
@@ -37,11 +35,6 @@ def search_of(study: Study) -> Search:
                 f"objective: {name} has no better direction; take one that has, as accuracy or ece"
             )
     return study.search
-
-
-def directions(search: Search) -> tuple[bool, ...]:
-    """Whether more is better, for each objective."""
-    return tuple(METRICS[name].higher_is_better is True for name in search.objective)
 
 
 def first_points(study: Study) -> list[Levels]:
@@ -75,27 +68,29 @@ def first_points(study: Study) -> list[Levels]:
     return points
 
 
-def corners(study: Study) -> list[Levels]:
-    """Points that have every value of every choice, and both ends of every range, once each."""
-    search, (baseline, *_) = search_of(study), first_points(study)
-    ends = [{**baseline, name: value} for name, found in search.space.items() for value in found.ends()]
-    return [*first_points(study), *(search.active(point) for point in ends)]
+def checked_inputs(settled: Settled, options: Options, watcher: Watcher) -> Inputs:
+    """What points are trained from, with everything checked that the search may come to.
 
-
-def require_different(study: Study, inputs: Inputs) -> None:
-    """Refuse a search in which two points of different values train the same network.
+    Tried are points that have every value of every choice, and both ends of every range.
 
     Raises:
-        StudyError: names the values.
+        StudyError: two points of different values train the same network.
     """
+    study = settled.study
+    search, first = search_of(study), first_points(study)
+    ends = [{**first[0], name: value} for name, found in search.space.items() for value in found.ends()]
+    tried = [*first, *(search.active(point) for point in ends)]
+    arms = [point_fields(study, levels) for levels in tried] + [study.fields(levels) for levels in tried]
+    inputs = ready_inputs(settled, arms, options, watcher)
     seen: dict[str, Levels] = {}
-    for levels in corners(study):
+    for levels in tried:
         trial_id = inputs.trial(levels, point_fields(study, levels), FIRST_TUNING_SEED).trial_id
         if seen.setdefault(trial_id, levels) != levels:
             raise StudyError(
                 f"space: {arm_name(seen[trial_id])} and {arm_name(levels)} train the same network; leave "
                 "out what changes nothing"
             )
+    return inputs
 
 
 def point_fields(study: Study, levels: Levels) -> Fields:
@@ -118,30 +113,29 @@ def begin(study: Study, inputs: Inputs) -> Tuning:
     )
 
 
-def resumed(known: Tuning, study: Study, inputs: Inputs, folder: str) -> Tuning:
+def resumed(known: Tuning, study: Study, inputs: Inputs, where: str) -> Tuning:
     """A search that was begun before, with the budget as it is now.
 
     Raises:
         ResultsError: it is another search: one that may be judged by other images, or has other points.
     """
-    search = search_of(study)
-    was, now = (_words(found) for found in (known.search, search))
+    search, first = search_of(study), first_points(study)
+    was, now = _words(known.search), _words(search)
     changed = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
     begun = [point.levels for point in known.points if point.source != "sampler"]
-    first = first_points(study)
     if not changed and begun != first[: len(begun)]:
         changed = [f"baseline and anchors were {begun}, now {first}"]
     named = [point for point in known.points if point.trial_ids]  # one just asked for has no trials yet
     if not changed and named:
-        point = named[0]
-        trial = inputs.trial(point.levels, point_fields(study, point.levels), point.seeds[0])
-        if trial.trial_id != point.trial_ids[0]:
+        fields = point_fields(study, named[0].levels)
+        trial = inputs.trial(named[0].levels, fields, named[0].seeds[0])
+        if trial.trial_id != named[0].trial_ids[0]:
             changed = [
                 "what a point trains (its fields, data, arithmetic or the version of the training) differs"
             ]
     if changed:
         raise ResultsError(
-            f"{folder}: holds the points of another search: {'; '.join(changed)}. Points of two searches "
+            f"{where}: holds the points of another search: {'; '.join(changed)}. Points of two searches "
             "cannot be pooled: give the study another name, or --results another folder, or put that one away"
         )
     points = max(search.points, len(known.points))  # what is asked for is not taken back
@@ -150,26 +144,24 @@ def resumed(known: Tuning, study: Study, inputs: Inputs, folder: str) -> Tuning:
 
 def _words(search: Search) -> dict[str, str]:
     """The parts of a search that make it another one, as a reader compares them."""
-    parts = {name: str(value) for name, value in search.model_dump(exclude=MAY_CHANGE | {"space"}).items()}
     space = "; ".join(
         f"{name}: {dimension.in_words()}{f' when {dimension.when}' if dimension.when else ''}"
         for name, dimension in search.space.items()
     )
-    return {"space": space, **parts}
+    parts = search.model_dump(exclude={"points", "batch", "space"})  # the first two may be given differently
+    return {"space": space, **{name: str(value) for name, value in parts.items()}}
 
 
 def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
     """The study that judges winners: baseline, anchors and winners, fresh seeds, all training images."""
-    search, points = search_of(study), first_points(study)
-    chosen = [*points, *(winner for winner in winners if winner not in points)]
+    search, first = search_of(study), first_points(study)
     base = study.fields({}).model_dump()
+    chosen = [*first, *(winner for winner in winners if winner not in first)]
     arms = [{name: base[name] for name in search.space} | point for point in chosen]
-    family = tuple(dict.fromkeys((*search.objective, *study.family)))
-    factors = {name: tuple(dict.fromkeys(arm[name] for arm in arms)) for name in search.space}
     return study.replace(
-        factors=factors,
+        factors={name: tuple(dict.fromkeys(arm[name] for arm in arms)) for name in search.space},
         only=tuple(arms),
         baseline=arms[0],
         primary=search.objective[0],
-        family=family,
+        family=tuple(dict.fromkeys((*search.objective, *study.family))),
     )

@@ -7,18 +7,12 @@ and what Optuna stores of it are two things; here is the way from each to the ot
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.samplers import BaseSampler, QMCSampler
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from ablate.study.search import Choice, Levels, Range, Search
@@ -36,22 +30,19 @@ def distribution_of(dimension: Dimension) -> BaseDistribution:
         return IntDistribution(int(dimension.low), int(dimension.high), step=int(dimension.step or 1))
     if dimension.log:
         return FloatDistribution(dimension.low, dimension.high, log=True)
-    assert dimension.step is not None  # validated
     # Optuna counts steps in decimals; a high that rounding put below the last level would lose that level.
-    exact = _at(dimension, _place(dimension, dimension.high))
+    exact = _exact(dimension, dimension.high)
     high = float(exact)
     if Decimal(str(high)) < exact:
         high = math.nextafter(high, math.inf)
     return FloatDistribution(dimension.low, high, step=dimension.step)
 
 
-def _place(dimension: Range, level: float) -> int:
+def _exact(dimension: Range, level: float) -> Decimal:
+    """The level of a stepped range as Optuna counts it, in decimals."""
     assert dimension.step is not None  # validated
-    return round((level - dimension.low) / dimension.step)
-
-
-def _at(dimension: Range, place: int) -> Decimal:
-    return Decimal(str(dimension.low)) + place * Decimal(str(dimension.step))
+    steps = round((level - dimension.low) / dimension.step)
+    return Decimal(str(dimension.low)) + steps * Decimal(str(dimension.step))
 
 
 def stored_of(dimension: Dimension, level: Any) -> Any:
@@ -65,7 +56,7 @@ def stored_of(dimension: Dimension, level: Any) -> Any:
         return min(max(level, dimension.low), dimension.high)
     # Not the level itself, whose twelve digits can be off Optuna's narrower idea of a grid.
     high = distribution_of(dimension).high  # type: ignore[attr-defined]
-    return min(float(_at(dimension, _place(dimension, level))), high)
+    return min(float(_exact(dimension, level)), high)
 
 
 def level_of(dimension: Dimension, stored: Any) -> Any:
@@ -86,24 +77,24 @@ def _listed(value: Any) -> Any:
     return [_listed(part) for part in value] if isinstance(value, (tuple, list)) else value
 
 
-def suggested(search: Search, trial: optuna.Trial) -> Levels:
-    """Ask a trial for its point, field by field; those whose condition fails are not asked for."""
-    found: Levels = {}
+def _is_active(dimension: Dimension, levels: Levels) -> bool:
+    return all(levels.get(other) == value for other, value in dimension.when.items())
+
+
+def drawn(search: Search, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Levels:
+    """A point by Optuna's sampler, field by field; those whose condition fails are not drawn."""
+    together = sampler.sample_relative(study, trial, sampler.infer_relative_search_space(study, trial))
+    levels: Levels = {}
     for name, dimension in search.space.items():
-        if all(found.get(other) == value for other, value in dimension.when.items()):
-            found[name] = level_of(dimension, _suggest(trial, name, distribution_of(dimension)))
-    return found
-
-
-def _suggest(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return trial.suggest_categorical(name, distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return trial.suggest_int(name, distribution.low, distribution.high, step=distribution.step)
-    assert isinstance(distribution, FloatDistribution)
-    return trial.suggest_float(
-        name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
-    )
+        if _is_active(dimension, levels):
+            alone = name not in together
+            value = (
+                sampler.sample_independent(study, trial, name, distribution_of(dimension))
+                if alone
+                else together[name]
+            )
+            levels[name] = level_of(dimension, value)
+    return levels
 
 
 def given(search: Search, levels: Levels) -> Levels:
@@ -114,62 +105,19 @@ def given(search: Search, levels: Levels) -> Levels:
     Raises:
         ValueError: a level is missing or out of its range.
     """
-    found = search.active(levels)
+    active = search.active(levels)
     for name, dimension in search.space.items():
-        if name in found:
-            found[name] = _checked(name, dimension, found[name])
-        elif all(found.get(other) == value for other, value in dimension.when.items()):
+        if name not in active:
+            if _is_active(dimension, active):
+                raise ValueError(
+                    f"{name}: missing among the levels {levels}; a point needs a value of each field."
+                )
+            continue
+        if not dimension.holds(active[name]):
             raise ValueError(
-                f"{name}: missing among the levels {levels}; a point needs a value of each field."
+                f"{name}: {active[name]!r} is not in its range ({dimension.in_words()}); "
+                "widen the range, or change the value."
             )
-    return found
-
-
-def _checked(name: str, dimension: Dimension, level: Any) -> Any:
-    if not dimension.holds(level):
-        raise ValueError(
-            f"{name}: {level!r} is not in its range ({dimension.in_words()}); "
-            "widen the range, or change the value."
-        )
-    if isinstance(dimension, Range) and dimension.log:
-        return level
-    return level_of(dimension, stored_of(dimension, level))
-
-
-class OnGrid(BaseSampler):
-    """Another sampler, whose draws are moved to the search's grid before Optuna stores them."""
-
-    def __init__(self, inner: BaseSampler, search: Search) -> None:
-        self._inner, self._space = inner, search.space
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """The fields that are drawn together, as the other sampler says."""
-        if isinstance(self._inner, QMCSampler):
-            # Left alone, it spreads only the fields that the first point happens to have.
-            return {name: distribution_of(dimension) for name, dimension in self._space.items()}
-        return self._inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Fields drawn together."""
-        return self._on_grid(self._inner.sample_relative(study, trial, search_space))
-
-    def sample_independent(
-        self,
-        study: optuna.Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        """A field drawn by itself."""
-        drawn = self._inner.sample_independent(study, trial, param_name, param_distribution)
-        return self._on_grid({param_name: drawn})[param_name]
-
-    def _on_grid(self, drawn: Mapping[str, Any]) -> dict[str, Any]:
-        return {
-            name: stored_of(self._space[name], level_of(self._space[name], value))
-            for name, value in drawn.items()
-        }
+        if isinstance(dimension, Choice) or not dimension.log:
+            active[name] = level_of(dimension, stored_of(dimension, active[name]))
+    return active

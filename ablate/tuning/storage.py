@@ -1,128 +1,173 @@
-"""A session with the PostgreSQL server that holds a search, and the locks that go with it."""
+"""Where Optuna keeps a search: an SQLite file of one tuner, or a PostgreSQL server that several share."""
 
 from __future__ import annotations
 
 import contextlib
 import re
-import secrets
+import sqlite3
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from pathlib import Path
 
 import optuna
-import psycopg
 import sqlalchemy
 
 from ablate.errors import ResultsError
-from ablate.tuning.sampler import quiet
+from ablate.tuning.points import quiet
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 FORM = "postgresql://USER:PASSWORD@HOST/DATABASE"
-STUDY_LOCK, RETEST_LOCK, FIRST_TUNER = 0, 1, 2
-"""What the second number of an advisory lock stands for; the first is the study's."""
-TABLES_LOCK = zlib.crc32(b"ablate")
+SQLITE_SECONDS = 60.0
+"""How long another program that reads the file may keep it from being written."""
+RETEST, STUDY, TUNER = -1, -2, -3
+"""The second number of an advisory lock, beside those of the points; the first is the study's."""
+TABLES = zlib.crc32(b"ablate")
 """An advisory lock of one number, for all studies."""
 KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 """The server drops the session of a machine that is gone without a word after a minute, not after hours."""
 
 
 class Storage:
-    """A session with the server that holds a search, and the locks that go with it.
-
-    A lock is the session's: the server frees it when the process is gone, however it ended.
+    """The database of a search that one tuner works on, which holds the lock of the results folder.
 
     Args:
-        url: of a PostgreSQL database, postgresql://USER:PASSWORD@HOST:PORT/DATABASE.
-        name: of the study there.
-
-    Raises:
-        ResultsError: it is no such URL, or the server cannot be reached.
+        path: of the SQLite file, made where it is not there.
     """
 
-    def __init__(self, url: str, name: str) -> None:
-        self._url = _checked(url)
-        self.name, self.words = name, _masked(url)
-        self._key = zlib.crc32(name.encode())
-        self.tuner = secrets.randbelow(2**31 - FIRST_TUNER) + FIRST_TUNER
-        with self.told(), contextlib.ExitStack() as undo:
-            self._connection = self._connect()
-            undo.callback(self._connection.close)
-            self._connection.autocommit = True
-            for setting in KEEPALIVE.items():
-                self._connection.execute("SELECT set_config(%s, %s, false)", setting)
-            self.trials = self._tables()
-            self._lock("pg_advisory_lock", self.tuner)
-            undo.pop_all()
+    shared = False
+    remedy = "close what else uses it, or remove it: it is made again from tuning.json beside it"
+    errors: tuple[type[Exception], ...] = (
+        sqlalchemy.exc.SQLAlchemyError,
+        optuna.exceptions.StorageInternalError,
+    )
+
+    def __init__(self, path: Path) -> None:
+        self.words = str(path)
+        with self.told():
+            # By a function, here and below: SQLAlchemy reads some paths and URLs otherwise.
+            creator = partial(sqlite3.connect, path, timeout=SQLITE_SECONDS, check_same_thread=False)
+            self.optuna = optuna.storages.RDBStorage("sqlite://", {"creator": creator})
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
-        """Turn what goes wrong with the server into a message."""
+        """Turn what goes wrong with the database into a message."""
         try:
             with quiet():
                 yield
-        except (
-            psycopg.Error,
-            sqlalchemy.exc.SQLAlchemyError,
-            optuna.exceptions.StorageInternalError,
-        ) as error:
+        except self.errors as error:
             cause = str(error.__cause__ or error).strip().splitlines()
             raise ResultsError(
-                f"--storage {self.words}: cannot be used ({cause[0] if cause else type(error).__name__}). "
-                "What is recorded is kept; check server, name and password, and run the same command"
+                f"{self.words}: cannot be used ({cause[0] if cause else type(error).__name__}). "
+                f"What is recorded is kept; {self.remedy}, and run the same command"
             ) from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Alone with the study's trials."""
         with self.told():
-            self._lock("pg_advisory_lock", STUDY_LOCK)
+            yield
+
+    def is_alone(self) -> bool:
+        """Whether no other tuner works on the search."""
+        return True
+
+    def claim(self, number: int) -> bool:
+        """Whether a running point, or RETEST, is this tuner's now: it was nobody's, or its tuner died."""
+        return True
+
+    def release(self, number: int) -> None:
+        """Give up the claim of a point that ended."""
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with contextlib.suppress(Exception):
+            self.optuna.remove_session()
+            self.optuna.engine.dispose()
+
+
+class SharedStorage(Storage):
+    """A session with the PostgreSQL server that holds a search, and the locks that go with it.
+
+    A point is its tuner's as long as that has the lock of the point's number. A lock is the session's: the
+    server frees it when the process is gone, however it ended.
+
+    Args:
+        url: of a PostgreSQL database, postgresql://USER:PASSWORD@HOST:PORT/DATABASE.
+        name: of the study there.
+
+    Raises:
+        ResultsError: it is no such URL, psycopg is not installed, or the server cannot be reached.
+    """
+
+    shared = True
+    remedy = "check server, name and password"
+
+    def __init__(self, url: str, name: str) -> None:
+        try:
+            import psycopg
+        except ImportError as error:
+            raise ResultsError(
+                f"--storage: {error.name} is missing; install it with `pip install 'ablate[postgres]'`"
+            ) from None
+        self.errors = (*self.errors, psycopg.Error)
+        self.words = f"--storage {_masked(url)}"
+        key = zlib.crc32(name.encode())
+        self._key = key - 2**32 if key >= 2**31 else key  # signed, as PostgreSQL takes it
+        connect = partial(psycopg.connect, _checked(url), connect_timeout=10)
+        with self.told(), contextlib.ExitStack() as undo:
+            self._session = connect()
+            undo.callback(self._session.close)
+            self._session.autocommit = True
+            for setting in KEEPALIVE.items():
+                self._session.execute("SELECT set_config(%s, %s, false)", setting)
+            # Optuna's tables are made by one tuner at a time, also of other studies.
+            self._session.execute("SELECT pg_advisory_lock(%s)", (TABLES,))
+            self.optuna = optuna.storages.RDBStorage("postgresql+psycopg://", {"creator": connect})
+            self._session.execute("SELECT pg_advisory_unlock(%s)", (TABLES,))
+            self._call("pg_advisory_lock_shared", TUNER)
+            undo.pop_all()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone with the study's trials; without the session, and so the claims, it gets no further."""
+        with self.told():
+            self._call("pg_advisory_lock", STUDY)
             try:
                 yield
             finally:
-                self._lock("pg_advisory_unlock", STUDY_LOCK)
+                self._call("pg_advisory_unlock", STUDY)
 
-    def claim_retest(self) -> bool:
-        """Whether nobody else re-tests the winner now; if so, nobody else can until this process ends."""
+    def is_alone(self) -> bool:
+        """Whether no other tuner works on the search."""
         with self.told():
-            return self._lock("pg_try_advisory_lock", RETEST_LOCK)
+            return self._call("pg_try_advisory_lock", TUNER) and self._call("pg_advisory_unlock", TUNER)
 
-    def alive(self) -> set[int]:
-        """The tuners that have a session."""
-        query = (
-            "SELECT objid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 "
-            "AND classid = %s::bigint::oid"
-        )
-        return {int(row[0]) for row in self._connection.execute(query, (self._key,))}
+    def claim(self, number: int) -> bool:
+        """Whether a running point, or RETEST, is this tuner's now."""
+        with self.told():
+            return self._call("pg_try_advisory_lock", number)
+
+    def release(self, number: int) -> None:
+        """Give up the claim of a point that ended."""
+        self._call("pg_advisory_unlock", number)
 
     def close(self) -> None:
         """End the session, and with it all its locks."""
-        with contextlib.suppress(Exception):
-            self.trials.remove_session()
-            self.trials.engine.dispose()
-        with contextlib.suppress(psycopg.Error), self._connection:
+        super().close()
+        with contextlib.suppress(Exception), self._session:
             # The server takes a moment to notice a closed connection.
-            self._connection.execute("SELECT pg_advisory_unlock_all()")
+            self._session.execute("SELECT pg_advisory_unlock_all()")
 
-    def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(self._url, connect_timeout=10)
-
-    def _tables(self) -> optuna.storages.RDBStorage:
-        """Optuna's tables, made where they are not there: by one tuner at a time, also of other studies."""
-        self._connection.execute("SELECT pg_advisory_lock(%s)", (TABLES_LOCK,))
-        try:
-            # Through a function: Optuna and SQLAlchemy read some URLs otherwise than PostgreSQL does.
-            return optuna.storages.RDBStorage("postgresql+psycopg://", {"creator": self._connect})
-        finally:
-            self._connection.execute("SELECT pg_advisory_unlock(%s)", (TABLES_LOCK,))
-
-    def _lock(self, function: str, what: int) -> bool:
-        signed = self._key - 2**32 if self._key >= 2**31 else self._key
-        row = self._connection.execute(f"SELECT {function}(%s::int, %s::int)", (signed, what)).fetchone()
+    def _call(self, function: str, lock: int) -> bool:
+        row = self._session.execute(f"SELECT {function}(%s::int, %s::int)", (self._key, lock)).fetchone()
         return row is not None and row[0] is True
 
 
 def _checked(url: str) -> str:
     """A URL that PostgreSQL's own library reads. One that it cannot read is not told: a password is in it."""
+    import psycopg
+
     scheme, separator, rest = url.partition("://")
     if scheme not in SCHEMES or not separator:
         raise ResultsError(

@@ -23,7 +23,7 @@ from tuned_results import EPSILON, Asked, hump, write_search
 from ablate.stats.surrogate import smoothed
 from ablate.store.points import read_tuning, tuning_folder, write_tuning
 from ablate.store.results import ResultsFolder, read_plan
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
+from ablate.study.search import FIRST_TUNING_SEED
 from ablate.tables import (
     COLUMNS,
     TUNING,
@@ -36,7 +36,7 @@ from ablate.tables import (
     write_tables,
 )
 from ablate.tables.points import SUFFIXES
-from ablate.tables.smoothing import place_of, smoothed_values
+from ablate.tables.smoothing import smoothed_values
 from ablate.tables.tuning import tuning_tables
 
 Get = Callable[[str], Rendered]
@@ -325,16 +325,3 @@ def test_without_the_searchs_predictions_the_written_tables_stay(rendered: Get, 
     (tmp_path / "tuning").mkdir()
     write_tuning(results, tuning)
     assert tuning_tables(results) == {}
-
-
-def test_a_space_of_every_kind_has_its_own_axes() -> None:
-    search = Search(
-        space={
-            "lr": Range(low=0.01, high=1.0, log=True, levels=3),
-            "arch": Choice(of=("a", "b")),
-            "epochs": Range(low=1, high=5, step=1, when={"arch": "b"}),
-        },
-        points=1,
-    )
-    assert place_of(search, {"lr": 0.1, "arch": "a"}) == pytest.approx([0.5, 1, 0, 0, 0])
-    assert place_of(search, {"lr": 1.0, "arch": "b", "epochs": 4}) == pytest.approx([1, 0, 1, 1, 0.75])

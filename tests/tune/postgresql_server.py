@@ -99,22 +99,9 @@ class PostgreSQL:
     def _create(self) -> None:
         secret = self._folder / "password"
         secret.write_text(PASSWORD)
-        words = [
-            "-D",
-            self._data,
-            "-U",
-            "tuner",
-            "-A",
-            "scram-sha-256",
-            f"--pwfile={secret}",
-            "-N",
-            "-E",
-            "UTF8",
-        ]
+        words = f"--no-locale -U tuner -A scram-sha-256 -N -E UTF8 --pwfile={secret} -D {self._data}".split()
         with (self._folder / "log").open("wb") as log:
-            created = self._popen(
-                str(self._programs / "initdb"), "--no-locale", *map(str, words), log=log.fileno()
-            )
+            created = self._popen(str(self._programs / "initdb"), *words, log=log.fileno())
             created.communicate()
         if created.returncode != 0:
             raise CannotStartError(f"initdb failed: {self._last_words()}")

@@ -1,0 +1,124 @@
+"""Searches that train nothing: a ledger, with records made up from a point's values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from recorded_study import COST, CPU, environment
+
+from ablate.store.points import Point, Tuning, tuning_folder
+from ablate.store.records import Predictions, Record, write_record
+from ablate.store.results import ResultsFolder
+from ablate.study.fields import resolve
+from ablate.study.search import Levels, Range, Search
+from ablate.study.trials import Trial, build_trial
+from ablate.tuning.ledger import Ledger, point_means
+from ablate.tuning.storage import Storage
+
+NAME = "tiny/default"
+SEARCH = Search(
+    space={"epsilon": Range(low=0.0, high=0.5, step=0.005)},
+    anchors=({"epsilon": 0.0},),
+    points=6,
+    seeds=2,
+    batch=2,
+)
+BASE = {"data": "digits", "image_size": 8, "epochs": 1}
+
+
+def first_of(search: Search) -> list[Levels]:
+    """The baseline, and an anchor."""
+    others = {"lr": 0.1} if "lr" in search.space else {}
+    return [{"epsilon": 0.1, **others}, {"epsilon": 0.0, **others}]
+
+
+def opened(storage: Storage, results: ResultsFolder, search: Search = SEARCH, **options: Any) -> Ledger:
+    """The ledger of a tuner that declares this search."""
+    tuning_folder(results).create()
+    return Ledger(
+        results,
+        storage,
+        NAME,
+        Tuning(search=search),
+        first_of(search),
+        lambda known: known.model_copy(update={"search": search}),
+        **options,
+    )
+
+
+def train(ledger: Ledger, point: Point, seeds: int | None = None) -> Point:
+    """Record what a point's runs came to, as the loop does; of its first seeds only, where it is told so."""
+    fields = resolve(BASE, {**point.levels, "tuning_part": SEARCH.tuning_part})
+    trials = [build_trial(point.levels, fields, seed, CPU, "images") for seed in point.seeds]
+    point = point.model_copy(update={"trial_ids": tuple(trial.trial_id for trial in trials)})
+    ledger.name_trials(point.number, point.trial_ids)
+    for trial in trials[:seeds]:
+        record(ledger.results, trial)
+    return point
+
+
+def record(results: ResultsFolder, trial: Trial, *, luck: int = 0) -> None:
+    """Store a trial, if it is not, with predictions that are the better, the nearer ε is to 0.2."""
+    if tuning_folder(results).record_path(trial.trial_id).exists():
+        return
+    labels = np.arange(200) % 10
+    noise = np.random.default_rng([int(trial.trial_id, 16), luck]).normal(size=(200, 10))
+    strength = 2 - 6 * abs(trial.fields.epsilon - 0.2)
+    predictions = Predictions((noise + strength * np.eye(10)[labels]).astype(np.float32), labels)
+    made = Record(trial=trial, status="complete", cost=COST, environment=environment())
+    write_record(tuning_folder(results), made, predictions)
+
+
+def complete(ledger: Ledger, points: Sequence[Point]) -> list[int]:
+    """Train points, and end them; their numbers."""
+    for point in points:
+        trained = train(ledger, point)
+        values = point_means(ledger.results, trained, ledger.tuning.search.objective)
+        ledger.end(point.number, "complete", "", values)
+    return [point.number for point in points]
+
+
+def spend(ledger: Ledger, points: int = 1000) -> list[int]:
+    """Do what is left of the budget, or so many points; those done."""
+    done: list[int] = []
+    while len(done) < points and ledger.goes_on():
+        done += complete(ledger, ledger.take_over())
+        while len(done) < points and (begun := ledger.begin()):
+            done += complete(ledger, begun)
+    return done
+
+
+def asked(tuning: Tuning) -> list[tuple[Levels, tuple[int, ...], str, str]]:
+    """What was asked for, and what became of it."""
+    return [(point.levels, point.seeds, point.source, point.state) for point in tuning.points]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing handles it."""
+
+
+WRITES = (
+    "create_new_trial", "set_trial_param", "set_trial_user_attr", "set_trial_system_attr",
+    "set_trial_state_values", "set_study_user_attr", "set_study_system_attr",
+)  # fmt: skip
+
+
+def kill_at_write(storage: Any, number: int, patch: pytest.MonkeyPatch) -> list[str]:
+    """Die before the write of this number to Optuna's storage; the writes before it, as they are made."""
+    made: list[str] = []
+
+    def dying(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def write(*arguments: Any, **named: Any) -> Any:
+            if len(made) == number:
+                raise Killed
+            made.append(name)
+            return original(*arguments, **named)
+
+        return write
+
+    for name in WRITES:
+        patch.setattr(storage, name, dying(name, getattr(storage, name)))
+    return made

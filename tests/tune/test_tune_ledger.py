@@ -1,0 +1,226 @@
+"""Which points of a search there are, after stops, kills and damage, and where an older version began it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from made_records import (
+    NAME,
+    SEARCH,
+    WRITES,
+    Killed,
+    asked,
+    complete,
+    kill_at_write,
+    opened,
+    record,
+    spend,
+    train,
+)
+
+from ablate.errors import ResultsError
+from ablate.store.points import Point, read_tuning, tuning_folder
+from ablate.store.records import read_record
+from ablate.store.results import ResultsFolder
+from ablate.study.search import Range, Search
+from ablate.tables import winners_of
+from ablate.tables.points import points_table
+from ablate.tuning.ledger import Ledger, point_means
+from ablate.tuning.points import Points
+from ablate.tuning.storage import SharedStorage, Storage
+
+Open = Callable[..., Ledger]
+
+
+@pytest.fixture(params=["alone", pytest.param("shared", marks=pytest.mark.postgres)])
+def open_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Open the search of a results folder as a tuner does that begins now, and any other is gone."""
+    sessions: list[Storage] = []
+    urls: dict[str, str] = {}
+
+    def close() -> None:
+        for session in sessions:
+            session.close()
+
+    def tuner(folder: str = "a", search: Search = SEARCH, **options: bool) -> Ledger:
+        close()
+        results = ResultsFolder(tmp_path / folder)
+        tuning_folder(results).create()
+        if request.param == "shared":
+            new = request.getfixturevalue("postgresql").new_database
+            sessions.append(SharedStorage(urls.setdefault(folder, urls.get(folder) or new()), NAME))
+        else:
+            sessions.append(Storage(results.root / "tuning" / "optuna.sqlite3"))
+        return opened(sessions[-1], results, search, **options)
+
+    yield tuner
+    close()
+
+
+def two_objectives(sampler: str) -> Search:
+    space = {"epsilon": SEARCH.space["epsilon"], "lr": Range(low=0.01, high=1.0, log=True, levels=9)}
+    objective = ("accuracy", "ece") if sampler == "nsga2" else ("accuracy",)
+    return Search(space=space, objective=objective, points=10, seeds=1, sampler=sampler)
+
+
+def test_the_budget_is_asked_for_in_batches_and_the_best_smoothed_point_wins(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    assert [point.levels["epsilon"] for point in ledger.begin()] == [0.1, 0.0]
+    assert [point.state for point in ledger.tuning.points] == ["running"] * 2
+    assert read_tuning(ledger.results) == ledger.tuning
+    complete(ledger, ledger.tuning.points)
+    assert spend(ledger) == [2, 3, 4, 5]
+    ledger.conclude()
+    assert ledger.tuning.is_spent
+    assert ledger.tuning.winners == winners_of(points_table(ledger.results))
+    assert read_tuning(ledger.results) == ledger.tuning
+    for trial, point in zip(ledger.points.study.trials, ledger.tuning.points, strict=True):
+        assert trial.params == pytest.approx(point.levels)
+        assert tuple(trial.values) == point_means(ledger.results, point, SEARCH.objective)
+    again = open_ledger()
+    assert not again.goes_on()
+    assert again.tuning == ledger.tuning
+
+
+@pytest.mark.slow
+def test_a_tuner_may_be_killed_before_any_of_its_writes(
+    open_ledger: Open, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    search = SEARCH.model_copy(update={"points": 4, "seeds": 1})
+    whole = open_ledger("whole", search)
+    spend(whole)
+    for number in range(0, 1000, 11):
+        ledger = open_ledger(f"killed {number}", search)
+        with monkeypatch.context() as patch:
+            made = kill_at_write(ledger.points.storage, number, patch)
+            try:
+                spend(ledger)
+            except Killed:
+                pass
+            else:
+                break
+        ledger = open_ledger(f"killed {number}", search)
+        spend(ledger)
+        assert asked(ledger.tuning) == asked(whole.tuning)
+        assert ledger.points.values() == whole.points.values()
+    assert set(WRITES) - set(made) == {"set_study_user_attr", "set_study_system_attr"}
+    assert number > 22
+
+
+def as_older_versions_left_it(ledger: Ledger) -> None:
+    """The folder's own file was the search; Optuna's was a copy of the trials, without what they were for."""
+    path = ledger.results.root / "tuning" / "tuning.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, "attributes": {"qmc:": 3}}, indent=1), encoding="utf-8")
+    study = ledger.points.study
+    trials = study.get_trials()
+    ledger.storage.close()
+    database = ledger.results.root / "tuning" / "optuna.sqlite3"
+    database.unlink()
+    storage = optuna.storages.RDBStorage(f"sqlite:///{database}")
+    copy = optuna.create_study(study_name=NAME, storage=storage, directions=study.directions)
+    for trial in trials:
+        trial.user_attrs = {}
+    copy.add_trials(trials)
+    storage.engine.dispose()
+
+
+@pytest.mark.parametrize("open_ledger", ["alone"], indirect=True)  # on a server they had another form
+@pytest.mark.parametrize("sampler", ["tpe", "quasi_random", "nsga2"])
+@pytest.mark.slow
+def test_a_search_of_an_older_version_goes_on(open_ledger: Open, sampler: str) -> None:
+    search = two_objectives(sampler)
+    whole = open_ledger("whole", search)
+    spend(whole)
+    part = open_ledger("part", search)
+    spend(part, 6)
+    as_older_versions_left_it(part)
+    part = open_ledger("part", search)
+    assert asked(part.tuning) == asked(whole.tuning)[:6]
+    assert spend(part) == [6, 7, 8, 9]
+    assert asked(part.tuning) == asked(whole.tuning)
+
+
+def add(
+    points: Points, point: Point, values: tuple[float, ...], *, killed_at: int, original: Any = Points.add
+) -> None:
+    if point.number == killed_at:
+        raise Killed
+    original(points, point, values)
+
+
+def test_values_follow_from_the_records_and_lost_ones_are_trained_again(
+    open_ledger: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = open_ledger()
+    spend(ledger, 4)
+    folder, objective = tuning_folder(ledger.results), SEARCH.objective
+    for number, luck in ((1, 1), (2, None)):
+        path = folder.record_path(ledger.tuning.points[number].trial_ids[0])
+        trial = read_record(path).trial
+        path.unlink()
+        if luck is not None:
+            record(ledger.results, trial, luck=luck)
+    was = ledger.points.values()
+    with monkeypatch.context() as patch:  # killed while it writes them anew
+        patch.setattr(Points, "add", lambda points, point, values: add(points, point, values, killed_at=3))
+        with pytest.raises(Killed):
+            open_ledger()
+    again = open_ledger()
+    assert [point.state for point in again.tuning.points] == ["complete", "complete", "running", "complete"]
+    values = again.points.values()
+    assert values[1] == point_means(again.results, again.tuning.points[1], objective) != was[1]
+    assert (values[0], values[3]) == (was[0], was[3])
+    assert spend(again) == [2, 4, 5]
+
+
+@pytest.mark.parametrize("open_ledger", ["alone"], indirect=True)
+def test_a_damaged_database_is_named_and_can_be_removed(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    spend(ledger, 2)
+    ledger.storage.close()
+    database = ledger.results.root / "tuning" / "optuna.sqlite3"
+    database.write_bytes(b"no database" * 100)
+    with pytest.raises(ResultsError, match=r"optuna.sqlite3: cannot be used \(.*not a database.*remove it"):
+        open_ledger()
+    database.unlink()
+    assert open_ledger().tuning == ledger.tuning
+
+
+def test_without_the_database_the_folders_copy_is_gone_on_with(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    spend(ledger, 2)
+    (first, _) = ledger.begin()
+    train(ledger, first, 1)
+    ledger.points.storage.delete_study(ledger.points.study._study_id)
+    again = open_ledger()
+    assert again.tuning == ledger.tuning
+    assert again.goes_on()
+    assert [point.number for point in again.take_over()] == [2, 3]
+    assert again.take_over() == []
+
+
+def test_failed_points_stay_so_until_they_are_to_be_tried_again(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    (first, second) = ledger.begin()
+    ledger.end(train(ledger, first, 1).number, "failed", "It diverged.")
+    complete(ledger, [second])
+    again = open_ledger()
+    assert [(point.state, point.reason) for point in again.tuning.points] == [
+        ("failed", "It diverged."), ("complete", "")
+    ]  # fmt: skip
+    again = open_ledger(retry_failed=True)
+    assert [point.state for point in again.tuning.points] == ["running", "complete"]
+    assert spend(again) == [0, 2, 3, 4, 5]
+
+
+def test_a_smaller_budget_takes_nothing_back(open_ledger: Open) -> None:
+    small, large = (SEARCH.model_copy(update={"points": points}) for points in (2, 4))
+    assert spend(open_ledger(search=small)) == [0, 1]
+    assert spend(open_ledger(search=large)) == [2, 3]
+    ledger = open_ledger(search=small)
+    assert not ledger.goes_on()
+    assert len(ledger.tuning.points) == 4

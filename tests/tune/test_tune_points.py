@@ -1,0 +1,351 @@
+"""Points of a search: what a stopped one asks for next, the grid, pruning, and what Optuna is shown."""
+
+import contextlib
+import json
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_records import Killed, kill_at_write
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import TrialState
+from scipy.stats import wilcoxon
+
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Range, Search
+from ablate.tuning.points import Points
+
+SPACE: dict[str, Range | Choice] = {
+    "epsilon": Range(low=0.0, high=0.5, step=0.005),
+    "lr": Range(low=1e-4, high=1e-1, log=True, levels=13),
+    "arch": Choice(of=("seed_cnn", "vit_tiny")),
+    "batch_size": Range(low=8, high=64, step=8, when={"arch": "vit_tiny"}),
+}
+BASELINE: Levels = {"epsilon": 0.1, "lr": 1e-2, "arch": "vit_tiny", "batch_size": 16}
+ONE, TWO = ("accuracy",), ("accuracy", "ece")
+
+
+def value_of(levels: Levels) -> float:
+    """Best at ε = 0.12, lr = 0.01, of a vit_tiny with a batch of 32."""
+    batch = abs(levels.get("batch_size", 0) - 32) / 32
+    return float(-40 * (levels["epsilon"] - 0.12) ** 2 - abs(math.log10(levels["lr"]) + 2) - batch)
+
+
+def search(sampler: str = "tpe", **settings: Any) -> Search:
+    declared: dict[str, Any] = {"space": SPACE, "points": 24, "sampler": sampler, **settings}
+    return Search(**declared)
+
+
+@pytest.fixture
+def database() -> RDBStorage:
+    return RDBStorage("sqlite://")
+
+
+def complete(points: Points, number: int) -> None:
+    value = value_of(points.all()[number].levels)
+    points.end(number, "complete", values=(value, -value / 2)[: len(points.search.objective)])
+
+
+def killed_while_asking(points: Points, source: Any, levels: Levels | None, writes: int) -> None:
+    """Ask, and die after so many writes, or in the end."""
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        kill_at_write(points.storage, writes, patch)
+        points.ask(source, levels)
+
+
+def asked(
+    declared: Search,
+    storage: BaseStorage | None = None,
+    *,
+    stops: Sequence[int] = (),
+    kills: Sequence[int] = (),
+) -> list[Levels]:
+    """The levels of all points, two at a time; some fail.
+
+    Stopped before the points of the first numbers, and killed while asking for those of the second.
+    """
+    points = Points(declared, storage)
+    while (count := len(points.all())) < declared.points:
+        for number in (count, count + 1):
+            source, levels = ("sampler", None) if number else ("baseline", BASELINE)
+            if number in kills:
+                killed_while_asking(points, source, levels, number % 6)
+            if number in (*stops, *kills):
+                points = Points(declared, storage)
+            if number == len(points.all()):
+                points.ask(source, levels)  # type: ignore[arg-type]
+        for number in (count, count + 1):
+            if number % 7 == 6:
+                points.end(number, "failed", "It diverged.")
+            else:
+                complete(points, number)
+    return [point.levels for point in points.all()]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "objective", "points"),
+    [
+        ("tpe", ONE, 24),
+        ("tpe", TWO, 24),
+        pytest.param("gp", ONE, 10, marks=pytest.mark.slow),
+        pytest.param("gp", TWO, 10, marks=pytest.mark.slow),
+        ("random", ONE, 24),
+        ("quasi_random", ONE, 24),
+        ("nsga2", TWO, 30),
+    ],
+)
+def test_a_stopped_search_asks_for_the_same_points(
+    sampler: str, objective: tuple[str, ...], points: int, database: RDBStorage
+) -> None:
+    declared = search(sampler, objective=objective, points=points)
+    whole = asked(declared)
+    # Between batches, and within one: then the first of the two is running. Killed after any of its writes.
+    stops, kills = (2, 5, points - 3, points - 2), (0, 1, 3, 4, *range(7, points, 3))
+    assert asked(declared, database, stops=stops, kills=kills) == whole
+    other = asked(declared.model_copy(update={"sampler_seed": 1}))
+    assert other[0] == whole[0]  # given
+    assert all(mine != theirs for mine, theirs in zip(whole[1:4], other[1:4], strict=True))
+    assert len({json.dumps(levels) for levels in whole}) > points / 2
+    for levels in whole:
+        assert list(levels) == [name for name in SPACE if name in levels]
+        assert ("batch_size" in levels) == (levels["arch"] == "vit_tiny")
+        for name, level in levels.items():
+            dimension = SPACE[name]
+            assert dimension.holds(level)
+            if isinstance(dimension, Range):
+                assert dimension.nearest(level) == level
+                assert type(level) is (int if name == "batch_size" else float)
+
+
+def test_the_points_of_a_sequence_are_spread_evenly() -> None:
+    points = Points(search("quasi_random", space={"epsilon": SPACE["epsilon"]}, points=33))
+    points.ask("baseline", {"epsilon": 0.0})
+    drawn = [points.ask("sampler").levels["epsilon"] for _ in range(32)]
+    eighths = [min(int(epsilon * 16), 7) for epsilon in drawn]
+    assert all(3 <= eighths.count(place) <= 5 for place in range(8))  # drawn at random, seldom
+
+
+@given(
+    low=st.floats(-10, 10, allow_subnormal=False),
+    step=st.floats(1e-3, 3, allow_subnormal=False),
+    steps=st.integers(1, 40),
+    place=st.integers(0, 40),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_range_can_be_given_and_drawn_from(low: float, step: float, steps: int, place: int) -> None:
+    dimension = Range(low=low, high=low + steps * step, step=step)
+    level = dimension.nearest(low + min(place, steps) * step)
+    if not dimension.holds(level):
+        return  # an end that rounding moved out of the range
+    points = Points(search("random", space={"lr": dimension}))
+    assert points.ask("baseline", {"lr": level}).levels == {"lr": level}
+    drawn = points.ask("sampler").levels["lr"]
+    assert dimension.nearest(drawn) == drawn
+
+
+def test_values_that_optuna_does_not_store_come_back_as_json_has_them(database: RDBStorage) -> None:
+    of = ((1, 2), (1, (2, 3)), True, "None")
+    points = Points(search(space={"arch": Choice(of=of)}, points=30, seeds=1), database)
+    for number in range(20):
+        points.ask("sampler")
+        points.end(number, "complete", values=(0.0,))
+    drawn = [json.dumps(point.levels["arch"]) for point in Points(points.search, database).all()]
+    assert set(drawn) == {json.dumps(value) for value in of}
+    # Each repetition has seeds of its own.
+    for point, level in zip(points.all(), drawn, strict=True):
+        assert point.seeds == (FIRST_TUNING_SEED + drawn[: point.number].count(level),)
+
+
+def test_a_given_point_keeps_what_it_is() -> None:
+    levels = {"epsilon": 0.1 + 2e-10, "lr": 0.0123, "arch": "seed_cnn", "batch_size": 8}
+    # On the grid where there are steps; the condition of batch_size fails.
+    expected = {"epsilon": 0.1, "lr": 0.0123, "arch": "seed_cnn"}
+    assert Points(search()).ask("anchor", levels).levels == expected
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"epsilon": 0.7}, "epsilon: 0.7 is not in its range"),
+        ({"lr": None}, "lr: missing"),
+        ({"batch_size": 12}, "batch_size: 12 is not in its range"),
+        ({"arch": "resnet"}, "arch: 'resnet' is not in its range"),
+    ],
+)
+def test_a_given_point_outside_the_space_is_refused(changed: Levels, message: str) -> None:
+    levels = {name: level for name, level in {**BASELINE, **changed}.items() if level is not None}
+    with pytest.raises(ValueError, match=message):
+        Points(search()).ask("anchor", levels)
+
+
+@pytest.mark.parametrize("values", [(1.0,), (1.0, math.nan), ()])
+def test_values_that_do_not_fit_are_refused(values: tuple[float, ...]) -> None:
+    points = Points(search(objective=TWO))
+    points.ask("sampler")
+    with pytest.raises(ValueError, match=r"values|not acceptable"):
+        points.end(0, "complete", values=values)
+    assert points.all()[0].state == "running"
+
+
+def test_a_point_that_loses_on_its_first_seeds_is_pruned(database: RDBStorage) -> None:
+    points = Points(search(pruning="seeds", seeds=6), database)
+    best = [91.0, 92.0, 93.0, 94.0, 95.0, 96.0]
+    points.ask("baseline", BASELINE)
+    for seed, value in enumerate(best):
+        assert not points.report(0, seed, value)
+    points.end(0, "complete", values=(93.5,))
+    losing, mixed = points.ask("sampler").number, points.ask("sampler").number
+    for seed in range(3):
+        assert not points.report(losing, seed, best[seed] - 1 - seed)
+        assert not points.report(mixed, seed, best[seed] - 1 - seed)
+    points = Points(points.search, database)  # stopped: what was reported need not be again
+    assert not points.report(mixed, 3, best[3] + 0.5)
+    reason = points.report(losing, 3, best[3] - 4)
+    assert reason == (
+        "The mean over 4 seeds, 90, is below that of point 0 over the same seeds, 92.5 "
+        "(Wilcoxon test, p < 0.1)."
+    )
+    assert wilcoxon([-1, -2, -3, -4], alternative="less").pvalue < 0.1
+    assert wilcoxon([-1, -2, -3, 0.5], alternative="less").pvalue > 0.1
+    points.end(losing, "pruned", reason)
+    # Samplers learn the mean over the seeds it had.
+    trial = points.study.trials[losing]
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 90.0)
+    point = points.all()[losing]
+    assert (point.state, point.pruned_at, point.reason) == ("pruned", 4, reason)
+    assert points.values() == {0: (93.5,)}
+
+
+def curve(number: int, epoch: int) -> float:
+    """Accuracy while point `number` trains: some are good, some bad, in an order without a pattern."""
+    return (number * 7 % 11) / 11 * (1 - 0.7**epoch)
+
+
+def ends(pruning: str, storage: BaseStorage | None = None, *, stops: Sequence[int] = ()) -> list[str]:
+    """Why each of 20 points was pruned, one after the other; empty where it was not."""
+    declared, reasons = search("random", pruning=pruning, points=20), []
+    points = Points(declared, storage)
+    for number in range(20):
+        points.ask("sampler")
+        reason = ""
+        for epoch in range(1, 10):
+            if number in stops and epoch in (1, 6):
+                points = Points(declared, storage)
+                assert not any(points.report(number, past, curve(number, past)) for past in range(1, epoch))
+            reason = points.report(number, epoch, curve(number, epoch))
+            if reason:
+                break
+        reasons.append(reason)
+        if reason:
+            points.end(number, "pruned", reason)
+        else:
+            complete(points, number)
+    return reasons
+
+
+@pytest.mark.parametrize("pruning", ["median", "hyperband"])
+def test_points_that_lag_behind_are_pruned_in_a_stopped_search_too(
+    pruning: str, database: RDBStorage
+) -> None:
+    whole = ends(pruning)
+    assert not any(whole[:1])
+    assert 4 <= sum(map(bool, whole)) <= 16
+    assert not whole[3]  # the best of all
+    # Before points and in the middle of those that are trained on; then what was reported is reported again.
+    assert ends(pruning, database, stops=(3, 8, 9, 12, 14)) == whole
+    number = next(number for number, reason in enumerate(whole) if reason)
+    if pruning == "hyperband":
+        assert "is not in the best 1/3 of those that Hyperband compared it with" in whole[number]
+        return
+    assert number == 5  # Optuna waits for five complete points
+    assert whole[number] == (
+        f"The best value up to epoch 1, {curve(number, 1):.4g}, is below the median of the complete points "
+        f"at that epoch, {sorted(curve(other, 1) for other in range(number))[2]:.4g}."
+    )
+
+
+def test_optuna_shows_the_search_and_a_copy_is_the_same(database: RDBStorage) -> None:
+    points = Points(search(pruning="median", points=12), database)
+    for number in range(10):
+        points.ask("sampler" if number else "baseline", None if number else BASELINE)
+        if number == 5:
+            points.report(number, 1, 90.0)
+            points.end(number, "pruned", "Too low.")
+        elif number == 6:
+            points.end(number, "failed", "It diverged.")
+        else:
+            complete(points, number)
+    points.ask("sampler")
+    copy = Points(points.search)
+    for point in points.all():
+        copy.add(point, points.values().get(point.number, ()))
+    assert copy.all() == points.all()
+    for study in (optuna.load_study(study_name="search", storage=database), copy.study):
+        states = [trial.state.name for trial in study.trials]
+        assert states == [*["COMPLETE"] * 5, "PRUNED", "FAIL", *["COMPLETE"] * 3, "RUNNING"]
+        assert study.direction.name == "MAXIMIZE"
+        for trial, point in zip(study.trials, points.all(), strict=True):
+            assert trial.params == point.levels
+            if point.state == "complete":
+                assert trial.value == value_of(point.levels)
+        assert (study.trials[5].intermediate_values, study.trials[5].value) == ({1: 90.0}, 90.0)
+    assert copy.ask("sampler").levels == points.ask("sampler").levels
+
+
+def spread(value: Callable[[Levels], tuple[float, ...]], points: int = 30, **settings: Any) -> Points:
+    asked = Points(search("random", points=points, **settings))
+    for number in range(points):
+        asked.end(number, "complete", values=value(asked.ask("sampler").levels))
+    return asked
+
+
+def test_importances_tell_the_field_that_matters() -> None:
+    def value(levels: Levels) -> tuple[float, ...]:
+        return (-abs(math.log10(levels["lr"]) + 2), levels["epsilon"])
+
+    accuracy, ece = spread(value, objective=TWO, points=60).importances()
+    assert (accuracy.objective, ece.objective) == TWO
+    assert accuracy.evaluator == ece.evaluator == "PED-ANOVA"
+    assert max(accuracy.shares, key=lambda name: accuracy.shares[name]) == "lr"
+    assert max(ece.shares, key=lambda name: ece.shares[name]) == "epsilon"
+    for importances in (accuracy, ece):
+        assert set(importances.shares) == set(SPACE)
+        assert sum(importances.shares.values()) == pytest.approx(1)
+
+
+def test_importances_are_none_where_they_cannot_be_told() -> None:
+    def value(levels: Levels) -> tuple[float, ...]:
+        return (levels["epsilon"],)
+
+    assert len(spread(value, points=10).importances()) == 1
+    assert spread(value, points=9).importances() == ()
+    assert spread(value, space={"epsilon": SPACE["epsilon"]}).importances() == ()
+    assert spread(lambda levels: (1.0,)).importances() == ()
+
+
+def test_given_points_become_parents_of_genetic_search() -> None:
+    points = Points(search("nsga2", space={"lr": SPACE["lr"]}, objective=TWO, points=24))
+    for number in range(8):  # a population of four, and one that descends from it
+        point = points.ask("sampler") if number >= 4 else points.ask("anchor", {"lr": 1e-2})
+        points.end(number, "complete", values=(-point.levels["lr"], point.levels["lr"]))
+        assert point.attributes["NSGAIISampler:generation"] == number // 4
+    kept = points.storage.get_study_system_attrs(points.study._study_id)
+    assert sorted(kept["NSGAIISampler:parent:1"]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("sampler", ["quasi_random", "tpe"])
+def test_nothing_of_optunas_is_heard(sampler: str, capfd: pytest.CaptureFixture[str]) -> None:
+    verbosity, filters = optuna.logging.get_verbosity(), list(warnings.filters)
+    points = Points(search(sampler, pruning="seeds", seeds=6, points=12))
+    for number in range(12):
+        points.ask("sampler")
+        points.report(number, number, 1.0)  # seeds that the best point has not: Optuna warns of that
+        complete(points, number)
+    points.importances()
+    assert capfd.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == verbosity
+    assert list(warnings.filters) == filters
