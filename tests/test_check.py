@@ -1,4 +1,4 @@
-"""The gate: its small grammar, what it makes of a study, and its exit status through the command line."""
+"""The gate: how conditions are read, what they make of a study, and its exit status as a command."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from scipy import stats
 
 from ablate.__main__ import main
 from ablate.analysis.effects import effects_table
-from ablate.check import Result, check_study, parse, show_result
-from ablate.check.expression import DEEPEST, LONGEST, Joined, Judged, Limit, Value
 from ablate.errors import StudyError
+from ablate.gate import Result, check_study, parse, show_result
+from ablate.gate.condition import LONGEST, Joined, Judged, Limit, Value
 
 ARMS = counts(e0=[600, 620, 590, 610], e1=[540, 561, 531, 549], e2=[601, 622, 590, 612])
 """epsilon=0.1 is surely worse than 0.0 (by 6 points), and 0.2 is equivalent to it."""
@@ -53,7 +53,7 @@ def command(
     return int(ended.value.code or 0), said.out, said.err
 
 
-# --- the grammar ---
+# --- how a condition is read ---
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,9 @@ def command(
         ("nll('a) or b') > 1", Limit(Value("nll", "a) or b"), "", False, ">", 1.0, False)),
         ("low(nll(ε=0.1)) > 1", Limit(Value("nll", "ε=0.1"), "low", False, ">", 1.0, False)),
         ("failed > 0", Limit(Value("failed"), "", False, ">", 0.0, False)),
+        ('verdict(nll) == "worse"', Judged(Value("nll"), "==", "worse")),
+        ("nll('x worse 5%') > 1", Limit(Value("nll", "x worse 5%"), "", False, ">", 1.0, False)),
+        ("accuracy\n  < 5%", Limit(Value("accuracy"), "", False, "<", 0.05, True)),
     ],
 )  # fmt: skip
 def test_single_conditions(text: str, expected: Limit | Judged) -> None:
@@ -87,46 +90,51 @@ def test_and_binds_closer_than_or_and_brackets_closest() -> None:
     assert parse("nll>0 and ece>0 and((brier>0))") == Joined("and", (a, b, c))
 
 
+GOES_ON = "a condition that ends or goes on with 'and' or 'or'"
+COMPARES = "a metric, then one of < <= > >= == != or a verdict (worse, better"
+
+
 @pytest.mark.parametrize(
-    ("text", "expected", "place"),
+    ("text", "expected", "came"),
     [
-        ("", "expected a metric", "at the end"),
-        ("accuracy", "expected one of < <= > >= == != or a verdict", "at the end"),
-        ("accuracy <", "expected a number", "at the end"),
-        ("accuracy = 0.5", "expected one of <", "at '= 0.5'"),
-        ("accuracy << 0.5", "expected a number", "at '< 0.5'"),
-        ("accuracy < 0.5.5", "expected a number", "at '0.5.5'"),
-        ("accuracy < 5O%", "expected a number", "at '5O%'"),
-        ("accuracy < nan", "expected a number", "at 'nan'"),
-        ("accuracy < 1e999", "expected a finite number", "at the end"),
-        ("accuracy < 50 percent", "expected the end, 'and' or 'or'", "at 'percent'"),
-        ("accuracy < 5% %", "expected the end, 'and' or 'or'", "at '%'"),
-        ("accuracy < 0.5 nll > 1", "expected the end, 'and' or 'or'", "at 'nll > 1'"),
-        ("accuracy < 0.5 AND nll > 1", "expected the end, 'and' or 'or'", "at 'AND nll > 1'"),
-        ("accuracy < 0.5 and", "expected a metric", "at the end"),
-        ("or accuracy < 0.5", "expected a metric", "at 'or accuracy"),
-        ("(accuracy < 0.5", "expected ')'", "at the end"),
-        ("accuracy < 0.5)", "expected the end, 'and' or 'or'", "at ')'"),
-        ("low accuracy < 0.5", "expected '('", "at 'accuracy"),
-        ("low(low(accuracy)) < 0.5", "expected a metric", "at 'low(accuracy"),
-        ("low(accuracy) worse", "expected one of <", "at 'worse'"),
-        ("accuracy() < 0.5", "expected the name of an arm", "at ') < 0.5'"),
-        ("accuracy(x < 0.5", "expected ')'", "at the end"),
-        ("verdict(accuracy) < worse", "expected '==' or '!='", "at 'worse'"),
+        ("", GOES_ON, "which is not there"),
+        ("accuracy", COMPARES, "got 'accuracy'"),
+        ("accuracy <", GOES_ON, "got 'accuracy <'"),
+        ("accuracy = 0.5", GOES_ON, "got '= 0.5'"),
+        ("accuracy << 0.5", COMPARES, "got 'accuracy << 0.5'"),
+        ("0 < accuracy < 1", COMPARES, "got '0 < accuracy < 1'"),
+        ("not accuracy < 1", COMPARES, "got 'not accuracy < 1'"),
+        ("accuracy < 0.5.5", GOES_ON, "got '.5'"),
+        ("accuracy < 5O%", GOES_ON, "got '5O%'"),
+        ("accuracy < 5or nll > 1", GOES_ON, "got '5or nll > 1'"),
+        ("accuracy < nan", "a finite number", "got 'nan'"),
+        ("accuracy < 1e999", "a finite number", "got '1e999'"),
+        ("accuracy < True", "a finite number", "got 'True'"),
+        ("accuracy < 50 percent", GOES_ON, "got 'percent'"),
+        ("accuracy < 55 % 2", GOES_ON, "got '2'"),
+        ("accuracy < 5 %(x)", "a finite number", "got '5%"),
+        ("accuracy < 0.5 AND nll > 1", GOES_ON, "got 'AND nll > 1'"),
+        ("or accuracy < 0.5", GOES_ON, "got 'or accuracy < 0.5'"),
+        ("accuracy < 0.5)", GOES_ON, "got ')'"),
+        ("low accuracy < 0.5", GOES_ON, "got 'accuracy < 0.5'"),
+        ("low(low(accuracy)) < 0.5", "a metric", "got 'low(accuracy)'"),
+        ("low(nll(a)) worse", GOES_ON, "got 'worse'"),
+        ("low(nll(a b) + 1) > 0", "a metric", "got 'nll(a b) + 1'"),
+        ("accuracy() < 0.5", "the name of an arm", "got 'accuracy()'"),
+        ("accuracy(x < 0.5", "')'", "which is not there"),
+        ("verdict(accuracy) < worse", "'==' or '!=' after a verdict", "got '<'"),
         ("verdict(accuracy) == wors", "a verdict (worse, better", "Did you mean 'worse'?"),
-        ("verdict(accuracy) == 'worse'", "expected a verdict", "at \"'worse'\""),
-        ("0.5 > accuracy", "expected a metric", "at '0.5 > accuracy'"),
-        ("accuracy ＜ 0.5", "expected one of <", "at '＜ 0.5'"),
-        ("accuracy < ５５%", "expected a number", "at '５５%'"),
-        ("аccuracy < 0.5", "expected a metric", "at 'аccuracy"),  # a Cyrillic а
-        ("accuracy < 0.5\x00", "expected the end", "at '\N{REPLACEMENT CHARACTER}'"),
+        ("0.5 > accuracy", "a finite number", "got 'accuracy'"),
+        ("accuracy ＜ 0.5", GOES_ON, "got '＜ 0.5'"),
+        ("accuracy < ５５%", GOES_ON, "got '５５%'"),
+        ("accuracy < 0.5\x00", "a condition", "got 'accuracy < 0.5\N{REPLACEMENT CHARACTER}'"),
     ],
 )
-def test_a_malformed_condition_is_refused_with_its_place(text: str, expected: str, place: str) -> None:
+def test_a_malformed_condition_is_refused_with_the_part_that_is(text: str, expected: str, came: str) -> None:
     with pytest.raises(StudyError) as caught:
         parse(text)
-    assert expected in str(caught.value)
-    assert place in str(caught.value)
+    assert f"expected {expected}" in str(caught.value)
+    assert came in str(caught.value)
 
 
 INJECTIONS = [
@@ -167,8 +175,9 @@ def test_a_condition_is_never_run(
     "text",
     [
         "(" * 5000,
-        "(" * (DEEPEST + 1) + "accuracy < 0" + ")" * (DEEPEST + 1),
+        "(" * (LONGEST // 2 - 10) + "accuracy < 0" + ")" * (LONGEST // 2 - 10),
         "accuracy(" * 200,
+        "accuracy < " + "-" * (LONGEST - 20) + "1",
         "accuracy < " + "9" * LONGEST,
         "low(" * 300 + "accuracy" + ")" * 300,
     ],
@@ -178,13 +187,13 @@ def test_a_condition_out_of_all_proportion_is_refused(text: str) -> None:
         parse(text)
 
 
-def test_the_deepest_brackets_and_the_longest_condition_are_read() -> None:
-    assert parse("(" * DEEPEST + "accuracy < 0" + ")" * DEEPEST) == parse("accuracy < 0")
+def test_the_longest_condition_is_read() -> None:
+    assert parse("(" * 20 + "accuracy < 0" + ")" * 20) == parse("accuracy < 0")
     assert len(parse("failed > 0" + " or failed > 0" * ((LONGEST - 10) // 14)).parts) > 100  # type: ignore[union-attr]
 
 
 SIGNS = st.sampled_from(
-    [*"()<>=!%.,'\"-", "accuracy", "low", "verdict", "worse", "and", "or", " ", "0.5", "ε", "\x1b"]
+    [*"()<>=!%.,'\"-\\#\n", "accuracy", "low", "verdict", "worse", "and", "or", " ", "0.5", "ε", "\x1b"]
 )
 
 
@@ -289,10 +298,10 @@ def test_interval_ends_are_scipys(study: Recorded, arm: float) -> None:
 def test_verdicts_and_intervals_in_the_family_are_the_reports(tmp_path: Path, metric: str) -> None:
     study = Recorded(tmp_path, ARMS, study={"family": ["accuracy", "nll"]})
     effects = effects_table({"trials": study.run.trials}, study.plan)
-    for _, row in effects[effects["metric"] == metric].iterrows():
-        (found,) = result(study, f"verdict({metric}({row['arm']})) == {row['verdict']}").findings
+    for _, row in effects[(effects["metric"] == metric) & (effects["kind"] == "arm")].iterrows():
+        (found,) = result(study, f"verdict({metric}({row['term']})) == {row['verdict']}").findings
         assert found.holds
-        item = result(study, f"{metric} worse").subject.differences[row["arm"], metric]
+        item = result(study, f"{metric} worse").subject.differences[row["term"], metric]
         assert (item.low, item.high) == (row["low"], row["high"])
 
 

@@ -207,24 +207,15 @@ def test_a_table_of_an_earlier_version_lacks_columns_and_is_read(folder: Results
     assert list(before.dtypes) == list(now.dtypes)
 
 
-def test_a_study_without_trends_and_with_fewer_columns_of_effects_is_read(folder: ResultsFolder) -> None:
-    """As an earlier version published it: no table of trends, no verdicts of contrasts."""
-    younger = {
-        "effects": ["p_sign_flip", "detectable"],
-        "contrasts": ["margin", "p_equivalence", "verdict", "reason", "below_margin"],
-    }
-    write_tables(folder, {name: frame(name, [{"metric": "nll", "effect": 0.25}]) for name in younger})
-    for name, columns in younger.items():
-        path = folder.root / f"{name}.csv"
-        before = pd.read_csv(path, dtype="string").drop(columns=columns)
-        assert [column.name for column in COLUMNS[name]] == [*before.columns, *columns]
-        before.to_csv(path, index=False)
-    read = read_tables(folder, names=[*younger, "trends"])
-    for name, columns in younger.items():
-        assert list(read[name]["effect"]) == [0.25]
-        assert read[name][columns].isna().all(axis=None)
-    assert read["trends"].empty
-    assert list(read["trends"].dtypes) == list(frame("trends", []).dtypes)
+def test_effects_of_an_earlier_version_are_those_of_arms(folder: ResultsFolder) -> None:
+    """As they were published while main effects, interactions and trends were tables of their own."""
+    (folder.root / "effects.csv").write_text("arm,metric,baseline,n_pairs,effect\na,nll,b,3,0.25\n")
+    (folder.root / "trends.csv").write_text("factor,metric\nepsilon,nll\n")
+    effects = read_tables(folder, names=["effects"])["effects"]
+    shown = effects[["kind", "term", "against", "n", "effect"]].to_numpy().tolist()
+    assert shown == [["arm", "a", "b", 3, 0.25]]
+    assert effects[["p_sign_flip", "detectable"]].isna().all(axis=None)
+    assert list(effects.dtypes) == list(frame("effects", []).dtypes)
 
 
 def test_no_study_here(tmp_path: Path) -> None:

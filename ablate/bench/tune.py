@@ -226,7 +226,7 @@ def _called_better(situation: Situation, winner: float, fresh: FloatArray, rng: 
         return False
     baseline = true_values(situation, BASELINE)[0] + SD * rng.normal(size=FRESH_SEEDS)
     found = paired_effect(fresh, baseline, comparisons=1 if winner == ANCHOR else 2)
-    return verdict(found, planned=FRESH_SEEDS, higher_is_better=True).word == "better"
+    return bool(verdict(found, planned=FRESH_SEEDS, higher_is_better=True).word == "better")
 
 
 def show_outcomes(console: Console, outcomes: Sequence[Outcome]) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ablate.analysis.contrasts import contrasts
-from ablate.analysis.trends import ordered_factors
+from ablate.analysis.effects import terms
 from ablate.study.trials import Plan
 from ablate.tables.cells import Json
 
@@ -110,7 +109,7 @@ def method(plan: Plan) -> list[Json]:
 
 
 def _averages(plan: Plan) -> bool:
-    return bool(contrasts(plan.study) or ordered_factors(plan.study))
+    return any(term.kind != "arm" for term in terms(plan))
 
 
 def _comparisons_text(plan: Plan) -> str:

@@ -30,7 +30,7 @@ def _verdict(tuned: Tuned, retests: Sequence[Retested]) -> str:
         return "Tuning found nothing better than the baseline."
     chosen = [one for one in winners if not one.is_baseline]
     rows = [outcome.effect for one in chosen for outcome in one.outcomes]
-    if not chosen or any(row is None or not int(row["n_pairs"]) for row in rows):
+    if not chosen or any(row is None or not int(row["n"]) for row in rows):
         return "What tuning bought is open until its choice is re-run with fresh seeds."
     incomplete = any(row is not None and row["reason"] == "incomplete" for row in rows)
     return _bought([(str(one.point["label"]), _words(one)) for one in chosen], incomplete=incomplete)
@@ -130,7 +130,7 @@ def _fresh(outcome: Outcome, plan: Plan, *, it: str) -> str:
     if not fresh.n:
         return "it is not re-run with fresh seeds yet."
     seeds = f"{fresh.n} fresh seed{'s' if fresh.n > 1 else ''}"
-    if effect is None or not int(effect["n_pairs"]):
+    if effect is None or not int(effect["n"]):
         return (
             f"re-run with {seeds} on the reported split {it} is {shown(fresh.mean, what)}{_unit(what.unit)}."
         )

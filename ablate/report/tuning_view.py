@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis.arms import factor_label, level_label
-from ablate.analysis.effects import effect_cell
 from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.report.sentences_of_tuning import duration, not_counted
+from ablate.report.views import effect_cell
 from ablate.stats import Interval
 from ablate.study.search import Choice, Range, Search
 from ablate.study.study import Study
@@ -147,7 +147,7 @@ def _outcome_cells(outcome: Outcome, one: Retested, study: Study) -> list[Json]:
         notes=[f"smoothed {shown_difference(outcome.seen_smoothed, what)}" if smoothed else ""],
     )
     effect = outcome.effect
-    known = effect is not None and int(effect["n_pairs"]) > 0
+    known = effect is not None and int(effect["n"]) > 0
     judged = effect_cell(effect, what.name, study) if effect is not None and known else cell(ABSENT)
     return [tuned, again, seen, judged, cell(shown_difference(outcome.drop, what), value=outcome.drop)]
 

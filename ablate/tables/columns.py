@@ -41,17 +41,6 @@ def _field_columns() -> tuple[Column, ...]:
     )
 
 
-def _judgement(words: str) -> tuple[Column, ...]:
-    """What is said of an average over combinations of levels."""
-    return (
-        Column("margin", "number", "largest difference that the study says does not matter"),
-        Column("p_equivalence", "number", "equivalence test against the margin, corrected like p_adjusted"),
-        Column("verdict", "text", f"equivalent, better, worse ({words}) or undecided"),
-        Column("reason", "text", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
-        Column("below_margin", "boolean", "equivalent, and yet surely different: by less than matters"),
-    )
-
-
 TRIAL_KEY = (
     Column("trial_id", "text", "identity of the trial: a hash of everything that decides its numbers"),
     Column("arm", "text", "the factor levels in words"),
@@ -178,11 +167,19 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("high", "number", "upper end of the same; an error above it is miscalibration"),
     ),
     "effects": (
-        Column("arm", "text", "the arm that is compared"),
+        Column("kind", "text", "arm, main (effect of a factor), interaction, trend, or run (of another run)"),
+        Column("term", "text", "what is compared: an arm, or levels of which others are averaged over"),
+        Column("against", "text", "what it is compared with; of a trend, the lowest level"),
         Column("metric", "text", "a column of the trials table"),
-        Column("baseline", "text", "the arm it is compared with"),
-        Column("n_pairs", "integer", "seeds for which both arms are complete"),
-        Column("effect", "number", "mean over seeds of arm minus baseline"),
+        Column("cells", "integer", "combinations of the other factors' levels that it is averaged over"),
+        Column("cells_planned", "integer", "how many the study has"),
+        Column("n", "integer", "seeds for which all of its arms are complete"),
+        Column(
+            "effect",
+            "number",
+            "mean over seeds of term minus against: of an interaction a difference of two differences, of a "
+            "trend the change from the lowest to the highest level along the least-squares line",
+        ),
         Column(
             "low", "number", "lower end of the 95 % interval: of all the family's together, or of this alone"
         ),
@@ -202,7 +199,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column(
             "verdict",
             "text",
-            "equivalent, better, worse (higher, lower: no direction is better) or undecided",
+            "equivalent, better, worse (higher, lower: no direction is better, or interaction) or undecided",
         ),
         Column("reason", "text", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
         Column("below_margin", "boolean", "equivalent, and yet surely different: by less than matters"),
@@ -275,54 +272,6 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             "exclusive", "boolean", "other processes used less than a tenth of the cores; empty where unknown"
         ),
     ),
-    "contrasts": (
-        Column("kind", "text", "main effect, or interaction of two factors"),
-        Column("factor", "text", "the factor whose levels differ"),
-        Column("level", "text", "the level that is compared"),
-        Column("reference", "text", "the level that it is compared with: the baseline, or the first"),
-        Column(
-            "other_factor",
-            "text",
-            "for an interaction, the factor between whose levels the effect is compared",
-        ),
-        Column("other_level", "text", "its level"),
-        Column("other_reference", "text", "its level that is compared with"),
-        Column("metric", "text", "a column of the trials table"),
-        Column("cells", "integer", "combinations of the other factors' levels that it is averaged over"),
-        Column("cells_planned", "integer", "how many the study has"),
-        Column("n_pairs", "integer", "seeds for which all of these arms are complete"),
-        Column("effect", "number", "mean over seeds of the difference, or of the difference of differences"),
-        Column(
-            "low", "number", "lower end of the 95 % interval: of all the family's together, or of this alone"
-        ),
-        Column("high", "number", "upper end of the same"),
-        Column("p", "number", "paired t test, uncorrected"),
-        Column("p_adjusted", "number", "p times the family's contrasts"),
-        Column("p_holm", "number", "Holm-corrected over the family; empty outside it"),
-        *_judgement("interactions are only higher or lower"),
-    ),
-    "trends": (
-        Column("factor", "text", "the factor, whose levels are all numbers, three or more"),
-        Column("lowest", "number", "its lowest level"),
-        Column("highest", "number", "its highest level"),
-        Column("levels", "integer", "how many it has"),
-        Column("metric", "text", "a column of the trials table"),
-        Column("cells", "integer", "combinations of the other factors' levels that it is averaged over"),
-        Column("cells_planned", "integer", "how many the study has"),
-        Column("n_pairs", "integer", "seeds for which all of these arms are complete"),
-        Column(
-            "effect",
-            "number",
-            "mean over seeds of the change from lowest to highest along the least-squares straight line",
-        ),
-        Column(
-            "low", "number", "lower end of the 95 % interval: of all the family's together, or of this alone"
-        ),
-        Column("high", "number", "upper end of the same"),
-        Column("p", "number", "t test of the seeds' slopes, uncorrected"),
-        Column("p_adjusted", "number", "p times the family's trends"),
-        *_judgement("higher, lower: no direction is better"),
-    ),
     "tuning": (
         Column("points_planned", "integer", "the budget: how many points are to be tried"),
         Column("points_done", "integer", "points of which every training run is complete"),
@@ -387,7 +336,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }
 TUNING = ("tuning", "points", "point_values", "importances")
 """Tables of a search. Only a study that was tuned has them."""
-DERIVED = ("effects", "contrasts", "trends", "timing")
+DERIVED = ("effects", "timing")
 """Tables that the report computes from the others."""
 LATER = (
     "new_images",
@@ -395,8 +344,6 @@ LATER = (
     "projection",
     "step_times",
     "timing",
-    "contrasts",
-    "trends",
     "floors",
     *TUNING,
 )

@@ -15,8 +15,8 @@ from report_results import CPU, declare
 from scipy.stats import permutation_test, t
 from statsmodels.stats.power import TTestPower
 
-from ablate.analysis.certainty import certainty_view
 from ablate.analysis.effects import effects_table
+from ablate.report.views import certainty_view
 from ablate.study.trials import Plan, expand
 from ablate.tables import frame
 
@@ -80,7 +80,7 @@ def test_the_table_shows_what_the_csv_holds(rendered: Get) -> None:
     """For each arm the family's metrics; new images only where a metric is a mean over images."""
     page = rendered("sweep")
     with (page.results.root / "effects.csv").open(newline="", encoding="utf-8") as file:
-        rows = {(row["arm"], row["metric"]): row for row in csv.DictReader(file)}
+        rows = {(row["term"], row["metric"]): row for row in csv.DictReader(file) if row["kind"] == "arm"}
     table = page.report["certainty"]
     labels = [head["label"] for head in table["columns"]]
     assert all(head["meaning"] for head in table["columns"])
@@ -108,10 +108,10 @@ def test_the_table_shows_what_the_csv_holds(rendered: Get) -> None:
 
 
 ROW: dict[str, Any] = {
-    "arm": "epsilon=0.1", "baseline": "epsilon=0.0", "metric": "accuracy", "n_pairs": 3, "effect": 0.01,
-    "low": -0.01, "high": 0.03, "p": 0.2, "p_adjusted": 0.2, "p_holm": 0.2, "rho": -0.5, "margin": 0.005,
-    "p_equivalence": 0.9, "verdict": "undecided", "reason": "", "below_margin": False, "seeds_needed": 41,
-    "low_images": -0.02, "high_images": 0.04, "p_sign_flip": 0.5, "detectable": 0.032,
+    "kind": "arm", "term": "epsilon=0.1", "against": "epsilon=0.0", "metric": "accuracy", "n": 3,
+    "effect": 0.01, "low": -0.01, "high": 0.03, "p": 0.2, "p_adjusted": 0.2, "p_holm": 0.2, "rho": -0.5,
+    "margin": 0.005, "p_equivalence": 0.9, "verdict": "undecided", "reason": "", "below_margin": False,
+    "seeds_needed": 41, "low_images": -0.02, "high_images": 0.04, "p_sign_flip": 0.5, "detectable": 0.032,
 }  # fmt: skip
 
 
@@ -125,7 +125,7 @@ ROW: dict[str, Any] = {
         ({"seeds_needed": None}, "Seeds needed", "> 1,000"),
         ({"seeds_needed": None, "verdict": "better"}, "Seeds needed", "–"),
         ({"seeds_needed": None, "low": None, "high": None}, "Seeds needed", "–"),
-        ({"p_sign_flip": None, "n_pairs": 21}, "Sign-flip p", "–"),
+        ({"p_sign_flip": None, "n": 21}, "Sign-flip p", "–"),
         ({"detectable": None}, "Detectable", "–"),
         ({"rho": None}, "ρ", "–"),
         ({}, "ρ", "−0.50"),

@@ -21,10 +21,10 @@ from report_results import CPU, declare, make_results, number_of
 
 import ablate.figures
 from ablate.analysis.effects import effects_table
-from ablate.analysis.published import published_view
 from ablate.errors import RecordError, ResultsError, StudyError
 from ablate.metrics import METRICS
 from ablate.report import build_report, write_report
+from ablate.report.views import published_view
 from ablate.store.records import Predictions
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.trials import Plan, Trial, expand

@@ -68,7 +68,8 @@ def test_ece_is_shown_with_the_mean_of_its_noise_floor(rendered: Get) -> None:
 
 def effects(rendered: Rendered) -> dict[tuple[str, str], dict[str, str]]:
     with (rendered.results.root / "effects.csv").open(newline="", encoding="utf-8") as file:
-        return {(row["arm"], row["metric"]): row for row in csv.DictReader(file)}
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "arm"]
+    return {(row["term"], row["metric"]): row for row in rows}
 
 
 def paired(rendered: Rendered, arm: str, baseline: str, metric: str) -> tuple[list[float], list[float]]:
@@ -92,7 +93,7 @@ def test_effects_are_scipys_paired_t(rendered: Get, metric: str) -> None:
         row = found[arm, metric]
         assert [float(row["low"]), float(row["high"])] == pytest.approx([ends.low, ends.high], rel=1e-9)
         assert float(row["p"]) == pytest.approx(test.pvalue, rel=1e-9)
-        assert (row["baseline"], row["n_pairs"]) == ("epsilon=0.0", "3")
+        assert (row["against"], row["n"]) == ("epsilon=0.0", "3")
 
 
 def test_p_is_holm_corrected_over_the_family_and_absent_outside(rendered: Get) -> None:
@@ -106,7 +107,7 @@ def test_p_is_holm_corrected_over_the_family_and_absent_outside(rendered: Get) -
 
 
 def test_an_arm_is_compared_with_the_arm_that_has_the_baselines_levels(rendered: Get) -> None:
-    found = {arm: row["baseline"] for (arm, _), row in effects(rendered("factorial")).items()}
+    found = {arm: row["against"] for (arm, _), row in effects(rendered("factorial")).items()}
     assert found == {
         "epsilon=0.0, reduction=sum": "epsilon=0.0, reduction=mean",
         "epsilon=0.0, reduction=none": "epsilon=0.0, reduction=mean",
@@ -118,12 +119,12 @@ def test_an_arm_is_compared_with_the_arm_that_has_the_baselines_levels(rendered:
 def test_only_complete_pairs_count_and_a_lost_arm_narrows_no_interval(rendered: Get) -> None:
     report = rendered("factorial")
     found = effects(report)
-    assert found["epsilon=0.1, reduction=sum", "accuracy"]["n_pairs"] == "1"
+    assert found["epsilon=0.1, reduction=sum", "accuracy"]["n"] == "1"
     assert found["epsilon=0.1, reduction=sum", "accuracy"]["low"] == ""
     arm, baseline = "epsilon=0.1, reduction=none", "epsilon=0.1, reduction=mean"
     test = scipy.stats.ttest_rel(*paired(report, arm, baseline, "accuracy"))
     row = found[arm, "accuracy"]
-    assert row["n_pairs"] == "3"
+    assert row["n"] == "3"
     assert float(row["high"]) == pytest.approx(test.confidence_interval(1 - 0.05 / 4).high, rel=1e-9)
     # The two comparisons without a p count in the family, which makes this one's factor 4 or 3.
     assert float(row["p_holm"]) >= min(1.0, 3 * float(row["p"]))

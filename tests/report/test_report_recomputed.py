@@ -53,7 +53,7 @@ SECTIONS_OF_A_STUDY = {
 }
 FILES_OF_A_STUDY = {
     *("trials", "epochs", "reliability", "floors", "confusion", "projection"),
-    *("effects", "new_images", "contrasts", "trends", "step_times", "timing"),
+    *("effects", "new_images", "step_times", "timing"),
 }
 
 
@@ -257,8 +257,9 @@ def test_trends_and_contrasts_with_holes_or_without_an_effect_are_recomputed(
     audits = own.audit(), own.audit_csv()
     assert [audit.wrong for audit in audits] == [[], []]
     assert {"trends", "contrasts", "certainty"} <= set(audits[0].compared)
-    with (own.results / "trends.csv").open(encoding="utf-8", newline="") as file:
-        reasons = {row["reason"] for row in csv.DictReader(file) if row["metric"] == "accuracy"}
+    with (own.results / "effects.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "accuracy"]
+    reasons = {row["reason"] for row in rows if row["kind"] == "trend"}
     assert reasons == {"holes": {"incomplete"}, "blind": {"identical"}}[kind]
 
 
