@@ -15,7 +15,9 @@ from rich.console import Console
 from scipy import stats
 
 from ablate.errors import ResultsError, StudyError
-from ablate.gate import Comparison, compare_runs, read_run, show_comparison, write_csv, write_markdown
+from ablate.gate.compare import Comparison, compare_runs
+from ablate.gate.comparison_shown import show_comparison, write_csv, write_markdown
+from ablate.gate.runs import read_run
 from ablate.stats import seeds_needed
 from ablate.store.results import ResultsFolder
 from ablate.tables import build_tables, write_tables
@@ -67,35 +69,17 @@ def test_trials_that_differ_otherwise_are_independent_samples(
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_other_seeds_are_independent_samples(tmp_path: Path) -> None:
-    later = {(level, seed + 3): count for (level, seed), count in A.items()}
-    a, b = Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", later)
-    assert {item.method for item in rows(compared(a, b))} == {"welch"}
-    assert ("seeds", "0, 1, 2", "3, 4, 5") in compared(a, b).unlike
-
-
-def test_a_failed_trial_leaves_its_pair_out(tmp_path: Path) -> None:
-    a, b = Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", {**A, (0.0, 1): FAILED, (0.0, 2): 600})
-    found = rows(compared(a, b, "accuracy"))[0]
-    assert (found.a_n, found.b_n, found.n) == (3, 2, 2)
-    assert found.effect == pytest.approx(np.mean([0.0, 0.010]))
-    assert "5 of 6 trials complete" in shown(compared(a, b))
-
-
-def test_arms_of_one_run_only_are_listed(tmp_path: Path) -> None:
-    comparison = compared(Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", B))
-    assert comparison.only_a == ("epsilon=0.1",)
-    assert comparison.only_b == ("epsilon=0.2",)
-    text = shown(comparison)
+def test_arms_of_one_run_only_are_listed_and_not_compared(tmp_path: Path) -> None:
+    a = Recorded(tmp_path / "a", A)
+    text = shown(compared(a, Recorded(tmp_path / "b", B)))
     assert "only in A: epsilon=0.1\n" in text
     assert "only in B: epsilon=0.2\n" in text
-
-
-def test_without_a_common_arm_nothing_is_compared(tmp_path: Path) -> None:
-    other = {(0.3, 0): 500, (0.3, 1): 510}
-    comparison = compared(Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", other))
+    comparison = compared(a, Recorded(tmp_path / "c", counts(e3=[500, 510])))
     assert comparison.differences.empty
     assert "no arm in common" in shown(comparison)
+    for write in (write_csv, write_markdown):
+        write(tmp_path / "out", comparison)
+    assert "no arm in common" in (tmp_path / "out").read_text()
 
 
 def test_what_differs_between_the_runs_is_said_first(tmp_path: Path) -> None:
@@ -256,6 +240,8 @@ def test_a_failed_trial_leaves_its_arm_undecided(tmp_path: Path) -> None:
     a = Recorded(tmp_path / "a", NEAR)
     b = Recorded(tmp_path / "b", {**WORSE, (0.0, 3): FAILED})
     found = rows(compared(a, b, "accuracy"))[0]
+    assert (found.a_n, found.b_n, found.n) == (4, 3, 3)
+    assert "7 of 8 trials complete" in shown(compared(a, b))
     assert (found.verdict, found.reason) == ("undecided", "incomplete")
     assert found.high < 0
     assert "undecided: trials have no result" in shown(compared(a, b, "accuracy"))

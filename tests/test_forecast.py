@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
-from ablate.gate import expected_duration, forecast, pooled_sd, show_forecast
+from ablate.gate.duration import expected_duration
+from ablate.gate.plan import forecast, pooled_sd, show_forecast
 from ablate.stats import paired_effect
 from ablate.store.records import Cost, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder

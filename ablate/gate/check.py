@@ -27,12 +27,9 @@ from ablate.terminal import print_line, printable
 
 @dataclass(frozen=True)
 class Subject:
-    """A recorded study under a gate.
+    """A recorded study under a gate, and the metrics whose differences its conditions ask for.
 
-    Attributes:
-        run: the study.
-        other: the run that its arms are compared with; None is the baseline arm of the study itself.
-        asked: metrics whose differences the conditions ask for, each once.
+    Its arms are compared with those of `other`, or without it with the study's own baseline arm.
     """
 
     run: Run
@@ -85,13 +82,10 @@ class Subject:
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one condition.
+    """What became of one condition: `holds` is None where that cannot be told, which fails the gate too.
 
-    Attributes:
-        text: the condition as it was written.
-        holds: None where that cannot be told, which fails the gate too.
-        arms: how many arms it was put to; 1 where it names its arm, or none.
-        evidence: a line for each value that decides so.
+    `arms` is how many it was put to, 1 where it names its own; `evidence` has a line for each value that
+    decides so.
     """
 
     text: str
@@ -102,14 +96,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a gate.
-
-    Attributes:
-        subject: what was judged.
-        findings: of the conditions, in their order.
-        incomplete: a line for each run that lacks results.
-        allow_incomplete: whether that is allowed.
-    """
+    """What became of a gate; `incomplete` has a line for each run that lacks results."""
 
     subject: Subject
     findings: tuple[Finding, ...]
@@ -230,12 +217,8 @@ def _word_problems(leaf: Judged) -> Iterator[str]:
 # What holds.
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """Whether a condition holds for one arm (None: cannot be told), and the lines that show it."""
-
-    holds: bool | None
-    lines: tuple[str, ...] = ()
+Reading = tuple[bool | None, tuple[str, ...]]
+"""Whether a condition holds for one arm (None: cannot be told), and the lines that show it."""
 
 
 def _finding(text: str, condition: Condition, subject: Subject, allow_incomplete: bool) -> Finding:
@@ -246,21 +229,20 @@ def _finding(text: str, condition: Condition, subject: Subject, allow_incomplete
         arms = tuple(arm for arm in arms if arm in ran)
     if not arms:
         return Finding(text, None, 0, ("no arm has a complete trial",))
-    reading = _first([_read(condition, arm, subject) for arm in arms], ANY)
-    return Finding(text, reading.holds, len(arms), tuple(dict.fromkeys(reading.lines)))
+    holds, lines = _first([_read(condition, arm, subject) for arm in arms], ANY)
+    return Finding(text, holds, len(arms), tuple(dict.fromkeys(lines)))
 
 
 ANY, ALL = (True, None, False), (False, None, True)
 
 
-def _first(readings: Sequence[_Reading], order: Sequence[bool | None]) -> _Reading:
+def _first(readings: Sequence[Reading], order: Sequence[bool | None]) -> Reading:
     """The first outcome in this order that occurs, with the lines of all readings that have it."""
-    holds = next(outcome for outcome in order if any(reading.holds is outcome for reading in readings))
-    lines = (line for reading in readings if reading.holds is holds for line in reading.lines)
-    return _Reading(holds, tuple(lines))
+    holds = next(outcome for outcome in order if any(held is outcome for held, _ in readings))
+    return holds, tuple(line for held, lines in readings if held is holds for line in lines)
 
 
-def _read(condition: Condition, arm: str, subject: Subject) -> _Reading:
+def _read(condition: Condition, arm: str, subject: Subject) -> Reading:
     """A condition for one arm; what names an arm or counts trials is the same for all."""
     if isinstance(condition, Joined):
         readings = [_read(part, arm, subject) for part in condition.parts]
@@ -276,7 +258,7 @@ def _read(condition: Condition, arm: str, subject: Subject) -> _Reading:
         )
         number, planned = counts.get(value.metric, 0), len(subject.run.trials)
         line = f"{value.metric} is {number} of {planned} trials"
-        return _Reading(bool(OPERATORS[condition.operator](number, condition.number)), (line,))
+        return bool(OPERATORS[condition.operator](number, condition.number)), (line,)
     mean = mean_interval(subject.run.values(own, value.metric))
     what = quantity(value.metric)
     measured = {"": mean.mean, "low": mean.low, "high": mean.high}[condition.end]
@@ -284,13 +266,13 @@ def _read(condition: Condition, arm: str, subject: Subject) -> _Reading:
         condition,
         measured,
         own,
-        f"{what.axis} {mean_text(what, None, mean.mean, mean.low, mean.high, mean.n)}",
+        f"{what.axis} {mean_text(what, mean.mean, mean.low, mean.high, mean.n)}",
     )
 
 
-def _read_difference(leaf: Limit | Judged, arm: str, subject: Subject) -> _Reading:
+def _read_difference(leaf: Limit | Judged, arm: str, subject: Subject) -> Reading:
     if arm not in subject.references:
-        return _Reading(False)  # the baseline arm itself, or an arm of this run alone
+        return False, ()  # the baseline arm itself, or an arm of this run alone
     row, what = subject.differences[arm, leaf.value.metric], quantity(leaf.value.metric)
     against = "the --baseline run" if subject.other is not None else subject.references[arm]
     unit = f" ({what.difference_unit})" if what.difference_unit else ""
@@ -299,20 +281,20 @@ def _read_difference(leaf: Limit | Judged, arm: str, subject: Subject) -> _Readi
         return _compared(leaf, {"": row.effect, "low": row.low, "high": row.high}[leaf.end], arm, context)
     lines = (f"{arm}: {leaf.value.metric} is {verdict_text(row)}: {context}",)
     if OPERATORS[leaf.operator](row.verdict, leaf.word):
-        return _Reading(True, lines)
+        return True, lines
     # A difference that no test can judge would let the gate pass whatever its size.
     untold = row.reason in ("too_few_seeds", "no_spread") and row.verdict == "undecided"
-    return _Reading(None if untold and row.effect != 0 else False, lines)
+    return None if untold and row.effect != 0 else False, lines
 
 
-def _compared(leaf: Limit, value: float, arm: str, context: str) -> _Reading:
+def _compared(leaf: Limit, value: float, arm: str, context: str) -> Reading:
     name = f"difference({leaf.value.metric})" if leaf.difference else leaf.value.metric
     operand = f"{leaf.end}({name})" if leaf.end else name
     if not math.isfinite(value):
-        return _Reading(None, (f"{arm}: {operand} cannot be told: {context}",))
+        return None, (f"{arm}: {operand} cannot be told: {context}",)
     shown = f"{100 * value:.6g} %" if leaf.percent else f"{value:.6g}"
     line = f"{arm}: {operand} is {shown}: {context}"
-    return _Reading(bool(OPERATORS[leaf.operator](value, leaf.number)), (line,))
+    return bool(OPERATORS[leaf.operator](value, leaf.number)), (line,)
 
 
 # The result as lines for the log of an automated test.

@@ -31,7 +31,6 @@ class Comparison:
         a: the first run.
         b: the second.
         differences: a row as `difference_row` makes it for every metric and every arm that both have.
-        floors: arm and metric to its noise floor in either run, for metrics that have one.
         only_a: arms that only the first has.
         only_b: arms that only the second has.
         unlike: what differs between the runs besides: its name, and its value in each.
@@ -40,7 +39,6 @@ class Comparison:
     a: Run
     b: Run
     differences: pd.DataFrame
-    floors: Mapping[tuple[str, str], tuple[float, float]]
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     unlike: tuple[tuple[str, str, str], ...]
@@ -83,20 +81,10 @@ def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comp
         a=a,
         b=b,
         differences=pd.DataFrame(rows),
-        floors={
-            (arm, metric): (_mean(a, arm, FLOOR[metric]), _mean(b, arm, FLOOR[metric]))
-            for metric in metrics
-            if metric in FLOOR
-            for arm in shared
-        },
         only_a=tuple(arm for arm in a.plan.arms if arm not in shared),
         only_b=tuple(arm for arm in b.plan.arms if arm not in shared),
         unlike=tuple(unlike(a, b)),
     )
-
-
-def _mean(run: Run, arm: str, metric: str) -> float:
-    return mean_interval(run.values(arm, metric)).mean
 
 
 def measured_columns() -> list[str]:
@@ -118,8 +106,8 @@ def difference_row(
 
     Returns:
         As in the effects table, and `method`: "paired" by seed, or "welch", independent samples, whose `n` is
-        the trials of both; `comparisons`; and of either side its mean with its own 95 % interval: `a_mean`,
-        `a_low`, `a_high`, `a_n`.
+        the trials of both; `comparisons`; of either side its mean with its own 95 % interval, `a_mean`,
+        `a_low`, `a_high`, `a_n`; and the noise floor of a metric that has one, `a_floor`.
     """
     first, second = a[0].values(a[1], metric), b[0].values(b[1], metric)
     if a[0] is b[0] or _can_be_paired(a[0].planned(a[1]), b[0].planned(b[1])):
@@ -131,9 +119,12 @@ def difference_row(
         )
     else:
         row = {"method": "welch"} | _welch_row(metric, first, second, margin, comparisons)
-    sides = {"a": mean_interval(first), "b": mean_interval(second)}
-    means = {f"{s}_{name}": getattr(own, name) for s, own in sides.items() for name in SIDE}
-    return {"kind": "run", "term": b[1], "against": a[1], **means, **row, "comparisons": comparisons}
+    for side, (run, arm), values in (("a", a, first), ("b", b, second)):
+        mean = mean_interval(values)
+        row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}
+        floor = run.values(arm, FLOOR[metric]) if metric in FLOOR else np.array([np.nan])
+        row[f"{side}_floor"] = mean_interval(floor).mean
+    return {"kind": "run", "term": b[1], "against": a[1], **row, "comparisons": comparisons}
 
 
 SIDE = ("mean", "low", "high", "n")

@@ -134,30 +134,21 @@ def _tables(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, ...]]
         what, margin = quantity(str(metric)), float(rows["margin"].iloc[0])
         unit = f" in {what.difference_unit}" if what.difference_unit else ""
         known = f"margin {shown(margin, what)}" if math.isfinite(margin) else "no margin declared"
-        cells = [_cells(comparison, row, what) for row in rows.itertuples()]
+        cells = [_cells(row, what) for row in rows.itertuples()]
         yield f"{what.axis}; B - A{unit}; {known}", cells
 
 
-def _cells(comparison: Comparison, row: Any, what: Quantity) -> tuple[str, ...]:
-    floors = comparison.floors.get((row.term, row.metric), (None, None))
-    means = [
-        mean_text(what, floor, *(getattr(row, f"{side}_{name}") for name in SIDE))
-        for side, floor in zip("ab", floors, strict=True)
-    ]
-    return (
-        row.term,
-        *means,
-        difference_text(row),
-        verdict_text(row),
-        shown_p(row.p_adjusted),
-        method_text(row),
-    )
+def _cells(row: Any, what: Quantity) -> tuple[str, ...]:
+    sides = [[getattr(row, f"{side}_{name}") for name in (*SIDE, "floor")] for side in "ab"]
+    means = [mean_text(what, *side) for side in sides]
+    p, method = shown_p(row.p_adjusted), method_text(row)
+    return row.term, *means, difference_text(row), verdict_text(row), p, method
 
 
-def mean_text(what: Quantity, floor: float | None, mean: float, low: float, high: float, n: int) -> str:
+def mean_text(what: Quantity, mean: float, low: float, high: float, n: int, floor: float = math.nan) -> str:
     """A mean with its own interval and n; with its noise floor, where it has one."""
     ends = f"{shown(low, what)} to {shown(high, what)}, " if math.isfinite(low) else ""
-    under = f", floor {shown(floor, what)}" if floor is not None and n else ""
+    under = f", floor {shown(floor, what)}" if math.isfinite(floor) else ""
     return f"{shown(mean, what)} ({ends}n = {n}{under})"
 
 

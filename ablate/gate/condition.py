@@ -32,9 +32,7 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq,
     "!=": operator.ne,
 }
-SIGNS: dict[type[ast.cmpop], str] = {
-    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=",
-}  # fmt: skip
+SIGNS = dict(zip((ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq), OPERATORS, strict=True))
 WORDS = ("worse", "better", "equivalent", "undecided", "higher", "lower")
 COUNTS = ("failed", "missing")
 FUNCTIONS = ("low", "high", "difference", "verdict")
@@ -53,12 +51,7 @@ SHORT = re.compile(rf"\b({NAME}(?:\(\d+\))?)\s+({'|'.join(WORDS)})\b")
 
 @dataclass(frozen=True)
 class Value:
-    """A metric, of one arm or of every arm in turn.
-
-    Attributes:
-        metric: a column of the trials table, or one of `COUNTS`.
-        arm: the arm's name; None is every arm.
-    """
+    """A column of the trials table, or one of `COUNTS`, of one arm; None is every arm in turn."""
 
     metric: str
     arm: str | None = None

@@ -56,11 +56,8 @@ class Forecast:
     """A plan beside what is recorded of it.
 
     Attributes:
-        plan: what would run.
-        folder: where its records are, or would be.
         status: of each planned trial by its id: a record's status, or "missing".
         damaged: planned trials whose record cannot be read; a run puts it aside and trains them again.
-        workers: trials at a time.
         duration: of the missing trials.
         detectable: None where the study declares no baseline arm to compare with.
     """

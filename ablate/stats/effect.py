@@ -113,17 +113,10 @@ def paired_effect(
     # Equal differences come out apart by the rounding of the two values, e.g. 0.9 - 0.8 and 0.8 - 0.7.
     rounding = np.maximum(_rounding(arm, complete), _rounding(reference, complete))
     sample = moments(arm - reference, rounding=rounding)
-    nothing = (sample.sd == 0) & (np.abs(sample.mean) <= rounding)
-    return _tested(
-        np.where(nothing, 0.0, sample.mean),
-        sample.sd / np.sqrt(np.maximum(sample.n, 1)),
-        np.asarray(sample.n - 1, np.float64),
-        n=sample.n,
-        sd=sample.sd,
-        rho=_correlation(arm, reference, complete),
-        confidence=confidence,
-        comparisons=comparisons,
-    )
+    mean = np.where((sample.sd == 0) & (np.abs(sample.mean) <= rounding), 0.0, sample.mean)
+    error = sample.sd / np.sqrt(np.maximum(sample.n, 1))
+    freedom, rho = np.asarray(sample.n - 1, np.float64), _correlation(arm, reference, complete)
+    return _tested(mean, error, freedom, sample.n, sample.sd, rho, confidence, comparisons)
 
 
 def independent_effect(
@@ -149,16 +142,10 @@ def independent_effect(
     parts = [side.sd**2 / np.maximum(side.n, 1) for side in sides]
     error = np.sqrt(parts[0] + parts[1])
     shares = sum(part**2 / np.maximum(side.n - 1, 1) for part, side in zip(parts, sides, strict=True))
-    return _tested(
-        sides[0].mean - sides[1].mean,
-        error,
-        error**4 / np.where(error > 0, shares, np.nan),
-        n=np.minimum(sides[0].n, sides[1].n),
-        sd=np.hypot(sides[0].sd, sides[1].sd),
-        rho=np.full(error.shape, np.nan),
-        confidence=confidence,
-        comparisons=comparisons,
-    )
+    freedom = error**4 / np.where(error > 0, shares, np.nan)
+    n, sd = np.minimum(sides[0].n, sides[1].n), np.hypot(sides[0].sd, sides[1].sd)
+    rho, mean = np.full(error.shape, np.nan), sides[0].mean - sides[1].mean
+    return _tested(mean, error, freedom, n, sd, rho, confidence, comparisons)
 
 
 def _check(
@@ -174,7 +161,6 @@ def _tested(
     effect: FloatArray,
     error: FloatArray,
     freedom: FloatArray,
-    *,
     n: IntArray,
     sd: FloatArray,
     rho: FloatArray,

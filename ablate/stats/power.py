@@ -103,27 +103,13 @@ def seeds_needed(
     least: int = 2,
     most: int = MOST_SEEDS,
 ) -> int | None:
-    """Fewest seeds of a new study that would likely decide.
+    """Fewest seeds of a new study, from `least` to `most`, that would likely decide; None for more.
 
-    That is, detect a true difference of `effect`, or with a margin show arms that do not differ to be
-    equivalent, whichever takes fewer.
-
-    It is a rough number where the effect is one that was seen: of simulated studies, such new ones decided in
-    50 to 100 %, least often where the true difference was half the margin. Adding seeds to a study until a
-    verdict falls would be another test, with a larger error.
-
-    Args:
-        effect: true difference, in the unit of sd; its sign does not matter.
-        sd: see the module.
-        margin: largest difference that does not matter; NaN where none is declared.
-        alpha: see the module.
-        power: see the module.
-        comparisons: see the module.
-        least: seeds to name at least.
-        most: seeds to name at most.
-
-    Returns:
-        None where more than `most` are needed.
+    That is, detect a true difference of `effect`, in the unit of sd and of either sign, or show arms that do
+    not differ to be equivalent within a margin (NaN: none is declared), whichever takes fewer. It is a rough
+    number where the effect is one that was seen: of simulated studies, such new ones decided in 50 to 100 %,
+    least often where the true difference was half the margin. Adding seeds to a study until a verdict falls
+    would be another test, with a larger error.
     """
     _check_test(sd, alpha, comparisons, power)
 
