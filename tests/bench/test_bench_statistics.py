@@ -87,7 +87,7 @@ def test_one_seed_repeats_and_another_differs() -> None:
 def test_the_margin_is_the_one_with_80_percent_power() -> None:
     margin = confirmable_margin(Situation("unequal spread", 5, 0.0))
     widest = math.sqrt(2.0**2 + 1)
-    assert equivalence_power(margin, 5, sd=widest / math.sqrt(2), comparisons=6) == pytest.approx(0.8)
+    assert equivalence_power(margin, 5, sd=widest, comparisons=6) == pytest.approx(0.8)
 
 
 def test_the_table_shows_every_situation() -> None:

@@ -303,8 +303,8 @@ def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tupl
 def test_family_intervals_are_wider_than_lone_ones(outcomes: list[tuple[str, Any]]) -> None:
     """The same values in every metric: those of the family must have the wider interval."""
     effects = effects_table(random_tables(outcomes), PLAN)
-    inside = effects[effects["metric"] == "accuracy"].set_index("arm")
-    outside = effects[effects["metric"] == "brier"].set_index("arm")
+    inside = effects[effects["metric"] == "accuracy"].set_index(["kind", "term", "against"])
+    outside = effects[effects["metric"] == "brier"].set_index(["kind", "term", "against"])
     known = inside["low"].notna()
     width = {name: (rows["high"] - rows["low"])[known] for name, rows in (("in", inside), ("out", outside))}
     assert (width["in"] > width["out"]).all()

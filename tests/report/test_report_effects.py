@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
-from report_cases import render
 from report_results import CPU, declare, make_results, number_of
 from scipy.stats import linregress, ttest_1samp
 
 from ablate.analysis.arms import identical_arms
 from ablate.analysis.effects import effects_table, terms
+from ablate.report import build_report
 from ablate.report.sentences_of_averages import averaged_sentences
 from ablate.stats import holm
 from ablate.store.records import Predictions
@@ -45,18 +45,23 @@ def plan_of(factors: dict[str, Any], **declaration: Any) -> Plan:
     return Plan(study=study, profile="p", reason="r", trials=trials)
 
 
-def rows_of(
-    plan: Plan, value: Callable[[Trial], float | None], kind: str, metric: str = "accuracy"
-) -> list[Any]:
-    """The effects of one kind where accuracy and other metrics are `value(trial)`; None is a lost trial."""
+def table_of(plan: Plan, value: Callable[[Trial], float | None]) -> pd.DataFrame:
+    """The effects where accuracy and other metrics are `value(trial)`; None is a lost trial."""
     rows = []
     for trial in plan.trials:
         measured = value(trial)
         row = {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed, "repeat": 0, "threads": 1}
         row |= {"status": "diverged" if measured is None else "complete"}
         rows.append(row | dict.fromkeys(("accuracy", "nll", "mean_confidence"), measured))
-    table = effects_table({"trials": frame("trials", rows)}, plan)
+    return effects_table({"trials": frame("trials", rows)}, plan)
+
+
+def of_kind(table: pd.DataFrame, kind: str, metric: str = "accuracy") -> list[Any]:
     return [row for _, row in table[(table["kind"] == kind) & (table["metric"] == metric)].iterrows()]
+
+
+def rows_of(plan: Plan, value: Callable[[Trial], float | None], kind: str) -> list[Any]:
+    return of_kind(table_of(plan, value), kind)
 
 
 def noisy(trial: Trial, scale: float = 0.01) -> float:
@@ -126,8 +131,9 @@ def test_tests_and_intervals_are_scipys_over_seeds(kind: str, count: int) -> Non
     """A family of two metrics holds together over all its effects; a metric outside stands alone."""
     plan = plan_of(ORDERED, family=("accuracy", "nll"))
     expected = ttest_1samp(per_seed(plan, kind), 0.0)
+    table = table_of(plan, noisy)
     for metric, size in (("accuracy", 2 * count), ("nll", 2 * count), ("mean_confidence", 1)):
-        row = rows_of(plan, noisy, kind, metric)[0]
+        row = of_kind(table, kind, metric)[0]
         ends = expected.confidence_interval(1 - 0.05 / size)
         assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high), rel=1e-9)
         assert row["p"] == pytest.approx(expected.pvalue, rel=1e-9)
@@ -140,10 +146,10 @@ def test_tests_and_intervals_are_scipys_over_seeds(kind: str, count: int) -> Non
 
 def test_p_is_holm_corrected_over_each_family() -> None:
     plan = plan_of(ORDERED)
-    table = pd.DataFrame(rows_of(plan, noisy, "main") + rows_of(plan, noisy, "interaction"))
-    np.testing.assert_allclose(table["p_holm"], holm(table["p"].to_numpy()))
-    trends = pd.DataFrame(rows_of(plan, noisy, "trend"))
-    np.testing.assert_allclose(trends["p_holm"], holm(trends["p"].to_numpy()))
+    table = table_of(plan, noisy).query("metric == 'accuracy'")
+    for kinds in (["arm"], ["main", "interaction"], ["trend"]):
+        family = table[table["kind"].isin(kinds)]
+        np.testing.assert_allclose(family["p_holm"], holm(family["p"].to_numpy()))
 
 
 def asked(**declaration: Any) -> dict[str, list[tuple[str, str]]]:
@@ -184,7 +190,8 @@ def test_averages_are_judged_and_interactions_never_better_or_worse() -> None:
     plan = plan_of(EPSILON_ARCH, margins={"accuracy": 0.01, "nll": 0.05})
 
     def words(value: Callable[[Trial], float | None], metric: str = "accuracy") -> list[str]:
-        found = [*rows_of(plan, value, "main", metric), *rows_of(plan, value, "interaction", metric)]
+        table = table_of(plan, value)
+        found = [*of_kind(table, "main", metric), *of_kind(table, "interaction", metric)]
         assert all(row["below_margin"] == (metric == "nll") for row in found)
         return [row["verdict"] for row in found]
 
@@ -201,14 +208,14 @@ def falling(trial: Trial) -> float:
 
 def test_a_planted_fall_is_found_and_a_hump_has_no_slope() -> None:
     plan = plan_of({**ORDERED, "epsilon": (0.0, 0.1, 0.2, 0.3)}, family=("accuracy", "nll"))
-    words = {}
+    words, table = {}, table_of(plan, falling)
     for metric in ("accuracy", "nll", "mean_confidence"):
-        fall = trend_of(rows_of(plan, falling, "trend", metric), "batch_size")
+        fall = trend_of(of_kind(table, "trend", metric), "batch_size")
         assert fall["effect"] == pytest.approx(-0.01, abs=0.001)
         words[metric] = fall["verdict"]
     # A margin of 0.02 nats, and of half a point.
     assert words == {"accuracy": "worse", "nll": "equivalent", "mean_confidence": "lower"}
-    hump = trend_of(rows_of(plan, falling, "trend"), "epsilon")
+    hump = trend_of(of_kind(table, "trend"), "epsilon")
     assert hump["p"] > 0.05 / 4
     assert hump["verdict"] in ("equivalent", "undecided")
 
@@ -281,16 +288,15 @@ def test_equal_effects_in_decimals_are_equal_and_no_certainty() -> None:
     """Hundredths are not exact in binary; what their rounding leaves is no evidence."""
     rng, seeds = np.random.default_rng(0), 4
     plan = plan_of({"epsilon": (0.0, 0.1, 0.3, 0.7), "arch": ("seed_cnn", "xresnet18")}, seeds=seeds)
-    for _ in range(30):
+    for _ in range(8):
         luck, gains, loss = rng.integers(30, 90, seeds), rng.integers(-9, 9, 4), int(rng.integers(0, 9))
 
         def value(trial: Trial, luck: Any = luck, gains: Any = gains, loss: int = loss) -> float:
             up = dict(zip((0.0, 0.1, 0.3, 0.7), gains, strict=True))[trial.levels["epsilon"]]
             return float((luck[trial.seed] + up - loss * (trial.levels["arch"] == "xresnet18")) / 100)
 
-        mains, interactions, trends = (
-            rows_of(plan, value, kind) for kind in ("main", "interaction", "trend")
-        )
+        table = table_of(plan, value)
+        mains, interactions, trends = (of_kind(table, kind) for kind in ("main", "interaction", "trend"))
         assert all(math.isnan(row["p"]) for row in (*mains, *interactions, *trends))
         expected = [*(gain / 100 for gain in gains[1:] - gains[0]), -loss / 100]
         np.testing.assert_allclose([row["effect"] for row in mains], expected, atol=1e-15)
@@ -310,9 +316,9 @@ def test_levels_that_do_nothing_are_exactly_nothing_and_named_identical(tmp_path
         return Predictions(rng.normal(size=(40, 10)).astype(np.float32), rng.integers(0, 10, 40))
 
     study = declare(factors=GRID, baseline={"epsilon": 0.0}, seeds=3)
-    page = render(tmp_path, study=study, made=made)
-    tables, plan = read_tables(page.results), read_plan(page.results)
-    effects = tables["effects"].query("metric == 'accuracy' and kind in ('main', 'interaction')")
+    folder = make_results(tmp_path, study, made=made)
+    tables, plan = read_tables(folder, names=["trials", "epochs", "reliability"]), read_plan(folder)
+    effects = effects_table(tables, plan).query("metric == 'accuracy' and kind in ('main', 'interaction')")
     nothing = effects["term"].str.contains("reduction")
     assert (effects.loc[nothing, ["effect", "reason"]] == [0, "identical"]).all(axis=None)
     assert (effects.loc[nothing, "verdict"] == "equivalent").all()
@@ -321,7 +327,9 @@ def test_levels_that_do_nothing_are_exactly_nothing_and_named_identical(tmp_path
     assert [len(group) for group in groups] == [3] * 4
     names = ("mean", "sum", "none")
     assert groups[0] == [f"epsilon=0.0, arch=seed_cnn, reduction={name}" for name in names]
-    assert page.report["identical"][0] == [f"ε=0, arch=seed_cnn, reduction={name}" for name in names]
+    assert build_report(tables, plan, [])["identical"][0] == [
+        f"ε=0, arch=seed_cnn, reduction={name}" for name in names
+    ]
 
 
 def test_a_trend_over_levels_that_do_nothing_is_equivalent(tmp_path: Path) -> None:
@@ -331,7 +339,9 @@ def test_a_trend_over_levels_that_do_nothing_is_equivalent(tmp_path: Path) -> No
 
     factors = {"epsilon": (0.0, 0.1, 0.3), "arch": ("seed_cnn", "xresnet18")}
     study = declare(factors=factors, baseline={"epsilon": 0.0}, seeds=3)
-    report = render(tmp_path, study=study, made=made).report
+    folder = make_results(tmp_path, study, made=made)
+    tables = read_tables(folder, names=["trials", "epochs", "reliability"])
+    report = build_report(tables, read_plan(folder), [])
     assert report["trends"]["rows"][0][6]["notes"] == ["equal on every seed", "equivalent"]
     assert report["headline"]["averaged"][-1].endswith("Equivalent: the same predictions on every seed.")
 

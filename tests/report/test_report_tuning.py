@@ -190,7 +190,7 @@ def test_what_returned_is_claimed_only_as_far_as_fresh_seeds_tell(
     derived = derived_tables(tables, plan)
     effects, arm = derived["effects"], str(plan.arms[2])
     seen = by_hand(page)["seen"] / 100
-    own = (effects["arm"] == arm) & (effects["metric"] == "accuracy")
+    own = (effects["term"] == arm) & (effects["metric"] == "accuracy")
     derived["effects"] = effects.assign(
         effect=effects["effect"].mask(own, seen + shift), verdict=effects["verdict"].mask(own, word)
     )
@@ -230,7 +230,7 @@ def test_the_verdict_is_that_of_the_fresh_seeds(
     effects = derived["effects"]
     for arm, found in words.items():
         for metric, word in zip(("accuracy", "nll"), found, strict=True):
-            effects.loc[(effects["arm"] == arm) & (effects["metric"] == metric), ["verdict", "reason"]] = [
+            effects.loc[(effects["term"] == arm) & (effects["metric"] == metric), ["verdict", "reason"]] = [
                 word,
                 "",
             ]
