@@ -188,7 +188,8 @@ def _correlation(arm: FloatArray, reference: FloatArray, complete: BoolArray) ->
         deviations = np.where(complete, side - moments(side).mean[..., None], 0.0)
         centred.append(deviations)
         squares.append((deviations**2).sum(axis=-1))
-    scale = np.sqrt(np.where(defined, squares[0] * squares[1], np.nan))
+    scale = np.sqrt(squares[0]) * np.sqrt(squares[1])
+    scale = np.where(defined & (scale > 0), scale, np.nan)  # 0 where squares are too small for a float
     return np.asarray(np.clip((centred[0] * centred[1]).sum(axis=-1) / scale, -1.0, 1.0))
 
 

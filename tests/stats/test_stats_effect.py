@@ -126,6 +126,7 @@ def test_too_few_values(compare: type, values: list[float], n: int, effect: floa
 def test_rho_needs_three_pairs_and_two_varying_arms() -> None:
     assert math.isnan(paired_effect(np.array([1.0, 2.0]), np.array([1.0, 3.0])).rho)
     assert math.isnan(paired_effect(np.array([1.0, 2.0, 4.0]), np.full(3, 0.1)).rho)
+    assert math.isnan(paired_effect(np.array([1.0, 2.0, 4.0]), np.array([0.0, 1e-300, 3e-300])).rho)
     assert paired_effect(np.array([1.0, 2.0, 4.0]), np.array([4.0, 2.0, 1.0])).rho < 0
 
 
