@@ -186,8 +186,9 @@ def plan(study: StudyFile, options: Options) -> None:
     """
     from ablate.execution.driver import idle_cores, plan_study, results_folder, trials_at_a_time
     from ablate.execution.progress import ProgressView
-    from ablate.forecast import forecast, show_forecast
+    from ablate.gate.plan import forecast, show_forecast
     from ablate.pipeline import require_metrics
+    from ablate.terminal import print_line
 
     declared = load_study(study)
     require_metrics(declared)
@@ -237,14 +238,9 @@ def compare(
     paired by seed where seeds, fields and data agree; otherwise they are two samples, judged by Welch's test.
     The intervals of all arms and metrics shown hold together with 95 %: fewer metrics give narrower ones.
     """
-    from ablate.compare import (
-        METRICS_SHOWN,
-        compare_runs,
-        read_run,
-        show_comparison,
-        write_csv,
-        write_markdown,
-    )
+    from ablate.gate.compare import METRICS_SHOWN, compare_runs
+    from ablate.gate.comparison_shown import show_comparison, write_csv, write_markdown
+    from ablate.gate.runs import read_run
     from ablate.status import find_study
 
     first, second = (read_run(find_study(results, named)) for named in (a, b))
@@ -286,8 +282,8 @@ def check(
 
     ablate check eps_sweep --baseline results/reference/eps_sweep/main --fail-if "accuracy worse or nll worse"
     """
-    from ablate.check import check_study, show_result
-    from ablate.compare import read_run
+    from ablate.gate.check import check_study, show_result
+    from ablate.gate.runs import read_run
     from ablate.status import find_study
 
     run = read_run(find_study(results, study, profile))

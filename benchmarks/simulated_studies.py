@@ -25,11 +25,11 @@ from rich.console import Console
 from scipy.optimize import brentq
 
 from ablate.stats import (
-    PairedEffects,
+    Effect,
     equivalence_power,
     minimal_detectable_effect,
-    paired_effects,
-    verdicts,
+    paired_effect,
+    verdict,
 )
 from benchmarks import simulation
 
@@ -181,7 +181,7 @@ def _planted(situation: Situation) -> tuple[FloatArray, BoolArray, BoolArray]:
         if turn[arm] < 2:
             true[arm] = minimal_detectable_effect(
                 situation.seeds,
-                sd=sd / math.sqrt(2),
+                sd=sd,
                 power=(0.8, 0.5)[turn[arm]],
                 comparisons=situation.arms,
             )
@@ -198,16 +198,16 @@ def confirmable_margin(situation: Situation) -> float:
 
 
 def _equivalence_power(situation: Situation, margin: float, sd: float) -> float:
-    return equivalence_power(margin, situation.seeds, sd=sd / math.sqrt(2), comparisons=situation.arms)
+    return equivalence_power(margin, situation.seeds, sd=sd, comparisons=situation.arms)
 
 
-def _effects(situation: Situation, luck: tuple[FloatArray, FloatArray], true: FloatArray) -> PairedEffects:
+def _effects(situation: Situation, luck: tuple[FloatArray, FloatArray], true: FloatArray) -> Effect:
     arms, baseline = luck
-    return paired_effects(arms + true[:, None], baseline, comparisons=situation.arms)
+    return paired_effect(arms + true[:, None], baseline, comparisons=situation.arms)
 
 
-def _words(situation: Situation, effects: PairedEffects, margin: float = math.nan) -> NDArray[np.str_]:
-    return verdicts(effects, planned=situation.seeds, higher_is_better=True, margin=margin).word
+def _words(situation: Situation, effects: Effect, margin: float = math.nan) -> NDArray[np.str_]:
+    return verdict(effects, planned=situation.seeds, higher_is_better=True, margin=margin).word
 
 
 def _share(cases: NDArray[np.bool_] | np.bool) -> float:

@@ -33,10 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figures": {"study", "store", "stats", "tables", "analysis"},
     "report": {"study", "store", "metrics", "stats", "tables", "analysis", "figures"},
     "tuning": {"study", "store", "data", "execution", "metrics", "tables"},
-    "compare": {"study", "store", "stats", "tables", "analysis", "report", "terminal"},
-    "check": {"study", "metrics", "stats", "tables", "analysis", "compare", "terminal"},
     "status": {"study", "store", "terminal"},
-    "forecast": {"study", "store", "metrics", "stats", "tables", "status", "terminal"},
+    "gate": {"study", "store", "metrics", "stats", "tables", "analysis", "status", "terminal"},
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
     "notebook": {"tables"},
     "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning", "notebook"},
@@ -47,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 ONLY_IN: dict[str, set[str]] = {
     "torch": {"models", "losses", "train", "execution", "doctor", "bench"},
     "torchvision": {"data", "models", "bench"},
-    "pandas": {"tables", "analysis", "figures", "report"},
+    "pandas": {"tables", "analysis", "figures", "report", "gate"},
     "matplotlib": {"figures"},
     "seaborn": {"figures"},
     "jinja2": {"report"},
@@ -60,7 +58,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pytest": set(),
 }
 NEED_NO_TORCH = ["study", "metrics", "tables", "analysis", "figures", "report", "store.records",
-                 "store.publish", "status", "compare", "check", "__main__"]  # fmt: skip
+                 "store.publish", "status", "gate", "__main__"]  # fmt: skip
 
 
 def room_of(path: Path) -> str:

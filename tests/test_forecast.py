@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
-from ablate.forecast import expected_duration, forecast, pooled_sd, show_forecast
+from ablate.gate.duration import expected_duration
+from ablate.gate.plan import forecast, pooled_sd, show_forecast
 from ablate.stats import paired_effect
 from ablate.store.records import Cost, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder
@@ -169,8 +170,8 @@ def test_equal_differences_are_not_taken_for_certainty(tmp_path: Path) -> None:
     )
 )
 def test_spread_is_pooled_by_degrees_of_freedom(groups: list[list[float]]) -> None:
-    effects = [paired_effect(np.array(group), np.zeros(len(group))) for group in groups]
-    sd, pairs = pooled_sd(effects)
+    padded = np.array([group + [math.nan] * (6 - len(group)) for group in groups])
+    sd, pairs = pooled_sd(paired_effect(padded, np.zeros(6)))
     counted = [group for group in groups if len(group) >= 3]
     assert pairs == sum(len(group) for group in counted)
     residuals = [value - sum(group) / len(group) for group in counted for value in group]
@@ -207,7 +208,3 @@ def test_a_long_time_is_shown_in_hours(tmp_path: Path) -> None:
     plan = planned(seeds=400)
     folder = folder_with(tmp_path, plan, {(0.0, 0): 50})
     assert "time: about 1 h 39 min for 1199 of the missing trials" in shown(plan, folder)
-
-
-def test_a_single_pair_of_numbers_is_no_spread() -> None:
-    assert pooled_sd([paired_effect(np.array([1.0, 2.0]), np.array([0.0, 0.5]))])[1] == 0

@@ -187,12 +187,23 @@ def test_a_table_of_an_earlier_version_lacks_columns_and_is_read(folder: Results
 def test_bands_of_an_earlier_version_and_tables_that_it_lacks_are_read(tmp_path: Path) -> None:
     row = {"trial_id": "t", "arm": "a", "seed": 0, "metric": "ece", "low": 0.25, "high": 0.5}
     pd.DataFrame([row]).to_csv(tmp_path / "floors.csv", index=False)
-    read = read_tables(ResultsFolder(tmp_path), names=["floors", "trends"])
+    read = read_tables(ResultsFolder(tmp_path), names=["floors", "timing"])
     assert read["floors"].drop(columns="runs").to_dict("records") == [
         {name: row[name] for name in ("arm", "metric", "low", "high")}
     ]
     assert read["floors"]["runs"].isna().all()
-    pd.testing.assert_frame_equal(read["trends"], frame("trends", []))
+    pd.testing.assert_frame_equal(read["timing"], frame("timing", []))
+
+
+def test_effects_of_an_earlier_version_are_those_of_arms(folder: ResultsFolder) -> None:
+    """As they were published while main effects, interactions and trends were tables of their own."""
+    (folder.root / "effects.csv").write_text("arm,metric,baseline,n_pairs,effect\na,nll,b,3,0.25\n")
+    (folder.root / "trends.csv").write_text("factor,metric\nepsilon,nll\n")
+    effects = read_tables(folder, names=["effects"])["effects"]
+    shown = effects[["kind", "term", "against", "n", "effect"]].to_numpy().tolist()
+    assert shown == [["arm", "a", "b", 3, 0.25]]
+    assert effects[["p_sign_flip", "detectable"]].isna().all(axis=None)
+    assert list(effects.dtypes) == list(frame("effects", []).dtypes)
 
 
 def test_no_study_here(tmp_path: Path) -> None:

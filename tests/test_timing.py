@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablate.analysis.timing import Pass, timing_note, timing_pass, timing_table, timing_view
+from ablate.analysis.timing import Pass, timing_pass, timing_table
 from ablate.data import prepare
 from ablate.errors import RecordError
 from ablate.execution.timing import FEWEST_ROUNDS, TimingTask, time_cases
+from ablate.report.views import timing_note, timing_view
 from ablate.stats import median_interval
 from ablate.store.results import ResultsFolder
 from ablate.store.timing import Case, TimingPass, case_of, cases_of, plain_case, read_timing, write_timing

@@ -1,8 +1,8 @@
-"""Arms in words, their means over training runs, and the table of arms."""
+"""Arms in words, their means over training runs, and which of them ended alike."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,39 +14,11 @@ from numpy.typing import NDArray
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS
 from ablate.stats import Interval, mean_interval
-from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import TUNING, Tables
-from ablate.tables.cells import Json, cell, clean, column, one_line, quantity_column, table
-from ablate.tables.quantities import Quantity, quantity, shown
+from ablate.tables.cells import clean, one_line
 
 FloatArray = NDArray[np.float64]
-ARM_METRICS = (
-    "accuracy",
-    "nll",
-    "brier",
-    "ece",
-    "confidence_gap",
-    "temperature",
-    "ece_scaled",
-)
-MORE_METRICS = (
-    "ece_equal_mass",
-    "ece_debiased",
-    "smece",
-    "classwise_ece",
-    "mce",
-    "nll_scaled",
-    "mean_confidence",
-    "auroc_error",
-    "auroc_error_normalised",
-    "aurc",
-    "eaurc",
-    "coverage_at_1",
-    "coverage_at_2",
-    "scatter_within",
-    "scatter_between",
-)
 FLOOR = dict(FLOORS)
 """Metrics that are never shown without the value a perfectly calibrated network would score."""
 
@@ -97,13 +69,6 @@ def labels_of(plan: Plan) -> dict[str, str]:
     return {arm.name: arm.label for arm in planned_arms(plan).values()}
 
 
-def arm_cells(plan: Plan) -> dict[str, Json]:
-    """For each arm the cell that names it, sorted in the study's order."""
-    return {
-        arm: cell(label, value=float(place)) for place, (arm, label) in enumerate(labels_of(plan).items())
-    }
-
-
 def of_plan(tables: Tables, plan: Plan) -> Tables:
     """The tables with each row's arm as the plan names it, since a CSV may change a name's line breaks.
 
@@ -149,56 +114,6 @@ def finite_numbers(values: pd.Series[Any]) -> FloatArray:
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def interval_text(interval: Interval, what: Quantity) -> str:
-    """The ends of an interval, or why there is none."""
-    if interval.n == 1:
-        return "n = 1: no interval"
-    if interval.n == 0:
-        return ""
-    if interval.sd == 0:
-        return "all runs equal"
-    return f"{shown(interval.low, what)} to {shown(interval.high, what)}"
-
-
-def reported_metrics(study: Study) -> tuple[str, ...]:
-    """The metrics of the table of arms: the primary one first, then the usual ones and the family's."""
-    return tuple(dict.fromkeys((study.primary, *ARM_METRICS, *study.comparison_family)))
-
-
-def arms_table(trials: pd.DataFrame, plan: Plan) -> Json:
-    """The main metrics of every arm."""
-    return metrics_table(trials, plan, reported_metrics(plan.study))
-
-
-def more_metrics_table(trials: pd.DataFrame, plan: Plan) -> Json:
-    """The metrics of every arm that the main table leaves out."""
-    shown_already = reported_metrics(plan.study)
-    return metrics_table(trials, plan, [name for name in MORE_METRICS if name not in shown_already])
-
-
-def metrics_table(trials: pd.DataFrame, plan: Plan, metrics: Iterable[str]) -> Json:
-    """One row per arm: mean, 95 % interval and n of each metric; calibration errors with their floors."""
-    complete, metrics = complete_trials(trials), list(metrics)
-    heads = [column("Arm", numeric=False), column("Runs", meaning="complete of planned training runs")]
-    heads += [quantity_column(quantity(metric)) for metric in metrics]
-    rows, names, of_arm = [], arm_cells(plan), dict(list(complete.groupby("arm", sort=False)))
-    for arm in planned_arms(plan).values():
-        own = of_arm.get(arm.name, complete.iloc[:0])
-        row = [names[arm.name], cell(f"{len(own)}/{arm.planned}", value=float(len(own)))]
-        rows.append([*row, *(_mean_cell(own, arm, metric) for metric in metrics)])
-    return table(heads, rows)
-
-
-def _mean_cell(complete: pd.DataFrame, arm: Arm, metric: str) -> Json:
-    what, interval = quantity(metric), arm_interval(complete, arm.name, metric)
-    notes = [interval_text(interval, what)]
-    if metric in FLOOR and interval.n:
-        floor = arm_interval(complete, arm.name, FLOOR[metric]).mean
-        notes.append(f"floor {shown(floor, what)}")
-    numbers = {"n": interval.n, "low": interval.low, "high": interval.high}
-    return {**cell(shown(interval.mean, what), value=interval.mean, notes=notes), **numbers}
-
-
 def arm_means(complete: pd.DataFrame, arms: Iterable[Arm], metric: str) -> pd.DataFrame:
     """One row per arm: arm, mean, low, high, n of a metric."""
     rows, of_arm = [], dict(list(complete.groupby("arm", sort=False)[metric]))
@@ -206,3 +121,18 @@ def arm_means(complete: pd.DataFrame, arms: Iterable[Arm], metric: str) -> pd.Da
         interval = mean_interval(finite_numbers(of_arm.get(arm.name, complete[metric].iloc[:0])))
         rows.append((arm.name, interval.mean, interval.low, interval.high, interval.n))
     return pd.DataFrame(rows, columns=["arm", "mean", "low", "high", "n"])
+
+
+def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:
+    """Groups of arms whose predictions have the same digest on every seed, in the study's order.
+
+    Their levels did nothing, or are one another. An arm counts when all of its planned seeds are complete.
+    """
+    complete = complete_trials(trials)
+    seeds, groups = plan.study.seed_list(), defaultdict(list)
+    for arm in plan.arms:
+        by_seed = complete[complete["arm"] == arm].set_index("seed")["predictions_sha256"]
+        digests = tuple(by_seed.get(seed) for seed in seeds)
+        if all(isinstance(digest, str) and digest for digest in digests):
+            groups[digests].append(arm)
+    return [arms for arms in groups.values() if len(arms) > 1]

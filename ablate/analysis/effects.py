@@ -1,29 +1,207 @@
-"""The effects table: every arm against its baseline arm, metric by metric, over the seeds both completed."""
+"""The effects table: everything that a study compares, each as one mean difference within seeds.
+
+An effect is a weighted sum over arms, computed within each seed, so that the seeds' shared luck cancels, and
+judged over seeds:
+
+- *arm*: an arm against its baseline arm;
+- *main*: two levels of a factor, averaged over the levels of the others;
+- *interaction*: how much such a difference changes between two levels of another factor;
+- *trend*: what changes along the least-squares line from a factor's lowest to its highest level, averaged
+  over the levels of the others. Over two levels that is their difference, so it takes three;
+- *run*: an arm of one run against the same arm of another (`ablate.gate`).
+"""
 
 from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from ablate.analysis.arms import FloatArray, arm_cells, complete_trials, finite_numbers
-from ablate.analysis.identical import identical_arms
+from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
-from ablate.stats import PairedEffect, holm, minimal_detectable_effect, paired_effect, sign_flip_p, verdict
+from ablate.stats import (
+    Effect,
+    holm,
+    minimal_detectable_effect,
+    paired_effect,
+    seeds_needed,
+    sign_flip_p,
+    verdict,
+)
 from ablate.study.study import Study
-from ablate.study.trials import Plan
+from ablate.study.trials import Plan, arm_name
 from ablate.tables import Tables, frame
-from ablate.tables.cells import Json, cell, column, table
-from ablate.tables.quantities import number_columns, quantity, shown_difference, shown_p
+from ablate.tables.quantities import number_columns, quantity
 
+Kind = Literal["arm", "main", "interaction", "trend", "run"]
+FAMILIES: dict[str, str] = {"main": "averages", "interaction": "averages"}
+"""Kinds of effect whose intervals hold together with those of another kind; every other stands for itself."""
 NOT_COMPARED = set(FLOORS.values())
 """Metrics of the measurement, not of the network."""
-
 SHOWN = ("accuracy", "nll", "brier", "ece", "ece_scaled", "mean_confidence", "confidence_gap", "temperature")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One effect that is asked for.
+
+    Attributes:
+        kind: see the module.
+        term: what is compared, by its levels: an arm's name, or levels of which others are averaged over.
+        against: what it is compared with.
+        levels: factor to level of `term`.
+        reference: the same of `against`.
+        arms: [T, C] places in the plan's arms: T arms that are weighed against each other, in each of the C
+            combinations of the other factors' levels that are averaged over.
+        weights: [T], of which those above 0 are of `term`.
+    """
+
+    kind: Kind
+    term: str
+    against: str
+    levels: Mapping[str, Any]
+    reference: Mapping[str, Any]
+    arms: NDArray[np.int64]
+    weights: FloatArray
+
+    def is_identical(self, alike: NDArray[np.int64]) -> bool:
+        """Whether the levels gave the same predictions, at every level of the other factors in question.
+
+        Args:
+            alike: [arms]; equal numbers are arms of the same predictions on every planned seed.
+        """
+        own = alike[self.arms]
+        if self.kind == "interaction":  # nothing, where one of the two factors does nothing
+            own = own.reshape(2, 2, -1)
+            return bool((own[0] == own[1]).all() or (own[:, 0] == own[:, 1]).all())
+        return bool((own == own[0]).all())
+
+
+def terms(plan: Plan) -> list[Term]:
+    """Every effect of a study: arms against their baselines, main effects, interactions, trends.
+
+    Arms that are listed and no grid have nothing to average over. Main effects and interactions take two
+    factors of two levels, trends a factor of three numbers.
+    """
+    place = {arm: number for number, arm in enumerate(plan.arms)}
+    levels = {trial.arm: trial.levels for trial in plan.trials}
+    of_arms = [
+        Term("arm", arm, other, levels[arm], levels[other], np.array([[place[arm]], [place[other]]]), SIDES)
+        for arm, other in plan.comparisons
+    ]
+    return of_arms if plan.study.only else [*of_arms, *_averages(plan.study), *_trends(plan.study)]
+
+
+SIDES = np.array([1.0, -1.0])
+
+
+def _averages(study: Study) -> Iterator[Term]:
+    """Main effects, then interactions, each of a factor's levels against its baseline level or its first."""
+    steps: list[list[tuple[str, int, int]]] = []
+    for factor, levels in study.factors.items():
+        reference = list(levels).index(study.baseline[factor]) if factor in study.baseline else 0
+        steps.append([(factor, at, reference) for at in range(len(levels)) if at != reference])
+    steps = [of_factor for of_factor in steps if of_factor]
+    if len(steps) < 2:
+        return
+    for factor, level, reference in (step for of_factor in steps for step in of_factor):
+        yield _term("main", study, [{factor: level}, {factor: reference}], SIDES)
+    for first, second in combinations(steps, 2):
+        for (one, level, reference), (other, far, near) in ((a, b) for a in first for b in second):
+            corners = [{one: at, other: beside} for beside in (far, near) for at in (level, reference)]
+            yield _term("interaction", study, corners, np.array([1.0, -1.0, -1.0, 1.0]))
+
+
+def _trends(study: Study) -> Iterator[Term]:
+    for factor, levels in study.factors.items():
+        if len(levels) >= 3 and all(type(level) in (int, float) for level in levels):
+            lowest, highest = min(levels), max(levels)
+            line = [(level - lowest) / (highest - lowest) for level in levels]
+            # The slope is linear in the values: its weights are the slopes of lines through 1 and 0s.
+            weights = np.polyfit(line, np.eye(len(levels)), 1)[0]
+            own = [{factor: at} for at in range(len(levels))]
+            ends = own[levels.index(highest)], own[levels.index(lowest)]
+            yield _term("trend", study, own, weights, ends)
+
+
+def _term(
+    kind: Kind,
+    study: Study,
+    fixed: list[dict[str, int]],
+    weights: FloatArray,
+    ends: tuple[dict[str, int], dict[str, int]] | None = None,
+) -> Term:
+    """A term over the arms at fixed places of some factors' levels; named by two ends, or first and last."""
+    shape = [len(levels) for levels in study.factors.values()]
+    grid = np.arange(math.prod(shape)).reshape(shape)
+    arms = [grid[tuple(at.get(name, slice(None)) for name in study.factors)].ravel() for at in fixed]
+    level, reference = (
+        {name: study.factors[name][place] for name, place in end.items()}
+        for end in ends or (fixed[0], fixed[-1])
+    )
+    return Term(kind, arm_name(level), arm_name(reference), level, reference, np.stack(arms), weights)
+
+
+def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
+    """Every effect of a study and every metric, with interval, tests and verdict.
+
+    Intervals of metrics in the study's family are simultaneous over the family (Bonferroni), and verdicts
+    follow from them; those of other metrics are 95 % each, and exploratory. Arms, trends, and main effects
+    with interactions are a family each, which counts all that was planned, so that a missing arm never makes
+    another's interval narrower. Where trials are missing, an average is over those combinations of the other
+    factors' levels, and those seeds, that keep the most values; `cells` and `n` say how many, and fewer than
+    planned leave it undecided. An interaction is never better or worse.
+
+    Args:
+        tables: the trials table, and new_images where there is one.
+        plan: the study's plan.
+
+    Returns:
+        The `effects` table: a row per effect and metric.
+
+    Raises:
+        StudyError: the study is about a column that the trials table does not have.
+    """
+    study, trials, asked, metrics = plan.study, tables["trials"], terms(plan), compared_metrics(plan.study)
+    if not asked:
+        return frame("effects", [])
+    cells = pd.MultiIndex.from_product([plan.arms, study.seed_list()])
+    complete = complete_trials(trials).set_index(["arm", "seed"])[list(metrics)].reindex(cells)
+    values = {metric: finite_numbers(complete[metric]).reshape(len(plan.arms), -1) for metric in metrics}
+    place = {arm: number for number, arm in enumerate(plan.arms)}
+    alike = np.arange(len(place))
+    for group in identical_arms(trials, plan):
+        alike[[place[arm] for arm in group]] = place[group[0]]
+    families = [FAMILIES.get(term.kind, term.kind) for term in asked]
+    rows = []
+    for term, family in zip(asked, families, strict=True):
+        for metric in metrics:
+            (values_of, reference), kept = weighted(term, values[metric])
+            size = study.family_size(metric, families.count(family))
+            planned = term.arms.shape[1]
+            row = effect_row(
+                metric,
+                paired_effect(values_of, reference, comparisons=size),
+                planned=len(study.seed_list()),
+                whole=kept == planned,
+                margin=study.all_margins.get(metric, math.nan),
+                directed=term.kind != "interaction",
+                identical=term.is_identical(alike),
+            )
+            row |= {"kind": term.kind, "term": term.term, "against": term.against}
+            row |= {"cells": kept, "cells_planned": planned}
+            # Two averages correlate by what they share, not by what pairing buys.
+            row |= {"rho": row["rho"] if term.kind == "arm" else math.nan}
+            rows.append({**row, "p_sign_flip": sign_flip_p(values_of, reference)})
+    return _with_new_images(_holm_corrected(frame("effects", rows), study), tables.get("new_images"))
 
 
 def compared_metrics(study: Study) -> tuple[str, ...]:
@@ -32,167 +210,144 @@ def compared_metrics(study: Study) -> tuple[str, ...]:
     Raises:
         StudyError: the study is about a column that the trials table does not have.
     """
-    unknown = [name for name in study.comparison_family if name not in number_columns()]
-    unknown += [study.primary] if study.primary not in number_columns() else []
+    known = number_columns()
+    unknown = [name for name in (*study.comparison_family, study.primary) if name not in known]
     if unknown:
         raise StudyError(
             f"primary, family: {', '.join(dict.fromkeys(unknown))}: no such metric; "
-            f"the metrics are {', '.join(sorted(number_columns()))}"
+            f"the metrics are {', '.join(sorted(known))}"
         )
     others = (name for name in (*SHOWN, *METRICS) if name not in NOT_COMPARED)
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 
-def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
-    """Mean paired differences with intervals, tests and verdicts.
+def weighted(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
+    """What is compared with what within each seed, and over how many combinations it is averaged.
 
-    Intervals of metrics in the study's family are simultaneous over the family (Bonferroni), and verdicts
-    follow from them; those of other metrics are 95 % each, and exploratory. The family counts all planned
-    comparisons, so that a missing arm never makes another's interval narrower.
+    Two sides and not one difference: what rounding can make of equal differences is told by their size.
 
     Args:
-        tables: the trials table, and new_images where there is one.
-        plan: the study's plan.
+        term: the effect.
+        values: [arms, seeds]; NaN where a trial is missing.
 
     Returns:
-        The `effects` table: one row per arm that has a baseline arm, and metric.
-
-    Raises:
-        StudyError: the study is about a column that the trials table does not have.
+        [2, seeds], the sum of weights above 0, and of those below, of the means over the kept combinations;
+        NaN for the seeds that are left out.
     """
-    metrics, study = compared_metrics(plan.study), plan.study
-    values, same = _values(tables["trials"], plan, metrics), _identical(tables["trials"], plan)
-    rows = []
-    for arm, baseline in plan.comparisons:
-        for metric in metrics:
-            size = study.family_size(metric, len(plan.comparisons))
-            own, other = values[arm, metric], values[baseline, metric]
-            effect = paired_effect(own, other, comparisons=size)
-            row = _row(arm, baseline, metric, effect, study, identical=(arm, baseline) in same)
-            rows.append({**row, "p_sign_flip": sign_flip_p(own - other).p, "detectable": _detectable(effect)})
-    return _with_new_images(holm_corrected(frame("effects", rows), study), tables.get("new_images"))
+    own = values[term.arms]
+    kept, seeds = most_values(np.asarray(~np.isnan(own).any(axis=0)))
+    sides = np.full((2, values.shape[-1]), np.nan)
+    if kept:
+        means = own[:, kept][:, :, seeds].mean(axis=1)
+        sides[:, seeds] = [np.maximum(weights, 0) @ means for weights in (term.weights, -term.weights)]
+    return sides, len(kept)
 
 
-def _values(trials: pd.DataFrame, plan: Plan, metrics: tuple[str, ...]) -> dict[tuple[str, str], FloatArray]:
-    """Arm and metric to its values by seed, [S]; NaN where the trial is not complete."""
-    cells = pd.MultiIndex.from_product([plan.arms, plan.study.seed_list()])
-    complete = complete_trials(trials).set_index(["arm", "seed"])[list(metrics)].reindex(cells)
-    table = {metric: finite_numbers(complete[metric]).reshape(len(plan.arms), -1) for metric in metrics}
-    return {(arm, metric): table[metric][row] for row, arm in enumerate(plan.arms) for metric in metrics}
+def most_values(complete: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+    """The combinations and the seeds to average over: those that keep the most values.
+
+    Every kept combination is complete on every kept seed, so that no seed's mean is over other combinations
+    than another's. Which are kept depends on what is there, never on its values.
+
+    Args:
+        complete: [combinations, seeds], whether all that is needed of one is there.
+    """
+    order = np.argsort(-complete.sum(axis=1), kind="stable")
+    best: tuple[list[int], list[int]] = ([], [])
+    for count in range(1, len(order) + 1):
+        rows = sorted(order[:count].tolist())
+        seeds = np.flatnonzero(complete[rows].all(axis=0)).tolist()
+        if seeds and count * len(seeds) >= len(best[0]) * len(best[1]):
+            best = rows, seeds
+    return best
 
 
-def _identical(trials: pd.DataFrame, plan: Plan) -> set[tuple[str, str]]:
-    """Compared arms that gave the same predictions on every planned seed."""
-    group_of = {arm: place for place, group in enumerate(identical_arms(trials, plan)) for arm in group}
-    return {
-        (arm, other)
-        for arm, other in plan.comparisons
-        if arm in group_of and group_of[arm] == group_of.get(other)
-    }
-
-
-def _row(
-    arm: str, baseline: str, metric: str, effect: PairedEffect, study: Study, *, identical: bool
+def effect_row(
+    metric: str,
+    effect: Effect,
+    *,
+    planned: int,
+    margin: float,
+    whole: bool = True,
+    directed: bool = True,
+    identical: bool = False,
 ) -> dict[str, Any]:
-    margin = study.all_margins.get(metric, math.nan)
-    better = {"higher": True, "lower": False}.get(quantity(metric).better)
+    """What the effects table says of one effect on a metric, from n to detectable; no p is Holm's yet.
+
+    Args:
+        metric: a number column of the trials table.
+        effect: the difference, arrays without axes.
+        planned: pairs that were planned; with fewer it stays undecided.
+        whole: it is over all planned combinations of levels; otherwise it stays undecided, too.
+        margin: largest difference that does not matter; NaN where none is declared.
+        directed: higher or lower can be better.
+        identical: both sides gave the same predictions throughout.
+    """
+    n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
         effect,
-        planned=len(study.seed_list()),
-        higher_is_better=better,
+        planned=planned if whole else planned + 1,
+        higher_is_better=higher_is_better(metric) if directed else None,
         margin=margin,
         identical=identical,
     )
+    seeds, detectable = None, math.nan
+    if sd > 0:
+        detectable = sd * _detectable_in_spreads(n, effect.comparisons)
+        if judged.word == "undecided":
+            seeds = seeds_needed(
+                float(effect.effect),
+                sd=sd,
+                margin=margin,
+                alpha=1 - effect.confidence,
+                comparisons=effect.comparisons,
+                least=n + 1 if n == planned else planned,
+            )
     return {
-        "arm": arm,
         "metric": metric,
-        "baseline": baseline,
-        "n_pairs": effect.n,
-        "effect": effect.effect,
-        "low": effect.low,
-        "high": effect.high,
-        "p": effect.p,
-        "p_adjusted": judged.p_adjusted,
-        "p_holm": math.nan,
-        "rho": effect.rho,
+        "n": n,
+        "effect": float(effect.effect),
+        "low": float(effect.low),
+        "high": float(effect.high),
+        "p": float(effect.p),
+        "p_adjusted": float(judged.p_adjusted),
+        "rho": float(effect.rho),
         "margin": margin,
-        "p_equivalence": judged.p_equivalence,
-        "verdict": judged.word,
-        "reason": judged.reason,
-        "below_margin": judged.below_margin,
-        "seeds_needed": judged.seeds_needed,
+        "p_equivalence": float(judged.p_equivalence),
+        "verdict": str(judged.word),
+        "reason": str(judged.reason),
+        "below_margin": bool(judged.below_margin),
+        "seeds_needed": seeds,
+        "detectable": detectable,
     }
 
 
-def _detectable(effect: PairedEffect) -> float:
-    """Smallest true difference that so many pairs of this spread find with 80 % power; NaN without spread."""
-    if not (effect.sd > 0 and math.isfinite(effect.sd)):
-        return math.nan
-    return effect.sd * _detectable_in_spreads(effect.n, effect.comparisons)
+def higher_is_better(metric: str) -> bool | None:
+    """A column's direction; None where it has none."""
+    return {"higher": True, "lower": False}.get(quantity(metric).better)
 
 
 @functools.cache
 def _detectable_in_spreads(pairs: int, comparisons: int) -> float:
-    """In standard deviations of the paired differences."""
-    # The power functions take the sd within an arm; without correlation, differences have sqrt(2) times that.
-    return minimal_detectable_effect(pairs, sd=1 / math.sqrt(2), comparisons=comparisons)
+    """Smallest true difference that so many pairs find with 80 % power, in standard deviations."""
+    return minimal_detectable_effect(pairs, sd=1.0, comparisons=comparisons)
 
 
-def holm_corrected(effects: pd.DataFrame, study: Study) -> pd.DataFrame:
+def _holm_corrected(effects: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The table with `p_holm` set for the metrics of the study's family."""
-    inside = effects["metric"].isin(list(study.comparison_family)).to_numpy(dtype=bool)
-    corrected = np.full(len(effects), np.nan)
-    corrected[inside] = holm(effects["p"].to_numpy(dtype=np.float64)[inside])
-    return effects.assign(p_holm=corrected)
+    inside = effects[effects["metric"].isin(list(study.comparison_family))]
+    corrected = inside.groupby(inside["kind"].replace(FAMILIES))["p"].transform(
+        lambda p: holm(p.to_numpy(dtype=np.float64))
+    )
+    return effects.assign(p_holm=corrected.reindex(effects.index))
 
 
 def _with_new_images(effects: pd.DataFrame, new_images: pd.DataFrame | None) -> pd.DataFrame:
     """The table with the intervals for new images, where a metric has one."""
-    if new_images is None or new_images.empty or effects.empty:
+    if new_images is None or new_images.empty:
         return effects
-    keys = ["arm", "baseline", "metric"]
-    found = effects[keys].merge(new_images[[*keys, "low", "high"]], on=keys, how="left")
-    return effects.assign(low_images=found["low"].to_numpy(), high_images=found["high"].to_numpy())
-
-
-def effects_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
-    """The effects as the report shows them: a row per arm, a column per metric; None without comparisons."""
-    if effects.empty:
-        return None
-    study = plan.study
-    metrics = tuple(dict.fromkeys((study.primary, *study.comparison_family, *SHOWN)))
-    heads = [column("Arm", numeric=False), column("Against", numeric=False), column("Pairs")]
-    heads += [difference_column(metric, study) for metric in metrics]
-    by_key = {(row["arm"], row["metric"]): row for _, row in effects.iterrows()}
-    rows, names = [], arm_cells(plan)
-    for arm, baseline in plan.comparisons:
-        own = [by_key[arm, metric] for metric in metrics]
-        pairs = int(own[0]["n_pairs"])
-        row = [names[arm], names[baseline], cell(str(pairs), value=float(pairs))]
-        rows.append(
-            [*row, *(effect_cell(effect, metric, study) for effect, metric in zip(own, metrics, strict=True))]
-        )
-    return table(heads, rows)
-
-
-def difference_column(metric: str, study: Study) -> Json:
-    """The head of a column of differences: the metric, and what its intervals hold together with."""
-    what = quantity(metric)
-    inside = "simultaneous intervals" if metric in study.comparison_family else "95 % each, uncorrected"
-    return column(f"Δ {what.label}", unit=what.difference_unit, meaning=inside)
-
-
-def effect_cell(effect: pd.Series[Any], metric: str, study: Study) -> Json:
-    """A difference with its interval, its corrected p and its verdict, in brackets outside the family."""
-    what = quantity(metric)
-    ends = f"{shown_difference(effect['low'], what)} to {shown_difference(effect['high'], what)}"
-    equal = effect["n_pairs"] > 1 and effect["effect"] == 0
-    notes = [ends if math.isfinite(effect["low"]) else "equal on every seed" if equal else "no interval"]
-    inside = metric in study.comparison_family
-    if inside and math.isfinite(effect["p_adjusted"]):
-        notes.append(f"adjusted p {shown_p(effect['p_adjusted'])}")
-    if "verdict" in effect and isinstance(effect["verdict"], str):
-        notes.append(effect["verdict"] if inside else f"({effect['verdict']})")
-    numbers = {"low": effect["low"], "high": effect["high"], "p_adjusted": effect["p_adjusted"]}
-    value = float(effect["effect"])
-    return {**cell(shown_difference(value, what), value=value, notes=notes), **numbers}
+    names = {"arm": "term", "baseline": "against", "low": "low_images", "high": "high_images"}
+    found = new_images[[*names, "metric"]].rename(columns=names).assign(kind="arm")
+    joined = effects[["kind", "term", "against", "metric"]].merge(found, how="left")
+    ends = ["low_images", "high_images"]
+    return effects.assign(**{end: joined[end].to_numpy(dtype=np.float64) for end in ends})

@@ -206,7 +206,8 @@ def retested(tuned: Tuned, trials: pd.DataFrame, effects: pd.DataFrame, plan: Pl
     """
     complete, rows = complete_trials(trials), list(_standing_for(tuned, plan))
     baseline = next((own for _, own in rows if "baseline" in set(own["source"])), None)
-    by_key = {(row["arm"], row["metric"]): row for _, row in effects.iterrows()}
+    arms = effects[effects["kind"] == "arm"]
+    by_key = {(row["term"], row["metric"]): row for _, row in arms.iterrows()}
     found = []
     for arm, own in rows:
         outcomes = [

@@ -6,7 +6,7 @@ import pandas as pd
 
 from ablate.analysis.arms import arm_label, labels_of, planned_arms
 from ablate.analysis.effects import effects_table
-from ablate.analysis.published import Value, published_values, published_view
+from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass
 from ablate.figures.drawing import Drawing, not_drawn
 from ablate.figures.placement import axis_factor, important_arms, is_ordered, mean_of, step_times_of
@@ -137,14 +137,12 @@ def published_drawing(epochs: pd.DataFrame, plan: Plan) -> Drawing:
     """Every run beside the published one."""
     from ablate.figures import PUBLISHED_SIZE, describe_published, draw_published, prepare_published
 
-    view = published_view(epochs, plan)
     values = pd.DataFrame(published_values(epochs, plan), columns=Value._fields)
-    assert view is not None  # chosen only then
     data = prepare_published(epochs, values, labels_of(plan))
     return Drawing(
         "Thin lines are our training runs, bands the 95 % prediction interval of one more, diamonds the "
         f"published run; those in a ring lie outside the band.{not_drawn(data.left_out)}",
-        f"{view['summary']} {describe_published(data)}".lstrip(),
+        " ".join([*published_summaries(epochs, plan).values(), describe_published(data)]),
         lambda figure: draw_published(data, figure),
         PUBLISHED_SIZE,
         wide=True,

@@ -100,11 +100,12 @@ def prepare_effects(
         family: metrics on which verdicts are not exploratory.
         important: arms that are always among the drawn ones.
     """
-    present = [arm for arm in labels if (effects["arm"] == arm).any()]
+    effects = effects[effects["kind"] == "arm"]
+    present = [arm for arm in labels if (effects["term"] == arm).any()]
     kept, left_out = spread(present, MOST_ROWS, important)
     panels = []
     for metric, (label, factor) in list(metrics.items())[:MOST_PANELS]:
-        own = effects[effects["metric"] == metric].set_index("arm").reindex(kept)
+        own = effects[effects["metric"] == metric].set_index("term").reindex(kept)
         rows = tuple(_effect(row, factor, metric in family) for _, row in own.iterrows())
         margin = factor * _number(own["margin"].iloc[0]) if len(own) else math.nan
         panels.append(EffectPanel(label, margin, rows, _limits(rows, margin)))

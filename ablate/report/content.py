@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ablate.analysis.arms import arms_table, complete_trials, labels_of, more_metrics_table, of_plan
-from ablate.analysis.certainty import certainty_view
-from ablate.analysis.contrasts import contrasts_table, contrasts_view
-from ablate.analysis.effects import effects_table, effects_view
-from ablate.analysis.identical import identical_arms
-from ablate.analysis.published import published_view
-from ablate.analysis.timing import timing_note, timing_pass, timing_table, timing_view
-from ablate.analysis.trends import trends_table, trends_view
+from ablate.analysis.arms import complete_trials, identical_arms, labels_of, of_plan
+from ablate.analysis.effects import effects_table, terms
+from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
 from ablate.figures.figures import Figure, draw_figures
 from ablate.report.cautions import banners
@@ -21,6 +16,17 @@ from ablate.report.provenance import device_text, provenance, reproduce
 from ablate.report.run_list import failures_table, trials_table
 from ablate.report.sentences_of_averages import averaged_sentences
 from ablate.report.tuning import tuning_headline, tuning_view
+from ablate.report.views import (
+    arms_view,
+    certainty_view,
+    contrasts_view,
+    effects_view,
+    more_metrics_view,
+    published_view,
+    timing_note,
+    timing_view,
+    trends_view,
+)
 from ablate.study.trials import Plan
 from ablate.tables import Tables
 from ablate.tables.cells import Json, clean
@@ -50,8 +56,8 @@ def build_report(
     tables = of_plan(tables, plan)
     trials, complete = tables["trials"], complete_trials(tables["trials"])
     derived = derived_tables(tables, plan) if derived is None else derived
-    effects, contrasts, trends = derived["effects"], derived["contrasts"], derived["trends"]
-    averaged = averaged_sentences(contrasts, trends, plan.study)
+    effects = derived["effects"]
+    averaged = averaged_sentences(effects, plan)
     epochs = tables["epochs"][tables["epochs"]["trial_id"].isin(complete["trial_id"])]
     labels, timing = labels_of(plan), timing_pass(tables.get("step_times"))
     published, tuned = published_view(epochs, plan), read_search(tables, plan)
@@ -67,13 +73,13 @@ def build_report(
         "description": plan.study.description,
         "headline": answer,
         "banners": banners(trials, plan, tables.get("floors"), tuned),
-        "arms": arms_table(trials, plan),
-        "more_metrics": more_metrics_table(trials, plan),
+        "arms": arms_view(trials, plan),
+        "more_metrics": more_metrics_view(trials, plan),
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
         "effects": effects_view(effects, plan),
         "certainty": certainty_view(effects, plan),
-        "trends": trends_view(trends, plan),
-        "contrasts": contrasts_view(contrasts, plan),
+        "trends": trends_view(effects, plan),
+        "contrasts": contrasts_view(effects, plan),
         "timing": {"note": timing_note(timing), "table": timing_view(tables.get("step_times"), plan)},
         "figures": [
             _figure(figure)
@@ -82,7 +88,7 @@ def build_report(
         "published": published,
         "method": method(
             plan,
-            averages=bool(len(contrasts) or len(trends)),
+            averages=any(term.kind != "arm" for term in terms(plan)),
             tuned=len(tuned.objectives) if tuned else 0,
         ),
         "provenance": provenance(trials, plan),
@@ -104,11 +110,9 @@ def build_report(
 
 
 def derived_tables(tables: Tables, plan: Plan) -> Tables:
-    """The tables that follow from the others: effects, contrasts, trends and timing."""
+    """The tables that follow from the others: effects and timing."""
     return {
         "effects": effects_table(tables, plan),
-        "contrasts": contrasts_table(tables["trials"], plan),
-        "trends": trends_table(tables["trials"], plan),
         "timing": timing_table(tables.get("step_times")),
     }
 

@@ -50,6 +50,7 @@ def headline(
     complete = complete_trials(trials)
     if complete.empty:
         return _headline("No trial is complete, so there is no result yet.")
+    effects = effects[effects["kind"] == "arm"]
     if not effects[effects["metric"] == plan.study.primary].empty:
         return {**_compared(effects, plan, timing), "averaged": list(averaged)}
     if len(planned_arms(plan)) == 1:
@@ -64,12 +65,12 @@ def _headline(summary: str, contrasts: list[Json] | None = None, details: list[s
 def _compared(effects: pd.DataFrame, plan: Plan, timing: Pass | None) -> Json:
     what, primary = quantity(plan.study.primary), effects[effects["metric"] == plan.study.primary]
     size = plan.study.family_size(what.name, len(primary))
-    others = {(row["arm"], row["metric"]): row for _, row in effects.iterrows()}
+    others = {(row["term"], row["metric"]): row for _, row in effects.iterrows()}
     compared = []
     for _, row in primary.iterrows():
         found = _contrast(row, planned_arms(plan), what, size, planned=len(plan.study.seed_list()))
         also = [
-            others[row["arm"], name] for name in ALSO if name != what.name and (row["arm"], name) in others
+            others[row["term"], name] for name in ALSO if name != what.name and (row["term"], name) in others
         ]
         found["also"] = "; ".join([*map(_aside, also), *_step_aside(row, plan, timing)])
         compared.append(found)
@@ -81,7 +82,7 @@ def _compared(effects: pd.DataFrame, plan: Plan, timing: Pass | None) -> Json:
 def _contrast(
     row: pd.Series[Any], arms: dict[str, Arm], what: Quantity, family: int, *, planned: int
 ) -> Json:
-    arm, baseline = arms[row["arm"]], arms[row["baseline"]]
+    arm, baseline = arms[row["term"]], arms[row["against"]]
     numbers = (
         "effect",
         "low",
@@ -98,7 +99,7 @@ def _contrast(
         "baseline": baseline.label,
         "metric": what.name,
         **{name: finite(row[name]) for name in numbers},
-        "n_pairs": int(row["n_pairs"]),
+        "n_pairs": int(row["n"]),
         "verdict": str(row["verdict"]),
         "text": f"{_versus(arm, baseline)}: {evidence(row, what, family)} "
         f"{conclusion(row, what, _why_undecided(row, planned))}",
@@ -115,7 +116,7 @@ def _versus(arm: Arm, baseline: Arm) -> str:
 
 def _why_undecided(row: pd.Series[Any], planned: int) -> str:
     if row["reason"] == "incomplete":
-        return f": only {int(row['n_pairs'])} of {planned} planned pairs are complete"
+        return f": only {int(row['n'])} of {planned} planned pairs are complete"
     if row["reason"]:
         return no_test(str(row["reason"]), "pair")
     if pd.isna(row["seeds_needed"]):
@@ -134,7 +135,7 @@ def _aside(row: pd.Series[Any]) -> str:
 def _step_aside(row: pd.Series[Any], plan: Plan, timing: Pass | None) -> list[str]:
     """What the arm's training step costs beside its baseline's, from the exclusive pass."""
     cases = arm_cases(plan)
-    own, other = cases[row["arm"]], cases[row["baseline"]]
+    own, other = cases[row["term"]], cases[row["against"]]
     if timing is None or own not in timing.times or other not in timing.times:
         return []
     if own == other:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import arm_cells
+from ablate.report.views import arm_cells
 from ablate.study.trials import Plan
 from ablate.tables.cells import Json, cell, column, one_line, quantity_column, table
 from ablate.tables.quantities import ABSENT, quantity, shown

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis.arms import factor_label, level_label
-from ablate.analysis.effects import effect_cell
 from ablate.analysis.tuning import Outcome, Retested, Tuned
+from ablate.report.views import effect_cell
 from ablate.stats import Interval
 from ablate.study.search import Range, Search
 from ablate.study.study import Study
@@ -82,7 +82,7 @@ def _bought(tuned: Tuned, retests: Sequence[Retested]) -> tuple[str, list[str]]:
     if winners and not chosen:
         return "baseline", []
     effects = [outcome.effect for one in chosen for outcome in one.outcomes]
-    if not chosen or any(effect is None or not int(effect["n_pairs"]) for effect in effects):
+    if not chosen or any(effect is None or not int(effect["n"]) for effect in effects):
         return "open", []
     words = {str(one.point["label"]): {outcome.verdict for outcome in one.outcomes} for one in chosen}
     better = [label for label, own in words.items() if "better" in own and "worse" not in own]
@@ -109,7 +109,7 @@ def _of_winner(outcome: Outcome, one: Retested, plan: Plan) -> str:
     if not fresh.n:
         return f"{start} not re-run with fresh seeds yet."
     again = f"with {fresh.n} fresh seed{'s' if fresh.n > 1 else ''} on the reported split"
-    if effect is None or not int(effect["n_pairs"]):
+    if effect is None or not int(effect["n"]):
         return f"{start} {again} {shown(fresh.mean, what)} {what.unit}".rstrip() + "."
     sure = uncertainty(effect, what, plan.study.family_size(what.name, len(plan.comparisons)), of="pair")
     exploratory = "" if what.name in plan.study.comparison_family else " (exploratory)"
@@ -251,7 +251,7 @@ def _outcome_cells(outcome: Outcome, one: Retested, study: Study) -> list[Json]:
         notes=[f"smoothed {shown_difference(outcome.seen_smoothed, what)}" if smoothed else ""],
     )
     effect = outcome.effect
-    known = effect is not None and int(effect["n_pairs"]) > 0
+    known = effect is not None and int(effect["n"]) > 0
     judged = effect_cell(effect, what.name, study) if effect is not None and known else cell(ABSENT)
     return [tuned, again, seen, judged, cell(shown_difference(outcome.drop, what), value=outcome.drop)]
 

@@ -43,6 +43,8 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
     derived = derived_tables(tables, plan)
     write_tables(results, derived)
+    for former in ("contrasts", "trends"):  # rows of the effects table now
+        (results.root / f"{former}.csv").unlink(missing_ok=True)
     figures = draw_figures({**tables, **derived}, plan)
     report = build_report(tables, plan, figures, derived)
     pages = {

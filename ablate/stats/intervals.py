@@ -1,4 +1,4 @@
-"""Interval for a mean over seeds. The replicate is a training run, so n is the number of seeds.
+"""Intervals for one sample over seeds. The replicate is a training run, so n is the number of seeds.
 
 References:
     Student 1908, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
@@ -50,12 +50,16 @@ def mean_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> 
     Raises:
         ValueError: If `values` is not of shape [n], holds infinity, or confidence lies outside (0, 1).
     """
-    check_seeds(values)
+    if values.ndim != 1:
+        raise ValueError(
+            f"Expected values of shape [n], one for each seed, got {values.shape}; pass one arm."
+        )
+    check_values(values)
     check_fraction("confidence", confidence)
-    found = moments(values.astype(np.float64))
-    margin = t_margin(found.sd, found.n, confidence=confidence)
-    low, high = float(found.mean - margin), float(found.mean + margin)
-    return Interval(float(found.mean), low, high, int(found.n), float(found.sd))
+    sample = moments(values.astype(np.float64))
+    margin = float(t_margin(sample.sd / np.sqrt(sample.n), sample.n - 1, confidence=confidence))
+    mean = float(sample.mean)
+    return Interval(mean, mean - margin, mean + margin, int(sample.n), float(sample.sd))
 
 
 def prediction_interval(values: NDArray[np.floating]) -> Interval:
@@ -72,6 +76,44 @@ def prediction_interval(values: NDArray[np.floating]) -> Interval:
     of_mean = mean_interval(values)
     margin = (of_mean.high - of_mean.mean) * math.sqrt(of_mean.n + 1)
     return dataclasses.replace(of_mean, low=of_mean.mean - margin, high=of_mean.mean + margin)
+
+
+@dataclass(frozen=True)
+class MedianInterval:
+    """A median and its interval, in the values' unit.
+
+    Attributes:
+        median: NaN without values.
+        low: lower end; NaN where no pair of values reaches the confidence: at 95 % below six.
+        high: upper end; NaN likewise.
+        n: values.
+    """
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+
+def median_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> MedianInterval:
+    """Median with the narrowest symmetric pair of order statistics that holds it with the confidence asked.
+
+    For times, whose spikes are real: it holds whatever the distribution, as the number of independent values
+    below their median is binomial with probability a half.
+
+    Args:
+        values: [n], finite.
+        confidence: at least this probability, in (0, 1).
+
+    References:
+        David and Nagaraja, "Order Statistics", 3rd edition, 2003, section 7.1.
+    """
+    from scipy.stats import quantile_test
+
+    if not len(values):
+        return MedianInterval(math.nan, math.nan, math.nan, 0)
+    ends = quantile_test(values, p=0.5).confidence_interval(confidence)
+    return MedianInterval(float(np.median(values)), float(ends.low), float(ends.high), len(values))
 
 
 @dataclass(frozen=True)
@@ -98,16 +140,12 @@ def moments(values: FloatArray, *, rounding: FloatArray | float = 0.0) -> Moment
     """
     present = ~np.isnan(values)
     n = present.sum(axis=-1)
-    mean = _quotient(np.where(present, values, 0.0).sum(axis=-1), n, least=1)
+    mean = np.where(n > 0, np.where(present, values, 0.0).sum(axis=-1) / np.maximum(n, 1), np.nan)
     squares = np.where(present, values - mean[..., None], 0.0) ** 2
-    sd = np.sqrt(_quotient(squares.sum(axis=-1), n - 1, least=1))
+    sd = np.sqrt(np.where(n > 1, squares.sum(axis=-1) / np.maximum(n - 1, 1), np.nan))
     # Asked of the range, because the deviations of equal values from their rounded mean are not exactly 0.
     equal = span(values, present) <= rounding
     return Moments(n, mean, np.where(equal & (n > 1), 0.0, sd))
-
-
-def _quotient(sums: FloatArray, counts: IntArray, *, least: int) -> FloatArray:
-    return np.where(counts >= least, sums / np.maximum(counts, 1), np.nan)
 
 
 def span(values: FloatArray, present: BoolArray) -> FloatArray:
@@ -117,20 +155,21 @@ def span(values: FloatArray, present: BoolArray) -> FloatArray:
     return np.asarray(highest - lowest)
 
 
-def t_margin(sd: FloatArray, n: IntArray, *, confidence: float, comparisons: int = 1) -> FloatArray:
-    """Half the width of a t interval, Bonferroni-corrected; NaN unless sd > 0, which needs n >= 2."""
-    defined = np.asarray(sd > 0)
-    freedom = np.where(defined, n - 1, 1)
-    margin = -stdtrit(freedom, (1 - confidence) / (2 * comparisons)) * sd / np.sqrt(freedom + 1)
-    return np.where(defined, margin, np.nan)
+def t_margin(
+    error: FloatArray, freedom: FloatArray | IntArray, *, confidence: float, comparisons: int = 1
+) -> FloatArray:
+    """Half the width of a t interval, Bonferroni-corrected; NaN unless the standard error is above 0."""
+    defined = np.asarray(error > 0)
+    t = -stdtrit(np.where(defined, freedom, 1), (1 - confidence) / (2 * comparisons))
+    return np.where(defined, t * error, np.nan)
 
 
-def check_seeds(values: NDArray[np.floating]) -> None:
-    """Raise ValueError unless values is [n], of numbers or NaN."""
-    if values.ndim != 1 or np.isinf(values).any():
+def check_values(values: NDArray[np.floating]) -> None:
+    """Raise ValueError where a value is infinite."""
+    if np.isinf(values).any():
         raise ValueError(
-            "Expected values of shape [n], one for each seed, finite or NaN where one is missing, got shape "
-            f"{values.shape} with {np.isinf(values).sum()} infinite; pass one arm, and NaN for failed trials."
+            "Expected values that are finite, or NaN where one is missing, got "
+            f"{np.isinf(values).sum()} infinite; pass NaN for failed trials."
         )
 
 

@@ -81,7 +81,12 @@ def new_images_interval(
     effect = float(present.mean()) if present.size else math.nan
     if n < 2 or images < 2:
         return NewImagesInterval(effect, math.nan, math.nan, math.nan, math.nan, n, images)
-    se_seeds, se_images = _standard_errors(present)
+    by_seed: FloatArray = present.mean(axis=1)
+    by_image: FloatArray = present.mean(axis=0)
+    rest: FloatArray = present - by_seed[:, None] - by_image + present.mean()
+    within = float((rest**2).sum()) / ((n - 1) * (images - 1))
+    se_seeds = math.sqrt(float(by_seed.var(ddof=1)) / n)
+    se_images = math.sqrt(max(float(by_image.var(ddof=1)) - within / n, 0.0) / images)
     tail = (1 - confidence) / (2 * comparisons)
     t_seeds, t_images = float(stdtrit(n - 1, tail)), float(stdtrit(images - 1, tail))
     margin = math.hypot(t_seeds * se_seeds, t_images * se_images)
@@ -105,15 +110,3 @@ def _present_rows(differences: NDArray[np.floating]) -> FloatArray:
             f"{np.sum(~np.isfinite(present))} other values; every seed is scored on the same images."
         )
     return present
-
-
-def _standard_errors(differences: FloatArray) -> tuple[float, float]:
-    """Of the seeds, and of what the images add to them."""
-    n, images = differences.shape
-    by_seed: FloatArray = differences.mean(axis=1)
-    by_image: FloatArray = differences.mean(axis=0)
-    rest: FloatArray = differences - by_seed[:, None] - by_image + differences.mean()
-    within = float((rest**2).sum()) / ((n - 1) * (images - 1))
-    added = float(by_image.var(ddof=1)) - within / n
-    seeds = float(by_seed.var(ddof=1))
-    return math.sqrt(seeds / n), math.sqrt(max(added, 0.0) / images)

@@ -3,8 +3,8 @@
 It rests on two families of tests, each at a family-wise error of alpha = 1 - confidence, in one step:
 
 - *better* or *worse* when the simultaneous interval excludes 0, which is p_adjusted <= alpha;
-- *equivalent* when the equivalence test against the declared margin passes at alpha / comparisons. It is
-  asked first: a difference surely there and surely too small to matter is equivalent, and `below_margin`.
+- *equivalent* when two one-sided t tests against the declared margin (TOST) pass at alpha / comparisons. It
+  is asked first: a difference surely there and surely too small to matter is equivalent, and `below_margin`.
 
 The two share one alpha: whatever the true differences, a family holds a false verdict with a probability of
 at most alpha. An arm without a difference can only be falsely better or worse; one that differs by the margin
@@ -13,32 +13,40 @@ margin rejects. Either has a probability of at most alpha / comparisons.
 
 Equivalence is tested one-sided twice, so it can pass while the shown interval, which is two-sided, reaches a
 little beyond the margin; it never passes when the interval lies beyond the margin.
+
+Verdicts and intervals rest on Bonferroni's single step, not on Holm's. Holm rejects whatever Bonferroni does
+and sometimes more, but two-sided intervals that match its decisions are not informative: an effect that it
+rejects and Bonferroni does not gets an interval that ends at 0, which tells no size (Strassburger and Bretz
+2008 give the one-sided case). A report with Holm's verdicts beside Bonferroni's intervals would contradict
+itself, so Holm's p is shown as a column and decides nothing.
+
+References:
+    Schuirmann 1987, A comparison of the two one-sided tests procedure and the power approach for assessing
+    the equivalence of average bioavailability, https://doi.org/10.1007/BF01068419;
+    Holm 1979, A simple sequentially rejective multiple test procedure, https://www.jstor.org/stable/4615733;
+    Strassburger and Bretz 2008, Compatible simultaneous lower confidence bounds for the Holm procedure and
+    other Bonferroni-based closed tests, https://doi.org/10.1002/sim.3338
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtr
 
-from ablate.stats.equivalence import tosts
-from ablate.stats.intervals import BoolArray, FloatArray
-from ablate.stats.multiplicity import bonferroni
-from ablate.stats.paired import PairedEffect, PairedEffects, as_arrays
-from ablate.stats.power import equivalence_power, fewest_seeds, paired_power
+from ablate.stats.effect import Effect
+from ablate.stats.intervals import BoolArray, FloatArray, check_comparisons
+from ablate.stats.power import check_margin
 
 Word = Literal["equivalent", "better", "worse", "higher", "lower", "undecided"]
 Reason = Literal["", "incomplete", "identical", "too_few_seeds", "no_spread"]
 
-POWER = 0.8
-"""Power at which seeds count as enough to decide."""
-MOST_SEEDS = 1000
-
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said of an effect.
+    """What can be said of effects. Each attribute is an array [...].
 
     Attributes:
         word: "better" and "worse" by the metric's direction, "higher" and "lower" without one.
@@ -46,26 +54,9 @@ class Verdict:
             predictions on every seed), "too_few_seeds" (fewer than two), "no_spread" (all differences are
             equal, so there is nothing to judge them by); else "".
         below_margin: equivalent, and yet surely different: by less than matters.
-        seeds_needed: where undecided, the fewest seeds of a new study that would decide with 80 % power, with
-            the sd seen: if the true difference is the one seen, or if it is 0. It is a rough number: of
-            simulated studies, such new ones decided in 50 to 100 %, least often where the true difference was
-            half the margin. None where it is decided, more than 1,000, or without a spread to tell from.
-            Adding seeds to this study until a verdict falls would be another test, with a larger error.
-        p_adjusted: p of the paired t test, times comparisons, at most 1; NaN where it is undefined.
+        p_adjusted: p of the t test, times comparisons, at most 1; NaN where it is undefined.
         p_equivalence: p of the equivalence test, likewise; NaN without a margin.
     """
-
-    word: Word
-    reason: Reason
-    below_margin: bool
-    seeds_needed: int | None
-    p_adjusted: float
-    p_equivalence: float
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """Many `Verdict`s, each attribute an array [...] of what it is there; without the seeds needed."""
 
     word: NDArray[np.str_]
     reason: NDArray[np.str_]
@@ -75,17 +66,17 @@ class Verdicts:
 
 
 def verdict(
-    found: PairedEffect,
+    effect: Effect,
     *,
     planned: int,
     higher_is_better: bool | None,
     margin: float = math.nan,
     identical: bool = False,
 ) -> Verdict:
-    """Judge one effect, at the confidence and for the family that its interval was made for.
+    """Judge effects of one metric, at the confidence and for the family that their intervals were made for.
 
     Args:
-        found: the arm's effect.
+        effect: the differences.
         planned: pairs that the study planned. With fewer the effect stays undecided: seeds that failed may
             not have failed by chance.
         higher_is_better: the metric's direction; None where it has none.
@@ -97,83 +88,75 @@ def verdict(
     Raises:
         ValueError: If the margin is 0, negative or infinite, or there are more pairs than planned.
     """
-    judged = verdicts(
-        as_arrays(found),
-        planned=planned,
-        higher_is_better=higher_is_better,
-        margin=margin,
-        identical=identical,
-    )
-    word = cast(Word, str(judged.word))
-    least = found.n + 1 if found.n == planned else planned
-    return Verdict(
-        word=word,
-        reason=cast(Reason, str(judged.reason)),
-        below_margin=bool(judged.below_margin),
-        seeds_needed=_seeds_to_decide(found, margin, least) if word == "undecided" else None,
-        p_adjusted=float(judged.p_adjusted),
-        p_equivalence=float(judged.p_equivalence),
-    )
-
-
-def verdicts(
-    found: PairedEffects,
-    *,
-    planned: int,
-    higher_is_better: bool | None,
-    margin: float = math.nan,
-    identical: bool = False,
-) -> Verdicts:
-    """Judge many effects of one metric at once, as `verdict` does one; the arguments hold for all of them."""
-    if (found.n > planned).any():
+    if (effect.n > planned).any():
         raise ValueError(
-            f"Expected at most the {planned} pairs planned, got {found.n.max()}; pass the study's seeds."
+            f"Expected at most the {planned} pairs planned, got {effect.n.max()}; pass the study's seeds."
         )
-    p_equivalence = bonferroni(tosts(found, margin), found.comparisons)
-    incomplete = found.n < planned
-    same = identical & (found.n >= 2) & (found.effect == 0) & (found.sd == 0)
-    equivalent = same | (p_equivalence <= 1 - found.confidence)
-    above, below = found.low > 0, found.high < 0
-    return Verdicts(
+    if not math.isnan(margin):
+        check_margin(margin)
+    # Against the nearer bound the one-sided p is the larger of the two.
+    spread = effect.error > 0
+    t = (margin - np.abs(effect.effect)) / np.where(spread, effect.error, np.nan)
+    p_equivalence = bonferroni(stdtr(np.where(spread, effect.freedom, 1), -t), effect.comparisons)
+    incomplete = effect.n < planned
+    same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
+    equivalent = same | (p_equivalence <= 1 - effect.confidence)
+    above, below = effect.low > 0, effect.high < 0
+    directions: tuple[Word, Word] = ("better", "worse") if higher_is_better else ("worse", "better")
+    if higher_is_better is None:
+        directions = "higher", "lower"
+    return Verdict(
         word=np.select(
-            [incomplete, equivalent, above, below],
-            ["undecided", "equivalent", *_directions(higher_is_better)],
-            "undecided",
+            [incomplete, equivalent, above, below], ["undecided", "equivalent", *directions], "undecided"
         ),
         reason=np.select(
-            [incomplete, same, found.n < 2, found.sd == 0],
+            [incomplete, same, effect.n < 2, effect.sd == 0],
             ["incomplete", "identical", "too_few_seeds", "no_spread"],
             "",
         ),
         below_margin=np.asarray(~incomplete & equivalent & (above | below)),
-        p_adjusted=bonferroni(found.p, found.comparisons),
+        p_adjusted=bonferroni(effect.p, effect.comparisons),
         p_equivalence=p_equivalence,
     )
 
 
-def _directions(higher_is_better: bool | None) -> tuple[Word, Word]:
-    """What an effect above 0 and one below 0 are called."""
-    if higher_is_better is None:
-        return "higher", "lower"
-    return ("better", "worse") if higher_is_better else ("worse", "better")
+def bonferroni(p: NDArray[np.floating], comparisons: int) -> FloatArray:
+    """Bonferroni's single step: min(1, comparisons * p), the p of the simultaneous intervals.
+
+    Args:
+        p: [...] uncorrected p-values in [0, 1]; NaN stays NaN.
+        comparisons: size of the family, which counts planned comparisons: those without a p too.
+
+    Raises:
+        ValueError: If comparisons < 1.
+    """
+    check_comparisons(comparisons)
+    return np.minimum(np.asarray(p, dtype=np.float64) * comparisons, 1.0)
 
 
-def _seeds_to_decide(found: PairedEffect, margin: float, least: int) -> int | None:
-    if not found.sd > 0:
-        return None
-    # The power functions take the sd within an arm; without correlation, differences have sqrt(2) times that.
-    sd, alpha, family = found.sd / math.sqrt(2), 1 - found.confidence, found.comparisons
+def holm(p: NDArray[np.floating]) -> FloatArray:
+    """Holm's step-down adjustment: rejecting where it is at most alpha keeps the family-wise error at alpha.
 
-    # No power is left to gain beyond a million standard deviations, where scipy's fails.
-    effect = min(abs(found.effect), 1e6 * found.sd)
+    An undefined p (NaN: one seed, or no spread) stays NaN, yet is counted in the family as if it were 1, so
+    a comparison that failed never makes the others easier to pass.
 
-    def power_at(n: int) -> float:
-        superior = paired_power(effect, n, sd=sd, alpha=alpha, comparisons=family)
-        if math.isnan(margin):
-            return superior
-        return max(superior, equivalence_power(margin, n, sd=sd, alpha=alpha, comparisons=family))
+    Args:
+        p: [m] uncorrected p-values of the whole family, in [0, 1] or NaN; m may be 0.
 
-    least = max(least, 2)
-    if least > MOST_SEEDS or power_at(MOST_SEEDS) < POWER:
-        return None
-    return fewest_seeds(power_at, POWER, least=least)
+    Raises:
+        ValueError: If p is not of shape [m], or a value lies outside [0, 1].
+    """
+    undefined = np.isnan(p)
+    if p.ndim != 1 or ((p < 0) | (p > 1)).any():
+        raise ValueError(
+            f"Expected p-values in [0, 1] or NaN, of shape [m], got shape {p.shape}: {p}; "
+            "pass the uncorrected p-values of one family."
+        )
+    family = np.where(undefined, 1.0, p)
+    order = np.argsort(family)
+    # The i-th smallest of m is multiplied by m - i + 1, and may not fall below the one before it.
+    steps = np.maximum.accumulate(family[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(steps, 1.0)
+    adjusted[undefined] = np.nan
+    return adjusted

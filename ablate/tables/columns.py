@@ -67,29 +67,6 @@ _KEY = (
 _STATUS = text("status", "complete, diverged, oom, killed, timeout, error, missing (not run), unreadable")
 _MACHINE = (integer("threads", "CPU threads"), text("device_name", "processor or GPU model"))
 _HIGH = number("high", "upper end of the same")
-_COMPARED = (text("arm", "the arm that is compared"), text("baseline", "the arm it is compared with"))
-_METRIC = text("metric", "a column of the trials table")
-_PAIRS = integer("n_pairs", "seeds for which all arms that it compares are complete")
-_AVERAGED = (
-    _METRIC,
-    integer("cells", "combinations of the other factors' levels that it is averaged over"),
-    integer("cells_planned", "how many the study has"),
-    _PAIRS,
-)
-_TEST = (
-    number("low", "lower end of the 95 % interval: of all the family's together, or of this alone"),
-    _HIGH,
-    number("p", "paired t test over seeds, uncorrected"),
-    number("p_adjusted", "p times the family's comparisons; the interval excludes 0 where it is <= 0.05"),
-)
-_HOLM = number("p_holm", "Holm-corrected over the family; empty outside it; no verdict rests on it")
-_VERDICT = (
-    number("margin", "largest difference that the study says does not matter"),
-    number("p_equivalence", "equivalence test against the margin, corrected like p_adjusted"),
-    text("verdict", "equivalent, better, worse or undecided; higher, lower where no direction is better"),
-    text("reason", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
-    boolean("below_margin", "equivalent, and yet surely different: by less than matters"),
-)
 
 
 def _scores(suffix: str, which: str) -> tuple[Column, ...]:
@@ -172,14 +149,25 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("high", "upper end of the same; a mean above it is miscalibration"),
     ),
     "effects": (
-        *_COMPARED,
-        _METRIC,
-        _PAIRS,
-        number("effect", "mean over seeds of arm minus baseline"),
-        *_TEST,
-        _HOLM,
+        text("kind", "arm, main (effect of a factor), interaction, trend, or run (of another run)"),
+        text("term", "what is compared: an arm, or levels of which others are averaged over"),
+        text("against", "what it is compared with; of a trend, the lowest level"),
+        text("metric", "a column of the trials table"),
+        integer("cells", "combinations of the other factors' levels that it is averaged over"),
+        integer("cells_planned", "how many the study has"),
+        integer("n", "seeds for which all of its arms are complete"),
+        number("effect", "mean over seeds of term minus against; of a trend along the least-squares line"),
+        number("low", "lower end of the 95 % interval: of all the family's together, or of this alone"),
+        _HIGH,
+        number("p", "paired t test over seeds, uncorrected"),
+        number("p_adjusted", "p times the family's comparisons; the interval excludes 0 where it is <= 0.05"),
+        number("p_holm", "Holm-corrected over the family; empty outside it; no verdict rests on it"),
         number("rho", "correlation between the two arms over seeds; empty below three pairs"),
-        *_VERDICT,
+        number("margin", "largest difference that the study says does not matter"),
+        number("p_equivalence", "equivalence test against the margin, corrected like p_adjusted"),
+        text("verdict", "equivalent, better, worse (higher, lower where none is better) or undecided"),
+        text("reason", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
+        boolean("below_margin", "equivalent, and yet surely different: by less than matters"),
         integer("seeds_needed", "where undecided: seeds of a new study that would likely decide"),
         number("low_images", "lower end of the interval for new images as well as new seeds"),
         number("high_images", "upper end of the same; empty for metrics that are no mean over images"),
@@ -189,10 +177,11 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         ),
     ),
     "new_images": (
-        *_COMPARED,
+        text("arm", "the arm that is compared"),
+        text("baseline", "the arm it is compared with"),
         text("metric", "a column of the trials table that is a mean over images"),
         integer("comparisons", "intervals that hold together: the family's, or 1"),
-        _PAIRS,
+        integer("n_pairs", "seeds for which both are complete"),
         integer("images", "images of the reported split"),
         number("effect", "mean over seeds and images of arm minus baseline"),
         number("low", "lower end of the 95 % interval for new images and new seeds"),
@@ -230,30 +219,6 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("ratio_high", "upper end of the same"),
         integer("n", "rounds"),
         boolean("exclusive", "other processes used less than a tenth of the cores; empty where unknown"),
-    ),
-    "contrasts": (
-        text("kind", "main effect, or interaction of two factors"),
-        text("factor", "the factor whose levels differ"),
-        text("level", "the level that is compared"),
-        text("reference", "the level that it is compared with: the baseline, or the first"),
-        text("other_factor", "for an interaction, the factor between whose levels the effect is compared"),
-        text("other_level", "its level"),
-        text("other_reference", "its level that is compared with"),
-        *_AVERAGED,
-        number("effect", "mean over seeds of the difference, or of the difference of differences"),
-        *_TEST,
-        _HOLM,
-        *_VERDICT,
-    ),
-    "trends": (
-        text("factor", "the factor, whose levels are all numbers, three or more"),
-        number("lowest", "its lowest level"),
-        number("highest", "its highest level"),
-        integer("levels", "how many it has"),
-        *_AVERAGED,
-        number("effect", "mean over seeds of the change along the straight line, from lowest to highest"),
-        *_TEST,
-        *_VERDICT,
     ),
     "tuning": (
         integer("points_planned", "the budget: how many points are to be tried"),
@@ -309,7 +274,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
 }
 TUNING = ("tuning", "points", "point_values", "importances")
 """Tables of a search. Only a study that was tuned has them."""
-DERIVED = ("effects", "contrasts", "trends", "timing")
+DERIVED = ("effects", "timing")
 """Tables that the report computes from the others."""
 FIRST = ("trials", "epochs", "reliability", "effects")
 """Tables that every version wrote; another may be missing."""

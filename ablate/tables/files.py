@@ -53,6 +53,10 @@ def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS))
     return {name: _read_table(folder.root / f"{name}.csv", name) for name in names}
 
 
+FORMER_EFFECTS = {"arm": "term", "baseline": "against", "n_pairs": "n"}
+"""Columns of the effects table as they were called while it held arms alone."""
+
+
 def _read_table(path: Path, table: str) -> pd.DataFrame:
     if not path.is_file():
         if table not in FIRST:
@@ -63,6 +67,8 @@ def _read_table(path: Path, table: str) -> pd.DataFrame:
     if not content.endswith("\n"):
         raise RecordError(f"{path}: the table is cut off; write it again with `python -m ablate report`")
     data = pd.read_csv(io.StringIO(content), dtype="string", keep_default_na=False, na_values=[""])
+    if table == "effects" and "kind" not in data:
+        data = data.rename(columns=FORMER_EFFECTS).assign(kind="arm")
     if not set(data.columns) <= {*(column.name for column in columns), *RETIRED.get(table, ())}:
         raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
     # An earlier version wrote fewer columns, but the same ones of these.

@@ -14,7 +14,7 @@ DECIDED = ("better", "worse", "higher", "lower")
 
 def evidence(row: pd.Series[Any], what: Quantity, family: int) -> str:
     """A difference with its interval: how large it is, and how sure."""
-    if row["n_pairs"] == 0:
+    if row["n"] == 0:
         return "no seed is complete in both arms."
     size = f"{noun(what)} {shown_difference(row['effect'], what)}{unit_in_words(what)}"
     return f"{size} ({uncertainty(row, what, family, of='pair')})."
@@ -24,12 +24,12 @@ def uncertainty(row: pd.Series[Any], what: Quantity, family: int, *, of: str) ->
     """Interval, n and p, as they stand in brackets.
 
     Args:
-        row: of the effects, contrasts or trends.
+        row: of the effects table.
         what: its metric.
         family: how many intervals hold together with this one.
         of: what n counts, in the singular.
     """
-    n = int(row["n_pairs"])
+    n = int(row["n"])
     counted = f"n = {n} {of if n == 1 else f'{of}s'}"
     if not math.isfinite(row["low"]):
         return f"{counted}, no interval"

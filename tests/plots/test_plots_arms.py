@@ -62,7 +62,7 @@ def effects(arms: list[str], verdict: str = "undecided", reason: str = "") -> pd
         for place, arm in enumerate(arms) for metric in ("accuracy", "nll")
     ]  # fmt: skip
     names = [
-        "arm",
+        "term",
         "metric",
         "effect",
         "low",
@@ -73,7 +73,7 @@ def effects(arms: list[str], verdict: str = "undecided", reason: str = "") -> pd
         "verdict",
         "reason",
     ]
-    return pd.DataFrame(rows, columns=names)
+    return pd.DataFrame(rows, columns=names).assign(kind="arm")
 
 
 METRICS = {"accuracy": ("Δ Accuracy (points)", 100.0), "nll": ("Δ NLL (nats)", 1.0)}
@@ -81,7 +81,7 @@ METRICS = {"accuracy": ("Δ Accuracy (points)", 100.0), "nll": ("Δ NLL (nats)",
 
 def test_effects_stand_in_the_panels_unit_with_their_verdicts() -> None:
     table = effects(["a", "b"])
-    table.loc[table["arm"] == "b", "verdict"] = "better"
+    table.loc[table["term"] == "b", "verdict"] = "better"
     data = prepare_effects(table, {"a": "ε=0.1", "b": "ε=0.2", "c": "absent"}, METRICS, ("accuracy",))
     accuracy, nll = data.panels
     assert data.labels == ("ε=0.1", "ε=0.2")
@@ -141,7 +141,7 @@ def test_the_margin_is_a_band_where_there_is_one() -> None:
 
 def test_an_arm_without_pairs_keeps_its_row_but_has_no_marker() -> None:
     table = effects(["a", "b"], reason="incomplete")
-    table.loc[table["arm"] == "a", ["effect", "low", "high", "low_images", "high_images"]] = nan
+    table.loc[table["term"] == "a", ["effect", "low", "high", "low_images", "high_images"]] = nan
     data = prepare_effects(table, {"a": "A", "b": "B"}, METRICS, ("accuracy",))
     assert "A: no pairs, incomplete" in describe_effects(data)
     assert drawn(lambda figure: draw_effects(data, figure), effects_size(data))
@@ -149,7 +149,7 @@ def test_an_arm_without_pairs_keeps_its_row_but_has_no_marker() -> None:
 
 def test_intervals_that_dwarf_all_else_are_cut_with_an_arrowhead() -> None:
     table = effects(["a", "b"])
-    table.loc[table["arm"] == "a", ["low", "low_images"]] = -90.0
+    table.loc[table["term"] == "a", ["low", "low_images"]] = -90.0
     data = prepare_effects(table, {"a": "A", "b": "B"}, METRICS, ("accuracy",))
     low, high = data.panels[0].limits
     assert -20 < low < -1

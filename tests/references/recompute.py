@@ -840,6 +840,7 @@ class Average:
     planned: int
     found: Difference
     judged: Verdict
+    by_seed: Array
 
 
 @functools.cache
@@ -869,7 +870,7 @@ def contrast_of(recorded: Recorded, contrast: Contrast, metric: str) -> Average:
     found, whole = difference(ends[0], ends[1], size), len(rows) == len(there)
     same = all(_cancels(recorded, cell) for cell in cells)
     judged = verdict(recorded, metric, found, same, whole=whole, plain=len(contrast.steps) > 1)
-    return Average(len(rows), len(there), found, judged)
+    return Average(len(rows), len(there), found, judged, ends[0] - ends[1])
 
 
 def _cancels(recorded: Recorded, cell: Sequence[tuple[int, str]]) -> bool:
@@ -915,7 +916,7 @@ def trend_of(recorded: Recorded, factor: str, metric: str) -> Average:
     found = _rise(rises, size, float(np.nanmax(np.abs(values), initial=0.0)))
     same = all(_same_predictions(recorded, line[0], arm) for line in lines for arm in line)
     judged = verdict(recorded, metric, found, same, whole=len(rows) == len(lines))
-    return Average(len(rows), len(lines), found, judged)
+    return Average(len(rows), len(lines), found, judged, rises)
 
 
 def _rise(rises: Array, size: int, scale: float) -> Difference:
@@ -1113,7 +1114,7 @@ def audit_csv(recorded: Recorded, folder: Path) -> Audit:
 
 
 def _audit_row(audit: Audit, name: str, at: int, row: Mapping[str, str], own: Mapping[str, Any]) -> None:
-    tolerance = _loose(str(own["metric"])) if name in ("effects", "contrasts", "trends") else 1e-9
+    tolerance = _loose(str(own["metric"])) if name == "effects" else 1e-9
     for column, value in row.items():
         place = f"{name}.csv: row {at}, {column}"
         if column not in own:
@@ -1227,7 +1228,8 @@ def _effects_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list
     for (arm, baseline), metric in itertools.product(recorded.comparisons, metrics):
         found, judged = effect_of(recorded, arm, baseline, metric)
         images = new_images(recorded, arm, baseline, metric)
-        own = {"arm": arm, "baseline": baseline, "metric": metric, "n_pairs": found.n}
+        own = {"kind": "arm", "term": arm, "against": baseline, "metric": metric, "n": found.n}
+        own |= {"cells": 1 if found.n else 0, "cells_planned": 1}
         own |= {name: getattr(found, name) for name in ("effect", "low", "high", "p", "p_adjusted", "rho")}
         own |= {"margin": judged.margin, "p_equivalence": judged.p_equivalence, "verdict": judged.word}
         own |= {"reason": judged.reason, "below_margin": judged.below_margin}
@@ -1235,7 +1237,8 @@ def _effects_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list
         flipped = recorded.by_seed(arm, metric) - recorded.by_seed(baseline, metric)
         own |= {"p_sign_flip": sign_flip(flipped), "detectable": detectable(found)}
         rows.append(own)
-    return _with_holm(recorded, rows)
+    families = [rows, *_averages_csv(recorded, metrics)]
+    return [row for family in families for row in _with_holm(recorded, family)]
 
 
 def _with_holm(recorded: Recorded, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -1255,39 +1258,33 @@ def _new_images_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> l
     return rows
 
 
-def _contrasts_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    metrics = list(dict.fromkeys(row["metric"] for row in shown))
-    rows = []
-    for metric, contrast in itertools.product(metrics, contrasts(recorded)):
-        average = contrast_of(recorded, contrast, metric)
-        own = {"kind": "main effect" if len(contrast.steps) == 1 else "interaction", "metric": metric}
-        own |= {f"other_{name}": "" for name in ("factor", "level", "reference")}
-        for prefix, step in zip(("", "other_"), contrast.steps, strict=False):
-            own |= {
-                f"{prefix}{name}": str(v)
-                for name, v in zip(("factor", "level", "reference"), step, strict=True)
-            }
-        rows.append({**own, **_average_columns(average)})
-    return _with_holm(recorded, rows)
+def _averages_csv(recorded: Recorded, metrics: Sequence[str]) -> list[list[dict[str, Any]]]:
+    """Main effects with interactions, and trends: a family each."""
+    mixed: list[dict[str, Any]] = []
+    for contrast, metric in itertools.product(contrasts(recorded), metrics):
+        names = (", ".join(f"{step[0]}={step[side]}" for step in contrast.steps) for side in (1, 2))
+        own = dict(zip(("term", "against"), names, strict=True))
+        own |= {"kind": "main" if len(contrast.steps) == 1 else "interaction", "metric": metric}
+        mixed.append(own | _average_columns(contrast_of(recorded, contrast, metric)))
+    trends: list[dict[str, Any]] = []
+    for factor, metric in itertools.product(ordered(recorded), metrics):
+        levels = recorded.levels[factor]
+        own = {"term": f"{factor}={max(levels)}", "against": f"{factor}={min(levels)}"}
+        own |= {"kind": "trend", "metric": metric}
+        trends.append(own | _average_columns(trend_of(recorded, factor, metric)))
+    return [mixed, trends]
 
 
 def _average_columns(own: Average) -> dict[str, Any]:
     found, judged = own.found, own.judged
     columns = {name: getattr(found, name) for name in ("effect", "low", "high", "p", "p_adjusted")}
-    columns |= {"cells": own.cells, "cells_planned": own.planned, "n_pairs": found.n}
+    columns |= {"cells": own.cells, "cells_planned": own.planned, "n": found.n}
     columns |= {"margin": judged.margin, "p_equivalence": judged.p_equivalence, "verdict": judged.word}
+    columns |= {"rho": NAN, "low_images": NAN, "high_images": NAN, "detectable": detectable(found)}
+    equal = np.where(np.isfinite(own.by_seed), found.effect, NAN)  # but for rounding
+    flipped = equal if found.sd == 0 else own.by_seed
+    columns |= {"seeds_needed": judged.seeds_needed or NAN, "p_sign_flip": sign_flip(flipped)}
     return {**columns, "reason": judged.reason, "below_margin": judged.below_margin}
-
-
-def _trends_csv(recorded: Recorded, shown: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:
-    metrics = list(dict.fromkeys(row["metric"] for row in shown))
-    rows = []
-    for metric, factor in itertools.product(metrics, ordered(recorded)):
-        levels = recorded.levels[factor]
-        own = {"factor": factor, "metric": metric, "lowest": min(levels), "highest": max(levels)}
-        own |= {"levels": len(levels)}
-        rows.append({**own, **_average_columns(trend_of(recorded, factor, metric))})
-    return rows
 
 
 def _cases(recorded: Recorded) -> list[tuple[dict[str, Any], Array]]:
@@ -1415,8 +1412,6 @@ FILES: dict[str, Any] = {
     "projection": _projection_csv,
     "effects": _effects_csv,
     "new_images": _new_images_csv,
-    "contrasts": _contrasts_csv,
-    "trends": _trends_csv,
     "step_times": _step_times_csv,
     "timing": _timing_csv,
     "tuning": _search_csv,

@@ -21,10 +21,10 @@ from report_results import CPU, declare, make_results, number_of
 
 import ablate.figures
 from ablate.analysis.effects import effects_table
-from ablate.analysis.published import published_view
 from ablate.errors import RecordError, ResultsError, StudyError
 from ablate.metrics import METRICS
 from ablate.report import build_report, write_report
+from ablate.report.views import published_view
 from ablate.store.records import Predictions
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.trials import Plan, Trial, expand
@@ -303,8 +303,8 @@ def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tupl
 def test_family_intervals_are_wider_than_lone_ones(outcomes: list[tuple[str, Any]]) -> None:
     """The same values in every metric: those of the family must have the wider interval."""
     effects = effects_table(random_tables(outcomes), PLAN)
-    inside = effects[effects["metric"] == "accuracy"].set_index("arm")
-    outside = effects[effects["metric"] == "brier"].set_index("arm")
+    inside = effects[effects["metric"] == "accuracy"].set_index(["kind", "term", "against"])
+    outside = effects[effects["metric"] == "brier"].set_index(["kind", "term", "against"])
     known = inside["low"].notna()
     width = {name: (rows["high"] - rows["low"])[known] for name, rows in (("in", inside), ("out", outside))}
     assert (width["in"] > width["out"]).all()

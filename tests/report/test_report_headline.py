@@ -23,8 +23,8 @@ TRIALS = frame(
 
 def effect(arch: str, **changes: Any) -> dict[str, Any]:
     return {
-        "arm": f"epsilon=0.1, arch={arch}", "baseline": f"epsilon=0.0, arch={arch}", "metric": "nll",
-        "n_pairs": 2, "effect": -0.02, "low": -0.03, "high": -0.01, "p": 0.01, "p_adjusted": 0.02,
+        "kind": "arm", "term": f"epsilon=0.1, arch={arch}", "against": f"epsilon=0.0, arch={arch}",
+        "metric": "nll", "n": 2, "effect": -0.02, "low": -0.03, "high": -0.01, "p": 0.01, "p_adjusted": 0.02,
         "p_holm": 0.02, "margin": 0.02, "verdict": "better", "reason": "", "below_margin": False, **changes,
     }  # fmt: skip
 
@@ -68,7 +68,7 @@ UNDECIDED: dict[str, Any] = {"verdict": "undecided"}
             f"{START}adjusted p = 0.020). Undecided; not even 1,000 seeds would likely decide.",
         ),
         (
-            {**UNDECIDED, "reason": "incomplete", "n_pairs": 1},
+            {**UNDECIDED, "reason": "incomplete", "n": 1},
             "undecided",
             f"{START.replace('n = 2 pairs', 'n = 1 pair')}adjusted p = 0.020). Undecided: only 1 of 2 "
             "planned pairs are complete.",
@@ -86,7 +86,7 @@ UNDECIDED: dict[str, Any] = {"verdict": "undecided"}
             "predictions on every seed.",
         ),
         (
-            {**UNDECIDED, **NONE, "n_pairs": 0, "effect": None, "reason": "incomplete"},
+            {**UNDECIDED, **NONE, "n": 0, "effect": None, "reason": "incomplete"},
             "undecided",
             "ε=0.1 against ε=0 (arch=a): no seed is complete in both arms. Undecided: only 0 of 2 planned "
             "pairs are complete.",

@@ -184,7 +184,7 @@ def test_sections_come_in_order(rendered: Get) -> None:
 def test_the_tables_travel_along_byte_by_byte(rendered: Get) -> None:
     page = rendered("sweep")
     carried = {a["download"]: a["href"] or "" for _, a in page.page.elements if "download" in a}
-    names = {"trials", "epochs", "reliability", "effects", "new_images", "trends", "floors"}
+    names = {"trials", "epochs", "reliability", "effects", "new_images", "floors"}
     assert set(carried) == {f"{name}.csv" for name in names}
     for name, url in carried.items():
         assert base64.b64decode(url.partition(",")[2]) == (page.results.root / str(name)).read_bytes()

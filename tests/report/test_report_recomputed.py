@@ -49,7 +49,7 @@ def net(*, num_classes, image_size):
 
 FILES_OF_A_STUDY = {
     *("trials", "epochs", "reliability", "floors", "confusion", "projection"),
-    *("effects", "new_images", "contrasts", "trends", "step_times", "timing"),
+    *("effects", "new_images", "step_times", "timing"),
 }
 
 
@@ -208,9 +208,9 @@ def test_trends_and_contrasts_with_holes_or_without_an_effect_are_recomputed(
     own = opened(found.results.root, found.folder)
     audit = own.audit()
     assert audit.wrong == []
-    assert {"trends.csv", "contrasts.csv"} <= set(audit.compared)
-    with (own.results / "trends.csv").open(encoding="utf-8", newline="") as file:
-        reasons = {row["reason"] for row in csv.DictReader(file) if row["metric"] == "accuracy"}
+    with (own.results / "effects.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == "accuracy"]
+    reasons = {row["reason"] for row in rows if row["kind"] == "trend"}
     assert reasons == {"holes": {"incomplete"}, "blind": {"identical"}}[kind]
 
 
@@ -298,7 +298,7 @@ def test_a_changed_prediction_is_found(ran: Ran, tmp_path: Path) -> None:
     )
     np.savez(path, **arrays)
     wrong = recompute.audit_csv(recompute.read(results), results).wrong
-    assert {name.split(".")[0] for name in wrong} >= {"trials", "effects", "contrasts", "trends"}
+    assert {name.split(".")[0] for name in wrong} >= {"trials", "effects"}
 
 
 @pytest.mark.parametrize("metric", ["ece", "ece_equal_mass", "mce", "classwise_ece"])

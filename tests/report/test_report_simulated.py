@@ -53,7 +53,7 @@ def test_the_report_says_what_was_planted(tmp_path: Path) -> None:
     tables, report = read_tables(results), json.loads((page.parent / "report.json").read_text("utf-8"))
 
     trials = tables["trials"].set_index(["epsilon", "seed"])["accuracy"].unstack()
-    effects = tables["effects"].query("metric == 'accuracy'").set_index("arm")
+    effects = tables["effects"].query("metric == 'accuracy' and kind == 'arm'").set_index("term")
     assert {arm: effects.verdict[f"epsilon={arm}"] for arm in SAID} == SAID
     assert effects.reason["epsilon=0.5"] == "incomplete"
     for epsilon in SAID:

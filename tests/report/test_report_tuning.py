@@ -173,7 +173,7 @@ def test_the_verdict_is_that_of_the_fresh_seeds(
     effects = derived["effects"]
     for arm, found in words.items():
         for metric, word in zip(("accuracy", "nll"), found, strict=True):
-            effects.loc[(effects["arm"] == arm) & (effects["metric"] == metric), ["verdict", "reason"]] = [
+            effects.loc[(effects["term"] == arm) & (effects["metric"] == metric), ["verdict", "reason"]] = [
                 word,
                 "",
             ]

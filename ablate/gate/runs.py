@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.analysis.arms import complete_trials, finite_numbers
@@ -15,25 +14,6 @@ from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.fields import Fields
 from ablate.study.trials import Plan, Trial
 from ablate.tables import build_tables, read_tables
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One metric of one arm over its planned seeds.
-
-    Attributes:
-        seeds: those planned, ascending.
-        values: one per seed, [n]; NaN where the trial gave none.
-        digests: of the predictions, one per seed; "" where there is none.
-    """
-
-    seeds: tuple[int, ...]
-    values: NDArray[np.float64]
-    digests: tuple[str, ...]
-
-    def same_predictions(self, other: Sample) -> bool:
-        """Whether both gave the same predictions to the last bit on every seed."""
-        return self.seeds == other.seeds and self.digests == other.digests and all(self.digests)
 
 
 @dataclass(frozen=True)
@@ -48,29 +28,32 @@ class Run:
 
     folder: ResultsFolder
     plan: Plan
-    trials: Any
+    trials: pd.DataFrame
 
     def planned(self, arm: str) -> dict[int, Trial]:
-        """An arm's planned trials by seed."""
-        return {t.seed: t for t in self.plan.trials if t.arm == arm and t.repeat == 0}
+        """An arm's planned trials by seed, ascending."""
+        own = [trial for trial in self.plan.trials if trial.arm == arm and trial.repeat == 0]
+        return {trial.seed: trial for trial in sorted(own, key=lambda trial: trial.seed)}
 
-    def sample(self, arm: str, metric: str) -> Sample:
-        """A metric of an arm, a number column of the trials table, over the seeds that were planned."""
-        complete = complete_trials(self.trials)
-        own = complete[complete["arm"] == arm]
-        ran = [int(seed) for seed in own["seed"]]
-        values = dict(zip(ran, finite_numbers(own[metric]), strict=True))
-        digests = dict(zip(ran, own["predictions_sha256"].fillna(""), strict=True))
-        seeds = tuple(sorted(self.planned(arm)))
-        return Sample(
-            seeds=seeds,
-            values=np.array([values.get(seed, math.nan) for seed in seeds], dtype=np.float64),
-            digests=tuple(str(digests.get(seed, "")) for seed in seeds),
-        )
+    def values(self, arm: str, metric: str) -> NDArray[np.float64]:
+        """A number column of the trials table over an arm's planned seeds, [n]; NaN where there is none."""
+        return finite_numbers(self._complete(arm)[metric])
+
+    def digests(self, arm: str) -> list[str]:
+        """Those of the predictions over an arm's planned seeds; "" where there is none."""
+        return [str(digest) for digest in self._complete(arm)["predictions_sha256"].fillna("")]
+
+    def _complete(self, arm: str) -> pd.DataFrame:
+        complete = complete_trials(self.trials[self.trials["arm"] == arm])
+        return complete.set_index(complete["seed"].astype(int)).reindex(list(self.planned(arm)))
 
     def statuses(self) -> Mapping[str, int]:
         """How many planned trials ended how: `complete`, `missing`, or the kind of failure."""
         return {str(name): int(count) for name, count in self.trials["status"].value_counts().items()}
+
+    def progress(self) -> str:
+        """How many of its trials are complete."""
+        return f"{self.statuses().get('complete', 0)} of {len(self.plan.trials)} trials complete"
 
 
 def read_run(folder: ResultsFolder) -> Run:
@@ -111,13 +94,12 @@ def unlike(a: Run, b: Run) -> Iterable[tuple[str, str, str]]:
 
 def _facts(run: Run) -> dict[str, str]:
     recorded = ("device", "device_name", "resolved_precision", "threads", "torch_version", "commit")
-    prints = [trial.fingerprint[:12] for trial in run.plan.trials]
     fields = [trial.fields.model_dump() for trial in run.plan.trials]
     return {
         "study": run.plan.study.name,
         "profile": run.plan.profile,
         **{name: _listed(run.trials[name].dropna().unique()) for name in recorded},
-        "data fingerprint": _listed(prints),
+        "data fingerprint": _listed(trial.fingerprint[:12] for trial in run.plan.trials),
         "seeds": _listed(run.plan.study.seed_list()),
         **{f"margin of {name}": f"{margin:g}" for name, margin in run.plan.study.all_margins.items()},
         **{f"field {name}": _listed(values[name] for values in fields) for name in Fields.model_fields},

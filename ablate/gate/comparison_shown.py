@@ -1,0 +1,205 @@
+"""A comparison for readers: on a terminal, as Markdown for a comment on a forge, as CSV for a program."""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ablate.errors import ResultsError
+from ablate.gate.compare import SIDE, Comparison
+from ablate.tables.files import FORMULA_STARTS
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
+from ablate.terminal import print_line, print_table, printable
+
+HEADS = ("arm", "A", "B", "B - A", "verdict", "p", "compared")
+REASONS = {
+    "incomplete": "trials have no result",
+    "too_few_seeds": "fewer than two seeds",
+    "no_spread": "no spread to judge by",
+}
+
+
+def show_comparison(console: Console, comparison: Comparison) -> None:
+    """Print the comparison: what differs between the runs first, so that nobody overlooks it."""
+    for letter, run in (("A", comparison.a), ("B", comparison.b)):
+        name = f"{run.plan.study.name}, profile {run.plan.profile}"
+        print_line(console, f"{letter}: {run.folder.root} ({name}; {run.progress()})")
+    if comparison.unlike:
+        print_line(console, "The runs differ in:")
+        print_table(console, ("what", "A", "B"), comparison.unlike)
+    else:
+        print_line(console, "The runs differ in nothing that is recorded of their settings and machines.")
+    if comparison.grave:
+        print_line(console, caution_text(comparison))
+    if len(comparison.differences):
+        print_line(console, family_text(comparison))
+    for head, rows in _tables(comparison):
+        print_line(console, head)
+        print_table(console, HEADS, rows)
+    for letter, arms in (("A", comparison.only_a), ("B", comparison.only_b)):
+        if arms:
+            print_line(console, f"only in {letter}: {'; '.join(arms)}")
+    if not len(comparison.differences):
+        print_line(console, "The runs have no arm in common, so nothing is compared.")
+
+
+def write_markdown(path: Path, comparison: Comparison) -> None:
+    """Write the comparison as Markdown; what comes from the records stands as code, so that it does nothing.
+
+    Raises:
+        ResultsError: the file cannot be written.
+    """
+    _write(path, "\n".join(_markdown(comparison)) + "\n", "--markdown")
+
+
+def _markdown(comparison: Comparison) -> Iterator[str]:
+    b, a = (
+        f"{_inert(run.plan.study.name)}, profile {_inert(run.plan.profile)}, {run.progress()}"
+        for run in (comparison.b, comparison.a)
+    )
+    yield f"**B:** {b}, against **A:** {a}"
+    if comparison.grave:
+        yield from ("", f"> {caution_text(comparison)}")
+    for head, rows in _tables(comparison):
+        # Numbers and words of ours, of which only the < of a small p means something to Markdown.
+        cells = [(_inert(arm), *(html.escape(text, quote=False) for text in texts)) for arm, *texts in rows]
+        yield from ("", f"**{head}**", "", *_table(HEADS, cells))
+    if len(comparison.differences):
+        yield from ("", family_text(comparison))
+    else:
+        yield from ("", "The runs have no arm in common, so nothing is compared.")
+    for letter, arms in (("A", comparison.only_a), ("B", comparison.only_b)):
+        if arms:
+            yield from ("", f"Only in {letter}: {', '.join(map(_inert, arms))}")
+    if comparison.unlike:
+        yield from ("", "<details><summary>What differs between the runs</summary>", "")
+        yield from _table(("what", "A", "B"), [tuple(map(_inert, row)) for row in comparison.unlike])
+        yield from ("", "</details>")
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for cells in (heads, ["---"] * len(heads), *rows):
+        yield f"| {' | '.join(cells)} |"
+
+
+def _inert(text: str) -> str:
+    """Text from a record as inline code: no link, mention or tag in it works, and no cell ends in it."""
+    # A bar would end the cell even within code, and forges disagree on how to escape it there.
+    line = " ".join(printable(text).replace("|", "¦").split()) or "–"
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if "`" in (line[0], line[-1]) else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+CSV_COLUMNS = (
+    "arm", "metric", *(f"{side}_{name}" for side in "ab" for name in SIDE),
+    "difference", "low", "high", "method", "n", "comparisons", "p", "p_adjusted", "margin", "p_equivalence",
+    "verdict", "reason", "below_margin", "seeds_needed",
+)  # fmt: skip
+
+
+def write_csv(path: Path, comparison: Comparison) -> None:
+    """Write the differences unrounded, one row per arm and metric; what cannot be told is empty.
+
+    Raises:
+        ResultsError: the file cannot be written.
+    """
+    rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
+    rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_needed": "Int64"})
+    # As in the other tables, an apostrophe keeps a spreadsheet from reading a name as a formula.
+    rows["arm"] = [f"'{arm}" if arm.startswith(FORMULA_STARTS) else arm for arm in rows["arm"]]
+    _write(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
+
+
+def _write(path: Path, text: str, option: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(
+            f"{path}: the table cannot be written ({error.strerror}); name another file with {option}"
+        ) from None
+
+
+def _tables(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """For each metric what is compared, its unit and margin, and a row per arm under `HEADS`."""
+    if not len(comparison.differences):
+        return
+    for metric, rows in comparison.differences.groupby("metric", sort=False):
+        what, margin = quantity(str(metric)), float(rows["margin"].iloc[0])
+        unit = f" in {what.difference_unit}" if what.difference_unit else ""
+        known = f"margin {shown(margin, what)}" if math.isfinite(margin) else "no margin declared"
+        cells = [_cells(row, what) for row in rows.itertuples()]
+        yield f"{what.axis}; B - A{unit}; {known}", cells
+
+
+def _cells(row: Any, what: Quantity) -> tuple[str, ...]:
+    sides = [[getattr(row, f"{side}_{name}") for name in (*SIDE, "floor")] for side in "ab"]
+    means = [mean_text(what, *side) for side in sides]
+    p, method = shown_p(row.p_adjusted), method_text(row)
+    return row.term, *means, difference_text(row), verdict_text(row), p, method
+
+
+def mean_text(what: Quantity, mean: float, low: float, high: float, n: int, floor: float = math.nan) -> str:
+    """A mean with its own interval and n; with its noise floor, where it has one."""
+    ends = f"{shown(low, what)} to {shown(high, what)}, " if math.isfinite(low) else ""
+    under = f", floor {shown(floor, what)}" if math.isfinite(floor) else ""
+    return f"{shown(mean, what)} ({ends}n = {n}{under})"
+
+
+def difference_text(row: Any) -> str:
+    """The difference with its interval."""
+    what = quantity(row.metric)
+    ends = f"{shown_difference(row.low, what)} to {shown_difference(row.high, what)}"
+    known = ends if math.isfinite(row.low) else "no interval"
+    return f"{shown_difference(row.effect, what)} ({known})"
+
+
+def method_text(row: Any) -> str:
+    """How the two were compared, and over how many trials."""
+    if row.method == "welch":
+        return f"Welch, n = {row.a_n} and {row.b_n}"
+    same = ", equal on every seed" if row.n > 1 and row.effect == 0 and math.isnan(row.low) else ""
+    return f"paired by seed, n = {row.n}{same}"
+
+
+def verdict_text(row: Any) -> str:
+    """The verdict in a word, and why, or what would decide it."""
+    if row.verdict == "equivalent":
+        if row.reason == "identical":
+            return "equivalent: the same predictions"
+        return f"equivalent{', different by less than matters' if row.below_margin else ''}"
+    if row.verdict != "undecided":
+        return str(row.verdict)
+    seeds = row.seeds_needed
+    needed = "" if seeds is None or math.isnan(seeds) else f"about {int(seeds):,} seeds would decide"
+    why = "; ".join(part for part in (REASONS.get(row.reason), needed) if part)
+    return f"undecided{f': {why}' if why else ''}"
+
+
+def family_text(comparison: Comparison) -> str:
+    """Over what the intervals of the differences hold together."""
+    size, metrics = len(comparison.differences), comparison.differences["metric"].nunique()
+    counted = " x ".join(
+        f"{number} {noun}{'' if number == 1 else 's'}"
+        for number, noun in ((size // metrics, "arm"), (metrics, "metric"))
+    )
+    return (
+        f"Verdicts are of B against A. Intervals of B - A hold together with 95 % over {counted} = "
+        f"{size} comparison{'' if size == 1 else 's'}, p is corrected likewise; those of A and B are 95 % "
+        "each."
+    )
+
+
+def caution_text(comparison: Comparison) -> str:
+    """What differs between the runs that can cause a difference by itself; "" where nothing does."""
+    if not comparison.grave:
+        return ""
+    *others, last = comparison.grave
+    named = f"{', '.join(others)} and {last}" if others else last
+    return f"Take care: the runs differ in {named}, and a difference may come from that alone."

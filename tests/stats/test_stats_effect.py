@@ -1,0 +1,182 @@
+"""Effects over seeds, paired and of independent samples, and the sign-flip test."""
+
+import itertools
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import pearsonr, permutation_test, ttest_ind, ttest_rel
+
+from ablate.stats import Effect, independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
+
+SEEDS = st.integers(0, 2**32 - 1)
+ENDS = ("low", "high", "p")
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, n=st.integers(3, 20), shift=st.floats(-2, 2), comparisons=st.integers(1, 8))
+def test_paired_equals_scipy(seed: int, n: int, shift: float, comparisons: int) -> None:
+    rng = np.random.default_rng(seed)
+    baseline = rng.normal(size=n)
+    values = 0.5 * baseline + rng.normal(size=n) + shift
+    ours = paired_effect(values, baseline, comparisons=comparisons)
+    theirs = ttest_rel(values, baseline)
+    interval = theirs.confidence_interval(1 - 0.05 / comparisons)
+    assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-9, abs=1e-9)
+    assert ours.effect == pytest.approx(np.mean(values - baseline))
+    assert ours.rho == pytest.approx(pearsonr(values, baseline).statistic, abs=1e-12)
+    assert (float(ours.n), float(ours.sd)) == pytest.approx((n, np.std(values - baseline, ddof=1)))
+    # The interval and the corrected p never disagree, and swapping the arms changes the sign alone.
+    assert (ours.low > 0 or ours.high < 0) == (ours.p * comparisons < 0.05)
+    back = paired_effect(baseline, values, comparisons=comparisons)
+    assert (back.effect, back.low, back.high, back.p) == (-ours.effect, -ours.high, -ours.low, ours.p)
+
+
+COUNTS = st.lists(st.integers(0, 1000).map(lambda count: count / 1000), min_size=2, max_size=8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(values=COUNTS, baseline=COUNTS, comparisons=st.integers(1, 30))
+def test_independent_equals_scipys_welch(
+    values: list[float], baseline: list[float], comparisons: int
+) -> None:
+    ours = independent_effect(np.array(values), np.array([*baseline, math.nan]), comparisons=comparisons)
+    assert ours.n == min(len(values), len(baseline))
+    if len(set(values)) == 1 or len(set(baseline)) == 1:  # of which scipy warns
+        assert np.isnan([ours.low, ours.p]).all() == (len(set(values)) == len(set(baseline)) == 1)
+        return
+    theirs = ttest_ind(values, baseline, equal_var=False)
+    interval = theirs.confidence_interval(1 - 0.05 / comparisons)
+    assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), rel=1e-7, abs=1e-9)
+    assert (ours.p, ours.freedom) == pytest.approx((theirs.pvalue, theirs.df))
+
+
+def test_pairing_removes_what_the_seeds_share() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(scale=5, size=8)
+    values, baseline = shared + rng.normal(scale=0.1, size=(2, 8)) + [[1], [0]]
+    paired, apart = paired_effect(values, baseline), independent_effect(values, baseline)
+    assert paired.rho > 0.99
+    assert paired.effect == pytest.approx(apart.effect) == pytest.approx(1, abs=0.2)
+    assert paired.error < 0.1 < 1 < apart.error
+
+
+def test_simultaneous_intervals_cover_all_effects_together() -> None:
+    rng = np.random.default_rng(1)
+    arms, seeds, studies = 4, 5, 2000
+    found = paired_effect(
+        rng.normal(size=(studies, arms, seeds)), rng.normal(size=(studies, 1, seeds)), comparisons=arms
+    )
+    covered = ((found.low <= 0) & (found.high >= 0)).all(axis=1)
+    # Bonferroni covers at least .95, a little more here, as the effects share a baseline; uncorrected .84.
+    assert 0.94 < covered.mean() < 0.975
+
+
+def same(one: Effect, other: Effect) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=True)
+        for name in ("effect", *ENDS, "n", "sd", "error", "freedom", "rho")
+    )
+
+
+def test_incomplete_pairs_are_left_out() -> None:
+    values, baseline = np.array([1.0, math.nan, 3.0, 4.0, 9.0]), np.array([0.5, 2.0, 1.0, 3.0, math.nan])
+    assert same(paired_effect(values, baseline), paired_effect(values[[0, 2, 3]], baseline[[0, 2, 3]]))
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+@pytest.mark.parametrize("constant", [0.0, 0.1, -0.3])
+def test_equal_differences_have_no_p_and_no_interval(n: int, constant: float) -> None:
+    # (baseline + .1) - baseline differs from seed to seed by rounding: scipy warns here, and gives p near 0.
+    baseline = np.random.default_rng(n).uniform(0.5, 0.9, n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = paired_effect(baseline + constant, baseline)
+    assert found.effect == pytest.approx(constant, abs=1e-15)
+    assert (int(found.n), float(found.sd)) == (n, 0)
+    assert np.isnan([getattr(found, name) for name in ENDS]).all()
+
+
+def test_rounding_is_no_effect_and_one_image_is_one() -> None:
+    """Sums in another order differ in their last bits; one image of 3,925 on one seed is a difference."""
+    arm = np.array([0.1 + 0.2, 0.3 + 0.6, 0.7])
+    found = paired_effect(arm, np.array([0.3, 0.9, 0.7]))
+    assert (float(found.effect), float(found.sd)) == (0, 0)
+    assert found.rho == pytest.approx(1)
+    baseline = np.array([3400, 3410, 3395]) / 3925
+    found = paired_effect(baseline + np.array([0, 0, 1]) / 3925, baseline)
+    assert found.sd > 0
+    assert 0 < found.p < 1
+
+
+@pytest.mark.parametrize(
+    ("values", "n", "effect"), [([0.9, math.nan], 1, 0.1), ([math.nan] * 2, 0, math.nan)]
+)
+@pytest.mark.parametrize("compare", [paired_effect, independent_effect])
+def test_too_few_values(compare: type, values: list[float], n: int, effect: float) -> None:
+    found = compare(np.array(values), np.full(2, 0.8))
+    assert (found.n, found.effect) == pytest.approx((n, effect), nan_ok=True)
+    assert np.isnan([getattr(found, name) for name in (*ENDS, "rho", "sd")]).all()
+
+
+def test_rho_needs_three_pairs_and_two_varying_arms() -> None:
+    assert math.isnan(paired_effect(np.array([1.0, 2.0]), np.array([1.0, 3.0])).rho)
+    assert math.isnan(paired_effect(np.array([1.0, 2.0, 4.0]), np.full(3, 0.1)).rho)
+    assert math.isnan(paired_effect(np.array([1.0, 2.0, 4.0]), np.array([0.0, 1e-300, 3e-300])).rho)
+    assert paired_effect(np.array([1.0, 2.0, 4.0]), np.array([4.0, 2.0, 1.0])).rho < 0
+
+
+def test_refused() -> None:
+    three = np.array([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"same seeds, got shapes \(3,\) and \(2,\); align"):
+        paired_effect(three, three[:2])
+    for compare in (paired_effect, independent_effect):
+        with pytest.raises(ValueError, match="1 infinite"):
+            compare(three, np.array([1.0, math.inf, 2.0]))
+        with pytest.raises(ValueError, match="got comparisons=0"):
+            compare(three, three, comparisons=0)
+        with pytest.raises(ValueError, match="confidence between 0 and 1"):
+            compare(three, three, confidence=95)
+
+
+@pytest.mark.parametrize("compare", [paired_effect, independent_effect])
+def test_many_at_once_equal_one_by_one(compare: type) -> None:
+    rng = np.random.default_rng(3)
+    values, baseline = rng.normal(size=(4, 3, 7)), rng.normal(size=(4, 1, 7))
+    values[0, 0, 2] = values[1, 2, :6] = baseline[2, 0, 5] = math.nan
+    values[3, 1] = baseline[3, 0] + 0.1
+    many = compare(values, baseline, confidence=0.9, comparisons=3)
+    for place in np.ndindex(4, 3):
+        one = compare(values[place], baseline[place[0], 0], confidence=0.9, comparisons=3)
+        for name in ("effect", *ENDS, "n", "rho", "sd", "error", "freedom"):
+            np.testing.assert_array_equal(getattr(many, name)[place], getattr(one, name), err_msg=name)
+    assert many.n[1, 2] == 1
+
+
+def flip_p(differences: list[float]) -> float:
+    return sign_flip_p(np.array(differences), np.zeros(len(differences)))
+
+
+# Small counts of images, so that many patterns tie.
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-20, 20), min_size=2, max_size=9))
+def test_sign_flips_equal_scipy_and_every_pattern(counts: list[int]) -> None:
+    differences = np.array(counts) / 3925
+    theirs = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    # Of a sum of 0, scipy leaves out patterns that differ from it by rounding.
+    assert not sum(counts) or flip_p([*differences, math.nan]) == pytest.approx(theirs.pvalue)
+    sums = [abs(np.dot(signs, counts)) for signs in itertools.product([1, -1], repeat=len(counts))]
+    assert sign_flip_p(differences + 0.7, np.full(len(counts), 0.7)) == np.mean(
+        np.array(sums) >= abs(sum(counts))
+    )
+
+
+def test_the_smallest_sign_flip_p() -> None:
+    for n, smallest in ((1, 1.0), (3, 0.25), (5, 0.0625), (6, 0.03125), (20, 2 / 2**20)):
+        assert flip_p(np.linspace(0.1, 0.3, n).tolist()) == smallest_sign_flip_p(n) == smallest
+    assert flip_p([0.0] * 4) == 1
+    assert np.isnan([flip_p([0.1] * 21), flip_p([math.nan])]).all()
