@@ -57,8 +57,8 @@ ONLY_IN: dict[str, set[str]] = {
     "typer": {"__main__"},
     "pytest": set(),
 }
-NEED_NO_TORCH = ["study", "metrics", "tables", "analysis", "figures", "report", "store.records",
-                 "store.publish", "status", "gate", "__main__"]  # fmt: skip
+NEED_NO_TORCH = ["study", "metrics", "tables", "analysis", "figures", "report", "pipeline", "notebook",
+                 "store.records", "store.publish", "status", "gate", "__main__"]  # fmt: skip
 
 
 def room_of(path: Path) -> str:
