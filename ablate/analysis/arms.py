@@ -25,14 +25,7 @@ FLOOR = dict(FLOORS)
 
 @dataclass(frozen=True)
 class Arm:
-    """One combination of levels, as planned.
-
-    Attributes:
-        name: its name in the tables.
-        label: its name in the report.
-        levels: factor to level.
-        planned: how many training runs were planned.
-    """
+    """One combination of levels: its names in the tables and in the report, its planned training runs."""
 
     name: str
     label: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -37,45 +37,29 @@ def expected_duration(missing: Sequence[Trial], records: Iterable[Record], *, wo
         records: whatever is recorded in the same folder.
         workers: trials at a time, at least 1.
     """
-    measured = _measured_seconds(records)
-    expected = [_expected_seconds(trial, measured) for trial in missing]
-    known = [seconds for seconds in expected if seconds is not None]
-    unknown = [trial.fields.arch for trial, seconds in zip(missing, expected, strict=True) if seconds is None]
-    # No division over workers makes a single trial shorter.
-    seconds = max(sum(known) / min(workers, len(known)), *known) if known else 0.0
-    return Duration(seconds, len(known), tuple(dict.fromkeys(unknown)))
-
-
-def _measured_seconds(records: Iterable[Record]) -> dict[object, list[float]]:
-    """Seconds of complete trials, for each key of `_likenesses`; those of the last are per epoch."""
     measured: dict[object, list[float]] = defaultdict(list)
     for record in records:
         if record.status == "complete" and record.cost is not None:
-            seconds = record.cost.train_seconds + record.cost.eval_seconds
-            same, as_long, alike = _likenesses(record.trial)
-            measured[same].append(seconds)
-            measured[as_long].append(seconds)
-            measured[alike].append(seconds / record.trial.fields.epochs)
-    return measured
+            for likeness, epochs in _likenesses(record.trial):
+                measured[likeness].append((record.cost.train_seconds + record.cost.eval_seconds) / epochs)
+    known, unknown = [], dict[str, None]()
+    for trial in missing:
+        close = [(likeness, epochs) for likeness, epochs in _likenesses(trial) if likeness in measured]
+        if close:
+            likeness, epochs = close[0]
+            known.append(epochs * median(measured[likeness]))
+        else:
+            unknown[trial.fields.arch] = None
+    # No division over workers makes a single trial shorter.
+    seconds = max(sum(known) / min(workers, len(known)), *known) if known else 0.0
+    return Duration(seconds, len(known), tuple(unknown))
 
 
-def _expected_seconds(trial: Trial, measured: Mapping[object, list[float]]) -> float | None:
-    same, as_long, alike = _likenesses(trial)
-    for likeness, factor in ((same, 1), (as_long, 1), (alike, trial.fields.epochs)):
-        if likeness in measured:
-            return factor * median(measured[likeness])
-    return None
-
-
-def _likenesses(trial: Trial) -> tuple[object, object, object]:
-    """Keys that trials of like cost share, the closest first."""
-    fields = trial.fields
-    alike = (
-        fields.arch,
-        trial.fingerprint,
-        fields.image_size,
-        trial.numerics.device,
-        trial.numerics.precision,
-        trial.numerics.threads,
-    )
-    return (*alike, fields.model_dump_json()), (*alike, fields.epochs), alike
+def _likenesses(trial: Trial) -> Iterator[tuple[object, int]]:
+    """Keys that trials of like cost share, the closest first, and by how many epochs their times are told."""
+    fields, numerics = trial.fields, trial.numerics
+    machine = numerics.device, numerics.precision, numerics.threads
+    alike = (fields.arch, trial.fingerprint, fields.image_size, *machine)
+    yield (*alike, fields.model_dump_json()), 1
+    yield (*alike, fields.epochs), 1
+    yield alike, fields.epochs

@@ -32,7 +32,6 @@ class Detectable:
     """The smallest difference of the primary metric that the planned seeds detect with 80 % power.
 
     Attributes:
-        metric: the primary metric.
         effect: in the metric's unit, or in standard deviations of the paired differences where `sd` is NaN;
             infinite with one seed.
         sd: of the paired differences, pooled over the comparisons; NaN where it is not known.
