@@ -15,7 +15,7 @@ from ablate.analysis.published import published_view
 from ablate.analysis.timing import timing_note, timing_pass, timing_table, timing_view
 from ablate.analysis.trends import trends_table, trends_view
 from ablate.analysis.tuning import read_search, retested
-from ablate.figures.figures import Figure, draw_figures
+from ablate.figures import Figure, draw_figures
 from ablate.report.banners import banners
 from ablate.report.headline import headline
 from ablate.report.method import method
