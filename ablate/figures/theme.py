@@ -200,5 +200,5 @@ def _slim(svg: bytes) -> bytes:
 
     svg = re.sub(rb'<!--.*?-->|<path [^>]*style="fill: none"/>', b"", svg, flags=re.DOTALL)
     svg = re.sub(rb"<g[^>]*/>", b"", re.sub(rb'<g id="[^"]*"', b"<g", svg))  # nothing refers to a group
-    svg = re.sub(rb'\s(?:d|x|y|transform)="[^"]*"', compact, svg)
+    svg = re.sub(rb'\s(?:d|x|y)="[^"]*"|translate\([^)]*\)', compact, svg)
     return re.sub(rb"<g[^>]*>|</g>", ungrouped, re.sub(rb">\s+<", b"><", svg))

@@ -146,8 +146,12 @@ def test_smaller_files_are_the_same_drawing() -> None:
     before, after = buffer.getvalue(), _slim(buffer.getvalue())
     assert len(after) < 0.8 * len(before)
 
+    def scales(svg: bytes) -> list[bytes]:
+        return re.findall(rb"scale\([^)]*\)", svg)
+
     def numbers(svg: bytes) -> list[float]:
         found = re.findall(rb'\s(?:d|x|y|transform)="([^"]*)"', svg)
+        assert scales(svg) == scales(before)  # a letter's outline is scaled by a 64th
         return [float(number) for text in found for number in re.findall(rb"-?\d+\.?\d*", text)]
 
     np.testing.assert_allclose(numbers(after), numbers(before), atol=0.00501)
