@@ -106,13 +106,7 @@ class Scores:
         tuned, suffix, factor = context.tuned, objective.suffix, objective.metric.factor
         assert tuned is not None  # there is an objective
         self.context, self.metric = context, objective.metric
-        columns = {
-            "value": "mean",
-            "low": "low",
-            "high": "high",
-            "smoothed": "smoothed",
-            "smoothed_sd": "smoothed_sd",
-        }
+        columns = {"value": "mean"} | {name: name for name in ("low", "high", "smoothed", "smoothed_sd")}
         points = tuned.points.sort_values("number").reset_index(drop=True)
         scores = {new: factor * points[f"{old}{suffix}"].astype("float64") for old, new in columns.items()}
         # What a pruner saw is of the first objective.
@@ -138,16 +132,13 @@ class Scores:
         near = points[(points["mean"] - best).abs() <= room]
         return draw.view_limits(values[np.abs(values - best) <= room], near[["low", "high"]], LONGEST_REACH)
 
-    def draw(
-        self, ax: Axes, points: pd.DataFrame, runs_of: pd.DataFrame, heights: Iterable[float]
-    ) -> Handles:
+    def draw(self, ax: Axes, points: pd.DataFrame, runs_of: pd.DataFrame, heights: Any) -> Handles:
         """Draw points at their `x`, intervals, single runs; those beyond the axis as arrows at its edge."""
         handles, limits = Handles(), self.limits(points, heights)
         runs = self.runs.merge(runs_of[["number", "x"]], on="number")
         if len(runs):
-            handles["a training run"] = draw.dots(
-                ax, runs["x"], runs["value"], LIGHT.muted, size=3, alpha=0.45, zorder=1.5
-            )
+            faint: dict[str, Any] = {"size": 3, "alpha": 0.45, "zorder": 1.5}
+            handles["a training run"] = draw.dots(ax, runs["x"], runs["value"], LIGHT.muted, **faint)
         for number, name in enumerate(ROLES):
             own = points[(points["role"] == name) & points["mean"].notna()]
             if own.empty:
@@ -163,9 +154,8 @@ class Scores:
             for arrow, edge in (("v", limits[0]), ("^", limits[1])):
                 beyond = own[own["mean"] < edge if arrow == "v" else own["mean"] > edge]
                 height = [0.975 * edge + 0.025 * sum(limits) / 2] * len(beyond)
-                ax.plot(
-                    beyond["x"], height, arrow, color=role.color, markersize=4, markerfacecolor=LIGHT.surface
-                )
+                hollow: Any = {"markersize": 4, "markerfacecolor": LIGHT.surface}
+                ax.plot(beyond["x"], height, arrow, color=role.color, **hollow)
         ax.set(ylim=limits, ylabel="")
         ax.grid(visible=False, axis="x")
         return handles

@@ -31,8 +31,8 @@ PUBLISHED = (
     ("valid_loss", "loss on the reported split (nats)", 1.0),
     ("train_loss", "training loss (nats)", 1.0),
 )
-MOST_ROWS, FEW_ROWS = 30, 2
-"""Rows of step times; up to so few, the figure stands beside another."""
+MOST_ROWS, SHORT = 30, 20
+"""Rows of step times; with labels of up to so many characters, the figure stands beside another."""
 
 
 @figure("curves", "Training", order=90)
@@ -206,12 +206,10 @@ def _from_trials(context: Context) -> Drawing:
     known = context.complete.dropna(subset=["step_ms"]).astype(dict.fromkeys(columns, "float64"))
     present = [arm for arm in context.arms if (known["arm"] == arm).any()]
     arms, left_out = present[:MOST_ROWS], present[MOST_ROWS:]
-    width = draw.HALF if len(arms) <= FEW_ROWS else draw.WIDE
+    width = draw.HALF if all(len(context.labels[arm]) <= SHORT for arm in arms) else draw.WIDE
     canvas, (ax,) = draw.panels(1, 1, width=width, height=0.25 + 0.3 * max(len(arms), 1))
-    medians, colors = (
-        known.groupby("arm")[columns].median().reindex(arms),
-        [context.colors[arm] for arm in arms],
-    )
+    medians = known.groupby("arm")[columns].median().reindex(arms)
+    colors = [context.colors[arm] for arm in arms]
     places, runs = {arm: place for place, arm in enumerate(arms)}, known[known["arm"].isin(arms)]
     ends = medians["step_ms_p20"], medians["step_ms_p80"]
     draw.intervals(ax, range(len(arms)), *ends, colors, linewidth=3, alpha=0.45, across=True)
