@@ -127,11 +127,8 @@ class Context:
         names = list(dict.fromkeys(keys.values()))
         ordered = len(names) > 2 and len(factors) == 1 and self.is_ordered(factors[0])
         if ordered:
-            names = list(
-                dict.fromkeys(
-                    keys[arm] for arm in sorted(keys, key=lambda arm: self.arms[arm].levels[factors[0]])
-                )
-            )
+            rising = sorted(keys, key=lambda arm: self.arms[arm].levels[factors[0]])
+            names = list(dict.fromkeys(keys[arm] for arm in rising))
         color = dict(zip(names, level_colors(len(names), ordered=ordered), strict=True))
         return {arm: color[key] for arm, key in keys.items()}
 
@@ -140,11 +137,8 @@ class Context:
     def best_of(self, arms: Collection[str]) -> str | None:
         """The arm with the best mean of the primary metric; None where no direction is better."""
         metric = quantity(self.plan.study.primary)
-        means = (
-            arm_means(self.complete, [self.arms[arm] for arm in arms], metric.name)
-            .set_index("arm")["mean"]
-            .dropna()
-        )
+        table = arm_means(self.complete, [self.arms[arm] for arm in arms], metric.name)
+        means = table.set_index("arm")["mean"].dropna()
         if means.empty or not metric.better:
             return None
         return str(means.idxmax() if metric.better == "higher" else means.idxmin())
@@ -173,10 +167,8 @@ class Context:
         Also floor, floor_low and floor_high: the noise floor and its band, NaN where there is none.
         """
         means = arm_means(self.complete, self.arms.values(), metric.name)
-        floor, bands = (
-            floor_of(metric.name, self.complete),
-            floor_bands(self.tables.get("floors"), metric.name),
-        )
+        floor = floor_of(metric.name, self.complete)
+        bands = floor_bands(self.tables.get("floors"), metric.name)
         ends = [bands.get(arm, (math.nan, math.nan)) for arm in means["arm"]]
         means["floor"] = arm_means(self.complete, self.arms.values(), floor)["mean"] if floor else math.nan
         means[["floor_low", "floor_high"]] = ends

@@ -79,14 +79,8 @@ def arrange(figure: Figure) -> None:
     for ax, spot in spots.items():
         row, column = spot.rowspan.start, spot.colspan.start
         x = EDGE + left[column] + sum(left[at] + right[at] + across + GAP for at in range(column))
-        y = (
-            height
-            - EDGE
-            - head
-            - sum(top[at] + bottom[at] + panel + GAP for at in range(row))
-            - top[row]
-            - panel
-        )
+        down = EDGE + head + top[row] + sum(top[at] + bottom[at] + panel + GAP for at in range(row))
+        y = height - down - panel
         ax.set_position((x / width, y / height, across / width, panel / height))
     for legend in figure.legends:
         legend.set_bbox_to_anchor((EDGE / width, 1 - EDGE / height), transform=figure.transFigure)

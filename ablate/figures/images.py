@@ -49,9 +49,8 @@ def reliability(context: Context) -> Drawing | None:
     present = [arm for arm in context.arms if (table["arm"] == arm).any()]
     arms, left_out = draw.spread(present, MOST_DIAGRAMS, context.important)
     rows, columns = draw.grid_of(len(arms))
-    canvas, axes = draw.panels(
-        rows, columns, width=draw.WIDE if columns > 2 else draw.HALF, height=2.4, sharex=True, sharey=True
-    )
+    width = draw.WIDE if columns > 2 else draw.HALF
+    canvas, axes = draw.panels(rows, columns, width=width, height=2.4, sharex=True, sharey=True)
     bins = {arm: pooled(table[table["arm"] == arm]) for arm in arms}
     most = max((int(own["count"].max()) for own in bins.values()), default=1) or 1
     for number, (ax, arm) in enumerate(zip(axes, arms, strict=False)):
@@ -125,14 +124,10 @@ def confusion(context: Context) -> Drawing | None:
         return None
     arms = [arm for arm in context.contrasted if (table["arm"] == arm).any()]
     words = context.classes(table["class"])
-    shares, right = (
-        [_shares(table[table["arm"] == arm], list(words)) for arm in arms],
-        np.eye(len(words), dtype=bool),
-    )
-    compared = len(shares) == 2
-    canvas, axes = draw.panels(
-        1, 3 if compared else 1, width=draw.WIDE if compared else draw.HALF, height=3.2 if compared else 4.2
-    )
+    shares = [_shares(table[table["arm"] == arm], list(words)) for arm in arms]
+    right, compared = np.eye(len(words), dtype=bool), len(shares) == 2
+    columns, width, height = (3, draw.WIDE, 3.2) if compared else (1, draw.HALF, 4.2)
+    canvas, axes = draw.panels(1, columns, width=width, height=height)
     worst = max(5.0, *(float(np.where(right, 0, share).max()) for share in shares))
     for ax, arm, share in zip(axes, arms, shares, strict=False):
         _draw_cells(ax, share, np.where(right, RIGHT, -np.minimum(share / worst, 1)), ".0f")
@@ -162,9 +157,8 @@ def _shares(rows: pd.DataFrame, classes: list[str]) -> FloatArray:
 def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, form: str) -> None:
     """Draw the largest cells: their numbers, over colours from -1 (wrong) to 1 (right)."""
     size = np.abs(table)
-    blank = size < max(
-        SMALLEST_SHOWN, np.sort(size, axis=None)[-min(MOST_CELLS[len(table) <= MOST_NAMED], table.size)]
-    )
+    most = min(MOST_CELLS[len(table) <= MOST_NAMED], table.size)
+    blank = size < max(SMALLEST_SHOWN, np.sort(size, axis=None)[-most])
     words = [[format(value, form).replace("-", "−") for value in row] for row in table]
     font = 8.5 if len(table) <= 10 else 6.5 if len(table) <= 14 else 5.5
     text = {"annot": np.array(words), "fmt": "", "annot_kws": {"color": LIGHT.ink, "fontsize": font}}
@@ -177,9 +171,8 @@ def _name_classes(ax: Axes, names: list[str], *, named: bool) -> None:
     numbers, centres = [str(number + 1) for number in range(len(names))], np.arange(len(names)) + 0.5
     many = len(names) > MOST_NAMED
     columns = numbers if many else names
-    rows = (
-        [f"{number} {name.strip()}" for number, name in zip(numbers, names, strict=True)] if many else names
-    )
+    pairs = zip(numbers, names, strict=True)
+    rows = [f"{number} {name.strip()}" for number, name in pairs] if many else names
     ax.set_xticks(centres, columns, rotation=0 if max(map(len, columns), default=0) <= 2 else 90)
     ax.set_yticks(centres, rows if named else [""] * len(rows), rotation=0)
     ax.tick_params(labelsize="small", length=0)
@@ -198,16 +191,13 @@ def projection(context: Context) -> Drawing | None:
     known = known.dropna(subset=["x", "y"]) if len(known) else known
     if known.empty:
         return None
-    arms, left_out = draw.spread(
-        [arm for arm in context.arms if (known["arm"] == arm).any()], MOST_ARMS, context.important
-    )
+    present = [arm for arm in context.arms if (known["arm"] == arm).any()]
+    arms, left_out = draw.spread(present, MOST_ARMS, context.important)
     classes, others = draw.spread(list(dict.fromkeys(known["class"])), MOST_CLASSES)
     words, shown = context.classes(known["class"]), known[known["class"].isin(classes)]
     splits = [split for split in SPLITS if (known["split"] == split).any()]
-    side, most = (
-        min(draw.WIDE / len(arms), 4.0),
-        max(MOST_POINTS // (len(arms) * len(splits) * len(classes)), 1),
-    )
+    side = min(draw.WIDE / len(arms), 4.0)
+    most = max(MOST_POINTS // (len(arms) * len(splits) * len(classes)), 1)
     canvas, axes = draw.panels(len(splits), len(arms), width=side * len(arms), height=side - 0.3)
     handles, distances = Handles(), []
     for number, ax in enumerate(axes):
@@ -216,18 +206,16 @@ def projection(context: Context) -> Drawing | None:
         own = of_arm[of_arm["split"] == split]
         for name, color, marker in zip(classes, PALETTE, MARKERS, strict=False):
             cloud = own[own["class"] == name]
-            cloud = cloud.iloc[
-                np.unique(np.linspace(0, max(len(cloud) - 1, 0), most).astype(int))[: len(cloud)]
-            ]
+            kept = np.unique(np.linspace(0, max(len(cloud) - 1, 0), most).astype(int))
+            cloud = cloud.iloc[kept[: len(cloud)]]
             style: dict[str, Any] = {"marker": marker, "size": 4.2, "alpha": 0.65}
             handles[draw.shorten(words[name])] = draw.dots(ax, cloud["x"], cloud["y"], color, **style)
         low, high = (of_arm[["x", "y"]].agg(end).to_numpy(dtype=np.float64) for end in ("min", "max"))
         ends = ((low + high) / 2)[:, None] + np.array([-1, 1]) * (0.54 * (high - low).max() or 1.0)
         ax.set(xlim=ends[0], ylim=ends[1], aspect="equal", xticks=[], yticks=[], xlabel="")
         ax.set_ylabel(SPLITS[split] if number % len(arms) == 0 else "")
-        ax.set_title(
-            draw.shorten(context.labels[arm], max(12, round(10 * side))) if number < len(arms) else ""
-        )
+        label = draw.shorten(context.labels[arm], max(12, round(10 * side)))
+        ax.set_title(label if number < len(arms) else "")
         ax.spines[:].set_visible(True)
         distances.append(f"{context.labels[arm]}, {SPLITS[split]}: {spread_of(own):.2f}")
     draw.legend_above(canvas, handles)
@@ -237,9 +225,7 @@ def projection(context: Context) -> Drawing | None:
         "Each arm has its own axes."
     )
     caption += f" Classes left out: {draw.names_of([words[name] for name in others])}." if others else ""
-    facts = (
-        f"Mean distance to the class's centre over the mean distance between centres: {'; '.join(distances)}."
-    )
+    facts = f"Mean distance to the class's centre over that between centres: {'; '.join(distances)}."
     return Drawing(canvas, caption + draw.without(map(context.labels.get, left_out)), "projection", facts)
 
 

@@ -155,10 +155,8 @@ class Levels:
             if own.empty:
                 continue
             tones, marker = [colors[arm] for arm in own["arm"]], MARKERS[number % len(MARKERS)]
-            tone, dash = (
-                tones[0] if len(set(tones)) == 1 else LIGHT.muted,
-                self._dash(own["arm"].iloc[0], arms),
-            )
+            tone = tones[0] if len(set(tones)) == 1 else LIGHT.muted
+            dash = self._dash(own["arm"].iloc[0], arms)
             if self.axis.numeric:
                 draw.line(ax, own["x"], own["mean"], tone, linestyle=dash)
             draw.intervals(ax, own["x"], own["low"], own["high"], tones, linewidth=1.4)
@@ -193,12 +191,8 @@ class Levels:
         if floor.empty:
             return {}
         floor = floor.assign(x=self.axis.places(ax, list(floor.index), 0.0)).sort_values("x")
-        pieces = (
-            [floor]
-            if self.axis.numeric and len(floor) > 1
-            else [floor[at : at + 1] for at in range(len(floor))]
-        )
-        for piece in pieces:  # between names lies nothing, so that each has a piece of its own
+        apart = [floor[at : at + 1] for at in range(len(floor))]  # between names lies nothing
+        for piece in [floor] if self.axis.numeric and len(floor) > 1 else apart:
             x, height, low, high = (piece[name].to_numpy() for name in ("x", *names))
             if len(x) == 1:
                 x = np.add(x, [-PIECE, PIECE])

@@ -73,9 +73,7 @@ def front(context: Context) -> Drawing | None:
     named = drawn.index.isin(ranked[:MOST_NAMED])
     sizes, costs_differ = _sizes(context, list(drawn["arm"]))
     equal = [f" (and {len(arms) - 1} equal)" if len(arms) > 1 else "" for arms in drawn["arms"]]
-    labels = [
-        draw.shorten(context.labels[arm] + more, 60) for arm, more in zip(drawn["arm"], equal, strict=True)
-    ]
+    labels = [draw.shorten(label, 60) for label in drawn["arm"].map(context.labels) + equal]
     drawn = drawn.assign(
         label=np.where(named, labels, ""),
         color=drawn["arm"].map(context.colors),

@@ -103,11 +103,9 @@ def draw_figures(tables: Tables, plan: Plan) -> list[Figure]:
 
         context = Context(tables, plan)
         with themed(context.words) as missing:
-            wanted = [
-                (entry, number, item) for entry in REGISTRY for number, item in enumerate(entry.each(context))
-            ]
-            wanted.sort(key=lambda one: (one[0].order, one[1]))
-            drawn = [_drawn(entry, item, context, missing) for entry, _, item in wanted]
+            items = [(entry, *item) for entry in REGISTRY for item in enumerate(entry.each(context))]
+            items.sort(key=lambda item: (item[0].order, item[1]))
+            drawn = [_drawn(entry, item, context, missing) for entry, _, item in items]
             return [figure for figure in drawn if figure is not None]
     except Exception as error:
         return [Figure("figures", "Figures", error=_reason(error))]

@@ -211,9 +211,8 @@ def tuning_slices(context: Context, objective: Objective) -> Drawing:
     handles = Handles()
     for ax, name in zip(axes, shown, strict=False):
         points = scores.points.assign(level=levels[name]).dropna(subset=["level", "mean"])
-        handles |= _draw_slice(
-            ax, scores, points, space[name], canvas.get_figwidth() / columns, alone=len(space) == 1
-        )
+        inches = canvas.get_figwidth() / columns
+        handles |= _draw_slice(ax, scores, points, space[name], inches, alone=len(space) == 1)
         ax.set_title(draw.wrapped(objective.metric.axis, canvas, columns))
         ax.set(xlabel=draw.shorten(factor_label(name)), ylabel="")
     for ax in axes[len(shown) :]:
@@ -254,13 +253,10 @@ def _draw_slice(
     handles, smooth = Handles(), points[points["smoothed"].notna()].sort_values("x", kind="stable")
     if alone and isinstance(dimension, Range) and len(smooth):
         reach = TWO_SIDED * smooth["smoothed_sd"]
-        ax.fill_between(
-            smooth["x"], smooth["smoothed"] - reach, smooth["smoothed"] + reach, zorder=0, **SHADE
-        )
+        x, middle = smooth["x"], smooth["smoothed"]
+        ax.fill_between(x, middle - reach, middle + reach, zorder=0, **SHADE)
         handles["95 % of the smoothed value"] = Patch(**SHADE)
-        handles["smoothed value"] = draw.line(
-            ax, smooth["x"], smooth["smoothed"], LIGHT.muted, linewidth=1.6, zorder=1
-        )
+        handles["smoothed value"] = draw.line(ax, x, middle, LIGHT.muted, linewidth=1.6, zorder=1)
     elif len(smooth):
         dash: dict[str, Any] = {"color": LIGHT.ink, "markersize": 9, "markeredgewidth": 1.4, "zorder": 1}
         (handles["smoothed value"],) = ax.plot(smooth["x"], smooth["smoothed"], "_", **dash)
@@ -299,13 +295,10 @@ def tuning_importances(context: Context) -> Drawing | None:
     draw.rows_of(ax, [draw.shorten(factor_label(name), 24) for name in shown.index])
     ax.set(xlim=(0, 1.12 * float(long["share"].max()) or 1.0), xlabel="", ylabel="")
     ax.set_title("importance (scaled to sum to 1)")
-    draw.legend_above(
-        canvas, {label: Patch(color=tone) for label, tone in tones.items()} if len(tones) > 1 else {}
-    )
-    evaluators, points = (
-        ", ".join(dict.fromkeys(tuned.importances["evaluator"])),
-        int(tuned.facts["points_done"]),
-    )
+    if len(tones) > 1:
+        draw.legend_above(canvas, {label: Patch(color=tone) for label, tone in tones.items()})
+    evaluators = ", ".join(dict.fromkeys(tuned.importances["evaluator"]))
+    points = int(tuned.facts["points_done"])
     best = f"{100 * BEST_PART:.0f} %" if BEST_PART * points > BEST_POINTS else f"{BEST_POINTS}"
     caption = (
         f"How much each field decides whether a point is among the best: the best {best} of {points} "

@@ -63,9 +63,8 @@ def curves(context: Context) -> Drawing | None:
             own, color = epochs[epochs["arm"] == arm], context.colors[arm]
             handles[draw.shorten(line_of[arm])] = _draw_runs(ax, own, f"valid_{name}", factor, color, "-")
             _draw_runs(ax, own, f"train_{name}", factor, color, DASHES)
-        ax.set_title(
-            f"{label}\n{draw.shorten(group, 34)}" if group else label, fontsize="small" if group else None
-        )
+        title = f"{label}\n{draw.shorten(group, 34)}" if group else label
+        ax.set_title(title, fontsize="small" if group else None)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(nbins=5 if group else 8, integer=axis is ax.xaxis))
         ax.set(xlabel="epoch (0 is the first)" if number >= 2 * len(groups) - columns else "", ylabel="")
@@ -91,15 +90,8 @@ def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str, factor: float, color: st
         runs = runs.iloc[np.linspace(0, len(runs) - 1, MOST_EPOCHS).round().astype(int)]
     if dash == "-":
         ax.fill_between(runs.index, runs["min"], runs["max"], color=color, alpha=0.15, linewidth=0)
-    return draw.line(
-        ax,
-        runs.index,
-        runs["mean"],
-        color,
-        linestyle=dash,
-        linewidth=1.5,
-        marker="o" if len(runs) == 1 else None,
-    )
+    style = {"linestyle": dash, "linewidth": 1.5, "marker": "o" if len(runs) == 1 else None}
+    return draw.line(ax, runs.index, runs["mean"], color, **style)
 
 
 @figure("published", "Beside the published run", order=95)
@@ -119,18 +111,12 @@ def published(context: Context) -> Drawing | None:
             runs = epochs[(epochs["arm"] == arm) & epochs[name].notna()]
             words = "ours, each training run" if len(arms) == 1 else draw.shorten(context.labels[arm])
             each: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.8, "units": runs["trial_id"].to_numpy()}
-            handles[words] = draw.line(
-                ax, runs["epoch"], factor * runs[name].astype("float64"), color, **each
-            )
+            heights = factor * runs[name].astype("float64")
+            handles[words] = draw.line(ax, runs["epoch"], heights, color, **each)
             low, high = ([factor * getattr(ours, end) for ours in own["ours"]] for end in ("low", "high"))
-            ax.fill_between(
-                own["epoch"].to_numpy(dtype=np.int64), low, high, color=color, alpha=0.18, linewidth=0
-            )
+            ax.fill_between(own["epoch"].astype("int64"), low, high, color=color, alpha=0.18, linewidth=0)
             outside = own[own["inside"].eq(False)]
-            ring: dict[str, Any] = {
-                "markersize": 8 + 2.5 * number,
-                "markerfacecolor": "none",
-            }  # one around the other
+            ring: dict[str, Any] = {"markersize": 8 + 2.5 * number, "markerfacecolor": "none"}
             ax.plot(outside["epoch"], factor * outside["theirs"], "o", markeredgecolor=color, **ring)
         theirs = values[(values["name"] == name) & values["theirs"].notna()].drop_duplicates("epoch")
         if not theirs.empty:
@@ -165,16 +151,8 @@ def _from_pass(context: Context) -> Drawing:
     handles: Handles = {"as long": ratios.axvline(1, **REFERENCE)}
     for place, case in enumerate(shown):
         plain = plain_case(case)
-        rows = [
-            (
-                times,
-                median_interval(timing.times[plain]),
-                place + 0.16,
-                LIGHT.muted,
-                "D",
-                "plain cross-entropy",
-            )
-        ]
+        own = median_interval(timing.times[plain])
+        rows = [(times, own, place + 0.16, LIGHT.muted, "D", "plain cross-entropy")]
         if case != plain:
             own, ratio = median_interval(timing.times[case]), timing.ratio(case, plain)
             rows.append((times, own, place - 0.16, LIGHT.ink, "o", "the study's loss"))
