@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -84,11 +84,11 @@ ARMS = ["effects", *BY_LEVEL, "front", *MULTIPLES, *IMAGES, "step_time", "curves
 
 
 @pytest.fixture(scope="module")
-def of() -> Callable[[str], Drawn]:
+def of() -> Iterator[Callable[[str], Drawn]]:
     """A study of one kind, drawn when first asked for."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("ablate.study.trials.source_digest", lambda name: "")
-    return functools.cache(lambda kind: KINDS[kind]())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ablate.study.trials.source_digest", lambda name: "")
+        yield functools.cache(lambda kind: KINDS[kind]())
 
 
 Of = Callable[[str], Drawn]
