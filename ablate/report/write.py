@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ablate.analysis.arms import of_plan
 from ablate.errors import ResultsError
-from ablate.figures.figures import draw_figures
+from ablate.figures import draw_figures
 from ablate.report.content import build_report, derived_tables
 from ablate.report.html import render_html
 from ablate.report.markdown import render_markdown
