@@ -18,6 +18,7 @@ References:
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,31 +47,54 @@ class Effect:
 
     Attributes:
         effect: the difference; NaN where a side has no value.
-        low: lower end of the simultaneous interval; NaN where there is no spread to build one on.
-        high: upper end; NaN likewise.
-        p: two-sided p of the t test, not corrected for multiplicity; NaN likewise.
+        error: its standard error; NaN and 0 as `sd`.
+        freedom: degrees of freedom of its t distribution.
         n: complete pairs, or values of the smaller of two independent samples.
         sd: standard deviation (ddof 1) of the paired differences, or of pairs drawn at random from
             independent samples; NaN below two pairs, 0 when all are equal.
-        error: standard error of the effect; NaN and 0 likewise.
-        freedom: degrees of freedom of its t distribution.
         rho: correlation of the two arms over seeds, what pairing buys; NaN below three pairs, where an arm
             is constant, and for independent samples.
-        confidence: coverage of the family's intervals together.
-        comparisons: effects in the family.
+        confidence: coverage of the family's intervals together, in (0, 1).
+        comparisons: effects in the family, at least 1.
     """
 
     effect: FloatArray
-    low: FloatArray
-    high: FloatArray
-    p: FloatArray
-    n: IntArray
-    sd: FloatArray
     error: FloatArray
     freedom: FloatArray
+    n: IntArray
+    sd: FloatArray
     rho: FloatArray
     confidence: float
     comparisons: int
+
+    def __post_init__(self) -> None:
+        check_family(self.comparisons, confidence=self.confidence)
+
+    @cached_property
+    def margin(self) -> FloatArray:
+        """Half the width of the simultaneous interval; NaN where there is no spread to build one on."""
+        return t_margin(self.error, self.freedom, confidence=self.confidence, comparisons=self.comparisons)
+
+    @property
+    def low(self) -> FloatArray:
+        """Lower end of the simultaneous interval."""
+        return self.effect - self.margin
+
+    @property
+    def high(self) -> FloatArray:
+        """Upper end of the simultaneous interval."""
+        return self.effect + self.margin
+
+    @cached_property
+    def p(self) -> FloatArray:
+        """Two-sided p of the t test, not corrected for multiplicity; NaN where there is no spread."""
+        return 2 * self.p_beyond(np.abs(self.effect))
+
+    def p_beyond(self, distance: FloatArray) -> FloatArray:
+        """One-sided p of a t test that saw the mean at this distance; NaN where there is no spread."""
+        spread = self.error > 0
+        t = distance / np.where(spread, self.error, np.nan)
+        return np.asarray(stdtr(np.where(spread, self.freedom, 1), -t))
 
 
 def paired_effect(
@@ -111,7 +135,7 @@ def paired_effect(
     mean = np.where((sd == 0) & (np.abs(mean) <= rounding), 0.0, mean)
     error, freedom = sd / np.sqrt(np.maximum(n, 1)), np.asarray(n - 1, np.float64)
     rho = _correlation(arm, reference, complete)
-    return _tested(mean, error, freedom, n, sd, rho, confidence, comparisons)
+    return Effect(mean, error, freedom, n, sd, rho, confidence, comparisons)
 
 
 def independent_effect(
@@ -132,26 +156,7 @@ def independent_effect(
     shares = part**2 / np.maximum(n - 1, 1) + other_part**2 / np.maximum(m - 1, 1)
     freedom = error**4 / np.where(error > 0, shares, np.nan)
     fewer, spread, rho = np.minimum(n, m), np.hypot(sd, other_sd), np.full(error.shape, np.nan)
-    return _tested(mean - other, error, freedom, fewer, spread, rho, confidence, comparisons)
-
-
-def _tested(
-    effect: FloatArray,
-    error: FloatArray,
-    freedom: FloatArray,
-    n: IntArray,
-    sd: FloatArray,
-    rho: FloatArray,
-    confidence: float,
-    comparisons: int,
-) -> Effect:
-    """The effect with its t interval and t test."""
-    check_family(comparisons, confidence=confidence)
-    margin = t_margin(error, freedom, confidence=confidence, comparisons=comparisons)
-    t = np.abs(effect) / np.where(error > 0, error, np.nan)
-    p = np.asarray(2 * stdtr(np.where(error > 0, freedom, 1), -t))
-    low, high = effect - margin, effect + margin
-    return Effect(effect, low, high, p, n, sd, error, freedom, rho, confidence, comparisons)
+    return Effect(mean - other, error, freedom, fewer, spread, rho, confidence, comparisons)
 
 
 def _rounding(side: FloatArray, complete: BoolArray) -> FloatArray:

@@ -19,14 +19,9 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its t interval, in the values' unit.
+    """A mean over n values with its t interval, in their unit; NaN without values, or without a spread.
 
-    Attributes:
-        mean: NaN without values.
-        low: lower end; NaN where the values show no spread to build an interval on.
-        high: upper end; NaN likewise.
-        n: values used.
-        sd: standard deviation (ddof 1); NaN for fewer than two values, 0 when all are equal.
+    `sd` has ddof 1: NaN for fewer than two values, 0 when all are equal.
     """
 
     mean: float

@@ -34,7 +34,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 from ablate.stats.effect import Effect
 from ablate.stats.intervals import BoolArray, FloatArray
@@ -92,10 +91,8 @@ def verdict(
     if not math.isnan(margin):
         check_margin(margin)
     # Against the nearer bound the one-sided p is the larger of the two.
-    spread = effect.error > 0
-    t = (margin - np.abs(effect.effect)) / np.where(spread, effect.error, np.nan)
-    p_equivalence = stdtr(np.where(spread, effect.freedom, 1), -t)
-    p_adjusted, p_equivalence = (np.minimum(effect.comparisons * p, 1.0) for p in (effect.p, p_equivalence))
+    p_beyond = effect.p_beyond(margin - np.abs(effect.effect))
+    p_adjusted, p_equivalence = (np.minimum(effect.comparisons * p, 1.0) for p in (effect.p, p_beyond))
     incomplete = effect.n < planned
     same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
     equivalent = same | (p_equivalence <= 1 - effect.confidence)

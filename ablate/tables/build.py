@@ -39,10 +39,7 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
             sums = (np.array(epoch.bin_count), np.array(epoch.bin_confidence), np.array(epoch.bin_correct))
             rows["epochs"].append({**key_of(trial), **epoch.model_dump(), "valid_ece": ece_from_sums(*sums)})
         if run is not None:
-            bins = vars(run.bins)
-            for number, values in enumerate(zip(*bins.values(), strict=True)):
-                row = {**key_of(trial), "bin": number, **dict(zip(bins, values, strict=True))}
-                rows["reliability"].append(row)
+            rows["reliability"] += run.reliability
             projections.setdefault(trial.arm, run.projection)
             if not trial.repeat:
                 runs.setdefault(trial.arm, {})[trial.seed] = run

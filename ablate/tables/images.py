@@ -12,15 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablate.errors import RecordError
-from ablate.metrics import (
-    FLOORS,
-    METRICS,
-    Predictions,
-    ReliabilityBins,
-    band_of_mean,
-    reliability_bins,
-    resampled,
-)
+from ablate.metrics import FLOORS, METRICS, Predictions, band_of_mean, reliability_bins, resampled
 from ablate.stats import new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
@@ -42,21 +34,21 @@ class Run:
     Attributes:
         metrics: each metric's value.
         resampled: per metric with a noise floor its values under drawn labels.
-        bins: of the reliability diagram.
         by_image: per metric of `BY_IMAGE` [N] values.
         labels: [N] class ids.
         confusion: [K, K] images of a class that were taken for another.
         class_names: [K], or none.
+        reliability: rows of that table.
         projection: rows of that table.
     """
 
     metrics: Mapping[str, float]
     resampled: Mapping[str, Array]
-    bins: ReliabilityBins
     by_image: Mapping[str, Array]
     labels: NDArray[np.intp]
     confusion: NDArray[np.intp]
     class_names: Sequence[str]
+    reliability: Rows
     projection: Rows
 
 
@@ -103,14 +95,19 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
     predictions = Predictions.of(arrays.logits, arrays.labels)
     classes = predictions.logits.shape[1]
     pairs = predictions.labels * classes + predictions.predicted
+    bins = vars(reliability_bins(predictions))
+    reliability = [
+        {**key_of(trial), "bin": number, **dict(zip(bins, values, strict=True))}
+        for number, values in enumerate(zip(*bins.values(), strict=True))
+    ]
     return stored._replace(predictions=None), Run(
         metrics={name: metric.score(predictions) for name, metric in METRICS.items()},
         resampled=resampled(predictions),
-        bins=reliability_bins(predictions),
         by_image={name: METRICS[name].function(predictions) for name in BY_IMAGE},
         labels=predictions.labels,
         confusion=np.bincount(pairs, minlength=classes**2).reshape(classes, classes),
         class_names=record.class_names,
+        reliability=reliability,
         projection=_projection_rows(trial, record, arrays),
     )
 
