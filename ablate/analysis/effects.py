@@ -156,11 +156,8 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     with interactions are a family each, which counts all that was planned, so that a missing arm never makes
     another's interval narrower. Where trials are missing, an average is over those combinations of the other
     factors' levels, and those seeds, that keep the most values; `cells` and `n` say how many, and fewer than
-    planned leave it undecided. An interaction is never better or worse.
-
-    Args:
-        tables: the trials table, and new_images where there is one.
-        plan: the study's plan.
+    planned leave it undecided. An interaction is never better or worse. Of the tables it takes trials, and
+    new_images where there is one.
 
     Raises:
         StudyError: the study is about a column that the trials table does not have.
@@ -223,15 +220,9 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
 def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
     """What is compared with what within each seed, and over how many combinations it is averaged.
 
-    Two sides and not one difference: what rounding can make of equal differences is told by their size.
-
-    Args:
-        term: the effect.
-        values: [arms, seeds]; NaN where a trial is missing.
-
-    Returns:
-        [2, seeds], the sum of weights above 0, and of those below, of the means over the kept combinations;
-        NaN for the seeds that are left out.
+    Two sides and not one difference: what rounding can make of equal differences is told by their size. From
+    values [arms, seeds], NaN where a trial is missing, [2, seeds]: the sum of weights above 0, and of those
+    below, of the means over the kept combinations; NaN for the seeds that are left out.
     """
     values_of = values[term.arms]
     kept, seeds = _most_values(np.asarray(~np.isnan(values_of).any(axis=0)))
@@ -246,10 +237,8 @@ def _most_values(complete: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
     """The combinations and the seeds to average over: those that keep the most values.
 
     Every kept combination is complete on every kept seed, so that no seed's mean is over other combinations
-    than another's. Which are kept depends on what is there, never on its values.
-
-    Args:
-        complete: [combinations, seeds], whether all that is needed of one is there.
+    than another's. Which are kept depends on what is there, never on its values: `complete` says of
+    [combinations, seeds] whether all that is needed of one is.
     """
     order = np.argsort(-complete.sum(axis=1), kind="stable")
     best: tuple[list[int], list[int]] = ([], [])
@@ -273,14 +262,8 @@ def effect_row(
 ) -> dict[str, Any]:
     """What the effects table says of one effect on a metric, from n to detectable; no p is Holm's yet.
 
-    Args:
-        metric: a number column of the trials table.
-        effect: the difference, arrays without axes.
-        planned: pairs that were planned; with fewer it stays undecided.
-        whole: it is over all planned combinations of levels; otherwise it stays undecided, too.
-        margin: largest difference that does not matter; NaN where none is declared.
-        directed: higher or lower can be better.
-        identical: both sides gave the same predictions throughout.
+    `planned`, `margin` and `identical` are as `verdict` takes them; an effect that is not over the `whole`
+    of the planned combinations of levels stays undecided; `directed` says that higher or lower can be better.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
@@ -292,7 +275,7 @@ def effect_row(
     )
     seeds, detectable = None, math.nan
     if sd > 0:
-        detectable = sd * _detectable_in_spreads(n, effect.comparisons)
+        detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
         if judged.word == "undecided":
             seeds = seeds_needed(
                 float(effect.effect),
@@ -322,7 +305,4 @@ def higher_is_better(metric: str) -> bool | None:
     return {"higher": True, "lower": False}.get(quantity(metric).better)
 
 
-@functools.cache
-def _detectable_in_spreads(pairs: int, comparisons: int) -> float:
-    """Smallest true difference that so many pairs find with 80 % power, in standard deviations."""
-    return minimal_detectable_effect(pairs, sd=1.0, comparisons=comparisons)
+_detectable = functools.cache(minimal_detectable_effect)

@@ -25,15 +25,10 @@ SCORES = ("value", "sd", "low", "high", "smoothed", "smoothed_sd")
 
 @dataclass(frozen=True)
 class Tuned:
-    """A search and what it tried.
+    """A search and what it tried: its declaration, the row of the `tuning` table, and the other tables.
 
-    Attributes:
-        search: its declaration.
-        facts: the row of the `tuning` table.
-        points: the `points` table, with `label` (the levels as a reader writes them), `role` (winner, or the
-            point's source) and `arm` (that of the re-test with the same levels; empty where it has none).
-        values: the `point_values` table.
-        importances: the `importances` table.
+    `points` have `label` (the levels as a reader writes them), `role` (winner, or the point's source) and
+    `arm` (that of the re-test with the same levels; empty where it has none) besides.
     """
 
     search: Search
@@ -119,7 +114,6 @@ class Outcome:
     """One objective of a re-tested point, in the tables' unit.
 
     Attributes:
-        what: the objective.
         tuned: mean over every complete run with the point's levels on the tuning split, with its interval.
         smoothed: its smoothed value.
         seen: the mean of tuned minus the baseline's; NaN without one.
@@ -153,7 +147,6 @@ class Retested:
     """An arm of the re-test: which point it is, and what became of each objective.
 
     Attributes:
-        arm: the arm.
         point: the point that stands for its levels.
         numbers: of all points of these levels, that one's first.
         roles: what they are: "winner", "baseline", "anchor".
@@ -173,14 +166,7 @@ class Retested:
 
 
 def retested(tuned: Tuned, trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan) -> list[Retested]:
-    """The arms of the re-test that are points of the search, the winners first.
-
-    Args:
-        tuned: the search.
-        trials: the trials table, of the re-test.
-        effects: the effects table.
-        plan: the re-test.
-    """
+    """The arms of the re-test that are points of the search, the winners first; trials are of the re-test."""
     complete, points_of = complete_trials(trials), dict(_points_of_arms(tuned, plan))
     baseline = next((own for own in points_of.values() if "baseline" in set(own["source"])), None)
     arms = effects[effects["kind"] == "arm"]

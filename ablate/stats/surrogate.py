@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from ablate.stats.intervals import BoolArray, FloatArray
 
 FEWEST_POINTS = 4
 """With fewer, a value's neighbours tell nothing that could be told from luck."""
@@ -65,20 +64,6 @@ def smoothed(
     """
     places, values = np.asarray(places, np.float64), np.asarray(values, np.float64)
     seeds = np.asarray(replicates, dtype=np.float64)
-    _check(places, values, seeds, spread)
-    scale = float(values.std()) if len(values) else 0.0
-    noise = (spread / scale) ** 2 / seeds if scale > 0 else seeds
-    used = places[:, np.ptp(places, axis=0) > 0] if len(places) else places
-    if len(values) < FEWEST_POINTS or not used.size or scale <= 1e-12 * np.abs(values).max():
-        if math.isnan(spread):  # the values' own spread bounds it, if there are several
-            spread = scale
-        return values.copy(), spread / np.sqrt(seeds)
-    unit = (used - used.min(axis=0)) / np.ptp(used, axis=0)
-    mean, sd = _posterior(unit, (values - values.mean()) / scale, noise)
-    return mean * scale + values.mean(), sd * scale
-
-
-def _check(places: FloatArray, values: FloatArray, seeds: FloatArray, spread: float) -> None:
     if places.ndim != 2 or values.shape != places.shape[:1] or seeds.shape != values.shape:
         raise ValueError(
             f"Expected places [n, d], values [n] and replicates [n], got {places.shape}, {values.shape} and "
@@ -90,6 +75,16 @@ def _check(places: FloatArray, values: FloatArray, seeds: FloatArray, spread: fl
         raise ValueError(f"Expected at least one seed behind each value, got {seeds.min():g}.")
     if spread < 0 or math.isinf(spread):
         raise ValueError(f"Expected a spread >= 0, or NaN where it is unknown, got {spread}.")
+    scale = float(values.std()) if len(values) else 0.0
+    noise = (spread / scale) ** 2 / seeds if scale > 0 else seeds
+    used = places[:, np.ptp(places, axis=0) > 0] if len(places) else places
+    if len(values) < FEWEST_POINTS or not used.size or scale <= 1e-12 * np.abs(values).max():
+        if math.isnan(spread):  # the values' own spread bounds it, if there are several
+            spread = scale
+        return values.copy(), spread / np.sqrt(seeds)
+    unit = (used - used.min(axis=0)) / np.ptp(used, axis=0)
+    mean, sd = _posterior(unit, (values - values.mean()) / scale, noise)
+    return mean * scale + values.mean(), sd * scale
 
 
 def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -154,7 +149,7 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
         sds: [n, 2] their standard deviations, >= 0.
 
     Returns:
-        One or two indices of the front, ascending, of equally good ones the first; () without points.
+        One or two indices, ascending, of equally good ones the first; () without points.
     """
     values = _two_objectives(values)
     if not len(values):

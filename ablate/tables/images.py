@@ -29,17 +29,14 @@ MOST_CLASSES = 20
 
 @dataclass(frozen=True)
 class Run:
-    """What the tables take from the predictions of one complete trial.
+    """What the tables take from the predictions of one complete trial: metrics, rows, and what is combined.
 
     Attributes:
-        metrics: each metric's value.
         resampled: per metric with a noise floor its values under drawn labels.
         by_image: per metric of `BY_IMAGE` [N] values.
         labels: [N] class ids.
         confusion: [K, K] images of a class that were taken for another.
         class_names: [K], or none.
-        reliability: rows of that table.
-        projection: rows of that table.
     """
 
     metrics: Mapping[str, float]
@@ -100,6 +97,16 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
         {**key_of(trial), "bin": number, **dict(zip(bins, values, strict=True))}
         for number, values in enumerate(zip(*bins.values(), strict=True))
     ]
+    splits = (
+        ("train", arrays.projection_train, arrays.projection_train_labels),
+        ("valid", arrays.projection_valid, arrays.projection_valid_labels),
+    )
+    projection = [
+        {**key_of(trial), "split": split, "class": record.class_names[label], "x": float(x), "y": float(y)}
+        for split, points, labels in splits
+        if points is not None and labels is not None
+        for (x, y), label in zip(points, labels.tolist(), strict=True)
+    ]
     return stored._replace(predictions=None), Run(
         metrics={name: metric.score(predictions) for name, metric in METRICS.items()},
         resampled=resampled(predictions),
@@ -108,22 +115,8 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
         confusion=np.bincount(pairs, minlength=classes**2).reshape(classes, classes),
         class_names=record.class_names,
         reliability=reliability,
-        projection=_projection_rows(trial, record, arrays),
+        projection=projection,
     )
-
-
-def _projection_rows(trial: Trial, record: records.Record, arrays: records.Predictions) -> Rows:
-    """One row per projected image of a trial, both splits; none where the trial kept no projection."""
-    splits = (
-        ("train", arrays.projection_train, arrays.projection_train_labels),
-        ("valid", arrays.projection_valid, arrays.projection_valid_labels),
-    )
-    return [
-        {**key_of(trial), "split": split, "class": record.class_names[label], "x": float(x), "y": float(y)}
-        for split, points, labels in splits
-        if points is not None and labels is not None
-        for (x, y), label in zip(points, labels.tolist(), strict=True)
-    ]
 
 
 def new_image_rows(plan: Plan, runs: Runs) -> Rows:

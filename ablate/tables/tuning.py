@@ -36,8 +36,6 @@ class PointRun(NamedTuple):
     """What is stored of one training run of a point.
 
     Attributes:
-        seed: its seed.
-        trial_id: its trial.
         status: of its record, or `MISSING` or `UNREADABLE`.
         values: per objective; () unless the run is complete and all of them are defined.
         seconds: training and evaluation.
@@ -96,16 +94,10 @@ def points_table(folder: ResultsFolder) -> pd.DataFrame:
 def objective_values(
     folder: ResultsFolder, point: Point, objective: Sequence[str]
 ) -> dict[int, tuple[float, ...]]:
-    """What a point's complete trials scored on the tuning split, in the tables' units.
+    """Seed to what a point's complete trial scored on the tuning split, in the tables' units, per objective.
 
-    Args:
-        folder: a study's results; the trials of its search lie in a folder of their own below it.
-        point: the point.
-        objective: names of metrics.
-
-    Returns:
-        Seed to one finite value per objective. A seed whose trial is not there, not complete or damaged is
-        left out, and so is one for which a metric is not defined.
+    A seed whose trial is not there, not complete or damaged is left out, and so is one for which a metric is
+    not defined. The folder is the study's; the trials of its search lie in one of their own below it.
     """
     return {run.seed: run.values for run in _point_runs(folder, point, objective) if run.values}
 
@@ -230,12 +222,7 @@ def _coordinates(search: Search, levels: Levels) -> list[float]:
 
 
 def smoothed_values(places: FloatArray, samples: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Smoothed values and their standard deviations, [n] each.
-
-    Args:
-        places: [n, d] coordinates.
-        samples: per point its values by seed.
-    """
+    """Smoothed values and their standard deviations, [n] each, of points at [n, d] with values by seed."""
     if not samples:
         return np.empty(0), np.empty(0)
     means = np.array([sample.mean() for sample in samples])

@@ -624,7 +624,7 @@ def _legendre() -> tuple[Array, Array]:
 # Effects: arms, main effects, interactions and trends.
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Effect:
     """One effect: for each combination of the other factors' levels, arms with their weights."""
 
