@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ablate.stats import Smoothed, best_two, chosen_of_two, paired_effect, smoothed, verdict
+from ablate.stats import best_two, chosen_of_two, paired_effect, verdict
 from ablate.study.search import Range, Search
+from ablate.tables.tuning import smoothed_values
 from ablate.tuning.points import Points
 from benchmarks import simulation
 
@@ -202,21 +203,11 @@ def _chosen(situation: Situation, epsilons: FloatArray, values: FloatArray) -> N
     means = values.mean(axis=2)
     sds = np.zeros_like(means)
     if situation.rule == "smoothed":
-        smooth = [_smoothed(epsilons, of) for of in values.transpose(1, 0, 2)]
-        means = np.column_stack([objective.mean for objective in smooth])
-        sds = np.column_stack([objective.sd for objective in smooth])
+        smooth = [smoothed_values(epsilons[:, None], list(of)) for of in values.transpose(1, 0, 2)]
+        means, sds = np.array(smooth).transpose(1, 2, 0)
     if means.shape[1] == 1:
         return np.array([means[:, 0].argmax()])
     return np.array(chosen_of_two(means * np.array([1.0, -1.0]), sds))  # of the second, less is better
-
-
-def _smoothed(epsilons: FloatArray, values: FloatArray) -> Smoothed:
-    return smoothed(
-        epsilons[:, None],
-        values.mean(axis=1),
-        replicates=np.full(len(values), SEEDS),
-        spread=math.sqrt(values.var(axis=1, ddof=1).mean()),
-    )
 
 
 def _called_better(situation: Situation, winner: float, fresh: FloatArray, rng: np.random.Generator) -> bool:

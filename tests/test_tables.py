@@ -99,7 +99,7 @@ def test_every_planned_trial_has_a_row_with_the_metrics_of_its_predictions(folde
 def test_processes_measure_what_one_does(folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = read_plan(folder)
     alone = build_tables(folder, plan)
-    monkeypatch.setattr("ablate.tables.build.CALLS_PER_PROCESS", 1)
+    monkeypatch.setattr("ablate.tables.build.TRIALS_PER_PROCESS", 1)
     monkeypatch.setattr("joblib.cpu_count", lambda: 2)
     for name, rows in build_tables(folder, plan).items():
         pd.testing.assert_frame_equal(rows, alone[name], check_exact=True)

@@ -74,7 +74,7 @@ def of_plan(tables: Tables, plan: Plan) -> Tables:
             "`python -m ablate report`"
         )
     arm_of = {trial.trial_id: trial.arm for trial in plan.trials}
-    plain = {_plain(arm): arm for arm in plan.arms}
+    plain = {plain_name(arm): arm for arm in plan.arms}
     named = dict(tables)
     for name, rows in tables.items():
         if name in TUNING:
@@ -82,13 +82,15 @@ def of_plan(tables: Tables, plan: Plan) -> Tables:
         if "trial_id" in rows:
             named[name] = rows.assign(arm=rows["trial_id"].map(arm_of).astype("string"))
         elif "arm" in rows:
-            arms = {side: rows[side].map(_plain).map(plain) for side in ("arm", "baseline") if side in rows}
-            named[name] = rows.assign(**{side: found.astype("string") for side, found in arms.items()})
+            for side in {"arm", "baseline"} & set(rows):
+                rows = rows.assign(**{side: rows[side].map(plain_name).map(plain).astype("string")})
+            named[name] = rows
     return named
 
 
-def _plain(arm: str) -> str:
-    return "\n".join(arm.splitlines())
+def plain_name(name: str) -> str:
+    """A name with the line breaks that a CSV leaves it."""
+    return "\n".join(name.splitlines())
 
 
 def complete_trials(trials: pd.DataFrame) -> pd.DataFrame:
@@ -109,10 +111,7 @@ def finite_numbers(values: pd.Series[Any]) -> FloatArray:
 
 def arm_means(complete: pd.DataFrame, arms: Iterable[Arm], metric: str) -> pd.DataFrame:
     """One row per arm: arm, mean, low, high, n of a metric."""
-    rows, of_arm = [], dict(list(complete.groupby("arm", sort=False)[metric]))
-    for arm in arms:
-        interval = mean_interval(finite_numbers(of_arm.get(arm.name, complete[metric].iloc[:0])))
-        rows.append((arm.name, interval.mean, interval.low, interval.high, interval.n))
+    rows = [{"arm": arm.name, **vars(arm_interval(complete, arm.name, metric))} for arm in arms]
     return pd.DataFrame(rows, columns=["arm", "mean", "low", "high", "n"])
 
 

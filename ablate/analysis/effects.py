@@ -14,10 +14,10 @@ judged over seeds:
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -59,7 +59,7 @@ class Term:
         against: what it is compared with.
         levels: factor to level of `term`.
         reference: the same of `against`.
-        arms: [T, C] places in the plan's arms: T arms that are weighed against each other, in each of the C
+        arms: [T, C] indices of the plan's arms: T arms that are weighed against each other, in each of the C
             combinations of the other factors' levels that are averaged over.
         weights: [T], of which those above 0 are of `term`.
     """
@@ -75,14 +75,13 @@ class Term:
     def is_identical(self, alike: NDArray[np.int64]) -> bool:
         """Whether the levels gave the same predictions, at every level of the other factors in question.
 
-        Args:
-            alike: [arms]; equal numbers are arms of the same predictions on every planned seed.
+        `alike` [arms] has equal numbers for arms of the same predictions on every planned seed.
         """
-        own = alike[self.arms]
+        groups = alike[self.arms]
         if self.kind == "interaction":  # nothing, where one of the two factors does nothing
-            own = own.reshape(2, 2, -1)
-            return bool((own[0] == own[1]).all() or (own[:, 0] == own[:, 1]).all())
-        return bool((own == own[0]).all())
+            groups = groups.reshape(2, 2, -1)
+            return bool((groups[0] == groups[1]).all() or (groups[:, 0] == groups[:, 1]).all())
+        return bool((groups == groups[0]).all())
 
 
 def terms(plan: Plan) -> list[Term]:
@@ -91,10 +90,10 @@ def terms(plan: Plan) -> list[Term]:
     Arms that are listed and no grid have nothing to average over. Main effects and interactions take two
     factors of two levels, trends a factor of three numbers.
     """
-    place = {arm: number for number, arm in enumerate(plan.arms)}
+    index = {arm: number for number, arm in enumerate(plan.arms)}
     levels = {trial.arm: trial.levels for trial in plan.trials}
     of_arms = [
-        Term("arm", arm, other, levels[arm], levels[other], np.array([[place[arm]], [place[other]]]), SIDES)
+        Term("arm", arm, other, levels[arm], levels[other], np.array([[index[arm]], [index[other]]]), SIDES)
         for arm, other in plan.comparisons
     ]
     return of_arms if plan.study.only else [*of_arms, *_averages(plan.study), *_trends(plan.study)]
@@ -114,7 +113,7 @@ def _averages(study: Study) -> Iterator[Term]:
         return
     for factor, level, reference in (step for of_factor in steps for step in of_factor):
         yield _term("main", study, [{factor: level}, {factor: reference}], SIDES)
-    for first, second in combinations(steps, 2):
+    for first, second in itertools.combinations(steps, 2):
         for (one, level, reference), (other, far, near) in ((a, b) for a in first for b in second):
             corners = [{one: at, other: beside} for beside in (far, near) for at in (level, reference)]
             yield _term("interaction", study, corners, np.array([1.0, -1.0, -1.0, 1.0]))
@@ -127,9 +126,9 @@ def _trends(study: Study) -> Iterator[Term]:
             line = [(level - lowest) / (highest - lowest) for level in levels]
             # The slope is linear in the values: its weights are the slopes of lines through 1 and 0s.
             weights = np.polyfit(line, np.eye(len(levels)), 1)[0]
-            own = [{factor: at} for at in range(len(levels))]
-            ends = own[levels.index(highest)], own[levels.index(lowest)]
-            yield _term("trend", study, own, weights, ends)
+            fixed = [{factor: at} for at in range(len(levels))]
+            ends = fixed[levels.index(highest)], fixed[levels.index(lowest)]
+            yield _term("trend", study, fixed, weights, ends)
 
 
 def _term(
@@ -139,13 +138,12 @@ def _term(
     weights: FloatArray,
     ends: tuple[dict[str, int], dict[str, int]] | None = None,
 ) -> Term:
-    """A term over the arms at fixed places of some factors' levels; named by two ends, or first and last."""
+    """A term over the arms at fixed indices of some factors' levels; named by two ends, or first and last."""
     shape = [len(levels) for levels in study.factors.values()]
     grid = np.arange(math.prod(shape)).reshape(shape)
     arms = [grid[tuple(at.get(name, slice(None)) for name in study.factors)].ravel() for at in fixed]
     level, reference = (
-        {name: study.factors[name][place] for name, place in end.items()}
-        for end in ends or (fixed[0], fixed[-1])
+        {name: study.factors[name][at] for name, at in end.items()} for end in ends or (fixed[0], fixed[-1])
     )
     return Term(kind, arm_name(level), arm_name(reference), level, reference, np.stack(arms), weights)
 
@@ -158,58 +156,56 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     with interactions are a family each, which counts all that was planned, so that a missing arm never makes
     another's interval narrower. Where trials are missing, an average is over those combinations of the other
     factors' levels, and those seeds, that keep the most values; `cells` and `n` say how many, and fewer than
-    planned leave it undecided. An interaction is never better or worse.
-
-    Args:
-        tables: the trials table, and new_images where there is one.
-        plan: the study's plan.
-
-    Returns:
-        The `effects` table: a row per effect and metric.
+    planned leave it undecided. An interaction is never better or worse. Of the tables it takes trials, and
+    new_images where there is one.
 
     Raises:
         StudyError: the study is about a column that the trials table does not have.
     """
-    study, trials, asked, metrics = plan.study, tables["trials"], terms(plan), compared_metrics(plan.study)
+    study, trials, asked, metrics = plan.study, tables["trials"], terms(plan), _compared_metrics(plan.study)
     if not asked:
         return frame("effects", [])
     cells = pd.MultiIndex.from_product([plan.arms, study.seed_list()])
     complete = complete_trials(trials).set_index(["arm", "seed"])[list(metrics)].reindex(cells)
     values = {metric: finite_numbers(complete[metric]).reshape(len(plan.arms), -1) for metric in metrics}
-    place = {arm: number for number, arm in enumerate(plan.arms)}
-    alike = np.arange(len(place))
+    index = {arm: number for number, arm in enumerate(plan.arms)}
+    alike = np.arange(len(index))
     for group in identical_arms(trials, plan):
-        alike[[place[arm] for arm in group]] = place[group[0]]
+        alike[[index[arm] for arm in group]] = index[group[0]]
+    new_images = tables.get("new_images", frame("new_images", []))
+    ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
     families = [FAMILIES.get(term.kind, term.kind) for term in asked]
     rows = []
-    for term, family in zip(asked, families, strict=True):
-        for metric in metrics:
-            (values_of, reference), kept = weighted(term, values[metric])
-            size = study.family_size(metric, families.count(family))
-            planned = term.arms.shape[1]
-            row = effect_row(
-                metric,
-                paired_effect(values_of, reference, comparisons=size),
-                planned=len(study.seed_list()),
-                whole=kept == planned,
-                margin=study.all_margins.get(metric, math.nan),
-                directed=term.kind != "interaction",
-                identical=term.is_identical(alike),
-            )
-            row |= {"kind": term.kind, "term": term.term, "against": term.against}
-            row |= {"cells": kept, "cells_planned": planned}
-            # Two averages correlate by what they share, not by what pairing buys.
-            row |= {"rho": row["rho"] if term.kind == "arm" else math.nan}
-            rows.append({**row, "p_sign_flip": sign_flip_p(values_of, reference)})
-    return _with_new_images(_holm_corrected(frame("effects", rows), study), tables.get("new_images"))
+    for (term, family), metric in itertools.product(zip(asked, families, strict=True), metrics):
+        (values_of, reference), kept = _sides(term, values[metric])
+        planned, is_arm = term.arms.shape[1], term.kind == "arm"
+        row = effect_row(
+            metric,
+            paired_effect(
+                values_of, reference, comparisons=study.family_size(metric, families.count(family))
+            ),
+            planned=len(study.seed_list()),
+            whole=kept == planned,
+            margin=study.all_margins.get(metric, math.nan),
+            directed=term.kind != "interaction",
+            identical=term.is_identical(alike),
+        )
+        row |= {"kind": term.kind, "term": term.term, "against": term.against}
+        row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": sign_flip_p(values_of, reference)}
+        # Two averages correlate by what they share, not by what pairing buys.
+        row |= {"rho": row["rho"] if is_arm else math.nan}
+        if is_arm:
+            of_images = ends.get((term.term, term.against, metric), (math.nan, math.nan))
+            row |= dict(zip(("low_images", "high_images"), of_images, strict=True))
+        rows.append(row)
+    effects = frame("effects", rows)
+    inside = effects[effects["metric"].isin(list(study.comparison_family))]
+    corrected = inside.groupby(inside["kind"].replace(FAMILIES))["p"].transform(lambda p: holm(p.to_numpy()))
+    return effects.assign(p_holm=corrected.reindex(effects.index))
 
 
-def compared_metrics(study: Study) -> tuple[str, ...]:
-    """The primary metric, its family, then every other metric.
-
-    Raises:
-        StudyError: the study is about a column that the trials table does not have.
-    """
+def _compared_metrics(study: Study) -> tuple[str, ...]:
+    """The primary metric, its family, then every other metric; StudyError for a column that is none."""
     known = number_columns()
     unknown = [name for name in (*study.comparison_family, study.primary) if name not in known]
     if unknown:
@@ -221,36 +217,28 @@ def compared_metrics(study: Study) -> tuple[str, ...]:
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 
-def weighted(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
+def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
     """What is compared with what within each seed, and over how many combinations it is averaged.
 
-    Two sides and not one difference: what rounding can make of equal differences is told by their size.
-
-    Args:
-        term: the effect.
-        values: [arms, seeds]; NaN where a trial is missing.
-
-    Returns:
-        [2, seeds], the sum of weights above 0, and of those below, of the means over the kept combinations;
-        NaN for the seeds that are left out.
+    Two sides and not one difference: what rounding can make of equal differences is told by their size. From
+    values [arms, seeds], NaN where a trial is missing, [2, seeds]: the sum of weights above 0, and of those
+    below, of the means over the kept combinations; NaN for the seeds that are left out.
     """
-    own = values[term.arms]
-    kept, seeds = most_values(np.asarray(~np.isnan(own).any(axis=0)))
+    values_of = values[term.arms]
+    kept, seeds = _most_values(np.asarray(~np.isnan(values_of).any(axis=0)))
     sides = np.full((2, values.shape[-1]), np.nan)
     if kept:
-        means = own[:, kept][:, :, seeds].mean(axis=1)
+        means = values_of[:, kept][:, :, seeds].mean(axis=1)
         sides[:, seeds] = [np.maximum(weights, 0) @ means for weights in (term.weights, -term.weights)]
     return sides, len(kept)
 
 
-def most_values(complete: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
+def _most_values(complete: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
     """The combinations and the seeds to average over: those that keep the most values.
 
     Every kept combination is complete on every kept seed, so that no seed's mean is over other combinations
-    than another's. Which are kept depends on what is there, never on its values.
-
-    Args:
-        complete: [combinations, seeds], whether all that is needed of one is there.
+    than another's. Which are kept depends on what is there, never on its values: `complete` says of
+    [combinations, seeds] whether all that is needed of one is.
     """
     order = np.argsort(-complete.sum(axis=1), kind="stable")
     best: tuple[list[int], list[int]] = ([], [])
@@ -274,14 +262,8 @@ def effect_row(
 ) -> dict[str, Any]:
     """What the effects table says of one effect on a metric, from n to detectable; no p is Holm's yet.
 
-    Args:
-        metric: a number column of the trials table.
-        effect: the difference, arrays without axes.
-        planned: pairs that were planned; with fewer it stays undecided.
-        whole: it is over all planned combinations of levels; otherwise it stays undecided, too.
-        margin: largest difference that does not matter; NaN where none is declared.
-        directed: higher or lower can be better.
-        identical: both sides gave the same predictions throughout.
+    `planned`, `margin` and `identical` are as `verdict` takes them; an effect that is not over the `whole`
+    of the planned combinations of levels stays undecided; `directed` says that higher or lower can be better.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
@@ -293,7 +275,7 @@ def effect_row(
     )
     seeds, detectable = None, math.nan
     if sd > 0:
-        detectable = sd * _detectable_in_spreads(n, effect.comparisons)
+        detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
         if judged.word == "undecided":
             seeds = seeds_needed(
                 float(effect.effect),
@@ -306,14 +288,10 @@ def effect_row(
     return {
         "metric": metric,
         "n": n,
-        "effect": float(effect.effect),
-        "low": float(effect.low),
-        "high": float(effect.high),
-        "p": float(effect.p),
+        **{name: float(getattr(effect, name)) for name in ("effect", "low", "high", "p", "rho")},
         "p_adjusted": float(judged.p_adjusted),
-        "rho": float(effect.rho),
-        "margin": margin,
         "p_equivalence": float(judged.p_equivalence),
+        "margin": margin,
         "verdict": str(judged.word),
         "reason": str(judged.reason),
         "below_margin": bool(judged.below_margin),
@@ -327,27 +305,4 @@ def higher_is_better(metric: str) -> bool | None:
     return {"higher": True, "lower": False}.get(quantity(metric).better)
 
 
-@functools.cache
-def _detectable_in_spreads(pairs: int, comparisons: int) -> float:
-    """Smallest true difference that so many pairs find with 80 % power, in standard deviations."""
-    return minimal_detectable_effect(pairs, sd=1.0, comparisons=comparisons)
-
-
-def _holm_corrected(effects: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The table with `p_holm` set for the metrics of the study's family."""
-    inside = effects[effects["metric"].isin(list(study.comparison_family))]
-    corrected = inside.groupby(inside["kind"].replace(FAMILIES))["p"].transform(
-        lambda p: holm(p.to_numpy(dtype=np.float64))
-    )
-    return effects.assign(p_holm=corrected.reindex(effects.index))
-
-
-def _with_new_images(effects: pd.DataFrame, new_images: pd.DataFrame | None) -> pd.DataFrame:
-    """The table with the intervals for new images, where a metric has one."""
-    if new_images is None or new_images.empty:
-        return effects
-    names = {"arm": "term", "baseline": "against", "low": "low_images", "high": "high_images"}
-    found = new_images[[*names, "metric"]].rename(columns=names).assign(kind="arm")
-    joined = effects[["kind", "term", "against", "metric"]].merge(found, how="left")
-    ends = ["low_images", "high_images"]
-    return effects.assign(**{end: joined[end].to_numpy(dtype=np.float64) for end in ends})
+_detectable = functools.cache(minimal_detectable_effect)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ablate.analysis.arms import FLOOR
+from ablate.tables import frame
 
 
 def floor_of(metric: str, complete: pd.DataFrame) -> str | None:
@@ -18,7 +19,5 @@ def floor_bands(floors: pd.DataFrame | None, metric: str) -> dict[str, tuple[flo
 
     Empty for a metric without a floor, and for results of a version without the table of floors.
     """
-    if floors is None:
-        return {}
-    own = floors[floors["metric"] == metric]
-    return dict(zip(own["arm"], zip(own["low"], own["high"], strict=True), strict=True))
+    rows = frame("floors", []) if floors is None else floors[floors["metric"] == metric]
+    return dict(zip(rows["arm"], zip(rows["low"], rows["high"], strict=True), strict=True))

@@ -22,11 +22,9 @@ COMPARED = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 
 
 class Value(NamedTuple):
-    """One column of one epoch: where one more run of ours would lie, and the published value.
+    """One column of one epoch: where one more run of ours would lie, and the published value, or NaN.
 
-    Attributes:
-        theirs: NaN where it is not published.
-        inside: whether it lies in our interval; None where that cannot be told.
+    `inside` is whether it lies in our interval; None where that cannot be told.
     """
 
     arm: str
@@ -38,12 +36,7 @@ class Value(NamedTuple):
 
 
 def published_values(epochs: pd.DataFrame, plan: Plan) -> list[Value]:
-    """Every published column of every epoch, arm by arm; empty where the study names no published table.
-
-    Args:
-        epochs: the epochs table of complete trials.
-        plan: the study's plan.
-    """
+    """Every published column and epoch of complete trials, arm by arm; none without a published table."""
     rows = plan.study.published.epochs if plan.study.published else ()
     theirs = {int(row["epoch"]): row for row in rows if "epoch" in row}
     names = [name for name in COMPARED if any(name in row for row in theirs.values())]
@@ -61,15 +54,9 @@ def published_values(epochs: pd.DataFrame, plan: Plan) -> list[Value]:
 
 
 def published_summaries(epochs: pd.DataFrame, plan: Plan) -> dict[str, str]:
-    """Arm to how many published values lie inside, and of which columns the others are.
-
-    Args:
-        epochs: the epochs table of complete trials.
-        plan: the study's plan.
-    """
+    """Arm to how many published values lie inside, and of which columns the others are."""
     values, labels = published_values(epochs, plan), labels_of(plan)
-    runs = epochs.groupby("arm")["trial_id"].nunique()
-    sentences = {}
+    runs, sentences = epochs.groupby("arm")["trial_id"].nunique(), {}
     for arm, label in labels.items():
         known = [value for value in values if value.arm == arm and not math.isnan(value.theirs)]
         named = f"{label}: " if len(labels) > 1 else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -53,26 +52,17 @@ def timing_pass(step_times: pd.DataFrame | None) -> Pass | None:
 
 def timing_table(step_times: pd.DataFrame | None) -> pd.DataFrame:
     """The `timing` table: one row per case, with its ratio to the plain step of the same rounds."""
-    found = timing_pass(step_times)
-    return frame("timing", [] if found is None else [_row(found, case) for case in found.times])
-
-
-def _row(found: Pass, case: Case) -> dict[str, Any]:
-    plain = plain_case(case)
-    own = median_interval(found.times[case])
-    ratio = found.ratio(case, plain)
-    return {
-        **case.model_dump(),
-        "plain": case == plain,
-        "step_ms": own.median,
-        "low": own.low,
-        "high": own.high,
-        "ratio_to_plain": ratio.median,
-        "ratio_low": ratio.low,
-        "ratio_high": ratio.high,
-        "n": own.n,
-        "exclusive": found.exclusive,
-    }
+    timed, rows = timing_pass(step_times), []
+    if timed is None:
+        return frame("timing", [])
+    for case in timed.times:
+        plain = plain_case(case)
+        step, ratio = median_interval(timed.times[case]), timed.ratio(case, plain)
+        row = {**case.model_dump(), "plain": case == plain, "n": step.n, "exclusive": timed.exclusive}
+        row |= {"step_ms": step.median, "low": step.low, "high": step.high}
+        row |= {"ratio_to_plain": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high}
+        rows.append(row)
+    return frame("timing", rows)
 
 
 def arm_cases(plan: Plan) -> dict[str, Case]:

@@ -8,20 +8,16 @@ from ablate.stats.intervals import (
     median_interval,
     prediction_interval,
 )
-from ablate.stats.new_images import NewImagesInterval, new_images_interval
+from ablate.stats.new_images import new_images_interval
 from ablate.stats.power import equivalence_power, minimal_detectable_effect, paired_power, seeds_needed
-from ablate.stats.surrogate import Smoothed, best_two, chosen_of_two, is_on_front, smoothed
-from ablate.stats.verdict import Verdict, bonferroni, holm, verdict
+from ablate.stats.surrogate import best_two, chosen_of_two, is_on_front, smoothed
+from ablate.stats.verdict import holm, verdict
 
 __all__ = [
     "Effect",
     "Interval",
     "MedianInterval",
-    "NewImagesInterval",
-    "Smoothed",
-    "Verdict",
     "best_two",
-    "bonferroni",
     "chosen_of_two",
     "equivalence_power",
     "holm",

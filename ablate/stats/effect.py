@@ -18,6 +18,7 @@ References:
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,7 @@ from ablate.stats.intervals import (
     BoolArray,
     FloatArray,
     IntArray,
-    check_comparisons,
-    check_fraction,
+    check_family,
     check_values,
     moments,
     span,
@@ -47,31 +47,54 @@ class Effect:
 
     Attributes:
         effect: the difference; NaN where a side has no value.
-        low: lower end of the simultaneous interval; NaN where there is no spread to build one on.
-        high: upper end; NaN likewise.
-        p: two-sided p of the t test, not corrected for multiplicity; NaN likewise.
+        error: its standard error; NaN and 0 as `sd`.
+        freedom: degrees of freedom of its t distribution.
         n: complete pairs, or values of the smaller of two independent samples.
         sd: standard deviation (ddof 1) of the paired differences, or of pairs drawn at random from
             independent samples; NaN below two pairs, 0 when all are equal.
-        error: standard error of the effect; NaN and 0 likewise.
-        freedom: degrees of freedom of its t distribution.
         rho: correlation of the two arms over seeds, what pairing buys; NaN below three pairs, where an arm
             is constant, and for independent samples.
-        confidence: coverage of the family's intervals together.
-        comparisons: effects in the family.
+        confidence: coverage of the family's intervals together, in (0, 1).
+        comparisons: effects in the family, at least 1.
     """
 
     effect: FloatArray
-    low: FloatArray
-    high: FloatArray
-    p: FloatArray
-    n: IntArray
-    sd: FloatArray
     error: FloatArray
     freedom: FloatArray
+    n: IntArray
+    sd: FloatArray
     rho: FloatArray
     confidence: float
     comparisons: int
+
+    def __post_init__(self) -> None:
+        check_family(self.comparisons, confidence=self.confidence)
+
+    @cached_property
+    def margin(self) -> FloatArray:
+        """Half the width of the simultaneous interval; NaN where there is no spread to build one on."""
+        return t_margin(self.error, self.freedom, confidence=self.confidence, comparisons=self.comparisons)
+
+    @property
+    def low(self) -> FloatArray:
+        """Lower end of the simultaneous interval."""
+        return self.effect - self.margin
+
+    @property
+    def high(self) -> FloatArray:
+        """Upper end of the simultaneous interval."""
+        return self.effect + self.margin
+
+    @cached_property
+    def p(self) -> FloatArray:
+        """Two-sided p of the t test, not corrected for multiplicity; NaN where there is no spread."""
+        return 2 * self.p_beyond(np.abs(self.effect))
+
+    def p_beyond(self, distance: FloatArray) -> FloatArray:
+        """One-sided p of a t test that saw the mean at this distance; NaN where there is no spread."""
+        spread = self.error > 0
+        t = distance / np.where(spread, self.error, np.nan)
+        return np.asarray(stdtr(np.where(spread, self.freedom, 1), -t))
 
 
 def paired_effect(
@@ -89,34 +112,30 @@ def paired_effect(
     same value on every seed.
 
     Args:
-        values: [..., n], the last axis over seeds; NaN where a trial is missing.
+        values: [..., n], the last axis over seeds; finite, or NaN where a trial is missing.
         baseline: [..., n] on the same seeds in the same order. A pair with a NaN is left out.
         confidence: coverage in (0, 1) of all the family's intervals together.
-        comparisons: effects in the family; 1 gives the plain t interval. It is not read off the shape, whose
-            axes may be families, simulated studies or both.
+        comparisons: effects in the family, at least 1; it is not read off the shape, whose axes may be
+            families, simulated studies or both.
 
     Returns:
         Arrays of the broadcast shape without the last axis.
-
-    Raises:
-        ValueError: If the seeds do not match, a value is infinite, confidence lies outside (0, 1), or
-            comparisons < 1.
     """
-    _check(values, baseline, confidence, comparisons)
     if values.shape[-1:] != baseline.shape[-1:]:
         raise ValueError(
             f"Expected arm and baseline on the same seeds, got shapes {values.shape} and {baseline.shape}; "
             "align them on the seed and put NaN where a trial is missing."
         )
+    check_values(values, baseline)
     complete = ~(np.isnan(values) | np.isnan(baseline))
     arm, reference = (np.where(complete, side.astype(np.float64), np.nan) for side in (values, baseline))
     # Equal differences come out apart by the rounding of the two values, e.g. 0.9 - 0.8 and 0.8 - 0.7.
     rounding = np.maximum(_rounding(arm, complete), _rounding(reference, complete))
-    sample = moments(arm - reference, rounding=rounding)
-    mean = np.where((sample.sd == 0) & (np.abs(sample.mean) <= rounding), 0.0, sample.mean)
-    error = sample.sd / np.sqrt(np.maximum(sample.n, 1))
-    freedom, rho = np.asarray(sample.n - 1, np.float64), _correlation(arm, reference, complete)
-    return _tested(mean, error, freedom, sample.n, sample.sd, rho, confidence, comparisons)
+    n, mean, sd = moments(arm - reference, rounding=rounding)
+    mean = np.where((sd == 0) & (np.abs(mean) <= rounding), 0.0, mean)
+    error, freedom = sd / np.sqrt(np.maximum(n, 1)), np.asarray(n - 1, np.float64)
+    rho = _correlation(arm, reference, complete)
+    return Effect(mean, error, freedom, n, sd, rho, confidence, comparisons)
 
 
 def independent_effect(
@@ -128,51 +147,16 @@ def independent_effect(
 ) -> Effect:
     """Compare samples that no seed joins and whose variances may differ (Welch).
 
-    Args:
-        values: [..., n], NaN where one is missing.
-        baseline: [..., m], likewise.
-        confidence: coverage in (0, 1) of all the family's intervals together.
-        comparisons: effects in the family.
-
-    Raises:
-        ValueError: as `paired_effect`, whatever the seeds.
+    As `paired_effect`, of values [..., n] and [..., m].
     """
-    _check(values, baseline, confidence, comparisons)
-    sides = [moments(side.astype(np.float64)) for side in (values, baseline)]
-    parts = [side.sd**2 / np.maximum(side.n, 1) for side in sides]
-    error = np.sqrt(parts[0] + parts[1])
-    shares = sum(part**2 / np.maximum(side.n - 1, 1) for part, side in zip(parts, sides, strict=True))
+    check_values(values, baseline)
+    (n, mean, sd), (m, other, other_sd) = (moments(side.astype(np.float64)) for side in (values, baseline))
+    part, other_part = sd**2 / np.maximum(n, 1), other_sd**2 / np.maximum(m, 1)
+    error = np.sqrt(part + other_part)
+    shares = part**2 / np.maximum(n - 1, 1) + other_part**2 / np.maximum(m - 1, 1)
     freedom = error**4 / np.where(error > 0, shares, np.nan)
-    n, sd = np.minimum(sides[0].n, sides[1].n), np.hypot(sides[0].sd, sides[1].sd)
-    rho, mean = np.full(error.shape, np.nan), sides[0].mean - sides[1].mean
-    return _tested(mean, error, freedom, n, sd, rho, confidence, comparisons)
-
-
-def _check(
-    values: NDArray[np.floating], baseline: NDArray[np.floating], confidence: float, comparisons: int
-) -> None:
-    check_fraction("confidence", confidence)
-    check_comparisons(comparisons)
-    check_values(values)
-    check_values(baseline)
-
-
-def _tested(
-    effect: FloatArray,
-    error: FloatArray,
-    freedom: FloatArray,
-    n: IntArray,
-    sd: FloatArray,
-    rho: FloatArray,
-    confidence: float,
-    comparisons: int,
-) -> Effect:
-    """The effect with its t interval and t test."""
-    margin = t_margin(error, freedom, confidence=confidence, comparisons=comparisons)
-    t = np.abs(effect) / np.where(error > 0, error, np.nan)
-    p = np.asarray(2 * stdtr(np.where(error > 0, freedom, 1), -t))
-    low, high = effect - margin, effect + margin
-    return Effect(effect, low, high, p, n, sd, error, freedom, rho, confidence, comparisons)
+    fewer, spread, rho = np.minimum(n, m), np.hypot(sd, other_sd), np.full(error.shape, np.nan)
+    return Effect(mean - other, error, freedom, fewer, spread, rho, confidence, comparisons)
 
 
 def _rounding(side: FloatArray, complete: BoolArray) -> FloatArray:
@@ -185,9 +169,8 @@ def _correlation(arm: FloatArray, reference: FloatArray, complete: BoolArray) ->
     squares, centred = [], []
     for side in (arm, reference):
         defined = defined & (span(side, complete) > _rounding(side, complete))
-        deviations = np.where(complete, side - moments(side).mean[..., None], 0.0)
-        centred.append(deviations)
-        squares.append((deviations**2).sum(axis=-1))
+        centred.append(np.where(complete, side - moments(side)[1][..., None], 0.0))
+        squares.append((centred[-1] ** 2).sum(axis=-1))
     scale = np.sqrt(squares[0]) * np.sqrt(squares[1])
     scale = np.where(defined & (scale > 0), scale, np.nan)  # 0 where squares are too small for a float
     return np.asarray(np.clip((centred[0] * centred[1]).sum(axis=-1) / scale, -1.0, 1.0))
@@ -198,20 +181,15 @@ def sign_flip_p(values: NDArray[np.floating], baseline: NDArray[np.floating]) ->
 
     The exact two-sided p, not corrected for multiplicity, when each difference is symmetric about 0 without
     an effect, as those of two arms of one distribution over seeds are. No verdict rests on it; it says how
-    much of one hangs on a normal spread.
+    much of one hangs on a normal spread. NaN without differences or with more than 20.
 
     Args:
         values: [n] of the arm, one for each seed; NaN where the trial has none.
         baseline: [n] of the baseline arm, on the same seeds. A pair with a NaN is left out.
 
-    Returns:
-        p; NaN without differences or with more than 20.
-
-    References:
-        Fisher 1935, The Design of Experiments, section 21
+    Source: Fisher 1935, The Design of Experiments, section 21
     """
-    check_values(values)
-    check_values(baseline)
+    check_values(values, baseline)
     complete = ~(np.isnan(values) | np.isnan(baseline))
     arm, reference = (side[complete].astype(np.float64) for side in (values, baseline))
     present = arm - reference

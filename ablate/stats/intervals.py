@@ -19,14 +19,9 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its t interval, in the values' unit.
+    """A mean over n values with its t interval, in their unit; NaN without values, or without a spread.
 
-    Attributes:
-        mean: NaN without values.
-        low: lower end; NaN where the values show no spread to build an interval on.
-        high: upper end; NaN likewise.
-        n: values used.
-        sd: standard deviation (ddof 1); NaN for fewer than two values, 0 when all are equal.
+    `sd` has ddof 1: NaN for fewer than two values, 0 when all are equal.
     """
 
     mean: float
@@ -44,32 +39,25 @@ def mean_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> 
     the bounds are NaN, not a point that would look certain.
 
     Args:
-        values: [n], one for each seed; NaN marks a missing one, which is left out and not counted in n.
+        values: [n], one for each seed, finite; NaN marks a missing one, which is left out.
         confidence: coverage of the interval, in (0, 1).
-
-    Raises:
-        ValueError: If `values` is not of shape [n], holds infinity, or confidence lies outside (0, 1).
     """
     if values.ndim != 1:
         raise ValueError(
             f"Expected values of shape [n], one for each seed, got {values.shape}; pass one arm."
         )
     check_values(values)
-    check_fraction("confidence", confidence)
-    sample = moments(values.astype(np.float64))
-    margin = float(t_margin(sample.sd / np.sqrt(sample.n), sample.n - 1, confidence=confidence))
-    mean = float(sample.mean)
-    return Interval(mean, mean - margin, mean + margin, int(sample.n), float(sample.sd))
+    check_family(confidence=confidence)
+    n, mean, sd = moments(values.astype(np.float64))
+    margin = float(t_margin(sd / np.sqrt(n), n - 1, confidence=confidence))
+    return Interval(float(mean), float(mean) - margin, float(mean) + margin, int(n), float(sd))
 
 
 def prediction_interval(values: NDArray[np.floating]) -> Interval:
     """Mean over seeds with the 95 % interval for one more run of the same normal population.
 
-    mean ± t(0.975, n − 1) · sd · sqrt(1 + 1/n), which is the mean's own interval, sqrt(n + 1) times as
-    wide. As there, the ends are NaN where the values show no spread.
-
-    Args:
-        values: [n], as `mean_interval` takes them.
+    mean ± t(0.975, n − 1) · sd · sqrt(1 + 1/n), which is the interval of `mean_interval`, sqrt(n + 1) times
+    as wide.
 
     Source: Hahn and Meeker 1991, Statistical intervals, section 4.7, https://doi.org/10.1002/9780470316771
     """
@@ -80,14 +68,7 @@ def prediction_interval(values: NDArray[np.floating]) -> Interval:
 
 @dataclass(frozen=True)
 class MedianInterval:
-    """A median and its interval, in the values' unit.
-
-    Attributes:
-        median: NaN without values.
-        low: lower end; NaN where no pair of values reaches the confidence: at 95 % below six.
-        high: upper end; NaN likewise.
-        n: values.
-    """
+    """A median and its interval; NaN without values, or where no pair of them covers: at 95 % below six."""
 
     median: float
     low: float
@@ -99,16 +80,11 @@ def median_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -
     """Median with the narrowest symmetric pair of order statistics that holds it with the confidence asked.
 
     For times, whose spikes are real: it holds whatever the distribution, as the number of independent values
-    below their median is binomial with probability a half.
+    below their median is binomial with probability a half. [n] values, finite.
 
-    Args:
-        values: [n], finite.
-        confidence: at least this probability, in (0, 1).
-
-    References:
-        David and Nagaraja, "Order Statistics", 3rd edition, 2003, section 7.1.
+    Source: David and Nagaraja, "Order Statistics", 3rd edition, 2003, section 7.1.
     """
-    from scipy.stats import quantile_test
+    from scipy.stats import quantile_test  # half a second to import
 
     if not len(values):
         return MedianInterval(math.nan, math.nan, math.nan, 0)
@@ -116,27 +92,12 @@ def median_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -
     return MedianInterval(float(np.median(values)), float(ends.low), float(ends.high), len(values))
 
 
-@dataclass(frozen=True)
-class Moments:
-    """What the values [..., n] of each row come to, without the missing ones; each attribute is [...].
+def moments(
+    values: FloatArray, *, rounding: FloatArray | float = 0.0
+) -> tuple[IntArray, FloatArray, FloatArray]:
+    """Count, mean and sd (ddof 1) along the last axis, without the NaN; sd is NaN for fewer than two values.
 
-    Attributes:
-        n: values that are not NaN.
-        mean: NaN without values.
-        sd: standard deviation (ddof 1); NaN for n < 2, and exactly 0 where the values are equal.
-    """
-
-    n: IntArray
-    mean: FloatArray
-    sd: FloatArray
-
-
-def moments(values: FloatArray, *, rounding: FloatArray | float = 0.0) -> Moments:
-    """Count, mean and spread along the last axis.
-
-    Args:
-        values: [..., n], NaN where one is missing.
-        rounding: [...] or one number; values that span at most this count as equal.
+    Values that span at most `rounding` count as equal: their sd is exactly 0.
     """
     present = ~np.isnan(values)
     n = present.sum(axis=-1)
@@ -145,7 +106,7 @@ def moments(values: FloatArray, *, rounding: FloatArray | float = 0.0) -> Moment
     sd = np.sqrt(np.where(n > 1, squares.sum(axis=-1) / np.maximum(n - 1, 1), np.nan))
     # Asked of the range, because the deviations of equal values from their rounded mean are not exactly 0.
     equal = span(values, present) <= rounding
-    return Moments(n, mean, np.where(equal & (n > 1), 0.0, sd))
+    return n, mean, np.where(equal & (n > 1), 0.0, sd)
 
 
 def span(values: FloatArray, present: BoolArray) -> FloatArray:
@@ -164,25 +125,23 @@ def t_margin(
     return np.where(defined, t * error, np.nan)
 
 
-def check_values(values: NDArray[np.floating]) -> None:
+def check_values(*samples: NDArray[np.floating]) -> None:
     """Raise ValueError where a value is infinite."""
-    if np.isinf(values).any():
-        raise ValueError(
-            "Expected values that are finite, or NaN where one is missing, got "
-            f"{np.isinf(values).sum()} infinite; pass NaN for failed trials."
-        )
+    for values in samples:
+        if np.isinf(values).any():
+            raise ValueError(
+                "Expected values that are finite, or NaN where one is missing, got "
+                f"{np.isinf(values).sum()} infinite; pass NaN for failed trials."
+            )
 
 
-def check_fraction(name: str, value: float) -> None:
-    """Raise ValueError unless value lies strictly between 0 and 1."""
-    if not 0 < value < 1:
-        raise ValueError(
-            f"Expected {name} between 0 and 1, ends excluded, got {value}; 95 % is written 0.95."
-        )
-
-
-def check_comparisons(comparisons: int) -> None:
-    """Raise ValueError unless the family holds at least one comparison."""
+def check_family(comparisons: int = 1, **fractions: float) -> None:
+    """Raise ValueError without a comparison, or unless each fraction lies strictly between 0 and 1."""
+    for name, value in fractions.items():
+        if not 0 < value < 1:
+            raise ValueError(
+                f"Expected {name} between 0 and 1, ends excluded, got {value}; 95 % is written 0.95."
+            )
     if comparisons < 1:
         raise ValueError(
             f"Expected at least one comparison, got comparisons={comparisons}; count those of the family."

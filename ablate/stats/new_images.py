@@ -24,43 +24,18 @@ References:
 """
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from ablate.stats.intervals import FloatArray, check_comparisons, check_fraction
-
-
-@dataclass(frozen=True)
-class NewImagesInterval:
-    """A mean difference with its interval for new seeds and new images, in the metric's unit.
-
-    Attributes:
-        effect: mean over seeds and images; NaN without seeds.
-        low: lower end; NaN for fewer than two seeds or images, and where nothing varies.
-        high: upper end; NaN likewise.
-        se_seeds: standard error from the seeds, that of the interval over seeds.
-        se_images: what the images add to it, sqrt(se_seeds^2 + se_images^2) being the whole; 0 where their
-            means vary no more than the rest explains.
-        n: seeds used.
-        images: N.
-    """
-
-    effect: float
-    low: float
-    high: float
-    se_seeds: float
-    se_images: float
-    n: int
-    images: int
+from ablate.stats.intervals import FloatArray, check_family
 
 
 def new_images_interval(
     differences: NDArray[np.floating], *, confidence: float = 0.95, comparisons: int = 1
-) -> NewImagesInterval:
-    """Mean paired difference with its interval for new images and new seeds.
+) -> tuple[float, float, float]:
+    """Mean paired difference, and the ends of its interval for new images and new seeds.
 
     For metrics that are a mean over images, as accuracy, NLL and the Brier score are; an ECE is none.
 
@@ -68,19 +43,27 @@ def new_images_interval(
         differences: [n, N], arm - baseline, a row per seed and a column per image of the same validation set.
             A row of NaN marks a missing seed and is left out.
         confidence: coverage in (0, 1) of all the family's intervals together.
-        comparisons: effects in the family (Bonferroni).
+        comparisons: effects in the family (Bonferroni), at least 1.
 
-    Raises:
-        ValueError: If `differences` is not of shape [n, N], a row holds infinity or NaN beside numbers,
-            confidence lies outside (0, 1), or comparisons < 1.
+    Returns:
+        The mean, NaN without seeds; the ends, NaN for fewer than two seeds or images or where nothing varies.
     """
-    check_fraction("confidence", confidence)
-    check_comparisons(comparisons)
-    present = _present_rows(differences)
+    check_family(comparisons, confidence=confidence)
+    if differences.ndim != 2:
+        raise ValueError(
+            f"Expected differences of shape [n seeds, N images], got {differences.shape}; "
+            "pass those of one comparison."
+        )
+    present: FloatArray = differences[~np.isnan(differences).all(axis=1)].astype(np.float64)
+    if not np.isfinite(present).all():
+        raise ValueError(
+            "Expected each row finite, or all NaN where the seed is missing, got "
+            f"{np.sum(~np.isfinite(present))} other values; every seed is scored on the same images."
+        )
     n, images = present.shape
     effect = float(present.mean()) if present.size else math.nan
     if n < 2 or images < 2:
-        return NewImagesInterval(effect, math.nan, math.nan, math.nan, math.nan, n, images)
+        return effect, math.nan, math.nan
     by_seed: FloatArray = present.mean(axis=1)
     by_image: FloatArray = present.mean(axis=0)
     rest: FloatArray = present - by_seed[:, None] - by_image + present.mean()
@@ -93,20 +76,4 @@ def new_images_interval(
     # Equal differences come out apart by the rounding of their means.
     if margin <= 1e-12 * float(np.abs(present).max()):
         margin = math.nan
-    return NewImagesInterval(effect, effect - margin, effect + margin, se_seeds, se_images, n, images)
-
-
-def _present_rows(differences: NDArray[np.floating]) -> FloatArray:
-    if differences.ndim != 2:
-        raise ValueError(
-            f"Expected differences of shape [n seeds, N images], got {differences.shape}; "
-            "pass those of one comparison."
-        )
-    missing = np.isnan(differences).all(axis=1)
-    present: FloatArray = differences[~missing].astype(np.float64)
-    if not np.isfinite(present).all():
-        raise ValueError(
-            "Expected each row finite, or all NaN where the seed is missing, got "
-            f"{np.sum(~np.isfinite(present))} other values; every seed is scored on the same images."
-        )
-    return present
+    return effect, effect - margin, effect + margin

@@ -26,7 +26,7 @@ from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
 from scipy.special import gammaln, ncfdtr, ndtr, stdtrit
 
-from ablate.stats.intervals import FloatArray, check_comparisons, check_fraction
+from ablate.stats.intervals import FloatArray, check_family
 
 POWER = 0.8
 """Power at which seeds count as enough to decide."""
@@ -173,8 +173,7 @@ def _check_test(sd: float, alpha: float, comparisons: int, power: float | None =
     """The level of each test."""
     if not (sd >= 0 and math.isfinite(sd)):
         raise ValueError(f"Expected a finite sd >= 0, got {sd}; estimate it from at least two seeds.")
-    check_fraction("alpha", alpha)
-    check_comparisons(comparisons)
+    check_family(comparisons, alpha=alpha)
     level = alpha / comparisons
     if power is not None and not level < power < 1:
         raise ValueError(

@@ -10,15 +10,13 @@ References:
 
 import math
 import warnings
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_solve
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from ablate.stats.intervals import BoolArray, FloatArray
 
 FEWEST_POINTS = 4
 """With fewer, a value's neighbours tell nothing that could be told from luck."""
@@ -38,27 +36,13 @@ MARGIN = 0.1
 """Of the front's extent: how far below its worst values the reference point of the hypervolume lies."""
 
 
-@dataclass(frozen=True)
-class Smoothed:
-    """What the true values are taken for.
-
-    Attributes:
-        mean: [n] posterior means.
-        sd: [n] posterior standard deviations of the true value, without the luck of a new run. What is not
-            known of the values' common level is in it, what is not known of the kernel is not.
-    """
-
-    mean: FloatArray
-    sd: FloatArray
-
-
 def smoothed(
     places: FloatArray,
     values: FloatArray,
     *,
     replicates: NDArray[np.integer],
     spread: float,
-) -> Smoothed:
+) -> tuple[FloatArray, FloatArray]:
     """True values at the tried points, by Gaussian-process regression with a Matérn 5/2 kernel.
 
     The level they vary about is a constant with a flat prior (ordinary kriging): where nothing matters, the
@@ -74,23 +58,12 @@ def smoothed(
         spread: standard deviation over seeds within a point, >= 0, pooled over points; NaN where it is
             unknown, and is then estimated from the values.
 
-    Raises:
-        ValueError: shapes that do not fit, or numbers out of their ranges.
+    Returns:
+        [n] posterior means, and [n] posterior standard deviations of the true value, without the luck of a
+        new run. What is not known of the values' common level is in them, what is not of the kernel is not.
     """
     places, values = np.asarray(places, np.float64), np.asarray(values, np.float64)
     seeds = np.asarray(replicates, dtype=np.float64)
-    _check(places, values, seeds, spread)
-    scale = float(values.std()) if len(values) else 0.0
-    noise = (spread / scale) ** 2 / seeds if scale > 0 else seeds
-    used = places[:, np.ptp(places, axis=0) > 0] if len(places) else places
-    if len(values) < FEWEST_POINTS or not used.size or scale <= 1e-12 * np.abs(values).max():
-        return _as_they_are(values, seeds, spread)
-    unit = (used - used.min(axis=0)) / np.ptp(used, axis=0)
-    mean, sd = _posterior(unit, (values - values.mean()) / scale, noise)
-    return Smoothed(mean * scale + values.mean(), sd * scale)
-
-
-def _check(places: FloatArray, values: FloatArray, seeds: FloatArray, spread: float) -> None:
     if places.ndim != 2 or values.shape != places.shape[:1] or seeds.shape != values.shape:
         raise ValueError(
             f"Expected places [n, d], values [n] and replicates [n], got {places.shape}, {values.shape} and "
@@ -102,16 +75,24 @@ def _check(places: FloatArray, values: FloatArray, seeds: FloatArray, spread: fl
         raise ValueError(f"Expected at least one seed behind each value, got {seeds.min():g}.")
     if spread < 0 or math.isinf(spread):
         raise ValueError(f"Expected a spread >= 0, or NaN where it is unknown, got {spread}.")
-
-
-def _as_they_are(values: FloatArray, seeds: FloatArray, spread: float) -> Smoothed:
-    if math.isnan(spread):  # the values' own spread bounds it, if there are several
-        spread = float(values.std()) if len(values) else 0.0
-    return Smoothed(values.copy(), spread / np.sqrt(seeds))
+    scale = float(values.std()) if len(values) else 0.0
+    noise = (spread / scale) ** 2 / seeds if scale > 0 else seeds
+    used = places[:, np.ptp(places, axis=0) > 0] if len(places) else places
+    if len(values) < FEWEST_POINTS or not used.size or scale <= 1e-12 * np.abs(values).max():
+        if math.isnan(spread):  # the values' own spread bounds it, if there are several
+            spread = scale
+        return values.copy(), spread / np.sqrt(seeds)
+    unit = (used - used.min(axis=0)) / np.ptp(used, axis=0)
+    mean, sd = _posterior(unit, (values - values.mean()) / scale, noise)
+    return mean * scale + values.mean(), sd * scale
 
 
 def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Posterior mean and sd [n] at the places themselves, in [0, 1]; noise [n], NaN where unknown."""
+    """Posterior mean and sd [n] at the places themselves, in [0, 1]; noise [n], NaN where unknown.
+
+    The mean is an unknown constant with a flat prior: Rasmussen and Williams, section 2.7 with a constant as
+    the one basis function.
+    """
     # Imported here, as it takes a second, which every command would wait for.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -129,18 +110,9 @@ def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple
         warnings.simplefilter("ignore", ConvergenceWarning)  # an optimum on a bound is meant
         process.fit(unit, values)
     smooth = process.kernel_ if known else process.kernel_.k1
-    return _kriged(smooth(unit), process.L_, values)
-
-
-def _kriged(across: FloatArray, factor: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Posterior mean and sd [n] under an unknown constant mean with a flat prior.
-
-    Rasmussen and Williams, section 2.7 with a constant as the one basis function; `across` is the covariance
-    of the true values [n, n], `factor` the lower Cholesky factor of that of the values seen.
-    """
-    ones = np.ones(len(values))
-    weights = cho_solve((factor, True), across).T
-    solved = cho_solve((factor, True), ones)
+    across, ones = smooth(unit), np.ones(len(values))  # covariance of the true values
+    weights = cho_solve((process.L_, True), across).T
+    solved = cho_solve((process.L_, True), ones)
     precision = solved.sum()
     level = float(solved @ values) / precision
     mean = level + weights @ (values - level)
@@ -150,13 +122,10 @@ def _kriged(across: FloatArray, factor: FloatArray, values: FloatArray) -> tuple
 
 
 def is_on_front(values: FloatArray) -> BoolArray:
-    """Which points no other beats: is as good in both objectives, and better in one.
+    """Which points [n] no other beats: is as good in both objectives, and better in one; of equal ones all.
 
     Args:
         values: [n, 2], finite, both higher-is-better.
-
-    Returns:
-        [n]. Equal points are on the front together.
     """
     values = _two_objectives(values)
     at_least = (values[:, None] >= values[None]).all(axis=2)
@@ -180,7 +149,7 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
         sds: [n, 2] their standard deviations, >= 0.
 
     Returns:
-        One or two indices of the front, ascending, of equally good ones the first; () without points.
+        One or two indices, ascending, of equally good ones the first; () without points.
     """
     values = _two_objectives(values)
     if not len(values):
@@ -189,21 +158,14 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
     front = np.flatnonzero(is_on_front(values))
     signal = (values - Z * sds).max(axis=0) - (values + Z * sds).min(axis=0) > rounding
     if signal.all():
-        front = front[_is_worth_its_price(values[front], np.median(sds, axis=0))]
-        return tuple(int(front[place]) for place in best_two(values[front]))
+        # Never all are beaten: of two points, the beaten has the lesser sum of both, in units of sd.
+        sd, more = np.median(sds, axis=0), values[front][:, None] - values[front][None]
+        beats = (more > 2 * Z * sd).any(axis=2) & (more >= -sd).all(axis=2)
+        front = front[~beats.any(axis=0)]
+        return tuple(int(front[index]) for index in best_two(values[front]))
     objective = 1 if signal[1] else 0
     gains = values[front, objective]
     return (int(front[gains >= gains.max() - rounding[objective]].min()),)
-
-
-def _is_worth_its_price(values: FloatArray, sd: FloatArray) -> BoolArray:
-    """Which points [n] none beats clearly in one objective without losing more than noise in the other.
-
-    Never none: of two points, the sum of both objectives in units of `sd` is less at the beaten one.
-    """
-    more = values[:, None] - values[None]
-    beats = (more > 2 * Z * sd).any(axis=2) & (more >= -sd).all(axis=2)
-    return np.asarray(~beats.any(axis=0))
 
 
 def best_two(front: FloatArray) -> tuple[int, ...]:
@@ -216,7 +178,7 @@ def best_two(front: FloatArray) -> tuple[int, ...]:
         front: [m, 2] values, finite, both higher-is-better.
 
     Returns:
-        Two indices, ascending; of equally good pairs the first. All indices where there are fewer.
+        Two indices, ascending, of equally good pairs the first; all where there are fewer.
     """
     front = _two_objectives(front)
     if len(front) <= 2:

@@ -34,10 +34,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtr
 
 from ablate.stats.effect import Effect
-from ablate.stats.intervals import BoolArray, FloatArray, check_comparisons
+from ablate.stats.intervals import BoolArray, FloatArray
 from ablate.stats.power import check_margin
 
 Word = Literal["equivalent", "better", "worse", "higher", "lower", "undecided"]
@@ -84,9 +83,6 @@ def verdict(
             declared, and then only `identical` can make an effect equivalent.
         identical: the two arms gave the same predictions on every seed. It counts only where all differences
             are 0.
-
-    Raises:
-        ValueError: If the margin is 0, negative or infinite, or there are more pairs than planned.
     """
     if (effect.n > planned).any():
         raise ValueError(
@@ -95,9 +91,8 @@ def verdict(
     if not math.isnan(margin):
         check_margin(margin)
     # Against the nearer bound the one-sided p is the larger of the two.
-    spread = effect.error > 0
-    t = (margin - np.abs(effect.effect)) / np.where(spread, effect.error, np.nan)
-    p_equivalence = bonferroni(stdtr(np.where(spread, effect.freedom, 1), -t), effect.comparisons)
+    p_beyond = effect.p_beyond(margin - np.abs(effect.effect))
+    p_adjusted, p_equivalence = (np.minimum(effect.comparisons * p, 1.0) for p in (effect.p, p_beyond))
     incomplete = effect.n < planned
     same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
     equivalent = same | (p_equivalence <= 1 - effect.confidence)
@@ -115,36 +110,16 @@ def verdict(
             "",
         ),
         below_margin=np.asarray(~incomplete & equivalent & (above | below)),
-        p_adjusted=bonferroni(effect.p, effect.comparisons),
+        p_adjusted=p_adjusted,
         p_equivalence=p_equivalence,
     )
-
-
-def bonferroni(p: NDArray[np.floating], comparisons: int) -> FloatArray:
-    """Bonferroni's single step: min(1, comparisons * p), the p of the simultaneous intervals.
-
-    Args:
-        p: [...] uncorrected p-values in [0, 1]; NaN stays NaN.
-        comparisons: size of the family, which counts planned comparisons: those without a p too.
-
-    Raises:
-        ValueError: If comparisons < 1.
-    """
-    check_comparisons(comparisons)
-    return np.minimum(np.asarray(p, dtype=np.float64) * comparisons, 1.0)
 
 
 def holm(p: NDArray[np.floating]) -> FloatArray:
     """Holm's step-down adjustment: rejecting where it is at most alpha keeps the family-wise error at alpha.
 
     An undefined p (NaN: one seed, or no spread) stays NaN, yet is counted in the family as if it were 1, so
-    a comparison that failed never makes the others easier to pass.
-
-    Args:
-        p: [m] uncorrected p-values of the whole family, in [0, 1] or NaN; m may be 0.
-
-    Raises:
-        ValueError: If p is not of shape [m], or a value lies outside [0, 1].
+    a comparison that failed never makes the others easier to pass. [m] p in, of the whole family; m may be 0.
     """
     undefined = np.isnan(p)
     if p.ndim != 1 or ((p < 0) | (p > 1)).any():

@@ -5,17 +5,14 @@ published results can be rendered again without their predictions.
 """
 
 from ablate.tables.build import build_tables
-from ablate.tables.columns import COLUMNS, DERIVED, MISSING, TUNING, UNREADABLE, Column, data_dictionary
+from ablate.tables.columns import COLUMNS, DERIVED, TUNING, data_dictionary
 from ablate.tables.files import Tables, frame, read_tables, write_tables
-from ablate.tables.points import objective_values, points_table, winners_of
+from ablate.tables.tuning import objective_values, points_table, winners_of
 
 __all__ = [
     "COLUMNS",
     "DERIVED",
-    "MISSING",
     "TUNING",
-    "UNREADABLE",
-    "Column",
     "Tables",
     "build_tables",
     "data_dictionary",

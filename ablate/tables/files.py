@@ -16,6 +16,7 @@ from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind
 Tables = dict[str, pd.DataFrame]
 DTYPES = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "boolean"}
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
+"""A leading apostrophe keeps a spreadsheet from reading such a cell as a formula."""
 
 
 def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -30,21 +31,14 @@ def write_tables(folder: ResultsFolder, tables: Tables) -> None:
         safe = data.copy()
         for column in COLUMNS[name]:
             if column.kind == "text":
-                safe[column.name] = safe[column.name].map(_inert, na_action="ignore")
+                safe[column.name] = safe[column.name].map(
+                    lambda text: f"'{text}" if text.startswith(FORMULA_STARTS) else text, na_action="ignore"
+                )
         write_atomically(folder.root / f"{name}.csv", safe.to_csv(index=False).encode())
-
-
-def _inert(text: str) -> str:
-    """A leading apostrophe keeps a spreadsheet from reading a cell as a formula."""
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
 def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS)) -> Tables:
     """Read the CSV files of a results folder as `write_tables` left them.
-
-    Args:
-        folder: where they are.
-        names: the tables to read, all of `COLUMNS` unless given.
 
     Raises:
         RecordError: a table is missing, cut, or has other columns than this version writes. One that came

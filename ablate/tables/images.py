@@ -6,21 +6,13 @@ import itertools
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ablate.errors import RecordError
-from ablate.metrics import (
-    FLOORS,
-    METRICS,
-    Predictions,
-    ReliabilityBins,
-    band_of_mean,
-    reliability_bins,
-    resampled,
-)
+from ablate.metrics import FLOORS, METRICS, Predictions, band_of_mean, reliability_bins, resampled
 from ablate.stats import new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
@@ -37,26 +29,23 @@ MOST_CLASSES = 20
 
 @dataclass(frozen=True)
 class Run:
-    """What the tables take from the predictions of one complete trial.
+    """What the tables take from the predictions of one complete trial: metrics, rows, and what is combined.
 
     Attributes:
-        metrics: each metric's value.
         resampled: per metric with a noise floor its values under drawn labels.
-        bins: of the reliability diagram.
         by_image: per metric of `BY_IMAGE` [N] values.
         labels: [N] class ids.
         confusion: [K, K] images of a class that were taken for another.
         class_names: [K], or none.
-        projection: rows of that table.
     """
 
     metrics: Mapping[str, float]
     resampled: Mapping[str, Array]
-    bins: ReliabilityBins
     by_image: Mapping[str, Array]
     labels: NDArray[np.intp]
     confusion: NDArray[np.intp]
     class_names: Sequence[str]
+    reliability: Rows
     projection: Rows
 
 
@@ -64,20 +53,29 @@ Runs = Mapping[str, Mapping[int, Run]]
 """The runs of each arm by seed, deliberate second ones left out."""
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What a results folder holds of one trial; `fault` is why it cannot be used, if so."""
+class Stored(NamedTuple):
+    """What a results folder holds of one trial: the record's status, or `MISSING`, or `UNREADABLE` and why.
 
+    `predictions` are those of a complete trial.
+    """
+
+    status: str
     record: records.Record | None = None
-    run: Run | None = None
+    predictions: records.Predictions | None = None
     fault: str | None = None
 
-    @property
-    def status(self) -> str:
-        """Of the record, or `MISSING` or `UNREADABLE`."""
-        if self.fault is not None:
-            return UNREADABLE
-        return self.record.status if self.record else MISSING
+
+def read_stored(folder: ResultsFolder, trial_id: str) -> Stored:
+    """A trial's record and its predictions."""
+    path = folder.record_path(trial_id)
+    if not path.exists():
+        return Stored(MISSING)
+    try:
+        record = records.read_record(path)
+        complete = record.status == "complete"
+        return Stored(record.status, record, records.read_predictions(folder, record) if complete else None)
+    except RecordError as error:
+        return Stored(UNREADABLE, fault=str(error).replace(f"{folder.root}{os.sep}", ""))
 
 
 def key_of(trial: Trial) -> dict[str, Any]:
@@ -85,66 +83,62 @@ def key_of(trial: Trial) -> dict[str, Any]:
     return {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed}
 
 
-def read_trial(folder: ResultsFolder, trial: Trial) -> Stored:
+def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]:
     """A trial's record, and all that the tables take from its predictions."""
-    path = folder.record_path(trial.trial_id)
-    if not path.exists():
-        return Stored()
-    try:
-        record = records.read_record(path)
-        if record.status != "complete":
-            return Stored(record)
-        arrays = records.read_predictions(folder, record)
-    except RecordError as error:
-        return Stored(fault=str(error).replace(f"{folder.root}{os.sep}", ""))
+    stored = read_stored(folder, trial.trial_id)
+    record, arrays = stored.record, stored.predictions
+    if record is None or arrays is None:
+        return stored, None
     predictions = Predictions.of(arrays.logits, arrays.labels)
     classes = predictions.logits.shape[1]
     pairs = predictions.labels * classes + predictions.predicted
-    run = Run(
-        metrics={name: metric.score(predictions) for name, metric in METRICS.items()},
-        resampled=resampled(predictions),
-        bins=reliability_bins(predictions),
-        by_image={name: METRICS[name].function(predictions) for name in BY_IMAGE},
-        labels=predictions.labels,
-        confusion=np.bincount(pairs, minlength=classes**2).reshape(classes, classes),
-        class_names=record.class_names,
-        projection=_projection_rows(key_of(trial), record, arrays),
-    )
-    return Stored(record, run)
-
-
-def _projection_rows(key: dict[str, Any], record: records.Record, stored: records.Predictions) -> Rows:
-    """One row per projected image of a trial, both splits; none where the trial kept no projection."""
+    bins = vars(reliability_bins(predictions))
+    reliability = [
+        {**key_of(trial), "bin": number, **dict(zip(bins, values, strict=True))}
+        for number, values in enumerate(zip(*bins.values(), strict=True))
+    ]
     splits = (
-        ("train", stored.projection_train, stored.projection_train_labels),
-        ("valid", stored.projection_valid, stored.projection_valid_labels),
+        ("train", arrays.projection_train, arrays.projection_train_labels),
+        ("valid", arrays.projection_valid, arrays.projection_valid_labels),
     )
-    return [
-        {**key, "split": split, "class": record.class_names[label], "x": float(x), "y": float(y)}
+    projection = [
+        {**key_of(trial), "split": split, "class": record.class_names[label], "x": float(x), "y": float(y)}
         for split, points, labels in splits
         if points is not None and labels is not None
         for (x, y), label in zip(points, labels.tolist(), strict=True)
     ]
+    return stored._replace(predictions=None), Run(
+        metrics={name: metric.score(predictions) for name, metric in METRICS.items()},
+        resampled=resampled(predictions),
+        by_image={name: METRICS[name].function(predictions) for name in BY_IMAGE},
+        labels=predictions.labels,
+        confusion=np.bincount(pairs, minlength=classes**2).reshape(classes, classes),
+        class_names=record.class_names,
+        reliability=reliability,
+        projection=projection,
+    )
 
 
 def new_image_rows(plan: Plan, runs: Runs) -> Rows:
     """One row per compared arm and metric of `BY_IMAGE`: the interval for new images and new seeds."""
     rows = []
     for (arm, baseline), metric in itertools.product(plan.comparisons, BY_IMAGE):
-        own, other = runs.get(arm, {}), runs.get(baseline, {})
+        of_arm, reference = runs.get(arm, {}), runs.get(baseline, {})
         differences = np.array(
             [
-                own[seed].by_image[metric] - other[seed].by_image[metric]
+                of_arm[seed].by_image[metric] - reference[seed].by_image[metric]
                 for seed in plan.study.seed_list()
-                if seed in own and seed in other and np.array_equal(own[seed].labels, other[seed].labels)
+                if seed in of_arm
+                and seed in reference
+                and np.array_equal(of_arm[seed].labels, reference[seed].labels)
             ]
         )
         comparisons = plan.study.family_size(metric, len(plan.comparisons))
         row: dict[str, Any] = {"arm": arm, "baseline": baseline, "metric": metric}
         row |= {"comparisons": comparisons, "n_pairs": len(differences)}
         if len(differences):
-            found = new_images_interval(differences, comparisons=comparisons)
-            row |= {"images": found.images, "effect": found.effect, "low": found.low, "high": found.high}
+            effect, low, high = new_images_interval(differences, comparisons=comparisons)
+            row |= {"images": differences.shape[1], "effect": effect, "low": low, "high": high}
         rows.append(row)
     return rows
 

@@ -14,16 +14,9 @@ ABSENT = "–"
 
 @dataclass(frozen=True)
 class Quantity:
-    """One column as a reader sees it.
+    """One column as a reader sees it: the unit as shown, digits after the point, better as in `Column`.
 
-    Attributes:
-        name: the column.
-        label: in words.
-        unit: as shown; "" where there is none.
-        factor: from the tables' unit to the shown one: 100 where fractions are shown in percent.
-        digits: after the decimal point.
-        meaning: its definition.
-        better: 'higher', 'lower' or ''.
+    `factor` leads from the tables' unit to the shown one: 100 where fractions are shown in percent.
     """
 
     name: str
@@ -67,15 +60,18 @@ def shown(value: float | None, what: Quantity) -> str:
 
 
 def shown_decimal(value: float | None, digits: int) -> str:
-    """A number without a unit of its own."""
-    return ABSENT if value is None or not math.isfinite(value) else _decimal(value, digits)
+    """A number without a unit of its own: a typographic minus sign, and no minus zero."""
+    if value is None or not math.isfinite(value):
+        return ABSENT
+    text = f"{value:.{digits}f}"
+    return (text.lstrip("-") if float(text) == 0 else text).replace("-", "−")
 
 
 def shown_difference(value: float | None, what: Quantity) -> str:
     """A difference in the shown unit, always with its sign."""
     text = shown(value, what)
-    positive = text not in (ABSENT, _decimal(0.0, what.digits)) and not text.startswith("−")
-    return f"+{text}" if positive else text
+    signed = text in (ABSENT, shown_decimal(0.0, what.digits)) or text.startswith("−")
+    return text if signed else f"+{text}"
 
 
 def shown_p(p: float | None) -> str:
@@ -83,11 +79,3 @@ def shown_p(p: float | None) -> str:
     if p is None or math.isnan(p):
         return ABSENT
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _decimal(value: float, digits: int) -> str:
-    """A typographic minus sign, and no minus zero."""
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("-")
-    return text.replace("-", "−")

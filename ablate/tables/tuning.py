@@ -1,25 +1,59 @@
-"""A search as tables: its facts in a row, its points, their single runs, and what its fields matter."""
+"""A search as tables: its facts in a row, its points, their single runs, and what its fields matter.
+
+A point's value is the mean over its seeds, computed from the predictions. The best of many noisy means is too
+good, so the choice rests on values smoothed over neighbouring points: what a lucky seed gave one point alone
+counts little.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from ablate.metrics import METRICS
-from ablate.store.points import Tuning, read_tuning, tuning_folder
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ablate.metrics import METRICS, Predictions
+from ablate.stats import chosen_of_two, is_on_front, mean_interval, smoothed
+from ablate.stats.surrogate import SAME
+from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.store.results import ResultsFolder
+from ablate.study.search import Choice, Levels, Search
+from ablate.study.trials import arm_name
 from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
-from ablate.tables.points import SUFFIXES, PointRun, point_runs, points_frame
+from ablate.tables.images import read_stored
+
+FloatArray = NDArray[np.float64]
+SUFFIXES = ("", "_2")
+"""Of the first and the second objective's columns."""
+
+
+class PointRun(NamedTuple):
+    """What is stored of one training run of a point.
+
+    Attributes:
+        status: of its record, or `MISSING` or `UNREADABLE`.
+        values: per objective; () unless the run is complete and all of them are defined.
+        seconds: training and evaluation.
+        fields: of the trial, resolved; {} without a readable record.
+    """
+
+    seed: int
+    trial_id: str
+    status: str
+    values: tuple[float, ...]
+    seconds: float
+    fields: dict[str, Any]
 
 
 def tuning_tables(folder: ResultsFolder) -> Tables:
-    """The tables of `TUNING`; none where nothing was tuned, or where the search's predictions are left out.
+    """The tables of `TUNING` from a study's results.
 
-    Args:
-        folder: a study's results.
+    None where nothing was tuned, or where the search's predictions are left out.
 
     Raises:
         RecordError: the stored search is damaged.
@@ -27,17 +61,12 @@ def tuning_tables(folder: ResultsFolder) -> Tables:
     tuning = read_tuning(folder)
     if tuning is None or not tuning_folder(folder).predictions.exists():
         return {}
-    runs = [point_runs(folder, point, tuning.search.objective) for point in tuning.points]
+    runs = _runs(folder, tuning)
     values = [
-        {
-            "number": point.number,
-            "seed": run.seed,
-            "trial_id": run.trial_id,
-            "status": run.status,
-            **{f"value{suffix}": value for suffix, value in zip(SUFFIXES, run.values, strict=False)},
-        }
-        for point, own in zip(tuning.points, runs, strict=True)
-        for run in own
+        {"number": point.number, "seed": run.seed, "trial_id": run.trial_id, "status": run.status}
+        | {f"value{suffix}": value for suffix, value in zip(SUFFIXES, run.values, strict=False)}
+        for point, of_point in zip(tuning.points, runs, strict=True)
+        for run in of_point
     ]
     importances = [
         {"objective": of.objective, "evaluator": of.evaluator, "field": name, "share": share}
@@ -46,16 +75,59 @@ def tuning_tables(folder: ResultsFolder) -> Tables:
     ]
     return {
         "tuning": frame("tuning", [_facts(tuning, runs)]),
-        "points": points_frame(tuning, runs),
+        "points": _points(tuning, runs),
         "point_values": frame("point_values", values),
         "importances": frame("importances", importances),
     }
 
 
+def points_table(folder: ResultsFolder) -> pd.DataFrame:
+    """The `points` table of a study's search; empty where nothing was tuned.
+
+    Raises:
+        RecordError: the stored search is damaged.
+    """
+    tuning = read_tuning(folder)
+    return frame("points", []) if tuning is None else _points(tuning, _runs(folder, tuning))
+
+
+def objective_values(
+    folder: ResultsFolder, point: Point, objective: Sequence[str]
+) -> dict[int, tuple[float, ...]]:
+    """Seed to what a point's complete trial scored on the tuning split, in the tables' units, per objective.
+
+    A seed whose trial is not there, not complete or damaged is left out, and so is one for which a metric is
+    not defined. The folder is the study's; the trials of its search lie in one of their own below it.
+    """
+    return {run.seed: run.values for run in _point_runs(folder, point, objective) if run.values}
+
+
+def _runs(folder: ResultsFolder, tuning: Tuning) -> list[list[PointRun]]:
+    return [_point_runs(folder, point, tuning.search.objective) for point in tuning.points]
+
+
+def _point_runs(folder: ResultsFolder, point: Point, objective: Sequence[str]) -> list[PointRun]:
+    """What is stored of each of a point's training runs, in the order of its seeds."""
+    runs = []
+    for seed, trial_id in zip(point.seeds, point.trial_ids, strict=False):  # no trials yet: none begun
+        stored = read_stored(tuning_folder(folder), trial_id)
+        values, seconds, fields = tuple[float, ...](), 0.0, {}
+        if stored.predictions is not None:
+            predictions = Predictions.of(stored.predictions.logits, stored.predictions.labels)
+            scores = tuple(float(METRICS[name].score(predictions)) for name in objective)
+            values = scores if all(map(math.isfinite, scores)) else ()
+        if stored.record is not None:
+            fields, cost = stored.record.trial.fields.model_dump(), stored.record.cost
+            seconds = math.fsum(epoch.seconds for epoch in stored.record.history)
+            seconds = cost.train_seconds + cost.eval_seconds if cost else seconds
+        runs.append(PointRun(seed, trial_id, stored.status, values, seconds, fields))
+    return runs
+
+
 def _facts(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> dict[str, Any]:
     search, states = tuning.search, Counter(point.state for point in tuning.points)
     # Points of equal levels and seeds would share their trials.
-    trained = {run.trial_id: run for own in runs for run in own if run.status != MISSING}
+    trained = {run.trial_id: run for of_point in runs for run in of_point if run.status != MISSING}
     facts: dict[str, Any] = {
         "points_planned": search.points,
         "points_done": states["complete"],
@@ -72,3 +144,120 @@ def _facts(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> dict[str, Any]
         facts |= {f"objective{suffix}": name, f"direction{suffix}": better}
     split = ("tuning_images", "train_images", "tuning_digest", "reported_digest", "overlap")
     return facts | {name: getattr(tuning, name) for name in split}
+
+
+def _points(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
+    """The `points` table from each point's runs."""
+    search = tuning.search
+    rows = [_row(tuning, point, of_point) for point, of_point in zip(tuning.points, runs, strict=True)]
+    # A point counts that is complete, with a value for every seed.
+    counted = [
+        number
+        for number, of_point in enumerate(runs)
+        if tuning.points[number].state == "complete" and of_point and all(run.values for run in of_point)
+    ]
+    places = np.array([_coordinates(search, tuning.points[number].levels) for number in counted])
+    for index, suffix in enumerate(SUFFIXES[: len(search.objective)]):
+        samples = [np.array([run.values[index] for run in runs[number]]) for number in counted]
+        for number, sample, mean, sd in zip(counted, samples, *smoothed_values(places, samples), strict=True):
+            raw = mean_interval(sample)
+            columns = {"value": raw.mean, "sd": raw.sd, "low": raw.low, "high": raw.high}
+            columns |= {"smoothed": mean, "smoothed_sd": sd}
+            rows[number] |= {f"{column}{suffix}": value for column, value in columns.items()}
+    points = frame("points", rows)
+    if len(search.objective) < 2:
+        return points
+    known, gains, _ = _gains(points)
+    on_front = pd.Series(pd.NA, index=points.index, dtype="boolean")
+    on_front[known] = is_on_front(gains) if len(gains) else []
+    return points.assign(on_front=on_front)
+
+
+def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, Any]:
+    """A point's columns but its scores."""
+    last_seen = math.nan
+    if point.state == "pruned":  # what it had reached
+        seen = [run.values[0] for run in runs if run.values]
+        if seen:
+            last_seen = float(np.mean(seen))
+        elif point.intermediate:
+            last_seen = point.intermediate[max(point.intermediate)]
+    return {
+        "number": point.number,
+        "source": point.source,
+        "state": point.state,
+        "reason": point.reason or None,
+        "pruned_at": point.pruned_at,
+        "levels": arm_name(point.levels),
+        **{f"objective{s}": name for s, name in zip(SUFFIXES, tuning.search.objective, strict=False)},
+        **point.levels,
+        **next((run.fields for run in runs if run.fields), {}),
+        "seeds_planned": len(point.seeds),
+        "seeds_done": sum(bool(run.values) for run in runs),
+        "last_seen": last_seen,
+        "winner": point.number in tuning.winners,
+        "seconds": math.fsum(run.seconds for run in runs),
+    }
+
+
+def _coordinates(search: Search, levels: Levels) -> list[float]:
+    """Coordinates of a point in which distances mean something.
+
+    A range goes to [0, 1], even in the logarithm where it is declared so; each value of a choice has an axis
+    of its own. A field with a condition has one more axis, 1 where it is used; unused it lies at 0.
+    """
+    place: list[float] = []
+    for name, dimension in search.space.items():
+        used = name in levels
+        if dimension.when:
+            place.append(float(used))
+        if isinstance(dimension, Choice):
+            place += [float(used and levels[name] == value) for value in dimension.of]
+            continue
+        low, high, value = dimension.low, dimension.high, levels.get(name, dimension.low)
+        if dimension.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        place.append((value - low) / (high - low))
+    return place
+
+
+def smoothed_values(places: FloatArray, samples: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
+    """Smoothed values and their standard deviations, [n] each, of points at [n, d] with values by seed."""
+    if not samples:
+        return np.empty(0), np.empty(0)
+    means = np.array([sample.mean() for sample in samples])
+    counts = np.array([len(sample) for sample in samples])
+    # The standard deviation of a training run within a point, pooled; not known with one seed each.
+    squares = math.fsum(float(((sample - sample.mean()) ** 2).sum()) for sample in samples)
+    freedom = int(counts.sum()) - len(samples)
+    spread = math.sqrt(squares / freedom) if freedom else math.nan
+    return smoothed(places, means, replicates=counts, spread=spread)
+
+
+def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]:
+    """The rows that count, their smoothed values [n, objectives], turned so that more is better, and sds."""
+    suffixes = [suffix for suffix in SUFFIXES if points[f"objective{suffix}"].notna().any()]
+    values = points[[f"smoothed{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)
+    sds = points[[f"smoothed_sd{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)
+    known = np.isfinite(values).all(axis=1) if suffixes else np.zeros(len(points), dtype=bool)
+    signs = [1.0 if METRICS[points[f"objective{s}"].iloc[0]].higher_is_better else -1.0 for s in suffixes]
+    return points.index[known], values[known] * np.array(signs), np.nan_to_num(sds[known])
+
+
+def winners_of(points: pd.DataFrame) -> tuple[int, ...]:
+    """The points to be run again with fresh seeds: their numbers, ascending; () without a complete point.
+
+    With one objective the complete point with the best smoothed value, of equal ones the lowest number. With
+    two, up to two of those that no other point beats in both smoothed values, by the rule of
+    `ablate.stats.chosen_of_two`: an objective in which the noise tells no two points apart has no say, so
+    that one point wins; nor is a point taken for a gain in one objective within the noise if it costs more
+    than the noise in the other.
+    """
+    known, gains, sds = _gains(points.sort_values("number"))
+    numbers = points.loc[known, "number"].to_numpy(dtype=np.int64)
+    if not len(numbers):
+        return ()
+    if gains.shape[1] == 1:
+        best = gains[:, 0].max()
+        return (int(numbers[gains[:, 0] >= best - SAME * abs(best)].min()),)
+    return tuple(int(numbers[index]) for index in chosen_of_two(gains, sds))

@@ -8,14 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from report_cases import Rendered
 from report_results import CPU, declare
 from scipy.stats import t
-from statsmodels.stats.power import TTestPower
 
-from ablate.analysis.effects import effects_table
 from ablate.report.views import certainty_view
 from ablate.study.trials import Plan, expand
 from ablate.tables import frame
@@ -29,26 +26,6 @@ def plan_of(seeds: int, **declaration: Any) -> Plan:
     return Plan(study=study, profile="p", reason="r", trials=trials)
 
 
-def effect_of(differences: list[float | None], metric: str = "accuracy") -> pd.Series[Any]:
-    """The row of the effects table for arms that differ so, seed by seed; None is a diverged trial."""
-    plan, rows = plan_of(len(differences)), []
-    for trial in plan.trials:
-        own = differences[trial.seed] if trial.levels["epsilon"] else 0.0
-        value = None if own is None else 0.5 + 0.01 * trial.seed + own
-        row = {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed, "repeat": 0, "threads": 1}
-        row |= {"status": "diverged" if own is None else "complete", "accuracy": value, "nll": value}
-        rows.append(row)
-    effects = effects_table({"trials": frame("trials", rows)}, plan)
-    return effects[effects["metric"] == metric].iloc[0]
-
-
-@pytest.mark.parametrize("n", [4, 6, 12])
-def test_the_detectable_difference_has_a_power_of_80_percent(n: int) -> None:
-    differences = np.random.default_rng(n).normal(0.01, 0.01, size=n)
-    found = effect_of(list(differences), "nll")["detectable"] / differences.std(ddof=1)
-    assert TTestPower().power(found, n, 0.05) == pytest.approx(0.8, abs=1e-6)
-
-
 def test_the_detectable_difference_of_a_family_is_found_in_80_of_100_new_studies(rendered: Get) -> None:
     """Six comparisons of three pairs; the family's intervals of simulated studies, by scipy's t."""
     with (rendered("sweep").results.root / "effects.csv").open(newline="", encoding="utf-8") as file:
@@ -58,11 +35,6 @@ def test_the_detectable_difference_of_a_family_is_found_in_80_of_100_new_studies
     new = np.random.default_rng(0).normal(float(row["detectable"]), sd, size=(100_000, n))
     half = t.isf(0.025 / 6, n - 1) * new.std(axis=1, ddof=1) / math.sqrt(n)
     assert np.mean(np.abs(new.mean(axis=1)) > half) == pytest.approx(0.8, abs=0.005)
-
-
-@pytest.mark.parametrize("differences", [[0.01], [0.01, None], [0.25, 0.25, 0.25], [None, None]])
-def test_without_a_spread_nothing_is_detectable(differences: list[float | None]) -> None:
-    assert math.isnan(effect_of(differences)["detectable"])
 
 
 ROW: dict[str, Any] = {

@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 from report_results import CPU, declare, make_results, number_of
-from scipy.stats import linregress, ttest_1samp
+from scipy.stats import linregress
 
 from ablate.analysis.arms import identical_arms
 from ablate.analysis.effects import effects_table, terms
 from ablate.report import build_report
 from ablate.report.sentences_of_averages import averaged_sentences
-from ablate.stats import holm
 from ablate.store.records import Predictions
 from ablate.store.results import read_plan
 from ablate.study.study import Study
@@ -116,42 +115,6 @@ def trend_of(rows: list[Any], factor: str) -> pd.Series[Any]:
     return row  # type: ignore[no-any-return]
 
 
-def per_seed(plan: Plan, kind: str) -> list[float]:
-    """What the effect of ε is within each seed: a difference of means, or a slope times the range."""
-    found = []
-    for _, own in data_of(plan).groupby("seed"):
-        means = own.groupby("epsilon")["accuracy"].mean()
-        slope = linregress(means.index, means).slope * 0.4 if kind == "trend" else means[0.1] - means[0.0]
-        found.append(float(slope))
-    return found
-
-
-@pytest.mark.parametrize(("kind", "count"), [("main", 3 + 1 + 2 + 3 * 1 + 3 * 2 + 1 * 2), ("trend", 2)])
-def test_tests_and_intervals_are_scipys_over_seeds(kind: str, count: int) -> None:
-    """A family of two metrics holds together over all its effects; a metric outside stands alone."""
-    plan = plan_of(ORDERED, family=("accuracy", "nll"))
-    expected = ttest_1samp(per_seed(plan, kind), 0.0)
-    table = table_of(plan, noisy)
-    for metric, size in (("accuracy", 2 * count), ("nll", 2 * count), ("mean_confidence", 1)):
-        row = of_kind(table, kind, metric)[0]
-        ends = expected.confidence_interval(1 - 0.05 / size)
-        assert (row["low"], row["high"]) == pytest.approx((ends.low, ends.high), rel=1e-9)
-        assert row["p"] == pytest.approx(expected.pvalue, rel=1e-9)
-        assert row["p_adjusted"] == pytest.approx(min(1.0, size * expected.pvalue), rel=1e-9)
-        sides = [ttest_1samp(per_seed(plan, kind), margin, alternative=way).pvalue
-                 for margin, way in ((-row["margin"], "greater"), (row["margin"], "less"))]  # fmt: skip
-        if metric != "mean_confidence":
-            assert row["p_equivalence"] == pytest.approx(min(1.0, size * max(sides)), rel=1e-9)
-
-
-def test_p_is_holm_corrected_over_each_family() -> None:
-    plan = plan_of(ORDERED)
-    table = table_of(plan, noisy).query("metric == 'accuracy'")
-    for kinds in (["arm"], ["main", "interaction"], ["trend"]):
-        family = table[table["kind"].isin(kinds)]
-        np.testing.assert_allclose(family["p_holm"], holm(family["p"].to_numpy()))
-
-
 def asked(**declaration: Any) -> dict[str, list[tuple[str, str]]]:
     plan = plan_of(**declaration)
     found: dict[str, list[tuple[str, str]]] = {"main": [], "interaction": [], "trend": []}
@@ -233,31 +196,6 @@ def test_an_average_that_lacks_a_planned_trial_is_undecided(lost: str) -> None:
     row = rows_of(plan, value, "main")[0]
     assert (row["term"], row["verdict"], row["reason"]) == ("epsilon=0.1", "undecided", "incomplete")
     assert row["p_adjusted"] < 0.05
-
-
-def test_a_seed_that_lacks_a_level_is_left_out_of_a_trend() -> None:
-    plan = plan_of(SIZES)
-    gap = (1, 128)
-    (whole,) = rows_of(plan, falling, "trend")
-    (row,) = rows_of(plan, lambda t: None if (t.seed, t.fields.batch_size) == gap else falling(t), "trend")
-    assert (whole["verdict"], row["verdict"], row["reason"]) == ("worse", "undecided", "incomplete")
-    assert (row["cells"], row["cells_planned"], row["n"]) == (1, 1, SEEDS - 1)
-    kept = [
-        linregress([64, 128, 512], [falling(t) for t in plan.trials if t.seed == seed]).slope * 448
-        for seed in range(SEEDS)
-        if seed != gap[0]
-    ]
-    assert (row["effect"], row["p"]) == pytest.approx((np.mean(kept), ttest_1samp(kept, 0).pvalue), rel=1e-9)
-
-
-def test_a_combination_that_never_trains_is_left_out_of_a_trend() -> None:
-    plan = plan_of({**SIZES, "arch": ("a", "b")})
-    lost = {"batch_size": 512, "arch": "b"}
-    (row,) = rows_of(plan, lambda trial: None if trial.levels == lost else falling(trial), "trend")
-    assert (row["cells"], row["cells_planned"], row["n"], row["reason"]) == (1, 2, SEEDS, "incomplete")
-    kept = [[falling(t) for t in plan.trials if t.seed == s and t.fields.arch == "a"] for s in range(SEEDS)]
-    slopes = [linregress([64, 128, 512], values).slope * 448 for values in kept]
-    assert row["effect"] == pytest.approx(np.mean(slopes), rel=1e-9)
 
 
 def test_a_level_that_never_trains_costs_its_own_averages_only() -> None:

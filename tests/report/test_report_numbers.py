@@ -36,40 +36,6 @@ def effects(rendered: Rendered) -> dict[tuple[str, str], dict[str, str]]:
     return {(row["term"], row["metric"]): row for row in rows}
 
 
-def paired(rendered: Rendered, arm: str, baseline: str, metric: str) -> tuple[list[float], list[float]]:
-    own, other = values(rendered, arm, metric), values(rendered, baseline, metric)
-    seeds = sorted(own.keys() & other.keys())
-    return [own[seed] for seed in seeds], [other[seed] for seed in seeds]
-
-
-SWEPT = ("epsilon=0.05", "epsilon=0.1", "epsilon=0.4")
-
-
-@pytest.mark.parametrize("metric", ["accuracy", "ece", "nll", "temperature"])
-def test_effects_are_scipys_paired_t(rendered: Get, metric: str) -> None:
-    """In the family of 2 metrics × 3 arms the intervals are Bonferroni's over 6; others stand alone."""
-    report = rendered("sweep")
-    found = effects(report)
-    confidence = 1 - 0.05 / (6 if metric in ("accuracy", "ece") else 1)
-    for arm in SWEPT:
-        test = scipy.stats.ttest_rel(*paired(report, arm, "epsilon=0.0", metric))
-        ends = test.confidence_interval(confidence)
-        row = found[arm, metric]
-        assert [float(row["low"]), float(row["high"])] == pytest.approx([ends.low, ends.high], rel=1e-9)
-        assert float(row["p"]) == pytest.approx(test.pvalue, rel=1e-9)
-        assert (row["against"], row["n"]) == ("epsilon=0.0", "3")
-
-
-def test_p_is_holm_corrected_over_the_family_and_absent_outside(rendered: Get) -> None:
-    found = effects(rendered("sweep"))
-    family = sorted((float(found[arm, m]["p"]), arm, m) for arm in SWEPT for m in ("accuracy", "ece"))
-    largest = 0.0
-    for place, (p, arm, metric) in enumerate(family):
-        largest = max(largest, min(1.0, (len(family) - place) * p))
-        assert float(found[arm, metric]["p_holm"]) == pytest.approx(largest, rel=1e-9)
-    assert {row["p_holm"] for (_, metric), row in found.items() if metric not in ("accuracy", "ece")} == {""}
-
-
 def test_an_arm_is_compared_with_the_arm_that_has_the_baselines_levels(rendered: Get) -> None:
     found = {arm: row["against"] for (arm, _), row in effects(rendered("factorial")).items()}
     assert found == {
@@ -78,20 +44,6 @@ def test_an_arm_is_compared_with_the_arm_that_has_the_baselines_levels(rendered:
         "epsilon=0.1, reduction=sum": "epsilon=0.1, reduction=mean",
         "epsilon=0.1, reduction=none": "epsilon=0.1, reduction=mean",
     }
-
-
-def test_only_complete_pairs_count_and_a_lost_arm_narrows_no_interval(rendered: Get) -> None:
-    report = rendered("factorial")
-    found = effects(report)
-    assert found["epsilon=0.1, reduction=sum", "accuracy"]["n"] == "1"
-    assert found["epsilon=0.1, reduction=sum", "accuracy"]["low"] == ""
-    arm, baseline = "epsilon=0.1, reduction=none", "epsilon=0.1, reduction=mean"
-    test = scipy.stats.ttest_rel(*paired(report, arm, baseline, "accuracy"))
-    row = found[arm, "accuracy"]
-    assert row["n"] == "3"
-    assert float(row["high"]) == pytest.approx(test.confidence_interval(1 - 0.05 / 4).high, rel=1e-9)
-    # The two comparisons without a p count in the family, which makes this one's factor 4 or 3.
-    assert float(row["p_holm"]) >= min(1.0, 3 * float(row["p"]))
 
 
 def test_without_a_baseline_nothing_is_compared(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -27,7 +27,7 @@ from ablate.store.records import read_record
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Range, Search
 from ablate.tables import winners_of
-from ablate.tables.points import points_table
+from ablate.tables.tuning import points_table
 from ablate.tuning.ledger import Ledger, point_means
 from ablate.tuning.points import Points
 from ablate.tuning.storage import SharedStorage, Storage
