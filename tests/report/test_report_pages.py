@@ -16,7 +16,7 @@ from report_results import declare, predict
 
 from ablate.analysis.arms import arm_label
 from ablate.report import build_report, write_report
-from ablate.report.markdown import code, escape
+from ablate.report.pages import code, escape
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.tables import COLUMNS, DERIVED, TUNING, read_tables
 from ablate.tables.cells import UNSEEN
