@@ -1,31 +1,28 @@
 """How every figure looks, light and dark, and how a figure becomes SVG bytes.
 
-Nothing here changes matplotlib's global settings: the style lives inside one `style.context`, and figures
-are made without pyplot. The same data give the same bytes.
+Figures are drawn once, in the light theme's colours; the dark one is the same drawing recoloured. So whatever
+is drawn takes its colours from here.
 """
 
 from __future__ import annotations
 
 import io
-import math
 import re
-import textwrap
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any
 
 import matplotlib
 import matplotlib.style
-from cycler import cycler
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
-from matplotlib.container import Container
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-
-Item = TypeVar("Item")
-ErrorBars = tuple[list[float], list[float]]
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,22 @@ class Theme:
     palette: tuple[str, ...]
     ramp: tuple[float, float]
 
+    def shade(self, step: int) -> str:
+        """Colour of an ordered level, from 0 (the lowest) to STEPS - 1."""
+        low, high = self.ramp
+        return str(to_hex(matplotlib.colormaps["plasma"](low + (high - low) * step / (STEPS - 1))))
 
+    def tint(self, category: int, step: int) -> str:
+        """A category's colour over the surface, from 0 (hardly seen) to TINTS - 1; ink can be read on it."""
+        opacity = PALEST + (DEEPEST - PALEST) * step / (TINTS - 1)
+        below, above = np.array(to_rgb(self.surface)), np.array(to_rgb(self.palette[category]))
+        red, green, blue = (1 - opacity) * below + opacity * above
+        return str(to_hex((red, green, blue)))
+
+
+STEPS, TINTS = 64, 12
+PALEST, DEEPEST = 0.08, 0.55
+"""Opacities of the tints."""
 LIGHT = Theme(
     surface="#ffffff",
     ink="#1c2530",
@@ -65,229 +77,128 @@ DARK = Theme(
     palette=("#58b0e8", "#ff8a4c", "#35dca6", "#dd4fa3", "#f1cf2f", "#ccd0d7"),
     ramp=(0.43, 0.96),
 )
+PALETTE = LIGHT.palette
+REFERENCE: dict[str, Any] = {"color": LIGHT.muted, "linestyle": (0, (4, 3)), "linewidth": 1.2}
+"""Keywords of a line to compare with."""
+SHADE: dict[str, Any] = {"facecolor": (LIGHT.muted, 0.16), "edgecolor": (LIGHT.muted, 0.55), "linewidth": 0.6}
+"""Keywords of a shaded band; its edges are drawn, so that print shows it too."""
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
+"""Shapes beside colours, so that no reader needs the colours."""
+FONT = "DejaVu Sans"
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "ablate",
+    "svg.fonttype": "path",
+    "text.parse_math": False,  # a name may hold dollar signs
+    "font.size": 10.0,
+    "figure.dpi": 72.0,  # an SVG's: what is measured is what is drawn
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), LIGHT.surface),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), LIGHT.muted),
+    **dict.fromkeys(("text.color", "axes.titlecolor", "legend.labelcolor"), LIGHT.ink),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **{"axes.titlelocation": "left", "axes.titlesize": 10.5, "axes.titlepad": 8.0},
+    **{"grid.color": LIGHT.grid, "grid.linewidth": 0.8, "legend.fontsize": 9.5},
+    **{"xtick.major.size": 3.0, "xtick.minor.size": 0.0, "ytick.major.size": 0.0},
+    **{"lines.linewidth": 1.8, "lines.solid_capstyle": "round"},
+}
 
-HALF = (5.4, 3.6)
-"""Inches of a figure that stands beside another."""
-WIDE = 11.4
-"""Inches across of a figure with several panels."""
-FAINT = 0.5
-"""Opacity of single seeds behind their mean."""
-LONGEST_LABEL = 40
-MOST_NAMED = 4
-"""Of things left out, so many are named; the others are counted."""
-MARKERS = "osD^vPX*"
-"""Shapes that go with the colours C0, C1, ..., so that no reader needs the colours."""
+
+def level_colors(count: int, *, ordered: bool) -> list[str]:
+    """Colours of so many categories, or of ordered levels, lowest first; these serve many categories too."""
+    if not ordered and count <= len(PALETTE):
+        return list(PALETTE[:count])
+    return [LIGHT.shade(round((STEPS - 1) * place / max(count - 1, 1))) for place in range(count)]
 
 
-def figure_svg(
-    draw: Callable[[Figure], Any],
-    *,
-    size: tuple[float, float] = HALF,
-    title: str = "",
-    alt: str = "",
-    ordered: int = 0,
-) -> tuple[bytes, bytes]:
-    """Draw a figure and return it as two SVG files, light and dark, that need no font and load nothing.
+@cache
+def _dark_of() -> dict[bytes, bytes]:
+    """Every colour that a figure may have, in both themes."""
+
+    def colors(theme: Theme) -> list[str]:
+        tints = [theme.tint(category, step) for category in (0, 1) for step in range(TINTS)]
+        shades = [theme.shade(step) for step in range(STEPS)]
+        return [theme.surface, theme.ink, theme.muted, theme.grid, *theme.palette, *shades, *tints]
+
+    pairs = zip(colors(LIGHT), colors(DARK), strict=True)
+    return {light.encode(): dark.encode() for light, dark in pairs}
+
+
+@contextmanager
+def themed(words: str) -> Iterator[frozenset[str]]:
+    """The style, and nothing else of a reader's own settings; within it, the letters that no font here has.
 
     Args:
-        draw: puts the content into an empty figure.
-        size: width and height in inches.
+        words: all names that figures may show, in whatever script.
+    """
+    families, missing = _fonts_for(frozenset(words))
+    style = {**STYLE, "font.family": [FONT, *families]}
+    with matplotlib.style.context(["default", style]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the caption says so
+        yield missing
+
+
+@cache
+def _fonts_for(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Families that have what the usual font lacks, and the letters that no family here has."""
+    missing = {letter for letter in letters if not letter.isspace()} - _letters(font_manager.findfont(FONT))
+    families = list[str]()
+    for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
+        if not missing:
+            break
+        if entry.style != "normal" or entry.weight != 400 or "Last Resort" in entry.name:
+            continue
+        if missing & _letters(entry.fname):
+            families.append(entry.name)
+            missing -= _letters(entry.fname)
+    return tuple(families), frozenset(missing)
+
+
+@cache
+def _letters(path: str) -> frozenset[str]:
+    font = FT2Font(path)
+    return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
+
+
+def letters_in(figure: Figure) -> set[str]:
+    """All letters that a figure shows."""
+    return {letter for text in figure.findobj(Text) for letter in text.get_text()}
+
+
+def svg_of(figure: Figure, *, title: str, alt: str) -> tuple[bytes, bytes]:
+    """A figure as two SVG files, light and dark, that need no font and load nothing.
+
+    Args:
+        figure: drawn and arranged.
         title: the file's title.
         alt: the file's description: what the figure shows, in words.
-        ordered: how many ordered levels the colours C0, C1, ... stand for; 0 gives the palette of categories.
     """
     buffer = io.BytesIO()
-    with matplotlib.style.context(["default", _style(LIGHT, ordered)]), warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; the table beside it has it in full.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure = Figure(figsize=size, layout="constrained")
-        draw(figure)
-        about = {"Title": title, "Description": alt, "Date": None, "Creator": None}
-        figure.savefig(buffer, format="svg", metadata=about)
-    light = _slim(buffer.getvalue())
-    return light, _darkened(light, ordered)
+    about = {"Title": title, "Description": alt, "Date": None, "Creator": None}
+    figure.savefig(buffer, format="svg", metadata=about)
+    light, dark_of = _slim(buffer.getvalue()), _dark_of()
+    dark = re.sub(rb"(?<=: )#[0-9a-f]{6}\b", lambda color: dark_of.get(color[0], color[0]), light)
+    return light, dark
 
 
 def _slim(svg: bytes) -> bytes:
     """The same drawing in fewer bytes: places to a hundredth of a point, and nothing that is not drawn."""
 
-    def shorter(found: re.Match[bytes]) -> bytes:
-        return re.sub(rb"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".encode(), found[0])
+    def shorter(number: re.Match[bytes]) -> bytes:
+        return f"{float(number[0]):.2f}".rstrip("0").rstrip(".").encode()
 
-    svg = re.sub(rb"<!--.*?-->", b"", svg, flags=re.DOTALL)
-    svg = re.sub(rb'<g id="[^"]*"', b"<g", svg)  # nothing refers to a group
-    return re.sub(rb'\s(?:d|x|y)="[^"]*"', shorter, re.sub(rb"\n\s+", b"\n", svg))
+    def compact(attribute: re.Match[bytes]) -> bytes:
+        numbers = re.sub(rb"-?\d+\.\d+", shorter, attribute[0])
+        return re.sub(rb"\s*\b([A-Z]|z)\s*| \n", rb"\1", numbers) if numbers[1:3] == b"d=" else numbers
 
+    kept = list[bool]()
 
-def _darkened(light: bytes, ordered: int) -> bytes:
-    """The same drawing in the dark theme's colours, which is sooner done than drawing it anew."""
-    pairs = zip(_colors(LIGHT, ordered), _colors(DARK, ordered), strict=True)
-    dark = {ours.encode(): theirs.encode() for ours, theirs in pairs}
-    return re.sub(rb"(?<=: )#[0-9a-f]{6}\b", lambda color: dark.get(color[0], color[0]), light)
+    def ungrouped(tag: re.Match[bytes]) -> bytes:  # a group without attributes does nothing
+        if tag[0] != b"</g>":
+            kept.append(tag[0] != b"<g>")
+            return tag[0] if kept[-1] else b""
+        return tag[0] if kept.pop() else b""
 
-
-def _colors(theme: Theme, ordered: int) -> tuple[str, ...]:
-    return (theme.surface, theme.ink, theme.muted, theme.grid, *level_colors(theme, ordered))
-
-
-def level_colors(theme: Theme, ordered: int) -> tuple[str, ...]:
-    """The colours C0, C1, ...: of categories, or of so many ordered levels, the lowest first."""
-    if not ordered:
-        return theme.palette
-    low, high = theme.ramp
-    places = [low + (high - low) * place / max(ordered - 1, 1) for place in range(ordered)]
-    return tuple(to_hex(matplotlib.colormaps["plasma"](place)) for place in places)
-
-
-def _style(theme: Theme, ordered: int) -> dict[str, Any]:
-    return {
-        "svg.hashsalt": "ablate",
-        "svg.fonttype": "path",
-        "text.parse_math": False,  # a name may hold dollar signs
-        "font.family": ["DejaVu Sans"],
-        "font.size": 10.0,
-        "axes.prop_cycle": cycler(color=level_colors(theme, ordered)),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": theme.muted,
-        "axes.labelcolor": theme.muted,
-        "axes.titlecolor": theme.ink,
-        "axes.titlelocation": "left",
-        "axes.titlesize": 10.5,
-        "axes.titlepad": 8.0,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": theme.grid,
-        "grid.linewidth": 0.8,
-        "xtick.color": theme.muted,
-        "ytick.color": theme.muted,
-        "xtick.major.size": 3.0,
-        "ytick.major.size": 0.0,
-        "text.color": theme.ink,
-        "legend.frameon": False,
-        "legend.labelcolor": theme.ink,
-        "legend.fontsize": 9.5,
-        "lines.linewidth": 1.8,
-        "lines.solid_capstyle": "round",
-        "hatch.linewidth": 0.7,
-        "figure.facecolor": theme.surface,
-        "figure.constrained_layout.h_pad": 0.08,  # inches; panels stand clear of those above
-        "axes.facecolor": theme.surface,
-        "savefig.facecolor": theme.surface,
-    }
-
-
-def reference_style() -> dict[str, Any]:
-    """The running style's keywords of a reference line."""
-    return {"color": matplotlib.rcParams["xtick.color"], "linestyle": (0, (4, 3)), "linewidth": 1.2}
-
-
-def shade_style() -> dict[str, Any]:
-    """The running style's keywords of a shaded band; its edges are drawn, so that print shows it too."""
-    color = matplotlib.rcParams["xtick.color"]
-    return {"facecolor": (color, 0.16), "edgecolor": (color, 0.55), "linewidth": 0.6}
-
-
-def shorten(label: str, longest: int = LONGEST_LABEL) -> str:
-    """A label that fits a figure: its middle is left out where it is long.
-
-    Matplotlib's legends pass over labels that begin with an underscore, so one of those gets a space before.
-    """
-    if label.startswith("_"):
-        label = f" {label}"
-    if len(label) <= longest:
-        return label
-    half = (longest - 1) // 2
-    return f"{label[:half]}…{label[-half:]}"
-
-
-def capped(items: Sequence[Item], limit: int) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """The first `limit` items, and those left out."""
-    return tuple(items[:limit]), tuple(items[limit:])
-
-
-def spread(
-    items: Sequence[Item], limit: int, always: Collection[Item] = ()
-) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """At most `limit` items in their order, and those left out.
-
-    Those of `always` are kept first of all, the others evenly spread, the first and the last among them.
-    """
-    kept = [place for place, item in enumerate(items) if item in always][:limit]
-    free = [place for place in range(len(items)) if place not in kept]
-    room = min(limit - len(kept), len(free))
-    kept += [free[round(step * (len(free) - 1) / max(room - 1, 1))] for step in range(room)]
-    left_out = tuple(item for place, item in enumerate(items) if place not in kept)
-    return tuple(items[place] for place in sorted(kept)), left_out
-
-
-def names_of(left_out: Sequence[str]) -> str:
-    """What is left out, in words: a few names, and how many others."""
-    named, others = capped(left_out, MOST_NAMED)
-    return ", ".join([*named, f"{len(others)} more"]) if others else ", ".join(named)
-
-
-def not_drawn(left_out: Sequence[str]) -> str:
-    """The end of a description: what did not fit; empty where everything did."""
-    return f" Not drawn: {names_of(left_out)}." if left_out else ""
-
-
-def legend_above(*axes: Axes) -> None:
-    """A legend above the figure of all that these axes label, once each; none without labels.
-
-    It has as many columns as its labels leave room for. Lines to compare with come last.
-    """
-    found: list[tuple[Any, str]] = [
-        pair for ax in axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)
-    ]
-    handles: dict[str, Artist] = {}
-    for handle, label in sorted(found, key=lambda pair: not isinstance(pair[0], Container)):
-        handles.setdefault(label, handle)
-    if not handles:
-        return
-    figure = axes[0].get_figure(root=True)
-    assert figure is not None  # axes that are drawn on have a figure
-    characters = figure.get_figwidth() * 12  # at the legend's font size
-    columns = max(1, min(len(handles), math.floor(characters / (max(map(len, handles)) + 6))))
-    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=columns)
-
-
-def inches_across(ax: Axes) -> float:
-    """About how wide axes are, before the layout is settled."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None  # axes that are drawn on have a figure
-    return float(ax.get_position().width * figure.get_figwidth())
-
-
-def wrapped(title: str, ax: Axes) -> str:
-    """A title in as many lines as the width of its axes asks for."""
-    return textwrap.fill(title, max(12, math.floor(11.5 * inches_across(ax))))
-
-
-def view_limits(values: Sequence[float], ends: Sequence[float], most: float = 3.0) -> tuple[float, float]:
-    """Ends of an axis that shows all values, and interval ends unless they dwarf the values.
-
-    Args:
-        values: what must be seen: means, single runs, lines to compare with.
-        ends: of intervals; not finite where there is none.
-        most: an interval is cut where it reaches so many times the values' range beyond them.
-    """
-    seen = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
-    low, high = min(seen), max(seen)
-    room = most * (high - low) or math.inf
-    cut = [min(max(end, low - room), high + room) for end in ends if math.isfinite(end)]
-    low, high = min([low, *cut]), max([high, *cut])
-    space = 0.05 * (high - low) or 0.05 * abs(low) or 1.0
-    return low - space, high + space
-
-
-def interval_reach(mean: Sequence[float], low: Sequence[float], high: Sequence[float]) -> ErrorBars:
-    """How far intervals reach below and above their means, for `errorbar`; 0 where there is none."""
-    below = [_reach(middle - end) for middle, end in zip(mean, low, strict=True)]
-    above = [_reach(end - middle) for middle, end in zip(mean, high, strict=True)]
-    return below, above
-
-
-def _reach(length: float) -> float:
-    # A median interval never ends on the wrong side of its middle; a mean's rounding may by a last bit.
-    return max(length, 0.0) if math.isfinite(length) else 0.0
+    svg = re.sub(rb'<!--.*?-->|<path [^>]*style="fill: none"/>', b"", svg, flags=re.DOTALL)
+    svg = re.sub(rb"<g[^>]*/>", b"", re.sub(rb'<g id="[^"]*"', b"<g", svg))  # nothing refers to a group
+    svg = re.sub(rb'\s(?:d|x|y)="[^"]*"|translate\([^)]*\)', compact, svg)
+    return re.sub(rb"<g[^>]*>|</g>", ungrouped, re.sub(rb">\s+<", b"><", svg))

@@ -12,7 +12,7 @@ from ablate.analysis.arms import complete_trials, identical_arms, labels_of, lev
 from ablate.analysis.effects import effects_table, terms
 from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
-from ablate.figures.figures import Figure, draw_figures
+from ablate.figures import Figure, draw_figures
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.headline import headline

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import jinja2
 
-from ablate.figures.figures import Figure
+from ablate.figures import Figure
 from ablate.report.cells import Json
 from ablate.report.sections import sections
 from ablate.report.words import TEMPLATES, template_text

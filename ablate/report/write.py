@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ablate.analysis.arms import of_plan
 from ablate.errors import ResultsError
-from ablate.figures.figures import draw_figures
+from ablate.figures import draw_figures
 from ablate.report.content import build_report, derived_tables
 from ablate.report.pages import render_html, render_markdown
 from ablate.store.results import ResultsFolder, read_plan, write_atomically

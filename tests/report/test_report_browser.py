@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from report_cases import Rendered
 
-from ablate.figures import DARK, LIGHT
+from ablate.figures.theme import DARK, LIGHT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
 pytestmark = pytest.mark.browser

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from report_cases import Rendered, read_rendered, render
 from report_results import CPU, declare, make_results, number_of
 
-import ablate.figures
 from ablate.analysis.effects import effects_table
 from ablate.errors import RecordError, ResultsError, StudyError
 from ablate.metrics import METRICS
@@ -193,7 +192,7 @@ def test_a_figure_that_fails_says_why_in_its_place(
     def fail(*_: object) -> None:
         raise RuntimeError("no <room> left")
 
-    monkeypatch.setattr(ablate.figures, "draw_curves", fail)
+    monkeypatch.setattr("ablate.figures.training._draw_runs", fail)
     first = rendered("sweep")
     stale = tmp_path / "figures" / "curves.svg"
     stale.parent.mkdir()
@@ -316,8 +315,7 @@ def test_the_ece_figure_has_its_noise_floor(rendered: Get) -> None:
     for case in ("sweep", "single"):
         (figure,) = [figure for figure in rendered(case).report["figures"] if figure["name"] == "ece"]
         assert "where 95 % of means of a perfectly calibrated network would fall" in figure["caption"]
-        assert "oise floor " in figure["alt"]
-        assert "95 % of means of a perfectly calibrated network would fall in " in figure["alt"]
+        assert figure["caption"] in figure["alt"]
 
 
 def test_older_results_have_the_floor_without_its_band(rendered: Get, tmp_path: Path) -> None:
@@ -326,23 +324,8 @@ def test_older_results_have_the_floor_without_its_band(rendered: Get, tmp_path: 
     (results.root / "floors.csv").unlink()
     report = json.loads(write_report(results, tmp_path / "report").with_name("report.json").read_text())
     (figure,) = [figure for figure in report["figures"] if figure["name"] == "ece"]
-    assert "Shaded is the noise floor: its upper end" in figure["caption"]
-    assert "oise floor " in figure["alt"]
+    assert "The dashed line is the noise floor" in figure["caption"]
     assert "95 % of means" not in figure["alt"]
-
-
-def test_curves_are_of_complete_trials_only(rendered: Get) -> None:
-    """Of the runs that sum at ε = 0 only one is complete, though the diverged ones left epochs too."""
-    page = rendered("factorial")
-    epochs = pd.read_csv(page.results.root / "epochs.csv")
-    trials = pd.read_csv(page.results.root / "trials.csv")
-    complete = trials.loc[trials["status"] == "complete", "trial_id"]
-    own = epochs[(epochs["arm"] == "epsilon=0.0, reduction=sum") & (epochs["epoch"] == 3)]
-    known = own[own["trial_id"].isin(complete)]
-    assert len(known) == 1 < len(own)
-    (figure,) = [figure for figure in page.report["figures"] if figure["name"] == "curves"]
-    loss = known["train_loss"].iloc[0]
-    assert re.search(rf"ε=0, reduction=sum: last [^;]*training loss {loss:.4g}", figure["alt"])
 
 
 def test_a_failed_run_is_not_set_beside_the_published_one(tmp_path: Path) -> None:
@@ -413,7 +396,7 @@ def test_the_figure_beside_a_published_table_needs_no_interval(
     page = render(tmp_path, study=declare(seeds=seeds, published=source(**columns)))
     (figure,) = [figure for figure in page.report["figures"] if figure["name"] == "published"]
     assert not figure["error"]
-    assert figure["alt"].startswith(page.report["published"]["summary"])
+    assert page.report["published"]["summary"] in figure["alt"]
 
 
 def test_a_published_number_that_is_none_is_refused() -> None:

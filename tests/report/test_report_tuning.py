@@ -17,7 +17,7 @@ from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_st
 
 from ablate.analysis.tuning import read_search
 from ablate.errors import RecordError
-from ablate.figures.drawings_of_tuning import importances_drawing
+from ablate.figures import draw_figures
 from ablate.report import build_report
 from ablate.report.cautions import banners
 from ablate.report.content import derived_tables
@@ -290,9 +290,7 @@ def test_figures_are_those_that_the_search_calls_for(rendered: Get) -> None:
 def test_many_points_have_their_best_tenth_and_no_caution(rendered: Get) -> None:
     tables, plan = read(rendered("tuned_front"))
     tables["tuning"] = tables["tuning"].assign(points_done=120)
-    found = read_search(tables, plan)
-    assert found is not None
-    caption = importances_drawing(found).caption
+    caption = next(f.caption for f in draw_figures(tables, plan) if f.name == "tuning_importances")
     assert "the best 10 % of 120 complete points" in caption
     assert "noise" not in caption
 

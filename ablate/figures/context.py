@@ -1,0 +1,234 @@
+"""What every figure is drawn from: a study's tables and plan, and what follows from both for all figures.
+
+Figures take from `analysis` what they need here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from ablate.analysis.arms import (
+    Arm,
+    arm_label,
+    arm_means,
+    complete_trials,
+    factor_label,
+    level_label,
+    planned_arms,
+)
+from ablate.analysis.effects import effects_table
+from ablate.analysis.floors import floor_bands, floor_of
+from ablate.analysis.published import Value, published_summaries, published_values
+from ablate.analysis.timing import arm_cases, timing_pass
+from ablate.analysis.tuning import SUFFIXES, Tuned, read_search
+from ablate.store.timing import Case
+from ablate.study.trials import Plan
+from ablate.tables import Tables
+from ablate.tables.cells import clean, one_line
+from ablate.tables.quantities import Quantity, quantity
+
+__all__ = ["SUFFIXES", "Context", "arm_label", "factor_label", "is_number", "level_label", "quantity"]
+
+
+def is_number(level: Any) -> bool:
+    """Whether a level is a number, so that an axis can show where it lies."""
+    return isinstance(level, (int, float)) and not isinstance(level, bool)
+
+
+class Context:
+    """A study as its figures see it."""
+
+    def __init__(self, tables: Tables, plan: Plan) -> None:
+        self.tables, self.plan, self.factors = tables, plan, plan.study.factors
+        self.arms: dict[str, Arm] = planned_arms(plan)
+        self.labels = {name: arm.label for name, arm in self.arms.items()}
+        self.axis = self._axis()
+        # With two factors or more beside the axis's, the one with fewest levels has a panel per level.
+        others = [name for name in self.factors if name != self.axis]
+        fewest = min(reversed(others), key=lambda name: len(self.factors[name])) if len(others) > 1 else ""
+        self.panel, self.line = fewest, [name for name in others if name != fewest]
+
+    def _axis(self) -> str:
+        """The factor on horizontal axes: a numeric one, of the baseline's if there is any, with most levels.
+
+        Without numeric factors it is the first; "" without factors.
+        """
+        numeric = [name for name in self.factors if self.is_ordered(name)]
+        chosen = [name for name in numeric if name in self.plan.study.baseline] or numeric
+        return (
+            max(chosen, key=lambda name: len(self.factors[name])) if chosen else next(iter(self.factors), "")
+        )
+
+    def is_ordered(self, factor: str) -> bool:
+        """Whether all of a factor's levels are numbers."""
+        return all(map(is_number, self.factors[factor]))
+
+    @cached_property
+    def complete(self) -> pd.DataFrame:
+        """The training runs that count."""
+        return complete_trials(self.tables["trials"])
+
+    def rows(self, table: str) -> pd.DataFrame:
+        """The rows of a table that are of these runs; none where the study lacks the table."""
+        rows = self.tables.get(table, pd.DataFrame())
+        if self.complete.empty or rows.empty:
+            return rows[:0]
+        return rows[rows["trial_id"].isin(self.complete["trial_id"])] if "trial_id" in rows else rows
+
+    @cached_property
+    def words(self) -> str:
+        """All names that figures may show."""
+        names = [*self.labels.values(), *self.factors]
+        for table, column in (("confusion", "class"), ("projection", "class"), ("points", "levels")):
+            names += map(str, self.tables[table][column].unique() if table in self.tables else [])
+        return "".join(map(str, map(clean, names)))
+
+    def classes(self, names: Iterable[str]) -> dict[str, str]:
+        """Class to its words."""
+        return {name: one_line(str(clean(name)), longest=60) for name in dict.fromkeys(names)}
+
+    # Where arms stand.
+
+    def level(self, arm: str) -> Any:
+        """An arm's level of the axis's factor: a number, or words."""
+        level = self.arms[arm].levels[self.axis]
+        return level if self.is_ordered(self.axis) else level_label(level)
+
+    def words_of(self, arm: str, factors: Collection[str]) -> str:
+        """An arm's levels of some factors; "" of none."""
+        own = {name: level for name, level in self.arms[arm].levels.items() if name in factors}
+        return arm_label(own) if own else ""
+
+    def line_of(self, arm: str) -> str:
+        """The words of an arm's line in figures by level."""
+        return self.words_of(arm, self.line)
+
+    def panel_of(self, arm: str) -> str:
+        """The words of its panel there."""
+        return self.words_of(arm, [self.panel])
+
+    @cached_property
+    def has_lines(self) -> bool:
+        """Whether several arms share a line's colour: in a grid of several factors."""
+        return len(set(map(self.line_of, self.arms))) > 1 and not self.plan.study.only
+
+    @cached_property
+    def colors(self) -> dict[str, str]:
+        """Arm to its colour, the same in every figure: its line's in a grid, otherwise its own."""
+        from ablate.figures.theme import level_colors
+
+        factors = self.line if self.has_lines else list(self.factors)
+        keys = {arm: self.line_of(arm) if self.has_lines else arm for arm in self.arms}
+        names = list(dict.fromkeys(keys.values()))
+        ordered = len(names) > 2 and len(factors) == 1 and self.is_ordered(factors[0])
+        if ordered:
+            rising = sorted(keys, key=lambda arm: self.arms[arm].levels[factors[0]])
+            names = list(dict.fromkeys(keys[arm] for arm in rising))
+        color = dict(zip(names, level_colors(len(names), ordered=ordered), strict=True))
+        return {arm: color[key] for arm, key in keys.items()}
+
+    # Which arms matter most.
+
+    def best_of(self, arms: Collection[str]) -> str | None:
+        """The arm with the best mean of the primary metric; None where no direction is better."""
+        metric = quantity(self.plan.study.primary)
+        table = arm_means(self.complete, [self.arms[arm] for arm in arms], metric.name)
+        means = table.set_index("arm")["mean"].dropna()
+        if means.empty or not metric.better:
+            return None
+        return str(means.idxmax() if metric.better == "higher" else means.idxmin())
+
+    @cached_property
+    def important(self) -> tuple[str, ...]:
+        """The arms that no figure leaves out: the best one and its baseline, or the first baseline."""
+        best, baseline = self.best_of(self.arms), dict(self.plan.comparisons)
+        first = baseline.get(best or "") or next(iter(baseline.values()), None)
+        return tuple(dict.fromkeys(arm for arm in (first, best) if arm is not None))
+
+    @cached_property
+    def contrasted(self) -> tuple[str, ...]:
+        """A baseline and the best arm compared with it; without comparisons the best arm alone."""
+        done = set(self.complete["arm"])
+        pairs = {arm: other for arm, other in self.plan.comparisons if arm in done and other in done}
+        if best := self.best_of(pairs):
+            return (pairs[best], best)
+        return (self.best_of(self.arms) or next(arm for arm in self.arms if arm in done),)
+
+    # What the tables say of arms.
+
+    def means(self, metric: Quantity) -> pd.DataFrame:
+        """A row per arm with a value, in the shown unit: arm, mean, low, high (its 95 % t interval), n.
+
+        Also floor, floor_low and floor_high: the noise floor and its band, NaN where there is none.
+        """
+        means = arm_means(self.complete, self.arms.values(), metric.name)
+        floor = floor_of(metric.name, self.complete)
+        bands = floor_bands(self.tables.get("floors"), metric.name)
+        ends = [bands.get(arm, (math.nan, math.nan)) for arm in means["arm"]]
+        means["floor"] = arm_means(self.complete, self.arms.values(), floor)["mean"] if floor else math.nan
+        means[["floor_low", "floor_high"]] = ends
+        means[["mean", "low", "high", "floor", "floor_low", "floor_high"]] *= metric.factor
+        return means[means["mean"].notna()]
+
+    def runs(self, metric: Quantity) -> pd.DataFrame:
+        """A row per training run with a value: arm, seed, value in the shown unit."""
+        values = metric.factor * self.complete[metric.name].astype("float64")
+        return self.complete[["arm", "seed"]].assign(value=values).dropna(subset=["value"])
+
+    def optimum(self, metric: Quantity) -> dict[Any, float]:
+        """ε to the mean confidence in percent at which the smoothed loss is least, 1 − ε + ε/K.
+
+        Empty for other metrics and axes, other losses, and where the number of classes is not known.
+        """
+        classes = self.tables["confusion"]["class"].nunique() if "confusion" in self.tables else 0
+        smoothed = all(trial.fields.loss == "label_smoothing" for trial in self.plan.trials)
+        if metric.name != "mean_confidence" or self.axis != "epsilon" or not smoothed or classes < 2:
+            return {}
+        return {level: 100 * (1 - level + level / classes) for level in self.factors["epsilon"]}
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """The differences of arms from their baselines."""
+        rows = self.tables["effects"] if "effects" in self.tables else effects_table(self.tables, self.plan)
+        return rows[rows["kind"] == "arm"].rename(columns={"term": "arm", "against": "baseline"})
+
+    @cached_property
+    def timing(self) -> Any:
+        """The exclusive timing pass, `analysis.timing.Pass`, or None."""
+        return timing_pass(self.tables.get("step_times"))
+
+    @cached_property
+    def cases(self) -> dict[str, Case]:
+        """Arm to its timed case, in the study's order; empty without a pass."""
+        times = self.timing.times if self.timing else {}
+        return {arm: case for arm, case in arm_cases(self.plan).items() if case in times}
+
+    def shared_label(self, arms: Collection[str]) -> str:
+        """What several arms have in common, in words."""
+        levels = [self.arms[arm].levels for arm in arms]
+        same = [name for name in self.factors if all(own[name] == levels[0][name] for own in levels)]
+        first = next(iter(arms))
+        return (
+            self.labels[first]
+            if len(levels) == 1
+            else self.words_of(first, same) or f"all {len(levels)} arms"
+        )
+
+    @cached_property
+    def published(self) -> tuple[str, pd.DataFrame]:
+        """How the published run compares, in a sentence, and its values: `Value`'s columns."""
+        epochs = self.rows("epochs")
+        values = pd.DataFrame(published_values(epochs, self.plan), columns=Value._fields)
+        told = published_summaries(epochs, self.plan) if self.plan.study.published else {}
+        return " ".join(told.values()), values
+
+    @cached_property
+    def tuned(self) -> Tuned | None:
+        """The search, where there was one that has a value."""
+        tuned = read_search(self.tables, self.plan)
+        return tuned if tuned is not None and tuned.points["value"].notna().any() else None

@@ -1,0 +1,239 @@
+"""What networks say of single images: reliability, confusion of classes, features in a plane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+from numpy.typing import ArrayLike
+
+from ablate.figures import draw
+from ablate.figures.context import Context
+from ablate.figures.draw import FloatArray, Handles
+from ablate.figures.registry import Drawing, figure
+from ablate.figures.theme import LIGHT, MARKERS, PALETTE, REFERENCE, TINTS
+
+MOST_DIAGRAMS = 12
+SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))
+"""Opacity of bins of so many images or more: an accuracy's standard error is 7 points of 50, 16 of 10."""
+STRIP = 20.0
+"""Height of the strip of counts below a diagram, in points of accuracy."""
+MOST_CELLS, MOST_NAMED, LONGEST_CLASS = {True: 100, False: 60}, 12, 16
+"""Cells of a panel, the largest, of few classes and of more than columns can name; characters of a name."""
+SMALLEST_SHOWN = 0.5
+"""Shares and differences below so many percent are left blank: they would be written 0."""
+COLORS = ListedColormap(
+    [LIGHT.tint(1, step) for step in reversed(range(TINTS))] + [LIGHT.tint(0, step) for step in range(TINTS)]
+)
+"""From much that is wrong, deep orange, to much that is right, deep blue."""
+RIGHT = 0.47
+"""How deep the cells of right predictions are: all alike."""
+MOST_ARMS, MOST_CLASSES, MOST_POINTS = 4, 6, 1000
+"""Of the features; points in all, since each is a mark of its own in the file."""
+SPLITS = {"train": "training images", "valid": "reported split"}
+
+
+@figure("reliability", "Reliability", order=50)
+def reliability(context: Context) -> Drawing | None:
+    """Accuracy by confidence, the gap between the two, and below it how many images a bin has."""
+    table = context.rows("reliability")
+    if table.empty:
+        return None
+    present = [arm for arm in context.arms if (table["arm"] == arm).any()]
+    arms, left_out = draw.spread(present, MOST_DIAGRAMS, context.important)
+    rows, columns = draw.grid_of(len(arms))
+    width = draw.WIDE if columns > 2 else draw.HALF
+    canvas, axes = draw.panels(rows, columns, width=width, height=2.4, sharex=True, sharey=True)
+    bins = {arm: pooled(table[table["arm"] == arm]) for arm in arms}
+    most = max((int(own["count"].max()) for own in bins.values()), default=1) or 1
+    for number, (ax, arm) in enumerate(zip(axes, arms, strict=False)):
+        _draw_bins(ax, bins[arm], context.colors[arm], most)
+        ax.set_title(draw.shorten(context.labels[arm], 36), fontsize="small")
+        lowest = number + columns >= len(arms)
+        ax.set(xlabel="confidence (%)" * lowest, ylabel="accuracy (%)" if number % columns == 0 else "")
+        ax.tick_params(labelbottom=lowest)
+    for ax in axes[len(arms) :]:
+        ax.set_axis_off()
+    axes[0].set(xlim=(0, 100), ylim=(-STRIP - 6, 101), xticks=(0, 50, 100), yticks=(0, 50, 100))
+    tone = context.colors[arms[0]] if len({context.colors[arm] for arm in arms}) == 1 else LIGHT.muted
+    handles: Handles = {
+        "accuracy": Patch(color=tone, alpha=SPARSE[0][1], linewidth=0),
+        "mean confidence": Line2D([], [], color=LIGHT.ink, linewidth=1.4),
+        "perfect calibration": Line2D([], [], **REFERENCE),
+        f"images (at most {most:,})": Patch(color=LIGHT.muted, alpha=0.55, linewidth=0),
+    }
+    draw.legend_above(canvas, handles)
+    caption = (
+        "Accuracy by confidence, training runs pooled: a bar as high as the bin's accuracy, a line at its "
+        "mean confidence, grey between the two. Below, images per bin: bins of fewer than 50 are pale, "
+        "those of fewer than 10 hardly seen, as they say little."
+    )
+    return Drawing(canvas, caption + draw.without(map(context.labels.get, left_out)), "reliability")
+
+
+def pooled(bins: pd.DataFrame) -> pd.DataFrame:
+    """One arm's bins over all its training runs: lower, upper, confidence and accuracy in percent; count."""
+    sums = bins.assign(
+        confidence=(bins["count"] * bins["confidence"]).fillna(0.0),
+        accuracy=(bins["count"] * bins["accuracy"]).fillna(0.0),
+    ).groupby("bin")
+    totals = sums[["count", "confidence", "accuracy"]].sum().astype("float64")
+    shares = totals[["confidence", "accuracy"]].div(totals["count"].where(totals["count"] > 0), axis=0)
+    edges = sums[["lower", "upper"]].first().astype("float64")
+    return pd.concat([100 * edges, totals["count"].astype(int), 100 * shares], axis=1)
+
+
+def _draw_bins(ax: Axes, bins: pd.DataFrame, color: str, most: int) -> None:
+    fewer = bins["count"].max() + 1
+    for fewest, opacity in SPARSE:
+        own = bins[(bins["count"] >= fewest) & (bins["count"] < fewer)]
+        fewer = fewest
+        if own.empty:
+            continue
+        _bars(ax, own, 0.0, own["accuracy"], facecolor=color, alpha=opacity)
+        _bars(ax, own, own["accuracy"], own["confidence"], facecolor=LIGHT.muted, alpha=0.4 * opacity)
+        ends = np.column_stack([own["lower"], own["upper"], np.full(len(own), np.nan)]).ravel()
+        ax.plot(ends, np.repeat(own["confidence"], 3), color=LIGHT.ink, alpha=opacity, linewidth=1.4)
+    floor = -STRIP - 4
+    _bars(ax, bins, floor, floor + STRIP * bins["count"] / most, facecolor=LIGHT.muted, alpha=0.55)
+    ax.plot([0, 100], [0, 100], **REFERENCE)
+    ax.axhline(0, color=LIGHT.muted, linewidth=0.8)
+
+
+def _bars(ax: Axes, bins: pd.DataFrame, bottom: ArrayLike, top: ArrayLike, **style: Any) -> None:
+    """Bars as one path, because a path for each makes the file several times as large."""
+    left, right = bins["lower"] + 0.4, bins["upper"] - 0.4
+    low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), left.shape) for end in (bottom, top))
+    corners = np.array([[left, right, right, left, left], [low, low, high, high, low]]).T
+    bars = Path.make_compound_path(*(Path(bar, closed=True) for bar in corners))
+    ax.add_patch(PathPatch(bars, linewidth=0, **style))
+
+
+@figure("confusion", "Confusion of classes", order=60)
+def confusion(context: Context) -> Drawing | None:
+    """Percent of each class's images taken for each class, in a baseline and the best arm; the difference."""
+    table = context.rows("confusion")
+    if table.empty:
+        return None
+    arms = [arm for arm in context.contrasted if (table["arm"] == arm).any()]
+    words = context.classes(table["class"])
+    shares = [_shares(table[table["arm"] == arm], list(words)) for arm in arms]
+    right, compared = np.eye(len(words), dtype=bool), len(shares) == 2
+    columns, width, height = (3, draw.WIDE, 3.2) if compared else (1, draw.HALF, 4.2)
+    canvas, axes = draw.panels(1, columns, width=width, height=height)
+    worst = max(5.0, *(float(np.where(right, 0, share).max()) for share in shares))
+    for ax, arm, share in zip(axes, arms, shares, strict=False):
+        _draw_cells(ax, share, np.where(right, RIGHT, -np.minimum(share / worst, 1)), ".0f")
+        ax.set_title(f"{draw.shorten(context.labels[arm])} (%)")
+    if compared:
+        difference = shares[1] - shares[0]
+        depth = np.where(right, 1, -1) * difference / max(float(np.abs(difference).max()), 2.0)
+        _draw_cells(axes[2], difference, depth, "+.0f")
+        axes[2].set_title("second − first (points)")
+    for place, ax in enumerate(axes):
+        _name_classes(ax, [draw.shorten(name, LONGEST_CLASS) for name in words.values()], named=place == 0)
+    which = "the baseline and the arm with the best mean of the primary metric" if compared else "one arm"
+    caption = f"Rows are the classes of the images, columns what they were taken for: {which}, runs pooled. "
+    caption += "Blue cells are right, orange ones mistakes; small ones are left blank."
+    if compared:
+        caption += " In the last panel blue is better in the second arm than in the first, orange is worse."
+    return Drawing(canvas, caption, "confusion")
+
+
+def _shares(rows: pd.DataFrame, classes: list[str]) -> FloatArray:
+    """Percent of a class's images (row) taken for each class (column), [K, K]."""
+    counts = rows.pivot_table(index="class", columns="predicted", values="count", aggfunc="sum")
+    table = counts.reindex(index=classes, columns=classes).to_numpy(dtype=np.float64, na_value=0.0)
+    return np.asarray(100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1))
+
+
+def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, form: str) -> None:
+    """Draw the largest cells: their numbers, over colours from -1 (wrong) to 1 (right)."""
+    size = np.abs(table)
+    most = min(MOST_CELLS[len(table) <= MOST_NAMED], table.size)
+    blank = size < max(SMALLEST_SHOWN, np.sort(size, axis=None)[-most])
+    words = [[format(value, form).replace("-", "−") for value in row] for row in table]
+    font = 8.5 if len(table) <= 10 else 6.5 if len(table) <= 14 else 5.5
+    text = {"annot": np.array(words), "fmt": "", "annot_kws": {"color": LIGHT.ink, "fontsize": font}}
+    plain = {"cbar": False, "square": True, "xticklabels": False, "yticklabels": False}
+    sns.heatmap(depth, mask=blank, cmap=COLORS, vmin=-1, vmax=1, ax=ax, **text, **plain)
+
+
+def _name_classes(ax: Axes, names: list[str], *, named: bool) -> None:
+    """Names at rows and columns; many columns have the numbers that stand before the rows' names."""
+    numbers, centres = [str(number + 1) for number in range(len(names))], np.arange(len(names)) + 0.5
+    many = len(names) > MOST_NAMED
+    columns = numbers if many else names
+    pairs = zip(numbers, names, strict=True)
+    rows = [f"{number} {name.strip()}" for number, name in pairs] if many else names
+    ax.set_xticks(centres, columns, rotation=0 if max(map(len, columns), default=0) <= 2 else 90)
+    ax.set_yticks(centres, rows if named else [""] * len(rows), rotation=0)
+    ax.tick_params(labelsize="small", length=0)
+    ax.set(xlabel="predicted", ylabel="class" if named else "")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(True)
+
+
+@figure("projection", "Features of single images", order=70)
+def projection(context: Context) -> Drawing | None:
+    """Penultimate features in a plane, a column per arm and a row per split; each arm has a space of its own.
+
+    After figure 1 of Müller et al. 2019, https://arxiv.org/abs/1906.02629.
+    """
+    known = context.rows("projection")
+    known = known.dropna(subset=["x", "y"]) if len(known) else known
+    if known.empty:
+        return None
+    present = [arm for arm in context.arms if (known["arm"] == arm).any()]
+    arms, left_out = draw.spread(present, MOST_ARMS, context.important)
+    classes, others = draw.spread(list(dict.fromkeys(known["class"])), MOST_CLASSES)
+    words, shown = context.classes(known["class"]), known[known["class"].isin(classes)]
+    splits = [split for split in SPLITS if (known["split"] == split).any()]
+    side = min(draw.WIDE / len(arms), 4.0)
+    most = max(MOST_POINTS // (len(arms) * len(splits) * len(classes)), 1)
+    canvas, axes = draw.panels(len(splits), len(arms), width=side * len(arms), height=side - 0.3)
+    handles, distances = Handles(), []
+    for number, ax in enumerate(axes):
+        arm, split = arms[number % len(arms)], splits[number // len(arms)]
+        of_arm = shown[shown["arm"] == arm]
+        own = of_arm[of_arm["split"] == split]
+        for name, color, marker in zip(classes, PALETTE, MARKERS, strict=False):
+            cloud = own[own["class"] == name]
+            kept = np.unique(np.linspace(0, max(len(cloud) - 1, 0), most).astype(int))
+            cloud = cloud.iloc[kept[: len(cloud)]]
+            style: dict[str, Any] = {"marker": marker, "size": 4.2, "alpha": 0.65}
+            handles[draw.shorten(words[name])] = draw.dots(ax, cloud["x"], cloud["y"], color, **style)
+        low, high = (of_arm[["x", "y"]].agg(end).to_numpy(dtype=np.float64) for end in ("min", "max"))
+        ends = ((low + high) / 2)[:, None] + np.array([-1, 1]) * (0.54 * (high - low).max() or 1.0)
+        ax.set(xlim=ends[0], ylim=ends[1], aspect="equal", xticks=[], yticks=[], xlabel="")
+        ax.set_ylabel(SPLITS[split] if number % len(arms) == 0 else "")
+        label = draw.shorten(context.labels[arm], max(12, round(10 * side)))
+        ax.set_title(label if number < len(arms) else "")
+        ax.spines[:].set_visible(True)
+        distances.append(f"{context.labels[arm]}, {SPLITS[split]}: {spread_of(own):.2f}")
+    draw.legend_above(canvas, handles)
+    caption = (
+        "What the last layer sees of single images, projected to a plane; one training run per arm, a "
+        "sample of the images. Tight, separate groups are classes whose images look alike to the network. "
+        "Each arm has its own axes."
+    )
+    caption += f" Classes left out: {draw.names_of([words[name] for name in others])}." if others else ""
+    facts = f"Mean distance to the class's centre over that between centres: {'; '.join(distances)}."
+    return Drawing(canvas, caption + draw.without(map(context.labels.get, left_out)), "projection", facts)
+
+
+def spread_of(rows: pd.DataFrame) -> float:
+    """Mean distance of images to their class's centre over that between centres; NaN for one class."""
+    places = rows.groupby("class")[["x", "y"]]
+    centres = places.mean().to_numpy(dtype=np.float64)
+    around = (rows[["x", "y"]] - places.transform("mean")).to_numpy(dtype=np.float64)
+    apart = np.linalg.norm(centres[:, None] - centres, axis=2)[np.triu_indices(len(centres), 1)]
+    mean = float(apart.mean()) if len(apart) else 0.0
+    return float(np.linalg.norm(around, axis=1).mean()) / mean if mean > 0 else float("nan")

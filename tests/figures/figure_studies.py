@@ -1,0 +1,212 @@
+"""Small studies whose figures are easily reckoned by hand: their plans, tables and drawings."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.colors import to_hex
+
+import ablate.figures.effects
+import ablate.figures.images
+import ablate.figures.levels
+import ablate.figures.pareto
+import ablate.figures.training  # noqa: F401
+from ablate.figures import Figure, draw_figures
+from ablate.figures.context import Context
+from ablate.figures.registry import REGISTRY, Drawing
+from ablate.figures.theme import themed
+from ablate.store.timing import case_of
+from ablate.study.search import Choice, Range, Search
+from ablate.study.study import build_study
+from ablate.study.trials import Numerics, Plan, expand
+from ablate.tables import Tables, frame
+
+EPSILONS = (0.0, 0.01, 0.1, 0.8)
+ARCHS = ("seed_cnn", "xresnet18")
+REDUCTIONS = ("mean", "sum", "none")
+HOSTILE = ("_x:y", "$x^2$ <b>&\n", "損失 {0}", "=1+1 %s")
+PUBLISHED = {
+    "source": "a table",
+    "data": "digits",
+    "epochs": tuple({"epoch": float(epoch), "valid_accuracy": 0.4 + 0.05 * epoch} for epoch in range(4)),
+}
+
+
+def plan_of(factors: dict[str, tuple[Any, ...]], baseline: dict[str, Any] | None = None, **more: Any) -> Plan:
+    base = {"data": "digits", "image_size": 8, **more.pop("base", {})}
+    declared = {"question": "?", "name": "s", "base": base, "factors": factors, "baseline": baseline or {}}
+    study = build_study({**declared, "seeds": 3, **more})
+    cpu = Numerics(device="cpu", precision="float32", deterministic=True)
+    trials = expand(study, lambda fields: "fingerprint", lambda fields: cpu)
+    return Plan(study=study, profile="quick", reason="because", trials=tuple(trials))
+
+
+def tables_of(plan: Plan, **accuracy: float) -> Tables:
+    """Complete trials whose accuracy falls from arm to arm unless it is given; each seed adds one point.
+
+    Bins of 5, 20 and 100 images; three epochs; two classes, a tenth of each mistaken; features around them.
+    """
+    place = {arm: number for number, arm in enumerate(plan.arms)}
+    trials, bins, epochs = [], [], []
+    for trial in plan.trials:
+        key: dict[str, Any] = {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed}
+        usual = 0.9 - 0.01 * place[trial.arm] + 0.001 * (place[trial.arm] % 3) * trial.seed
+        value = accuracy.get(trial.arm, usual) + 0.01 * trial.seed**2
+        measured = {
+            "accuracy": value,
+            "nll": 1 - value,
+            "ece": 0.1 * value,
+            "ece_floor": 0.01,
+            "auroc_error": value,
+        }
+        measured |= {"mean_confidence": value, "brier": 0.2}
+        step = 3.0 + 0.1 * trial.seed
+        times = {"step_ms": step, "step_ms_p20": 0.9 * step, "step_ms_p80": 1.3 * step, "threads": 1}
+        state = {"status": "complete", "repeat": 0}
+        trials.append({**key, **trial.fields.model_dump(), **state, **measured, **times})
+        for number, count in enumerate((5, 20, 100)):
+            edges = {"bin": number, "lower": number / 3, "upper": (number + 1) / 3, "count": count}
+            bins.append({**key, **edges, "confidence": 0.3 * number + 0.2, "accuracy": 0.3 * number + 0.1})
+        epochs += [
+            {**key, "epoch": epoch, "train_loss": 2.0 - 0.1 * epoch, "valid_loss": 3.0 - epoch + trial.seed,
+             "train_accuracy": 0.5, "valid_accuracy": 0.4 + 0.1 * epoch}
+            for epoch in range(3)
+        ]  # fmt: skip
+    classes = ("cat", "dog")
+    confusion = [{"arm": arm, "class": true, "predicted": taken, "count": 9 if true == taken else 1}
+                 for arm in plan.arms for true in classes for taken in classes]  # fmt: skip
+    first = {"trial_id": plan.trials[0].trial_id, "seed": 0}
+    floors = [{**first, "arm": arm, "metric": "ece", "low": 0.005, "high": 0.02} for arm in plan.arms]
+    made = {"trials": trials, "reliability": bins, "epochs": epochs, "confusion": confusion, "floors": floors}
+    return {**{name: frame(name, rows) for name, rows in made.items()}, "projection": features(plan)}
+
+
+def features(plan: Plan, classes: tuple[str, ...] = ("cat", "dog"), copies: int = 1) -> pd.DataFrame:
+    """Each class is four points around a centre of its own, a distance of 10 from the next."""
+    ids = {trial.arm: trial.trial_id for trial in plan.trials}
+    rows = [
+        (ids[arm], arm, 0, split, name, 10 * place + x, y)
+        for arm in plan.arms for split in ("train", "valid") for place, name in enumerate(classes)
+        for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1)) * copies
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["trial_id", "arm", "seed", "split", "class", "x", "y"])
+
+
+def with_times(tables: Tables, plan: Plan, others: float = 0.0) -> Tables:
+    """A pass in which `sum` takes twice and xresnet18 ten times as long."""
+    rows = {}
+    for trial in plan.trials:
+        for loss, reduction in ((trial.fields.loss, trial.fields.reduction), ("cross_entropy", "mean")):
+            case = case_of(trial).model_copy(update={"loss": loss, "reduction": reduction})
+            time = (2.0 if reduction == "sum" else 1.0) * (10.0 if case.arch == "xresnet18" else 1.0)
+            facts = {**case.model_dump(), "steps": 5, "others": others}
+            rows[case] = [{**facts, "round": r, "step_ms": time * (1 + 0.01 * r)} for r in range(8)]
+    return {**tables, "step_times": frame("step_times", [row for own in rows.values() for row in own])}
+
+
+def searched(objective: tuple[str, ...] = ("accuracy", "ece"), **columns: list[Any]) -> tuple[Tables, Plan]:
+    """Six points: baseline, anchor, winner, a pruned, a failed and a running one; two arms are re-run."""
+    space: dict[str, Any] = {
+        "epsilon": Range(low=0.0, high=0.5, step=0.1),
+        "lr": Range(low=1e-3, high=1.0, log=True, levels=4),
+        "arch": Choice(of=ARCHS),
+    }
+    space = space if len(objective) > 1 else {"epsilon": space["epsilon"]}
+    search = Search(
+        space=space, objective=objective, points=6, seeds=2, sampler="nsga2" if len(objective) > 1 else "tpe"
+    )
+    levels = [
+        {"epsilon": 0.1 * number, "lr": 10.0 ** -(number % 4), "arch": ARCHS[number % 2]}
+        for number in range(6)
+    ]
+    levels = [{name: own[name] for name in space} for own in levels]
+    factors = {name: tuple(dict.fromkeys(levels[number][name] for number in (0, 2))) for name in space}
+    arms = tuple(levels[number] for number in (0, 2))
+    plan = plan_of(factors, arms[0], only=arms, search=search, primary=objective[0])
+    nan = np.nan
+    points: dict[str, list[Any]] = {
+        "number": list(range(6)),
+        "state": ["complete", "complete", "complete", "pruned", "failed", "running"],
+        "source": ["baseline", "anchor", "sampler", "sampler", "sampler", "sampler"],
+        "levels": [", ".join(f"{name}={level}" for name, level in own.items()) for own in levels],
+        "value": [0.90, 0.88, 0.93, nan, nan, nan], "low": [0.89, nan, 0.92, nan, nan, nan],
+        "high": [0.91, nan, 0.94, nan, nan, nan], "smoothed": [0.905, 0.89, 0.92, nan, nan, nan],
+        "value_2": [0.2, 0.1, 0.3, nan, nan, nan], "low_2": [0.19, nan, 0.29, nan, nan, nan],
+        "high_2": [0.21, nan, 0.31, nan, nan, nan], "smoothed_2": [0.2, 0.1, 0.3, nan, nan, nan],
+        "smoothed_sd": [0.01, 0.01, 0.02, nan, nan, nan], "last_seen": [nan, nan, nan, 0.89, nan, nan],
+        "winner": [False, False, True, False, False, False],
+        "on_front": [False, True, True, pd.NA, pd.NA, pd.NA],
+    }  # fmt: skip
+    points |= {name: [own[name] for own in levels] for name in space} | columns
+    rows = [dict(zip(points, values, strict=True)) for values in zip(*points.values(), strict=True)]
+    values = [
+        {"number": number, "seed": seed, "trial_id": f"{number}{seed}", "status": "complete",
+         "value": points["value"][number] + step, "value_2": points["value_2"][number] + step}
+        for number in range(3) for seed, step in ((0, -0.01), (1, 0.01))
+    ]  # fmt: skip
+    parts = list(zip(space, (0.2, 0.7, 0.1), strict=False))
+    shares = [
+        {"objective": name, "evaluator": "PedAnova", "field": field, "share": share}
+        for name in objective for field, share in parts
+    ]  # fmt: skip
+    tables = tables_of(plan) | {
+        "tuning": frame("tuning", [{"points_planned": 6, "points_done": 3}]), "points": frame("points", rows),
+        "point_values": frame("point_values", values), "importances": frame("importances", shares),
+    }  # fmt: skip
+    return tables, plan
+
+
+class Drawn:
+    """A study's context, its figures by name, and their drawings, each made when first asked for."""
+
+    def __init__(self, tables: Tables, plan: Plan) -> None:
+        self.tables, self.plan, self.context = tables, plan, Context(tables, plan)
+        self._drawings = dict[str, Drawing]()
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        return {figure.name: figure for figure in draw_figures(self.tables, self.plan)}
+
+    def drawing(self, name: str) -> Drawing:
+        with themed(self.context.words):
+            for entry in REGISTRY if name not in self._drawings else []:
+                for item in entry.each(self.context):
+                    if entry.name.format(item) == name:
+                        drawing = entry.draw(self.context, *([] if item is None else [item]))
+                        self._drawings |= {name: drawing} if drawing else {}
+        return self._drawings[name]
+
+    def caption(self, name: str) -> str:
+        return self.drawing(name).caption
+
+    def legend(self, name: str) -> list[str]:
+        return [
+            text.get_text() for legend in self.drawing(name).figure.legends for text in legend.get_texts()
+        ]
+
+    def axes(self, name: str) -> list[Any]:
+        return [ax for ax in self.drawing(name).figure.axes if ax.axison]
+
+
+def title(ax: Any) -> str:
+    return str(ax.get_title(loc="left"))
+
+
+def segments(ax: Any) -> np.ndarray[Any, Any]:
+    """All intervals in axes, [N, 2, 2]."""
+    lines = [lines for lines in ax.collections if isinstance(lines, LineCollection)]
+    return np.concatenate([np.zeros((0, 2, 2)), *(own.get_segments() for own in lines)])
+
+
+def dots(ax: Any) -> list[tuple[float, float, str]]:
+    """All points in axes: place, height, colour."""
+    found = []
+    for cloud in (cloud for cloud in ax.collections if isinstance(cloud, PathCollection)):
+        places = np.asarray(cloud.get_offsets(), dtype=float)
+        colors = np.resize(np.asarray(cloud.get_facecolor()), (len(places), 4))
+        found += [(x, y, to_hex(color)) for (x, y), color in zip(places, colors, strict=True)]
+    return found

@@ -1,0 +1,693 @@
+"""Every figure, drawn once per kind of study: it shows what the tables hold and leaves nothing unsaid."""
+
+from __future__ import annotations
+
+import functools
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_studies import (
+    ARCHS,
+    EPSILONS,
+    HOSTILE,
+    PUBLISHED,
+    REDUCTIONS,
+    Drawn,
+    dots,
+    features,
+    plan_of,
+    searched,
+    segments,
+    tables_of,
+    title,
+    with_times,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.colors import to_hex
+
+from ablate.analysis.effects import effects_table
+from ablate.figures import draw, draw_figures
+from ablate.figures.context import Context
+from ablate.figures.images import pooled, spread_of
+from ablate.figures.levels import scale_of
+from ablate.figures.pareto import unbeaten
+from ablate.figures.search import Scores, objectives
+from ablate.figures.theme import LIGHT
+from ablate.stats import mean_interval, median_interval
+
+nan = np.nan
+MANY = tuple(f"network_{number}" for number in range(40))
+BY_HAND = 1e-9
+
+
+def one_factor() -> Drawn:
+    plan = plan_of(
+        {"epsilon": EPSILONS}, {"epsilon": 0.0}, base={"loss": "label_smoothing"}, published=PUBLISHED
+    )
+    return Drawn(tables_of(plan), plan)
+
+
+def grid() -> Drawn:
+    plan = plan_of({"epsilon": EPSILONS, "reduction": REDUCTIONS, "arch": ARCHS}, {"reduction": "mean"})
+    return Drawn(with_times(tables_of(plan), plan), plan)
+
+
+def named(levels: tuple[str, ...], baseline: str) -> Drawn:
+    plan = plan_of({"arch": levels}, {"arch": baseline}, published=PUBLISHED)
+    return Drawn(tables_of(plan), plan)
+
+
+def alone() -> Drawn:
+    plan = plan_of({}, published=PUBLISHED)
+    return Drawn(tables_of(plan), plan)
+
+
+KINDS: dict[str, Callable[[], Drawn]] = {
+    "one_factor": one_factor,
+    "grid": grid,
+    "hostile": lambda: named(HOSTILE, HOSTILE[0]),
+    "many": lambda: named(MANY, MANY[7]),
+    "alone": alone,
+    "tuned": lambda: Drawn(*searched()),
+    "tuned_one": lambda: Drawn(*searched(("accuracy",))),
+}
+BY_LEVEL = ["accuracy", "ece", "mean_confidence"]
+IMAGES = ["reliability", "confusion", "projection"]
+MULTIPLES = ["calibration_by_level", "ranking_by_level"]
+ARMS = ["effects", *BY_LEVEL, "front", *MULTIPLES, *IMAGES, "step_time", "curves"]
+
+
+@pytest.fixture(scope="module")
+def of() -> Iterator[Callable[[str], Drawn]]:
+    """A study of one kind, drawn when first asked for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ablate.study.trials.source_digest", lambda name: "")
+        yield functools.cache(lambda kind: KINDS[kind]())
+
+
+Of = Callable[[str], Drawn]
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("one_factor", [*ARMS, "published"]),
+        ("grid", ARMS),
+        ("alone", [*BY_LEVEL, *IMAGES, "step_time", "curves", "published"]),
+        ("tuned_one", ["tuning_history", "tuning_slices", *ARMS]),
+        ("tuned", ["tuning_history", "tuning_slices", "tuning_history_2", "tuning_slices_2",
+                   "tuning_importances",
+                   "tuning_front", *ARMS]),
+    ],
+)  # fmt: skip
+def test_a_study_has_the_figures_that_its_tables_allow(of: Of, kind: str, names: list[str]) -> None:
+    assert list(of(kind).figures) == names
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_figure_is_svg_with_words_light_and_dark(of: Of, kind: str) -> None:
+    study = of(kind)
+    for figure in study.figures.values():
+        assert not figure.error
+        assert figure.title in figure.alt
+        assert re.search(r"The numbers are in \w+\.csv\.$", figure.alt)
+        assert figure.caption[:60].splitlines()[0] in figure.alt.replace("�", "\n")
+        for svg in (figure.light, figure.dark):
+            assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert len(figure.light) < 180_000
+        shapes = [re.sub(rb"(?<=: )#[0-9a-f]{6}\b", b"", svg) for svg in (figure.light, figure.dark)]
+        assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("kind", ["one_factor", "tuned"])
+def test_the_same_tables_give_the_same_bytes(of: Of, kind: str) -> None:
+    again = draw_figures(of(kind).tables, of(kind).plan)
+    assert again == list(of(kind).figures.values())
+
+
+def left_out(caption: str) -> int:
+    """How many things a caption says are left out."""
+    named = re.search(r"Left out for want of room: (.*)\.$", caption)
+    if named is None:
+        return 0
+    more = re.search(r", (\d+) more$", named[1])
+    return len(re.split(r", (?=arch=)", named[1].removesuffix(more[0] if more else ""))) + int(
+        more[1] if more else 0
+    )
+
+
+def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
+    study, count = of("many"), len(MANY)
+    shown = {
+        "effects": len(study.axes("effects")[0].get_yticks()) + 1,  # the baseline has no row
+        "accuracy": len(study.axes("accuracy")[0].get_xticks()),
+        "reliability": len(study.axes("reliability")),
+        "projection": len({title(ax) for ax in study.axes("projection")} - {""}),
+        "step_time": len(study.axes("step_time")[0].get_yticks()),
+        "curves": len({line.get_color() for line in study.axes("curves")[0].lines}),
+        "front": len({place[:2] for place in dots(study.axes("front")[0])}),
+        "published": len(
+            {line.get_color() for line in study.axes("published")[0].lines if line.get_marker() == "None"}
+        ),
+    }
+    for name, drawn in shown.items():
+        assert drawn + left_out(study.caption(name)) == count, name
+    assert {name: shown[name] for name in ("effects", "reliability", "curves")} == {
+        "effects": 25, "reliability": 12, "curves": 12,
+    }  # fmt: skip
+    for arm in study.context.important:
+        label = study.context.labels[arm]
+        assert label in [title(ax) for ax in study.axes("reliability")]
+        assert label in study.legend("curves")
+
+
+def means_by_hand(study: Drawn, metric: str) -> dict[str, tuple[float, float, float]]:
+    """Arm to mean and interval in percent, from the table of trials."""
+    found = {}
+    for arm, rows in study.tables["trials"].groupby("arm"):
+        interval = mean_interval(rows[metric].to_numpy(dtype=float))
+        found[str(arm)] = (100 * interval.mean, 100 * interval.low, 100 * interval.high)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["one_factor", "grid", "hostile", "tuned"])
+@pytest.mark.parametrize("metric", ["accuracy", "ece"])
+def test_means_and_intervals_by_level_are_those_of_the_trials(of: Of, kind: str, metric: str) -> None:
+    study, expected = of(kind), means_by_hand(of(kind), metric)
+    axes = study.axes(metric)
+    drawn = sorted(tuple(ends[:, 1]) for ax in axes for ends in segments(ax))
+    np.testing.assert_allclose(drawn, sorted(ends[1:] for ends in expected.values()))
+    heights = [round(y, 6) for ax in axes for _, y, _ in dots(ax)]
+    assert {round(mean, 6) for mean, _, _ in expected.values()} <= set(heights)
+    runs = 100 * study.tables["trials"][metric].astype(float)
+    assert sorted(heights) == pytest.approx(
+        sorted([*runs, *(mean for mean, _, _ in expected.values())]), abs=1e-5
+    )
+    low, high = axes[0].get_ylim()
+    assert low < min(heights)
+    assert high > max(heights)
+
+
+@pytest.mark.parametrize("kind", ["one_factor", "grid", "many", "tuned"])
+def test_an_arm_has_one_colour_through_the_whole_page(of: Of, kind: str) -> None:
+    study = of(kind)
+    colors = {study.context.labels[arm]: color for arm, color in study.context.colors.items()}
+    (ax, *_) = study.axes("effects")
+    for row, text in enumerate(ax.get_yticklabels()):
+        marks = [line for line in ax.lines if list(line.get_ydata()) == [row]]
+        assert {line.get_color() for line in marks} == {colors[text.get_text()]}
+    for ax in (ax for ax in study.axes("reliability") if title(ax) in colors):
+        assert to_hex(ax.patches[0].get_facecolor()) == colors[title(ax)]
+    for name in ("accuracy", "ece", "front"):
+        drawn = {color for ax in study.axes(name) for _, _, color in dots(ax)}
+        assert drawn <= {*colors.values(), LIGHT.muted}
+        assert len(drawn) > 1
+    curves = {line.get_color() for ax in study.axes("curves") for line in ax.lines}
+    assert curves <= set(colors.values())
+    if study.context.timing is None:
+        rows = [text.get_text() for text in study.axes("step_time")[0].get_yticklabels()]
+        assert all(color == colors[rows[round(y)]] for _, y, color in dots(study.axes("step_time")[0]))
+    if kind != "grid":
+        assert len(set(colors.values())) == len(colors)
+
+
+def test_in_a_grid_the_colour_is_that_of_the_line(of: Of) -> None:
+    study = of("grid")
+    reduction = {arm: study.context.line_of(arm) for arm in study.plan.arms}
+    assert len({(reduction[arm], color) for arm, color in study.context.colors.items()}) == len(REDUCTIONS)
+    titles = [title(ax) for ax in study.axes("curves")[::2]]
+    assert titles[0] == "loss (nats, as trained)\nε=0, arch=seed_cnn"
+    legend = study.legend("curves")
+    assert legend[:3] == [f"reduction={name}" for name in REDUCTIONS]
+    dashes = {line.get_linestyle() for line in study.axes("calibration_by_level")[0].lines[:6]}
+    assert len(dashes) == 2  # the two networks share a line's colour
+
+
+@pytest.mark.parametrize(
+    ("levels", "scale"),
+    [
+        ((0.001, 0.01, 0.1, 1.0), "log"), ((1, 2, 4, 8), "log"), ((32, 64, 128), "log"), ((0.1, 10), "log"),
+        ((0.0, 0.01, 0.1, 1.0), "symlog"), ((0, 0.05, 0.1, 0.2, 0.4), "symlog"), ((0, 0.001, 0.1), "symlog"),
+        ((0.0, 0.1, 0.2, 0.3), "linear"), ((1, 2, 3), "linear"), ((-1, 1, 10, 100), "linear"),
+        ((0, 0.1), "linear"),
+        ((0.1, 0.2), "linear"), ((0.5,), "linear"), ((0,), "linear"), ((0.05, 0.1, 0.16), "linear"),
+    ],
+)  # fmt: skip
+def test_levels_lie_on_the_scale_that_fits(levels: tuple[float, ...], scale: str) -> None:
+    assert scale_of(levels) == scale
+
+
+def test_geometric_levels_with_a_zero_have_a_symlog_axis_and_every_label_that_fits(of: Of) -> None:
+    for ax in (*of("one_factor").axes("accuracy"), *of("grid").axes("ece")):
+        assert ax.get_xscale() == "symlog"
+        assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "0.01", "0.1", "0.8"]
+        assert list(ax.get_xticks()) == list(EPSILONS)
+        places = ax.transData.transform([(level, 0) for level in EPSILONS])[:, 0]
+        assert np.diff(places).max() < 1.3 * np.diff(places).min()
+
+
+@pytest.mark.parametrize("kind", ["one_factor", "grid", "hostile", "tuned"])
+def test_differences_are_those_of_the_effects_table(of: Of, kind: str) -> None:
+    study = of(kind)
+    table = effects_table(study.tables, study.plan)
+    for ax, metric, factor in zip(
+        study.axes("effects"), ("accuracy", "ece", "nll"), (100, 100, 1), strict=True
+    ):
+        rows = table[table["metric"] == metric].set_index("arm")
+        rows = rows.loc[[arm for arm, _ in study.plan.comparisons]]
+        effects = [
+            line.get_xdata()[0]
+            for line in ax.lines
+            if line.get_markersize() == 7 and line.get_marker() != "|"
+        ]
+        np.testing.assert_allclose(effects, factor * rows["effect"].astype(float), atol=BY_HAND)
+        ends = factor * rows[["low", "high"]].to_numpy(dtype=float)
+        ends = ends[np.isfinite(ends).all(axis=1)]
+        drawn = segments(ax)[-len(ends) :, :, 0]
+        np.testing.assert_allclose(drawn, np.clip(ends, *ax.get_xlim()), atol=BY_HAND)
+        words = [text.get_text().strip("()") for text in ax.texts]
+        verdicts = rows["verdict"].where(~rows["reason"].isin(["identical", "incomplete"]), rows["reason"])
+        assert words == list(verdicts)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "reason", "marker", "word"),
+    [("better", "", "^", "better"), ("worse", "", "v", "worse"), ("higher", "", ">", "higher"),
+     ("lower", "", "<", "lower"), ("equivalent", "identical", "s", "identical"),
+     ("undecided", "", "o", "undecided"),
+     ("undecided", "no_spread", "o", "undecided")],
+)  # fmt: skip
+def test_a_verdict_has_a_marker_and_a_word(of: Of, verdict: str, reason: str, marker: str, word: str) -> None:
+    study = of("one_factor")
+    table = effects_table(study.tables, study.plan).assign(verdict=verdict, reason=reason, margin=0.005)
+    table.loc[table["arm"] == "epsilon=0.8", ["low", "low_images"]] = -90.0
+    ax = Drawn({**study.tables, "effects": table.assign(kind="arm")}, study.plan).axes("effects")[0]
+    line = [line for line in ax.lines if line.get_markersize() == 7][-1]
+    assert line.get_marker() == marker
+    assert (line.get_markerfacecolor() == LIGHT.surface) is (verdict == "undecided")
+    assert [text.get_text() for text in ax.texts] == [word] * 3
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_width()) == pytest.approx((-0.5, 1.0))
+    heads = [line for line in ax.lines if line.get_marker() in "<>" and line.get_markersize() == 6]
+    assert [(head.get_marker(), list(head.get_ydata())) for head in heads if len(head.get_ydata())] == [
+        ("<", [2])
+    ]
+
+
+def test_other_kinds_of_effects_are_no_rows(of: Of) -> None:
+    study = of("one_factor")
+    table = effects_table(study.tables, study.plan).assign(kind="arm")
+    both = {**study.tables, "effects": pd.concat([table, table.assign(kind="trend", effect=9.0)])}
+    assert len(Context(both, study.plan).effects) == len(table)
+
+
+def test_bins_of_few_images_look_like_few(of: Of) -> None:
+    for ax in of("one_factor").axes("reliability"):
+        bars = [patch for patch in ax.patches if to_hex(patch.get_facecolor()) != LIGHT.muted]
+        heights = [round(float(bar.get_path().vertices[:, 1].max()), 6) for bar in bars]
+        alpha = dict(zip(heights, [bar.get_alpha() for bar in bars], strict=True))
+        # Pooled over three runs: 15, 60 and 300 images.
+        assert list(alpha) == [70.0, 10.0]
+        assert alpha[10.0] < 0.6 * alpha[70.0]
+
+
+def test_bars_are_the_pooled_accuracy_and_lines_the_confidence(of: Of) -> None:
+    rows = [("x", seed, b, b / 3, (b + 1) / 3, n * (seed + 1), nan if n == 0 else (0.5, 0.5, 0.9)[b],
+             nan if n == 0 else (0.5, 0.4, 0.8)[b] + 0.1 * seed)
+            for seed in (0, 1) for b, n in enumerate((0, 10, 30))]  # fmt: skip
+    names = ["arm", "seed", "bin", "lower", "upper", "count", "confidence", "accuracy"]
+    found = pooled(pd.DataFrame(rows, columns=names).astype({"count": "Int64"}))
+    assert list(found["count"]) == [0, 30, 90]
+    expected = [100 * (10 * 0.4 + 20 * 0.5) / 30, 100 * (30 * 0.8 + 60 * 0.9) / 90]
+    assert list(found["accuracy"])[1:] == pytest.approx(expected)
+    assert list(found["confidence"])[1:] == pytest.approx([50, 90])
+    assert np.isnan(found["accuracy"][0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 50), st.floats(0, 1)), min_size=1, max_size=6))
+def test_pooling_keeps_every_image_and_every_right_one(cells: list[tuple[int, int, float]]) -> None:
+    rows = [("x", seed, b, 0.0, 1.0, n, share if n else nan, share if n else nan)
+            for seed, (b, n, share) in enumerate(cells)]  # fmt: skip
+    names = ["arm", "seed", "bin", "lower", "upper", "count", "confidence", "accuracy"]
+    found = pooled(pd.DataFrame(rows, columns=names))
+    assert found["count"].sum() == sum(n for _, n, _ in cells)
+    right = (found["count"] * found["accuracy"]).sum() / 100
+    assert right == pytest.approx(sum(n * share for _, n, share in cells))
+
+
+def test_confusion_is_in_percent_and_its_difference_in_points(of: Of) -> None:
+    study = of("one_factor")
+    counts = {("cat", "cat"): 8, ("cat", "dog"): 2, ("dog", "cat"): 0, ("dog", "dog"): 5}
+    other = {("cat", "cat"): 9, ("cat", "dog"): 1, ("dog", "cat"): 1, ("dog", "dog"): 4}
+    arms = study.context.contrasted
+    rows = [{"arm": arm, "class": true, "predicted": taken, "count": count}
+            for arm, table in zip(arms, (counts, other), strict=True)
+            for (true, taken), count in table.items()]  # fmt: skip
+    axes = Drawn({**study.tables, "confusion": pd.DataFrame(rows)}, study.plan).axes("confusion")
+    shown = [{(text.get_position(), text.get_text()) for text in ax.texts} for ax in axes]
+    assert shown[0] == {((0.5, 0.5), "80"), ((1.5, 0.5), "20"), ((1.5, 1.5), "100")}
+    assert shown[2] == {((0.5, 0.5), "+10"), ((1.5, 0.5), "−10"), ((0.5, 1.5), "+20"), ((1.5, 1.5), "−20")}
+    right, less_wrong, more_wrong, less_right = (to_hex(c) for c in axes[2].collections[0].get_facecolors())
+    assert (right, more_wrong) == (less_wrong, less_right)  # better, worse
+    assert right != more_wrong
+    assert [text.get_text() for text in axes[0].get_yticklabels()] == ["cat", "dog"]
+    assert "in the second arm" in study.caption("confusion")
+    assert "one arm" in of("alone").caption("confusion")
+
+
+def test_many_classes_are_numbered_and_their_small_cells_left_blank(of: Of) -> None:
+    study = of("one_factor")
+    classes = [f"{HOSTILE[number % 4]} a rather long name {number}" for number in range(20)]
+    rows = [{"arm": arm, "class": true, "predicted": taken, "count": 200 if true == taken else (i * j) % 30}
+            for arm in study.plan.arms for i, true in enumerate(classes)
+            for j, taken in enumerate(classes)]  # fmt: skip
+    many = Drawn({**study.tables, "confusion": pd.DataFrame(rows)}, study.plan)
+    ax = many.axes("confusion")[0]
+    assert 0 < len(ax.texts) <= 110
+    assert ax.get_xticklabels()[19].get_text() == "20"
+    assert ax.get_yticklabels()[19].get_text().startswith("20 =1+1")
+    assert len(many.figures["confusion"].light) < 160_000
+
+
+def test_features_are_drawn_with_how_far_their_classes_lie_apart(of: Of) -> None:
+    study = of("one_factor")
+    axes = study.axes("projection")
+    assert {(x, y) for x, y, _ in dots(axes[0])} == {
+        (x + at, y) for at in (0, 10) for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))
+    }
+    left, right = axes[0].get_xlim()
+    assert right - left == pytest.approx(np.ptp(axes[0].get_ylim()))
+    assert "ε=0, training images: 0.10" in study.drawing("projection").facts
+    assert spread_of(features(study.plan, ("cat", "dog", "cow"))[:12]) == pytest.approx(3 / 40)
+    assert np.isnan(spread_of(features(study.plan, ("cat",))[:4]))
+    table = features(study.plan, tuple(f"{HOSTILE[number % 4]}{number}" for number in range(10)), copies=100)
+    many = Drawn({**study.tables, "projection": table}, study.plan)
+    assert sum(len(dots(ax)) for ax in many.axes("projection")) <= 1000
+    assert len(many.drawing("projection").figure.legends[0].get_texts()) == 6
+    assert "Classes left out" in many.figures["projection"].caption
+
+
+def test_curves_are_means_with_the_range_of_runs(of: Of) -> None:
+    loss, accuracy = of("one_factor").axes("curves")
+    heights = {tuple(np.round(line.get_ydata(), 9)) for line in loss.lines if len(line.get_ydata())}
+    assert heights == {(4.0, 3.0, 2.0), (2.0, 1.9, 1.8)}
+    ends = loss.collections[0].get_paths()[0].vertices
+    assert {tuple(np.round(end, 9)) for end in ends} >= {(0.0, 3.0), (0.0, 5.0), (2.0, 1.0), (2.0, 3.0)}
+    assert {tuple(np.round(line.get_ydata(), 9)) for line in accuracy.lines} >= {
+        (40.0, 50.0, 60.0),
+        (50.0,) * 3,
+    }
+
+
+def test_only_complete_runs_are_drawn_and_long_ones_thinned(of: Of) -> None:
+    study = of("one_factor")
+    first = study.plan.trials[0].trial_id
+    trials = study.tables["trials"].assign(
+        status=lambda rows: rows["status"].mask(rows["trial_id"] == first, "oom")
+    )
+    epochs = pd.concat(
+        [study.tables["epochs"].assign(epoch=study.tables["epochs"]["epoch"] + 3 * n) for n in range(40)]
+    )
+    cut = Drawn({**study.tables, "trials": trials, "epochs": epochs}, study.plan)
+    line = cut.axes("curves")[0].lines[0]
+    assert len(line.get_xdata()) == 40
+    assert (line.get_xdata()[0], line.get_xdata()[-1]) == (0, 119)
+    assert line.get_ydata()[0] == pytest.approx(4.5)  # seeds 1 and 2 alone
+    lost = draw_figures({**study.tables, "trials": trials.assign(status="oom")}, study.plan)
+    assert lost == []
+
+
+def test_every_run_and_the_band_stand_beside_the_published_points(of: Of) -> None:
+    study = of("alone")
+    accuracy, _, loss, _ = study.axes("published")
+    theirs = next(line for line in accuracy.lines if line.get_marker() == "D")
+    np.testing.assert_allclose(theirs.get_ydata(), [40, 45, 50, 55])
+    ours = [line for line in accuracy.lines if line.get_marker() == "None" and len(line.get_ydata())]
+    assert [list(line.get_ydata()) for line in ours] == [pytest.approx([40, 50, 60])] * 3
+    assert all(line.get_marker() != "D" for line in loss.lines)
+    assert study.drawing("published").facts == study.context.published[0]
+    assert "published values" in study.figures["published"].alt
+
+
+def test_the_noise_floor_is_a_line_in_its_band(of: Of) -> None:
+    for kind in ("one_factor", "hostile", "alone"):
+        study = of(kind)
+        ax = study.axes("ece")[0]
+        dashed = [line for line in ax.lines if line.is_dashed()]
+        assert {round(float(y), 9) for line in dashed for y in line.get_ydata()} == {1.0}
+        caption = study.caption("ece")
+        assert "95 % of runs of a perfectly calibrated network would fall" in caption
+        assert "noise floor" in caption
+    tables = {name: rows for name, rows in of("one_factor").tables.items() if name != "floors"}
+    older = Drawn(tables, of("one_factor").plan)
+    assert "95 % of runs" not in older.caption("ece")
+    assert "noise floor" in older.caption("ece")
+
+
+def test_the_smoothed_loss_is_least_at_the_dotted_line(of: Of) -> None:
+    """By hand: the smoothed cross-entropy of a softmax with one logit raised, over a grid of confidences."""
+    study = of("one_factor")
+    (line,) = [line for line in study.axes("mean_confidence")[0].lines if line.get_linewidth() == 1.8]
+    grid = np.linspace(0.2, 0.9999, 20_000)
+    for epsilon, height in zip(line.get_xdata(), line.get_ydata(), strict=True):
+        right, wrong = 1 - epsilon + epsilon / 2, epsilon / 2
+        loss = -right * np.log(grid) - wrong * np.log(1 - grid)
+        assert grid[loss.argmin()] == pytest.approx(height / 100, abs=2e-4)
+    assert "dotted line" in study.caption("mean_confidence")
+    assert "dotted line" not in of("hostile").caption("mean_confidence")
+
+
+def test_one_arm_is_drawn_run_by_run(of: Of) -> None:
+    study = of("alone")
+    (ax,) = study.axes("accuracy")
+    assert [y for _, y, _ in dots(ax)] == pytest.approx([90, 91, 94])
+    mean, low, high = means_by_hand(study, "accuracy")[study.plan.arms[0]]
+    assert [line.get_ydata()[0] for line in ax.lines] == [pytest.approx(mean)]
+    (band,) = ax.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((low, high))
+
+
+def test_steps_are_timed_beside_cross_entropy_in_one_row_per_work(of: Of) -> None:
+    study = of("grid")
+    times, ratios = study.axes("step_time")
+    assert [text.get_text() for text in times.get_yticklabels()] == [
+        f"reduction={reduction}, arch={arch}" for reduction in REDUCTIONS for arch in ARCHS
+    ]
+    first = median_interval(np.array([1 + 0.01 * r for r in range(8)]))
+    assert (first.median, first.low, first.high) in [
+        pytest.approx((x, ends[0, 0], ends[1, 0]))
+        for (x, _, _), ends in zip(dots(times), segments(times), strict=True)
+    ]
+    assert [text.get_text() for text in ratios.texts] == [f"{x}.000 ×" for x in (1, 1, 2, 2, 1, 1)]
+    busy = Drawn(with_times(study.tables, study.plan, others=0.4), study.plan)
+    assert "Other processes used 40% of the machine's cores" in busy.caption("step_time")
+    assert "Larger markers take longer steps." in study.caption("front")
+    (ax,) = of("one_factor").axes("step_time")
+    assert sorted(x for x, _, _ in dots(ax)) == pytest.approx(sorted([3.0, 3.1, 3.1, 3.2] * 4))
+    np.testing.assert_allclose(segments(ax)[:, :, 0], [[2.79, 4.03]] * 4)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12, unique=True))
+def test_every_place_is_unbeaten_or_beaten_by_one_that_is(places: list[tuple[int, int]]) -> None:
+    keep = unbeaten(*zip(*places, strict=True))
+    front = [place for place, kept in zip(places, keep, strict=True) if kept]
+    for (x, y), kept in zip(places, keep, strict=True):
+        assert kept is not any(a <= x and b >= y for a, b in front if (a, b) != (x, y))
+
+
+def test_the_front_has_the_arms_means_and_those_that_are_equal_once(of: Of) -> None:
+    study = of("one_factor")
+    expected = [means_by_hand(study, metric) for metric in ("ece", "accuracy")]
+    drawn = {(round(x, 6), round(y, 6)) for x, y, _ in dots(study.axes("front")[0])}
+    assert drawn == {tuple(round(own[arm][0], 6) for own in expected) for arm in study.plan.arms}
+    plan = plan_of({"epsilon": EPSILONS}, {"epsilon": 0.0})
+    same = Drawn(tables_of(plan, **dict.fromkeys(plan.arms, 0.5)), plan)
+    (label,) = same.drawing("front").figure.legends[0].get_texts()
+    assert label.get_text() == "ε=0 (and 3 equal)"
+
+
+def test_a_search_is_drawn_in_its_order_with_the_best_so_far_and_what_was_lost(of: Of) -> None:
+    study = of("tuned")
+    (ax,) = study.axes("tuning_history")
+    assert [(x, round(y, 6)) for x, y, _ in dots(ax)] == [(1, 88), (0, 90), (2, 93)]
+    assert [list(ends[:, 1]) for ends in segments(ax)] == [pytest.approx([89, 91]), pytest.approx([92, 94])]
+    best = next(line for line in ax.lines if line.get_drawstyle() == "steps-post")
+    np.testing.assert_allclose(
+        best.get_xydata()[:6], [(0, 90.5), (1, 90.5), (2, 92), (3, 92), (4, 92), (5, 92)]
+    )
+    (pruned,) = [line for line in ax.lines if line.get_marker() == "x"]
+    np.testing.assert_allclose(pruned.get_xydata(), [(3, 89)])
+    (lost,) = [line for line in ax.lines if line.get_marker() == "|"]
+    assert list(lost.get_xdata()) == [4]  # failed; the running one may still get a value
+    (second,) = study.axes("tuning_history_2")
+    falling = next(line for line in second.lines if line.get_drawstyle() == "steps-post")
+    assert list(falling.get_ydata()[:6]) == pytest.approx([20, 10, 10, 10, 10, 10])
+    colors = {round(y): color for _, y, color in dots(ax)}
+    baseline, winner = (study.context.colors[arm] for arm in study.plan.arms)
+    assert (colors[90], colors[93], colors[88]) == (baseline, winner, LIGHT.ink)
+
+
+def test_slices_have_every_field_on_its_own_scale(of: Of) -> None:
+    epsilon, lr, arch = of("tuned").axes("tuning_slices")
+    assert [ax.get_xscale() for ax in (epsilon, lr, arch)] == ["linear", "log", "linear"]
+    assert {(round(x, 6), round(y, 6)) for x, y, _ in dots(epsilon)} >= {
+        (0.0, 90.0),
+        (0.1, 88.0),
+        (0.2, 93.0),
+    }
+    places = {round(y): round(x, 6) for x, y, _ in dots(arch) if round(y) in (90, 88, 93)}
+    assert places == {90: -0.15, 93: 0.15, 88: 1.0}  # side by side in the order of the search
+    assert [text.get_text() for text in arch.get_xticklabels()] == list(ARCHS)
+    dashes = next(line for line in epsilon.lines if line.get_marker() == "_")
+    np.testing.assert_allclose(dashes.get_xydata(), [(0.0, 90.5), (0.1, 89), (0.2, 92)], atol=BY_HAND)
+    (alone,) = of("tuned_one").axes("tuning_slices")
+    np.testing.assert_allclose(alone.lines[0].get_ydata(), [90.5, 89, 92])
+    band = alone.collections[0].get_paths()[0].vertices
+    assert band[:, 1].max() == pytest.approx(92 + 3.92)
+
+
+def test_importances_are_ordered_by_the_first_objective(of: Of) -> None:
+    (ax,) = of("tuned").axes("tuning_importances")
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["lr", "ε", "arch"]
+    assert [round(bar.get_width(), 6) for bar in ax.containers[0]] == [0.7, 0.2, 0.1]
+    assert "the best 5 of 3 complete points" in of("tuned").caption("tuning_importances")
+    assert "much in them is noise" in of("tuned").caption("tuning_importances")
+    tables, plan = searched()
+    tables["tuning"] = tables["tuning"].assign(points_done=120)
+    caption = Drawn(tables, plan).caption("tuning_importances")
+    assert "the best 10 % of 120 complete points" in caption
+    assert "noise" not in caption
+
+
+def test_the_front_of_a_search_goes_through_the_smoothed_values(of: Of) -> None:
+    study = of("tuned")
+    (ax,) = study.axes("tuning_front")
+    (line,) = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
+    np.testing.assert_allclose(line.get_xydata(), [(10, 89), (30, 92)])
+    legend = study.legend("tuning_front")
+    assert "winner: ε=0.2, lr=0.01, arch=seed_cnn" in legend
+    assert sorted(tuple(np.round(ends.ravel(), 6)) for ends in segments(ax)) == [
+        (19.0, 90.0, 21.0, 90.0), (20.0, 89.0, 20.0, 91.0),
+        (29.0, 93.0, 31.0, 93.0), (30.0, 92.0, 30.0, 94.0),
+    ]  # fmt: skip
+
+
+def test_single_runs_stand_in_place_of_a_long_interval_of_few_seeds() -> None:
+    """Means span 5 points: the first interval is longer than three times that, the third is not."""
+    long: dict[str, Any] = {"low": [0.50, nan, 0.89, nan, nan, nan], "high": [1.30, nan, 0.97, nan, nan, nan]}
+    study = Drawn(*searched(**long))
+    (ax,) = study.axes("tuning_history")
+    assert [list(ends[:, 1]) for ends in segments(ax)] == [pytest.approx([89, 97])]
+    assert {(x, round(y, 6)) for x, y, _ in dots(ax)} >= {(0, 89.0), (0, 91.0)}
+    for name in ("tuning_history", "tuning_slices", "tuning_front"):
+        assert "single runs are shown in its place" in study.caption(name)
+    tables, plan = searched(**long)
+    more = [tables["point_values"].assign(seed=seed, trial_id=f"x{seed}") for seed in range(2)]
+    many = Context({**tables, "point_values": pd.concat([tables["point_values"], *more])}, plan)
+    scores = Scores(many, objectives(many)[0])
+    assert not scores.points["long"].any()  # of many seeds an interval stays however long
+
+
+@pytest.mark.parametrize(("objective", "sign"), [("accuracy", 1), ("ece", -1)])
+def test_much_worse_points_do_not_squeeze_the_others(of: Of, objective: str, sign: int) -> None:
+    study = of("tuned")
+    one = next(own for own in objectives(study.context) if own.metric.name == objective)
+    scores = Scores(study.context, one)
+    good = pd.DataFrame(
+        {"number": range(11), "mean": [*(0.95 + 0.001 * np.arange(10)), 0.1 if sign > 0 else 7.0]}
+    )
+    rows = good.assign(low=nan, high=nan, long=False)
+    low, high = scores.limits(rows, [])
+    assert (low > 0.9, high < 1.0) == (True, True)
+    best = rows.assign(mean=rows["mean"].mask(rows["number"] == 10, 7.0 if sign > 0 else 0.1))
+    assert (
+        scores.limits(best, [])[sign > 0] * sign > 7 * sign if sign > 0 else scores.limits(best, [])[0] < 0.1
+    )
+    assert scores.limits(rows[:0], [])[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("factors", "baseline", "axis", "panel", "lines"),
+    [
+        ({"epsilon": EPSILONS}, {}, "epsilon", "", []),
+        ({"arch": ARCHS, "reduction": REDUCTIONS}, {}, "arch", "", ["reduction"]),
+        ({"label_noise": EPSILONS, "epsilon": (0.0, 0.1)}, {}, "label_noise", "", ["epsilon"]),
+        ({"label_noise": EPSILONS, "epsilon": (0.0, 0.1)}, {"epsilon": 0.0}, "epsilon", "", ["label_noise"]),
+        ({"epsilon": EPSILONS, "reduction": REDUCTIONS, "arch": ARCHS}, {}, "epsilon", "arch", ["reduction"]),
+    ],
+)  # fmt: skip
+def test_factors_stand_on_the_axis_in_panels_and_as_lines(
+    factors: dict[str, Any], baseline: dict[str, Any], axis: str, panel: str, lines: list[str]
+) -> None:
+    context = Context({}, plan_of(factors, baseline))
+    assert (context.axis, context.panel, context.line) == (axis, panel, lines)
+
+
+def test_the_best_arm_and_its_baseline_are_never_left_out() -> None:
+    plan = plan_of({"arch": ARCHS, "epsilon": (0.0, 0.1, 0.3)}, {"epsilon": 0.0})
+    best = {"arch=xresnet18, epsilon=0.3": 0.95, "arch=seed_cnn, epsilon=0.0": 0.99}
+    tables = tables_of(plan, **best)
+    context = Context(tables, plan)
+    assert context.important == ("arch=seed_cnn, epsilon=0.0",)  # the best is a baseline itself
+    assert context.contrasted == ("arch=xresnet18, epsilon=0.0", "arch=xresnet18, epsilon=0.3")
+    rest = tables["trials"][tables["trials"]["arm"] != "arch=xresnet18, epsilon=0.0"]
+    assert Context({**tables, "trials": rest}, plan).contrasted[1] == "arch=seed_cnn, epsilon=0.1"
+    without = plan_of({"arch": ARCHS})
+    assert Context(tables_of(without), without).contrasted == ("arch=seed_cnn",)
+
+
+def test_a_damaged_table_costs_one_figure_only_and_missing_values_none(of: Of) -> None:
+    study = of("one_factor")
+    tables = {**study.tables, "confusion": study.tables["confusion"].drop(columns="count")}
+    errors = {figure.name: figure.error for figure in draw_figures(tables, study.plan)}
+    assert errors.pop("confusion").startswith("KeyError")
+    assert set(errors.values()) == {""}
+    absent = dict.fromkeys(("ece", "ece_floor", "nll", "step_ms", "auroc_error"), nan)
+    tables = {**study.tables, "trials": study.tables["trials"].assign(**absent)}
+    assert [figure.error for figure in draw_figures(tables, study.plan) if figure.error] == []
+    few = {**study.tables, "trials": study.tables["trials"][study.tables["trials"]["seed"] == 0]}
+    assert [figure.error for figure in draw_figures(few, study.plan) if figure.error] == []
+
+
+def test_a_broken_library_costs_the_figures_and_says_why(of: Of, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ImportError("no <room> left")
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    (figure,) = draw_figures(of("alone").tables, of("alone").plan)
+    assert figure.error == "ImportError: no <room> left"
+
+
+@given(size=st.integers(0, 30), limit=st.integers(1, 12), always=st.sets(st.integers(0, 29), max_size=5))
+def test_spread_keeps_order_both_ends_and_what_matters(size: int, limit: int, always: set[int]) -> None:
+    kept, left_out = draw.spread(range(size), limit, always)
+    assert len(kept) == min(size, limit)
+    assert sorted([*kept, *left_out]) == list(range(size))
+    assert kept == sorted(kept)
+    wanted = [item for item in range(size) if item in always]
+    assert set(wanted[:limit]) <= set(kept)
+    if not wanted and limit > 1 and size:
+        assert {0, size - 1} <= set(kept)
+
+
+def test_words_that_fit() -> None:
+    assert draw.shorten("epsilon=0.1") == "epsilon=0.1"
+    assert draw.shorten("_hidden") == " _hidden"  # matplotlib's legends pass over the other
+    short = draw.shorten("arch=package.module.with.a.long.name:factory, epsilon=0.1")
+    assert (len(short) <= 40, short[:12], short[-11:]) == (True, "arch=package", "epsilon=0.1")
+    assert draw.without([]) == ""
+    assert draw.without(list("abcdefg")) == " Left out for want of room: a, b, c, d, 3 more."
+
+
+def test_an_interval_is_cut_only_where_it_dwarfs_the_values() -> None:
+    low, high = draw.view_limits([0.0, 1.0], [-2.0, 3.0])
+    assert (low < -2, high > 3) == (True, True)
+    assert draw.view_limits([0.0, 1.0], [-100.0, 100.0, nan]) == pytest.approx((-3.35, 4.35))
+    assert draw.view_limits([0.5], [0.1, 0.9])[0] < 0.1  # one value has no range to judge by
+    assert draw.view_limits([], []) == pytest.approx((-0.05, 1.05))

@@ -1,0 +1,189 @@
+"""The theme: colours that everybody can tell apart, SVG that repeats byte by byte and loads nothing."""
+
+import io
+import itertools
+import re
+import subprocess
+import sys
+import warnings
+import xml.etree.ElementTree as ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ablate.figures import draw
+from ablate.figures.theme import DARK, LIGHT, STEPS, TINTS, Theme, _slim, level_colors, svg_of, themed
+
+# Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB: https://doi.org/10.1109/TVCG.2009.113
+VISIONS = {
+    "normal": np.eye(3),
+    "protanopia": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranopia": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+    "tritanopia": np.array(
+        [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    ),
+}
+XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+THEMES = pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+Vector = NDArray[np.float64]
+
+
+def linear(color: str) -> Vector:
+    """sRGB in hexadecimal to linear RGB."""
+    channels = np.array([int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)])
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def lab(color: str, vision: Vector) -> Vector:
+    """CIE L*a*b* (D65) of a colour as somebody sees it."""
+    seen = np.clip(vision @ linear(color), 0, 1)
+    relative = XYZ @ seen / np.array([0.95047, 1.0, 1.08883])
+    f = np.where(relative > (6 / 29) ** 3, np.cbrt(relative), relative / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG contrast ratio, 1 to 21."""
+    dark, light = sorted(float(XYZ[1] @ linear(color)) + 0.05 for color in (first, second))
+    return light / dark
+
+
+@THEMES
+@pytest.mark.parametrize("vision", VISIONS)
+def test_colours_are_told_apart_with_any_colour_vision(theme: Theme, vision: str) -> None:
+    seen = [lab(color, VISIONS[vision]) for color in theme.palette]
+    assert min(float(np.linalg.norm(a - b)) for a, b in itertools.combinations(seen, 2)) > 15
+    shades = [lab(theme.shade(step), VISIONS[vision])[0] for step in range(0, STEPS, 9)]
+    assert np.all(np.diff(shades) > 0)
+
+
+@THEMES
+def test_everything_stands_out_from_the_surface(theme: Theme) -> None:
+    drawn = [*theme.palette, *(theme.shade(step) for step in range(STEPS))]
+    assert all(contrast(color, theme.surface) >= 3 for color in drawn)
+    assert all(contrast(color, theme.surface) >= 4.5 for color in (theme.ink, theme.muted))
+    tints = [theme.tint(category, step) for category in (0, 1) for step in range(TINTS)]
+    assert all(contrast(theme.ink, tint) >= 3 for tint in tints)
+
+
+def test_ordered_levels_and_many_categories_have_colours_of_their_own() -> None:
+    assert level_colors(3, ordered=False) == list(LIGHT.palette[:3])
+    for count, ordered in ((3, True), (30, False)):
+        assert len(set(level_colors(count, ordered=ordered))) == count
+    assert level_colors(1, ordered=True)
+
+
+def drawing() -> Figure:
+    figure, (ax,) = draw.panels(1, 1, height=2)
+    for number in range(3):
+        label = f"a_{number} $x^2$ <b> $"
+        draw.legend_above(
+            figure, {label: draw.line(ax, [0, 1, 2], [number, 1, 2], level_colors(3, ordered=True)[number])}
+        )
+    draw.dots(ax, [0, 1], [1, 2], [LIGHT.tint(0, 3), LIGHT.palette[1]])
+    ax.set_title("α & $")
+    draw.arrange(figure)
+    return figure
+
+
+def rendered(title: str = "", alt: str = "") -> tuple[bytes, bytes]:
+    with themed(""):
+        return svg_of(drawing(), title=title, alt=alt)
+
+
+def test_dark_is_light_in_other_colours() -> None:
+    light, dark = rendered()
+    assert (light, dark) == rendered()
+    assert re.sub(rb"#[0-9a-f]{6}\b", b"", light) == re.sub(rb"#[0-9a-f]{6}\b", b"", dark)
+    found = [set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", svg.decode())) for svg in (light, dark)]
+    for colors, theme in zip(found, (LIGHT, DARK), strict=True):
+        lines = {theme.shade(0), theme.shade(round((STEPS - 1) / 2)), theme.shade(STEPS - 1)}
+        assert colors == lines | {
+            theme.tint(0, 3),
+            theme.palette[1],
+            theme.surface,
+            theme.ink,
+            theme.muted,
+            theme.grid,
+        }
+
+
+def test_svg_holds_words_but_no_font_date_or_foreign_address() -> None:
+    light, _ = rendered("T < & title", "An <alt> & text")
+    root = ElementTree.fromstring(light)
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert not tags & {"text", "script", "image", "date", "foreignObject"}
+    assert any(element.text == "An <alt> & text" for element in root.iter())
+    links = [value for e in root.iter() for name, value in e.attrib.items() if name.endswith("href")]
+    assert links
+    assert all(link.startswith("#") for link in links)
+    assert b"url(http" not in light
+
+
+def test_a_readers_own_settings_change_nothing_and_stay_as_they_were() -> None:
+    expected, before = rendered(), dict(matplotlib.rcParams)
+    with matplotlib.rc_context({"font.size": 30, "axes.linewidth": 9, "svg.fonttype": "none"}):
+        assert rendered() == expected
+    with pytest.raises(RuntimeError, match="stop"), themed(""):
+        raise RuntimeError("stop")
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_smaller_files_are_the_same_drawing() -> None:
+    """Places move by at most a hundredth of a point, and every mark is still there."""
+    buffer = io.BytesIO()
+    with themed(""):
+        drawing().savefig(buffer, format="svg")
+    before, after = buffer.getvalue(), _slim(buffer.getvalue())
+    assert len(after) < 0.8 * len(before)
+
+    def scales(svg: bytes) -> list[bytes]:
+        return re.findall(rb"scale\([^)]*\)", svg)
+
+    def numbers(svg: bytes) -> list[float]:
+        found = re.findall(rb'\s(?:d|x|y|transform)="([^"]*)"', svg)
+        assert scales(svg) == scales(before)  # a letter's outline is scaled by a 64th
+        return [float(number) for text in found for number in re.findall(rb"-?\d+\.?\d*", text)]
+
+    np.testing.assert_allclose(numbers(after), numbers(before), atol=0.00501)
+    roots = [ElementTree.fromstring(svg) for svg in (before, after)]
+    count = [sum(not element.tag.endswith("}g") for element in root.iter()) for root in roots]
+    assert count[0] == count[1]
+
+
+def test_importing_figures_brings_no_plotting_library() -> None:
+    code = "import ablate.figures, sys; print(sorted({'matplotlib', 'seaborn', 'torch'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_letters_that_the_usual_font_lacks_come_from_another_one_or_are_told() -> None:
+    """Matplotlib brings STIX, which has letters that DejaVu Sans lacks; nothing has the unassigned one."""
+    borrowed, nowhere = "\u1d8a", "\u0378"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with themed(f"a {borrowed}\n") as missing:
+            assert missing == set()
+            figure, (ax,) = draw.panels(1, 1, height=2)
+            ax.set_title(borrowed)
+            assert svg_of(figure, title="", alt="")[0]
+        with themed(f"ab{nowhere}") as missing:
+            assert missing == {nowhere}
+            ax.set_title(nowhere)
+            assert svg_of(figure, title="", alt="")[0]
+
+
+def test_dollar_signs_are_letters_and_not_mathematics() -> None:
+    with themed(""):
+        figure, (ax,) = draw.panels(1, 1, height=2)
+        ax.set_title(r"a $\nonsense{$ b")
+        assert svg_of(figure, title="", alt="")
