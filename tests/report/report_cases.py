@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from report_pages import Page, markdown_page
 from report_results import declare, make_results, predict
 from tuned_results import (
@@ -217,14 +218,26 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def render(
+def make(
     root: Path, *, study: Study, search: Callable[[ResultsFolder], Any] = lambda results: None, **made: Any
-) -> Rendered:
-    """Make a study's results, those of its search first, and its report."""
+) -> ResultsFolder:
+    """A study's results, those of its search first."""
     search(ResultsFolder(root / "results"))
-    results = make_results(root / "results", study, **made)
-    page = write_report(results, root / "report")
-    return read_rendered(results, page.parent)
+    return make_results(root / "results", study, **made)
+
+
+def render(root: Path, *, figures: bool = False, **case: Any) -> Rendered:
+    """A study's results and its report; without figures, which take most of the time, unless asked for."""
+    return report_of(make(root, **case), root / "report", figures=figures)
+
+
+def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) -> Rendered:
+    """The report of some results, read back from disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not figures:
+            patch.setattr("ablate.report.write.draw_figures", lambda tables, plan: [])
+        write_report(results, folder)
+    return read_rendered(results, folder)
 
 
 def read_rendered(results: ResultsFolder, folder: Path) -> Rendered:

@@ -17,7 +17,7 @@ from ablate.figures.theme import DARK, LIGHT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
 pytestmark = pytest.mark.browser
-Get = Callable[[str], Rendered]
+Get = Callable[..., Rendered]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def open_page(browser: Any, rendered: Get) -> Iterator[Callable[..., Any]]:
         page.on(
             "request", lambda request: said.append(request.url) if request.url.startswith("http") else None
         )
-        page.goto((rendered(case).folder / "index.html").as_uri())
+        page.goto((rendered(case, figures=True).folder / "index.html").as_uri())
         return page
 
     yield open_case

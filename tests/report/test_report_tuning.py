@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_st
 
 from ablate.analysis.tuning import read_search
 from ablate.errors import RecordError
-from ablate.figures import draw_figures
 from ablate.report import build_report
 from ablate.report.cautions import banners
 from ablate.report.content import derived_tables
@@ -26,7 +24,7 @@ from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.trials import Plan, Trial
 from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, points_table, read_tables
 
-Get = Callable[[str], Rendered]
+Get = Callable[..., Rendered]
 NOT_DERIVED = [name for name in COLUMNS if name not in DERIVED]
 BASELINE, ANCHOR = {"epsilon": 0.0}, {"epsilon": 0.1}
 
@@ -35,12 +33,10 @@ def read(page: Rendered) -> tuple[Tables, Plan]:
     return read_tables(page.results, names=NOT_DERIVED), read_plan(page.results)
 
 
-def verdict_of(page: Rendered) -> str:
-    return str(page.report["headline"]["tuning"]["verdict"])
-
-
-def sentences(page: Rendered) -> list[str]:
-    return list(page.report["headline"]["tuning"]["sentences"])
+def told(page: Rendered) -> tuple[str, list[str]]:
+    """The verdict on the search, and the sentences below it."""
+    said = page.report["headline"]["tuning"]
+    return said["verdict"], said["sentences"]
 
 
 def small(tmp_path: Path, **changed: Any) -> Rendered:
@@ -76,15 +72,15 @@ def by_hand(page: Rendered) -> dict[str, float]:
 def test_the_sentences_hold_the_numbers_of_the_tables(rendered: Get) -> None:
     page = rendered("tuned")
     known = by_hand(page)
-    chosen, winner, cost = sentences(page)
+    verdict, (chosen, winner, cost) = told(page)
     assert chosen == "Tuning chose ε=0.16 of 14 points."
     assert winner.startswith(
-        f"On the tuning split: accuracy {known['value']:.2f} %, {known['seen']:+.2f} points against the "
-        f"baseline there; with 5 fresh seeds on the reported split {known['fresh']:+.2f} points against it "
-        "(simultaneous 95 % "
+        f"On the tuning split: accuracy {known['value']:.2f} %, {known['seen']:+.2f} percentage points "
+        "against the baseline there; with 5 fresh seeds on the reported split "
+        f"{known['fresh']:+.2f} percentage points against it (simultaneous 95 % "
     )
     assert winner.endswith(": undecided.")
-    assert verdict_of(page) == "Tuning bought nothing that can be shown."
+    assert verdict == "Tuning bought nothing that can be shown."
     assert cost == "The search took 66 training runs and 7 minutes, the re-test 15 and 2 minutes."
 
 
@@ -137,8 +133,8 @@ def far(trial: Trial, shift: float) -> Any:
 
 def test_an_advantage_that_returns_is_said_to(tmp_path: Path) -> None:
     page = small(tmp_path, made=lambda trial: far(trial, 1.5))
-    assert verdict_of(page) == "Tuning bought something that fresh seeds confirm: ε=0.16 beats the baseline."
-    assert sentences(page)[1].endswith(": better.")
+    assert told(page)[0] == "Tuning bought something that fresh seeds confirm: ε=0.16 beats the baseline."
+    assert told(page)[1][1].endswith(": better.")
 
 
 FIRST, SECOND = "ε=0.2, lr=0.01, arch=d", "ε=0.3, lr=0.01, arch=d"
@@ -155,13 +151,9 @@ FIRST, SECOND = "ε=0.2, lr=0.01, arch=d", "ε=0.3, lr=0.01, arch=d"
             "Tuning bought one objective with the other: with ",
         ),
         (("worse", "undecided"), ("worse", "worse"), "bought nothing: with fresh seeds its choice is worse"),
-        (
-            ("equivalent", "equivalent"),
-            ("equivalent", "equivalent"),
-            "bought nothing that matters: with fresh",
-        ),
+        (("equivalent",) * 2, ("equivalent",) * 2, "bought nothing that matters: with fresh"),
         (("equivalent", "undecided"), ("worse", "worse"), "Tuning bought nothing that can be shown."),
-        (("undecided", "undecided"), ("undecided", "undecided"), "Tuning bought nothing that can be shown."),
+        (("undecided",) * 2, ("undecided",) * 2, "Tuning bought nothing that can be shown."),
     ],
 )
 def test_the_verdict_is_that_of_the_fresh_seeds(
@@ -173,10 +165,8 @@ def test_the_verdict_is_that_of_the_fresh_seeds(
     effects = derived["effects"]
     for arm, found in words.items():
         for metric, word in zip(("accuracy", "nll"), found, strict=True):
-            effects.loc[(effects["term"] == arm) & (effects["metric"] == metric), ["verdict", "reason"]] = [
-                word,
-                "",
-            ]
+            rows = (effects["term"] == arm) & (effects["metric"] == metric)
+            effects.loc[rows, ["verdict", "reason"]] = [word, ""]
     report = build_report(tables, plan, [], derived)
     assert expected in report["headline"]["tuning"]["verdict"]
 
@@ -190,8 +180,8 @@ def test_a_winner_that_is_the_baseline_found_nothing_better(tmp_path: Path) -> N
             results, EPSILON, epsilon_points(), strength=lambda levels: 2.5 - 4 * float(levels["epsilon"])
         ),
     )
-    assert verdict_of(page) == "Tuning found nothing better than the baseline."
-    chosen, winner, _ = sentences(page)
+    assert told(page)[0] == "Tuning found nothing better than the baseline."
+    chosen, winner, _ = told(page)[1]
     assert chosen == "Tuning chose ε=0 of 14 points."
     assert "against" not in winner.partition(";")[0]
     assert page.report["tuning"]["retested"]["rows"][0][0]["notes"] == ["winner, baseline"]
@@ -204,12 +194,10 @@ def test_a_search_that_goes_on_says_how_far_it_is(tmp_path: Path) -> None:
         search=lambda results: write_search(results, EPSILON, some, strength=hump, choose=False),
         outcome=lambda trial: "missing",
     )
-    assert verdict_of(page) == "Tuning is not finished: 3 of 14 points have ended, and none is chosen yet."
-    assert sentences(page) == ["The search took 16 training runs and 2 minutes."]
+    assert told(page)[0] == "Tuning is not finished: 3 of 14 points have ended, and none is chosen yet."
+    assert told(page)[1] == ["The search took 16 training runs and 2 minutes."]
     titles = [banner["title"] for banner in page.report["banners"]]
     assert titles[0] == "The search's budget is not spent"
-    names = [figure["name"] for figure in page.report["figures"]]
-    assert names == ["tuning_history", "tuning_slices"]
 
 
 def test_a_search_without_a_value_chose_nothing(tmp_path: Path) -> None:
@@ -221,19 +209,18 @@ def test_a_search_without_a_value_chose_nothing(tmp_path: Path) -> None:
         search=lambda results: write_search(results, search, lost, strength=hump),
         made=None,
     )
-    assert verdict_of(page) == "Tuning chose nothing: none of its points has a value."
+    assert told(page)[0] == "Tuning chose nothing: none of its points has a value."
     banner = next(b for b in page.report["banners"] if "failed" in b["title"])
     assert banner["title"] == "4 of 4 points of the search failed"
     assert banner["items"] == ["ε=0: no memory", "ε=0.1: no memory", "ε=0.2: no memory", "ε=0.3: no memory"]
-    assert not [figure for figure in page.report["figures"] if figure["name"].startswith("tuning")]
 
 
 def test_a_retest_that_did_not_run_is_open_and_one_under_way_not_complete(tmp_path: Path) -> None:
     page = small(tmp_path / "none", outcome=lambda trial: "missing")
-    assert verdict_of(page) == "What tuning bought is open until its choice is re-run with fresh seeds."
-    assert "not re-run with fresh seeds yet." in sentences(page)[1]
+    assert told(page)[0] == "What tuning bought is open until its choice is re-run with fresh seeds."
+    assert "not re-run with fresh seeds yet." in told(page)[1][1]
     page = small(tmp_path / "some", outcome=lambda trial: "missing" if trial.seed == 4 else "complete")
-    assert verdict_of(page) == "Tuning bought nothing that can be shown yet: its re-test is not complete."
+    assert told(page)[0] == "Tuning bought nothing that can be shown yet: its re-test is not complete."
 
 
 def test_what_could_mislead_is_said(rendered: Get) -> None:
@@ -270,38 +257,6 @@ def test_the_method_says_how_it_was_chosen(rendered: Get) -> None:
         assert words in first["text"]
 
 
-def test_figures_are_those_that_the_search_calls_for(rendered: Get) -> None:
-    def names(case: str) -> list[str]:
-        return [f["name"] for f in rendered(case).report["figures"] if f["name"].startswith("tuning")]
-
-    assert names("tuned") == ["tuning_history", "tuning_slices"]
-    assert names("tuned_front") == [
-        "tuning_history", "tuning_slices", "tuning_history_2", "tuning_slices_2", "tuning_importances",
-        "tuning_front",
-    ]  # fmt: skip
-    caption = next(f["caption"] for f in rendered("tuned_front").report["figures"]
-                   if f["name"] == "tuning_importances")  # fmt: skip
-    assert "PedAnovaImportanceEvaluator" in caption
-    assert "the best 5 of 15 complete points" in caption
-    assert "no shares of the objective's spread" in caption
-    assert "With fewer than 30 points" in caption
-
-
-def test_many_points_have_their_best_tenth_and_no_caution(rendered: Get) -> None:
-    tables, plan = read(rendered("tuned_front"))
-    tables["tuning"] = tables["tuning"].assign(points_done=120)
-    caption = next(f.caption for f in draw_figures(tables, plan) if f.name == "tuning_importances")
-    assert "the best 10 % of 120 complete points" in caption
-    assert "noise" not in caption
-
-
-def test_single_runs_in_place_of_intervals_are_told(rendered: Get) -> None:
-    captions = {f["name"]: f["caption"] for f in rendered("tuned_front").report["figures"]}
-    assert "single runs are shown in its place" in captions["tuning_front"]
-    plain = {f["name"]: f["caption"] for f in rendered("tuned").report["figures"]}
-    assert "in its place" not in plain["tuning_history"]
-
-
 def test_runs_that_pruning_stopped_are_not_counted_and_that_is_said(tmp_path: Path) -> None:
     search = EPSILON.model_copy(update={"pruning": "median", "points": 4})
     asked = [
@@ -316,7 +271,7 @@ def test_runs_that_pruning_stopped_are_not_counted_and_that_is_said(tmp_path: Pa
         search=lambda results: write_search(results, search, asked, strength=hump),
     )
     words = "10 training runs and 65 seconds (not counted: 2 training runs that pruning stopped early)"
-    assert f"The search took {words}" in sentences(page)[-1]
+    assert f"The search took {words}" in told(page)[1][-1]
     facts = {fact["name"]: fact["value"] for fact in page.report["tuning"]["facts"]}
     assert facts["Cost"].endswith("(not counted: 2 training runs that pruning stopped early)")
 
@@ -345,33 +300,21 @@ def test_a_small_tuning_split_is_warned_of(
         search=found.search.model_copy(update={"objective": objective}),
         facts=pd.Series({**found.facts, "tuning_images": images}),
     )
-    texts = [
-        b["text"]
-        for b in banners(tables["trials"], plan, None, other)
-        if b["title"] == "A small tuning split"
-    ]
+    found_banners = banners(tables["trials"], plan, None, other)
+    texts = [banner["text"] for banner in found_banners if banner["title"] == "A small tuning split"]
     assert len(texts) == (expected is not None)
     assert all(text.endswith(str(expected)) for text in texts)
 
 
-def test_hostile_levels_add_no_element_and_keep_their_points(rendered: Get) -> None:
-    hostile, harmless = rendered("tuned_hostile"), rendered("tuned_front")
-    assert hostile.page.shape() == harmless.page.shape()
-    assert hostile.markdown_page.shape() == harmless.markdown_page.shape()
+def test_hostile_levels_keep_their_points(rendered: Get) -> None:
+    hostile = rendered("tuned_hostile")
     assert len(hostile.report["tuning"]["retested"]["rows"]) == 3
-    for words in (hostile.page.words(), hostile.markdown_page.words()):
-        assert "arch=<script>alert(1)</script>" in words
     tables, plan = read(hostile)
     found = read_search(tables, plan)
     assert found is not None
     levels = {found.levels(row)["arch"] for _, row in found.points.iterrows()}
     assert levels <= set(HOSTILE)
     assert len(levels) == len({row["arch"] for _, row in found.points.iterrows()}) > 2
-
-
-def test_the_report_needs_the_tables_alone(rendered: Get) -> None:
-    page = rendered("tuned_front")
-    assert build_report(*read(page)) == page.report
 
 
 def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get, tmp_path: Path) -> None:
@@ -420,8 +363,11 @@ def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path:
     )
     found = 100 * (fresh[0.16] - fresh[0.0]).mean()
     assert 100 * winner[6]["value"] == pytest.approx(seen - found)
-    said = sentences(page)[1]
-    assert f"accuracy {own.mean():.2f} % (mean of 15 runs of 3 points), {seen:+.2f} points against" in said
+    said = told(page)[1][1]
+    assert (
+        f"accuracy {own.mean():.2f} % (mean of 15 runs of 3 points), {seen:+.2f} percentage points against"
+        in said
+    )
 
 
 def test_a_metric_without_an_interval_shows_none(tmp_path: Path) -> None:
@@ -435,12 +381,6 @@ def test_a_metric_without_an_interval_shows_none(tmp_path: Path) -> None:
     row = page.report["tuning"]["points"]["rows"][0]
     assert row[4]["notes"] == ["no interval"]
     assert "There is one." in next(b["text"] for b in page.report["banners"] if "per point" in b["title"])
-
-
-def test_numbers_in_the_json_are_finite_or_null(rendered: Get) -> None:
-    for case in ("tuned", "tuned_front"):
-        text = (rendered(case).folder / "report.json").read_text(encoding="utf-8")
-        json.loads(text, parse_constant=pytest.fail)
 
 
 def test_a_damaged_search_is_named(tmp_path: Path) -> None:
