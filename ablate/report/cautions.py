@@ -37,16 +37,16 @@ POOLED = {
 def banners(
     trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None = None, tuned: Tuned | None = None
 ) -> list[Json]:
-    """Every warning that applies, those about a search first, then the gravest.
-
-    Args:
-        trials: the trials table.
-        plan: the study's plan.
-        floors: the table of noise floors' bands, where there is one.
-        tuned: the search, where there was one.
-    """
-    of_search = _of_search(tuned) if tuned else ()
-    return [*of_search, *_of_trials(trials, plan), *_near_floor(trials, plan, floors), *_of_family(plan)]
+    """Every warning that applies, those about a search first, then the gravest."""
+    found = [
+        *(_of_search(tuned) if tuned else ()),
+        *_of_trials(trials, plan),
+        *_near_floor(trials, plan, floors),
+    ]
+    family, primary = plan.study.comparison_family, plan.study.primary
+    if primary not in family and plan.study.baseline:
+        found.append(_banner("outside_family", family=family, primary=primary))
+    return found
 
 
 def _banner(name: str, items: Sequence[str] = (), **values: Any) -> Json:
@@ -108,12 +108,6 @@ def _near_floor(trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None) -
                 items.append(f"{what.label}, {arm.label}: {shown(value, what)} %, {said}")
     if items:
         yield _banner("in_the_band" if banded else "under_the_floor", items)
-
-
-def _of_family(plan: Plan) -> Iterator[Json]:
-    family, primary = plan.study.comparison_family, plan.study.primary
-    if primary not in family and plan.study.baseline:
-        yield _banner("outside_family", family=family, primary=primary)
 
 
 def _of_search(tuned: Tuned) -> Iterator[Json]:

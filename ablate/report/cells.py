@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from ablate.tables.cells import clean
@@ -45,6 +46,13 @@ def column(
     return {"label": label, "unit": unit, "meaning": meaning, "numeric": numeric}, make
 
 
+def of_quantity(
+    what: Quantity, make: Callable[[Quantity, Row], Json], label: str = "", meaning: str = ""
+) -> Column[Row]:
+    """The column of a quantity, in its unit; its label and its definition, unless others are given."""
+    return column(label or what.label, partial(make, what), unit=what.unit, meaning=meaning or what.meaning)
+
+
 def cell(text: str, value: float | str | None = None, notes: Sequence[str] = (), **numbers: Any) -> Json:
     """A cell; without a value it is sorted by its text."""
     sort = text if value is None and text != ABSENT else value
@@ -59,6 +67,18 @@ def count(number: Any) -> Json:
 def amount(value: float, what: Quantity, notes: Sequence[str] = (), **numbers: Any) -> Json:
     """A cell of a value in its shown unit."""
     return cell(shown(value, what), float(value), notes, **numbers)
+
+
+def ends(low: float, high: float, what: Quantity, absent: str = "") -> str:
+    """Both ends of an interval, or what stands where it has none."""
+    return f"{shown(low, what)} to {shown(high, what)}" if math.isfinite(low) else absent
+
+
+def difference_ends(low: float, high: float, what: Quantity, absent: str = "") -> str:
+    """The same of a difference, with signs."""
+    return (
+        f"{shown_difference(low, what)} to {shown_difference(high, what)}" if math.isfinite(low) else absent
+    )
 
 
 def difference(value: float, what: Quantity, notes: Sequence[str] = (), **numbers: Any) -> Json:

@@ -21,7 +21,6 @@ from ablate.report.views import (
     arms_view,
     certainty_view,
     effects_view,
-    failures_view,
     published_view,
     timing_note,
     timing_view,
@@ -63,6 +62,7 @@ def build_report(
     answer, published = headline(trials, effects, plan, timing), published_view(epochs, plan)
     if published:
         answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
+    failed = trials_view(trials, plan, failed=True)
     averages, objectives = (
         any(term.kind != "arm" for term in terms(plan)),
         len(tuned.objectives) if tuned else 0,
@@ -91,7 +91,7 @@ def build_report(
             {"name": k, "value": v or "not recorded"} for k, v in _provenance(trials, plan).items()
         ],
         "reproduce": _reproduce(trials, plan),
-        "failures": failures_view(trials, plan),
+        "failures": failed if failed["rows"] else None,
         "trials": trials_view(trials, plan),
         "downloads": [{"name": f"{k}.csv", "rows": len(rows)} for k, rows in every.items() if len(rows)],
     }

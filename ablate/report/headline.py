@@ -23,8 +23,8 @@ from ablate.analysis.arms import (
 )
 from ablate.analysis.effects import Term
 from ablate.analysis.timing import Pass, arm_cases
-from ablate.report.cells import Json
-from ablate.report.views import Compared, compared, contrast_label, difference_ends
+from ablate.report.cells import Json, difference_ends, ends
+from ablate.report.views import Compared, compared, contrast_label
 from ablate.study.trials import Plan
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
 
@@ -34,14 +34,7 @@ DECIDED = ("better", "worse", "higher", "lower")
 
 
 def headline(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pass | None = None) -> Json:
-    """The answer: a summary, then a sentence per compared arm and per average (or, without any, per metric).
-
-    Args:
-        trials: the trials table.
-        effects: the effects table.
-        plan: the study's plan.
-        timing: the exclusive timing pass, where there is one.
-    """
+    """The answer: a summary, then a sentence per compared arm and per average (or, without any, per metric)."""
     complete, what = complete_trials(trials), quantity(plan.study.primary)
     answer: Json = {"summary": "", "averaged": [], "contrasts": [], "details": []}
     arms = compared(effects, plan, ("arm",))
@@ -86,13 +79,8 @@ def headline(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pa
 
 
 def effect_sentence(term: Term, row: pd.Series[Any], plan: Plan, *, planned: int) -> str:
-    """One effect: what is compared, how large the difference is and how sure, and what that comes to.
-
-    Args:
-        term: the effect.
-        row: its row of the effects table.
-        plan: the study's plan.
-        planned: effects of its family.
+    """One effect, by its row of the effects table: what is compared, how large the difference is and how sure,
+    and what that comes to; `planned` effects are its family.
     """
     what, averaged = quantity(row["metric"]), int(row["cells_planned"]) > 1
     cells = f"{int(row['cells'])} of {int(row['cells_planned'])} combinations"
@@ -107,8 +95,8 @@ def effect_sentence(term: Term, row: pd.Series[Any], plan: Plan, *, planned: int
 def _compared_in_words(term: Term) -> str:
     if term.kind == "trend":
         ((factor, high),) = term.levels.items()
-        ends = f"{level_label(term.reference[factor])} to {level_label(high)}"
-        return f"{factor_label(factor)} from {ends} along a straight line"
+        low = level_label(term.reference[factor])
+        return f"{factor_label(factor)} from {low} to {level_label(high)} along a straight line"
     if term.kind != "arm":
         return contrast_label(term)
     # The levels that differ, then those that both arms have.
@@ -124,11 +112,11 @@ def uncertainty(row: pd.Series[Any], family: int) -> str:
     """Interval, n and p of an effect, as they stand in brackets; `family` intervals hold together with it."""
     n, counts = int(row["n"]), "pair" if row["kind"] == "arm" else "seed"
     counted = f"n = {n} {counts}{'' if n == 1 else 's'}"
-    ends, p = difference_ends(row["low"], row["high"], quantity(row["metric"])), shown_p(row["p_adjusted"])
-    if not ends:
+    reach, p = difference_ends(row["low"], row["high"], quantity(row["metric"])), shown_p(row["p_adjusted"])
+    if not reach:
         return f"{counted}, no interval"
     simultaneous, adjusted = ("simultaneous ", "adjusted ") if family > 1 else ("", "")
-    return f"{simultaneous}95 % interval {ends}; {counted}; {adjusted}p {p if p[0] == '<' else f'= {p}'}"
+    return f"{simultaneous}95 % interval {reach}; {counted}; {adjusted}p {p if p[0] == '<' else f'= {p}'}"
 
 
 def in_words(value: float, what: Quantity) -> str:
@@ -165,14 +153,14 @@ def _contrast(item: Compared, plan: Plan, timing: Pass | None, planned: int) -> 
     for name in ALSO:
         if name != row["metric"] and name in item.by_metric:
             what, other = quantity(name), item.by_metric[name]
-            ends = difference_ends(other["low"], other["high"], what)
+            reach = difference_ends(other["low"], other["high"], what)
             size = f"{shown_difference(other['effect'], what)} {what.difference_unit}".rstrip()
-            also.append(f"{what.label} {size}{f' ({ends})' if ends else ''}, {other['verdict']}")
+            also.append(f"{what.label} {size}{f' ({reach})' if reach else ''}, {other['verdict']}")
     arm, baseline = cases[item.term.term], cases[item.term.against]
     if timing and arm in timing.times and baseline in timing.times:
         ratio = timing.ratio(arm, baseline)
-        ends = f" ({ratio.low:.3f} to {ratio.high:.3f})" if math.isfinite(ratio.low) else ""
-        slower = f"{ratio.median:.3f} times as long{ends}"
+        reach = f" ({ratio.low:.3f} to {ratio.high:.3f})" if math.isfinite(ratio.low) else ""
+        slower = f"{ratio.median:.3f} times as long{reach}"
         also.append(f"training step {'the same' if arm == baseline else slower}")
     numbers = (
         "effect", "low", "high", "p", "p_adjusted", "p_equivalence", "low_images", "high_images", "rho",
@@ -193,12 +181,11 @@ def _mean_sentence(complete: pd.DataFrame, arm: str, what: Quantity) -> str:
     interval, floor = arm_interval(complete, arm, what.name), ""
     if not interval.n:
         return f"{what.label}: no value."
-    reach = "n = 1 training run, so no interval"
-    if interval.n > 1:
-        ends = f"95 % interval {shown(interval.low, what)} to {shown(interval.high, what)}, "
-        known = math.isfinite(interval.low)
-        alike = "" if known else ", all equal, so no interval"
-        reach = f"{ends if known else ''}n = {interval.n} training runs{alike}"
+    reach = f"n = {interval.n} training run{'' if interval.n == 1 else 's'}"
+    if math.isfinite(interval.low):
+        reach = f"95 % interval {ends(interval.low, interval.high, what)}, {reach}"
+    else:
+        reach += f"{', all equal' if interval.n > 1 else ''}, so no interval"
     if what.name in FLOOR:
         height = arm_interval(complete, arm, FLOOR[what.name]).mean
         floor = f"; its noise floor is {_with_unit(height, what)}"

@@ -18,6 +18,8 @@ from ablate.report.words import TEMPLATES, template_text
 
 COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
 """A colour in the style of an SVG's element."""
+SAFE = " !$&'()*+,-./:;=?@[]^_`{|}~"
+"""What a data URL of an SVG holds unquoted."""
 SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 """Characters that mean something to Markdown or to GitHub's tables and formulas; inside a word an underscore
 means nothing."""
@@ -37,25 +39,16 @@ def _environment(**options: Any) -> jinja2.Environment:
 
 
 def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str, bytes]) -> str:
-    """The page of a report: style, script, figures and tables are inside it.
-
-    Args:
-        report: what `build_report` gives.
-        figures: the drawn figures, for their SVG.
-        downloads: file name to content of the tables to carry along.
-    """
+    """The page of a report: style, script, figures and the tables to download are inside it."""
     style, script = template_text("report.css"), template_text("report.js")
     # The browser runs this one script, applies this one style and loads nothing.
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_source_hash(style)}'; "
         f"script-src '{_source_hash(script)}'; base-uri 'none'; form-action 'none'"
     )
-    # An SVG as text and not base64, which would make it a third longer.
-    images = {
-        figure.name: "data:image/svg+xml,"
-        + quote(adaptive(figure.light, figure.dark).decode(), safe=" !$&'()*+,-./:;=?@[]^_`{|}~")
-        for figure in figures
-    }
+    # Text and not base64, which would make it a third longer.
+    svg = {figure.name: quote(adaptive(figure.light, figure.dark), safe=SAFE) for figure in figures}
+    csv = {name: base64.b64encode(content).decode() for name, content in downloads.items()}
     return (
         _environment(autoescape=True)
         .get_template("report.html.j2")
@@ -65,11 +58,8 @@ def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str,
             style=style,
             script=script,
             policy=policy,
-            images=images,
-            downloads={
-                name: f"data:text/csv;charset=utf-8;base64,{base64.b64encode(content).decode()}"
-                for name, content in downloads.items()
-            },
+            images={name: f"data:image/svg+xml,{text}" for name, text in svg.items()},
+            downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
         )
     )
 

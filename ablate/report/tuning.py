@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablate.analysis.arms import factor_label, level_label
 from ablate.analysis.tuning import SUFFIXES, Outcome, Retested, Tuned
-from ablate.report.cells import Column, Json, amount, cell, column, count, difference, view
+from ablate.report.cells import Column, Json, amount, cell, column, count, difference, ends, view
 from ablate.report.headline import in_words, uncertainty
 from ablate.report.views import effect_cell
 from ablate.report.words import words
@@ -21,30 +21,9 @@ from ablate.study.trials import Plan
 from ablate.tables.cells import one_line
 from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_difference
 
-SAMPLERS = {
-    "tpe": "TPE (tree-structured Parzen estimator)",
-    "gp": "Gaussian process",
-    "random": "random",
-    "quasi_random": "quasi-random (Sobol)",
-    "nsga2": "NSGA-II",
-}
-PRUNING = {
-    "none": "none: every point got all its seeds",
-    "seeds": "across seeds: a point behind the best one over the same seeds (Wilcoxon test) got no more",
-    "hyperband": "across epochs, on a point's first seed (Hyperband)",
-    "median": "across epochs, on a point's first seed (below the median of the other points)",
-}
-
 
 def tuning_headline(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame, plan: Plan) -> Json:
-    """The verdict on the search; what was chosen, what that showed while tuning and afresh; the cost.
-
-    Args:
-        tuned: the search.
-        retests: what `retested` gives.
-        trials: the trials table, of the re-test.
-        plan: the re-test.
-    """
+    """The verdict on the search; what was chosen, what that showed while tuning and afresh; the cost."""
     kind, better = _bought(tuned, retests)
     planned = int(tuned.facts["points_planned"])
     said = []
@@ -119,32 +98,16 @@ def _duration(seconds: float) -> str:
 
 
 def tuning_view(tuned: Tuned, retests: Sequence[Retested], study: Study) -> Json:
-    """The search as the report shows it.
-
-    Args:
-        tuned: the search.
-        retests: what `retested` gives.
-        study: of the re-test.
-    """
-    return {
-        "facts": [{"name": name, "value": value} for name, value in _facts(tuned).items()],
-        "retested": _retested_table(retests, study) if retests else None,
-        "points": _points_table(tuned),
-    }
-
-
-def _facts(tuned: Tuned) -> dict[str, str]:
+    """The search as the report shows it: its facts, what was run again, every point."""
     search, facts = tuned.search, tuned.facts
-    states = ", ".join(
-        f"{int(facts[f'points_{state}'])} {words}"
-        for state, words in (("done", "complete"), ("pruned", "pruned"), ("failed", "failed"))
-    )
+    done, pruned, failed = (int(facts[f"points_{state}"]) for state in ("done", "pruned", "failed"))
+    states, sampler = f"{done} complete, {pruned} pruned, {failed} failed", words(f"sampler.{search.sampler}")
     known = {
         "Searched": "; ".join(_dimension(search, name) for name in search.space),
         "Objective": " and ".join(f"{what.label} ({what.better} is better)" for what in tuned.objectives),
         "Budget": f"{int(facts['points_planned'])} points of {int(facts['seeds'])} training runs: {states}",
-        "Sampler": f"{SAMPLERS[search.sampler]}, seed {search.sampler_seed}, {search.batch} points at a time",
-        "Pruning": PRUNING[search.pruning],
+        "Sampler": f"{sampler}, seed {search.sampler_seed}, {search.batch} points at a time",
+        "Pruning": words(f"pruning.{search.pruning}"),
         "Tuning split": f"{int(facts['tuning_images']):,} images held back from training, "
         f"{int(facts['train_images']):,} left to train on; digest {_digest(facts['tuning_digest'])}",
         "Reported split": f"not looked at while tuning; digest {_digest(facts['reported_digest'])}; "
@@ -156,7 +119,11 @@ def _facts(tuned: Tuned) -> dict[str, str]:
         fields = zip(rows["field"], rows["share"], strict=True)
         shares = ", ".join(f"{factor_label(name)} {share:.2f}" for name, share in fields)
         known[f"Importance for {quantity(str(objective)).noun}"] = f"{shares} ({rows['evaluator'].iloc[0]})"
-    return known
+    return {
+        "facts": [{"name": name, "value": value} for name, value in known.items()],
+        "retested": _retested_table(retests, study) if retests else None,
+        "points": _points_table(tuned),
+    }
 
 
 def _digest(digest: Any) -> str:
@@ -178,62 +145,54 @@ def _retested_table(retests: Sequence[Retested], study: Study) -> Json:
     """A row per re-tested arm; of each objective both means, both advantages and what did not show again."""
     places = {one.arm.name: float(place) for place, one in enumerate(retests)}
 
-    def tuned(at: int, one: Retested) -> Json:
-        outcome = one.outcomes[at]
-        found, what = outcome.tuned, outcome.what
-        runs = f", n = {found.n}" if len(one.numbers) > 1 else ""
-        smoothed = f"smoothed {shown(outcome.smoothed, what)}" if math.isfinite(outcome.smoothed) else ""
-        return amount(found.mean, what, [f"{_ends(found.low, found.high, what)}{runs}", smoothed])
-
-    def fresh(at: int, one: Retested) -> Json:
-        found, what = one.outcomes[at].fresh, one.outcomes[at].what
-        ends = f"{_ends(found.low, found.high, what)}, n = {found.n}"
-        return amount(found.mean, what, [ends if found.n else "not re-run yet"])
-
-    def seen(at: int, one: Retested) -> Json:
-        outcome = one.outcomes[at]
-        smoothed = f"smoothed {shown_difference(outcome.seen_smoothed, outcome.what)}"
-        notes = [smoothed] if math.isfinite(outcome.smoothed) else []
-        return cell(ABSENT) if one.is_baseline else difference(outcome.seen, outcome.what, notes)
-
-    def judged(at: int, one: Retested) -> Json:
-        effect = one.outcomes[at].effect
-        if one.is_baseline or effect is None or not effect["n"]:
-            return cell(ABSENT)
-        return effect_cell(effect, study)
-
-    def drop(at: int, one: Retested) -> Json:
-        return cell(ABSENT) if one.is_baseline else difference(one.outcomes[at].drop, one.outcomes[at].what)
-
     def point(one: Retested) -> Json:
         return cell(one.arm.label, places[one.arm.name], [", ".join(one.roles)])
 
     def numbers(one: Retested) -> Json:
         return cell(", ".join(map(str, one.numbers)), float(one.numbers[0]))
 
-    order = "of the points of its levels: 0, 1, ... in the order they were asked for"
+    def tuned(at: int, one: Retested) -> Json:
+        found, what, smoothed = one.outcomes[at].tuned, one.outcomes[at].what, one.outcomes[at].smoothed
+        runs = f", n = {found.n}" if len(one.numbers) > 1 else ""
+        reach = f"{ends(found.low, found.high, what, 'no interval')}{runs}"
+        return amount(found.mean, what, [reach, _noted("smoothed", smoothed, what)])
+
+    def fresh(at: int, one: Retested) -> Json:
+        found, what = one.outcomes[at].fresh, one.outcomes[at].what
+        reach = f"{ends(found.low, found.high, what, 'no interval')}, n = {found.n}"
+        return amount(found.mean, what, [reach if found.n else "not re-run yet"])
+
+    def seen(at: int, one: Retested) -> Json:
+        outcome = one.outcomes[at]
+        smoothed = f"smoothed {shown_difference(outcome.seen_smoothed, outcome.what)}"
+        return difference(outcome.seen, outcome.what, [smoothed] if math.isfinite(outcome.smoothed) else [])
+
+    def judged(at: int, one: Retested) -> Json:
+        effect = one.outcomes[at].effect
+        return effect_cell(effect, study) if effect is not None and effect["n"] else cell(ABSENT)
+
+    def drop(at: int, one: Retested) -> Json:
+        return difference(one.outcomes[at].drop, one.outcomes[at].what)
+
+    def beside(make: Callable[[int, Retested], Json], at: int, one: Retested) -> Json:
+        return cell(ABSENT) if one.is_baseline else make(at, one)
+
     columns: list[Column[Retested]] = [
         column("Point", point, numeric=False),
-        column("Number", numbers, meaning=order),
+        column("Number", numbers, meaning=words("column.numbers")),
     ]
     for at, what in enumerate(outcome.what for outcome in retests[0].outcomes):
-        made: list[tuple[str, Any, str, str]] = [
-            (f"{what.label}, tuning split", tuned, what.unit,
-             "mean over every run of its levels; below it smoothed"),
-            (f"{what.label}, reported split", fresh, what.unit,
-             "mean over fresh seeds, all training images"),
-            ("Δ while tuning", seen, what.difference_unit, "against the baseline there; below it smoothed"),
-            ("Δ re-tested", judged, what.difference_unit,
-             "paired differences of fresh seeds, and the verdict"),
-            ("Drop", drop, what.difference_unit,
-             "the advantage while tuning less that of the fresh seeds"),
-        ]  # fmt: skip
-        columns += [column(label, partial(f, at), unit=unit, meaning=says) for label, f, unit, says in made]
+        for split, mean in (("tuning", tuned), ("reported", fresh)):
+            label, says = f"{what.label}, {split} split", words(f"column.{split}")
+            columns.append(column(label, partial(mean, at), unit=what.unit, meaning=says))
+        for label, change in (("Δ while tuning", seen), ("Δ re-tested", judged), ("Drop", drop)):
+            make, says = partial(beside, change, at), words(f"column.{label}")
+            columns.append(column(label, make, unit=what.difference_unit, meaning=says))
     return view(retests, columns)
 
 
-def _ends(low: float, high: float, what: Quantity) -> str:
-    return f"{shown(low, what)} to {shown(high, what)}" if math.isfinite(low) else "no interval"
+def _noted(name: str, value: float, what: Quantity) -> str:
+    return f"{name} {shown(value, what)}" if math.isfinite(value) else ""
 
 
 def _points_table(tuned: Tuned) -> Json:
@@ -252,13 +211,10 @@ def _points_table(tuned: Tuned) -> Json:
 
     def value(what: Quantity, suffix: str, point: Any) -> Json:
         mean, low, high = (point[f"{name}{suffix}"] for name in ("value", "low", "high"))
-        return amount(mean, what, [_ends(low, high, what)] if math.isfinite(mean) else [])
+        return amount(mean, what, [ends(low, high, what, "no interval")] if math.isfinite(mean) else [])
 
     def smoothed(what: Quantity, suffix: str, point: Any) -> Json:
-        sd = point[f"smoothed_sd{suffix}"]
-        return amount(
-            point[f"smoothed{suffix}"], what, [f"sd {shown(sd, what)}"] if math.isfinite(sd) else []
-        )
+        return amount(point[f"smoothed{suffix}"], what, [_noted("sd", point[f"smoothed_sd{suffix}"], what)])
 
     def runs(point: Any) -> Json:
         return cell(f"{int(point['seeds_done'])}/{int(point['seeds_planned'])}", float(point["seeds_done"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -23,7 +23,19 @@ from ablate.analysis.arms import (
 from ablate.analysis.effects import SHOWN, Term, terms
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases, timing_pass
-from ablate.report.cells import Column, Json, amount, cell, column, count, difference, view
+from ablate.report.cells import (
+    Column,
+    Json,
+    amount,
+    cell,
+    column,
+    count,
+    difference,
+    difference_ends,
+    ends,
+    of_quantity,
+    view,
+)
 from ablate.report.words import words
 from ablate.stats import Interval, MedianInterval, median_interval, smallest_sign_flip_p
 from ablate.store.timing import plain_case
@@ -31,15 +43,7 @@ from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import (
-    ABSENT,
-    Quantity,
-    quantity,
-    shown,
-    shown_decimal,
-    shown_difference,
-    shown_p,
-)
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -79,72 +83,58 @@ def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json:
         return cell(f"{runs.get(arm.name, 0)}/{arm.planned}", float(runs.get(arm.name, 0)))
 
     def mean(what: Quantity, arm: Arm) -> Json:
-        interval, notes = arm_interval(complete, arm.name, what.name), []
+        interval, note = arm_interval(complete, arm.name, what.name), ""
         if what.name in FLOOR and interval.n:
-            floor = arm_interval(complete, arm.name, FLOOR[what.name]).mean
-            notes = [f"floor {shown(floor, what)}"]
-        return _interval(interval, what, *notes)
+            note = f"floor {shown(arm_interval(complete, arm.name, FLOOR[what.name]).mean, what)}"
+        return _interval(interval, what, note)
 
     columns: list[Column[Arm]] = [
         column("Arm", lambda arm: names[arm.name], numeric=False),
         column("Runs", runs_of, meaning="complete of planned training runs"),
+        *(of_quantity(quantity(name), mean) for name in metrics),
     ]
-    for what in map(quantity, metrics):
-        columns.append(column(what.label, partial(mean, what), unit=what.unit, meaning=what.meaning))
     return view(planned_arms(plan).values(), columns)
 
 
-def _interval(interval: Interval, what: Quantity, *notes: str) -> Json:
+def _interval(interval: Interval, what: Quantity, note: str = "") -> Json:
     """A cell of a mean with its interval."""
     numbers = {"n": interval.n, "low": interval.low, "high": interval.high}
-    return amount(interval.mean, what, [interval_text(interval, what), *notes], **numbers)
+    return amount(interval.mean, what, [interval_text(interval, what), note], **numbers)
 
 
 def interval_text(interval: Interval, what: Quantity) -> str:
     """The ends of an interval, or why there is none."""
     if interval.n < 2:
         return "n = 1: no interval" if interval.n else ""
-    if interval.sd == 0:
-        return "all runs equal"
-    return f"{shown(interval.low, what)} to {shown(interval.high, what)}"
+    return "all runs equal" if interval.sd == 0 else ends(interval.low, interval.high, what)
 
 
-def trials_view(trials: pd.DataFrame, plan: Plan) -> Json:
-    """Every planned trial with its metrics."""
-    columns = _trial_columns(plan)
-    for what in map(quantity, TRIAL_METRICS):
-
-        def number(row: Any, what: Quantity = what) -> Json:
-            return amount(row[what.name], what)
-
-        columns.append(column(what.label, number, unit=what.unit, meaning=what.meaning))
-    return view((row for _, row in trials.iterrows()), columns)
-
-
-def failures_view(trials: pd.DataFrame, plan: Plan) -> Json | None:
-    """Trials that ran and have no result, with the reason; None without any."""
-    failed = trials[~trials["status"].isin(["complete", "missing"])]
-
-    def reason(row: Any) -> Json:
-        return cell(ABSENT if pd.isna(row["failure"]) else one_line(row["failure"]))
-
-    columns = [*_trial_columns(plan), column("Reason", reason, numeric=False)]
-    return view((row for _, row in failed.iterrows()), columns) if len(failed) else None
-
-
-def _trial_columns(plan: Plan) -> list[Column[Any]]:
+def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Json:
+    """Every planned trial with its metrics; with `failed`, those without a result and the reason instead."""
     names = arm_cells(plan)
 
     def seed(row: Any) -> Json:
         repeat = f", repeat {row['repeat']}" if row["repeat"] else ""
         return cell(f"{row['seed']}{repeat}", float(row["seed"]))
 
-    return [
+    def number(what: Quantity, row: Any) -> Json:
+        return amount(row[what.name], what)
+
+    def reason(row: Any) -> Json:
+        return cell(ABSENT if pd.isna(row["failure"]) else one_line(row["failure"]))
+
+    columns: list[Column[Any]] = [
         column("Trial", lambda row: cell(row["trial_id"]), numeric=False),
         column("Arm", lambda row: names[row["arm"]], numeric=False),
         column("Seed", seed),
         column("Status", lambda row: cell(row["status"]), numeric=False),
     ]
+    if failed:
+        columns.append(column("Reason", reason, numeric=False))
+        trials = trials[~trials["status"].isin(["complete", "missing"])]
+    else:
+        columns += [of_quantity(quantity(name), number) for name in TRIAL_METRICS]
+    return view((row for _, row in trials.iterrows()), columns)
 
 
 # Effects.
@@ -181,11 +171,11 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     if not items:
         return None
 
-    def label(item: Compared) -> Json:
-        text = (
-            factor_label(next(iter(item.term.levels))) if kinds == ("trend",) else contrast_label(item.term)
-        )
-        return cell(text, float(item.place))
+    def contrast(item: Compared) -> Json:
+        return cell(contrast_label(item.term), float(item.place))
+
+    def factor(item: Compared) -> Json:
+        return cell(factor_label(next(iter(item.term.levels))), float(item.place))
 
     def end(levels: Any) -> Json:
         (level,) = levels.values()
@@ -195,9 +185,8 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
         cells, planned = item.first["cells"], item.first["cells_planned"]
         return cell(f"{int(cells)}/{int(planned)}", float(cells))
 
-    over = "combinations of the other factors' levels"
     averaged: list[Column[Compared]] = [
-        column("Averaged over", averaged_over, meaning=over),
+        column("Averaged over", averaged_over, meaning="combinations of the other factors' levels"),
         column("Seeds", lambda item: count(item.first["n"])),
     ]
     starts: dict[str, list[Column[Compared]]] = {
@@ -207,12 +196,12 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
             column("Pairs", lambda item: count(item.first["n"])),
         ],
         "main": [
-            column("Contrast", label, numeric=False),
+            column("Contrast", contrast, numeric=False),
             column("Kind", lambda item: cell(item.term.kind.replace("main", "main effect")), numeric=False),
             *averaged,
         ],
         "trend": [
-            column("Factor", label, numeric=False),
+            column("Factor", factor, numeric=False),
             column("From", lambda item: end(item.term.reference), meaning="its lowest level"),
             column("To", lambda item: end(item.term.levels), meaning="its highest level"),
             column("Levels", lambda item: count(len(item.term.weights))),
@@ -221,12 +210,12 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     }
     columns, usual = starts[kinds[0]], AVERAGED_METRICS if kinds[0] == "main" else SHOWN
     for name in dict.fromkeys((study.primary, *study.comparison_family, *usual)):
-        what, inside = quantity(name), name in study.comparison_family
+        what = quantity(name)
 
         def judged(item: Compared, name: str = name) -> Json:
             return effect_cell(item.by_metric[name], study)
 
-        meaning = "simultaneous intervals" if inside else "95 % each, uncorrected"
+        meaning = "simultaneous intervals" if name in study.comparison_family else "95 % each, uncorrected"
         columns.append(column(f"Δ {what.label}", judged, unit=what.difference_unit, meaning=meaning))
     return view(items, columns)
 
@@ -243,18 +232,13 @@ def effect_cell(effect: pd.Series[Any], study: Study) -> Json:
     """A difference with its interval, its corrected p and its verdict, in brackets outside the family."""
     what, numbers = quantity(effect["metric"]), {name: effect[name] for name in ("low", "high", "p_adjusted")}
     equal = effect["n"] > 1 and effect["effect"] == 0
-    ends = difference_ends(effect["low"], effect["high"], what)
-    notes = [ends or ("equal on every seed" if equal else "no interval")]
+    absent = "equal on every seed" if equal else "no interval"
+    notes = [difference_ends(effect["low"], effect["high"], what, absent)]
     inside = what.name in study.comparison_family
     if inside and math.isfinite(effect["p_adjusted"]):
         notes.append(f"adjusted p {shown_p(effect['p_adjusted'])}")
     notes.append(effect["verdict"] if inside else f"({effect['verdict']})")
     return difference(effect["effect"], what, notes, **numbers)
-
-
-def difference_ends(low: float, high: float, what: Quantity) -> str:
-    """The ends of a difference's interval; "" where there is none."""
-    return f"{shown_difference(low, what)} to {shown_difference(high, what)}" if math.isfinite(low) else ""
 
 
 def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
@@ -264,62 +248,56 @@ def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
     """
     names, metrics = arm_cells(plan), dict.fromkeys((plan.study.primary, *plan.study.comparison_family))
     rows = [own.by_metric[name] for own in compared(effects, plan, ("arm",)) for name in metrics]
-    says = {known.name: known.description for known in COLUMNS["effects"]}
+    says = {known.name: known.description.removeprefix("lower end of ") for known in COLUMNS["effects"]} | {
+        "term": "the arm that is compared",
+        "against": "the arm it is compared with",
+        "effect": "mean over seeds of arm minus baseline",
+        "p_sign_flip": "exact test without an assumed normal spread, uncorrected; below it the smallest p "
+        "that so many pairs can give",
+    }
 
-    def metric(row: Any) -> Json:
-        return cell(quantity(row["metric"]).label, notes=[quantity(row["metric"]).difference_unit])
+    def metric(name: str, row: Any) -> Json:
+        return cell(quantity(row[name]).label, notes=[quantity(row[name]).difference_unit])
 
-    def interval(suffix: str, row: Any) -> Json:
-        low, high = row[f"low{suffix}"], row[f"high{suffix}"]
-        text = difference_ends(low, high, quantity(row["metric"])) or ABSENT
+    def interval(name: str, row: Any) -> Json:
+        low, high = row[name], row[name.replace("low", "high")]
+        text = difference_ends(low, high, quantity(row["metric"]), ABSENT)
         return cell(text, float(low), low=low, high=high)
 
     def p(name: str, row: Any) -> Json:
         return cell(shown_p(row[name]), float(row[name]))
 
-    def sign_flip(row: Any) -> Json:
+    def sign_flip(name: str, row: Any) -> Json:
         smallest = [f"smallest {shown_p(smallest_sign_flip_p(int(row['n'])))}"] if row["n"] else []
-        return {**p("p_sign_flip", row), "notes": smallest}
+        return {**p(name, row), "notes": smallest}
 
-    def detectable(row: Any) -> Json:
-        return amount(row["detectable"], quantity(row["metric"]))
-
-    def seeds(row: Any) -> Json:
-        if not pd.isna(row["seeds_needed"]):
-            return count(row["seeds_needed"])
+    def seeds(name: str, row: Any) -> Json:
+        if not pd.isna(row[name]):
+            return count(row[name])
         beyond = row["verdict"] == "undecided" and math.isfinite(row["low"])
         return cell("> 1,000" if beyond else ABSENT, math.inf)
 
-    over_seeds = (
-        "95 % interval for new training runs on these images: of all the family's together, or of a metric "
-        "outside it alone"
-    )
-    by_signs = (
-        "exact test without an assumed normal spread, uncorrected; below it the smallest p that so many "
-        "pairs can give"
-    )
-    new_images = "the same for new images as well; only for metrics that are means over images"
-    columns: list[Column[pd.Series[Any]]] = [
-        column("Arm", lambda row: names[row["term"]], meaning="the arm that is compared", numeric=False),
+    made: list[tuple[str, str, Callable[[str, Any], Json]]] = [
+        ("Arm", "term", lambda name, row: names[row[name]]),
+        ("Against", "against", lambda name, row: names[row[name]]),
+        ("Metric", "metric", metric),
+        ("Pairs", "n", lambda name, row: count(row[name])),
+        ("Difference", "effect", lambda name, row: difference(row[name], quantity(row["metric"]))),
+        ("Over seeds", "low", interval),
+        ("New images too", "low_images", interval),
+        ("p", "p", p),
+        ("Adjusted p", "p_adjusted", p),
+        ("Holm's p", "p_holm", p),
+        ("Sign-flip p", "p_sign_flip", sign_flip),
+        ("ρ", "rho", lambda name, row: cell(shown_decimal(row[name], 2), float(row[name]))),
+        ("Detectable", "detectable", lambda name, row: amount(row[name], quantity(row["metric"]))),
+        ("Seeds needed", "seeds_needed", seeds),
+    ]
+    columns = [
         column(
-            "Against", lambda row: names[row["against"]], meaning="the arm it is compared with", numeric=False
-        ),
-        column("Metric", metric, meaning=says["metric"], numeric=False),
-        column("Pairs", lambda row: count(row["n"]), meaning="seeds for which both arms are complete"),
-        column(
-            "Difference",
-            lambda row: difference(row["effect"], quantity(row["metric"])),
-            meaning="mean over seeds of arm minus baseline",
-        ),
-        column("Over seeds", partial(interval, ""), meaning=over_seeds),
-        column("New images too", partial(interval, "_images"), meaning=new_images),
-        column("p", partial(p, "p"), meaning=says["p"]),
-        column("Adjusted p", partial(p, "p_adjusted"), meaning=says["p_adjusted"]),
-        column("Holm's p", partial(p, "p_holm"), meaning=says["p_holm"]),
-        column("Sign-flip p", sign_flip, meaning=by_signs),
-        column("ρ", lambda row: cell(shown_decimal(row["rho"], 2), float(row["rho"])), meaning=says["rho"]),
-        column("Detectable", detectable, meaning=says["detectable"]),
-        column("Seeds needed", seeds, meaning=says["seeds_needed"]),
+            label, partial(make, name), meaning=says[name], numeric=name not in ("term", "against", "metric")
+        )
+        for label, name, make in made
     ]
     return view(rows, columns) if rows else None
 
@@ -355,10 +333,10 @@ def timing_view(step_times: pd.DataFrame | None, plan: Plan) -> Json | None:
 
 
 def _median(interval: MedianInterval, digits: int) -> Json:
-    known = math.isfinite(interval.low)
-    ends = f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
-    notes = [ends if known else "too few rounds for an interval"]
-    return cell(f"{interval.median:.{digits}f}", interval.median, notes)
+    note = "too few rounds for an interval"
+    if math.isfinite(interval.low):
+        note = f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
+    return cell(f"{interval.median:.{digits}f}", interval.median, [note])
 
 
 def timing_note(found: Pass | None) -> str:
@@ -373,12 +351,7 @@ def timing_note(found: Pass | None) -> str:
 
 
 def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
-    """The comparison, arm by arm, and in a sentence; None when the study names no published table.
-
-    Args:
-        epochs: the epochs table of complete trials.
-        plan: the study's plan.
-    """
+    """The epochs of complete trials beside the published table, arm by arm; None where a study names none."""
     published = plan.study.published
     if published is None:
         return None
@@ -408,20 +381,20 @@ def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
 
 def _published_table(values: dict[tuple[int, str], Value]) -> Json:
     """A row per epoch; of each column our mean and the published value."""
+
+    def ours(what: Quantity, epoch: int) -> Json:
+        return _interval(values[epoch, what.name].ours, what)
+
+    def theirs(what: Quantity, epoch: int) -> Json:
+        value = values[epoch, what.name]
+        place = "" if math.isnan(value.theirs) else INSIDE[value.inside]
+        return amount(value.theirs, what, [place], inside=value.inside)
+
     columns: list[Column[int]] = [column("Epoch", count, meaning="0 is the first")]
     for what in map(quantity, dict.fromkeys(name for _, name in values)):
-
-        def ours(epoch: int, what: Quantity = what) -> Json:
-            return _interval(values[epoch, what.name].ours, what)
-
-        def theirs(epoch: int, what: Quantity = what) -> Json:
-            value = values[epoch, what.name]
-            notes = [] if math.isnan(value.theirs) else [INSIDE[value.inside]]
-            return amount(value.theirs, what, notes, inside=value.inside)
-
         meaning = f"{what.meaning}; mean, 95 % prediction interval"
-        columns.append(column(f"{what.label}: ours", ours, unit=what.unit, meaning=meaning))
-        columns.append(column("published", theirs, unit=what.unit, meaning=what.meaning))
+        columns.append(of_quantity(what, ours, f"{what.label}: ours", meaning))
+        columns.append(of_quantity(what, theirs, "published"))
     return view(dict.fromkeys(epoch for epoch, _ in values), columns)
 
 
