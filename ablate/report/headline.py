@@ -34,7 +34,7 @@ DECIDED = ("better", "worse", "higher", "lower")
 
 
 def headline(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pass | None = None) -> Json:
-    """The answer: a summary, then a sentence per compared arm and per average (or, without any, per metric)."""
+    """The answer: a summary, then a sentence per compared arm and per average (without any, per metric)."""
     complete, what = complete_trials(trials), quantity(plan.study.primary)
     answer: Json = {"summary": "", "averaged": [], "contrasts": [], "details": []}
     arms = compared(effects, plan, ("arm",))
@@ -79,8 +79,9 @@ def headline(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pa
 
 
 def effect_sentence(term: Term, row: pd.Series[Any], plan: Plan, *, planned: int) -> str:
-    """One effect, by its row of the effects table: what is compared, how large the difference is and how sure,
-    and what that comes to; `planned` effects are its family.
+    """A row of the effects table in a sentence: what is compared, how much differs, how sure, the verdict.
+
+    `planned` effects are in its family.
     """
     what, averaged = quantity(row["metric"]), int(row["cells_planned"]) > 1
     cells = f"{int(row['cells'])} of {int(row['cells_planned'])} combinations"
