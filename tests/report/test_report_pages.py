@@ -29,16 +29,18 @@ EVERY += ["tuned_front", "tuned_hostile"]
 
 FOLDED = ("more_metrics", "certainty", "points", "trials")
 """Tables that are closed in the HTML page, and that Markdown leaves to the CSV files."""
+ORDER = (
+    "arms", "more_metrics", "effects", "certainty", "trends", "contrasts", "retested", "points", "timing",
+    "published", "failures", "trials",
+)  # fmt: skip
 
 
 def json_tables(report: dict[str, Any], *leave_out: str) -> list[dict[str, Any]]:
     """The tables in the pages' order."""
-    names = ("arms", "more_metrics", "effects", "certainty", "trends", "contrasts")
-    named = [(name, report[name]) for name in names]
-    named += [(name, report["tuning"][name]) for name in ("retested", "points") if "tuning" in report]
-    published = report["published"]["tables"] if report["published"] else []
-    named += [("timing", report["timing"]["table"]), *(("published", table) for table in published)]
-    named += [(name, report[name]) for name in ("failures", "trials")]
+    published = (report["published"] or {"tables": []})["tables"]
+    known = {**report, **report.get("tuning", {}), "timing": report["timing"]["table"]}
+    named = [(name, table) for name in ORDER
+             for table in (published if name == "published" else [known.get(name)])]  # fmt: skip
     return [table for name, table in named if table and name not in leave_out]
 
 
