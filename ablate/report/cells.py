@@ -69,16 +69,10 @@ def amount(value: float, what: Quantity, notes: Sequence[str] = (), **numbers: A
     return cell(shown(value, what), float(value), notes, **numbers)
 
 
-def ends(low: float, high: float, what: Quantity, absent: str = "") -> str:
-    """Both ends of an interval, or what stands where it has none."""
-    return f"{shown(low, what)} to {shown(high, what)}" if math.isfinite(low) else absent
-
-
-def difference_ends(low: float, high: float, what: Quantity, absent: str = "") -> str:
-    """The same of a difference, with signs."""
-    return (
-        f"{shown_difference(low, what)} to {shown_difference(high, what)}" if math.isfinite(low) else absent
-    )
+def ends(low: float, high: float, what: Quantity, absent: str = "", *, signed: bool = False) -> str:
+    """Both ends of an interval, or what stands where it has none; with signs for a difference."""
+    show = shown_difference if signed else shown
+    return f"{show(low, what)} to {show(high, what)}" if math.isfinite(low) else absent
 
 
 def difference(value: float, what: Quantity, notes: Sequence[str] = (), **numbers: Any) -> Json:

@@ -37,16 +37,9 @@ FORMAT = 1
 def build_report(
     tables: Tables, plan: Plan, figures: Sequence[Figure] | None = None, derived: Tables | None = None
 ) -> Json:
-    """Everything the report says, from the tables and the plan alone.
+    """Everything the report says, from the tables and the plan alone: JSON values, numbers unrounded.
 
-    Args:
-        tables: the trials, epochs and reliability tables.
-        plan: the study as it was run.
-        figures: the study's figures where they are drawn already.
-        derived: what `derived_tables` gives, where it is computed already.
-
-    Returns:
-        JSON values; numbers are unrounded, beside them the text that shows them.
+    `figures` and `derived` are what `draw_figures` and `derived_tables` give, where that is done already.
 
     Raises:
         StudyError: the study is about a metric that the trials table does not have.

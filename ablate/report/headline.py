@@ -23,7 +23,7 @@ from ablate.analysis.arms import (
 )
 from ablate.analysis.effects import Term
 from ablate.analysis.timing import Pass, arm_cases
-from ablate.report.cells import Json, difference_ends, ends
+from ablate.report.cells import Json, ends
 from ablate.report.views import Compared, compared, contrast_label
 from ablate.study.trials import Plan
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
@@ -51,14 +51,11 @@ def headline(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pa
         ]
         answer |= {"contrasts": contrasts, "averaged": averaged}
         if len(contrasts) == 1:
-            also = contrasts[0]["also"]
-            return {**answer, "summary": contrasts[0]["text"], "details": [also] if also else []}
+            details = [contrasts[0]["also"]] if contrasts[0]["also"] else []
+            return {**answer, "summary": contrasts[0]["text"], "details": details}
         verdicts = [item["verdict"] for item in contrasts]
-        counts = [
-            f"{word} in {verdicts.count(word)}"
-            for word in (*DECIDED, "equivalent", "undecided")
-            if word in verdicts
-        ]
+        words = (word for word in (*DECIDED, "equivalent", "undecided") if word in verdicts)
+        counts = [f"{word} in {verdicts.count(word)}" for word in words]
         listed = " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
         summary = f"Of {len(arms)} arms, each against its baseline, {what.noun} is {listed}."
         return {**answer, "summary": summary}
@@ -113,10 +110,11 @@ def uncertainty(row: pd.Series[Any], family: int) -> str:
     """Interval, n and p of an effect, as they stand in brackets; `family` intervals hold together with it."""
     n, counts = int(row["n"]), "pair" if row["kind"] == "arm" else "seed"
     counted = f"n = {n} {counts}{'' if n == 1 else 's'}"
-    reach, p = difference_ends(row["low"], row["high"], quantity(row["metric"])), shown_p(row["p_adjusted"])
+    reach = ends(row["low"], row["high"], quantity(row["metric"]), signed=True)
     if not reach:
         return f"{counted}, no interval"
     simultaneous, adjusted = ("simultaneous ", "adjusted ") if family > 1 else ("", "")
+    p = shown_p(row["p_adjusted"])
     return f"{simultaneous}95 % interval {reach}; {counted}; {adjusted}p {p if p[0] == '<' else f'= {p}'}"
 
 
@@ -154,7 +152,7 @@ def _contrast(item: Compared, plan: Plan, timing: Pass | None, planned: int) -> 
     for name in ALSO:
         if name != row["metric"] and name in item.by_metric:
             what, other = quantity(name), item.by_metric[name]
-            reach = difference_ends(other["low"], other["high"], what)
+            reach = ends(other["low"], other["high"], what, signed=True)
             size = f"{shown_difference(other['effect'], what)} {what.difference_unit}".rstrip()
             also.append(f"{what.label} {size}{f' ({reach})' if reach else ''}, {other['verdict']}")
     arm, baseline = cases[item.term.term], cases[item.term.against]

@@ -31,7 +31,6 @@ from ablate.report.cells import (
     column,
     count,
     difference,
-    difference_ends,
     ends,
     of_quantity,
     view,
@@ -233,7 +232,7 @@ def effect_cell(effect: pd.Series[Any], study: Study) -> Json:
     what, numbers = quantity(effect["metric"]), {name: effect[name] for name in ("low", "high", "p_adjusted")}
     equal = effect["n"] > 1 and effect["effect"] == 0
     absent = "equal on every seed" if equal else "no interval"
-    notes = [difference_ends(effect["low"], effect["high"], what, absent)]
+    notes = [ends(effect["low"], effect["high"], what, absent, signed=True)]
     inside = what.name in study.comparison_family
     if inside and math.isfinite(effect["p_adjusted"]):
         notes.append(f"adjusted p {shown_p(effect['p_adjusted'])}")
@@ -261,7 +260,7 @@ def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
 
     def interval(name: str, row: Any) -> Json:
         low, high = row[name], row[name.replace("low", "high")]
-        text = difference_ends(low, high, quantity(row["metric"]), ABSENT)
+        text = ends(low, high, quantity(row["metric"]), ABSENT, signed=True)
         return cell(text, float(low), low=low, high=high)
 
     def p(name: str, row: Any) -> Json:

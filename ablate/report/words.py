@@ -39,10 +39,7 @@ def titled(name: str, **values: Any) -> Json:
 def method(plan: Plan, *, averages: bool, tuned: int = 0) -> list[Json]:
     """What each number of the report means: the paragraphs that apply to a study, in reading order.
 
-    Args:
-        plan: the study's plan.
-        averages: whether there are main effects, interactions or trends.
-        tuned: how many objectives a search has; 0 where nothing was tuned.
+    `averages` are main effects, interactions and trends; `tuned` is how many objectives a search has, or 0.
     """
     study, margins = plan.study, plan.study.all_margins
     text = jinja2.Template(template_text("method.md"), undefined=jinja2.StrictUndefined).render(

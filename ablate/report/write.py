@@ -25,10 +25,6 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
     figures/*.svg in the report's folder. The same tables give the same bytes.
 
-    Args:
-        results: a study's results, its tables written.
-        report_dir: folder of this report; made where it is missing.
-
     Returns:
         The path of index.html.
 
