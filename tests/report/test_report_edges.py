@@ -18,16 +18,16 @@ from hypothesis import strategies as st
 from report_cases import Rendered, read_rendered, render, report_of
 from report_results import CPU, declare, make_results, number_of
 
-from ablate.analysis.effects import effects_table
 from ablate.errors import RecordError, ResultsError, StudyError
 from ablate.metrics import METRICS
 from ablate.report import build_report, write_report
 from ablate.report.cautions import banners
+from ablate.report.content import derived_tables
 from ablate.report.views import published_view
 from ablate.store.records import Predictions
-from ablate.store.results import ResultsFolder, read_plan
+from ablate.store.results import read_plan
 from ablate.study.trials import Plan, Trial, expand
-from ablate.tables import Tables, frame, read_tables
+from ablate.tables import frame, read_tables
 
 Get = Callable[..., Rendered]
 
@@ -198,14 +198,10 @@ def test_a_report_needs_no_torch_and_no_usable_plotting_library(rendered: Get, t
     assert page.report["arms"] == first.report["arms"]
 
 
-def test_tables_of_another_plan_are_refused(rendered: Get, tmp_path: Path) -> None:
-    first, other = rendered("sweep"), rendered("single")
-    folder = ResultsFolder(tmp_path)
-    for name in ("trials.csv", "epochs.csv", "reliability.csv"):
-        (tmp_path / name).write_bytes((first.results.root / name).read_bytes())
-    folder.plan.write_bytes(other.results.plan.read_bytes())
+def test_tables_of_another_plan_are_refused(rendered: Get) -> None:
+    first, other = rendered("sweep").results, rendered("single").results
     with pytest.raises(RecordError, match=r"other trials than study\.json plans"):
-        write_report(folder, tmp_path / "report")
+        build_report(read_tables(first, names=["trials", "epochs"]), read_plan(other), [])
 
 
 def test_a_report_folder_that_cannot_be_made_is_named(rendered: Get, tmp_path: Path) -> None:
@@ -229,7 +225,10 @@ outcome = st.tuples(st.sampled_from(["complete", "complete", "complete", "diverg
 GENERATED = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a report of 18 trials takes minutes
 
 
-def random_tables(outcomes: list[tuple[str, Any]]) -> Tables:
+@settings(phases=GENERATED)
+@given(outcomes=st.lists(outcome, min_size=18, max_size=18))
+def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tuple[str, Any]]) -> None:
+    """Every metric has the same values, so those of the family must have the wider intervals."""
     rows = [
         {
             "trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed, "repeat": 0, "study": "s",
@@ -238,40 +237,22 @@ def random_tables(outcomes: list[tuple[str, Any]]) -> Tables:
         }
         for trial, (status, value) in zip(PLAN.trials, outcomes, strict=True)
     ]  # fmt: skip
-    return {
-        "trials": frame("trials", rows),
-        "epochs": frame("epochs", []),
-        "reliability": frame("reliability", []),
-    }
-
-
-@settings(max_examples=20, deadline=None, phases=GENERATED)
-@given(outcomes=st.lists(outcome, min_size=18, max_size=18))
-def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tuple[str, Any]]) -> None:
-    tables = random_tables(outcomes)
-    report = build_report(tables, PLAN, [])
+    tables = {"trials": frame("trials", rows), "epochs": frame("epochs", [])}
+    derived = derived_tables(tables, PLAN)
+    report = build_report(tables, PLAN, [], derived)
     text = json.dumps(report, allow_nan=False)
     assert "p = 0.000" not in text
     assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
     for contrast in report["headline"]["contrasts"]:
-        pairs = contrast["n_pairs"]
-        assert (contrast["low"] is None) or pairs > 1
+        assert (contrast["low"] is None) or contrast["n_pairs"] > 1
         apart = contrast["low"] is not None and (contrast["low"] > 0 or contrast["high"] < 0)
-        assert (contrast["verdict"] in ("better", "worse")) <= apart
         if contrast["verdict"] in ("better", "worse"):
+            assert apart
             assert contrast["p_adjusted"] <= 0.05
-
-
-@settings(max_examples=20, deadline=None, phases=GENERATED)
-@given(outcomes=st.lists(outcome, min_size=18, max_size=18))
-def test_family_intervals_are_wider_than_lone_ones(outcomes: list[tuple[str, Any]]) -> None:
-    """The same values in every metric: those of the family must have the wider interval."""
-    effects = effects_table(random_tables(outcomes), PLAN)
-    inside = effects[effects["metric"] == "accuracy"].set_index(["kind", "term", "against"])
-    outside = effects[effects["metric"] == "brier"].set_index(["kind", "term", "against"])
+    effects = derived["effects"].set_index(["kind", "term", "against"])
+    inside, outside = (effects[effects["metric"] == metric] for metric in ("accuracy", "brier"))
     known = inside["low"].notna()
-    width = {name: (rows["high"] - rows["low"])[known] for name, rows in (("in", inside), ("out", outside))}
-    assert (width["in"] > width["out"]).all()
+    assert ((inside["high"] - inside["low"])[known] > (outside["high"] - outside["low"])[known]).all()
     assert outside["p_holm"].isna().all()
     assert pd.Series(inside["p_holm"] >= inside["p"])[known].all()
 
