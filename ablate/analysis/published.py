@@ -15,7 +15,6 @@ from ablate.analysis.arms import finite_numbers, labels_of
 from ablate.stats import Interval, prediction_interval
 from ablate.study.trials import Plan
 from ablate.tables.quantities import quantity
-from ablate.tables.wording import noun
 
 COMPARED = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 """Columns of the epochs table; times are left out, because the machines differ."""
@@ -73,7 +72,7 @@ def _summary(known: list[Value], runs: int) -> str:
             f"Whether the source's {total} published values could be of a run here cannot be told: a "
             f"prediction interval takes at least 2 complete runs that differ; complete: {runs}."
         )
-    outside = Counter(noun(quantity(value.name)) for value in known if value.inside is False)
+    outside = Counter(quantity(value.name).noun for value in known if value.inside is False)
     missed = ", ".join(f"{number} of {name}" for name, number in sorted(outside.items()))
     return (
         f"{count[True]} of the source's {total} published values lie inside the 95 % prediction interval of "

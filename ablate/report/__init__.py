@@ -5,8 +5,7 @@ rendered again.
 """
 
 from ablate.report.content import build_report
-from ablate.report.html import render_html
-from ablate.report.markdown import render_markdown
+from ablate.report.pages import render_html, render_markdown
 from ablate.report.write import write_report
 
 __all__ = ["build_report", "render_html", "render_markdown", "write_report"]

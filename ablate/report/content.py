@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 
-from ablate.analysis.arms import complete_trials, identical_arms, labels_of, of_plan
+import pandas as pd
+
+from ablate.analysis.arms import complete_trials, identical_arms, labels_of, level_label, of_plan
 from ablate.analysis.effects import effects_table, terms
 from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
 from ablate.figures import Figure, draw_figures
 from ablate.report.cautions import banners
+from ablate.report.cells import Json, as_json
 from ablate.report.headline import headline
-from ablate.report.method import method
-from ablate.report.provenance import device_text, provenance, reproduce
-from ablate.report.run_list import failures_table, trials_table
-from ablate.report.sentences_of_averages import averaged_sentences
 from ablate.report.tuning import tuning_headline, tuning_view
 from ablate.report.views import (
     arms_view,
     certainty_view,
-    contrasts_view,
     effects_view,
-    more_metrics_view,
     published_view,
     timing_note,
     timing_view,
-    trends_view,
+    trials_view,
 )
+from ablate.report.words import method
 from ablate.study.trials import Plan
 from ablate.tables import Tables
-from ablate.tables.cells import Json, clean
 
 FORMAT = 1
 """Raised when report.json changes in a way that its readers must know of."""
@@ -38,93 +37,118 @@ FORMAT = 1
 def build_report(
     tables: Tables, plan: Plan, figures: Sequence[Figure] | None = None, derived: Tables | None = None
 ) -> Json:
-    """Everything the report says, from the tables and the plan alone.
+    """Everything the report says, from the tables and the plan alone: JSON values, numbers unrounded.
 
-    Args:
-        tables: the trials, epochs and reliability tables.
-        plan: the study as it was run.
-        figures: the study's figures where they are drawn already.
-        derived: what `derived_tables` gives, where it is computed already.
-
-    Returns:
-        JSON values; numbers are unrounded, beside them the text that shows them.
+    `figures` and `derived` are what `draw_figures` and `derived_tables` give, where that is done already.
 
     Raises:
         StudyError: the study is about a metric that the trials table does not have.
         RecordError: the tables are of other trials than the plan's.
     """
     tables = of_plan(tables, plan)
-    trials, complete = tables["trials"], complete_trials(tables["trials"])
     derived = derived_tables(tables, plan) if derived is None else derived
-    effects = derived["effects"]
-    averaged = averaged_sentences(effects, plan)
-    epochs = tables["epochs"][tables["epochs"]["trial_id"].isin(complete["trial_id"])]
-    labels, timing = labels_of(plan), timing_pass(tables.get("step_times"))
-    published, tuned = published_view(epochs, plan), read_search(tables, plan)
-    answer = headline(trials, effects, plan, timing, averaged)
+    every, study = {**tables, **derived}, plan.study
+    trials, effects, step_times = tables["trials"], derived["effects"], tables.get("step_times")
+    epochs = tables["epochs"]
+    epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
+    labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
+    answer, published = headline(trials, effects, plan, timing), published_view(epochs, plan)
     if published:
         answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
+    failed = trials_view(trials, plan, failed=True)
+    averages, objectives = (
+        any(term.kind != "arm" for term in terms(plan)),
+        len(tuned.objectives) if tuned else 0,
+    )
     report = {
         "format": FORMAT,
-        "study": plan.study.name,
+        "study": study.name,
         "profile": plan.profile,
-        "first_line": f"Profile {plan.profile} on {device_text(trials)}: {plan.reason}.",
-        "question": plan.study.question,
-        "description": plan.study.description,
+        "first_line": f"Profile {plan.profile} on {_device(trials)}: {plan.reason}.",
+        "question": study.question,
+        "description": study.description,
         "headline": answer,
         "banners": banners(trials, plan, tables.get("floors"), tuned),
         "arms": arms_view(trials, plan),
-        "more_metrics": more_metrics_view(trials, plan),
+        "more_metrics": arms_view(trials, plan, more=True),
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
-        "effects": effects_view(effects, plan),
+        "effects": effects_view(effects, plan, "arm"),
         "certainty": certainty_view(effects, plan),
-        "trends": trends_view(effects, plan),
-        "contrasts": contrasts_view(effects, plan),
-        "timing": {"note": timing_note(timing), "table": timing_view(tables.get("step_times"), plan)},
-        "figures": [
-            _figure(figure)
-            for figure in (draw_figures({**tables, **derived}, plan) if figures is None else figures)
-        ],
+        "trends": effects_view(effects, plan, "trend"),
+        "contrasts": effects_view(effects, plan, "main", "interaction"),
+        "timing": {"note": timing_note(timing), "table": timing_view(step_times, plan)},
+        "figures": [_figure(drawn) for drawn in (draw_figures(every, plan) if figures is None else figures)],
         "published": published,
-        "method": method(
-            plan,
-            averages=any(term.kind != "arm" for term in terms(plan)),
-            tuned=len(tuned.objectives) if tuned else 0,
-        ),
-        "provenance": provenance(trials, plan),
-        "reproduce": reproduce(trials, plan),
-        "failures": failures_table(trials, plan),
-        "trials": trials_table(trials, plan),
-        "downloads": [
-            {"name": f"{name}.csv", "rows": len(rows)}
-            for name, rows in {**tables, **derived}.items()
-            if len(rows)
+        "method": method(plan, averages=averages, tuned=objectives),
+        "provenance": [
+            {"name": k, "value": v or "not recorded"} for k, v in _provenance(trials, plan).items()
         ],
+        "reproduce": _reproduce(trials, plan),
+        "failures": failed if failed["rows"] else None,
+        "trials": trials_view(trials, plan),
+        "downloads": [{"name": f"{k}.csv", "rows": len(rows)} for k, rows in every.items() if len(rows)],
     }
     if tuned:
         retests = retested(tuned, trials, effects, plan)
         answer["tuning"] = tuning_headline(tuned, retests, trials, plan)
-        report["tuning"] = tuning_view(tuned, retests, plan.study)
-    cleaned: Json = clean(report)
+        report["tuning"] = tuning_view(tuned, retests, study)
+    cleaned: Json = as_json(report)
     return cleaned
 
 
 def derived_tables(tables: Tables, plan: Plan) -> Tables:
     """The tables that follow from the others: effects and timing."""
-    return {
-        "effects": effects_table(tables, plan),
-        "timing": timing_table(tables.get("step_times")),
-    }
+    return {"effects": effects_table(tables, plan), "timing": timing_table(tables.get("step_times"))}
 
 
 def _figure(figure: Figure) -> Json:
+    """All of a figure but its images, in whose place stand their paths."""
+    light, dark = (f"figures/{figure.name}{scheme}.svg" for scheme in ("", "-dark"))
+    known = not figure.error
+    return {**asdict(figure), "light": light if known else "", "dark": dark if known else ""}
+
+
+def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
+    """Where, with what and on what the trials ran."""
+    complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
+    states = ", ".join(f"{int(counts[status])} {status}" for status in sorted(counts.index))
+    first, *others = (trial.fields.model_dump() for trial in plan.trials)
+    common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
     return {
-        "name": figure.name,
-        "title": figure.title,
-        "caption": figure.caption,
-        "alt": figure.alt,
-        "wide": figure.wide,
-        "light": "" if figure.error else f"figures/{figure.name}.svg",
-        "dark": "" if figure.error else f"figures/{figure.name}-dark.svg",
-        "error": figure.error,
+        "Study": plan.study.name,
+        "Profile": f"{plan.profile} ({plan.reason})",
+        "Trials": f"{len(plan.trials)} planned: {states}",
+        "Arms": str(len(labels_of(plan))),
+        "Seeds": ", ".join(map(str, plan.study.seed_list())),
+        "Device": _device(trials),
+        "Precision": _values(complete, "resolved_precision"),
+        "CPU threads per trial": _values(complete, "threads"),
+        "Engine": _values(complete, "engine"),
+        "torch": _values(complete, "torch_version"),
+        "Commit of ablate": _values(complete, "commit"),
+        "Data fingerprint": ", ".join(dict.fromkeys(trial.fingerprint for trial in plan.trials)),
+        "Trainable parameters": _values(complete, "parameters"),
+        "Fields common to all arms": ", ".join(f"{k}={level_label(v)}" for k, v in common.items()),
     }
+
+
+def _device(trials: pd.DataFrame) -> str:
+    """The kinds of device and their names."""
+    kinds, names = _values(trials, "device"), _values(trials, "device_name")
+    return f"{kinds} ({names})" if names else kinds
+
+
+def _values(trials: pd.DataFrame, name: str) -> str:
+    return ", ".join(sorted(map(str, trials[name].dropna().unique())))
+
+
+def _reproduce(trials: pd.DataFrame, plan: Plan) -> Json:
+    """The command that runs the study, and what it needs."""
+    commits = _values(trials, "commit")
+    at = f" at commit {commits}" if commits else ""
+    command = plan.command
+    if not command:  # it was not run from the command line
+        profile = f" --profile {shlex.quote(plan.profile)}" if plan.study.profiles else ""
+        command = f"python -m ablate run {shlex.quote(f'{plan.study.name}.py')}{profile}"
+    note = f"Run it{at}. It trains what the results folder lacks; with a new folder for --results, all."
+    return {"command": command, "note": note}

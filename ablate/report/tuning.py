@@ -3,66 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from ablate.analysis.arms import factor_label, level_label
-from ablate.analysis.tuning import Outcome, Retested, Tuned
+from ablate.analysis.tuning import SUFFIXES, Outcome, Retested, Tuned
+from ablate.report.cells import Column, Json, amount, cell, column, count, difference, ends, view
+from ablate.report.headline import in_words, uncertainty
 from ablate.report.views import effect_cell
-from ablate.stats import Interval
+from ablate.report.words import words
 from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
-from ablate.tables.cells import Json, cell, column, one_line, table
+from ablate.tables.cells import one_line
 from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_difference
-from ablate.tables.wording import noun, uncertainty
-
-SAMPLERS = {
-    "tpe": "TPE (tree-structured Parzen estimator)",
-    "gp": "Gaussian process",
-    "random": "random",
-    "quasi_random": "quasi-random (Sobol)",
-    "nsga2": "NSGA-II",
-}
-PRUNING = {
-    "none": "none: every point got all its seeds",
-    "seeds": "across seeds: a point behind the best one over the same seeds (Wilcoxon test) got no more",
-    "hyperband": "across epochs, on a point's first seed (Hyperband)",
-    "median": "across epochs, on a point's first seed (below the median of the other points)",
-}
-
-
-BOUGHT = {
-    "unfinished": "Tuning is not finished: {ended} of {planned} points have ended, and none is chosen yet.",
-    "nothing chosen": "Tuning chose nothing: none of its points has a value.",
-    "baseline": "Tuning found nothing better than the baseline.",
-    "open": "What tuning bought is open until its choice is re-run with fresh seeds.",
-    "confirmed": "Tuning bought something that fresh seeds confirm: {better} the baseline.",
-    "traded": "Tuning bought one objective with the other: with fresh seeds its choice is better in one "
-    "and worse in the other.",
-    "worse": "Tuning bought nothing: with fresh seeds its choice is worse than the baseline.",
-    "incomplete": "Tuning bought nothing that can be shown yet: its re-test is not complete.",
-    "equivalent": "Tuning bought nothing that matters: with fresh seeds its choice is equivalent to the "
-    "baseline.",
-    "not shown": "Tuning bought nothing that can be shown.",
-}
-"""What a search came to, in words."""
 
 
 def tuning_headline(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame, plan: Plan) -> Json:
-    """The verdict on the search; what was chosen, what that showed while tuning and afresh; the cost.
-
-    Args:
-        tuned: the search.
-        retests: what `retested` gives.
-        trials: the trials table, of the re-test.
-        plan: the re-test.
-    """
+    """The verdict on the search; what was chosen, what that showed while tuning and afresh; the cost."""
     kind, better = _bought(tuned, retests)
-    beat = f"{' and '.join(better)} {'beats' if len(better) == 1 else 'beat'}"
-    verdict = BOUGHT[kind].format(ended=tuned.ended, planned=int(tuned.facts["points_planned"]), better=beat)
+    planned = int(tuned.facts["points_planned"])
     said = []
     if len(tuned.winners):
         said.append(f"Tuning chose {' and '.join(tuned.winners['label'])} of {tuned.ended} points.")
@@ -70,11 +33,15 @@ def tuning_headline(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFr
         if "winner" in one.roles:
             about = f"{one.point['label']}: " if len(tuned.winners) > 1 else ""
             said.append(about + " ".join(_of_winner(outcome, one, plan) for outcome in one.outcomes))
-    return {"verdict": verdict, "sentences": [*said, _cost(tuned, trials)]}
+    spent = trials[["train_seconds", "eval_seconds"]].sum(axis=1)[trials["status"] == "complete"]
+    again = f", the re-test {len(spent)} and {_duration(float(spent.sum()))}" if len(spent) else ""
+    said.append(f"The search took {_spent(tuned)}{again}.")
+    verdict = words(f"bought.{kind}", ended=tuned.ended, planned=planned, better=better)
+    return {"verdict": verdict, "sentences": said}
 
 
 def _bought(tuned: Tuned, retests: Sequence[Retested]) -> tuple[str, list[str]]:
-    """Which of `BOUGHT` holds, and the labels of the points that fresh seeds show to be better."""
+    """What it came to, by its name in words.md; labels of the points that fresh seeds show to be better."""
     if tuned.winners.empty:
         return ("nothing chosen" if tuned.is_spent else "unfinished"), []
     winners = [one for one in retests if "winner" in one.roles]
@@ -84,47 +51,35 @@ def _bought(tuned: Tuned, retests: Sequence[Retested]) -> tuple[str, list[str]]:
     effects = [outcome.effect for one in chosen for outcome in one.outcomes]
     if not chosen or any(effect is None or not int(effect["n"]) for effect in effects):
         return "open", []
-    words = {str(one.point["label"]): {outcome.verdict for outcome in one.outcomes} for one in chosen}
-    better = [label for label, own in words.items() if "better" in own and "worse" not in own]
+    verdicts = {str(one.point["label"]): {outcome.verdict for outcome in one.outcomes} for one in chosen}
+    better = [label for label, own in verdicts.items() if "better" in own and "worse" not in own]
     if better:
         return "confirmed", better
-    if any(own >= {"better", "worse"} for own in words.values()):
+    if any(own >= {"better", "worse"} for own in verdicts.values()):
         return "traded", []
-    if all("worse" in own for own in words.values()):
+    if all("worse" in own for own in verdicts.values()):
         return "worse", []
     if any(effect is not None and effect["reason"] == "incomplete" for effect in effects):
         return "incomplete", []
-    return ("equivalent" if all(own == {"equivalent"} for own in words.values()) else "not shown"), []
+    return ("equivalent" if all(own == {"equivalent"} for own in verdicts.values()) else "not shown"), []
 
 
 def _of_winner(outcome: Outcome, one: Retested, plan: Plan) -> str:
     """One objective of a chosen point: while tuning, then with fresh seeds."""
     what, effect, fresh = outcome.what, outcome.effect, outcome.fresh
-    points = f" (mean of {outcome.tuned.n} runs of {len(one.numbers)} points)" if len(one.numbers) > 1 else ""
-    seen = (
-        f", {_signed(outcome.seen, what)} against the baseline there" if math.isfinite(outcome.seen) else ""
-    )
-    tuned = f"{noun(what)} {shown(outcome.tuned.mean, what)} {what.unit}".rstrip() + points
-    start = f"On the tuning split: {tuned}{'' if one.is_baseline else seen};"
+    start = f"On the tuning split: {what.noun} {shown(outcome.tuned.mean, what)} {what.unit}".rstrip()
+    if len(one.numbers) > 1:
+        start += f" (mean of {outcome.tuned.n} runs of {len(one.numbers)} points)"
+    if math.isfinite(outcome.seen) and not one.is_baseline:
+        start += f", {in_words(outcome.seen, what)} against the baseline there"
     if not fresh.n:
-        return f"{start} not re-run with fresh seeds yet."
-    again = f"with {fresh.n} fresh seed{'s' if fresh.n > 1 else ''} on the reported split"
+        return f"{start}; not re-run with fresh seeds yet."
+    start += f"; with {fresh.n} fresh seed{'s' if fresh.n > 1 else ''} on the reported split"
     if effect is None or not int(effect["n"]):
-        return f"{start} {again} {shown(fresh.mean, what)} {what.unit}".rstrip() + "."
-    sure = uncertainty(effect, what, plan.study.family_size(what.name, len(plan.comparisons)), of="pair")
+        return f"{start} {shown(fresh.mean, what)} {what.unit}".rstrip() + "."
+    sure = uncertainty(effect, plan.study.family_size(what.name, len(plan.comparisons)))
     exploratory = "" if what.name in plan.study.comparison_family else " (exploratory)"
-    size = _signed(float(effect["effect"]), what)
-    return f"{start} {again} {size} against it ({sure}): {outcome.verdict}{exploratory}."
-
-
-def _signed(value: float, what: Quantity) -> str:
-    return f"{shown_difference(value, what)} {what.difference_unit}".rstrip()
-
-
-def _cost(tuned: Tuned, trials: pd.DataFrame) -> str:
-    spent = trials[["train_seconds", "eval_seconds"]].sum(axis=1)[trials["status"] == "complete"]
-    again = f", the re-test {len(spent)} and {_duration(float(spent.sum()))}" if len(spent) else ""
-    return f"The search took {_spent(tuned)}{again}."
+    return f"{start} {in_words(effect['effect'], what)} against it ({sure}): {outcome.verdict}{exploratory}."
 
 
 def _spent(tuned: Tuned) -> str:
@@ -143,32 +98,16 @@ def _duration(seconds: float) -> str:
 
 
 def tuning_view(tuned: Tuned, retests: Sequence[Retested], study: Study) -> Json:
-    """The search as the report shows it.
-
-    Args:
-        tuned: the search.
-        retests: what `retested` gives.
-        study: of the re-test.
-    """
-    return {
-        "facts": [{"name": name, "value": value} for name, value in _facts(tuned).items()],
-        "retested": _retested_table(retests, study) if retests else None,
-        "points": _points_table(tuned),
-    }
-
-
-def _facts(tuned: Tuned) -> dict[str, str]:
+    """The search as the report shows it: its facts, what was run again, every point."""
     search, facts = tuned.search, tuned.facts
-    states = ", ".join(
-        f"{int(facts[f'points_{state}'])} {words}"
-        for state, words in (("done", "complete"), ("pruned", "pruned"), ("failed", "failed"))
-    )
+    done, pruned, failed = (int(facts[f"points_{state}"]) for state in ("done", "pruned", "failed"))
+    states, sampler = f"{done} complete, {pruned} pruned, {failed} failed", words(f"sampler.{search.sampler}")
     known = {
-        "Searched": "; ".join(_space_in_words(search)),
+        "Searched": "; ".join(_dimension(search, name) for name in search.space),
         "Objective": " and ".join(f"{what.label} ({what.better} is better)" for what in tuned.objectives),
         "Budget": f"{int(facts['points_planned'])} points of {int(facts['seeds'])} training runs: {states}",
-        "Sampler": f"{SAMPLERS[search.sampler]}, seed {search.sampler_seed}, {search.batch} points at a time",
-        "Pruning": PRUNING[search.pruning],
+        "Sampler": f"{sampler}, seed {search.sampler_seed}, {search.batch} points at a time",
+        "Pruning": words(f"pruning.{search.pruning}"),
         "Tuning split": f"{int(facts['tuning_images']):,} images held back from training, "
         f"{int(facts['train_images']):,} left to train on; digest {_digest(facts['tuning_digest'])}",
         "Reported split": f"not looked at while tuning; digest {_digest(facts['reported_digest'])}; "
@@ -179,129 +118,120 @@ def _facts(tuned: Tuned) -> dict[str, str]:
     for objective, rows in several.groupby("objective", sort=False):
         fields = zip(rows["field"], rows["share"], strict=True)
         shares = ", ".join(f"{factor_label(name)} {share:.2f}" for name, share in fields)
-        known[f"Importance for {noun(quantity(str(objective)))}"] = f"{shares} ({rows['evaluator'].iloc[0]})"
-    return known
+        known[f"Importance for {quantity(str(objective)).noun}"] = f"{shares} ({rows['evaluator'].iloc[0]})"
+    return {
+        "facts": [{"name": name, "value": value} for name, value in known.items()],
+        "retested": _retested_table(retests, study) if retests else None,
+        "points": _points_table(tuned),
+    }
 
 
 def _digest(digest: Any) -> str:
     return "not recorded" if pd.isna(digest) else str(digest)[:16]
 
 
-def _space_in_words(search: Search) -> Iterator[str]:
-    """Each searched field with its range."""
-    for name, dimension in search.space.items():
-        values = (
-            dimension.in_words()
-            if isinstance(dimension, Range)
-            else ", ".join(map(level_label, dimension.of))
-        )
-        when = " and ".join(
-            f"{factor_label(other)}={level_label(value)}" for other, value in dimension.when.items()
-        )
-        yield f"{factor_label(name)}: {values}{f' (where {when})' if when else ''}"
+def _dimension(search: Search, name: str) -> str:
+    """A searched field with its range."""
+    dimension = search.space[name]
+    if isinstance(dimension, Range):
+        values = dimension.in_words()
+    else:
+        values = ", ".join(map(level_label, dimension.of))
+    when = " and ".join(f"{factor_label(other)}={level_label(of)}" for other, of in dimension.when.items())
+    return f"{factor_label(name)}: {values}{f' (where {when})' if when else ''}"
 
 
 def _retested_table(retests: Sequence[Retested], study: Study) -> Json:
-    heads = [
-        column("Point", numeric=False),
-        column("Number", meaning="of the points of its levels: 0, 1, ... in the order they were asked for"),
+    """A row per re-tested arm; of each objective both means, both advantages and what did not show again."""
+    places = {one.arm.name: float(place) for place, one in enumerate(retests)}
+
+    def point(one: Retested) -> Json:
+        return cell(one.arm.label, places[one.arm.name], [", ".join(one.roles)])
+
+    def numbers(one: Retested) -> Json:
+        return cell(", ".join(map(str, one.numbers)), float(one.numbers[0]))
+
+    def tuned(at: int, one: Retested) -> Json:
+        found, what, smoothed = one.outcomes[at].tuned, one.outcomes[at].what, one.outcomes[at].smoothed
+        runs = f", n = {found.n}" if len(one.numbers) > 1 else ""
+        reach = f"{ends(found.low, found.high, what, 'no interval')}{runs}"
+        return amount(found.mean, what, [reach, _noted("smoothed", smoothed, what)])
+
+    def fresh(at: int, one: Retested) -> Json:
+        found, what = one.outcomes[at].fresh, one.outcomes[at].what
+        reach = f"{ends(found.low, found.high, what, 'no interval')}, n = {found.n}"
+        return amount(found.mean, what, [reach if found.n else "not re-run yet"])
+
+    def seen(at: int, one: Retested) -> Json:
+        outcome = one.outcomes[at]
+        smoothed = f"smoothed {shown_difference(outcome.seen_smoothed, outcome.what)}"
+        return difference(outcome.seen, outcome.what, [smoothed] if math.isfinite(outcome.smoothed) else [])
+
+    def judged(at: int, one: Retested) -> Json:
+        effect = one.outcomes[at].effect
+        return effect_cell(effect, study) if effect is not None and effect["n"] else cell(ABSENT)
+
+    def drop(at: int, one: Retested) -> Json:
+        return difference(one.outcomes[at].drop, one.outcomes[at].what)
+
+    def beside(make: Callable[[int, Retested], Json], at: int, one: Retested) -> Json:
+        return cell(ABSENT) if one.is_baseline else make(at, one)
+
+    columns: list[Column[Retested]] = [
+        column("Point", point, numeric=False),
+        column("Number", numbers, meaning=words("column.numbers")),
     ]
-    for outcome in retests[0].outcomes:
-        heads += _outcome_heads(outcome.what)
-    rows = []
-    for place, one in enumerate(retests):
-        row = [cell(one.arm.label, value=float(place), notes=[", ".join(one.roles)])]
-        row.append(cell(", ".join(map(str, one.numbers)), value=float(one.numbers[0])))
-        for outcome in one.outcomes:
-            row += _outcome_cells(outcome, one, study)
-        rows.append(row)
-    return table(heads, rows)
+    for at, what in enumerate(outcome.what for outcome in retests[0].outcomes):
+        for split, mean in (("tuning", tuned), ("reported", fresh)):
+            label, says = f"{what.label}, {split} split", words(f"column.{split}")
+            columns.append(column(label, partial(mean, at), unit=what.unit, meaning=says))
+        for label, change in (("Δ while tuning", seen), ("Δ re-tested", judged), ("Drop", drop)):
+            make, says = partial(beside, change, at), words(f"column.{label}")
+            columns.append(column(label, make, unit=what.difference_unit, meaning=says))
+    return view(retests, columns)
 
 
-def _outcome_heads(what: Quantity) -> list[Json]:
-    unit, difference = what.unit, what.difference_unit
-    return [
-        column(
-            f"{what.label}, tuning split",
-            unit=unit,
-            meaning="mean over every run of its levels; below it smoothed",
-        ),
-        column(
-            f"{what.label}, reported split", unit=unit, meaning="mean over fresh seeds, all training images"
-        ),
-        column("Δ while tuning", unit=difference, meaning="against the baseline there; below it smoothed"),
-        column("Δ re-tested", unit=difference, meaning="paired differences of fresh seeds, and the verdict"),
-        column("Drop", unit=difference, meaning="the advantage while tuning less that of the fresh seeds"),
-    ]
-
-
-def _outcome_cells(outcome: Outcome, one: Retested, study: Study) -> list[Json]:
-    what, fresh = outcome.what, outcome.fresh
-    found = outcome.tuned
-    runs = f", n = {found.n}" if len(one.numbers) > 1 else ""
-    smoothed = f"smoothed {shown(outcome.smoothed, what)}" if math.isfinite(outcome.smoothed) else ""
-    ends = f"{_ends(found.low, found.high, what)}{runs}"
-    tuned = cell(shown(found.mean, what), value=found.mean, notes=[ends, smoothed])
-    again = cell(shown(fresh.mean, what), value=fresh.mean, notes=[_fresh_note(fresh, what)])
-    if one.is_baseline:
-        return [tuned, again, *(cell(ABSENT) for _ in range(3))]
-    seen = cell(
-        shown_difference(outcome.seen, what),
-        value=outcome.seen,
-        notes=[f"smoothed {shown_difference(outcome.seen_smoothed, what)}" if smoothed else ""],
-    )
-    effect = outcome.effect
-    known = effect is not None and int(effect["n"]) > 0
-    judged = effect_cell(effect, what.name, study) if effect is not None and known else cell(ABSENT)
-    return [tuned, again, seen, judged, cell(shown_difference(outcome.drop, what), value=outcome.drop)]
-
-
-def _ends(low: float, high: float, what: Quantity) -> str:
-    return f"{shown(low, what)} to {shown(high, what)}" if math.isfinite(low) else "no interval"
-
-
-def _fresh_note(fresh: Interval, what: Quantity) -> str:
-    return f"{_ends(fresh.low, fresh.high, what)}, n = {fresh.n}" if fresh.n else "not re-run yet"
+def _noted(name: str, value: float, what: Quantity) -> str:
+    return f"{name} {shown(value, what)}" if math.isfinite(value) else ""
 
 
 def _points_table(tuned: Tuned) -> Json:
-    heads = [
-        column("Number", meaning="from 0, as in tuning.json"),
-        column("Levels", numeric=False),
-        column("Source", numeric=False),
+    """Every point that was asked for."""
+
+    def source(point: Any) -> Json:
+        return cell(f"{point['source']}{', winner' if point['role'] == 'winner' else ''}")
+
+    def state(point: Any) -> Json:
+        """With why and when it was given up."""
+        reason = "" if pd.isna(point["reason"]) else one_line(point["reason"], 200)
+        if not pd.isna(point["pruned_at"]):
+            after, unit = int(point["pruned_at"]), "seed" if tuned.search.pruning == "seeds" else "epoch"
+            reason = f"after {after} {unit}{'' if after == 1 else 's'}: {reason}"
+        return cell(point["state"], notes=[reason])
+
+    def value(what: Quantity, suffix: str, point: Any) -> Json:
+        mean, low, high = (point[f"{name}{suffix}"] for name in ("value", "low", "high"))
+        return amount(mean, what, [ends(low, high, what, "no interval")] if math.isfinite(mean) else [])
+
+    def smoothed(what: Quantity, suffix: str, point: Any) -> Json:
+        return amount(point[f"smoothed{suffix}"], what, [_noted("sd", point[f"smoothed_sd{suffix}"], what)])
+
+    def runs(point: Any) -> Json:
+        return cell(f"{int(point['seeds_done'])}/{int(point['seeds_planned'])}", float(point["seeds_done"]))
+
+    columns: list[Column[Any]] = [
+        column("Number", lambda point: count(point["number"]), meaning="from 0, as in tuning.json"),
+        column("Levels", lambda point: cell(point["label"]), numeric=False),
+        column("Source", source, numeric=False),
+        column("State", state, numeric=False),
     ]
-    heads.append(column("State", numeric=False))
-    for what in tuned.objectives:
-        heads.append(
-            column(what.label, unit=what.unit, meaning="mean over seeds, below it its 95 % t interval")
-        )
-        heads.append(column("smoothed", unit=what.unit, meaning="over neighbouring points, with its sd"))
-    heads += [column("Runs", meaning="complete of planned training runs"), column("Time", unit="s")]
-    return table(heads, [_point_row(tuned, place) for place in range(len(tuned.points))])
-
-
-def _point_row(tuned: Tuned, place: int) -> list[Json]:
-    point, number = tuned.points.iloc[place], int(tuned.points["number"].iloc[place])
-    source = [str(point["source"]), *(["winner"] if point["role"] == "winner" else [])]
-    row = [cell(str(number), value=float(number)), cell(str(point["label"])), cell(", ".join(source))]
-    row.append(cell(str(point["state"]), notes=[_why(point, tuned.search)]))
-    for what, suffix in zip(tuned.objectives, ("", "_2"), strict=False):
-        value, low, high, smoothed, sd = (
-            float(point[f"{name}{suffix}"]) for name in ("value", "low", "high", "smoothed", "smoothed_sd")
-        )
-        known = math.isfinite(value)
-        row.append(cell(shown(value, what), value=value, notes=[_ends(low, high, what) if known else ""]))
-        spread = f"sd {shown(sd, what)}" if math.isfinite(sd) else ""
-        row.append(cell(shown(smoothed, what), value=smoothed, notes=[spread]))
-    done, seconds = int(point["seeds_done"]), float(point["seconds"])
-    row.append(cell(f"{done}/{int(point['seeds_planned'])}", value=float(done)))
-    return [*row, cell(f"{seconds:.0f}", value=seconds)]
-
-
-def _why(point: pd.Series[Any], search: Search) -> str:
-    """Why and when a point was given up."""
-    reason = "" if pd.isna(point["reason"]) else one_line(str(point["reason"]), 200)
-    if pd.isna(point["pruned_at"]):
-        return reason
-    count, unit = int(point["pruned_at"]), "seed" if search.pruning == "seeds" else "epoch"
-    return f"after {count} {unit}{'' if count == 1 else 's'}: {reason}"
+    interval = "mean over seeds, below it its 95 % t interval"
+    for what, suffix in zip(tuned.objectives, SUFFIXES, strict=False):
+        of_objective, sd = partial(value, what, suffix), "over neighbouring points, with its sd"
+        columns.append(column(what.label, of_objective, unit=what.unit, meaning=interval))
+        columns.append(column("smoothed", partial(smoothed, what, suffix), unit=what.unit, meaning=sd))
+    columns += [
+        column("Runs", runs, meaning="complete of planned training runs"),
+        column("Time", lambda point: cell(f"{point['seconds']:.0f}", float(point["seconds"])), unit="s"),
+    ]
+    return view((point for _, point in tuned.points.iterrows()), columns)

@@ -10,8 +10,7 @@ from ablate.analysis.arms import of_plan
 from ablate.errors import ResultsError
 from ablate.figures import draw_figures
 from ablate.report.content import build_report, derived_tables
-from ablate.report.html import render_html
-from ablate.report.markdown import render_markdown
+from ablate.report.pages import render_html, render_markdown
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.tables import COLUMNS, DERIVED, read_tables, write_tables
 
@@ -26,10 +25,6 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
     figures/*.svg in the report's folder. The same tables give the same bytes.
 
-    Args:
-        results: a study's results, its tables written.
-        report_dir: folder of this report; made where it is missing.
-
     Returns:
         The path of index.html.
 
@@ -38,39 +33,6 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
         ResultsError: the report's folder cannot be written.
         StudyError: the study is about a metric that the trials table does not have.
     """
-    _create(report_dir)
-    plan = read_plan(results)
-    tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
-    derived = derived_tables(tables, plan)
-    write_tables(results, derived)
-    for former in ("contrasts", "trends"):  # rows of the effects table now
-        (results.root / f"{former}.csv").unlink(missing_ok=True)
-    figures = draw_figures({**tables, **derived}, plan)
-    report = build_report(tables, plan, figures, derived)
-    pages = {
-        "report.json": json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False) + "\n",
-        "index.html": render_html(report, figures, _carried(results, report["downloads"])),
-        "report.md": render_markdown(report),
-    }
-    content = {name: text.encode() for name, text in pages.items()}
-    for figure in figures:
-        if not figure.error:
-            content[f"figures/{figure.name}.svg"] = figure.light
-            content[f"figures/{figure.name}-dark.svg"] = figure.dark
-    _write(report_dir, content)
-    return report_dir / "index.html"
-
-
-def _carried(results: ResultsFolder, files: list[dict[str, str]]) -> dict[str, bytes]:
-    contents = {file["name"]: (results.root / file["name"]).read_bytes() for file in files}
-    return {
-        name: content
-        for name, content in contents.items()
-        if name in CARRIED_ALWAYS or len(content) <= LARGEST_CARRIED
-    }
-
-
-def _create(report_dir: Path) -> None:
     try:
         (report_dir / "figures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=report_dir):
@@ -80,12 +42,32 @@ def _create(report_dir: Path) -> None:
             f"{report_dir}: the report cannot be written ({error.strerror}); "
             "choose another folder with --report"
         ) from None
-
-
-def _write(report_dir: Path, content: dict[str, bytes]) -> None:
-    """Write the files, and remove figures of an earlier report that this one does not have."""
+    plan = read_plan(results)
+    tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
+    derived = derived_tables(tables, plan)
+    write_tables(results, derived)
+    for former in ("contrasts", "trends"):  # rows of the effects table now
+        (results.root / f"{former}.csv").unlink(missing_ok=True)
+    figures = draw_figures({**tables, **derived}, plan)
+    report = build_report(tables, plan, figures, derived)
+    files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
+    carried = {
+        name: content
+        for name, content in files.items()
+        if name in CARRIED_ALWAYS or len(content) <= LARGEST_CARRIED
+    }
+    content = {
+        "report.json": f"{json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)}\n".encode(),
+        "index.html": render_html(report, figures, carried).encode(),
+        "report.md": render_markdown(report).encode(),
+    }
+    for figure in figures:
+        if not figure.error:
+            content[f"figures/{figure.name}.svg"] = figure.light
+            content[f"figures/{figure.name}-dark.svg"] = figure.dark
     for name, data in content.items():
         write_atomically(report_dir / name, data)
-    for old in (report_dir / "figures").glob("*.svg"):
+    for old in (report_dir / "figures").glob("*.svg"):  # of an earlier report
         if f"figures/{old.name}" not in content:
             old.unlink()
+    return report_dir / "index.html"

@@ -37,6 +37,11 @@ class Quantity:
         """Unit of a difference between two values."""
         return "points" if self.unit == "%" else self.unit
 
+    @property
+    def noun(self) -> str:
+        """Label within a sentence; abbreviations keep their capitals."""
+        return self.label if self.label[:2].isupper() else self.label[0].lower() + self.label[1:]
+
 
 @functools.cache
 def quantity(name: str) -> Quantity:

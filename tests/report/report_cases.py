@@ -9,17 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from report_pages import Page, markdown_page
-from report_results import declare, make_results, predict
-from tuned_results import (
-    EPSILON,
-    Asked,
-    epsilon_points,
-    guess,
-    hump,
-    retest_study,
-    write_search,
-)
+from report_results import BASE, declare, make_results, predict
+from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 
 from ablate.report import write_report
 from ablate.store.results import ResultsFolder
@@ -61,16 +54,9 @@ class Rendered:
 
 
 def sweep() -> dict[str, Any]:
-    return {
-        "study": declare(
-            factors={"epsilon": (0.0, 0.05, 0.1, 0.4)},
-            baseline={"epsilon": 0},
-            family=("accuracy", "ece"),
-            seeds=3,
-            profiles={"quick": {}},
-            description="A first line.\n\nA second.",
-        )
-    }
+    levels, words = {"epsilon": (0.0, 0.05, 0.1, 0.4)}, "A first line.\n\nA second."
+    declared: dict[str, Any] = {"baseline": {"epsilon": 0}, "family": ("accuracy", "ece"), "seeds": 3}
+    return {"study": declare(factors=levels, profiles={"quick": {}}, description=words, **declared)}
 
 
 def factorial() -> dict[str, Any]:
@@ -98,7 +84,7 @@ def factorial() -> dict[str, Any]:
 
 
 def single() -> dict[str, Any]:
-    return {"study": declare(seeds=3, published=PUBLISHED, base={**dict(declare().base), "data": "folder:x"})}
+    return {"study": declare(seeds=3, published=PUBLISHED, base={**BASE, "data": "folder:x"})}
 
 
 def named(levels: tuple[str, ...], words: str) -> dict[str, Any]:
@@ -115,7 +101,7 @@ def named(levels: tuple[str, ...], words: str) -> dict[str, Any]:
             "data": "digits",
             # Outside of every arm's interval, so that all names give as long a list.
             "epochs": tuple(
-                {"epoch": float(at), "train_loss": 99.0, "valid_accuracy": 9.0} for at in range(5)
+                {"epoch": 1.0 * at, "train_loss": 99.0, "valid_accuracy": 9.0} for at in range(5)
             ),
             "differences": words,
         },
@@ -135,12 +121,8 @@ def named(levels: tuple[str, ...], words: str) -> dict[str, Any]:
     }
 
 
-def one_seed() -> dict[str, Any]:
-    return {"study": declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=1)}
-
-
-def with_outcome(outcome: Any) -> dict[str, Any]:
-    study = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=2)
+def two_arms(seeds: int, outcome: Any = "complete") -> dict[str, Any]:
+    study = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=seeds)
     return {"study": study, "outcome": lambda trial: outcome}
 
 
@@ -154,7 +136,7 @@ def tuned() -> dict[str, Any]:
     }
 
 
-def tuned_front(words: tuple[str, ...] = HARMLESS, chosen: tuple[int, ...] = (3, 7)) -> dict[str, Any]:
+def tuned_front(words: tuple[str, ...] = HARMLESS) -> dict[str, Any]:
     """Two objectives and fields of every kind, one of them with a condition; names as hostile as asked."""
     search = Search(
         space={
@@ -163,11 +145,8 @@ def tuned_front(words: tuple[str, ...] = HARMLESS, chosen: tuple[int, ...] = (3,
             "arch": Choice(of=words),
             "batch_size": Range(low=32, high=128, step=32, when={"arch": words[0]}),
         },
-        objective=("accuracy", "nll"),
-        points=20,
-        seeds=2,
-        sampler="nsga2",
-    )
+        objective=("accuracy", "nll"), points=20, seeds=2, sampler="nsga2",
+    )  # fmt: skip
     rng, asked = np.random.default_rng(0), list[Asked]()
     for number in range(18):
         drawn = {
@@ -178,8 +157,8 @@ def tuned_front(words: tuple[str, ...] = HARMLESS, chosen: tuple[int, ...] = (3,
         why = f"its fields cannot be trained: {words[0]}" if state == "failed" else ""
         asked.append(Asked(search.active(drawn), "sampler" if number else "baseline", state, why))  # type: ignore[arg-type]
     base = {"batch_size": 64, "lr": 0.1}
-    arms = [{**base, **asked[number].levels} for number in (0, *chosen)]
-    arms = [{name: arm[name] for name in search.space} for arm in arms]
+    wholes = ({**base, **asked[number].levels} for number in (0, 3, 7))
+    arms = [{name: whole[name] for name in search.space} for whole in wholes]
     place = {word: number for number, word in enumerate(words)}
 
     # The same numbers whatever the levels are called.
@@ -187,17 +166,15 @@ def tuned_front(words: tuple[str, ...] = HARMLESS, chosen: tuple[int, ...] = (3,
         own = trial.fields
         return [round(10 * own.epsilon), round(1e4 * own.lr), place[own.arch], own.batch_size, trial.seed]
 
+    def searched(results: ResultsFolder) -> None:
+        # Of 250 images and two seeds, no mean is a tie of two decimals.
+        write_search(results, search, asked, stream=stream, images=250,
+                     strength=lambda levels: 1.5 + 0.3 * place[levels["arch"]],
+                     scale=lambda levels: 1.2 - 2 * levels["epsilon"])  # fmt: skip
+
     return {
         "study": retest_study(search, arms, seeds=3),
-        "search": lambda results: write_search(
-            results,
-            search,
-            asked,
-            strength=lambda levels: 1.5 + 0.3 * place[levels["arch"]],
-            scale=lambda levels: 1.2 - 2 * levels["epsilon"],
-            stream=stream,
-            images=250,  # of two seeds, no mean is a tie of two decimals
-        ),
+        "search": searched,
         "made": lambda trial: guess(trial, 1.5 + 0.3 * place[trial.fields.arch], images=200, stream=stream),
     }
 
@@ -208,23 +185,35 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "single": single,
     "hostile": lambda: named(HOSTILE, SCRIPT + " | \n=1 `x` [y](z)"),
     "harmless": lambda: named(HARMLESS, "word"),
-    "one_seed": one_seed,
-    "all_failed": lambda: with_outcome(("oom", "out of memory")),
-    "nothing_ran": lambda: with_outcome("missing"),
+    "one_seed": lambda: two_arms(1),
+    "all_failed": lambda: two_arms(2, ("oom", "out of memory")),
+    "nothing_ran": lambda: two_arms(2, "missing"),
     "tuned": tuned,
     "tuned_front": tuned_front,
     "tuned_hostile": lambda: tuned_front(HOSTILE),
 }
 
 
-def render(
+def make(
     root: Path, *, study: Study, search: Callable[[ResultsFolder], Any] = lambda results: None, **made: Any
-) -> Rendered:
-    """Make a study's results, those of its search first, and its report."""
+) -> ResultsFolder:
+    """A study's results, those of its search first."""
     search(ResultsFolder(root / "results"))
-    results = make_results(root / "results", study, **made)
-    page = write_report(results, root / "report")
-    return read_rendered(results, page.parent)
+    return make_results(root / "results", study, **made)
+
+
+def render(root: Path, *, figures: bool = False, **case: Any) -> Rendered:
+    """A study's results and its report; without figures, which take most of the time, unless asked for."""
+    return report_of(make(root, **case), root / "report", figures=figures)
+
+
+def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) -> Rendered:
+    """The report of some results, read back from disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not figures:
+            patch.setattr("ablate.report.write.draw_figures", lambda tables, plan: [])
+        write_report(results, folder)
+    return read_rendered(results, folder)
 
 
 def read_rendered(results: ResultsFolder, folder: Path) -> Rendered:

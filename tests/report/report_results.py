@@ -43,18 +43,21 @@ def make_results(
     folder.create()
     write_plan(folder, plan)
     for trial in trials:
-        _write(folder, trial, outcome(trial), environment(trial), made or predict)
+        write_trial(folder, trial, outcome(trial), made or predict, environment(trial))
     write_tables(folder, build_tables(folder, plan))
     return folder
 
 
-def _write(
+def write_trial(
     folder: ResultsFolder,
     trial: Trial,
     outcome: Outcome,
-    environment: Mapping[str, Any],
     made: Callable[[Trial], Predictions],
+    environment: Mapping[str, Any] | None = None,
+    *,
+    epochs: int | None = None,
 ) -> None:
+    """The record of a trial that ended so, with its predictions where it is complete."""
     status, message = (outcome, "") if isinstance(outcome, str) else outcome
     if status == "missing":
         return
@@ -62,9 +65,9 @@ def _write(
     record = Record(
         trial=trial,
         status=status,
-        history=history(trial),
+        history=history(trial)[:epochs],
         cost=cost(trial) if complete else None,
-        environment=Environment(**{**ENVIRONMENT, **environment}),
+        environment=Environment(**{**ENVIRONMENT, **(environment or {})}),
         parameters=1_234,
         failure=None if complete else Failure(message=message),
     )
@@ -72,17 +75,9 @@ def _write(
 
 
 ENVIRONMENT: dict[str, Any] = {
-    "device_name": "Example CPU",
-    "threads": 1,
-    "workers": 2,
-    "python_version": "3.11.7",
-    "torch_version": "2.11.0",
-    "numpy_version": "2.3.0",
-    "ablate_version": "0.1.0",
-    "commit": "0123456789ab",
-}
-
-
+    "device_name": "Example CPU", "threads": 1, "workers": 2, "python_version": "3.11.7",
+    "torch_version": "2.11.0", "numpy_version": "2.3.0", "ablate_version": "0.1.0", "commit": "0123456789ab",
+}  # fmt: skip
 SALT = 13
 """Chosen so that the searches and studies drawn here tell the stories that their tests are about."""
 
@@ -105,36 +100,28 @@ def predict(trial: Trial, *, images: int = 300, rng: np.random.Generator | None 
 
 
 def history(trial: Trial) -> tuple[Epoch, ...]:
-    rng = rng_of(trial, 3)
-    return tuple(_epoch(number, trial, rng) for number in range(trial.fields.epochs))
-
-
-def _epoch(number: int, trial: Trial, rng: np.random.Generator) -> Epoch:
-    left = 0.7**number
-    noise = rng.normal(scale=0.01, size=4)
-    return Epoch(
-        epoch=number,
-        train_loss=0.5 + trial.fields.epsilon + 1.8 * left + noise[0],
-        train_accuracy=float(np.clip(1 - 0.7 * left + noise[1], 0, 1)),
-        valid_loss=1.0 + trial.fields.epsilon + left + noise[2],
-        valid_accuracy=float(np.clip(0.6 - 0.3 * left + noise[3], 0, 1)),
-        valid_nll=1.0 + left,
-        bin_count=(0,) * 14 + (300,),
-        bin_confidence=(0.0,) * 14 + (290.0,),
-        bin_correct=(0,) * 14 + (280,),
-        lr=0.4,
-        seconds=1.5,
-    )
+    rng, epochs = rng_of(trial, 3), []
+    for number in range(trial.fields.epochs):
+        left, noise = 0.7**number, rng.normal(scale=0.01, size=4)
+        epochs.append(Epoch(
+            epoch=number,
+            train_loss=0.5 + trial.fields.epsilon + 1.8 * left + noise[0],
+            train_accuracy=float(np.clip(1 - 0.7 * left + noise[1], 0, 1)),
+            valid_loss=1.0 + trial.fields.epsilon + left + noise[2],
+            valid_accuracy=float(np.clip(0.6 - 0.3 * left + noise[3], 0, 1)),
+            valid_nll=1.0 + left,
+            bin_count=(0,) * 14 + (300,),
+            bin_confidence=(0.0,) * 14 + (290.0,),
+            bin_correct=(0,) * 14 + (280,),
+            lr=0.4,
+            seconds=1.5,
+        ))  # fmt: skip
+    return tuple(epochs)
 
 
 def cost(trial: Trial) -> Cost:
     step = 4.0 + rng_of(trial, 4).uniform(0, 0.4)
     return Cost(
-        step_ms=step,
-        step_ms_p20=0.9 * step,
-        step_ms_p80=1.2 * step,
-        images_per_second=3000.0,
-        peak_memory_mb=400.0,
-        train_seconds=6.0,
-        eval_seconds=0.5,
-    )
+        step_ms=step, step_ms_p20=0.9 * step, step_ms_p80=1.2 * step, images_per_second=3000.0,
+        peak_memory_mb=400.0, train_seconds=6.0, eval_seconds=0.5,
+    )  # fmt: skip

@@ -17,10 +17,8 @@ from scipy.stats import linregress
 from ablate.analysis.arms import identical_arms
 from ablate.analysis.effects import effects_table, terms
 from ablate.report import build_report
-from ablate.report.sentences_of_averages import averaged_sentences
 from ablate.store.records import Predictions
 from ablate.store.results import read_plan
-from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial, expand
 from ablate.tables import frame, read_tables
 
@@ -296,84 +294,3 @@ def test_arms_are_not_identical_unless_every_seed_is(tmp_path: Path, outcome: st
         tmp_path, study, made=made, outcome=lambda trial: outcome if trial.seed == 2 else "complete"
     )
     assert identical_arms(read_tables(folder, names=["trials"])["trials"], read_plan(folder)) == []
-
-
-# The headline's words, for effects that are given and not measured.
-
-GIVEN: dict[str, Any] = {
-    "kind": "trend", "term": "epsilon=0.5", "against": "epsilon=0.0", "metric": "accuracy", "cells": 1,
-    "cells_planned": 1, "n": 10, "effect": -0.0321, "low": -0.04, "high": -0.024, "p": 1e-5,
-    "p_adjusted": 1e-5, "margin": 0.005, "p_equivalence": 1.0, "verdict": "worse", "reason": "",
-    "below_margin": False,
-}  # fmt: skip
-UNDECIDED: dict[str, Any] = {"verdict": "undecided"}
-NONE: dict[str, Any] = {**UNDECIDED, **dict.fromkeys(("low", "high", "p", "p_adjusted"))}
-FALLS = "Over ε from 0 to 0.5 accuracy falls by 3.21 percentage points along a straight line"
-SURE = "(95 % interval −4.00 to −2.40; n = 10 seeds; p < 0.001)."
-
-
-def told(study: Study, **changes: Any) -> list[str]:
-    plan = Plan(study=study, profile="p", reason="r",
-                trials=tuple(expand(study, lambda fields: "f", lambda fields: CPU)))  # fmt: skip
-    return averaged_sentences(frame("effects", [{**GIVEN, **changes}]), plan)
-
-
-STUDY = declare(factors={"epsilon": (0.0, 0.1, 0.5)}, baseline={"epsilon": 0.0}, seeds=10)
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({}, f"{FALLS} {SURE} Worse."),
-        (
-            {**UNDECIDED, "effect": 0.01, "low": 0.0, "high": 0.02, "p_adjusted": 0.05},
-            "Over ε from 0 to 0.5 accuracy rises by 1.00 percentage points along a straight line (95 % "
-            "interval 0.00 to +2.00; n = 10 seeds; p = 0.050). Undecided.",
-        ),
-        (
-            {"verdict": "equivalent", "below_margin": True},
-            f"{FALLS} {SURE} Equivalent within ±0.50 points: different, by less than matters.",
-        ),
-        (
-            {**UNDECIDED, "reason": "incomplete", "n": 9},
-            f"{FALLS} {SURE.replace('10', '9')} Undecided: only 9 of 10 seeds are complete.",
-        ),
-        (
-            {**NONE, "reason": "incomplete", "n": 1},
-            f"{FALLS} (n = 1 seed, no interval). Undecided: only 1 of 10 seeds are complete.",
-        ),
-        (
-            {**NONE, "reason": "no_spread"},
-            f"{FALLS} (n = 10 seeds, no interval). Undecided: all seeds differ alike, which leaves no spread "
-            "to judge by.",
-        ),
-        (
-            {**NONE, "reason": "incomplete", "effect": None, "n": 0, "cells": 0},
-            "Over ε from 0 to 0.5: no seed is complete at all levels. Undecided: only 0 of 10 seeds are "
-            "complete.",
-        ),
-        (
-            {**UNDECIDED, "reason": "incomplete", "cells": 1, "cells_planned": 4},
-            f"Over ε from 0 to 0.5, averaged over 1 of 4 combinations, {FALLS.partition('0.5 ')[2]} {SURE} "
-            "Undecided: only 1 of 4 combinations and 10 of 10 seeds are complete.",
-        ),
-    ],
-)
-def test_a_trend_is_told_with_its_uncertainty(changes: dict[str, Any], text: str) -> None:
-    assert told(STUDY, **changes) == [text]
-
-
-def test_a_main_effect_is_told_with_its_verdict() -> None:
-    study = declare(factors=EPSILON_ARCH, baseline={"epsilon": 0.0}, seeds=10)
-    main = {"kind": "main", "term": "epsilon=0.1", "cells": 2, "cells_planned": 2}
-    assert told(study, **main) == [
-        "ε: 0.1 − 0, averaged over 2 of 2 combinations: accuracy −3.21 percentage points "
-        f"{SURE.replace('seeds', 'pairs')} Worse."
-    ]
-
-
-def test_only_factors_with_a_baseline_are_told_and_a_family_holds_together() -> None:
-    assert told(STUDY.replace(baseline={})) == []
-    (both,) = told(STUDY.replace(family=("accuracy", "ece")))
-    assert both == f"{FALLS} {SURE.replace('(', '(simultaneous ').replace('p <', 'adjusted p <')} Worse."
-    assert told(STUDY.replace(family=("ece",))) == told(STUDY)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from report_results import BASE, CPU, ENVIRONMENT, cost, declare, history, number_of
+from report_results import BASE, CPU, declare, number_of, write_trial
 
 from ablate.store.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
-from ablate.store.records import Environment, Failure, Predictions, Record, write_record
+from ablate.store.records import Predictions
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
 from ablate.study.search import FIRST_TUNING_SEED, Levels, Range, Search
@@ -67,28 +67,19 @@ def write_search(
     """Records, predictions and tuning.json of a search whose points are these."""
     folder = tuning_folder(results)
     folder.create()
+
+    def made(trial: Trial) -> Predictions:
+        levels = trial.levels
+        return guess(trial, strength(levels), scale=scale(levels), stream=stream, images=images)
+
     # A repeated point has seeds of its own.
     repeats = [sum(other.levels == one.levels for other in asked[:place]) for place, one in enumerate(asked)]
     points = tuple(
-        _write_point(
-            folder,
-            search,
-            number,
-            repeat,
-            one,
-            base,
-            lambda trial: guess(
-                trial, strength(trial.levels), scale=scale(trial.levels), stream=stream, images=images
-            ),
-        )
+        _write_point(folder, search, number, repeat, one, base, made)
         for number, (one, repeat) in enumerate(zip(asked, repeats, strict=True))
     )
-    known = {
-        "tuning_images": images,
-        "train_images": 1200,
-        "tuning_digest": "ab" * 32,
-        "reported_digest": "cd" * 32,
-    }
+    known: dict[str, Any] = {"tuning_images": images, "train_images": 1200}
+    known |= {"tuning_digest": "ab" * 32, "reported_digest": "cd" * 32}
     shares = {name: 1 / len(search.space) for name in search.space}
     importances = tuple(
         Importances(objective=name, evaluator="PedAnovaImportanceEvaluator", shares=shares)
@@ -113,38 +104,20 @@ def _write_point(
 ) -> Point:
     fields = resolve(base, {**asked.levels, "tuning_part": search.tuning_part})
     start = FIRST_TUNING_SEED + repeat * search.seeds
-    trials = [
-        build_trial(asked.levels, fields, seed, CPU, "tuned") for seed in range(start, start + search.seeds)
-    ]
+    seeds = range(start, start + search.seeds)
+    trials = [build_trial(asked.levels, fields, seed, CPU, "tuned") for seed in seeds]
     done = len(trials) if asked.done is None else asked.done
     for place, trial in enumerate(trials):
         if place < done:
-            _write(folder, trial, "complete", made(trial))
+            write_trial(folder, trial, "complete", made, epochs=2)
         elif place == done and asked.state == "failed":
-            _write(folder, trial, "diverged", None)
-    return Point(
-        number=number,
-        levels=asked.levels,
-        source=asked.source,
-        seeds=tuple(trial.seed for trial in trials),
-        trial_ids=tuple(trial.trial_id for trial in trials),
-        state=asked.state,
-        reason=asked.reason,
-        pruned_at=asked.pruned_at,
-        intermediate=asked.intermediate,
-    )
-
-
-def _write(folder: ResultsFolder, trial: Trial, status: Any, made: Predictions | None) -> None:
-    record = Record(
-        trial=trial,
-        status=status,
-        history=history(trial)[:2],
-        cost=cost(trial) if made else None,
-        environment=Environment(**ENVIRONMENT),
-        failure=None if made else Failure(message="the loss is not finite"),
-    )
-    write_record(folder, record, made)
+            write_trial(folder, trial, ("diverged", "the loss is not finite"), made, epochs=2)
+    told = {
+        name: getattr(asked, name)
+        for name in ("levels", "source", "state", "reason", "pruned_at", "intermediate")
+    }
+    ids = tuple(trial.trial_id for trial in trials)
+    return Point(number=number, seeds=tuple(seeds), trial_ids=ids, **told)
 
 
 def retest_study(search: Search, arms: Sequence[Levels], *, seeds: int = 5, **declared: Any) -> Study:

@@ -1,0 +1,121 @@
+"""The pages: one HTML file that loads nothing, and its Markdown twin with figures by relative path."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+
+from ablate.figures import Figure
+from ablate.report.cells import Json
+from ablate.report.sections import sections
+from ablate.report.words import TEMPLATES, template_text
+
+COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
+"""A colour in the style of an SVG's element."""
+SAFE = " !$&'()*+,-./:;=?@[]^_`{|}~"
+"""What a data URL of an SVG holds unquoted."""
+SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
+"""Characters that mean something to Markdown or to GitHub's tables and formulas; inside a word an underscore
+means nothing."""
+LEADING = re.compile(r"^(?:#|[-+](?=[-\s]|$)|=(?==*$)|(\d+)([.)])(?=\s|$))")
+"""What would start a heading, a list or a rule."""
+
+
+def _environment(**options: Any) -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **options,
+    )
+
+
+def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str, bytes]) -> str:
+    """The page of a report: style, script, figures and the tables to download are inside it."""
+    style, script = template_text("report.css"), template_text("report.js")
+    # The browser runs this one script, applies this one style and loads nothing.
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_source_hash(style)}'; "
+        f"script-src '{_source_hash(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    # Text and not base64, which would make it a third longer.
+    svg = {figure.name: quote(adaptive(figure.light, figure.dark), safe=SAFE) for figure in figures}
+    csv = {name: base64.b64encode(content).decode() for name, content in downloads.items()}
+    return (
+        _environment(autoescape=True)
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            sections=sections(report),
+            style=style,
+            script=script,
+            policy=policy,
+            images={name: f"data:image/svg+xml,{text}" for name, text in svg.items()},
+            downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
+        )
+    )
+
+
+def _source_hash(source: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def adaptive(light: bytes, dark: bytes) -> bytes:
+    """One SVG in the place of two that differ in colours alone: it takes those of the reader's scheme.
+
+    The dark figure is the light one recoloured, so their colours stand in the same places.
+    """
+    if light == dark:
+        return light
+    pairs = list(zip(COLOR.findall(light), COLOR.findall(dark), strict=True))
+    names = {pair: f"--c{place}".encode() for place, pair in enumerate(dict.fromkeys(pairs))}
+    rules = [
+        b":root{" + b";".join(name + b":" + pair[side] for pair, name in names.items()) + b"}"
+        for side in (0, 1)
+    ]
+    style = (
+        b"<style>" + rules[0] + b"@media screen and (prefers-color-scheme:dark){" + rules[1] + b"}</style>"
+    )
+    found = iter(pairs)
+    painted = COLOR.sub(lambda color: b"var(" + names[next(found)] + b")", light)
+    return painted.replace(b"<defs>", style + b"<defs>", 1)
+
+
+def render_markdown(report: Json) -> str:
+    """The page of a report in Markdown, for a repository or a message: the same numbers."""
+    # The autoescape of HTML is off; every value goes through `finalize` instead.
+    environment = _environment(autoescape=False, finalize=_escaped)
+    environment.filters["code"] = code
+    text = environment.get_template("report.md.j2").render(report=report, sections=sections(report))
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+class Markup(str):
+    """Text that is Markdown already."""
+
+
+def _escaped(value: object) -> object:
+    return escape(str(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is: in one line, nothing in it a mark, a tag, a link or a cell's end."""
+    line = SPECIAL.sub(r"\\\g<0>", " ".join(text.split()))
+    return LEADING.sub(lambda start: f"{start[1] or ''}\\{start[2] or start[0]}", line)
+
+
+def code(text: str) -> Markup:
+    """Text as inline code, fenced by more backquotes than it holds."""
+    line = " ".join(text.split())
+    longest = max((len(run) for run in re.findall("`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return Markup(f"{fence}{space}{line}{space}{fence}")
