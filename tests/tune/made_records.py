@@ -44,7 +44,7 @@ def opened(storage: Storage, results: ResultsFolder, search: Search = SEARCH, **
         NAME,
         Tuning(search=search),
         first_of(search),
-        lambda known: known.model_copy(update={"search": search}),
+        lambda known: None,
         **options,
     )
 
@@ -84,10 +84,8 @@ def complete(ledger: Ledger, points: Sequence[Point]) -> list[int]:
 def spend(ledger: Ledger, points: int = 1000) -> list[int]:
     """Do what is left of the budget, or so many points; those done."""
     done: list[int] = []
-    while len(done) < points and ledger.goes_on():
-        done += complete(ledger, ledger.take_over())
-        while len(done) < points and (begun := ledger.begin()):
-            done += complete(ledger, begun)
+    while len(done) < points and (begun := ledger.next_points()):
+        done += complete(ledger, begun)
     return done
 
 

@@ -27,6 +27,7 @@ from ablate.study.study import Profile, Study, load_study
 from ablate.study.trials import Plan, Trial
 from ablate.tables import points_table
 from ablate.tuning import Tuned, tune_study
+from ablate.tuning.settle import first_points
 
 EPSILON = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}
 LOSING_SEED = 3
@@ -417,6 +418,20 @@ def test_run_and_plan_say_what_a_search_needs(tmp_path: Path) -> None:
     assert "use `python -m ablate tune`" in run.stderr
     assert "6 points x 2 seeds = up to 12 trainings" in plan.stdout
     assert not (tmp_path / "results").exists()
+
+
+def test_the_first_points_are_on_the_grid_where_there_are_steps() -> None:
+    space = {
+        **EPSILON,
+        "lr": Range(low=1e-4, high=1e-1, log=True, levels=13),
+        "arch": ("seed_cnn", "vit_tiny"),
+        "batch_size": Range(low=8, high=64, step=8, when={"arch": "vit_tiny"}),
+    }
+    base = BASE | {"arch": "seed_cnn", "lr": 0.0123}
+    anchors = ({"arch": "vit_tiny"}, {"epsilon": 0.1})
+    study = declared({"space": space, "anchors": anchors}, base=base, baseline={"epsilon": 0.1 + 2e-10})
+    baseline = {"epsilon": 0.1, "lr": 0.0123, "arch": "seed_cnn"}  # the condition of batch_size fails
+    assert first_points(study) == [baseline, baseline | {"arch": "vit_tiny", "batch_size": 64}]
 
 
 def test_the_projects_own_study_declares_its_search() -> None:

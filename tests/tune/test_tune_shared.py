@@ -54,12 +54,12 @@ def test_tuners_divide_the_points_and_all_know_them(tuner: Open) -> None:
     tuners = [tuner() for _ in range(3)]
     assert not any(one.storage.is_alone() for one in tuners)
     done: list[int] = []
-    while begun := [(one, one.begin()) for one in tuners]:
+    while begun := [(one, one.next_points()) for one in tuners]:
         done += [number for one, points in begun for number in complete(one, points)]
         if not any(points for _, points in begun):
             break
     assert sorted(done) == list(range(6))
-    assert not any(one.goes_on() for one in tuners)
+    assert not any(one.next_points() for one in tuners)
     assert len(read_records(tuning_folder(tuners[0].results))) == 12
     for one in tuners:
         one.conclude()
@@ -71,7 +71,7 @@ def test_tuners_divide_the_points_and_all_know_them(tuner: Open) -> None:
 def test_a_larger_budget_is_that_of_all(tuner: Open) -> None:
     small, large = (SEARCH.model_copy(update={"points": points, "batch": 1}) for points in (3, 5))
     first = tuner(small)
-    complete(first, first.begin())
+    complete(first, first.next_points())
     second = tuner(large)
     assert tuner(small).tuning.search.points == 5
     assert spend(first) + spend(second) == [1, 2, 3, 4]
@@ -80,7 +80,7 @@ def test_a_larger_budget_is_that_of_all(tuner: Open) -> None:
 def test_what_a_dead_tuner_had_claimed_is_gone_on_with(tuner: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     one = SEARCH.model_copy(update={"points": 2})
     dying, other = tuner(one), tuner(one)
-    (first, second) = dying.begin()
+    (first, second) = dying.next_points()
     train(dying, first, 1)
     complete(dying, [second])
     slept: list[float] = []
@@ -91,35 +91,33 @@ def test_what_a_dead_tuner_had_claimed_is_gone_on_with(tuner: Open, monkeypatch:
             dying.storage.close()
 
     monkeypatch.setattr("ablate.tuning.ledger.time.sleep", sleep)
-    assert other.goes_on()  # having waited for it
+    (taken,) = other.next_points()  # having waited for it
     assert len(slept) >= 3
-    (taken,) = other.take_over()
     assert taken.number == first.number
     assert set(taken.trial_ids) > set(read_records(tuning_folder(other.results))) - set(
         other.tuning.points[1].trial_ids
     )
-    assert tuner(one).take_over() == []  # it is the other's now
+    assert not tuner(one).storage.claim(taken.number)  # it is the other's now
     complete(other, [taken])
-    assert not other.goes_on()
+    assert other.next_points() == []
 
 
 def test_a_tuner_thought_dead_overwrites_nothing(tuner: Open, database: str) -> None:
     late, other = tuner(), tuner()
-    (point, _) = late.begin()
+    (point, _) = late.next_points()
     with psycopg.connect(database, autocommit=True) as server:
         held = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s"
         server.execute(held, (point.number,))  # as where the network is gone
-    assert other.goes_on()
-    assert point.number in complete(other, other.take_over())
+    assert point.number in complete(other, other.next_points())
     before = other.tuning
     for change in (
         lambda: late.report(point.number, 1, 0.5),
         lambda: late.end(point.number, "failed", "It is late."),
-        late.begin,
+        late.next_points,
     ):
         with pytest.raises(ResultsError, match="cannot be used"):
             change()
-    assert other.goes_on()
+    assert other.next_points()
     assert other.tuning.points[: len(before.points)] == before.points
 
 
@@ -140,7 +138,7 @@ def test_points_of_a_search_that_was_alone_are_taken_along_or_refused(tuner: Ope
     assert asked(shared.tuning) == asked(alone.tuning)
     shared.points.storage.delete_study(shared.points.study._study_id)
     busy = tuner(SEARCH.model_copy(update={"anchors": ()}), folder="another")
-    busy.begin()
+    busy.next_points()
     with pytest.raises(ResultsError, match=r"holds points of a search of its own, which .* does not have"):
         tuner()
 
