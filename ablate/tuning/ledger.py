@@ -25,7 +25,7 @@ class Ledger:
     `tuning` is what was last seen of them; every change is written to `tuning/tuning.json`, for readers.
 
     Args:
-        results: the study's results.
+        results: of the study, which the search lies below.
         storage: the database.
         name: of Optuna's study in it.
         declared: the search as this tuner declares it, without points.
@@ -202,12 +202,10 @@ class Ledger:
                 f"{self.folder.root}; all tuners need the same --results, on a file system that they share"
             )
         if retry_failed:
-            records = read_records(self.folder)
-            for point in [point for point in known if point.state == "failed"]:
-                again.add(point.number)
-                for trial_id in point.trial_ids:
-                    if trial_id in records and records[trial_id].status != "complete":
-                        put_aside(self.folder, trial_id, "attempts")
+            again |= {point.number for point in known if point.state == "failed"}
+            for trial_id, record in read_records(self.folder).items():
+                if record.status != "complete":
+                    put_aside(self.folder, trial_id, "attempts")
         anew = {"state": "running", "reason": "", "pruned_at": None}
         points = tuple(point.model_copy(update=anew) if point.number in again else point for point in known)
         if points == tuple(stored) and (not alone or values == self.points.values()):

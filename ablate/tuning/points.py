@@ -28,7 +28,6 @@ from ablate.tuning.space import distribution_of, level_of, stored_of
 
 Values = tuple[float, ...]
 """Of a complete point, per objective."""
-
 POINT = "point"
 """The user attribute of a trial that says what Optuna does not: seeds, trials, source, how it ended."""
 AS_ASKED = ("levels", "source", "seeds", "trial_ids")
@@ -58,7 +57,7 @@ class Points:
     """The points of a search. Any number may be running at a time; one that ended is never changed.
 
     Args:
-        search: its declaration; may be set again with another budget.
+        search: may be set again with another budget.
         storage: where Optuna keeps the study; None is in memory.
         name: of the study; Hyperband's brackets follow from it too.
     """
@@ -152,7 +151,8 @@ class Points:
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Say which trials a running point's seeds have."""
         trial = self._trial(number)
-        self._keep(trial, _point_of(trial).model_copy(update={"trial_ids": tuple(trial_ids)}))
+        point = _point_of(trial).model_copy(update={"trial_ids": tuple(trial_ids)})
+        self.storage.set_trial_user_attr(trial._trial_id, POINT, _kept(point))
 
     @quiet()
     def report(self, number: int, step: int, value: float) -> str:
@@ -181,7 +181,7 @@ class Points:
         point = _point_of(trial)
         pruned_at = len(point.intermediate) if state == "pruned" else None
         point = point.model_copy(update={"state": state, "reason": reason, "pruned_at": pruned_at})
-        self._keep(trial, point)
+        self.storage.set_trial_user_attr(trial._trial_id, POINT, _kept(point))
         told, values = self._as_told(point, values)
         # A pruned trial's value is set by Optuna: the last intermediate one.
         self.study.tell(number, list(values) if told is TrialState.COMPLETE else None, state=told)
@@ -220,9 +220,6 @@ class Points:
             # As Optuna advises: the mean over the seeds it had is a fair value, and samplers learn from it.
             return TrialState.COMPLETE, (statistics.fmean(point.intermediate.values()),)
         return TrialState.PRUNED, (point.intermediate[max(point.intermediate)],)
-
-    def _keep(self, trial: FrozenTrial, point: Point) -> None:
-        self.storage.set_trial_user_attr(trial._trial_id, POINT, _kept(point))
 
     def _trials(self) -> list[FrozenTrial]:
         return sorted(self.study.get_trials(deepcopy=False), key=lambda trial: trial.number)

@@ -26,9 +26,6 @@ from ablate.tuning.loop import Loop
 from ablate.tuning.settle import check_same, first_points, prepare_search, retest_study, search_of
 from ablate.tuning.storage import RETEST, SharedStorage, Storage
 
-DATABASE = "optuna.sqlite3"
-"""Beside the records of the points: the search as Optuna keeps it, for optuna-dashboard too."""
-
 
 class TuningWatcher(Watcher, Protocol):
     """What a search shows while it goes on."""
@@ -41,12 +38,8 @@ class TuningWatcher(Watcher, Protocol):
 class Tuned:
     """What became of a search.
 
-    Attributes:
-        folder: the study's results, those of the re-test.
-        tuning: the search as far as it is.
-        ran: trials trained now, those of the re-test aside.
-        retest: what became of the re-test; None where it did not come to that, or another tuner does it.
-        interrupted: whether the user stopped it.
+    `ran` counts trials trained now, those of the re-test aside. `retest` is None where it did not come to
+    that, or where another tuner does it.
     """
 
     folder: ResultsFolder
@@ -69,7 +62,7 @@ def tune_study(
     Everything that a user can have got wrong is found before any training.
 
     Args:
-        study: a study with a search.
+        study: has a search.
         options: how its trials run; its `seeds` are those of the re-test.
         watcher: told what happens.
         points: the budget, instead of the search's.
@@ -135,7 +128,8 @@ def _search(
         if shared is None:
             until.enter_context(only_driver(results))
             folder.remove_left_overs()
-        storage = shared or until.enter_context(contextlib.closing(Storage(folder.root / DATABASE)))
+        # The database is for optuna-dashboard too.
+        storage = shared or until.enter_context(contextlib.closing(Storage(folder.root / "optuna.sqlite3")))
         if storage.is_alone():
             for line in quarantine(folder)[1]:
                 watcher.note(f"put aside as damaged, to run again: {line}")

@@ -1,5 +1,6 @@
 """Which points of a search there are, after stops, kills and damage, and where an older version began it."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,32 +38,24 @@ Open = Callable[..., Ledger]
 @pytest.fixture(params=["alone", pytest.param("shared", marks=pytest.mark.postgres)])
 def open_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Open the search of a results folder as a tuner does that begins now, and any other is gone."""
-    sessions: list[Storage] = []
+    session = contextlib.ExitStack()
     urls: dict[str, str] = {}
 
-    def close() -> None:
-        for session in sessions:
-            session.close()
-
     def tuner(folder: str = "a", search: Search = SEARCH, **options: bool) -> Ledger:
-        close()
+        session.close()
         results = ResultsFolder(tmp_path / folder)
         tuning_folder(results).create()
-        if request.param == "shared":
-            new = request.getfixturevalue("postgresql").new_database
-            sessions.append(SharedStorage(urls.setdefault(folder, urls.get(folder) or new()), NAME))
+        if request.param == "alone":
+            storage = Storage(results.root / "tuning" / "optuna.sqlite3")
         else:
-            sessions.append(Storage(results.root / "tuning" / "optuna.sqlite3"))
-        return opened(sessions[-1], results, search, **options)
+            if folder not in urls:
+                urls[folder] = request.getfixturevalue("postgresql").new_database()
+            storage = SharedStorage(urls[folder], NAME)
+        session.callback(storage.close)
+        return opened(storage, results, search, **options)
 
-    yield tuner
-    close()
-
-
-def two_objectives(sampler: str) -> Search:
-    space = {"epsilon": SEARCH.space["epsilon"], "lr": Range(low=0.01, high=1.0, log=True, levels=9)}
-    objective = ("accuracy", "ece") if sampler == "nsga2" else ("accuracy",)
-    return Search(space=space, objective=objective, points=10, seeds=1, sampler=sampler)
+    with session:
+        yield tuner
 
 
 def test_the_budget_is_asked_for_in_batches_and_the_best_smoothed_point_wins(open_ledger: Open) -> None:
@@ -130,8 +123,10 @@ def as_older_versions_left_it(ledger: Ledger) -> None:
 @pytest.mark.parametrize("open_ledger", ["alone"], indirect=True)  # on a server they had another form
 @pytest.mark.parametrize("sampler", ["tpe", "quasi_random", "nsga2"])
 @pytest.mark.slow
-def test_a_search_of_an_older_version_goes_on(open_ledger: Open, sampler: str) -> None:
-    search = two_objectives(sampler)
+def test_a_search_of_an_older_version_goes_on(open_ledger: Open, sampler: Any) -> None:
+    space = {**SEARCH.space, "lr": Range(low=0.01, high=1.0, log=True, levels=9)}
+    objective = ("accuracy", "ece") if sampler == "nsga2" else ("accuracy",)
+    search = Search(space=space, objective=objective, points=10, seeds=1, sampler=sampler)
     whole = open_ledger("whole", search)
     spend(whole)
     part = open_ledger("part", search)
@@ -141,14 +136,6 @@ def test_a_search_of_an_older_version_goes_on(open_ledger: Open, sampler: str) -
     assert asked(part.tuning) == asked(whole.tuning)[:6]
     assert spend(part) == [6, 7, 8, 9]
     assert asked(part.tuning) == asked(whole.tuning)
-
-
-def add(
-    points: Points, point: Point, values: tuple[float, ...], *, killed_at: int, original: Any = Points.add
-) -> None:
-    if point.number == killed_at:
-        raise Killed
-    original(points, point, values)
 
 
 def test_values_follow_from_the_records_and_lost_ones_are_trained_again(
@@ -164,8 +151,15 @@ def test_values_follow_from_the_records_and_lost_ones_are_trained_again(
         if luck is not None:
             record(ledger.results, trial, luck=luck)
     was = ledger.points.values()
+    add = Points.add
+
+    def dying(points: Points, point: Point, values: tuple[float, ...]) -> None:
+        if point.number == 3:
+            raise Killed
+        add(points, point, values)
+
     with monkeypatch.context() as patch:  # killed while it writes them anew
-        patch.setattr(Points, "add", lambda points, point, values: add(points, point, values, killed_at=3))
+        patch.setattr(Points, "add", dying)
         with pytest.raises(Killed):
             open_ledger()
     again = open_ledger()
@@ -176,25 +170,20 @@ def test_values_follow_from_the_records_and_lost_ones_are_trained_again(
     assert spend(again) == [2, 4, 5]
 
 
-@pytest.mark.parametrize("open_ledger", ["alone"], indirect=True)
-def test_a_damaged_database_is_named_and_can_be_removed(open_ledger: Open) -> None:
-    ledger = open_ledger()
-    spend(ledger, 2)
-    ledger.storage.close()
-    database = ledger.results.root / "tuning" / "optuna.sqlite3"
-    database.write_bytes(b"no database" * 100)
-    with pytest.raises(ResultsError, match=r"optuna.sqlite3: cannot be used \(.*not a database.*remove it"):
-        open_ledger()
-    database.unlink()
-    assert open_ledger().tuning == ledger.tuning
-
-
 def test_without_the_database_the_folders_copy_is_gone_on_with(open_ledger: Open) -> None:
     ledger = open_ledger()
     spend(ledger, 2)
     (first, _) = ledger.next_points()
     train(ledger, first, 1)
-    ledger.points.storage.delete_study(ledger.points.study._study_id)
+    if ledger.storage.shared:
+        ledger.points.storage.delete_study(ledger.points.study._study_id)
+    else:
+        ledger.storage.close()
+        database = ledger.results.root / "tuning" / "optuna.sqlite3"
+        database.write_bytes(b"no database" * 100)
+        with pytest.raises(ResultsError, match=r"optuna.sqlite3: cannot be used \(.*not a database.*remove"):
+            open_ledger()
+        database.unlink()
     again = open_ledger()
     assert again.tuning == ledger.tuning
     assert [point.number for point in again.next_points()] == [2, 3]
