@@ -65,10 +65,8 @@ class PostgreSQL:
         settings = {**SETTINGS, "port": str(self.port)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
-            self._guard = self._popen(
-                "sh", "-c", GUARD, "sh", str(self._programs / "postgres"), "-D", str(self._folder / "data"), *options,
-                log=log.fileno(),
-            )  # fmt: skip
+            server = [str(self._programs / "postgres"), "-D", str(self._folder / "data"), *options]
+            self._guard = self._popen("sh", "-c", GUARD, "sh", *server, log=log.fileno())
         deadline = time.monotonic() + STARTING_SECONDS
         while not self._answers():
             if time.monotonic() > deadline:
