@@ -84,7 +84,8 @@ def test_a_tuner_may_be_killed_before_any_of_its_writes(
     search = SEARCH.model_copy(update={"points": 4, "seeds": 1})
     whole = open_ledger("whole", search)
     spend(whole)
-    for number in range(0, 1000, 5):
+    expected = whole.points.values()
+    for number in range(0, 1000, 3):
         ledger = open_ledger(f"killed {number}", search)
         with monkeypatch.context() as patch:
             made = kill_at_write(ledger.points.storage, number, patch)
@@ -97,9 +98,9 @@ def test_a_tuner_may_be_killed_before_any_of_its_writes(
         ledger = open_ledger(f"killed {number}", search)
         spend(ledger)
         assert asked(ledger.tuning) == asked(whole.tuning)
-        assert ledger.points.values() == whole.points.values()
+        assert ledger.points.values() == expected
     assert set(made) == {"create_new_trial", "set_trial_user_attr", "set_trial_state_values"}
-    assert number > 15
+    assert number > 14
 
 
 def as_older_versions_left_it(ledger: Ledger) -> None:
