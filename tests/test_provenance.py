@@ -24,24 +24,19 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def run(tree: Path, *words: str, **variables: str) -> str:
+    known = {name: value for name, value in os.environ.items() if name != "ABLATE_COMMIT"}
+    known |= {"GIT_CEILING_DIRECTORIES": str(tree.parent), "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    ran = subprocess.run(words, cwd=tree, env=known | variables, check=True, capture_output=True, text=True)
+    return ran.stdout.strip()
+
+
 def commit(tree: Path, told: str | None) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "ABLATE_COMMIT"}
-    environment |= {
-        "GIT_CEILING_DIRECTORIES": str(tree.parent),
-        "PYTHONPATH": "",
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    environment |= {} if told is None else {"ABLATE_COMMIT": told}
-    words = [sys.executable, "-c", ASK]
-    return subprocess.run(
-        words, cwd=tree, env=environment, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    return run(tree, sys.executable, "-c", ASK, **({} if told is None else {"ABLATE_COMMIT": told}))
 
 
 def git(tree: Path, *words: str) -> str:
-    named = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    words = ("git", "-C", str(tree), *named, *words)
-    return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+    return run(tree, "git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
 
 
 def test_a_copy_without_git_takes_its_commit_from_the_environment(copy: Path) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,11 +61,7 @@ SCATTER = Scatter(
     template_within=0.5, template_between=1.5,
 )  # fmt: skip
 FEATURES = Features(
-    dimension=512,
-    valid=SCATTER,
-    train=SCATTER,
-    classes=(0, 1, 2),
-    templates=((0.5, 1.0), (1.5, 1.0), (1.0, 2.0)),
+    dimension=512, valid=SCATTER, train=SCATTER, classes=(0, 1), templates=((0.5, 1.0), (1.5, 1.0))
 )
 PROJECTED = replace(
     PREDICTIONS,
@@ -124,10 +122,9 @@ def test_predictions_without_points_are_stored_as_they_always_were(folder: Resul
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_in_a_record_is_finite(value: float) -> None:
-    with pytest.raises(ValidationError, match="finite"):
-        Scatter(**{**SCATTER.model_dump(), "within": value})
-    with pytest.raises(ValidationError, match="finite"):
-        Epoch(**{**EPOCH.model_dump(), "train_loss": value})
+    for made, field in ((SCATTER, "within"), (EPOCH, "train_loss")):
+        with pytest.raises(ValidationError, match="finite"):
+            type(made).model_validate(made.model_dump() | {field: value})
 
 
 def test_a_record_is_written_once_and_only_a_complete_one_has_predictions(folder: ResultsFolder) -> None:
@@ -148,48 +145,39 @@ def test_a_record_cut_anywhere_or_with_any_byte_flipped_is_never_another_value(f
     path.write_bytes(content)
     expected = read_record(path)
 
-    def is_refused(damaged: bytes) -> bool:
-        path.write_bytes(damaged)
-        try:
-            assert read_record(path) == expected
-        except RecordError:
-            return True
-        return False
-
-    cut = [is_refused(content[:length]) for length in range(len(content))]
-    assert sum(cut) >= len(content) - 1  # only the last newline is spare
-    flipped = [
-        is_refused(content[:place] + bytes([content[place] ^ 0x04]) + content[place + 1 :])
-        for place in range(len(content))
-    ]
-    assert sum(flipped) > 0.8 * len(content)
+    refused = {"cut": 0, "flipped": 0}
+    for place, byte in enumerate(content):
+        flipped = content[:place] + bytes([byte ^ 0x04]) + content[place + 1 :]
+        for how, damaged in (("cut", content[:place]), ("flipped", flipped)):
+            path.write_bytes(damaged)
+            try:
+                assert read_record(path) == expected
+            except RecordError:
+                refused[how] += 1
+    assert refused["cut"] >= len(content) - 1  # only the last newline is spare
+    assert refused["flipped"] > 0.8 * len(content)
 
 
 def test_a_record_under_another_name_is_refused(folder: ResultsFolder) -> None:
-    record = stored(folder)
-    other = folder.record_path("0" * 16)
-    other.write_bytes(folder.record_path(record.trial_id).read_bytes())
+    other = folder.record_path(stored(folder).trial_id).rename(folder.record_path("0" * 16))
     with pytest.raises(RecordError, match="holds trial"):
         read_record(other)
 
 
-def damaged(folder: ResultsFolder, trial_id: str, *, how: str) -> None:
-    record, predictions = folder.record_path(trial_id), folder.predictions_path(trial_id)
-    if how == "cut predictions":
-        predictions.write_bytes(predictions.read_bytes()[:-1])
-    elif how == "no predictions":
-        predictions.unlink()
-    else:
-        record.write_bytes(record.read_bytes()[: 100 if how == "cut record" else 0])
+DAMAGE: dict[str, Callable[[Path, Path], object]] = {
+    "cut predictions": lambda record, predictions: predictions.write_bytes(predictions.read_bytes()[:-1]),
+    "no predictions": lambda record, predictions: predictions.unlink(),
+    "cut record": lambda record, predictions: record.write_bytes(record.read_bytes()[:100]),
+    "empty record": lambda record, predictions: record.write_bytes(b""),
+}
 
 
-@pytest.mark.parametrize("how", ["cut predictions", "no predictions", "cut record", "empty record"])
+@pytest.mark.parametrize("how", DAMAGE)
 def test_damage_costs_only_its_own_trial(folder: ResultsFolder, how: str) -> None:
     kept, lost = stored(folder, 0), stored(folder, 1)
-    damaged(folder, lost.trial_id, how=how)
-    records, lines = quarantine(folder)
-    assert len(lines) == 1
-    assert lost.trial_id in lines[0]
+    DAMAGE[how](folder.record_path(lost.trial_id), folder.predictions_path(lost.trial_id))
+    records, (line,) = quarantine(folder)
+    assert lost.trial_id in line
     assert records == read_records(folder) == {kept.trial_id: kept}
     assert list(folder.corrupt.glob(f"{lost.trial_id}.0.json"))
     write_record(folder, Record(trial=trial(1), status="complete", history=(EPOCH,)), PREDICTIONS)
@@ -198,19 +186,16 @@ def test_damage_costs_only_its_own_trial(folder: ResultsFolder, how: str) -> Non
 
 def test_what_is_put_aside_twice_is_kept_twice(folder: ResultsFolder) -> None:
     for _ in range(2):
-        record = stored(folder)
-        put_aside(folder, record.trial_id, "attempts")
-    names = {path.name for path in (folder.root / "attempts").iterdir()}
-    i = trial().trial_id
-    assert names == {f"{i}.0.json", f"{i}.1.json", f"{i}.0.npz", f"{i}.1.npz"}
+        put_aside(folder, stored(folder).trial_id, "attempts")
+    names = sorted(path.name.partition(".")[2] for path in (folder.root / "attempts").iterdir())
+    assert names == ["0.json", "0.npz", "1.json", "1.npz"]
 
 
 def test_unreadable_records_are_all_named(folder: ResultsFolder) -> None:
     for seed in (0, 1, 2):
-        damaged(folder, stored(folder, seed).trial_id, how="cut record")
-    with pytest.raises(RecordError) as caught:
+        folder.record_path(stored(folder, seed).trial_id).write_bytes(b"{")
+    with pytest.raises(RecordError, match=r"readable.*\n.*readable.*\n.*readable"):
         read_records(folder)
-    assert len(str(caught.value).splitlines()) == 3
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "write"])
@@ -234,6 +219,8 @@ def test_a_write_that_fails_at_any_step_leaves_the_old_file(
 
 KILLED_WRITER = """
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from ablate.store.results import write_atomically
 path, number = Path(sys.argv[1]), 0
@@ -248,16 +235,11 @@ def test_a_writer_killed_at_any_instant_leaves_a_whole_file(tmp_path: Path, dela
     folder = ResultsFolder(tmp_path)
     folder.create()
     path = folder.records / "a.json"
-    writer = subprocess.Popen([sys.executable, "-c", KILLED_WRITER, str(path)])
-    try:
-        while not path.exists():
-            assert writer.poll() is None
-        writer.wait(timeout=delay)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
+    with subprocess.Popen([sys.executable, "-c", KILLED_WRITER, str(path)]) as writer:
+        while not path.exists() and writer.poll() is None:
+            time.sleep(0.01)
+        time.sleep(delay)
         writer.kill()
-        writer.wait()
     content = path.read_bytes()
     assert content == content[:8] * 20_000
     folder.remove_left_overs()
@@ -282,4 +264,3 @@ def test_results_are_found_by_name(tmp_path: Path) -> None:
         find_results(tmp_path, "sweep", "full")
     with pytest.raises(ResultsError, match=r"no such study was run here \(run: sweep\)"):
         find_results(tmp_path, "sweeep", None)
-    assert json.loads((tmp_path / "sweep" / "cpu" / "study.json").read_text()) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -15,25 +16,16 @@ def source_commit() -> str | None:
 
     Outside git what ABLATE_COMMIT says, for a copy that was made without `.git`; None where it says nothing.
     """
-    return _commit_of_tree() or os.environ.get("ABLATE_COMMIT") or None
 
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).resolve().parents[1]), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
 
-def _commit_of_tree() -> str | None:
-    root = Path(__file__).resolve().parents[1]
-    try:
-        commit = _git(root, "rev-parse", "--short=12", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--", ".")
-        tracked = _git(root, "ls-files", "--", "__init__.py")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    if not tracked:
-        return None  # installed inside somebody else's repository
-    return f"{commit}-dirty" if changed else commit
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=10).stdout.strip()
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        commit = git("rev-parse", "--short=12", "HEAD")
+        if git("ls-files", "--", "__init__.py"):  # else installed inside somebody else's repository
+            return f"{commit}-dirty" if git("status", "--porcelain", "--", ".") else commit
+    return os.environ.get("ABLATE_COMMIT") or None
 
 
 def version_of(package: str) -> str:

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from ablate.errors import ResultsError
-from ablate.store.records import Record, read_predictions, read_records
+from ablate.store.records import read_predictions, read_records
 from ablate.store.results import ResultsFolder, read_plan
 
 
@@ -25,31 +25,22 @@ def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -
     """
     if target.exists():
         raise ResultsError(f"{target}: exists already; choose another name with --as, or remove it first")
-    planned = [trial.trial_id for trial in read_plan(folder).trials]
-    stored = read_records(folder)
-    records = {trial_id: stored[trial_id] for trial_id in planned if trial_id in stored}
-    missing = set(planned) - set(records)
-    if missing:
-        raise ResultsError(
-            f"{folder.root}: {len(missing)} planned trials have not run; run the study to its end"
-        )
+    planned = {trial.trial_id for trial in read_plan(folder).trials}
+    records = {name: record for name, record in read_records(folder).items() if name in planned}
+    if missing := len(planned) - len(records):
+        raise ResultsError(f"{folder.root}: {missing} planned trials have not run; run the study to its end")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         made = ResultsFolder(Path(scratch) / target.name)
-        _copy(folder, made, list(records.values()), predictions=predictions)
+        made.records.mkdir(parents=True)
+        for trial_id, record in records.items():
+            shutil.copyfile(folder.record_path(trial_id), made.record_path(trial_id))
+            if record.status == "complete":
+                read_predictions(folder, record)  # checks them
+                if predictions:
+                    made.predictions.mkdir(exist_ok=True)
+                    shutil.copyfile(folder.predictions_path(trial_id), made.predictions_path(trial_id))
+        for path in [folder.plan, *folder.root.glob("*.csv")]:
+            shutil.copyfile(path, made.root / path.name)
         made.root.rename(target)
     return ResultsFolder(target)
-
-
-def _copy(folder: ResultsFolder, made: ResultsFolder, records: list[Record], *, predictions: bool) -> None:
-    made.records.mkdir(parents=True)
-    for record in records:
-        shutil.copyfile(folder.record_path(record.trial_id), made.record_path(record.trial_id))
-        if record.status != "complete":
-            continue
-        read_predictions(folder, record)
-        if predictions:
-            made.predictions.mkdir(exist_ok=True)
-            shutil.copyfile(folder.predictions_path(record.trial_id), made.predictions_path(record.trial_id))
-    for path in [folder.plan, *sorted(folder.root.glob("*.csv"))]:
-        shutil.copyfile(path, made.root / path.name)

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,7 @@ from ablate.store.results import ResultsFolder, write_atomically
 from ablate.study.recipes import Frozen
 from ablate.study.trials import Trial
 
-SCHEMA_VERSION = 1
-
 Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
-STATUSES: tuple[str, ...] = get_args(Status)
 
 
 class Epoch(Frozen, allow_inf_nan=False):
@@ -118,7 +115,7 @@ class Failure(Frozen):
 class Record(Frozen, allow_inf_nan=False):
     """Everything known about one trial: what was asked, what happened, and digests of what it left."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = 1
     trial: Trial
     status: Status
     attempts: int = Field(default=1, ge=1, description="how often it was started in the run that ended it")
@@ -184,8 +181,8 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
 def record_bytes(record: Record) -> bytes:
     """A record as JSON with its own digest, so that a damaged file is never taken for a value."""
     content = json.loads(record.model_dump_json())
-    digest = _content_digest(content)
-    return (json.dumps({"digest": digest, "record": content}, indent=1, ensure_ascii=False) + "\n").encode()
+    whole = {"digest": _content_digest(content), "record": content}
+    return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _content_digest(content: Any) -> str:

@@ -18,29 +18,18 @@ from ablate.study.trials import Plan
 
 @dataclass
 class ResultsFolder:
-    """The one place that knows the file names under results/<study>/<profile>/.
-
-    Attributes:
-        root: the folder itself.
-        records: one JSON file per trial.
-        predictions: one npz file per complete trial.
-        checkpoints: state of unfinished trials; emptied as they finish.
-        corrupt: files that were found damaged and put aside.
-        plan: the study as last run: its declaration and its planned trials.
-        timing: what a training step takes, from the exclusive pass.
-        lock: held by the one driver that may write here.
-    """
+    """The one place that knows the file names under results/<study>/<profile>/."""
 
     root: Path
 
     def __post_init__(self) -> None:
-        self.records = self.root / "records"
-        self.predictions = self.root / "predictions"
-        self.checkpoints = self.root / "checkpoints"
-        self.corrupt = self.root / "corrupt"
-        self.plan = self.root / "study.json"
-        self.timing = self.root / "timing.json"
-        self.lock = self.root / ".lock"
+        self.records = self.root / "records"  # one JSON file per trial
+        self.predictions = self.root / "predictions"  # one npz file per complete trial
+        self.checkpoints = self.root / "checkpoints"  # state of unfinished trials; emptied as they finish
+        self.corrupt = self.root / "corrupt"  # files that were found damaged and put aside
+        self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
+        self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
+        self.lock = self.root / ".lock"  # held by the one driver that may write here
 
     def record_path(self, trial_id: str) -> Path:
         """The record of one trial."""
@@ -79,8 +68,7 @@ class ResultsFolder:
 
     def remove_checkpoints(self, trial_ids: Iterable[str]) -> None:
         """Remove these trials' checkpoints, as of recorded ones whose driver was killed before it could."""
-        recorded = {self.checkpoint_path(trial_id) for trial_id in trial_ids}
-        for path in recorded & set(self.checkpoints.glob("*.pt")):
+        for path in set(map(self.checkpoint_path, trial_ids)) & set(self.checkpoints.glob("*.pt")):
             path.unlink()
 
 
@@ -92,9 +80,7 @@ TUNING_FILE = "tuning/tuning.json"
 def write_atomically(path: Path, content: bytes | Callable[[Any], None]) -> None:
     """Write a file so that it is there in full or not at all, even when the machine stops.
 
-    Args:
-        path: the file to be; its folder exists.
-        content: its bytes, or a function that writes them to an open binary file.
+    The content is bytes, or a function that writes them to an open binary file. The folder exists.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
     try:

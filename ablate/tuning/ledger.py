@@ -25,12 +25,12 @@ class Ledger:
     `tuning` is what was last seen of them; every change is written to `tuning/tuning.json`, for readers.
 
     Args:
-        results: the study's results.
+        results: of the study, which the search lies below.
         storage: the database.
         name: of Optuna's study in it.
         declared: the search as this tuner declares it, without points.
         first: the baseline and the anchors.
-        same: given the search as it is known, that with this tuner's budget; raises where it is another one.
+        check_same: raises where the search that is known is another one; its budget may be.
         retry_failed: have failed points trained again, their failed records put aside.
 
     Raises:
@@ -44,55 +44,56 @@ class Ledger:
         name: str,
         declared: Tuning,
         first: Sequence[Levels],
-        same: Callable[[Tuning], Tuning],
+        check_same: Callable[[Tuning], None],
         *,
         retry_failed: bool = False,
     ) -> None:
-        self.results, self.storage, self._name, self._first = results, storage, name, first
+        self.results, self.folder, self.storage = results, tuning_folder(results), storage
+        self._name, self._first = name, first
         self._mine: set[int] = set()
-        self._taken: list[Point] = []
         with storage.locked():
             self.points = Points(declared.search, storage.optuna, name)
             stored = self._stored()
             self.tuning = declared
             if known := self._known(stored):
-                self.tuning = same(known)
-                if storage.shared:  # a tuner that came with a larger budget may be at work
-                    budget = max(self.tuning.search.points, known.search.points)
-                    search = self.tuning.search.model_copy(update={"points": budget})
-                    self.tuning = self.tuning.model_copy(update={"search": search})
+                check_same(known)
+                # What is asked for is not taken back; a tuner that came with a larger budget may be at work.
+                least = known.search.points if storage.shared else len(known.points)
+                budget = {"points": max(declared.search.points, least)}
+                search = declared.search.model_copy(update=budget)
+                self.tuning = known.model_copy(update={"search": search})
             self.points.search = self.tuning.search
             self._match_records(stored.points if stored else (), retry_failed=retry_failed)
             self._declare()
             self._write()
 
-    def goes_on(self) -> bool:
-        """Whether there is something to do; waits while other tuners are at all that is left."""
+    def next_points(self) -> list[Point]:
+        """Points to train, stored as begun before any of them is; none where the budget is spent.
+
+        First what a stopped search or a dead tuner left, then new ones. Waits while other tuners are at all
+        that is left.
+        """
         while True:
             with self.storage.locked():
                 self._read()
                 others = [point for point in self.tuning.running if point.number not in self._mine]
-                self._taken += [point for point in others if self.storage.claim(point.number)]
-                self._mine |= {point.number for point in self._taken}
-                if self._taken and not any(point.trial_ids for point in self._taken):
-                    # Their tuner was killed while it asked for a batch: the rest was to be asked for at once.
-                    self._taken += self._ask(-len(self.tuning.points) % self.tuning.search.batch)
-                if self._taken or len(self.tuning.points) < self.tuning.search.points:
-                    return True
-                if not others:
-                    return False
+                points = [point for point in others if self.storage.claim(point.number)]
+                count = self.tuning.search.batch
+                if points:
+                    # Killed while it asked for a batch, their tuner had asked for the rest at once.
+                    halfway = not any(point.trial_ids for point in points)
+                    count = -len(self.tuning.points) % count if halfway else 0
+                begun = len(self.tuning.points)
+                for number in range(begun, min(begun + count, self.tuning.search.points)):
+                    first = self._first[number] if number < len(self._first) else None
+                    source: Source = "sampler" if first is None else "anchor" if number else "baseline"
+                    points.append(self.points.ask(source, first))
+                    self.storage.claim(number)
+                self._mine |= {point.number for point in points}
+                self._write()
+            if points or not others:
+                return points
             time.sleep(POLL_SECONDS)
-
-    def take_over(self) -> Sequence[Point]:
-        """Running points that a stopped search or a dead tuner left, once each."""
-        taken, self._taken = self._taken, []
-        return taken
-
-    def begin(self) -> Sequence[Point]:
-        """The next points to train, stored before any of them is; none where the budget is given out."""
-        with self.storage.locked():
-            self._read()
-            return self._ask(self.tuning.search.batch)
 
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Store which trials a running point's seeds have."""
@@ -130,17 +131,6 @@ class Ledger:
             self._declare()
             self._write()
 
-    def _ask(self, count: int) -> list[Point]:
-        begun, asked = len(self.tuning.points), []
-        for number in range(begun, min(begun + count, self.tuning.search.points)):
-            first = self._first[number] if number < len(self._first) else None
-            source: Source = "sampler" if first is None else "anchor" if number else "baseline"
-            asked.append(self.points.ask(source, first))
-            self.storage.claim(number)
-            self._mine.add(number)
-        self._write()
-        return asked
-
     def _read(self) -> None:
         """Take in what other tuners stored, a larger budget too."""
         stored = self._stored()
@@ -155,10 +145,6 @@ class Ledger:
         """Store all but the points."""
         self.points.study.set_metric_names(list(self.tuning.search.objective))
         self.points.study.set_user_attr(SEARCH, self.tuning.model_dump(mode="json", exclude={"points"}))
-
-    def _set_budget(self, points: int) -> None:
-        search = self.tuning.search.model_copy(update={"points": points})
-        self.tuning = self.tuning.model_copy(update={"search": search})
 
     def _stored(self) -> Tuning | None:
         """The search in the database; None where it has none yet."""
@@ -195,7 +181,7 @@ class Ledger:
 
     def _own_search(self) -> ResultsError:
         return ResultsError(
-            f"{self._folder.root}: holds points of a search of its own, which {self.storage.words} does not "
+            f"{self.folder.root}: holds points of a search of its own, which {self.storage.words} does not "
             "have; choose another folder with --results"
         )
 
@@ -213,12 +199,13 @@ class Ledger:
         if self.storage.shared and again and not (alone and values):
             raise ResultsError(
                 f"{self.storage.words}: {len(again)} points are complete there, but their records are not in "
-                f"{self._folder.root}; all tuners need the same --results, on a file system that they share"
+                f"{self.folder.root}; all tuners need the same --results, on a file system that they share"
             )
         if retry_failed:
-            failed = [point for point in known if point.state == "failed"]
-            self._put_failed_aside(failed)
-            again |= {point.number for point in failed}
+            again |= {point.number for point in known if point.state == "failed"}
+            for trial_id, record in read_records(self.folder).items():
+                if record.status != "complete":
+                    put_aside(self.folder, trial_id, "attempts")
         anew = {"state": "running", "reason": "", "pruned_at": None}
         points = tuple(point.model_copy(update=anew) if point.number in again else point for point in known)
         if points == tuple(stored) and (not alone or values == self.points.values()):
@@ -231,16 +218,6 @@ class Ledger:
         self._declare()
         for point in points:
             self.points.add(point, values.get(point.number, ()))
-
-    def _put_failed_aside(self, failed: Sequence[Point]) -> None:
-        records = read_records(self._folder)
-        for trial_id in [trial_id for point in failed for trial_id in point.trial_ids]:
-            if trial_id in records and records[trial_id].status != "complete":
-                put_aside(self._folder, trial_id, "attempts")
-
-    @property
-    def _folder(self) -> ResultsFolder:
-        return tuning_folder(self.results)
 
 
 def point_means(results: ResultsFolder, point: Point, objective: Sequence[str]) -> Values:

@@ -23,11 +23,8 @@ from ablate.store.results import ResultsFolder
 from ablate.study.study import Study
 from ablate.tuning.ledger import Ledger
 from ablate.tuning.loop import Loop
-from ablate.tuning.settle import begin, checked_inputs, first_points, resumed, retest_study, search_of
+from ablate.tuning.settle import check_same, first_points, prepare_search, retest_study, search_of
 from ablate.tuning.storage import RETEST, SharedStorage, Storage
-
-DATABASE = "optuna.sqlite3"
-"""Beside the records of the points: the search as Optuna keeps it, for optuna-dashboard too."""
 
 
 class TuningWatcher(Watcher, Protocol):
@@ -41,12 +38,8 @@ class TuningWatcher(Watcher, Protocol):
 class Tuned:
     """What became of a search.
 
-    Attributes:
-        folder: the study's results, those of the re-test.
-        tuning: the search as far as it is.
-        ran: trials trained now, those of the re-test aside.
-        retest: what became of the re-test; None where it did not come to that, or another tuner does it.
-        interrupted: whether the user stopped it.
+    `ran` counts trials trained now, those of the re-test aside. `retest` is None where it did not come to
+    that, or where another tuner does it.
     """
 
     folder: ResultsFolder
@@ -69,7 +62,7 @@ def tune_study(
     Everything that a user can have got wrong is found before any training.
 
     Args:
-        study: a study with a search.
+        study: has a search.
         options: how its trials run; its `seeds` are those of the re-test.
         watcher: told what happens.
         points: the budget, instead of the search's.
@@ -78,7 +71,6 @@ def tune_study(
     Raises:
         AblateError: of the kind that says what is wrong.
     """
-    search_of(study)
     if storage is not None and options.retry_failed:
         raise StudyError(
             "--retry-failed: not with --storage, where a point that failed stays so for all tuners"
@@ -106,7 +98,6 @@ def tune_study(
 
 def budget_in_words(study: Study, options: Options) -> str:
     """What tuning a study trains: the search's points, then the re-test."""
-    search_of(study)
     settled = settle(study, options)
     search, seeds = search_of(settled.study), len(settled.study.seed_list())
     arms = len(first_points(settled.study)) + len(search.objective)
@@ -123,36 +114,36 @@ def budget_in_words(study: Study, options: Options) -> str:
 
 def _search(
     settled: Settled,
-    folder: ResultsFolder,
+    results: ResultsFolder,
     options: Options,
     watcher: TuningWatcher,
     shared: SharedStorage | None,
 ) -> tuple[Tuning, int, bool]:
     """The search as far as it came, how many trials it trained, and whether it was interrupted."""
-    study, own = settled.study, tuning_folder(folder)
-    inputs = checked_inputs(settled, options, watcher)
+    study, folder, name = settled.study, tuning_folder(results), _name(settled)
+    inputs, declared = prepare_search(settled, options, watcher)
+    results.create()
     folder.create()
-    own.create()
     with contextlib.ExitStack() as until:
         if shared is None:
-            until.enter_context(only_driver(folder))
-            own.remove_left_overs()
-        storage = shared or until.enter_context(contextlib.closing(Storage(own.root / DATABASE)))
+            until.enter_context(only_driver(results))
+            folder.remove_left_overs()
+        # The database is for optuna-dashboard too.
+        storage = shared or until.enter_context(contextlib.closing(Storage(folder.root / "optuna.sqlite3")))
         if storage.is_alone():
-            for line in quarantine(own)[1]:
+            for line in quarantine(folder)[1]:
                 watcher.note(f"put aside as damaged, to run again: {line}")
-        where = f"{storage.words}: study {_name(settled)!r}"
         ledger = Ledger(
-            folder,
+            results,
             storage,
-            _name(settled),
-            begin(study, inputs),
+            name,
+            declared,
             first_points(study),
-            lambda known: resumed(known, study, inputs, where),
+            lambda known: check_same(known, study, inputs, f"{storage.words}: study {name!r}"),
             retry_failed=options.retry_failed,
         )
         watcher.searching(ledger.tuning, study.name, settled.reason)
-        loop = Loop(folder, study, inputs, ledger, options, watcher)
+        loop = Loop(study, inputs, ledger, options, watcher)
         interrupted = False
         try:
             loop.run()

@@ -11,7 +11,7 @@ from ablate.execution.prepare import Inputs
 from ablate.metrics import METRICS
 from ablate.store.points import Tuning
 from ablate.study.fields import Fields, unknown_name
-from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
 from ablate.study.study import Study
 from ablate.study.trials import arm_name
 
@@ -38,7 +38,9 @@ def search_of(study: Study) -> Search:
 
 
 def first_points(study: Study) -> list[Levels]:
-    """The baseline, then the anchors, each complete and once.
+    """The baseline, then the anchors, each complete, on the grid and once.
+
+    With log, a value between the grid's stays: a baseline is what it is.
 
     Raises:
         StudyError: the baseline lies outside the searched space, an anchor names a field that is not searched
@@ -59,7 +61,14 @@ def first_points(study: Study) -> list[Levels]:
         for name in anchor.keys() - point.keys():
             needs = ", ".join(f"{other}={value!r}" for other, value in search.space[name].when.items())
             raise StudyError(f"anchors: {anchor}: {name} is searched only with {needs}; name that in it too")
-    points = [point for place, point in enumerate(points) if point not in points[:place]]
+    for point in points:
+        for name, level in point.items():
+            dimension = search.space[name]
+            if isinstance(dimension, Choice):
+                point[name] = dimension.of[dimension.of.index(level)]
+            elif not dimension.log:
+                point[name] = dimension.nearest(level)
+    points = [point for index, point in enumerate(points) if point not in points[:index]]
     if len(points) > search.points:
         raise StudyError(
             f"points: baseline and anchors alone are {len(points)}, but the budget is {search.points}; raise "
@@ -68,16 +77,17 @@ def first_points(study: Study) -> list[Levels]:
     return points
 
 
-def checked_inputs(settled: Settled, options: Options, watcher: Watcher) -> Inputs:
-    """What points are trained from, with everything checked that the search may come to.
+def prepare_search(settled: Settled, options: Options, watcher: Watcher) -> tuple[Inputs, Tuning]:
+    """What points are trained from, and the search of which nothing was run yet, with what it is judged on.
 
-    Tried are points that have every value of every choice, and both ends of every range.
+    Checked is all that the search may come to: points that have every value of every choice, and both ends
+    of every range.
 
     Raises:
         StudyError: two points of different values train the same network.
     """
-    study = settled.study
-    search, first = search_of(study), first_points(study)
+    study, first = settled.study, first_points(settled.study)
+    search = search_of(study)
     ends = [{**first[0], name: value} for name, found in search.space.items() for value in found.ends()]
     tried = [*first, *(search.active(point) for point in ends)]
     arms = [point_fields(study, levels) for levels in tried] + [study.fields(levels) for levels in tried]
@@ -90,20 +100,9 @@ def checked_inputs(settled: Settled, options: Options, watcher: Watcher) -> Inpu
                 f"space: {arm_name(seen[trial_id])} and {arm_name(levels)} train the same network; leave "
                 "out what changes nothing"
             )
-    return inputs
-
-
-def point_fields(study: Study, levels: Levels) -> Fields:
-    """The fields that a point is trained with: on what the tuning split leaves."""
-    return study.fields({**levels, "tuning_part": search_of(study).tuning_part})
-
-
-def begin(study: Study, inputs: Inputs) -> Tuning:
-    """A search of which nothing was run yet, with what it is judged on."""
-    search, baseline = search_of(study), first_points(study)[0]
-    held = inputs.dataset(point_fields(study, baseline))
-    reported = inputs.dataset(study.fields(baseline)).valid
-    return Tuning(
+    held = inputs.dataset(point_fields(study, first[0]))
+    reported = inputs.dataset(study.fields(first[0])).valid
+    return inputs, Tuning(
         search=search,
         tuning_images=len(held.valid),
         train_images=len(held.train),
@@ -113,14 +112,19 @@ def begin(study: Study, inputs: Inputs) -> Tuning:
     )
 
 
-def resumed(known: Tuning, study: Study, inputs: Inputs, where: str) -> Tuning:
-    """A search that was begun before, with the budget as it is now.
+def point_fields(study: Study, levels: Levels) -> Fields:
+    """The fields that a point is trained with: on what the tuning split leaves."""
+    return study.fields({**levels, "tuning_part": search_of(study).tuning_part})
+
+
+def check_same(known: Tuning, study: Study, inputs: Inputs, where: str) -> None:
+    """Refuse to go on with another search; only the budget may be another.
 
     Raises:
-        ResultsError: it is another search: one that may be judged by other images, or has other points.
+        ResultsError: the known search may be judged by other images, or has other points.
     """
-    search, first = search_of(study), first_points(study)
-    was, now = _words(known.search), _words(search)
+    first = first_points(study)
+    was, now = _words(known.search), _words(search_of(study))
     changed = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
     begun = [point.levels for point in known.points if point.source != "sampler"]
     if not changed and begun != first[: len(begun)]:
@@ -138,8 +142,6 @@ def resumed(known: Tuning, study: Study, inputs: Inputs, where: str) -> Tuning:
             f"{where}: holds the points of another search: {'; '.join(changed)}. Points of two searches "
             "cannot be pooled: give the study another name, or --results another folder, or put that one away"
         )
-    points = max(search.points, len(known.points))  # what is asked for is not taken back
-    return known.model_copy(update={"search": search.model_copy(update={"points": points})})
 
 
 def _words(search: Search) -> dict[str, str]:

@@ -29,11 +29,7 @@ KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_
 
 
 class Storage:
-    """The database of a search that one tuner works on, which holds the lock of the results folder.
-
-    Args:
-        path: of the SQLite file, made where it is not there.
-    """
+    """The SQLite file of a search that one tuner works on, which holds the lock of the results folder."""
 
     shared = False
     remedy = "close what else uses it, or remove it: it is made again from tuning.json beside it"
@@ -91,10 +87,6 @@ class SharedStorage(Storage):
 
     A point is its tuner's as long as that has the lock of the point's number. A lock is the session's: the
     server frees it when the process is gone, however it ended.
-
-    Args:
-        url: of a PostgreSQL database, postgresql://USER:PASSWORD@HOST:PORT/DATABASE.
-        name: of the study there.
 
     Raises:
         ResultsError: it is no such URL, psycopg is not installed, or the server cannot be reached.

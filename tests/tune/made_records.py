@@ -1,7 +1,8 @@
-"""Searches that train nothing: a ledger, with records made up from a point's values."""
+"""Searches that train nothing, on records made up from a point's values; and what whole searches share."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,12 +10,13 @@ import numpy as np
 import pytest
 from recorded_study import COST, CPU, environment
 
+from ablate.execution import Event
 from ablate.store.points import Point, Tuning, tuning_folder
 from ablate.store.records import Predictions, Record, write_record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
-from ablate.study.search import Levels, Range, Search
-from ablate.study.trials import Trial, build_trial
+from ablate.study.search import FIRST_TUNING_SEED, Levels, Range, Search
+from ablate.study.trials import Plan, Trial, build_trial
 from ablate.tuning.ledger import Ledger, point_means
 from ablate.tuning.storage import Storage
 
@@ -44,7 +46,7 @@ def opened(storage: Storage, results: ResultsFolder, search: Search = SEARCH, **
         NAME,
         Tuning(search=search),
         first_of(search),
-        lambda known: known.model_copy(update={"search": search}),
+        lambda known: None,
         **options,
     )
 
@@ -84,16 +86,62 @@ def complete(ledger: Ledger, points: Sequence[Point]) -> list[int]:
 def spend(ledger: Ledger, points: int = 1000) -> list[int]:
     """Do what is left of the budget, or so many points; those done."""
     done: list[int] = []
-    while len(done) < points and ledger.goes_on():
-        done += complete(ledger, ledger.take_over())
-        while len(done) < points and (begun := ledger.begin()):
-            done += complete(ledger, begun)
+    while len(done) < points and (begun := ledger.next_points()):
+        done += complete(ledger, begun)
     return done
 
 
 def asked(tuning: Tuning) -> list[tuple[Levels, tuple[int, ...], str, str]]:
     """What was asked for, and what became of it."""
     return [(point.levels, point.seeds, point.source, point.state) for point in tuning.points]
+
+
+STUDY = '''"""Tiny."""
+from ablate.study.search import Range, Search
+from ablate.study.study import Study
+study = Study(
+    question="Does it run?",
+    base={"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1},
+    search=Search(
+        space={"epsilon": Range(low=0.0, high=0.5, step=0.005)},
+        points=5,
+        seeds=2,
+        batch=1,
+        tuning_part=0.33,
+    ),
+    baseline={"epsilon": 0.1},
+    seeds=1,
+)
+'''
+
+
+class Watching:
+    """Keeps what was trained, and does something after each training run, by how many there were."""
+
+    def __init__(self, then: Callable[[int], None] = lambda count: None) -> None:
+        self.trained: list[Trial] = []
+        self._then = then
+
+    def preparing(self, label: str, done: int, total: int) -> None: ...
+    def note(self, line: str) -> None: ...
+    def searching(self, tuning: Tuning, name: str, reason: str) -> None: ...
+    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None: ...
+
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
+        if record is not None:
+            self.trained.append(trial)
+            self._then(len(self.trained))
+
+    @property
+    def runs(self) -> list[tuple[float, int]]:
+        """Epsilon and seed of each run of the search."""
+        runs = [(trial.fields.epsilon, trial.seed) for trial in self.trained]
+        return [run for run in runs if run[1] >= FIRST_TUNING_SEED]
+
+
+def runs_of(points: Sequence[Point]) -> list[tuple[float, int]]:
+    """Epsilon and seed of each run that points ask for."""
+    return [(point.levels["epsilon"], seed) for point in points for seed in point.seeds]
 
 
 class Killed(BaseException):
@@ -110,15 +158,12 @@ def kill_at_write(storage: Any, number: int, patch: pytest.MonkeyPatch) -> list[
     """Die before the write of this number to Optuna's storage; the writes before it, as they are made."""
     made: list[str] = []
 
-    def dying(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-        def write(*arguments: Any, **named: Any) -> Any:
-            if len(made) == number:
-                raise Killed
-            made.append(name)
-            return original(*arguments, **named)
-
-        return write
+    def write(name: str, original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        if len(made) == number:
+            raise Killed
+        made.append(name)
+        return original(*arguments, **named)
 
     for name in WRITES:
-        patch.setattr(storage, name, dying(name, getattr(storage, name)))
+        patch.setattr(storage, name, functools.partial(write, name, getattr(storage, name)))
     return made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import itertools
 import os
 import pwd
@@ -50,18 +49,24 @@ class PostgreSQL:
             os.chown(folder, self._user.pw_uid, self._user.pw_gid)
         self._names = (f"test_{number}" for number in itertools.count())
         self._guard: subprocess.Popen[bytes] | None = None
-        self.port = _free_port()
-        self._create()
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        secret = folder / "password"
+        secret.write_text(PASSWORD)
+        words = f"--no-locale -U tuner -A scram-sha-256 -N -E UTF8 --pwfile={secret} -D {folder / 'data'}"
+        with (folder / "log").open("wb") as log:
+            created = self._popen(str(self._programs / "initdb"), *words.split(), log=log.fileno())
+            created.communicate()
+        if created.returncode != 0:
+            raise CannotStartError(f"initdb failed: {self._last_words()}")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         settings = {**SETTINGS, "port": str(self.port)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with (self._folder / "log").open("ab") as log:
-            self._guard = self._popen(
-                "sh", "-c", GUARD, "sh", str(self._programs / "postgres"), "-D", str(self._data), *options,
-                log=log.fileno(),
-            )  # fmt: skip
+            server = [str(self._programs / "postgres"), "-D", str(self._folder / "data"), *options]
+            self._guard = self._popen("sh", "-c", GUARD, "sh", *server, log=log.fileno())
         deadline = time.monotonic() + STARTING_SECONDS
         while not self._answers():
             if time.monotonic() > deadline:
@@ -81,9 +86,9 @@ class PostgreSQL:
         """Whether it was started, and not stopped since."""
         return self._guard is not None
 
-    def url(self, database: str, password: str = IN_URL) -> str:
+    def url(self, database: str) -> str:
         """The URL of one of its databases."""
-        return f"postgresql://tuner:{password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://tuner:{IN_URL}@127.0.0.1:{self.port}/{database}"
 
     def new_database(self) -> str:
         """Make an empty database, and return its URL."""
@@ -91,20 +96,6 @@ class PostgreSQL:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
-
-    @property
-    def _data(self) -> Path:
-        return self._folder / "data"
-
-    def _create(self) -> None:
-        secret = self._folder / "password"
-        secret.write_text(PASSWORD)
-        words = f"--no-locale -U tuner -A scram-sha-256 -N -E UTF8 --pwfile={secret} -D {self._data}".split()
-        with (self._folder / "log").open("wb") as log:
-            created = self._popen(str(self._programs / "initdb"), *words, log=log.fileno())
-            created.communicate()
-        if created.returncode != 0:
-            raise CannotStartError(f"initdb failed: {self._last_words()}")
 
     def _popen(self, *command: str, log: int) -> subprocess.Popen[bytes]:
         user, group = (self._user.pw_uid, self._user.pw_gid) if self._user else (None, None)
@@ -133,18 +124,13 @@ class PostgreSQL:
 def _programs() -> Path:
     """The folder of the newest server's programs."""
     on_path = shutil.which("postgres")
-    found = [Path(on_path)] if on_path else []
-    found += sorted(map(Path, glob.glob("/usr/lib/postgresql/*/bin/postgres")), key=_version, reverse=True)
-    for program in found:
-        if (program.parent / "initdb").exists():
-            return program.parent
+    folders = [Path(on_path).parent] if on_path else []
+    installed = Path("/usr/lib/postgresql").glob("*/bin")
+    folders += sorted(installed, key=lambda folder: folder.parent.name.zfill(4), reverse=True)
+    for folder in folders:
+        if (folder / "initdb").exists():
+            return folder
     raise CannotStartError("none is installed (Debian: apt-get install postgresql)")
-
-
-def _version(program: Path) -> float:
-    with contextlib.suppress(ValueError):
-        return float(program.parent.parent.name)
-    return 0.0
 
 
 def _user() -> pwd.struct_passwd:
@@ -152,9 +138,3 @@ def _user() -> pwd.struct_passwd:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise CannotStartError("it refuses to run as root, and there is no user postgres or nobody")
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from made_records import STUDY, Watching
 from PIL import Image
 
 from ablate.errors import AblateError, DataError, ResultsError, StudyError
-from ablate.execution import Event
-from ablate.execution.driver import Options
+from ablate.execution.driver import Options, plan_study
 from ablate.store.points import Tuning, read_tuning, tuning_folder
-from ablate.store.records import Record, read_predictions, read_records
+from ablate.store.records import read_predictions, read_records
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.study.study import Profile, Study, load_study
-from ablate.study.trials import Plan, Trial
 from ablate.tables import points_table
-from ablate.tuning import Tuned, tune_study
+from ablate.tuning import Tuned, budget_in_words, tune_study
+from ablate.tuning.settle import first_points
 
 EPSILON = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}
 LOSING_SEED = 3
@@ -34,24 +34,14 @@ LOSING_SEED = 3
 BASE = {"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1}
 
 
-class Heard:
-    """A watcher that keeps what was trained, and can stop the search after so many trials."""
+def stop_after(trials: int) -> Watching:
+    """A watcher that stops the search after so many training runs."""
 
-    def __init__(self, stop_after: int = 10**9) -> None:
-        self.trained: list[Trial] = []
-        self._left = stop_after
+    def stop(count: int) -> None:
+        if count == trials:
+            raise KeyboardInterrupt
 
-    def preparing(self, label: str, done: int, total: int) -> None: ...
-    def searching(self, tuning: Tuning, name: str, reason: str) -> None: ...
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None: ...
-    def note(self, line: str) -> None: ...
-
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
-        if record is not None:
-            self.trained.append(trial)
-            self._left -= 1
-            if not self._left:
-                raise KeyboardInterrupt
+    return Watching(stop)
 
 
 def declared(search: dict[str, Any] | None = None, **changes: Any) -> Study:
@@ -60,9 +50,9 @@ def declared(search: dict[str, Any] | None = None, **changes: Any) -> Study:
     return Study(**{**known, "search": Search(**parts), **changes})
 
 
-def tuned(study: Study, root: Path, watcher: Heard | None = None, **changes: Any) -> Tuned:
+def tuned(study: Study, root: Path, watcher: Watching | None = None, **changes: Any) -> Tuned:
     options = Options(device="cpu", results=root, timing=False)
-    return tune_study(study, options, watcher or Heard(), **changes)
+    return tune_study(study, options, watcher or Watching(), **changes)
 
 
 def asked(found: Tuning) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
@@ -92,15 +82,20 @@ def copied(whole: Tuned, tmp_path: Path) -> Path:
     return tmp_path / "copied"
 
 
-def test_the_budget_is_met_with_baseline_and_anchors_first(whole: Tuned) -> None:
-    points = whole.tuning.points
-    assert [point.source for point in points] == ["baseline", "anchor", *["sampler"] * 4]
-    assert [points[0].levels, points[1].levels] == [{"epsilon": 0.1}, {"epsilon": 0.0}]
-    assert states(whole.tuning) == ["complete"] * 6
-    assert whole.tuning.is_spent
-    trained = [trial_id for point in points for trial_id in point.trial_ids]
-    assert len(set(trained)) == len(trained) == 12
-    assert set(read_records(tuning_folder(whole.folder))) == set(trained)
+def test_the_budget_is_met_on_images_held_back_from_training(whole: Tuned) -> None:
+    tuning, records = whole.tuning, read_records(tuning_folder(whole.folder))
+    assert [point.source for point in tuning.points] == ["baseline", "anchor", *["sampler"] * 4]
+    assert [point.levels for point in tuning.points[:2]] == [{"epsilon": 0.1}, {"epsilon": 0.0}]
+    assert states(tuning) == ["complete"] * 6
+    assert tuning.is_spent
+    trained = [trial_id for point in tuning.points for trial_id in point.trial_ids]
+    assert len(trained) == 12
+    assert sorted(records) == sorted(trained)
+    for record in records.values():
+        assert record.trial.fields.tuning_part == 0.33
+        assert len(read_predictions(tuning_folder(whole.folder), record).labels) == 200
+    assert (tuning.tuning_images, tuning.train_images, tuning.overlap) == (200, 400, 0)
+    assert tuning.tuning_digest != tuning.reported_digest
 
 
 def test_the_winner_is_judged_anew_with_fresh_seeds_on_all_training_images(whole: Tuned) -> None:
@@ -108,23 +103,13 @@ def test_the_winner_is_judged_anew_with_fresh_seeds_on_all_training_images(whole
     (winner,) = whole.tuning.winners
     chosen = whole.tuning.points[winner].levels["epsilon"]
     assert {trial.fields.epsilon for trial in plan.trials} == {0.1, 0.0, chosen}
-    assert {trial.fields.tuning_part for trial in plan.trials} == {0.0}
-    assert {trial.seed for trial in plan.trials} == {0, 1}
+    assert {(trial.fields.tuning_part, trial.seed) for trial in plan.trials} == {(0.0, 0), (0.0, 1)}
     assert all(seed >= FIRST_TUNING_SEED for point in whole.tuning.points for seed in point.seeds)
     assert {baseline for _, baseline in plan.comparisons} <= {"epsilon=0.1"}
     assert whole.retest is not None
     assert whole.retest.failed == 0
     records = read_records(whole.folder).values()
     assert {len(read_predictions(whole.folder, record).labels) for record in records} == {1197}
-
-
-def test_points_are_judged_on_images_held_back_from_training(whole: Tuned) -> None:
-    folder = tuning_folder(whole.folder)
-    records = read_records(folder).values()
-    assert {len(read_predictions(folder, record).labels) for record in records} == {200}
-    assert {record.trial.fields.tuning_part for record in records} == {0.33}
-    assert (whole.tuning.tuning_images, whole.tuning.train_images, whole.tuning.overlap) == (200, 400, 0)
-    assert whole.tuning.tuning_digest != whole.tuning.reported_digest
 
 
 def test_optuna_and_its_dashboard_open_the_search_as_it_is(whole: Tuned) -> None:
@@ -138,7 +123,7 @@ def test_optuna_and_its_dashboard_open_the_search_as_it_is(whole: Tuned) -> None
 
 @pytest.mark.slow
 def test_a_search_that_was_stopped_goes_on_as_one_that_never_was(whole: Tuned, tmp_path: Path) -> None:
-    study, first, again = declared(**WHOLE), Heard(stop_after=5), Heard()
+    study, first, again = declared(**WHOLE), stop_after(5), Watching()
     stopped = tuned(study, tmp_path, first)
     assert stopped.interrupted
     assert stopped.retest is None
@@ -154,7 +139,7 @@ def test_a_search_that_was_stopped_goes_on_as_one_that_never_was(whole: Tuned, t
 
 @pytest.mark.slow
 def test_a_larger_budget_goes_on_and_another_search_is_refused(whole: Tuned, copied: Path) -> None:
-    study, heard = declared(**WHOLE), Heard()
+    study, heard = declared(**WHOLE), Watching()
     larger = tuned(study, copied, points=7)
     assert asked(larger.tuning)[:6] == asked(whole.tuning)
     assert states(larger.tuning) == ["complete"] * 7
@@ -179,20 +164,14 @@ def test_a_larger_budget_goes_on_and_another_search_is_refused(whole: Tuned, cop
 def test_a_point_that_loses_gets_no_more_seeds_and_one_that_fails_can_be_tried_again(tmp_path: Path) -> None:
     study = declared(
         {
-            "space": {"lr": (0.1, 1e-6, 1e9)},
-            "anchors": ({"lr": 1e9},),
-            "points": 3,
-            "seeds": 6,
-            "pruning": "seeds",
-            "sampler": "random",
-            "sampler_seed": LOSING_SEED,
-            "batch": 1,
+            "space": {"lr": (0.1, 1e-6, 1e9)}, "anchors": ({"lr": 1e9},), "points": 3, "seeds": 6, "batch": 1,
+            "pruning": "seeds", "sampler": "random", "sampler_seed": LOSING_SEED,
         },
         baseline={"lr": 0.1},
         base={**BASE, "epochs": 2, "batch_size": 32},
         seeds=1,
-    )
-    watcher = Heard()
+    )  # fmt: skip
+    watcher = Watching()
     tuning = tuned(study, tmp_path, watcher).tuning
     assert states(tuning) == ["complete", "failed", "pruned"]
     assert tuning.winners == (0,)
@@ -204,7 +183,7 @@ def test_a_point_that_loses_gets_no_more_seeds_and_one_that_fails_can_be_tried_a
     assert "Wilcoxon" in loser.reason
     assert sum(trial.trial_id in loser.trial_ids for trial in watcher.trained) == loser.pruned_at
 
-    watcher = Heard()
+    watcher = Watching()
     options = Options(device="cpu", results=tmp_path, timing=False, retry_failed=True)
     again = tune_study(study, options, watcher)
     assert states(again.tuning) == ["complete", "failed", "pruned"]
@@ -215,16 +194,13 @@ def test_a_point_that_loses_gets_no_more_seeds_and_one_that_fails_can_be_tried_a
 def test_a_point_that_lags_behind_while_it_trains_is_stopped(tmp_path: Path) -> None:
     study = declared(
         {
-            "space": {"lr": Range(low=1e-7, high=0.1, log=True, levels=13)},
-            "points": 8,
-            "pruning": "median",
-            "sampler": "random",
-            "batch": 1,
+            "space": {"lr": Range(low=1e-7, high=0.1, log=True, levels=13)}, "points": 8, "batch": 1,
+            "pruning": "median", "sampler": "random",
         },
         baseline={"lr": 0.1},
         base={**BASE, "epochs": 6, "batch_size": 32},
         seeds=1,
-    )
+    )  # fmt: skip
     found = tuned(study, tmp_path)
     pruned = [point for point in found.tuning.points if point.state == "pruned"]
     assert pruned
@@ -301,10 +277,7 @@ def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
         (lambda: declared(baseline={"epsilon": 0.6}), "0.6 is not among the values searched"),
         (lambda: declared(baseline={"lr": 0.6}), "baseline.lr: is not a factor"),
         (lambda: declared(seeds=(0, FIRST_TUNING_SEED)), "are for tuning"),
-        (
-            lambda: declared({"space": {"lr": Range(low=1, high=2, step=1, when={"epsilon": 0.0})}}),
-            "before it",
-        ),
+        (lambda: declared({"space": {"lr": Range(low=1, high=2, step=1, when={"epsilon": 0})}}), "before it"),
     ],
 )  # fmt: skip
 def test_a_search_that_makes_no_sense_is_refused_in_plain_words(make: Any, said: str) -> None:
@@ -312,79 +285,54 @@ def test_a_search_that_makes_no_sense_is_refused_in_plain_words(make: Any, said:
         make()
 
 
+BETA2 = {
+    "optimizer": ("sgd", "adamw"),
+    "beta2": Range(low=0.9, high=0.99, step=0.01, when={"optimizer": "adamw"}),
+}
+
+
 @pytest.mark.parametrize(
-    ("study", "said"),
+    ("search", "said"),
     [
-        (lambda: declared({"objective": "acuracy"}), "objective: acuracy: unknown metric.*accuracy"),
-        (lambda: declared({"objective": "mean_confidence"}), "mean_confidence has no better direction"),
-        (lambda: Study(question="?", name="s", base=BASE), "expected a study with a search"),
+        ({"objective": "acuracy"}, "objective: acuracy: unknown metric.*accuracy"),
+        ({"objective": "mean_confidence"}, "mean_confidence has no better direction"),
+        (None, "expected a study with a search"),
         (
-            lambda: declared({"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}}, baseline={}),
+            {"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}},
             r"the baseline's lr=0.1 is not among the values searched \(0.2 to 1 by 0.1\)",
         ),
-        (lambda: declared({"space": {"arch": ("seed_cnn", "nosuchnet")}}, baseline={}), "nosuchnet"),
-        (lambda: declared({"anchors": ({"epsilon": 0.0},), "points": 1}), "baseline and anchors alone are 2"),
+        ({"space": {"arch": ("seed_cnn", "nosuchnet")}}, "nosuchnet"),
+        ({"anchors": ({"epsilon": 0.0},), "points": 1}, "baseline and anchors alone are 2"),
         (
-            lambda: declared({"space": {"eval_batch_size": (256, 128)}}, baseline={}),
+            {"space": {"eval_batch_size": (256, 128)}},
             "eval_batch_size=256 and eval_batch_size=128 train the same network",
         ),
-        (
-            lambda: declared(
-                {
-                    "space": {
-                        "optimizer": ("sgd", "adamw"),
-                        "beta2": Range(low=0.9, high=0.99, step=0.01, when={"optimizer": "adamw"}),
-                    },
-                    "anchors": ({"beta2": 0.95},),
-                },
-                baseline={},
-            ),
-            "beta2 is searched only with optimizer='adamw'",
-        ),
+        ({"space": BETA2, "anchors": ({"beta2": 0.95},)}, "beta2 is searched only with optimizer='adamw'"),
     ],
 )
-def test_what_is_wrong_is_found_before_anything_trains(study: Any, said: str, tmp_path: Path) -> None:
+def test_what_is_wrong_is_found_before_anything_trains(
+    search: dict[str, Any] | None, said: str, tmp_path: Path
+) -> None:
+    study = declared(search, baseline={}) if search else Study(question="?", name="s", base=BASE)
     with pytest.raises(AblateError, match=said):
-        tuned(study(), tmp_path)
+        tuned(study, tmp_path)
     assert not list(tmp_path.rglob("tuning.json"))
     assert not list(tmp_path.rglob("optuna.sqlite3"))
-
-
-TINY = '''"""Tiny."""
-from ablate.study.search import Range, Search
-from ablate.study.study import Study
-study = Study(
-    question="?",
-    base={"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1},
-    search=Search(
-        space={"epsilon": Range(low=0.0, high=0.5, step=0.005)}, points=6, seeds=2, tuning_part=0.33
-    ),
-    seeds=2,
-)
-'''
-
-
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-m", "ablate", *words]
 
 
 @pytest.mark.soak
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_planned_points_each_trained_once(tmp_path: Path) -> None:
-    (tmp_path / "tiny.py").write_text(TINY)
+    (tmp_path / "tiny.py").write_text(STUDY)
     folder = ResultsFolder(tmp_path / "results" / "tiny" / "default")
     records, rng, kills = tuning_folder(folder).records, random.Random(1), 0
     written: dict[str, int] = {}
+    command = [sys.executable, "-m", "ablate", "tune", "tiny.py", "--no-timing"]
     for _ in range(8):
-        tuner = subprocess.Popen(
-            command("tune", "tiny.py", "--no-timing"),
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        seen, deadline = len(list(records.glob("*.json"))), time.monotonic() + 180
+        tuner = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + 180
         while tuner.poll() is None and time.monotonic() < deadline and kills < 3:
-            if len(list(records.glob("*.json"))) > seen:
+            if len(list(records.glob("*.json"))) > len(written):
                 time.sleep(rng.uniform(0, 0.3))
                 tuner.send_signal(signal.SIGKILL)
                 kills += 1
@@ -399,24 +347,32 @@ def test_killed_at_any_moment_it_ends_with_the_planned_points_each_trained_once(
     assert kills == 3
     found = read_tuning(folder)
     assert found is not None
-    assert len(found.points) == 6
-    assert states(found) == ["complete"] * 6
-    assert len(written) == 12
+    assert states(found) == ["complete"] * 5
+    assert len(written) == 10
     page = (tmp_path / "report" / "tiny" / "default" / "index.html").read_text(encoding="utf-8")
-    assert "6 points" in page
+    assert "5 points" in page
 
 
-@pytest.mark.slow
 def test_run_and_plan_say_what_a_search_needs(tmp_path: Path) -> None:
-    (tmp_path / "tiny.py").write_text(TINY)
-    run, plan = (
-        subprocess.run(command(word, "tiny.py"), cwd=tmp_path, capture_output=True, text=True, check=False)
-        for word in ("run", "plan")
-    )
-    assert run.returncode == 1
-    assert "use `python -m ablate tune`" in run.stderr
-    assert "6 points x 2 seeds = up to 12 trainings" in plan.stdout
-    assert not (tmp_path / "results").exists()
+    options = Options(device="cpu", results=tmp_path)
+    assert "4 points x 1 seeds = up to 4 trainings" in budget_in_words(declared(), options)
+    with pytest.raises(StudyError, match="use `python -m ablate tune`"):
+        plan_study(declared(), options, Watching())
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_first_points_are_on_the_grid_where_there_are_steps() -> None:
+    space = {
+        **EPSILON,
+        "lr": Range(low=1e-4, high=1e-1, log=True, levels=13),
+        "arch": ("seed_cnn", "vit_tiny"),
+        "batch_size": Range(low=8, high=64, step=8, when={"arch": "vit_tiny"}),
+    }
+    base = BASE | {"arch": "seed_cnn", "lr": 0.0123}
+    anchors = ({"arch": "vit_tiny"}, {"epsilon": 0.1})
+    study = declared({"space": space, "anchors": anchors}, base=base, baseline={"epsilon": 0.1 + 2e-10})
+    baseline = {"epsilon": 0.1, "lr": 0.0123, "arch": "seed_cnn"}  # the condition of batch_size fails
+    assert first_points(study) == [baseline, baseline | {"arch": "vit_tiny", "batch_size": 64}]
 
 
 def test_the_projects_own_study_declares_its_search() -> None:

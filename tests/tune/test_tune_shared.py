@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,16 @@ from typing import Any
 import optuna
 import psycopg
 import pytest
-from made_records import NAME, SEARCH, asked, complete, opened, spend, train
-from postgresql_server import PASSWORD, PostgreSQL
+from made_records import NAME, SEARCH, STUDY, Watching, asked, complete, opened, runs_of, spend, train
+from postgresql_server import PostgreSQL
 
 from ablate.errors import ResultsError, StudyError
-from ablate.execution import Event
 from ablate.execution.driver import Options
-from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
-from ablate.store.records import Record, read_records
+from ablate.store.points import read_tuning, tuning_folder
+from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import FIRST_TUNING_SEED, Search
 from ablate.study.study import Study, load_study
-from ablate.study.trials import Plan, Trial
-from ablate.tuning import ledger as ledgers
 from ablate.tuning import tune_study
 from ablate.tuning.ledger import Ledger
 from ablate.tuning.storage import RETEST, SharedStorage
@@ -40,7 +37,7 @@ Open = Callable[..., Ledger]
 @pytest.fixture
 def tuner(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
     """Begin one more tuner of the search; all share a results folder."""
-    monkeypatch.setattr(ledgers, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr("ablate.tuning.ledger.POLL_SECONDS", 0.0)
     with contextlib.ExitStack() as sessions:
 
         def begin(search: Search = SEARCH, folder: str = "shared", name: str = NAME) -> Ledger:
@@ -53,13 +50,9 @@ def tuner(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 def test_tuners_divide_the_points_and_all_know_them(tuner: Open) -> None:
     tuners = [tuner() for _ in range(3)]
     assert not any(one.storage.is_alone() for one in tuners)
-    done: list[int] = []
-    while begun := [(one, one.begin()) for one in tuners]:
-        done += [number for one, points in begun for number in complete(one, points)]
-        if not any(points for _, points in begun):
-            break
-    assert sorted(done) == list(range(6))
-    assert not any(one.goes_on() for one in tuners)
+    begun = [(one, one.next_points()) for one in tuners]
+    assert [complete(one, points) for one, points in begun] == [[0, 1], [2, 3], [4, 5]]
+    assert not any(one.next_points() for one in tuners)
     assert len(read_records(tuning_folder(tuners[0].results))) == 12
     for one in tuners:
         one.conclude()
@@ -71,7 +64,7 @@ def test_tuners_divide_the_points_and_all_know_them(tuner: Open) -> None:
 def test_a_larger_budget_is_that_of_all(tuner: Open) -> None:
     small, large = (SEARCH.model_copy(update={"points": points, "batch": 1}) for points in (3, 5))
     first = tuner(small)
-    complete(first, first.begin())
+    complete(first, first.next_points())
     second = tuner(large)
     assert tuner(small).tuning.search.points == 5
     assert spend(first) + spend(second) == [1, 2, 3, 4]
@@ -80,7 +73,7 @@ def test_a_larger_budget_is_that_of_all(tuner: Open) -> None:
 def test_what_a_dead_tuner_had_claimed_is_gone_on_with(tuner: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     one = SEARCH.model_copy(update={"points": 2})
     dying, other = tuner(one), tuner(one)
-    (first, second) = dying.begin()
+    (first, second) = dying.next_points()
     train(dying, first, 1)
     complete(dying, [second])
     slept: list[float] = []
@@ -91,35 +84,28 @@ def test_what_a_dead_tuner_had_claimed_is_gone_on_with(tuner: Open, monkeypatch:
             dying.storage.close()
 
     monkeypatch.setattr("ablate.tuning.ledger.time.sleep", sleep)
-    assert other.goes_on()  # having waited for it
+    (taken,) = other.next_points()  # having waited for it
     assert len(slept) >= 3
-    (taken,) = other.take_over()
     assert taken.number == first.number
-    assert set(taken.trial_ids) > set(read_records(tuning_folder(other.results))) - set(
-        other.tuning.points[1].trial_ids
-    )
-    assert tuner(one).take_over() == []  # it is the other's now
+    recorded = set(read_records(tuning_folder(other.results))) - set(other.tuning.points[1].trial_ids)
+    assert recorded < set(taken.trial_ids)
+    assert not tuner(one).storage.claim(taken.number)  # it is the other's now
     complete(other, [taken])
-    assert not other.goes_on()
+    assert other.next_points() == []
 
 
 def test_a_tuner_thought_dead_overwrites_nothing(tuner: Open, database: str) -> None:
     late, other = tuner(), tuner()
-    (point, _) = late.begin()
+    (point, _) = late.next_points()
     with psycopg.connect(database, autocommit=True) as server:
         held = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s"
         server.execute(held, (point.number,))  # as where the network is gone
-    assert other.goes_on()
-    assert point.number in complete(other, other.take_over())
+    assert point.number in complete(other, other.next_points())
     before = other.tuning
-    for change in (
-        lambda: late.report(point.number, 1, 0.5),
-        lambda: late.end(point.number, "failed", "It is late."),
-        late.begin,
-    ):
+    for change in (lambda: late.report(0, 1, 0.5), lambda: late.end(0, "failed", "Late."), late.next_points):
         with pytest.raises(ResultsError, match="cannot be used"):
             change()
-    assert other.goes_on()
+    assert other.next_points()
     assert other.tuning.points[: len(before.points)] == before.points
 
 
@@ -140,7 +126,7 @@ def test_points_of_a_search_that_was_alone_are_taken_along_or_refused(tuner: Ope
     assert asked(shared.tuning) == asked(alone.tuning)
     shared.points.storage.delete_study(shared.points.study._study_id)
     busy = tuner(SEARCH.model_copy(update={"anchors": ()}), folder="another")
-    busy.begin()
+    busy.next_points()
     with pytest.raises(ResultsError, match=r"holds points of a search of its own, which .* does not have"):
         tuner()
 
@@ -165,62 +151,36 @@ def test_tuners_that_start_at_once_make_the_tables_together(
         storage.close()
 
 
+CANNOT_BE_READ = "cannot be read; write characters such as @"
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("mysql://me:geheim@host/db", "expected postgresql://.* but mysql://me@host/db came"),
-        ("sqlite:///points.db", "expected postgresql://.* but sqlite:///points.db came"),
         ("points.db", "expected postgresql://.* but a text without :// came"),
         ("host=h password=geheim", "but a text without :// came"),
         ("mysql://host/db?password=geheim@x", "but mysql://host@x came"),
-        ("postgresql://me:ge@heim@host/db", "cannot be read; write characters such as @"),
-        ("postgresql://me:12/geheim@host/db", "cannot be read; write characters such as @"),
-        ("postgresql://me:%geheim@host/db", "cannot be read; write characters such as @"),
-        ("postgresql://me:geheim@host/db?nothing=1", "cannot be read"),
-        (
-            "postgresql://me:geheim@127.0.0.1:1/db",
-            r"me@127.0.0.1:1/db: cannot be used \(.*refused.*check server",
-        ),
+        ("postgresql://me:ge@heim@host/db", CANNOT_BE_READ),
+        ("postgresql://me:12/geheim@host/db", CANNOT_BE_READ),
+        ("postgresql://me:%geheim@host/db", CANNOT_BE_READ),
+        ("postgresql://me:geheim@host/db?nothing=1", CANNOT_BE_READ),
+        ("postgresql://me:geheim@127.0.0.1:1/db", r"me@127.0.0.1:1/db: cannot be used \(.*refused.*check"),
         ("postgres://me@127.0.0.1:1/db?password=geheim", r"me@127.0.0.1:1/db: cannot be used \(.*refused"),
         ("postgresql://me:geheim@nowhere.invalid/db", r"cannot be used \(.*nowhere.invalid.*same command"),
         ("postgresql://me:geheim@127.0.0.1:x1/db", r"cannot be used \(.*port"),
+        ("postgresql://tuner:geheim@127.0.0.1:PORT/postgres", r"cannot be used \(.*authentication failed"),
     ],
 )
-def test_a_wrong_url_is_one_message_without_the_password(url: str, message: str) -> None:
+def test_a_wrong_url_is_one_message_without_the_password(
+    postgresql: PostgreSQL, url: str, message: str
+) -> None:
     with pytest.raises(ResultsError, match=message) as raised:
-        SharedStorage(url, NAME)
+        SharedStorage(url.replace("PORT", str(postgresql.port)), NAME)
     assert "geheim" not in str(raised.value)
-
-
-def test_a_wrong_password_is_one_message_without_it(postgresql: PostgreSQL, database: str) -> None:
-    wrong = database.replace(postgresql.url(""), postgresql.url("", "geheim"))
-    assert wrong != database
-    with pytest.raises(ResultsError, match=r"cannot be used \(.*authentication failed") as raised:
-        SharedStorage(wrong, NAME)
-    assert "geheim" not in str(raised.value)
-    assert PASSWORD not in str(raised.value)
 
 
 # Whole searches, trained.
-
-STUDY = '''"""Tiny."""
-from ablate.study.search import Range, Search
-from ablate.study.study import Study
-study = Study(
-    question="Does it run?",
-    base={"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1},
-    search=Search(
-        space={"epsilon": Range(low=0.0, high=0.5, step=0.005)},
-        anchors=({"epsilon": 0.0},),
-        points=5,
-        seeds=2,
-        batch=1,
-        tuning_part=0.33,
-    ),
-    baseline={"epsilon": 0.1},
-    seeds=1,
-)
-'''
 
 
 @pytest.fixture
@@ -229,41 +189,8 @@ def tiny(tmp_path: Path) -> Study:
     return load_study(tmp_path / "tiny.py")
 
 
-class SearchEndedError(Exception):
-    """The re-test would begin now; these tests are not about it."""
-
-
-class Watching:
-    """Notes what was trained, and does something after each training run."""
-
-    def __init__(self, then: Callable[[int], None] = lambda count: None) -> None:
-        self.trained: list[tuple[float, int]] = []
-        self._then = then
-
-    def preparing(self, label: str, done: int, total: int) -> None: ...
-    def note(self, line: str) -> None: ...
-    def searching(self, tuning: Tuning, name: str, reason: str) -> None: ...
-
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
-        raise SearchEndedError
-
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
-        if record is not None:
-            assert record.status == "complete"
-            self.trained.append((trial.fields.epsilon, trial.seed))
-            self._then(len(self.trained))
-
-
 def options(root: Path, **changes: Any) -> Options:
     return Options(device="cpu", workers=1, results=root, timing=False, **changes)
-
-
-def refused(study: Study, root: Path, url: str, message: str) -> None:
-    """A search does not begin, for this reason, and trains nothing."""
-    watcher = Watching()
-    with pytest.raises(ResultsError, match=message):
-        tune_study(study, options(root), watcher, storage=url)
-    assert watcher.trained == []
 
 
 @pytest.mark.slow
@@ -271,84 +198,69 @@ def test_a_server_that_goes_away_costs_nothing_that_is_recorded(
     postgresql: PostgreSQL, database: str, tiny: Study, tmp_path: Path
 ) -> None:
     assert tiny.search is not None
-    small = tiny.replace(search=tiny.search.model_dump() | {"points": 3, "seeds": 1})
-    stopped, root = Watching(lambda count: postgresql.stop() if count == 2 else None), tmp_path / "a"
-    with pytest.raises(
-        ResultsError, match=r"cannot be used \(.*What is recorded is kept; .*the same command"
-    ):
-        tune_study(small, options(root), stopped, storage=database)
-    refused(small, root, database, r"cannot be used \(.*refused")
+    declared = tiny.search.model_dump() | {"points": 3, "seeds": 1}
+
+    stopped = Watching(lambda count: postgresql.stop() if count == 2 else None)
+    small = tiny.replace(search=declared)
+    with pytest.raises(ResultsError, match=r"cannot be used \(.*What is recorded is kept; .*same command"):
+        tune_study(small, options(tmp_path), stopped, storage=database)
+    idle = Watching()
+    with pytest.raises(ResultsError, match=r"cannot be used \(.*refused"):
+        tune_study(small, options(tmp_path), idle, storage=database)
     postgresql.start()
     again = Watching()
-    with pytest.raises(SearchEndedError):
-        tune_study(small, options(root), again, storage=database)
-    tuning = read_tuning(ResultsFolder(root / "tiny" / "default"))
-    assert tuning is not None
+    tuning = tune_study(small, options(tmp_path), again, storage=database).tuning
     assert tuning.is_spent
-    assert (len(stopped.trained), len(again.trained)) == (2, 1)
-    assert [*stopped.trained, *again.trained] == runs_of(tuning.points)
-
-    wider = tiny.search.model_dump() | {"points": 3, "seeds": 1, "sampler_seed": 1}
-    refused(tiny.replace(search=wider), root, database, "points of another search: sampler_seed was 0, now 1")
-
-
-def test_failed_points_are_not_retried_for_all_tuners(tiny: Study, tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match="--retry-failed: not with --storage"):
-        tune_study(tiny, options(tmp_path, retry_failed=True), Watching(), storage="postgresql://host/db")
+    assert [*stopped.runs, *again.runs] == runs_of(tuning.points)
+    assert len(stopped.runs) == 2
+    other = tiny.replace(search=declared | {"sampler_seed": 1})
+    with pytest.raises(ResultsError, match="points of another search: sampler_seed was 0, now 1"):
+        tune_study(other, options(tmp_path), idle, storage=database)
+    assert idle.trained == []
 
 
-def test_without_the_driver_it_says_what_to_install(
+def test_what_cannot_be_shared_is_refused(
     tiny: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    watcher, url = Watching(), "postgresql://host/db"
+    with pytest.raises(StudyError, match="--retry-failed: not with --storage"):
+        tune_study(tiny, options(tmp_path, retry_failed=True), watcher, storage=url)
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    refused(
-        tiny, tmp_path, "postgresql://host/db", r"psycopg is missing; .*`pip install 'ablate\[postgres\]'`"
-    )
+    with pytest.raises(ResultsError, match=r"psycopg is missing; .*`pip install 'ablate\[postgres\]'`"):
+        tune_study(tiny, options(tmp_path), watcher, storage=url)
+    assert watcher.trained == []
 
 
 # Two tuners as a user starts them.
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+def start(tmp_path: Path, database: str) -> Iterator[Callable[[], subprocess.Popen[str]]]:
     """Start a tuner of the study."""
-    started = []
+    words = ["tune", "tiny.py", "--storage", database, "--workers", "1", "--no-timing"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "ABLATE_TEST_MARK": str(tmp_path)}
+    with contextlib.ExitStack() as ends:
 
-    def tuner(url: str) -> subprocess.Popen[str]:
-        begun = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "ablate",
-                "tune",
-                "tiny.py",
-                "--storage",
-                url,
-                "--workers",
-                "1",
-                "--no-timing",
-            ],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "ABLATE_TEST_MARK": str(tmp_path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        started.append(begun)
-        return begun
+        def tuner() -> subprocess.Popen[str]:
+            begun = subprocess.Popen(
+                [sys.executable, "-m", "ablate", *words],
+                cwd=tmp_path,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+            ends.enter_context(begun)  # waits for it
+            ends.callback(kill, begun)
+            return begun
 
-    yield tuner
-    for process in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        yield tuner
 
 
-def runs_of(points: Sequence[Point]) -> list[tuple[float, int]]:
-    return [(point.levels["epsilon"], seed) for point in points for seed in point.seeds]
+def kill(tuner: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(tuner.pid, signal.SIGKILL)
 
 
 def killed_half_way(tuner: subprocess.Popen[str]) -> str:
@@ -358,7 +270,7 @@ def killed_half_way(tuner: subprocess.Popen[str]) -> str:
     for line in tuner.stdout:
         said += line
         if len(trained_lines(said)) == 1:
-            os.killpg(tuner.pid, signal.SIGKILL)
+            kill(tuner)
             break
     return said + tuner.communicate()[0]
 
@@ -382,9 +294,9 @@ def marked(mark: Path) -> list[Path]:
 @pytest.mark.soak
 @pytest.mark.slow
 def test_two_tuners_one_of_them_killed_meet_the_budget_and_train_nothing_twice(
-    database: str, tmp_path: Path, tiny: Study, start: Callable[[str], subprocess.Popen[str]]
+    tmp_path: Path, tiny: Study, start: Callable[[], subprocess.Popen[str]]
 ) -> None:
-    killed, other = start(database), start(database)
+    killed, other = start(), start()
     first_output = killed_half_way(killed)
     second_output = other.communicate(timeout=300)[0]
     assert other.returncode == 0, second_output

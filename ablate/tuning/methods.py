@@ -1,13 +1,17 @@
-"""Optuna's samplers by the search's names for them, a new one for every point."""
+"""Optuna's samplers and pruners by the search's names for them, and a pruner's reasons in words."""
 
 from __future__ import annotations
+
+import statistics
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.samplers.nsgaii import PolynomialMutation, SBXCrossover
-from optuna.trial import FrozenTrial
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 
 from ablate.study.search import Search
 from ablate.tuning.space import distribution_of
@@ -19,6 +23,11 @@ POPULATION_PART = 6
 """NSGA-II has about so many generations within the budget."""
 MUTATION_INDEX = 3.0
 """The less, the farther NSGA-II's mutations reach; a small budget has no time for short steps."""
+JUDGED_SEEDS = 4
+"""Seeds of a point before it can be pruned by a Wilcoxon test against the best."""
+WILCOXON_LEVEL = 0.1
+REDUCTION = 3
+"""Hyperband lets one point in so many go on."""
 
 
 def sampler_of(search: Search, number: int, drawn: int) -> BaseSampler:
@@ -70,5 +79,45 @@ class _Sequence(QMCSampler):
         return {name: distribution_of(dimension) for name, dimension in self._space.items()}
 
     def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
-        # Optuna counts in the study, where a point that was being asked for when all stopped counts twice.
-        return self._drawn
+        return self._drawn  # Optuna counts given points too
+
+
+def pruner_of(search: Search) -> BasePruner:
+    """What gives up a point before it is complete."""
+    match search.pruning:
+        case "seeds":
+            return WilcoxonPruner(n_startup_steps=JUDGED_SEEDS, p_threshold=WILCOXON_LEVEL)
+        case "hyperband":
+            return HyperbandPruner(reduction_factor=REDUCTION)
+        case "median":
+            return MedianPruner()
+        case "none":
+            return NopPruner()
+
+
+def reason_of(search: Search, study: optuna.Study, trial: FrozenTrial, step: int) -> str:
+    """Why the pruner gives up a trial at a step: one sentence, with the numbers that it went by."""
+    higher = study.direction is StudyDirection.MAXIMIZE
+    best, worse = (max, "below") if higher else (min, "above")
+    values = trial.intermediate_values
+    if search.pruning == "seeds":
+        others = study.best_trial.intermediate_values
+        shared = sorted(values.keys() & others.keys())
+        mean, best_mean = (statistics.fmean(of[seed] for seed in shared) for of in (values, others))
+        return (
+            f"The mean over {len(shared)} seeds, {mean:.4g}, is {worse} that of point "
+            f"{study.best_trial.number} over the same seeds, {best_mean:.4g} "
+            f"(Wilcoxon test, p < {WILCOXON_LEVEL:g})."
+        )
+    states = (TrialState.COMPLETE,) if search.pruning == "median" else None
+    reached = [other.intermediate_values for other in study.get_trials(deepcopy=False, states=states)]
+    at_step = [other[step] for other in reached if step in other]
+    if search.pruning == "median":
+        return (
+            f"The best value up to epoch {step}, {best(values.values()):.4g}, is {worse} the median of the "
+            f"complete points at that epoch, {statistics.median(at_step):.4g}."
+        )
+    return (
+        f"The value at epoch {step}, {values[step]:.4g}, is not in the best 1/{REDUCTION} of those that "
+        f"Hyperband compared it with; the best of any point at that epoch is {best(at_step):.4g}."
+    )
