@@ -101,7 +101,7 @@ def test_what_differs_between_the_runs_is_said_first(tmp_path: Path) -> None:
 def test_a_run_beside_itself_differs_in_nothing(tmp_path: Path) -> None:
     a = Recorded(tmp_path / "a", A)
     comparison = compared(a, a)
-    assert comparison.unlike == ()
+    assert comparison.unlike == []
     assert {(item.effect, math.isnan(item.low)) for item in rows(comparison)} == {(0.0, True)}
     text = shown(comparison)
     assert "differ in nothing" in text
@@ -323,7 +323,7 @@ def test_a_hostile_name_does_nothing(tmp_path: Path, level: str) -> None:
         "softbreak",
     }
     assert {token.content.strip() for token in tokens if token.type == "html_block"} == {
-        "<details><summary>What differs between the runs</summary>",
+        "<details><summary>The runs differ in:</summary>",
         "</details>",
     }
     lines = [line for line in markdown.splitlines() if line.startswith("| `data=")]

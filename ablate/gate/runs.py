@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from ablate.analysis.arms import complete_trials, finite_numbers
+from ablate.analysis.arms import complete_trials
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.fields import Fields
 from ablate.study.trials import Plan, Trial
@@ -18,13 +16,7 @@ from ablate.tables import build_tables, read_tables
 
 @dataclass(frozen=True)
 class Run:
-    """One recorded study.
-
-    Attributes:
-        folder: where it is.
-        plan: what was planned.
-        trials: its trials table.
-    """
+    """One recorded study: where it is, what was planned, and its trials table."""
 
     folder: ResultsFolder
     plan: Plan
@@ -35,15 +27,8 @@ class Run:
         own = [trial for trial in self.plan.trials if trial.arm == arm and trial.repeat == 0]
         return {trial.seed: trial for trial in sorted(own, key=lambda trial: trial.seed)}
 
-    def values(self, arm: str, metric: str) -> NDArray[np.float64]:
-        """A number column of the trials table over an arm's planned seeds, [n]; NaN where there is none."""
-        return finite_numbers(self._complete(arm)[metric])
-
-    def digests(self, arm: str) -> list[str]:
-        """Those of the predictions over an arm's planned seeds; "" where there is none."""
-        return [str(digest) for digest in self._complete(arm)["predictions_sha256"].fillna("")]
-
-    def _complete(self, arm: str) -> pd.DataFrame:
+    def by_seed(self, arm: str) -> pd.DataFrame:
+        """The trials table over an arm's planned seeds; empty cells where a trial has no result."""
         complete = complete_trials(self.trials[self.trials["arm"] == arm])
         return complete.set_index(complete["seed"].astype(int)).reindex(list(self.planned(arm)))
 
@@ -51,9 +36,10 @@ class Run:
         """How many planned trials ended how: `complete`, `missing`, or the kind of failure."""
         return {str(name): int(count) for name, count in self.trials["status"].value_counts().items()}
 
-    def progress(self) -> str:
-        """How many of its trials are complete."""
-        return f"{self.statuses().get('complete', 0)} of {len(self.plan.trials)} trials complete"
+    def __str__(self) -> str:
+        """Its name, and how many of its trials are complete."""
+        complete = f"{self.statuses().get('complete', 0)} of {len(self.plan.trials)} trials complete"
+        return f"{self.plan.study.name}, profile {self.plan.profile}: {complete}"
 
 
 def read_run(folder: ResultsFolder) -> Run:
@@ -72,6 +58,7 @@ def read_run(folder: ResultsFolder) -> Run:
     return Run(folder, plan, trials.assign(arm=trials["trial_id"].map(arm_of).astype("string")))
 
 
+RECORDED = ("device", "device_name", "resolved_precision", "threads", "torch_version", "commit")
 GRAVE = {
     "data fingerprint": "data",
     "device": "device",
@@ -83,28 +70,24 @@ GRAVE = {
 """Facts that can cause a difference by themselves, and what a reader calls them."""
 
 
-def unlike(a: Run, b: Run) -> Iterable[tuple[str, str, str]]:
+def unlike(a: Run, b: Run) -> list[tuple[str, str, str]]:
     """What differs between two runs besides their arms: name, value in the first, value in the second."""
     first, second = _facts(a), _facts(b)
-    for name in dict.fromkeys((*first, *second)):
-        values = first.get(name, "none"), second.get(name, "none")
-        if values[0] != values[1]:
-            yield name, *values
+    sides = [(name, first.get(name, "none"), second.get(name, "none")) for name in {**first, **second}]
+    return [side for side in sides if side[1] != side[2]]
 
 
 def _facts(run: Run) -> dict[str, str]:
-    recorded = ("device", "device_name", "resolved_precision", "threads", "torch_version", "commit")
+    def listed(values: Iterable[object]) -> str:
+        return ", ".join(sorted({str(value) for value in values})) or "not recorded"
+
     fields = [trial.fields.model_dump() for trial in run.plan.trials]
     return {
         "study": run.plan.study.name,
         "profile": run.plan.profile,
-        **{name: _listed(run.trials[name].dropna().unique()) for name in recorded},
-        "data fingerprint": _listed(trial.fingerprint[:12] for trial in run.plan.trials),
-        "seeds": _listed(run.plan.study.seed_list()),
+        **{name: listed(run.trials[name].dropna()) for name in RECORDED},
+        "data fingerprint": listed(trial.fingerprint[:12] for trial in run.plan.trials),
+        "seeds": listed(run.plan.study.seed_list()),
         **{f"margin of {name}": f"{margin:g}" for name, margin in run.plan.study.all_margins.items()},
-        **{f"field {name}": _listed(values[name] for values in fields) for name in Fields.model_fields},
+        **{f"field {name}": listed(values[name] for values in fields) for name in Fields.model_fields},
     }
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(sorted({str(value) for value in values})) or "not recorded"
