@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
-from ablate.gate.duration import expected_duration
-from ablate.gate.plan import forecast, pooled_sd, show_forecast
+from ablate.gate.plan import Detectable, detectable, expected_duration, pooled_sd, show_forecast
 from ablate.stats import paired_effect
+from ablate.status import read_available
 from ablate.store.records import Cost, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
@@ -39,8 +39,8 @@ def took(seconds: float, which: Trial) -> Record:
 
 
 def test_no_record_gives_no_time() -> None:
-    found = expected_duration([trial(), trial(arch="xresnet18")], [], workers=2)
-    assert (found.seconds, found.known, found.unknown) == (0.0, 0, ("seed_cnn", "xresnet18"))
+    expected = 0.0, 0, ("seed_cnn", "xresnet18")
+    assert expected_duration([trial(), trial(arch="xresnet18")], [], workers=2) == expected
 
 
 def test_the_closest_records_count() -> None:
@@ -48,9 +48,9 @@ def test_the_closest_records_count() -> None:
     alike = [took(seconds, trial(seed)) for seed, seconds in ((0, 10.0), (1, 30.0), (2, 12.0))]
     other_level = [took(100.0, trial(epsilon=0.3))]
     longer = [took(1000.0, trial(epochs=40))]
-    assert expected_duration(here, [*alike, *other_level, *longer], workers=1).seconds == 24.0
-    assert expected_duration(here, [*other_level, *longer], workers=1).seconds == 200.0
-    assert expected_duration(here, longer, workers=1).seconds == pytest.approx(200.0)
+    assert expected_duration(here, [*alike, *other_level, *longer], workers=1)[0] == 24.0
+    assert expected_duration(here, [*other_level, *longer], workers=1)[0] == 200.0
+    assert expected_duration(here, longer, workers=1)[0] == pytest.approx(200.0)
 
 
 @pytest.mark.parametrize(
@@ -63,20 +63,20 @@ def test_the_closest_records_count() -> None:
     ],
 )
 def test_what_costs_something_else_does_not_count(other: Trial) -> None:
-    assert expected_duration([trial()], [took(10.0, other)], workers=1).known == 0
+    assert expected_duration([trial()], [took(10.0, other)], workers=1)[1] == 0
 
 
 def test_a_failed_trial_tells_no_time() -> None:
     failed = Record(trial=trial(), status="diverged", cost=cost(1.0), failure=Failure(message="nan"))
-    assert expected_duration([trial(1)], [failed], workers=1).known == 0
+    assert expected_duration([trial(1)], [failed], workers=1)[1] == 0
 
 
 @given(seconds=st.floats(0.1, 1e4), missing=st.integers(1, 40), workers=st.integers(1, 64))
 def test_workers_share_the_time_but_no_trial_gets_shorter(seconds: float, missing: int, workers: int) -> None:
     waiting = [trial(seed) for seed in range(1, missing + 1)]
-    found = expected_duration(waiting, [took(seconds, trial(0))], workers=workers)
-    assert found.known == missing
-    assert found.seconds == pytest.approx(max(seconds, missing * seconds / min(workers, missing)))
+    expected, known, _ = expected_duration(waiting, [took(seconds, trial(0))], workers=workers)
+    assert known == missing
+    assert expected == pytest.approx(max(seconds, missing * seconds / min(workers, missing)))
 
 
 def planned(**changes: Any) -> Plan:
@@ -112,8 +112,14 @@ def folder_with(tmp_path: Path, plan: Plan, correct: dict[tuple[float, int], int
 def shown(plan: Plan, folder: ResultsFolder) -> str:
     console = Console(width=40)
     with console.capture() as capture:
-        show_forecast(console, forecast(plan, folder, workers=2))
+        show_forecast(console, plan, folder, workers=2)
     return capture.get()
+
+
+def detected(plan: Plan, folder: ResultsFolder) -> Detectable:
+    found = detectable(plan, folder, read_available(folder)[0])
+    assert found is not None
+    return found
 
 
 def statsmodels_effect(seeds: int, comparisons: int) -> float:
@@ -124,8 +130,7 @@ def statsmodels_effect(seeds: int, comparisons: int) -> float:
 
 def test_without_records_the_effect_is_in_units_of_the_unknown_spread(tmp_path: Path) -> None:
     plan = planned()
-    found = forecast(plan, ResultsFolder(tmp_path / "nowhere"), workers=2).detectable
-    assert found is not None
+    found = detected(plan, ResultsFolder(tmp_path / "nowhere"))
     assert found.comparisons == 2
     assert math.isnan(found.sd)
     assert found.effect == pytest.approx(statsmodels_effect(4, 2), rel=1e-4)
@@ -140,8 +145,7 @@ def test_with_three_pairs_the_effect_has_the_metrics_unit(tmp_path: Path) -> Non
     plan = planned()
     accuracy = {(0.0, 0): 50, (0.0, 1): 60, (0.0, 2): 70, (0.1, 0): 55, (0.1, 1): 61, (0.1, 2): 79}
     folder = folder_with(tmp_path, plan, {**accuracy, (0.2, 0): 10, (0.2, 1): 90})
-    found = forecast(plan, folder, workers=2).detectable
-    assert found is not None
+    found = detected(plan, folder)
     sd = float(np.std([0.05, 0.01, 0.09], ddof=1))  # the pair of two seeds is too few
     assert found.sd == pytest.approx(sd)
     assert found.pairs == 3
@@ -157,8 +161,7 @@ def test_with_three_pairs_the_effect_has_the_metrics_unit(tmp_path: Path) -> Non
 def test_equal_differences_are_not_taken_for_certainty(tmp_path: Path) -> None:
     plan = planned()
     accuracy = {(epsilon, seed): 50 for epsilon in (0.0, 0.1) for seed in range(3)}
-    found = forecast(plan, folder_with(tmp_path, plan, accuracy), workers=2).detectable
-    assert found is not None
+    found = detected(plan, folder_with(tmp_path, plan, accuracy))
     assert math.isnan(found.sd)
     assert found.effect > 1
     assert "the 3 recorded ones do not vary" in shown(plan, ResultsFolder(tmp_path / "tiny" / "quick"))

@@ -229,5 +229,4 @@ def show_result(console: Console, result: Result) -> None:
             False: f"does not hold: {finding.text}{arms_asked}",
         }[finding.holds])  # fmt: skip
         lines += [f"  {line}" for line in finding.evidence]
-    for line in (*lines, f"the check {'passes' if result.passes else 'fails'}"):
-        print_line(console, line)
+    print_line(console, *lines, f"the check {'passes' if result.passes else 'fails'}")
