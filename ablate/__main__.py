@@ -237,9 +237,8 @@ def compare(
     paired by seed where seeds, fields and data agree; otherwise they are two samples, judged by Welch's test.
     The intervals of all arms and metrics shown hold together with 95 %: fewer metrics give narrower ones.
     """
-    from ablate.gate.compare import METRICS_SHOWN, compare_runs
+    from ablate.gate.compare import METRICS_SHOWN, compare_runs, read_run
     from ablate.gate.comparison_shown import show_comparison, write_csv, write_markdown
-    from ablate.gate.runs import read_run
     from ablate.status import find_study
 
     first, second = (read_run(find_study(results, named)) for named in (a, b))
@@ -282,7 +281,7 @@ def check(
     ablate check eps_sweep --baseline results/reference/eps_sweep/main --fail-if "accuracy worse or nll worse"
     """
     from ablate.gate.check import check_study, show_result
-    from ablate.gate.runs import read_run
+    from ablate.gate.compare import read_run
     from ablate.status import find_study
 
     run = read_run(find_study(results, study, profile))

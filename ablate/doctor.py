@@ -46,12 +46,12 @@ def examine() -> list[Finding]:
 
 
 def _versions() -> Iterable[Finding]:
-    from packaging.requirements import Requirement
-
     commit = source_commit()
     yield Finding(PACKAGE, version_of(PACKAGE) + (f", commit {commit}" if commit else ""))
     yield Finding("python", f"{platform.python_version()}, {sys.executable}")
     yield Finding("packages", ", ".join(f"{name} {version_of(name)}" for name in SHOWN_PACKAGES))
+    from packaging.requirements import Requirement  # here, so that what stands above is told without it
+
     for needed in map(Requirement, metadata.requires(PACKAGE) or ()):
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue

@@ -34,10 +34,6 @@ def result(study: Recorded, *conditions: str, **changes: Any) -> Result:
     return check_study(study.run, conditions, **changes)
 
 
-def differences(found: Result) -> dict[tuple[str, str], Any]:
-    return {(row.term, row.metric): row for row in found.comparison.differences.itertuples()}  # type: ignore[misc]
-
-
 def shown(found: Result) -> str:
     console = Console(width=40)
     with console.capture() as capture:
@@ -279,7 +275,7 @@ def test_verdicts_and_intervals_in_the_family_are_the_reports(tmp_path: Path, me
     for _, row in effects[(effects["metric"] == metric) & (effects["kind"] == "arm")].iterrows():
         (found,) = result(study, f"verdict({metric}({row['term']})) == {row['verdict']}").findings
         assert found.holds
-        item = differences(result(study, f"{metric} worse"))[row["term"], metric]
+        item = result(study, f"{metric} worse").comparison.rows[row["term"], metric]
         assert (item.low, item.high) == (row["low"], row["high"])
 
 
@@ -422,8 +418,8 @@ def test_conditions_against_another_run(study: Recorded, before: Recorded, text:
 
 def test_differences_to_a_run_are_one_family(study: Recorded, before: Recorded) -> None:
     found = result(study, "accuracy worse", "nll worse or accuracy worse", other=before.run)
-    assert {item.comparisons for item in differences(found).values()} == {6}
-    first = differences(found)["epsilon=0.0", "accuracy"]
+    assert {item.comparisons for item in found.comparison.rows.values()} == {6}
+    first = found.comparison.rows["epsilon=0.0", "accuracy"]
     interval = stats.ttest_rel(study.accuracy(0.0), before.accuracy(0.0)).confidence_interval(1 - 0.05 / 6)
     assert (first.low, first.high) == pytest.approx((interval.low, interval.high))
     assert first.method == "paired"

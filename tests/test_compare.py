@@ -15,9 +15,8 @@ from rich.console import Console
 from scipy import stats
 
 from ablate.errors import ResultsError, StudyError
-from ablate.gate.compare import Comparison, compare_runs
+from ablate.gate.compare import Comparison, compare_runs, read_run
 from ablate.gate.comparison_shown import show_comparison, write_csv, write_markdown
-from ablate.gate.runs import read_run
 from ablate.stats import seeds_needed
 from ablate.store.results import ResultsFolder
 from ablate.tables import build_tables, write_tables

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
-from ablate.gate.plan import Detectable, detectable, expected_duration, pooled_sd, show_forecast
+from ablate.gate.plan import expected_duration, pooled_sd, show_forecast
 from ablate.stats import paired_effect
-from ablate.status import read_available
 from ablate.store.records import Cost, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
@@ -116,12 +115,6 @@ def shown(plan: Plan, folder: ResultsFolder) -> str:
     return capture.get()
 
 
-def detected(plan: Plan, folder: ResultsFolder) -> Detectable:
-    found = detectable(plan, folder, read_available(folder)[0])
-    assert found is not None
-    return found
-
-
 def statsmodels_effect(seeds: int, comparisons: int) -> float:
     """In standard deviations of the paired differences."""
     power = TTestPower().solve_power(None, nobs=seeds, alpha=0.05 / comparisons, power=0.8)
@@ -129,31 +122,23 @@ def statsmodels_effect(seeds: int, comparisons: int) -> float:
 
 
 def test_without_records_the_effect_is_in_units_of_the_unknown_spread(tmp_path: Path) -> None:
-    plan = planned()
-    found = detected(plan, ResultsFolder(tmp_path / "nowhere"))
-    assert found.comparisons == 2
-    assert math.isnan(found.sd)
-    assert found.effect == pytest.approx(statsmodels_effect(4, 2), rel=1e-4)
-    text = shown(plan, ResultsFolder(tmp_path / "nowhere"))
+    text = shown(planned(), ResultsFolder(tmp_path / "nowhere"))
     assert "3 arms x 4 seeds = 12 trials: 0 done, 0 failed, 12 missing" in text
     assert "time of seed_cnn: not known before one trial of seed_cnn has run" in text
-    assert "standard deviations of the paired differences in Accuracy" in text
+    expected = f"{statsmodels_effect(4, 2):.2f} standard deviations of the paired differences in Accuracy"
+    assert f"smallest effect: {expected} (80 % power, 5 % error over 2 comparisons); their size" in text
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_with_three_pairs_the_effect_has_the_metrics_unit(tmp_path: Path) -> None:
     plan = planned()
     accuracy = {(0.0, 0): 50, (0.0, 1): 60, (0.0, 2): 70, (0.1, 0): 55, (0.1, 1): 61, (0.1, 2): 79}
-    folder = folder_with(tmp_path, plan, {**accuracy, (0.2, 0): 10, (0.2, 1): 90})
-    found = detected(plan, folder)
+    text = shown(plan, folder_with(tmp_path, plan, {**accuracy, (0.2, 0): 10, (0.2, 1): 90}))
     sd = float(np.std([0.05, 0.01, 0.09], ddof=1))  # the pair of two seeds is too few
-    assert found.sd == pytest.approx(sd)
-    assert found.pairs == 3
-    assert found.effect == pytest.approx(sd * statsmodels_effect(4, 2), rel=1e-4)
+    assert f"smallest effect: {100 * sd * statsmodels_effect(4, 2):.2f} points of Accuracy" in text
+    assert f"standard deviation is {100 * sd:.2f} points over 3 pairs" in text
     needed = TTestPower().solve_power(0.005 / sd, nobs=None, alpha=0.025, power=0.8)
-    assert found.seeds_for_margin == math.ceil(needed)
-    text = shown(plan, folder)
-    assert f"smallest effect: {100 * found.effect:.2f} points of Accuracy" in text
+    assert f"a difference of the margin, 0.50 points, would need {math.ceil(needed)} seeds; 4 are" in text
     assert "8 done, 0 failed, 4 missing" in text
     assert "time: about 20 s for 4 of the missing trials, 2 at a time" in text
 
@@ -161,10 +146,9 @@ def test_with_three_pairs_the_effect_has_the_metrics_unit(tmp_path: Path) -> Non
 def test_equal_differences_are_not_taken_for_certainty(tmp_path: Path) -> None:
     plan = planned()
     accuracy = {(epsilon, seed): 50 for epsilon in (0.0, 0.1) for seed in range(3)}
-    found = detected(plan, folder_with(tmp_path, plan, accuracy))
-    assert math.isnan(found.sd)
-    assert found.effect > 1
-    assert "the 3 recorded ones do not vary" in shown(plan, ResultsFolder(tmp_path / "tiny" / "quick"))
+    text = shown(plan, folder_with(tmp_path, plan, accuracy))
+    assert f"{statsmodels_effect(4, 2):.2f} standard deviations" in text
+    assert "the 3 recorded ones do not vary" in text
 
 
 @given(

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 
 from ablate.analysis.arms import finite_numbers, labels_of
 from ablate.analysis.effects import higher_is_better
 from ablate.errors import StudyError, nearest
-from ablate.gate.compare import Comparison, compare_arms, compare_runs, measured_columns
+from ablate.gate.compare import Comparison, Run, compare_arms, compare_runs, measured_columns
 from ablate.gate.comparison_shown import caution_text, difference_text, mean_text, method_text, verdict_text
 from ablate.gate.condition import COUNTS, OPERATORS, WORDS, Condition, Joined, Leaf, leaves, parse
-from ablate.gate.runs import Run
 from ablate.metrics import METRICS
 from ablate.stats import mean_interval
 from ablate.study.fields import unknown_name
@@ -85,14 +83,12 @@ def check_study(
     if problems:
         raise StudyError("\n".join(dict.fromkeys(problems)))
     comparison = compare_arms(run, compared) if other is None else compare_runs(other, run, compared)
-    rows = {(str(row.term), str(row.metric)): row for row in comparison.differences.itertuples()}
-    gate = _Gate(comparison, arms, rows)
     complete = set(run.trials.loc[run.trials["status"] == "complete", "arm"])
     judged = [arm for arm in run.plan.arms if arm in complete or not allow_incomplete]
     findings = []
     for text, condition in zip(texts, conditions, strict=True):
         free = any(leaf.arm is None and leaf.metric not in COUNTS for leaf in leaves(condition))
-        readings = [gate.read(condition, arm) for arm in (judged if free else [""])]
+        readings = [_read(condition, arm, comparison, arms) for arm in (judged if free else [""])]
         holds, lines = _first(readings or [(None, ("no arm has a complete trial",))], ANY)
         findings.append(Finding(text, holds, len(readings), tuple(dict.fromkeys(lines))))
     incomplete = []
@@ -157,59 +153,45 @@ def _first(readings: Sequence[Reading], order: Sequence[bool | None]) -> Reading
     return holds, tuple(line for held, lines in readings if held is holds for line in lines)
 
 
-@dataclass(frozen=True)
-class _Gate:
-    """What conditions are put to.
-
-    Attributes:
-        comparison: the study's arms beside what they are compared with, in the metrics that are asked for.
-        arms: every arm's name, and its label in the report, to its name.
-        differences: arm and metric to the row of its difference.
-    """
-
-    comparison: Comparison
-    arms: Mapping[str, str]
-    differences: Mapping[tuple[str, str], Any]
-
-    def read(self, condition: Condition, arm: str) -> Reading:
-        """A condition for one arm; what names an arm or counts trials is the same for all."""
-        if isinstance(condition, Joined):
-            readings = [self.read(part, arm) for part in condition.parts]
-            return _first(readings, ANY if condition.word == "or" else ALL)
-        leaf, run, within = condition, self.comparison.b, self.comparison.a is self.comparison.b
-        compares, what = OPERATORS[leaf.operator], leaf.metric
-        if leaf.metric in COUNTS:
-            counts = run.statuses()
-            lost = sum(counts.values()) - counts.get("complete", 0) - counts.get("missing", 0)
-            number = {"failed": lost, "missing": counts.get("missing", 0)}[leaf.metric]
-            line = f"{leaf.metric} is {number} of {len(run.trials)} trials"
-            return bool(compares(number, leaf.value)), (line,)
-        arm, shown = arm if leaf.arm is None else self.arms[leaf.arm], quantity(leaf.metric)
-        if leaf.difference:
-            row = self.differences.get((arm, leaf.metric))
-            if row is None:
-                return False, ()  # the baseline arm itself, or an arm of this run alone
-            what = f"difference({leaf.metric})"
-            unit = f" ({shown.difference_unit})" if shown.difference_unit else ""
-            against = row.against if within else "the --baseline run"
-            context = f"{shown.label}{unit} {difference_text(row)} against {against}, {method_text(row)}"
-            if leaf.asked == "verdict":
-                lines = (f"{arm}: {leaf.metric} is {verdict_text(row)}: {context}",)
-                if compares(row.verdict, leaf.value):
-                    return True, lines
-                # A difference that no test can judge would let the gate pass whatever its size.
-                untold = row.reason in ("too_few_seeds", "no_spread") and row.verdict == "undecided"
-                return None if untold and row.effect != 0 else False, lines
-            value = {"mean": row.effect, "low": row.low, "high": row.high}[leaf.asked]
-        else:
-            mean = mean_interval(finite_numbers(run.by_seed(arm)[leaf.metric]))
-            context = f"{shown.axis} {mean_text(shown, mean.mean, mean.low, mean.high, mean.n)}"
-            value = float(getattr(mean, leaf.asked))
-        operand = what if leaf.asked == "mean" else f"{leaf.asked}({what})"
-        if not math.isfinite(value):
-            return None, (f"{arm}: {operand} cannot be told: {context}",)
-        measured = f"{100 * value:.6g} %" if leaf.percent else f"{value:.6g}"
-        return bool(compares(value, leaf.value)), (f"{arm}: {operand} is {measured}: {context}",)
+def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[str, str]) -> Reading:
+    """A condition for one arm; what names an arm or counts trials is the same for all."""
+    if isinstance(condition, Joined):
+        readings = [_read(part, arm, comparison, arms) for part in condition.parts]
+        return _first(readings, ANY if condition.word == "or" else ALL)
+    leaf, run, within = condition, comparison.b, comparison.a is comparison.b
+    compares, what = OPERATORS[leaf.operator], leaf.metric
+    if leaf.metric in COUNTS:
+        counts = run.statuses()
+        lost = sum(counts.values()) - counts.get("complete", 0) - counts.get("missing", 0)
+        number = {"failed": lost, "missing": counts.get("missing", 0)}[leaf.metric]
+        line = f"{leaf.metric} is {number} of {len(run.trials)} trials"
+        return bool(compares(number, leaf.value)), (line,)
+    arm, shown = arm if leaf.arm is None else arms[leaf.arm], quantity(leaf.metric)
+    if leaf.difference:
+        row = comparison.rows.get((arm, leaf.metric))
+        if row is None:
+            return False, ()  # the baseline arm itself, or an arm of this run alone
+        what = f"difference({leaf.metric})"
+        unit = f" ({shown.difference_unit})" if shown.difference_unit else ""
+        against = row.against if within else "the --baseline run"
+        context = f"{shown.label}{unit} {difference_text(row)} against {against}, {method_text(row)}"
+        if leaf.asked == "verdict":
+            lines = (f"{arm}: {leaf.metric} is {verdict_text(row)}: {context}",)
+            if compares(row.verdict, leaf.value):
+                return True, lines
+            # A difference that no test can judge would let the gate pass whatever its size.
+            untold = row.reason in ("too_few_seeds", "no_spread") and row.verdict == "undecided"
+            return None if untold and row.effect != 0 else False, lines
+        value = {"mean": row.effect, "low": row.low, "high": row.high}[leaf.asked]
+    else:
+        mean = mean_interval(finite_numbers(run.by_seed(arm)[leaf.metric]))
+        context = f"{shown.axis} {mean_text(shown, mean.mean, mean.low, mean.high, mean.n)}"
+        value = float(getattr(mean, leaf.asked))
+    operand = what if leaf.asked == "mean" else f"{leaf.asked}({what})"
+    if not math.isfinite(value):
+        return None, (f"{arm}: {operand} cannot be told: {context}",)
+    measured = f"{100 * value:.6g} %" if leaf.percent else f"{value:.6g}"
+    return bool(compares(value, leaf.value)), (f"{arm}: {operand} is {measured}: {context}",)
 
 
 def show_result(console: Console, result: Result) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,17 +10,67 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.analysis.arms import FLOOR, finite_numbers
+from ablate.analysis.arms import FLOOR, complete_trials, finite_numbers
 from ablate.analysis.effects import effect_row
 from ablate.errors import StudyError
-from ablate.gate.runs import GRAVE, Run, unlike
 from ablate.stats import independent_effect, mean_interval, paired_effect
+from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.fields import Fields, unknown_name
-from ablate.study.trials import NOT_IDENTITY
+from ablate.study.trials import NOT_IDENTITY, Plan
+from ablate.tables import build_tables, read_tables
 from ablate.tables.quantities import number_columns
 
+RECORDED = ("device", "device_name", "resolved_precision", "threads", "torch_version", "commit")
+GRAVE = {
+    "data fingerprint": "data",
+    "device": "device",
+    "device_name": "device",
+    "resolved_precision": "precision",
+    "torch_version": "torch version",
+    "commit": "commit",
+}
+"""Facts that can cause a difference by themselves, and what a reader calls them."""
 METRICS_SHOWN = ("accuracy", "nll", "ece")
 SIDE = ("mean", "low", "high", "n")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One recorded study: where it is, what was planned, and its trials table."""
+
+    folder: ResultsFolder
+    plan: Plan
+    trials: pd.DataFrame
+
+    def by_seed(self, arm: str) -> pd.DataFrame:
+        """The trials table over an arm's planned seeds; empty cells where a trial has no result."""
+        complete = complete_trials(self.trials[self.trials["arm"] == arm])
+        return complete.set_index(complete["seed"].astype(int)).reindex(sorted(self.plan.study.seed_list()))
+
+    def statuses(self) -> Mapping[str, int]:
+        """How many planned trials ended how: `complete`, `missing`, or the kind of failure."""
+        return {str(name): int(count) for name, count in self.trials["status"].value_counts().items()}
+
+    def __str__(self) -> str:
+        """Its name, and how many of its trials are complete."""
+        complete = f"{self.statuses().get('complete', 0)} of {len(self.plan.trials)} trials complete"
+        return f"{self.plan.study.name}, profile {self.plan.profile}: {complete}"
+
+
+def read_run(folder: ResultsFolder) -> Run:
+    """A recorded study with its metrics; from the records where it has predictions, else from its tables.
+
+    Raises:
+        RecordError: nothing was run there, or what is stored is damaged.
+    """
+    plan = read_plan(folder)
+    if folder.predictions.exists():
+        trials = build_tables(folder, plan)["trials"]
+    else:
+        trials = read_tables(folder, names=["trials"])["trials"]
+    # A table may change a name's line breaks; the plan's names are the ones that runs are joined by.
+    arm_of = {trial.trial_id: trial.arm for trial in plan.trials}
+    return Run(folder, plan, trials.assign(arm=trials["trial_id"].map(arm_of).astype("string")))
 
 
 @dataclass(frozen=True)
@@ -42,6 +92,11 @@ class Comparison:
     pairs: tuple[tuple[str, str], ...]
     differences: pd.DataFrame
 
+    @cached_property
+    def rows(self) -> Mapping[tuple[str, str], Any]:
+        """An arm of `b` and a metric to the row of its difference."""
+        return {(str(row.term), str(row.metric)): row for row in self.differences.itertuples()}
+
     @property
     def alone(self) -> tuple[list[str], list[str]]:
         """Arms that only the first run has, and those that only the second has."""
@@ -51,7 +106,9 @@ class Comparison:
     @cached_property
     def unlike(self) -> list[tuple[str, str, str]]:
         """What differs between the runs besides: its name, and its value in each."""
-        return unlike(self.a, self.b)
+        a, b = _facts(self.a), _facts(self.b)
+        sides = [(name, a.get(name, "none"), b.get(name, "none")) for name in {**a, **b}]
+        return [side for side in sides if side[1] != side[2]]
 
     @property
     def grave(self) -> list[str]:
@@ -139,6 +196,25 @@ def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons:
 def _trained(run: Run, arm: str) -> dict[int, tuple[str, dict[str, Any]]]:
     """What was trained on each seed, but for the device and its arithmetic; a fingerprint is of the data."""
     return {
-        seed: (trial.fingerprint, trial.fields.model_dump(exclude=NOT_IDENTITY))
-        for seed, trial in run.planned(arm).items()
+        trial.seed: (trial.fingerprint, trial.fields.model_dump(exclude=NOT_IDENTITY))
+        for trial in run.plan.trials
+        if trial.arm == arm and trial.repeat == 0
+    }
+
+
+def _facts(run: Run) -> dict[str, str]:
+    """What can differ between runs besides their arms."""
+
+    def listed(values: Iterable[object]) -> str:
+        return ", ".join(sorted({str(value) for value in values})) or "not recorded"
+
+    fields = [trial.fields.model_dump() for trial in run.plan.trials]
+    return {
+        "study": run.plan.study.name,
+        "profile": run.plan.profile,
+        **{name: listed(run.trials[name].dropna()) for name in RECORDED},
+        "data fingerprint": listed(trial.fingerprint[:12] for trial in run.plan.trials),
+        "seeds": listed(run.plan.study.seed_list()),
+        **{f"margin of {name}": f"{margin:g}" for name, margin in run.plan.study.all_margins.items()},
+        **{f"field {name}": listed(values[name] for values in fields) for name in Fields.model_fields},
     }

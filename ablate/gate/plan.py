@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -24,26 +23,6 @@ from ablate.terminal import duration, print_line, print_table
 FEWEST_PAIRS = 3
 """Pairs that a comparison must have before its spread counts."""
 MOST_SEEDS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Detectable:
-    """The smallest difference of the primary metric that the planned seeds detect with 80 % power.
-
-    Attributes:
-        effect: in the metric's unit, or in standard deviations of the paired differences where `sd` is NaN;
-            infinite with one seed.
-        sd: of the paired differences, pooled over the comparisons; NaN where it is not known.
-        pairs: recorded pairs that it comes from; 0 before a comparison has three.
-        comparisons: how many share the 5 % (Bonferroni).
-        seeds_for_margin: seeds that detect a difference of the margin; None where it cannot be told.
-    """
-
-    effect: float
-    sd: float
-    pairs: int
-    comparisons: int
-    seeds_for_margin: int | None
 
 
 def expected_duration(
@@ -82,37 +61,6 @@ def _likenesses(trial: Trial) -> Iterator[tuple[object, int]]:
     yield (*alike, fields.model_dump_json()), 1
     yield (*alike, fields.epochs), 1
     yield alike, fields.epochs
-
-
-def detectable(plan: Plan, folder: ResultsFolder, records: Mapping[str, Record]) -> Detectable | None:
-    """What the planned seeds can show, every planned comparison corrected for; None without any."""
-    if not plan.comparisons:
-        return None
-    study, seeds = plan.study, plan.study.seed_list()
-    size = study.family_size(study.primary, len(plan.comparisons))
-    values = {arm: np.full(len(seeds), np.nan) for arm in plan.arms}
-    for trial in plan.trials:
-        record = records.get(trial.trial_id)
-        if record is None or record.status != "complete" or trial.repeat:
-            continue
-        try:
-            stored = read_predictions(folder, record)
-        except RecordError:
-            continue  # published without predictions, or damaged: the run will say so
-        score = METRICS[study.primary].score(Predictions.of(stored.logits, stored.labels))
-        values[trial.arm][seeds.index(trial.seed)] = score
-    arms, baselines = (np.stack([values[pair[side]] for pair in plan.comparisons]) for side in (0, 1))
-    sd, pairs = pooled_sd(paired_effect(arms, baselines))
-    known, margin = not math.isnan(sd), study.all_margins.get(study.primary, math.nan)
-    return Detectable(
-        effect=minimal_detectable_effect(len(seeds), sd=sd if known else 1.0, comparisons=size),
-        sd=sd,
-        pairs=pairs,
-        comparisons=size,
-        seeds_for_margin=(
-            seeds_needed(margin, sd=sd, comparisons=size, most=MOST_SEEDS) if known and margin > 0 else None
-        ),
-    )
 
 
 def pooled_sd(effects: Effect) -> tuple[float, int]:
@@ -168,38 +116,56 @@ def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, worker
     print_line(
         console, *(f"time of {arch}: not known before one trial of {arch} has run" for arch in unknown)
     )
-    print_line(console, *_detectable_lines(plan, detectable(plan, folder, records)))
+    print_line(console, *_smallest_effect(plan, folder, records))
     return len(missing)
 
 
-def _detectable_lines(plan: Plan, known: Detectable | None) -> Iterable[str]:
-    if known is None:
+def _smallest_effect(plan: Plan, folder: ResultsFolder, records: Mapping[str, Record]) -> Iterator[str]:
+    """What the planned seeds detect of the primary metric with 80 % power, all comparisons corrected for."""
+    study, seeds, what = plan.study, plan.study.seed_list(), quantity(plan.study.primary)
+    if not plan.comparisons:
         yield "smallest effect: no arm is compared, as the study declares no baseline"
         return
-    study, what, pairs = plan.study, quantity(plan.study.primary), known.pairs
-    unit = f" {what.difference_unit}".rstrip()
-    family = f" over {known.comparisons} comparisons" if known.comparisons > 1 else ""
-    corrected = f"80 % power, 5 % error{family}"
-    if math.isinf(known.effect):
+    if len(seeds) < 2:
         yield "smallest effect: one seed shows none, as differences need at least two to be judged"
-    elif math.isnan(known.sd):
+        return
+    values = {arm: np.full(len(seeds), np.nan) for arm in plan.arms}
+    for trial in plan.trials:
+        record = records.get(trial.trial_id)
+        if record is None or record.status != "complete" or trial.repeat:
+            continue
+        try:
+            stored = read_predictions(folder, record)
+        except RecordError:
+            continue  # published without predictions, or damaged: the run will say so
+        score = METRICS[study.primary].score(Predictions.of(stored.logits, stored.labels))
+        values[trial.arm][seeds.index(trial.seed)] = score
+    arms, baselines = (np.stack([values[pair[side]] for pair in plan.comparisons]) for side in (0, 1))
+    sd, pairs = pooled_sd(paired_effect(arms, baselines))
+    size = study.family_size(study.primary, len(plan.comparisons))
+    corrected = f"80 % power, 5 % error{f' over {size} comparisons' if size > 1 else ''}"
+    unit = f" {what.difference_unit}".rstrip()
+    if math.isnan(sd):
+        effect = minimal_detectable_effect(len(seeds), sd=1.0, comparisons=size)
         unknown = (
             f"the {pairs} recorded ones do not vary, so their size is not known"
             if pairs
             else "their size is not known before three seeds of two compared arms are recorded"
         )
         yield (
-            f"smallest effect: {known.effect:.2f} standard deviations of the paired differences in "
-            f"{what.label} ({corrected}); {unknown}"
+            f"smallest effect: {effect:.2f} standard deviations of the paired differences in {what.label} "
+            f"({corrected}); {unknown}"
         )
-    else:
-        spread = f"{shown(known.sd, what)}{unit} over {pairs} pairs"
+        return
+    effect = minimal_detectable_effect(len(seeds), sd=sd, comparisons=size)
+    yield (
+        f"smallest effect: {shown(effect, what)}{unit} of {what.label} ({corrected}; the paired differences' "
+        f"standard deviation is {shown(sd, what)}{unit} over {pairs} pairs)"
+    )
+    margin = study.all_margins.get(study.primary, 0.0)
+    needed = seeds_needed(margin, sd=sd, comparisons=size, most=MOST_SEEDS) if margin > 0 else None
+    if needed is not None:
         yield (
-            f"smallest effect: {shown(known.effect, what)}{unit} of {what.label} ({corrected}; the paired "
-            f"differences' standard deviation is {spread})"
+            f"a difference of the margin, {shown(margin, what)}{unit}, would need {needed} seeds; "
+            f"{len(seeds)} are planned"
         )
-        if known.seeds_for_margin is not None:
-            yield (
-                f"a difference of the margin, {shown(study.all_margins[study.primary], what)}{unit}, would "
-                f"need {known.seeds_for_margin} seeds; {len(study.seed_list())} are planned"
-            )
