@@ -12,7 +12,7 @@ from ablate.analysis.arms import finite_numbers, labels_of
 from ablate.analysis.effects import higher_is_better
 from ablate.errors import StudyError, nearest
 from ablate.gate.compare import Comparison, Run, compare_arms, compare_runs, measured_columns
-from ablate.gate.comparison_shown import caution_text, difference_text, mean_text, method_text, verdict_text
+from ablate.gate.comparison_shown import difference_text, mean_text, method_text, verdict_text
 from ablate.gate.condition import COUNTS, OPERATORS, WORDS, Condition, Joined, Leaf, leaves, parse
 from ablate.metrics import METRICS
 from ablate.stats import mean_interval
@@ -197,7 +197,7 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
 def show_result(console: Console, result: Result) -> None:
     """Print every condition with what it holds on, then whether the gate passes."""
     comparison = result.comparison
-    lines = [str(comparison.b), *filter(None, [caution_text(comparison)])]
+    lines = [str(comparison.b), *filter(None, [comparison.caution])]
     for where, arms in zip(("the --baseline", "this"), comparison.alone, strict=True):
         if arms:
             lines.append(f"not compared, because only {where} run has them: {'; '.join(arms)}")

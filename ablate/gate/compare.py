@@ -93,7 +93,7 @@ class Comparison:
     differences: pd.DataFrame
 
     @cached_property
-    def rows(self) -> Mapping[tuple[str, str], Any]:
+    def rows(self) -> dict[tuple[str, str], Any]:
         """An arm of `b` and a metric to the row of its difference."""
         return {(str(row.term), str(row.metric)): row for row in self.differences.itertuples()}
 
@@ -111,9 +111,15 @@ class Comparison:
         return [side for side in sides if side[1] != side[2]]
 
     @property
-    def grave(self) -> list[str]:
-        """What differs that can cause a difference by itself, such as the data or the device."""
-        return list(dict.fromkeys(GRAVE[name] for name, *_ in self.unlike if name in GRAVE))
+    def caution(self) -> str:
+        """A sentence on what differs that can cause a difference by itself; "" where nothing does."""
+        grave = list(dict.fromkeys(GRAVE[name] for name, *_ in self.unlike if name in GRAVE))
+        named = " and ".join(filter(None, [", ".join(grave[:-1]), *grave[-1:]]))
+        return (
+            f"Take care: the runs differ in {named}, and a difference may come from that alone."
+            if grave
+            else ""
+        )
 
 
 def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comparison:

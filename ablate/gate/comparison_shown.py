@@ -48,7 +48,7 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
     lines = [f"**B:** {_code(str(comparison.b))}, against **A:** {_code(str(comparison.a))}"]
     for part in _parts(comparison, _code):
         if isinstance(part, str):
-            lines += ["", f"> {part}" if part == caution_text(comparison) else part]
+            lines += ["", f"> {part}" if part == comparison.caution else part]
             continue
         title, heads, rows = part
         table = [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
@@ -104,8 +104,8 @@ def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part
         yield "The runs differ in:", ("what", "A", "B"), differing
     else:
         yield "The runs differ in nothing that is recorded of their settings and machines."
-    if comparison.grave:
-        yield caution_text(comparison)
+    if comparison.caution:
+        yield comparison.caution
     if not len(comparison.differences):
         yield "The runs have no arm in common, so nothing is compared."
     else:
@@ -171,12 +171,3 @@ def verdict_text(row: Any) -> str:
     needed = "" if seeds is None or math.isnan(seeds) else f"about {int(seeds):,} seeds would decide"
     why = "; ".join(part for part in (REASONS.get(row.reason), needed) if part)
     return f"undecided{f': {why}' if why else ''}"
-
-
-def caution_text(comparison: Comparison) -> str:
-    """What differs between the runs that can cause a difference by itself; "" where nothing does."""
-    if not comparison.grave:
-        return ""
-    *others, last = comparison.grave
-    named = f"{', '.join(others)} and {last}" if others else last
-    return f"Take care: the runs differ in {named}, and a difference may come from that alone."
