@@ -1,8 +1,6 @@
 """What `status` tells of a study, from records made here: every count, the lock, and the time left."""
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -98,22 +96,9 @@ def test_a_record_that_goes_or_comes_meanwhile_is_no_fault(folder: ResultsFolder
     assert (list(records), faults) == ([trial(0.0, 0).trial_id], {})
 
 
-HOLDER = """
-import filelock, sys
-with filelock.FileLock(sys.argv[1]):
-    print(flush=True)
-    sys.stdin.read()
-"""
-
-
 def test_a_held_lock_is_seen_and_left_alone(folder: ResultsFolder) -> None:
     assert not is_running(folder)
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder.lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert holder.stdout is not None
-    holder.stdout.readline()
-    try:
+    with only_driver(folder):
         assert is_running(folder)
         assert shown(folder)[0] == "tiny, profile quick: a run is going on"
         assert "time left: not known before a trial of this run has ended" in shown(folder)
@@ -122,8 +107,6 @@ def test_a_held_lock_is_seen_and_left_alone(folder: ResultsFolder) -> None:
         record_complete(folder, trial(0.0, 0))
         (left,) = (line for line in shown(folder) if line.endswith("left at the pace of this run"))
         assert 25 < int(left.split()[1]) < 31  # three more, at about ten seconds each
-    finally:
-        holder.communicate()
     assert not is_running(folder)
     assert not any("left" in line for line in shown(folder))
 
