@@ -186,7 +186,7 @@ def plan(study: StudyFile, options: Options) -> None:
     """
     from ablate.execution.driver import idle_cores, plan_study, results_folder, trials_at_a_time
     from ablate.execution.progress import ProgressView
-    from ablate.gate.plan import forecast, show_forecast
+    from ablate.gate.plan import show_forecast
     from ablate.pipeline import require_metrics
     from ablate.terminal import print_line
 
@@ -202,21 +202,20 @@ def plan(study: StudyFile, options: Options) -> None:
         planned = plan_study(declared, options, view)
     folder = results_folder(options.results, planned.study.name, planned.profile)
     used = planned.trials[0].numerics.device
-    found = forecast(planned, folder, workers=trials_at_a_time(used, options))
-    show_forecast(Console(), found)
-    if line := idle_cores(list(found.status.values()).count("missing"), used, options):
+    missing = show_forecast(Console(), planned, folder, workers=trials_at_a_time(used, options))
+    if line := idle_cores(missing, used, options):
         print_line(Console(), line)
 
 
 @app.command()
 def status(study: StudyName, profile: RanProfile = None, results: Results = Path("results")) -> None:
     """Show how far a running or stopped study is, from another terminal."""
-    from ablate.status import find_study, read_status, show_search, show_status
+    from ablate.status import find_study, show_search, show_status
 
     folder = find_study(results, study, profile)
     if show_search(Console(), folder) and not folder.plan.exists():
         return  # the re-test is not planned yet
-    show_status(Console(), read_status(folder))
+    show_status(Console(), folder)
 
 
 @app.command()
@@ -238,9 +237,8 @@ def compare(
     paired by seed where seeds, fields and data agree; otherwise they are two samples, judged by Welch's test.
     The intervals of all arms and metrics shown hold together with 95 %: fewer metrics give narrower ones.
     """
-    from ablate.gate.compare import METRICS_SHOWN, compare_runs
+    from ablate.gate.compare import METRICS_SHOWN, compare_runs, read_run
     from ablate.gate.comparison_shown import show_comparison, write_csv, write_markdown
-    from ablate.gate.runs import read_run
     from ablate.status import find_study
 
     first, second = (read_run(find_study(results, named)) for named in (a, b))
@@ -283,7 +281,7 @@ def check(
     ablate check eps_sweep --baseline results/reference/eps_sweep/main --fail-if "accuracy worse or nll worse"
     """
     from ablate.gate.check import check_study, show_result
-    from ablate.gate.runs import read_run
+    from ablate.gate.compare import read_run
     from ablate.status import find_study
 
     run = read_run(find_study(results, study, profile))

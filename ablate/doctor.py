@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 
 from rich.console import Console
 
@@ -51,32 +50,33 @@ def _versions() -> Iterable[Finding]:
     yield Finding(PACKAGE, version_of(PACKAGE) + (f", commit {commit}" if commit else ""))
     yield Finding("python", f"{platform.python_version()}, {sys.executable}")
     yield Finding("packages", ", ".join(f"{name} {version_of(name)}" for name in SHOWN_PACKAGES))
-    for fault in unmet_requirements():
-        yield Finding("package", fault, "run pip install again in the folder of ablate")
+    from packaging.requirements import Requirement  # here, so that what stands above is told without it
 
-
-def unmet_requirements() -> list[str]:
-    """One line for each package that ablate declares and this Python lacks or has too old."""
-    from packaging.requirements import Requirement
-
-    faults = []
-    for line in metadata.requires(PACKAGE) or ():
-        needed = Requirement(line)
+    for needed in map(Requirement, metadata.requires(PACKAGE) or ()):
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        version = version_of(needed.name)
+        version, remedy = version_of(needed.name), "run pip install again in the folder of ablate"
         if version == "unknown":
-            faults.append(f"{needed.name} is not installed ({needed} is needed)")
+            yield Finding("package", f"{needed.name} is not installed ({needed} is needed)", remedy)
         elif not needed.specifier.contains(version, prereleases=True):
-            faults.append(f"{needed.name} {version} is installed, but {needed} is needed")
-    return faults
+            yield Finding("package", f"{needed.name} {version} is installed, but {needed} is needed", remedy)
 
 
 def _torch() -> Iterable[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        yield Finding("CUDA", f"none: {why_no_cuda()}")
+        reason = "torch finds a driver, but no GPU"
+        if torch.version.cuda is None:
+            reason = f"this torch ({torch.__version__}) is built without CUDA"
+        elif os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+            reason = "CUDA_VISIBLE_DEVICES hides every GPU"
+        else:
+            try:
+                torch.cuda.init()  # type: ignore[no-untyped-call]
+            except (RuntimeError, AssertionError) as error:
+                reason = str(error).splitlines()[0].rstrip(".")
+        yield Finding("CUDA", f"none: {reason}")
         return
     for number in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(number)
@@ -88,21 +88,6 @@ def _torch() -> Iterable[Finding]:
             value += f": it does not compute ({str(error).splitlines()[0]})"
             remedy = "install a build of torch for this GPU and driver, or train with --device cpu"
             yield Finding(f"GPU {number}", value, remedy)
-
-
-def why_no_cuda() -> str:
-    """Why torch sees no CUDA device, in words."""
-    import torch
-
-    if torch.version.cuda is None:
-        return f"this torch ({torch.__version__}) is built without CUDA"
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
-        return "CUDA_VISIBLE_DEVICES hides every GPU"
-    try:
-        torch.cuda.init()  # type: ignore[no-untyped-call]
-    except (RuntimeError, AssertionError) as error:
-        return str(error).splitlines()[0].rstrip(".")
-    return "torch finds a driver, but no GPU"
 
 
 def _processor() -> Iterable[Finding]:
@@ -135,20 +120,15 @@ def _cache() -> Iterable[Finding]:
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     free = shutil.disk_usage(there).free
     value = f"{folder}, holds {held / 1e9:.2f} GB, {free / 1e9:.1f} GB free"
-    fault = f"{folder} is not a folder" if folder.exists() and there != folder else write_fault(there)
-    remedy = "set ABLATE_CACHE to a folder that can be written" if fault else ""
-    yield Finding("cache", f"{value}: {fault}" if fault else value, remedy)
-
-
-def write_fault(folder: Path) -> str:
-    """Why nothing can be written in a folder; "" where it can. Leaves nothing behind."""
+    fault = f"{folder} is not a folder" if folder.exists() and there != folder else ""
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
+        with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"\0")
             file.flush()
     except OSError as error:
-        return f"cannot be written ({error.strerror})"
-    return ""
+        fault = fault or f"cannot be written ({error.strerror})"
+    remedy = "set ABLATE_CACHE to a folder that can be written" if fault else ""
+    yield Finding("cache", f"{value}: {fault}" if fault else value, remedy)
 
 
 def _profile() -> Iterable[Finding]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import filelock
@@ -19,104 +18,21 @@ from ablate.errors import RecordError, ResultsError, nearest
 from ablate.store.points import read_tuning, tuning_folder
 from ablate.store.records import Record, read_record
 from ablate.store.results import ResultsFolder, find_results, read_plan
-from ablate.study.trials import Plan
 from ablate.terminal import duration, print_line, print_table
 
 MISSING, UNREADABLE = "missing", "unreadable"
 
 
-@dataclass(frozen=True)
-class Status:
-    """A study's results folder at one moment.
-
-    Attributes:
-        plan: the study as it was last run.
-        running: whether a run on this machine holds the folder.
-        states: trial_id to the status of its record, "missing" without one, or "unreadable".
-        begun: trial_ids of missing trials that left a checkpoint.
-        reasons: trial_id to why it has no result, where it was recorded without one.
-        last_accuracy: arm to that of its trial recorded last, after the last epoch.
-        unplanned: records of trials that the plan does not name: those of earlier settings.
-        seconds_left: from the pace of this run's records; None where no run goes on or none has come yet.
-    """
-
-    plan: Plan
-    running: bool
-    states: Mapping[str, str]
-    begun: frozenset[str]
-    reasons: Mapping[str, str]
-    last_accuracy: Mapping[str, float]
-    unplanned: int
-    seconds_left: float | None
-
-
-def read_status(folder: ResultsFolder) -> Status:
-    """Look at what a results folder holds of its plan.
-
-    Raises:
-        RecordError: nothing was run here, or the stored plan is damaged.
-    """
-    plan, running = read_plan(folder), is_running(folder)
-    records, faults = read_available(folder, [trial.trial_id for trial in plan.trials])
-    states = {trial.trial_id: MISSING for trial in plan.trials}
-    states |= {trial_id: record.status for trial_id, record in records.items()}
-    states |= dict.fromkeys(faults, UNREADABLE)
-    missing = [trial_id for trial_id, state in states.items() if state == MISSING]
-    written = {trial_id: _modified(folder.record_path(trial_id)) for trial_id in records}
-    by_time = [records[trial_id] for trial_id in sorted(records, key=written.__getitem__)]
-    left = time_left(_modified(folder.plan), written.values(), len(missing), time.time())
-    return Status(
-        plan=plan,
-        running=running,
-        states=states,
-        begun=frozenset(trial_id for trial_id in missing if folder.checkpoint_path(trial_id).exists()),
-        reasons=faults
-        | {
-            record.trial_id: record.failure.message if record.failure else "no reason was recorded"
-            for record in by_time
-            if record.status != "complete"
-        },
-        last_accuracy={
-            record.trial.arm: record.history[-1].valid_accuracy
-            for record in by_time
-            if record.status == "complete" and record.history
-        },
-        unplanned=len({path.stem for path in folder.records.glob("*.json")} - set(states)),
-        seconds_left=left if running else None,
-    )
-
-
-def show_search(console: Console, folder: ResultsFolder) -> bool:
-    """Print how far the search of a tuned study is; whether it is one."""
-    tuning = read_tuning(folder)
-    if tuning is None:
-        return False
-    counts = Counter[str](point.state for point in tuning.points)
-    states = [state for state in ("complete", "pruned", "failed") if counts[state]]
-    done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
-    asked = f"{tuning.search.points} points of {tuning.search.seeds} seeds"
-    print_line(console, f"search of {', '.join(tuning.search.space)}: {asked}: {done}")
-    trained = len(list(tuning_folder(folder).records.glob("*.json")))
-    goes_on = "it goes on" if is_running(folder) else "nothing runs"
-    print_line(console, f"{trained} training runs of it recorded; {goes_on}")
-    return True
-
-
-def read_available(
-    folder: ResultsFolder, trial_ids: Iterable[str] | None = None
-) -> tuple[dict[str, Record], dict[str, str]]:
-    """The records that are there now, of some trials or all, and what is wrong with others; by trial_id."""
-    if trial_ids is None:
-        trial_ids = sorted(path.stem for path in folder.records.glob("*.json"))
+def read_available(folder: ResultsFolder) -> tuple[dict[str, Record], dict[str, str]]:
+    """The records that are there now, and what is wrong with others; by trial_id."""
     records, faults = {}, {}
-    for trial_id in trial_ids:
-        path = folder.record_path(trial_id)
+    for path in sorted(folder.records.glob("*.json")):
         try:
-            records[trial_id] = read_record(path)
+            records[path.stem] = read_record(path)
         except FileNotFoundError:
             continue
         except (RecordError, OSError) as error:
-            faults[trial_id] = str(error).replace(str(path), path.name)
+            faults[path.stem] = str(error).replace(str(path), path.name)
     return records, faults
 
 
@@ -156,36 +72,73 @@ def _modified(path: Path) -> float:
         return 0.0  # put aside meanwhile
 
 
-def show_status(console: Console, status: Status) -> None:
-    """Print a study's state: the counts, the time left, each arm, and why trials failed."""
-    plan, counts = status.plan, Counter(status.states.values())
-    state = "a run is going on" if status.running else "no run is going on"
-    print_line(console, f"{plan.study.name}, profile {plan.profile}: {state}")
-    words = [f"{counts[name]} {name}" for name in sorted(counts)]
-    print_line(console, f"{len(plan.trials)} planned trials: {', '.join(words)}")
-    if status.begun:
-        follow = "in progress" if status.running else "will go on from there"
-        print_line(console, f"{len(status.begun)} of the missing have a checkpoint: {follow}")
-    if status.seconds_left is not None:
-        print_line(console, f"about {duration(status.seconds_left)} left at the pace of this run")
-    elif status.running:
-        print_line(console, "time left: not known before a trial of this run has ended")
-    if status.unplanned:
-        print_line(console, f"{status.unplanned} more records are of trials that the last run did not plan")
-    heads = ("arm", "complete", "failed", "begun", "missing", "last accuracy")
-    rows = []
+def show_search(console: Console, folder: ResultsFolder) -> bool:
+    """Print how far the search of a tuned study is; whether it is one."""
+    tuning = read_tuning(folder)
+    if tuning is None:
+        return False
+    counts = Counter[str](point.state for point in tuning.points)
+    states = [state for state in ("complete", "pruned", "failed") if counts[state]]
+    done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
+    asked = f"{tuning.search.points} points of {tuning.search.seeds} seeds"
+    print_line(console, f"search of {', '.join(tuning.search.space)}: {asked}: {done}")
+    trained = len(list(tuning_folder(folder).records.glob("*.json")))
+    goes_on = "it goes on" if is_running(folder) else "nothing runs"
+    print_line(console, f"{trained} training runs of it recorded; {goes_on}")
+    return True
+
+
+def show_status(console: Console, folder: ResultsFolder) -> None:
+    """Print what a folder holds of its plan: the counts, the time left, each arm, and why trials failed.
+
+    Raises:
+        RecordError: nothing was run here, or the stored plan is damaged.
+    """
+    plan, running = read_plan(folder), is_running(folder)
+    records, faults = read_available(folder)
+    known = dict.fromkeys(faults, UNREADABLE) | {name: record.status for name, record in records.items()}
+    states = {trial.trial_id: known.get(trial.trial_id, MISSING) for trial in plan.trials}
+    counts = Counter(states.values())
+    words = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
+    lines = [
+        f"{plan.study.name}, profile {plan.profile}: {'a' if running else 'no'} run is going on",
+        f"{len(plan.trials)} planned trials: {words}",
+    ]
+    missing = [name for name, state in states.items() if state == MISSING]
+    begun = {name for name in missing if folder.checkpoint_path(name).exists()}
+    if begun:
+        follow = "in progress" if running else "will go on from there"
+        lines.append(f"{len(begun)} of the missing have a checkpoint: {follow}")
+    written = {name: _modified(folder.record_path(name)) for name in records.keys() & states.keys()}
+    if running:
+        left = time_left(_modified(folder.plan), written.values(), len(missing), time.time())
+        lines.append(
+            "time left: not known before a trial of this run has ended"
+            if left is None
+            else f"about {duration(left)} left at the pace of this run"
+        )
+    if unplanned := len(known.keys() - states.keys()):
+        lines.append(f"{unplanned} more records are of trials that the last run did not plan")
+    print_line(console, *lines)
+    last_accuracy = {
+        record.trial.arm: f"{record.history[-1].valid_accuracy:.4f}"
+        for record in (records[name] for name in sorted(written, key=written.__getitem__))
+        if record.status == "complete" and record.history
+    }
+    heads, rows = ("arm", "complete", "failed", "begun", "missing", "last accuracy"), []
     for arm in plan.arms:
-        trial_ids = [trial.trial_id for trial in plan.trials if trial.arm == arm]
-        of_arm = Counter(status.states[trial_id] for trial_id in trial_ids)
-        complete, missing = of_arm["complete"], of_arm[MISSING]
-        numbers = complete, len(trial_ids) - complete - missing, len(status.begun & {*trial_ids}), missing
-        accuracy = f"{status.last_accuracy[arm]:.4f}" if arm in status.last_accuracy else "–"
-        rows.append((arm, *map(str, numbers), accuracy))
+        of_arm = [trial.trial_id for trial in plan.trials if trial.arm == arm]
+        counts = Counter(states[name] for name in of_arm)
+        failed = len(of_arm) - counts["complete"] - counts[MISSING]
+        numbers = counts["complete"], failed, len(begun & {*of_arm}), counts[MISSING]
+        rows.append((arm, *map(str, numbers), last_accuracy.get(arm, "–")))
     print_table(console, heads, rows, numbers=heads[1:])
     for trial in plan.trials:
-        if reason := status.reasons.get(trial.trial_id):
-            name = status.states[trial.trial_id]
-            print_line(console, f"{trial.arm}, seed {trial.seed}: {name}: {reason}")
+        name, record = trial.trial_id, records.get(trial.trial_id)
+        if states[name] not in ("complete", MISSING):
+            failure = record.failure.message if record and record.failure else "no reason was recorded"
+            reason = faults.get(name, failure)
+            print_line(console, f"{trial.arm}, seed {trial.seed}: {states[name]}: {reason}")
 
 
 def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
@@ -205,9 +158,7 @@ def find_study(results: Path, named: str, profile: str | None = None) -> Results
     try:
         return find_results(results, study, profile)
     except ResultsError as error:
-        ran = sorted({path.parent.parent.name for path in results.glob("*/*/study.json")})
-        profiles = sorted(path.parent.name for path in (results / study).glob("*/study.json"))
-        hint = nearest(profile, profiles) if profiles and profile else nearest(Path(study).stem, ran)
-        if not hint or (profiles and not profile):
-            raise
-        raise ResultsError(f"{error}.{hint}") from None
+        ran = {path.parent.parent.name for path in results.glob("*/*/study.json")}
+        profiles = [path.parent.name for path in (results / study).glob("*/study.json")]
+        hint = nearest(profile or "", profiles) if profiles else nearest(Path(study).stem, sorted(ran))
+        raise ResultsError(f"{error}.{hint}" if hint else str(error)) from None

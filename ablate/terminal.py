@@ -31,14 +31,14 @@ def print_table(
         console.print(table)
         return
     width = sum(max(map(cell_len, column)) + 2 for column in zip(heads, *rows, strict=True))
-    lines = Console(width=width, color_system=None).render_lines(table, pad=False)
-    for line in lines:
+    for line in Console(width=width, color_system=None).render_lines(table, pad=False):
         print_line(console, "".join(segment.text for segment in line).rstrip())
 
 
-def print_line(console: Console, line: str) -> None:
-    """Show one line as it is: not wrapped, not coloured."""
-    console.print(printable(line), highlight=False, soft_wrap=True, markup=False, emoji=False)
+def print_line(console: Console, *lines: str) -> None:
+    """Show lines as they are: not wrapped, not coloured."""
+    for line in lines:
+        console.print(printable(line), highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def printable(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ablate.gate.runs import Run, read_run
+from ablate.gate.compare import Run, read_run
 from ablate.store.records import Cost, Environment, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.study import Study

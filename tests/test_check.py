@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ablate.__main__ import main
 from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
 from ablate.gate.check import Result, check_study, show_result
-from ablate.gate.condition import LONGEST, Joined, Judged, Limit, Value, parse
+from ablate.gate.condition import LONGEST, Joined, Leaf, parse
 
 ARMS = counts(e0=[600, 620, 590, 610], e1=[540, 561, 531, 549], e2=[601, 622, 590, 612])
 """epsilon=0.1 is surely worse than 0.0 (by 6 points), and 0.2 is equivalent to it."""
@@ -34,6 +35,10 @@ def result(study: Recorded, *conditions: str, **changes: Any) -> Result:
     return check_study(study.run, conditions, **changes)
 
 
+def holds(study: Recorded, condition: str, **changes: Any) -> bool | None:
+    return result(study, condition, **changes).findings[0].holds
+
+
 def shown(found: Result) -> str:
     console = Console(width=40)
     with console.capture() as capture:
@@ -41,15 +46,21 @@ def shown(found: Result) -> str:
     return capture.get()
 
 
-def command(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
-) -> tuple[int, str, str]:
-    """The status, output and errors of `ablate check`."""
-    monkeypatch.setattr(sys, "argv", ["ablate", "check", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr()
-    return int(ended.value.code or 0), said.out, said.err
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
+    """`ablate check` with an empty folder as the working directory: its status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ablate", "check", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return call
 
 
 # --- how a condition is read ---
@@ -58,27 +69,28 @@ def command(
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("accuracy < 0.55", Limit(Value("accuracy"), "", False, "<", 0.55, False)),
-        (" accuracy<55% ", Limit(Value("accuracy"), "", False, "<", 0.55, True)),
-        ("accuracy <= 55 %", Limit(Value("accuracy"), "", False, "<=", 0.55, True)),
-        ("low(accuracy) < .5", Limit(Value("accuracy"), "low", False, "<", 0.5, False)),
-        ("high( nll ) >= 1e-1", Limit(Value("nll"), "high", False, ">=", 0.1, False)),
-        ("difference(nll) != -2", Limit(Value("nll"), "", True, "!=", -2.0, False)),
-        ("low(difference(nll)) < −2%", Limit(Value("nll"), "low", True, "<", -0.02, True)),
-        ("accuracy worse", Judged(Value("accuracy"), "==", "worse")),
-        ("verdict(nll) != equivalent", Judged(Value("nll"), "!=", "equivalent")),
-        ("verdict(nll(all)) == worse", Judged(Value("nll", "all"), "==", "worse")),
-        ("nll(epsilon=0.1, arch=a) better", Judged(Value("nll", "epsilon=0.1, arch=a"), "==", "better")),
-        ("nll(data=folder:x (1)) > 1", Limit(Value("nll", "data=folder:x (1)"), "", False, ">", 1.0, False)),
-        ("nll('a) or b') > 1", Limit(Value("nll", "a) or b"), "", False, ">", 1.0, False)),
-        ("low(nll(ε=0.1)) > 1", Limit(Value("nll", "ε=0.1"), "low", False, ">", 1.0, False)),
-        ("failed > 0", Limit(Value("failed"), "", False, ">", 0.0, False)),
-        ('verdict(nll) == "worse"', Judged(Value("nll"), "==", "worse")),
-        ("nll('x worse 5%') > 1", Limit(Value("nll", "x worse 5%"), "", False, ">", 1.0, False)),
-        ("accuracy\n  < 5%", Limit(Value("accuracy"), "", False, "<", 0.05, True)),
+        ("accuracy < 0.55", Leaf("accuracy", None, "mean", False, "<", 0.55)),
+        (" accuracy<55% ", Leaf("accuracy", None, "mean", False, "<", 0.55, True)),
+        ("accuracy <= 55 %", Leaf("accuracy", None, "mean", False, "<=", 0.55, True)),
+        ("low(accuracy) < .5", Leaf("accuracy", None, "low", False, "<", 0.5)),
+        ("high( nll ) >= 1e-1", Leaf("nll", None, "high", False, ">=", 0.1)),
+        ("difference(nll) != -2", Leaf("nll", None, "mean", True, "!=", -2.0)),
+        ("low(difference(nll)) < −2%", Leaf("nll", None, "low", True, "<", -0.02, True)),
+        ("accuracy worse", Leaf("accuracy", None, "verdict", True, "==", "worse")),
+        ("verdict(nll) != equivalent", Leaf("nll", None, "verdict", True, "!=", "equivalent")),
+        ("verdict(nll(all)) == worse", Leaf("nll", "all", "verdict", True, "==", "worse")),
+        ("nll(ε=0.1, arch=a) better", Leaf("nll", "ε=0.1, arch=a", "verdict", True, "==", "better")),
+        ("nll(data=folder:x (1)) > 1", Leaf("nll", "data=folder:x (1)", "mean", False, ">", 1.0)),
+        ("nll('a) or b') > 1", Leaf("nll", "a) or b", "mean", False, ">", 1.0)),
+        ("low(nll(ε=0.1)) > 1", Leaf("nll", "ε=0.1", "low", False, ">", 1.0)),
+        ("failed > 0", Leaf("failed", None, "mean", False, ">", 0.0)),
+        ('verdict(nll) == "worse"', Leaf("nll", None, "verdict", True, "==", "worse")),
+        ("nll('x worse 5%') > 1", Leaf("nll", "x worse 5%", "mean", False, ">", 1.0)),
+        ("nll (it's  worse − 5%\n) > 1", Leaf("nll", "it's  worse − 5%", "mean", False, ">", 1.0)),
+        ("accuracy\n  < 5%", Leaf("accuracy", None, "mean", False, "<", 0.05, True)),
     ],
 )  # fmt: skip
-def test_single_conditions(text: str, expected: Limit | Judged) -> None:
+def test_single_conditions(text: str, expected: Leaf) -> None:
     assert parse(text) == expected
 
 
@@ -109,21 +121,19 @@ COMPARES = "a metric, then one of < <= > >= == != or a verdict (worse, better"
         ("accuracy < nan", "a finite number", "got 'nan'"),
         ("accuracy < 1e999", "a finite number", "got '1e999'"),
         ("accuracy < True", "a finite number", "got 'True'"),
-        ("accuracy < 50 percent", GOES_ON, "got 'percent'"),
         ("accuracy < 55 % 2", GOES_ON, "got '2'"),
         ("accuracy < 5 %(x)", "a finite number", "got '5%"),
         ("accuracy < 0.5 AND nll > 1", GOES_ON, "got 'AND nll > 1'"),
         ("or accuracy < 0.5", GOES_ON, "got 'or accuracy < 0.5'"),
-        ("accuracy < 0.5)", GOES_ON, "got ')'"),
         ("low accuracy < 0.5", GOES_ON, "got 'accuracy < 0.5'"),
         ("low(low(accuracy)) < 0.5", "a metric", "got 'low(accuracy)'"),
         ("low(nll(a)) worse", GOES_ON, "got 'worse'"),
-        ("low(nll(a b) + 1) > 0", "a metric", "got 'nll(a b) + 1'"),
+        ("low(nll(a b) + 1) > 0", "a metric", "got \"nll('a b') + 1\""),
         ("accuracy() < 0.5", "the name of an arm", "got 'accuracy()'"),
         ("accuracy(x < 0.5", "')'", "which is not there"),
         ("verdict(accuracy) < worse", "'==' or '!=' after a verdict", "got '<'"),
         ("verdict(accuracy) == wors", "a verdict (worse, better", "Did you mean 'worse'?"),
-        ("0.5 > accuracy", "a finite number", "got 'accuracy'"),
+        ("0.5 > accuracy", "a metric", "got '0.5'"),
         ("accuracy ＜ 0.5", GOES_ON, "got '＜ 0.5'"),
         ("accuracy < ５５%", GOES_ON, "got '５５%'"),
         ("accuracy < 0.5\x00", "a condition", "got 'accuracy < 0.5\N{REPLACEMENT CHARACTER}'"),
@@ -144,9 +154,7 @@ INJECTIONS = [
     "(lambda: open('pwned', 'w'))() < 1",
     "accuracy < [open('pwned', 'w')][0]",
     'f\'{open("pwned", "w")}\' < 1',
-    "accuracy < 0.5; touch pwned",
     "accuracy < $(touch pwned)",
-    "accuracy < 0.5 or `touch pwned`",
     "{{ cycler.__init__ }} < 1",
     "accuracy < 1_0",
     "accuracy < 0x1",
@@ -155,15 +163,8 @@ INJECTIONS = [
 
 
 @pytest.mark.parametrize("text", INJECTIONS)
-def test_a_condition_is_never_run(
-    study: Recorded,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    text: str,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    status, out, error = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", text)
+def test_a_condition_is_never_run(study: Recorded, tmp_path: Path, command: Command, text: str) -> None:
+    status, out, error = command(str(study.folder.root), "--fail-if", text)
     assert (status, out) == (1, "")
     assert error.startswith("error: --fail-if")
     assert "Traceback" not in error
@@ -199,33 +200,26 @@ SIGNS = st.sampled_from(
 @given(st.lists(SIGNS, max_size=12).map("".join))
 @example("accuracy(\x1b[31m) < 0.5\x07")
 def test_whatever_is_written_is_read_or_refused_on_one_clean_line(text: str) -> None:
-    said = refusal(text)
-    assert said.startswith("--fail-if") or said == ""
-    assert "\x1b" not in said
-    assert len(said.splitlines()) <= 1
-
-
-def refusal(text: str) -> str:
-    """Why a condition is refused; "" where it is read."""
     try:
         parse(text)
+        return
     except StudyError as error:
-        return str(error)
-    return ""
+        said = str(error)
+    assert said.startswith("--fail-if")
+    assert "\x1b" not in said
+    assert len(said.splitlines()) == 1
 
 
 # --- what a condition makes of a study ---
 
 
 @pytest.mark.parametrize(
-    ("text", "holds"),
+    ("text", "expected"),
     [
         ("accuracy < 55%", True),  # epsilon=0.1 has a mean of 54.525 %
         ("accuracy < 54.5%", False),
         *((f"accuracy(epsilon=0.1) {sign} 0.54525", True) for sign in ("<=", ">=", "==")),
         *((f"accuracy(epsilon=0.1) {sign} 0.54525", False) for sign in ("<", ">", "!=")),
-        ("accuracy < 0.546", True),
-        ("accuracy(epsilon=0.1) < 55%", True),
         ("accuracy(ε=0.1) < 55%", True),  # as the report writes it
         ("accuracy(epsilon=0.0) < 55%", False),
         ("accuracy < 55% and accuracy > 60%", False),  # no one arm is both
@@ -233,7 +227,6 @@ def refusal(text: str) -> str:
         ("accuracy(epsilon=0.1) < 55% and accuracy(epsilon=0.0) > 60%", True),
         ("accuracy < 55% and failed > 0", False),
         ("failed == 0 and missing == 0", True),
-        ("failed > 0 or missing > 0", False),
         ("accuracy worse", True),
         ("accuracy(epsilon=0.1) worse", True),
         ("accuracy(epsilon=0.2) worse", False),
@@ -247,10 +240,9 @@ def refusal(text: str) -> str:
         ("low(difference(accuracy)) > 0", False),
     ],
 )
-def test_conditions_on_a_study(study: Recorded, text: str, holds: bool) -> None:
-    (found,) = result(study, text).findings
-    assert found.holds is holds
-    assert result(study, text).passes is not holds
+def test_conditions_on_a_study(study: Recorded, text: str, expected: bool) -> None:
+    assert holds(study, text) is expected
+    assert result(study, text).passes is not expected
 
 
 @pytest.mark.parametrize("arm", [0.0, 0.1, 0.2])
@@ -258,24 +250,24 @@ def test_interval_ends_are_scipys(study: Recorded, arm: float) -> None:
     values = study.accuracy(arm)
     centre, spread = sum(values) / len(values), stats.sem(values)
     low, high = map(float, stats.t.interval(0.95, len(values) - 1, centre, spread))
-    for text, holds in (
+    for text, expected in (
         (f"low(accuracy(epsilon={arm})) > {low - 1e-6!r}", True),
         (f"low(accuracy(epsilon={arm})) > {low + 1e-6!r}", False),
         (f"high(accuracy(epsilon={arm})) < {high + 1e-6!r}", True),
         (f"high(accuracy(epsilon={arm})) < {high - 1e-6!r}", False),
     ):
-        assert result(study, text).findings[0].holds is holds
+        assert holds(study, text) is expected
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "nll"])
-def test_verdicts_and_intervals_in_the_family_are_the_reports(tmp_path: Path, metric: str) -> None:
+def test_verdicts_and_intervals_in_the_family_are_the_reports(tmp_path: Path) -> None:
     study = Recorded(tmp_path, ARMS, study={"family": ["accuracy", "nll"]})
     effects = effects_table({"trials": study.run.trials}, study.plan)
-    for _, row in effects[(effects["metric"] == metric) & (effects["kind"] == "arm")].iterrows():
-        (found,) = result(study, f"verdict({metric}({row['term']})) == {row['verdict']}").findings
-        assert found.holds
-        item = result(study, f"{metric} worse").subject.differences[row["term"], metric]
-        assert (item.low, item.high) == (row["low"], row["high"])
+    known = dict(result(study, "accuracy worse or nll worse").comparison.rows)
+    compared = effects[effects["metric"].isin(["accuracy", "nll"]) & (effects["kind"] == "arm")]
+    for row in compared.itertuples():
+        item = known.pop((str(row.term), str(row.metric)))
+        assert (item.verdict, item.low, item.high) == (row.verdict, row.low, row.high)
+    assert not known
 
 
 @pytest.mark.parametrize(
@@ -291,7 +283,6 @@ def test_verdicts_and_intervals_in_the_family_are_the_reports(tmp_path: Path, me
         ("accuracy higher", "accuracy: is never higher; its verdicts are worse, better"),
         ("mean_confidence worse", "mean_confidence: is never worse; .*higher, lower"),
         ("failed worse", "failed: counts the study's trials; write for example 'failed > 0'"),
-        ("low(missing) > 0", "missing: counts the study's trials"),
         ("missing > 1%", "missing: counts the study's trials"),
         ("failed(epsilon=0.1) > 0", "failed: counts the study's trials"),
         ("accuracy(epsilon=0.0) worse", "arm 'epsilon=0.0': is the baseline itself"),
@@ -310,9 +301,7 @@ def test_every_fault_is_named_at_once(study: Recorded) -> None:
 
 def test_a_study_without_a_baseline_arm_has_no_verdicts(tmp_path: Path) -> None:
     study = Recorded(tmp_path, ARMS, study={"baseline": {}})
-    with pytest.raises(
-        StudyError, match="no baseline arm to compare with; name a recorded run with --baseline"
-    ):
+    with pytest.raises(StudyError, match="no baseline arm to compare with; name a recorded run with --base"):
         result(study, "accuracy worse")
     assert result(study, "accuracy < 10%").passes
 
@@ -323,30 +312,29 @@ def test_a_study_without_a_baseline_arm_has_no_verdicts(tmp_path: Path) -> None:
 def test_what_cannot_be_told_fails(tmp_path: Path) -> None:
     study = Recorded(tmp_path, counts(e0=[600], e1=[600]))
     for text in ("low(accuracy) < 10%", "accuracy < 10% or high(accuracy) > 90%", "low(difference(nll)) > 1"):
-        (found,) = result(study, text).findings
-        assert found.holds is None
+        assert holds(study, text) is None
         assert not result(study, text).passes
     assert "cannot be told, and fails: low(accuracy) < 10%" in shown(result(study, "low(accuracy) < 10%"))
     # A part that cannot be told does not matter where another decides.
-    assert result(study, "accuracy < 70% or low(accuracy) < 10%").findings[0].holds is True
-    assert result(study, "accuracy < 10% and low(accuracy) < 10%").findings[0].holds is False
+    assert holds(study, "accuracy < 70% or low(accuracy) < 10%") is True
+    assert holds(study, "accuracy < 10% and low(accuracy) < 10%") is False
 
 
 @pytest.mark.parametrize(
-    ("second", "holds"),
+    ("second", "expected"),
     [
         ([590, 610], None),  # both 10 images worse: no spread to judge by
         ([600, 620], False),  # the same on every seed
     ],
 )
 def test_a_difference_that_no_test_can_judge_does_not_pass(
-    tmp_path: Path, second: list[int], holds: bool | None
+    tmp_path: Path, second: list[int], expected: bool | None
 ) -> None:
     study = Recorded(tmp_path, counts(e0=[600, 620], e1=second), study={"margins": {"accuracy": 1e-9}})
-    assert result(study, "accuracy worse").findings[0].holds is holds
+    assert holds(study, "accuracy worse") is expected
     # Without digests, equal values on every seed are undecided, and yet not worse.
     unknown = dataclasses.replace(study.run, trials=study.run.trials.assign(predictions_sha256=""))
-    assert check_study(unknown, ["accuracy worse"]).findings[0].holds is holds
+    assert check_study(unknown, ["accuracy worse"]).findings[0].holds is expected
     assert check_study(unknown, ["accuracy undecided"]).findings[0].holds is True
 
 
@@ -372,11 +360,10 @@ def test_a_study_that_lacks_results_fails_unless_that_is_allowed(incomplete: Rec
 
 
 def test_an_arm_without_any_result_is_left_out_only_where_that_is_allowed(incomplete: Recorded) -> None:
-    assert result(incomplete, "accuracy < 10%").findings[0].holds is None
+    assert holds(incomplete, "accuracy < 10%") is None
     (found,) = result(incomplete, "accuracy < 10%", allow_incomplete=True).findings
     assert (found.holds, found.arms) == (False, 2)
-    named = result(incomplete, "accuracy(epsilon=0.2) < 10%", allow_incomplete=True)
-    assert named.findings[0].holds is None
+    assert holds(incomplete, "accuracy(epsilon=0.2) < 10%", allow_incomplete=True) is None
 
 
 def test_a_study_of_which_nothing_ran_does_not_pass(tmp_path: Path) -> None:
@@ -399,7 +386,7 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 
 
 @pytest.mark.parametrize(
-    ("text", "holds"),
+    ("text", "expected"),
     [
         ("accuracy worse", True),
         ("accuracy(epsilon=0.0) worse", True),  # against a run, the baseline arm is compared too
@@ -410,15 +397,14 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         ("accuracy < 50% and accuracy worse", False),
     ],
 )
-def test_conditions_against_another_run(study: Recorded, before: Recorded, text: str, holds: bool) -> None:
-    found = result(study, text, other=before.run)
-    assert found.findings[0].holds is holds
+def test_conditions_against_another_run(study: Recorded, before: Recorded, text: str, expected: bool) -> None:
+    assert holds(study, text, other=before.run) is expected
 
 
 def test_differences_to_a_run_are_one_family(study: Recorded, before: Recorded) -> None:
     found = result(study, "accuracy worse", "nll worse or accuracy worse", other=before.run)
-    assert {item.comparisons for item in found.subject.differences.values()} == {6}
-    first = found.subject.differences["epsilon=0.0", "accuracy"]
+    assert {item.comparisons for item in found.comparison.rows.values()} == {6}
+    first = found.comparison.rows["epsilon=0.0", "accuracy"]
     interval = stats.ttest_rel(study.accuracy(0.0), before.accuracy(0.0)).confidence_interval(1 - 0.05 / 6)
     assert (first.low, first.high) == pytest.approx((interval.low, interval.high))
     assert first.method == "paired"
@@ -453,51 +439,39 @@ def test_a_baseline_run_that_nothing_uses_or_fits_is_refused(study: Recorded, tm
 # --- the command ---
 
 
-def test_the_exit_status_and_what_is_printed(
-    study: Recorded, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_exit_status_and_what_is_printed(study: Recorded, command: Command) -> None:
     here = str(study.folder.root)
-    status, out, error = command(capsys, monkeypatch, here, "--fail-if", "accuracy < 50%")
+    status, out, error = command(here, "--fail-if", "accuracy < 50%")
     assert (status, error) == (0, "")
     assert "does not hold: accuracy < 50% (in any of 3 arms)" in out
     assert out.endswith("the check passes\n")
-    both = ("--fail-if", "accuracy < 50%", "--fail-if", "accuracy < 55%")
-    status, out, error = command(capsys, monkeypatch, here, *both)
+    status, out, error = command(here, "--fail-if", "accuracy < 50%", "--fail-if", "accuracy < 55%")
     assert (status, error) == (2, "")
-    assert "holds, and fails: accuracy < 55%\n" in out
-    assert "  epsilon=0.1: accuracy is 54.525 %: Accuracy (%) 54.52 (52." in out
+    assert (
+        "holds, and fails: accuracy < 55%\n  epsilon=0.1: accuracy is 54.525 %: Accuracy (%) 54.52 (" in out
+    )
     assert "epsilon=0.0: accuracy is 60" not in out.split("holds, and fails")[1]
     assert out.endswith("the check fails\n")
-    status, out, error = command(capsys, monkeypatch, here, "--fail-if", "acuracy < 0.5")
-    assert (status, out) == (1, "")
-    assert "Did you mean 'accuracy'?" in error
-    assert command(capsys, monkeypatch, here)[0] == 0
+    assert command(here)[0] == 0
 
 
-def test_a_study_is_named_as_for_the_other_commands(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_is_named_as_for_the_other_commands(tmp_path: Path, command: Command) -> None:
     Recorded(tmp_path / "results" / "tiny" / "quick", counts(e0=[600, 610]))
     Recorded(tmp_path / "results" / "tiny" / "full", counts(e0=[600, 610]))
-    monkeypatch.chdir(tmp_path)
-    assert command(capsys, monkeypatch, "tiny/quick", "--fail-if", "failed > 0")[0] == 0
-    assert command(capsys, monkeypatch, "tiny", "--profile", "full", "--fail-if", "accuracy > 10%")[0] == 2
-    status, _, error = command(capsys, monkeypatch, "tiny")
+    assert command("tiny/quick", "--fail-if", "failed > 0")[0] == 0
+    assert command("tiny", "--profile", "full", "--fail-if", "accuracy > 10%")[0] == 2
+    status, _, error = command("tiny")
     assert (status, "choose one with --profile" in error) == (1, True)
 
 
 HOSTILE = "folder:\x1b]0;title\x07\x1b[31m\u202e[bold]x[/bold]\n::error::forged"
 
 
-def test_a_hostile_name_is_printed_inertly(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    levels = ("folder:plain", HOSTILE)
-    study = Recorded(
-        tmp_path, {(name, seed): 600 + seed for name in levels for seed in (0, 1)}, factor="data"
-    )
-    wrong = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", "accuracy(\x1b[31mx) < 1%")
-    right = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", "accuracy < 100%")
+def test_a_hostile_name_is_printed_inertly(tmp_path: Path, command: Command) -> None:
+    correct = {(name, seed): 600 + seed for name in ("folder:plain", HOSTILE) for seed in (0, 1)}
+    here = str(Recorded(tmp_path, correct, factor="data").folder.root)
+    wrong = command(here, "--fail-if", "accuracy(\x1b[31mx) < 1%")
+    right = command(here, "--fail-if", "accuracy < 100%")
     assert (wrong[0], right[0]) == (1, 2)
     for text in (*wrong[1:], *right[1:]):
         assert not any(sign in text for sign in "\x1b\x07\u202e")
@@ -506,29 +480,23 @@ def test_a_hostile_name_is_printed_inertly(
     assert "[bold]x[/bold]" in right[1]
 
 
-def test_a_damaged_or_missing_study_is_one_message(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert command(capsys, monkeypatch, "nothing", "--fail-if", "failed > 0")[0] == 1
+def test_a_damaged_or_missing_study_is_one_message(tmp_path: Path, command: Command) -> None:
+    assert command("nothing", "--fail-if", "failed > 0")[0] == 1
     study = Recorded(tmp_path / "one", counts(e0=[600, 610]))
     record = next(study.folder.records.iterdir())
     record.write_text(record.read_text().replace("0", "1"))
-    status, out, _ = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", "failed > 0")
-    assert status == 2
-    assert "1 unreadable" in out
+    status, out, _ = command(str(study.folder.root), "--fail-if", "failed > 0")
+    assert (status, "1 unreadable" in out) == (2, True)
     study.folder.plan.write_text("{")
-    status, _, error = command(capsys, monkeypatch, str(study.folder.root), "--fail-if", "failed > 0")
+    status, _, error = command(str(study.folder.root), "--fail-if", "failed > 0")
     assert (status, "damaged" in error) == (1, True)
 
 
-def test_the_help_shows_examples_that_are_read(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    status, out, _ = command(capsys, monkeypatch, "--help")
+def test_the_help_shows_examples_that_are_read(command: Command) -> None:
+    status, out, _ = command("--help")
     assert status == 0
     help_text = " ".join(out.split())
     examples = [part.split('"')[0] for part in help_text.split('--fail-if "')[1:]]
     assert examples == ["accuracy < 55%", "high(ece) > 10%", "accuracy worse or nll worse"]
     assert all(parse(text) for text in examples)
-    assert math.isclose(parse(examples[1]).number, 0.1)  # type: ignore[union-attr]
+    assert math.isclose(parse(examples[1]).value, 0.1)  # type: ignore[union-attr]

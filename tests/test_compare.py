@@ -15,9 +15,8 @@ from rich.console import Console
 from scipy import stats
 
 from ablate.errors import ResultsError, StudyError
-from ablate.gate.compare import Comparison, compare_runs
+from ablate.gate.compare import Comparison, compare_runs, read_run
 from ablate.gate.comparison_shown import show_comparison, write_csv, write_markdown
-from ablate.gate.runs import read_run
 from ablate.stats import seeds_needed
 from ablate.store.results import ResultsFolder
 from ablate.tables import build_tables, write_tables
@@ -26,131 +25,125 @@ A = {(0.0, 0): 600, (0.0, 1): 620, (0.0, 2): 590, (0.1, 0): 640, (0.1, 1): 655, 
 B = {(0.0, 0): 610, (0.0, 1): 640, (0.0, 2): 595, (0.2, 0): 640, (0.2, 1): 655, (0.2, 2): 610}
 
 
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    return Recorded(tmp_path_factory.mktemp("first"), A)
+
+
 def compared(a: Recorded, b: Recorded, *metrics: str) -> Comparison:
     return compare_runs(a.run, b.run, metrics or ("accuracy", "nll", "ece"))
 
 
 def rows(comparison: Comparison) -> list[Any]:
-    return list(comparison.differences.itertuples())
+    return list(comparison.rows.values())
 
 
-def shown(comparison: Any) -> str:
+def shown(comparison: Comparison) -> str:
     console = Console(width=40)
     with console.capture() as capture:
         show_comparison(console, comparison)
     return capture.get()
 
 
-def test_trials_that_differ_by_the_machine_are_paired_by_seed(tmp_path: Path) -> None:
-    a, b = Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", B, numerics=CUDA, precision="bfloat16")
-    (found,) = rows(compared(a, b, "accuracy"))
-    expected = stats.ttest_rel(b.accuracy(0.0), a.accuracy(0.0))
-    interval = expected.confidence_interval(0.95)
-    assert (found.term, found.method, found.n) == ("epsilon=0.0", "paired", 3)
-    assert found.effect == pytest.approx(np.mean(b.accuracy(0.0)) - np.mean(a.accuracy(0.0)))
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    mean = stats.t.interval(0.95, 2, np.mean(a.accuracy(0.0)), stats.sem(a.accuracy(0.0)))
-    assert (found.a_low, found.a_high) == pytest.approx(mean)
+def markdown(tmp_path: Path, comparison: Comparison) -> str:
+    write_markdown(tmp_path / "out.md", comparison)
+    return (tmp_path / "out.md").read_text()
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"lr": 0.3}, {"fingerprint": "other"}, {"arch": "xresnet18"}],
-    ids=["another field", "other data", "another network"],
-)
+def as_csv(tmp_path: Path, comparison: Comparison) -> list[dict[str, str]]:
+    write_csv(tmp_path / "out.csv", comparison)
+    return list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+
+
+def test_trials_that_differ_by_the_machine_are_paired_by_seed(first: Recorded, tmp_path: Path) -> None:
+    b = Recorded(tmp_path, B, numerics=CUDA, precision="bfloat16")
+    (row,) = rows(compared(first, b, "accuracy"))
+    values = first.accuracy(0.0)
+    interval = stats.ttest_rel(b.accuracy(0.0), values).confidence_interval(0.95)
+    assert (row.term, row.method, row.n) == ("epsilon=0.0", "paired", 3)
+    assert row.effect == pytest.approx(np.mean(b.accuracy(0.0)) - np.mean(values))
+    assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
+    mean = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (row.a_low, row.a_high) == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("changes", [{"lr": 0.3}, {"fingerprint": "other"}, {"arch": "xresnet18"}], ids=str)
 def test_trials_that_differ_otherwise_are_independent_samples(
-    tmp_path: Path, changes: dict[str, Any]
+    first: Recorded, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
-    a, b = Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", B, **changes)
-    (found,) = rows(compared(a, b, "accuracy"))
-    test = stats.ttest_ind(b.accuracy(0.0), a.accuracy(0.0), equal_var=False)
+    b = Recorded(tmp_path, B, **changes)
+    (row,) = rows(compared(first, b, "accuracy"))
+    test = stats.ttest_ind(b.accuracy(0.0), first.accuracy(0.0), equal_var=False)
     interval = test.confidence_interval(0.95)
-    assert found.method == "welch"
-    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert row.method == "welch"
+    assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_arms_of_one_run_only_are_listed_and_not_compared(tmp_path: Path) -> None:
-    a = Recorded(tmp_path / "a", A)
-    text = shown(compared(a, Recorded(tmp_path / "b", B)))
-    assert "only in A: epsilon=0.1\n" in text
-    assert "only in B: epsilon=0.2\n" in text
-    comparison = compared(a, Recorded(tmp_path / "c", counts(e3=[500, 510])))
+def test_arms_of_one_run_only_are_listed_and_not_compared(first: Recorded, tmp_path: Path) -> None:
+    text = shown(compared(first, Recorded(tmp_path / "b", B)))
+    assert "only in A: epsilon=0.1\nonly in B: epsilon=0.2\n" in text
+    comparison = compared(first, Recorded(tmp_path / "c", counts(e3=[500, 510])))
     assert comparison.differences.empty
     assert "no arm in common" in shown(comparison)
-    for write in (write_csv, write_markdown):
-        write(tmp_path / "out", comparison)
-    assert "no arm in common" in (tmp_path / "out").read_text()
+    assert "no arm in common" in markdown(tmp_path, comparison)
+    assert as_csv(tmp_path, comparison) == []
 
 
-def test_what_differs_between_the_runs_is_said_first(tmp_path: Path) -> None:
-    a = Recorded(tmp_path / "a", A)
-    b = Recorded(tmp_path / "b", A, profile="full", numerics=CUDA, ran_on={"torch_version": "2.16"}, lr=0.3)
-    comparison = compared(a, b)
-    unlike = {name: (first, second) for name, first, second in comparison.unlike}
-    assert unlike == {
-        "profile": ("quick", "full"),
-        "device": ("cpu", "cuda"),
-        "resolved_precision": ("float32", "bfloat16"),
-        "torch_version": ("2.15", "2.16"),
-        "field lr": ("0.4", "0.3"),
-    }
-    text = shown(comparison)
-    assert text.index("torch_version") < text.index("Accuracy")
+def test_what_differs_between_the_runs_is_said_first(first: Recorded, tmp_path: Path) -> None:
+    b = Recorded(tmp_path, A, profile="full", numerics=CUDA, ran_on={"torch_version": "2.16"}, lr=0.3)
+    comparison = compared(first, b)
+    assert comparison.unlike == [
+        ("profile", "quick", "full"),
+        ("device", "cpu", "cuda"),
+        ("resolved_precision", "float32", "bfloat16"),
+        ("torch_version", "2.15", "2.16"),
+        ("field lr", "0.4", "0.3"),
+    ]
+    for text in (shown(comparison), markdown(tmp_path, comparison)):
+        assert text.index("torch_version") < text.index("Take care") < text.index("Accuracy")
 
 
-def test_a_run_beside_itself_differs_in_nothing(tmp_path: Path) -> None:
-    a = Recorded(tmp_path / "a", A)
-    comparison = compared(a, a)
-    assert comparison.unlike == ()
-    assert {(item.effect, math.isnan(item.low)) for item in rows(comparison)} == {(0.0, True)}
+def test_a_run_beside_itself_differs_in_nothing(first: Recorded, tmp_path: Path) -> None:
+    comparison = compared(first, first)
+    assert comparison.unlike == []
+    assert {(row.effect, math.isnan(row.low)) for row in rows(comparison)} == {(0.0, True)}
+    assert {row["low"] for row in as_csv(tmp_path, comparison)} == {""}
     text = shown(comparison)
     assert "differ in nothing" in text
     assert "paired by seed, n = 3, equal on every seed" in text
-
-
-def test_ece_is_not_shown_without_its_floor(tmp_path: Path) -> None:
-    a = Recorded(tmp_path / "a", A)
-    lines = shown(compared(a, a, "ece")).splitlines()
+    lines = text[text.index("ECE") :].splitlines()
     assert all("floor" in line for line in lines if line.startswith("epsilon="))
 
 
-def test_published_results_without_predictions_are_read_from_their_table(tmp_path: Path) -> None:
-    a, b = Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", B)
-    before = compared(a, b).differences
+def test_published_results_without_predictions_are_read_from_their_table(
+    first: Recorded, tmp_path: Path
+) -> None:
+    a = Recorded(tmp_path, A)
     write_tables(a.folder, build_tables(a.folder, a.plan))
-    for path in a.folder.predictions.iterdir():
-        path.unlink()
-    a.folder.predictions.rmdir()
-    pd.testing.assert_frame_equal(compare_runs(read_run(a.folder), b.run).differences, before)
+    shutil.rmtree(a.folder.predictions)
+    before = compared(first, first).differences
+    pd.testing.assert_frame_equal(compare_runs(read_run(a.folder), first.run).differences, before)
 
 
-def test_the_file_holds_unrounded_numbers(tmp_path: Path) -> None:
-    a, b = Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", B, lr=0.3)
-    comparison = compared(a, b)
-    write_csv(tmp_path / "out.csv", comparison)
-    written = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+def test_the_file_holds_unrounded_numbers(first: Recorded, tmp_path: Path) -> None:
+    comparison = compared(first, Recorded(tmp_path, B, lr=0.3))
+    written = as_csv(tmp_path, comparison)
     assert len(written) == len(comparison.differences) == 3
-    for row, item in zip(written, rows(comparison), strict=True):
-        assert (row["arm"], row["metric"], row["method"]) == (item.term, item.metric, item.method)
-        assert float(row["a_mean"]) == item.a_mean
-        assert float(row["b_high"]) == item.b_high
-        assert float(row["low"]) == item.low
-        assert int(row["a_n"]) == 3
-    write_csv(tmp_path / "same.csv", compared(a, a))
-    assert {row["low"] for row in csv.DictReader((tmp_path / "same.csv").read_text().splitlines())} == {""}
+    for cells, row in zip(written, rows(comparison), strict=True):
+        assert (cells["arm"], cells["metric"], cells["method"]) == (row.term, row.metric, row.method)
+        numbers = [float(cells[name]) for name in ("a_mean", "b_high", "low", "difference", "a_n")]
+        assert numbers == [row.a_mean, row.b_high, row.low, row.effect, 3]
 
 
-def test_a_file_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
-    a = Recorded(tmp_path / "a", A)
+def test_a_file_that_cannot_be_written_is_said_so(first: Recorded, tmp_path: Path) -> None:
     with pytest.raises(ResultsError, match="another file with --csv"):
-        write_csv(tmp_path / "no" / "such" / "folder.csv", compared(a, a))
+        write_csv(tmp_path / "no" / "such" / "folder.csv", compared(first, first))
 
 
 @pytest.mark.parametrize("name", ["acuracy", "lr"])
-def test_only_what_was_measured_is_a_metric(tmp_path: Path, name: str) -> None:
-    a = Recorded(tmp_path / "a", A)
+def test_only_what_was_measured_is_a_metric(first: Recorded, name: str) -> None:
     with pytest.raises(StudyError, match=f"--metric {name}: unknown metric; known are accuracy, "):
-        compared(a, a, name)
+        compared(first, first, name)
 
 
 def one_row(tmp_path: Path, a: Recorded, b: list[int], **study: Any) -> Any:
@@ -237,22 +230,21 @@ def test_the_smaller_margin_of_the_two_counts(tmp_path: Path) -> None:
 
 
 def test_a_failed_trial_leaves_its_arm_undecided(tmp_path: Path) -> None:
-    a = Recorded(tmp_path / "a", NEAR)
-    b = Recorded(tmp_path / "b", {**WORSE, (0.0, 3): FAILED})
-    found = rows(compared(a, b, "accuracy"))[0]
-    assert (found.a_n, found.b_n, found.n) == (4, 3, 3)
-    assert "7 of 8 trials complete" in shown(compared(a, b))
-    assert (found.verdict, found.reason) == ("undecided", "incomplete")
-    assert found.high < 0
-    assert "undecided: trials have no result" in shown(compared(a, b, "accuracy"))
+    a, b = Recorded(tmp_path / "a", NEAR), Recorded(tmp_path / "b", {**WORSE, (0.0, 3): FAILED})
+    comparison = compared(a, b, "accuracy")
+    row = rows(comparison)[0]
+    assert (row.a_n, row.b_n, row.n) == (4, 3, 3)
+    assert (row.verdict, row.reason) == ("undecided", "incomplete")
+    assert row.high < 0
+    assert "7 of 8 trials complete" in shown(comparison)
+    assert "undecided: trials have no result" in shown(comparison)
 
 
 def test_undecided_tells_the_seeds_that_would_decide(tmp_path: Path) -> None:
-    a = Recorded(tmp_path / "a", counts(e0=[600, 620, 590]))
-    b = Recorded(tmp_path / "b", counts(e0=[610, 625, 605]))
-    (found,) = rows(compared(a, b, "accuracy"))
-    assert found.verdict == "undecided"
-    assert f"about {int(found.seeds_needed)} seeds would decide" in shown(compared(a, b, "accuracy"))
+    a, b = (Recorded(tmp_path / str(e0), counts(e0=e0)) for e0 in ([600, 620, 590], [610, 625, 605]))
+    comparison = compared(a, b, "accuracy")
+    assert rows(comparison)[0].verdict == "undecided"
+    assert f"about {int(rows(comparison)[0].seeds_needed)} seeds would decide" in shown(comparison)
 
 
 @pytest.mark.parametrize(
@@ -263,27 +255,23 @@ def test_undecided_tells_the_seeds_that_would_decide(tmp_path: Path) -> None:
         ({"ran_on": {"device_name": "another"}}, "device"),
         ({"ran_on": {"torch_version": "2.16"}}, "torch version"),
         ({"ran_on": {"commit": "def"}}, "commit"),
-        (
-            {"ran_on": {"commit": None, "torch_version": "2.16"}, "fingerprint": "other"},
-            "torch version, commit and data",
-        ),
+        ({"ran_on": {"commit": None}, "fingerprint": "other"}, "commit and data"),
+        ({"numerics": CUDA, "fingerprint": "other"}, "device, precision and data"),
     ],
 )
 def test_what_can_cause_a_difference_by_itself_is_said_plainly(
-    tmp_path: Path, changes: dict[str, Any], named: str
+    first: Recorded, tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
-    a, b = Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", A, **changes)
+    comparison = compared(first, Recorded(tmp_path, A, **changes))
     sentence = f"Take care: the runs differ in {named}, and a difference may come from that alone."
-    assert sentence in shown(compared(a, b))
-    write_markdown(tmp_path / "out.md", compared(a, b))
-    assert f"> {sentence}" in (tmp_path / "out.md").read_text()
-    assert "Take care" not in shown(compared(a, Recorded(tmp_path / "c", A, lr=0.3)))
+    assert sentence in shown(comparison)
+    assert f"> {sentence}" in markdown(tmp_path, comparison)
 
 
 def test_the_markdown_shows_every_difference(tmp_path: Path) -> None:
     comparison = compared(Recorded(tmp_path / "a", NEAR), Recorded(tmp_path / "b", WORSE))
-    write_markdown(tmp_path / "out.md", comparison)
-    text = (tmp_path / "out.md").read_text()
+    assert "Take care" not in shown(comparison)
+    text = markdown(tmp_path, comparison)
     page = MarkdownIt().enable("table").render(text)
     assert page.count("<table>") == 3
     assert page.count("<td><code>epsilon=0.0</code></td>") == 3
@@ -310,34 +298,25 @@ def test_a_hostile_name_does_nothing(tmp_path: Path, level: str) -> None:
     text = shown(comparison)
     assert not any(sign in text for sign in "\x1b\x07\u202e")
     assert text.count("paired by seed") == 2
-    write_markdown(tmp_path / "out.md", comparison)
-    markdown = (tmp_path / "out.md").read_text()
-    assert not any(sign in markdown for sign in "\x1b\x07\u202e")
-    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
+    page = markdown(tmp_path, comparison)
+    assert not any(sign in page for sign in "\x1b\x07\u202e")
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(page)
     inner = [part for token in tokens for part in token.children or []]
-    assert {part.type for part in inner} <= {
-        "text",
-        "code_inline",
-        "strong_open",
-        "strong_close",
-        "softbreak",
-    }
+    kinds = {"text", "code_inline", "strong_open", "strong_close", "softbreak"}
+    assert {part.type for part in inner} <= kinds
     assert {token.content.strip() for token in tokens if token.type == "html_block"} == {
-        "<details><summary>What differs between the runs</summary>",
+        "<details><summary>The runs differ in:</summary>",
         "</details>",
     }
-    lines = [line for line in markdown.splitlines() if line.startswith("| `data=")]
+    lines = [line for line in page.splitlines() if line.startswith("| `data=")]
     assert {line.count(" | ") for line in lines} == {6}
     assert all("@" not in part.content for part in inner if part.type == "text")
 
 
 def test_a_name_is_no_formula_in_the_file(tmp_path: Path) -> None:
-    a = Recorded(tmp_path / "a", A)
-    formula = a.folder.plan.read_text().replace('"epsilon=0.0"', '"=1+1"')
-    a.folder.plan.write_text(formula)
-    write_csv(tmp_path / "out.csv", compared(a, a))
-    written = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
-    assert {row["arm"] for row in written} == {"'=1+1", "epsilon=0.1"}
+    a = Recorded(tmp_path, A)
+    a.folder.plan.write_text(a.folder.plan.read_text().replace('"epsilon=0.0"', '"=1+1"'))
+    assert {row["arm"] for row in as_csv(tmp_path, compared(a, a))} == {"'=1+1", "epsilon=0.1"}
 
 
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "seed_notebook" / "cpu-float32"
@@ -358,7 +337,7 @@ def test_a_run_of_ones_own_is_compared_with_the_published_one(tmp_path: Path) ->
     assert [item.method for item in rows(comparison)] == ["paired"] * 3
     assert [item.n for item in rows(comparison)] == [6] * 3
     assert [item.effect for item in rows(comparison)] == pytest.approx([0, 0, 0], abs=1e-12)
-    assert not comparison.grave
+    assert not comparison.caution
     assert {item.reason for item in rows(comparison)} == {"no_spread"}
     # Two digests that nobody knows are not the same.
     assert {item.reason for item in rows(compare_runs(a, a))} == {"no_spread"}

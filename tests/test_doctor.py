@@ -1,6 +1,5 @@
 """What `doctor` finds on this machine, and on ones that are broken in one place."""
 
-import os
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -10,8 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from ablate import doctor
-from ablate.doctor import Finding, examine, show_findings, unmet_requirements, write_fault
+from ablate.doctor import Finding, examine, show_findings
 from ablate.train import cpu_has_bfloat16
 
 
@@ -24,13 +22,6 @@ def examined() -> dict[str, Finding]:
     return {finding.name: finding for finding in examine()}
 
 
-def shown(findings: list[Finding]) -> tuple[bool, str]:
-    console = Console(width=40)
-    with console.capture() as capture:
-        sound = show_findings(console, findings)
-    return sound, capture.get()
-
-
 def test_a_sound_machine_has_nothing_to_mend(tmp_path: Path) -> None:
     findings = examined()
     assert [finding for finding in findings.values() if finding.remedy] == []
@@ -39,7 +30,7 @@ def test_a_sound_machine_has_nothing_to_mend(tmp_path: Path) -> None:
     precision = "bfloat16" if cpu_has_bfloat16() else "float32"
     assert f"so precision=auto is {precision}" in findings["bfloat16 on cpu"].value
     assert str(tmp_path / "cache") in findings["cache"].value
-    assert not (tmp_path / "cache").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
@@ -63,7 +54,7 @@ def test_reasons_for_no_cuda(
     monkeypatch.setattr(torch.version, "cuda", version)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert reason in doctor.why_no_cuda()
+    assert reason in examined()["CUDA"].value
 
 
 @pytest.mark.cuda
@@ -79,26 +70,16 @@ def test_a_cache_that_is_a_file_is_broken(tmp_path: Path) -> None:
     assert "ABLATE_CACHE" in examined()["cache"].remedy
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_cache_that_cannot_be_written_is_broken(tmp_path: Path) -> None:
-    (tmp_path / "cache").mkdir(mode=0o500)
-    assert "cannot be written (Permission denied)" in examined()["cache"].value
+def test_a_cache_that_cannot_be_written_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ABLATE_CACHE", "/proc/cache")  # where not even root can write
+    assert "cannot be written (" in examined()["cache"].value
     assert "ABLATE_CACHE" in examined()["cache"].remedy
-
-
-def test_a_folder_that_takes_no_file_is_told(tmp_path: Path) -> None:
-    assert write_fault(tmp_path) == ""
-    assert list(tmp_path.iterdir()) == []
-    assert write_fault(tmp_path / "gone").startswith("cannot be written (")
 
 
 @pytest.mark.parametrize(
     ("declared", "fault"),
     [
-        (
-            ["no-such-thing>=1"],
-            "no-such-thing is not installed (no-such-thing>=1 is needed)",
-        ),
+        (["no-such-thing>=1"], "no-such-thing is not installed (no-such-thing>=1 is needed)"),
         (["numpy>=999"], f"numpy {metadata.version('numpy')} is installed, but numpy>=999 is needed"),
         (["no-such-thing; extra == 'test'", "numpy>=1"], None),
     ],
@@ -107,7 +88,7 @@ def test_packages_that_are_missing_or_too_old_are_named(
     monkeypatch: pytest.MonkeyPatch, declared: list[str], fault: str | None
 ) -> None:
     monkeypatch.setattr(metadata, "requires", lambda name: declared)
-    assert unmet_requirements() == ([fault] if fault else [])
+    assert [finding.value for finding in examine() if finding.name == "package"] == ([fault] if fault else [])
 
 
 def test_one_fault_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,10 +103,11 @@ def test_one_fault_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "profile" in findings
 
 
-def test_what_is_broken_is_listed_with_its_remedy() -> None:
-    sound, text = shown([Finding("CPU", "fine"), Finding("cache", "full", "make room")])
-    assert not sound
-    assert text.splitlines() == ["what   found", "CPU    fine", "cache  full", "broken: cache: make room"]
-    sound, text = shown([Finding("CPU", "fine")])
-    assert sound
-    assert text.splitlines()[-1] == "all that a run needs is there"
+def test_what_is_broken_is_listed_with_its_remedy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not show_findings(
+        Console(width=40), [Finding("CPU", "fine"), Finding("cache", "full", "make room")]
+    )
+    lines = ["what   found", "CPU    fine", "cache  full", "broken: cache: make room"]
+    assert capsys.readouterr().out.splitlines() == lines
+    assert show_findings(Console(width=40), [Finding("CPU", "fine")])
+    assert capsys.readouterr().out.endswith("all that a run needs is there\n")

@@ -8,39 +8,30 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_study import BASE, COST, CPU, CUDA, FAILED, MISSING, Recorded
 from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
-from ablate.gate.duration import expected_duration
-from ablate.gate.plan import forecast, pooled_sd, show_forecast
+from ablate.gate.plan import expected_duration, pooled_sd, show_forecast
 from ablate.stats import paired_effect
-from ablate.store.records import Cost, Failure, Predictions, Record, write_record
+from ablate.store.records import Failure, Record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
-from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
-
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
-CUDA = Numerics(device="cuda", precision="bfloat16", deterministic=False)
-BASE = {"data": "synthetic", "image_size": 16, "epochs": 4}
+from ablate.study.trials import Numerics, Trial, build_trial
 
 
 def trial(seed: int = 0, fingerprint: str = "f", numerics: Numerics = CPU, **changes: Any) -> Trial:
     return build_trial({}, resolve(BASE, changes), seed, numerics, fingerprint=fingerprint)
 
 
-def cost(seconds: float) -> Cost:
-    rest = ("step_ms", "step_ms_p20", "step_ms_p80", "images_per_second", "peak_memory_mb")
-    return Cost(train_seconds=0.75 * seconds, eval_seconds=0.25 * seconds, **dict.fromkeys(rest, 1.0))
-
-
 def took(seconds: float, which: Trial) -> Record:
-    return Record(trial=which, status="complete", cost=cost(seconds))
+    cost = COST.model_copy(update={"train_seconds": 0.75 * seconds, "eval_seconds": 0.25 * seconds})
+    return Record(trial=which, status="complete", cost=cost)
 
 
 def test_no_record_gives_no_time() -> None:
-    found = expected_duration([trial(), trial(arch="xresnet18")], [], workers=2)
-    assert (found.seconds, found.known, found.unknown) == (0.0, 0, ("seed_cnn", "xresnet18"))
+    expected = 0.0, 0, ("seed_cnn", "xresnet18")
+    assert expected_duration([trial(), trial(arch="xresnet18")], [], workers=2) == expected
 
 
 def test_the_closest_records_count() -> None:
@@ -48,71 +39,42 @@ def test_the_closest_records_count() -> None:
     alike = [took(seconds, trial(seed)) for seed, seconds in ((0, 10.0), (1, 30.0), (2, 12.0))]
     other_level = [took(100.0, trial(epsilon=0.3))]
     longer = [took(1000.0, trial(epochs=40))]
-    assert expected_duration(here, [*alike, *other_level, *longer], workers=1).seconds == 24.0
-    assert expected_duration(here, [*other_level, *longer], workers=1).seconds == 200.0
-    assert expected_duration(here, longer, workers=1).seconds == pytest.approx(200.0)
+    assert expected_duration(here, [*alike, *other_level, *longer], workers=1)[0] == 24.0
+    assert expected_duration(here, [*other_level, *longer], workers=1)[0] == 200.0
+    assert expected_duration(here, longer, workers=1)[0] == pytest.approx(200.0)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        trial(arch="xresnet18"),
-        trial(image_size=32),
-        trial(fingerprint="other"),
-        trial(numerics=CUDA),
+        took(10.0, trial(arch="xresnet18")),
+        took(10.0, trial(image_size=32)),
+        took(10.0, trial(fingerprint="other")),
+        took(10.0, trial(numerics=CUDA)),
+        Record(trial=trial(), status="diverged", cost=COST, failure=Failure(message="nan")),
     ],
 )
-def test_what_costs_something_else_does_not_count(other: Trial) -> None:
-    assert expected_duration([trial()], [took(10.0, other)], workers=1).known == 0
-
-
-def test_a_failed_trial_tells_no_time() -> None:
-    failed = Record(trial=trial(), status="diverged", cost=cost(1.0), failure=Failure(message="nan"))
-    assert expected_duration([trial(1)], [failed], workers=1).known == 0
+def test_what_costs_something_else_does_not_count(other: Record) -> None:
+    assert expected_duration([trial(1)], [other], workers=1)[1] == 0
 
 
 @given(seconds=st.floats(0.1, 1e4), missing=st.integers(1, 40), workers=st.integers(1, 64))
 def test_workers_share_the_time_but_no_trial_gets_shorter(seconds: float, missing: int, workers: int) -> None:
     waiting = [trial(seed) for seed in range(1, missing + 1)]
-    found = expected_duration(waiting, [took(seconds, trial(0))], workers=workers)
-    assert found.known == missing
-    assert found.seconds == pytest.approx(max(seconds, missing * seconds / min(workers, missing)))
+    expected, known, _ = expected_duration(waiting, [took(seconds, trial(0))], workers=workers)
+    assert known == missing
+    assert expected == pytest.approx(max(seconds, missing * seconds / min(workers, missing)))
 
 
-def planned(**changes: Any) -> Plan:
-    declared: dict[str, Any] = {
-        "question": "?",
-        "name": "tiny",
-        "base": BASE,
-        "factors": {"epsilon": (0.0, 0.1, 0.2)},
-        "baseline": {"epsilon": 0.0},
-        "seeds": 4,
-    }
-    study = Study(**{**declared, **changes})
-    trials = expand(study, lambda fields: "f", lambda fields: CPU)
-    return Plan(study=study, profile="quick", reason="because", trials=tuple(trials))
+def tiny(root: Path, correct: dict[tuple[float, int], int], **study: Any) -> Recorded:
+    """Three levels on four seeds, of which so many are recorded."""
+    return Recorded(root, {(e, n): MISSING for e in (0.0, 0.1, 0.2) for n in range(4)} | correct, study=study)
 
 
-def store(folder: ResultsFolder, which: Trial, correct: int) -> None:
-    """A complete trial that is right about `correct` of 100 images."""
-    logits = np.zeros((100, 2), np.float32)
-    logits[np.arange(100), (np.arange(100) >= correct).astype(int)] = 1.0
-    write_record(folder, took(10.0, which), Predictions(logits, np.zeros(100, np.int64)))
-
-
-def folder_with(tmp_path: Path, plan: Plan, correct: dict[tuple[float, int], int]) -> ResultsFolder:
-    folder = ResultsFolder(tmp_path / "tiny" / "quick")
-    folder.create()
-    for which in plan.trials:
-        if (which.levels["epsilon"], which.seed) in correct:
-            store(folder, which, correct[which.levels["epsilon"], which.seed])
-    return folder
-
-
-def shown(plan: Plan, folder: ResultsFolder) -> str:
+def shown(study: Recorded, folder: ResultsFolder | None = None) -> str:
     console = Console(width=40)
     with console.capture() as capture:
-        show_forecast(console, forecast(plan, folder, workers=2))
+        show_forecast(console, study.plan, folder or study.folder, workers=2)
     return capture.get()
 
 
@@ -123,45 +85,30 @@ def statsmodels_effect(seeds: int, comparisons: int) -> float:
 
 
 def test_without_records_the_effect_is_in_units_of_the_unknown_spread(tmp_path: Path) -> None:
-    plan = planned()
-    found = forecast(plan, ResultsFolder(tmp_path / "nowhere"), workers=2).detectable
-    assert found is not None
-    assert found.comparisons == 2
-    assert math.isnan(found.sd)
-    assert found.effect == pytest.approx(statsmodels_effect(4, 2), rel=1e-4)
-    text = shown(plan, ResultsFolder(tmp_path / "nowhere"))
+    text = shown(tiny(tmp_path / "here", {}), ResultsFolder(tmp_path / "nowhere"))
     assert "3 arms x 4 seeds = 12 trials: 0 done, 0 failed, 12 missing" in text
     assert "time of seed_cnn: not known before one trial of seed_cnn has run" in text
-    assert "standard deviations of the paired differences in Accuracy" in text
+    expected = f"{statsmodels_effect(4, 2):.2f} standard deviations of the paired differences in Accuracy"
+    assert f"smallest effect: {expected} (80 % power, 5 % error over 2 comparisons); their size" in text
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_with_three_pairs_the_effect_has_the_metrics_unit(tmp_path: Path) -> None:
-    plan = planned()
-    accuracy = {(0.0, 0): 50, (0.0, 1): 60, (0.0, 2): 70, (0.1, 0): 55, (0.1, 1): 61, (0.1, 2): 79}
-    folder = folder_with(tmp_path, plan, {**accuracy, (0.2, 0): 10, (0.2, 1): 90})
-    found = forecast(plan, folder, workers=2).detectable
-    assert found is not None
+    accuracy = {(0.0, 0): 500, (0.0, 1): 600, (0.0, 2): 700, (0.1, 0): 550, (0.1, 1): 610, (0.1, 2): 790}
+    text = shown(tiny(tmp_path, {**accuracy, (0.2, 0): 100, (0.2, 1): 900}))
     sd = float(np.std([0.05, 0.01, 0.09], ddof=1))  # the pair of two seeds is too few
-    assert found.sd == pytest.approx(sd)
-    assert found.pairs == 3
-    assert found.effect == pytest.approx(sd * statsmodels_effect(4, 2), rel=1e-4)
+    assert f"smallest effect: {100 * sd * statsmodels_effect(4, 2):.2f} points of Accuracy" in text
+    assert f"standard deviation is {100 * sd:.2f} points over 3 pairs" in text
     needed = TTestPower().solve_power(0.005 / sd, nobs=None, alpha=0.025, power=0.8)
-    assert found.seeds_for_margin == math.ceil(needed)
-    text = shown(plan, folder)
-    assert f"smallest effect: {100 * found.effect:.2f} points of Accuracy" in text
+    assert f"a difference of the margin, 0.50 points, would need {math.ceil(needed)} seeds; 4 are" in text
     assert "8 done, 0 failed, 4 missing" in text
-    assert "time: about 20 s for 4 of the missing trials, 2 at a time" in text
+    assert "time: about 4 s for 4 of the missing trials, 2 at a time" in text
 
 
 def test_equal_differences_are_not_taken_for_certainty(tmp_path: Path) -> None:
-    plan = planned()
-    accuracy = {(epsilon, seed): 50 for epsilon in (0.0, 0.1) for seed in range(3)}
-    found = forecast(plan, folder_with(tmp_path, plan, accuracy), workers=2).detectable
-    assert found is not None
-    assert math.isnan(found.sd)
-    assert found.effect > 1
-    assert "the 3 recorded ones do not vary" in shown(plan, ResultsFolder(tmp_path / "tiny" / "quick"))
+    text = shown(tiny(tmp_path, {(epsilon, seed): 500 for epsilon in (0.0, 0.1) for seed in range(3)}))
+    assert f"{statsmodels_effect(4, 2):.2f} standard deviations" in text
+    assert "the 3 recorded ones do not vary" in text
 
 
 @given(
@@ -188,23 +135,15 @@ def test_spread_is_pooled_by_degrees_of_freedom(groups: list[list[float]]) -> No
     ],
 )
 def test_where_nothing_can_be_detected_it_says_so(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
-    assert line in shown(planned(**changes), ResultsFolder(tmp_path))
+    assert line in shown(tiny(tmp_path, {}, **changes))
 
 
 def test_failed_and_damaged_trials_are_told_apart(tmp_path: Path) -> None:
-    plan = planned()
-    folder = folder_with(tmp_path, plan, {(0.0, 0): 50})
-    write_record(folder, Record(trial=plan.trials[1], status="oom", failure=Failure(message="too large")))
-    path = folder.record_path(plan.trials[0].trial_id)
+    study = tiny(tmp_path, {(0.0, 0): 500, (0.1, 0): FAILED})
+    path = study.folder.record_path(study.plan.trials[0].trial_id)
     path.write_text("{")
-    text = shown(plan, folder)
+    text = shown(study)
     assert "0 done, 1 failed, 11 missing" in text
     assert "1 of the missing have a damaged record" in text
     assert "--retry-failed" in text
     assert path.read_text() == "{"
-
-
-def test_a_long_time_is_shown_in_hours(tmp_path: Path) -> None:
-    plan = planned(seeds=400)
-    folder = folder_with(tmp_path, plan, {(0.0, 0): 50})
-    assert "time: about 1 h 39 min for 1199 of the missing trials" in shown(plan, folder)

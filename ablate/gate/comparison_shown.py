@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import html
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +23,20 @@ REASONS = {
     "no_spread": "no spread to judge by",
 }
 
+Part = str | tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""A line, or a table: its title, heads and rows."""
+
 
 def show_comparison(console: Console, comparison: Comparison) -> None:
     """Print the comparison: what differs between the runs first, so that nobody overlooks it."""
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
-        name = f"{run.plan.study.name}, profile {run.plan.profile}"
-        print_line(console, f"{letter}: {run.folder.root} ({name}; {run.progress()})")
-    if comparison.unlike:
-        print_line(console, "The runs differ in:")
-        print_table(console, ("what", "A", "B"), comparison.unlike)
-    else:
-        print_line(console, "The runs differ in nothing that is recorded of their settings and machines.")
-    if comparison.grave:
-        print_line(console, caution_text(comparison))
-    if len(comparison.differences):
-        print_line(console, family_text(comparison))
-    for head, rows in _tables(comparison):
-        print_line(console, head)
-        print_table(console, HEADS, rows)
-    for letter, arms in (("A", comparison.only_a), ("B", comparison.only_b)):
-        if arms:
-            print_line(console, f"only in {letter}: {'; '.join(arms)}")
-    if not len(comparison.differences):
-        print_line(console, "The runs have no arm in common, so nothing is compared.")
+        print_line(console, f"{letter}: {run.folder.root} ({run})")
+    for part in _parts(comparison, str):
+        if isinstance(part, str):
+            print_line(console, part)
+        else:
+            print_line(console, part[0])
+            print_table(console, *part[1:])
 
 
 def write_markdown(path: Path, comparison: Comparison) -> None:
@@ -55,40 +45,21 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
     Raises:
         ResultsError: the file cannot be written.
     """
-    _write(path, "\n".join(_markdown(comparison)) + "\n", "--markdown")
+    lines = [f"**B:** {_code(str(comparison.b))}, against **A:** {_code(str(comparison.a))}"]
+    for part in _parts(comparison, _code):
+        if isinstance(part, str):
+            lines += ["", f"> {part}" if part == comparison.caution else part]
+            continue
+        title, heads, rows = part
+        table = [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+        if heads == HEADS:
+            lines += ["", f"**{title}**", "", *table]
+        else:
+            lines += ["", f"<details><summary>{title}</summary>", "", *table, "", "</details>"]
+    _write(path, "\n".join(lines) + "\n", "--markdown")
 
 
-def _markdown(comparison: Comparison) -> Iterator[str]:
-    b, a = (
-        f"{_inert(run.plan.study.name)}, profile {_inert(run.plan.profile)}, {run.progress()}"
-        for run in (comparison.b, comparison.a)
-    )
-    yield f"**B:** {b}, against **A:** {a}"
-    if comparison.grave:
-        yield from ("", f"> {caution_text(comparison)}")
-    for head, rows in _tables(comparison):
-        # Numbers and words of ours, of which only the < of a small p means something to Markdown.
-        cells = [(_inert(arm), *(html.escape(text, quote=False) for text in texts)) for arm, *texts in rows]
-        yield from ("", f"**{head}**", "", *_table(HEADS, cells))
-    if len(comparison.differences):
-        yield from ("", family_text(comparison))
-    else:
-        yield from ("", "The runs have no arm in common, so nothing is compared.")
-    for letter, arms in (("A", comparison.only_a), ("B", comparison.only_b)):
-        if arms:
-            yield from ("", f"Only in {letter}: {', '.join(map(_inert, arms))}")
-    if comparison.unlike:
-        yield from ("", "<details><summary>What differs between the runs</summary>", "")
-        yield from _table(("what", "A", "B"), [tuple(map(_inert, row)) for row in comparison.unlike])
-        yield from ("", "</details>")
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    for cells in (heads, ["---"] * len(heads), *rows):
-        yield f"| {' | '.join(cells)} |"
-
-
-def _inert(text: str) -> str:
+def _code(text: str) -> str:
     """Text from a record as inline code: no link, mention or tag in it works, and no cell ends in it."""
     # A bar would end the cell even within code, and forges disagree on how to escape it there.
     line = " ".join(printable(text).replace("|", "¦").split()) or "–"
@@ -126,23 +97,44 @@ def _write(path: Path, text: str, option: str) -> None:
         ) from None
 
 
-def _tables(comparison: Comparison) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
-    """For each metric what is compared, its unit and margin, and a row per arm under `HEADS`."""
+def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part]:
+    """What there is to show, in order; `named` makes text from the records fit for where it is shown."""
+    if comparison.unlike:
+        differing = [tuple(map(named, row)) for row in comparison.unlike]
+        yield "The runs differ in:", ("what", "A", "B"), differing
+    else:
+        yield "The runs differ in nothing that is recorded of their settings and machines."
+    if comparison.caution:
+        yield comparison.caution
     if not len(comparison.differences):
-        return
-    for metric, rows in comparison.differences.groupby("metric", sort=False):
-        what, margin = quantity(str(metric)), float(rows["margin"].iloc[0])
-        unit = f" in {what.difference_unit}" if what.difference_unit else ""
-        known = f"margin {shown(margin, what)}" if math.isfinite(margin) else "no margin declared"
-        cells = [_cells(row, what) for row in rows.itertuples()]
-        yield f"{what.axis}; B - A{unit}; {known}", cells
+        yield "The runs have no arm in common, so nothing is compared."
+    else:
+        size, arms = len(comparison.differences), len(comparison.pairs)
+        counted = (
+            f"{_number(arms, 'arm')} x {_number(size // arms, 'metric')} = {_number(size, 'comparison')}"
+        )
+        yield (
+            f"Verdicts are of B against A. Intervals of B - A hold together with 95 % over {counted}, "
+            "p is corrected likewise; those of A and B are 95 % each."
+        )
+        for metric, rows in comparison.differences.groupby("metric", sort=False):
+            what, margin = quantity(str(metric)), float(rows["margin"].iloc[0])
+            unit = f" in {what.difference_unit}" if what.difference_unit else ""
+            known = f"margin {shown(margin, what)}" if math.isfinite(margin) else "no margin declared"
+            cells = [(named(str(row.term)), *_cells(row, what)) for row in rows.itertuples()]
+            yield f"{what.axis}; B - A{unit}; {known}", HEADS, cells
+    for letter, alone in zip("AB", comparison.alone, strict=True):
+        if alone:
+            yield f"only in {letter}: {'; '.join(map(named, alone))}"
 
 
 def _cells(row: Any, what: Quantity) -> tuple[str, ...]:
-    sides = [[getattr(row, f"{side}_{name}") for name in (*SIDE, "floor")] for side in "ab"]
-    means = [mean_text(what, *side) for side in sides]
-    p, method = shown_p(row.p_adjusted), method_text(row)
-    return row.term, *means, difference_text(row), verdict_text(row), p, method
+    means = [mean_text(what, *(getattr(row, f"{side}_{name}") for name in (*SIDE, "floor"))) for side in "ab"]
+    return *means, difference_text(row), verdict_text(row), shown_p(row.p_adjusted), method_text(row)
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def mean_text(what: Quantity, mean: float, low: float, high: float, n: int, floor: float = math.nan) -> str:
@@ -156,8 +148,7 @@ def difference_text(row: Any) -> str:
     """The difference with its interval."""
     what = quantity(row.metric)
     ends = f"{shown_difference(row.low, what)} to {shown_difference(row.high, what)}"
-    known = ends if math.isfinite(row.low) else "no interval"
-    return f"{shown_difference(row.effect, what)} ({known})"
+    return f"{shown_difference(row.effect, what)} ({ends if math.isfinite(row.low) else 'no interval'})"
 
 
 def method_text(row: Any) -> str:
@@ -180,26 +171,3 @@ def verdict_text(row: Any) -> str:
     needed = "" if seeds is None or math.isnan(seeds) else f"about {int(seeds):,} seeds would decide"
     why = "; ".join(part for part in (REASONS.get(row.reason), needed) if part)
     return f"undecided{f': {why}' if why else ''}"
-
-
-def family_text(comparison: Comparison) -> str:
-    """Over what the intervals of the differences hold together."""
-    size, metrics = len(comparison.differences), comparison.differences["metric"].nunique()
-    counted = " x ".join(
-        f"{number} {noun}{'' if number == 1 else 's'}"
-        for number, noun in ((size // metrics, "arm"), (metrics, "metric"))
-    )
-    return (
-        f"Verdicts are of B against A. Intervals of B - A hold together with 95 % over {counted} = "
-        f"{size} comparison{'' if size == 1 else 's'}, p is corrected likewise; those of A and B are 95 % "
-        "each."
-    )
-
-
-def caution_text(comparison: Comparison) -> str:
-    """What differs between the runs that can cause a difference by itself; "" where nothing does."""
-    if not comparison.grave:
-        return ""
-    *others, last = comparison.grave
-    named = f"{', '.join(others)} and {last}" if others else last
-    return f"Take care: the runs differ in {named}, and a difference may come from that alone."
