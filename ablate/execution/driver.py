@@ -16,10 +16,9 @@ import torch
 from ablate.data import takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.events import Work
 from ablate.execution.prepare import Inputs, resolve_device
-from ablate.execution.timing import TimingTask, time_cases
-from ablate.execution.trial import Engine, Outcome, Task, run_trial
+from ablate.execution.timing import TimingTask, do_task
+from ablate.execution.trial import Engine, Outcome, Task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.store.timing import Case, cases_of, read_timing, write_timing
@@ -27,6 +26,9 @@ from ablate.study.fields import Fields
 from ablate.study.options import Options as Options
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial, expand
+
+TIMING = "timing"
+"""Name of the job that times the steps; trials have hashes for names."""
 
 
 class Watcher(Protocol):
@@ -119,8 +121,6 @@ class _Drive:
         interrupted = False
         try:
             self._train(waiting, records, executor)
-            if self.options.timing:
-                self._time_steps(records)
         except KeyboardInterrupt:
             interrupted = True
             records = read_records(self.folder)
@@ -129,37 +129,47 @@ class _Drive:
         return Summary(self.folder, ran, failed, interrupted)
 
     def _train(self, waiting: Sequence[Trial], records: dict[str, Record], executor: Executor) -> None:
-        """Have these trials trained, and add their records."""
+        """Have these trials trained, and add their records; after the last one, have the steps timed."""
         trials = {trial.trial_id: trial for trial in waiting}
         job = functools.partial(trial_job, workers=executor.workers, engine=self.options.engine)
         jobs = [job(self.folder, trial, self.data_folders[trial.fingerprint]) for trial in waiting]
-        for event in executor.run(jobs):
+        for event in executor.run(jobs or self._timing_jobs(records)):
+            if event.name == TIMING:
+                self._heard_of_timing(event)
+                continue
             trial = trials[event.name]
             record = record_event(self.folder, trial, event)
             if record is not None:
                 records[trial.trial_id] = record
             self.watcher.happened(trial, event, record)
+            if record is not None and trials.keys() <= records.keys():
+                for last in self._timing_jobs(records):
+                    executor.submit(last)
 
-    def _time_steps(self, records: Mapping[str, Record]) -> None:
-        """Measure what a step of each kind costs, alone on the machine, unless that is known already."""
+    def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
+        """The pass that measures what a step of each kind costs, unless that is known or not asked for.
+
+        It comes when no trial is left, so that it is alone on the machine, in a worker that is warm.
+        """
         complete = {id_ for id_, record in records.items() if record.status == "complete"}
         cases = cases_of(trial for trial in self.plan.trials if trial.trial_id in complete)
-        if not cases or self._is_timed(cases):
-            return
+        if not self.options.timing or not cases or self._is_timed(cases):
+            return []
         task = TimingTask(
             cases=tuple(cases),
             trials=tuple(cases.values()),
             data_folders=tuple(self.data_folders[trial.fingerprint] for trial in cases.values()),
             engine=self.options.engine,
         )
-        executor = _executor(time_cases, self.options, capacity=1, workers=1)
-        for event in executor.run([Job("timing", width=1, task=task)]):
-            if isinstance(event, Told):
-                self.watcher.preparing("timing training steps", round(100 * event.message), 100)
-            elif isinstance(event, Done):
-                write_timing(self.folder, event.outcome)
-            elif isinstance(event, Lost):
-                self.watcher.note(f"the step times could not be measured: {event.reason}")
+        return [Job(TIMING, width=1, task=task)]
+
+    def _heard_of_timing(self, event: Event) -> None:
+        if isinstance(event, Told):
+            self.watcher.preparing("timing training steps", round(100 * event.message), 100)
+        elif isinstance(event, Done):
+            write_timing(self.folder, event.outcome)
+        elif isinstance(event, Lost):
+            self.watcher.note(f"the step times could not be measured: {event.reason}")
 
     def _is_timed(self, cases: Mapping[Case, Trial]) -> bool:
         """Whether a sound pass over all of these cases, on as many threads, is kept already."""
@@ -290,21 +300,17 @@ def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers
 
 
 def trial_executor(device: str, options: Options) -> Executor:
-    """Workers that train trials on a device."""
-    workers = trials_at_a_time(device, options)
-    # Imported ahead of the first trial is what torch's optimisers otherwise import in it.
-    imports = ("torch._dynamo",)
-    return _executor(run_trial, options, capacity=workers * options.threads, workers=workers, imports=imports)
-
-
-def _executor(
-    work: Work, options: Options, *, capacity: int, workers: int, imports: Sequence[str] = ()
-) -> Executor:
-    """Worker processes; with `workers=0` this process."""
+    """What trains trials on a device: worker processes; with `workers=0` this process."""
     if options.workers == 0:
-        return InlineExecutor(work)
-    timeout = None if options.timeout is None else 60 * options.timeout
-    return LocalExecutor(work, capacity=capacity, workers=workers, timeout=timeout, imports=imports)
+        return InlineExecutor(do_task)
+    workers = trials_at_a_time(device, options)
+    return LocalExecutor(
+        do_task,
+        capacity=workers * options.threads,
+        workers=workers,
+        timeout=None if options.timeout is None else 60 * options.timeout,
+        imports=("torch._dynamo",),  # torch's optimisers otherwise import it in the first trial
+    )
 
 
 def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | None:

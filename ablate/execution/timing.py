@@ -1,4 +1,4 @@
-"""The exclusive pass itself, in a worker process."""
+"""The exclusive timing pass, which a worker does after its last trial."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from pathlib import Path
 
 import torch
 
-from ablate.execution.trial import Engine, environment_of, first_step, ready_device
+from ablate.execution.trial import (
+    Engine,
+    Heartbeat,
+    Outcome,
+    Task,
+    environment_of,
+    first_step,
+    ready_device,
+    run_trial,
+)
 from ablate.store.timing import Case, TimingPass
 from ablate.study.trials import Trial
 from ablate.train.device import set_numerics, synchronize
@@ -32,6 +41,13 @@ class TimingTask:
     trials: tuple[Trial, ...]
     data_folders: tuple[Path, ...]
     engine: Engine = "eager"
+
+
+def do_task(
+    task: Task | TimingTask, slot: int, tell: Callable[[Heartbeat | float], None]
+) -> Outcome | TimingPass:
+    """What a worker does with what it is handed: train a trial, or time the steps."""
+    return time_cases(task, slot, tell) if isinstance(task, TimingTask) else run_trial(task, slot, tell)
 
 
 def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
@@ -57,11 +73,13 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
         taken = {place: turns[place].take() for place in order}
         rounds.append([taken[place] for place in range(len(turns))])
         tell(len(rounds) / ROUNDS)
+    environment = environment_of(device, numerics.threads, workers=1)
+    engines = "; ".join(dict.fromkeys(turn.step.engine for turn in turns))
     return TimingPass(
         cases=task.cases,
         step_ms=tuple(zip(*rounds, strict=True)),
         steps=tuple(turn.steps for turn in turns),
-        environment=environment_of(device, numerics.threads, workers=1),
+        environment=environment.model_copy(update={"engine": engines}),
         others=cores.used_by_others(),
     )
 
