@@ -184,11 +184,11 @@ def plan(study: StudyFile, options: Options) -> None:
 
     Of a study that is tuned, say what `tune` would train.
     """
-    from ablate.execution.driver import idle_cores, plan_study, results_folder, trials_at_a_time
+    from ablate.execution.driver import idle_cores, plan_settled, settle, trials_at_a_time
     from ablate.execution.progress import ProgressView
     from ablate.gate.plan import forecast, show_forecast
     from ablate.pipeline import require_metrics
-    from ablate.terminal import print_line
+    from ablate.store.results import ResultsFolder
 
     declared = load_study(study)
     require_metrics(declared)
@@ -199,8 +199,8 @@ def plan(study: StudyFile, options: Options) -> None:
             print_line(Console(), line)
         return
     with ProgressView(Console(stderr=True)) as view:
-        planned = plan_study(declared, options, view)
-    folder = results_folder(options.results, planned.study.name, planned.profile)
+        planned, _ = plan_settled(settle(declared, options), options, view)
+    folder = ResultsFolder(options.results / planned.study.name / planned.profile)
     used = planned.trials[0].numerics.device
     found = forecast(planned, folder, workers=trials_at_a_time(used, options))
     show_forecast(Console(), found)

@@ -21,7 +21,7 @@ from ablate.execution.timing import TimingTask, do_task
 from ablate.execution.trial import Engine, Outcome, Task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, write_plan
-from ablate.store.timing import Case, cases_of, read_timing, write_timing
+from ablate.store.timing import cases_of, read_timing, write_timing
 from ablate.study.fields import Fields
 from ablate.study.options import Options as Options
 from ablate.study.study import Study
@@ -68,9 +68,7 @@ class Settled:
 
 
 def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
-    """Train what is missing of a study, and record it.
-
-    Everything that a user can have got wrong is found before any training.
+    """Train what is missing of a study, and record it; what a user can have got wrong is found before.
 
     Raises:
         AblateError: of the kind that says what is wrong.
@@ -80,7 +78,7 @@ def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study that is settled already, and record it."""
-    folder = results_folder(options.results, settled.study.name, settled.profile)
+    folder = ResultsFolder(options.results / settled.study.name / settled.profile)
     with contextlib.closing(trial_executor(settled.device, options)) as executor:
         # About how many trials lack a record, from counts alone: which they are follows from the data.
         planned = len(settled.study.arms()) * len(settled.study.seed_list())
@@ -102,7 +100,7 @@ class _Drive:
     watcher: Watcher
 
     def run(self, executor: Executor) -> Summary:
-        """Have the trials without a record trained, and record them."""
+        """Have the trials without a record trained and recorded; after the last one, have the steps timed."""
         self.folder.remove_left_overs()
         records, damaged = quarantine(self.folder)
         for line in damaged:
@@ -118,33 +116,28 @@ class _Drive:
         self.watcher.planned(self.plan, waiting)
         if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
             self.watcher.note(line)
+        job = functools.partial(trial_job, workers=executor.workers, engine=self.options.engine)
+        jobs = [job(self.folder, trial, self.data_folders[trial.fingerprint]) for trial in waiting]
         interrupted = False
         try:
-            self._train(waiting, records, executor)
+            for event in executor.run(jobs or self._timing_jobs(records)):
+                if event.name == TIMING:
+                    self._heard_of_timing(event)
+                    continue
+                trial = trials[event.name]
+                record = record_event(self.folder, trial, event)
+                if record is not None:
+                    records[trial.trial_id] = record
+                self.watcher.happened(trial, event, record)
+                if record is not None and trials.keys() <= records.keys():
+                    for last in self._timing_jobs(records):
+                        executor.submit(last)
         except KeyboardInterrupt:
             interrupted = True
             records = read_records(self.folder)
         failed = sum(records[trial_id].status != "complete" for trial_id in trials.keys() & records.keys())
         ran = sum(trial.trial_id in records for trial in waiting)
         return Summary(self.folder, ran, failed, interrupted)
-
-    def _train(self, waiting: Sequence[Trial], records: dict[str, Record], executor: Executor) -> None:
-        """Have these trials trained, and add their records; after the last one, have the steps timed."""
-        trials = {trial.trial_id: trial for trial in waiting}
-        job = functools.partial(trial_job, workers=executor.workers, engine=self.options.engine)
-        jobs = [job(self.folder, trial, self.data_folders[trial.fingerprint]) for trial in waiting]
-        for event in executor.run(jobs or self._timing_jobs(records)):
-            if event.name == TIMING:
-                self._heard_of_timing(event)
-                continue
-            trial = trials[event.name]
-            record = record_event(self.folder, trial, event)
-            if record is not None:
-                records[trial.trial_id] = record
-            self.watcher.happened(trial, event, record)
-            if record is not None and trials.keys() <= records.keys():
-                for last in self._timing_jobs(records):
-                    executor.submit(last)
 
     def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
         """The pass that measures what a step of each kind costs, unless that is known or not asked for.
@@ -153,7 +146,15 @@ class _Drive:
         """
         complete = {id_ for id_, record in records.items() if record.status == "complete"}
         cases = cases_of(trial for trial in self.plan.trials if trial.trial_id in complete)
-        if not self.options.timing or not cases or self._is_timed(cases):
+        if not self.options.timing or not cases:
+            return []
+        try:
+            kept = read_timing(self.folder)
+        except RecordError as error:
+            self.watcher.note(str(error))
+            kept = None
+        threads = {trial.numerics.threads for trial in cases.values()}
+        if kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}:
             return []
         task = TimingTask(
             cases=tuple(cases),
@@ -171,29 +172,13 @@ class _Drive:
         elif isinstance(event, Lost):
             self.watcher.note(f"the step times could not be measured: {event.reason}")
 
-    def _is_timed(self, cases: Mapping[Case, Trial]) -> bool:
-        """Whether a sound pass over all of these cases, on as many threads, is kept already."""
-        try:
-            kept = read_timing(self.folder)
-        except RecordError as error:
-            self.watcher.note(str(error))
-            return False
-        threads = {trial.numerics.threads for trial in cases.values()}
-        return kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}
-
-
-def results_folder(results: Path, study: str, profile: str) -> ResultsFolder:
-    """Where a study's records are: results/<study>/<profile>/."""
-    return ResultsFolder(results / study / profile)
-
-
-def plan_study(study: Study, options: Options, watcher: Watcher) -> Plan:
-    """Settle the profile, the device and the data, check everything, and name every trial."""
-    return plan_settled(settle(study, options), options, watcher)[0]
-
 
 def settle(study: Study, options: Options) -> Settled:
-    """The study with its profile and overrides, on the device that it will train on."""
+    """The study with its profile and overrides, on the device that it will train on.
+
+    Raises:
+        AblateError: the device, its engine or its threads are not to be had, or the study is not consistent.
+    """
     study.find_own_modules()
     device = resolve_device(options.device)
     if options.engine == "graph" and device != "cuda":
@@ -201,7 +186,16 @@ def settle(study: Study, options: Options) -> Settled:
             "--engine graph: expected a GPU, whose steps can be captured, but the trials would train on "
             f"{device}; leave --engine out"
         )
-    require_threads(device, options.threads)
+    if options.threads > 1 and device == "cuda":
+        raise StudyError(
+            f"--threads {options.threads}: expected none on CUDA, where the GPU computes; leave --threads "
+            "out, or give --device cpu"
+        )
+    if options.threads > (cores := usable_cores()):
+        raise StudyError(
+            f"--threads {options.threads}: expected at most {cores}, one per CPU core that may be used here; "
+            "give fewer, or leave --threads out"
+        )
     profile, reason = choose_profile(study, options.profile, device)
     if study.profiles or options.profile:
         study = study.with_profile(profile)
@@ -224,10 +218,8 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
     trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
-    plan = Plan(
-        study=study, profile=settled.profile, reason=settled.reason, command=options.command, trials=trials
-    )
-    return plan, inputs
+    how = {"profile": settled.profile, "reason": settled.reason, "command": options.command}
+    return Plan(study=study, trials=trials, **how), inputs
 
 
 def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:
@@ -280,22 +272,9 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
 
 
 def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int, engine: Engine) -> Job:
-    """A trial as an executor takes it.
-
-    Args:
-        folder: where its checkpoint goes.
-        trial: the trial.
-        data_folder: its decoded data.
-        workers: trials that run at a time, for its record.
-        engine: how its steps reach the device.
-    """
-    task = Task(
-        trial=trial,
-        data_folder=data_folder,
-        checkpoint=folder.checkpoint_path(trial.trial_id).absolute(),
-        workers=workers,
-        engine=engine,
-    )
+    """A trial as an executor takes it; how many `workers` train beside each other is for its record."""
+    checkpoint = folder.checkpoint_path(trial.trial_id).absolute()
+    task = Task(trial, data_folder, checkpoint, workers, engine)
     return Job(trial.trial_id, width=trial.numerics.threads, task=task)
 
 
@@ -342,35 +321,8 @@ def trials_at_a_time(device: str, options: Options) -> int:
     return room if options.workers is None else min(max(options.workers, 1), room)
 
 
-def require_threads(device: str, threads: int) -> None:
-    """Refuse threads that a trial could not have.
-
-    Raises:
-        StudyError: more than there are cores, or several where a GPU computes.
-    """
-    if threads > 1 and device == "cuda":
-        raise StudyError(
-            f"--threads {threads}: expected none on CUDA, where the GPU computes; leave --threads out, "
-            "or give --device cpu"
-        )
-    if threads > (cores := usable_cores()):
-        raise StudyError(
-            f"--threads {threads}: expected at most {cores}, one per CPU core that may be used here; give "
-            "fewer, or leave --threads out"
-        )
-
-
 def idle_cores(trials: int, device: str, options: Options) -> str:
-    """A line for when CPU cores have nothing to do, and how many threads a trial would use them.
-
-    Args:
-        trials: how many are to be trained.
-        device: "cpu" or "cuda".
-        options: how they are.
-
-    Returns:
-        "" where all cores compute, or nothing is to be trained.
-    """
+    """How many CPU cores would do nothing, and with how many threads a trial would use them; "" if none."""
     if device == "cuda" or not trials:
         return ""
     cores, now = usable_cores(), options.threads

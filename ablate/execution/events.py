@@ -14,17 +14,13 @@ from ablate.store.records import Status
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work for a worker.
-
-    Attributes:
-        name: identifies the job in events.
-        width: how much of the executor's capacity it takes while it runs: CPU threads, or 1 on a GPU.
-        task: the argument of the work function; must pickle.
-    """
+    """One piece of work for a worker; events name it."""
 
     name: str
     width: int
+    """How much of the executor's capacity it takes while it runs: CPU threads, or 1 on a GPU."""
     task: Any
+    """The argument of the work function; must pickle."""
 
 
 Work = Callable[[Any, int, Callable[[Any], None]], Any]

@@ -47,7 +47,11 @@ class Inputs:
         """
         arms = list(arms)
         for fields in arms:
-            _check_loss(fields)
+            loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
+            try:  # it can refuse an ε or a reduction
+                loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
+            except ValueError as error:
+                raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
             find_factory(fields.arch)  # built below, when the number of classes is known
         for fields in arms:
             self.dataset(fields)
@@ -79,7 +83,7 @@ class Inputs:
 
     def folders(self) -> dict[str, Path]:
         """The folder of decoded data for each fingerprint."""
-        return {found: self._datasets[key].folder for (key, _), found in self._fingerprints.items()}
+        return {digest: self._datasets[key].folder for (key, _), digest in self._fingerprints.items()}
 
     def numerics(self, fields: Fields) -> Numerics:
         """The arithmetic of an arm here."""
@@ -113,15 +117,6 @@ class Inputs:
 
 def _data_key(fields: Fields) -> DataKey:
     return fields.data, fields.decoded_size, fields.resize, fields.tuning_part
-
-
-def _check_loss(fields: Fields) -> None:
-    """Call the loss once with the arm's ε and reduction, so that it can refuse them before training."""
-    loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
-    try:
-        loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
-    except ValueError as error:
-        raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
 
 
 def resolve_device(asked: str) -> str:

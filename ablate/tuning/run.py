@@ -13,7 +13,6 @@ from ablate.execution.driver import (
     Summary,
     Watcher,
     only_driver,
-    results_folder,
     run_settled,
     settle,
 )
@@ -87,7 +86,7 @@ def tune_study(
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
         settled = replace(settled, study=settled.study.replace(search=search))
-    folder = results_folder(options.results, study.name, settled.profile)
+    folder = ResultsFolder(options.results / study.name / settled.profile)
     with contextlib.ExitStack() as session:
         shared = None
         if storage is not None:
