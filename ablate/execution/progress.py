@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -41,11 +40,8 @@ class _Running:
     fraction: float = 0.0
     state: str = "starting"
 
-    def heard(self, heartbeat: Heartbeat) -> None:
-        self.fraction = heartbeat.done / heartbeat.epochs
-        self.state = f"epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
-        if heartbeat.train_loss is not None:
-            self.state += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
+    def __str__(self) -> str:
+        return f"{self.name}: {self.state}"
 
 
 class ProgressView:
@@ -74,9 +70,7 @@ class ProgressView:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._running.clear()
         if self.console.is_terminal:
             self._live.stop()
@@ -99,10 +93,9 @@ class ProgressView:
 
     def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
         """The plan stands; these of its trials will run."""
-        arms, seeds, trials = len(plan.arms), len(plan.study.seed_list()), len(plan.trials)
-        done = f"{trials - len(waiting)} done, {len(waiting)} to run"
+        grid = f"{len(plan.arms)} arms x {len(plan.study.seed_list())} seeds = {len(plan.trials)} trials"
         self.note(f"{plan.study.name}: {plan.reason}")
-        self.note(f"{arms} arms x {seeds} seeds = {trials} trials: {done}")
+        self.note(f"{grid}: {len(plan.trials) - len(waiting)} done, {len(waiting)} to run")
         self._expect(len(waiting))
 
     def searching(self, tuning: Tuning, name: str, reason: str) -> None:
@@ -129,10 +122,13 @@ class ProgressView:
         if isinstance(event, Started):
             self._running[event.name] = _Running(name)
         elif isinstance(event, Told):
-            self._running[event.name].heard(event.message)
+            heartbeat: Heartbeat = event.message
+            state = f"epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
+            if heartbeat.train_loss is not None:
+                state += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
+            self._running[event.name] = _Running(name, heartbeat.done / heartbeat.epochs, state)
             if not self.console.is_terminal and time.monotonic() - self._last_line >= LINE_SECONDS:
-                states = [f"{running.name}: {running.state}" for running in self._running.values()]
-                self.note("; ".join([*states, self._time_left()]))
+                self.note("; ".join([*map(str, self._running.values()), self._time_left()]))
         else:
             self._running.pop(event.name, None)
             self._ended += 1
@@ -159,8 +155,7 @@ class ProgressView:
         return f"about {duration(seconds)} left"
 
     def _render(self) -> Group:
-        lines = [Text(f"  {running.name}: {running.state}") for running in list(self._running.values())]
-        return Group(self._bar, *lines)
+        return Group(self._bar, *[Text(f"  {running}") for running in list(self._running.values())])
 
 
 def in_notebook() -> bool:
@@ -186,9 +181,7 @@ class NotebookView(ProgressView):
     def __enter__(self) -> NotebookView:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave what was done, with the trials' endings to unfold."""
         self._running.clear()
         if self._handle is None and not self._head:

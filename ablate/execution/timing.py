@@ -51,13 +51,7 @@ def do_task(
 
 
 def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
-    """Time every case round by round.
-
-    Args:
-        task: what to time.
-        slot: number of the worker; on CUDA, of its GPU.
-        tell: called with the part that is done.
-    """
+    """Time every case round by round; `tell` is called with the part that is done."""
     numerics = task.trials[0].numerics  # one device and one number of threads in all of a plan
     device = ready_device(numerics, slot)
     of_each = zip(task.cases, task.trials, task.data_folders, strict=True)

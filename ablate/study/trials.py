@@ -95,11 +95,6 @@ def expand(
 ) -> list[Trial]:
     """All trials of a study, seed by seed, so that a stopped study has whole sets of arms.
 
-    Args:
-        study: a study with its profile and overrides applied.
-        fingerprint_of: fields to the digest of the data they name.
-        numerics_of: fields to the arithmetic they come to on the chosen device.
-
     Raises:
         StudyError: two arms come to the same training run.
     """
