@@ -87,7 +87,7 @@ def run_study(study: Study, options: Options) -> Run:
 
     _require_sound(study, options)
     with _view(options) as view:
-        summary = driver.run_study(study, options, view)
+        summary = driver.run_settled(driver.settle(study, options), options, view)
     return _reported(summary, options)
 
 

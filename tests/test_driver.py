@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +14,22 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ablate.errors import DeviceError, StudyError
-from ablate.execution import Event
 from ablate.execution.driver import (
     Options,
+    Watcher,
     choose_profile,
     idle_cores,
     plan_settled,
-    run_study,
+    run_settled,
     settle,
     trials_at_a_time,
 )
 from ablate.execution.prepare import resolve_device, resolve_numerics
-from ablate.store.records import Record, read_records
+from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
 from ablate.study.study import Profile, Study, load_study
-from ablate.study.trials import Numerics, Plan, Trial
+from ablate.study.trials import Numerics
 
 BASE = {"data": "digits", "image_size": 8}
 
@@ -78,15 +78,6 @@ def test_cuda_and_its_engine_are_refused_where_there_is_none() -> None:
         settle(study(), Options(device="cpu", engine="graph"))
 
 
-class Silent:
-    """A watcher that nobody listens to."""
-
-    def preparing(self, label: str, done: int, total: int) -> None: ...
-    def note(self, line: str) -> None: ...
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None: ...
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None: ...
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
@@ -94,7 +85,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def first_id(declared: Study, **options: Any) -> str:
     settled = Options(device="cpu", **options)
-    return plan_settled(settle(declared, settled), settled, Silent())[0].trials[0].trial_id
+    return plan_settled(settle(declared, settled), settled, Watcher())[0].trials[0].trial_id
 
 
 def pictured(data: Path, **changes: Any) -> Study:
@@ -216,7 +207,7 @@ def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path) -> None:
     found = []
     for workers in (0, 1, 2):
         options = Options(device="cpu", workers=workers, results=tmp_path / str(workers), timing=False)
-        summary = run_study(declared, options, Silent())
+        summary = run_settled(settle(declared, options), options, Watcher())
         assert (summary.ran, summary.failed) == (3, 0)
         found.append(measured(summary.folder))
     assert found[0] == found[1] == found[2]

@@ -12,7 +12,7 @@ import json, sys
 from collections import Counter
 from pathlib import Path
 from rich.console import Console
-from ablate.execution.driver import Options, run_study
+from ablate.execution.driver import Options, run_settled, settle
 from ablate.execution.progress import ProgressView
 from ablate.store.timing import read_timing
 from ablate.study.study import Study
@@ -36,7 +36,7 @@ class Impatient(ProgressView):
 
 def run(view=ProgressView):
     workers.append(0)
-    summary = run_study(study, options, view(Console(stderr=True)))
+    summary = run_settled(settle(study, options), options, view(Console(stderr=True)))
     return summary.ran, summary.interrupted, read_timing(summary.folder)
 
 sys.addaudithook(audit)

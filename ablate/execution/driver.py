@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import filelock
 import torch
@@ -17,6 +16,7 @@ from ablate.data import takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.prepare import Inputs, resolve_device
+from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.timing import TimingTask, do_task
 from ablate.execution.trial import Engine, Outcome, Task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
@@ -29,22 +29,6 @@ from ablate.study.trials import Plan, Trial, expand
 
 TIMING = "timing"
 """Name of the job that times the steps; trials have hashes for names."""
-
-
-class Watcher(Protocol):
-    """What a run shows while it goes on."""
-
-    def preparing(self, label: str, done: int, total: int) -> None:
-        """Data is being downloaded, checked or decoded."""
-
-    def note(self, line: str) -> None:
-        """Something to know, in one line."""
-
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
-        """The plan stands; these of its trials will run."""
-
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
-        """A trial started, told how far it is, or ended with a record."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +51,8 @@ class Settled:
     device: str
 
 
-def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
-    """Train what is missing of a study, and record it; what a user can have got wrong is found before.
-
-    Raises:
-        AblateError: of the kind that says what is wrong.
-    """
-    return run_settled(settle(study, options), options, watcher)
-
-
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
-    """Train what is missing of a study that is settled already, and record it."""
+    """Train what is missing of a study, and record it; what a user can have got wrong is found before."""
     folder = ResultsFolder(options.results / settled.study.name / settled.profile)
     with contextlib.closing(trial_executor(settled.device, options)) as executor:
         # About how many trials lack a record, from counts alone: which they are follows from the data.
@@ -156,12 +131,8 @@ class _Drive:
         threads = {trial.numerics.threads for trial in cases.values()}
         if kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}:
             return []
-        task = TimingTask(
-            cases=tuple(cases),
-            trials=tuple(cases.values()),
-            data_folders=tuple(self.data_folders[trial.fingerprint] for trial in cases.values()),
-            engine=self.options.engine,
-        )
+        data_folders = tuple(self.data_folders[trial.fingerprint] for trial in cases.values())
+        task = TimingTask(tuple(cases), tuple(cases.values()), data_folders, self.options.engine)
         return [Job(TIMING, width=1, task=task)]
 
     def _heard_of_timing(self, event: Event) -> None:
@@ -174,11 +145,7 @@ class _Drive:
 
 
 def settle(study: Study, options: Options) -> Settled:
-    """The study with its profile and overrides, on the device that it will train on.
-
-    Raises:
-        AblateError: the device, its engine or its threads are not to be had, or the study is not consistent.
-    """
+    """The study with its profile and overrides, on the device that it will train on."""
     study.find_own_modules()
     device = resolve_device(options.device)
     if options.engine == "graph" and device != "cuda":
@@ -233,11 +200,7 @@ def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, wat
 
 
 def choose_profile(study: Study, asked: str | None, device: str) -> tuple[str, str]:
-    """The profile to run, and why. The network never decides: only the hardware, or the user.
-
-    Raises:
-        StudyError: the study lacks the profile that the hardware calls for.
-    """
+    """The profile to run, and why. The network never decides: only the hardware, or the user."""
     if asked is not None:
         return asked, f"--profile {asked} was given"
     if not study.profiles:
@@ -256,11 +219,7 @@ def choose_profile(study: Study, asked: str | None, device: str) -> tuple[str, s
 
 @contextlib.contextmanager
 def only_driver(folder: ResultsFolder) -> Iterator[None]:
-    """Hold the results folder against every other driver.
-
-    Raises:
-        ResultsError: another one holds it.
-    """
+    """Hold the results folder against every other driver."""
     lock = filelock.FileLock(folder.lock, timeout=1)  # `status` tries it for an instant
     try:
         with lock:

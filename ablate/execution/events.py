@@ -7,7 +7,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ablate.store.records import Status
 
@@ -65,27 +65,6 @@ class Lost:
 
 
 Event = Started | Told | Done | Lost
-
-
-class Executor(Protocol):
-    """What does jobs. `workers` is how many at a time."""
-
-    workers: int
-
-    def warm_up(self, workers: int) -> None:
-        """Have so many workers ready ahead of their jobs; who then does not come to `run` has to `close`."""
-
-    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do these jobs, and those submitted meanwhile, and yield what happens."""
-
-    def submit(self, job: Job) -> None:
-        """Add a job behind those that wait; for the user of a running `run`."""
-
-    def cancel(self, name: str) -> None:
-        """Drop a job that waits or runs. Nothing more is heard of it."""
-
-    def close(self) -> None:
-        """Stop at once."""
 
 
 def attempt(work: Work, task: Any, slot: int, tell: Callable[[Any], None]) -> tuple[str, Any]:

@@ -23,28 +23,16 @@ DataKey = tuple[str, int, str, float]
 
 
 class Inputs:
-    """Everything that trials need besides their seeds, each thing checked and prepared once.
-
-    Args:
-        device: "cpu" or "cuda".
-        data_dir: folder with the dataset's own files, instead of downloading them.
-        preparing: told how far downloads and decoding are.
-        threads: CPU threads that a trial computes with; part of its identity, except on CUDA.
-    """
+    """Everything that trials need besides their seeds, each thing checked and prepared once."""
 
     def __init__(self, device: str, data_dir: Path | None, preparing: Preparing, *, threads: int = 1) -> None:
-        self.device, self.data_dir, self._preparing = device, data_dir, preparing
-        self.threads = threads
+        self.device, self.data_dir, self.threads, self._preparing = device, data_dir, threads, preparing
         self._datasets: dict[DataKey, Dataset] = {}
         self._fingerprints: dict[tuple[DataKey, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
 
     def check(self, arms: Iterable[Fields]) -> None:
-        """Find what is wrong with arms before any training, the cheap faults of all of them first.
-
-        Raises:
-            AblateError: of the kind that says what is wrong.
-        """
+        """Find what is wrong with arms before any training, the cheap faults of all of them first."""
         arms = list(arms)
         for fields in arms:
             loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
@@ -120,11 +108,7 @@ def _data_key(fields: Fields) -> DataKey:
 
 
 def resolve_device(asked: str) -> str:
-    """The device kind to train on: cpu or cuda.
-
-    Raises:
-        DeviceError: CUDA was asked for and is not there.
-    """
+    """The device kind to train on: cpu or cuda."""
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
         raise DeviceError(

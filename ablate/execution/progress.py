@@ -32,6 +32,25 @@ NOTEBOOK_WIDTH = 110
 PAGE = '<pre style="font-size:13px;line-height:1.4">{code}</pre>'
 
 
+class Watcher:
+    """What a run tells of itself while it goes on. This one shows nothing."""
+
+    def preparing(self, label: str, done: int, total: int) -> None:
+        """Data is being downloaded, checked or decoded."""
+
+    def note(self, line: str) -> None:
+        """Something to know, in one line."""
+
+    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
+        """The plan stands; these of its trials will run."""
+
+    def searching(self, tuning: Tuning, name: str, reason: str) -> None:
+        """A search begins, or goes on."""
+
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
+        """A trial started, told how far it is, or ended with a record."""
+
+
 @dataclass
 class _Running:
     """A trial that a worker has: its name, how much of it is done, and what is known of it."""
@@ -44,11 +63,10 @@ class _Running:
         return f"{self.name}: {self.state}"
 
 
-class ProgressView:
-    """Shows a study's run. Use as a context manager; it is the `Watcher` that `run_study` tells.
+class ProgressView(Watcher):
+    """Shows a study's run on a terminal as a bar, elsewhere as a line for each ended trial.
 
-    Args:
-        console: where to write. A bar needs a terminal; without one, each ended trial is a line.
+    Use as a context manager.
     """
 
     def __init__(self, console: Console) -> None:

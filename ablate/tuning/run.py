@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from ablate.errors import StudyError
 from ablate.execution.driver import (
@@ -29,13 +28,6 @@ DATABASE = "optuna.sqlite3"
 """Beside the records of the points: the search as Optuna keeps it, for optuna-dashboard too."""
 
 
-class TuningWatcher(Watcher, Protocol):
-    """What a search shows while it goes on."""
-
-    def searching(self, tuning: Tuning, name: str, reason: str) -> None:
-        """A search begins, or goes on."""
-
-
 @dataclass(frozen=True)
 class Tuned:
     """What became of a search.
@@ -58,7 +50,7 @@ class Tuned:
 def tune_study(
     study: Study,
     options: Options,
-    watcher: TuningWatcher,
+    watcher: Watcher,
     *,
     points: int | None = None,
     storage: str | None = None,
@@ -124,7 +116,7 @@ def _search(
     settled: Settled,
     folder: ResultsFolder,
     options: Options,
-    watcher: TuningWatcher,
+    watcher: Watcher,
     shared: SharedStorage | None,
 ) -> tuple[Tuning, int, bool]:
     """The search as far as it came, how many trials it trained, and whether it was interrupted."""

@@ -18,13 +18,13 @@ from PIL import Image
 
 from ablate.errors import AblateError, DataError, ResultsError, StudyError
 from ablate.execution import Event
-from ablate.execution.driver import Options
+from ablate.execution.driver import Options, Watcher
 from ablate.store.points import Tuning, read_tuning, tuning_folder
 from ablate.store.records import Record, read_predictions, read_records
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.study.study import Profile, Study, load_study
-from ablate.study.trials import Plan, Trial
+from ablate.study.trials import Trial
 from ablate.tables import points_table
 from ablate.tuning import Tuned, tune_study
 
@@ -34,17 +34,12 @@ LOSING_SEED = 3
 BASE = {"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1}
 
 
-class Heard:
+class Heard(Watcher):
     """A watcher that keeps what was trained, and can stop the search after so many trials."""
 
     def __init__(self, stop_after: int = 10**9) -> None:
         self.trained: list[Trial] = []
         self._left = stop_after
-
-    def preparing(self, label: str, done: int, total: int) -> None: ...
-    def searching(self, tuning: Tuning, name: str, reason: str) -> None: ...
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None: ...
-    def note(self, line: str) -> None: ...
 
     def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
         if record is not None:

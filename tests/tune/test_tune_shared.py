@@ -20,8 +20,8 @@ from postgresql_server import PASSWORD, PostgreSQL
 
 from ablate.errors import ResultsError, StudyError
 from ablate.execution import Event
-from ablate.execution.driver import Options
-from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.execution.driver import Options, Watcher
+from ablate.store.points import Point, read_tuning, tuning_folder
 from ablate.store.records import Record, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import FIRST_TUNING_SEED, Search
@@ -233,16 +233,12 @@ class SearchEndedError(Exception):
     """The re-test would begin now; these tests are not about it."""
 
 
-class Watching:
+class Watching(Watcher):
     """Notes what was trained, and does something after each training run."""
 
     def __init__(self, then: Callable[[int], None] = lambda count: None) -> None:
         self.trained: list[tuple[float, int]] = []
         self._then = then
-
-    def preparing(self, label: str, done: int, total: int) -> None: ...
-    def note(self, line: str) -> None: ...
-    def searching(self, tuning: Tuning, name: str, reason: str) -> None: ...
 
     def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
         raise SearchEndedError
