@@ -150,10 +150,14 @@ def tune(
 
 
 def _conclude(ended: Run) -> int:
-    """Say what became of a run or a search, and give its exit status."""
+    """Say what became of a run or a search, its answer first, and give its exit status."""
     lines: list[str] = []
     if ended.report is not None:
-        lines = [*answer_of(ended.report), f"{ended.ran} trials run", f"report: {ended.report}"]
+        content = json.loads((ended.report.parent / "report.json").read_text(encoding="utf-8"))
+        tuned = content["headline"].get("tuning", {"verdict": "", "sentences": []})
+        beside = (content["published"] or {"summary": ""})["summary"]
+        lines = [line for line in (tuned["verdict"], *tuned["sentences"], beside) if line]
+        lines += [f"{ended.ran} trials run", f"report: {ended.report}"]
     if ended.interrupted:
         partial = "the report is partial; " if ended.report is not None else ""
         lines.append(f"interrupted: {partial}the same command goes on")
@@ -167,14 +171,6 @@ def _conclude(ended: Run) -> int:
     if ended.interrupted:
         return INTERRUPTED
     return FAILURES if ended.failed else COMPLETE
-
-
-def answer_of(page: Path) -> list[str]:
-    """What the report of a tuned study, or of one beside a published table, says first."""
-    report = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
-    found = report["headline"].get("tuning", {"verdict": "", "sentences": []})
-    beside = (report["published"] or {"summary": ""})["summary"]
-    return [line for line in (found["verdict"], *found["sentences"], beside) if line]
 
 
 @app.command()
@@ -396,9 +392,9 @@ def publish(
     from ablate.store.publish import publish_results
 
     folder = find_study(results, study, profile)
-    place = Path("reference", rebuild_tables(folder).study.name, name)
-    published = publish_results(folder, results / place, predictions=predictions)
-    path = write_report(published, report_dir / place)
+    below = Path("reference", rebuild_tables(folder).study.name, name)
+    published = publish_results(folder, results / below, predictions=predictions)
+    path = write_report(published, report_dir / below)
     print_line(Console(), f"report: {path}")
 
 
@@ -409,23 +405,18 @@ def command_line(command: str, study: Path, options: Options, points: int | None
     for name, value in options.repeated().items():
         if name == "settings":
             for field, values in value.items():
-                words += ["--set", f"{field}={','.join(map(_as_typed, values))}"]
+                # Text that would be read as a number or the like needs its quotes.
+                typed = [
+                    repr(one) if isinstance(one, str) and _literal(one) != one else str(one) for one in values
+                ]
+                words += ["--set", f"{field}={','.join(typed)}"]
         else:
             words += [f"--{name}", str(value)]
     return shlex.join(words)
 
 
-def _as_typed(value: Any) -> str:
-    """A value as `parse_settings` reads it."""
-    return repr(value) if isinstance(value, str) and _literal(value) != value else str(value)
-
-
 def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
-    """FIELD=VALUE[,VALUE...] strings as field name to values; a value is a Python literal, or text as it is.
-
-    Raises:
-        StudyError: a string without `=`, or a field named twice.
-    """
+    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, or text as it is."""
     parsed: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
         name, separator, values = setting.partition("=")
@@ -446,7 +437,7 @@ def _literal(text: str) -> Any:
 
 def main() -> None:
     """Run a command; a fault that the user can mend is one message on stderr, without a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except AblateError as error:
@@ -457,10 +448,6 @@ def main() -> None:
     except SystemExit as ended:
         # The option parser's status for a wrong option is 2, which here means "complete with failures".
         sys.exit(WRONG if ended.code == FAILURES else ended.code)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

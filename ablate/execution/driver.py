@@ -185,8 +185,10 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
     trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
-    how = {"profile": settled.profile, "reason": settled.reason, "command": options.command}
-    return Plan(study=study, trials=trials, **how), inputs
+    plan = Plan(
+        study=study, profile=settled.profile, reason=settled.reason, command=options.command, trials=trials
+    )
+    return plan, inputs
 
 
 def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:

@@ -63,9 +63,9 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
         if left < 0 and len(rounds) >= FEWEST_ROUNDS:
             break
         # Each round begins elsewhere, so that no case always follows the same one.
-        order = [(place + len(rounds)) % len(turns) for place in range(len(turns))]
-        taken = {place: turns[place].take() for place in order}
-        rounds.append([taken[place] for place in range(len(turns))])
+        first = len(rounds) % len(turns)
+        taken = [turn.take() for turn in [*turns[first:], *turns[:first]]]
+        rounds.append([*taken[len(turns) - first :], *taken[: len(turns) - first]])
         tell(len(rounds) / ROUNDS)
     environment = environment_of(device, numerics.threads, workers=1)
     engines = "; ".join(dict.fromkeys(turn.step.engine for turn in turns))

@@ -139,11 +139,7 @@ class Study(Declaration):
         return resolve(self.base, arm)
 
     def with_profile(self, name: str) -> Study:
-        """This study with the named profile's changes made.
-
-        Raises:
-            StudyError: no profile has that name.
-        """
+        """This study with the named profile's changes made."""
         if name not in self.profiles:
             raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
         profile = self.profiles[name]
@@ -170,11 +166,7 @@ class Study(Declaration):
         return self.replace(base=base, factors=factors, baseline=baseline)
 
     def replace(self, **changes: Any) -> Study:
-        """A validated copy with some of its declarations changed.
-
-        Raises:
-            StudyError: the changed study is not consistent.
-        """
+        """A validated copy with some of its declarations changed."""
         return build_study({**self.model_dump(), **changes})
 
 

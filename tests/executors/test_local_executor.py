@@ -41,11 +41,13 @@ def gone(pid: int, within: float) -> bool:
     return not alive(pid)
 
 
-def wait_for(path: Path) -> None:
+def pids_in(path: Path) -> list[int]:
+    """What a sleeper writes when it has started: its child's and its own."""
     deadline = time.monotonic() + 60
     while not (path.exists() and path.read_text()):
         assert time.monotonic() < deadline, f"{path} was not written"
         time.sleep(0.05)
+    return list(map(int, path.read_text().split()))
 
 
 def test_every_job_ends_once_and_workers_are_kept_warm(tmp_path: Path) -> None:
@@ -58,21 +60,17 @@ def test_every_job_ends_once_and_workers_are_kept_warm(tmp_path: Path) -> None:
         assert kinds == [Started, Told, Done]
 
 
-def test_never_more_width_at_once_than_there_is(tmp_path: Path) -> None:
-    widths = [1, 1, 2, 1, 1, 2]
+WIDE: dict[str, int] = {"capacity": 8, "workers": 2}
+
+
+@pytest.mark.parametrize(("widths", "options"), [([1, 1, 2, 1, 1, 2], {}), ([1] * 4, WIDE)])
+def test_never_more_width_or_jobs_at_once_than_may_be(
+    tmp_path: Path, widths: list[int], options: dict[str, int]
+) -> None:
     jobs = [job(tmp_path, "interval", f"job {n}", width) for n, width in enumerate(widths)]
-    spans = {name: event.outcome[:2] for name, event in endings(run(jobs)).items() if isinstance(event, Done)}
-    for name in spans:
-        at = spans[name][0]
-        used = sum(w.width for w in jobs if spans[w.name][0] <= at < spans[w.name][1])
-        assert used <= 2
-
-
-def test_never_more_jobs_at_once_than_workers(tmp_path: Path) -> None:
-    jobs = [job(tmp_path, "interval", f"job {n}") for n in range(4)]
-    done = [e.outcome for e in run(jobs, capacity=8, workers=2) if isinstance(e, Done)]
-    for begun, _, _ in done:
-        assert sum(other[0] <= begun < other[1] for other in done) <= 2
+    done = {event.name: event.outcome for event in run(jobs, **options) if isinstance(event, Done)}
+    for at, _, _ in done.values():
+        assert sum(one.width for one in jobs if done[one.name][0] <= at < done[one.name][1]) <= 2
 
 
 def test_no_jobs_is_no_work_and_one_wider_than_the_machine_runs_alone(tmp_path: Path) -> None:
@@ -113,18 +111,16 @@ def test_a_job_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
     assert isinstance(lost, Lost)
     assert (lost.status, lost.reason, lost.attempt) == ("timeout", "took longer than 2 s", 1)
     assert isinstance(ended["interval"], Done)
-    for pid in map(int, (tmp_path / "sleep.child").read_text().split()):
-        assert gone(pid, within=5)
+    assert all(gone(pid, within=5) for pid in pids_in(tmp_path / "sleep.child"))
 
 
 def test_closing_the_run_kills_the_workers(tmp_path: Path) -> None:
     events = LocalExecutor(executor_work.do, capacity=1).run([job(tmp_path, "sleep")])
     child = tmp_path / "sleep.child"
     assert [type(next(events)) for _ in range(2)] == [Started, Told]
-    wait_for(child)
+    pids = pids_in(child)
     events.close()  # type: ignore[attr-defined]
-    for pid in map(int, child.read_text().split()):
-        assert gone(pid, within=5)
+    assert all(gone(pid, within=5) for pid in pids)
 
 
 DRIVER = """
@@ -145,9 +141,7 @@ def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, folder, str(log)], stdout=subprocess.DEVNULL, start_new_session=True
     )
-    child = log.with_suffix(".child")
-    wait_for(child)
-    sleeper, worker = map(int, child.read_text().split())
+    sleeper, worker = pids_in(log.with_suffix(".child"))
     driver.kill()
     driver.wait()
     try:
@@ -173,6 +167,10 @@ def test_warm_workers_take_the_jobs_and_are_no_more_than_may_run(tmp_path: Path)
     assert len(warm) == 2
     assert set(done) == warm
     assert not any(map(alive, warm))
+    executor.warm_up(1)  # and without jobs they go when closed
+    (idle,) = executor._idle
+    executor.close()
+    assert not alive(idle.process.pid)
 
 
 def test_in_this_process_jobs_run_in_order_and_can_be_cancelled(tmp_path: Path) -> None:
@@ -190,12 +188,3 @@ def test_in_this_process_jobs_run_in_order_and_can_be_cancelled(tmp_path: Path) 
     ended = [(kind, name) for kind, name in told if kind is not Told]
     started = (Started, "job 0"), (Started, "raise"), (Started, "job 2")
     assert ended == [started[0], (Done, "job 0"), started[1], (Lost, "raise"), started[2]]
-
-
-def test_warm_workers_without_jobs_go_when_closed() -> None:
-    executor = LocalExecutor(executor_work.do, capacity=2)
-    executor.warm_up(1)
-    (worker,) = executor._idle
-    assert alive(worker.process.pid)
-    executor.close()
-    assert not alive(worker.process.pid)
