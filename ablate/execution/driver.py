@@ -133,7 +133,7 @@ class _Drive:
             return []
         data_folders = tuple(self.data_folders[trial.fingerprint] for trial in cases.values())
         task = TimingTask(tuple(cases), tuple(cases.values()), data_folders, self.options.engine)
-        return [Job(TIMING, width=1, task=task)]
+        return [Job(TIMING, task)]
 
     def _heard_of_timing(self, event: Event) -> None:
         if isinstance(event, Told):
@@ -236,18 +236,16 @@ def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers
     """A trial as an executor takes it; how many `workers` train beside each other is for its record."""
     checkpoint = folder.checkpoint_path(trial.trial_id).absolute()
     task = Task(trial, data_folder, checkpoint, workers, engine)
-    return Job(trial.trial_id, width=trial.numerics.threads, task=task)
+    return Job(trial.trial_id, task)
 
 
 def trial_executor(device: str, options: Options) -> Executor:
     """What trains trials on a device: worker processes; with `workers=0` this process."""
     if options.workers == 0:
         return InlineExecutor(do_task)
-    workers = trials_at_a_time(device, options)
     return LocalExecutor(
         do_task,
-        capacity=workers * options.threads,
-        workers=workers,
+        workers=trials_at_a_time(device, options),
         timeout=None if options.timeout is None else 60 * options.timeout,
         imports=("torch._dynamo",),  # torch's optimisers otherwise import it in the first trial
     )

@@ -14,13 +14,10 @@ from ablate.store.records import Status
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work for a worker; events name it."""
+    """One piece of work for a worker; events name it, and the task is pickled."""
 
     name: str
-    width: int
-    """How much of the executor's capacity it takes while it runs: CPU threads, or 1 on a GPU."""
     task: Any
-    """The argument of the work function; must pickle."""
 
 
 Work = Callable[[Any, int, Callable[[Any], None]], Any]

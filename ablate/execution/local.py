@@ -17,6 +17,10 @@ from multiprocessing.connection import Connection, wait
 from ablate.execution.events import Done, Event, Job, Lost, Started, Told, Work
 
 POLL_SECONDS = 0.5
+DEATH_SECONDS = 5.0
+"""How long a process whose pipe is closed may take to end, so that its own exit status is known."""
+ATTEMPTS = 3
+"""How often a job is started when its process dies. One that raises or takes too long would do so again."""
 
 
 @dataclass
@@ -36,33 +40,22 @@ class LocalExecutor:
 
     Args:
         work: the function that does a job; it must be importable by its module and name.
-        capacity: how much width may run at once: CPU threads, or GPUs.
-        workers: how many jobs may run at once; None is as many as their widths allow.
-        attempts: how often a job is started when its process dies, at least 1. A job that raises or takes
-            too long is not started again: it would do the same.
+        workers: how many jobs may run at once.
         timeout: seconds that one job may take; None is no limit.
         imports: modules that a worker imports before its first job, besides that of `work`.
     """
 
     def __init__(
-        self,
-        work: Work,
-        *,
-        capacity: int,
-        workers: int | None = None,
-        attempts: int = 3,
-        timeout: float | None = None,
-        imports: Sequence[str] = (),
+        self, work: Work, *, workers: int, timeout: float | None = None, imports: Sequence[str] = ()
     ) -> None:
-        self.work, self.capacity, self.attempts, self.timeout = work, capacity, attempts, timeout
-        self.imports, self.workers = tuple(imports), capacity if workers is None else workers
+        self.work, self.workers, self.timeout, self.imports = work, workers, timeout, tuple(imports)
         self._waiting: deque[tuple[Job, int]] = deque()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
-        self._slots = list(range(capacity))
+        self._slots = list(range(workers))
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs, in order as far as capacity allows, and yield what happens.
+        """Do all jobs, in order, so many at a time, and yield what happens.
 
         A worker whose job ended has its next one before that end is yielded, so it never waits for the user.
         It goes on with jobs that are submitted meanwhile. Closing the iterator, or any exception in its user,
@@ -107,13 +100,9 @@ class LocalExecutor:
         self._waiting.clear()
 
     def _start_waiting(self) -> Iterator[Started]:
-        """Start what fits of the jobs that wait."""
+        """Start the jobs that wait, as far as workers are free."""
         while self._waiting and len(self._busy) < self.workers:
-            job, attempt = self._waiting[0]
-            used = sum(worker.job.width for worker in self._busy if worker.job)
-            if used + min(job.width, self.capacity) > self.capacity:
-                return
-            self._waiting.popleft()
+            job, attempt = self._waiting.popleft()
             worker = self._idle.pop() if self._idle else self._spawn()
             worker.job, worker.attempt, worker.started = job, attempt, time.monotonic()
             self._busy.append(worker)
@@ -158,12 +147,12 @@ class LocalExecutor:
                 return
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(timeout=POLL_SECONDS)
+                worker.process.wait(timeout=DEATH_SECONDS)
             self._release(worker, keep=False)
             code = worker.process.returncode
             if code >= 0:
                 yield Lost(job.name, "error", f"its process exited with status {code}", attempt)
-            elif attempt < self.attempts:
+            elif attempt < ATTEMPTS:
                 self._waiting.appendleft((job, attempt + 1))
             else:
                 names = {number.value: number.name for number in signal.Signals}

@@ -14,13 +14,13 @@ import pytest
 from ablate.execution import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Started, Told
 
 
-def job(tmp_path: Path, action: str, name: str = "", width: int = 1, **task: Any) -> Job:
+def job(tmp_path: Path, action: str, name: str = "", **task: Any) -> Job:
     name = name or action
-    return Job(name, width, {"do": action, "log": str(tmp_path / f"{name}.log"), **task})
+    return Job(name, {"do": action, "log": str(tmp_path / f"{name}.log"), **task})
 
 
-def run(jobs: list[Job], capacity: int = 2, **options: Any) -> list[Event]:
-    return list(LocalExecutor(executor_work.do, capacity=capacity, **options).run(jobs))
+def run(jobs: list[Job], workers: int = 2, **options: Any) -> list[Event]:
+    return list(LocalExecutor(executor_work.do, workers=workers, **options).run(jobs))
 
 
 def endings(events: list[Event]) -> dict[str, Event]:
@@ -60,22 +60,12 @@ def test_every_job_ends_once_and_workers_are_kept_warm(tmp_path: Path) -> None:
         assert kinds == [Started, Told, Done]
 
 
-WIDE: dict[str, int] = {"capacity": 8, "workers": 2}
-
-
-@pytest.mark.parametrize(("widths", "options"), [([1, 1, 2, 1, 1, 2], {}), ([1] * 4, WIDE)])
-def test_never_more_width_or_jobs_at_once_than_may_be(
-    tmp_path: Path, widths: list[int], options: dict[str, int]
-) -> None:
-    jobs = [job(tmp_path, "interval", f"job {n}", width) for n, width in enumerate(widths)]
-    done = {event.name: event.outcome for event in run(jobs, **options) if isinstance(event, Done)}
-    for at, _, _ in done.values():
-        assert sum(one.width for one in jobs if done[one.name][0] <= at < done[one.name][1]) <= 2
-
-
-def test_no_jobs_is_no_work_and_one_wider_than_the_machine_runs_alone(tmp_path: Path) -> None:
+def test_never_more_jobs_at_once_than_workers(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, "interval", f"job {n}") for n in range(4)]
+    done = [event.outcome for event in run(jobs) if isinstance(event, Done)]
+    for at, _, _ in done:
+        assert sum(other[0] <= at < other[1] for other in done) <= 2
     assert run([]) == []
-    assert isinstance(endings(run([job(tmp_path, "interval", width=9)]))["interval"], Done)
 
 
 def test_a_killed_worker_costs_an_attempt(tmp_path: Path) -> None:
@@ -105,17 +95,18 @@ def test_a_job_that_never_ends_well_is_lost_and_the_others_are_not(
     assert isinstance(ended["interval"], Done)
 
 
+@pytest.mark.slow
 def test_a_job_that_hangs_is_ended_with_all_it_started(tmp_path: Path) -> None:
-    ended = endings(run([job(tmp_path, "sleep"), job(tmp_path, "interval")], timeout=2.0))
+    ended = endings(run([job(tmp_path, "sleep"), job(tmp_path, "interval")], timeout=6.0))
     lost = ended["sleep"]
     assert isinstance(lost, Lost)
-    assert (lost.status, lost.reason, lost.attempt) == ("timeout", "took longer than 2 s", 1)
+    assert (lost.status, lost.reason, lost.attempt) == ("timeout", "took longer than 6 s", 1)
     assert isinstance(ended["interval"], Done)
     assert all(gone(pid, within=5) for pid in pids_in(tmp_path / "sleep.child"))
 
 
 def test_closing_the_run_kills_the_workers(tmp_path: Path) -> None:
-    events = LocalExecutor(executor_work.do, capacity=1).run([job(tmp_path, "sleep")])
+    events = LocalExecutor(executor_work.do, workers=1).run([job(tmp_path, "sleep")])
     child = tmp_path / "sleep.child"
     assert [type(next(events)) for _ in range(2)] == [Started, Told]
     pids = pids_in(child)
@@ -130,7 +121,7 @@ sys.path.insert(0, sys.argv[1])
 import executor_work
 from ablate.execution import Job, LocalExecutor
 log = sys.argv[2]
-for event in LocalExecutor(executor_work.do, capacity=1).run([Job("s", 1, {"do": "sleep", "log": log})]):
+for event in LocalExecutor(executor_work.do, workers=1).run([Job("s", {"do": "sleep", "log": log})]):
     print(event, flush=True)
 """
 
@@ -151,7 +142,7 @@ def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_worker_has_its_next_job_before_the_end_of_its_last_is_told(tmp_path: Path) -> None:
-    events = LocalExecutor(executor_work.do, capacity=1).run(
+    events = LocalExecutor(executor_work.do, workers=1).run(
         [job(tmp_path, "interval", f"job {n}") for n in range(2)]
     )
     told = [(type(event), event.name) for event in events if not isinstance(event, Told)]
@@ -159,7 +150,7 @@ def test_a_worker_has_its_next_job_before_the_end_of_its_last_is_told(tmp_path: 
 
 
 def test_warm_workers_take_the_jobs_and_are_no_more_than_may_run(tmp_path: Path) -> None:
-    executor = LocalExecutor(executor_work.do, capacity=2, imports=("wave",))
+    executor = LocalExecutor(executor_work.do, workers=2, imports=("wave",))
     executor.warm_up(9)
     warm = {worker.process.pid for worker in executor._idle}
     jobs = [job(tmp_path, "interval", f"job {n}") for n in range(4)]
