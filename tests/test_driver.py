@@ -137,10 +137,8 @@ def test_no_more_trials_at_a_time_than_cores_have_threads_for(cores: Callable[[i
     ("trials", "count", "workers", "threads", "said"),
     [
         (1, 2, None, 1, "1 of 2; --threads 2 would keep 2 busy"),
-        (9, 2, 1, 1, "1 of 2; --threads 2 would keep 2 busy"),
         (3, 16, None, 1, "13 of 16; --threads 5 would keep 15 busy"),
         (9, 5, None, 2, "1 of 5; --threads 1 would keep 5 busy"),
-        (9, 4, 3, 1, "1 of 4; --threads 2 would keep 4 busy"),
         (9, 8, 2, 2, "4 of 8; --threads 4 would keep 8 busy"),
     ],
 )

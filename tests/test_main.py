@@ -218,7 +218,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_results(here: Path, tmp_path
         assert before >= finished  # what is finished stays finished
         finished = before
         driver = start(here, *run)
-        wait_until(lambda: driver.poll() is not None or len(list(folder(here).records.iterdir())) > before)  # noqa: B023
+        wait_until(lambda: driver.poll() is not None or len(list(folder(here).records.glob("*"))) > before)  # noqa: B023
         if kills < 6 and driver.poll() is None:
             time.sleep(rng.uniform(0, 0.2))
             driver.send_signal(signal.SIGKILL)

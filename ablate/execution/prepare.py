@@ -16,10 +16,9 @@ from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial, build_trial
 from ablate.train import cpu_has_bfloat16
 
+DataKey = tuple[str, int, str, float]
 Preparing = Callable[[str, int, int], None]
 """Called with what is being done to data, how much of it is done, and the total (0: not known)."""
-
-DataKey = tuple[str, int, str, float]
 
 
 class Inputs:
@@ -91,7 +90,7 @@ class Inputs:
             return
         self._built.add(network)
         model = build_model(fields.arch, num_classes=classes, image_size=fields.image_size)
-        if not lone or fields.batch_size == 1:
+        if not lone:
             return
         try:  # batch normalisation cannot train on a batch of one image where its maps are single pixels
             model.train()(torch.zeros(1, 3, fields.image_size, fields.image_size))

@@ -57,7 +57,7 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
     of_each = zip(task.cases, task.trials, task.data_folders, strict=True)
     turns = [_Turn(*of, device, task.engine) for of in of_each]
     rounds: list[list[float]] = []
-    cores, began = _Cores(), time.monotonic()
+    busy, own, began = _busy_seconds(), time.process_time(), time.monotonic()
     while len(rounds) < ROUNDS:
         left = BUDGET_SECONDS - (time.monotonic() - began)
         if left < 0 and len(rounds) >= FEWEST_ROUNDS:
@@ -74,7 +74,7 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
         step_ms=tuple(zip(*rounds, strict=True)),
         steps=tuple(turn.steps for turn in turns),
         environment=environment.model_copy(update={"engine": engines}),
-        others=cores.used_by_others(),
+        others=_used_by_others(busy, own, began),
     )
 
 
@@ -107,20 +107,13 @@ class _Turn:
         return 1000 * (time.perf_counter() - began) / self.steps
 
 
-class _Cores:
-    """How busy the machine's cores are with other processes, from Linux's counters."""
-
-    def __init__(self) -> None:
-        self._busy, self._own, self._began = _busy_seconds(), time.process_time(), time.monotonic()
-
-    def used_by_others(self) -> float | None:
-        """Part of all cores that other processes used since; None where the system does not say."""
-        busy = _busy_seconds()
-        if busy is None or self._busy is None:
-            return None
-        others = (busy - self._busy) - (time.process_time() - self._own)
-        capacity = (os.cpu_count() or 1) * (time.monotonic() - self._began)
-        return min(max(others / capacity, 0.0), 1.0)
+def _used_by_others(busy: float | None, own: float, began: float) -> float | None:
+    """Part of all cores that other processes used since; None where the system does not say."""
+    now = _busy_seconds()
+    if busy is None or now is None:
+        return None
+    others = (now - busy) - (time.process_time() - own)
+    return min(max(others / ((os.cpu_count() or 1) * (time.monotonic() - began)), 0.0), 1.0)
 
 
 def _busy_seconds() -> float | None:

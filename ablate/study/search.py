@@ -71,8 +71,7 @@ class Range(Declaration):
     @property
     def is_integer(self) -> bool:
         """Whether the values are integers."""
-        given = (self.low, self.high) if self.log else (self.low, self.high, self.step)
-        return all(isinstance(number, int) for number in given)
+        return all(isinstance(one, int) for one in (self.low, self.high, self.low if self.log else self.step))
 
     def nearest(self, value: float) -> int | float:
         """The value of the grid that is nearest to a number within the range."""
