@@ -12,6 +12,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
+from test_main import numbers
 
 from ablate.errors import DeviceError, StudyError
 from ablate.execution.driver import (
@@ -25,8 +26,6 @@ from ablate.execution.driver import (
     trials_at_a_time,
 )
 from ablate.execution.prepare import resolve_device, resolve_numerics
-from ablate.store.records import read_records
-from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
 from ablate.study.study import Profile, Study, load_study
 from ablate.study.trials import Numerics
@@ -185,15 +184,6 @@ def test_threads_that_a_trial_cannot_have_are_refused(
         settle(study(), Options(device="cuda", threads=2))
 
 
-def measured(folder: ResultsFolder) -> dict[str, Any]:
-    """All of every record but its cost and how many ran beside it, and the bytes of its predictions."""
-    left_out: Any = {"cost": True, "history": {"__all__": {"seconds"}}, "environment": {"workers"}}
-    return {
-        name: (record.model_dump(exclude=left_out), folder.predictions_path(name).read_bytes())
-        for name, record in read_records(folder).items()
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("cache")
 def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path) -> None:
@@ -207,7 +197,7 @@ def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path) -> None:
         options = Options(device="cpu", workers=workers, results=tmp_path / str(workers), timing=False)
         summary = run_settled(settle(declared, options), options, Watcher())
         assert (summary.ran, summary.failed) == (3, 0)
-        found.append(measured(summary.folder))
+        found.append(numbers(summary.folder))
     assert found[0] == found[1] == found[2]
 
 

@@ -185,10 +185,8 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
     trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
-    plan = Plan(
-        study=study, profile=settled.profile, reason=settled.reason, command=options.command, trials=trials
-    )
-    return plan, inputs
+    profile, reason = settled.profile, settled.reason
+    return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
 
 
 def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:

@@ -52,7 +52,6 @@ class LocalExecutor:
         self._waiting: deque[tuple[Job, int]] = deque()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
-        self._slots = list(range(workers))
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
         """Do all jobs, in order, so many at a time, and yield what happens.
@@ -112,7 +111,7 @@ class LocalExecutor:
 
     def _spawn(self) -> _Worker:
         """A fresh process in a process group of its own, so that all it starts can be killed with it."""
-        slot = self._slots.pop(0)
+        slot = min(set(range(self.workers)) - {worker.slot for worker in [*self._idle, *self._busy]})
         ours, theirs = Pipe()
         arguments = [str(theirs.fileno()), str(slot), str(os.getpid())]
         environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic cuBLAS, if asked
@@ -178,5 +177,3 @@ class LocalExecutor:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
-        self._slots.append(worker.slot)
-        self._slots.sort()

@@ -205,8 +205,7 @@ class NotebookView(ProgressView):
         if self._handle is None and not self._head:
             return
         came = "ended in" if self._ended == self._total else "ended, then it was stopped, after"
-        seconds = time.monotonic() - self._begun
-        summary = f"{self._ended} of {self._total} trials {came} {seconds:.0f} s"
+        summary = f"{self._ended} of {self._total} trials {came} {time.monotonic() - self._begun:.0f} s"
         self._draw([Text(summary)] if self._total else [], folded=self._endings)
 
     def note(self, line: str) -> None:
@@ -236,7 +235,7 @@ class NotebookView(ProgressView):
         lines += [f"and {more} more without a result"] if more > 0 else []
         bundle = _exported([*map(Text, lines), *parts])
         if folded:
-            unfolded = _exported([Text(line) for line in folded])["text/html"]
+            unfolded = _exported([*map(Text, folded)])["text/html"]
             bundle["text/html"] += f"<details><summary>each trial</summary>{unfolded}</details>"
         show: Any = display.display if self._handle is None else self._handle.update
         handle = show(bundle, raw=True, **({} if self._handle else {"display_id": True}))
