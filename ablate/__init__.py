@@ -20,19 +20,9 @@ HOME = {
 """Where each public name is. It is imported when first asked for, so that `import ablate` is instant."""
 
 __all__ = [
-    "Choice",
-    "LabelSmoothingCrossEntropy",
-    "Profile",
-    "Published",
-    "Range",
-    "Search",
-    "Study",
-    "__version__",
-    "load_study",
-    "load_tables",
-    "run",
-    "tune",
-]
+    "Choice", "LabelSmoothingCrossEntropy", "Profile", "Published", "Range", "Search", "Study", "__version__",
+    "load_study", "load_tables", "run", "tune",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -150,10 +150,14 @@ def tune(
 
 
 def _conclude(ended: Run) -> int:
-    """Say what became of a run or a search, and give its exit status."""
+    """Say what became of a run or a search, its answer first, and give its exit status."""
     lines: list[str] = []
     if ended.report is not None:
-        lines = [*answer_of(ended.report), f"{ended.ran} trials run", f"report: {ended.report}"]
+        content = json.loads((ended.report.parent / "report.json").read_text(encoding="utf-8"))
+        tuned = content["headline"].get("tuning", {"verdict": "", "sentences": []})
+        beside = (content["published"] or {"summary": ""})["summary"]
+        lines = [line for line in (tuned["verdict"], *tuned["sentences"], beside) if line]
+        lines += [f"{ended.ran} trials run", f"report: {ended.report}"]
     if ended.interrupted:
         partial = "the report is partial; " if ended.report is not None else ""
         lines.append(f"interrupted: {partial}the same command goes on")
@@ -169,14 +173,6 @@ def _conclude(ended: Run) -> int:
     return FAILURES if ended.failed else COMPLETE
 
 
-def answer_of(page: Path) -> list[str]:
-    """What the report of a tuned study, or of one beside a published table, says first."""
-    report = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
-    found = report["headline"].get("tuning", {"verdict": "", "sentences": []})
-    beside = (report["published"] or {"summary": ""})["summary"]
-    return [line for line in (found["verdict"], *found["sentences"], beside) if line]
-
-
 @app.command()
 @takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
 def plan(study: StudyFile, options: Options) -> None:
@@ -184,11 +180,11 @@ def plan(study: StudyFile, options: Options) -> None:
 
     Of a study that is tuned, say what `tune` would train.
     """
-    from ablate.execution.driver import idle_cores, plan_study, results_folder, trials_at_a_time
+    from ablate.execution.driver import idle_cores, plan_settled, settle, trials_at_a_time
     from ablate.execution.progress import ProgressView
     from ablate.gate.plan import show_forecast
     from ablate.pipeline import require_metrics
-    from ablate.terminal import print_line
+    from ablate.store.results import ResultsFolder
 
     declared = load_study(study)
     require_metrics(declared)
@@ -199,8 +195,8 @@ def plan(study: StudyFile, options: Options) -> None:
             print_line(Console(), line)
         return
     with ProgressView(Console(stderr=True)) as view:
-        planned = plan_study(declared, options, view)
-    folder = results_folder(options.results, planned.study.name, planned.profile)
+        planned, _ = plan_settled(settle(declared, options), options, view)
+    folder = ResultsFolder(options.results / planned.study.name / planned.profile)
     used = planned.trials[0].numerics.device
     missing = show_forecast(Console(), planned, folder, workers=trials_at_a_time(used, options))
     if line := idle_cores(missing, used, options):
@@ -394,9 +390,9 @@ def publish(
     from ablate.store.publish import publish_results
 
     folder = find_study(results, study, profile)
-    place = Path("reference", rebuild_tables(folder).study.name, name)
-    published = publish_results(folder, results / place, predictions=predictions)
-    path = write_report(published, report_dir / place)
+    below = Path("reference", rebuild_tables(folder).study.name, name)
+    published = publish_results(folder, results / below, predictions=predictions)
+    path = write_report(published, report_dir / below)
     print_line(Console(), f"report: {path}")
 
 
@@ -407,23 +403,18 @@ def command_line(command: str, study: Path, options: Options, points: int | None
     for name, value in options.repeated().items():
         if name == "settings":
             for field, values in value.items():
-                words += ["--set", f"{field}={','.join(map(_as_typed, values))}"]
+                # Text that would be read as a number or the like needs its quotes.
+                typed = [
+                    repr(one) if isinstance(one, str) and _literal(one) != one else str(one) for one in values
+                ]
+                words += ["--set", f"{field}={','.join(typed)}"]
         else:
             words += [f"--{name}", str(value)]
     return shlex.join(words)
 
 
-def _as_typed(value: Any) -> str:
-    """A value as `parse_settings` reads it."""
-    return repr(value) if isinstance(value, str) and _literal(value) != value else str(value)
-
-
 def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
-    """FIELD=VALUE[,VALUE...] strings as field name to values; a value is a Python literal, or text as it is.
-
-    Raises:
-        StudyError: a string without `=`, or a field named twice.
-    """
+    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, or text as it is."""
     parsed: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
         name, separator, values = setting.partition("=")
@@ -444,7 +435,7 @@ def _literal(text: str) -> Any:
 
 def main() -> None:
     """Run a command; a fault that the user can mend is one message on stderr, without a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except AblateError as error:
@@ -455,10 +446,6 @@ def main() -> None:
     except SystemExit as ended:
         # The option parser's status for a wrong option is 2, which here means "complete with failures".
         sys.exit(WRONG if ended.code == FAILURES else ended.code)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ Heavy libraries are imported when they are needed, so that a run gets to its tri
 from __future__ import annotations
 
 import importlib
+import itertools
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +89,7 @@ def run_study(study: Study, options: Options) -> Run:
 
     _require_sound(study, options)
     with _view(options) as view:
-        summary = driver.run_study(study, options, view)
+        summary = driver.run_settled(driver.settle(study, options), options, view)
     return _reported(summary, options)
 
 
@@ -124,19 +126,13 @@ def rebuild_tables(folder: ResultsFolder) -> Plan:
 
 
 def require_metrics(study: Study) -> None:
-    """Refuse a study that names a metric that no table has, before anything is trained.
-
-    Raises:
-        StudyError: names every unknown one.
-    """
-    named = [("primary", study.primary), *(("family", name) for name in study.family)]
-    named += [("margins", name) for name in study.margins]
-    named += [("objective", name) for name in (study.search.objective if study.search else ())]
-    unknown = [
-        f"{part}: {unknown_name('metric', name, METRICS)}" for part, name in named if name not in METRICS
-    ]
+    """Refuse a study that names a metric that no table has, before anything is trained."""
+    named: dict[str, Iterable[str]] = {"primary": [study.primary], "family": study.family}
+    named |= {"margins": study.margins, "objective": study.search.objective if study.search else ()}
+    unknown = [(part, name) for part, names in named.items() for name in names if name not in METRICS]
     if unknown:
-        raise StudyError("\n".join(unknown))
+        lines = [f"{part}: {unknown_name('metric', name, METRICS)}" for part, name in unknown]
+        raise StudyError("\n".join(lines))
 
 
 def _require_sound(study: Study, options: Options) -> None:
@@ -201,15 +197,11 @@ def _ready_own_modules(study: Study, options: Options) -> None:
     """See that the user's modules which a study names can be imported as they are now.
 
     A notebook's user edits them between runs, and this process would go on with the module it has.
-
-    Raises:
-        StudyError: what is named is defined in the notebook or script itself.
     """
     importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
     declared: list[Study | Profile] = [study, *study.profiles.values()]
-    values = [value for part in declared for value in part.base.values()]
-    for swept in (options.settings, *(part.factors for part in declared)):
-        values += [value for levels in swept.values() for value in levels]
+    levels = [*options.settings.values(), *(some for part in declared for some in part.factors.values())]
+    values = [*itertools.chain(*levels, *(part.base.values() for part in declared))]
     for text in (value for value in values if isinstance(value, str)):
         module_name, _, attribute = text.partition(":")
         if module_name == "__main__":

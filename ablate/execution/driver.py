@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import filelock
 import torch
@@ -16,33 +15,20 @@ import torch
 from ablate.data import takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.events import Work
 from ablate.execution.prepare import Inputs, resolve_device
-from ablate.execution.timing import TimingTask, time_cases
-from ablate.execution.trial import Engine, Outcome, Task, run_trial
+from ablate.execution.progress import Watcher as Watcher
+from ablate.execution.timing import TimingTask, do_task
+from ablate.execution.trial import Engine, Outcome, Task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, write_plan
-from ablate.store.timing import Case, cases_of, read_timing, write_timing
+from ablate.store.timing import cases_of, read_timing, write_timing
 from ablate.study.fields import Fields
 from ablate.study.options import Options as Options
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial, expand
 
-
-class Watcher(Protocol):
-    """What a run shows while it goes on."""
-
-    def preparing(self, label: str, done: int, total: int) -> None:
-        """Data is being downloaded, checked or decoded."""
-
-    def note(self, line: str) -> None:
-        """Something to know, in one line."""
-
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
-        """The plan stands; these of its trials will run."""
-
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
-        """A trial started, told how far it is, or ended with a record."""
+TIMING = "timing"
+"""Name of the job that times the steps; trials have hashes for names."""
 
 
 @dataclass(frozen=True)
@@ -65,20 +51,9 @@ class Settled:
     device: str
 
 
-def run_study(study: Study, options: Options, watcher: Watcher) -> Summary:
-    """Train what is missing of a study, and record it.
-
-    Everything that a user can have got wrong is found before any training.
-
-    Raises:
-        AblateError: of the kind that says what is wrong.
-    """
-    return run_settled(settle(study, options), options, watcher)
-
-
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
-    """Train what is missing of a study that is settled already, and record it."""
-    folder = results_folder(options.results, settled.study.name, settled.profile)
+    """Train what is missing of a study, and record it; what a user can have got wrong is found before."""
+    folder = ResultsFolder(options.results / settled.study.name / settled.profile)
     with contextlib.closing(trial_executor(settled.device, options)) as executor:
         # About how many trials lack a record, from counts alone: which they are follows from the data.
         planned = len(settled.study.arms()) * len(settled.study.seed_list())
@@ -100,7 +75,7 @@ class _Drive:
     watcher: Watcher
 
     def run(self, executor: Executor) -> Summary:
-        """Have the trials without a record trained, and record them."""
+        """Have the trials without a record trained and recorded; after the last one, have the steps timed."""
         self.folder.remove_left_overs()
         records, damaged = quarantine(self.folder)
         for line in damaged:
@@ -116,11 +91,22 @@ class _Drive:
         self.watcher.planned(self.plan, waiting)
         if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
             self.watcher.note(line)
+        job = functools.partial(trial_job, workers=executor.workers, engine=self.options.engine)
+        jobs = [job(self.folder, trial, self.data_folders[trial.fingerprint]) for trial in waiting]
         interrupted = False
         try:
-            self._train(waiting, records, executor)
-            if self.options.timing:
-                self._time_steps(records)
+            for event in executor.run(jobs or self._timing_jobs(records)):
+                if event.name == TIMING:
+                    self._heard_of_timing(event)
+                    continue
+                trial = trials[event.name]
+                record = record_event(self.folder, trial, event)
+                if record is not None:
+                    records[trial.trial_id] = record
+                self.watcher.happened(trial, event, record)
+                if record is not None and trials.keys() <= records.keys():
+                    for last in self._timing_jobs(records):
+                        executor.submit(last)
         except KeyboardInterrupt:
             interrupted = True
             records = read_records(self.folder)
@@ -128,58 +114,34 @@ class _Drive:
         ran = sum(trial.trial_id in records for trial in waiting)
         return Summary(self.folder, ran, failed, interrupted)
 
-    def _train(self, waiting: Sequence[Trial], records: dict[str, Record], executor: Executor) -> None:
-        """Have these trials trained, and add their records."""
-        trials = {trial.trial_id: trial for trial in waiting}
-        job = functools.partial(trial_job, workers=executor.workers, engine=self.options.engine)
-        jobs = [job(self.folder, trial, self.data_folders[trial.fingerprint]) for trial in waiting]
-        for event in executor.run(jobs):
-            trial = trials[event.name]
-            record = record_event(self.folder, trial, event)
-            if record is not None:
-                records[trial.trial_id] = record
-            self.watcher.happened(trial, event, record)
+    def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
+        """The pass that measures what a step of each kind costs, unless that is known or not asked for.
 
-    def _time_steps(self, records: Mapping[str, Record]) -> None:
-        """Measure what a step of each kind costs, alone on the machine, unless that is known already."""
+        It comes when no trial is left, so that it is alone on the machine, in a worker that is warm.
+        """
         complete = {id_ for id_, record in records.items() if record.status == "complete"}
         cases = cases_of(trial for trial in self.plan.trials if trial.trial_id in complete)
-        if not cases or self._is_timed(cases):
-            return
-        task = TimingTask(
-            cases=tuple(cases),
-            trials=tuple(cases.values()),
-            data_folders=tuple(self.data_folders[trial.fingerprint] for trial in cases.values()),
-            engine=self.options.engine,
-        )
-        executor = _executor(time_cases, self.options, capacity=1, workers=1)
-        for event in executor.run([Job("timing", width=1, task=task)]):
-            if isinstance(event, Told):
-                self.watcher.preparing("timing training steps", round(100 * event.message), 100)
-            elif isinstance(event, Done):
-                write_timing(self.folder, event.outcome)
-            elif isinstance(event, Lost):
-                self.watcher.note(f"the step times could not be measured: {event.reason}")
-
-    def _is_timed(self, cases: Mapping[Case, Trial]) -> bool:
-        """Whether a sound pass over all of these cases, on as many threads, is kept already."""
+        if not self.options.timing or not cases:
+            return []
         try:
             kept = read_timing(self.folder)
         except RecordError as error:
             self.watcher.note(str(error))
-            return False
+            kept = None
         threads = {trial.numerics.threads for trial in cases.values()}
-        return kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}
+        if kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}:
+            return []
+        data_folders = tuple(self.data_folders[trial.fingerprint] for trial in cases.values())
+        task = TimingTask(tuple(cases), tuple(cases.values()), data_folders, self.options.engine)
+        return [Job(TIMING, task)]
 
-
-def results_folder(results: Path, study: str, profile: str) -> ResultsFolder:
-    """Where a study's records are: results/<study>/<profile>/."""
-    return ResultsFolder(results / study / profile)
-
-
-def plan_study(study: Study, options: Options, watcher: Watcher) -> Plan:
-    """Settle the profile, the device and the data, check everything, and name every trial."""
-    return plan_settled(settle(study, options), options, watcher)[0]
+    def _heard_of_timing(self, event: Event) -> None:
+        if isinstance(event, Told):
+            self.watcher.preparing("timing training steps", round(100 * event.message), 100)
+        elif isinstance(event, Done):
+            write_timing(self.folder, event.outcome)
+        elif isinstance(event, Lost):
+            self.watcher.note(f"the step times could not be measured: {event.reason}")
 
 
 def settle(study: Study, options: Options) -> Settled:
@@ -191,7 +153,16 @@ def settle(study: Study, options: Options) -> Settled:
             "--engine graph: expected a GPU, whose steps can be captured, but the trials would train on "
             f"{device}; leave --engine out"
         )
-    require_threads(device, options.threads)
+    if options.threads > 1 and device == "cuda":
+        raise StudyError(
+            f"--threads {options.threads}: expected none on CUDA, where the GPU computes; leave --threads "
+            "out, or give --device cpu"
+        )
+    if options.threads > (cores := usable_cores()):
+        raise StudyError(
+            f"--threads {options.threads}: expected at most {cores}, one per CPU core that may be used here; "
+            "give fewer, or leave --threads out"
+        )
     profile, reason = choose_profile(study, options.profile, device)
     if study.profiles or options.profile:
         study = study.with_profile(profile)
@@ -214,10 +185,8 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
     trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
-    plan = Plan(
-        study=study, profile=settled.profile, reason=settled.reason, command=options.command, trials=trials
-    )
-    return plan, inputs
+    profile, reason = settled.profile, settled.reason
+    return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
 
 
 def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:
@@ -231,11 +200,7 @@ def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, wat
 
 
 def choose_profile(study: Study, asked: str | None, device: str) -> tuple[str, str]:
-    """The profile to run, and why. The network never decides: only the hardware, or the user.
-
-    Raises:
-        StudyError: the study lacks the profile that the hardware calls for.
-    """
+    """The profile to run, and why. The network never decides: only the hardware, or the user."""
     if asked is not None:
         return asked, f"--profile {asked} was given"
     if not study.profiles:
@@ -254,11 +219,7 @@ def choose_profile(study: Study, asked: str | None, device: str) -> tuple[str, s
 
 @contextlib.contextmanager
 def only_driver(folder: ResultsFolder) -> Iterator[None]:
-    """Hold the results folder against every other driver.
-
-    Raises:
-        ResultsError: another one holds it.
-    """
+    """Hold the results folder against every other driver."""
     lock = filelock.FileLock(folder.lock, timeout=1)  # `status` tries it for an instant
     try:
         with lock:
@@ -270,41 +231,22 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
 
 
 def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int, engine: Engine) -> Job:
-    """A trial as an executor takes it.
-
-    Args:
-        folder: where its checkpoint goes.
-        trial: the trial.
-        data_folder: its decoded data.
-        workers: trials that run at a time, for its record.
-        engine: how its steps reach the device.
-    """
-    task = Task(
-        trial=trial,
-        data_folder=data_folder,
-        checkpoint=folder.checkpoint_path(trial.trial_id).absolute(),
-        workers=workers,
-        engine=engine,
-    )
-    return Job(trial.trial_id, width=trial.numerics.threads, task=task)
+    """A trial as an executor takes it; how many `workers` train beside each other is for its record."""
+    checkpoint = folder.checkpoint_path(trial.trial_id).absolute()
+    task = Task(trial, data_folder, checkpoint, workers, engine)
+    return Job(trial.trial_id, task)
 
 
 def trial_executor(device: str, options: Options) -> Executor:
-    """Workers that train trials on a device."""
-    workers = trials_at_a_time(device, options)
-    # Imported ahead of the first trial is what torch's optimisers otherwise import in it.
-    imports = ("torch._dynamo",)
-    return _executor(run_trial, options, capacity=workers * options.threads, workers=workers, imports=imports)
-
-
-def _executor(
-    work: Work, options: Options, *, capacity: int, workers: int, imports: Sequence[str] = ()
-) -> Executor:
-    """Worker processes; with `workers=0` this process."""
+    """What trains trials on a device: worker processes; with `workers=0` this process."""
     if options.workers == 0:
-        return InlineExecutor(work)
-    timeout = None if options.timeout is None else 60 * options.timeout
-    return LocalExecutor(work, capacity=capacity, workers=workers, timeout=timeout, imports=imports)
+        return InlineExecutor(do_task)
+    return LocalExecutor(
+        do_task,
+        workers=trials_at_a_time(device, options),
+        timeout=None if options.timeout is None else 60 * options.timeout,
+        imports=("torch._dynamo",),  # torch's optimisers otherwise import it in the first trial
+    )
 
 
 def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | None:
@@ -336,35 +278,8 @@ def trials_at_a_time(device: str, options: Options) -> int:
     return room if options.workers is None else min(max(options.workers, 1), room)
 
 
-def require_threads(device: str, threads: int) -> None:
-    """Refuse threads that a trial could not have.
-
-    Raises:
-        StudyError: more than there are cores, or several where a GPU computes.
-    """
-    if threads > 1 and device == "cuda":
-        raise StudyError(
-            f"--threads {threads}: expected none on CUDA, where the GPU computes; leave --threads out, "
-            "or give --device cpu"
-        )
-    if threads > (cores := usable_cores()):
-        raise StudyError(
-            f"--threads {threads}: expected at most {cores}, one per CPU core that may be used here; give "
-            "fewer, or leave --threads out"
-        )
-
-
 def idle_cores(trials: int, device: str, options: Options) -> str:
-    """A line for when CPU cores have nothing to do, and how many threads a trial would use them.
-
-    Args:
-        trials: how many are to be trained.
-        device: "cpu" or "cuda".
-        options: how they are.
-
-    Returns:
-        "" where all cores compute, or nothing is to be trained.
-    """
+    """How many CPU cores would do nothing, and with how many threads a trial would use them; "" if none."""
     if device == "cuda" or not trials:
         return ""
     cores, now = usable_cores(), options.threads

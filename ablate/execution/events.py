@@ -7,23 +7,16 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ablate.store.records import Status
 
 
 @dataclass(frozen=True)
 class Job:
-    """One piece of work for a worker.
-
-    Attributes:
-        name: identifies the job in events.
-        width: how much of the executor's capacity it takes while it runs: CPU threads, or 1 on a GPU.
-        task: the argument of the work function; must pickle.
-    """
+    """One piece of work for a worker; events name it, and the task is pickled."""
 
     name: str
-    width: int
     task: Any
 
 
@@ -69,27 +62,6 @@ class Lost:
 
 
 Event = Started | Told | Done | Lost
-
-
-class Executor(Protocol):
-    """What does jobs. `workers` is how many at a time."""
-
-    workers: int
-
-    def warm_up(self, workers: int) -> None:
-        """Have so many workers ready ahead of their jobs; who then does not come to `run` has to `close`."""
-
-    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do these jobs, and those submitted meanwhile, and yield what happens."""
-
-    def submit(self, job: Job) -> None:
-        """Add a job behind those that wait; for the user of a running `run`."""
-
-    def cancel(self, name: str) -> None:
-        """Drop a job that waits or runs. Nothing more is heard of it."""
-
-    def close(self) -> None:
-        """Stop at once."""
 
 
 def attempt(work: Work, task: Any, slot: int, tell: Callable[[Any], None]) -> tuple[str, Any]:

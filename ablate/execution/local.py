@@ -17,6 +17,10 @@ from multiprocessing.connection import Connection, wait
 from ablate.execution.events import Done, Event, Job, Lost, Started, Told, Work
 
 POLL_SECONDS = 0.5
+DEATH_SECONDS = 5.0
+"""How long a process whose pipe is closed may take to end, so that its own exit status is known."""
+ATTEMPTS = 3
+"""How often a job is started when its process dies. One that raises or takes too long would do so again."""
 
 
 @dataclass
@@ -36,34 +40,21 @@ class LocalExecutor:
 
     Args:
         work: the function that does a job; it must be importable by its module and name.
-        capacity: how much width may run at once: CPU threads, or GPUs.
-        workers: how many jobs may run at once; None is as many as their widths allow.
-        attempts: how often a job is started when its process dies, at least 1. A job that raises or takes
-            too long is not started again: it would do the same.
+        workers: how many jobs may run at once.
         timeout: seconds that one job may take; None is no limit.
         imports: modules that a worker imports before its first job, besides that of `work`.
     """
 
     def __init__(
-        self,
-        work: Work,
-        *,
-        capacity: int,
-        workers: int | None = None,
-        attempts: int = 3,
-        timeout: float | None = None,
-        imports: Sequence[str] = (),
+        self, work: Work, *, workers: int, timeout: float | None = None, imports: Sequence[str] = ()
     ) -> None:
-        self.work, self.capacity, self.attempts, self.timeout = work, capacity, attempts, timeout
-        self.imports = tuple(imports)
-        self.workers = capacity if workers is None else workers
+        self.work, self.workers, self.timeout, self.imports = work, workers, timeout, tuple(imports)
         self._waiting: deque[tuple[Job, int]] = deque()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
-        self._slots = list(range(capacity))
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs, in order as far as capacity allows, and yield what happens.
+        """Do all jobs, in order, so many at a time, and yield what happens.
 
         A worker whose job ended has its next one before that end is yielded, so it never waits for the user.
         It goes on with jobs that are submitted meanwhile. Closing the iterator, or any exception in its user,
@@ -73,9 +64,11 @@ class LocalExecutor:
         try:
             while self._waiting or self._busy:
                 yield from self._start_waiting()
-                for event in self._next_events():
-                    yield from self._start_waiting()
-                    yield event
+                wait([worker.connection for worker in self._busy], timeout=POLL_SECONDS)
+                for worker in list(self._busy):
+                    for event in self._look_at(worker):
+                        yield from self._start_waiting()
+                        yield event
         finally:
             self.close()
 
@@ -106,8 +99,8 @@ class LocalExecutor:
         self._waiting.clear()
 
     def _start_waiting(self) -> Iterator[Started]:
-        """Start what fits of the jobs that wait."""
-        while self._waiting and self._fits(self._waiting[0][0]):
+        """Start the jobs that wait, as far as workers are free."""
+        while self._waiting and len(self._busy) < self.workers:
             job, attempt = self._waiting.popleft()
             worker = self._idle.pop() if self._idle else self._spawn()
             worker.job, worker.attempt, worker.started = job, attempt, time.monotonic()
@@ -116,20 +109,15 @@ class LocalExecutor:
                 worker.connection.send(job.task)
             yield Started(job.name, attempt)
 
-    def _fits(self, job: Job) -> bool:
-        used = sum(worker.job.width for worker in self._busy if worker.job)
-        return len(self._busy) < self.workers and used + min(job.width, self.capacity) <= self.capacity
-
     def _spawn(self) -> _Worker:
         """A fresh process in a process group of its own, so that all it starts can be killed with it."""
-        slot = self._slots.pop(0)
+        slot = min(set(range(self.workers)) - {worker.slot for worker in [*self._idle, *self._busy]})
         ours, theirs = Pipe()
-        command = [sys.executable, "-m", "ablate.execution.worker"]
         arguments = [str(theirs.fileno()), str(slot), str(os.getpid())]
         environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic cuBLAS, if asked
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         process = subprocess.Popen(
-            [*command, *arguments],
+            [sys.executable, "-m", "ablate.execution.worker", *arguments],
             pass_fds=[theirs.fileno()],
             process_group=0,
             stdin=subprocess.DEVNULL,
@@ -141,13 +129,8 @@ class LocalExecutor:
             ours.send((list(sys.path), self.imports, (self.work.__module__, self.work.__qualname__)))
         return worker
 
-    def _next_events(self) -> Iterator[Event]:
-        """Wait for messages, deaths and overdue jobs."""
-        wait([worker.connection for worker in self._busy], timeout=POLL_SECONDS)
-        for worker in list(self._busy):
-            yield from self._look_at(worker)
-
     def _look_at(self, worker: _Worker) -> Iterator[Event]:
+        """What a worker said, that it died, or that its job is overdue."""
         job, attempt = worker.job, worker.attempt
         if job is None:
             return  # cancelled while another's event was looked at
@@ -162,27 +145,23 @@ class LocalExecutor:
                 yield Done(job.name, content, attempt) if done else Lost(job.name, "error", content, attempt)
                 return
         except (EOFError, OSError):
-            yield from self._died(worker, job)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                worker.process.wait(timeout=DEATH_SECONDS)
+            self._release(worker, keep=False)
+            code = worker.process.returncode
+            if code >= 0:
+                yield Lost(job.name, "error", f"its process exited with status {code}", attempt)
+            elif attempt < ATTEMPTS:
+                self._waiting.appendleft((job, attempt + 1))
+            else:
+                names = {number.value: number.name for number in signal.Signals}
+                reason = f"its process was killed by {names.get(-code, f'signal {-code}')}"
+                yield Lost(job.name, "killed", reason, attempt)
             return
         overdue = self.timeout is not None and time.monotonic() - worker.started > self.timeout
         if worker.job is job and overdue:
             self._release(worker, keep=False)
             yield Lost(job.name, "timeout", f"took longer than {self.timeout:g} s", attempt)
-
-    def _died(self, worker: _Worker, job: Job) -> Iterator[Lost]:
-        """A job whose process was killed is started again while it has attempts."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(timeout=POLL_SECONDS)
-        self._release(worker, keep=False)
-        code, attempt = worker.process.returncode, worker.attempt
-        if code >= 0:
-            yield Lost(job.name, "error", f"its process exited with status {code}", attempt)
-        elif attempt < self.attempts:
-            self._waiting.appendleft((job, attempt + 1))
-        else:
-            names = {number.value: number.name for number in signal.Signals}
-            reason = f"its process was killed by {names.get(-code, f'signal {-code}')}"
-            yield Lost(job.name, "killed", reason, attempt)
 
     def _release(self, worker: _Worker, *, keep: bool) -> None:
         """The worker's job is over. One whose state is in doubt is not used again."""
@@ -198,5 +177,3 @@ class LocalExecutor:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
-        self._slots.append(worker.slot)
-        self._slots.sort()

@@ -16,38 +16,29 @@ from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial, build_trial
 from ablate.train import cpu_has_bfloat16
 
+DataKey = tuple[str, int, str, float]
 Preparing = Callable[[str, int, int], None]
 """Called with what is being done to data, how much of it is done, and the total (0: not known)."""
 
-DataKey = tuple[str, int, str, float]
-
 
 class Inputs:
-    """Everything that trials need besides their seeds, each thing checked and prepared once.
-
-    Args:
-        device: "cpu" or "cuda".
-        data_dir: folder with the dataset's own files, instead of downloading them.
-        preparing: told how far downloads and decoding are.
-        threads: CPU threads that a trial computes with; part of its identity, except on CUDA.
-    """
+    """Everything that trials need besides their seeds, each thing checked and prepared once."""
 
     def __init__(self, device: str, data_dir: Path | None, preparing: Preparing, *, threads: int = 1) -> None:
-        self.device, self.data_dir, self._preparing = device, data_dir, preparing
-        self.threads = threads
+        self.device, self.data_dir, self.threads, self._preparing = device, data_dir, threads, preparing
         self._datasets: dict[DataKey, Dataset] = {}
         self._fingerprints: dict[tuple[DataKey, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
 
     def check(self, arms: Iterable[Fields]) -> None:
-        """Find what is wrong with arms before any training, the cheap faults of all of them first.
-
-        Raises:
-            AblateError: of the kind that says what is wrong.
-        """
+        """Find what is wrong with arms before any training, the cheap faults of all of them first."""
         arms = list(arms)
         for fields in arms:
-            _check_loss(fields)
+            loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
+            try:  # it can refuse an ε or a reduction
+                loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
+            except ValueError as error:
+                raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
             find_factory(fields.arch)  # built below, when the number of classes is known
         for fields in arms:
             self.dataset(fields)
@@ -79,7 +70,7 @@ class Inputs:
 
     def folders(self) -> dict[str, Path]:
         """The folder of decoded data for each fingerprint."""
-        return {found: self._datasets[key].folder for (key, _), found in self._fingerprints.items()}
+        return {digest: self._datasets[key].folder for (key, _), digest in self._fingerprints.items()}
 
     def numerics(self, fields: Fields) -> Numerics:
         """The arithmetic of an arm here."""
@@ -99,7 +90,7 @@ class Inputs:
             return
         self._built.add(network)
         model = build_model(fields.arch, num_classes=classes, image_size=fields.image_size)
-        if not lone or fields.batch_size == 1:
+        if not lone:
             return
         try:  # batch normalisation cannot train on a batch of one image where its maps are single pixels
             model.train()(torch.zeros(1, 3, fields.image_size, fields.image_size))
@@ -115,21 +106,8 @@ def _data_key(fields: Fields) -> DataKey:
     return fields.data, fields.decoded_size, fields.resize, fields.tuning_part
 
 
-def _check_loss(fields: Fields) -> None:
-    """Call the loss once with the arm's ε and reduction, so that it can refuse them before training."""
-    loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
-    try:
-        loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
-    except ValueError as error:
-        raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
-
-
 def resolve_device(asked: str) -> str:
-    """The device kind to train on: cpu or cuda.
-
-    Raises:
-        DeviceError: CUDA was asked for and is not there.
-    """
+    """The device kind to train on: cpu or cuda."""
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
         raise DeviceError(

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -33,6 +32,25 @@ NOTEBOOK_WIDTH = 110
 PAGE = '<pre style="font-size:13px;line-height:1.4">{code}</pre>'
 
 
+class Watcher:
+    """What a run tells of itself while it goes on. This one shows nothing."""
+
+    def preparing(self, label: str, done: int, total: int) -> None:
+        """Data is being downloaded, checked or decoded."""
+
+    def note(self, line: str) -> None:
+        """Something to know, in one line."""
+
+    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
+        """The plan stands; these of its trials will run."""
+
+    def searching(self, tuning: Tuning, name: str, reason: str) -> None:
+        """A search begins, or goes on."""
+
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
+        """A trial started, told how far it is, or ended with a record."""
+
+
 @dataclass
 class _Running:
     """A trial that a worker has: its name, how much of it is done, and what is known of it."""
@@ -41,18 +59,14 @@ class _Running:
     fraction: float = 0.0
     state: str = "starting"
 
-    def heard(self, heartbeat: Heartbeat) -> None:
-        self.fraction = heartbeat.done / heartbeat.epochs
-        self.state = f"epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
-        if heartbeat.train_loss is not None:
-            self.state += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
+    def __str__(self) -> str:
+        return f"{self.name}: {self.state}"
 
 
-class ProgressView:
-    """Shows a study's run. Use as a context manager; it is the `Watcher` that `run_study` tells.
+class ProgressView(Watcher):
+    """Shows a study's run on a terminal as a bar, elsewhere as a line for each ended trial.
 
-    Args:
-        console: where to write. A bar needs a terminal; without one, each ended trial is a line.
+    Use as a context manager.
     """
 
     def __init__(self, console: Console) -> None:
@@ -74,9 +88,7 @@ class ProgressView:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._running.clear()
         if self.console.is_terminal:
             self._live.stop()
@@ -99,10 +111,9 @@ class ProgressView:
 
     def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
         """The plan stands; these of its trials will run."""
-        arms, seeds, trials = len(plan.arms), len(plan.study.seed_list()), len(plan.trials)
-        done = f"{trials - len(waiting)} done, {len(waiting)} to run"
+        grid = f"{len(plan.arms)} arms x {len(plan.study.seed_list())} seeds = {len(plan.trials)} trials"
         self.note(f"{plan.study.name}: {plan.reason}")
-        self.note(f"{arms} arms x {seeds} seeds = {trials} trials: {done}")
+        self.note(f"{grid}: {len(plan.trials) - len(waiting)} done, {len(waiting)} to run")
         self._expect(len(waiting))
 
     def searching(self, tuning: Tuning, name: str, reason: str) -> None:
@@ -129,10 +140,13 @@ class ProgressView:
         if isinstance(event, Started):
             self._running[event.name] = _Running(name)
         elif isinstance(event, Told):
-            self._running[event.name].heard(event.message)
+            heartbeat: Heartbeat = event.message
+            state = f"epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
+            if heartbeat.train_loss is not None:
+                state += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
+            self._running[event.name] = _Running(name, heartbeat.done / heartbeat.epochs, state)
             if not self.console.is_terminal and time.monotonic() - self._last_line >= LINE_SECONDS:
-                states = [f"{running.name}: {running.state}" for running in self._running.values()]
-                self.note("; ".join([*states, self._time_left()]))
+                self.note("; ".join([*map(str, self._running.values()), self._time_left()]))
         else:
             self._running.pop(event.name, None)
             self._ended += 1
@@ -159,8 +173,7 @@ class ProgressView:
         return f"about {duration(seconds)} left"
 
     def _render(self) -> Group:
-        lines = [Text(f"  {running.name}: {running.state}") for running in list(self._running.values())]
-        return Group(self._bar, *lines)
+        return Group(self._bar, *[Text(f"  {running}") for running in list(self._running.values())])
 
 
 def in_notebook() -> bool:
@@ -186,16 +199,13 @@ class NotebookView(ProgressView):
     def __enter__(self) -> NotebookView:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave what was done, with the trials' endings to unfold."""
         self._running.clear()
         if self._handle is None and not self._head:
             return
         came = "ended in" if self._ended == self._total else "ended, then it was stopped, after"
-        seconds = time.monotonic() - self._begun
-        summary = f"{self._ended} of {self._total} trials {came} {seconds:.0f} s"
+        summary = f"{self._ended} of {self._total} trials {came} {time.monotonic() - self._begun:.0f} s"
         self._draw([Text(summary)] if self._total else [], folded=self._endings)
 
     def note(self, line: str) -> None:
@@ -225,7 +235,7 @@ class NotebookView(ProgressView):
         lines += [f"and {more} more without a result"] if more > 0 else []
         bundle = _exported([*map(Text, lines), *parts])
         if folded:
-            unfolded = _exported([Text(line) for line in folded])["text/html"]
+            unfolded = _exported([*map(Text, folded)])["text/html"]
             bundle["text/html"] += f"<details><summary>each trial</summary>{unfolded}</details>"
         show: Any = display.display if self._handle is None else self._handle.update
         handle = show(bundle, raw=True, **({} if self._handle else {"display_id": True}))

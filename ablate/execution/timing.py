@@ -1,4 +1,4 @@
-"""The exclusive pass itself, in a worker process."""
+"""The exclusive timing pass, which a worker does after its last trial."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from pathlib import Path
 
 import torch
 
-from ablate.execution.trial import Engine, environment_of, first_step, ready_device
+from ablate.execution.trial import (
+    Engine,
+    Heartbeat,
+    Outcome,
+    Task,
+    environment_of,
+    first_step,
+    ready_device,
+    run_trial,
+)
 from ablate.store.timing import Case, TimingPass
 from ablate.study.trials import Trial
 from ablate.train.device import set_numerics, synchronize
@@ -34,35 +43,38 @@ class TimingTask:
     engine: Engine = "eager"
 
 
-def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
-    """Time every case round by round.
+def do_task(
+    task: Task | TimingTask, slot: int, tell: Callable[[Heartbeat | float], None]
+) -> Outcome | TimingPass:
+    """What a worker does with what it is handed: train a trial, or time the steps."""
+    return time_cases(task, slot, tell) if isinstance(task, TimingTask) else run_trial(task, slot, tell)
 
-    Args:
-        task: what to time.
-        slot: number of the worker; on CUDA, of its GPU.
-        tell: called with the part that is done.
-    """
+
+def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
+    """Time every case round by round; `tell` is called with the part that is done."""
     numerics = task.trials[0].numerics  # one device and one number of threads in all of a plan
     device = ready_device(numerics, slot)
     of_each = zip(task.cases, task.trials, task.data_folders, strict=True)
     turns = [_Turn(*of, device, task.engine) for of in of_each]
     rounds: list[list[float]] = []
-    cores, began = _Cores(), time.monotonic()
+    busy, own, began = _busy_seconds(), time.process_time(), time.monotonic()
     while len(rounds) < ROUNDS:
         left = BUDGET_SECONDS - (time.monotonic() - began)
         if left < 0 and len(rounds) >= FEWEST_ROUNDS:
             break
         # Each round begins elsewhere, so that no case always follows the same one.
-        order = [(place + len(rounds)) % len(turns) for place in range(len(turns))]
-        taken = {place: turns[place].take() for place in order}
-        rounds.append([taken[place] for place in range(len(turns))])
+        first = len(rounds) % len(turns)
+        taken = [turn.take() for turn in [*turns[first:], *turns[:first]]]
+        rounds.append([*taken[len(turns) - first :], *taken[: len(turns) - first]])
         tell(len(rounds) / ROUNDS)
+    environment = environment_of(device, numerics.threads, workers=1)
+    engines = "; ".join(dict.fromkeys(turn.step.engine for turn in turns))
     return TimingPass(
         cases=task.cases,
         step_ms=tuple(zip(*rounds, strict=True)),
         steps=tuple(turn.steps for turn in turns),
-        environment=environment_of(device, numerics.threads, workers=1),
-        others=cores.used_by_others(),
+        environment=environment.model_copy(update={"engine": engines}),
+        others=_used_by_others(busy, own, began),
     )
 
 
@@ -95,20 +107,13 @@ class _Turn:
         return 1000 * (time.perf_counter() - began) / self.steps
 
 
-class _Cores:
-    """How busy the machine's cores are with other processes, from Linux's counters."""
-
-    def __init__(self) -> None:
-        self._busy, self._own, self._began = _busy_seconds(), time.process_time(), time.monotonic()
-
-    def used_by_others(self) -> float | None:
-        """Part of all cores that other processes used since; None where the system does not say."""
-        busy = _busy_seconds()
-        if busy is None or self._busy is None:
-            return None
-        others = (busy - self._busy) - (time.process_time() - self._own)
-        capacity = (os.cpu_count() or 1) * (time.monotonic() - self._began)
-        return min(max(others / capacity, 0.0), 1.0)
+def _used_by_others(busy: float | None, own: float, began: float) -> float | None:
+    """Part of all cores that other processes used since; None where the system does not say."""
+    now = _busy_seconds()
+    if busy is None or now is None:
+        return None
+    others = (now - busy) - (time.process_time() - own)
+    return min(max(others / ((os.cpu_count() or 1) * (time.monotonic() - began)), 0.0), 1.0)
 
 
 def _busy_seconds() -> float | None:

@@ -15,14 +15,6 @@ from ablate.execution.events import attempt
 PR_SET_PDEATHSIG = 1
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its driver dies, so that none outlives it (Linux)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the driver is gone")
-
-
 def serve(connection: Connection, slot: int) -> None:
     """Take the import path, what to import and the work function, then tasks, until the driver hangs up."""
     sys.path[:], imports, (module, function) = connection.recv()
@@ -38,14 +30,15 @@ def serve(connection: Connection, slot: int) -> None:
 
 
 def main() -> None:
-    """Serve the driver that started this process."""
+    """Serve the driver that started this process, and do not outlive it."""
     descriptor, slot, parent = (int(argument) for argument in sys.argv[1:4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    die_with_parent(parent)
-    try:
-        serve(Connection(descriptor), slot)
-    except ConnectionError:
-        sys.exit("the driver is gone")
+    with contextlib.suppress(OSError, AttributeError):  # on Linux, the kernel kills it with the driver
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(ConnectionError):
+        if os.getppid() == parent:
+            return serve(Connection(descriptor), slot)
+    sys.exit("the driver is gone")
 
 
 if __name__ == "__main__":

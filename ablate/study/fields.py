@@ -7,7 +7,7 @@ study's base, its profile, the arm's levels and the command line then change sin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -38,8 +38,7 @@ class Fields(Recipe):
         description="pixels a side that images are decoded at, cropped or shrunk to image_size; 0: the same",
     )
     resize: Literal["squash", "center_crop"] = Field(
-        default="squash",
-        description="how an image becomes a square; center_crop: its longer side is cut",
+        default="squash", description="how an image becomes a square; center_crop: its longer side is cut"
     )
     label_noise: float = Field(
         default=0.0,
@@ -125,14 +124,10 @@ def canonical(value: Any) -> Any:
 
 
 def resolve(*layers: Mapping[str, Any]) -> Fields:
-    """Complete the fields of a trial from layers of settings, the later ones winning.
-
-    Args:
-        layers: mappings of field name to value: the study's base, the profile, the arm, overrides.
+    """The complete fields of a trial from layers (base, profile, arm, ...), of which the later ones win.
 
     Raises:
-        StudyError: names every unknown field (with the nearest known one), every missing one, every
-            value out of its range and every wrong type, all in one message.
+        StudyError: names every unknown, missing and wrong field in one message.
     """
     settings = dict(DEFAULTS)
     for layer in layers:
@@ -195,18 +190,14 @@ class Declaration(Frozen):
         try:
             return validate(declaration)
         except ValidationError as error:
-            raise StudyError("\n".join(cls._problems(error))) from None
-
-    @classmethod
-    def _problems(cls, error: ValidationError) -> Iterator[str]:
-        for item in error.errors():
-            if item["type"] == "value_error" and not item["loc"]:  # our own, of a line each
-                yield from item["msg"].removeprefix("Value error, ").splitlines()
-            elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
-                kind = cls.called or f"part of a {cls.__name__}"
-                yield unknown_name(kind, str(item["loc"][0]), cls.model_fields)
-            else:
-                yield problem(item)
+            lines = []
+            for item in error.errors():
+                if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+                    kind = cls.called or f"part of a {cls.__name__}"
+                    lines.append(unknown_name(kind, str(item["loc"][0]), cls.model_fields))
+                else:
+                    lines.append(problem(item))
+            raise StudyError("\n".join(lines)) from None
 
 
 def is_one(value: Any) -> bool:

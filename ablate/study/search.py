@@ -71,8 +71,7 @@ class Range(Declaration):
     @property
     def is_integer(self) -> bool:
         """Whether the values are integers."""
-        given = (self.low, self.high) if self.log else (self.low, self.high, self.step)
-        return all(isinstance(number, int) for number in given)
+        return all(isinstance(one, int) for one in (self.low, self.high, self.low if self.log else self.step))
 
     def nearest(self, value: float) -> int | float:
         """The value of the grid that is nearest to a number within the range."""
@@ -193,19 +192,11 @@ class Search(Declaration):
 
     @model_validator(mode="after")
     def _consistent(self) -> Search:
-        faults = [*self._space_faults(), *self._aim_faults()]
-        for anchor in self.anchors:
-            for name, value in anchor.items():
-                if name not in self.space:
-                    faults.append(f"anchors: {name}: is not searched; set it in the study's base")
-                elif not self.space[name].holds(value):
-                    words = self.space[name].in_words()
-                    faults.append(f"anchors: {name}: {value!r} is not among the values searched ({words})")
-        if faults:
-            raise ValueError("\n".join(faults))
+        if faults := "\n".join(self._faults()):
+            raise ValueError(faults)
         return self
 
-    def _space_faults(self) -> Iterable[str]:
+    def _faults(self) -> Iterable[str]:
         if not self.space:
             yield "space: nothing to search; give at least one field a range"
         for place, (name, dimension) in enumerate(self.space.items()):
@@ -219,19 +210,22 @@ class Search(Declaration):
                 elif not self.space[other].holds(value):
                     yield f"space: {name}: its condition asks for {other}={value!r}, which it never is"
 
-    def _aim_faults(self) -> Iterable[str]:
-        """Faults of the objective, and of what does not go with it."""
-        one = len(self.objective) == 1
         if not 1 <= len(self.objective) <= 2 or len(set(self.objective)) < len(self.objective):
             yield f"objective: expected one metric or two different ones, but {list(self.objective)} came"
         if self.sampler == "nsga2" and len(self.objective) != 2:
             yield "sampler: nsga2 is for two objectives; with one take tpe, gp, random or quasi_random"
-        if self.pruning != "none" and not one:
+        if self.pruning != "none" and len(self.objective) != 1:
             yield f"pruning: {self.pruning} needs one objective; two run unpruned, set pruning='none'"
         if self.pruning == "seeds" and self.seeds < 5:
             yield f"pruning: seeds judges from four seeds on, so a point needs at least 5, not {self.seeds}"
         if self.pruning in ("hyperband", "median") and not set(self.objective) <= {"accuracy", "nll"}:
             yield f"pruning: {self.pruning} knows accuracy and nll while a network trains, nothing else"
+        for name, value in ((name, value) for anchor in self.anchors for name, value in anchor.items()):
+            if name not in self.space:
+                yield f"anchors: {name}: is not searched; set it in the study's base"
+            elif not self.space[name].holds(value):
+                words = self.space[name].in_words()
+                yield f"anchors: {name}: {value!r} is not among the values searched ({words})"
 
     def active(self, levels: Mapping[str, Any]) -> Levels:
         """Of a point's values those whose condition holds, in the space's order."""

@@ -96,9 +96,8 @@ class Study(Declaration):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        faults = [*_field_faults(self), *_level_faults(self), *_number_faults(self), *_search_faults(self)]
-        if faults:
-            raise ValueError("\n".join(faults))
+        if faults := "\n".join([*_field_faults(self), *_faults(self)]):
+            raise ValueError(faults)
         return self
 
     def find_own_modules(self) -> None:
@@ -140,16 +139,14 @@ class Study(Declaration):
         return resolve(self.base, arm)
 
     def with_profile(self, name: str) -> Study:
-        """This study with the named profile's changes made.
-
-        Raises:
-            StudyError: no profile has that name.
-        """
+        """This study with the named profile's changes made."""
         if name not in self.profiles:
             raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
         profile = self.profiles[name]
-        changes: dict[str, Any] = {"base": {**self.base, **profile.base}}
-        changes["factors"] = {**self.factors, **profile.factors}
+        changes: dict[str, Any] = {
+            "base": {**self.base, **profile.base},
+            "factors": {**self.factors, **profile.factors},
+        }
         if profile.seeds is not None:
             changes["seeds"] = profile.seeds
         if profile.search:
@@ -169,11 +166,7 @@ class Study(Declaration):
         return self.replace(base=base, factors=factors, baseline=baseline)
 
     def replace(self, **changes: Any) -> Study:
-        """A validated copy with some of its declarations changed.
-
-        Raises:
-            StudyError: the changed study is not consistent.
-        """
+        """A validated copy with some of its declarations changed."""
         return build_study({**self.model_dump(), **changes})
 
 
@@ -197,8 +190,8 @@ def _field_faults(study: Study) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _level_faults(study: Study) -> Iterator[str]:
-    """Faults of the factors' levels, of the arms that are listed and of the baseline."""
+def _faults(study: Study) -> Iterator[str]:
+    """Faults of the factors' levels, the arms that are listed, the baseline, seeds, margins and search."""
     for name, levels in study.factors.items():
         if not levels and name in FIELD_NAMES:
             yield f"factors.{name}: no levels; give at least one, or move it to base"
@@ -222,15 +215,9 @@ def _level_faults(study: Study) -> Iterator[str]:
         elif name not in study.factors and not searched[name].holds(level):
             words = searched[name].in_words()
             yield f"baseline.{name}: {level!r} is not among the values searched ({words})"
-
-
-def _number_faults(study: Study) -> Iterator[str]:
-    """Faults of the seeds and the margins."""
     seeds = study.seeds
-    if isinstance(seeds, int) and seeds < 1:
-        yield f"seeds: at least one seed is needed, but {seeds} came"
-    if seeds == ():
-        yield "seeds: at least one seed is needed, but an empty list came"
+    if not study.seed_list():
+        yield f"seeds: at least one seed is needed, but {'an empty list' if seeds == () else seeds} came"
     if isinstance(seeds, tuple):
         yield from (f"seeds: {one} is outside 0 to 2**63 - 1" for one in seeds if not 0 <= one < 2**63)
         if _repeated(seeds):
@@ -238,13 +225,6 @@ def _number_faults(study: Study) -> Iterator[str]:
     for name, margin in study.margins.items():
         if not 0 < margin < math.inf:
             yield f"margins.{name}: expected a difference above 0, but {margin!r} came"
-
-
-def _repeated(values: Sequence[Any]) -> list[Any]:
-    return [value for place, value in enumerate(values) if value in values[:place]]
-
-
-def _search_faults(study: Study) -> Iterator[str]:
     if study.search is None:
         return
     if study.factors and not study.only:
@@ -256,6 +236,10 @@ def _search_faults(study: Study) -> Iterator[str]:
         yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
     if any(seed >= FIRST_TUNING_SEED for seed in study.seed_list()):
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
+
+
+def _repeated(values: Sequence[Any]) -> list[Any]:
+    return [value for place, value in enumerate(values) if value in values[:place]]
 
 
 def load_study(path: str | Path) -> Study:
@@ -278,7 +262,21 @@ def load_study(path: str | Path) -> Study:
     except (SyntaxError, UnicodeDecodeError, ValueError) as error:
         raise StudyError(f"{path}: is not Python: {error}") from None
     add_import_folder(path.resolve().parent)
-    names = _run_study_file(path)
+    try:
+        names = runpy.run_path(str(path), run_name="ablate_study")
+    except StudyError as error:
+        lines = "\n  ".join(str(error).splitlines())
+        raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
+    except SystemExit as error:
+        raise StudyError(
+            f"{path}: the study file exits ({error.code!r}); it must only define `study`"
+        ) from None
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        place = f", line {frames[-1].lineno}" if frames else ""
+        raise StudyError(
+            f"{path}{place}: running the study file fails: {type(error).__name__}: {error}"
+        ) from error
     study = names.get("study")
     if not isinstance(study, Study):
         came = f"a {type(study).__name__}" if study is not None else "nothing of that name"
@@ -306,21 +304,3 @@ def add_import_folder(folder: Path) -> None:
         if elsewhere and here and "." not in name:
             del sys.modules[name]
     importlib.invalidate_caches()
-
-
-def _run_study_file(path: Path) -> dict[str, Any]:
-    try:
-        return runpy.run_path(str(path), run_name="ablate_study")
-    except StudyError as error:
-        lines = "\n  ".join(str(error).splitlines())
-        raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
-    except SystemExit as error:
-        raise StudyError(
-            f"{path}: the study file exits ({error.code!r}); it must only define `study`"
-        ) from None
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        place = f", line {frames[-1].lineno}" if frames else ""
-        raise StudyError(
-            f"{path}{place}: running the study file fails: {type(error).__name__}: {error}"
-        ) from error

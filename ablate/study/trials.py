@@ -95,11 +95,6 @@ def expand(
 ) -> list[Trial]:
     """All trials of a study, seed by seed, so that a stopped study has whole sets of arms.
 
-    Args:
-        study: a study with its profile and overrides applied.
-        fingerprint_of: fields to the digest of the data they name.
-        numerics_of: fields to the arithmetic they come to on the chosen device.
-
     Raises:
         StudyError: two arms come to the same training run.
     """
@@ -129,16 +124,11 @@ def build_trial(
 ) -> Trial:
     """One trial with its identity computed."""
     identity = _identity(fields, seed, repeat, numerics, fingerprint)
+    trial_id = hashlib.sha256(identity.encode()).hexdigest()[:16]
     return Trial(
-        trial_id=hashlib.sha256(identity.encode()).hexdigest()[:16],
-        arm=arm_name(levels),
-        levels=dict(levels),
-        fields=fields,
-        seed=seed,
-        repeat=repeat,
-        numerics=numerics,
-        fingerprint=fingerprint,
-    )
+        trial_id=trial_id, arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
+        numerics=numerics, fingerprint=fingerprint,
+    )  # fmt: skip
 
 
 def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
@@ -165,9 +155,6 @@ def source_digest(name: str) -> str:
     """Digest of the module that `package.module:attribute` names, so that editing it makes new trials.
 
     Names of ablate's own give "", because the training version speaks for them.
-
-    Raises:
-        StudyError: the module cannot be found.
     """
     if ":" not in name:
         return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from ablate.errors import StudyError
 from ablate.execution.driver import (
@@ -13,7 +12,6 @@ from ablate.execution.driver import (
     Summary,
     Watcher,
     only_driver,
-    results_folder,
     run_settled,
     settle,
 )
@@ -25,13 +23,6 @@ from ablate.tuning.ledger import Ledger
 from ablate.tuning.loop import Loop
 from ablate.tuning.settle import check_same, first_points, prepare_search, retest_study, search_of
 from ablate.tuning.storage import RETEST, SharedStorage, Storage
-
-
-class TuningWatcher(Watcher, Protocol):
-    """What a search shows while it goes on."""
-
-    def searching(self, tuning: Tuning, name: str, reason: str) -> None:
-        """A search begins, or goes on."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +43,7 @@ class Tuned:
 def tune_study(
     study: Study,
     options: Options,
-    watcher: TuningWatcher,
+    watcher: Watcher,
     *,
     points: int | None = None,
     storage: str | None = None,
@@ -79,7 +70,7 @@ def tune_study(
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
         settled = replace(settled, study=settled.study.replace(search=search))
-    folder = results_folder(options.results, study.name, settled.profile)
+    folder = ResultsFolder(options.results / study.name / settled.profile)
     with contextlib.ExitStack() as session:
         shared = None
         if storage is not None:
@@ -116,7 +107,7 @@ def _search(
     settled: Settled,
     results: ResultsFolder,
     options: Options,
-    watcher: TuningWatcher,
+    watcher: Watcher,
     shared: SharedStorage | None,
 ) -> tuple[Tuning, int, bool]:
     """The search as far as it came, how many trials it trained, and whether it was interrupted."""

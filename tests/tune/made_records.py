@@ -11,12 +11,13 @@ import pytest
 from recorded_study import COST, CPU, environment
 
 from ablate.execution import Event
+from ablate.execution.progress import Watcher
 from ablate.store.points import Point, Tuning, tuning_folder
 from ablate.store.records import Predictions, Record, write_record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
 from ablate.study.search import FIRST_TUNING_SEED, Levels, Range, Search
-from ablate.study.trials import Plan, Trial, build_trial
+from ablate.study.trials import Trial, build_trial
 from ablate.tuning.ledger import Ledger, point_means
 from ablate.tuning.storage import Storage
 
@@ -115,17 +116,12 @@ study = Study(
 '''
 
 
-class Watching:
+class Watching(Watcher):
     """Keeps what was trained, and does something after each training run, by how many there were."""
 
     def __init__(self, then: Callable[[int], None] = lambda count: None) -> None:
         self.trained: list[Trial] = []
         self._then = then
-
-    def preparing(self, label: str, done: int, total: int) -> None: ...
-    def note(self, line: str) -> None: ...
-    def searching(self, tuning: Tuning, name: str, reason: str) -> None: ...
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None: ...
 
     def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
         if record is not None:
