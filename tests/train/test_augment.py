@@ -1,7 +1,5 @@
 """Crops, mirrors and mixtures against torchvision and by hand, and what their draws depend on."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
-from ablate.train.augment import Augmentation, Mixture, random_resized_crop, shrink
+from ablate.train.augment import Augmentation, random_resized_crop, shrink
 
 CPU = torch.device("cpu")
 FIELDS = changed(image_size=12, crop_area=0.35, flip=True, mixup=0.4)
@@ -134,16 +132,3 @@ def test_an_image_has_its_weight_in_whatever_batch() -> None:
     first, second, third = (mixture.weight.tolist() for mixture in weights if mixture is not None)
     assert [first[1]] == second
     assert [first[2], first[0]] == third
-
-
-def test_a_mixture_is_the_hand_written_one() -> None:
-    images, losses = pictures(3), torch.tensor([1.0, 2.0, 3.0])
-    mixture = Mixture(torch.tensor([0.9, 0.6, 0.5]), torch.tensor([1, 2, 0]))
-    by_hand: list[Any] = [
-        0.9 * images[0] + 0.1 * images[1],
-        0.6 * images[1] + 0.4 * images[2],
-        0.5 * images[2] + 0.5 * images[0],
-    ]
-    torch.testing.assert_close(mixture.of_images(images), torch.stack(by_hand))
-    mixed = mixture.of_losses(losses, losses[mixture.partner])
-    torch.testing.assert_close(mixed, torch.tensor([1.1, 2.4, 2.0]))
