@@ -116,19 +116,19 @@ def test_half_of_the_images_are_mirrored() -> None:
 def test_mixing_weights_follow_the_folded_beta_distribution(alpha: float) -> None:
     mixture = Augmentation(changed(FIELDS, mixup=alpha), SEED, 5000, 0, CPU).mixture(torch.arange(5000))
     assert mixture is not None
-    weight = mixture.weight.double().numpy()
+    weight, partner = mixture[0].double().numpy(), mixture[1]
     assert weight.min() >= 0.5
     for quantile in (0.25, 0.5, 0.75):  # P(max(b, 1 - b) <= w) = F(w) - F(1 - w)
         w = np.quantile(weight, quantile)
         assert beta.cdf(w, alpha, alpha) - beta.cdf(1 - w, alpha, alpha) == pytest.approx(quantile, abs=0.03)
-    assert sorted(mixture.partner.tolist()) == list(range(5000))
+    assert sorted(partner.tolist()) == list(range(5000))
 
 
 def test_an_image_has_its_weight_in_whatever_batch() -> None:
-    weights = [
+    mixtures = [
         Augmentation(FIELDS, SEED, 50, 1, CPU).mixture(torch.tensor(index))
         for index in ([3, 7, 9], [7], [9, 3])
     ]
-    first, second, third = (mixture.weight.tolist() for mixture in weights if mixture is not None)
+    first, second, third = (mixture[0].tolist() for mixture in mixtures if mixture is not None)
     assert [first[1]] == second
     assert [first[2], first[0]] == third

@@ -194,11 +194,11 @@ def test_mixup_is_the_hand_written_one() -> None:
     order = epoch_order(50, SEED, 0)
     mixture = Augmentation(fields, SEED, 50, 0, torch.device("cpu")).mixture(order)
     assert mixture is not None
-    x, y = images(TRAIN).batch(order)
-    weight = mixture.weight.view(-1, 1, 1, 1)
-    log_p = functional.log_softmax(theirs(weight * x + (1 - weight) * x[mixture.partner]), dim=1)
+    (share, partner), (x, y) = mixture, images(TRAIN).batch(order)
+    weight, share = share.view(-1, 1, 1, 1), share[:, None]
+    log_p = functional.log_softmax(theirs(weight * x + (1 - weight) * x[partner]), dim=1)
     one_hot = functional.one_hot(y, 3).float()
-    targets = mixture.weight[:, None] * one_hot + (1 - mixture.weight[:, None]) * one_hot[mixture.partner]
+    targets = share * one_hot + (1 - share) * one_hot[partner]
     loss = -((0.9 * targets + 0.1 / 3) * log_p).sum(1).mean()
     loss.backward()  # type: ignore[no-untyped-call]
     assert fitted.history[0].train_loss == pytest.approx(loss.item(), rel=1e-5)
