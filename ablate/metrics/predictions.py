@@ -17,15 +17,7 @@ Array = NDArray[np.float64]
 
 
 def validate(logits: FloatArray, labels: IntArray) -> None:
-    """Check the arrays every metric takes.
-
-    Args:
-        logits: [N, K], any floating dtype, finite; N >= 1.
-        labels: [N], any integer dtype; class ids in [0, K).
-
-    Raises:
-        ValueError: If one of these does not hold.
-    """
+    """Refuse, with a ValueError, all but finite logits [N, K], N >= 1, and labels [N], integers in [0, K)."""
     if not isinstance(logits, np.ndarray) or not isinstance(labels, np.ndarray):
         kinds = f"{type(logits).__name__} and {type(labels).__name__}"
         raise ValueError(f"Expected logits and labels as numpy arrays, got {kinds}; convert them first.")

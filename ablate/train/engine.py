@@ -147,7 +147,7 @@ def ready_step(
     """The step that trains a trial, with its first weights; its `engine` says why where it is not captured.
 
     It is captured, where that can be had, if `engine` is "graph" and not "eager". `kind` says what data and
-    device these are: trials of one kind and alike in their fields, as far as `kind_of` says, share one.
+    device these are: trials of one kind, alike in their fields as far as `kind_of` tells, share a capture.
     """
     model = build(stream_seed(seed, "init"))
     if engine == "eager":
