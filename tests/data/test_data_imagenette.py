@@ -159,16 +159,11 @@ def test_a_defect_stops_and_is_named(root: Path, defect: Callable[[Path], Any], 
 
 
 def test_all_defects_are_in_one_list(root: Path) -> None:
-    (root / NAMES[0]).unlink()
-    for name, content in (("train/n00000002/b.png", b""), (NAMES[6], b""), (NAMES[9], b"oops")):
-        (root / name).write_bytes(content)
-    with pytest.raises(DataError) as caught:
-        prepared(root)
-    for expected in ("4 problems", "found 2", "b.png", "0_1.JPEG': empty", "1_2.JPEG': not an image"):
-        assert expected in str(caught.value)
+    unlink(root)
+    (root / NAMES[9]).write_bytes(b"oops")
     for index in range(29):
         (root / f"val/notes{index}.txt").touch()
-    with pytest.raises(DataError, match=r"33 problems in .*(?s:.*)and 13 more \(33 in all\)"):
+    with pytest.raises(DataError, match=r"31 problems in .*(?s:.*)and 11 more \(31 in all\)"):
         prepared(root)
 
 
