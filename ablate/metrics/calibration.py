@@ -1,6 +1,6 @@
 """Binned calibration errors: does a prediction made with confidence c come true a share c of the time?
 
-All but `classwise_ece` are of the top label, the predicted class. `binning` says how the bins are cut.
+All but `classwise_ece` are of the top label, the predicted class. `predictions` says how the bins are cut.
 All but `ece_debiased` are plug-in estimates and biased upwards: their noise floors say by how much.
 """
 
@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from ablate.metrics.binning import BINS, EDGES
-from ablate.metrics.predictions import Array, FloatArray, Predictions
+from ablate.metrics.predictions import BINS, EDGES, Array, FloatArray, Predictions
 from ablate.metrics.registry import metric
 
 GUO = "Guo et al. 2017, https://arxiv.org/abs/1706.04599"

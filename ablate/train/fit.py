@@ -133,10 +133,10 @@ def _train_epoch(
     begun = time.perf_counter()
     for number, index in enumerate(parts):
         callbacks.on_step(epoch, number, len(parts))
-        clock.start()
+        clock.mark()
         losses[number], right = step(index, epoch * len(parts) + number)
         correct += right
-        clock.stop()
+        clock.mark()
     synchronize(step.device)
     seconds = time.perf_counter() - begun
     times = clock.read()

@@ -28,7 +28,13 @@ def build_optimizer(
     """
     on_gpu = device is not None and device.type == "cuda"
     lr = torch.tensor(recipe.lr, device=device) if on_gpu else recipe.lr
-    groups, betas = _groups(model, recipe), (recipe.momentum, recipe.beta2)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[Group] = [{"params": parameters, "weight_decay": recipe.weight_decay}]
+    if recipe.weight_decay and not recipe.decay_norms:
+        others = [parameter for parameter in parameters if parameter.ndim <= 1]
+        groups[0]["params"] = [parameter for parameter in parameters if parameter.ndim > 1]
+        groups = [group for group in (*groups, {"params": others, "weight_decay": 0.0}) if group["params"]]
+    betas = recipe.momentum, recipe.beta2
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr, momentum=recipe.momentum, fused=on_gpu or None)
     if recipe.optimizer == "adamw":
@@ -95,16 +101,6 @@ def clear_state(optimizer: torch.optim.Optimizer) -> None:
                 value.copy_(parameter.detach())
             elif value is not None:
                 value.zero_()
-
-
-def _groups(model: nn.Module, recipe: Recipe) -> list[Group]:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if recipe.decay_norms or not recipe.weight_decay:
-        return [{"params": parameters, "weight_decay": recipe.weight_decay}]
-    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-    others = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [(decayed, recipe.weight_decay), (others, 0.0)]
-    return [{"params": members, "weight_decay": decay} for members, decay in groups if members]
 
 
 class Ranger(torch.optim.RAdam):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import binned_statistic
 
 from ablate.metrics import Predictions, ece_from_sums, reliability_bins
-from ablate.metrics.binning import bin_ids, equal_mass_bin_ids
 from ablate.metrics.calibration import ece_debiased
+from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids
 
 Array = NDArray[np.float64]
 CONFIDENCES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
