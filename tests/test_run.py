@@ -18,7 +18,6 @@ from torch.nn.functional import cross_entropy
 import ablate.execution.trial
 from ablate.data import prepare
 from ablate.execution.trial import Heartbeat, Outcome, Task, run_trial
-from ablate.models import MODELS
 from ablate.study.fields import resolve
 from ablate.study.trials import Numerics, build_trial
 
@@ -77,22 +76,6 @@ def test_a_trial_gives_its_record_and_predictions_with_what_its_penultimate_laye
     templates, expected = np.array(record.features.templates), logits[index, 1] - logits[index, 0]
     differences = predictions.projection_valid @ (templates[1] - templates[0])
     np.testing.assert_allclose(differences, expected, rtol=1e-3, atol=1e-4)
-
-
-def ends_in_a_convolution(*, num_classes: int, image_size: int) -> torch.nn.Module:
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, num_classes, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
-    )
-
-
-def test_a_network_without_a_last_linear_layer_has_a_record_all_the_same(
-    task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(MODELS, "seed_cnn", ends_in_a_convolution)
-    record, predictions = run(task)
-    assert (record.status, record.features) == ("complete", None)
-    assert predictions is not None
-    assert predictions.projection_valid is None
 
 
 def test_a_trial_stopped_after_a_checkpoint_goes_on_bit_for_bit(

@@ -236,17 +236,6 @@ def test_cut_anywhere_or_no_archive(unpack: Callable[..., Path], tmp_path: Path)
     assert complete <= 1
 
 
-def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
-    packed = gzip.compress(tar(member(GOOD)))
-    (tmp_path / "set.tgz").write_bytes(packed)
-    (tmp_path / "target" / GOOD).parent.mkdir(parents=True)
-    (tmp_path / "canary").write_text("alive")
-    (tmp_path / "target" / GOOD).symlink_to(tmp_path / "canary")
-    with pytest.raises(DataError, match="File exists"):
-        extract(tmp_path / "set.tgz", tmp_path / "target", archive_of(packed), make_request(tmp_path))
-    assert (tmp_path / "canary").read_text() == "alive"
-
-
 @pytest.mark.parametrize("subset", SUBSETS.values(), ids=SUBSETS.keys())
 def test_bounds_leave_room_for_the_archive_and_for_little_more(subset: Subset) -> None:
     images = sum(train + val for _, train, val in subset.family.classes.values())

@@ -80,9 +80,14 @@ def test_shrinking_is_torchvisions_antialiased_resize() -> None:
 
 def test_draws_are_a_function_of_seed_epoch_and_image() -> None:
     images, index = pictures(), torch.arange(8)
-    whole = Augmentation(FIELDS, SEED, 50, 2, CPU).images(images, index)
+    augmentation = Augmentation(FIELDS, SEED, 50, 2, CPU)
+    whole = augmentation.images(images, index)
     alone = Augmentation(FIELDS, SEED, 50, 2, CPU).images(images[[5, 2]], index[[5, 2]])
     assert torch.equal(alone, whole[[5, 2]])
+    weights, own = (augmentation.mixture(torch.tensor(i)) for i in ([3, 7, 9], [9, 3]))
+    assert weights is not None
+    assert own is not None
+    assert own[0].tolist() == weights[0][[2, 0]].tolist()
     for other in (Augmentation(FIELDS, SEED, 50, 3, CPU), Augmentation(FIELDS, 9, 50, 2, CPU)):
         assert not torch.equal(other.images(images, index), whole)
 
@@ -122,13 +127,3 @@ def test_mixing_weights_follow_the_folded_beta_distribution(alpha: float) -> Non
         w = np.quantile(weight, quantile)
         assert beta.cdf(w, alpha, alpha) - beta.cdf(1 - w, alpha, alpha) == pytest.approx(quantile, abs=0.03)
     assert sorted(partner.tolist()) == list(range(5000))
-
-
-def test_an_image_has_its_weight_in_whatever_batch() -> None:
-    mixtures = [
-        Augmentation(FIELDS, SEED, 50, 1, CPU).mixture(torch.tensor(index))
-        for index in ([3, 7, 9], [7], [9, 3])
-    ]
-    first, second, third = (mixture[0].tolist() for mixture in mixtures if mixture is not None)
-    assert [first[1]] == second
-    assert [first[2], first[0]] == third
