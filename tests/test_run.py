@@ -18,7 +18,6 @@ from torch.nn.functional import cross_entropy
 import ablate.execution.trial
 from ablate.data import prepare
 from ablate.execution.trial import Heartbeat, Outcome, Task, run_trial
-from ablate.models import MODELS
 from ablate.study.fields import resolve
 from ablate.study.trials import Numerics, build_trial
 
@@ -48,61 +47,35 @@ def facts(outcome: Outcome) -> Any:
     return record.status, history, record.features, [None if a is None else a.tobytes() for a in arrays]
 
 
-def test_a_trial_gives_its_record_and_predictions(task: Task) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_trial_gives_its_record_and_predictions_with_what_its_penultimate_layer_shows(
+    task: Task, precision: str
+) -> None:
     told: list[Heartbeat] = []
-    record, predictions = run(task, told.append)
+    numerics = Numerics(device="cpu", precision=precision, deterministic=True)
+    trial = build_trial({}, task.trial.fields, 0, numerics, task.trial.fingerprint)
+    record, predictions = run(replace(task, trial=trial), told.append)
     assert record.status == "complete"
     assert [epoch.epoch for epoch in record.history] == [0, 1, 2]
+    assert [heartbeat.done for heartbeat in told if heartbeat.train_loss is not None] == [1, 2, 3]
     assert record.cost is not None
     assert record.cost.images_per_second > 0
     assert record.environment is not None
     assert record.environment.torch_version == torch.__version__
     assert predictions is not None
-    accuracy = np.mean(predictions.logits.argmax(1) == predictions.labels)
-    assert record.history[-1].valid_accuracy == accuracy
-    assert [heartbeat.done for heartbeat in told if heartbeat.train_loss is not None] == [1, 2, 3]
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_trial_keeps_what_its_penultimate_layer_shows(tmp_path: Path, precision: str) -> None:
-    task = make_task(tmp_path, epochs=1)
-    numerics = Numerics(device="cpu", precision=precision, deterministic=True)
-    trial = build_trial({}, task.trial.fields, 0, numerics, task.trial.fingerprint)
-    record, predictions = run(replace(task, trial=trial))
+    logits, labels = predictions.logits, predictions.labels
+    assert record.history[-1].valid_accuracy == np.mean(logits.argmax(1) == labels)
+    assert logits.dtype == np.float32
     assert record.features is not None
-    assert predictions is not None
-    assert predictions.logits.dtype == np.float32
-    assert record.features.dimension == 512
-    assert record.features.classes == (0, 1, 2)
-    assert record.features.train != record.features.valid
-    templates, points = np.array(record.features.templates), predictions.projection_valid
-    labels = predictions.projection_valid_labels
-    assert points is not None
-    assert labels is not None
-    index = np.concatenate([np.flatnonzero(predictions.labels == k)[:200] for k in (0, 1, 2)])
-    np.testing.assert_array_equal(labels, predictions.labels[index])
+    assert (record.features.dimension, record.features.classes) == (512, (0, 1, 2))
+    assert predictions.projection_valid is not None
+    assert predictions.projection_valid_labels is not None
+    index = np.concatenate([np.flatnonzero(labels == k)[:200] for k in (0, 1, 2)])
+    np.testing.assert_array_equal(predictions.projection_valid_labels, labels[index])
     # Two ways to one number: the recorded logits, and the points with the recorded templates.
-    expected = predictions.logits[index, 1] - predictions.logits[index, 0]
-    np.testing.assert_allclose(points @ (templates[1] - templates[0]), expected, rtol=1e-3, atol=1e-4)
-    assert predictions.projection_train is not None
-    assert predictions.projection_train_labels is not None
-    assert len(predictions.projection_train) == len(predictions.projection_train_labels) > 0
-
-
-def ends_in_a_convolution(*, num_classes: int, image_size: int) -> torch.nn.Module:
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, num_classes, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
-    )
-
-
-def test_a_network_without_a_last_linear_layer_has_a_record_all_the_same(
-    task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(MODELS, "seed_cnn", ends_in_a_convolution)
-    record, predictions = run(task)
-    assert (record.status, record.features) == ("complete", None)
-    assert predictions is not None
-    assert predictions.projection_valid is None
+    templates, expected = np.array(record.features.templates), logits[index, 1] - logits[index, 0]
+    differences = predictions.projection_valid @ (templates[1] - templates[0])
+    np.testing.assert_allclose(differences, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_trial_stopped_after_a_checkpoint_goes_on_bit_for_bit(

@@ -78,8 +78,10 @@ def prepare(
     if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_SIDE:
         raise DataError(f"expected an image_size of 1..{LARGEST_SIDE} pixels, got {image_size!r}")
     if resize not in RESIZE_METHODS:
-        known = " or ".join(RESIZE_METHODS)
-        raise DataError(f"expected {known} as resize, got {resize!r}.{nearest(str(resize), RESIZE_METHODS)}")
+        methods = " or ".join(RESIZE_METHODS)
+        raise DataError(
+            f"expected {methods} as resize, got {resize!r}.{nearest(str(resize), RESIZE_METHODS)}"
+        )
     if not is_fraction(tuning_part):
         raise DataError(
             "expected a tuning_part of 0 (nothing held back) up to, and not including, 1 (all training "
@@ -92,11 +94,19 @@ def prepare(
         progress=progress or (lambda stage, done, total: None),
         resize=resize,
     )
-    source = _locate(name, request)
+    if name.startswith(folder.PREFIX):
+        source = folder.locate(name, request)
+    elif name in DATASETS:
+        source = DATASETS[name](name, request)
+    else:
+        known = [*DATASETS, f"{folder.PREFIX}PATH"]
+        hint = nearest(name.lower(), known)
+        if Path(name).is_dir():
+            hint = f" For the images in that folder write {folder.PREFIX + name!r}."
+        raise DataError(f"unknown dataset {name!r}; known are {', '.join(known)}.{hint}")
     dataset = materialise(source, request)
     if tuning_part:
-        tuning = tuning_source(dataset, source, float(tuning_part), request.progress)
-        return materialise(tuning, request)
+        return materialise(tuning_source(dataset, source, float(tuning_part), request.progress), request)
     return dataset
 
 
@@ -116,15 +126,3 @@ def default_cache_dir() -> Path:
         return Path(own).expanduser()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (shared if shared.is_absolute() else Path.home() / ".cache") / "ablate"
-
-
-def _locate(name: str, request: Request) -> Source:
-    if name.startswith(folder.PREFIX):
-        return folder.locate(name, request)
-    if name in DATASETS:
-        return DATASETS[name](name, request)
-    known = [*DATASETS, f"{folder.PREFIX}PATH"]
-    hint = nearest(name.lower(), known)
-    if Path(name).is_dir():
-        hint = f" For the images in that folder write {folder.PREFIX + name!r}."
-    raise DataError(f"unknown dataset {name!r}; known are {', '.join(known)}.{hint}")

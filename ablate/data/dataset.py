@@ -77,13 +77,10 @@ class Dataset:
     noise: ListedNoise | None = None
 
     def noisy_train_labels(self, fraction: float) -> Labels:
-        """Return a copy of the training labels, a fraction of them wrong; nothing else changes.
+        """Return a copy of the training labels, a fraction of them wrong, from 0 (none) to 1 (excluded).
 
         Imagenette and Imagewoof bring their own lists, of 0.01, 0.05, 0.25 and 0.5, drawn independently of
         one another. Those of every other dataset are drawn by `symmetric_noise`, from the images' names.
-
-        Args:
-            fraction: of the N training images, 0 (none, the true labels) to 1 (excluded).
 
         Raises:
             DataError: A fraction that this dataset cannot have; the list is missing or wrong.
@@ -102,9 +99,6 @@ class Dataset:
         """Return the fingerprint of this dataset with a fraction of its training labels wrong.
 
         Drawn noise follows the images' names, which the plain fingerprint leaves out. At 0 it is that.
-
-        Raises:
-            DataError: As `noisy_train_labels` does.
         """
         labels = self.noisy_train_labels(fraction)
         if not fraction:
@@ -210,29 +204,25 @@ def open_dataset(folder: Path) -> Dataset:
 
 
 def _open_split(folder: Path, split: str, description: Mapping[str, Any]) -> Split:
-    names = tuple(description["names"][split])
-    size = description["image_size"]
-    # "c" is copy-on-write: torch.from_numpy takes the map as writable, and the file on disk stays as it is.
-    images = open_array(folder, f"{split}_images", (len(names), size, size, 3), "uint8")
-    labels = open_array(folder, f"{split}_labels", (len(names),), "int64")
+    """Map a split's arrays, after a check of their shape, dtype and length on disk."""
+    names, size = tuple(description["names"][split]), description["image_size"]
+    arrays = []
+    for kind, shape, dtype in (
+        ("images", (len(names), size, size, 3), np.dtype(np.uint8)),
+        ("labels", (len(names),), np.dtype(np.int64)),
+    ):
+        path = folder / f"{split}_{kind}.npy"
+        try:
+            # "c" is copy-on-write: torch.from_numpy takes it as writable, and the file stays as it is
+            array = np.load(path, mmap_mode="c", allow_pickle=False)
+        except Exception as error:  # numpy parses the header as Python, so a damaged one raises many kinds
+            raise _not_decoded(folder, f"{path.name}: {error!r}") from error
+        if (array.shape, array.dtype) != (shape, dtype):
+            given = f"{array.dtype} {array.shape}"
+            raise _not_decoded(folder, f"{path.name}: expected {dtype} {shape}, found {given}")
+        arrays.append(array)
+    images, labels = arrays
     return Split(images, labels, names)
-
-
-def open_array(folder: Path, name: str, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """Map one stored array copy-on-write, after a check of its shape, dtype and length on disk.
-
-    Raises:
-        DataError: It is missing, cut short, or of another shape or dtype.
-    """
-    path = folder / f"{name}.npy"
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="c", allow_pickle=False)
-    except Exception as error:  # numpy parses the header as Python, so a damaged one raises many kinds
-        raise _not_decoded(folder, f"{path.name}: {error!r}") from error
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        given = f"{array.dtype} {array.shape}"
-        raise _not_decoded(folder, f"{path.name}: expected {dtype} {shape}, found {given}")
-    return array
 
 
 def _not_decoded(folder: Path, found: str) -> DataError:

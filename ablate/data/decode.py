@@ -84,10 +84,7 @@ def decode_files(paths: Sequence[Path], out: Images, stage: str, request: Reques
     """Decode N files into the rows of `out`, uint8 [N, H, H, 3], such as a memory map.
 
     A few at a time, as Pillow releases the interpreter lock. The request's `progress` is told `stage` about a
-    hundred times.
-
-    Returns:
-        One line for each file that cannot be decoded, in the order of `paths`; its row is not meaningful.
+    hundred times. Returns a line for each file that cannot be decoded; its row is not meaningful.
 
     Raises:
         DataError: Pillow was told, somewhere in this process, to accept files that are cut short.

@@ -40,9 +40,15 @@ def unpacked(archive: Archive, request: Request) -> tuple[Path, str]:
     Raises:
         DataError: No copy in `data_dir`, or a failed download.
     """
-    if request.data_dir is not None:
-        remedy = f"Restore these files from {archive.url}; no image is ever skipped."
-        return _own_copy(request.data_dir, archive), remedy
+    if (data_dir := request.data_dir) is not None:
+        for root in (data_dir / archive.folder, data_dir):
+            if all((root / name).exists() for name in archive.contents):
+                return root, f"Restore these files from {archive.url}; no image is ever skipped."
+        raise DataError(
+            f"expected {' and '.join(archive.contents)} in {data_dir / archive.folder} or in {data_dir} "
+            f"itself, and found them in neither. Point --data-dir at an unpacked copy of {archive.url}, or "
+            "leave it out to download."
+        )
     root = request.cache_dir / "sources" / archive.folder
     with locked(root, request.progress):
         if not root.exists():
@@ -53,17 +59,6 @@ def unpacked(archive: Archive, request: Request) -> tuple[Path, str]:
                 extract(packed, target, archive, request)
                 (target / archive.folder).rename(root)
     return root, f"Delete {root} and run again to download it anew."
-
-
-def _own_copy(data_dir: Path, archive: Archive) -> Path:
-    for root in (data_dir / archive.folder, data_dir):
-        if all((root / name).exists() for name in archive.contents):
-            return root
-    raise DataError(
-        f"expected {' and '.join(archive.contents)} in {data_dir / archive.folder} or in {data_dir} itself, "
-        f"and found them in neither. Point --data-dir at an unpacked copy of {archive.url}, or leave it out "
-        "to download."
-    )
 
 
 def download(archive: Archive, packed: Path, request: Request, timeout: float = TIMEOUT_SECONDS) -> None:
@@ -83,24 +78,20 @@ def download(archive: Archive, packed: Path, request: Request, timeout: float = 
                 digest.update(block)
                 received += len(block)
                 request.progress(f"downloading {archive.url}", received, archive.size)
+        if (received, digest.hexdigest()) != (archive.size, archive.digest):
+            packed.unlink()
+            raise ValueError(
+                f"expected {archive.size} bytes with {kind} {archive.digest}, "
+                f"received {received} bytes with {kind} {digest.hexdigest()}; they were deleted unopened"
+            )
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it is the response too, and holds the connection
-        raise _failed(archive, str(error) or type(error).__name__) from error
-    if (received, digest.hexdigest()) != (archive.size, archive.digest):
-        packed.unlink()
-        raise _failed(
-            archive,
-            f"expected {archive.size} bytes with {kind} {archive.digest}, "
-            f"received {received} bytes with {kind} {digest.hexdigest()}; they were deleted unopened",
-        )
-
-
-def _failed(archive: Archive, cause: str) -> DataError:
-    return DataError(
-        f"could not download {archive.url}: {cause}. Try again; or give the folder of a copy with "
-        "--data-dir DIR; or run on data that needs no download with --profile quick."
-    )
+        raise DataError(
+            f"could not download {archive.url}: {str(error) or type(error).__name__}. Try again; or give "
+            "the folder of a copy with --data-dir DIR; or run on data that needs no download with "
+            "--profile quick."
+        ) from error
 
 
 class _Capped:

@@ -67,14 +67,10 @@ def is_dropping(name: str) -> bool:
 
 
 def list_split(root: Path, split: str, is_image: Callable[[str], bool]) -> Listing:
-    """List a split's class folders and images; whatever else lies there is a problem, never skipped.
+    """List the class folders and images of ROOT/SPLIT; whatever else lies there is a problem, never skipped.
 
-    Only what macOS and Windows drop into folders (`._*`, `Thumbs.db` and the like) is passed over.
-
-    Args:
-        root: the dataset's folder.
-        split: name of the split's folder in it.
-        is_image: tells from a file's name whether it should be an image.
+    Only what macOS and Windows drop into folders (`._*`, `Thumbs.db` and the like) is passed over. `is_image`
+    tells from a file's name whether it should be an image.
     """
     listing = Listing(root)
     problems = listing.problems
@@ -141,11 +137,8 @@ def locate(name: str, request: Request) -> Source:
 
     The held-out split's folder is `val` or `valid`. Class folders have one level; their names, sorted by code
     point, give the class ids. Whatever else lies beside the split folders (a test split, a readme) is not
-    looked at.
-
-    Args:
-        name: `folder:` and a path; a relative one starts at the current directory, `~` is the home folder.
-        request: its `data_dir` is ignored.
+    looked at. A relative path starts at the current directory, `~` is the home folder; the request's
+    `data_dir` is ignored.
 
     Raises:
         DataError: No such folder; a split folder missing; fewer than two classes; classes without images or

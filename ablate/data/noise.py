@@ -19,13 +19,8 @@ def symmetric_noise(
     """Mislabel the `round(fraction · N)` images whose names have the smallest hashes.
 
     Each gets one of the other classes, evenly, by another part of its hash. The wrong labels of a smaller
-    fraction are therefore among those of a larger one.
-
-    Args:
-        labels: int64 [N], true class ids; they stay as they are.
-        names: N names, all different; neither their order nor what they share matters.
-        num_classes: K, at least 2.
-        fraction: 0 to 1, both included.
+    fraction are therefore among those of a larger one. The names of the N images are all different; their
+    order does not matter. `labels` stay as they are.
     """
     if num_classes < 2 or not 0 <= fraction <= 1:
         raise ValueError(

@@ -13,14 +13,7 @@ LISTED_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller of `prepare` asked for.
-
-    Attributes:
-        image_size: pixels a side of the decoded images, at least 1.
-        cache_dir: folder that downloads and decoded arrays are kept in.
-        data_dir: folder of one's own copy of the originals; None lets the dataset fetch them.
-        resize: a key of `ablate.data.decode.RESIZE_METHODS`.
-    """
+    """What a caller of `prepare` asked for, its paths absolute."""
 
     image_size: int
     cache_dir: Path

@@ -23,19 +23,10 @@ _CHUNK = 256  # images copied at a time
 
 
 def held_back(names: Sequence[str], labels: Labels, classes: Sequence[str], part: float) -> NDArray[np.int64]:
-    """Choose the training images that are held back to tune on.
+    """Choose the training images that are held back to tune on; return their rows, ascending.
 
     Of a class of n images they are the `round(part · n)`, and at least one, whose names have the smallest
-    SHA-256 (salted).
-
-    Args:
-        names: N file names, all different.
-        labels: int64 [N], true class ids 0..K-1.
-        classes: K names for people; for the error alone.
-        part: above 0 and below 1.
-
-    Returns:
-        int64, their rows, ascending.
+    SHA-256 (salted). `classes` are K names for people, for the error alone.
 
     Raises:
         DataError: A class would have no image left to train on; all such classes are listed.

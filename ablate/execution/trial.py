@@ -71,10 +71,7 @@ Outcome = tuple[Record, Predictions | None]
 def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outcome:
     """Train one network and give its record, with the predictions of a complete run.
 
-    Args:
-        task: the trial, and where its data and checkpoint are.
-        slot: number of the worker; on CUDA, of its GPU.
-        tell: called with how far it is, about once a second.
+    `slot` is the number of the worker, on CUDA that of its GPU; `tell` is called about once a second.
     """
     device = ready_device(task.trial.numerics, slot)
     dataset = open_dataset(task.data_folder)
@@ -187,8 +184,10 @@ def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
         nonlocal saved
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             saved = time.monotonic()
+            buffer = io.BytesIO()
+            torch.save({"trial_id": task.trial.trial_id, "state": make()}, buffer)
             with contextlib.suppress(OSError):  # a full disk must not cost the trial
-                _write_checkpoint(task, make())
+                write_atomically(task.checkpoint, buffer.getvalue())
 
     return Callbacks(
         on_step=on_step,
@@ -197,12 +196,6 @@ def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
         ),
         save=save,
     )
-
-
-def _write_checkpoint(task: Task, state: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save({"trial_id": task.trial.trial_id, "state": state}, buffer)
-    write_atomically(task.checkpoint, buffer.getvalue())
 
 
 def _read_checkpoint(task: Task) -> dict[str, Any] | None:

@@ -32,11 +32,9 @@ LOSSES: dict[str, Loss] = {
 
 
 def build_loss(name: str) -> Loss:
-    """Return the loss a study names.
+    """Return the loss a study names: a key of `LOSSES`, or the import path of a callable that meets `Loss`.
 
-    Args:
-        name: a key of `LOSSES`, or the import path `package.module:function` of any callable that meets
-            `Loss`, which is tried on a tiny batch first.
+    One by import path, `package.module:function`, is tried on a tiny batch first.
 
     Raises:
         StudyError: when the name is unknown, the path cannot be imported, or the contract does not hold.

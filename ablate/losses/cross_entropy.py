@@ -101,7 +101,11 @@ def label_smoothing_cross_entropy(
             f"ignore_index: expected none for a target of distributions, got {ignore_index}; it applies to "
             "class ids: pass these, or leave the rows to be ignored out of the batch"
         )
-    return _from_distributions(scores, target, epsilon, reduction)
+    dim = _class_dim(scores)
+    losses = -(scores * ((1.0 - epsilon) * target + epsilon / scores.shape[dim])).sum(dim)
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
 
 
 def _from_ids(
@@ -128,15 +132,6 @@ def _from_ids(
     # sums is added in place; the other way round the sum would be a third one.
     label_term = nll_loss(scores, ids, ignore_index=ignore_index, reduction=reduction)
     return (1.0 - epsilon) * label_term + (epsilon / scores.shape[_class_dim(scores)]) * uniform_term
-
-
-def _from_distributions(scores: Tensor, target: Tensor, epsilon: float | Tensor, reduction: str) -> Tensor:
-    dim = _class_dim(scores)
-    smoothed = (1.0 - epsilon) * target + epsilon / scores.shape[dim]
-    losses = -(scores * smoothed).sum(dim)
-    if reduction == "none":
-        return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
 
 
 class LabelSmoothingCrossEntropy(nn.Module):

@@ -1,6 +1,6 @@
 """Binned calibration errors: does a prediction made with confidence c come true a share c of the time?
 
-All but `classwise_ece` are of the top label, the predicted class. `binning` says how the bins are cut.
+All but `classwise_ece` are of the top label, the predicted class. `predictions` says how the bins are cut.
 All but `ece_debiased` are plug-in estimates and biased upwards: their noise floors say by how much.
 """
 
@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from ablate.metrics.binning import BINS, EDGES
-from ablate.metrics.predictions import Array, FloatArray, Predictions
+from ablate.metrics.predictions import BINS, EDGES, Array, FloatArray, Predictions
 from ablate.metrics.registry import metric
 
 GUO = "Guo et al. 2017, https://arxiv.org/abs/1706.04599"
@@ -25,14 +24,9 @@ KULL = "Kull et al. 2019, https://arxiv.org/abs/1910.12656"
 
 @dataclass(frozen=True, eq=False)
 class ReliabilityBins:
-    """What a reliability diagram shows, one entry for each bin of equal width.
+    """What a reliability diagram shows, [15] for the bins of equal width: images, their means, the edges.
 
-    Attributes:
-        count: [15] images in the bin.
-        confidence: [15] their mean confidence; NaN for an empty bin.
-        accuracy: [15] the share of them predicted correctly; NaN for an empty bin.
-        lower: [15] lower edge, which belongs to the bin.
-        upper: [15] upper edge, which belongs to the next bin; the last, 1.0, to the last bin.
+    Means of an empty bin are NaN. A lower edge belongs to its bin, and so does the last upper one, 1.0.
     """
 
     count: NDArray[np.intp]
@@ -53,11 +47,6 @@ def ece_from_sums(count: NDArray[np.number], confidence_sum: FloatArray, correct
     """Expected calibration error from the sums in each bin, in [0, 1]; 0 is best.
 
     sum_b (count_b / N) |mean confidence_b - accuracy_b| = sum_b |confidence_sum_b - correct_sum_b| / N.
-
-    Args:
-        count: [bins] images in each bin, >= 0, at least one in all.
-        confidence_sum: [bins] sum of their confidences.
-        correct_sum: [bins] number of them predicted correctly.
 
     Raises:
         ValueError: If the arrays are not of one shape [bins], or hold no image.

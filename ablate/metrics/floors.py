@@ -56,11 +56,7 @@ def _drawn(predictions: Predictions) -> Iterator[Predictions]:
 
 
 def band_of_mean(runs: Sequence[Array]) -> tuple[float, float]:
-    """Ends of the band of an error's mean over independent training runs.
-
-    Args:
-        runs: for each run [DRAWS] resampled values of the error.
-    """
+    """Ends of the band of an error's mean over independent runs, of each [DRAWS] resampled values."""
     # One stream of random numbers draws every run's labels: shuffled, the runs' values are independent.
     rng = np.random.RandomState(1)
     low, high = np.quantile(np.mean([rng.permutation(values) for values in runs], axis=0), BAND)

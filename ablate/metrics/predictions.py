@@ -1,4 +1,15 @@
-"""One model's predictions on one split, and what several metrics need of them, computed once."""
+"""One model's predictions on one split, and what several metrics need of them, computed once.
+
+How images are put into bins by a probability is part of a calibration error's definition.
+
+Equal width: 15 bins over [0, 1]; each is closed below and open above, [lower, upper), and the last is closed
+at both ends, so a probability of exactly 1.0 belongs to it. (torchmetrics 1.9 counts that probability in a
+sixteenth bin of its own: https://github.com/Lightning-AI/torchmetrics/issues/3510.)
+
+Equal mass: the images in ascending order are cut by rank into 15 bins whose sizes differ by at most one, the
+larger ones first. Images of equal probability stay together, in the lowest of the bins that their ranks
+reach, so the bins do not depend on the order of the images; ties can leave a bin empty.
+"""
 
 import copy
 from dataclasses import dataclass, field
@@ -8,24 +19,30 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from ablate.metrics.binning import BINS, bin_ids, equal_mass_bin_ids
 from ablate.metrics.temperature import cross_fit
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
 Array = NDArray[np.float64]
 
+BINS = 15
+EDGES = np.linspace(0, 1, BINS + 1)
+
+
+def bin_ids(probabilities: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Bin of equal width of each probability; any shape."""
+    return np.searchsorted(EDGES[1:-1], probabilities, side="right")
+
+
+def equal_mass_bin_ids(probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
+    """[N] bin of equal mass of each of [N] probabilities."""
+    sizes = len(probabilities) // BINS + (np.arange(BINS) < len(probabilities) % BINS)
+    lowest_rank = np.searchsorted(np.sort(probabilities), probabilities, side="left")
+    return np.asarray(np.repeat(np.arange(BINS), sizes)[lowest_rank])
+
 
 def validate(logits: FloatArray, labels: IntArray) -> None:
-    """Check the arrays every metric takes.
-
-    Args:
-        logits: [N, K], any floating dtype, finite; N >= 1.
-        labels: [N], any integer dtype; class ids in [0, K).
-
-    Raises:
-        ValueError: If one of these does not hold.
-    """
+    """Refuse, with a ValueError, all but finite logits [N, K], N >= 1, and labels [N], integers in [0, K)."""
     if not isinstance(logits, np.ndarray) or not isinstance(labels, np.ndarray):
         kinds = f"{type(logits).__name__} and {type(labels).__name__}"
         raise ValueError(f"Expected logits and labels as numpy arrays, got {kinds}; convert them first.")

@@ -63,11 +63,9 @@ FLOORS: dict[str, str] = {}
 def metric(*, floor: bool = False, **about: Any) -> Callable[[Callable[[Predictions], Any]], Metric]:
     """Enter a function of `Predictions` into `METRICS`; its docstring's first line is the definition.
 
-    Args:
-        floor: whether a perfectly calibrated model would not score 0. Then the function also takes labels
-            [draws, N] and gives [draws] values, and their mean over labels drawn from the probabilities is a
-            metric of its own, <name>_floor.
-        about: the other attributes of `Metric`.
+    With a `floor`, for which a perfectly calibrated model does not score 0, the function also takes labels
+    [draws, N] and gives [draws] values, and their mean over labels drawn from the probabilities is a metric
+    of its own, <name>_floor. `about` are the other attributes of `Metric`.
     """
 
     def register(function: Callable[[Predictions], Any]) -> Metric:

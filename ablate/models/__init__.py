@@ -40,12 +40,8 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
     """Builds a network with fresh weights and checks that it keeps to the contract.
 
     The weights come from torch's global generator, which the caller seeds; a copy is checked, which draws
-    nothing from it. Logits are float32 under every precision: see `keep_logits_float32`.
-
-    Args:
-        name: A key of `MODELS`, a classifier of `torchvision.models`, or `package.module:factory`.
-        num_classes: Number of classes K, at least 2.
-        image_size: Height and width of the images in pixels, at least 1.
+    nothing from it. Logits are float32 under every precision: see `keep_logits_float32`. The name is a key of
+    `MODELS`, a classifier of `torchvision.models`, or `package.module:factory`.
 
     Raises:
         StudyError: There is no such network, its factory cannot be called or fails, or what it builds does

@@ -34,7 +34,10 @@ def try_network(name: str, model: nn.Module, *, num_classes: int, image_size: in
     images = example_images(model, image_size).to(memory_format=torch.channels_last)
     with torch.random.fork_rng([images.device] if images.is_cuda else []), torch.enable_grad():
         trial = _copy(name, model).to(memory_format=torch.channels_last)
-        heads = _linear_layers_that_run(trial, num_classes)
+        ran: list[str] = []  # the linear layers with K outputs, in the order in which they run
+        for layer, module in trial.named_modules():
+            if type(module) is nn.Linear and module.out_features == num_classes:
+                module.register_forward_hook(lambda _module, _inputs, _output, layer=layer: ran.append(layer))
         remedy = (
             f"The images may be too small for it (image size {image_size}): raise the study's image size, "
             "choose a network with fewer reductions, or mend its forward."
@@ -42,7 +45,7 @@ def try_network(name: str, model: nn.Module, *, num_classes: int, image_size: in
         with _explained(f"{expected}, but its forward pass", remedy), torch.no_grad():
             logits = trial.eval()(images)
         _check_logits(expected, logits, num_classes)
-        head = heads[-1] if heads else None
+        head = ran[-1] if ran else None
 
         expected += " in training mode too"
         remedy = "In evaluation mode it works: mend what its forward does in training mode only."
@@ -117,15 +120,6 @@ def _copy(name: str, model: nn.Module) -> nn.Module:
             "open files and the like out of the network, and replace torch.nn.utils.weight_norm and "
             "spectral_norm by those of torch.nn.utils.parametrizations."
         ) from error
-
-
-def _linear_layers_that_run(model: nn.Module, num_classes: int) -> list[str]:
-    """A list that is given the names of the linear layers with K outputs, in the order in which they run."""
-    names: list[str] = []
-    for name, module in model.named_modules():
-        if type(module) is nn.Linear and module.out_features == num_classes:
-            module.register_forward_hook(lambda _module, _inputs, _output, name=name: names.append(name))
-    return names
 
 
 def _check_logits(expected: str, logits: Any, num_classes: int) -> None:

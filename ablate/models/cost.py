@@ -1,8 +1,6 @@
 """What a network costs: parameters and multiply-adds."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -33,24 +31,16 @@ def count_macs(model: nn.Module, image_size: int) -> int:
 
     counter = FlopCounterMode(display=False)
     images = example_images(model, image_size)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # attention as matrix products: the counter sees no other
     try:
-        with torch.no_grad(), _attention_in_the_open(), counter:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             copy.deepcopy(model).eval()(images)
     except Exception as error:  # a foreign network may raise anything
         raise RuntimeError(
             f"the multiply-adds cannot be counted: the forward pass under torch's counter raised "
             f"{type(error).__name__}: {error}"
         ) from error
-    return int(counter.get_total_flops()) // (2 * EXAMPLES)
-
-
-@contextmanager
-def _attention_in_the_open() -> Iterator[None]:
-    """Within it attention runs as matrix products; fused, the counter may not see it."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+    return int(counter.get_total_flops()) // (2 * EXAMPLES)

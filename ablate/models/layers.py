@@ -182,15 +182,12 @@ class SimpleSelfAttention(nn.Module):
         copied after a training step or not be pickled.
         """
         if self.training:
-            self._iterate()
+            with torch.no_grad():
+                self.right.copy_(functional.normalize(_times(self.weight.t(), self.left), dim=0))
+                self.left.copy_(functional.normalize(_times(self.weight, self.right), dim=0))
         # Copies, since the next forward may overwrite the buffers before this one's backward.
         left, right = self.left.clone(), self.right.clone()
         return self.weight / (left * _times(self.weight, right)).sum()
-
-    @torch.no_grad()
-    def _iterate(self) -> None:
-        self.right.copy_(functional.normalize(_times(self.weight.t(), self.left), dim=0))
-        self.left.copy_(functional.normalize(_times(self.weight, self.right), dim=0))
 
 
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:

@@ -27,11 +27,7 @@ SMALLEST = {
 
 
 def torchvision_names() -> list[str]:
-    """Lists the names of the classifiers, sorted.
-
-    Raises:
-        StudyError: torchvision cannot be imported.
-    """
+    """Lists the names of the classifiers, sorted."""
     models = _import_models()
     return list(models.list_models(module=models))
 

@@ -7,7 +7,6 @@ images nor the batch size, nor any factor's level, changes it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,38 +19,11 @@ LOG_RATIO = math.log(4 / 3)
 """Crops have sides in a ratio between 3:4 and 4:3."""
 
 
-@dataclass(frozen=True)
-class Mixture:
-    """How the images of a batch are mixed: `weight` of each itself, the rest of its partner.
-
-    Attributes:
-        weight: [B] float32 in [0.5, 1].
-        partner: [B] int64, indices in the batch.
-    """
-
-    weight: Tensor
-    partner: Tensor
-
-    def of_images(self, images: Tensor) -> Tensor:
-        """Mixed images [B, C, H, W]."""
-        return torch.lerp(images[self.partner], images, self.weight.view(-1, 1, 1, 1))
-
-    def of_losses(self, losses: Tensor, partner_losses: Tensor) -> Tensor:
-        """Mixed losses [B], of the images' own labels and of their partners'."""
-        return torch.lerp(partner_losses, losses, self.weight)
-
-
 class Augmentation:
     """One epoch's random draws for every training image, and what they do to a batch.
 
-    A new epoch's draws fill the tensors of the last one's, where a captured step reads them.
-
-    Args:
-        fields: what is done: image_size, crop_area, flip and mixup.
-        seed: the trial's.
-        count: training images N.
-        epoch: 0 is the first.
-        device: where the images are.
+    A new epoch's draws fill the tensors of the last one's, where a captured step reads them. Of the fields
+    image_size, crop_area, flip and mixup matter; `count` is the number of training images.
     """
 
     _weights: Tensor | None = None
@@ -73,12 +45,7 @@ class Augmentation:
             self._weights.copy_(_mixture_weights(draws[:, 5], self.fields.mixup))
 
     def images(self, images: Tensor, index: Tensor) -> Tensor:
-        """A batch as the network is to see it, [B, C, S, S].
-
-        Args:
-            images: [B, C, H, H] float32, as decoded.
-            index: [B] the images' indices among all N.
-        """
+        """A batch [B, C, H, H] float32, of the images of index [B], as the network sees it, [B, C, S, S]."""
         size = self.fields.image_size
         mirrored = self._draws[index, 4] < 0.5 if self.fields.flip else None
         if self.fields.crop_area < 1:
@@ -88,14 +55,15 @@ class Augmentation:
             return images
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
 
-    def mixture(self, index: Tensor) -> Mixture | None:
-        """How to mix a batch, if it is to be mixed.
+    def mixture(self, index: Tensor) -> tuple[Tensor, Tensor] | None:
+        """How to mix a batch, if it is to be mixed: each image's weight [B], in [0.5, 1], and partner [B].
 
-        The order of its images' draws is a random permutation that needs nothing from the host.
+        Partners are indices in the batch: the order of its images' draws is a random permutation that needs
+        nothing from the host.
         """
         if self._weights is None:
             return None
-        return Mixture(self._weights[index], self._draws[index, 6].argsort(stable=True))
+        return self._weights[index], self._draws[index, 6].argsort(stable=True)
 
 
 def random_resized_crop(
@@ -111,11 +79,8 @@ def random_resized_crop(
         images: [B, C, H, W] floating.
         draws: [B, 4] uniform in [0, 1): area, ratio, horizontal and vertical place.
         mirrored: [B] which ones to mirror as well; None is none.
-        size: pixels S a side of the result.
+        size: pixels S a side of the result [B, C, S, S], which is channels last.
         least_area: in (0, 1].
-
-    Returns:
-        [B, C, S, S], channels last.
     """
     area = least_area + (1 - least_area) * draws[:, 0]
     ratio = torch.exp(LOG_RATIO * (2 * draws[:, 1] - 1))

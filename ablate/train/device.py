@@ -78,15 +78,8 @@ class StepClock:
     def __init__(self, device: torch.device) -> None:
         self._device, self._marks = device, list[Any]()
 
-    def start(self) -> None:
-        """A step begins."""
-        self._mark()
-
-    def stop(self) -> None:
-        """The step has been handed to the device."""
-        self._mark()
-
-    def _mark(self) -> None:
+    def mark(self) -> None:
+        """A step begins, or has been handed to the device."""
         if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record()

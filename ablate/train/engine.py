@@ -12,7 +12,7 @@ something fails, the trial is trained eagerly, and its record says why.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 
 import torch
@@ -45,10 +45,7 @@ Build = Callable[[int], nn.Module]
 class Captured:
     """Work on the device that a replay does again, from the index that is filled before it.
 
-    Attributes:
-        index: [B] int64 indices of the images.
-        graph: the capture.
-        results: what the work gave, overwritten by each replay.
+    Each replay overwrites the results.
     """
 
     index: Tensor
@@ -63,16 +60,10 @@ class Captured:
 
 
 class CapturedStep(Step):
-    """A step, and a batch of the evaluation, captured.
+    """A step, and a batch of the evaluation of the reported split, captured.
 
-    Its network's weights are those of whoever trained last, until `load`.
-
-    Args:
-        model: a network of the kind, on the device, channels last; its weights do not matter.
-        loss: the training loss.
-        train: the training images.
-        valid: the reported split.
-        fields: how to train; trials that differ in more than `kind_of` drops need a capture of their own.
+    Its network's weights are those of whoever trained last, until `load`. Trials that differ in more than
+    `kind_of` drops need a capture of their own.
     """
 
     engine = "graph"
@@ -89,17 +80,14 @@ class CapturedStep(Step):
         compute = super().compute
         self._steps = {size: self._capture(compute, size) for size in {*self.sizes}}
         self.model.eval()
-        self._evaluation = self._capture(self._predict, fields.eval_batch_size)
+        predict = torch.no_grad()(lambda index: (predict_batch(self.model, valid, self.fields, index),))
+        self._evaluation = self._capture(predict, fields.eval_batch_size)
 
     def load(self, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
-        """Begin a trial: everything that an earlier one can have left is overwritten.
+        """Begin a trial of the captured kind: everything that an earlier one can have left is overwritten.
 
-        Args:
-            model: the trial's network with its first weights, on the CPU: drawn there, they are those of an
-                eager run.
-            train: the trial's training images; only their labels can differ from those captured.
-            fields: of the captured kind.
-            seed: the trial's.
+        Its network comes with its first weights, on the CPU: drawn there, they are those of an eager run. Of
+        its training images only the labels can differ from those captured.
         """
         self.fields = self.augmentation.fields = fields
         self.seed = self.augmentation.seed = seed
@@ -126,10 +114,6 @@ class CapturedStep(Step):
             parts.append(self._evaluation.replay(index)[0][: count - start].clone())
         self.model.eval()
         return torch.cat(parts)
-
-    def _predict(self, index: Tensor) -> tuple[Tensor]:
-        with torch.no_grad():
-            return (predict_batch(self.model, self._valid, self.fields, index),)
 
     def _capture(self, work: Callable[[Tensor], tuple[Tensor, ...]], size: int) -> Captured:
         """Do the work a few times on a stream of its own, as a capture needs, and capture it there."""
@@ -162,16 +146,8 @@ def ready_step(
 ) -> Step:
     """The step that trains a trial, with its first weights; its `engine` says why where it is not captured.
 
-    Args:
-        engine: "eager", or "graph" for a captured step where that can be had.
-        kind: what data and device these are; trials of one kind and alike in their fields, as far as
-            `kind_of` tells, share a capture.
-        build: builds the trial's network.
-        loss: the training loss.
-        train: the training images, with the trial's labels.
-        valid: the reported split.
-        fields: how to train.
-        seed: the trial's.
+    It is captured, where that can be had, if `engine` is "graph" and not "eager". `kind` says what data and
+    device these are: trials of one kind, alike in their fields as far as `kind_of` tells, share a capture.
     """
     model = build(stream_seed(seed, "init"))
     if engine == "eager":
@@ -263,7 +239,6 @@ def relative_distance(mine: Tensor, reference: Tensor) -> float:
     return distance / scale if scale else distance
 
 
-def _values(model: nn.Module) -> Iterator[Tensor]:
+def _values(model: nn.Module) -> list[Tensor]:
     """All tensors that a network's results follow from."""
-    yield from model.parameters()
-    yield from model.buffers()
+    return [*model.parameters(), *model.buffers()]

@@ -29,14 +29,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 
 
 def predict(model: nn.Module, images: Images, fields: Fields, index: Tensor | None = None) -> Tensor:
-    """Logits [N, K] float32 of a split, in its order; the network is left in evaluation mode.
-
-    Args:
-        model: the network, on the images' device.
-        images: the split.
-        fields: how large the batches and the images are, and in what arithmetic.
-        index: [N] int64 indices of the images that are wanted, in their order; None is the whole split.
-    """
+    """Logits [N, K] float32 of a split, or of its images of index [N]; leaves the network evaluating."""
     model.eval()
     size = fields.eval_batch_size
     whole = [slice(start, start + size) for start in range(0, len(images), size)]
@@ -53,14 +46,7 @@ def predict_batch(model: nn.Module, images: Images, fields: Fields, index: Tenso
 
 
 def evaluate(logits: Tensor, labels: Tensor, loss: Loss, epsilon: float) -> dict[str, Any]:
-    """What an evaluation measures, by its names in a record's `Epoch`; of tied logits the first class counts.
-
-    Args:
-        logits: [N, K] float32.
-        labels: [N] int64, on the same device.
-        loss: the training loss.
-        epsilon: its label smoothing.
-    """
+    """What an evaluation of logits [N, K] measures, named as in `Epoch`; of ties the first class counts."""
     smoothing = torch.tensor(epsilon, device=logits.device)
     confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
     correct = predicted == labels

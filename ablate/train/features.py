@@ -127,12 +127,9 @@ def _head_inputs(
 def scatter_of(
     features: NDArray[np.floating], labels: NDArray[np.integer], span: NDArray[np.float64]
 ) -> Scatter:
-    """Scatter of one split, in float64; features that are all zero have no direction and stay at the origin.
+    """Scatter of features [N, D], in float64; `span` [D, R] is of `template_span`.
 
-    Args:
-        features: [N, D].
-        labels: [N] class ids.
-        span: [D, R] of `template_span`.
+    Features that are all zero have no direction and stay at the origin.
     """
     groups = [features[labels == label].astype(np.float64) for label in np.unique(labels)]
     lengths = [np.linalg.norm(group, axis=1, keepdims=True) for group in groups]
@@ -193,14 +190,9 @@ class Plane:
 
 
 def template_plane(weight: NDArray[np.floating], bias: NDArray[np.floating] | None) -> Plane | None:
-    """The plane of the first three classes' templates.
+    """The plane of the first three classes' templates, of weights [K, D] and biases [K]; no bias is zero.
 
-    Args:
-        weight: [K, D] of the last layer.
-        bias: [K]; None is zero.
-
-    Returns:
-        None with fewer than three classes, or where the templates lie on one line.
+    None with fewer than three classes, or where the templates lie on one line.
     """
     bias = np.zeros(len(weight)) if bias is None else bias
     if len(weight) <= max(PLANE_CLASSES):

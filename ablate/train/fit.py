@@ -34,14 +34,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A finished run, in the parts of its record.
-
-    Attributes:
-        history: its epochs.
-        cost: what it took.
-        predictions: of the reported split after the last epoch, and projections where there are any.
-        features: what its penultimate layer shows, where it has one.
-    """
+    """A finished run, in the parts of its record; the predictions are of the reported split at the end."""
 
     history: list[Epoch]
     cost: Cost
@@ -82,12 +75,8 @@ def fit(
 ) -> Fitted:
     """Train a network and evaluate it after every epoch.
 
-    Args:
-        step: the step to take, with an initialised network in channels-last order, the training images and
-            the trial's fields.
-        valid: the reported split; nothing is chosen by it.
-        callbacks: what to tell, and when.
-        checkpoint: what `callbacks.save` was offered by an unfinished run of the same fields and seed.
+    Nothing is chosen by `valid`, the reported split. A checkpoint is what `callbacks.save` was offered by an
+    unfinished run of the same fields and seed.
 
     Raises:
         DivergedError: a training or evaluation loss is not finite.
@@ -95,7 +84,12 @@ def fit(
     callbacks, fields = callbacks or Callbacks(), step.fields
     set_numerics(deterministic=fields.deterministic)
     reset_peak_memory(step.device)
-    measured = Measured() if checkpoint is None else _restore(step, checkpoint)
+    measured = Measured()
+    if checkpoint is not None:
+        step.model.load_state_dict(checkpoint["model"])
+        load_state(step.optimizer, checkpoint["optimizer"])
+        measured.history = [Epoch(**epoch) for epoch in checkpoint["history"]]
+        measured.step_ms, measured.eval_seconds = list(checkpoint["step_ms"]), checkpoint["eval_seconds"]
     clock = StepClock(step.device)
     for epoch in range(len(measured.history), fields.epochs):
         trained = _train_epoch(step, epoch, clock, callbacks, measured)
@@ -115,7 +109,18 @@ def fit(
     features, projections = penultimate_features(step.model, step.images, valid, fields)
     measured.eval_seconds += time.perf_counter() - begun
     predictions = Predictions(logits=predicted, labels=valid.labels.cpu().numpy(), **projections)
-    return Fitted(measured.history, _cost(measured, sum(step.sizes), peak), predictions, features)
+    train_seconds = sum(epoch.seconds for epoch in measured.history)
+    low, middle, high = np.quantile(measured.step_ms, [0.2, 0.5, 0.8])
+    cost = Cost(
+        step_ms=middle,
+        step_ms_p20=low,
+        step_ms_p80=high,
+        images_per_second=sum(step.sizes) * len(measured.history) / train_seconds,
+        peak_memory_mb=peak,
+        train_seconds=train_seconds,
+        eval_seconds=measured.eval_seconds,
+    )
+    return Fitted(measured.history, cost, predictions, features)
 
 
 def _train_epoch(
@@ -128,10 +133,10 @@ def _train_epoch(
     begun = time.perf_counter()
     for number, index in enumerate(parts):
         callbacks.on_step(epoch, number, len(parts))
-        clock.start()
+        clock.mark()
         losses[number], right = step(index, epoch * len(parts) + number)
         correct += right
-        clock.stop()
+        clock.mark()
     synchronize(step.device)
     seconds = time.perf_counter() - begun
     times = clock.read()
@@ -145,21 +150,6 @@ def _train_epoch(
     return {"train_loss": loss, "train_accuracy": accuracy, "seconds": seconds}
 
 
-def _cost(measured: Measured, images: int, peak_memory: float) -> Cost:
-    """What a run with so many training images an epoch took."""
-    train_seconds = sum(epoch.seconds for epoch in measured.history)
-    low, middle, high = np.quantile(measured.step_ms, [0.2, 0.5, 0.8])
-    return Cost(
-        step_ms=middle,
-        step_ms_p20=low,
-        step_ms_p80=high,
-        images_per_second=images * len(measured.history) / train_seconds,
-        peak_memory_mb=peak_memory,
-        train_seconds=train_seconds,
-        eval_seconds=measured.eval_seconds,
-    )
-
-
 def _checkpoint(step: Step, measured: Measured) -> dict[str, Any]:
     """Weights, optimiser and measurements. No random state: every epoch's draws follow from its number."""
     return {
@@ -169,10 +159,3 @@ def _checkpoint(step: Step, measured: Measured) -> dict[str, Any]:
         "step_ms": measured.step_ms,
         "eval_seconds": measured.eval_seconds,
     }
-
-
-def _restore(step: Step, checkpoint: dict[str, Any]) -> Measured:
-    step.model.load_state_dict(checkpoint["model"])
-    load_state(step.optimizer, checkpoint["optimizer"])
-    history = [Epoch(**result) for result in checkpoint["history"]]
-    return Measured(history, list(checkpoint["step_ms"]), float(checkpoint["eval_seconds"]))

@@ -28,7 +28,13 @@ def build_optimizer(
     """
     on_gpu = device is not None and device.type == "cuda"
     lr = torch.tensor(recipe.lr, device=device) if on_gpu else recipe.lr
-    groups, betas = _groups(model, recipe), (recipe.momentum, recipe.beta2)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups: list[Group] = [{"params": parameters, "weight_decay": recipe.weight_decay}]
+    if recipe.weight_decay and not recipe.decay_norms:
+        others = [parameter for parameter in parameters if parameter.ndim <= 1]
+        groups[0]["params"] = [parameter for parameter in parameters if parameter.ndim > 1]
+        groups = [group for group in (*groups, {"params": others, "weight_decay": 0.0}) if group["params"]]
+    betas = recipe.momentum, recipe.beta2
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr, momentum=recipe.momentum, fused=on_gpu or None)
     if recipe.optimizer == "adamw":
@@ -38,15 +44,11 @@ def build_optimizer(
 
 
 def learning_rate(schedule: str, highest: float, *, step: int, steps: int, anneal_from: float) -> float:
-    """The learning rate of one training step, a function of how much of the run is done.
+    """The learning rate of one training step, 0 the first, a function of how much of the run is done.
 
-    Args:
-        schedule: "constant", "one_cycle" (a cosine up from highest/25, then a cosine down to highest/100000)
-            or "flat_cosine" (flat, then the same cosine down).
-        highest: the highest rate of the run.
-        step: its number in the whole run, 0 the first.
-        steps: steps of the whole run, at least 1.
-        anneal_from: part of the run, in [0, 1), after which the rate falls; `constant` ignores it.
+    Schedules are "constant", "one_cycle" (a cosine up from highest/25, then a cosine down to highest/100000)
+    and "flat_cosine" (flat, then the same cosine down); after the part `anneal_from` of the run, in [0, 1),
+    the rate falls.
 
     References:
         Smith and Topin, "Super-Convergence", 2018, arXiv 1708.07120.
@@ -101,51 +103,22 @@ def clear_state(optimizer: torch.optim.Optimizer) -> None:
                 value.zero_()
 
 
-def _groups(model: nn.Module, recipe: Recipe) -> list[Group]:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if recipe.decay_norms or not recipe.weight_decay:
-        return [{"params": parameters, "weight_decay": recipe.weight_decay}]
-    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
-    others = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [(decayed, recipe.weight_decay), (others, 0.0)]
-    return [{"params": members, "weight_decay": decay} for members, decay in groups if members]
-
-
 class Ranger(torch.optim.RAdam):
     """Rectified Adam with decoupled weight decay, inside a look-ahead.
 
-    Every `every` steps the slow weights move half the way to the fast ones, which go on from there: call
+    Every sixth step the slow weights move half the way to the fast ones, which go on from there: call
     `look_ahead` after each step. It is apart because the host decides it, which a captured step cannot.
-
-    Args:
-        groups: parameter groups.
-        lr: learning rate.
-        betas: decay of the mean of gradients and of their squares.
-        eps: added to the root of the mean square.
-        every: steps between two moves of the slow weights.
-        capturable: keep the steps' count on the device, as a captured step must.
-        rate: part of the way that the slow weights move, in (0, 1].
+    Arguments are those of torch's RAdam.
 
     References:
         Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020, arXiv 1908.03265.
         Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", 2019, arXiv 1907.08610.
     """
 
-    def __init__(
-        self,
-        groups: list[Group],
-        *,
-        lr: float | Tensor,
-        betas: tuple[float, float],
-        eps: float,
-        capturable: bool = False,
-        every: int = 6,
-        rate: float = 0.5,
-    ) -> None:
-        super().__init__(
-            groups, lr=lr, betas=betas, eps=eps, decoupled_weight_decay=True, capturable=capturable
-        )
-        self.every, self.rate = every, rate
+    EVERY, RATE = 6, 0.5
+
+    def __init__(self, groups: list[Group], **options: Any) -> None:
+        super().__init__(groups, decoupled_weight_decay=True, **options)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -164,8 +137,8 @@ class Ranger(torch.optim.RAdam):
     @torch.no_grad()
     def look_ahead(self, steps: int) -> None:
         """Move the slow weights, where they are due after so many steps."""
-        if steps % self.every == 0:
+        if steps % self.EVERY == 0:
             moved = {parameter: state["slow"] for parameter, state in self.state.items() if state}
             slow = list(moved.values())
-            torch._foreach_lerp_(slow, list(moved), self.rate)
+            torch._foreach_lerp_(slow, list(moved), self.RATE)
             torch._foreach_copy_(list(moved), slow)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.study.fields import Fields
-from ablate.train.augment import Augmentation, Mixture
+from ablate.train.augment import Augmentation
 from ablate.train.device import seed_generators
 from ablate.train.evaluate import Loss, autocast, predict
 from ablate.train.images import Images, batches, epoch_order, epoch_seed
@@ -18,13 +18,8 @@ class Step:
 
     What differs between the steps of a run, or between runs of one kind, is in tensors that are filled and
     never replaced: epsilon, the learning rate, labels, random draws. So a captured step can do the same work.
-
-    Args:
-        model: the network, on the images' device.
-        loss: the training loss.
-        images: the training images.
-        fields: how to train, as a trial says it; precision and deterministic are resolved.
-        seed: the trial's, from which order, augmentation and noise are drawn.
+    The fields are a trial's, with precision and deterministic resolved; order, augmentation and noise are
+    drawn from its seed.
 
     Attributes:
         engine: "eager", "graph" where the step is captured, or "eager: " and why it could not be.
@@ -52,11 +47,7 @@ class Step:
         return batches(order, self.fields.batch_size, drop_last=self.fields.drop_last)
 
     def __call__(self, index: Tensor, number: int = 0) -> tuple[Tensor, Tensor]:
-        """Train on one batch.
-
-        Args:
-            index: [B] int64 indices of the batch's images.
-            number: of the step in the whole run, 0 the first, which decides the learning rate.
+        """Train on one batch, of images of index [B]; the step's number in the run decides the learning rate.
 
         Returns:
             The batch's mean loss and its number of correct images, both [] tensors on the device, to be read
@@ -76,8 +67,11 @@ class Step:
         """The step's work on the device, which nothing of the host's decides."""
         pixels, labels = self.images.batch(index)
         pixels, mixture = self.augmentation.images(pixels, index), self.augmentation.mixture(index)
+        if mixture is not None:
+            weight, partner = mixture
+            pixels = torch.lerp(pixels[partner], pixels, weight.view(-1, 1, 1, 1))
         with autocast(self.device, self.fields.precision):
-            logits = self.model(pixels if mixture is None else mixture.of_images(pixels))
+            logits = self.model(pixels)
         logits = logits.float()
         loss = self._batch_loss(logits, labels, mixture)
         self.optimizer.zero_grad(set_to_none=True)
@@ -92,17 +86,18 @@ class Step:
         """Logits [N, K] float32 of a split; the network is left in evaluation mode."""
         return predict(self.model, images, self.fields)
 
-    def _batch_loss(self, logits: Tensor, labels: Tensor, mixture: Mixture | None) -> Tensor:
+    def _batch_loss(self, logits: Tensor, labels: Tensor, mixture: tuple[Tensor, Tensor] | None) -> Tensor:
         """The batch's loss, []. A mixture needs per-image losses of both labels before they are reduced."""
         reduction = self.fields.reduction
         if mixture is None:
             loss = self.loss(logits, labels, epsilon=self.epsilon, reduction=reduction)
             return loss.mean() if reduction == "none" else loss
+        weight, partner = mixture
         losses, partner_losses = (
             self.loss(logits, target, epsilon=self.epsilon, reduction="none")
-            for target in (labels, labels[mixture.partner])
+            for target in (labels, labels[partner])
         )
-        mixed = mixture.of_losses(losses, partner_losses)
+        mixed = torch.lerp(partner_losses, losses, weight)
         return mixed.sum() if reduction == "sum" else mixed.mean()
 
     def _match(self, batch: int) -> int:

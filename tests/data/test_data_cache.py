@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
+from small_data import Recorder, decoded, image_tree, make_request, paint, prepared, squashed, start_python
 
-from ablate.data import Dataset, Split, open_dataset, overlap, prepare, split_digest
+from ablate.data import Split, open_dataset, overlap, split_digest
 from ablate.data.cache import materialise
 from ablate.data.dataset import (
     ARRAYS,
@@ -28,31 +28,19 @@ from ablate.data.dataset import (
     read_description,
     write_description,
 )
-from ablate.data.source import Contents, Part, Request, Source
+from ablate.data.source import Contents, Part, Source
 from ablate.errors import DataError
-
-ImageTree = Callable[..., Path]
-
-
-def prepared(root: Path, cache: Path, image_size: int = 8, **options: Any) -> Dataset:
-    return prepare(f"folder:{root}", image_size=image_size, cache_dir=cache, **options)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def decoded(cache: Path) -> list[Path]:
-    return sorted(path for path in (cache / "decoded").iterdir() if path.is_dir())
-
-
 # ---- what prepare returns
 
 
-def test_a_dataset_holds_what_the_files_do_and_opens_without_them(
-    image_tree: ImageTree, tmp_path: Path
-) -> None:
-    root = image_tree()
+def test_a_dataset_holds_what_the_files_do_and_opens_without_them(tmp_path: Path) -> None:
+    root = image_tree(tmp_path)
     dataset = prepared(root, tmp_path / "cache")
     assert dataset.classes == ("cat", "dog")
     names = [f"train/{name}.png" for name in ("cat/0", "cat/1", "cat/2", "dog/0", "dog/1")]
@@ -62,8 +50,9 @@ def test_a_dataset_holds_what_the_files_do_and_opens_without_them(
     for split in (dataset.train, dataset.valid):
         assert split.images.shape == (len(split), 8, 8, 3)
         for name, pixels in zip(split.names, split.images, strict=True):
-            direct = Image.open(root / name).resize((8, 8), Image.Resampling.BILINEAR)
-            np.testing.assert_array_equal(pixels, np.asarray(direct))
+            np.testing.assert_array_equal(pixels, squashed(root / name))
+    scaled = np.asarray(dataset.train.images, np.float64) / 255
+    np.testing.assert_allclose((dataset.mean, dataset.std), (scaled.mean((0, 1, 2)), scaled.std((0, 1, 2))))
     root.rename(tmp_path / "gone")
     again = open_dataset(dataset.folder)
     for field in ("name", "folder", "classes", "mean", "std", "fingerprint"):
@@ -74,8 +63,8 @@ def test_a_dataset_holds_what_the_files_do_and_opens_without_them(
         np.testing.assert_array_equal(ours.labels, theirs.labels)
 
 
-def test_torch_takes_the_maps_and_a_write_stays_in_memory(image_tree: ImageTree, tmp_path: Path) -> None:
-    dataset = prepared(image_tree(), tmp_path / "cache")
+def test_torch_takes_the_maps_and_a_write_stays_in_memory(tmp_path: Path) -> None:
+    dataset = prepared(image_tree(tmp_path), tmp_path / "cache")
     before = contents(dataset.folder)
     for array in (dataset.train.images, dataset.train.labels):
         assert isinstance(array, np.memmap)
@@ -90,10 +79,10 @@ def test_torch_takes_the_maps_and_a_write_stays_in_memory(image_tree: ImageTree,
 FORMS: list[dict[str, Any]] = [{}, {"image_size": 4}, {"resize": "center_crop"}]
 
 
-def test_fingerprint_follows_pixels_and_labels_and_no_names(image_tree: ImageTree, tmp_path: Path) -> None:
-    root = image_tree()
+def test_fingerprint_follows_pixels_and_labels_and_no_names(tmp_path: Path) -> None:
+    root = image_tree(tmp_path)
     before = prepared(root, tmp_path / "cache")
-    renamed = image_tree("else/where", prefix="x ", classes=("kitten", "puppy"))
+    renamed = image_tree(tmp_path, "else/where", prefix="x ", classes=("kitten", "puppy"))
     assert prepared(renamed, tmp_path / "cache").fingerprint == before.fingerprint
     (root / "train/cat/2.png").rename(root / "train/dog/.2.png")  # sorts first: the pixels keep their order
     relabelled = prepared(root, tmp_path / "cache")
@@ -174,8 +163,9 @@ def test_digest_and_overlap_look_at_every_pixel() -> None:
 # ---- cache hits
 
 
-def test_a_hit_does_not_decode_again(image_tree: ImageTree, tmp_path: Path, progress: Any) -> None:
-    root = image_tree()
+def test_a_hit_does_not_decode_again(tmp_path: Path) -> None:
+    progress = Recorder()
+    root = image_tree(tmp_path)
     first = prepared(root, tmp_path / "cache")
     path = root / "train" / "cat" / "0.png"
     status = path.stat()
@@ -189,13 +179,10 @@ def test_a_hit_does_not_decode_again(image_tree: ImageTree, tmp_path: Path, prog
     assert decoded(tmp_path / "cache") == [first.folder]  # nothing is left of the decode that failed
 
 
-def test_equal_names_sizes_and_times_elsewhere_are_other_data(image_tree: ImageTree, tmp_path: Path) -> None:
+def test_equal_names_sizes_and_times_elsewhere_are_other_data(tmp_path: Path) -> None:
     for name, level in (("one", 10), ("other", 200)):
-        root = image_tree(name)
-        for path in list(root.rglob("*.png")):
-            path.unlink()
-            Image.new("RGB", (8, 8), (level, 0, 0)).save(path.with_suffix(".bmp"))
-            os.utime(path.with_suffix(".bmp"), ns=(0, 0))
+        root = image_tree(tmp_path, name)
+        paint(root, level)
         assert prepared(root, tmp_path / "cache").train.images[0, 0, 0, 0] == level
 
 
@@ -209,24 +196,23 @@ def flip(path: Path, position: int) -> None:
 
 
 @pytest.mark.parametrize("name", [*(f"{array}.npy" for array in ARRAYS), "dataset.json"])
-@pytest.mark.parametrize("tuning_part", [0, 0.4])
-def test_a_flipped_bit_is_found_and_mended(
-    image_tree: ImageTree, tmp_path: Path, progress: Any, name: str, tuning_part: float
-) -> None:
-    root = image_tree()
-    first = prepared(root, tmp_path / "cache", tuning_part=tuning_part)
+@pytest.mark.parametrize("part", [0, 0.4])
+def test_a_flipped_bit_is_found_and_mended(tmp_path: Path, name: str, part: float) -> None:
+    root = image_tree(tmp_path)
+    first = prepared(root, tmp_path / "cache", part)
     before = contents(first.folder)
     flip(first.folder / name, -20)  # of the description that is a digit of its digest
-    second = prepared(root, tmp_path / "cache", tuning_part=tuning_part, progress=progress)
+    progress = Recorder()
+    second = prepared(root, tmp_path / "cache", part, progress=progress)
     assert any("damaged" in stage for stage in progress.stages())
-    assert ("decoding train images" in progress.stages()) == (not tuning_part)
+    assert ("decoding train images" in progress.stages()) == (not part)
     assert second.fingerprint == first.fingerprint
     assert contents(second.folder) == before
-    assert len(decoded(tmp_path / "cache")) == (2 if tuning_part else 1)
+    assert len(decoded(tmp_path / "cache")) == (2 if part else 1)
 
 
-def test_any_changed_header_byte_is_an_error_or_harmless(image_tree: ImageTree, tmp_path: Path) -> None:
-    dataset = prepared(image_tree(), tmp_path / "cache")
+def test_any_changed_header_byte_is_an_error_or_harmless(tmp_path: Path) -> None:
+    dataset = prepared(image_tree(tmp_path), tmp_path / "cache")
     path = dataset.folder / "train_images.npy"
     intact = path.read_bytes()
     for position in range(128):
@@ -237,8 +223,8 @@ def test_any_changed_header_byte_is_an_error_or_harmless(image_tree: ImageTree, 
         path.write_bytes(intact)
 
 
-def test_open_dataset_refuses_cut_missing_and_old_files(image_tree: ImageTree, tmp_path: Path) -> None:
-    folder = prepared(image_tree(), tmp_path / "cache").folder
+def test_open_dataset_refuses_cut_missing_and_old_files(tmp_path: Path) -> None:
+    folder = prepared(image_tree(tmp_path), tmp_path / "cache").folder
     description = read_description(folder)
     for name, content in contents(folder).items():
         (folder / name).write_bytes(content[:-1])
@@ -292,38 +278,32 @@ KILLS = {
 
 
 @pytest.mark.parametrize(("work", "at", "part"), KILLS)
-def test_a_killed_decode_is_never_taken_for_whole(
-    image_tree: ImageTree, tmp_path: Path, start_python: Any, work: str, at: int, part: float
-) -> None:
-    root, cache = image_tree(), tmp_path / "cache"
+def test_a_killed_decode_is_never_taken_for_whole(tmp_path: Path, work: str, at: int, part: float) -> None:
+    root, cache = image_tree(tmp_path), tmp_path / "cache"
     process = start_python(CODE, root, cache, 8, part, "killed", work, at)
     process.communicate()
     assert process.returncode == -9
     left = KILLS[work, at, part]
     assert sorted(path.suffix for path in decoded(cache)) == left
-    dataset = prepared(root, cache, tuning_part=part)
-    assert dataset.fingerprint == prepared(root, tmp_path / "fresh", tuning_part=part).fingerprint
+    dataset = prepared(root, cache, part)
+    assert dataset.fingerprint == prepared(root, tmp_path / "fresh", part).fingerprint
     assert [path.suffix for path in decoded(cache)] == [""] * len(left)
 
 
-def test_leftovers_of_another_dataset_go_unless_it_is_being_written(
-    image_tree: ImageTree, tmp_path: Path
-) -> None:
+def test_leftovers_of_another_dataset_go_unless_it_is_being_written(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "decoded"
     dead, alive = folder / "folder-4-aaaa.0.tmp", folder / "folder-4-bbbb.0.tmp"
     for leftover in (dead, alive):
         leftover.mkdir(parents=True)
     with filelock.FileLock(folder / "folder-4-bbbb.lock"):
-        prepared(image_tree(), tmp_path / "cache")
+        prepared(image_tree(tmp_path), tmp_path / "cache")
     assert not dead.exists()
     assert alive.exists()
 
 
 @pytest.mark.parametrize(("work", "part"), [("decoding train images", 0), ("copying the tuning split", 0.4)])
-def test_two_processes_at_once_decode_once(
-    image_tree: ImageTree, tmp_path: Path, start_python: Any, work: str, part: float
-) -> None:
-    root, cache = image_tree(), tmp_path / "cache"
+def test_two_processes_at_once_decode_once(tmp_path: Path, work: str, part: float) -> None:
+    root, cache = image_tree(tmp_path), tmp_path / "cache"
     if part:
         prepared(root, cache)  # so that the two meet at the tuning split
     racers = [start_python(CODE, root, cache, 8, part, "race", work, 0) for _ in range(2)]
@@ -333,17 +313,15 @@ def test_two_processes_at_once_decode_once(
     assert lines[0][0] == lines[1][0]
 
 
-def test_no_room_is_an_error_and_leaves_nothing(
-    image_tree: ImageTree, tmp_path: Path, start_python: Any
-) -> None:
+def test_no_room_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    out, err = start_python(CODE, image_tree(), cache, 512, 0, "full disk", "", 0).communicate()
+    out, err = start_python(CODE, image_tree(tmp_path), cache, 512, 0, "full disk", "", 0).communicate()
     assert "ABLATE_CACHE" in out, err
     assert "File too large" in out
     assert decoded(cache) == []
 
 
-def test_room_is_claimed_before_anything_is_decoded(make_request: Callable[..., Request]) -> None:
+def test_room_is_claimed_before_anything_is_decoded(tmp_path: Path) -> None:
     """A page of a memory map that finds no room on the disk would end the process by a signal."""
 
     def write(out: np.ndarray) -> list[str]:
@@ -353,10 +331,10 @@ def test_room_is_claimed_before_anything_is_decoded(make_request: Callable[..., 
 
     part = Part(("a", "b"), (0, 1), write)
     with pytest.raises(DataError, match=r"2 files cannot be decoded:\n  seen\n  seen"):
-        materialise(Source("x", "x", 1, lambda: Contents(("a", "b"), part, part)), make_request(64))
+        materialise(Source("x", "x", 1, lambda: Contents(("a", "b"), part, part)), make_request(tmp_path, 64))
 
 
-def test_a_cache_folder_that_cannot_be_made(image_tree: ImageTree, tmp_path: Path) -> None:
+def test_a_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="ABLATE_CACHE"):
-        prepared(image_tree(), tmp_path / "file" / "cache")
+        prepared(image_tree(tmp_path), tmp_path / "file" / "cache")

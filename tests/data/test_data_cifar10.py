@@ -1,15 +1,12 @@
 import hashlib
-import io
 import pickle
-import tarfile
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from small_data import make_request, packed
 from torchvision import datasets
 
 from ablate.data import Dataset, cifar10
@@ -17,8 +14,6 @@ from ablate.data.cache import materialise
 from ablate.data.manifest import CIFAR10, Archive
 from ablate.data.source import Request
 from ablate.errors import DataError
-
-MakeRequest = Callable[..., Request]
 
 
 @pytest.fixture
@@ -49,9 +44,9 @@ def opened(request: Request, archive: Archive = CIFAR10) -> Dataset:
 
 @pytest.mark.parametrize(("image_size", "resize"), [(32, "squash"), (20, "squash"), (20, "center_crop")])
 def test_images_and_labels_are_torchvisions(
-    small: Path, make_request: MakeRequest, image_size: int, resize: str
+    small: Path, tmp_path: Path, image_size: int, resize: str
 ) -> None:
-    dataset = opened(make_request(image_size, data_dir=small, resize=resize))
+    dataset = opened(make_request(tmp_path, image_size, data_dir=small, resize=resize))
     assert dataset.classes == tuple("abcdefghij")
     assert dataset.train.names[7] == "train/00007"
     assert dataset.valid.names[9] == "test/00009"
@@ -65,35 +60,27 @@ def test_images_and_labels_are_torchvisions(
     assert (dataset.noisy_train_labels(0.5) != dataset.train.labels).sum() == 25
 
 
-def test_own_copy_may_have_any_name(small: Path, make_request: MakeRequest) -> None:
-    outer = opened(make_request(data_dir=small.parent))
-    renamed = opened(make_request(data_dir=small.rename(small.with_name("mine")), cache="other"))
+def test_own_copy_may_have_any_name(small: Path, tmp_path: Path) -> None:
+    outer = opened(make_request(tmp_path, data_dir=small.parent))
+    renamed = opened(make_request(tmp_path, data_dir=small.rename(small.with_name("mine")), cache="other"))
     assert outer.fingerprint == renamed.fingerprint
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", "batches.meta"])
-def test_a_damaged_file_is_never_unpickled(small: Path, make_request: MakeRequest, name: str) -> None:
+def test_a_damaged_file_is_never_unpickled(small: Path, tmp_path: Path, name: str) -> None:
     class Payload:
         def __reduce__(self) -> Any:
             return (Path.touch, (small / "canary",))
 
     (small / name).write_bytes(pickle.dumps(Payload()))
     with pytest.raises(DataError, match=r"MD5 digest is not(?s:.*) Restore these files"):
-        opened(make_request(data_dir=small))
+        opened(make_request(tmp_path, data_dir=small))
     assert not (small / "canary").exists()
 
 
-def test_a_download_may_hold_nothing_else(server: Any, small: Path, make_request: MakeRequest) -> None:
-    def served() -> Archive:
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-            tar.add(small, CIFAR10.folder)
-        packed = buffer.getvalue()
-        digest = hashlib.sha256(packed).hexdigest()
-        return replace(CIFAR10, url=server.serve(packed), size=len(packed), digest=digest)
-
-    whole = opened(make_request(), served())
-    assert whole.fingerprint == opened(make_request(data_dir=small, cache="own")).fingerprint
+def test_a_download_may_hold_nothing_else(server: Any, small: Path, tmp_path: Path) -> None:
+    whole = opened(make_request(tmp_path), packed(small, CIFAR10, server.serve))
+    assert whole.fingerprint == opened(make_request(tmp_path, data_dir=small, cache="own")).fingerprint
     (small / "setup.py").write_text("x")
     with pytest.raises(DataError, match=r"'cifar-10-batches-py/setup\.py'"):
-        opened(make_request(cache="other"), served())
+        opened(make_request(tmp_path, cache="other"), packed(small, CIFAR10, server.serve))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from small_data import Recorder, start_python
 from torchvision import datasets
 
 import ablate
@@ -146,10 +147,9 @@ def test_the_manifest_is_torchvisions() -> None:
 
 
 @pytest.mark.parametrize("name", EMBEDDED)
-def test_every_embedded_dataset_keeps_the_contract(
-    name: str, tmp_path: Path, progress: Any, offline: None
-) -> None:
+def test_every_embedded_dataset_keeps_the_contract(name: str, tmp_path: Path, offline: None) -> None:
     assert not takes_data_dir(name)
+    progress = Recorder()
     dataset = prepare(name, image_size=9, cache_dir=tmp_path, progress=progress)
     assert dataset.name == name
     for split in (dataset.train, dataset.valid):
@@ -206,7 +206,7 @@ print("torch" in sys.modules, "sklearn" in sys.modules)
 """
 
 
-def test_no_torch_and_no_scikit_learn_once_decoded(tmp_path: Path, start_python: Any) -> None:
+def test_no_torch_and_no_scikit_learn_once_decoded(tmp_path: Path) -> None:
     prepare("digits", image_size=8, cache_dir=tmp_path)
     out, err = start_python(FRESH, tmp_path).communicate()
     assert out.split() == ["False", "False"], err

@@ -2,36 +2,24 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from small_data import Recorder, decoded, image_tree, paint, prepared, write_image
 
-from ablate.data import Dataset, open_dataset, overlap, prepare, split_digest
+from ablate.data import open_dataset, overlap, prepare, split_digest
 from ablate.data.tuning import held_back
 from ablate.errors import DataError
 
-NAMES = st.lists(st.text(max_size=6), min_size=4, max_size=40, unique=True)
-PARTS = st.floats(0.001, 0.5)
-
 
 @pytest.fixture
-def tree(image_tree: Callable[..., Path]) -> Path:
+def tree(tmp_path: Path) -> Path:
     """Write 10 cats and 6 dogs to train on, and 5 of each to report on, all different."""
-    return image_tree(counts=(10, 6, 5, 5))
-
-
-def prepared(root: Path, cache: Path, part: float, **options: Any) -> Dataset:
-    return prepare(f"folder:{root}", image_size=8, cache_dir=cache, tuning_part=part, **options)
-
-
-def decoded(cache: Path) -> list[Path]:
-    return sorted(path for path in (cache / "decoded").iterdir() if path.is_dir())
+    return image_tree(tmp_path, counts=(10, 6, 5, 5))
 
 
 # ---- which images
@@ -50,51 +38,28 @@ def by_hand(names: list[str], labels: list[int], part: float) -> list[int]:
     return sorted(chosen)
 
 
-@pytest.mark.parametrize("part", [0.01, 0.125, 0.2, 0.5, 0.9])
-def test_the_choice_is_that_of_a_loop(part: float) -> None:
-    names = [f"train/{'äbc'[index % 3]}/{index}.JPEG" for index in range(70)] + ["train/a/\udcff.png"]
-    labels = [index % 3 if index < 40 else 2 for index in range(71)]
-    rows = held_back(names, np.array(labels), ("a", "b", "c"), part)
-    assert rows.tolist() == by_hand(names, labels, part)
-    assert rows.dtype == np.int64
-
-
-@given(NAMES, PARTS, PARTS, st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
-def test_of_every_class_that_part_by_name_alone_and_a_larger_part_holds_a_smaller_ones(
-    names: list[str], one: float, other: float, random: Any
+@given(st.dictionaries(st.text(max_size=6), st.integers(0, 2), min_size=1, max_size=40), st.floats(0.001, 1))
+@example({f"train/{'äbc'[n % 3]}/{n}\udcff.JPEG": n % 3 for n in range(70)}, 0.125)
+@example({**{f"{n}.png": 0 for n in range(4)}, **{f"{n}.jpg": 1 for n in range(20)}}, 0.75)
+@settings(max_examples=100, deadline=None)
+def test_the_choice_is_that_of_a_loop_and_leaves_every_class_an_image(
+    label_of: dict[str, int], part: float
 ) -> None:
-    def choose(names: list[str], labels: np.ndarray, part: float) -> set[str]:
-        return {names[row] for row in held_back(names, labels, ("cat", "dog"), part)}
-
-    labels = np.arange(len(names), dtype=np.int64) % 2
-    small, large = sorted((one, other))
-    few, many = choose(names, labels, small), choose(names, labels, large)
-    assert few <= many
-    for label in (0, 1):
-        n = int((labels == label).sum())
-        held = len(few & set(names[label::2]))
-        assert 1 <= held < n
-        assert abs(held - small * n) <= max(0.5, 1 - small * n)
-    order = random.sample(range(len(names)), len(names))
-    assert choose([names[row] for row in order], labels[order], small) == few
-    assert choose(names[::2], labels[::2], small) == few & set(names[::2])  # other classes are no matter
-
-
-@pytest.mark.parametrize(
-    ("cats", "part", "held"), [(4, 0.75, 3), (3, 0.9, 3), (2, 0.75, 2), (1, 0.1, 1), (1, 0.9, 1)]
-)
-def test_a_class_with_none_left_is_refused(cats: int, part: float, held: int) -> None:
-    names = [f"{index}.png" for index in range(cats + 20)]
-    labels = np.array([0] * cats + [1] * 20)
-    if held < cats:
-        assert (labels[held_back(names, labels, ("cat", "dog"), part)] == 0).sum() == held
-        return
-    with pytest.raises(DataError) as caught:
-        held_back(names, labels, ("cat", "dog"), part)
-    assert f"1 problem with tuning_part={part}:" in str(caught.value)
-    assert f"'cat': {held} of {cats} training images would be held back" in str(caught.value)
-    assert "take a smaller part, or add images" in str(caught.value)
+    names, labels = list(label_of), list(label_of.values())
+    expected = by_hand(names, labels, part)
+    held, all_of = Counter(labels[row] for row in expected), Counter(labels)
+    if none_left := [label for label in all_of if held[label] == all_of[label]]:
+        with pytest.raises(DataError, match=rf"{len(none_left)} problems? with tuning_part=.*") as caught:
+            held_back(names, np.array(labels), "abc", part)
+        for label in none_left:
+            count = all_of[label]
+            line = f"'{'abc'[label]}': {count} of {count} training images would be held back"
+            assert line in str(caught.value)
+        assert "take a smaller part, or add images" in str(caught.value)
+    else:
+        rows = held_back(names, np.array(labels), "abc", part)
+        assert rows.tolist() == expected
+        assert rows.dtype == np.int64
 
 
 # ---- the dataset
@@ -130,12 +95,11 @@ def test_the_tuning_split_of_digits_never_changes(tmp_path: Path) -> None:
     assert split_digest(tuning) == "d95c3eb2335ff606d7669daa4cebfd9074bfaa8b8e53d31ea3096de32d5c3fa7"
 
 
-def test_what_shares_a_copy_and_what_does_not(
-    tree: Path, tmp_path: Path, progress: Any, write_image: Callable[..., Path]
-) -> None:
+def test_what_shares_a_copy_and_what_does_not(tree: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     few, many = (prepared(tree, cache, part) for part in (0.2, 0.4))
     cropped = prepared(tree, cache, 0.2, resize="center_crop")
+    progress = Recorder()
     assert len({few.folder, many.folder, cropped.folder}) == 3
     assert len({few.fingerprint, many.fingerprint, cropped.fingerprint}) == 3
     assert set(few.valid.names) < set(many.valid.names)
@@ -147,24 +111,11 @@ def test_what_shares_a_copy_and_what_does_not(
     assert split_digest(after.valid) != split_digest(few.valid)
 
 
-def test_too_large_a_part_keeps_nothing(tree: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'dog': 6 of 6 training images would be held back"):
-        prepared(tree, tmp_path / "cache", 0.93)
-    assert len(decoded(tmp_path / "cache")) == 1  # the full dataset
-
-
 def test_other_pixels_under_the_same_names_sizes_and_times_are_followed(tree: Path, tmp_path: Path) -> None:
     """A full copy made anew from such originals keeps its folder; the old tuning split must not stay."""
-
-    def write_levels(base: int) -> None:
-        for number, path in enumerate(sorted(tree.rglob("?.*"))):
-            path.unlink()
-            Image.new("RGB", (8, 8), (base + number, 0, 0)).save(path.with_suffix(".bmp"))
-            os.utime(path.with_suffix(".bmp"), ns=(0, 0))
-
-    write_levels(0)
+    paint(tree, 0)
     full, before = (prepared(tree, tmp_path / "cache", part) for part in (0, 0.3))
-    write_levels(100)
+    paint(tree, 100)
     (full.folder / "dataset.json").unlink()
     after = prepared(tree, tmp_path / "cache", 0.3)
     assert after.valid.names == before.valid.names

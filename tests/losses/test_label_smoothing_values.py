@@ -88,8 +88,7 @@ def _problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict[str, object]]:
     """Logits, targets and options as torch's function takes them, with every shape it takes."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     num_classes = draw(st.integers(1, 6))
-    rows = draw(st.integers(1, 5))
-    extra = draw(st.lists(st.integers(1, 3), max_size=3))
+    rows, extra = draw(st.integers(0, 5)), draw(st.lists(st.integers(0, 3), max_size=3))  # at times, no row
     shape = [num_classes] if draw(st.booleans()) else [rows, num_classes, *extra]
     ids_shape = shape[:0] if len(shape) == 1 else [rows, *extra]
     scale = draw(st.sampled_from([0.1, 1.0, 30.0]))
@@ -105,9 +104,7 @@ def _problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict[str, object]]:
     return scale * torch.randn(shape, generator=generator, dtype=torch.float64), target, options
 
 
-@given(
-    problem=_problems(), epsilon=st.sampled_from([0.0, 1.0]) | st.floats(0.0, 1.0), as_tensor=st.booleans()
-)
+@given(_problems(), st.sampled_from([0.0, 1.0]) | st.floats(0.0, 1.0), st.booleans())
 @settings(deadline=None, max_examples=200)
 def test_torch_for_every_shape_and_option(
     problem: tuple[Tensor, Tensor, dict[str, object]], epsilon: float, as_tensor: bool
@@ -119,25 +116,8 @@ def test_torch_for_every_shape_and_option(
     assert ours[0].shape == theirs[0].shape
     torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10, equal_nan=True)
     if epsilon == 0 and list(options) == ["reduction"]:
-        torch.testing.assert_close(with_gradient(plain_loss, logits, target, **options), ours)
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(
-    ("logits_shape", "ids_shape"),
-    [((0, 3), (0,)), ((0, 3, 2), (0, 2)), ((2, 3, 0, 1), (2, 0, 1)), ((4, 3), (4,))],
-)
-@pytest.mark.parametrize("weight", [None, torch.ones(3)], ids=["plain", "weighted"])
-def test_no_row_at_all_or_all_ignored_is_torchs(
-    logits_shape: tuple[int, ...], ids_shape: tuple[int, ...], reduction: str, weight: Tensor | None
-) -> None:
-    for target in (torch.full(ids_shape, -100), torch.zeros(logits_shape)):
-        arguments = (torch.zeros(logits_shape), target)
-        value = label_smoothing_cross_entropy(*arguments, weight=weight, reduction=reduction)
-        oracle = cross_entropy(*arguments, weight=weight, reduction=reduction, label_smoothing=0.1)
-        torch.testing.assert_close(value, oracle, equal_nan=True)
-        if not target.is_floating_point():
-            assert value.isnan().all() if reduction == "mean" else not value.any()
+        plain = with_gradient(plain_loss, logits, target, **options)
+        torch.testing.assert_close(plain, ours, equal_nan=True)
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
@@ -192,22 +172,10 @@ def test_wider_distributions_and_weights_leave_the_loss_in_float32() -> None:
 def test_conversion_from_the_other_convention() -> None:
     logits, labels = 3 * torch.randn(6, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 3, 4, 0])
     for other_epsilon in (0.0, 0.09, 0.5):
-        target = torch.full_like(logits, other_epsilon / 4)
-        target.scatter_(
-            1, labels[:, None], 1 - other_epsilon
-        )  # 1 - ε for the true class, ε for all the others
+        target = torch.full_like(logits, other_epsilon / 4)  # ε for all the other classes,
+        target.scatter_(1, labels[:, None], 1 - other_epsilon)  # 1 - ε for the true one
         value = label_smoothing_cross_entropy(logits, labels, epsilon=other_epsilon * 5 / 4, reduction="none")
         assert_close(value, -(target * logits.log_softmax(1)).sum(1), 1e-11)
-
-
-def test_ten_classes_at_a_tenth() -> None:
-    # By hand: uniform logits cost log 10 under any ε; the right class at p = 0.91 is the optimum.
-    uniform, best = torch.zeros(1, 10), torch.full((1, 10), 0.01, dtype=torch.float64)
-    assert label_smoothing_cross_entropy(uniform, torch.tensor([3])).item() == pytest.approx(math.log(10))
-    best[0, 3] = 0.91
-    value, gradient = with_gradient(label_smoothing_cross_entropy, best.log(), torch.tensor([3]))
-    assert value.item() == pytest.approx(-0.91 * math.log(0.91) - 9 * 0.01 * math.log(0.01), rel=1e-12)
-    assert_close(gradient, torch.zeros(1, 10), 1e-12)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

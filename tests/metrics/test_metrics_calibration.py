@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import binned_statistic
 
 from ablate.metrics import Predictions, ece_from_sums, reliability_bins
-from ablate.metrics.binning import bin_ids, equal_mass_bin_ids
-from ablate.metrics.calibration import confidence_gap, ece, ece_debiased, mce
+from ablate.metrics.calibration import ece_debiased
+from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids
 
 Array = NDArray[np.float64]
 CONFIDENCES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
@@ -53,15 +53,6 @@ def test_sums_of_parts_give_the_loop_s_error(confidences: list[float], seed: int
     assert 0 <= value <= 1
 
 
-def test_sums_in_float32_as_a_trainer_keeps_them() -> None:
-    rng = np.random.default_rng(5)
-    confidence = rng.beta(8, 2, size=3925)
-    correct = rng.random(3925) < confidence
-    count, confidence_sum, correct_sum = sums(confidence, correct)
-    value = ece_from_sums(count, confidence_sum.astype(np.float32), correct_sum.astype(np.float32))
-    assert value == pytest.approx(loop_ece(confidence, correct), abs=1e-6)
-
-
 def test_sums_refuse() -> None:
     three = np.ones(3)
     with pytest.raises(ValueError, match=r"one shape \[bins\], got \(3,\), \(3,\) and \(2,\)"):
@@ -97,17 +88,8 @@ def test_reliability_bins_against_scipy() -> None:
     assert np.array_equal(bins.lower[1:], bins.upper[:-1])
 
 
-@settings(max_examples=50, deadline=None)
-@given(SEEDS)
-def test_the_error_lies_between_the_gap_and_the_maximum(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    logits, labels = 3 * rng.normal(size=(40, 4)), rng.integers(0, 4, 40)
-    assert abs(confidence_gap(logits, labels)) <= ece(logits, labels) + 1e-12
-    assert ece(logits, labels) <= mce(logits, labels) + 1e-12
-
-
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.5, 0.9, 1.0]), min_size=1, max_size=60), SEEDS)
+@given(st.lists(st.sampled_from([0.1, 0.3, 0.9, 1.0]) | st.floats(0, 1), min_size=1, max_size=60), SEEDS)
 def test_equal_mass_bins_with_ties(confidences: list[float], seed: int) -> None:
     ordered = np.sort(confidences)
     ids = equal_mass_bin_ids(ordered)
@@ -118,14 +100,6 @@ def test_equal_mass_bins_with_ties(confidences: list[float], seed: int) -> None:
         assert set(ids[ranks].tolist()) == {min(bin_of_rank[rank] for rank in ranks)}
     shuffle = np.random.default_rng(seed).permutation(len(ordered))
     assert np.array_equal(equal_mass_bin_ids(ordered[shuffle]), ids[shuffle])
-
-
-def test_equal_mass_bins_differ_by_at_most_one_image() -> None:
-    for n in (1, 14, 15, 16, 3925):
-        counts = np.bincount(equal_mass_bin_ids(np.random.default_rng(n).random(n)), minlength=15)
-        assert counts.sum() == n
-        assert counts.max() - counts.min() <= 1
-        assert np.all(np.diff(counts) <= 0), "the larger bins come first"
 
 
 def test_debiased_error_finds_a_planted_error_whatever_the_number_of_images() -> None:

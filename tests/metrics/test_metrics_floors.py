@@ -24,15 +24,7 @@ def scored(predictions: Predictions, labels: NDArray[np.intp]) -> dict[str, Arra
     return {name: np.array([METRICS[name].score(row) for row in rows]) for name in FLOORS}
 
 
-@pytest.fixture(scope="module")
-def simulated() -> tuple[Predictions, dict[str, Array]]:
-    """Predictions, and their errors with labels that another generator drew in another way."""
-    predictions, rng = calibrated(400, scale=5.0), np.random.default_rng(1)
-    noise = rng.gumbel(size=(DRAWS, *predictions.logits.shape))
-    return predictions, scored(predictions, (predictions.logits + noise).argmax(axis=2))
-
-
-@pytest.mark.parametrize(("n", "k", "scale"), [(9, 2, 2.0), (5, 3, 1.0)])
+@pytest.mark.parametrize(("n", "k", "scale"), [(9, 2, 2.0), (5, 3, 1.0), (1, 2, 1.0)])
 def test_all_labels_there_can_be(n: int, k: int, scale: float) -> None:
     """Floor and band against the error and the probability of each."""
     predictions = calibrated(n, k=k, scale=scale)
@@ -70,33 +62,6 @@ def test_floors_are_the_exact_ones(case: tuple[int, int, float]) -> None:
     assert band_of_mean([values["ece"]]) == pytest.approx(band, abs=4 * error)
 
 
-def test_a_calibrated_model_scores_the_floor_on_average(
-    simulated: tuple[Predictions, dict[str, Array]],
-) -> None:
-    predictions, errors = simulated
-    for name, values in errors.items():
-        within = 4 * math.sqrt(2 / DRAWS) * values.std()
-        assert METRICS[FLOORS[name]].score(predictions) == pytest.approx(values.mean(), abs=within), name
-        assert within < 0.1 * values.mean()
-
-
-def test_the_band_holds_95_percent_of_calibrated_models(
-    simulated: tuple[Predictions, dict[str, Array]],
-) -> None:
-    predictions, errors = simulated
-    # Four standard errors of a share of 2.5 % in both. Some values of `mce` are frequent: those at an end
-    # count as outside once and once as inside.
-    slack = 4 * math.sqrt(0.025 * 0.975 * 2 / DRAWS)
-    for name, values in errors.items():
-        low, high = band_of_mean([resampled(predictions)[name]])
-        for outside, at_end in (
-            (values < low - 1e-9, values <= low + 1e-9),
-            (values > high + 1e-9, values >= high - 1e-9),
-        ):
-            assert outside.mean() < 0.025 + slack, name
-            assert at_end.mean() > 0.0005, name
-
-
 def test_the_band_of_a_mean_is_that_of_independent_runs() -> None:
     """Of runs with almost equal confidences, whose labels the same random numbers draw."""
     runs = [calibrated(400, scale=scale) for scale in (5.0, 5.001, 5.002, 5.003)]
@@ -108,9 +73,7 @@ def test_the_band_of_a_mean_is_that_of_independent_runs() -> None:
     means = np.mean([rng.choice(own, 100_000) for own in values], axis=0)
     within = 4 * 2.7 * means.std() / math.sqrt(DRAWS)  # of a 2.5 % quantile of normal draws
     assert (low, high) == pytest.approx(np.quantile(means, BAND), abs=within)
-    assert band_of_mean([values[0]] * 4)[1] < high_of_one, (
-        "equal predictions of several seeds are several runs"
-    )
+    assert band_of_mean([values[0]] * 4)[1] < high_of_one, "equal predictions of four seeds are four runs"
 
 
 def test_drawn_labels_are_scored_as_one_after_the_other() -> None:
@@ -140,16 +103,10 @@ def test_floors_depend_on_nothing_but_the_probabilities(monkeypatch: pytest.Monk
         assert permuted[name].mean() == pytest.approx(before[name].mean(), rel=0.05), name
 
 
-def test_certain_predictions_and_single_ones() -> None:
-    for values in resampled(
-        Predictions.of(np.tile([1e4, -1e4], (300, 1)), np.zeros(300, dtype=int))
-    ).values():
+def test_certain_predictions_have_no_error() -> None:
+    certain = Predictions.of(np.tile([1e4, -1e4], (300, 1)), np.zeros(300, dtype=int))
+    for values in resampled(certain).values():
         assert np.abs(values).max() < 1e-12
-    # Confidence .75: the error is .25 with probability .75, else .75.
-    predictions = Predictions.of(np.array([[math.log(3), 0.0]]), np.zeros(1, dtype=int))
-    for values in resampled(predictions).values():
-        assert values.mean() == pytest.approx(2 * 0.75 * 0.25, abs=4 * 0.5 * math.sqrt(0.75 * 0.25 / DRAWS))
-        assert band_of_mean([values]) == pytest.approx((0.25, 0.75), abs=2e-5)
 
 
 @pytest.mark.parametrize(("name", "exponent"), [("ece", 1 / 2), ("ece_equal_mass", 1 / 2), ("smece", 1 / 3)])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from ablate.metrics.selective import aurc, auroc_error, auroc_error_normalised, coverage_at_1, coverage_at_2
+from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
 
 TIED = st.lists(st.tuples(st.sampled_from([0.6, 0.7, 0.9]), st.booleans()), min_size=1, max_size=6)
 Images = list[tuple[float, bool]]
@@ -54,11 +54,3 @@ def test_coverage_is_that_of_the_best_threshold(images: Images) -> None:
             if answered and answered.count(False) / len(answered) <= percent / 100:
                 shares.append(len(answered) / len(images))
         assert metric(*arrays(images)) == pytest.approx(max(shares))
-
-
-def test_the_normalised_logit_does_not_see_the_scale_of_an_image() -> None:
-    rng = np.random.default_rng(1)
-    logits, labels = rng.normal(size=(200, 5)), rng.integers(0, 5, 200)
-    scaled = logits * rng.uniform(0.1, 10, size=(200, 1))
-    assert auroc_error_normalised(scaled, labels) == auroc_error_normalised(logits, labels)
-    assert auroc_error(scaled, labels) != auroc_error(logits, labels)

@@ -33,17 +33,6 @@ def test_the_temperature_scales_with_the_logits(factor: float, seed: int) -> Non
     assert fit_temperature(factor * logits, labels) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("temperature", [0.4, 2.5])
-def test_removes_a_planted_miscalibration(temperature: float) -> None:
-    logits, labels = planted(temperature, 4000)
-    row = compute_metrics(logits, labels)
-    truth = compute_metrics(logits / temperature, labels)
-    assert row["ece"] > 0.04
-    assert row["ece_scaled"] < 2 * truth["ece_floor"]
-    assert row["nll_scaled"] == pytest.approx(truth["nll"], abs=2e-3)
-    assert row["nll"] > row["nll_scaled"] + 0.02
-
-
 def test_folds_are_even_and_those_of_the_recorded_numbers() -> None:
     for n in (2, 3, 4, 5, 6, 99, 3925):
         sizes = np.bincount(fold_ids(n))
@@ -53,29 +42,24 @@ def test_folds_are_even_and_those_of_the_recorded_numbers() -> None:
     assert fold_ids(12).tolist() == [1, 1, 4, 0, 2, 3, 1, 2, 4, 3, 0, 0]
 
 
-def test_no_image_helps_to_fit_its_own_temperature() -> None:
-    logits, labels = planted(1.5, 60)
-    folds, temperatures = cross_fit(logits, labels)
-    for image in (0, 17, 59):
-        changed = labels.copy()
-        changed[image] = (labels[image] + 1) % 10
-        after = cross_fit(logits, changed)[1]
-        own = folds[image]
-        assert after[own] == temperatures[own]
-        others = np.arange(5) != own
-        assert np.all(after[others] != temperatures[others])
-
-
-def test_each_fold_is_scored_with_the_fit_on_the_others() -> None:
-    logits, labels = planted(1.5, 60)
+@pytest.mark.parametrize("n", [60, 3])
+def test_each_fold_is_scored_with_the_fit_on_the_others(n: int) -> None:
+    logits, labels = planted(1.5, n)
     folds, temperatures = cross_fit(logits, labels)
     scaled = Predictions.of(logits, labels).scaled
     assert scaled is not None
-    for fold in range(5):
-        expected = fit_temperature(logits[folds != fold], labels[folds != fold])
-        assert temperatures[fold] == pytest.approx(expected, rel=1e-9)
-        np.testing.assert_allclose(scaled.logits[folds == fold], logits[folds == fold] / expected, rtol=1e-9)
+    assert set(folds.tolist()) == set(range(min(n, 5)))
+    for fold, temperature in enumerate(temperatures):
+        own = folds == fold
+        assert temperature == pytest.approx(fit_temperature(logits[~own], labels[~own]), rel=1e-9)
+        np.testing.assert_allclose(scaled.logits[own], logits[own] / temperature, rtol=1e-9)
     assert np.array_equal(scaled.predicted, logits.argmax(axis=1)), "scaling keeps every prediction"
+
+
+def test_a_single_image_leaves_nothing_to_fit_on() -> None:
+    alone = Predictions.of(*planted(1.0, 1))
+    assert np.isnan(alone.cross_fit[1]).tolist() == [True]
+    assert alone.scaled is None
 
 
 def test_where_no_temperature_is_best_the_nearer_end_is_taken() -> None:
@@ -100,14 +84,3 @@ def test_one_confidence_is_scaled_to_the_accuracy(magnitude: float) -> None:
     assert fit_temperature(logits, labels) == pytest.approx(
         2 * magnitude / np.log(correct / (1 - correct)), rel=1e-9
     )
-
-
-def test_fewer_images_than_folds_leave_one_out() -> None:
-    logits, labels = np.array([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]]), np.array([0, 0, 1])
-    folds, temperatures = cross_fit(logits, labels)
-    assert sorted(folds.tolist()) == [0, 1, 2]
-    rest = folds != 0
-    assert temperatures[0] == pytest.approx(fit_temperature(logits[rest], labels[rest]), rel=1e-9)
-    alone = Predictions.of(logits[:1], labels[:1])
-    assert np.isnan(alone.cross_fit[1]).tolist() == [True]
-    assert alone.scaled is None

@@ -30,13 +30,13 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     sys.modules.pop("foreign_networks", None)
 
 
-def build(name: str, *, image_size: int = 8) -> nn.Module:
+def build(name: str, image_size: int = 8) -> nn.Module:
     return build_model(name, num_classes=4, image_size=image_size)
 
 
-def refusal(name: str, *, image_size: int = 8) -> str:
+def refusal(name: str, image_size: int = 8) -> str:
     with pytest.raises(StudyError) as caught:
-        build(name, image_size=image_size)
+        build(name, image_size)
     return str(caught.value)
 
 
@@ -94,19 +94,15 @@ def test_a_name_that_leads_nowhere(name: str, complaints: list[str]) -> None:
     ],
 )
 def test_a_factory_that_cannot_be_used(write: Write, source: str, complaint: str) -> None:
-    with pytest.raises(StudyError) as caught:
-        build(write(source))
-    assert complaint in str(caught.value)
-    if "raised" in complaint:
-        assert caught.value.__cause__ is not None
+    assert complaint in refusal(write(source))
 
 
 def test_images_too_small_for_the_network(write: Write) -> None:
     name = write(network())
-    message = refusal(name, image_size=2)
+    message = refusal(name, 2)
     assert "raised RuntimeError" in message
     assert "raise the study's image size" in message
-    build(name, image_size=3)  # maps of one pixel, which BatchNorm takes of two images and not of one
+    build(name, 3)  # maps of one pixel, which BatchNorm takes of two images and not of one
 
 
 @pytest.mark.parametrize("training_only", [False, True])
@@ -144,12 +140,7 @@ def test_a_backward_pass_that_fails_is_found(write: Write, line: str, complaint:
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        "features.view(len(images), -1)",
-        "self.training and features.view(2, -1)",
-        "self.conv.weight.view(5, -1)",
-    ],
+    "line", ["self.training and features.view(len(images), -1)", "self.conv.weight.view(5, -1)"]
 )
 def test_a_view_of_channels_last_maps_is_told_apart(write: Write, line: str) -> None:
     message = refusal(write(network(line=line)))
@@ -163,10 +154,7 @@ def test_a_view_of_channels_last_maps_is_told_apart(write: Write, line: str) -> 
     ("attribute", "complaint"),
     [
         ("self.lock = threading.Lock()", "copy.deepcopy can copy, .*raised TypeError: cannot pickle"),
-        (
-            "warnings.simplefilter('ignore'); nn.utils.weight_norm(self.conv)",
-            "torch.nn.utils.parametrizations",
-        ),
+        ("warnings.simplefilter('ignore'); nn.utils.weight_norm(self.conv)", "nn.utils.parametrizations"),
         ("self.features = lambda images: self.norm(self.conv(images))", "make that a method"),
         ("self.head = nn.LazyLinear(num_classes)", "wait for a first batch"),
         ("warnings.simplefilter('ignore'); self.norm = torch.jit.script(self.norm)", "holds TorchScript"),

@@ -47,16 +47,6 @@ def test_attention_is_counted_whole_and_its_fast_path_left_as_it_was(fast: bool)
     assert macs == tokens * 3 * 4 * width + attention + 2 * tokens * width * 32
 
 
-class Squeezed(nn.Sequential):
-    def forward(self, images: Tensor) -> Tensor:
-        features = self[0](images).squeeze()  # of one image it takes the batch dimension too
-        return self[1](features.flatten(1))  # type: ignore[no-any-return]
-
-
-def test_a_network_that_squeezes_is_counted_as_in_a_batch() -> None:
-    assert count_macs(Squeezed(nn.Conv2d(3, 5, 8), nn.Linear(5, 7)), 8) == 3 * 5 * 64 + 5 * 7
-
-
 def test_what_cannot_be_counted_is_a_runtime_error_with_its_cause() -> None:
     with pytest.raises(RuntimeError, match=r"multiply-adds cannot be counted: .*IndexError") as caught:
         count_macs(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(5)), 8)

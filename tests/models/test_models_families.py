@@ -58,10 +58,8 @@ def randomise(model: nn.Module) -> None:
 def test_the_lessons_network_equals_one_written_by_hand(name: str, relu_first: bool) -> None:
     ours, layers = fresh(name).double(), []
     for before, after in pairwise(LESSON):
-        conv, norm = (
-            nn.Conv2d(before, after, 3, 1 if before == 3 else 2, 1, bias=False),
-            nn.BatchNorm2d(after),
-        )
+        conv = nn.Conv2d(before, after, 3, 1 if before == 3 else 2, 1, bias=False)
+        norm = nn.BatchNorm2d(after)
         layers += [conv, nn.ReLU(), norm] if relu_first else [conv, norm, nn.ReLU()]
     theirs = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10)).double()
     take_weights(theirs, ours)

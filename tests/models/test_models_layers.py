@@ -97,10 +97,10 @@ def test_one_kernel_equals_the_three_steps_and_their_gradient(height: int, width
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("size", range(1, 9))
-def test_a_constant_map_stays_constant(size: int) -> None:
-    pooled = MaxBlurPool2d(2)(torch.full((1, 2, size, size), -3.0))
-    assert torch.equal(pooled, torch.full((1, 2, -(-size // 2), -(-size // 2)), -3.0))
+def test_a_constant_map_stays_constant() -> None:
+    for size in range(1, 9):
+        pooled = MaxBlurPool2d(2)(torch.full((1, 2, size, size), -3.0))
+        assert torch.equal(pooled, torch.full((1, 2, -(-size // 2), -(-size // 2)), -3.0))
 
 
 def test_the_kernel_is_exact_in_bfloat16_holds_no_state_and_keeps_channels_last() -> None:

@@ -98,16 +98,14 @@ def test_a_training_step_on_two_images_reaches_every_parameter(name: str, halved
     with torch.autocast("cpu", torch.bfloat16, enabled=halved):
         logits = model(torch.randn(2, 3, 16, 16))
     assert logits.dtype == torch.float32
-    assert isinstance(
-        [module for module in model.modules() if isinstance(module, nn.Linear)][-1], Float32Linear
-    )
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert isinstance(layers[-1], Float32Linear)
     torch.autograd.backward(functional.cross_entropy(logits, torch.arange(2)))
     torch.optim.SGD(model.parameters(), lr=0.1).step()
-    after = dict(model.named_parameters())
-    assert not [
-        key for key, value in after.items() if value.grad is None or value.grad.dtype != torch.float32
-    ]
-    assert not [key for key, value in after.items() if torch.equal(value, before[key])]
+    for key, value in model.named_parameters():
+        assert value.grad is not None, key
+        assert value.grad.dtype == torch.float32, key
+        assert not torch.equal(value, before[key]), key
 
 
 def test_copies_pickles_and_state_dicts_carry_a_trained_network(name: str) -> None:

@@ -56,10 +56,7 @@ def test_transformers_are_built_for_the_image_size_and_no_outputs_are_auxiliary(
 def test_a_size_that_cannot_be_is_refused_with_those_that_can(
     name: str, image_size: int, wanted: str
 ) -> None:
-    message = (
-        f"^network '{name}': expected an image size it can take, {wanted}. Change the study's image size"
-    )
-    with pytest.raises(StudyError, match=message):
+    with pytest.raises(StudyError, match=f"^network '{name}': expected an image size it can take, {wanted}"):
         build_model(name, num_classes=4, image_size=image_size)
 
 
@@ -84,11 +81,7 @@ def test_costs_are_those_that_torchvision_publishes(name: str) -> None:
 
 def test_no_name_of_torchvision_hides_one_of_ablates_and_a_typing_error_finds_both() -> None:
     assert not set(MODELS) & set(torchvision_names())
-    for typed, meant in (
-        ("resnet_18", "resnet18"),
-        ("convnext_tyny", "convnext_tiny"),
-        ("vit_tyny", "vit_tiny"),
-    ):
+    for typed, meant in (("resnet_18", "resnet18"), ("vit_tyny", "vit_tiny")):
         with pytest.raises(StudyError, match=f"Did you mean '{meant}'") as caught:
             build_model(typed, num_classes=4, image_size=64)
         assert len(str(caught.value)) < 400  # torchvision's names are not listed

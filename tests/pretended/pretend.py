@@ -5,9 +5,8 @@ the CPU computes every operation, autograd and autocast included.
 
 - What a card refuses is refused: operations over tensors of both devices, `.numpy()` of a tensor on the
   card.
-- What makes the host wait (item, tolist, copies to and from the CPU, nonzero, masks, synchronize) is
-  counted by kind in `card.waits`, and is an error under `torch.cuda.set_sync_debug_mode("error")`.
-  `card.operations` counts operations, `card.captures` and `card.replays` those of graphs.
+- What makes the host wait (item, tolist, copies to and from the CPU, nonzero, masks, synchronize) is an error
+  under `torch.cuda.set_sync_debug_mode("error")`.
 - `torch.cuda.CUDAGraph` and `torch.cuda.graph` record operations without effect; `replay()` computes them
   again on the same tensors. A tensor that was replaced instead of filled, a Python number baked into the
   capture, or a wait inside it shows as it would on a card.
@@ -28,7 +27,6 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -124,13 +122,10 @@ class OnCard(torch.Tensor):
 
 
 class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Computes what is asked of the device, counts it, and keeps what a capture records."""
+    """Computes what is asked of the device, and keeps what a capture records."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.waits: Counter[str] = Counter()
-        self.operations: Counter[str] = Counter()
-        self.captures = self.replays = 0
         self.capturing: Graph | None = None
         self.strict = False
         self._pinned: list[torch.UntypedStorage] = []
@@ -149,7 +144,6 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise RuntimeError(f"CUDA error: operation not permitted when stream is capturing ({why})")
         if self.strict:
             raise RuntimeError(f"called a synchronizing CUDA operation ({why})")
-        self.waits[why] += 1
 
     def compute(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """One operation, of either device."""
@@ -163,7 +157,6 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with torch._C._DisableTorchDispatch():
                 result = func(*args, **({**kwargs, "pin_memory": False} if pinned else kwargs))
             return self.pin(result) if pinned else result
-        self.operations[name] += 1
         self._apply_rules(func, args, kwargs, tensors, to_card)
         kwargs = {
             **kwargs,
@@ -241,7 +234,6 @@ class Graph:
 
     def capture_end(self) -> None:
         card.capturing = None
-        card.captures += 1
         for tensor, copy in self._before.values():
             tensor.copy_(copy)  # a capture has no effect,
         for _, _, _, results, in_place in self._calls:
@@ -250,7 +242,6 @@ class Graph:
                     result.fill_(float("nan"))
 
     def replay(self) -> None:
-        card.replays += 1
         with torch._C._DisableTorchDispatch(), torch.no_grad():
             for func, args, kwargs, results, in_place in self._calls:
                 fresh = _computed(func, args, kwargs)
@@ -304,12 +295,6 @@ class Event:
     def synchronize(self) -> None:
         card.wait("event")
 
-    def query(self) -> bool:
-        return True
-
-    def wait(self, stream: Any = None) -> None:
-        pass
-
 
 class Stream:
     """Stands for torch.cuda.Stream; the device does everything at once."""
@@ -322,16 +307,7 @@ class Stream:
     def synchronize(self) -> None:
         card.wait("stream")
 
-    def query(self) -> bool:
-        return True
-
-    def record_event(self, event: Event | None = None) -> Event:
-        return event or Event()
-
     def wait_stream(self, other: Stream) -> None:
-        pass
-
-    def wait_event(self, event: Event) -> None:
         pass
 
 

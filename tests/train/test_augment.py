@@ -1,7 +1,5 @@
 """Crops, mirrors and mixtures against torchvision and by hand, and what their draws depend on."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -13,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
-from ablate.train.augment import Augmentation, Mixture, random_resized_crop, shrink
+from ablate.train.augment import Augmentation, random_resized_crop, shrink
 
 CPU = torch.device("cpu")
 FIELDS = changed(image_size=12, crop_area=0.35, flip=True, mixup=0.4)
@@ -82,9 +80,14 @@ def test_shrinking_is_torchvisions_antialiased_resize() -> None:
 
 def test_draws_are_a_function_of_seed_epoch_and_image() -> None:
     images, index = pictures(), torch.arange(8)
-    whole = Augmentation(FIELDS, SEED, 50, 2, CPU).images(images, index)
+    augmentation = Augmentation(FIELDS, SEED, 50, 2, CPU)
+    whole = augmentation.images(images, index)
     alone = Augmentation(FIELDS, SEED, 50, 2, CPU).images(images[[5, 2]], index[[5, 2]])
     assert torch.equal(alone, whole[[5, 2]])
+    weights, own = (augmentation.mixture(torch.tensor(i)) for i in ([3, 7, 9], [9, 3]))
+    assert weights is not None
+    assert own is not None
+    assert own[0].tolist() == weights[0][[2, 0]].tolist()
     for other in (Augmentation(FIELDS, SEED, 50, 3, CPU), Augmentation(FIELDS, 9, 50, 2, CPU)):
         assert not torch.equal(other.images(images, index), whole)
 
@@ -118,32 +121,9 @@ def test_half_of_the_images_are_mirrored() -> None:
 def test_mixing_weights_follow_the_folded_beta_distribution(alpha: float) -> None:
     mixture = Augmentation(changed(FIELDS, mixup=alpha), SEED, 5000, 0, CPU).mixture(torch.arange(5000))
     assert mixture is not None
-    weight = mixture.weight.double().numpy()
+    weight, partner = mixture[0].double().numpy(), mixture[1]
     assert weight.min() >= 0.5
     for quantile in (0.25, 0.5, 0.75):  # P(max(b, 1 - b) <= w) = F(w) - F(1 - w)
         w = np.quantile(weight, quantile)
         assert beta.cdf(w, alpha, alpha) - beta.cdf(1 - w, alpha, alpha) == pytest.approx(quantile, abs=0.03)
-    assert sorted(mixture.partner.tolist()) == list(range(5000))
-
-
-def test_an_image_has_its_weight_in_whatever_batch() -> None:
-    weights = [
-        Augmentation(FIELDS, SEED, 50, 1, CPU).mixture(torch.tensor(index))
-        for index in ([3, 7, 9], [7], [9, 3])
-    ]
-    first, second, third = (mixture.weight.tolist() for mixture in weights if mixture is not None)
-    assert [first[1]] == second
-    assert [first[2], first[0]] == third
-
-
-def test_a_mixture_is_the_hand_written_one() -> None:
-    images, losses = pictures(3), torch.tensor([1.0, 2.0, 3.0])
-    mixture = Mixture(torch.tensor([0.9, 0.6, 0.5]), torch.tensor([1, 2, 0]))
-    by_hand: list[Any] = [
-        0.9 * images[0] + 0.1 * images[1],
-        0.6 * images[1] + 0.4 * images[2],
-        0.5 * images[2] + 0.5 * images[0],
-    ]
-    torch.testing.assert_close(mixture.of_images(images), torch.stack(by_hand))
-    mixed = mixture.of_losses(losses, losses[mixture.partner])
-    torch.testing.assert_close(mixed, torch.tensor([1.1, 2.4, 2.0]))
+    assert sorted(partner.tolist()) == list(range(5000))

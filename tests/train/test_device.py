@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ablate.train.device import (
-    StepClock,
-    cpu_has_bfloat16,
-    peak_memory_mb,
-    reset_peak_memory,
-    set_numerics,
-)
+from ablate.train.device import cpu_has_bfloat16, peak_memory_mb, reset_peak_memory, set_numerics
 
 
 @pytest.mark.parametrize(
@@ -46,15 +40,6 @@ def test_peak_memory_rises_by_what_is_taken_and_starts_anew() -> None:
     block.close()
     reset_peak_memory(cpu)
     assert peak_memory_mb(cpu) < taken - 200
-
-
-def test_a_clock_reads_each_step_once() -> None:
-    clock = StepClock(torch.device("cpu"))
-    for _ in range(3):
-        clock.start()
-        clock.stop()
-    assert len(clock.read()) == 3
-    assert clock.read() == []
 
 
 def test_numerics_are_set_both_ways() -> None:

@@ -6,6 +6,7 @@ tensors. What only a real card shows (algorithms of cuDNN, rounding, streams) `a
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
@@ -35,14 +36,10 @@ NETWORKS = (
 LOSS = build_loss("label_smoothing")
 
 
-@pytest.fixture(scope="module")
-def train() -> Images:
-    return images(pixels(28, 0, side=18), "cuda")  # batches of 16 and 12
-
-
-@pytest.fixture(scope="module")
-def valid() -> Images:
-    return images(pixels(30, 1, side=18), "cuda")  # batches of 24 and 6
+@functools.cache
+def splits() -> tuple[Images, Images]:
+    """Training images in batches of 16 and 12, reported ones in batches of 24 and 6."""
+    return images(pixels(28, 0, side=18), "cuda"), images(pixels(30, 1, side=18), "cuda")
 
 
 @pytest.fixture(autouse=True)
@@ -80,23 +77,22 @@ def named(arch: str) -> ablate.train.engine.Build:
 
 
 def ready(
-    train: Images,
-    valid: Images,
     fields: Fields,
     *,
     engine: str = "graph",
     seed: int = SEED,
     build: ablate.train.engine.Build = small,
     loss: Any = LOSS,
+    train: Images | None = None,
 ) -> Step:
-    return ready_step(engine, "kind", build, loss, train, valid, fields, seed)
+    return ready_step(engine, "kind", build, loss, train or splits()[0], splits()[1], fields, seed)
 
 
-def trained(train: Images, valid: Images, fields: Fields, **options: Any) -> tuple[Fitted, list[Tensor]]:
+def trained(fields: Fields, **options: Any) -> tuple[Fitted, list[Tensor]]:
     """A run, and its weights and buffers."""
-    step = ready(train, valid, fields, **options)
+    step = ready(fields, **options)
     assert step.engine == options.get("engine", "graph")
-    fitted = fit(step, valid)
+    fitted = fit(step, splits()[1])
     return fitted, [value.detach().cpu().clone() for value in step.model.state_dict().values()]
 
 
@@ -114,16 +110,16 @@ def recipe(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_trials_a_b_a_in_one_worker_train_as_eager_ones_from_one_capture(
-    arch: str, name: str, train: Images, valid: Images, captures: list[None]
+    arch: str, name: str, captures: list[None]
 ) -> None:
     fields, build = changed(FIELDS, **recipe(name)), named(arch)
     other = changed(fields, epsilon=0.4, lr=fields.lr / 2, label_noise=0.2)
-    first = trained(train, valid, fields, build=build)
+    first = trained(fields, build=build)
     made = len(captures)
-    trained(train, valid, other, build=build, seed=2)
-    again = trained(train, valid, fields, build=build)
+    trained(other, build=build, seed=2)
+    again = trained(fields, build=build)
     assert len(captures) == made == len({16, 12} if not fields.drop_last else {16}) + 1
-    eager = trained(train, valid, fields, build=build, engine="eager")
+    eager = trained(fields, build=build, engine="eager")
     for outcome in (first, again):
         torch.testing.assert_close(outcome[1], eager[1], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(
@@ -145,47 +141,42 @@ def test_trials_a_b_a_in_one_worker_train_as_eager_ones_from_one_capture(
     ],
     ids=str,
 )
-def test_each_setting_is_that_of_the_eager_step(
-    changes: dict[str, Any], train: Images, valid: Images
-) -> None:
+def test_each_setting_is_that_of_the_eager_step(changes: dict[str, Any]) -> None:
     fields = changed(FIELDS, **changes)
-    trained(train, valid, changed(fields, epsilon=0.4), seed=2)
-    captured, weights = trained(train, valid, fields)
-    eager, expected = trained(train, valid, fields, engine="eager")
+    trained(changed(fields, epsilon=0.4), seed=2)
+    captured, weights = trained(fields)
+    eager, expected = trained(fields, engine="eager")
     torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-5)
     ours, theirs = ([epoch["valid_loss"] for epoch in history(run)] for run in (captured, eager))
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
-def test_wrong_labels_of_one_trial_are_not_the_next_ones(train: Images, valid: Images) -> None:
-    wrong = replace(train, labels=(train.labels + 1) % 3)
-    noisy, _ = trained(wrong, valid, FIELDS)
-    clean, weights = trained(train, valid, FIELDS)
-    _, expected = trained(train, valid, FIELDS, engine="eager")
+def test_wrong_labels_of_one_trial_are_not_the_next_ones() -> None:
+    right, _ = splits()
+    wrong = replace(right, labels=(right.labels + 1) % 3)
+    noisy, _ = trained(FIELDS, train=wrong)
+    clean, weights = trained(FIELDS)
+    _, expected = trained(FIELDS, engine="eager")
     torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-5)
     assert history(noisy) != history(clean)
-    assert not torch.equal(wrong.labels, train.labels)  # nobody else's labels are written to
+    assert not torch.equal(wrong.labels, right.labels)  # nobody else's labels are written to
 
 
-def test_another_kind_has_a_capture_of_its_own_and_the_oldest_goes(
-    train: Images, valid: Images, captures: list[None]
-) -> None:
+def test_another_kind_has_a_capture_of_its_own_and_the_oldest_goes(captures: list[None]) -> None:
     for batch_size in (8, 9, 10, 11, 12):
-        trained(train, valid, changed(FIELDS, batch_size=batch_size, epochs=1, drop_last=True))
+        trained(changed(FIELDS, batch_size=batch_size, epochs=1, drop_last=True))
     assert len(captures) == 5 * 2
-    trained(train, valid, changed(FIELDS, batch_size=12, epochs=1, drop_last=True))
+    trained(changed(FIELDS, batch_size=12, epochs=1, drop_last=True))
     assert len(captures) == 5 * 2
-    trained(train, valid, changed(FIELDS, batch_size=8, epochs=1, drop_last=True))
+    trained(changed(FIELDS, batch_size=8, epochs=1, drop_last=True))
     assert len(captures) == 6 * 2
 
 
 @pytest.mark.parametrize("engine", ["eager", "graph"])
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
-def test_nothing_waits_between_an_epochs_first_step_and_its_last(
-    engine: str, train: Images, valid: Images
-) -> None:
+def test_nothing_waits_between_an_epochs_first_step_and_its_last(engine: str) -> None:
     fields = changed(FIELDS, mixup=0.4, crop_area=0.5, flip=True, optimizer="ranger", lr=0.003, epochs=3)
-    step = ready(train, valid, fields, engine=engine)
+    step = ready(fields, engine=engine)
     for epoch in range(3):
         parts = step.begin_epoch(epoch)
         losses = torch.zeros(len(parts), device="cuda")
@@ -198,19 +189,19 @@ def test_nothing_waits_between_an_epochs_first_step_and_its_last(
         assert bool(losses.isfinite().all())
 
 
-def test_a_stopped_run_goes_on_in_another_capture_to_the_same_end(train: Images, valid: Images) -> None:
+def test_a_stopped_run_goes_on_in_another_capture_to_the_same_end() -> None:
     fields = changed(FIELDS, optimizer="ranger", lr=0.003, epochs=4, schedule="flat_cosine", anneal_from=0.5)
     saved: list[Any] = []
-    whole, weights = trained(train, valid, fields)
+    whole, weights = trained(fields)
 
-    step = ready(train, valid, fields)
+    step = ready(fields)
     callbacks = ablate.train.Callbacks(save=lambda make: saved.append(_copied(make())))
-    fit(step, valid, callbacks=callbacks)
+    fit(step, splits()[1], callbacks=callbacks)
     ablate.train.engine._KEPT.clear()
-    trained(train, valid, fields, seed=3)  # and after another trial of the same kind
-    step = ready(train, valid, fields)
+    trained(fields, seed=3)  # and after another trial of the same kind
+    step = ready(fields)
     assert step.engine == "graph"
-    resumed = fit(step, valid, checkpoint=saved[1])
+    resumed = fit(step, splits()[1], checkpoint=saved[1])
     assert history(resumed) == history(whole)
     ended = [value.detach().cpu() for value in step.model.state_dict().values()]
     assert all(torch.equal(one, other) for one, other in zip(ended, weights, strict=True))
@@ -248,14 +239,14 @@ def counts_on_the_host(seed: int) -> nn.Module:
     ids=["network", "loss", "state"],
 )
 def test_what_cannot_be_captured_trains_eagerly_and_says_why(
-    options: Any, expected: str, train: Images, valid: Images, captures: list[None]
+    options: Any, expected: str, captures: list[None]
 ) -> None:
-    step = ready(train, valid, FIELDS, **options)
+    step = ready(FIELDS, **options)
     assert step.engine.startswith("eager: ")
     assert expected in step.engine
-    assert fit(step, valid).history
+    assert fit(step, splits()[1]).history
     tried = len(captures)
-    assert ready(train, valid, FIELDS, **options).engine == step.engine
+    assert ready(FIELDS, **options).engine == step.engine
     assert len(captures) == tried  # it is not tried again
 
 
@@ -331,14 +322,14 @@ def _a_sum_divided_by_another_batchs_size(patch: pytest.MonkeyPatch) -> None:
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
 def test_a_planted_trap_is_found_before_a_capture_serves(
-    plant: Any, changes: dict[str, Any], train: Images, valid: Images, monkeypatch: pytest.MonkeyPatch
+    plant: Any, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = changed(FIELDS, **changes)
 
     def asked() -> Step:
         # Somebody's autocast around ours, whose cache outlives a step.
         with torch.autocast("cuda", torch.bfloat16, enabled=fields.precision == "bfloat16"):
-            return ready(train, valid, fields)
+            return ready(fields)
 
     assert asked().engine == "graph"
     ablate.train.engine._KEPT.clear()
@@ -359,18 +350,18 @@ def _only_weights_are_loaded(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_trial_after_a_diverged_one_is_as_if_there_had_been_none(
-    planted: bool, train: Images, valid: Images, monkeypatch: pytest.MonkeyPatch
+    planted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The eighth trap: statistics and momentum that are not numbers stay where only weights are loaded."""
     fields = changed(FIELDS, momentum=0.9)
-    _, expected = trained(train, valid, fields, engine="eager")
-    step = ready(train, valid, changed(fields, lr=1e30), seed=2)
+    _, expected = trained(fields, engine="eager")
+    step = ready(changed(fields, lr=1e30), seed=2)
     with pytest.raises(DivergedError):
-        fit(step, valid)
+        fit(step, splits()[1])
     if planted:
         _only_weights_are_loaded(monkeypatch)
         with pytest.raises(DivergedError):
-            trained(train, valid, fields)
+            trained(fields)
     else:
-        _, weights = trained(train, valid, fields)
+        _, weights = trained(fields)
         torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-5)
