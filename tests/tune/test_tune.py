@@ -18,7 +18,7 @@ from made_records import STUDY, Watching
 from PIL import Image
 
 from ablate.errors import AblateError, DataError, ResultsError, StudyError
-from ablate.execution.driver import Options, settle
+from ablate.execution.driver import Options, plan_settled, settle
 from ablate.store.points import Tuning, read_tuning, tuning_folder
 from ablate.store.records import read_predictions, read_records
 from ablate.store.results import ResultsFolder, read_plan
@@ -357,7 +357,7 @@ def test_run_and_plan_say_what_a_search_needs(tmp_path: Path) -> None:
     options = Options(device="cpu", results=tmp_path)
     assert "4 points x 1 seeds = up to 4 trainings" in budget_in_words(declared(), options)
     with pytest.raises(StudyError, match="use `python -m ablate tune`"):
-        settle(declared(), options)
+        plan_settled(settle(declared(), options), options, Watching())
     assert not list(tmp_path.iterdir())
 
 
