@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -172,7 +172,6 @@ def drawing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Task]:
         yield make_task(tmp_path_factory.mktemp("drawing"), **names, epochs=2)
 
 
-@settings(max_examples=6, deadline=None)
 @given(before=st.integers(0, 2**32 - 1), draws=st.integers(0, 5), first=st.booleans(), other=st.booleans())
 def test_what_foreign_code_draws_does_not_depend_on_what_a_worker_did_before(
     drawing: Task, before: int, draws: int, first: bool, other: bool

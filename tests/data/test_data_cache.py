@@ -12,7 +12,7 @@ import filelock
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -108,7 +108,6 @@ def test_fingerprint_depends_on_every_part() -> None:
 
 
 @given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, max_side=5)))
-@settings(max_examples=50, deadline=None)
 @example(np.arange(5_000_001, dtype=np.int64))  # 40 MB, more than one block and not a multiple of it
 def test_array_digest_is_sha256_of_header_and_bytes(array: np.ndarray) -> None:
     header = json.dumps([array.dtype.str, list(array.shape)], separators=(",", ":")).encode()
@@ -116,7 +115,6 @@ def test_array_digest_is_sha256_of_header_and_bytes(array: np.ndarray) -> None:
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 600), st.just(1), st.integers(1, 3), st.just(3))))
-@settings(max_examples=50, deadline=None)
 def test_normalisation_agrees_with_numpy(images: np.ndarray) -> None:
     mean, std = normalisation(images)
     scaled = images.astype(np.float64) / 255
@@ -136,7 +134,6 @@ PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, ma
 
 
 @given(PAIRS, PAIRS, st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
 def test_split_digest_and_overlap_know_the_images_and_no_order(
     one: list[tuple[int, int]], other: list[tuple[int, int]], random: Any
 ) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -22,7 +22,6 @@ def true_labels(names: list[str], num_classes: int) -> np.ndarray:
 
 
 @given(NAMES, st.integers(2, 7), FRACTIONS, FRACTIONS, st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
 def test_so_many_labels_are_wrong_by_name_alone_and_stay_so_as_the_fraction_grows(
     names: list[str], num_classes: int, one: float, other: float, random: Any
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_data import Recorder, decoded, image_tree, paint, prepared, write_image
 
@@ -41,7 +41,6 @@ def by_hand(names: list[str], labels: list[int], part: float) -> list[int]:
 @given(st.dictionaries(st.text(max_size=6), st.integers(0, 2), min_size=1, max_size=40), st.floats(0.001, 1))
 @example({f"train/{'äbc'[n % 3]}/{n}\udcff.JPEG": n % 3 for n in range(70)}, 0.125)
 @example({**{f"{n}.png": 0 for n in range(4)}, **{f"{n}.jpg": 1 for n in range(20)}}, 0.75)
-@settings(max_examples=100, deadline=None)
 def test_the_choice_is_that_of_a_loop_and_leaves_every_class_an_image(
     label_of: dict[str, int], part: float
 ) -> None:

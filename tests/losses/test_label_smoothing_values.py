@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.loss.cross_entropy import LabelSmoothingCrossEntropy as TimmLabelSmoothingCrossEntropy
 from torch import Tensor
@@ -105,7 +105,6 @@ def _problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict[str, object]]:
 
 
 @given(_problems(), st.sampled_from([0.0, 1.0]) | st.floats(0.0, 1.0), st.booleans())
-@settings(deadline=None, max_examples=200)
 def test_torch_for_every_shape_and_option(
     problem: tuple[Tensor, Tensor, dict[str, object]], epsilon: float, as_tensor: bool
 ) -> None:

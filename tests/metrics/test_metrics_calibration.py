@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binned_statistic
@@ -42,7 +42,6 @@ def two_class_logits(confidence: list[float]) -> Array:
     return np.array([[math.log(c / (1 - c)) if c < 1 else 1e4, 0.0] for c in confidence])
 
 
-@settings(max_examples=100, deadline=None)
 @given(CONFIDENCES, SEEDS, st.integers(0, 60))
 def test_sums_of_parts_give_the_loop_s_error(confidences: list[float], seed: int, cut: int) -> None:
     confidence = np.array(confidences)
@@ -88,7 +87,6 @@ def test_reliability_bins_against_scipy() -> None:
     assert np.array_equal(bins.lower[1:], bins.upper[:-1])
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from([0.1, 0.3, 0.9, 1.0]) | st.floats(0, 1), min_size=1, max_size=60), SEEDS)
 def test_equal_mass_bins_with_ties(confidences: list[float], seed: int) -> None:
     ordered = np.sort(confidences)

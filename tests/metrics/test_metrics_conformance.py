@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
@@ -310,7 +310,6 @@ def test_direction() -> None:
             assert sign * good[name] > sign * bad[name] + 0.02, name
 
 
-@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_the_order_of_the_images_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -321,7 +320,6 @@ def test_the_order_of_the_images_changes_nothing(seed: int) -> None:
         assert row[name] == pytest.approx(before[name], abs=1e-9), name
 
 
-@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), shifts=st.lists(st.integers(-8000, 8000), min_size=25, max_size=25))
 def test_shifting_an_image_s_logits_changes_nothing(seed: int, shifts: list[int]) -> None:
     # Eighths add without rounding, so ties stay ties and bin edges are not crossed.

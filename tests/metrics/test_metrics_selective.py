@@ -5,7 +5,7 @@ from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
@@ -22,7 +22,6 @@ def arrays(images: Images) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     return logits, np.array([0 if correct else 1 for _, correct in images])
 
 
-@settings(max_examples=100, deadline=None)
 @given(TIED)
 def test_aurc_is_the_mean_over_all_orders_of_ties(images: Images) -> None:
     areas = []
@@ -33,7 +32,6 @@ def test_aurc_is_the_mean_over_all_orders_of_ties(images: Images) -> None:
     assert aurc(*arrays(images)) == pytest.approx(np.mean(areas))
 
 
-@settings(max_examples=100, deadline=None)
 @given(TIED)
 def test_auroc_with_ties_equals_scikit_learn(images: Images) -> None:
     confidence, correct = zip(*images, strict=True)
@@ -44,7 +42,6 @@ def test_auroc_with_ties_equals_scikit_learn(images: Images) -> None:
         assert value == pytest.approx(roc_auc_score(correct, confidence))
 
 
-@settings(max_examples=50, deadline=None)
 @given(TIED)
 def test_coverage_is_that_of_the_best_threshold(images: Images) -> None:
     for percent, metric in ((1, coverage_at_1), (2, coverage_at_2)):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -54,7 +54,6 @@ def test_agrees_with_relplot() -> None:
         assert value == pytest.approx(relplot.smECE(confidence, correct.astype(float)), abs=2e-3)
 
 
-@settings(max_examples=100, deadline=None)
 @given(SEEDS, st.integers(1, 50), st.sampled_from([1.0, 0.1, 1e-3, 1e-6]))
 def test_lies_between_the_gap_and_the_mean_residual(seed: int, n: int, doubt: float) -> None:
     rng = np.random.default_rng(seed)

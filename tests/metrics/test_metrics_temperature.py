@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -25,7 +25,6 @@ def test_recovers_a_planted_temperature() -> None:
         assert value == pytest.approx(temperature, rel=0.05)
 
 
-@settings(max_examples=30, deadline=None)
 @given(factor=st.floats(0.1, 100), seed=st.integers(0, 2**32 - 1))
 def test_the_temperature_scales_with_the_logits(factor: float, seed: int) -> None:
     logits, labels = planted(1.0, 200, seed=seed)

@@ -5,7 +5,7 @@ import functools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from timm.layers.blur_pool import BlurPool2d
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ def step(layer: nn.Module, images: Tensor) -> list[Tensor]:
     return [output, *torch.autograd.grad((output * weights).sum(), [images, *layer.parameters()])]
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     stride=st.sampled_from([1, 2]),

@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, permutation_test, ttest_ind, ttest_rel
 
@@ -16,7 +16,6 @@ SEEDS = st.integers(0, 2**32 - 1)
 ENDS = ("low", "high", "p")
 
 
-@settings(max_examples=60, deadline=None)
 @given(seed=SEEDS, n=st.integers(3, 20), shift=st.floats(-2, 2), comparisons=st.integers(1, 8))
 def test_paired_equals_scipy(seed: int, n: int, shift: float, comparisons: int) -> None:
     rng = np.random.default_rng(seed)
@@ -39,7 +38,6 @@ def test_paired_equals_scipy(seed: int, n: int, shift: float, comparisons: int) 
 COUNTS = st.lists(st.integers(0, 1000).map(lambda count: count / 1000), min_size=2, max_size=8)
 
 
-@settings(max_examples=100, deadline=None)
 @given(values=COUNTS, baseline=COUNTS, comparisons=st.integers(1, 30))
 def test_independent_equals_scipys_welch(
     values: list[float], baseline: list[float], comparisons: int
@@ -154,7 +152,6 @@ def flip_p(differences: list[float]) -> float:
 
 
 # Small counts of images, so that many patterns tie.
-@settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(-20, 20), min_size=2, max_size=9))
 def test_sign_flips_equal_scipy_and_every_pattern(counts: list[int]) -> None:
     differences = np.array(counts) / 3925

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, ttest_1samp
 
@@ -13,7 +13,6 @@ from ablate.stats import mean_interval, median_interval, prediction_interval
 VALUES = st.lists(st.integers(-1000, 1000).map(lambda i: i / 8), min_size=2, max_size=30)
 
 
-@settings(max_examples=60, deadline=None)
 @given(VALUES.filter(lambda values: np.ptp(values) > 0), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_equals_scipy(values: list[float], confidence: float) -> None:
     array = np.array(values)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 from statsmodels.stats.power import TTestPower
@@ -35,7 +35,6 @@ def test_planning_table(sd: float, rho: float, effect: float, comparisons: int, 
     assert seeds_needed(-effect, sd=of_differences, comparisons=comparisons) == seeds
 
 
-@settings(max_examples=60, deadline=None)
 @given(n=st.integers(2, 60), size=st.floats(0.01, 2), comparisons=st.integers(1, 10))
 def test_power_equals_statsmodels(n: int, size: float, comparisons: int) -> None:
     theirs = TTestPower().power(size, n, 0.05 / comparisons)
@@ -43,7 +42,6 @@ def test_power_equals_statsmodels(n: int, size: float, comparisons: int) -> None
     assert paired_power(size, n, sd=1, comparisons=comparisons) == pytest.approx(theirs, abs=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(2, 200),
     sd=st.floats(0.01, 10),

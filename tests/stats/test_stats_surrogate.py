@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -123,7 +123,6 @@ def test_columns_that_do_not_matter_do_not_blur_and_categories_keep_apart() -> N
     spread=st.sampled_from([0.0, 0.3, 50.0, NAN]),
     seed=st.integers(0, 5),
 )
-@settings(max_examples=60, deadline=None)
 def test_any_points_give_numbers(
     places: list[float], scale: float, shift: float, spread: float, seed: int
 ) -> None:
@@ -197,7 +196,6 @@ values_of_two = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_
 
 
 @given(values=values_of_two)
-@settings(max_examples=100, deadline=None)
 def test_the_front_is_what_no_point_beats(values: FloatArray) -> None:
     expected = [
         not any(a >= own_a and b >= own_b and (a > own_a or b > own_b) for a, b in values)
@@ -207,7 +205,6 @@ def test_the_front_is_what_no_point_beats(values: FloatArray) -> None:
 
 
 @given(values=values_of_two)
-@settings(max_examples=100, deadline=None)
 def test_the_best_two_dominate_the_most(values: FloatArray) -> None:
     front = values[is_on_front(values)]
     chosen = best_two(front)
@@ -268,7 +265,6 @@ def test_a_gain_within_the_noise_is_not_paid_for() -> None:
 
 
 @given(values=values_of_two)
-@settings(max_examples=60, deadline=None)
 def test_without_noise_the_best_two_of_the_front_are_chosen(values: FloatArray) -> None:
     front = np.flatnonzero(is_on_front(values))
     both = (np.ptp(values, axis=0) > 0).all()
@@ -277,7 +273,6 @@ def test_without_noise_the_best_two_of_the_front_are_chosen(values: FloatArray) 
 
 
 @given(values=values_of_two, sd=st.tuples(st.floats(0, 3), st.floats(0, 3)))
-@settings(max_examples=60, deadline=None)
 def test_one_or_two_of_the_front_are_always_chosen(values: FloatArray, sd: tuple[float, float]) -> None:
     chosen = chosen_of_two(values, np.full_like(values, sd))
     assert 1 <= len(chosen) <= 2

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind, ttest_rel
 from statsmodels.stats.multitest import multipletests
@@ -23,7 +23,6 @@ def effect_of(mean: float, sd: float = 1.0, n: int = 5, comparisons: int = 1) ->
     return paired_effect(differences, np.zeros(n), comparisons=comparisons)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     seed=SEEDS,
     n=st.integers(2, 12),
@@ -58,7 +57,6 @@ def test_equals_the_rules_with_scipy_and_statsmodels(
     assert math.isnan(plain.p_equivalence)
 
 
-@settings(max_examples=60, deadline=None)
 @given(seed=SEEDS, n=st.integers(2, 12), margin=st.floats(0.1, 3))
 def test_it_is_equivalent_when_the_90_percent_interval_lies_within_the_margin(
     seed: int, n: int, margin: float
@@ -150,7 +148,6 @@ def test_refused() -> None:
             verdict(effect_of(1.0), planned=5, higher_is_better=True, margin=margin)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 50).map(lambda p: p / 50), min_size=1, max_size=12))
 def test_holm_equals_statsmodels_in_ties_too(p: list[float]) -> None:
     np.testing.assert_allclose(holm(np.array(p)), multipletests(p, method="holm")[1], rtol=1e-12)

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
@@ -113,7 +113,6 @@ def test_the_points_of_a_sequence_are_spread_evenly() -> None:
     steps=st.integers(1, 40),
     place=st.integers(0, 40),
 )
-@settings(max_examples=60, deadline=None)
 def test_any_range_can_be_given_and_drawn_from(low: float, step: float, steps: int, place: int) -> None:
     dimension = Range(low=low, high=low + steps * step, step=step)
     level = dimension.nearest(low + min(place, steps) * step)
