@@ -205,7 +205,7 @@ def numbers(folder: ResultsFolder) -> dict[str, Any]:
     return {name: record.model_dump(exclude=left_out) for name, record in read_records(folder).items()}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_at_any_moment_it_ends_with_the_same_results(here: Path, tmp_path_factory: Any) -> None:
     calm = tmp_path_factory.mktemp("calm")
     (calm / "tiny.py").write_text(STUDY)

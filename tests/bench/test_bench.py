@@ -210,7 +210,7 @@ def test_the_command_runs_every_case_and_keeps_the_numbers(tree: Path) -> None:
     assert stored["machine_info"]["instructions"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "suite", [pytest.param(name, marks=pytest.mark.imagenette if name == "epoch" else ()) for name in SUITES]
 )

@@ -74,7 +74,7 @@ def test_an_arm_with_failures_stays_undecided() -> None:
 def test_the_margin_is_the_one_with_80_percent_power() -> None:
     margin = confirmable_margin(Situation("unequal spread", 5, 0.0))
     widest = math.sqrt(2.0**2 + 1)
-    assert equivalence_power(margin, 5, sd=widest / math.sqrt(2), comparisons=6) == pytest.approx(0.8)
+    assert equivalence_power(margin, 5, sd=widest, comparisons=6) == pytest.approx(0.8)
 
 
 def test_every_situation_is_simulated_shown_and_stored() -> None:

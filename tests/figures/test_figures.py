@@ -259,7 +259,7 @@ def test_differences_are_those_of_the_effects_table(of: Of, kind: str) -> None:
     for ax, metric, factor in zip(
         study.axes("effects"), ("accuracy", "ece", "nll"), (100, 100, 1), strict=True
     ):
-        rows = table[table["metric"] == metric].set_index("arm")
+        rows = table[(table["metric"] == metric) & (table["kind"] == "arm")].set_index("term")
         rows = rows.loc[[arm for arm, _ in study.plan.comparisons]]
         effects = [
             line.get_xdata()[0]
@@ -286,8 +286,8 @@ def test_differences_are_those_of_the_effects_table(of: Of, kind: str) -> None:
 def test_a_verdict_has_a_marker_and_a_word(of: Of, verdict: str, reason: str, marker: str, word: str) -> None:
     study = of("one_factor")
     table = effects_table(study.tables, study.plan).assign(verdict=verdict, reason=reason, margin=0.005)
-    table.loc[table["arm"] == "epsilon=0.8", ["low", "low_images"]] = -90.0
-    ax = Drawn({**study.tables, "effects": table.assign(kind="arm")}, study.plan).axes("effects")[0]
+    table.loc[table["term"] == "epsilon=0.8", ["low", "low_images"]] = -90.0
+    ax = Drawn({**study.tables, "effects": table}, study.plan).axes("effects")[0]
     line = [line for line in ax.lines if line.get_markersize() == 7][-1]
     assert line.get_marker() == marker
     assert (line.get_markerfacecolor() == LIGHT.surface) is (verdict == "undecided")
@@ -302,9 +302,9 @@ def test_a_verdict_has_a_marker_and_a_word(of: Of, verdict: str, reason: str, ma
 
 def test_other_kinds_of_effects_are_no_rows(of: Of) -> None:
     study = of("one_factor")
-    table = effects_table(study.tables, study.plan).assign(kind="arm")
-    both = {**study.tables, "effects": pd.concat([table, table.assign(kind="trend", effect=9.0)])}
-    assert len(Context(both, study.plan).effects) == len(table)
+    table = effects_table(study.tables, study.plan)
+    assert set(table["kind"]) > {"arm"}
+    assert len(Context({**study.tables, "effects": table}, study.plan).effects) == sum(table["kind"] == "arm")
 
 
 def test_bins_of_few_images_look_like_few(of: Of) -> None:
@@ -442,11 +442,11 @@ def test_the_noise_floor_is_a_line_in_its_band(of: Of) -> None:
         dashed = [line for line in ax.lines if line.is_dashed()]
         assert {round(float(y), 9) for line in dashed for y in line.get_ydata()} == {1.0}
         caption = study.caption("ece")
-        assert "95 % of runs of a perfectly calibrated network would fall" in caption
+        assert "95 % of means of a perfectly calibrated network would fall" in caption
         assert "noise floor" in caption
     tables = {name: rows for name, rows in of("one_factor").tables.items() if name != "floors"}
     older = Drawn(tables, of("one_factor").plan)
-    assert "95 % of runs" not in older.caption("ece")
+    assert "95 % of means" not in older.caption("ece")
     assert "noise floor" in older.caption("ece")
 
 

@@ -200,7 +200,7 @@ def test_build_report_is_what_report_json_holds(rendered: Get, case: str) -> Non
     assert build_report(tables, read_plan(page.results), []) == page.report
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_fourteen_arms_of_ten_seeds_stay_under_3_megabytes(tmp_path: Path) -> None:
     study = declare(
         base={"data": "folder:x", "image_size": 8, "epochs": 11},

@@ -190,7 +190,7 @@ def test_a_point_that_loses_gets_no_more_seeds_and_one_that_fails_can_be_tried_a
     assert {trial.fields.lr for trial in watcher.trained if trial.seed >= FIRST_TUNING_SEED} == {1e9}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_point_that_lags_behind_while_it_trains_is_stopped(tmp_path: Path) -> None:
     study = declared(
         {
@@ -223,7 +223,7 @@ def pictures(root: Path, seed: int, splits: Sequence[str]) -> None:
                 Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_path: Path) -> None:
     found = []
     for name, seed in (("one", 1), ("other", 2)):
