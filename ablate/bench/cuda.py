@@ -184,7 +184,8 @@ def _epochs(scale: Scale, measured: Measured) -> Iterator[Values]:
         step = _step(arch, recipe, engine, scale.images, scale)
         ready = time.perf_counter() - began
         seconds = _seconds(lambda step=step: _epoch(step), repeats=3)  # type: ignore[misc]
-        flops = 3 * 2 * sum(step.sizes) * count_macs(step.model, scale.side)
+        macs = count_macs(build_model(arch, num_classes=CLASSES, image_size=scale.side), scale.side)
+        flops = 3 * 2 * sum(step.sizes) * macs
         with _Bytes() as moved:  # type: ignore[no-untyped-call]
             Step.compute(step, step.begin_epoch(0)[0])
         yield {
