@@ -15,7 +15,7 @@ from ablate.errors import RecordError
 from ablate.metrics import FLOORS
 from ablate.stats import Interval, mean_interval
 from ablate.study.trials import Plan
-from ablate.tables import TUNING, Tables
+from ablate.tables import TUNING, Tables, frame
 from ablate.tables.cells import clean, one_line
 
 FloatArray = NDArray[np.float64]
@@ -128,3 +128,18 @@ def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:
         if all(isinstance(digest, str) and digest for digest in digests):
             groups[digests].append(arm)
     return [arms for arms in groups.values() if len(arms) > 1]
+
+
+def floor_of(metric: str, complete: pd.DataFrame) -> str | None:
+    """The column with a metric's noise floor, if there is one."""
+    name = FLOOR.get(metric, f"{metric}_floor")
+    return name if name in complete and complete[name].notna().any() else None
+
+
+def floor_bands(floors: pd.DataFrame | None, metric: str) -> dict[str, tuple[float, float]]:
+    """Arm to the ends between which 95 % of means over its runs of a perfectly calibrated network would lie.
+
+    Empty for a metric without a floor, and for results of a version without the table of floors.
+    """
+    rows = frame("floors", []) if floors is None else floors[floors["metric"] == metric]
+    return dict(zip(rows["arm"], zip(rows["low"], rows["high"], strict=True), strict=True))

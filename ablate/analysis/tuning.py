@@ -20,7 +20,6 @@ from ablate.tables.tuning import SUFFIXES as SUFFIXES
 
 EPOCH_RULES = ("hyperband", "median")
 """Pruning rules that stop a training run; the other one only asks for no further seed."""
-SCORES = ("value", "sd", "low", "high", "smoothed", "smoothed_sd")
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,6 @@ class Tuned:
     def winners(self) -> pd.DataFrame:
         """The points that were chosen."""
         return self.points[self.points["winner"].fillna(False)]
-
-    def scores(self, place: int) -> pd.DataFrame:
-        """The points with one objective's columns under plain names."""
-        suffix = SUFFIXES[place]
-        return self.points.assign(**{name: self.points[f"{name}{suffix}"] for name in SCORES})
 
     def levels(self, row: pd.Series[Any]) -> Levels:
         """A point's searched fields that are used."""

@@ -18,11 +18,12 @@ from ablate.analysis.arms import (
     arm_means,
     complete_trials,
     factor_label,
+    floor_bands,
+    floor_of,
     level_label,
     planned_arms,
 )
 from ablate.analysis.effects import effects_table
-from ablate.analysis.floors import floor_bands, floor_of
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import arm_cases, timing_pass
 from ablate.analysis.tuning import SUFFIXES, Tuned, read_search

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, labels_of, planned_arms
-from ablate.analysis.floors import floor_bands
+from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, floor_bands, labels_of, planned_arms
 from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import Json

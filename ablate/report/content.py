@@ -56,10 +56,8 @@ def build_report(
     if published:
         answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
     failed = trials_view(trials, plan, failed=True)
-    averages, objectives = (
-        any(term.kind != "arm" for term in terms(plan)),
-        len(tuned.objectives) if tuned else 0,
-    )
+    averages = any(term.kind != "arm" for term in terms(plan))
+    objectives = len(tuned.objectives) if tuned else 0
     report = {
         "format": FORMAT,
         "study": study.name,
