@@ -4,8 +4,8 @@ Seven levels of ε over the source's network and recipe; each seed is trained on
 Expected: accuracy within half a point of ε = 0 either way, confidence lower as ε grows, and calibration
 error rising once ε takes confidence below accuracy.
 
-Cost: 140 trainings on one GPU (full), 35 on Imagenette on two CPU cores (cpu: hours), or 35 small ones on
-scikit-learn's digits (quick: a minute or two).
+Cost: 140 trainings on one GPU (full), 35 on Imagenette on two CPU cores (cpu: hours), 50 of 5 epochs at 64 px
+there (small), or 35 small ones on scikit-learn's digits (quick: a minute or two).
 
     python -m ablate run studies/eps_sweep.py
 """
@@ -23,6 +23,9 @@ study = Study(
     profiles={
         "full": Profile(factors={"arch": ("seed_cnn", "xresnet18")}),
         "cpu": Profile(seeds=5),
+        "small": Profile(
+            base={"image_size": 64, "epochs": 5}, factors={"epsilon": (0.0, 0.05, 0.1, 0.2, 0.4)}, seeds=10
+        ),
         "quick": Profile(
             base={"data": "digits", "image_size": 8, "epochs": 15, "batch_size": 32, "lr": 0.1}, seeds=5
         ),
