@@ -1,7 +1,7 @@
 """How far apart do runs end that differ in nothing but their seed?
 
-One arm, the source's network at the usual ε = 0.1, trained with many seeds. What its runs spread by is what any
-difference between two settings has to be told from.
+One arm, the source's network at the usual ε = 0.1, trained with many seeds. What its runs spread by is what
+any difference between two settings has to be told from.
 Expected: a point or more of accuracy between the luckiest and the unluckiest run.
 
 Cost: 30 trainings on one GPU (full), 30 of 5 epochs at 64 px on two CPU cores (small: about an hour), or 30
