@@ -1,10 +1,13 @@
-"""The report as JSON values: everything that its pages show. The pages compute nothing."""
+"""The report as JSON values, everything that its pages show, and as files. The pages compute nothing."""
 
 from __future__ import annotations
 
+import json
 import shlex
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 
@@ -12,11 +15,12 @@ from ablate.analysis.arms import complete_trials, identical_arms, labels_of, lev
 from ablate.analysis.effects import effects_table, terms
 from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
+from ablate.errors import ResultsError
 from ablate.figures import Figure, draw_figures
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
-from ablate.report.headline import headline
-from ablate.report.tuning import tuning_headline, tuning_view
+from ablate.report.headline import headline, tuning_headline
+from ablate.report.pages import render_html, render_markdown
 from ablate.report.views import (
     arms_view,
     certainty_view,
@@ -25,37 +29,83 @@ from ablate.report.views import (
     timing_note,
     timing_view,
     trials_view,
+    tuning_view,
 )
 from ablate.report.words import method
+from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.trials import Plan
-from ablate.tables import Tables
+from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
 
 FORMAT = 1
 """Raised when report.json changes in a way that its readers must know of."""
+LARGEST_CARRIED = 250_000
+"""Bytes up to which a table travels inside the page, that of trials aside: the page stays small to mail."""
 
 
-def build_report(
-    tables: Tables, plan: Plan, figures: Sequence[Figure] | None = None, derived: Tables | None = None
-) -> Json:
-    """Everything the report says, from the tables and the plan alone: JSON values, numbers unrounded.
+def write_report(results: ResultsFolder, report_dir: Path) -> Path:
+    """Render a study's report from its plan and its tables. Predictions and records are not read.
 
-    `figures` and `derived` are what `draw_figures` and `derived_tables` give, where that is done already.
+    Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
+    figures/*.svg in the report's folder. The same tables give the same bytes.
+
+    Returns:
+        The path of index.html.
 
     Raises:
+        RecordError: the plan or a table is missing or damaged, or they do not belong together.
+        ResultsError: the report's folder cannot be written.
         StudyError: the study is about a metric that the trials table does not have.
-        RecordError: the tables are of other trials than the plan's.
     """
-    tables = of_plan(tables, plan)
-    derived = derived_tables(tables, plan) if derived is None else derived
-    every, study = {**tables, **derived}, plan.study
-    trials, effects, step_times = tables["trials"], derived["effects"], tables.get("step_times")
-    epochs = tables["epochs"]
+    try:
+        (report_dir / "figures").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=report_dir):
+            pass
+    except OSError as error:
+        raise ResultsError(
+            f"{report_dir}: the report cannot be written ({error.strerror}); "
+            "choose another folder with --report"
+        ) from None
+    plan = read_plan(results)
+    tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
+    derived = derived_tables(tables, plan)
+    write_tables(results, derived)
+    for former in ("contrasts", "trends"):  # rows of the effects table now
+        (results.root / f"{former}.csv").unlink(missing_ok=True)
+    figures = draw_figures({**tables, **derived}, plan)
+    report = build_report({**tables, **derived}, plan, figures)
+    files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
+    carried = {k: csv for k, csv in files.items() if k == "trials.csv" or len(csv) <= LARGEST_CARRIED}
+    content = {
+        "report.json": f"{json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)}\n".encode(),
+        "index.html": render_html(report, figures, carried).encode(),
+        "report.md": render_markdown(report).encode(),
+    }
+    for figure in figures:
+        if not figure.error:
+            content[f"figures/{figure.name}.svg"] = figure.light
+            content[f"figures/{figure.name}-dark.svg"] = figure.dark
+    for name, data in content.items():
+        write_atomically(report_dir / name, data)
+    for old in (report_dir / "figures").glob("*.svg"):  # of an earlier report
+        if f"figures/{old.name}" not in content:
+            old.unlink()
+    return report_dir / "index.html"
+
+
+def derived_tables(tables: Tables, plan: Plan) -> Tables:
+    """The tables that follow from the others: effects and timing."""
+    return {"effects": effects_table(tables, plan), "timing": timing_table(tables.get("step_times"))}
+
+
+def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
+    """Everything the report says, numbers unrounded, from the tables, those derived among them."""
+    study, trials, effects, epochs = plan.study, tables["trials"], tables["effects"], tables["epochs"]
+    step_times = tables.get("step_times")
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
     labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
     answer, published = headline(trials, effects, plan, timing), published_view(epochs, plan)
     if published:
         answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
-    failed = trials_view(trials, plan, failed=True)
     averages = any(term.kind != "arm" for term in terms(plan))
     objectives = len(tuned.objectives) if tuned else 0
     report = {
@@ -75,16 +125,16 @@ def build_report(
         "trends": effects_view(effects, plan, "trend"),
         "contrasts": effects_view(effects, plan, "main", "interaction"),
         "timing": {"note": timing_note(timing), "table": timing_view(step_times, plan)},
-        "figures": [_figure(drawn) for drawn in (draw_figures(every, plan) if figures is None else figures)],
+        "figures": [_figure(figure) for figure in figures],
         "published": published,
         "method": method(plan, averages=averages, tuned=objectives),
         "provenance": [
             {"name": k, "value": v or "not recorded"} for k, v in _provenance(trials, plan).items()
         ],
         "reproduce": _reproduce(trials, plan),
-        "failures": failed if failed["rows"] else None,
+        "failures": trials_view(trials, plan, failed=True),
         "trials": trials_view(trials, plan),
-        "downloads": [{"name": f"{k}.csv", "rows": len(rows)} for k, rows in every.items() if len(rows)],
+        "downloads": [{"name": f"{k}.csv", "rows": len(rows)} for k, rows in tables.items() if len(rows)],
     }
     if tuned:
         retests = retested(tuned, trials, effects, plan)
@@ -92,11 +142,6 @@ def build_report(
         report["tuning"] = tuning_view(tuned, retests, study)
     cleaned: Json = as_json(report)
     return cleaned
-
-
-def derived_tables(tables: Tables, plan: Plan) -> Tables:
-    """The tables that follow from the others: effects and timing."""
-    return {"effects": effects_table(tables, plan), "timing": timing_table(tables.get("step_times"))}
 
 
 def _figure(figure: Figure) -> Json:

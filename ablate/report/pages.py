@@ -1,4 +1,9 @@
-"""The pages: one HTML file that loads nothing, and its Markdown twin with figures by relative path."""
+"""The pages: one HTML file that loads nothing, and its Markdown twin with figures by relative path.
+
+Both show the same sections of report.json. A section is {"id", "title", "lead", "parts"}. A part has any of
+`title`, `text`, `items` (a list), `facts` (names and values), `code` and `table`; with `folded` it is closed
+in the HTML page, and not in the other one.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +18,13 @@ import jinja2
 
 from ablate.figures import Figure
 from ablate.report.cells import Json
-from ablate.report.sections import sections
-from ablate.report.words import TEMPLATES, template_text
+from ablate.report.words import TEMPLATES, template_text, words
 
+EMPTY: Json = {
+    "title": "", "text": "", "items": [], "facts": [], "code": "", "table": None, "folded": "", "pre": False,
+}  # fmt: skip
+LED = ("arms", "differences", "trends", "contrasts", "tuning")
+"""Sections that words.md has a lead for."""
 COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
 """A colour in the style of an SVG's element."""
 SAFE = " !$&'()*+,-./:;=?@[]^_`{|}~"
@@ -25,6 +34,61 @@ SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 means nothing."""
 LEADING = re.compile(r"^(?:#|[-+](?=[-\s]|$)|=(?==*$)|(\d+)([.)])(?=\s|$))")
 """What would start a heading, a list or a rule."""
+
+
+def sections(report: Json) -> list[Json]:
+    """The sections that a report has, in reading order, those of its figures and files aside."""
+    more = "More metrics: other calibration errors, and how well confidence ranks errors"
+    alike = "On every seed these arms gave the same predictions."
+    identical = [
+        {"title": "Identical to the last bit", "items": labels, "text": alike}
+        for labels in report["identical"]
+    ]
+    timing, command, said = report["timing"], report["reproduce"], report["description"]
+    description = {"folded": "What the study file says", "text": said, "pre": True} if said else None
+    arms = [_table(report["arms"]), _table(report["more_metrics"], more), *identical]
+    effects = [_table(report["effects"]), _table(report["certainty"], "How sure are these differences")]
+    tuning, published = report.get("tuning"), report["published"]
+    search, compared = list[Json | None](), list[Json | None]()
+    if tuning:
+        points = _table(tuning["points"], "All {} points of the search")
+        search = [_table(tuning["retested"]), {"facts": tuning["facts"]}, points]
+    if published:
+        lead = words("lead.published", source=published["source"], differences=published["differences"])
+        several = len(published["tables"]) > 1
+        compared = [{"text": lead}, {"text": published["caution"]}]
+        for table in published["tables"]:
+            title, outside = table["arm"] if several else "", table["outside"]
+            compared.append({"title": title, "text": table["summary"], "items": outside, "table": table})
+    found: list[tuple[str, str, list[Json | None]]] = [
+        ("arms", "Arms", arms),
+        ("differences", "Differences from the baseline", effects),
+        ("trends", "Trends", [_table(report["trends"])]),
+        ("contrasts", "Main effects and interactions", [_table(report["contrasts"])]),
+        ("tuning", "Tuning", search),
+        ("cost", "Cost of a step", [{"text": timing["note"]}, _table(timing["table"])]),
+        ("published", "Beside the published run", compared),
+        ("failures", "Failed trials", [_table(report["failures"])]),
+        ("mislead", "What could mislead", report["banners"]),
+        ("method", "Method", [*report["method"], description]),
+        ("provenance", "Provenance", [{"facts": report["provenance"]}]),
+        ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),
+        ("trials", "Trials", [_table(report["trials"], "All {} trials")]),
+    ]
+    return [
+        {
+            "id": name,
+            "title": title,
+            "lead": words(f"lead.{name}") if name in LED else "",
+            "parts": [EMPTY | part for part in parts if part],
+        }
+        for name, title, parts in found
+        if any(parts)
+    ]
+
+
+def _table(table: Json | None, folded: str = "") -> Json | None:
+    return {"table": table, "folded": folded.format(len(table["rows"]))} if table else None
 
 
 def _environment(**options: Any) -> jinja2.Environment:

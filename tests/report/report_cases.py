@@ -14,11 +14,13 @@ from report_pages import Page, markdown_page
 from report_results import BASE, declare, make_results, predict
 from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 
-from ablate.report import write_report
+from ablate.report import build_report, write_report
+from ablate.report.content import derived_tables
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Choice, Range, Search
 from ablate.study.study import Study
-from ablate.study.trials import Trial
+from ablate.study.trials import Plan, Trial
+from ablate.tables import Tables
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = (
@@ -211,9 +213,14 @@ def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) ->
     """The report of some results, read back from disk."""
     with pytest.MonkeyPatch.context() as patch:
         if not figures:
-            patch.setattr("ablate.report.write.draw_figures", lambda tables, plan: [])
+            patch.setattr("ablate.report.content.draw_figures", lambda tables, plan: [])
         write_report(results, folder)
     return read_rendered(results, folder)
+
+
+def built(tables: Tables, plan: Plan) -> dict[str, Any]:
+    """The report of tables as they are in memory."""
+    return build_report({**tables, **derived_tables(tables, plan)}, plan, [])
 
 
 def read_rendered(results: ResultsFolder, folder: Path) -> Rendered:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from report_cases import Rendered, read_rendered, render, report_of
 from report_results import CPU, declare, make_results, number_of
 
+from ablate.analysis.arms import of_plan
 from ablate.errors import RecordError, ResultsError, StudyError
 from ablate.metrics import METRICS
 from ablate.report import build_report, write_report
@@ -201,7 +202,7 @@ def test_a_report_needs_no_torch_and_no_usable_plotting_library(rendered: Get, t
 def test_tables_of_another_plan_are_refused(rendered: Get) -> None:
     first, other = rendered("sweep").results, rendered("single").results
     with pytest.raises(RecordError, match=r"other trials than study\.json plans"):
-        build_report(read_tables(first, names=["trials", "epochs"]), read_plan(other), [])
+        of_plan(read_tables(first, names=["trials", "epochs"]), read_plan(other))
 
 
 def test_a_report_folder_that_cannot_be_made_is_named(rendered: Get, tmp_path: Path) -> None:
@@ -239,7 +240,7 @@ def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tupl
     ]  # fmt: skip
     tables = {"trials": frame("trials", rows), "epochs": frame("epochs", [])}
     derived = derived_tables(tables, PLAN)
-    report = build_report(tables, PLAN, [], derived)
+    report = build_report({**tables, **derived}, PLAN, [])
     text = json.dumps(report, allow_nan=False)
     assert "p = 0.000" not in text
     assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
+from report_cases import built
 from report_results import CPU, declare, make_results, number_of
 from scipy.stats import linregress
 
 from ablate.analysis.arms import identical_arms
 from ablate.analysis.effects import effects_table, terms
-from ablate.report import build_report
 from ablate.store.records import Predictions
 from ablate.store.results import read_plan
 from ablate.study.trials import Plan, Trial, expand
@@ -263,7 +263,7 @@ def test_levels_that_do_nothing_are_exactly_nothing_and_named_identical(tmp_path
     assert [len(group) for group in groups] == [3] * 4
     names = ("mean", "sum", "none")
     assert groups[0] == [f"epsilon=0.0, arch=seed_cnn, reduction={name}" for name in names]
-    assert build_report(tables, plan, [])["identical"][0] == [
+    assert built(tables, plan)["identical"][0] == [
         f"ε=0, arch=seed_cnn, reduction={name}" for name in names
     ]
 
@@ -277,7 +277,7 @@ def test_a_trend_over_levels_that_do_nothing_is_equivalent(tmp_path: Path) -> No
     study = declare(factors=factors, baseline={"epsilon": 0.0}, seeds=3)
     folder = make_results(tmp_path, study, made=made)
     tables = read_tables(folder, names=["trials", "epochs", "reliability"])
-    report = build_report(tables, read_plan(folder), [])
+    report = built(tables, read_plan(folder))
     assert report["trends"]["rows"][0][6]["notes"] == ["equal on every seed", "equivalent"]
     assert report["headline"]["averaged"][-1].endswith("Equivalent: the same predictions on every seed.")
 

@@ -10,12 +10,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from report_cases import HOSTILE, SCRIPT, Rendered, render
+from report_cases import HOSTILE, SCRIPT, Rendered, built, render
 from report_pages import markdown_page
 from report_results import declare, predict
 
 from ablate.analysis.arms import arm_label
-from ablate.report import build_report, write_report
+from ablate.report import write_report
 from ablate.report.pages import code, escape
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.tables import COLUMNS, DERIVED, TUNING, read_tables
@@ -197,7 +197,7 @@ def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, 
 def test_build_report_is_what_report_json_holds(rendered: Get, case: str) -> None:
     page = rendered(case)
     tables = read_tables(page.results, names=[name for name in COLUMNS if name not in DERIVED])
-    assert build_report(tables, read_plan(page.results), []) == page.report
+    assert built(tables, read_plan(page.results)) == page.report
 
 
 @pytest.mark.soak

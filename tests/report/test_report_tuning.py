@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from report_cases import HOSTILE, Rendered, render, tuned
+from report_cases import HOSTILE, Rendered, built, render, tuned
 from report_results import declare
 from scipy import stats
 from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
@@ -182,7 +182,7 @@ def test_the_verdict_is_that_of_the_fresh_seeds(
         for metric, word in zip(("accuracy", "nll"), words, strict=True):
             rows = (effects["term"] == arm) & (effects["metric"] == metric)
             effects.loc[rows, ["verdict", "reason"]] = [word, ""]
-    assert expected in build_report(tables, plan, [], derived)["headline"]["tuning"]["verdict"]
+    assert expected in build_report({**tables, **derived}, plan, [])["headline"]["tuning"]["verdict"]
 
 
 def test_a_winner_that_is_the_baseline_found_nothing_better(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_what_could_mislead_is_said(rendered: Get) -> None:
     tables, plan = read(rendered("tuned"))
     tables["tuning"] = tables["tuning"].assign(points_pruned=12, points_done=1)
     pruned = "12 of 14 points of the search were pruned"
-    assert pruned in [banner["title"] for banner in build_report(tables, plan, [])["banners"]]
+    assert pruned in [banner["title"] for banner in built(tables, plan)["banners"]]
 
 
 @pytest.mark.parametrize(
@@ -301,9 +301,9 @@ def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get, tmp_path:
     tables, plan = read(rendered("tuned"))
     without = plan.model_copy(update={"study": plan.study.model_copy(update={"search": None})})
     bare = {name: frame(name, []) if name in TUNING else table for name, table in tables.items()}
-    reports = [build_report(given, without, []) | {"downloads": []} for given in (tables, bare)]
+    reports = [built(given, without) | {"downloads": []} for given in (tables, bare)]
     assert reports[0] == reports[1]
-    assert "tuning" not in build_report(bare, plan, [])
+    assert "tuning" not in built(bare, plan)
 
 
 def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path: Path) -> None:
