@@ -64,10 +64,7 @@ def headline(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pa
 
 
 def effect_sentence(term: Term, row: pd.Series[Any], plan: Plan, *, planned: int) -> str:
-    """A row of the effects table in a sentence: what is compared, how much differs, how sure, the verdict.
-
-    `planned` effects are in its family.
-    """
+    """A row of the effects table in a sentence; `planned` effects are in its family."""
     what, averaged = quantity(row["metric"]), int(row["cells_planned"]) > 1
     cells = f"{int(row['cells'])} of {int(row['cells_planned'])} combinations"
     over = f"{_compared_in_words(term)}{f', averaged over {cells}' if averaged else ''}"
@@ -190,7 +187,7 @@ def tuning_headline(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFr
     spent = trials[["train_seconds", "eval_seconds"]].sum(axis=1)[trials["status"] == "complete"]
     again = f", the re-test {len(spent)} and {duration(float(spent.sum()))}" if len(spent) else ""
     said.append(f"The search took {search_cost(tuned)}{again}.")
-    planned = int(tuned.facts["points_planned"])
+    planned = tuned.facts["points_planned"]
     verdict = words(f"bought.{kind}", ended=tuned.ended, planned=planned, better=better)
     return {"verdict": verdict, "sentences": said}
 

@@ -11,14 +11,11 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import quote
-
-import jinja2
 
 from ablate.figures import Figure
 from ablate.report.cells import Json
-from ablate.report.words import TEMPLATES, template_text, words
+from ablate.report.words import environment, template_text, words
 
 EMPTY: Json = {
     "title": "", "text": "", "items": [], "facts": [], "code": "", "table": None, "folded": "", "pre": False,
@@ -91,17 +88,6 @@ def _table(table: Json | None, folded: str = "") -> Json | None:
     return {"table": table, "folded": folded.format(len(table["rows"]))} if table else None
 
 
-def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **options,
-    )
-
-
 def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str, bytes]) -> str:
     """The page of a report: style, script, figures and the tables to download are inside it."""
     style, script = template_text("report.css"), template_text("report.js")
@@ -113,18 +99,15 @@ def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str,
     # Text and not base64, which would make it a third longer.
     svg = {figure.name: quote(adaptive(figure.light, figure.dark), safe=SAFE) for figure in figures}
     csv = {name: base64.b64encode(content).decode() for name, content in downloads.items()}
-    return (
-        _environment(autoescape=True)
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            sections=sections(report),
-            style=style,
-            script=script,
-            policy=policy,
-            images={name: f"data:image/svg+xml,{text}" for name, text in svg.items()},
-            downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
-        )
+    page = environment(autoescape=True).get_template("report.html.j2")
+    return page.render(
+        report=report,
+        sections=sections(report),
+        style=style,
+        script=script,
+        policy=policy,
+        images={name: f"data:image/svg+xml,{text}" for name, text in svg.items()},
+        downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
     )
 
 
@@ -140,25 +123,20 @@ def adaptive(light: bytes, dark: bytes) -> bytes:
     if light == dark:
         return light
     pairs = list(zip(COLOR.findall(light), COLOR.findall(dark), strict=True))
-    names = {pair: f"--c{place}".encode() for place, pair in enumerate(dict.fromkeys(pairs))}
-    rules = [
-        b":root{" + b";".join(name + b":" + pair[side] for pair, name in names.items()) + b"}"
-        for side in (0, 1)
-    ]
-    style = (
-        b"<style>" + rules[0] + b"@media screen and (prefers-color-scheme:dark){" + rules[1] + b"}</style>"
-    )
+    names = {pair: b"--c%d" % place for place, pair in enumerate(dict.fromkeys(pairs))}
+    ours, theirs = (b";".join(name + b":" + pair[side] for pair, name in names.items()) for side in (0, 1))
+    style = b":root{%b}@media screen and (prefers-color-scheme:dark){:root{%b}}" % (ours, theirs)
     found = iter(pairs)
-    painted = COLOR.sub(lambda color: b"var(" + names[next(found)] + b")", light)
-    return painted.replace(b"<defs>", style + b"<defs>", 1)
+    painted = COLOR.sub(lambda color: b"var(%b)" % names[next(found)], light)
+    return painted.replace(b"<defs>", b"<style>%b</style><defs>" % style, 1)
 
 
 def render_markdown(report: Json) -> str:
     """The page of a report in Markdown, for a repository or a message: the same numbers."""
     # The autoescape of HTML is off; every value goes through `finalize` instead.
-    environment = _environment(autoescape=False, finalize=_escaped)
-    environment.filters["code"] = code
-    text = environment.get_template("report.md.j2").render(report=report, sections=sections(report))
+    plain = environment(autoescape=False, finalize=_escaped)
+    plain.filters["code"] = code
+    text = plain.get_template("report.md.j2").render(report=report, sections=sections(report))
     return re.sub(r"\n{3,}", "\n\n", text)
 
 

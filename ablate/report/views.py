@@ -36,15 +36,7 @@ from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import (
-    ABSENT,
-    Quantity,
-    quantity,
-    shown,
-    shown_decimal,
-    shown_difference,
-    shown_p,
-)
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -58,7 +50,6 @@ TRIAL_METRICS = (
 )  # fmt: skip
 AVERAGED = ("accuracy", "nll", "ece", "mean_confidence")
 """Shown of main effects and interactions beside the family's."""
-NO_EPOCHS: Json = {"columns": [], "rows": []}
 INSIDE = {True: "inside", False: "outside", None: "cannot be told"}
 
 
@@ -139,18 +130,14 @@ Compared = tuple[Term, dict[str, "pd.Series[Any]"]]
 
 def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
     """The effects of these kinds, in the study's order."""
-    rows: dict[tuple[str, str, str], dict[str, pd.Series[Any]]] = {}
-    for _, row in effects.iterrows():
-        rows.setdefault((row["kind"], row["term"], row["against"]), {})[row["metric"]] = row
+    groups = effects.groupby(["kind", "term", "against"])
+    rows = {key: {row["metric"]: row for _, row in own.iterrows()} for key, own in groups}
     asked = ((term, rows.get((term.kind, term.term, term.against))) for term in terms(plan))
     return [(term, by_metric) for term, by_metric in asked if term.kind in kinds and by_metric]
 
 
 def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
-    """Effects of some kinds: a row each, a column per metric; None without any.
-
-    The metrics are the primary one, the family's, and the usual ones of that kind.
-    """
+    """A row per effect of some kinds, a column per metric: the primary one, the family's, the usual ones."""
     names, study, usual = arm_cells(plan), plan.study, AVERAGED if "main" in kinds else SHOWN
 
     def columns(item: tuple[int, Compared]) -> Iterator[Column]:
@@ -206,10 +193,7 @@ def effect_cell(effect: pd.Series[Any], study: Study) -> Json:
 
 
 def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
-    """Everything that the statistics say: a row per arm and metric, for the primary metric and the family's.
-
-    None without comparisons.
-    """
+    """All that the statistics say, a row per arm and metric: the primary one and the family's."""
     names, metrics = arm_cells(plan), dict.fromkeys((plan.study.primary, *plan.study.comparison_family))
     says = {known.name: known.description.removeprefix("lower end of ") for known in COLUMNS["effects"]}
     says["p_sign_flip"] = (
@@ -261,12 +245,11 @@ def timing_view(step_times: pd.DataFrame | None, plan: Plan) -> Json | None:
         beside = cell("same step", 1.0) if other == case else cell(ABSENT)
         if other in times and other != case:
             beside = _median(ratio(case, other), 3)
-        plain, same = "same network and batch, ratio by round", "1 where the arms do the same work"
+        plain, by_round = _median(ratio(case, plain_case(case)), 3), "same network and batch, ratio by round"
         yield worded("Arm", names[arm])
         yield column("Training step", _median(median_interval(times[case]), 2), unit="ms")
-        ratio_to_plain = _median(ratio(case, plain_case(case)), 3)
-        yield column("Beside plain cross-entropy", ratio_to_plain, unit="×", meaning=plain)
-        yield column("Beside its baseline", beside, unit="×", meaning=same)
+        yield column("Beside plain cross-entropy", plain, unit="×", meaning=by_round)
+        yield column("Beside its baseline", beside, unit="×", meaning="1 where the arms do the same work")
 
     return view([arm for arm in cases if cases[arm] in times], columns)
 
@@ -307,7 +290,8 @@ def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
             "inside": sum(value.inside is True for value in known),
             "outside": [_outside(value) for value in known if value.inside is False],
             "summary": summaries[arm],
-            **(view(([*row] for _, row in groupby(own, lambda value: value.epoch)), _beside) or NO_EPOCHS),
+            "columns": [], "rows": [],
+            **(view((list(row) for _, row in groupby(own, lambda value: value.epoch)), _beside) or {}),
         })  # fmt: skip
     return {
         "source": published.source,
@@ -386,10 +370,9 @@ def duration(seconds: float) -> str:
 def _dimension(search: Search, name: str) -> str:
     """A searched field with its range."""
     dimension = search.space[name]
-    if isinstance(dimension, Range):
-        values = dimension.in_words()
-    else:
-        values = ", ".join(map(level_label, dimension.of))
+    values = (
+        dimension.in_words() if isinstance(dimension, Range) else ", ".join(map(level_label, dimension.of))
+    )
     when = " and ".join(f"{factor_label(other)}={level_label(of)}" for other, of in dimension.when.items())
     return f"{factor_label(name)}: {values}{f' (where {when})' if when else ''}"
 
@@ -399,28 +382,29 @@ def _retested_table(retests: Sequence[Retested], study: Study) -> Json | None:
 
     def columns(item: tuple[int, Retested]) -> Iterator[Column]:
         place, one = item
-        several, numbers = len(one.numbers) > 1, ", ".join(map(str, one.numbers))
+        numbers = ", ".join(map(str, one.numbers))
         yield worded("Point", cell(one.arm.label, float(place), [", ".join(one.roles)]))
         yield column("Number", cell(numbers, float(one.numbers[0])), meaning=words("column.numbers"))
         for outcome in one.outcomes:
             what, tuned, fresh, effect = outcome.what, outcome.tuned, outcome.fresh, outcome.effect
-            reach = f"{ends(tuned.low, tuned.high, what, 'no interval')}{f', n = {tuned.n}' * several}"
+            runs = f", n = {tuned.n}" if len(one.numbers) > 1 else ""
+            reach = f"{ends(tuned.low, tuned.high, what, 'no interval')}{runs}"
             again = f"{ends(fresh.low, fresh.high, what, 'no interval')}, n = {fresh.n}"
             judged = effect_cell(effect, study) if effect is not None and effect["n"] else cell(ABSENT)
-            means = {
-                "tuning": amount(tuned.mean, what, [reach, _noted("smoothed", outcome.smoothed, what)]),
-                "reported": amount(fresh.mean, what, [again if fresh.n else "not re-run yet"]),
-            }
-            smoothed = [f"smoothed {shown_difference(outcome.seen_smoothed, what)}"]
-            known = math.isfinite(outcome.smoothed)
+            own = amount(tuned.mean, what, [reach, _noted("smoothed", outcome.smoothed, what)])
+            yield column(f"{what.label}, tuning split", own, unit=what.unit, meaning=words("column.tuning"))
+            own, says = (
+                amount(fresh.mean, what, [again if fresh.n else "not re-run yet"]),
+                words("column.reported"),
+            )
+            yield column(f"{what.label}, reported split", own, unit=what.unit, meaning=says)
+            smoothed = difference(outcome.seen_smoothed, what)["text"]
+            note = f"smoothed {smoothed}" if math.isfinite(outcome.smoothed) else ""
             changes = {
-                "Δ while tuning": difference(outcome.seen, what, smoothed if known else []),
+                "Δ while tuning": difference(outcome.seen, what, [note]),
                 "Δ re-tested": judged,
                 "Drop": difference(outcome.drop, what),
             }
-            for split, own in means.items():
-                label, says = f"{what.label}, {split} split", words(f"column.{split}")
-                yield column(label, own, unit=what.unit, meaning=says)
             for label, own in changes.items():
                 shown_as = cell(ABSENT) if one.is_baseline else own
                 yield column(label, shown_as, unit=what.difference_unit, meaning=words(f"column.{label}"))
