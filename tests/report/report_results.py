@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ablate.store.records import Cost, Environment, Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.study import Study, build_study
 from ablate.study.trials import Numerics, Plan, Trial, expand
-from ablate.tables import build_tables, write_tables
+from ablate.tables import build_tables, frame, write_tables
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "digits", "image_size": 8, "epochs": 4}
@@ -24,6 +25,19 @@ Outcome = str | tuple[str, str]
 def declare(**declaration: Any) -> Study:
     """A study over digits, with what the test needs changed."""
     return build_study({"question": "What does it do?", "name": "tiny", "base": BASE, **declaration})
+
+
+def plan_of(study: Study, profile: str = "quick", reason: str = "r") -> Plan:
+    """A study's trials, as if they were to run on a CPU."""
+    trials = expand(study, lambda fields: "fingerprint", lambda fields: CPU)
+    return Plan(study=study, profile=profile, reason=reason, trials=tuple(trials))
+
+
+def trial_rows(plan: Plan, measured: Callable[[Trial], Mapping[str, Any]] = lambda trial: {}) -> pd.DataFrame:
+    """The table of trials, complete and with what is `measured`, as far as effects and sentences need it."""
+    known = [{name: getattr(trial, name) for name in ("trial_id", "arm", "seed")} for trial in plan.trials]
+    rows = [{**own, "repeat": 0, "status": "complete"} for own in known]
+    return frame("trials", [row | measured(trial) for row, trial in zip(rows, plan.trials, strict=True)])
 
 
 def make_results(
@@ -37,12 +51,10 @@ def make_results(
     reason: str = "no CUDA is present, so profile quick runs",
 ) -> ResultsFolder:
     """Records, plan and tables of a study, its trials ended as `outcome` says."""
-    trials = expand(study, lambda fields: "fingerprint", lambda fields: CPU)
-    plan = Plan(study=study, profile=profile, reason=reason, trials=tuple(trials))
-    folder = ResultsFolder(root)
+    plan, folder = plan_of(study, profile, reason), ResultsFolder(root)
     folder.create()
     write_plan(folder, plan)
-    for trial in trials:
+    for trial in plan.trials:
         write_trial(folder, trial, outcome(trial), made or predict, environment(trial))
     write_tables(folder, build_tables(folder, plan))
     return folder
