@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from report_cases import Rendered, read_rendered, render, report_of
+from report_cases import Rendered, render, report_of
 from report_results import declare, make_results, plan_of, trial_rows
 
 from ablate.analysis.arms import of_plan
@@ -139,22 +136,6 @@ def test_a_figure_that_fails_says_why_in_its_place(
     assert not stale.exists()
 
 
-def test_a_report_needs_no_torch_and_no_usable_plotting_library(rendered: Get, tmp_path: Path) -> None:
-    code = (
-        "import pathlib, sys; from ablate.report import write_report; "
-        "from ablate.store.results import ResultsFolder; "
-        "assert not {'torch', 'matplotlib'} & set(sys.modules); "
-        "write_report(ResultsFolder(pathlib.Path(sys.argv[1])), pathlib.Path(sys.argv[2]))"
-    )
-    first = rendered("sweep")
-    command = [sys.executable, "-W", "error", "-c", code, str(first.results.root), str(tmp_path)]
-    subprocess.run(command, check=True, env={**os.environ, "MPLBACKEND": "bogus"})
-    page = read_rendered(first.results, tmp_path)
-    (figure,) = page.report["figures"]
-    assert "bogus" in figure["error"]
-    assert page.report["arms"] == first.report["arms"]
-
-
 def test_tables_of_another_plan_and_a_folder_that_cannot_be_made_are_named(
     rendered: Get, tmp_path: Path
 ) -> None:
@@ -239,10 +220,3 @@ def test_equal_and_missing_values_cannot_be_told_and_the_others_can() -> None:
         pd.concat([EPOCHS.assign(arm=f"epsilon={at}") for at in (0.0, 0.1)]), arms=2, train_loss=9.0
     )
     assert re.findall(r"(ε=\S+): 0 of the source's 1 published values", both["summary"]) == ["ε=0", "ε=0.1"]
-
-
-def test_a_failed_run_is_not_set_beside_the_published_one(tmp_path: Path) -> None:
-    source = {"source": "s", "data": "digits", "epochs": ({"epoch": 0.0, "train_loss": 2.0},)}
-    study = declare(seeds=3, published=source)
-    page = render(tmp_path, study=study, outcome=lambda trial: "diverged" if trial.seed == 1 else "complete")
-    assert page.report["published"]["tables"][0]["runs"] == 2

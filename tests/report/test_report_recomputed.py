@@ -137,7 +137,7 @@ def test_published_tables_are_those_of_the_published_predictions() -> None:
     assert audit.left_out <= recompute.LEFT_OUT_COLUMNS | younger
 
 
-@pytest.mark.parametrize("case", ["sweep", "factorial", "one_seed", "nothing_ran", "single"])
+@pytest.mark.parametrize("case", ["sweep", "factorial", "one_seed", "nothing_ran", "single", "harmless"])
 def test_reports_with_missing_trials_are_recomputed(rendered: Get, case: str) -> None:
     audit = reopened(rendered(case)).audit()
     assert audit.wrong == []
