@@ -231,6 +231,8 @@ def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get) -> None:
     """Neither a search's tables without its declaration nor the declaration alone shows anywhere."""
     plain = rendered("one_seed")
     assert "Tuning" not in plain.html + plain.markdown
+    assert not [name for name in TUNING if (plain.results.root / f"{name}.csv").exists()]
+    assert [len(read(plain)[0][name]) for name in TUNING] == [0] * len(TUNING)
     tables, plan = read(rendered("tuned"))
     without = plan.model_copy(update={"study": plan.study.model_copy(update={"search": None})})
     bare = {name: frame(name, []) if name in TUNING else table for name, table in tables.items()}

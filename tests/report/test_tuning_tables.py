@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable
@@ -15,18 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_cases import Rendered
-from report_results import declare, make_results
 from scipy.special import log_softmax
 from tuned_results import EPSILON, Asked, hump, write_search
 
 from ablate.errors import RecordError
 from ablate.stats.surrogate import smoothed
 from ablate.store.points import read_tuning, tuning_folder, write_tuning
-from ablate.store.results import ResultsFolder, read_plan
+from ablate.store.results import ResultsFolder
 from ablate.tables import (
-    COLUMNS,
     TUNING,
-    build_tables,
     frame,
     objective_values,
     points_table,
@@ -40,12 +36,9 @@ Get = Callable[[str], Rendered]
 FIRST = Asked({"epsilon": 0.1}, "baseline")
 
 
-def stored(results: ResultsFolder, trial_id: str) -> tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]]:
-    """A record's content and its arrays, without ablate."""
-    folder = results.root / "tuning"
-    content = json.loads((folder / "records" / f"{trial_id}.json").read_text(encoding="utf-8"))["record"]
-    path = folder / "predictions" / f"{trial_id}.npz"
-    return content, dict(np.load(path)) if path.exists() else {}
+def stored(results: ResultsFolder, trial_id: str) -> dict[str, np.ndarray[Any, Any]]:
+    """A trial's arrays, without ablate."""
+    return dict(np.load(results.root / "tuning" / "predictions" / f"{trial_id}.npz"))
 
 
 def accuracy(arrays: dict[str, np.ndarray[Any, Any]]) -> float:
@@ -57,49 +50,51 @@ def nll(arrays: dict[str, np.ndarray[Any, Any]]) -> float:
     return float(-logits[np.arange(len(logits)), arrays["labels"]].mean())
 
 
-def search_json(results: ResultsFolder) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((results.root / "tuning" / "tuning.json").read_text(encoding="utf-8"))
-    return loaded
-
-
-def test_a_point_that_was_only_asked_for_shows_its_levels(tmp_path: Path) -> None:
-    results = ResultsFolder(tmp_path)
-    asked = [Asked({"epsilon": 0.0}, "baseline"), Asked({"epsilon": 0.2}, state="running", done=0)]
+def test_points_without_a_value_show_how_far_they_came(tmp_path: Path) -> None:
+    """Asked for and not begun; pruned after seeds, after epochs, and before any value."""
+    results, pruned = ResultsFolder(tmp_path), {"state": "pruned", "pruned_at": 2}
+    asked = [
+        Asked({"epsilon": 0.1}, **pruned, done=3, intermediate={1: 0.9}),  # type: ignore[arg-type]
+        Asked({"epsilon": 0.2}, **pruned, done=0, intermediate={1: 0.3, 4: 0.5}),  # type: ignore[arg-type]
+        Asked({"epsilon": 0.3}, **pruned, done=0),  # type: ignore[arg-type]
+        Asked({"epsilon": 0.4}, state="running", done=0),
+    ]
     tuning = write_search(results, EPSILON, asked, strength=hump, choose=False)
-    last = tuning.points[1].model_copy(update={"trial_ids": ()})
-    write_tuning(results, tuning.model_copy(update={"points": (tuning.points[0], last)}))
-    row = points_table(results).iloc[1]
-    assert (row["epsilon"], row["seeds_planned"], row["seeds_done"]) == (0.2, 5, 0)
+    *begun, last = tuning.points
+    points = (*begun, last.model_copy(update={"trial_ids": ()}))
+    write_tuning(results, tuning.model_copy(update={"points": points}))
+    table, known = points_table(results), [stored(results, name) for name in points[0].trial_ids[:3]]
+    expected = [statistics.fmean(map(accuracy, known)), 0.5, math.nan]
+    assert list(table["last_seen"][:3]) == pytest.approx(expected, nan_ok=True)
+    row = table.iloc[3]
+    assert (row["epsilon"], row["seeds_planned"], row["seeds_done"]) == (0.4, 5, 0)
     assert (row["arch"] is pd.NA, row["seconds"], math.isnan(row["value"])) == (True, 0.0, True)
 
 
 def test_values_are_smoothed_at_the_places_of_the_space(rendered: Get) -> None:
     """Every kind of field: linear, logarithmic, categories, and one with a condition."""
     results = rendered("tuned_front").results
-    table, asked = points_table(results), search_json(results)["points"]
-    done = [point for point in asked if point["state"] == "complete"]
+    table, tuning = points_table(results), read_tuning(results)
+    assert tuning is not None
+    done = [point for point in tuning.points if point.state == "complete"]
     places = [
         [
-            point["levels"]["epsilon"],
-            math.log10(point["levels"]["lr"]),
-            *(point["levels"]["arch"] == name for name in "abcd"),
-            "batch_size" in point["levels"],
-            (point["levels"].get("batch_size", 32) - 32) / 96,
+            point.levels["epsilon"],
+            math.log10(point.levels["lr"]),
+            *(point.levels["arch"] == name for name in "abcd"),
+            "batch_size" in point.levels,
+            (point.levels.get("batch_size", 32) - 32) / 96,
         ]
         for point in done
     ]
-    samples = [[nll(stored(results, name)[1]) for name in point["trial_ids"]] for point in done]
+    samples = np.array([[nll(stored(results, name)) for name in point.trial_ids] for point in done])
     # Two seeds each: the variance within a point is half the squared difference.
-    spread = math.sqrt(np.mean([(first - second) ** 2 / 2 for first, second in samples]))
-    expected = smoothed(
-        np.array(places, dtype=np.float64),
-        np.mean(samples, axis=1),
-        replicates=np.full(len(done), 2),
-        spread=spread,
-    )
+    spread = math.sqrt(np.mean((samples[:, 0] - samples[:, 1]) ** 2 / 2))
+    where, replicates = np.array(places, dtype=np.float64), np.full(len(done), 2)
+    mean, sd = smoothed(where, samples.mean(axis=1), replicates=replicates, spread=spread)
     own = table[table["state"] == "complete"]
-    np.testing.assert_allclose(own["smoothed_2"], expected[0], rtol=1e-4)
-    np.testing.assert_allclose(own["smoothed_sd_2"], expected[1], rtol=1e-2)
+    np.testing.assert_allclose(own["smoothed_2"], mean, rtol=1e-4)
+    np.testing.assert_allclose(own["smoothed_sd_2"], sd, rtol=1e-2)
     assert table.loc[table["state"] != "complete", "smoothed"].isna().all()
 
 
@@ -161,7 +156,7 @@ def test_seeds_without_a_value_are_left_out(tmp_path: Path) -> None:
     point = write_search(results, EPSILON, [FIRST], strength=hump).points[0]
     values = objective_values(results, point, ("accuracy", "nll"))
     assert list(values) == list(point.seeds)
-    first = stored(results, point.trial_ids[0])[1]
+    first = stored(results, point.trial_ids[0])
     assert values[point.seeds[0]] == pytest.approx((accuracy(first), nll(first)))
     folder = tuning_folder(results)
     folder.record_path(point.trial_ids[0]).write_text("{", encoding="utf-8")
@@ -182,21 +177,6 @@ def test_a_metric_that_is_not_defined_is_no_value(tmp_path: Path) -> None:
     assert len(objective_values(results, point, ("accuracy",))) == 5
 
 
-@pytest.mark.parametrize(
-    ("done", "intermediate", "expected"),
-    [(0, {1: 0.3, 4: 0.5}, 0.5), (0, {}, math.nan), (3, {1: 0.9}, None)],
-)
-def test_a_pruned_point_shows_what_it_had_reached(
-    tmp_path: Path, done: int, intermediate: dict[int, float], expected: float | None
-) -> None:
-    results = ResultsFolder(tmp_path)
-    asked = [Asked({"epsilon": 0.1}, state="pruned", done=done, intermediate=intermediate, pruned_at=2)]
-    point = write_search(results, EPSILON, asked, strength=hump, choose=False).points[0]
-    if expected is None:
-        expected = statistics.fmean([accuracy(stored(results, name)[1]) for name in point.trial_ids[:3]])
-    assert points_table(results)["last_seen"][0] == pytest.approx(expected, nan_ok=True)
-
-
 def test_the_tables_come_back_from_csv_to_the_last_bit(rendered: Get, tmp_path: Path) -> None:
     tables = tuning_tables(rendered("tuned_front").results)
     assert tuple(tables) == TUNING
@@ -204,15 +184,6 @@ def test_the_tables_come_back_from_csv_to_the_last_bit(rendered: Get, tmp_path: 
     write_tables(written, tables)
     for name, table in read_tables(written, names=TUNING).items():
         pd.testing.assert_frame_equal(table, tables[name], check_exact=True)
-
-
-def test_a_study_that_was_not_tuned_has_no_tables_of_a_search(tmp_path: Path) -> None:
-    results = make_results(tmp_path, declare(seeds=1))
-    assert not set(TUNING) & set(build_tables(results, read_plan(results)))
-    assert not [name for name in TUNING if (results.root / f"{name}.csv").exists()]
-    assert [len(table) for table in read_tables(results, names=TUNING).values()] == [0] * len(TUNING)
-    assert points_table(results).empty
-    assert list(points_table(results)) == [column.name for column in COLUMNS["points"]]
 
 
 def test_without_the_searchs_predictions_the_written_tables_stay(tmp_path: Path) -> None:

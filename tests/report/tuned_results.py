@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,7 +60,6 @@ def write_search(
     scale: Strength = lambda levels: 1.0,
     stream: Stream = of_trial,
     images: int = 240,
-    base: Mapping[str, Any] = BASE,
     choose: bool = True,
     **facts: Any,
 ) -> Tuning:
@@ -72,52 +71,37 @@ def write_search(
         levels = trial.levels
         return guess(trial, strength(levels), scale=scale(levels), stream=stream, images=images)
 
-    # A repeated point has seeds of its own.
-    repeats = [sum(other.levels == one.levels for other in asked[:place]) for place, one in enumerate(asked)]
-    points = tuple(
-        _write_point(folder, search, number, repeat, one, base, made)
-        for number, (one, repeat) in enumerate(zip(asked, repeats, strict=True))
-    )
-    known: dict[str, Any] = {"tuning_images": images, "train_images": 1200}
-    known |= {"tuning_digest": "ab" * 32, "reported_digest": "cd" * 32}
-    shares = {name: 1 / len(search.space) for name in search.space}
-    importances = tuple(
-        Importances(objective=name, evaluator="PedAnovaImportanceEvaluator", shares=shares)
-        for name in search.objective
-    )
-    tuning = Tuning(search=search, points=points, importances=importances, **{**known, **facts})
+    points = []
+    for number, one in enumerate(asked):
+        # A repeated point has seeds of its own.
+        repeat = sum(other.levels == one.levels for other in asked[:number])
+        first = FIRST_TUNING_SEED + repeat * search.seeds
+        seeds = range(first, first + search.seeds)
+        fields = resolve(BASE, {**one.levels, "tuning_part": search.tuning_part})
+        trials = [build_trial(one.levels, fields, seed, CPU, "tuned") for seed in seeds]
+        done = len(trials) if one.done is None else one.done
+        for trial in trials[:done]:
+            write_trial(folder, trial, "complete", made, epochs=2)
+        for trial in trials[done : done + 1] if one.state == "failed" else ():
+            write_trial(folder, trial, ("diverged", "the loss is not finite"), made, epochs=2)
+        told = {name: value for name, value in vars(one).items() if name != "done"}
+        ids = tuple(trial.trial_id for trial in trials)
+        points.append(Point(number=number, seeds=tuple(seeds), trial_ids=ids, **told))
+    shares = dict.fromkeys(search.space, 1 / len(search.space))
+    evaluator = "PedAnovaImportanceEvaluator"
+    known = {
+        "tuning_images": images, "train_images": 1200,
+        "tuning_digest": "ab" * 32, "reported_digest": "cd" * 32,
+        "importances": tuple(
+            Importances(objective=name, evaluator=evaluator, shares=shares) for name in search.objective
+        ),
+    }  # fmt: skip
+    tuning = Tuning(search=search, points=tuple(points), **{**known, **facts})
     write_tuning(results, tuning)
     if choose:
         tuning = tuning.model_copy(update={"winners": winners_of(points_table(results))})
         write_tuning(results, tuning)
     return tuning
-
-
-def _write_point(
-    folder: ResultsFolder,
-    search: Search,
-    number: int,
-    repeat: int,
-    asked: Asked,
-    base: Mapping[str, Any],
-    made: Callable[[Trial], Predictions],
-) -> Point:
-    fields = resolve(base, {**asked.levels, "tuning_part": search.tuning_part})
-    start = FIRST_TUNING_SEED + repeat * search.seeds
-    seeds = range(start, start + search.seeds)
-    trials = [build_trial(asked.levels, fields, seed, CPU, "tuned") for seed in seeds]
-    done = len(trials) if asked.done is None else asked.done
-    for place, trial in enumerate(trials):
-        if place < done:
-            write_trial(folder, trial, "complete", made, epochs=2)
-        elif place == done and asked.state == "failed":
-            write_trial(folder, trial, ("diverged", "the loss is not finite"), made, epochs=2)
-    told = {
-        name: getattr(asked, name)
-        for name in ("levels", "source", "state", "reason", "pruned_at", "intermediate")
-    }
-    ids = tuple(trial.trial_id for trial in trials)
-    return Point(number=number, seeds=tuple(seeds), trial_ids=ids, **told)
 
 
 def retest_study(search: Search, arms: Sequence[Levels], *, seeds: int = 5, **declared: Any) -> Study:
