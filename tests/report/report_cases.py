@@ -74,15 +74,12 @@ def factorial() -> dict[str, Any]:
         baseline={"reduction": "mean"},
         seeds=4,
     )
-    commits = {0: "0123456789ab-dirty", 1: "0123456789ab", 2: None}
-    return {
-        "study": study,
-        "outcome": outcome,
-        "environment": lambda trial: {
-            "torch_version": "2.12.0" if trial.seed else "2.11.0",
-            "commit": commits.get(trial.seed),
-        },
-    }
+    commits = {0: "0123456789ab-dirty", 1: "0123456789ab"}
+
+    def environment(trial: Trial) -> dict[str, Any]:
+        return {"torch_version": "2.12.0" if trial.seed else "2.11.0", "commit": commits.get(trial.seed)}
+
+    return {"study": study, "outcome": outcome, "environment": environment}
 
 
 def single() -> dict[str, Any]:
@@ -98,17 +95,12 @@ def named(levels: tuple[str, ...], words: str) -> dict[str, Any]:
         factors={"arch": levels},
         baseline={"arch": levels[0]},
         seeds=2,
-        published={
-            "source": words,
-            "data": "digits",
-            # Outside of every arm's interval, so that all names give as long a list.
-            "epochs": tuple(
-                {"epoch": 1.0 * at, "train_loss": 99.0, "valid_accuracy": 9.0} for at in range(5)
-            ),
-            "differences": words,
-        },
+        # Outside of every arm's interval, so that all names give as long a list.
+        published={**PUBLISHED, "source": words, "differences": words, "epochs": tuple(
+            {"epoch": 1.0 * at, "train_loss": 99.0, "valid_accuracy": 9.0} for at in range(5)
+        )},
         profiles={words: {}},
-    )
+    )  # fmt: skip
     fields = ("device_name", "torch_version", "commit")
     return {
         "study": study,
@@ -215,16 +207,11 @@ def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) ->
         if not figures:
             patch.setattr("ablate.report.content.draw_figures", lambda tables, plan: [])
         write_report(results, folder)
-    return read_rendered(results, folder)
+    html, markdown = ((folder / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return Rendered(results, folder, report, html, Page(html), markdown, markdown_page(markdown))
 
 
 def built(tables: Tables, plan: Plan) -> dict[str, Any]:
     """The report of tables as they are in memory."""
     return build_report({**tables, **derived_tables(tables, plan)}, plan, [])
-
-
-def read_rendered(results: ResultsFolder, folder: Path) -> Rendered:
-    html = (folder / "index.html").read_text(encoding="utf-8")
-    markdown = (folder / "report.md").read_text(encoding="utf-8")
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return Rendered(results, folder, report, html, Page(html), markdown, markdown_page(markdown))

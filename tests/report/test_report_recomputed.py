@@ -8,7 +8,6 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,7 +20,6 @@ import pytest
 from references import recompute
 from report_cases import Rendered, render
 from report_results import declare
-from tuned_results import EPSILON, Asked, retest_study, write_search
 
 from ablate.store.records import Predictions
 from ablate.study.trials import Trial
@@ -152,18 +150,6 @@ def test_the_report_of_a_search_is_recomputed(rendered: Get, case: str) -> None:
     assert {f"{name}.csv" for name in FILES_OF_A_SEARCH} <= set(audit.compared)
 
 
-def test_the_report_of_a_search_that_chose_the_baseline_is_recomputed(tmp_path: Path) -> None:
-    asked = [Asked({"epsilon": 0.1 * at}, "sampler" if at else "baseline") for at in range(5)]
-    search = EPSILON.model_copy(update={"points": 6, "anchors": ()})
-
-    def searched(results: Any) -> None:
-        write_search(results, search, asked, strength=lambda levels: 2.5 - 4 * float(levels["epsilon"]))
-
-    page = render(tmp_path, study=retest_study(search, [{"epsilon": 0.0}], seeds=2), search=searched)
-    assert reopened(page).audit().wrong == []
-    assert "beats" not in page.html
-
-
 def _holes(trial: Trial) -> str:
     """One seed of a level is lost, and one combination has a single complete seed."""
     if trial.levels["clip_norm"] == 1.0 and trial.levels["epsilon"] == 0.4 and trial.seed:
@@ -269,17 +255,3 @@ def test_a_changed_number_of_the_page_is_found(rendered: Get) -> None:
         part[name] = before * (1 + 1e-7) + (before == 0)
         assert made.audit().wrong, name
         part[name] = before
-
-
-def test_a_changed_prediction_is_found(ran: Ran, tmp_path: Path) -> None:
-    """One image of one trial taken for another class: the report is not that of these predictions."""
-    results = tmp_path / "results"
-    shutil.copytree(ran.results, results)
-    path = sorted((results / "predictions").iterdir())[0]
-    with np.load(path) as stored:
-        arrays = {name: stored[name] for name in stored.files}
-    first, label = arrays["logits"][0], arrays["labels"][0]
-    first[label] = first.min() - 1 if first.argmax() == label else 99
-    np.savez(path, **arrays)
-    wrong = recompute.audit_csv(recompute.read(results), results).wrong
-    assert {name.split(".")[0] for name in wrong} >= {"trials", "effects"}
