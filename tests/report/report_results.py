@@ -33,7 +33,7 @@ def plan_of(study: Study, profile: str = "quick", reason: str = "r") -> Plan:
     return Plan(study=study, profile=profile, reason=reason, trials=tuple(trials))
 
 
-def trial_rows(plan: Plan, measured: Callable[[Trial], Mapping[str, Any]] = lambda trial: {}) -> pd.DataFrame:
+def trial_rows(plan: Plan, measured: Callable[[Trial], dict[str, Any]] = lambda trial: {}) -> pd.DataFrame:
     """The table of trials, complete and with what is `measured`, as far as effects and sentences need it."""
     known = [{name: getattr(trial, name) for name in ("trial_id", "arm", "seed")} for trial in plan.trials]
     rows = [{**own, "repeat": 0, "status": "complete"} for own in known]

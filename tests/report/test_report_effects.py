@@ -114,21 +114,6 @@ def test_planted_averages_are_found_and_interactions_never_better_or_worse() -> 
     assert words(planted, "nll") == ["equivalent"] * 3
 
 
-def falling(trial: Trial) -> float:
-    """Falls by a point over batch sizes; over ε two points up at the middle and down again."""
-    hump = 0.02 * (trial.fields.epsilon in (0.1, 0.2))
-    return noisy(trial, scale=0.0005) + hump - 0.01 * (trial.fields.batch_size - 64) / 448
-
-
-def test_a_planted_fall_is_found_and_a_hump_has_no_slope() -> None:
-    """A margin of 0.02 nats, and of half a point."""
-    plan = planned({**ORDERED, "epsilon": (0.0, 0.1, 0.2, 0.3)}, family=("accuracy", "nll"))
-    for metric, word in {"accuracy": "worse", "nll": "equivalent", "mean_confidence": "lower"}.items():
-        fall = effects_of(plan, falling, "trend", metric).loc["batch_size=512"]
-        assert (fall["effect"], fall["verdict"]) == (pytest.approx(-0.01, abs=0.001), word)
-    assert effects_of(plan, falling, "trend").loc["epsilon=0.3", "p"] > 0.05 / 4
-
-
 @pytest.mark.parametrize(("done", "cells", "pairs"), [(6, 2, 6), (5, 2, 5), (3, 2, 3), (2, 1, 6), (0, 1, 6)])
 def test_what_is_averaged_keeps_the_most_values(done: int, cells: int, pairs: int) -> None:
     """A few trials of an arm that mostly fails do not cost the other combination its seeds."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from report_cases import HOSTILE, Rendered, built, render
+from report_cases import Rendered, built, render
 from scipy import stats
 from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 
@@ -215,16 +215,6 @@ def test_a_small_tuning_split_is_warned_of(
     told = banners(tables["trials"], plan, None, dataclasses.replace(found, search=search, facts=row))
     texts = [banner["text"] for banner in told if banner["title"] == "A small tuning split"]
     assert [text.endswith(str(expected)) for text in texts] == [True] * (expected is not None)
-
-
-def test_hostile_levels_keep_their_points(rendered: Get) -> None:
-    page = rendered("tuned_hostile")
-    found = read_search(*read(page))
-    assert found is not None
-    assert len(page.report["tuning"]["retested"]["rows"]) == 3
-    levels = {found.levels(row)["arch"] for _, row in found.points.iterrows()}
-    assert levels <= set(HOSTILE)
-    assert len(levels) == found.points["arch"].nunique() > 2
 
 
 def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get) -> None:

@@ -22,13 +22,10 @@ from ablate.stats.surrogate import smoothed
 from ablate.store.points import read_tuning, tuning_folder, write_tuning
 from ablate.store.results import ResultsFolder
 from ablate.tables import (
-    TUNING,
     frame,
     objective_values,
     points_table,
-    read_tables,
     winners_of,
-    write_tables,
 )
 from ablate.tables.tuning import SUFFIXES, smoothed_values, tuning_tables
 
@@ -175,15 +172,6 @@ def test_a_metric_that_is_not_defined_is_no_value(tmp_path: Path) -> None:
     point = write_search(results, EPSILON, [FIRST], strength=lambda levels: 50.0).points[0]
     assert objective_values(results, point, ("accuracy", "auroc_error")) == {}
     assert len(objective_values(results, point, ("accuracy",))) == 5
-
-
-def test_the_tables_come_back_from_csv_to_the_last_bit(rendered: Get, tmp_path: Path) -> None:
-    tables = tuning_tables(rendered("tuned_front").results)
-    assert tuple(tables) == TUNING
-    written = ResultsFolder(tmp_path)
-    write_tables(written, tables)
-    for name, table in read_tables(written, names=TUNING).items():
-        pd.testing.assert_frame_equal(table, tables[name], check_exact=True)
 
 
 def test_without_the_searchs_predictions_the_written_tables_stay(tmp_path: Path) -> None:
