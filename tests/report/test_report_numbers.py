@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_cases import Rendered, render
 from report_results import declare
 from scipy import stats
 
 from ablate.store.records import Predictions
+from ablate.store.results import read_plan
 from ablate.study.trials import Trial
 from ablate.tables import read_tables
+from ablate.tables.quantities import quantity
 
+Get = Callable[[str], Rendered]
 IMAGES, SEEDS = 2_000, 10
 PLANTED = {0.0: 0.0, 0.1: 0.0, 0.2: -0.05, 0.3: 0.05, 0.4: 0.0, 0.5: -0.05}
 """ε to what it does to accuracy."""
@@ -63,7 +68,7 @@ def test_the_report_says_what_was_planted(tmp_path: Path) -> None:
     assert effects.reason["epsilon=0.5"] == "incomplete"
 
 
-def test_one_arm_is_described_with_its_interval(rendered: Callable[[str], Rendered]) -> None:
+def test_one_arm_is_described_with_its_interval(rendered: Get) -> None:
     page = rendered("single")
     runs = 100 * read_tables(page.results, names=["trials"])["trials"]["accuracy"]
     low, high = stats.t.interval(0.95, 2, runs.mean(), stats.sem(runs))
@@ -71,3 +76,50 @@ def test_one_arm_is_described_with_its_interval(rendered: Callable[[str], Render
         f"{page.report['published']['summary']} Accuracy {runs.mean():.2f} % "
         f"(95 % interval {low:.2f} to {high:.2f}, n = 3 training runs)."
     )
+
+
+SURE = {
+    "Pairs": "n", "Difference": "effect", "Over seeds": "low", "New images too": "low_images", "p": "p",
+    "Adjusted p": "p_adjusted", "Holm's p": "p_holm", "Sign-flip p": "p_sign_flip", "ρ": "rho",
+    "Detectable": "detectable",
+}  # fmt: skip
+
+
+def cells_of(table: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The cells of each row by the heads of their columns."""
+    heads = [head["label"] for head in table["columns"]] if table else []
+    return [dict(zip(heads, row, strict=True)) for row in (table or {"rows": []})["rows"]]
+
+
+def same(shown: float | None, known: Any) -> bool:
+    return bool(pd.isna(known)) if shown is None else shown == pytest.approx(float(known), rel=1e-12)
+
+
+@pytest.mark.parametrize("case", ["sweep", "factorial"])
+def test_tables_of_the_page_hold_the_numbers_of_the_csv_files(rendered: Get, case: str) -> None:
+    page = rendered(case)
+    report, tables, plan = page.report, read_tables(page.results), read_plan(page.results)
+    trials, effects = tables["trials"], tables["effects"]
+    for cells, (_, trial) in zip(cells_of(report["trials"]), trials.iterrows(), strict=True):
+        assert (cells["Trial"]["text"], cells["Seed"]["value"]) == (trial["trial_id"], trial["seed"])
+        for head, column in {"Accuracy": "accuracy", "NLL": "nll", "Training step": "step_ms"}.items():
+            assert same(cells[head]["value"], trial[column])
+    for cells, (_, runs) in zip(cells_of(report["arms"]), trials.groupby("arm", sort=False), strict=True):
+        floor = f"floor {100 * runs['ece_floor'].mean():.2f}"
+        assert cells["ECE"]["notes"][1:] == [floor] * (cells["ECE"]["n"] > 0)
+    for name, kinds in {
+        "effects": ["arm"],
+        "trends": ["trend"],
+        "contrasts": ["main", "interaction"],
+    }.items():
+        asked = effects[effects["kind"].isin(kinds)].groupby(["kind", "term", "against"], sort=False)
+        for cells, (_, own) in zip(cells_of(report[name]), asked, strict=True):
+            for metric, known in own.set_index("metric").loc[["accuracy", "nll", "ece"]].iterrows():
+                cell = cells[f"Δ {quantity(str(metric)).label}"]
+                assert known["verdict"] in cell["notes"][-1]
+                for shown, column in {"value": "effect", "low": "low", "high": "high"}.items():
+                    assert same(cell[shown], known[column])
+    sure = effects[(effects["kind"] == "arm") & effects["metric"].isin(list(plan.study.comparison_family))]
+    for cells, (_, known) in zip(cells_of(report["certainty"]), sure.iterrows(), strict=True):
+        assert [head for head, column in SURE.items() if not same(cells[head]["value"], known[column])] == []
+        assert same(cells["New images too"]["high"], known["high_images"])

@@ -172,6 +172,7 @@ def test_what_could_mislead_is_said(rendered: Get) -> None:
     assert {"The search's budget is not spent", failed, few} <= set(two)
     assert {item.partition(": ")[2] for item in two[failed]["items"]} == {"its fields cannot be trained: a"}
     assert shared not in two
+    assert "Fewer than 5 training runs in every arm" not in one  # it has five
     assert not [title for title in one if "points of the search" in title]
 
 
