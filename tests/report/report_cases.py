@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 from report_pages import Page, markdown_page
-from report_results import BASE, declare, make_results, predict
-from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
+from report_results import (
+    BASE,
+    EPSILON,
+    Asked,
+    declare,
+    epsilon_points,
+    guess,
+    hump,
+    make_results,
+    predict,
+    retest_study,
+    write_search,
+)
 
 from ablate.report import build_report, write_report
 from ablate.report.content import derived_tables
@@ -215,3 +227,19 @@ def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) ->
 def built(tables: Tables, plan: Plan) -> dict[str, Any]:
     """The report of tables as they are in memory."""
     return build_report({**tables, **derived_tables(tables, plan)}, plan, [])
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rendered]:
+    """The report of one of `CASES`, made when first asked for; with its figures where `figures` is true."""
+
+    @functools.cache
+    def results(case: str) -> ResultsFolder:
+        return make(tmp_path_factory.mktemp(case), **CASES[case]())
+
+    @functools.cache
+    def get(case: str, *, figures: bool = False) -> Rendered:
+        name = "with_figures" if figures else "report"
+        return report_of(results(case), results(case).root.parent / name, figures=figures)
+
+    return get

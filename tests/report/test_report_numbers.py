@@ -107,12 +107,8 @@ def test_tables_of_the_page_hold_the_numbers_of_the_csv_files(rendered: Get, cas
     for cells, (_, runs) in zip(cells_of(report["arms"]), trials.groupby("arm", sort=False), strict=True):
         floor = f"floor {100 * runs['ece_floor'].mean():.2f}"
         assert cells["ECE"]["notes"][1:] == [floor] * (cells["ECE"]["n"] > 0)
-    for name, kinds in {
-        "effects": ["arm"],
-        "trends": ["trend"],
-        "contrasts": ["main", "interaction"],
-    }.items():
-        asked = effects[effects["kind"].isin(kinds)].groupby(["kind", "term", "against"], sort=False)
+    for name, kinds in (("effects", "arm"), ("trends", "trend"), ("contrasts", "main interaction")):
+        asked = effects[effects["kind"].isin(kinds.split())].groupby(["kind", "term", "against"], sort=False)
         for cells, (_, own) in zip(cells_of(report[name]), asked, strict=True):
             for metric, known in own.set_index("metric").loc[["accuracy", "nll", "ece"]].iterrows():
                 cell = cells[f"Δ {quantity(str(metric)).label}"]

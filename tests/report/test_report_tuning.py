@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from report_cases import Rendered, built, render
+from report_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 from scipy import stats
-from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 
 from ablate.analysis.tuning import read_search
 from ablate.report import build_report

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_cases import Rendered
+from report_results import EPSILON, Asked, hump, write_search
 from scipy.special import log_softmax
-from tuned_results import EPSILON, Asked, hump, write_search
 
 from ablate.errors import RecordError
 from ablate.stats.surrogate import smoothed
