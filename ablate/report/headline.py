@@ -187,8 +187,7 @@ def tuning_headline(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFr
     spent = trials[["train_seconds", "eval_seconds"]].sum(axis=1)[trials["status"] == "complete"]
     again = f", the re-test {len(spent)} and {duration(float(spent.sum()))}" if len(spent) else ""
     said.append(f"The search took {search_cost(tuned)}{again}.")
-    planned = tuned.facts["points_planned"]
-    verdict = words(f"bought.{kind}", ended=tuned.ended, planned=planned, better=better)
+    verdict = words(f"bought.{kind}", ended=tuned.ended, planned=tuned.facts["points_planned"], better=better)
     return {"verdict": verdict, "sentences": said}
 
 

@@ -30,7 +30,6 @@ from ablate.report import build_report, write_report
 from ablate.report.content import derived_tables
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Choice, Range, Search
-from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
 
@@ -200,17 +199,9 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def make(
-    root: Path, *, study: Study, search: Callable[[ResultsFolder], Any] = lambda results: None, **made: Any
-) -> ResultsFolder:
-    """A study's results, those of its search first."""
-    search(ResultsFolder(root / "results"))
-    return make_results(root / "results", study, **made)
-
-
 def render(root: Path, *, figures: bool = False, **case: Any) -> Rendered:
     """A study's results and its report; without figures, which take most of the time, unless asked for."""
-    return report_of(make(root, **case), root / "report", figures=figures)
+    return report_of(make_results(root / "results", **case), root / "report", figures=figures)
 
 
 def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) -> Rendered:
@@ -235,7 +226,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rendered
 
     @functools.cache
     def results(case: str) -> ResultsFolder:
-        return make(tmp_path_factory.mktemp(case), **CASES[case]())
+        return make_results(tmp_path_factory.mktemp(case) / "results", **CASES[case]())
 
     @functools.cache
     def get(case: str, *, figures: bool = False) -> Rendered:

@@ -51,11 +51,13 @@ def make_results(
     outcome: Callable[[Trial], Outcome] = lambda trial: "complete",
     environment: Callable[[Trial], Mapping[str, Any]] = lambda trial: {},
     made: Callable[[Trial], Predictions] | None = None,
+    search: Callable[[ResultsFolder], Any] = lambda folder: None,
     profile: str = "quick",
     reason: str = "no CUDA is present, so profile quick runs",
 ) -> ResultsFolder:
-    """Records, plan and tables of a study, its trials ended as `outcome` says."""
+    """Records, plan and tables of a study, its trials ended as `outcome` says; those of its search first."""
     plan, folder = plan_of(study, profile, reason), ResultsFolder(root)
+    search(folder)
     folder.create()
     write_plan(folder, plan)
     for trial in plan.trials:

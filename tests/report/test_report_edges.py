@@ -160,6 +160,7 @@ outcome = st.tuples(st.sampled_from(["complete", "complete", "complete", "diverg
 GENERATED = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a report of 18 trials takes minutes
 
 
+@pytest.mark.slow
 @settings(phases=GENERATED)
 @given(outcomes=st.lists(outcome, min_size=18, max_size=18))
 def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tuple[str, Any]]) -> None:

@@ -72,19 +72,14 @@ def test_an_arm_is_told_with_its_uncertainty(changes: dict[str, Any], size: str,
 
 
 LINE = "ε from 0 to 0.5 along a straight line"
-FALLS = ": accuracy −3.21 percentage points"
-CERTAIN = f"{FALLS} (95 % interval −4.00 to −2.40; n = 10 seeds; p < 0.001). "
+CERTAIN = ": accuracy −3.21 percentage points (95 % interval −4.00 to −2.40; n = 10 seeds; p < 0.001). "
 
 
 @pytest.mark.parametrize(
     ("changes", "size", "verdict"),
     [
         ({}, CERTAIN, "Worse."),
-        (
-            {**LOST, "n": 1},
-            f"{FALLS} (n = 1 seed, no interval). ",
-            "only 1 of 10 planned seeds are complete.",
-        ),
+        ({**LOST, "n": 1}, "(n = 1 seed, no interval). ", "only 1 of 10 planned seeds are complete."),
         ({**LOST, "effect": None, "n": 0}, "at all levels.", "only 0 of 10 planned seeds are complete."),
         (
             {**OPEN, "reason": "incomplete", "cells_planned": 4},

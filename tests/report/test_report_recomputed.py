@@ -116,6 +116,7 @@ def test_the_audit_knows_nothing_of_ablate_and_leaves_out_no_more_than_it_did() 
     assert (len(recompute.LEFT_OUT_COLUMNS), len(recompute.LEFT_OUT_OF_A_SEARCH)) == (16, 4)
 
 
+@pytest.mark.slow
 def test_every_table_of_a_run_is_recomputed(ran: Ran) -> None:
     audit = ran.audit()
     assert audit.wrong == []
@@ -165,6 +166,7 @@ def _blind(trial: Trial) -> Predictions:
     return Predictions(logits.astype(np.float32), labels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("made", "reason"), [({"outcome": _holes}, "incomplete"), ({"made": _blind}, "identical")]
 )
