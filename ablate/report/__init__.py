@@ -4,8 +4,7 @@ Everything is rendered from the CSV tables and the plan, never from predictions,
 rendered again.
 """
 
-from ablate.report.content import build_report
+from ablate.report.content import build_report, write_report
 from ablate.report.pages import render_html, render_markdown
-from ablate.report.write import write_report
 
 __all__ = ["build_report", "render_html", "render_markdown", "write_report"]

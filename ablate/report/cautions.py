@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, floor_bands, labels_of, planned_arms
+from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, floor_bands, labels_of
 from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import Json
-from ablate.report.words import titled
+from ablate.report.words import caution
 from ablate.study.trials import Plan
 from ablate.tables.cells import one_line
 from ablate.tables.quantities import quantity, shown
@@ -37,44 +37,36 @@ def banners(
     trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None = None, tuned: Tuned | None = None
 ) -> list[Json]:
     """Every warning that applies, those about a search first, then the gravest."""
-    found = [
-        *(_of_search(tuned) if tuned else ()),
-        *_of_trials(trials, plan),
-        *_near_floor(trials, plan, floors),
-    ]
-    family, primary = plan.study.comparison_family, plan.study.primary
-    if primary not in family and plan.study.baseline:
-        found.append(_banner("outside_family", family=family, primary=primary))
-    return found
+    of_search = _of_search(tuned) if tuned else ()
+    return [*of_search, *_of_trials(trials, plan), *_of_metrics(trials, plan, floors)]
 
 
 def _banner(name: str, items: Sequence[str] = (), **values: Any) -> Json:
     more = [f"and {len(items) - MOST_LINES} more, in the tables"] if len(items) > MOST_LINES else []
-    return {**titled(f"caution.{name}", **values), "items": [*items[:MOST_LINES], *more]}
+    return {**caution(name, **values), "items": [*items[:MOST_LINES], *more]}
 
 
 def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:
-    ran, counted = trials[trials["status"] == "complete"], complete_trials(trials)
+    ran, counted, labels = trials[trials["status"] == "complete"], complete_trials(trials), labels_of(plan)
     lost, planned = trials[trials["status"] != "complete"], trials["arm"].value_counts()
     if len(lost):
         items = [
             f"{label}: {len(rows)} of {planned[arm]} without a result ({_reasons(rows)})"
-            for arm, label in labels_of(plan).items()
+            for arm, label in labels.items()
             if len(rows := lost[lost["arm"] == arm])
         ]
         yield _banner("lost", items, lost=len(lost), trials=len(trials))
     for name in dict.fromkeys(trial.fields.data for trial in plan.trials):
         if name in SMALL_DATA:
             yield _banner(f"data.{name}")
-    runs = [int((counted["arm"] == arm).sum()) for arm in planned_arms(plan)]
-    if few := sum(number < FEW_SEEDS for number in runs):
-        yield _banner("few_seeds", enough=FEW_SEEDS, few=few, arms=len(runs), least=min(runs))
+    runs = counted["arm"].value_counts().reindex(list(labels), fill_value=0)
+    if few := int((runs < FEW_SEEDS).sum()):
+        yield _banner("few_seeds", enough=FEW_SEEDS, few=few, arms=len(runs), least=runs.min())
     for column, what in POOLED.items():
         counts = ran[column].dropna().value_counts().sort_index()
         if len(counts) > 1:
-            yield _banner(
-                "pooled", [f"{value}: {number} trials" for value, number in counts.items()], what=what
-            )
+            items = [f"{value}: {number} trials" for value, number in counts.items()]
+            yield _banner("pooled", items, what=what)
     commits = ran["commit"]
     if dirty := int(commits.fillna("").str.endswith("-dirty").sum()):
         yield _banner("uncommitted", count=dirty, complete=len(ran))
@@ -84,42 +76,46 @@ def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:
 
 def _reasons(rows: pd.DataFrame) -> str:
     reasons = []
-    for status in map(str, rows["status"].unique()):
-        own = rows[rows["status"] == status]
+    for status, own in rows.groupby("status", sort=False):
+        state = "not run" if status == "missing" else str(status)
         said = list(dict.fromkeys(one_line(text, 120) for text in own["failure"].dropna()))
         more = f"; and {len(said) - 3} other reasons" if len(said) > 3 else ""
         why = f": {'; '.join(said[:3])}{more}" if said else ""
-        reasons.append(f"{len(own)} {'not run' if status == 'missing' else status}{why}")
+        reasons.append(f"{len(own)} {state}{why}")
     return ", ".join(reasons)
 
 
-def _near_floor(trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None) -> Iterator[Json]:
+def _of_metrics(trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None) -> Iterator[Json]:
     complete, items, banded = complete_trials(trials), list[str](), False
     for metric, floor_metric in FLOOR.items():
         what, bands = quantity(metric), floor_bands(floors, metric)
-        for arm in planned_arms(plan).values():
-            value = arm_interval(complete, arm.name, metric).mean
-            has_band = arm.name in bands
-            most = bands[arm.name][1] if has_band else arm_interval(complete, arm.name, floor_metric).mean
+        for arm, label in labels_of(plan).items():
+            value, has_band = arm_interval(complete, arm, metric).mean, arm in bands
+            most = bands[arm][1] if has_band else arm_interval(complete, arm, floor_metric).mean
             if value <= most:
                 banded = banded or has_band
                 said = f"{'noise up to' if has_band else 'floor'} {shown(most, what)} %"
-                items.append(f"{what.label}, {arm.label}: {shown(value, what)} %, {said}")
+                items.append(f"{what.label}, {label}: {shown(value, what)} %, {said}")
     if items:
         yield _banner("in_the_band" if banded else "under_the_floor", items)
+    family, primary = plan.study.comparison_family, plan.study.primary
+    if primary not in family and plan.study.baseline:
+        yield _banner("outside_family", family=family, primary=primary)
 
 
 def _of_search(tuned: Tuned) -> Iterator[Json]:
     facts, ended = tuned.facts, tuned.ended
-    overlap, images, seeds = (int(facts[name]) for name in ("overlap", "tuning_images", "seeds"))
-    failed, pruned = (int(facts[f"points_{state}"]) for state in ("failed", "pruned"))
+    overlap, images, seeds = facts[["overlap", "tuning_images", "seeds"]]
+    failed, pruned = facts[["points_failed", "points_pruned"]]
     if overlap:
         yield _banner("overlap", overlap=overlap, images=f"{images:,}")
     if not tuned.is_spent:
-        yield _banner("unspent", ended=ended, planned=int(facts["points_planned"]))
+        yield _banner("unspent", ended=ended, planned=facts["points_planned"])
     if failed > MANY_LOST * ended:
         rows = tuned.points[(tuned.points["state"] == "failed") & tuned.points["reason"].notna()]
-        items = [f"{row['label']}: {one_line(row['reason'], 120)}" for _, row in rows.iterrows()]
+        items = [
+            f"{label}: {one_line(why, 120)}" for label, why in zip(rows["label"], rows["reason"], strict=True)
+        ]
         yield _banner("points_failed", items, failed=failed, ended=ended)
     if pruned > MANY_PRUNED * ended:
         yield _banner("points_pruned", pruned=pruned, ended=ended)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
 from typing import Any, TypeVar
 
 from ablate.tables.cells import clean
@@ -16,8 +15,8 @@ from ablate.tables.quantities import ABSENT, Quantity, shown, shown_difference
 
 Json = dict[str, Any]
 Row = TypeVar("Row")
-Column = tuple[Json, Callable[[Row], Json]]
-"""A column's head, and what makes its cell of a row."""
+Column = tuple[Json, Json]
+"""A column's head, and its cell in one row."""
 
 
 def as_json(value: Any) -> Any:
@@ -31,26 +30,27 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def view(rows: Iterable[Row], columns: Sequence[Column[Row]]) -> Json:
-    """A table of one row each."""
-    return {
-        "columns": [head for head, _ in columns],
-        "rows": [[make(row) for _, make in columns] for row in rows],
-    }
+def view(rows: Iterable[Row], columns: Callable[[Row], Iterable[Column]]) -> Json | None:
+    """A table of one row each, with the same heads in every row; None without rows."""
+    made = [list(columns(row)) for row in rows]
+    if not made:
+        return None
+    return {"columns": [head for head, _ in made[0]], "rows": [[own for _, own in row] for row in made]}
 
 
-def column(
-    label: str, make: Callable[[Row], Json], *, unit: str = "", meaning: str = "", numeric: bool = True
-) -> Column[Row]:
-    """A column by its head and its cells."""
-    return {"label": label, "unit": unit, "meaning": meaning, "numeric": numeric}, make
+def column(label: str, own: Json, *, unit: str = "", meaning: str = "", numeric: bool = True) -> Column:
+    """A row's place in a column: the head, and the row's own cell."""
+    return {"label": label, "unit": unit, "meaning": meaning, "numeric": numeric}, own
 
 
-def of_quantity(
-    what: Quantity, make: Callable[[Quantity, Row], Json], label: str = "", meaning: str = ""
-) -> Column[Row]:
-    """The column of a quantity, in its unit; its label and its definition, unless others are given."""
-    return column(label or what.label, partial(make, what), unit=what.unit, meaning=meaning or what.meaning)
+def worded(label: str, own: Json, *, meaning: str = "") -> Column:
+    """The same in a column of words."""
+    return column(label, own, meaning=meaning, numeric=False)
+
+
+def of_quantity(what: Quantity, own: Json, label: str = "", meaning: str = "") -> Column:
+    """The same of a quantity in its unit; its label and its definition, unless others are given."""
+    return column(label or what.label, own, unit=what.unit, meaning=meaning or what.meaning)
 
 
 def cell(text: str, value: float | str | None = None, notes: Sequence[str] = (), **numbers: Any) -> Json:
@@ -69,12 +69,17 @@ def amount(value: float, what: Quantity, notes: Sequence[str] = (), **numbers: A
     return cell(shown(value, what), float(value), notes, **numbers)
 
 
+def difference(value: float, what: Quantity, notes: Sequence[str] = (), **numbers: Any) -> Json:
+    """A cell of a difference, with its sign."""
+    return cell(shown_difference(value, what), float(value), notes, **numbers)
+
+
 def ends(low: float, high: float, what: Quantity, absent: str = "", *, signed: bool = False) -> str:
     """Both ends of an interval, or what stands where it has none; with signs for a difference."""
     show = shown_difference if signed else shown
     return f"{show(low, what)} to {show(high, what)}" if math.isfinite(low) else absent
 
 
-def difference(value: float, what: Quantity, notes: Sequence[str] = (), **numbers: Any) -> Json:
-    """A cell of a difference, with its sign."""
-    return cell(shown_difference(value, what), float(value), notes, **numbers)
+def with_unit(value: float, what: Quantity) -> str:
+    """A value in its shown unit, for a sentence."""
+    return f"{shown(value, what)} {what.unit}".rstrip()

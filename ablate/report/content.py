@@ -1,97 +1,83 @@
-"""The report as JSON values: everything that its pages show. The pages compute nothing."""
+"""The report as JSON values, everything that its pages show, and as files. The pages compute nothing."""
 
 from __future__ import annotations
 
+import json
 import shlex
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pandas as pd
 
 from ablate.analysis.arms import complete_trials, identical_arms, labels_of, level_label, of_plan
-from ablate.analysis.effects import effects_table, terms
+from ablate.analysis.effects import effects_table
 from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
+from ablate.errors import ResultsError
 from ablate.figures import Figure, draw_figures
+from ablate.report import views
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
-from ablate.report.headline import headline
-from ablate.report.tuning import tuning_headline, tuning_view
-from ablate.report.views import (
-    arms_view,
-    certainty_view,
-    effects_view,
-    published_view,
-    timing_note,
-    timing_view,
-    trials_view,
-)
+from ablate.report.headline import headline, tuning_headline
+from ablate.report.pages import render_html, render_markdown
 from ablate.report.words import method
+from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.trials import Plan
-from ablate.tables import Tables
+from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
 
 FORMAT = 1
 """Raised when report.json changes in a way that its readers must know of."""
+LARGEST_CARRIED = 250_000
+"""Bytes up to which a table travels inside the page, that of trials aside: the page stays small to mail."""
 
 
-def build_report(
-    tables: Tables, plan: Plan, figures: Sequence[Figure] | None = None, derived: Tables | None = None
-) -> Json:
-    """Everything the report says, from the tables and the plan alone: JSON values, numbers unrounded.
+def write_report(results: ResultsFolder, report_dir: Path) -> Path:
+    """Render a study's report from its plan and its tables, and return the path of its index.html.
 
-    `figures` and `derived` are what `draw_figures` and `derived_tables` give, where that is done already.
+    Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
+    figures/*.svg in the report's folder. The same tables give the same bytes; records are not read.
 
     Raises:
+        RecordError: the plan or a table is missing or damaged, or they do not belong together.
+        ResultsError: the report's folder cannot be written.
         StudyError: the study is about a metric that the trials table does not have.
-        RecordError: the tables are of other trials than the plan's.
     """
-    tables = of_plan(tables, plan)
-    derived = derived_tables(tables, plan) if derived is None else derived
-    every, study = {**tables, **derived}, plan.study
-    trials, effects, step_times = tables["trials"], derived["effects"], tables.get("step_times")
-    epochs = tables["epochs"]
-    epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
-    labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
-    answer, published = headline(trials, effects, plan, timing), published_view(epochs, plan)
-    if published:
-        answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
-    failed = trials_view(trials, plan, failed=True)
-    averages = any(term.kind != "arm" for term in terms(plan))
-    objectives = len(tuned.objectives) if tuned else 0
-    report = {
-        "format": FORMAT,
-        "study": study.name,
-        "profile": plan.profile,
-        "first_line": f"Profile {plan.profile} on {_device(trials)}: {plan.reason}.",
-        "question": study.question,
-        "description": study.description,
-        "headline": answer,
-        "banners": banners(trials, plan, tables.get("floors"), tuned),
-        "arms": arms_view(trials, plan),
-        "more_metrics": arms_view(trials, plan, more=True),
-        "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
-        "effects": effects_view(effects, plan, "arm"),
-        "certainty": certainty_view(effects, plan),
-        "trends": effects_view(effects, plan, "trend"),
-        "contrasts": effects_view(effects, plan, "main", "interaction"),
-        "timing": {"note": timing_note(timing), "table": timing_view(step_times, plan)},
-        "figures": [_figure(drawn) for drawn in (draw_figures(every, plan) if figures is None else figures)],
-        "published": published,
-        "method": method(plan, averages=averages, tuned=objectives),
-        "provenance": [
-            {"name": k, "value": v or "not recorded"} for k, v in _provenance(trials, plan).items()
-        ],
-        "reproduce": _reproduce(trials, plan),
-        "failures": failed if failed["rows"] else None,
-        "trials": trials_view(trials, plan),
-        "downloads": [{"name": f"{k}.csv", "rows": len(rows)} for k, rows in every.items() if len(rows)],
+    try:
+        (report_dir / "figures").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=report_dir):
+            pass
+    except OSError as error:
+        raise ResultsError(
+            f"{report_dir}: the report cannot be written ({error.strerror}); "
+            "choose another folder with --report"
+        ) from None
+    plan = read_plan(results)
+    tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
+    derived = derived_tables(tables, plan)
+    write_tables(results, derived)
+    for former in ("contrasts", "trends"):  # rows of the effects table now
+        (results.root / f"{former}.csv").unlink(missing_ok=True)
+    figures = draw_figures({**tables, **derived}, plan)
+    report = build_report({**tables, **derived}, plan, figures)
+    files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
+    carried = {k: csv for k, csv in files.items() if k == "trials.csv" or len(csv) <= LARGEST_CARRIED}
+    content = {
+        "report.json": f"{json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)}\n".encode(),
+        "index.html": render_html(report, figures, carried).encode(),
+        "report.md": render_markdown(report).encode(),
     }
-    if tuned:
-        retests = retested(tuned, trials, effects, plan)
-        answer["tuning"] = tuning_headline(tuned, retests, trials, plan)
-        report["tuning"] = tuning_view(tuned, retests, study)
-    cleaned: Json = as_json(report)
-    return cleaned
+    for figure in figures:
+        if not figure.error:
+            content[f"figures/{figure.name}.svg"] = figure.light
+            content[f"figures/{figure.name}-dark.svg"] = figure.dark
+    for name, data in content.items():
+        write_atomically(report_dir / name, data)
+    for old in (report_dir / "figures").glob("*.svg"):  # of an earlier report
+        if f"figures/{old.name}" not in content:
+            old.unlink()
+    return report_dir / "index.html"
 
 
 def derived_tables(tables: Tables, plan: Plan) -> Tables:
@@ -99,17 +85,61 @@ def derived_tables(tables: Tables, plan: Plan) -> Tables:
     return {"effects": effects_table(tables, plan), "timing": timing_table(tables.get("step_times"))}
 
 
+def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
+    """Everything the report says, numbers unrounded, from the tables, those derived among them."""
+    study, trials, effects, epochs = plan.study, tables["trials"], tables["effects"], tables["epochs"]
+    step_times = tables.get("step_times")
+    epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
+    labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
+    answer, published = headline(trials, effects, plan, timing), views.published_view(epochs, plan)
+    if published:
+        answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
+    provenance = _provenance(trials, plan)
+    report = {
+        "format": FORMAT,
+        "study": study.name,
+        "profile": plan.profile,
+        "first_line": f"Profile {plan.profile} on {provenance['Device']}: {plan.reason}.",
+        "question": study.question,
+        "description": study.description,
+        "headline": answer,
+        "banners": banners(trials, plan, tables.get("floors"), tuned),
+        "arms": views.arms_view(trials, plan),
+        "more_metrics": views.arms_view(trials, plan, more=True),
+        "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
+        "effects": views.effects_view(effects, plan, "arm"),
+        "certainty": views.certainty_view(effects, plan),
+        "trends": views.effects_view(effects, plan, "trend"),
+        "contrasts": views.effects_view(effects, plan, "main", "interaction"),
+        "timing": {"note": views.timing_note(timing), "table": views.timing_view(step_times, plan)},
+        "figures": [_figure(figure) for figure in figures],
+        "published": published,
+        "method": method(plan, tuned=tuned is not None),
+        "provenance": [{"name": k, "value": v or "not recorded"} for k, v in provenance.items()],
+        "reproduce": _reproduce(trials, plan),
+        "failures": views.trials_view(trials, plan, failed=True),
+        "trials": views.trials_view(trials, plan),
+        "downloads": [{"name": f"{k}.csv", "rows": len(rows)} for k, rows in tables.items() if len(rows)],
+    }
+    if tuned:
+        retests = retested(tuned, trials, effects, plan)
+        answer["tuning"] = tuning_headline(tuned, retests, trials, plan)
+        report["tuning"] = views.tuning_view(tuned, retests, study)
+    cleaned: Json = as_json(report)
+    return cleaned
+
+
 def _figure(figure: Figure) -> Json:
     """All of a figure but its images, in whose place stand their paths."""
-    light, dark = (f"figures/{figure.name}{scheme}.svg" for scheme in ("", "-dark"))
-    known = not figure.error
-    return {**asdict(figure), "light": light if known else "", "dark": dark if known else ""}
+    light, dark = ("" if figure.error else f"figures/{figure.name}{end}.svg" for end in ("", "-dark"))
+    return {**asdict(figure), "light": light, "dark": dark}
 
 
 def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
     """Where, with what and on what the trials ran."""
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
-    states = ", ".join(f"{int(counts[status])} {status}" for status in sorted(counts.index))
+    states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
+    kinds, names = _values(trials, "device"), _values(trials, "device_name")
     first, *others = (trial.fields.model_dump() for trial in plan.trials)
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
     return {
@@ -118,7 +148,7 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
         "Trials": f"{len(plan.trials)} planned: {states}",
         "Arms": str(len(labels_of(plan))),
         "Seeds": ", ".join(map(str, plan.study.seed_list())),
-        "Device": _device(trials),
+        "Device": f"{kinds} ({names})" if names else kinds,
         "Precision": _values(complete, "resolved_precision"),
         "CPU threads per trial": _values(complete, "threads"),
         "Engine": _values(complete, "engine"),
@@ -130,12 +160,6 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
     }
 
 
-def _device(trials: pd.DataFrame) -> str:
-    """The kinds of device and their names."""
-    kinds, names = _values(trials, "device"), _values(trials, "device_name")
-    return f"{kinds} ({names})" if names else kinds
-
-
 def _values(trials: pd.DataFrame, name: str) -> str:
     return ", ".join(sorted(map(str, trials[name].dropna().unique())))
 
@@ -144,9 +168,8 @@ def _reproduce(trials: pd.DataFrame, plan: Plan) -> Json:
     """The command that runs the study, and what it needs."""
     commits = _values(trials, "commit")
     at = f" at commit {commits}" if commits else ""
-    command = plan.command
-    if not command:  # it was not run from the command line
-        profile = f" --profile {shlex.quote(plan.profile)}" if plan.study.profiles else ""
-        command = f"python -m ablate run {shlex.quote(f'{plan.study.name}.py')}{profile}"
+    profile = f" --profile {shlex.quote(plan.profile)}" if plan.study.profiles else ""
+    # What ran, unless it was not run from the command line.
+    command = plan.command or f"python -m ablate run {shlex.quote(f'{plan.study.name}.py')}{profile}"
     note = f"Run it{at}. It trains what the results folder lacks; with a new folder for --results, all."
     return {"command": command, "note": note}

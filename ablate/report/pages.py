@@ -1,4 +1,9 @@
-"""The pages: one HTML file that loads nothing, and its Markdown twin with figures by relative path."""
+"""The pages: one HTML file that loads nothing, and its Markdown twin with figures by relative path.
+
+Both show the same sections of report.json. A section is {"id", "title", "lead", "parts"}. A part has any of
+`title`, `text`, `items` (a list), `facts` (names and values), `code` and `table`; with `folded` it is closed
+in the HTML page, and not in the other one.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +11,17 @@ import base64
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import quote
-
-import jinja2
 
 from ablate.figures import Figure
 from ablate.report.cells import Json
-from ablate.report.sections import sections
-from ablate.report.words import TEMPLATES, template_text
+from ablate.report.words import environment, template_text, words
 
+EMPTY: Json = {
+    "title": "", "text": "", "items": [], "facts": [], "code": "", "table": None, "folded": "", "pre": False,
+}  # fmt: skip
+LED = ("arms", "differences", "trends", "contrasts", "tuning")
+"""Sections that words.md has a lead for."""
 COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
 """A colour in the style of an SVG's element."""
 SAFE = " !$&'()*+,-./:;=?@[]^_`{|}~"
@@ -27,15 +33,59 @@ LEADING = re.compile(r"^(?:#|[-+](?=[-\s]|$)|=(?==*$)|(\d+)([.)])(?=\s|$))")
 """What would start a heading, a list or a rule."""
 
 
-def _environment(**options: Any) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        **options,
-    )
+def sections(report: Json) -> list[Json]:
+    """The sections that a report has, in reading order, those of its figures and files aside."""
+    more = "More metrics: other calibration errors, and how well confidence ranks errors"
+    alike = "On every seed these arms gave the same predictions."
+    identical = [
+        {"title": "Identical to the last bit", "items": labels, "text": alike}
+        for labels in report["identical"]
+    ]
+    timing, command, said = report["timing"], report["reproduce"], report["description"]
+    description = {"folded": "What the study file says", "text": said, "pre": True} if said else None
+    arms = [_table(report["arms"]), _table(report["more_metrics"], more), *identical]
+    effects = [_table(report["effects"]), _table(report["certainty"], "How sure are these differences")]
+    tuning, published = report.get("tuning"), report["published"]
+    search, compared = list[Json | None](), list[Json | None]()
+    if tuning:
+        points = _table(tuning["points"], "All {} points of the search")
+        search = [_table(tuning["retested"]), {"facts": tuning["facts"]}, points]
+    if published:
+        lead = words("lead.published", source=published["source"], differences=published["differences"])
+        several = len(published["tables"]) > 1
+        compared = [{"text": lead}, {"text": published["caution"]}]
+        for table in published["tables"]:
+            title, outside = table["arm"] if several else "", table["outside"]
+            compared.append({"title": title, "text": table["summary"], "items": outside, "table": table})
+    found: list[tuple[str, str, list[Json | None]]] = [
+        ("arms", "Arms", arms),
+        ("differences", "Differences from the baseline", effects),
+        ("trends", "Trends", [_table(report["trends"])]),
+        ("contrasts", "Main effects and interactions", [_table(report["contrasts"])]),
+        ("tuning", "Tuning", search),
+        ("cost", "Cost of a step", [{"text": timing["note"]}, _table(timing["table"])]),
+        ("published", "Beside the published run", compared),
+        ("failures", "Failed trials", [_table(report["failures"])]),
+        ("mislead", "What could mislead", report["banners"]),
+        ("method", "Method", [*report["method"], description]),
+        ("provenance", "Provenance", [{"facts": report["provenance"]}]),
+        ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),
+        ("trials", "Trials", [_table(report["trials"], "All {} trials")]),
+    ]
+    return [
+        {
+            "id": name,
+            "title": title,
+            "lead": words(f"lead.{name}") if name in LED else "",
+            "parts": [EMPTY | part for part in parts if part],
+        }
+        for name, title, parts in found
+        if any(parts)
+    ]
+
+
+def _table(table: Json | None, folded: str = "") -> Json | None:
+    return {"table": table, "folded": folded.format(len(table["rows"]))} if table else None
 
 
 def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str, bytes]) -> str:
@@ -49,18 +99,15 @@ def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str,
     # Text and not base64, which would make it a third longer.
     svg = {figure.name: quote(adaptive(figure.light, figure.dark), safe=SAFE) for figure in figures}
     csv = {name: base64.b64encode(content).decode() for name, content in downloads.items()}
-    return (
-        _environment(autoescape=True)
-        .get_template("report.html.j2")
-        .render(
-            report=report,
-            sections=sections(report),
-            style=style,
-            script=script,
-            policy=policy,
-            images={name: f"data:image/svg+xml,{text}" for name, text in svg.items()},
-            downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
-        )
+    page = environment(autoescape=True).get_template("report.html.j2")
+    return page.render(
+        report=report,
+        sections=sections(report),
+        style=style,
+        script=script,
+        policy=policy,
+        images={name: f"data:image/svg+xml,{text}" for name, text in svg.items()},
+        downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
     )
 
 
@@ -76,25 +123,20 @@ def adaptive(light: bytes, dark: bytes) -> bytes:
     if light == dark:
         return light
     pairs = list(zip(COLOR.findall(light), COLOR.findall(dark), strict=True))
-    names = {pair: f"--c{place}".encode() for place, pair in enumerate(dict.fromkeys(pairs))}
-    rules = [
-        b":root{" + b";".join(name + b":" + pair[side] for pair, name in names.items()) + b"}"
-        for side in (0, 1)
-    ]
-    style = (
-        b"<style>" + rules[0] + b"@media screen and (prefers-color-scheme:dark){" + rules[1] + b"}</style>"
-    )
+    names = {pair: b"--c%d" % place for place, pair in enumerate(dict.fromkeys(pairs))}
+    ours, theirs = (b";".join(name + b":" + pair[side] for pair, name in names.items()) for side in (0, 1))
+    style = b":root{%b}@media screen and (prefers-color-scheme:dark){:root{%b}}" % (ours, theirs)
     found = iter(pairs)
-    painted = COLOR.sub(lambda color: b"var(" + names[next(found)] + b")", light)
-    return painted.replace(b"<defs>", style + b"<defs>", 1)
+    painted = COLOR.sub(lambda color: b"var(%b)" % names[next(found)], light)
+    return painted.replace(b"<defs>", b"<style>%b</style><defs>" % style, 1)
 
 
 def render_markdown(report: Json) -> str:
     """The page of a report in Markdown, for a repository or a message: the same numbers."""
     # The autoescape of HTML is off; every value goes through `finalize` instead.
-    environment = _environment(autoescape=False, finalize=_escaped)
-    environment.filters["code"] = code
-    text = environment.get_template("report.md.j2").render(report=report, sections=sections(report))
+    plain = environment(autoescape=False, finalize=_escaped)
+    plain.filters["code"] = code
+    text = plain.get_template("report.md.j2").render(report=report, sections=sections(report))
     return re.sub(r"\n{3,}", "\n\n", text)
 
 

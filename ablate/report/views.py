@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import (
-    FLOOR,
-    Arm,
-    arm_interval,
-    complete_trials,
-    factor_label,
-    labels_of,
-    level_label,
-    planned_arms,
-)
+from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, factor_label, level_label, planned_arms
 from ablate.analysis.effects import SHOWN, Term, terms
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases, timing_pass
+from ablate.analysis.tuning import SUFFIXES, Retested, Tuned
 from ablate.report.cells import (
     Column,
     Json,
@@ -34,10 +25,13 @@ from ablate.report.cells import (
     ends,
     of_quantity,
     view,
+    with_unit,
+    worded,
 )
 from ablate.report.words import words
 from ablate.stats import Interval, MedianInterval, median_interval, smallest_sign_flip_p
 from ablate.store.timing import plain_case
+from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS
@@ -54,49 +48,48 @@ TRIAL_METRICS = (
     "accuracy", "nll", "brier", "ece", "ece_floor", "mean_confidence", "temperature", "ece_scaled", "step_ms",
     "train_seconds",
 )  # fmt: skip
-AVERAGED_METRICS = ("accuracy", "nll", "ece", "mean_confidence")
+AVERAGED = ("accuracy", "nll", "ece", "mean_confidence")
 """Shown of main effects and interactions beside the family's."""
 INSIDE = {True: "inside", False: "outside", None: "cannot be told"}
 
 
 def arm_cells(plan: Plan) -> dict[str, Json]:
     """For each arm the cell that names it, sorted in the study's order."""
-    return {arm: cell(label, float(place)) for place, (arm, label) in enumerate(labels_of(plan).items())}
+    return {arm.name: cell(arm.label, float(at)) for at, arm in enumerate(planned_arms(plan).values())}
 
 
 # Arms and trials.
 
 
-def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json:
+def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json | None:
     """A row per arm: mean, 95 % interval and n of each metric; calibration errors with their floors.
 
     The metrics are the primary one, the usual ones and the family's; with `more`, those that this leaves out.
     """
-    complete, names = complete_trials(trials), arm_cells(plan)
+    complete, names, arms = complete_trials(trials), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
     metrics = dict.fromkeys((plan.study.primary, *ARM_METRICS, *plan.study.comparison_family))
     if more:
         metrics = dict.fromkeys(name for name in MORE_METRICS if name not in metrics)
 
-    def runs_of(arm: Arm) -> Json:
-        return cell(f"{runs.get(arm.name, 0)}/{arm.planned}", float(runs.get(arm.name, 0)))
+    def columns(arm: str) -> Iterator[Column]:
+        yield worded("Arm", names[arm])
+        yield _runs(runs.get(arm, 0), arms[arm].planned)
+        for what in map(quantity, metrics):
+            interval, note = arm_interval(complete, arm, what.name), ""
+            if what.name in FLOOR and interval.n:
+                note = f"floor {shown(arm_interval(complete, arm, FLOOR[what.name]).mean, what)}"
+            yield of_quantity(what, _mean(interval, what, note))
 
-    def mean(what: Quantity, arm: Arm) -> Json:
-        interval, note = arm_interval(complete, arm.name, what.name), ""
-        if what.name in FLOOR and interval.n:
-            note = f"floor {shown(arm_interval(complete, arm.name, FLOOR[what.name]).mean, what)}"
-        return _interval(interval, what, note)
-
-    columns: list[Column[Arm]] = [
-        column("Arm", lambda arm: names[arm.name], numeric=False),
-        column("Runs", runs_of, meaning="complete of planned training runs"),
-        *(of_quantity(quantity(name), mean) for name in metrics),
-    ]
-    return view(planned_arms(plan).values(), columns)
+    return view(arms, columns)
 
 
-def _interval(interval: Interval, what: Quantity, note: str = "") -> Json:
-    """A cell of a mean with its interval."""
+def _runs(complete: int, planned: int) -> Column:
+    meaning = "complete of planned training runs"
+    return column("Runs", cell(f"{complete}/{planned}", float(complete)), meaning=meaning)
+
+
+def _mean(interval: Interval, what: Quantity, note: str = "") -> Json:
     numbers = {"n": interval.n, "low": interval.low, "high": interval.high}
     return amount(interval.mean, what, [interval_text(interval, what), note], **numbers)
 
@@ -108,115 +101,74 @@ def interval_text(interval: Interval, what: Quantity) -> str:
     return "all runs equal" if interval.sd == 0 else ends(interval.low, interval.high, what)
 
 
-def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Json:
+def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Json | None:
     """Every planned trial with its metrics; with `failed`, those without a result and the reason instead."""
     names = arm_cells(plan)
 
-    def seed(row: Any) -> Json:
+    def columns(row: pd.Series[Any]) -> Iterator[Column]:
         repeat = f", repeat {row['repeat']}" if row["repeat"] else ""
-        return cell(f"{row['seed']}{repeat}", float(row["seed"]))
+        yield worded("Trial", cell(row["trial_id"]))
+        yield worded("Arm", names[row["arm"]])
+        yield column("Seed", cell(f"{row['seed']}{repeat}", float(row["seed"])))
+        yield worded("Status", cell(row["status"]))
+        if failed:
+            reason = ABSENT if pd.isna(row["failure"]) else one_line(row["failure"])
+            yield worded("Reason", cell(reason))
+        else:
+            for what in map(quantity, TRIAL_METRICS):
+                yield of_quantity(what, amount(row[what.name], what))
 
-    def number(what: Quantity, row: Any) -> Json:
-        return amount(row[what.name], what)
-
-    def reason(row: Any) -> Json:
-        return cell(ABSENT if pd.isna(row["failure"]) else one_line(row["failure"]))
-
-    columns: list[Column[Any]] = [
-        column("Trial", lambda row: cell(row["trial_id"]), numeric=False),
-        column("Arm", lambda row: names[row["arm"]], numeric=False),
-        column("Seed", seed),
-        column("Status", lambda row: cell(row["status"]), numeric=False),
-    ]
-    if failed:
-        columns.append(column("Reason", reason, numeric=False))
-        trials = trials[~trials["status"].isin(["complete", "missing"])]
-    else:
-        columns += [of_quantity(quantity(name), number) for name in TRIAL_METRICS]
-    return view((row for _, row in trials.iterrows()), columns)
+    lost = ~trials["status"].isin(["complete", "missing"])
+    return view((row for _, row in (trials[lost] if failed else trials).iterrows()), columns)
 
 
 # Effects.
 
-
-@dataclass(frozen=True)
-class Compared:
-    """An effect that was asked for: its place among those of its table, and its row for each metric."""
-
-    place: int
-    term: Term
-    by_metric: dict[str, pd.Series[Any]]
-    first: pd.Series[Any]
-    """The row of the primary metric."""
+Compared = tuple[Term, dict[str, "pd.Series[Any]"]]
+"""An effect that was asked for, and its row of the effects table for each metric."""
 
 
-def compared(effects: pd.DataFrame, plan: Plan, kinds: Collection[str]) -> list[Compared]:
+def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
     """The effects of these kinds, in the study's order."""
-    rows: dict[tuple[str, str, str], dict[str, pd.Series[Any]]] = {}
-    for _, row in effects.iterrows():
-        rows.setdefault((row["kind"], row["term"], row["against"]), {})[row["metric"]] = row
+    groups = effects.groupby(["kind", "term", "against"])
+    rows = {key: {row["metric"]: row for _, row in own.iterrows()} for key, own in groups}
     asked = ((term, rows.get((term.kind, term.term, term.against))) for term in terms(plan))
-    own = [(term, by_metric) for term, by_metric in asked if term.kind in kinds and by_metric]
-    primary = plan.study.primary
-    return [Compared(place, term, metrics, metrics[primary]) for place, (term, metrics) in enumerate(own)]
+    return [(term, by_metric) for term, by_metric in asked if term.kind in kinds and by_metric]
 
 
 def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
-    """Effects of some kinds: a row each, a column per metric; None without any.
+    """A row per effect of some kinds, a column per metric: the primary one, the family's, the usual ones."""
+    names, study, usual = arm_cells(plan), plan.study, AVERAGED if "main" in kinds else SHOWN
 
-    The metrics are the primary one, the family's, and the usual ones of that kind.
-    """
-    items, names, study = compared(effects, plan, kinds), arm_cells(plan), plan.study
-    if not items:
-        return None
+    def columns(item: tuple[int, Compared]) -> Iterator[Column]:
+        place, (term, by_metric) = item
+        first = by_metric[study.primary]
+        if term.kind == "arm":
+            yield worded("Arm", names[term.term])
+            yield worded("Against", names[term.against])
+            yield column("Pairs", count(first["n"]))
+        elif term.kind == "trend":
+            ((factor, high),) = term.levels.items()
+            low = term.reference[factor]
+            yield worded("Factor", cell(factor_label(factor), float(place)))
+            yield column("From", cell(level_label(low), float(low)), meaning="its lowest level")
+            yield column("To", cell(level_label(high), float(high)), meaning="its highest level")
+            yield column("Levels", count(len(term.weights)))
+        else:
+            yield worded("Contrast", cell(contrast_label(term), float(place)))
+            yield worded("Kind", cell(term.kind.replace("main", "main effect")))
+        if term.kind != "arm":
+            cells, planned = int(first["cells"]), int(first["cells_planned"])
+            over = "combinations of the other factors' levels"
+            yield column("Averaged over", cell(f"{cells}/{planned}", float(cells)), meaning=over)
+            yield column("Seeds", count(first["n"]))
+        for name in dict.fromkeys((study.primary, *study.comparison_family, *usual)):
+            what, inside = quantity(name), name in study.comparison_family
+            meaning = "simultaneous intervals" if inside else "95 % each, uncorrected"
+            judged = effect_cell(by_metric[name], study)
+            yield column(f"Δ {what.label}", judged, unit=what.difference_unit, meaning=meaning)
 
-    def contrast(item: Compared) -> Json:
-        return cell(contrast_label(item.term), float(item.place))
-
-    def factor(item: Compared) -> Json:
-        return cell(factor_label(next(iter(item.term.levels))), float(item.place))
-
-    def end(levels: Any) -> Json:
-        (level,) = levels.values()
-        return cell(level_label(level), float(level))
-
-    def averaged_over(item: Compared) -> Json:
-        cells, planned = item.first["cells"], item.first["cells_planned"]
-        return cell(f"{int(cells)}/{int(planned)}", float(cells))
-
-    averaged: list[Column[Compared]] = [
-        column("Averaged over", averaged_over, meaning="combinations of the other factors' levels"),
-        column("Seeds", lambda item: count(item.first["n"])),
-    ]
-    starts: dict[str, list[Column[Compared]]] = {
-        "arm": [
-            column("Arm", lambda item: names[item.term.term], numeric=False),
-            column("Against", lambda item: names[item.term.against], numeric=False),
-            column("Pairs", lambda item: count(item.first["n"])),
-        ],
-        "main": [
-            column("Contrast", contrast, numeric=False),
-            column("Kind", lambda item: cell(item.term.kind.replace("main", "main effect")), numeric=False),
-            *averaged,
-        ],
-        "trend": [
-            column("Factor", factor, numeric=False),
-            column("From", lambda item: end(item.term.reference), meaning="its lowest level"),
-            column("To", lambda item: end(item.term.levels), meaning="its highest level"),
-            column("Levels", lambda item: count(len(item.term.weights))),
-            *averaged,
-        ],
-    }
-    columns, usual = starts[kinds[0]], AVERAGED_METRICS if kinds[0] == "main" else SHOWN
-    for name in dict.fromkeys((study.primary, *study.comparison_family, *usual)):
-        what = quantity(name)
-
-        def judged(item: Compared, name: str = name) -> Json:
-            return effect_cell(item.by_metric[name], study)
-
-        meaning = "simultaneous intervals" if name in study.comparison_family else "95 % each, uncorrected"
-        columns.append(column(f"Δ {what.label}", judged, unit=what.difference_unit, meaning=meaning))
-    return view(items, columns)
+    return view(enumerate(compared(effects, plan, *kinds)), columns)
 
 
 def contrast_label(term: Term) -> str:
@@ -241,64 +193,40 @@ def effect_cell(effect: pd.Series[Any], study: Study) -> Json:
 
 
 def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
-    """Everything that the statistics say: a row per arm and metric, for the primary metric and the family's.
-
-    None without comparisons.
-    """
+    """All that the statistics say, a row per arm and metric: the primary one and the family's."""
     names, metrics = arm_cells(plan), dict.fromkeys((plan.study.primary, *plan.study.comparison_family))
-    rows = [own.by_metric[name] for own in compared(effects, plan, ("arm",)) for name in metrics]
-    says = {known.name: known.description.removeprefix("lower end of ") for known in COLUMNS["effects"]} | {
-        "term": "the arm that is compared",
-        "against": "the arm it is compared with",
-        "effect": "mean over seeds of arm minus baseline",
-        "p_sign_flip": "exact test without an assumed normal spread, uncorrected; below it the smallest p "
-        "that so many pairs can give",
-    }
+    says = {known.name: known.description.removeprefix("lower end of ") for known in COLUMNS["effects"]}
+    says["p_sign_flip"] = (
+        "exact test without an assumed normal spread, uncorrected; below it the smallest p that so many "
+        "pairs can give"
+    )
 
-    def metric(name: str, row: Any) -> Json:
-        return cell(quantity(row[name]).label, notes=[quantity(row[name]).difference_unit])
+    def columns(row: pd.Series[Any]) -> Iterator[Column]:
+        what = quantity(row["metric"])
+        yield worded("Arm", names[row["term"]], meaning="the arm that is compared")
+        yield worded("Against", names[row["against"]], meaning="the arm it is compared with")
+        yield worded("Metric", cell(what.label, notes=[what.difference_unit]), meaning=says["metric"])
+        yield column("Pairs", count(row["n"]), meaning=says["n"])
+        mean = "mean over seeds of arm minus baseline"
+        yield column("Difference", difference(row["effect"], what), meaning=mean)
+        for label, name in (("Over seeds", "low"), ("New images too", "low_images")):
+            low, high = row[name], row[name.replace("low", "high")]
+            reach = cell(ends(low, high, what, ABSENT, signed=True), float(low), low=low, high=high)
+            yield column(label, reach, meaning=says[name])
+        for label, name in (("p", "p"), ("Adjusted p", "p_adjusted"), ("Holm's p", "p_holm")):
+            yield column(label, cell(shown_p(row[name]), float(row[name])), meaning=says[name])
+        flip, n = row["p_sign_flip"], int(row["n"])
+        least = [f"smallest {shown_p(smallest_sign_flip_p(n))}"] if n else []
+        yield column("Sign-flip p", cell(shown_p(flip), float(flip), least), meaning=says["p_sign_flip"])
+        yield column("ρ", cell(shown_decimal(row["rho"], 2), float(row["rho"])), meaning=says["rho"])
+        yield column("Detectable", amount(row["detectable"], what), meaning=says["detectable"])
+        seeds, undecided = row["seeds_needed"], row["verdict"] == "undecided" and math.isfinite(row["low"])
+        unknown = cell("> 1,000" if undecided else ABSENT, math.inf)
+        needed = unknown if pd.isna(seeds) else count(seeds)
+        yield column("Seeds needed", needed, meaning=says["seeds_needed"])
 
-    def interval(name: str, row: Any) -> Json:
-        low, high = row[name], row[name.replace("low", "high")]
-        text = ends(low, high, quantity(row["metric"]), ABSENT, signed=True)
-        return cell(text, float(low), low=low, high=high)
-
-    def p(name: str, row: Any) -> Json:
-        return cell(shown_p(row[name]), float(row[name]))
-
-    def sign_flip(name: str, row: Any) -> Json:
-        smallest = [f"smallest {shown_p(smallest_sign_flip_p(int(row['n'])))}"] if row["n"] else []
-        return {**p(name, row), "notes": smallest}
-
-    def seeds(name: str, row: Any) -> Json:
-        if not pd.isna(row[name]):
-            return count(row[name])
-        beyond = row["verdict"] == "undecided" and math.isfinite(row["low"])
-        return cell("> 1,000" if beyond else ABSENT, math.inf)
-
-    made: list[tuple[str, str, Callable[[str, Any], Json]]] = [
-        ("Arm", "term", lambda name, row: names[row[name]]),
-        ("Against", "against", lambda name, row: names[row[name]]),
-        ("Metric", "metric", metric),
-        ("Pairs", "n", lambda name, row: count(row[name])),
-        ("Difference", "effect", lambda name, row: difference(row[name], quantity(row["metric"]))),
-        ("Over seeds", "low", interval),
-        ("New images too", "low_images", interval),
-        ("p", "p", p),
-        ("Adjusted p", "p_adjusted", p),
-        ("Holm's p", "p_holm", p),
-        ("Sign-flip p", "p_sign_flip", sign_flip),
-        ("ρ", "rho", lambda name, row: cell(shown_decimal(row[name], 2), float(row[name]))),
-        ("Detectable", "detectable", lambda name, row: amount(row[name], quantity(row["metric"]))),
-        ("Seeds needed", "seeds_needed", seeds),
-    ]
-    columns = [
-        column(
-            label, partial(make, name), meaning=says[name], numeric=name not in ("term", "against", "metric")
-        )
-        for label, name, make in made
-    ]
-    return view(rows, columns) if rows else None
+    rows = (by_metric[name] for _, by_metric in compared(effects, plan, "arm") for name in metrics)
+    return view(rows, columns)
 
 
 # Step times.
@@ -310,24 +238,19 @@ def timing_view(step_times: pd.DataFrame | None, plan: Plan) -> Json | None:
     if found is None:
         return None
     times, ratio, cases = found.times, found.ratio, arm_cases(plan)
-    names, baseline = arm_cells(plan), dict(plan.comparisons)
+    names, baselines = arm_cells(plan), dict(plan.comparisons)
 
-    def beside_baseline(arm: str) -> Json:
-        other = cases.get(baseline.get(arm, ""))
-        if other == cases[arm]:
-            return cell("same step", 1.0)
-        return _median(ratio(cases[arm], other), 3) if other in times else cell(ABSENT)
+    def columns(arm: str) -> Iterator[Column]:
+        case, other = cases[arm], cases.get(baselines.get(arm, ""))
+        beside = cell("same step", 1.0) if other == case else cell(ABSENT)
+        if other in times and other != case:
+            beside = _median(ratio(case, other), 3)
+        plain, by_round = _median(ratio(case, plain_case(case)), 3), "same network and batch, ratio by round"
+        yield worded("Arm", names[arm])
+        yield column("Training step", _median(median_interval(times[case]), 2), unit="ms")
+        yield column("Beside plain cross-entropy", plain, unit="×", meaning=by_round)
+        yield column("Beside its baseline", beside, unit="×", meaning="1 where the arms do the same work")
 
-    def beside_plain(arm: str) -> Json:
-        return _median(ratio(cases[arm], plain_case(cases[arm])), 3)
-
-    plain, same = "same network and batch, ratio by round", "1 where the arms do the same work"
-    columns: list[Column[str]] = [
-        column("Arm", lambda arm: names[arm], numeric=False),
-        column("Training step", lambda arm: _median(median_interval(times[cases[arm]]), 2), unit="ms"),
-        column("Beside plain cross-entropy", beside_plain, unit="×", meaning=plain),
-        column("Beside its baseline", beside_baseline, unit="×", meaning=same),
-    ]
     return view([arm for arm in cases if cases[arm] in times], columns)
 
 
@@ -357,17 +280,18 @@ def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
     values, summaries = published_values(epochs, plan), published_summaries(epochs, plan)
     runs = epochs.groupby("arm")["trial_id"].nunique()
     tables = []
-    for arm, label in labels_of(plan).items():
+    for arm, planned in planned_arms(plan).items():
         own = [value for value in values if value.arm == arm]
         known = [value for value in own if not math.isnan(value.theirs)]
         tables.append({
-            "arm": label,
+            "arm": planned.label,
             "runs": int(runs.get(arm, 0)),
             "published": len(known),
             "inside": sum(value.inside is True for value in known),
             "outside": [_outside(value) for value in known if value.inside is False],
             "summary": summaries[arm],
-            **_published_table({(value.epoch, value.name): value for value in own}),
+            "columns": [], "rows": [],
+            **(view((list(row) for _, row in groupby(own, lambda value: value.epoch)), _beside) or {}),
         })  # fmt: skip
     return {
         "source": published.source,
@@ -378,26 +302,143 @@ def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
     }
 
 
-def _published_table(values: dict[tuple[int, str], Value]) -> Json:
-    """A row per epoch; of each column our mean and the published value."""
-
-    def ours(what: Quantity, epoch: int) -> Json:
-        return _interval(values[epoch, what.name].ours, what)
-
-    def theirs(what: Quantity, epoch: int) -> Json:
-        value = values[epoch, what.name]
-        place = "" if math.isnan(value.theirs) else INSIDE[value.inside]
-        return amount(value.theirs, what, [place], inside=value.inside)
-
-    columns: list[Column[int]] = [column("Epoch", count, meaning="0 is the first")]
-    for what in map(quantity, dict.fromkeys(name for _, name in values)):
+def _beside(values: list[Value]) -> Iterator[Column]:
+    """Of one epoch's columns our mean and the published value."""
+    yield column("Epoch", count(values[0].epoch), meaning="0 is the first")
+    for value in values:
+        what = quantity(value.name)
         meaning = f"{what.meaning}; mean, 95 % prediction interval"
-        columns.append(of_quantity(what, ours, f"{what.label}: ours", meaning))
-        columns.append(of_quantity(what, theirs, "published"))
-    return view(dict.fromkeys(epoch for epoch, _ in values), columns)
+        yield of_quantity(what, _mean(value.ours, what), f"{what.label}: ours", meaning)
+        place = "" if math.isnan(value.theirs) else INSIDE[value.inside]
+        yield of_quantity(what, amount(value.theirs, what, [place], inside=value.inside), "published")
 
 
 def _outside(value: Value) -> str:
     what = quantity(value.name)
-    theirs, ours = f"{shown(value.theirs, what)} {what.unit}".rstrip(), interval_text(value.ours, what)
-    return f"epoch {value.epoch}, {what.noun}: published {theirs}, ours {ours}"
+    ours = interval_text(value.ours, what)
+    return f"epoch {value.epoch}, {what.noun}: published {with_unit(value.theirs, what)}, ours {ours}"
+
+
+# A search.
+
+
+def tuning_view(tuned: Tuned, retests: Sequence[Retested], study: Study) -> Json:
+    """The search as the report shows it: its facts, what was run again, every point."""
+    search, facts = tuned.search, tuned.facts
+    states = "{points_done} complete, {points_pruned} pruned, {points_failed} failed".format(**facts)
+    digests = facts[["tuning_digest", "reported_digest"]].fillna("not recorded").str[:16]
+    known = {
+        "Searched": "; ".join(_dimension(search, name) for name in search.space),
+        "Objective": " and ".join(f"{what.label} ({what.better} is better)" for what in tuned.objectives),
+        "Budget": f"{facts['points_planned']} points of {facts['seeds']} training runs: {states}",
+        "Sampler": f"{words(f'sampler.{search.sampler}')}, seed {search.sampler_seed}, "
+        f"{search.batch} points at a time",
+        "Pruning": words(f"pruning.{search.pruning}"),
+        "Tuning split": f"{facts['tuning_images']:,} images held back from training, "
+        f"{facts['train_images']:,} left to train on; digest {digests['tuning_digest']}",
+        "Reported split": f"not looked at while tuning; digest {digests['reported_digest']}; "
+        f"{facts['overlap']} of the tuning images are in it",
+        "Cost": search_cost(tuned),
+    }
+    several = tuned.importances if len(search.space) > 1 else tuned.importances[:0]
+    for objective, rows in several.groupby("objective", sort=False):
+        fields = zip(rows["field"], rows["share"], strict=True)
+        shares = ", ".join(f"{factor_label(name)} {share:.2f}" for name, share in fields)
+        known[f"Importance for {quantity(str(objective)).noun}"] = f"{shares} ({rows['evaluator'].iloc[0]})"
+    return {
+        "facts": [{"name": name, "value": value} for name, value in known.items()],
+        "retested": _retested_table(retests, study),
+        "points": _points_table(tuned),
+    }
+
+
+def search_cost(tuned: Tuned) -> str:
+    """Training runs and time of the search, and the runs that pruning stopped, of which no record is kept."""
+    stopped = tuned.stopped_early
+    more = f" (not counted: {stopped} training run{'' if stopped == 1 else 's'} that pruning stopped early)"
+    took = f"{int(tuned.facts['trainings'])} training runs and {duration(float(tuned.facts['seconds']))}"
+    return took + (more if stopped else "")
+
+
+def duration(seconds: float) -> str:
+    """Time of training, summed over runs, as a reader says it."""
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:,.1f} hours"
+
+
+def _dimension(search: Search, name: str) -> str:
+    """A searched field with its range."""
+    dimension = search.space[name]
+    values = (
+        dimension.in_words() if isinstance(dimension, Range) else ", ".join(map(level_label, dimension.of))
+    )
+    when = " and ".join(f"{factor_label(other)}={level_label(of)}" for other, of in dimension.when.items())
+    return f"{factor_label(name)}: {values}{f' (where {when})' if when else ''}"
+
+
+def _retested_table(retests: Sequence[Retested], study: Study) -> Json | None:
+    """A row per re-tested arm; of each objective both means, both advantages and what did not show again."""
+
+    def columns(item: tuple[int, Retested]) -> Iterator[Column]:
+        place, one = item
+        numbers = ", ".join(map(str, one.numbers))
+        yield worded("Point", cell(one.arm.label, float(place), [", ".join(one.roles)]))
+        yield column("Number", cell(numbers, float(one.numbers[0])), meaning=words("column.numbers"))
+        for outcome in one.outcomes:
+            what, tuned, fresh, effect = outcome.what, outcome.tuned, outcome.fresh, outcome.effect
+            runs = f", n = {tuned.n}" if len(one.numbers) > 1 else ""
+            reach = f"{ends(tuned.low, tuned.high, what, 'no interval')}{runs}"
+            again = f"{ends(fresh.low, fresh.high, what, 'no interval')}, n = {fresh.n}"
+            judged = effect_cell(effect, study) if effect is not None and effect["n"] else cell(ABSENT)
+            own = amount(tuned.mean, what, [reach, _noted("smoothed", outcome.smoothed, what)])
+            yield column(f"{what.label}, tuning split", own, unit=what.unit, meaning=words("column.tuning"))
+            own, says = (
+                amount(fresh.mean, what, [again if fresh.n else "not re-run yet"]),
+                words("column.reported"),
+            )
+            yield column(f"{what.label}, reported split", own, unit=what.unit, meaning=says)
+            smoothed = difference(outcome.seen_smoothed, what)["text"]
+            note = f"smoothed {smoothed}" if math.isfinite(outcome.smoothed) else ""
+            changes = {
+                "Δ while tuning": difference(outcome.seen, what, [note]),
+                "Δ re-tested": judged,
+                "Drop": difference(outcome.drop, what),
+            }
+            for label, own in changes.items():
+                shown_as = cell(ABSENT) if one.is_baseline else own
+                yield column(label, shown_as, unit=what.difference_unit, meaning=words(f"column.{label}"))
+
+    return view(enumerate(retests), columns)
+
+
+def _noted(name: str, value: float, what: Quantity) -> str:
+    return f"{name} {shown(value, what)}" if math.isfinite(value) else ""
+
+
+def _points_table(tuned: Tuned) -> Json | None:
+    """Every point that was asked for."""
+    interval, sd = "mean over seeds, below it its 95 % t interval", "over neighbouring points, with its sd"
+
+    def columns(point: pd.Series[Any]) -> Iterator[Column]:
+        reason = "" if pd.isna(point["reason"]) else one_line(point["reason"], 200)
+        if not pd.isna(point["pruned_at"]):
+            after, unit = int(point["pruned_at"]), "seed" if tuned.search.pruning == "seeds" else "epoch"
+            reason = f"after {after} {unit}{'' if after == 1 else 's'}: {reason}"
+        source = f"{point['source']}{', winner' if point['role'] == 'winner' else ''}"
+        yield column("Number", count(point["number"]), meaning="from 0, as in tuning.json")
+        yield worded("Levels", cell(point["label"]))
+        yield worded("Source", cell(source))
+        yield worded("State", cell(point["state"], notes=[reason]))
+        for what, suffix in zip(tuned.objectives, SUFFIXES, strict=False):
+            mean, low, high, smoothed, spread = (
+                point[f"{name}{suffix}"] for name in ("value", "low", "high", "smoothed", "smoothed_sd")
+            )
+            reach = [ends(low, high, what, "no interval")] if math.isfinite(mean) else []
+            yield column(what.label, amount(mean, what, reach), unit=what.unit, meaning=interval)
+            own = amount(smoothed, what, [_noted("sd", spread, what)])
+            yield column("smoothed", own, unit=what.unit, meaning=sd)
+        yield _runs(int(point["seeds_done"]), int(point["seeds_planned"]))
+        yield column("Time", cell(f"{point['seconds']:.0f}", float(point["seconds"])), unit="s")
+
+    return view((point for _, point in tuned.points.iterrows()), columns)

@@ -1,4 +1,4 @@
-"""The report's words between its numbers: templates/words.md by name, and templates/method.md."""
+"""The report's templates: its words between the numbers (words.md by name, method.md) and its pages."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from typing import Any
 
 import jinja2
 
+from ablate.analysis.effects import terms
 from ablate.report.cells import Json
 from ablate.study.trials import Plan
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@functools.cache
-def _templates() -> dict[str, jinja2.Template]:
-    parts = (part.partition("\n") for part in template_text("words.md").split("\n## ")[1:])
-    return {name: jinja2.Template(body, undefined=jinja2.StrictUndefined) for name, _, body in parts}
 
 
 def template_text(name: str) -> str:
@@ -25,29 +20,44 @@ def template_text(name: str) -> str:
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
+def environment(**options: Any) -> jinja2.Environment:
+    """What renders templates; a blank that nothing fills is an error."""
+    loader, undefined = jinja2.FileSystemLoader(TEMPLATES), jinja2.StrictUndefined
+    options |= {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    return jinja2.Environment(loader=loader, undefined=undefined, **options)
+
+
+@functools.cache
+def _named() -> dict[str, jinja2.Template]:
+    parts, plain = template_text("words.md").split("\n## ")[1:], environment()
+    return {name: plain.from_string(body) for name, _, body in (part.partition("\n") for part in parts)}
+
+
 def words(name: str, **values: Any) -> str:
     """A text of words.md in one line, its blanks filled."""
-    return " ".join(_templates()[name].render(values).split())
+    return " ".join(_named()[name].render(values).split())
 
 
-def titled(name: str, **values: Any) -> Json:
-    """A text of words.md whose first line is its title."""
-    title, _, text = _templates()[name].render(values).partition("\n")
-    return {"title": title, "text": " ".join(text.split())}
+def titled(text: str) -> Json:
+    """A text whose first line is its title."""
+    title, _, body = text.partition("\n")
+    return {"title": title, "text": " ".join(body.split())}
 
 
-def method(plan: Plan, *, averages: bool, tuned: int = 0) -> list[Json]:
-    """What each number of the report means: the paragraphs that apply to a study, in reading order.
+def caution(name: str, **values: Any) -> Json:
+    """A caution of words.md."""
+    return titled(_named()[f"caution.{name}"].render(values))
 
-    `averages` are main effects, interactions and trends; `tuned` is how many objectives a search has, or 0.
-    """
-    study, margins = plan.study, plan.study.all_margins
-    text = jinja2.Template(template_text("method.md"), undefined=jinja2.StrictUndefined).render(
-        pairs=len(plan.comparisons),
-        family=[(name, margins.get(name)) for name in study.comparison_family],
-        search=study.search,
-        averages=averages,
-        tuned=tuned,
+
+def method(plan: Plan, *, tuned: bool) -> list[Json]:
+    """What each number of the report means: the paragraphs that apply to a study, in reading order."""
+    study, averages = plan.study, any(term.kind != "arm" for term in terms(plan))
+    family = [(name, study.all_margins.get(name)) for name in study.comparison_family]
+    text = (
+        environment()
+        .get_template("method.md")
+        .render(
+            pairs=len(plan.comparisons), family=family, search=study.search, averages=averages, tuned=tuned
+        )
     )
-    sections = [part.partition("\n") for part in text.split("## ")[1:]]
-    return [{"title": title, "text": " ".join(body.split())} for title, _, body in sections]
+    return [titled(part) for part in text.split("## ")[1:]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,14 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 from report_pages import Page, markdown_page
-from report_results import BASE, declare, make_results, predict
-from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
+from report_results import (
+    BASE,
+    EPSILON,
+    Asked,
+    declare,
+    epsilon_points,
+    guess,
+    hump,
+    make_results,
+    predict,
+    retest_study,
+    write_search,
+)
 
-from ablate.report import write_report
+from ablate.report import build_report, write_report
+from ablate.report.content import derived_tables
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Choice, Range, Search
-from ablate.study.study import Study
-from ablate.study.trials import Trial
+from ablate.study.trials import Plan, Trial
+from ablate.tables import Tables
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = (
@@ -72,15 +85,12 @@ def factorial() -> dict[str, Any]:
         baseline={"reduction": "mean"},
         seeds=4,
     )
-    commits = {0: "0123456789ab-dirty", 1: "0123456789ab", 2: None}
-    return {
-        "study": study,
-        "outcome": outcome,
-        "environment": lambda trial: {
-            "torch_version": "2.12.0" if trial.seed else "2.11.0",
-            "commit": commits.get(trial.seed),
-        },
-    }
+    commits = {0: "0123456789ab-dirty", 1: "0123456789ab"}
+
+    def environment(trial: Trial) -> dict[str, Any]:
+        return {"torch_version": "2.12.0" if trial.seed else "2.11.0", "commit": commits.get(trial.seed)}
+
+    return {"study": study, "outcome": outcome, "environment": environment}
 
 
 def single() -> dict[str, Any]:
@@ -96,17 +106,12 @@ def named(levels: tuple[str, ...], words: str) -> dict[str, Any]:
         factors={"arch": levels},
         baseline={"arch": levels[0]},
         seeds=2,
-        published={
-            "source": words,
-            "data": "digits",
-            # Outside of every arm's interval, so that all names give as long a list.
-            "epochs": tuple(
-                {"epoch": 1.0 * at, "train_loss": 99.0, "valid_accuracy": 9.0} for at in range(5)
-            ),
-            "differences": words,
-        },
+        # Outside of every arm's interval, so that all names give as long a list.
+        published={**PUBLISHED, "source": words, "differences": words, "epochs": tuple(
+            {"epoch": 1.0 * at, "train_loss": 99.0, "valid_accuracy": 9.0} for at in range(5)
+        )},
         profiles={words: {}},
-    )
+    )  # fmt: skip
     fields = ("device_name", "torch_version", "commit")
     return {
         "study": study,
@@ -194,30 +199,38 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def make(
-    root: Path, *, study: Study, search: Callable[[ResultsFolder], Any] = lambda results: None, **made: Any
-) -> ResultsFolder:
-    """A study's results, those of its search first."""
-    search(ResultsFolder(root / "results"))
-    return make_results(root / "results", study, **made)
-
-
 def render(root: Path, *, figures: bool = False, **case: Any) -> Rendered:
     """A study's results and its report; without figures, which take most of the time, unless asked for."""
-    return report_of(make(root, **case), root / "report", figures=figures)
+    return report_of(make_results(root / "results", **case), root / "report", figures=figures)
 
 
 def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) -> Rendered:
     """The report of some results, read back from disk."""
     with pytest.MonkeyPatch.context() as patch:
         if not figures:
-            patch.setattr("ablate.report.write.draw_figures", lambda tables, plan: [])
+            patch.setattr("ablate.report.content.draw_figures", lambda tables, plan: [])
         write_report(results, folder)
-    return read_rendered(results, folder)
-
-
-def read_rendered(results: ResultsFolder, folder: Path) -> Rendered:
-    html = (folder / "index.html").read_text(encoding="utf-8")
-    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    html, markdown = ((folder / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     return Rendered(results, folder, report, html, Page(html), markdown, markdown_page(markdown))
+
+
+def built(tables: Tables, plan: Plan) -> dict[str, Any]:
+    """The report of tables as they are in memory."""
+    return build_report({**tables, **derived_tables(tables, plan)}, plan, [])
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rendered]:
+    """The report of one of `CASES`, made when first asked for; with its figures where `figures` is true."""
+
+    @functools.cache
+    def results(case: str) -> ResultsFolder:
+        return make_results(tmp_path_factory.mktemp(case) / "results", **CASES[case]())
+
+    @functools.cache
+    def get(case: str, *, figures: bool = False) -> Rendered:
+        name = "with_figures" if figures else "report"
+        return report_of(results(case), results(case).root.parent / name, figures=figures)
+
+    return get

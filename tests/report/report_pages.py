@@ -12,6 +12,11 @@ VOID = {"meta", "img", "br", "source", "link", "input", "hr"}
 Attributes = dict[str, str | None]
 
 
+def squeezed(text: str) -> str:
+    """Text with runs of white space as one space, as a browser shows it."""
+    return " ".join(text.split())
+
+
 class Page(HTMLParser):
     """A page's elements and tables; a cell is the list of its lines."""
 
@@ -51,7 +56,7 @@ class Page(HTMLParser):
 
     def words(self) -> str:
         """All text in order, runs of white space as one space."""
-        return " ".join("".join(self._said).split())
+        return squeezed("".join(self._said))
 
     def shape(self) -> Counter[tuple[str, tuple[str, ...]]]:
         """How often each element occurs with which attributes, whatever their values."""
@@ -62,9 +67,9 @@ class Page(HTMLParser):
         return [found[attribute] or "" for _, found in self.elements if attribute in found]
 
     def bodies(self) -> list[list[list[list[str]]]]:
-        """The tables without their head rows, cells stripped."""
+        """The tables without their head rows, cells squeezed."""
         return [
-            [[[line.strip() for line in cell] for cell in row] for row in rows[1:]] for rows in self.tables
+            [[[squeezed(line) for line in cell] for cell in row] for row in rows[1:]] for rows in self.tables
         ]
 
 

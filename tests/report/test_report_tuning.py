@@ -3,121 +3,91 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
-from report_cases import HOSTILE, Rendered, render, tuned
-from report_results import declare
+from report_cases import Rendered, built, render
+from report_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 from scipy import stats
-from tuned_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 
 from ablate.analysis.tuning import read_search
-from ablate.errors import RecordError
 from ablate.report import build_report
 from ablate.report.cautions import banners
 from ablate.report.content import derived_tables
-from ablate.store.points import read_tuning, write_tuning
-from ablate.store.results import ResultsFolder, read_plan
-from ablate.study.search import Search
+from ablate.store.results import read_plan
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, points_table, read_tables
+from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, read_tables
 
 Get = Callable[..., Rendered]
-NOT_DERIVED = [name for name in COLUMNS if name not in DERIVED]
 
 
 def read(page: Rendered) -> tuple[Tables, Plan]:
-    return read_tables(page.results, names=NOT_DERIVED), read_plan(page.results)
+    names = [name for name in COLUMNS if name not in DERIVED]
+    return read_tables(page.results, names=names), read_plan(page.results)
 
 
-def told(page: Rendered) -> tuple[str, list[str]]:
-    """The verdict on the search, and the sentences below it."""
-    said = page.report["headline"]["tuning"]
-    return said["verdict"], said["sentences"]
+def facts(report: dict[str, Any]) -> dict[str, str]:
+    return {fact["name"]: fact["value"] for fact in report["tuning"]["facts"]}
 
 
-def facts(page: Rendered) -> dict[str, str]:
-    return {fact["name"]: fact["value"] for fact in page.report["tuning"]["facts"]}
-
-
-def banner(page: Rendered, words: str) -> dict[str, Any]:
-    """The one warning with these words in its title."""
-    (found,) = [banner for banner in page.report["banners"] if words in banner["title"]]
-    return dict(found)
-
-
-def searched(
-    root: Path, asked: Sequence[Asked], *arms: float, search: Search = EPSILON, made: Any = None, **how: Any
-) -> Rendered:
-    """A search of these points, and the re-test of some ε."""
-    return render(
-        root,
-        study=retest_study(search, [{"epsilon": epsilon} for epsilon in arms]),
-        search=lambda results: write_search(results, search, asked, **{"strength": hump, **how}),
-        made=made,
+def in_percent(page: Rendered) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracies from the CSV files: of every run of the search, and of fresh seeds by ε."""
+    points, runs, trials = (
+        pd.read_csv(page.results.root / f"{name}.csv") for name in ("points", "point_values", "trials")
     )
-
-
-def by_hand(page: Rendered) -> dict[str, float]:
-    """Of the winner and the baseline, while tuning and with fresh seeds, in percent, from the CSV files."""
-    points = pd.read_csv(page.results.root / "points.csv")
-    trials = pd.read_csv(page.results.root / "trials.csv")
-    winner = points[points["winner"]].iloc[0]
-    seen = 100 * (winner["value"] - points[points["source"] == "baseline"]["value"].iloc[0])
+    runs = runs.merge(points[["number", "epsilon"]])
     fresh = trials.pivot(index="seed", columns="epsilon", values="accuracy")
-    again = 100 * (fresh[winner["epsilon"]] - fresh[0.0]).mean()
-    return {"value": 100 * winner["value"], "seen": seen, "fresh": again, "drop": seen - again}
+    return runs.assign(value=100 * runs["value"]), 100 * fresh
 
 
-def test_the_sentences_hold_the_numbers_of_the_tables(rendered: Get) -> None:
+def test_sentences_and_the_table_hold_what_the_csv_files_say(rendered: Get) -> None:
     page = rendered("tuned")
-    known = by_hand(page)
-    verdict, (chosen, winner, cost) = told(page)
+    runs, fresh = in_percent(page)
+    value, base = (runs[runs["number"] == number]["value"].mean() for number in (5, 0))
+    seen, again = value - base, (fresh[0.16] - fresh[0.0]).mean()
+    said = page.report["headline"]["tuning"]
+    chosen, winner, cost = said["sentences"]
+    assert said["verdict"] == "Tuning bought nothing that can be shown."
     assert chosen == "Tuning chose ε=0.16 of 14 points."
-    assert winner.startswith(
-        f"On the tuning split: accuracy {known['value']:.2f} %, {known['seen']:+.2f} percentage points "
-        "against the baseline there; with 5 fresh seeds on the reported split "
-        f"{known['fresh']:+.2f} percentage points against it (simultaneous 95 % "
-    )
+    for part in (
+        f"accuracy {value:.2f} %",
+        f"{seen:+.2f} percentage",
+        "5 fresh seeds",
+        f"{again:+.2f} percentage",
+    ):
+        assert part in winner
     assert winner.endswith(": undecided.")
-    assert verdict == "Tuning bought nothing that can be shown."
     assert cost == "The search took 66 training runs and 7 minutes, the re-test 15 and 2 minutes."
-
-
-def test_the_retested_points_stand_in_a_table(rendered: Get) -> None:
-    page = rendered("tuned")
-    known, table = by_hand(page), page.report["tuning"]["retested"]
+    table = page.report["tuning"]["retested"]
     assert [cell["label"] for cell in table["columns"]][2:] == [
         "Accuracy, tuning split", "Accuracy, reported split", "Δ while tuning", "Δ re-tested", "Drop",
     ]  # fmt: skip
-    winner, baseline, anchor = table["rows"]
+    best, baseline, anchor = table["rows"]
     assert [row[0]["notes"] for row in table["rows"]] == [["winner"], ["baseline"], ["anchor"]]
     assert [cell["text"] for cell in baseline[4:]] == ["–", "–", "–"]
-    expected = [known["value"], known["seen"], known["fresh"], known["drop"]]
-    found = [100 * winner[place]["value"] for place in (2, 4, 5, 6)]
-    assert found == pytest.approx(expected)
+    expected = [value, fresh[0.16].mean(), seen, again, seen - again]
+    assert [100 * cell["value"] for cell in best[2:]] == pytest.approx(expected)
     effects = {row[0]["text"]: row[3] for row in page.report["effects"]["rows"]}
-    assert (winner[5], anchor[5]) == (effects["ε=0.16"], effects["ε=0.1"])
+    assert (best[5], anchor[5]) == (effects["ε=0.16"], effects["ε=0.1"])
 
 
 def test_every_point_stands_in_a_table_with_why_it_was_given_up(rendered: Get) -> None:
-    page = rendered("tuned")
-    rows = page.report["tuning"]["points"]["rows"]
+    rows = rendered("tuned").report["tuning"]["points"]["rows"]
     assert [int(row[0]["text"]) for row in rows] == list(range(14))
-    assert rows[11][3] == {
-        "text": "pruned", "notes": ["after 4 seeds: Worse than point 4."], "value": "pruned",
-    }  # fmt: skip
-    assert rows[12][3]["notes"] == ["seed 1000001: diverged: not finite"]
+    pruned = {"text": "pruned", "notes": ["after 4 seeds: Worse than point 4."], "value": "pruned"}
+    assert (rows[11][3], rows[12][3]["notes"]) == (pruned, ["seed 1000001: diverged: not finite"])
     assert [rows[place][6]["text"] for place in (11, 12, 13)] == ["4/5", "1/5", "5/5"]
     assert rows[12][4]["value"] is None
     assert [row[2]["text"] for row in rows if "winner" in row[2]["text"]] == ["sampler, winner"]
 
 
 def test_the_facts_of_the_search_are_told(rendered: Get) -> None:
-    known, more = facts(rendered("tuned")), facts(rendered("tuned_front"))
+    one, two = rendered("tuned").report, rendered("tuned_front").report
+    known, more = facts(one), facts(two)
     assert known["Searched"] == "ε: 0 to 0.5 by 0.005"
     assert known["Budget"] == "14 points of 5 training runs: 12 complete, 1 pruned, 1 failed"
     assert known["Reported split"].startswith("not looked at while tuning; digest cdcd")
@@ -125,34 +95,34 @@ def test_the_facts_of_the_search_are_told(rendered: Get) -> None:
     assert not [name for name in known if name.startswith("Importance")]
     assert "batch_size: 32 to 128 by 32 (where arch=a)" in more["Searched"]
     assert more["Importance for NLL"].startswith("ε 0.25, lr 0.25")
+    for report, words in ((one, "of equal ones the first"), (two, "beats in both smoothed values")):
+        assert words in report["method"][0]["text"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "verdict", "sentence"),
+    ("status", "winner", "done", "verdict"),
     [
-        (
-            {"made": lambda trial: guess(trial, 3.5 if trial.levels["epsilon"] else 2.0, images=800)},
-            "Tuning bought something that fresh seeds confirm: ε=0.16 beats the baseline.",
-            ": better.",
-        ),
-        (
-            {"outcome": lambda trial: "missing"},
-            "What tuning bought is open until its choice is re-run with fresh seeds.",
-            "not re-run with fresh seeds yet.",
-        ),
-        (
-            {"outcome": lambda trial: "missing" if trial.seed == 4 else "complete"},
-            "Tuning bought nothing that can be shown yet: its re-test is not complete.",
-            ": undecided.",
-        ),
+        ("missing", 5, 12, "What tuning bought is open until its choice is re-run with fresh seeds."),
+        ("complete", 0, 12, "Tuning found nothing better than the baseline."),
+        ("complete", None, 2, "Tuning is not finished: 4 of 14 points have ended, and none is chosen yet."),
+        ("complete", None, 12, "Tuning chose nothing: none of its points has a value."),
     ],
 )
-def test_what_the_re_test_came_to(
-    tmp_path: Path, changes: dict[str, Any], verdict: str, sentence: str
+def test_a_search_without_a_comparison_says_why(
+    rendered: Get, status: str, winner: int | None, done: int, verdict: str
 ) -> None:
-    found, sentences = told(render(tmp_path, **{**tuned(), **changes}))
-    assert found == verdict
-    assert sentences[1].endswith(sentence)
+    tables, plan = read(rendered("tuned"))
+    tables["trials"] = tables["trials"].assign(status=status)
+    tables["points"] = tables["points"].assign(winner=[number == winner for number in range(14)])
+    tables["tuning"] = tables["tuning"].assign(points_done=done)
+    report = built(tables, plan)
+    said = report["headline"]["tuning"]
+    assert said["verdict"] == verdict
+    assert ("The search's budget is not spent" in str(report["banners"])) == (done < 12)
+    assert ("not re-run with fresh seeds yet." in str(said["sentences"])) == (status == "missing")
+    if winner == 0:
+        assert "against" not in said["sentences"][1].partition(";")[0]
+        assert report["tuning"]["retested"]["rows"][0][0]["notes"] == ["winner, baseline"]
 
 
 FIRST, SECOND = "ε=0.2, lr=0.01, arch=d", "ε=0.3, lr=0.01, arch=d"
@@ -168,6 +138,7 @@ FIRST, SECOND = "ε=0.2, lr=0.01, arch=d", "ε=0.3, lr=0.01, arch=d"
         (("equivalent",) * 2, ("equivalent",) * 2, "bought nothing that matters: with fresh"),
         (("equivalent", "undecided"), ("worse", "worse"), "Tuning bought nothing that can be shown."),
         (("undecided",) * 2, ("undecided",) * 2, "Tuning bought nothing that can be shown."),
+        (("undecided",) * 2, ("undecided", "incomplete"), "shown yet: its re-test is not complete."),
     ],
 )
 def test_the_verdict_is_that_of_the_fresh_seeds(
@@ -176,82 +147,53 @@ def test_the_verdict_is_that_of_the_fresh_seeds(
     """The two points of the re-test are taken for the winners, whatever the smoothing says."""
     tables, plan = read(rendered("tuned_front"))
     tables["points"] = tables["points"].assign(winner=tables["points"]["number"].isin([3, 7]))
-    derived = derived_tables(tables, plan)
-    effects = derived["effects"]
+    tables |= derived_tables(tables, plan)
+    effects = tables["effects"]
     for arm, words in zip(plan.arms[1:], (first, second), strict=True):
         for metric, word in zip(("accuracy", "nll"), words, strict=True):
             rows = (effects["term"] == arm) & (effects["metric"] == metric)
-            effects.loc[rows, ["verdict", "reason"]] = [word, ""]
-    assert expected in build_report(tables, plan, [], derived)["headline"]["tuning"]["verdict"]
-
-
-def test_a_winner_that_is_the_baseline_found_nothing_better(tmp_path: Path) -> None:
-    page = searched(
-        tmp_path, epsilon_points(), 0.0, 0.1, strength=lambda levels: 2.5 - 4 * float(levels["epsilon"])
-    )
-    verdict, (chosen, winner, _) = told(page)
-    assert verdict == "Tuning found nothing better than the baseline."
-    assert chosen == "Tuning chose ε=0 of 14 points."
-    assert "against" not in winner.partition(";")[0]
-    assert page.report["tuning"]["retested"]["rows"][0][0]["notes"] == ["winner, baseline"]
-
-
-def test_a_search_that_goes_on_says_how_far_it_is(tmp_path: Path) -> None:
-    some = [*epsilon_points()[:3], Asked({"epsilon": 0.3}, state="running", done=1)]
-    page = searched(tmp_path, some, 0.0, 0.1, choose=False)
-    verdict, (cost,) = told(page)
-    assert verdict == "Tuning is not finished: 3 of 14 points have ended, and none is chosen yet."
-    assert cost.startswith("The search took 16 training runs and 2 minutes")
-    assert page.report["banners"][0]["title"] == "The search's budget is not spent"
-
-
-def test_a_search_without_a_value_chose_nothing(tmp_path: Path) -> None:
-    lost = [Asked({"epsilon": 0.1 * at}, state="failed", done=0, reason="no memory") for at in range(4)]
-    page = searched(tmp_path, lost, 0.0, 0.1, search=EPSILON.model_copy(update={"points": 4}))
-    assert told(page)[0] == "Tuning chose nothing: none of its points has a value."
-    failed = banner(page, "failed")
-    assert failed["title"] == "4 of 4 points of the search failed"
-    assert failed["items"] == [f"ε={level}: no memory" for level in ("0", "0.1", "0.2", "0.3")]
+            told = ["undecided", word] if word == "incomplete" else [word, ""]
+            effects.loc[rows, ["verdict", "reason"]] = told
+    assert expected in build_report(tables, plan, [])["headline"]["tuning"]["verdict"]
 
 
 def test_what_could_mislead_is_said(rendered: Get) -> None:
     one, two = (
-        [banner["title"] for banner in rendered(case).report["banners"]] for case in ("tuned", "tuned_front")
+        {banner["title"]: banner for banner in rendered(case).report["banners"]}
+        for case in ("tuned", "tuned_front")
     )
-    shared = "The tuning split and the reported split share images"
-    assert one[0] == shared
-    assert "3 of 240 tuning images" in rendered("tuned").report["banners"][0]["text"]
-    assert {
-        "The search's budget is not spent",
+    shared, failed = (
+        "The tuning split and the reported split share images",
         "3 of 18 points of the search failed",
-        "Fewer than 3 training runs per point of the search",
-    } <= set(two)
+    )
+    assert next(iter(one)) == shared
+    assert "3 of 240 tuning images" in one[shared]["text"]
+    few = "Fewer than 3 training runs per point of the search"
+    assert {"The search's budget is not spent", failed, few} <= set(two)
+    assert {item.partition(": ")[2] for item in two[failed]["items"]} == {"its fields cannot be trained: a"}
     assert shared not in two
+    assert "Fewer than 5 training runs in every arm" not in one  # it has five
     assert not [title for title in one if "points of the search" in title]
+
+
+def test_a_search_that_pruned_within_runs_and_had_one_seed_a_point_says_so(rendered: Get) -> None:
     tables, plan = read(rendered("tuned"))
-    tables["tuning"] = tables["tuning"].assign(points_pruned=12, points_done=1)
-    pruned = "12 of 14 points of the search were pruned"
-    assert pruned in [banner["title"] for banner in build_report(tables, plan, [])["banners"]]
-
-
-@pytest.mark.parametrize(
-    ("case", "words"),
-    [("tuned", "of equal ones the first"), ("tuned_front", "beats in both smoothed values")],
-)
-def test_the_method_says_how_it_was_chosen(rendered: Get, case: str, words: str) -> None:
-    first = rendered(case).report["method"][0]
-    assert (first["title"], words in first["text"]) == ("Tuning", True)
-
-
-def test_runs_that_pruning_stopped_are_not_counted_and_that_is_said(tmp_path: Path) -> None:
-    stopped: dict[str, Any] = {"state": "pruned", "reason": "below", "pruned_at": 1, "done": 0}
-    pruned = [Asked({"epsilon": level}, **stopped, intermediate={1: 0.1}) for level in (0.3, 0.4)]
-    asked = [Asked({"epsilon": 0.0}, "baseline"), Asked({"epsilon": 0.16}), *pruned]
-    search = EPSILON.model_copy(update={"pruning": "median", "points": 4})
-    page = searched(tmp_path, asked, 0.0, 0.16, search=search)
-    words = "10 training runs and 65 seconds (not counted: 2 training runs that pruning stopped early)"
-    assert f"The search took {words}" in told(page)[1][-1]
-    assert facts(page)["Cost"] == words
+    search = EPSILON.model_copy(update={"pruning": "median"})
+    plan = plan.model_copy(update={"study": plan.study.model_copy(update={"search": search})})
+    tables["tuning"] = tables["tuning"].assign(points_pruned=12, points_done=1, seeds=1)
+    tables["points"] = tables["points"].assign(seeds_done=0, low=np.nan, high=np.nan)
+    report = built(tables, plan)
+    told = {banner["title"]: banner["text"] for banner in report["banners"]}
+    assert "12 of 14 points of the search were pruned" in told
+    assert "There is one." in told["Fewer than 3 training runs per point of the search"]
+    words = "66 training runs and 7 minutes (not counted: 1 training run that pruning stopped early)"
+    assert facts(report)["Cost"] == words
+    assert f"The search took {words}" in report["headline"]["tuning"]["sentences"][-1]
+    rows = report["tuning"]["points"]["rows"]
+    assert (rows[11][3]["notes"], rows[0][4]["notes"]) == (
+        ["after 4 epochs: Worse than point 4."],
+        ["no interval"],
+    )
 
 
 @pytest.mark.parametrize(
@@ -269,83 +211,47 @@ def test_a_small_tuning_split_is_warned_of(
     tables, plan = read(rendered("tuned"))
     found = read_search(tables, plan)
     assert found is not None
-    other = dataclasses.replace(
-        found,
-        search=found.search.model_copy(update={"objective": objective}),
-        facts=pd.Series({**found.facts, "tuning_images": images}),
-    )
-    found_banners = banners(tables["trials"], plan, None, other)
-    texts = [banner["text"] for banner in found_banners if banner["title"] == "A small tuning split"]
-    assert len(texts) == (expected is not None)
-    assert all(text.endswith(str(expected)) for text in texts)
+    search = found.search.model_copy(update={"objective": objective})
+    row = pd.Series({**found.facts, "tuning_images": images})
+    told = banners(tables["trials"], plan, None, dataclasses.replace(found, search=search, facts=row))
+    texts = [banner["text"] for banner in told if banner["title"] == "A small tuning split"]
+    assert [text.endswith(str(expected)) for text in texts] == [True] * (expected is not None)
 
 
-def test_hostile_levels_keep_their_points(rendered: Get) -> None:
-    tables, plan = read(rendered("tuned_hostile"))
-    found = read_search(tables, plan)
-    assert found is not None
-    assert len(rendered("tuned_hostile").report["tuning"]["retested"]["rows"]) == 3
-    levels = {found.levels(row)["arch"] for _, row in found.points.iterrows()}
-    assert levels <= set(HOSTILE)
-    assert len(levels) == found.points["arch"].nunique() > 2
-
-
-def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get, tmp_path: Path) -> None:
+def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get) -> None:
     """Neither a search's tables without its declaration nor the declaration alone shows anywhere."""
-    plain = render(tmp_path / "plain", study=declare(seeds=2))
-    assert "tuning" not in plain.report
-    assert "tuning" not in plain.report["headline"]
-    assert "Tuning" not in plain.html
-    assert "Tuning" not in plain.markdown
-    assert not [path.name for path in plain.results.root.glob("*.csv") if path.stem in TUNING]
+    plain = rendered("one_seed")
+    assert "Tuning" not in plain.html + plain.markdown
+    assert not [name for name in TUNING if (plain.results.root / f"{name}.csv").exists()]
+    assert [len(read(plain)[0][name]) for name in TUNING] == [0] * len(TUNING)
     tables, plan = read(rendered("tuned"))
     without = plan.model_copy(update={"study": plan.study.model_copy(update={"search": None})})
     bare = {name: frame(name, []) if name in TUNING else table for name, table in tables.items()}
-    reports = [build_report(given, without, []) | {"downloads": []} for given in (tables, bare)]
+    reports = [built(given, without) | {"downloads": []} for given in (tables, bare)]
     assert reports[0] == reports[1]
-    assert "tuning" not in build_report(bare, plan, [])
+    for report in (plain.report, reports[0], built(bare, plan)):
+        assert "tuning" not in {*report, *report["headline"]}
 
 
 def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path: Path) -> None:
     """The one that was chosen stands for them; the baseline was asked for again too."""
     asked = [*epsilon_points(), *(Asked({"epsilon": level}) for level in (0.0, 0.16, 0.16))]
     search = EPSILON.model_copy(update={"points": 17})
-    page = searched(tmp_path, asked, 0.0, 0.1, 0.16, search=search, choose=False, winners=(5,),
-                    made=lambda trial: guess(trial, hump(trial.levels), images=300))  # fmt: skip
-    points = pd.read_csv(page.results.root / "points.csv")
-    values = pd.read_csv(page.results.root / "point_values.csv").merge(points[["number", "epsilon"]])
-    own = 100 * values[values["epsilon"] == 0.16]["value"]
-    other = 100 * values[values["epsilon"] == 0.0]["value"]
-    assert (len(own), len(other)) == (15, 10)
+
+    def searched(results: Any) -> None:
+        write_search(results, search, asked, strength=hump, choose=False, winners=(5,))
+
+    study = retest_study(search, [{"epsilon": epsilon} for epsilon in (0.0, 0.1, 0.16)])
+    page = render(tmp_path, study=study, search=searched, made=lambda trial: guess(trial, hump(trial.levels)))
+    runs, fresh = in_percent(page)
+    own, other = (runs[runs["epsilon"] == epsilon]["value"] for epsilon in (0.16, 0.0))
     winner, baseline, _ = page.report["tuning"]["retested"]["rows"]
-    assert {row[1]["text"] for row in (winner, baseline)} == {"5, 15, 16", "0, 14"}
+    assert (winner[1]["text"], baseline[1]["text"]) == ("5, 15, 16", "0, 14")
     low, high = stats.t.interval(0.95, 14, own.mean(), stats.sem(own))
     assert winner[2]["text"] == f"{own.mean():.2f}"
     assert winner[2]["notes"][0] == f"{low:.2f} to {high:.2f}, n = 15"
     assert baseline[2]["notes"][0].endswith(", n = 10")
-    seen = own.mean() - other.mean()
-    assert 100 * winner[4]["value"] == pytest.approx(seen)
-    trials = pd.read_csv(page.results.root / "trials.csv")
-    fresh = trials.pivot(index="seed", columns="epsilon", values="accuracy")
-    found = 100 * (fresh[0.16] - fresh[0.0]).mean()
-    assert 100 * winner[6]["value"] == pytest.approx(seen - found)
+    seen, again = own.mean() - other.mean(), (fresh[0.16] - fresh[0.0]).mean()
+    assert [100 * winner[place]["value"] for place in (4, 6)] == pytest.approx([seen, seen - again])
     said = f"accuracy {own.mean():.2f} % (mean of 15 runs of 3 points), {seen:+.2f} percentage points against"
-    assert said in told(page)[1][1]
-
-
-def test_a_metric_without_an_interval_shows_none(tmp_path: Path) -> None:
-    asked = [Asked({"epsilon": 0.1 * at}, "sampler" if at else "baseline") for at in range(3)]
-    search = EPSILON.model_copy(update={"seeds": 1, "pruning": "none", "points": 3})
-    page = searched(tmp_path, asked, 0.0, 0.1, search=search)
-    assert page.report["tuning"]["points"]["rows"][0][4]["notes"] == ["no interval"]
-    assert "There is one." in banner(page, "per point")["text"]
-
-
-def test_a_damaged_search_is_named(tmp_path: Path) -> None:
-    results = ResultsFolder(tmp_path)
-    tuning = write_search(results, EPSILON, [Asked({"epsilon": 0.0})], strength=hump)
-    write_tuning(results, tuning)
-    assert read_tuning(results) == tuning
-    (results.root / "tuning" / "tuning.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(RecordError, match="damaged"):
-        points_table(results)
+    assert said in page.report["headline"]["tuning"]["sentences"][1]
