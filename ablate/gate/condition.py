@@ -133,10 +133,8 @@ class _Reader:
         return "".join([*parts, self.text[place:]])
 
     def refuse(self, expected: str, part: str | ast.AST, hint: str = EXAMPLES) -> NoReturn:
-        shown = self._source_of(part) if isinstance(part, ast.AST) else part
-        came = (
-            f"got {printable(shown.replace(' % _', '%')[:60])!r}" if shown.strip() else "which is not there"
-        )
+        shown = (self._source_of(part) if isinstance(part, ast.AST) else part).replace(" % _", "%")[:60]
+        came = f"got {printable(shown)!r}" if shown.strip() else "which is not there"
         raise StudyError(f"--fail-if {printable(self.text)!r}: expected {expected}, {came}; {hint}")
 
     def _source_of(self, node: ast.AST) -> str:
@@ -199,13 +197,11 @@ class _Reader:
         return self.refuse(f"a verdict ({', '.join(WORDS)})", node, hint)
 
     def _number(self, node: ast.expr) -> tuple[float, bool]:
+        """The number, and whether it was written in percent."""
         match node:
             case ast.BinOp(left=fraction, op=ast.Mod(), right=ast.Name(id="_")):
                 return self._number(fraction)[0] / 100, True
-            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant() as positive):
-                number = self._number(positive)[0]
-                return -number if isinstance(sign, ast.USub) else number, False
-            case ast.Constant(value=int() | float() as plain) if abs(plain) <= 1e300:
-                if re.fullmatch(NUMBER, self._source_of(node)):  # not 1_0 or 0x1
-                    return float(plain), False
-        return self.refuse("a finite number", node, "write it as 0.55 or 55%")
+        text = self._source_of(node).replace(" ", "")
+        if not re.fullmatch(f"[-+]?{NUMBER}", text) or abs(float(text)) > 1e300:  # not 1_0 or 0x1
+            self.refuse("a finite number", node, "write it as 0.55 or 55%")
+        return float(text), False

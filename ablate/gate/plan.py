@@ -20,9 +20,8 @@ from ablate.study.trials import Plan, Trial
 from ablate.tables.quantities import quantity, shown
 from ablate.terminal import duration, print_line, print_table
 
-FEWEST_PAIRS = 3
-"""Pairs that a comparison must have before its spread counts."""
-MOST_SEEDS = 1_000_000
+FEWEST_PAIRS, MOST_SEEDS = 3, 1_000_000
+"""Pairs that a comparison must have before its spread counts; the most seeds that are advised."""
 
 
 def expected_duration(
@@ -85,13 +84,9 @@ def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, worker
     missing = [trial for trial in plan.trials if states[trial.trial_id] == "missing"]
     heads, totals = ("done", "failed", "missing"), Counter(states.values())
     of_arms = Counter((trial.arm, states[trial.trial_id]) for trial in plan.trials)
-    arms, seeds = len(plan.arms), len(plan.study.seed_list())
+    asked = f"{len(plan.arms)} arms x {len(plan.study.seed_list())} seeds = {len(plan.trials)} trials"
     counts = ", ".join(f"{totals[state]} {state}" for state in heads)
-    lines = [
-        f"{plan.study.name}: {plan.reason}",
-        f"results: {folder.root}",
-        f"{arms} arms x {seeds} seeds = {len(plan.trials)} trials: {counts}",
-    ]
+    lines = [f"{plan.study.name}: {plan.reason}", f"results: {folder.root}", f"{asked}: {counts}"]
     if totals["failed"]:
         lines.append("failed trials stay as they are unless the run is given --retry-failed")
     if damaged := len(faults.keys() & states):
