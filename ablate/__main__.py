@@ -125,8 +125,7 @@ def tune(
     options: Options,
     points: Annotated[int | None, Option(min=1, help="The budget, instead of the study's.")] = None,
     storage: Annotated[
-        str | None,
-        Option(metavar="URL", help="PostgreSQL database that tuners with one --results share."),
+        str | None, Option(metavar="URL", help="PostgreSQL database that tuners with one --results share.")
     ] = None,
 ) -> None:
     """Search for the best setting on images held back from training, then re-test it with fresh seeds.

@@ -40,8 +40,8 @@ def run(study: Study | str | Path, **options: Any) -> Run:
             seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed, timing.
 
     Raises:
-        StudyError: the study has no name, or a part of it or an option is wrong; nothing was trained.
-        AblateError: of the kind that says what else is wrong.
+        AblateError: a StudyError where the study or an option is wrong, else of the kind that says what is;
+            nothing was trained.
     """
     return run_study(*_from_python("run", study, options))
 

@@ -14,14 +14,7 @@ from recorded_study import CUDA, FAILED, Recorded, counts, printed
 from scipy import stats
 
 from ablate.errors import ResultsError, StudyError
-from ablate.gate.compare import (
-    Comparison,
-    compare_runs,
-    read_run,
-    show_comparison,
-    write_csv,
-    write_markdown,
-)
+from ablate.gate.compare import Comparison, compare_runs, read_run, show_comparison, write_csv, write_markdown
 from ablate.store.results import ResultsFolder
 from ablate.tables import build_tables, write_tables
 
