@@ -30,8 +30,7 @@ ANY, ALL = (True, None, False), (False, None, True)
 class Finding:
     """What became of one condition: `holds` is None where that cannot be told, which fails the gate too.
 
-    `arms` is how many it was put to, 1 where it names its own; `evidence` has a line for each value that
-    decides so.
+    It was put to so many `arms`, one where it names its own; `evidence` has a line per value that decides.
     """
 
     text: str

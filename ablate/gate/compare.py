@@ -30,13 +30,9 @@ from ablate.terminal import print_line, print_table, printable
 METRICS_SHOWN = ("accuracy", "nll", "ece")
 RECORDED = ("device", "device_name", "resolved_precision", "threads", "torch_version", "commit")
 GRAVE = {
-    "data fingerprint": "data",
-    "device": "device",
-    "device_name": "device",
-    "resolved_precision": "precision",
-    "torch_version": "torch version",
-    "commit": "commit",
-}
+    "data fingerprint": "data", "device": "device", "device_name": "device",
+    "resolved_precision": "precision", "torch_version": "torch version", "commit": "commit",
+}  # fmt: skip
 """Facts that can cause a difference by themselves, and what a reader calls them."""
 SIDE = ("mean", "low", "high", "n")
 HEADS = ("arm", "A", "B", "B - A", "verdict", "p", "compared")
@@ -133,9 +129,9 @@ class Comparison:
 def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comparison:
     """Join two runs by the names of their arms; differences are the second's values minus the first's.
 
-    One family: the intervals of all common arms and all metrics hold together with 95 % confidence, and the
-    verdicts follow from them. A failed arm counts in it too, so that it never makes the others narrower. An
-    arm is compared by seed where the trials are the same but for the machine, else as two samples.
+    One family: the intervals of all common arms and all metrics hold together with 95 % confidence. A failed
+    arm counts in it too, so that it never makes the others narrower. An arm is compared by seed where the
+    trials are the same but for the machine, else as two samples.
 
     Raises:
         StudyError: a metric is no measured column of the trials table.
@@ -156,10 +152,9 @@ def compare_arms(run: Run, metrics: Sequence[str]) -> Comparison:
     The families are the report's; a metric outside, uncorrected there, is corrected over the arms, as any of
     them can fail a gate.
     """
-    pairs, rows = run.plan.comparisons, []
-    for metric in metrics:
-        family = len(pairs) * run.plan.study.family_size(metric, 1)
-        rows += [_difference(run, run, pair, metric, family) for pair in pairs]
+    pairs = run.plan.comparisons
+    sizes = {metric: len(pairs) * run.plan.study.family_size(metric, 1) for metric in metrics}
+    rows = [_difference(run, run, pair, metric, sizes[metric]) for metric in metrics for pair in pairs]
     return Comparison(run, run, pd.DataFrame(rows))
 
 
@@ -235,11 +230,7 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
 
 
 def write_markdown(path: Path, comparison: Comparison) -> None:
-    """Write the comparison as Markdown; what comes from the records stands as code, so that it does nothing.
-
-    Raises:
-        ResultsError: the file cannot be written.
-    """
+    """Write the comparison as Markdown; what comes from the records stands as code, so it does nothing."""
     lines = [f"**B:** {_code(str(comparison.b))}, against **A:** {_code(str(comparison.a))}"]
     for part in _parts(comparison, _code):
         if isinstance(part, str):
@@ -255,11 +246,7 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
 
 
 def write_csv(path: Path, comparison: Comparison) -> None:
-    """Write the differences unrounded, one row per arm and metric; what cannot be told is empty.
-
-    Raises:
-        ResultsError: the file cannot be written.
-    """
+    """Write the differences unrounded, one row per arm and metric; what cannot be told is empty."""
     rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
     rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_needed": "Int64"})
     # As in the other tables, an apostrophe keeps a spreadsheet from reading a name as a formula.
@@ -268,6 +255,7 @@ def write_csv(path: Path, comparison: Comparison) -> None:
 
 
 def _write(path: Path, text: str, option: str) -> None:
+    """Write a text; ResultsError where that cannot be, with the option that named the file."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

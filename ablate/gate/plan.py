@@ -46,8 +46,7 @@ def expected_duration(
         else:
             unknown[trial.fields.arch] = None
     # No division over workers makes a single trial shorter.
-    seconds = max(sum(known) / min(workers, len(known)), *known) if known else 0.0
-    return seconds, len(known), tuple(unknown)
+    return max([sum(known) / workers, *known]), len(known), tuple(unknown)
 
 
 def _likenesses(trial: Trial) -> Iterator[tuple[object, int]]:
