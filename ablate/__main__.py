@@ -89,22 +89,15 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
     return wrap
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+@app.callback(invoke_without_command=True)
+def ablate(version: Annotated[bool, Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Ablation studies of training knobs: what a knob does to accuracy, calibration and step time."""
+    if version:
         from ablate.store.provenance import source_commit, version_of
 
         commit = source_commit()
         print(f"ablate {version_of('ablate')}{f' ({commit})' if commit else ''}")
         raise typer.Exit
-
-
-@app.callback()
-def ablate(
-    version: Annotated[
-        bool, Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """Ablation studies of training knobs: what a knob does to accuracy, calibration and step time."""
 
 
 @app.command()
@@ -141,6 +134,7 @@ def tune(
 def _conclude(ended: Run) -> NoReturn:
     """Say what became of a run or a search, its answer first, and exit with its status."""
     lines: list[str] = []
+    partial = "the report is partial; " if ended.report is not None else ""
     if ended.report is not None:
         content = json.loads((ended.report.parent / "report.json").read_text(encoding="utf-8"))
         tuned = content["headline"].get("tuning", {"verdict": "", "sentences": []})
@@ -148,7 +142,6 @@ def _conclude(ended: Run) -> NoReturn:
         lines = [line for line in (tuned["verdict"], *tuned["sentences"], beside) if line]
         lines += [f"{ended.ran} trials run", f"report: {ended.report}"]
     if ended.interrupted:
-        partial = "the report is partial; " if ended.report is not None else ""
         lines.append(f"interrupted: {partial}the same command goes on")
     elif ended.failed:
         lines.append(
@@ -184,8 +177,7 @@ def plan(study: StudyFile, options: Options) -> None:
     folder = ResultsFolder(options.results / planned.study.name / planned.profile)
     used = planned.trials[0].numerics.device
     missing = show_forecast(Console(), planned, folder, workers=trials_at_a_time(used, options))
-    if line := idle_cores(missing, used, options):
-        print_line(Console(), line)
+    print_line(Console(), *filter(None, [idle_cores(missing, used, options)]))
 
 
 @app.command()
