@@ -16,7 +16,6 @@ from scipy import stats
 from ablate.errors import ResultsError, StudyError
 from ablate.gate.compare import Comparison, compare_runs, read_run, show_comparison, write_csv, write_markdown
 from ablate.store.results import ResultsFolder
-from ablate.tables import build_tables, write_tables
 
 A = {(0.0, 0): 600, (0.0, 1): 620, (0.0, 2): 590, (0.1, 0): 640, (0.1, 1): 655, (0.1, 2): 610}
 B = {(0.0, 0): 610, (0.0, 1): 640, (0.0, 2): 595, (0.2, 0): 640, (0.2, 1): 655, (0.2, 2): 610}
@@ -107,16 +106,6 @@ def test_a_run_beside_itself_differs_in_nothing(first: Recorded, tmp_path: Path)
     assert "paired by seed, n = 3, equal on every seed" in text
     lines = text[text.index("ECE") :].splitlines()
     assert all("floor" in line for line in lines if line.startswith("epsilon="))
-
-
-def test_published_results_without_predictions_are_read_from_their_table(
-    first: Recorded, tmp_path: Path
-) -> None:
-    a = Recorded(tmp_path, A)
-    write_tables(a.folder, build_tables(a.folder, a.plan))
-    shutil.rmtree(a.folder.predictions)
-    before = compared(first, first).differences
-    pd.testing.assert_frame_equal(compare_runs(read_run(a.folder), first.run).differences, before)
 
 
 def test_the_file_holds_unrounded_numbers_and_no_formula(tmp_path: Path) -> None:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 import numpy as np
 from rich.console import Console
 
-from ablate.errors import RecordError
 from ablate.metrics import METRICS, Predictions
 from ablate.stats import Effect, minimal_detectable_effect, paired_effect, seeds_needed
 from ablate.status import read_available
-from ablate.store.records import Record, read_predictions
+from ablate.store.records import Record
 from ablate.store.results import ResultsFolder
 from ablate.study.trials import Plan, Trial
+from ablate.tables.images import read_stored
 from ablate.tables.quantities import quantity, shown
 from ablate.terminal import duration, print_line, print_table
 
@@ -99,11 +99,11 @@ def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, worker
         time = f"about {duration(seconds)} for {known} of the missing trials, {workers} at a time"
         times.append(f"time: {time}, going by those recorded here")
     times += [f"time of {arch}: not known before one trial of {arch} has run" for arch in unknown]
-    print_line(console, *times, *_smallest_effect(plan, folder, records))
+    print_line(console, *times, *_smallest_effect(plan, folder))
     return len(missing)
 
 
-def _smallest_effect(plan: Plan, folder: ResultsFolder, records: Mapping[str, Record]) -> Iterator[str]:
+def _smallest_effect(plan: Plan, folder: ResultsFolder) -> Iterator[str]:
     """What the planned seeds detect of the primary metric with 80 % power, all comparisons corrected for."""
     study, seeds, what = plan.study, plan.study.seed_list(), quantity(plan.study.primary)
     if not plan.comparisons:
@@ -114,15 +114,10 @@ def _smallest_effect(plan: Plan, folder: ResultsFolder, records: Mapping[str, Re
         return
     values = {arm: np.full(len(seeds), np.nan) for arm in plan.arms}
     for trial in plan.trials:
-        record = records.get(trial.trial_id)
-        if record is None or record.status != "complete" or trial.repeat:
-            continue
-        try:
-            stored = read_predictions(folder, record)
-        except RecordError:
-            continue  # published without predictions, or damaged: the run will say so
-        score = METRICS[study.primary].score(Predictions.of(stored.logits, stored.labels))
-        values[trial.arm][seeds.index(trial.seed)] = score
+        stored = read_stored(folder, trial.trial_id).predictions  # of damaged ones none: the run will say so
+        if stored is not None and not trial.repeat:
+            score = METRICS[study.primary].score(Predictions.of(stored.logits, stored.labels))
+            values[trial.arm][seeds.index(trial.seed)] = score
     arms, baselines = (np.stack([values[pair[side]] for pair in plan.comparisons]) for side in (0, 1))
     sd, pairs = pooled_sd(paired_effect(arms, baselines))
     size = study.family_size(study.primary, len(plan.comparisons))
