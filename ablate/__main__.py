@@ -12,10 +12,11 @@ import sys
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
 from rich.console import Console
+from typer import Argument, Option
 
 from ablate.errors import AblateError, StudyError
 from ablate.study import Options, load_study
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="ablate",
-    help="Ablation studies of training knobs: what a knob does to accuracy, calibration and step time.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 
 COMPLETE, WRONG, FAILURES, INTERRUPTED = 0, 1, 2, 130
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Concluded(SystemExit):
@@ -43,24 +44,17 @@ class Concluded(SystemExit):
 Suite = StrEnum("Suite", ["loss", "step", "epoch", "sweep", "driver", "cuda", "statistics", "tune"])
 """What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
 
-StudyFile = Annotated[Path, typer.Argument(help="A Python file that defines `study`; it is executed.")]
-StudyName = Annotated[
-    str, typer.Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")
-]
-Results = Annotated[Path, typer.Option(help="Folder of the results.")]
-Reports = Annotated[Path, typer.Option("--report", help="Folder of the reports.")]
-RanProfile = Annotated[str | None, typer.Option(help="Which of the profiles that were run.")]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder with the dataset's files, instead of downloading them.")
-]
+StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; it is executed.")]
+StudyName = Annotated[str, Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")]
+Results = Annotated[Path, Option(help="Folder of the results.")]
+Reports = Annotated[Path, Option("--report", help="Folder of the reports.")]
+RanProfile = Annotated[str | None, Option(help="Which of the profiles that were run.")]
 
 
 def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[Callable[..., None]], Any]:
     """Give a command the fields of `Options` as parameters; it is called with the `options` they make.
 
-    Args:
-        without: fields that the command has no use for.
-        helps: what to say of a field, where it is not the field's own description.
+    `helps` is what to say of a field where that is not its own description.
     """
     kinds = get_type_hints(Options)
     names = [name for name in Options.model_fields if name not in {"command", *without}]
@@ -70,7 +64,9 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
         def parsed(**given: Any) -> None:
             values = {name: given.pop(name) for name in names}
             values["settings"] = parse_settings(values["settings"] or [])
-            command(**given, options=Options(**values))
+            options = Options(**values)
+            typed = command_line(command.__name__, given["study"], options, given.get("points"))
+            command(**given, options=options.model_copy(update={"command": typed}))
 
         own = inspect.signature(command, eval_str=True).parameters.values()
         parameters = [parameter for parameter in own if parameter.name != "options"]
@@ -78,17 +74,14 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
             field = Options.model_fields[name]
             text = helps.get(name, field.description)
             least: Any = next((rule.ge for rule in field.metadata if hasattr(rule, "ge")), None)
-            option, kind, default = typer.Option(help=text, min=least), kinds[name], field.default
+            option, kind, default = Option(help=text, min=least), kinds[name], field.default
             if name == "settings":
-                option = typer.Option("--set", metavar="FIELD=VALUE[,VALUE]", help=text)
+                option = Option("--set", metavar="FIELD=VALUE[,VALUE]", help=text)
                 kind, default = list[str] | None, None
             elif name == "seeds":
                 kind = int | None
-            parameters.append(
-                inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
-                )
-            )
+            annotation: Any = Annotated[kind, option]
+            parameters.append(inspect.Parameter(name, KEYWORD, default=default, annotation=annotation))
         parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return parsed
@@ -96,23 +89,15 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
     return wrap
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+@app.callback(invoke_without_command=True)
+def ablate(version: Annotated[bool, Option("--version", help="Show the version and exit.")] = False) -> None:
+    """Ablation studies of training knobs: what a knob does to accuracy, calibration and step time."""
+    if version:
         from ablate.store.provenance import source_commit, version_of
 
         commit = source_commit()
         print(f"ablate {version_of('ablate')}{f' ({commit})' if commit else ''}")
         raise typer.Exit
-
-
-@app.callback()
-def ablate(
-    version: Annotated[
-        bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
-    ] = False,
-) -> None:
-    """Ablation studies of training knobs: what a knob does to accuracy, calibration and step time."""
 
 
 @app.command()
@@ -121,8 +106,7 @@ def run(study: StudyFile, options: Options) -> None:
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.pipeline import run_study
 
-    options = options.model_copy(update={"command": command_line("run", study, options)})
-    raise Concluded(_conclude(run_study(load_study(study), options)))
+    _conclude(run_study(load_study(study), options))
 
 
 @app.command()
@@ -132,10 +116,9 @@ def run(study: StudyFile, options: Options) -> None:
 def tune(
     study: StudyFile,
     options: Options,
-    points: Annotated[int | None, typer.Option(min=1, help="The budget, instead of the study's.")] = None,
+    points: Annotated[int | None, Option(min=1, help="The budget, instead of the study's.")] = None,
     storage: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="PostgreSQL database that tuners with one --results share."),
+        str | None, Option(metavar="URL", help="PostgreSQL database that tuners with one --results share.")
     ] = None,
 ) -> None:
     """Search for the best setting on images held back from training, then re-test it with fresh seeds.
@@ -145,13 +128,13 @@ def tune(
     """
     from ablate.pipeline import tune_study
 
-    options = options.model_copy(update={"command": command_line("tune", study, options, points)})
-    raise Concluded(_conclude(tune_study(load_study(study), options, points=points, storage=storage)))
+    _conclude(tune_study(load_study(study), options, points=points, storage=storage))
 
 
-def _conclude(ended: Run) -> int:
-    """Say what became of a run or a search, its answer first, and give its exit status."""
+def _conclude(ended: Run) -> NoReturn:
+    """Say what became of a run or a search, its answer first, and exit with its status."""
     lines: list[str] = []
+    partial = "the report is partial; " if ended.report is not None else ""
     if ended.report is not None:
         content = json.loads((ended.report.parent / "report.json").read_text(encoding="utf-8"))
         tuned = content["headline"].get("tuning", {"verdict": "", "sentences": []})
@@ -159,18 +142,14 @@ def _conclude(ended: Run) -> int:
         lines = [line for line in (tuned["verdict"], *tuned["sentences"], beside) if line]
         lines += [f"{ended.ran} trials run", f"report: {ended.report}"]
     if ended.interrupted:
-        partial = "the report is partial; " if ended.report is not None else ""
         lines.append(f"interrupted: {partial}the same command goes on")
     elif ended.failed:
         lines.append(
             f"{ended.failed} of {len(ended.tables['trials'])} trials have no result; the report says why; "
             "--retry-failed runs them again"
         )
-    for line in lines:
-        print_line(Console(), line)
-    if ended.interrupted:
-        return INTERRUPTED
-    return FAILURES if ended.failed else COMPLETE
+    print_line(Console(), *lines)
+    raise Concluded(INTERRUPTED if ended.interrupted else FAILURES if ended.failed else COMPLETE)
 
 
 @app.command()
@@ -191,16 +170,14 @@ def plan(study: StudyFile, options: Options) -> None:
     if declared.search is not None:
         from ablate.tuning import budget_in_words
 
-        for line in budget_in_words(declared, options).splitlines():
-            print_line(Console(), line)
+        print_line(Console(), *budget_in_words(declared, options).splitlines())
         return
     with ProgressView(Console(stderr=True)) as view:
         planned, _ = plan_settled(settle(declared, options), options, view)
     folder = ResultsFolder(options.results / planned.study.name / planned.profile)
     used = planned.trials[0].numerics.device
     missing = show_forecast(Console(), planned, folder, workers=trials_at_a_time(used, options))
-    if line := idle_cores(missing, used, options):
-        print_line(Console(), line)
+    print_line(Console(), *filter(None, [idle_cores(missing, used, options)]))
 
 
 @app.command()
@@ -216,14 +193,14 @@ def status(study: StudyName, profile: RanProfile = None, results: Results = Path
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A recorded study: NAME, NAME/PROFILE, or a results folder.")],
-    b: Annotated[str, typer.Argument(help="Another; the differences are its values minus the first's.")],
+    a: Annotated[str, Argument(help="A recorded study: NAME, NAME/PROFILE, or a results folder.")],
+    b: Annotated[str, Argument(help="Another; the differences are its values minus the first's.")],
     metric: Annotated[
-        list[str] | None, typer.Option(help="A metric to compare [default: accuracy, nll and ece]")
+        list[str] | None, Option(help="A metric to compare [default: accuracy, nll and ece]")
     ] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write the differences to this file, unrounded.")] = None,
+    csv: Annotated[Path | None, Option(help="Write the differences to this file, unrounded.")] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write the tables to this file, as for a comment on a forge.")
+        Path | None, Option(help="Write the tables to this file, as for a comment on a forge.")
     ] = None,
     results: Results = Path("results"),
 ) -> None:
@@ -233,30 +210,29 @@ def compare(
     paired by seed where seeds, fields and data agree; otherwise they are two samples, judged by Welch's test.
     The intervals of all arms and metrics shown hold together with 95 %: fewer metrics give narrower ones.
     """
-    from ablate.gate.compare import METRICS_SHOWN, compare_runs, read_run
-    from ablate.gate.comparison_shown import show_comparison, write_csv, write_markdown
+    from ablate.gate import compare
     from ablate.status import find_study
 
-    first, second = (read_run(find_study(results, named)) for named in (a, b))
-    comparison = compare_runs(first, second, tuple(dict.fromkeys(metric or METRICS_SHOWN)))
+    first, second = (compare.read_run(find_study(results, named)) for named in (a, b))
+    comparison = compare.compare_runs(first, second, tuple(dict.fromkeys(metric or compare.METRICS_SHOWN)))
     if csv is not None:
-        write_csv(csv, comparison)
+        compare.write_csv(csv, comparison)
     if markdown is not None:
-        write_markdown(markdown, comparison)
-    show_comparison(Console(), comparison)
+        compare.write_markdown(markdown, comparison)
+    compare.show_comparison(Console(), comparison)
 
 
 @app.command()
 def check(
     study: StudyName,
     fail_if: Annotated[
-        list[str] | None, typer.Option(metavar="CONDITION", help="Fail where this holds; can be repeated.")
+        list[str] | None, Option(metavar="CONDITION", help="Fail where this holds; can be repeated.")
     ] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="A recorded run to compare with, instead of the study's baseline arm.")
+        str | None, Option(help="A recorded run to compare with, instead of the study's baseline arm.")
     ] = None,
     allow_incomplete: Annotated[
-        bool, typer.Option("--allow-incomplete", help="Judge by the trials that have a result.")
+        bool, Option("--allow-incomplete", help="Judge by the trials that have a result.")
     ] = False,
     profile: RanProfile = None,
     results: Results = Path("results"),
@@ -290,13 +266,13 @@ def check(
 @app.command()
 def data(
     name: Annotated[
-        str | None, typer.Argument(help="A dataset, or folder:PATH [default: list the datasets]")
+        str | None, Argument(help="A dataset, or folder:PATH [default: list the datasets]")
     ] = None,
-    image_size: Annotated[int, typer.Option(help="Pixels a side.")] = 128,
+    image_size: Annotated[int, Option(help="Pixels a side.")] = 128,
     resize: Annotated[
-        Literal["squash", "center_crop"], typer.Option(help="How an image becomes square.")
+        Literal["squash", "center_crop"], Option(help="How an image becomes square.")
     ] = "squash",
-    data_dir: DataDir = None,
+    data_dir: Annotated[Path | None, Option(help=Options.model_fields["data_dir"].description)] = None,
 ) -> None:
     """Download, check and decode a dataset, once; without a name, list them."""
     from ablate.data import default_cache_dir, prepare
@@ -332,13 +308,13 @@ def doctor() -> None:
 def bench(
     suites: Annotated[
         list[Suite] | None,
-        typer.Argument(help="What to measure [default: all that run on a CPU, but the simulations]"),
+        Argument(help="What to measure [default: all that run on a CPU, but the simulations]"),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option(help="Write the numbers to this file (pytest-benchmark's JSON).")
+        Path | None, Option(help="Write the numbers to this file (pytest-benchmark's JSON).")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="One short round of each: whether it works, not how fast.")
+        bool, Option("--quick", help="One short round of each: whether it works, not how fast.")
     ] = False,
 ) -> None:
     """Time ablate beside plain torch, in the project's source tree; or simulate studies and searches.
@@ -377,9 +353,9 @@ def report(
 @app.command()
 def publish(
     study: StudyName,
-    name: Annotated[str, typer.Option("--as", help="Name to publish under.")],
+    name: Annotated[str, Option("--as", help="Name to publish under.")],
     profile: RanProfile = None,
-    predictions: Annotated[bool, typer.Option(help="Copy the predictions too, not only digests.")] = False,
+    predictions: Annotated[bool, Option(help="Copy the predictions too, not only digests.")] = False,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
 ) -> None:
@@ -401,14 +377,13 @@ def command_line(command: str, study: Path, options: Options, points: int | None
     words = ["python", "-m", "ablate", command, study.name if study.is_absolute() else str(study)]
     words += ["--points", str(points)] if points is not None else []
     for name, value in options.repeated().items():
-        if name == "settings":
-            for field, values in value.items():
-                # Text that would be read as a number or the like needs its quotes.
-                typed = [
-                    repr(one) if isinstance(one, str) and _literal(one) != one else str(one) for one in values
-                ]
-                words += ["--set", f"{field}={','.join(typed)}"]
-        else:
+        for field, values in value.items() if name == "settings" else ():
+            # Text that would be read as a number or the like needs its quotes.
+            typed = [
+                repr(one) if isinstance(one, str) and _literal(one) != one else str(one) for one in values
+            ]
+            words += ["--set", f"{field}={','.join(typed)}"]
+        if name != "settings":
             words += [f"--{name}", str(value)]
     return shlex.join(words)
 

@@ -36,13 +36,12 @@ def run(study: Study | str | Path, **options: Any) -> Run:
 
     Args:
         study: a study, or the path of a file that defines one.
-        options: the fields of `ablate.study.options.Options`: profile, settings (such as
-            {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field), seeds, device, workers, threads,
-            data_dir, results, report, engine, timeout, retry_failed, timing.
+        options: profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
+            seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed, timing.
 
     Raises:
-        StudyError: the study has no name, or a part of it or an option is wrong; nothing was trained.
-        AblateError: of the kind that says what else is wrong.
+        AblateError: a StudyError where the study or an option is wrong, else of the kind that says what is;
+            nothing was trained.
     """
     return run_study(*_from_python("run", study, options))
 
@@ -52,11 +51,8 @@ def tune(
 ) -> Run:
     """Search for the best setting, then re-test it with fresh seeds: `python -m ablate tune`.
 
-    Args:
-        study: a study with a search, or the path of a file that defines one.
-        points: the budget, instead of the study's.
-        storage: PostgreSQL URL of a search that several tuners share.
-        options: as of `run`; `seeds` are those of the re-test.
+    `points` is the budget, instead of the study's; `storage` the PostgreSQL URL of a search that several
+    tuners share; the options are those of `run`, whose `seeds` are those of the re-test.
 
     Raises:
         AblateError: of the kind that says what is wrong; nothing was trained.
@@ -69,10 +65,7 @@ def tune(
 def load_tables(study: str, *, profile: str | None = None, results: str | Path = "results") -> Tables:
     """Read the tables of a study that was run: DataFrames by name, their columns as in results/README.md.
 
-    Args:
-        study: the study's name: its file's, without the ending.
-        profile: which of the profiles that were run; may be left out when there is only one.
-        results: folder of the results.
+    A study's name is its file's, without the ending; its profile can be left out where only one was run.
 
     Raises:
         ResultsError: no such study or profile was run.
@@ -156,16 +149,9 @@ def _reported(summary: Summary, options: Options) -> Run:
     from ablate.notebook import Run
     from ablate.tables import read_tables
 
-    page = write_results(summary.folder, options.report)
-    return Run(
-        folder=summary.folder.root,
-        ran=summary.ran,
-        failed=summary.failed,
-        interrupted=summary.interrupted,
-        tables=read_tables(summary.folder),
-        report=page,
-        page=page.read_text(encoding="utf-8"),
-    )
+    folder, page = summary.folder, write_results(summary.folder, options.report)
+    ended = folder.root, summary.ran, summary.failed, summary.interrupted
+    return Run(*ended, read_tables(folder), report=page, page=page.read_text(encoding="utf-8"))
 
 
 def _view(options: Options) -> ProgressView:
@@ -184,7 +170,12 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
     options = Options(**given)
     if not isinstance(study, Study):
         study = load_study(study)
-    _ready_own_modules(study, options)
+    importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
+    declared: list[Study | Profile] = [study, *study.profiles.values()]
+    levels = [*options.settings.values(), *(some for part in declared for some in part.factors.values())]
+    for value in itertools.chain(*levels, *(part.base.values() for part in declared)):
+        if isinstance(value, str):
+            _ready_own_module(value)
     values = options.repeated()
     if "settings" in values:
         swept = options.settings.items()
@@ -193,24 +184,19 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
     return study, options.model_copy(update={"command": f"ablate.{command}({', '.join(words)})"})
 
 
-def _ready_own_modules(study: Study, options: Options) -> None:
-    """See that the user's modules which a study names can be imported as they are now.
+def _ready_own_module(text: str) -> None:
+    """See that a module of the user's, if the text names one, can be imported as it is now.
 
-    A notebook's user edits them between runs, and this process would go on with the module it has.
+    A notebook's user edits it between runs, and this process would go on with the module it has.
     """
-    importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
-    declared: list[Study | Profile] = [study, *study.profiles.values()]
-    levels = [*options.settings.values(), *(some for part in declared for some in part.factors.values())]
-    values = [*itertools.chain(*levels, *(part.base.values() for part in declared))]
-    for text in (value for value in values if isinstance(value, str)):
-        module_name, _, attribute = text.partition(":")
-        if module_name == "__main__":
-            raise StudyError(
-                f"{text}: is defined in this notebook or script itself, which worker processes cannot "
-                "import; put it in a file beside it, such as my_module.py (a cell whose first line is "
-                f"%%writefile my_module.py does that), and name it 'my_module:{attribute}'"
-            )
-        origin = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
-        installed = any(origin.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
-        if origin.name == f"{module_name}.py" and not installed:  # a single file of the user's
-            del sys.modules[module_name]
+    module_name, _, attribute = text.partition(":")
+    if module_name == "__main__":
+        raise StudyError(
+            f"{text}: is defined in this notebook or script itself, which worker processes cannot "
+            "import; put it in a file beside it, such as my_module.py (a cell whose first line is "
+            f"%%writefile my_module.py does that), and name it 'my_module:{attribute}'"
+        )
+    origin = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
+    installed = any(origin.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+    if origin.name == f"{module_name}.py" and not installed:  # a single file of the user's
+        del sys.modules[module_name]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from ablate.gate.compare import Run, read_run
 from ablate.store.records import Cost, Environment, Failure, Predictions, Record, write_record
@@ -103,3 +104,11 @@ class Recorded:
 def counts(**arms: Sequence[int]) -> dict[tuple[float, int], int]:
     """Correct images by level and seed: `counts(e0=[600, 610], e1=[...])` is of ε = 0.0, 0.1, ..."""
     return {(int(name[1:]) / 10, seed): count for name, own in arms.items() for seed, count in enumerate(own)}
+
+
+def printed(show: Callable[..., object], *arguments: Any, **options: Any) -> str:
+    """What it prints where there is no terminal."""
+    console = Console(width=40)
+    with console.capture() as capture:
+        show(console, *arguments, **options)
+    return capture.get()

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded_study import BASE, COST, CPU, CUDA, FAILED, MISSING, Recorded
-from rich.console import Console
+from recorded_study import BASE, COST, CPU, CUDA, FAILED, MISSING, Recorded, printed
 from statsmodels.stats.power import TTestPower
 
 from ablate.gate.plan import expected_duration, pooled_sd, show_forecast
@@ -29,11 +28,6 @@ def took(seconds: float, which: Trial) -> Record:
     return Record(trial=which, status="complete", cost=cost)
 
 
-def test_no_record_gives_no_time() -> None:
-    expected = 0.0, 0, ("seed_cnn", "xresnet18")
-    assert expected_duration([trial(), trial(arch="xresnet18")], [], workers=2) == expected
-
-
 def test_the_closest_records_count() -> None:
     here = [trial(seed) for seed in (5, 6)]
     alike = [took(seconds, trial(seed)) for seed, seconds in ((0, 10.0), (1, 30.0), (2, 12.0))]
@@ -51,11 +45,13 @@ def test_the_closest_records_count() -> None:
         took(10.0, trial(image_size=32)),
         took(10.0, trial(fingerprint="other")),
         took(10.0, trial(numerics=CUDA)),
+        took(10.0, trial(numerics=CPU.model_copy(update={"threads": 2}))),
         Record(trial=trial(), status="diverged", cost=COST, failure=Failure(message="nan")),
     ],
 )
 def test_what_costs_something_else_does_not_count(other: Record) -> None:
-    assert expected_duration([trial(1)], [other], workers=1)[1] == 0
+    waiting = [trial(1), trial(arch="vit_tiny")]
+    assert expected_duration(waiting, [other], workers=1) == (0.0, 0, ("seed_cnn", "vit_tiny"))
 
 
 @given(seconds=st.floats(0.1, 1e4), missing=st.integers(1, 40), workers=st.integers(1, 64))
@@ -72,10 +68,7 @@ def tiny(root: Path, correct: dict[tuple[float, int], int], **study: Any) -> Rec
 
 
 def shown(study: Recorded, folder: ResultsFolder | None = None) -> str:
-    console = Console(width=40)
-    with console.capture() as capture:
-        show_forecast(console, study.plan, folder or study.folder, workers=2)
-    return capture.get()
+    return printed(show_forecast, study.plan, folder or study.folder, workers=2)
 
 
 def statsmodels_effect(seeds: int, comparisons: int) -> float:

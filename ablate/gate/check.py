@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,8 +12,8 @@ from rich.console import Console
 from ablate.analysis.arms import finite_numbers, labels_of
 from ablate.analysis.effects import higher_is_better
 from ablate.errors import StudyError, nearest
+from ablate.gate import compare
 from ablate.gate.compare import Comparison, Run, compare_arms, compare_runs, measured_columns
-from ablate.gate.comparison_shown import difference_text, mean_text, method_text, verdict_text
 from ablate.gate.condition import COUNTS, OPERATORS, WORDS, Condition, Joined, Leaf, leaves, parse
 from ablate.metrics import METRICS
 from ablate.stats import mean_interval
@@ -29,8 +30,7 @@ ANY, ALL = (True, None, False), (False, None, True)
 class Finding:
     """What became of one condition: `holds` is None where that cannot be told, which fails the gate too.
 
-    `arms` is how many it was put to, 1 where it names its own; `evidence` has a line for each value that
-    decides so.
+    It was put to so many `arms`, one where it names its own; `evidence` has a line per value that decides.
     """
 
     text: str
@@ -51,24 +51,18 @@ class Result:
     @property
     def passes(self) -> bool:
         """Whether no condition holds, every one can be told, and no trial lacks a result unless allowed."""
-        return all(item.holds is False for item in self.findings) and (
-            self.allow_incomplete or not self.incomplete
-        )
+        told = all(finding.holds is False for finding in self.findings)
+        return told and (self.allow_incomplete or not self.incomplete)
 
 
 def check_study(
     run: Run, texts: Sequence[str], *, other: Run | None = None, allow_incomplete: bool = False
 ) -> Result:
-    """Put conditions to a recorded study.
+    """Put conditions to a recorded study, compared with `other`, arm by arm, or with its own baseline arm.
 
     A condition is put to one arm after the other, and holds where it does for any: "a and b" needs one arm
-    for which both are true. Means and their intervals are over seeds, 95 % each.
-
-    Args:
-        run: the study.
-        texts: the conditions, as `ablate.gate.condition` reads them.
-        other: a run to compare with, arm by arm; None is the study's own baseline arm.
-        allow_incomplete: judge by the trials that have a result; an arm without any is then left out.
+    for which both are true. Means and their intervals are over seeds, 95 % each. With `allow_incomplete` the
+    trials that have a result are judged, and an arm without any is left out.
 
     Raises:
         StudyError: a condition is malformed, or names what the study does not have.
@@ -85,17 +79,17 @@ def check_study(
     comparison = compare_arms(run, compared) if other is None else compare_runs(other, run, compared)
     complete = set(run.trials.loc[run.trials["status"] == "complete", "arm"])
     judged = [arm for arm in run.plan.arms if arm in complete or not allow_incomplete]
-    findings = []
+    findings, incomplete = [], []
     for text, condition in zip(texts, conditions, strict=True):
         free = any(leaf.arm is None and leaf.metric not in COUNTS for leaf in leaves(condition))
         readings = [_read(condition, arm, comparison, arms) for arm in (judged if free else [""])]
         holds, lines = _first(readings or [(None, ("no arm has a complete trial",))], ANY)
         findings.append(Finding(text, holds, len(readings), tuple(dict.fromkeys(lines))))
-    incomplete = []
     for name, of in (("the study", run), ("the --baseline run", other)):
-        counts = dict(of.statuses()) if of is not None else {}
-        planned = sum(counts.values())
-        if lost := planned - counts.pop("complete", 0):
+        counts = of.statuses() if of is not None else Counter()
+        planned = counts.total()
+        del counts["complete"]
+        if lost := counts.total():
             words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
             incomplete.append(f"{name} is incomplete: {lost} of {planned} trials have no result ({words})")
     return Result(comparison, tuple(findings), tuple(incomplete), allow_incomplete)
@@ -103,7 +97,7 @@ def check_study(
 
 def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) -> Iterator[str]:
     """Why a comparison makes no sense of the study; `arms` are its names and labels to names."""
-    metric, arm = leaf.metric, leaf.arm
+    metric, arm, value = leaf.metric, leaf.arm, leaf.value
     if metric in COUNTS:
         if leaf.asked != "mean" or leaf.difference or leaf.percent or arm is not None:
             yield f"--fail-if {metric}: counts the study's trials; write for example '{metric} > 0'"
@@ -127,24 +121,22 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
         where = "the baseline itself" if other is None else "not in the --baseline run"
         yield f"--fail-if arm {printable(arm)!r}: is {where}, so there is nothing to compare it with"
     if leaf.asked == "verdict":
-        directed = higher_is_better(metric) is not None
-        never = ("higher", "lower") if directed else ("better", "worse")
-        if leaf.value in never:
+        never = ("better", "worse") if higher_is_better(metric) is None else ("higher", "lower")
+        if value in never:
             known = ", ".join(word for word in WORDS if word not in never)
-            yield f"--fail-if {metric}: is never {leaf.value}; its verdicts are {known}"
+            yield f"--fail-if {metric}: is never {value}; its verdicts are {known}"
         return
-    what = quantity(metric)
-    if leaf.percent and what.unit != "%":
-        unit = f", in {what.unit}" if what.unit else ""
-        yield f"--fail-if {metric}: is no fraction; write the number without %{unit}"
+    unit, of = quantity(metric).unit, f"a difference of {metric}" if leaf.difference else metric
+    if leaf.percent and unit != "%":
+        without = f"%, in {unit}" if unit else "%"
+        yield f"--fail-if {metric}: is no fraction; write the number without {without}"
     lower, upper = METRICS[metric].bounds if metric in METRICS else (-math.inf, math.inf)
     if leaf.difference:
         lower, upper = lower - upper, upper - lower
-    if not lower <= leaf.value <= upper:
-        of = f"a difference of {metric}" if leaf.difference else metric
-        percent = what.unit == "%" and not leaf.percent and lower <= leaf.value / 100 <= upper
-        hint = f"; 0.01 is 1%, so write {leaf.value:g}% if that is meant" if percent else ""
-        yield f"--fail-if {of}: lies between {lower:g} and {upper:g}, but {leaf.value:g} came{hint}"
+    if not lower <= value <= upper:
+        meant = unit == "%" and not leaf.percent and lower <= value / 100 <= upper
+        hint = f"; 0.01 is 1%, so write {value:g}% if that is meant" if meant else ""
+        yield f"--fail-if {of}: lies between {lower:g} and {upper:g}, but {value:g} came{hint}"
 
 
 def _first(readings: Sequence[Reading], order: Sequence[bool | None]) -> Reading:
@@ -158,25 +150,25 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
     if isinstance(condition, Joined):
         readings = [_read(part, arm, comparison, arms) for part in condition.parts]
         return _first(readings, ANY if condition.word == "or" else ALL)
-    leaf, run, within = condition, comparison.b, comparison.a is comparison.b
-    compares, what = OPERATORS[leaf.operator], leaf.metric
+    leaf, run, compares = condition, comparison.b, OPERATORS[condition.operator]
     if leaf.metric in COUNTS:
         counts = run.statuses()
-        lost = sum(counts.values()) - counts.get("complete", 0) - counts.get("missing", 0)
-        number = {"failed": lost, "missing": counts.get("missing", 0)}[leaf.metric]
-        line = f"{leaf.metric} is {number} of {len(run.trials)} trials"
+        failed = counts.total() - counts["complete"] - counts["missing"]
+        number = failed if leaf.metric == "failed" else counts["missing"]
+        line = f"{leaf.metric} is {number} of {counts.total()} trials"
         return bool(compares(number, leaf.value)), (line,)
-    arm, shown = arm if leaf.arm is None else arms[leaf.arm], quantity(leaf.metric)
+    arm, shown, what = arm if leaf.arm is None else arms[leaf.arm], quantity(leaf.metric), leaf.metric
     if leaf.difference:
         row = comparison.rows.get((arm, leaf.metric))
         if row is None:
             return False, ()  # the baseline arm itself, or an arm of this run alone
         what = f"difference({leaf.metric})"
         unit = f" ({shown.difference_unit})" if shown.difference_unit else ""
-        against = row.against if within else "the --baseline run"
-        context = f"{shown.label}{unit} {difference_text(row)} against {against}, {method_text(row)}"
+        against = row.against if comparison.a is run else "the --baseline run"
+        context = f"{shown.label}{unit} {compare.difference_text(row)} against {against}, "
+        context += compare.method_text(row)
         if leaf.asked == "verdict":
-            lines = (f"{arm}: {leaf.metric} is {verdict_text(row)}: {context}",)
+            lines = (f"{arm}: {leaf.metric} is {compare.verdict_text(row)}: {context}",)
             if compares(row.verdict, leaf.value):
                 return True, lines
             # A difference that no test can judge would let the gate pass whatever its size.
@@ -185,7 +177,7 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
         value = {"mean": row.effect, "low": row.low, "high": row.high}[leaf.asked]
     else:
         mean = mean_interval(finite_numbers(run.by_seed(arm)[leaf.metric]))
-        context = f"{shown.axis} {mean_text(shown, mean.mean, mean.low, mean.high, mean.n)}"
+        context = f"{shown.axis} {compare.mean_text(shown, mean.mean, mean.low, mean.high, mean.n)}"
         value = float(getattr(mean, leaf.asked))
     operand = what if leaf.asked == "mean" else f"{leaf.asked}({what})"
     if not math.isfinite(value):
@@ -204,11 +196,7 @@ def show_result(console: Console, result: Result) -> None:
     judged = "judged" if result.allow_incomplete else "--allow-incomplete judges"
     lines += [f"{line}; {judged} by the others" for line in result.incomplete]
     for finding in result.findings:
-        arms_asked = f" (in any of {finding.arms} arms)" if finding.arms > 1 else ""
-        lines.append({
-            None: f"cannot be told, and fails: {finding.text}",
-            True: f"holds, and fails: {finding.text}",
-            False: f"does not hold: {finding.text}{arms_asked}",
-        }[finding.holds])  # fmt: skip
-        lines += [f"  {line}" for line in finding.evidence]
+        outcome = {None: "cannot be told, and fails", True: "holds, and fails", False: "does not hold"}
+        asked = f" (in any of {finding.arms} arms)" if finding.holds is False and finding.arms > 1 else ""
+        lines += [f"{outcome[finding.holds]}: {finding.text}{asked}", *(f"  {of}" for of in finding.evidence)]
     print_line(console, *lines, f"the check {'passes' if result.passes else 'fails'}")

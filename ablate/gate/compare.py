@@ -1,37 +1,51 @@
-"""Arms of one run or of two, each beside what it is compared with: rows as in the effects table."""
+"""Arms of one run or of two, each beside what it is compared with; as text, Markdown and CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 
-from ablate.analysis.arms import FLOOR, complete_trials, finite_numbers
+from ablate.analysis.arms import FLOOR, complete_trials, finite_numbers, of_plan
 from ablate.analysis.effects import effect_row
-from ablate.errors import StudyError
+from ablate.errors import ResultsError, StudyError
 from ablate.stats import independent_effect, mean_interval, paired_effect
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import NOT_IDENTITY, Plan
 from ablate.tables import build_tables, read_tables
-from ablate.tables.quantities import number_columns
+from ablate.tables.files import FORMULA_STARTS
+from ablate.tables.quantities import Quantity, number_columns, quantity, shown, shown_difference, shown_p
+from ablate.terminal import print_line, print_table, printable
 
+METRICS_SHOWN = ("accuracy", "nll", "ece")
 RECORDED = ("device", "device_name", "resolved_precision", "threads", "torch_version", "commit")
 GRAVE = {
-    "data fingerprint": "data",
-    "device": "device",
-    "device_name": "device",
-    "resolved_precision": "precision",
-    "torch_version": "torch version",
-    "commit": "commit",
-}
+    "data fingerprint": "data", "device": "device", "device_name": "device",
+    "resolved_precision": "precision", "torch_version": "torch version", "commit": "commit",
+}  # fmt: skip
 """Facts that can cause a difference by themselves, and what a reader calls them."""
-METRICS_SHOWN = ("accuracy", "nll", "ece")
 SIDE = ("mean", "low", "high", "n")
+HEADS = ("arm", "A", "B", "B - A", "verdict", "p", "compared")
+REASONS = {
+    "incomplete": "trials have no result",
+    "too_few_seeds": "fewer than two seeds",
+    "no_spread": "no spread to judge by",
+}
+CSV_COLUMNS = (
+    "arm", "metric", *(f"{side}_{name}" for side in "ab" for name in SIDE),
+    "difference", "low", "high", "method", "n", "comparisons", "p", "p_adjusted", "margin", "p_equivalence",
+    "verdict", "reason", "below_margin", "seeds_needed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,13 +61,12 @@ class Run:
         complete = complete_trials(self.trials[self.trials["arm"] == arm])
         return complete.set_index(complete["seed"].astype(int)).reindex(sorted(self.plan.study.seed_list()))
 
-    def statuses(self) -> Mapping[str, int]:
+    def statuses(self) -> Counter[str]:
         """How many planned trials ended how: `complete`, `missing`, or the kind of failure."""
-        return {str(name): int(count) for name, count in self.trials["status"].value_counts().items()}
+        return Counter(map(str, self.trials["status"]))
 
     def __str__(self) -> str:
-        """Its name, and how many of its trials are complete."""
-        complete = f"{self.statuses().get('complete', 0)} of {len(self.plan.trials)} trials complete"
+        complete = f"{self.statuses()['complete']} of {len(self.plan.trials)} trials complete"
         return f"{self.plan.study.name}, profile {self.plan.profile}: {complete}"
 
 
@@ -65,31 +78,24 @@ def read_run(folder: ResultsFolder) -> Run:
     """
     plan = read_plan(folder)
     if folder.predictions.exists():
-        trials = build_tables(folder, plan)["trials"]
+        tables = build_tables(folder, plan)
     else:
-        trials = read_tables(folder, names=["trials"])["trials"]
-    # A table may change a name's line breaks; the plan's names are the ones that runs are joined by.
-    arm_of = {trial.trial_id: trial.arm for trial in plan.trials}
-    return Run(folder, plan, trials.assign(arm=trials["trial_id"].map(arm_of).astype("string")))
+        tables = read_tables(folder, names=["trials"])
+    return Run(folder, plan, of_plan(tables, plan)["trials"])
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Arms of run `b` beside arms of run `a`, which can be the same run.
 
-    Attributes:
-        a: what is compared with.
-        b: what is compared.
-        pairs: an arm of `b`, and the arm of `a` that it is compared with.
-        differences: for every metric and pair a row as in the effects table, and `method`: "paired" by seed,
-            or "welch", independent samples, whose `n` is the trials of both; `comparisons`, whose intervals
-            hold together; of either side its mean with its own 95 % interval, `a_mean`, `a_low`, `a_high`,
-            `a_n`; and the noise floor of a metric that has one, `a_floor`.
+    `differences` has for every metric and pair of arms a row as in the effects table, and `method`: "paired"
+    by seed, or "welch", independent samples, whose `n` is the trials of both; `comparisons`, whose intervals
+    hold together; of either side its mean with its own 95 % interval, `a_mean`, `a_low`, `a_high`, `a_n`; and
+    the noise floor of a metric that has one, `a_floor`.
     """
 
     a: Run
     b: Run
-    pairs: tuple[tuple[str, str], ...]
     differences: pd.DataFrame
 
     @cached_property
@@ -114,20 +120,18 @@ class Comparison:
     def caution(self) -> str:
         """A sentence on what differs that can cause a difference by itself; "" where nothing does."""
         grave = list(dict.fromkeys(GRAVE[name] for name, *_ in self.unlike if name in GRAVE))
-        named = " and ".join(filter(None, [", ".join(grave[:-1]), *grave[-1:]]))
-        return (
-            f"Take care: the runs differ in {named}, and a difference may come from that alone."
-            if grave
-            else ""
-        )
+        if not grave:
+            return ""
+        named = " and ".join(filter(None, [", ".join(grave[:-1]), grave[-1]]))
+        return f"Take care: the runs differ in {named}, and a difference may come from that alone."
 
 
 def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comparison:
     """Join two runs by the names of their arms; differences are the second's values minus the first's.
 
-    One family: the intervals of all common arms and all metrics hold together with 95 % confidence, and the
-    verdicts follow from them. A failed arm counts in it too, so that it never makes the others narrower. An
-    arm is compared by seed where the trials are the same but for the machine, else as two samples.
+    One family: the intervals of all common arms and all metrics hold together with 95 % confidence. A failed
+    arm counts in it too, so that it never makes the others narrower. An arm is compared by seed where the
+    trials are the same but for the machine, else as two samples.
 
     Raises:
         StudyError: a metric is no measured column of the trials table.
@@ -136,8 +140,10 @@ def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comp
     unknown = [unknown_name("metric", name, measured) for name in metrics if name not in measured]
     if unknown:
         raise StudyError("\n".join(f"--metric {line}" for line in unknown))
-    shared = [(arm, arm) for arm in a.plan.arms if arm in b.plan.arms]
-    return _comparison(a, b, shared, metrics, lambda metric: len(shared) * len(metrics))
+    shared = [arm for arm in a.plan.arms if arm in b.plan.arms]
+    family = len(shared) * len(metrics)
+    rows = [_difference(a, b, (arm, arm), metric, family) for metric in metrics for arm in shared]
+    return Comparison(a, b, pd.DataFrame(rows))
 
 
 def compare_arms(run: Run, metrics: Sequence[str]) -> Comparison:
@@ -146,8 +152,10 @@ def compare_arms(run: Run, metrics: Sequence[str]) -> Comparison:
     The families are the report's; a metric outside, uncorrected there, is corrected over the arms, as any of
     them can fail a gate.
     """
-    study, pairs = run.plan.study, run.plan.comparisons
-    return _comparison(run, run, pairs, metrics, lambda metric: len(pairs) * study.family_size(metric, 1))
+    pairs = run.plan.comparisons
+    sizes = {metric: len(pairs) * run.plan.study.family_size(metric, 1) for metric in metrics}
+    rows = [_difference(run, run, pair, metric, sizes[metric]) for metric in metrics for pair in pairs]
+    return Comparison(run, run, pd.DataFrame(rows))
 
 
 def measured_columns() -> list[str]:
@@ -155,48 +163,31 @@ def measured_columns() -> list[str]:
     return sorted(number_columns() - Fields.model_fields.keys())
 
 
-def _comparison(
-    a: Run,
-    b: Run,
-    pairs: Sequence[tuple[str, str]],
-    metrics: Sequence[str],
-    comparisons: Callable[[str], int],
-) -> Comparison:
-    rows = [_difference(a, b, pair, metric, comparisons(metric)) for metric in metrics for pair in pairs]
-    return Comparison(a, b, tuple(pairs), pd.DataFrame(rows))
-
-
 def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons: int) -> dict[str, Any]:
     arm, against = pair
     sides = {"a": a.by_seed(against), "b": b.by_seed(arm)}
     first, second = (finite_numbers(rows[metric]) for rows in sides.values())
-    # The smaller of the margins that the studies declare, so that neither can excuse more.
-    margin = float(np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)]))
-    if a is b or _trained(a, against) == _trained(b, arm):
-        digests, others = (list(rows["predictions_sha256"].fillna("")) for rows in sides.values())
-        row = {"method": "paired"} | effect_row(
-            metric,
-            paired_effect(second, first, comparisons=comparisons),
-            planned=len(first),
-            margin=margin,
-            identical=digests == others and all(digests),
-        )
-    else:
-        present = [int(np.isfinite(values).sum()) for values in (first, second)]
-        whole = present == [len(first), len(second)]  # otherwise the difference stays undecided
-        row = {"method": "welch"} | effect_row(
-            metric,
-            independent_effect(second, first, comparisons=comparisons),
-            planned=min(present) if whole else max(len(first), len(second)),
-            margin=margin,
-        )
+    digests, others = (list(rows["predictions_sha256"].fillna("")) for rows in sides.values())
+    paired = a is b or _trained(a, against) == _trained(b, arm)
+    present = [int(np.isfinite(values).sum()) for values in (first, second)]
+    whole = present == [len(first), len(second)]  # otherwise the difference stays undecided
+    row = effect_row(
+        metric,
+        (paired_effect if paired else independent_effect)(second, first, comparisons=comparisons),
+        planned=min(present) if whole else max(len(first), len(second)),
+        # The smaller of the margins that the studies declare, so that neither can excuse more.
+        margin=float(np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)])),
+        identical=paired and digests == others and all(digests),
+    )
+    if not paired:
         row["n"] = sum(present)
     for side, rows in sides.items():
         mean = mean_interval(finite_numbers(rows[metric]))
         row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}
         floor = finite_numbers(rows[FLOOR[metric]]) if metric in FLOOR else np.array([np.nan])
         row[f"{side}_floor"] = mean_interval(floor).mean
-    return {"kind": "run", "term": arm, "against": against, **row, "comparisons": comparisons}
+    named = {"kind": "run", "term": arm, "against": against, "method": "paired" if paired else "welch"}
+    return {**named, **row, "comparisons": comparisons}
 
 
 def _trained(run: Run, arm: str) -> dict[int, tuple[str, dict[str, Any]]]:
@@ -214,13 +205,149 @@ def _facts(run: Run) -> dict[str, str]:
     def listed(values: Iterable[object]) -> str:
         return ", ".join(sorted({str(value) for value in values})) or "not recorded"
 
-    fields = [trial.fields.model_dump() for trial in run.plan.trials]
+    study, fields = run.plan.study, [trial.fields.model_dump() for trial in run.plan.trials]
     return {
-        "study": run.plan.study.name,
+        "study": study.name,
         "profile": run.plan.profile,
         **{name: listed(run.trials[name].dropna()) for name in RECORDED},
         "data fingerprint": listed(trial.fingerprint[:12] for trial in run.plan.trials),
-        "seeds": listed(run.plan.study.seed_list()),
-        **{f"margin of {name}": f"{margin:g}" for name, margin in run.plan.study.all_margins.items()},
+        "seeds": listed(study.seed_list()),
+        **{f"margin of {name}": f"{margin:g}" for name, margin in study.all_margins.items()},
         **{f"field {name}": listed(values[name] for values in fields) for name in Fields.model_fields},
     }
+
+
+def show_comparison(console: Console, comparison: Comparison) -> None:
+    """Print the comparison: what differs between the runs first, so that nobody overlooks it."""
+    for letter, run in (("A", comparison.a), ("B", comparison.b)):
+        print_line(console, f"{letter}: {run.folder.root} ({run})")
+    for part in _parts(comparison, str):
+        if isinstance(part, str):
+            print_line(console, part)
+        else:
+            print_line(console, part[0])
+            print_table(console, *part[1:])
+
+
+def write_markdown(path: Path, comparison: Comparison) -> None:
+    """Write the comparison as Markdown; what comes from the records stands as code, so it does nothing."""
+    lines = [f"**B:** {_code(str(comparison.b))}, against **A:** {_code(str(comparison.a))}"]
+    for part in _parts(comparison, _code):
+        if isinstance(part, str):
+            lines += ["", f"> {part}" if part == comparison.caution else part]
+            continue
+        title, heads, rows = part
+        table = [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
+        if heads == HEADS:
+            lines += ["", f"**{title}**", "", *table]
+        else:
+            lines += ["", f"<details><summary>{title}</summary>", "", *table, "", "</details>"]
+    _write(path, "\n".join(lines) + "\n", "--markdown")
+
+
+def write_csv(path: Path, comparison: Comparison) -> None:
+    """Write the differences unrounded, one row per arm and metric; what cannot be told is empty."""
+    rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
+    rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_needed": "Int64"})
+    # As in the other tables, an apostrophe keeps a spreadsheet from reading a name as a formula.
+    rows["arm"] = [f"'{arm}" if arm.startswith(FORMULA_STARTS) else arm for arm in rows["arm"]]
+    _write(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
+
+
+def _write(path: Path, text: str, option: str) -> None:
+    """Write a text; ResultsError where that cannot be, with the option that named the file."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(
+            f"{path}: the table cannot be written ({error.strerror}); name another file with {option}"
+        ) from None
+
+
+def _code(text: str) -> str:
+    """Text from a record as inline code: no link, mention or tag in it works, and no cell ends in it."""
+    # A bar would end the cell even within code, and forges disagree on how to escape it there.
+    line = " ".join(printable(text).replace("|", "¦").split()) or "–"
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if "`" in (line[0], line[-1]) else ""
+    return f"{fence}{space}{line}{space}{fence}"
+
+
+Part = str | tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""A line, or a table: its title, heads and rows."""
+
+
+def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part]:
+    """What there is to show, in order; `named` makes text from the records fit for where it is shown."""
+    if comparison.unlike:
+        differing = [tuple(map(named, row)) for row in comparison.unlike]
+        yield "The runs differ in:", ("what", "A", "B"), differing
+    else:
+        yield "The runs differ in nothing that is recorded of their settings and machines."
+    if comparison.caution:
+        yield comparison.caution
+    if comparison.differences.empty:
+        yield "The runs have no arm in common, so nothing is compared."
+    else:
+        arms, metrics = (comparison.differences[name].nunique() for name in ("term", "metric"))
+        pairs = (
+            f"{_count(arms, 'arm')} x {_count(metrics, 'metric')} = {_count(arms * metrics, 'comparison')}"
+        )
+        yield (
+            "Verdicts are of B against A. Intervals of B - A hold together with 95 % over "
+            f"{pairs}, p is corrected likewise; those of A and B are 95 % each."
+        )
+        for metric, rows in comparison.differences.groupby("metric", sort=False):
+            what, margin = quantity(str(metric)), float(rows["margin"].iloc[0])
+            unit = f" in {what.difference_unit}" if what.difference_unit else ""
+            known = f"margin {shown(margin, what)}" if math.isfinite(margin) else "no margin declared"
+            cells = [(named(str(row.term)), *_cells(row, what)) for row in rows.itertuples()]
+            yield f"{what.axis}; B - A{unit}; {known}", HEADS, cells
+    for letter, alone in zip("AB", comparison.alone, strict=True):
+        if alone:
+            yield f"only in {letter}: {'; '.join(map(named, alone))}"
+
+
+def _cells(row: Any, what: Quantity) -> tuple[str, ...]:
+    means = [mean_text(what, *(getattr(row, f"{side}_{name}") for name in (*SIDE, "floor"))) for side in "ab"]
+    return *means, difference_text(row), verdict_text(row), shown_p(row.p_adjusted), method_text(row)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def mean_text(what: Quantity, mean: float, low: float, high: float, n: int, floor: float = math.nan) -> str:
+    """A mean with its own interval and n; with its noise floor, where it has one."""
+    ends = f"{shown(low, what)} to {shown(high, what)}, " if math.isfinite(low) else ""
+    under = f", floor {shown(floor, what)}" if math.isfinite(floor) else ""
+    return f"{shown(mean, what)} ({ends}n = {n}{under})"
+
+
+def difference_text(row: Any) -> str:
+    """The difference with its interval."""
+    what = quantity(row.metric)
+    ends = f"{shown_difference(row.low, what)} to {shown_difference(row.high, what)}"
+    return f"{shown_difference(row.effect, what)} ({ends if math.isfinite(row.low) else 'no interval'})"
+
+
+def method_text(row: Any) -> str:
+    """How the two were compared, and over how many trials."""
+    if row.method == "welch":
+        return f"Welch, n = {row.a_n} and {row.b_n}"
+    same = ", equal on every seed" if row.n > 1 and row.effect == 0 and math.isnan(row.low) else ""
+    return f"paired by seed, n = {row.n}{same}"
+
+
+def verdict_text(row: Any) -> str:
+    """The verdict in a word, and why, or what would decide it."""
+    if row.verdict == "equivalent":
+        if row.reason == "identical":
+            return "equivalent: the same predictions"
+        return f"equivalent{', different by less than matters' if row.below_margin else ''}"
+    if row.verdict != "undecided":
+        return str(row.verdict)
+    seeds = row.seeds_needed
+    needed = "" if seeds is None or math.isnan(seeds) else f"about {int(seeds):,} seeds would decide"
+    why = "; ".join(filter(None, [REASONS.get(row.reason), needed]))
+    return f"undecided{f': {why}' if why else ''}"

@@ -14,6 +14,7 @@ Join them by `and`, `or` and brackets. An arm's name stands as it is, quoted whe
 from __future__ import annotations
 
 import ast
+import itertools
 import operator
 import re
 import warnings
@@ -31,16 +32,16 @@ OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 SIGNS = dict(zip((ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq), OPERATORS, strict=True))
 WORDS = ("worse", "better", "equivalent", "undecided", "higher", "lower")
 COUNTS = ("failed", "missing")
-FUNCTIONS = ("low", "high", "difference", "verdict")
-RESERVED = (*FUNCTIONS, "and", "or")
+RESERVED = ("low", "high", "difference", "verdict", "and", "or")
 LONGEST = 2000
 EXAMPLES = "write for example 'accuracy < 55%', 'high(ece) > 5%' or 'accuracy worse'"
 
 NAME = "[A-Za-z_][A-Za-z0-9_]*"
 NUMBER = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
-CALL = re.compile(rf"({NAME})\s*\(")
-QUOTED = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)")\s*\)""")
+BRACKETS = {"(": 1, ")": -1}
+CALL = re.compile(rf"(?<![A-Za-z_])(?!(?:{'|'.join(RESERVED)})\b)({NAME})\s*\(")
+QUOTED = re.compile(r"""\s*(['"])(?P<arm>(?:(?!\1).)*)\1\s*\)""", re.DOTALL)
 REWRITTEN = re.compile(
     rf"(?P<judged>\b(?!(?:{'|'.join(RESERVED)})\b){NAME}(?:\((?:{STRING})\))?)\s+(?P<word>{'|'.join(WORDS)})\b"
     rf"|(?P<percent>{NUMBER})\s*%|(?P<string>{STRING})|(?P<minus>−)|\s+"
@@ -51,13 +52,9 @@ REWRITTEN = re.compile(
 class Leaf:
     """One comparison, such as `low(difference(accuracy(epsilon=0.1))) < -1%`.
 
-    Attributes:
-        metric: a column of the trials table, or one of `COUNTS`.
-        arm: whose; None is every arm in turn.
-        asked: "mean", an end of its interval ("low" or "high"), or "verdict".
-        difference: it is about what the arm is compared with, as every verdict is.
-        operator: a key of `OPERATORS`.
-        value: the number, as a fraction where percent was written, or the word of a verdict.
+    `metric` is a column of the trials table, or one of `COUNTS`; without an `arm` it is about every one in
+    turn. `asked` is "mean", "low", "high" or "verdict"; `difference` says that it is about what the arm is
+    compared with, as every verdict is. `value` is a fraction where percent was written.
     """
 
     metric: str
@@ -119,35 +116,28 @@ class _Reader:
     def _with_quoted_arms(self) -> str:
         parts, place = [], 0
         for call in CALL.finditer(self.text):
-            if call.start() < place or call[1] in RESERVED:
+            if call.start() < place:
                 continue
             if quoted := QUOTED.match(self.text, call.end()):
-                arm, end = quoted[1] or quoted[2] or "", quoted.end() - 1
+                arm, end = quoted["arm"], quoted.end() - 1
             else:
-                end = self._closing_bracket(call.end())
+                depths = itertools.accumulate(BRACKETS.get(sign, 0) for sign in self.text[call.end() :])
+                end = next((at for at, depth in enumerate(depths, call.end()) if depth < 0), -1)
                 arm = self.text[call.end() : end].strip()
+            if end < 0:
+                self.refuse("')'", "")
             if not arm:
                 self.refuse("the name of an arm", self.text[call.start() : end + 1])
             parts += [self.text[place : call.start()], f"{call[1]}({arm!r}"]
             place = end
         return "".join([*parts, self.text[place:]])
 
-    def _closing_bracket(self, start: int) -> int:
-        depth = 0
-        for place in range(start, len(self.text)):
-            depth += {"(": 1, ")": -1}.get(self.text[place], 0)
-            if depth < 0:
-                return place
-        return self.refuse("')'", "")
-
     def refuse(self, expected: str, part: str | ast.AST, hint: str = EXAMPLES) -> NoReturn:
-        shown = self.source_of(part) if isinstance(part, ast.AST) else part
-        came = (
-            f"got {printable(shown.replace(' % _', '%')[:60])!r}" if shown.strip() else "which is not there"
-        )
+        shown = (self._source_of(part) if isinstance(part, ast.AST) else part).replace(" % _", "%")[:60]
+        came = f"got {printable(shown)!r}" if shown.strip() else "which is not there"
         raise StudyError(f"--fail-if {printable(self.text)!r}: expected {expected}, {came}; {hint}")
 
-    def source_of(self, node: ast.AST) -> str:
+    def _source_of(self, node: ast.AST) -> str:
         return ast.get_source_segment(self.source, node) or ""
 
     def condition(self) -> Condition:
@@ -193,7 +183,7 @@ class _Reader:
         match node:
             case ast.Name(id=name) if name not in RESERVED:
                 return name, None
-            case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(arm))], keywords=[]) if (
+            case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(arm))]) if (
                 name not in RESERVED
             ):
                 return name, arm
@@ -203,17 +193,15 @@ class _Reader:
         match node:
             case ast.Name(id=word) | ast.Constant(value=str(word)) if word in WORDS:
                 return word
-        hint = f"see the report's words.{nearest(self.source_of(node), WORDS)}"
+        hint = f"see the report's words.{nearest(self._source_of(node), WORDS)}"
         return self.refuse(f"a verdict ({', '.join(WORDS)})", node, hint)
 
     def _number(self, node: ast.expr) -> tuple[float, bool]:
+        """The number, and whether it was written in percent."""
         match node:
             case ast.BinOp(left=fraction, op=ast.Mod(), right=ast.Name(id="_")):
                 return self._number(fraction)[0] / 100, True
-            case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant() as positive):
-                number = self._number(positive)[0]
-                return -number if isinstance(sign, ast.USub) else number, False
-            case ast.Constant(value=int() | float() as plain) if abs(plain) <= 1e300:
-                if re.fullmatch(NUMBER, self.source_of(node)):  # not 1_0 or 0x1
-                    return float(plain), False
-        return self.refuse("a finite number", node, "write it as 0.55 or 55%")
+        text = self._source_of(node).replace(" ", "")
+        if not re.fullmatch(f"[-+]?{NUMBER}", text) or abs(float(text)) > 1e300:  # not 1_0 or 0x1
+            self.refuse("a finite number", node, "write it as 0.55 or 55%")
+        return float(text), False

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 import numpy as np
 from rich.console import Console
 
-from ablate.errors import RecordError
 from ablate.metrics import METRICS, Predictions
 from ablate.stats import Effect, minimal_detectable_effect, paired_effect, seeds_needed
 from ablate.status import read_available
-from ablate.store.records import Record, read_predictions
+from ablate.store.records import Record
 from ablate.store.results import ResultsFolder
 from ablate.study.trials import Plan, Trial
+from ablate.tables.images import read_stored
 from ablate.tables.quantities import quantity, shown
 from ablate.terminal import duration, print_line, print_table
 
-FEWEST_PAIRS = 3
-"""Pairs that a comparison must have before its spread counts."""
-MOST_SEEDS = 1_000_000
+FEWEST_PAIRS, MOST_SEEDS = 3, 1_000_000
+"""Pairs that a comparison must have before its spread counts; the most seeds that are advised."""
 
 
 def expected_duration(
@@ -31,10 +30,8 @@ def expected_duration(
     """Time of the missing trials, from recorded ones of their architecture, data, image size and arithmetic.
 
     The median of those with the same fields is taken, else of those with as many epochs, else of all, scaled
-    by the epochs.
-
-    Returns:
-        Seconds of those whose cost is known, all workers busy; how many those are; the others' architectures.
+    by the epochs. Returns the seconds of those whose cost is known, all workers busy; how many those are; and
+    the architectures of the others.
     """
     measured: dict[object, list[float]] = defaultdict(list)
     for record in records:
@@ -49,8 +46,7 @@ def expected_duration(
         else:
             unknown[trial.fields.arch] = None
     # No division over workers makes a single trial shorter.
-    seconds = max(sum(known) / min(workers, len(known)), *known) if known else 0.0
-    return seconds, len(known), tuple(unknown)
+    return max([sum(known) / workers, *known]), len(known), tuple(unknown)
 
 
 def _likenesses(trial: Trial) -> Iterator[tuple[object, int]]:
@@ -66,9 +62,8 @@ def _likenesses(trial: Trial) -> Iterator[tuple[object, int]]:
 def pooled_sd(effects: Effect) -> tuple[float, int]:
     """Standard deviation of paired differences over all comparisons with at least three pairs.
 
-    Returns:
-        The root of the mean variance, weighted by degrees of freedom, and the pairs it comes from: 0 where no
-        comparison has three pairs. NaN without pairs, and where no difference varies: no spread says nothing.
+    The root of the mean variance, weighted by degrees of freedom, and the pairs it comes from. It is NaN
+    without pairs, and where no difference varies: no spread says nothing.
     """
     counted = effects.n >= FEWEST_PAIRS
     freedom, sd = effects.n[counted] - 1, effects.sd[counted]
@@ -79,48 +74,36 @@ def pooled_sd(effects: Effect) -> tuple[float, int]:
 def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, workers: int) -> int:
     """Print what a run would train, how long it should take, and what it can detect; how many are missing.
 
-    Args:
-        console: where to.
-        plan: the study.
-        folder: where its results would be; it need not exist.
-        workers: trials at a time.
+    The folder of the results need not exist; `workers` trials run at a time.
     """
     records, faults = read_available(folder)
-    missing = [trial for trial in plan.trials if trial.trial_id not in records]
-    done = {name for name, record in records.items() if record.status == "complete"}
-    rows, totals = [], np.zeros(3, dtype=int)
-    for arm in plan.arms:
-        own = [trial.trial_id for trial in plan.trials if trial.arm == arm]
-        ended = len(done & {*own}), len((records.keys() - done) & {*own}), len({*own} - records.keys())
-        totals += ended
-        rows.append((arm, *map(str, ended)))
-    counts = "{} done, {} failed, {} missing".format(*totals)
-    arms, seeds = len(plan.arms), len(plan.study.seed_list())
-    lines = [
-        f"{plan.study.name}: {plan.reason}",
-        f"results: {folder.root}",
-        f"{arms} arms x {seeds} seeds = {len(plan.trials)} trials: {counts}",
-    ]
-    if totals[1]:
+    states = dict.fromkeys((trial.trial_id for trial in plan.trials), "missing")
+    for name in states.keys() & records:
+        states[name] = "done" if records[name].status == "complete" else "failed"
+    missing = [trial for trial in plan.trials if states[trial.trial_id] == "missing"]
+    heads, totals = ("done", "failed", "missing"), Counter(states.values())
+    of_arms = Counter((trial.arm, states[trial.trial_id]) for trial in plan.trials)
+    asked = f"{len(plan.arms)} arms x {len(plan.study.seed_list())} seeds = {len(plan.trials)} trials"
+    counts = ", ".join(f"{totals[state]} {state}" for state in heads)
+    lines = [f"{plan.study.name}: {plan.reason}", f"results: {folder.root}", f"{asked}: {counts}"]
+    if totals["failed"]:
         lines.append("failed trials stay as they are unless the run is given --retry-failed")
-    if damaged := sum(trial.trial_id in faults for trial in plan.trials):
+    if damaged := len(faults.keys() & states):
         lines.append(f"{damaged} of the missing have a damaged record; a run puts it aside")
     print_line(console, *lines)
-    print_table(console, heads := ("arm", "done", "failed", "missing"), rows, numbers=heads[1:])
+    rows = [(arm, *(str(of_arms[arm, state]) for state in heads)) for arm in plan.arms]
+    print_table(console, ("arm", *heads), rows, numbers=heads)
     seconds, known, unknown = expected_duration(missing, records.values(), workers=workers)
-    if not missing:
-        print_line(console, "time: nothing is left to train")
+    times = [] if missing else ["time: nothing is left to train"]
     if known:
         time = f"about {duration(seconds)} for {known} of the missing trials, {workers} at a time"
-        print_line(console, f"time: {time}, going by those recorded here")
-    print_line(
-        console, *(f"time of {arch}: not known before one trial of {arch} has run" for arch in unknown)
-    )
-    print_line(console, *_smallest_effect(plan, folder, records))
+        times.append(f"time: {time}, going by those recorded here")
+    times += [f"time of {arch}: not known before one trial of {arch} has run" for arch in unknown]
+    print_line(console, *times, *_smallest_effect(plan, folder))
     return len(missing)
 
 
-def _smallest_effect(plan: Plan, folder: ResultsFolder, records: Mapping[str, Record]) -> Iterator[str]:
+def _smallest_effect(plan: Plan, folder: ResultsFolder) -> Iterator[str]:
     """What the planned seeds detect of the primary metric with 80 % power, all comparisons corrected for."""
     study, seeds, what = plan.study, plan.study.seed_list(), quantity(plan.study.primary)
     if not plan.comparisons:
@@ -131,22 +114,17 @@ def _smallest_effect(plan: Plan, folder: ResultsFolder, records: Mapping[str, Re
         return
     values = {arm: np.full(len(seeds), np.nan) for arm in plan.arms}
     for trial in plan.trials:
-        record = records.get(trial.trial_id)
-        if record is None or record.status != "complete" or trial.repeat:
-            continue
-        try:
-            stored = read_predictions(folder, record)
-        except RecordError:
-            continue  # published without predictions, or damaged: the run will say so
-        score = METRICS[study.primary].score(Predictions.of(stored.logits, stored.labels))
-        values[trial.arm][seeds.index(trial.seed)] = score
+        stored = read_stored(folder, trial.trial_id).predictions  # of damaged ones none: the run will say so
+        if stored is not None and not trial.repeat:
+            score = METRICS[study.primary].score(Predictions.of(stored.logits, stored.labels))
+            values[trial.arm][seeds.index(trial.seed)] = score
     arms, baselines = (np.stack([values[pair[side]] for pair in plan.comparisons]) for side in (0, 1))
     sd, pairs = pooled_sd(paired_effect(arms, baselines))
     size = study.family_size(study.primary, len(plan.comparisons))
     corrected = f"80 % power, 5 % error{f' over {size} comparisons' if size > 1 else ''}"
     unit = f" {what.difference_unit}".rstrip()
+    effect = minimal_detectable_effect(len(seeds), sd=1.0 if math.isnan(sd) else sd, comparisons=size)
     if math.isnan(sd):
-        effect = minimal_detectable_effect(len(seeds), sd=1.0, comparisons=size)
         unknown = (
             f"the {pairs} recorded ones do not vary, so their size is not known"
             if pairs
@@ -157,7 +135,6 @@ def _smallest_effect(plan: Plan, folder: ResultsFolder, records: Mapping[str, Re
             f"({corrected}); {unknown}"
         )
         return
-    effect = minimal_detectable_effect(len(seeds), sd=sd, comparisons=size)
     yield (
         f"smallest effect: {shown(effect, what)}{unit} of {what.label} ({corrected}; the paired differences' "
         f"standard deviation is {shown(sd, what)}{unit} over {pairs} pairs)"
