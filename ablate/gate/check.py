@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from ablate.analysis.arms import finite_numbers, labels_of
-from ablate.analysis.effects import higher_is_better
 from ablate.errors import StudyError, nearest
 from ablate.gate.compare import Comparison, Run, compare_arms, compare_runs, measured_columns
 from ablate.gate.comparison_shown import difference_text, mean_text, method_text, verdict_text
@@ -127,7 +126,7 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
         where = "the baseline itself" if other is None else "not in the --baseline run"
         yield f"--fail-if arm {printable(arm)!r}: is {where}, so there is nothing to compare it with"
     if leaf.asked == "verdict":
-        directed = higher_is_better(metric) is not None
+        directed = quantity(metric).higher_is_better is not None
         never = ("higher", "lower") if directed else ("better", "worse")
         if leaf.value in never:
             known = ", ".join(word for word in WORDS if word not in never)

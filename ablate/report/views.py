@@ -247,7 +247,7 @@ def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
     """
     names, metrics = arm_cells(plan), dict.fromkeys((plan.study.primary, *plan.study.comparison_family))
     rows = [own.by_metric[name] for own in compared(effects, plan, ("arm",)) for name in metrics]
-    says = {known.name: known.description.removeprefix("lower end of ") for known in COLUMNS["effects"]} | {
+    says = {known.name: known.meaning.removeprefix("lower end of ") for known in COLUMNS["effects"]} | {
         "term": "the arm that is compared",
         "against": "the arm it is compared with",
         "effect": "mean over seeds of arm minus baseline",

@@ -8,7 +8,6 @@ import joblib
 import numpy as np
 
 from ablate.errors import RecordError
-from ablate.metrics import ece_from_sums
 from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
@@ -36,8 +35,9 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     for trial, (stored, run) in zip(plan.trials, read, strict=True):
         rows["trials"].append(_trial_row(plan, trial, stored, run))
         for epoch in stored.record.history if stored.record else ():
-            sums = (np.array(epoch.bin_count), np.array(epoch.bin_confidence), np.array(epoch.bin_correct))
-            rows["epochs"].append({**key_of(trial), **epoch.model_dump(), "valid_ece": ece_from_sums(*sums)})
+            gaps = np.abs(np.subtract(epoch.bin_confidence, epoch.bin_correct))
+            valid_ece = gaps.sum() / np.sum(epoch.bin_count)
+            rows["epochs"].append({**key_of(trial), **epoch.model_dump(), "valid_ece": valid_ece})
         if run is not None:
             rows["reliability"] += run.reliability
             projections.setdefault(trial.arm, run.projection)

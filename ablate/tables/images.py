@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablate.errors import RecordError
-from ablate.metrics import FLOORS, METRICS, Predictions, band_of_mean, reliability_bins, resampled
+from ablate.metrics import (
+    FLOORS,
+    METRICS,
+    Predictions,
+    band_of_mean,
+    compute_metrics,
+    reliability_bins,
+    resampled,
+)
 from ablate.stats import new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
@@ -92,7 +100,7 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
     predictions = Predictions.of(arrays.logits, arrays.labels)
     classes = predictions.logits.shape[1]
     pairs = predictions.labels * classes + predictions.predicted
-    bins = vars(reliability_bins(predictions))
+    bins = reliability_bins(predictions)
     reliability = [
         {**key_of(trial), "bin": number, **dict(zip(bins, values, strict=True))}
         for number, values in enumerate(zip(*bins.values(), strict=True))
@@ -108,7 +116,7 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
         for (x, y), label in zip(points, labels.tolist(), strict=True)
     ]
     return stored._replace(predictions=None), Run(
-        metrics={name: metric.score(predictions) for name, metric in METRICS.items()},
+        metrics=compute_metrics(predictions),
         resampled=resampled(predictions),
         by_image={name: METRICS[name].function(predictions) for name in BY_IMAGE},
         labels=predictions.labels,

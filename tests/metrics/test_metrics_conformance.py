@@ -286,7 +286,11 @@ def test_finite_and_within_bounds(n: int, scale: float) -> None:
     rng = np.random.default_rng(n)
     logits = (scale * rng.uniform(-1, 1, size=(n, 3))).astype(np.float32)
     best, worst, drawn = logits.argmax(axis=1), logits.argmin(axis=1), rng.integers(0, 3, n)
-    for labels, score in ((best, scores), (worst, scores), (drawn, compute_metrics)):
+    for labels, score in (
+        (best, scores),
+        (worst, scores),
+        (drawn, lambda *arrays: compute_metrics(Predictions.of(*arrays))),
+    ):
         row = score(logits, labels)
         nan = {name for name, value in row.items() if math.isnan(value)}
         assert nan == undefined(Predictions.of(logits, labels))
@@ -332,12 +336,12 @@ def test_shifting_an_image_s_logits_changes_nothing(seed: int, shifts: list[int]
 def test_depends_on_values_and_not_on_dtypes_or_memory() -> None:
     logits, labels = problem(seed=8)
     before = logits.copy(), labels.copy()
-    row = compute_metrics(logits, labels)
+    row = compute_metrics(Predictions.of(logits, labels))
     assert list(row) == list(METRICS)
     assert row == {
         name: metric(logits.astype(np.float64), labels.astype(np.uint8)) for name, metric in METRICS.items()
     }
-    other = compute_metrics(np.asfortranarray(logits), labels.astype(np.int32))
+    other = compute_metrics(Predictions.of(np.asfortranarray(logits), labels.astype(np.int32)))
     assert other == pytest.approx(row, abs=1e-12)
     assert np.array_equal(logits, before[0])
     assert np.array_equal(labels, before[1])
@@ -364,7 +368,7 @@ def test_the_page_s_example_is_a_metric() -> None:
 
 
 def test_one_image() -> None:
-    row = compute_metrics(np.array([[2.0, 0.0]]), np.array([0]))
+    row = compute_metrics(Predictions.of(np.array([[2.0, 0.0]]), np.array([0])))
     confidence = 1 / (1 + math.exp(-2))
     expected = {
         "nll": -math.log(confidence),

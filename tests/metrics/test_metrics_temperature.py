@@ -64,7 +64,8 @@ def test_a_single_image_leaves_nothing_to_fit_on() -> None:
 def test_where_no_temperature_is_best_the_nearer_end_is_taken() -> None:
     logits, _ = planted(1.0, 50)
     right, wrong = (
-        compute_metrics(logits, labels) for labels in (logits.argmax(axis=1), logits.argmin(axis=1))
+        compute_metrics(Predictions.of(logits, labels))
+        for labels in (logits.argmax(axis=1), logits.argmin(axis=1))
     )
     assert (right["temperature"], wrong["temperature"]) == TEMPERATURE_BOUNDS
     assert right["ece_scaled"] < 0.05 < right["ece"]

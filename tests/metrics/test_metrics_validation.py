@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ablate.metrics import METRICS, compute_metrics, validate
+from ablate.metrics import METRICS, Predictions, validate
 
 LOGITS = np.zeros((4, 3), dtype=np.float32)
 LABELS = np.array([0, 1, 2, 0])
@@ -41,7 +41,7 @@ def test_refused(logits: NDArray[np.float32], labels: NDArray[np.int64], message
         validate(logits, labels)
 
 
-@pytest.mark.parametrize("entry", [compute_metrics, *METRICS.values()])
+@pytest.mark.parametrize("entry", [Predictions.of, *METRICS.values()])
 def test_every_entry_has_the_door(entry: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="a diverged"):
         entry(_with(np.nan), LABELS)
