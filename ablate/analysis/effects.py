@@ -7,7 +7,7 @@ judged over seeds:
 - *main*: two levels of a factor, averaged over the levels of the others;
 - *interaction*: how much such a difference changes between two levels of another factor;
 - *trend*: what changes along the least-squares line from a factor's lowest to its highest level, averaged
-  over the levels of the others. Over two levels that is their difference, so it takes three;
+  over the levels of the others, where it has three or more;
 - *run*: an arm of one run against the same arm of another (`ablate.gate`).
 """
 
@@ -84,8 +84,7 @@ class Term:
 def terms(plan: Plan) -> list[Term]:
     """Every effect of a study: arms against their baselines, main effects, interactions, trends.
 
-    Arms that are listed and no grid have nothing to average over. Main effects and interactions take two
-    factors of two levels, trends a factor of three numbers.
+    Arms that are listed and no grid have nothing to average over.
     """
     index = {arm: number for number, arm in enumerate(plan.arms)}
     levels = {trial.arm: trial.levels for trial in plan.trials}

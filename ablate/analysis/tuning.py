@@ -24,10 +24,10 @@ EPOCH_RULES = ("hyperband", "median")
 
 @dataclass(frozen=True)
 class Tuned:
-    """A search and what it tried: its declaration, the row of the `tuning` table, and the other tables.
+    """A search: its declaration, the row of the `tuning` table, and the other tables.
 
     `points` have `label` (the levels as a reader writes them), `role` (winner, or the point's source) and
-    `arm` (that of the re-test with the same levels; empty where it has none) besides.
+    `arm` (that of the re-test with the same levels, if it has one) besides.
     """
 
     search: Search
@@ -108,10 +108,8 @@ class Outcome:
     """One objective of a re-tested point, in the tables' unit.
 
     Attributes:
-        tuned: mean over every complete run with the point's levels on the tuning split, with its interval.
-        smoothed: its smoothed value.
-        seen: the mean of tuned minus the baseline's; NaN without one.
-        seen_smoothed: the same of the smoothed values.
+        tuned: mean over every complete run with the point's levels on the tuning split.
+        seen: that minus the baseline's; NaN without one. `seen_smoothed` is the same of smoothed values.
         fresh: mean over fresh seeds on the reported split.
         effect: the row of the `effects` table; None for the baseline itself, or without one.
     """
@@ -138,13 +136,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Retested:
-    """An arm of the re-test: which point it is, and what became of each objective.
+    """An arm of the re-test: the point that stands for its levels, and what became of each objective.
 
-    Attributes:
-        point: the point that stands for its levels.
-        numbers: of all points of these levels, that one's first.
-        roles: what they are: "winner", "baseline", "anchor".
-        outcomes: per objective, over the runs of all of them.
+    `numbers` and `roles` ("winner", "baseline", "anchor") are of all points of these levels, that one first.
     """
 
     arm: Arm

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ablate.errors import ResultsError
 from ablate.gate.compare import SIDE, Comparison
-from ablate.tables.files import FORMULA_STARTS
+from ablate.tables.files import inert
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
 from ablate.terminal import print_line, print_table, printable
 
@@ -83,8 +83,7 @@ def write_csv(path: Path, comparison: Comparison) -> None:
     """
     rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
     rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_needed": "Int64"})
-    # As in the other tables, an apostrophe keeps a spreadsheet from reading a name as a formula.
-    rows["arm"] = [f"'{arm}" if arm.startswith(FORMULA_STARTS) else arm for arm in rows["arm"]]
+    rows["arm"] = rows["arm"].map(inert)
     _write(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
 
 

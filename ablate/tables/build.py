@@ -21,10 +21,7 @@ TRIALS_PER_PROCESS = 24
 
 
 def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
-    """Every table that records, predictions and the timing pass give; those of `DERIVED` are the report's.
-
-    Every planned trial has a row in `trials`; a failed, missing or damaged one has no metrics.
-    """
+    """Every table that records, predictions and the timing pass give; those of `DERIVED` are the report's."""
     rows: dict[str, Rows] = {"trials": [], "epochs": [], "reliability": []}
     runs: dict[str, dict[int, Run]] = {}
     projections: dict[str, Rows] = {}

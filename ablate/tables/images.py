@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,16 +34,11 @@ MOST_CLASSES = 20
 """With more, a confusion table is too large to look at."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """What the tables take from the predictions of one complete trial: metrics, rows, and what is combined.
 
-    Attributes:
-        resampled: per metric with a noise floor its values under drawn labels.
-        by_image: per metric of `BY_IMAGE` [N] values.
-        labels: [N] class ids.
-        confusion: [K, K] images of a class that were taken for another.
-        class_names: [K], or none.
+    `resampled` has values under drawn labels, `by_image` [N] of each of `BY_IMAGE`, `confusion` [K, K] images
+    of a class that were taken for another; `class_names` may be none.
     """
 
     metrics: Mapping[str, float]
@@ -62,10 +56,7 @@ Runs = Mapping[str, Mapping[int, Run]]
 
 
 class Stored(NamedTuple):
-    """What a results folder holds of one trial: the record's status, or `MISSING`, or `UNREADABLE` and why.
-
-    `predictions` are those of a complete trial.
-    """
+    """What a results folder holds of a trial: its record's status, or `MISSING`, or `UNREADABLE` and why."""
 
     status: str
     record: records.Record | None = None
@@ -74,7 +65,7 @@ class Stored(NamedTuple):
 
 
 def read_stored(folder: ResultsFolder, trial_id: str) -> Stored:
-    """A trial's record and its predictions."""
+    """A trial's record, and its predictions if it is complete."""
     path = folder.record_path(trial_id)
     if not path.exists():
         return Stored(MISSING)
