@@ -106,14 +106,3 @@ def test_certain_predictions_have_no_error() -> None:
     certain = Predictions.of(np.tile([1e4, -1e4], (300, 1)), np.zeros(300, dtype=int))
     for values in resampled(certain).values():
         assert np.abs(values).max() < 1e-12
-
-
-@pytest.mark.parametrize(("name", "exponent"), [("ece", 1 / 2), ("ece_equal_mass", 1 / 2), ("smece", 1 / 3)])
-def test_the_floor_falls_with_the_number_of_images(name: str, exponent: float) -> None:
-    logits = calibrated(4000).logits
-    means = [
-        resampled(Predictions(logits[:n], np.zeros(n, dtype=int)))[name].mean() for n in (40, 200, 1000, 4000)
-    ]
-    assert np.all(np.diff(means) < 0)
-    # In the limit by this power of n: smECE widens its Gaussian where there are few images.
-    assert means[2] / means[3] == pytest.approx(4**exponent, rel=0.1)
