@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -70,8 +70,14 @@ class Tuned:
         return self.points[self.points["winner"].fillna(False)]
 
     def levels(self, row: pd.Series[Any]) -> Levels:
-        """A point's searched fields that are used."""
-        return _levels(self.search, row)
+        """A point's searched fields that are used, as declared, whatever types their columns have."""
+        levels: Levels = {name: row[name] for name in self.search.space if not pd.isna(row[name])}
+        for name, value in levels.items():
+            dimension = self.search.space[name]
+            if isinstance(dimension, Choice):
+                declared = {plain_name(str(known)): known for known in dimension.of}
+                levels[name] = declared.get(plain_name(str(value)), value)
+        return self.search.active(levels)
 
 
 def read_search(tables: Tables, plan: Plan) -> Tuned | None:
@@ -80,27 +86,16 @@ def read_search(tables: Tables, plan: Plan) -> Tuned | None:
     if search is None or facts is None or facts.empty:
         return None
     points = tables["points"]
-    labels = [arm_label(_levels(search, row)) for _, row in points.iterrows()]
+    tuned = Tuned(search, facts.iloc[0], points, tables["point_values"], tables["importances"])
+    labels = [arm_label(tuned.levels(row)) for _, row in points.iterrows()]
     # A CSV may change a name's line breaks.
     arm_of = {plain_name(arm_name(search.active(trial.levels))): trial.arm for trial in plan.trials}
-    chosen = points["winner"].fillna(False)
     named = points.assign(
         label=pd.Series(labels, index=points.index, dtype="string"),
-        role=points["source"].mask(chosen, "winner"),
+        role=points["source"].mask(points["winner"].fillna(False), "winner"),
         arm=points["levels"].map(plain_name).map(arm_of).astype("string"),
     )
-    return Tuned(search, facts.iloc[0], named, tables["point_values"], tables["importances"])
-
-
-def _levels(search: Search, row: pd.Series[Any]) -> Levels:
-    """A point's values as they were declared, whatever types their columns have."""
-    levels: Levels = {name: row[name] for name in search.space if not pd.isna(row[name])}
-    for name, value in levels.items():
-        dimension = search.space[name]
-        if isinstance(dimension, Choice):
-            declared = {plain_name(str(known)): known for known in dimension.of}
-            levels[name] = declared.get(plain_name(str(value)), value)
-    return search.active(levels)
+    return replace(tuned, points=named)
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,12 @@ def tuning_tables(folder: ResultsFolder) -> Tables:
         return {}
     runs = _runs(folder, tuning)
     values = [
-        {"number": point.number, "seed": run.seed, "trial_id": run.trial_id, "status": run.status}
-        | {f"value{suffix}": value for suffix, value in zip(SUFFIXES, run.values, strict=False)}
+        {"number": point.number, **run._asdict(), **dict(zip(("value", "value_2"), run.values, strict=False))}
         for point, of_point in zip(tuning.points, runs, strict=True)
         for run in of_point
     ]
     importances = [
-        {"objective": of.objective, "evaluator": of.evaluator, "field": name, "share": share}
+        {**of.model_dump(), "field": name, "share": share}
         for of in tuning.importances
         for name, share in of.shares.items()
     ]
