@@ -2,13 +2,12 @@
 
 How images are put into bins by a probability is part of a calibration error's definition.
 
-Equal width: 15 bins over [0, 1]; each is closed below and open above, [lower, upper), and the last is closed
-at both ends, so a probability of exactly 1.0 belongs to it. (torchmetrics 1.9 gives it a bin of its own:
-https://github.com/Lightning-AI/torchmetrics/issues/3510.)
+Equal width: 15 bins over [0, 1], [lower, upper) each; 1.0 belongs to the last. (torchmetrics 1.9 gives it a
+bin of its own: https://github.com/Lightning-AI/torchmetrics/issues/3510.)
 
 Equal mass: the images in ascending order are cut by rank into 15 bins whose sizes differ by at most one, the
 larger ones first. Images of equal probability stay together, in the lowest of the bins that their ranks
-reach, so the bins do not depend on the order of the images; ties can leave a bin empty.
+reach; this can leave a bin empty.
 """
 
 import copy

@@ -1,8 +1,7 @@
 """Telling right predictions from wrong ones by confidence: selective classification and error detection.
 
 A model that may abstain answers the images it is most confident of. Coverage is the share that it answers,
-risk the share of wrong predictions among these. Images are ranked by the probability of the predicted class;
-ties are ties, never broken by the order of the images.
+risk the share of wrong predictions among these. Ties in confidence are never broken by the images' order.
 """
 
 import math
@@ -59,8 +58,7 @@ def aurc(predictions: Predictions) -> float:
 def eaurc(predictions: Predictions) -> float:
     """`aurc` minus the `aurc` of the best ranking of the same predictions.
 
-    It has every wrong prediction last, and is computed exactly; the authors approximate it by its limit of
-    many images.
+    The best has the wrong ones last; it is computed exactly, where the authors take the limit of many images.
     """
     number = np.arange(1, len(predictions.labels) + 1)
     best = (number - predictions.correct.sum()).clip(min=0) / number

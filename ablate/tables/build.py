@@ -67,9 +67,7 @@ def _trial_row(plan: Plan, trial: Trial, stored: Stored, run: Run | None) -> dic
     if record is None:
         return row
     row |= record.cost.model_dump() if record.cost else {}
-    environment = record.environment.model_dump() if record.environment else {}
-    of_machine = ("device_name", "threads", "engine", "torch_version", "commit")
-    row |= {name: environment.get(name) for name in of_machine}
+    row |= record.environment.model_dump() if record.environment else {}
     row |= {name: getattr(record, name) for name in ("parameters", "macs", "predictions_sha256")}
     row["failure"] = record.failure.message if record.failure else None
     if record.features:
@@ -86,8 +84,7 @@ def step_time_rows(folder: ResultsFolder) -> list[dict[str, Any]]:
         timing = None
     if timing is None:
         return []
-    machine = {"threads": timing.environment.threads, "device_name": timing.environment.device_name}
-    machine["others"] = timing.others
+    machine = {**timing.environment.model_dump(), "others": timing.others}
     return [
         {**case.model_dump(), "round": number, "step_ms": step_ms, "steps": steps, **machine}
         for case, times, steps in zip(timing.cases, timing.step_ms, timing.steps, strict=True)

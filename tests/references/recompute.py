@@ -31,7 +31,7 @@ from scipy import stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
 from scipy.special import log_softmax, logsumexp
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -70,6 +70,7 @@ COSTS = {
     *("step_ms", "step_ms_p20", "step_ms_p80", "images_per_second", "peak_memory_mb", "train_seconds"),
     *("eval_seconds", "scatter_within_train", "scatter_between_train"),
 }
+FAMILIES = {"arm": "arm", "main": "average", "interaction": "average", "trend": "trend"}
 PER_IMAGE = ("accuracy", "nll", "brier")
 MARGINS = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 TOLERANCE = {"smece": 1e-5} | dict.fromkeys((f"{name}_floor" for name in CALIBRATION), 0.11)
@@ -430,7 +431,10 @@ def equivalence_power(margin: float, n: int, level: float) -> float:
     if not margin > 0:
         return 0.0
     critical, reach = stats.t.isf(level, n - 1), math.sqrt(n) * margin
-    passes = lambda spread: 2 * stats.norm.cdf(reach - critical * spread) - 1  # noqa: E731
+
+    def passes(spread: Array) -> Array:
+        return np.asarray(2 * stats.norm.cdf(reach - critical * spread) - 1)
+
     return _over_spreads(passes, n, reach / critical)
 
 
@@ -443,7 +447,8 @@ def _over_spreads(
     """
 
     def weighted(spread: Array) -> Array:
-        return power(spread) * 2 * spread * (n - 1) * stats.chi2.pdf(spread**2 * (n - 1), n - 1)
+        density = 2 * spread * (n - 1) * stats.chi2.pdf(spread**2 * (n - 1), n - 1)
+        return np.asarray(power(spread) * density)
 
     low = max(0.0, 1 - 12 / math.sqrt(n))
     high = max(low, min(largest, 1 + 12 / math.sqrt(n)))
@@ -543,13 +548,9 @@ def _weights(recorded: Recorded, of_levels: Mapping[str, Mapping[Any, float]]) -
     return np.array(list(cells.values()))
 
 
-def _family(kind: str) -> str:
-    return "main" if kind == "interaction" else kind
-
-
 def family_size(recorded: Recorded, asked: Effect, metric: str) -> int:
     """How many intervals hold together with this one."""
-    together = sum(_family(other.kind) == _family(asked.kind) for other in effects(recorded))
+    together = [FAMILIES[other.kind] for other in effects(recorded)].count(FAMILIES[asked.kind])
     return together * len(recorded.family) if metric in recorded.family else 1
 
 
@@ -560,8 +561,8 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     Incomplete pairs decide nothing; then the two one-sided tests of equivalence; then the interval.
     """
     planned, is_arm = len(recorded.seeds), asked.kind == "arm"
-    values = recorded.by_seed.get(metric, pd.Series(NAN, recorded.by_seed.index)).to_numpy()
-    values, used = values.reshape(-1, planned), (asked.weights != 0) * 1
+    column = recorded.by_seed.get(metric, pd.Series(NAN, recorded.by_seed.index))
+    values, used = column.to_numpy().reshape(-1, planned), (asked.weights != 0) * 1
     rows, seeds = _most_values(used @ np.isnan(values) == 0)
     sides = np.full((2, planned), NAN)
     if rows:
@@ -653,14 +654,6 @@ def new_images(recorded: Recorded, asked: Effect, metric: str) -> tuple[int, flo
 # Comparing.
 
 
-def same(value: Any, expected: float, tolerance: float = 1e-9) -> bool:
-    """Whether an unrounded number is the expected one; nothing is NaN."""
-    if value is None or value == "" or not math.isfinite(expected):
-        return value in (None, "") and not math.isfinite(expected)
-    number = float({"True": 1, "False": 0}.get(value, value) if isinstance(value, str) else value)
-    return math.isclose(number, expected, rel_tol=tolerance, abs_tol=1e-12 * (tolerance / 1e-9))
-
-
 @dataclass
 class Audit:
     """What was compared, file by file, what did not agree, and what was left out."""
@@ -670,14 +663,17 @@ class Audit:
     left_out: set[str] = field(default_factory=set)
 
     def check(self, place: str, shown: Any, expected: Any, tolerance: float = 1e-9) -> None:
-        """A number, a text, or between which two numbers one lies."""
+        """A text, an unrounded number (nothing is NaN), or the ends between which one lies."""
         self.compared[place.split(":")[0]] += 1
         if isinstance(expected, tuple):
             agrees = expected[0] <= float(shown) <= expected[1]
         elif isinstance(expected, (str, bool)) or expected is None:
             agrees = shown == ("" if expected is None else str(expected))
+        elif shown in (None, "") or not math.isfinite(expected):
+            agrees = shown in (None, "") and not math.isfinite(expected)
         else:
-            agrees = same(shown, float(expected), tolerance)
+            number = float({"True": 1, "False": 0}.get(shown, shown))
+            agrees = math.isclose(number, expected, rel_tol=tolerance, abs_tol=1e-3 * tolerance)
         if not agrees:
             self.wrong.append(f"{place}: holds {shown!r}, recomputed {expected!r}")
 
@@ -811,11 +807,8 @@ class Files:
         for arm in self.recorded.arms:
             runs = self.recorded.complete(arm)
             names = (runs[0].record.get("class_names") if runs else None) or ()
-            every = {"labels": list(range(len(names)))}
-            if names:
-                counts = sum(
-                    confusion_matrix(r.arrays["labels"], r.logits.argmax(axis=1), **every) for r in runs
-                )
+            taken = [zip(run.arrays["labels"], run.logits.argmax(axis=1), strict=True) for run in runs]
+            counts = Counter(itertools.chain(*taken))
             for (true, name), (predicted, other) in itertools.product(enumerate(names), repeat=2):
                 yield {"arm": arm, "class": name, "predicted": other, "count": counts[true, predicted]}
 
@@ -835,7 +828,7 @@ class Files:
         rows = [{"p_holm": NAN, **effect_row(self.recorded, effect, metric)} for effect, metric in asked]
         inside = pd.DataFrame({**row, "at": at} for at, row in enumerate(rows))
         inside = inside[inside["metric"].isin(self.recorded.family)] if rows else inside
-        for _, family in inside.groupby(inside["kind"].map(_family)) if len(inside) else ():
+        for _, family in inside.groupby(inside["kind"].map(FAMILIES)) if len(inside) else ():
             for at, corrected in zip(family["at"], holm(family["p"].to_numpy()), strict=True):
                 rows[at]["p_holm"] = corrected
         return rows
@@ -870,23 +863,22 @@ class Files:
         stored, declared = self.recorded.tuning, self.recorded.tuning["search"]
         states = Counter(point["state"] for point in stored["points"])
         runs = {run.trial_id: run for own in self.recorded.runs for run in own if run.record}
-        objectives = {f"objective{at}": self.recorded.objectives.get(at) for at in ("", "_2")}
-        better = {name: "higher" if metric in HIGHER else "lower" for name, metric in objectives.items()}
+        objectives = {at: self.recorded.objectives.get(at) for at in ("", "_2")}
         yield {
             **stored,
             **{name: declared[name] for name in ("seeds", "sampler", "pruning")},
             **{"points_planned": declared["points"], "points_done": states["complete"]},
             **{f"points_{state}": states[state] for state in ("pruned", "failed")},
             **{"trainings": len(runs), "seconds": math.fsum(run.seconds for run in runs.values())},
-            **objectives,
-            **{f"direction{name[9:]}": objectives[name] and better[name] for name in objectives},
+            **{f"objective{at}": metric for at, metric in objectives.items()},
+            **{
+                f"direction{at}": m and ("higher" if m in HIGHER else "lower") for at, m in objectives.items()
+            },
         }
 
     def points(self) -> Rows:
-        fronts = self._on_front()
-        for point, runs, on_front in zip(
-            self.recorded.tuning["points"], self.recorded.runs, fronts, strict=True
-        ):
+        points = zip(self.recorded.tuning["points"], self.recorded.runs, self._on_front(), strict=True)
+        for point, runs, on_front in points:
             first = next((run.record for run in runs if run.record), None)
             own = {**point, "reason": point["reason"] or None, "pruned_at": point["pruned_at"] or NAN}
             own["levels"] = ", ".join(f"{name}={level}" for name, level in point["levels"].items())
@@ -909,15 +901,12 @@ class Files:
     def _on_front(self) -> list[bool | None]:
         """Of the smoothed values as they are written."""
         signs = {at: 1 if metric in HIGHER else -1 for at, metric in self.recorded.objectives.items()}
-        gains = [
-            [float(row[f"smoothed{at}"] or NAN) * sign for at, sign in signs.items()] for row in self.shown
-        ]
-        return [
-            not any(all(np.greater_equal(other, own)) and other != own for other in gains)
-            if len(own) == 2 and np.isfinite(own).all()
-            else None
-            for own in gains
-        ]
+        fits = pd.DataFrame(self.shown)[[f"smoothed{at}" for at in signs]].replace("", NAN).astype(float)
+        gains = fits.to_numpy() * list(signs.values())
+        beaten = ((gains[:, None] >= gains).all(axis=2) & (gains[:, None] > gains).any(axis=2)).any(axis=0)
+        known = np.isfinite(gains) & (len(signs) == 2)
+        rows = zip(np.asarray(beaten), known, strict=True)
+        return [not lost if there.all() else None for lost, there in rows]
 
     def point_values(self) -> Rows:
         for number, run in ((number, run) for number, runs in enumerate(self.recorded.runs) for run in runs):
