@@ -123,15 +123,10 @@ def new_image_rows(plan: Plan, runs: Runs) -> Rows:
     rows = []
     for (arm, baseline), metric in itertools.product(plan.comparisons, BY_IMAGE):
         of_arm, reference = runs.get(arm, {}), runs.get(baseline, {})
-        differences = np.array(
-            [
-                of_arm[seed].by_image[metric] - reference[seed].by_image[metric]
-                for seed in plan.study.seed_list()
-                if seed in of_arm
-                and seed in reference
-                and np.array_equal(of_arm[seed].labels, reference[seed].labels)
-            ]
-        )
+        shared = [seed for seed in plan.study.seed_list() if seed in of_arm and seed in reference]
+        both = [(of_arm[seed], reference[seed]) for seed in shared]
+        pairs = [(own, other) for own, other in both if np.array_equal(own.labels, other.labels)]
+        differences = np.array([own.by_image[metric] - other.by_image[metric] for own, other in pairs])
         comparisons = plan.study.family_size(metric, len(plan.comparisons))
         row: dict[str, Any] = {"arm": arm, "baseline": baseline, "metric": metric}
         row |= {"comparisons": comparisons, "n_pairs": len(differences)}
@@ -151,9 +146,8 @@ def confusion_rows(plan: Plan, runs: Runs) -> Rows:
         if 2 <= len(names) <= MOST_CLASSES:
             counts = np.sum([run.confusion for run in own], axis=0)
             rows += [
-                {"arm": arm, "class": true, "predicted": predicted, "count": counts[row, column]}
-                for row, true in enumerate(names)
-                for column, predicted in enumerate(names)
+                {"arm": arm, "class": names[true], "predicted": names[predicted], "count": count}
+                for (true, predicted), count in np.ndenumerate(counts)
             ]
     return rows
 
