@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +59,7 @@ def level_label(level: Any) -> str:
 
 def labels_of(plan: Plan) -> dict[str, str]:
     """Arm name to label, in the study's order."""
-    return {arm.name: arm.label for arm in planned_arms(plan).values()}
+    return {name: arm.label for name, arm in planned_arms(plan).items()}
 
 
 def of_plan(tables: Tables, plan: Plan) -> Tables:
@@ -73,18 +73,11 @@ def of_plan(tables: Tables, plan: Plan) -> Tables:
             "the tables hold other trials than study.json plans; write them again with "
             "`python -m ablate report`"
         )
-    arm_of = {trial.trial_id: trial.arm for trial in plan.trials}
-    plain = {plain_name(arm): arm for arm in plan.arms}
-    named = dict(tables)
-    for name, rows in tables.items():
-        if name in TUNING:
-            continue  # its trials are not the plan's
-        if "trial_id" in rows:
-            named[name] = rows.assign(arm=rows["trial_id"].map(arm_of).astype("string"))
-        elif "arm" in rows:
-            for side in {"arm", "baseline"} & set(rows):
-                rows = rows.assign(**{side: rows[side].map(plain_name).map(plain).astype("string")})
-            named[name] = rows
+    plain, named = {plain_name(arm): arm for arm in plan.arms}, dict(tables)
+    for name in tables.keys() - set(TUNING):  # whose trials are not the plan's
+        for side in {"arm", "baseline"} & set(tables[name]):
+            arms = tables[name][side].map(plain_name, na_action="ignore").map(plain)
+            named[name] = named[name].assign(**{side: arms.astype("string")})
     return named
 
 
@@ -116,30 +109,23 @@ def arm_means(complete: pd.DataFrame, arms: Iterable[Arm], metric: str) -> pd.Da
 
 
 def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:
-    """Groups of arms whose predictions have the same digest on every seed, in the study's order.
+    """Groups of arms whose predictions have the same digest on every planned seed, in the study's order.
 
-    Their levels did nothing, or are one another. An arm counts when all of its planned seeds are complete.
+    Their levels did nothing, or are one another.
     """
-    complete = complete_trials(trials)
-    seeds, groups = plan.study.seed_list(), defaultdict(list)
-    for arm in plan.arms:
-        by_seed = complete[complete["arm"] == arm].set_index("seed")["predictions_sha256"]
-        digests = tuple(by_seed.get(seed) for seed in seeds)
-        if all(isinstance(digest, str) and digest for digest in digests):
-            groups[digests].append(arm)
-    return [arms for arms in groups.values() if len(arms) > 1]
+    digests = complete_trials(trials).pivot(index="arm", columns="seed", values="predictions_sha256")
+    whole = digests.reindex(index=plan.arms, columns=plan.study.seed_list()).dropna().apply(tuple, axis=1)
+    groups = whole.groupby(whole, sort=False).groups.values() if len(whole) else ()
+    return [list(arms) for arms in groups if len(arms) > 1]
 
 
 def floor_of(metric: str, complete: pd.DataFrame) -> str | None:
     """The column with a metric's noise floor, if there is one."""
-    name = FLOOR.get(metric, f"{metric}_floor")
+    name = FLOOR.get(metric, "")
     return name if name in complete and complete[name].notna().any() else None
 
 
 def floor_bands(floors: pd.DataFrame | None, metric: str) -> dict[str, tuple[float, float]]:
-    """Arm to the ends between which 95 % of means over its runs of a perfectly calibrated network would lie.
-
-    Empty for a metric without a floor, and for results of a version without the table of floors.
-    """
+    """Arm to the ends between which 95 % of means over its runs of a perfectly calibrated network lie."""
     rows = frame("floors", []) if floors is None else floors[floors["metric"] == metric]
     return dict(zip(rows["arm"], zip(rows["low"], rows["high"], strict=True), strict=True))

@@ -7,7 +7,7 @@ judged over seeds:
 - *main*: two levels of a factor, averaged over the levels of the others;
 - *interaction*: how much such a difference changes between two levels of another factor;
 - *trend*: what changes along the least-squares line from a factor's lowest to its highest level, averaged
-  over the levels of the others. Over two levels that is their difference, so it takes three;
+  over the levels of the others, where it has three or more;
 - *run*: an arm of one run against the same arm of another (`ablate.gate`).
 """
 
@@ -54,11 +54,8 @@ class Term:
     """One effect that is asked for.
 
     Attributes:
-        kind: see the module.
         term: what is compared, by its levels: an arm's name, or levels of which others are averaged over.
-        against: what it is compared with.
-        levels: factor to level of `term`.
-        reference: the same of `against`.
+        levels: factor to level of `term`; `reference` the same of `against`.
         arms: [T, C] indices of the plan's arms: T arms that are weighed against each other, in each of the C
             combinations of the other factors' levels that are averaged over.
         weights: [T], of which those above 0 are of `term`.
@@ -87,8 +84,7 @@ class Term:
 def terms(plan: Plan) -> list[Term]:
     """Every effect of a study: arms against their baselines, main effects, interactions, trends.
 
-    Arms that are listed and no grid have nothing to average over. Main effects and interactions take two
-    factors of two levels, trends a factor of three numbers.
+    Arms that are listed and no grid have nothing to average over.
     """
     index = {arm: number for number, arm in enumerate(plan.arms)}
     levels = {trial.arm: trial.levels for trial in plan.trials}
@@ -154,9 +150,7 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     Intervals of metrics in the study's family are simultaneous over the family (Bonferroni), and verdicts
     follow from them; those of other metrics are 95 % each, and exploratory. Arms, trends, and main effects
     with interactions are a family each, which counts all that was planned, so that a missing arm never makes
-    another's interval narrower. Where trials are missing, an average is over those combinations of the other
-    factors' levels, and those seeds, that keep the most values; `cells` and `n` say how many, and fewer than
-    planned leave it undecided. An interaction is never better or worse. Of the tables it takes trials, and
+    another's interval narrower. What is not complete is undecided. Of the tables it takes trials, and
     new_images where there is one.
 
     Raises:
@@ -218,36 +212,27 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
 
 
 def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
-    """What is compared with what within each seed, and over how many combinations it is averaged.
+    """The two sides [2, seeds] of a term, and over how many combinations they are averaged.
 
-    Two sides and not one difference: what rounding can make of equal differences is told by their size. From
-    values [arms, seeds], NaN where a trial is missing, [2, seeds]: the sum of weights above 0, and of those
-    below, of the means over the kept combinations; NaN for the seeds that are left out.
+    Two and not one difference: what rounding can make of equal differences is told by their size. Of values
+    [arms, seeds], NaN where a trial is missing, those combinations and seeds are kept that keep the most
+    values, each combination complete on each seed, so that no seed's mean is over other combinations than
+    another's. Which are kept depends on what is there, never on its values.
     """
     values_of = values[term.arms]
-    kept, seeds = _most_values(np.asarray(~np.isnan(values_of).any(axis=0)))
+    complete = np.asarray(np.isfinite(values_of).all(axis=0))
+    order = np.argsort(-complete.sum(axis=1), kind="stable")
+    kept, seeds = list[int](), list[int]()
+    for count in range(1, len(order) + 1):
+        rows = sorted(order[:count].tolist())
+        shared = np.flatnonzero(complete[rows].all(axis=0)).tolist()
+        if shared and count * len(shared) >= len(kept) * len(seeds):
+            kept, seeds = rows, shared
     sides = np.full((2, values.shape[-1]), np.nan)
     if kept:
         means = values_of[:, kept][:, :, seeds].mean(axis=1)
         sides[:, seeds] = [np.maximum(weights, 0) @ means for weights in (term.weights, -term.weights)]
     return sides, len(kept)
-
-
-def _most_values(complete: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
-    """The combinations and the seeds to average over: those that keep the most values.
-
-    Every kept combination is complete on every kept seed, so that no seed's mean is over other combinations
-    than another's. Which are kept depends on what is there, never on its values: `complete` says of
-    [combinations, seeds] whether all that is needed of one is.
-    """
-    order = np.argsort(-complete.sum(axis=1), kind="stable")
-    best: tuple[list[int], list[int]] = ([], [])
-    for count in range(1, len(order) + 1):
-        rows = sorted(order[:count].tolist())
-        seeds = np.flatnonzero(complete[rows].all(axis=0)).tolist()
-        if seeds and count * len(seeds) >= len(best[0]) * len(best[1]):
-            best = rows, seeds
-    return best
 
 
 def effect_row(
@@ -260,7 +245,7 @@ def effect_row(
     directed: bool = True,
     identical: bool = False,
 ) -> dict[str, Any]:
-    """What the effects table says of one effect on a metric, from n to detectable; no p is Holm's yet.
+    """What the effects table says of one effect on a metric, from n to detectable.
 
     `planned`, `margin` and `identical` are as `verdict` takes them; an effect that is not over the `whole`
     of the planned combinations of levels stays undecided; `directed` says that higher or lower can be better.
@@ -269,7 +254,7 @@ def effect_row(
     judged = verdict(
         effect,
         planned=planned if whole else planned + 1,
-        higher_is_better=higher_is_better(metric) if directed else None,
+        higher_is_better=quantity(metric).higher_is_better if directed else None,
         margin=margin,
         identical=identical,
     )
@@ -298,11 +283,6 @@ def effect_row(
         "seeds_needed": seeds,
         "detectable": detectable,
     }
-
-
-def higher_is_better(metric: str) -> bool | None:
-    """A column's direction; None where it has none."""
-    return {"higher": True, "lower": False}.get(quantity(metric).better)
 
 
 _detectable = functools.cache(minimal_detectable_effect)

@@ -21,9 +21,9 @@ COMPARED = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 
 
 class Value(NamedTuple):
-    """One column of one epoch: where one more run of ours would lie, and the published value, or NaN.
+    """One column of one epoch: where one more run of ours would lie, and whether the published value does.
 
-    `inside` is whether it lies in our interval; None where that cannot be told.
+    `theirs` is NaN where none was published; `inside` is None where it cannot be told.
     """
 
     arm: str
@@ -55,27 +55,24 @@ def published_values(epochs: pd.DataFrame, plan: Plan) -> list[Value]:
 def published_summaries(epochs: pd.DataFrame, plan: Plan) -> dict[str, str]:
     """Arm to how many published values lie inside, and of which columns the others are."""
     values, labels = published_values(epochs, plan), labels_of(plan)
-    runs, sentences = epochs.groupby("arm")["trial_id"].nunique(), {}
+    sentences = {}
     for arm, label in labels.items():
         known = [value for value in values if value.arm == arm and not math.isnan(value.theirs)]
-        named = f"{label}: " if len(labels) > 1 else ""
-        sentences[arm] = f"{named}{_summary(known, int(runs.get(arm, 0)))}"
-    return sentences
-
-
-def _summary(known: list[Value], runs: int) -> str:
-    count, total = Counter(value.inside for value in known), len(known)
-    if not total:
-        return "The published table has none of the columns that are compared."
-    if count[None] == total:
-        return (
-            f"Whether the source's {total} published values could be of a run here cannot be told: a "
-            f"prediction interval takes at least 2 complete runs that differ; complete: {runs}."
+        count, total = Counter(value.inside for value in known), len(known)
+        runs = epochs.loc[epochs["arm"] == arm, "trial_id"].nunique()
+        outside = Counter(quantity(value.name).noun for value in known if value.inside is False)
+        missed = ", ".join(f"{number} of {name}" for name, number in sorted(outside.items()))
+        said = (
+            f"{count[True]} of the source's {total} published values lie inside the 95 % prediction interval "
+            f"of {runs} runs here{f'; outside: {missed}' if missed else ''}"
+            f"{f'; {count[None]} cannot be told' if count[None] else ''}."
         )
-    outside = Counter(quantity(value.name).noun for value in known if value.inside is False)
-    missed = ", ".join(f"{number} of {name}" for name, number in sorted(outside.items()))
-    return (
-        f"{count[True]} of the source's {total} published values lie inside the 95 % prediction interval of "
-        f"{runs} runs here{f'; outside: {missed}' if missed else ''}"
-        f"{f'; {count[None]} cannot be told' if count[None] else ''}."
-    )
+        if not total:
+            said = "The published table has none of the columns that are compared."
+        elif count[None] == total:
+            said = (
+                f"Whether the source's {total} published values could be of a run here cannot be told: a "
+                f"prediction interval takes at least 2 complete runs that differ; complete: {runs}."
+            )
+        sentences[arm] = f"{label}: {said}" if len(labels) > 1 else said
+    return sentences

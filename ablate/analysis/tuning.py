@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,10 +24,10 @@ EPOCH_RULES = ("hyperband", "median")
 
 @dataclass(frozen=True)
 class Tuned:
-    """A search and what it tried: its declaration, the row of the `tuning` table, and the other tables.
+    """A search: its declaration, the row of the `tuning` table, and the other tables.
 
     `points` have `label` (the levels as a reader writes them), `role` (winner, or the point's source) and
-    `arm` (that of the re-test with the same levels; empty where it has none) besides.
+    `arm` (that of the re-test with the same levels, if it has one) besides.
     """
 
     search: Search
@@ -70,8 +70,14 @@ class Tuned:
         return self.points[self.points["winner"].fillna(False)]
 
     def levels(self, row: pd.Series[Any]) -> Levels:
-        """A point's searched fields that are used."""
-        return _levels(self.search, row)
+        """A point's searched fields that are used, as declared, whatever types their columns have."""
+        levels: Levels = {name: row[name] for name in self.search.space if not pd.isna(row[name])}
+        for name, value in levels.items():
+            dimension = self.search.space[name]
+            if isinstance(dimension, Choice):
+                declared = {plain_name(str(known)): known for known in dimension.of}
+                levels[name] = declared.get(plain_name(str(value)), value)
+        return self.search.active(levels)
 
 
 def read_search(tables: Tables, plan: Plan) -> Tuned | None:
@@ -80,27 +86,16 @@ def read_search(tables: Tables, plan: Plan) -> Tuned | None:
     if search is None or facts is None or facts.empty:
         return None
     points = tables["points"]
-    labels = [arm_label(_levels(search, row)) for _, row in points.iterrows()]
+    tuned = Tuned(search, facts.iloc[0], points, tables["point_values"], tables["importances"])
+    labels = [arm_label(tuned.levels(row)) for _, row in points.iterrows()]
     # A CSV may change a name's line breaks.
     arm_of = {plain_name(arm_name(search.active(trial.levels))): trial.arm for trial in plan.trials}
-    chosen = points["winner"].fillna(False)
     named = points.assign(
         label=pd.Series(labels, index=points.index, dtype="string"),
-        role=points["source"].mask(chosen, "winner"),
+        role=points["source"].mask(points["winner"].fillna(False), "winner"),
         arm=points["levels"].map(plain_name).map(arm_of).astype("string"),
     )
-    return Tuned(search, facts.iloc[0], named, tables["point_values"], tables["importances"])
-
-
-def _levels(search: Search, row: pd.Series[Any]) -> Levels:
-    """A point's values as they were declared, whatever types their columns have."""
-    levels: Levels = {name: row[name] for name in search.space if not pd.isna(row[name])}
-    for name, value in levels.items():
-        dimension = search.space[name]
-        if isinstance(dimension, Choice):
-            declared = {plain_name(str(known)): known for known in dimension.of}
-            levels[name] = declared.get(plain_name(str(value)), value)
-    return search.active(levels)
+    return replace(tuned, points=named)
 
 
 @dataclass(frozen=True)
@@ -108,10 +103,8 @@ class Outcome:
     """One objective of a re-tested point, in the tables' unit.
 
     Attributes:
-        tuned: mean over every complete run with the point's levels on the tuning split, with its interval.
-        smoothed: its smoothed value.
-        seen: the mean of tuned minus the baseline's; NaN without one.
-        seen_smoothed: the same of the smoothed values.
+        tuned: mean over every complete run with the point's levels on the tuning split.
+        seen: that minus the baseline's; NaN without one. `seen_smoothed` is the same of smoothed values.
         fresh: mean over fresh seeds on the reported split.
         effect: the row of the `effects` table; None for the baseline itself, or without one.
     """
@@ -138,13 +131,9 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Retested:
-    """An arm of the re-test: which point it is, and what became of each objective.
+    """An arm of the re-test: the point that stands for its levels, and what became of each objective.
 
-    Attributes:
-        point: the point that stands for its levels.
-        numbers: of all points of these levels, that one's first.
-        roles: what they are: "winner", "baseline", "anchor".
-        outcomes: per objective, over the runs of all of them.
+    `numbers` and `roles` ("winner", "baseline", "anchor") are of all points of these levels, that one first.
     """
 
     arm: Arm

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from ablate.analysis.arms import finite_numbers, labels_of
-from ablate.analysis.effects import higher_is_better
 from ablate.errors import StudyError, nearest
 from ablate.gate import compare
 from ablate.gate.compare import Comparison, Run, compare_arms, compare_runs, measured_columns
@@ -121,7 +120,7 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
         where = "the baseline itself" if other is None else "not in the --baseline run"
         yield f"--fail-if arm {printable(arm)!r}: is {where}, so there is nothing to compare it with"
     if leaf.asked == "verdict":
-        never = ("better", "worse") if higher_is_better(metric) is None else ("higher", "lower")
+        never = ("better", "worse") if quantity(metric).higher_is_better is None else ("higher", "lower")
         if value in never:
             known = ", ".join(word for word in WORDS if word not in never)
             yield f"--fail-if {metric}: is never {value}; its verdicts are {known}"

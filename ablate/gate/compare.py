@@ -23,7 +23,7 @@ from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import NOT_IDENTITY, Plan
 from ablate.tables import build_tables, read_tables
-from ablate.tables.files import FORMULA_STARTS
+from ablate.tables.files import inert
 from ablate.tables.quantities import Quantity, number_columns, quantity, shown, shown_difference, shown_p
 from ablate.terminal import print_line, print_table, printable
 
@@ -249,8 +249,7 @@ def write_csv(path: Path, comparison: Comparison) -> None:
     """Write the differences unrounded, one row per arm and metric; what cannot be told is empty."""
     rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
     rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_needed": "Int64"})
-    # As in the other tables, an apostrophe keeps a spreadsheet from reading a name as a formula.
-    rows["arm"] = [f"'{arm}" if arm.startswith(FORMULA_STARTS) else arm for arm in rows["arm"]]
+    rows["arm"] = rows["arm"].map(inert)
     _write(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
 
 

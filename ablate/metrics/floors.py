@@ -8,7 +8,7 @@ References:
     Bröcker and Smith 2007, consistency resampling, https://doi.org/10.1175/WAF993.1
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -18,41 +18,33 @@ DRAWS = 1000
 BAND = (0.025, 0.975)
 """Of calibrated models, the shares that score less than the band's lower and upper end."""
 BLOCK = 1 << 18
-"""Drawn labels held at once."""
+"""Drawn labels held at once. Another number would draw other labels."""
 
 
-def resample(
-    predictions: Predictions, estimators: Mapping[str, Callable[[Predictions], Array]]
-) -> dict[str, Array]:
-    """[DRAWS] values of each estimator, all of them under the same drawn labels.
+def drawn(predictions: Predictions) -> Iterator[Predictions]:
+    """The predictions with drawn labels, [draws, N] in a block, `DRAWS` in all.
 
     The random numbers are the same for all predictions, so equal predictions have equal floors.
     """
-    blocks = [
-        {name: estimate(drawn) for name, estimate in estimators.items()} for drawn in _drawn(predictions)
-    ]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in estimators}
-
-
-def _drawn(predictions: Predictions) -> Iterator[Predictions]:
-    """The predictions with drawn labels, block after block.
-
-    Most draws are the predicted class. The others are looked up in one ascending row: for each image its
-    number plus the summed probabilities of its other classes.
-    """
     # RandomState and not default_rng: NumPy promises its stream for good (NEP 19), and with it the floors.
-    rng, confidence = np.random.RandomState(0), predictions.confidence
+    rng, confidence = np.random.RandomState(np.random.SFC64(0)), predictions.confidence[:, None]
     images, classes = predictions.logits.shape
-    upper = (np.cumsum(predictions.other_probabilities, axis=1) + np.arange(images)[:, None]).ravel()
+    # Most draws are the predicted class. The others are looked up in the summed probabilities of an image's
+    # other classes, all of them at once: numpy's own bisection takes a branch for each, guessed wrong.
+    depth = (classes - 1).bit_length()
+    upper = np.full((images, 1 << depth), np.inf)
+    upper[:, : classes - 1] = np.cumsum(predictions.other_probabilities, axis=1)[:, :-1]
     block = max(1, BLOCK // images)
     for start in range(0, DRAWS, block):
-        uniform = rng.random_sample((min(block, DRAWS - start), images))
-        labels = np.tile(predictions.predicted, (len(uniform), 1))
-        draw, image = np.nonzero(uniform >= confidence)
-        found = np.searchsorted(upper, image + (uniform[draw, image] - confidence[image]), side="right")
-        # Rounding may leave the last draws of an image beyond its last class.
-        labels[draw, image] = np.minimum(found - classes * image, classes - 1)
-        yield predictions.relabelled(labels)
+        uniform = rng.random_sample((images, min(block, DRAWS - start)))
+        labels = np.repeat(predictions.predicted, uniform.shape[1])
+        other = np.flatnonzero(uniform >= confidence)
+        image = other // uniform.shape[1]
+        rest, place = uniform.ravel()[other] - confidence[image, 0], image << depth
+        for step in 1 << np.arange(depth)[::-1]:
+            place += step * (rest >= upper.ravel()[place + step - 1])
+        labels[other] = place - (image << depth)
+        yield predictions.relabelled(labels.reshape(uniform.shape).T)
 
 
 def band_of_mean(runs: Sequence[Array]) -> tuple[float, float]:

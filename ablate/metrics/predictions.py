@@ -2,13 +2,12 @@
 
 How images are put into bins by a probability is part of a calibration error's definition.
 
-Equal width: 15 bins over [0, 1]; each is closed below and open above, [lower, upper), and the last is closed
-at both ends, so a probability of exactly 1.0 belongs to it. (torchmetrics 1.9 counts that probability in a
-sixteenth bin of its own: https://github.com/Lightning-AI/torchmetrics/issues/3510.)
+Equal width: 15 bins over [0, 1], [lower, upper) each; 1.0 belongs to the last. (torchmetrics 1.9 gives it a
+bin of its own: https://github.com/Lightning-AI/torchmetrics/issues/3510.)
 
 Equal mass: the images in ascending order are cut by rank into 15 bins whose sizes differ by at most one, the
 larger ones first. Images of equal probability stay together, in the lowest of the bins that their ranks
-reach, so the bins do not depend on the order of the images; ties can leave a bin empty.
+reach; this can leave a bin empty.
 """
 
 import copy
@@ -74,19 +73,16 @@ def validate(logits: FloatArray, labels: IntArray) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Logits and labels of one split in float64, with what is derived from them kept.
+    """Logits [N, K] in float64 and class ids [N] of one split, with what is derived from them kept.
 
-    `Predictions.of` is the door that checks; the constructor trusts its arguments.
-
-    Attributes:
-        logits: [N, K] float64.
-        labels: [N] class ids; [draws, N] where they are drawn anew to find a noise floor.
-        resampled: the errors under drawn labels, once `registry.resampled` has computed them.
+    Labels that are drawn anew to find a noise floor are [draws, N]. `Predictions.of` is the door that checks;
+    the constructor trusts its arguments.
     """
 
     logits: Array
     labels: NDArray[np.intp]
     resampled: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
+    """The errors under drawn labels, once `registry.resampled` has computed them."""
 
     @classmethod
     def of(cls, logits: FloatArray, labels: IntArray) -> "Predictions":
@@ -131,10 +127,7 @@ class Predictions:
 
     @cached_property
     def doubt(self) -> Array:
-        """[N] 1 - confidence, summed from the other classes so that near certainty it is not rounded to 0.
-
-        It ranks images as the confidence does, but keeps apart those whose confidence rounds to 1.0.
-        """
+        """[N] 1 - confidence, from the other classes: it ranks those whose confidence rounds to 1.0, too."""
         return np.asarray(self.other_probabilities.sum(axis=1))
 
     @cached_property

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ablate.metrics.floors import DRAWS, resample
+from ablate.metrics.floors import DRAWS, drawn
 from ablate.metrics.predictions import Array, FloatArray, IntArray, Predictions
 
 Better = Literal["higher", "lower", ""]
@@ -17,17 +17,14 @@ class Metric:
     """A metric and what a reader of its column must know.
 
     Attributes:
-        name: of its column, and key in `METRICS`.
         function: of `Predictions`, gives a float, or a value for each image whose mean the metric is; with a
             floor it also takes labels [draws, N] and gives [draws] values.
         definition: one sentence.
         label: its name in words.
         unit: of the unrounded value; a fraction is shown in percent.
-        source: citation with link.
         better: which direction is; "" where neither.
         bounds: smallest and largest possible value.
         digits: shown after the decimal point, in the shown unit.
-        by_image: whether the function gives a value for each image.
     """
 
     name: str
@@ -63,9 +60,8 @@ FLOORS: dict[str, str] = {}
 def metric(*, floor: bool = False, **about: Any) -> Callable[[Callable[[Predictions], Any]], Metric]:
     """Enter a function of `Predictions` into `METRICS`; its docstring's first line is the definition.
 
-    With a `floor`, for which a perfectly calibrated model does not score 0, the function also takes labels
-    [draws, N] and gives [draws] values, and their mean over labels drawn from the probabilities is a metric
-    of its own, <name>_floor. `about` are the other attributes of `Metric`.
+    With a `floor`, for which a perfectly calibrated model does not score 0, its mean over labels drawn from
+    the probabilities is a metric of its own, <name>_floor. `about` are the other attributes of `Metric`.
     """
 
     def register(function: Callable[[Predictions], Any]) -> Metric:
@@ -92,11 +88,12 @@ def metric(*, floor: bool = False, **about: Any) -> Callable[[Callable[[Predicti
 def resampled(predictions: Predictions) -> dict[str, Array]:
     """For each metric in `FLOORS` [DRAWS] values of a calibrated model with these probabilities."""
     if not predictions.resampled:
-        predictions.resampled.update(resample(predictions, {name: METRICS[name].function for name in FLOORS}))
+        blocks = [{name: METRICS[name].function(own) for name in FLOORS} for own in drawn(predictions)]
+        for name in FLOORS:
+            predictions.resampled[name] = np.concatenate([block[name] for block in blocks])
     return predictions.resampled
 
 
-def compute_metrics(logits: FloatArray, labels: IntArray) -> dict[str, float]:
-    """Every metric of `METRICS`, in its order; arguments and errors as of `validate`."""
-    predictions = Predictions.of(logits, labels)
+def compute_metrics(predictions: Predictions) -> dict[str, float]:
+    """Every metric of `METRICS`, in its order."""
     return {name: metric.score(predictions) for name, metric in METRICS.items()}

@@ -49,8 +49,8 @@ def nll(predictions: Predictions) -> Array:
 def brier(predictions: Predictions) -> Array:
     """Squared error of the probabilities, summed over classes (not divided by K), image mean.
 
-    2 is certainty in a wrong class, and predicting uniformly scores 1 - 1/K. This is Brier's own definition.
-    Others divide by K, or square the error of the true class only; for K = 2 either is half of this.
+    2 is certainty in a wrong class, and predicting uniformly scores 1 - 1/K. This is Brier's own definition:
+    others divide by K, or square the error of the true class only.
     """
     residuals = predictions.probabilities.copy()
     residuals[np.arange(len(predictions.labels)), predictions.labels] -= 1

@@ -1,8 +1,7 @@
 """Telling right predictions from wrong ones by confidence: selective classification and error detection.
 
 A model that may abstain answers the images it is most confident of. Coverage is the share that it answers,
-risk the share of wrong predictions among these. Images are ranked by the probability of the predicted class;
-ties are ties, never broken by the order of the images.
+risk the share of wrong predictions among these. Ties in confidence are never broken by the images' order.
 """
 
 import math
@@ -25,8 +24,7 @@ SELECTIVE = "Geifman and El-Yaniv 2017, https://arxiv.org/abs/1705.08500"
 def auroc_error(predictions: Predictions) -> float:
     """AUROC of the confidence for right against wrong predictions; empty without both.
 
-    The probability that a right prediction has a higher confidence than a wrong one. A tie counts one half,
-    and 0.5 is a ranking at random.
+    The probability that a right prediction has a higher confidence than a wrong one; a tie counts one half.
     """
     return _auroc(-predictions.doubt, predictions.correct)
 
@@ -35,10 +33,9 @@ def auroc_error(predictions: Predictions) -> float:
 def auroc_error_normalised(predictions: Predictions) -> float:
     """`auroc_error` ranked by the highest logit, centred and divided by the logits' norm.
 
-    The norm is Euclidean; constant logits count as 0. Xia et al. find that label smoothing spoils the ranking
-    by confidence and that this one recovers much of it. Cattelan and Silva (2024, MaxLogit-pNorm,
-    https://arxiv.org/abs/2305.15508) tune the norm's exponent on held-out images; here it is 2. With two
-    classes all images are tied.
+    Xia et al. find that label smoothing spoils the ranking by confidence and that this one recovers much of
+    it. Cattelan and Silva (2024, MaxLogit-pNorm, https://arxiv.org/abs/2305.15508) tune the norm's exponent
+    on held-out images; here it is 2. Constant logits count as 0; with two classes all images are tied.
     """
     centred = predictions.logits - predictions.logits.mean(axis=1, keepdims=True)
     norm = np.sqrt(np.square(centred).sum(axis=1))
@@ -50,8 +47,7 @@ def auroc_error_normalised(predictions: Predictions) -> float:
 def aurc(predictions: Predictions) -> float:
     """Area under the risk-coverage curve: error rate of the n most confident, mean over n.
 
-    Among images of equal confidence the risk is that of a random order. It mixes the ranking with the
-    accuracy, which is the end of the curve: `eaurc` takes the accuracy out.
+    Among images of equal confidence the risk is that of a random order. `eaurc` takes the accuracy out.
     """
     answered, wrong = risk_coverage_counts(predictions)
     number = np.arange(1, len(predictions.labels) + 1)
@@ -62,8 +58,7 @@ def aurc(predictions: Predictions) -> float:
 def eaurc(predictions: Predictions) -> float:
     """`aurc` minus the `aurc` of the best ranking of the same predictions.
 
-    The best ranking has every wrong prediction last. Its AURC is computed exactly; the authors approximate it
-    by r + (1 - r) ln(1 - r) for the error rate r, the limit of many images.
+    The best has the wrong ones last; it is computed exactly, where the authors take the limit of many images.
     """
     number = np.arange(1, len(predictions.labels) + 1)
     best = (number - predictions.correct.sum()).clip(min=0) / number
@@ -74,9 +69,8 @@ def eaurc(predictions: Predictions) -> float:
 def coverage_at_1(predictions: Predictions) -> float:
     """Largest share of images, the most confident ones, of which at most 1 % are wrong.
 
-    Of all thresholds on the confidence, so images of equal confidence are answered together. 0 when even the
-    most confident of them are wrong too often. The threshold is chosen on the reported images themselves, so
-    it describes the ranking and promises no risk for other images.
+    Images of equal confidence are answered together. The threshold is chosen on the reported images, so it
+    describes the ranking and promises no risk for other images.
     """
     return _coverage_at(1, predictions)
 
@@ -88,12 +82,9 @@ def coverage_at_2(predictions: Predictions) -> float:
 
 
 def risk_coverage_counts(predictions: Predictions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The risk-coverage curve in whole images, from the highest threshold on the confidence to the lowest.
+    """Images at or above each threshold on the confidence, from none to all, and the wrong ones among them.
 
-    Returns:
-        answered: [thresholds + 1] images at or above each threshold, from 0 to N, strictly ascending.
-        wrong: [thresholds + 1] how many of them are predicted wrongly. Coverage is answered / N, risk is
-            wrong / answered.
+    [thresholds + 1] each. Coverage is answered / N, risk is wrong / answered.
     """
     order = np.argsort(predictions.doubt, kind="stable")
     doubt = predictions.doubt[order]

@@ -1,9 +1,7 @@
 """Temperature scaling, cross-fitted, so that no image is scored with a temperature it helped to fit.
 
-References:
-    Guo, Pleiss, Sun and Weinberger 2017, On Calibration of Modern Neural Networks, section 4.2,
-    https://arxiv.org/abs/1706.04599. There T is fitted on a held-out split. Here the reported images
-    are divided into folds, and each fold is scored with the T fitted on the other folds.
+Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599, fit T on a held-out split. Here the reported
+images are divided into folds, and each is scored with the T fitted on the others.
 """
 
 import math
@@ -15,26 +13,23 @@ from scipy.optimize import brentq
 Array = NDArray[np.float64]
 FOLDS = 5
 TEMPERATURE_BOUNDS = (0.01, 10_000.0)
-FIRST_STEP = 0.2
-"""Of the search for log(1/T)."""
 
 
 def fit_temperature(logits: Array, labels: NDArray[np.intp]) -> float:
     """Temperature T > 0 that minimises the NLL of softmax(logits / T), [N, K] logits of [N] class ids.
 
-    The NLL is convex in 1/T, so the minimum is the one root of its slope, looked for from T = 1 outwards in
-    ever longer steps. Where it lies outside `TEMPERATURE_BOUNDS` the nearer bound is returned: the lower one
-    when every image is predicted correctly (the NLL falls for ever as T goes to 0), the upper one when the
-    true classes' logits are no higher than the average (uniform predictions would be best). When every row of
-    logits is constant, T has no effect and is 1.
+    Where it lies outside `TEMPERATURE_BOUNDS` the nearer bound is returned: the lower one when every image is
+    predicted correctly (the NLL falls for ever as T goes to 0), the upper one when the true classes' logits
+    are no higher than the average. When every row of logits is constant, T has no effect and is 1.
     """
+    # The NLL is convex in 1/T: its slope has one root, looked for from T = 1 outwards in ever longer steps.
     true_logit = logits[np.arange(len(labels)), labels]
     # Classes first: sums over K then run along contiguous rows of N, three times as fast for K = 10.
     margins = np.ascontiguousarray((logits - true_logit[:, None]).T)
     if not margins.any():
         return 1.0
     rising = _nll_slope(0.0, margins) > 0
-    bound, step = (TEMPERATURE_BOUNDS[1], -FIRST_STEP) if rising else (TEMPERATURE_BOUNDS[0], FIRST_STEP)
+    bound, step = (TEMPERATURE_BOUNDS[1], -0.2) if rising else (TEMPERATURE_BOUNDS[0], 0.2)
     near, far, last = 0.0, step, -math.log(bound)
     while (_nll_slope(far, margins) > 0) is rising:
         if far == last:
@@ -47,8 +42,7 @@ def fit_temperature(logits: Array, labels: NDArray[np.intp]) -> float:
 def fold_ids(num_images: int) -> NDArray[np.intp]:
     """[N] fold of each image, in [0, min(N, 5)); fold sizes differ by at most one.
 
-    The folds depend on N alone, shuffled: a split sorted by class is spread over all folds, and the arms of
-    a study are divided alike. Below five images each is its own fold.
+    They depend on N alone, so the arms of a study are divided alike, and a split sorted by class is shuffled.
     """
     # RandomState and not default_rng: NumPy promises its stream for good (NEP 19), and with it these folds.
     shuffled = np.random.RandomState(0).permutation(num_images)

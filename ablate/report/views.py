@@ -195,7 +195,7 @@ def effect_cell(effect: pd.Series[Any], study: Study) -> Json:
 def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
     """All that the statistics say, a row per arm and metric: the primary one and the family's."""
     names, metrics = arm_cells(plan), dict.fromkeys((plan.study.primary, *plan.study.comparison_family))
-    says = {known.name: known.description.removeprefix("lower end of ") for known in COLUMNS["effects"]}
+    says = {known.name: known.meaning.removeprefix("lower end of ") for known in COLUMNS["effects"]}
     says["p_sign_flip"] = (
         "exact test without an assumed normal spread, uncorrected; below it the smallest p that so many "
         "pairs can give"

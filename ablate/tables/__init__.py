@@ -1,7 +1,7 @@
 """Records and metrics as pandas tables and CSV files. The only room that names columns.
 
-The CSV files are derived: written from records, never the truth about a trial. A report reads them, so that
-published results can be rendered again without their predictions.
+The CSV files are written from records, never the truth about a trial. A report reads them, so that published
+results can be rendered again without their predictions.
 """
 
 from ablate.tables.build import build_tables

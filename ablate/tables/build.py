@@ -8,7 +8,6 @@ import joblib
 import numpy as np
 
 from ablate.errors import RecordError
-from ablate.metrics import ece_from_sums
 from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
@@ -22,10 +21,7 @@ TRIALS_PER_PROCESS = 24
 
 
 def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
-    """Every table that records, predictions and the timing pass give; those of `DERIVED` are the report's.
-
-    Every planned trial has a row in `trials`; a failed, missing or damaged one has no metrics.
-    """
+    """Every table that records, predictions and the timing pass give; those of `DERIVED` are the report's."""
     rows: dict[str, Rows] = {"trials": [], "epochs": [], "reliability": []}
     runs: dict[str, dict[int, Run]] = {}
     projections: dict[str, Rows] = {}
@@ -36,8 +32,9 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     for trial, (stored, run) in zip(plan.trials, read, strict=True):
         rows["trials"].append(_trial_row(plan, trial, stored, run))
         for epoch in stored.record.history if stored.record else ():
-            sums = (np.array(epoch.bin_count), np.array(epoch.bin_confidence), np.array(epoch.bin_correct))
-            rows["epochs"].append({**key_of(trial), **epoch.model_dump(), "valid_ece": ece_from_sums(*sums)})
+            gaps = np.abs(np.subtract(epoch.bin_confidence, epoch.bin_correct))
+            valid_ece = gaps.sum() / np.sum(epoch.bin_count)
+            rows["epochs"].append({**key_of(trial), **epoch.model_dump(), "valid_ece": valid_ece})
         if run is not None:
             rows["reliability"] += run.reliability
             projections.setdefault(trial.arm, run.projection)
@@ -70,9 +67,7 @@ def _trial_row(plan: Plan, trial: Trial, stored: Stored, run: Run | None) -> dic
     if record is None:
         return row
     row |= record.cost.model_dump() if record.cost else {}
-    environment = record.environment.model_dump() if record.environment else {}
-    of_machine = ("device_name", "threads", "engine", "torch_version", "commit")
-    row |= {name: environment.get(name) for name in of_machine}
+    row |= record.environment.model_dump() if record.environment else {}
     row |= {name: getattr(record, name) for name in ("parameters", "macs", "predictions_sha256")}
     row["failure"] = record.failure.message if record.failure else None
     if record.features:
@@ -89,8 +84,7 @@ def step_time_rows(folder: ResultsFolder) -> list[dict[str, Any]]:
         timing = None
     if timing is None:
         return []
-    machine = {"threads": timing.environment.threads, "device_name": timing.environment.device_name}
-    machine["others"] = timing.others
+    machine = {**timing.environment.model_dump(), "others": timing.others}
     return [
         {**case.model_dump(), "round": number, "step_ms": step_ms, "steps": steps, **machine}
         for case, times, steps in zip(timing.cases, timing.step_ms, timing.steps, strict=True)

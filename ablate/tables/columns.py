@@ -15,25 +15,59 @@ Kind = Literal["text", "integer", "number", "boolean"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table.
+    """One column of a table, in the file and as a reader sees it.
 
     Attributes:
-        kind: of its values.
-        name: in the CSV file.
-        description: its meaning.
-        unit: of the unrounded values; a fraction is shown in percent.
+        stored_unit: of the unrounded values; a fraction is shown in percent.
         better: which direction is: 'higher', 'lower' or ''.
-        label: its name in words; made from its name where it is "".
+        title: its name in words; made from its name where it is "".
         digits: shown after the decimal point.
     """
 
     kind: Kind
     name: str
-    description: str
-    unit: str = ""
+    meaning: str
+    stored_unit: str = ""
     better: str = ""
-    label: str = ""
+    title: str = ""
     digits: int = 2
+
+    @property
+    def unit(self) -> str:
+        """As shown."""
+        return {"fraction": "%", "ratio": "", "squared probability": ""}.get(
+            self.stored_unit, self.stored_unit
+        )
+
+    @property
+    def factor(self) -> float:
+        """By which a stored value is shown."""
+        return 100.0 if self.unit == "%" else 1.0
+
+    @property
+    def difference_unit(self) -> str:
+        """Unit of a difference between two shown values."""
+        return "points" if self.unit == "%" else self.unit
+
+    @property
+    def label(self) -> str:
+        """Its name in words."""
+        return self.title or self.name.replace("_", " ").capitalize()
+
+    @property
+    def axis(self) -> str:
+        """Label with unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def noun(self) -> str:
+        """Label within a sentence; abbreviations keep their capitals."""
+        return self.label if self.label[:2].isupper() else self.label[0].lower() + self.label[1:]
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        """None where neither direction is."""
+        return {"higher": True, "lower": False}.get(self.better)
 
 
 text, integer = partial(Column, "text"), partial(Column, "integer")
@@ -103,7 +137,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
                 f"scatter_{kind}{suffix}",
                 f"penultimate layer, {split}: mean cosine distance {words}, Kornblith et al. 2021",
                 "ratio",
-                label=f"Scatter {kind} classes{f', {split}' if suffix else ''}",
+                title=f"Scatter {kind} classes{f', {split}' if suffix else ''}",
                 digits=4,
             )
             for suffix, split in (("", "reported split"), ("_train", "training images"))
@@ -294,5 +328,5 @@ def data_dictionary() -> str:
     for table, columns in COLUMNS.items():
         lines += ["", f"## {table}", ""]
         lines += ["| column | kind | unit | better | meaning |", "|---|---|---|---|---|"]
-        lines += [f"| `{c.name}` | {c.kind} | {c.unit} | {c.better} | {c.description} |" for c in columns]
+        lines += [f"| `{c.name}` | {c.kind} | {c.stored_unit} | {c.better} | {c.meaning} |" for c in columns]
     return "\n".join(lines) + "\n"

@@ -15,8 +15,6 @@ from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind
 
 Tables = dict[str, pd.DataFrame]
 DTYPES = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "boolean"}
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "'")
-"""A leading apostrophe keeps a spreadsheet from reading such a cell as a formula."""
 
 
 def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -26,23 +24,23 @@ def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def write_tables(folder: ResultsFolder, tables: Tables) -> None:
-    """Write each table to <name>.csv. Numbers are unrounded; text that a spreadsheet would run is quoted."""
+    """Write each table to <name>.csv, numbers unrounded."""
     for name, data in tables.items():
-        safe = data.copy()
-        for column in COLUMNS[name]:
-            if column.kind == "text":
-                safe[column.name] = safe[column.name].map(
-                    lambda text: f"'{text}" if text.startswith(FORMULA_STARTS) else text, na_action="ignore"
-                )
+        texts = [column.name for column in COLUMNS[name] if column.kind == "text"]
+        safe = data.assign(**{text: data[text].map(inert, na_action="ignore") for text in texts})
         write_atomically(folder.root / f"{name}.csv", safe.to_csv(index=False).encode())
 
 
+def inert(text: str) -> str:
+    """A text that a spreadsheet does not read as a formula: a leading apostrophe keeps it from that."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "'")) else text
+
+
 def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS)) -> Tables:
-    """Read the CSV files of a results folder as `write_tables` left them.
+    """Read the CSV files of a results folder as `write_tables` left them, or an earlier version.
 
     Raises:
-        RecordError: a table is missing, cut, or has other columns than this version writes. One that came
-            later is empty where it is missing.
+        RecordError: a table is missing that every version wrote, or cut, or has other columns.
     """
     return {name: _read_table(folder.root / f"{name}.csv", name) for name in names}
 

@@ -5,14 +5,21 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ablate.errors import RecordError
-from ablate.metrics import FLOORS, METRICS, Predictions, band_of_mean, reliability_bins, resampled
+from ablate.metrics import (
+    FLOORS,
+    METRICS,
+    Predictions,
+    band_of_mean,
+    compute_metrics,
+    reliability_bins,
+    resampled,
+)
 from ablate.stats import new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
@@ -27,16 +34,11 @@ MOST_CLASSES = 20
 """With more, a confusion table is too large to look at."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """What the tables take from the predictions of one complete trial: metrics, rows, and what is combined.
 
-    Attributes:
-        resampled: per metric with a noise floor its values under drawn labels.
-        by_image: per metric of `BY_IMAGE` [N] values.
-        labels: [N] class ids.
-        confusion: [K, K] images of a class that were taken for another.
-        class_names: [K], or none.
+    `resampled` has values under drawn labels, `by_image` [N] of each of `BY_IMAGE`, `confusion` [K, K] images
+    of a class that were taken for another; `class_names` may be none.
     """
 
     metrics: Mapping[str, float]
@@ -54,10 +56,7 @@ Runs = Mapping[str, Mapping[int, Run]]
 
 
 class Stored(NamedTuple):
-    """What a results folder holds of one trial: the record's status, or `MISSING`, or `UNREADABLE` and why.
-
-    `predictions` are those of a complete trial.
-    """
+    """What a results folder holds of a trial: its record's status, or `MISSING`, or `UNREADABLE` and why."""
 
     status: str
     record: records.Record | None = None
@@ -66,7 +65,7 @@ class Stored(NamedTuple):
 
 
 def read_stored(folder: ResultsFolder, trial_id: str) -> Stored:
-    """A trial's record and its predictions."""
+    """A trial's record, and its predictions if it is complete."""
     path = folder.record_path(trial_id)
     if not path.exists():
         return Stored(MISSING)
@@ -92,7 +91,7 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
     predictions = Predictions.of(arrays.logits, arrays.labels)
     classes = predictions.logits.shape[1]
     pairs = predictions.labels * classes + predictions.predicted
-    bins = vars(reliability_bins(predictions))
+    bins = reliability_bins(predictions)
     reliability = [
         {**key_of(trial), "bin": number, **dict(zip(bins, values, strict=True))}
         for number, values in enumerate(zip(*bins.values(), strict=True))
@@ -108,7 +107,7 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
         for (x, y), label in zip(points, labels.tolist(), strict=True)
     ]
     return stored._replace(predictions=None), Run(
-        metrics={name: metric.score(predictions) for name, metric in METRICS.items()},
+        metrics=compute_metrics(predictions),
         resampled=resampled(predictions),
         by_image={name: METRICS[name].function(predictions) for name in BY_IMAGE},
         labels=predictions.labels,
@@ -124,15 +123,10 @@ def new_image_rows(plan: Plan, runs: Runs) -> Rows:
     rows = []
     for (arm, baseline), metric in itertools.product(plan.comparisons, BY_IMAGE):
         of_arm, reference = runs.get(arm, {}), runs.get(baseline, {})
-        differences = np.array(
-            [
-                of_arm[seed].by_image[metric] - reference[seed].by_image[metric]
-                for seed in plan.study.seed_list()
-                if seed in of_arm
-                and seed in reference
-                and np.array_equal(of_arm[seed].labels, reference[seed].labels)
-            ]
-        )
+        shared = [seed for seed in plan.study.seed_list() if seed in of_arm and seed in reference]
+        both = [(of_arm[seed], reference[seed]) for seed in shared]
+        pairs = [(own, other) for own, other in both if np.array_equal(own.labels, other.labels)]
+        differences = np.array([own.by_image[metric] - other.by_image[metric] for own, other in pairs])
         comparisons = plan.study.family_size(metric, len(plan.comparisons))
         row: dict[str, Any] = {"arm": arm, "baseline": baseline, "metric": metric}
         row |= {"comparisons": comparisons, "n_pairs": len(differences)}
@@ -152,9 +146,8 @@ def confusion_rows(plan: Plan, runs: Runs) -> Rows:
         if 2 <= len(names) <= MOST_CLASSES:
             counts = np.sum([run.confusion for run in own], axis=0)
             rows += [
-                {"arm": arm, "class": true, "predicted": predicted, "count": counts[row, column]}
-                for row, true in enumerate(names)
-                for column, predicted in enumerate(names)
+                {"arm": arm, "class": names[true], "predicted": names[predicted], "count": count}
+                for (true, predicted), count in np.ndenumerate(counts)
             ]
     return rows
 

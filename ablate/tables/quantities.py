@@ -2,56 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from dataclasses import dataclass
 
-from ablate.tables import COLUMNS
+from ablate.tables.columns import COLUMNS, Column
 
 ABSENT = "–"
 """Shown where there is no number."""
+Quantity = Column
+"""A column of numbers, as pages and figures speak of it."""
+_QUANTITIES = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """One column as a reader sees it: the unit as shown, digits after the point, better as in `Column`.
-
-    `factor` leads from the tables' unit to the shown one: 100 where fractions are shown in percent.
-    """
-
-    name: str
-    label: str
-    unit: str
-    factor: float
-    digits: int
-    meaning: str
-    better: str
-
-    @property
-    def axis(self) -> str:
-        """Label with unit."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
-
-    @property
-    def difference_unit(self) -> str:
-        """Unit of a difference between two values."""
-        return "points" if self.unit == "%" else self.unit
-
-    @property
-    def noun(self) -> str:
-        """Label within a sentence; abbreviations keep their capitals."""
-        return self.label if self.label[:2].isupper() else self.label[0].lower() + self.label[1:]
-
-
-@functools.cache
 def quantity(name: str) -> Quantity:
     """The column of the trials or epochs table as a reader sees it."""
-    column = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}[name]
-    percent = column.unit == "fraction"
-    unit = {"fraction": "%", "ratio": "", "squared probability": ""}.get(column.unit, column.unit)
-    label = column.label or name.replace("_", " ").capitalize()
-    factor = 100.0 if percent else 1.0
-    return Quantity(name, label, unit, factor, column.digits, column.description, column.better)
+    return _QUANTITIES[name]
 
 
 def number_columns() -> set[str]:

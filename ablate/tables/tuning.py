@@ -1,8 +1,7 @@
 """A search as tables: its facts in a row, its points, their single runs, and what its fields matter.
 
-A point's value is the mean over its seeds, computed from the predictions. The best of many noisy means is too
-good, so the choice rests on values smoothed over neighbouring points: what a lucky seed gave one point alone
-counts little.
+A point's value is the mean over its seeds. The best of many noisy means is too good, so the choice rests on
+values smoothed over neighbouring points: what a lucky seed gave one point alone counts little.
 """
 
 from __future__ import annotations
@@ -35,11 +34,8 @@ SUFFIXES = ("", "_2")
 class PointRun(NamedTuple):
     """What is stored of one training run of a point.
 
-    Attributes:
-        status: of its record, or `MISSING` or `UNREADABLE`.
-        values: per objective; () unless the run is complete and all of them are defined.
-        seconds: training and evaluation.
-        fields: of the trial, resolved; {} without a readable record.
+    `values` per objective are () unless the run is complete and all of them are defined; `fields` of the
+    trial, resolved, are {} without a readable record; `seconds` went into training and evaluation.
     """
 
     seed: int
@@ -51,9 +47,7 @@ class PointRun(NamedTuple):
 
 
 def tuning_tables(folder: ResultsFolder) -> Tables:
-    """The tables of `TUNING` from a study's results.
-
-    None where nothing was tuned, or where the search's predictions are left out.
+    """The tables of `TUNING`; none where nothing was tuned or the search's predictions are left out.
 
     Raises:
         RecordError: the stored search is damaged.
@@ -63,13 +57,12 @@ def tuning_tables(folder: ResultsFolder) -> Tables:
         return {}
     runs = _runs(folder, tuning)
     values = [
-        {"number": point.number, "seed": run.seed, "trial_id": run.trial_id, "status": run.status}
-        | {f"value{suffix}": value for suffix, value in zip(SUFFIXES, run.values, strict=False)}
+        {"number": point.number, **run._asdict(), **dict(zip(("value", "value_2"), run.values, strict=False))}
         for point, of_point in zip(tuning.points, runs, strict=True)
         for run in of_point
     ]
     importances = [
-        {"objective": of.objective, "evaluator": of.evaluator, "field": name, "share": share}
+        {**of.model_dump(), "field": name, "share": share}
         for of in tuning.importances
         for name, share in of.shares.items()
     ]
@@ -96,8 +89,7 @@ def objective_values(
 ) -> dict[int, tuple[float, ...]]:
     """Seed to what a point's complete trial scored on the tuning split, in the tables' units, per objective.
 
-    A seed whose trial is not there, not complete or damaged is left out, and so is one for which a metric is
-    not defined. The folder is the study's; the trials of its search lie in one of their own below it.
+    Left out are seeds whose trial is not complete, or has a metric undefined. The folder is the study's.
     """
     return {run.seed: run.values for run in _point_runs(folder, point, objective) if run.values}
 
@@ -129,19 +121,16 @@ def _facts(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> dict[str, Any]
     # Points of equal levels and seeds would share their trials.
     trained = {run.trial_id: run for of_point in runs for run in of_point if run.status != MISSING}
     facts: dict[str, Any] = {
+        **{name: getattr(search, name) for name in ("seeds", "sampler", "pruning")},
         "points_planned": search.points,
         "points_done": states["complete"],
         "points_pruned": states["pruned"],
         "points_failed": states["failed"],
-        "seeds": search.seeds,
-        "sampler": search.sampler,
-        "pruning": search.pruning,
         "trainings": len(trained),
         "seconds": math.fsum(run.seconds for run in trained.values()),
     }
     for name, suffix in zip(search.objective, SUFFIXES, strict=False):
-        better = "higher" if METRICS[name].higher_is_better else "lower"
-        facts |= {f"objective{suffix}": name, f"direction{suffix}": better}
+        facts |= {f"objective{suffix}": name, f"direction{suffix}": METRICS[name].better}
     split = ("tuning_images", "train_images", "tuning_digest", "reported_digest", "overlap")
     return facts | {name: getattr(tuning, name) for name in split}
 
@@ -183,11 +172,8 @@ def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, An
         elif point.intermediate:
             last_seen = point.intermediate[max(point.intermediate)]
     return {
-        "number": point.number,
-        "source": point.source,
-        "state": point.state,
+        **{name: getattr(point, name) for name in ("number", "source", "state", "pruned_at")},
         "reason": point.reason or None,
-        "pruned_at": point.pruned_at,
         "levels": arm_name(point.levels),
         **{f"objective{s}": name for s, name in zip(SUFFIXES, tuning.search.objective, strict=False)},
         **point.levels,
@@ -203,8 +189,8 @@ def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, An
 def _coordinates(search: Search, levels: Levels) -> list[float]:
     """Coordinates of a point in which distances mean something.
 
-    A range goes to [0, 1], even in the logarithm where it is declared so; each value of a choice has an axis
-    of its own. A field with a condition has one more axis, 1 where it is used; unused it lies at 0.
+    A range goes to [0, 1], even in the logarithm where it is declared so; each value of a choice has an axis,
+    and so has whether a field with a condition is used; unused it lies at 0.
     """
     place: list[float] = []
     for name, dimension in search.space.items():
@@ -247,11 +233,8 @@ def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]
 def winners_of(points: pd.DataFrame) -> tuple[int, ...]:
     """The points to be run again with fresh seeds: their numbers, ascending; () without a complete point.
 
-    With one objective the complete point with the best smoothed value, of equal ones the lowest number. With
-    two, up to two of those that no other point beats in both smoothed values, by the rule of
-    `ablate.stats.chosen_of_two`: an objective in which the noise tells no two points apart has no say, so
-    that one point wins; nor is a point taken for a gain in one objective within the noise if it costs more
-    than the noise in the other.
+    With one objective the complete point with the best smoothed value, of equal ones the lowest number; with
+    two, up to two by the rule of `ablate.stats.chosen_of_two`.
     """
     known, gains, sds = _gains(points.sort_values("number"))
     numbers = points.loc[known, "number"].to_numpy(dtype=np.int64)

@@ -9,57 +9,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import binned_statistic
 
-from ablate.metrics import Predictions, ece_from_sums, reliability_bins
+from ablate.metrics import Predictions, reliability_bins
 from ablate.metrics.calibration import ece_debiased
 from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids
 
 Array = NDArray[np.float64]
-CONFIDENCES = st.lists(st.floats(0, 1), min_size=1, max_size=60)
 SEEDS = st.integers(0, 2**32 - 1)
-
-
-def sums(confidence: Array, correct: NDArray[np.bool_]) -> list[Array]:
-    """Images, confidences and correct predictions in each bin."""
-    weights = np.ones(len(confidence)), confidence, correct
-    return [np.bincount(bin_ids(confidence), weight, 15).astype(float) for weight in weights]
-
-
-def loop_ece(confidence: Array, correct: NDArray[np.bool_]) -> float:
-    """Guo et al. 2017, equation 3, one image at a time; [lower, upper), the last bin closed."""
-    total = 0.0
-    for b in range(15):
-        images = [
-            image
-            for image, c in enumerate(confidence)
-            if b / 15 <= c < (b + 1) / 15 or (b == 14 and c == 1.0)
-        ]
-        total += abs(sum(float(correct[i]) - confidence[i] for i in images))
-    return total / len(confidence)
 
 
 def two_class_logits(confidence: list[float]) -> Array:
     """Logits of two classes whose softmax is (c, 1 - c), c >= .5."""
     return np.array([[math.log(c / (1 - c)) if c < 1 else 1e4, 0.0] for c in confidence])
-
-
-@given(CONFIDENCES, SEEDS, st.integers(0, 60))
-def test_sums_of_parts_give_the_loop_s_error(confidences: list[float], seed: int, cut: int) -> None:
-    confidence = np.array(confidences)
-    correct = np.random.default_rng(seed).random(len(confidence)) < 0.5
-    parts = zip(sums(confidence[:cut], correct[:cut]), sums(confidence[cut:], correct[cut:]), strict=True)
-    value = ece_from_sums(*(first + second for first, second in parts))
-    assert value == pytest.approx(loop_ece(confidence, correct), abs=1e-12)
-    assert 0 <= value <= 1
-
-
-def test_sums_refuse() -> None:
-    three = np.ones(3)
-    with pytest.raises(ValueError, match=r"one shape \[bins\], got \(3,\), \(3,\) and \(2,\)"):
-        ece_from_sums(three, three, np.ones(2))
-    with pytest.raises(ValueError, match="one epoch's sums"):
-        ece_from_sums(np.ones((2, 3)), np.ones((2, 3)), np.ones((2, 3)))
-    with pytest.raises(ValueError, match="at least one image in the bins, got 0"):
-        ece_from_sums(0 * three, three, three)
 
 
 def test_a_bin_is_closed_below() -> None:
@@ -79,12 +39,12 @@ def test_reliability_bins_against_scipy() -> None:
         return np.asarray(binned_statistic(predictions.confidence, values, statistic, **edges).statistic)
 
     correct = predictions.correct.astype(float)
-    assert np.array_equal(bins.count, scipy(correct, "count"))
-    np.testing.assert_allclose(bins.confidence, scipy(predictions.confidence, "mean"), rtol=1e-12)
-    np.testing.assert_allclose(bins.accuracy, scipy(correct, "mean"), rtol=1e-12)
-    assert np.isnan(bins.accuracy[:7]).all(), "empty bins"
-    assert (bins.lower[0], bins.upper[-1]) == (0, 1)
-    assert np.array_equal(bins.lower[1:], bins.upper[:-1])
+    assert np.array_equal(bins["count"], scipy(correct, "count"))
+    np.testing.assert_allclose(bins["confidence"], scipy(predictions.confidence, "mean"), rtol=1e-12)
+    np.testing.assert_allclose(bins["accuracy"], scipy(correct, "mean"), rtol=1e-12)
+    assert np.isnan(bins["accuracy"][:7]).all(), "empty bins"
+    assert (bins["lower"][0], bins["upper"][-1]) == (0, 1)
+    assert np.array_equal(bins["lower"][1:], bins["upper"][:-1])
 
 
 @given(st.lists(st.sampled_from([0.1, 0.3, 0.9, 1.0]) | st.floats(0, 1), min_size=1, max_size=60), SEEDS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ablate.metrics import FLOORS, METRICS, Predictions, band_of_mean, floors, resampled
+from ablate.metrics import FLOORS, METRICS, Predictions, band_of_mean, resampled
 from ablate.metrics.floors import BAND, DRAWS
 
 Array = NDArray[np.float64]
@@ -37,8 +37,8 @@ def test_all_labels_there_can_be(n: int, k: int, scale: float) -> None:
         floor = METRICS[FLOORS[name]].score(predictions)
         assert floor == pytest.approx(mean, abs=4 * spread / math.sqrt(DRAWS)), name
         for end, below in zip(band_of_mean([resampled(predictions)[name]]), BAND, strict=True):
-            assert probability[errors < end - 2e-5].sum() <= below + share, name
-            assert probability[errors <= end + 2e-5].sum() >= below - share, name
+            assert probability[errors < end - 1e-4].sum() <= below + share, name
+            assert probability[errors <= end + 1e-4].sum() >= below - share, name
 
 
 EXACT = {
@@ -84,20 +84,19 @@ def test_drawn_labels_are_scored_as_one_after_the_other() -> None:
     relabelled = predictions.relabelled(labels)
     for name, values in scored(predictions, labels).items():
         np.testing.assert_allclose(
-            METRICS[name].function(relabelled), values, atol=2e-5 if name == "smece" else 1e-12
+            METRICS[name].function(relabelled), values, atol=1e-4 if name == "smece" else 1e-12
         )
     assert predictions.labels.ndim == 1
     assert relabelled.probabilities is predictions.probabilities
 
 
-def test_floors_depend_on_nothing_but_the_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_floors_depend_on_nothing_but_the_probabilities() -> None:
     first = calibrated(100)
     np.random.seed(1)
     before = {name: values.copy() for name, values in resampled(first).items()}
     np.random.seed(2)
-    monkeypatch.setattr(floors, "BLOCK", 100 * 7)
     for name, values in resampled(Predictions.of(first.logits + 3, np.arange(100) % 10)).items():
-        np.testing.assert_allclose(values, before[name], atol=2e-5 if name == "smece" else 1e-12)
+        np.testing.assert_allclose(values, before[name], atol=1e-4 if name == "smece" else 1e-12)
     permuted = resampled(Predictions.of(first.logits[:, ::-1].copy(), first.labels))
     for name in FLOORS:
         assert permuted[name].mean() == pytest.approx(before[name].mean(), rel=0.05), name
@@ -107,14 +106,3 @@ def test_certain_predictions_have_no_error() -> None:
     certain = Predictions.of(np.tile([1e4, -1e4], (300, 1)), np.zeros(300, dtype=int))
     for values in resampled(certain).values():
         assert np.abs(values).max() < 1e-12
-
-
-@pytest.mark.parametrize(("name", "exponent"), [("ece", 1 / 2), ("ece_equal_mass", 1 / 2), ("smece", 1 / 3)])
-def test_the_floor_falls_with_the_number_of_images(name: str, exponent: float) -> None:
-    logits = calibrated(4000).logits
-    means = [
-        resampled(Predictions(logits[:n], np.zeros(n, dtype=int)))[name].mean() for n in (40, 200, 1000, 4000)
-    ]
-    assert np.all(np.diff(means) < 0)
-    # In the limit by this power of n: smECE widens its Gaussian where there are few images.
-    assert means[2] / means[3] == pytest.approx(4**exponent, rel=0.1)

@@ -23,31 +23,18 @@ def arrays(images: Images) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
 
 
 @given(TIED)
-def test_aurc_is_the_mean_over_all_orders_of_ties(images: Images) -> None:
+def test_ties_against_all_orders_scikit_learn_and_all_thresholds(images: Images) -> None:
+    confidence, correct = (np.array(values) for values in zip(*images, strict=True))
     areas = []
     for order in permutations(images):
         if all(first[0] >= second[0] for first, second in pairwise(order)):
-            wrong = np.cumsum([not correct for _, correct in order])
+            wrong = np.cumsum([not right for _, right in order])
             areas.append(np.mean(wrong / np.arange(1, len(order) + 1)))
     assert aurc(*arrays(images)) == pytest.approx(np.mean(areas))
-
-
-@given(TIED)
-def test_auroc_with_ties_equals_scikit_learn(images: Images) -> None:
-    confidence, correct = zip(*images, strict=True)
-    value = auroc_error(*arrays(images))
-    if len(set(correct)) == 1:
-        assert math.isnan(value)
-    else:
-        assert value == pytest.approx(roc_auc_score(correct, confidence))
-
-
-@given(TIED)
-def test_coverage_is_that_of_the_best_threshold(images: Images) -> None:
+    both = len(set(correct)) == 2
+    expected = roc_auc_score(correct, confidence) if both else math.nan
+    assert auroc_error(*arrays(images)) == pytest.approx(expected, nan_ok=True)
     for percent, metric in ((1, coverage_at_1), (2, coverage_at_2)):
-        shares = [0.0]
-        for threshold in (0.6, 0.7, 0.9):
-            answered = [correct for c, correct in images if c >= threshold]
-            if answered and answered.count(False) / len(answered) <= percent / 100:
-                shares.append(len(answered) / len(images))
-        assert metric(*arrays(images)) == pytest.approx(max(shares))
+        answered = [correct[confidence >= threshold] for threshold in (0.6, 0.7, 0.9)]
+        kept = [len(own) for own in answered if len(own) and (~own).mean() <= percent / 100]
+        assert metric(*arrays(images)) == pytest.approx(max(kept, default=0) / len(images))

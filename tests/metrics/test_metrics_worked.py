@@ -102,10 +102,3 @@ def test_the_curve_in_counts() -> None:
     predictions = Predictions.of(np.array(two(0.9, 0.9, 0.8, 0.6)), np.array([0, 1, 0, 1]))
     answered, wrong = risk_coverage_counts(predictions)
     assert (answered.tolist(), wrong.tolist()) == ([0, 2, 3, 4], [0, 1, 1, 2])
-
-
-def test_float32_logits_are_widened_before_the_arithmetic() -> None:
-    logits = np.tile(np.array([[12.0, 0.0]], dtype=np.float32), (3925, 1))
-    assert METRICS["nll"](logits, np.zeros(3925, dtype=int)) == pytest.approx(
-        math.log1p(math.exp(-12)), rel=1e-9
-    )
