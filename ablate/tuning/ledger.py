@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ablate.errors import ResultsError
 from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
@@ -20,9 +21,7 @@ SEARCH = "search"
 
 
 class Ledger:
-    """The points of a search, in a database that several tuners may share.
-
-    `tuning` is what was last seen of them; every change is written to `tuning/tuning.json`, for readers.
+    """The points of a search, in a database that several tuners may share; `tuning` is what was last seen.
 
     Args:
         results: of the study, which the search lies below.
@@ -32,9 +31,6 @@ class Ledger:
         first: the baseline and the anchors.
         check_same: raises where the search that is known is another one; its budget may be.
         retry_failed: have failed points trained again, their failed records put aside.
-
-    Raises:
-        ResultsError: the database or the folder holds another search, or not the records of this one.
     """
 
     def __init__(
@@ -51,30 +47,33 @@ class Ledger:
         self.results, self.folder, self.storage = results, tuning_folder(results), storage
         self._name, self._first = name, first
         self._mine: set[int] = set()
-        with storage.locked():
+        with self._changing():
             self.points = Points(declared.search, storage.optuna, name)
             stored = self._stored()
-            self.tuning = declared
-            if known := self._known(stored):
-                check_same(known)
-                # What is asked for is not taken back; a tuner that came with a larger budget may be at work.
-                least = known.search.points if storage.shared else len(known.points)
-                budget = {"points": max(declared.search.points, least)}
-                search = declared.search.model_copy(update=budget)
-                self.tuning = known.model_copy(update={"search": search})
+            known = self._known(stored) or declared
+            check_same(known)
+            # What is asked for is not taken back; a tuner that came with a larger budget may be at work.
+            least = known.search.points if storage.shared else len(known.points)
+            budget = {"points": max(declared.search.points, least)}
+            self.tuning = known.model_copy(update={"search": declared.search.model_copy(update=budget)})
             self.points.search = self.tuning.search
             self._match_records(stored.points if stored else (), retry_failed=retry_failed)
             self._declare()
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Alone with the points, whose changes are then written to `tuning/tuning.json`, for readers."""
+        with self.storage.locked():
+            yield
             self._write()
 
     def next_points(self) -> list[Point]:
         """Points to train, stored as begun before any of them is; none where the budget is spent.
 
-        First what a stopped search or a dead tuner left, then new ones. Waits while other tuners are at all
-        that is left.
+        First those that a stopped search or a dead tuner left; waits while other tuners are at all others.
         """
         while True:
-            with self.storage.locked():
+            with self._changing():
                 self._read()
                 others = [point for point in self.tuning.running if point.number not in self._mine]
                 points = [point for point in others if self.storage.claim(point.number)]
@@ -90,38 +89,32 @@ class Ledger:
                     points.append(self.points.ask(source, first))
                     self.storage.claim(number)
                 self._mine |= {point.number for point in points}
-                self._write()
             if points or not others:
                 return points
             time.sleep(POLL_SECONDS)
 
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Store which trials a running point's seeds have."""
-        with self.storage.locked():
+        with self._changing():
             self.points.name_trials(number, trial_ids)
-            self._write()
 
     def report(self, number: int, step: int, value: float) -> str:
         """Store how good a running point is after a seed or an epoch; why it is to be pruned, or empty."""
-        with self.storage.locked():
-            reason = self.points.report(number, step, value)
-            self._write()
-        # Baseline and anchors are what the others are compared with.
-        return reason if self.tuning.points[number].source == "sampler" else ""
+        with self._changing():
+            return self.points.report(number, step, value)
 
     def end(self, number: int, state: State, reason: str, values: Values = ()) -> None:
         """Store what became of a running point, with its values where it is complete."""
-        with self.storage.locked():
+        with self._changing():
             self.points.end(number, state, reason, values)
             self.storage.release(number)
-            self._write()
 
     def conclude(self) -> None:
         """Store the search's importances and, once its budget is spent, its winners."""
-        with self.storage.locked():
+        with self._changing():
             self._read()
+            self._write()  # the points' table is made from it
             changes: dict[str, object] = {"importances": self.points.importances()}
-            self._write()
             if self.tuning.is_spent:
                 winners = winners_of(points_table(self.results))
                 earlier = (*self.tuning.retested, *self.tuning.winners)
@@ -129,7 +122,6 @@ class Ledger:
                 changes |= {"winners": winners, "retested": retested}
             self.tuning = self.tuning.model_copy(update=changes)
             self._declare()
-            self._write()
 
     def _read(self) -> None:
         """Take in what other tuners stored, a larger budget too."""
@@ -167,10 +159,7 @@ class Ledger:
         self.points = Points(self.points.search, self.storage.optuna, self._name)
 
     def _known(self, stored: Tuning | None) -> Tuning | None:
-        """The search in the database, and what of it only the folder knows.
-
-        That is an older version's search, or one whose database was lost or is now another.
-        """
+        """The search in the database, and what only the folder has: its database was lost, or is another."""
         here = read_tuning(self.results)
         if stored is None or here is None:
             return stored or here

@@ -1,20 +1,27 @@
-"""Optuna's samplers and pruners by the search's names for them, and a pruner's reasons in words."""
+"""A search in Optuna's terms: what its fields are drawn from, its sampler, and its pruner with the reasons.
+
+Optuna has no steps in a logarithm, and stores no values but numbers, strings, booleans and None. So a level
+and what Optuna stores of it are two things.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import statistics
+from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
 from optuna.samplers.nsgaii import PolynomialMutation, SBXCrossover
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from ablate.study.search import Search
-from ablate.tuning.space import distribution_of
+from ablate.study.search import Choice, Range, Search
 
 STARTUP_PART = 4
 """One point in so many is drawn at random before TPE and the GP judge by what they have seen."""
@@ -30,12 +37,59 @@ REDUCTION = 3
 """Hyperband lets one point in so many go on."""
 
 
+def distribution_of(dimension: Range | Choice) -> BaseDistribution:
+    """What Optuna draws the field from."""
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(_categories(dimension))
+    if dimension.is_integer:
+        return IntDistribution(int(dimension.low), int(dimension.high), step=int(dimension.step or 1))
+    if dimension.log:
+        return FloatDistribution(dimension.low, dimension.high, log=True)
+    # Optuna counts steps in decimals; a high that rounding put below the last level would lose that level.
+    exact = _exact(dimension, dimension.high)
+    high = float(exact)
+    if Decimal(str(high)) < exact:
+        high = math.nextafter(high, math.inf)
+    return FloatDistribution(dimension.low, high, step=dimension.step)
+
+
+def stored_of(dimension: Range | Choice, level: Any) -> Any:
+    """What Optuna stores of a level that the dimension holds, which JSON may have made a list of a tuple."""
+    if isinstance(dimension, Choice):
+        return _categories(dimension)[[json.dumps(value) for value in dimension.of].index(json.dumps(level))]
+    if dimension.is_integer:
+        return level
+    if dimension.log:  # its ends come out apart by rounding, and Optuna refuses what lies outside
+        return min(max(level, dimension.low), dimension.high)
+    # Not the level itself, whose twelve digits can be off Optuna's narrower idea of a grid.
+    high = distribution_of(dimension).high  # type: ignore[attr-defined]
+    return min(float(_exact(dimension, level)), high)
+
+
+def level_of(dimension: Range | Choice, stored: Any) -> Any:
+    """The level, on the grid, that is nearest to what Optuna drew."""
+    if isinstance(dimension, Choice):
+        return dimension.of[_categories(dimension).index(stored)]
+    return dimension.nearest(stored)
+
+
+def _exact(dimension: Range, level: float) -> Decimal:
+    """The level of a stepped range as Optuna counts it, in decimals."""
+    assert dimension.step is not None  # validated
+    steps = round((level - dimension.low) / dimension.step)
+    return Decimal(str(dimension.low)) + steps * Decimal(str(dimension.step))
+
+
+def _categories(dimension: Choice) -> tuple[Any, ...]:
+    stored = all(isinstance(value, (bool, int, float, str)) for value in dimension.of)
+    return dimension.of if stored else tuple(map(repr, dimension.of))
+
+
 def sampler_of(search: Search, number: int, drawn: int) -> BaseSampler:
     """The sampler for one point.
 
-    A sampler that went from point to point would carry random numbers and caches that nothing stores; so what
-    a new one draws follows from the study, the search's seed, the point's number and how many before it were
-    drawn, not given.
+    One that went from point to point would carry random numbers and caches that nothing stores; a new one
+    draws by the study, the search's seed, the point's number and how many before it were `drawn`.
     """
     seed = int(np.random.SeedSequence([search.sampler_seed, number]).generate_state(1)[0])
     startup = max(1, min(MOST_STARTUP, search.points // STARTUP_PART))
@@ -72,13 +126,11 @@ class _Sequence(QMCSampler):
         super().__init__(scramble=True, seed=search.sampler_seed, warn_independent_sampling=False)
         self._space, self._drawn = search.space, drawn
 
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
+    def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
         # Left alone, it spreads only the fields that the first point happens to have.
         return {name: distribution_of(dimension) for name, dimension in self._space.items()}
 
-    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
+    def _find_sample_id(self, *_: Any) -> int:
         return self._drawn  # Optuna counts given points too
 
 

@@ -1,7 +1,7 @@
 """The points of a search as trials of an Optuna study.
 
-What Optuna draws for a point follows from the search's `sampler_seed`, the point's number and the points
-before it, and from nothing else: a search that was stopped goes on as one that never was.
+What Optuna draws for a point follows from `sampler_seed`, the point's number and the points before it, and
+from nothing else: a search that was stopped goes on as one that never was.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.samplers import NSGAIISampler
+from optuna.samplers import BaseSampler, NSGAIISampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -23,8 +23,7 @@ from threadpoolctl import threadpool_limits
 from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Source, State
 from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
-from ablate.tuning.methods import pruner_of, reason_of, sampler_of
-from ablate.tuning.space import distribution_of, level_of, stored_of
+from ablate.tuning.methods import distribution_of, level_of, pruner_of, reason_of, sampler_of, stored_of
 
 Values = tuple[float, ...]
 """Of a complete point, per objective."""
@@ -40,7 +39,7 @@ BEST_POINTS, BEST_PART = 5, 0.1
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without Optuna's log lines and warnings, which are for those who call it, not for those who tune."""
+    """Without Optuna's log lines and warnings, which are not for those who tune."""
     logger = logging.getLogger("optuna")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -54,12 +53,9 @@ def quiet() -> Iterator[None]:
 
 
 class Points:
-    """The points of a search. Any number may be running at a time; one that ended is never changed.
+    """The points of a search, in memory without a storage. One that ended is never changed.
 
-    Args:
-        search: may be set again with another budget.
-        storage: where Optuna keeps the study; None is in memory.
-        name: of the study; Hyperband's brackets follow from it too.
+    `search` may be set again with another budget. Hyperband's brackets follow from the study's name too.
     """
 
     @quiet()
@@ -83,15 +79,13 @@ class Points:
     def values(self) -> dict[int, Values]:
         """What Optuna was told of the complete points, by number."""
         complete = {point.number for point in self.all() if point.state == "complete"}
-        return {trial.number: tuple(trial.values) for trial in self._trials() if trial.number in complete}
+        return {
+            number: tuple(trial.values) for number, trial in enumerate(self._trials()) if number in complete
+        }
 
     @quiet()
     def ask(self, source: Source, levels: Levels | None = None) -> Point:
-        """Begin the next point, with these levels of the grid or, without them, the sampler's.
-
-        Raises:
-            ValueError: a given level is out of its range.
-        """
+        """Begin the next point, with these levels (ValueError: one is out of its range), or the sampler's."""
         trials = self._trials()
         drawn = sum(trial.user_attrs[POINT]["source"] == "sampler" for trial in trials)
         sampler = sampler_of(self.search, len(trials), drawn)
@@ -106,21 +100,7 @@ class Points:
             begun = any(other.system_attrs.get(GENERATION) == generation for other in trials)
             for earlier in range(1, generation + begun):  # as it did for their first points, to remember them
                 sampler.get_parent_population(copy, earlier)
-        if levels is None:
-            levels = {}
-            # On the GP's small matrices several threads wait for each other, and take ten times as long.
-            one_thread = threadpool_limits(1) if self.search.sampler == "gp" else contextlib.nullcontext()
-            with one_thread:
-                together = sampler.sample_relative(
-                    copy, trial, sampler.infer_relative_search_space(copy, trial)
-                )
-                for name, dimension in self.search.space.items():
-                    if any(levels.get(other) != value for other, value in dimension.when.items()):
-                        continue
-                    if name not in together:
-                        distribution = distribution_of(dimension)
-                        together[name] = sampler.sample_independent(copy, trial, name, distribution)
-                    levels[name] = level_of(dimension, together[name])
+        levels = self._drawn(sampler, copy, trial) if levels is None else levels
         params = {name: stored_of(self.search.space[name], level) for name, level in levels.items()}
         repeated = sum(other.params == params for other in trials)
         # All points share their seeds, but for one that repeats another.
@@ -130,6 +110,21 @@ class Points:
         point = Point(number=trial.number, levels=levels, source=source, seeds=seeds, attributes=attributes)
         self.add(point)
         return point
+
+    def _drawn(self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Levels:
+        levels: Levels = {}
+        # On the GP's small matrices several threads wait for each other, and take ten times as long.
+        with threadpool_limits(1) if self.search.sampler == "gp" else contextlib.nullcontext():
+            space = sampler.infer_relative_search_space(study, trial)
+            together = sampler.sample_relative(study, trial, space)
+            for name, dimension in self.search.space.items():
+                if any(levels.get(other) != value for other, value in dimension.when.items()):
+                    continue
+                if name not in together:
+                    distribution = distribution_of(dimension)
+                    together[name] = sampler.sample_independent(study, trial, name, distribution)
+                levels[name] = level_of(dimension, together[name])
+        return levels
 
     @quiet()
     def add(self, point: Point, values: Values = ()) -> None:
@@ -150,34 +145,29 @@ class Points:
 
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Say which trials a running point's seeds have."""
-        trial = self._trial(number)
+        trial = self._trials()[number]
         point = _point_of(trial).model_copy(update={"trial_ids": tuple(trial_ids)})
         self.storage.set_trial_user_attr(trial._trial_id, POINT, _kept(point))
 
     @quiet()
     def report(self, number: int, step: int, value: float) -> str:
-        """Take in a running point's value for a seed, or after an epoch, as the pruning counts; each once.
-
-        Returns:
-            Empty, or why the point is to be pruned: a sentence.
-        """
-        trial = self._trial(number)
-        if step in trial.intermediate_values:
+        """Take in a running point's value for a seed, or after an epoch; why it is to be pruned, or empty."""
+        trial = self._trials()[number]
+        if step in trial.intermediate_values:  # reported before the search was stopped
             return ""
         self.storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
-        trial = self._trial(number)
+        trial = self._trials()[number]
         # Not the study's own pruner: Optuna would show a sampler only the points of one Hyperband bracket.
         pruned = pruner_of(self.search).prune(self.study, trial)
-        return reason_of(self.search, self.study, trial, step) if pruned else ""
+        # Baseline and anchors are what the others are compared with.
+        if not pruned or _point_of(trial).source != "sampler":
+            return ""
+        return reason_of(self.search, self.study, trial, step)
 
     @quiet()
     def end(self, number: int, state: State, reason: str = "", values: Values = ()) -> None:
-        """End a running point, with a value per objective where it is complete.
-
-        Raises:
-            ValueError: the values do not fit the state.
-        """
-        trial = self._trial(number)
+        """End a running point, with a value per objective where it is complete (ValueError: others came)."""
+        trial = self._trials()[number]
         point = _point_of(trial)
         pruned_at = len(point.intermediate) if state == "pruned" else None
         point = point.model_copy(update={"state": state, "reason": reason, "pruned_at": pruned_at})
@@ -190,20 +180,18 @@ class Points:
     def importances(self) -> tuple[Importances, ...]:
         """Shares of the fields for each objective, by PED-ANOVA: how far they decide which points are best.
 
-        Empty with one searched field, or fewer than ten complete points. An objective is left out where all
-        points have the same value. Conditional fields count over the points that have them.
+        Empty with one searched field, or too few complete points. An objective is left out where all points
+        have the same value. Conditional fields count over the points that have them.
         """
         complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(self.search.space) < 2 or len(complete) < FEWEST_POINTS:
             return ()
         evaluator = PedAnovaImportanceEvaluator(target_quantile=max(BEST_PART, BEST_POINTS / len(complete)))
         importances = []
-        for index, (objective, direction) in enumerate(
-            zip(self.search.objective, self.study.directions, strict=True)
-        ):
-            sign = -1 if direction is StudyDirection.MAXIMIZE else 1  # PED-ANOVA takes low values for good
+        for index, objective in enumerate(self.search.objective):
 
-            def cost(trial: FrozenTrial, index: int = index, sign: int = sign) -> float:
+            def cost(trial: FrozenTrial, index: int = index) -> float:  # PED-ANOVA takes low values for good
+                sign = -1 if self.study.directions[index] is StudyDirection.MAXIMIZE else 1
                 return sign * float(trial.values[index])
 
             weights = get_param_importances(self.study, evaluator=evaluator, target=cost, normalize=False)
@@ -222,11 +210,7 @@ class Points:
         return TrialState.PRUNED, (point.intermediate[max(point.intermediate)],)
 
     def _trials(self) -> list[FrozenTrial]:
-        return sorted(self.study.get_trials(deepcopy=False), key=lambda trial: trial.number)
-
-    def _trial(self, number: int) -> FrozenTrial:
-        study_id = self.study._study_id
-        return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        return self.study.get_trials(deepcopy=False)
 
 
 def _kept(point: Point) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ablate.data import overlap, split_digest
 from ablate.errors import ResultsError, StudyError
-from ablate.execution.driver import Options, Settled, Watcher, ready_inputs
+from ablate.execution.driver import Options, Settled, Watcher, ready_inputs, settle
 from ablate.execution.prepare import Inputs
 from ablate.metrics import METRICS
 from ablate.store.points import Tuning
@@ -17,11 +17,7 @@ from ablate.study.trials import arm_name
 
 
 def search_of(study: Study) -> Search:
-    """The search of a study that has one.
-
-    Raises:
-        StudyError: it has none, or its objective is not a metric with a better direction.
-    """
+    """The search of a study that has one, for metrics that have a better direction."""
     if study.search is None:
         raise StudyError(
             f"{study.name}: expected a study with a search, but it has none; add search=Search(...) to it, "
@@ -41,10 +37,6 @@ def first_points(study: Study) -> list[Levels]:
     """The baseline, then the anchors, each complete, on the grid and once.
 
     With log, a value between the grid's stays: a baseline is what it is.
-
-    Raises:
-        StudyError: the baseline lies outside the searched space, an anchor names a field that is not searched
-            with its other values, or the budget is too small for them.
     """
     search = search_of(study)
     base = study.fields({}).model_dump()
@@ -82,9 +74,6 @@ def prepare_search(settled: Settled, options: Options, watcher: Watcher) -> tupl
 
     Checked is all that the search may come to: points that have every value of every choice, and both ends
     of every range.
-
-    Raises:
-        StudyError: two points of different values train the same network.
     """
     study, first = settled.study, first_points(settled.study)
     search = search_of(study)
@@ -100,8 +89,10 @@ def prepare_search(settled: Settled, options: Options, watcher: Watcher) -> tupl
                 f"space: {arm_name(seen[trial_id])} and {arm_name(levels)} train the same network; leave "
                 "out what changes nothing"
             )
-    held = inputs.dataset(point_fields(study, first[0]))
-    reported = inputs.dataset(study.fields(first[0])).valid
+    held, reported = (
+        inputs.dataset(point_fields(study, first[0])),
+        inputs.dataset(study.fields(first[0])).valid,
+    )
     return inputs, Tuning(
         search=search,
         tuning_images=len(held.valid),
@@ -118,11 +109,7 @@ def point_fields(study: Study, levels: Levels) -> Fields:
 
 
 def check_same(known: Tuning, study: Study, inputs: Inputs, where: str) -> None:
-    """Refuse to go on with another search; only the budget may be another.
-
-    Raises:
-        ResultsError: the known search may be judged by other images, or has other points.
-    """
+    """Refuse to go on with another search (ResultsError); only the budget may be another."""
     first = first_points(study)
     was, now = _words(known.search), _words(search_of(study))
     changed = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
@@ -152,6 +139,22 @@ def _words(search: Search) -> dict[str, str]:
     )
     parts = search.model_dump(exclude={"points", "batch", "space"})  # the first two may be given differently
     return {"space": space, **{name: str(value) for name, value in parts.items()}}
+
+
+def budget_in_words(study: Study, options: Options) -> str:
+    """What tuning a study trains: the search's points, then the re-test."""
+    settled = settle(study, options)
+    search, seeds = search_of(settled.study), len(settled.study.seed_list())
+    arms = len(first_points(settled.study)) + len(search.objective)
+    space = "; ".join(f"{name}: {dimension.in_words()}" for name, dimension in search.space.items())
+    return (
+        f"{settled.study.name}: {settled.reason}\n"
+        f"searched: {space}\n"
+        f"{search.points} points x {search.seeds} seeds = up to {search.points * search.seeds} trainings, "
+        f"judged on {search.tuning_part:.1%} of the training images\n"
+        f"then a re-test of up to {arms} arms x {seeds} fresh seeds = {arms * seeds} trainings, "
+        "judged on the reported images"
+    )
 
 
 def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
