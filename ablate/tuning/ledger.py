@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ablate.errors import ResultsError
 from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
@@ -23,14 +23,8 @@ SEARCH = "search"
 class Ledger:
     """The points of a search, in a database that several tuners may share; `tuning` is what was last seen.
 
-    Args:
-        results: of the study, which the search lies below.
-        storage: the database.
-        name: of Optuna's study in it.
-        declared: the search as this tuner declares it, without points.
-        first: the baseline and the anchors.
-        check_same: raises where the search that is known is another one; its budget may be.
-        retry_failed: have failed points trained again, their failed records put aside.
+    It is opened with what this tuner declares, `first` being baseline and anchors. `check_same` raises where
+    the search that is known is another one. Failed points may be tried again, their records put aside.
     """
 
     def __init__(
@@ -212,9 +206,6 @@ class Ledger:
 def point_means(results: ResultsFolder, point: Point, objective: Sequence[str]) -> Values:
     """The mean over a point's seeds of every objective, from its records; () unless all seeds have them."""
     values = objective_values(results, point, objective)
-    return means_of(values) if len(values) == len(point.seeds) else ()
-
-
-def means_of(values: Mapping[int, Values]) -> Values:
-    """The mean over seeds of every objective."""
+    if len(values) < len(point.seeds):
+        return ()
     return tuple(sum(column) / len(column) for column in zip(*values.values(), strict=True))

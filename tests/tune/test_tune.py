@@ -26,7 +26,7 @@ from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.study.study import Profile, Study, load_study
 from ablate.tables import points_table
 from ablate.tuning import Tuned, budget_in_words, tune_study
-from ablate.tuning.settle import first_points
+from ablate.tuning.run import first_points
 
 EPSILON = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}
 LOSING_SEED = 3

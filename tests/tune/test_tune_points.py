@@ -15,8 +15,7 @@ from optuna.trial import TrialState
 from scipy.stats import wilcoxon
 
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Range, Search
-from ablate.tuning.methods import sampler_of
-from ablate.tuning.points import Points, quiet
+from ablate.tuning.points import Points, quiet, sampler_of
 
 SPACE: dict[str, Range | Choice] = {
     "epsilon": Range(low=0.0, high=0.5, step=0.005),
