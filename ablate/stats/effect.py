@@ -23,6 +23,7 @@ from scipy.special import stdtr
 
 from ablate.stats.intervals import FloatArray, IntArray, check_family, check_values, moments, t_margin
 
+Values = NDArray[np.floating]
 ROUNDING = 1e-12
 """Differences that span at most this part of the largest value are equal: what is left is rounding."""
 MOST_FLIPPED = 20
@@ -86,11 +87,7 @@ class Effect:
 
 
 def paired_effect(
-    values: NDArray[np.floating],
-    baseline: NDArray[np.floating],
-    *,
-    confidence: float = 0.95,
-    comparisons: int = 1,
+    values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
 ) -> Effect:
     """Compare arms with their baseline arms, seed by seed.
 
@@ -120,11 +117,7 @@ def paired_effect(
 
 
 def independent_effect(
-    values: NDArray[np.floating],
-    baseline: NDArray[np.floating],
-    *,
-    confidence: float = 0.95,
-    comparisons: int = 1,
+    values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
 ) -> Effect:
     """As `paired_effect`, of samples [..., n] and [..., m] that no seed joins, by Welch's test."""
     check_values(values, baseline)
@@ -151,7 +144,7 @@ def _correlation(arm: FloatArray, reference: FloatArray) -> FloatArray:
     return np.asarray(np.clip(covered / scale, -1.0, 1.0))
 
 
-def sign_flip_p(values: NDArray[np.floating], baseline: NDArray[np.floating]) -> float:
+def sign_flip_p(values: Values, baseline: Values) -> float:
     """Share of all sign patterns of the differences whose mean is as far from 0 as the one seen, or farther.
 
     The exact two-sided p, not corrected for multiplicity, when each difference is symmetric about 0 without

@@ -71,13 +71,7 @@ def minimal_detectable_effect(
 
 
 def equivalence_power(
-    margin: float,
-    n: int,
-    *,
-    sd: float,
-    difference: float = 0.0,
-    alpha: float = 0.05,
-    comparisons: int = 1,
+    margin: float, n: int, *, sd: float, difference: float = 0.0, alpha: float = 0.05, comparisons: int = 1
 ) -> float:
     """Probability that the equivalence test passes when the true difference is `difference`.
 

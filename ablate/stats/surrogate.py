@@ -33,11 +33,7 @@ MARGIN = 0.1
 
 
 def smoothed(
-    places: FloatArray,
-    values: FloatArray,
-    *,
-    replicates: NDArray[np.integer],
-    spread: float,
+    places: FloatArray, values: FloatArray, *, replicates: NDArray[np.integer], spread: float
 ) -> tuple[FloatArray, FloatArray]:
     """True values at the tried points, by Gaussian-process regression with a Matérn 5/2 kernel.
 

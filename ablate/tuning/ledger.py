@@ -12,7 +12,7 @@ from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Levels
 from ablate.tables import objective_values, points_table, winners_of
-from ablate.tuning.points import Points, Values
+from ablate.tuning.points import RUNNING, Points, Values
 from ablate.tuning.storage import Storage
 
 POLL_SECONDS = 1.0
@@ -189,8 +189,9 @@ class Ledger:
             for trial_id, record in read_records(self.folder).items():
                 if record.status != "complete":
                     put_aside(self.folder, trial_id, "attempts")
-        anew = {"state": "running", "reason": "", "pruned_at": None}
-        points = tuple(point.model_copy(update=anew) if point.number in again else point for point in known)
+        points = tuple(
+            point.model_copy(update=RUNNING) if point.number in again else point for point in known
+        )
         if points == tuple(stored) and (not alone or values == self.points.values()):
             return
         if not alone:

@@ -37,7 +37,7 @@ Values = tuple[float, ...]
 """Of a complete point, per objective."""
 POINT = "point"
 """The user attribute of a trial that says what Optuna does not: seeds, trials, source, how it ended."""
-AS_ASKED = ("levels", "source", "seeds", "trial_ids")
+RUNNING = {"state": "running", "reason": "", "pruned_at": None}
 GENERATION = "NSGAIISampler:generation"
 FEWEST_POINTS = 10
 """Complete ones, before fields have importances."""
@@ -217,10 +217,8 @@ class Points:
 
     def values(self) -> dict[int, Values]:
         """What Optuna was told of the complete points, by number."""
-        complete = {point.number for point in self.all() if point.state == "complete"}
-        return {
-            number: tuple(trial.values) for number, trial in enumerate(self._trials()) if number in complete
-        }
+        complete = [trial for trial in self._trials() if _point_of(trial).state == "complete"]
+        return {trial.number: tuple(trial.values) for trial in complete}
 
     @quiet()
     def ask(self, source: Source, levels: Levels | None = None) -> Point:
@@ -359,6 +357,6 @@ def _kept(point: Point) -> dict[str, object]:
 def _point_of(trial: FrozenTrial) -> Point:
     kept = trial.user_attrs[POINT]
     if trial.state is TrialState.RUNNING:  # also where its process was killed while it ended it
-        kept = {name: kept[name] for name in AS_ASKED}
+        kept = {**kept, **RUNNING}
     known = {"intermediate": trial.intermediate_values, "attributes": trial.system_attrs}
     return Point(number=trial.number, **known, **kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ablate.data import overlap, split_digest
 from ablate.errors import AblateError, ResultsError, StudyError
@@ -112,10 +113,8 @@ def prepare_search(settled: Settled, options: Options, watcher: Watcher) -> tupl
                 f"space: {arm_name(seen[trial_id])} and {arm_name(levels)} train the same network; leave "
                 "out what changes nothing"
             )
-    held, reported = (
-        inputs.dataset(point_fields(study, first[0])),
-        inputs.dataset(study.fields(first[0])).valid,
-    )
+    held = inputs.dataset(point_fields(study, first[0]))
+    reported = inputs.dataset(study.fields(first[0])).valid
     return inputs, Tuning(
         search=search,
         tuning_images=len(held.valid),
@@ -131,7 +130,7 @@ def point_fields(study: Study, levels: Levels) -> Fields:
     return study.fields({**levels, "tuning_part": search_of(study).tuning_part})
 
 
-def check_same(known: Tuning, study: Study, inputs: Inputs, where: str) -> None:
+def check_same(study: Study, inputs: Inputs, where: str, known: Tuning) -> None:
     """Refuse to go on with another search (ResultsError); only the budget may be another."""
     first = first_points(study)
     was, now = _words(known.search), _words(search_of(study))
@@ -204,12 +203,7 @@ class Tuned:
 
 
 def tune_study(
-    study: Study,
-    options: Options,
-    watcher: Watcher,
-    *,
-    points: int | None = None,
-    storage: str | None = None,
+    study: Study, options: Options, watcher: Watcher, *, points: int | None = None, storage: str | None = None
 ) -> Tuned:
     """Spend a search's budget on the tuning split, then re-test its winner with fresh seeds.
 
@@ -243,14 +237,14 @@ def tune_study(
             if database.is_alone():
                 for line in quarantine(folder)[1]:
                     watcher.note(f"put aside as damaged, to run again: {line}")
-            where = f"{database.words}: study {name!r}"
+            same = partial(check_same, study, inputs, f"{database.words}: study {name!r}")
             ledger = Ledger(
                 results,
                 database,
                 name,
                 declared,
                 first_points(study),
-                lambda known: check_same(known, study, inputs, where),
+                same,
                 retry_failed=options.retry_failed,
             )
             watcher.searching(ledger.tuning, study.name, settled.reason)

@@ -16,15 +16,10 @@ import psycopg
 PASSWORD = "pa@ss/w%rd{x}"
 """With characters that a URL needs written otherwise."""
 IN_URL = "pa%40ss%2Fw%25rd%7Bx%7D"
-SETTINGS = {
-    "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",
-    "max_connections": "40",
-    "shared_buffers": "16MB",
-    "fsync": "off",
-    "full_page_writes": "off",
-    "autovacuum": "off",
-}
+OPTIONS = (
+    "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=40 "
+    "-c shared_buffers=16MB -c fsync=off -c full_page_writes=off -c autovacuum=off"
+)
 
 
 class CannotStartError(Exception):
@@ -49,9 +44,8 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        settings = {**SETTINGS, "port": str(self.port)}
-        options = " ".join(f"-c {name}='{value}'" for name, value in settings.items())
-        self._run("pg_ctl", "start", "-w", "-l", str(self._folder / "server.log"), "-o", options)
+        log, options = str(self._folder / "server.log"), f"{OPTIONS} -c port={self.port}"
+        self._run("pg_ctl", "start", "-w", "-l", log, "-o", options)
         self.runs = True
 
     def stop(self) -> None:

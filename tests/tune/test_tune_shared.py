@@ -6,8 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 import optuna
 import psycopg
 import pytest
-from made_records import NAME, SEARCH, STUDY, Watching, asked, complete, opened, runs_of, spend, train
+from made_records import NAME, SEARCH, STUDY, Watching, asked, complete, opened, spend, train
 from postgresql_server import PostgreSQL
 
 from ablate.errors import ResultsError, StudyError
 from ablate.execution.driver import Options
-from ablate.store.points import read_tuning, tuning_folder
+from ablate.store.points import Point, read_tuning, tuning_folder
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import FIRST_TUNING_SEED, Search
@@ -183,6 +182,11 @@ def test_a_wrong_url_is_one_message_without_the_password(
 # Whole searches, trained.
 
 
+def runs_of(points: Sequence[Point]) -> list[tuple[float, int]]:
+    """Epsilon and seed of each run that points ask for."""
+    return [(point.levels["epsilon"], seed) for point in points for seed in point.seeds]
+
+
 @pytest.fixture
 def tiny(tmp_path: Path) -> Study:
     (tmp_path / "tiny.py").write_text(STUDY)
@@ -211,8 +215,9 @@ def test_a_server_that_goes_away_costs_nothing_that_is_recorded(
     again = Watching()
     tuning = tune_study(small, options(tmp_path), again, storage=database).tuning
     assert tuning.is_spent
-    assert [*stopped.runs, *again.runs] == runs_of(tuning.points)
-    assert len(stopped.runs) == 2
+    runs = [(trial.fields.epsilon, trial.seed) for trial in (*stopped.trained, *again.trained)]
+    assert [run for run in runs if run[1] >= FIRST_TUNING_SEED] == runs_of(tuning.points)
+    assert len(stopped.trained) == 2
     other = tiny.replace(search=declared | {"sampler_seed": 1})
     with pytest.raises(ResultsError, match="points of another search: sampler_seed was 0, now 1"):
         tune_study(other, options(tmp_path), idle, storage=database)
@@ -231,87 +236,48 @@ def test_what_cannot_be_shared_is_refused(
     assert watcher.trained == []
 
 
-# Two tuners as a user starts them.
-
-
-@pytest.fixture
-def start(tmp_path: Path, database: str) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Start a tuner of the study."""
-    words = ["tune", "tiny.py", "--storage", database, "--workers", "1", "--no-timing"]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200", "ABLATE_TEST_MARK": str(tmp_path)}
-    with contextlib.ExitStack() as ends:
-
-        def tuner() -> subprocess.Popen[str]:
-            begun = subprocess.Popen(
-                [sys.executable, "-m", "ablate", *words],
-                cwd=tmp_path,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-            ends.enter_context(begun)  # waits for it
-            ends.callback(kill, begun)
-            return begun
-
-        yield tuner
-
-
-def kill(tuner: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(tuner.pid, signal.SIGKILL)
-
-
-def killed_half_way(tuner: subprocess.Popen[str]) -> str:
-    """SIGKILL a tuner that has trained the first of a point's two seeds; what it said until then."""
-    said = ""
-    assert tuner.stdout is not None
-    for line in tuner.stdout:
-        said += line
-        if len(trained_lines(said)) == 1:
-            kill(tuner)
-            break
-    return said + tuner.communicate()[0]
-
-
-def trained_lines(output: str) -> list[tuple[float, int]]:
+def told(output: str) -> list[tuple[float, int]]:
     """Epsilon and seed of every run that a tuner says it trained for the search."""
-    found = re.findall(r"^\[\d+/\d+\] epsilon=([\d.]+), seed (\d+): accuracy", output, flags=re.MULTILINE)
-    return [(float(epsilon), int(seed)) for epsilon, seed in found if int(seed) >= FIRST_TUNING_SEED]
-
-
-def marked(mark: Path) -> list[Path]:
-    """Processes that were started with the tests' mark, tuners and their workers."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"ABLATE_TEST_MARK={mark}".encode() in (process / "environ").read_bytes():
-                found.append(process)
-    return found
+    found = re.findall(r"^\[\d+/\d+\] epsilon=([\d.]+), seed (\d{7}): accuracy", output, flags=re.MULTILINE)
+    return [(float(epsilon), int(seed)) for epsilon, seed in found]
 
 
 @pytest.mark.soak
 @pytest.mark.slow
 def test_two_tuners_one_of_them_killed_meet_the_budget_and_train_nothing_twice(
-    tmp_path: Path, tiny: Study, start: Callable[[], subprocess.Popen[str]]
+    tmp_path: Path, tiny: Study, database: str
 ) -> None:
-    killed, other = start(), start()
-    first_output = killed_half_way(killed)
-    second_output = other.communicate(timeout=300)[0]
-    assert other.returncode == 0, second_output
+    words = ["tune", "tiny.py", "--storage", database, "--workers", "1", "--no-timing"]
+    killed, other = (
+        subprocess.Popen(
+            [sys.executable, "-m", "ablate", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        for _ in range(2)
+    )
+    try:
+        first = ""
+        while not told(first) and killed.stdout is not None and (line := killed.stdout.readline()):
+            first += line  # until it has trained the first of a point's two seeds
+        os.killpg(killed.pid, signal.SIGKILL)
+        first += killed.communicate()[0]
+        second = other.communicate(timeout=300)[0]
+    finally:
+        for tuner in (killed, other):
+            tuner.kill()
+    assert other.returncode == 0, second
     results = ResultsFolder(tmp_path / "results" / "tiny" / "default")
     tuning = read_tuning(results)
     assert tuning is not None
     assert [point.state for point in tuning.points] == ["complete"] * 5
-    first, second = trained_lines(first_output), trained_lines(second_output)
-    assert first
-    assert second
-    assert sorted({*first, *second}) == sorted(runs_of(tuning.points))
+    assert told(first)
+    assert told(second)
+    assert sorted({*told(first), *told(second)}) == sorted(runs_of(tuning.points))
     # What is recorded a moment before the kill may not have been said any more, nor is it trained again.
-    assert len(first) + len(second) == len(read_records(tuning_folder(results))) == 10
+    assert len(told(first)) + len(told(second)) == len(read_records(tuning_folder(results))) == 10
     assert (tmp_path / "report" / "tiny" / "default" / "index.html").is_file()
-    deadline = time.monotonic() + 10
-    while marked(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert marked(tmp_path) == []
