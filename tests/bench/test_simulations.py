@@ -88,8 +88,8 @@ def test_every_study_is_simulated_shown_and_stored() -> None:
     assert simulate(case, np.random.default_rng(1)) != again
 
 
-def searched(name: str, *how: Any, repeats: int = SEARCHES) -> simulated_searches.Outcome:
-    return simulated_searches.simulate(simulated_searches.Situation(name, *how, repeats=repeats))
+def searched(name: str, sampler: Any, rule: str = "smoothed", repeats: int = SEARCHES) -> Any:
+    return simulated_searches.simulate(simulated_searches.Situation(name, sampler, rule, repeats))
 
 
 def binomial_error(share: float) -> float:

@@ -44,6 +44,11 @@ def asked(found: Tuning) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
     return [(point.levels, point.seeds) for point in found.points]
 
 
+def predicted(found: Tuned) -> dict[str, str | None]:
+    records = read_records(tuning_folder(found.folder))
+    return {name: record.predictions_sha256 for name, record in records.items()}
+
+
 def states(found: Tuning) -> list[str]:
     return [point.state for point in found.points]
 
@@ -109,10 +114,7 @@ def test_a_search_that_was_stopped_goes_on_as_one_that_never_was(whole: Tuned, t
     assert resumed.tuning == whole.tuning
     trained = [trial.trial_id for trial in (*first.trained, *again.trained)]
     assert len(trained) == len(set(trained)) == 12 + len(read_plan(resumed.folder).trials)
-    one, other = (read_records(tuning_folder(search.folder)) for search in (resumed, whole))
-    assert {n: r.predictions_sha256 for n, r in one.items()} == {
-        n: r.predictions_sha256 for n, r in other.items()
-    }
+    assert predicted(resumed) == predicted(whole)
 
 
 @pytest.mark.slow
@@ -213,8 +215,7 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
         assert states(result.tuning) == ["complete"] * 4
         assert 1 <= len(result.tuning.winners) <= 2
         assert read_plan(result.folder).study.family == ("accuracy", "ece")
-        records = read_records(tuning_folder(result.folder))
-        found.append((asked(result.tuning), {n: r.predictions_sha256 for n, r in records.items()}))
+        found.append((asked(result.tuning), predicted(result)))
     assert found[0] == found[1]
 
 

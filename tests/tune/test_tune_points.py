@@ -139,18 +139,6 @@ def test_values_that_optuna_does_not_store_come_back_as_json_has_them(database: 
         assert point.seeds == (FIRST_TUNING_SEED + drawn[: point.number].count(level),)
 
 
-def test_levels_and_values_that_do_not_fit_are_refused() -> None:
-    points = Points(search(objective=TWO))
-    for changed, message in (({"batch_size": 12}, "batch_size"), ({"arch": "resnet"}, "not in list")):
-        with pytest.raises(ValueError, match=message):
-            points.ask("anchor", {**BASELINE, **changed})
-    points.ask("sampler")
-    for values in ((1.0,), (1.0, math.nan), ()):
-        with pytest.raises(ValueError, match=r"values|not acceptable"):
-            points.end(0, "complete", values=values)
-    assert [point.state for point in points.all()] == ["running"]
-
-
 def test_a_point_that_loses_on_its_first_seeds_is_pruned(database: RDBStorage) -> None:
     points = Points(search(pruning="seeds", seeds=6), database)
     best = [91.0, 92.0, 93.0, 94.0, 95.0, 96.0]

@@ -52,11 +52,10 @@ def test_tuners_divide_the_points_and_all_know_them(tuner: Open) -> None:
     begun = [(one, one.next_points()) for one in tuners]
     assert [complete(one, points) for one, points in begun] == [[0, 1], [2, 3], [4, 5]]
     assert not any(one.next_points() for one in tuners)
-    assert len(read_records(tuning_folder(tuners[0].results))) == 12
     for one in tuners:
         one.conclude()
-        assert one.tuning == read_tuning(one.results)
         assert one.tuning.is_spent
+        assert one.tuning == read_tuning(one.results)
     assert [one.storage.claim(RETEST) for one in tuners] == [True, False, False]
 
 
@@ -86,10 +85,10 @@ def test_what_a_dead_tuner_had_claimed_is_gone_on_with(tuner: Open, monkeypatch:
     (taken,) = other.next_points()  # having waited for it
     assert len(slept) >= 3
     assert taken.number == first.number
-    recorded = set(read_records(tuning_folder(other.results))) - set(other.tuning.points[1].trial_ids)
+    recorded = read_records(tuning_folder(other.results)).keys() - set(other.tuning.points[1].trial_ids)
     assert recorded < set(taken.trial_ids)
     assert not tuner(one).storage.claim(taken.number)  # it is the other's now
-    complete(other, [taken])
+    assert complete(other, [taken]) == [first.number]
     assert other.next_points() == []
 
 
@@ -100,22 +99,23 @@ def test_a_tuner_thought_dead_overwrites_nothing(tuner: Open, database: str) -> 
         held = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s"
         server.execute(held, (point.number,))  # as where the network is gone
     assert point.number in complete(other, other.next_points())
-    before = other.tuning
+    before = other.tuning.points
     for change in (lambda: late.report(0, 1, 0.5), lambda: late.end(0, "failed", "Late."), late.next_points):
         with pytest.raises(ResultsError, match="cannot be used"):
             change()
     assert other.next_points()
-    assert other.tuning.points[: len(before.points)] == before.points
+    assert other.tuning.points[: len(before)] == before
 
 
 def test_tuners_without_the_same_results_folder_are_refused(tuner: Open) -> None:
     first = tuner()
     spend(first, 2)
-    with pytest.raises(ResultsError, match=r"2 points are complete there, but .* need the same --results"):
-        tuner(folder="another")
-    first.storage.close()
-    with pytest.raises(ResultsError, match="need the same --results"):
-        tuner(folder="another")
+    for _ in ("beside it", "after it"):
+        with pytest.raises(
+            ResultsError, match=r"2 points are complete there, but .* need the same --results"
+        ):
+            tuner(folder="another")
+        first.storage.close()
 
 
 def test_points_of_a_search_that_was_alone_are_taken_along_or_refused(tuner: Open, database: str) -> None:
@@ -157,8 +157,7 @@ CANNOT_BE_READ = "cannot be read; write characters such as @"
     ("url", "message"),
     [
         ("mysql://me:geheim@host/db", "expected postgresql://.* but mysql://me@host/db came"),
-        ("points.db", "expected postgresql://.* but a text without :// came"),
-        ("host=h password=geheim", "but a text without :// came"),
+        ("host=h password=geheim", "expected postgresql://.* but a text without :// came"),
         ("mysql://host/db?password=geheim@x", "but mysql://host@x came"),
         ("postgresql://me:ge@heim@host/db", CANNOT_BE_READ),
         ("postgresql://me:12/geheim@host/db", CANNOT_BE_READ),
@@ -166,7 +165,6 @@ CANNOT_BE_READ = "cannot be read; write characters such as @"
         ("postgresql://me:geheim@host/db?nothing=1", CANNOT_BE_READ),
         ("postgresql://me:geheim@127.0.0.1:1/db", r"me@127.0.0.1:1/db: cannot be used \(.*refused.*check"),
         ("postgres://me@127.0.0.1:1/db?password=geheim", r"me@127.0.0.1:1/db: cannot be used \(.*refused"),
-        ("postgresql://me:geheim@nowhere.invalid/db", r"cannot be used \(.*nowhere.invalid.*same command"),
         ("postgresql://me:geheim@127.0.0.1:x1/db", r"cannot be used \(.*port"),
         ("postgresql://tuner:geheim@127.0.0.1:PORT/postgres", r"cannot be used \(.*authentication failed"),
     ],
