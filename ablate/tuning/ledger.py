@@ -41,7 +41,7 @@ class Ledger:
         self.results, self.folder, self.storage = results, tuning_folder(results), storage
         self._name, self._first = name, first
         self._mine: set[int] = set()
-        with self._changing():
+        with storage.locked():
             self.points = Points(declared.search, storage.optuna, name)
             stored = self._stored()
             known = self._known(stored) or declared
@@ -53,11 +53,15 @@ class Ledger:
             self.points.search = self.tuning.search
             self._match_records(stored.points if stored else (), retry_failed=retry_failed)
             self._declare()
+            self._write()
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Alone with the points, whose changes are then written to `tuning/tuning.json`, for readers."""
+        """Alone with the points as other tuners left them, and with a budget that they enlarged."""
         with self.storage.locked():
+            stored = self._stored()
+            assert stored is not None  # declared when opened
+            self.tuning, self.points.search = stored, stored.search
             yield
             self._write()
 
@@ -68,7 +72,6 @@ class Ledger:
         """
         while True:
             with self._changing():
-                self._read()
                 others = [point for point in self.tuning.running if point.number not in self._mine]
                 points = [point for point in others if self.storage.claim(point.number)]
                 count = self.tuning.search.batch
@@ -106,7 +109,6 @@ class Ledger:
     def conclude(self) -> None:
         """Store the search's importances and, once its budget is spent, its winners."""
         with self._changing():
-            self._read()
             self._write()  # the points' table is made from it
             changes: dict[str, object] = {"importances": self.points.importances()}
             if self.tuning.is_spent:
@@ -117,13 +119,8 @@ class Ledger:
             self.tuning = self.tuning.model_copy(update=changes)
             self._declare()
 
-    def _read(self) -> None:
-        """Take in what other tuners stored, a larger budget too."""
-        stored = self._stored()
-        assert stored is not None  # declared when opened
-        self.tuning, self.points.search = stored, stored.search
-
     def _write(self) -> None:
+        """Have `tuning/tuning.json` say what the database does, for readers."""
         self.tuning = self.tuning.model_copy(update={"points": self.points.all()})
         write_tuning(self.results, self.tuning)
 

@@ -171,8 +171,7 @@ def pruner_of(search: Search) -> BasePruner:
 
 def reason_of(search: Search, study: optuna.Study, trial: FrozenTrial, step: int) -> str:
     """Why the pruner gives up a trial at a step: one sentence, with the numbers that it went by."""
-    higher = study.direction is StudyDirection.MAXIMIZE
-    best, worse = (max, "below") if higher else (min, "above")
+    best, worse = (max, "below") if study.direction is StudyDirection.MAXIMIZE else (min, "above")
     values = trial.intermediate_values
     if search.pruning == "seeds":
         others = study.best_trial.intermediate_values

@@ -2,14 +2,13 @@
 
 import itertools
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
-from made_records import Watching
+from made_records import Watching, asked
 from PIL import Image
 
 from ablate.errors import AblateError, DataError, ResultsError, StudyError
@@ -40,10 +39,6 @@ def tuned(study: Study, root: Path, watcher: Watching | None = None, **changes: 
     return tune_study(study, options, watcher or Watching(), **changes)
 
 
-def asked(found: Tuning) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
-    return [(point.levels, point.seeds) for point in found.points]
-
-
 def predicted(found: Tuned) -> dict[str, str | None]:
     records = read_records(tuning_folder(found.folder))
     return {name: record.predictions_sha256 for name, record in records.items()}
@@ -69,8 +64,7 @@ def test_the_budget_is_met_on_images_held_back_from_training(whole: Tuned) -> No
     tuning, folder = whole.tuning, tuning_folder(whole.folder)
     assert [point.source for point in tuning.points] == ["baseline", "anchor", *["sampler"] * 4]
     assert [point.levels for point in tuning.points[:2]] == [{"epsilon": 0.1}, {"epsilon": 0.0}]
-    assert states(tuning) == ["complete"] * 6
-    assert tuning.is_spent
+    assert (states(tuning), tuning.is_spent) == (["complete"] * 6, True)
     records = read_records(folder)
     assert len(records) == 12
     assert sorted(records) == sorted(trial_id for point in tuning.points for trial_id in point.trial_ids)
@@ -191,15 +185,12 @@ def test_a_point_that_lags_behind_while_it_trains_is_stopped(tmp_path: Path) -> 
     assert found.tuning.is_spent
 
 
-def pictures(root: Path, seed: int, splits: Sequence[str]) -> None:
+def pictures(root: Path, seed: int, split: str) -> None:
     rng = np.random.default_rng(seed)
-    for split in splits:
-        for name in ("a", "b"):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for number in range(12):
-                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
+    for name, number in itertools.product("ab", range(12)):
+        path = root / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
 
 
 @pytest.mark.soak
@@ -207,8 +198,8 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
     found = []
     for name, seed in (("one", 1), ("other", 2)):
         root = tmp_path / name
-        pictures(root, 0, ["train"])
-        pictures(root, seed, ["val"])
+        pictures(root, 0, "train")
+        pictures(root, seed, "val")
         base = {**BASE, "data": f"folder:{root}", "batch_size": 8}
         search = {"objective": ("accuracy", "ece"), "sampler": "nsga2", "points": 4}
         result = tuned(declared(search, base=base, seeds=1), tmp_path / f"results {name}")
@@ -220,7 +211,7 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
 
 
 def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
-    pictures(tmp_path / "data", 0, ["train"])
+    pictures(tmp_path / "data", 0, "train")
     (tmp_path / "data" / "val").symlink_to(tmp_path / "data" / "train")
     base = {**BASE, "data": f"folder:{tmp_path / 'data'}", "batch_size": 8}
     with pytest.raises(DataError, match="tuning split"):

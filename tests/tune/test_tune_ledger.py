@@ -207,4 +207,4 @@ def test_a_smaller_budget_takes_nothing_back(open_ledger: Open) -> None:
     assert spend(open_ledger(search=large)) == [2, 3]
     ledger = open_ledger(search=small)
     assert ledger.next_points() == []
-    assert len(ledger.tuning.points) == 4
+    assert len(ledger.tuning.points) == ledger.tuning.search.points == 4
