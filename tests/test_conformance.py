@@ -13,7 +13,7 @@ from ablate.execution.driver import Options, Watcher, plan_settled, settle
 from ablate.execution.trial import Task, run_trial
 from ablate.study.recipes import RECIPES
 from ablate.study.study import Study, build_study, load_study
-from ablate.tuning.settle import retest_study
+from ablate.tuning.run import retest_study
 
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "studies").glob("*.py"))

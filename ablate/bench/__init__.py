@@ -20,18 +20,10 @@ SIMULATIONS = {"statistics": "simulated_studies", "tune": "simulated_searches"}
 
 
 def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool) -> int:
-    """Run benchmarks under a pytest that knows only them, without any plugin or option of the user's.
+    """Run suites under a pytest that knows only them, without any plugin or option of the user's.
 
-    Args:
-        names: suites; `loss` is `benchmarks/test_loss.py`. A simulation comes alone.
-        out: file for the numbers: pytest-benchmark's JSON, or a simulation's.
-        quick: a round of each case, few of a simulation: whether it works, and no more.
-
-    Returns:
-        The exit status, as pytest means it.
-
-    Raises:
-        ResultsError: there are no such benchmarks here, nothing to run them with, or `out` has no folder.
+    `loss` is `benchmarks/test_loss.py`; a simulation comes alone. `out` is pytest-benchmark's JSON, or a
+    simulation's. `quick` shows whether they work, and no more. Returns the exit status, as pytest means it.
     """
     files = [Path("benchmarks", f"{SIMULATIONS.get(name, f'test_{name}')}.py") for name in names]
     if absent := [str(file) for file in files if not (ROOT / file).is_file()]:

@@ -1,8 +1,7 @@
 """What a CUDA machine computes and how fast: `python -m ablate bench cuda`.
 
 Parity first, of the loss and of captured, eager and CPU training; then seconds an epoch beside what the card
-copies and multiplies, a textbook loop, and a sweep from study to report. It prints and writes as it goes, and
-ends after eight minutes with what it has.
+copies and multiplies, a textbook loop, and a sweep from study to report.
 """
 
 from __future__ import annotations
@@ -68,11 +67,7 @@ class Scale:
 
 
 def bench_cuda(say: Callable[[str], None], out: Path | None, scale: Scale | None = None) -> bool:
-    """Measure part by part, saying and writing to `out` what comes out; whether every part could be measured.
-
-    Raises:
-        DeviceError: there is no CUDA device.
-    """
+    """Measure part by part, saying and writing to `out` what comes out; whether all could be measured."""
     if not torch.cuda.is_available():
         raise DeviceError("bench cuda: expected a CUDA device, but torch sees none; run it where your GPU is")
     scale = scale or Scale()
@@ -128,9 +123,8 @@ def _loss(scale: Scale, measured: Measured) -> Iterator[Values]:
         ours = logits.to(dtype).cuda().requires_grad_()
         expected = cross_entropy(exact, labels, label_smoothing=0.1, reduction=reduction)
         value = loss(ours, labels.cuda(), epsilon=epsilon, reduction=reduction)
-        pairs = ((value, ours), (expected, exact))
         apart = relative_distance(value.detach(), expected.detach())
-        gradients = [torch.autograd.grad(of.sum(), inputs)[0] for of, inputs in pairs]
+        gradients = [torch.autograd.grad(y.sum(), x)[0] for y, x in ((value, ours), (expected, exact))]
         gradient = relative_distance(*gradients)
         yield {"dtype": str(dtype), "reduction": reduction, "value": apart, "gradient": gradient}
 
@@ -217,7 +211,23 @@ def _from_files(scale: Scale, measured: Measured) -> Iterator[Values]:
             path = folder / split / str(number % CLASSES) / f"{number}.jpeg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.integers(0, 256, (160, 160, 3), dtype=np.uint8)).save(path)
-        yield {"textbook_images_per_second": _textbook(folder / "train", scale)}
+        # A loop in float32, without ablate.
+        to_tensor = [transforms.Resize((scale.side, scale.side)), transforms.ToTensor()]
+        data = ImageFolder(
+            folder / "train", transforms.Compose([*to_tensor, transforms.Normalize(MEAN, STD)])
+        )
+        loader = DataLoader(data, 128, shuffle=True, num_workers=2, persistent_workers=True, pin_memory=True)
+        model = build_model("seed_cnn", num_classes=CLASSES, image_size=scale.side).cuda()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def textbook() -> None:
+            for images, labels in loader:
+                loss = cross_entropy(model(images.cuda()), labels.cuda(), label_smoothing=0.1)
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+
+        yield {"textbook_images_per_second": len(data) / _seconds(textbook, repeats=2)}
         base = {"data": f"folder:{folder}", "image_size": scale.side, "epochs": 2}
         levels = {"epsilon": tuple(round(0.1 * number, 1) for number in range(scale.sweep[0]))}
         study = Study(name="bench", question="ε?", base=base, factors=levels, seeds=scale.sweep[1])
@@ -230,21 +240,3 @@ def _from_files(scale: Scale, measured: Measured) -> Iterator[Values]:
             write_results(summary.folder, folder / "report")
             seconds = {"trained": trained, "to_report": time.perf_counter() - began}
             yield {"engine": engine, "trials": summary.ran, "failed": summary.failed, "seconds": seconds}
-
-
-def _textbook(folder: Path, scale: Scale) -> float:
-    """Images a second of `ImageFolder`, a `DataLoader` and a loop in float32, without ablate."""
-    to_tensor = [transforms.Resize((scale.side, scale.side)), transforms.ToTensor()]
-    data = ImageFolder(folder, transforms.Compose([*to_tensor, transforms.Normalize(MEAN, STD)]))
-    loader = DataLoader(data, 128, shuffle=True, num_workers=2, persistent_workers=True, pin_memory=True)
-    model = build_model("seed_cnn", num_classes=CLASSES, image_size=scale.side).cuda()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def epoch() -> None:
-        for images, labels in loader:
-            loss = cross_entropy(model(images.cuda()), labels.cuda(), label_smoothing=0.1)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-
-    return len(data) / _seconds(epoch, repeats=2)

@@ -6,9 +6,9 @@ from ablate.stats.intervals import (
     MedianInterval,
     mean_interval,
     median_interval,
+    new_images_interval,
     prediction_interval,
 )
-from ablate.stats.new_images import new_images_interval
 from ablate.stats.power import equivalence_power, minimal_detectable_effect, paired_power, seeds_needed
 from ablate.stats.surrogate import best_two, chosen_of_two, is_on_front, smoothed
 from ablate.stats.verdict import holm, verdict

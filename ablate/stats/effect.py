@@ -1,18 +1,15 @@
 """An effect: a difference of two means over seeds, with its interval and its test.
 
-Each comparison is judged by its own spread; nothing is pooled over comparisons, so arms may spread
-differently. Intervals are simultaneous in a single step (Bonferroni): an interval excludes 0 exactly where
-the corrected p is at most 1 - confidence.
+Each comparison is judged by its own spread. Intervals are simultaneous in a single step (Bonferroni): one
+excludes 0 exactly where the corrected p is at most 1 - confidence.
 
 The t test takes the differences for normal. Heavy tails on both sides only make it more careful; skewed ones
-harm it. Of simulated studies of six arms (docs/statistics.md), 3 to 4 % held a false claim with t noise of 3
-degrees of freedom, but 5 to 11 % where the arms had an exponential tail on one side and twice the baseline's
-spread, instead of at most 5 %. `sign_flip_p` assumes symmetry as well.
+make it err too often, as docs/statistics.md has it from simulations. `sign_flip_p` assumes symmetry as well.
 
 References:
     Student 1908, the paired t, https://doi.org/10.1093/biomet/6.1.1;
     Welch 1947, The generalization of Student's problem, https://doi.org/10.1093/biomet/34.1-2.28;
-    Dunn 1961, Multiple comparisons among means, simultaneous intervals by Bonferroni's inequality,
+    Dunn 1961, Multiple comparisons among means (simultaneous intervals by Bonferroni's inequality),
     https://doi.org/10.1080/01621459.1961.10482090
 """
 
@@ -24,17 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from ablate.stats.intervals import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    check_family,
-    check_values,
-    moments,
-    span,
-    t_margin,
-)
+from ablate.stats.intervals import FloatArray, IntArray, check_family, check_values, moments, t_margin
 
+Values = NDArray[np.floating]
 ROUNDING = 1e-12
 """Differences that span at most this part of the largest value are equal: what is left is rounding."""
 MOST_FLIPPED = 20
@@ -98,28 +87,18 @@ class Effect:
 
 
 def paired_effect(
-    values: NDArray[np.floating],
-    baseline: NDArray[np.floating],
-    *,
-    confidence: float = 0.95,
-    comparisons: int = 1,
+    values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
 ) -> Effect:
     """Compare arms with their baseline arms, seed by seed.
 
     With one pair, or when all differences are equal to within rounding, the t test has no spread to judge by:
-    p, low and high are NaN (not 0 and a point), and no verdict can rest on them. `sd` then tells the cases
-    apart: NaN for fewer than two pairs, 0 for equal differences; with `effect` 0 as well, the arms gave the
-    same value on every seed.
+    p, low and high are NaN (not 0 and a point), and no verdict can rest on them.
 
     Args:
         values: [..., n], the last axis over seeds; finite, or NaN where a trial is missing.
         baseline: [..., n] on the same seeds in the same order. A pair with a NaN is left out.
-        confidence: coverage in (0, 1) of all the family's intervals together.
-        comparisons: effects in the family, at least 1; it is not read off the shape, whose axes may be
-            families, simulated studies or both.
-
-    Returns:
-        Arrays of the broadcast shape without the last axis.
+        confidence: as in `Effect`.
+        comparisons: likewise; not read off the shape, whose axes may be families, simulated studies or both.
     """
     if values.shape[-1:] != baseline.shape[-1:]:
         raise ValueError(
@@ -127,28 +106,20 @@ def paired_effect(
             "align them on the seed and put NaN where a trial is missing."
         )
     check_values(values, baseline)
-    complete = ~(np.isnan(values) | np.isnan(baseline))
-    arm, reference = (np.where(complete, side.astype(np.float64), np.nan) for side in (values, baseline))
+    missing = np.isnan(values) | np.isnan(baseline)
+    arm, reference = (np.where(missing, np.nan, side.astype(np.float64)) for side in (values, baseline))
     # Equal differences come out apart by the rounding of the two values, e.g. 0.9 - 0.8 and 0.8 - 0.7.
-    rounding = np.maximum(_rounding(arm, complete), _rounding(reference, complete))
+    rounding = np.maximum(_rounding(arm), _rounding(reference))
     n, mean, sd = moments(arm - reference, rounding=rounding)
     mean = np.where((sd == 0) & (np.abs(mean) <= rounding), 0.0, mean)
     error, freedom = sd / np.sqrt(np.maximum(n, 1)), np.asarray(n - 1, np.float64)
-    rho = _correlation(arm, reference, complete)
-    return Effect(mean, error, freedom, n, sd, rho, confidence, comparisons)
+    return Effect(mean, error, freedom, n, sd, _correlation(arm, reference), confidence, comparisons)
 
 
 def independent_effect(
-    values: NDArray[np.floating],
-    baseline: NDArray[np.floating],
-    *,
-    confidence: float = 0.95,
-    comparisons: int = 1,
+    values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
 ) -> Effect:
-    """Compare samples that no seed joins and whose variances may differ (Welch).
-
-    As `paired_effect`, of values [..., n] and [..., m].
-    """
+    """As `paired_effect`, of samples [..., n] and [..., m] that no seed joins, by Welch's test."""
     check_values(values, baseline)
     (n, mean, sd), (m, other, other_sd) = (moments(side.astype(np.float64)) for side in (values, baseline))
     part, other_part = sd**2 / np.maximum(n, 1), other_sd**2 / np.maximum(m, 1)
@@ -159,33 +130,27 @@ def independent_effect(
     return Effect(mean - other, error, freedom, fewer, spread, rho, confidence, comparisons)
 
 
-def _rounding(side: FloatArray, complete: BoolArray) -> FloatArray:
-    return np.asarray(ROUNDING * np.max(np.abs(side), axis=-1, where=complete, initial=0.0))
+def _rounding(side: FloatArray) -> FloatArray:
+    return np.asarray(ROUNDING * np.max(np.abs(np.nan_to_num(side)), axis=-1, initial=0.0))
 
 
-def _correlation(arm: FloatArray, reference: FloatArray, complete: BoolArray) -> FloatArray:
+def _correlation(arm: FloatArray, reference: FloatArray) -> FloatArray:
+    n, mean, sd = moments(arm, rounding=_rounding(arm))
+    _, other, other_sd = moments(reference, rounding=_rounding(reference))
+    covered = np.nansum((arm - mean[..., None]) * (reference - other[..., None]), axis=-1)
+    scale = (n - 1) * sd * other_sd  # 0 also where squares are too small for a float
     # Two points always correlate by +1 or -1, which says nothing about pairing.
-    defined = complete.sum(axis=-1) >= 3
-    squares, centred = [], []
-    for side in (arm, reference):
-        defined = defined & (span(side, complete) > _rounding(side, complete))
-        centred.append(np.where(complete, side - moments(side)[1][..., None], 0.0))
-        squares.append((centred[-1] ** 2).sum(axis=-1))
-    scale = np.sqrt(squares[0]) * np.sqrt(squares[1])
-    scale = np.where(defined & (scale > 0), scale, np.nan)  # 0 where squares are too small for a float
-    return np.asarray(np.clip((centred[0] * centred[1]).sum(axis=-1) / scale, -1.0, 1.0))
+    scale = np.where((n >= 3) & (scale > 0), scale, np.nan)
+    return np.asarray(np.clip(covered / scale, -1.0, 1.0))
 
 
-def sign_flip_p(values: NDArray[np.floating], baseline: NDArray[np.floating]) -> float:
+def sign_flip_p(values: Values, baseline: Values) -> float:
     """Share of all sign patterns of the differences whose mean is as far from 0 as the one seen, or farther.
 
     The exact two-sided p, not corrected for multiplicity, when each difference is symmetric about 0 without
     an effect, as those of two arms of one distribution over seeds are. No verdict rests on it; it says how
-    much of one hangs on a normal spread. NaN without differences or with more than 20.
-
-    Args:
-        values: [n] of the arm, one for each seed; NaN where the trial has none.
-        baseline: [n] of the baseline arm, on the same seeds. A pair with a NaN is left out.
+    much of one hangs on a normal spread. Of [n] and [n] on the same seeds; a pair with a NaN is left out, and
+    NaN comes without differences or with more than 20.
 
     Source: Fisher 1935, The Design of Experiments, section 21
     """
@@ -205,8 +170,5 @@ def sign_flip_p(values: NDArray[np.floating], baseline: NDArray[np.floating]) ->
 
 
 def smallest_sign_flip_p(n: int) -> float:
-    """The smallest p that n differences, n >= 1, can give: 2 / 2^n, so .25 at 3, .0625 at 5, .03125 at 6.
-
-    Where it is above the level, the test cannot reject, whatever the data.
-    """
+    """The smallest p that n differences, n >= 1, can give: 2 / 2^n, so .25 at 3, .0625 at 5, .03125 at 6."""
     return 2.0 ** (1 - n)

@@ -1,16 +1,12 @@
-"""What a number of seeds can show: power of the paired tests, what they can detect, the seeds they need.
+"""What a number of seeds can show: power of the verdicts' tests, what they detect, the seeds they need.
 
-The tests are those of the verdicts: of a difference, two-sided at alpha / comparisons, and of equivalence,
-two one-sided ones at alpha / comparisons each. Arguments that the functions share:
+Arguments that the functions share, and raise ValueError for where one is outside its range:
 
 - `sd`: standard deviation over seeds of the paired differences, >= 0. Of arms with the sd s and the
   correlation rho over seeds it is s * sqrt(2 (1 - rho)).
 - `n`: seeds, in each arm. Below two there is no test.
-- `alpha`: family-wise error, in (0, 1).
-- `comparisons`: effects in the family that shares alpha (Bonferroni), at least 1.
+- `alpha`: family-wise error, in (0, 1), shared (Bonferroni) by `comparisons`, at least 1.
 - `power`: probability of detection, above alpha / comparisons and below 1.
-
-All raise ValueError for an argument outside its range.
 
 References:
     Phillips 1990, Power of the two one-sided tests procedure in bioequivalence,
@@ -20,6 +16,7 @@ References:
 import math
 from bisect import bisect_left
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.integrate import fixed_quad
@@ -34,47 +31,51 @@ MOST_SEEDS = 1000
 
 
 def paired_power(effect: float, n: int, *, sd: float, alpha: float = 0.05, comparisons: int = 1) -> float:
-    """Probability that the paired t test rejects when the true difference is `effect`, in the unit of sd.
-
-    The sign of the effect does not matter.
-    """
+    """Probability that the paired t test rejects when the true difference is `effect`, of either sign."""
     level = _check_test(sd, alpha, comparisons)
     if n < 2:
         return 0.0
     if sd == 0:
         return 1.0 if effect else 0.0
-    return _power(effect / sd, n, level)
+    # t squared is a noncentral F: one tail instead of two, and NaN less often than a noncentral t, such as
+    # that of statsmodels' TTestPower, which has none for many powers near 1 of two to five seeds.
+    size, critical = effect / sd, -float(stdtrit(n - 1, level / 2))
+    power = 1 - float(ncfdtr(1, n - 1, n * size**2, critical**2))
+    # NaN comes up around noncentralities of 1,300 to 3,000, and for critical values too large for anything.
+    if math.isnan(power) and critical < 1000:
+        shift = math.sqrt(n) * size
+        power = _mean_over_sd(lambda u: ndtr(shift - critical * u) + ndtr(-shift - critical * u), n)
+    if math.isnan(power):
+        raise ValueError(
+            f"Expected a test level scipy can compute power at, got alpha / comparisons = {level:g} "
+            f"with {n} seeds; plan more seeds or fewer comparisons."
+        )
+    return power
 
 
 def minimal_detectable_effect(
     n: int, *, sd: float, alpha: float = 0.05, power: float = POWER, comparisons: int = 1
 ) -> float:
-    """Smallest true difference that n seeds detect with the given power, in the unit of sd.
-
-    Infinite for fewer than two seeds.
-    """
-    level = _check_test(sd, alpha, comparisons, power)
+    """Smallest true difference that n seeds detect with the given power; infinite for fewer than two."""
+    _check_test(sd, alpha, comparisons, power)
     if n < 2:
         return math.inf
+
+    def surplus(size: float) -> float:
+        return paired_power(size, n, sd=1.0, alpha=alpha, comparisons=comparisons) - power
+
     upper = 1.0
-    while _power(upper, n, level) < power:
+    while surplus(upper) < 0:
         upper *= 2
-    return sd * float(brentq(lambda size: _power(size, n, level) - power, 0.0, upper))
+    return sd * float(brentq(surplus, 0.0, upper))
 
 
 def equivalence_power(
-    margin: float,
-    n: int,
-    *,
-    sd: float,
-    difference: float = 0.0,
-    alpha: float = 0.05,
-    comparisons: int = 1,
+    margin: float, n: int, *, sd: float, difference: float = 0.0, alpha: float = 0.05, comparisons: int = 1
 ) -> float:
     """Probability that the equivalence test passes when the true difference is `difference`.
 
-    Both are in the unit of sd. The margin, > 0, is the largest difference that does not matter; at a true
-    difference of just that, the test passes with a probability of at most alpha / comparisons.
+    Where that is just the margin, > 0, it is at most alpha / comparisons.
     """
     level = _check_test(sd, alpha, comparisons)
     check_margin(margin)
@@ -105,44 +106,23 @@ def seeds_needed(
 ) -> int | None:
     """Fewest seeds of a new study, from `least` to `most`, that would likely decide; None for more.
 
-    That is, detect a true difference of `effect`, in the unit of sd and of either sign, or show arms that do
-    not differ to be equivalent within a margin (NaN: none is declared), whichever takes fewer. It is a rough
-    number where the effect is one that was seen: of simulated studies, such new ones decided in 50 to 100 %,
-    least often where the true difference was half the margin. Adding seeds to a study until a verdict falls
-    would be another test, with a larger error.
+    That is, detect a true difference of `effect`, of either sign, or show arms that do not differ to be
+    equivalent within a margin (NaN: none is declared), whichever takes fewer. It is a rough number where the
+    effect is one that was seen: of simulated studies, such new ones decided in 50 to 100 %. Adding seeds to a
+    study until a verdict falls would be another test, with a larger error.
     """
     _check_test(sd, alpha, comparisons, power)
-
     # No power is left to gain beyond a million standard deviations, where scipy's fails.
     bounded = min(abs(effect), 1e6 * sd) if sd else effect
+    family: dict[str, Any] = {"sd": sd, "alpha": alpha, "comparisons": comparisons}
 
     def power_at(n: int) -> float:
-        superior = paired_power(bounded, n, sd=sd, alpha=alpha, comparisons=comparisons)
-        if math.isnan(margin):
-            return superior
-        return max(superior, equivalence_power(margin, n, sd=sd, alpha=alpha, comparisons=comparisons))
+        superior = paired_power(bounded, n, **family)
+        return superior if math.isnan(margin) else max(superior, equivalence_power(margin, n, **family))
 
     candidates = range(max(least, 2), most + 1)
     place = bisect_left(candidates, power, key=power_at)
     return candidates[place] if place < len(candidates) else None
-
-
-def _power(size: float, n: int, level: float) -> float:
-    """Of the paired t test, for a true difference in standard deviations of the paired differences."""
-    # t squared is a noncentral F: one tail instead of two, and NaN less often than a noncentral t, such as
-    # that of statsmodels' TTestPower, which has none for many powers near 1 of two to five seeds.
-    critical = -float(stdtrit(n - 1, level / 2))
-    power = 1 - float(ncfdtr(1, n - 1, n * size**2, critical**2))
-    # NaN comes up around noncentralities of 1,300 to 3,000, and for critical values too large for anything.
-    if math.isnan(power) and critical < 1000:
-        shift = math.sqrt(n) * size
-        power = _mean_over_sd(lambda u: ndtr(shift - critical * u) + ndtr(-shift - critical * u), n)
-    if math.isnan(power):
-        raise ValueError(
-            f"Expected a test level scipy can compute power at, got alpha / comparisons = {level:g} "
-            f"with {n} seeds; plan more seeds or fewer comparisons."
-        )
-    return power
 
 
 def _mean_over_sd(chance: Callable[[FloatArray], FloatArray], n: int, last: float = math.inf) -> float:

@@ -1,11 +1,7 @@
 """Choosing among noisy points: values smoothed over neighbouring points, and the front of two objectives.
 
 The best of many noisy means is mostly the luckiest one. A Gaussian process borrows strength from the points
-around it, so that the choice rests on where values are good and less on one lucky value.
-
-References:
-    Rasmussen and Williams 2006, Gaussian Processes for Machine Learning, chapters 2 and 5,
-    https://gaussianprocess.org/gpml/
+around it (Rasmussen and Williams 2006, chapters 2 and 5, https://gaussianprocess.org/gpml/).
 """
 
 import math
@@ -37,19 +33,14 @@ MARGIN = 0.1
 
 
 def smoothed(
-    places: FloatArray,
-    values: FloatArray,
-    *,
-    replicates: NDArray[np.integer],
-    spread: float,
+    places: FloatArray, values: FloatArray, *, replicates: NDArray[np.integer], spread: float
 ) -> tuple[FloatArray, FloatArray]:
     """True values at the tried points, by Gaussian-process regression with a Matérn 5/2 kernel.
 
     The level they vary about is a constant with a flat prior (ordinary kriging): where nothing matters, the
     smoothed values are about the mean of all, and as uncertain as that. Each column has a length scale of
     its own; scales and amplitude are those of the largest marginal likelihood within bounds. With fewer
-    than four points, or values that are all equal, the values come back as they are. Nothing is drawn at
-    random.
+    than four points, or values that are all equal, the values come back as they are.
 
     Args:
         places: [n, d] coordinates of the points, finite, in any unit; categories as one column per value.
@@ -69,10 +60,8 @@ def smoothed(
             f"Expected places [n, d], values [n] and replicates [n], got {places.shape}, {values.shape} and "
             f"{seeds.shape}; pass a row and a value for each point."
         )
-    if not (np.isfinite(places).all() and np.isfinite(values).all()):
-        raise ValueError("Expected finite places and values; leave out the points without a value.")
-    if (seeds < 1).any():
-        raise ValueError(f"Expected at least one seed behind each value, got {seeds.min():g}.")
+    if not (np.isfinite(places).all() and np.isfinite(values).all() and (seeds >= 1).all()):
+        raise ValueError("Expected finite places and values, and a seed behind each; leave out other points.")
     if spread < 0 or math.isinf(spread):
         raise ValueError(f"Expected a spread >= 0, or NaN where it is unknown, got {spread}.")
     scale = float(values.std()) if len(values) else 0.0
@@ -88,11 +77,7 @@ def smoothed(
 
 
 def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Posterior mean and sd [n] at the places themselves, in [0, 1]; noise [n], NaN where unknown.
-
-    The mean is an unknown constant with a flat prior: Rasmussen and Williams, section 2.7 with a constant as
-    the one basis function.
-    """
+    """Posterior mean and sd [n] at the places themselves, in [0, 1]; noise [n], NaN where unknown."""
     # Imported here, as it takes a second, which every command would wait for.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -110,6 +95,7 @@ def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple
         warnings.simplefilter("ignore", ConvergenceWarning)  # an optimum on a bound is meant
         process.fit(unit, values)
     smooth = process.kernel_ if known else process.kernel_.k1
+    # The mean is a constant with a flat prior: Rasmussen and Williams, section 2.7 with one basis function.
     across, ones = smooth(unit), np.ones(len(values))  # covariance of the true values
     weights = cho_solve((process.L_, True), across).T
     solved = cho_solve((process.L_, True), ones)
@@ -124,10 +110,13 @@ def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple
 def is_on_front(values: FloatArray) -> BoolArray:
     """Which points [n] no other beats: is as good in both objectives, and better in one; of equal ones all.
 
-    Args:
-        values: [n, 2], finite, both higher-is-better.
+    Of [n, 2] values, finite, both higher-is-better.
     """
-    values = _two_objectives(values)
+    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
+        raise ValueError(
+            f"Expected finite values of shape [n, 2], got shape {values.shape}; pass a row per point, "
+            "without those that have no value."
+        )
     at_least = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
     return np.asarray(~(at_least & better).any(axis=0))
@@ -151,7 +140,6 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
     Returns:
         One or two indices, ascending, of equally good ones the first; () without points.
     """
-    values = _two_objectives(values)
     if not len(values):
         return ()
     rounding = SAME * np.abs(values).max(axis=0)
@@ -169,18 +157,12 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
 
 
 def best_two(front: FloatArray) -> tuple[int, ...]:
-    """Of a front, the two points that together dominate the most.
+    """Of a front [m, 2], both higher-is-better, the two points that together dominate the most.
 
     That is the area of what is worse than either, down to a reference point a tenth of the front's extent
-    below its worst values; each objective counts in units of its extent.
-
-    Args:
-        front: [m, 2] values, finite, both higher-is-better.
-
-    Returns:
-        Two indices, ascending, of equally good pairs the first; all where there are fewer.
+    below its worst values; each objective counts in units of its extent. Their indices come ascending, of
+    equally good pairs the first; all where there are fewer.
     """
-    front = _two_objectives(front)
     if len(front) <= 2:
         return tuple(range(len(front)))
     extent = np.ptp(front, axis=0)
@@ -190,13 +172,3 @@ def best_two(front: FloatArray) -> tuple[int, ...]:
     volume = area[first] + area[second] - np.minimum(above[first], above[second]).prod(axis=1)
     best = int(np.argmax(volume))
     return int(first[best]), int(second[best])
-
-
-def _two_objectives(values: FloatArray) -> FloatArray:
-    values = np.asarray(values, np.float64)
-    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
-        raise ValueError(
-            f"Expected finite values of shape [n, 2], got shape {values.shape}; pass a row per point, "
-            "without those that have no value."
-        )
-    return values

@@ -9,16 +9,11 @@ It rests on two families of tests, each at a family-wise error of alpha = 1 - co
 The two share one alpha: whatever the true differences, a family holds a false verdict with a probability of
 at most alpha. An arm without a difference can only be falsely better or worse; one that differs by the margin
 or more can be falsely equivalent or of the wrong sign, and both only where the one-sided test against that
-margin rejects. Either has a probability of at most alpha / comparisons.
+margin rejects. Either has a probability of at most alpha / comparisons. Equivalence can pass while the shown
+interval, which is two-sided, reaches a little beyond the margin, but not when it lies beyond.
 
-Equivalence is tested one-sided twice, so it can pass while the shown interval, which is two-sided, reaches a
-little beyond the margin; it never passes when the interval lies beyond the margin.
-
-Verdicts and intervals rest on Bonferroni's single step, not on Holm's. Holm rejects whatever Bonferroni does
-and sometimes more, but two-sided intervals that match its decisions are not informative: an effect that it
-rejects and Bonferroni does not gets an interval that ends at 0, which tells no size (Strassburger and Bretz
-2008 give the one-sided case). A report with Holm's verdicts beside Bonferroni's intervals would contradict
-itself, so Holm's p is shown as a column and decides nothing.
+Holm's p is a column and decides nothing: two-sided intervals that match its decisions are not informative, as
+an effect that it rejects and Bonferroni does not gets an interval that ends at 0.
 
 References:
     Schuirmann 1987, A comparison of the two one-sided tests procedure and the power approach for assessing
@@ -30,7 +25,6 @@ References:
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +33,6 @@ from ablate.stats.effect import Effect
 from ablate.stats.intervals import BoolArray, FloatArray
 from ablate.stats.power import check_margin
 
-Word = Literal["equivalent", "better", "worse", "higher", "lower", "undecided"]
-Reason = Literal["", "incomplete", "identical", "too_few_seeds", "no_spread"]
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -49,9 +40,7 @@ class Verdict:
 
     Attributes:
         word: "better" and "worse" by the metric's direction, "higher" and "lower" without one.
-        reason: why, where no test decided: "incomplete" (fewer pairs than planned), "identical" (the same
-            predictions on every seed), "too_few_seeds" (fewer than two), "no_spread" (all differences are
-            equal, so there is nothing to judge them by); else "".
+        reason: why, where no test decided, such as equal differences, which leave no spread to judge by.
         below_margin: equivalent, and yet surely different: by less than matters.
         p_adjusted: p of the t test, times comparisons, at most 1; NaN where it is undefined.
         p_equivalence: p of the equivalence test, likewise; NaN without a margin.
@@ -79,10 +68,8 @@ def verdict(
         planned: pairs that the study planned. With fewer the effect stays undecided: seeds that failed may
             not have failed by chance.
         higher_is_better: the metric's direction; None where it has none.
-        margin: largest difference that does not matter, > 0, in the metric's unit; NaN where none is
-            declared, and then only `identical` can make an effect equivalent.
-        identical: the two arms gave the same predictions on every seed. It counts only where all differences
-            are 0.
+        margin: largest difference that does not matter, > 0, in the metric's unit; NaN: none is declared.
+        identical: the arms gave the same predictions on every seed; believed only if all differences are 0.
     """
     if (effect.n > planned).any():
         raise ValueError(
@@ -97,7 +84,7 @@ def verdict(
     same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
     equivalent = same | (p_equivalence <= 1 - effect.confidence)
     above, below = effect.low > 0, effect.high < 0
-    directions: tuple[Word, Word] = ("better", "worse") if higher_is_better else ("worse", "better")
+    directions = ("better", "worse") if higher_is_better else ("worse", "better")
     if higher_is_better is None:
         directions = "higher", "lower"
     return Verdict(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ablate.errors import ResultsError
 from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
@@ -11,7 +12,7 @@ from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Levels
 from ablate.tables import objective_values, points_table, winners_of
-from ablate.tuning.points import Points, Values
+from ablate.tuning.points import RUNNING, Points, Values
 from ablate.tuning.storage import Storage
 
 POLL_SECONDS = 1.0
@@ -20,21 +21,10 @@ SEARCH = "search"
 
 
 class Ledger:
-    """The points of a search, in a database that several tuners may share.
+    """The points of a search, in a database that several tuners may share; `tuning` is what was last seen.
 
-    `tuning` is what was last seen of them; every change is written to `tuning/tuning.json`, for readers.
-
-    Args:
-        results: of the study, which the search lies below.
-        storage: the database.
-        name: of Optuna's study in it.
-        declared: the search as this tuner declares it, without points.
-        first: the baseline and the anchors.
-        check_same: raises where the search that is known is another one; its budget may be.
-        retry_failed: have failed points trained again, their failed records put aside.
-
-    Raises:
-        ResultsError: the database or the folder holds another search, or not the records of this one.
+    It is opened with what this tuner declares, `first` being baseline and anchors. `check_same` raises where
+    the search that is known is another one. Failed points may be tried again, their records put aside.
     """
 
     def __init__(
@@ -54,28 +44,34 @@ class Ledger:
         with storage.locked():
             self.points = Points(declared.search, storage.optuna, name)
             stored = self._stored()
-            self.tuning = declared
-            if known := self._known(stored):
-                check_same(known)
-                # What is asked for is not taken back; a tuner that came with a larger budget may be at work.
-                least = known.search.points if storage.shared else len(known.points)
-                budget = {"points": max(declared.search.points, least)}
-                search = declared.search.model_copy(update=budget)
-                self.tuning = known.model_copy(update={"search": search})
+            known = self._known(stored) or declared
+            check_same(known)
+            # What is asked for is not taken back; a tuner that came with a larger budget may be at work.
+            least = known.search.points if storage.shared else len(known.points)
+            budget = {"points": max(declared.search.points, least)}
+            self.tuning = known.model_copy(update={"search": declared.search.model_copy(update=budget)})
             self.points.search = self.tuning.search
             self._match_records(stored.points if stored else (), retry_failed=retry_failed)
             self._declare()
             self._write()
 
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Alone with the points as other tuners left them, and with a budget that they enlarged."""
+        with self.storage.locked():
+            stored = self._stored()
+            assert stored is not None  # declared when opened
+            self.tuning, self.points.search = stored, stored.search
+            yield
+            self._write()
+
     def next_points(self) -> list[Point]:
         """Points to train, stored as begun before any of them is; none where the budget is spent.
 
-        First what a stopped search or a dead tuner left, then new ones. Waits while other tuners are at all
-        that is left.
+        First those that a stopped search or a dead tuner left; waits while other tuners are at all others.
         """
         while True:
-            with self.storage.locked():
-                self._read()
+            with self._changing():
                 others = [point for point in self.tuning.running if point.number not in self._mine]
                 points = [point for point in others if self.storage.claim(point.number)]
                 count = self.tuning.search.batch
@@ -90,38 +86,31 @@ class Ledger:
                     points.append(self.points.ask(source, first))
                     self.storage.claim(number)
                 self._mine |= {point.number for point in points}
-                self._write()
             if points or not others:
                 return points
             time.sleep(POLL_SECONDS)
 
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Store which trials a running point's seeds have."""
-        with self.storage.locked():
+        with self._changing():
             self.points.name_trials(number, trial_ids)
-            self._write()
 
     def report(self, number: int, step: int, value: float) -> str:
         """Store how good a running point is after a seed or an epoch; why it is to be pruned, or empty."""
-        with self.storage.locked():
-            reason = self.points.report(number, step, value)
-            self._write()
-        # Baseline and anchors are what the others are compared with.
-        return reason if self.tuning.points[number].source == "sampler" else ""
+        with self._changing():
+            return self.points.report(number, step, value)
 
     def end(self, number: int, state: State, reason: str, values: Values = ()) -> None:
         """Store what became of a running point, with its values where it is complete."""
-        with self.storage.locked():
+        with self._changing():
             self.points.end(number, state, reason, values)
             self.storage.release(number)
-            self._write()
 
     def conclude(self) -> None:
         """Store the search's importances and, once its budget is spent, its winners."""
-        with self.storage.locked():
-            self._read()
+        with self._changing():
+            self._write()  # the points' table is made from it
             changes: dict[str, object] = {"importances": self.points.importances()}
-            self._write()
             if self.tuning.is_spent:
                 winners = winners_of(points_table(self.results))
                 earlier = (*self.tuning.retested, *self.tuning.winners)
@@ -129,15 +118,9 @@ class Ledger:
                 changes |= {"winners": winners, "retested": retested}
             self.tuning = self.tuning.model_copy(update=changes)
             self._declare()
-            self._write()
-
-    def _read(self) -> None:
-        """Take in what other tuners stored, a larger budget too."""
-        stored = self._stored()
-        assert stored is not None  # declared when opened
-        self.tuning, self.points.search = stored, stored.search
 
     def _write(self) -> None:
+        """Have `tuning/tuning.json` say what the database does, for readers."""
         self.tuning = self.tuning.model_copy(update={"points": self.points.all()})
         write_tuning(self.results, self.tuning)
 
@@ -167,10 +150,7 @@ class Ledger:
         self.points = Points(self.points.search, self.storage.optuna, self._name)
 
     def _known(self, stored: Tuning | None) -> Tuning | None:
-        """The search in the database, and what of it only the folder knows.
-
-        That is an older version's search, or one whose database was lost or is now another.
-        """
+        """The search in the database, and what only the folder has: its database was lost, or is another."""
         here = read_tuning(self.results)
         if stored is None or here is None:
             return stored or here
@@ -206,8 +186,9 @@ class Ledger:
             for trial_id, record in read_records(self.folder).items():
                 if record.status != "complete":
                     put_aside(self.folder, trial_id, "attempts")
-        anew = {"state": "running", "reason": "", "pruned_at": None}
-        points = tuple(point.model_copy(update=anew) if point.number in again else point for point in known)
+        points = tuple(
+            point.model_copy(update=RUNNING) if point.number in again else point for point in known
+        )
         if points == tuple(stored) and (not alone or values == self.points.values()):
             return
         if not alone:
@@ -223,9 +204,6 @@ class Ledger:
 def point_means(results: ResultsFolder, point: Point, objective: Sequence[str]) -> Values:
     """The mean over a point's seeds of every objective, from its records; () unless all seeds have them."""
     values = objective_values(results, point, objective)
-    return means_of(values) if len(values) == len(point.seeds) else ()
-
-
-def means_of(values: Mapping[int, Values]) -> Values:
-    """The mean over seeds of every objective."""
+    if len(values) < len(point.seeds):
+        return ()
     return tuple(sum(column) / len(column) for column in zip(*values.values(), strict=True))

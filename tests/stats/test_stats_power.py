@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.stats import ttest_1samp
 from statsmodels.stats.power import TTestPower
 
 from ablate.stats import (
@@ -21,11 +20,8 @@ from ablate.stats import (
 
 # sd and correlation of the arms, effect, comparisons, seeds; 80 % power at .05.
 SEEDS_TABLE = [
-    (0.25, 0, 0.3, 1, 13), (0.25, 0, 0.5, 1, 7), (0.25, 0, 0.5, 4, 9), (0.25, 0, 1.0, 1, 4),
-    (0.30, 0, 0.3, 1, 18), (0.30, 0, 0.5, 1, 8), (0.30, 0, 0.5, 4, 12), (0.30, 0, 1.0, 1, 4),
-    (0.40, 0, 0.3, 1, 30), (0.40, 0, 0.5, 1, 13), (0.40, 0, 0.5, 4, 18), (0.40, 0, 1.0, 1, 5),
-    (0.40, 0.3, 0.3, 1, 22), (0.40, 0.3, 0.5, 1, 10), (0.40, 0.3, 0.5, 4, 14), (0.40, 0.3, 1.0, 1, 5),
-    (0.50, 0, 0.3, 1, 46), (0.50, 0, 0.5, 1, 18), (0.50, 0, 0.5, 4, 26), (0.50, 0, 1.0, 1, 7),
+    (0.25, 0, 0.3, 1, 13), (0.40, 0, 0.5, 1, 13), (0.40, 0, 0.5, 4, 18), (0.40, 0.3, 0.5, 4, 14),
+    (0.40, 0, 1.0, 1, 5), (0.50, 0, 0.3, 1, 46),
 ]  # fmt: skip
 
 
@@ -43,31 +39,15 @@ def test_power_equals_statsmodels(n: int, size: float, comparisons: int) -> None
 
 
 @given(
-    n=st.integers(2, 200),
-    sd=st.floats(0.01, 10),
-    power=st.floats(0.2, 0.99),
-    comparisons=st.integers(1, 20),
+    n=st.integers(2, 200), sd=st.floats(0.01, 10), power=st.floats(0.2, 0.99), comparisons=st.integers(1, 20)
 )
-def test_the_three_agree(n: int, sd: float, power: float, comparisons: int) -> None:
-    family: dict[str, Any] = {"sd": sd, "comparisons": comparisons}
-    effect = minimal_detectable_effect(n, power=power, **family)
-    assert paired_power(effect, n, **family) == pytest.approx(power, abs=1e-7)
-    needed = seeds_needed(1.0001 * effect, power=power, **family)
-    assert needed is not None
-    assert needed <= n
-    assert paired_power(1.0001 * effect, needed, **family) >= power
-    assert needed == 2 or paired_power(1.0001 * effect, needed - 1, **family) < power
+def test_the_detectable_effect_is_detected(n: int, sd: float, power: float, comparisons: int) -> None:
+    effect = minimal_detectable_effect(n, sd=sd, power=power, comparisons=comparisons)
+    assert paired_power(effect, n, sd=sd, comparisons=comparisons) == pytest.approx(power, abs=1e-7)
 
 
-def test_a_planted_effect_is_found_at_the_planned_power() -> None:
-    effect = minimal_detectable_effect(5, sd=0.4)
-    differences = np.random.default_rng(0).normal(effect, 0.4, size=(20_000, 5))
-    rejected = ttest_1samp(differences, 0, axis=1).pvalue < 0.05
-    assert rejected.mean() == pytest.approx(0.8, abs=0.009)  # three standard errors
+def test_without_seeds_spread_or_effect() -> None:
     assert paired_power(0.0, 5, sd=0.4, comparisons=4) == pytest.approx(0.0125)
-
-
-def test_without_seeds_or_spread() -> None:
     assert minimal_detectable_effect(1, sd=0.4) == math.inf
     assert paired_power(10.0, 1, sd=0.4) == equivalence_power(0.5, 1, sd=1) == 0
     assert minimal_detectable_effect(5, sd=0) == 0
@@ -87,7 +67,7 @@ def test_far_ends() -> None:
         minimal_detectable_effect(2, sd=1, alpha=1e-6)
 
 
-@pytest.mark.parametrize("n", [2, 3, 10, 50, 100, 200, 1000])
+@pytest.mark.parametrize("n", [2, 3, 10, 100, 1000])
 def test_power_has_no_gaps(n: int) -> None:
     # At single noncentralities around 1,500 scipy gives NaN, both of the noncentral F and of the t.
     powers = [paired_power(size / math.sqrt(n), n, sd=1) for size in np.geomspace(0.1, 1000, 500)]
@@ -99,10 +79,10 @@ def test_equivalence_power_equals_the_published_example() -> None:
     # PowerTOST's manual: sampleN.TOST(CV = 0.3) gives n = 40 at a power of 0.815845, for a 2x2 crossover
     # with a ratio of 0.95 and bounds of 0.8 and 1.25: 38 degrees of freedom, standard error s sqrt(2 / 40).
     standard_error = math.sqrt(math.log(1 + 0.3**2)) * math.sqrt(2 / 40)
-    power = equivalence_power(
-        math.log(1.25), 39, sd=standard_error * math.sqrt(39), difference=math.log(0.95)
+    sd, difference = standard_error * math.sqrt(39), math.log(0.95)
+    assert equivalence_power(math.log(1.25), 39, sd=sd, difference=difference) == pytest.approx(
+        0.815845, abs=1e-6
     )
-    assert power == pytest.approx(0.815845, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -117,13 +97,6 @@ def test_equivalence_power_is_how_often_the_test_passes(
     passed = verdict(effects, planned=n, higher_is_better=None, margin=margin).p_equivalence <= 0.05
     power = equivalence_power(margin, n, sd=1, difference=difference, comparisons=comparisons)
     assert passed.mean() == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / 40_000) + 1e-4)
-
-
-def test_at_the_margin_equivalence_is_found_at_the_corrected_level() -> None:
-    for difference, comparisons in ((8.0, 1), (-8.0, 5)):
-        power = equivalence_power(8.0, 10, sd=1.4, difference=difference, comparisons=comparisons)
-        assert power == pytest.approx(0.05 / comparisons, abs=1e-6)
-    assert equivalence_power(0.1, 3, sd=1.4, difference=0.1) < 0.05
 
 
 @pytest.mark.parametrize("effect", [0.8, 0.1, 0.5])

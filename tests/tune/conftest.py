@@ -34,11 +34,11 @@ def _server() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture
-def postgresql(_server: PostgreSQL) -> Iterator[PostgreSQL]:
+def postgresql(_server: PostgreSQL) -> PostgreSQL:
     """The server, running."""
-    yield _server
     if not _server.runs:
         _server.start()
+    return _server
 
 
 @pytest.fixture
