@@ -18,13 +18,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from ablate.losses import Loss
 from ablate.study.fields import Fields
 from ablate.study.trials import stream_seed
 from ablate.train.device import set_numerics
-from ablate.train.evaluate import Loss, predict_batch
 from ablate.train.images import Images
 from ablate.train.optimizer import clear_state
-from ablate.train.step import Step
+from ablate.train.step import Step, predict_batch
 
 WARM_UP = 3
 """Eager steps before a capture: libraries choose algorithms and make workspaces in them, optimisers state."""
@@ -43,10 +43,7 @@ Build = Callable[[int], nn.Module]
 
 @dataclass(frozen=True)
 class Captured:
-    """Work on the device that a replay does again, from the index that is filled before it.
-
-    Each replay overwrites the results.
-    """
+    """Work on the device that a replay does again, from the index that is filled before it."""
 
     index: Tensor
     graph: torch.cuda.CUDAGraph
@@ -60,11 +57,7 @@ class Captured:
 
 
 class CapturedStep(Step):
-    """A step, and a batch of the evaluation of the reported split, captured.
-
-    Its network's weights are those of whoever trained last, until `load`. Trials that differ in more than
-    `kind_of` drops need a capture of their own.
-    """
+    """A step, and a batch of the reported split's evaluation, captured: for the trial that is loaded."""
 
     engine = "graph"
 
@@ -86,20 +79,20 @@ class CapturedStep(Step):
     def load(self, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
         """Begin a trial of the captured kind: everything that an earlier one can have left is overwritten.
 
-        Its network comes with its first weights, on the CPU: drawn there, they are those of an eager run. Of
-        its training images only the labels can differ from those captured.
+        Its network comes with its first weights, on the CPU: drawn there, they are those of an eager run.
         """
         self.fields = self.augmentation.fields = fields
         self.seed = self.augmentation.seed = seed
         self.epsilon.fill_(fields.epsilon)
         self.images.labels.copy_(train.labels)
+        values = ([*network.parameters(), *network.buffers()] for network in (self.model, model))
         with torch.no_grad():
-            for mine, first in zip(_values(self.model), _values(model), strict=True):
+            for mine, first in zip(*values, strict=True):
                 mine.copy_(first)
         clear_state(self.optimizer)
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """One replay of the step for batches of this size."""
+        """One replay."""
         loss, right = self._steps[len(index)].replay(index)
         return loss, right
 
@@ -144,7 +137,7 @@ def ready_step(
     fields: Fields,
     seed: int,
 ) -> Step:
-    """The step that trains a trial, with its first weights; its `engine` says why where it is not captured.
+    """The step that trains a trial, with its first weights.
 
     It is captured, where that can be had, if `engine` is "graph" and not "eager". `kind` says what data and
     device these are: trials of one kind, alike in their fields as far as `kind_of` tells, share a capture.
@@ -166,10 +159,7 @@ def ready_step(
 
 
 def kind_of(fields: Fields) -> Fields:
-    """The fields with all that a captured step takes from tensors, or from the host, made equal.
-
-    What the images were prepared from does not matter either: the caller's kind says which they are.
-    """
+    """The fields without what a captured step takes from tensors or the host, or what made the images."""
     same = {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
     prepared = {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0, "label_noise": 0.0}
     return fields.model_copy(update={**same, **prepared, "recipe": "", "mixup": float(fields.mixup > 0)})
@@ -208,9 +198,8 @@ def _checked_capture(
 def _difference(captured: Step, eager: Step, valid: Images) -> float:
     """How far apart a few steps, one of each size among them, leave two networks of one beginning.
 
-    Returns:
-        The largest of four relative distances: of the losses, of what the steps changed in the parameters and
-        in the buffers, and of the logits; NaN where one of them is.
+    The largest of four relative distances: of the losses, of what the steps changed in the parameters and in
+    the buffers, and of the logits; NaN where one of them is.
     """
     outcomes = []
     for step in (captured, eager):
@@ -237,8 +226,3 @@ def relative_distance(mine: Tensor, reference: Tensor) -> float:
     mine, reference = mine.cpu().double(), reference.cpu().double()
     scale, distance = float(reference.norm()), float((mine - reference).norm())
     return distance / scale if scale else distance
-
-
-def _values(model: nn.Module) -> list[Tensor]:
-    """All tensors that a network's results follow from."""
-    return [*model.parameters(), *model.buffers()]
