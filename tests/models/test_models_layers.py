@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -127,7 +128,7 @@ def test_features_are_mixed_position_by_position(layout: torch.memory_format) ->
 def test_the_weight_is_normalised_as_torch_normalises_it() -> None:
     layer, rows = attention(5, gamma=1.0), torch.randn(3, 5, dtype=torch.float64)
     linear = nn.Linear(5, 5, bias=False, dtype=torch.float64)
-    twin = torch.nn.utils.spectral_norm(linear, n_power_iterations=1, eps=1e-12)
+    twin: Any = torch.nn.utils.spectral_norm(linear, n_power_iterations=1, eps=1e-12)
     values = {"weight_orig": layer.weight, "weight_u": layer.left, "weight_v": layer.right}
     twin.load_state_dict({key: value.detach().clone() for key, value in values.items()})
     for training in (True, True, False, True):

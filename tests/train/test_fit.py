@@ -214,7 +214,7 @@ def test_the_learning_rate_follows_its_schedule_over_the_whole_run() -> None:
 def test_divergence_is_found_where_it_is(exploding: str, call: int, where: str, step: int | None) -> None:
     calls = 0
 
-    def explodes(logits: Tensor, target: Tensor, /, *, epsilon: Tensor, reduction: str) -> Tensor:
+    def explodes(logits: Tensor, target: Tensor, /, *, epsilon: float | Tensor, reduction: str) -> Tensor:
         nonlocal calls
         calls += reduction == exploding
         value = smoothed(logits, target, epsilon=epsilon, reduction=reduction)
