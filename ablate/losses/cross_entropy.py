@@ -29,7 +29,7 @@ def cross_entropy(
             f"epsilon: expected 0 for the loss 'cross_entropy', which does not smooth, got {value}; "
             "set epsilon to 0, or the loss to 'label_smoothing'"
         )
-    logits, target = _prepare(input, target)
+    logits, target, _ = _prepare(input, target)
     return functional.cross_entropy(logits, target, reduction=reduction)
 
 
@@ -79,8 +79,7 @@ def label_smoothing_cross_entropy(
         Vision, section 7, https://arxiv.org/abs/1512.00567
     """
     epsilon = _checked(epsilon, reduction)
-    logits, target = _prepare(input, target)
-    dim = _class_dim(logits)
+    logits, target, dim = _prepare(input, target)
     scores = torch.log_softmax(logits, dim)
     num_classes = scores.shape[dim]
     if isinstance(epsilon, Tensor):
@@ -209,10 +208,10 @@ def _read(epsilon: float | Tensor) -> float | None:
         return None
 
 
-def _prepare(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits in the dtype of their softmax, with class ids as int64 or distributions in that dtype."""
+def _prepare(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Logits in their softmax's dtype, class ids as int64 or distributions in it, and the classes' dimension."""
     # What does not fit is refused before it is broadcast or cast in silence.
-    dim, distributions = _class_dim(logits), target.is_floating_point()
+    dim, distributions = min(logits.ndim - 1, 1), target.is_floating_point()
     ids_shape = (*logits.shape[:dim], *logits.shape[dim + 1 :])
     fits = target.shape == (logits.shape if distributions else ids_shape)
     if not fits or not logits.is_floating_point() or target.dtype == torch.bool:
@@ -224,9 +223,4 @@ def _prepare(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             "the classes are last"
         )
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits, target.to(logits.dtype) if distributions else target.long()
-
-
-def _class_dim(logits: Tensor) -> int:
-    """Dimension of the classes: 1 as in torch, or 0 for a single example of shape (K,)."""
-    return min(logits.ndim - 1, 1)
+    return logits, target.to(logits.dtype) if distributions else target.long(), dim

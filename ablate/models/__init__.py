@@ -34,10 +34,9 @@ MODELS: dict[str, Factory] = {
 
 
 def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
-    """Builds a network with fresh weights and checks that it keeps to the contract.
+    """Builds a network with fresh weights and float32 logits, and checks that it keeps to the contract.
 
-    The weights come from torch's global generator, which the caller seeds; a copy is checked, which draws
-    nothing from it. Logits are float32 under every precision: see `keep_logits_float32`.
+    The weights come from torch's global generator, which the caller seeds; the check draws nothing from it.
 
     Raises:
         StudyError: There is no such network, its factory fails, or what it builds fails `try_network`.

@@ -22,13 +22,8 @@ def try_network(name: str, model: nn.Module, *, num_classes: int, image_size: in
     """Checks that a network maps [2, 3, S, S] float32 images to finite logits [2, K], and can be trained.
 
     A copy is run as training runs it, channels_last: forward in evaluation mode, then forward and backward in
-    training mode. The network itself and torch's generator are left as they were.
-
-    Returns:
-        The name of the last `nn.Linear` with K outputs to run, or None.
-
-    Raises:
-        StudyError: It cannot be copied, a pass fails, or forward gives something else.
+    training mode. The network itself and torch's generator are left as they were. What fails is a
+    `StudyError`; the name of the last `nn.Linear` with K outputs to run comes back, or None.
     """
     expected = (
         f"Expected the network {name!r} to map images [2, 3, {image_size}, {image_size}] to finite logits "
@@ -74,9 +69,8 @@ def try_network(name: str, model: nn.Module, *, num_classes: int, image_size: in
 def keep_logits_float32(model: nn.Module, head: str | None) -> None:
     """Makes the linear layer `head` compute in float32, and the network's output float32, in place.
 
-    Autocast would run the layer in half precision and round the logits: 8 bits of significand in bfloat16. A
-    network that ends otherwise (in a convolution, say) has its output cast, so its logits carry the rounding
-    of the layer before. Parameters and names in `state_dict` stay as they are.
+    Autocast would run the layer in half precision and round the logits: 8 bits of significand in bfloat16.
+    Of a network that ends otherwise (in a convolution, say) the logits carry the rounding of that layer.
     """
     if head is not None:
         # Changing the class keeps the object, and with it hooks, tied weights and every name.
@@ -106,11 +100,8 @@ def count_macs(model: nn.Module, image_size: int) -> int:
     """Counts the multiply-adds of one image's forward pass in evaluation mode, half of two images'.
 
     Counted are convolutions, fixed ones such as a blur too, and matrix products, those of attention too, but
-    not normalisation, activations, softmax, pooling and biases. A multiply-add is two of torch's
-    floating-point operations. Products of weights alone, which a batch shares, count by half.
-
-    Raises:
-        RuntimeError: The forward pass fails under torch's counter, although the network may train.
+    not normalisation, activations, softmax, pooling and biases. Products of weights alone, which a batch
+    shares, count by half. A forward pass that fails under torch's counter is a `RuntimeError`.
     """
     from torch.utils.flop_counter import FlopCounterMode  # slow to import
 

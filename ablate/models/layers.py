@@ -51,8 +51,8 @@ class Conv3x3(nn.Conv2d):
 class _MetTaps(torch.autograd.Function):
     """The product of small maps [N, I, h, w], h and w at most 2, with the taps that meet them: [N, O].
 
-    One function, because autograd's own way through the slice of taps copies the whole weight several
-    times: here its gradient is written once, where the weight lies.
+    Autograd's own way through the slice of taps copies the whole weight several times: here its gradient is
+    written once, where the weight lies.
     """
 
     @staticmethod

@@ -33,10 +33,7 @@ def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
 
     Twelve layers of width 192 with three heads and a hidden width of 768, as DeiT-Ti, but on a grid of 8×8
     patches whatever the image size: 64 tokens and the class token. No dropout. torchvision sets the initial
-    weights; the last layer starts at zero, and with it the logits.
-
-    Raises:
-        StudyError: for another size.
+    weights; the last layer starts at zero, and with it the logits. Another size is a `StudyError`.
 
     References:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020. https://arxiv.org/abs/2010.11929
@@ -65,8 +62,7 @@ def torchvision_names() -> list[str]:
 def build_torchvision(name: str, *, num_classes: int, image_size: int) -> nn.Module:
     """Builds one of `torchvision_names()`, transformers for this image size; none has auxiliary outputs.
 
-    Raises:
-        StudyError: The architecture cannot take the image size; the message says what sizes work.
+    A size that the architecture cannot take is a `StudyError` that says what sizes work.
     """
     arguments: dict[str, Any] = {}
     multiple = 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -41,19 +41,8 @@ Build = Callable[[int], nn.Module]
 """Builds a network on the CPU; the argument seeds its weights."""
 
 
-@dataclass(frozen=True)
-class Captured:
-    """Work on the device that a replay does again, from the index that is filled before it."""
-
-    index: Tensor
-    graph: torch.cuda.CUDAGraph
-    results: tuple[Tensor, ...]
-
-    def replay(self, index: Tensor) -> tuple[Tensor, ...]:
-        """The results for these images, to be read before the next replay."""
-        self.index.copy_(index)
-        self.graph.replay()
-        return self.results
+Work = Callable[[Tensor], tuple[Tensor, ...]]
+"""What the device does with images of an index; the results of a replay are to be read before the next."""
 
 
 class CapturedStep(Step):
@@ -93,7 +82,7 @@ class CapturedStep(Step):
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """One replay."""
-        loss, right = self._steps[len(index)].replay(index)
+        loss, right = self._steps[len(index)](index)
         return loss, right
 
     def predict(self, images: Images) -> Tensor:
@@ -104,23 +93,29 @@ class CapturedStep(Step):
         parts = []
         for start in range(0, count, size):
             index = torch.arange(start, start + size, device=self.device).clamp_(max=count - 1)
-            parts.append(self._evaluation.replay(index)[0][: count - start].clone())
+            parts.append(self._evaluation(index)[0][: count - start].clone())
         self.model.eval()
         return torch.cat(parts)
 
-    def _capture(self, work: Callable[[Tensor], tuple[Tensor, ...]], size: int) -> Captured:
+    def _capture(self, work: Work, size: int) -> Work:
         """Do the work a few times on a stream of its own, as a capture needs, and capture it there."""
-        index = torch.arange(size, device=self.device) % min(len(self.images), len(self._valid))
+        captured = torch.arange(size, device=self.device) % min(len(self.images), len(self._valid))
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):
-                work(index)
+                work(captured)
         torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # thread_local: what another thread does meanwhile, such as writing a record, is no part of this.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            results = work(index)
-        return Captured(index, graph, results)
+            results = work(captured)
+
+        def replay(index: Tensor) -> tuple[Tensor, ...]:
+            captured.copy_(index)
+            graph.replay()
+            return results
+
+        return replay
 
 
 _KEPT: OrderedDict[Hashable, CapturedStep | str] = OrderedDict()

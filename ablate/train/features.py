@@ -53,22 +53,20 @@ def penultimate_features(
         weight = head.weight.detach().cpu().double().numpy()
         bias = np.zeros(len(weight)) if head.bias is None else head.bias.detach().cpu().double().numpy()
         plane, span = template_plane(weight, bias), template_span(weight)
-        scatter: dict[str, Scatter] = {}
+        facts: dict[str, Any] = {"dimension": head.in_features}
+        if plane is not None:
+            facts |= {"classes": PLANE_CLASSES, "templates": plane.templates.tolist()}
         projections: dict[str, NDArray[Any]] = {}
         subset = even_subset(train.labels, TRAIN_IMAGES)
         for split, images, index in (("valid", valid, None), ("train", train, subset)):
             features, labels = _head_inputs(model, head, images, fields, index)
-            scatter[split] = scatter_of(features, labels, span)
+            facts[split] = scatter_of(features, labels, span)
             if plane is not None:
-                shown = np.concatenate(
-                    [np.flatnonzero(labels == k)[:POINTS_PER_CLASS] for k in PLANE_CLASSES]
-                )
+                of_each = [np.flatnonzero(labels == k)[:POINTS_PER_CLASS] for k in PLANE_CLASSES]
+                shown = np.concatenate(of_each)
                 projections[f"projection_{split}"] = plane.project(features[shown])
                 projections[f"projection_{split}_labels"] = labels[shown]
-        view: dict[str, Any] = (
-            {"classes": PLANE_CLASSES, "templates": plane.templates.tolist()} if plane is not None else {}
-        )
-        return Features(dimension=head.in_features, **scatter, **view), projections
+        return Features(**facts), projections
     except Exception:  # a foreign network may raise anything, and memory may end
         return None, {}
 
@@ -92,7 +90,7 @@ def find_head(model: nn.Module, images: Images, fields: Fields) -> nn.Linear | N
 def even_subset(labels: Tensor, count: int) -> Tensor | None:
     """At most `count` indices at even steps through the images sorted by class; None where that is all.
 
-    A class with at least N / count images is always in, in proportion to its size.
+    A class with at least N / count of the N images is always in.
     """
     if len(labels) <= count:
         return None
@@ -148,8 +146,7 @@ def _moments(groups: list[NDArray[np.float64]]) -> tuple[float, float, float]:
 def template_span(weight: NDArray[np.floating]) -> NDArray[np.float64]:
     """Orthonormal basis [D, R] of the differences of all rows of weights [K, D]; R is at most K - 1.
 
-    Biases are left out: they move the features of all images alike. What lies outside the span is all that
-    the softmax does not see.
+    Biases are left out: they move all images alike. What lies outside is all that the softmax does not see.
     """
     differences = (weight - weight.mean(axis=0)).astype(np.float64)
     _, lengths, basis = np.linalg.svd(differences, full_matrices=False)
@@ -170,8 +167,7 @@ class Plane:
     def project(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Coordinates [N, 2] of features [N, D].
 
-        A point p has the logit difference p · (t_j - t_i) of two of the three classes with templates t: all
-        three are equal at the origin, and where two are equal is a line through it.
+        At a point p the logits of two of the classes, with templates t, differ by p · (t_j - t_i).
         """
         points: NDArray[np.float64] = features.astype(np.float64) @ self.basis[:-1] + self.basis[-1]
         return points.astype(np.float32)

@@ -59,11 +59,7 @@ class Callbacks:
 
 
 def fit(
-    step: Step,
-    valid: Images,
-    *,
-    callbacks: Callbacks | None = None,
-    checkpoint: dict[str, Any] | None = None,
+    step: Step, valid: Images, *, callbacks: Callbacks | None = None, checkpoint: dict[str, Any] | None = None
 ) -> Fitted:
     """Train a network and evaluate it after every epoch; nothing is chosen by `valid`, the reported split.
 

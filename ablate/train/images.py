@@ -24,13 +24,10 @@ LOG_RATIO = math.log(4 / 3)
 
 @dataclass(frozen=True)
 class Images:
-    """One split, where batches are taken from.
+    """One split, where batches are taken from: pixels [N, H, W, C] uint8, and labels [N] int64.
 
-    Attributes:
-        pixels: [N, H, W, C] uint8. On a GPU all of it is resident; on a CPU it may be a memory map.
-        labels: [N] int64 class ids, on the same device.
-        scale: [C, 1, 1] float32, 1 / (255 std).
-        shift: [C, 1, 1] float32, -mean / std.
+    On a GPU all of it is resident; on a CPU the pixels may be a memory map. `scale` is 1 / (255 std) and
+    `shift` -mean / std, both [C, 1, 1] float32.
     """
 
     pixels: Tensor

@@ -86,11 +86,8 @@ def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
 
 
 def clear_state(optimizer: torch.optim.Optimizer) -> None:
-    """Bring an optimiser that has made steps back to its beginning, in the same tensors.
-
-    SGD (whose first step sets the momentum to 0 times itself plus the gradient), AdamW and RAdam begin at
-    zeros, slow weights at the weights.
-    """
+    """Bring an optimiser that has made steps back to its beginning, in the same tensors."""
+    # SGD (whose first step sets the momentum to the gradient), AdamW and RAdam begin at zeros.
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if name == "slow":

@@ -18,13 +18,10 @@ class Step:
     What differs between the steps of a run, or between runs of one kind, is in tensors that are filled and
     never replaced: epsilon, the learning rate, labels, random draws. So a captured step can do the same work.
     The fields are a trial's, with precision and deterministic resolved.
-
-    Attributes:
-        engine: "eager", "graph" where the step is captured, or "eager: " and why it could not be.
-        sizes: images of each batch of an epoch.
     """
 
     engine = "eager"
+    """Or "graph" where the step is captured, or "eager: " and why it could not be."""
 
     def __init__(self, model: nn.Module, loss: Loss, images: Images, fields: Fields, seed: int) -> None:
         self.model, self.loss, self.images = model, loss, images
@@ -47,9 +44,8 @@ class Step:
     def __call__(self, index: Tensor, number: int = 0) -> tuple[Tensor, Tensor]:
         """Train on one batch, of images of index [B]; the step's number in the run decides the learning rate.
 
-        Returns:
-            The batch's mean loss and its number of correct images, both [] tensors on the device, to be read
-            before the next step. A mixed image's label is that of its greater part.
+        The batch's mean loss and number of correct images come back, both [] tensors on the device, to be
+        read before the next step. A mixed image's label is that of its greater part.
         """
         set_rate(self.optimizer, learning_rate(self.fields, number, self.fields.epochs * len(self.sizes)))
         measured = self.compute(index)
@@ -58,7 +54,7 @@ class Step:
         return measured
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The step's work on the device, which nothing of the host's decides."""
+        """The step's work on the device; nothing of the host's decides it."""
         pixels, labels = self.images.batch(index)
         pixels, mixture = self.augmentation.images(pixels, index), self.augmentation.mixture(index)
         if mixture is not None:

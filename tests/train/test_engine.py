@@ -24,7 +24,7 @@ from ablate.models import build_model
 from ablate.study.fields import Fields
 from ablate.study.recipes import RECIPES
 from ablate.train import Callbacks, DivergedError, Fitted, Images, Step, fit, ready_step
-from ablate.train.engine import Build, Captured, CapturedStep
+from ablate.train.engine import Build, CapturedStep, Work
 
 pytestmark = pytest.mark.cuda
 
@@ -238,10 +238,9 @@ def a_number(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def another_index(self: Captured, index: Tensor) -> Any:
-    object.__setattr__(self, "index", index)
-    self.graph.replay()
-    return self.results
+def same_index(self: CapturedStep, work: Work, size: int) -> Work:
+    replay, index = CAPTURE(self, work, size), torch.arange(size, device="cuda")
+    return lambda _: replay(index)
 
 
 def drawn_on_the_card(self: CapturedStep, *loaded: Any) -> None:
@@ -273,7 +272,7 @@ def weights_only(self: CapturedStep, model: nn.Module, train: Images, fields: Fi
             mine.copy_(first)
 
 
-LOAD, ZERO_GRAD = CapturedStep.load, torch.optim.Optimizer.zero_grad
+CAPTURE, LOAD, ZERO_GRAD = CapturedStep._capture, CapturedStep.load, torch.optim.Optimizer.zero_grad
 SUMMED = {"reduction": "sum", "lr_rule": "matched"}
 
 
@@ -281,7 +280,7 @@ SUMMED = {"reduction": "sum", "lr_rule": "matched"}
     ("place", "planted", "changes"),
     [
         ("ablate.train.step.set_rate", a_number, {}),
-        ("ablate.train.engine.Captured.replay", another_index, {}),
+        ("ablate.train.engine.CapturedStep._capture", same_index, {}),
         ("ablate.train.engine.WARM_UP", 0, {"momentum": 0.9}),  # momentum's first step is captured
         ("ablate.train.engine.CapturedStep.load", drawn_on_the_card, {}),
         ("ablate.train.step.autocast", cached_casts, {"precision": "bfloat16"}),
