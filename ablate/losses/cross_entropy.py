@@ -209,7 +209,7 @@ def _read(epsilon: float | Tensor) -> float | None:
 
 
 def _prepare(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
-    """Logits in their softmax's dtype, class ids as int64 or distributions in it, and the classes' dimension."""
+    """Logits in their softmax's dtype, class ids as int64 or distributions in it, the classes' dimension."""
     # What does not fit is refused before it is broadcast or cast in silence.
     dim, distributions = min(logits.ndim - 1, 1), target.is_floating_point()
     ids_shape = (*logits.shape[:dim], *logits.shape[dim + 1 :])

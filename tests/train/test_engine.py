@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import io
 import itertools
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -48,17 +50,10 @@ def _no_captures() -> None:
 
 
 @pytest.fixture
-def captures(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """One entry per capture made."""
-    made: list[None] = []
-    capture = CapturedStep._capture
-
-    def counted(self: CapturedStep, *arguments: Any) -> Any:
-        made.append(None)
-        return capture(self, *arguments)
-
-    monkeypatch.setattr(CapturedStep, "_capture", counted)
-    return made
+def captures() -> Iterator[Mock]:
+    """Counts the captures that are made."""
+    with patch.object(CapturedStep, "_capture", autospec=True, side_effect=CapturedStep._capture) as counted:
+        yield counted
 
 
 def small(seed: int) -> nn.Module:
@@ -66,24 +61,15 @@ def small(seed: int) -> nn.Module:
     return network(dropout=0.2, seed=seed)
 
 
-def named(arch: str) -> Build:
-    def build(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        return build_model(arch, num_classes=3, image_size=16)
-
-    return build
+def named(arch: str, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model(arch, num_classes=3, image_size=16)
 
 
-def ready(
-    fields: Fields,
-    *,
-    engine: str = "graph",
-    seed: int = SEED,
-    build: Build = small,
-    loss: Any = LOSS,
-    train: Images | None = None,
-) -> Step:
-    return ready_step(engine, "kind", build, loss, train or splits()[0], splits()[1], fields, seed)
+def ready(fields: Fields, *, engine: str = "graph", build: Build = small, **options: Any) -> Step:
+    train, valid = splits()
+    options = {"loss": LOSS, "train": train, "seed": SEED, **options}
+    return ready_step(engine, "kind", build, valid=valid, fields=fields, **options)
 
 
 def trained(fields: Fields, **options: Any) -> tuple[Fitted, list[Tensor]]:
@@ -102,16 +88,16 @@ def history(fitted: Fitted) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_trials_a_b_a_in_one_worker_train_as_eager_ones_from_one_capture(
-    arch: str, name: str, captures: list[None]
+    arch: str, name: str, captures: Mock
 ) -> None:
     sizes = {"epochs": 2, "batch_size": 16, "eval_batch_size": 24}
-    fields, build = changed(FIELDS, **{**RECIPES[name].model_dump(), **sizes}), named(arch)
+    fields, build = changed(FIELDS, **{**RECIPES[name].model_dump(), **sizes}), functools.partial(named, arch)
     other = changed(fields, epsilon=0.4, lr=fields.lr / 2, label_noise=0.2)
     first = trained(fields, build=build)
-    made = len(captures)
+    made = captures.call_count
     trained(other, build=build, seed=2)
     again = trained(fields, build=build)
-    assert len(captures) == made == len({16, 12} if not fields.drop_last else {16}) + 1
+    assert captures.call_count == made == len({16, 12} if not fields.drop_last else {16}) + 1
     eager = trained(fields, build=build, engine="eager")
     for outcome in (first, again):
         torch.testing.assert_close(outcome[1], eager[1], rtol=1e-5, atol=1e-5)
@@ -154,10 +140,10 @@ def test_wrong_labels_of_one_trial_are_not_the_next_ones() -> None:
     assert not torch.equal(wrong.labels, right.labels)  # nobody else's labels are written to
 
 
-def test_another_kind_has_a_capture_of_its_own_and_the_oldest_goes(captures: list[None]) -> None:
+def test_another_kind_has_a_capture_of_its_own_and_the_oldest_goes(captures: Mock) -> None:
     for batch_size, kinds in ((8, 1), (9, 2), (10, 3), (11, 4), (12, 5), (12, 5), (8, 6)):
         trained(changed(FIELDS, batch_size=batch_size, epochs=1, drop_last=True))
-        assert len(captures) == 2 * kinds
+        assert captures.call_count == 2 * kinds
 
 
 @pytest.mark.parametrize("engine", ["eager", "graph"])
@@ -222,15 +208,15 @@ def counts_calls_on_the_host(seed: int) -> nn.Module:
     ids=["network", "loss", "state"],
 )
 def test_what_cannot_be_captured_trains_eagerly_and_says_why(
-    options: Any, expected: str, captures: list[None]
+    options: Any, expected: str, captures: Mock
 ) -> None:
     step = ready(FIELDS, **options)
     assert step.engine.startswith("eager: ")
     assert expected in step.engine
     assert fit(step, splits()[1]).history
-    tried = len(captures)
+    tried = captures.call_count
     assert ready(FIELDS, **options).engine == step.engine
-    assert len(captures) == tried  # it is not tried again
+    assert captures.call_count == tried  # it is not tried again
 
 
 def a_number(optimizer: torch.optim.Optimizer, rate: float) -> None:
