@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"terminal"},
     "models": {"plugins"},
     "losses": {"plugins"},
-    "train": {"study", "store"},
+    "train": {"study", "losses", "store"},
     "execution": {"study", "data", "models", "losses", "train", "store", "terminal"},
     "metrics": set(),
     "stats": set(),

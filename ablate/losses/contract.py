@@ -11,27 +11,20 @@ CHECK_SIZE = (5, 3)  # rows, classes: unequal, so that a loss which swaps them g
 
 
 class Loss(Protocol):
-    """A loss of a batch of logits, one value per example until it is reduced.
-
-    Smoothing happens in here: training hands over the target as it is, and evaluation calls no loss.
-    """
+    """A loss of a batch of logits, which also does the smoothing of the target."""
 
     def __call__(
         self, logits: Tensor, target: Tensor, /, *, epsilon: float | Tensor, reduction: str
     ) -> Tensor:
-        """Return the loss of a batch.
+        """The per-example losses (B,) for the reduction "none"; a scalar, their "mean" or "sum".
 
         Args:
             logits: (B, K), floating. Left as they are: accuracy is computed from them afterwards.
             target: (B,) class ids in [0, K), int64; or (B, K) distributions, floating.
-            epsilon: smoothing coefficient in [0, 1], a float or a 0-dim tensor; training hands over a
-                tensor. Both give the same loss. Reading a tensor's value, as `if epsilon > 0.05` does, is
-                allowed, but on CUDA it waits for the device at every step. A loss without smoothing refuses
-                any value but 0 with a `ValueError`.
-            reduction: `"mean"`, `"sum"` or `"none"`.
-
-        Returns:
-            The per-example losses, (B,), for `"none"`; a scalar, their mean or sum, for the others.
+            epsilon: smoothing coefficient in [0, 1], a float or a 0-dim tensor, with the same loss; training
+                hands over a tensor. Reading its value is allowed, but on CUDA it waits for the device at
+                every step. A loss without smoothing refuses any value but 0 with a `ValueError`.
+            reduction: as above.
         """
         ...
 

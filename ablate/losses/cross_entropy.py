@@ -21,17 +21,15 @@ def cross_entropy(
 ) -> Tensor:
     """Cross-entropy as torch computes it: the level of `loss` that smoothing is compared with.
 
-    Arguments, result and errors are those of `label_smoothing_cross_entropy`, except that ε, which training
-    passes to every loss, is 0: another one, which would be ignored in silence, is a `ValueError`.
+    Otherwise as `label_smoothing_cross_entropy`; an ε that is not 0 would be ignored, and is a `ValueError`.
     """
-    value = _read(checked_epsilon(epsilon))
+    value = _read(_checked(epsilon, reduction))
     if value is not None and value != 0.0:
         raise ValueError(
             f"epsilon: expected 0 for the loss 'cross_entropy', which does not smooth, got {value}; "
             "set epsilon to 0, or the loss to 'label_smoothing'"
         )
-    check_reduction(reduction)
-    logits, target = _prepare(input, target)
+    logits, target, _ = _prepare(input, target)
     return functional.cross_entropy(logits, target, reduction=reduction)
 
 
@@ -50,104 +48,82 @@ def label_smoothing_cross_entropy(
     Values and gradients are those of `torch.nn.functional.cross_entropy(label_smoothing=ε)`.
 
     Args:
-        input: logits, (N, K), (N, K, d1, ...) or (K,), floating. As in torch the classes are dimension 1, or
-            dimension 0 of a single example; the course's code takes the last, the same thing for (N, K).
+        input: logits, (N, K), (N, K, d1, ...) or (K,), floating: classes are dimension 1, as in torch, or 0
+            of a single example.
         target: class ids in [0, K), of any integer dtype and the shape of `input` without its classes; or
             distributions over the classes, floating, of the shape of `input`.
-        epsilon: the share of the target spread evenly over all K classes, in [0, 1]. 0 is plain
-            cross-entropy; 1 ignores the target and pulls towards the uniform distribution. A 0-dim tensor
-            serves every ε from one compiled step, may require a gradient, and is never waited for.
-        weight: (K,): a weight per class. As in torch it multiplies every term -log p_j, so classes of small
-            weight also get less of the smoothed mass.
+        epsilon: the share of the target spread evenly over all K classes, in [0, 1]; 1 ignores the target. A
+            0-dim tensor serves every ε from one compiled step, may require a gradient, and is never waited
+            for: its value is checked on the CPU only, and not in compiled code.
+        weight: (K,), per class. As in torch it multiplies every term -log p_j, so classes of small weight
+            also get less of the smoothed mass.
         ignore_index: class id whose rows give 0 and are left out of the mean. Class ids only.
         reduction: `"mean"` (over the rows that count; with class ids and `weight`, divided by the summed
             weight of their labels), `"sum"`, or `"none"` (one loss per row, shaped like the class ids).
 
     Returns:
-        The loss: float64 for float64 logits, float32 for all others. bfloat16 and float16 logits are widened
-        before the softmax and the loss is not rounded back to them (as under autocast; torch's function
-        called by itself rounds it); their gradient has their own dtype. Over no row at all the mean is NaN
-        and the sum 0, as in torch.
+        The loss: float64 for float64 logits, float32 for all others, which are widened before the softmax;
+        the gradient has the logits' dtype. Over no row at all the mean is NaN and the sum 0, as in torch.
+
+        A logit of -inf (a masked class) makes it infinite for every ε > 0, since each class is given mass.
+        For a float ε of 0 and class ids it stays finite; for a tensor holding 0 it is NaN (0·∞), because
+        telling 0 apart would mean waiting for the device.
 
     Raises:
         ValueError: for an ε outside [0, 1] or NaN, an unknown reduction, shapes or dtypes that do not fit, or
-            an `ignore_index` beside distributions. The value of an ε tensor is checked on the CPU only, and
-            not in compiled code.
+            an `ignore_index` beside distributions.
         IndexError: torch's, on the CPU, for class ids outside [0, K); on CUDA a device-side assertion.
-
-    Note:
-        A logit of -inf (a masked class) makes the loss infinite for every ε > 0, since each class is given
-        mass. For a float ε of 0 and class ids the loss stays finite; for a tensor holding 0 it is NaN
-        (0·∞), because telling 0 apart would mean waiting for the device.
 
     References:
         Szegedy, Vanhoucke, Ioffe, Shlens, Wojna (2016), Rethinking the Inception Architecture for Computer
         Vision, section 7, https://arxiv.org/abs/1512.00567
     """
-    epsilon = checked_epsilon(epsilon)
-    check_reduction(reduction)
-    logits, target = _prepare(input, target)
-    scores = torch.log_softmax(logits, _class_dim(logits))
+    epsilon = _checked(epsilon, reduction)
+    logits, target, dim = _prepare(input, target)
+    scores = torch.log_softmax(logits, dim)
+    num_classes = scores.shape[dim]
     if isinstance(epsilon, Tensor):
         epsilon = epsilon.to(scores.dtype)  # or a float64 ε would widen a loss that is reduced to a scalar
     if weight is not None:
-        num_classes = scores.shape[_class_dim(scores)]
         weight = weight.to(scores.dtype).reshape(num_classes, *[1] * (scores.ndim - 2))
         scores = scores * weight
-    if not target.is_floating_point():
-        return _from_ids(scores, target, epsilon, weight, ignore_index, reduction)
-    if ignore_index >= 0:
-        raise ValueError(
-            f"ignore_index: expected none for a target of distributions, got {ignore_index}; it applies to "
-            "class ids: pass these, or leave the rows to be ignored out of the batch"
-        )
-    dim = _class_dim(scores)
-    losses = -(scores * ((1.0 - epsilon) * target + epsilon / scores.shape[dim])).sum(dim)
-    if reduction == "none":
-        return losses
-    return losses.mean() if reduction == "mean" else losses.sum()
-
-
-def _from_ids(
-    scores: Tensor,
-    ids: Tensor,
-    epsilon: float | Tensor,
-    weight: Tensor | None,
-    ignore_index: int,
-    reduction: str,
-) -> Tensor:
+    if target.is_floating_point():
+        if ignore_index >= 0:
+            raise ValueError(
+                f"ignore_index: expected none for a target of distributions, got {ignore_index}; it applies "
+                "to class ids: pass these, or leave the rows to be ignored out of the batch"
+            )
+        losses = -(scores * ((1.0 - epsilon) * target + epsilon / num_classes)).sum(dim)
+        if reduction == "none":
+            return losses
+        return losses.mean() if reduction == "mean" else losses.sum()
+    divisor = None
     if weight is not None and reduction == "mean":
-        total = _from_ids(scores, ids, epsilon, None, ignore_index, "sum")
         # The summed weight of the labels that count: what torch divides a weighted mean by.
-        return total / -nll_loss(weight.expand_as(scores), ids, ignore_index=ignore_index, reduction="sum")
+        divisor = -nll_loss(weight.expand_as(scores), target, ignore_index=ignore_index, reduction="sum")
+        reduction = "sum"
     if not isinstance(epsilon, Tensor) and epsilon == 0.0:
-        return nll_loss(scores, ids, ignore_index=ignore_index, reduction=reduction)
-    # The row sums are reduced as a loss of one class, 0, so that nll_loss leaves out the ignored rows here
-    # too: two passes over the scores in all, no copy of them kept, and no boolean mask to wait for. Both
-    # terms have one sign, so nothing cancels, as it would between logsumexp and large logits.
-    row_sums = scores.sum(_class_dim(scores), keepdim=True)
-    zero_or_ignored = (ids == ignore_index) * -1
-    uniform_term = nll_loss(row_sums, zero_or_ignored, ignore_index=-1, reduction=reduction)
-    # Last, so that the backward pass begins with it: its gradient is a full matrix, to which that of the row
-    # sums is added in place; the other way round the sum would be a third one.
-    label_term = nll_loss(scores, ids, ignore_index=ignore_index, reduction=reduction)
-    return (1.0 - epsilon) * label_term + (epsilon / scores.shape[_class_dim(scores)]) * uniform_term
+        loss = nll_loss(scores, target, ignore_index=ignore_index, reduction=reduction)
+    else:
+        # The row sums are reduced as a loss of one class, 0, so that nll_loss leaves out the ignored rows
+        # here too: two passes over the scores in all, no copy of them kept, and no boolean mask to wait for.
+        # Both terms have one sign, so nothing cancels, as it would between logsumexp and large logits.
+        row_sums = scores.sum(dim, keepdim=True)
+        zero_or_ignored = (target == ignore_index) * -1
+        uniform_term = nll_loss(row_sums, zero_or_ignored, ignore_index=-1, reduction=reduction)
+        # Last, so that the backward pass begins with it: its gradient is a full matrix, to which that of the
+        # row sums is added in place; the other way round the sum would be a third one.
+        label_term = nll_loss(scores, target, ignore_index=ignore_index, reduction=reduction)
+        loss = (1.0 - epsilon) * label_term + (epsilon / num_classes) * uniform_term
+    return loss if divisor is None else loss / divisor
 
 
 class LabelSmoothingCrossEntropy(nn.Module):
     """Label-smoothed cross-entropy as a module; `label_smoothing_cross_entropy` says what it computes.
 
-    Args:
-        ε: share of the target spread over all K classes. The attribute is read at each call and free to
-            change between calls, as `reduction` is: mixup callbacks set `reduction` to `"none"` for one batch
-            and put it back. An ε tensor does not follow `.to(device)`.
-        reduction: `"mean"`, `"sum"` or `"none"`.
-        epsilon: another spelling of ε, as argument and attribute; give one of the two.
-        weight: (K,): a weight per class. A buffer, so it follows `.to(device)`.
-        ignore_index: class id whose rows are left out.
-
-    Raises:
-        ValueError: as the function; for ε and reduction already on construction.
+    `epsilon` is another spelling of ε, as argument and attribute; give one of the two. It and `reduction` are
+    read at each call, so mixup callbacks may set `"none"` for one batch. An ε tensor does not follow
+    `.to(device)`; `weight`, a buffer, does. ε and reduction are refused on construction already.
     """
 
     ε: float | Tensor
@@ -167,8 +143,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
             if isinstance(ε, Tensor) or ε != DEFAULT_EPSILON:
                 raise ValueError(f"epsilon: expected ε or epsilon, got both ({ε} and {epsilon}); give one")
             ε = epsilon
-        check_reduction(reduction)
-        self.ε = checked_epsilon(ε)
+        self.ε = _checked(ε, reduction)
         self.reduction = reduction
         self.ignore_index = ignore_index
         self.register_buffer("weight", weight)
@@ -183,7 +158,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
         self.ε = value
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Loss of logits `input` (N, K, ...) against class ids or distributions `target`."""
+        """The loss of logits (N, K, ...) against class ids or distributions."""
         return label_smoothing_cross_entropy(
             input,
             target,
@@ -198,17 +173,8 @@ class LabelSmoothingCrossEntropy(nn.Module):
         return f"ε={self.ε}, reduction={self.reduction!r}, ignore_index={self.ignore_index}"
 
 
-def check_reduction(reduction: str) -> None:
-    """Refuse a reduction that is not one of `REDUCTIONS`, with a `ValueError`."""
-    if reduction not in REDUCTIONS:
-        raise ValueError(
-            f"reduction: expected one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}; "
-            "choose one of these (for per-example losses, 'none')"
-        )
-
-
-def checked_epsilon(epsilon: float | Tensor) -> float | Tensor:
-    """Return ε as a Python float, or as the 0-dim tensor it came as; refuse others with a `ValueError`."""
+def _checked(epsilon: float | Tensor, reduction: str) -> float | Tensor:
+    """ε as a Python float, or as the 0-dim tensor it came as."""
     if not isinstance(epsilon, Tensor):
         epsilon = float(epsilon)
     elif epsilon.ndim != 0:
@@ -221,6 +187,11 @@ def checked_epsilon(epsilon: float | Tensor) -> float | Tensor:
         raise ValueError(
             f"epsilon: expected a number in [0, 1], got {value}; it is the share of the target spread "
             "evenly over the classes (0 is plain cross-entropy, 1 ignores the label)"
+        )
+    if reduction not in REDUCTIONS:
+        raise ValueError(
+            f"reduction: expected one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}; "
+            "choose one of these (for per-example losses, 'none')"
         )
     return epsilon
 
@@ -237,12 +208,10 @@ def _read(epsilon: float | Tensor) -> float | None:
         return None
 
 
-def _prepare(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits in the dtype of their softmax, with class ids as int64 or distributions in that dtype.
-
-    Whatever does not fit is refused here, before it is broadcast or cast in silence.
-    """
-    dim, distributions = _class_dim(logits), target.is_floating_point()
+def _prepare(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Logits in their softmax's dtype, class ids as int64 or distributions in it, the classes' dimension."""
+    # What does not fit is refused before it is broadcast or cast in silence.
+    dim, distributions = min(logits.ndim - 1, 1), target.is_floating_point()
     ids_shape = (*logits.shape[:dim], *logits.shape[dim + 1 :])
     fits = target.shape == (logits.shape if distributions else ids_shape)
     if not fits or not logits.is_floating_point() or target.dtype == torch.bool:
@@ -254,9 +223,4 @@ def _prepare(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
             "the classes are last"
         )
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return logits, target.to(logits.dtype) if distributions else target.long()
-
-
-def _class_dim(logits: Tensor) -> int:
-    """Dimension of the classes: 1 as in torch, or 0 for a single example of shape (K,)."""
-    return min(logits.ndim - 1, 1)
+    return logits, target.to(logits.dtype) if distributions else target.long(), dim

@@ -11,13 +11,10 @@ from collections.abc import Callable
 from torch import nn
 
 from ablate.errors import StudyError, nearest
-from ablate.models.contract import keep_logits_float32, try_network
-from ablate.models.cost import count_macs, count_parameters
+from ablate.models.contract import count_macs, count_parameters, keep_logits_float32, try_network
 from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
-from ablate.models.torchvision_classifiers import build_torchvision, torchvision_names
-from ablate.models.vit_tiny import vit_tiny
-from ablate.models.xresnet import xresnet18, xresnet34, xresnet50
-from ablate.models.xse_resnext import xse_resnext50
+from ablate.models.torchvision_classifiers import build_torchvision, torchvision_names, vit_tiny
+from ablate.models.xresnet import xresnet18, xresnet34, xresnet50, xse_resnext50
 from ablate.plugins import load_foreign
 
 __all__ = ["MODELS", "Factory", "build_model", "count_macs", "count_parameters", "find_factory"]
@@ -37,15 +34,12 @@ MODELS: dict[str, Factory] = {
 
 
 def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
-    """Builds a network with fresh weights and checks that it keeps to the contract.
+    """Builds a network with fresh weights and float32 logits, and checks that it keeps to the contract.
 
-    The weights come from torch's global generator, which the caller seeds; a copy is checked, which draws
-    nothing from it. Logits are float32 under every precision: see `keep_logits_float32`. The name is a key of
-    `MODELS`, a classifier of `torchvision.models`, or `package.module:factory`.
+    The weights come from torch's global generator, which the caller seeds; the check draws nothing from it.
 
     Raises:
-        StudyError: There is no such network, its factory cannot be called or fails, or what it builds does
-            not keep to the contract (see `try_network`).
+        StudyError: There is no such network, its factory fails, or what it builds fails `try_network`.
     """
     factory = find_factory(name)
     try:

@@ -1,4 +1,7 @@
-"""What every network must keep to, tried when it is built, and float32 logits under every precision."""
+"""What is found out by running a copy of a network: that it keeps to the contract, and its multiply-adds.
+
+And float32 logits under every precision.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -8,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ablate.errors import StudyError
 
@@ -17,21 +21,15 @@ EXAMPLES = 2  # images; not one, of which a network's `squeeze` would take the b
 def try_network(name: str, model: nn.Module, *, num_classes: int, image_size: int) -> str | None:
     """Checks that a network maps [2, 3, S, S] float32 images to finite logits [2, K], and can be trained.
 
-    A copy of it is run as training runs it, with channels_last images and weights: forward in evaluation
-    mode, then forward and backward in training mode. The network itself is not run, and torch's generator is
-    left as it was.
-
-    Returns:
-        The name of the last `nn.Linear` with K outputs to run, or None.
-
-    Raises:
-        StudyError: It cannot be copied, a pass fails, or forward gives something else.
+    A copy is run as training runs it, channels_last: forward in evaluation mode, then forward and backward in
+    training mode. The network itself and torch's generator are left as they were. What fails is a
+    `StudyError`; the name of the last `nn.Linear` with K outputs to run comes back, or None.
     """
     expected = (
         f"Expected the network {name!r} to map images [2, 3, {image_size}, {image_size}] to finite logits "
         f"[2, {num_classes}]"
     )
-    images = example_images(model, image_size).to(memory_format=torch.channels_last)
+    images = _example_images(model, image_size).to(memory_format=torch.channels_last)
     with torch.random.fork_rng([images.device] if images.is_cuda else []), torch.enable_grad():
         trial = _copy(name, model).to(memory_format=torch.channels_last)
         ran: list[str] = []  # the linear layers with K outputs, in the order in which they run
@@ -69,12 +67,10 @@ def try_network(name: str, model: nn.Module, *, num_classes: int, image_size: in
 
 
 def keep_logits_float32(model: nn.Module, head: str | None) -> None:
-    """Makes a network's last linear layer compute in float32, and its output float32, in place.
+    """Makes the linear layer `head` compute in float32, and the network's output float32, in place.
 
-    Autocast would run the layer in half precision and round the logits: 8 bits of significand in
-    bfloat16. A network that ends otherwise (in a convolution, say) keeps its layers and has its output cast,
-    so its logits are float32 but carry the rounding of the layer before. Parameters and names in `state_dict`
-    stay as they are. `head` is what `try_network` returned.
+    Autocast would run the layer in half precision and round the logits: 8 bits of significand in bfloat16.
+    Of a network that ends otherwise (in a convolution, say) the logits carry the rounding of that layer.
     """
     if head is not None:
         # Changing the class keeps the object, and with it hooks, tied weights and every name.
@@ -91,8 +87,43 @@ class Float32Linear(nn.Linear):
             return functional.linear(input.float(), self.weight, self.bias)
 
 
-def example_images(model: nn.Module, image_size: int) -> Tensor:
-    """Gives random normal float32 images [2, 3, S, S], always the same, where the weights are."""
+def _to_float32(_model: nn.Module, _inputs: object, logits: Tensor) -> Tensor:
+    return logits.float()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Counts the trainable numbers of a network; tied weights once, buffers never."""
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def count_macs(model: nn.Module, image_size: int) -> int:
+    """Counts the multiply-adds of one image's forward pass in evaluation mode, half of two images'.
+
+    Counted are convolutions, fixed ones such as a blur too, and matrix products, those of attention too, but
+    not normalisation, activations, softmax, pooling and biases. Products of weights alone, which a batch
+    shares, count by half. A forward pass that fails under torch's counter is a `RuntimeError`.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
+    counter = FlopCounterMode(display=False)
+    images = _example_images(model, image_size)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # attention as matrix products: the counter sees no other
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            copy.deepcopy(model).eval()(images)
+    except Exception as error:  # a foreign network may raise anything
+        raise RuntimeError(
+            f"the multiply-adds cannot be counted: the forward pass under torch's counter raised "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return int(counter.get_total_flops()) // (2 * EXAMPLES)
+
+
+def _example_images(model: nn.Module, image_size: int) -> Tensor:
+    """Random normal float32 images [2, 3, S, S], always the same, where the weights are."""
     # A generator of its own: the global one belongs to the training run.
     generator = torch.Generator("cpu").manual_seed(0)
     images = torch.randn((EXAMPLES, 3, image_size, image_size), generator=generator, device="cpu")
@@ -149,7 +180,3 @@ def _explained(attempt: str, remedy: str) -> Iterator[None]:
             )
         message = str(error).rstrip(".")
         raise StudyError(f"{attempt} raised {type(error).__name__}: {message}. {remedy}") from error
-
-
-def _to_float32(_model: nn.Module, _inputs: object, logits: Tensor) -> Tensor:
-    return logits.float()

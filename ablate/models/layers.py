@@ -11,10 +11,7 @@ from torch.nn import functional
 def conv_norm(
     in_channels: int, out_channels: int, kernel_size: int, stride: int, *, groups: int = 1, gamma: float = 1.0
 ) -> nn.Sequential:
-    """Gives a 1×1 or padded 3×3 convolution without bias, Kaiming normal for a ReLU, and its BatchNorm.
-
-    `gamma` is the initial weight of the BatchNorm.
-    """
+    """A 1×1 or padded 3×3 convolution without bias, Kaiming normal; and a BatchNorm of weight `gamma`."""
     if kernel_size == 3 and groups == 1:
         conv: nn.Conv2d = Conv3x3(in_channels, out_channels, stride=stride)
     else:
@@ -27,21 +24,13 @@ def conv_norm(
     return nn.Sequential(conv, norm)
 
 
-def kaiming_linear(in_features: int, out_features: int) -> nn.Linear:
-    """Gives a linear layer with Kaiming normal weights and bias zero."""
-    linear = nn.Linear(in_features, out_features)
-    nn.init.kaiming_normal_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
 class Conv3x3(nn.Conv2d):
     """A 3×3 convolution with padding 1 and no bias, equal to `nn.Conv2d` up to rounding.
 
-    Where the output is a single position, most taps of the kernel meet only padding: eight of nine on a
-    map of 1×1, five of nine on 2×2 with stride 2. On a CPU, in training and in inference mode, the layer
-    then multiplies just the taps that meet a pixel, as one matrix product; the other taps get their
-    gradient of exactly zero. Everywhere else it is the plain convolution, by which its cost is counted.
+    Where the output is a single position, most taps of the kernel meet only padding: eight of nine on a map
+    of 1×1. On a CPU, in training and in inference mode, the layer then multiplies just those that meet a
+    pixel, as one matrix product; the others' gradient is exactly zero. Everywhere else, where its cost is
+    counted too, it is the plain convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
@@ -62,13 +51,13 @@ class Conv3x3(nn.Conv2d):
 class _MetTaps(torch.autograd.Function):
     """The product of small maps [N, I, h, w], h and w at most 2, with the taps that meet them: [N, O].
 
-    One function, because autograd's own way through the slice of taps copies the whole weight several
-    times: here its gradient is written once, where the weight lies.
+    Autograd's own way through the slice of taps copies the whole weight several times: here its gradient is
+    written once, where the weight lies.
     """
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
-        flat, taps = _channels_last(maps).flatten(1), _met(weight, maps.shape).flatten(1)
+        flat, taps = maps.movedim(1, -1).flatten(1), _met(weight, maps.shape).flatten(1)
         product = functional.linear(flat, taps)
         # Under autocast in its arithmetic, as the product was made.
         ctx.save_for_backward(flat.to(product.dtype), taps.to(product.dtype), weight)
@@ -89,26 +78,20 @@ class _MetTaps(torch.autograd.Function):
 
 def _met(weight: Tensor, maps: torch.Size) -> Tensor:
     """The taps that meet a pixel, [O, h, w, I]: centred on pixel (0, 0), tap (1 + i, 1 + j) meets (i, j)."""
-    return _channels_last(weight)[:, 1 : 1 + maps[2], 1 : 1 + maps[3]]
-
-
-def _channels_last(maps: Tensor) -> Tensor:
-    return maps.permute(0, 2, 3, 1)
+    return weight.movedim(1, -1)[:, 1 : 1 + maps[2], 1 : 1 + maps[3]]
 
 
 class MaxBlurPool2d(nn.Module):
     """Halves the resolution: the maximum of every 3×3 window, blurred by a fixed kernel, at stride 2.
 
-    This is `kornia.contrib.MaxBlurPool2d(3, True)` as the entries of the Imagenette board ran it (kornia
-    0.1 to 0.4, 2019 to 2021): the maximum at stride 1 with padding 1; a 5×5 binomial blur
-    (1 4 6 4 1)/16 in each direction over mirrored borders (the edge itself is not repeated); and
-    bilinear interpolation to half the size, which is the mean of each 2×2 block. Blur and mean are one
-    binomial kernel (1 5 10 10 5 1)/32 in each direction at stride 2, and computed as that. Later kornia
-    (from 0.5) pools 2×2 windows and blurs by 3×3 instead.
+    This is `kornia.contrib.MaxBlurPool2d(3, True)` of kornia 0.1 to 0.4, as the entries of the Imagenette
+    board ran it: the maximum at stride 1 with padding 1; a 5×5 binomial blur (1 4 6 4 1)/16 in each direction
+    over mirrored borders (the edge itself is not repeated); and bilinear interpolation to half the size, the
+    mean of each 2×2 block. Blur and mean are computed as one kernel (1 5 10 10 5 1)/32 at stride 2.
 
-    Where that definition says nothing this one goes on: an odd side is mirrored one position further and
-    rounded up, as a padded convolution with stride 2 rounds, and a mirrored position beyond a map smaller
-    than 4×4 is the map's last one. It holds no parameters, and nothing in `state_dict`.
+    Where that says nothing, an odd side is mirrored one position further and rounded up, as a padded
+    convolution with stride 2 rounds, and a mirrored position beyond a map smaller than 4×4 is the map's last.
+    It holds no parameters, and nothing in `state_dict`.
 
     References:
         Zhang, "Making Convolutional Networks Shift-Invariant Again", 2019, whose blur is (1 2 1)/4.
@@ -142,11 +125,9 @@ def _mirror(maps: Tensor, dim: int) -> Tensor:
 class SimpleSelfAttention(nn.Module):
     """Adds γ · (x xᵀ)(W x) to the features x, a matrix of C channels by P = H·W positions.
 
-    There are no queries, keys or softmax: the C×C matrix x xᵀ of the channels' products mixes the
-    projection W x. W is divided by its largest singular value (spectral normalisation), estimated by
-    one step of power iteration in each training forward. γ starts at zero, and the layer as the identity.
-
-    W starts Kaiming normal for a ReLU. It has C² + 1 parameters; the multiply-adds are 3·C²·P.
+    There are no queries, keys or softmax. W is divided by its largest singular value (spectral
+    normalisation), estimated by one step of power iteration in each training forward. It starts Kaiming
+    normal for a ReLU, and γ at zero, so the layer starts as the identity. The multiply-adds are 3·C²·P.
 
     References:
         fastai, `SimpleSelfAttention` with ks=1 and sym=False.
@@ -176,11 +157,9 @@ class SimpleSelfAttention(nn.Module):
         return features + self.gamma * mixed.transpose(1, 2).view(features.shape)
 
     def normalised_weight(self) -> Tensor:
-        """Gives W / σ [C, C] in the weight's dtype; in training, after one step of power iteration.
-
-        torch's own `spectral_norm` computes the same, but a network that carries it can either not be
-        copied after a training step or not be pickled.
-        """
+        """W / σ [C, C] in the weight's dtype; in training, after one step of power iteration."""
+        # Not torch's own `spectral_norm`: a network that carries it can either not be copied after a training
+        # step or not be pickled.
         if self.training:
             with torch.no_grad():
                 self.right.copy_(functional.normalize(_times(self.weight.t(), self.left), dim=0))

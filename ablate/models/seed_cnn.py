@@ -2,8 +2,7 @@
 
 Eight 3×3 convolutions, each followed by ReLU and then BatchNorm, then a global average pool and a linear
 layer: 16 → 32 → 64 → 32 → 64 → 128 → 256 → 512 channels, the first convolution with stride 1 and all
-others with stride 2. 128×128 pixels become 1×1 before the pool. `seed_cnn_bn_relu` is the same network with
-BatchNorm before ReLU, as most networks have it.
+others with stride 2. 128×128 pixels become 1×1 before the pool.
 
 References:
     fast.ai, "Deep Learning from the Foundations", 2019: notebooks 06 to 11 define the layers, their
@@ -21,13 +20,11 @@ CHANNELS = (3, 16, 32, 64, 32, 64, 128, 256, 512)
 
 def seed_cnn(*, num_classes: int, image_size: int) -> nn.Sequential:
     """Builds the lesson's network, for images of any size."""
-    del image_size
     return _network(num_classes, relu_first=True)
 
 
 def seed_cnn_bn_relu(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds the lesson's network with BatchNorm before ReLU, for images as `seed_cnn`."""
-    del image_size
+    """Builds the same with BatchNorm before ReLU, as most networks have it."""
     return _network(num_classes, relu_first=False)
 
 

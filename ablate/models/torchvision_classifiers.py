@@ -1,8 +1,8 @@
-"""torchvision's image classifiers by name, each with fresh weights and torchvision's own defaults.
+"""torchvision's image classifiers by name, with fresh weights, and a small vision transformer of its parts.
 
 Dropout and stochastic depth are as torchvision sets them, so they differ from family to family:
-`torchvision.models` documents each. Nothing is downloaded. torchvision is imported only when one of its
-networks is asked for, or when a name is unknown.
+`torchvision.models` documents each. Nothing is downloaded. torchvision is imported only when one of these
+networks is asked for, or when a name is unknown: that takes a second or two.
 """
 
 from typing import Any
@@ -24,6 +24,33 @@ SMALLEST = {
     "swin_": 4,
     "vgg": 32,
 }
+GRID = 8
+"""Patches of `vit_tiny` in a row and in a column."""
+
+
+def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
+    """Builds a small vision transformer whose cost hardly depends on the image size, a multiple of 8.
+
+    Twelve layers of width 192 with three heads and a hidden width of 768, as DeiT-Ti, but on a grid of 8×8
+    patches whatever the image size: 64 tokens and the class token. No dropout. torchvision sets the initial
+    weights; the last layer starts at zero, and with it the logits. Another size is a `StudyError`.
+
+    References:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020. https://arxiv.org/abs/2010.11929
+        Touvron et al., "Training data-efficient image transformers & distillation through attention", 2020,
+        table 1. https://arxiv.org/abs/2012.12877
+    """
+    _check_size("vit_tiny", image_size, smallest=GRID, multiple=GRID)
+    model: nn.Module = _import_models().VisionTransformer(
+        image_size=image_size,
+        patch_size=image_size // GRID,
+        num_layers=12,
+        num_heads=3,
+        hidden_dim=192,
+        mlp_dim=768,
+        num_classes=num_classes,
+    )
+    return model
 
 
 def torchvision_names() -> list[str]:
@@ -35,8 +62,7 @@ def torchvision_names() -> list[str]:
 def build_torchvision(name: str, *, num_classes: int, image_size: int) -> nn.Module:
     """Builds one of `torchvision_names()`, transformers for this image size; none has auxiliary outputs.
 
-    Raises:
-        StudyError: The architecture cannot take the image size; the message says what sizes work.
+    A size that the architecture cannot take is a `StudyError` that says what sizes work.
     """
     arguments: dict[str, Any] = {}
     multiple = 1
@@ -50,14 +76,21 @@ def build_torchvision(name: str, *, num_classes: int, image_size: int) -> nn.Mod
         # init_weights=True is the default, but one that warns unless it is spelled out.
         arguments |= {"aux_logits": False, "init_weights": True}
     smallest = max([multiple, *(size for start, size in SMALLEST.items() if name.startswith(start))])
-    if image_size < smallest or image_size % multiple:
-        wanted = f"a multiple of {multiple}" if multiple > 1 else f"{smallest} or more"
-        raise StudyError(
-            f"network {name!r}: expected an image size it can take, {wanted}, got {image_size}. Change the "
-            "study's image size, or choose another network."
-        )
+    _check_size(name, image_size, smallest, multiple)
     model: nn.Module = _import_models().get_model(name, weights=None, num_classes=num_classes, **arguments)
     return model
+
+
+def _check_size(name: str, image_size: int, smallest: int, multiple: int) -> None:
+    if image_size >= smallest and image_size % multiple == 0:
+        return
+    wanted = f"a multiple of {multiple}" if multiple > 1 else f"{smallest} or more"
+    below = image_size // multiple * multiple
+    near = f"{below} or {below + multiple}" if below >= smallest else f"{smallest}"
+    raise StudyError(
+        f"network {name!r}: expected an image size it can take, {wanted}, got {image_size}. Set the study's "
+        f"image size to {near}, or choose another network."
+    )
 
 
 def _import_models() -> Any:  # torchvision is not typed
@@ -65,7 +98,7 @@ def _import_models() -> Any:  # torchvision is not typed
         from torchvision import models
     except Exception as error:  # one built for another torch raises whatever it meets first
         raise StudyError(
-            f"Expected to import torchvision, which looks up this network's name, but this raised "
+            f"Expected to import torchvision, where this network is looked up, but this raised "
             f"{type(error).__name__}: {error}. Install the torchvision that belongs to torch "
             f"{torch.__version__}, or name a network of ablate's own."
         ) from error

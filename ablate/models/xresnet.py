@@ -1,30 +1,50 @@
-"""XResNet: the residual networks of the fast.ai course, after the tweaks of "Bag of Tricks".
+"""XResNet, the residual networks of the fast.ai course, and XSE-ResNeXt-50.
 
-Against the original ResNet (He et al., 2015) three things differ: the 7×7 stem is three 3×3
-convolutions (3 → 32 → 64 → 64, the first with stride 2); a shortcut that changes resolution is a 2×2
+Against the original ResNet (He et al., 2015) three tweaks of "Bag of Tricks" differ: the 7×7 stem is three
+3×3 convolutions (3 → 32 → 64 → 64, the first with stride 2); a shortcut that changes resolution is a 2×2
 average pool followed by a 1×1 convolution (ResNet-D); and the last BatchNorm of each block starts with
-weight zero, so that every block starts as its shortcut. A bottleneck has its stride in the 3×3
-convolution (ResNet-B).
+weight zero, so that every block starts as its shortcut. A bottleneck has its stride in the 3×3 convolution
+(ResNet-B). This is the form of the course's notebook 11; timm's `resnet18d` has a thinner stem (3 → 32 → 32
+→ 64).
 
-This is the form of the course's notebook 11. timm's `resnet18d` has the same trunk and a thinner stem
-(3 → 32 → 32 → 64), and so had fastai's first library version.
+XSE-ResNeXt-50, as the entries of the public Imagenette board use it, is an XResNet-50 with five changes: the
+3×3 convolution of a bottleneck has 32 groups, at twice the channels (ResNeXt, 32×4d); each block ends in a
+squeeze-and-excitation gate that narrows to a sixteenth; the activation is Mish; the last block of the first
+stage ends in self-attention; and every pooling, in the stem and in the three shortcuts that halve the
+resolution, is a `MaxBlurPool2d`. The stem is fastai's, 3 → 32 → 32 → 64.
 
 References:
     He et al., "Bag of Tricks for Image Classification with Convolutional Neural Networks", 2019,
     section 4 and section 3.1 (zero γ). https://arxiv.org/abs/1812.01187
     fast.ai, "Deep Learning from the Foundations", 2019, notebook 11.
     https://github.com/fastai/course-v3/blob/master/nbs/dl2/11_train_imagenette.ipynb
+    fastai, `xse_resnext50(n_out=10, act_cls=Mish, sa=1, sym=0, pool=MaxPool)`, with its max poolings
+    replaced. https://github.com/fastai/fastai/blob/2.8.1/fastai/vision/models/xresnet.py
+    The board's entries at 128 pixels: https://github.com/radekosmulski/imagenette-LB-entry (5 epochs),
+    https://github.com/ducha-aiki/imagewoofv2-fastv2-maxpoolblur (20 epochs).
+    Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", 2016.
+    https://arxiv.org/abs/1611.05431
+    Hu et al., "Squeeze-and-Excitation Networks", 2017. https://arxiv.org/abs/1709.01507
+    Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019.
+    https://arxiv.org/abs/1908.08681
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
-from ablate.models.layers import conv_norm, kaiming_linear
+from ablate.models.layers import MaxBlurPool2d, SimpleSelfAttention, conv_norm
 
 WIDTHS = (64, 128, 256, 512)
+"""Channels inside a block of XResNet, by stage; `EXPANSION` times as many go out of a bottleneck."""
+
+EXPANSION, GROUPS, REDUCTION = 4, 32, 16
+
+Block = Callable[[int, int, int, bool], "ResidualBlock"]
+"""Makes a block: channels that come in, width, stride, and whether it is the last of the first stage."""
 
 
 def xresnet18(*, num_classes: int, image_size: int) -> nn.Sequential:
@@ -32,52 +52,43 @@ def xresnet18(*, num_classes: int, image_size: int) -> nn.Sequential:
 
     Any image size works, though below 32 the last stage sees a single pixel; no weight depends on it.
     """
-    del image_size
-    return _xresnet(num_classes, depths=(2, 2, 2, 2), expansion=1)
+    return _xresnet(num_classes, (2, 2, 2, 2), expansion=1)
 
 
 def xresnet34(*, num_classes: int, image_size: int) -> nn.Sequential:
     """Builds XResNet-34 (3, 4, 6 and 3 basic blocks), for images as `xresnet18`."""
-    del image_size
-    return _xresnet(num_classes, depths=(3, 4, 6, 3), expansion=1)
+    return _xresnet(num_classes, (3, 4, 6, 3), expansion=1)
 
 
 def xresnet50(*, num_classes: int, image_size: int) -> nn.Sequential:
     """Builds XResNet-50 (3, 4, 6 and 3 bottlenecks), for images as `xresnet18`."""
-    del image_size
-    return _xresnet(num_classes, depths=(3, 4, 6, 3), expansion=4)
+    return _xresnet(num_classes, (3, 4, 6, 3), expansion=EXPANSION)
 
 
-def _xresnet(num_classes: int, *, depths: Sequence[int], expansion: int) -> nn.Sequential:
-    def block(in_channels: int, width: int, stride: int, _ends_first_stage: bool) -> ResidualBlock:
-        return ResidualBlock(in_channels, width, stride=stride, expansion=expansion)
-
-    return assemble(
-        num_classes,
-        stem=(3, 32, 64, 64),
-        activation=partial(nn.ReLU, inplace=True),
-        pool=nn.MaxPool2d(3, stride=2, padding=1),
-        depths=depths,
-        expansion=expansion,
-        block=block,
-    )
+def xse_resnext50(*, num_classes: int, image_size: int) -> nn.Sequential:
+    """Builds XSE-ResNeXt-50, for images as `xresnet18`."""
+    stem, pool = (3, 32, 32, 64), MaxBlurPool2d(64)
+    return _assemble(num_classes, stem, nn.Mish, pool, (3, 4, 6, 3), EXPANSION, resnext_block)
 
 
-def assemble(
+def _xresnet(num_classes: int, depths: Sequence[int], *, expansion: int) -> nn.Sequential:
+    relu, pool = partial(nn.ReLU, inplace=True), nn.MaxPool2d(3, stride=2, padding=1)
+    block = partial(residual_block, expansion=expansion)
+    return _assemble(num_classes, (3, 32, 64, 64), relu, pool, depths, expansion, block)
+
+
+def _assemble(
     num_classes: int,
-    *,
     stem: Sequence[int],
     activation: Callable[[], nn.Module],
     pool: nn.Module,
     depths: Sequence[int],
     expansion: int,
-    block: Callable[[int, int, int, bool], nn.Module],
+    block: Block,
 ) -> nn.Sequential:
-    """Puts a residual network together: stem, pooling, four stages of blocks, mean over positions, logits.
+    """Stem, pooling, four stages of so many blocks, mean over positions, logits.
 
     The stem is a 3×3 convolution between each two of its numbers of channels, the first with stride 2.
-    `depths` counts the blocks of each stage, and `expansion` times its width goes out. `block` is given the
-    channels that come in, the width, the stride, and whether the block is the last of the first stage.
     """
     layers: list[nn.Module] = []
     for index, (before, after) in enumerate(pairwise(stem)):
@@ -91,36 +102,80 @@ def assemble(
             blocks.append(block(channels, width, stride, index == 0 and position == depth - 1))
             channels = width * expansion
         layers.append(nn.Sequential(*blocks))
-    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), kaiming_linear(channels, num_classes)]
-    return nn.Sequential(*layers, *head)
+    linear = nn.Linear(channels, num_classes)
+    nn.init.kaiming_normal_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
 
 
 class ResidualBlock(nn.Module):
-    """A basic block (`expansion` 1: 3×3, 3×3) or a bottleneck (4: 1×1, 3×3, 1×1), and its shortcut.
+    """Convolutions and, beside them, a shortcut: of their sum the activation."""
 
-    Inside it has `width` channels, and `width * expansion` go out.
-    """
-
-    def __init__(self, in_channels: int, width: int, *, stride: int, expansion: int) -> None:
+    def __init__(
+        self, convs: Sequence[nn.Module], shortcut: Sequence[nn.Module], activation: nn.Module
+    ) -> None:
         super().__init__()
-        out_channels = width * expansion
-        if expansion == 1:
-            inner = [conv_norm(in_channels, width, 3, stride), nn.ReLU(inplace=True)]
-        else:
-            inner = [
-                *(conv_norm(in_channels, width, 1, 1), nn.ReLU(inplace=True)),
-                *(conv_norm(width, width, 3, stride), nn.ReLU(inplace=True)),
-            ]
-        last = conv_norm(width, out_channels, 3 if expansion == 1 else 1, 1, gamma=0.0)
-        self.convs = nn.Sequential(*inner, last)
-        self.shortcut = nn.Sequential(
-            # Rounding up, as a padded 3×3 convolution with stride 2 does, keeps odd sizes in step.
-            *([nn.AvgPool2d(2, ceil_mode=True)] if stride != 1 else []),
-            *([conv_norm(in_channels, out_channels, 1, 1)] if in_channels != out_channels else []),
-        )
-        self.activation = nn.ReLU(inplace=True)
+        self.convs, self.shortcut = nn.Sequential(*convs), nn.Sequential(*shortcut)
+        self.activation = activation
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Maps [N, in_channels, H, W] to [N, width * expansion, ⌈H/stride⌉, ⌈W/stride⌉]."""
+        """Maps [N, channels in, H, W] to [N, channels out, ⌈H/stride⌉, ⌈W/stride⌉]."""
         activated: Tensor = self.activation(self.convs(inputs) + self.shortcut(inputs))
         return activated
+
+
+def residual_block(
+    in_channels: int, width: int, stride: int, _ends_first_stage: bool, *, expansion: int
+) -> ResidualBlock:
+    """Builds a basic block (`expansion` 1: 3×3, 3×3) or a bottleneck (4: 1×1, 3×3, 1×1)."""
+    out_channels, relu = width * expansion, partial(nn.ReLU, inplace=True)
+    if expansion == 1:
+        convs = [conv_norm(in_channels, width, 3, stride), relu(), conv_norm(width, width, 3, 1, gamma=0.0)]
+    else:
+        convs = [
+            *(conv_norm(in_channels, width, 1, 1), relu(), conv_norm(width, width, 3, stride), relu()),
+            conv_norm(width, out_channels, 1, 1, gamma=0.0),
+        ]
+    # Rounding up, as a padded 3×3 convolution with stride 2 does, keeps odd sizes in step.
+    pool = nn.AvgPool2d(2, ceil_mode=True)
+    return ResidualBlock(convs, _shortcut(in_channels, out_channels, stride, pool), relu())
+
+
+def resnext_block(in_channels: int, width: int, stride: int, attention: bool) -> ResidualBlock:
+    """Builds a bottleneck 1×1, grouped 3×3, 1×1 of twice the width, with a gate and, at times, attention."""
+    inside, out_channels = 2 * width, width * EXPANSION
+    convs = [
+        *(conv_norm(in_channels, inside, 1, 1), nn.Mish()),
+        *(conv_norm(inside, inside, 3, stride, groups=GROUPS), nn.Mish()),
+        conv_norm(inside, out_channels, 1, 1, gamma=0.0),
+        SqueezeExcitation(out_channels),
+        *([SimpleSelfAttention(out_channels)] if attention else []),
+    ]
+    shortcut = _shortcut(in_channels, out_channels, stride, MaxBlurPool2d(in_channels))
+    return ResidualBlock(convs, shortcut, nn.Mish())
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int, pool: nn.Module) -> list[nn.Module]:
+    matched = [conv_norm(in_channels, out_channels, 1, 1)] if in_channels != out_channels else []
+    return [*([pool] if stride != 1 else []), *matched]
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a gate in (0, 1) that two linear layers compute from all channels' means.
+
+    Between them are C/16 channels, rounded up to a multiple of 8.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        narrow = -(-(channels // REDUCTION) // 8) * 8
+        self.reduce, self.expand = nn.Conv2d(channels, narrow, 1), nn.Conv2d(narrow, channels, 1)
+        self.activation = nn.Mish()
+        for conv in (self.reduce, self.expand):
+            nn.init.kaiming_normal_(conv.weight)
+            nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Maps [N, C, H, W] to the same shape."""
+        means = features.mean((2, 3), keepdim=True)
+        return features * torch.sigmoid(self.expand(self.activation(self.reduce(means))))

@@ -2,7 +2,6 @@
 
 from ablate.train.device import cpu_has_bfloat16, device_name, keep_freed_memory, seed_generators
 from ablate.train.engine import ready_step
-from ablate.train.evaluate import Loss
 from ablate.train.fit import Callbacks, DivergedError, Fitted, fit
 from ablate.train.images import Images
 from ablate.train.step import Step
@@ -12,7 +11,6 @@ __all__ = [
     "DivergedError",
     "Fitted",
     "Images",
-    "Loss",
     "Step",
     "cpu_has_bfloat16",
     "device_name",

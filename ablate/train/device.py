@@ -16,21 +16,33 @@ from typing import Any
 import numpy as np
 import torch
 
+CPUINFO = Path("/proc/cpuinfo")
 
-def cpu_has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+
+def cpu_has_bfloat16(cpuinfo: Path = CPUINFO) -> bool:
     """Whether the processor itself multiplies bfloat16 (AVX512-BF16, AMX); emulation is slow."""
-    try:
-        flags = re.findall(r"^(?:flags|Features)\s*:\s*(.*)$", cpuinfo.read_text(), flags=re.MULTILINE)
-    except OSError:
-        return False
-    return bool(flags) and not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags[0].split())
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_first_line(cpuinfo, "flags").split())
+
+
+def device_name(device: torch.device) -> str:
+    """The processor's or GPU's model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return _first_line(CPUINFO, "model name") or platform.processor() or platform.machine()
+
+
+def _first_line(file: Path, name: str) -> str:
+    """What stands after a name in one of Linux' files of `name: value`; nothing where it does not."""
+    with contextlib.suppress(OSError):
+        if found := re.search(rf"^{name}\s*:\s*(.*)$", file.read_text(), flags=re.MULTILINE):
+            return found[1]
+    return ""
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc's malloc to keep freed blocks instead of returning them to the system.
+    """Tell glibc's malloc, where it is that, to keep freed blocks instead of returning them to the system.
 
-    A training step frees and takes the same hundreds of megabytes; fresh pages for them cost up to half of
-    a step. Elsewhere than on glibc this does nothing.
+    A training step frees and takes the same hundreds of megabytes; fresh pages cost up to half of a step.
     """
     if platform.libc_ver()[0] != "glibc":
         return
@@ -38,17 +50,6 @@ def keep_freed_memory() -> None:
     malloc = ctypes.CDLL(None)
     malloc.mallopt(m_mmap_max, 0)
     malloc.mallopt(m_trim_threshold, 2**31 - 1)
-
-
-def device_name(device: torch.device) -> str:
-    """The processor's or GPU's model."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        models = re.findall(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), flags=re.MULTILINE)
-    except OSError:
-        models = []
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def set_numerics(*, deterministic: bool) -> None:
@@ -62,39 +63,24 @@ def set_numerics(*, deterministic: bool) -> None:
 
 
 def seed_generators(seed: int) -> None:
-    """Seed every global generator that a network, a loss or an augmentation may draw from.
-
-    Args:
-        seed: in [0, 2**63); NumPy's generator takes its lower 32 bits.
-    """
+    """Seed every global generator that a network or a loss may draw from; NumPy's with the lower 32 bits."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 
 
-class StepClock:
-    """Times steps without making the device wait: a GPU's by events on its stream, a CPU's by the clock."""
+def mark(device: torch.device) -> Any:
+    """Now, or when a GPU gets here in its work: nothing waits for it."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._marks = device, list[Any]()
 
-    def mark(self) -> None:
-        """A step begins, or has been handed to the device."""
-        if self._device.type == "cuda":
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record()
-            self._marks.append(event)
-        else:
-            self._marks.append(time.perf_counter())
-
-    def read(self) -> list[float]:
-        """Milliseconds of the steps since the last reading; waits for the device once."""
-        synchronize(self._device)
-        marks, self._marks = self._marks, []
-        pairs = zip(marks[::2], marks[1::2], strict=True)
-        if self._device.type == "cuda":
-            return [begin.elapsed_time(end) for begin, end in pairs]
-        return [1000 * (end - begin) for begin, end in pairs]
+def elapsed_ms(begin: Any, end: Any) -> float:
+    """Between two marks of a device that has been waited for."""
+    return 1000 * (end - begin) if isinstance(begin, float) else float(begin.elapsed_time(end))
 
 
 def synchronize(device: torch.device) -> None:
@@ -116,9 +102,7 @@ def peak_memory_mb(device: torch.device) -> float:
     """Most memory held since the last reset, in MB: CUDA allocations, or the process's resident pages."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    with contextlib.suppress(OSError):
-        status = Path("/proc/self/status").read_text()
-        if peak := re.search(r"^VmHWM:\s*(\d+) kB", status, flags=re.MULTILINE):
-            return int(peak[1]) * 1024 / 1e6
+    if peak := _first_line(Path("/proc/self/status"), "VmHWM").removesuffix(" kB"):
+        return int(peak) * 1024 / 1e6
     since_start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return since_start * (1 if sys.platform == "darwin" else 1024) / 1e6  # macOS counts bytes, others KiB

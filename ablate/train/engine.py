@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from ablate.losses import Loss
 from ablate.study.fields import Fields
 from ablate.study.trials import stream_seed
 from ablate.train.device import set_numerics
-from ablate.train.evaluate import Loss, predict_batch
 from ablate.train.images import Images
 from ablate.train.optimizer import clear_state
-from ablate.train.step import Step
+from ablate.train.step import Step, predict_batch
 
 WARM_UP = 3
 """Eager steps before a capture: libraries choose algorithms and make workspaces in them, optimisers state."""
@@ -41,30 +41,12 @@ Build = Callable[[int], nn.Module]
 """Builds a network on the CPU; the argument seeds its weights."""
 
 
-@dataclass(frozen=True)
-class Captured:
-    """Work on the device that a replay does again, from the index that is filled before it.
-
-    Each replay overwrites the results.
-    """
-
-    index: Tensor
-    graph: torch.cuda.CUDAGraph
-    results: tuple[Tensor, ...]
-
-    def replay(self, index: Tensor) -> tuple[Tensor, ...]:
-        """The results for these images, to be read before the next replay."""
-        self.index.copy_(index)
-        self.graph.replay()
-        return self.results
+Work = Callable[[Tensor], tuple[Tensor, ...]]
+"""What the device does with images of an index; the results of a replay are to be read before the next."""
 
 
 class CapturedStep(Step):
-    """A step, and a batch of the evaluation of the reported split, captured.
-
-    Its network's weights are those of whoever trained last, until `load`. Trials that differ in more than
-    `kind_of` drops need a capture of their own.
-    """
+    """A step, and a batch of the reported split's evaluation, captured: for the trial that is loaded."""
 
     engine = "graph"
 
@@ -86,21 +68,21 @@ class CapturedStep(Step):
     def load(self, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
         """Begin a trial of the captured kind: everything that an earlier one can have left is overwritten.
 
-        Its network comes with its first weights, on the CPU: drawn there, they are those of an eager run. Of
-        its training images only the labels can differ from those captured.
+        Its network comes with its first weights, on the CPU: drawn there, they are those of an eager run.
         """
         self.fields = self.augmentation.fields = fields
         self.seed = self.augmentation.seed = seed
         self.epsilon.fill_(fields.epsilon)
         self.images.labels.copy_(train.labels)
+        values = ([*network.parameters(), *network.buffers()] for network in (self.model, model))
         with torch.no_grad():
-            for mine, first in zip(_values(self.model), _values(model), strict=True):
+            for mine, first in zip(*values, strict=True):
                 mine.copy_(first)
         clear_state(self.optimizer)
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """One replay of the step for batches of this size."""
-        loss, right = self._steps[len(index)].replay(index)
+        """One replay."""
+        loss, right = self._steps[len(index)](index)
         return loss, right
 
     def predict(self, images: Images) -> Tensor:
@@ -111,23 +93,29 @@ class CapturedStep(Step):
         parts = []
         for start in range(0, count, size):
             index = torch.arange(start, start + size, device=self.device).clamp_(max=count - 1)
-            parts.append(self._evaluation.replay(index)[0][: count - start].clone())
+            parts.append(self._evaluation(index)[0][: count - start].clone())
         self.model.eval()
         return torch.cat(parts)
 
-    def _capture(self, work: Callable[[Tensor], tuple[Tensor, ...]], size: int) -> Captured:
+    def _capture(self, work: Work, size: int) -> Work:
         """Do the work a few times on a stream of its own, as a capture needs, and capture it there."""
-        index = torch.arange(size, device=self.device) % min(len(self.images), len(self._valid))
+        captured = torch.arange(size, device=self.device) % min(len(self.images), len(self._valid))
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             for _ in range(WARM_UP):
-                work(index)
+                work(captured)
         torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # thread_local: what another thread does meanwhile, such as writing a record, is no part of this.
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            results = work(index)
-        return Captured(index, graph, results)
+            results = work(captured)
+
+        def replay(index: Tensor) -> tuple[Tensor, ...]:
+            captured.copy_(index)
+            graph.replay()
+            return results
+
+        return replay
 
 
 _KEPT: OrderedDict[Hashable, CapturedStep | str] = OrderedDict()
@@ -144,7 +132,7 @@ def ready_step(
     fields: Fields,
     seed: int,
 ) -> Step:
-    """The step that trains a trial, with its first weights; its `engine` says why where it is not captured.
+    """The step that trains a trial, with its first weights.
 
     It is captured, where that can be had, if `engine` is "graph" and not "eager". `kind` says what data and
     device these are: trials of one kind, alike in their fields as far as `kind_of` tells, share a capture.
@@ -166,10 +154,7 @@ def ready_step(
 
 
 def kind_of(fields: Fields) -> Fields:
-    """The fields with all that a captured step takes from tensors, or from the host, made equal.
-
-    What the images were prepared from does not matter either: the caller's kind says which they are.
-    """
+    """The fields without what a captured step takes from tensors or the host, or what made the images."""
     same = {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
     prepared = {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0, "label_noise": 0.0}
     return fields.model_copy(update={**same, **prepared, "recipe": "", "mixup": float(fields.mixup > 0)})
@@ -208,9 +193,8 @@ def _checked_capture(
 def _difference(captured: Step, eager: Step, valid: Images) -> float:
     """How far apart a few steps, one of each size among them, leave two networks of one beginning.
 
-    Returns:
-        The largest of four relative distances: of the losses, of what the steps changed in the parameters and
-        in the buffers, and of the logits; NaN where one of them is.
+    The largest of four relative distances: of the losses, of what the steps changed in the parameters and in
+    the buffers, and of the logits; NaN where one of them is.
     """
     outcomes = []
     for step in (captured, eager):
@@ -237,8 +221,3 @@ def relative_distance(mine: Tensor, reference: Tensor) -> float:
     mine, reference = mine.cpu().double(), reference.cpu().double()
     scale, distance = float(reference.norm()), float((mine - reference).norm())
     return distance / scale if scale else distance
-
-
-def _values(model: nn.Module) -> list[Tensor]:
-    """All tensors that a network's results follow from."""
-    return [*model.parameters(), *model.buffers()]

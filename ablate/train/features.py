@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +24,8 @@ from torch import Tensor, nn
 
 from ablate.store.records import Features, Scatter
 from ablate.study.fields import Fields
-from ablate.train.evaluate import predict
 from ablate.train.images import Images
+from ablate.train.step import predict
 
 TRAIN_IMAGES = 4096
 """At most so many training images are looked at."""
@@ -39,62 +40,57 @@ POINTS_PER_CLASS = 200
 def penultimate_features(
     model: nn.Module, train: Images, valid: Images, fields: Fields
 ) -> tuple[Features | None, dict[str, NDArray[Any]]]:
-    """Look at the penultimate layer of a trained network; it is left in evaluation mode.
+    """What the record keeps of a trained network's penultimate layer, and projections as in `Predictions`.
 
-    Returns:
-        What the record keeps, and the projections by their names in `Predictions`. There are no projections
-        without a plane. There is nothing where the network does not end in a linear layer, where a feature is
-        not finite, or where anything fails: the trial has its result already.
+    There are no projections without a plane, and there is nothing where the network does not end in a linear
+    layer, where a feature is not finite, or where anything fails: the trial has its result already. The
+    network is left in evaluation mode.
     """
     try:
         head = find_head(model, valid, fields)
         if head is None:
             return None, {}
         weight = head.weight.detach().cpu().double().numpy()
-        bias = None if head.bias is None else head.bias.detach().cpu().double().numpy()
+        bias = np.zeros(len(weight)) if head.bias is None else head.bias.detach().cpu().double().numpy()
         plane, span = template_plane(weight, bias), template_span(weight)
-        scatter: dict[str, Scatter] = {}
+        facts: dict[str, Any] = {"dimension": head.in_features}
+        if plane is not None:
+            facts |= {"classes": PLANE_CLASSES, "templates": plane.templates.tolist()}
         projections: dict[str, NDArray[Any]] = {}
         subset = even_subset(train.labels, TRAIN_IMAGES)
         for split, images, index in (("valid", valid, None), ("train", train, subset)):
             features, labels = _head_inputs(model, head, images, fields, index)
-            scatter[split] = scatter_of(features, labels, span)
+            facts[split] = scatter_of(features, labels, span)
             if plane is not None:
-                shown = np.concatenate(
-                    [np.flatnonzero(labels == k)[:POINTS_PER_CLASS] for k in PLANE_CLASSES]
-                )
+                of_each = [np.flatnonzero(labels == k)[:POINTS_PER_CLASS] for k in PLANE_CLASSES]
+                shown = np.concatenate(of_each)
                 projections[f"projection_{split}"] = plane.project(features[shown])
                 projections[f"projection_{split}_labels"] = labels[shown]
-        view: dict[str, Any] = (
-            {"classes": PLANE_CLASSES, "templates": plane.templates.tolist()} if plane is not None else {}
-        )
-        return Features(dimension=head.in_features, **scatter, **view), projections
+        return Features(**facts), projections
     except Exception:  # a foreign network may raise anything, and memory may end
         return None, {}
 
 
 def find_head(model: nn.Module, images: Images, fields: Fields) -> nn.Linear | None:
     """The linear layer whose output is the network's logits, found by running the first two images."""
-    device = images.labels.device
     ran: list[tuple[nn.Linear, Tensor]] = []
 
-    def note(module: nn.Module, inputs: object, output: Tensor) -> None:
-        if isinstance(module, nn.Linear):
-            ran.append((module, output))
+    def note(module: nn.Linear, inputs: object, output: Tensor) -> None:
+        ran.append((module, output))
 
-    handles = [module.register_forward_hook(note) for module in model.modules()]
-    try:
-        logits = predict(model, images, fields, torch.arange(min(2, len(images)), device=device))
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                hooks.enter_context(module.register_forward_hook(note))
+        index = torch.arange(min(2, len(images)), device=images.labels.device)
+        logits = predict(model, images, fields, index)
     return next((module for module, output in reversed(ran) if torch.equal(output.float(), logits)), None)
 
 
 def even_subset(labels: Tensor, count: int) -> Tensor | None:
     """At most `count` indices at even steps through the images sorted by class; None where that is all.
 
-    A class with at least N / count images is always in, in proportion to its size.
+    A class with at least N / count of the N images is always in.
     """
     if len(labels) <= count:
         return None
@@ -112,11 +108,8 @@ def _head_inputs(
         # A copy: the input may be a view of all tokens, which would be kept with it.
         batches.append(inputs[0].to("cpu", torch.float32, copy=True))
 
-    handle = head.register_forward_pre_hook(keep)
-    try:
+    with head.register_forward_pre_hook(keep):
         predict(model, images, fields, index)
-    finally:
-        handle.remove()
     features = torch.cat(batches).numpy()
     labels = (images.labels if index is None else images.labels[index]).cpu().numpy()
     if features.shape != (len(labels), head.in_features) or not np.isfinite(features).all():
@@ -127,25 +120,19 @@ def _head_inputs(
 def scatter_of(
     features: NDArray[np.floating], labels: NDArray[np.integer], span: NDArray[np.float64]
 ) -> Scatter:
-    """Scatter of features [N, D], in float64; `span` [D, R] is of `template_span`.
-
-    Features that are all zero have no direction and stay at the origin.
-    """
+    """Scatter of features [N, D], in float64; `span` [D, R] is of `template_span`."""
     groups = [features[labels == label].astype(np.float64) for label in np.unique(labels)]
     lengths = [np.linalg.norm(group, axis=1, keepdims=True) for group in groups]
+    # Features that are all zero have no direction and stay at the origin.
     directions = [group / np.where(of > 0, of, 1) for group, of in zip(groups, lengths, strict=True)]
     within, between, _ = _moments(directions)
     trace_within, trace_between, squared_mean = _moments(groups)
     template_within, template_between, _ = _moments([group @ span for group in groups])
     return Scatter(
-        within=within,
-        between=between,
-        trace_within=trace_within,
-        trace_between=trace_between,
-        squared_mean=squared_mean,
-        template_within=template_within,
-        template_between=template_between,
-    )
+        within=within, between=between,
+        trace_within=trace_within, trace_between=trace_between, squared_mean=squared_mean,
+        template_within=template_within, template_between=template_between,
+    )  # fmt: skip
 
 
 def _moments(groups: list[NDArray[np.float64]]) -> tuple[float, float, float]:
@@ -159,8 +146,7 @@ def _moments(groups: list[NDArray[np.float64]]) -> tuple[float, float, float]:
 def template_span(weight: NDArray[np.floating]) -> NDArray[np.float64]:
     """Orthonormal basis [D, R] of the differences of all rows of weights [K, D]; R is at most K - 1.
 
-    Biases are left out: they move the features of all images alike. What lies outside the span is all that
-    the softmax does not see.
+    Biases are left out: they move all images alike. What lies outside is all that the softmax does not see.
     """
     differences = (weight - weight.mean(axis=0)).astype(np.float64)
     _, lengths, basis = np.linalg.svd(differences, full_matrices=False)
@@ -171,9 +157,8 @@ def template_span(weight: NDArray[np.floating]) -> NDArray[np.float64]:
 class Plane:
     """The plane through the templates of three classes.
 
-    Attributes:
-        basis: [D + 1, 2] orthonormal: from the first template to the second, then towards the third.
-        templates: [3, 2] the templates' own coordinates.
+    `basis` [D + 1, 2] is orthonormal: from the first template to the second, then towards the third.
+    `templates` [3, 2] are the templates' own coordinates.
     """
 
     basis: NDArray[np.float64]
@@ -182,19 +167,17 @@ class Plane:
     def project(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
         """Coordinates [N, 2] of features [N, D].
 
-        A point p has the logit difference p · (t_j - t_i) of two of the three classes with templates t: all
-        three are equal at the origin, and where two are equal is a line through it.
+        At a point p the logits of two of the classes, with templates t, differ by p · (t_j - t_i).
         """
         points: NDArray[np.float64] = features.astype(np.float64) @ self.basis[:-1] + self.basis[-1]
         return points.astype(np.float32)
 
 
-def template_plane(weight: NDArray[np.floating], bias: NDArray[np.floating] | None) -> Plane | None:
-    """The plane of the first three classes' templates, of weights [K, D] and biases [K]; no bias is zero.
+def template_plane(weight: NDArray[np.floating], bias: NDArray[np.floating]) -> Plane | None:
+    """The plane of the first three classes' templates, of weights [K, D] and biases [K].
 
     None with fewer than three classes, or where the templates lie on one line.
     """
-    bias = np.zeros(len(weight)) if bias is None else bias
     if len(weight) <= max(PLANE_CLASSES):
         return None
     templates = np.column_stack([weight, bias])[list(PLANE_CLASSES)].astype(np.float64)

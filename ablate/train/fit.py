@@ -5,31 +5,25 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
 
+from ablate.losses import Loss
 from ablate.store.records import Cost, Epoch, Features, Predictions
-from ablate.train.device import StepClock, peak_memory_mb, reset_peak_memory, set_numerics, synchronize
-from ablate.train.evaluate import evaluate
+from ablate.train.device import elapsed_ms, mark, peak_memory_mb, reset_peak_memory, set_numerics, synchronize
 from ablate.train.features import penultimate_features
 from ablate.train.images import Images
 from ablate.train.optimizer import load_state
 from ablate.train.step import Step
 
+CONFIDENCE_BINS = 15
 WARM_UP_STEPS = 5
 """Steps at the start of a run that are left out of its step times."""
-
-
-@dataclass
-class Measured:
-    """What a run has measured so far: with the weights, all that is needed to go on with it."""
-
-    history: list[Epoch] = field(default_factory=list)
-    step_ms: list[float] = field(default_factory=list)
-    eval_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -43,9 +37,10 @@ class Fitted:
 
 
 class DivergedError(Exception):
-    """A loss was not finite. `history` holds the epochs before; `step` counts within `epoch`."""
+    """A loss was not finite: of a step of the epoch after `history`, or (None) of the evaluation after it."""
 
-    def __init__(self, epoch: int, step: int | None, history: list[Epoch]) -> None:
+    def __init__(self, step: int | None, history: list[Epoch]) -> None:
+        epoch = len(history)
         where = f"step {step} of epoch {epoch}" if step is not None else f"the evaluation after epoch {epoch}"
         super().__init__(f"the loss is not finite at {where}")
         self.epoch, self.step, self.history = epoch, step, history
@@ -53,12 +48,9 @@ class DivergedError(Exception):
 
 @dataclass(frozen=True)
 class Callbacks:
-    """What a run tells the outside.
+    """What a run tells the outside: before each step, after each epoch, and after each epoch but the last.
 
-    Attributes:
-        on_step: called with (epoch, step, steps) before each step.
-        on_epoch: called with what each epoch measured.
-        save: called after each epoch but the last with a function that makes the checkpoint, if wanted.
+    `on_step` is called with (epoch, step, steps), `save` with a function that makes the checkpoint.
     """
 
     on_step: Callable[[int, int, int], None] = lambda epoch, step, steps: None
@@ -67,16 +59,11 @@ class Callbacks:
 
 
 def fit(
-    step: Step,
-    valid: Images,
-    *,
-    callbacks: Callbacks | None = None,
-    checkpoint: dict[str, Any] | None = None,
+    step: Step, valid: Images, *, callbacks: Callbacks | None = None, checkpoint: dict[str, Any] | None = None
 ) -> Fitted:
-    """Train a network and evaluate it after every epoch.
+    """Train a network and evaluate it after every epoch; nothing is chosen by `valid`, the reported split.
 
-    Nothing is chosen by `valid`, the reported split. A checkpoint is what `callbacks.save` was offered by an
-    unfinished run of the same fields and seed.
+    A checkpoint is what `callbacks.save` was offered by an unfinished run of the same fields and seed.
 
     Raises:
         DivergedError: a training or evaluation loss is not finite.
@@ -84,78 +71,100 @@ def fit(
     callbacks, fields = callbacks or Callbacks(), step.fields
     set_numerics(deterministic=fields.deterministic)
     reset_peak_memory(step.device)
-    measured = Measured()
+    history: list[Epoch] = []
+    step_ms: list[float] = []
+    eval_seconds = 0.0
     if checkpoint is not None:
         step.model.load_state_dict(checkpoint["model"])
         load_state(step.optimizer, checkpoint["optimizer"])
-        measured.history = [Epoch(**epoch) for epoch in checkpoint["history"]]
-        measured.step_ms, measured.eval_seconds = list(checkpoint["step_ms"]), checkpoint["eval_seconds"]
-    clock = StepClock(step.device)
-    for epoch in range(len(measured.history), fields.epochs):
-        trained = _train_epoch(step, epoch, clock, callbacks, measured)
+        history = [Epoch(**epoch) for epoch in checkpoint["history"]]
+        step_ms, eval_seconds = list(checkpoint["step_ms"]), checkpoint["eval_seconds"]
+
+    def state() -> dict[str, Any]:  # nothing random: every epoch's draws follow from its number
+        return {
+            "model": step.model.state_dict(),
+            "optimizer": step.optimizer.state_dict(),
+            "history": [epoch.model_dump() for epoch in history],
+            "step_ms": step_ms,
+            "eval_seconds": eval_seconds,
+        }
+
+    for epoch in range(len(history), fields.epochs):
+        trained = _train_epoch(step, callbacks, history, step_ms)
         begun = time.perf_counter()
         logits = step.predict(valid)
         evaluated = evaluate(logits, valid.labels, step.loss, fields.epsilon)
-        measured.eval_seconds += time.perf_counter() - begun
+        eval_seconds += time.perf_counter() - begun
         if not math.isfinite(evaluated["valid_loss"]) or not math.isfinite(evaluated["valid_nll"]):
-            raise DivergedError(epoch, None, measured.history)
+            raise DivergedError(None, history)
         rate = float(step.optimizer.param_groups[0]["lr"])
-        measured.history.append(Epoch(epoch=epoch, lr=rate, **trained, **evaluated))
-        callbacks.on_epoch(measured.history[-1])
+        history.append(Epoch(epoch=epoch, lr=rate, **trained, **evaluated))
+        callbacks.on_epoch(history[-1])
         if epoch + 1 < fields.epochs:
-            callbacks.save(lambda: _checkpoint(step, measured))
+            callbacks.save(state)
     predicted, peak = logits.cpu().numpy(), peak_memory_mb(step.device)
     begun = time.perf_counter()
     features, projections = penultimate_features(step.model, step.images, valid, fields)
-    measured.eval_seconds += time.perf_counter() - begun
+    eval_seconds += time.perf_counter() - begun
     predictions = Predictions(logits=predicted, labels=valid.labels.cpu().numpy(), **projections)
-    train_seconds = sum(epoch.seconds for epoch in measured.history)
-    low, middle, high = np.quantile(measured.step_ms, [0.2, 0.5, 0.8])
+    train_seconds = sum(epoch.seconds for epoch in history)
+    low, middle, high = np.quantile(step_ms, [0.2, 0.5, 0.8])
     cost = Cost(
         step_ms=middle,
         step_ms_p20=low,
         step_ms_p80=high,
-        images_per_second=sum(step.sizes) * len(measured.history) / train_seconds,
+        images_per_second=sum(step.sizes) * len(history) / train_seconds,
         peak_memory_mb=peak,
         train_seconds=train_seconds,
-        eval_seconds=measured.eval_seconds,
+        eval_seconds=eval_seconds,
     )
-    return Fitted(measured.history, cost, predictions, features)
+    return Fitted(history, cost, predictions, features)
 
 
 def _train_epoch(
-    step: Step, epoch: int, clock: StepClock, callbacks: Callbacks, measured: Measured
+    step: Step, callbacks: Callbacks, history: list[Epoch], step_ms: list[float]
 ) -> dict[str, float]:
     """One pass over the training images. The device is waited for once, at the end."""
+    epoch, marks = len(history), list[Any]()
     parts = step.begin_epoch(epoch)
     losses = torch.zeros(len(parts), device=step.device)
     correct = torch.zeros((), dtype=torch.int64, device=step.device)
     begun = time.perf_counter()
     for number, index in enumerate(parts):
         callbacks.on_step(epoch, number, len(parts))
-        clock.mark()
+        marks.append(mark(step.device))
         losses[number], right = step(index, epoch * len(parts) + number)
         correct += right
-        clock.mark()
+        marks.append(mark(step.device))
     synchronize(step.device)
     seconds = time.perf_counter() - begun
-    times = clock.read()
-    measured.step_ms += times if epoch else times[min(WARM_UP_STEPS, len(times) - 1) :]
+    times = [elapsed_ms(*pair) for pair in zip(marks[::2], marks[1::2], strict=True)]
+    step_ms += times if epoch else times[min(WARM_UP_STEPS, len(times) - 1) :]
     finite = losses.isfinite()
     if not bool(finite.all()):
-        raise DivergedError(epoch, int((~finite).nonzero()[0]), measured.history)
+        raise DivergedError(int((~finite).nonzero()[0]), history)
     sizes = torch.tensor(step.sizes, dtype=torch.float64)
     seen = float(sizes.sum())
     loss, accuracy = float(losses.cpu().double() @ sizes) / seen, int(correct) / seen
     return {"train_loss": loss, "train_accuracy": accuracy, "seconds": seconds}
 
 
-def _checkpoint(step: Step, measured: Measured) -> dict[str, Any]:
-    """Weights, optimiser and measurements. No random state: every epoch's draws follow from its number."""
+def evaluate(logits: Tensor, labels: Tensor, loss: Loss, epsilon: float) -> dict[str, Any]:
+    """What an evaluation of logits [N, K] measures, named as in `Epoch`; of ties the first class counts."""
+    smoothing = torch.tensor(epsilon, device=logits.device)
+    confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
+    correct = predicted == labels
+    edges = torch.linspace(0, 1, CONFIDENCE_BINS + 1, dtype=torch.float64, device=logits.device)
+    bins = torch.bucketize(confidence, edges[1:-1], right=True)
+    sums = torch.zeros(3, CONFIDENCE_BINS, dtype=torch.float64, device=logits.device)
+    values = torch.stack([torch.ones_like(confidence), confidence, correct.double()])
+    sums.index_add_(1, bins, values)
+    count, confidence_sum, correct_sum = sums.tolist()
     return {
-        "model": step.model.state_dict(),
-        "optimizer": step.optimizer.state_dict(),
-        "history": [epoch.model_dump() for epoch in measured.history],
-        "step_ms": measured.step_ms,
-        "eval_seconds": measured.eval_seconds,
+        "valid_loss": float(loss(logits, labels, epsilon=smoothing, reduction="none").double().mean()),
+        "valid_nll": float(functional.cross_entropy(logits.double(), labels)),
+        "valid_accuracy": float(correct.double().mean()),
+        "bin_count": tuple(map(int, count)),
+        "bin_confidence": tuple(confidence_sum),
+        "bin_correct": tuple(map(int, correct_sum)),
     }

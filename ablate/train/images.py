@@ -1,26 +1,33 @@
-"""Decoded images handed to the network: gathered, moved and normalised batch by batch."""
+"""Decoded images handed to the network: gathered, normalised, cropped, mirrored and mixed on the device.
+
+What is drawn for an image is a function of the seed, the epoch and the image, so that neither the order of
+images nor the batch size, nor any factor's level, changes it.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
+from ablate.study.fields import Fields
 from ablate.study.trials import stream_seed
+
+LOG_RATIO = math.log(4 / 3)
+"""Crops have sides in a ratio between 3:4 and 4:3."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """One split, where batches are taken from.
+    """One split, where batches are taken from: pixels [N, H, W, C] uint8, and labels [N] int64.
 
-    Attributes:
-        pixels: [N, H, W, C] uint8. On a GPU all of it is resident; on a CPU it may be a memory map.
-        labels: [N] int64 class ids, on the same device.
-        scale: [C, 1, 1] float32, 1 / (255 std).
-        shift: [C, 1, 1] float32, -mean / std.
+    On a GPU all of it is resident; on a CPU the pixels may be a memory map. `scale` is 1 / (255 std) and
+    `shift` -mean / std, both [C, 1, 1] float32.
     """
 
     pixels: Tensor
@@ -56,7 +63,7 @@ class Images:
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> Tensor:
-    """The order of training images in one epoch, [length] int64, a function of seed and epoch alone."""
+    """The order of training images in one epoch, [length] int64."""
     generator = torch.Generator().manual_seed(epoch_seed(seed, "order", epoch))
     return torch.randperm(length, generator=generator)
 
@@ -71,3 +78,89 @@ def batches(order: Tensor, batch_size: int, *, drop_last: bool) -> list[Tensor]:
     """An epoch's order cut into batches; the last may be smaller, and is left out by `drop_last`."""
     cut = list(torch.split(order, batch_size))
     return cut[:-1] if drop_last and len(cut[-1]) < batch_size and len(cut) > 1 else cut
+
+
+class Augmentation:
+    """One epoch's random draws for each of `count` training images, and what they do to a batch.
+
+    A new epoch's draws fill the tensors of the last one's, where a captured step reads them.
+    """
+
+    _weights: Tensor | None = None
+
+    def __init__(self, fields: Fields, seed: int, count: int, epoch: int, device: torch.device) -> None:
+        self.fields, self.seed = fields, seed
+        self._draws = torch.empty(count, 7, device=device)
+        if fields.mixup:
+            self._weights = torch.empty(count, device=device)
+        self.draw(epoch)
+
+    def draw(self, epoch: int) -> None:
+        """Draw what an epoch does to every image."""
+        generator = torch.Generator().manual_seed(epoch_seed(self.seed, "augmentation", epoch))
+        # One row per image, drawn whether used or not, so that no setting changes another's draws.
+        draws = torch.rand(len(self._draws), 7, generator=generator)
+        self._draws.copy_(draws)
+        if self._weights is not None:
+            from scipy.special import betaincinv  # a worker without mixup starts sooner without it
+
+            # By inverting the distribution: an image's weights at two alphas then come from one draw, and
+            # grow or fall together.
+            alpha = self.fields.mixup
+            weights = torch.from_numpy(betaincinv(alpha, alpha, draws[:, 5].double().numpy()))
+            self._weights.copy_(torch.maximum(weights, 1 - weights))
+
+    def images(self, images: Tensor, index: Tensor) -> Tensor:
+        """A batch [B, C, H, H] float32, of the images of index [B], as the network sees it, [B, C, S, S]."""
+        size = self.fields.image_size
+        mirrored = self._draws[index, 4] < 0.5 if self.fields.flip else None
+        if self.fields.crop_area < 1:
+            return random_resized_crop(images, self._draws[index, :4], mirrored, size, self.fields.crop_area)
+        images = shrink(images, size)
+        if mirrored is None:
+            return images
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+
+    def mixture(self, index: Tensor) -> tuple[Tensor, Tensor] | None:
+        """How to mix a batch, if it is to be mixed: each image's weight [B] and partner [B] in the batch.
+
+        Weights follow Beta(mixup, mixup) folded at a half, in [0.5, 1]. The order of the images' draws is a
+        random permutation, for the partners, that needs nothing from the host.
+        """
+        if self._weights is None:
+            return None
+        return self._weights[index], self._draws[index, 6].argsort(stable=True)
+
+
+def random_resized_crop(
+    images: Tensor, draws: Tensor, mirrored: Tensor | None, size: int, least_area: float
+) -> Tensor:
+    """Cut a random rectangle out of each image [B, C, H, W] and stretch it to a square [B, C, size, size].
+
+    The area is uniform from `least_area`, in (0, 1], to 1 of the image, the logarithm of the sides' ratio
+    uniform, the place uniform; a side that would be longer than the image is the image's. `draws` [B, 4], in
+    [0, 1), are of area, ratio, horizontal and vertical place. Sampled bilinearly without a low-pass filter,
+    which is right for scales down to about a half; the result is channels last.
+    """
+    area = least_area + (1 - least_area) * draws[:, 0]
+    ratio = torch.exp(LOG_RATIO * (2 * draws[:, 1] - 1))
+    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
+    # Affine maps in the convention of grid_sample: the image spans -1 to 1.
+    center_x, center_y = (1 - width) * (2 * draws[:, 2] - 1), (1 - height) * (2 * draws[:, 3] - 1)
+    direction = torch.where(mirrored, -width, width) if mirrored is not None else width
+    zero = torch.zeros_like(width)
+    rows = [torch.stack([direction, zero, center_x], 1), torch.stack([zero, height, center_y], 1)]
+    grid = functional.affine_grid(
+        torch.stack(rows, 1), [len(images), images.shape[1], size, size], align_corners=False
+    )
+    cropped = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    return cropped.contiguous(memory_format=torch.channels_last)
+
+
+def shrink(images: Tensor, size: int) -> Tensor:
+    """Images [B, C, H, H] brought to [B, C, size, size], low-pass filtered; as they are where that is H."""
+    if images.shape[-1] == size:
+        return images
+    return functional.interpolate(images, (size, size), mode="bilinear", antialias=True).contiguous(
+        memory_format=torch.channels_last
+    )

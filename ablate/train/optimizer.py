@@ -11,25 +11,22 @@ from torch import Tensor, nn
 
 from ablate.study.recipes import Recipe
 
-Group = dict[str, Any]
-
 FIRST_RATE, LAST_RATE = 1 / 25, 1e-5
 """Where one_cycle begins and where both falling schedules end, as parts of the highest rate."""
 
 
-def build_optimizer(
-    model: nn.Module, recipe: Recipe, device: torch.device | None = None
-) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimiser of a run, over a network's trainable parameters.
 
     With `decay_norms` off, weight decay leaves out every parameter of fewer than two dimensions: biases, and
     the weights of normalisation layers. On a GPU the learning rate is a tensor there, so that a step reads
     nothing from the host and can be captured.
     """
-    on_gpu = device is not None and device.type == "cuda"
-    lr = torch.tensor(recipe.lr, device=device) if on_gpu else recipe.lr
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[Group] = [{"params": parameters, "weight_decay": recipe.weight_decay}]
+    device = parameters[0].device
+    on_gpu = device.type == "cuda"
+    lr = torch.tensor(recipe.lr, device=device) if on_gpu else recipe.lr
+    groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": recipe.weight_decay}]
     if recipe.weight_decay and not recipe.decay_norms:
         others = [parameter for parameter in parameters if parameter.ndim <= 1]
         groups[0]["params"] = [parameter for parameter in parameters if parameter.ndim > 1]
@@ -40,29 +37,28 @@ def build_optimizer(
     if recipe.optimizer == "adamw":
         eps, fused = recipe.adam_epsilon, on_gpu or None
         return torch.optim.AdamW(groups, lr, betas, eps, fused=fused, capturable=on_gpu)
-    return Ranger(groups, lr=lr, betas=betas, eps=recipe.adam_epsilon, capturable=on_gpu)
+    options: dict[str, Any] = {"decoupled_weight_decay": True, "capturable": on_gpu}
+    return Ranger(groups, lr, betas, recipe.adam_epsilon, **options)
 
 
-def learning_rate(schedule: str, highest: float, *, step: int, steps: int, anneal_from: float) -> float:
-    """The learning rate of one training step, 0 the first, a function of how much of the run is done.
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate of one of a run's training steps, the first of which is step 0.
 
-    Schedules are "constant", "one_cycle" (a cosine up from highest/25, then a cosine down to highest/100000)
-    and "flat_cosine" (flat, then the same cosine down); after the part `anneal_from` of the run, in [0, 1),
-    the rate falls.
+    Schedules are "constant", "one_cycle" (a cosine up from lr/25, then a cosine down to lr/100000) and
+    "flat_cosine" (flat, then the same cosine down); after the part `anneal_from` of the run, in [0, 1), the
+    rate falls.
 
     References:
         Smith and Topin, "Super-Convergence", 2018, arXiv 1708.07120.
     """
-    done = step / max(steps - 1, 1)
-    if schedule == "constant":
-        return highest
-    if done >= anneal_from:
-        return highest * _cosine(1.0, LAST_RATE, (done - anneal_from) / (1 - anneal_from))
-    return highest * _cosine(FIRST_RATE, 1.0, done / anneal_from) if schedule == "one_cycle" else highest
 
+    def cosine(begin: float, end: float, part: float) -> float:
+        return recipe.lr * (end + (begin - end) * (1 + math.cos(math.pi * part)) / 2)
 
-def _cosine(begin: float, end: float, part: float) -> float:
-    return end + (begin - end) * (1 + math.cos(math.pi * part)) / 2
+    done, turn = step / max(steps - 1, 1), recipe.anneal_from
+    if recipe.schedule != "constant" and done >= turn:
+        return cosine(1.0, LAST_RATE, (done - turn) / (1 - turn))
+    return cosine(FIRST_RATE, 1.0, done / turn) if recipe.schedule == "one_cycle" else recipe.lr
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -90,11 +86,8 @@ def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
 
 
 def clear_state(optimizer: torch.optim.Optimizer) -> None:
-    """Bring an optimiser that has made steps back to its beginning, in the same tensors.
-
-    Zeros are where SGD (whose first step sets the momentum to the gradient, and so does 0 times the momentum
-    plus the gradient), AdamW and RAdam begin; slow weights begin at the weights.
-    """
+    """Bring an optimiser that has made steps back to its beginning, in the same tensors."""
+    # SGD (whose first step sets the momentum to the gradient), AdamW and RAdam begin at zeros.
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if name == "slow":
@@ -104,11 +97,10 @@ def clear_state(optimizer: torch.optim.Optimizer) -> None:
 
 
 class Ranger(torch.optim.RAdam):
-    """Rectified Adam with decoupled weight decay, inside a look-ahead.
+    """Rectified Adam inside a look-ahead.
 
     Every sixth step the slow weights move half the way to the fast ones, which go on from there: call
     `look_ahead` after each step. It is apart because the host decides it, which a captured step cannot.
-    Arguments are those of torch's RAdam.
 
     References:
         Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020, arXiv 1908.03265.
@@ -116,9 +108,6 @@ class Ranger(torch.optim.RAdam):
     """
 
     EVERY, RATE = 6, 0.5
-
-    def __init__(self, groups: list[Group], **options: Any) -> None:
-        super().__init__(groups, decoupled_weight_decay=True, **options)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

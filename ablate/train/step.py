@@ -1,15 +1,14 @@
-"""One training step, and all that it needs: network, loss, optimiser, images."""
+"""One training step, and all that it needs: network, loss, optimiser, images; and prediction."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from ablate.losses import Loss
 from ablate.study.fields import Fields
-from ablate.train.augment import Augmentation
 from ablate.train.device import seed_generators
-from ablate.train.evaluate import Loss, autocast, predict
-from ablate.train.images import Images, batches, epoch_order, epoch_seed
+from ablate.train.images import Augmentation, Images, batches, epoch_order, epoch_seed, shrink
 from ablate.train.optimizer import Ranger, build_optimizer, learning_rate, set_rate
 
 
@@ -18,15 +17,11 @@ class Step:
 
     What differs between the steps of a run, or between runs of one kind, is in tensors that are filled and
     never replaced: epsilon, the learning rate, labels, random draws. So a captured step can do the same work.
-    The fields are a trial's, with precision and deterministic resolved; order, augmentation and noise are
-    drawn from its seed.
-
-    Attributes:
-        engine: "eager", "graph" where the step is captured, or "eager: " and why it could not be.
-        sizes: images of each batch of an epoch.
+    The fields are a trial's, with precision and deterministic resolved.
     """
 
     engine = "eager"
+    """Or "graph" where the step is captured, or "eager: " and why it could not be."""
 
     def __init__(self, model: nn.Module, loss: Loss, images: Images, fields: Fields, seed: int) -> None:
         self.model, self.loss, self.images = model, loss, images
@@ -34,7 +29,7 @@ class Step:
         self.device = images.labels.device
         self.epsilon = torch.tensor(fields.epsilon, device=self.device)
         self.augmentation = Augmentation(fields, seed, len(images), 0, self.device)
-        self.optimizer = build_optimizer(model, fields, self.device)
+        self.optimizer = build_optimizer(model, fields)
         parts = batches(torch.arange(len(images)), fields.batch_size, drop_last=fields.drop_last)
         self.sizes = [len(part) for part in parts]
 
@@ -49,22 +44,17 @@ class Step:
     def __call__(self, index: Tensor, number: int = 0) -> tuple[Tensor, Tensor]:
         """Train on one batch, of images of index [B]; the step's number in the run decides the learning rate.
 
-        Returns:
-            The batch's mean loss and its number of correct images, both [] tensors on the device, to be read
-            before the next step. A mixed image's label is that of its greater part.
+        The batch's mean loss and number of correct images come back, both [] tensors on the device, to be
+        read before the next step. A mixed image's label is that of its greater part.
         """
-        fields, steps = self.fields, self.fields.epochs * len(self.sizes)
-        rate = learning_rate(
-            fields.schedule, fields.lr, step=number, steps=steps, anneal_from=fields.anneal_from
-        )
-        set_rate(self.optimizer, rate)
+        set_rate(self.optimizer, learning_rate(self.fields, number, self.fields.epochs * len(self.sizes)))
         measured = self.compute(index)
         if isinstance(self.optimizer, Ranger):
             self.optimizer.look_ahead(number + 1)
         return measured
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        """The step's work on the device, which nothing of the host's decides."""
+        """The step's work on the device; nothing of the host's decides it."""
         pixels, labels = self.images.batch(index)
         pixels, mixture = self.augmentation.images(pixels, index), self.augmentation.mixture(index)
         if mixture is not None:
@@ -107,3 +97,25 @@ class Step:
         and momentum can carry gradients from batches of different sizes.
         """
         return batch if self.fields.reduction == "sum" and self.fields.lr_rule == "matched" else 1
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The forward pass's arithmetic. Nothing is cached: a captured step would keep a cast of old weights."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+
+
+def predict(model: nn.Module, images: Images, fields: Fields, index: Tensor | None = None) -> Tensor:
+    """Logits [N, K] float32 of a split, or of its images of index [N]; leaves the network evaluating."""
+    model.eval()
+    size = fields.eval_batch_size
+    whole = [slice(start, start + size) for start in range(0, len(images), size)]
+    parts = whole if index is None else torch.split(index, size)
+    with torch.inference_mode():
+        return torch.cat([predict_batch(model, images, fields, part) for part in parts])
+
+
+def predict_batch(model: nn.Module, images: Images, fields: Fields, index: Tensor | slice) -> Tensor:
+    """Logits [B, K] float32 of one batch."""
+    with autocast(images.labels.device, fields.precision):
+        logits: Tensor = model(shrink(images.batch(index)[0], fields.image_size))
+    return logits.float()

@@ -98,49 +98,37 @@ def test_a_good_foreign_loss_is_taken_and_the_random_streams_left_alone(write: W
     assert loss(torch.randn(6, 4), torch.zeros(6).long(), epsilon=0.0, reduction="none").shape == (6,)
 
 
-PLAIN = "cross_entropy(logits, target, reduction=reduction)"
 FAULTS = [
-    (
-        "return cross_entropy(logits, target, label_smoothing=float(epsilon))",
-        r"5 finite losses of shape \(5,\) for class ids and epsilon=0.0, reduction='none'; got shape \(\)",
-    ),
-    ("return -logits.log_softmax(1).mean(0)", r"5 finite losses of shape \(5,\).* got shape \(3,\)"),
-    (f"return {PLAIN} / 0", r"5 finite losses.* inf"),
-    (
-        "reduction = reduction.replace('sum', 'mean')\n    return " + PLAIN,
-        r"the sum of the per-ex.*\.sum\(\)",
-    ),
-    (
-        "return cross_entropy(logits, target, reduction='none')",
-        r"the mean of the per-example losses.* got shape \(5,\).* \.mean\(\)",
-    ),
-    (f"return {PLAIN}.reshape(-1)", r"the mean of the per-example losses.* got shape \(1,\)"),
-    (f"return {PLAIN} + isinstance(epsilon, torch.Tensor)", "the same losses when epsilon is a tensor"),
-    (
-        f"assert isinstance(epsilon, float), 'a float, please'\n    return {PLAIN}",
-        r"epsilon=0.0, .*got AssertionError: a float, please",
-    ),
-    (
-        "smoothing = epsilon if isinstance(epsilon, float) else 0.0\n"
-        "    return cross_entropy(logits, target, reduction=reduction, label_smoothing=smoothing)",
-        r"the same losses when epsilon is a tensor.* for class ids and epsilon=0.1",
-    ),
-    (
-        "return nll_loss(logits.log_softmax(1), target, reduction=reduction)",
-        r"to work for logits of shape \(5, 3\) and torch.float32 targets of shape \(5, 3\); got RuntimeError",
-    ),
-    (f"logits = logits.detach()\n    return {PLAIN}", r"a finite gradient of the logits.* got none"),
-    (f"return {PLAIN} * 0", r"a finite gradient of the logits, not zero everywhere.* values \[0, 0, -0, "),
-    (f"return {PLAIN} + (0 * logits).sum().sqrt()", r"a finite gradient of the logits.* values \[nan, "),
-    (f"logits.data.sub_(1.0)\n    return {PLAIN}", r"to leave the logits as they are.* logits.clone\(\)"),
+    ("return plain(label_smoothing=float(epsilon), reduction='mean')",
+     r"5 finite losses of shape \(5,\) for class ids and epsilon=0.0, reduction='none'; got shape \(\)"),
+    ("return plain() / 0", r"5 finite losses.* inf"),
+    ("return plain(reduction=reduction.replace('sum', 'mean'))", r"the sum of the per-ex.*\.sum\(\)"),
+    ("return plain().reshape(-1)", r"the mean of the per-example.* got shape \(1,\).* \.mean\(\)"),
+    ("return plain() + isinstance(epsilon, torch.Tensor)", "the same losses when epsilon is a tensor"),
+    ("return plain(label_smoothing=epsilon if isinstance(epsilon, float) else 0.0)",
+     r"the same losses when epsilon is a tensor.* for class ids and epsilon=0.1"),
+    ("assert isinstance(epsilon, float), 'a float, please'; return plain()",
+     r"epsilon=0.0, .*got AssertionError: a float, please"),
+    ("1 / (epsilon == 0); return plain()", r"epsilon=0.1, .*got ZeroDivisionError"),
+    ("return nll_loss(logits.log_softmax(1), target, reduction=reduction)",
+     r"to work for logits of shape \(5, 3\) and torch.float32 targets of shape \(5, 3\); got RuntimeError"),
+    ("return plain(logits.detach())", r"a finite gradient of the logits.* got none"),
+    ("return plain() * 0", r"a finite gradient of the logits, not zero everywhere.* values \[0, 0, -0, "),
+    ("return plain() + (0 * logits).sum().sqrt()", r"a finite gradient of the logits.* values \[nan, "),
+    ("logits.data.sub_(1.0); return plain()", r"to leave the logits as they are.* logits.clone\(\)"),
     ("return 1.0", r"to return a floating tensor; got 1.0"),
     ("return target", r"to return a floating tensor; got tensor"),
-    (f"1 / (epsilon == 0)\n    return {PLAIN}", r"epsilon=0.1, .*got ZeroDivisionError"),
-]
+]  # fmt: skip
+BROKEN = """
+def broken(logits, target, *, epsilon, reduction):
+    def plain(logits=logits, **options):
+        return cross_entropy(logits, target, **{{"reduction": reduction, **options}})
+    {}
+"""
 
 
 @pytest.mark.parametrize(("body", "message"), FAULTS)
 def test_a_broken_foreign_loss_is_refused(write: Write, body: str, message: str) -> None:
-    name = write(f"def broken(logits, target, *, epsilon, reduction):\n    {body}\n")
+    name = write(BROKEN.format(body))
     with pytest.raises(StudyError, match=rf"(?s)^loss '{name}:broken': expected .*{message}"):
         build_loss(f"{name}:broken")

@@ -1,5 +1,6 @@
-"""Networks named by import path: what the door lets in, what it refuses, and with which words."""
+"""Networks named by import path, let in or refused; parameters and multiply-adds against counts by hand."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.errors import StudyError
-from ablate.models import build_model
+from ablate.models import build_model, count_macs, count_parameters
 
 Write = Callable[[str], str]
 
@@ -65,20 +66,19 @@ def network(*, line: str = "", attribute: str = "") -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "complaints"),
+    ("name", "complaint"),
     [
-        ("seed_cn", ["network 'seed_cn': ", "'seed_cnn'?", "seed_cnn, seed_cnn_bn_relu", "module:factory"]),
-        ("no_such_package.networks:network", ["importing 'no_such_package.networks'", "beside the study"]),
-        (".relative:network", ["importing '.relative' raised"]),
-        (":network", ["expected an import path package.module:name"]),
-        ("module:", ["expected an import path package.module:name"]),
-        ("torchvision.models:squeezenet1_1", ["raised TypeError", "'image_size'", "wrap it"]),
+        ("seed_cn", "^network 'seed_cn': .*seed_cnn, seed_cnn_bn_relu.*module:factory.*'seed_cnn'[?]"),
+        ("zzz", "module:factory.$"),  # and no guess
+        ("no_such_package.networks:network", "importing 'no_such_package.networks' .*beside the study"),
+        (".relative:network", "importing '.relative' raised"),
+        (":network", "expected an import path package.module:name"),
+        ("module:", "expected an import path package.module:name"),
+        ("torchvision.models:squeezenet1_1", "raised TypeError.*'image_size'.*wrap it"),
     ],
 )
-def test_a_name_that_leads_nowhere(name: str, complaints: list[str]) -> None:
-    message = refusal(name)
-    assert not [complaint for complaint in complaints if complaint not in message]
-    assert "Did you mean" not in refusal("zzz")
+def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
+    assert re.search(complaint, refusal(name))
 
 
 @pytest.mark.parametrize(
@@ -99,44 +99,37 @@ def test_a_factory_that_cannot_be_used(write: Write, source: str, complaint: str
 
 def test_images_too_small_for_the_network(write: Write) -> None:
     name = write(network())
-    message = refusal(name, 2)
-    assert "raised RuntimeError" in message
-    assert "raise the study's image size" in message
+    assert "raise the study's image size" in refusal(name, 2)
     build(name, 3)  # maps of one pixel, which BatchNorm takes of two images and not of one
 
 
 @pytest.mark.parametrize("training_only", [False, True])
 @pytest.mark.parametrize(
-    ("returned", "complaints"),
+    ("returned", "complaint"),
     [
-        ("logits[:, :3]", ["the shape was [2, 3]", "Give its last layer num_classes outputs"]),
-        ("logits[0]", ["the shape was [4]"]),
-        ("logits[:1]", ["the shape was [1, 4]", "one row per image"]),
-        ("logits[..., None, None]", ["the shape was [2, 4, 1, 1]"]),
-        ("(logits, features)", ["it returned a tuple", "Return one tensor"]),
-        ("logits * float('nan')", ["some were not finite", "Check its initialisation"]),
-        ("logits - torch.tensor([0, 0, 0, torch.inf])", ["some were not finite"]),
-        ("logits.long()", ["torch.int64"]),
-        ("{}['teacher']", ["forward pass raised KeyError: 'teacher'"]),
+        ("logits[:, :3]", "the shape was [2, 3]. Give its last layer num_classes outputs"),
+        ("logits[0]", "the shape was [4]"),
+        ("logits[:1]", "the shape was [1, 4]"),
+        ("(logits, features)", "it returned a tuple. Return one tensor"),
+        ("logits - torch.tensor([0, 0, 0, torch.inf])", "some were not finite (torch.float32). Check its in"),
+        ("logits.long()", "torch.int64"),
+        ("{}['teacher']", "forward pass raised KeyError: 'teacher'"),
     ],
 )
 def test_an_output_that_is_not_logits(
-    write: Write, returned: str, complaints: list[str], training_only: bool
+    write: Write, returned: str, complaint: str, training_only: bool
 ) -> None:
     message = refusal(write(network(line=f"if self.training or {not training_only}: return {returned}")))
     assert "to map images [2, 3, 8, 8] to finite logits [2, 4]" in message
     assert (" in training mode too, but" in message) == training_only
-    assert not [complaint for complaint in complaints if complaint not in message]
+    assert complaint in message
 
 
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [("logits = logits.detach()", "differentiable"), ("logits = logits.sigmoid().mul_(2)", "inplace")],
-)
-def test_a_backward_pass_that_fails_is_found(write: Write, line: str, complaint: str) -> None:
+@pytest.mark.parametrize("line", ["logits = logits.detach()", "logits = logits.sigmoid().mul_(2)"])
+def test_a_backward_pass_that_fails_is_found(write: Write, line: str) -> None:
     message = refusal(write(network(line=line)))
     assert "backward pass raised RuntimeError" in message
-    assert complaint in message
+    assert "write into no tensor that the gradient needs" in message
 
 
 @pytest.mark.parametrize(
@@ -146,7 +139,6 @@ def test_a_view_of_channels_last_maps_is_told_apart(write: Write, line: str) -> 
     message = refusal(write(network(line=line)))
     assert "view size is not compatible" in message
     assert message.endswith("write .reshape instead of .view, or .flatten(1).")
-    assert "too small" not in message
     build(write(network(line=line.replace(".view", ".reshape"))))
 
 
@@ -187,14 +179,12 @@ def test_the_check_leaves_no_trace(write: Write) -> None:
 
 
 def test_the_last_layer_to_run_computes_in_float32_and_stays_the_same_object(write: Write) -> None:
-    attributes = [
-        "self.last = nn.Linear(4, 4)",
-        "self.last.register_forward_hook(lambda _module, _inputs, logits: logits + 1)",
-        "self.auxiliary = nn.Linear(4, 4)",
-        "self.auxiliary.weight = self.last.weight",
-    ]
+    attribute = (
+        "self.last = nn.Linear(4, 4); self.last.register_forward_hook(lambda _m, _i, logits: logits + 1); "
+        "self.auxiliary = nn.Linear(4, 4); self.auxiliary.weight = self.last.weight"
+    )
     line = "logits = self.auxiliary(logits) if self.training else self.last(logits) * 2"
-    model = build(write(network(attribute="; ".join(attributes), line=line))).eval()
+    model = build(write(network(attribute=attribute, line=line))).eval()
     features: list[Tensor] = []
     model.get_submodule("head").register_forward_hook(lambda _m, _i, output: features.append(output))
     with torch.autocast("cpu", torch.bfloat16):
@@ -205,3 +195,43 @@ def test_the_last_layer_to_run_computes_in_float32_and_stays_the_same_object(wri
     assert torch.equal(logits, (last(features[0].float()) + 1) * 2)
     assert type(model.get_submodule("auxiliary")) is nn.Linear
     assert model.get_parameter("auxiliary.weight") is model.get_parameter("last.weight")
+
+
+def test_counts_by_hand_change_nothing() -> None:
+    conv, linear = nn.Conv2d(3, 5, 3, padding=1, stride=2), nn.Linear(5 * 4 * 4, 7)
+    model = nn.Sequential(conv, nn.BatchNorm2d(5).eval(), nn.ReLU(), nn.Flatten(), linear)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    assert count_parameters(model) == (3 * 5 * 9 + 5) + 2 * 5 + (80 * 7 + 7)
+    assert count_macs(model, 8) == 3 * 5 * 9 * 4 * 4 + 80 * 7
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == [True, True, False, True, True, True]
+
+
+def test_frozen_weights_are_not_counted_and_tied_ones_once() -> None:
+    first, tied, frozen = (nn.Linear(4, 4) for _ in range(3))
+    tied.weight = first.weight
+    frozen.weight.requires_grad_(False)
+    assert count_parameters(nn.Sequential(first, tied, frozen)) == 16 + 3 * 4
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_attention_is_counted_whole_and_its_fast_path_left_as_it_was(fast: bool) -> None:
+    width, tokens = 8, 3 * 8  # a row of an image is a token
+    layer = nn.TransformerEncoderLayer(width, 2, 32, 0.0, batch_first=True)
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(fast)
+    try:
+        macs = count_macs(nn.Sequential(nn.Flatten(1, 2), layer), 8)
+        assert torch.backends.mha.get_fastpath_enabled() is fast
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+    attention = 4 * tokens * width**2 + 2 * tokens**2 * width
+    assert macs == attention + 2 * tokens * width * 32
+
+
+def test_what_cannot_be_counted_is_a_runtime_error_with_its_cause() -> None:
+    with pytest.raises(RuntimeError, match=r"multiply-adds cannot be counted: .*IndexError") as caught:
+        count_macs(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(5)), 8)
+    assert isinstance(caught.value.__cause__, IndexError)

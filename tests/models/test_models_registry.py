@@ -67,21 +67,18 @@ def test_every_factory_of_the_package_is_registered_under_its_name() -> None:
 def test_images_of_any_size_become_finite_logits(name: str, image_size: int) -> None:
     if name == "vit_tiny":
         image_size = 8 * image_size
-    model = bare(name, 0, num_classes=3, image_size=image_size).eval()
-    with torch.no_grad():
-        logits = model(torch.randn(2, 3, image_size, image_size))
+    logits = bare(name, 0, 3, image_size).eval()(torch.randn(2, 3, image_size, image_size))
     assert logits.shape == (2, 3)
     assert bool(torch.isfinite(logits).all())
 
 
 def test_building_repeats_a_seeds_weights_and_leaves_nothing_behind_that_training_sees(name: str) -> None:
-    plain, other = bare(name, 3).state_dict(), bare(name, 2).state_dict()
-    plain_again = bare(name, 3)
+    other, plain = bare(name, 2).state_dict(), bare(name, 3).state_dict()
     state = torch.get_rng_state()
     torch.manual_seed(3)
     built = build_model(name, num_classes=4, image_size=16)
     assert torch.equal(torch.get_rng_state(), state)
-    assert list(built.state_dict()) == list(plain_again.state_dict())
+    assert list(built.state_dict()) == list(plain)
     assert all(torch.equal(value, plain[key]) for key, value in built.state_dict().items())
     assert all(module.training for module in built.modules())
     assert all(parameter.grad is None for parameter in built.parameters())

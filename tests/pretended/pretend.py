@@ -11,10 +11,10 @@ the CPU computes every operation, autograd and autocast included.
   again on the same tensors. A tensor that was replaced instead of filled, a Python number baked into the
   capture, or a wait inside it shows as it would on a card.
 
-Times, memory, streams' order, cuDNN's choices, generators of the card and CUDA's rounding are not
-imitated: only measurements on a card can tell of those. A whole process, its children included, gets the
-card by this folder on PYTHONPATH. Import this before torch. Needs a C compiler (`cc`), and torch built
-for CUDA; written against 2.14.
+Times, memory (pinned memory too), streams' order, cuDNN's choices, generators of the card and CUDA's
+rounding are not imitated: only measurements on a card can tell of those. A whole process, its children
+included, gets the card by this folder on PYTHONPATH. Import this before torch. Needs a C compiler (`cc`),
+and torch built for CUDA; written against 2.14.
 """
 
 from __future__ import annotations
@@ -85,14 +85,10 @@ class OnCard(torch.Tensor):
 
     @staticmethod
     def __new__(cls: type[OnCard], held: torch.Tensor) -> OnCard:
-        layout: dict[str, Any] = {
-            "strides": held.stride(),
-            "storage_offset": held.storage_offset(),
-            "layout": held.layout,
-        }
         made = torch.Tensor._make_wrapper_subclass(
-            cls, held.size(), dtype=held.dtype, device=CUDA, requires_grad=False, **layout
-        )
+            cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
+            layout=held.layout, device=CUDA, requires_grad=False,
+        )  # fmt: skip
         made.held = held
         return made
 
@@ -128,7 +124,6 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.capturing: Graph | None = None
         self.strict = False
-        self._pinned: list[torch.UntypedStorage] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.compute(func, args, kwargs or {})
@@ -153,16 +148,10 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         to_card = target is not None and torch.device(target).type == "cuda"
         name = func._schema.name
         if not on_card and not to_card:
-            pinned = kwargs.get("pin_memory")
             with torch._C._DisableTorchDispatch():
-                result = func(*args, **({**kwargs, "pin_memory": False} if pinned else kwargs))
-            return self.pin(result) if pinned else result
+                return func(*args, **kwargs)
         self._apply_rules(func, args, kwargs, tensors, to_card)
-        kwargs = {
-            **kwargs,
-            **({"device": "cpu"} if target is not None else {}),
-            **({"pin_memory": False} if "pin_memory" in kwargs else {}),
-        }
+        kwargs = kwargs if target is None else {**kwargs, "device": "cpu"}
         raw_args, raw_kwargs = tree_map(_held, args), tree_map(_held, kwargs)
         written = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
         with torch._C._DisableTorchDispatch():
@@ -181,16 +170,15 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name, from_cpu = func._schema.name, [tensor for tensor in tensors if not isinstance(tensor, OnCard)]
         on_card = len(from_cpu) < len(tensors)
         if name == "aten::copy_":
-            ahead = (len(args) > 2 and args[2]) or kwargs.get("non_blocking", False)
-            if isinstance(args[0], OnCard) and not isinstance(args[1], OnCard):
-                self.copy_from_cpu(args[1], ahead)
-            elif not isinstance(args[0], OnCard) and not (ahead and self.is_pinned(args[0])):
+            if not isinstance(args[0], OnCard):
                 self.wait("copy to the CPU")
+            elif not isinstance(args[1], OnCard):
+                self.copy_from_cpu(args[1])
         elif name == "aten::_to_copy":
             if on_card and kwargs.get("device") is not None and not to_card:
                 self.wait("copy to the CPU")
             elif not on_card:
-                self.copy_from_cpu(args[0], kwargs.get("non_blocking", False))
+                self.copy_from_cpu(args[0])
         elif name in INDEXING and isinstance(args[0], OnCard):
             for tensor in from_cpu:
                 self.copy_from_cpu(tensor)
@@ -204,42 +192,38 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if on_card and (name in WAITING or f"{name}.{func._schema.overload_name}" in WAITING):
             self.wait(name)
 
-    def copy_from_cpu(self, tensor: torch.Tensor, ahead: bool = False) -> None:
-        """A copy to the card: the host waits, but for a number and for pinned memory sent ahead."""
-        if tensor.dim() and not (ahead and self.is_pinned(tensor)):
+    def copy_from_cpu(self, tensor: torch.Tensor) -> None:
+        """A copy to the card: the host waits, but for a number."""
+        if tensor.dim():
             self.wait("copy from the CPU")
-
-    def pin(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Call a tensor's memory pinned."""
-        self._pinned.append(tensor.untyped_storage())
-        return tensor
-
-    def is_pinned(self, tensor: torch.Tensor) -> bool:
-        return any(tensor.untyped_storage()._cdata == storage._cdata for storage in self._pinned)
 
 
 class Graph:
     """What a capture recorded; stands for torch.cuda.CUDAGraph."""
 
-    def __init__(self, keep_graph: bool = False) -> None:
+    def __init__(self) -> None:
         self._calls: list[Any] = []
         self._before: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
         self._made: set[int] = set()
 
-    def capture_begin(self, pool: Any = None, capture_error_mode: str = "global") -> None:
+    @contextlib.contextmanager
+    def capture(
+        self, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"
+    ) -> Iterator[None]:
+        """Stands for torch.cuda.graph."""
         if card.capturing is not None:
             raise RuntimeError("one capture at a time")
-        self._calls, self._before, self._made = [], {}, set()
         card.capturing = self
-
-    def capture_end(self) -> None:
-        card.capturing = None
-        for tensor, copy in self._before.values():
-            tensor.copy_(copy)  # a capture has no effect,
-        for _, _, _, results, in_place in self._calls:
-            for result in results:  # and leaves nothing to read before the first replay
-                if not in_place and isinstance(result, torch.Tensor) and result.is_floating_point():
-                    result.fill_(float("nan"))
+        try:
+            yield
+        finally:
+            card.capturing = None
+            for tensor, copy in self._before.values():
+                tensor.copy_(copy)  # a capture has no effect,
+            for _, _, _, results, in_place in self._calls:
+                for result in results:  # and leaves nothing to read before the first replay
+                    if not in_place and isinstance(result, torch.Tensor) and result.is_floating_point():
+                        result.fill_(float("nan"))
 
     def replay(self) -> None:
         with torch._C._DisableTorchDispatch(), torch.no_grad():
@@ -249,15 +233,6 @@ class Graph:
                     for result, new in zip(results, tree_leaves(fresh), strict=True):
                         if isinstance(result, torch.Tensor):
                             result.copy_(new)
-
-    def reset(self) -> None:
-        self._calls.clear()
-
-    def pool(self) -> tuple[int, int]:
-        return (0, 0)
-
-    def register_generator_state(self, generator: torch.Generator) -> None:
-        """Random draws are made anew by each replay, as on a card."""
 
     def keep(self, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
         """Remember what an operation is about to write, if it was there before the capture."""
@@ -292,9 +267,6 @@ class Event:
     def elapsed_time(self, end: Event) -> float:
         return 1000 * (end._at - self._at)
 
-    def synchronize(self) -> None:
-        card.wait("event")
-
 
 class Stream:
     """Stands for torch.cuda.Stream; the device does everything at once."""
@@ -304,22 +276,8 @@ class Stream:
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
-    def synchronize(self) -> None:
-        card.wait("stream")
-
     def wait_stream(self, other: Stream) -> None:
         pass
-
-
-@contextlib.contextmanager
-def _graph(
-    cuda_graph: Graph, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"
-) -> Iterator[None]:
-    cuda_graph.capture_begin()
-    try:
-        yield
-    finally:
-        cuda_graph.capture_end()
 
 
 def _attention(*arguments: Any, **options: Any) -> Any:
@@ -391,18 +349,17 @@ def pretend() -> Iterator[Card]:
         "is_bf16_supported": lambda including_emulation=True: True,
         "synchronize": lambda device=None: made.wait("synchronize"),
         "set_sync_debug_mode": made.set_sync_debug_mode,
-        "mem_get_info": lambda device=None: (80 * 2**30, 80 * 2**30),
         "Event": Event, "Stream": Stream, "stream": lambda stream: contextlib.nullcontext(),
         "current_stream": lambda device=None: Stream(), "default_stream": lambda device=None: Stream(),
-        "CUDAGraph": Graph, "graph": _graph, "graph_pool_handle": lambda: (0, 0),
+        "CUDAGraph": Graph, "graph": Graph.capture, "graph_pool_handle": lambda: (0, 0),
         "is_current_stream_capturing": lambda: made.capturing is not None,
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: None,
     }  # fmt: skip
     patched: list[tuple[Any, str, Any]] = [(torch.cuda, *stand_in) for stand_in in stand_ins.items()]
     patched += [
-        (torch.Tensor, "pin_memory", lambda tensor, device=None: made.pin(tensor.clone())),
-        (torch.Tensor, "is_pinned", lambda tensor, device=None: made.is_pinned(tensor)),
+        (torch.Tensor, "pin_memory", lambda tensor, device=None: tensor.clone()),
+        (torch.Tensor, "is_pinned", lambda tensor, device=None: False),
         (torch, "inference_mode", torch.no_grad),  # the wrappers have versions
         (torch.nn.functional, "scaled_dot_product_attention", _attention),
     ]

@@ -24,7 +24,7 @@ def changed(base: Fields = FIELDS, /, **changes: Any) -> Fields:
     return resolve(base.model_dump(), changes)
 
 
-def smoothed(logits: Tensor, target: Tensor, /, *, epsilon: Tensor, reduction: str) -> Tensor:
+def smoothed(logits: Tensor, target: Tensor, /, *, epsilon: float | Tensor, reduction: str) -> Tensor:
     return functional.cross_entropy(logits, target, label_smoothing=float(epsilon), reduction=reduction)
 
 

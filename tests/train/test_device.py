@@ -17,15 +17,12 @@ from ablate.train.device import cpu_has_bfloat16, peak_memory_mb, reset_peak_mem
         ("flags\t\t: fpu avx512f avx512_vnni", False),
         ("flags\t\t: not_avx512_bf16x", False),
         ("", False),
-        (None, False),  # no such file
     ],
 )
-def test_bfloat16_is_used_only_where_the_processor_has_it(
-    tmp_path: Path, flags: str | None, expected: bool
-) -> None:
+def test_bfloat16_is_used_only_where_the_processor_has_it(tmp_path: Path, flags: str, expected: bool) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    if flags is not None:
-        cpuinfo.write_text(f"processor\t: 0\n{flags}\n")
+    assert not cpu_has_bfloat16(cpuinfo)  # no such file
+    cpuinfo.write_text(f"processor\t: 0\n{flags}\n")
     assert cpu_has_bfloat16(cpuinfo) is expected
 
 
@@ -43,8 +40,7 @@ def test_peak_memory_rises_by_what_is_taken_and_starts_anew() -> None:
 
 
 def test_numerics_are_set_both_ways() -> None:
-    set_numerics(deterministic=True)
-    assert torch.are_deterministic_algorithms_enabled()
-    assert not torch.backends.cudnn.allow_tf32
-    set_numerics(deterministic=False)
-    assert not torch.are_deterministic_algorithms_enabled()
+    for deterministic in (True, False):
+        set_numerics(deterministic=deterministic)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert not torch.backends.cudnn.allow_tf32

@@ -7,10 +7,12 @@ tensors. What only a real card shows (algorithms of cuDNN, rounding, streams) `a
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
@@ -23,8 +25,8 @@ from ablate.losses import build_loss
 from ablate.models import build_model
 from ablate.study.fields import Fields
 from ablate.study.recipes import RECIPES
-from ablate.train import DivergedError, Fitted, Images, Step, fit, ready_step
-from ablate.train.engine import CapturedStep
+from ablate.train import Callbacks, DivergedError, Fitted, Images, Step, fit, ready_step
+from ablate.train.engine import Build, CapturedStep, Work
 
 pytestmark = pytest.mark.cuda
 
@@ -43,24 +45,15 @@ def splits() -> tuple[Images, Images]:
 
 
 @pytest.fixture(autouse=True)
-def _no_captures() -> Iterator[None]:
-    ablate.train.engine._KEPT.clear()
-    yield
+def _no_captures() -> None:
     ablate.train.engine._KEPT.clear()
 
 
 @pytest.fixture
-def captures(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """One entry per capture made."""
-    made: list[None] = []
-    capture = CapturedStep._capture
-
-    def counted(self: CapturedStep, *arguments: Any) -> Any:
-        made.append(None)
-        return capture(self, *arguments)
-
-    monkeypatch.setattr(CapturedStep, "_capture", counted)
-    return made
+def captures() -> Iterator[Mock]:
+    """Counts the captures that are made."""
+    with patch.object(CapturedStep, "_capture", autospec=True, side_effect=CapturedStep._capture) as counted:
+        yield counted
 
 
 def small(seed: int) -> nn.Module:
@@ -68,24 +61,15 @@ def small(seed: int) -> nn.Module:
     return network(dropout=0.2, seed=seed)
 
 
-def named(arch: str) -> ablate.train.engine.Build:
-    def build(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        return build_model(arch, num_classes=3, image_size=16)
-
-    return build
+def named(arch: str, seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model(arch, num_classes=3, image_size=16)
 
 
-def ready(
-    fields: Fields,
-    *,
-    engine: str = "graph",
-    seed: int = SEED,
-    build: ablate.train.engine.Build = small,
-    loss: Any = LOSS,
-    train: Images | None = None,
-) -> Step:
-    return ready_step(engine, "kind", build, loss, train or splits()[0], splits()[1], fields, seed)
+def ready(fields: Fields, *, engine: str = "graph", build: Build = small, **options: Any) -> Step:
+    train, valid = splits()
+    options = {"loss": LOSS, "train": train, "seed": SEED, **options}
+    return ready_step(engine, "kind", build, valid=valid, fields=fields, **options)
 
 
 def trained(fields: Fields, **options: Any) -> tuple[Fitted, list[Tensor]]:
@@ -100,25 +84,20 @@ def history(fitted: Fitted) -> list[dict[str, Any]]:
     return [epoch.model_dump(exclude={"seconds"}) for epoch in fitted.history]
 
 
-def recipe(name: str) -> dict[str, Any]:
-    """A named recipe's fields, on few images."""
-    fields = RECIPES[name].model_dump()
-    return {**fields, "epochs": 2, "batch_size": 16, "eval_batch_size": 24}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_trials_a_b_a_in_one_worker_train_as_eager_ones_from_one_capture(
-    arch: str, name: str, captures: list[None]
+    arch: str, name: str, captures: Mock
 ) -> None:
-    fields, build = changed(FIELDS, **recipe(name)), named(arch)
+    sizes = {"epochs": 2, "batch_size": 16, "eval_batch_size": 24}
+    fields, build = changed(FIELDS, **{**RECIPES[name].model_dump(), **sizes}), functools.partial(named, arch)
     other = changed(fields, epsilon=0.4, lr=fields.lr / 2, label_noise=0.2)
     first = trained(fields, build=build)
-    made = len(captures)
+    made = captures.call_count
     trained(other, build=build, seed=2)
     again = trained(fields, build=build)
-    assert len(captures) == made == len({16, 12} if not fields.drop_last else {16}) + 1
+    assert captures.call_count == made == len({16, 12} if not fields.drop_last else {16}) + 1
     eager = trained(fields, build=build, engine="eager")
     for outcome in (first, again):
         torch.testing.assert_close(outcome[1], eager[1], rtol=1e-5, atol=1e-5)
@@ -144,10 +123,9 @@ def test_trials_a_b_a_in_one_worker_train_as_eager_ones_from_one_capture(
 def test_each_setting_is_that_of_the_eager_step(changes: dict[str, Any]) -> None:
     fields = changed(FIELDS, **changes)
     trained(changed(fields, epsilon=0.4), seed=2)
-    captured, weights = trained(fields)
-    eager, expected = trained(fields, engine="eager")
-    torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-5)
-    ours, theirs = ([epoch["valid_loss"] for epoch in history(run)] for run in (captured, eager))
+    runs = [trained(fields, engine=engine) for engine in ("graph", "eager")]
+    torch.testing.assert_close(*(weights for _, weights in runs), rtol=1e-5, atol=1e-5)
+    ours, theirs = ([epoch["valid_loss"] for epoch in history(fitted)] for fitted, _ in runs)
     assert ours == pytest.approx(theirs, rel=1e-5)
 
 
@@ -162,14 +140,10 @@ def test_wrong_labels_of_one_trial_are_not_the_next_ones() -> None:
     assert not torch.equal(wrong.labels, right.labels)  # nobody else's labels are written to
 
 
-def test_another_kind_has_a_capture_of_its_own_and_the_oldest_goes(captures: list[None]) -> None:
-    for batch_size in (8, 9, 10, 11, 12):
+def test_another_kind_has_a_capture_of_its_own_and_the_oldest_goes(captures: Mock) -> None:
+    for batch_size, kinds in ((8, 1), (9, 2), (10, 3), (11, 4), (12, 5), (12, 5), (8, 6)):
         trained(changed(FIELDS, batch_size=batch_size, epochs=1, drop_last=True))
-    assert len(captures) == 5 * 2
-    trained(changed(FIELDS, batch_size=12, epochs=1, drop_last=True))
-    assert len(captures) == 5 * 2
-    trained(changed(FIELDS, batch_size=8, epochs=1, drop_last=True))
-    assert len(captures) == 6 * 2
+        assert captures.call_count == 2 * kinds
 
 
 @pytest.mark.parametrize("engine", ["eager", "graph"])
@@ -194,9 +168,7 @@ def test_a_stopped_run_goes_on_in_another_capture_to_the_same_end() -> None:
     saved: list[Any] = []
     whole, weights = trained(fields)
 
-    step = ready(fields)
-    callbacks = ablate.train.Callbacks(save=lambda make: saved.append(_copied(make())))
-    fit(step, splits()[1], callbacks=callbacks)
+    fit(ready(fields), splits()[1], callbacks=Callbacks(save=lambda make: saved.append(on_cpu(make()))))
     ablate.train.engine._KEPT.clear()
     trained(fields, seed=3)  # and after another trial of the same kind
     step = ready(fields)
@@ -204,25 +176,22 @@ def test_a_stopped_run_goes_on_in_another_capture_to_the_same_end() -> None:
     resumed = fit(step, splits()[1], checkpoint=saved[1])
     assert history(resumed) == history(whole)
     ended = [value.detach().cpu() for value in step.model.state_dict().values()]
-    assert all(torch.equal(one, other) for one, other in zip(ended, weights, strict=True))
+    torch.testing.assert_close(ended, weights, rtol=0, atol=0)
 
 
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    """As a file would hold it: on the CPU, and by itself."""
-    moved: Any = torch.utils._pytree.tree_map(
-        lambda value: value.detach().cpu().clone() if isinstance(value, Tensor) else value, state
-    )
-    moved["history"], moved["step_ms"] = list(state["history"]), list(state["step_ms"])
-    return dict(moved)
+def on_cpu(state: dict[str, Any]) -> Any:
+    """As a file would hold it."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    stream.seek(0)
+    return torch.load(stream, map_location="cpu")
 
 
 def reads_the_device(seed: int) -> nn.Module:
-    """A network whose forward pass asks the host what to do."""
     return Made(lambda net, x: net.layers(x) * (1 if float(x.sum()) > -1e30 else -1), layers=small(0))
 
 
-def counts_on_the_host(seed: int) -> nn.Module:
-    """A network whose forward pass depends on how often it was called: a capture would not count."""
+def counts_calls_on_the_host(seed: int) -> nn.Module:
     calls = itertools.count()
     return Made(
         lambda net, x: net.layers(x) * (1 + (next(calls) % 3 if net.training else 0)), layers=small(0)
@@ -234,95 +203,79 @@ def counts_on_the_host(seed: int) -> nn.Module:
     [
         ({"build": reads_the_device}, "cannot be captured"),
         ({"loss": smoothed}, "cannot be captured"),  # reads epsilon
-        ({"build": counts_on_the_host}, "differ from eager ones"),
+        ({"build": counts_calls_on_the_host}, "differ from eager ones"),
     ],
     ids=["network", "loss", "state"],
 )
 def test_what_cannot_be_captured_trains_eagerly_and_says_why(
-    options: Any, expected: str, captures: list[None]
+    options: Any, expected: str, captures: Mock
 ) -> None:
     step = ready(FIELDS, **options)
     assert step.engine.startswith("eager: ")
     assert expected in step.engine
     assert fit(step, splits()[1]).history
-    tried = len(captures)
+    tried = captures.call_count
     assert ready(FIELDS, **options).engine == step.engine
-    assert len(captures) == tried  # it is not tried again
+    assert captures.call_count == tried  # it is not tried again
 
 
-# Traps of captured training, planted one at a time: the check before a capture serves must find each.
+def a_number(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
-def _a_rate_as_a_number(patch: pytest.MonkeyPatch) -> None:
-    def set_number(optimizer: torch.optim.Optimizer, rate: float) -> None:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-
-    patch.setattr("ablate.train.step.set_rate", set_number)
+def same_index(self: CapturedStep, work: Work, size: int) -> Work:
+    replay, index = CAPTURE(self, work, size), torch.arange(size, device="cuda")
+    return lambda _: replay(index)
 
 
-def _an_index_that_is_replaced(patch: pytest.MonkeyPatch) -> None:
-    def replay(self: ablate.train.engine.Captured, index: Tensor) -> Any:
-        object.__setattr__(self, "index", index)
-        self.graph.replay()
-        return self.results
-
-    patch.setattr(ablate.train.engine.Captured, "replay", replay)
-
-
-def _momentums_first_step_captured(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ablate.train.engine, "WARM_UP", 0)
+def drawn_on_the_card(self: CapturedStep, *loaded: Any) -> None:
+    LOAD(self, *loaded)
+    torch.manual_seed(1)
+    for module in self.model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
 
 
-def _weights_drawn_on_the_card(patch: pytest.MonkeyPatch) -> None:
-    load = CapturedStep.load
-
-    def draw(self: CapturedStep, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
-        load(self, model, train, fields, seed)
-        torch.manual_seed(1)
-        for module in self.model.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-
-    patch.setattr(CapturedStep, "load", draw)
+def cached_casts(device: torch.device, precision: str) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=True)
 
 
-def _casts_that_are_cached(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        "ablate.train.step.autocast",
-        lambda device, precision: torch.autocast(device.type, torch.bfloat16, cache_enabled=True),
-    )
+def outside_a_capture(self: torch.optim.Optimizer, set_to_none: bool = True) -> None:
+    if not torch.cuda.is_current_stream_capturing():
+        ZERO_GRAD(self, set_to_none)
 
 
-def _gradients_set_to_none_outside(patch: pytest.MonkeyPatch) -> None:
-    zero_grad = torch.optim.Optimizer.zero_grad
-
-    def outside(self: torch.optim.Optimizer, set_to_none: bool = True) -> None:
-        if not torch.cuda.is_current_stream_capturing():
-            zero_grad(self, set_to_none)
-
-    patch.setattr(torch.optim.Optimizer, "zero_grad", outside)
+def another_batchs_size(self: CapturedStep, batch: int) -> int:
+    return self.fields.batch_size
 
 
-def _a_sum_divided_by_another_batchs_size(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(CapturedStep, "_match", lambda self, batch: self.fields.batch_size)
+def weights_only(self: CapturedStep, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
+    self.fields = self.augmentation.fields = fields
+    self.seed = self.augmentation.seed = seed
+    with torch.no_grad():
+        for mine, first in zip(self.model.parameters(), model.parameters(), strict=True):
+            mine.copy_(first)
+
+
+CAPTURE, LOAD, ZERO_GRAD = CapturedStep._capture, CapturedStep.load, torch.optim.Optimizer.zero_grad
+SUMMED = {"reduction": "sum", "lr_rule": "matched"}
 
 
 @pytest.mark.parametrize(
-    ("plant", "changes"),
+    ("place", "planted", "changes"),
     [
-        (_a_rate_as_a_number, {}),
-        (_an_index_that_is_replaced, {}),
-        (_momentums_first_step_captured, {"momentum": 0.9}),
-        (_weights_drawn_on_the_card, {}),
-        (_casts_that_are_cached, {"precision": "bfloat16"}),
-        (_gradients_set_to_none_outside, {}),
-        (_a_sum_divided_by_another_batchs_size, {"reduction": "sum", "lr_rule": "matched"}),
+        ("ablate.train.step.set_rate", a_number, {}),
+        ("ablate.train.engine.CapturedStep._capture", same_index, {}),
+        ("ablate.train.engine.WARM_UP", 0, {"momentum": 0.9}),  # momentum's first step is captured
+        ("ablate.train.engine.CapturedStep.load", drawn_on_the_card, {}),
+        ("ablate.train.step.autocast", cached_casts, {"precision": "bfloat16"}),
+        ("torch.optim.Optimizer.zero_grad", outside_a_capture, {}),
+        ("ablate.train.engine.CapturedStep._match", another_batchs_size, SUMMED),
     ],
-    ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )
 def test_a_planted_trap_is_found_before_a_capture_serves(
-    plant: Any, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    place: str, planted: Any, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = changed(FIELDS, **changes)
 
@@ -333,19 +286,8 @@ def test_a_planted_trap_is_found_before_a_capture_serves(
 
     assert asked().engine == "graph"
     ablate.train.engine._KEPT.clear()
-    plant(monkeypatch)
+    monkeypatch.setattr(place, planted)
     assert "differ from eager ones" in asked().engine
-
-
-def _only_weights_are_loaded(patch: pytest.MonkeyPatch) -> None:
-    def load(self: CapturedStep, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
-        self.fields = self.augmentation.fields = fields
-        self.seed = self.augmentation.seed = seed
-        with torch.no_grad():
-            for mine, first in zip(self.model.parameters(), model.parameters(), strict=True):
-                mine.copy_(first)
-
-    patch.setattr(CapturedStep, "load", load)
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -359,7 +301,7 @@ def test_a_trial_after_a_diverged_one_is_as_if_there_had_been_none(
     with pytest.raises(DivergedError):
         fit(step, splits()[1])
     if planted:
-        _only_weights_are_loaded(monkeypatch)
+        monkeypatch.setattr(CapturedStep, "load", weights_only)
         with pytest.raises(DivergedError):
             trained(fields)
     else:
