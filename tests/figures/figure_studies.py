@@ -13,11 +13,10 @@ from matplotlib.colors import to_hex
 import ablate.figures.effects
 import ablate.figures.images
 import ablate.figures.levels
-import ablate.figures.pareto
+import ablate.figures.search
 import ablate.figures.training  # noqa: F401
-from ablate.figures import Figure, draw_figures
+from ablate.figures import REGISTRY, Drawing, Figure, draw_figures
 from ablate.figures.context import Context
-from ablate.figures.registry import REGISTRY, Drawing
 from ablate.figures.theme import themed
 from ablate.store.timing import case_of
 from ablate.study.search import Choice, Range, Search
@@ -184,12 +183,10 @@ class Drawn:
         return self.drawing(name).caption
 
     def legend(self, name: str) -> list[str]:
-        return [
-            text.get_text() for legend in self.drawing(name).figure.legends for text in legend.get_texts()
-        ]
+        return list(self.drawing(name).handles)
 
     def axes(self, name: str) -> list[Any]:
-        return [ax for ax in self.drawing(name).figure.axes if ax.axison]
+        return self.drawing(name).figure.axes
 
 
 def title(ax: Any) -> str:
@@ -199,7 +196,10 @@ def title(ax: Any) -> str:
 def segments(ax: Any) -> np.ndarray[Any, Any]:
     """All intervals in axes, [N, 2, 2]."""
     lines = [lines for lines in ax.collections if isinstance(lines, LineCollection)]
-    return np.concatenate([np.zeros((0, 2, 2)), *(own.get_segments() for own in lines)])
+    found: np.ndarray[Any, Any] = np.array(
+        [ends for own in lines for ends in own.get_segments() if len(ends)]
+    ).reshape(-1, 2, 2)
+    return found[np.isfinite(found).all(axis=(1, 2))]
 
 
 def dots(ax: Any) -> list[tuple[float, float, str]]:

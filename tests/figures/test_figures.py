@@ -33,11 +33,11 @@ from matplotlib.colors import to_hex
 
 from ablate.analysis.effects import effects_table
 from ablate.figures import draw, draw_figures
-from ablate.figures.context import Context
+from ablate.figures.context import Context, spread
+from ablate.figures.effects import unbeaten
 from ablate.figures.images import pooled, spread_of
-from ablate.figures.levels import scale_of
-from ablate.figures.pareto import unbeaten
-from ablate.figures.search import Scores, objectives
+from ablate.figures.levels import labels_apart, places_of
+from ablate.figures.search import scores_of
 from ablate.figures.theme import LIGHT
 from ablate.stats import mean_interval, median_interval
 
@@ -131,36 +131,26 @@ def test_the_same_tables_give_the_same_bytes(of: Of, kind: str) -> None:
     assert again == list(of(kind).figures.values())
 
 
-def left_out(caption: str) -> int:
-    """How many things a caption says are left out."""
-    named = re.search(r"Left out for want of room: (.*)\.$", caption)
-    if named is None:
-        return 0
-    more = re.search(r", (\d+) more$", named[1])
-    return len(re.split(r", (?=arch=)", named[1].removesuffix(more[0] if more else ""))) + int(
-        more[1] if more else 0
-    )
-
-
 def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
-    study, count = of("many"), len(MANY)
+    study = of("many")
+    lines = {name: study.axes(name)[0].lines for name in ("curves", "published")}
     shown = {
         "effects": len(study.axes("effects")[0].get_yticks()) + 1,  # the baseline has no row
         "accuracy": len(study.axes("accuracy")[0].get_xticks()),
         "reliability": len(study.axes("reliability")),
         "projection": len({title(ax) for ax in study.axes("projection")} - {""}),
         "step_time": len(study.axes("step_time")[0].get_yticks()),
-        "curves": len({line.get_color() for line in study.axes("curves")[0].lines}),
+        "curves": len({line.get_color() for line in lines["curves"]}),
         "front": len({place[:2] for place in dots(study.axes("front")[0])}),
-        "published": len(
-            {line.get_color() for line in study.axes("published")[0].lines if line.get_marker() == "None"}
-        ),
+        "published": len({line.get_color() for line in lines["published"] if line.get_marker() == "None"}),
     }
-    for name, drawn in shown.items():
-        assert drawn + left_out(study.caption(name)) == count, name
-    assert {name: shown[name] for name in ("effects", "reliability", "curves")} == {
-        "effects": 25, "reliability": 12, "curves": 12,
-    }  # fmt: skip
+    assert {
+        name: len(study.drawing(name).left_out) + drawn for name, drawn in shown.items()
+    } == dict.fromkeys(shown, len(MANY))
+    assert (shown["effects"], shown["reliability"], shown["curves"]) == (25, 12, 12)
+    left_out = study.drawing("reliability").left_out
+    said = f" Left out for want of room: {', '.join(left_out[:4])}, {len(left_out) - 4} more."
+    assert study.figures["reliability"].caption.endswith(said)
     for arm in study.context.important:
         label = study.context.labels[arm]
         assert label in [title(ax) for ax in study.axes("reliability")]
@@ -230,26 +220,23 @@ def test_in_a_grid_the_colour_is_that_of_the_line(of: Of) -> None:
 
 
 @pytest.mark.parametrize(
-    ("levels", "scale"),
+    ("levels", "places"),
     [
-        ((0.001, 0.01, 0.1, 1.0), "log"), ((1, 2, 4, 8), "log"), ((32, 64, 128), "log"), ((0.1, 10), "log"),
-        ((0.0, 0.01, 0.1, 1.0), "symlog"), ((0, 0.05, 0.1, 0.2, 0.4), "symlog"), ((0, 0.001, 0.1), "symlog"),
-        ((0.0, 0.1, 0.2, 0.3), "linear"), ((1, 2, 3), "linear"), ((-1, 1, 10, 100), "linear"),
-        ((0, 0.1), "linear"),
-        ((0.1, 0.2), "linear"), ((0.5,), "linear"), ((0,), "linear"), ((0.05, 0.1, 0.16), "linear"),
+        ((1, 2, 4, 8), (0, 1 / 3, 2 / 3, 1)), ((1.0, 0.001, 0.01, 0.1), (1, 0, 1 / 3, 2 / 3)),
+        ((32, 64, 128), (0, 0.5, 1)), ((0.1, 10), (0, 1)), ((0.0, 0.01, 0.1, 1.0), (0, 1 / 3, 2 / 3, 1)),
+        ((0, 0.05, 0.1, 0.2, 0.4), (0, 0.25, 0.5, 0.75, 1)), ((0, 0.001, 0.1), (0, 0.5, 1)),
+        ((0.0, 0.1, 0.2, 0.3), (0, 1 / 3, 2 / 3, 1)), ((-1, 1, 10, 100), (0, 2 / 101, 11 / 101, 1)),
+        ((0, 0.1), (0, 1)), ((0.05, 0.1, 0.16), (0, 5 / 11, 1)), ((0.5,), (0,)), (("b", "a"), (0, 1)),
     ],
 )  # fmt: skip
-def test_levels_lie_on_the_scale_that_fits(levels: tuple[float, ...], scale: str) -> None:
-    assert scale_of(levels) == scale
+def test_levels_lie_on_the_scale_that_fits(levels: tuple[Any, ...], places: tuple[float, ...]) -> None:
+    assert places_of(levels) == pytest.approx(dict(zip(levels, places, strict=True)))
 
 
-def test_geometric_levels_with_a_zero_have_a_symlog_axis_and_every_label_that_fits(of: Of) -> None:
+def test_levels_have_every_label_that_fits(of: Of) -> None:
     for ax in (*of("one_factor").axes("accuracy"), *of("grid").axes("ece")):
-        assert ax.get_xscale() == "symlog"
         assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "0.01", "0.1", "0.8"]
-        assert list(ax.get_xticks()) == list(EPSILONS)
-        places = ax.transData.transform([(level, 0) for level in EPSILONS])[:, 0]
-        assert np.diff(places).max() < 1.3 * np.diff(places).min()
+    assert labels_apart(["0.1"] * 5, np.array([0, 0.2, 0.4, 0.7, 1])) == ["0.1", "", "0.1", "", "0.1"]
 
 
 @pytest.mark.parametrize("kind", ["one_factor", "grid", "hostile", "tuned"])
@@ -300,13 +287,6 @@ def test_a_verdict_has_a_marker_and_a_word(of: Of, verdict: str, reason: str, ma
     ]
 
 
-def test_other_kinds_of_effects_are_no_rows(of: Of) -> None:
-    study = of("one_factor")
-    table = effects_table(study.tables, study.plan)
-    assert set(table["kind"]) > {"arm"}
-    assert len(Context({**study.tables, "effects": table}, study.plan).effects) == sum(table["kind"] == "arm")
-
-
 def test_bins_of_few_images_look_like_few(of: Of) -> None:
     for ax in of("one_factor").axes("reliability"):
         bars = [patch for patch in ax.patches if to_hex(patch.get_facecolor()) != LIGHT.muted]
@@ -328,17 +308,6 @@ def test_bars_are_the_pooled_accuracy_and_lines_the_confidence(of: Of) -> None:
     assert list(found["accuracy"])[1:] == pytest.approx(expected)
     assert list(found["confidence"])[1:] == pytest.approx([50, 90])
     assert np.isnan(found["accuracy"][0])
-
-
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 50), st.floats(0, 1)), min_size=1, max_size=6))
-def test_pooling_keeps_every_image_and_every_right_one(cells: list[tuple[int, int, float]]) -> None:
-    rows = [("x", seed, b, 0.0, 1.0, n, share if n else nan, share if n else nan)
-            for seed, (b, n, share) in enumerate(cells)]  # fmt: skip
-    names = ["arm", "seed", "bin", "lower", "upper", "count", "confidence", "accuracy"]
-    found = pooled(pd.DataFrame(rows, columns=names))
-    assert found["count"].sum() == sum(n for _, n, _ in cells)
-    right = (found["count"] * found["accuracy"]).sum() / 100
-    assert right == pytest.approx(sum(n * share for _, n, share in cells))
 
 
 def test_confusion_is_in_percent_and_its_difference_in_points(of: Of) -> None:
@@ -389,7 +358,7 @@ def test_features_are_drawn_with_how_far_their_classes_lie_apart(of: Of) -> None
     table = features(study.plan, tuple(f"{HOSTILE[number % 4]}{number}" for number in range(10)), copies=100)
     many = Drawn({**study.tables, "projection": table}, study.plan)
     assert sum(len(dots(ax)) for ax in many.axes("projection")) <= 1000
-    assert len(many.drawing("projection").figure.legends[0].get_texts()) == 6
+    assert len(many.legend("projection")) == 6
     assert "Classes left out" in many.figures["projection"].caption
 
 
@@ -431,8 +400,8 @@ def test_every_run_and_the_band_stand_beside_the_published_points(of: Of) -> Non
     ours = [line for line in accuracy.lines if line.get_marker() == "None" and len(line.get_ydata())]
     assert [list(line.get_ydata()) for line in ours] == [pytest.approx([40, 50, 60])] * 3
     assert all(line.get_marker() != "D" for line in loss.lines)
-    assert study.drawing("published").facts == study.context.published[0]
-    assert "published values" in study.figures["published"].alt
+    assert "published values" in study.drawing("published").facts
+    assert study.drawing("published").facts in study.figures["published"].alt
 
 
 def test_the_noise_floor_is_a_line_in_its_band(of: Of) -> None:
@@ -455,7 +424,7 @@ def test_the_smoothed_loss_is_least_at_the_dotted_line(of: Of) -> None:
     study = of("one_factor")
     (line,) = [line for line in study.axes("mean_confidence")[0].lines if line.get_linewidth() == 1.8]
     grid = np.linspace(0.2, 0.9999, 20_000)
-    for epsilon, height in zip(line.get_xdata(), line.get_ydata(), strict=True):
+    for epsilon, height in zip(EPSILONS, line.get_ydata(), strict=True):
         right, wrong = 1 - epsilon + epsilon / 2, epsilon / 2
         loss = -right * np.log(grid) - wrong * np.log(1 - grid)
         assert grid[loss.argmin()] == pytest.approx(height / 100, abs=2e-4)
@@ -508,8 +477,7 @@ def test_the_front_has_the_arms_means_and_those_that_are_equal_once(of: Of) -> N
     assert drawn == {tuple(round(own[arm][0], 6) for own in expected) for arm in study.plan.arms}
     plan = plan_of({"epsilon": EPSILONS}, {"epsilon": 0.0})
     same = Drawn(tables_of(plan, **dict.fromkeys(plan.arms, 0.5)), plan)
-    (label,) = same.drawing("front").figure.legends[0].get_texts()
-    assert label.get_text() == "ε=0 (and 3 equal)"
+    assert same.legend("front") == ["ε=0 (and 3 equal)"]
 
 
 def test_a_search_is_drawn_in_its_order_with_the_best_so_far_and_what_was_lost(of: Of) -> None:
@@ -590,15 +558,13 @@ def test_single_runs_stand_in_place_of_a_long_interval_of_few_seeds() -> None:
     tables, plan = searched(**long)
     more = [tables["point_values"].assign(seed=seed, trial_id=f"x{seed}") for seed in range(2)]
     many = Context({**tables, "point_values": pd.concat([tables["point_values"], *more])}, plan)
-    scores = Scores(many, objectives(many)[0])
-    assert not scores.points["long"].any()  # of many seeds an interval stays however long
+    assert not scores_of(many)[0].points["long"].any()  # of many seeds an interval stays however long
 
 
 @pytest.mark.parametrize(("objective", "sign"), [("accuracy", 1), ("ece", -1)])
 def test_much_worse_points_do_not_squeeze_the_others(of: Of, objective: str, sign: int) -> None:
     study = of("tuned")
-    one = next(own for own in objectives(study.context) if own.metric.name == objective)
-    scores = Scores(study.context, one)
+    scores = next(own for own in scores_of(study.context) if own.metric.name == objective)
     good = pd.DataFrame(
         {"number": range(11), "mean": [*(0.95 + 0.001 * np.arange(10)), 0.1 if sign > 0 else 7.0]}
     )
@@ -666,7 +632,7 @@ def test_a_broken_library_costs_the_figures_and_says_why(of: Of, monkeypatch: py
 
 @given(size=st.integers(0, 30), limit=st.integers(1, 12), always=st.sets(st.integers(0, 29), max_size=5))
 def test_spread_keeps_order_both_ends_and_what_matters(size: int, limit: int, always: set[int]) -> None:
-    kept, left_out = draw.spread(range(size), limit, always)
+    kept, left_out = spread(range(size), limit, always)
     assert len(kept) == min(size, limit)
     assert sorted([*kept, *left_out]) == list(range(size))
     assert kept == sorted(kept)
@@ -681,8 +647,7 @@ def test_words_that_fit() -> None:
     assert draw.shorten("_hidden") == " _hidden"  # matplotlib's legends pass over the other
     short = draw.shorten("arch=package.module.with.a.long.name:factory, epsilon=0.1")
     assert (len(short) <= 40, short[:12], short[-11:]) == (True, "arch=package", "epsilon=0.1")
-    assert draw.without([]) == ""
-    assert draw.without(list("abcdefg")) == " Left out for want of room: a, b, c, d, 3 more."
+    assert (draw.few("abcd"), draw.few("abcdefg")) == ("a, b, c, d", "a, b, c, d, 3 more")
 
 
 def test_an_interval_is_cut_only_where_it_dwarfs_the_values() -> None:
