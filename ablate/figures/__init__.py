@@ -24,17 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure, or why there is none.
+    """A drawn figure, its SVG for light and for dark pages; or its `error`, and nothing else.
 
-    Attributes:
-        name: stem of its files.
-        title: its heading.
-        caption: what to know when reading it.
-        alt: title, caption and where the numbers are, for those who do not see it.
-        wide: takes the page's full width.
-        light: SVG for light pages; empty when it failed, as is `dark`.
-        dark: SVG for dark pages.
-        error: why it failed; empty when it did not.
+    `name` is the stem of its files. `alt` tells those who do not see it title, caption and where the numbers
+    are. A `wide` one takes the page's full width.
     """
 
     name: str
@@ -49,15 +42,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the function of a figure returns.
+    """What the function of a figure returns: panels, caption, and the table that holds the numbers.
 
-    Attributes:
-        figure: the panels, drawn on.
-        caption: what to know when reading it.
-        table: the table that holds its numbers.
-        handles: label to what it stands beside in the legend above the panels.
-        left_out: names of what did not fit; the caption will say so.
-        facts: what it shows that no table says, in words.
+    `handles` lead from a label to what it stands beside in the legend above the panels; `left_out` are names
+    of what did not fit, for the caption; `facts` is what it shows that no table says, in words.
     """
 
     figure: Canvas
@@ -90,11 +78,8 @@ def figure(
 ) -> Callable[[Draw], Draw]:
     """Register a function as a figure; it returns None for a study that has no such figure.
 
-    Args:
-        name: stem of its files.
-        title: its heading. Of several items, both hold the item as `str.format` does: `{0.label} by level`.
-        order: its place in the report; figures come in rising order.
-        each: gives the items, for a figure that a study has several of; the function gets the item as well.
+    `each` gives the items of a figure that a study has several of. The function then gets an item as well,
+    and name and title hold it as `str.format` does: `{0.label} by level`. Figures come in rising `order`.
     """
 
     def register(draw: Draw) -> Draw:

@@ -61,6 +61,9 @@ class Context:
         others = [name for name in self.factors if name != self.axis]
         fewest = min(reversed(others), key=lambda name: len(self.factors[name])) if len(others) > 1 else ""
         self.panel, self.line = fewest, [name for name in others if name != fewest]
+        # The words of an arm's line in figures by level, and those of its panel there.
+        self.line_of = {arm: self.words_of(arm, self.line) for arm in self.arms}
+        self.panel_of = {arm: self.words_of(arm, [self.panel]) for arm in self.arms}
 
     def _axis(self) -> str:
         """The factor on horizontal axes: a numeric one, of the baseline's if there is any, with most levels.
@@ -106,8 +109,6 @@ class Context:
         """Class to its words."""
         return {name: one_line(clean(str(name)), longest=60) for name in dict.fromkeys(names)}
 
-    # Where arms stand.
-
     def level(self, arm: str) -> Any:
         """An arm's level of the axis's factor: a number, or words."""
         level = self.arms[arm].levels[self.axis]
@@ -118,18 +119,10 @@ class Context:
         own = {name: level for name, level in self.arms[arm].levels.items() if name in factors}
         return arm_label(own) if own else ""
 
-    def line_of(self, arm: str) -> str:
-        """The words of an arm's line in figures by level."""
-        return self.words_of(arm, self.line)
-
-    def panel_of(self, arm: str) -> str:
-        """The words of its panel there."""
-        return self.words_of(arm, [self.panel])
-
     @cached_property
     def has_lines(self) -> bool:
         """Whether several arms share a line's colour: in a grid of several factors."""
-        return len(set(map(self.line_of, self.arms))) > 1 and not self.plan.study.only
+        return len(set(self.line_of.values())) > 1 and not self.plan.study.only
 
     @cached_property
     def colors(self) -> dict[str, str]:
@@ -137,14 +130,12 @@ class Context:
         from ablate.figures.theme import level_colors
 
         factors = self.line if self.has_lines else list(self.factors)
-        keys = {arm: self.line_of(arm) if self.has_lines else arm for arm in self.arms}
+        keys = self.line_of if self.has_lines else {arm: arm for arm in self.arms}
         ordered = len(set(keys.values())) > 2 and len(factors) == 1 and self.is_ordered(factors[0])
         arms = sorted(keys, key=lambda arm: self.arms[arm].levels[factors[0]]) if ordered else list(keys)
         names = list(dict.fromkeys(keys[arm] for arm in arms))
         color = dict(zip(names, level_colors(len(names), ordered=ordered), strict=True))
         return {arm: color[key] for arm, key in keys.items()}
-
-    # Which arms matter most.
 
     def best_of(self, arms: Collection[str]) -> str | None:
         """The arm with the best mean of the primary metric; None where no direction is better."""
@@ -170,8 +161,6 @@ class Context:
         if best := self.best_of(pairs):
             return (pairs[best], best)
         return (self.best_of(self.arms) or next(arm for arm in self.arms if arm in done),)
-
-    # What the tables say of arms.
 
     def means(self, metric: Quantity) -> pd.DataFrame:
         """A row per arm with a value, in the shown unit: arm, mean, low, high (its 95 % t interval), n.

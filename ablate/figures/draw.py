@@ -64,10 +64,9 @@ def arrange(figure: Figure, handles: Handles) -> None:
     The words are measured once, where constrained layout measures three times.
     """
     if handles:
-        characters = figure.get_figwidth() * 12  # at the legend's font size
-        across = max(1, min(len(handles), math.floor(characters / (max(map(len, handles)) + 6))))
+        fit = math.floor(12 * figure.get_figwidth() / (max(map(len, handles)) + 6))  # 12 letters an inch
         place: dict[str, Any] = {"loc": "upper left", "borderaxespad": 0, "borderpad": 0}
-        figure.legend(handles.values(), handles.keys(), ncols=across, **place)
+        figure.legend(handles.values(), handles.keys(), ncols=max(1, min(len(handles), fit)), **place)
     renderer = RendererSVG(*figure.bbox.size, io.StringIO())  # type: ignore[no-untyped-call]
     left, right, top, bottom = (defaultdict[int, float](float) for _ in range(4))
     spots = {ax: cast(Any, ax.get_subplotspec()) for ax in figure.axes}
@@ -80,10 +79,11 @@ def arrange(figure: Figure, handles: Handles) -> None:
         top[row] = max(top[row], outer.y1 - ax.bbox.y1)
     rows, columns = next(iter(spots.values())).get_geometry()[:2]
     head = sum(legend.get_window_extent(renderer).height + GAP for legend in figure.legends)
-    words = sum(top.values()) + sum(bottom.values())
-    height, width = head + words + rows * panel + (rows - 1) * GAP + 2 * EDGE, figure.bbox.width
-    free = width - sum(left.values()) - sum(right.values()) - (columns - 1) * GAP - 2 * EDGE
-    across = free / columns
+    down, along = (
+        sum([*before.values(), *after.values()]) for before, after in ((top, bottom), (left, right))
+    )
+    height, width = head + down + rows * panel + (rows - 1) * GAP + 2 * EDGE, figure.bbox.width
+    across = (width - along - (columns - 1) * GAP - 2 * EDGE) / columns
     figure.set_figheight(height / figure.dpi)
     for ax, spot in spots.items():
         row, column = spot.rowspan.start, spot.colspan.start
@@ -95,21 +95,12 @@ def arrange(figure: Figure, handles: Handles) -> None:
 
 
 def dots(
-    ax: Axes,
-    x: ArrayLike,
-    y: ArrayLike,
-    color: str | Iterable[str],
-    *,
-    marker: str = "o",
-    size: float = 5.5,
-    alpha: float | None = None,
-    zorder: float = 3,
+    ax: Axes, x: ArrayLike, y: ArrayLike, color: str | Iterable[str], *, size: float = 5.5, **style: Any
 ) -> Artist:
     """Draw points so many points across, in one colour or each in its own; gives a handle for a legend."""
-    places, heights = (np.asarray(part, dtype=np.float64) for part in (x, y))
-    style: dict[str, Any] = {"marker": marker, "alpha": alpha, "zorder": zorder}
+    style = {"marker": "o", "zorder": 3, **style}
     colors = [color] if isinstance(color, str) else list(color)
-    ax.scatter(places, heights, s=size**2, color=colors, linewidth=0, **style)
+    ax.scatter(x, y, s=size**2, color=colors, linewidth=0, **style)
     shown = colors[0] if len(set(colors)) == 1 else LIGHT.ink
     return Line2D([], [], color=shown, markersize=size, linestyle="none", **style)
 
@@ -136,12 +127,9 @@ def rows_of(ax: Axes, labels: Sequence[str]) -> None:
 
 
 def view_limits(values: ArrayLike, ends: ArrayLike = (), most: float = 3.0) -> tuple[float, float]:
-    """Ends of an axis that shows all values, and interval ends unless they dwarf the values.
+    """Ends of an axis that shows all values, and interval ends unless they dwarf the values; NaN is none.
 
-    Args:
-        values: what must be seen: means, single runs, lines to compare with; NaN where there is none.
-        ends: of intervals; NaN where there is none.
-        most: an interval is cut where it reaches so many times the values' range beyond them.
+    An interval is cut where it reaches `most` times the values' range beyond them.
     """
     seen, reach = (np.ravel(np.asarray(part, dtype=np.float64)) for part in (values, ends))
     seen, reach = seen[np.isfinite(seen)], reach[np.isfinite(reach)]

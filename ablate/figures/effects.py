@@ -95,14 +95,10 @@ def _draw_metric(ax: Axes, rows: pd.DataFrame, form: str) -> None:
 
 
 def pareto(ax: Axes, points: pd.DataFrame, front: pd.DataFrame, steps: str = "steps-post") -> Handles:
-    """Draw points between two quantities, and the line of those that nothing beats.
+    """Draw points between two quantities, and the line of those that nothing beats, the `front`.
 
-    Args:
-        ax: to draw on.
-        points: x and y; low_x, high_x, low_y, high_y of their intervals; color, marker, size; label, "" for
-            dots without a name.
-        front: x and y of the line's corners.
-        steps: drawstyle of the line: up after a corner, or before it where more of x is better.
+    Points have x and y, their intervals as low_x, high_x, low_y, high_y, and color, marker, size and label:
+    "" for dots without a name. `steps` is the line's drawstyle: "steps-pre" where more of x is better.
     """
     others, named = points[points["label"] == ""], points[points["label"] != ""]
     draw.dots(ax, others["x"], others["y"], LIGHT.muted, size=3.7, alpha=0.6)

@@ -25,10 +25,8 @@ SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))
 """Opacity of bins of so many images or more: an accuracy's standard error is 7 points of 50, 16 of 10."""
 STRIP = 20.0
 """Height of the strip of counts below a diagram, in points of accuracy."""
-MOST_CELLS, MOST_NAMED, LONGEST_CLASS = {True: 100, False: 60}, 12, 16
+MOST_CELLS, MOST_NAMED, LONGEST_CLASS = (100, 60), 12, 16
 """Cells of a panel, the largest, of few classes and of more than columns can name; characters of a name."""
-SMALLEST_SHOWN = 0.5
-"""Shares and differences below so many percent are left blank: they would be written 0."""
 COLORS = ListedColormap(
     [LIGHT.tint(1, step) for step in reversed(range(TINTS))] + [LIGHT.tint(0, step) for step in range(TINTS)]
 )
@@ -47,15 +45,9 @@ def reliability(context: Context) -> Drawing | None:
     if table.empty:
         return None
     arms, left_out = context.fitting(table, MOST_DIAGRAMS)
-    canvas, axes = draw.panels(
-        len(arms),
-        height=2.4,
-        width=draw.WIDE if len(arms) > 2 else draw.HALF,
-        xlabel="confidence (%)",
-        ylabel="accuracy (%)",
-        sharex=True,
-        sharey=True,
-    )
+    look: Any = {"width": draw.WIDE if len(arms) > 2 else draw.HALF, "sharex": True, "sharey": True}
+    look |= {"xlabel": "confidence (%)", "ylabel": "accuracy (%)"}
+    canvas, axes = draw.panels(len(arms), height=2.4, **look)
     bins = {arm: pooled(table[table["arm"] == arm]) for arm in arms}
     most = max((int(own["count"].max()) for own in bins.values()), default=1) or 1
     for ax, arm in zip(axes, arms, strict=True):
@@ -124,18 +116,25 @@ def confusion(context: Context) -> Drawing | None:
     words = context.classes(table["class"])
     shares = [_shares(table[table["arm"] == arm], list(words)) for arm in arms]
     right, compared = np.eye(len(words), dtype=bool), len(shares) == 2
-    canvas, axes = draw.panels(3 if compared else 1, height=3.2 if compared else 4.2)
     worst = max(5.0, *(float(np.where(right, 0, share).max()) for share in shares))
-    for ax, arm, share in zip(axes, arms, shares, strict=False):
-        _draw_cells(ax, share, np.where(right, RIGHT, -np.minimum(share / worst, 1)), ".0f")
-        ax.set_title(f"{draw.shorten(context.labels[arm])} (%)")
+    panels = [
+        (
+            f"{draw.shorten(context.labels[arm])} (%)",
+            share,
+            np.where(right, RIGHT, -np.minimum(share / worst, 1)),
+        )
+        for arm, share in zip(arms, shares, strict=True)
+    ]
     if compared:
         difference = shares[1] - shares[0]
         depth = np.where(right, 1, -1) * difference / max(float(np.abs(difference).max()), 2.0)
-        _draw_cells(axes[2], difference, depth, "+.0f")
-        axes[2].set_title("second − first (points)")
-    for place, ax in enumerate(axes):
-        _name_classes(ax, [draw.shorten(name, LONGEST_CLASS) for name in words.values()], named=place == 0)
+        panels.append(("second − first (points)", difference, depth))
+    canvas, axes = draw.panels(len(panels), height=3.2 if compared else 4.2)
+    for ax, (title, cells, depth) in zip(axes, panels, strict=True):
+        _draw_cells(ax, cells, depth, [draw.shorten(name, LONGEST_CLASS) for name in words.values()])
+        ax.set_title(title)
+        ax.tick_params(labelleft=ax is axes[0])
+    axes[0].set_ylabel("class")
     which = "the baseline and the arm with the best mean of the primary metric" if compared else "one arm"
     caption = f"Rows are the classes of the images, columns what they were taken for: {which}, runs pooled. "
     caption += "Blue cells are right, orange ones mistakes; small ones are left blank."
@@ -151,29 +150,29 @@ def _shares(rows: pd.DataFrame, classes: list[str]) -> FloatArray:
     return np.asarray(100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1))
 
 
-def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, form: str) -> None:
-    """Draw the largest cells: their numbers, over colours from -1 (wrong) to 1 (right)."""
-    size = np.abs(table)
-    most = min(MOST_CELLS[len(table) <= MOST_NAMED], table.size)
-    blank = size < max(SMALLEST_SHOWN, np.sort(size, axis=None)[-most])
+def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, names: list[str]) -> None:
+    """Draw the largest cells: their numbers, over colours from -1 (wrong) to 1 (right).
+
+    Where there are many columns, they have the numbers that stand before the rows' names.
+    """
+    size, many = np.abs(table), len(names) > MOST_NAMED
+    most = min(MOST_CELLS[many], table.size)
+    blank = (np.round(size) < 1) | (size < np.sort(size, axis=None)[-most])  # no cell says 0
+    form = "+.0f" if table.min() < 0 else ".0f"
     words = [[format(value, form).replace("-", "−") for value in row] for row in table]
-    font = 8.5 if len(table) <= 10 else 6.5 if len(table) <= 14 else 5.5
+    font = 8.5 if len(names) <= 10 else 6.5 if len(names) <= 14 else 5.5
     text = {"annot": np.array(words), "fmt": "", "annot_kws": {"color": LIGHT.ink, "fontsize": font}}
     plain = {"cbar": False, "square": True, "xticklabels": False, "yticklabels": False}
     sns.heatmap(depth, mask=blank, cmap=COLORS, vmin=-1, vmax=1, ax=ax, **text, **plain)
-
-
-def _name_classes(ax: Axes, names: list[str], *, named: bool) -> None:
-    """Names at rows and columns; many columns have the numbers that stand before the rows' names."""
     numbers, centres = [str(number + 1) for number in range(len(names))], np.arange(len(names)) + 0.5
-    many = len(names) > MOST_NAMED
     columns = numbers if many else names
-    pairs = zip(numbers, names, strict=True)
-    rows = [f"{number} {name.strip()}" for number, name in pairs] if many else names
-    ax.set_xticks(centres, columns, rotation=0 if max(map(len, columns), default=0) <= 2 else 90)
-    ax.set_yticks(centres, rows if named else [""] * len(rows), rotation=0)
+    rows = (
+        [f"{number} {name.strip()}" for number, name in zip(numbers, names, strict=True)] if many else names
+    )
+    ax.set_xticks(centres, columns, rotation=0 if max(map(len, columns)) <= 2 else 90)
+    ax.set_yticks(centres, rows, rotation=0)
+    ax.set_xlabel("predicted")
     ax.tick_params(labelsize="small", length=0)
-    ax.set(xlabel="predicted", ylabel="class" if named else "")
     ax.grid(visible=False)
     ax.spines[:].set_visible(True)
 

@@ -44,13 +44,11 @@ def metric_by_level(context: Context, metric: Quantity) -> Drawing | None:
     """A metric against the axis's factor; with three or more factors, a panel per level of one of them."""
     if not context.axis:
         return None
-    groups = list(dict.fromkeys(context.panel_of(arm) for arm in context.means(metric)["arm"]))
-    shown = groups[:MOST_PANELS] or [""]
-    arms = {group: [arm for arm in context.arms if context.panel_of(arm) == group] for group in shown}
+    groups = list(dict.fromkeys(context.means(metric)["arm"].map(context.panel_of)))
+    shown, left_out, ylabel = groups[:MOST_PANELS] or [""], groups[MOST_PANELS:], metric.axis * any(groups)
+    arms = {group: [arm for arm in context.arms if context.panel_of[arm] == group] for group in shown}
     panels = [(group or metric.axis, metric, arms[group]) for group in shown]
-    lines = {arm: context.line_of(arm) for arm in context.arms}
-    ylabel = metric.axis if shown != [""] else ""
-    return _by_level(context, panels, lines, MOST_LINES, groups[MOST_PANELS:], runs=True, ylabel=ylabel)
+    return _by_level(context, panels, context.line_of, MOST_LINES, left_out, runs=True, ylabel=ylabel)
 
 
 @figure("calibration_by_level", "Calibration by level", order=40)
@@ -92,9 +90,8 @@ def _by_level(
     `panels` are titles, metrics and arms; `words` name each arm's line, of which `most` are drawn.
     """
     lines, others = spread(list(dict.fromkeys(words.values())), most)
-    marks = pd.DataFrame(
-        [(arm, line) for arm, line in words.items() if line in lines], columns=["arm", "line"]
-    )
+    marks = pd.DataFrame(words.items(), columns=["arm", "line"])
+    marks = marks[marks["line"].isin(lines)]
     marks["level"] = marks["arm"].map(context.level)
     done, numeric = marks["arm"].isin(context.complete["arm"]), context.is_ordered(context.axis)
     places = places_of(marks.loc[done, "level"])
@@ -104,30 +101,22 @@ def _by_level(
     marks["x"] = marks["at"] + step * (marks["line"].map(lines.index) - (len(lines) - 1) / 2)
     marks["color"] = marks["arm"].map(context.colors)
 
-    canvas, axes = draw.panels(
-        len(panels),
-        height=1.75 if not runs else 2.6 if len(panels) == 1 else 2.1,
-        sharey=runs,
-        xlabel=factor_label(context.axis),
-        ylabel=ylabel,
-    )
+    height = 1.75 if not runs else 2.6 if len(panels) == 1 else 2.1
+    label = factor_label(context.axis)
+    canvas, axes = draw.panels(len(panels), height=height, xlabel=label, ylabel=ylabel, sharey=runs)
     handles, notes = Handles(), dict[str, None]()
     for ax, (title, metric, arms) in zip(axes, panels, strict=True):
         ax.set_title(draw.wrapped(title, ax))
         if numeric:
             ax.set_xlim(-0.07, 1.07)
-            inches = np.array(list(places.values())) * draw.inches(ax) / 1.14
-            ax.set_xticks(
-                list(places.values()), labels_apart([level_label(level) for level in places], inches)
-            )
+            at, names = np.array(list(places.values())), [level_label(level) for level in places]
+            ax.set_xticks(at, labels_apart(names, at * draw.inches(ax) / 1.14))
             ax.grid(visible=False, axis="x")
         else:
             draw.categories(ax, list(places))
         means = context.means(metric).merge(marks, on="arm")
         single = context.runs(metric).merge(marks, on="arm") if runs else means[:0].assign(value=0.0)
-        optimum = {
-            places[level]: height for level, height in _optimum(context, metric).items() if level in places
-        }
+        optimum = _optimum(context, metric, places)
         shown = [*np.ravel(means[["mean", *FLOORS]]), *single["value"], *optimum.values()]
         low, high = draw.view_limits(shown, means[["low", "high"]])
         ax.set_ylim(low, high)
@@ -137,13 +126,13 @@ def _by_level(
         # To the left of the mean, whose interval would hide them.
         aside = step * (0.8 if len(lines) == 1 else 0.5)
         draw.dots(ax, single["x"] - aside, single["value"], single["color"], size=4, alpha=0.5, zorder=1.5)
-        dashes = dict(zip(dict.fromkeys(map(context.panel_of, arms)), itertools.cycle(DASHES)))
+        dashes = dict(zip(dict.fromkeys(map(context.panel_of.get, arms)), itertools.cycle(DASHES)))
         for line, marker in zip(lines, itertools.cycle(MARKERS)):
             own = means[means["line"] == line].sort_values("at")
             if own.empty:
                 continue
             tone = own["color"].iloc[0] if own["color"].nunique() == 1 else LIGHT.muted
-            joined: Any = dashes[context.panel_of(own["arm"].iloc[0])] if numeric else "none"
+            joined: Any = dashes[context.panel_of[own["arm"].iloc[0]]] if numeric else "none"
             ax.plot(own["x"], own["mean"], color=tone, linestyle=joined)
             ax.vlines(own["x"], own["low"], own["high"], colors=list(own["color"]))
             draw.dots(ax, own["x"], own["mean"], own["color"], marker=marker)
@@ -167,8 +156,8 @@ def _by_level(
     return Drawing(canvas, caption, "trials", handles, [*others, *left_out])
 
 
-def _optimum(context: Context, metric: Quantity) -> dict[Any, float]:
-    """ε to the mean confidence in percent at which the smoothed loss is least, 1 − ε + ε/K.
+def _optimum(context: Context, metric: Quantity, places: Mapping[Any, float]) -> dict[float, float]:
+    """Places of ε to the mean confidence in percent at which the smoothed loss is least, 1 − ε + ε/K.
 
     Empty for other metrics and axes, other losses, and where the number of classes is not known.
     """
@@ -176,7 +165,7 @@ def _optimum(context: Context, metric: Quantity) -> dict[Any, float]:
     smoothed = all(trial.fields.loss == "label_smoothing" for trial in context.plan.trials)
     if metric.name != "mean_confidence" or context.axis != "epsilon" or not smoothed or classes < 2:
         return {}
-    return {level: 100 * (1 - level + level / classes) for level in context.factors["epsilon"]}
+    return {place: 100 * (1 - level + level / classes) for level, place in places.items()}
 
 
 def places_of(levels: Iterable[Any]) -> dict[Any, float]:
@@ -223,15 +212,16 @@ def metric_by_seed(context: Context, metric: Quantity) -> Drawing | None:
     canvas, (ax,) = draw.panels(height=2.6, xlabel="seed")
     caption = "Each point is a training run; the line is their mean, the band its 95 % t interval."
     handles: Handles = {"training runs": draw.dots(ax, range(len(runs)), runs["value"], color, size=6)}
-    for mean in means.to_dict("records"):
-        handles["mean"] = ax.axhline(mean["mean"], color=color)
-        if np.isfinite(mean["low"]):
-            handles["95 % interval"] = ax.axhspan(mean["low"], mean["high"], facecolor=(color, 0.14))
-        if np.isfinite(mean["floor_low"]):
-            handles["noise floor, 95 %"] = ax.axhspan(mean["floor_low"], mean["floor_high"], **SHADE)
+    mean: Any
+    for mean in means.itertuples():
+        handles["mean"] = ax.axhline(mean.mean, color=color)
+        if np.isfinite(mean.low):
+            handles["95 % interval"] = ax.axhspan(mean.low, mean.high, facecolor=(color, 0.14))
+        if np.isfinite(mean.floor_low):
+            handles["noise floor, 95 %"] = ax.axhspan(mean.floor_low, mean.floor_high, **SHADE)
             caption += BAND.replace("Shaded", "Grey")
-        if np.isfinite(mean["floor"]):
-            handles["noise floor"] = ax.axhline(mean["floor"], **REFERENCE)
+        if np.isfinite(mean.floor):
+            handles["noise floor"] = ax.axhline(mean.floor, **REFERENCE)
             caption += FLOOR
     ax.set_title(metric.axis)
     ax.set_xlim(-0.7, max(len(runs), 1) - 0.3)

@@ -59,15 +59,11 @@ SINGLE = (
 
 
 class Scores:
-    """One objective of a search, in the shown unit.
+    """One objective of a search, in the shown unit; `more` is what titles add where there are two.
 
-    Attributes:
-        metric: the objective.
-        suffix: of its columns and figures.
-        more: what titles add where there are two objectives.
-        points: in their order, with mean, low, high, smoothed, smoothed_sd, last_seen, and the looks of
-            `ROLES`; `long` marks those of few seeds whose intervals would hide all else, and are left out.
-        runs: number of a point, trial_id and value of each of its training runs.
+    `points` are in their order, with mean, low, high, smoothed, smoothed_sd, last_seen and the looks of
+    `ROLES`; `long` marks those of few seeds whose intervals would hide all else, and are left out. `runs` are
+    number of the point, trial_id and value of single training runs.
     """
 
     def __init__(self, context: Context, metric: Quantity, suffix: str) -> None:

@@ -26,15 +26,10 @@ from matplotlib.ft2font import FT2Font
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one variant.
+    """Colours of one variant: background (the page's own), what must stand out, other words and lines, grid.
 
-    Attributes:
-        surface: background, the same as the report's own.
-        ink: text and data that must stand out.
-        muted: axes, secondary text, reference lines.
-        grid: grid lines.
-        palette: colours of categories; told apart with any colour vision, 3:1 or more on the surface.
-        ramp: the part of the plasma colour map that ordered levels are taken from.
+    `palette` has categories, told apart with any colour vision and 3:1 or more on the surface; `ramp` is the
+    part of the plasma colour map that ordered levels are taken from.
     """
 
     surface: str
@@ -53,8 +48,7 @@ class Theme:
         """A category's colour over the surface, from 0 (hardly seen) to TINTS - 1; ink can be read on it."""
         opacity = PALEST + (DEEPEST - PALEST) * step / (TINTS - 1)
         below, above = np.array(to_rgb(self.surface)), np.array(to_rgb(self.palette[category]))
-        red, green, blue = (1 - opacity) * below + opacity * above
-        return str(to_hex((red, green, blue)))
+        return str(to_hex(tuple((1 - opacity) * below + opacity * above)))
 
 
 STEPS, TINTS = 64, 12
@@ -124,11 +118,7 @@ def _dark_of() -> dict[bytes, bytes]:
 
 @contextmanager
 def themed(words: str) -> Iterator[frozenset[str]]:
-    """The style, and nothing else of a reader's own settings; within it, the letters that no font here has.
-
-    Args:
-        words: all names that figures may show, in whatever script.
-    """
+    """The style, and nothing else of a reader's own settings; gives the letters of `words` without a font."""
     families, missing = _fonts_for(frozenset(words))
     style = {**STYLE, "font.family": [FONT, *families]}
     with matplotlib.style.context(["default", style]), warnings.catch_warnings():
@@ -159,13 +149,7 @@ def _letters(path: str) -> frozenset[str]:
 
 
 def svg_of(figure: Figure, *, title: str, alt: str) -> tuple[bytes, bytes]:
-    """A figure as two SVG files, light and dark, that need no font and load nothing.
-
-    Args:
-        figure: drawn and arranged.
-        title: the file's title.
-        alt: the file's description: what the figure shows, in words.
-    """
+    """An arranged figure as two SVG files, light and dark, that need no font and load nothing."""
     buffer = io.BytesIO()
     about = {"Title": title, "Description": alt, "Date": None, "Creator": None}
     figure.savefig(buffer, format="svg", metadata=about)

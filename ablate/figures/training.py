@@ -44,7 +44,7 @@ def curves(context: Context) -> Drawing | None:
     if epochs.empty:
         return None
     present, _ = context.fitting(epochs, len(context.arms))
-    line_of = {arm: context.line_of(arm) if context.has_lines else context.labels[arm] for arm in present}
+    line_of = {arm: (context.line_of if context.has_lines else context.labels)[arm] for arm in present}
     beside = [context.axis, context.panel] if context.has_lines else []
     group_of = {arm: context.words_of(arm, beside) for arm in present}
     groups, _ = spread(list(dict.fromkeys(group_of.values())), MOST_GROUPS)
@@ -66,8 +66,7 @@ def curves(context: Context) -> Drawing | None:
         ax.set_title(
             f"{label}\n{draw.shorten(group, 34)}" if group else label, fontsize=None if alone else "small"
         )
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(nbins=8 if alone else 5, integer=axis is ax.xaxis))
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=8 if alone else 5, integer=True))
     handles = handles if len(handles) > 1 else {}
     handles["reported split"] = Line2D([], [], color=LIGHT.muted)
     handles["training batches"] = Line2D([], [], color=LIGHT.muted, linestyle=DASHED)
