@@ -1,9 +1,137 @@
-"""Figures: each is one function over a study's tables, registered where it is written.
+"""The figures that there are, and their drawing. One that fails says why in its place; the report stands.
 
-Whatever module of this room registers a figure is found by being here. Matplotlib and seaborn are imported
-when figures are drawn, and not before.
+Each is one function over a study's tables, registered where it is written; whatever module of this room
+registers one is found. Matplotlib is imported when figures are drawn, and not before.
 """
 
-from ablate.figures.registry import Figure, draw_figures
+from __future__ import annotations
 
-__all__ = ["Figure", "draw_figures"]
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ablate.figures.context import Context
+from ablate.study.trials import Plan
+from ablate.tables import Tables
+from ablate.tables.cells import clean, one_line
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.figure import Figure as Canvas
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure, its SVG for light and for dark pages; or its `error`, and nothing else.
+
+    `name` is the stem of its files. `alt` tells those who do not see it title, caption and where the numbers
+    are. A `wide` one takes the page's full width.
+    """
+
+    name: str
+    title: str
+    caption: str = ""
+    alt: str = ""
+    wide: bool = False
+    light: bytes = b""
+    dark: bytes = b""
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What the function of a figure returns: panels, caption, and the table that holds the numbers.
+
+    `handles` lead from a label to what it stands beside in the legend above the panels; `left_out` are names
+    of what did not fit, for the caption; `facts` is what it shows that no table says, in words.
+    """
+
+    figure: Canvas
+    caption: str
+    table: str
+    handles: dict[str, Artist] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
+    facts: str = ""
+
+
+Draw = Callable[..., Drawing | None]
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A registered function, which gives one figure or one for each of several items."""
+
+    name: str
+    title: str
+    order: int
+    each: Callable[[Context], Iterable[Any]]
+    draw: Draw
+
+
+REGISTRY: list[Registered] = []
+
+
+def figure(
+    name: str, title: str, *, order: int, each: Callable[[Context], Iterable[Any]] | None = None
+) -> Callable[[Draw], Draw]:
+    """Register a function as a figure; it returns None for a study that has no such figure.
+
+    `each` gives the items of a figure that a study has several of. The function then gets an item as well,
+    and name and title hold it as `str.format` does: `{0.label} by level`. Figures come in rising `order`.
+    """
+
+    def register(draw: Draw) -> Draw:
+        REGISTRY.append(Registered(name, title, order, each or (lambda context: [None]), draw))
+        return draw
+
+    return register
+
+
+def draw_figures(tables: Tables, plan: Plan) -> list[Figure]:
+    """Every figure of a study, in the report's order."""
+    try:
+        # A broken plotting library costs the figures and not the report.
+        for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+            importlib.import_module(module.name)
+        from ablate.figures.theme import themed
+
+        context = Context(tables, plan)
+        with themed(context.words) as missing:
+            items = [(entry, *item) for entry in REGISTRY for item in enumerate(entry.each(context))]
+            items.sort(key=lambda item: (item[0].order, item[1]))
+            drawn = [_drawn(entry, item, context, missing) for entry, _, item in items]
+            return [figure for figure in drawn if figure is not None]
+    except Exception as error:
+        return [Figure("figures", "Figures", error=_reason(error))]
+
+
+def _drawn(entry: Registered, item: Any, context: Context, missing: frozenset[str]) -> Figure | None:
+    from matplotlib.text import Text
+
+    from ablate.figures.draw import HALF, arrange, few
+    from ablate.figures.theme import svg_of
+
+    name, title = entry.name.format(item), entry.title.format(item)
+    try:
+        drawing = entry.draw(context) if item is None else entry.draw(context, item)
+        if drawing is None:
+            return None
+        arrange(drawing.figure, drawing.handles)
+        caption = drawing.caption
+        if drawing.left_out:
+            caption += f" Left out for want of room: {few(drawing.left_out)}."
+        words = "".join(text.get_text() for text in drawing.figure.findobj(Text))
+        if lost := missing & set(words):
+            caption += f" No font here has these letters, drawn as boxes: {''.join(sorted(lost))}"
+        numbers = f"The numbers are in {drawing.table}.csv."
+        alt = str(clean(" ".join(filter(None, (f"{title}.", caption, drawing.facts, numbers)))))
+        light, dark = svg_of(drawing.figure, title=title, alt=alt)
+        return Figure(name, title, caption, alt, bool(drawing.figure.get_figwidth() > HALF), light, dark)
+    except Exception as error:
+        return Figure(name, title, error=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return one_line(f"{type(error).__name__}: {error}")

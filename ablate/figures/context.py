@@ -1,14 +1,11 @@
-"""What every figure is drawn from: a study's tables and plan, and what follows from both for all figures.
-
-Figures take from `analysis` what they need here, and nowhere else.
-"""
+"""What every figure is drawn from: a study's tables and plan, and what follows from both for all figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -17,23 +14,34 @@ from ablate.analysis.arms import (
     arm_label,
     arm_means,
     complete_trials,
-    factor_label,
     floor_bands,
     floor_of,
     level_label,
     planned_arms,
 )
 from ablate.analysis.effects import effects_table
-from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import arm_cases, timing_pass
-from ablate.analysis.tuning import SUFFIXES, Tuned, read_search
+from ablate.analysis.tuning import Tuned, read_search
 from ablate.store.timing import Case
 from ablate.study.trials import Plan
 from ablate.tables import Tables
 from ablate.tables.cells import clean, one_line
 from ablate.tables.quantities import Quantity, quantity
 
-__all__ = ["SUFFIXES", "Context", "arm_label", "factor_label", "is_number", "level_label", "quantity"]
+Item = TypeVar("Item")
+
+
+def spread(items: Sequence[Item], limit: int, always: Collection[Item] = ()) -> tuple[list[Item], list[Item]]:
+    """At most `limit` items in their order, and those left out.
+
+    Those of `always` are kept first of all, the others evenly spread, the first and the last among them.
+    """
+    kept = [index for index, item in enumerate(items) if item in always][:limit]
+    free = [index for index in range(len(items)) if index not in kept]
+    room = min(limit - len(kept), len(free))
+    kept += [free[round(step * (len(free) - 1) / max(room - 1, 1))] for step in range(room)]
+    left_out = [item for index, item in enumerate(items) if index not in kept]
+    return [items[index] for index in sorted(kept)], left_out
 
 
 def is_number(level: Any) -> bool:
@@ -53,6 +61,9 @@ class Context:
         others = [name for name in self.factors if name != self.axis]
         fewest = min(reversed(others), key=lambda name: len(self.factors[name])) if len(others) > 1 else ""
         self.panel, self.line = fewest, [name for name in others if name != fewest]
+        # The words of an arm's line in figures by level, and those of its panel there.
+        self.line_of = {arm: self.words_of(arm, self.line) for arm in self.arms}
+        self.panel_of = {arm: self.words_of(arm, [self.panel]) for arm in self.arms}
 
     def _axis(self) -> str:
         """The factor on horizontal axes: a numeric one, of the baseline's if there is any, with most levels.
@@ -61,9 +72,8 @@ class Context:
         """
         numeric = [name for name in self.factors if self.is_ordered(name)]
         chosen = [name for name in numeric if name in self.plan.study.baseline] or numeric
-        return (
-            max(chosen, key=lambda name: len(self.factors[name])) if chosen else next(iter(self.factors), "")
-        )
+        first = next(iter(self.factors), "")
+        return max(chosen, key=lambda name: len(self.factors[name]), default=first)
 
     def is_ordered(self, factor: str) -> bool:
         """Whether all of a factor's levels are numbers."""
@@ -81,19 +91,23 @@ class Context:
             return rows[:0]
         return rows[rows["trial_id"].isin(self.complete["trial_id"])] if "trial_id" in rows else rows
 
+    def fitting(self, rows: pd.DataFrame, most: int) -> tuple[list[str], list[str]]:
+        """The arms that some rows are of, so many of them in the study's order; the others' labels."""
+        found = set(rows["arm"])
+        arms, others = spread([arm for arm in self.arms if arm in found], most, self.important)
+        return arms, [self.labels[arm] for arm in others]
+
     @cached_property
     def words(self) -> str:
         """All names that figures may show."""
         names = [*self.labels.values(), *self.factors]
         for table, column in (("confusion", "class"), ("projection", "class"), ("points", "levels")):
             names += map(str, self.tables[table][column].unique() if table in self.tables else [])
-        return "".join(map(str, map(clean, names)))
+        return clean("".join(names))
 
     def classes(self, names: Iterable[str]) -> dict[str, str]:
         """Class to its words."""
-        return {name: one_line(str(clean(name)), longest=60) for name in dict.fromkeys(names)}
-
-    # Where arms stand.
+        return {name: one_line(clean(str(name)), longest=60) for name in dict.fromkeys(names)}
 
     def level(self, arm: str) -> Any:
         """An arm's level of the axis's factor: a number, or words."""
@@ -105,18 +119,10 @@ class Context:
         own = {name: level for name, level in self.arms[arm].levels.items() if name in factors}
         return arm_label(own) if own else ""
 
-    def line_of(self, arm: str) -> str:
-        """The words of an arm's line in figures by level."""
-        return self.words_of(arm, self.line)
-
-    def panel_of(self, arm: str) -> str:
-        """The words of its panel there."""
-        return self.words_of(arm, [self.panel])
-
     @cached_property
     def has_lines(self) -> bool:
         """Whether several arms share a line's colour: in a grid of several factors."""
-        return len(set(map(self.line_of, self.arms))) > 1 and not self.plan.study.only
+        return len(set(self.line_of.values())) > 1 and not self.plan.study.only
 
     @cached_property
     def colors(self) -> dict[str, str]:
@@ -124,16 +130,12 @@ class Context:
         from ablate.figures.theme import level_colors
 
         factors = self.line if self.has_lines else list(self.factors)
-        keys = {arm: self.line_of(arm) if self.has_lines else arm for arm in self.arms}
-        names = list(dict.fromkeys(keys.values()))
-        ordered = len(names) > 2 and len(factors) == 1 and self.is_ordered(factors[0])
-        if ordered:
-            rising = sorted(keys, key=lambda arm: self.arms[arm].levels[factors[0]])
-            names = list(dict.fromkeys(keys[arm] for arm in rising))
+        keys = self.line_of if self.has_lines else {arm: arm for arm in self.arms}
+        ordered = len(set(keys.values())) > 2 and len(factors) == 1 and self.is_ordered(factors[0])
+        arms = sorted(keys, key=lambda arm: self.arms[arm].levels[factors[0]]) if ordered else list(keys)
+        names = list(dict.fromkeys(keys[arm] for arm in arms))
         color = dict(zip(names, level_colors(len(names), ordered=ordered), strict=True))
         return {arm: color[key] for arm, key in keys.items()}
-
-    # Which arms matter most.
 
     def best_of(self, arms: Collection[str]) -> str | None:
         """The arm with the best mean of the primary metric; None where no direction is better."""
@@ -160,8 +162,6 @@ class Context:
             return (pairs[best], best)
         return (self.best_of(self.arms) or next(arm for arm in self.arms if arm in done),)
 
-    # What the tables say of arms.
-
     def means(self, metric: Quantity) -> pd.DataFrame:
         """A row per arm with a value, in the shown unit: arm, mean, low, high (its 95 % t interval), n.
 
@@ -170,9 +170,8 @@ class Context:
         means = arm_means(self.complete, self.arms.values(), metric.name)
         floor = floor_of(metric.name, self.complete)
         bands = floor_bands(self.tables.get("floors"), metric.name)
-        ends = [bands.get(arm, (math.nan, math.nan)) for arm in means["arm"]]
         means["floor"] = arm_means(self.complete, self.arms.values(), floor)["mean"] if floor else math.nan
-        means[["floor_low", "floor_high"]] = ends
+        means[["floor_low", "floor_high"]] = [bands.get(arm, (math.nan, math.nan)) for arm in means["arm"]]
         means[["mean", "low", "high", "floor", "floor_low", "floor_high"]] *= metric.factor
         return means[means["mean"].notna()]
 
@@ -180,17 +179,6 @@ class Context:
         """A row per training run with a value: arm, seed, value in the shown unit."""
         values = metric.factor * self.complete[metric.name].astype("float64")
         return self.complete[["arm", "seed"]].assign(value=values).dropna(subset=["value"])
-
-    def optimum(self, metric: Quantity) -> dict[Any, float]:
-        """ε to the mean confidence in percent at which the smoothed loss is least, 1 − ε + ε/K.
-
-        Empty for other metrics and axes, other losses, and where the number of classes is not known.
-        """
-        classes = self.tables["confusion"]["class"].nunique() if "confusion" in self.tables else 0
-        smoothed = all(trial.fields.loss == "label_smoothing" for trial in self.plan.trials)
-        if metric.name != "mean_confidence" or self.axis != "epsilon" or not smoothed or classes < 2:
-            return {}
-        return {level: 100 * (1 - level + level / classes) for level in self.factors["epsilon"]}
 
     @cached_property
     def effects(self) -> pd.DataFrame:
@@ -208,25 +196,6 @@ class Context:
         """Arm to its timed case, in the study's order; empty without a pass."""
         times = self.timing.times if self.timing else {}
         return {arm: case for arm, case in arm_cases(self.plan).items() if case in times}
-
-    def shared_label(self, arms: Collection[str]) -> str:
-        """What several arms have in common, in words."""
-        levels = [self.arms[arm].levels for arm in arms]
-        same = [name for name in self.factors if all(own[name] == levels[0][name] for own in levels)]
-        first = next(iter(arms))
-        return (
-            self.labels[first]
-            if len(levels) == 1
-            else self.words_of(first, same) or f"all {len(levels)} arms"
-        )
-
-    @cached_property
-    def published(self) -> tuple[str, pd.DataFrame]:
-        """How the published run compares, in a sentence, and its values: `Value`'s columns."""
-        epochs = self.rows("epochs")
-        values = pd.DataFrame(published_values(epochs, self.plan), columns=Value._fields)
-        told = published_summaries(epochs, self.plan) if self.plan.study.published else {}
-        return " ".join(told.values()), values
 
     @cached_property
     def tuned(self) -> Tuned | None:

@@ -1,8 +1,4 @@
-"""What every drawing is made of: panels, the words that fit around them, and the marks in them.
-
-A drawing says how large its panels are; `arrange` measures the words around them once, and makes room, where
-constrained layout measures three times.
-"""
+"""What every drawing is made of: panels, the words that fit around them, and the marks in them."""
 
 from __future__ import annotations
 
@@ -10,12 +6,10 @@ import io
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from itertools import compress
-from typing import Any, TypeVar, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import numpy as np
-import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import RendererSVG
@@ -25,7 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from ablate.figures.theme import LIGHT
 
-Item = TypeVar("Item")
 FloatArray = NDArray[np.float64]
 Handles = dict[str, Artist]
 """Label to what it stands beside in a legend."""
@@ -35,110 +28,92 @@ ROOM = 0.55
 """Inches that the words of a panel usually take across."""
 GAP, EDGE = 10.0, 6.0
 """Points between panels, and at the edges."""
-MOST_NAMED = 4
-"""Of things left out, so many are named; the others are counted."""
+MOST_COLUMNS, MOST_NAMED = 4, 4
 
 
 def panels(
-    rows: int, columns: int, *, width: float = HALF, height: float, **more: Any
+    count: int = 1,
+    *,
+    height: float,
+    columns: int = 0,
+    width: float = 0.0,
+    xlabel: str = "",
+    ylabel: str = "",
+    **more: Any,
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure, so many inches across, and its axes, row by row, each so many inches high."""
+    """An empty figure and its axes, row by row, each so many inches high; the outer ones are labelled."""
+    columns = columns or math.ceil(count / math.ceil(count / MOST_COLUMNS))
+    rows, width = math.ceil(count / columns), width or (HALF if columns == 1 else WIDE)
     figure = Figure(figsize=(width, rows * height))
     between = ROOM * columns / (width - ROOM * columns)  # about what arranging will leave
     figure.subplots_adjust(left=ROOM / width, right=1, bottom=0, top=1, wspace=between, hspace=0)
-    return figure, list(figure.subplots(rows, columns, squeeze=False, **more).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False, **more).flat)
+    for ax in axes[count:]:
+        ax.remove()
+    for ax in axes[max(count - columns, 0) : count]:
+        ax.set_xlabel(xlabel)
+        ax.tick_params(labelbottom=True)
+    for ax in axes[:count:columns]:
+        ax.set_ylabel(ylabel)
+    return figure, axes[:count]
 
 
-def grid_of(count: int, most_columns: int = 4) -> tuple[int, int]:
-    """Rows and columns for so many panels, without a last row of one where that can be."""
-    columns = 3 if count in (3, 5, 6, 9) else 2 if count == 4 > most_columns else most_columns
-    columns = min(max(count, 1), columns)
-    return math.ceil(max(count, 1) / columns), columns
+def arrange(figure: Figure, handles: Handles) -> None:
+    """Put a legend above the panels and make room for the words around them; the height follows.
 
-
-def arrange(figure: Figure) -> None:
-    """Make room for the words around the panels; the figure becomes as high as that takes."""
+    The words are measured once, where constrained layout measures three times.
+    """
+    if handles:
+        fit = math.floor(12 * figure.get_figwidth() / (max(map(len, handles)) + 6))  # 12 letters an inch
+        place: dict[str, Any] = {"loc": "upper left", "borderaxespad": 0, "borderpad": 0}
+        figure.legend(handles.values(), handles.keys(), ncols=max(1, min(len(handles), fit)), **place)
     renderer = RendererSVG(*figure.bbox.size, io.StringIO())  # type: ignore[no-untyped-call]
     left, right, top, bottom = (defaultdict[int, float](float) for _ in range(4))
     spots = {ax: cast(Any, ax.get_subplotspec()) for ax in figure.axes}
     panel = figure.axes[0].get_position(original=True).height * figure.bbox.height
     for ax, spot in spots.items():
-        if ax.axison:
-            outer, row, column = cast(Any, ax.get_tightbbox(renderer)), spot.rowspan.start, spot.colspan.start
-            left[column] = max(left[column], ax.bbox.x0 - outer.x0)
-            right[column] = max(right[column], outer.x1 - ax.bbox.x1)
-            bottom[row] = max(bottom[row], ax.bbox.y0 - outer.y0)
-            top[row] = max(top[row], outer.y1 - ax.bbox.y1)
+        outer, row, column = cast(Any, ax.get_tightbbox(renderer)), spot.rowspan.start, spot.colspan.start
+        left[column] = max(left[column], ax.bbox.x0 - outer.x0)
+        right[column] = max(right[column], outer.x1 - ax.bbox.x1)
+        bottom[row] = max(bottom[row], ax.bbox.y0 - outer.y0)
+        top[row] = max(top[row], outer.y1 - ax.bbox.y1)
     rows, columns = next(iter(spots.values())).get_geometry()[:2]
     head = sum(legend.get_window_extent(renderer).height + GAP for legend in figure.legends)
-    words = sum(top.values()) + sum(bottom.values())
-    height, width = head + words + rows * panel + (rows - 1) * GAP + 2 * EDGE, figure.bbox.width
-    free = width - sum(left.values()) - sum(right.values()) - (columns - 1) * GAP - 2 * EDGE
-    across = free / columns
+    down, along = (
+        sum([*before.values(), *after.values()]) for before, after in ((top, bottom), (left, right))
+    )
+    height, width = head + down + rows * panel + (rows - 1) * GAP + 2 * EDGE, figure.bbox.width
+    across = (width - along - (columns - 1) * GAP - 2 * EDGE) / columns
     figure.set_figheight(height / figure.dpi)
     for ax, spot in spots.items():
         row, column = spot.rowspan.start, spot.colspan.start
         x = EDGE + left[column] + sum(left[at] + right[at] + across + GAP for at in range(column))
         down = EDGE + head + top[row] + sum(top[at] + bottom[at] + panel + GAP for at in range(row))
-        y = height - down - panel
-        ax.set_position((x / width, y / height, across / width, panel / height))
+        ax.set_position((x / width, 1 - (down + panel) / height, across / width, panel / height))
     for legend in figure.legends:
         legend.set_bbox_to_anchor((EDGE / width, 1 - EDGE / height), transform=figure.transFigure)
 
 
-def legend_above(figure: Figure, handles: Handles) -> None:
-    """A legend above the panels, in as many columns as its labels leave room for; none without labels."""
-    if handles:
-        characters = figure.get_figwidth() * 12  # at the legend's font size
-        columns = max(1, min(len(handles), math.floor(characters / (max(map(len, handles)) + 6))))
-        place: dict[str, Any] = {"loc": "upper left", "borderaxespad": 0, "borderpad": 0}
-        figure.legend(handles.values(), handles.keys(), ncols=columns, **place)
-
-
-def dots(ax: Axes, x: ArrayLike, y: ArrayLike, color: str | Sequence[str], **style: Any) -> Artist:
-    """Draw points, all in one colour or each in its own; gives a handle for a legend.
-
-    `style` holds marker, size (in points across), alpha, zorder.
-    """
-    size = style.pop("size", 5.5)
+def dots(
+    ax: Axes, x: ArrayLike, y: ArrayLike, color: str | Iterable[str], *, size: float = 5.5, **style: Any
+) -> Artist:
+    """Draw points so many points across, in one colour or each in its own; gives a handle for a legend."""
     style = {"marker": "o", "zorder": 3, **style}
-    if np.size(x):
-        paint = {"color": color} if isinstance(color, str) else {"c": list(color)}
-        places, heights = (np.asarray(part, dtype=np.float64) for part in (x, y))
-        sns.scatterplot(x=places, y=heights, s=size**2, linewidth=0, ax=ax, legend=False, **paint, **style)
-    shown = color if isinstance(color, str) else color[0] if len(set(color)) == 1 else LIGHT.ink
+    colors = [color] if isinstance(color, str) else list(color)
+    ax.scatter(x, y, s=size**2, color=colors, linewidth=0, **style)
+    shown = colors[0] if len(set(colors)) == 1 else LIGHT.ink
     return Line2D([], [], color=shown, markersize=size, linestyle="none", **style)
 
 
-def line(ax: Axes, x: ArrayLike, y: ArrayLike, color: str, **style: Any) -> Artist:
-    """Draw a line through points in the order of their x; gives a handle for a legend.
-
-    `style` is what seaborn's `lineplot` takes.
-    """
-    style = {"linestyle": "-", "linewidth": 1.4, **style}
-    if np.size(x):
-        places, heights = (np.asarray(part, dtype=np.float64) for part in (x, y))
-        exact = {"estimator": None, "errorbar": None, "legend": False}
-        sns.lineplot(x=places, y=heights, color=color, ax=ax, **exact, **style)
-    return Line2D([], [], color=color, linestyle=style["linestyle"], linewidth=style["linewidth"])
+def inches(ax: Axes) -> float:
+    """About how wide a panel will be."""
+    return float(ax.bbox.width / 72)
 
 
-def intervals(
-    ax: Axes, at: ArrayLike, low: ArrayLike, high: ArrayLike, color: str | Sequence[str], **style: Any
-) -> None:
-    """Draw the intervals that are known, upwards or `across`, in one colour or each in its own."""
-    lines: Any = ax.hlines if style.pop("across", False) else ax.vlines
-    ends = np.column_stack([np.asarray(part, dtype=np.float64) for part in (at, low, high)])
-    known: Any = np.isfinite(ends).all(axis=1)
-    if known.any():
-        colors = color if isinstance(color, str) else list(compress(color, known))
-        lines(*ends[known].T, colors=colors, **style)
-
-
-def categories(ax: Axes, names: Sequence[str], inches: float) -> None:
+def categories(ax: Axes, names: Sequence[str]) -> None:
     """A horizontal axis of names, one at each of 0, 1, ...; turned where they would touch."""
-    labels = [shorten(name, 24 if inches > 3 else 14) for name in names]
-    long = sum(len(label) + 3 for label in labels) > 14 * inches
+    labels = [shorten(name, 24 if inches(ax) > 2.5 else 14) for name in names]
+    long = sum(len(label) + 3 for label in labels) > 15 * inches(ax)
     ax.set_xticks(range(len(labels)), labels, rotation=30 if long else 0, ha="right" if long else "center")
     ax.set_xlim(-0.6, max(len(labels), 1) - 0.4)
     ax.grid(visible=False, axis="x")
@@ -152,12 +127,9 @@ def rows_of(ax: Axes, labels: Sequence[str]) -> None:
 
 
 def view_limits(values: ArrayLike, ends: ArrayLike = (), most: float = 3.0) -> tuple[float, float]:
-    """Ends of an axis that shows all values, and interval ends unless they dwarf the values.
+    """Ends of an axis that shows all values, and interval ends unless they dwarf the values; NaN is none.
 
-    Args:
-        values: what must be seen: means, single runs, lines to compare with; NaN where there is none.
-        ends: of intervals; NaN where there is none.
-        most: an interval is cut where it reaches so many times the values' range beyond them.
+    An interval is cut where it reaches `most` times the values' range beyond them.
     """
     seen, reach = (np.ravel(np.asarray(part, dtype=np.float64)) for part in (values, ends))
     seen, reach = seen[np.isfinite(seen)], reach[np.isfinite(reach)]
@@ -169,9 +141,9 @@ def view_limits(values: ArrayLike, ends: ArrayLike = (), most: float = 3.0) -> t
     return float(low - space), float(high + space)
 
 
-def wrapped(title: str, figure: Figure, columns: int) -> str:
-    """A title in as many lines as a column of the figure asks for."""
-    return textwrap.fill(shorten(title), max(12, math.floor(11.5 * (figure.get_figwidth() / columns - ROOM))))
+def wrapped(title: str, ax: Axes) -> str:
+    """A title in as many lines as its panel asks for."""
+    return textwrap.fill(shorten(title), max(12, math.floor(11.5 * inches(ax))))
 
 
 def shorten(label: str, longest: int = 40) -> str:
@@ -184,26 +156,7 @@ def shorten(label: str, longest: int = 40) -> str:
     return label if len(label) <= longest else f"{label[:half]}…{label[-half:]}"
 
 
-def spread(items: Sequence[Item], limit: int, always: Collection[Item] = ()) -> tuple[list[Item], list[Item]]:
-    """At most `limit` items in their order, and those left out.
-
-    Those of `always` are kept first of all, the others evenly spread, the first and the last among them.
-    """
-    kept = [index for index, item in enumerate(items) if item in always][:limit]
-    free = [index for index in range(len(items)) if index not in kept]
-    room = min(limit - len(kept), len(free))
-    kept += [free[round(step * (len(free) - 1) / max(room - 1, 1))] for step in range(room)]
-    left_out = [item for index, item in enumerate(items) if index not in kept]
-    return [items[index] for index in sorted(kept)], left_out
-
-
-def names_of(items: Sequence[str]) -> str:
-    """A few names, and how many others."""
-    others = [f"{len(items) - MOST_NAMED} more"] if len(items) > MOST_NAMED else []
-    return ", ".join([*items[:MOST_NAMED], *others])
-
-
-def without(left_out: Iterable[str | None]) -> str:
-    """The end of a caption: what did not fit; empty where everything did."""
-    names = [name for name in left_out if name]
-    return f" Left out for want of room: {names_of(names)}." if names else ""
+def few(names: Sequence[str]) -> str:
+    """Some names, and how many others."""
+    others = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
+    return ", ".join([*names[:MOST_NAMED], *others])

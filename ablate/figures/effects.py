@@ -1,17 +1,21 @@
-"""Differences from the baseline: each with its interval, the margin that does not matter, and a verdict."""
+"""Arms compared: differences from the baseline with verdicts, and what no arm beats in two metrics."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ablate.figures import draw
-from ablate.figures.context import Context, arm_label, quantity
-from ablate.figures.registry import Drawing, figure
-from ablate.figures.theme import LIGHT, REFERENCE
+from ablate.analysis.arms import arm_label
+from ablate.figures import Drawing, draw, figure
+from ablate.figures.context import Context
+from ablate.figures.draw import Handles
+from ablate.figures.theme import LIGHT, MARKERS, REFERENCE
+from ablate.tables.quantities import quantity
 
 COMPARED = ("accuracy", "ece", "nll")
 """Differences that are shown beside those of the primary metric and its family, where there is room."""
@@ -22,6 +26,10 @@ MARKS = {"better": "^", "worse": "v", "higher": ">", "lower": "<", "equivalent":
 """Verdict to marker; an undecided effect is a hollow circle."""
 SAY_MORE = ("identical", "incomplete")
 """Reasons that say more than their verdict."""
+MOST_NAMED, MOST_ARMS = 8, 60
+"""Arms of the front that its legend names, and that are drawn at all."""
+SMALLEST, LARGEST, USUAL = 5.0, 12.0, 6.5
+"""Points across of the markers of the cheapest and the dearest step, and of others."""
 
 
 @figure("effects", "Differences from the baseline", order=10)
@@ -31,10 +39,9 @@ def effects(context: Context) -> Drawing | None:
         return None
     study, table = context.plan.study, context.effects
     metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *COMPARED)))[:MOST_PANELS]
-    present = [arm for arm, _ in context.plan.comparisons if (table["arm"] == arm).any()]
-    arms, left_out = draw.spread(present, MOST_ROWS, context.important)
+    arms, left_out = context.fitting(table, MOST_ROWS)
     height = 0.25 + 0.31 * max(len(arms), 1)
-    canvas, axes = draw.panels(1, len(metrics), width=draw.WIDE, height=height, sharey=True)
+    canvas, axes = draw.panels(len(metrics), height=height, sharey=True)
     draw.rows_of(axes[0], [context.labels[arm] for arm in arms])
     for ax, name in zip(axes, metrics, strict=True):
         metric, numbers = quantity(name), ["effect", "low", "high", "low_images", "high_images", "margin"]
@@ -53,7 +60,7 @@ def effects(context: Context) -> Drawing | None:
     )
     family = [quantity(name).label for name in study.comparison_family if name not in metrics]
     caption += f" Only in the table: {', '.join(family)}." if family else ""
-    return Drawing(canvas, caption + draw.without(map(context.labels.get, left_out)), "effects")
+    return Drawing(canvas, caption, "effects", left_out=left_out)
 
 
 def _draw_metric(ax: Axes, rows: pd.DataFrame, form: str) -> None:
@@ -67,7 +74,7 @@ def _draw_metric(ax: Axes, rows: pd.DataFrame, form: str) -> None:
     ax.axvline(0, **{**REFERENCE, "linestyle": "-"})
     for suffix, width in (("_images", 0.9), ("", 2.4)):
         low, high = (known[f"{end}{suffix}"].clip(*limits) for end in ("low", "high"))
-        draw.intervals(ax, known["place"], low, high, list(known["color"]), linewidth=width, across=True)
+        ax.hlines(known["place"], low, high, colors=list(known["color"]), linewidth=width)
     row: Any
     for row in rows.itertuples():
         verdict, reason = (words if isinstance(words, str) else "" for words in (row.verdict, row.reason))
@@ -76,13 +83,87 @@ def _draw_metric(ax: Axes, rows: pd.DataFrame, form: str) -> None:
         if np.isnan(row.effect):
             continue
         ax.plot([row.low_images, row.high_images], [row.place] * 2, "|", color=row.color, markersize=7)
-        for arrow, edge, goes_on in (
-            ("<", limits[0], row.low < limits[0]),
-            (">", limits[1], row.high > limits[1]),
+        for arrow, edge, goes_on in zip(
+            "<>", limits, (row.low < limits[0], row.high > limits[1]), strict=True
         ):
-            inside = [0.96 * edge + 0.04 * sum(limits) / 2] * goes_on
-            ax.plot(inside, [row.place] * goes_on, arrow, color=row.color, markersize=6)
+            if goes_on:
+                ax.plot(0.96 * edge + 0.04 * sum(limits) / 2, row.place, arrow, color=row.color, markersize=6)
         marker, face = MARKS.get(verdict, "o"), row.color if verdict in MARKS else LIGHT.surface
         ax.plot([row.effect], [row.place], marker, color=row.color, markersize=7, markerfacecolor=face)
     ax.set_xlim(*limits)
     ax.grid(visible=False, axis="y")
+
+
+def pareto(ax: Axes, points: pd.DataFrame, front: pd.DataFrame, steps: str = "steps-post") -> Handles:
+    """Draw points between two quantities, and the line of those that nothing beats, the `front`.
+
+    Points have x and y, their intervals as low_x, high_x, low_y, high_y, and color, marker, size and label:
+    "" for dots without a name. `steps` is the line's drawstyle: "steps-pre" where more of x is better.
+    """
+    others, named = points[points["label"] == ""], points[points["label"] != ""]
+    draw.dots(ax, others["x"], others["y"], LIGHT.muted, size=3.7, alpha=0.6)
+    thin: Any = {"colors": list(named["color"]), "linewidth": 1.0}
+    ax.vlines(named["x"], named["low_y"], named["high_y"], **thin)
+    ax.hlines(named["y"], named["low_x"], named["high_x"], **thin)
+    corners = front.sort_values(["x", "y"])
+    ax.plot(corners["x"], corners["y"], color=LIGHT.muted, linewidth=1.0, drawstyle=steps, zorder=0)
+    handles = Handles()
+    for label, own in named.groupby("label", sort=False):
+        color, marker, size = own[["color", "marker", "size"]].iloc[0]
+        handles[str(label)] = draw.dots(ax, own["x"], own["y"], color, marker=marker, size=size)
+    return handles
+
+
+def unbeaten(x: Iterable[float], y: Iterable[float]) -> list[bool]:
+    """Which places no other one equals or beats in both, where less of x and more of y are better."""
+    places = list(zip(x, y, strict=True))
+    return [not any(a <= one[0] and b >= one[1] and (a, b) != one for a, b in places) for one in places]
+
+
+@figure("front", "Accuracy against calibration", order=30)
+def front(context: Context) -> Drawing | None:
+    """Accuracy against ECE, with the arms that no other arm beats in both."""
+    error, accuracy = quantity("ece"), quantity("accuracy")
+    points = context.means(error).merge(context.means(accuracy), on="arm", suffixes=("_x", "_y"))
+    points = points.rename(columns={"mean_x": "x", "mean_y": "y"})
+    if len(points) < 2:
+        return None
+    together = points.groupby(["x", "y"], sort=False)["arm"].agg(list)  # equal means are one point
+    points = points.drop_duplicates(["x", "y"]).assign(arms=together.to_numpy())
+    points["front"] = unbeaten(points["x"], points["y"])
+    points["matters"] = [bool({*arms} & {*context.important}) for arms in points["arms"]]
+    ranked = points.sort_values(["matters", "front"], ascending=False, kind="stable").index
+    drawn = points[points["front"] | points.index.isin(ranked[:MOST_ARMS])]
+    named = drawn.index.isin(ranked[:MOST_NAMED])
+    equal = [f" (and {len(arms) - 1} equal)" if len(arms) > 1 else "" for arms in drawn["arms"]]
+    labels = [draw.shorten(label, 60) for label in drawn["arm"].map(context.labels) + equal]
+    sizes = _sizes(context, list(drawn["arm"]))
+    drawn = drawn.assign(
+        label=np.where(named, labels, ""),
+        color=drawn["arm"].map(context.colors),
+        marker=[MARKERS[number % len(MARKERS)] for number in np.cumsum(named) - 1],
+        size=sizes,
+    )
+    canvas, (ax,) = draw.panels(height=2.9, xlabel=error.axis)
+    handles = pareto(ax, drawn, drawn[drawn["front"]])
+    ax.set_xlim(draw.view_limits(drawn["x"], drawn[["low_x", "high_x"]]))
+    ax.set_ylim(draw.view_limits(drawn["y"], drawn[["low_y", "high_y"]]))
+    ax.set_title(accuracy.axis)
+    caption = (
+        "Means of the arms with their 95 % intervals; up and to the left is better. The line joins the arms "
+        "whose means no other arm beats in both: intervals that overlap leave the order open."
+    )
+    caption += " Larger markers take longer steps." if len(set(sizes)) > 1 else ""
+    caption += "" if named.all() else " Dots are arms that are not named, without their intervals."
+    left_out = points.loc[points.index.difference(drawn.index), "arms"].explode().dropna()
+    return Drawing(canvas, caption, "trials", handles, list(left_out.map(context.labels)))
+
+
+def _sizes(context: Context, arms: Sequence[str]) -> list[float]:
+    """Sizes of markers, by the cost of a step where steps differ by more than a twentieth."""
+    times = {arm: float(np.median(context.timing.times[case])) for arm, case in context.cases.items()}
+    costs = pd.Series([times.get(arm, math.nan) for arm in arms])
+    if not costs.max() > 1.05 * costs.min():
+        return [USUAL] * len(arms)
+    along = np.log(costs / costs.min()) / np.log(costs.max() / costs.min())
+    return list((SMALLEST + (LARGEST - SMALLEST) * along).fillna(USUAL))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,9 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from numpy.typing import ArrayLike
 
-from ablate.figures import draw
-from ablate.figures.context import Context
+from ablate.figures import Drawing, draw, figure
+from ablate.figures.context import Context, spread
 from ablate.figures.draw import FloatArray, Handles
-from ablate.figures.registry import Drawing, figure
 from ablate.figures.theme import LIGHT, MARKERS, PALETTE, REFERENCE, TINTS
 
 MOST_DIAGRAMS = 12
@@ -25,10 +25,8 @@ SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))
 """Opacity of bins of so many images or more: an accuracy's standard error is 7 points of 50, 16 of 10."""
 STRIP = 20.0
 """Height of the strip of counts below a diagram, in points of accuracy."""
-MOST_CELLS, MOST_NAMED, LONGEST_CLASS = {True: 100, False: 60}, 12, 16
+MOST_CELLS, MOST_NAMED, LONGEST_CLASS = (100, 60), 12, 16
 """Cells of a panel, the largest, of few classes and of more than columns can name; characters of a name."""
-SMALLEST_SHOWN = 0.5
-"""Shares and differences below so many percent are left blank: they would be written 0."""
 COLORS = ListedColormap(
     [LIGHT.tint(1, step) for step in reversed(range(TINTS))] + [LIGHT.tint(0, step) for step in range(TINTS)]
 )
@@ -46,21 +44,15 @@ def reliability(context: Context) -> Drawing | None:
     table = context.rows("reliability")
     if table.empty:
         return None
-    present = [arm for arm in context.arms if (table["arm"] == arm).any()]
-    arms, left_out = draw.spread(present, MOST_DIAGRAMS, context.important)
-    rows, columns = draw.grid_of(len(arms))
-    width = draw.WIDE if columns > 2 else draw.HALF
-    canvas, axes = draw.panels(rows, columns, width=width, height=2.4, sharex=True, sharey=True)
+    arms, left_out = context.fitting(table, MOST_DIAGRAMS)
+    look: Any = {"width": draw.WIDE if len(arms) > 2 else draw.HALF, "sharex": True, "sharey": True}
+    look |= {"xlabel": "confidence (%)", "ylabel": "accuracy (%)"}
+    canvas, axes = draw.panels(len(arms), height=2.4, **look)
     bins = {arm: pooled(table[table["arm"] == arm]) for arm in arms}
     most = max((int(own["count"].max()) for own in bins.values()), default=1) or 1
-    for number, (ax, arm) in enumerate(zip(axes, arms, strict=False)):
+    for ax, arm in zip(axes, arms, strict=True):
         _draw_bins(ax, bins[arm], context.colors[arm], most)
         ax.set_title(draw.shorten(context.labels[arm], 36), fontsize="small")
-        lowest = number + columns >= len(arms)
-        ax.set(xlabel="confidence (%)" * lowest, ylabel="accuracy (%)" if number % columns == 0 else "")
-        ax.tick_params(labelbottom=lowest)
-    for ax in axes[len(arms) :]:
-        ax.set_axis_off()
     axes[0].set(xlim=(0, 100), ylim=(-STRIP - 6, 101), xticks=(0, 50, 100), yticks=(0, 50, 100))
     tone = context.colors[arms[0]] if len({context.colors[arm] for arm in arms}) == 1 else LIGHT.muted
     handles: Handles = {
@@ -69,13 +61,12 @@ def reliability(context: Context) -> Drawing | None:
         "perfect calibration": Line2D([], [], **REFERENCE),
         f"images (at most {most:,})": Patch(color=LIGHT.muted, alpha=0.55, linewidth=0),
     }
-    draw.legend_above(canvas, handles)
     caption = (
         "Accuracy by confidence, training runs pooled: a bar as high as the bin's accuracy, a line at its "
         "mean confidence, grey between the two. Below, images per bin: bins of fewer than 50 are pale, "
         "those of fewer than 10 hardly seen, as they say little."
     )
-    return Drawing(canvas, caption + draw.without(map(context.labels.get, left_out)), "reliability")
+    return Drawing(canvas, caption, "reliability", handles, left_out)
 
 
 def pooled(bins: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +91,7 @@ def _draw_bins(ax: Axes, bins: pd.DataFrame, color: str, most: int) -> None:
         _bars(ax, own, 0.0, own["accuracy"], facecolor=color, alpha=opacity)
         _bars(ax, own, own["accuracy"], own["confidence"], facecolor=LIGHT.muted, alpha=0.4 * opacity)
         ends = np.column_stack([own["lower"], own["upper"], np.full(len(own), np.nan)]).ravel()
-        ax.plot(ends, np.repeat(own["confidence"], 3), color=LIGHT.ink, alpha=opacity, linewidth=1.4)
+        ax.plot(ends, np.repeat(own["confidence"], 3), color=LIGHT.ink, alpha=opacity)
     floor = -STRIP - 4
     _bars(ax, bins, floor, floor + STRIP * bins["count"] / most, facecolor=LIGHT.muted, alpha=0.55)
     ax.plot([0, 100], [0, 100], **REFERENCE)
@@ -111,9 +102,8 @@ def _bars(ax: Axes, bins: pd.DataFrame, bottom: ArrayLike, top: ArrayLike, **sty
     """Bars as one path, because a path for each makes the file several times as large."""
     left, right = bins["lower"] + 0.4, bins["upper"] - 0.4
     low, high = (np.broadcast_to(np.asarray(end, dtype=np.float64), left.shape) for end in (bottom, top))
-    corners = np.array([[left, right, right, left, left], [low, low, high, high, low]]).T
-    bars = Path.make_compound_path(*(Path(bar, closed=True) for bar in corners))
-    ax.add_patch(PathPatch(bars, linewidth=0, **style))
+    corners = np.array([[left, right, right, left], [low, low, high, high]]).T
+    ax.add_patch(PathPatch(Path.make_compound_path_from_polys(corners), linewidth=0, **style))
 
 
 @figure("confusion", "Confusion of classes", order=60)
@@ -126,19 +116,25 @@ def confusion(context: Context) -> Drawing | None:
     words = context.classes(table["class"])
     shares = [_shares(table[table["arm"] == arm], list(words)) for arm in arms]
     right, compared = np.eye(len(words), dtype=bool), len(shares) == 2
-    columns, width, height = (3, draw.WIDE, 3.2) if compared else (1, draw.HALF, 4.2)
-    canvas, axes = draw.panels(1, columns, width=width, height=height)
     worst = max(5.0, *(float(np.where(right, 0, share).max()) for share in shares))
-    for ax, arm, share in zip(axes, arms, shares, strict=False):
-        _draw_cells(ax, share, np.where(right, RIGHT, -np.minimum(share / worst, 1)), ".0f")
-        ax.set_title(f"{draw.shorten(context.labels[arm])} (%)")
+    panels = [
+        (
+            f"{draw.shorten(context.labels[arm])} (%)",
+            share,
+            np.where(right, RIGHT, -np.minimum(share / worst, 1)),
+        )
+        for arm, share in zip(arms, shares, strict=True)
+    ]
     if compared:
         difference = shares[1] - shares[0]
         depth = np.where(right, 1, -1) * difference / max(float(np.abs(difference).max()), 2.0)
-        _draw_cells(axes[2], difference, depth, "+.0f")
-        axes[2].set_title("second − first (points)")
-    for place, ax in enumerate(axes):
-        _name_classes(ax, [draw.shorten(name, LONGEST_CLASS) for name in words.values()], named=place == 0)
+        panels.append(("second − first (points)", difference, depth))
+    canvas, axes = draw.panels(len(panels), height=3.2 if compared else 4.2)
+    for ax, (title, cells, depth) in zip(axes, panels, strict=True):
+        _draw_cells(ax, cells, depth, [draw.shorten(name, LONGEST_CLASS) for name in words.values()])
+        ax.set_title(title)
+        ax.tick_params(labelleft=ax is axes[0])
+    axes[0].set_ylabel("class")
     which = "the baseline and the arm with the best mean of the primary metric" if compared else "one arm"
     caption = f"Rows are the classes of the images, columns what they were taken for: {which}, runs pooled. "
     caption += "Blue cells are right, orange ones mistakes; small ones are left blank."
@@ -154,29 +150,29 @@ def _shares(rows: pd.DataFrame, classes: list[str]) -> FloatArray:
     return np.asarray(100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1))
 
 
-def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, form: str) -> None:
-    """Draw the largest cells: their numbers, over colours from -1 (wrong) to 1 (right)."""
-    size = np.abs(table)
-    most = min(MOST_CELLS[len(table) <= MOST_NAMED], table.size)
-    blank = size < max(SMALLEST_SHOWN, np.sort(size, axis=None)[-most])
+def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, names: list[str]) -> None:
+    """Draw the largest cells: their numbers, over colours from -1 (wrong) to 1 (right).
+
+    Where there are many columns, they have the numbers that stand before the rows' names.
+    """
+    size, many = np.abs(table), len(names) > MOST_NAMED
+    most = min(MOST_CELLS[many], table.size)
+    blank = (np.round(size) < 1) | (size < np.sort(size, axis=None)[-most])  # no cell says 0
+    form = "+.0f" if table.min() < 0 else ".0f"
     words = [[format(value, form).replace("-", "−") for value in row] for row in table]
-    font = 8.5 if len(table) <= 10 else 6.5 if len(table) <= 14 else 5.5
+    font = 8.5 if len(names) <= 10 else 6.5 if len(names) <= 14 else 5.5
     text = {"annot": np.array(words), "fmt": "", "annot_kws": {"color": LIGHT.ink, "fontsize": font}}
     plain = {"cbar": False, "square": True, "xticklabels": False, "yticklabels": False}
     sns.heatmap(depth, mask=blank, cmap=COLORS, vmin=-1, vmax=1, ax=ax, **text, **plain)
-
-
-def _name_classes(ax: Axes, names: list[str], *, named: bool) -> None:
-    """Names at rows and columns; many columns have the numbers that stand before the rows' names."""
     numbers, centres = [str(number + 1) for number in range(len(names))], np.arange(len(names)) + 0.5
-    many = len(names) > MOST_NAMED
     columns = numbers if many else names
-    pairs = zip(numbers, names, strict=True)
-    rows = [f"{number} {name.strip()}" for number, name in pairs] if many else names
-    ax.set_xticks(centres, columns, rotation=0 if max(map(len, columns), default=0) <= 2 else 90)
-    ax.set_yticks(centres, rows if named else [""] * len(rows), rotation=0)
+    rows = (
+        [f"{number} {name.strip()}" for number, name in zip(numbers, names, strict=True)] if many else names
+    )
+    ax.set_xticks(centres, columns, rotation=0 if max(map(len, columns)) <= 2 else 90)
+    ax.set_yticks(centres, rows, rotation=0)
+    ax.set_xlabel("predicted")
     ax.tick_params(labelsize="small", length=0)
-    ax.set(xlabel="predicted", ylabel="class" if named else "")
     ax.grid(visible=False)
     ax.spines[:].set_visible(True)
 
@@ -191,17 +187,16 @@ def projection(context: Context) -> Drawing | None:
     known = known.dropna(subset=["x", "y"]) if len(known) else known
     if known.empty:
         return None
-    present = [arm for arm in context.arms if (known["arm"] == arm).any()]
-    arms, left_out = draw.spread(present, MOST_ARMS, context.important)
-    classes, others = draw.spread(list(dict.fromkeys(known["class"])), MOST_CLASSES)
+    arms, left_out = context.fitting(known, MOST_ARMS)
+    classes, others = spread(list(dict.fromkeys(known["class"])), MOST_CLASSES)
     words, shown = context.classes(known["class"]), known[known["class"].isin(classes)]
     splits = [split for split in SPLITS if (known["split"] == split).any()]
     side = min(draw.WIDE / len(arms), 4.0)
     most = max(MOST_POINTS // (len(arms) * len(splits) * len(classes)), 1)
-    canvas, axes = draw.panels(len(splits), len(arms), width=side * len(arms), height=side - 0.3)
+    panels = list(itertools.product(splits, arms))
+    canvas, axes = draw.panels(len(panels), columns=len(arms), width=side * len(arms), height=side - 0.3)
     handles, distances = Handles(), []
-    for number, ax in enumerate(axes):
-        arm, split = arms[number % len(arms)], splits[number // len(arms)]
+    for ax, (split, arm) in zip(axes, panels, strict=True):
         of_arm = shown[shown["arm"] == arm]
         own = of_arm[of_arm["split"] == split]
         for name, color, marker in zip(classes, PALETTE, MARKERS, strict=False):
@@ -212,21 +207,20 @@ def projection(context: Context) -> Drawing | None:
             handles[draw.shorten(words[name])] = draw.dots(ax, cloud["x"], cloud["y"], color, **style)
         low, high = (of_arm[["x", "y"]].agg(end).to_numpy(dtype=np.float64) for end in ("min", "max"))
         ends = ((low + high) / 2)[:, None] + np.array([-1, 1]) * (0.54 * (high - low).max() or 1.0)
-        ax.set(xlim=ends[0], ylim=ends[1], aspect="equal", xticks=[], yticks=[], xlabel="")
-        ax.set_ylabel(SPLITS[split] if number % len(arms) == 0 else "")
+        ax.set(xlim=ends[0], ylim=ends[1], aspect="equal", xticks=[], yticks=[])
+        ax.set_ylabel(SPLITS[split] if arm == arms[0] else "")
         label = draw.shorten(context.labels[arm], max(12, round(10 * side)))
-        ax.set_title(label if number < len(arms) else "")
+        ax.set_title(label if split == splits[0] else "")
         ax.spines[:].set_visible(True)
         distances.append(f"{context.labels[arm]}, {SPLITS[split]}: {spread_of(own):.2f}")
-    draw.legend_above(canvas, handles)
     caption = (
         "What the last layer sees of single images, projected to a plane; one training run per arm, a "
         "sample of the images. Tight, separate groups are classes whose images look alike to the network. "
         "Each arm has its own axes."
     )
-    caption += f" Classes left out: {draw.names_of([words[name] for name in others])}." if others else ""
+    caption += f" Classes left out: {draw.few([words[name] for name in others])}." if others else ""
     facts = f"Mean distance to the class's centre over that between centres: {'; '.join(distances)}."
-    return Drawing(canvas, caption + draw.without(map(context.labels.get, left_out)), "projection", facts)
+    return Drawing(canvas, caption, "projection", handles, left_out, facts)
 
 
 def spread_of(rows: pd.DataFrame) -> float:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from numpy.typing import ArrayLike
 
-from ablate.figures import draw
-from ablate.figures.context import Context, factor_label, is_number, level_label, quantity
+from ablate.analysis.arms import factor_label, level_label
+from ablate.figures import Drawing, draw, figure
+from ablate.figures.context import Context, is_number, spread
 from ablate.figures.draw import FloatArray, Handles
-from ablate.figures.registry import Drawing, figure
 from ablate.figures.theme import LIGHT, MARKERS, REFERENCE, SHADE
-from ablate.tables.quantities import Quantity
+from ablate.tables.quantities import Quantity, quantity
 
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")
 RANKING = ("auroc_error", "auroc_error_normalised", "aurc", "coverage_at_1")
@@ -31,6 +29,8 @@ PIECE = 0.3
 LONG = " Intervals much longer than the range of the values go on beyond the panel."
 BAND = " Shaded: where 95 % of means of a perfectly calibrated network would fall."
 FLOOR = " The dashed line is the noise floor: what a perfectly calibrated network would score on average."
+FLOORS = ["floor", "floor_low", "floor_high"]
+OPTIMUM = "optimum of the smoothed loss, 1 − ε + ε/K"
 
 
 def metrics_of(context: Context) -> list[Quantity]:
@@ -44,24 +44,11 @@ def metric_by_level(context: Context, metric: Quantity) -> Drawing | None:
     """A metric against the axis's factor; with three or more factors, a panel per level of one of them."""
     if not context.axis:
         return None
-    lines, left_out = draw.spread(list(dict.fromkeys(map(context.line_of, context.arms))), MOST_LINES)
-    arms = {arm: context.line_of(arm) for arm in context.arms if context.line_of(arm) in lines}
-    levels = Levels(context, metric, arms, context.runs(metric))
-    groups = list(dict.fromkeys(map(context.panel_of, levels.means["arm"]))) or [""]
-    shown, others = groups[:MOST_PANELS], groups[MOST_PANELS:]
-    (rows, columns), wide = draw.grid_of(len(shown)), len(shown) > 1
-    width, height = (draw.WIDE, 2.1) if wide else (draw.HALF, 2.6)
-    canvas, axes = draw.panels(rows, columns, width=width, height=height, sharey=wide)
-    handles = Handles()
-    for number, (ax, group) in enumerate(zip(axes, shown, strict=False)):
-        handles |= levels.draw(ax, [arm for arm in arms if context.panel_of(arm) == group], width / columns)
-        ax.set_title(draw.wrapped(group or metric.axis, canvas, columns))
-        ax.set_ylabel(metric.axis if group and number % columns == 0 else "")
-    _label(axes, len(shown), columns, context)
-    draw.legend_above(canvas, handles)
-    caption = "Means with 95 % t intervals over training runs; each faint point is one run."
-    caption += "".join(levels.explained()) + draw.without([*left_out, *others])
-    return Drawing(canvas, caption, "trials")
+    groups = list(dict.fromkeys(context.means(metric)["arm"].map(context.panel_of)))
+    shown, left_out, ylabel = groups[:MOST_PANELS] or [""], groups[MOST_PANELS:], metric.axis * any(groups)
+    arms = {group: [arm for arm in context.arms if context.panel_of[arm] == group] for group in shown}
+    panels = [(group or metric.axis, metric, arms[group]) for group in shown]
+    return _by_level(context, panels, context.line_of, MOST_LINES, left_out, runs=True, ylabel=ylabel)
 
 
 @figure("calibration_by_level", "Calibration by level", order=40)
@@ -83,182 +70,124 @@ def _several(context: Context, metrics: Sequence[str]) -> Drawing | None:
     if not known or not context.axis:
         return None
     most = max(2, min(FEW_LINES, MOST_POINTS // (len(context.factors[context.axis]) * len(known))))
-    words = {arm: context.words_of(arm, [*context.line, context.panel]) for arm in context.arms}
-    lines, left_out = draw.spread(list(dict.fromkeys(words.values())), most)
-    arms = {arm: words[arm] for arm in context.arms if words[arm] in lines}
-    rows, columns = draw.grid_of(len(known))
-    canvas, axes = draw.panels(rows, columns, width=draw.WIDE if columns > 1 else draw.HALF, height=1.75)
-    handles, explained = Handles(), dict[str, None]()
-    for ax, metric in zip(axes, known, strict=False):
-        levels = Levels(context, metric, arms)
-        handles |= levels.draw(ax, list(arms), canvas.get_figwidth() / columns)
-        ax.set_title(draw.wrapped(metric.axis, canvas, columns))
-        explained |= dict.fromkeys(levels.explained())
-    _label(axes, len(known), columns, context)
-    draw.legend_above(canvas, handles)
-    caption = "Means with 95 % t intervals over training runs; every panel has its own scale."
-    return Drawing(canvas, caption + "".join(explained) + draw.without(left_out), "trials")
+    lines = {arm: context.words_of(arm, [*context.line, context.panel]) for arm in context.arms}
+    panels = [(metric.axis, metric, list(context.arms)) for metric in known]
+    return _by_level(context, panels, lines, most, [], runs=False)
 
 
-def _label(axes: Sequence[Axes], shown: int, columns: int, context: Context) -> None:
-    """Name the axis below the lowest panels, and take away those that are empty."""
-    for number, ax in enumerate(axes):
-        ax.set_xlabel(factor_label(context.axis) if number + columns >= shown else "")
-        if number >= shown:
-            ax.set_axis_off()
+def _by_level(
+    context: Context,
+    panels: Sequence[tuple[str, Quantity, list[str]]],
+    words: Mapping[str, str],
+    most: int,
+    left_out: Sequence[str],
+    *,
+    runs: bool,
+    ylabel: str = "",
+) -> Drawing:
+    """Draw metrics by level.
 
-
-class Levels:
-    """One metric of some arms by level, to be put into panels.
-
-    Args:
-        context: the study.
-        metric: the metric.
-        line_of: the drawn arms, each with the words of its line.
-        runs: single training runs, as of `Context.runs`, drawn faint.
+    `panels` are titles, metrics and arms; `words` name each arm's line, of which `most` are drawn.
     """
+    lines, others = spread(list(dict.fromkeys(words.values())), most)
+    marks = pd.DataFrame(words.items(), columns=["arm", "line"])
+    marks = marks[marks["line"].isin(lines)]
+    marks["level"] = marks["arm"].map(context.level)
+    done, numeric = marks["arm"].isin(context.complete["arm"]), context.is_ordered(context.axis)
+    places = places_of(marks.loc[done, "level"])
+    # Lines stand a little aside of each other, so that their intervals do not overlap.
+    step = (0.07 if numeric else 0.6) * min(0.25, 1 / len(lines))
+    marks["at"] = marks["level"].map(places)
+    marks["x"] = marks["at"] + step * (marks["line"].map(lines.index) - (len(lines) - 1) / 2)
+    marks["color"] = marks["arm"].map(context.colors)
 
-    def __init__(
-        self, context: Context, metric: Quantity, line_of: Mapping[str, str], runs: pd.DataFrame | None = None
-    ) -> None:
-        self.context, self.line_of, self.lines = context, line_of, list(dict.fromkeys(line_of.values()))
-        means = context.means(metric)
-        self.means = means[means["arm"].isin(line_of)]
-        self.runs = self.means[:0].assign(value=0.0) if runs is None else runs[runs["arm"].isin(line_of)]
-        present, heights = set(self.means["arm"]), context.optimum(metric)
-        self.axis = LevelAxis([context.level(arm) for arm in line_of if arm in present])
-        self.optimum = {level: heights[level] for level in sorted(heights) if level in self.axis.levels}
-        shown = np.ravel(self.means[["mean", "floor", "floor_low", "floor_high"]])
-        seen = [*shown, *self.runs["value"], *self.optimum.values()]
-        self.limits = draw.view_limits(seen, self.means[["low", "high"]])
-
-    def explained(self) -> list[str]:
-        """What a caption says of that which not every such figure has."""
-        beyond = (self.means["low"] < self.limits[0]) | (self.means["high"] > self.limits[1])
-        floor, band = self.means[["floor", "floor_low"]].notna().any()
-        several = " Of several lines it is the mean." if len(self.lines) > 1 else ""
-        said = [LONG] * bool(beyond.any()) + [BAND] * bool(band) + [FLOOR + several] * bool(floor)
-        return [*said, *[" At the dotted line the smoothed loss is least."] * bool(self.optimum)]
-
-    def draw(self, ax: Axes, arms: Sequence[str], inches: float) -> Handles:
-        """Draw the arms of one panel of about so many inches; gives what a legend explains."""
-        colors, handles = self.context.colors, Handles()
-        self.axis.prepare(ax, inches)
-        runs, means = (rows[rows["arm"].isin(arms)] for rows in (self.runs, self.means))
+    height = 1.75 if not runs else 2.6 if len(panels) == 1 else 2.1
+    label = factor_label(context.axis)
+    canvas, axes = draw.panels(len(panels), height=height, xlabel=label, ylabel=ylabel, sharey=runs)
+    handles, notes = Handles(), dict[str, None]()
+    for ax, (title, metric, arms) in zip(axes, panels, strict=True):
+        ax.set_title(draw.wrapped(title, ax))
+        if numeric:
+            ax.set_xlim(-0.07, 1.07)
+            at, names = np.array(list(places.values())), [level_label(level) for level in places]
+            ax.set_xticks(at, labels_apart(names, at * draw.inches(ax) / 1.14))
+            ax.grid(visible=False, axis="x")
+        else:
+            draw.categories(ax, list(places))
+        means = context.means(metric).merge(marks, on="arm")
+        single = context.runs(metric).merge(marks, on="arm") if runs else means[:0].assign(value=0.0)
+        optimum = _optimum(context, metric, places)
+        shown = [*np.ravel(means[["mean", *FLOORS]]), *single["value"], *optimum.values()]
+        low, high = draw.view_limits(shown, means[["low", "high"]])
+        ax.set_ylim(low, high)
+        if ((means["low"] < low) | (means["high"] > high)).any():
+            notes[LONG] = None
+        means, single = (rows[rows["arm"].isin(arms)] for rows in (means, single))
         # To the left of the mean, whose interval would hide them.
-        places = self._places(ax, runs["arm"], -0.8 if len(self.lines) == 1 else -0.5)
-        tones = [colors[arm] for arm in runs["arm"]]
-        draw.dots(ax, places, runs["value"], tones, size=4, alpha=0.5, zorder=1.5)
-        means = means.assign(x=self._places(ax, means["arm"])).sort_values("x", kind="stable")
-        for number, words in enumerate(self.lines):
-            own = means[means["arm"].map(self.line_of) == words]
+        aside = step * (0.8 if len(lines) == 1 else 0.5)
+        draw.dots(ax, single["x"] - aside, single["value"], single["color"], size=4, alpha=0.5, zorder=1.5)
+        dashes = dict(zip(dict.fromkeys(map(context.panel_of.get, arms)), itertools.cycle(DASHES)))
+        for line, marker in zip(lines, itertools.cycle(MARKERS)):
+            own = means[means["line"] == line].sort_values("at")
             if own.empty:
                 continue
-            tones, marker = [colors[arm] for arm in own["arm"]], MARKERS[number % len(MARKERS)]
-            tone = tones[0] if len(set(tones)) == 1 else LIGHT.muted
-            dash = self._dash(own["arm"].iloc[0], arms)
-            if self.axis.numeric:
-                draw.line(ax, own["x"], own["mean"], tone, linestyle=dash)
-            draw.intervals(ax, own["x"], own["low"], own["high"], tones, linewidth=1.4)
-            draw.dots(ax, own["x"], own["mean"], tones, marker=marker)
-            if words:
-                joined: Any = dash if self.axis.numeric else "none"
+            tone = own["color"].iloc[0] if own["color"].nunique() == 1 else LIGHT.muted
+            joined: Any = dashes[context.panel_of[own["arm"].iloc[0]]] if numeric else "none"
+            ax.plot(own["x"], own["mean"], color=tone, linestyle=joined)
+            ax.vlines(own["x"], own["low"], own["high"], colors=list(own["color"]))
+            draw.dots(ax, own["x"], own["mean"], own["color"], marker=marker)
+            if line:
                 handle = Line2D([], [], color=tone, linestyle=joined, marker=marker, markersize=5)
-                handles[draw.shorten(words)] = handle
-        handles |= self._draw_floor(ax, means)
-        if self.optimum:
+                handles[draw.shorten(line)] = handle
+        floor = means.groupby("at")[FLOORS].mean().dropna(subset="floor")
+        apart = [floor.loc[[at, at]].set_axis([at - PIECE, at + PIECE]) for at in floor.index]
+        for piece in [floor] if numeric and len(floor) > 1 else apart:  # between names lies nothing
+            if piece["floor_low"].notna().any():
+                ax.fill_between(piece.index, piece["floor_low"], piece["floor_high"], **SHADE)
+                notes[BAND] = None
+            (handles["noise floor"],) = ax.plot(piece.index, piece["floor"], **REFERENCE)
+            notes[FLOOR + " Of several lines it is the mean." * (len(lines) > 1)] = None
+        if optimum:
             dotted = {**REFERENCE, "linestyle": (0, (1, 1.5)), "linewidth": 1.8}
-            (dots,) = ax.plot(list(self.optimum), list(self.optimum.values()), **dotted)
-            handles["optimum of the smoothed loss, 1 − ε + ε/K"] = dots
-        ax.set(ylim=self.limits, xlabel="", ylabel="")
-        return handles
-
-    def _places(self, ax: Axes, arms: pd.Series[str], aside: float = 0.0) -> FloatArray:
-        """Places of arms on prepared axes, those of each line a little aside."""
-        number = arms.map(self.line_of).map(self.lines.index).to_numpy(dtype=np.float64)
-        steps = min(0.25, 1 / len(self.lines)) * (number - (len(self.lines) - 1) / 2 + aside)
-        return self.axis.places(ax, [self.context.level(arm) for arm in arms], steps)
-
-    def _dash(self, arm: str, drawn: Sequence[str]) -> Any:
-        """Where lines of all panels share one, those of each panel have dashes of their own."""
-        panels = list(dict.fromkeys(map(self.context.panel_of, drawn)))
-        return DASHES[panels.index(self.context.panel_of(arm)) % len(DASHES)]
-
-    def _draw_floor(self, ax: Axes, means: pd.DataFrame) -> Handles:
-        """The noise floor as a line in its band; of several lines the mean."""
-        names, levels = ["floor", "floor_low", "floor_high"], means["arm"].map(self.context.level)
-        floor = means.groupby(levels, sort=False)[names].mean().dropna(subset="floor")
-        if floor.empty:
-            return {}
-        floor = floor.assign(x=self.axis.places(ax, list(floor.index), 0.0)).sort_values("x")
-        apart = [floor[at : at + 1] for at in range(len(floor))]  # between names lies nothing
-        for piece in [floor] if self.axis.numeric and len(floor) > 1 else apart:
-            x, height, low, high = (piece[name].to_numpy() for name in ("x", *names))
-            if len(x) == 1:
-                x = np.add(x, [-PIECE, PIECE])
-                height, low, high = (np.repeat(end, 2) for end in (height, low, high))
-            ax.fill_between(x, low, high, **SHADE)
-            ax.plot(x, height, **REFERENCE)
-        return {"noise floor": Line2D([], [], **REFERENCE)}
+            (handles[OPTIMUM],) = ax.plot(list(optimum), list(optimum.values()), **dotted)
+            notes[" At the dotted line the smoothed loss is least."] = None
+    about = "each faint point is one run." if runs else "every panel has its own scale."
+    caption = f"Means with 95 % t intervals over training runs; {about}{''.join(notes)}"
+    return Drawing(canvas, caption, "trials", handles, [*others, *left_out])
 
 
-class LevelAxis:
-    """Where levels lie in all panels of a figure: numbers on the scale that fits, or names in order."""
+def _optimum(context: Context, metric: Quantity, places: Mapping[Any, float]) -> dict[float, float]:
+    """Places of ε to the mean confidence in percent at which the smoothed loss is least, 1 − ε + ε/K.
 
-    def __init__(self, levels: Sequence[Any]) -> None:
-        self.levels = list(dict.fromkeys(levels))
-        self.numeric = all(map(is_number, self.levels))
-        self.scale = scale_of(self.levels) if self.numeric else "category"
-
-    def prepare(self, ax: Axes, inches: float) -> None:
-        """Give axes of about so many inches the scale, its ends and its labels."""
-        if not self.numeric:
-            draw.categories(ax, self.levels, inches)
-        if not self.numeric or not self.levels:
-            return
-        known = np.unique(np.asarray(self.levels, dtype=np.float64))
-        if self.scale == "symlog":
-            positive = known[known > 0]
-            step = float(np.median(np.diff(np.log10(positive))))  # from 0 to the first as on to the next
-            ax.set_xscale("symlog", linthresh=positive[0], linscale=max(step, 0.2))
-        else:
-            ax.set_xscale(self.scale)
-        ax.minorticks_off()
-        ax.grid(visible=False, axis="x")
-        along = self._along(ax, known)
-        length = along[-1] - along[0] or abs(along[0]) or 1.0
-        ax.set_xlim(*self._values(ax, [along[0] - 0.07 * length, along[-1] + 0.07 * length]))
-        words = [level_label(float(level)) for level in known]
-        ax.set_xticks(known, labels_apart(words, (along - along[0]) / length * inches * 0.8))
-
-    def places(self, ax: Axes, levels: Sequence[Any], steps: ArrayLike) -> FloatArray:
-        """Places of levels on prepared axes, each so many steps aside, so that intervals do not overlap."""
-        if not self.numeric:
-            return np.array([self.levels.index(level) for level in levels]) + 0.6 * np.asarray(steps)
-        low, high = self._along(ax, ax.get_xlim())
-        return self._values(ax, self._along(ax, levels) + 0.06 * (high - low) * np.asarray(steps))
-
-    def _along(self, ax: Axes, values: ArrayLike) -> FloatArray:
-        return np.asarray(ax.xaxis.get_transform().transform(np.asarray(values, dtype=np.float64)))
-
-    def _values(self, ax: Axes, along: ArrayLike) -> FloatArray:
-        return np.asarray(ax.xaxis.get_transform().inverted().transform(np.asarray(along, dtype=np.float64)))
-
-
-def scale_of(levels: Sequence[float]) -> str:
-    """The scale that fits numeric levels: linear; log where they are geometric, symlog where also 0 is one.
-
-    Geometric are three positive levels or more whose ratios are more alike than their differences.
+    Empty for other metrics and axes, other losses, and where the number of classes is not known.
     """
-    known = np.unique(np.asarray(levels, dtype=np.float64))
+    classes = context.tables["confusion"]["class"].nunique() if "confusion" in context.tables else 0
+    smoothed = all(trial.fields.loss == "label_smoothing" for trial in context.plan.trials)
+    if metric.name != "mean_confidence" or context.axis != "epsilon" or not smoothed or classes < 2:
+        return {}
+    return {place: 100 * (1 - level + level / classes) for level, place in places.items()}
+
+
+def places_of(levels: Iterable[Any]) -> dict[Any, float]:
+    """Level to its place: numbers from 0 to 1, spaced as their scale asks for; names 0, 1, ... in order.
+
+    Numbers lie logarithmically where they are geometric: three positive ones or more whose ratios are more
+    alike than their differences, or whose ends are `LOG_RATIO` apart. A 0 is then a usual step below them.
+    """
+    levels = list(dict.fromkeys(levels))
+    if not all(map(is_number, levels)):
+        return {level: float(place) for place, level in enumerate(levels)}
+    along = known = np.unique(np.asarray(levels, dtype=np.float64))
     positive = known[known > 0]
-    if len(positive) < 2 or known[0] < 0:
-        return "linear"
-    ratios, gaps = np.diff(np.log(positive)), np.diff(known)
-    geometric = len(positive) > 2 and ratios.max() / ratios.min() < gaps.max() / gaps.min()
-    if not geometric and positive[-1] / positive[0] < LOG_RATIO:
-        return "linear"
-    return "log" if known[0] > 0 else "symlog"
+    if len(positive) > 1 and known[0] >= 0:
+        steps, gaps = np.diff(np.log(positive)), np.diff(known)
+        geometric = len(positive) > 2 and steps.max() / steps.min() < gaps.max() / gaps.min()
+        if geometric or positive[-1] / positive[0] >= LOG_RATIO:
+            along = np.log(positive)
+            if known[0] == 0:
+                along = np.array([along[0] - np.median(steps), *along])
+    reach = along[-1] - along[0] if len(known) > 1 else 1.0
+    return dict(zip(known.tolist(), ((along - along[0]) / reach).tolist(), strict=True))
 
 
 def labels_apart(words: Sequence[str], inches: FloatArray) -> list[str]:
@@ -280,25 +209,22 @@ def metric_by_seed(context: Context, metric: Quantity) -> Drawing | None:
         return None
     runs, means = context.runs(metric).sort_values("seed"), context.means(metric)
     (color,) = context.colors.values()
-    canvas, (ax,) = draw.panels(1, 1, height=2.6)
+    canvas, (ax,) = draw.panels(height=2.6, xlabel="seed")
     caption = "Each point is a training run; the line is their mean, the band its 95 % t interval."
     handles: Handles = {"training runs": draw.dots(ax, range(len(runs)), runs["value"], color, size=6)}
-    names, tinted = ["mean", "low", "high", "floor", "floor_low", "floor_high"], (color, 0.14)
-    for mean, low, high, floor, floor_low, floor_high in means[names].to_numpy(dtype=np.float64):
-        handles["mean"] = ax.axhline(mean, color=color, linewidth=1.4)
-        if np.isfinite(low):
-            ax.axhspan(low, high, facecolor=tinted)
-            handles["95 % interval"] = Patch(facecolor=tinted)
-        if np.isfinite(floor_high):
-            ax.axhspan(floor_low, floor_high, **SHADE)
-            handles["noise floor, 95 %"] = Patch(**SHADE)
+    mean: Any
+    for mean in means.itertuples():
+        handles["mean"] = ax.axhline(mean.mean, color=color)
+        if np.isfinite(mean.low):
+            handles["95 % interval"] = ax.axhspan(mean.low, mean.high, facecolor=(color, 0.14))
+        if np.isfinite(mean.floor_low):
+            handles["noise floor, 95 %"] = ax.axhspan(mean.floor_low, mean.floor_high, **SHADE)
             caption += BAND.replace("Shaded", "Grey")
-        if np.isfinite(floor):
-            handles["noise floor"] = ax.axhline(floor, **REFERENCE)
+        if np.isfinite(mean.floor):
+            handles["noise floor"] = ax.axhline(mean.floor, **REFERENCE)
             caption += FLOOR
     ax.set_title(metric.axis)
-    ax.set(xlabel="seed", ylabel="", xlim=(-0.7, max(len(runs), 1) - 0.3))
+    ax.set_xlim(-0.7, max(len(runs), 1) - 0.3)
     ax.set_xticks(range(len(runs)), [str(seed) for seed in runs["seed"]])
     ax.grid(visible=False, axis="x")
-    draw.legend_above(canvas, handles)
-    return Drawing(canvas, caption, "trials")
+    return Drawing(canvas, caption, "trials", handles)

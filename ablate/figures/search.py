@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,33 +13,28 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from ablate.figures import draw
-from ablate.figures.context import SUFFIXES, Context, factor_label, level_label
+from ablate.analysis.arms import factor_label, level_label
+from ablate.analysis.tuning import SUFFIXES
+from ablate.figures import Drawing, draw, figure
+from ablate.figures.context import Context
 from ablate.figures.draw import Handles
-from ablate.figures.registry import Drawing, figure
+from ablate.figures.effects import pareto
 from ablate.figures.theme import LIGHT, SHADE
 from ablate.study.search import Choice, Range
 from ablate.tables.quantities import Quantity
 
-
-@dataclass(frozen=True)
-class Role:
-    """What a point of a search is, and how it looks."""
-
-    words: str
-    marker: str
-    size: float
-    color: str = LIGHT.ink
-
-
 SAMPLER = "sampler"
-ROLES = {
-    SAMPLER: Role("chosen by the sampler", "o", 4.5, LIGHT.muted),
-    "anchor": Role("anchor", "^", 6.5),
-    "baseline": Role("baseline", "s", 6.5),
-    "winner": Role("winner", "*", 11.0),
-}
-"""The last one lies on top."""
+ROLES = pd.DataFrame.from_dict(
+    {
+        SAMPLER: ("chosen by the sampler", "o", 4.5, LIGHT.muted),
+        "anchor": ("anchor", "^", 6.5, LIGHT.ink),
+        "baseline": ("baseline", "s", 6.5, LIGHT.ink),
+        "winner": ("winner", "*", 11.0, LIGHT.ink),
+    },
+    orient="index",
+    columns=["words", "marker", "size", "color"],
+)
+"""What a point of a search is, and how it looks; the last one lies on top."""
 MOST_INTERVALS = 150
 """With more points, intervals would hide them."""
 LONGEST_REACH = 0.5
@@ -58,56 +52,27 @@ BEST_PART, BEST_POINTS, FEW_POINTS = 0.1, 5, 30
 """PED-ANOVA takes this part of the points for the best, at least so many; of few points it is noise."""
 POINTS = "Each point is the mean over its seeds on the tuning split, with its 95 % t interval."
 BEYOND = " Points much worse than the rest are arrows at the edge; long intervals go on beyond the panel."
-
-
-@dataclass(frozen=True)
-class Objective:
-    """One objective of a search: its metric, its columns' suffix, and what titles add where there are two."""
-
-    metric: Quantity
-    suffix: str
-    more: str
-
-
-def objectives(context: Context) -> list[Objective]:
-    """What was searched for; none where nothing was."""
-    metrics = context.tuned.objectives if context.tuned else ()
-    named = [f": {metric.label}" if len(metrics) > 1 else "" for metric in metrics]
-    return [Objective(*one) for one in zip(metrics, SUFFIXES, named, strict=False)]
-
-
-def role_of(context: Context, name: str, arm: Any) -> Role:
-    """A point's role; where it is more than one of many, in the colour of its arm, if the re-test has it."""
-    own = isinstance(arm, str) and arm in context.colors and name != SAMPLER
-    return replace(ROLES[name], color=context.colors[arm]) if own else ROLES[name]
-
-
-def short_of_seeds(left_out: bool) -> str:
-    """What a caption says where single runs stand in the place of intervals."""
-    if not left_out:
-        return ""
-    return (
-        f" Where fewer than {FEW_SEEDS} seeds give an interval longer than {LONG:g} times the range of the "
-        "points' means, the point's single runs are shown in its place."
-    )
+SINGLE = (
+    f" Where fewer than {FEW_SEEDS} seeds give an interval longer than {LONG:g} times the range of the "
+    "points' means, the point's single runs are shown in its place."
+)
 
 
 class Scores:
-    """One objective of a search, in the shown unit.
+    """One objective of a search, in the shown unit; `more` is what titles add where there are two.
 
-    Attributes:
-        metric: the objective.
-        points: in their order, with mean, low, high, smoothed, smoothed_sd, last_seen; `long` marks those of
-            few seeds whose intervals would hide all else, and are left out.
-        runs: number of a point, trial_id and value of each of its training runs.
+    `points` are in their order, with mean, low, high, smoothed, smoothed_sd, last_seen and the looks of
+    `ROLES`; `long` marks those of few seeds whose intervals would hide all else, and are left out. `runs` are
+    number of the point, trial_id and value of single training runs.
     """
 
-    def __init__(self, context: Context, objective: Objective) -> None:
-        tuned, suffix, factor = context.tuned, objective.suffix, objective.metric.factor
+    def __init__(self, context: Context, metric: Quantity, suffix: str) -> None:
+        tuned, factor = context.tuned, metric.factor
         assert tuned is not None  # there is an objective
-        self.context, self.metric = context, objective.metric
+        self.metric, self.suffix = metric, suffix
+        self.more = f": {metric.label}" if len(tuned.objectives) > 1 else ""
         columns = {"value": "mean"} | {name: name for name in ("low", "high", "smoothed", "smoothed_sd")}
-        points = tuned.points.sort_values("number").reset_index(drop=True)
+        points = tuned.points.sort_values("number").reset_index(drop=True).join(ROLES, on="role")
         scores = {new: factor * points[f"{old}{suffix}"].astype("float64") for old, new in columns.items()}
         # What a pruner saw is of the first objective.
         seen = math.nan if suffix else factor * points["last_seen"].astype("float64")
@@ -116,7 +81,10 @@ class Scores:
         longest = LONG * (scores["mean"].max() - scores["mean"].min()) or math.inf
         seeds = points["number"].map(self.runs.groupby("number").size()).fillna(0)
         long = seeds.between(1, FEW_SEEDS - 1) & (scores["high"] - scores["low"] > longest)
-        self.points = points.assign(**scores, last_seen=seen, long=long)
+        # More than one of many has the colour of its arm, if the re-test has it.
+        own = points["arm"].where(points["role"] != SAMPLER).map(context.colors)
+        color = own.fillna(points["color"])
+        self.points = points.assign(**scores, last_seen=seen, long=long, color=color)
         self.points.loc[long, ["low", "high"]] = math.nan
 
     def limits(self, points: pd.DataFrame, heights: Iterable[float]) -> tuple[float, float]:
@@ -132,92 +100,86 @@ class Scores:
         near = points[(points["mean"] - best).abs() <= room]
         return draw.view_limits(values[np.abs(values - best) <= room], near[["low", "high"]], LONGEST_REACH)
 
-    def draw(self, ax: Axes, points: pd.DataFrame, runs_of: pd.DataFrame, heights: Any) -> Handles:
+    def draw(
+        self, ax: Axes, points: pd.DataFrame, runs_of: pd.DataFrame, heights: Iterable[float]
+    ) -> Handles:
         """Draw points at their `x`, intervals, single runs; those beyond the axis as arrows at its edge."""
-        handles, limits = Handles(), self.limits(points, heights)
+        handles, (low, high) = Handles(), self.limits(points, heights)
+        ax.set_ylim(low, high)
+        ax.grid(visible=False, axis="x")
         runs = self.runs.merge(runs_of[["number", "x"]], on="number")
         if len(runs):
-            faint: dict[str, Any] = {"size": 3, "alpha": 0.45, "zorder": 1.5}
-            handles["a training run"] = draw.dots(ax, runs["x"], runs["value"], LIGHT.muted, **faint)
-        for number, name in enumerate(ROLES):
+            shown = draw.dots(ax, runs["x"], runs["value"], LIGHT.muted, size=3, alpha=0.45, zorder=1.5)
+            handles["a training run"] = shown
+        for above, (name, role) in enumerate(ROLES.iterrows()):
             own = points[(points["role"] == name) & points["mean"].notna()]
             if own.empty:
                 continue
-            own = own.assign(color=[role_of(self.context, name, arm).color for arm in own["arm"]])
-            inside, role = own[own["mean"].between(*limits)], ROLES[name]
-            ends, colors = (inside["x"], inside["low"], inside["high"]), list(inside["color"])
+            style: dict[str, Any] = {"marker": role["marker"], "size": role["size"], "zorder": 2 + above}
+            inside = own[own["mean"].between(low, high)]
             if len(points) <= MOST_INTERVALS:
-                draw.intervals(ax, *ends, colors, linewidth=1.0, zorder=2 + number)
-            style = {"marker": role.marker, "size": role.size, "zorder": 2 + number}
-            draw.dots(ax, inside["x"], inside["mean"], colors, **style)
-            handles[role.words] = draw.dots(ax, [], [], list(own["color"]), **style)
-            for arrow, edge in (("v", limits[0]), ("^", limits[1])):
-                beyond = own[own["mean"] < edge if arrow == "v" else own["mean"] > edge]
-                height = [0.975 * edge + 0.025 * sum(limits) / 2] * len(beyond)
-                hollow: Any = {"markersize": 4, "markerfacecolor": LIGHT.surface}
-                ax.plot(beyond["x"], height, arrow, color=role.color, **hollow)
-        ax.set(ylim=limits, ylabel="")
-        ax.grid(visible=False, axis="x")
+                ends = inside["low"], inside["high"]
+                ax.vlines(inside["x"], *ends, colors=list(inside["color"]), linewidth=1.0, zorder=2 + above)
+            handles[role["words"]] = draw.dots(ax, inside["x"], inside["mean"], inside["color"], **style)
+            hollow: Any = {"color": role["color"], "markersize": 4, "markerfacecolor": LIGHT.surface}
+            for arrow, edge, beyond in (("v", low, own["mean"] < low), ("^", high, own["mean"] > high)):
+                height = 0.975 * edge + 0.025 * (low + high) / 2
+                ax.plot(own.loc[beyond, "x"], np.full(beyond.sum(), height), arrow, **hollow)
         return handles
 
 
-@figure("tuning_history{0.suffix}", "The search{0.more}", order=1, each=objectives)
-def tuning_history(context: Context, objective: Objective) -> Drawing:
+def scores_of(context: Context) -> list[Scores]:
+    """What was searched for; none where nothing was."""
+    metrics = context.tuned.objectives if context.tuned else ()
+    return [Scores(context, *one) for one in zip(metrics, SUFFIXES, strict=False)]
+
+
+@figure("tuning_history{0.suffix}", "The search{0.more}", order=1, each=scores_of)
+def tuning_history(context: Context, scores: Scores) -> Drawing:
     """The points in their order: what each scored, and the best smoothed value so far."""
-    scores = Scores(context, objective)
     points = scores.points.assign(x=scores.points["number"].astype("float64"))
-    higher = objective.metric.better == "higher"
+    higher = scores.metric.better == "higher"
     best = (points["smoothed"].cummax() if higher else points["smoothed"].cummin()).ffill().dropna()
     pruned = points[(points["state"] == "pruned") & points["last_seen"].notna()]
     ended = points["state"].isin(["complete", "pruned", "failed"])
     lost = points[ended & points["mean"].isna() & points["last_seen"].isna()]
-    canvas, (ax,) = draw.panels(1, 1, height=2.8)
+    canvas, (ax,) = draw.panels(height=2.8, xlabel="number of the point")
     handles = scores.draw(ax, points, points[points["long"]], [*best, *pruned["last_seen"]])
     if len(best):
         x = points.loc[best.index, "x"]
         last = max(points.loc[points["mean"].notna(), "x"].max(), x.max()) + 0.5
-        steps = {"drawstyle": "steps-post", "zorder": 1}
-        handles["best smoothed value so far"] = draw.line(
-            ax, [*x, last], [*best, best.iloc[-1]], LIGHT.ink, **steps
-        )
+        line = ax.plot([*x, last], [*best, best.iloc[-1]], color=LIGHT.ink, drawstyle="steps-post", zorder=1)
+        (handles["best smoothed value so far"],) = line
     muted: dict[str, Any] = {"color": LIGHT.muted, "clip_on": False}
     if len(pruned):
         seen = pruned["last_seen"].clip(*ax.get_ylim())
         (handles["pruned, at its last value"],) = ax.plot(pruned["x"], seen, "x", markersize=5, **muted)
     if len(lost):
-        muted["transform"] = ax.get_xaxis_transform()
-        (handles["ended without a value"],) = ax.plot(
-            lost["x"], [0.0] * len(lost), "|", markersize=9, **muted
-        )
-    ax.set_title(draw.shorten(objective.metric.axis))
-    ax.set(xlabel="number of the point", ylabel="")
+        muted |= {"transform": ax.get_xaxis_transform(), "markersize": 9}
+        (handles["ended without a value"],) = ax.plot(lost["x"], np.zeros(len(lost)), "|", **muted)
+    ax.set_title(draw.shorten(scores.metric.axis))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    draw.legend_above(canvas, handles)
     caption = f"{POINTS} The line is the best smoothed value among the points so far, all points known."
-    return Drawing(canvas, caption + short_of_seeds(bool(points["long"].any())) + BEYOND, "points")
+    caption += SINGLE * bool(points["long"].any()) + BEYOND
+    return Drawing(canvas, caption, "points", handles)
 
 
-@figure("tuning_slices{0.suffix}", "By field{0.more}", order=1, each=objectives)
-def tuning_slices(context: Context, objective: Objective) -> Drawing:
+@figure("tuning_slices{0.suffix}", "By field{0.more}", order=1, each=scores_of)
+def tuning_slices(context: Context, scores: Scores) -> Drawing:
     """The objective against every searched field."""
-    scores, tuned = Scores(context, objective), context.tuned
+    tuned = context.tuned
     assert tuned is not None  # there is an objective
     space = tuned.search.space
     levels = pd.DataFrame([tuned.levels(row) for _, row in scores.points.iterrows()], columns=list(space))
     used = [name for name in space if (levels[name].notna() & scores.points["mean"].notna()).any()]
     shown, left_out = used[:MOST_PANELS], used[MOST_PANELS:]
-    rows, columns = draw.grid_of(len(shown), 3)
-    canvas, axes = draw.panels(rows, columns, width=draw.WIDE if columns > 1 else draw.HALF, height=2.3)
+    canvas, axes = draw.panels(len(shown), columns=2 if len(shown) == 4 else 0, height=2.3)
     handles = Handles()
-    for ax, name in zip(axes, shown, strict=False):
+    for ax, name in zip(axes, shown, strict=True):
         points = scores.points.assign(level=levels[name]).dropna(subset=["level", "mean"])
-        inches = canvas.get_figwidth() / columns
-        handles |= _draw_slice(ax, scores, points, space[name], inches, alone=len(space) == 1)
-        ax.set_title(draw.wrapped(objective.metric.axis, canvas, columns))
-        ax.set(xlabel=draw.shorten(factor_label(name)), ylabel="")
-    for ax in axes[len(shown) :]:
-        ax.set_axis_off()
-    draw.legend_above(canvas, handles)
+        handles |= _draw_slice(ax, scores, points, space[name], alone=len(space) == 1)
+        ax.set_title(draw.wrapped(scores.metric.axis, ax))
+        ax.set_xlabel(draw.shorten(factor_label(name)))
     caption = f"{POINTS} Faint points are single training runs."
     if len(space) == 1:
         caption += " The line is the value smoothed over the points, the band its 95 %."
@@ -227,20 +189,18 @@ def tuning_slices(context: Context, objective: Objective) -> Drawing:
         caption += " Within a value without order, points stand side by side in the order of the search."
     if any(dimension.when for dimension in space.values()):
         caption += " A field with a condition shows the points that use it."
-    caption += short_of_seeds(bool(scores.points["long"].any())) + BEYOND
-    return Drawing(canvas, caption + draw.without([factor_label(name) for name in left_out]), "points")
+    caption += SINGLE * bool(scores.points["long"].any()) + BEYOND
+    return Drawing(canvas, caption, "points", handles, list(map(factor_label, left_out)))
 
 
 def _draw_slice(
-    ax: Axes, scores: Scores, points: pd.DataFrame, dimension: Range | Choice, inches: float, *, alone: bool
+    ax: Axes, scores: Scores, points: pd.DataFrame, dimension: Range | Choice, *, alone: bool
 ) -> Handles:
     """Draw the points along one field; where it is the only one, a line joins the smoothed values."""
     if isinstance(dimension, Choice):
         names = [level_label(value) for value in dimension.of][:MOST_CATEGORIES]
-        points = points.assign(x=_strip([level_label(value) for value in points["level"]], names)).dropna(
-            subset=["x"]
-        )
-        draw.categories(ax, names, inches)
+        points = points.assign(x=_strip(points["level"].map(level_label), names)).dropna(subset=["x"])
+        draw.categories(ax, names)
     else:
         points = points.assign(x=points["level"].astype("float64"))
         if dimension.log:
@@ -251,24 +211,23 @@ def _draw_slice(
         if points["x"].nunique() == 1:
             ax.set_xticks([points["x"].iloc[0]])
     handles, smooth = Handles(), points[points["smoothed"].notna()].sort_values("x", kind="stable")
+    x, middle = smooth["x"], smooth["smoothed"]
     if alone and isinstance(dimension, Range) and len(smooth):
         reach = TWO_SIDED * smooth["smoothed_sd"]
-        x, middle = smooth["x"], smooth["smoothed"]
-        ax.fill_between(x, middle - reach, middle + reach, zorder=0, **SHADE)
-        handles["95 % of the smoothed value"] = Patch(**SHADE)
-        handles["smoothed value"] = draw.line(ax, x, middle, LIGHT.muted, linewidth=1.6, zorder=1)
+        band = ax.fill_between(x, middle - reach, middle + reach, zorder=0, **SHADE)
+        handles["95 % of the smoothed value"] = band
+        (handles["smoothed value"],) = ax.plot(x, middle, color=LIGHT.muted, linewidth=1.6, zorder=1)
     elif len(smooth):
         dash: dict[str, Any] = {"color": LIGHT.ink, "markersize": 9, "markeredgewidth": 1.4, "zorder": 1}
-        (handles["smoothed value"],) = ax.plot(smooth["x"], smooth["smoothed"], "_", **dash)
-    return handles | scores.draw(ax, points, points, smooth["smoothed"])
+        (handles["smoothed value"],) = ax.plot(x, middle, "_", **dash)
+    return handles | scores.draw(ax, points, points, middle)
 
 
-def _strip(words: Sequence[str], names: Sequence[str]) -> list[float]:
+def _strip(words: pd.Series[Any], names: Sequence[str]) -> pd.Series[Any]:
     """Places beside each other within each category, in the order of the points; NaN for other categories."""
-    rows = pd.Series(words, dtype="string")
-    order, count = rows.groupby(rows).cumcount(), rows.map(rows.value_counts()).astype("float64")
-    place = rows.map({name: float(at) for at, name in enumerate(names)}).astype("float64")
-    return list(place + STRIP * ((2 * order + 1) / count - 1))
+    order, count = words.groupby(words).cumcount(), words.map(words.value_counts())
+    place = words.map({name: float(at) for at, name in enumerate(names)})
+    return place + STRIP * ((2 * order + 1) / count - 1)
 
 
 @figure("tuning_importances", "Importance of the fields", order=5)
@@ -278,14 +237,12 @@ def tuning_importances(context: Context) -> Drawing | None:
     if tuned is None or len(tuned.search.space) < 2 or tuned.importances.empty:
         return None
     shares = tuned.importances.pivot_table(index="field", columns="objective", values="share", fill_value=0.0)
-    metrics = [metric for metric in tuned.objectives if metric.name in shares]
-    shares = shares[[metric.name for metric in metrics]].set_axis(
-        [metric.label for metric in metrics], axis=1
-    )
+    metrics = {metric.name: metric.label for metric in tuned.objectives if metric.name in shares}
+    shares = shares[list(metrics)].rename(columns=metrics)
     shares = shares.reindex([name for name in tuned.search.space if name in shares.index])
     shares = shares.sort_values(list(shares.columns), ascending=False, kind="stable")
     shown, left_out = shares[:MOST_FIELDS], [factor_label(name) for name in shares.index[MOST_FIELDS:]]
-    canvas, (ax,) = draw.panels(1, 1, height=0.3 + 0.22 * max(shown.size + len(shown), 4))
+    canvas, (ax,) = draw.panels(height=0.3 + 0.22 * max(shown.size + len(shown), 4))
     tones = dict(zip(shown.columns, (LIGHT.ink, LIGHT.muted), strict=False))
     long = shown.reset_index().melt("field", var_name="objective", value_name="share")
     plain = {"saturation": 1, "errorbar": None, "legend": False}
@@ -295,8 +252,7 @@ def tuning_importances(context: Context) -> Drawing | None:
     draw.rows_of(ax, [draw.shorten(factor_label(name), 24) for name in shown.index])
     ax.set(xlim=(0, 1.12 * float(long["share"].max()) or 1.0), xlabel="", ylabel="")
     ax.set_title("importance (scaled to sum to 1)")
-    if len(tones) > 1:
-        draw.legend_above(canvas, {label: Patch(color=tone) for label, tone in tones.items()})
+    handles: Handles = {label: Patch(color=tone) for label, tone in tones.items() if len(tones) > 1}
     evaluators = ", ".join(dict.fromkeys(tuned.importances["evaluator"]))
     points = int(tuned.facts["points_done"])
     best = f"{100 * BEST_PART:.0f} %" if BEST_PART * points > BEST_POINTS else f"{BEST_POINTS}"
@@ -307,4 +263,45 @@ def tuning_importances(context: Context) -> Drawing | None:
     )
     if points < FEW_POINTS:
         caption += f" With fewer than {FEW_POINTS} points, as here, much in them is noise."
-    return Drawing(canvas, caption + draw.without(left_out), "importances")
+    return Drawing(canvas, caption, "importances", handles, left_out)
+
+
+@figure("tuning_front", "The two objectives of the search", order=6)
+def tuning_front(context: Context) -> Drawing | None:
+    """A search's points between its two objectives, and the smoothed values that no other point beats."""
+    objectives = scores_of(context)
+    if len(objectives) < 2:
+        return None
+    up, along = objectives
+    beside = along.points[["mean", "low", "high", "smoothed", "long"]]
+    points = up.points.merge(beside, left_index=True, right_index=True, suffixes=("_y", "_x"))
+    points = points.rename(columns={"mean_x": "x", "mean_y": "y"}).dropna(subset=["x", "y"])
+    on_front, long = points["on_front"].fillna(False).astype(bool), points["long_x"] | points["long_y"]
+    words, sampled = points["words"], points["role"] == SAMPLER
+    points["label"] = (
+        words.mask(sampled & on_front, words + ", on the front")
+        .mask(sampled & ~on_front, "")
+        .mask(points["role"] == "winner", words + ": " + points["label"].map(draw.shorten))
+    )
+    line = points[["smoothed_x", "smoothed_y"]].set_axis(["x", "y"], axis=1)
+    runs = along.runs.merge(up.runs, on=["number", "trial_id"], suffixes=("_x", "_y"))
+    runs = runs[runs["number"].isin(points.loc[long, "number"])]
+    canvas, (ax,) = draw.panels(height=3.1, xlabel=_directed(along))
+    shown = draw.dots(ax, runs["value_x"], runs["value_y"], LIGHT.muted, size=3, alpha=0.5)
+    handles: Handles = {"a training run": shown} if len(runs) else {}
+    steps = "steps-pre" if along.metric.better == "higher" else "steps-post"
+    handles |= pareto(ax, points, line[on_front], steps)
+    shown = draw.dots(ax, line.loc[on_front, "x"], line.loc[on_front, "y"], LIGHT.muted, marker="d", size=4)
+    handles["front of the smoothed values"] = shown
+    ax.set_xlim(along.limits(along.points.loc[points.index], [*line["x"], *runs["value_x"]]))
+    ax.set_ylim(up.limits(up.points.loc[points.index], [*line["y"], *runs["value_y"]]))
+    ax.set_title(_directed(up))
+    caption = (
+        "Means over seeds on the tuning split with 95 % t intervals. The line joins the smoothed values "
+        "that no other point beats in both objectives; dots are beaten. Points far off are outside."
+    )
+    return Drawing(canvas, caption + SINGLE * bool(long.any()), "points", handles)
+
+
+def _directed(scores: Scores) -> str:
+    return f"{scores.metric.axis}, {'more' if scores.metric.better == 'higher' else 'less'} is better"

@@ -22,20 +22,14 @@ from matplotlib import font_manager
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
-from matplotlib.text import Text
 
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one variant.
+    """Colours of one variant: background (the page's own), what must stand out, other words and lines, grid.
 
-    Attributes:
-        surface: background, the same as the report's own.
-        ink: text and data that must stand out.
-        muted: axes, secondary text, reference lines.
-        grid: grid lines.
-        palette: colours of categories; told apart with any colour vision, 3:1 or more on the surface.
-        ramp: the part of the plasma colour map that ordered levels are taken from.
+    `palette` has categories, told apart with any colour vision and 3:1 or more on the surface; `ramp` is the
+    part of the plasma colour map that ordered levels are taken from.
     """
 
     surface: str
@@ -54,8 +48,7 @@ class Theme:
         """A category's colour over the surface, from 0 (hardly seen) to TINTS - 1; ink can be read on it."""
         opacity = PALEST + (DEEPEST - PALEST) * step / (TINTS - 1)
         below, above = np.array(to_rgb(self.surface)), np.array(to_rgb(self.palette[category]))
-        red, green, blue = (1 - opacity) * below + opacity * above
-        return str(to_hex((red, green, blue)))
+        return str(to_hex(tuple((1 - opacity) * below + opacity * above)))
 
 
 STEPS, TINTS = 64, 12
@@ -99,7 +92,7 @@ STYLE: dict[str, Any] = {
     **{"axes.titlelocation": "left", "axes.titlesize": 10.5, "axes.titlepad": 8.0},
     **{"grid.color": LIGHT.grid, "grid.linewidth": 0.8, "legend.fontsize": 9.5},
     **{"xtick.major.size": 3.0, "xtick.minor.size": 0.0, "ytick.major.size": 0.0},
-    **{"lines.linewidth": 1.8, "lines.solid_capstyle": "round"},
+    **{"lines.linewidth": 1.4, "lines.solid_capstyle": "round"},
 }
 
 
@@ -125,11 +118,7 @@ def _dark_of() -> dict[bytes, bytes]:
 
 @contextmanager
 def themed(words: str) -> Iterator[frozenset[str]]:
-    """The style, and nothing else of a reader's own settings; within it, the letters that no font here has.
-
-    Args:
-        words: all names that figures may show, in whatever script.
-    """
+    """The style, and nothing else of a reader's own settings; gives the letters of `words` without a font."""
     families, missing = _fonts_for(frozenset(words))
     style = {**STYLE, "font.family": [FONT, *families]}
     with matplotlib.style.context(["default", style]), warnings.catch_warnings():
@@ -159,19 +148,8 @@ def _letters(path: str) -> frozenset[str]:
     return frozenset(map(chr, font.get_charmap())) if font.scalable else frozenset()
 
 
-def letters_in(figure: Figure) -> set[str]:
-    """All letters that a figure shows."""
-    return {letter for text in figure.findobj(Text) for letter in text.get_text()}
-
-
 def svg_of(figure: Figure, *, title: str, alt: str) -> tuple[bytes, bytes]:
-    """A figure as two SVG files, light and dark, that need no font and load nothing.
-
-    Args:
-        figure: drawn and arranged.
-        title: the file's title.
-        alt: the file's description: what the figure shows, in words.
-    """
+    """An arranged figure as two SVG files, light and dark, that need no font and load nothing."""
     buffer = io.BytesIO()
     about = {"Title": title, "Description": alt, "Date": None, "Creator": None}
     figure.savefig(buffer, format="svg", metadata=about)
@@ -183,22 +161,13 @@ def svg_of(figure: Figure, *, title: str, alt: str) -> tuple[bytes, bytes]:
 def _slim(svg: bytes) -> bytes:
     """The same drawing in fewer bytes: places to a hundredth of a point, and nothing that is not drawn."""
 
-    def shorter(number: re.Match[bytes]) -> bytes:
-        return f"{float(number[0]):.2f}".rstrip("0").rstrip(".").encode()
+    def shorter(found: re.Match[bytes]) -> bytes:
+        if found[0].startswith(b"scale"):  # a letter's outline is scaled by a 64th
+            return found[0]
+        return f"{float(found[0]):.2f}".rstrip("0").rstrip(".").encode()
 
-    def compact(attribute: re.Match[bytes]) -> bytes:
-        numbers = re.sub(rb"-?\d+\.\d+", shorter, attribute[0])
-        return re.sub(rb"\s*\b([A-Z]|z)\s*| \n", rb"\1", numbers) if numbers[1:3] == b"d=" else numbers
-
-    kept = list[bool]()
-
-    def ungrouped(tag: re.Match[bytes]) -> bytes:  # a group without attributes does nothing
-        if tag[0] != b"</g>":
-            kept.append(tag[0] != b"<g>")
-            return tag[0] if kept[-1] else b""
-        return tag[0] if kept.pop() else b""
-
-    svg = re.sub(rb'<!--.*?-->|<path [^>]*style="fill: none"/>', b"", svg, flags=re.DOTALL)
-    svg = re.sub(rb"<g[^>]*/>", b"", re.sub(rb'<g id="[^"]*"', b"<g", svg))  # nothing refers to a group
-    svg = re.sub(rb'\s(?:d|x|y)="[^"]*"|translate\([^)]*\)', compact, svg)
-    return re.sub(rb"<g[^>]*>|</g>", ungrouped, re.sub(rb">\s+<", b"><", svg))
+    about, end, drawn = svg.partition(b"</metadata>")
+    unseen = rb'<!--.*?-->|<path [^>]*style="fill: none"/>|(?<=<g) id="[^"]*"'
+    drawn = re.sub(unseen, b"", drawn, flags=re.DOTALL)
+    drawn = re.sub(rb"scale\([^)]*\)|-?\d+\.\d{3,}", shorter, drawn)
+    return about + end + re.sub(rb'\s+(?=[A-Z<z"])', b"", drawn)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from ablate.figures import draw
-from ablate.figures.context import Context
+from ablate.analysis.published import Value, published_summaries, published_values
+from ablate.figures import Drawing, draw, figure
+from ablate.figures.context import Context, spread
 from ablate.figures.draw import Handles
-from ablate.figures.registry import Drawing, figure
 from ablate.figures.theme import LIGHT, REFERENCE
 from ablate.stats import median_interval
 from ablate.store.timing import Case, plain_case
@@ -23,7 +24,8 @@ MOST_GROUPS, MOST_CURVES, MOST_LINES = 6, 18, 12
 MOST_EPOCHS = 40
 """Of longer runs, so many epochs are drawn, evenly spread, the first and the last among them."""
 METRICS = (("loss", "loss (nats, as trained)", 1.0), ("accuracy", "accuracy (%)", 100.0))
-DASHES = (0, (2, 1.6))
+DASHED: Any = (0, (2, 1.6))
+EPOCH = "epoch (0 is the first)"
 MOST_PUBLISHED = 6
 PUBLISHED = (
     ("valid_accuracy", "accuracy on the reported split (%)", 100.0),
@@ -41,48 +43,44 @@ def curves(context: Context) -> Drawing | None:
     epochs = context.rows("epochs")
     if epochs.empty:
         return None
-    present = [arm for arm in context.arms if (epochs["arm"] == arm).any()]
-    line_of = {arm: context.line_of(arm) if context.has_lines else context.labels[arm] for arm in present}
+    present, _ = context.fitting(epochs, len(context.arms))
+    line_of = {arm: (context.line_of if context.has_lines else context.labels)[arm] for arm in present}
     beside = [context.axis, context.panel] if context.has_lines else []
     group_of = {arm: context.words_of(arm, beside) for arm in present}
-    groups, _ = draw.spread(list(dict.fromkeys(group_of.values())), MOST_GROUPS)
-    most = min(max(MOST_CURVES // max(len(groups), 1), 2), MOST_LINES)
+    groups, _ = spread(list(dict.fromkeys(group_of.values())), MOST_GROUPS)
+    most = min(max(MOST_CURVES // len(groups), 2), MOST_LINES)
     important = [line_of[arm] for arm in context.important if arm in line_of]
-    lines, _ = draw.spread(list(dict.fromkeys(line_of.values())), most, important)
+    lines, _ = spread(list(dict.fromkeys(line_of.values())), most, important)
     kept = [arm for arm in present if line_of[arm] in lines and group_of[arm] in groups]
-    columns = 2 if len(groups) <= 1 else 4
-    rows = -(-2 * max(len(groups), 1) // columns)
-    canvas, axes = draw.panels(rows, columns, width=draw.WIDE, height=2.9 if columns == 2 else 2.0)
+    alone = len(groups) == 1
+    canvas, axes = draw.panels(
+        2 * len(groups), columns=2 if alone else 4, height=2.9 if alone else 2.0, xlabel=EPOCH
+    )
     handles = Handles()
     for number, ax in enumerate(axes):
-        if number >= 2 * len(groups):
-            ax.set_axis_off()
-            continue
         group, (name, label, factor) = groups[number // 2], METRICS[number % 2]
         for arm in (arm for arm in kept if group_of[arm] == group):
             own, color = epochs[epochs["arm"] == arm], context.colors[arm]
             handles[draw.shorten(line_of[arm])] = _draw_runs(ax, own, f"valid_{name}", factor, color, "-")
-            _draw_runs(ax, own, f"train_{name}", factor, color, DASHES)
-        title = f"{label}\n{draw.shorten(group, 34)}" if group else label
-        ax.set_title(title, fontsize="small" if group else None)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_locator(MaxNLocator(nbins=5 if group else 8, integer=axis is ax.xaxis))
-        ax.set(xlabel="epoch (0 is the first)" if number >= 2 * len(groups) - columns else "", ylabel="")
+            _draw_runs(ax, own, f"train_{name}", factor, color, DASHED)
+        ax.set_title(
+            f"{label}\n{draw.shorten(group, 34)}" if group else label, fontsize=None if alone else "small"
+        )
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=8 if alone else 5, integer=True))
     handles = handles if len(handles) > 1 else {}
-    for label, dash in (("reported split", "-"), ("training batches", DASHES)):
-        handles[label] = draw.line(axes[0], [], [], LIGHT.muted, linestyle=dash)
-    draw.legend_above(canvas, handles)
+    handles["reported split"] = Line2D([], [], color=LIGHT.muted)
+    handles["training batches"] = Line2D([], [], color=LIGHT.muted, linestyle=DASHED)
     caption = (
         "Means over training runs, the bands from the lowest to the highest run. Solid: reported split; "
+        "dashed: training batches as they were seen."
     )
-    caption += "dashed: training batches as they were seen."
     if "epsilon" in context.factors:
         caption += " With another ε the loss is another one: compare accuracies between arms, not losses."
     left_out = [context.labels[arm] for arm in present if arm not in kept]
-    return Drawing(canvas, caption + draw.without(left_out), "epochs")
+    return Drawing(canvas, caption, "epochs", handles, left_out)
 
 
-def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str, factor: float, color: str, dash: object) -> Artist:
+def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str, factor: float, color: str, dash: Any) -> Line2D:
     """Draw the mean of an arm's runs; on the reported split with their range."""
     known = factor * rows.dropna(subset=[name]).set_index("epoch")[name].astype("float64")
     runs = known.groupby(level="epoch").agg(["mean", "min", "max"])
@@ -90,8 +88,9 @@ def _draw_runs(ax: Axes, rows: pd.DataFrame, name: str, factor: float, color: st
         runs = runs.iloc[np.linspace(0, len(runs) - 1, MOST_EPOCHS).round().astype(int)]
     if dash == "-":
         ax.fill_between(runs.index, runs["min"], runs["max"], color=color, alpha=0.15, linewidth=0)
-    style = {"linestyle": dash, "linewidth": 1.5, "marker": "o" if len(runs) == 1 else None}
-    return draw.line(ax, runs.index, runs["mean"], color, **style)
+    marker = "o" if len(runs) == 1 else None
+    (line,) = ax.plot(runs.index, runs["mean"], color=color, linestyle=dash, linewidth=1.5, marker=marker)
+    return line
 
 
 @figure("published", "Beside the published run", order=95)
@@ -100,37 +99,37 @@ def published(context: Context) -> Drawing | None:
     epochs = context.rows("epochs")
     if context.complete.empty or context.plan.study.published is None:
         return None
-    summary, values = context.published
-    present = [arm for arm in context.arms if (epochs["arm"] == arm).any()]
-    arms, left_out = present[:MOST_PUBLISHED], present[MOST_PUBLISHED:]
-    canvas, axes = draw.panels(2, 2, width=draw.WIDE, height=2.6)
+    values = pd.DataFrame(published_values(epochs, context.plan), columns=Value._fields)
+    arms, left_out = context.fitting(epochs, MOST_PUBLISHED)
+    canvas, axes = draw.panels(4, columns=2, height=2.6, xlabel=EPOCH)
     handles = Handles()
     for ax, (name, label, factor) in zip(axes, PUBLISHED, strict=True):
+        compared = values[values["name"] == name]
+        compared = compared.assign(theirs=factor * compared["theirs"])
         for number, arm in enumerate(arms):
-            color, own = context.colors[arm], values[(values["name"] == name) & (values["arm"] == arm)]
-            runs = epochs[(epochs["arm"] == arm) & epochs[name].notna()]
             words = "ours, each training run" if len(arms) == 1 else draw.shorten(context.labels[arm])
-            each: dict[str, Any] = {"linewidth": 1.0, "alpha": 0.8, "units": runs["trial_id"].to_numpy()}
-            heights = factor * runs[name].astype("float64")
-            handles[words] = draw.line(ax, runs["epoch"], heights, color, **each)
+            color, runs = context.colors[arm], epochs[(epochs["arm"] == arm) & epochs[name].notna()]
+            for _, run in runs.sort_values("epoch").groupby("trial_id"):
+                heights = factor * run[name].astype("float64")
+                (handles[words],) = ax.plot(run["epoch"], heights, color=color, linewidth=1.0, alpha=0.8)
+            own = compared[compared["arm"] == arm]
             low, high = ([factor * getattr(ours, end) for ours in own["ours"]] for end in ("low", "high"))
             ax.fill_between(own["epoch"].astype("int64"), low, high, color=color, alpha=0.18, linewidth=0)
             outside = own[own["inside"].eq(False)]
             ring: dict[str, Any] = {"markersize": 8 + 2.5 * number, "markerfacecolor": "none"}
-            ax.plot(outside["epoch"], factor * outside["theirs"], "o", markeredgecolor=color, **ring)
-        theirs = values[(values["name"] == name) & values["theirs"].notna()].drop_duplicates("epoch")
-        if not theirs.empty:
+            ax.plot(outside["epoch"], outside["theirs"], "o", markeredgecolor=color, **ring)
+        theirs = compared.dropna(subset="theirs").drop_duplicates("epoch")
+        if len(theirs):
             style = {"marker": "D", "markersize": 3.5, **REFERENCE}
-            (handles["published"],) = ax.plot(theirs["epoch"], factor * theirs["theirs"], **style)
+            (handles["published"],) = ax.plot(theirs["epoch"], theirs["theirs"], **style)
         ax.set_title(label)
-        ax.set(xlabel="epoch (0 is the first)", ylabel="")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    draw.legend_above(canvas, handles)
     caption = (
         "Thin lines are our training runs, bands the 95 % prediction interval of one more, diamonds the "
         "published run; those in a ring lie outside the band."
     )
-    return Drawing(canvas, caption + draw.without(map(context.labels.get, left_out)), "epochs", summary)
+    facts = " ".join(published_summaries(epochs, context.plan).values())
+    return Drawing(canvas, caption, "epochs", handles, left_out, facts)
 
 
 @figure("step_time", "Time of a training step", order=80)
@@ -142,32 +141,38 @@ def step_time(context: Context) -> Drawing | None:
 
 
 def _from_pass(context: Context) -> Drawing:
-    timing, arms_of = context.timing, dict[Case, list[str]]()
+    timing, arms_of = context.timing, defaultdict[Case, list[str]](list)
     for arm, case in context.cases.items():
-        arms_of.setdefault(case, []).append(arm)
-    labels = {case: context.shared_label(arms) for case, arms in arms_of.items()}
-    shown, left_out = list(labels)[:MOST_ROWS], list(labels)[MOST_ROWS:]
-    canvas, (times, ratios) = draw.panels(1, 2, width=draw.WIDE, height=0.2 + 0.36 * len(shown), sharey=True)
+        arms_of[case].append(arm)
+    cases, left_out = spread(list(arms_of), MOST_ROWS)
+    canvas, (times, ratios) = draw.panels(2, height=0.2 + 0.36 * len(cases), sharey=True)
     handles: Handles = {"as long": ratios.axvline(1, **REFERENCE)}
-    for place, case in enumerate(shown):
+    for place, case in enumerate(cases):
         plain = plain_case(case)
-        own = median_interval(timing.times[plain])
-        rows = [(times, own, place + 0.16, LIGHT.muted, "D", "plain cross-entropy")]
+        rows = [
+            (
+                times,
+                median_interval(timing.times[plain]),
+                place + 0.16,
+                LIGHT.muted,
+                "D",
+                "plain cross-entropy",
+            )
+        ]
         if case != plain:
-            own, ratio = median_interval(timing.times[case]), timing.ratio(case, plain)
-            rows.append((times, own, place - 0.16, LIGHT.ink, "o", "the study's loss"))
-            rows.append((ratios, ratio, float(place), LIGHT.ink, "o", "the study's loss"))
+            ratio, loss = timing.ratio(case, plain), (LIGHT.ink, "o", "the study's loss")
+            rows.append((times, median_interval(timing.times[case]), place - 0.16, *loss))
+            rows.append((ratios, ratio, float(place), *loss))
             beside = ratios.get_yaxis_transform()
             ratios.text(1.02, place, f"{ratio.median:.3f} ×", transform=beside, va="center")
         for ax, median, at, color, marker, label in rows:
-            draw.intervals(ax, [at], [median.low], [median.high], color, linewidth=2, across=True)
+            ax.hlines(at, median.low, median.high, colors=color, linewidth=2)
             handles[label] = draw.dots(ax, [median.median], [at], color, marker=marker, size=6)
-    draw.rows_of(times, [labels[case] for case in shown])
+    draw.rows_of(times, [_shared_label(context, arms_of[case]) for case in cases])
     times.set_xlim(left=0)
     for ax, title in ((times, "training step (ms)"), (ratios, "times as long as with plain cross-entropy")):
         ax.set_title(title)
         ax.grid(visible=False, axis="y")
-    draw.legend_above(canvas, handles)
     caption = (
         "Timed after the trials, one case after the other in turn: medians over rounds with 95 % intervals. "
         "Arms whose steps do the same work are one row; ratios are to plain cross-entropy with the same "
@@ -176,29 +181,37 @@ def _from_pass(context: Context) -> Drawing:
     if not timing.exclusive:
         part = "an unknown part" if timing.others is None else f"{timing.others:.0%}"
         caption += f" Other processes used {part} of the machine's cores meanwhile."
-    return Drawing(canvas, caption + draw.without(map(labels.get, left_out)), "timing")
+    others = [_shared_label(context, arms_of[case]) for case in left_out]
+    return Drawing(canvas, caption, "timing", handles, others)
+
+
+def _shared_label(context: Context, arms: list[str]) -> str:
+    """What several arms have in common, in words."""
+    levels = [context.arms[arm].levels for arm in arms]
+    same = [name for name in context.factors if all(own[name] == levels[0][name] for own in levels)]
+    shared = context.labels[arms[0]] if len(arms) == 1 else context.words_of(arms[0], same)
+    return shared or f"all {len(arms)} arms"
 
 
 def _from_trials(context: Context) -> Drawing:
     columns = ["step_ms", "step_ms_p20", "step_ms_p80"]
     known = context.complete.dropna(subset=["step_ms"]).astype(dict.fromkeys(columns, "float64"))
-    present = [arm for arm in context.arms if (known["arm"] == arm).any()]
-    arms, left_out = present[:MOST_ROWS], present[MOST_ROWS:]
-    width = draw.HALF if all(len(context.labels[arm]) <= SHORT for arm in arms) else draw.WIDE
-    canvas, (ax,) = draw.panels(1, 1, width=width, height=0.25 + 0.3 * max(len(arms), 1))
-    medians = known.groupby("arm")[columns].median().reindex(arms)
-    colors = [context.colors[arm] for arm in arms]
-    places, runs = {arm: place for place, arm in enumerate(arms)}, known[known["arm"].isin(arms)]
+    arms, left_out = context.fitting(known, MOST_ROWS)
+    labels, colors = [context.labels[arm] for arm in arms], [context.colors[arm] for arm in arms]
+    width = draw.HALF if all(len(label) <= SHORT for label in labels) else draw.WIDE
+    canvas, (ax,) = draw.panels(width=width, height=0.25 + 0.3 * max(len(arms), 1))
+    medians, rows = known.groupby("arm")[columns].median().reindex(arms), np.arange(len(arms))
     ends = medians["step_ms_p20"], medians["step_ms_p80"]
-    draw.intervals(ax, range(len(arms)), *ends, colors, linewidth=3, alpha=0.45, across=True)
-    of_runs = [context.colors[arm] for arm in runs["arm"]]
-    draw.dots(ax, runs["step_ms"], runs["arm"].map(places), of_runs, size=3.5, alpha=0.5)
-    draw.dots(ax, medians["step_ms"], range(len(arms)), colors, size=6)
-    draw.rows_of(ax, [context.labels[arm] for arm in arms])
+    ax.hlines(rows, *ends, colors=colors, linewidth=3, alpha=0.45)
+    runs = known[known["arm"].isin(arms)]
+    tones = runs["arm"].map(context.colors)
+    draw.dots(ax, runs["step_ms"], runs["arm"].map(arms.index), tones, size=3.5, alpha=0.5)
+    draw.dots(ax, medians["step_ms"], rows, colors, size=6)
+    draw.rows_of(ax, labels)
     ax.set_xlim(left=0)
     ax.set_title("training step (ms)")
     caption = (
         "Median over training runs of their median step; the bar spans the 20th to the 80th percentile, and "
         "faint points are single runs. Other trials may have shared the machine."
     )
-    return Drawing(canvas, caption + draw.without(map(context.labels.get, left_out)), "trials")
+    return Drawing(canvas, caption, "trials", left_out=left_out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -13,11 +14,10 @@ from matplotlib.colors import to_hex
 import ablate.figures.effects
 import ablate.figures.images
 import ablate.figures.levels
-import ablate.figures.pareto
+import ablate.figures.search
 import ablate.figures.training  # noqa: F401
-from ablate.figures import Figure, draw_figures
+from ablate.figures import REGISTRY, Drawing, Figure, draw_figures
 from ablate.figures.context import Context
-from ablate.figures.registry import REGISTRY, Drawing
 from ablate.figures.theme import themed
 from ablate.store.timing import case_of
 from ablate.study.search import Choice, Range, Search
@@ -56,21 +56,15 @@ def tables_of(plan: Plan, **accuracy: float) -> Tables:
         key: dict[str, Any] = {"trial_id": trial.trial_id, "arm": trial.arm, "seed": trial.seed}
         usual = 0.9 - 0.01 * place[trial.arm] + 0.001 * (place[trial.arm] % 3) * trial.seed
         value = accuracy.get(trial.arm, usual) + 0.01 * trial.seed**2
-        measured = {
-            "accuracy": value,
-            "nll": 1 - value,
-            "ece": 0.1 * value,
-            "ece_floor": 0.01,
-            "auroc_error": value,
-        }
-        measured |= {"mean_confidence": value, "brier": 0.2}
+        measured = dict.fromkeys(("accuracy", "auroc_error", "mean_confidence"), value)
+        measured |= {"nll": 1 - value, "ece": 0.1 * value, "ece_floor": 0.01, "brier": 0.2}
         step = 3.0 + 0.1 * trial.seed
         times = {"step_ms": step, "step_ms_p20": 0.9 * step, "step_ms_p80": 1.3 * step, "threads": 1}
         state = {"status": "complete", "repeat": 0}
         trials.append({**key, **trial.fields.model_dump(), **state, **measured, **times})
-        for number, count in enumerate((5, 20, 100)):
-            edges = {"bin": number, "lower": number / 3, "upper": (number + 1) / 3, "count": count}
-            bins.append({**key, **edges, "confidence": 0.3 * number + 0.2, "accuracy": 0.3 * number + 0.1})
+        for b, count in enumerate((5, 20, 100)):
+            edges = {"bin": b, "lower": b / 3, "upper": (b + 1) / 3, "count": count}
+            bins.append({**key, **edges, "confidence": 0.3 * b + 0.2, "accuracy": 0.3 * b + 0.1})
         epochs += [
             {**key, "epoch": epoch, "train_loss": 2.0 - 0.1 * epoch, "valid_loss": 3.0 - epoch + trial.seed,
              "train_accuracy": 0.5, "valid_accuracy": 0.4 + 0.1 * epoch}
@@ -115,15 +109,10 @@ def searched(objective: tuple[str, ...] = ("accuracy", "ece"), **columns: list[A
         "lr": Range(low=1e-3, high=1.0, log=True, levels=4),
         "arch": Choice(of=ARCHS),
     }
-    space = space if len(objective) > 1 else {"epsilon": space["epsilon"]}
-    search = Search(
-        space=space, objective=objective, points=6, seeds=2, sampler="nsga2" if len(objective) > 1 else "tpe"
-    )
-    levels = [
-        {"epsilon": 0.1 * number, "lr": 10.0 ** -(number % 4), "arch": ARCHS[number % 2]}
-        for number in range(6)
-    ]
-    levels = [{name: own[name] for name in space} for own in levels]
+    space, sampler = (space, "nsga2") if len(objective) > 1 else ({"epsilon": space["epsilon"]}, "tpe")
+    search = Search(space=space, objective=objective, points=6, seeds=2, sampler=sampler)
+    every = [{"epsilon": 0.1 * n, "lr": 10.0 ** -(n % 4), "arch": ARCHS[n % 2]} for n in range(6)]
+    levels = [{name: own[name] for name in space} for own in every]
     factors = {name: tuple(dict.fromkeys(levels[number][name] for number in (0, 2))) for name in space}
     arms = tuple(levels[number] for number in (0, 2))
     plan = plan_of(factors, arms[0], only=arms, search=search, primary=objective[0])
@@ -167,6 +156,10 @@ class Drawn:
         self.tables, self.plan, self.context = tables, plan, Context(tables, plan)
         self._drawings = dict[str, Drawing]()
 
+    def but(self, **tables: pd.DataFrame) -> Drawn:
+        """The same study with other tables."""
+        return Drawn({**self.tables, **tables}, self.plan)
+
     @cached_property
     def figures(self) -> dict[str, Figure]:
         return {figure.name: figure for figure in draw_figures(self.tables, self.plan)}
@@ -184,12 +177,10 @@ class Drawn:
         return self.drawing(name).caption
 
     def legend(self, name: str) -> list[str]:
-        return [
-            text.get_text() for legend in self.drawing(name).figure.legends for text in legend.get_texts()
-        ]
+        return list(self.drawing(name).handles)
 
     def axes(self, name: str) -> list[Any]:
-        return [ax for ax in self.drawing(name).figure.axes if ax.axison]
+        return self.drawing(name).figure.axes
 
 
 def title(ax: Any) -> str:
@@ -198,15 +189,39 @@ def title(ax: Any) -> str:
 
 def segments(ax: Any) -> np.ndarray[Any, Any]:
     """All intervals in axes, [N, 2, 2]."""
-    lines = [lines for lines in ax.collections if isinstance(lines, LineCollection)]
-    return np.concatenate([np.zeros((0, 2, 2)), *(own.get_segments() for own in lines)])
+    drawn = [lines.get_segments() for lines in ax.collections if isinstance(lines, LineCollection)]
+    known = [ends for lines in drawn for ends in lines if np.size(ends) and np.isfinite(ends).all()]
+    return np.reshape(known, (-1, 2, 2))
 
 
 def dots(ax: Any) -> list[tuple[float, float, str]]:
-    """All points in axes: place, height, colour."""
+    """All points in axes: place, height, colour; places and heights to six digits."""
     found = []
     for cloud in (cloud for cloud in ax.collections if isinstance(cloud, PathCollection)):
-        places = np.asarray(cloud.get_offsets(), dtype=float)
+        places = np.round(np.asarray(cloud.get_offsets(), dtype=float), 6)
         colors = np.resize(np.asarray(cloud.get_facecolor()), (len(places), 4))
         found += [(x, y, to_hex(color)) for (x, y), color in zip(places, colors, strict=True)]
     return found
+
+
+def study(factors: dict[str, tuple[Any, ...]], baseline: dict[str, Any], **more: Any) -> Drawn:
+    plan = plan_of(factors, baseline, **more)
+    return Drawn(tables_of(plan), plan)
+
+
+def grid() -> Drawn:
+    plan = plan_of({"epsilon": EPSILONS, "reduction": REDUCTIONS, "arch": ARCHS}, {"reduction": "mean"})
+    return Drawn(with_times(tables_of(plan), plan), plan)
+
+
+MANY = tuple(f"network_{number}" for number in range(40))
+SMOOTHED = {"base": {"loss": "label_smoothing"}, "published": PUBLISHED}
+KINDS: dict[str, Callable[[], Drawn]] = {
+    "one_factor": lambda: study({"epsilon": EPSILONS}, {"epsilon": 0.0}, **SMOOTHED),
+    "grid": grid,
+    "hostile": lambda: study({"arch": HOSTILE}, {"arch": HOSTILE[0]}, published=PUBLISHED),
+    "many": lambda: study({"arch": MANY}, {"arch": MANY[7]}, published=PUBLISHED),
+    "alone": lambda: study({}, {}, published=PUBLISHED),
+    "tuned": lambda: Drawn(*searched()),
+    "tuned_one": lambda: Drawn(*searched(("accuracy",))),
+}
