@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
+import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import RendererSVG
@@ -100,7 +101,10 @@ def dots(
     """Draw points so many points across, in one colour or each in its own; gives a handle for a legend."""
     style = {"marker": "o", "zorder": 3, **style}
     colors = [color] if isinstance(color, str) else list(color)
-    ax.scatter(x, y, s=size**2, color=colors, linewidth=0, **style)
+    if np.size(x):
+        places, heights = (np.asarray(part, dtype=np.float64) for part in (x, y))
+        paint = {"color": color} if isinstance(color, str) else {"c": colors}
+        sns.scatterplot(x=places, y=heights, s=size**2, linewidth=0, ax=ax, legend=False, **paint, **style)
     shown = colors[0] if len(set(colors)) == 1 else LIGHT.ink
     return Line2D([], [], color=shown, markersize=size, linestyle="none", **style)
 
