@@ -161,24 +161,19 @@ def old_sparse() -> bytes:
 
 HOSTILE = {
     "parent": tar(member("../canary")),
-    "parent within": tar(member("set/train/n00000001/../../../../canary")),
     "parent after dot": tar(member("./../canary")),
     "absolute": tar(member("/tmp/ablate-canary.JPEG")),
     "symlink": tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../../../../canary"), member(GOOD)),
     "symlinked folder": tar(member("set/train", b"", type=tarfile.SYMTYPE, linkname="../.."), member(GOOD)),
     "hard link": tar(member(GOOD, b"", type=tarfile.LNKTYPE, linkname="../canary"), member(GOOD)),
     "character device": tar(member(GOOD, b"", type=tarfile.CHRTYPE, devmajor=1, devminor=3)),
-    "block device": tar(member(GOOD, b"", type=tarfile.BLKTYPE)),
-    "pipe": tar(member(GOOD, b"", type=tarfile.FIFOTYPE)),
     "contiguous": tar(member(GOOD, type=tarfile.CONTTYPE)),
     "sparse": tar(member(GOOD, pax_headers={"GNU.sparse.map": "0,6", "GNU.sparse.size": "1500"})),
     "sparse of the old form": old_sparse(),
     "dropping that is a link": tar(member("set/.DS_Store", b"", type=tarfile.SYMTYPE, linkname="../canary")),
     "other name": tar(member("set/run.py")),
-    "other folder": tar(member("other/train/n00000001/a.JPEG")),
     "other suffix": tar(member("set/train/n00000001/a.JPEG.pth")),
     "newline": tar(member(f"{GOOD}\n")),
-    "space": tar(member("set/train/n00000001/a b.JPEG")),
     "not ASCII digits": tar(member("set/train/n٠٠٠٠٠٠٠١/a.JPEG")),
     "deeper": tar(member("set/train/n00000001/b/a.JPEG")),
     "twice": tar(member(GOOD), member(GOOD, b"other")),
@@ -186,7 +181,6 @@ HOSTILE = {
     "long name": tar(member("set/train/n00000001/" + "a/" * 2000 + "x.JPEG")),
     "too large": tar(member(GOOD, bytes((1 << 20) + 1))),
     "too many": tar(*(member(f"set/train/n00000001/{index}.JPEG", b"") for index in range(51))),
-    "too many folders": tar(*[member("set", b"", type=tarfile.DIRTYPE)] * 51),
     "too many droppings": tar(*[member("set/.DS_Store", b"")] * 51),
     "bomb": tar(*(member(f"set/val/n00000001/{index}.JPEG", bytes(1 << 20)) for index in range(12))),
     # tarfile reads such a header into memory whole: 1 GiB claimed, and 16 MiB of it there
@@ -196,7 +190,6 @@ HOSTILE = {
     "chained headers": header(tarfile.GNUTYPE_LONGNAME) * 5000,  # must not exhaust the stack
     # CVE-2025-8194: tarfile seeks back to the same header for ever
     "negative size": header(tarfile.REGTYPE, -512) + bytes(2048),
-    "very negative size": header(tarfile.REGTYPE, -(1 << 40)) + bytes(2048),
     "not tar": b"not tar" * 200,
     "nothing": b"",
 }
