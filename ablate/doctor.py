@@ -1,7 +1,5 @@
 """What this machine is to ablate: device, arithmetic, versions, cache; and what is broken of it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil
@@ -89,8 +87,8 @@ def _devices() -> Iterable[Finding]:
             value += f": it does not compute ({str(error).splitlines()[0]})"
             remedy = "install a build of torch for this GPU and driver, or train with --device cpu"
         yield Finding(f"GPU {number}", value, remedy)
-    cores = f"{usable_cores()} of {os.cpu_count()} cores may be used"
-    yield Finding("CPU", f"{device_name(torch.device('cpu'))}; {cores}")
+    name = device_name(torch.device("cpu"))
+    yield Finding("CPU", f"{name}; {usable_cores()} of {os.cpu_count()} cores may be used")
 
 
 def _arithmetic() -> Iterable[Finding]:
@@ -115,8 +113,7 @@ def _cache() -> Iterable[Finding]:
     folder = default_cache_dir().absolute()
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    free = shutil.disk_usage(there).free
-    value = f"{folder}, holds {held / 1e9:.2f} GB, {free / 1e9:.1f} GB free"
+    value = f"{folder}, holds {held / 1e9:.2f} GB, {shutil.disk_usage(there).free / 1e9:.1f} GB free"
     fault = f"{folder} is not a folder" if folder.exists() and there != folder else ""
     try:
         with tempfile.TemporaryFile(dir=there) as file:

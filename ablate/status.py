@@ -4,8 +4,6 @@ Records are renamed into place whole, so any that can be seen can be read; one t
 meanwhile is counted or not, and never an error.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterable

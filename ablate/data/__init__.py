@@ -20,17 +20,9 @@ from ablate.data.tuning import tuning_source
 from ablate.errors import DataError, nearest
 
 __all__ = [
-    "DATASETS",
-    "Dataset",
-    "Progress",
-    "Split",
-    "default_cache_dir",
-    "open_dataset",
-    "overlap",
-    "prepare",
-    "split_digest",
-    "takes_data_dir",
-]
+    "DATASETS", "Dataset", "Progress", "Split", "default_cache_dir", "open_dataset", "overlap", "prepare",
+    "split_digest", "takes_data_dir",
+]  # fmt: skip
 
 DATASETS: dict[str, Callable[[str, Request], Source]] = {
     **dict.fromkeys(imagenette.SUBSETS, imagenette.locate),
@@ -64,7 +56,7 @@ def prepare(
     Args:
         name: a key of `DATASETS`, or `folder:PATH`.
         image_size: pixels a side, 1..4096.
-        cache_dir: folder for downloads and decoded images, usually `default_cache_dir()`.
+        cache_dir: folder for downloads and decoded images.
         data_dir: folder of one's own copy of a dataset that would be downloaded; ignored by the others.
         progress: also told of a damaged cached copy, before it is made anew.
         resize: how images become square, one of `RESIZE_METHODS`.

@@ -28,11 +28,7 @@ ARCHIVE = Archive(
 
 
 def locate(name: str, request: Request, archive: Archive = ARCHIVE) -> Source:
-    """Find CIFAR-10; download it when there is no `data_dir`.
-
-    Raises:
-        DataError: No copy in `data_dir`, or a failed download; on reading, damaged files.
-    """
+    """Find CIFAR-10; download it when there is no `data_dir`. Damaged files are refused when it is read."""
     root, remedy = unpacked(archive, request)
     # torchvision accepts one content only, so where the files lie and when they were written is no matter
     return Source(name, "cifar10", {"sha256": archive.digest}, partial(_read, root, remedy))

@@ -59,14 +59,12 @@ class Dataset:
 
     Attributes:
         name: as it was asked for, such as `imagenette-160` or `folder:photos`.
-        folder: where the decoded arrays are.
-        train: images to train on.
         valid: images to report on; of a dataset prepared for tuning, those to choose hyper-parameters by.
         classes: K names for people, in the order of the class ids.
         mean: per channel, on the scale where 255 is 1, as `std`.
         fingerprint: SHA-256 (hex) of pixels, labels, K and the normalisation, and of no path or name: the
             data's identity. Another Pillow or libjpeg may decode other pixels, and then it differs.
-        noise: mislabelled training labels that came with the dataset; None when they are drawn.
+        noise: wrong training labels that came with the dataset; None when they are drawn.
     """
 
     name: str

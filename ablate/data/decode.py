@@ -67,9 +67,6 @@ def decode_all(originals: Sequence[Path | Images], out: Images, stage: str, requ
 
     A few at a time, as Pillow releases the interpreter lock. The request's `progress` is told `stage` about a
     hundred times. Returns a line for each file that cannot be decoded; its row is not meaningful.
-
-    Raises:
-        DataError: Pillow was told, somewhere in this process, to accept files that are cut short.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError(

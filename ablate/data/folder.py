@@ -50,10 +50,9 @@ class Tree:
         return [file for folders in self.splits.values() for files in folders.values() for file in files]
 
     def identity(self) -> object:
-        """Return what tells one state of the files from another.
+        """Return what tells one state of the files from another; it decides where decoded images are cached.
 
-        The folder's path is part of it since two copies may have equal names, sizes and times and other
-        pixels; it decides where decoded images are cached and nothing else.
+        Two copies may have equal names, sizes and times and other pixels, so the path is part of it.
         """
         return {"root": os.fsdecode(self.root), "files": self.files()}
 
@@ -111,9 +110,7 @@ def list_tree(root: Path, splits: Sequence[str], is_image: Callable[[str], bool]
                 name = f"{split}/{folder.name}/{entry.name}"
                 if entry.is_dir():
                     problems.append(f"{name!r}: a folder inside a class folder")
-                elif (
-                    not entry.is_file()
-                ):  # a pipe would block the reader, a dangling link has nothing to read
+                elif not entry.is_file():  # such as a pipe, which would block the reader
                     problems.append(f"{name!r}: not a regular file")
                 elif not is_image(entry.name):
                     problems.append(f"{name!r}: not an image file by its name")
@@ -127,14 +124,8 @@ def locate(name: str, request: Request) -> Source:
     """Find the images of `folder:PATH`; all that is wrong with them is listed in one error.
 
     The held-out split's folder is `val` or `valid`. Class folders have one level; their names, sorted by code
-    point, give the class ids. Whatever else lies beside the split folders (a test split, a readme) is not
-    looked at. A relative path starts at the current directory, `~` is the home folder; the request's
-    `data_dir` is ignored.
-
-    Raises:
-        DataError: No such folder; a split folder missing; fewer than two classes; classes without images or
-            that differ between the splits; files that are not images; and, beside any of these, unreadable
-            images.
+    point, give the class ids. What lies beside the split folders (a test split, a readme) is not looked at,
+    nor is the request's `data_dir`.
     """
     path = name.removeprefix(PREFIX)
     if not path:

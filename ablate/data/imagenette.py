@@ -35,7 +35,6 @@ from ablate.data.folder import Tree, list_tree
 from ablate.data.source import Contents, Part, Request, Source
 
 NOISE_COLUMNS = {fraction: f"noisy_labels_{round(100 * fraction)}" for fraction in (0.01, 0.05, 0.25, 0.5)}
-"""Column of each fraction of wrong labels."""
 
 
 @dataclass(frozen=True)
@@ -133,10 +132,6 @@ def locate(name: str, request: Request) -> Source:
     """Find a copy of the dataset and check that it is complete; download it when there is no `data_dir`.
 
     Files beside `train` and `val` are not part of the dataset, but for the list of wrong labels.
-
-    Raises:
-        DataError: No copy in `data_dir`; a failed download; files missing, in excess, unreadable, misnamed
-            or of another size.
     """
     subset = SUBSETS[name]
     family = subset.family
@@ -144,14 +139,13 @@ def locate(name: str, request: Request) -> Source:
     tree = list_tree(root, ("train", "val"), lambda file: file.endswith(".JPEG"))
     problems = []
     for place, (split, folders) in enumerate(tree.splits.items(), 1):
-        problems += [
-            f"{f'{split}/{c}'!r}: not a class of {family.title}" for c in folders.keys() - family.classes
-        ]
+        unknown = folders.keys() - family.classes
+        problems += [f"{f'{split}/{name}'!r}: not a class of {family.title}" for name in unknown]
         for wnid, facts in family.classes.items():
             if (found := len(folders.get(wnid, ()))) != facts[place]:
                 problems.append(f"'{split}/{wnid}': expected {facts[place]} images, found {found}")
-    names = "\n".join(sorted(file.name for file in tree.files()))
-    digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+    listed = "\n".join(sorted(file.name for file in tree.files()))
+    digest = hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
     if not (tree.problems or problems) and digest != family.names_sha256:
         problems.append("the numbers of files are right, but some are not named as in the official archive")
     tree.problems += sorted(problems) + _size_problems(tree, subset.shorter_side)
@@ -176,8 +170,8 @@ def _size_problems(tree: Tree, shorter_side: int | None) -> list[str]:
         # corrupt bytes raise many kinds; decoding reports this file
         with contextlib.suppress(Exception), Image.open(path, formats=("JPEG", "PNG")) as image:
             sides.append(min(image.size))
-    of_most = [side for side in (160, 320, shorter_side) if side and 2 * sides.count(side) > len(sides)]
-    if not sides or (of_most[0] if of_most else None) == shorter_side:
+    of_most = (side for side in (160, 320, shorter_side) if side and 2 * sides.count(side) > len(sides))
+    if not sides or next(of_most, None) == shorter_side:
         return []
     wanted = f"{shorter_side} px" if shorter_side else "the full size"
     found = ", ".join(map(str, sorted(set(sides))))

@@ -30,11 +30,8 @@ def rows_by_hash(names: Sequence[str], labels: Sequence[int] | Labels, salt: byt
 def held_back(names: Sequence[str], labels: Labels, classes: Sequence[str], part: float) -> list[int]:
     """Choose the training images that are held back to tune on; return their rows, ascending.
 
-    Of a class of n images they are the first `round(part · n)` by their hashes, and at least one. `classes`
-    are K names for people, for the error alone.
-
-    Raises:
-        DataError: A class would have no image left to train on; all such classes are listed.
+    Of a class of n images they are the first `round(part · n)` by their hashes, and at least one. Classes
+    with no image left to train on are listed in a DataError.
     """
     of_class = sorted(rows_by_hash(names, labels, _SALT).items())
     held = {label: rows[: max(1, round(part * len(rows)))] for label, rows in of_class}
@@ -54,9 +51,6 @@ def tuning_source(full: Dataset, original: Source, part: float) -> Source:
 
     Its normalisation is that of all the training images, so that what was tuned meets the same inputs when it
     is trained on all of them. Labels are the true ones; a list of wrong labels is that of the images left.
-
-    Reading it raises a DataError when `held_back` does, and when the reported split holds all of the tuning
-    split's images.
     """
     identity = {"of": original.identity, "fingerprint": full.fingerprint, "part": part, "by": _SALT.decode()}
     return Source(original.name, f"{original.kind}-tuning", identity, partial(_contents, full, part))
@@ -78,7 +72,6 @@ def _contents(full: Dataset, part: float) -> Contents:
         Part(tuple(names[row] for row in rows), tuple(labels[rows].tolist()), [images[row] for row in rows])
         for rows in (kept, held)
     )
-    noise = full.noise
-    if noise:
+    if noise := full.noise:
         noise = replace(noise, labels=[[listed[row] for row in kept] for listed in noise.labels])
     return Contents(full.classes, train, valid, normalisation=(full.mean, full.std), noise=noise)
