@@ -170,23 +170,12 @@ def test_listed_noise_is_in_the_decoded_folder(root: Path) -> None:
         assert f"but {fraction!r} came" in message
 
 
-def test_a_copy_without_a_list_prepares_and_takes_one_later(root: Path) -> None:
-    (root / IMAGENETTE.noise_file).unlink()
-    without = prepared(root)
-    assert without.noisy_train_labels(0).tolist() == NOISY[0]
-    for dataset in (without, prepared(root, 0.4)):
-        assert "No such file" in refused(dataset.noisy_train_labels, 0.5)
-    write_noise(root, noise_rows())
-    dataset = prepared(root)
-    assert dataset.noisy_train_labels(0.5).tolist() == NOISY[50]
-    assert dataset.fingerprint == without.fingerprint
-
-
 def changed(column: str, value: str) -> Rows:
     return [row | {column: value} if row["path"] == TRAIN[0] else row for row in noise_rows()]
 
 
-NOISE_DEFECTS: dict[str, tuple[Rows | bytes, str]] = {
+NOISE_DEFECTS: dict[str, tuple[Rows | bytes | None, str]] = {
+    "no list": (None, "No such file"),
     "image left out": (noise_rows()[1:], f"fails at '{TRAIN[4]}'"),
     "image named twice": ([*noise_rows(), noise_rows()[0]], "not the official list"),
     "unknown class": (changed("noisy_labels_5", "n00000009"), "fails at 'n00000009'"),
@@ -204,17 +193,24 @@ NOISE_DEFECTS: dict[str, tuple[Rows | bytes, str]] = {
 
 
 @pytest.mark.parametrize(("content", "message"), NOISE_DEFECTS.values(), ids=NOISE_DEFECTS.keys())
-def test_a_wrong_list_shows_once_noise_is_asked_for(root: Path, content: Rows | bytes, message: str) -> None:
+def test_a_wrong_list_shows_once_noise_is_asked_for(
+    root: Path, content: Rows | bytes | None, message: str
+) -> None:
+    path = root / IMAGENETTE.noise_file
+    path.unlink()
     if isinstance(content, bytes):
-        (root / IMAGENETTE.noise_file).write_bytes(content)
-    else:
+        path.write_bytes(content)
+    elif content:
         write_noise(root, content)
     dataset = prepared(root)
     assert dataset.noisy_train_labels(0).tolist() == NOISY[0]
-    shown = refused(dataset.noisy_train_labels, 0.05)
     remedy = f"Put noisy_imagenette.csv of https://github.com/fastai/imagenette into {root}"
-    for part in (message, str(root / IMAGENETTE.noise_file), remedy):
-        assert part in shown
+    for each in (dataset, prepared(root, 0.4)):
+        shown = refused(each.noisy_train_labels, 0.05)
+        assert all(part in shown for part in (message, str(path), remedy))
+    write_noise(root, noise_rows())
+    assert prepared(root).noisy_train_labels(0.5).tolist() == NOISY[50]
+    assert prepared(root).fingerprint == dataset.fingerprint
 
 
 # ---- the real images
