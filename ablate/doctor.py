@@ -1,7 +1,5 @@
 """What this machine is to ablate: device, arithmetic, versions, cache; and what is broken of it."""
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil
@@ -13,7 +11,6 @@ from importlib import metadata
 
 from rich.console import Console
 
-from ablate.errors import AblateError
 from ablate.store.provenance import source_commit, version_of
 from ablate.terminal import print_line, print_table
 
@@ -33,12 +30,10 @@ class Finding:
 def examine() -> list[Finding]:
     """Look at everything that a run needs, one fault never hiding another. Changes nothing."""
     findings: list[Finding] = []
-    for check in (_versions, _torch, _processor, _precision, _cache, _profile):
+    for check in (_versions, _devices, _arithmetic, _cache):
         name = check.__name__.strip("_")
         try:
             findings += check()
-        except AblateError as error:
-            findings.append(Finding(name, "cannot be told", str(error)))
         except Exception as error:  # a broken installation can raise anything
             remedy = f"the check of {name} fails; install {PACKAGE} and its packages again"
             findings.append(Finding(name, f"{type(error).__name__}: {error}", remedy))
@@ -55,17 +50,23 @@ def _versions() -> Iterable[Finding]:
     for needed in map(Requirement, metadata.requires(PACKAGE) or ()):
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        version, remedy = version_of(needed.name), "run pip install again in the folder of ablate"
+        version, fault = version_of(needed.name), ""
         if version == "unknown":
-            yield Finding("package", f"{needed.name} is not installed ({needed} is needed)", remedy)
+            fault = f"{needed.name} is not installed ({needed} is needed)"
         elif not needed.specifier.contains(version, prereleases=True):
-            yield Finding("package", f"{needed.name} {version} is installed, but {needed} is needed", remedy)
+            fault = f"{needed.name} {version} is installed, but {needed} is needed"
+        if fault:
+            yield Finding("package", fault, "run pip install again in the folder of ablate")
 
 
-def _torch() -> Iterable[Finding]:
+def _devices() -> Iterable[Finding]:
     import torch
 
-    if not torch.cuda.is_available():
+    from ablate.execution.driver import usable_cores
+    from ablate.train import device_name
+
+    cuda = torch.cuda
+    if not cuda.is_available():
         reason = "torch finds a driver, but no GPU"
         if torch.version.cuda is None:
             reason = f"this torch ({torch.__version__}) is built without CUDA"
@@ -73,43 +74,37 @@ def _torch() -> Iterable[Finding]:
             reason = "CUDA_VISIBLE_DEVICES hides every GPU"
         else:
             try:
-                torch.cuda.init()  # type: ignore[no-untyped-call]
+                cuda.init()  # type: ignore[no-untyped-call]
             except (RuntimeError, AssertionError) as error:
                 reason = str(error).splitlines()[0].rstrip(".")
         yield Finding("CUDA", f"none: {reason}")
-        return
-    for number in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(number)
-        value = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    for number in range(cuda.device_count() if cuda.is_available() else 0):
+        properties = cuda.get_device_properties(number)
+        value, remedy = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB", ""
         try:
             torch.ones(8, device=f"cuda:{number}").sum().item()
-            yield Finding(f"GPU {number}", value)
         except RuntimeError as error:
             value += f": it does not compute ({str(error).splitlines()[0]})"
             remedy = "install a build of torch for this GPU and driver, or train with --device cpu"
-            yield Finding(f"GPU {number}", value, remedy)
+        yield Finding(f"GPU {number}", value, remedy)
+    name = device_name(torch.device("cpu"))
+    yield Finding("CPU", f"{name}; {usable_cores()} of {os.cpu_count()} cores may be used")
 
 
-def _processor() -> Iterable[Finding]:
-    import torch
-
-    from ablate.execution.driver import usable_cores
-    from ablate.train import device_name
-
-    cores = f"{usable_cores()} of {os.cpu_count()} cores may be used"
-    yield Finding("CPU", f"{device_name(torch.device('cpu'))}; {cores}")
-
-
-def _precision() -> Iterable[Finding]:
+def _arithmetic() -> Iterable[Finding]:
+    from ablate.execution.driver import choose_profile
     from ablate.execution.prepare import resolve_device, resolve_numerics
     from ablate.study.fields import resolve
+    from ablate.study.study import Profile, Study
 
-    kinds = ["cpu"] if resolve_device("auto") == "cpu" else ["cuda", "cpu"]
-    fields = resolve({"data": "synthetic", "image_size": 16, "precision": "auto"})
-    for kind in kinds:
-        precision = resolve_numerics(fields, kind).precision
+    base, device = {"data": "synthetic", "image_size": 16}, resolve_device("auto")
+    for kind in dict.fromkeys((device, "cpu")):
+        precision = resolve_numerics(resolve(base | {"precision": "auto"}), kind).precision
         native = "native" if precision == "bfloat16" else "not native"
         yield Finding(f"bfloat16 on {kind}", f"{native}, so precision=auto is {precision}")
+    study = Study(question="Which?", base=base, profiles={"full": Profile(), "quick": Profile()})
+    _, reason = choose_profile(study, None, device)
+    yield Finding("profile", f"{reason}, in a study that has full and quick")
 
 
 def _cache() -> Iterable[Finding]:
@@ -117,29 +112,16 @@ def _cache() -> Iterable[Finding]:
 
     folder = default_cache_dir().absolute()
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
-    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
-    free = shutil.disk_usage(there).free
-    value = f"{folder}, holds {held / 1e9:.2f} GB, {free / 1e9:.1f} GB free"
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    value = f"{folder}, holds {held / 1e9:.2f} GB, {shutil.disk_usage(there).free / 1e9:.1f} GB free"
     fault = f"{folder} is not a folder" if folder.exists() and there != folder else ""
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"\0")
-            file.flush()
     except OSError as error:
         fault = fault or f"cannot be written ({error.strerror})"
     remedy = "set ABLATE_CACHE to a folder that can be written" if fault else ""
     yield Finding("cache", f"{value}: {fault}" if fault else value, remedy)
-
-
-def _profile() -> Iterable[Finding]:
-    from ablate.execution.driver import choose_profile
-    from ablate.execution.prepare import resolve_device
-    from ablate.study.study import Profile, Study
-
-    profiles = {"full": Profile(), "quick": Profile()}
-    study = Study(question="Which?", base={"data": "synthetic", "image_size": 16}, profiles=profiles)
-    _, reason = choose_profile(study, None, resolve_device("auto"))
-    yield Finding("profile", f"{reason}, in a study that has full and quick")
 
 
 def show_findings(console: Console, findings: Sequence[Finding]) -> bool:

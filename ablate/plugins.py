@@ -1,7 +1,5 @@
 """Code of the user's own, named in a study by its import path `package.module:attribute`."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 
@@ -9,13 +7,7 @@ from ablate.errors import StudyError, nearest
 
 
 def load_foreign(kind: str, path: str) -> Any:
-    """Import what a study names.
-
-    `kind` says in messages what it is to be, such as "network". Importing the module runs it.
-
-    Raises:
-        StudyError: the module cannot be imported, or has no such attribute.
-    """
+    """Import what a study names, which runs its module; a StudyError calls it by its `kind` ("network")."""
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute:
         raise StudyError(f"{kind}: expected an import path package.module:name, got {path!r}")

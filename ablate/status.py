@@ -4,8 +4,6 @@ Records are renamed into place whole, so any that can be seen can be read; one t
 meanwhile is counted or not, and never an error.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -43,20 +41,14 @@ def is_running(folder: ResultsFolder) -> bool:
     try:
         with filelock.FileLock(folder.lock, timeout=0):
             return False
-    except filelock.Timeout:
-        return True
-    except OSError:
-        return False  # a folder of somebody else's: no run of ours writes there
+    except OSError as error:  # or a folder of somebody else's: no run of ours writes there
+        return isinstance(error, filelock.Timeout)
 
 
 def time_left(begun: float, recorded: Iterable[float], missing: int, now: float) -> float | None:
-    """Seconds until the missing trials are recorded, at the pace of this run; None before its first record.
+    """Seconds until all missing trials are recorded, at the pace of this run; None before its first record.
 
-    Args:
-        begun: when the run began, in seconds since the epoch, as `now`.
-        recorded: when each record was written; those from before the run do not count.
-        missing: trials that have no record yet.
-        now: the present.
+    Times are seconds since the epoch; records from before the run's begin do not count.
     """
     times = [moment for moment in recorded if moment > begun]
     if not times:
@@ -89,42 +81,32 @@ def show_search(console: Console, folder: ResultsFolder) -> bool:
 
 
 def show_status(console: Console, folder: ResultsFolder) -> None:
-    """Print what a folder holds of its plan: the counts, the time left, each arm, and why trials failed.
-
-    Raises:
-        RecordError: nothing was run here, or the stored plan is damaged.
-    """
+    """Print what a folder holds of its plan: the counts, the time left, each arm, and why trials failed."""
     plan, running = read_plan(folder), is_running(folder)
     records, faults = read_available(folder)
     known = dict.fromkeys(faults, UNREADABLE) | {name: record.status for name, record in records.items()}
     states = {trial.trial_id: known.get(trial.trial_id, MISSING) for trial in plan.trials}
     counts = Counter(states.values())
     words = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
-    lines = [
-        f"{plan.study.name}, profile {plan.profile}: {'a' if running else 'no'} run is going on",
-        f"{len(plan.trials)} planned trials: {words}",
-    ]
+    going_on = "a" if running else "no"
+    print_line(console, f"{plan.study.name}, profile {plan.profile}: {going_on} run is going on")
+    print_line(console, f"{len(plan.trials)} planned trials: {words}")
     missing = [name for name, state in states.items() if state == MISSING]
-    begun = {name for name in missing if folder.checkpoint_path(name).exists()}
-    if begun:
+    if begun := {name for name in missing if folder.checkpoint_path(name).exists()}:
         follow = "in progress" if running else "will go on from there"
-        lines.append(f"{len(begun)} of the missing have a checkpoint: {follow}")
+        print_line(console, f"{len(begun)} of the missing have a checkpoint: {follow}")
     written = {name: _modified(folder.record_path(name)) for name in records.keys() & states.keys()}
     if running:
         left = time_left(_modified(folder.plan), written.values(), len(missing), time.time())
-        lines.append(
-            "time left: not known before a trial of this run has ended"
-            if left is None
-            else f"about {duration(left)} left at the pace of this run"
-        )
+        pace = f"about {duration(left)} left at the pace of this run" if left is not None else ""
+        print_line(console, pace or "time left: not known before a trial of this run has ended")
     if unplanned := len(known.keys() - states.keys()):
-        lines.append(f"{unplanned} more records are of trials that the last run did not plan")
-    print_line(console, *lines)
-    last_accuracy = {
-        record.trial.arm: f"{record.history[-1].valid_accuracy:.4f}"
-        for record in (records[name] for name in sorted(written, key=written.__getitem__))
-        if record.status == "complete" and record.history
-    }
+        print_line(console, f"{unplanned} more records are of trials that the last run did not plan")
+    last_accuracy = {}
+    for name in sorted(written, key=written.__getitem__):
+        done = records[name]
+        if done.status == "complete" and done.history:
+            last_accuracy[done.trial.arm] = f"{done.history[-1].valid_accuracy:.4f}"
     heads, rows = ("arm", "complete", "failed", "begun", "missing", "last accuracy"), []
     for arm in plan.arms:
         of_arm = [trial.trial_id for trial in plan.trials if trial.arm == arm]
@@ -134,18 +116,17 @@ def show_status(console: Console, folder: ResultsFolder) -> None:
         rows.append((arm, *map(str, numbers), last_accuracy.get(arm, "–")))
     print_table(console, heads, rows, numbers=heads[1:])
     for trial in plan.trials:
-        name, record = trial.trial_id, records.get(trial.trial_id)
-        if states[name] not in ("complete", MISSING):
+        state, record = states[trial.trial_id], records.get(trial.trial_id)
+        if state not in ("complete", MISSING):
             failure = record.failure.message if record and record.failure else "no reason was recorded"
-            reason = faults.get(name, failure)
-            print_line(console, f"{trial.arm}, seed {trial.seed}: {states[name]}: {reason}")
+            reason = faults.get(trial.trial_id, failure)
+            print_line(console, f"{trial.arm}, seed {trial.seed}: {state}: {reason}")
 
 
 def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
     """The results that a user names: STUDY, STUDY/PROFILE, or the path of a results folder.
 
-    Raises:
-        ResultsError: no such study or profile was run, with the nearest name; or several profiles were.
+    A ResultsError gives the nearest name, or says that one of several profiles has to be chosen.
     """
     for path in (results / named, Path(named)):
         if (path / "study.json").is_file() and profile is None:

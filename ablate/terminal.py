@@ -1,7 +1,5 @@
 """Tables for a reader: ruled on a terminal, and anywhere else aligned text that a pipe or a log can hold."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich import box
@@ -14,13 +12,9 @@ from rich.text import Text
 def print_table(
     console: Console, heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = ()
 ) -> None:
-    """Show rows of texts under their heads.
+    """Show rows of texts under their heads; `numbers` are those heads whose columns are aligned on the right.
 
-    Args:
-        console: where to. Only a terminal gets lines and wraps what is too wide for it.
-        heads: name of each column.
-        rows: one text per column each.
-        numbers: heads of the columns that are aligned on the right.
+    Only a terminal gets rules, and wraps what is too wide for it.
     """
     table = Table(box=box.SIMPLE if console.is_terminal else None, pad_edge=False)
     for head in heads:

@@ -28,15 +28,14 @@ def trial(epsilon: float, seed: int) -> Trial:
     return build_trial({"epsilon": epsilon}, fields, seed, CPU, fingerprint="f")
 
 
-def epoch(number: int, accuracy: float) -> Epoch:
+def record_complete(folder: ResultsFolder, which: Trial, accuracy: float = 0.5) -> None:
     zeros = dict.fromkeys(("train_loss", "train_accuracy", "valid_loss", "valid_nll", "lr", "seconds"), 0.0)
     bins = {"bin_count": (), "bin_confidence": (), "bin_correct": ()}
-    return Epoch(epoch=number, valid_accuracy=accuracy, **zeros, **bins)
-
-
-def record_complete(folder: ResultsFolder, which: Trial, accuracy: float = 0.5) -> None:
+    history = tuple(
+        Epoch(epoch=number, valid_accuracy=value, **zeros, **bins)
+        for number, value in enumerate((0.1, accuracy))
+    )
     predictions = Predictions(np.zeros((2, 3), np.float32), np.zeros(2, np.int64))
-    history = (epoch(0, 0.1), epoch(1, accuracy))
     write_record(folder, Record(trial=which, status="complete", history=history), predictions)
 
 
@@ -88,7 +87,7 @@ def test_a_damaged_record_is_told_and_hides_no_other(folder: ResultsFolder) -> N
     assert "does not match its digest" in lines[-1]
 
 
-def test_a_record_that_goes_or_comes_meanwhile_is_no_fault(folder: ResultsFolder) -> None:
+def test_a_record_that_goes_meanwhile_is_no_fault(folder: ResultsFolder) -> None:
     record_complete(folder, trial(0.0, 0))
     gone = folder.record_path(trial(0.1, 1).trial_id)
     gone.symlink_to("nowhere")  # listed, and not there when it is read
@@ -97,7 +96,9 @@ def test_a_record_that_goes_or_comes_meanwhile_is_no_fault(folder: ResultsFolder
 
 
 def test_a_held_lock_is_seen_and_left_alone(folder: ResultsFolder) -> None:
-    assert not is_running(folder)
+    look = filelock.FileLock(folder.lock, thread_local=False)
+    look.acquire()  # a run that starts while somebody looks is not turned away
+    threading.Timer(0.1, look.release).start()
     with only_driver(folder):
         assert is_running(folder)
         assert shown(folder)[0] == "tiny, profile quick: a run is going on"
@@ -111,29 +112,10 @@ def test_a_held_lock_is_seen_and_left_alone(folder: ResultsFolder) -> None:
     assert not any("left" in line for line in shown(folder))
 
 
-def test_a_run_that_starts_while_somebody_looks_is_not_turned_away(folder: ResultsFolder) -> None:
-    look = filelock.FileLock(folder.lock, thread_local=False)
-    look.acquire()
-    threading.Timer(0.1, look.release).start()
-    with only_driver(folder):
-        assert is_running(folder)
-
-
-@pytest.mark.parametrize(
-    ("recorded", "missing", "now", "expected"),
-    [
-        ([], 3, 100.0, None),
-        ([50.0], 3, 160.0, None),  # from before this run
-        ([110.0, 120.0], 4, 120.0, 40.0),
-        ([50.0, 110.0, 120.0], 4, 125.0, 35.0),
-        ([110.0], 1, 500.0, 0.0),
-        ([110.0], 0, 110.0, 0.0),
-    ],
-)
-def test_time_left_follows_the_pace_of_this_run(
-    recorded: list[float], missing: int, now: float, expected: float | None
-) -> None:
-    assert time_left(100.0, recorded, missing, now) == expected
+def test_time_left_follows_the_pace_of_this_run() -> None:
+    assert time_left(100.0, [50.0], 3, 160.0) is None  # recorded before this run
+    assert time_left(100.0, [50.0, 110.0, 120.0], 4, 125.0) == 35.0
+    assert time_left(100.0, [110.0], 1, 500.0) == time_left(100.0, [110.0], 0, 110.0) == 0.0
 
 
 def test_a_study_is_found_by_name_profile_or_path(
@@ -144,32 +126,18 @@ def test_a_study_is_found_by_name_profile_or_path(
         assert find_study(results, named, profile).root == folder.root
     monkeypatch.chdir(tmp_path)
     assert find_study(Path("elsewhere"), "results/tiny/quick").root == Path("results/tiny/quick")
-
-
-@pytest.mark.parametrize(
-    ("named", "profile", "message"),
-    [
+    for named, profile, message in (
         ("tinny", None, r"no such study was run here \(run: tiny\).*Did you mean 'tiny'\?"),
         ("studies/tiny.py", None, r"Did you mean 'tiny'\?"),
         ("tiny", "quik", r"--profile quik was given\. Did you mean 'quick'\?"),
         ("tiny/quik", None, r"Did you mean 'quick'\?"),
-    ],
-)
-def test_a_wrong_name_gets_the_nearest(
-    folder: ResultsFolder, tmp_path: Path, named: str, profile: str | None, message: str
-) -> None:
-    with pytest.raises(ResultsError, match=message):
-        find_study(tmp_path / "results", named, profile)
-
-
-def test_two_profiles_need_a_choice(folder: ResultsFolder, tmp_path: Path) -> None:
+    ):
+        with pytest.raises(ResultsError, match=message):
+            find_study(results, named, profile)
     other = folder.root.parent / "full"
     other.mkdir()
     (other / "study.json").write_bytes(folder.plan.read_bytes())
     with pytest.raises(ResultsError, match=r"profiles full, quick; choose one with --profile$"):
-        find_study(tmp_path / "results", "tiny")
-
-
-def test_nothing_run_is_an_error(tmp_path: Path) -> None:
+        find_study(results, "tiny")
     with pytest.raises(RecordError, match="no study was run here"):
         show_status(Console(), ResultsFolder(tmp_path))

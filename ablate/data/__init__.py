@@ -13,34 +13,30 @@ from pathlib import Path
 
 from ablate.data import cifar10, embedded, folder, imagenette
 from ablate.data.cache import materialise
-from ablate.data.dataset import Dataset, Progress, Split, open_dataset, overlap, split_digest
+from ablate.data.dataset import Dataset, Progress, Split, is_fraction, open_dataset, overlap, split_digest
 from ablate.data.decode import RESIZE_METHODS
-from ablate.data.manifest import ARCHIVES, SUBSETS
-from ablate.data.noise import is_fraction
 from ablate.data.source import Request, Source
 from ablate.data.tuning import tuning_source
 from ablate.errors import DataError, nearest
 
 __all__ = [
-    "DATASETS",
-    "Dataset",
-    "Progress",
-    "Split",
-    "default_cache_dir",
-    "open_dataset",
-    "overlap",
-    "prepare",
-    "split_digest",
-    "takes_data_dir",
-]
+    "DATASETS", "Dataset", "Progress", "Split", "default_cache_dir", "open_dataset", "overlap", "prepare",
+    "split_digest", "takes_data_dir",
+]  # fmt: skip
 
 DATASETS: dict[str, Callable[[str, Request], Source]] = {
-    **dict.fromkeys(SUBSETS, imagenette.locate),
+    **dict.fromkeys(imagenette.SUBSETS, imagenette.locate),
     "cifar10": cifar10.locate,
     "digits": embedded.locate_digits,
     "synthetic": embedded.locate_synthetic,
 }
 """Datasets by name; one's own images are `folder:PATH`."""
+
+ARCHIVES = {
+    **{name: subset.archive for name, subset in imagenette.SUBSETS.items()},
+    "cifar10": cifar10.ARCHIVE,
+}
+"""Archive of each dataset that is downloaded."""
 
 LARGEST_SIDE = 4096
 
@@ -60,20 +56,18 @@ def prepare(
     Args:
         name: a key of `DATASETS`, or `folder:PATH`.
         image_size: pixels a side, 1..4096.
-        cache_dir: folder for downloads and decoded images, usually `default_cache_dir()`.
+        cache_dir: folder for downloads and decoded images.
         data_dir: folder of one's own copy of a dataset that would be downloaded; ignored by the others.
-        progress: called with what is being done, how much of it is done and the total, 0 when that is not
-            known. A damaged cached copy is announced here before it is made anew.
-        resize: how images become square. `squash` scales the sides by different factors and keeps all of the
-            image; `center_crop` scales the shorter side and cuts off what then lies outside the middle.
+        progress: also told of a damaged cached copy, before it is made anew.
+        resize: how images become square, one of `RESIZE_METHODS`.
         tuning_part: part of each class's training images to hold back for tuning, in [0, 1). Above 0 the
             result holds training images alone: its `valid` is the tuning split, its `train` the others, and
-            mean and std stay those of them all. The reported split is not in it. See `ablate.data.tuning`.
+            mean and std stay those of them all. The reported split is not in it.
 
     Raises:
-        DataError: Unknown name or way to resize, failed download, or data that is not complete and readable,
-            all bad files listed; a `tuning_part` out of range, that leaves a class nothing to train on, or
-            whose images the reported split holds too, all of them (`overlap` counts where only some are).
+        DataError: A wrong argument, a failed download, or data that is not complete and readable, all bad
+            files listed; a tuning split that leaves a class nothing to train on, or all of whose images the
+            reported split holds too (`overlap` counts where only some are).
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_SIDE:
         raise DataError(f"expected an image_size of 1..{LARGEST_SIDE} pixels, got {image_size!r}")
@@ -106,7 +100,7 @@ def prepare(
         raise DataError(f"unknown dataset {name!r}; known are {', '.join(known)}.{hint}")
     dataset = materialise(source, request)
     if tuning_part:
-        return materialise(tuning_source(dataset, source, float(tuning_part), request.progress), request)
+        return materialise(tuning_source(dataset, source, float(tuning_part)), request)
     return dataset
 
 
@@ -118,9 +112,8 @@ def takes_data_dir(name: str) -> bool:
 def default_cache_dir() -> Path:
     """Return the folder for downloads and decoded images.
 
-    It is $ABLATE_CACHE, else $XDG_CACHE_HOME/ablate, else ~/.cache/ablate. An empty variable counts
-    as not set, and so does a relative $XDG_CACHE_HOME, as its specification asks
-    (https://specifications.freedesktop.org/basedir-spec/latest/).
+    It is $ABLATE_CACHE, else $XDG_CACHE_HOME/ablate, else ~/.cache/ablate. An empty variable counts as not
+    set, and so does a relative $XDG_CACHE_HOME, as the XDG Base Directory Specification asks.
     """
     if own := os.environ.get("ABLATE_CACHE"):
         return Path(own).expanduser()

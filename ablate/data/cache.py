@@ -1,13 +1,13 @@
 """Decode once: a folder of arrays per dataset and image size, written whole or not at all.
 
-A decoded folder is written below a temporary one beside its final place, flushed to disk and renamed, so a
-process killed at any moment leaves nothing that is taken for whole. A lock file makes two processes take
-turns: the second finds what the first wrote. What a killed process left behind is removed by the next one.
+A decoded folder is written below a temporary one beside its final place and renamed, so a process killed at
+any moment leaves nothing that is taken for whole; what it left is removed by the next one. Every array of a
+copy that is found is hashed again, so that one damaged since, by a power cut too, is made anew. A lock file
+makes two processes take turns: the second finds what the first wrote.
 """
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -26,14 +26,13 @@ from ablate.data.dataset import (
     Dataset,
     Progress,
     array_digest,
-    canonical_json,
-    fingerprint,
+    json_digest,
     normalisation,
     open_dataset,
     read_description,
     write_description,
 )
-from ablate.data.decode import RESIZE_METHODS, decoder_version
+from ablate.data.decode import RESIZE_METHODS, decode_all, decoder_version
 from ablate.data.source import Contents, Request, Source, refuse
 from ablate.errors import DataError
 
@@ -44,34 +43,24 @@ CACHE_VERSION = 2
 def materialise(source: Source, request: Request) -> Dataset:
     """Open a dataset's decoded images; decode them first if the cache lacks them or its copy is damaged.
 
-    Every array of a copy found in the cache is hashed and compared with the digest stored when it was
-    written.
-
-    Raises:
-        DataError: Originals that cannot be decoded (all of them listed), or a cache folder that cannot be
-            written.
+    Originals that cannot be decoded are a DataError that lists them all.
     """
-    parts = {
+    form = {
         "cache_version": CACHE_VERSION,
-        "kind": source.kind,
-        "identity": source.identity,
         "image_size": request.image_size,
         "resize": RESIZE_METHODS[request.resize],
         "decoder": decoder_version(),
     }
-    key = hashlib.sha256(canonical_json(parts)).hexdigest()
-    form = f"{source.kind}-{request.image_size}-{request.resize}"
-    folder = request.cache_dir / "decoded" / f"{form}-{key[:16]}"
+    key = json_digest(form | {"kind": source.kind, "identity": source.identity})
+    name = f"{source.kind}-{request.image_size}-{request.resize}-{key[:16]}"
+    folder = request.cache_dir / "decoded" / name
     with locked(folder, request.progress):
         if not _usable(folder, key, request.progress):
             with temporary_beside(folder) as temporary:
                 whole = Path(temporary, "whole")  # with the user's mode; that of a TemporaryDirectory is 0700
                 whole.mkdir()
-                _write(source.read(), whole, {"key": key, "name": source.name}, request)
-                for path in (*whole.iterdir(), whole):
-                    _flush(path)
+                _write(source.read(), whole, form | {"key": key, "name": source.name}, request)
                 whole.rename(folder)
-                _flush(folder.parent)
     return replace(open_dataset(folder), name=source.name)
 
 
@@ -79,29 +68,24 @@ def materialise(source: Source, request: Request) -> Dataset:
 def locked(folder: Path, progress: Progress) -> Iterator[None]:
     """Hold the lock of a folder that this or another process is about to write; wait for it if need be.
 
-    Its parent is made, and what killed processes left beside it is removed; leftovers of another folder go
-    only when nobody holds that one's lock.
-
-    Raises:
-        DataError: An OSError came, here or in the body: no room, or a folder that cannot be written.
+    What killed processes left beside it is removed, of another folder only when nobody holds that one's lock.
+    An OSError, here or in the body (no room, a folder that cannot be written), becomes a DataError.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(f"{folder}.lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except filelock.Timeout:
             progress(f"waiting for another process that prepares {folder.name}", 0, 0)
-            lock.acquire()
-        try:
+            held = lock.acquire()
+        with held:
             for leftover in folder.parent.glob("*.tmp"):
                 owner = folder.with_name(leftover.name.rsplit(".", 2)[0])
                 other = lock if owner == folder else filelock.FileLock(f"{owner}.lock", timeout=0)
                 with contextlib.suppress(filelock.Timeout), other:
                     shutil.rmtree(leftover)
             yield
-        finally:
-            lock.release()
     except OSError as error:
         raise DataError(
             f"cannot keep {folder.name} in {folder.parent}: {error}. "
@@ -122,19 +106,16 @@ def _usable(folder: Path, key: str, progress: Progress) -> bool:
         return False
     try:
         description = read_description(folder)
-        if description["key"] != key or description["cache_version"] != CACHE_VERSION:
+        if description["key"] != key:
             raise DataError(f"{folder} was written for other originals")
         dataset = open_dataset(folder)
-        splits = (dataset.train, dataset.valid)
-        arrays = [array for split in splits for array in (split.images, split.labels)]
+        arrays = [array for split in (dataset.train, dataset.valid) for array in (split.images, split.labels)]
         digests = _digests(dict(zip(ARRAYS, arrays, strict=True)), "checking decoded images", progress)
-        changed = [name for name in ARRAYS if digests[name] != description["digests"][name]]
-        if changed:
+        if changed := [name for name in ARRAYS if digests[name] != description["digests"][name]]:
             raise DataError(f"{', '.join(changed)} in {folder} do not match the digests stored with them")
     except DataError as damage:
         progress(f"the decoded copy is damaged and will be made anew: {damage}", 0, 0)
-        with temporary_beside(folder) as condemned:
-            folder.rename(Path(condemned, "damaged"))  # a process that has it open keeps its pages
+        shutil.rmtree(folder)  # a process that has it open keeps its pages
         return False
     return True
 
@@ -156,7 +137,7 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any], reques
         shape = (len(part.names), request.image_size, request.image_size, 3)
         images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
         _reserve(path)
-        problems += part.write(images)
+        problems += decode_all(part.originals, images, f"decoding {split} images", request)
         images.flush()
         arrays[f"{split}_images"] = images
         arrays[f"{split}_labels"] = np.array(part.labels, dtype=np.int64)
@@ -165,17 +146,14 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any], reques
         raise refuse("file", "cannot be decoded", problems, contents.remedy)
     mean, std = contents.normalisation or normalisation(arrays["train_images"])
     digests = _digests(arrays, "hashing decoded images", request.progress)
+    identity = {"arrays": digests, "num_classes": len(contents.classes), "mean": mean, "std": std}
     description |= {
-        "cache_version": CACHE_VERSION,
-        "decoder": decoder_version(),
-        "resize": RESIZE_METHODS[request.resize],
-        "image_size": request.image_size,
         "classes": contents.classes,
         "names": {"train": contents.train.names, "valid": contents.valid.names},
         "mean": mean,
         "std": std,
         "digests": digests,
-        "fingerprint": fingerprint(digests, len(contents.classes), mean, std),
+        "fingerprint": json_digest(identity),
         "noise": asdict(contents.noise) if contents.noise else None,
     }
     write_description(folder, description)
@@ -191,14 +169,3 @@ def _reserve(path: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some file systems cannot
             raise
-
-
-def _flush(path: Path) -> None:
-    """Have the kernel write a file or folder to disk, pages dirtied through a memory map included."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,10 +15,10 @@ from ablate.terminal import print_line, print_table
 
 
 def list_datasets(cache_dir: Path) -> dict[str, list[str]]:
-    """Return the decoded copies, such as "128 px, squash", of every known dataset, then of one's own folders.
+    """Return the forms, such as "128 px, squash", in which each known dataset, then own folders, are decoded.
 
-    Each form counts once; a damaged copy does not, as a run makes it anew. A folder that was named by a
-    relative path is left out: the cache does not tell where it started.
+    A damaged copy does not count, as a run makes it anew, nor does a folder named by a relative path, since
+    the cache does not tell where it started.
     """
     methods = {meaning: name for name, meaning in RESIZE_METHODS.items()}
     copies: dict[str, set[tuple[int, str]]] = {name: set() for name in DATASETS}
@@ -52,13 +52,13 @@ def show_datasets(console: Console, copies: Mapping[str, Sequence[str]], cache_d
 
 def show_dataset(console: Console, dataset: Dataset) -> None:
     """Print a decoded dataset: classes with their images in both splits, fingerprint, folder."""
-    splits = (dataset.train, dataset.valid)
-    train, valid = (np.bincount(split.labels, minlength=len(dataset.classes)) for split in splits)
-    rows = [(str(id_), name, str(train[id_]), str(valid[id_])) for id_, name in enumerate(dataset.classes)]
-    size = dataset.train.images.shape[1]
-    print_line(console, f"{dataset.name}: {size} x {size} pixels, {len(dataset.classes)} classes")
-    totals = ("", "all", str(len(dataset.train)), str(len(dataset.valid)))
+    train, valid, classes = dataset.train, dataset.valid, dataset.classes
+    counts = (np.bincount(split.labels, minlength=len(classes)).astype(str) for split in (train, valid))
+    rows = [*zip(map(str, range(len(classes))), classes, *counts, strict=True)]
+    rows.append(("", "all", str(len(train)), str(len(valid))))
+    size = train.images.shape[1]
+    print_line(console, f"{dataset.name}: {size} x {size} pixels, {len(classes)} classes")
     heads = ("id", "class", "train", "reported")
-    print_table(console, heads, [*rows, totals], numbers=("id", "train", "reported"))
+    print_table(console, heads, rows, numbers=("id", "train", "reported"))
     print_line(console, f"fingerprint: {dataset.fingerprint}")
     print_line(console, f"folder: {dataset.folder}")

@@ -2,54 +2,53 @@
 
 Read by torchvision, which compares the MD5 digest of each file with its own list before it opens it. The test
 batch is the reported split.
+
+References:
+    Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
+    https://www.cs.toronto.edu/~kriz/cifar.html. The archive's SHA-256:
+    https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py.
 """
 
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ablate.data.decode import resize_all
-from ablate.data.fetch import unpacked
-from ablate.data.manifest import CIFAR10, Archive
+from ablate.data.fetch import Archive, unpacked
 from ablate.data.source import Contents, Part, Request, Source
 from ablate.errors import DataError
 
+ARCHIVE = Archive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    size=170_498_071,
+    digest="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    folder="cifar-10-batches-py",
+    contents=(*(f"data_batch_{number}" for number in range(1, 6)), "test_batch", "batches.meta"),
+    files=r"data_batch_[1-5]|test_batch|batches\.meta|readme\.html",
+)
 
-def locate(name: str, request: Request, archive: Archive = CIFAR10) -> Source:
-    """Find CIFAR-10; download it when there is no `data_dir`.
 
-    Raises:
-        DataError: No copy in `data_dir`, or a failed download; on reading, damaged files.
-    """
+def locate(name: str, request: Request, archive: Archive = ARCHIVE) -> Source:
+    """Find CIFAR-10; download it when there is no `data_dir`. Damaged files are refused when it is read."""
     root, remedy = unpacked(archive, request)
     # torchvision accepts one content only, so where the files lie and when they were written is no matter
-    return Source(name, "cifar10", {"sha256": archive.digest}, read=partial(_contents, root, request, remedy))
+    return Source(name, "cifar10", {"sha256": archive.digest}, partial(_read, root, remedy))
 
 
-def _contents(root: Path, request: Request, remedy: str) -> Contents:
-    train, test = (_read(root, train, remedy) for train in (True, False))
-    return Contents(
-        tuple(train.classes), _part("train", train, request), _part("test", test, request), remedy
-    )
-
-
-def _read(root: Path, train: bool, remedy: str) -> Any:
+def _read(root: Path, remedy: str) -> Contents:
     from torchvision import datasets  # slow to import; needed to decode alone
 
     # one's own copy may have another name
     named = type("CIFAR10", (datasets.CIFAR10,), {"base_folder": root.name})
     try:
-        return named(root.parent, train=train)
+        train, test = (named(root.parent, train=train) for train in (True, False))
     except Exception as error:  # a RuntimeError, or one of many kinds that pickles raise
         raise DataError(
             f"{root} cannot be read as CIFAR-10: {error}. A file is missing, or its MD5 digest is not the "
             f"one that torchvision lists. {remedy}"
         ) from error
 
+    def part(split: str, images: Any) -> Part:
+        names = tuple(f"{split}/{row:05d}" for row in range(len(images)))
+        return Part(names, tuple(images.targets), list(images.data))
 
-def _part(split: str, images: Any, request: Request) -> Part:
-    return Part(
-        names=tuple(f"{split}/{row:05d}" for row in range(len(images))),
-        labels=tuple(images.targets),
-        write=lambda out: resize_all(images.data, out, f"decoding {split} images", request),
-    )
+    return Contents(tuple(train.classes), part("train", train), part("test", test), remedy)

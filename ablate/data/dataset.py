@@ -1,9 +1,9 @@
-"""A decoded dataset on disk: two splits as memory maps, the digests that identify them, what they share."""
+"""A decoded dataset on disk: two splits as memory maps, the digests that identify them, wrong labels."""
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.data.noise import ListedNoise, is_fraction, symmetric_noise
 from ablate.errors import DataError
 
 Progress = Callable[[str, int, int], None]
@@ -23,20 +22,15 @@ Channels = tuple[float, float, float]
 
 DESCRIPTION = "dataset.json"
 ARRAYS = ("train_images", "train_labels", "valid_images", "valid_labels")
-_DIGEST_BLOCK = 1 << 24  # bytes hashed at a time, so that a large memory map never becomes resident at once
+_NOISE_SALT = b"label noise 1\n"  # another draw for every dataset would be another number here
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One half of a dataset.
-
-    Attributes:
-        images: uint8 [N, H, W, 3], RGB, 0 is no light and 255 is full.
-        labels: int64 [N], class ids 0..K-1.
-        names: N file names relative to the dataset's folder (`train/n01440764/n01440764_10026.JPEG`).
-    """
+    """One half of a dataset: its N images, their class ids 0..K-1, and names (`train/cat/1.JPEG`)."""
 
     images: Images
+    """uint8 [N, H, W, 3], RGB, 0 is no light and 255 is full."""
     labels: Labels
     names: tuple[str, ...]
 
@@ -44,26 +38,33 @@ class Split:
         return len(self.names)
 
 
+@dataclass(frozen=True)
+class ListedNoise:
+    """Lists of training labels, a fraction of them wrong, that come with a dataset; N class ids each.
+
+    `fault` says why there are none, and what to do; it is "" when there are.
+    """
+
+    fractions: Sequence[float] = ()
+    labels: Sequence[Sequence[int]] = ()
+    fault: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A decoded dataset, opened.
 
     The images are copy-on-write memory maps: processes that open the same folder share its pages, and a write
-    stays in the process that made it. Pickling copies the pixels, so hand another process `folder` and let it
-    call `open_dataset`.
+    stays in the process that made it. Hand another process `folder`, since pickling copies the pixels.
 
     Attributes:
         name: as it was asked for, such as `imagenette-160` or `folder:photos`.
-        folder: where the decoded arrays are.
-        train: images to train on.
         valid: images to report on; of a dataset prepared for tuning, those to choose hyper-parameters by.
         classes: K names for people, in the order of the class ids.
-        mean: per channel, on the scale where 255 is 1.
-        std: per channel, on the same scale.
-        fingerprint: SHA-256 (hex) of pixels, labels, K and the normalisation. The data's identity: it does
-            not depend on paths, file names or class names. Another Pillow or libjpeg may decode other pixels,
-            and then it differs.
-        noise: mislabelled training labels that came with the dataset; None when they are drawn.
+        mean: per channel, on the scale where 255 is 1, as `std`.
+        fingerprint: SHA-256 (hex) of pixels, labels, K and the normalisation, and of no path or name: the
+            data's identity. Another Pillow or libjpeg may decode other pixels, and then it differs.
+        noise: wrong training labels that came with the dataset; None when they are drawn.
     """
 
     name: str
@@ -79,31 +80,55 @@ class Dataset:
     def noisy_train_labels(self, fraction: float) -> Labels:
         """Return a copy of the training labels, a fraction of them wrong, from 0 (none) to 1 (excluded).
 
-        Imagenette and Imagewoof bring their own lists, of 0.01, 0.05, 0.25 and 0.5, drawn independently of
-        one another. Those of every other dataset are drawn by `symmetric_noise`, from the images' names.
-
-        Raises:
-            DataError: A fraction that this dataset cannot have; the list is missing or wrong.
+        Imagenette and Imagewoof bring lists of 0.01, 0.05, 0.25 and 0.5, drawn independently of one another;
+        any other fraction of theirs, or a list that is missing or wrong, is a DataError. Those of every other
+        dataset are drawn by `symmetric_noise`.
         """
-        try:
-            if self.noise is not None:
-                return self.noise.labels_at(fraction, self.train.labels)
-            if not is_fraction(fraction):
-                part = "the part of the training labels that are wrong"
-                raise DataError(f"expected 0 up to, and not including, 1 ({part}), but {fraction!r} came")
-        except DataError as error:
-            raise DataError(f"label_noise of {self.name}: {error}") from None
-        return symmetric_noise(self.train.labels, self.train.names, len(self.classes), fraction)
+        if fraction == 0 and not isinstance(fraction, bool):
+            return np.array(self.train.labels)
+        if self.noise is None:
+            if is_fraction(fraction):
+                return symmetric_noise(self.train.labels, self.train.names, len(self.classes), fraction)
+            part = "the part of the training labels that are wrong"
+            fault = f"expected 0 up to, and not including, 1 ({part}), but {fraction!r} came"
+        elif fraction in self.noise.fractions:
+            return np.array(self.noise.labels[self.noise.fractions.index(fraction)], dtype=np.int64)
+        else:
+            *known, last = (f"{known:g}" for known in (0, *self.noise.fractions))
+            fault = self.noise.fault or (
+                f"expected {', '.join(known)} or {last}, the parts of wrong labels that it has lists of, but "
+                f"{fraction!r} came; take one of these"
+            )
+        raise DataError(f"label_noise of {self.name}: {fault}")
 
     def fingerprint_with(self, fraction: float) -> str:
-        """Return the fingerprint of this dataset with a fraction of its training labels wrong.
-
-        Drawn noise follows the images' names, which the plain fingerprint leaves out. At 0 it is that.
-        """
+        """Return the fingerprint with a fraction of the training labels wrong; at 0 the plain one."""
         labels = self.noisy_train_labels(fraction)
-        if not fraction:
-            return self.fingerprint
-        return hashlib.sha256(canonical_json([self.fingerprint, array_digest(labels)])).hexdigest()
+        return json_digest([self.fingerprint, array_digest(labels)]) if fraction else self.fingerprint
+
+
+def is_fraction(value: object) -> bool:
+    """Tell whether a value is a number in [0, 1); True and False are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1  # NaN is not
+
+
+def symmetric_noise(labels: Labels, names: Sequence[str], num_classes: int, fraction: float) -> Labels:
+    """Mislabel the `round(fraction · N)` images whose names have the smallest hashes; return a new array.
+
+    Each gets one of the other classes, evenly, by another part of its hash, so the wrong labels of a smaller
+    fraction are among those of a larger one. The order of the names, all different, does not matter.
+    """
+    noisy = np.array(labels, dtype=np.int64)
+    hashes = name_hashes(names, _NOISE_SALT)
+    for row in sorted(range(len(names)), key=hashes.__getitem__)[: round(fraction * len(names))]:
+        step = 1 + int.from_bytes(hashes[row][16:], "big") % (num_classes - 1)
+        noisy[row] = (noisy[row] + step) % num_classes
+    return noisy
+
+
+def name_hashes(names: Sequence[str], salt: bytes) -> list[bytes]:
+    """Return the SHA-256 of each salted name, by which images are chosen the same way on every machine."""
+    return [hashlib.sha256(salt + name.encode(errors="surrogateescape")).digest() for name in names]
 
 
 def canonical_json(value: object) -> bytes:
@@ -111,33 +136,25 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")
 
 
+def json_digest(value: object) -> str:
+    """Return the SHA-256 (hex) of a JSON value."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
 def array_digest(array: NDArray[Any]) -> str:
-    """Return the SHA-256 (hex) of a C-contiguous array's dtype, shape and elements, read in blocks."""
+    """Return the SHA-256 (hex) of a C-contiguous array's dtype, shape and elements."""
     digest = hashlib.sha256(canonical_json([array.dtype.str, list(array.shape)]))
-    flat = array.reshape(-1)
-    step = _DIGEST_BLOCK // array.itemsize
-    for start in range(0, flat.size, step):
-        digest.update(flat[start : start + step].data)
+    digest.update(array.reshape(-1).data)
     return digest.hexdigest()
-
-
-def fingerprint(digests: Mapping[str, str], num_classes: int, mean: Channels, std: Channels) -> str:
-    """Return the identity of a dataset: SHA-256 (hex) of its arrays' digests, K and its normalisation."""
-    parts = {"arrays": dict(digests), "num_classes": num_classes, "mean": list(mean), "std": list(std)}
-    return hashlib.sha256(canonical_json(parts)).hexdigest()
 
 
 def split_digest(split: Split) -> str:
     """Return the SHA-256 (hex) of a split's images and labels, whatever their order and their names."""
-    pairs = zip(map(array_digest, split.images), split.labels.tolist(), strict=True)
-    return hashlib.sha256(canonical_json(sorted(pairs))).hexdigest()
+    return json_digest(sorted(zip(map(array_digest, split.images), split.labels.tolist(), strict=True)))
 
 
 def overlap(a: Split, b: Split) -> int:
-    """Return how many images of `a` have exactly the pixels of some image of `b`: 0..len(a).
-
-    Labels and names are not looked at. A copy that was compressed again is not found.
-    """
+    """Return how many images of `a` have exactly the pixels of some image of `b`, whatever their labels."""
     known = set(map(array_digest, b.images))
     return sum(array_digest(image) in known for image in a.images)
 
@@ -148,13 +165,11 @@ def normalisation(images: Images) -> tuple[Channels, Channels]:
     The sums are integers, so the order of the images is no matter. A channel that never changes gets the
     deviation 1: dividing by it keeps the channel at zero.
     """
-    counts = np.zeros((3, 256), dtype=np.int64)
-    for start in range(0, len(images), 256):
-        pixels = images[start : start + 256].reshape(-1, 3)
-        counts += np.stack([np.bincount(pixels[:, channel], minlength=256) for channel in range(3)])
+    total = images[..., 0].size
+    sums = images.sum((0, 1, 2), dtype=np.int64)
+    squares = sum(np.square(image, dtype=np.int64).sum((0, 1)) for image in images)
     moments = []
-    for channel in counts:
-        total, first, second = (int(channel @ np.arange(256) ** power) for power in range(3))
+    for first, second in zip(sums.tolist(), squares.tolist(), strict=True):
         variance = total * second - first * first  # times total², and exact: Python integers do not overflow
         moments.append((first / (255 * total), math.sqrt(variance) / (255 * total) if variance else 1.0))
     mean, std = zip(*moments, strict=True)
@@ -162,8 +177,8 @@ def normalisation(images: Images) -> tuple[Channels, Channels]:
 
 
 def write_description(folder: Path, description: Mapping[str, Any]) -> None:
-    """Write a decoded folder's description together with its digest."""
-    sealed = {"dataset": dict(description), "sha256": hashlib.sha256(canonical_json(description)).hexdigest()}
+    """Write a decoded folder's description, and its digest."""
+    sealed = {"dataset": description, "sha256": json_digest(description)}
     (folder / DESCRIPTION).write_bytes(canonical_json(sealed))
 
 
@@ -172,7 +187,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         sealed = json.loads((folder / DESCRIPTION).read_bytes())
         description: dict[str, Any] = sealed["dataset"]
-        intact = hashlib.sha256(canonical_json(description)).hexdigest() == sealed["sha256"]
+        intact = json_digest(description) == sealed["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _not_decoded(folder, f"{DESCRIPTION}: {error!r}") from error
     if not intact:
@@ -181,48 +196,38 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def open_dataset(folder: Path) -> Dataset:
-    """Open the folder of a prepared dataset again, in a worker process; its arrays are not hashed again.
-
-    Raises:
-        DataError: The folder is not a decoded dataset, or an array does not have the recorded shape.
-    """
-    folder = Path(folder)
-    description = read_description(folder)
-    if "noise" not in description:
-        raise _not_decoded(folder, "an earlier version of this package wrote it")
+    """Open a decoded folder again, in a worker process; shapes are checked, and nothing is hashed again."""
+    described = read_description(folder)
+    splits = []
+    for split in ("train", "valid"):
+        names, size = tuple(described["names"][split]), described["image_size"]
+        forms = {"images": ((len(names), size, size, 3), np.uint8), "labels": ((len(names),), np.int64)}
+        arrays = []
+        for kind, (shape, dtype) in forms.items():
+            path = folder / f"{split}_{kind}.npy"
+            try:
+                # "c" is copy-on-write: torch.from_numpy takes it as writable, and the file stays as it is
+                array = np.load(path, mmap_mode="c", allow_pickle=False)
+            except Exception as error:  # numpy parses the header as Python: a damaged one raises many kinds
+                raise _not_decoded(folder, f"{path.name}: {error!r}") from error
+            if (array.shape, array.dtype) != (shape, dtype):
+                expected = f"expected {np.dtype(dtype)} {shape}, found {array.dtype} {array.shape}"
+                raise _not_decoded(folder, f"{path.name}: {expected}")
+            arrays.append(array)
+        images, labels = arrays
+        splits.append(Split(images, labels, names))
+    train, valid = splits
     return Dataset(
-        name=description["name"],
+        name=described["name"],
         folder=folder,
-        train=_open_split(folder, "train", description),
-        valid=_open_split(folder, "valid", description),
-        classes=tuple(description["classes"]),
-        mean=tuple(description["mean"]),
-        std=tuple(description["std"]),
-        fingerprint=description["fingerprint"],
-        noise=ListedNoise(**description["noise"]) if description["noise"] else None,
+        train=train,
+        valid=valid,
+        classes=tuple(described["classes"]),
+        mean=tuple(described["mean"]),
+        std=tuple(described["std"]),
+        fingerprint=described["fingerprint"],
+        noise=ListedNoise(**described["noise"]) if described["noise"] else None,
     )
-
-
-def _open_split(folder: Path, split: str, description: Mapping[str, Any]) -> Split:
-    """Map a split's arrays, after a check of their shape, dtype and length on disk."""
-    names, size = tuple(description["names"][split]), description["image_size"]
-    arrays = []
-    for kind, shape, dtype in (
-        ("images", (len(names), size, size, 3), np.dtype(np.uint8)),
-        ("labels", (len(names),), np.dtype(np.int64)),
-    ):
-        path = folder / f"{split}_{kind}.npy"
-        try:
-            # "c" is copy-on-write: torch.from_numpy takes it as writable, and the file stays as it is
-            array = np.load(path, mmap_mode="c", allow_pickle=False)
-        except Exception as error:  # numpy parses the header as Python, so a damaged one raises many kinds
-            raise _not_decoded(folder, f"{path.name}: {error!r}") from error
-        if (array.shape, array.dtype) != (shape, dtype):
-            given = f"{array.dtype} {array.shape}"
-            raise _not_decoded(folder, f"{path.name}: expected {dtype} {shape}, found {given}")
-        arrays.append(array)
-    images, labels = arrays
-    return Split(images, labels, names)
 
 
 def _not_decoded(folder: Path, found: str) -> DataError:

@@ -13,15 +13,14 @@ References:
     https://doi.org/10.24432/C50P49.
 """
 
-import hashlib
 from functools import partial
 from importlib.metadata import version
 
 import numpy as np
 
 from ablate.data.dataset import Images
-from ablate.data.decode import resize_all
 from ablate.data.source import Contents, Part, Request, Source
+from ablate.data.tuning import rows_by_hash
 
 DIGITS_PER_CLASS = 60
 _INK = 16  # a pixel is a count of ink, 0..16
@@ -37,10 +36,10 @@ _TINT = 45
 def locate_digits(name: str, request: Request) -> Source:
     """Return the digits; `data_dir` is ignored."""
     identity = {"scikit-learn": version("scikit-learn"), "split": "by SHA-256 of the index, 60 of each class"}
-    return Source(name, "digits", identity, read=partial(_read_digits, request))
+    return Source(name, "digits", identity, _read_digits)
 
 
-def _read_digits(request: Request) -> Contents:
+def _read_digits() -> Contents:
     from sklearn.datasets import load_digits  # slow to import, and not needed once the images are decoded
 
     digits = load_digits()
@@ -48,17 +47,11 @@ def _read_digits(request: Request) -> Contents:
     labels = digits.target.tolist()
 
     def part(rows: list[int]) -> Part:
-        return Part(
-            names=tuple(f"digits/{row:04d}" for row in rows),
-            labels=tuple(labels[row] for row in rows),
-            write=lambda out: resize_all(pixels[rows], out, "decoding digits", request),
-        )
+        names = tuple(f"digits/{row:04d}" for row in rows)
+        return Part(names, tuple(labels[row] for row in rows), list(pixels[rows]))
 
-    # No random generator is involved whose stream a new version could change.
-    by_class: dict[int, list[int]] = {label: [] for label in set(labels)}
-    for row in sorted(range(len(labels)), key=lambda row: hashlib.sha256(b"digits/%d" % row).digest()):
-        by_class[labels[row]].append(row)
-    train = sorted(row for rows in by_class.values() for row in rows[:DIGITS_PER_CLASS])
+    of_class = rows_by_hash([f"digits/{row}" for row in range(len(labels))], labels, salt=b"")
+    train = sorted(row for rows in of_class.values() for row in rows[:DIGITS_PER_CLASS])
     return Contents(
         classes=tuple(str(name) for name in digits.target_names),
         train=part(train),
@@ -69,21 +62,18 @@ def _read_digits(request: Request) -> Contents:
 
 def locate_synthetic(name: str, request: Request) -> Source:
     """Return the synthetic images, drawn square at the requested size; `data_dir` and `resize` do nothing."""
-    train, valid = _synthetic_part("train", 20190401, request), _synthetic_part("valid", 20190402, request)
-    return Source(name, "synthetic", {"version": 1}, read=lambda: Contents(_CLASSES, train, valid))
+    return Source(name, "synthetic", {"version": 1}, partial(_draw_synthetic, request.image_size))
 
 
-def _synthetic_part(split: str, seed: int, request: Request) -> Part:
+def _draw_synthetic(image_size: int) -> Contents:
     labels = tuple(row % len(_CLASSES) for row in range(64))
 
-    def write(out: Images) -> list[str]:
+    def part(split: str, seed: int) -> Part:
         rng = np.random.RandomState(seed)
-        for row, label in enumerate(labels):
-            out[row] = _draw(rng, label, request.image_size)
-        request.progress("drawing synthetic images", len(labels), len(labels))
-        return []
+        names = tuple(f"{split}/{row:02d}" for row in range(len(labels)))
+        return Part(names, labels, [_draw(rng, label, image_size) for label in labels])
 
-    return Part(tuple(f"{split}/{row:02d}" for row in range(len(labels))), labels, write)
+    return Contents(_CLASSES, part("train", 20190401), part("valid", 20190402))
 
 
 def _draw(rng: np.random.RandomState, label: int, image_size: int) -> Images:

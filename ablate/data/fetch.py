@@ -15,30 +15,41 @@ import shutil
 import tarfile
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
 from ablate.data.cache import locked, temporary_beside
 from ablate.data.folder import is_dropping
-from ablate.data.manifest import Archive
 from ablate.data.source import Request
 from ablate.errors import DataError
 
-TIMEOUT_SECONDS = 30.0
-"""How long the server may stay silent."""
-
+TIMEOUT = 30.0  # seconds that the server may stay silent
 MAX_MEMBERS = 20_000
 MAX_MEMBER_BYTES = 32 << 20
 MAX_OVERHEAD_BYTES = 64 << 20
 
 
+@dataclass(frozen=True)
+class Archive:
+    """A gzipped tar archive to download, of so many bytes, with one folder in it."""
+
+    url: str
+    size: int
+    digest: str
+    """SHA-256, or MD5 (32 digits) where no SHA-256 was ever published: that shows damage, and not a second
+    file that its maker made to have the same digest."""
+    folder: str
+    contents: tuple[str, ...]
+    """Names of the folder's entries that tell a copy of it."""
+    files: str
+    """Pattern of the names below the folder of all files that may be in it."""
+
+
 def unpacked(archive: Archive, request: Request) -> tuple[Path, str]:
     """Return the archive's folder, and what to do about files in it that are missing or damaged.
 
-    The request's `data_dir` is one's own copy of the folder, or the folder that holds it; None downloads.
-
-    Raises:
-        DataError: No copy in `data_dir`, or a failed download.
+    The request's `data_dir` is one's own copy of it, or the folder that holds that; None downloads.
     """
     if (data_dir := request.data_dir) is not None:
         for root in (data_dir / archive.folder, data_dir):
@@ -61,17 +72,13 @@ def unpacked(archive: Archive, request: Request) -> tuple[Path, str]:
     return root, f"Delete {root} and run again to download it anew."
 
 
-def download(archive: Archive, packed: Path, request: Request, timeout: float = TIMEOUT_SECONDS) -> None:
-    """Download an archive; `packed` must not be opened when this raises.
-
-    Raises:
-        DataError: The server cannot be reached, stops early, or sends other bytes than expected.
-    """
+def download(archive: Archive, packed: Path, request: Request) -> None:
+    """Download an archive; `packed` must not be opened when this raises a DataError."""
     kind = "MD5" if len(archive.digest) == 32 else "SHA-256"
     digest = hashlib.new(kind.replace("-", ""), usedforsecurity=False)
     received = 0
     try:
-        with urllib.request.urlopen(archive.url, timeout=timeout) as response, packed.open("wb") as file:
+        with urllib.request.urlopen(archive.url, timeout=TIMEOUT) as response, packed.open("wb") as file:
             # one block past the expected size is enough to know that it is another file
             while received <= archive.size and (block := response.read(1 << 20)):
                 file.write(block)
@@ -94,16 +101,15 @@ def download(archive: Archive, packed: Path, request: Request, timeout: float = 
         ) from error
 
 
-class _Capped:
-    """A readable stream that refuses to give more than `limit` bytes."""
+class _Capped(gzip.GzipFile):
+    """A compressed file that refuses to give more than `left` bytes."""
 
-    def __init__(self, stream: IO[bytes], limit: int) -> None:
-        self._stream, self._left = stream, limit
+    left: int
 
-    def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        self._left -= len(data)
-        if self._left < 0:
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        self.left -= len(data)
+        if self.left < 0:
             raise DataError("it decompresses to more bytes than the dataset has")
         return data
 
@@ -111,18 +117,15 @@ class _Capped:
 def extract(packed: Path, target: Path, archive: Archive, request: Request) -> None:
     """Unpack the expected files of a gzipped tar archive below `target`, an existing, empty folder.
 
-    Folders come with the files in them, and what macOS drops into folders is passed over. An archive of JPEG
-    files or of raw pixels hardly compresses, so it may hold half as much again as it weighs.
-
-    Raises:
-        DataError: The archive is damaged, or holds anything else; some of it may be below `target` by then.
+    Folders come with the files in them, and what macOS drops into folders is passed over; anything else, or
+    damage, is a DataError, and some of the archive may be below `target` by then. JPEG files and raw pixels
+    hardly compress, so an archive of them may hold half as much again as it weighs.
     """
     expected = re.compile(f"{re.escape(archive.folder)}/({archive.files})", re.ASCII)
-    limit = archive.size * 3 // 2 + MAX_OVERHEAD_BYTES
     try:
-        with gzip.open(packed) as plain:
-            capped = cast("IO[bytes]", _Capped(cast("IO[bytes]", plain), limit))
-            with tarfile.open(fileobj=capped, mode="r|") as tar:
+        with _Capped(packed) as plain:
+            plain.left = archive.size * 3 // 2 + MAX_OVERHEAD_BYTES
+            with tarfile.open(fileobj=plain, mode="r|") as tar:
                 for count, member in enumerate(tar):
                     if count >= MAX_MEMBERS:
                         raise DataError(f"it has more than {MAX_MEMBERS} members")

@@ -1,156 +1,211 @@
 """`imagenette-160`, `imagenette-320`, `imagenette`, `imagewoof-160`, `imagewoof-320`, `imagewoof`.
 
 Version 2 of both, ten classes of ImageNet each: 9,469 + 3,925 and 9,025 + 3,929 images, whose shorter side
-has 160 or 320 px or the full size. The images and their names are the same at every size. Every count is
-checked, the file names too, and a file that is missing, does not belong or cannot be read stops with a list.
+has 160 or 320 px or the full size. The images and their names are the same at every size.
 
 A CSV of wrong labels comes with them: columns `path`, `noisy_labels_0`, `_1`, `_5`, `_25`, `_50` (WordNet ids
 at so many per cent of wrong labels) and `is_valid`, a row for each image of both splits. The lists were drawn
 one by one, so an image mislabelled at 5 % need not be so at 25 %; the images of `val` keep their labels.
 
 References:
-    Abraham, "Generating Noisy Label Image(nette/woof) dataset", 2020,
-    https://github.com/fastai/imagenette/tree/master/noisy_labels. For the others see `manifest`.
+    Howard, "Imagenette" and "Imagewoof", 2019, https://github.com/fastai/imagenette; the counts are those of
+    `noisy_imagenette.csv` and `noisy_imagewoof.csv`, which name every image. Their wrong labels: Abraham,
+    "Generating Noisy Label Image(nette/woof) dataset", 2020, in the folder `noisy_labels` there. The
+    archives' sizes: https://github.com/fastai/fastai/blob/main/fastai/data/checks.txt. Imagenette's SHA-256:
+    https://github.com/tensorflow/datasets/blob/master/tensorflow_datasets/datasets/imagenette/checksums.tsv.
+    Imagewoof was packed anew in February 2021, to hold its list of wrong labels, and since then only MD5 has
+    been published:
+    https://github.com/catalyst-team/catalyst/blob/master/catalyst/contrib/datasets/imagewoof.py.
 """
 
 import contextlib
 import csv
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ablate.data.dataset import array_digest
-from ablate.data.fetch import unpacked
-from ablate.data.folder import Listing, check, contents, identity, list_split
-from ablate.data.manifest import SUBSETS, Family, Subset
-from ablate.data.noise import ListedNoise
-from ablate.data.source import Contents, Part, Request, Source, refuse
+from ablate.data.dataset import Channels, ListedNoise, array_digest
+from ablate.data.fetch import Archive, unpacked
+from ablate.data.folder import Tree, list_tree
+from ablate.data.source import Contents, Part, Request, Source
 
-TRUE_COLUMN = "noisy_labels_0"
 NOISE_COLUMNS = {fraction: f"noisy_labels_{round(100 * fraction)}" for fraction in (0.01, 0.05, 0.25, 0.5)}
-"""Column of each fraction of wrong labels."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Ten classes of ImageNet as fast.ai packs them: `train/WNID/*.JPEG`, `val/WNID/*.JPEG`, wrong labels.
+
+    Attributes:
+        classes: of each WordNet id, sorted: its name for people, its number of images in `train`, in `val`.
+        names_sha256: SHA-256 of the files' names (`train/n01440764/…`), sorted and joined by newlines.
+        noise_sha256: SHA-256 of the class ids that it gives the training images, int64 [4, N], as
+            `array_digest` takes it: fractions ascending, images sorted by path.
+    """
+
+    title: str
+    classes: Mapping[str, tuple[str, int, int]]
+    names_sha256: str
+    noise_file: str
+    noise_sha256: str
+    normalisation: tuple[Channels, Channels] | None = None
+
+
+@dataclass(frozen=True)
+class Subset:
+    """A family at one size: the shorter side of nearly all images, in pixels, or None at full size."""
+
+    family: Family
+    shorter_side: int | None
+    archive: Archive
+
+
+IMAGENETTE = Family(
+    title="Imagenette",
+    classes={
+        "n01440764": ("tench", 963, 387),
+        "n02102040": ("English springer", 955, 395),
+        "n02979186": ("cassette player", 993, 357),
+        "n03000684": ("chain saw", 858, 386),
+        "n03028079": ("church", 941, 409),
+        "n03394916": ("French horn", 956, 394),
+        "n03417042": ("garbage truck", 961, 389),
+        "n03425413": ("gas pump", 931, 419),
+        "n03445777": ("golf ball", 951, 399),
+        "n03888257": ("parachute", 960, 390),
+    },
+    names_sha256="1d3b7e4e6d4af6b70a59b3a3dbeb85b33a623ea7039c536dbade63e771d028b1",
+    noise_file="noisy_imagenette.csv",
+    noise_sha256="f9f1e2bccbadc53f79d61ce48935b9ffe811a66ade259b220a1ea0d1c4101ac9",
+    normalisation=((0.47, 0.48, 0.45), (0.29, 0.28, 0.30)),  # the source's recipe
+)
+
+IMAGEWOOF = Family(
+    title="Imagewoof",
+    classes={
+        "n02086240": ("Shih-Tzu", 941, 409),
+        "n02087394": ("Rhodesian ridgeback", 942, 408),
+        "n02088364": ("Beagle", 932, 418),
+        "n02089973": ("English foxhound", 580, 224),
+        "n02093754": ("Border terrier", 949, 401),
+        "n02096294": ("Australian terrier", 943, 407),
+        "n02099601": ("Golden retriever", 949, 401),
+        "n02105641": ("Old English sheepdog", 928, 422),
+        "n02111889": ("Samoyed", 921, 429),
+        "n02115641": ("Dingo", 940, 410),
+    },
+    names_sha256="ff726a4f811c6a93befabe49752e5ed9f5607043195a028d8d6a14d3d4741b31",
+    noise_file="noisy_imagewoof.csv",
+    noise_sha256="71352f9b4eaa283450b229c31e085bd589bccbddf4156428407ac3cd13a1a810",
+)
+
+
+def _subset(family: Family, shorter_side: int | None, size: int, digest: str) -> Subset:
+    folder = f"{family.title.lower()}2" + (f"-{shorter_side}" if shorter_side else "")
+    url = f"https://s3.amazonaws.com/fast-ai-imageclas/{folder}.tgz"
+    files = rf"(train|val)/n\d{{8}}/[\w.-]+\.JPEG|{family.noise_file}"
+    return Subset(family, shorter_side, Archive(url, size, digest, folder, ("train", "val"), files))
+
+
+SUBSETS = {
+    "imagenette-160": _subset(
+        IMAGENETTE, 160, 99_003_388, "64d0c4859f35a461889e0147755a999a48b49bf38a7e0f9bd27003f10db02fe5"
+    ),
+    "imagenette-320": _subset(
+        IMAGENETTE, 320, 341_663_724, "569b4497c98db6dd29f335d1f109cf315fe127053cedf69010d047f0188e158c"
+    ),
+    "imagenette": _subset(
+        IMAGENETTE, None, 1_557_161_267, "6cbfac238434d89fe99e651496f0812ebc7a10fa62bd42d6874042bf01de4efd"
+    ),
+    "imagewoof-160": _subset(IMAGEWOOF, 160, 92_612_825, "3d200a7be99704a0d7509be2a9fbfe15"),
+    "imagewoof-320": _subset(IMAGEWOOF, 320, 328_387_740, "0f46d997ec2264e97609196c95897a44"),
+    "imagewoof": _subset(IMAGEWOOF, None, 1_343_715_595, "9aafe18bcdb1632c4249a76c458465ba"),
+}
 
 
 def locate(name: str, request: Request) -> Source:
     """Find a copy of the dataset and check that it is complete; download it when there is no `data_dir`.
 
-    Raises:
-        DataError: No copy in `data_dir`; a failed download; files missing, in excess, unreadable, misnamed
-            or of another size.
+    Files beside `train` and `val` are not part of the dataset, but for the list of wrong labels.
     """
     subset = SUBSETS[name]
+    family = subset.family
     root, remedy = unpacked(subset.archive, request)
-    train, val = _checked(root, subset, remedy, request)
+    tree = list_tree(root, ("train", "val"), lambda file: file.endswith(".JPEG"))
+    problems = []
+    for place, (split, folders) in enumerate(tree.splits.items(), 1):
+        unknown = folders.keys() - family.classes
+        problems += [f"{f'{split}/{name}'!r}: not a class of {family.title}" for name in unknown]
+        for wnid, facts in family.classes.items():
+            if (found := len(folders.get(wnid, ()))) != facts[place]:
+                problems.append(f"'{split}/{wnid}': expected {facts[place]} images, found {found}")
+    listed = "\n".join(sorted(file.name for file in tree.files()))
+    digest = hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
+    if not (tree.problems or problems) and digest != family.names_sha256:
+        problems.append("the numbers of files are right, but some are not named as in the official archive")
+    tree.problems += sorted(problems) + _size_problems(tree, subset.shorter_side)
+    tree.check(remedy, request)
     try:
-        status = (root / subset.family.noise_file).stat()
+        status = (root / family.noise_file).stat()
         noise = [status.st_size, status.st_mtime_ns]
     except OSError:
         noise = None
-    return Source(
-        name=name,
-        kind=name,
-        identity={"images": identity(train, val), "noise": noise},
-        read=partial(_contents, train, val, subset.family, remedy, request),
-    )
+    identity = {"images": tree.identity(), "noise": noise}
+    return Source(name, name, identity, partial(_contents, tree, family, remedy))
 
 
-def _checked(root: Path, subset: Subset, remedy: str, request: Request) -> tuple[Listing, Listing]:
-    """Return the files of both splits. Files beside `train` and `val` are not part of the dataset."""
-    train, val = (list_split(root, split, lambda file: file.endswith(".JPEG")) for split in ("train", "val"))
-    problems = _count_problems("train", train, subset.family) + _count_problems("val", val, subset.family)
-    names = sorted(file.name for listing in (train, val) for file in listing.files())
-    digest = hashlib.sha256("\n".join(names).encode(errors="surrogateescape")).hexdigest()
-    if not (train.problems or val.problems or problems) and digest != subset.family.names_sha256:
-        problems.append("the numbers of files are right, but some are not named as in the official archive")
-    problems += _size_problems(train, subset.shorter_side)
-    check(train, val, problems, remedy, request)
-    return train, val
-
-
-def _count_problems(split: str, listing: Listing, family: Family) -> list[str]:
-    expected = {wnid: train if split == "train" else val for wnid, (_, train, val) in family.classes.items()}
-    counts = {wnid: len(files) for wnid, files in listing.classes.items()}
-    unknown = [f"{f'{split}/{c}'!r}: not a class of {family.title}" for c in counts.keys() - expected.keys()]
-    wrong = [
-        f"'{split}/{wnid}': expected {count} images, found {counts.get(wnid, 0)}"
-        for wnid, count in expected.items()
-        if counts.get(wnid, 0) != count
-    ]
-    return sorted(unknown + wrong)
-
-
-def _size_problems(train: Listing, shorter_side: int | None) -> list[str]:
+def _size_problems(tree: Tree, shorter_side: int | None) -> list[str]:
     """Tell the archives of one family apart, whose files have the same names at every size.
 
-    One image of each class is looked at, and most must agree: that not one image is an exception is not
-    published.
+    One image of each class is looked at, and most must agree: a few may be exceptions.
     """
-    sides: Counter[int] = Counter()
-    for files in filter(None, train.classes.values()):
-        with (
-            contextlib.suppress(Exception),  # many kinds on corrupt bytes; decoding reports this file
-            Image.open(train.root / files[0].name, formats=("JPEG", "PNG")) as image,
-        ):
-            sides[min(image.size)] += 1
-    if not sides:
-        return []
-    side, count = sides.most_common(1)[0]
-    resized = 2 * count > sides.total() and side in {160, 320, shorter_side}
-    if (side if resized else None) == shorter_side:
+    sides = []
+    for files in filter(None, tree.splits["train"].values()):
+        path = tree.root / files[0].name
+        # corrupt bytes raise many kinds; decoding reports this file
+        with contextlib.suppress(Exception), Image.open(path, formats=("JPEG", "PNG")) as image:
+            sides.append(min(image.size))
+    of_most = (side for side in (160, 320, shorter_side) if side and 2 * sides.count(side) > len(sides))
+    if not sides or next(of_most, None) == shorter_side:
         return []
     wanted = f"{shorter_side} px" if shorter_side else "the full size"
-    return [
-        f"expected images of {wanted} (shorter side); {count} of {sides.total()} looked at have {side} px: "
-        "is this the archive of another size?"
-    ]
+    found = ", ".join(map(str, sorted(set(sides))))
+    problem = f"expected images of {wanted} (shorter side), but those looked at have {found} px"
+    return [f"{problem}: is this the archive of another size?"]
 
 
-def _contents(train: Listing, val: Listing, family: Family, remedy: str, request: Request) -> Contents:
-    classes = {wnid: name for wnid, (name, _, _) in family.classes.items()}
-    plain = contents(train, val, classes, remedy, request)
-    noise = _read_noise(train.root, family, plain.train)
+def _contents(tree: Tree, family: Family, remedy: str) -> Contents:
+    plain = tree.contents({wnid: name for wnid, (name, _, _) in family.classes.items()}, remedy)
+    path = tree.root / family.noise_file
+    try:
+        noise = ListedNoise(tuple(NOISE_COLUMNS), _listed_labels(path, family, plain.train))
+    except (OSError, ValueError, csv.Error) as error:  # told once noise is asked for
+        remedy = f"Put {path.name} of https://github.com/fastai/imagenette into {tree.root}, and run again."
+        noise = ListedNoise(fault=f"label noise needs {path} as it was published: {error}. {remedy}")
     return replace(plain, normalisation=family.normalisation, noise=noise)
 
 
-def _read_noise(root: Path, family: Family, train: Part) -> ListedNoise:
-    """Read the CSV beside `train` and `val`; what is wrong with it shows once noise is asked for."""
-    path = root / family.noise_file
-    remedy = f"Put {path.name} of https://github.com/fastai/imagenette into {root}, and run again."
+def _listed_labels(path: Path, family: Family, train: Part) -> list[list[int]]:
+    """Read N class ids of each fraction; a ValueError when they are not the official wrong labels."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    ids = {wnid: label for label, wnid in enumerate(family.classes)}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return ListedNoise(fault=f"label noise needs {path}, which cannot be read: {error}. {remedy}")
-    labels = {wnid: label for label, wnid in enumerate(family.classes)}
-    problems = _noise_problems(rows, labels, train)
-    if not problems:
         by_path = {row["path"]: row for row in rows}
-        listed = [
-            [labels[by_path[name][column]] for name in train.names] for column in NOISE_COLUMNS.values()
-        ]
-        ids = np.array(listed, dtype=np.int64)[:, np.argsort(np.array(train.names))]
-        if array_digest(np.ascontiguousarray(ids)) == family.noise_sha256:
-            return ListedNoise(tuple(NOISE_COLUMNS), listed)
-        problems = ["its labels are well-formed, but not those of the official list"]
-    return ListedNoise(fault=str(refuse("problem", f"in {path}, which label noise needs", problems, remedy)))
-
-
-def _noise_problems(rows: list[dict[str, str]], labels: Mapping[str, int], train: Part) -> list[str]:
-    columns = (TRUE_COLUMN, *NOISE_COLUMNS.values())
-    if missing := [column for column in ("path", *columns) if not rows or column not in rows[0]]:
-        return [f"no column {column!r}" for column in missing]
-    true = dict(zip(train.names, train.labels, strict=True))
-    counts = Counter(row["path"] for row in rows)
-    problems = [f"{name!r}: named {counts[name]} times instead of once" for name in true if counts[name] != 1]
-    for row in rows:
-        unknown = [column for column in columns if row[column] not in labels]
-        problems += [f"{row['path']!r}: {row[column]!r} in {column} is not a class" for column in unknown]
-        if row["path"] in true and labels.get(row[TRUE_COLUMN]) != true[row["path"]]:
-            problems.append(f"{row['path']!r}: {TRUE_COLUMN} is not the class of its folder")
-    return problems
+        true, *listed = (
+            [ids[by_path[name][column]] for name in train.names]
+            for column in ("noisy_labels_0", *NOISE_COLUMNS.values())
+        )
+    except KeyError as error:
+        expected = f"expected a class of {family.title} for each image and fraction"
+        raise ValueError(f"{expected}, which fails at {error}") from None
+    ordered = np.array(listed, dtype=np.int64)[:, np.argsort(np.array(train.names))]
+    intact = array_digest(np.ascontiguousarray(ordered)) == family.noise_sha256
+    if not intact or true != list(train.labels) or len(by_path) < len(rows):
+        raise ValueError("it is well-formed, but not the official list")
+    return listed

@@ -1,19 +1,9 @@
 import contextlib
-import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pytest
-
-
-@pytest.fixture(scope="session")
-def imagenette_dir() -> Path:
-    folder = os.environ.get("ABLATE_DATA_DIR")
-    if not folder:
-        pytest.skip("ABLATE_DATA_DIR does not name a folder with imagenette2-160")
-    return Path(folder)
 
 
 class Server:

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import ablate
 from ablate.data import Dataset, prepare
-from ablate.data.manifest import Archive
+from ablate.data.fetch import Archive
 from ablate.data.source import Request
+from ablate.errors import DataError
 
 
 class Recorder:
@@ -26,23 +28,15 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, int, int]] = []
 
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        self.calls.append((stage, done, total))
+    def __call__(self, *call: Any) -> None:
+        self.calls.append(call)
 
     def stages(self) -> list[str]:
         return list(dict.fromkeys(stage for stage, _, _ in self.calls))
 
 
-def make_request(
-    here: Path,
-    image_size: int = 8,
-    *,
-    data_dir: Path | None = None,
-    cache: str = "cache",
-    resize: str = "squash",
-    progress: Recorder | None = None,
-) -> Request:
-    return Request(image_size, here / cache, data_dir, progress or Recorder(), resize)
+def make_request(here: Path, image_size: int = 8, *, cache: str = "cache", **options: Any) -> Request:
+    return Request(image_size, here / cache, **{"data_dir": None, "progress": Recorder(), **options})
 
 
 def write_image(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = (20, 16)) -> Path:
@@ -70,6 +64,13 @@ def image_tree(
 
 def prepared(root: object, cache: Path, part: float = 0, *, image_size: int = 8, **options: Any) -> Dataset:
     return prepare(f"folder:{root}", image_size=image_size, cache_dir=cache, tuning_part=part, **options)
+
+
+def refused(act: Callable[..., object], *arguments: Any, **options: Any) -> str:
+    """The message with which a call refuses data."""
+    with pytest.raises(DataError) as caught:
+        act(*arguments, **options)
+    return str(caught.value)
 
 
 def squashed(path: Path, side: int = 8) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Downloads that go wrong, hostile archives, and what is left of them: nothing."""
 
+import contextlib
 import gzip
 import hashlib
 import io
 import itertools
 import os
 import shutil
-import socket
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_data import Recorder, make_request, start_python
+from small_data import Recorder, make_request, refused, start_python
 
 from ablate.data import fetch
-from ablate.data.fetch import download, extract, unpacked
-from ablate.data.manifest import SUBSETS, Archive, Subset
+from ablate.data.fetch import Archive, download, extract, unpacked
+from ablate.data.imagenette import SUBSETS, Subset
 from ablate.data.source import Request
 from ablate.errors import DataError
 
@@ -36,17 +36,22 @@ def archive_of(content: bytes, url: str = "http://127.0.0.1:9/none.tgz") -> Arch
 # ---- download
 
 
-@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
-def test_file_arrives_with_progress(server: Any, tmp_path: Path, algorithm: str) -> None:
-    digest = hashlib.new(algorithm, CONTENT).hexdigest()
+@pytest.mark.parametrize(("algorithm", "kind"), [("sha256", "SHA-256"), ("md5", "MD5")])
+def test_file_arrives_with_progress_if_its_digest_is_right(
+    server: Any, tmp_path: Path, algorithm: str, kind: str
+) -> None:
+    digest, progress = hashlib.new(algorithm, CONTENT).hexdigest(), Recorder()
     archive = replace(archive_of(CONTENT, server.serve(CONTENT)), digest=digest)
-    progress = Recorder()
-    download(archive, tmp_path / "file", make_request(tmp_path, progress=progress))
+    request = make_request(tmp_path, progress=progress)
+    download(archive, tmp_path / "file", request)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert {total for stage, _, total in progress.calls if archive.url in stage} == {len(CONTENT)}
     received = [done for _, done, _ in progress.calls]
     assert received == sorted(received)
     assert received[-1] == len(CONTENT)
+    none = "0" * len(digest)
+    message = refused(download, replace(archive, digest=none), tmp_path / "file", request)
+    assert f"with {kind} {none}, received {len(CONTENT)} bytes with {kind} {digest}" in message
 
 
 def say_nothing() -> Iterator[bytes]:
@@ -54,42 +59,31 @@ def say_nothing() -> Iterator[bytes]:
     yield b""
 
 
-OTHER = CONTENT[:-1] + b"x"
 ENDLESS = itertools.chain([b"HTTP/1.0 200 OK\r\n\r\n"], itertools.repeat(bytes(1 << 16)))
-BAD_DOWNLOADS: dict[str, tuple[dict[str, Any], str]] = {
-    "other bytes": ({"body": OTHER}, f"received {len(CONTENT)} .* {hashlib.sha256(OTHER).hexdigest()}"),
+BAD_DOWNLOADS: dict[str, tuple[dict[str, Any] | str, str]] = {
+    "other bytes": ({"body": CONTENT[:-1] + b"x"}, f"received {len(CONTENT)} bytes"),
     "ends early": ({"body": CONTENT[:-9], "claimed": len(CONTENT)}, f"received {len(CONTENT) - 9} bytes"),
     "right bytes and more": ({"body": CONTENT + b"x"}, f"received {len(CONTENT) + 1} bytes"),
-    "endless": ({"body": b"", "answer": ENDLESS}, "received .* deleted unopened"),
+    "endless": ({"body": b"", "answer": ENDLESS}, "deleted unopened"),
     "silent": ({"body": b"", "answer": say_nothing()}, "timed out"),
     "no HTTP": ({"body": b"", "answer": [b"SSH-2.0-OpenSSH\r\n\r\n"]}, "SSH"),
+    "no server": ("http://127.0.0.1:9/none.tgz", "refused"),
+    "no URL": ("nowhere", "unknown url type"),
+    "no file": ({"body": b"", "answer": [b"HTTP/1.0 404 Not Found\r\n\r\n"]}, "404"),
 }
 
 
-def refused(archive: Archive, folder: Path, cause: str) -> None:
-    """Expect an error with its cause and both ways out, and no archive that could be opened."""
-    timeout = 0.5 if cause == "timed out" else 30
-    with pytest.raises(DataError, match=cause) as caught:
-        download(archive, folder / "file", make_request(folder), timeout)
-    for word in (archive.url, "--data-dir", "--profile quick"):
-        assert word in str(caught.value)
-    assert not (folder / "file").exists() or not (folder / "file").stat().st_size
-
-
 @pytest.mark.parametrize(("answer", "cause"), BAD_DOWNLOADS.values(), ids=BAD_DOWNLOADS.keys())
-def test_a_bad_download_is_refused(server: Any, tmp_path: Path, answer: dict[str, Any], cause: str) -> None:
-    refused(archive_of(CONTENT, server.serve(**answer)), tmp_path, cause)
-
-
-def test_no_server_and_no_file(server: Any, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]  # nobody listens once it is closed
-    refused(archive_of(CONTENT, f"http://127.0.0.1:{port}/file"), tmp_path, "refused")
-    refused(archive_of(CONTENT, f"{server.url}/absent"), tmp_path, "404")
-    refused(archive_of(CONTENT, "nowhere"), tmp_path, "unknown url type")
-    md5 = replace(archive_of(CONTENT, server.serve(CONTENT)), digest="0" * 32)
-    refused(md5, tmp_path, f"MD5 {'0' * 32}, received .* MD5 {hashlib.md5(CONTENT).hexdigest()}")
+def test_a_bad_download_is_refused(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any] | str, cause: str
+) -> None:
+    if cause == "timed out":
+        monkeypatch.setattr(fetch, "TIMEOUT", 0.5)
+    archive = archive_of(CONTENT, answer if isinstance(answer, str) else server.serve(**answer))
+    message = refused(download, archive, tmp_path / "file", make_request(tmp_path))
+    for word in (cause, archive.url, "--data-dir", "--profile quick"):
+        assert word in message
+    assert not (tmp_path / "file").exists() or not (tmp_path / "file").stat().st_size
 
 
 # ---- unpack
@@ -136,17 +130,12 @@ def unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes],
 
 
 def files(target: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(target).as_posix(): path.read_bytes() for path in target.rglob("*") if path.is_file()
-    }
+    return {str(path.relative_to(target)): path.read_bytes() for path in target.rglob("*") if path.is_file()}
 
 
 def test_expected_files_are_written_as_they_are(unpack: Callable[..., Path]) -> None:
-    expected = {
-        GOOD: b"one",
-        "set/val/n00000002/ILSVRC2012_val_00000293.JPEG": b"two" * 500,
-        "set/labels.csv": b"path,label\n",
-    }
+    image = "set/val/n00000002/ILSVRC2012_val_00000293.JPEG"
+    expected = {GOOD: b"one", image: b"two" * 500, "set/labels.csv": b"path,label\n"}
     folders = [member(name, b"", type=tarfile.DIRTYPE) for name in ("./", "set", "set/train", "elsewhere")]
     droppings = [member(name) for name in ("./set/.DS_Store", "./._set", "./set/train/n00000001/._a.JPEG")]
     images = [member(f"./{name}", content, mode=0o6777, uid=12345) for name, content in expected.items()]
@@ -154,8 +143,7 @@ def test_expected_files_are_written_as_they_are(unpack: Callable[..., Path]) -> 
     assert files(target) == expected
     assert {path.name for path in target.iterdir()} == {"set"}
     status = (target / GOOD).stat()  # modes and owners of the archive are not taken over
-    assert status.st_mode & 0o7111 == 0
-    assert status.st_uid == os.getuid()
+    assert (status.st_mode & 0o7111, status.st_uid) == (0, os.getuid())
 
 
 def header(kind: bytes, size: int = 0) -> bytes:
@@ -173,24 +161,19 @@ def old_sparse() -> bytes:
 
 HOSTILE = {
     "parent": tar(member("../canary")),
-    "parent within": tar(member("set/train/n00000001/../../../../canary")),
     "parent after dot": tar(member("./../canary")),
     "absolute": tar(member("/tmp/ablate-canary.JPEG")),
     "symlink": tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../../../../canary"), member(GOOD)),
     "symlinked folder": tar(member("set/train", b"", type=tarfile.SYMTYPE, linkname="../.."), member(GOOD)),
     "hard link": tar(member(GOOD, b"", type=tarfile.LNKTYPE, linkname="../canary"), member(GOOD)),
     "character device": tar(member(GOOD, b"", type=tarfile.CHRTYPE, devmajor=1, devminor=3)),
-    "block device": tar(member(GOOD, b"", type=tarfile.BLKTYPE)),
-    "pipe": tar(member(GOOD, b"", type=tarfile.FIFOTYPE)),
     "contiguous": tar(member(GOOD, type=tarfile.CONTTYPE)),
     "sparse": tar(member(GOOD, pax_headers={"GNU.sparse.map": "0,6", "GNU.sparse.size": "1500"})),
     "sparse of the old form": old_sparse(),
     "dropping that is a link": tar(member("set/.DS_Store", b"", type=tarfile.SYMTYPE, linkname="../canary")),
     "other name": tar(member("set/run.py")),
-    "other folder": tar(member("other/train/n00000001/a.JPEG")),
     "other suffix": tar(member("set/train/n00000001/a.JPEG.pth")),
     "newline": tar(member(f"{GOOD}\n")),
-    "space": tar(member("set/train/n00000001/a b.JPEG")),
     "not ASCII digits": tar(member("set/train/n٠٠٠٠٠٠٠١/a.JPEG")),
     "deeper": tar(member("set/train/n00000001/b/a.JPEG")),
     "twice": tar(member(GOOD), member(GOOD, b"other")),
@@ -198,7 +181,6 @@ HOSTILE = {
     "long name": tar(member("set/train/n00000001/" + "a/" * 2000 + "x.JPEG")),
     "too large": tar(member(GOOD, bytes((1 << 20) + 1))),
     "too many": tar(*(member(f"set/train/n00000001/{index}.JPEG", b"") for index in range(51))),
-    "too many folders": tar(*[member("set", b"", type=tarfile.DIRTYPE)] * 51),
     "too many droppings": tar(*[member("set/.DS_Store", b"")] * 51),
     "bomb": tar(*(member(f"set/val/n00000001/{index}.JPEG", bytes(1 << 20)) for index in range(12))),
     # tarfile reads such a header into memory whole: 1 GiB claimed, and 16 MiB of it there
@@ -208,7 +190,6 @@ HOSTILE = {
     "chained headers": header(tarfile.GNUTYPE_LONGNAME) * 5000,  # must not exhaust the stack
     # CVE-2025-8194: tarfile seeks back to the same header for ever
     "negative size": header(tarfile.REGTYPE, -512) + bytes(2048),
-    "very negative size": header(tarfile.REGTYPE, -(1 << 40)) + bytes(2048),
     "not tar": b"not tar" * 200,
     "nothing": b"",
 }
@@ -216,9 +197,9 @@ HOSTILE = {
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_hostile_archive_is_refused(unpack: Callable[..., Path], content: bytes) -> None:
-    with pytest.raises(DataError, match=r"Nothing of it was kept") as caught:
-        unpack(gzip.compress(content, compresslevel=1))
-    assert ("decompresses to more" in str(caught.value)) == (len(content) > 11 << 20)
+    message = refused(unpack, gzip.compress(content, compresslevel=1))
+    assert "Nothing of it was kept" in message
+    assert ("decompresses to more" in message) == (len(content) > 11 << 20)
     assert not Path("/tmp/ablate-canary.JPEG").exists()
 
 
@@ -226,12 +207,9 @@ def test_cut_anywhere_or_no_archive(unpack: Callable[..., Path], tmp_path: Path)
     whole = gzip.compress(tar(*(member(f"set/val/n00000001/{i}.JPEG", os.urandom(300)) for i in range(5))))
     complete = 0
     for packed in (b"not gzip", *(whole[:length] for length in range(0, len(whole), 97))):
-        try:
+        with contextlib.suppress(DataError):
             complete += len(files(unpack(packed))) == 5
-        except DataError:
-            pass
-        finally:
-            shutil.rmtree(tmp_path / "target")
+        shutil.rmtree(tmp_path / "target")
     # Only the padding and checksum after the last member can be lost without losing a file.
     assert complete <= 1
 
@@ -253,39 +231,32 @@ def kept(request: Request) -> list[str]:
     return [path.name for path in (request.cache_dir / "sources").iterdir() if path.suffix != ".lock"]
 
 
-def test_a_download_is_unpacked_once(server: Any, tmp_path: Path) -> None:
+def test_a_download_is_unpacked_once_and_nothing_is_kept_of_one_that_is_refused(
+    server: Any, tmp_path: Path
+) -> None:
+    hostile = gzip.compress(tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../canary")))
     progress = Recorder()
     archive, request = archive_of(PACKED, server.serve(PACKED)), make_request(tmp_path, progress=progress)
+    for bad, cause in (
+        (replace(archive, digest="0" * 64), "deleted unopened"),
+        (archive_of(hostile, server.serve(hostile)), "does not belong"),
+    ):
+        assert "unpacking" not in " ".join(progress.stages())
+        assert cause in refused(unpacked, bad, request)
+        assert kept(request) == []
     root, remedy = unpacked(archive, request)
     assert root == request.cache_dir / "sources" / "set"
     assert sorted(files(root)) == ["train/n00000001/a.JPEG", "val/n00000001/b.JPEG"]
     assert f"Delete {root} and run again" in remedy
-    assert [stage.split()[0] for stage in progress.stages()] == ["downloading", "unpacking"]
     server.answers.clear()  # from here on a download would fail
     assert unpacked(archive, request) == (root, remedy)
     assert kept(request) == ["set"]
 
 
-def test_nothing_is_kept_of_what_is_refused(server: Any, tmp_path: Path) -> None:
-    hostile = gzip.compress(tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../canary")))
-    progress = Recorder()
-    request = make_request(tmp_path, progress=progress)
-    wrong = replace(archive_of(PACKED, server.serve(PACKED)), digest="0" * 64)
-    for archive, message in (
-        (wrong, "deleted unopened"),
-        (archive_of(hostile, server.serve(hostile)), "does not belong"),
-    ):
-        with pytest.raises(DataError, match=message):
-            unpacked(archive, request)
-        assert kept(request) == []
-        assert archive is not wrong or "unpacking" not in " ".join(progress.stages())
-
-
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from ablate.data.fetch import unpacked
-from ablate.data.manifest import Archive
+from ablate.data.fetch import Archive, unpacked
 from ablate.data.source import Request
 def progress(stage, done, total):
     if sys.argv[3] in stage:
@@ -308,13 +279,13 @@ def test_a_killed_fetch_is_never_taken_for_whole(server: Any, tmp_path: Path, st
 
 def test_own_copy_is_found_from_either_folder_or_missed(tmp_path: Path) -> None:
     archive = archive_of(PACKED)
-    with pytest.raises(DataError, match=r"expected train and val in .*set or in .* --data-dir") as caught:
-        unpacked(archive, make_request(tmp_path, data_dir=tmp_path))
-    assert archive.url in str(caught.value)
+    message = refused(unpacked, archive, make_request(tmp_path, data_dir=tmp_path))
+    for word in ("expected train and val in ", str(tmp_path / "set"), "--data-dir", archive.url):
+        assert word in message
     for split in ("train", "val"):
         (tmp_path / "set" / split).mkdir(parents=True)
-    outer, remedy = unpacked(archive, make_request(tmp_path, data_dir=tmp_path))
-    inner, _ = unpacked(archive, make_request(tmp_path, data_dir=tmp_path / "set"))
-    assert outer == inner == tmp_path / "set"
-    assert "Restore these files" in remedy
+    for given in (tmp_path, tmp_path / "set"):
+        root, remedy = unpacked(archive, make_request(tmp_path, data_dir=given))
+        assert root == tmp_path / "set"
+        assert "Restore these files" in remedy
     assert not (tmp_path / "cache").exists()

@@ -4,31 +4,20 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_data import image_tree, prepared, write_image
+from small_data import image_tree, prepared, refused, write_image
 
 from ablate.data import prepare
-from ablate.errors import DataError
 
 
 def problems(root: Path, tmp_path: Path) -> str:
-    with pytest.raises(DataError) as caught:
-        prepared(root, tmp_path / "other")
+    message = refused(prepared, root, tmp_path / "other")
     assert not list((tmp_path / "other").rglob("*.npy"))
-    return str(caught.value)
+    return message
 
 
 def test_names_of_every_kind_are_kept_and_ordered(tmp_path: Path) -> None:
     classes = ["<b>bold", "Zebra", "ant", "._b", "Thumbs.db", "ünïcode 猫", "'quoted\"", "-rf", "=1+1"]
-    names = [
-        "a b.PNG",
-        "<i>.Jpeg",
-        "x|y.bmp",
-        "é.webp",
-        ".hidden.png",
-        "new\nline.tif",
-        "a.gif",
-        "\udcff.png",
-    ]
+    names = ["a b.PNG", "<i>.Jpeg", "x|y.bmp", "é.webp", ".h.png", "new\nline.tif", "a.gif", "\udcff.png"]
     for class_name in classes:
         for seed, name in enumerate(names):
             path = write_image(tmp_path / f"set/train/{class_name}/{seed}{Path(name).suffix}", seed=seed)
@@ -64,18 +53,13 @@ def test_what_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert (again.folder, again.name) == (after.folder, f"folder:{path}")
 
 
-@pytest.mark.parametrize("path", ["", "/nowhere/at all"])
-def test_no_such_folder(tmp_path: Path, path: str) -> None:
-    with pytest.raises(DataError, match="PATH/train/CLASS/IMAGE"):
-        prepared(path, tmp_path / "cache")
-
-
-def test_split_folders_that_are_missing_or_two(tmp_path: Path) -> None:
+def test_folders_that_are_missing_or_too_many(tmp_path: Path) -> None:
     root = image_tree(tmp_path)
+    for path in ("", "/nowhere/at all", root / "train/cat/0.png"):
+        assert "Expected PATH/train/CLASS/IMAGE" in refused(prepared, path, tmp_path / "other")
     message = problems(root / "train", tmp_path)
     assert "'train': no such folder; the folders in PATH are: 'cat', 'dog'" in message
     assert "'val' or 'valid': no such folder" in message
-    assert "0.png'. Expected PATH/train" in problems(root / "train/cat/0.png", tmp_path)
     (root / "valid").mkdir()
     assert "'val' and 'valid' both exist" in problems(root, tmp_path)
     (root / "valid").rmdir()
@@ -84,27 +68,21 @@ def test_split_folders_that_are_missing_or_two(tmp_path: Path) -> None:
     message = problems(root, tmp_path)
     assert "1 problem in" in message  # not one more for each class
     assert "'val' or 'valid': no such folder; the folders in PATH are: 'held out', 'train'" in message
-
-
-def test_images_without_class_folders_and_one_class(tmp_path: Path) -> None:
     for split in ("train", "val"):
         write_image(tmp_path / "flat" / split / "a.png")
         write_image(tmp_path / "one" / split / "cat" / "a.png")
     message = problems(tmp_path / "flat", tmp_path)
-    assert "'train': no class folders in it" in message
-    assert "'val': no class folders in it" in message
-    assert "'val/a.png': a file beside" in message
+    for line in ("'train': no class folders in it", "'val': no class folders", "'val/a.png': a file beside"):
+        assert line in message
     assert "expected at least 2 class folders, found 1" in problems(tmp_path / "one", tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("train", "val"), [("Dog", "dog"), ("\u00e9t\u00e9", "e\u0301te\u0301"), ("<B>", "<b>")]
-)
+@pytest.mark.parametrize(("train", "val"), [("Dog", "dog"), ("\u00e9t\u00e9", "e\u0301te\u0301")])
 def test_class_names_that_look_the_same(tmp_path: Path, train: str, val: str) -> None:
     root = image_tree(tmp_path, classes=("cat", train))
     (root / "val" / train).rename(root / "val" / val)
-    message = problems(root, tmp_path)
-    assert f"missing, the other split has this class as {train!a}; here it is spelt {val!a}" in message
+    line = f"missing, the other split has this class as {train!a}; here it is spelt {val!a}"
+    assert line in problems(root, tmp_path)
 
 
 def test_everything_wrong_is_in_one_list(tmp_path: Path) -> None:
@@ -112,10 +90,9 @@ def test_everything_wrong_is_in_one_list(tmp_path: Path) -> None:
     (root / "train/dog/0.png").write_bytes(b"")
     with Image.open(root / "train/cat/0.png") as image:
         image.save(root / "val/dog/0.png", format="ICO")
-    message = problems(root, tmp_path)
     unreadable = ["train/dog/0.png': empty (0 bytes)", "val/dog/0.png': not an image of a known format (JPEG"]
     for line in ("2 files cannot be decoded", *unreadable):
-        assert line in message
+        assert line in problems(root, tmp_path)
     (root / "train/empty").mkdir()
     shutil.copytree(root / "val/cat", root / "val/only here")
     (root / "train/cat/notes.txt").write_text("x")
