@@ -11,14 +11,14 @@ from pydantic import ValidationError
 from ablate.errors import StudyError
 from ablate.study.fields import canonical, resolve
 from ablate.study.recipes import RECIPES
-from ablate.study.study import Profile, Study, build_study, load_study
+from ablate.study.study import Profile, Study, load_study
 
 BASE = {"data": "digits", "image_size": 8}
 
 
 def declare(**changes: Any) -> Study:
-    return build_study(
-        {"question": "What does ε do?", "base": BASE, "factors": {"epsilon": (0.0, 0.1)}} | changes
+    return Study(
+        **{"question": "What does ε do?", "base": BASE, "factors": {"epsilon": (0.0, 0.1)}, **changes}
     )
 
 
@@ -199,7 +199,7 @@ def test_a_baseline_is_the_level_that_it_equals_on_paper() -> None:
 
 
 IN_PYTHON: list[tuple[Callable[[], object], str]] = [
-    (lambda: build_study({"base": BASE}), r"^question: no value is set; give it one$"),
+    (lambda: Study(base=BASE), r"^question: no value is set; give it one$"),  # type: ignore[call-arg]
     (lambda: Profile(bas={}), r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"),  # type: ignore[call-arg]
     (lambda: Profile(factors={"epsilon": 0.1}), r"^factors.epsilon: .* write \(0.1,\)$"),
     (lambda: Profile(seeds=(1, "a")), r"^seeds: expected how many .*\(1, 'a'\) \(tuple\) came$"),

@@ -15,7 +15,7 @@ from ablate.stats import median_interval
 from ablate.store.results import ResultsFolder
 from ablate.store.timing import Case, TimingPass, case_of, cases_of, plain_case, read_timing, write_timing
 from ablate.study.fields import resolve
-from ablate.study.study import build_study
+from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
 from ablate.tables import frame
 from ablate.tables.build import step_time_rows
@@ -134,7 +134,7 @@ def test_company_on_the_machine_is_said(others: float | None, said: str) -> None
 
 
 def test_arms_that_do_the_same_work_are_called_the_same() -> None:
-    study = build_study({
+    study = Study(**{
         "question": "?", "name": "t", "base": BASE, "seeds": 1,
         "factors": {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}, "baseline": {"epsilon": 0.0},
     })  # fmt: skip

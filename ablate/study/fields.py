@@ -7,7 +7,7 @@ study's base, its profile, the arm's levels and the command line then change sin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
@@ -17,13 +17,18 @@ from pydantic import (
     GetCoreSchemaHandler,
     ValidationError,
     WrapValidator,
-    field_validator,
     model_validator,
 )
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
 from ablate.errors import StudyError, nearest
 from ablate.study.recipes import RECIPES, Frozen, Recipe
+
+
+def _known_recipe(name: str) -> str:
+    if name not in RECIPES:
+        raise ValueError(f"the known recipes are {', '.join(RECIPES)}")
+    return name
 
 
 class Fields(Recipe):
@@ -64,18 +69,13 @@ class Fields(Recipe):
     lr_rule: Literal["fixed", "matched"] = Field(
         description="matched: a summed loss's step is divided by the batch's true size; fixed: it is not"
     )
-    recipe: str = Field(description="name of the recipe that the unset training fields come from")
+    recipe: Annotated[str, AfterValidator(_known_recipe)] = Field(
+        description="name of the recipe that the unset training fields come from"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         description="arithmetic of the network; auto: bfloat16 where the processor has it, else float32"
     )
     deterministic: bool = Field(description="only deterministic algorithms (matters on CUDA)")
-
-    @field_validator("recipe")
-    @classmethod
-    def _known_recipe(cls, name: str) -> str:
-        if name not in RECIPES:
-            raise ValueError(f"the known recipes are {', '.join(RECIPES)}")
-        return name
 
     @model_validator(mode="after")
     def _shrinks_only(self) -> Fields:
@@ -93,22 +93,24 @@ class Fields(Recipe):
 
 
 DEFAULTS: dict[str, Any] = {
-    "arch": "seed_cnn",
-    "loss": "label_smoothing",
-    "epsilon": 0.1,
-    "reduction": "mean",
-    "lr_rule": "fixed",
-    "recipe": "source",
-    "precision": "auto",
-    "deterministic": False,
-}
-
+    "arch": "seed_cnn", "loss": "label_smoothing", "epsilon": 0.1, "reduction": "mean", "lr_rule": "fixed",
+    "recipe": "source", "precision": "auto", "deterministic": False,
+}  # fmt: skip
 FIELD_NAMES: tuple[str, ...] = tuple(Fields.model_fields)
-
 LATER_FIELDS: dict[str, Any] = {
     name: field.default for name, field in Fields.model_fields.items() if not field.is_required()
 }
 """Fields with a default, and the default: what training did before the field was there."""
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: tuple(RECIPES) if name == "recipe" else get_args(field.annotation)
+    for name, field in Fields.model_fields.items()
+}
+"""Field name to the texts that it may be; () where any text, or none, may do."""
+
+
+def is_one(value: Any) -> bool:
+    """Whether a value is one: a number or text, and no list, tuple or array of them."""
+    return isinstance(value, (str, bytes)) or not hasattr(value, "__iter__")
 
 
 def canonical(value: Any) -> Any:
@@ -121,6 +123,16 @@ def canonical(value: Any) -> Any:
     if isinstance(value, float) and math.isfinite(value):
         return float(f"{value:.12g}") + 0.0
     return value
+
+
+def several(values: Any) -> Any:
+    """A list or array as the tuple of its values, each in its one form; a value on its own as it is."""
+    return values if is_one(values) else tuple(map(canonical, values))
+
+
+def repeated(values: Sequence[Any]) -> list[Any]:
+    """Values that stand in a sequence before; not all of them can be hashed."""
+    return [value for place, value in enumerate(values) if value in values[:place]]
 
 
 def resolve(*layers: Mapping[str, Any]) -> Fields:
@@ -137,42 +149,46 @@ def resolve(*layers: Mapping[str, Any]) -> Fields:
     try:
         return Fields.model_validate({**recipe.model_dump(), **settings})
     except ValidationError as error:
-        raise StudyError("\n".join(problem(item) for item in error.errors())) from None
-
-
-def problem(item: Mapping[str, Any]) -> str:
-    """One fault in one line: the field, what was expected, what came, what to do."""
-    name = ".".join(str(part) for part in item["loc"])
-    if not name:  # about several fields, and names them itself
-        return str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "extra_forbidden":
-        return unknown_name("field", name, FIELD_NAMES)
-    if item["type"] == "missing":
-        remedy = "add it to the study's base" if name in FIELD_NAMES else "give it one"
-        return f"{name}: no value is set; {remedy}"
-    came = item["input"]
-    if callable(came):
-        return (
-            f"{name}: expected a name, but {came!r} itself came; name it by its import path, "
-            f"'my_module:{getattr(came, '__name__', 'name')}', in a file that workers can import"
-        )
-    if item["type"] == "tuple_type" and "factors" in item["loc"]:
-        return (
-            f"{name}: expected a tuple or list of levels, but {came!r} ({type(came).__name__}) came; "
-            f"for a single level write ({came!r},)"
-        )
-    message = item["msg"].removeprefix("Value error, ")
-    choices = tuple(RECIPES) if name == "recipe" else ()
-    if name in FIELD_NAMES:
-        choices = choices or get_args(Fields.model_fields[name].annotation)
-    hint = f".{nearest(came, choices)}" if isinstance(came, str) and choices else ""
-    return f"{name}: {message[0].lower()}{message[1:]}, but {came!r} ({type(came).__name__}) came{hint}"
+        raise _in_plain_words(error, "field", FIELD_NAMES) from None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is none of the known ones, with the nearest one first."""
     known = list(known)
     return f"{name}: unknown {kind}; known are {', '.join(known)}.{nearest(name, known)}"
+
+
+def _in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> StudyError:
+    """A line per fault: the field, what was expected, what came, what to do."""
+    lines = []
+    for item in error.errors():
+        name, came = ".".join(map(str, item["loc"])), item["input"]
+        message = item["msg"].removeprefix("Value error, ")
+        if not name:  # about several fields, and names them itself
+            line = message
+        elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
+            line = unknown_name(kind, name, known)
+        elif item["type"] == "missing":
+            remedy = "add it to the study's base" if name in FIELD_NAMES else "give it one"
+            line = f"{name}: no value is set; {remedy}"
+        elif callable(came):
+            line = (
+                f"{name}: expected a name, but {came!r} itself came; name it by its import path, "
+                f"'my_module:{getattr(came, '__name__', 'name')}', in a file that workers can import"
+            )
+        elif item["type"] == "tuple_type" and "factors" in item["loc"]:
+            line = (
+                f"{name}: expected a tuple or list of levels, but {came!r} ({type(came).__name__}) came; "
+                f"for a single level write ({came!r},)"
+            )
+        else:
+            choices = CHOICES.get(name) if isinstance(came, str) else ()
+            hint = f".{nearest(came, choices)}" if choices else ""
+            line = (
+                f"{name}: {message[0].lower()}{message[1:]}, but {came!r} ({type(came).__name__}) came{hint}"
+            )
+        lines.append(line)
+    return StudyError("\n".join(lines))
 
 
 class Declaration(Frozen):
@@ -183,39 +199,15 @@ class Declaration(Frozen):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Around all other validators, those of the subclass included."""
-        return no_info_wrap_validator_function(cls._in_plain_words, handler(source))
+        return no_info_wrap_validator_function(cls._checked, handler(source))
 
     @classmethod
-    def _in_plain_words(cls, declaration: Any, validate: Callable[[Any], Any]) -> Any:
+    def _checked(cls, declaration: Any, validate: Callable[[Any], Any]) -> Any:
         try:
             return validate(declaration)
         except ValidationError as error:
-            lines = []
-            for item in error.errors():
-                if item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
-                    kind = cls.called or f"part of a {cls.__name__}"
-                    lines.append(unknown_name(kind, str(item["loc"][0]), cls.model_fields))
-                else:
-                    lines.append(problem(item))
-            raise StudyError("\n".join(lines)) from None
-
-
-def is_one(value: Any) -> bool:
-    """Whether a value is one: a number or text, and no list, tuple or array of them."""
-    return isinstance(value, (str, bytes)) or not hasattr(value, "__iter__")
-
-
-def _canonical_factors(factors: Any) -> Any:
-    if not isinstance(factors, Mapping):
-        return factors
-    return {
-        name: levels if is_one(levels) else tuple(canonical(level) for level in levels)
-        for name, levels in factors.items()
-    }
-
-
-def _canonical_levels(levels: dict[str, Any]) -> dict[str, Any]:
-    return {name: canonical(level) for name, level in levels.items()}
+            kind = cls.called or f"part of a {cls.__name__}"
+            raise _in_plain_words(error, kind, cls.model_fields) from None
 
 
 def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
@@ -225,9 +217,9 @@ def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
         raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
 
 
-Factors = Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_canonical_factors)]
+Factors = dict[str, Annotated[tuple[Any, ...], BeforeValidator(several)]]
 """Field name to the levels it is swept over."""
-Levels = Annotated[dict[str, Any], AfterValidator(_canonical_levels)]
+Levels = dict[str, Annotated[Any, AfterValidator(canonical)]]
 """Field name to value: an arm, or a point of a searched space."""
 Seeds = Annotated[int | tuple[int, ...], WrapValidator(_checked_seeds)]
 """How many seeds (0, 1, ...), or which."""

@@ -48,10 +48,7 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         default=0.0, ge=0, lt=1, description="part of the steps after which the schedule falls"
     )
     crop_area: float = Field(
-        default=1.0,
-        gt=0,
-        le=1,
-        description="smallest part of an image that a random resized crop keeps; 1: no crop",
+        default=1.0, gt=0, le=1, description="smallest part of an image that a random crop keeps; 1: no crop"
     )
     flip: bool = Field(default=False, description="mirror every other training image, at random")
     mixup: float = Field(

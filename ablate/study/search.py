@@ -1,8 +1,4 @@
-"""What a tuned study searches: ranges of fields, the objective, the budget.
-
-The declaration only. `ablate.tuning` asks Optuna for points, trains them on a tuning split that is carved
-from the training images, and has the winner re-run with fresh seeds.
-"""
+"""What a tuned study searches: ranges of fields, the objective, the budget. `ablate.tuning` does it."""
 
 from __future__ import annotations
 
@@ -10,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SkipValidation, field_validator, model_validator
 
-from ablate.study.fields import FIELD_NAMES, Declaration, canonical, unknown_name
+from ablate.study.fields import FIELD_NAMES, Declaration, canonical, repeated, several, unknown_name
 from ablate.study.fields import Levels as Levels
 
 FIRST_TUNING_SEED = 1_000_000
@@ -20,6 +16,9 @@ FIRST_TUNING_SEED = 1_000_000
 GRID_TOLERANCE = 1e-6
 """Of a step: values off the grid by less are on it."""
 MOST_LEVELS = 100_001
+Condition = Annotated[
+    dict[str, Any], Field(description="searched only where these other searched fields have these values")
+]
 
 
 class Range(Declaration):
@@ -35,9 +34,7 @@ class Range(Declaration):
     levels: int | None = Field(
         default=None, ge=2, le=MOST_LEVELS, description="with log, how many values the grid has"
     )
-    when: dict[str, Any] = Field(
-        default_factory=dict, description="searched only where these other searched fields have these values"
-    )
+    when: Condition = Field(default={})
 
     @model_validator(mode="after")
     def _consistent(self) -> Range:
@@ -106,15 +103,13 @@ class Choice(Declaration):
     """Values without an order, such as architectures. A plain tuple in a search's space is one."""
 
     of: tuple[Any, ...] = Field(description="the values")
-    when: dict[str, Any] = Field(
-        default_factory=dict, description="searched only where these other searched fields have these values"
-    )
+    when: Condition = Field(default={})
 
     @field_validator("of")
     @classmethod
     def _different(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        values = tuple(canonical(value) for value in values)
-        if len(values) < 2 or any(value in values[:place] for place, value in enumerate(values)):
+        values = several(values)
+        if len(values) < 2 or repeated(values):
             raise ValueError("expected at least two different values")
         if None in values:
             raise ValueError("None is no value of a field")
@@ -133,12 +128,17 @@ class Choice(Declaration):
         return ", ".join(map(str, self.of))
 
 
-def _kind(declaration: Any) -> str:
-    chosen = isinstance(declaration, Choice) or (isinstance(declaration, Mapping) and "of" in declaration)
-    return "choice" if chosen else "range"
+def _dimension(values: Any) -> Range | Choice:
+    if isinstance(values, (Range, Choice)):
+        return values
+    if isinstance(values, (tuple, list)):
+        return Choice(of=tuple(values))
+    if isinstance(values, Mapping):  # as a plan's file holds it
+        return (Choice if "of" in values else Range).model_validate(values)
+    raise ValueError("expected a Range, or a tuple of values")
 
 
-Dimension = Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)]
+Dimension = Annotated[SkipValidation[Range | Choice], BeforeValidator(_dimension)]
 """What one searched field may be."""
 
 
@@ -171,19 +171,6 @@ class Search(Declaration):
     tuning_part: float = Field(
         default=0.125, gt=0, lt=1, description="part of the training images held back to tune on"
     )
-
-    @field_validator("space", mode="before")
-    @classmethod
-    def _tuples_are_choices(cls, space: Any) -> Any:
-        if not isinstance(space, Mapping):
-            return space
-        for name, values in space.items():
-            if not isinstance(values, (tuple, list, Mapping, Range, Choice)):
-                raise ValueError(f"{name}: expected a Range, or a tuple of values, but {values!r} came")
-        choices = {
-            name: {"of": values} for name, values in space.items() if isinstance(values, (tuple, list))
-        }
-        return {**space, **choices}
 
     @field_validator("objective", mode="before")
     @classmethod

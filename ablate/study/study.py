@@ -25,13 +25,13 @@ from ablate.study.fields import (
     Declaration,
     Factors,
     Fields,
-    Levels,
     Seeds,
+    repeated,
     resolve,
     unknown_name,
 )
 from ablate.study.recipes import Frozen
-from ablate.study.search import FIRST_TUNING_SEED, Search
+from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
 
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 
@@ -44,9 +44,7 @@ class Published(Frozen):
     epochs: tuple[dict[str, FiniteFloat], ...] = Field(
         description="one mapping per epoch, named as in the epochs table: epoch, train_loss, ..."
     )
-    differences: str = Field(
-        default="", description="what remains different between that run and these, in sentences"
-    )
+    differences: str = Field(default="", description="what remains different from these runs, in sentences")
 
 
 class Profile(Declaration):
@@ -111,12 +109,9 @@ class Study(Declaration):
         return self.family or (self.primary,)
 
     def family_size(self, metric: str, comparisons: int) -> int:
-        """How many intervals hold together with one of this metric's, where arms are compared so often.
-
-        Those of every metric of the family; a metric outside it stands alone.
-        """
-        inside = metric in self.comparison_family
-        return max(comparisons * len(self.comparison_family), 1) if inside else 1
+        """How many intervals hold together with one of this metric's; one outside the family stands alone."""
+        family = self.comparison_family
+        return max(comparisons * len(family), 1) if metric in family else 1
 
     @property
     def all_margins(self) -> dict[str, float]:
@@ -143,15 +138,13 @@ class Study(Declaration):
         if name not in self.profiles:
             raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
         profile = self.profiles[name]
-        changes: dict[str, Any] = {
-            "base": {**self.base, **profile.base},
-            "factors": {**self.factors, **profile.factors},
-        }
-        if profile.seeds is not None:
-            changes["seeds"] = profile.seeds
-        if profile.search:
-            changes["search"] = {**(self.search.model_dump() if self.search else {}), **profile.search}
-        return self.replace(**changes)
+        searched = self.search.model_dump() if self.search else {}
+        return self.replace(
+            base=self.base | profile.base,
+            factors=self.factors | profile.factors,
+            seeds=self.seeds if profile.seeds is None else profile.seeds,
+            search=searched | profile.search or None,
+        )
 
     def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Study:
         """This study with fields overridden: one value fixes a field, several sweep it."""
@@ -167,52 +160,49 @@ class Study(Declaration):
 
     def replace(self, **changes: Any) -> Study:
         """A validated copy with some of its declarations changed."""
-        return build_study({**self.model_dump(), **changes})
-
-
-def build_study(declaration: Mapping[str, Any]) -> Study:
-    """A study from plain values, with every fault in one `StudyError`."""
-    return Study.model_validate(dict(declaration))
+        return Study(**{**self.model_dump(), **changes})
 
 
 def _field_faults(study: Study) -> list[str]:
     """Faults of the base and of every level, each level tried alone so that all are named at once."""
     searched = study.search.space if study.search else {}
     swept = {**study.factors, **{name: dimension.ends() for name, dimension in searched.items()}}
-    trials = [{}, *({name: level} for name, levels in swept.items() for level in levels)]
     required = {name: levels[0] for name, levels in swept.items() if levels}
-    found: list[str] = []
-    for changes in trials:
+    found: dict[str, None] = {}
+    for changes in [{}, *({name: level} for name, levels in swept.items() for level in levels)]:
         try:
             resolve(study.base, required, changes)
         except StudyError as error:
-            found += str(error).splitlines()
-    return list(dict.fromkeys(found))
+            found |= dict.fromkeys(str(error).splitlines())
+    return list(found)
 
 
 def _faults(study: Study) -> Iterator[str]:
     """Faults of the factors' levels, the arms that are listed, the baseline, seeds, margins and search."""
     for name, levels in study.factors.items():
-        if not levels and name in FIELD_NAMES:
+        if name not in FIELD_NAMES:
+            continue  # that is a fault of its own, found with the fields
+        if not levels:
             yield f"factors.{name}: no levels; give at least one, or move it to base"
-        for level in _repeated(levels) if name in FIELD_NAMES else ():
-            yield f"factors.{name}: level {level!r} is given twice; remove one"
+        yield from (
+            f"factors.{name}: level {level!r} is given twice; remove one" for level in repeated(levels)
+        )
     for arm in study.only:
         if set(arm) != set(study.factors):
             yield f"only: expected a level for each of {', '.join(study.factors)}, but {arm} came"
         for name in arm.keys() & study.factors.keys():
             if arm[name] not in study.factors[name]:
                 yield f"only: {name}={arm[name]!r} is not among its levels {list(study.factors[name])}"
-    if _repeated(study.only):
+    if repeated(study.only):
         yield "only: an arm is named twice; remove one"
     searched = study.search.space if study.search else {}
     for name, level in study.baseline.items():
-        if name not in study.factors and name not in searched:
+        if name in study.factors:
+            if level not in (levels := study.factors[name]):
+                yield f"baseline.{name}: {level!r} is not among its levels {list(levels)}; add it to them"
+        elif name not in searched:
             yield f"baseline.{name}: is not a factor"
-        elif name in study.factors and level not in study.factors[name]:
-            levels = study.factors[name]
-            yield f"baseline.{name}: {level!r} is not among its levels {list(levels)}; add it to them"
-        elif name not in study.factors and not searched[name].holds(level):
+        elif not searched[name].holds(level):
             words = searched[name].in_words()
             yield f"baseline.{name}: {level!r} is not among the values searched ({words})"
     seeds = study.seeds
@@ -220,7 +210,7 @@ def _faults(study: Study) -> Iterator[str]:
         yield f"seeds: at least one seed is needed, but {'an empty list' if seeds == () else seeds} came"
     if isinstance(seeds, tuple):
         yield from (f"seeds: {one} is outside 0 to 2**63 - 1" for one in seeds if not 0 <= one < 2**63)
-        if _repeated(seeds):
+        if repeated(seeds):
             yield f"seeds: each seed once, but {list(seeds)} came"
     for name, margin in study.margins.items():
         if not 0 < margin < math.inf:
@@ -238,14 +228,8 @@ def _faults(study: Study) -> Iterator[str]:
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
 
 
-def _repeated(values: Sequence[Any]) -> list[Any]:
-    return [value for place, value in enumerate(values) if value in values[:place]]
-
-
 def load_study(path: str | Path) -> Study:
-    """Run a study file and return its `study`, named after the file.
-
-    The file's folder is put on the import path, so that a study can name models and losses beside it.
+    """Run a study file and return its `study`, named after the file; models and losses beside it are found.
 
     Raises:
         StudyError: the file is missing, is not Python, fails when run, exits, or defines no `study`.
@@ -291,10 +275,7 @@ _STUDY_FOLDERS: set[Path] = set()
 
 
 def add_import_folder(folder: Path) -> None:
-    """Look for modules in `folder` first, in this process and in the workers it starts.
-
-    A module of the same name that another study's folder gave is forgotten.
-    """
+    """Look for modules in `folder` first, here and in workers; another study's of that name are forgotten."""
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
     _STUDY_FOLDERS.add(folder)
     for name, module in list(sys.modules.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -82,10 +83,7 @@ def arm_name(levels: Mapping[str, Any]) -> str:
 
 
 def stream_seed(seed: int, stream: str) -> int:
-    """The seed of one random stream (init, order, augmentation, ...) of a trial, in [0, 2**63).
-
-    No factor level enters it, so arms of one seed share their random draws and can be compared in pairs.
-    """
+    """The seed of a trial's random stream, in [0, 2**63). No level enters it: arms of one seed are paired."""
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -101,16 +99,14 @@ def expand(
     arms = [(levels, study.fields(levels)) for levels in study.arms()]
     seen: dict[str, str] = {}
     trials = []
-    for seed in study.seed_list():
-        for levels, fields in arms:
-            trial = build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
-            # Two arms of one identity would be one training run, compared with itself.
-            if seen.setdefault(trial.trial_id, trial.arm) != trial.arm:
-                raise StudyError(
-                    f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their "
-                    "levels come to the same data and arithmetic here; leave one of them out"
-                )
-            trials.append(trial)
+    for seed, (levels, fields) in itertools.product(study.seed_list(), arms):
+        trial = build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
+        if seen.setdefault(trial.trial_id, trial.arm) != trial.arm:
+            raise StudyError(
+                f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their "
+                "levels come to the same data and arithmetic here; leave one of them out"
+            )
+        trials.append(trial)
     return trials
 
 
@@ -132,14 +128,10 @@ def build_trial(
 
 
 def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
-    """What a trial computes, as canonical JSON: no path, host, study or profile name.
-
-    The data's name and how it is decoded are replaced by the fingerprint, the precision asked for by what it
-    came to. The recipe's name is left out because its fields are there. A field that came later is left out
-    at its default, so that the trials recorded before it keep their names.
-    """
+    """What a trial computes, as canonical JSON: no path, host, study or profile name."""
     named = fields.model_dump(exclude=NOT_IDENTITY)
     identity = {
+        # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
         "sources": {name: source_digest(named[name]) for name in ("arch", "loss")},
         "seed": seed,
@@ -152,10 +144,7 @@ def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, finger
 
 
 def source_digest(name: str) -> str:
-    """Digest of the module that `package.module:attribute` names, so that editing it makes new trials.
-
-    Names of ablate's own give "", because the training version speaks for them.
-    """
+    """Digest of the module that `package.module:attribute` names; "" of ablate's own: they have a version."""
     if ":" not in name:
         return ""
     module = name.partition(":")[0]

@@ -11,7 +11,7 @@ import numpy as np
 
 from ablate.store.records import Cost, Environment, Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
-from ablate.study.study import Study, build_study
+from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, Trial, expand
 from ablate.tables import build_tables, write_tables
 
@@ -23,7 +23,7 @@ Outcome = str | tuple[str, str]
 
 def declare(**declaration: Any) -> Study:
     """A study over digits, with what the test needs changed."""
-    return build_study({"question": "What does it do?", "name": "tiny", "base": BASE, **declaration})
+    return Study(**{"question": "What does it do?", "name": "tiny", "base": BASE, **declaration})
 
 
 def make_results(
