@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +37,7 @@ NO_RATE = 1e-9
 class TimingTask:
     """What a worker is to time: cases, each with a trial that it is of and the folder of its data."""
 
-    cases: tuple[Case, ...]
-    trials: tuple[Trial, ...]
-    data_folders: tuple[Path, ...]
+    cases: Mapping[Case, tuple[Trial, Path]]
     engine: Engine = "eager"
 
 
@@ -52,28 +50,24 @@ def do_task(
 
 def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
     """Time every case round by round; `tell` is called with the part that is done."""
-    numerics = task.trials[0].numerics  # one device and one number of threads in all of a plan
+    numerics = next(iter(task.cases.values()))[0].numerics  # of all: a plan has one device, and its threads
     device = ready_device(numerics, slot)
-    of_each = zip(task.cases, task.trials, task.data_folders, strict=True)
-    turns = [_Turn(*of, device, task.engine) for of in of_each]
-    rounds: list[list[float]] = []
+    turns = [_Turn(case, *of, device, task.engine) for case, of in task.cases.items()]
+    times: list[list[float]] = [[] for _ in turns]
     busy, own, began = _busy_seconds(), time.process_time(), time.monotonic()
-    while len(rounds) < ROUNDS:
-        left = BUDGET_SECONDS - (time.monotonic() - began)
-        if left < 0 and len(rounds) >= FEWEST_ROUNDS:
+    for done in range(ROUNDS):
+        if done >= FEWEST_ROUNDS and time.monotonic() - began > BUDGET_SECONDS:
             break
-        # Each round begins elsewhere, so that no case always follows the same one.
-        first = len(rounds) % len(turns)
-        taken = [turn.take() for turn in [*turns[first:], *turns[:first]]]
-        rounds.append([*taken[len(turns) - first :], *taken[: len(turns) - first]])
-        tell(len(rounds) / ROUNDS)
-    environment = environment_of(device, numerics.threads, workers=1)
+        for place in range(len(turns)):
+            turn = (done + place) % len(turns)  # each round begins elsewhere: no case always follows the same
+            times[turn].append(turns[turn].take())
+        tell((done + 1) / ROUNDS)
     engines = "; ".join(dict.fromkeys(turn.step.engine for turn in turns))
     return TimingPass(
-        cases=task.cases,
-        step_ms=tuple(zip(*rounds, strict=True)),
+        cases=tuple(task.cases),
+        step_ms=tuple(map(tuple, times)),
         steps=tuple(turn.steps for turn in turns),
-        environment=environment.model_copy(update={"engine": engines}),
+        environment=environment_of(device, numerics.threads, workers=1, engine=engines),
         others=_used_by_others(busy, own, began),
     )
 

@@ -20,7 +20,7 @@ from ablate.data import open_dataset
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs, count_parameters
 from ablate.store.provenance import source_commit, version_of
-from ablate.store.records import Environment, Failure, Predictions, Record
+from ablate.store.records import Environment, Epoch, Failure, Predictions, Record
 from ablate.store.results import write_atomically
 from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial
@@ -75,15 +75,12 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
     """
     device = ready_device(task.trial.numerics, slot)
     dataset = open_dataset(task.data_folder)
-    facts: dict[str, Any] = {
-        "trial": task.trial,
-        "environment": environment_of(device, task.trial.numerics.threads, workers=task.workers),
-        "class_names": dataset.classes,
-    }
+    ran = functools.partial(environment_of, device, task.trial.numerics.threads, workers=task.workers)
+    facts: dict[str, Any] = {"trial": task.trial, "environment": ran(), "class_names": dataset.classes}
     try:
         valid = resident_images(task.data_folder, device)[1]
         step = first_step(task.trial, task.data_folder, device, task.engine)
-        facts["environment"] = facts["environment"].model_copy(update={"engine": step.engine})
+        facts["environment"] = ran(engine=step.engine)
         facts["parameters"] = count_parameters(step.model)
         facts["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
         fitted = fit(step, valid, callbacks=_callbacks(task, tell), checkpoint=_read_checkpoint(task))
@@ -124,10 +121,7 @@ def resolved_fields(trial: Trial) -> Fields:
 
 @functools.cache
 def _macs(arch: str, num_classes: int, image_size: int) -> int | None:
-    """Multiply-adds of one image; of a network built for it, so that nothing touches the one that trains.
-
-    None where they cannot be counted: that must not cost a trial.
-    """
+    """Multiply-adds of one image, by a network of their own; None where they cannot be counted."""
     with torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
         return count_macs(build_model(arch, num_classes=num_classes, image_size=image_size), image_size)
     return None
@@ -147,32 +141,27 @@ def ready_device(numerics: Numerics, slot: int) -> torch.device:
 def resident_images(data_folder: Path, device: torch.device) -> tuple[Images, Images]:
     """Both splits on the device; a worker keeps them for its next trial."""
     data = open_dataset(data_folder)
-    train, valid = (
-        Images.on(device, split.images, split.labels, data.mean, data.std)
-        for split in (data.train, data.valid)
+    train, valid = data.train, data.valid
+    return (
+        Images.on(device, train.images, train.labels, data.mean, data.std),
+        Images.on(device, valid.images, valid.labels, data.mean, data.std),
     )
-    return train, valid
 
 
-def environment_of(device: torch.device, threads: int, *, workers: int) -> Environment:
+def environment_of(device: torch.device, threads: int, *, workers: int, engine: str = "eager") -> Environment:
     """Where and with what this process computes."""
     return Environment(
-        device_name=device_name(device),
-        threads=threads,
-        workers=workers,
-        python_version=platform.python_version(),
-        torch_version=torch.__version__,
-        torchvision_version=version_of("torchvision"),
-        numpy_version=np.__version__,
+        device_name=device_name(device), threads=threads, workers=workers, engine=engine,
+        python_version=platform.python_version(), torch_version=torch.__version__,
+        torchvision_version=version_of("torchvision"), numpy_version=np.__version__,
         cuda_version=torch.version.cuda if device.type == "cuda" else None,
-        ablate_version=version_of("ablate"),
-        commit=source_commit(),
-    )
+        ablate_version=version_of("ablate"), commit=source_commit(),
+    )  # fmt: skip
 
 
 def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
     epochs = task.trial.fields.epochs
-    reported, saved = time.monotonic(), time.monotonic()
+    reported = saved = time.monotonic()
 
     def on_step(epoch: int, step: int, steps: int) -> None:
         nonlocal reported
@@ -189,13 +178,10 @@ def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
             with contextlib.suppress(OSError):  # a full disk must not cost the trial
                 write_atomically(task.checkpoint, buffer.getvalue())
 
-    return Callbacks(
-        on_step=on_step,
-        on_epoch=lambda result: tell(
-            Heartbeat(result.epoch + 1, epochs, result.train_loss, result.valid_accuracy, result.valid_nll)
-        ),
-        save=save,
-    )
+    def on_epoch(ended: Epoch) -> None:
+        tell(Heartbeat(ended.epoch + 1, epochs, ended.train_loss, ended.valid_accuracy, ended.valid_nll))
+
+    return Callbacks(on_step=on_step, on_epoch=on_epoch, save=save)
 
 
 def _read_checkpoint(task: Task) -> dict[str, Any] | None:

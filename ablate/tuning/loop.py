@@ -127,9 +127,8 @@ class Loop:
         while True:
             for training in list(self._training.values()):
                 for trial in self._next_seeds(training):
-                    data = self.inputs.folders()[trial.fingerprint]
-                    folder, engine = self.ledger.folder, self.options.engine
-                    yield trial_job(folder, trial, data, workers=workers, engine=engine)
+                    data, folder = self.inputs.folders(), self.ledger.folder
+                    yield trial_job(folder, trial, data, workers, self.options.engine)
             if self._training:
                 return
             points = self.ledger.next_points()
