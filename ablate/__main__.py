@@ -387,7 +387,7 @@ def publish(
     from ablate.pipeline import rebuild_tables
     from ablate.report import write_report
     from ablate.status import find_study
-    from ablate.store.publish import publish_results
+    from ablate.store.records import publish_results
 
     folder = find_study(results, study, profile)
     below = Path("reference", rebuild_tables(folder).study.name, name)

@@ -58,7 +58,7 @@ ONLY_IN: dict[str, set[str]] = {
     "pytest": set(),
 }
 NEED_NO_TORCH = ["study", "metrics", "tables", "analysis", "figures", "report", "pipeline", "notebook",
-                 "store.records", "store.publish", "status", "gate", "__main__"]  # fmt: skip
+                 "store.records", "status", "gate", "__main__"]  # fmt: skip
 
 
 def room_of(path: Path) -> str:

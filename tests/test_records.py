@@ -179,7 +179,7 @@ def test_damage_costs_only_its_own_trial(folder: ResultsFolder, how: str) -> Non
     records, (line,) = quarantine(folder)
     assert lost.trial_id in line
     assert records == read_records(folder) == {kept.trial_id: kept}
-    assert list(folder.corrupt.glob(f"{lost.trial_id}.0.json"))
+    assert (folder.root / "corrupt" / f"{lost.trial_id}.0.json").exists()
     write_record(folder, Record(trial=trial(1), status="complete", history=(EPOCH,)), PREDICTIONS)
     assert quarantine(folder) == (read_records(folder), [])
 
@@ -198,7 +198,7 @@ def test_unreadable_records_are_all_named(folder: ResultsFolder) -> None:
         read_records(folder)
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace", "write"])
+@pytest.mark.parametrize("step", ["fdopen", "fsync", "replace"])
 def test_a_write_that_fails_at_any_step_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -208,10 +208,9 @@ def test_a_write_that_fails_at_any_step_leaves_the_old_file(
     def fails(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    if step != "write":
-        monkeypatch.setattr(os, step, fails)
+    monkeypatch.setattr(os, step, fails)
     with pytest.raises(OSError, match="No space"):
-        write_atomically(path, fails if step == "write" else b"new")
+        write_atomically(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
