@@ -58,13 +58,8 @@ class ProgressView(Watcher):
         self._running: dict[str, tuple[float, str]] = {}
         """Of each trial that a worker has, the part that is done, and a line."""
         self._total, self._ended, self._begun, self._last_line = 0, 0, 0.0, 0.0
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-        )
+        columns = TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()
+        self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console)
         self._task = self._bar.add_task("trials", total=None, left="", visible=False)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=REFRESH_PER_SECOND)
 
@@ -135,19 +130,15 @@ class ProgressView(Watcher):
         else:
             self._running.pop(event.name, None)
             self._ended += 1
-            self.ended(f"[{self._ended}/{self._total}] {name}: ", record)
+            end = "ended"
+            if record is not None and record.failure is not None:
+                end = f"{record.status}: {record.failure.message}"
+            elif record is not None and record.cost is not None:
+                last, seconds = record.history[-1], record.cost.train_seconds + record.cost.eval_seconds
+                end = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {seconds:.1f} s"
+            self.note(f"[{self._ended}/{self._total}] {name}: {end}")
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
         self._changed()
-
-    def ended(self, name: str, record: Record | None) -> None:
-        """A trial ended, in one line."""
-        line = "ended"
-        if record is not None and record.failure is not None:
-            line = f"{record.status}: {record.failure.message}"
-        elif record is not None and record.cost is not None:
-            last, seconds = record.history[-1], record.cost.train_seconds + record.cost.eval_seconds
-            line = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {seconds:.1f} s"
-        self.note(name + line)
 
     def _time_left(self) -> str:
         done = self._ended + sum(fraction for fraction, _ in self._running.values())
@@ -194,9 +185,9 @@ class NotebookView(ProgressView):
         (self._endings if self._begun else self._head).append(line)
         self._changed()
 
-    def ended(self, name: str, record: Record | None) -> None:
-        """A trial ended; what failed stays in sight."""
-        super().ended(name, record)
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
+        """A trial that failed stays in sight."""
+        super().happened(trial, event, record)
         if record is not None and record.failure is not None:
             self._failures.append(self._endings[-1])
 

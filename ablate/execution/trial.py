@@ -141,11 +141,11 @@ def ready_device(numerics: Numerics, slot: int) -> torch.device:
 def resident_images(data_folder: Path, device: torch.device) -> tuple[Images, Images]:
     """Both splits on the device; a worker keeps them for its next trial."""
     data = open_dataset(data_folder)
-    train, valid = data.train, data.valid
-    return (
-        Images.on(device, train.images, train.labels, data.mean, data.std),
-        Images.on(device, valid.images, valid.labels, data.mean, data.std),
+    train, valid = (
+        Images.on(device, split.images, split.labels, data.mean, data.std)
+        for split in (data.train, data.valid)
     )
+    return train, valid
 
 
 def environment_of(device: torch.device, threads: int, *, workers: int, engine: str = "eager") -> Environment:
@@ -188,10 +188,8 @@ def _read_checkpoint(task: Task) -> dict[str, Any] | None:
     """The state an unfinished run of this trial left. A damaged file is as good as none."""
     try:
         stored = torch.load(task.checkpoint, map_location="cpu", weights_only=True)
-        state: dict[str, Any] = stored["state"]
-    except FileNotFoundError:
-        return None
+        state: dict[str, Any] | None = stored["state"] if stored["trial_id"] == task.trial.trial_id else None
+        return state
     except Exception:
-        task.checkpoint.unlink()
+        task.checkpoint.unlink(missing_ok=True)
         return None
-    return state if stored["trial_id"] == task.trial.trial_id else None
