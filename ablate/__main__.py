@@ -181,7 +181,7 @@ def plan(study: StudyFile, options: Options) -> None:
     Of a study that is tuned, say what `tune` would train.
     """
     from ablate.execution.driver import idle_cores, plan_settled, settle, trials_at_a_time
-    from ablate.execution.progress import ProgressView
+    from ablate.execution.progress import Watcher
     from ablate.gate.plan import show_forecast
     from ablate.pipeline import require_metrics
     from ablate.store.results import ResultsFolder
@@ -194,7 +194,7 @@ def plan(study: StudyFile, options: Options) -> None:
         for line in budget_in_words(declared, options).splitlines():
             print_line(Console(), line)
         return
-    with ProgressView(Console(stderr=True)) as view:
+    with Watcher(Console(stderr=True)) as view:
         planned, _ = plan_settled(settle(declared, options), options, view)
     folder = ResultsFolder(options.results / planned.study.name / planned.profile)
     used = planned.trials[0].numerics.device
@@ -306,9 +306,9 @@ def data(
     if name is None:
         show_datasets(Console(), list_datasets(cache_dir), cache_dir)
         return
-    from ablate.execution.progress import ProgressView
+    from ablate.execution.progress import Watcher
 
-    with ProgressView(Console(stderr=True)) as view:
+    with Watcher(Console(stderr=True)) as view:
         dataset = prepare(
             name,
             image_size=image_size,

@@ -11,7 +11,7 @@ import pytest
 
 from ablate.execution.driver import Options, Watcher, plan_settled, settle
 from ablate.execution.trial import Task, run_trial
-from ablate.study.recipes import RECIPES
+from ablate.study.fields import RECIPES
 from ablate.study.study import Study, load_study
 from ablate.tuning.settle import retest_study
 

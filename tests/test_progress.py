@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from ablate.execution import Done, Lost, Started, Told
-from ablate.execution.progress import ProgressView
+from ablate.execution.progress import Watcher
 from ablate.execution.trial import Heartbeat
 from ablate.store.records import Failure, Record
 from ablate.study.fields import resolve
@@ -22,7 +22,7 @@ PLAN = Plan(study=STUDY, profile="quick", reason="no CUDA is present", trials=tu
 
 def show(*, terminal: bool) -> str:
     out = io.StringIO()
-    view = ProgressView(Console(file=out, force_terminal=terminal, width=120, color_system=None))
+    view = Watcher(Console(file=out, force_terminal=terminal, width=120, color_system=None))
     with view:
         view.preparing("decoding", 3, 3)
         view.planned(PLAN, TRIALS)

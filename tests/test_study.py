@@ -9,8 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from ablate.errors import StudyError
-from ablate.study.fields import canonical, resolve
-from ablate.study.recipes import RECIPES
+from ablate.study.fields import RECIPES, canonical, resolve
 from ablate.study.study import Profile, Study, load_study
 
 BASE = {"data": "digits", "image_size": 8}

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from ablate.errors import StudyError
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import Fields, resolve
-from ablate.study.recipes import RECIPES
+from ablate.study.fields import RECIPES, Fields, resolve
 from ablate.study.study import Study
 from ablate.study.trials import (
     NOT_IDENTITY,

@@ -32,29 +32,13 @@ PAGE = '<pre style="font-size:13px;line-height:1.4">{code}</pre>'
 
 
 class Watcher:
-    """What a run tells of itself while it goes on. This one shows nothing."""
+    """What a run tells of itself while it goes on, shown on a terminal as a bar, elsewhere in lines.
 
-    def preparing(self, label: str, done: int, total: int) -> None:
-        """Data is being downloaded, checked or decoded."""
+    Without a console nothing is shown. A context manager, for the bar.
+    """
 
-    def note(self, line: str) -> None:
-        """Something to know, in one line."""
-
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
-        """The plan stands; these of its trials will run."""
-
-    def searching(self, tuning: Tuning, name: str, reason: str) -> None:
-        """A search begins, or goes on."""
-
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
-        """A trial started, told how far it is, or ended with a record."""
-
-
-class ProgressView(Watcher):
-    """A context in which a run is shown: on a terminal as a bar, elsewhere as a line for each ended trial."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console = console or Console(quiet=True)
         self._running: dict[str, tuple[float, str]] = {}
         """Of each trial that a worker has, the part that is done, and a line."""
         self._total, self._ended, self._begun, self._last_line = 0, 0, 0.0, 0.0
@@ -63,7 +47,7 @@ class ProgressView(Watcher):
         self._task = self._bar.add_task("trials", total=None, left="", visible=False)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=REFRESH_PER_SECOND)
 
-    def __enter__(self) -> ProgressView:
+    def __enter__(self) -> Watcher:
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -74,7 +58,7 @@ class ProgressView(Watcher):
             self._live.stop()
 
     def preparing(self, label: str, done: int, total: int) -> None:
-        """Without a terminal only the end is a line."""
+        """Data is being downloaded, checked or decoded; without a terminal only its end is a line."""
         if self.console.is_terminal:
             self._bar.update(self._task, description=label, completed=done, total=total, visible=True)
         elif done == total:
@@ -157,7 +141,7 @@ def in_notebook() -> bool:
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
-class NotebookView(ProgressView):
+class NotebookView(Watcher):
     """The same as one output of a notebook cell: rich's own needs ipywidgets, which is not stored with it."""
 
     def __init__(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ablate.store.results import TUNING_FILE, ResultsFolder, read_stored, write_atomically
-from ablate.study.recipes import Frozen
+from ablate.study.fields import Frozen
 from ablate.study.search import Levels, Search
 
 Source = Literal["baseline", "anchor", "sampler"]

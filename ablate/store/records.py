@@ -22,7 +22,7 @@ from pydantic import Field, ValidationError
 
 from ablate.errors import RecordError, ResultsError
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
-from ablate.study.recipes import Frozen
+from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
 Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ablate.store.records import Environment
 from ablate.store.results import ResultsFolder, read_stored, write_atomically
-from ablate.study.recipes import Frozen
+from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
 PLAIN = {"loss": "cross_entropy", "reduction": "mean"}

@@ -25,12 +25,12 @@ from ablate.study.fields import (
     Declaration,
     Factors,
     Fields,
+    Frozen,
     Seeds,
     repeated,
     resolve,
     unknown_name,
 )
-from ablate.study.recipes import Frozen
 from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
 
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}

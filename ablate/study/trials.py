@@ -14,8 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from ablate.errors import StudyError
-from ablate.study.fields import LATER_FIELDS, Fields, canonical
-from ablate.study.recipes import Frozen
+from ablate.study.fields import LATER_FIELDS, Fields, Frozen, canonical
 from ablate.study.study import Study
 
 TRAINING_VERSION = 2

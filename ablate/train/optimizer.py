@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablate.study.recipes import Recipe
+from ablate.study.fields import Recipe
 
 Group = dict[str, Any]
 
