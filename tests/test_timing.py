@@ -9,7 +9,7 @@ import pytest
 from ablate.analysis.timing import Pass, timing_pass, timing_table
 from ablate.data import prepare
 from ablate.errors import RecordError
-from ablate.execution.timing import FEWEST_ROUNDS, TimingTask, time_cases
+from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.report.views import timing_note, timing_view
 from ablate.stats import median_interval
 from ablate.store.results import ResultsFolder

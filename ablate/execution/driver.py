@@ -16,8 +16,7 @@ from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.prepare import Inputs, resolve_device
 from ablate.execution.progress import Watcher as Watcher
-from ablate.execution.timing import TimingTask, do_task
-from ablate.execution.trial import Engine, Outcome, Task
+from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing

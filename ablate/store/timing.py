@@ -1,6 +1,6 @@
 """What a training step costs, measured apart from training: which steps differ, and the file that keeps them.
 
-`ablate.execution.timing` takes cases round by round, so that a slow moment of the machine meets all of them.
+`ablate.execution.trial` takes cases round by round, so that a slow moment of the machine meets all of them.
 """
 
 from __future__ import annotations
