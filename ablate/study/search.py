@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
@@ -38,22 +39,22 @@ class Range(Declaration):
 
     @model_validator(mode="after")
     def _consistent(self) -> Range:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        if not -math.inf < self.low < self.high < math.inf:
             raise ValueError(
                 f"expected a range with low < high, but {self.low!r} to {self.high!r} came; "
                 "a field with one value belongs into the study's base"
             )
-        if self.log and self.step is not None:
-            raise ValueError("step: not with log; give levels, how many values there are")
-        if self.log and self.levels is None:
-            raise ValueError("levels: how many values a range with log has; give it, as levels=13")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low: expected a number above 0 with log, but {self.low!r} came")
         if self.log:
+            if self.step is not None:
+                raise ValueError("step: not with log; give levels, how many values there are")
+            if self.levels is None:
+                raise ValueError("levels: how many values a range with log has; give it, as levels=13")
+            if self.low <= 0:
+                raise ValueError(f"low: expected a number above 0 with log, but {self.low!r} came")
             return self
         if self.levels is not None:
             raise ValueError("levels: only with log; give the step, the distance of neighbouring values")
-        if self.step is None or not (math.isfinite(self.step) and self.step > 0):
+        if self.step is None or not 0 < self.step < math.inf:
             raise ValueError(f"step: expected a distance above 0, but {self.step!r} came")
         steps = (self.high - self.low) / self.step
         if abs(steps - round(steps)) > GRID_TOLERANCE:
@@ -72,19 +73,18 @@ class Range(Declaration):
 
     def nearest(self, value: float) -> int | float:
         """The value of the grid that is nearest to a number within the range."""
-        if self.log:
-            assert self.levels is not None  # validated
+        if self.levels is not None:  # with log, as validated
             width = math.log(self.high / self.low) / (self.levels - 1)
             on_grid = self.low * math.exp(round(math.log(value / self.low) / width) * width)
         else:
-            assert self.step is not None  # validated
-            on_grid = self.low + round((value - self.low) / self.step) * self.step
+            step = self.step or 1  # never 0, as validated
+            on_grid = self.low + round((value - self.low) / step) * step
         return round(on_grid) if self.is_integer else float(canonical(float(on_grid)))
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one that the search may come to; with log any number of the range is."""
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not self.low <= value <= self.high:
+        if not (is_number and self.low <= value <= self.high):
             return False
         return self.log or abs(self.nearest(value) - value) <= GRID_TOLERANCE * (self.step or 0)
 
@@ -143,10 +143,9 @@ Dimension = Annotated[SkipValidation[Range | Choice], BeforeValidator(_dimension
 
 
 class Search(Declaration):
-    """What is searched, for what, and with which budget.
+    """What is searched, for what, and with which budget. A point is one value for every searched field.
 
-    A point is one value for every searched field, trained once per seed; its value is the mean over its
-    seeds of the objective on the tuning split. The study's baseline and the anchors are the first points.
+    Its value is its seeds' mean objective on the tuning split. Baseline and anchors are the first points.
     """
 
     space: dict[str, Dimension] = Field(description="field name to its range, or a tuple of its values")
@@ -207,7 +206,7 @@ class Search(Declaration):
             yield f"pruning: seeds judges from four seeds on, so a point needs at least 5, not {self.seeds}"
         if self.pruning in ("hyperband", "median") and not set(self.objective) <= {"accuracy", "nll"}:
             yield f"pruning: {self.pruning} knows accuracy and nll while a network trains, nothing else"
-        for name, value in ((name, value) for anchor in self.anchors for name, value in anchor.items()):
+        for name, value in itertools.chain(*(anchor.items() for anchor in self.anchors)):
             if name not in self.space:
                 yield f"anchors: {name}: is not searched; set it in the study's base"
             elif not self.space[name].holds(value):

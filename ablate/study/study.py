@@ -50,43 +50,32 @@ class Published(Frozen):
 class Profile(Declaration):
     """A named variant of a study: the fields, factors and seeds that it changes. The rest stays."""
 
-    base: dict[str, Any] = Field(default_factory=dict, description="fields set differently")
-    factors: Factors = Field(default_factory=dict, description="factors added, or swept over other levels")
+    base: dict[str, Any] = Field(default={}, description="fields set differently")
+    factors: Factors = Field(default={}, description="factors added, or swept over other levels")
     seeds: Seeds | None = Field(default=None, description="seeds of this profile")
-    search: dict[str, Any] = Field(
-        default_factory=dict, description="parts of the search that are different, as points=12"
-    )
+    search: dict[str, Any] = Field(default={}, description="parts of the search that differ, as points=12")
 
 
 class Study(Declaration):
     """One question put to a grid of training runs, or a search for the best setting.
 
-    Arms are all combinations of the factors' levels; every arm is trained once per seed. Each arm is
-    compared with the arm that differs from it only by having the `baseline` levels. A study with a `search`
-    is tuned instead: its arms are the baseline, the anchors and the winner.
+    Arms are all combinations of levels, trained once per seed; each is compared with the one that differs by
+    the `baseline` levels alone. With a `search`, arms are the baseline, the anchors and the winner.
     """
 
     question: str = Field(min_length=1, description="the question, in a sentence")
-    base: dict[str, Any] = Field(default_factory=dict, description="fields that all arms share")
-    factors: Factors = Field(
-        default_factory=dict, description="field name to its levels; none is a study of one arm"
-    )
-    baseline: Levels = Field(
-        default_factory=dict, description="the factor levels that other levels are compared with"
-    )
-    only: tuple[Levels, ...] = Field(
-        default=(), description="of all combinations of levels, those that are arms; () is all of them"
-    )
+    base: dict[str, Any] = Field(default={}, description="fields that all arms share")
+    factors: Factors = Field(default={}, description="field name to its levels; none is a study of one arm")
+    baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
+    only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
     primary: str = Field(default="accuracy", description="the metric that the answer is about")
     family: tuple[str, ...] = Field(
         default=(), description="metrics whose comparisons are corrected together; () is the primary one"
     )
-    margins: dict[str, float] = Field(
-        default_factory=dict, description="per metric, the largest difference that does not matter"
-    )
+    margins: dict[str, float] = Field(default={}, description="per metric, a difference that does not matter")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
-    profiles: dict[str, Profile] = Field(default_factory=dict, description="named variants")
+    profiles: dict[str, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
     name: str = Field(default="", description="set from the file's name")
     description: str = Field(default="", description="set from the file's docstring")
@@ -205,13 +194,12 @@ def _faults(study: Study) -> Iterator[str]:
         elif not searched[name].holds(level):
             words = searched[name].in_words()
             yield f"baseline.{name}: {level!r} is not among the values searched ({words})"
-    seeds = study.seeds
-    if not study.seed_list():
-        yield f"seeds: at least one seed is needed, but {'an empty list' if seeds == () else seeds} came"
-    if isinstance(seeds, tuple):
-        yield from (f"seeds: {one} is outside 0 to 2**63 - 1" for one in seeds if not 0 <= one < 2**63)
-        if repeated(seeds):
-            yield f"seeds: each seed once, but {list(seeds)} came"
+    if not (seeds := study.seed_list()):
+        came = "an empty list" if study.seeds == () else study.seeds
+        yield f"seeds: at least one seed is needed, but {came} came"
+    yield from (f"seeds: {one} is outside 0 to 2**63 - 1" for one in seeds if not 0 <= one < 2**63)
+    if len(set(seeds)) < len(seeds):
+        yield f"seeds: each seed once, but {list(seeds)} came"
     for name, margin in study.margins.items():
         if not 0 < margin < math.inf:
             yield f"margins.{name}: expected a difference above 0, but {margin!r} came"
@@ -224,7 +212,7 @@ def _faults(study: Study) -> Iterator[str]:
         )
     if "tuning_part" in study.base:
         yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
-    if any(seed >= FIRST_TUNING_SEED for seed in study.seed_list()):
+    if max(seeds, default=0) >= FIRST_TUNING_SEED:
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
 
 
@@ -257,10 +245,9 @@ def load_study(path: str | Path) -> Study:
         ) from None
     except Exception as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        place = f", line {frames[-1].lineno}" if frames else ""
-        raise StudyError(
-            f"{path}{place}: running the study file fails: {type(error).__name__}: {error}"
-        ) from error
+        place = f"{path}, line {frames[-1].lineno}" if frames else path
+        reason = f"{type(error).__name__}: {error}"
+        raise StudyError(f"{place}: running the study file fails: {reason}") from error
     study = names.get("study")
     if not isinstance(study, Study):
         came = f"a {type(study).__name__}" if study is not None else "nothing of that name"
