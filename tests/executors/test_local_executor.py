@@ -104,25 +104,11 @@ def test_closing_the_run_kills_the_workers(tmp_path: Path) -> None:
     assert all(gone(pid, within=5) for pid in pids)
 
 
-DRIVER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-import executor_work
-from ablate.execution import Job, LocalExecutor
-log = sys.argv[2]
-for event in LocalExecutor(executor_work.do, workers=1).run([Job("s", {"do": "sleep", "log": log})]):
-    print(event, flush=True)
-"""
-
-
 def test_workers_do_not_outlive_a_driver_that_is_killed(tmp_path: Path) -> None:
-    folder = str(Path(executor_work.__file__).parent)
-    log = tmp_path / "s.log"
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, folder, str(log)], stdout=subprocess.DEVNULL, start_new_session=True
-    )
-    sleeper, worker = pids_in(log.with_suffix(".child"))
+    code = f"from test_local_executor import *; run([job(Path({str(tmp_path)!r}), 'sleep')])"
+    here = Path(executor_work.__file__).parent
+    driver = subprocess.Popen([sys.executable, "-c", code], cwd=here, start_new_session=True)
+    sleeper, worker = pids_in(tmp_path / "sleep.child")
     driver.kill()
     driver.wait()
     try:
