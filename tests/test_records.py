@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from pydantic import ValidationError
 
 from ablate.errors import RecordError, ResultsError
 from ablate.store.records import (
+    Cost,
     Epoch,
     Failure,
-    Features,
     Predictions,
     Record,
     Scatter,
@@ -54,48 +53,30 @@ def folder(tmp_path: Path) -> ResultsFolder:
     return folder
 
 
-SCATTER = Scatter(
-    within=0.25, between=0.5, trace_within=1.0, trace_between=2.0, squared_mean=3.0,
-    template_within=0.5, template_between=1.5,
-)  # fmt: skip
-FEATURES = Features(
-    dimension=512, valid=SCATTER, train=SCATTER, classes=(0, 1), templates=((0.5, 1.0), (1.5, 1.0))
-)
-PROJECTED = replace(
-    PREDICTIONS,
-    projection_valid=np.arange(6, dtype=np.float32).reshape(3, 2), projection_valid_labels=np.arange(3),
-    projection_train=np.ones((2, 2), np.float32), projection_train_labels=np.array([0, 2]),
-)  # fmt: skip
-
-
 def stored(folder: ResultsFolder, seed: int = 0) -> Record:
     write_record(folder, Record(trial=trial(seed), status="complete", history=(EPOCH,)), PREDICTIONS)
     return read_record(folder.record_path(trial(seed).trial_id))
 
 
-def test_a_record_comes_back_as_it_was_with_its_predictions_and_points(folder: ResultsFolder) -> None:
-    plain = stored(folder, 0)
-    assert (plain.trial, plain.history, plain.status) == (trial(), (EPOCH,), "complete")
-    written = Record(trial=trial(1), status="complete", history=(EPOCH,), features=FEATURES)
-    write_record(folder, written, PROJECTED)
-    full = read_record(folder.record_path(written.trial_id))
-    assert full.features == FEATURES
-    assert read_records(folder) == {plain.trial_id: plain, full.trial_id: full}
-    for record, predictions in ((plain, PREDICTIONS), (full, PROJECTED)):
-        read = vars(read_predictions(folder, record))
-        for name, value in vars(predictions).items():
-            np.testing.assert_array_equal(read[name], value)
-            assert value is None or read[name].dtype == value.dtype
-
-
-def test_records_from_before_features_are_read() -> None:
-    folder = ResultsFolder(Path(__file__).parent.parent / "results" / "reference" / "recipes" / "cpu-64px")
-    for record in read_records(folder).values():
-        predictions = read_predictions(folder, record)
+@pytest.mark.parametrize(
+    ("published", "older"), [("seed_notebook/cpu-float32", False), ("recipes/cpu-64px", True)]
+)
+def test_published_records_come_back_as_they_are(published: str, older: bool, folder: ResultsFolder) -> None:
+    """Those of the older run were written before there were features and projected points."""
+    kept = ResultsFolder(Path(__file__).parent.parent / "results" / "reference" / published)
+    records = read_records(kept)
+    for record in records.values():
+        predictions = read_predictions(kept, record)
         assert (
             np.mean(predictions.logits.argmax(1) == predictions.labels) == record.history[-1].valid_accuracy
         )
-        assert (record.features, predictions.projection_valid) == (None, None)
+        assert (record.features is None) == (predictions.projection_valid is None) == older
+        write_record(folder, record, predictions)
+        again = read_record(folder.record_path(record.trial_id))
+        assert again.model_copy(update={"predictions_sha256": record.predictions_sha256}) == record
+        for name, value in vars(read_predictions(folder, again)).items():
+            np.testing.assert_array_equal(value, getattr(predictions, name), strict=value is not None)
+    assert read_records(folder).keys() == records.keys()
 
 
 def test_predictions_without_points_are_stored_as_they_always_were(folder: ResultsFolder) -> None:
@@ -106,9 +87,9 @@ def test_predictions_without_points_are_stored_as_they_always_were(folder: Resul
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_in_a_record_is_finite(value: float) -> None:
-    for made, field in ((SCATTER, "within"), (EPOCH, "train_loss")):
+    for kind in (Epoch, Scatter, Cost):
         with pytest.raises(ValidationError, match="finite"):
-            type(made).model_validate(made.model_dump() | {field: value})
+            kind.model_validate(dict.fromkeys(kind.model_fields, value))
 
 
 def test_a_record_is_written_once_and_only_a_complete_one_has_predictions(folder: ResultsFolder) -> None:
