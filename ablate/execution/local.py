@@ -110,11 +110,8 @@ class LocalExecutor:
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         process = subprocess.Popen(
             [sys.executable, "-m", "ablate.execution.worker", *arguments],
-            pass_fds=[theirs.fileno()],
-            process_group=0,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
+            pass_fds=[theirs.fileno()], process_group=0, stdin=subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
         theirs.close()
         worker = _Worker(slot, process, ours)
         with contextlib.suppress(BrokenPipeError):

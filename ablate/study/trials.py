@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from ablate.errors import StudyError
-from ablate.study.fields import LATER_FIELDS, Fields, Frozen, canonical
+from ablate.study.fields import LATER_FIELDS, Fields, Frozen
 from ablate.study.study import Study
 
 TRAINING_VERSION = 2
@@ -65,15 +65,10 @@ class Plan(Frozen):
     @cached_property
     def comparisons(self) -> tuple[tuple[str, str], ...]:
         """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
-        if not self.study.baseline:
-            return ()
-        levels_of = {trial.arm: trial.levels for trial in self.trials}
+        levels_of, baseline = {trial.arm: trial.levels for trial in self.trials}, self.study.baseline
         arm_of = {tuple(levels.items()): arm for arm, levels in levels_of.items()}
-        baseline = {name: canonical(level) for name, level in self.study.baseline.items()}
-        pairs = [
-            (arm, arm_of.get(tuple({**levels, **baseline}.items()))) for arm, levels in levels_of.items()
-        ]
-        return tuple((arm, other) for arm, other in pairs if other is not None and other != arm)
+        others = {arm: arm_of.get(tuple({**own, **baseline}.items()), arm) for arm, own in levels_of.items()}
+        return tuple((arm, other) for arm, other in others.items() if other != arm)
 
 
 def arm_name(levels: Mapping[str, Any]) -> str:
