@@ -160,7 +160,7 @@ def plan(study: StudyFile, options: Options) -> None:
     Of a study that is tuned, say what `tune` would train.
     """
     from ablate.execution.driver import idle_cores, plan_settled, settle, trials_at_a_time
-    from ablate.execution.progress import ProgressView
+    from ablate.execution.progress import Watcher
     from ablate.gate.plan import show_forecast
     from ablate.pipeline import require_metrics
     from ablate.store.results import ResultsFolder
@@ -172,7 +172,7 @@ def plan(study: StudyFile, options: Options) -> None:
 
         print_line(Console(), *budget_in_words(declared, options).splitlines())
         return
-    with ProgressView(Console(stderr=True)) as view:
+    with Watcher(Console(stderr=True)) as view:
         planned, _ = plan_settled(settle(declared, options), options, view)
     folder = ResultsFolder(options.results / planned.study.name / planned.profile)
     used = planned.trials[0].numerics.device
@@ -282,9 +282,9 @@ def data(
     if name is None:
         show_datasets(Console(), list_datasets(cache_dir), cache_dir)
         return
-    from ablate.execution.progress import ProgressView
+    from ablate.execution.progress import Watcher
 
-    with ProgressView(Console(stderr=True)) as view:
+    with Watcher(Console(stderr=True)) as view:
         dataset = prepare(
             name,
             image_size=image_size,
@@ -363,7 +363,7 @@ def publish(
     from ablate.pipeline import rebuild_tables
     from ablate.report import write_report
     from ablate.status import find_study
-    from ablate.store.publish import publish_results
+    from ablate.store.records import publish_results
 
     folder = find_study(results, study, profile)
     below = Path("reference", rebuild_tables(folder).study.name, name)

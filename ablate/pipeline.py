@@ -23,7 +23,7 @@ from ablate.study.trials import Plan
 
 if TYPE_CHECKING:
     from ablate.execution.driver import Summary
-    from ablate.execution.progress import ProgressView
+    from ablate.execution.progress import Watcher
     from ablate.notebook import Run
     from ablate.tables import Tables
 
@@ -154,15 +154,15 @@ def _reported(summary: Summary, options: Options) -> Run:
     return Run(*ended, read_tables(folder), report=page, page=page.read_text(encoding="utf-8"))
 
 
-def _view(options: Options) -> ProgressView:
+def _view(options: Options) -> Watcher:
     """Lines or a bar, or one output of a notebook cell. A bar would overwrite the prompt of a debugger."""
     from rich.console import Console
 
-    from ablate.execution.progress import NotebookView, ProgressView, in_notebook
+    from ablate.execution.progress import NotebookView, Watcher, in_notebook
 
     if in_notebook():
         return NotebookView()
-    return ProgressView(Console(force_terminal=False if options.workers == 0 else None))
+    return Watcher(Console(force_terminal=False if options.workers == 0 else None))
 
 
 def _from_python(command: str, study: Study | str | Path, given: dict[str, Any]) -> tuple[Study, Options]:

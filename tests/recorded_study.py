@@ -33,15 +33,9 @@ def digest(text: str) -> str:
 
 def environment(**changes: Any) -> Environment:
     known: dict[str, Any] = {
-        "device_name": "a processor",
-        "threads": 1,
-        "workers": 1,
-        "python_version": "3",
-        "torch_version": "2.15",
-        "numpy_version": "2",
-        "ablate_version": "0",
-        "commit": "abc",
-    }
+        "device_name": "a processor", "threads": 1, "workers": 1, "python_version": "3",
+        "torch_version": "2.15", "numpy_version": "2", "ablate_version": "0", "commit": "abc",
+    }  # fmt: skip
     return Environment(**{**known, **changes})
 
 
@@ -68,13 +62,10 @@ class Recorded:
         self.folder.create()
         levels = tuple(dict.fromkeys(level for level, _ in correct))
         declared: dict[str, Any] = {
-            "question": "?",
-            "name": "tiny",
-            "base": {**BASE, **base},
-            "factors": {factor: levels},
-            "baseline": {factor: levels[0]},
+            "question": "?", "name": "tiny", "base": {**BASE, **base},
+            "factors": {factor: levels}, "baseline": {factor: levels[0]},
             "seeds": tuple(dict.fromkeys(seed for _, seed in correct)),
-        }
+        }  # fmt: skip
         made = Study(**{**declared, **(study or {})})
         trials = expand(made, lambda fields: digest(fields.data + fingerprint), lambda fields: numerics)
         self.plan = Plan(study=made, profile=profile, reason="r", trials=tuple(trials))
@@ -85,11 +76,9 @@ class Recorded:
                 failed = Record(trial=trial, status="oom", failure=Failure(message="too large"))
                 write_record(self.folder, failed)
             elif count != MISSING:
-                logits = np.zeros((1000, 2), np.float32)
-                logits[np.arange(1000), (np.arange(1000) >= count).astype(int)] = 1.0
-                record = Record(
-                    trial=trial, status="complete", cost=COST, environment=environment(**(ran_on or {}))
-                )
+                logits = np.eye(2, dtype=np.float32)[(np.arange(1000) >= count).astype(int)]
+                ran = {"cost": COST, "environment": environment(**(ran_on or {}))}
+                record = Record(trial=trial, status="complete", **ran)
                 write_record(self.folder, record, Predictions(logits, np.zeros(1000, np.int64)))
 
     @functools.cached_property

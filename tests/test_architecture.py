@@ -57,7 +57,7 @@ ONLY_IN: dict[str, set[str]] = {
     "typer": {"__main__"},
     "pytest": set(),
 }
-NEED_NO_TORCH = ("figures", "report", "pipeline", "store.publish", "status", "gate.check", "gate.plan")
+NEED_NO_TORCH = ("figures", "report", "pipeline", "store.records", "status", "gate.check", "gate.plan")
 LIGHT = {
     "ablate": {"torch", "numpy", "pandas", "pydantic", "matplotlib", "rich", "typer"},
     "ablate.__main__": {"torch", "pandas", "matplotlib", "optuna", "scipy", "numpy"},

@@ -11,8 +11,8 @@ import pytest
 
 from ablate.execution.driver import Options, Watcher, plan_settled, settle
 from ablate.execution.trial import Task, run_trial
-from ablate.study.recipes import RECIPES
-from ablate.study.study import Study, build_study, load_study
+from ablate.study.fields import RECIPES
+from ablate.study.study import Study, load_study
 from ablate.tuning.run import retest_study
 
 ROOT = Path(__file__).parent.parent
@@ -65,7 +65,7 @@ def test_every_study_trains_in_its_quick_profile(path: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_trains(recipe: str, tmp_path: Path) -> None:
     base = {"data": "digits", "image_size": 8, "recipe": recipe, "epochs": 2}
-    study = build_study({"question": "Does it train?", "name": "recipe", "base": base, "seeds": 1})
+    study = Study(question="Does it train?", name="recipe", base=base, seeds=1)
     train_first(study, None, tmp_path)
 
 

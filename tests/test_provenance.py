@@ -24,32 +24,28 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(tree: Path, *words: str, **variables: str) -> str:
-    known = {name: value for name, value in os.environ.items() if name != "ABLATE_COMMIT"}
-    known |= {"GIT_CEILING_DIRECTORIES": str(tree.parent), "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
-    ran = subprocess.run(words, cwd=tree, env=known | variables, check=True, capture_output=True, text=True)
-    return ran.stdout.strip()
+def run(tree: Path, *words: str, told: str = "") -> str:
+    own = {"GIT_CEILING_DIRECTORIES": str(tree.parent), "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    variables = {**os.environ, **own, "ABLATE_COMMIT": told}
+    return subprocess.run(
+        words, cwd=tree, env=variables, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
-def commit(tree: Path, told: str | None) -> str:
-    return run(tree, sys.executable, "-c", ASK, **({} if told is None else {"ABLATE_COMMIT": told}))
+def commit(tree: Path, told: str = "") -> str:
+    return run(tree, sys.executable, "-c", ASK, told=told)
 
 
-def git(tree: Path, *words: str) -> str:
-    return run(tree, "git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
+def test_a_commit_is_gits_and_without_git_what_the_environment_says(copy: Path) -> None:
+    def git(*words: str) -> str:
+        return run(copy, "git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
 
-
-def test_a_copy_without_git_takes_its_commit_from_the_environment(copy: Path) -> None:
-    assert commit(copy, "0123456789ab") == "0123456789ab"
-    assert commit(copy, None) == commit(copy, "") == "None"
-
-
-def test_inside_git_the_environment_says_nothing(copy: Path) -> None:
-    git(copy, "init", "-q")
+    assert (commit(copy, "0123456789ab"), commit(copy)) == ("0123456789ab", "None")
+    git("init", "-q")
     assert commit(copy, "0123456789ab") == "0123456789ab"  # in a repository, but nobody's commit holds it
-    git(copy, "add", ".")
-    git(copy, "commit", "-qm", "all")
-    head = git(copy, "rev-parse", "--short=12", "HEAD")
-    assert commit(copy, "0123456789ab") == commit(copy, None) == head
+    git("add", ".")
+    git("commit", "-qm", "all")
+    head = git("rev-parse", "--short=12", "HEAD")
+    assert commit(copy, "0123456789ab") == commit(copy) == head
     (copy / "ablate" / "__init__.py").write_text("# changed\n")
     assert commit(copy, "0123456789ab") == f"{head}-dirty"

@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from rich.console import Console
 from ablate.execution.driver import Options, run_settled, settle
-from ablate.execution.progress import ProgressView
+from ablate.execution.progress import Watcher
 from ablate.store.timing import read_timing
 from ablate.study.study import Study
 
@@ -29,12 +29,12 @@ def audit(event, arguments):
     if event == "subprocess.Popen" and "ablate.execution.worker" in arguments[1]:
         workers[-1] += 1
 
-class Impatient(ProgressView):
+class Impatient(Watcher):
     def preparing(self, label, done, total):
         if "timing" in label:
             raise KeyboardInterrupt
 
-def run(view=ProgressView):
+def run(view=Watcher):
     workers.append(0)
     summary = run_settled(settle(study, options), options, view(Console(stderr=True)))
     return summary.ran, summary.interrupted, read_timing(summary.folder)

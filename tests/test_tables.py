@@ -14,7 +14,7 @@ from ablate.errors import RecordError
 from ablate.metrics import FLOORS, METRICS, band_of_mean, resampled
 from ablate.store.records import Environment, Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
-from ablate.study.study import build_study
+from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, expand
 from ablate.tables import (
     COLUMNS,
@@ -64,7 +64,7 @@ def epoch(value: Predictions) -> Epoch:
 def folder(tmp_path: Path) -> ResultsFolder:
     """Four planned trials: two complete, one diverged, one missing."""
     base, factors = {"data": "digits", "image_size": 8}, {"epsilon": (0.0, 0.1)}
-    study = build_study({"question": "?", "name": "s", "base": base, "factors": factors, "seeds": 2})
+    study = Study(question="?", name="s", base=base, factors=factors, seeds=2)
     trials = expand(study, lambda fields: "f", lambda fields: CPU)
     folder = ResultsFolder(tmp_path)
     folder.create()

@@ -1,21 +1,23 @@
 """The exclusive timing pass: which cases it has, what it keeps, and the ratios made of it."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from ablate.analysis.timing import Pass, timing_pass, timing_table
+from ablate.analysis.timing import timing_pass, timing_table
 from ablate.data import prepare
 from ablate.errors import RecordError
-from ablate.execution.timing import FEWEST_ROUNDS, TimingTask, time_cases
+from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.report.views import timing_note, timing_view
 from ablate.stats import median_interval
 from ablate.store.results import ResultsFolder
-from ablate.store.timing import Case, TimingPass, case_of, cases_of, plain_case, read_timing, write_timing
+from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing
 from ablate.study.fields import resolve
-from ablate.study.study import build_study
+from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
 from ablate.tables import frame
 from ablate.tables.build import step_time_rows
@@ -50,71 +52,60 @@ def test_the_plain_step_is_always_among_the_cases() -> None:
     assert plain_case(case_of(summed)) == case_of(plain)
 
 
-@pytest.fixture(scope="module")
-def timed(tmp_path_factory: pytest.TempPathFactory) -> TimingPass:
-    data = prepare("synthetic", image_size=16, cache_dir=tmp_path_factory.mktemp("cache"))
+def test_every_case_is_timed_in_every_round_and_the_pass_is_kept_and_read_back(tmp_path: Path) -> None:
+    data = prepare("synthetic", image_size=16, cache_dir=tmp_path / "cache")
     cases = cases_of([trial(), trial(reduction="sum", mixup=0.2, crop_area=0.5, optimizer="adamw")])
-    task = TimingTask(tuple(cases), tuple(cases.values()), (data.folder,) * len(cases))
     told: list[float] = []
-    found = time_cases(task, 0, told.append)
+    began = time.monotonic()
+    timed = time_cases(TimingTask({case: (of, data.folder) for case, of in cases.items()}), 0, told.append)
     assert told == sorted(told)
     assert told[-1] <= 1
-    return found
-
-
-def test_every_case_is_timed_in_every_round(timed: TimingPass) -> None:
-    assert len(timed.cases) == 4
-    (rounds,) = {len(times) for times in timed.step_ms}
-    assert rounds >= FEWEST_ROUNDS
-    assert min(min(times) for times in timed.step_ms) > 0
-    assert min(timed.steps) >= 1
+    assert timed.cases == tuple(cases)
+    assert len(cases) == 4
+    assert {len(times) for times in timed.step_ms} == {len(told)}
+    assert len(told) >= FEWEST_ROUNDS
+    seconds = sum(n * sum(times) for n, times in zip(timed.steps, timed.step_ms, strict=True)) / 1000
+    assert 0.1 < seconds / (time.monotonic() - began) < 1
     assert timed.others is None or 0 <= timed.others <= 1
 
-
-def test_a_pass_is_kept_and_read_back(timed: TimingPass, tmp_path: Path) -> None:
     folder = ResultsFolder(tmp_path)
-    assert read_timing(folder) is None
-    assert step_time_rows(folder) == []
+    assert (read_timing(folder), step_time_rows(folder)) == (None, [])
     write_timing(folder, timed)
     assert read_timing(folder) == timed
     found = timing_pass(frame("step_times", step_time_rows(folder)))
     assert found is not None
-    assert {case: tuple(times) for case, times in found.times.items()} == dict(
-        zip(timed.cases, timed.step_ms, strict=True)
-    )
+    of_each = zip(timed.cases, timed.step_ms, strict=True)
+    assert {case: tuple(times) for case, times in found.times.items()} == dict(of_each)
     folder.timing.write_text("{")
     with pytest.raises(RecordError, match=r"timing.json: is damaged; delete it"):
         read_timing(folder)
     assert step_time_rows(folder) == []
 
 
-def made(times: dict[str, list[float]], others: float | None = 0.0) -> Pass:
-    cases = {"plain": case_of(trial(loss="cross_entropy", epsilon=0.0)), "mean": case_of(trial())}
-    cases["sum"] = case_of(trial(reduction="sum"))
-    return Pass({cases[name]: np.array(values) for name, values in times.items()}, others)
+CASES = {
+    "plain": case_of(trial(loss="cross_entropy", epsilon=0.0)), "mean": case_of(trial()),
+    "sum": case_of(trial(reduction="sum")),
+}  # fmt: skip
 
 
-def rows_of(found: Pass) -> list[dict[str, Any]]:
-    return [
-        {**case.model_dump(), "round": place, "step_ms": value, "others": found.others}
-        for case, values in found.times.items()
+def step_times(others: float | None = 0.0, **times: Any) -> pd.DataFrame:
+    rows = [
+        {**CASES[name].model_dump(), "round": place, "step_ms": value, "others": others}
+        for name, values in times.items()
         for place, value in enumerate(values)
     ]
+    return frame("step_times", rows)
 
 
 def test_a_ratio_is_taken_round_by_round() -> None:
     """A machine that is twice as slow in half of the rounds moves no ratio."""
     slow = np.where(np.arange(20) % 2, 2.0, 1.0)
-    found = made({"plain": list(10 * slow), "sum": list(11 * slow)})
-    table = timing_table(frame("step_times", rows_of(found))).set_index("reduction")
-    assert table.loc["sum", "ratio_to_plain"] == pytest.approx(1.1)
-    assert table.loc["sum", "ratio_low"] == pytest.approx(1.1)
-    assert table.loc["sum", "n"] == 20
-    assert table.loc["sum", "step_ms"] == np.median(11 * slow)
-    own = median_interval(11 * slow)
-    assert (table.loc["sum", "low"], table.loc["sum", "high"]) == (own.low, own.high)
-    assert bool(table.loc["mean", "plain"])
-    assert bool(table.loc["sum", "exclusive"])
+    table = timing_table(step_times(plain=10 * slow, sum=11 * slow)).set_index("reduction")
+    row, own = table.loc["sum"], median_interval(11 * slow)
+    assert (row["ratio_to_plain"], row["ratio_low"]) == pytest.approx((1.1, 1.1))
+    assert (row["n"], row["step_ms"]) == (20, np.median(11 * slow))
+    assert (row["low"], row["high"]) == (own.low, own.high)
+    assert (bool(table.loc["mean", "plain"]), bool(row["exclusive"])) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -126,25 +117,17 @@ def test_a_ratio_is_taken_round_by_round() -> None:
     ],
 )
 def test_company_on_the_machine_is_said(others: float | None, said: str) -> None:
-    found = made({"plain": [1.0] * 8}, others)
-    assert said in timing_note(found)
-    again = timing_pass(frame("step_times", rows_of(found)))
-    assert again is not None
-    assert again.exclusive == found.exclusive
+    assert said in timing_note(timing_pass(step_times(others, plain=[1.0] * 8)))
+    assert "not measured apart" in timing_note(None)
 
 
 def test_arms_that_do_the_same_work_are_called_the_same() -> None:
-    study = build_study({
-        "question": "?", "name": "t", "base": BASE, "seeds": 1,
-        "factors": {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}, "baseline": {"epsilon": 0.0},
-    })  # fmt: skip
+    factors = {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}
+    study = Study(question="?", base=BASE, seeds=1, factors=factors, baseline={"epsilon": 0.0})
     trials = tuple(expand(study, lambda fields: "f", lambda fields: CPU))
     plan = Plan(study=study, profile="p", reason="r", trials=trials)
-    found = made({"plain": [10.0] * 20, "mean": [10.0] * 20, "sum": [12.0] * 20})
-    view = timing_view(frame("step_times", rows_of(found)), plan)
+    view = timing_view(step_times(plain=[10.0] * 20, mean=[10.0] * 20, sum=[12.0] * 20), plan)
     assert view is not None
     assert [row[3]["text"] for row in view["rows"]] == ["–", "same step", "–", "same step"]
     assert [row[2]["text"] for row in view["rows"]] == ["1.000", "1.000", "1.200", "1.200"]
     assert timing_view(None, plan) is None
-    assert isinstance(next(iter(found.times)), Case)
-    assert "not measured apart" in timing_note(None)

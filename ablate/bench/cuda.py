@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -30,7 +29,7 @@ from torchvision.datasets import ImageFolder
 from ablate.errors import DeviceError
 from ablate.execution.driver import Options, run_settled, settle
 from ablate.execution.prepare import resolve_numerics
-from ablate.execution.progress import ProgressView
+from ablate.execution.progress import Watcher
 from ablate.execution.trial import Engine, resolved_fields
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs
@@ -234,7 +233,7 @@ def _from_files(scale: Scale, measured: Measured) -> Iterator[Values]:
         for engine in ENGINES:
             began = time.perf_counter()
             options = Options(device="cuda", results=folder / engine, timing=False, engine=engine)
-            with ProgressView(Console(quiet=True)) as view:
+            with Watcher() as view:
                 summary = run_settled(settle(study, options), options, view)
             trained = time.perf_counter() - began
             write_results(summary.folder, folder / "report")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.prepare import Inputs, resolve_device
 from ablate.execution.progress import Watcher as Watcher
-from ablate.execution.timing import TimingTask, do_task
-from ablate.execution.trial import Engine, Outcome, Task
+from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
@@ -91,8 +89,10 @@ class _Drive:
         self.watcher.planned(self.plan, waiting)
         if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
             self.watcher.note(line)
-        job = functools.partial(trial_job, workers=executor.workers, engine=self.options.engine)
-        jobs = [job(self.folder, trial, self.data_folders[trial.fingerprint]) for trial in waiting]
+        jobs = [
+            trial_job(self.folder, trial, self.data_folders, executor.workers, self.options.engine)
+            for trial in waiting
+        ]
         interrupted = False
         try:
             for event in executor.run(jobs or self._timing_jobs(records)):
@@ -115,10 +115,7 @@ class _Drive:
         return Summary(self.folder, ran, failed, interrupted)
 
     def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
-        """The pass that measures what a step of each kind costs, unless that is known or not asked for.
-
-        It comes when no trial is left, so that it is alone on the machine, in a worker that is warm.
-        """
+        """The pass that times the steps, unless they are known or not asked for; it has the machine alone."""
         complete = {id_ for id_, record in records.items() if record.status == "complete"}
         cases = cases_of(trial for trial in self.plan.trials if trial.trial_id in complete)
         if not self.options.timing or not cases:
@@ -131,9 +128,8 @@ class _Drive:
         threads = {trial.numerics.threads for trial in cases.values()}
         if kept is not None and set(cases) <= set(kept.cases) and threads == {kept.environment.threads}:
             return []
-        data_folders = tuple(self.data_folders[trial.fingerprint] for trial in cases.values())
-        task = TimingTask(tuple(cases), tuple(cases.values()), data_folders, self.options.engine)
-        return [Job(TIMING, task)]
+        turns = {case: (trial, self.data_folders[trial.fingerprint]) for case, trial in cases.items()}
+        return [Job(TIMING, TimingTask(turns, self.options.engine))]
 
     def _heard_of_timing(self, event: Event) -> None:
         if isinstance(event, Told):
@@ -230,11 +226,12 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
         ) from None
 
 
-def trial_job(folder: ResultsFolder, trial: Trial, data_folder: Path, *, workers: int, engine: Engine) -> Job:
+def trial_job(
+    folder: ResultsFolder, trial: Trial, data_folders: Mapping[str, Path], workers: int, engine: Engine
+) -> Job:
     """A trial as an executor takes it; how many `workers` train beside each other is for its record."""
     checkpoint = folder.checkpoint_path(trial.trial_id).absolute()
-    task = Task(trial, data_folder, checkpoint, workers, engine)
-    return Job(trial.trial_id, task)
+    return Job(trial.trial_id, Task(trial, data_folders[trial.fingerprint], checkpoint, workers, engine))
 
 
 def trial_executor(device: str, options: Options) -> Executor:

@@ -64,15 +64,16 @@ class Lost:
 Event = Started | Told | Done | Lost
 
 
-def attempt(work: Work, task: Any, slot: int, tell: Callable[[Any], None]) -> tuple[str, Any]:
-    """One job: ("done", its outcome), or ("raised", what and where)."""
+def attempt(work: Work, job: Job, number: int, slot: int, send: Callable[[Event], None]) -> Done | Lost:
+    """Do a job for the given time. What it tells is sent; its end is returned."""
     try:
-        return "done", work(task, slot, tell)
+        outcome = work(job.task, slot, lambda message: send(Told(job.name, message)))
     except Exception as error:
         summary = "".join(traceback.format_exception_only(error)).strip()
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        file = os.path.basename(frame.filename)
-        return "raised", f"{summary} (in {frame.name}, line {frame.lineno} of {file})"
+        place = f"in {frame.name}, line {frame.lineno} of {os.path.basename(frame.filename)}"
+        return Lost(job.name, "error", f"{summary} ({place})", number)
+    return Done(job.name, outcome, number)
 
 
 class InlineExecutor:
@@ -95,11 +96,9 @@ class InlineExecutor:
             job = self._waiting.popleft()
             self._running = job.name
             yield Started(job.name, 1)
-            messages: list[Any] = []
-            kind, content = attempt(self._work, job.task, 0, messages.append)
-            events: list[Event] = [Told(job.name, message) for message in messages]
-            done = Done(job.name, content, 1) if kind == "done" else Lost(job.name, "error", content, 1)
-            for event in [*events, done]:
+            told: list[Event] = []
+            end = attempt(self._work, job, 1, 0, told.append)
+            for event in [*told, end]:
                 if self._running == job.name:  # it may be cancelled by what was heard of it
                     yield event
 

@@ -36,13 +36,9 @@ class _Worker:
 
 
 class LocalExecutor:
-    """Runs jobs in worker processes of its own, which end with it.
+    """Runs jobs in worker processes of its own, which end with it; each job in `timeout` seconds.
 
-    Args:
-        work: the function that does a job; it must be importable by its module and name.
-        workers: how many jobs may run at once.
-        timeout: seconds that one job may take; None is no limit.
-        imports: modules that a worker imports before its first job, besides that of `work`.
+    A worker finds `work` by its module and name, and imports it and `imports` before its first job.
     """
 
     def __init__(
@@ -54,11 +50,10 @@ class LocalExecutor:
         self._busy: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs, in order, so many at a time, and yield what happens.
+        """Do all jobs in order, and those submitted meanwhile, and yield what happens.
 
         A worker whose job ended has its next one before that end is yielded, so it never waits for the user.
-        It goes on with jobs that are submitted meanwhile. Closing the iterator, or any exception in its user,
-        kills the workers at once.
+        Closing the iterator, or any exception in its user, kills the workers at once.
         """
         self._waiting.extend((job, 1) for job in jobs)
         try:
@@ -73,10 +68,7 @@ class LocalExecutor:
             self.close()
 
     def warm_up(self, workers: int) -> None:
-        """Start so many workers ahead of their jobs, as far as may run at once; they import meanwhile.
-
-        Who then does not come to `run` has to `close`.
-        """
+        """Start so many workers, as far as may run at once; they import meanwhile, and need a `close`."""
         while len(self._idle) + len(self._busy) < min(workers, self.workers):
             self._idle.append(self._spawn())
 
@@ -106,7 +98,7 @@ class LocalExecutor:
             worker.job, worker.attempt, worker.started = job, attempt, time.monotonic()
             self._busy.append(worker)
             with contextlib.suppress(BrokenPipeError):  # it died while idle: found by the next look at it
-                worker.connection.send(job.task)
+                worker.connection.send((job, attempt))
             yield Started(job.name, attempt)
 
     def _spawn(self) -> _Worker:
@@ -118,11 +110,8 @@ class LocalExecutor:
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         process = subprocess.Popen(
             [sys.executable, "-m", "ablate.execution.worker", *arguments],
-            pass_fds=[theirs.fileno()],
-            process_group=0,
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
+            pass_fds=[theirs.fileno()], process_group=0, stdin=subprocess.DEVNULL, env=environment,
+        )  # fmt: skip
         theirs.close()
         worker = _Worker(slot, process, ours)
         with contextlib.suppress(BrokenPipeError):
@@ -136,14 +125,10 @@ class LocalExecutor:
             return  # cancelled while another's event was looked at
         try:
             while worker.job is job and worker.connection.poll():
-                kind, content = worker.connection.recv()
-                if kind == "told":
-                    yield Told(job.name, content)  # whose hearer may cancel the job
-                    continue
-                done = kind == "done"
-                self._release(worker, keep=done)
-                yield Done(job.name, content, attempt) if done else Lost(job.name, "error", content, attempt)
-                return
+                event: Event = worker.connection.recv()
+                if not isinstance(event, Told):
+                    self._release(worker, keep=isinstance(event, Done))
+                yield event  # whose hearer may cancel the job
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 worker.process.wait(timeout=DEATH_SECONDS)

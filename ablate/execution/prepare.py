@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial, build_trial
 from ablate.train import cpu_has_bfloat16
 
-DataKey = tuple[str, int, str, float]
 Preparing = Callable[[str, int, int], None]
 """Called with what is being done to data, how much of it is done, and the total (0: not known)."""
 
@@ -25,9 +25,11 @@ class Inputs:
     """Everything that trials need besides their seeds, each thing checked and prepared once."""
 
     def __init__(self, device: str, data_dir: Path | None, preparing: Preparing, *, threads: int = 1) -> None:
-        self.device, self.data_dir, self.threads, self._preparing = device, data_dir, threads, preparing
-        self._datasets: dict[DataKey, Dataset] = {}
-        self._fingerprints: dict[tuple[DataKey, float], str] = {}
+        self.device, self.threads = device, threads
+        self._prepare = functools.cache(
+            functools.partial(prepare, cache_dir=default_cache_dir(), data_dir=data_dir, progress=preparing)
+        )
+        self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
 
     def check(self, arms: Iterable[Fields]) -> None:
@@ -48,29 +50,19 @@ class Inputs:
 
     def dataset(self, fields: Fields) -> Dataset:
         """The data of an arm, decoded."""
-        key = _data_key(fields)
-        if key not in self._datasets:
-            self._datasets[key] = prepare(
-                fields.data,
-                image_size=fields.decoded_size,
-                resize=fields.resize,
-                tuning_part=fields.tuning_part,
-                cache_dir=default_cache_dir(),
-                data_dir=self.data_dir,
-                progress=self._preparing,
-            )
-        return self._datasets[key]
+        size, resize, held_back = fields.decoded_size, fields.resize, fields.tuning_part
+        return self._prepare(fields.data, image_size=size, resize=resize, tuning_part=held_back)
 
     def fingerprint(self, fields: Fields) -> str:
         """The identity of an arm's data, its wrong labels included."""
-        key = _data_key(fields), fields.label_noise
-        if key not in self._fingerprints:
-            self._fingerprints[key] = self.dataset(fields).fingerprint_with(fields.label_noise)
-        return self._fingerprints[key]
+        dataset, noise = self.dataset(fields), fields.label_noise
+        if (dataset.folder, noise) not in self._fingerprints:
+            self._fingerprints[dataset.folder, noise] = dataset.fingerprint_with(noise)
+        return self._fingerprints[dataset.folder, noise]
 
     def folders(self) -> dict[str, Path]:
         """The folder of decoded data for each fingerprint."""
-        return {digest: self._datasets[key].folder for (key, _), digest in self._fingerprints.items()}
+        return {digest: folder for (folder, _), digest in self._fingerprints.items()}
 
     def numerics(self, fields: Fields) -> Numerics:
         """The arithmetic of an arm here."""
@@ -85,8 +77,7 @@ class Inputs:
         data = self.dataset(fields)
         images, classes = len(data.train.labels), len(data.classes)
         lone = not fields.drop_last and images % fields.batch_size == 1
-        network = (fields.arch, fields.image_size, classes, lone)
-        if network in self._built:
+        if (network := (fields.arch, fields.image_size, classes, lone)) in self._built:
             return
         self._built.add(network)
         model = build_model(fields.arch, num_classes=classes, image_size=fields.image_size)
@@ -102,10 +93,6 @@ class Inputs:
             ) from None
 
 
-def _data_key(fields: Fields) -> DataKey:
-    return fields.data, fields.decoded_size, fields.resize, fields.tuning_part
-
-
 def resolve_device(asked: str) -> str:
     """The device kind to train on: cpu or cuda."""
     available = torch.cuda.is_available()
@@ -118,18 +105,10 @@ def resolve_device(asked: str) -> str:
 
 
 def resolve_numerics(fields: Fields, device: str, threads: int = 1) -> Numerics:
-    """The arithmetic that a trial's fields come to on a device.
-
-    A CPU is deterministic in any case, but sums in another order with another number of threads.
-    """
-    on_cpu = device == "cpu"
-    precision = fields.precision
+    """The arithmetic that a trial's fields come to on a device; a CPU is deterministic for its threads."""
+    on_cpu, precision = device == "cpu", fields.precision
     if precision == "auto":
         fast = cpu_has_bfloat16() if on_cpu else torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bfloat16" if fast else "float32"
-    return Numerics(
-        device=device,
-        precision=precision,
-        deterministic=fields.deterministic or on_cpu,
-        threads=threads if on_cpu else 1,
-    )
+    deterministic, threads = fields.deterministic or on_cpu, threads if on_cpu else 1
+    return Numerics(device=device, precision=precision, deterministic=deterministic, threads=threads)

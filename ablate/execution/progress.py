@@ -7,7 +7,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -33,57 +32,22 @@ PAGE = '<pre style="font-size:13px;line-height:1.4">{code}</pre>'
 
 
 class Watcher:
-    """What a run tells of itself while it goes on. This one shows nothing."""
+    """What a run tells of itself while it goes on, shown on a terminal as a bar, elsewhere in lines.
 
-    def preparing(self, label: str, done: int, total: int) -> None:
-        """Data is being downloaded, checked or decoded."""
-
-    def note(self, line: str) -> None:
-        """Something to know, in one line."""
-
-    def planned(self, plan: Plan, waiting: Sequence[Trial]) -> None:
-        """The plan stands; these of its trials will run."""
-
-    def searching(self, tuning: Tuning, name: str, reason: str) -> None:
-        """A search begins, or goes on."""
-
-    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
-        """A trial started, told how far it is, or ended with a record."""
-
-
-@dataclass
-class _Running:
-    """A trial that a worker has: its name, how much of it is done, and what is known of it."""
-
-    name: str
-    fraction: float = 0.0
-    state: str = "starting"
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.state}"
-
-
-class ProgressView(Watcher):
-    """Shows a study's run on a terminal as a bar, elsewhere as a line for each ended trial.
-
-    Use as a context manager.
+    Without a console nothing is shown. A context manager, for the bar.
     """
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self._running: dict[str, _Running] = {}
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console = console or Console(quiet=True)
+        self._running: dict[str, tuple[float, str]] = {}
+        """Of each trial that a worker has, the part that is done, and a line."""
         self._total, self._ended, self._begun, self._last_line = 0, 0, 0.0, 0.0
-        self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-        )
+        columns = TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()
+        self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console)
         self._task = self._bar.add_task("trials", total=None, left="", visible=False)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=REFRESH_PER_SECOND)
 
-    def __enter__(self) -> ProgressView:
+    def __enter__(self) -> Watcher:
         if self.console.is_terminal:
             self._live.start()
         return self
@@ -138,42 +102,37 @@ class ProgressView(Watcher):
         """A trial started, told how far it is, or ended with a record."""
         name = f"{trial.arm}, seed {trial.seed}"
         if isinstance(event, Started):
-            self._running[event.name] = _Running(name)
+            self._running[event.name] = 0.0, f"{name}: starting"
         elif isinstance(event, Told):
             heartbeat: Heartbeat = event.message
-            state = f"epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
+            line = f"{name}: epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
             if heartbeat.train_loss is not None:
-                state += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
-            self._running[event.name] = _Running(name, heartbeat.done / heartbeat.epochs, state)
+                line += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
+            self._running[event.name] = heartbeat.done / heartbeat.epochs, line
             if not self.console.is_terminal and time.monotonic() - self._last_line >= LINE_SECONDS:
-                self.note("; ".join([*map(str, self._running.values()), self._time_left()]))
+                self.note("; ".join([*(line for _, line in self._running.values()), self._time_left()]))
         else:
             self._running.pop(event.name, None)
             self._ended += 1
-            self.ended(f"[{self._ended}/{self._total}] {name}: ", record)
+            end = "ended"
+            if record is not None and record.failure is not None:
+                end = f"{record.status}: {record.failure.message}"
+            elif record is not None and record.cost is not None:
+                last, seconds = record.history[-1], record.cost.train_seconds + record.cost.eval_seconds
+                end = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {seconds:.1f} s"
+            self.note(f"[{self._ended}/{self._total}] {name}: {end}")
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
         self._changed()
 
-    def ended(self, name: str, record: Record | None) -> None:
-        """A trial ended, in one line."""
-        if record is not None and record.failure is not None:
-            self.note(f"{name}{record.status}: {record.failure.message}")
-        elif record is None or record.cost is None:
-            self.note(f"{name}ended")
-        else:
-            last, cost = record.history[-1], record.cost
-            measured = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}"
-            self.note(f"{name}{measured}, {cost.train_seconds + cost.eval_seconds:.1f} s")
-
     def _time_left(self) -> str:
-        done = self._ended + sum(running.fraction for running in self._running.values())
+        done = self._ended + sum(fraction for fraction, _ in self._running.values())
         if done <= 0 or done >= self._total:
             return ""
         seconds = (time.monotonic() - self._begun) * (self._total - done) / done
         return f"about {duration(seconds)} left"
 
     def _render(self) -> Group:
-        return Group(self._bar, *[Text(f"  {running}") for running in list(self._running.values())])
+        return Group(self._bar, *[Text(f"  {line}") for _, line in list(self._running.values())])
 
 
 def in_notebook() -> bool:
@@ -182,11 +141,8 @@ def in_notebook() -> bool:
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
-class NotebookView(ProgressView):
-    """The same as one output of a notebook cell, drawn again as the run goes on and kept with the notebook.
-
-    rich's own live display needs ipywidgets, whose outputs a stored notebook does not show.
-    """
+class NotebookView(Watcher):
+    """The same as one output of a notebook cell: rich's own needs ipywidgets, which is not stored with it."""
 
     def __init__(self) -> None:
         super().__init__(Console(file=io.StringIO(), force_terminal=True, force_jupyter=False))
@@ -209,13 +165,13 @@ class NotebookView(ProgressView):
         self._draw([Text(summary)] if self._total else [], folded=self._endings)
 
     def note(self, line: str) -> None:
-        """Something to know, in one line. Once the run has begun, lines are the trials' endings."""
+        """Once the run has begun, lines are the trials' endings."""
         (self._endings if self._begun else self._head).append(line)
         self._changed()
 
-    def ended(self, name: str, record: Record | None) -> None:
-        """A trial ended; what failed stays in sight."""
-        super().ended(name, record)
+    def happened(self, trial: Trial, event: Event, record: Record | None) -> None:
+        """A trial that failed stays in sight."""
+        super().happened(trial, event, record)
         if record is not None and record.failure is not None:
             self._failures.append(self._endings[-1])
 

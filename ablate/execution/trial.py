@@ -1,14 +1,15 @@
-"""One trial from left to right, as a worker process does it."""
+"""What a worker process does: one trial from left to right, and after the last one the timing pass."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import io
+import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +21,9 @@ from ablate.data import open_dataset
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs, count_parameters
 from ablate.store.provenance import source_commit, version_of
-from ablate.store.records import Environment, Failure, Predictions, Record
+from ablate.store.records import Environment, Epoch, Failure, Predictions, Record
 from ablate.store.results import write_atomically
+from ablate.store.timing import Case, TimingPass
 from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial
 from ablate.train import (
@@ -35,12 +37,19 @@ from ablate.train import (
     ready_step,
     seed_generators,
 )
+from ablate.train.device import set_numerics, synchronize
 
 Engine = Literal["eager", "graph"]
 """How training steps reach the device: one operation after the other, or captured as a whole (CUDA)."""
 
 CHECKPOINT_SECONDS = float(os.environ.get("ABLATE_CHECKPOINT_SECONDS", "20"))
 """A trial leaves a checkpoint after an epoch when the last one is older than this."""
+ROUNDS, FEWEST_ROUNDS = 40, 8
+SAMPLE_SECONDS = 0.02
+"""A case's turn in a round takes at least this long, in as many steps as that needs."""
+BUDGET_SECONDS = 30.0
+"""The rounds stop after this, the fewest aside."""
+NO_RATE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,14 @@ class Task:
     data_folder: Path
     checkpoint: Path
     workers: int
+    engine: Engine = "eager"
+
+
+@dataclass(frozen=True)
+class TimingTask:
+    """What a worker is to time: cases, each with a trial that it is of and the folder of its data."""
+
+    cases: Mapping[Case, tuple[Trial, Path]]
     engine: Engine = "eager"
 
 
@@ -68,6 +85,13 @@ class Heartbeat:
 Outcome = tuple[Record, Predictions | None]
 
 
+def do_task(
+    task: Task | TimingTask, slot: int, tell: Callable[[Heartbeat | float], None]
+) -> Outcome | TimingPass:
+    """What a worker does with what it is handed: train a trial, or time the steps."""
+    return time_cases(task, slot, tell) if isinstance(task, TimingTask) else run_trial(task, slot, tell)
+
+
 def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outcome:
     """Train one network and give its record, with the predictions of a complete run.
 
@@ -75,15 +99,12 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
     """
     device = ready_device(task.trial.numerics, slot)
     dataset = open_dataset(task.data_folder)
-    facts: dict[str, Any] = {
-        "trial": task.trial,
-        "environment": environment_of(device, task.trial.numerics.threads, workers=task.workers),
-        "class_names": dataset.classes,
-    }
+    ran = functools.partial(environment_of, device, task.trial.numerics.threads, workers=task.workers)
+    facts: dict[str, Any] = {"trial": task.trial, "environment": ran(), "class_names": dataset.classes}
     try:
         valid = resident_images(task.data_folder, device)[1]
         step = first_step(task.trial, task.data_folder, device, task.engine)
-        facts["environment"] = facts["environment"].model_copy(update={"engine": step.engine})
+        facts["environment"] = ran(engine=step.engine)
         facts["parameters"] = count_parameters(step.model)
         facts["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
         fitted = fit(step, valid, callbacks=_callbacks(task, tell), checkpoint=_read_checkpoint(task))
@@ -124,10 +145,7 @@ def resolved_fields(trial: Trial) -> Fields:
 
 @functools.cache
 def _macs(arch: str, num_classes: int, image_size: int) -> int | None:
-    """Multiply-adds of one image; of a network built for it, so that nothing touches the one that trains.
-
-    None where they cannot be counted: that must not cost a trial.
-    """
+    """Multiply-adds of one image, by a network of their own; None where they cannot be counted."""
     with torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
         return count_macs(build_model(arch, num_classes=num_classes, image_size=image_size), image_size)
     return None
@@ -154,25 +172,20 @@ def resident_images(data_folder: Path, device: torch.device) -> tuple[Images, Im
     return train, valid
 
 
-def environment_of(device: torch.device, threads: int, *, workers: int) -> Environment:
+def environment_of(device: torch.device, threads: int, *, workers: int, engine: str = "eager") -> Environment:
     """Where and with what this process computes."""
     return Environment(
-        device_name=device_name(device),
-        threads=threads,
-        workers=workers,
-        python_version=platform.python_version(),
-        torch_version=torch.__version__,
-        torchvision_version=version_of("torchvision"),
-        numpy_version=np.__version__,
+        device_name=device_name(device), threads=threads, workers=workers, engine=engine,
+        python_version=platform.python_version(), torch_version=torch.__version__,
+        torchvision_version=version_of("torchvision"), numpy_version=np.__version__,
         cuda_version=torch.version.cuda if device.type == "cuda" else None,
-        ablate_version=version_of("ablate"),
-        commit=source_commit(),
-    )
+        ablate_version=version_of("ablate"), commit=source_commit(),
+    )  # fmt: skip
 
 
 def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
     epochs = task.trial.fields.epochs
-    reported, saved = time.monotonic(), time.monotonic()
+    reported = saved = time.monotonic()
 
     def on_step(epoch: int, step: int, steps: int) -> None:
         nonlocal reported
@@ -189,23 +202,90 @@ def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
             with contextlib.suppress(OSError):  # a full disk must not cost the trial
                 write_atomically(task.checkpoint, buffer.getvalue())
 
-    return Callbacks(
-        on_step=on_step,
-        on_epoch=lambda result: tell(
-            Heartbeat(result.epoch + 1, epochs, result.train_loss, result.valid_accuracy, result.valid_nll)
-        ),
-        save=save,
-    )
+    def on_epoch(ended: Epoch) -> None:
+        tell(Heartbeat(ended.epoch + 1, epochs, ended.train_loss, ended.valid_accuracy, ended.valid_nll))
+
+    return Callbacks(on_step=on_step, on_epoch=on_epoch, save=save)
 
 
 def _read_checkpoint(task: Task) -> dict[str, Any] | None:
     """The state an unfinished run of this trial left. A damaged file is as good as none."""
     try:
         stored = torch.load(task.checkpoint, map_location="cpu", weights_only=True)
-        state: dict[str, Any] = stored["state"]
-    except FileNotFoundError:
-        return None
+        state: dict[str, Any] | None = stored["state"] if stored["trial_id"] == task.trial.trial_id else None
+        return state
     except Exception:
-        task.checkpoint.unlink()
+        task.checkpoint.unlink(missing_ok=True)
         return None
-    return state if stored["trial_id"] == task.trial.trial_id else None
+
+
+def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
+    """Time every case round by round; `tell` is called with the part that is done."""
+    numerics = next(iter(task.cases.values()))[0].numerics  # of all: a plan has one device, and its threads
+    device = ready_device(numerics, slot)
+    turns = [_Turn(case, *of, device, task.engine) for case, of in task.cases.items()]
+    times: list[list[float]] = [[] for _ in turns]
+    busy, own, began = _busy_seconds(), time.process_time(), time.monotonic()
+    for done in range(ROUNDS):
+        if done >= FEWEST_ROUNDS and time.monotonic() - began > BUDGET_SECONDS:
+            break
+        for place in range(len(turns)):
+            turn = (done + place) % len(turns)  # each round begins elsewhere: no case always follows the same
+            times[turn].append(turns[turn].take())
+        tell((done + 1) / ROUNDS)
+    engines = "; ".join(dict.fromkeys(turn.step.engine for turn in turns))
+    return TimingPass(
+        cases=tuple(task.cases),
+        step_ms=tuple(map(tuple, times)),
+        steps=tuple(turn.steps for turn in turns),
+        environment=environment_of(device, numerics.threads, workers=1, engine=engines),
+        others=_used_by_others(busy, own, began),
+    )
+
+
+class _Turn:
+    """One case, ready to take steps: its network, a step, and batches of its images."""
+
+    def __init__(
+        self, case: Case, trial: Trial, data_folder: Path, device: torch.device, engine: Engine
+    ) -> None:
+        # A rate that changes nothing: one batch over and over would otherwise end in zeros or infinities.
+        changes = {"loss": case.loss, "reduction": case.reduction, "lr": NO_RATE}
+        changes |= {"epsilon": 0.0} if case.loss != trial.fields.loss else {}
+        fields = trial.fields.model_copy(update=changes)
+        trial = trial.model_copy(update={"fields": fields})
+        set_numerics(deterministic=trial.numerics.deterministic)
+        self.device = device
+        self.step = first_step(trial, data_folder, device, engine)
+        self.index = self.step.begin_epoch(0)[0]
+        self.steps = 1
+        self.take()  # the first step allocates and chooses algorithms
+        self.steps = max(1, math.ceil(1000 * SAMPLE_SECONDS / self.take()))
+
+    def take(self) -> float:
+        """Milliseconds per step, over `steps` steps."""
+        synchronize(self.device)
+        began = time.perf_counter()
+        for _ in range(self.steps):
+            self.step(self.index)
+        synchronize(self.device)
+        return 1000 * (time.perf_counter() - began) / self.steps
+
+
+def _used_by_others(busy: float | None, own: float, began: float) -> float | None:
+    """Part of all cores that other processes used since; None where the system does not say."""
+    now = _busy_seconds()
+    if busy is None or now is None:
+        return None
+    others = (now - busy) - (time.process_time() - own)
+    return min(max(others / ((os.cpu_count() or 1) * (time.monotonic() - began)), 0.0), 1.0)
+
+
+def _busy_seconds() -> float | None:
+    """Seconds that all cores have worked since the machine started."""
+    try:
+        counts = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+    except (OSError, ValueError):
+        return None
+    user, nice, system, _idle, _iowait, irq, softirq, steal = counts[:8]
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")

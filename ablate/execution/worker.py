@@ -16,17 +16,17 @@ PR_SET_PDEATHSIG = 1
 
 
 def serve(connection: Connection, slot: int) -> None:
-    """Take the import path, what to import and the work function, then tasks, until the driver hangs up."""
+    """Take the import path, what to import and the work function, then jobs, until the driver hangs up."""
     sys.path[:], imports, (module, function) = connection.recv()
     for name in imports:
         importlib.import_module(name)
     work = getattr(importlib.import_module(module), function)
     while True:
         try:
-            task = connection.recv()
+            job, number = connection.recv()
         except (EOFError, ConnectionError):
             return
-        connection.send(attempt(work, task, slot, lambda message: connection.send(("told", message))))
+        connection.send(attempt(work, job, number, slot, connection.send))
 
 
 def main() -> None:

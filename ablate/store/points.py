@@ -1,27 +1,24 @@
 """The points of a search: what was asked for, with which seeds, and what became of it.
 
-Optuna's database holds them (`ablate.tuning`). `tuning/tuning.json`, beside a study's results, is a copy for
-readers, who need neither Optuna nor a server. The points' values are not in it: they follow from the records.
+Optuna's database holds them; `tuning/tuning.json` is a copy for readers. Their values are in the records.
 """
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from ablate.errors import RecordError
-from ablate.store.results import TUNING_FILE, ResultsFolder, write_atomically
+from ablate.store.results import TUNING_FILE, ResultsFolder, read_stored, write_atomically
+from ablate.study.fields import Frozen
 from ablate.study.search import Levels, Search
 
 Source = Literal["baseline", "anchor", "sampler"]
 State = Literal["running", "complete", "pruned", "failed"]
 
 
-class Point(BaseModel):
+class Point(Frozen):
     """One point, and what became of it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int = Field(description="0, 1, ... in the order they were asked for")
     levels: Levels = Field(description="searched field to value; a field whose condition fails is left out")
@@ -32,27 +29,23 @@ class Point(BaseModel):
     reason: str = Field(default="", description="why it was pruned or failed")
     pruned_at: int | None = Field(default=None, description="after so many seeds, or epochs")
     intermediate: dict[int, float] = Field(
-        default={}, description="what it was at a seed or epoch, to prune by"
+        default={}, description="its value at a seed or epoch, to prune by"
     )
     attributes: dict[str, Any] = Field(
         default={}, description="what Optuna's sampler and pruner keep with it"
     )
 
 
-class Importances(BaseModel):
+class Importances(Frozen):
     """How much each field decides whether a point is among the best."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     objective: str
     evaluator: str = Field(description="Optuna's name of the method")
     shares: dict[str, float] = Field(description="field to its share; they sum to 1")
 
 
-class Tuning(BaseModel):
+class Tuning(Frozen, extra="ignore"):  # older files hold attributes of Optuna's study
     """A search as far as it is: its declaration and every point asked for."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")  # older files hold attributes of Optuna's study
 
     search: Search
     points: tuple[Point, ...] = ()
@@ -63,9 +56,7 @@ class Tuning(BaseModel):
     train_images: int = Field(default=0, description="images that points were trained on")
     tuning_digest: str = Field(default="", description="of the tuning split's images and labels")
     reported_digest: str = Field(default="", description="of the reported split's")
-    overlap: int = Field(
-        default=0, description="tuning images that the reported split holds too, pixel by pixel"
-    )
+    overlap: int = Field(default=0, description="tuning images that are, pixel by pixel, reported ones too")
 
     @property
     def running(self) -> list[Point]:
@@ -89,18 +80,6 @@ def write_tuning(results: ResultsFolder, tuning: Tuning) -> None:
 
 
 def read_tuning(results: ResultsFolder) -> Tuning | None:
-    """The search of a study's results; None where nothing was tuned.
-
-    Raises:
-        RecordError: the file is damaged.
-    """
-    path = results.root / TUNING_FILE
-    try:
-        return Tuning.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise RecordError(
-            f"{path}: damaged ({error.error_count()} faults); remove it, and the same `python -m ablate "
-            "tune` writes it again from the search's database"
-        ) from None
+    """The search of a study's results; None where nothing was tuned. A damaged file is a `RecordError`."""
+    remedy = "remove it, and the same `python -m ablate tune` writes it again from the search's database"
+    return read_stored(Tuning, results.root / TUNING_FILE, f"damaged ({{}} faults); {remedy}")

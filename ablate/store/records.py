@@ -1,7 +1,6 @@
 """The truth about trials: one immutable JSON record each, and the predictions beside it.
 
-Written whole to a temporary name in the same folder, flushed to disk, and renamed: a record is there in full
-or not at all. Everything else (tables, reports) is rebuilt from records.
+They are there in full or not at all. Everything else (tables, reports) is rebuilt from them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from ablate.errors import RecordError
-from ablate.store.results import ResultsFolder, write_atomically
-from ablate.study.recipes import Frozen
+from ablate.errors import RecordError, ResultsError
+from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
 Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
@@ -137,32 +137,22 @@ class Record(Frozen, allow_inf_nan=False):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a trained network says of the reported split.
+    """What a trained network says of N reported images; labels are class ids.
 
-    Attributes:
-        logits: [N, K] float32.
-        labels: [N] int64 class ids.
-        projection_valid: [n, 2] float32, images of three classes in the plane through their templates, at
-            most 200 a class; None, as are the others, where the record's features name no classes.
-        projection_valid_labels: [n] int64 their class ids.
-        projection_train: [m, 2] float32, training images likewise.
-        projection_train_labels: [m] int64 the class ids they were trained on.
+    A projection is of at most 200 images of each of three classes, in the plane through their templates, with
+    the labels trained on; None where the record's features name no classes.
     """
 
-    logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    projection_valid: NDArray[np.float32] | None = None
-    projection_valid_labels: NDArray[np.int64] | None = None
-    projection_train: NDArray[np.float32] | None = None
-    projection_train_labels: NDArray[np.int64] | None = None
+    logits: NDArray[np.float32]  # [N, K]
+    labels: NDArray[np.int64]  # [N]
+    projection_valid: NDArray[np.float32] | None = None  # [n, 2]
+    projection_valid_labels: NDArray[np.int64] | None = None  # [n]
+    projection_train: NDArray[np.float32] | None = None  # [m, 2]
+    projection_train_labels: NDArray[np.int64] | None = None  # [m]
 
 
 def write_record(folder: ResultsFolder, record: Record, predictions: Predictions | None = None) -> None:
-    """Store a trial for good: its predictions first, then the record that vouches for them.
-
-    Raises:
-        RecordError: a complete record without predictions, or the trial has a record already.
-    """
+    """Store a trial for good, once: its predictions first, then the record that vouches for them."""
     path = folder.record_path(record.trial_id)
     if path.exists():
         raise RecordError(f"{path}: the trial is recorded already; a record is never changed")
@@ -191,11 +181,7 @@ def _content_digest(content: Any) -> str:
 
 
 def read_record(path: Path) -> Record:
-    """Read one record and check it against its digest and its file name.
-
-    Raises:
-        RecordError: the file is torn, altered, of another trial, or of an unknown form.
-    """
+    """Read one record and check it against its digest and its file name; else it is a `RecordError`."""
     try:
         stored = json.loads(path.read_bytes())
         content, digest = stored["record"], stored["digest"]
@@ -213,11 +199,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_predictions(folder: ResultsFolder, record: Record) -> Predictions:
-    """Read a complete trial's predictions and check them against the record's digest.
-
-    Raises:
-        RecordError: the file is missing or is not the one the record vouches for.
-    """
+    """Read a complete trial's predictions; a file that its record does not vouch for is a `RecordError`."""
     content = _checked_predictions(folder, record)
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         known = {field.name for field in fields(Predictions)} & set(arrays)
@@ -236,40 +218,26 @@ def _checked_predictions(folder: ResultsFolder, record: Record) -> bytes:
 
 
 def read_records(folder: ResultsFolder) -> dict[str, Record]:
-    """Every readable record of a folder by trial_id.
-
-    Raises:
-        RecordError: names every unreadable one; `quarantine` puts them aside.
-    """
-    records, faults = _read_all(folder, read_record)
+    """Every record of a folder by trial_id; a `RecordError` names all that cannot be read."""
+    records, faults = _read_all(folder)
     if faults:
         raise RecordError("\n".join(faults.values()))
     return records
 
 
 def quarantine(folder: ResultsFolder) -> tuple[dict[str, Record], list[str]]:
-    """Put damaged records, and complete ones whose predictions are damaged, aside into corrupt/.
+    """The sound records by trial_id, and a line for each that is put aside into corrupt/, as if not run.
 
-    Their trials count as not run.
-
-    Returns:
-        The sound records by trial_id, and one line for each file put aside.
+    Damaged is also a complete one whose predictions are.
     """
-
-    def read_whole(path: Path) -> Record:
-        record = read_record(path)
-        if record.status == "complete":
-            _checked_predictions(folder, record)
-        return record
-
-    records, faults = _read_all(folder, read_whole)
+    records, faults = _read_all(folder, with_predictions=True)
     for trial_id in faults:
         put_aside(folder, trial_id, "corrupt")
     return records, list(faults.values())
 
 
 def _read_all(
-    folder: ResultsFolder, read: Callable[[Path], Record]
+    folder: ResultsFolder, *, with_predictions: bool = False
 ) -> tuple[dict[str, Record], dict[str, str]]:
     """All records, and what is wrong with the others, by trial_id."""
     records, faults = {}, {}
@@ -278,7 +246,10 @@ def _read_all(
     try:
         for path in sorted(folder.records.glob("*.json")):
             try:
-                records[path.stem] = read(path)
+                record = read_record(path)
+                if with_predictions and record.status == "complete":
+                    _checked_predictions(folder, record)
+                records[path.stem] = record
             except RecordError as error:
                 faults[path.stem] = str(error)
     finally:
@@ -295,3 +266,34 @@ def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
         if path.exists():
             number = sum(1 for _ in target.glob(f"{path.stem}.*{path.suffix}"))
             os.replace(path, target / f"{path.stem}.{number}{path.suffix}")
+
+
+def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -> ResultsFolder:
+    """Copy a study's plan, its planned trials' records and its tables to a new folder, `target`.
+
+    Predictions are checked, and copied where asked for; their digests stay in the records.
+
+    Raises:
+        ResultsError: the target exists, or a planned trial has no record.
+    """
+    if target.exists():
+        raise ResultsError(f"{target}: exists already; choose another name with --as, or remove it first")
+    planned = {trial.trial_id for trial in read_plan(folder).trials}
+    records = {name: record for name, record in read_records(folder).items() if name in planned}
+    if missing := len(planned) - len(records):
+        raise ResultsError(f"{folder.root}: {missing} planned trials have not run; run the study to its end")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        made = ResultsFolder(Path(scratch) / target.name)
+        made.records.mkdir(parents=True)
+        for trial_id, record in records.items():
+            shutil.copyfile(folder.record_path(trial_id), made.record_path(trial_id))
+            if record.status == "complete":
+                read_predictions(folder, record)  # checks them
+                if predictions:
+                    made.predictions.mkdir(exist_ok=True)
+                    shutil.copyfile(folder.predictions_path(trial_id), made.predictions_path(trial_id))
+        for path in [folder.plan, *folder.root.glob("*.csv")]:
+            shutil.copyfile(path, made.root / path.name)
+        made.root.rename(target)
+    return ResultsFolder(target)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ablate.errors import RecordError, ResultsError
 from ablate.study.trials import Plan
+
+Stored = TypeVar("Stored", bound=BaseModel)
 
 
 @dataclass
@@ -26,7 +28,6 @@ class ResultsFolder:
         self.records = self.root / "records"  # one JSON file per trial
         self.predictions = self.root / "predictions"  # one npz file per complete trial
         self.checkpoints = self.root / "checkpoints"  # state of unfinished trials; emptied as they finish
-        self.corrupt = self.root / "corrupt"  # files that were found damaged and put aside
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
         self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
         self.lock = self.root / ".lock"  # held by the one driver that may write here
@@ -44,11 +45,7 @@ class ResultsFolder:
         return self.checkpoints / f"{trial_id}.pt"
 
     def create(self) -> None:
-        """Make the folders, and try them with a write.
-
-        Raises:
-            ResultsError: the folder cannot be written.
-        """
+        """Make the folders, and try them with a write; one that fails is a `ResultsError`."""
         try:
             for folder in (self.records, self.predictions, self.checkpoints):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -77,18 +74,12 @@ TUNING_FILE = "tuning/tuning.json"
 """Below a results folder: the points of a search, before the study they lead to."""
 
 
-def write_atomically(path: Path, content: bytes | Callable[[Any], None]) -> None:
-    """Write a file so that it is there in full or not at all, even when the machine stops.
-
-    The content is bytes, or a function that writes them to an open binary file. The folder exists.
-    """
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file in a folder that exists, in full or not at all, even when the machine stops."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
     try:
         with os.fdopen(handle, "wb") as file:
-            if callable(content):
-                content(file)
-            else:
-                file.write(content)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
@@ -104,51 +95,51 @@ def write_atomically(path: Path, content: bytes | Callable[[Any], None]) -> None
         os.close(descriptor)
 
 
+def read_stored(kind: type[Stored], path: Path, damaged: str) -> Stored | None:
+    """What a JSON file holds; None without the file.
+
+    Raises:
+        RecordError: with the words `damaged`, in which {} is the number of faults.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise RecordError(f"{path}: {damaged.format(error.error_count())}") from None
+
+
 def write_plan(folder: ResultsFolder, plan: Plan) -> None:
     """Store the study as it was last run."""
     write_atomically(folder.plan, (plan.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_plan(folder: ResultsFolder) -> Plan:
-    """The study as it was last run.
-
-    Raises:
-        RecordError: nothing was run here, or the file is damaged.
-    """
-    try:
-        return Plan.model_validate_json(folder.plan.read_bytes())
-    except FileNotFoundError:
-        if (folder.root / TUNING_FILE).exists():
-            raise RecordError(
-                f"{folder.root}: its search has not ended, so there is nothing to report yet; the same "
-                "`python -m ablate tune` goes on with it, and `python -m ablate status` says how far it is"
-            ) from None
-        raise RecordError(f"{folder.root}: no study was run here; use `python -m ablate run` first") from None
-    except ValidationError as error:
+    """The study as it was last run. A folder without one, or with a damaged one, is a `RecordError`."""
+    if plan := read_stored(Plan, folder.plan, "damaged ({} faults); run the study again"):
+        return plan
+    if (folder.root / TUNING_FILE).exists():
         raise RecordError(
-            f"{folder.plan}: damaged ({error.error_count()} faults); run the study again"
-        ) from None
+            f"{folder.root}: its search has not ended, so there is nothing to report yet; the same "
+            "`python -m ablate tune` goes on with it, and `python -m ablate status` says how far it is"
+        )
+    raise RecordError(f"{folder.root}: no study was run here; use `python -m ablate run` first")
 
 
 def find_results(results: Path, study: str, profile: str | None) -> ResultsFolder:
-    """The results of a study by its name; of the only profile that was run, or of the one that is named.
-
-    Raises:
-        ResultsError: no such study or profile was run, or several profiles were and none is named.
-    """
+    """The results of a study, of the only profile that was run or of the one named; else a `ResultsError`."""
     ran = sorted(folder.name for folder in _run_folders(results / study, "*"))
     if not ran:
-        known = sorted({folder.parent.name for folder in _run_folders(results, "*/*")})
+        others = sorted({folder.parent.name for folder in _run_folders(results, "*/*")})
         raise ResultsError(
-            f"{results / study}: no such study was run here (run: {', '.join(known) or 'none'}); "
+            f"{results / study}: no such study was run here (run: {', '.join(others) or 'none'}); "
             "run it first, or name the folder with --results"
         )
+    known = f"{study}: was run with profiles {', '.join(ran)}"
     if profile is None and len(ran) > 1:
-        raise ResultsError(f"{study}: was run with profiles {', '.join(ran)}; choose one with --profile")
+        raise ResultsError(f"{known}; choose one with --profile")
     if profile is not None and profile not in ran:
-        raise ResultsError(
-            f"{study}: was run with profiles {', '.join(ran)}, but --profile {profile} was given"
-        )
+        raise ResultsError(f"{known}, but --profile {profile} was given")
     return ResultsFolder(results / study / (profile or ran[0]))
 
 

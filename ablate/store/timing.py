@@ -1,19 +1,17 @@
 """What a training step costs, measured apart from training: which steps differ, and the file that keeps them.
 
-A sweep's own step times share the machine with other trials. The pass runs after them, alone, and takes the
-cases round by round, so that a slow moment of the machine meets all of them (`ablate.execution.timing`).
+`ablate.execution.trial` takes cases round by round, so that a slow moment of the machine meets all of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from ablate.errors import RecordError
 from ablate.store.records import Environment
-from ablate.store.results import ResultsFolder, write_atomically
-from ablate.study.recipes import Frozen
+from ablate.store.results import ResultsFolder, read_stored, write_atomically
+from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
 PLAIN = {"loss": "cross_entropy", "reduction": "mean"}
@@ -50,7 +48,7 @@ class TimingPass(Frozen, allow_inf_nan=False):
     steps: tuple[int, ...] = Field(description="[cases] steps that each value is the mean of")
     environment: Environment
     others: float | None = Field(
-        description="part of the machine's cores that other processes used meanwhile; None where unknown"
+        description="part of all cores that others used meanwhile; None where unknown"
     )
 
 
@@ -89,16 +87,6 @@ def write_timing(folder: ResultsFolder, timing: TimingPass) -> None:
 
 
 def read_timing(folder: ResultsFolder) -> TimingPass | None:
-    """The pass that a results folder keeps, if any.
-
-    Raises:
-        RecordError: the file is damaged.
-    """
-    try:
-        return TimingPass.model_validate_json(folder.timing.read_bytes())
-    except FileNotFoundError:
-        return None
-    except ValidationError:
-        raise RecordError(
-            f"{folder.timing}: is damaged; delete it, and the next run measures the step times again"
-        ) from None
+    """The pass that a results folder keeps, if any. A damaged file is a `RecordError`."""
+    damaged = "is damaged; delete it, and the next run measures the step times again"
+    return read_stored(TimingPass, folder.timing, damaged)

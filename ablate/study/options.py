@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, Strict, field_validator, model_validator
+from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
-from ablate.study.fields import Declaration, Seeds, canonical, is_one
+from ablate.study.fields import Declaration, Seeds, canonical, is_one, several
 
 Folder = Annotated[Path, Strict(False)]
-REPEATED = ("profile", "settings", "seeds", "device", "threads")
+REPEATED = {"profile", "settings", "seeds", "device", "threads"}
 """The options that decide what is trained. Folders are not among them: elsewhere they mean nothing."""
+
+
+def _swept(values: Any) -> Any:
+    """A value on its own fixes its field; a list, tuple or array sweeps it."""
+    return (values,) if is_one(values) else several(values)
 
 
 class Options(Declaration, strict=True, allow_inf_nan=False):
@@ -22,8 +27,8 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     profile: str | None = Field(
         default=None, description="Profile of the study; otherwise the hardware decides."
     )
-    settings: dict[str, tuple[Any, ...]] = Field(
-        default_factory=dict, description="Fix a field, or sweep it over values."
+    settings: dict[str, Annotated[tuple[Any, ...], BeforeValidator(_swept)]] = Field(
+        default={}, description="Fix a field, or sweep it over values."
     )
     seeds: Seeds | None = Field(default=None, description="How many seeds, instead of the study's.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
@@ -52,18 +57,7 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     @field_validator("seeds", "workers", "threads", "timeout", mode="before")
     @classmethod
     def _plain_numbers(cls, value: Any) -> Any:
-        return canonical(value) if is_one(value) else tuple(canonical(one) for one in value)
-
-    @field_validator("settings", mode="before")
-    @classmethod
-    def _several_values_sweep(cls, settings: Any) -> Any:
-        """A value on its own fixes its field; a list, tuple or array sweeps it."""
-        if not isinstance(settings, dict):
-            return settings
-        return {
-            name: (value,) if is_one(value) else tuple(canonical(one) for one in value)
-            for name, value in settings.items()
-        }
+        return canonical(value) if is_one(value) else several(value)
 
     @model_validator(mode="after")
     def _can_be_stopped(self) -> Options:
@@ -73,7 +67,4 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
 
     def repeated(self) -> dict[str, Any]:
         """What decides the trials and is not the default, for the line that runs them again."""
-        default = Options()
-        return {
-            name: getattr(self, name) for name in REPEATED if getattr(self, name) != getattr(default, name)
-        }
+        return self.model_dump(include=REPEATED, exclude_defaults=True)

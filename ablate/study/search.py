@@ -1,18 +1,15 @@
-"""What a tuned study searches: ranges of fields, the objective, the budget.
-
-The declaration only. `ablate.tuning` asks Optuna for points, trains them on a tuning split that is carved
-from the training images, and has the winner re-run with fresh seeds.
-"""
+"""What a tuned study searches: ranges of fields, the objective, the budget. `ablate.tuning` does it."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Field, SkipValidation, field_validator, model_validator
 
-from ablate.study.fields import FIELD_NAMES, Declaration, canonical, unknown_name
+from ablate.study.fields import FIELD_NAMES, Declaration, canonical, repeated, several, unknown_name
 from ablate.study.fields import Levels as Levels
 
 FIRST_TUNING_SEED = 1_000_000
@@ -20,6 +17,9 @@ FIRST_TUNING_SEED = 1_000_000
 GRID_TOLERANCE = 1e-6
 """Of a step: values off the grid by less are on it."""
 MOST_LEVELS = 100_001
+Condition = Annotated[
+    dict[str, Any], Field(description="searched only where these other searched fields have these values")
+]
 
 
 class Range(Declaration):
@@ -35,28 +35,26 @@ class Range(Declaration):
     levels: int | None = Field(
         default=None, ge=2, le=MOST_LEVELS, description="with log, how many values the grid has"
     )
-    when: dict[str, Any] = Field(
-        default_factory=dict, description="searched only where these other searched fields have these values"
-    )
+    when: Condition = Field(default={})
 
     @model_validator(mode="after")
     def _consistent(self) -> Range:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+        if not -math.inf < self.low < self.high < math.inf:
             raise ValueError(
                 f"expected a range with low < high, but {self.low!r} to {self.high!r} came; "
                 "a field with one value belongs into the study's base"
             )
-        if self.log and self.step is not None:
-            raise ValueError("step: not with log; give levels, how many values there are")
-        if self.log and self.levels is None:
-            raise ValueError("levels: how many values a range with log has; give it, as levels=13")
-        if self.log and self.low <= 0:
-            raise ValueError(f"low: expected a number above 0 with log, but {self.low!r} came")
         if self.log:
+            if self.step is not None:
+                raise ValueError("step: not with log; give levels, how many values there are")
+            if self.levels is None:
+                raise ValueError("levels: how many values a range with log has; give it, as levels=13")
+            if self.low <= 0:
+                raise ValueError(f"low: expected a number above 0 with log, but {self.low!r} came")
             return self
         if self.levels is not None:
             raise ValueError("levels: only with log; give the step, the distance of neighbouring values")
-        if self.step is None or not (math.isfinite(self.step) and self.step > 0):
+        if self.step is None or not 0 < self.step < math.inf:
             raise ValueError(f"step: expected a distance above 0, but {self.step!r} came")
         steps = (self.high - self.low) / self.step
         if abs(steps - round(steps)) > GRID_TOLERANCE:
@@ -75,19 +73,18 @@ class Range(Declaration):
 
     def nearest(self, value: float) -> int | float:
         """The value of the grid that is nearest to a number within the range."""
-        if self.log:
-            assert self.levels is not None  # validated
+        if self.levels is not None:  # with log, as validated
             width = math.log(self.high / self.low) / (self.levels - 1)
             on_grid = self.low * math.exp(round(math.log(value / self.low) / width) * width)
         else:
-            assert self.step is not None  # validated
-            on_grid = self.low + round((value - self.low) / self.step) * self.step
+            step = self.step or 1  # never 0, as validated
+            on_grid = self.low + round((value - self.low) / step) * step
         return round(on_grid) if self.is_integer else float(canonical(float(on_grid)))
 
     def holds(self, value: Any) -> bool:
         """Whether a value is one that the search may come to; with log any number of the range is."""
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not self.low <= value <= self.high:
+        if not (is_number and self.low <= value <= self.high):
             return False
         return self.log or abs(self.nearest(value) - value) <= GRID_TOLERANCE * (self.step or 0)
 
@@ -106,15 +103,13 @@ class Choice(Declaration):
     """Values without an order, such as architectures. A plain tuple in a search's space is one."""
 
     of: tuple[Any, ...] = Field(description="the values")
-    when: dict[str, Any] = Field(
-        default_factory=dict, description="searched only where these other searched fields have these values"
-    )
+    when: Condition = Field(default={})
 
     @field_validator("of")
     @classmethod
     def _different(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        values = tuple(canonical(value) for value in values)
-        if len(values) < 2 or any(value in values[:place] for place, value in enumerate(values)):
+        values = several(values)
+        if len(values) < 2 or repeated(values):
             raise ValueError("expected at least two different values")
         if None in values:
             raise ValueError("None is no value of a field")
@@ -133,20 +128,24 @@ class Choice(Declaration):
         return ", ".join(map(str, self.of))
 
 
-def _kind(declaration: Any) -> str:
-    chosen = isinstance(declaration, Choice) or (isinstance(declaration, Mapping) and "of" in declaration)
-    return "choice" if chosen else "range"
+def _dimension(values: Any) -> Range | Choice:
+    if isinstance(values, (Range, Choice)):
+        return values
+    if isinstance(values, (tuple, list)):
+        return Choice(of=tuple(values))
+    if isinstance(values, Mapping):  # as a plan's file holds it
+        return (Choice if "of" in values else Range).model_validate(values)
+    raise ValueError("expected a Range, or a tuple of values")
 
 
-Dimension = Annotated[Annotated[Range, Tag("range")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)]
+Dimension = Annotated[SkipValidation[Range | Choice], BeforeValidator(_dimension)]
 """What one searched field may be."""
 
 
 class Search(Declaration):
-    """What is searched, for what, and with which budget.
+    """What is searched, for what, and with which budget. A point is one value for every searched field.
 
-    A point is one value for every searched field, trained once per seed; its value is the mean over its
-    seeds of the objective on the tuning split. The study's baseline and the anchors are the first points.
+    Its value is its seeds' mean objective on the tuning split. Baseline and anchors are the first points.
     """
 
     space: dict[str, Dimension] = Field(description="field name to its range, or a tuple of its values")
@@ -171,19 +170,6 @@ class Search(Declaration):
     tuning_part: float = Field(
         default=0.125, gt=0, lt=1, description="part of the training images held back to tune on"
     )
-
-    @field_validator("space", mode="before")
-    @classmethod
-    def _tuples_are_choices(cls, space: Any) -> Any:
-        if not isinstance(space, Mapping):
-            return space
-        for name, values in space.items():
-            if not isinstance(values, (tuple, list, Mapping, Range, Choice)):
-                raise ValueError(f"{name}: expected a Range, or a tuple of values, but {values!r} came")
-        choices = {
-            name: {"of": values} for name, values in space.items() if isinstance(values, (tuple, list))
-        }
-        return {**space, **choices}
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -220,7 +206,7 @@ class Search(Declaration):
             yield f"pruning: seeds judges from four seeds on, so a point needs at least 5, not {self.seeds}"
         if self.pruning in ("hyperband", "median") and not set(self.objective) <= {"accuracy", "nll"}:
             yield f"pruning: {self.pruning} knows accuracy and nll while a network trains, nothing else"
-        for name, value in ((name, value) for anchor in self.anchors for name, value in anchor.items()):
+        for name, value in itertools.chain(*(anchor.items() for anchor in self.anchors)):
             if name not in self.space:
                 yield f"anchors: {name}: is not searched; set it in the study's base"
             elif not self.space[name].holds(value):

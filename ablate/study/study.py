@@ -25,13 +25,13 @@ from ablate.study.fields import (
     Declaration,
     Factors,
     Fields,
-    Levels,
+    Frozen,
     Seeds,
+    repeated,
     resolve,
     unknown_name,
 )
-from ablate.study.recipes import Frozen
-from ablate.study.search import FIRST_TUNING_SEED, Search
+from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
 
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 
@@ -44,51 +44,38 @@ class Published(Frozen):
     epochs: tuple[dict[str, FiniteFloat], ...] = Field(
         description="one mapping per epoch, named as in the epochs table: epoch, train_loss, ..."
     )
-    differences: str = Field(
-        default="", description="what remains different between that run and these, in sentences"
-    )
+    differences: str = Field(default="", description="what remains different from these runs, in sentences")
 
 
 class Profile(Declaration):
     """A named variant of a study: the fields, factors and seeds that it changes. The rest stays."""
 
-    base: dict[str, Any] = Field(default_factory=dict, description="fields set differently")
-    factors: Factors = Field(default_factory=dict, description="factors added, or swept over other levels")
+    base: dict[str, Any] = Field(default={}, description="fields set differently")
+    factors: Factors = Field(default={}, description="factors added, or swept over other levels")
     seeds: Seeds | None = Field(default=None, description="seeds of this profile")
-    search: dict[str, Any] = Field(
-        default_factory=dict, description="parts of the search that are different, as points=12"
-    )
+    search: dict[str, Any] = Field(default={}, description="parts of the search that differ, as points=12")
 
 
 class Study(Declaration):
     """One question put to a grid of training runs, or a search for the best setting.
 
-    Arms are all combinations of the factors' levels; every arm is trained once per seed. Each arm is
-    compared with the arm that differs from it only by having the `baseline` levels. A study with a `search`
-    is tuned instead: its arms are the baseline, the anchors and the winner.
+    Arms are all combinations of levels, trained once per seed; each is compared with the one that differs by
+    the `baseline` levels alone. With a `search`, arms are the baseline, the anchors and the winner.
     """
 
     question: str = Field(min_length=1, description="the question, in a sentence")
-    base: dict[str, Any] = Field(default_factory=dict, description="fields that all arms share")
-    factors: Factors = Field(
-        default_factory=dict, description="field name to its levels; none is a study of one arm"
-    )
-    baseline: Levels = Field(
-        default_factory=dict, description="the factor levels that other levels are compared with"
-    )
-    only: tuple[Levels, ...] = Field(
-        default=(), description="of all combinations of levels, those that are arms; () is all of them"
-    )
+    base: dict[str, Any] = Field(default={}, description="fields that all arms share")
+    factors: Factors = Field(default={}, description="field name to its levels; none is a study of one arm")
+    baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
+    only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
     primary: str = Field(default="accuracy", description="the metric that the answer is about")
     family: tuple[str, ...] = Field(
         default=(), description="metrics whose comparisons are corrected together; () is the primary one"
     )
-    margins: dict[str, float] = Field(
-        default_factory=dict, description="per metric, the largest difference that does not matter"
-    )
+    margins: dict[str, float] = Field(default={}, description="per metric, a difference that does not matter")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
-    profiles: dict[str, Profile] = Field(default_factory=dict, description="named variants")
+    profiles: dict[str, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
     name: str = Field(default="", description="set from the file's name")
     description: str = Field(default="", description="set from the file's docstring")
@@ -111,12 +98,9 @@ class Study(Declaration):
         return self.family or (self.primary,)
 
     def family_size(self, metric: str, comparisons: int) -> int:
-        """How many intervals hold together with one of this metric's, where arms are compared so often.
-
-        Those of every metric of the family; a metric outside it stands alone.
-        """
-        inside = metric in self.comparison_family
-        return max(comparisons * len(self.comparison_family), 1) if inside else 1
+        """How many intervals hold together with one of this metric's; one outside the family stands alone."""
+        family = self.comparison_family
+        return max(comparisons * len(family), 1) if metric in family else 1
 
     @property
     def all_margins(self) -> dict[str, float]:
@@ -143,15 +127,13 @@ class Study(Declaration):
         if name not in self.profiles:
             raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
         profile = self.profiles[name]
-        changes: dict[str, Any] = {
-            "base": {**self.base, **profile.base},
-            "factors": {**self.factors, **profile.factors},
-        }
-        if profile.seeds is not None:
-            changes["seeds"] = profile.seeds
-        if profile.search:
-            changes["search"] = {**(self.search.model_dump() if self.search else {}), **profile.search}
-        return self.replace(**changes)
+        searched = self.search.model_dump() if self.search else {}
+        return self.replace(
+            base=self.base | profile.base,
+            factors=self.factors | profile.factors,
+            seeds=self.seeds if profile.seeds is None else profile.seeds,
+            search=searched | profile.search or None,
+        )
 
     def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Study:
         """This study with fields overridden: one value fixes a field, several sweep it."""
@@ -167,61 +149,57 @@ class Study(Declaration):
 
     def replace(self, **changes: Any) -> Study:
         """A validated copy with some of its declarations changed."""
-        return build_study({**self.model_dump(), **changes})
-
-
-def build_study(declaration: Mapping[str, Any]) -> Study:
-    """A study from plain values, with every fault in one `StudyError`."""
-    return Study.model_validate(dict(declaration))
+        return Study(**{**self.model_dump(), **changes})
 
 
 def _field_faults(study: Study) -> list[str]:
     """Faults of the base and of every level, each level tried alone so that all are named at once."""
     searched = study.search.space if study.search else {}
     swept = {**study.factors, **{name: dimension.ends() for name, dimension in searched.items()}}
-    trials = [{}, *({name: level} for name, levels in swept.items() for level in levels)]
     required = {name: levels[0] for name, levels in swept.items() if levels}
-    found: list[str] = []
-    for changes in trials:
+    found: dict[str, None] = {}
+    for changes in [{}, *({name: level} for name, levels in swept.items() for level in levels)]:
         try:
             resolve(study.base, required, changes)
         except StudyError as error:
-            found += str(error).splitlines()
-    return list(dict.fromkeys(found))
+            found |= dict.fromkeys(str(error).splitlines())
+    return list(found)
 
 
 def _faults(study: Study) -> Iterator[str]:
     """Faults of the factors' levels, the arms that are listed, the baseline, seeds, margins and search."""
     for name, levels in study.factors.items():
-        if not levels and name in FIELD_NAMES:
+        if name not in FIELD_NAMES:
+            continue  # that is a fault of its own, found with the fields
+        if not levels:
             yield f"factors.{name}: no levels; give at least one, or move it to base"
-        for level in _repeated(levels) if name in FIELD_NAMES else ():
-            yield f"factors.{name}: level {level!r} is given twice; remove one"
+        yield from (
+            f"factors.{name}: level {level!r} is given twice; remove one" for level in repeated(levels)
+        )
     for arm in study.only:
         if set(arm) != set(study.factors):
             yield f"only: expected a level for each of {', '.join(study.factors)}, but {arm} came"
         for name in arm.keys() & study.factors.keys():
             if arm[name] not in study.factors[name]:
                 yield f"only: {name}={arm[name]!r} is not among its levels {list(study.factors[name])}"
-    if _repeated(study.only):
+    if repeated(study.only):
         yield "only: an arm is named twice; remove one"
     searched = study.search.space if study.search else {}
     for name, level in study.baseline.items():
-        if name not in study.factors and name not in searched:
+        if name in study.factors:
+            if level not in (levels := study.factors[name]):
+                yield f"baseline.{name}: {level!r} is not among its levels {list(levels)}; add it to them"
+        elif name not in searched:
             yield f"baseline.{name}: is not a factor"
-        elif name in study.factors and level not in study.factors[name]:
-            levels = study.factors[name]
-            yield f"baseline.{name}: {level!r} is not among its levels {list(levels)}; add it to them"
-        elif name not in study.factors and not searched[name].holds(level):
+        elif not searched[name].holds(level):
             words = searched[name].in_words()
             yield f"baseline.{name}: {level!r} is not among the values searched ({words})"
-    seeds = study.seeds
-    if not study.seed_list():
-        yield f"seeds: at least one seed is needed, but {'an empty list' if seeds == () else seeds} came"
-    if isinstance(seeds, tuple):
-        yield from (f"seeds: {one} is outside 0 to 2**63 - 1" for one in seeds if not 0 <= one < 2**63)
-        if _repeated(seeds):
-            yield f"seeds: each seed once, but {list(seeds)} came"
+    if not (seeds := study.seed_list()):
+        came = "an empty list" if study.seeds == () else study.seeds
+        yield f"seeds: at least one seed is needed, but {came} came"
+    yield from (f"seeds: {one} is outside 0 to 2**63 - 1" for one in seeds if not 0 <= one < 2**63)
+    if len(set(seeds)) < len(seeds):
+        yield f"seeds: each seed once, but {list(seeds)} came"
     for name, margin in study.margins.items():
         if not 0 < margin < math.inf:
             yield f"margins.{name}: expected a difference above 0, but {margin!r} came"
@@ -234,18 +212,12 @@ def _faults(study: Study) -> Iterator[str]:
         )
     if "tuning_part" in study.base:
         yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
-    if any(seed >= FIRST_TUNING_SEED for seed in study.seed_list()):
+    if max(seeds, default=0) >= FIRST_TUNING_SEED:
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
 
 
-def _repeated(values: Sequence[Any]) -> list[Any]:
-    return [value for place, value in enumerate(values) if value in values[:place]]
-
-
 def load_study(path: str | Path) -> Study:
-    """Run a study file and return its `study`, named after the file.
-
-    The file's folder is put on the import path, so that a study can name models and losses beside it.
+    """Run a study file and return its `study`, named after the file; models and losses beside it are found.
 
     Raises:
         StudyError: the file is missing, is not Python, fails when run, exits, or defines no `study`.
@@ -273,10 +245,9 @@ def load_study(path: str | Path) -> Study:
         ) from None
     except Exception as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        place = f", line {frames[-1].lineno}" if frames else ""
-        raise StudyError(
-            f"{path}{place}: running the study file fails: {type(error).__name__}: {error}"
-        ) from error
+        place = f"{path}, line {frames[-1].lineno}" if frames else path
+        reason = f"{type(error).__name__}: {error}"
+        raise StudyError(f"{place}: running the study file fails: {reason}") from error
     study = names.get("study")
     if not isinstance(study, Study):
         came = f"a {type(study).__name__}" if study is not None else "nothing of that name"
@@ -291,10 +262,7 @@ _STUDY_FOLDERS: set[Path] = set()
 
 
 def add_import_folder(folder: Path) -> None:
-    """Look for modules in `folder` first, in this process and in the workers it starts.
-
-    A module of the same name that another study's folder gave is forgotten.
-    """
+    """Look for modules in `folder` first, here and in workers; another study's of that name are forgotten."""
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
     _STUDY_FOLDERS.add(folder)
     for name, module in list(sys.modules.items()):

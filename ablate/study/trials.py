@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -13,8 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from ablate.errors import StudyError
-from ablate.study.fields import LATER_FIELDS, Fields, canonical
-from ablate.study.recipes import Frozen
+from ablate.study.fields import LATER_FIELDS, Fields, Frozen
 from ablate.study.study import Study
 
 TRAINING_VERSION = 2
@@ -65,15 +65,10 @@ class Plan(Frozen):
     @cached_property
     def comparisons(self) -> tuple[tuple[str, str], ...]:
         """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
-        if not self.study.baseline:
-            return ()
-        levels_of = {trial.arm: trial.levels for trial in self.trials}
+        levels_of, baseline = {trial.arm: trial.levels for trial in self.trials}, self.study.baseline
         arm_of = {tuple(levels.items()): arm for arm, levels in levels_of.items()}
-        baseline = {name: canonical(level) for name, level in self.study.baseline.items()}
-        pairs = [
-            (arm, arm_of.get(tuple({**levels, **baseline}.items()))) for arm, levels in levels_of.items()
-        ]
-        return tuple((arm, other) for arm, other in pairs if other is not None and other != arm)
+        others = {arm: arm_of.get(tuple({**own, **baseline}.items()), arm) for arm, own in levels_of.items()}
+        return tuple((arm, other) for arm, other in others.items() if other != arm)
 
 
 def arm_name(levels: Mapping[str, Any]) -> str:
@@ -82,10 +77,7 @@ def arm_name(levels: Mapping[str, Any]) -> str:
 
 
 def stream_seed(seed: int, stream: str) -> int:
-    """The seed of one random stream (init, order, augmentation, ...) of a trial, in [0, 2**63).
-
-    No factor level enters it, so arms of one seed share their random draws and can be compared in pairs.
-    """
+    """The seed of a trial's random stream, in [0, 2**63). No level enters it: arms of one seed are paired."""
     digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -101,16 +93,14 @@ def expand(
     arms = [(levels, study.fields(levels)) for levels in study.arms()]
     seen: dict[str, str] = {}
     trials = []
-    for seed in study.seed_list():
-        for levels, fields in arms:
-            trial = build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
-            # Two arms of one identity would be one training run, compared with itself.
-            if seen.setdefault(trial.trial_id, trial.arm) != trial.arm:
-                raise StudyError(
-                    f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their "
-                    "levels come to the same data and arithmetic here; leave one of them out"
-                )
-            trials.append(trial)
+    for seed, (levels, fields) in itertools.product(study.seed_list(), arms):
+        trial = build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
+        if seen.setdefault(trial.trial_id, trial.arm) != trial.arm:
+            raise StudyError(
+                f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their "
+                "levels come to the same data and arithmetic here; leave one of them out"
+            )
+        trials.append(trial)
     return trials
 
 
@@ -132,14 +122,10 @@ def build_trial(
 
 
 def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
-    """What a trial computes, as canonical JSON: no path, host, study or profile name.
-
-    The data's name and how it is decoded are replaced by the fingerprint, the precision asked for by what it
-    came to. The recipe's name is left out because its fields are there. A field that came later is left out
-    at its default, so that the trials recorded before it keep their names.
-    """
+    """What a trial computes, as canonical JSON: no path, host, study or profile name."""
     named = fields.model_dump(exclude=NOT_IDENTITY)
     identity = {
+        # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
         "sources": {name: source_digest(named[name]) for name in ("arch", "loss")},
         "seed": seed,
@@ -152,10 +138,7 @@ def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, finger
 
 
 def source_digest(name: str) -> str:
-    """Digest of the module that `package.module:attribute` names, so that editing it makes new trials.
-
-    Names of ablate's own give "", because the training version speaks for them.
-    """
+    """Digest of the module that `package.module:attribute` names; "" of ablate's own: they have a version."""
     if ":" not in name:
         return ""
     module = name.partition(":")[0]

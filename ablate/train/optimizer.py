@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablate.study.recipes import Recipe
+from ablate.study.fields import Recipe
 
 FIRST_RATE, LAST_RATE = 1 / 25, 1e-5
 """Where one_cycle begins and where both falling schedules end, as parts of the highest rate."""

@@ -365,8 +365,7 @@ class _Loop:
             for training in list(self._training.values()):
                 for trial_id in self._next_trials(training):
                     trial = training.trials[trial_id]
-                    data = self.inputs.folders()[trial.fingerprint]
-                    yield trial_job(self.ledger.folder, trial, data, workers=workers, engine=engine)
+                    yield trial_job(self.ledger.folder, trial, self.inputs.folders(), workers, engine)
             if self._training:
                 return
             points = self.ledger.next_points()

@@ -21,7 +21,7 @@ from ablate.figures.context import Context
 from ablate.figures.theme import themed
 from ablate.store.timing import case_of
 from ablate.study.search import Choice, Range, Search
-from ablate.study.study import build_study
+from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, expand
 from ablate.tables import Tables, frame
 
@@ -39,7 +39,7 @@ PUBLISHED = {
 def plan_of(factors: dict[str, tuple[Any, ...]], baseline: dict[str, Any] | None = None, **more: Any) -> Plan:
     base = {"data": "digits", "image_size": 8, **more.pop("base", {})}
     declared = {"question": "?", "name": "s", "base": base, "factors": factors, "baseline": baseline or {}}
-    study = build_study({**declared, "seeds": 3, **more})
+    study = Study(**{**declared, "seeds": 3, **more})
     cpu = Numerics(device="cpu", precision="float32", deterministic=True)
     trials = expand(study, lambda fields: "fingerprint", lambda fields: cpu)
     return Plan(study=study, profile="quick", reason="because", trials=tuple(trials))

@@ -16,7 +16,7 @@ from ablate.store.records import Cost, Environment, Epoch, Failure, Predictions,
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import resolve
 from ablate.study.search import FIRST_TUNING_SEED, Levels, Range, Search
-from ablate.study.study import Study, build_study
+from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
 from ablate.tables import build_tables, frame, points_table, winners_of, write_tables
 
@@ -28,7 +28,7 @@ Outcome = str | tuple[str, str]
 
 def declare(**declaration: Any) -> Study:
     """A study over digits, with what the test needs changed."""
-    return build_study({"question": "What does it do?", "name": "tiny", "base": BASE, **declaration})
+    return Study(**{"question": "What does it do?", "name": "tiny", "base": BASE, **declaration})
 
 
 def plan_of(study: Study, profile: str = "quick", reason: str = "r") -> Plan:

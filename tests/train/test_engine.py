@@ -23,8 +23,7 @@ from torch import Tensor, nn
 import ablate.train.engine
 from ablate.losses import build_loss
 from ablate.models import build_model
-from ablate.study.fields import Fields
-from ablate.study.recipes import RECIPES
+from ablate.study.fields import RECIPES, Fields
 from ablate.train import Callbacks, DivergedError, Fitted, Images, Step, fit, ready_step
 from ablate.train.engine import Build, CapturedStep, Work
 

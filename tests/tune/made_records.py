@@ -94,6 +94,7 @@ class Watching(Watcher):
     """Keeps what was trained, and does something after each training run, by how many there were."""
 
     def __init__(self, then: Callable[[int], None] = lambda count: None) -> None:
+        super().__init__()
         self.trained: list[Trial] = []
         self._then = then
 
