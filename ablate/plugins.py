@@ -13,7 +13,7 @@ def load_foreign(kind: str, path: str) -> Any:
         raise StudyError(f"{kind}: expected an import path package.module:name, got {path!r}")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # importing runs foreign code, which may raise anything
+    except (Exception, SystemExit) as error:  # foreign code may raise anything, and exit
         raise StudyError(
             f"{kind} {path!r}: expected a module that can be imported, but importing {module_name!r} raised "
             f"{type(error).__name__}: {error}. Put the module beside the study file or on PYTHONPATH, or "

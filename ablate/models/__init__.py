@@ -46,7 +46,7 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
         model = factory(num_classes=num_classes, image_size=image_size)
     except StudyError:
         raise  # says already what to do
-    except Exception as error:  # a foreign factory may raise anything
+    except (Exception, SystemExit) as error:  # a foreign factory may raise anything
         raise StudyError(
             f"Expected the network {name!r} to be built by factory(num_classes={num_classes}, "
             f"image_size={image_size}), but this raised {type(error).__name__}: {error}. If it takes other "

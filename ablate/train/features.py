@@ -67,7 +67,7 @@ def penultimate_features(
                 projections[f"projection_{split}"] = plane.project(features[shown])
                 projections[f"projection_{split}_labels"] = labels[shown]
         return Features(**facts), projections
-    except Exception:  # a foreign network may raise anything, and memory may end
+    except (Exception, SystemExit):  # a foreign network may raise anything, and memory may end
         return None, {}
 
 
