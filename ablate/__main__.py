@@ -322,15 +322,11 @@ def bench(
     `cuda` measures a GPU: what it computes, and how fast, in at most eight minutes.
     `statistics` and `tune` simulate: `statistics` how often verdicts err, `tune` what searches find.
     """
-    from ablate.bench import SIMULATIONS, run_benchmarks
+    from ablate.bench import ALONE, run_benchmarks
 
     asked = [suite.value for suite in suites or []] or ["loss", "step", "epoch", "sweep", "driver"]
-    if alone := {"cuda", *SIMULATIONS} & {*asked} if len(asked) > 1 else set():
+    if alone := ALONE.keys() & asked if len(asked) > 1 else set():
         raise StudyError(f"bench: give {min(alone)} alone; it takes the machine for itself")
-    if asked == ["cuda"]:
-        from ablate.bench.cuda import bench_cuda
-
-        raise Concluded(COMPLETE if bench_cuda(print, json) else FAILURES)
     status = run_benchmarks(asked, out=json, quick=quick)
     raise Concluded({0: COMPLETE, 1: FAILURES, 2: INTERRUPTED}.get(status, WRONG))
 

@@ -6,7 +6,7 @@
 
 They need the extra `bench` and a machine that does nothing else. All peers of a case are timed in turn, round
 by round (`interleaved.py`), after each has been seen to compute what its reference does. They are of the CPU;
-what a GPU does is measured by `ablate.bench.cuda`.
+what a GPU does is measured by `cuda.py`, alone.
 
 `simulated_studies.py` and `simulated_searches.py` time nothing: how often do verdicts err, what do searches
 find?

@@ -38,13 +38,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
     "notebook": {"tables"},
     "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning", "notebook"},
-    "bench": {"study", "store", "models", "losses", "train", "execution", "pipeline"},
+    "bench": set(),
 }  # fmt: skip
 
 # library -> the only rooms that may import it.
 ONLY_IN: dict[str, set[str]] = {
-    "torch": {"models", "losses", "train", "execution", "doctor", "bench"},
-    "torchvision": {"data", "models", "bench"},
+    "torch": {"models", "losses", "train", "execution", "doctor"},
+    "torchvision": {"data", "models"},
     "pandas": {"tables", "analysis", "figures", "report", "gate"},
     "matplotlib": {"figures"},
     "seaborn": {"figures"},

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from ablate.bench.cuda import NETWORKS, RECIPES, Scale, bench_cuda
 from ablate.errors import DeviceError
+from benchmarks.cuda import NETWORKS, RECIPES, Scale, bench_cuda
 
 SMALL = Scale(images=20, side=32, parity_images=40, copied=2**16, multiplied=32, files=160, sweep=(2, 1))
 

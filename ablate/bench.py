@@ -1,4 +1,4 @@
-"""The way to the benchmarks, which are in the source tree under `benchmarks/`; `cuda` measures a GPU."""
+"""The way to the benchmarks, which are in the source tree under `benchmarks/`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ablate.errors import ResultsError
 ROOT = Path(ablate.__file__).parent.parent
 """Of the source tree, if the package is run from there."""
 QUICK = ("--benchmark-min-rounds=1", "--benchmark-max-time=0", "--images=256")
-SIMULATIONS = {"statistics": "simulated_studies", "tune": "simulated_searches"}
-"""What times nothing: each is a command of its own."""
+ALONE = {"cuda": "cuda", "statistics": "simulated_studies", "tune": "simulated_searches"}
+"""What pytest-benchmark does not time: each is a command of its own."""
 
 
 def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool) -> int:
     """Run suites under a pytest that knows only them, without any plugin or option of the user's.
 
-    `loss` is `benchmarks/test_loss.py`; a simulation comes alone. `out` is pytest-benchmark's JSON, or a
-    simulation's. `quick` shows whether they work, and no more. Returns the exit status, as pytest means it.
+    `loss` is `benchmarks/test_loss.py`; what is in `ALONE` comes alone. `out` is pytest-benchmark's JSON,
+    or its own. `quick` shows whether they work, and no more. Returns the exit status, as pytest means it.
     """
-    files = [Path("benchmarks", f"{SIMULATIONS.get(name, f'test_{name}')}.py") for name in names]
+    files = [Path("benchmarks", f"{ALONE.get(name, f'test_{name}')}.py") for name in names]
     if absent := [str(file) for file in files if not (ROOT / file).is_file()]:
         raise ResultsError(
             f"bench: expected {', '.join(absent)} in {ROOT}; the benchmarks are not part of the package, but "
@@ -33,7 +33,7 @@ def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool) -> in
         )
     if out is not None and not out.absolute().parent.is_dir():
         raise ResultsError(f"{out}: expected a file in a folder that exists; name another with --json")
-    if names[0] in SIMULATIONS:
+    if names[0] in ALONE:
         arguments, to_file = [f"benchmarks.{files[0].stem}", *(["--repeats=2"] if quick else [])], "--json"
     else:
         if importlib.util.find_spec("pytest_benchmark") is None:

@@ -7,6 +7,7 @@ copies and multiplies, a textbook loop, and a sweep from study to report.
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -42,6 +43,7 @@ from ablate.study.trials import build_trial
 from ablate.train import Images, Step, ready_step
 from ablate.train.device import seed_generators, set_numerics
 from ablate.train.engine import relative_distance
+from benchmarks import simulation
 
 NETWORKS, RECIPES = ("seed_cnn", "xresnet18"), ("source", "modern", "board_5")
 ENGINES: tuple[Engine, Engine] = ("eager", "graph")
@@ -239,3 +241,18 @@ def _from_files(scale: Scale, measured: Measured) -> Iterator[Values]:
             write_results(summary.folder, folder / "report")
             seconds = {"trained": trained, "to_report": time.perf_counter() - began}
             yield {"engine": engine, "trials": summary.ran, "failed": summary.failed, "seconds": seconds}
+
+
+def main() -> None:
+    """Exits as pytest does: 1 where something could not be measured, 4 without a GPU."""
+    arguments = simulation.options(__doc__ or "")
+    scale = Scale(images=640, copied=2**20, multiplied=256, files=160, sweep=(2, 1))
+    try:
+        sys.exit(not bench_cuda(print, arguments.json, scale if arguments.repeats else None))
+    except DeviceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(4)
+
+
+if __name__ == "__main__":
+    main()
