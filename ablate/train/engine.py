@@ -182,10 +182,7 @@ def _checked_capture(
         captured.load(build(init), train, fields, seed)
         eager = _eager(build(init), loss, train, fields, seed)
         difference = _difference(captured, eager, valid)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # a user's network or loss may raise anything, and so may a capture
+    except (Exception, SystemExit) as error:  # of foreign code, or of a capture
         return f"its steps cannot be captured: {type(error).__name__}: {str(error).splitlines()[0]}"
     allowed = TOLERANCE[fields.precision]
     if not difference <= allowed:
