@@ -3,10 +3,8 @@
 Read by torchvision, which compares the MD5 digest of each file with its own list before it opens it. The test
 batch is the reported split.
 
-References:
-    Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009,
-    https://www.cs.toronto.edu/~kriz/cifar.html. The archive's SHA-256:
-    https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py.
+Source: Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html; the archive's SHA-256:
+https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py
 """
 
 from functools import partial

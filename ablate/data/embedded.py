@@ -8,9 +8,7 @@ Both splits hold digits of the same writers, so the accuracy is one on known wri
 place and colour lean to its class and overlap with the others', so that a classifier learns something and is
 not always right. Pixels come from integer arithmetic on numpy's frozen `RandomState` stream.
 
-References:
-    Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
-    https://doi.org/10.24432/C50P49.
+Source: Alpaydin and Kaynak 1998, handwritten digits, https://doi.org/10.24432/C50P49
 """
 
 from functools import partial

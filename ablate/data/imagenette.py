@@ -8,9 +8,8 @@ at so many per cent of wrong labels) and `is_valid`, a row for each image of bot
 one by one, so an image mislabelled at 5 % need not be so at 25 %; the images of `val` keep their labels.
 
 References:
-    Howard, "Imagenette" and "Imagewoof", 2019, https://github.com/fastai/imagenette; the counts are those of
-    `noisy_imagenette.csv` and `noisy_imagewoof.csv`, which name every image. Their wrong labels: Abraham,
-    "Generating Noisy Label Image(nette/woof) dataset", 2020, in the folder `noisy_labels` there. The
+    Howard 2019, https://github.com/fastai/imagenette; the counts are those of `noisy_imagenette.csv` and
+    `noisy_imagewoof.csv`, which name every image; wrong labels: Abraham 2020, in `noisy_labels` there. The
     archives' sizes: https://github.com/fastai/fastai/blob/main/fastai/data/checks.txt. Imagenette's SHA-256:
     https://github.com/tensorflow/datasets/blob/master/tensorflow_datasets/datasets/imagenette/checksums.tsv.
     Imagewoof was packed anew in February 2021, to hold its list of wrong labels, and since then only MD5 has

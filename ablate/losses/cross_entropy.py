@@ -74,9 +74,7 @@ def label_smoothing_cross_entropy(
             an `ignore_index` beside distributions.
         IndexError: torch's, on the CPU, for class ids outside [0, K); on CUDA a device-side assertion.
 
-    References:
-        Szegedy, Vanhoucke, Ioffe, Shlens, Wojna (2016), Rethinking the Inception Architecture for Computer
-        Vision, section 7, https://arxiv.org/abs/1512.00567
+    Source: Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567
     """
     epsilon = _checked(epsilon, reduction)
     logits, target, dim = _prepare(input, target)

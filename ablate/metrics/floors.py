@@ -4,8 +4,7 @@ The images and their probabilities stay as they are, and the labels are drawn an
 probabilities. The mean of the error over the draws is its floor: an error near it cannot be told from
 calibration. The central 95 % of the draws is the band: an error above it is evidence of miscalibration.
 
-References:
-    Bröcker and Smith 2007, consistency resampling, https://doi.org/10.1175/WAF993.1
+Source: Bröcker and Smith 2007, consistency resampling, https://doi.org/10.1175/WAF993.1
 """
 
 from collections.abc import Iterator, Sequence

@@ -93,10 +93,8 @@ class MaxBlurPool2d(nn.Module):
     convolution with stride 2 rounds, and a mirrored position beyond a map smaller than 4×4 is the map's last.
     It holds no parameters, and nothing in `state_dict`.
 
-    References:
-        Zhang, "Making Convolutional Networks Shift-Invariant Again", 2019, whose blur is (1 2 1)/4.
-        https://arxiv.org/abs/1904.11486
-        https://github.com/kornia/kornia/blob/v0.2.0/kornia/contrib/max_blur_pool.py
+    Source: https://github.com/kornia/kornia/blob/v0.2.0/kornia/contrib/max_blur_pool.py, after Zhang 2019,
+    https://arxiv.org/abs/1904.11486, whose blur is (1 2 1)/4
     """
 
     kernel: Tensor
@@ -129,11 +127,8 @@ class SimpleSelfAttention(nn.Module):
     normalisation), estimated by one step of power iteration in each training forward. It starts Kaiming
     normal for a ReLU, and γ at zero, so the layer starts as the identity. The multiply-adds are 3·C²·P.
 
-    References:
-        fastai, `SimpleSelfAttention` with ks=1 and sym=False.
-        https://github.com/fastai/fastai/blob/2.8.1/fastai/layers.py
-        Miyato et al., "Spectral Normalization for Generative Adversarial Networks", 2018, algorithm 1.
-        https://arxiv.org/abs/1802.05957
+    Source: fastai's, with ks=1 and sym=False, https://github.com/fastai/fastai/blob/2.8.1/fastai/layers.py;
+    Miyato et al. 2018, algorithm 1, https://arxiv.org/abs/1802.05957
     """
 
     left: Tensor

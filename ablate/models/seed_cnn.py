@@ -4,9 +4,8 @@ Eight 3×3 convolutions, each followed by ReLU and then BatchNorm, then a global
 layer: 16 → 32 → 64 → 32 → 64 → 128 → 256 → 512 channels, the first convolution with stride 1 and all
 others with stride 2. 128×128 pixels become 1×1 before the pool.
 
-References:
-    fast.ai, "Deep Learning from the Foundations", 2019: notebooks 06 to 11 define the layers, their
-    order, their widths and their initialisation. https://github.com/fastai/course-v3/tree/master/nbs/dl2
+Source: fast.ai's notebooks 06 to 11 define the layers, their order, their widths and their initialisation,
+https://github.com/fastai/course-v3/tree/master/nbs/dl2
 """
 
 from itertools import pairwise

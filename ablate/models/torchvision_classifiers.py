@@ -35,10 +35,8 @@ def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
     patches whatever the image size: 64 tokens and the class token. No dropout. torchvision sets the initial
     weights; the last layer starts at zero, and with it the logits. Another size is a `StudyError`.
 
-    References:
-        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020. https://arxiv.org/abs/2010.11929
-        Touvron et al., "Training data-efficient image transformers & distillation through attention", 2020,
-        table 1. https://arxiv.org/abs/2012.12877
+    Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; Touvron et al. 2020, table 1,
+    https://arxiv.org/abs/2012.12877
     """
     _check_size("vit_tiny", image_size, smallest=GRID, multiple=GRID)
     model: nn.Module = _import_models().VisionTransformer(

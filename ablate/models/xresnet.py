@@ -14,19 +14,14 @@ stage ends in self-attention; and every pooling, in the stem and in the three sh
 resolution, is a `MaxBlurPool2d`. The stem is fastai's, 3 → 32 → 32 → 64.
 
 References:
-    He et al., "Bag of Tricks for Image Classification with Convolutional Neural Networks", 2019,
-    section 4 and section 3.1 (zero γ). https://arxiv.org/abs/1812.01187
-    fast.ai, "Deep Learning from the Foundations", 2019, notebook 11.
-    https://github.com/fastai/course-v3/blob/master/nbs/dl2/11_train_imagenette.ipynb
-    fastai, `xse_resnext50(n_out=10, act_cls=Mish, sa=1, sym=0, pool=MaxPool)`, with its max poolings
-    replaced. https://github.com/fastai/fastai/blob/2.8.1/fastai/vision/models/xresnet.py
-    The board's entries at 128 pixels: https://github.com/radekosmulski/imagenette-LB-entry (5 epochs),
-    https://github.com/ducha-aiki/imagewoofv2-fastv2-maxpoolblur (20 epochs).
-    Xie et al., "Aggregated Residual Transformations for Deep Neural Networks", 2016.
-    https://arxiv.org/abs/1611.05431
-    Hu et al., "Squeeze-and-Excitation Networks", 2017. https://arxiv.org/abs/1709.01507
-    Misra, "Mish: A Self Regularized Non-Monotonic Activation Function", 2019.
-    https://arxiv.org/abs/1908.08681
+    He et al. 2019, "Bag of Tricks", sections 4 and 3.1 (zero γ), https://arxiv.org/abs/1812.01187;
+    fast.ai, https://github.com/fastai/course-v3/blob/master/nbs/dl2/11_train_imagenette.ipynb;
+    fastai's `xse_resnext50(n_out=10, act_cls=Mish, sa=1, sym=0, pool=MaxPool)`, with its max poolings
+    replaced, https://github.com/fastai/fastai/blob/2.8.1/fastai/vision/models/xresnet.py;
+    the board's entries at 128 pixels: https://github.com/radekosmulski/imagenette-LB-entry (5 epochs),
+    https://github.com/ducha-aiki/imagewoofv2-fastv2-maxpoolblur (20 epochs);
+    ResNeXt https://arxiv.org/abs/1611.05431, squeeze-and-excitation https://arxiv.org/abs/1709.01507,
+    Mish https://arxiv.org/abs/1908.08681
 """
 
 from collections.abc import Callable, Sequence

@@ -6,11 +6,9 @@ excludes 0 exactly where the corrected p is at most 1 - confidence.
 The t test takes the differences for normal. Heavy tails on both sides only make it more careful; skewed ones
 make it err too often, as docs/statistics.md has it from simulations. `sign_flip_p` assumes symmetry as well.
 
-References:
-    Student 1908, the paired t, https://doi.org/10.1093/biomet/6.1.1;
-    Welch 1947, The generalization of Student's problem, https://doi.org/10.1093/biomet/34.1-2.28;
-    Dunn 1961, Multiple comparisons among means (simultaneous intervals by Bonferroni's inequality),
-    https://doi.org/10.1080/01621459.1961.10482090
+Source: Student 1908, the paired t, https://doi.org/10.1093/biomet/6.1.1; Welch 1947, unequal variances,
+https://doi.org/10.1093/biomet/34.1-2.28; Dunn 1961, simultaneous intervals by Bonferroni's inequality,
+https://doi.org/10.1080/01621459.1961.10482090
 """
 
 import math

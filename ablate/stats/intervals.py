@@ -108,11 +108,8 @@ def new_images_interval(
     Returns:
         The mean, NaN without seeds; the ends, NaN for fewer than two seeds or images or where nothing varies.
 
-    Source:
-        Cornfield and Tukey 1956, Average values of mean squares in factorials,
-        https://doi.org/10.1214/aoms/1177728067;
-        Zou and Donner 2008, Construction of confidence limits about effect measures: a general approach
-        (adding squared half-widths), https://doi.org/10.1002/sim.3095
+    Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
+    Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095
     """
     check_family(comparisons, confidence=confidence)
     if differences.ndim != 2:

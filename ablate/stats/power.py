@@ -8,9 +8,7 @@ Arguments that the functions share, and raise ValueError for where one is outsid
 - `alpha`: family-wise error, in (0, 1), shared (Bonferroni) by `comparisons`, at least 1.
 - `power`: probability of detection, above alpha / comparisons and below 1.
 
-References:
-    Phillips 1990, Power of the two one-sided tests procedure in bioequivalence,
-    https://doi.org/10.1007/BF01063556
+Source: Phillips 1990, power of the two one-sided tests, https://doi.org/10.1007/BF01063556
 """
 
 import math

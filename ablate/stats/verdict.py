@@ -16,11 +16,9 @@ Holm's p is a column and decides nothing: two-sided intervals that match its dec
 an effect that it rejects and Bonferroni does not gets an interval that ends at 0.
 
 References:
-    Schuirmann 1987, A comparison of the two one-sided tests procedure and the power approach for assessing
-    the equivalence of average bioavailability, https://doi.org/10.1007/BF01068419;
-    Holm 1979, A simple sequentially rejective multiple test procedure, https://www.jstor.org/stable/4615733;
-    Strassburger and Bretz 2008, Compatible simultaneous lower confidence bounds for the Holm procedure and
-    other Bonferroni-based closed tests, https://doi.org/10.1002/sim.3338
+    Schuirmann 1987, two one-sided tests, https://doi.org/10.1007/BF01068419;
+    Holm 1979, step-down tests, https://www.jstor.org/stable/4615733;
+    Strassburger and Bretz 2008, bounds that agree with Holm's, https://doi.org/10.1002/sim.3338
 """
 
 import math

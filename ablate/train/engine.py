@@ -183,7 +183,7 @@ def _checked_capture(
         eager = _eager(build(init), loss, train, fields, seed)
         difference = _difference(captured, eager, valid)
     except (Exception, SystemExit) as error:  # of foreign code, or of a capture
-        return f"its steps cannot be captured: {type(error).__name__}: {str(error).splitlines()[0]}"
+        return f"its steps cannot be captured: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     allowed = TOLERANCE[fields.precision]
     if not difference <= allowed:
         return f"captured steps differ from eager ones by {difference:.1e} of their effect, not {allowed:g}"

@@ -4,11 +4,9 @@ The features of an image are what goes into the linear layer whose output is the
 after the last epoch, in evaluation mode and without augmentation. A class's template is its row of that
 layer's weights, with its bias as one more coordinate; an image's features have a 1 there.
 
-References:
-    Kornblith, Chen, Lee and Norouzi, "Why Do Better Loss Functions Lead to Less Transferable Features?",
-    2021, equation 11: distances within classes and in total. https://arxiv.org/abs/2010.16402
-    Müller, Kornblith and Hinton, "When Does Label Smoothing Help?", 2019, sections 1.1 and 2: the plane
-    through three templates. https://arxiv.org/abs/1906.02629
+Source: Kornblith et al. 2021, equation 11: distances within classes and in total,
+https://arxiv.org/abs/2010.16402; Müller, Kornblith and Hinton 2019, sections 1.1 and 2: the plane through
+three templates, https://arxiv.org/abs/1906.02629
 """
 
 from __future__ import annotations

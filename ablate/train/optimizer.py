@@ -48,8 +48,7 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     "flat_cosine" (flat, then the same cosine down); after the part `anneal_from` of the run, in [0, 1), the
     rate falls.
 
-    References:
-        Smith and Topin, "Super-Convergence", 2018, arXiv 1708.07120.
+    Source: Smith and Topin 2018, super-convergence, https://arxiv.org/abs/1708.07120
     """
 
     def cosine(begin: float, end: float, part: float) -> float:
@@ -102,9 +101,7 @@ class Ranger(torch.optim.RAdam):
     Every sixth step the slow weights move half the way to the fast ones, which go on from there: call
     `look_ahead` after each step. It is apart because the host decides it, which a captured step cannot.
 
-    References:
-        Liu et al., "On the Variance of the Adaptive Learning Rate and Beyond", 2020, arXiv 1908.03265.
-        Zhang et al., "Lookahead Optimizer: k steps forward, 1 step back", 2019, arXiv 1907.08610.
+    Source: Liu et al. 2020, https://arxiv.org/abs/1908.03265; Zhang et al. 2019, https://arxiv.org/abs/1907.08610
     """
 
     EVERY, RATE = 6, 0.5
