@@ -25,17 +25,18 @@ def assert_close(model: nn.Module, expected: Iterable[Tensor]) -> None:
     torch.testing.assert_close([*model.parameters()], [*expected], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.01)])
-def test_trains_as_a_textbook_loop_does(momentum: float, weight_decay: float) -> None:
+@pytest.mark.parametrize(("momentum", "weight_decay", "seen"), [(0.0, 0.0, 50), (0.9, 0.01, 48)])
+def test_trains_as_a_textbook_loop_does(momentum: float, weight_decay: float, seen: int) -> None:
     ours, theirs = network(), network()
-    fitted = run(ours, changed(momentum=momentum, weight_decay=weight_decay))
+    fields = changed(momentum=momentum, weight_decay=weight_decay, drop_last=seen == 48)
+    fitted = run(ours, fields)
     x = torch.from_numpy(TRAIN[0]).permute(0, 3, 1, 2).double() / 255
     x = ((x - torch.tensor(MEAN).view(-1, 1, 1)) / torch.tensor(STD).view(-1, 1, 1)).float()
     y = torch.from_numpy(TRAIN[1])
     velocity = [torch.zeros_like(p) for p in theirs.parameters()]
     for epoch in range(3):
-        total = 0.0
-        for index in torch.split(epoch_order(50, SEED, epoch), 16):
+        total, correct = 0.0, 0
+        for index in torch.split(epoch_order(50, SEED, epoch)[:seen], 16):
             log_p = functional.log_softmax(theirs(x[index]), dim=1)
             loss = 0.9 * functional.nll_loss(log_p, y[index]) - 0.1 * log_p.mean()
             theirs.zero_grad()
@@ -45,7 +46,9 @@ def test_trains_as_a_textbook_loop_does(momentum: float, weight_decay: float) ->
                 velocity[number] = momentum * velocity[number] + p.grad + weight_decay * p.detach()
                 p.data -= 0.1 * velocity[number]
             total += loss.item() * len(index)
-        assert fitted.history[epoch].train_loss == pytest.approx(total / 50, rel=1e-5)
+            correct += int((log_p.argmax(1) == y[index]).sum())
+        assert fitted.history[epoch].train_loss == pytest.approx(total / seen, rel=1e-5)
+        assert fitted.history[epoch].train_accuracy == correct / seen
     assert_close(ours, theirs.parameters())
 
 
