@@ -29,7 +29,7 @@ BASE = {"data": "digits", "image_size": 8, "epochs": 1}
 def opened(storage: Storage, results: ResultsFolder, search: Search = SEARCH, **options: Any) -> Ledger:
     """The ledger of a tuner that declares this search."""
     tuning_folder(results).create()
-    others = {"lr": 0.1} if "lr" in search.space else {}
+    others = {name: level for name, level in (("lr", 0.1), ("batch_size", 64)) if name in search.space}
     first = [{"epsilon": 0.1, **others}, {"epsilon": 0.0, **others}]
     return Ledger(results, storage, NAME, Tuning(search=search), first, lambda known: None, **options)
 

@@ -101,11 +101,19 @@ def test_a_stopped_search_asks_for_the_same_points(
                 assert isinstance(level, int if name == "batch_size" else float)
 
 
-def test_the_points_of_a_sequence_are_spread_evenly() -> None:
-    points = Points(search("quasi_random", space={"epsilon": SPACE["epsilon"]}, points=33))
-    points.ask("baseline", {"epsilon": 0.0})
-    drawn = [points.ask("sampler").levels["epsilon"] for _ in range(32)]
-    eighths = [min(int(epsilon * 16), 7) for epsilon in drawn]
+@pytest.mark.parametrize(
+    ("dimension", "eighth"),
+    [
+        (SPACE["epsilon"], lambda level: int(level * 16)),
+        (Range(low=0.01, high=2.56, log=True, levels=999), lambda level: int(math.log2(level / 0.01))),
+        (Range(low=100, high=25_600, log=True, levels=999), lambda level: int(math.log2(level / 100))),
+    ],
+    ids=["by steps", "in the logarithm", "integers in the logarithm"],
+)
+def test_the_points_of_a_sequence_are_spread_evenly(dimension: Range, eighth: Callable[[Any], int]) -> None:
+    points = Points(search("quasi_random", space={"lr": dimension}, points=33))
+    points.ask("baseline", {"lr": dimension.low})
+    eighths = [min(eighth(points.ask("sampler").levels["lr"]), 7) for _ in range(32)]
     assert all(3 <= eighths.count(place) <= 5 for place in range(8))  # drawn at random, seldom
 
 
