@@ -168,7 +168,7 @@ class Ledger:
     def _match_records(self, stored: Sequence[Point], *, retry_failed: bool) -> None:
         """Have the database say what the records do: points that lack theirs run again, values follow.
 
-        Optuna never changes a trial that ended; so then, and where an older version drew them otherwise, all of
+        Optuna never changes a trial that ended; so then, and where an older version drew otherwise, all of
         them are written anew, but first the folder's file, from which they are taken if that was interrupted.
         """
         known, objective = self.tuning.points, self.tuning.search.objective
