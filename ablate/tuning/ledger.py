@@ -168,8 +168,8 @@ class Ledger:
     def _match_records(self, stored: Sequence[Point], *, retry_failed: bool) -> None:
         """Have the database say what the records do: points that lack theirs run again, values follow.
 
-        Optuna never changes a trial that ended; so then all of them are written anew, but first the folder's
-        file, from which they are taken if that was interrupted.
+        Optuna never changes a trial that ended; so then, and where an older version drew otherwise, all of
+        them are written anew, but first the folder's file, from which they are taken if that was interrupted.
         """
         known, objective = self.tuning.points, self.tuning.search.objective
         complete = [point for point in known if point.state == "complete"]
@@ -189,7 +189,8 @@ class Ledger:
         points = tuple(
             point.model_copy(update=RUNNING) if point.number in again else point for point in known
         )
-        if points == tuple(stored) and (not alone or values == self.points.values()):
+        is_current = not alone or (values == self.points.values() and self.points.are_drawn_as_now())
+        if points == tuple(stored) and is_current:
             return
         if not alone:
             raise self._own_search()

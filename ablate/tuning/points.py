@@ -76,7 +76,8 @@ def distribution_of(dimension: Range | Choice) -> BaseDistribution:
     if isinstance(dimension, Choice):
         return CategoricalDistribution(_categories(dimension))
     if dimension.is_integer:
-        return IntDistribution(int(dimension.low), int(dimension.high), step=int(dimension.step or 1))
+        step = int(dimension.step or 1)
+        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
     if dimension.log:
         return FloatDistribution(dimension.low, dimension.high, log=True)
     assert dimension.step is not None  # validated
@@ -218,6 +219,12 @@ class Points:
         """What Optuna was told of the complete points, by number."""
         complete = [trial for trial in self._trials() if _point_of(trial).state == "complete"]
         return {trial.number: tuple(trial.values) for trial in complete}
+
+    @quiet()
+    def are_drawn_as_now(self) -> bool:
+        """Whether Optuna has all points with today's distributions, as it must to draw more beside them."""
+        now = {name: distribution_of(dimension) for name, dimension in self.search.space.items()}
+        return all(now[name] == was for trial in self._trials() for name, was in trial.distributions.items())
 
     @quiet()
     def ask(self, source: Source, levels: Levels | None = None) -> Point:

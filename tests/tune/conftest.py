@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgresql_server import CannotStartError, PostgreSQL
+from postgresql_server import PostgreSQL
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -27,7 +27,7 @@ def _server() -> Iterator[PostgreSQL]:
         try:
             server = PostgreSQL(Path(folder))
             server.start()
-        except CannotStartError as error:
+        except OSError as error:
             pytest.skip(f"no PostgreSQL server: {error}")
         yield server
         server.stop()

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from recorded_study import COST, CPU, environment
 
 from ablate.execution import Event
+from ablate.execution.driver import Options
 from ablate.execution.progress import Watcher
 from ablate.store.points import Point, Tuning, tuning_folder
 from ablate.store.records import Predictions, Record, write_record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
 from ablate.study.search import Levels, Range, Search
+from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
+from ablate.tuning import Tuned, tune_study
 from ablate.tuning.ledger import Ledger, point_means
 from ablate.tuning.storage import Storage
 
@@ -24,12 +28,13 @@ SEARCH = Search(
     space={"epsilon": Range(low=0.0, high=0.5, step=0.005)}, anchors=({"epsilon": 0.0},), points=6, seeds=2
 )
 BASE = {"data": "digits", "image_size": 8, "epochs": 1}
+TRAINED = {**BASE, "batch_size": 64, "lr": 0.1}
 
 
 def opened(storage: Storage, results: ResultsFolder, search: Search = SEARCH, **options: Any) -> Ledger:
     """The ledger of a tuner that declares this search."""
     tuning_folder(results).create()
-    others = {"lr": 0.1} if "lr" in search.space else {}
+    others = {name: level for name, level in (("lr", 0.1), ("batch_size", 64)) if name in search.space}
     first = [{"epsilon": 0.1, **others}, {"epsilon": 0.0, **others}]
     return Ledger(results, storage, NAME, Tuning(search=search), first, lambda known: None, **options)
 
@@ -77,17 +82,11 @@ def asked(tuning: Tuning) -> list[tuple[Levels, tuple[int, ...], str, str]]:
     return [(point.levels, point.seeds, point.source, point.state) for point in tuning.points]
 
 
-STUDY = """
-from ablate.study.search import Range, Search
-from ablate.study.study import Study
-study = Study(
-    question="Does it run?", baseline={"epsilon": 0.1}, seeds=1,
-    base={"data": "digits", "image_size": 8, "epochs": 1, "batch_size": 64, "lr": 0.1},
-    search=Search(
-        space={"epsilon": Range(low=0.0, high=0.5, step=0.005)}, points=5, seeds=2, batch=1, tuning_part=0.33
-    ),
-)
-"""
+def declared(search: dict[str, Any] | None = None, **changes: Any) -> Study:
+    """A small study that can be trained."""
+    parts = {"space": SEARCH.space, "points": 4, "seeds": 1, "tuning_part": 0.33, **(search or {})}
+    known = {"question": "?", "name": "tiny", "base": TRAINED, "baseline": {"epsilon": 0.1}, "seeds": 2}
+    return Study(**{**known, "search": Search(**parts), **changes})
 
 
 class Watching(Watcher):
@@ -102,3 +101,10 @@ class Watching(Watcher):
         if record is not None:
             self.trained.append(trial)
             self._then(len(self.trained))
+
+
+def tuned(
+    study: Study, root: Path, watcher: Watcher | None = None, *, retry_failed: bool = False, **changes: Any
+) -> Tuned:
+    options = Options(device="cpu", results=root, timing=False, retry_failed=retry_failed)
+    return tune_study(study, options, watcher or Watching(), **changes)

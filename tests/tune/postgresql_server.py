@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
 import pwd
@@ -10,6 +9,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -22,23 +22,20 @@ OPTIONS = (
 )
 
 
-class CannotStartError(Exception):
-    """Why there is no server."""
-
-
 class PostgreSQL:
     """A server with its files in a folder. It can be stopped, as by a crash, and started again."""
 
     def __init__(self, folder: Path) -> None:
         self._programs, self._folder, self.runs = _programs(), folder, False
-        self._user = _user() if os.getuid() == 0 else None  # the server refuses to run as root
-        if self._user is not None:
-            os.chown(folder, self._user.pw_uid, self._user.pw_gid)
+        self._runs_as: dict[str, Any] = {}
+        if os.getuid() == 0:  # the server refuses to run as root
+            nobody = pwd.getpwnam("nobody")
+            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+            self._runs_as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         self._names = (f"test_{number}" for number in itertools.count())
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port: int = free.getsockname()[1]
-        secret = folder / "password"
-        secret.write_text(PASSWORD)
+        (secret := folder / "password").write_text(PASSWORD)
         words = "--no-locale -U tuner -A scram-sha-256 -N -E UTF8"
         self._run("initdb", *words.split(), f"--pwfile={secret}")
 
@@ -54,32 +51,25 @@ class PostgreSQL:
             self._run("pg_ctl", "stop", "-w", "-m", "immediate")
             self.runs = False
 
-    def url(self, database: str) -> str:
-        """The URL of one of its databases."""
-        return f"postgresql://tuner:{IN_URL}@127.0.0.1:{self.port}/{database}"
-
     def new_database(self) -> str:
         """Make an empty database, and return its URL."""
-        name = next(self._names)
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        url, name = f"postgresql://tuner:{IN_URL}@127.0.0.1:{self.port}", next(self._names)
+        with psycopg.connect(f"{url}/postgres", autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
-        return self.url(name)
+        return f"{url}/{name}"
 
     def _run(self, program: str, *words: str) -> None:
-        user, group = (self._user.pw_uid, self._user.pw_gid) if self._user else (None, None)
         ended = subprocess.run(
             [self._programs / program, "-D", self._folder / "data", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             cwd=self._folder,
-            user=user,
-            group=group,
-            extra_groups=None if user is None else [],
             check=False,
+            **self._runs_as,
         )
         if ended.returncode != 0:
-            raise CannotStartError(f"{program} failed: {ended.stderr.decode(errors='replace').strip()}")
+            raise OSError(f"{program} failed: {ended.stderr.decode(errors='replace').strip()}")
 
 
 def _programs() -> Path:
@@ -88,12 +78,5 @@ def _programs() -> Path:
     installed = Path("/usr/lib/postgresql").glob("*/bin/initdb")
     found = sorted(installed, key=lambda program: program.parts[-3].zfill(4))
     if on_path is None and not found:
-        raise CannotStartError("none is installed (Debian: apt-get install postgresql)")
+        raise OSError("none is installed (Debian: apt-get install postgresql)")
     return Path(on_path or found[-1]).parent
-
-
-def _user() -> pwd.struct_passwd:
-    for name in ("postgres", "nobody"):
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(name)
-    raise CannotStartError("it refuses to run as root, and there is no user postgres or nobody")

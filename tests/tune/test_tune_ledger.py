@@ -10,6 +10,7 @@ from typing import Any
 import optuna
 import pytest
 from made_records import NAME, SEARCH, asked, complete, opened, record, spend, train
+from optuna.distributions import IntDistribution
 
 from ablate.errors import ResultsError
 from ablate.store.points import Point, read_tuning, tuning_folder
@@ -106,30 +107,42 @@ def test_a_tuner_may_be_killed_before_any_of_its_writes(
     assert number > 14
 
 
-def as_older_versions_left_it(ledger: Ledger) -> None:
-    """The folder's own file was the search; Optuna's was a copy of the trials, without what they were for."""
-    path = ledger.results.root / "tuning" / "tuning.json"
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), "attributes": {"qmc:": 3}}))
-    trials, directions = ledger.points.study.get_trials(), ledger.points.study.directions
-    ledger.points.storage.delete_study(ledger.points.study._study_id)
+def as_older_versions_left_it(ledger: Ledger, *, own_file: bool) -> None:
+    """Integers were drawn evenly in the number, whatever the range said.
+
+    Before that, the folder's own file was the search; Optuna's was a copy, without what trials were for.
+    """
+    study = ledger.points.study
+    trials, attributes, directions = study.get_trials(), study.user_attrs, study.directions
+    ledger.points.storage.delete_study(study._study_id)
     copy = optuna.create_study(study_name=NAME, storage=ledger.points.storage, directions=directions)
     for trial in trials:
-        trial.user_attrs = {}
+        trial.distributions["batch_size"] = IntDistribution(8, 512)
+        trial.user_attrs = {} if own_file else trial.user_attrs
     copy.add_trials(trials)
+    if own_file:
+        path = ledger.results.root / "tuning" / "tuning.json"
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), "attributes": {"qmc:": 3}}))
+        return
+    for name, value in attributes.items():
+        copy.set_user_attr(name, value)
 
 
 @pytest.mark.parametrize("open_ledger", ["alone"], indirect=True)  # on a server they had another form
-@pytest.mark.parametrize("sampler", ["tpe", "quasi_random", "nsga2"])
+@pytest.mark.parametrize(
+    ("sampler", "own_file"), [("tpe", True), ("tpe", False), ("quasi_random", True), ("nsga2", True)]
+)
 @pytest.mark.slow
-def test_a_search_of_an_older_version_goes_on(open_ledger: Open, sampler: Any) -> None:
-    space = {**SEARCH.space, "lr": Range(low=0.01, high=1.0, log=True, levels=9)}
+def test_a_search_of_an_older_version_goes_on(open_ledger: Open, sampler: Any, own_file: bool) -> None:
+    log = {"lr": Range(low=0.01, high=1.0, log=True, levels=9)}
+    space = {**SEARCH.space, **log, "batch_size": Range(low=8, high=512, log=True, levels=7)}
     objective = ("accuracy", "ece") if sampler == "nsga2" else ("accuracy",)
     search = Search(space=space, objective=objective, points=10, seeds=1, sampler=sampler)
     whole = open_ledger("whole", search)
     spend(whole)
     part = open_ledger("part", search)
     spend(part, 6)
-    as_older_versions_left_it(part)
+    as_older_versions_left_it(part, own_file=own_file)
     part = open_ledger("part", search)
     assert asked(part.tuning) == asked(whole.tuning)[:6]
     assert spend(part) == [6, 7, 8, 9]
