@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import binned_statistic
 from sklearn.metrics import roc_auc_score
 
-from ablate.metrics import METRICS, Predictions, reliability_bins, risk_coverage_counts
+from ablate.metrics import FLOORS, METRICS, Predictions, reliability_bins, risk_coverage_counts
 from ablate.metrics.calibration import ece_debiased
 from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids
 from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
@@ -74,6 +74,12 @@ CASES: dict[str, tuple[Rows, list[int], dict[str, float]]] = {
     "the worst ranking": (RANKED, [1, 1, 0, 0], {"eaurc": (1 + 1 + 2 / 3 + 2 / 4) / 4 - BEST}),
     "never wrong": (RANKED, [0] * 4, {"aurc": 0, "eaurc": 0, "coverage_at_1": 1, "auroc_error": NAN}),
     "never right": (RANKED, [1] * 4, {"aurc": 1, "eaurc": 0, "coverage_at_1": 0, "auroc_error": NAN}),
+    "one image, no temperature, no variance in a bin, none wrong": (
+        two(0.8), [0],
+        dict.fromkeys(METRICS.keys() - FLOORS.values(), NAN) | dict.fromkeys(FLOORS, 0.2)
+        | {"accuracy": 1, "nll": -math.log(0.8), "brier": 0.08, "mean_confidence": 0.8}
+        | {"confidence_gap": -0.2, "aurc": 0, "eaurc": 0, "coverage_at_1": 1, "coverage_at_2": 1},
+    ),
     # The confidences all round to 1.
     "certainty is ranked": ([[50, 0], [60, 0], [40, 0]], [0, 0, 1], {"auroc_error": 1}),
     "certainty in between": ([[50, 0], [60, 0], [40, 0]], [1, 0, 0], {"auroc_error": 0.5}),

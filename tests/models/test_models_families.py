@@ -38,19 +38,12 @@ def parts(model: nn.Module, kind: type[Part]) -> list[Part]:
 
 
 def step(model: nn.Module, inputs: Tensor) -> list[Tensor]:
-    """Gives logits, gradients and buffers of one training step."""
-    logits = model(inputs)
-    torch.autograd.backward(functional.cross_entropy(logits, torch.arange(len(inputs))))
-    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-    return [logits, *gradients, *model.buffers()]
-
-
-def layer_step(layer: nn.Module, images: Tensor) -> list[Tensor]:
-    """Gives the output and the gradients of the input and the weight."""
-    images = images.clone().requires_grad_()
-    output = layer(images)
+    """Gives the output, the gradients of inputs and parameters, and the buffers of one training step."""
+    inputs = inputs.clone().requires_grad_()
+    output = model(inputs)
     weights = torch.linspace(-1, 2, output.numel(), dtype=output.dtype).view_as(output)
-    return [output, *torch.autograd.grad((output * weights).sum(), [images, *layer.parameters()])]
+    gradients = torch.autograd.grad((output * weights).sum(), [inputs, *model.parameters()])
+    return [output, *gradients, *model.buffers()]
 
 
 def take_weights(target: nn.Module, source: nn.Module) -> None:
@@ -81,7 +74,7 @@ def test_output_and_gradients_equal_torchs_convolution(
     theirs = nn.Conv2d(*channels, 3, stride=stride, padding=1, bias=False).double()
     theirs.load_state_dict(ours.state_dict())
     images = torch.randn(3, channels[0], *size, dtype=torch.float64).contiguous(memory_format=layout)
-    torch.testing.assert_close(layer_step(ours, images), layer_step(theirs, images), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(step(ours, images), step(theirs, images), rtol=1e-12, atol=1e-12)
     expected = functional.conv2d(images, ours.weight, stride=stride, padding=1)
     assert torch.equal(ours.eval()(images), expected)
     with torch.inference_mode():
@@ -94,7 +87,7 @@ def test_under_autocast_the_gradients_are_those_of_the_convolution_in_its_arithm
     plain.forward = functools.partial(nn.Conv2d.forward, plain)  # type: ignore[method-assign]
     images = torch.randn(16, 64, 2, 2)
     with torch.autocast("cpu", torch.bfloat16):
-        ours, theirs = layer_step(layer, images), layer_step(plain, images)
+        ours, theirs = step(layer, images), step(plain, images)
     assert ours[0].dtype == torch.bfloat16
     assert [value.dtype for value in ours] == [value.dtype for value in theirs]
     for mine, reference in zip(ours, theirs, strict=True):
@@ -210,7 +203,7 @@ def test_the_lessons_network_equals_one_written_by_hand(name: str, relu_first: b
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     assert len(parts(ours, Conv3x3)) == 8
     mine, reference = step(ours, images), step(theirs, images)
-    assert len(mine) == 1 + 26 + 24
+    assert len(mine) == 2 + 26 + 24
     torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
 
 

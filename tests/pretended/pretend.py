@@ -91,7 +91,7 @@ class OnCard(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        return card.compute(func, args, kwargs or {})
+        return card.__torch_dispatch__(func, types, args, kwargs)
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"OnCard({self.held!r})"
@@ -122,9 +122,6 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.capturing: Graph | None = None
         self.strict = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.compute(func, args, kwargs or {})
-
     def set_sync_debug_mode(self, mode: int | str) -> None:
         """As torch's, warning included."""
         warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2)
@@ -137,8 +134,9 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.strict:
             raise RuntimeError(f"called a synchronizing CUDA operation ({why})")
 
-    def compute(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operation, of either device."""
+        kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         on_card = [tensor for tensor in tensors if isinstance(tensor, OnCard)]
         target = kwargs.get("device")
@@ -246,10 +244,9 @@ class Graph:
                         self._before.setdefault(place, (tensor, tensor.clone()))
 
     def record(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any, *, in_place: bool) -> None:
+        if not in_place and any(returned.alias_info is not None for returned in func._schema.returns):
+            return  # a view
         results = tree_leaves(result)
-        views = not in_place and any(returned.alias_info is not None for returned in func._schema.returns)
-        if views:
-            return
         if not in_place:
             self._made |= {t.untyped_storage()._cdata for t in results if isinstance(t, torch.Tensor)}
         self._calls.append((func, args, kwargs, results, in_place))
