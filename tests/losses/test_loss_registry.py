@@ -3,8 +3,7 @@
 import importlib
 import inspect
 import pkgutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,16 @@ Write = Callable[[str], str]
 
 
 @pytest.fixture
-def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Writes a module's text; its import name comes back. Each test has its own folder and name."""
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes a module's text; its import name comes back, another one for each test."""
     monkeypatch.syspath_prepend(tmp_path)
-    name = tmp_path.name
 
     def write(text: str) -> str:
         header = "import torch\nfrom torch.nn.functional import cross_entropy, nll_loss, one_hot\n"
-        (tmp_path / f"{name}.py").write_text(header + text)
-        return name
+        (tmp_path / f"{tmp_path.name}.py").write_text(header + text)
+        return tmp_path.name
 
-    yield write
-    sys.modules.pop(name, None)
+    return write
 
 
 def test_every_loss_of_the_package_is_registered_and_keeps_the_contract() -> None:

@@ -13,8 +13,8 @@ from ablate.metrics.floors import BAND, DRAWS
 Array = NDArray[np.float64]
 
 
-def calibrated(n: int, *, k: int = 10, scale: float = 8.0, seed: int = 0) -> Predictions:
-    logits = scale * np.random.default_rng(seed).normal(size=(n, k))
+def calibrated(n: int, *, k: int = 10, scale: float = 8.0) -> Predictions:
+    logits = scale * np.random.default_rng(0).normal(size=(n, k))
     return Predictions.of(logits, np.zeros(n, dtype=int))
 
 

@@ -1,15 +1,27 @@
-"""Metrics of cases worked out by hand."""
+"""Metrics by hand, with ties, with planted errors, and against libraries that are not ours."""
 
 import math
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
+import relplot
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import binned_statistic
+from sklearn.metrics import roc_auc_score
 
-from ablate.metrics import METRICS, Predictions, risk_coverage_counts
+from ablate.metrics import FLOORS, METRICS, Predictions, reliability_bins, risk_coverage_counts
+from ablate.metrics.calibration import ece_debiased
+from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids
+from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
+from ablate.metrics.smooth import smooth_errors
 
-NAN = math.nan
+Array = NDArray[np.float64]
 Rows = list[list[float]]
+NAN = math.nan
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 def two(*confidences: float) -> Rows:
@@ -62,6 +74,12 @@ CASES: dict[str, tuple[Rows, list[int], dict[str, float]]] = {
     "the worst ranking": (RANKED, [1, 1, 0, 0], {"eaurc": (1 + 1 + 2 / 3 + 2 / 4) / 4 - BEST}),
     "never wrong": (RANKED, [0] * 4, {"aurc": 0, "eaurc": 0, "coverage_at_1": 1, "auroc_error": NAN}),
     "never right": (RANKED, [1] * 4, {"aurc": 1, "eaurc": 0, "coverage_at_1": 0, "auroc_error": NAN}),
+    "one image, no temperature, no variance in a bin, none wrong": (
+        two(0.8), [0],
+        dict.fromkeys(METRICS.keys() - FLOORS.values(), NAN) | dict.fromkeys(FLOORS, 0.2)
+        | {"accuracy": 1, "nll": -math.log(0.8), "brier": 0.08, "mean_confidence": 0.8}
+        | {"confidence_gap": -0.2, "aurc": 0, "eaurc": 0, "coverage_at_1": 1, "coverage_at_2": 1},
+    ),
     # The confidences all round to 1.
     "certainty is ranked": ([[50, 0], [60, 0], [40, 0]], [0, 0, 1], {"auroc_error": 1}),
     "certainty in between": ([[50, 0], [60, 0], [40, 0]], [1, 0, 0], {"auroc_error": 0.5}),
@@ -102,3 +120,105 @@ def test_the_curve_in_counts() -> None:
     predictions = Predictions.of(np.array(two(0.9, 0.9, 0.8, 0.6)), np.array([0, 1, 0, 1]))
     answered, wrong = risk_coverage_counts(predictions)
     assert (answered.tolist(), wrong.tolist()) == ([0, 2, 3, 4], [0, 1, 1, 2])
+
+
+def test_a_bin_is_closed_below() -> None:
+    edges = np.linspace(0, 1, 16)
+    assert bin_ids(edges).tolist() == [*range(15), 14]
+    assert bin_ids(np.nextafter(edges[1:], 0)).tolist() == [*range(15)]
+
+
+def test_reliability_bins_against_scipy() -> None:
+    rng = np.random.default_rng(15)
+    confidence = [*rng.uniform(0.5, 1, 500), 1.0]
+    predictions = Predictions.of(np.array(two(*confidence)), rng.integers(0, 2, 501))
+    bins = reliability_bins(predictions)
+
+    def scipy(values: Array, statistic: str) -> Array:
+        edges = {"bins": 15, "range": (0, 1)}
+        return np.asarray(binned_statistic(predictions.confidence, values, statistic, **edges).statistic)
+
+    correct = predictions.correct.astype(float)
+    assert np.array_equal(bins["count"], scipy(correct, "count"))
+    np.testing.assert_allclose(bins["confidence"], scipy(predictions.confidence, "mean"), rtol=1e-12)
+    np.testing.assert_allclose(bins["accuracy"], scipy(correct, "mean"), rtol=1e-12)
+    assert np.isnan(bins["accuracy"][:7]).all(), "empty bins"
+    assert (bins["lower"][0], bins["upper"][-1]) == (0, 1)
+    assert np.array_equal(bins["lower"][1:], bins["upper"][:-1])
+
+
+@given(st.lists(st.sampled_from([0.1, 0.3, 0.9, 1.0]) | st.floats(0, 1), min_size=1, max_size=60), SEEDS)
+def test_equal_mass_bins_with_ties(confidences: list[float], seed: int) -> None:
+    ordered = np.sort(confidences)
+    ids = equal_mass_bin_ids(ordered)
+    parts = np.array_split(np.arange(len(ordered)), 15)
+    bin_of_rank = [b for b, part in enumerate(parts) for _ in part]
+    for value in set(confidences):
+        ranks = [rank for rank, found in enumerate(ordered) if found == value]
+        assert set(ids[ranks].tolist()) == {min(bin_of_rank[rank] for rank in ranks)}
+    shuffle = np.random.default_rng(seed).permutation(len(ordered))
+    assert np.array_equal(equal_mass_bin_ids(ordered[shuffle]), ids[shuffle])
+
+
+def test_debiased_error_finds_a_planted_error_whatever_the_number_of_images() -> None:
+    # Every confidence is .8 and every prediction right with probability .7.
+    rng = np.random.default_rng(0)
+    for n in (50, 200):
+        squares = []
+        for _ in range(2000):
+            value = ece_debiased(np.array(two(*[0.8] * n)), (rng.random(n) > 0.7).astype(int))
+            squares.append(math.copysign(value**2, value))
+        assert np.mean(squares) == pytest.approx(0.1**2, abs=3.5 * float(np.std(squares)) / 2000**0.5)
+
+
+TIED = st.tuples(st.sampled_from([0.6, 0.7, 0.9]), st.booleans())
+"""Confidence in class 0, and whether that is right."""
+
+
+@given(st.lists(TIED, min_size=1, max_size=6))
+def test_ties_against_all_orders_scikit_learn_and_all_thresholds(images: list[tuple[float, bool]]) -> None:
+    confidence, correct = (np.array(values) for values in zip(*images, strict=True))
+    arrays, areas = (np.array(two(*confidence)), (~correct).astype(int)), []
+    for order in permutations(images):
+        if all(first[0] >= second[0] for first, second in pairwise(order)):
+            wrong = np.cumsum([not right for _, right in order])
+            areas.append(np.mean(wrong / np.arange(1, len(order) + 1)))
+    assert aurc(*arrays) == pytest.approx(np.mean(areas))
+    both = len(set(correct)) == 2
+    expected = roc_auc_score(correct, confidence) if both else math.nan
+    assert auroc_error(*arrays) == pytest.approx(expected, nan_ok=True)
+    for percent, metric in ((1, coverage_at_1), (2, coverage_at_2)):
+        answered = [correct[confidence >= threshold] for threshold in (0.6, 0.7, 0.9)]
+        kept = [len(own) for own in answered if len(own) and (~own).mean() <= percent / 100]
+        assert metric(*arrays) == pytest.approx(max(kept, default=0) / len(images))
+
+
+def outcomes(seed: int, n: int, gap: float = 0.0) -> tuple[Array, NDArray[np.bool_]]:
+    """Confidences as of a good classifier, right with probability confidence - gap."""
+    rng = np.random.default_rng(seed)
+    confidence = 1 - 0.9 * rng.beta(1, 5, size=n)
+    return confidence, rng.random(n) < confidence - gap
+
+
+def test_agrees_with_relplot() -> None:
+    # relplot finds the bandwidth to 1/1024 and cuts its kernel off, which shows where the error is large.
+    for seed in range(15):
+        confidence, correct = outcomes(seed, n=200 * (1 + seed % 5), gap=(0, 0.02, 0.05)[seed % 3])
+        value = float(smooth_errors(confidence, correct[None])[0])
+        assert value < 0.12
+        assert value == pytest.approx(relplot.smECE(confidence, correct.astype(float)), abs=2e-3)
+
+
+@pytest.mark.parametrize(("n", "gap"), [(300, 0.0), (3925, 0.0), (3925, 0.05)])
+def test_a_coarser_grid_changes_little(n: int, gap: float) -> None:
+    confidence, correct = outcomes(n, n, gap)
+
+    def error(cells: int) -> float:
+        return float(smooth_errors(confidence, correct[None], cells=cells, tolerance=1e-10)[0])
+
+    fine = error(16_384)
+    assert [error(256), error(2048)] == [pytest.approx(fine, abs=4e-5), pytest.approx(fine, abs=1e-6)]
+    # Cells of a third of the bandwidth. Were the sharing of residuals among them not undone, it would show as
+    # 3.5e-5 or more.
+    if n > 3000 and not gap:
+        assert error(int(3 / fine)) == pytest.approx(fine, abs=2e-5)

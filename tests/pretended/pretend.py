@@ -1,7 +1,7 @@
 """A pretended CUDA device on a machine without one: CUDA's rules, the CPU's numbers.
 
-Inside `with pretend() as card:` torch believes in one CUDA device. A tensor on it wraps a CPU tensor, and
-the CPU computes every operation, autograd and autocast included.
+After `pretend()` torch believes in one CUDA device for as long as the process lives. A tensor on it wraps a
+CPU tensor, and the CPU computes every operation, autograd and autocast included.
 
 - What a card refuses is refused: operations over tensors of both devices, `.numpy()` of a tensor on the
   card.
@@ -19,6 +19,7 @@ and torch built for CUDA; written against 2.14.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import hashlib
@@ -31,7 +32,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 
 def _answering_runtime() -> ctypes.CDLL:
@@ -73,9 +73,6 @@ INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_
 SILENT = {"aten::native_batch_norm": ("running_mean", "running_var")}
 """Arguments that an operation writes though its schema does not say so."""
 
-card: Card
-"""The card of the innermost `pretend`."""
-
 
 class OnCard(torch.Tensor):
     """A tensor on the card; `held` has its numbers."""
@@ -94,7 +91,7 @@ class OnCard(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        return card.compute(func, args, kwargs or {})
+        return card.__torch_dispatch__(func, types, args, kwargs)
 
     def __repr__(self) -> str:  # type: ignore[override]
         return f"OnCard({self.held!r})"
@@ -125,9 +122,6 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.capturing: Graph | None = None
         self.strict = False
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.compute(func, args, kwargs or {})
-
     def set_sync_debug_mode(self, mode: int | str) -> None:
         """As torch's, warning included."""
         warnings.warn("Synchronization debug mode is a prototype feature", UserWarning, stacklevel=2)
@@ -140,8 +134,9 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self.strict:
             raise RuntimeError(f"called a synchronizing CUDA operation ({why})")
 
-    def compute(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operation, of either device."""
+        kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         on_card = [tensor for tensor in tensors if isinstance(tensor, OnCard)]
         target = kwargs.get("device")
@@ -198,6 +193,9 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.wait("copy from the CPU")
 
 
+card = Card()
+
+
 class Graph:
     """What a capture recorded; stands for torch.cuda.CUDAGraph."""
 
@@ -246,10 +244,9 @@ class Graph:
                         self._before.setdefault(place, (tensor, tensor.clone()))
 
     def record(self, func: Any, args: Any, kwargs: dict[str, Any], result: Any, *, in_place: bool) -> None:
+        if not in_place and any(returned.alias_info is not None for returned in func._schema.returns):
+            return  # a view
         results = tree_leaves(result)
-        views = not in_place and any(returned.alias_info is not None for returned in func._schema.returns)
-        if views:
-            return
         if not in_place:
             self._made |= {t.untyped_storage()._cdata for t in results if isinstance(t, torch.Tensor)}
         self._calls.append((func, args, kwargs, results, in_place))
@@ -324,11 +321,8 @@ def _as_written(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> An
     return out if len(out) > 1 else out[0] if out else None
 
 
-@contextlib.contextmanager
-def pretend() -> Iterator[Card]:
-    """One pretended CUDA device in this thread."""
-    global card
-    card = made = Card()
+def pretend() -> None:
+    """Give this process one pretended CUDA device."""
     properties = SimpleNamespace(
         name="pretended card", total_memory=80 * 2**30, major=9, minor=0, multi_processor_count=132
     )
@@ -347,34 +341,24 @@ def pretend() -> Iterator[Card]:
         "get_device_properties": lambda device=None: properties,
         "get_device_capability": lambda device=None: (9, 0),
         "is_bf16_supported": lambda including_emulation=True: True,
-        "synchronize": lambda device=None: made.wait("synchronize"),
-        "set_sync_debug_mode": made.set_sync_debug_mode,
+        "synchronize": lambda device=None: card.wait("synchronize"),
+        "set_sync_debug_mode": card.set_sync_debug_mode,
         "Event": Event, "Stream": Stream, "stream": lambda stream: contextlib.nullcontext(),
         "current_stream": lambda device=None: Stream(), "default_stream": lambda device=None: Stream(),
         "CUDAGraph": Graph, "graph": Graph.capture, "graph_pool_handle": lambda: (0, 0),
-        "is_current_stream_capturing": lambda: made.capturing is not None,
+        "is_current_stream_capturing": lambda: card.capturing is not None,
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: None,
     }  # fmt: skip
-    patched: list[tuple[Any, str, Any]] = [(torch.cuda, *stand_in) for stand_in in stand_ins.items()]
-    patched += [
-        (torch.Tensor, "pin_memory", lambda tensor, device=None: tensor.clone()),
-        (torch.Tensor, "is_pinned", lambda tensor, device=None: False),
-        (torch, "inference_mode", torch.no_grad),  # the wrappers have versions
-        (torch.nn.functional, "scaled_dot_product_attention", _attention),
-    ]
-    c, future = torch._C, torch.__future__
-    switched = [
-        (c._only_lift_cpu_tensors, c._set_only_lift_cpu_tensors, True),  # torch.tensor(…, device=)
-        (c._get_cudnn_enabled, c._set_cudnn_enabled, False),  # its batch norm is not the CPU's
-        (future.get_overwrite_module_params_on_conversion,
-         future.set_overwrite_module_params_on_conversion, True),  # parameters keep their class
-    ]  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        for target, name, stand_in in patched:
-            stack.enter_context(mock.patch.object(target, name, stand_in))
-        stack.enter_context(made)
-        for get, put, value in switched:
-            stack.callback(put, get())
-            put(value)
-        yield made
+    for name, stand_in in stand_ins.items():
+        setattr(torch.cuda, name, stand_in)
+    tensor: Any = torch.Tensor
+    tensor.pin_memory = lambda tensor, device=None: tensor.clone()
+    tensor.is_pinned = lambda tensor, device=None: False
+    torch.inference_mode = torch.no_grad  # type: ignore[assignment, misc]  # the wrappers have versions
+    torch.nn.functional.scaled_dot_product_attention = _attention
+    torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(…, device=)
+    torch._C._set_cudnn_enabled(False)  # its batch norm is not the CPU's
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # parameters keep their class
+    card.__enter__()  # type: ignore[no-untyped-call]
+    atexit.register(card.__exit__, None, None, None)

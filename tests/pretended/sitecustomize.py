@@ -1,11 +1,8 @@
 """With this folder on PYTHONPATH every Python process has the pretended card, unless there is a real one."""
 
-import atexit
 from pathlib import Path
 
 if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg")):  # Linux, and Windows' Linux
     from pretend import pretend
 
-    _card = pretend()
-    _card.__enter__()
-    atexit.register(_card.__exit__, None, None, None)
+    pretend()
