@@ -218,6 +218,13 @@ def test_frozen_weights_are_not_counted_and_tied_ones_once() -> None:
     assert count_parameters(nn.Sequential(first, tied, frozen)) == 16 + 3 * 4
 
 
+def test_attention_is_counted_whole() -> None:
+    width, tokens = 8, 3 * 8  # a row of an image is a token
+    layer = nn.TransformerEncoderLayer(width, 2, 32, 0.0, batch_first=True)
+    attention = 4 * tokens * width**2 + 2 * tokens**2 * width
+    assert count_macs(nn.Sequential(nn.Flatten(1, 2), layer), 8) == attention + 2 * tokens * width * 32
+
+
 def test_what_cannot_be_counted_is_a_runtime_error_with_its_cause() -> None:
     with pytest.raises(RuntimeError, match=r"multiply-adds cannot be counted: .*IndexError") as caught:
         count_macs(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(5)), 8)
