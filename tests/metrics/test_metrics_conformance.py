@@ -322,7 +322,6 @@ DIVERGED = np.where(np.arange(12).reshape(4, 3) == 5, np.nan, LOGITS)
 
 REFUSED = {
     "one row": (LOGITS[0], LABELS, r"shape \[N, K\], got shape \(3,\)"),
-    "extra dimension": (LOGITS[None], LABELS, r"got shape \(1, 4, 3\)"),
     "integer logits": (LOGITS.astype(int), LABELS, "got shape .* of int64"),
     "no image": (LOGITS[:0], LABELS[:0], "at least one image"),
     "one label too few": (LOGITS, LABELS[:3], r"labels of shape \(4,\).* got shape \(3,\)"),

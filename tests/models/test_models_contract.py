@@ -202,11 +202,12 @@ def test_counts_by_hand_change_nothing() -> None:
     conv, linear = nn.Conv2d(3, 5, 3, padding=1, stride=2), nn.Linear(5 * 4 * 4, 7)
     model = nn.Sequential(conv, nn.BatchNorm2d(5).eval(), nn.ReLU(), nn.Flatten(), linear)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    state = torch.get_rng_state()
+    state, fast = torch.get_rng_state(), torch.backends.mha.get_fastpath_enabled()
     assert count_parameters(model) == (3 * 5 * 9 + 5) + 2 * 5 + (80 * 7 + 7)
     assert count_macs(model, 8) == 3 * 5 * 9 * 4 * 4 + 80 * 7
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.backends.mha.get_fastpath_enabled() is fast is True
     assert [module.training for module in model.modules()] == [True, True, False, True, True, True]
 
 
@@ -217,19 +218,11 @@ def test_frozen_weights_are_not_counted_and_tied_ones_once() -> None:
     assert count_parameters(nn.Sequential(first, tied, frozen)) == 16 + 3 * 4
 
 
-@pytest.mark.parametrize("fast", [True, False])
-def test_attention_is_counted_whole_and_its_fast_path_left_as_it_was(fast: bool) -> None:
+def test_attention_is_counted_whole() -> None:
     width, tokens = 8, 3 * 8  # a row of an image is a token
     layer = nn.TransformerEncoderLayer(width, 2, 32, 0.0, batch_first=True)
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(fast)
-    try:
-        macs = count_macs(nn.Sequential(nn.Flatten(1, 2), layer), 8)
-        assert torch.backends.mha.get_fastpath_enabled() is fast
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
     attention = 4 * tokens * width**2 + 2 * tokens**2 * width
-    assert macs == attention + 2 * tokens * width * 32
+    assert count_macs(nn.Sequential(nn.Flatten(1, 2), layer), 8) == attention + 2 * tokens * width * 32
 
 
 def test_what_cannot_be_counted_is_a_runtime_error_with_its_cause() -> None:
@@ -315,9 +308,7 @@ def test_no_name_of_torchvision_hides_one_of_ablates_and_a_typing_error_finds_bo
             build_model(typed, num_classes=4, image_size=64)
 
 
-def test_a_torchvision_that_does_not_import_is_named_and_ablates_own_networks_need_none(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_only_torchvisions_networks_need_a_torchvision_that_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)  # what Python does for a module that is not there
     with pytest.raises(StudyError, match=f"Expected to import torchvision.*{re.escape(torch.__version__)}"):
         build_model("resnet18", num_classes=4, image_size=64)
