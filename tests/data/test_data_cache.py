@@ -24,7 +24,7 @@ from small_data import (
     refused,
     squashed,
     start_python,
-)
+)  # fmt: skip
 
 from ablate.data import Split, open_dataset, overlap, split_digest
 from ablate.data.cache import materialise
@@ -35,9 +35,6 @@ from ablate.errors import DataError
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-# ---- what prepare returns
 
 
 def test_a_dataset_holds_what_the_files_do_and_opens_without_them(tmp_path: Path) -> None:
@@ -56,9 +53,7 @@ def test_a_dataset_holds_what_the_files_do_and_opens_without_them(tmp_path: Path
     for field in ("name", "folder", "classes", "mean", "std", "fingerprint"):
         assert getattr(again, field) == getattr(dataset, field)
     for ours, theirs in ((again.train, dataset.train), (again.valid, dataset.valid)):
-        assert ours.names == theirs.names
-        np.testing.assert_array_equal(ours.images, theirs.images)
-        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        np.testing.assert_equal(vars(ours), vars(theirs))
     before = contents(dataset.folder)
     for array in (dataset.train.images, dataset.train.labels):
         torch.from_numpy(array).fill_(7)  # a warning about a read-only array would be an error here
@@ -66,11 +61,6 @@ def test_a_dataset_holds_what_the_files_do_and_opens_without_them(tmp_path: Path
         array.flush()
         assert (array == 7).all()
     assert contents(dataset.folder) == before  # a write stays in memory
-
-
-# ---- identity
-
-FORMS: list[dict[str, Any]] = [{}, {"image_size": 4}, {"resize": "center_crop"}]
 
 
 def test_fingerprint_follows_pixels_and_labels_and_no_names(tmp_path: Path) -> None:
@@ -85,9 +75,10 @@ def test_fingerprint_follows_pixels_and_labels_and_no_names(tmp_path: Path) -> N
     pixels = np.array(Image.open(root / "val/dog/2.png"))
     pixels[7:9, 9:12, 1] ^= 128
     Image.fromarray(pixels).save(root / "val/dog/2.png")
-    others = [prepared(root, tmp_path / "cache", **options) for options in FORMS]
-    assert len({dataset.fingerprint for dataset in (before, relabelled, *others)}) == 2 + len(FORMS)
-    assert len({dataset.folder for dataset in others}) == len(FORMS)
+    forms: list[dict[str, Any]] = [{}, {"image_size": 4}, {"resize": "center_crop"}]
+    others = [prepared(root, tmp_path / "cache", **options) for options in forms]
+    assert len({dataset.fingerprint for dataset in (before, relabelled, *others)}) == 5
+    assert len({dataset.folder for dataset in others}) == 3
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 600), st.just(1), st.integers(1, 3), st.just(3))))
@@ -120,9 +111,6 @@ def test_split_digest_and_overlap_know_the_images_and_no_order(
     assert overlap(a, replace(b, images=b.images + np.eye(2, dtype=np.uint8)[..., None])) == 0  # some pixels
 
 
-# ---- cache hits
-
-
 def test_a_hit_does_not_decode_again(tmp_path: Path) -> None:
     progress = Recorder()
     root = image_tree(tmp_path)
@@ -140,12 +128,8 @@ def test_a_hit_does_not_decode_again(tmp_path: Path) -> None:
 
 def test_equal_names_sizes_and_times_elsewhere_are_other_data(tmp_path: Path) -> None:
     for name, level in (("one", 10), ("other", 200)):
-        root = image_tree(tmp_path, name)
-        paint(root, level)
+        paint(root := image_tree(tmp_path, name), level)
         assert prepared(root, tmp_path / "cache").train.images[0, 0, 0, 0] == level
-
-
-# ---- damage
 
 
 def flip(path: Path, position: int) -> None:
@@ -154,24 +138,12 @@ def flip(path: Path, position: int) -> None:
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", [*(f"{array}.npy" for array in ARRAYS), "dataset.json"])
-def test_a_flipped_bit_is_found_and_mended(tmp_path: Path, name: str) -> None:
+def test_files_cut_missing_or_with_a_flipped_bit_are_found_and_mended(tmp_path: Path) -> None:
     root = image_tree(tmp_path)
-    first = prepared(root, tmp_path / "cache")
-    before = contents(first.folder)
-    flip(first.folder / name, -20)  # of the description that is a digit of its digest
-    progress = Recorder()
-    second = prepared(root, tmp_path / "cache", progress=progress)
-    assert any("damaged" in stage for stage in progress.stages())
-    assert second.fingerprint == first.fingerprint
-    assert contents(second.folder) == before
-    assert decoded(tmp_path / "cache") == [first.folder]
-
-
-def test_open_dataset_refuses_cut_missing_and_changed_files(tmp_path: Path) -> None:
-    dataset = prepared(image_tree(tmp_path), tmp_path / "cache")
-    folder = dataset.folder
-    for name, content in contents(folder).items():
+    dataset = prepared(root, tmp_path / "cache")
+    folder, before = dataset.folder, contents(dataset.folder)
+    assert before.keys() == {*(f"{array}.npy" for array in ARRAYS), "dataset.json"}
+    for name, content in before.items():
         (folder / name).write_bytes(content[:-1])
         assert name in refused(open_dataset, folder)
         (folder / name).unlink()
@@ -179,6 +151,12 @@ def test_open_dataset_refuses_cut_missing_and_changed_files(tmp_path: Path) -> N
         assert "expected the decoded images" in message
         assert "Run the study again" in message
         (folder / name).write_bytes(content)
+        flip(folder / name, -20)  # of the description that is a digit of its digest
+        progress = Recorder()
+        assert prepared(root, tmp_path / "cache", progress=progress).fingerprint == dataset.fingerprint
+        assert any("damaged" in stage for stage in progress.stages())
+        assert contents(folder) == before
+        assert decoded(tmp_path / "cache") == [folder]
     for position in range(128):  # any byte of a header is an error or harmless
         flip(folder / "train_images.npy", position)
         with contextlib.suppress(DataError):
@@ -224,20 +202,13 @@ def test_a_killed_decode_is_never_taken_for_whole(tmp_path: Path, work: str) -> 
     process.communicate()
     assert process.returncode == -9
     assert [path.suffix for path in decoded(cache)] == [".tmp"]
-    dataset = prepared(root, cache)
+    dead, written = (cache / f"decoded/folder-4-{name}.0.tmp" for name in ("aaaa", "bbbb"))
+    dead.mkdir()
+    written.mkdir()
+    with filelock.FileLock(cache / "decoded/folder-4-bbbb.lock"):
+        dataset = prepared(root, cache)
     assert dataset.fingerprint == prepared(root, tmp_path / "fresh").fingerprint
-    assert decoded(cache) == [dataset.folder]
-
-
-def test_leftovers_of_another_dataset_go_unless_it_is_being_written(tmp_path: Path) -> None:
-    folder = tmp_path / "cache" / "decoded"
-    dead, alive = folder / "folder-4-aaaa.0.tmp", folder / "folder-4-bbbb.0.tmp"
-    for leftover in (dead, alive):
-        leftover.mkdir(parents=True)
-    with filelock.FileLock(folder / "folder-4-bbbb.lock"):
-        prepared(image_tree(tmp_path), tmp_path / "cache")
-    assert not dead.exists()
-    assert alive.exists()
+    assert set(decoded(cache)) == {dataset.folder, written}
 
 
 @pytest.mark.parametrize("part", [0, 0.4])

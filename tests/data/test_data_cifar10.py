@@ -40,21 +40,18 @@ def opened(request: Request, archive: Archive = ARCHIVE) -> Dataset:
     return materialise(cifar10.locate("cifar10", request, archive), request)
 
 
-@pytest.mark.parametrize(("image_size", "resize"), [(32, "squash"), (20, "center_crop")])
-def test_images_and_labels_are_torchvisions(
-    small: Path, tmp_path: Path, image_size: int, resize: str
-) -> None:
-    dataset = opened(make_request(tmp_path, image_size, data_dir=small, resize=resize))
+def test_images_and_labels_are_torchvisions(small: Path, tmp_path: Path) -> None:
+    dataset = opened(make_request(tmp_path, 20, data_dir=small))
     assert dataset.classes == tuple("abcdefghij")
     assert (dataset.train.names[7], dataset.valid.names[9]) == ("train/00007", "test/00009")
     for split, train in ((dataset.train, True), (dataset.valid, False)):
         reference = datasets.CIFAR10(small.parent, train=train)
         for image, label, (original, true) in zip(split.images, split.labels, reference, strict=True):
-            direct = original.resize((image_size, image_size), Image.Resampling.BILINEAR)
+            direct = original.resize((20, 20), Image.Resampling.BILINEAR)
             np.testing.assert_array_equal(image, np.asarray(direct))
             assert label == true
     renamed = small.rename(small.with_name("mine"))
-    other = opened(make_request(tmp_path, image_size, data_dir=renamed, resize=resize, cache="other"))
+    other = opened(make_request(tmp_path, 20, data_dir=renamed, cache="other"))
     assert other.fingerprint == dataset.fingerprint
 
 
@@ -65,9 +62,7 @@ def test_a_damaged_file_is_never_unpickled(small: Path, tmp_path: Path, name: st
             return (Path.touch, (small / "canary",))
 
     (small / name).write_bytes(pickle.dumps(Payload()))
-    message = refused(opened, make_request(tmp_path, data_dir=small))
-    assert "MD5 digest is not" in message
-    assert "Restore these files" in message
+    assert "MD5 digest is not" in refused(opened, make_request(tmp_path, data_dir=small))
     assert not (small / "canary").exists()
 
 

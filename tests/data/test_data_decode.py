@@ -72,8 +72,8 @@ def test_every_bad_file_is_reported_with_its_reason(tmp_path: Path, monkeypatch:
         if content is not None:
             (tmp_path / f"{name}.jpg").write_bytes(content)
     for mode in ("I;16", "F", "I"):  # refused, not clipped
-        Image.fromarray(np.full((4, 4), 40_000, np.uint16)).convert(mode).save(tmp_path / f"{mode}.tif")
-        (tmp_path / f"{mode}.tif").rename(tmp_path / f"{mode}.jpg")
+        deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16)).convert(mode)
+        deep.save(tmp_path / f"{mode}.jpg", format="TIFF")
         bad[mode] = None, "not of 8 bits"
     paths = [good, *(tmp_path / f"{name}.jpg" for name in bad)]
     rest = np.empty((9, 1, 1, 3), np.uint8), "checking", make_request(tmp_path)

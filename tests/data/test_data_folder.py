@@ -65,9 +65,7 @@ def test_folders_that_are_missing_or_too_many(tmp_path: Path) -> None:
     (root / "valid").rmdir()
     (root / "val").rename(root / "held out")
     (root / "val").write_text("a file in the place of a folder")
-    message = problems(root, tmp_path)
-    assert "1 problem in" in message  # not one more for each class
-    assert "'val' or 'valid': no such folder; the folders in PATH are: 'held out', 'train'" in message
+    assert "1 problem in" in problems(root, tmp_path)  # not one more for each class
     for split in ("train", "val"):
         write_image(tmp_path / "flat" / split / "a.png")
         write_image(tmp_path / "one" / split / "cat" / "a.png")
@@ -101,17 +99,11 @@ def test_everything_wrong_is_in_one_list(tmp_path: Path) -> None:
     os.mkfifo(root / "val/dog/pipe.png")
     (root / "val/dog/link.png").symlink_to("nowhere")
     message = problems(root, tmp_path)
-    expected = [
-        "10 problems",
-        "'train/empty': no images",
-        "'val/empty': missing",
-        "'train/only here': missing",
-        "'train/cat/notes.txt': not an image file",
-        "'train/cat/sub': a folder inside",
-        "'train/loose.png': a file beside",
-        "'val/dog/pipe.png': not a regular file",
-        "'val/dog/link.png': not a regular file",
-        *unreadable,
-    ]
-    for line in expected:
+    expected = {
+        "train/empty": "no images", "val/empty": "missing", "train/only here": "missing",
+        "train/cat/notes.txt": "not an image file", "train/cat/sub": "a folder inside",
+        "train/loose.png": "a file beside",
+        "val/dog/pipe.png": "not a regular file", "val/dog/link.png": "not a regular file",
+    }  # fmt: skip
+    for line in ("10 problems", *(f"'{path}': {problem}" for path, problem in expected.items()), *unreadable):
         assert line in message

@@ -111,11 +111,7 @@ DEFECTS: dict[str, tuple[list[str], list[str], str]] = {  # files taken away, fi
     "unknown class": ([], ["train/n9/a.JPEG"], "'train/n9': not a class of Imagenette"),
     "stray file": ([], ["val/notes.txt"], "'val/notes.txt': a file beside the class folders"),
     "renamed": ([NAMES[0]], [f"{ONE}/b.JPEG"], "not named as in the official archive"),
-    "splits mixed": (
-        [NAMES[0], NAMES[5]],
-        [f"{ONE}/b.JPEG", f"{TWO}/b.JPEG"],
-        "not named as in the official",
-    ),
+    "splits mixed": ([NAMES[0], NAMES[5]], [f"{ONE}/b.JPEG", f"{TWO}/b.JPEG"], "not named as in the off"),
     "corrupt": ([], [NAMES[6]], "not an image"),
     "many": ([NAMES[0]], [NAMES[9], *(f"val/{n}.txt" for n in range(29))], "… and 11 more (31 in all)"),
 }
@@ -145,9 +141,7 @@ def test_a_download_is_checked(
     assert dataset.fingerprint == prepared(root).fingerprint
     assert dataset.noisy_train_labels(0.5).tolist() == NOISY[50]
     (root / NAMES[0]).unlink()
-    message = refused(downloaded, tmp_path / "two")
-    assert "expected 3 images, found 2" in message
-    assert "and run again to download it anew" in message
+    assert "and run again to download it anew" in refused(downloaded, tmp_path / "two")
 
 
 # ---- label noise
@@ -181,10 +175,7 @@ NOISE_DEFECTS: dict[str, tuple[Rows | bytes | None, str]] = {
     "unknown class": (changed("noisy_labels_5", "n00000009"), "fails at 'n00000009'"),
     "empty cell": (changed("noisy_labels_50", ""), "fails at ''"),
     "other true class": (changed("noisy_labels_0", WNIDS[1]), "not the official list"),
-    "no column": (
-        [{k: v for k, v in row.items() if k != "noisy_labels_1"} for row in noise_rows()],
-        "fails at 'noisy_labels_1'",
-    ),
+    "no column": ([{"path": row["path"]} for row in noise_rows()], "fails at 'noisy_labels_0'"),
     "another draw": (changed("noisy_labels_25", WNIDS[1]), "not the official list"),
     "empty": (b"", "expected a class of Imagenette for each image and fraction"),
     "not text": (b"\xff\xfe\x00", "can't decode"),

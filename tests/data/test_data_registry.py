@@ -41,9 +41,6 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable, raising=False)
 
 
-# ---- names
-
-
 def test_the_documentation_lists_the_datasets_and_its_example_is_a_source() -> None:
     assert re.findall(r"^\| `([^`]+)` \|", DOCUMENT, flags=re.MULTILINE) == [*DATASETS, "folder:PATH"]
     for name, locate in DATASETS.items():
@@ -93,9 +90,6 @@ def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
         assert default_cache_dir() == expected
 
 
-# ---- downloaded
-
-
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_a_failed_download_and_an_empty_data_dir_name_the_ways_out(
     name: str, tmp_path: Path, offline: None
@@ -129,9 +123,6 @@ def test_what_is_published_is_torchvisions() -> None:
     assert all(re.fullmatch(CIFAR10.files, file) for file in CIFAR10.contents)
 
 
-# ---- embedded
-
-
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - ARCHIVES.keys()))
 def test_every_embedded_dataset_keeps_the_contract(name: str, tmp_path: Path, offline: None) -> None:
     assert not takes_data_dir(name)
@@ -144,13 +135,10 @@ def test_every_embedded_dataset_keeps_the_contract(name: str, tmp_path: Path, of
         assert [array.dtype.name for array in (split.images, split.labels)] == ["uint8", "int64"]
         assert set(split.labels.tolist()) == set(range(len(dataset.classes)))
     assert len({*dataset.train.names, *dataset.valid.names}) == len(dataset.train) + len(dataset.valid)
-    assert all(0 < level < 1 for level in (*dataset.mean, *dataset.std))
-    assert dataset.folder.is_relative_to(tmp_path)
     assert all(0 <= done <= total or total == 0 for _, done, total in progress.calls)
     elsewhere: dict[str, Any] = {"cache_dir": tmp_path / "other", "data_dir": tmp_path / "absent"}
     other = prepare(name, image_size=size, resize="center_crop", **elsewhere)  # its images are square
     assert other.fingerprint == open_dataset(dataset.folder).fingerprint == dataset.fingerprint == fingerprint
-    assert (dataset.noisy_train_labels(0.3) != dataset.train.labels).sum() == round(0.3 * len(dataset.train))
 
 
 FRESH = """

@@ -70,7 +70,10 @@ class Made(nn.Module):
         return self._forward(self, images)
 
 
+def history(fitted: Fitted) -> list[dict[str, Any]]:
+    return [epoch.model_dump(exclude={"seconds"}) for epoch in fitted.history]
+
+
 def run(model: nn.Module, fields: Fields = FIELDS, seed: int = SEED, **options: Any) -> Fitted:
-    device = str(next(model.parameters()).device)
-    train, valid = images(TRAIN, device), images(VALID, device)
+    train, valid = (images(split, str(next(model.parameters()).device)) for split in (TRAIN, VALID))
     return fit(Step(model, smoothed, train, fields, seed), valid, **options)

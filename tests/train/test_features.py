@@ -72,6 +72,8 @@ def test_directions_scatter_as_kornblith_has_it_and_traces_as_discriminant_analy
     traces = np.trace(lda.covariance_), np.trace(np.cov(lda.means_.T, bias=True))
     assert (facts.trace_within, facts.trace_between) == pytest.approx(traces, rel=1e-12)
     assert facts.squared_mean == pytest.approx(np.sum(lda.means_.mean(axis=0) ** 2), rel=1e-12)
+    without_direction = scatter(np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([0, 0]))
+    assert (without_direction.within, without_direction.between) == (0.25, 0.0)
 
 
 def test_what_the_templates_see_is_scatter_of_the_logits() -> None:
@@ -86,33 +88,19 @@ def test_what_the_templates_see_is_scatter_of_the_logits() -> None:
 
 
 LINE = np.arange(3)[:, None] * np.ones((1, 4))
+TEMPLATES = [(np.eye(4, 6), 3), (np.eye(4, 2), 2), (np.eye(2), 1), (LINE, 1), (np.ones((3, 4)), 0)]
 
 
-@pytest.mark.parametrize(
-    ("weight", "rank", "planar"),
-    [
-        (np.eye(4, 6), 3, True),
-        (np.eye(4, 2), 2, True),
-        (np.eye(2), 1, False),
-        (LINE, 1, False),
-        (np.ones((3, 4)), 0, False),
-        (np.zeros((3, 4)), 0, False),
-    ],
-)
+@pytest.mark.parametrize(("weight", "rank"), [*TEMPLATES, (np.zeros((3, 4)), 0)])
 def test_the_templates_span_only_their_differences_and_a_plane_if_three_are_off_a_line(
-    weight: NDArray[Any], rank: int, planar: bool
+    weight: NDArray[Any], rank: int
 ) -> None:
-    assert (template_plane(weight, np.zeros(len(weight))) is not None) == planar
+    assert (template_plane(weight, np.zeros(len(weight))) is not None) == (rank >= 2)
     span = template_span(weight)
     assert span.shape == (weight.shape[1], rank)
     np.testing.assert_allclose(span.T @ span, np.eye(rank), atol=1e-12)
     differences = weight[1:] - weight[0]
     np.testing.assert_allclose(differences @ span @ span.T, differences, atol=1e-12)
-
-
-def test_an_image_without_features_is_left_at_the_origin() -> None:
-    facts = scatter(np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([0, 0]))
-    assert (facts.within, facts.between) == (0.25, 0.0)
 
 
 def test_the_plane_is_found_by_gram_schmidt_and_its_points_give_the_logit_differences() -> None:
@@ -180,7 +168,6 @@ def test_of_many_images_a_part_is_looked_at_and_a_few_are_shown(monkeypatch: pyt
     assert index is not None
     expected = scatter(by_hand(model, many)[index], many.labels[index].numpy())
     assert facts.train.trace_within == pytest.approx(expected.trace_within, rel=1e-4)
-    assert facts.valid.trace_within != facts.train.trace_within
     assert np.bincount(shown["projection_train_labels"]).tolist() == [75, 75, 75]
     assert np.bincount(shown["projection_valid_labels"]).tolist() == [POINTS_PER_CLASS] * 3
 
@@ -188,7 +175,6 @@ def test_of_many_images_a_part_is_looked_at_and_a_few_are_shown(monkeypatch: pyt
 def test_a_run_has_the_same_bits_with_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
     with_model, without_model = four(), four()
     with_facts = fit(Step(with_model, smoothed, TRAIN, FIELDS, SEED), VALID)
-    assert (with_facts.features, with_facts.predictions.projection_valid) != (None, None)
     assert with_facts.features == found(with_model)[0]  # they are those of the trained network
 
     def slow_and_none(*arguments: Any) -> tuple[None, Projections]:
@@ -268,23 +254,12 @@ def test_a_network_without_a_sound_last_layer_has_no_facts(kind: str) -> None:
     assert not any(module._forward_pre_hooks for module in model.modules())
 
 
-def on_cuda(split: Images) -> Images:
-    return Images(*(value.cuda() for value in vars(split).values()))
-
-
-@pytest.mark.cuda
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_cuda_finds_what_the_cpu_finds(precision: str) -> None:
-    facts, _ = found(four().cuda(), on_cuda(TRAIN), on_cuda(VALID), precision=precision)
-    tolerance = 1e-3 if precision == "float32" else 5e-2
-    assert facts.valid.within == pytest.approx(found(four())[0].valid.within, rel=tolerance)
-
-
 @pytest.mark.cuda
 def test_peak_memory_on_cuda_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, valid = (images(pixels(*of, classes=4), "cuda") for of in ((50, 0), (23, 1)))
+
     def peak() -> float:
-        step = Step(four().cuda(), smoothed, on_cuda(TRAIN), FIELDS, SEED)
-        return fit(step, on_cuda(VALID)).cost.peak_memory_mb
+        return fit(Step(four().cuda(), smoothed, train, FIELDS, SEED), valid).cost.peak_memory_mb
 
     peak()
     with_facts = peak()

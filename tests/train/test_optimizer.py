@@ -110,9 +110,9 @@ def test_flat_cosine_is_flat_and_then_falls() -> None:
 
 
 @pytest.mark.parametrize("schedule", ["constant", "one_cycle", "flat_cosine"])
-@pytest.mark.parametrize("anneal_from", [0.0, 0.3, 0.99])
-def test_a_rate_is_never_above_the_highest_nor_zero(schedule: str, anneal_from: float) -> None:
-    fields = changed(RATE, schedule=schedule, anneal_from=anneal_from)
-    rates = [learning_rate(fields, step, steps) for steps in (1, 2, 7) for step in range(steps)]
-    assert 0 < min(rates) <= max(rates) <= 0.4
-    assert schedule != "constant" or set(rates) == {0.4}
+def test_a_rate_is_never_above_the_highest_nor_zero(schedule: str) -> None:
+    for anneal_from in (0.0, 0.3, 0.99):
+        fields = changed(RATE, schedule=schedule, anneal_from=anneal_from)
+        rates = [learning_rate(fields, step, steps) for steps in (1, 2, 7) for step in range(steps)]
+        assert 0 < min(rates) <= max(rates) <= 0.4
+        assert schedule != "constant" or set(rates) == {0.4}
