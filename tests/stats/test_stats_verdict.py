@@ -71,14 +71,9 @@ def test_the_confidence_of_the_interval_is_that_of_the_tests() -> None:
 @pytest.mark.parametrize(
     ("mean", "sd", "higher_is_better", "planned", "expected"),
     [
-        (9.0, 1.0, True, 5, ("better", "", False)),
-        (-9.0, 1.0, True, 5, ("worse", "", False)),
         (9.0, 1.0, False, 5, ("worse", "", False)),
         (-9.0, 1.0, False, 5, ("better", "", False)),
-        (9.0, 1.0, None, 5, ("higher", "", False)),
-        (-9.0, 1.0, None, 5, ("lower", "", False)),
         (0.5, 0.1, True, 5, ("equivalent", "", True)),  # small and sure
-        (0.0, 0.1, True, 5, ("equivalent", "", False)),
         (0.0, 0.1, True, 6, ("undecided", "incomplete", False)),
         (9.0, 0.1, True, 6, ("undecided", "incomplete", False)),
     ],

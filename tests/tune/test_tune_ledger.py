@@ -40,9 +40,8 @@ def kill_at_write(storage: Any, number: int, patch: pytest.MonkeyPatch) -> list[
         made.append(name)
         return original(*arguments, **named)
 
-    for name in dir(storage):
-        if name.startswith(("create_", "set_", "delete_")):
-            patch.setattr(storage, name, functools.partial(write, name, getattr(storage, name)))
+    for name in (name for name in dir(storage) if name.startswith(("create_", "set_", "delete_"))):
+        patch.setattr(storage, name, functools.partial(write, name, getattr(storage, name)))
     return made
 
 
@@ -52,18 +51,17 @@ def open_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open
     session = contextlib.ExitStack()
     urls: dict[str, str] = {}
 
-    def tuner(folder: str = "a", search: Search = SEARCH, **options: bool) -> Ledger:
+    def tuner(folder: str = "a", search: Search = SEARCH) -> Ledger:
         session.close()
         results = ResultsFolder(tmp_path / folder)
         tuning_folder(results).create()
         if request.param == "alone":
             storage = Storage(results.root / "tuning" / "optuna.sqlite3")
         else:
-            if folder not in urls:
-                urls[folder] = request.getfixturevalue("postgresql").new_database()
+            urls[folder] = urls.get(folder) or request.getfixturevalue("postgresql").new_database()
             storage = SharedStorage(urls[folder], NAME)
         session.callback(storage.close)
-        return opened(storage, results, search, **options)
+        return opened(storage, results, search)
 
     with session:
         yield tuner
@@ -198,26 +196,3 @@ def test_without_the_database_the_folders_copy_is_gone_on_with(open_ledger: Open
     assert again.tuning == ledger.tuning
     assert [point.number for point in again.next_points()] == [2, 3]
     assert [point.number for point in again.next_points()] == [4, 5]
-
-
-def test_failed_points_stay_so_until_they_are_to_be_tried_again(open_ledger: Open) -> None:
-    ledger = open_ledger()
-    (first, second) = ledger.next_points()
-    ledger.end(train(ledger, first, 1).number, "failed", "It diverged.")
-    complete(ledger, [second])
-    again = open_ledger()
-    assert [(point.state, point.reason) for point in again.tuning.points] == [
-        ("failed", "It diverged."), ("complete", "")
-    ]  # fmt: skip
-    again = open_ledger(retry_failed=True)
-    assert [point.state for point in again.tuning.points] == ["running", "complete"]
-    assert spend(again) == [0, 2, 3, 4, 5]
-
-
-def test_a_smaller_budget_takes_nothing_back(open_ledger: Open) -> None:
-    small, large = (SEARCH.model_copy(update={"points": points}) for points in (2, 4))
-    assert spend(open_ledger(search=small)) == [0, 1]
-    assert spend(open_ledger(search=large)) == [2, 3]
-    ledger = open_ledger(search=small)
-    assert ledger.next_points() == []
-    assert len(ledger.tuning.points) == ledger.tuning.search.points == 4
