@@ -102,7 +102,7 @@ def test_too_few_pairs() -> None:
     for values, reason in (([math.nan] * 3, "incomplete"), ([0.9], "too_few_seeds")):
         effect = paired_effect(np.array(values), np.full(len(values), 0.8))
         found = verdict(effect, planned=len(values), higher_is_better=True, margin=0.1)
-        assert (found.word, found.reason) == ("undecided", reason)
+        assert (str(found.word), str(found.reason)) == ("undecided", reason)
         assert np.isnan([found.p_adjusted, found.p_equivalence]).all()
 
 
