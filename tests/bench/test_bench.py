@@ -66,10 +66,7 @@ def test_a_time_is_for_one_unit_of_one_of_the_calls_that_fill_a_turn() -> None:
 
 
 def peers_of(**seconds: list[float]) -> dict[str, Peer]:
-    return {
-        name: Peer(lambda: None, seconds=list(taken), cpu_seconds=list(taken))
-        for name, taken in seconds.items()
-    }
+    return {name: Peer(lambda: None, seconds=own, cpu_seconds=own) for name, own in seconds.items()}
 
 
 def test_the_faster_reference_is_what_others_are_divided_by() -> None:
@@ -97,9 +94,8 @@ def test_what_is_shown() -> None:
             ["plain", "3 ms", "3 to 3", "7", "333.3", "3 ms", "1"],
         ],
     )
-    heads, rows = table({"unit": "", **summary(peers_of(ours=[0.5], plain=[1.0]), ["plain"])})
-    assert heads == ["", "median", "quartiles", "rounds", "to plain"]
-    assert rows[0][-1] == "0.500"
+    heads, (ours, _) = table({"unit": "", **summary(peers_of(ours=[0.5], plain=[1.0]), ["plain"])})
+    assert (heads, ours[-1]) == (["", "median", "quartiles", "rounds", "to plain"], "0.500")
 
 
 def bench(here: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -117,9 +113,8 @@ def bench(here: Path, *words: str, **environment: str) -> subprocess.CompletedPr
 def test_from_a_wheel_it_says_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "ablate").symlink_to(ROOT / "ablate")  # the package without what stands beside it
     result = bench(tmp_path, "loss", "driver", PYTHONPATH=str(tmp_path))
-    assert result.returncode == 1
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
     assert "benchmarks/test_loss.py, benchmarks/test_driver.py" in result.stderr
-    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.slow

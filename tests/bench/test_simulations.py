@@ -20,8 +20,8 @@ from benchmarks.simulated_studies import RHOS, SEEDS, Outcome, Situation, simula
 SEARCHES = 30
 
 
-def outcome(name: str, seeds: int, rho: float, *, arms: int = 6, repeats: int = 10_000) -> Outcome:
-    return simulate(Situation(name, seeds, rho, arms, repeats), np.random.default_rng(seeds))
+def outcome(name: str, seeds: int, rho: float, *, repeats: int = 10_000) -> Outcome:
+    return simulate(Situation(name, seeds, rho, repeats=repeats), np.random.default_rng(seeds))
 
 
 @pytest.mark.parametrize("name", ["normal", "unequal spread"])
@@ -43,26 +43,13 @@ def test_every_promise_holds_for_normal_noise(name: str, seeds: int, rho: float)
     assert of.false_equivalent_arm == pytest.approx(0.05 / 6, abs=0.002)
 
 
-@pytest.mark.parametrize("seeds", SEEDS)
-def test_one_comparison_errs_just_as_often_as_allowed(seeds: int) -> None:
-    of = outcome("normal", seeds, 0.0, arms=1)
-    assert of.false_claim == pytest.approx(0.05, abs=0.0065)  # three standard errors
-    assert of.false_equivalent == pytest.approx(0.05, abs=0.0065)
-    assert of.power_80 == pytest.approx(0.8, abs=0.03)
-    assert math.isnan(of.power_50)
-
-
-# Known, and said in the docs: t intervals of few seeds need a roughly symmetric spread.
-@pytest.mark.parametrize(
-    ("name", "seeds", "low", "high"),
-    [("t, 3 df", 5, 0, 0.055), ("t, 3 df", 20, 0, 0.055), ("skewed arms", 10, 0.06, 0.15)],
-)
-def test_heavy_tails_cost_no_false_claims_and_skewed_arms_do(
-    name: str, seeds: int, low: float, high: float
-) -> None:
-    of = outcome(name, seeds, 0.0, repeats=3000)
-    assert low < of.false_claim < high
-    assert low < of.false_equivalent < high
+def test_heavy_tails_cost_no_false_claims_and_skewed_arms_do() -> None:
+    # Known, and said in the docs: t intervals of few seeds need a roughly symmetric spread.
+    cases = (("t, 3 df", 5, 0, 0.055), ("t, 3 df", 20, 0, 0.055), ("skewed arms", 10, 0.06, 0.15))
+    for name, seeds, low, high in cases:
+        of = outcome(name, seeds, 0.0, repeats=3000)
+        assert low < min(of.false_claim, of.false_equivalent)
+        assert max(of.false_claim, of.false_equivalent) < high
 
 
 def test_an_arm_with_failures_stays_undecided() -> None:
@@ -100,15 +87,10 @@ def searched(name: str, sampler: Any, rule: str = "smoothed", repeats: int = SEA
     return simulated_searches.simulate(simulated_searches.Situation(name, sampler, rule, repeats))
 
 
-def binomial_error(share: float) -> float:
-    """Three standard errors."""
-    return 3 * math.sqrt(share * (1 - share) / SEARCHES)
-
-
 @pytest.mark.slow
 def test_the_default_finds_the_best_and_is_no_worse_than_random_search() -> None:
     tpe, random, raw = (searched("curve", *how) for how in (("tpe",), ("random",), ("random", "raw")))
-    assert tpe.near >= 0.85 - binomial_error(0.85)
+    assert tpe.near >= 0.85 - 3 * math.sqrt(0.85 * 0.15 / SEARCHES)  # three standard errors
     assert tpe.distance <= random.distance + 0.005 + 1e-9  # a step: the median of few
     assert tpe.distance < raw.distance
     assert tpe.regret < raw.regret
@@ -120,7 +102,7 @@ def test_the_default_finds_the_best_and_is_no_worse_than_random_search() -> None
 @pytest.mark.slow
 def test_where_nothing_differs_the_re_test_says_so() -> None:
     flat = searched("flat", "tpe")
-    assert flat.better <= 0.055 + binomial_error(0.055)
+    assert flat.better <= 0.055 + 3 * math.sqrt(0.055 * 0.945 / SEARCHES)
     assert flat.optimism == flat.tuning
     assert np.isnan([flat.near, flat.regret]).all()
 
@@ -139,13 +121,13 @@ def test_what_two_points_miss_is_optunas_hypervolume() -> None:
     def true(epsilons: Iterable[float]) -> NDArray[np.float64]:
         return np.array([simulated_searches.true_values(case, epsilon) for epsilon in epsilons])
 
-    losses = true(grid) * (-1, 1)  # less is better
+    less_is_better = (-1, 1)
+    losses = true(grid) * less_is_better
     reference = losses.max(axis=0) + 0.1 * np.ptp(losses, axis=0)
 
     def volume(epsilons: Iterable[float]) -> float:
-        points = true(epsilons) * (-1, 1)
-        inside = points[(points < reference).all(axis=1)]
-        return float(optuna._hypervolume.compute_hypervolume(inside, reference)) if len(inside) else 0.0
+        points = np.minimum(true(epsilons) * less_is_better, reference)  # one beyond it adds nothing
+        return float(optuna._hypervolume.compute_hypervolume(points, reference))
 
     most = max(volume(pair) for pair in itertools.product(grid, grid))
     for chosen in ((0.145, 0.175), (0.12, 0.2), (0.15,), (0.1, 0.16), (0.4, 0.45)):

@@ -66,7 +66,6 @@ THREE, INFINITE, TWO_BY_TWO = np.array([1.0, 2.0, 3.0]), np.array([1.0, math.inf
     [
         (mean_interval, [TWO_BY_TWO], {}, r"shape \[n\].*got \(2, 2\)"),
         (mean_interval, [INFINITE], {}, "got 1 infinite.*NaN for failed"),
-        (mean_interval, [THREE], {"confidence": 0.0}, "confidence between 0 and 1"),
         (mean_interval, [THREE], {"confidence": 1.0}, "confidence between 0 and 1"),
         (paired_effect, [THREE, THREE[:2]], {}, r"same seeds, got shapes \(3,\) and \(2,\); align"),
         (paired_effect, [THREE, INFINITE], {}, "1 infinite"),

@@ -36,8 +36,7 @@ def _server() -> Iterator[PostgreSQL]:
 @pytest.fixture
 def postgresql(_server: PostgreSQL) -> PostgreSQL:
     """The server, running."""
-    if not _server.runs:
-        _server.start()
+    _server.start()
     return _server
 
 

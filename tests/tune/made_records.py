@@ -31,12 +31,12 @@ BASE = {"data": "digits", "image_size": 8, "epochs": 1}
 TRAINED = {**BASE, "batch_size": 64, "lr": 0.1}
 
 
-def opened(storage: Storage, results: ResultsFolder, search: Search = SEARCH, **options: Any) -> Ledger:
+def opened(storage: Storage, results: ResultsFolder, search: Search) -> Ledger:
     """The ledger of a tuner that declares this search."""
     tuning_folder(results).create()
     others = {name: level for name, level in (("lr", 0.1), ("batch_size", 64)) if name in search.space}
     first = [{"epsilon": 0.1, **others}, {"epsilon": 0.0, **others}]
-    return Ledger(results, storage, NAME, Tuning(search=search), first, lambda known: None, **options)
+    return Ledger(results, storage, NAME, Tuning(search=search), first, lambda known: None)
 
 
 def train(ledger: Ledger, point: Point, seeds: int | None = None) -> Point:

@@ -13,9 +13,7 @@ from typing import Any
 
 import psycopg
 
-PASSWORD = "pa@ss/w%rd{x}"
-"""With characters that a URL needs written otherwise."""
-IN_URL = "pa%40ss%2Fw%25rd%7Bx%7D"
+PASSWORD, IN_URL = "pa@ss/w%rd{x}", "pa%40ss%2Fw%25rd%7Bx%7D"
 OPTIONS = (
     "-c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=40 "
     "-c shared_buffers=16MB -c fsync=off -c full_page_writes=off -c autovacuum=off"
@@ -40,10 +38,11 @@ class PostgreSQL:
         self._run("initdb", *words.split(), f"--pwfile={secret}")
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
-        log, options = str(self._folder / "server.log"), f"{OPTIONS} -c port={self.port}"
-        self._run("pg_ctl", "start", "-w", "-l", log, "-o", options)
-        self.runs = True
+        """Start it, unless it runs, and wait until it answers."""
+        if not self.runs:
+            log, options = str(self._folder / "server.log"), f"{OPTIONS} -c port={self.port}"
+            self._run("pg_ctl", "start", "-w", "-l", log, "-o", options)
+            self.runs = True
 
     def stop(self) -> None:
         """Stop it at once: no session is ended in good order."""
@@ -74,9 +73,8 @@ class PostgreSQL:
 
 def _programs() -> Path:
     """The folder of the newest server's programs."""
-    on_path = shutil.which("initdb")
     installed = Path("/usr/lib/postgresql").glob("*/bin/initdb")
-    found = sorted(installed, key=lambda program: program.parts[-3].zfill(4))
-    if on_path is None and not found:
+    newest = max(installed, key=lambda program: int(program.parts[-3]), default=None)
+    if (found := shutil.which("initdb") or newest) is None:
         raise OSError("none is installed (Debian: apt-get install postgresql)")
-    return Path(on_path or found[-1]).parent
+    return Path(found).parent

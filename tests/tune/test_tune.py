@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from made_records import SEARCH, Watching, asked, declared, tuned
-from made_records import TRAINED as BASE
+from made_records import SEARCH, TRAINED, Watching, asked, declared, tuned
 from PIL import Image
 
 from ablate.errors import AblateError, DataError, ResultsError, StudyError
@@ -24,8 +23,6 @@ from ablate.tuning import Tuned, budget_in_words
 from ablate.tuning.run import first_points
 
 EPSILON = SEARCH.space
-LOSING_SEED = 3
-"""The sampler's first draw is the hopeless learning rate."""
 
 
 def predicted(found: Tuned) -> dict[str, str | None]:
@@ -76,7 +73,7 @@ def test_the_winner_is_judged_anew_with_fresh_seeds_on_all_training_images(whole
     trained = {(trial.fields.epsilon, trial.fields.tuning_part, trial.seed) for trial in plan.trials}
     assert trained == set(itertools.product({0.1, 0.0, chosen}, {0.0}, {0, 1}))
     assert all(seed >= FIRST_TUNING_SEED for point in whole.tuning.points for seed in point.seeds)
-    assert {baseline for _, baseline in plan.comparisons} <= {"epsilon=0.1"}
+    assert {baseline for _, baseline in plan.comparisons} == {"epsilon=0.1"}
     assert whole.retest is not None
     assert whole.retest.failed == 0
     assert {len(read_predictions(whole.folder, record).labels) for record in records} == {1197}
@@ -108,27 +105,27 @@ def test_a_larger_budget_goes_on_and_another_search_is_refused(whole: Tuned, tmp
     assert arms == {larger.tuning.points[number].levels["epsilon"] for number in chosen}
     assert len(tuned(study, copied, heard).tuning.points) == 7  # what was asked for is not taken back
     assert heard.trained == []
-
-    def refused(message: str, search: dict[str, Any] | None = None, **changes: Any) -> None:
-        with pytest.raises(ResultsError, match=message):
-            tuned(declared(**{**WHOLE, "search": WHOLE["search"] | (search or {}), **changes}), copied)
-
     narrower = {"epsilon": Range(low=0.0, high=0.3, step=0.005)}
-    refused(r"space was .*0\.5.* now .*0\.3.*--results", {"space": narrower})
-    refused(r"baseline and anchors were .*0\.1.* now .*0\.2", baseline={"epsilon": 0.2})
-    refused("what a point trains", base={**BASE, "epochs": 2})
-    refused(r"tuning_part was 0\.33, now 0\.5", {"tuning_part": 0.5})
+    for message, changes in (
+        (r"space was .*0\.5.* now .*0\.3.*--results", {"search": {**WHOLE["search"], "space": narrower}}),
+        (r"tuning_part was 0\.33, now 0\.5", {"search": {**WHOLE["search"], "tuning_part": 0.5}}),
+        (r"baseline and anchors were .*0\.1.* now .*0\.2", {"baseline": {"epsilon": 0.2}}),
+        ("what a point trains", {"base": {**TRAINED, "epochs": 2}}),
+    ):
+        with pytest.raises(ResultsError, match=message):
+            tuned(declared(**{**WHOLE, **changes}), copied)
 
 
 def pruned(epochs: int, **search: Any) -> Study:
     """A random search for the learning rate that gives up points."""
-    base = {**BASE, "epochs": epochs, "batch_size": 32}
+    base = {**TRAINED, "epochs": epochs, "batch_size": 32}
     return declared({"batch": 1, "sampler": "random", **search}, baseline={"lr": 0.1}, base=base, seeds=1)
 
 
 @pytest.mark.slow
 def test_a_point_that_loses_gets_no_more_seeds_and_one_that_fails_can_be_tried_again(tmp_path: Path) -> None:
-    space = {"space": {"lr": (0.1, 1e-6, 1e9)}, "anchors": ({"lr": 1e9},), "sampler_seed": LOSING_SEED}
+    # With this seed, the sampler's first draw is the hopeless learning rate.
+    space = {"space": {"lr": (0.1, 1e-6, 1e9)}, "anchors": ({"lr": 1e9},), "sampler_seed": 3}
     study = pruned(2, pruning="seeds", points=3, seeds=6, **space)
     watcher = Watching()
     found = tuned(study, tmp_path, watcher)
@@ -140,9 +137,11 @@ def test_a_point_that_loses_gets_no_more_seeds_and_one_that_fails_can_be_tried_a
     trained = sum(trial.trial_id in loser.trial_ids for trial in watcher.trained)
     assert 4 <= trained == loser.pruned_at == len(loser.intermediate) < 6
 
-    watcher = Watching()
-    assert states(tuned(study, tmp_path, watcher, retry_failed=True)) == states(found)
-    assert {trial.fields.lr for trial in watcher.trained if trial.seed >= FIRST_TUNING_SEED} == {1e9}
+    for retry_failed, again in ((False, set()), (True, {1e9})):
+        watcher = Watching()
+        assert states(tuned(study, tmp_path, watcher, retry_failed=retry_failed)) == states(found)
+        tried = {trial.fields.lr for trial in watcher.trained if trial.seed >= FIRST_TUNING_SEED}
+        assert tried == again
 
 
 @pytest.mark.soak
@@ -173,7 +172,7 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
         root = tmp_path / name
         pictures(root, 0, "train")
         pictures(root, seed, "val")
-        base = {**BASE, "data": f"folder:{root}", "batch_size": 8}
+        base = {**TRAINED, "data": f"folder:{root}", "batch_size": 8}
         search = {"objective": ("accuracy", "ece"), "sampler": "nsga2", "points": 4}
         result = tuned(declared(search, base=base, seeds=1), tmp_path / f"results {name}")
         assert states(result) == ["complete"] * 4
@@ -186,7 +185,7 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
 def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
     pictures(tmp_path / "data", 0, "train")
     (tmp_path / "data" / "val").symlink_to(tmp_path / "data" / "train")
-    base = {**BASE, "data": f"folder:{tmp_path / 'data'}", "batch_size": 8}
+    base = {**TRAINED, "data": f"folder:{tmp_path / 'data'}", "batch_size": 8}
     with pytest.raises(DataError, match="tuning split"):
         tuned(declared(base=base), tmp_path / "results")
     assert not list((tmp_path / "results").rglob("*.json"))
@@ -235,10 +234,7 @@ BETA2 = {"optimizer": ("sgd", "adamw"), "beta2": ADAMW_ALONE}
         ({"objective": "acuracy"}, "objective: acuracy: unknown metric.*accuracy"),
         ({"objective": "mean_confidence"}, "mean_confidence has no better direction"),
         (None, "expected a study with a search"),
-        (
-            {"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}},
-            r"lr=0.1 is not among .* \(0.2 to 1 by 0.1\)",
-        ),
+        ({"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}}, "lr=0.1 is not among .*0.2 to 1 by 0.1"),
         ({"space": {"arch": ("seed_cnn", "nosuchnet")}}, "nosuchnet"),
         ({"anchors": ({"epsilon": 0.0},), "points": 1}, "baseline and anchors alone are 2"),
         ({"space": {"eval_batch_size": (256, 128)}}, "=256 and eval_batch_size=128 train the same network"),
@@ -248,7 +244,7 @@ BETA2 = {"optimizer": ("sgd", "adamw"), "beta2": ADAMW_ALONE}
 def test_what_is_wrong_is_found_before_anything_trains(
     search: dict[str, Any] | None, said: str, tmp_path: Path
 ) -> None:
-    study = declared(search, baseline={}) if search else Study(question="?", name="s", base=BASE)
+    study = declared(search, baseline={}) if search else Study(question="?", name="s", base=TRAINED)
     with pytest.raises(AblateError, match=said):
         tuned(study, tmp_path)
     assert not [*tmp_path.rglob("tuning.json"), *tmp_path.rglob("optuna.sqlite3")]
@@ -269,7 +265,7 @@ def test_the_first_points_are_on_the_grid_where_there_are_steps() -> None:
         "arch": ("seed_cnn", "vit_tiny"),
         "batch_size": Range(low=8, high=64, step=8, when={"arch": "vit_tiny"}),
     }
-    base = BASE | {"arch": "seed_cnn", "lr": 0.0123}
+    base = TRAINED | {"arch": "seed_cnn", "lr": 0.0123}
     anchors = ({"arch": "vit_tiny"}, {"epsilon": 0.1})
     study = declared({"space": space, "anchors": anchors}, base=base, baseline={"epsilon": 0.1 + 2e-10})
     baseline = {"epsilon": 0.1, "lr": 0.0123, "arch": "seed_cnn"}  # the condition of batch_size fails

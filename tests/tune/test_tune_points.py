@@ -36,8 +36,7 @@ def value_of(levels: Levels) -> float:
 
 
 def search(sampler: str = "tpe", **settings: Any) -> Search:
-    declared: dict[str, Any] = {"space": SPACE, "points": 24, "sampler": sampler, **settings}
-    return Search(**declared)
+    return Search(**{"space": SPACE, "points": 24, "sampler": sampler, **settings})
 
 
 @pytest.fixture
@@ -117,12 +116,10 @@ def test_the_points_of_a_sequence_are_spread_evenly(dimension: Range, eighth: Ca
     assert all(3 <= eighths.count(place) <= 5 for place in range(8))  # drawn at random, seldom
 
 
-@given(
-    low=st.floats(-10, 10, allow_subnormal=False),
-    step=st.floats(1e-3, 3, allow_subnormal=False),
-    steps=st.integers(1, 40),
-    place=st.integers(0, 40),
-)
+STEPS = st.integers(1, 40)
+
+
+@given(low=st.floats(-10, 10, allow_subnormal=False), step=st.floats(1e-3, 3), steps=STEPS, place=STEPS)
 def test_any_range_can_be_given_and_drawn_from(low: float, step: float, steps: int, place: int) -> None:
     dimension = Range(low=low, high=low + steps * step, step=step)
     level = dimension.nearest(low + min(place, steps) * step)
@@ -136,7 +133,7 @@ def test_any_range_can_be_given_and_drawn_from(low: float, step: float, steps: i
 
 def test_values_that_optuna_does_not_store_come_back_as_json_has_them(database: RDBStorage) -> None:
     of = ((1, 2), (1, (2, 3)), True, "None")
-    points = Points(search(space={"arch": Choice(of=of)}, points=30, seeds=1), database)
+    points = Points(search(space={"arch": Choice(of=of)}, seeds=1), database)
     for number in range(20):
         points.ask("sampler")
         points.end(number, "complete", values=(0.0,))
@@ -151,8 +148,7 @@ def test_a_point_that_loses_on_its_first_seeds_is_pruned(database: RDBStorage) -
     points = Points(search(pruning="seeds", seeds=6), database)
     best = [91.0, 92.0, 93.0, 94.0, 95.0, 96.0]
     ask(points, 0)
-    for seed, value in enumerate(best):
-        assert not points.report(0, seed, value)
+    assert [points.report(0, seed, value) for seed, value in enumerate(best)] == [""] * 6
     points.end(0, "complete", values=(93.5,))
     points.ask("anchor", BASELINE)
     losing, mixed = points.ask("sampler").number, points.ask("sampler").number
@@ -168,10 +164,10 @@ def test_a_point_that_loses_on_its_first_seeds_is_pruned(database: RDBStorage) -
     assert wilcoxon([-1, -2, -3, -4], alternative="less").pvalue < 0.1
     assert wilcoxon([-1, -2, -3, 0.5], alternative="less").pvalue > 0.1
     points.end(losing, "pruned", reason)
-    # Samplers learn the mean over the seeds it had.
     trial, point = points.study.trials[losing], points.all()[losing]
-    assert (trial.state, trial.value) == (TrialState.COMPLETE, 90.0)
     assert (point.state, point.pruned_at, point.reason) == ("pruned", 4, reason)
+    # Samplers learn the mean over the seeds it had.
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 90.0)
     assert points.values() == {0: (93.5,)}
 
 
@@ -217,19 +213,17 @@ def test_points_that_lag_behind_are_pruned_in_a_stopped_search_too(
 
 def test_optuna_shows_the_search_and_a_copy_is_the_same(database: RDBStorage) -> None:
     points = Points(search(pruning="median", points=12), database)
-    for number in range(10):
+    for number in range(11):
         ask(points, number)
         if number == 5:
             points.report(number, 1, 90.0)
             points.end(number, "pruned", "Too low.")
-        else:
+        elif number < 10:
             finish(points, number)
-    points.ask("sampler")
     copy = Points(points.search)
     for point in points.all():
         copy.add(point, points.values().get(point.number, ()))
-    assert copy.all() == points.all()
-    assert copy.values() == points.values()
+    assert (copy.all(), copy.values()) == (points.all(), points.values())
     for study in (optuna.load_study(study_name="search", storage=database), copy.study):
         states = [trial.state.name for trial in study.trials]
         assert states == [*["COMPLETE"] * 5, "PRUNED", "FAIL", *["COMPLETE"] * 3, "RUNNING"]
@@ -269,7 +263,7 @@ def test_given_points_become_parents_of_genetic_search() -> None:
         assert point.attributes["NSGAIISampler:generation"] == number // 4
     with quiet():
         sampler: Any = sampler_of(points.search, 8, 8)
-        parents = sampler.get_parent_population(points.study, 1)
+    parents = sampler.get_parent_population(points.study, 1)
     assert sorted(parent.number for parent in parents) == [0, 1, 2, 3]
 
 
@@ -282,5 +276,5 @@ def test_nothing_of_optunas_is_heard(sampler: str, capfd: pytest.CaptureFixture[
         points.report(number, number, 1.0)  # seeds that the best point has not: Optuna warns of that
         finish(points, number)
     points.importances()
-    assert capfd.readouterr() == ("", "")
-    assert (optuna.logging.get_verbosity(), list(warnings.filters)) == before
+    after = optuna.logging.get_verbosity(), list(warnings.filters)
+    assert (capfd.readouterr(), after) == (("", ""), before)

@@ -52,8 +52,7 @@ def test_tuners_divide_the_points_and_all_know_them(tuner: Open) -> None:
     assert not any(one.next_points() for one in tuners)
     for one in tuners:
         one.conclude()
-        assert one.tuning.is_spent
-        assert one.tuning == read_tuning(one.results)
+        assert (one.tuning.is_spent, one.tuning) == (True, read_tuning(one.results))
     assert [one.storage.claim(RETEST) for one in tuners] == [True, False, False]
 
 
@@ -83,8 +82,8 @@ def test_what_a_dead_tuner_had_claimed_is_gone_on_with(tuner: Open, monkeypatch:
     (taken,) = other.next_points()  # having waited for it
     assert len(slept) >= 3
     assert taken.number == first.number
-    recorded = read_records(tuning_folder(other.results)).keys() - set(other.tuning.points[1].trial_ids)
-    assert recorded < set(taken.trial_ids)
+    recorded = set(read_records(tuning_folder(other.results)))
+    assert recorded - {*other.tuning.points[1].trial_ids} < {*taken.trial_ids}
     assert not tuner(one).storage.claim(taken.number)  # it is the other's now
     assert complete(other, [taken]) == [first.number]
     assert other.next_points() == []
@@ -109,9 +108,7 @@ def test_tuners_without_the_same_results_folder_are_refused(tuner: Open) -> None
     first = tuner()
     spend(first, 2)
     for _ in ("beside it", "after it"):
-        with pytest.raises(
-            ResultsError, match=r"2 points are complete there, but .* need the same --results"
-        ):
+        with pytest.raises(ResultsError, match=r"2 points are complete there.* need the same --results"):
             tuner(folder="another")
         first.storage.close()
 
@@ -132,14 +129,12 @@ def test_a_study_of_others_is_left_alone(tuner: Open, database: str) -> None:
     with contextlib.closing(SharedStorage(database, "another")) as storage:
         made = optuna.create_study(study_name=NAME, storage=storage.optuna)
         made.enqueue_trial({"x": 1})
-        with pytest.raises(ResultsError, match=r"not one that this version of ablate can read; take another"):
+        with pytest.raises(ResultsError, match="not one that this version of ablate can read; take another"):
             tuner()
         assert (made.metric_names, len(made.get_trials())) == (None, 1)
 
 
-def test_tuners_that_start_at_once_make_the_tables_together(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tuners_may_start_at_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ablate.tuning.storage.quiet", contextlib.nullcontext)  # it is not for threads
     with ThreadPoolExecutor(4) as at_once:
         storages = list(at_once.map(lambda number: SharedStorage(database, f"tiny/{number % 3}"), range(4)))
@@ -166,9 +161,7 @@ CANNOT_BE_READ = "cannot be read; write characters such as @"
         ("postgresql://tuner:geheim@127.0.0.1:PORT/postgres", r"cannot be used \(.*authentication failed"),
     ],
 )
-def test_a_wrong_url_is_one_message_without_the_password(
-    postgresql: PostgreSQL, url: str, message: str
-) -> None:
+def test_a_wrong_url_is_told_without_its_password(postgresql: PostgreSQL, url: str, message: str) -> None:
     with pytest.raises(ResultsError, match=message) as raised:
         SharedStorage(url.replace("PORT", str(postgresql.port)), NAME)
     assert "geheim" not in str(raised.value)
@@ -247,9 +240,9 @@ def test_two_tuners_one_of_them_killed_meet_the_budget_and_train_nothing_twice(
     tuning = read_tuning(results)
     assert tuning is not None
     assert [point.state for point in tuning.points] == ["complete"] * 5
-    assert told(first)
-    assert told(second)
-    assert sorted({*told(first), *told(second)}) == sorted(runs_of(tuning.points))
+    of_killed, of_other = told(first), told(second)
+    assert min(len(of_killed), len(of_other)) > 0
+    assert sorted({*of_killed, *of_other}) == sorted(runs_of(tuning.points))
     # What is recorded a moment before the kill may not have been said any more, nor is it trained again.
-    assert len(told(first)) + len(told(second)) == len(read_records(tuning_folder(results))) == 15
+    assert len(of_killed) + len(of_other) == len(read_records(tuning_folder(results))) == 15
     assert (tmp_path / "report" / "eps_tune" / "quick" / "index.html").is_file()
