@@ -313,6 +313,7 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
         ("run tiny.py --set epsilon", "expected FIELD=VALUE"),
         ("run tiny.py --set epsilon=0.1,0.2", "baseline.epsilon: 0.0 is not among its levels"),
         ("run tiny.py --set arch=seed_cn", "seed_cn"),
+        ("run tiny.py --set loss=hinge", "hinge"),
         ("run tiny.py --set data=folder:nowhere", "nowhere"),
         ("run tiny.py --set data=imagenette-160 --data-dir nowhere", "nowhere"),
         ("run tiny.py --results tiny.py", "cannot be written"),
