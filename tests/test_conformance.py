@@ -55,6 +55,7 @@ def test_every_study_of_the_project_loads_in_every_profile(path: Path) -> None:
         assert all(profiled.fields(arm) for arm in profiled.arms())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_trains_in_its_quick_profile(path: Path, tmp_path: Path) -> None:
     """Every arm's network, loss and data stand; one trial trains, for one epoch."""

@@ -129,6 +129,7 @@ def ran(first: tuple[Path, Ended], tmp_path: Path) -> Path:
     return tmp_path / "copy"
 
 
+@pytest.mark.slow
 def test_a_study_runs_to_its_report(first: tuple[Path, Ended]) -> None:
     here, ended = first
     assert ended.status == 0, ended.err
@@ -144,6 +145,7 @@ def test_a_study_runs_to_its_report(first: tuple[Path, Ended]) -> None:
         assert not re.search(rf'"{re.escape(os.uname().nodename)}"', text)
 
 
+@pytest.mark.slow
 def test_only_what_is_new_runs_and_the_report_is_rendered_again_to_the_byte(ran: Path) -> None:
     before = files(folder(ran).records)
     left = folder(ran).checkpoint_path(Path(next(iter(before))).stem)
@@ -160,6 +162,7 @@ def test_only_what_is_new_runs_and_the_report_is_rendered_again_to_the_byte(ran:
     assert page.read_bytes() == rendered
 
 
+@pytest.mark.slow
 def test_steps_are_timed_once_by_themselves(ran: Path) -> None:
     one = ("run", "tiny.py", "--workers", "0", "--seeds", "1")
     assert ablate(ran, *one).status == 0
@@ -189,6 +192,7 @@ def test_threads_make_other_trials_which_are_timed_and_reported_as_such(here: Pa
     assert "python -m ablate run tiny.py --set epsilon=0.1 --seeds 1 --threads 2" in report_of(here)
 
 
+@pytest.mark.slow
 def test_arms_of_one_seed_start_from_the_same_weights(ran: Path) -> None:
     """At ε = 0 both losses are the same function, so paired arms must train the same network."""
     sweep = ("--set", "loss=label_smoothing,cross_entropy", "--set", "epsilon=0.0")
@@ -242,6 +246,7 @@ def processes_with(mark: bytes) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_watched_and_interrupted_it_writes_a_partial_report_and_leaves_no_worker(
     here: Path, number: signal.Signals
@@ -267,6 +272,7 @@ def test_watched_and_interrupted_it_writes_a_partial_report_and_leaves_no_worker
     assert "1 of the missing have a checkpoint: will go on from there" in after
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_shown_and_changes_the_exit_status(here: Path) -> None:
     diverging = ("--set", "lr=0.05,1e30", "--set", "epsilon=0.1", "--seeds", "1", "--set", "epochs=1", *HERE)
     ended = ablate(here, "run", "tiny.py", *diverging, "--data-dir", ".")
@@ -281,6 +287,7 @@ def test_a_diverged_trial_is_shown_and_changes_the_exit_status(here: Path) -> No
     assert len(list((folder(here).root / "attempts").glob("*.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_study_is_published_with_its_report(ran: Path) -> None:
     ended = ablate(ran, "publish", "tiny", "--as", "cpu-1")
     assert ended.status == 0, ended.err
@@ -372,6 +379,7 @@ def test_a_plan_trains_nothing_and_learns_from_what_ran(here: Path, ran: Path) -
     assert files(ran / "results") == before
 
 
+@pytest.mark.slow
 def test_two_recorded_studies_are_compared(ran: Path) -> None:
     shutil.copytree(ran / "results", ran / "copy")
     before = files(ran / "results")

@@ -91,6 +91,7 @@ def execute(kernel: KernelManager) -> Iterator[Execute]:
     client.stop_channels()
 
 
+@pytest.mark.slow
 def test_a_run_is_one_output_and_finds_the_code_beside_the_notebook(execute: Execute) -> None:
     assert execute(OWN).reply["status"] == "ok"
     ran = execute(
@@ -156,6 +157,7 @@ def test_a_part_that_the_notebook_defines_is_refused_with_what_to_do(execute: Ex
     assert "no name" in execute("ablate.run(ablate.Study(**about))").reply["evalue"]
 
 
+@pytest.mark.slow
 def test_interrupting_the_kernel_ends_with_a_partial_report_and_no_worker(
     execute: Execute, kernel: KernelManager
 ) -> None:
@@ -179,6 +181,8 @@ def test_interrupting_the_kernel_ends_with_a_partial_report_and_no_worker(
     assert len(processes_with(mark)) == 1, "the kernel alone"
 
 
+@pytest.mark.slow
+@pytest.mark.browser
 def test_the_report_works_inside_the_notebook(execute: Execute, tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
     cell = (

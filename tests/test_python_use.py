@@ -71,6 +71,7 @@ def test_python_and_the_command_do_the_same(here: Path, capsys: pytest.CaptureFi
         pd.testing.assert_frame_equal(table, first.tables[name])
 
 
+@pytest.mark.slow
 def test_a_setting_of_one_value_fixes_and_of_several_sweeps(here: Path) -> None:
     settings = {"epochs": 2, "reduction": "none", "epsilon": np.array([0.0, 0.5])}
     first = run(declare(), settings=settings, seeds=np.int64(1))
@@ -109,6 +110,7 @@ def test_failed_trials_are_counted_and_can_be_run_again() -> None:
     assert all(link.startswith(("about:srcdoc#", "data:")) for link in links)
 
 
+@pytest.mark.slow
 def test_a_search_is_tuned_and_its_winner_reported(here: Path) -> None:
     space = {"epsilon": ablate.Range(low=0.0, high=0.2, step=0.1)}
     search = ablate.Search(space=space, points=2, seeds=1, sampler="random", batch=1)
@@ -163,6 +165,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
     assert not (here / "results").exists()
 
 
+@pytest.mark.slow
 def test_the_users_own_module_is_taken_as_it_is_now(here: Path) -> None:
     study = declare(base={**BASE, "arch": "own_net:net"})
     with pytest.raises(StudyError, match=r"own_net:net: module 'own_net' cannot be found|No module named"):

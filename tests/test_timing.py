@@ -52,6 +52,7 @@ def test_the_plain_step_is_always_among_the_cases() -> None:
     assert plain_case(case_of(summed)) == case_of(plain)
 
 
+@pytest.mark.slow
 def test_every_case_is_timed_in_every_round_and_the_pass_is_kept_and_read_back(tmp_path: Path) -> None:
     data = prepare("synthetic", image_size=16, cache_dir=tmp_path / "cache")
     cases = cases_of([trial(), trial(reduction="sum", mixup=0.2, crop_area=0.5, optimizer="adamw")])

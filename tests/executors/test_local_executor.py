@@ -50,6 +50,7 @@ def pids_in(path: Path) -> list[int]:
     return list(map(int, path.read_text().split()))
 
 
+@pytest.mark.slow
 def test_every_job_ends_once_and_no_more_run_at_once_than_workers_which_are_kept_warm(tmp_path: Path) -> None:
     events = run([job(tmp_path, "interval", f"job {n}") for n in range(6)])
     for n in range(6):
@@ -61,6 +62,7 @@ def test_every_job_ends_once_and_no_more_run_at_once_than_workers_which_are_kept
     assert run([]) == []
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_an_attempt(tmp_path: Path) -> None:
     events = run([job(tmp_path, "kill", times=2), job(tmp_path, "interval")])
     ended = endings(events)
@@ -69,6 +71,7 @@ def test_a_killed_worker_costs_an_attempt(tmp_path: Path) -> None:
     assert [e.attempt for e in events if isinstance(e, Started) and e.name == "kill"] == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("action", "status", "attempt", "reason"),
     [
