@@ -24,7 +24,7 @@ from small_data import (
     refused,
     squashed,
     start_python,
-)  # fmt: skip
+)
 
 from ablate.data import Split, open_dataset, overlap, split_digest
 from ablate.data.cache import materialise

@@ -8,20 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_training import (
-    FIELDS,
-    MEAN,
-    SEED,
-    STD,
-    TRAIN,
-    VALID,
-    changed,
-    history,
-    images,
-    network,
-    run,
-    smoothed,
-)  # fmt: skip
+from small_training import MEAN, SEED, STD, TRAIN, VALID, changed, history, images, network, run, smoothed
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -220,7 +207,7 @@ def test_divergence_is_found_where_it_is(exploding: str, call: int, where: str, 
         return value * math.nan if reduction == exploding and calls == call else value
 
     with pytest.raises(DivergedError, match=where) as caught:
-        fit(Step(network(), explodes, images(TRAIN), FIELDS, SEED), images(VALID))
+        fit(Step(network(), explodes, images(TRAIN), changed(), SEED), images(VALID))
     assert (caught.value.epoch, caught.value.step, len(caught.value.history)) == (1, step, 1)
 
 
