@@ -56,6 +56,7 @@ class Drawing:
 
 
 Draw = Callable[..., Drawing | None]
+Each = Callable[[Context], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,14 @@ class Registered:
     name: str
     title: str
     order: int
-    each: Callable[[Context], Iterable[Any]]
+    each: Each
     draw: Draw
 
 
 REGISTRY: list[Registered] = []
 
 
-def figure(
-    name: str, title: str, *, order: int, each: Callable[[Context], Iterable[Any]] | None = None
-) -> Callable[[Draw], Draw]:
+def figure(name: str, title: str, *, order: int, each: Each | None = None) -> Callable[[Draw], Draw]:
     """Register a function as a figure; it returns None for a study that has no such figure.
 
     `each` gives the items of a figure that a study has several of. The function then gets an item as well,

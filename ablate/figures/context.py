@@ -32,10 +32,7 @@ Item = TypeVar("Item")
 
 
 def spread(items: Sequence[Item], limit: int, always: Collection[Item] = ()) -> tuple[list[Item], list[Item]]:
-    """At most `limit` items in their order, and those left out.
-
-    Those of `always` are kept first of all, the others evenly spread, the first and the last among them.
-    """
+    """At most `limit` items in their order, and those left out: `always` come first, the rest are spread."""
     kept = [index for index, item in enumerate(items) if item in always][:limit]
     free = [index for index in range(len(items)) if index not in kept]
     room = min(limit - len(kept), len(free))

@@ -125,7 +125,7 @@ def rows_of(ax: Axes, labels: Sequence[str]) -> None:
 
 
 def view_limits(values: ArrayLike, ends: ArrayLike = (), most: float = 3.0) -> tuple[float, float]:
-    """Ends of an axis for values and interval ends, cut at `most` times the values' range beyond them."""
+    """Ends of an axis for values and intervals, cut at `most` ranges beyond the values. NaN is none."""
     seen, reach = (np.ravel(np.asarray(part, dtype=np.float64)) for part in (values, ends))
     seen, reach = seen[np.isfinite(seen)], reach[np.isfinite(reach)]
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)

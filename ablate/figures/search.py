@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -195,8 +195,14 @@ def _draw_slice(
 ) -> Handles:
     """Draw the points along one field; where it is the only one, a line joins the smoothed values."""
     if isinstance(dimension, Choice):
-        names = [level_label(value) for value in dimension.of][:MOST_CATEGORIES]
-        points = points.assign(x=_strip(points["level"].map(level_label), names)).dropna(subset=["x"])
+        names, words = (
+            list(map(level_label, dimension.of))[:MOST_CATEGORIES],
+            points["level"].map(level_label),
+        )
+        # Beside each other within each category, in the order of the points.
+        order, count = words.groupby(words).cumcount(), words.map(words.value_counts())
+        place = words.map({name: float(at) for at, name in enumerate(names)})
+        points = points.assign(x=place + STRIP * ((2 * order + 1) / count - 1)).dropna(subset=["x"])
         draw.categories(ax, names)
     else:
         points = points.assign(x=points["level"].astype("float64"))
@@ -218,13 +224,6 @@ def _draw_slice(
         dash: dict[str, Any] = {"color": LIGHT.ink, "markersize": 9, "markeredgewidth": 1.4, "zorder": 1}
         (handles["smoothed value"],) = ax.plot(x, middle, "_", **dash)
     return handles | scores.draw(ax, points, points, middle)
-
-
-def _strip(words: pd.Series[Any], names: Sequence[str]) -> pd.Series[Any]:
-    """Places beside each other within each category, in the order of the points; NaN for other categories."""
-    order, count = words.groupby(words).cumcount(), words.map(words.value_counts())
-    place = words.map({name: float(at) for at, name in enumerate(names)})
-    return place + STRIP * ((2 * order + 1) / count - 1)
 
 
 @figure("tuning_importances", "Importance of the fields", order=5)
