@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 class Figure:
     """A drawn figure, its SVG for light and for dark pages; or its `error`, and nothing else.
 
-    `name` is the stem of its files. `alt` tells those who do not see it title, caption and where the numbers
-    are. A `wide` one takes the page's full width.
+    `name` is the stem of its files; a `wide` one takes the page's full width.
     """
 
     name: str
@@ -57,6 +56,7 @@ class Drawing:
 
 
 Draw = Callable[..., Drawing | None]
+Each = Callable[[Context], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -66,16 +66,14 @@ class Registered:
     name: str
     title: str
     order: int
-    each: Callable[[Context], Iterable[Any]]
+    each: Each
     draw: Draw
 
 
 REGISTRY: list[Registered] = []
 
 
-def figure(
-    name: str, title: str, *, order: int, each: Callable[[Context], Iterable[Any]] | None = None
-) -> Callable[[Draw], Draw]:
+def figure(name: str, title: str, *, order: int, each: Each | None = None) -> Callable[[Draw], Draw]:
     """Register a function as a figure; it returns None for a study that has no such figure.
 
     `each` gives the items of a figure that a study has several of. The function then gets an item as well,
@@ -104,7 +102,7 @@ def draw_figures(tables: Tables, plan: Plan) -> list[Figure]:
             drawn = [_drawn(entry, item, context, missing) for entry, _, item in items]
             return [figure for figure in drawn if figure is not None]
     except Exception as error:
-        return [Figure("figures", "Figures", error=_reason(error))]
+        return [Figure("figures", "Figures", error=one_line(f"{type(error).__name__}: {error}"))]
 
 
 def _drawn(entry: Registered, item: Any, context: Context, missing: frozenset[str]) -> Figure | None:
@@ -130,8 +128,4 @@ def _drawn(entry: Registered, item: Any, context: Context, missing: frozenset[st
         light, dark = svg_of(drawing.figure, title=title, alt=alt)
         return Figure(name, title, caption, alt, bool(drawing.figure.get_figwidth() > HALF), light, dark)
     except Exception as error:
-        return Figure(name, title, error=_reason(error))
-
-
-def _reason(error: Exception) -> str:
-    return one_line(f"{type(error).__name__}: {error}")
+        return Figure(name, title, error=one_line(f"{type(error).__name__}: {error}"))

@@ -32,10 +32,7 @@ Item = TypeVar("Item")
 
 
 def spread(items: Sequence[Item], limit: int, always: Collection[Item] = ()) -> tuple[list[Item], list[Item]]:
-    """At most `limit` items in their order, and those left out.
-
-    Those of `always` are kept first of all, the others evenly spread, the first and the last among them.
-    """
+    """At most `limit` items in their order, and those left out: `always` come first, the rest are spread."""
     kept = [index for index, item in enumerate(items) if item in always][:limit]
     free = [index for index in range(len(items)) if index not in kept]
     room = min(limit - len(kept), len(free))
@@ -56,7 +53,12 @@ class Context:
         self.tables, self.plan, self.factors = tables, plan, plan.study.factors
         self.arms: dict[str, Arm] = planned_arms(plan)
         self.labels = {name: arm.label for name, arm in self.arms.items()}
-        self.axis = self._axis()
+        # The factor on horizontal axes: a numeric one, of the baseline's if there is any, with most levels.
+        numeric = [name for name in self.factors if self.is_ordered(name)]
+        chosen = (
+            [name for name in numeric if name in plan.study.baseline] or numeric or list(self.factors)[:1]
+        )
+        self.axis = max(chosen, key=lambda name: len(self.factors[name]), default="")
         # With two factors or more beside the axis's, the one with fewest levels has a panel per level.
         others = [name for name in self.factors if name != self.axis]
         fewest = min(reversed(others), key=lambda name: len(self.factors[name])) if len(others) > 1 else ""
@@ -64,16 +66,6 @@ class Context:
         # The words of an arm's line in figures by level, and those of its panel there.
         self.line_of = {arm: self.words_of(arm, self.line) for arm in self.arms}
         self.panel_of = {arm: self.words_of(arm, [self.panel]) for arm in self.arms}
-
-    def _axis(self) -> str:
-        """The factor on horizontal axes: a numeric one, of the baseline's if there is any, with most levels.
-
-        Without numeric factors it is the first; "" without factors.
-        """
-        numeric = [name for name in self.factors if self.is_ordered(name)]
-        chosen = [name for name in numeric if name in self.plan.study.baseline] or numeric
-        first = next(iter(self.factors), "")
-        return max(chosen, key=lambda name: len(self.factors[name]), default=first)
 
     def is_ordered(self, factor: str) -> bool:
         """Whether all of a factor's levels are numbers."""

@@ -60,10 +60,8 @@ def panels(
 
 
 def arrange(figure: Figure, handles: Handles) -> None:
-    """Put a legend above the panels and make room for the words around them; the height follows.
-
-    The words are measured once, where constrained layout measures three times.
-    """
+    """Put a legend above the panels and make room for the words around them; the height follows."""
+    # The words are measured once, where constrained layout measures three times.
     if handles:
         fit = math.floor(12 * figure.get_figwidth() / (max(map(len, handles)) + 6))  # 12 letters an inch
         place: dict[str, Any] = {"loc": "upper left", "borderaxespad": 0, "borderpad": 0}
@@ -80,9 +78,7 @@ def arrange(figure: Figure, handles: Handles) -> None:
         top[row] = max(top[row], outer.y1 - ax.bbox.y1)
     rows, columns = next(iter(spots.values())).get_geometry()[:2]
     head = sum(legend.get_window_extent(renderer).height + GAP for legend in figure.legends)
-    down, along = (
-        sum([*before.values(), *after.values()]) for before, after in ((top, bottom), (left, right))
-    )
+    down, along = sum([*top.values(), *bottom.values()]), sum([*left.values(), *right.values()])
     height, width = head + down + rows * panel + (rows - 1) * GAP + 2 * EDGE, figure.bbox.width
     across = (width - along - (columns - 1) * GAP - 2 * EDGE) / columns
     figure.set_figheight(height / figure.dpi)
@@ -95,9 +91,7 @@ def arrange(figure: Figure, handles: Handles) -> None:
         legend.set_bbox_to_anchor((EDGE / width, 1 - EDGE / height), transform=figure.transFigure)
 
 
-def dots(
-    ax: Axes, x: ArrayLike, y: ArrayLike, color: str | Iterable[str], *, size: float = 5.5, **style: Any
-) -> Artist:
+def dots(ax: Axes, x: Any, y: Any, color: str | Iterable[str], *, size: float = 5.5, **style: Any) -> Artist:
     """Draw points so many points across, in one colour or each in its own; gives a handle for a legend."""
     style = {"marker": "o", "zorder": 3, **style}
     colors = [color] if isinstance(color, str) else list(color)
@@ -131,10 +125,7 @@ def rows_of(ax: Axes, labels: Sequence[str]) -> None:
 
 
 def view_limits(values: ArrayLike, ends: ArrayLike = (), most: float = 3.0) -> tuple[float, float]:
-    """Ends of an axis that shows all values, and interval ends unless they dwarf the values; NaN is none.
-
-    An interval is cut where it reaches `most` times the values' range beyond them.
-    """
+    """Ends of an axis for values and intervals, cut at `most` ranges beyond the values. NaN is none."""
     seen, reach = (np.ravel(np.asarray(part, dtype=np.float64)) for part in (values, ends))
     seen, reach = seen[np.isfinite(seen)], reach[np.isfinite(reach)]
     low, high = (float(seen.min()), float(seen.max())) if len(seen) else (0.0, 1.0)
@@ -151,11 +142,8 @@ def wrapped(title: str, ax: Axes) -> str:
 
 
 def shorten(label: str, longest: int = 40) -> str:
-    """A label that fits a figure: its middle is left out where it is long.
-
-    Matplotlib's legends pass over labels that begin with an underscore, so one of those gets a space before.
-    """
-    label = f" {label}" if label.startswith("_") else label
+    """A label that fits a figure: its middle is left out where it is long."""
+    label = f" {label}" if label.startswith("_") else label  # matplotlib's legends pass over underscores
     half = (longest - 1) // 2
     return label if len(label) <= longest else f"{label[:half]}…{label[-half:]}"
 

@@ -83,9 +83,8 @@ def _draw_metric(ax: Axes, rows: pd.DataFrame, form: str) -> None:
         if np.isnan(row.effect):
             continue
         ax.plot([row.low_images, row.high_images], [row.place] * 2, "|", color=row.color, markersize=7)
-        for arrow, edge, goes_on in zip(
-            "<>", limits, (row.low < limits[0], row.high > limits[1]), strict=True
-        ):
+        beyond = (row.low < limits[0], row.high > limits[1])
+        for arrow, edge, goes_on in zip("<>", limits, beyond, strict=True):
             if goes_on:
                 ax.plot(0.96 * edge + 0.04 * sum(limits) / 2, row.place, arrow, color=row.color, markersize=6)
         marker, face = MARKS.get(verdict, "o"), row.color if verdict in MARKS else LIGHT.surface

@@ -71,12 +71,10 @@ def reliability(context: Context) -> Drawing | None:
 
 def pooled(bins: pd.DataFrame) -> pd.DataFrame:
     """One arm's bins over all its training runs: lower, upper, confidence and accuracy in percent; count."""
-    sums = bins.assign(
-        confidence=(bins["count"] * bins["confidence"]).fillna(0.0),
-        accuracy=(bins["count"] * bins["accuracy"]).fillna(0.0),
-    ).groupby("bin")
-    totals = sums[["count", "confidence", "accuracy"]].sum().astype("float64")
-    shares = totals[["confidence", "accuracy"]].div(totals["count"].where(totals["count"] > 0), axis=0)
+    means = ["confidence", "accuracy"]
+    sums = bins.assign(**bins[means].mul(bins["count"], axis=0).fillna(0.0)).groupby("bin")
+    totals = sums[["count", *means]].sum().astype("float64")
+    shares = totals[means].div(totals["count"].where(totals["count"] > 0), axis=0)
     edges = sums[["lower", "upper"]].first().astype("float64")
     return pd.concat([100 * edges, totals["count"].astype(int), 100 * shares], axis=1)
 
@@ -117,14 +115,9 @@ def confusion(context: Context) -> Drawing | None:
     shares = [_shares(table[table["arm"] == arm], list(words)) for arm in arms]
     right, compared = np.eye(len(words), dtype=bool), len(shares) == 2
     worst = max(5.0, *(float(np.where(right, 0, share).max()) for share in shares))
-    panels = [
-        (
-            f"{draw.shorten(context.labels[arm])} (%)",
-            share,
-            np.where(right, RIGHT, -np.minimum(share / worst, 1)),
-        )
-        for arm, share in zip(arms, shares, strict=True)
-    ]
+    titles = [f"{draw.shorten(context.labels[arm])} (%)" for arm in arms]
+    depths = [np.where(right, RIGHT, -np.minimum(share / worst, 1)) for share in shares]
+    panels = list(zip(titles, shares, depths, strict=True))
     if compared:
         difference = shares[1] - shares[0]
         depth = np.where(right, 1, -1) * difference / max(float(np.abs(difference).max()), 2.0)
@@ -151,10 +144,7 @@ def _shares(rows: pd.DataFrame, classes: list[str]) -> FloatArray:
 
 
 def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, names: list[str]) -> None:
-    """Draw the largest cells: their numbers, over colours from -1 (wrong) to 1 (right).
-
-    Where there are many columns, they have the numbers that stand before the rows' names.
-    """
+    """Draw the largest cells: their numbers, over colours from -1 (wrong) to 1 (right)."""
     size, many = np.abs(table), len(names) > MOST_NAMED
     most = min(MOST_CELLS[many], table.size)
     blank = (np.round(size) < 1) | (size < np.sort(size, axis=None)[-most])  # no cell says 0
@@ -165,10 +155,8 @@ def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, names: list[str]
     plain = {"cbar": False, "square": True, "xticklabels": False, "yticklabels": False}
     sns.heatmap(depth, mask=blank, cmap=COLORS, vmin=-1, vmax=1, ax=ax, **text, **plain)
     numbers, centres = [str(number + 1) for number in range(len(names))], np.arange(len(names)) + 0.5
-    columns = numbers if many else names
-    rows = (
-        [f"{number} {name.strip()}" for number, name in zip(numbers, names, strict=True)] if many else names
-    )
+    numbered = [f"{number} {name.strip()}" for number, name in zip(numbers, names, strict=True)]
+    columns, rows = (numbers, numbered) if many else (names, names)
     ax.set_xticks(centres, columns, rotation=0 if max(map(len, columns)) <= 2 else 90)
     ax.set_yticks(centres, rows, rotation=0)
     ax.set_xlabel("predicted")

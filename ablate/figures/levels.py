@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ablate.analysis.arms import factor_label, level_label
@@ -19,6 +20,7 @@ from ablate.tables.quantities import Quantity, quantity
 
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")
 RANKING = ("auroc_error", "auroc_error_normalised", "aurc", "coverage_at_1")
+FAMILIES = (("calibration", "Calibration", CALIBRATION), ("ranking", "Ranking of errors", RANKING))
 MOST_LINES, FEW_LINES, MOST_PANELS, MOST_POINTS = 8, 6, 8, 300
 """Lines of one metric; lines where every metric has a panel; panels; points of such a figure."""
 LOG_RATIO = 50.0
@@ -51,28 +53,17 @@ def metric_by_level(context: Context, metric: Quantity) -> Drawing | None:
     return _by_level(context, panels, context.line_of, MOST_LINES, left_out, runs=True, ylabel=ylabel)
 
 
-@figure("calibration_by_level", "Calibration by level", order=40)
-def calibration_by_level(context: Context) -> Drawing | None:
-    """The metrics of calibration."""
-    return _several(context, CALIBRATION)
-
-
-@figure("ranking_by_level", "Ranking of errors by level", order=45)
-def ranking_by_level(context: Context) -> Drawing | None:
-    """How well the confidence tells right from wrong."""
-    return _several(context, RANKING)
-
-
-def _several(context: Context, metrics: Sequence[str]) -> Drawing | None:
+@figure("{0[0]}_by_level", "{0[1]} by level", order=40, each=lambda context: FAMILIES)
+def family_by_level(context: Context, family: tuple[str, str, Sequence[str]]) -> Drawing | None:
     """Several metrics by level, a panel each."""
     complete = context.complete
-    known = [quantity(name) for name in metrics if name in complete and complete[name].notna().any()]
+    known = [quantity(name) for name in family[2] if name in complete and complete[name].notna().any()]
     if not known or not context.axis:
         return None
     most = max(2, min(FEW_LINES, MOST_POINTS // (len(context.factors[context.axis]) * len(known))))
     lines = {arm: context.words_of(arm, [*context.line, context.panel]) for arm in context.arms}
     panels = [(metric.axis, metric, list(context.arms)) for metric in known]
-    return _by_level(context, panels, lines, most, [], runs=False)
+    return _by_level(context, panels, lines, most)
 
 
 def _by_level(
@@ -80,15 +71,12 @@ def _by_level(
     panels: Sequence[tuple[str, Quantity, list[str]]],
     words: Mapping[str, str],
     most: int,
-    left_out: Sequence[str],
+    left_out: Sequence[str] = (),
     *,
-    runs: bool,
+    runs: bool = False,
     ylabel: str = "",
 ) -> Drawing:
-    """Draw metrics by level.
-
-    `panels` are titles, metrics and arms; `words` name each arm's line, of which `most` are drawn.
-    """
+    """A panel per title, metric and arms; `words` name each arm's line, `most` of them at most."""
     lines, others = spread(list(dict.fromkeys(words.values())), most)
     marks = pd.DataFrame(words.items(), columns=["arm", "line"])
     marks = marks[marks["line"].isin(lines)]
@@ -129,23 +117,14 @@ def _by_level(
         dashes = dict(zip(dict.fromkeys(map(context.panel_of.get, arms)), itertools.cycle(DASHES)))
         for line, marker in zip(lines, itertools.cycle(MARKERS)):
             own = means[means["line"] == line].sort_values("at")
-            if own.empty:
-                continue
-            tone = own["color"].iloc[0] if own["color"].nunique() == 1 else LIGHT.muted
-            joined: Any = dashes[context.panel_of[own["arm"].iloc[0]]] if numeric else "none"
-            ax.plot(own["x"], own["mean"], color=tone, linestyle=joined)
-            ax.vlines(own["x"], own["low"], own["high"], colors=list(own["color"]))
-            draw.dots(ax, own["x"], own["mean"], own["color"], marker=marker)
-            if line:
-                handle = Line2D([], [], color=tone, linestyle=joined, marker=marker, markersize=5)
-                handles[draw.shorten(line)] = handle
+            if len(own):
+                joined: Any = dashes[context.panel_of[own["arm"].iloc[0]]] if numeric else "none"
+                handle = _draw_line(ax, own, joined, marker)
+                handles |= {draw.shorten(line): handle} if line else {}
         floor = means.groupby("at")[FLOORS].mean().dropna(subset="floor")
-        apart = [floor.loc[[at, at]].set_axis([at - PIECE, at + PIECE]) for at in floor.index]
-        for piece in [floor] if numeric and len(floor) > 1 else apart:  # between names lies nothing
-            if piece["floor_low"].notna().any():
-                ax.fill_between(piece.index, piece["floor_low"], piece["floor_high"], **SHADE)
-                notes[BAND] = None
-            (handles["noise floor"],) = ax.plot(piece.index, piece["floor"], **REFERENCE)
+        if len(floor):
+            handles["noise floor"] = _draw_floor(ax, floor, numeric)
+            notes |= {BAND: None} if floor["floor_low"].notna().any() else {}
             notes[FLOOR + " Of several lines it is the mean." * (len(lines) > 1)] = None
         if optimum:
             dotted = {**REFERENCE, "linestyle": (0, (1, 1.5)), "linewidth": 1.8}
@@ -154,6 +133,23 @@ def _by_level(
     about = "each faint point is one run." if runs else "every panel has its own scale."
     caption = f"Means with 95 % t intervals over training runs; {about}{''.join(notes)}"
     return Drawing(canvas, caption, "trials", handles, [*others, *left_out])
+
+
+def _draw_line(ax: Axes, means: pd.DataFrame, joined: Any, marker: str) -> Line2D:
+    tone = means["color"].iloc[0] if means["color"].nunique() == 1 else LIGHT.muted
+    ax.plot(means["x"], means["mean"], color=tone, linestyle=joined)
+    ax.vlines(means["x"], means["low"], means["high"], colors=list(means["color"]))
+    draw.dots(ax, means["x"], means["mean"], means["color"], marker=marker)
+    return Line2D([], [], color=tone, linestyle=joined, marker=marker, markersize=5)
+
+
+def _draw_floor(ax: Axes, floor: pd.DataFrame, numeric: bool) -> Line2D:
+    apart = [floor.loc[[at, at]].set_axis([at - PIECE, at + PIECE]) for at in floor.index]
+    for piece in [floor] if numeric and len(floor) > 1 else apart:  # between names lies nothing
+        if piece["floor_low"].notna().any():
+            ax.fill_between(piece.index, piece["floor_low"], piece["floor_high"], **SHADE)
+        (line,) = ax.plot(piece.index, piece["floor"], **REFERENCE)
+    return line
 
 
 def _optimum(context: Context, metric: Quantity, places: Mapping[Any, float]) -> dict[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,16 +24,13 @@ from ablate.study.search import Choice, Range
 from ablate.tables.quantities import Quantity
 
 SAMPLER = "sampler"
-ROLES = pd.DataFrame.from_dict(
-    {
-        SAMPLER: ("chosen by the sampler", "o", 4.5, LIGHT.muted),
-        "anchor": ("anchor", "^", 6.5, LIGHT.ink),
-        "baseline": ("baseline", "s", 6.5, LIGHT.ink),
-        "winner": ("winner", "*", 11.0, LIGHT.ink),
-    },
-    orient="index",
-    columns=["words", "marker", "size", "color"],
-)
+LOOKS = [
+    (SAMPLER, "chosen by the sampler", "o", 4.5, LIGHT.muted),
+    ("anchor", "anchor", "^", 6.5, LIGHT.ink),
+    ("baseline", "baseline", "s", 6.5, LIGHT.ink),
+    ("winner", "winner", "*", 11.0, LIGHT.ink),
+]
+ROLES = pd.DataFrame(LOOKS, columns=["role", "words", "marker", "size", "color"]).set_index("role")
 """What a point of a search is, and how it looks; the last one lies on top."""
 MOST_INTERVALS = 150
 """With more points, intervals would hide them."""
@@ -61,9 +58,8 @@ SINGLE = (
 class Scores:
     """One objective of a search, in the shown unit; `more` is what titles add where there are two.
 
-    `points` are in their order, with mean, low, high, smoothed, smoothed_sd, last_seen and the looks of
-    `ROLES`; `long` marks those of few seeds whose intervals would hide all else, and are left out. `runs` are
-    number of the point, trial_id and value of single training runs.
+    `points` are in their order, with the looks of `ROLES`; `long` marks those of few seeds whose intervals
+    would hide all else, and are left out. `runs` are the single training runs.
     """
 
     def __init__(self, context: Context, metric: Quantity, suffix: str) -> None:
@@ -71,6 +67,7 @@ class Scores:
         assert tuned is not None  # there is an objective
         self.metric, self.suffix = metric, suffix
         self.more = f": {metric.label}" if len(tuned.objectives) > 1 else ""
+        self.directed = f"{metric.axis}, {'more' if metric.better == 'higher' else 'less'} is better"
         columns = {"value": "mean"} | {name: name for name in ("low", "high", "smoothed", "smoothed_sd")}
         points = tuned.points.sort_values("number").reset_index(drop=True).join(ROLES, on="role")
         scores = {new: factor * points[f"{old}{suffix}"].astype("float64") for old, new in columns.items()}
@@ -101,13 +98,13 @@ class Scores:
         return draw.view_limits(values[np.abs(values - best) <= room], near[["low", "high"]], LONGEST_REACH)
 
     def draw(
-        self, ax: Axes, points: pd.DataFrame, runs_of: pd.DataFrame, heights: Iterable[float]
+        self, ax: Axes, points: pd.DataFrame, with_runs: pd.DataFrame, heights: Iterable[float]
     ) -> Handles:
         """Draw points at their `x`, intervals, single runs; those beyond the axis as arrows at its edge."""
         handles, (low, high) = Handles(), self.limits(points, heights)
         ax.set_ylim(low, high)
         ax.grid(visible=False, axis="x")
-        runs = self.runs.merge(runs_of[["number", "x"]], on="number")
+        runs = self.runs.merge(with_runs[["number", "x"]], on="number")
         if len(runs):
             shown = draw.dots(ax, runs["x"], runs["value"], LIGHT.muted, size=3, alpha=0.45, zorder=1.5)
             handles["a training run"] = shown
@@ -198,8 +195,14 @@ def _draw_slice(
 ) -> Handles:
     """Draw the points along one field; where it is the only one, a line joins the smoothed values."""
     if isinstance(dimension, Choice):
-        names = [level_label(value) for value in dimension.of][:MOST_CATEGORIES]
-        points = points.assign(x=_strip(points["level"].map(level_label), names)).dropna(subset=["x"])
+        names, words = (
+            list(map(level_label, dimension.of))[:MOST_CATEGORIES],
+            points["level"].map(level_label),
+        )
+        # Beside each other within each category, in the order of the points.
+        order, count = words.groupby(words).cumcount(), words.map(words.value_counts())
+        place = words.map({name: float(at) for at, name in enumerate(names)})
+        points = points.assign(x=place + STRIP * ((2 * order + 1) / count - 1)).dropna(subset=["x"])
         draw.categories(ax, names)
     else:
         points = points.assign(x=points["level"].astype("float64"))
@@ -221,13 +224,6 @@ def _draw_slice(
         dash: dict[str, Any] = {"color": LIGHT.ink, "markersize": 9, "markeredgewidth": 1.4, "zorder": 1}
         (handles["smoothed value"],) = ax.plot(x, middle, "_", **dash)
     return handles | scores.draw(ax, points, points, middle)
-
-
-def _strip(words: pd.Series[Any], names: Sequence[str]) -> pd.Series[Any]:
-    """Places beside each other within each category, in the order of the points; NaN for other categories."""
-    order, count = words.groupby(words).cumcount(), words.map(words.value_counts())
-    place = words.map({name: float(at) for at, name in enumerate(names)})
-    return place + STRIP * ((2 * order + 1) / count - 1)
 
 
 @figure("tuning_importances", "Importance of the fields", order=5)
@@ -278,15 +274,13 @@ def tuning_front(context: Context) -> Drawing | None:
     points = points.rename(columns={"mean_x": "x", "mean_y": "y"}).dropna(subset=["x", "y"])
     on_front, long = points["on_front"].fillna(False).astype(bool), points["long_x"] | points["long_y"]
     words, sampled = points["words"], points["role"] == SAMPLER
-    points["label"] = (
-        words.mask(sampled & on_front, words + ", on the front")
-        .mask(sampled & ~on_front, "")
-        .mask(points["role"] == "winner", words + ": " + points["label"].map(draw.shorten))
-    )
+    labels = words.mask(sampled, (words + ", on the front").where(on_front, ""))
+    won = words + ": " + points["label"].map(draw.shorten)
+    points["label"] = labels.mask(points["role"] == "winner", won)
     line = points[["smoothed_x", "smoothed_y"]].set_axis(["x", "y"], axis=1)
     runs = along.runs.merge(up.runs, on=["number", "trial_id"], suffixes=("_x", "_y"))
     runs = runs[runs["number"].isin(points.loc[long, "number"])]
-    canvas, (ax,) = draw.panels(height=3.1, xlabel=_directed(along))
+    canvas, (ax,) = draw.panels(height=3.1, xlabel=along.directed)
     shown = draw.dots(ax, runs["value_x"], runs["value_y"], LIGHT.muted, size=3, alpha=0.5)
     handles: Handles = {"a training run": shown} if len(runs) else {}
     steps = "steps-pre" if along.metric.better == "higher" else "steps-post"
@@ -295,13 +289,9 @@ def tuning_front(context: Context) -> Drawing | None:
     handles["front of the smoothed values"] = shown
     ax.set_xlim(along.limits(along.points.loc[points.index], [*line["x"], *runs["value_x"]]))
     ax.set_ylim(up.limits(up.points.loc[points.index], [*line["y"], *runs["value_y"]]))
-    ax.set_title(_directed(up))
+    ax.set_title(up.directed)
     caption = (
         "Means over seeds on the tuning split with 95 % t intervals. The line joins the smoothed values "
         "that no other point beats in both objectives; dots are beaten. Points far off are outside."
     )
     return Drawing(canvas, caption + SINGLE * bool(long.any()), "points", handles)
-
-
-def _directed(scores: Scores) -> str:
-    return f"{scores.metric.axis}, {'more' if scores.metric.better == 'higher' else 'less'} is better"

@@ -132,11 +132,8 @@ def _fonts_for(letters: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]
     missing = {letter for letter in letters if not letter.isspace()} - _letters(font_manager.findfont(FONT))
     families = list[str]()
     for entry in sorted(font_manager.fontManager.ttflist, key=lambda entry: (entry.name, entry.fname)):
-        if not missing:
-            break
-        if entry.style != "normal" or entry.weight != 400 or "Last Resort" in entry.name:
-            continue
-        if missing & _letters(entry.fname):
+        usual = entry.style == "normal" and entry.weight == 400 and "Last Resort" not in entry.name
+        if missing and usual and missing & _letters(entry.fname):
             families.append(entry.name)
             missing -= _letters(entry.fname)
     return tuple(families), frozenset(missing)

@@ -53,9 +53,8 @@ def curves(context: Context) -> Drawing | None:
     lines, _ = spread(list(dict.fromkeys(line_of.values())), most, important)
     kept = [arm for arm in present if line_of[arm] in lines and group_of[arm] in groups]
     alone = len(groups) == 1
-    canvas, axes = draw.panels(
-        2 * len(groups), columns=2 if alone else 4, height=2.9 if alone else 2.0, xlabel=EPOCH
-    )
+    columns, height = (2, 2.9) if alone else (4, 2.0)
+    canvas, axes = draw.panels(2 * len(groups), columns=columns, height=height, xlabel=EPOCH)
     handles = Handles()
     for number, ax in enumerate(axes):
         group, (name, label, factor) = groups[number // 2], METRICS[number % 2]
@@ -63,9 +62,8 @@ def curves(context: Context) -> Drawing | None:
             own, color = epochs[epochs["arm"] == arm], context.colors[arm]
             handles[draw.shorten(line_of[arm])] = _draw_runs(ax, own, f"valid_{name}", factor, color, "-")
             _draw_runs(ax, own, f"train_{name}", factor, color, DASHED)
-        ax.set_title(
-            f"{label}\n{draw.shorten(group, 34)}" if group else label, fontsize=None if alone else "small"
-        )
+        title = f"{label}\n{draw.shorten(group, 34)}" if group else label
+        ax.set_title(title, fontsize=None if alone else "small")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8 if alone else 5, integer=True))
     handles = handles if len(handles) > 1 else {}
     handles["reported split"] = Line2D([], [], color=LIGHT.muted)
@@ -149,18 +147,10 @@ def _from_pass(context: Context) -> Drawing:
     handles: Handles = {"as long": ratios.axvline(1, **REFERENCE)}
     for place, case in enumerate(cases):
         plain = plain_case(case)
-        rows = [
-            (
-                times,
-                median_interval(timing.times[plain]),
-                place + 0.16,
-                LIGHT.muted,
-                "D",
-                "plain cross-entropy",
-            )
-        ]
+        usual, loss = (LIGHT.muted, "D", "plain cross-entropy"), (LIGHT.ink, "o", "the study's loss")
+        rows = [(times, median_interval(timing.times[plain]), place + 0.16, *usual)]
         if case != plain:
-            ratio, loss = timing.ratio(case, plain), (LIGHT.ink, "o", "the study's loss")
+            ratio = timing.ratio(case, plain)
             rows.append((times, median_interval(timing.times[case]), place - 0.16, *loss))
             rows.append((ratios, ratio, float(place), *loss))
             beside = ratios.get_yaxis_transform()

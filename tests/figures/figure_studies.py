@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -11,11 +12,6 @@ import pandas as pd
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 
-import ablate.figures.effects
-import ablate.figures.images
-import ablate.figures.levels
-import ablate.figures.search
-import ablate.figures.training  # noqa: F401
 from ablate.figures import REGISTRY, Drawing, Figure, draw_figures
 from ablate.figures.context import Context
 from ablate.figures.theme import themed
@@ -24,6 +20,9 @@ from ablate.study.search import Choice, Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, expand
 from ablate.tables import Tables, frame
+
+for module in ("effects", "images", "levels", "search", "training"):  # they register their figures
+    importlib.import_module(f"ablate.figures.{module}")
 
 EPSILONS = (0.0, 0.01, 0.1, 0.8)
 ARCHS = ("seed_cnn", "xresnet18")
@@ -65,11 +64,10 @@ def tables_of(plan: Plan, **accuracy: float) -> Tables:
         for b, count in enumerate((5, 20, 100)):
             edges = {"bin": b, "lower": b / 3, "upper": (b + 1) / 3, "count": count}
             bins.append({**key, **edges, "confidence": 0.3 * b + 0.2, "accuracy": 0.3 * b + 0.1})
-        epochs += [
-            {**key, "epoch": epoch, "train_loss": 2.0 - 0.1 * epoch, "valid_loss": 3.0 - epoch + trial.seed,
-             "train_accuracy": 0.5, "valid_accuracy": 0.4 + 0.1 * epoch}
-            for epoch in range(3)
-        ]  # fmt: skip
+        for epoch in range(3):
+            losses = {"train_loss": 2.0 - 0.1 * epoch, "valid_loss": 3.0 - epoch + trial.seed}
+            accuracies = {"train_accuracy": 0.5, "valid_accuracy": 0.4 + 0.1 * epoch}
+            epochs.append({**key, "epoch": epoch, **losses, **accuracies})
     classes = ("cat", "dog")
     confusion = [{"arm": arm, "class": true, "predicted": taken, "count": 9 if true == taken else 1}
                  for arm in plan.arms for true in classes for taken in classes]  # fmt: skip
@@ -104,12 +102,10 @@ def with_times(tables: Tables, plan: Plan, others: float = 0.0) -> Tables:
 
 def searched(objective: tuple[str, ...] = ("accuracy", "ece"), **columns: list[Any]) -> tuple[Tables, Plan]:
     """Six points: baseline, anchor, winner, a pruned, a failed and a running one; two arms are re-run."""
-    space: dict[str, Any] = {
-        "epsilon": Range(low=0.0, high=0.5, step=0.1),
-        "lr": Range(low=1e-3, high=1.0, log=True, levels=4),
-        "arch": Choice(of=ARCHS),
-    }
-    space, sampler = (space, "nsga2") if len(objective) > 1 else ({"epsilon": space["epsilon"]}, "tpe")
+    space: dict[str, Any] = {"epsilon": Range(low=0.0, high=0.5, step=0.1)}
+    sampler = "nsga2" if len(objective) > 1 else "tpe"
+    if len(objective) > 1:
+        space |= {"lr": Range(low=1e-3, high=1.0, log=True, levels=4), "arch": Choice(of=ARCHS)}
     search = Search(space=space, objective=objective, points=6, seeds=2, sampler=sampler)
     every = [{"epsilon": 0.1 * n, "lr": 10.0 ** -(n % 4), "arch": ARCHS[n % 2]} for n in range(6)]
     levels = [{name: own[name] for name in space} for own in every]
@@ -131,22 +127,16 @@ def searched(objective: tuple[str, ...] = ("accuracy", "ece"), **columns: list[A
         "on_front": [False, True, True, pd.NA, pd.NA, pd.NA],
     }  # fmt: skip
     points |= {name: [own[name] for own in levels] for name in space} | columns
-    rows = [dict(zip(points, values, strict=True)) for values in zip(*points.values(), strict=True)]
-    values = [
-        {"number": number, "seed": seed, "trial_id": f"{number}{seed}", "status": "complete",
-         "value": points["value"][number] + step, "value_2": points["value_2"][number] + step}
-        for number in range(3) for seed, step in ((0, -0.01), (1, 0.01))
-    ]  # fmt: skip
-    parts = list(zip(space, (0.2, 0.7, 0.1), strict=False))
-    shares = [
-        {"objective": name, "evaluator": "PedAnova", "field": field, "share": share}
-        for name in objective for field, share in parts
-    ]  # fmt: skip
-    tables = tables_of(plan) | {
-        "tuning": frame("tuning", [{"points_planned": 6, "points_done": 3}]), "points": frame("points", rows),
-        "point_values": frame("point_values", values), "importances": frame("importances", shares),
-    }  # fmt: skip
-    return tables, plan
+    done = pd.DataFrame(points)[["number", "value", "value_2"]][:3]
+    values = pd.concat([done.assign(seed=seed, status="complete") for seed in (0, 1)], ignore_index=True)
+    values["trial_id"] = values["number"].astype(str) + values["seed"].astype(str)
+    values[["value", "value_2"]] += np.where(values[["seed"]] == 0, -0.01, 0.01)
+    parts = pd.DataFrame({"field": [*space], "share": [0.2, 0.7, 0.1][: len(space)], "evaluator": "PedAnova"})
+    shares = pd.concat([parts.assign(objective=name) for name in objective])
+    made = {"points": pd.DataFrame(points, dtype=object), "point_values": values, "importances": shares}
+    made["tuning"] = pd.DataFrame([{"points_planned": 6, "points_done": 3}])
+    records: dict[str, list[Any]] = {name: table.to_dict("records") for name, table in made.items()}
+    return tables_of(plan) | {name: frame(name, rows) for name, rows in records.items()}, plan
 
 
 class Drawn:
@@ -199,8 +189,8 @@ def dots(ax: Any) -> list[tuple[float, float, str]]:
     found = []
     for cloud in (cloud for cloud in ax.collections if isinstance(cloud, PathCollection)):
         places = np.round(np.asarray(cloud.get_offsets(), dtype=float), 6)
-        colors = np.resize(np.asarray(cloud.get_facecolor()), (len(places), 4))
-        found += [(x, y, to_hex(color)) for (x, y), color in zip(places, colors, strict=True)]
+        colors = map(to_hex, np.resize(np.asarray(cloud.get_facecolor()), (len(places), 4)))
+        found += list(zip(*places.T, colors, strict=True))
     return found
 
 

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import figure_studies as studies
 import numpy as np
 import pandas as pd
 import pytest
-from figure_studies import (
-    ARCHS,
-    EPSILONS,
-    HOSTILE,
-    KINDS,
-    MANY,
-    REDUCTIONS,
-    Drawn,
-    dots,
-    features,
-    plan_of,
-    searched,
-    segments,
-    tables_of,
-    title,
-    with_times,
-)
+from figure_studies import KINDS, Drawn, dots, plan_of, searched, segments, tables_of, title, with_times
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
@@ -50,15 +36,15 @@ MULTIPLES = ["calibration_by_level", "ranking_by_level"]
 ARMS = ["effects", *BY_LEVEL, "front", *MULTIPLES, *IMAGES, "step_time", "curves"]
 
 
+Of = Callable[[str], Drawn]
+
+
 @pytest.fixture(scope="module")
-def of() -> Iterator[Callable[[str], Drawn]]:
+def of() -> Iterator[Of]:
     """A study of one kind, drawn when first asked for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ablate.study.trials.source_digest", lambda name: "")
         yield functools.cache(lambda kind: KINDS[kind]())
-
-
-Of = Callable[[str], Drawn]
 
 
 @pytest.mark.parametrize(
@@ -92,36 +78,34 @@ def test_every_figure_is_svg_with_words_light_and_dark(of: Of, kind: str) -> Non
 
 def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
     study = of("many")
-    lines = {name: study.axes(name)[0].lines for name in ("curves", "published")}
+    first = {name: study.axes(name)[0] for name in study.figures}
     shown = {
-        "effects": len(study.axes("effects")[0].get_yticks()) + 1,  # the baseline has no row
-        "accuracy": len(study.axes("accuracy")[0].get_xticks()),
+        "effects": len(first["effects"].get_yticks()) + 1,  # the baseline has no row
+        "accuracy": len(first["accuracy"].get_xticks()),
         "reliability": len(study.axes("reliability")),
         "projection": len({title(ax) for ax in study.axes("projection")} - {""}),
-        "step_time": len(study.axes("step_time")[0].get_yticks()),
-        "curves": len({line.get_color() for line in lines["curves"]}),
-        "front": len({place[:2] for place in dots(study.axes("front")[0])}),
-        "published": len({line.get_color() for line in lines["published"] if line.get_marker() == "None"}),
+        "step_time": len(first["step_time"].get_yticks()),
+        "curves": len({line.get_color() for line in first["curves"].lines}),
+        "front": len({place[:2] for place in dots(first["front"])}),
+        "published": len(
+            {line.get_color() for line in first["published"].lines if line.get_marker() == "None"}
+        ),
     }
     for name, drawn in shown.items():
-        assert drawn + len(study.drawing(name).left_out) == len(MANY), name
+        assert drawn + len(study.drawing(name).left_out) == len(studies.MANY), name
     assert (shown["effects"], shown["reliability"], shown["curves"]) == (25, 12, 12)
     left_out = study.drawing("reliability").left_out
     said = f" Left out for want of room: {', '.join(left_out[:4])}, {len(left_out) - 4} more."
     assert study.figures["reliability"].caption.endswith(said)
-    for arm in study.context.important:
-        label = study.context.labels[arm]
-        assert label in [title(ax) for ax in study.axes("reliability")]
-        assert label in study.legend("curves")
+    important = {study.context.labels[arm] for arm in study.context.important}
+    assert important <= {title(ax) for ax in study.axes("reliability")} & {*study.legend("curves")}
 
 
 def means_by_hand(study: Drawn, metric: str) -> dict[str, tuple[float, float, float]]:
     """Arm to mean and interval in percent, from the table of trials."""
-    found = {}
-    for arm, rows in study.tables["trials"].groupby("arm"):
-        interval = mean_interval(rows[metric].to_numpy(dtype=float))
-        found[str(arm)] = (100 * interval.mean, 100 * interval.low, 100 * interval.high)
-    return found
+    arms = study.tables["trials"].groupby("arm")[metric]
+    intervals = {str(arm): mean_interval(100 * values.to_numpy(dtype=float)) for arm, values in arms}
+    return {arm: (own.mean, own.low, own.high) for arm, own in intervals.items()}
 
 
 @pytest.mark.parametrize("kind", ["one_factor", "grid", "hostile", "tuned"])
@@ -164,9 +148,9 @@ def test_an_arm_has_one_colour_through_the_whole_page(of: Of, kind: str) -> None
 def test_in_a_grid_the_colour_is_that_of_the_line(of: Of) -> None:
     study = of("grid")
     pairs = {(study.context.line_of[arm], color) for arm, color in study.context.colors.items()}
-    assert len(pairs) == len(REDUCTIONS)
+    assert len(pairs) == len(studies.REDUCTIONS)
     assert title(study.axes("curves")[0]) == "loss (nats, as trained)\nε=0, arch=seed_cnn"
-    assert study.legend("curves")[:3] == [f"reduction={name}" for name in REDUCTIONS]
+    assert study.legend("curves")[:3] == [f"reduction={name}" for name in studies.REDUCTIONS]
     dashes = {line.get_linestyle() for line in study.axes("calibration_by_level")[0].lines[:6]}
     assert len(dashes) == 2  # the two networks share a line's colour
 
@@ -235,35 +219,27 @@ def test_a_verdict_has_a_marker_and_a_word(of: Of, verdict: str, reason: str, ma
 def test_bins_of_few_images_look_like_few(of: Of) -> None:
     for ax in of("one_factor").axes("reliability"):
         bars = [patch for patch in ax.patches if to_hex(patch.get_facecolor()) != LIGHT.muted]
-        heights = [round(float(bar.get_path().vertices[:, 1].max()), 6) for bar in bars]
-        alpha = dict(zip(heights, [bar.get_alpha() for bar in bars], strict=True))
-        # Pooled over three runs: 15, 60 and 300 images.
-        assert list(alpha) == [70.0, 10.0]
-        assert alpha[10.0] < 0.6 * alpha[70.0]
+        many, few = ((round(bar.get_path().vertices[:, 1].max(), 6), bar.get_alpha()) for bar in bars)
+        assert (many[0], few[0]) == (70.0, 10.0)  # pooled over three runs: 15, 60 and 300 images
+        assert few[1] < 0.6 * many[1]
 
 
-def test_bars_are_the_pooled_accuracy_and_lines_the_confidence(of: Of) -> None:
+def test_bars_are_the_pooled_accuracy_and_lines_the_confidence() -> None:
     rows = [("x", seed, b, b / 3, (b + 1) / 3, n * (seed + 1), nan if n == 0 else (0.5, 0.5, 0.9)[b],
              nan if n == 0 else (0.5, 0.4, 0.8)[b] + 0.1 * seed)
             for seed in (0, 1) for b, n in enumerate((0, 10, 30))]  # fmt: skip
     names = ["arm", "seed", "bin", "lower", "upper", "count", "confidence", "accuracy"]
     found = pooled(pd.DataFrame(rows, columns=names).astype({"count": "Int64"}))
-    assert list(found["count"]) == [0, 30, 90]
-    expected = [100 * (10 * 0.4 + 20 * 0.5) / 30, 100 * (30 * 0.8 + 60 * 0.9) / 90]
-    assert list(found["accuracy"])[1:] == pytest.approx(expected)
-    assert list(found["confidence"])[1:] == pytest.approx([50, 90])
-    assert np.isnan(found["accuracy"][0])
+    accuracy = [100 * (10 * 0.4 + 20 * 0.5) / 30, 100 * (30 * 0.8 + 60 * 0.9) / 90]
+    expected = [[0, nan, nan], [30, 50, accuracy[0]], [90, 90, accuracy[1]]]
+    np.testing.assert_allclose(found[["count", "confidence", "accuracy"]], expected)
 
 
 def test_confusion_is_in_percent_and_its_difference_in_points(of: Of) -> None:
     study = of("one_factor")
-    counts = {("cat", "cat"): 8, ("cat", "dog"): 2, ("dog", "cat"): 0, ("dog", "dog"): 5}
-    other = {("cat", "cat"): 9, ("cat", "dog"): 1, ("dog", "cat"): 1, ("dog", "dog"): 4}
-    arms = study.context.contrasted
-    rows = [{"arm": arm, "class": true, "predicted": taken, "count": count}
-            for arm, table in zip(arms, (counts, other), strict=True)
-            for (true, taken), count in table.items()]  # fmt: skip
-    axes = study.but(confusion=pd.DataFrame(rows)).axes("confusion")
+    cells = itertools.product(study.context.contrasted, ("cat", "dog"), ("cat", "dog"))
+    table = pd.DataFrame(cells, columns=["arm", "class", "predicted"]).assign(count=[8, 2, 0, 5, 9, 1, 1, 4])
+    axes = study.but(confusion=table).axes("confusion")
     shown = [{(text.get_position(), text.get_text()) for text in ax.texts} for ax in axes]
     assert shown[0] == {((0.5, 0.5), "80"), ((1.5, 0.5), "20"), ((1.5, 1.5), "100")}
     assert shown[2] == {((0.5, 0.5), "+10"), ((1.5, 0.5), "−10"), ((0.5, 1.5), "+20"), ((1.5, 1.5), "−20")}
@@ -277,7 +253,7 @@ def test_confusion_is_in_percent_and_its_difference_in_points(of: Of) -> None:
 
 def test_many_classes_are_numbered_and_their_small_cells_left_blank(of: Of) -> None:
     study = of("one_factor")
-    classes = [f"{HOSTILE[number % 4]} a rather long name {number}" for number in range(20)]
+    classes = [f"{studies.HOSTILE[number % 4]} a rather long name {number}" for number in range(20)]
     rows = [{"arm": arm, "class": true, "predicted": taken, "count": 200 if true == taken else (i * j) % 30}
             for arm in study.plan.arms for i, true in enumerate(classes)
             for j, taken in enumerate(classes)]  # fmt: skip
@@ -297,9 +273,11 @@ def test_features_are_drawn_with_how_far_their_classes_lie_apart(of: Of) -> None
     left, right = axes[0].get_xlim()
     assert right - left == pytest.approx(np.ptp(axes[0].get_ylim()))
     assert "ε=0, training images: 0.10" in study.drawing("projection").facts
-    assert spread_of(features(study.plan, ("cat", "dog", "cow"))[:12]) == pytest.approx(3 / 40)
-    assert np.isnan(spread_of(features(study.plan, ("cat",))[:4]))
-    table = features(study.plan, tuple(f"{HOSTILE[number % 4]}{number}" for number in range(10)), copies=100)
+    assert spread_of(studies.features(study.plan, ("cat", "dog", "cow"))[:12]) == pytest.approx(3 / 40)
+    assert np.isnan(spread_of(studies.features(study.plan, ("cat",))[:4]))
+    table = studies.features(
+        study.plan, tuple(f"{studies.HOSTILE[number % 4]}{number}" for number in range(10)), copies=100
+    )
     many = study.but(projection=table)
     assert sum(len(dots(ax)) for ax in many.axes("projection")) <= 1000
     assert len(many.legend("projection")) == 6
@@ -308,12 +286,10 @@ def test_features_are_drawn_with_how_far_their_classes_lie_apart(of: Of) -> None
 
 def test_curves_are_means_with_the_range_of_runs(of: Of) -> None:
     loss, accuracy = of("one_factor").axes("curves")
-    heights = {tuple(np.round(line.get_ydata(), 9)) for line in loss.lines}
-    assert heights == {(4.0, 3.0, 2.0), (2.0, 1.9, 1.8)}
+    heights = [{tuple(np.round(line.get_ydata(), 9)) for line in ax.lines} for ax in (loss, accuracy)]
+    assert heights == [{(4.0, 3.0, 2.0), (2.0, 1.9, 1.8)}, {(40.0, 50.0, 60.0), (50.0,) * 3}]
     ends = loss.collections[0].get_paths()[0].vertices
     assert {tuple(np.round(end, 9)) for end in ends} >= {(0.0, 3.0), (0.0, 5.0), (2.0, 1.0), (2.0, 3.0)}
-    heights = {tuple(np.round(line.get_ydata(), 9)) for line in accuracy.lines}
-    assert heights == {(40.0, 50.0, 60.0), (50.0,) * 3}
 
 
 def test_only_complete_runs_are_drawn_and_long_ones_thinned(of: Of) -> None:
@@ -355,7 +331,7 @@ def test_the_smoothed_loss_is_least_at_the_dotted_line(of: Of) -> None:
     study = of("one_factor")
     (line,) = [line for line in study.axes("mean_confidence")[0].lines if line.get_linewidth() == 1.8]
     grid = np.linspace(0.2, 0.9999, 20_000)
-    for epsilon, height in zip(EPSILONS, line.get_ydata(), strict=True):
+    for epsilon, height in zip(studies.EPSILONS, line.get_ydata(), strict=True):
         right, wrong = 1 - epsilon + epsilon / 2, epsilon / 2
         loss = -right * np.log(grid) - wrong * np.log(1 - grid)
         assert grid[loss.argmin()] == pytest.approx(height / 100, abs=2e-4)
@@ -376,7 +352,9 @@ def test_one_arm_is_drawn_run_by_run(of: Of) -> None:
 def test_steps_are_timed_beside_cross_entropy_in_one_row_per_work(of: Of) -> None:
     study = of("grid")
     times, ratios = study.axes("step_time")
-    expected = [f"reduction={reduction}, arch={arch}" for reduction in REDUCTIONS for arch in ARCHS]
+    expected = [
+        f"reduction={reduction}, arch={arch}" for reduction in studies.REDUCTIONS for arch in studies.ARCHS
+    ]
     assert [text.get_text() for text in times.get_yticklabels()] == expected
     first = median_interval(np.array([1 + 0.01 * r for r in range(8)]))
     assert dots(times)[0][0] == pytest.approx(first.median)
@@ -403,7 +381,7 @@ def test_the_front_has_the_arms_means_and_those_that_are_equal_once(of: Of) -> N
     expected = [means_by_hand(study, metric) for metric in ("ece", "accuracy")]
     drawn = {place[:2] for place in dots(study.axes("front")[0])}
     assert drawn == {tuple(round(own[arm][0], 6) for own in expected) for arm in study.plan.arms}
-    plan = plan_of({"epsilon": EPSILONS}, {"epsilon": 0.0})
+    plan = plan_of({"epsilon": studies.EPSILONS}, {"epsilon": 0.0})
     same = Drawn(tables_of(plan, **dict.fromkeys(plan.arms, 0.5)), plan)
     assert same.legend("front") == ["ε=0 (and 3 equal)"]
 
@@ -414,8 +392,7 @@ def test_a_search_is_drawn_in_its_order_with_the_best_so_far_and_what_was_lost(o
     assert [place[:2] for place in dots(ax)] == [(1, 88), (0, 90), (2, 93)]
     assert [list(ends[:, 1]) for ends in segments(ax)] == [pytest.approx([89, 91]), pytest.approx([92, 94])]
     (best,) = [line for line in ax.lines if line.get_drawstyle() == "steps-post"]
-    np.testing.assert_allclose(best.get_xdata(), [0, 1, 2, 3, 4, 5, 5.5])
-    np.testing.assert_allclose(best.get_ydata(), [90.5, 90.5, *[92] * 5])
+    np.testing.assert_allclose(best.get_xydata(), [*enumerate([90.5, 90.5, *[92] * 4]), (5.5, 92)])
     (pruned,) = [line for line in ax.lines if line.get_marker() == "x"]
     np.testing.assert_allclose(pruned.get_xydata(), [(3, 89)])
     (lost,) = [line for line in ax.lines if line.get_marker() == "|"]
@@ -433,7 +410,7 @@ def test_slices_have_every_field_on_its_own_scale(of: Of) -> None:
     assert {place[:2] for place in dots(epsilon)} >= {(0.0, 90.0), (0.1, 88.0), (0.2, 93.0)}
     places = {round(y): x for x, y, _ in dots(arch) if round(y) in (90, 88, 93)}
     assert places == {90: -0.15, 93: 0.15, 88: 1.0}  # side by side in the order of the search
-    assert [text.get_text() for text in arch.get_xticklabels()] == list(ARCHS)
+    assert [text.get_text() for text in arch.get_xticklabels()] == list(studies.ARCHS)
     dashes = next(line for line in epsilon.lines if line.get_marker() == "_")
     np.testing.assert_allclose(dashes.get_xydata(), [(0.0, 90.5), (0.1, 89), (0.2, 92)], atol=BY_HAND)
     (alone,) = of("tuned_one").axes("tuning_slices")
@@ -446,12 +423,10 @@ def test_importances_are_ordered_by_the_first_objective(of: Of) -> None:
     (ax,) = of("tuned").axes("tuning_importances")
     assert [text.get_text() for text in ax.get_yticklabels()] == ["lr", "ε", "arch"]
     assert [round(bar.get_width(), 6) for bar in ax.containers[0]] == [0.7, 0.2, 0.1]
-    assert "the best 5 of 3 complete points" in of("tuned").caption("tuning_importances")
-    assert "much in them is noise" in of("tuned").caption("tuning_importances")
-    tuning = of("tuned").tables["tuning"].assign(points_done=120)
-    caption = of("tuned").but(tuning=tuning).caption("tuning_importances")
-    assert "the best 10 % of 120 complete points" in caption
-    assert "noise" not in caption
+    many = of("tuned").but(tuning=of("tuned").tables["tuning"].assign(points_done=120))
+    for study, best, noisy in ((of("tuned"), "best 5 of 3", True), (many, "best 10 % of 120", False)):
+        caption = study.caption("tuning_importances")
+        assert (best in caption, "much in them is noise" in caption) == (True, noisy)
 
 
 def test_the_front_of_a_search_goes_through_the_smoothed_values(of: Of) -> None:
@@ -496,22 +471,25 @@ def test_much_worse_points_do_not_squeeze_the_others(of: Of, objective: str, bad
 @pytest.mark.parametrize(
     ("factors", "baseline", "axis", "panel", "lines"),
     [
-        ({"epsilon": EPSILONS}, {}, "epsilon", "", []),
-        ({"arch": ARCHS, "reduction": REDUCTIONS}, {}, "arch", "", ["reduction"]),
-        ({"label_noise": EPSILONS, "epsilon": (0.0, 0.1)}, {}, "label_noise", "", ["epsilon"]),
-        ({"label_noise": EPSILONS, "epsilon": (0.0, 0.1)}, {"epsilon": 0.0}, "epsilon", "", ["label_noise"]),
-        ({"epsilon": EPSILONS, "reduction": REDUCTIONS, "arch": ARCHS}, {}, "epsilon", "arch", ["reduction"]),
+        ("", {}, "", "", []),
+        ("epsilon", {}, "epsilon", "", []),
+        ("arch reduction", {}, "arch", "", ["reduction"]),
+        ("label_noise epsilon", {}, "label_noise", "", ["epsilon"]),
+        ("label_noise epsilon", {"epsilon": 0.0}, "epsilon", "", ["label_noise"]),
+        ("epsilon reduction arch", {}, "epsilon", "arch", ["reduction"]),
     ],
-)  # fmt: skip
+)
 def test_factors_stand_on_the_axis_in_panels_and_as_lines(
-    factors: dict[str, Any], baseline: dict[str, Any], axis: str, panel: str, lines: list[str]
+    factors: str, baseline: dict[str, Any], axis: str, panel: str, lines: list[str]
 ) -> None:
-    context = Context({}, plan_of(factors, baseline))
+    levels = {"label_noise": studies.EPSILONS, "epsilon": (0.0, 0.1), "arch": studies.ARCHS}
+    levels |= {"reduction": studies.REDUCTIONS}
+    context = Context({}, plan_of({name: levels[name] for name in factors.split()}, baseline))
     assert (context.axis, context.panel, context.line) == (axis, panel, lines)
 
 
 def test_the_best_arm_and_its_baseline_are_never_left_out() -> None:
-    plan = plan_of({"arch": ARCHS, "epsilon": (0.0, 0.1, 0.3)}, {"epsilon": 0.0})
+    plan = plan_of({"arch": studies.ARCHS, "epsilon": (0.0, 0.1, 0.3)}, {"epsilon": 0.0})
     best = {"arch=xresnet18, epsilon=0.3": 0.95, "arch=seed_cnn, epsilon=0.0": 0.99}
     tables = tables_of(plan, **best)
     context = Context(tables, plan)
@@ -519,7 +497,7 @@ def test_the_best_arm_and_its_baseline_are_never_left_out() -> None:
     assert context.contrasted == ("arch=xresnet18, epsilon=0.0", "arch=xresnet18, epsilon=0.3")
     rest = tables["trials"][tables["trials"]["arm"] != "arch=xresnet18, epsilon=0.0"]
     assert Context({**tables, "trials": rest}, plan).contrasted[1] == "arch=seed_cnn, epsilon=0.1"
-    without = plan_of({"arch": ARCHS})
+    without = plan_of({"arch": studies.ARCHS})
     assert Context(tables_of(without), without).contrasted == ("arch=seed_cnn",)
 
 
