@@ -99,14 +99,9 @@ def new_images_interval(
 
     For metrics that are a mean over images, as accuracy, NLL and the Brier score are; an ECE is none.
 
-    Args:
-        differences: [n, N], arm - baseline, a row per seed and a column per image of the same validation set.
-            A row of NaN marks a missing seed and is left out.
-        confidence: coverage in (0, 1) of all the family's intervals together.
-        comparisons: effects in the family (Bonferroni), at least 1.
-
-    Returns:
-        The mean, NaN without seeds; the ends, NaN for fewer than two seeds or images or where nothing varies.
+    `differences` [n, N] are arm - baseline, a row per seed, all NaN where it is missing, and a column per
+    image of the same validation set. `confidence` is of the whole family (Bonferroni). The mean is NaN
+    without seeds, the ends for fewer than two seeds or images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095

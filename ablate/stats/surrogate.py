@@ -42,16 +42,11 @@ def smoothed(
     its own; scales and amplitude are those of the largest marginal likelihood within bounds. With fewer
     than four points, or values that are all equal, the values come back as they are.
 
-    Args:
-        places: [n, d] coordinates of the points, finite, in any unit; categories as one column per value.
-        values: [n] mean over the seeds of each point, finite.
-        replicates: [n] how many seeds are behind each value, at least 1.
-        spread: standard deviation over seeds within a point, >= 0, pooled over points; NaN where it is
-            unknown, and is then estimated from the values.
-
-    Returns:
-        [n] posterior means, and [n] posterior standard deviations of the true value, without the luck of a
-        new run. What is not known of the values' common level is in them, what is not of the kernel is not.
+    `places` [n, d] are coordinates in any unit, categories as one column per value; `values` [n] means over
+    `replicates` [n] seeds, at least 1; `spread` the standard deviation over seeds within a point, pooled, or
+    NaN where it is unknown and to be estimated. Returns [n] posterior means, and [n] standard deviations of
+    the true value, without the luck of a new run. What is not known of the values' common level is in them,
+    what is not of the kernel is not.
     """
     places, values = np.asarray(places, np.float64), np.asarray(values, np.float64)
     seeds = np.asarray(replicates, dtype=np.float64)
@@ -125,20 +120,14 @@ def is_on_front(values: FloatArray) -> BoolArray:
 def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
     """Of points with two smoothed objectives, the one or two that are worth another look.
 
-    Nothing is given up in one objective for what is noise in the other:
+    From [n, 2] posterior means, both higher-is-better, and their standard deviations: one or two indices,
+    ascending, of equally good ones the first; () without points. Nothing is given up for what is noise:
 
     - An objective shows a signal if some two points' 95 % intervals lie apart. If only one does, the best in
       it is chosen; if none does, the best in the first.
     - If both do, `best_two` chooses from the front, without the points whose gain in one objective over
       another point is at most its median standard deviation, while their loss in the other is more than the
       noise leaves open: two 95 % intervals of the median width would lie apart.
-
-    Args:
-        values: [n, 2] posterior means, finite, both higher-is-better.
-        sds: [n, 2] their standard deviations, >= 0.
-
-    Returns:
-        One or two indices, ascending, of equally good ones the first; () without points.
     """
     if not len(values):
         return ()
