@@ -56,13 +56,11 @@ def prepare(
     Args:
         name: a key of `DATASETS`, or `folder:PATH`.
         image_size: pixels a side, 1..4096.
-        cache_dir: folder for downloads and decoded images.
-        data_dir: folder of one's own copy of a dataset that would be downloaded; ignored by the others.
-        progress: also told of a damaged cached copy, before it is made anew.
+        cache_dir: folder for downloads and decoded images; `data_dir`: one's own copy of what else would be
+            downloaded.
         resize: how images become square, one of `RESIZE_METHODS`.
         tuning_part: part of each class's training images to hold back for tuning, in [0, 1). Above 0 the
-            result holds training images alone: its `valid` is the tuning split, its `train` the others, and
-            mean and std stay those of them all. The reported split is not in it.
+            result holds training images alone, `valid` those held back; mean and std stay those of them all.
 
     Raises:
         DataError: A wrong argument, a failed download, or data that is not complete and readable, all bad
