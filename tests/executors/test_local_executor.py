@@ -78,6 +78,7 @@ def test_a_killed_worker_costs_an_attempt(tmp_path: Path) -> None:
         ("kill", "killed", 3, "its process was killed by SIGKILL"),
         ("raise", "error", 1, "ValueError: no such thing (in do, line"),
         ("exit", "error", 1, "its process exited with status 3"),
+        ("leave", "error", 1, "SystemExit: 0 (in do, line"),
     ],
 )
 def test_a_job_that_never_ends_well_is_lost_and_the_others_are_not(

@@ -86,12 +86,14 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
     ("source", "complaint"),
     [
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
+        ("raise SystemExit(0)", "raised SystemExit: 0"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
         ("network = 3", "but a int came"),
         ("def network(num_classes, image_size): return {}", "returned a dict"),
         ("def network(num_classes): pass", "raised TypeError: network() got an unexpected keyword"),
         ("def network(num_classes, image_size, depth): pass", "'depth'"),
         ("def network(num_classes, image_size): raise ValueError('16 divides not')", "16 divides not. If it"),
+        ("def network(num_classes, image_size): raise SystemExit(0)", "raised SystemExit: 0"),
     ],
 )
 def test_a_factory_that_cannot_be_used(write: Write, source: str, complaint: str) -> None:
@@ -115,6 +117,7 @@ def test_images_too_small_for_the_network(write: Write) -> None:
         ("logits - torch.tensor([0, 0, 0, torch.inf])", "some were not finite (torch.float32). Check its in"),
         ("logits.long()", "torch.int64"),
         ("{}['teacher']", "forward pass raised KeyError: 'teacher'"),
+        ("exit(0)", "forward pass raised SystemExit: 0"),
     ],
 )
 def test_an_output_that_is_no_logits(
