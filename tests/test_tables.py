@@ -156,12 +156,11 @@ def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
     write_tables(folder, tables)
     path = folder.root / "trials.csv"
     whole = path.read_text()
-    path.write_text(whole[: whole.index("0.1") + 2])
-    with pytest.raises(RecordError, match="cut off"):
-        read_tables(folder)
-    path.write_text(whole.replace("accuracy", "accurracy", 1))
-    with pytest.raises(RecordError, match="other columns"):
-        read_tables(folder)
+    cut, misnamed = whole[: whole.index("0.1") + 2], whole.replace("accuracy", "accurracy", 1)
+    for text, message in ((cut, "cut off"), (misnamed, "other columns")):
+        path.write_text(text)
+        with pytest.raises(RecordError, match=message):
+            read_tables(folder)
     path.unlink()
     with pytest.raises(RecordError, match="missing"):
         read_tables(folder)
