@@ -117,22 +117,6 @@ def test_no_more_trials_at_a_time_than_cores_have_threads_for(cores: Callable[[i
     assert found == [4, 1, 1, 3, 4, 2, 1, 2, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("trials", "count", "options", "said"),
-    [
-        (1, 2, Options(), "1 of 2; --threads 2 would keep 2 busy"),
-        (3, 16, Options(), "13 of 16; --threads 5 would keep 15 busy"),
-        (9, 5, Options(threads=2), "1 of 5; --threads 1 would keep 5 busy"),
-        (9, 8, Options(threads=2, workers=2), "4 of 8; --threads 4 would keep 8 busy"),
-    ],
-)
-def test_idle_cores_are_told_of_with_the_threads_that_would_use_them(
-    trials: int, count: int, options: Options, said: str, cores: Callable[[int], None]
-) -> None:
-    cores(count)
-    assert idle_cores(trials, "cpu", options).startswith(f"idle CPU cores: {said}, ")
-
-
 @given(st.integers(0, 40), st.integers(1, 64), st.none() | st.integers(1, 70), st.integers(1, 64))
 def test_cores_are_called_idle_exactly_when_some_are_and_the_advice_helps(
     trials: int, count: int, workers: int | None, threads: int
@@ -149,9 +133,15 @@ def test_cores_are_called_idle_exactly_when_some_are_and_the_advice_helps(
         line = idle_cores(trials, "cpu", options)
         assert bool(line) == (trials > 0 and busy(threads) < count)
         if line:
-            advice, said = map(int, re.findall(r"--threads (\d+) would keep (\d+) busy", line)[0])
-            assert threads != advice <= count
+            form = r"idle CPU cores: (\d+) of (\d+); --threads (\d+) would keep (\d+) busy, "
+            idle, of, advice, said = map(int, re.findall(form, line)[0])
+            assert (idle, of) == (count - busy(threads), count)
             assert busy(threads) < busy(advice) == said <= count
+            for_as_many_trials = threads * count // busy(threads)
+            if for_as_many_trials > threads:
+                assert advice == for_as_many_trials
+            else:
+                assert said == max(map(busy, range(1, count + 1)))
     assert idle_cores(trials, "cuda", options) == ""
 
 

@@ -5,23 +5,13 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from rich.console import Console
+from test_driver import pictures
 
 from ablate.data import DATASETS, prepare
 from ablate.data.catalogue import list_datasets, show_datasets
 from ablate.data.dataset import read_description, write_description
-
-
-def make_photos(root: Path) -> Path:
-    for split in ("train", "val"):
-        for place, label in enumerate(("cat", "dog")):
-            path = root / split / label / "1.png"
-            path.parent.mkdir(parents=True)
-            Image.fromarray(np.full((8, 8, 3), 60 * place, dtype=np.uint8)).save(path)
-    return root
 
 
 def decode_again(folder: Path, name: str) -> None:
@@ -45,7 +35,7 @@ def test_own_folders_are_listed_by_their_full_path_or_not_at_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / "home"
-    photos = make_photos(home / "photos")
+    photos = pictures(home / "photos", prefix="x")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(home)
     prepared = prepare("folder:photos", image_size=8, cache_dir=tmp_path)

@@ -29,7 +29,7 @@ from ablate.store.records import (
     record_bytes,
     write_record,
 )
-from ablate.store.results import ResultsFolder, find_results, write_atomically
+from ablate.store.results import ResultsFolder, write_atomically
 from ablate.study.fields import resolve
 from ablate.study.trials import Numerics, Trial, build_trial
 
@@ -209,17 +209,3 @@ def test_a_results_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
     with pytest.raises(ResultsError, match=r"cannot be written .*--results"):
         ResultsFolder(tmp_path / "results" / "study").create()
-
-
-def test_results_are_found_by_name(tmp_path: Path) -> None:
-    for ran in ("cpu", "quick"):
-        (tmp_path / "sweep" / ran).mkdir(parents=True)
-        (tmp_path / "sweep" / ran / "study.json").touch()
-    assert find_results(tmp_path, "sweep", "cpu").root == tmp_path / "sweep" / "cpu"
-    for study, profile, message in (
-        ("sweep", None, "profiles cpu, quick; choose one"),
-        ("sweep", "full", "but --profile full was given"),
-        ("sweeep", None, r"no such study was run here \(run: sweep\)"),
-    ):
-        with pytest.raises(ResultsError, match=message):
-            find_results(tmp_path, study, profile)

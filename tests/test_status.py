@@ -8,6 +8,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+from recorded_study import BASE, CPU, printed
 from rich.console import Console
 
 from ablate.errors import RecordError, ResultsError
@@ -17,10 +18,7 @@ from ablate.store.records import Epoch, Failure, Predictions, Record, write_reco
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, Trial, build_trial
-
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
-BASE = {"data": "synthetic", "image_size": 16, "epochs": 2}
+from ablate.study.trials import Plan, Trial, build_trial
 
 
 def trial(epsilon: float, seed: int) -> Trial:
@@ -50,10 +48,7 @@ def folder(tmp_path: Path) -> ResultsFolder:
 
 
 def shown(folder: ResultsFolder) -> list[str]:
-    console = Console(width=40)
-    with console.capture() as capture:
-        show_status(console, folder)
-    return capture.get().splitlines()
+    return printed(show_status, folder).splitlines()
 
 
 def test_every_trial_is_counted_once(folder: ResultsFolder) -> None:

@@ -48,13 +48,8 @@ def test_settings_fix_a_field_or_sweep_it() -> None:
 
 
 def test_equal_levels_have_one_form() -> None:
-    for value, expected in (
-        (0.1 + 0.2, 0.3),
-        (-0.0, 0.0),
-        (np.float64(0.25), 0.25),
-        (np.int64(3), 3),
-        ("1", "1"),
-    ):
+    forms = [(0.1 + 0.2, 0.3), (-0.0, 0.0), (np.float64(0.25), 0.25), (np.int64(3), 3), ("1", "1")]
+    for value, expected in forms:
         assert repr(canonical(value)) == repr(expected)
     study = declare(factors={"epsilon": np.array([0.0, 0.1 * 3])}, baseline={"epsilon": 0.1 * 3})
     assert (study.factors, study.baseline) == ({"epsilon": (0.0, 0.3)}, {"epsilon": 0.3})

@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 from numpy.typing import NDArray
+from recorded_study import CPU, environment
 
 from ablate import metrics
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS, METRICS, band_of_mean, resampled
-from ablate.store.records import Environment, Epoch, Failure, Predictions, Record, write_record
+from ablate.store.records import Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, expand
+from ablate.study.trials import Plan, expand
 from ablate.tables import (
     COLUMNS,
     DERIVED,
@@ -28,12 +29,8 @@ from ablate.tables import (
 )
 
 ROOT = Path(__file__).parent.parent
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 HOSTILE = '=HYPERLINK(1), "a"\n|<b>'
-MACHINE: dict[str, Any] = {
-    "device_name": HOSTILE, "threads": 1, "workers": 2, "python_version": "3", "torch_version": "2",
-    "numpy_version": "2", "ablate_version": "0", "commit": None,
-}  # fmt: skip
+MACHINE = environment(device_name=HOSTILE)
 
 
 def predictions(seed: int) -> Predictions:
@@ -69,10 +66,9 @@ def folder(tmp_path: Path) -> ResultsFolder:
     folder = ResultsFolder(tmp_path)
     folder.create()
     write_plan(folder, Plan(study=study, profile="p", reason="r", trials=tuple(trials)))
-    environment = Environment(**MACHINE)
     for seed, trial in enumerate(trials[:2]):
         made = predictions(seed)
-        record = Record(trial=trial, status="complete", history=(epoch(made),), environment=environment)
+        record = Record(trial=trial, status="complete", history=(epoch(made),), environment=MACHINE)
         write_record(folder, record, made)
     write_record(folder, Record(trial=trials[2], status="diverged", failure=Failure(message=HOSTILE)))
     return folder
@@ -116,9 +112,9 @@ def test_a_damaged_record_costs_only_its_own_row(folder: ResultsFolder) -> None:
     assert tables["reliability"].empty
 
 
-def test_floors_are_of_the_mean_over_an_arms_complete_runs(folder: ResultsFolder) -> None:
+def test_floors_are_of_the_mean_over_an_arms_complete_first_runs(folder: ResultsFolder) -> None:
     plan = read_plan(folder)
-    record = Record(trial=plan.trials[3], status="complete", environment=Environment(**MACHINE))
+    record = Record(trial=plan.trials[3], status="complete", environment=MACHINE)
     write_record(folder, record, predictions(7))
     floors = build_tables(folder, plan)["floors"]
     assert floors["arm"].tolist() == [arm for arm in plan.arms for _ in FLOORS]
@@ -129,10 +125,6 @@ def test_floors_are_of_the_mean_over_an_arms_complete_runs(folder: ResultsFolder
     ]
     for row in floors[floors["runs"] == 2].itertuples():
         assert (row.low, row.high) == band_of_mean([own[str(row.metric)] for own in values])
-
-
-def test_a_second_run_of_a_trial_has_no_floors(folder: ResultsFolder) -> None:
-    plan = read_plan(folder)
     again = tuple(trial.model_copy(update={"repeat": 1}) for trial in plan.trials)
     assert build_tables(folder, plan.model_copy(update={"trials": again}))["floors"].empty
 
@@ -164,48 +156,41 @@ def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
     write_tables(folder, tables)
     path = folder.root / "trials.csv"
     whole = path.read_text()
-    path.write_text(whole[: whole.index("0.1") + 2])
-    with pytest.raises(RecordError, match="cut off"):
-        read_tables(folder)
-    path.write_text(whole.replace("accuracy", "accurracy", 1))
-    with pytest.raises(RecordError, match="other columns"):
-        read_tables(folder)
+    cut, misnamed = whole[: whole.index("0.1") + 2], whole.replace("accuracy", "accurracy", 1)
+    for text, message in ((cut, "cut off"), (misnamed, "other columns")):
+        path.write_text(text)
+        with pytest.raises(RecordError, match=message):
+            read_tables(folder)
     path.unlink()
     with pytest.raises(RecordError, match="missing"):
         read_tables(folder)
 
 
-def test_a_table_of_an_earlier_version_lacks_columns_and_is_read(folder: ResultsFolder) -> None:
-    write_tables(folder, build_tables(folder, read_plan(folder)))
-    path, now = folder.root / "trials.csv", read_tables(folder, names=["trials"])["trials"]
-    pd.read_csv(path, dtype="string").drop(columns=["macs", "mixup"]).to_csv(path, index=False)
-    before = read_tables(folder, names=["trials"])["trials"]
-    assert before[["macs", "mixup"]].isna().all(axis=None)
-    rest = [name for name in now.columns if name not in {"macs", "mixup"}]
-    pd.testing.assert_frame_equal(before[rest], now[rest])
-    assert list(before.dtypes) == list(now.dtypes)
-
-
-def test_bands_of_an_earlier_version_and_tables_that_it_lacks_are_read(tmp_path: Path) -> None:
-    row = {"trial_id": "t", "arm": "a", "seed": 0, "metric": "ece", "low": 0.25, "high": 0.5}
-    pd.DataFrame([row]).to_csv(tmp_path / "floors.csv", index=False)
-    read = read_tables(ResultsFolder(tmp_path), names=["floors", "timing"])
-    assert read["floors"].drop(columns="runs").to_dict("records") == [
-        {name: row[name] for name in ("arm", "metric", "low", "high")}
-    ]
-    assert read["floors"]["runs"].isna().all()
-    pd.testing.assert_frame_equal(read["timing"], frame("timing", []))
-
-
-def test_effects_of_an_earlier_version_are_those_of_arms(folder: ResultsFolder) -> None:
-    """As they were published while main effects, interactions and trends were tables of their own."""
-    (folder.root / "effects.csv").write_text("arm,metric,baseline,n_pairs,effect\na,nll,b,3,0.25\n")
-    (folder.root / "trends.csv").write_text("factor,metric\nepsilon,nll\n")
-    effects = read_tables(folder, names=["effects"])["effects"]
-    shown = effects[["kind", "term", "against", "n", "effect"]].to_numpy().tolist()
-    assert shown == [["arm", "a", "b", 3, 0.25]]
-    assert effects[["p_sign_flip", "detectable"]].isna().all(axis=None)
-    assert list(effects.dtypes) == list(frame("effects", []).dtypes)
+@pytest.mark.parametrize(
+    ("name", "text", "held"),
+    [
+        ("trials", "trial_id,seed,accuracy\nt,1,0.5\n", [{"trial_id": "t", "seed": 1, "accuracy": 0.5}]),
+        (
+            "floors",
+            "trial_id,arm,seed,metric,low,high\nt,a,0,ece,0.25,0.5\n",
+            [{"arm": "a", "metric": "ece", "low": 0.25, "high": 0.5}],
+        ),
+        (
+            "effects",  # while main effects, interactions and trends were tables of their own
+            "arm,metric,baseline,n_pairs,effect\na,nll,b,3,0.25\n",
+            [{"kind": "arm", "term": "a", "metric": "nll", "against": "b", "n": 3, "effect": 0.25}],
+        ),
+        ("timing", None, []),
+    ],
+)
+def test_a_table_of_an_earlier_version_is_read_with_what_it_lacks_empty(
+    name: str, text: str | None, held: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / f"{name}.csv").write_text(text)
+    read = read_tables(ResultsFolder(tmp_path), names=[name])[name]
+    assert [row.dropna().to_dict() for _, row in read.iterrows()] == held
+    pd.testing.assert_series_equal(read.dtypes, frame(name, []).dtypes)
 
 
 def test_every_metric_is_a_column_and_no_column_is_named_twice() -> None:

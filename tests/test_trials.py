@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +84,6 @@ def test_a_trial_recorded_before_a_field_was_there_keeps_its_identity(
             del identity["numerics"]["threads"]
         text = json.dumps(identity, sort_keys=True)
         assert hashlib.sha256(text.encode()).hexdigest()[:16] == trial_id
-
-
-def test_an_identity_is_the_same_in_another_process() -> None:
-    code = "from test_trials import trial; print(trial().trial_id)"
-    environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    output = subprocess.check_output(
-        [sys.executable, "-c", code], cwd=ROOT / "tests", env=environment, text=True
-    )
-    assert output.strip() == trial().trial_id
 
 
 def test_editing_a_users_module_makes_a_new_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,8 +56,9 @@ def prepare(
     Args:
         name: a key of `DATASETS`, or `folder:PATH`.
         image_size: pixels a side, 1..4096.
-        cache_dir: folder for downloads and decoded images; `data_dir`: one's own copy of what else would be
-            downloaded.
+        cache_dir: folder for downloads and decoded images.
+        data_dir: folder of one's own copy of a dataset that would be downloaded; ignored by the others.
+        progress: also told of a damaged cached copy, before it is made anew.
         resize: how images become square, one of `RESIZE_METHODS`.
         tuning_part: part of each class's training images to hold back for tuning, in [0, 1). Above 0 the
             result holds training images alone, `valid` those held back; mean and std stay those of them all.

@@ -22,9 +22,9 @@ def do(task: dict[str, Any], slot: int, tell: Callable[[Any], None]) -> Any:
     elif action == "raise":
         raise ValueError("no such thing")
     elif action == "exit":
+        sys.exit(3)
+    elif action == "die":
         os._exit(3)
-    elif action == "leave":
-        sys.exit(0)
     elif action == "sleep":
         child = subprocess.Popen(["sleep", "300"])
         log.with_suffix(".child").write_text(f"{child.pid} {os.getpid()}")
