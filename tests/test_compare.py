@@ -218,6 +218,7 @@ def test_what_can_cause_a_difference_by_itself_is_said_plainly(
     assert f"> {sentence}" in markdown(tmp_path, comparison)
 
 
+@pytest.mark.slow
 def test_the_markdown_shows_every_difference(tmp_path: Path) -> None:
     comparison = compared(Recorded(tmp_path / "a", NEAR), Recorded(tmp_path / "b", WORSE))
     assert "Take care" not in shown(comparison)
@@ -266,6 +267,7 @@ def test_a_hostile_name_does_nothing(tmp_path: Path, level: str) -> None:
 REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "seed_notebook" / "cpu-float32"
 
 
+@pytest.mark.slow
 def test_a_run_of_ones_own_is_compared_with_the_published_one(tmp_path: Path) -> None:
     own = tmp_path / "seed_notebook" / "cpu"
     shutil.copytree(REFERENCE, own)

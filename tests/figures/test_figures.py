@@ -47,6 +47,7 @@ def of() -> Iterator[Of]:
         yield functools.cache(lambda kind: KINDS[kind]())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
@@ -62,6 +63,7 @@ def test_a_study_has_the_figures_that_its_tables_allow(of: Of, kind: str, names:
     assert list(of(kind).figures) == names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_figure_is_svg_with_words_light_and_dark(of: Of, kind: str) -> None:
     study = of(kind)
@@ -251,6 +253,7 @@ def test_confusion_is_in_percent_and_its_difference_in_points(of: Of) -> None:
     assert "one arm" in of("alone").caption("confusion")
 
 
+@pytest.mark.slow
 def test_many_classes_are_numbered_and_their_small_cells_left_blank(of: Of) -> None:
     study = of("one_factor")
     classes = [f"{studies.HOSTILE[number % 4]} a rather long name {number}" for number in range(20)]
@@ -501,6 +504,7 @@ def test_the_best_arm_and_its_baseline_are_never_left_out() -> None:
     assert Context(tables_of(without), without).contrasted == ("arch=seed_cnn",)
 
 
+@pytest.mark.slow
 def test_a_damaged_table_costs_one_figure_only_and_missing_values_none(of: Of) -> None:
     study = of("one_factor")
     trials, damaged = study.tables["trials"], study.tables["confusion"].drop(columns="count")

@@ -126,6 +126,7 @@ def test_every_table_of_a_run_is_recomputed(ran: Ran) -> None:
         assert len(ran.rows(download["name"].removesuffix(".csv"))) == download["rows"]
 
 
+@pytest.mark.slow
 def test_published_tables_are_those_of_the_published_predictions() -> None:
     published = opened(ROOT / "results" / REFERENCE, ROOT / "report" / REFERENCE)
     audit, header = published.audit(), list(published.rows("trials")[0])
@@ -143,6 +144,7 @@ def test_reports_with_missing_trials_are_recomputed(rendered: Get, case: str) ->
     assert audit.left_out <= recompute.LEFT_OUT_COLUMNS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["tuned", "tuned_front"])
 def test_the_report_of_a_search_is_recomputed(rendered: Get, case: str) -> None:
     audit = reopened(rendered(case)).audit()

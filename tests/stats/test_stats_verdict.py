@@ -114,6 +114,7 @@ def test_refused() -> None:
             verdict(effect_of(1.0), planned=5, higher_is_better=True, margin=margin)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 50).map(lambda p: p / 50), min_size=1, max_size=12))
 def test_holm_equals_statsmodels_in_ties_too(p: list[float]) -> None:
     np.testing.assert_allclose(holm(np.array(p)), multipletests(p, method="holm")[1], rtol=1e-12)
