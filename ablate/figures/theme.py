@@ -167,4 +167,8 @@ def _slim(svg: bytes) -> bytes:
     unseen = rb'<!--.*?-->|<path [^>]*style="fill: none"/>|(?<=<g) id="[^"]*"'
     drawn = re.sub(unseen, b"", drawn, flags=re.DOTALL)
     drawn = re.sub(rb"scale\([^)]*\)|-?\d+\.\d{3,}", shorter, drawn)
-    return about + end + re.sub(rb'\s+(?=[A-Z<z"])', b"", drawn)
+    drawn = re.sub(rb'\s+(?=[A-Z<z"])', b"", drawn)
+    # Marks in a row that look alike: their style is said once.
+    alike = rb'<use [^>]*?( style="[^"]*")/>(?:<use [^>]*?\1/>)+'
+    grouped = re.sub(alike, lambda run: b"<g%b>%b</g>" % (run[1], run[0].replace(run[1], b"")), drawn)
+    return about + end + grouped
