@@ -21,6 +21,8 @@ def do(task: dict[str, Any], slot: int, tell: Callable[[Any], None]) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "raise":
         raise ValueError("no such thing")
+    elif action == "reset":  # as a network that talks to a server may: the driver's pipe is whole
+        raise ConnectionResetError("by its server")
     elif action == "exit":
         sys.exit(3)
     elif action == "die":

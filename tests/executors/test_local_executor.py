@@ -77,6 +77,7 @@ def test_a_killed_worker_costs_an_attempt(tmp_path: Path) -> None:
     [
         ("kill", "killed", 3, "its process was killed by SIGKILL"),
         ("raise", "error", 1, "ValueError: no such thing (in do, line"),
+        ("reset", "error", 1, "ConnectionResetError: by its server (in do, line"),
         ("exit", "error", 1, "SystemExit: 3 (in do, line"),
         ("die", "error", 1, "its process exited with status 3"),
         ("sleep", "timeout", 1, "took longer than 6 s"),
