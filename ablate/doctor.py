@@ -11,6 +11,7 @@ from importlib import metadata
 
 from rich.console import Console
 
+from ablate.errors import first_line
 from ablate.store.provenance import source_commit, version_of
 from ablate.terminal import print_line, print_table
 
@@ -76,7 +77,7 @@ def _devices() -> Iterable[Finding]:
             try:
                 cuda.init()  # type: ignore[no-untyped-call]
             except (RuntimeError, AssertionError) as error:
-                reason = str(error).splitlines()[0].rstrip(".")
+                reason = first_line(error).rstrip(".")
         yield Finding("CUDA", f"none: {reason}")
     for number in range(cuda.device_count() if cuda.is_available() else 0):
         properties = cuda.get_device_properties(number)
@@ -84,7 +85,7 @@ def _devices() -> Iterable[Finding]:
         try:
             torch.ones(8, device=f"cuda:{number}").sum().item()
         except RuntimeError as error:
-            value += f": it does not compute ({str(error).splitlines()[0]})"
+            value += f": it does not compute ({first_line(error)})"
             remedy = "install a build of torch for this GPU and driver, or train with --device cpu"
         yield Finding(f"GPU {number}", value, remedy)
     name = device_name(torch.device("cpu"))

@@ -34,6 +34,15 @@ class ResultsError(AblateError):
     """A results or report folder cannot be used: not writable, in use, or holding nothing."""
 
 
+FOREIGN_FAULTS = (Exception, SystemExit)
+"""What code of the user's is to be caught with: one that exits is at fault like one that raises."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line; "" where it says nothing."""
+    return next(iter(str(error).splitlines()), "")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for the end of a message, " Did you mean 'x'?", or "" where no known name is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from ablate.errors import StudyError, nearest
+from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
 
 
 def load_foreign(kind: str, path: str) -> Any:
@@ -13,7 +13,7 @@ def load_foreign(kind: str, path: str) -> Any:
         raise StudyError(f"{kind}: expected an import path package.module:name, got {path!r}")
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # foreign code may raise anything, and exit
+    except FOREIGN_FAULTS as error:  # foreign code may raise anything, and exit
         raise StudyError(
             f"{kind} {path!r}: expected a module that can be imported, but importing {module_name!r} raised "
             f"{type(error).__name__}: {error}. Put the module beside the study file or on PYTHONPATH, or "

@@ -184,10 +184,27 @@ def test_threads_are_part_of_a_trials_identity_and_workers_are_not(cores: Callab
     assert first_id(one, threads=2) == first_id(one, threads=2, workers=1)
 
 
+LEAVES = """
+import sys, torch
+class Leaves(torch.nn.Module):
+    def __init__(self, num_classes, image_size):
+        super().__init__()
+        self.head = torch.nn.Linear(3 * image_size**2, num_classes)
+    def forward(self, images):
+        return self.head(images.flatten(1)) if len(images) > 1 else sys.exit()
+"""
+
+
 @pytest.mark.usefixtures("cache")
-def test_a_lone_last_image_is_refused_where_the_network_cannot_take_it(tmp_path: Path) -> None:
+def test_a_lone_last_image_is_refused_where_the_network_cannot_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """12 training images: batches of 11 leave one."""
     data = pictures(tmp_path / "ours", prefix="x")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "lone_network.py").write_text(LEAVES)
+    with pytest.raises(StudyError, match=r"leave a last batch of one image"):
+        first_id(pictured(data, batch_size=11, arch="lone_network:Leaves"))
     with pytest.raises(StudyError, match=r"batch_size: 12 training images in batches of 11 .* drop_last"):
         first_id(pictured(data, batch_size=11))
     assert first_id(pictured(data, batch_size=11, drop_last=True))

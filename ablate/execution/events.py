@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ablate.errors import FOREIGN_FAULTS
 from ablate.store.records import Status
 
 
@@ -68,7 +69,7 @@ def attempt(work: Work, job: Job, number: int, slot: int, send: Callable[[Event]
     """Do a job for the given time. What it tells is sent; its end is returned."""
     try:
         outcome = work(job.task, slot, lambda message: send(Told(job.name, message)))
-    except (Exception, SystemExit) as error:
+    except FOREIGN_FAULTS as error:
         summary = "".join(traceback.format_exception_only(error)).strip()
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"in {frame.name}, line {frame.lineno} of {os.path.basename(frame.filename)}"

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ablate.data import Dataset, default_cache_dir, prepare
-from ablate.errors import DeviceError, StudyError
+from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
 from ablate.losses import build_loss
 from ablate.models import build_model, find_factory
 from ablate.study.fields import Fields
@@ -85,10 +85,10 @@ class Inputs:
             return
         try:  # batch normalisation cannot train on a batch of one image where its maps are single pixels
             model.train()(torch.zeros(1, 3, fields.image_size, fields.image_size))
-        except (ValueError, RuntimeError) as error:
+        except FOREIGN_FAULTS as error:
             raise StudyError(
                 f"batch_size: {images} training images in batches of {fields.batch_size} leave a last batch "
-                f"of one image, which {fields.arch} cannot train on ({str(error).splitlines()[0]}); set "
+                f"of one image, which {fields.arch} cannot train on ({first_line(error)}); set "
                 "drop_last to True, or another batch_size"
             ) from None
 

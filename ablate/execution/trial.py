@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ablate.data import open_dataset
+from ablate.errors import first_line
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs, count_parameters
 from ablate.store.provenance import source_commit, version_of
@@ -116,7 +117,7 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
         known_type = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not known_type and "DefaultCPUAllocator: can't allocate memory" not in str(error):
             raise
-        failure = Failure(message=(str(error) or "out of memory").splitlines()[0])
+        failure = Failure(message=first_line(error) or "out of memory")
         return Record(**facts, status="oom", failure=failure), None
     facts |= {"history": tuple(fitted.history), "cost": fitted.cost, "features": fitted.features}
     return Record(**facts, status="complete"), fitted.predictions

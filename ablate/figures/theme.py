@@ -156,7 +156,7 @@ def svg_of(figure: Figure, *, title: str, alt: str) -> tuple[bytes, bytes]:
 
 
 def _slim(svg: bytes) -> bytes:
-    """The same drawing in fewer bytes: places to a hundredth of a point, and nothing that is not drawn."""
+    """The same drawing in fewer bytes: places to a hundredth of a point, a row's style once, none unseen."""
 
     def shorter(found: re.Match[bytes]) -> bytes:
         if found[0].startswith(b"scale"):  # a letter's outline is scaled by a 64th
@@ -168,7 +168,6 @@ def _slim(svg: bytes) -> bytes:
     drawn = re.sub(unseen, b"", drawn, flags=re.DOTALL)
     drawn = re.sub(rb"scale\([^)]*\)|-?\d+\.\d{3,}", shorter, drawn)
     drawn = re.sub(rb'\s+(?=[A-Z<z"])', b"", drawn)
-    # Marks in a row that look alike: their style is said once.
-    alike = rb'<use [^>]*?( style="[^"]*")/>(?:<use [^>]*?\1/>)+'
-    grouped = re.sub(alike, lambda run: b"<g%b>%b</g>" % (run[1], run[0].replace(run[1], b"")), drawn)
+    row = rb'<use [^>]*?( style="[^"]*")/>(?:<use [^>]*?\1/>)+'
+    grouped = re.sub(row, lambda uses: b"<g%b>%b</g>" % (uses[1], uses[0].replace(uses[1], b"")), drawn)
     return about + end + grouped

@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ablate.errors import StudyError
+from ablate.errors import FOREIGN_FAULTS, StudyError
 
 CHECK_SIZE = (5, 3)  # rows, classes: unequal, so that a loss which swaps them gives another shape
 
@@ -47,7 +47,7 @@ def check_contract(loss: Loss, name: str) -> None:
             loss(logits.clone(), labels, epsilon=0.1, reduction="mean")
         except ValueError:  # the contract's way of saying that this loss has no ε
             epsilons = [0.0]
-        except (Exception, SystemExit):
+        except FOREIGN_FAULTS:
             pass  # not an answer; the check calls it again and reports what it raises
         for epsilon in epsilons:
             for target in (labels, distributions):
@@ -85,7 +85,7 @@ def _call(
     call = f"loss(logits, target, epsilon={epsilon}, reduction={reduction!r})"
     try:
         value: object = loss(passed, target, epsilon=epsilon, reduction=reduction)
-    except (Exception, SystemExit) as error:
+    except FOREIGN_FAULTS as error:
         raise StudyError(
             f"loss {name!r}: expected {call} to work for logits of shape {tuple(logits.shape)} and "
             f"{target.dtype} targets of shape {tuple(target.shape)}; got {type(error).__name__}: {error}. "

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from ablate.errors import StudyError, nearest
+from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
 from ablate.models.contract import count_macs, count_parameters, keep_logits_float32, try_network
 from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
 from ablate.models.torchvision_classifiers import build_torchvision, torchvision_names, vit_tiny
@@ -46,7 +46,7 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
         model = factory(num_classes=num_classes, image_size=image_size)
     except StudyError:
         raise  # says already what to do
-    except (Exception, SystemExit) as error:  # a foreign factory may raise anything
+    except FOREIGN_FAULTS as error:  # a foreign factory may raise anything
         raise StudyError(
             f"Expected the network {name!r} to be built by factory(num_classes={num_classes}, "
             f"image_size={image_size}), but this raised {type(error).__name__}: {error}. If it takes other "

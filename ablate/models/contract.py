@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ablate.errors import StudyError
+from ablate.errors import FOREIGN_FAULTS, StudyError
 
 EXAMPLES = 2  # images; not one, of which a network's `squeeze` would take the batch dimension too
 
@@ -112,7 +112,7 @@ def count_macs(model: nn.Module, image_size: int) -> int:
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             copy.deepcopy(model).eval()(images)
-    except (Exception, SystemExit) as error:  # a foreign network may raise anything
+    except FOREIGN_FAULTS as error:  # a foreign network may raise anything
         raise RuntimeError(
             f"the multiply-adds cannot be counted: the forward pass under torch's counter raised "
             f"{type(error).__name__}: {error}"
@@ -144,7 +144,7 @@ def _copy(name: str, model: nn.Module) -> nn.Module:
         )
     try:
         return copy.deepcopy(model)
-    except (Exception, SystemExit) as error:
+    except FOREIGN_FAULTS as error:
         raise StudyError(
             f"Expected the network {name!r} to be one that copy.deepcopy can copy, as a copy of it is tried "
             f"before training, but this raised {type(error).__name__}: {str(error).rstrip('.')}. Keep locks, "
@@ -172,7 +172,7 @@ def _check_logits(expected: str, logits: Any, num_classes: int) -> None:
 def _explained(attempt: str, remedy: str) -> Iterator[None]:
     try:
         yield
-    except (Exception, SystemExit) as error:  # a foreign network may raise anything
+    except FOREIGN_FAULTS as error:  # a foreign network may raise anything
         if "view size is not compatible" in str(error):
             remedy = (
                 "Images and weights are channels_last here, where .view cannot join dimensions: write "

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from ablate.errors import RecordError, ResultsError
+from ablate.errors import RecordError, ResultsError, first_line
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
@@ -189,9 +189,8 @@ def read_record(path: Path) -> Record:
             raise RecordError(f"{path}: the record does not match its digest; it was altered or damaged")
         record = Record.model_validate(content)
     except (ValueError, KeyError, TypeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
         raise RecordError(
-            f"{path}: is not a readable record ({reason}); move it away to run it again"
+            f"{path}: is not a readable record ({first_line(error)}); move it away to run it again"
         ) from None
     if record.trial_id != path.stem:
         raise RecordError(f"{path}: holds trial {record.trial_id}; restore its name, or move it away")

@@ -18,6 +18,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ablate.errors import FOREIGN_FAULTS, first_line
 from ablate.losses import Loss
 from ablate.study.fields import Fields
 from ablate.study.trials import stream_seed
@@ -182,8 +183,8 @@ def _checked_capture(
         captured.load(build(init), train, fields, seed)
         eager = _eager(build(init), loss, train, fields, seed)
         difference = _difference(captured, eager, valid)
-    except (Exception, SystemExit) as error:  # of foreign code, or of a capture
-        return f"its steps cannot be captured: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    except FOREIGN_FAULTS as error:  # of foreign code, or of a capture
+        return f"its steps cannot be captured: {type(error).__name__}: {first_line(error)}"
     allowed = TOLERANCE[fields.precision]
     if not difference <= allowed:
         return f"captured steps differ from eager ones by {difference:.1e} of their effect, not {allowed:g}"

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ablate.errors import FOREIGN_FAULTS
 from ablate.store.records import Features, Scatter
 from ablate.study.fields import Fields
 from ablate.train.images import Images
@@ -65,7 +66,7 @@ def penultimate_features(
                 projections[f"projection_{split}"] = plane.project(features[shown])
                 projections[f"projection_{split}_labels"] = labels[shown]
         return Features(**facts), projections
-    except (Exception, SystemExit):  # a foreign network may raise anything, and memory may end
+    except FOREIGN_FAULTS:  # a foreign network may raise anything, and memory may end
         return None, {}
 
 
