@@ -7,7 +7,7 @@ Expected: the optimum is flat. Differences below half a point are the rule, and 
 can be shown" is a likely and useful answer.
 
 Cost: 120 trainings and a re-test of 30 on one GPU (full), 60 and 15 on Imagenette on two CPU cores (cpu: many
-hours), or 36 and 15 small ones on scikit-learn's digits (quick: a few minutes).
+hours), 24 and 30 of 5 epochs at 64 px there (small), or 36 and 15 small ones on scikit-learn's digits (quick: a few minutes).
 
     python -m ablate tune studies/eps_tune.py
 """
@@ -31,6 +31,7 @@ study = Study(
     profiles={
         "full": Profile(),
         "cpu": Profile(search={"points": 20}, seeds=5),
+        "small": Profile(base={"image_size": 64, "epochs": 5}, search={"points": 12, "seeds": 2}, seeds=10),
         "quick": Profile(
             base={"data": "digits", "image_size": 8, "epochs": 15, "batch_size": 32, "lr": 0.1},
             # A third of the digits' 600 training images: on fewer, accuracy would be too coarse to tune by.
