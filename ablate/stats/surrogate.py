@@ -43,8 +43,8 @@ def smoothed(
     its own; scales and amplitude are those of the largest marginal likelihood within bounds. Of fewer than
     four points, or values that are all equal, the means come back as they are.
 
-    A process that is smooth everywhere would swing beside a cliff. So points beyond one, where training
-    fails, are left out of it, and have no smoothed value.
+    A process that is as smooth everywhere would swing beside a cliff: what lies below one, as where training
+    fails, is left out, and has no smoothed value.
 
     `places` [n, d] are coordinates in any unit, categories as one column per value; `samples` [n] the values
     over each point's seeds, one at least. Returns [n] posterior means, and [n] standard deviations of the
@@ -115,11 +115,6 @@ def is_on_front(values: FloatArray) -> BoolArray:
 
     Of [n, 2] values, finite, both higher-is-better.
     """
-    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
-        raise ValueError(
-            f"Expected finite values of shape [n, 2], got shape {values.shape}; pass a row per point, "
-            "without those that have no value."
-        )
     at_least = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
     return np.asarray(~(at_least & better).any(axis=0))
@@ -129,7 +124,7 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
     """Of points with two smoothed objectives, the one or two that are worth another look.
 
     From [n, 2] posterior means, both higher-is-better, and their standard deviations: one or two indices,
-    ascending, of equally good ones the first; () without points. Nothing is given up for what is noise:
+    ascending, of equally good ones the first. Nothing is given up for what is noise:
 
     - An objective shows a signal if some two points' 95 % intervals lie apart. If only one does, the best in
       it is chosen; if none does, the best in the first.
@@ -137,8 +132,6 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
       another point is at most its median standard deviation, while their loss in the other is more than the
       noise leaves open: two 95 % intervals of the median width would lie apart.
     """
-    if not len(values):
-        return ()
     rounding = SAME * np.abs(values).max(axis=0)
     front = np.flatnonzero(is_on_front(values))
     signal = (values - Z * sds).max(axis=0) - (values + Z * sds).min(axis=0) > rounding

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablate.metrics import METRICS, Predictions
 from ablate.stats import chosen_of_two, is_on_front, mean_interval, smoothed
+from ablate.stats.intervals import FloatArray
 from ablate.stats.surrogate import SAME
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.store.results import ResultsFolder
@@ -26,7 +26,6 @@ from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import read_stored
 
-FloatArray = NDArray[np.float64]
 SUFFIXES = ("", "_2")
 """Of the first and the second objective's columns."""
 

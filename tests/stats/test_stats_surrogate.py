@@ -176,12 +176,6 @@ def test_a_slope_three_good_points_and_what_fails_alike_leave_nothing_out() -> N
             assert np.isfinite(smooth(places, values, spread)).all()
 
 
-@pytest.mark.parametrize("values", [np.zeros((2, 3)), np.zeros(2), np.array([[0.0, NAN]])])
-def test_a_front_of_no_two_numbers_is_refused(values: FloatArray) -> None:
-    with pytest.raises(ValueError, match=r"Expected finite values of shape \[n, 2\]"):
-        is_on_front(values)
-
-
 values_of_two = st.lists(st.tuples(st.integers(-4, 4), st.integers(-4, 4)), min_size=1, max_size=12).map(
     lambda rows: np.array(rows, dtype=np.float64)
 )
@@ -218,7 +212,6 @@ def test_an_objective_without_a_signal_has_no_say() -> None:
     # As soon as the intervals of two points lie apart, it has one.
     for gain, expected in ((0.039, (1,)), (0.0393, (1, 2))):
         assert chosen_of_two(np.column_stack([good, [0, 0, gain, 0]]), sds) == expected
-    assert chosen_of_two(np.empty((0, 2)), np.empty((0, 2))) == ()
 
 
 def test_a_gain_within_the_noise_is_not_paid_for() -> None:
