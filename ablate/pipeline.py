@@ -131,6 +131,16 @@ def require_metrics(study: Study) -> None:
 def _require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
+    require_name(study)
+    there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ResultsError(
+            f"{options.report}: the report cannot be written there; choose another with --report"
+        )
+
+
+def require_name(study: Study) -> None:
+    """Refuse a study whose name cannot be that of a folder."""
     if not study.name:
         raise StudyError(
             "the study has no name, which its results are kept under; give it one: "
@@ -138,11 +148,6 @@ def _require_sound(study: Study, options: Options) -> None:
         )
     if Path(study.name).name != study.name or study.name.startswith("."):
         raise StudyError(f"name: expected a plain folder name such as 'my_study', but {study.name!r} came")
-    there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ResultsError(
-            f"{options.report}: the report cannot be written there; choose another with --report"
-        )
 
 
 def _reported(summary: Summary, options: Options) -> Run:

@@ -39,7 +39,7 @@ from ablate.stats import (
 from ablate.study.study import Study
 from ablate.study.trials import Plan, arm_name
 from ablate.tables import Tables, frame
-from ablate.tables.quantities import number_columns, quantity
+from ablate.tables.quantities import number_columns, quantity, usual
 
 Kind = Literal["arm", "main", "interaction", "trend", "run"]
 FAMILIES: dict[str, str] = {"main": "averages", "interaction": "averages"}
@@ -207,7 +207,7 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
             f"primary, family: {', '.join(dict.fromkeys(unknown))}: no such metric; "
             f"the metrics are {', '.join(sorted(known))}"
         )
-    others = (name for name in (*SHOWN, *METRICS) if name not in NOT_COMPARED)
+    others = (name for name in usual(*SHOWN, *METRICS) if name not in NOT_COMPARED)
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,7 @@ def _drawn(entry: Registered, item: Any, context: Context, missing: frozenset[st
     from ablate.figures.draw import HALF, arrange, few
     from ablate.figures.theme import svg_of
 
-    name, title = entry.name.format(item), entry.title.format(item)
+    name, title = re.sub(r"[^\w.-]+", "-", entry.name.format(item)), entry.title.format(item)
     try:
         drawing = entry.draw(context) if item is None else entry.draw(context, item)
         if drawing is None:

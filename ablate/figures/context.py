@@ -186,8 +186,9 @@ class Context:
     @cached_property
     def cases(self) -> dict[str, Case]:
         """Arm to its timed case, in the study's order; empty without a pass."""
-        times = self.timing.times if self.timing else {}
-        return {arm: case for arm, case in arm_cases(self.plan).items() if case in times}
+        if not self.timing:
+            return {}
+        return {arm: case for arm, case in arm_cases(self.plan).items() if case in self.timing.times}
 
     @cached_property
     def tuned(self) -> Tuned | None:

@@ -15,7 +15,7 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, REFERENCE
-from ablate.tables.quantities import quantity
+from ablate.tables.quantities import number_columns, quantity, usual
 
 COMPARED = ("accuracy", "ece", "nll")
 """Differences that are shown beside those of the primary metric and its family, where there is room."""
@@ -38,7 +38,7 @@ def effects(context: Context) -> Drawing | None:
     if context.complete.empty or not context.plan.comparisons:
         return None
     study, table = context.plan.study, context.effects
-    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *COMPARED)))[:MOST_PANELS]
+    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *usual(*COMPARED))))[:MOST_PANELS]
     arms, left_out = context.fitting(table, MOST_ROWS)
     height = 0.25 + 0.31 * max(len(arms), 1)
     canvas, axes = draw.panels(len(metrics), height=height, sharey=True)
@@ -122,6 +122,8 @@ def unbeaten(x: Iterable[float], y: Iterable[float]) -> list[bool]:
 @figure("front", "Accuracy against calibration", order=30)
 def front(context: Context) -> Drawing | None:
     """Accuracy against ECE, with the arms that no other arm beats in both."""
+    if not {"ece", "accuracy"} <= number_columns():
+        return None
     error, accuracy = quantity("ece"), quantity("accuracy")
     points = context.means(error).merge(context.means(accuracy), on="arm", suffixes=("_x", "_y"))
     points = points.rename(columns={"mean_x": "x", "mean_y": "y"})

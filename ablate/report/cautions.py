@@ -7,11 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, floor_bands, labels_of
+from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, floor_bands, floor_of, labels_of
 from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import Json
 from ablate.report.words import caution
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.cells import one_line
 from ablate.tables.quantities import quantity, shown
@@ -56,12 +57,18 @@ def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:
             if len(rows := lost[lost["arm"] == arm])
         ]
         yield _banner("lost", items, lost=len(lost), trials=len(trials))
-    for name in dict.fromkeys(trial.fields.data for trial in plan.trials):
-        if name in SMALL_DATA:
-            yield _banner(f"data.{name}")
     runs = counted["arm"].value_counts().reindex(list(labels), fill_value=0)
     if few := int((runs < FEW_SEEDS).sum()):
         yield _banner("few_seeds", enough=FEW_SEEDS, few=few, arms=len(runs), least=runs.min())
+    if isinstance(plan.study, ExternalStudy):
+        if plan.study.differing:
+            yield _banner("differing", plan.study.differing)
+        if plan.study.only:
+            yield _banner("no_grid", arms=len(plan.arms))
+        return
+    for name in dict.fromkeys(trial.fields.data for trial in plan.trials):
+        if name in SMALL_DATA:
+            yield _banner(f"data.{name}")
     for column, what in POOLED.items():
         counts = ran[column].dropna().value_counts().sort_index()
         if len(counts) > 1:
@@ -88,6 +95,8 @@ def _reasons(rows: pd.DataFrame) -> str:
 def _of_metrics(trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None) -> Iterator[Json]:
     complete, items, banded = complete_trials(trials), list[str](), False
     for metric, floor_metric in FLOOR.items():
+        if floor_of(metric, complete) is None:
+            continue
         what, bands = quantity(metric), floor_bands(floors, metric)
         for arm, label in labels_of(plan).items():
             value, has_band = arm_interval(complete, arm, metric).mean, arm in bands

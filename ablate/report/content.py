@@ -24,6 +24,7 @@ from ablate.report.headline import headline, tuning_headline
 from ablate.report.pages import render_html, render_markdown
 from ablate.report.words import method
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
 
@@ -36,14 +37,23 @@ LARGEST_CARRIED = 250_000
 def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     """Render a study's report from its plan and its tables, and return the path of its index.html.
 
-    Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
-    figures/*.svg in the report's folder. The same tables give the same bytes; records are not read.
+    The same tables give the same bytes; records are not read.
 
     Raises:
         RecordError: the plan or a table is missing or damaged, or they do not belong together.
         ResultsError: the report's folder cannot be written.
         StudyError: the study is about a metric that the trials table does not have.
     """
+    require_writable(report_dir)
+    plan = read_plan(results)
+    tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
+    for former in ("contrasts", "trends"):  # rows of the effects table now
+        (results.root / f"{former}.csv").unlink(missing_ok=True)
+    return write_pages(tables, plan, results, report_dir)
+
+
+def require_writable(report_dir: Path) -> None:
+    """Make a report's folder; one that cannot be written is a `ResultsError`."""
     try:
         (report_dir / "figures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=report_dir):
@@ -53,12 +63,12 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
             f"{report_dir}: the report cannot be written ({error.strerror}); "
             "choose another folder with --report"
         ) from None
-    plan = read_plan(results)
-    tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
+
+
+def write_pages(tables: Tables, plan: Plan, results: ResultsFolder, report_dir: Path) -> Path:
+    """Write report.json, index.html, report.md and figures/*.svg; beside the tables those that follow."""
     derived = derived_tables(tables, plan)
     write_tables(results, derived)
-    for former in ("contrasts", "trends"):  # rows of the effects table now
-        (results.root / f"{former}.csv").unlink(missing_ok=True)
     figures = draw_figures({**tables, **derived}, plan)
     report = build_report({**tables, **derived}, plan, figures)
     files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
@@ -94,12 +104,15 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     answer, published = headline(trials, effects, plan, timing), views.published_view(epochs, plan)
     if published:
         answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
-    provenance = _provenance(trials, plan)
+    external, provenance = isinstance(study, ExternalStudy), _provenance(trials, plan)
+    first_line = (
+        plan.reason if external else f"Profile {plan.profile} on {provenance['Device']}: {plan.reason}."
+    )
     report = {
         "format": FORMAT,
         "study": study.name,
         "profile": plan.profile,
-        "first_line": f"Profile {plan.profile} on {provenance['Device']}: {plan.reason}.",
+        "first_line": first_line,
         "question": study.question,
         "description": study.description,
         "headline": answer,
@@ -111,7 +124,10 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "certainty": views.certainty_view(effects, plan),
         "trends": views.effects_view(effects, plan, "trend"),
         "contrasts": views.effects_view(effects, plan, "main", "interaction"),
-        "timing": {"note": views.timing_note(timing), "table": views.timing_view(step_times, plan)},
+        "timing": {
+            "note": "" if external else views.timing_note(timing),
+            "table": views.timing_view(step_times, plan),
+        },
         "figures": [_figure(figure) for figure in figures],
         "published": published,
         "method": method(plan, tuned=tuned is not None),
@@ -139,15 +155,20 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
     """Where, with what and on what the trials ran."""
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
     states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
+    general = {
+        "Study": plan.study.name,
+        "Trials": f"{len(plan.trials)} planned: {states}",
+        "Arms": str(len(plan.arms)),
+        "Seeds": ", ".join(map(str, plan.study.seed_list())),
+    }
+    if isinstance(plan.study, ExternalStudy):
+        return {**general, "Runs": plan.reason}
     kinds, names = _values(trials, "device"), _values(trials, "device_name")
     first, *others = (trial.fields.model_dump() for trial in plan.trials)
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
     return {
-        "Study": plan.study.name,
+        **general,
         "Profile": f"{plan.profile} ({plan.reason})",
-        "Trials": f"{len(plan.trials)} planned: {states}",
-        "Arms": str(len(labels_of(plan))),
-        "Seeds": ", ".join(map(str, plan.study.seed_list())),
         "Device": f"{kinds} ({names})" if names else kinds,
         "Precision": _values(complete, "resolved_precision"),
         "CPU threads per trial": _values(complete, "threads"),
@@ -166,6 +187,8 @@ def _values(trials: pd.DataFrame, name: str) -> str:
 
 def _reproduce(trials: pd.DataFrame, plan: Plan) -> Json:
     """The command that runs the study, and what it needs."""
+    if isinstance(plan.study, ExternalStudy):
+        return {"command": plan.command, "note": "It reads the runs again, and trains nothing."}
     commits = _values(trials, "commit")
     at = f" at commit {commits}" if commits else ""
     profile = f" --profile {shlex.quote(plan.profile)}" if plan.study.profiles else ""

@@ -63,7 +63,11 @@ def sections(report: Json) -> list[Json]:
         ("trends", "Trends", [_table(report["trends"])]),
         ("contrasts", "Main effects and interactions", [_table(report["contrasts"])]),
         ("tuning", "Tuning", search),
-        ("cost", "Cost of a step", [{"text": timing["note"]}, _table(timing["table"])]),
+        (
+            "cost",
+            "Cost of a step",
+            [{"text": timing["note"]} if timing["note"] else None, _table(timing["table"])],
+        ),
         ("published", "Beside the published run", compared),
         ("failures", "Failed trials", [_table(report["failures"])]),
         ("mislead", "What could mislead", report["banners"]),

@@ -9,7 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, factor_label, level_label, planned_arms
+from ablate.analysis.arms import (
+    arm_interval,
+    complete_trials,
+    factor_label,
+    floor_of,
+    level_label,
+    planned_arms,
+)
 from ablate.analysis.effects import SHOWN, Term, terms
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases, timing_pass
@@ -36,7 +43,7 @@ from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p, usual
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -68,17 +75,19 @@ def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json |
     """
     complete, names, arms = complete_trials(trials), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
-    metrics = dict.fromkeys((plan.study.primary, *ARM_METRICS, *plan.study.comparison_family))
+    metrics = dict.fromkeys((plan.study.primary, *usual(*ARM_METRICS), *plan.study.comparison_family))
     if more:
-        metrics = dict.fromkeys(name for name in MORE_METRICS if name not in metrics)
+        metrics = dict.fromkeys(name for name in usual(*MORE_METRICS) if name not in metrics)
+        if not metrics:
+            return None
 
     def columns(arm: str) -> Iterator[Column]:
         yield worded("Arm", names[arm])
         yield _runs(runs.get(arm, 0), arms[arm].planned)
         for what in map(quantity, metrics):
             interval, note = arm_interval(complete, arm, what.name), ""
-            if what.name in FLOOR and interval.n:
-                note = f"floor {shown(arm_interval(complete, arm, FLOOR[what.name]).mean, what)}"
+            if interval.n and (floor := floor_of(what.name, complete)):
+                note = f"floor {shown(arm_interval(complete, arm, floor).mean, what)}"
             yield of_quantity(what, _mean(interval, what, note))
 
     return view(arms, columns)
@@ -109,13 +118,15 @@ def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Js
         repeat = f", repeat {row['repeat']}" if row["repeat"] else ""
         yield worded("Trial", cell(row["trial_id"]))
         yield worded("Arm", names[row["arm"]])
-        yield column("Seed", cell(f"{row['seed']}{repeat}", float(row["seed"])))
+        yield column(
+            "Seed" if plan.study.is_paired else "Run", cell(f"{row['seed']}{repeat}", float(row["seed"]))
+        )
         yield worded("Status", cell(row["status"]))
         if failed:
             reason = ABSENT if pd.isna(row["failure"]) else one_line(row["failure"])
             yield worded("Reason", cell(reason))
         else:
-            for what in map(quantity, TRIAL_METRICS):
+            for what in map(quantity, usual(*TRIAL_METRICS)):
                 yield of_quantity(what, amount(row[what.name], what))
 
     lost = ~trials["status"].isin(["complete", "missing"])
@@ -138,7 +149,7 @@ def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
 
 def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     """A row per effect of some kinds, a column per metric: the primary one, the family's, the usual ones."""
-    names, study, usual = arm_cells(plan), plan.study, AVERAGED if "main" in kinds else SHOWN
+    names, study, others = arm_cells(plan), plan.study, usual(*(AVERAGED if "main" in kinds else SHOWN))
 
     def columns(item: tuple[int, Compared]) -> Iterator[Column]:
         place, (term, by_metric) = item
@@ -162,7 +173,7 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
             over = "combinations of the other factors' levels"
             yield column("Averaged over", cell(f"{cells}/{planned}", float(cells)), meaning=over)
             yield column("Seeds", count(first["n"]))
-        for name in dict.fromkeys((study.primary, *study.comparison_family, *usual)):
+        for name in dict.fromkeys((study.primary, *study.comparison_family, *others)):
             what, inside = quantity(name), name in study.comparison_family
             meaning = "simultaneous intervals" if inside else "95 % each, uncorrected"
             judged = effect_cell(by_metric[name], study)
