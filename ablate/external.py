@@ -106,7 +106,7 @@ def analyse(
     trials = _trials(study, runs_of.set_index([arms, seeds]))
     tables = {"trials": trials.assign(study=study.name), "epochs": frame("epochs", [])}
     by = f"paired by {seed}" if seed else "independent of each other: no seed pairs them"
-    plan = Plan(
+    plan = Plan.model_construct(
         study=study,
         profile=source,
         reason=f"{len(data)} runs from {source}, {by}; ablate trained none of them.",

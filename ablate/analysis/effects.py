@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms
+from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms, planned_arms
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
 from ablate.stats import (
     Effect,
     holm,
+    independent_contrast,
     minimal_detectable_effect,
     paired_effect,
     seeds_needed,
@@ -61,6 +62,7 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     alike = np.arange(len(index))
     for group in identical_arms(trials, plan):
         alike[[index[arm] for arm in group]] = index[group[0]]
+    runs = np.array([arm.planned for arm in planned_arms(plan).values()])
     new_images = tables.get("new_images", frame("new_images", []))
     ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
     rows, size = [], family_size(plan)
@@ -68,12 +70,20 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
         claim = term.asked and metric in study.comparison_family
         if term.kind == "pair" and not claim:
             continue
-        (values_of, reference), kept = _sides(term, values[metric])
-        planned = term.arms.shape[1]
+        planned, comparisons = term.arms.shape[1], size if claim else 1
+        if study.is_paired:
+            sides, kept = _sides(term, values[metric])
+            effect, p_flip = paired_effect(*sides, comparisons=comparisons), sign_flip_p(*sides)
+            seeds = len(study.seed_list())
+        else:
+            samples, weights = _samples(term, values[metric])
+            effect, p_flip = independent_contrast(samples, weights, comparisons=comparisons), math.nan
+            kept, lost = len(samples) // len(term.weights), runs - np.isfinite(values[metric]).sum(axis=1)
+            seeds = int(effect.n + lost[term.arms].sum())
         row = effect_row(
             metric,
-            paired_effect(values_of, reference, comparisons=size if claim else 1),
-            planned=len(study.seed_list()),
+            effect,
+            planned=seeds,
             whole=kept == planned,
             margin=study.all_margins.get(metric, math.nan),
             directed=term.kind != "interaction",
@@ -81,7 +91,7 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             claim=claim,
         )
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
-        row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": sign_flip_p(values_of, reference)}
+        row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": p_flip}
         # Two averages correlate by what they share, not by what pairing buys.
         row |= {"rho": row["rho"] if term.kind in ("arm", "pair") else math.nan}
         of_images = ends.get((term.term, term.against, metric), (math.nan, math.nan))
@@ -129,6 +139,15 @@ def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
         means = values_of[:, kept][:, :, seeds].mean(axis=1)
         sides[:, seeds] = [np.maximum(weights, 0) @ means for weights in (term.weights, -term.weights)]
     return sides, len(kept)
+
+
+def _samples(term: Term, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Of runs that no seed joins the arms' values [samples, runs] of a term, and the weight of each mean."""
+    values_of = values[term.arms]
+    there = np.isfinite(values_of).any(axis=2).all(axis=0)
+    there |= not there.any()
+    samples = values_of[:, there].reshape(-1, values.shape[1])
+    return samples, np.repeat(term.weights, there.sum()) / there.sum()
 
 
 def effect_row(

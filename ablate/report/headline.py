@@ -132,15 +132,15 @@ def _conclusion(row: pd.Series[Any], what: Quantity, planned: int, cells: str) -
 def _contrast(item: Compared, plan: Plan, timing: Pass | None, planned: int) -> Json:
     """An arm against its baseline, in numbers and in words, with other metrics and the cost of a step."""
     term, rows = item
-    row, cases, also = rows[plan.study.primary], arm_cases(plan), list[str]()
+    row, cases, also = rows[plan.study.primary], arm_cases(plan) if timing else {}, list[str]()
     for name in ALSO:
         if name != row["metric"] and name in rows:
             what, other = quantity(name), rows[name]
             reach = ends(other["low"], other["high"], what, signed=True)
             size = f"{shown_difference(other['effect'], what)} {what.difference_unit}".rstrip()
             also.append(f"{what.label} {size}{f' ({reach})' if reach else ''}, {other['verdict']}")
-    arm, baseline = cases[term.term], cases[term.against]
-    if timing and arm in timing.times and baseline in timing.times:
+    arm, baseline = cases.get(term.term), cases.get(term.against)
+    if timing and arm and baseline and arm in timing.times and baseline in timing.times:
         ratio = timing.ratio(arm, baseline)
         reach = f" ({ratio.low:.3f} to {ratio.high:.3f})" if math.isfinite(ratio.low) else ""
         slower = f"{ratio.median:.3f} times as long{reach}"

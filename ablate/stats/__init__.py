@@ -1,6 +1,13 @@
 """Statistics over seeds: intervals, effects, verdicts and power. Arrays in, numbers out."""
 
-from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
+from ablate.stats.effect import (
+    Effect,
+    independent_contrast,
+    independent_effect,
+    paired_effect,
+    sign_flip_p,
+    smallest_sign_flip_p,
+)
 from ablate.stats.intervals import (
     Interval,
     MedianInterval,
@@ -21,6 +28,7 @@ __all__ = [
     "chosen_of_two",
     "equivalence_power",
     "holm",
+    "independent_contrast",
     "independent_effect",
     "is_on_front",
     "mean_interval",

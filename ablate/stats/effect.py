@@ -12,6 +12,7 @@ https://doi.org/10.1080/01621459.1961.10482090
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -118,14 +119,29 @@ def independent_effect(
     values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
 ) -> Effect:
     """As `paired_effect`, of samples [..., n] and [..., m] that no seed joins, by Welch's test."""
-    check_values(values, baseline)
-    (n, mean, sd), (m, other, other_sd) = (moments(side.astype(np.float64)) for side in (values, baseline))
-    part, other_part = sd**2 / np.maximum(n, 1), other_sd**2 / np.maximum(m, 1)
-    error = np.sqrt(part + other_part)
-    shares = part**2 / np.maximum(n - 1, 1) + other_part**2 / np.maximum(m - 1, 1)
+    return independent_contrast(
+        (values, baseline), (1.0, -1.0), confidence=confidence, comparisons=comparisons
+    )
+
+
+def independent_contrast(
+    samples: Sequence[Values] | Values,
+    weights: Sequence[float] | FloatArray,
+    *,
+    confidence: float = 0.95,
+    comparisons: int = 1,
+) -> Effect:
+    """A weighted sum of the means of samples [..., n], [..., m], ... that no seed joins, as Welch's test is."""
+    check_values(*samples)
+    n, mean, sd = map(np.stack, zip(*(moments(side.astype(np.float64)) for side in samples), strict=True))
+    weight = np.reshape(weights, (-1, *[1] * (n.ndim - 1)))
+    part = (weight * sd) ** 2 / np.maximum(n, 1)
+    error = np.sqrt(part.sum(axis=0))
+    shares = (part**2 / np.maximum(n - 1, 1)).sum(axis=0)
     freedom = error**4 / np.where(error > 0, shares, np.nan)
-    fewer, spread, rho = np.minimum(n, m), np.hypot(sd, other_sd), np.full(error.shape, np.nan)
-    return Effect(mean - other, error, freedom, fewer, spread, rho, confidence, comparisons)
+    effect, spread = (weight * mean).sum(axis=0), np.sqrt(((weight * sd) ** 2).sum(axis=0))
+    rho = np.full(error.shape, np.nan)
+    return Effect(effect, error, freedom, n.min(axis=0), spread, rho, confidence, comparisons)
 
 
 def _rounding(side: FloatArray) -> FloatArray:
