@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from ablate.errors import StudyError, first_line
 from ablate.notebook import Run
-from ablate.pipeline import require_name
+from ablate.pipeline import require_sound
+from ablate.report.content import write_pages
 from ablate.store.results import ResultsFolder
 from ablate.study.external import ExternalStudy
 from ablate.study.fields import canonical, unknown_name
+from ablate.study.options import Options
 from ablate.study.trials import Plan, Trial, arm_name
 from ablate.tables import frame, read_tables, write_tables
-from ablate.tables.quantities import Quantity, number_columns, quantities_of, quantity
+from ablate.tables.quantities import EXTERNAL, Quantity, number_columns, quantity
 
-PREFIXES = ("params.", "metrics.", "config.", "summary.", "tags.", "config/", "summary/")
+PREFIXES = ("", "params.", "metrics.", "config.", "summary.", "config/", "summary/")
 """Of columns in exports of MLflow and Weights & Biases; they need not be typed."""
-RESULTS = ("metrics.", "summary.", "summary/")
-NAMES, STATES = ("Name", "run_id", "ID", "id", "trial_id"), ("State", "state", "status", "Status")
+NAMES, STATES = ["Name", "run_id", "ID", "id", "trial_id"], ["State", "state", "Status", "status"]
 """Columns that name a run, and that say what became of it."""
-DONE = {"finished", "complete", "completed", "success", "succeeded", "done"}
-UNDONE = {
-    "running", "scheduled", "pending", "preempting", "preempted", "crashed", "failed", "killed", "error",
-    "diverged", "oom", "timeout", "missing", "unreadable", "canceled", "cancelled",
-}  # fmt: skip
+DONE, UNDONE = {"finished", "complete", "completed", "success"}, {"running", "crashed", "failed", "killed"}
 BETTER = {"higher": "higher", "lower": "lower", "neither": ""}
-KEY = ("trial_id", "arm", "seed", "repeat", "status", "failure")
+KEY = ["trial_id", "arm", "seed", "repeat", "status", "failure"]
 
 
 def analyse(
@@ -48,19 +47,18 @@ def analyse(
 ) -> Run:
     """Judge runs that somebody already has as a study's are judged, and write their report. Trains nothing.
 
-    Numbers are shown as they come, in the unit that they have. A run has failed that its tool does not call
-    finished, or that has none of the metrics.
+    Numbers are shown as they come. A run without a metric, or that its tool does not call finished, failed.
 
     Args:
-        runs: a row per run: a DataFrame or the path of a CSV, such as an export of Weights & Biases or MLflow,
-            the prefixes of whose columns (config., params., metrics.) can be left out below.
+        runs: a row per run: a DataFrame or a CSV file, as Weights & Biases or MLflow export it; the prefixes of
+            its columns (config., params., metrics.) can be left out below.
         factors: columns whose combinations of values are the arms.
-        metrics: column to the direction that is better, "higher", "lower" or "neither"; or a list, where
-            ablate has metrics of these names.
+        metrics: column to the direction that is better: "higher", "lower", "neither", or "" where ablate has a
+            metric of this name; or a list of such.
         seed: the column that pairs runs of different arms. Without one they are independent samples, which
             Welch's test compares.
         baseline: factor to the level that others are compared with; without one every two arms are.
-        report: the folder of reports, in which page and tables go to a folder of their own.
+        report: the folder of reports; page and tables go to a folder in it.
         asked: as in `ablate.Study`: name (of that folder, otherwise the file's), question, primary (otherwise
             the first metric), family, comparisons, margins (in the metric's own unit; none by default).
 
@@ -68,59 +66,62 @@ def analyse(
         StudyError: a column is missing, or a row lacks a value or is there twice; the message names them.
         ResultsError: the report's folder cannot be written.
     """
-    from ablate.report import require_writable, write_pages
-
-    source = "the DataFrame" if isinstance(runs, pd.DataFrame) else Path(runs).name
+    source = "a DataFrame" if isinstance(runs, pd.DataFrame) else Path(runs).name
     data = (runs if isinstance(runs, pd.DataFrame) else _read(Path(runs))).reset_index(drop=True)
     better = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics, "")
-    columns = _columns(data, factors, better, [seed] if seed else [])
-    levels = {factor: _levels(data[columns[factor]], factor) for factor in factors}
-    measured = pd.DataFrame({metric: _numbers(data[columns[metric]], metric) for metric in better})
-    arms = pd.Series(
-        [arm_name(dict(zip(levels, own, strict=True))) for own in zip(*levels.values(), strict=True)]
-    )
-    seeds = _seeds(data[columns[seed]], seed, arms) if seed else arms.groupby(arms).cumcount()
+    columns = _columns(data, factors, list(better), [seed] if seed else [])
+    parsed = {name: _parsed(data[columns[name]], name, needed=name not in better) for name in columns}
+    levels = pd.DataFrame({name: parsed[name].map(canonical) for name in factors}, dtype=object)
+    arms = pd.Series([arm_name(own) for own in levels.to_dict("records")])
+    seeds = _seeds(parsed[seed], seed, arms) if seed else arms.groupby(arms).cumcount()
     study = ExternalStudy(
         **{
-            "name": Path(source).stem if source.endswith(".csv") else "runs",
+            "name": "runs" if isinstance(runs, pd.DataFrame) else Path(runs).stem,
             "question": f"What do {' and '.join(factors)} do to {' and '.join(better)}?",
             "primary": next(iter(better)),
             **asked,
+            **_grid(levels, set(arms), baseline or {}),
         },
-        **_grid(levels, set(arms), baseline or {}),
-        seeds=tuple(sorted(set(seeds.tolist()))),
-        source=source,
+        seeds=sorted(set(seeds.tolist())),
         seed=seed or "",
         differing=_differing(data, columns.values()),
     )
-    require_name(study)
-    for metric in (study.primary, *study.family, *study.margins):
-        if metric not in better:
-            raise StudyError(f"primary, family, margins: {unknown_name('metric', metric, better)}")
-    quantities = [_quantity(name, better[name], measured[name], arms, columns[name]) for name in better]
-    given = {"factors": factors, "metrics": metrics, "seed": seed, "baseline": baseline, **asked}
-    words = ["runs" if source == "the DataFrame" else repr(source)]
-    words += [f"{name}={value!r}" for name, value in given.items() if value]
+    found = pd.DataFrame({name: parsed[name].astype("float64") for name in better})
+    spreads = found.groupby(arms).std().median()
+    quantities = {name: _quantity(name, better[name], float(spreads[name])) for name in better}
+    with_metrics = contextvars.copy_context()
+    with_metrics.run(EXTERNAL.set, quantities)
+    with_metrics.run(require_sound, study, Options(report=Path(report)))
 
-    runs_of = measured.assign(trial_id=_names(data), failure=_failures(data, columns.values(), measured))
-    trials = _trials(study, runs_of.set_index([arms, seeds]))
-    tables = {"trials": trials.assign(study=study.name), "epochs": frame("epochs", [])}
-    by = f"paired by {seed}" if seed else "independent of each other: no seed pairs them"
+    arm_of = {arm_name(arm): arm for arm in study.arms()}
+    table = found.assign(trial_id=_named(data), failure=_failures(data, found)).set_index([seeds, arms])
+    every = pd.MultiIndex.from_product([study.seed_list(), arm_of], names=["seed", "arm"])
+    table = table.reindex(every if seed else every[every.isin(table.index)]).reset_index()
+    missing = table["trial_id"].isna()
+    unknown = "no run of " + table["arm"] + ", seed " + table["seed"].astype(str)
+    table["status"] = np.select([missing, table["failure"] != ""], ["missing", "failed"], "complete")
+    table = table.assign(repeat=0, trial_id=table["trial_id"].mask(missing, unknown))
+    trials = frame("trials", table[KEY].to_dict("records")).assign(**table[list(better)])
+    given = {"factors": factors, "metrics": metrics, "seed": seed, "baseline": baseline, **asked}
+    words = [repr(source), *(f"{name}={value!r}" for name, value in given.items() if value)]
+    joined = f"paired by {seed}" if seed else "independent samples, as no seed pairs them"
     plan = Plan.model_construct(
         study=study,
         profile=source,
-        reason=f"{len(data)} runs from {source}, {by}; ablate trained none of them.",
+        reason=f"{len(data)} runs from {source}, {joined}; ablate trained none of them.",
         command=f"ablate.analyse({', '.join(words)})",
-        trials=tuple(_planned(study, trials)),
+        trials=tuple(
+            Trial.model_construct(trial_id=name, arm=arm, levels=arm_of[arm], seed=own_seed, repeat=0)
+            for name, arm, own_seed in zip(table["trial_id"], table["arm"], table["seed"], strict=True)
+        ),
     )
     folder = ResultsFolder(Path(report) / study.name)
-    require_writable(folder.root)
-    kept = trials[list(dict.fromkeys((*KEY, *factors, *better)))]
-    write_tables(folder, {"trials": kept})
-    with quantities_of(quantities):
-        page = write_pages(tables, plan, folder, folder.root)
+    (folder.root / "figures").mkdir(parents=True, exist_ok=True)
+    write_tables(folder, {"trials": trials[[*KEY, *better]]})
+    tables = {"trials": trials, "epochs": frame("epochs", [])}
+    page = with_metrics.run(write_pages, tables, plan, folder, folder.root)
+    shown = {"trials": trials[[*KEY, *better]], **read_tables(folder, names=["effects"])}
     failed = int((trials["status"] != "complete").sum())
-    shown = {"trials": kept, **read_tables(folder, names=["effects"])}
     return Run(folder.root, 0, failed, False, shown, page, page.read_text(encoding="utf-8"))
 
 
@@ -129,177 +130,106 @@ def _read(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype="str", keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:  # also what is empty or no CSV
+        raise StudyError(f"{path}: expected a CSV with a row per run, but {first_line(error)}") from None
+
+
+def _columns(data: pd.DataFrame, *asked: Sequence[str]) -> dict[str, str]:
+    """For each name of a factor, a metric or the seed the column that it is of."""
+    if data.empty or not all(asked[:2]) or any(isinstance(names, str) for names in asked):
         raise StudyError(
-            f"{path}: expected a CSV file with a row per run; it cannot be read: {first_line(error)}"
-        ) from None
-
-
-def _columns(
-    data: pd.DataFrame, factors: Sequence[str], metrics: Collection[str], seed: Sequence[str]
-) -> dict[str, str]:
-    """For each name that is asked for, the column that it is of."""
-    known = ", ".join(map(str, data))
-    for part, names in (("factors", factors), ("metrics", metrics)):
-        if isinstance(names, str) or not names:
-            raise StudyError(f"{part}: expected a list of columns, but {names!r} came; there are {known}")
-    if data.empty:
-        raise StudyError("expected a row per run, but no row came")
-    columns = {}
-    for name in (*factors, *metrics, *seed):
-        found = [name] if name in data else [p + name for p in PREFIXES if p + name in data]
-        if len(found) > 1:
-            raise StudyError(f"{name}: could be each of {', '.join(found)}; write one of them in full")
+            f'expected rows, and lists of columns, as in factors=["lr"], metrics=["accuracy"]; {len(data)} rows '
+            f"came, with the columns {', '.join(map(str, data))}"
+        )
+    columns = dict[str, str]()
+    for name in itertools.chain(*asked):
+        found = [prefix + name for prefix in PREFIXES if prefix + name in data]
         if not found:
-            short = [str(column).removeprefix(prefix) for column in data for prefix in ("", *PREFIXES)]
+            short = [str(column).removeprefix(prefix) for column in data for prefix in PREFIXES]
             raise StudyError(unknown_name("column", name, dict.fromkeys(short)))
-        if name in columns or found[0] in columns.values() or (name in metrics and name in KEY):
-            raise StudyError(
-                f"{name}: is a factor, a metric or the seed, and named once; or rename the column"
-            )
+        if len(found) > 1 and found[0] != name:
+            raise StudyError(f"{name}: could be each of {', '.join(found)}; write one of them in full")
+        if found[0] in columns.values() or (name in asked[1] and name in KEY):
+            raise StudyError(f"{name}: each column is one factor, metric or seed; name it once, or rename it")
         columns[name] = found[0]
     return columns
 
 
-def _levels(column: pd.Series[Any], name: str) -> list[Any]:
-    """A value per row: numbers where every one is, otherwise text as it stands."""
-    if (absent := column.isna()).any():
-        raise StudyError(f"{name}: {_rows(absent)} no value; fill in what is meant, or take these runs out")
-    if column.dtype == bool:
-        return column.tolist()
+def _parsed(column: pd.Series[Any], name: str, *, needed: bool) -> pd.Series[Any]:
+    """A column's values: numbers where every one is, otherwise text; a metric's are numbers."""
     try:
-        numbers = [float(value) for value in column]
-    except (TypeError, ValueError):
-        return column.astype(str).tolist()
-    if not np.isfinite(numbers).all():
-        return column.astype(str).tolist()
-    return [int(number) if number.is_integer() else canonical(number) for number in numbers]
-
-
-def _numbers(column: pd.Series[Any], name: str) -> pd.Series[Any]:
-    """A metric, NaN where there is none."""
-    try:
-        return column.map(float, na_action="ignore").astype("float64")
+        values = column.astype("float64")
     except (TypeError, ValueError) as error:
-        raise StudyError(f"{name}: expected a column of numbers, but {first_line(error)}") from None
+        if not needed:
+            raise StudyError(f"{name}: expected a column of numbers, but {first_line(error)}") from None
+        values = column.astype("string")
+    if needed and values.isna().any():
+        raise StudyError(f"{name}: no value in {_rows(values.isna())}; fill it in, or take these runs out")
+    whole = needed and is_numeric_dtype(values) and (values % 1 == 0).all()
+    return values.astype("int64") if whole else values
 
 
 def _rows(chosen: pd.Series[Any]) -> str:
-    """Rows in words, counted from 1, with the verb."""
+    """Rows in words, counted from 1."""
     numbers = [str(at + 1) for at in np.flatnonzero(chosen)]
-    more = f" and {len(numbers) - 8} more" if len(numbers) > 8 else ""
-    return f"row {numbers[0]} has" if len(numbers) == 1 else f"rows {', '.join(numbers[:8])}{more} have"
+    return f"rows {', '.join(numbers[:8])}{f' and {len(numbers) - 8} more' if len(numbers) > 8 else ''}"
 
 
-def _seeds(column: pd.Series[Any], name: str, arms: pd.Series[Any]) -> pd.Series[Any]:
+def _seeds(values: pd.Series[Any], name: str, arms: pd.Series[Any]) -> pd.Series[Any]:
     """The seeds that pair runs; what is no whole number is numbered 0, 1, ... in its order."""
-    values = pd.Series(_levels(column, name), dtype=object)
-    if not all(isinstance(value, int) and value >= 0 for value in values):
-        values = pd.Series(pd.factorize(values)[0])
     twice = pd.DataFrame({"arm": arms, "seed": values}).duplicated(keep=False)
-    if twice.any():
-        raise StudyError(
-            f"{name}: {_rows(twice)} the levels and the seed of another; keep one of each, or name no seed, "
-            "and runs count as independent"
+    if twice.any() or (values.is_unique and arms.nunique() > 1):
+        fault = (
+            f"{_rows(twice)} have the levels and seed of another" if twice.any() else "no two runs share one"
         )
-    if values.is_unique and arms.nunique() > 1:
-        raise StudyError(
-            f"{name}: no two runs share one, so it pairs nothing; name no seed, or another column"
-        )
-    return values.astype("int64")
+        raise StudyError(f"{name}: {fault}; take out what is too many, or name no seed for independent runs")
+    usable = values.dtype == "int64" and values.min() >= 0
+    return values if usable else pd.Series(pd.factorize(values)[0])
 
 
-def _grid(
-    levels: Mapping[str, list[Any]], arms: Collection[str], baseline: Mapping[str, Any]
-) -> dict[str, Any]:
+def _grid(levels: pd.DataFrame, arms: Collection[str], baseline: Mapping[str, Any]) -> dict[str, Any]:
     """Factors with their levels in order; the arms, where they are not all combinations; the baseline."""
-    factors = {
-        name: sorted(set(values)) if not isinstance(values[0], str) else list(dict.fromkeys(values))
-        for name, values in levels.items()
-    }
+    factors = {name: list(dict.fromkeys(own)) for name, own in levels.items()}
+    factors = {name: own if isinstance(own[0], str) else sorted(own) for name, own in factors.items()}
     every = [dict(zip(factors, own, strict=True)) for own in itertools.product(*factors.values())]
-    there = tuple(arm for arm in every if arm_name(arm) in arms)
-    found = {}
-    for name, level in baseline.items():
-        if name not in factors:
-            raise StudyError(f"baseline: {unknown_name('factor', name, factors)}")
-        same = [own for own in factors[name] if own == canonical(level) or str(own) == str(level)]
-        if not same:
-            raise StudyError(f"baseline: {name}={level!r} is not among its values {factors[name]}")
-        found[name] = same[0]
-    return {"factors": factors, "only": there if len(there) < len(every) else (), "baseline": found}
+    there = [arm for arm in every if arm_name(arm) in arms]
+    same = {
+        name: [own for own in factors.get(name, ()) if own == level or str(own) == str(level)] or [level]
+        for name, level in baseline.items()
+    }
+    only = there if len(there) < len(every) else ()
+    return {"factors": factors, "only": only, "baseline": {name: own[0] for name, own in same.items()}}
 
 
 def _differing(data: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
     """In which other columns runs differ: those where some are alike, and those where none are."""
-    others = [name for name in data if name not in (*used, *NAMES, *STATES)]
-    counts = {name: data[name].astype(str).nunique() for name in others if not str(name).startswith(RESULTS)}
-    settings = [f"{name} ({count} values)" for name, count in counts.items() if 1 < count < len(data)]
-    unique = [str(name) for name, count in counts.items() if count == len(data) > 1]
-    lines = (
-        ", ".join(settings),
-        f"In every run, as times and results do: {', '.join(unique)}" if unique else "",
-    )
-    return tuple(filter(None, lines))
+    counts = {name: data[name].astype(str).nunique() for name in data if name not in (*used, *NAMES, *STATES)}
+    some = ", ".join(f"{name} ({count} values)" for name, count in counts.items() if 1 < count < len(data))
+    every = ", ".join(str(name) for name, count in counts.items() if count == len(data) > 1)
+    return tuple(filter(None, [some, every and f"in every run, as times and results do: {every}"]))
 
 
-def _failures(data: pd.DataFrame, used: Collection[str], measured: pd.DataFrame) -> pd.Series[Any]:
+def _named(data: pd.DataFrame) -> list[str]:
+    """What each run is called."""
+    own = [data[name] for name in NAMES if name in data and data[name].is_unique]
+    return list(map(str, own[0])) if own else [f"row {row + 1}" for row in data.index]
+
+
+def _failures(data: pd.DataFrame, found: pd.DataFrame) -> pd.Series[Any]:
     """Why a run has no result; "" where it has one."""
-    failures = pd.Series("", data.index).mask(measured.isna().all(axis=1), f"no {' or '.join(measured)}")
-    for name in STATES:
-        if name in data and name not in used:
-            states = data[name].astype(str)
-            if set(states.str.lower()) <= DONE | UNDONE:
-                failures = failures.where(states.str.lower().isin(DONE), f"{name}: " + states)
+    failures = pd.Series("", data.index).mask(found.isna().all(axis=1), f"no {' or '.join(found)}")
+    for name in set(STATES) & set(data):
+        states = data[name].astype(str).str.lower()
+        if set(states) & (DONE | UNDONE):
+            failures = failures.where(states.isin(DONE), f"{name}: " + states)
     return failures
 
 
-def _names(data: pd.DataFrame) -> pd.Series[Any]:
-    """What each run is called."""
-    own = next((data[name] for name in NAMES if name in data and data[name].is_unique), None)
-    return data.index.map("row {}".format).to_series() if own is None else own.astype(str)
-
-
-def _quantity(name: str, better: str, values: pd.Series[Any], arms: pd.Series[Any], column: str) -> Quantity:
+def _quantity(name: str, better: str, spread: float) -> Quantity:
     """How a metric is shown: as it comes, to two digits of the spread among runs of an arm."""
     known = quantity(name) if name in number_columns() else None
     if better not in BETTER and (better or known is None):
-        raise StudyError(
-            f"{name}: which direction is better? expected 'higher', 'lower' or 'neither', but {better!r} came"
-        )
-    spreads = values[np.isfinite(values)].groupby(arms).std()
-    spread = spreads[spreads > 0].median()
+        raise StudyError(f"{name}: say what is better, 'higher', 'lower' or 'neither'; {better!r} came")
+    what = known or Quantity("number", name, "of the runs", title=name)
     digits = min(max(1 - math.floor(math.log10(spread)), 0), 12) if spread > 0 else 4
-    what = known or Quantity("number", name, f"column {column} of the runs", title=name)
     unit = what.stored_unit if what.factor == 1 else ""
     return replace(what, digits=digits, stored_unit=unit, better=BETTER.get(better, what.better))
-
-
-def _trials(study: ExternalStudy, runs: pd.DataFrame) -> pd.DataFrame:
-    """The trials table: ablate's own columns with what is known, the factors and the metrics."""
-    levels = {arm_name(arm): arm for arm in study.arms()}
-    every = itertools.product(study.seed_list(), levels)
-    planned = [(arm, seed) for seed, arm in every if study.is_paired or (arm, seed) in runs.index]
-    table = runs.reindex(pd.MultiIndex.from_tuples(planned))
-    rows = [
-        {
-            "trial_id": f"no run of {arm}, seed {seed}" if pd.isna(name) else name,
-            "arm": arm, "seed": seed, "repeat": 0,
-            "status": "missing" if pd.isna(name) else "failed" if failure else "complete",
-            "failure": failure or None,
-        }
-        for (arm, seed), name, failure in zip(planned, table["trial_id"], table["failure"], strict=True)
-    ]  # fmt: skip
-    own = {
-        name: pd.Series([levels[arm][name] for arm, _ in planned]).convert_dtypes() for name in study.factors
-    }
-    found = {name: table[name].to_numpy() for name in table if name not in KEY}
-    return frame("trials", rows).assign(
-        **{name: values for name, values in own.items() if name not in KEY}, **found
-    )
-
-
-def _planned(study: ExternalStudy, trials: pd.DataFrame) -> Iterable[Trial]:
-    """The trials of a plan: of their fields nothing is known."""
-    levels = {arm_name(arm): arm for arm in study.arms()}
-    for name, arm, seed in zip(trials["trial_id"], trials["arm"], trials["seed"], strict=True):
-        yield Trial.model_construct(trial_id=name, arm=arm, levels=levels[arm], seed=int(seed), repeat=0)

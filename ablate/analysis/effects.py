@@ -22,13 +22,13 @@ from ablate.metrics import FLOORS, METRICS
 from ablate.stats import (
     Effect,
     holm,
-    independent_contrast,
     minimal_detectable_effect,
     paired_effect,
     seeds_needed,
     sign_flip_p,
     verdict,
 )
+from ablate.stats.effect import independent_contrast
 from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
 from ablate.study.trials import Plan
@@ -76,10 +76,10 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             effect, p_flip = paired_effect(*sides, comparisons=comparisons), sign_flip_p(*sides)
             seeds = len(study.seed_list())
         else:
-            samples, weights = _samples(term, values[metric])
+            samples, weights = values[metric][term.arms.ravel()], np.repeat(term.weights, planned) / planned
             effect, p_flip = independent_contrast(samples, weights, comparisons=comparisons), math.nan
-            kept, lost = len(samples) // len(term.weights), runs - np.isfinite(values[metric]).sum(axis=1)
-            seeds = int(effect.n + lost[term.arms].sum())
+            lost = runs[term.arms.ravel()] - np.isfinite(samples).sum(axis=1)
+            kept, seeds = planned, int(effect.n + lost.sum())
         row = effect_row(
             metric,
             effect,
@@ -139,15 +139,6 @@ def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
         means = values_of[:, kept][:, :, seeds].mean(axis=1)
         sides[:, seeds] = [np.maximum(weights, 0) @ means for weights in (term.weights, -term.weights)]
     return sides, len(kept)
-
-
-def _samples(term: Term, values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Of runs that no seed joins the arms' values [samples, runs] of a term, and the weight of each mean."""
-    values_of = values[term.arms]
-    there = np.isfinite(values_of).any(axis=2).all(axis=0)
-    there |= not there.any()
-    samples = values_of[:, there].reshape(-1, values.shape[1])
-    return samples, np.repeat(term.weights, there.sum()) / there.sum()
 
 
 def effect_row(

@@ -15,7 +15,7 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, REFERENCE
-from ablate.tables.quantities import number_columns, quantity, usual
+from ablate.tables.quantities import quantity, usual
 
 COMPARED = ("accuracy", "ece", "nll")
 """Differences that are shown beside those of the primary metric and its family, where there is room."""
@@ -122,8 +122,6 @@ def unbeaten(x: Iterable[float], y: Iterable[float]) -> list[bool]:
 @figure("front", "Accuracy against calibration", order=30)
 def front(context: Context) -> Drawing | None:
     """Accuracy against ECE, with the arms that no other arm beats in both."""
-    if not {"ece", "accuracy"} <= number_columns():
-        return None
     error, accuracy = quantity("ece"), quantity("accuracy")
     points = context.means(error).merge(context.means(accuracy), on="arm", suffixes=("_x", "_y"))
     points = points.rename(columns={"mean_x": "x", "mean_y": "y"})

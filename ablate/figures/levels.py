@@ -158,9 +158,8 @@ def _optimum(context: Context, metric: Quantity, places: Mapping[Any, float]) ->
     Empty for other metrics and axes, other losses, and where the number of classes is not known.
     """
     classes = context.tables["confusion"]["class"].nunique() if "confusion" in context.tables else 0
-    if metric.name != "mean_confidence" or context.axis != "epsilon" or classes < 2:
-        return {}
-    if any(trial.fields.loss != "label_smoothing" for trial in context.plan.trials):
+    smoothed = (context.complete["loss"] == "label_smoothing").all()
+    if metric.name != "mean_confidence" or context.axis != "epsilon" or not smoothed or classes < 2:
         return {}
     return {place: 100 * (1 - level + level / classes) for level, place in places.items()}
 

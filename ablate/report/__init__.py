@@ -4,9 +4,7 @@ Everything is rendered from the CSV tables and the plan, never from predictions,
 rendered again.
 """
 
-from ablate.report.content import build_report, require_writable, write_pages, write_report
+from ablate.report.content import build_report, write_report
 from ablate.report.pages import render_html, render_markdown
 
-__all__ = [
-    "build_report", "render_html", "render_markdown", "require_writable", "write_pages", "write_report",
-]  # fmt: skip
+__all__ = ["build_report", "render_html", "render_markdown", "write_report"]

@@ -37,23 +37,11 @@ LARGEST_CARRIED = 250_000
 def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     """Render a study's report from its plan and its tables, and return the path of its index.html.
 
-    The same tables give the same bytes; records are not read.
-
     Raises:
         RecordError: the plan or a table is missing or damaged, or they do not belong together.
         ResultsError: the report's folder cannot be written.
         StudyError: the study is about a metric that the trials table does not have.
     """
-    require_writable(report_dir)
-    plan = read_plan(results)
-    tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
-    for former in ("contrasts", "trends"):  # rows of the effects table now
-        (results.root / f"{former}.csv").unlink(missing_ok=True)
-    return write_pages(tables, plan, results, report_dir)
-
-
-def require_writable(report_dir: Path) -> None:
-    """Make a report's folder; one that cannot be written is a `ResultsError`."""
     try:
         (report_dir / "figures").mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=report_dir):
@@ -63,10 +51,18 @@ def require_writable(report_dir: Path) -> None:
             f"{report_dir}: the report cannot be written ({error.strerror}); "
             "choose another folder with --report"
         ) from None
+    plan = read_plan(results)
+    tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
+    for former in ("contrasts", "trends"):  # rows of the effects table now
+        (results.root / f"{former}.csv").unlink(missing_ok=True)
+    return write_pages(tables, plan, results, report_dir)
 
 
 def write_pages(tables: Tables, plan: Plan, results: ResultsFolder, report_dir: Path) -> Path:
-    """Write report.json, index.html, report.md and figures/*.svg; beside the tables those that follow."""
+    """Write what follows from tables, beside them, then report.json, index.html, report.md and figures/*.svg.
+
+    The same tables give the same bytes; records are not read.
+    """
     derived = derived_tables(tables, plan)
     write_tables(results, derived)
     figures = draw_figures({**tables, **derived}, plan)
@@ -105,14 +101,11 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     if published:
         answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
     external, provenance = isinstance(study, ExternalStudy), _provenance(trials, plan)
-    first_line = (
-        plan.reason if external else f"Profile {plan.profile} on {provenance['Device']}: {plan.reason}."
-    )
     report = {
         "format": FORMAT,
         "study": study.name,
         "profile": plan.profile,
-        "first_line": first_line,
+        "first_line": provenance.pop("First line"),
         "question": study.question,
         "description": study.description,
         "headline": answer,
@@ -155,20 +148,18 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
     """Where, with what and on what the trials ran."""
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
     states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
-    general = {
-        "Study": plan.study.name,
-        "Trials": f"{len(plan.trials)} planned: {states}",
-        "Arms": str(len(plan.arms)),
-        "Seeds": ", ".join(map(str, plan.study.seed_list())),
-    }
     if isinstance(plan.study, ExternalStudy):
-        return {**general, "Runs": plan.reason}
+        return {"First line": plan.reason, "Runs": plan.reason, "Of these": states}
     kinds, names = _values(trials, "device"), _values(trials, "device_name")
     first, *others = (trial.fields.model_dump() for trial in plan.trials)
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
     return {
-        **general,
+        "First line": f"Profile {plan.profile} on {kinds}: {plan.reason}.",
+        "Study": plan.study.name,
         "Profile": f"{plan.profile} ({plan.reason})",
+        "Trials": f"{len(plan.trials)} planned: {states}",
+        "Arms": str(len(labels_of(plan))),
+        "Seeds": ", ".join(map(str, plan.study.seed_list())),
         "Device": f"{kinds} ({names})" if names else kinds,
         "Precision": _values(complete, "resolved_precision"),
         "CPU threads per trial": _values(complete, "threads"),

@@ -9,14 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import (
-    arm_interval,
-    complete_trials,
-    factor_label,
-    floor_of,
-    level_label,
-    planned_arms,
-)
+from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, factor_label, level_label, planned_arms
 from ablate.analysis.effects import SHOWN
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases, timing_pass
@@ -79,19 +72,17 @@ def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json |
     metrics = dict.fromkeys((plan.study.primary, *usual(*ARM_METRICS), *plan.study.comparison_family))
     if more:
         metrics = dict.fromkeys(name for name in usual(*MORE_METRICS) if name not in metrics)
-        if not metrics:
-            return None
 
     def columns(arm: str) -> Iterator[Column]:
         yield worded("Arm", names[arm])
         yield _runs(runs.get(arm, 0), arms[arm].planned)
         for what in map(quantity, metrics):
             interval, note = arm_interval(complete, arm, what.name), ""
-            if interval.n and (floor := floor_of(what.name, complete)):
-                note = f"floor {shown(arm_interval(complete, arm, floor).mean, what)}"
+            if what.name in FLOOR and (floor := arm_interval(complete, arm, FLOOR[what.name])).n:
+                note = f"floor {shown(floor.mean, what)}"
             yield of_quantity(what, _mean(interval, what, note))
 
-    return view(arms, columns)
+    return view(arms if metrics else [], columns)
 
 
 def _runs(complete: int, planned: int) -> Column:

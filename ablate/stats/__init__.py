@@ -1,13 +1,6 @@
 """Statistics over seeds: intervals, effects, verdicts and power. Arrays in, numbers out."""
 
-from ablate.stats.effect import (
-    Effect,
-    independent_contrast,
-    independent_effect,
-    paired_effect,
-    sign_flip_p,
-    smallest_sign_flip_p,
-)
+from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
 from ablate.stats.intervals import (
     Interval,
     MedianInterval,
@@ -28,7 +21,6 @@ __all__ = [
     "chosen_of_two",
     "equivalence_power",
     "holm",
-    "independent_contrast",
     "independent_effect",
     "is_on_front",
     "mean_interval",

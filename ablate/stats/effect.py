@@ -131,7 +131,7 @@ def independent_contrast(
     confidence: float = 0.95,
     comparisons: int = 1,
 ) -> Effect:
-    """A weighted sum of the means of samples [..., n], [..., m], ... that no seed joins, as Welch's test is."""
+    """A weighted sum of the means of samples [..., n], [..., m], ... that no seed joins, by Welch's test."""
     check_values(*samples)
     n, mean, sd = map(np.stack, zip(*(moments(side.astype(np.float64)) for side in samples), strict=True))
     weight = np.reshape(weights, (-1, *[1] * (n.ndim - 1)))

@@ -10,9 +10,8 @@ from ablate.study.study import Study, declared_faults
 class ExternalStudy(Study):
     """What is asked of runs that ablate did not train, and of which it knows no field."""
 
-    source: str = Field(description="where the runs come from, in words")
-    seed: str = Field(default="", description="the column that joins runs of several arms; '' is none")
-    differing: tuple[str, ...] = Field(default=(), description="in which other columns runs differ, in words")
+    seed: str = Field(default="", description="the column that pairs runs of different arms; '' is none")
+    differing: tuple[str, ...] = Field(default=(), description="other columns in which runs differ, in words")
 
     @model_validator(mode="after")
     def _consistent(self) -> ExternalStudy:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
+from types import MappingProxyType
 
 from ablate.tables.columns import COLUMNS, Column
 
@@ -13,34 +13,24 @@ ABSENT = "–"
 """Shown where there is no number."""
 Quantity = Column
 """A column of numbers, as pages and figures speak of it."""
-_EPOCHS, _OWN = ({column.name: column for column in COLUMNS[table]} for table in ("epochs", "trials"))
-_TRIALS: ContextVar[Mapping[str, Quantity]] = ContextVar("columns of the trials table", default=_OWN)
+_QUANTITIES = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}
+EXTERNAL: ContextVar[Mapping[str, Quantity]] = ContextVar("external", default=MappingProxyType({}))
+"""Set, by name, for as long as such runs are reported."""
 
 
 def quantity(name: str) -> Quantity:
     """The column of the trials or epochs table as a reader sees it."""
-    trials = _TRIALS.get()
-    return trials[name] if name in trials else _EPOCHS[name]
+    return EXTERNAL.get().get(name) or _QUANTITIES[name]
+
+
+def usual(*names: str) -> tuple[str, ...]:
+    """What is shown beside what a study is about: these of ablate's metrics, or all of another tool's."""
+    return tuple(EXTERNAL.get()) or names
 
 
 def number_columns() -> set[str]:
     """Columns of the trials table that hold a measured number, so that a study can be about them."""
-    return {name for name, column in _TRIALS.get().items() if column.kind == "number"}
-
-
-@contextmanager
-def quantities_of(external: Iterable[Quantity]) -> Iterator[None]:
-    """Have these in the place of ablate's own metrics, while runs of another tool are reported here."""
-    token = _TRIALS.set({column.name: column for column in external})
-    try:
-        yield
-    finally:
-        _TRIALS.reset(token)
-
-
-def usual(*names: str) -> tuple[str, ...]:
-    """What is shown beside what a study is about: these of ablate's metrics, or all that another tool has."""
-    return names if _TRIALS.get() is _OWN else tuple(_TRIALS.get())
+    return {*EXTERNAL.get(), *(column.name for column in COLUMNS["trials"] if column.kind == "number")}
 
 
 def shown(value: float | None, what: Quantity) -> str:
