@@ -333,12 +333,49 @@ def bench(
 
 @app.command()
 def report(
-    study: StudyName,
+    study: Annotated[
+        str, Argument(help="A study that was run, or a CSV file with a row per run of any tool.")
+    ],
     profile: RanProfile = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
+    factors: Annotated[str, Option(help="Of a CSV: columns whose values are the arms, as lr,net.")] = "",
+    seed: Annotated[
+        str | None, Option(help="Column that pairs runs; without one Welch's test is used.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, Option(metavar="NAME[:DIRECTION]", help="A column, and higher, lower or neither.")
+    ] = None,
+    baseline: Annotated[
+        list[str] | None, Option(metavar="FACTOR=LEVEL", help="What is compared with.")
+    ] = None,
+    margin: Annotated[
+        list[str] | None,
+        Option(metavar="NAME=DIFFERENCE", help="What does not matter, in the metric's unit."),
+    ] = None,
+    family: Annotated[str, Option(help="Metrics that get verdicts, as acc,loss [default: the first]")] = "",
 ) -> None:
-    """Write the tables and the report of a study again, from its records. Trains nothing."""
+    """Write the tables and the report of a study again, from its records. Trains nothing.
+
+    Of runs that another tool made, write the same report: ablate report runs.csv --factors lr,net --seed seed
+    --metric val_acc:higher --baseline lr=0.1. Without --seed runs are independent samples.
+    """
+    if study.endswith(".csv"):
+        from ablate.external import analyse
+
+        ended = analyse(
+            study,
+            factors=list(filter(None, factors.split(","))),
+            metrics=dict(one.rpartition(":")[::2] if ":" in one else (one, "") for one in metric or []),
+            seed=seed,
+            baseline={
+                name: level for name, (level, *_) in parse_settings(baseline or [], "--baseline").items()
+            },
+            margins={name: size for name, (size, *_) in parse_settings(margin or [], "--margin").items()},
+            family=tuple(filter(None, family.split(","))),
+            report=report_dir,
+        )
+        _conclude(ended)
     from ablate.pipeline import write_results
     from ablate.status import find_study
 
@@ -384,15 +421,15 @@ def command_line(command: str, study: Path, options: Options, points: int | None
     return shlex.join(words)
 
 
-def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
+def parse_settings(settings: list[str], option: str = "--set") -> dict[str, tuple[Any, ...]]:
     """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, or text as it is."""
     parsed: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
         name, separator, values = setting.partition("=")
         if not separator or not name or not values:
-            raise StudyError(f"--set {setting}: expected FIELD=VALUE, for example --set epochs=5")
+            raise StudyError(f"{option} {setting}: expected FIELD=VALUE, for example {option} epochs=5")
         if name in parsed:
-            raise StudyError(f"--set {name}: is given twice; write its values as {name}=A,B to sweep it")
+            raise StudyError(f"{option} {name}: is given twice; write its values as {name}=A,B to sweep it")
         parsed[name] = tuple(_literal(value) for value in values.split(","))
     return parsed
 
