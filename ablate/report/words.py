@@ -10,6 +10,7 @@ import jinja2
 
 from ablate.report.cells import Json
 from ablate.study.comparisons import terms
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -62,6 +63,8 @@ def method(plan: Plan, *, tuned: bool) -> list[Json]:
             search=study.search,
             averages=averages,
             tuned=tuned,
+            external=isinstance(study, ExternalStudy) and (study.seed or "independent"),
+            paired=study.is_paired,
         )
     )
     return [titled(part) for part in text.split("## ")[1:]]
