@@ -32,6 +32,7 @@ from ablate.report.words import words
 from ablate.stats import Interval, MedianInterval, median_interval, smallest_sign_flip_p
 from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
+from ablate.study.external import ExternalStudy
 from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
@@ -212,15 +213,18 @@ def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
         mean = "mean over seeds of arm minus baseline"
         yield column("Difference", difference(row["effect"], what), meaning=mean)
         for label, name in (("Over seeds", "low"), ("New images too", "low_images")):
+            if name == "low_images" and isinstance(plan.study, ExternalStudy):
+                continue
             low, high = row[name], row[name.replace("low", "high")]
             reach = cell(ends(low, high, what, ABSENT, signed=True), float(low), low=low, high=high)
             yield column(label, reach, meaning=says[name])
         for label, name in (("p", "p"), ("Adjusted p", "p_adjusted"), ("Holm's p", "p_holm")):
             yield column(label, cell(shown_p(row[name]), float(row[name])), meaning=says[name])
-        flip, n = row["p_sign_flip"], int(row["n"])
-        least = [f"smallest {shown_p(smallest_sign_flip_p(n))}"] if n else []
-        yield column("Sign-flip p", cell(shown_p(flip), float(flip), least), meaning=says["p_sign_flip"])
-        yield column("ρ", cell(shown_decimal(row["rho"], 2), float(row["rho"])), meaning=says["rho"])
+        if plan.study.is_paired:
+            flip, n = row["p_sign_flip"], int(row["n"])
+            least = [f"smallest {shown_p(smallest_sign_flip_p(n))}"] if n else []
+            yield column("Sign-flip p", cell(shown_p(flip), float(flip), least), meaning=says["p_sign_flip"])
+            yield column("ρ", cell(shown_decimal(row["rho"], 2), float(row["rho"])), meaning=says["rho"])
         yield column("Detectable", amount(row["detectable"], what), meaning=says["detectable"])
         seeds, undecided = row["seeds_needed"], row["verdict"] == "undecided" and math.isfinite(row["low"])
         unknown = cell("> 1,000" if undecided else ABSENT, math.inf)
