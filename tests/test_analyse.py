@@ -108,3 +108,107 @@ def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_
         own = column(frame, arm, "val/acc")
         low, high = DescrStatsW(own).tconfint_mean()
         np.testing.assert_allclose([row[2]["value"], row[2]["low"], row[2]["high"]], [own.mean(), low, high])
+
+
+def wandb(frame: pd.DataFrame) -> pd.DataFrame:
+    """As its table of runs is exported, with settings that are no factor."""
+    run = frame.reset_index(drop=True).rename(columns={"lr": "config.lr", "net": "config.net", "seed": "config.seed"})
+    names = [f"run-{at}" for at in run.index]
+    return run.assign(Name=names, State="finished", Created="2026-01-01", gpu=["A", "B"] * (len(run) // 2), _runtime=run.index * 1.5)
+
+
+def mlflow(frame: pd.DataFrame) -> pd.DataFrame:
+    run = frame.reset_index(drop=True)
+    return pd.DataFrame({
+        "run_id": [f"{at:032x}" for at in run.index], "status": "FINISHED",
+        **{f"params.{name}": run[name].astype(str) for name in ("lr", "net", "seed")},
+        "metrics.val/acc": run["val/acc"], "metrics.val_loss": run["val_loss"],
+    })  # fmt: skip
+
+
+@pytest.mark.slow
+def test_exports_as_they_come_give_the_same_numbers_and_unfinished_runs_have_failed(here: Path) -> None:
+    frame = made(seeds=4)
+    plain = ablate.analyse(frame, seed="seed", name="plain", **ASKED).tables["effects"]
+    exported = wandb(frame)
+    exported.to_csv("wandb.csv", index=False)
+    pd.testing.assert_frame_equal(ablate.analyse("wandb.csv", seed="seed", **ASKED).tables["effects"], plain)
+    pd.testing.assert_frame_equal(ablate.analyse(mlflow(frame), seed="seed", **ASKED).tables["effects"], plain)
+    exported.loc[3, "State"] = "crashed"
+    exported.loc[4, ["val/acc", "val_loss"]] = math.nan
+    run = ablate.analyse(exported.drop(index=8), seed="seed", **ASKED)
+    trials = run.tables["trials"].set_index("trial_id")
+    assert run.failed == 3
+    assert trials.loc["run-3", "failure"] == "State: crashed"
+    assert trials.loc["run-4", "failure"] == "no val/acc or val_loss"
+    assert (trials["status"] == "missing").sum() == 1
+    report = json.loads((run.folder / "report.json").read_text())
+    assert set(run.tables["effects"].query("kind == 'arm' and metric == 'val/acc'")["verdict"]) <= {"undecided", "worse", "better"}
+    assert "3 of 16 trials have no result" in [banner["title"] for banner in report["banners"]]
+    (differing,) = [banner for banner in report["banners"] if "columns that are no factor" in banner["title"]]
+    assert differing["items"] == ["gpu (2 values)", "in every run, as times and results do: _runtime"]
+
+
+UNKNOWN = ("device", "commit", "not recorded", "label smoothing", "temperature", "step time", "training step", "epoch", "imagenette")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["seed", None])
+def test_a_page_says_nothing_that_ablate_does_not_know(here: Path, seed: str | None) -> None:
+    run = ablate.analyse(made(seeds=4), seed=seed, **ASKED)
+    said = (run.folder / "report.md").read_text().lower()
+    assert [word for word in UNKNOWN if word in said] == []
+    assert ("welch" in said) == (seed is None)
+    assert ("paired t test" in said) == (seed is not None)
+    assert sorted(path.name for path in run.folder.glob("*.csv")) == ["effects.csv", "trials.csv"]
+    assert "figures/val-2Facc.svg" in said
+
+
+def test_metrics_of_a_report_are_gone_after_it(here: Path) -> None:
+    known = quantity("accuracy")
+    frame = made(seeds=2).rename(columns={"val/acc": "accuracy"})
+    ablate.analyse(frame, factors=["net"], seed=None, metrics=["accuracy"], baseline={"net": "small"})
+    assert quantity("accuracy") is known
+    with pytest.raises(KeyError):
+        quantity("val_loss")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"factors": ["lr", "nte"]}, "nte: unknown column; .* Did you mean 'net'"),
+        ({"factors": []}, "lists of columns"),
+        ({"factors": "lr"}, "lists of columns"),
+        ({"metrics": {"net": "higher"}, "factors": ["lr"]}, "net: expected a column of numbers, but .*'small'"),
+        ({"metrics": ["val/acc"]}, "val/acc: say what is better"),
+        ({"metrics": {"val/acc": "max"}}, "val/acc: say what is better.*'max' came"),
+        ({"metrics": {"lr": "lower"}}, "lr: each column is one factor"),
+        ({"baseline": {"lr": 0.2}}, r"baseline.lr: 0.2 is not among its levels \\[0.1, 0.3\\]"),
+        ({"baseline": {"seed": 0}}, "baseline.seed: is not a factor"),
+        ({"margins": {"val_los": 0.1}}, "margins: val_los: unknown metric.* Did you mean 'val_loss'"),
+        ({"primary": "acc"}, "primary: acc: unknown metric"),
+        ({"factors": ["lr"]}, "seed: rows 1, 2, .* have the levels and seed of another; .*independent"),
+        ({"seed": "val_loss"}, "val_loss: each column is one"),
+        ({"seed": "run"}, "run: no two runs share one"),
+        ({"factors": ["lr", "hole"]}, "hole: no value in rows 2"),
+        ({"factors": ["lr", "twice"]}, "twice: could be each of params.twice, config.twice"),
+        ({"name": "a/b"}, "name: expected a plain folder name"),
+        ({"report": "taken"}, "taken: the report cannot be written"),
+        ({"comparisons": ["trends"]}, "comparisons: trends: unknown kind.* Did you mean 'trend'"),
+        ({"margin": {"val/acc": 1}}, "margin: unknown .* Did you mean 'margins'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_message_that_says_what_to_do(here: Path, changes: dict[str, Any], message: str) -> None:
+    Path("taken").write_text("")
+    frame = made(seeds=2).assign(run=range(8), hole=["a", None] + ["b"] * 6).assign(**{"params.twice": 1, "config.twice": 2})
+    with pytest.raises(AblateError, match=message.replace("\\\\", "\\")):
+        ablate.analyse(frame, **{"seed": "seed", **ASKED, **changes})
+    assert not Path("report").exists()
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2,3\n4,5,6,7\n", None])
+def test_a_file_that_is_no_csv_is_refused(here: Path, content: str | None) -> None:
+    if content is not None:
+        Path("runs.csv").write_text(content)
+    with pytest.raises(StudyError, match="runs.csv: expected a CSV with a row per run, but ."):
+        ablate.analyse("runs.csv", factors=["a"], metrics={"b": "higher"})
