@@ -370,7 +370,7 @@ def report(
             family=tuple(filter(None, family.split(","))),
             report=report_dir,
         )
-        _conclude(ended)
+        return print_line(Console(), *ended.answer, f"report: {ended.report}")
     from ablate.pipeline import write_results
     from ablate.status import find_study
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from pandas.api.types import is_numeric_dtype
 from ablate.errors import StudyError, first_line
 from ablate.notebook import Run
 from ablate.pipeline import require_sound
+from ablate.report.answer import answer_lines
 from ablate.report.content import write_pages
 from ablate.store.results import ResultsFolder
 from ablate.study.external import ExternalStudy
@@ -50,11 +52,11 @@ def analyse(
     Numbers are shown as they come. A run without a metric, or that its tool does not call finished, failed.
 
     Args:
-        runs: a row per run: a DataFrame or a CSV file, as Weights & Biases or MLflow export it; the prefixes of
-            its columns (config., params., metrics.) can be left out below.
+        runs: a row per run: a DataFrame or a CSV file, as Weights & Biases or MLflow export it; the prefixes
+            of its columns (config., params., metrics.) can be left out below.
         factors: columns whose combinations of values are the arms.
-        metrics: column to the direction that is better: "higher", "lower", "neither", or "" where ablate has a
-            metric of this name; or a list of such.
+        metrics: column to the direction that is better: "higher", "lower" or "neither"; "", or a list, where
+            ablate has metrics of these names.
         seed: the column that pairs runs of different arms. Without one they are independent samples, which
             Welch's test compares.
         baseline: factor to the level that others are compared with; without one every two arms are.
@@ -122,7 +124,8 @@ def analyse(
     page = with_metrics.run(write_pages, tables, plan, folder, folder.root)
     shown = {"trials": trials[[*KEY, *better]], **read_tables(folder, names=["effects"])}
     failed = int((trials["status"] != "complete").sum())
-    return Run(folder.root, 0, failed, False, shown, page, page.read_text(encoding="utf-8"))
+    told = tuple(answer_lines(json.loads((folder.root / "report.json").read_text(encoding="utf-8"))))
+    return Run(folder.root, 0, failed, False, shown, page, page.read_text(encoding="utf-8"), told)
 
 
 def _read(path: Path) -> pd.DataFrame:

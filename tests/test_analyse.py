@@ -28,7 +28,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def made(seeds: int = 10, lrs: tuple[float, ...] = (0.1, 0.3), nets: tuple[str, ...] = ("small", "wide")) -> pd.DataFrame:
+def made(
+    seeds: int = 10, lrs: tuple[float, ...] = (0.1, 0.3), nets: tuple[str, ...] = ("small", "wide")
+) -> pd.DataFrame:
     """Accuracy in percent and loss of runs that share a seed's luck; a higher rate costs, a wider net helps."""
     rng = np.random.default_rng(7)
     luck = rng.normal(0, 0.8, seeds)
@@ -44,7 +46,11 @@ def made(seeds: int = 10, lrs: tuple[float, ...] = (0.1, 0.3), nets: tuple[str, 
 
 
 METRICS = {"val/acc": "higher", "val_loss": "lower"}
-ASKED: dict[str, Any] = {"factors": ["lr", "net"], "metrics": METRICS, "baseline": {"lr": 0.1, "net": "small"}}
+ASKED: dict[str, Any] = {
+    "factors": ["lr", "net"],
+    "metrics": METRICS,
+    "baseline": {"lr": 0.1, "net": "small"},
+}
 
 
 def column(frame: pd.DataFrame, arm: str, metric: str) -> np.ndarray[Any, Any]:
@@ -60,8 +66,26 @@ def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_
 ) -> None:
     frame = made()
     frame.to_csv("runs.csv", index=False)
-    words = ["report", "runs.csv", "--factors", "lr,net", "--metric", "val/acc:higher", "--metric", "val_loss:lower"]
-    words += ["--baseline", "lr=0.1", "--baseline", "net=small", "--margin", "val/acc=0.5", "--family", "val/acc,val_loss"]
+    words = [
+        "report",
+        "runs.csv",
+        "--factors",
+        "lr,net",
+        "--metric",
+        "val/acc:higher",
+        "--metric",
+        "val_loss:lower",
+    ]
+    words += [
+        "--baseline",
+        "lr=0.1",
+        "--baseline",
+        "net=small",
+        "--margin",
+        "val/acc=0.5",
+        "--family",
+        "val/acc,val_loss",
+    ]
     words += ["--seed", seed] if seed else []
     done = subprocess.run([sys.executable, "-m", "ablate", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -81,10 +105,15 @@ def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_
             test = scipy_stats.ttest_ind(one, other, equal_var=False)
             both = CompareMeans(DescrStatsW(one), DescrStatsW(other))
             low, high = both.tconfint_diff(alpha=0.05 / family, usevar="unequal")
-            beyond = max(both.ttest_ind("smaller", "unequal", 0.5)[1], both.ttest_ind("larger", "unequal", -0.5)[1])
+            beyond = max(
+                both.ttest_ind("smaller", "unequal", 0.5)[1], both.ttest_ind("larger", "unequal", -0.5)[1]
+            )
         p_values.append(test.pvalue)
-        np.testing.assert_allclose([row.effect, row.low, row.high, row.p],
-                                   [one.mean() - other.mean(), low, high, test.pvalue], rtol=1e-9)
+        np.testing.assert_allclose(
+            [row.effect, row.low, row.high, row.p],
+            [one.mean() - other.mean(), low, high, test.pvalue],
+            rtol=1e-9,
+        )
         sign = np.sign(row.effect) * (1 if row.metric == "val/acc" else -1)
         expected = "undecided" if low <= 0 <= high else DECIDED[sign]
         if row.metric == "val/acc" and -0.5 <= low and high <= 0.5:
@@ -97,11 +126,19 @@ def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_
     np.testing.assert_allclose(arms["p_adjusted"], bonferroni, rtol=1e-9)
     np.testing.assert_allclose(arms["p_holm"], holm, rtol=1e-9)
     report = json.loads(Path("report/runs/report.json").read_text())
-    cells = {(row[0]["text"], head["label"]): cell
-             for row in report["effects"]["rows"] for head, cell in zip(report["effects"]["columns"], row)}
+    cells = {
+        (row[0]["text"], head["label"]): cell
+        for row in report["effects"]["rows"]
+        for head, cell in zip(report["effects"]["columns"], row)
+    }
     for row in arms.itertuples():
         shown = cells[row.term, f"Δ {row.metric}"]
-        assert [shown[name] for name in ("value", "low", "high", "p_adjusted")] == [row.effect, row.low, row.high, row.p_adjusted]
+        assert [shown[name] for name in ("value", "low", "high", "p_adjusted")] == [
+            row.effect,
+            row.low,
+            row.high,
+            row.p_adjusted,
+        ]
         assert shown["notes"][-1] == row.verdict
     means = {row[0]["text"]: row for row in report["arms"]["rows"]}
     for arm, row in means.items():
@@ -112,9 +149,17 @@ def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_
 
 def wandb(frame: pd.DataFrame) -> pd.DataFrame:
     """As its table of runs is exported, with settings that are no factor."""
-    run = frame.reset_index(drop=True).rename(columns={"lr": "config.lr", "net": "config.net", "seed": "config.seed"})
+    run = frame.reset_index(drop=True).rename(
+        columns={"lr": "config.lr", "net": "config.net", "seed": "config.seed"}
+    )
     names = [f"run-{at}" for at in run.index]
-    return run.assign(Name=names, State="finished", Created="2026-01-01", gpu=["A", "B"] * (len(run) // 2), _runtime=run.index * 1.5)
+    return run.assign(
+        Name=names,
+        State="finished",
+        Created="2026-01-01",
+        gpu=["A", "B"] * (len(run) // 2),
+        _runtime=run.index * 1.5,
+    )
 
 
 def mlflow(frame: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +178,9 @@ def test_exports_as_they_come_give_the_same_numbers_and_unfinished_runs_have_fai
     exported = wandb(frame)
     exported.to_csv("wandb.csv", index=False)
     pd.testing.assert_frame_equal(ablate.analyse("wandb.csv", seed="seed", **ASKED).tables["effects"], plain)
-    pd.testing.assert_frame_equal(ablate.analyse(mlflow(frame), seed="seed", **ASKED).tables["effects"], plain)
+    pd.testing.assert_frame_equal(
+        ablate.analyse(mlflow(frame), seed="seed", **ASKED).tables["effects"], plain
+    )
     exported.loc[3, "State"] = "crashed"
     exported.loc[4, ["val/acc", "val_loss"]] = math.nan
     run = ablate.analyse(exported.drop(index=8), seed="seed", **ASKED)
@@ -143,13 +190,27 @@ def test_exports_as_they_come_give_the_same_numbers_and_unfinished_runs_have_fai
     assert trials.loc["run-4", "failure"] == "no val/acc or val_loss"
     assert (trials["status"] == "missing").sum() == 1
     report = json.loads((run.folder / "report.json").read_text())
-    assert set(run.tables["effects"].query("kind == 'arm' and metric == 'val/acc'")["verdict"]) <= {"undecided", "worse", "better"}
+    assert set(run.tables["effects"].query("kind == 'arm' and metric == 'val/acc'")["verdict"]) <= {
+        "undecided",
+        "worse",
+        "better",
+    }
     assert "3 of 16 trials have no result" in [banner["title"] for banner in report["banners"]]
     (differing,) = [banner for banner in report["banners"] if "columns that are no factor" in banner["title"]]
     assert differing["items"] == ["gpu (2 values)", "in every run, as times and results do: _runtime"]
 
 
-UNKNOWN = ("device", "commit", "not recorded", "label smoothing", "temperature", "step time", "training step", "epoch", "imagenette")
+UNKNOWN = (
+    "device",
+    "commit",
+    "not recorded",
+    "label smoothing",
+    "temperature",
+    "step time",
+    "training step",
+    "epoch",
+    "imagenette",
+)
 
 
 @pytest.mark.slow
@@ -198,9 +259,15 @@ def test_metrics_of_a_report_are_gone_after_it(here: Path) -> None:
         ({"margin": {"val/acc": 1}}, "margin: unknown .* Did you mean 'margins'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_one_message_that_says_what_to_do(here: Path, changes: dict[str, Any], message: str) -> None:
+def test_what_is_wrong_is_one_message_that_says_what_to_do(
+    here: Path, changes: dict[str, Any], message: str
+) -> None:
     Path("taken").write_text("")
-    frame = made(seeds=2).assign(run=range(8), hole=["a", None] + ["b"] * 6).assign(**{"params.twice": 1, "config.twice": 2})
+    frame = (
+        made(seeds=2)
+        .assign(run=range(8), hole=["a", None] + ["b"] * 6)
+        .assign(**{"params.twice": 1, "config.twice": 2})
+    )
     with pytest.raises(AblateError, match=message.replace("\\\\", "\\")):
         ablate.analyse(frame, **{"seed": "seed", **ASKED, **changes})
     assert not Path("report").exists()

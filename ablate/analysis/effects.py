@@ -78,10 +78,9 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             effect, p_flip = paired_effect(*sides, comparisons=comparisons), sign_flip_p(*sides)
             seeds = len(study.seed_list())
         else:
-            samples, weights = values[metric][term.arms.ravel()], np.repeat(term.weights, planned) / planned
-            effect, p_flip = independent_contrast(samples, weights, comparisons=comparisons), math.nan
-            lost = runs[term.arms.ravel()] - np.isfinite(samples).sum(axis=1)
-            kept, seeds = planned, int(effect.n + lost.sum())
+            effect, p_flip = _independent(term, term.weights, values[metric], comparisons), math.nan
+            lost = (runs - np.isfinite(values[metric]).sum(axis=1))[term.arms].sum()
+            kept, seeds = planned, int(effect.n + lost)
         row = effect_row(
             metric,
             effect,
@@ -92,7 +91,7 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             identical=term.is_identical(alike),
             claim=claim,
         )
-        if row["verdict"] != "exploratory" and _is_bent(term, values[metric]):
+        if row["verdict"] != "exploratory" and _is_bent(term, values[metric], study):
             row |= {"verdict": "undecided", "reason": "bent", "below_margin": False, "seeds_needed": None}
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
         row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": p_flip}
@@ -146,15 +145,27 @@ def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
     return sides, len(kept)
 
 
-def _is_bent(term: Term, values: FloatArray) -> bool:
+def _independent(term: Term, weights: FloatArray, values: FloatArray, comparisons: int = 1) -> Effect:
+    """A weighted sum over a term's arms [T, C] of runs [arms, runs] that no seed joins."""
+    samples, cells = values[term.arms.ravel()], term.arms.shape[1]
+    return independent_contrast(samples, np.repeat(weights, cells) / cells, comparisons=comparisons)
+
+
+def _is_bent(term: Term, values: FloatArray, study: Study) -> bool:
     """Whether a trend turns within its levels, by a parabola: a line then tells half. Of [arms, seeds]."""
     if term.kind != "trend":
         return False
-    means = values[term.arms].mean(axis=1)
     # A slope's weights are the levels themselves, but for their scale and where 0 is.
-    bend, slope, _ = np.polyfit(term.weights, means[:, np.isfinite(means).all(axis=0)], 2)
-    turns = paired_effect(bend, np.zeros_like(bend)).p < TURNS
-    return bool(turns and term.weights.min() < -slope.mean() / (2 * bend.mean()) < term.weights.max())
+    bend, slope, _ = np.polyfit(term.weights, np.eye(len(term.weights)), 2)
+    if study.is_paired:
+        means = values[term.arms].mean(axis=1)
+        whole = means[:, np.isfinite(means).all(axis=0)]
+        turn, tilt = (paired_effect(part @ whole, np.zeros(whole.shape[1])) for part in (bend, slope))
+    else:
+        turn, tilt = (_independent(term, part, values) for part in (bend, slope))
+    if not turn.p < TURNS:
+        return False
+    return bool(term.weights.min() < -tilt.effect / (2 * turn.effect) < term.weights.max())
 
 
 def effect_row(

@@ -191,8 +191,8 @@ class Context:
     @cached_property
     def cases(self) -> dict[str, Case]:
         """Arm to its timed case, in the study's order; empty without a pass."""
-        times, cases = (self.timing.times, arm_cases(self.plan)) if self.timing else ({}, {})
-        return {arm: case for arm, case in cases.items() if case in times}
+        times = self.timing.times if self.timing else {}
+        return {arm: case for arm, case in arm_cases(self.plan).items() if case in times}
 
     @cached_property
     def tuned(self) -> Tuned | None:

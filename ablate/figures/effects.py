@@ -51,12 +51,12 @@ def effects(context: Context) -> Drawing | None:
         _draw_metric(ax, rows, "{}" if name in study.comparison_family else "({})")
         unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
         ax.set_title(f"Δ {metric.label}{unit}")
+    images = "; thin, with caps: for new images as well" if table["low_images"].notna().any() else ""
     caption = (
-        f"Each arm against {arm_label(study.baseline)}, mean over the seeds that both completed. Thick: 95 % "
-        "interval over seeds, simultaneous over the study's family; thin, with caps: for new images as "
-        "well. Shaded: differences within the margin, which do not matter. Triangles up are better, down "
-        "worse; squares are equivalent, hollow circles undecided. Verdicts in brackets are exploratory. An "
-        "arrowhead at the edge: the interval goes on."
+        f"Each arm against {arm_label(study.baseline)}, difference of the means. Thick: 95 % interval, "
+        f"simultaneous over what was asked{images}. Shaded: differences within the margin, which do not matter. "
+        "Triangles up are better, down worse; squares are equivalent, hollow circles undecided. Verdicts in "
+        "brackets are exploratory. An arrowhead at the edge: the interval goes on."
     )
     family = [quantity(name).label for name in study.comparison_family if name not in metrics]
     caption += f" Only in the table: {', '.join(family)}." if family else ""

@@ -39,8 +39,9 @@ from ablate.report.cells import (
 from ablate.report.views import duration, search_cost
 from ablate.report.words import words
 from ablate.stats import median_interval
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p, usual
 
 STAND_INS = ("digits", "synthetic")
 NUMBERS = (
@@ -77,7 +78,7 @@ def answer(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pass
         said.sort(key=lambda one: one["word"] == "undecided")
     else:
         alone = len(plan.arms) == 1
-        for name in dict.fromkeys((*metrics, *(("accuracy", "nll", "ece") if alone else ()))):
+        for name in dict.fromkeys((*metrics, *(usual("accuracy", "nll", "ece") if alone else ()))):
             text = (
                 _mean_sentence(complete, plan.arms[0], quantity(name))
                 if alone
@@ -85,7 +86,8 @@ def answer(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pass
             )
             said.append({"metric": name, "word": "", "text": text})
     data = [f"{name}{', a small stand-in' if name in STAND_INS else ''}" for name in _data(plan)]
-    counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} seeds"
+    unit = "seeds" if study.is_paired else "runs, paired by none"
+    counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} {unit}"
     done = f"{(trials['status'] == 'complete').sum()} of {len(plan.trials)} training runs complete"
     return {
         "about": f"{'; '.join(data)} · {counts} · {done}",
@@ -111,6 +113,8 @@ def answer_lines(report: Json) -> list[str]:
 
 
 def _data(plan: Plan) -> list[str]:
+    if isinstance(plan.study, ExternalStudy):
+        return [plan.profile]
     return list(dict.fromkeys(trial.fields.data for trial in plan.trials))
 
 
@@ -237,9 +241,8 @@ def _mean_sentence(complete: pd.DataFrame, arm: str, what: Quantity) -> str:
         reach = f"95 % interval {ends(interval.low, interval.high, what)}, {reach}"
     else:
         reach += f"{', all equal' if interval.n > 1 else ''}, so no interval"
-    if what.name in FLOOR:
-        height = arm_interval(complete, arm, FLOOR[what.name]).mean
-        floor = f"; its noise floor is {with_unit(height, what)}"
+    if what.name in FLOOR and (height := arm_interval(complete, arm, FLOOR[what.name])).n:
+        floor = f"; its noise floor is {with_unit(height.mean, what)}"
     return f"{what.label} {with_unit(interval.mean, what)} ({reach}){floor}."
 
 

@@ -88,7 +88,8 @@ def write_pages(tables: Tables, plan: Plan, results: ResultsFolder, report_dir: 
 
 def derived_tables(tables: Tables, plan: Plan) -> Tables:
     """The tables that follow from the others: effects and timing."""
-    return {"effects": effects_table(tables, plan), "timing": timing_table(tables.get("step_times"))}
+    derived = {"effects": effects_table(tables, plan)}
+    return derived | ({"timing": timing_table(tables["step_times"])} if "step_times" in tables else {})
 
 
 def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
@@ -101,7 +102,8 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]
-    external, provenance = isinstance(study, ExternalStudy), _provenance(trials, plan)
+    timing_note = "" if isinstance(study, ExternalStudy) else views.timing_note(timing)
+    provenance = _provenance(trials, plan)
     report = {
         "format": FORMAT,
         "study": study.name,
@@ -118,10 +120,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "certainty": views.certainty_view(effects, plan),
         "trends": views.effects_view(effects, plan, "trend"),
         "contrasts": views.effects_view(effects, plan, "main", "interaction"),
-        "timing": {
-            "note": "" if external else views.timing_note(timing),
-            "table": views.timing_view(step_times, plan),
-        },
+        "timing": {"note": timing_note, "table": views.timing_view(step_times, plan)},
         "figures": [_figure(figure) for figure in figures],
         "published": published,
         "method": method(plan, tuned=tuned is not None),
