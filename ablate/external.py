@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
 
 from ablate.errors import StudyError, first_line
 from ablate.notebook import Run
@@ -68,64 +67,67 @@ def analyse(
         StudyError: a column is missing, or a row lacks a value or is there twice; the message names them.
         ResultsError: the report's folder cannot be written.
     """
-    source = "a DataFrame" if isinstance(runs, pd.DataFrame) else Path(runs).name
-    data = (runs if isinstance(runs, pd.DataFrame) else _read(Path(runs))).reset_index(drop=True)
+    source, stem = "a DataFrame", "runs"
+    if not isinstance(runs, pd.DataFrame):
+        source, stem, runs = Path(runs).name, Path(runs).stem, _read(Path(runs))
+    data = runs.reset_index(drop=True)
     better = dict(metrics) if isinstance(metrics, Mapping) else dict.fromkeys(metrics, "")
     columns = _columns(data, factors, list(better), [seed] if seed else [])
     parsed = {name: _parsed(data[columns[name]], name, needed=name not in better) for name in columns}
-    levels = pd.DataFrame({name: parsed[name].map(canonical) for name in factors}, dtype=object)
-    arms = pd.Series([arm_name(own) for own in levels.to_dict("records")])
+    levels = [dict(zip(factors, row, strict=True)) for row in zip(*map(parsed.get, factors), strict=True)]
+    arms = pd.Series(map(arm_name, levels))
     seeds = _seeds(parsed[seed], seed, arms) if seed else arms.groupby(arms).cumcount()
-    study = ExternalStudy(
-        **{
-            "name": "runs" if isinstance(runs, pd.DataFrame) else Path(runs).stem,
-            "question": f"What do {' and '.join(factors)} do to {' and '.join(better)}?",
-            "primary": next(iter(better)),
-            **asked,
-            **_grid(levels, set(arms), baseline or {}),
-        },
-        seeds=sorted(set(seeds.tolist())),
-        seed=seed or "",
-        differing=_differing(data, columns.values()),
-    )
-    found = pd.DataFrame({name: parsed[name].astype("float64") for name in better})
+    found = pd.DataFrame({name: parsed[name] for name in better})
     spreads = found.groupby(arms).std().median()
     quantities = {name: _quantity(name, better[name], float(spreads[name])) for name in better}
+    declared = {
+        "name": stem,
+        "question": f"What do {' and '.join(factors)} do to {' and '.join(better)}?",
+        "primary": next(iter(better)),
+        **asked,
+        **_grid(levels, baseline or {}),
+        "seeds": sorted(set(seeds)),
+        "seed": seed or "",
+        "differing": _differing(data, columns.values()),
+    }
+    study = ExternalStudy(**declared)
     with_metrics = contextvars.copy_context()
     with_metrics.run(EXTERNAL.set, quantities)
     with_metrics.run(require_sound, study, Options(report=Path(report)))
 
     arm_of = {arm_name(arm): arm for arm in study.arms()}
-    table = found.assign(trial_id=_named(data), failure=_failures(data, found)).set_index([seeds, arms])
     every = pd.MultiIndex.from_product([study.seed_list(), arm_of], names=["seed", "arm"])
-    table = table.reindex(every if seed else every[every.isin(table.index)]).reset_index()
-    missing = table["trial_id"].isna()
-    unknown = "no run of " + table["arm"] + ", seed " + table["seed"].astype(str)
+    table = found.assign(trial_id=_named(data), failure=_failures(data, found)).set_index([seeds, arms])
+    table = table.reindex(every if seed else every[every.isin(table.index)]).reset_index().assign(repeat=0)
+    missing, unknown = (
+        table["trial_id"].isna(),
+        "no run of " + table["arm"] + ", seed " + table["seed"].map(str),
+    )
     table["status"] = np.select([missing, table["failure"] != ""], ["missing", "failed"], "complete")
-    table = table.assign(repeat=0, trial_id=table["trial_id"].mask(missing, unknown))
-    trials = frame("trials", table[KEY].to_dict("records")).assign(**table[list(better)])
+    table["trial_id"] = table["trial_id"].mask(missing, unknown)
+    rows: Any = table[KEY].to_dict("records")
+    trials = frame("trials", rows).assign(**table[list(better)])
     given = {"factors": factors, "metrics": metrics, "seed": seed, "baseline": baseline, **asked}
     words = [repr(source), *(f"{name}={value!r}" for name, value in given.items() if value)]
     joined = f"paired by {seed}" if seed else "independent samples, as no seed pairs them"
-    plan = Plan.model_construct(
-        study=study,
-        profile=source,
-        reason=f"{len(data)} runs from {source}, {joined}; ablate trained none of them.",
-        command=f"ablate.analyse({', '.join(words)})",
-        trials=tuple(
-            Trial.model_construct(trial_id=name, arm=arm, levels=arm_of[arm], seed=own_seed, repeat=0)
-            for name, arm, own_seed in zip(table["trial_id"], table["arm"], table["seed"], strict=True)
-        ),
-    )
+    known: dict[str, Any] = {
+        "profile": source,
+        "reason": f"{len(data)} runs from {source}, {joined}; ablate trained none of them.",
+        "command": f"ablate.analyse({', '.join(words)})",
+        "trials": tuple(Trial.model_construct(**row, levels=arm_of[row["arm"]]) for row in rows),
+    }
     folder = ResultsFolder(Path(report) / study.name)
     (folder.root / "figures").mkdir(parents=True, exist_ok=True)
     write_tables(folder, {"trials": trials[[*KEY, *better]]})
-    tables = {"trials": trials, "epochs": frame("epochs", [])}
+    tables, plan = (
+        {"trials": trials, "epochs": frame("epochs", [])},
+        Plan.model_construct(study=study, **known),
+    )
     page = with_metrics.run(write_pages, tables, plan, folder, folder.root)
-    shown = {"trials": trials[[*KEY, *better]], **read_tables(folder, names=["effects"])}
-    failed = int((trials["status"] != "complete").sum())
+    tables = {"trials": trials[[*KEY, *better]], **read_tables(folder, names=["effects"])}
     told = tuple(answer_lines(json.loads((folder.root / "report.json").read_text(encoding="utf-8"))))
-    return Run(folder.root, 0, failed, False, shown, page, page.read_text(encoding="utf-8"), told)
+    failed = int((trials["status"] != "complete").sum())
+    return Run(folder.root, 0, failed, False, tables, page, page.read_text(encoding="utf-8"), told)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -140,8 +142,8 @@ def _columns(data: pd.DataFrame, *asked: Sequence[str]) -> dict[str, str]:
     """For each name of a factor, a metric or the seed the column that it is of."""
     if data.empty or not all(asked[:2]) or any(isinstance(names, str) for names in asked):
         raise StudyError(
-            f'expected rows, and lists of columns, as in factors=["lr"], metrics=["accuracy"]; {len(data)} rows '
-            f"came, with the columns {', '.join(map(str, data))}"
+            'expected rows, and lists of columns, as in factors=["lr"], metrics=["accuracy"]; '
+            f"{len(data)} rows came, with the columns {', '.join(map(str, data))}"
         )
     columns = dict[str, str]()
     for name in itertools.chain(*asked):
@@ -159,19 +161,21 @@ def _columns(data: pd.DataFrame, *asked: Sequence[str]) -> dict[str, str]:
 
 def _parsed(column: pd.Series[Any], name: str, *, needed: bool) -> pd.Series[Any]:
     """A column's values: numbers where every one is, otherwise text; a metric's are numbers."""
+    values: pd.Series[Any]
     try:
         values = column.astype("float64")
     except (TypeError, ValueError) as error:
         if not needed:
             raise StudyError(f"{name}: expected a column of numbers, but {first_line(error)}") from None
         values = column.astype("string")
-    if needed and values.isna().any():
-        raise StudyError(f"{name}: no value in {_rows(values.isna())}; fill it in, or take these runs out")
-    whole = needed and is_numeric_dtype(values) and (values % 1 == 0).all()
-    return values.astype("int64") if whole else values
+    if needed and (absent := values.isna()).any():
+        raise StudyError(f"{name}: no value in {_rows(absent)}; fill it in, or take these runs out")
+    if not needed or values.dtype == "string":
+        return values
+    return values.astype("int64") if (values % 1 == 0).all() else values.map(canonical)
 
 
-def _rows(chosen: pd.Series[Any]) -> str:
+def _rows(chosen: pd.Series[bool]) -> str:
     """Rows in words, counted from 1."""
     numbers = [str(at + 1) for at in np.flatnonzero(chosen)]
     return f"rows {', '.join(numbers[:8])}{f' and {len(numbers) - 8} more' if len(numbers) > 8 else ''}"
@@ -181,31 +185,28 @@ def _seeds(values: pd.Series[Any], name: str, arms: pd.Series[Any]) -> pd.Series
     """The seeds that pair runs; what is no whole number is numbered 0, 1, ... in its order."""
     twice = pd.DataFrame({"arm": arms, "seed": values}).duplicated(keep=False)
     if twice.any() or (values.is_unique and arms.nunique() > 1):
-        fault = (
-            f"{_rows(twice)} have the levels and seed of another" if twice.any() else "no two runs share one"
+        fault = f"{_rows(twice)} share levels and seed" if twice.any() else "no two runs share one"
+        raise StudyError(
+            f"{name}: {fault}; name the factor in which they differ, or no seed for independent runs"
         )
-        raise StudyError(f"{name}: {fault}; take out what is too many, or name no seed for independent runs")
-    usable = values.dtype == "int64" and values.min() >= 0
-    return values if usable else pd.Series(pd.factorize(values)[0])
+    return values if values.dtype == "int64" and values.min() >= 0 else pd.Series(pd.factorize(values)[0])
 
 
-def _grid(levels: pd.DataFrame, arms: Collection[str], baseline: Mapping[str, Any]) -> dict[str, Any]:
+def _grid(levels: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> dict[str, Any]:
     """Factors with their levels in order; the arms, where they are not all combinations; the baseline."""
-    factors = {name: list(dict.fromkeys(own)) for name, own in levels.items()}
+    factors = {name: list(dict.fromkeys(own[name] for own in levels)) for name in levels[0]}
     factors = {name: own if isinstance(own[0], str) else sorted(own) for name, own in factors.items()}
     every = [dict(zip(factors, own, strict=True)) for own in itertools.product(*factors.values())]
-    there = [arm for arm in every if arm_name(arm) in arms]
-    same = {
-        name: [own for own in factors.get(name, ()) if own == level or str(own) == str(level)] or [level]
-        for name, level in baseline.items()
-    }
-    only = there if len(there) < len(every) else ()
-    return {"factors": factors, "only": only, "baseline": {name: own[0] for name, own in same.items()}}
+    there = [arm for arm in every if arm in levels]
+    for name, level in baseline.items():
+        same = [own for own in factors.get(name, ()) if own == level or str(own) == str(level)]
+        baseline = {**baseline, name: same[0] if same else level}
+    return {"factors": factors, "only": there if len(there) < len(every) else (), "baseline": baseline}
 
 
 def _differing(data: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
     """In which other columns runs differ: those where some are alike, and those where none are."""
-    counts = {name: data[name].astype(str).nunique() for name in data if name not in (*used, *NAMES, *STATES)}
+    counts = {name: data[name].map(str).nunique() for name in data if name not in (*used, *NAMES, *STATES)}
     some = ", ".join(f"{name} ({count} values)" for name, count in counts.items() if 1 < count < len(data))
     every = ", ".join(str(name) for name, count in counts.items() if count == len(data) > 1)
     return tuple(filter(None, [some, every and f"in every run, as times and results do: {every}"]))
@@ -219,9 +220,9 @@ def _named(data: pd.DataFrame) -> list[str]:
 
 def _failures(data: pd.DataFrame, found: pd.DataFrame) -> pd.Series[Any]:
     """Why a run has no result; "" where it has one."""
-    failures = pd.Series("", data.index).mask(found.isna().all(axis=1), f"no {' or '.join(found)}")
+    failures = pd.Series("", data.index).mask(found.isna().all(axis=1), f"no {' or '.join(map(str, found))}")
     for name in set(STATES) & set(data):
-        states = data[name].astype(str).str.lower()
+        states = data[name].map(str).str.lower()
         if set(states) & (DONE | UNDONE):
             failures = failures.where(states.isin(DONE), f"{name}: " + states)
     return failures

@@ -248,7 +248,7 @@ def test_metrics_of_a_report_are_gone_after_it(here: Path) -> None:
         ({"baseline": {"seed": 0}}, "baseline.seed: is not a factor"),
         ({"margins": {"val_los": 0.1}}, "margins: val_los: unknown metric.* Did you mean 'val_loss'"),
         ({"primary": "acc"}, "primary: acc: unknown metric"),
-        ({"factors": ["lr"]}, "seed: rows 1, 2, .* have the levels and seed of another; .*independent"),
+        ({"factors": ["lr"]}, "seed: rows 1, 2, .* share levels and seed; .*independent"),
         ({"seed": "val_loss"}, "val_loss: each column is one"),
         ({"seed": "run"}, "run: no two runs share one"),
         ({"factors": ["lr", "hole"]}, "hole: no value in rows 2"),

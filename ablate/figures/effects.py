@@ -54,7 +54,7 @@ def effects(context: Context) -> Drawing | None:
     images = "; thin, with caps: for new images as well" if table["low_images"].notna().any() else ""
     caption = (
         f"Each arm against {arm_label(study.baseline)}, difference of the means. Thick: 95 % interval, "
-        f"simultaneous over what was asked{images}. Shaded: differences within the margin, which do not matter. "
+        f"simultaneous over what was asked{images}. Shaded: within the margin, which does not matter. "
         "Triangles up are better, down worse; squares are equivalent, hollow circles undecided. Verdicts in "
         "brackets are exploratory. An arrowhead at the edge: the interval goes on."
     )
