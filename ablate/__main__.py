@@ -47,6 +47,7 @@ StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; i
 StudyName = Annotated[str, Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")]
 Results = Annotated[Path, Option(help="Folder of the results.")]
 Reports = Annotated[Path, Option("--report", help="Folder of the reports.")]
+Several = list[str] | None
 RanProfile = Annotated[str | None, Option(help="Which of the profiles that were run.")]
 
 
@@ -329,45 +330,34 @@ def bench(
 @app.command()
 def report(
     study: Annotated[
-        str, Argument(help="A study that was run, or a CSV file with a row per run of any tool.")
+        str, Argument(help="A study that was run, or a CSV file of runs that another tool made.")
     ],
     profile: RanProfile = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
-    factors: Annotated[str, Option(help="Of a CSV: columns whose values are the arms, as lr,net.")] = "",
-    seed: Annotated[
-        str | None, Option(help="Column that pairs runs; without one Welch's test is used.")
-    ] = None,
-    metric: Annotated[
-        list[str] | None, Option(metavar="NAME[:DIRECTION]", help="A column, and higher, lower or neither.")
-    ] = None,
-    baseline: Annotated[
-        list[str] | None, Option(metavar="FACTOR=LEVEL", help="What is compared with.")
-    ] = None,
-    margin: Annotated[
-        list[str] | None,
-        Option(metavar="NAME=DIFFERENCE", help="What does not matter, in the metric's unit."),
-    ] = None,
-    family: Annotated[str, Option(help="Metrics that get verdicts, as acc,loss [default: the first]")] = "",
+    factors: Annotated[str, Option(help="Of a CSV: the columns that make the arms, as lr,net.")] = "",
+    seed: Annotated[str | None, Option(help="The column that pairs runs; without: Welch's test.")] = None,
+    metric: Annotated[Several, Option(metavar="NAME:BETTER", help="As acc:higher, loss:lower.")] = None,
+    baseline: Annotated[Several, Option(metavar="FACTOR=LEVEL", help="What is compared with.")] = None,
+    margin: Annotated[Several, Option(metavar="NAME=SIZE", help="A difference of no matter.")] = None,
+    family: Annotated[str, Option(help="Metrics with verdicts, as acc,loss [default: the first].")] = "",
 ) -> None:
     """Write the tables and the report of a study again, from its records. Trains nothing.
 
-    Of runs that another tool made, write the same report: ablate report runs.csv --factors lr,net --seed seed
-    --metric val_acc:higher --baseline lr=0.1. Without --seed runs are independent samples.
+    Or the same of runs that another tool made, a row each; --metric, --baseline and --margin can be repeated:
+    ablate report runs.csv --factors lr,net --seed seed --metric val_acc:higher --baseline lr=0.1
     """
     if study.endswith(".csv"):
         from ablate.external import analyse
 
         ended = analyse(
             study,
-            factors=list(filter(None, factors.split(","))),
-            metrics=dict(one.rpartition(":")[::2] if ":" in one else (one, "") for one in metric or []),
+            factors=factors.split(",") if factors else (),
+            metrics=_pairs(metric, ":"),
             seed=seed,
-            baseline={
-                name: level for name, (level, *_) in parse_settings(baseline or [], "--baseline").items()
-            },
-            margins={name: size for name, (size, *_) in parse_settings(margin or [], "--margin").items()},
-            family=tuple(filter(None, family.split(","))),
+            baseline={factor: _literal(level) for factor, level in _pairs(baseline, "=").items()},
+            margins=_pairs(margin, "="),
+            family=family.split(",") if family else (),
             report=report_dir,
         )
         return print_line(Console(), *ended.answer, f"report: {ended.report}")
@@ -416,17 +406,22 @@ def command_line(command: str, study: Path, options: Options, points: int | None
     return shlex.join(words)
 
 
-def parse_settings(settings: list[str], option: str = "--set") -> dict[str, tuple[Any, ...]]:
+def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
     """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, or text as it is."""
     parsed: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
         name, separator, values = setting.partition("=")
         if not separator or not name or not values:
-            raise StudyError(f"{option} {setting}: expected FIELD=VALUE, for example {option} epochs=5")
+            raise StudyError(f"--set {setting}: expected FIELD=VALUE, for example --set epochs=5")
         if name in parsed:
-            raise StudyError(f"{option} {name}: is given twice; write its values as {name}=A,B to sweep it")
+            raise StudyError(f"--set {name}: is given twice; write its values as {name}=A,B to sweep it")
         parsed[name] = tuple(_literal(value) for value in values.split(","))
     return parsed
+
+
+def _pairs(given: Several, sign: str) -> dict[str, str]:
+    """NAME=VALUE texts, or with another sign; the value is "" where there is none."""
+    return dict(one.rpartition(sign)[::2] if sign in one else (one, "") for one in given or ())
 
 
 def _literal(text: str) -> Any:

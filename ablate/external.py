@@ -99,12 +99,11 @@ def analyse(
     every = pd.MultiIndex.from_product([study.seed_list(), arm_of], names=["seed", "arm"])
     table = found.assign(trial_id=_named(data), failure=_failures(data, found)).set_index([seeds, arms])
     table = table.reindex(every if seed else every[every.isin(table.index)]).reset_index().assign(repeat=0)
-    missing, unknown = (
-        table["trial_id"].isna(),
-        "no run of " + table["arm"] + ", seed " + table["seed"].map(str),
-    )
+    missing = table["trial_id"].isna()
     table["status"] = np.select([missing, table["failure"] != ""], ["missing", "failed"], "complete")
-    table["trial_id"] = table["trial_id"].mask(missing, unknown)
+    table["trial_id"] = table["trial_id"].fillna(
+        "no run of " + table["arm"] + ", seed " + table["seed"].map(str)
+    )
     rows: Any = table[KEY].to_dict("records")
     trials = frame("trials", rows).assign(**table[list(better)])
     given = {"factors": factors, "metrics": metrics, "seed": seed, "baseline": baseline, **asked}
@@ -116,13 +115,10 @@ def analyse(
         "command": f"ablate.analyse({', '.join(words)})",
         "trials": tuple(Trial.model_construct(**row, levels=arm_of[row["arm"]]) for row in rows),
     }
-    folder = ResultsFolder(Path(report) / study.name)
+    plan, folder = Plan.model_construct(study=study, **known), ResultsFolder(Path(report) / study.name)
     (folder.root / "figures").mkdir(parents=True, exist_ok=True)
     write_tables(folder, {"trials": trials[[*KEY, *better]]})
-    tables, plan = (
-        {"trials": trials, "epochs": frame("epochs", [])},
-        Plan.model_construct(study=study, **known),
-    )
+    tables = {"trials": trials, "epochs": frame("epochs", [])}
     page = with_metrics.run(write_pages, tables, plan, folder, folder.root)
     tables = {"trials": trials[[*KEY, *better]], **read_tables(folder, names=["effects"])}
     told = tuple(answer_lines(json.loads((folder.root / "report.json").read_text(encoding="utf-8"))))

@@ -22,13 +22,13 @@ from ablate.metrics import FLOORS, METRICS
 from ablate.stats import (
     Effect,
     holm,
+    independent_effect,
     minimal_detectable_effect,
     paired_effect,
     seeds_needed,
     sign_flip_p,
     verdict,
 )
-from ablate.stats.effect import independent_contrast
 from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
 from ablate.study.trials import Plan
@@ -147,8 +147,8 @@ def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
 
 def _independent(term: Term, weights: FloatArray, values: FloatArray, comparisons: int = 1) -> Effect:
     """A weighted sum over a term's arms [T, C] of runs [arms, runs] that no seed joins."""
-    samples, cells = values[term.arms.ravel()], term.arms.shape[1]
-    return independent_contrast(samples, np.repeat(weights, cells) / cells, comparisons=comparisons)
+    each = np.repeat(weights, term.arms.shape[1]) / term.arms.shape[1]
+    return independent_effect(*values[term.arms.ravel()], weights=each, comparisons=comparisons)
 
 
 def _is_bent(term: Term, values: FloatArray, study: Study) -> bool:

@@ -23,6 +23,7 @@ from scipy.special import stdtr
 from ablate.stats.intervals import FloatArray, IntArray, check_family, check_values, moments, t_margin
 
 Values = NDArray[np.floating]
+Weights = Sequence[float] | NDArray[np.float64]
 ROUNDING = 1e-12
 """Differences that span at most this part of the largest value are equal: what is left is rounding."""
 MOST_FLIPPED = 20
@@ -116,32 +117,21 @@ def paired_effect(
 
 
 def independent_effect(
-    values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
+    *samples: Values, weights: Weights = (1.0, -1.0), confidence: float = 0.95, comparisons: int = 1
 ) -> Effect:
-    """As `paired_effect`, of samples [..., n] and [..., m] that no seed joins, by Welch's test."""
-    return independent_contrast(
-        (values, baseline), (1.0, -1.0), confidence=confidence, comparisons=comparisons
-    )
+    """As `paired_effect`, of samples [..., n], [..., m], ... that no seed joins, by Welch's test.
 
-
-def independent_contrast(
-    samples: Sequence[Values] | Values,
-    weights: Sequence[float] | FloatArray,
-    *,
-    confidence: float = 0.95,
-    comparisons: int = 1,
-) -> Effect:
-    """A weighted sum of the means of samples [..., n], [..., m], ... that no seed joins, by Welch's test."""
+    Two are compared; of more than two it is the sum of their means by `weights`.
+    """
     check_values(*samples)
-    n, mean, sd = map(np.stack, zip(*(moments(side.astype(np.float64)) for side in samples), strict=True))
-    weight = np.reshape(weights, (-1, *[1] * (n.ndim - 1)))
-    part = (weight * sd) ** 2 / np.maximum(n, 1)
-    error = np.sqrt(part.sum(axis=0))
-    shares = (part**2 / np.maximum(n - 1, 1)).sum(axis=0)
-    freedom = error**4 / np.where(error > 0, shares, np.nan)
-    effect, spread = (weight * mean).sum(axis=0), np.sqrt(((weight * sd) ** 2).sum(axis=0))
-    rho = np.full(error.shape, np.nan)
-    return Effect(effect, error, freedom, n.min(axis=0), spread, rho, confidence, comparisons)
+    parts = zip(*(moments(side.astype(np.float64)) for side in samples), strict=True)
+    n, mean, sd = (np.stack(np.broadcast_arrays(*part)) for part in parts)
+    mean, sd = (np.reshape(weights, (-1, *[1] * (n.ndim - 1))) * part for part in (mean, sd))
+    variances = sd**2 / np.maximum(n, 1)
+    error, spread = np.sqrt(variances.sum(axis=0)), np.sqrt((sd**2).sum(axis=0))
+    shares = (variances**2 / np.maximum(n - 1, 1)).sum(axis=0)
+    freedom, rho = error**4 / np.where(error > 0, shares, np.nan), np.full(error.shape, np.nan)
+    return Effect(mean.sum(axis=0), error, freedom, n.min(axis=0), spread, rho, confidence, comparisons)
 
 
 def _rounding(side: FloatArray) -> FloatArray:
