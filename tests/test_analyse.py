@@ -1,8 +1,9 @@
-"""Runs of another tool as a report: its numbers are those of scipy and statsmodels, and its errors say what to do."""
+"""Runs of another tool as a report: its numbers are scipy's and statsmodels', its errors say what to do."""
 
 import json
 import math
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,10 +29,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def made(
-    seeds: int = 10, lrs: tuple[float, ...] = (0.1, 0.3), nets: tuple[str, ...] = ("small", "wide")
-) -> pd.DataFrame:
-    """Accuracy in percent and loss of runs that share a seed's luck; a higher rate costs, a wider net helps."""
+def made(seeds: int = 10) -> pd.DataFrame:
+    """Accuracy in percent and loss of runs that share a seed's luck; a high rate costs, a wide net helps."""
     rng = np.random.default_rng(7)
     luck = rng.normal(0, 0.8, seeds)
     rows = [
@@ -40,12 +39,12 @@ def made(
             "val/acc": 90 + luck[seed] - 8 * (lr - 0.1) + 0.9 * (net == "wide") + rng.normal(0, 0.4 + lr),
             "val_loss": 0.4 + lr / 10 + rng.normal(0, 0.02),
         }
-        for seed in range(seeds) for lr in lrs for net in nets
+        for seed in range(seeds) for lr in (0.1, 0.3) for net in ("small", "wide")
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-METRICS = {"val/acc": "higher", "val_loss": "lower"}
+METRICS, MARGINS = {"val/acc": "higher", "val_loss": "lower"}, {"val/acc": 0.5, "val_loss": 0.06}
 ASKED: dict[str, Any] = {
     "factors": ["lr", "net"],
     "metrics": METRICS,
@@ -66,26 +65,10 @@ def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_
 ) -> None:
     frame = made()
     frame.to_csv("runs.csv", index=False)
-    words = [
-        "report",
-        "runs.csv",
-        "--factors",
-        "lr,net",
-        "--metric",
-        "val/acc:higher",
-        "--metric",
-        "val_loss:lower",
-    ]
-    words += [
-        "--baseline",
-        "lr=0.1",
-        "--baseline",
-        "net=small",
-        "--margin",
-        "val/acc=0.5",
-        "--family",
-        "val/acc,val_loss",
-    ]
+    words = shlex.split(
+        "report runs.csv --factors lr,net --metric val/acc:higher --metric val_loss:lower --baseline lr=0.1 "
+        "--baseline net=small --margin val/acc=0.5 --margin val_loss=0.06 --family val/acc,val_loss"
+    )
     words += ["--seed", seed] if seed else []
     done = subprocess.run([sys.executable, "-m", "ablate", *words], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -94,19 +77,24 @@ def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_
     family = len(arms)
     assert family == 3 * 2
     p_values = []
+    row: Any
     for row in arms.itertuples():
+        margin = MARGINS[row.metric]
         one, other = (column(frame, arm, row.metric) for arm in (row.term, row.against))
         if seed:
             test = scipy_stats.ttest_rel(one, other)
             described = DescrStatsW(one - other)
             low, high = described.tconfint_mean(alpha=0.05 / family)
-            beyond = max(described.ttest_mean(0.5, "smaller")[1], described.ttest_mean(-0.5, "larger")[1])
+            beyond = max(
+                described.ttest_mean(margin, "smaller")[1], described.ttest_mean(-margin, "larger")[1]
+            )
         else:
             test = scipy_stats.ttest_ind(one, other, equal_var=False)
             both = CompareMeans(DescrStatsW(one), DescrStatsW(other))
             low, high = both.tconfint_diff(alpha=0.05 / family, usevar="unequal")
             beyond = max(
-                both.ttest_ind("smaller", "unequal", 0.5)[1], both.ttest_ind("larger", "unequal", -0.5)[1]
+                both.ttest_ind("smaller", "unequal", margin)[1],
+                both.ttest_ind("larger", "unequal", -margin)[1],
             )
         p_values.append(test.pvalue)
         np.testing.assert_allclose(
@@ -116,11 +104,11 @@ def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_
         )
         sign = np.sign(row.effect) * (1 if row.metric == "val/acc" else -1)
         expected = "undecided" if low <= 0 <= high else DECIDED[sign]
-        if row.metric == "val/acc" and -0.5 <= low and high <= 0.5:
+        if max(abs(low), abs(high)) <= margin:
             expected = "equivalent"
         assert row.verdict == expected
-        if row.metric == "val/acc":
-            assert row.p_equivalence == pytest.approx(min(1, family * beyond), rel=1e-9)
+        assert row.p_equivalence == pytest.approx(min(1, 2 * family * beyond), rel=1e-9)
+    assert {"worse", "better", "equivalent"} <= set(arms["verdict"])
     _, bonferroni, _, _ = multipletests(p_values, method="bonferroni")
     _, holm, _, _ = multipletests(p_values, method="holm")
     np.testing.assert_allclose(arms["p_adjusted"], bonferroni, rtol=1e-9)
@@ -129,16 +117,12 @@ def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_
     cells = {
         (row[0]["text"], head["label"]): cell
         for row in report["effects"]["rows"]
-        for head, cell in zip(report["effects"]["columns"], row)
+        for head, cell in zip(report["effects"]["columns"], row, strict=True)
     }
     for row in arms.itertuples():
         shown = cells[row.term, f"Δ {row.metric}"]
-        assert [shown[name] for name in ("value", "low", "high", "p_adjusted")] == [
-            row.effect,
-            row.low,
-            row.high,
-            row.p_adjusted,
-        ]
+        numbers = [shown[name] for name in ("value", "low", "high", "p_adjusted")]
+        assert numbers == [row.effect, row.low, row.high, row.p_adjusted]
         assert shown["notes"][-1] == row.verdict
     means = {row[0]["text"]: row for row in report["arms"]["rows"]}
     for arm, row in means.items():
@@ -242,7 +226,7 @@ def test_metrics_of_a_report_are_gone_after_it(here: Path) -> None:
         ({"factors": ["lr", "nte"]}, "nte: unknown column; .* Did you mean 'net'"),
         ({"factors": []}, "lists of columns"),
         ({"factors": "lr"}, "lists of columns"),
-        ({"metrics": {"net": "higher"}, "factors": ["lr"]}, "net: expected a column of numbers, but .*'small'"),
+        ({"metrics": {"net": "higher"}, "factors": ["lr"]}, "net: expected a column of numbers, .*'small'"),
         ({"metrics": ["val/acc"]}, "val/acc: say what is better"),
         ({"metrics": {"val/acc": "max"}}, "val/acc: say what is better.*'max' came"),
         ({"metrics": {"lr": "lower"}}, "lr: each column is one factor"),
@@ -267,7 +251,7 @@ def test_what_is_wrong_is_one_message_that_says_what_to_do(
     Path("taken").write_text("")
     frame = (
         made(seeds=2)
-        .assign(run=range(8), hole=["a", None] + ["b"] * 6)
+        .assign(run=range(8), hole=pd.Series(["a", None] + ["b"] * 6))
         .assign(**{"params.twice": 1, "config.twice": 2})
     )
     with pytest.raises(AblateError, match=message.replace("\\\\", "\\")):
@@ -279,5 +263,63 @@ def test_what_is_wrong_is_one_message_that_says_what_to_do(
 def test_a_file_that_is_no_csv_is_refused(here: Path, content: str | None) -> None:
     if content is not None:
         Path("runs.csv").write_text(content)
-    with pytest.raises(StudyError, match="runs.csv: expected a CSV with a row per run, but ."):
+    with pytest.raises(StudyError, match=r"runs.csv: expected a CSV with a row per run, but ."):
         ablate.analyse("runs.csv", factors=["a"], metrics={"b": "higher"})
+
+
+@pytest.mark.slow
+def test_the_page_of_the_documentation_does_what_it_says(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(ablate.__file__).parents[1] / "docs" / "analyse_your_runs.md").read_text(encoding="utf-8")
+    python, command = re.findall(r"```(?:python|sh)\n(.*?)```", page, flags=re.DOTALL)
+    made().rename(columns={"val/acc": "val_acc"}).assign(val_acc=lambda runs: runs["val_acc"] / 100).to_csv(
+        "runs.csv"
+    )
+    names: dict[str, Any] = {}
+    exec(python, names)
+    assert names["run"].report == Path("report/runs/index.html")
+    assert "val_acc: worse" in repr(names["run"])
+    by_python = Path("report/runs/effects.csv").read_bytes()
+    words = [sys.executable, *command.replace("\\\n", " ").split()[1:]]
+    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert "val_acc: worse" in told
+    assert told.endswith("report: report/runs/index.html\n")
+    assert Path("report/runs/effects.csv").read_bytes() == by_python
+
+
+def test_a_trend_of_independent_runs_is_welchs_contrast_and_a_hump_is_undecided(here: Path) -> None:
+    rng = np.random.default_rng(5)
+    levels, counts = [0.0, 1.0, 3.0], [4, 6, 9]
+    frame = pd.DataFrame(
+        [
+            {
+                "x": level,
+                "y": 2 * level + rng.normal(0, 1 + level),
+                "hump": -((level - 1.5) ** 2) + rng.normal(0, 0.1),
+            }
+            for level, count in zip(levels, counts, strict=True)
+            for _ in range(count)
+        ]
+    )
+    metrics = {"y": "higher", "hump": "higher"}
+    run = ablate.analyse(frame, factors=["x"], metrics=metrics, family=["y", "hump"], comparisons=["trend"])
+    trend = run.tables["effects"].query("kind == 'trend'").set_index("metric")
+    groups = [frame.loc[frame["x"] == level, "y"].to_numpy() for level in levels]
+    weights = np.polyfit(np.array(levels) / 3, np.eye(3), 1)[0]  # of a slope over the whole range
+    parts = [weight**2 * own.var(ddof=1) / len(own) for weight, own in zip(weights, groups, strict=True)]
+    freedom = sum(parts) ** 2 / sum(part**2 / (len(own) - 1) for part, own in zip(parts, groups, strict=True))
+    effect = sum(weight * own.mean() for weight, own in zip(weights, groups, strict=True))
+    reach = scipy_stats.t.ppf(1 - 0.05 / 4, freedom) * math.sqrt(sum(parts))
+    np.testing.assert_allclose(
+        trend.loc["y", ["effect", "low", "high"]].astype(float), [effect, effect - reach, effect + reach]
+    )
+    assert trend.loc["y", "verdict"] == "better"
+    assert tuple(trend.loc["hump", ["verdict", "reason"]]) == ("undecided", "bent")
+
+
+def test_arms_that_are_no_grid_are_compared_one_by_one(here: Path) -> None:
+    frame = made(seeds=4)
+    frame = frame[(frame["lr"] == 0.1) | (frame["net"] == "small")]
+    run = ablate.analyse(frame, seed="seed", **ASKED)
+    assert set(run.tables["effects"]["kind"]) == {"arm"}
+    assert len(run.tables["trials"]) == 12
+    assert "Not every combination of levels was run" in (run.folder / "report.md").read_text()
