@@ -94,36 +94,40 @@ def analyse(
     with_metrics = contextvars.copy_context()
     with_metrics.run(EXTERNAL.set, quantities)
     with_metrics.run(require_sound, study, Options(report=Path(report)))
-
-    arm_of = {arm_name(arm): arm for arm in study.arms()}
-    every = pd.MultiIndex.from_product([study.seed_list(), arm_of], names=["seed", "arm"])
-    table = found.assign(trial_id=_named(data), failure=_failures(data, found)).set_index([seeds, arms])
-    table = table.reindex(every if seed else every[every.isin(table.index)]).reset_index().assign(repeat=0)
-    missing = table["trial_id"].isna()
-    table["status"] = np.select([missing, table["failure"] != ""], ["missing", "failed"], "complete")
-    table["trial_id"] = table["trial_id"].fillna(
-        "no run of " + table["arm"] + ", seed " + table["seed"].map(str)
-    )
-    rows: Any = table[KEY].to_dict("records")
-    trials = frame("trials", rows).assign(**table[list(better)])
     given = {"factors": factors, "metrics": metrics, "seed": seed, "baseline": baseline, **asked}
     words = [repr(source), *(f"{name}={value!r}" for name, value in given.items() if value)]
     joined = f"paired by {seed}" if seed else "independent samples, as no seed pairs them"
-    known: dict[str, Any] = {
+    about = {
         "profile": source,
         "reason": f"{len(data)} runs from {source}, {joined}; ablate trained none of them.",
         "command": f"ablate.analyse({', '.join(words)})",
-        "trials": tuple(Trial.model_construct(**row, levels=arm_of[row["arm"]]) for row in rows),
     }
-    plan, folder = Plan.model_construct(study=study, **known), ResultsFolder(Path(report) / study.name)
+    runs_of = found.assign(trial_id=_named(data), failure=_failures(data, found)).set_index([seeds, arms])
+    return with_metrics.run(_reported, study, runs_of, about, ResultsFolder(Path(report) / study.name))
+
+
+def _reported(study: ExternalStudy, runs: pd.DataFrame, about: dict[str, Any], folder: ResultsFolder) -> Run:
+    """Plan and table of trials of the runs, which are indexed by seed and arm; then their report."""
+    arm_of = {arm_name(arm): arm for arm in study.arms()}
+    every = pd.MultiIndex.from_product([study.seed_list(), arm_of], names=["seed", "arm"])
+    table = runs.reindex(every if study.is_paired else every[every.isin(runs.index)])
+    table = table.reset_index().assign(repeat=0)
+    missing = table["trial_id"].isna()
+    table["status"] = np.select([missing, table["failure"] != ""], ["missing", "failed"], "complete")
+    table["trial_id"] = table["trial_id"].fillna("no " + table["arm"] + ", seed " + table["seed"].map(str))
+    rows: Any = table[KEY].to_dict("records")
+    own = table.drop(columns=KEY)
+    trials = frame("trials", rows).assign(**own)
+    about["trials"] = tuple(Trial.model_construct(**row, levels=arm_of[row["arm"]]) for row in rows)
     (folder.root / "figures").mkdir(parents=True, exist_ok=True)
-    write_tables(folder, {"trials": trials[[*KEY, *better]]})
+    shown = {"trials": trials[[*KEY, *own]]}
+    write_tables(folder, shown)
     tables = {"trials": trials, "epochs": frame("epochs", [])}
-    page = with_metrics.run(write_pages, tables, plan, folder, folder.root)
-    tables = {"trials": trials[[*KEY, *better]], **read_tables(folder, names=["effects"])}
+    page = write_pages(tables, Plan.model_construct(study=study, **about), folder, folder.root)
+    shown |= read_tables(folder, names=["effects"])
     told = tuple(answer_lines(json.loads((folder.root / "report.json").read_text(encoding="utf-8"))))
     failed = int((trials["status"] != "complete").sum())
-    return Run(folder.root, 0, failed, False, tables, page, page.read_text(encoding="utf-8"), told)
+    return Run(folder.root, 0, failed, False, shown, page, page.read_text(encoding="utf-8"), told)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -166,7 +170,9 @@ def _parsed(column: pd.Series[Any], name: str, *, needed: bool) -> pd.Series[Any
         values = column.astype("string")
     if needed and (absent := values.isna()).any():
         raise StudyError(f"{name}: no value in {_rows(absent)}; fill it in, or take these runs out")
-    if not needed or values.dtype == "string":
+    if not needed:
+        return values.where(np.isfinite(values))
+    if values.dtype == "string":
         return values
     return values.astype("int64") if (values % 1 == 0).all() else values.map(canonical)
 
@@ -192,12 +198,13 @@ def _grid(levels: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> d
     """Factors with their levels in order; the arms, where they are not all combinations; the baseline."""
     factors = {name: list(dict.fromkeys(own[name] for own in levels)) for name in levels[0]}
     factors = {name: own if isinstance(own[0], str) else sorted(own) for name, own in factors.items()}
-    every = [dict(zip(factors, own, strict=True)) for own in itertools.product(*factors.values())]
-    there = [arm for arm in every if arm in levels]
+    arms = list({arm_name(own): own for own in levels}.values())
+    arms.sort(key=lambda arm: [factors[name].index(level) for name, level in arm.items()])
+    whole = len(arms) == math.prod(map(len, factors.values()))
     for name, level in baseline.items():
         same = [own for own in factors.get(name, ()) if own == level or str(own) == str(level)]
         baseline = {**baseline, name: same[0] if same else level}
-    return {"factors": factors, "only": there if len(there) < len(every) else (), "baseline": baseline}
+    return {"factors": factors, "only": () if whole else arms, "baseline": baseline}
 
 
 def _differing(data: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:

@@ -108,7 +108,6 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "format": FORMAT,
         "study": study.name,
         "profile": plan.profile,
-        "first_line": provenance.pop("First line"),
         "question": study.question,
         "description": study.description,
         "answer": first_screen,
@@ -149,12 +148,11 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
     states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
     if isinstance(plan.study, ExternalStudy):
-        return {"First line": plan.reason, "Runs": plan.reason, "Of these": states}
+        return {"Runs": plan.reason, "Of these": states}
     kinds, names = _values(trials, "device"), _values(trials, "device_name")
     first, *others = (trial.fields.model_dump() for trial in plan.trials)
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
     return {
-        "First line": f"Profile {plan.profile} on {kinds}: {plan.reason}.",
         "Study": plan.study.name,
         "Profile": f"{plan.profile} ({plan.reason})",
         "Trials": f"{len(plan.trials)} planned: {states}",
