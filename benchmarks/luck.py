@@ -42,8 +42,7 @@ def luck(values: "np.ndarray[tuple[int], np.dtype[np.float64]]", draws: int = DR
 if __name__ == "__main__":
     warnings.simplefilter("ignore", RuntimeWarning)  # of arms whose differences are all but equal
     accuracy = pd.read_csv(RUNS)["accuracy"].to_numpy()
-    print(
-        f"{len(accuracy)} runs of one arm: mean {100 * accuracy.mean():.2f} %, sd {100 * accuracy.std(ddof=1):.2f}"
-    )
+    mean, sd = 100 * accuracy.mean(), 100 * accuracy.std(ddof=1)
+    print(f"{len(accuracy)} runs of one arm: mean {mean:.2f} %, sd {sd:.2f}")
     for name, part in luck(accuracy).items():
         print(f"{name}: {part:.3f}")
