@@ -16,8 +16,6 @@ from ablate.models import MODELS, build_model, count_macs, count_parameters
 from ablate.models.torchvision_classifiers import SMALLEST, build_torchvision, torchvision_names
 
 Write = Callable[[str], str]
-
-
 HEADER = "import threading\nimport warnings\nimport torch\nfrom torch import nn\n"
 
 
@@ -88,10 +86,8 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
         ("raise SystemExit(0)", "raised SystemExit: 0"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
-        ("network = 3", "but a int came"),
         ("def network(num_classes, image_size): return {}", "returned a dict"),
         ("def network(num_classes): pass", "raised TypeError: network() got an unexpected keyword"),
-        ("def network(num_classes, image_size, depth): pass", "'depth'"),
         ("def network(num_classes, image_size): raise ValueError('16 divides not')", "16 divides not. If it"),
         ("def network(num_classes, image_size): raise SystemExit(0)", "raised SystemExit: 0"),
     ],
@@ -111,7 +107,6 @@ def test_images_too_small_for_the_network(write: Write) -> None:
     ("returned", "complaint"),
     [
         ("logits[:, :3]", "the shape was [2, 3]. Give its last layer num_classes outputs"),
-        ("logits[0]", "the shape was [4]"),
         ("logits[:1]", "the shape was [1, 4]"),
         ("(logits, features)", "it returned a tuple. Return one tensor"),
         ("logits - torch.tensor([0, 0, 0, torch.inf])", "some were not finite (torch.float32). Check its in"),
@@ -212,20 +207,11 @@ def test_counts_by_hand_change_nothing() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.backends.mha.get_fastpath_enabled() is fast is True
     assert [module.training for module in model.modules()] == [True, True, False, True, True, True]
-
-
-def test_frozen_weights_are_not_counted_and_tied_ones_once() -> None:
+    # Frozen weights are not counted, and tied ones once.
     first, tied, frozen = (nn.Linear(4, 4) for _ in range(3))
     tied.weight = first.weight
     frozen.weight.requires_grad_(False)
     assert count_parameters(nn.Sequential(first, tied, frozen)) == 16 + 3 * 4
-
-
-def test_attention_is_counted_whole() -> None:
-    width, tokens = 8, 3 * 8  # a row of an image is a token
-    layer = nn.TransformerEncoderLayer(width, 2, 32, 0.0, batch_first=True)
-    attention = 4 * tokens * width**2 + 2 * tokens**2 * width
-    assert count_macs(nn.Sequential(nn.Flatten(1, 2), layer), 8) == attention + 2 * tokens * width * 32
 
 
 def test_what_cannot_be_counted_is_a_runtime_error_with_its_cause() -> None:
