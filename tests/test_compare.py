@@ -61,7 +61,7 @@ def test_trials_that_differ_by_the_machine_are_paired_by_seed(first: Recorded, t
 
 
 @pytest.mark.parametrize("changes", [{"lr": 0.3}, {"fingerprint": "other"}, {"arch": "xresnet18"}], ids=str)
-def test_trials_that_differ_otherwise_are_independent_samples(
+def test_other_trials_are_independent_samples(
     first: Recorded, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     b = Recorded(tmp_path, B, **changes)
@@ -209,7 +209,7 @@ def test_undecided_tells_the_seeds_that_would_decide(tmp_path: Path) -> None:
         ({"numerics": CUDA, "fingerprint": "other"}, "device, precision and data"),
     ],
 )
-def test_what_can_cause_a_difference_by_itself_is_said_plainly(
+def test_what_may_cause_a_difference(
     first: Recorded, tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     comparison = compared(first, Recorded(tmp_path, A, **changes))

@@ -118,7 +118,7 @@ def test_no_more_trials_at_a_time_than_cores_have_threads_for(cores: Callable[[i
 
 
 @given(st.integers(0, 40), st.integers(1, 64), st.none() | st.integers(1, 70), st.integers(1, 64))
-def test_cores_are_called_idle_exactly_when_some_are_and_the_advice_helps(
+def test_idle_cores_are_told_and_the_advice_helps(
     trials: int, count: int, workers: int | None, threads: int
 ) -> None:
     assume(threads <= count)
@@ -145,9 +145,7 @@ def test_cores_are_called_idle_exactly_when_some_are_and_the_advice_helps(
     assert idle_cores(trials, "cuda", options) == ""
 
 
-def test_threads_that_a_trial_cannot_have_are_refused(
-    cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_that_cannot_be_had(cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
     cores(4)
     settle(study(), Options(device="cpu", threads=4))
     with pytest.raises(StudyError, match=r"--threads 5: expected at most 4, .* give fewer"):
@@ -196,7 +194,7 @@ class Leaves(torch.nn.Module):
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_lone_last_image_is_refused_where_the_network_cannot_take_it(
+def test_a_lone_last_image_may_be_more_than_a_network_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """12 training images: batches of 11 leave one."""
@@ -227,9 +225,7 @@ study = Study(question="?", base={"data": "synthetic", "image_size": 8, "arch": 
 
 
 @pytest.mark.usefixtures("cache")
-def test_each_study_has_the_modules_of_its_own_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_study_has_its_own_folders_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folders with a module of one name, loaded in one process, from a third folder that has it too."""
     monkeypatch.setattr("sys.path", ["", *sys.path])
     for name, head in (("a", "192, num_classes"), ("b", "192, num_classes, bias=False"), ("elsewhere", "")):

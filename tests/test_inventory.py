@@ -31,9 +31,7 @@ def test_copies_of_one_form_are_listed_once_and_forms_by_size(tmp_path: Path) ->
     assert text.getvalue().count("8 px, squash") == 1
 
 
-def test_own_folders_are_listed_by_their_full_path_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_own_folders_are_listed_by_their_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home"
     photos = pictures(home / "photos", prefix="x")
     monkeypatch.setenv("HOME", str(home))

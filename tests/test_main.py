@@ -248,9 +248,7 @@ def processes_with(mark: bytes) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_watched_and_interrupted_it_writes_a_partial_report_and_leaves_no_worker(
-    here: Path, number: signal.Signals
-) -> None:
+def test_watched_and_interrupted_it_leaves_a_report_and_no_worker(here: Path, number: signal.Signals) -> None:
     run = ("run", "tiny.py", "--seeds", "4", "--set", "epochs=1,2000", "--workers", "1")
     driver = start(here, *run, stdout=subprocess.PIPE)
     wait_until(lambda: list(folder(here).checkpoints.glob("*.pt")))

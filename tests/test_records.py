@@ -163,7 +163,7 @@ def test_unreadable_records_are_all_named(folder: ResultsFolder) -> None:
 
 
 @pytest.mark.parametrize("step", ["fdopen", "fsync", "replace"])
-def test_a_write_that_fails_at_any_step_leaves_the_old_file(
+def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     path = tmp_path / "a.json"

@@ -49,9 +49,7 @@ def facts(outcome: Outcome) -> Any:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_trial_gives_its_record_and_predictions_with_what_its_penultimate_layer_shows(
-    tmp_path: Path, precision: str
-) -> None:
+def test_a_trial_gives_its_record_predictions_and_penultimate_layer(tmp_path: Path, precision: str) -> None:
     told: list[Heartbeat] = []
     numerics = Numerics(device="cpu", precision=precision, deterministic=True)
     record, predictions = run(make_task(tmp_path, numerics), told.append)
@@ -77,9 +75,7 @@ def test_a_trial_gives_its_record_and_predictions_with_what_its_penultimate_laye
     np.testing.assert_allclose(differences, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_trial_stopped_after_a_checkpoint_goes_on_bit_for_bit(
-    task: Task, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_trial_goes_on_bit_for_bit(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = facts(run(task))
     monkeypatch.setattr(ablate.execution.trial, "CHECKPOINT_SECONDS", 0)
 

@@ -113,9 +113,7 @@ def test_time_left_follows_the_pace_of_this_run() -> None:
     assert time_left(100.0, [110.0], 1, 500.0) == time_left(100.0, [110.0], 0, 110.0) == 0.0
 
 
-def test_a_study_is_found_by_name_profile_or_path(
-    folder: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "results"
     for named, profile in (("tiny", None), ("tiny", "quick"), ("tiny/quick", None), (str(folder.root), None)):
         assert find_study(results, named, profile).root == folder.root

@@ -124,7 +124,7 @@ def test_a_simulation_writes_its_numbers(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "shares.json").read_text())["situations"]) == 40
 
 
-def test_without_a_name_only_the_timed_suites_run_and_a_simulation_comes_alone(
+def test_without_a_name_the_timed_suites_run_and_a_simulation_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []

@@ -96,9 +96,7 @@ def by_hand(names: list[str], labels: list[int], part: float) -> list[int]:
 @given(st.dictionaries(st.text(max_size=6), st.integers(0, 2), min_size=1, max_size=40), st.floats(0.001, 1))
 @example({f"train/{'äbc'[n % 3]}/{n}\udcff.JPEG": n % 3 for n in range(70)}, 0.125)
 @example({**{f"{n}.png": 0 for n in range(4)}, **{f"{n}.jpg": 1 for n in range(20)}}, 0.75)
-def test_the_choice_is_that_of_a_loop_and_leaves_every_class_an_image(
-    label_of: dict[str, int], part: float
-) -> None:
+def test_the_choice_is_a_loops_and_leaves_every_class_an_image(label_of: dict[str, int], part: float) -> None:
     names, labels = list(label_of), list(label_of.values())
     expected = by_hand(names, labels, part)
     held, all_of = Counter(labels[row] for row in expected), Counter(labels)
@@ -153,7 +151,7 @@ def test_a_part_has_a_copy_that_follows_the_pixels(tree: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("other_label", [False, True])
-def test_reported_images_are_counted_in_the_tuning_split_and_all_of_them_are_refused(
+def test_reported_images_in_the_tuning_split_are_counted(
     tree: Path, tmp_path: Path, other_label: bool
 ) -> None:
     held = prepared(tree, tmp_path / "cache", 0.3).valid.names

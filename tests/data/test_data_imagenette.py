@@ -88,7 +88,7 @@ def test_a_copy_is_decoded(root: Path) -> None:
 
 
 @pytest.mark.parametrize("shorter_side", [160, 320, None])
-def test_a_copy_of_another_size_is_told_from_the_right_one(
+def test_a_copy_of_another_size(
     root: Path, monkeypatch: pytest.MonkeyPatch, shorter_side: int | None
 ) -> None:
     subset = replace(SUBSETS["imagenette-160"], shorter_side=shorter_side)
@@ -184,9 +184,7 @@ NOISE_DEFECTS: dict[str, tuple[Rows | bytes | None, str]] = {
 
 
 @pytest.mark.parametrize(("content", "message"), NOISE_DEFECTS.values(), ids=NOISE_DEFECTS.keys())
-def test_a_wrong_list_shows_once_noise_is_asked_for(
-    root: Path, content: Rows | bytes | None, message: str
-) -> None:
+def test_a_wrong_list_shows_with_noise(root: Path, content: Rows | bytes | None, message: str) -> None:
     path = root / IMAGENETTE.noise_file
     path.unlink()
     if isinstance(content, bytes):

@@ -91,7 +91,7 @@ def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_failed_download_and_an_empty_data_dir_name_the_ways_out(
+def test_a_failed_download_and_no_data_dir_name_the_ways_out(
     name: str, tmp_path: Path, offline: None
 ) -> None:
     assert takes_data_dir(name)

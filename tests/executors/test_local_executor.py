@@ -83,7 +83,7 @@ def test_a_killed_worker_costs_an_attempt(tmp_path: Path) -> None:
         ("sleep", "timeout", 1, "took longer than 6 s"),
     ],
 )
-def test_a_job_that_never_ends_well_is_lost_and_the_others_are_not(
+def test_a_job_that_is_lost_costs_no_other(
     tmp_path: Path, action: str, status: str, attempt: int, reason: str
 ) -> None:
     timeout = 6.0 if action == "sleep" else None

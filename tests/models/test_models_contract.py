@@ -115,9 +115,7 @@ def test_images_too_small_for_the_network(write: Write) -> None:
         ("exit(0)", "forward pass raised SystemExit: 0"),
     ],
 )
-def test_an_output_that_is_no_logits(
-    write: Write, returned: str, complaint: str, training_only: bool
-) -> None:
+def test_an_output_without_logits(write: Write, returned: str, complaint: str, training_only: bool) -> None:
     message = refusal(write(network(line=f"if self.training or {not training_only}: return {returned}")))
     assert "to map images [2, 3, 8, 8] to finite logits [2, 4]" in message
     assert (" in training mode too, but" in message) == training_only
@@ -241,9 +239,7 @@ def test_a_name_builds_torchvisions_network_with_fresh_weights_and_float32_logit
 @pytest.mark.parametrize(
     ("name", "image_size"), [("googlenet", 96), ("inception_v3", 96), ("vit_b_32", 96), ("maxvit_t", 224)]
 )
-def test_transformers_are_built_for_the_image_size_and_no_outputs_are_auxiliary(
-    name: str, image_size: int
-) -> None:
+def test_transformers_fit_the_image_size_and_no_outputs_are_auxiliary(name: str, image_size: int) -> None:
     with torch.device("meta"):
         model = build_torchvision(name, num_classes=4, image_size=image_size)
         assert model(torch.empty(2, 3, image_size, image_size)).shape == (2, 4)
@@ -261,7 +257,7 @@ def test_transformers_are_built_for_the_image_size_and_no_outputs_are_auxiliary(
         ("swin_v2_t", 3, "4 or more", "4"),
     ],
 )
-def test_a_size_that_cannot_be_is_refused_with_those_that_can(
+def test_a_size_that_cannot_be_is_refused_with_ones(
     name: str, image_size: int, wanted: str, near: str
 ) -> None:
     message = (

@@ -83,9 +83,7 @@ def trained(fields: Fields, **options: Any) -> tuple[Fitted, list[Tensor]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("arch", NETWORKS)
-def test_trials_a_b_a_in_one_worker_train_as_eager_ones_from_one_capture(
-    arch: str, name: str, captures: Mock
-) -> None:
+def test_trials_a_b_a_train_as_eager_ones_from_one_capture(arch: str, name: str, captures: Mock) -> None:
     sizes = {"epochs": 2, "batch_size": 16, "eval_batch_size": 24}
     fields, build = changed(FIELDS, **{**RECIPES[name].model_dump(), **sizes}), functools.partial(named, arch)
     other = changed(fields, epsilon=0.4, lr=fields.lr / 2, label_noise=0.2)
@@ -271,9 +269,7 @@ def test_a_planted_trap_is_found_before_a_capture_serves(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_trial_after_a_diverged_one_is_as_if_there_had_been_none(
-    planted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_diverged_trial_leaves_nothing_to_the_next(planted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The eighth trap: statistics and momentum that are not numbers stay where only weights are loaded."""
     fields = changed(FIELDS, momentum=0.9)
     _, expected = trained(fields, engine="eager")

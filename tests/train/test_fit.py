@@ -75,7 +75,7 @@ def test_last_epoch_is_measured_as_torch_and_numpy_would() -> None:
 
 
 @pytest.mark.parametrize("stream", ["order", "noise"])
-def test_one_seed_gives_the_same_bits_and_order_and_dropout_have_streams_of_their_own(
+def test_one_seed_gives_the_same_bits_from_streams_of_their_own(
     stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second, redrawn = (network(dropout=0.3) for _ in range(3))
@@ -137,9 +137,7 @@ def test_reductions_that_are_the_same_mathematics_train_the_same_network(changes
 
 
 @pytest.mark.parametrize(("drop_last", "decay"), [(True, 0.0), (False, 0.0), (True, 0.1)])
-def test_an_unmatched_sum_at_a_smaller_rate_is_the_mean_but_for_ragged_batches_and_decay(
-    drop_last: bool, decay: float
-) -> None:
+def test_an_unmatched_sum_is_the_mean_but_for_ragged_batches_and_decay(drop_last: bool, decay: float) -> None:
     mean, unmatched, fields = network(), network(), changed(drop_last=drop_last, weight_decay=decay)
     run(mean, fields)
     run(unmatched, changed(fields, reduction="sum", lr=0.1 / 16))

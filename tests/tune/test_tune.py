@@ -241,9 +241,7 @@ BETA2 = {"optimizer": ("sgd", "adamw"), "beta2": ADAMW_ALONE}
         ({"space": BETA2, "anchors": ({"beta2": 0.95},)}, "beta2 is searched only with optimizer='adamw'"),
     ],
 )
-def test_what_is_wrong_is_found_before_anything_trains(
-    search: dict[str, Any] | None, said: str, tmp_path: Path
-) -> None:
+def test_what_is_wrong_is_found_at_once(search: dict[str, Any] | None, said: str, tmp_path: Path) -> None:
     study = declared(search, baseline={}) if search else Study(question="?", name="s", base=TRAINED)
     with pytest.raises(AblateError, match=said):
         tuned(study, tmp_path)

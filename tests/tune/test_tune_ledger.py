@@ -83,9 +83,7 @@ def test_the_budget_is_asked_for_in_batches_and_the_best_smoothed_point_wins(ope
 
 
 @pytest.mark.slow
-def test_a_tuner_may_be_killed_before_any_of_its_writes(
-    open_ledger: Open, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
+def test_a_tuner_may_be_killed_before_a_write(open_ledger: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     search = SEARCH.model_copy(update={"points": 4, "seeds": 1})
     whole = open_ledger("whole", search)
     spend(whole)
@@ -142,7 +140,7 @@ def test_a_search_of_an_older_version_goes_on(open_ledger: Open, sampler: Any, o
     assert asked(part.tuning) == asked(whole.tuning)
 
 
-def test_values_follow_from_the_records_and_lost_ones_are_trained_again(
+def test_values_are_the_records_and_lost_ones_trained_again(
     open_ledger: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = open_ledger()

@@ -195,9 +195,7 @@ def ends(pruning: str, storage: BaseStorage | None = None, stops: Sequence[int] 
 
 
 @pytest.mark.parametrize("pruning", ["median", "hyperband"])
-def test_points_that_lag_behind_are_pruned_in_a_stopped_search_too(
-    pruning: str, database: RDBStorage
-) -> None:
+def test_laggards_are_pruned_in_a_stopped_search_too(pruning: str, database: RDBStorage) -> None:
     whole = ends(pruning)
     assert 4 <= sum(map(bool, whole)) <= 16
     assert not whole[3]  # the best of all
