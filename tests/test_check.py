@@ -263,9 +263,7 @@ def test_what_cannot_be_told_fails(tmp_path: Path) -> None:
         ([600, 620], False),  # the same on every seed
     ],
 )
-def test_a_difference_that_no_test_can_judge(
-    tmp_path: Path, second: list[int], expected: bool | None
-) -> None:
+def test_a_difference_no_test_can_judge(tmp_path: Path, second: list[int], expected: bool | None) -> None:
     study = Recorded(tmp_path, counts(e0=[600, 620], e1=second), study={"margins": {"accuracy": 1e-9}})
     assert holds(study, "accuracy worse") is expected
     # Without digests, equal values on every seed are undecided, and yet not worse.

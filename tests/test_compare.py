@@ -61,9 +61,7 @@ def test_trials_that_differ_by_the_machine_are_paired_by_seed(first: Recorded, t
 
 
 @pytest.mark.parametrize("changes", [{"lr": 0.3}, {"fingerprint": "other"}, {"arch": "xresnet18"}], ids=str)
-def test_other_trials_are_independent_samples(
-    first: Recorded, tmp_path: Path, changes: dict[str, Any]
-) -> None:
+def test_other_trials_are_independent(first: Recorded, tmp_path: Path, changes: dict[str, Any]) -> None:
     b = Recorded(tmp_path, B, **changes)
     (row,) = rows(compared(first, b, "accuracy"))
     test = stats.ttest_ind(b.accuracy(0.0), first.accuracy(0.0), equal_var=False)
@@ -209,9 +207,7 @@ def test_undecided_tells_the_seeds_that_would_decide(tmp_path: Path) -> None:
         ({"numerics": CUDA, "fingerprint": "other"}, "device, precision and data"),
     ],
 )
-def test_what_may_cause_a_difference(
-    first: Recorded, tmp_path: Path, changes: dict[str, Any], named: str
-) -> None:
+def test_what_may_be_the_cause(first: Recorded, tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     comparison = compared(first, Recorded(tmp_path, A, **changes))
     sentence = f"Take care: the runs differ in {named}, and a difference may come from that alone."
     assert sentence in shown(comparison)
@@ -275,9 +271,8 @@ def test_a_run_of_ones_own_is_compared_with_the_published_one(tmp_path: Path) ->
     shutil.copytree(REFERENCE, published, ignore=shutil.ignore_patterns("predictions"))
     # As an older version published it: without the columns that came later.
     table = pd.read_csv(published / "trials.csv", dtype="string", keep_default_na=False)
-    table.drop(columns=["predictions_sha256", "smece"], errors="ignore").to_csv(
-        published / "trials.csv", index=False
-    )
+    table = table.drop(columns=["predictions_sha256", "smece"], errors="ignore")
+    table.to_csv(published / "trials.csv", index=False)
     a, b = (read_run(ResultsFolder(path)) for path in (published, own))
     comparison = compare_runs(a, b)
     found = {(row.method, row.n, row.reason, round(row.effect, 12)) for row in rows(comparison)}

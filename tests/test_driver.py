@@ -118,9 +118,7 @@ def test_no_more_trials_at_a_time_than_cores_have_threads_for(cores: Callable[[i
 
 
 @given(st.integers(0, 40), st.integers(1, 64), st.none() | st.integers(1, 70), st.integers(1, 64))
-def test_idle_cores_are_told_and_the_advice_helps(
-    trials: int, count: int, workers: int | None, threads: int
-) -> None:
+def test_advice_on_idle_cores_helps(trials: int, count: int, workers: int | None, threads: int) -> None:
     assume(threads <= count)
     options = Options(workers=workers, threads=threads)
 
@@ -194,9 +192,7 @@ class Leaves(torch.nn.Module):
 
 
 @pytest.mark.usefixtures("cache")
-def test_a_lone_last_image_may_be_more_than_a_network_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lone_last_image_is_refused_or_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """12 training images: batches of 11 leave one."""
     data = pictures(tmp_path / "ours", prefix="x")
     monkeypatch.syspath_prepend(str(tmp_path))

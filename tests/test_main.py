@@ -349,10 +349,7 @@ def test_two_runs_do_not_write_into_one_folder(here: Path) -> None:
 
 def test_run_and_tune_have_every_option_of_python(here: Path) -> None:
     names = {name.replace("_", "-") for name in Options.model_fields} - {"command", "settings"} | {"set"}
-    for command, said in (
-        ("run", "How many seeds, instead"),
-        ("tune", "How many fresh seeds the re-test has."),
-    ):
+    for command, said in (("run", "How many seeds, instead"), ("tune", "How many fresh seeds the re-test")):
         told = ablate(here, command, "--help").out
         assert names <= set(re.findall(r"^  --([a-z-]+)", told, flags=re.MULTILINE))
         assert said in told
@@ -381,9 +378,8 @@ def test_a_plan_trains_nothing_and_learns_from_what_ran(here: Path, ran: Path) -
 def test_two_recorded_studies_are_compared(ran: Path) -> None:
     shutil.copytree(ran / "results", ran / "copy")
     before = files(ran / "results")
-    ended = ablate(
-        ran, "compare", "tiny/quick", "copy/tiny/quick", "--csv", "out.csv", "--markdown", "out.md"
-    )
+    both = ("compare", "tiny/quick", "copy/tiny/quick")
+    ended = ablate(ran, *both, "--csv", "out.csv", "--markdown", "out.md")
     assert ended.status == 0, ended.err
     assert ended.out.count("paired by seed, n = 2, equal on every seed") == 6
     assert len((ran / "out.csv").read_text().splitlines()) == 7
@@ -423,9 +419,7 @@ def test_settings_are_python_literals_or_text_and_are_typed_again_as_they_were()
     assert parsed == {"epsilon": (0, 0.1), "arch": ("seed_cnn",), "drop_last": (True,), "loss": ("None",)}
     with pytest.raises(StudyError, match="given twice"):
         parse_settings(["lr=1", "lr=2"])
-    line = command_line(
-        "tune", Path("/a/b.py"), Options(settings=parsed, seeds=3, device="cpu", threads=2), 4
-    )
+    line = command_line("tune", Path("b.py"), Options(settings=parsed, seeds=3, device="cpu", threads=2), 4)
     assert line == (
         "python -m ablate tune b.py --points 4 --set epsilon=0,0.1 --set arch=seed_cnn --set drop_last=True "
         "--set 'loss='\"'\"'None'\"'\"'' --seeds 3 --device cpu --threads 2"

@@ -27,9 +27,8 @@ def copy(tmp_path: Path) -> Path:
 def run(tree: Path, *words: str, told: str = "") -> str:
     own = {"GIT_CEILING_DIRECTORIES": str(tree.parent), "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
     variables = {**os.environ, **own, "ABLATE_COMMIT": told}
-    return subprocess.run(
-        words, cwd=tree, env=variables, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    ended = subprocess.run(words, cwd=tree, env=variables, check=True, capture_output=True, text=True)
+    return ended.stdout.strip()
 
 
 def commit(tree: Path, told: str = "") -> str:

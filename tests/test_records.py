@@ -58,19 +58,20 @@ def stored(folder: ResultsFolder, seed: int = 0) -> Record:
     return read_record(folder.record_path(trial(seed).trial_id))
 
 
-@pytest.mark.parametrize(
-    ("published", "older"), [("seed_notebook/cpu-float32", False), ("recipes/cpu-64px", True)]
-)
-def test_published_records_come_back_as_they_are(published: str, older: bool, folder: ResultsFolder) -> None:
-    """Those of the older run were written before there were features and projected points."""
+@pytest.mark.parametrize("published", ["seed_notebook/cpu-float32", "recipes/cpu-64px"])
+def test_published_records_come_back_as_they_are(published: str, folder: ResultsFolder) -> None:
+    """Those of the second run were written before there were features and projected points."""
     kept = ResultsFolder(Path(__file__).parent.parent / "results" / "reference" / published)
     records = read_records(kept)
     for record in records.values():
         predictions = read_predictions(kept, record)
+        right = predictions.logits.argmax(1) == predictions.labels
+        assert right.mean() == record.history[-1].valid_accuracy
         assert (
-            np.mean(predictions.logits.argmax(1) == predictions.labels) == record.history[-1].valid_accuracy
+            (record.features is None)
+            == (predictions.projection_valid is None)
+            == (published == "recipes/cpu-64px")
         )
-        assert (record.features is None) == (predictions.projection_valid is None) == older
         write_record(folder, record, predictions)
         again = read_record(folder.record_path(record.trial_id))
         assert again.model_copy(update={"predictions_sha256": record.predictions_sha256}) == record
@@ -131,7 +132,7 @@ def test_a_record_under_another_name_is_refused(folder: ResultsFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "kept_bytes"), [("predictions", -1), ("predictions", None), ("records", 100), ("records", 0)]
+    ("which", "kept_bytes"), [("predictions", -1), ("predictions", None), ("records", 9)]
 )
 def test_damage_costs_only_its_own_trial(folder: ResultsFolder, which: str, kept_bytes: int | None) -> None:
     kept, lost = stored(folder, 0), stored(folder, 1)
@@ -163,9 +164,7 @@ def test_unreadable_records_are_all_named(folder: ResultsFolder) -> None:
 
 
 @pytest.mark.parametrize("step", ["fdopen", "fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_a_failed_write_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     path = tmp_path / "a.json"
     write_atomically(path, b"old")
 

@@ -29,10 +29,8 @@ def trial(epsilon: float, seed: int) -> Trial:
 def record_complete(folder: ResultsFolder, which: Trial, accuracy: float = 0.5) -> None:
     zeros = dict.fromkeys(("train_loss", "train_accuracy", "valid_loss", "valid_nll", "lr", "seconds"), 0.0)
     bins = {"bin_count": (), "bin_confidence": (), "bin_correct": ()}
-    history = tuple(
-        Epoch(epoch=number, valid_accuracy=value, **zeros, **bins)
-        for number, value in enumerate((0.1, accuracy))
-    )
+    known = enumerate((0.1, accuracy))
+    history = tuple(Epoch(epoch=number, valid_accuracy=value, **zeros, **bins) for number, value in known)
     predictions = Predictions(np.zeros((2, 3), np.float32), np.zeros(2, np.int64))
     write_record(folder, Record(trial=which, status="complete", history=history), predictions)
 

@@ -120,9 +120,8 @@ def test_floors_are_of_the_mean_over_an_arms_complete_first_runs(folder: Results
     assert floors["arm"].tolist() == [arm for arm in plan.arms for _ in FLOORS]
     assert floors["metric"].tolist() == [*FLOORS, *FLOORS]
     assert floors["runs"].tolist() == [1] * len(FLOORS) + [2] * len(FLOORS)
-    values = [
-        resampled(metrics.Predictions.of(made.logits, made.labels)) for made in map(predictions, (1, 7))
-    ]
+    runs = map(predictions, (1, 7))
+    values = [resampled(metrics.Predictions.of(run.logits, run.labels)) for run in runs]
     for row in floors[floors["runs"] == 2].itertuples():
         assert (row.low, row.high) == band_of_mean([own[str(row.metric)] for own in values])
     again = tuple(trial.model_copy(update={"repeat": 1}) for trial in plan.trials)

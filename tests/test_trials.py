@@ -68,12 +68,12 @@ def test_what_does_not_decide_the_numbers_does_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("published", "version", "trials"), [("recipes/cpu-64px", 1, 4), ("seed_notebook/cpu-float32", 2, 6)]
+    ("published", "version"), [("recipes/cpu-64px", 1), ("seed_notebook/cpu-float32", 2)]
 )
-def test_a_trial_from_before_a_field_keeps_its_identity(published: str, version: int, trials: int) -> None:
+def test_a_trial_from_before_a_field_keeps_its_identity(published: str, version: int) -> None:
     """The published runs were recorded before the later fields; version 1 had no threads in it."""
     records = read_records(ResultsFolder(ROOT / "results" / "reference" / published))
-    assert len(records) == trials
+    assert records
     for trial_id, record in records.items():
         own = record.trial
         identity = json.loads(_identity(own.fields, own.seed, own.repeat, own.numerics, own.fingerprint))

@@ -100,9 +100,7 @@ PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, ma
 
 
 @given(PAIRS, PAIRS, st.randoms(use_true_random=False))
-def test_split_digest_and_overlap(
-    one: list[tuple[int, int]], other: list[tuple[int, int]], random: Any
-) -> None:
+def test_digest_and_overlap(one: list[tuple[int, int]], other: list[tuple[int, int]], random: Any) -> None:
     orders = (one, other, random.sample(one, len(one)))
     a, b, moved = (split(*map(list, zip(*pairs, strict=True))) for pairs in orders)
     assert split_digest(moved) == split_digest(a)

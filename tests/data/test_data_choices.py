@@ -151,9 +151,7 @@ def test_a_part_has_a_copy_that_follows_the_pixels(tree: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("other_label", [False, True])
-def test_reported_images_in_the_tuning_split_are_counted(
-    tree: Path, tmp_path: Path, other_label: bool
-) -> None:
+def test_reported_images_in_the_tuning_split(tree: Path, tmp_path: Path, other_label: bool) -> None:
     held = prepared(tree, tmp_path / "cache", 0.3).valid.names
     for number, name in enumerate(held):
         assert overlap(*(prepared(tree, tmp_path / "cache", part).valid for part in (0.3, 0))) == number

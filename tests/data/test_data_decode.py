@@ -18,9 +18,7 @@ SIDES = (st.integers(1, 60), st.integers(1, 60), st.integers(1, 24))
 
 @given(*SIDES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_squash_and_center_crop_are_pils_and_torchs(
-    tmp_path: Path, width: int, height: int, side: int
-) -> None:
+def test_squash_and_crop_are_pils_and_torchs(tmp_path: Path, width: int, height: int, side: int) -> None:
     path = write_image(tmp_path / "a.png", size=(width, height))
     whole, cropped = (decode_image(path, side, method) for method in ("squash", "center_crop"))
     assert whole.dtype == np.uint8

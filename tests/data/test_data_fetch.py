@@ -37,9 +37,7 @@ def archive_of(content: bytes, url: str = "http://127.0.0.1:9/none.tgz") -> Arch
 
 
 @pytest.mark.parametrize(("algorithm", "kind"), [("sha256", "SHA-256"), ("md5", "MD5")])
-def test_a_file_arrives_if_its_digest_is_right(
-    server: Any, tmp_path: Path, algorithm: str, kind: str
-) -> None:
+def test_a_file_arrives_with_its_digest(server: Any, tmp_path: Path, algorithm: str, kind: str) -> None:
     digest, progress = hashlib.new(algorithm, CONTENT).hexdigest(), Recorder()
     archive = replace(archive_of(CONTENT, server.serve(CONTENT)), digest=digest)
     request = make_request(tmp_path, progress=progress)

@@ -88,9 +88,7 @@ def test_a_copy_is_decoded(root: Path) -> None:
 
 
 @pytest.mark.parametrize("shorter_side", [160, 320, None])
-def test_a_copy_of_another_size(
-    root: Path, monkeypatch: pytest.MonkeyPatch, shorter_side: int | None
-) -> None:
+def test_a_copy_of_other_size(root: Path, monkeypatch: pytest.MonkeyPatch, shorter_side: int | None) -> None:
     subset = replace(SUBSETS["imagenette-160"], shorter_side=shorter_side)
     monkeypatch.setitem(SUBSETS, "imagenette-160", subset)
     for size in ((160, 180), (180, 160), (320, 340), (70, 90)):
@@ -129,7 +127,7 @@ def test_defects_stop_and_are_listed(root: Path, away: list[str], there: list[st
         assert words in shown
 
 
-def test_a_download_is_checked(
+def test_downloads_are_checked(
     root: Path, server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def downloaded(cache: Path) -> Dataset:

@@ -91,9 +91,7 @@ def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_failed_download_and_no_data_dir_name_the_ways_out(
-    name: str, tmp_path: Path, offline: None
-) -> None:
+def test_a_failed_download_and_no_folder_name_the_ways_out(name: str, tmp_path: Path, offline: None) -> None:
     assert takes_data_dir(name)
     message = refused(prepare, name, image_size=8, cache_dir=tmp_path)
     assert re.search(r"could not download https://.*refused.*--data-dir.*--profile quick", message)

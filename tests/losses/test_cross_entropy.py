@@ -54,9 +54,7 @@ def timm_loss(output: Tensor, target: Tensor, epsilon: float, reduction: str) ->
     return loss(output, target)  # type: ignore[no-any-return]
 
 
-def with_gradient(
-    loss: Callable[..., Tensor], logits: Tensor, *args: object, **options: object
-) -> list[Tensor]:
+def with_gradient(loss: Callable[..., Tensor], logits: Tensor, *args: Any, **options: Any) -> list[Tensor]:
     """The loss and its gradient, each entry of an unreduced loss pulled by a different amount."""
     leaf = logits.detach().clone().requires_grad_()
     value = loss(leaf, *args, **options)
@@ -66,9 +64,8 @@ def with_gradient(
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(
-        actual.double(), expected.double(), rtol=tolerance, atol=tolerance, equal_nan=True
-    )
+    both = (actual.double(), expected.double())
+    torch.testing.assert_close(*both, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)
@@ -117,8 +114,8 @@ def _problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict[str, object]]:
 
 
 @given(_problems(), st.sampled_from([0.0, 1.0]) | st.floats(0.0, 1.0), st.booleans())
-def test_torch_for_every_option(
-    problem: tuple[Tensor, Tensor, dict[str, object]], epsilon: float, as_tensor: bool
+def test_torchs_options(
+    problem: tuple[Tensor, Tensor, dict[str, Any]], epsilon: float, as_tensor: bool
 ) -> None:
     logits, target, options = problem
     given_epsilon = torch.tensor(epsilon, dtype=torch.float64) if as_tensor else epsilon

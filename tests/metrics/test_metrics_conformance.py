@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from references import recompute
 from scipy.special import softmax as scipy_softmax
 from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
-from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.classification import MulticlassCalibrationError
 
 from ablate.metrics import FLOORS, METRICS, Predictions, compute_metrics, validate
 from ablate.metrics.temperature import TEMPERATURE_BOUNDS, fit_temperature, fold_ids
@@ -47,10 +47,8 @@ def softmax(logits: Logits) -> NDArray[np.float64]:
 
 
 def in_bins(norm: Literal["l1", "max"]) -> Callable[[Logits, Labels], Any]:
-    options: dict[str, Any] = {"n_bins": 15, "norm": norm, "validate_args": False}
-    return lambda z, y: multiclass_calibration_error(
-        torch.tensor(softmax(z)), torch.tensor(y), z.shape[1], **options
-    )
+    metric: Any = MulticlassCalibrationError
+    return lambda z, y: metric(z.shape[1], 15, norm)(torch.tensor(softmax(z)), torch.tensor(y))
 
 
 def ece_equal_mass(logits: Logits, labels: Labels) -> float:

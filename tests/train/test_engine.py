@@ -95,9 +95,8 @@ def test_trials_a_b_a_train_as_eager_ones_from_one_capture(arch: str, name: str,
     eager = trained(fields, build=build, engine="eager")
     for outcome in (first, again):
         torch.testing.assert_close(outcome[1], eager[1], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(
-            outcome[0].predictions.logits, eager[0].predictions.logits, rtol=1e-4, atol=1e-4
-        )
+        logits = (of.predictions.logits for of in (outcome[0], eager[0]))
+        np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-4)
     assert history(first[0]) == history(again[0])
 
 
@@ -179,9 +178,7 @@ def reads_the_device(seed: int) -> nn.Module:
 
 def counts_calls_on_the_host(seed: int) -> nn.Module:
     calls = itertools.count()
-    return Made(
-        lambda net, x: net.layers(x) * (1 + (next(calls) % 3 if net.training else 0)), layers=small(0)
-    )
+    return Made(lambda net, x: net.layers(x) * (1 + next(calls) % 3 * net.training), layers=small(0))
 
 
 def test_what_cannot_be_captured_trains_eagerly_and_says_why(captures: Mock) -> None:

@@ -32,15 +32,14 @@ from ablate.train.features import (
 
 TRAIN, VALID = images(pixels(50, 0, classes=4)), images(pixels(23, 1, classes=4))
 Projections = dict[str, NDArray[Any]]
+Found = tuple[Features, Projections]
 
 
 def four(dropout: float = 0.5, bias: bool = True) -> nn.Sequential:
     return network(dropout, classes=4, bias=bias)
 
 
-def found(
-    model: nn.Module, train: Images = TRAIN, valid: Images = VALID, **changes: Any
-) -> tuple[Features, Projections]:
+def found(model: nn.Module, train: Images = TRAIN, valid: Images = VALID, **changes: Any) -> Found:
     features, projections = penultimate_features(model, train, valid, changed(**changes))
     assert features is not None
     return features, projections

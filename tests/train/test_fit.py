@@ -75,9 +75,7 @@ def test_last_epoch_is_measured_as_torch_and_numpy_would() -> None:
 
 
 @pytest.mark.parametrize("stream", ["order", "noise"])
-def test_one_seed_gives_the_same_bits_from_streams_of_their_own(
-    stream: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_seed_gives_the_same_bits_stream_by_stream(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, redrawn = (network(dropout=0.3) for _ in range(3))
     run(first)
     run(second)

@@ -157,9 +157,7 @@ def test_a_point_that_loses_on_its_first_seeds_is_pruned(database: RDBStorage) -
     points = Points(points.search, database)  # stopped: what was reported need not be again
     assert not points.report(mixed, 3, best[3] + 0.5)
     reason = points.report(losing, 3, best[3] - 4)
-    assert reason.startswith(
-        "The mean over 4 seeds, 90, is below that of point 0 over the same seeds, 92.5 ("
-    )
+    assert reason.startswith("The mean over 4 seeds, 90, is below that of point 0 over the same seeds, 92.5 ")
     assert not points.report(1, 3, best[3] - 4)  # anchors are what the others are compared with
     assert wilcoxon([-1, -2, -3, -4], alternative="less").pvalue < 0.1
     assert wilcoxon([-1, -2, -3, 0.5], alternative="less").pvalue > 0.1

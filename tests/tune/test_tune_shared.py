@@ -176,9 +176,7 @@ def runs_of(points: Sequence[Point]) -> list[tuple[float, int]]:
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_costs_no_record(
-    postgresql: PostgreSQL, database: str, tmp_path: Path
-) -> None:
+def test_a_server_that_goes_costs_no_record(postgresql: PostgreSQL, database: str, tmp_path: Path) -> None:
     small = {"points": 3, "seeds": 1, "batch": 1}
     study, other = (declared({**small, "sampler_seed": seed}, seeds=1) for seed in (0, 1))
     stopped = Watching(lambda count: postgresql.stop() if count == 2 else None)
