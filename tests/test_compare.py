@@ -58,9 +58,12 @@ def test_trials_that_differ_by_the_machine_are_paired_by_seed(first: Recorded, t
     assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
     mean = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (row.a_low, row.a_high) == pytest.approx(mean)
+    assert f"undecided: about {int(row.seeds_needed)} seeds would decide" in shown(
+        compared(first, b, "accuracy")
+    )
 
 
-@pytest.mark.parametrize("changes", [{"lr": 0.3}, {"fingerprint": "other"}, {"arch": "xresnet18"}], ids=str)
+@pytest.mark.parametrize("changes", [{"lr": 0.3}, {"fingerprint": "other"}], ids=str)
 def test_other_trials_are_independent(first: Recorded, tmp_path: Path, changes: dict[str, Any]) -> None:
     b = Recorded(tmp_path, B, **changes)
     (row,) = rows(compared(first, b, "accuracy"))
@@ -191,17 +194,9 @@ def test_a_failed_trial_leaves_its_arm_undecided(tmp_path: Path) -> None:
     assert "undecided: trials have no result" in shown(comparison)
 
 
-def test_undecided_tells_the_seeds_that_would_decide(tmp_path: Path) -> None:
-    a, b = (Recorded(tmp_path / str(e0), counts(e0=e0)) for e0 in ([600, 620, 590], [610, 625, 605]))
-    comparison = compared(a, b, "accuracy")
-    (row,) = rows(comparison)
-    assert f"undecided: about {int(row.seeds_needed)} seeds would decide" in shown(comparison)
-
-
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"ran_on": {"device_name": "another"}}, "device"),
         ({"ran_on": {"torch_version": "2.16"}}, "torch version"),
         ({"ran_on": {"commit": None}, "fingerprint": "other"}, "commit and data"),
         ({"numerics": CUDA, "fingerprint": "other"}, "device, precision and data"),
@@ -229,8 +224,7 @@ def test_the_markdown_shows_every_difference(tmp_path: Path) -> None:
 
 HOSTILE = [
     "folder:<script>alert(1)</script>",
-    "folder:[x](javascript:1) ![y](http://h/p.png)",
-    "folder:@everyone #1 https://h.example | end | of | cell",
+    "folder:@everyone #1 https://h.example [x](javascript:1) ![y](http://h/p.png) | end | of | cell",
     "folder:`code` </details> **x**\n\n# head",
     "folder:\x1b]0;title\x07\x1b[31m\u202ereversed",
 ]

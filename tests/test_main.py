@@ -307,26 +307,19 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
     [
         ("run nothing.py", "nothing.py: no such study file"),
         ("run tiny.py --device cuda", "--device cuda: expected a CUDA device, but torch sees none"),
-        ("run tiny.py --set epsilom=1", "Did you mean 'epsilon'?"),
         ("run tiny.py --set epsilon", "expected FIELD=VALUE"),
-        ("run tiny.py --set epsilon=0.1,0.2", "baseline.epsilon: 0.0 is not among its levels"),
-        ("run tiny.py --set arch=seed_cn", "seed_cn"),
         ("run tiny.py --set loss=hinge", "hinge"),
-        ("run tiny.py --set data=folder:nowhere", "nowhere"),
         ("run tiny.py --set data=imagenette-160 --data-dir nowhere", "nowhere"),
         ("run tiny.py --results tiny.py", "cannot be written"),
         ("run tiny.py --set loss=cross_entropy --set epsilon=0.0,0.1", "refuses an arm"),
         ("run tiny.py --set deterministic=False,True", "train the same network"),
         ("run primary.py", "primary: acuracy: unknown metric"),
         ("run tiny.py --workers -1", "--workers"),
-        ("run tiny.py --timeout 0", "--timeout"),
         ("run tiny.py --sed 3", "--sed"),
         ("plan primary.py", "primary: acuracy: unknown metric"),
         ("tune tiny.py", "expected a study with a search"),
         ("report tinny", "no such study was run here"),
-        ("compare tiny tiny", "no such study was run here"),
         ("data imagenete-160", "Did you mean 'imagenette-160'?"),
-        ("data digits --image-size 0", "image_size"),
         ("bench speed", "speed"),
         ("bench loss cuda", "bench: give cuda alone"),
         ("comprae a b", "No such command 'comprae'"),
@@ -353,9 +346,6 @@ def test_run_and_tune_have_every_option_of_python(here: Path) -> None:
         told = ablate(here, command, "--help").out
         assert names <= set(re.findall(r"^  --([a-z-]+)", told, flags=re.MULTILINE))
         assert said in told
-
-
-def test_the_version_is_told(here: Path) -> None:
     name, version, *commit = ablate(here, "--version").out.split()
     assert (name, version) == ("ablate", metadata.version("ablate"))
     assert all(re.fullmatch(r"\([0-9a-f]{12}(-dirty)?\)", word) for word in commit)

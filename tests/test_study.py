@@ -67,27 +67,21 @@ def loaded(text: str, folder: Path) -> Study:
     [
         ({"base": {**BASE, "epsilom": 0.1}}, r"epsilom: unknown field; known are .*Did you mean 'epsilon'\?"),
         ({"factors": {"epsilon": (0.0, "high")}}, r"epsilon: .*number, but 'high' \(str\) came"),
-        ({"factors": {"epsilon": (0.0, True)}}, r"epsilon: .*but True \(bool\) came"),
         ({"factors": {"epsilon": (0.0, 1.5)}}, r"epsilon: .*less than or equal to 1, but 1.5"),
         ({"factors": {"epsilon": (0.0, float("nan"))}}, r"epsilon: .*but nan"),
         ({"factors": {"epsilon": (0.3, 0.1 + 0.2)}}, r"level 0.3 is given twice"),
         ({"factors": {"epsilon": ()}}, r"factors.epsilon: no levels"),
-        ({"factors": {"epochs": (1, 2.5)}}, r"epochs: .*integer, but 2.5 \(float\) came"),
         ({"factors": {"reduction": ("mean", "median")}}, r"reduction: .*'mean', 'sum' or 'none', but"),
         (
             {"factors": {"epsilon": 0.1}},
             r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$",
         ),
-        ({"factors": {"loss": "focal"}}, r"factors.loss: .* for a single level write \('focal',\)$"),
         ({"base": {"data": "digits"}}, r"image_size: no value is set"),
         ({"base": {**BASE, "recipe": "modem"}}, r"recipe: .*'modem' \(str\) came\. Did you mean 'modern'\?$"),
-        ({"base": {**BASE, "optimizer": "adam"}}, r"'adam' \(str\) came\. Did you mean 'adamw'\?$"),
         ({"base": {**BASE, "arch": Net}}, r"arch: .* name it by its import path, 'my_module:Net'"),
         ({"seeds": 0}, r"at least one seed is needed, but 0 came"),
-        ({"seeds": ()}, r"at least one seed is needed, but an empty list came"),
         ({"seeds": (1, 1)}, r"seeds: each seed once"),
-        ({"seeds": (-1,)}, r"seeds: -1 is outside"),
-        ({"seeds": (2**63,)}, r"is outside 0 to"),
+        *(({"seeds": (seed,)}, r"seeds: -?\d+ is outside 0 to") for seed in (-1, 2**63)),
         ({"baseline": {"arch": "seed_cnn"}}, r"baseline.arch: is not a factor"),
         ({"baseline": {"epsilon": 0.2}}, r"baseline.epsilon: 0.2 is not among its levels \[0.0, 0.1\]"),
         *(({"margins": {"accuracy": of}}, r"accuracy: .* above 0") for of in (0.0, -0.1, math.nan, math.inf)),
@@ -113,7 +107,6 @@ def test_all_faults_are_named_at_once() -> None:
 PARTS: list[tuple[Callable[[], object], str]] = [
     (lambda: Study(base=BASE), r"^question: no value is set; give it one$"),  # type: ignore[call-arg]
     (lambda: Profile(bas={}), r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"),  # type: ignore[call-arg]
-    (lambda: Profile(seeds=(1, "a")), r"^seeds: expected how many .*\(1, 'a'\) \(tuple\) came$"),
     (lambda: Profile(seeds=2.5), r"^seeds: expected how many seeds, .* but 2.5 \(float\) came$"),
     (
         lambda: declare(profiles={"quick": Profile()}).with_profile("quik"),
