@@ -4,16 +4,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from ablate.analysis.timing import timing_pass, timing_table
+from ablate.analysis.timing import timing_pass
 from ablate.data import prepare
 from ablate.errors import RecordError
 from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.report.views import timing_note, timing_view
-from ablate.stats import median_interval
 from ablate.store.results import ResultsFolder
 from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing
 from ablate.study.fields import resolve
@@ -96,17 +94,6 @@ def step_times(others: float | None = 0.0, **times: Any) -> pd.DataFrame:
         for place, value in enumerate(values)
     ]
     return frame("step_times", rows)
-
-
-def test_a_ratio_is_taken_round_by_round() -> None:
-    """A machine that is twice as slow in half of the rounds moves no ratio."""
-    slow = np.where(np.arange(20) % 2, 2.0, 1.0)
-    table = timing_table(step_times(plain=10 * slow, sum=11 * slow)).set_index("reduction")
-    row, own = table.loc["sum"], median_interval(11 * slow)
-    assert (row["ratio_to_plain"], row["ratio_low"]) == pytest.approx((1.1, 1.1))
-    assert (row["n"], row["step_ms"]) == (20, np.median(11 * slow))
-    assert (row["low"], row["high"]) == (own.low, own.high)
-    assert (bool(table.loc["mean", "plain"]), bool(row["exclusive"])) == (True, True)
 
 
 @pytest.mark.parametrize(
