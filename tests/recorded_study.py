@@ -14,8 +14,9 @@ from rich.console import Console
 from ablate.gate.compare import Run, read_run
 from ablate.store.records import Cost, Environment, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
+from ablate.study.fields import resolve
 from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, expand
+from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 CUDA = Numerics(device="cuda", precision="bfloat16", deterministic=False)
@@ -29,6 +30,12 @@ FAILED, MISSING = -1, -2
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def trial(
+    seed: int = 0, numerics: Numerics = CPU, fingerprint: str = "f", repeat: int = 0, **changes: Any
+) -> Trial:
+    return build_trial({}, resolve(BASE, changes), seed, numerics, fingerprint, repeat)
 
 
 def environment(**changes: Any) -> Environment:

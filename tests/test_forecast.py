@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded_study import BASE, COST, CPU, CUDA, FAILED, MISSING, Recorded, printed
+from recorded_study import COST, CPU, CUDA, FAILED, MISSING, Recorded, printed, trial
 from statsmodels.stats.power import TTestPower
 
 from ablate.gate.plan import expected_duration, pooled_sd, show_forecast
 from ablate.stats import paired_effect
 from ablate.store.records import Failure, Record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import resolve
-from ablate.study.trials import Numerics, Trial, build_trial
-
-
-def trial(seed: int = 0, fingerprint: str = "f", numerics: Numerics = CPU, **changes: Any) -> Trial:
-    return build_trial({}, resolve(BASE, changes), seed, numerics, fingerprint=fingerprint)
+from ablate.study.trials import Trial
 
 
 def took(seconds: float, which: Trial) -> Record:

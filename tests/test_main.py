@@ -163,22 +163,9 @@ def test_only_what_is_new_runs_and_the_report_is_rendered_again_to_the_byte(ran:
 
 
 @pytest.mark.slow
-def test_steps_are_timed_once_by_themselves(ran: Path) -> None:
-    one = ("run", "tiny.py", "--workers", "0", "--seeds", "1")
-    assert ablate(ran, *one).status == 0
-    kept = folder(ran).timing.read_bytes()
-    timing = read_tables(folder(ran))["timing"]
-    assert list(timing["loss"]) == ["label_smoothing", "cross_entropy"]
-    assert (timing["ratio_to_plain"] > 0).all()
-    assert "Timed after the trials" in report_of(ran)
-    assert ablate(ran, *one).status == 0
-    assert folder(ran).timing.read_bytes() == kept
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(usable_cores() < 2, reason="a trial cannot have two threads on one core")
 def test_threads_make_other_trials_which_are_timed_and_reported_as_such(here: Path) -> None:
-    one = ("tiny.py", "--seeds", "1", "--set", "epsilon=0.1")
+    one = ("tiny.py", "--seeds", "1", "--set", "epsilon=0.1", "--set", "epochs=1")
     idle = f"idle CPU cores: {usable_cores() - 1} of {usable_cores()}; --threads {usable_cores()} would keep"
     assert idle in ablate(here, "plan", *one).out
     assert idle in ablate(here, "run", *one).out
@@ -189,7 +176,8 @@ def test_threads_make_other_trials_which_are_timed_and_reported_as_such(here: Pa
     assert before.items() < files(folder(here).records).items()
     assert json.loads(folder(here).timing.read_text())["environment"]["threads"] == 2
     assert list(read_tables(folder(here))["trials"]["threads"]) == [2]
-    assert "python -m ablate run tiny.py --set epsilon=0.1 --seeds 1 --threads 2" in report_of(here)
+    for said in ("Timed after the trials", "--set epsilon=0.1 --set epochs=1 --seeds 1 --threads 2"):
+        assert said in report_of(here)
 
 
 @pytest.mark.slow
@@ -355,8 +343,7 @@ def test_a_plan_trains_nothing_and_learns_from_what_ran(here: Path, ran: Path) -
     first = ablate(here, "plan", "tiny.py", "--workers", "1")
     assert first.status == 0, first.err
     assert "2 arms x 2 seeds = 4 trials: 0 done, 0 failed, 4 missing" in first.out
-    assert not (here / "results").exists()
-    assert not (here / "report").exists()
+    assert not [*here.glob("re*")]  # results, report
     before = files(ran / "results")
     again = ablate(ran, "plan", "tiny.py", "--seeds", "5", "--set", "lr=0.05,0.1", "--workers", "1")
     assert "4 arms x 5 seeds = 20 trials: 4 done, 0 failed, 16 missing" in again.out, again.err
@@ -380,8 +367,6 @@ def test_two_recorded_studies_are_compared(ran: Path) -> None:
 
 
 def test_a_dataset_is_prepared_and_then_listed(here: Path) -> None:
-    before = ablate(here, "data").out
-    assert re.search(r"^digits .* –$", before, flags=re.MULTILINE)
     ended = ablate(here, "data", "digits", "--image-size", "8", "--resize", "center_crop")
     assert ended.status == 0, ended.err
     assert "digits: 8 x 8 pixels, 10 classes" in ended.out
@@ -391,7 +376,7 @@ def test_a_dataset_is_prepared_and_then_listed(here: Path) -> None:
     assert open_dataset(Path(place)).fingerprint == fingerprint
     assert re.search(r"^digits .* 8 px, center_crop$", ablate(here, "data").out, flags=re.MULTILINE)
     (Path(place) / "dataset.json").write_text("{")
-    assert ablate(here, "data").out == before
+    assert re.search(r"^digits .* –$", ablate(here, "data").out, flags=re.MULTILINE)
 
 
 def test_the_doctor_is_content_or_exits_with_1(here: Path) -> None:

@@ -125,12 +125,6 @@ def test_a_record_cut_anywhere_or_with_any_byte_flipped_is_never_another_value(f
     assert sum(map(refused, flips)) > 0.8 * len(content)
 
 
-def test_a_record_under_another_name_is_refused(folder: ResultsFolder) -> None:
-    other = folder.record_path(stored(folder).trial_id).rename(folder.record_path("0" * 16))
-    with pytest.raises(RecordError, match="holds trial"):
-        read_record(other)
-
-
 @pytest.mark.parametrize(
     ("which", "kept_bytes"), [("predictions", -1), ("predictions", None), ("records", 9)]
 )
@@ -156,11 +150,14 @@ def test_what_is_put_aside_twice_is_kept_twice(folder: ResultsFolder) -> None:
     assert names == ["0.json", "0.npz", "1.json", "1.npz"]
 
 
-def test_unreadable_records_are_all_named(folder: ResultsFolder) -> None:
+def test_records_that_are_unreadable_or_under_another_name_are_refused(folder: ResultsFolder) -> None:
     for seed in (0, 1, 2):
         folder.record_path(stored(folder, seed).trial_id).write_bytes(b"{")
     with pytest.raises(RecordError, match=r"readable.*\n.*readable.*\n.*readable"):
         read_records(folder)
+    other = folder.record_path(stored(folder, 3).trial_id).rename(folder.record_path("0" * 16))
+    with pytest.raises(RecordError, match="holds trial"):
+        read_record(other)
 
 
 @pytest.mark.parametrize("step", ["fdopen", "fsync", "replace"])

@@ -72,10 +72,7 @@ def loaded(text: str, folder: Path) -> Study:
         ({"factors": {"epsilon": (0.3, 0.1 + 0.2)}}, r"level 0.3 is given twice"),
         ({"factors": {"epsilon": ()}}, r"factors.epsilon: no levels"),
         ({"factors": {"reduction": ("mean", "median")}}, r"reduction: .*'mean', 'sum' or 'none', but"),
-        (
-            {"factors": {"epsilon": 0.1}},
-            r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$",
-        ),
+        ({"factors": {"epsilon": 0.1}}, r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$"),
         ({"base": {"data": "digits"}}, r"image_size: no value is set"),
         ({"base": {**BASE, "recipe": "modem"}}, r"recipe: .*'modem' \(str\) came\. Did you mean 'modern'\?$"),
         ({"base": {**BASE, "arch": Net}}, r"arch: .* name it by its import path, 'my_module:Net'"),
@@ -108,10 +105,7 @@ PARTS: list[tuple[Callable[[], object], str]] = [
     (lambda: Study(base=BASE), r"^question: no value is set; give it one$"),  # type: ignore[call-arg]
     (lambda: Profile(bas={}), r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"),  # type: ignore[call-arg]
     (lambda: Profile(seeds=2.5), r"^seeds: expected how many seeds, .* but 2.5 \(float\) came$"),
-    (
-        lambda: declare(profiles={"quick": Profile()}).with_profile("quik"),
-        r"quik: .*Did you mean 'quick'",
-    ),
+    (lambda: declare(profiles={"quick": Profile()}).with_profile("quik"), r"quik: .*Did you mean 'quick'"),
 ]
 
 

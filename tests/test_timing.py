@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from recorded_study import BASE, CPU, trial
 
 from ablate.analysis.timing import timing_pass
 from ablate.data import prepare
@@ -14,18 +15,10 @@ from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.report.views import timing_note, timing_view
 from ablate.store.results import ResultsFolder
 from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing
-from ablate.study.fields import resolve
 from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
+from ablate.study.trials import Plan, expand
 from ablate.tables import frame
 from ablate.tables.build import step_time_rows
-
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
-BASE = {"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05}
-
-
-def trial(**changes: Any) -> Trial:
-    return build_trial({}, resolve(BASE, changes), 0, CPU, "f")
 
 
 def test_a_case_is_what_changes_the_work() -> None:

@@ -8,46 +8,25 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_study import BASE, CPU, trial
 
 from ablate.errors import StudyError
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import RECIPES, Fields, resolve
+from ablate.study.fields import RECIPES, Fields
 from ablate.study.study import Study
-from ablate.study.trials import (
-    NOT_IDENTITY,
-    Numerics,
-    Plan,
-    Trial,
-    _identity,
-    arm_name,
-    build_trial,
-    expand,
-    source_digest,
-    stream_seed,
-)
+from ablate.study.trials import NOT_IDENTITY, Plan, _identity, arm_name, expand, source_digest, stream_seed
 
 ROOT = Path(__file__).parent.parent
-BASE = {"data": "digits", "image_size": 8, "epsilon": 0.1}
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
-
-
-def trial(
-    seed: int = 0, numerics: Numerics = CPU, fingerprint: str = "f", repeat: int = 0, **changes: Any
-) -> Trial:
-    return build_trial({}, resolve(BASE, changes), seed, numerics, fingerprint, repeat)
-
-
 CHANGES: list[dict[str, Any]] = [
     {"epsilon": 0.2}, {"reduction": "sum"}, {"lr_rule": "matched"}, {"arch": "xresnet18"}, {"epochs": 12},
     {"batch_size": 64}, {"lr": 0.1}, {"momentum": 0.9}, {"weight_decay": 0.1}, {"drop_last": True},
-    {"image_size": 16}, {"loss": "cross_entropy", "epsilon": 0.0}, {"seed": 1}, {"repeat": 1},
+    {"image_size": 8}, {"loss": "cross_entropy", "epsilon": 0.0}, {"seed": 1}, {"repeat": 1},
     {"fingerprint": "g"}, {"optimizer": "adamw"}, {"beta2": 0.9}, {"adam_epsilon": 1e-6},
     {"decay_norms": False}, {"clip_norm": 1.0}, {"schedule": "one_cycle"}, {"anneal_from": 0.5},
     {"crop_area": 0.5}, {"flip": True}, {"mixup": 0.2}, {"label_noise": 0.05},
-    {"numerics": Numerics(device="cuda", precision="float32", deterministic=True)},
-    {"numerics": Numerics(device="cpu", precision="bfloat16", deterministic=True)},
-    {"numerics": Numerics(device="cpu", precision="float32", deterministic=False)},
+    *({"numerics": CPU.model_copy(update=change)}
+      for change in ({"device": "cuda"}, {"precision": "bfloat16"}, {"deterministic": False})),
 ]  # fmt: skip
 
 
@@ -58,9 +37,9 @@ def test_whatever_decides_the_numbers_decides_the_identity() -> None:
 def test_what_does_not_decide_the_numbers_does_not() -> None:
     neither: dict[str, Any] = {
         "data": "folder:/elsewhere", "precision": "float32", "eval_batch_size": 7, "deterministic": True,
-        "recipe": "modern", "decode_size": 16, "resize": "center_crop", "tuning_part": 0.5,
+        "recipe": "modern", "decode_size": 20, "resize": "center_crop", "tuning_part": 0.5,
     }  # fmt: skip
-    fields = RECIPES["source"].model_dump() | {"epsilon": 0.1 + 1e-17}
+    fields = RECIPES["source"].model_dump() | {"epsilon": 0.1 + 1e-17, "epochs": BASE["epochs"]}
     assert {trial(**fields | {name: value}).trial_id for name, value in neither.items()} == {trial().trial_id}
     # A new field must be named here as deciding the numbers, or as not.
     decide = {name for change in CHANGES for name in change} - {"seed", "repeat", "fingerprint", "numerics"}

@@ -184,10 +184,3 @@ def test_without_the_database_the_folders_copy_is_gone_on_with(open_ledger: Open
     assert again.tuning == ledger.tuning
     assert [point.number for point in again.next_points()] == [2, 3]
     assert [point.number for point in again.next_points()] == [4, 5]
-
-
-def test_a_smaller_budget_takes_nothing_back(open_ledger: Open) -> None:
-    small, large = (SEARCH.model_copy(update={"points": points}) for points in (2, 4))
-    assert [spend(open_ledger(search=search)) for search in (small, large, small)] == [[0, 1], [2, 3], []]
-    ledger = open_ledger(search=small)
-    assert len(ledger.tuning.points) == ledger.tuning.search.points == 4
