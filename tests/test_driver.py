@@ -1,5 +1,6 @@
 """What a run settles before it trains: profile, device, arithmetic, threads."""
 
+import itertools
 import re
 import sys
 from collections.abc import Callable
@@ -65,11 +66,6 @@ def test_cuda_and_its_engine_are_refused_where_there_is_none() -> None:
         settle(study(), Options(device="cpu", engine="graph"))
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
-
-
 def first_id(declared: Study, **options: Any) -> str:
     settled = Options(device="cpu", **options)
     return plan_settled(settle(declared, settled), settled, Watcher())[0].trials[0].trial_id
@@ -79,18 +75,17 @@ def pictured(data: Path, **changes: Any) -> Study:
     return study(base={"data": f"folder:{data}", "image_size": 8, "epochs": 1, **changes}, seeds=1)
 
 
-def pictures(root: Path, *, prefix: str) -> Path:
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("a", "b", "c"):
-            (root / split / name).mkdir(parents=True)
-            for number in range(4):
-                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{prefix}{number}.png")
+def pictures(root: Path, *, prefix: str = "", valid: int = 1) -> Path:
+    """Three classes of four images each, to train on and to report on, these by a seed."""
+    for split, seed in (("train", 0), ("val", valid)):
+        rng = np.random.default_rng(seed)
+        for name, number in itertools.product("abc", range(4)):
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / split / name / f"{prefix}{number}.png")
     return root
 
 
-@pytest.mark.usefixtures("cache")
 def test_wrong_labels_are_part_of_a_trials_identity(tmp_path: Path) -> None:
     """They are drawn by the images' names, which the fingerprint of clean data leaves out."""
     ours, renamed = pictures(tmp_path / "ours", prefix="x"), pictures(tmp_path / "renamed", prefix="y")
@@ -155,7 +150,6 @@ def test_threads_that_cannot_be_had(cores: Callable[[int], None], monkeypatch: p
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cache")
 def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path) -> None:
     """Three trials on two workers: the last one is alone, and must not compute in another way for that.
 
@@ -171,7 +165,6 @@ def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path) -> None:
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.usefixtures("cache")
 def test_threads_are_part_of_a_trials_identity_and_workers_are_not(cores: Callable[[int], None]) -> None:
     cores(4)
     one = study(seeds=1)
@@ -191,7 +184,6 @@ class Leaves(torch.nn.Module):
 """
 
 
-@pytest.mark.usefixtures("cache")
 def test_a_lone_last_image_is_refused_or_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """12 training images: batches of 11 leave one."""
     data = pictures(tmp_path / "ours", prefix="x")
@@ -220,7 +212,6 @@ study = Study(question="?", base={"data": "synthetic", "image_size": 8, "arch": 
 """
 
 
-@pytest.mark.usefixtures("cache")
 def test_each_study_has_its_own_folders_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folders with a module of one name, loaded in one process, from a third folder that has it too."""
     monkeypatch.setattr("sys.path", ["", *sys.path])

@@ -35,7 +35,6 @@ def net(num_classes, image_size):
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 

@@ -1,5 +1,6 @@
 """`ablate run` from command to report with its workers on CUDA, the card real or pretended."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_main import STUDY
 
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
@@ -14,25 +16,15 @@ from ablate.tables import read_tables
 
 pytestmark = [pytest.mark.cuda, pytest.mark.slow]
 
-STUDY = '''"""Tiny."""
-from ablate.study.study import Profile, Study
-study = Study(
-    question="Does CUDA train as the CPU does?",
-    base={"data": "digits", "image_size": 16, "epochs": 2, "batch_size": 64, "lr": 0.002,
-          "precision": "float32"},
-    factors={"epsilon": (0.0, 0.1)},
-    baseline={"epsilon": 0.0},
-    seeds=1,
-    profiles={"quick": Profile(), "full": Profile()},
-)
-'''
+SETTINGS = ["data=digits", "batch_size=64", "lr=0.002", "precision=float32"]
 
 
 def ran(here: Path, *options: str) -> ResultsFolder:
     """The results of the study, trained by the command to its report."""
     here.mkdir()
     (here / "tiny.py").write_text(STUDY)
-    words = ("run", "tiny.py", "--profile", "quick", "--no-timing", *options)
+    words = ["run", "tiny.py", "--profile", "quick", "--no-timing", "--seeds", "1", *options]
+    words += itertools.chain(*(("--set", setting) for setting in SETTINGS))
     own = {**os.environ, "ABLATE_CACHE": str(here.parent / "cache")}
     command = [sys.executable, "-m", "ablate", *words]
     ended = subprocess.run(command, cwd=here, env=own, capture_output=True, text=True, check=False)

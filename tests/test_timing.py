@@ -89,16 +89,13 @@ def step_times(others: float | None = 0.0, **times: Any) -> pd.DataFrame:
     return frame("step_times", rows)
 
 
-@pytest.mark.parametrize(
-    ("others", "said"),
-    [
+def test_company_on_the_machine_is_said() -> None:
+    for others, said in (
         (0.02, "nothing else used the machine much"),
         (0.71, "other processes used 71% of its cores, so the times are not exclusive"),
         (None, "whether other processes ran is not known"),
-    ],
-)
-def test_company_on_the_machine_is_said(others: float | None, said: str) -> None:
-    assert said in timing_note(timing_pass(step_times(others, plain=[1.0] * 8)))
+    ):
+        assert said in timing_note(timing_pass(step_times(others, plain=[1.0] * 8)))
     assert "not measured apart" in timing_note(None)
 
 

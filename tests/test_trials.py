@@ -10,12 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from recorded_study import BASE, CPU, trial
 
-from ablate.errors import StudyError
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import RECIPES, Fields
 from ablate.study.study import Study
-from ablate.study.trials import NOT_IDENTITY, Plan, _identity, arm_name, expand, source_digest, stream_seed
+from ablate.study.trials import NOT_IDENTITY, Plan, _identity, arm_name, expand, stream_seed
 
 ROOT = Path(__file__).parent.parent
 CHANGES: list[dict[str, Any]] = [
@@ -61,23 +60,6 @@ def test_a_trial_from_before_a_field_keeps_its_identity(published: str, version:
             del identity["numerics"]["threads"]
         text = json.dumps(identity, sort_keys=True)
         assert hashlib.sha256(text.encode()).hexdigest()[:16] == trial_id
-
-
-def test_editing_a_users_module_makes_a_new_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(tmp_path))
-    module = tmp_path / "their_model_for_identity.py"
-    module.write_text("VERSION = 1")
-    name = "their_model_for_identity:build"
-    before = trial(arch=name).trial_id
-    module.write_text("VERSION = 2")
-    assert trial(arch=name).trial_id != before
-    assert source_digest("seed_cnn") == ""
-
-
-def test_a_users_module_that_is_not_there() -> None:
-    for name in ("no_such_module_x:build", "no_such_package_x.models:build"):
-        with pytest.raises(StudyError, match=f"{name}: module .* cannot be found"):
-            trial(arch=name)
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.sampled_from(["init", "order", "noise"]))

@@ -122,9 +122,7 @@ def test_a_hit_does_not_decode_again(tmp_path: Path) -> None:
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert "not an image" in refused(prepared, root, tmp_path / "cache")
     assert decoded(tmp_path / "cache") == [first.folder]  # nothing is left of the decode that failed
-
-
-def test_equal_names_sizes_and_times_elsewhere_are_other_data(tmp_path: Path) -> None:
+    # Equal names, sizes and times elsewhere are other data.
     for name, level in (("one", 10), ("other", 200)):
         paint(root := image_tree(tmp_path, name), level)
         assert prepared(root, tmp_path / "cache").train.images[0, 0, 0, 0] == level

@@ -79,9 +79,11 @@ def test_a_copy_is_decoded(root: Path) -> None:
     assert dataset.classes == ("tench", "church")
     assert (dataset.mean, dataset.std) == ((0.47, 0.48, 0.45), (0.29, 0.28, 0.30))
     assert dataset.train.names + dataset.valid.names == tuple(NAMES)
-    for split, labels in ((dataset.train, [0, 0, 0, 1, 1]), (dataset.valid, [0, 0, 1, 1, 1])):
-        assert split.labels.tolist() == labels
-        np.testing.assert_array_equal(split.images, [squashed(root / name) for name in split.names])
+    assert [split.labels.tolist() for split in (dataset.train, dataset.valid)] == [
+        [0, 0, 0, 1, 1],
+        [0, 0, 1, 1, 1],
+    ]
+    np.testing.assert_array_equal(dataset.valid.images, [squashed(root / name) for name in NAMES[5:]])
     for name in (".DS_Store", "train/.DS_Store", "val/n00000001/._a.JPEG", "val/Thumbs.db", "README"):
         (root / name).write_bytes(b"x")
     assert prepared(root).folder == dataset.folder
@@ -103,7 +105,6 @@ def test_a_copy_of_other_size(root: Path, monkeypatch: pytest.MonkeyPatch, short
 ONE, TWO = "train/n00000001", "val/n00000001"
 DEFECTS: dict[str, tuple[list[str], list[str], str]] = {  # files taken away, files of a byte put there
     "missing file": ([NAMES[0]], [], f"'{ONE}': expected 3 images, found 2"),
-    "missing class": (NAMES[7:], [], "'val/n00000002': expected 3 images, found 0"),
     "extra image": ([], [f"{ONE}/a.JPEG"], f"'{ONE}': expected 3 images, found 4"),
     "lower case suffix": ([], [f"{ONE}/a.jpeg"], "a.jpeg': not an image file by its name"),
     "unknown class": ([], ["train/n9/a.JPEG"], "'train/n9': not a class of Imagenette"),
@@ -171,7 +172,6 @@ NOISE_DEFECTS: dict[str, tuple[Rows | bytes | None, str]] = {
     "image left out": (noise_rows()[1:], f"fails at '{TRAIN[4]}'"),
     "image named twice": ([*noise_rows(), noise_rows()[0]], "not the official list"),
     "unknown class": (changed("noisy_labels_5", "n00000009"), "fails at 'n00000009'"),
-    "empty cell": (changed("noisy_labels_50", ""), "fails at ''"),
     "other true class": (changed("noisy_labels_0", WNIDS[1]), "not the official list"),
     "no column": ([{"path": row["path"]} for row in noise_rows()], "fails at 'noisy_labels_0'"),
     "another draw": (changed("noisy_labels_25", WNIDS[1]), "not the official list"),

@@ -221,11 +221,9 @@ REFUSED = {
     "one label too few": (LOGITS, LABELS[:3], r"labels of shape \(4,\).* got shape \(3,\)"),
     "one-hot labels": (LOGITS, np.eye(3, dtype=int)[LABELS], r"got shape \(4, 3\).*not one-hot"),
     "float labels": (LOGITS, LABELS.astype(float), "of float64"),
-    "boolean labels": (LOGITS, LABELS == 0, "of bool"),
     "label K": (LOGITS, np.array([0, 1, 3, 0]), r"labels in \[0, 3\), got 0 to 3"),
     "ignored label": (LOGITS, np.array([0, -100, 2, 0]), "got -100 to 2; leave out ignored images"),
     "NaN": (DIVERGED, LABELS, "NaN or infinity for 1 of 4 images; a diverged"),
-    "infinity": (np.nan_to_num(DIVERGED, nan=-np.inf), LABELS, "1 of 4 images"),
     "lists": ([[0.0, 1.0]], [0], "numpy arrays, got list and list"),
 }
 

@@ -689,10 +689,9 @@ def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
         for head, cell in zip(table["columns"][2:], row[2:], strict=True):
             metric = SHOWN[head["label"]]
             mean = mean_of(_floored(trial, metric) for trial in recorded.complete(arm))
+            tolerance = TOLERANCE.get(metric, 1e-9)
             for name, expected in zip(("value", "low", "high"), mean, strict=True):
-                audit.check(
-                    f"arms: {arm}, {metric}, {name}", cell[name], expected, TOLERANCE.get(metric, 1e-9)
-                )
+                audit.check(f"arms: {arm}, {metric}, {name}", cell[name], expected, tolerance)
     return audit
 
 
@@ -701,10 +700,8 @@ def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
     audit = Audit()
     theirs = {int(row["epoch"]): row for row in recorded.study["published"]["epochs"]}
     for table, arm in zip(section["tables"], recorded.arms, strict=True):
-        own = [
-            {epoch["epoch"]: epoch for epoch in trial.record.get("history", ())}
-            for trial in recorded.complete(arm)
-        ]
+        histories = [trial.record.get("history", ()) for trial in recorded.complete(arm)]
+        own = [{epoch["epoch"]: epoch for epoch in history} for history in histories]
         inside = 0
         for row in table["rows"]:
             epoch = int(row[0]["value"])
@@ -864,6 +861,9 @@ class Files:
         states = Counter(point["state"] for point in stored["points"])
         runs = {run.trial_id: run for own in self.recorded.runs for run in own if run.record}
         objectives = {at: self.recorded.objectives.get(at) for at in ("", "_2")}
+        better = {
+            metric: "higher" if metric in HIGHER else "lower" for metric in objectives.values() if metric
+        }
         yield {
             **stored,
             **{name: declared[name] for name in ("seeds", "sampler", "pruning")},
@@ -871,9 +871,7 @@ class Files:
             **{f"points_{state}": states[state] for state in ("pruned", "failed")},
             **{"trainings": len(runs), "seconds": math.fsum(run.seconds for run in runs.values())},
             **{f"objective{at}": metric for at, metric in objectives.items()},
-            **{
-                f"direction{at}": m and ("higher" if m in HIGHER else "lower") for at, m in objectives.items()
-            },
+            **{f"direction{at}": better.get(metric) for at, metric in objectives.items()},
         }
 
     def points(self) -> Rows:

@@ -95,8 +95,8 @@ def test_trials_a_b_a_train_as_eager_ones_from_one_capture(arch: str, name: str,
     eager = trained(fields, build=build, engine="eager")
     for outcome in (first, again):
         torch.testing.assert_close(outcome[1], eager[1], rtol=1e-5, atol=1e-5)
-        logits = (of.predictions.logits for of in (outcome[0], eager[0]))
-        np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-4)
+        ours, theirs = (of.predictions.logits for of in (outcome[0], eager[0]))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
     assert history(first[0]) == history(again[0])
 
 

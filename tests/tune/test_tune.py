@@ -5,11 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
 from made_records import SEARCH, TRAINED, Watching, asked, declared, tuned
-from PIL import Image
+from test_driver import pictures
 
 from ablate.errors import AblateError, DataError, ResultsError, StudyError
 from ablate.execution.driver import Options, plan_settled, settle
@@ -157,21 +156,11 @@ def test_a_point_that_lags_behind_while_it_trains_is_stopped(tmp_path: Path) -> 
     assert found.tuning.is_spent
 
 
-def pictures(root: Path, seed: int, split: str) -> None:
-    rng = np.random.default_rng(seed)
-    for name, number in itertools.product("ab", range(12)):
-        path = root / split / name / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
-
-
 @pytest.mark.soak
 def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_path: Path) -> None:
     found = []
     for name, seed in (("one", 1), ("other", 2)):
-        root = tmp_path / name
-        pictures(root, 0, "train")
-        pictures(root, seed, "val")
+        root = pictures(tmp_path / name, valid=seed)
         base = {**TRAINED, "data": f"folder:{root}", "batch_size": 8}
         search = {"objective": ("accuracy", "ece"), "sampler": "nsga2", "points": 4}
         result = tuned(declared(search, base=base, seeds=1), tmp_path / f"results {name}")
@@ -183,9 +172,7 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
 
 
 def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
-    pictures(tmp_path / "data", 0, "train")
-    (tmp_path / "data" / "val").symlink_to(tmp_path / "data" / "train")
-    base = {**TRAINED, "data": f"folder:{tmp_path / 'data'}", "batch_size": 8}
+    base = {**TRAINED, "data": f"folder:{pictures(tmp_path / 'data', valid=0)}", "batch_size": 8}
     with pytest.raises(DataError, match="tuning split"):
         tuned(declared(base=base), tmp_path / "results")
     assert not list((tmp_path / "results").rglob("*.json"))

@@ -104,10 +104,8 @@ def test_a_stopped_search_asks_for_the_same_points(
     ("dimension", "eighth"),
     [
         (SPACE["epsilon"], lambda level: int(level * 16)),
-        (Range(low=0.01, high=2.56, log=True, levels=999), lambda level: int(math.log2(level / 0.01))),
         (Range(low=100, high=25_600, log=True, levels=999), lambda level: int(math.log2(level / 100))),
     ],
-    ids=["by steps", "in the logarithm", "integers in the logarithm"],
 )
 def test_the_points_of_a_sequence_are_spread_evenly(dimension: Range, eighth: Callable[[Any], int]) -> None:
     points = Points(search("quasi_random", space={"lr": dimension}, points=33))
