@@ -37,9 +37,7 @@ def test_fields_come_from_recipe_then_base_then_profile_then_arm() -> None:
     assert profiled.base == {**BASE, "epochs": 2, "epsilon": 0.4}
     assert profiled.factors == {"epsilon": (0.0, 0.1), "arch": ("seed_cnn", "xresnet18")}
     assert (profiled.seed_list(), study.seed_list()) == ((0, 1, 2), (0, 1, 2, 3, 4))
-
-
-def test_settings_fix_a_field_or_sweep_it() -> None:
+    # Settings fix a field or sweep it.
     study = declare(baseline={"epsilon": 0.0})
     fixed = study.with_settings({"epsilon": (0.2,)})
     assert (fixed.factors, fixed.base["epsilon"], fixed.baseline) == ({}, 0.2, {})
@@ -101,15 +99,12 @@ def test_all_faults_are_named_at_once() -> None:
     assert named == {"epsilon", "epochs", "lrr", "seeds"}
 
 
-PARTS: list[tuple[Callable[[], object], str]] = [
+@pytest.mark.parametrize(("declare_it", "message"), [
     (lambda: Study(base=BASE), r"^question: no value is set; give it one$"),  # type: ignore[call-arg]
     (lambda: Profile(bas={}), r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"),  # type: ignore[call-arg]
     (lambda: Profile(seeds=2.5), r"^seeds: expected how many seeds, .* but 2.5 \(float\) came$"),
     (lambda: declare(profiles={"quick": Profile()}).with_profile("quik"), r"quik: .*Did you mean 'quick'"),
-]
-
-
-@pytest.mark.parametrize(("declare_it", "message"), PARTS)
+])  # fmt: skip
 def test_a_wrong_part_is_told_in_our_words(declare_it: Callable[[], object], message: str) -> None:
     with pytest.raises(StudyError, match=message):
         declare_it()

@@ -30,9 +30,7 @@ def test_a_case_is_what_changes_the_work() -> None:
     ]  # fmt: skip
     assert {case_of(trial(**changes)) for changes in same} == {case_of(trial())}
     assert len({case_of(trial(**changes)) for changes in other}) == len(other)
-
-
-def test_the_plain_step_is_always_among_the_cases() -> None:
+    # The plain step is always among the cases.
     summed = trial(reduction="sum")
     found = cases_of([summed, trial(), trial(epsilon=0.4)])
     assert [(case.loss, case.reduction) for case in found] == [

@@ -91,10 +91,7 @@ def test_metadata() -> None:
         assert metric.bounds[0] < metric.bounds[1]
         assert "https://" in metric.source
     assert all(METRICS[floor].unit == METRICS[name].unit for name, floor in FLOORS.items())
-    directed = {way: {name for name in METRICS if METRICS[name].better == way} for way in ("higher", "")}
-    ranking = {"auroc_error", "auroc_error_normalised", "coverage_at_1", "coverage_at_2"}
-    assert directed["higher"] == {"accuracy"} | ranking
-    assert directed[""] == {"mean_confidence", "confidence_gap", "temperature", *FLOORS.values()}
+    assert {name for name in METRICS if METRICS[name].better == "higher"} == recompute.HIGHER
     predictions = Predictions.of(*problem(seed=8))
     by_image = {name for name in OWN if np.shape(METRICS[name].function(predictions)) == (60,)}
     assert by_image == {name for name in METRICS if METRICS[name].by_image} == {"accuracy", "nll", "brier"}

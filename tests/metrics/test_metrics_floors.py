@@ -99,9 +99,7 @@ def test_floors_depend_on_nothing_but_the_probabilities() -> None:
     permuted = resampled(Predictions.of(first.logits[:, ::-1].copy(), first.labels))
     for name in FLOORS:
         assert permuted[name].mean() == pytest.approx(before[name].mean(), rel=0.05), name
-
-
-def test_certain_predictions_have_no_error() -> None:
+    # Certain predictions have no error.
     certain = Predictions.of(np.tile([1e4, -1e4], (300, 1)), np.zeros(300, dtype=int))
     for values in resampled(certain).values():
         assert np.abs(values).max() < 1e-12
