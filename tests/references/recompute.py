@@ -871,7 +871,7 @@ class Files:
             **{f"points_{state}": states[state] for state in ("pruned", "failed")},
             **{"trainings": len(runs), "seconds": math.fsum(run.seconds for run in runs.values())},
             **{f"objective{at}": metric for at, metric in objectives.items()},
-            **{f"direction{at}": better.get(metric) for at, metric in objectives.items()},
+            **{f"direction{at}": better.get(metric or "") for at, metric in objectives.items()},
         }
 
     def points(self) -> Rows:
