@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from recorded_study import trial
 
 import ablate
 from ablate.errors import RecordError, ResultsError
@@ -32,20 +33,12 @@ from ablate.store.records import (
     write_record,
 )
 from ablate.store.results import ResultsFolder, write_atomically
-from ablate.study.fields import resolve
-from ablate.study.trials import Numerics, Trial, build_trial
 
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 PREDICTIONS = Predictions(np.eye(3, dtype=np.float32), np.arange(3))
 EPOCH = Epoch(
     epoch=0, train_loss=1.5, train_accuracy=0.5, valid_loss=1.25, valid_accuracy=0.5, valid_nll=1.0,
     bin_count=(1,), bin_confidence=(0.5,), bin_correct=(1,), lr=0.4, seconds=0.1,
 )  # fmt: skip
-
-
-def trial(seed: int = 0) -> Trial:
-    fields = resolve({"data": "digits", "image_size": 8})
-    return build_trial({"epsilon": 0.1}, fields, seed, CPU, "fingerprint")
 
 
 @pytest.fixture

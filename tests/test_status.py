@@ -23,6 +23,7 @@ from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial, build_trial
+from ablate.terminal import duration, print_table, printable
 
 
 def trial(epsilon: float, seed: int) -> Trial:
@@ -176,3 +177,29 @@ def test_every_ended_trial_is_a_line_as_it_is_written(terminal: bool) -> None:
 def test_a_file_is_told_how_far_long_trials_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ablate.execution.progress.LINE_SECONDS", 0)
     assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500; about" in progress(terminal=False)
+
+
+def in_a_pipe(*rows: tuple[str, ...]) -> list[str]:
+    out = io.StringIO()
+    print_table(Console(file=out, width=20), ("arm", "n"), rows, numbers=("n",))
+    return out.getvalue().splitlines()
+
+
+def test_columns_line_up_whatever_the_width_of_a_sign_and_nothing_is_cut_in_a_pipe() -> None:
+    assert in_a_pipe(("ε=0.1", "10"), ("犬", "5")) == ["arm     n", "ε=0.1  10", "犬      5"]
+    lines = in_a_pipe(("x" * 300, "1"), ("[bold]y[/bold]", ""), ("a\nb", ""))
+    assert lines == ["arm" + 299 * " " + "n", "x" * 300 + "  1", "[bold]y[/bold]", "a b"]
+    out = io.StringIO()
+    console = Console(file=out, width=60, force_terminal=True, color_system=None)
+    print_table(console, ("name", "n"), [("[red]a", "1")], numbers=("n",))
+    assert ("───" in out.getvalue(), "[red]a" in out.getvalue()) == (True, True)
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    given = ("a\nb", "a\x1b[31mb", "ε ≤ 1", "")
+    assert [printable(text) for text in given] == ["a b", "a\N{REPLACEMENT CHARACTER}[31mb", "ε ≤ 1", ""]
+
+
+def test_durations_have_the_two_units_that_fit() -> None:
+    shown = {0.2: "0 s", 59.4: "59 s", 59.6: "1 min 00 s", 725: "12 min 05 s", 11_999: "3 h 19 min"}
+    assert {seconds: duration(seconds) for seconds in shown} == shown
