@@ -1,4 +1,4 @@
-"""What a run shows, and what `status` tells of it from records: counts, the lock, the time left."""
+"""What `status` tells of a study, from records made here: counts, the lock, the time left; tables as text."""
 
 import io
 import os
@@ -13,10 +13,7 @@ from recorded_study import BASE, CPU, printed
 from rich.console import Console
 
 from ablate.errors import RecordError, ResultsError
-from ablate.execution import Done, Lost, Started, Told
 from ablate.execution.driver import only_driver
-from ablate.execution.progress import Watcher
-from ablate.execution.trial import Heartbeat
 from ablate.status import find_study, is_running, read_available, show_status, time_left
 from ablate.store.records import Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
@@ -133,50 +130,6 @@ def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: py
         find_study(results, "tiny")
     with pytest.raises(RecordError, match="no study was run here"):
         show_status(Console(), ResultsFolder(tmp_path))
-
-
-TRIALS = [build_trial({"arch": f"[red]<{n}>"}, resolve(BASE), n, CPU, "f") for n in range(2)]
-STUDY = Study(question="?", base=BASE, seeds=2, name="tiny")
-PLAN = Plan(study=STUDY, profile="quick", reason="no CUDA is present", trials=tuple(TRIALS))
-
-
-def progress(*, terminal: bool) -> str:
-    out = io.StringIO()
-    view = Watcher(Console(file=out, force_terminal=terminal, width=120, color_system=None))
-    with view:
-        view.preparing("decoding", 3, 3)
-        view.planned(PLAN, TRIALS)
-        first, second = TRIALS
-        view.happened(first, Started(first.trial_id, 1), None)
-        view.happened(first, Told(first.trial_id, Heartbeat(0.5, 4)), None)
-        view.happened(first, Told(first.trial_id, Heartbeat(1, 4, 0.25, 0.75)), None)
-        view._live.refresh()
-        failed = Record(trial=first, status="killed", failure=Failure(message="by SIGKILL"))
-        view.happened(first, Lost(first.trial_id, "killed", "by SIGKILL", 3), failed)
-        view.happened(second, Started(second.trial_id, 1), None)
-        view.happened(second, Done(second.trial_id, None, 1), Record(trial=second, status="complete"))
-    return out.getvalue()
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_every_ended_trial_is_a_line_as_it_is_written(terminal: bool) -> None:
-    shown = progress(terminal=terminal)
-    assert "tiny: no CUDA is present" in shown
-    assert "= 2 trials: 0 done, 2 to run" in shown
-    assert "[1/2] arch=[red]<0>, seed 0: killed: by SIGKILL" in shown
-    assert "[2/2] arch=[red]<1>, seed 1: ended" in shown
-    if terminal:
-        assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500" in shown
-        assert "left" in shown
-    else:
-        assert "\x1b" not in shown
-        assert "decoding: done" in shown
-        assert len(shown.splitlines()) == 5
-
-
-def test_a_file_is_told_how_far_long_trials_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablate.execution.progress.LINE_SECONDS", 0)
-    assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500; about" in progress(terminal=False)
 
 
 def in_a_pipe(*rows: tuple[str, ...]) -> list[str]:
