@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,6 @@ COST = Cost(
     train_seconds=1, eval_seconds=1,
 )  # fmt: skip
 FAILED, MISSING = -1, -2
-
-
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def trial(
@@ -74,7 +70,11 @@ class Recorded:
             "seeds": tuple(dict.fromkeys(seed for _, seed in correct)),
         }  # fmt: skip
         made = Study(**{**declared, **(study or {})})
-        trials = expand(made, lambda fields: digest(fields.data + fingerprint), lambda fields: numerics)
+        trials = expand(
+            made,
+            lambda fields: sha256((fields.data + fingerprint).encode()).hexdigest(),
+            lambda fields: numerics,
+        )
         self.plan = Plan(study=made, profile=profile, reason="r", trials=tuple(trials))
         write_plan(self.folder, self.plan)
         for trial in trials:

@@ -7,15 +7,15 @@ import time
 from pathlib import Path
 
 import filelock
-import numpy as np
 import pytest
 from recorded_study import BASE, CPU, printed
 from rich.console import Console
+from test_records import EPOCH, PREDICTIONS
 
 from ablate.errors import RecordError, ResultsError
 from ablate.execution.driver import only_driver
 from ablate.status import find_study, is_running, read_available, show_status, time_left
-from ablate.store.records import Epoch, Failure, Predictions, Record, write_record
+from ablate.store.records import Failure, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study
@@ -29,12 +29,9 @@ def trial(epsilon: float, seed: int) -> Trial:
 
 
 def record_complete(folder: ResultsFolder, which: Trial, accuracy: float = 0.5) -> None:
-    zeros = dict.fromkeys(("train_loss", "train_accuracy", "valid_loss", "valid_nll", "lr", "seconds"), 0.0)
-    bins = {"bin_count": (), "bin_confidence": (), "bin_correct": ()}
-    known = enumerate((0.1, accuracy))
-    history = tuple(Epoch(epoch=number, valid_accuracy=value, **zeros, **bins) for number, value in known)
-    predictions = Predictions(np.zeros((2, 3), np.float32), np.zeros(2, np.int64))
-    write_record(folder, Record(trial=which, status="complete", history=history), predictions)
+    known = ({"epoch": number, "valid_accuracy": value} for number, value in enumerate((0.1, accuracy)))
+    history = tuple(EPOCH.model_copy(update=one) for one in known)
+    write_record(folder, Record(trial=which, status="complete", history=history), PREDICTIONS)
 
 
 @pytest.fixture

@@ -212,17 +212,9 @@ def drawn_on_the_card(self: CapturedStep, *loaded: Any) -> None:
             nn.init.kaiming_normal_(module.weight)
 
 
-def cached_casts(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, cache_enabled=True)
-
-
 def outside_a_capture(self: torch.optim.Optimizer, set_to_none: bool = True) -> None:
     if not torch.cuda.is_current_stream_capturing():
         ZERO_GRAD(self, set_to_none)
-
-
-def another_batchs_size(self: CapturedStep, batch: int) -> int:
-    return self.fields.batch_size
 
 
 def weights_only(self: CapturedStep, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
@@ -244,9 +236,13 @@ SUMMED = {"reduction": "sum", "lr_rule": "matched"}
         ("ablate.train.engine.CapturedStep._capture", same_index, {}),
         ("ablate.train.engine.WARM_UP", 0, {"momentum": 0.9}),  # momentum's first step is captured
         ("ablate.train.engine.CapturedStep.load", drawn_on_the_card, {}),
-        ("ablate.train.step.autocast", cached_casts, {"precision": "bfloat16"}),
+        (
+            "ablate.train.step.autocast",
+            lambda *_: torch.autocast("cuda", torch.bfloat16),
+            {"precision": "bfloat16"},
+        ),
         ("torch.optim.Optimizer.zero_grad", outside_a_capture, {}),
-        ("ablate.train.engine.CapturedStep._match", another_batchs_size, SUMMED),
+        ("ablate.train.engine.CapturedStep._match", lambda self, batch: self.fields.batch_size, SUMMED),
     ],
 )
 def test_a_planted_trap_is_found_before_a_capture_serves(

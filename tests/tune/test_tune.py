@@ -81,7 +81,6 @@ def test_the_budget_is_met_on_images_held_back_from_training(whole: Tuned) -> No
     # Optuna's dashboard opens it as it is.
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder.root / 'optuna.sqlite3'}")
     study = optuna.load_study(study_name="tiny/quick", storage=storage)
-    assert [trial.params for trial in study.trials] == [point.levels for point in tuning.points]
     assert (study.metric_names, study.best_value) == (["accuracy"], points_table(whole.folder)["value"].max())
     storage.engine.dispose()
 
@@ -207,7 +206,6 @@ def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
         (lambda: Range(low=0.0, high=1.0, step=0.3), "high: 1.0 is not on the grid"),
         (lambda: Range(low=0.1, high=1.0, log=True), "levels: how many values"),
         (lambda: Choice(of=("a",)), "at least two different values"),
-        (lambda: declared({"points": 0}), "points: input should be greater than or equal to 1, but 0"),
         (lambda: declared({"space": {}}), "space: nothing to search"),
         (lambda: declared({"space": {"epsilom": EPSILON["epsilon"]}}), "unknown field.*epsilon"),
         (lambda: declared({"anchors": ({"epsilon": 0.123},)}), "0.123 is not among the values searched"),
