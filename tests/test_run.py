@@ -70,7 +70,7 @@ def test_a_trial_gives_its_record_predictions_and_penultimate_layer(tmp_path: Pa
     assert (record.features.dimension, record.features.classes) == (512, (0, 1, 2))
     logits, labels = predictions.logits, predictions.labels
     assert record.history[-1].valid_accuracy == np.mean(logits.argmax(1) == labels)
-    assert (logits.dtype, predictions.projection_valid is None) == (np.float32, False)
+    assert (logits.dtype.name, predictions.projection_valid is None) == ("float32", False)
 
 
 CAPTURED = pytest.param("cuda", "graph", {"optimizer": "ranger"}, marks=pytest.mark.cuda)

@@ -22,14 +22,17 @@ from ablate.data.source import Request
 from ablate.errors import DataError
 
 
-class Recorder(list[tuple[str, int, int]]):
+class Recorder:
     """A progress callback that remembers what it was told."""
 
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int, int]] = []
+
     def __call__(self, *call: Any) -> None:
-        self.append(call)
+        self.calls.append(call)
 
     def stages(self) -> list[str]:
-        return list(dict.fromkeys(stage for stage, _, _ in self))
+        return list(dict.fromkeys(stage for stage, _, _ in self.calls))
 
 
 def make_request(here: Path, image_size: int = 8, *, cache: str = "cache", **options: Any) -> Request:

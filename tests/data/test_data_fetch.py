@@ -43,8 +43,8 @@ def test_a_file_arrives_with_its_digest(server: Any, tmp_path: Path, algorithm: 
     request = make_request(tmp_path, progress=progress)
     download(archive, tmp_path / "file", request)
     assert (tmp_path / "file").read_bytes() == CONTENT
-    assert {total for stage, _, total in progress if archive.url in stage} == {len(CONTENT)}
-    received = [done for _, done, _ in progress]
+    assert {total for stage, _, total in progress.calls if archive.url in stage} == {len(CONTENT)}
+    received = [done for _, done, _ in progress.calls]
     assert received == sorted(received)
     assert received[-1] == len(CONTENT)
     none = "0" * len(digest)

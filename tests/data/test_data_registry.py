@@ -139,7 +139,7 @@ def test_every_embedded_dataset_keeps_the_contract(name: str, tmp_path: Path, of
         assert [array.dtype.name for array in (split.images, split.labels)] == ["uint8", "int64"]
         assert set(split.labels.tolist()) == set(range(len(dataset.classes)))
     assert len({*dataset.train.names, *dataset.valid.names}) == len(dataset.train) + len(dataset.valid)
-    assert all(0 <= done <= total or total == 0 for _, done, total in progress)
+    assert all(0 <= done <= total or total == 0 for _, done, total in progress.calls)
     elsewhere: dict[str, Any] = {"cache_dir": tmp_path / "other", "data_dir": tmp_path / "absent"}
     other = prepare(name, image_size=size, resize="center_crop", **elsewhere)  # its images are square
     assert other.fingerprint == open_dataset(dataset.folder).fingerprint == dataset.fingerprint == fingerprint
