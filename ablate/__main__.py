@@ -342,6 +342,30 @@ def report(
 
 
 @app.command()
+def table(
+    study: StudyName,
+    latex: Annotated[bool, Option("--latex", help="LaTeX with booktabs, not Markdown.")] = False,
+    metric: Annotated[
+        list[str] | None, Option(help="A column [default: primary, the family's, accuracy, ece]")
+    ] = None,
+    interval: Annotated[
+        Literal["ci", "sd", "se", "none"], Option(help="95 % interval, ± standard deviation or error.")
+    ] = "ci",
+    out: Annotated[Path | None, Option(help="Write it to this file.")] = None,
+    profile: RanProfile = None,
+    results: Results = Path("results"),
+) -> None:
+    """Show the table of arms of a recorded study as for a paper, the best means bold, claims marked."""
+    from ablate.gate.compare import read_run, write_text
+    from ablate.report.paper import arms_table
+    from ablate.status import find_study
+
+    run = read_run(find_study(results, study, profile))
+    text = arms_table(run.trials, run.plan, metric or (), interval, latex=latex)
+    print(text, end="") if out is None else write_text(out, text, "--out")
+
+
+@app.command()
 def publish(
     study: StudyName,
     name: Annotated[str, Option("--as", help="Name to publish under.")],

@@ -242,7 +242,7 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
             lines += ["", f"**{title}**", "", *table]
         else:
             lines += ["", f"<details><summary>{title}</summary>", "", *table, "", "</details>"]
-    _write(path, "\n".join(lines) + "\n", "--markdown")
+    write_text(path, "\n".join(lines) + "\n", "--markdown")
 
 
 def write_csv(path: Path, comparison: Comparison) -> None:
@@ -250,10 +250,10 @@ def write_csv(path: Path, comparison: Comparison) -> None:
     rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
     rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_needed": "Int64"})
     rows["arm"] = rows["arm"].map(inert)
-    _write(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
+    write_text(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
 
 
-def _write(path: Path, text: str, option: str) -> None:
+def write_text(path: Path, text: str, option: str) -> None:
     """Write a text; ResultsError where that cannot be, with the option that named the file."""
     try:
         path.write_text(text, encoding="utf-8")

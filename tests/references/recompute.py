@@ -473,13 +473,6 @@ def sign_flip(plus: Array, minus: Array) -> float:
     return float(np.mean(np.abs(sums) >= abs(own.sum()) - rounding))
 
 
-def holm(p: Array) -> Array:
-    """Holm 1979; NaN stays and counts as one of the family."""
-    order = np.argsort(p)
-    scaled = np.minimum(1, p[order] * np.arange(len(p), 0, -1))
-    return np.asarray(np.maximum.accumulate(scaled)[np.argsort(order)])
-
-
 def median_of(values: Array) -> tuple[float, float, float]:
     """Median with the tightest symmetric pair of order statistics that holds it with 95 % (binomial)."""
     ordered, n = np.sort(values), len(values)
@@ -570,7 +563,7 @@ def family_size(recorded: Recorded, asked: Effect, metric: str) -> int:
 
 @functools.cache
 def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
-    """What the table says of one effect on a metric, but for Holm's p.
+    """What the table says of one effect on a metric.
 
     Incomplete pairs decide nothing; then whether the interval is within the margin; then if 0 is outside.
     """
@@ -624,7 +617,19 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         **{"rho": found["rho"] if is_arm else NAN, "low_images": images[0], "high_images": images[1]},
         "detectable": sd * detectable(n, 0.05 / size) if sd > 0 else NAN,
         "p_sign_flip": sign_flip(sides[0], sides[1]),
+        **unpaired(sides[0], sides[1]),
     }
+
+
+def unpaired(arm: Array, other: Array) -> Row:
+    """Welch's test of both sides by scipy, and the largest of the squared differences as a part of all."""
+    there = np.isfinite(arm - other)
+    arm, other = arm[there], other[there]
+    spread = len(arm) > 1 and max(np.ptp(arm), np.ptp(other)) > 0
+    p = stats.ttest_ind(arm, other, equal_var=False).pvalue if spread else NAN
+    squares = (arm - other) ** 2
+    paired = difference(arm, other, 1)["p"]
+    return {"p_welch": p, "largest_share": squares.max() / squares.sum() if paired > 0 else NAN}
 
 
 def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
@@ -839,15 +844,11 @@ class Files:
     def effects(self) -> Rows:
         metrics = list(dict.fromkeys(row["metric"] for row in self.shown))
         asked = itertools.product(effects(self.recorded), metrics)
-        rows = [
-            {"p_holm": NAN, **effect_row(self.recorded, effect, metric)}
+        return [
+            effect_row(self.recorded, effect, metric)
             for effect, metric in asked
             if effect.kind != "pair" or effect.is_claim(self.recorded, metric)
         ]
-        claims = [row for row in rows if row["verdict"] != "exploratory"]
-        for row, corrected in zip(claims, holm(np.array([row["p"] for row in claims])), strict=True):
-            row["p_holm"] = corrected
-        return rows
 
     def new_images(self) -> Rows:
         arms = [asked for asked in effects(self.recorded) if asked.kind == "arm"]
