@@ -6,6 +6,7 @@ import ast
 import functools
 import inspect
 import json
+import re
 import shlex
 import signal
 import sys
@@ -20,7 +21,8 @@ from typer import Argument, Option
 
 from ablate.errors import AblateError, StudyError
 from ablate.study import Options, load_study
-from ablate.terminal import print_line
+from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
+from ablate.terminal import print_json, print_line, print_table
 
 if TYPE_CHECKING:
     from ablate.notebook import Run
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="ablate",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -49,6 +50,10 @@ StudyName = Annotated[str, Argument(help="A study that was run: NAME, NAME/PROFI
 Results = Annotated[Path, Option(help="Folder of the results.")]
 Reports = Annotated[Path, Option("--report", help="Folder of the reports.")]
 RanProfile = Annotated[str | None, Option(help="Which of the profiles that were run.")]
+OpenPage = Annotated[bool, Option("--open", help="Open the report in the browser.")]
+AsJson = Annotated[
+    bool, Option("--json", help="Print one JSON object instead, numbers unrounded, what is not known null.")
+]
 
 
 def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[Callable[..., None]], Any]:
@@ -65,7 +70,7 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
             values = {name: given.pop(name) for name in names}
             values["settings"] = parse_settings(values["settings"] or [])
             options = Options(**values)
-            typed = command_line(command.__name__, given["study"], options, given.get("points"))
+            typed = command_line(command.__name__, given["study"] or Path(), options, given.get("points"))
             command(**given, options=options.model_copy(update={"command": typed}))
 
         own = inspect.signature(command, eval_str=True).parameters.values()
@@ -102,11 +107,11 @@ def ablate(version: Annotated[bool, Option("--version", help="Show the version a
 
 @app.command()
 @takes_options()
-def run(study: StudyFile, options: Options) -> None:
+def run(study: StudyFile, options: Options, open_page: OpenPage = False) -> None:
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.pipeline import run_study
 
-    _conclude(run_study(load_study(study), options))
+    _conclude(run_study(load_study(study), options), open_page)
 
 
 @app.command()
@@ -120,6 +125,7 @@ def tune(
     storage: Annotated[
         str | None, Option(metavar="URL", help="PostgreSQL database that tuners with one --results share.")
     ] = None,
+    open_page: OpenPage = False,
 ) -> None:
     """Search for the best setting on images held back from training, then re-test it with fresh seeds.
 
@@ -128,10 +134,10 @@ def tune(
     """
     from ablate.pipeline import tune_study
 
-    _conclude(tune_study(load_study(study), options, points=points, storage=storage))
+    _conclude(tune_study(load_study(study), options, points=points, storage=storage), open_page)
 
 
-def _conclude(ended: Run) -> NoReturn:
+def _conclude(ended: Run, open_page: bool) -> NoReturn:
     """Say what became of a run or a search, its answer first, and exit with its status."""
     lines: list[str] = []
     partial = "the report is partial; " if ended.report is not None else ""
@@ -140,7 +146,7 @@ def _conclude(ended: Run) -> NoReturn:
         tuned = content["headline"].get("tuning", {"verdict": "", "sentences": []})
         beside = (content["published"] or {"summary": ""})["summary"]
         lines = [line for line in (tuned["verdict"], *tuned["sentences"], beside) if line]
-        lines += [f"{ended.ran} trials run", f"report: {ended.report}"]
+        lines.append(f"{ended.ran} trials run")
     if ended.interrupted:
         lines.append(f"interrupted: {partial}the same command goes on")
     elif ended.failed:
@@ -149,20 +155,38 @@ def _conclude(ended: Run) -> NoReturn:
             "--retry-failed runs them again"
         )
     print_line(Console(), *lines)
+    if ended.report is not None:
+        _show_report(ended.report, open_page)
     raise Concluded(INTERRUPTED if ended.interrupted else FAILURES if ended.failed else COMPLETE)
+
+
+def _show_report(page: Path, open_page: bool) -> None:
+    """Say where a report is, with a link to follow, and open it where that is asked for and can be done."""
+    link = page.absolute().as_uri()
+    print_line(Console(), f"report: {page}", link)
+    if open_page:
+        import webbrowser
+
+        webbrowser.open(link)
 
 
 @app.command()
 @takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
-def plan(study: StudyFile, options: Options) -> None:
-    """Say what `run` would train, how long it should take, and how small an effect it can detect.
+def plan(study: StudyFile, options: Options, as_json: AsJson = False) -> None:
+    """Say what `run` would train, how long it should take, how small an effect it can detect, on which data.
 
-    Of a study that is tuned, say what `tune` would train.
+    Of a study that is tuned, say what `tune` would train. Data that is not here is not fetched: what is
+    recorded is then found by its fields.
+
+    --json: study, profile, reason, folder, arms (of each how many trials are done, failed, missing), damaged,
+    seconds (of so many trials, `timed`, `workers` at a time), untimed (architectures), effect (what it says
+    of power), data, notes. Of a search: study, reason, space, points, seeds, arms, fresh_seeds, data.
     """
-    from ablate.execution.driver import idle_cores, plan_settled, settle, trials_at_a_time
+    from ablate.execution.driver import data_needed, idle_cores, plan_settled, settle, trials_at_a_time
     from ablate.execution.progress import Watcher
     from ablate.gate.plan import show_forecast
     from ablate.pipeline import require_metrics
+    from ablate.status import read_available
     from ablate.store.results import ResultsFolder
 
     declared = load_study(study)
@@ -172,23 +196,92 @@ def plan(study: StudyFile, options: Options) -> None:
 
         print_line(Console(), *budget_in_words(declared, options).splitlines())
         return
+    settled = settle(declared, options)
+    needed = data_needed(settled, options)
+    absent = {originals.data for originals in needed if not originals.at_hand}
+    folder = ResultsFolder(options.results / declared.name / settled.profile)
+    recorded = [record.trial for record in read_available(folder)[0].values()]
     with Watcher(Console(stderr=True)) as view:
-        planned, _ = plan_settled(settle(declared, options), options, view)
-    folder = ResultsFolder(options.results / planned.study.name / planned.profile)
+        planned, _ = plan_settled(settled, options, view, absent=absent, recorded=recorded)
     used = planned.trials[0].numerics.device
     missing = show_forecast(Console(), planned, folder, workers=trials_at_a_time(used, options))
     print_line(Console(), *filter(None, [idle_cores(missing, used, options)]))
 
 
 @app.command()
-def status(study: StudyName, profile: RanProfile = None, results: Results = Path("results")) -> None:
-    """Show how far a running or stopped study is, from another terminal."""
-    from ablate.status import find_study, show_search, show_status
+def status(
+    study: StudyName,
+    profile: RanProfile = None,
+    results: Results = Path("results"),
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a running or stopped study is, from another terminal.
 
-    folder = find_study(results, study, profile)
-    if show_search(Console(), folder) and not folder.plan.exists():
-        return  # the re-test is not planned yet
-    show_status(Console(), folder)
+    --json: folder, running, search (null, or fields, points, seeds, complete, pruned, failed, recorded) and
+    trials (null before they are planned, else study, profile, planned, statuses, with_checkpoint, unplanned,
+    seconds_left, arms, without_result).
+    """
+    from ablate.status import find_study, read_status, show_status
+
+    found = read_status(find_study(results, study, profile))
+    print_json(found) if as_json else show_status(Console(), found)
+
+
+@app.command("list")
+def list_(
+    results: Results = Path("results"), report_dir: Reports = Path("report"), as_json: AsJson = False
+) -> None:
+    """List the studies that are recorded, the latest last.
+
+    --json: runs, each with study, complete, planned, last_run, report, note.
+    """
+    from ablate.status import list_runs, show_runs
+
+    runs = list_runs(results, report_dir)
+    print_json({"runs": runs}) if as_json else show_runs(Console(), runs)
+
+
+@app.command()
+def fields(
+    name: Annotated[str | None, Argument(help="A field [default: all of them]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what can be set or swept: every field's range, default and meaning, and what recipes set.
+
+    --json: by name, what JSON Schema says of a field, and recipes.
+    """
+    described = describe_fields()
+    if name is not None and name not in described:
+        raise StudyError(unknown_name("field", name, described))
+    asked = {name: described[name]} if name is not None else described
+    if as_json:
+        print_json(asked)
+        return
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    rows = []
+    for known, facts in asked.items():
+        bounds = [f"{sign} {facts[bound]:g}" for bound, sign in signs.items() if bound in facts]
+        values = ", ".join(facts["enum"]) if "enum" in facts else " ".join([facts["type"], *bounds])
+        rows.append((known, values, str(facts.get("default", "–")), facts["description"]))
+    print_table(Console(), ("field", "values", "default", "meaning"), rows)
+    if name is not None:
+        print_line(Console(), *(f"recipe {of}: {value}" for of, value in asked[name]["recipes"].items()))
+
+
+@app.command()
+def init(file: Annotated[Path, Argument(help="The file to write, such as my_study.py.")]) -> None:
+    """Write a study to start from, commented; it runs as it is, in a minute on a CPU."""
+    from importlib.resources import files
+
+    if file.suffix != ".py":
+        raise StudyError(f"{file}: expected the name of a Python file, such as {file.with_suffix('.py')}")
+    text = files("ablate.study").joinpath("starter.txt").read_text(encoding="utf-8")
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(text.format(file=file))
+    except OSError as error:
+        raise StudyError(f"{file}: cannot be written ({error.strerror}); give another name") from None
+    print_line(Console(), f"{file}: written; run it by python -m ablate run {shlex.quote(str(file))}")
 
 
 @app.command()
@@ -203,6 +296,7 @@ def compare(
         Path | None, Option(help="Write the tables to this file, as for a comment on a forge.")
     ] = None,
     results: Results = Path("results"),
+    as_json: AsJson = False,
 ) -> None:
     """Set two recorded studies side by side: each arm that both have, and what differs between the runs.
 
@@ -219,7 +313,10 @@ def compare(
         compare.write_csv(csv, comparison)
     if markdown is not None:
         compare.write_markdown(markdown, comparison)
-    compare.show_comparison(Console(), comparison)
+    if as_json:
+        print_json(compare.facts_of(comparison))
+    else:
+        compare.show_comparison(Console(), comparison)
 
 
 @app.command()
@@ -236,6 +333,7 @@ def check(
     ] = False,
     profile: RanProfile = None,
     results: Results = Path("results"),
+    as_json: AsJson = False,
 ) -> None:
     """Fail where a condition holds of a recorded study: exit status 0, 2 if it fails, 1 for wrong input.
 
@@ -252,14 +350,14 @@ def check(
 
     ablate check eps_sweep --baseline results/reference/eps_sweep/main --fail-if "accuracy worse or nll worse"
     """
-    from ablate.gate.check import check_study, show_result
+    from ablate.gate.check import check_study, facts_of, show_result
     from ablate.gate.compare import read_run
     from ablate.status import find_study
 
     run = read_run(find_study(results, study, profile))
     other = read_run(find_study(results, baseline)) if baseline is not None else None
     result = check_study(run, fail_if or [], other=other, allow_incomplete=allow_incomplete)
-    show_result(Console(), result)
+    print_json(facts_of(result)) if as_json else show_result(Console(), result)
     raise Concluded(COMPLETE if result.passes else FAILURES)
 
 
@@ -297,11 +395,17 @@ def data(
 
 
 @app.command()
-def doctor() -> None:
-    """Look at what a run needs: device, arithmetic, versions, cache, and which profile would run."""
+@takes_options(without={*Options.model_fields} - {"profile", "settings", "device", "data_dir"})
+def doctor(
+    options: Options,
+    study: Annotated[Path | None, Argument(help="A study file, to look for its data too.")] = None,
+) -> None:
+    """Look at what a run needs: device, arithmetic, versions, cache, which profile would run, and its data."""
     from ablate.doctor import examine, show_findings
+    from ablate.execution.driver import data_needed, settle
 
-    raise Concluded(COMPLETE if show_findings(Console(), examine()) else WRONG)
+    needed = data_needed(settle(load_study(study), options), options) if study is not None else None
+    raise Concluded(COMPLETE if show_findings(Console(), examine(needed)) else WRONG)
 
 
 @app.command()
@@ -337,13 +441,13 @@ def report(
     profile: RanProfile = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
+    open_page: OpenPage = False,
 ) -> None:
     """Write the tables and the report of a study again, from its records. Trains nothing."""
     from ablate.pipeline import write_results
     from ablate.status import find_study
 
-    path = write_results(find_study(results, study, profile), report_dir)
-    print_line(Console(), f"report: {path}")
+    _show_report(write_results(find_study(results, study, profile), report_dir), open_page)
 
 
 @app.command()
@@ -356,16 +460,16 @@ def publish(
     report_dir: Reports = Path("report"),
 ) -> None:
     """Copy a study's records and tables to results/reference/, and render its report there."""
-    from ablate.pipeline import rebuild_tables
+    from ablate.pipeline import rebuild_tables, require_plain_name
     from ablate.report import write_report
     from ablate.status import find_study
     from ablate.store.records import publish_results
 
+    require_plain_name("--as", name)
     folder = find_study(results, study, profile)
     below = Path("reference", rebuild_tables(folder).study.name, name)
     published = publish_results(folder, results / below, predictions=predictions)
-    path = write_report(published, report_dir / below)
-    print_line(Console(), f"report: {path}")
+    _show_report(write_report(published, report_dir / below), open_page=False)
 
 
 def command_line(command: str, study: Path, options: Options, points: int | None = None) -> str:
@@ -385,7 +489,7 @@ def command_line(command: str, study: Path, options: Options, points: int | None
 
 
 def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
-    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, or text as it is."""
+    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, true, false, or plain text."""
     parsed: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
         name, separator, values = setting.partition("=")
@@ -398,6 +502,8 @@ def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
 
 
 def _literal(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -415,6 +521,11 @@ def main() -> None:
     except Concluded:
         raise
     except SystemExit as ended:
+        if ended.code == FAILURES and sys.argv[1:2] in (["run"], ["tune"], ["plan"]):
+            options = re.findall(r"--([\w-]+)[= ]*(\S*)", " ".join(sys.argv))
+            for name, value in [(option.replace("-", "_"), value) for option, value in options]:
+                if name in FIELD_NAMES:
+                    print(f"{name} is a field: write --set {name}={value or 'VALUE'}", file=sys.stderr)
         # The option parser's status for a wrong option is 2, which here means "complete with failures".
         sys.exit(WRONG if ended.code == FAILURES else ended.code)
 

@@ -5,12 +5,13 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
 from rich.console import Console
 
+from ablate.data import DATASETS, Originals, default_cache_dir, find_originals
 from ablate.errors import first_line
 from ablate.store.provenance import source_commit, version_of
 from ablate.terminal import print_line, print_table
@@ -21,18 +22,28 @@ SHOWN_PACKAGES = ("torch", "numpy", "scipy", "pandas", "pydantic", "matplotlib",
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, what it came to, and what to do about it; "" where it is in order."""
+    """One thing that was looked at, what it came to, and what to do about it; "" where it is in order.
+
+    `awaited` is what is not there yet and needs nothing to be done.
+    """
 
     name: str
     value: str
     remedy: str = ""
+    awaited: str = ""
 
 
-def examine() -> list[Finding]:
-    """Look at everything that a run needs, one fault never hiding another. Changes nothing."""
+def examine(needed: Sequence[Originals] | None = None) -> list[Finding]:
+    """Look at everything that a run needs, one fault never hiding another. Changes nothing.
+
+    `needed` is the data of the study that it is about; None where it is about none.
+    """
     findings: list[Finding] = []
-    for check in (_versions, _devices, _arithmetic, _cache):
-        name = check.__name__.strip("_")
+    checks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "versions": _versions, "devices": _devices, "arithmetic": _arithmetic, "cache": _cache,
+        "data": lambda: _data(needed),
+    }  # fmt: skip
+    for name, check in checks.items():
         try:
             findings += check()
         except Exception as error:  # a broken installation can raise anything
@@ -109,8 +120,6 @@ def _arithmetic() -> Iterable[Finding]:
 
 
 def _cache() -> Iterable[Finding]:
-    from ablate.data import default_cache_dir
-
     folder = default_cache_dir().absolute()
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -125,6 +134,19 @@ def _cache() -> Iterable[Finding]:
     yield Finding("cache", f"{value}: {fault}" if fault else value, remedy)
 
 
+def _data(needed: Sequence[Originals] | None) -> Iterable[Finding]:
+    if needed is None:
+        here = [name for name in DATASETS if find_originals(name).at_hand]
+        yield Finding(
+            "data", f"at hand: {', '.join(here)}", awaited="its data: give the study's file to look"
+        )
+    for originals in needed or ():
+        downloaded = not originals.at_hand and originals.download_bytes is not None
+        remedy = "" if originals.at_hand or downloaded else "give the folder that holds it"
+        awaited = f"{originals.data}, which it downloads" if downloaded else ""
+        yield Finding("data", str(originals), remedy, awaited)
+
+
 def show_findings(console: Console, findings: Sequence[Finding]) -> bool:
     """Print what was found, then what to do about what is broken; whether all is in order."""
     print_table(console, ("what", "found"), [(finding.name, finding.value) for finding in findings])
@@ -132,5 +154,6 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> bool:
     for finding in broken:
         print_line(console, f"broken: {finding.name}: {finding.remedy}")
     if not broken:
-        print_line(console, "all that a run needs is there")
+        awaited = [finding.awaited for finding in findings if finding.awaited]
+        print_line(console, ", but for ".join(["all that a run needs is there", *awaited]))
     return not broken

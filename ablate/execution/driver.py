@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 import torch
 
-from ablate.data import takes_data_dir
+from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.prepare import Inputs, resolve_device
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
-from ablate.store.results import ResultsFolder, write_plan
+from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
 from ablate.study.fields import Fields
 from ablate.study.options import Options as Options
@@ -79,6 +79,7 @@ class _Drive:
         for line in damaged:
             self.watcher.note(f"put aside as damaged, to run again: {line}")
         self.folder.remove_checkpoints(records)
+        self._tell_replaced()
         write_plan(self.folder, self.plan)
         trials = {trial.trial_id: trial for trial in self.plan.trials}
         for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
@@ -113,6 +114,20 @@ class _Drive:
         failed = sum(records[trial_id].status != "complete" for trial_id in trials.keys() & records.keys())
         ran = sum(trial.trial_id in records for trial in waiting)
         return Summary(self.folder, ran, failed, interrupted)
+
+    def _tell_replaced(self) -> None:
+        """Tables and report show one plan: say where they will lack trials of the one before."""
+        try:
+            before = read_plan(self.folder)
+        except RecordError:
+            return
+        lost = {trial.trial_id for trial in before.trials} - {trial.trial_id for trial in self.plan.trials}
+        if lost:
+            again = f"; `{before.command}` shows them again" if before.command else ""
+            self.watcher.note(
+                f"tables and report of the last run, {len(before.trials)} trials, are replaced: {len(lost)} of "
+                f"them are not in this plan. Their records stay{again}"
+            )
 
     def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
         """The pass that times the steps, unless they are known or not asked for; it has the machine alone."""
@@ -171,27 +186,62 @@ def settle(study: Study, options: Options) -> Settled:
     return Settled(study, profile, reason, device)
 
 
-def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[Plan, Inputs]:
-    """Check everything of a settled study, prepare its data, and name every trial."""
+def data_needed(settled: Settled, options: Options) -> list[Originals]:
+    """The datasets that a study's trials need, and whether they are here."""
+    study = settled.study
+    names = dict.fromkeys({**study.base, **arm}.get("data") for arm in study.arms())
+    return [find_originals(str(name), data_dir=options.data_dir) for name in names if name is not None]
+
+
+def plan_settled(
+    settled: Settled,
+    options: Options,
+    watcher: Watcher,
+    *,
+    absent: Collection[str] = (),
+    recorded: Iterable[Trial] = (),
+) -> tuple[Plan, Inputs]:
+    """Check everything of a settled study, prepare its data, and name every trial.
+
+    Data that is `absent` has the fingerprint that `recorded` trials on it have, so that those are found again.
+    """
     study = settled.study
     if study.search is not None and not study.only:
         raise StudyError(
             f"{study.name}: has a search, whose arms are known when it is tuned; use `python -m ablate tune`"
         )
     arms = [study.fields(levels) for levels in study.arms()]
-    inputs = ready_inputs(settled, arms, options, watcher)
-    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
+    inputs = ready_inputs(settled, arms, options, watcher, absent)
+    known = {_images(trial.fields): trial.fingerprint for trial in recorded}
+
+    def fingerprint(fields: Fields) -> str:
+        images = _images(fields)
+        return known.get(images, images) if fields.data in absent else inputs.fingerprint(fields)
+
+    trials = tuple(expand(study, fingerprint, inputs.numerics))
     profile, reason = settled.profile, settled.reason
     return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
 
 
-def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:
-    """The arms' data, networks and losses, checked and prepared."""
+def _images(fields: Fields) -> str:
+    """Which images and labels a trial has, in words: what a fingerprint is of."""
+    named = fields.data, fields.decoded_size, fields.resize, fields.label_noise, fields.tuning_part
+    return ", ".join(map(str, named))
+
+
+def ready_inputs(
+    settled: Settled,
+    arms: Sequence[Fields],
+    options: Options,
+    watcher: Watcher,
+    absent: Collection[str] = (),
+) -> Inputs:
+    """The arms' data, networks and losses, checked and prepared, as far as data is not `absent`."""
     inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
     if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
-    inputs.check(arms)
+    inputs.check(arms, absent)
     return inputs
 
 

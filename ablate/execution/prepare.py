@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,11 @@ class Inputs:
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
 
-    def check(self, arms: Iterable[Fields]) -> None:
-        """Find what is wrong with arms before any training, the cheap faults of all of them first."""
+    def check(self, arms: Iterable[Fields], absent: Collection[str] = ()) -> None:
+        """Find what is wrong with arms before any training, the cheap faults of all of them first.
+
+        What needs data is left out where that data is `absent`.
+        """
         arms = list(arms)
         for fields in arms:
             loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
@@ -42,6 +45,7 @@ class Inputs:
             except ValueError as error:
                 raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
             find_factory(fields.arch)  # built below, when the number of classes is known
+        arms = [fields for fields in arms if fields.data not in absent]
         for fields in arms:
             self.dataset(fields)
         for fields in arms:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -42,6 +43,11 @@ class Watcher:
         self._running: dict[str, tuple[float, str]] = {}
         """Of each trial that a worker has, the part that is done, and a line."""
         self._total, self._ended, self._begun, self._last_line = 0, 0, 0.0, 0.0
+        self._begins: dict[str, float] = {}
+        """When those trials began that a worker got after another one, and so did not have to start for."""
+        self._took: list[float] = []
+        """Seconds of the trials that ended, without the time that their workers took to start."""
+        self._at_once = 1
         columns = TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()
         self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console)
         self._task = self._bar.add_task("trials", total=None, left="", visible=False)
@@ -103,6 +109,8 @@ class Watcher:
         name = f"{trial.arm}, seed {trial.seed}"
         if isinstance(event, Started):
             self._running[event.name] = 0.0, f"{name}: starting"
+            if self._ended:
+                self._begins[event.name] = time.monotonic()
         elif isinstance(event, Told):
             heartbeat: Heartbeat = event.message
             line = f"{name}: epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
@@ -114,22 +122,28 @@ class Watcher:
         else:
             self._running.pop(event.name, None)
             self._ended += 1
+            self._at_once = max(self._at_once, len(self._running))  # its worker has the next one already
             end = "ended"
             if record is not None and record.failure is not None:
                 end = f"{record.status}: {record.failure.message}"
             elif record is not None and record.cost is not None:
                 last, seconds = record.history[-1], record.cost.train_seconds + record.cost.eval_seconds
                 end = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {seconds:.1f} s"
+                now = time.monotonic()
+                self._took.append(now - self._begins.get(event.name, now - seconds))
             self.note(f"[{self._ended}/{self._total}] {name}: {end}")
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
         self._changed()
 
     def _time_left(self) -> str:
-        done = self._ended + sum(fraction for fraction, _ in self._running.values())
-        if done <= 0 or done >= self._total:
+        """Going by the trials that ended; before one has, all that is known is how long workers start."""
+        if not self._took or self._ended >= self._total:
             return ""
-        seconds = (time.monotonic() - self._begun) * (self._total - done) / done
-        return f"about {duration(seconds)} left"
+        parts = [part for part, _ in self._running.values()]
+        rounds = max(
+            (self._total - self._ended - sum(parts)) / self._at_once, *(1 - part for part in parts), 0
+        )
+        return f"about {duration(mean(self._took) * rounds)} left"
 
     def _render(self) -> Group:
         return Group(self._bar, *[Text(f"  {line}") for _, line in list(self._running.values())])

@@ -245,10 +245,28 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
     _write(path, "\n".join(lines) + "\n", "--markdown")
 
 
+def facts_of(comparison: Comparison) -> dict[str, Any]:
+    """All that is shown of a comparison, unrounded; its differences are rows as those of `write_csv`."""
+    sides = {
+        letter: {"folder": run.folder.root, "study": run.plan.study.name, "profile": run.plan.profile}
+        | {"planned": len(run.plan.trials), "complete": run.statuses()["complete"]}
+        for letter, run in (("a", comparison.a), ("b", comparison.b))
+    }
+    alone = dict(zip(("only_in_a", "only_in_b"), comparison.alone, strict=True))
+    unlike = [dict(zip(("what", "a", "b"), facts, strict=True)) for facts in comparison.unlike]
+    return {**sides, **alone, "unlike": unlike, "caution": comparison.caution} | {
+        "differences": _rows(comparison).to_dict("records")
+    }
+
+
+def _rows(comparison: Comparison) -> pd.DataFrame:
+    rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
+    return rows.reindex(columns=list(CSV_COLUMNS))
+
+
 def write_csv(path: Path, comparison: Comparison) -> None:
     """Write the differences unrounded, one row per arm and metric; what cannot be told is empty."""
-    rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
-    rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_needed": "Int64"})
+    rows = _rows(comparison).astype({"seeds_needed": "Int64"})
     rows["arm"] = rows["arm"].map(inert)
     _write(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
 

@@ -187,6 +187,22 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Field name to the texts that it may be; () where any text, or none, may do."""
 
 
+def describe_fields() -> dict[str, dict[str, Any]]:
+    """Every field as JSON Schema has it: its type, range and meaning; and what it is where nothing sets it.
+
+    A field without a "default" must be given. "recipes" has what each recipe sets.
+    """
+    described = Fields.model_json_schema()["properties"]
+    for name, facts in described.items():
+        facts |= {"name": facts.pop("title") and name, "recipes": {}}
+        for recipe, values in RECIPES.items() if name in Recipe.model_fields else ():
+            facts["recipes"][recipe] = getattr(values, name)
+        if name in (defaults := {**RECIPES["source"].model_dump(), **DEFAULTS}):
+            facts["default"] = defaults[name]
+    described["recipe"]["enum"] = list(RECIPES)
+    return described
+
+
 def is_one(value: Any) -> bool:
     """Whether a value is one: a number or text, and no list, tuple or array of them."""
     return isinstance(value, (str, bytes)) or not hasattr(value, "__iter__")
