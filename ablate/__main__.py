@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
+from pydantic_core import to_json
 from rich.console import Console
 from typer import Argument, Option
 
 from ablate.errors import AblateError, StudyError
 from ablate.study import Options, load_study
 from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
-from ablate.terminal import print_json, print_line, print_table
+from ablate.terminal import print_line, print_table
 
 if TYPE_CHECKING:
     from ablate.notebook import Run
@@ -160,6 +161,17 @@ def _conclude(ended: Run, open_page: bool) -> NoReturn:
     raise Concluded(INTERRUPTED if ended.interrupted else FAILURES if ended.failed else COMPLETE)
 
 
+def _tell(as_json: bool, show: Callable[..., Any], *arguments: Any) -> None:
+    """Have something shown, or print as JSON what showing it returns."""
+    _dump(show(Console(quiet=as_json), *arguments), as_json)
+
+
+def _dump(facts: Any, as_json: bool) -> None:
+    """One JSON object, where that is asked for: numbers unrounded, those that are not finite null."""
+    if as_json:
+        print(to_json(facts, indent=1, inf_nan_mode="null", fallback=lambda one: one.item()).decode())
+
+
 def _show_report(page: Path, open_page: bool) -> None:
     """Say where a report is, with a link to follow, and open it where that is asked for and can be done."""
     link = page.absolute().as_uri()
@@ -173,39 +185,41 @@ def _show_report(page: Path, open_page: bool) -> None:
 @app.command()
 @takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
 def plan(study: StudyFile, options: Options, as_json: AsJson = False) -> None:
-    """Say what `run` would train, how long it should take, how small an effect it can detect, on which data.
+    """Say what `run` would train, on which data, how long that takes, and how small an effect it can detect.
 
-    Of a study that is tuned, say what `tune` would train. Data that is not here is not fetched: what is
-    recorded is then found by its fields.
-
-    --json: study, profile, reason, folder, arms (of each how many trials are done, failed, missing), damaged,
-    seconds (of so many trials, `timed`, `workers` at a time), untimed (architectures), effect (what it says
-    of power), data, notes. Of a search: study, reason, space, points, seeds, arms, fresh_seeds, data.
+    Of a study that is tuned, say what `tune` would train. Data that is not here is not fetched.
     """
-    from ablate.execution.driver import data_needed, idle_cores, plan_settled, settle, trials_at_a_time
+    from ablate.execution import driver
     from ablate.execution.progress import Watcher
     from ablate.gate.plan import show_forecast
     from ablate.pipeline import require_metrics
-    from ablate.status import read_available
+    from ablate.status import Facts, read_available
     from ablate.store.results import ResultsFolder
 
     declared = load_study(study)
     require_metrics(declared)
+    settled = driver.settle(declared, options)
+    needed = driver.data_needed(settled, options)
+    folder = ResultsFolder(options.results / declared.name / settled.profile)
+
+    console, idle = Console(quiet=as_json), ""
     if declared.search is not None:
         from ablate.tuning import budget_in_words
 
-        print_line(Console(), *budget_in_words(declared, options).splitlines())
-        return
-    settled = settle(declared, options)
-    needed = data_needed(settled, options)
-    absent = {originals.data for originals in needed if not originals.at_hand}
-    folder = ResultsFolder(options.results / declared.name / settled.profile)
-    recorded = [record.trial for record in read_available(folder)[0].values()]
-    with Watcher(Console(stderr=True)) as view:
-        planned, _ = plan_settled(settled, options, view, absent=absent, recorded=recorded)
-    used = planned.trials[0].numerics.device
-    missing = show_forecast(Console(), planned, folder, workers=trials_at_a_time(used, options))
-    print_line(Console(), *filter(None, [idle_cores(missing, used, options)]))
+        print_line(console, *budget_in_words(declared, options).splitlines())
+        facts: Facts = {"study": declared.name, "reason": settled.reason, "search": settled.study.search}
+    else:
+        if all(originals.at_hand for originals in needed):
+            with Watcher(Console(stderr=True)) as view:
+                planned, _ = driver.plan_settled(settled, options, view)
+        else:
+            recorded = [record.trial for record in read_available(folder)[0].values()]
+            planned = driver.plan_without_data(settled, options, recorded)
+        used = planned.trials[0].numerics.device
+        facts = show_forecast(console, planned, folder, workers=driver.trials_at_a_time(used, options))
+        idle = driver.idle_cores(facts["missing"], used, options)
+    print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
+    _dump(facts | {"data": needed, "idle": idle}, as_json)
 
 
 @app.command()
@@ -215,30 +229,20 @@ def status(
     results: Results = Path("results"),
     as_json: AsJson = False,
 ) -> None:
-    """Show how far a running or stopped study is, from another terminal.
+    """Show how far a running or stopped study is, from another terminal."""
+    from ablate.status import find_study, show_status
 
-    --json: folder, running, search (null, or fields, points, seeds, complete, pruned, failed, recorded) and
-    trials (null before they are planned, else study, profile, planned, statuses, with_checkpoint, unplanned,
-    seconds_left, arms, without_result).
-    """
-    from ablate.status import find_study, read_status, show_status
-
-    found = read_status(find_study(results, study, profile))
-    print_json(found) if as_json else show_status(Console(), found)
+    _tell(as_json, show_status, find_study(results, study, profile))
 
 
 @app.command("list")
 def list_(
     results: Results = Path("results"), report_dir: Reports = Path("report"), as_json: AsJson = False
 ) -> None:
-    """List the studies that are recorded, the latest last.
+    """List the studies that are recorded, the latest last."""
+    from ablate.status import show_runs
 
-    --json: runs, each with study, complete, planned, last_run, report, note.
-    """
-    from ablate.status import list_runs, show_runs
-
-    runs = list_runs(results, report_dir)
-    print_json({"runs": runs}) if as_json else show_runs(Console(), runs)
+    _tell(as_json, show_runs, results, report_dir)
 
 
 @app.command()
@@ -246,26 +250,21 @@ def fields(
     name: Annotated[str | None, Argument(help="A field [default: all of them]")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what can be set or swept: every field's range, default and meaning, and what recipes set.
-
-    --json: by name, what JSON Schema says of a field, and recipes.
-    """
+    """Say what can be set or swept: every field's range, default and meaning, and what recipes set."""
     described = describe_fields()
     if name is not None and name not in described:
         raise StudyError(unknown_name("field", name, described))
-    asked = {name: described[name]} if name is not None else described
-    if as_json:
-        print_json(asked)
-        return
+    console, asked = Console(quiet=as_json), {name: described[name]} if name is not None else described
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     rows = []
     for known, facts in asked.items():
         bounds = [f"{sign} {facts[bound]:g}" for bound, sign in signs.items() if bound in facts]
-        values = ", ".join(facts["enum"]) if "enum" in facts else " ".join([facts["type"], *bounds])
+        values = ", ".join(facts["enum"]) if "enum" in facts else ", ".join([facts["type"], *bounds])
         rows.append((known, values, str(facts.get("default", "–")), facts["description"]))
-    print_table(Console(), ("field", "values", "default", "meaning"), rows)
+    print_table(console, ("field", "values", "default", "meaning"), rows)
     if name is not None:
-        print_line(Console(), *(f"recipe {of}: {value}" for of, value in asked[name]["recipes"].items()))
+        print_line(console, *(f"recipe {of}: {value}" for of, value in asked[name]["recipes"].items()))
+    _dump(asked, as_json)
 
 
 @app.command()
@@ -313,10 +312,7 @@ def compare(
         compare.write_csv(csv, comparison)
     if markdown is not None:
         compare.write_markdown(markdown, comparison)
-    if as_json:
-        print_json(compare.facts_of(comparison))
-    else:
-        compare.show_comparison(Console(), comparison)
+    _tell(as_json, compare.show_comparison, comparison)
 
 
 @app.command()
@@ -350,14 +346,14 @@ def check(
 
     ablate check eps_sweep --baseline results/reference/eps_sweep/main --fail-if "accuracy worse or nll worse"
     """
-    from ablate.gate.check import check_study, facts_of, show_result
+    from ablate.gate.check import check_study, show_result
     from ablate.gate.compare import read_run
     from ablate.status import find_study
 
     run = read_run(find_study(results, study, profile))
     other = read_run(find_study(results, baseline)) if baseline is not None else None
     result = check_study(run, fail_if or [], other=other, allow_incomplete=allow_incomplete)
-    print_json(facts_of(result)) if as_json else show_result(Console(), result)
+    _tell(as_json, show_result, result)
     raise Concluded(COMPLETE if result.passes else FAILURES)
 
 
@@ -400,11 +396,11 @@ def doctor(
     options: Options,
     study: Annotated[Path | None, Argument(help="A study file, to look for its data too.")] = None,
 ) -> None:
-    """Look at what a run needs: device, arithmetic, versions, cache, which profile would run, and its data."""
+    """Look at what a run needs: device, arithmetic, versions, cache, which profile would run, data."""
     from ablate.doctor import examine, show_findings
     from ablate.execution.driver import data_needed, settle
 
-    needed = data_needed(settle(load_study(study), options), options) if study is not None else None
+    needed = data_needed(settle(load_study(study), options), options) if study is not None else []
     raise Concluded(COMPLETE if show_findings(Console(), examine(needed)) else WRONG)
 
 
@@ -489,7 +485,7 @@ def command_line(command: str, study: Path, options: Options, points: int | None
 
 
 def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
-    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, true, false, or plain text."""
+    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, true, false, or text."""
     parsed: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
         name, separator, values = setting.partition("=")
@@ -522,10 +518,9 @@ def main() -> None:
         raise
     except SystemExit as ended:
         if ended.code == FAILURES and sys.argv[1:2] in (["run"], ["tune"], ["plan"]):
-            options = re.findall(r"--([\w-]+)[= ]*(\S*)", " ".join(sys.argv))
-            for name, value in [(option.replace("-", "_"), value) for option, value in options]:
-                if name in FIELD_NAMES:
-                    print(f"{name} is a field: write --set {name}={value or 'VALUE'}", file=sys.stderr)
+            for option, value in re.findall(r"--([\w-]+)[= ]*(\S*)", " ".join(sys.argv)):
+                if (name := option.replace("-", "_")) in FIELD_NAMES:
+                    print(f"{name} is a field; write --set {name}={value or 'VALUE'}", file=sys.stderr)
         # The option parser's status for a wrong option is 2, which here means "complete with failures".
         sys.exit(WRONG if ended.code == FAILURES else ended.code)
 

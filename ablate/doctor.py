@@ -5,7 +5,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -22,33 +22,29 @@ SHOWN_PACKAGES = ("torch", "numpy", "scipy", "pandas", "pydantic", "matplotlib",
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at, what it came to, and what to do about it; "" where it is in order.
-
-    `awaited` is what is not there yet and needs nothing to be done.
-    """
+    """One thing that was looked at, what it came to, and what to do about it; "" where it is in order."""
 
     name: str
     value: str
     remedy: str = ""
-    awaited: str = ""
 
 
-def examine(needed: Sequence[Originals] | None = None) -> list[Finding]:
+def examine(needed: Sequence[Originals] = ()) -> list[Finding]:
     """Look at everything that a run needs, one fault never hiding another. Changes nothing.
 
-    `needed` is the data of the study that it is about; None where it is about none.
+    `needed` is the data of the study that it is about.
     """
     findings: list[Finding] = []
-    checks: dict[str, Callable[[], Iterable[Finding]]] = {
-        "versions": _versions, "devices": _devices, "arithmetic": _arithmetic, "cache": _cache,
-        "data": lambda: _data(needed),
-    }  # fmt: skip
-    for name, check in checks.items():
+    for check in (_versions, _devices, _arithmetic, _cache):
+        name = check.__name__.strip("_")
         try:
             findings += check()
         except Exception as error:  # a broken installation can raise anything
             remedy = f"the check of {name} fails; install {PACKAGE} and its packages again"
             findings.append(Finding(name, f"{type(error).__name__}: {error}", remedy))
+    for one in needed or map(find_originals, DATASETS):
+        lost = needed and not one.at_hand and one.download_bytes is None
+        findings.append(Finding("data", str(one), "give the folder that holds it" if lost else ""))
     return findings
 
 
@@ -134,19 +130,6 @@ def _cache() -> Iterable[Finding]:
     yield Finding("cache", f"{value}: {fault}" if fault else value, remedy)
 
 
-def _data(needed: Sequence[Originals] | None) -> Iterable[Finding]:
-    if needed is None:
-        here = [name for name in DATASETS if find_originals(name).at_hand]
-        yield Finding(
-            "data", f"at hand: {', '.join(here)}", awaited="its data: give the study's file to look"
-        )
-    for originals in needed or ():
-        downloaded = not originals.at_hand and originals.download_bytes is not None
-        remedy = "" if originals.at_hand or downloaded else "give the folder that holds it"
-        awaited = f"{originals.data}, which it downloads" if downloaded else ""
-        yield Finding("data", str(originals), remedy, awaited)
-
-
 def show_findings(console: Console, findings: Sequence[Finding]) -> bool:
     """Print what was found, then what to do about what is broken; whether all is in order."""
     print_table(console, ("what", "found"), [(finding.name, finding.value) for finding in findings])
@@ -154,6 +137,5 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> bool:
     for finding in broken:
         print_line(console, f"broken: {finding.name}: {finding.remedy}")
     if not broken:
-        awaited = [finding.awaited for finding in findings if finding.awaited]
-        print_line(console, ", but for ".join(["all that a run needs is there", *awaited]))
+        print_line(console, "nothing is broken")
     return not broken

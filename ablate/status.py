@@ -6,7 +6,7 @@ meanwhile is counted or not, and never an error.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ablate.terminal import duration, print_line, print_table
 
 MISSING, UNREADABLE = "missing", "unreadable"
 Facts = dict[str, Any]
-"""What was found, by name, as `--json` prints it."""
+"""What a command shows, by name, as `--json` prints it."""
 
 
 def read_available(folder: ResultsFolder) -> tuple[dict[str, Record], dict[str, str]]:
@@ -68,131 +68,113 @@ def _modified(path: Path) -> float:
         return 0.0  # put aside meanwhile
 
 
-def read_status(folder: ResultsFolder) -> Facts:
-    """How far a study is: its "search" if it has one, and its "trials" once they are planned; else None."""
-    search = _read_search(folder)
-    trials = _read_trials(folder) if search is None or folder.plan.exists() else None
-    return {"folder": folder.root, "running": is_running(folder), "search": search, "trials": trials}
+def show_status(console: Console, folder: ResultsFolder) -> Facts:
+    """Print how far a study is, its search and its trials; the same as facts."""
+    search = _show_search(console, folder)
+    planned = search is None or folder.plan.exists()  # those of a re-test are not at first
+    return {"search": search, "trials": _show_trials(console, folder) if planned else None}
 
 
-def _read_search(folder: ResultsFolder) -> Facts | None:
+def _show_search(console: Console, folder: ResultsFolder) -> Facts | None:
+    """Print how far the search of a tuned study is; the same as facts, None of one without a search."""
     tuning = read_tuning(folder)
     if tuning is None:
         return None
     counts = Counter[str](point.state for point in tuning.points)
-    done = {state: counts[state] for state in ("complete", "pruned", "failed")}
-    recorded = len(list(tuning_folder(folder).records.glob("*.json")))
-    asked = {"points": tuning.search.points, "seeds": tuning.search.seeds}
-    return {"fields": list(tuning.search.space), **asked, **done, "recorded": recorded}
+    states = [state for state in ("complete", "pruned", "failed") if counts[state]]
+    done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
+    asked = f"{tuning.search.points} points of {tuning.search.seeds} seeds"
+    print_line(console, f"search of {', '.join(tuning.search.space)}: {asked}: {done}")
+    trained = len(list(tuning_folder(folder).records.glob("*.json")))
+    running = is_running(folder)
+    print_line(
+        console, f"{trained} training runs of it recorded; {'it goes on' if running else 'nothing runs'}"
+    )
+    return {
+        "fields": list(tuning.search.space), "points": tuning.search.points, "seeds": tuning.search.seeds,
+        "states": counts, "recorded": trained, "running": running,
+    }  # fmt: skip
 
 
-def _read_trials(folder: ResultsFolder) -> Facts:
-    """The counts of a plan's trials, its arms, the time left of a running one, and why trials failed."""
-    plan = read_plan(folder)
+def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
+    """Print what a folder holds of its plan; the same as facts.
+
+    That is the counts, the time left, each arm, and why trials failed.
+    """
+    plan, running = read_plan(folder), is_running(folder)
     records, faults = read_available(folder)
     known = dict.fromkeys(faults, UNREADABLE) | {name: record.status for name, record in records.items()}
     states = {trial.trial_id: known.get(trial.trial_id, MISSING) for trial in plan.trials}
+    counts = Counter(states.values())
+    words = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
+    going_on = "a" if running else "no"
+    print_line(console, f"{plan.study.name}, profile {plan.profile}: {going_on} run is going on")
+    print_line(console, f"{len(plan.trials)} planned trials: {words}")
     missing = [name for name, state in states.items() if state == MISSING]
-    begun = {name for name in missing if folder.checkpoint_path(name).exists()}
+    if begun := {name for name in missing if folder.checkpoint_path(name).exists()}:
+        follow = "in progress" if running else "will go on from there"
+        print_line(console, f"{len(begun)} of the missing have a checkpoint: {follow}")
     written = {name: _modified(folder.record_path(name)) for name in records.keys() & states.keys()}
-    left = time_left(_modified(folder.plan), written.values(), len(missing), time.time())
+    left = time_left(_modified(folder.plan), written.values(), len(missing), time.time()) if running else None
+    if running:
+        pace = f"about {duration(left)} left at the pace of this run" if left is not None else ""
+        print_line(console, pace or "time left: not known before a trial of this run has ended")
+    if unplanned := len(known.keys() - states.keys()):
+        print_line(console, f"{unplanned} more records are of trials that the last run did not plan")
     last_accuracy = {}
     for name in sorted(written, key=written.__getitem__):
         done = records[name]
         if done.status == "complete" and done.history:
             last_accuracy[done.trial.arm] = done.history[-1].valid_accuracy
-    arms, failed = [], []
+    heads, arms = ("arm", "complete", "failed", "begun", "missing", "last accuracy"), []
     for arm in plan.arms:
         of_arm = [trial.trial_id for trial in plan.trials if trial.arm == arm]
         counts = Counter(states[name] for name in of_arm)
-        numbers = {"complete": counts["complete"], "missing": counts[MISSING]}
-        others = {"failed": len(of_arm) - sum(numbers.values()), "begun": len(begun & {*of_arm})}
-        arms.append({"arm": arm, **numbers, **others, "last_accuracy": last_accuracy.get(arm)})
+        failed = len(of_arm) - counts["complete"] - counts[MISSING]
+        numbers = counts["complete"], failed, len(begun & {*of_arm}), counts[MISSING]
+        arms.append((arm, *numbers, last_accuracy.get(arm)))
+    rows = [(*map(str, arm), "–" if last is None else f"{last:.4f}") for *arm, last in arms]
+    print_table(console, heads, rows, numbers=heads[1:])
+    lost = []
     for trial in plan.trials:
         state, record = states[trial.trial_id], records.get(trial.trial_id)
         if state not in ("complete", MISSING):
             failure = record.failure.message if record and record.failure else "no reason was recorded"
             reason = faults.get(trial.trial_id, failure)
-            failed.append({"arm": trial.arm, "seed": trial.seed, "status": state, "reason": reason})
+            print_line(console, f"{trial.arm}, seed {trial.seed}: {state}: {reason}")
+            lost.append({"arm": trial.arm, "seed": trial.seed, "status": state, "reason": reason})
     return {
-        "study": plan.study.name,
-        "profile": plan.profile,
-        "planned": len(plan.trials),
-        "statuses": dict(sorted(Counter(states.values()).items())),
-        "with_checkpoint": len(begun),
-        "unplanned": len(known.keys() - states.keys()),
-        "seconds_left": left if is_running(folder) else None,
-        "arms": arms,
-        "without_result": failed,
-    }
+        "study": plan.study.name, "profile": plan.profile, "running": running, "planned": len(plan.trials),
+        "statuses": Counter(states.values()), "begun": len(begun), "unplanned": unplanned,
+        "seconds_left": left, "arms": [dict(zip(heads, arm, strict=True)) for arm in arms],
+        "without_result": lost,
+    }  # fmt: skip
 
 
-def show_status(console: Console, status: Facts) -> None:
-    """Print how far a study is: the counts, the time left, each arm, and why trials failed."""
-    running, search, trials = status["running"], status["search"], status["trials"]
-    if search is not None:
-        states = [f"{search[state]} {state}" for state in ("complete", "pruned", "failed") if search[state]]
-        asked = f"{search['points']} points of {search['seeds']} seeds"
-        print_line(
-            console, f"search of {', '.join(search['fields'])}: {asked}: {', '.join(states) or 'none done'}"
-        )
-        goes_on = "it goes on" if running else "nothing runs"
-        print_line(console, f"{search['recorded']} training runs of it recorded; {goes_on}")
-    if trials is None:
-        return  # the re-test is not planned yet
-    going_on = "a" if running else "no"
-    print_line(console, f"{trials['study']}, profile {trials['profile']}: {going_on} run is going on")
-    words = ", ".join(f"{count} {name}" for name, count in trials["statuses"].items())
-    print_line(console, f"{trials['planned']} planned trials: {words}")
-    if begun := trials["with_checkpoint"]:
-        follow = "in progress" if running else "will go on from there"
-        print_line(console, f"{begun} of the missing have a checkpoint: {follow}")
-    if running:
-        left = trials["seconds_left"]
-        pace = "time left: not known before a trial of this run has ended"
-        print_line(console, pace if left is None else f"about {duration(left)} left at the pace of this run")
-    if unplanned := trials["unplanned"]:
-        print_line(console, f"{unplanned} more records are of trials that the last run did not plan")
-    heads, rows = ("arm", "complete", "failed", "begun", "missing", "last accuracy"), []
-    for arm in trials["arms"]:
-        last = arm["last_accuracy"]
-        rows.append((*(str(arm[head]) for head in heads[:-1]), "–" if last is None else f"{last:.4f}"))
-    print_table(console, heads, rows, numbers=heads[1:])
-    for lost in trials["without_result"]:
-        print_line(console, "{arm}, seed {seed}: {status}: {reason}".format_map(lost))
-
-
-def list_runs(results: Path, report_dir: Path) -> list[Facts]:
-    """Every study that is recorded below a folder, as the other commands name it; the latest last."""
+def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
+    """Print every study that is recorded below a folder, as other commands name it, the latest last."""
+    plans = [path.parent for path in results.rglob("study.json")]
+    searches = [path.parents[1] for path in results.rglob(TUNING_FILE)]
     runs = []
-    searched = {path.parents[1]: path for path in results.rglob(TUNING_FILE)}
-    for root, path in (searched | {path.parent: path for path in results.rglob("study.json")}).items():
-        try:
-            trials, fault = read_status(ResultsFolder(root))["trials"] or {}, "its search has not ended"
-        except RecordError as error:
-            trials, fault = {}, str(error)
-        name = root.relative_to(results)
+    for root in sorted({*plans, *searches}):
+        name = str(root.relative_to(results))
         page = report_dir / name / "index.html"
-        runs.append(
-            {
-                "study": name.as_posix(),
-                "complete": trials.get("statuses", {}).get("complete", 0),
-                "planned": trials.get("planned", 0),
-                "last_run": datetime.fromtimestamp(_modified(path)).astimezone(),
-                "report": page if page.exists() else None,
-                "note": "" if trials else fault,
-            }
-        )
-    return sorted(runs, key=lambda run: run["last_run"])
-
-
-def show_runs(console: Console, runs: Sequence[Facts]) -> None:
-    """Print the recorded studies, one a line."""
-    rows = []
-    for run in runs:
-        done = run["note"] or f"{run['complete']} of {run['planned']}"
-        rows.append((run["study"], done, f"{run['last_run']:%Y-%m-%d %H:%M}", str(run["report"] or "–")))
+        facts: Facts = {"study": name, "complete": 0, "planned": 0, "fault": ""}
+        try:
+            shown = _show_trials(Console(quiet=True), ResultsFolder(root))
+            facts |= {"complete": shown["statuses"]["complete"], "planned": shown["planned"]}
+        except RecordError as error:
+            facts["fault"] = str(error)
+        facts["last_run"] = datetime.fromtimestamp(_modified(root / "study.json")).astimezone()
+        runs.append(facts | {"report": page if page.exists() else None})
+    runs.sort(key=lambda run: run["last_run"])
+    rows = [
+        (run["study"], run["fault"] or f"{run['complete']} of {run['planned']}",
+         f"{run['last_run']:%Y-%m-%d %H:%M}", str(run["report"] or "–"))
+        for run in runs
+    ]  # fmt: skip
     print_table(console, ("study", "complete trials", "last run", "report"), rows)
+    return {"runs": runs}
 
 
 def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:

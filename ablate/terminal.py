@@ -1,7 +1,6 @@
 """Tables for a reader: ruled on a terminal, and anywhere else aligned text that a pipe or a log can hold."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -34,13 +33,6 @@ def print_line(console: Console, *lines: str) -> None:
     """Show lines as they are: not wrapped, not coloured."""
     for line in lines:
         console.print(printable(line), highlight=False, soft_wrap=True, markup=False, emoji=False)
-
-
-def print_json(value: Any) -> None:
-    """Print one JSON object and nothing else: dataclasses as objects, numbers unrounded, NaN as null."""
-    from pydantic_core import to_json
-
-    print(to_json(value, indent=1, inf_nan_mode="null", fallback=lambda one: one.item()).decode())
 
 
 def printable(text: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.prepare import Inputs, resolve_device
+from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
@@ -27,6 +28,9 @@ from ablate.study.trials import Plan, Trial, expand
 
 TIMING = "timing"
 """Name of the job that times the steps; trials have hashes for names."""
+
+IMAGES = {"data", "image_size", "decode_size", "resize", "label_noise", "tuning_part"}
+"""Fields that decide which images and labels a trial has."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,15 @@ class _Drive:
         for line in damaged:
             self.watcher.note(f"put aside as damaged, to run again: {line}")
         self.folder.remove_checkpoints(records)
-        self._tell_replaced()
-        write_plan(self.folder, self.plan)
         trials = {trial.trial_id: trial for trial in self.plan.trials}
+        with contextlib.suppress(RecordError):  # none, or a damaged one
+            before = read_plan(self.folder)
+            if lost := sum(trial.trial_id not in trials for trial in before.trials):
+                self.watcher.note(
+                    f"tables and report of the last run are replaced: {lost} of its {len(before.trials)} "
+                    f"trials are not in this plan; their records stay, for `{before.command}`"
+                )
+        write_plan(self.folder, self.plan)
         for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
             if records[trial_id].status != "complete":
                 put_aside(self.folder, trial_id, "attempts")
@@ -114,20 +124,6 @@ class _Drive:
         failed = sum(records[trial_id].status != "complete" for trial_id in trials.keys() & records.keys())
         ran = sum(trial.trial_id in records for trial in waiting)
         return Summary(self.folder, ran, failed, interrupted)
-
-    def _tell_replaced(self) -> None:
-        """Tables and report show one plan: say where they will lack trials of the one before."""
-        try:
-            before = read_plan(self.folder)
-        except RecordError:
-            return
-        lost = {trial.trial_id for trial in before.trials} - {trial.trial_id for trial in self.plan.trials}
-        if lost:
-            again = f"; `{before.command}` shows them again" if before.command else ""
-            self.watcher.note(
-                f"tables and report of the last run, {len(before.trials)} trials, are replaced: {len(lost)} of "
-                f"them are not in this plan. Their records stay{again}"
-            )
 
     def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
         """The pass that times the steps, unless they are known or not asked for; it has the machine alone."""
@@ -193,55 +189,41 @@ def data_needed(settled: Settled, options: Options) -> list[Originals]:
     return [find_originals(str(name), data_dir=options.data_dir) for name in names if name is not None]
 
 
-def plan_settled(
-    settled: Settled,
-    options: Options,
-    watcher: Watcher,
-    *,
-    absent: Collection[str] = (),
-    recorded: Iterable[Trial] = (),
-) -> tuple[Plan, Inputs]:
-    """Check everything of a settled study, prepare its data, and name every trial.
-
-    Data that is `absent` has the fingerprint that `recorded` trials on it have, so that those are found again.
-    """
+def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[Plan, Inputs]:
+    """Check everything of a settled study, prepare its data, and name every trial."""
     study = settled.study
     if study.search is not None and not study.only:
         raise StudyError(
             f"{study.name}: has a search, whose arms are known when it is tuned; use `python -m ablate tune`"
         )
     arms = [study.fields(levels) for levels in study.arms()]
-    inputs = ready_inputs(settled, arms, options, watcher, absent)
-    known = {_images(trial.fields): trial.fingerprint for trial in recorded}
-
-    def fingerprint(fields: Fields) -> str:
-        images = _images(fields)
-        return known.get(images, images) if fields.data in absent else inputs.fingerprint(fields)
-
-    trials = tuple(expand(study, fingerprint, inputs.numerics))
+    inputs = ready_inputs(settled, arms, options, watcher)
+    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
     profile, reason = settled.profile, settled.reason
     return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
 
 
-def _images(fields: Fields) -> str:
-    """Which images and labels a trial has, in words: what a fingerprint is of."""
-    named = fields.data, fields.decoded_size, fields.resize, fields.label_noise, fields.tuning_part
-    return ", ".join(map(str, named))
+def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Trial]) -> Plan:
+    """The plan where data is not here; `recorded` trials on the same data are found again in it."""
+    study = settled.study
+    check_names(study.fields(levels) for levels in study.arms())
+
+    def images(fields: Fields) -> str:
+        return fields.model_dump_json(include=IMAGES)
+
+    known = {images(trial.fields): trial.fingerprint for trial in recorded}
+    numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
+    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics)
+    return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
 
 
-def ready_inputs(
-    settled: Settled,
-    arms: Sequence[Fields],
-    options: Options,
-    watcher: Watcher,
-    absent: Collection[str] = (),
-) -> Inputs:
-    """The arms' data, networks and losses, checked and prepared, as far as data is not `absent`."""
+def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:
+    """The arms' data, networks and losses, checked and prepared."""
     inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
     if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
-    inputs.check(arms, absent)
+    inputs.check(arms)
     return inputs
 
 

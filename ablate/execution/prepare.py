@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +32,10 @@ class Inputs:
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
 
-    def check(self, arms: Iterable[Fields], absent: Collection[str] = ()) -> None:
-        """Find what is wrong with arms before any training, the cheap faults of all of them first.
-
-        What needs data is left out where that data is `absent`.
-        """
+    def check(self, arms: Iterable[Fields]) -> None:
+        """Find what is wrong with arms before any training, the cheap faults of all of them first."""
         arms = list(arms)
-        for fields in arms:
-            loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
-            try:  # it can refuse an ε or a reduction
-                loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
-            except ValueError as error:
-                raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
-            find_factory(fields.arch)  # built below, when the number of classes is known
-        arms = [fields for fields in arms if fields.data not in absent]
+        check_names(arms)
         for fields in arms:
             self.dataset(fields)
         for fields in arms:
@@ -95,6 +85,17 @@ class Inputs:
                 f"of one image, which {fields.arch} cannot train on ({first_line(error)}); set "
                 "drop_last to True, or another batch_size"
             ) from None
+
+
+def check_names(arms: Iterable[Fields]) -> None:
+    """Find what is wrong with the losses and networks that arms name; it needs no data."""
+    for fields in arms:
+        loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
+        try:  # it can refuse an ε or a reduction
+            loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
+        except ValueError as error:
+            raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
+        find_factory(fields.arch)  # built below, when the number of classes is known
 
 
 def resolve_device(asked: str) -> str:

@@ -43,10 +43,7 @@ class Watcher:
         self._running: dict[str, tuple[float, str]] = {}
         """Of each trial that a worker has, the part that is done, and a line."""
         self._total, self._ended, self._begun, self._last_line = 0, 0, 0.0, 0.0
-        self._begins: dict[str, float] = {}
-        """When those trials began that a worker got after another one, and so did not have to start for."""
         self._took: list[float] = []
-        """Seconds of the trials that ended, without the time that their workers took to start."""
         self._at_once = 1
         columns = TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()
         self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console)
@@ -109,8 +106,6 @@ class Watcher:
         name = f"{trial.arm}, seed {trial.seed}"
         if isinstance(event, Started):
             self._running[event.name] = 0.0, f"{name}: starting"
-            if self._ended:
-                self._begins[event.name] = time.monotonic()
         elif isinstance(event, Told):
             heartbeat: Heartbeat = event.message
             line = f"{name}: epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
@@ -118,7 +113,8 @@ class Watcher:
                 line += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
             self._running[event.name] = heartbeat.done / heartbeat.epochs, line
             if not self.console.is_terminal and time.monotonic() - self._last_line >= LINE_SECONDS:
-                self.note("; ".join([*(line for _, line in self._running.values()), self._time_left()]))
+                lines = [*(line for _, line in self._running.values()), self._time_left()]
+                self.note("; ".join(filter(None, lines)))
         else:
             self._running.pop(event.name, None)
             self._ended += 1
@@ -129,21 +125,18 @@ class Watcher:
             elif record is not None and record.cost is not None:
                 last, seconds = record.history[-1], record.cost.train_seconds + record.cost.eval_seconds
                 end = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {seconds:.1f} s"
-                now = time.monotonic()
-                self._took.append(now - self._begins.get(event.name, now - seconds))
+                self._took.append(seconds)
             self.note(f"[{self._ended}/{self._total}] {name}: {end}")
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
         self._changed()
 
     def _time_left(self) -> str:
-        """Going by the trials that ended; before one has, all that is known is how long workers start."""
+        """Going by what the trials that ended took, so not by how long workers take to start."""
         if not self._took or self._ended >= self._total:
             return ""
-        parts = [part for part, _ in self._running.values()]
-        rounds = max(
-            (self._total - self._ended - sum(parts)) / self._at_once, *(1 - part for part in parts), 0
-        )
-        return f"about {duration(mean(self._took) * rounds)} left"
+        left = [1 - part for part, _ in self._running.values()]
+        rounds = (self._total - self._ended - len(left) + sum(left)) / self._at_once
+        return f"about {duration(mean(self._took) * max([rounds, *left]))} left"
 
     def _render(self) -> Group:
         return Group(self._bar, *[Text(f"  {line}") for _, line in list(self._running.values())])

@@ -22,7 +22,6 @@ from ablate.tables.quantities import quantity
 from ablate.terminal import print_line, printable
 
 
-
 @dataclass(frozen=True)
 class Evidence:
     """A value that decides, unrounded: of which arm and what, and in words with all that belongs to it."""
@@ -200,14 +199,8 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
     return bool(compares(value, leaf.value)) if told else None, (Evidence(arm, operand, value, words),)
 
 
-def facts_of(result: Result) -> dict[str, Any]:
-    """All that is shown of a gate, unrounded, with the comparison that it rests on; `b` is the run judged."""
-    judged = {"passes": result.passes, "incomplete": result.incomplete, "conditions": result.findings}
-    return {**judged, **compare.facts_of(result.comparison)}
-
-
-def show_result(console: Console, result: Result) -> None:
-    """Print every condition with what it holds on, then whether the gate passes."""
+def show_result(console: Console, result: Result) -> dict[str, Any]:
+    """Print every condition with what it holds on, then whether the gate passes; the same as facts."""
     comparison = result.comparison
     lines = [str(comparison.b), *filter(None, [comparison.caution])]
     for where, arms in zip(("the --baseline", "this"), comparison.alone, strict=True):
@@ -221,3 +214,5 @@ def show_result(console: Console, result: Result) -> None:
         lines.append(f"{outcome[finding.holds]}: {finding.condition}{asked}")
         lines += [f"  {one.words}" for one in finding.evidence]
     print_line(console, *lines, f"the check {'passes' if result.passes else 'fails'}")
+    facts = {"passes": result.passes, "incomplete": result.incomplete, "conditions": result.findings}
+    return facts | compare.facts_of(comparison)

@@ -217,8 +217,8 @@ def _facts(run: Run) -> dict[str, str]:
     }
 
 
-def show_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the comparison: what differs between the runs first, so that nobody overlooks it."""
+def show_comparison(console: Console, comparison: Comparison) -> dict[str, Any]:
+    """Print the comparison: what differs between the runs first, so that nobody overlooks it. Returns it."""
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
         print_line(console, f"{letter}: {run.folder.root} ({run})")
     for part in _parts(comparison, str):
@@ -227,6 +227,17 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
         else:
             print_line(console, part[0])
             print_table(console, *part[1:])
+    return facts_of(comparison)
+
+
+def facts_of(comparison: Comparison) -> dict[str, Any]:
+    """All that is shown of a comparison, unrounded; its differences are rows as those of `write_csv`."""
+    facts: dict[str, Any] = {"unlike": comparison.unlike, "caution": comparison.caution}
+    for letter, run, alone in zip("ab", (comparison.a, comparison.b), comparison.alone, strict=True):
+        named = {"study": run.plan.study.name, "profile": run.plan.profile, "folder": run.folder.root}
+        facts[letter] = {**named, "planned": len(run.plan.trials), "statuses": run.statuses()}
+        facts[f"only_in_{letter}"] = alone
+    return facts | {"differences": _rows(comparison).to_dict("records")}
 
 
 def write_markdown(path: Path, comparison: Comparison) -> None:
@@ -243,20 +254,6 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
         else:
             lines += ["", f"<details><summary>{title}</summary>", "", *table, "", "</details>"]
     _write(path, "\n".join(lines) + "\n", "--markdown")
-
-
-def facts_of(comparison: Comparison) -> dict[str, Any]:
-    """All that is shown of a comparison, unrounded; its differences are rows as those of `write_csv`."""
-    sides = {
-        letter: {"folder": run.folder.root, "study": run.plan.study.name, "profile": run.plan.profile}
-        | {"planned": len(run.plan.trials), "complete": run.statuses()["complete"]}
-        for letter, run in (("a", comparison.a), ("b", comparison.b))
-    }
-    alone = dict(zip(("only_in_a", "only_in_b"), comparison.alone, strict=True))
-    unlike = [dict(zip(("what", "a", "b"), facts, strict=True)) for facts in comparison.unlike]
-    return {**sides, **alone, "unlike": unlike, "caution": comparison.caution} | {
-        "differences": _rows(comparison).to_dict("records")
-    }
 
 
 def _rows(comparison: Comparison) -> pd.DataFrame:

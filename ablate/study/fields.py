@@ -192,7 +192,7 @@ def describe_fields() -> dict[str, dict[str, Any]]:
 
     A field without a "default" must be given. "recipes" has what each recipe sets.
     """
-    described = Fields.model_json_schema()["properties"]
+    described: dict[str, dict[str, Any]] = Fields.model_json_schema()["properties"]
     for name, facts in described.items():
         facts |= {"name": facts.pop("title") and name, "recipes": {}}
         for recipe, values in RECIPES.items() if name in Recipe.model_fields else ():
