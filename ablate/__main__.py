@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import json
 import re
 import shlex
 import signal
@@ -50,6 +49,7 @@ StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; i
 StudyName = Annotated[str, Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")]
 Results = Annotated[Path, Option(help="Folder of the results.")]
 Reports = Annotated[Path, Option("--report", help="Folder of the reports.")]
+RESULTS, REPORTS = Path("results"), Path("report")
 RanProfile = Annotated[str | None, Option(help="Which of the profiles that were run.")]
 OpenPage = Annotated[bool, Option("--open", help="Open the report in the browser.")]
 AsJson = Annotated[
@@ -140,13 +140,9 @@ def tune(
 
 def _conclude(ended: Run, open_page: bool) -> NoReturn:
     """Say what became of a run or a search, its answer first, and exit with its status."""
-    lines: list[str] = []
-    partial = "the report is partial; " if ended.report is not None else ""
+    lines, partial = list(ended.answer), ""
     if ended.report is not None:
-        content = json.loads((ended.report.parent / "report.json").read_text(encoding="utf-8"))
-        tuned = content["headline"].get("tuning", {"verdict": "", "sentences": []})
-        beside = (content["published"] or {"summary": ""})["summary"]
-        lines = [line for line in (tuned["verdict"], *tuned["sentences"], beside) if line]
+        partial = "the report is partial; "
         lines.append(f"{ended.ran} trials run")
     if ended.interrupted:
         lines.append(f"interrupted: {partial}the same command goes on")
@@ -224,10 +220,7 @@ def plan(study: StudyFile, options: Options, as_json: AsJson = False) -> None:
 
 @app.command()
 def status(
-    study: StudyName,
-    profile: RanProfile = None,
-    results: Results = Path("results"),
-    as_json: AsJson = False,
+    study: StudyName, profile: RanProfile = None, results: Results = RESULTS, as_json: AsJson = False
 ) -> None:
     """Show how far a running or stopped study is, from another terminal."""
     from ablate.status import find_study, show_status
@@ -236,9 +229,7 @@ def status(
 
 
 @app.command("list")
-def list_(
-    results: Results = Path("results"), report_dir: Reports = Path("report"), as_json: AsJson = False
-) -> None:
+def list_(results: Results = RESULTS, report_dir: Reports = REPORTS, as_json: AsJson = False) -> None:
     """List the studies that are recorded, the latest last."""
     from ablate.status import show_runs
 
@@ -254,16 +245,12 @@ def fields(
     described = describe_fields()
     if name is not None and name not in described:
         raise StudyError(unknown_name("field", name, described))
-    console, asked = Console(quiet=as_json), {name: described[name]} if name is not None else described
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    rows = []
-    for known, facts in asked.items():
-        bounds = [f"{sign} {facts[bound]:g}" for bound, sign in signs.items() if bound in facts]
-        values = ", ".join(facts["enum"]) if "enum" in facts else ", ".join([facts["type"], *bounds])
-        rows.append((known, values, str(facts.get("default", "–")), facts["description"]))
-    print_table(console, ("field", "values", "default", "meaning"), rows)
-    if name is not None:
-        print_line(console, *(f"recipe {of}: {value}" for of, value in asked[name]["recipes"].items()))
+    asked = {known: facts for known, facts in described.items() if name in (None, known)}
+    console, heads = Console(quiet=as_json), ("field", "values", "default", "meaning")
+    rows = [[known, *(str(facts.get(head, "–")) for head in heads[1:])] for known, facts in asked.items()]
+    print_table(console, heads, rows)
+    for recipe, value in asked[name]["recipes"].items() if name is not None else ():
+        print_line(console, f"recipe {recipe}: {value}")
     _dump(asked, as_json)
 
 
@@ -273,7 +260,7 @@ def init(file: Annotated[Path, Argument(help="The file to write, such as my_stud
     from importlib.resources import files
 
     if file.suffix != ".py":
-        raise StudyError(f"{file}: expected the name of a Python file, such as {file.with_suffix('.py')}")
+        raise StudyError(f"{file}: expected the name of a Python file, such as my_study.py")
     text = files("ablate.study").joinpath("starter.txt").read_text(encoding="utf-8")
     try:
         with file.open("x", encoding="utf-8") as out:
@@ -294,7 +281,7 @@ def compare(
     markdown: Annotated[
         Path | None, Option(help="Write the tables to this file, as for a comment on a forge.")
     ] = None,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Set two recorded studies side by side: each arm that both have, and what differs between the runs.
@@ -328,7 +315,7 @@ def check(
         bool, Option("--allow-incomplete", help="Judge by the trials that have a result.")
     ] = False,
     profile: RanProfile = None,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
     as_json: AsJson = False,
 ) -> None:
     """Fail where a condition holds of a recorded study: exit status 0, 2 if it fails, 1 for wrong input.
@@ -435,8 +422,8 @@ def bench(
 def report(
     study: StudyName,
     profile: RanProfile = None,
-    results: Results = Path("results"),
-    report_dir: Reports = Path("report"),
+    results: Results = RESULTS,
+    report_dir: Reports = REPORTS,
     open_page: OpenPage = False,
 ) -> None:
     """Write the tables and the report of a study again, from its records. Trains nothing."""
@@ -452,8 +439,8 @@ def publish(
     name: Annotated[str, Option("--as", help="Name to publish under.")],
     profile: RanProfile = None,
     predictions: Annotated[bool, Option(help="Copy the predictions too, not only digests.")] = False,
-    results: Results = Path("results"),
-    report_dir: Reports = Path("report"),
+    results: Results = RESULTS,
+    report_dir: Reports = REPORTS,
 ) -> None:
     """Copy a study's records and tables to results/reference/, and render its report there."""
     from ablate.pipeline import rebuild_tables, require_plain_name

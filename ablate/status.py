@@ -21,6 +21,7 @@ from ablate.store.results import TUNING_FILE, ResultsFolder, find_results, read_
 from ablate.terminal import duration, print_line, print_table
 
 MISSING, UNREADABLE = "missing", "unreadable"
+ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
 Facts = dict[str, Any]
 """What a command shows, by name, as `--json` prints it."""
 
@@ -126,7 +127,7 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
         done = records[name]
         if done.status == "complete" and done.history:
             last_accuracy[done.trial.arm] = done.history[-1].valid_accuracy
-    heads, arms = ("arm", "complete", "failed", "begun", "missing", "last accuracy"), []
+    arms, lost = [], []
     for arm in plan.arms:
         of_arm = [trial.trial_id for trial in plan.trials if trial.arm == arm]
         counts = Counter(states[name] for name in of_arm)
@@ -134,8 +135,8 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
         numbers = counts["complete"], failed, len(begun & {*of_arm}), counts[MISSING]
         arms.append((arm, *numbers, last_accuracy.get(arm)))
     rows = [(*map(str, arm), "–" if last is None else f"{last:.4f}") for *arm, last in arms]
+    heads = [head.replace("_", " ") for head in ARM]
     print_table(console, heads, rows, numbers=heads[1:])
-    lost = []
     for trial in plan.trials:
         state, record = states[trial.trial_id], records.get(trial.trial_id)
         if state not in ("complete", MISSING):
@@ -146,34 +147,32 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
     return {
         "study": plan.study.name, "profile": plan.profile, "running": running, "planned": len(plan.trials),
         "statuses": Counter(states.values()), "begun": len(begun), "unplanned": unplanned,
-        "seconds_left": left, "arms": [dict(zip(heads, arm, strict=True)) for arm in arms],
+        "seconds_left": left, "arms": [dict(zip(ARM, arm, strict=True)) for arm in arms],
         "without_result": lost,
     }  # fmt: skip
 
 
 def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
     """Print every study that is recorded below a folder, as other commands name it, the latest last."""
-    plans = [path.parent for path in results.rglob("study.json")]
-    searches = [path.parents[1] for path in results.rglob(TUNING_FILE)]
-    runs = []
-    for root in sorted({*plans, *searches}):
+    searches = {path.parents[1]: path for path in results.rglob(TUNING_FILE)}
+    found = searches | {path.parent: path for path in results.rglob("study.json")}
+    runs: list[Facts] = []
+    for root, path in found.items():
         name = str(root.relative_to(results))
         page = report_dir / name / "index.html"
-        facts: Facts = {"study": name, "complete": 0, "planned": 0, "fault": ""}
+        run: Facts = {"study": name, "last_run": datetime.fromtimestamp(_modified(path)).astimezone()}
         try:
-            shown = _show_trials(Console(quiet=True), ResultsFolder(root))
-            facts |= {"complete": shown["statuses"]["complete"], "planned": shown["planned"]}
+            trials = _show_trials(Console(quiet=True), ResultsFolder(root))
+            run |= {"complete": trials["statuses"]["complete"], "planned": trials["planned"]}
         except RecordError as error:
-            facts["fault"] = str(error)
-        facts["last_run"] = datetime.fromtimestamp(_modified(root / "study.json")).astimezone()
-        runs.append(facts | {"report": page if page.exists() else None})
+            run["fault"] = str(error)
+        runs.append(run | {"report": str(page) if page.exists() else None})
     runs.sort(key=lambda run: run["last_run"])
-    rows = [
-        (run["study"], run["fault"] or f"{run['complete']} of {run['planned']}",
-         f"{run['last_run']:%Y-%m-%d %H:%M}", str(run["report"] or "–"))
-        for run in runs
-    ]  # fmt: skip
-    print_table(console, ("study", "complete trials", "last run", "report"), rows)
+    heads, rows = ("study", "complete trials", "last run", "report"), []
+    for run in runs:
+        done = run.get("fault") or f"{run['complete']} of {run['planned']}"
+        rows.append((run["study"], done, f"{run['last_run']:%Y-%m-%d %H:%M}", run["report"] or "–"))
+    print_table(console, heads, rows)
     return {"runs": runs}
 
 

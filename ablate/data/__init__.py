@@ -109,10 +109,7 @@ def _require_known(name: str) -> None:
 
 @dataclass(frozen=True)
 class Originals:
-    """A dataset's files before they are decoded: whether they are here, and what to know or do about it.
-
-    `download_bytes` is how much a run would download of those that are not; None where it would not.
-    """
+    """A dataset's files before they are decoded: whether they are here, or how much a run would download."""
 
     data: str
     at_hand: bool
@@ -131,13 +128,10 @@ def find_originals(name: str, *, data_dir: Path | None = None) -> Originals:
         return Originals(name, root.is_dir(), f"in {root}" if root.is_dir() else f"there is no folder {root}")
     if (archive := ARCHIVES.get(name)) is None:
         return Originals(name, True, "comes with the installation")
-    own = data_dir.expanduser().resolve() if data_dir is not None else None
-    if found := find_unpacked(archive, default_cache_dir(), own):
+    if found := find_unpacked(archive, default_cache_dir(), data_dir):
         return Originals(name, True, f"in {found}")
-    if own is not None:
-        return Originals(
-            name, False, f"neither {own} nor {own / archive.folder} holds a copy of {archive.url}"
-        )
+    if data_dir is not None:
+        return Originals(name, False, f"as neither {data_dir} nor {archive.folder} in it is {archive.url}")
     note = f"a run downloads {archive.size / 1e6:.0f} MB from {archive.url}, or takes a copy by --data-dir"
     return Originals(name, False, note, archive.size)
 

@@ -188,18 +188,20 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def describe_fields() -> dict[str, dict[str, Any]]:
-    """Every field as JSON Schema has it: its type, range and meaning; and what it is where nothing sets it.
+    """Of every field the values it may have, its default, its meaning, and what recipes set it to.
 
-    A field without a "default" must be given. "recipes" has what each recipe sets.
+    A field without a "default" must be given.
     """
-    described: dict[str, dict[str, Any]] = Fields.model_json_schema()["properties"]
-    for name, facts in described.items():
-        facts |= {"name": facts.pop("title") and name, "recipes": {}}
-        for recipe, values in RECIPES.items() if name in Recipe.model_fields else ():
-            facts["recipes"][recipe] = getattr(values, name)
-        if name in (defaults := {**RECIPES["source"].model_dump(), **DEFAULTS}):
-            facts["default"] = defaults[name]
-    described["recipe"]["enum"] = list(RECIPES)
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    defaults = {**LATER_FIELDS, **RECIPES["source"].model_dump(), **DEFAULTS}
+    described = {}
+    for name, schema in Fields.model_json_schema()["properties"].items():
+        bounds = {sign: schema[bound] for bound, sign in signs.items() if bound in schema}
+        words = CHOICES[name] or (schema["type"], *(f"{sign} {end:g}" for sign, end in bounds.items()))
+        recipes = {of: getattr(values, name) for of, values in RECIPES.items() if name in Recipe.model_fields}
+        described[name] = {"values": ", ".join(words), "type": schema["type"], "bounds": bounds}
+        described[name] |= {"meaning": schema["description"], "recipes": recipes}
+        described[name] |= {"default": defaults[name]} if name in defaults else {}
     return described
 
 
