@@ -157,11 +157,6 @@ def _conclude(ended: Run, open_page: bool) -> NoReturn:
     raise Concluded(INTERRUPTED if ended.interrupted else FAILURES if ended.failed else COMPLETE)
 
 
-def _tell(as_json: bool, show: Callable[..., Any], *arguments: Any) -> None:
-    """Have something shown, or print as JSON what showing it returns."""
-    _dump(show(Console(quiet=as_json), *arguments), as_json)
-
-
 def _dump(facts: Any, as_json: bool) -> None:
     """One JSON object, where that is asked for: numbers unrounded, those that are not finite null."""
     if as_json:
@@ -225,7 +220,7 @@ def status(
     """Show how far a running or stopped study is, from another terminal."""
     from ablate.status import find_study, show_status
 
-    _tell(as_json, show_status, find_study(results, study, profile))
+    _dump(show_status(Console(quiet=as_json), find_study(results, study, profile)), as_json)
 
 
 @app.command("list")
@@ -233,7 +228,7 @@ def list_(results: Results = RESULTS, report_dir: Reports = REPORTS, as_json: As
     """List the studies that are recorded, the latest last."""
     from ablate.status import show_runs
 
-    _tell(as_json, show_runs, results, report_dir)
+    _dump(show_runs(Console(quiet=as_json), results, report_dir), as_json)
 
 
 @app.command()
@@ -299,7 +294,7 @@ def compare(
         compare.write_csv(csv, comparison)
     if markdown is not None:
         compare.write_markdown(markdown, comparison)
-    _tell(as_json, compare.show_comparison, comparison)
+    _dump(compare.show_comparison(Console(quiet=as_json), comparison), as_json)
 
 
 @app.command()
@@ -340,7 +335,7 @@ def check(
     run = read_run(find_study(results, study, profile))
     other = read_run(find_study(results, baseline)) if baseline is not None else None
     result = check_study(run, fail_if or [], other=other, allow_incomplete=allow_incomplete)
-    _tell(as_json, show_result, result)
+    _dump(show_result(Console(quiet=as_json), result), as_json)
     raise Concluded(COMPLETE if result.passes else FAILURES)
 
 

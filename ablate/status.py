@@ -14,7 +14,7 @@ from typing import Any
 import filelock
 from rich.console import Console
 
-from ablate.errors import RecordError, ResultsError, nearest
+from ablate.errors import RecordError
 from ablate.store.points import read_tuning, tuning_folder
 from ablate.store.records import Record, read_record
 from ablate.store.results import TUNING_FILE, ResultsFolder, find_results, read_plan
@@ -186,13 +186,5 @@ def find_study(results: Path, named: str, profile: str | None = None) -> Results
             return ResultsFolder(path)
     study, _, part = named.partition("/")
     if profile is None and part and (results / study).is_dir():
-        profile = part
-    else:
-        study = named
-    try:
-        return find_results(results, study, profile)
-    except ResultsError as error:
-        ran = {path.parent.parent.name for path in results.glob("*/*/study.json")}
-        profiles = [path.parent.name for path in (results / study).glob("*/study.json")]
-        hint = nearest(profile or "", profiles) if profiles else nearest(Path(study).stem, sorted(ran))
-        raise ResultsError(f"{error}.{hint}" if hint else str(error)) from None
+        return find_results(results, study, part)
+    return find_results(results, named, profile)

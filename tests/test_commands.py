@@ -98,7 +98,7 @@ def offline(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise AssertionError("the network was used")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    numbers = {"data": "imagenette-160", "precision": "float32"}
+    numbers: dict[str, Any] = {"data": "imagenette-160", "precision": "float32"}
     Recorded(here / "results" / "far" / "quick", CORRECT, study={"name": "far"}, **numbers)
     base = {"image_size": 16, "epochs": 4, **numbers}
     text = re.sub(r"base=\{.*\}", f"base={base}", STUDY).replace("seeds=2", "seeds=5")
