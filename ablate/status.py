@@ -86,22 +86,14 @@ def _show_search(console: Console, folder: ResultsFolder) -> Facts | None:
     done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
     asked = f"{tuning.search.points} points of {tuning.search.seeds} seeds"
     print_line(console, f"search of {', '.join(tuning.search.space)}: {asked}: {done}")
-    trained = len(list(tuning_folder(folder).records.glob("*.json")))
-    running = is_running(folder)
-    print_line(
-        console, f"{trained} training runs of it recorded; {'it goes on' if running else 'nothing runs'}"
-    )
-    return {
-        "fields": list(tuning.search.space), "points": tuning.search.points, "seeds": tuning.search.seeds,
-        "states": counts, "recorded": trained, "running": running,
-    }  # fmt: skip
+    trained, running = len(list(tuning_folder(folder).records.glob("*.json"))), is_running(folder)
+    goes_on = "it goes on" if running else "nothing runs"
+    print_line(console, f"{trained} training runs of it recorded; {goes_on}")
+    return {"declared": tuning.search, "states": counts, "recorded": trained, "running": running}
 
 
 def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
-    """Print what a folder holds of its plan; the same as facts.
-
-    That is the counts, the time left, each arm, and why trials failed.
-    """
+    """Print the counts of planned trials, the time left, each arm, and why trials failed; as facts too."""
     plan, running = read_plan(folder), is_running(folder)
     records, faults = read_available(folder)
     known = dict.fromkeys(faults, UNREADABLE) | {name: record.status for name, record in records.items()}
@@ -135,7 +127,7 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
         numbers = counts["complete"], failed, len(begun & {*of_arm}), counts[MISSING]
         arms.append((arm, *numbers, last_accuracy.get(arm)))
     rows = [(*map(str, arm), "–" if last is None else f"{last:.4f}") for *arm, last in arms]
-    heads = [head.replace("_", " ") for head in ARM]
+    heads = (*ARM[:-1], "last accuracy")
     print_table(console, heads, rows, numbers=heads[1:])
     for trial in plan.trials:
         state, record = states[trial.trial_id], records.get(trial.trial_id)

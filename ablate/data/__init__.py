@@ -128,6 +128,7 @@ def find_originals(name: str, *, data_dir: Path | None = None) -> Originals:
         return Originals(name, root.is_dir(), f"in {root}" if root.is_dir() else f"there is no folder {root}")
     if (archive := ARCHIVES.get(name)) is None:
         return Originals(name, True, "comes with the installation")
+    data_dir = data_dir and data_dir.expanduser()
     if found := find_unpacked(archive, default_cache_dir(), data_dir):
         return Originals(name, True, f"in {found}")
     if data_dir is not None:

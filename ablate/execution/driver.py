@@ -29,9 +29,6 @@ from ablate.study.trials import Plan, Trial, expand
 TIMING = "timing"
 """Name of the job that times the steps; trials have hashes for names."""
 
-IMAGES = {"data", "image_size", "decode_size", "resize", "label_noise", "tuning_part"}
-"""Fields that decide which images and labels a trial has."""
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -209,7 +206,8 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
     check_names(study.fields(levels) for levels in study.arms())
 
     def images(fields: Fields) -> str:
-        return fields.model_dump_json(include=IMAGES)
+        names = {"data", "image_size", "decode_size", "resize", "label_noise", "tuning_part"}
+        return fields.model_dump_json(include=names)
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
