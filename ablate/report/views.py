@@ -417,7 +417,7 @@ def _retested_table(retests: Sequence[Retested], study: Study) -> Json | None:
             )
             yield column(f"{what.label}, reported split", own, unit=what.unit, meaning=says)
             smoothed = difference(outcome.seen_smoothed, what)["text"]
-            note = f"smoothed {smoothed}" if math.isfinite(outcome.smoothed) else ""
+            note = f"smoothed {smoothed}" if math.isfinite(outcome.seen_smoothed) else ""
             changes = {
                 "Δ while tuning": difference(outcome.seen, what, [note]),
                 "Δ re-tested": judged,
@@ -436,7 +436,7 @@ def _noted(name: str, value: float, what: Quantity) -> str:
 
 def _points_table(tuned: Tuned) -> Json | None:
     """Every point that was asked for."""
-    interval, sd = "mean over seeds, below it its 95 % t interval", "over neighbouring points, with its sd"
+    interval, sd = "mean over seeds, below it its 95 % t interval", "over neighbours; none below a cliff"
 
     def columns(point: pd.Series[Any]) -> Iterator[Column]:
         reason = "" if pd.isna(point["reason"]) else one_line(point["reason"], 200)

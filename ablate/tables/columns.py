@@ -111,7 +111,7 @@ def _scores(suffix: str, which: str) -> tuple[Column, ...]:
         number(f"sd{suffix}", "standard deviation over the seeds"),
         number(f"low{suffix}", "lower end of the mean's 95 % t interval over seeds"),
         number(f"high{suffix}", "upper end of the same"),
-        number(f"smoothed{suffix}", "the value smoothed over neighbouring points, which choice rests on"),
+        number(f"smoothed{suffix}", "smoothed over neighbours, what choice rests on; empty below a cliff"),
         number(f"smoothed_sd{suffix}", "standard deviation of the smoothed value"),
     )
 

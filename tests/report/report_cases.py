@@ -151,7 +151,7 @@ def two_arms(seeds: int, outcome: Any = "complete") -> dict[str, Any]:
 
 def tuned() -> dict[str, Any]:
     """ε tuned for accuracy; the re-test has the baseline, the anchor and what the search chose."""
-    arms = [{"epsilon": 0.0}, {"epsilon": 0.1}, {"epsilon": 0.16}]
+    arms = [{"epsilon": 0.0}, {"epsilon": 0.1}, {"epsilon": 0.105}]
     return {
         "study": retest_study(EPSILON, arms),
         "search": lambda results: write_search(results, EPSILON, epsilon_points(), strength=hump, overlap=3),
