@@ -21,7 +21,6 @@ from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
 from ablate.stats import (
     Effect,
-    holm,
     independent_effect,
     minimal_detectable_effect,
     paired_effect,
@@ -75,10 +74,13 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
         planned, comparisons = term.arms.shape[1], size if claim else 1
         if study.is_paired:
             sides, kept = _sides(term, values[metric])
-            effect, p_flip = paired_effect(*sides, comparisons=comparisons), sign_flip_p(*sides)
-            seeds = len(study.seed_list())
+            effect, seeds = paired_effect(*sides, comparisons=comparisons), len(study.seed_list())
+            beside = {"p_sign_flip": sign_flip_p(*sides), "p_welch": float(independent_effect(*sides).p)}
+            if math.isfinite(effect.p):  # otherwise what is left may be rounding
+                squares = np.square(sides[0] - sides[1])
+                beside["largest_share"] = float(np.nanmax(squares) / np.nansum(squares))
         else:
-            effect, p_flip = _independent(term, term.weights, values[metric], comparisons), math.nan
+            effect, beside = _independent(term, term.weights, values[metric], comparisons), {}
             lost = (runs - np.isfinite(values[metric]).sum(axis=1))[term.arms].sum()
             kept, seeds = planned, int(effect.n + lost)
         row = effect_row(
@@ -94,18 +96,14 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
         if row["verdict"] != "exploratory" and _is_bent(term, values[metric], study):
             row |= {"verdict": "undecided", "reason": "bent", "below_margin": False, "seeds_needed": None}
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
-        row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": p_flip}
+        row |= {"cells": kept, "cells_planned": planned, **beside}
         # Two averages correlate by what they share, not by what pairing buys.
         row |= {"rho": row["rho"] if term.kind in ("arm", "pair") else math.nan}
         if term.kind == "arm":
             of_images = ends.get((term.term, term.against, metric), (math.nan, math.nan))
             row |= dict(zip(("low_images", "high_images"), of_images, strict=True))
         rows.append(row)
-    effects = frame("effects", rows)
-    claimed = effects["verdict"] != "exploratory"
-    return effects.assign(
-        p_holm=pd.Series(holm(effects.loc[claimed, "p"].to_numpy()), effects.index[claimed])
-    )
+    return frame("effects", rows)
 
 
 def _compared_metrics(study: Study) -> tuple[str, ...]:

@@ -18,9 +18,6 @@ from ablate.tables import Tables
 from ablate.tables.quantities import Quantity, quantity
 from ablate.tables.tuning import SUFFIXES as SUFFIXES
 
-EPOCH_RULES = ("hyperband", "median")
-"""Pruning rules that stop a training run; the other one only asks for no further seed."""
-
 
 @dataclass(frozen=True)
 class Tuned:
@@ -55,7 +52,7 @@ class Tuned:
     @property
     def stopped_early(self) -> int:
         """Training runs that pruning stopped before their last epoch, of which no record is kept."""
-        if self.search.pruning not in EPOCH_RULES:
+        if self.search.pruning == "seeds":  # which only asks for no further seed
             return 0
         return int(((self.points["state"] == "pruned") & (self.points["seeds_done"] == 0)).sum())
 

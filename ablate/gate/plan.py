@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ablate.metrics import METRICS, Predictions
 from ablate.stats import Effect, minimal_detectable_effect, paired_effect, seeds_needed
-from ablate.status import read_available
+from ablate.status import Facts, read_available
 from ablate.store.records import Record
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size
@@ -72,8 +72,8 @@ def pooled_sd(effects: Effect) -> tuple[float, int]:
     return math.sqrt(squares / freedom.sum()) if squares > 0 else math.nan, int(effects.n[counted].sum())
 
 
-def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, workers: int) -> int:
-    """Print what a run would train, how long it should take, and what it can detect; how many are missing.
+def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, workers: int) -> Facts:
+    """Print what a run would train, how long it should take, and what it can detect; the same as facts.
 
     The folder of the results need not exist; `workers` trials run at a time.
     """
@@ -100,8 +100,15 @@ def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, worker
         time = f"about {duration(seconds)} for {known} of the missing trials, {workers} at a time"
         times.append(f"time: {time}, going by those recorded here")
     times += [f"time of {arch}: not known before one trial of {arch} has run" for arch in unknown]
-    print_line(console, *times, *_smallest_effect(plan, folder))
-    return len(missing)
+    power = [*_smallest_effect(plan, folder)]
+    print_line(console, *times, *power)
+    return {
+        "study": plan.study.name, "profile": plan.profile, "reason": plan.reason, "folder": folder.root,
+        "planned": len(plan.trials), **{state: totals[state] for state in heads}, "damaged": damaged,
+        "arms": [{"arm": arm} | {state: of_arms[arm, state] for state in heads} for arm in plan.arms],
+        "seeds": plan.study.seed_list(), "workers": workers, "seconds": seconds if known else None,
+        "timed_trials": known, "untimed_architectures": unknown, "power": power,
+    }  # fmt: skip
 
 
 def _smallest_effect(plan: Plan, folder: ResultsFolder) -> Iterator[str]:

@@ -33,6 +33,7 @@ from ablate.report.cells import (
     ends,
     of_quantity,
     view,
+    with_best,
     with_unit,
     worded,
 )
@@ -337,15 +338,11 @@ def arms_view(complete: pd.DataFrame, made: Sequence[Claim], plan: Plan, timing:
         baseline = "" if arm in against or not study.baseline else "baseline"
         yield worded("Arm", cell(arms[arm].label, float(list(arms).index(arm)), [baseline]))
         for what in metrics:
-            own, means = intervals[what.name][arm], [one.mean for one in intervals[what.name].values()]
-            claim, notes = by_arm.get((arm, what.name)), list[str]()
+            own, claim, notes = intervals[what.name][arm], by_arm.get((arm, what.name)), list[str]()
             if arm in against and own.n:
                 delta = own.mean - intervals[what.name][against[arm]].mean
                 notes = [f"{shown_difference(delta, what)}{f' {claim.word}' if claim else ''}"]
-            best = {"higher": max, "lower": min}.get(what.better)
             shown_as = amount(own.mean, what, notes, low=own.low, high=own.high)
-            known = [mean for mean in means if math.isfinite(mean)]
-            shown_as["best"] = bool(best and len(known) > 1 and own.mean == best(known))
             shown_as["verdict"] = claim.word if claim else ""
             shown_as["bar"] = _bar(own, list(intervals[what.name].values()))
             yield of_quantity(what, shown_as)
@@ -358,7 +355,7 @@ def arms_view(complete: pd.DataFrame, made: Sequence[Claim], plan: Plan, timing:
                 ]
             yield column("Step", cell(f"{step:.2f}", step, notes), unit="ms")
 
-    return view(order if len(complete) else [], columns)
+    return with_best(view(order if len(complete) else [], columns))
 
 
 def _bar(own: Any, all_: Sequence[Any]) -> list[float] | None:

@@ -22,6 +22,7 @@ from ablate.report.answer import answer, tuning_answer
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.pages import render_html, render_markdown
+from ablate.report.paper import methods_paragraph
 from ablate.report.words import method
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.external import ExternalStudy
@@ -111,17 +112,19 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "question": study.question,
         "description": study.description,
         "answer": first_screen,
-        "banners": banners(trials, plan, tables.get("floors"), tuned),
+        "banners": banners(trials, plan, tables.get("floors"), tuned, effects),
         "arms": views.arms_view(trials, plan),
         "more_metrics": views.arms_view(trials, plan, more=True),
+        "components": views.components_view(trials, effects, plan),
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
-        "effects": views.effects_view(effects, plan, "arm"),
-        "certainty": views.certainty_view(effects, plan),
+        "effects": views.effects_view(effects, plan, "arm", "pair"),
+        "sensitivity": views.sensitivity_view(effects, plan),
         "trends": views.effects_view(effects, plan, "trend"),
         "contrasts": views.effects_view(effects, plan, "main", "interaction"),
         "timing": {"note": timing_note, "table": views.timing_view(step_times, plan)},
         "figures": [_figure(figure) for figure in figures],
         "published": published,
+        "methods_paragraph": methods_paragraph(tables, plan),
         "method": method(plan, tuned=tuned is not None),
         "provenance": [{"name": k, "value": v or "not recorded"} for k, v in provenance.items()],
         "reproduce": _reproduce(trials, plan),

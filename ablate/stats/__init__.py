@@ -11,7 +11,7 @@ from ablate.stats.intervals import (
 )
 from ablate.stats.power import equivalence_power, minimal_detectable_effect, paired_power, seeds_needed
 from ablate.stats.surrogate import best_two, chosen_of_two, is_on_front, smoothed
-from ablate.stats.verdict import holm, verdict
+from ablate.stats.verdict import verdict
 
 __all__ = [
     "Effect",
@@ -20,7 +20,6 @@ __all__ = [
     "best_two",
     "chosen_of_two",
     "equivalence_power",
-    "holm",
     "independent_effect",
     "is_on_front",
     "mean_interval",

@@ -111,7 +111,7 @@ def _scores(suffix: str, which: str) -> tuple[Column, ...]:
         number(f"sd{suffix}", "standard deviation over the seeds"),
         number(f"low{suffix}", "lower end of the mean's 95 % t interval over seeds"),
         number(f"high{suffix}", "upper end of the same"),
-        number(f"smoothed{suffix}", "the value smoothed over neighbouring points, which choice rests on"),
+        number(f"smoothed{suffix}", "smoothed over neighbours, what choice rests on; empty below a cliff"),
         number(f"smoothed_sd{suffix}", "standard deviation of the smoothed value"),
     )
 
@@ -198,7 +198,6 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         _HIGH,
         number("p", "t test, uncorrected: paired over seeds, or Welch's where no seed pairs runs"),
         number("p_adjusted", "p times the claims; the interval excludes 0 where it is <= 0.05"),
-        number("p_holm", "Holm-corrected over the claims; no verdict rests on it"),
         number("rho", "correlation between the two arms over seeds; empty below three pairs"),
         number("margin", "largest difference that the study says does not matter"),
         number("p_equivalence", "equivalence test against the margin, corrected like p_adjusted"),
@@ -216,6 +215,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("low_images", "lower end of the interval for new images as well as new seeds"),
         number("high_images", "upper end of the same; empty for metrics that are no mean over images"),
         number("p_sign_flip", "exact sign-flip test, uncorrected; empty above 20 pairs; decides no verdict"),
+        number("p_welch", "Welch's test of its two sides as if no seed paired them, uncorrected; as above"),
+        number("largest_share", "part of the differences' sum of squares that a single seed has"),
         number(
             "detectable", "smallest true difference found with 80 % power by so many pairs, in the family"
         ),
@@ -322,8 +323,8 @@ DERIVED = ("effects", "timing")
 """Tables that the report computes from the others."""
 FIRST = ("trials", "epochs", "reliability", "effects")
 """Tables that every version wrote; another may be missing."""
-RETIRED = {"floors": ("trial_id", "seed")}
-"""Columns that an earlier version wrote and this one leaves out: those bands were of an arm's first run."""
+RETIRED = {"floors": ("trial_id", "seed"), "effects": ("p_holm",)}
+"""Columns that an earlier version wrote and this one leaves out."""
 
 
 def data_dictionary() -> str:

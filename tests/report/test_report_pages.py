@@ -25,11 +25,11 @@ from ablate.tables.quantities import quantity, shown, shown_difference, shown_p
 Get = Callable[..., Rendered]
 EVERY = [case for case in CASES if case != "harmless"]
 WITH_FIGURES = ["sweep", "single", "hostile", "tuned_hostile"]
-FOLDED = ("more_metrics", "certainty", "points", "trials")
+FOLDED = ("more_metrics", "sensitivity", "points", "trials")
 """Tables that are closed in the HTML page, and that Markdown leaves to the CSV files."""
 ORDER = (
-    "answer", "arms", "more_metrics", "effects", "certainty", "trends", "contrasts", "retested", "points",
-    "timing", "published", "failures", "trials",
+    "answer", "arms", "more_metrics", "components", "effects", "sensitivity", "trends", "contrasts",
+    "retested", "points", "timing", "published", "failures", "trials",
 )  # fmt: skip
 
 
