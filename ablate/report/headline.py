@@ -100,7 +100,7 @@ def uncertainty(row: pd.Series[Any], family: int) -> str:
         return f"{counted}, no interval"
     simultaneous, adjusted = ("simultaneous ", "adjusted ") if family > 1 else ("", "")
     p = shown_p(row["p_adjusted"])
-    return f"{simultaneous}95 % interval {reach}; {counted}; {adjusted}p {p if p[0] == '<' else f'= {p}'}"
+    return f"{simultaneous}95 % interval {reach}; {counted}; {adjusted}p {p if p[0] in '<>' else f'= {p}'}"
 
 
 def in_words(value: float, what: Quantity) -> str:

@@ -1,6 +1,7 @@
 """Intervals of one sample. The replicate is a training run, so n is the number of seeds."""
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from scipy.special import stdtrit
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+UNBOUNDED = (-math.inf, math.inf)
+ROUNDING, OF_FLOAT32 = 1e-12, 2.0**-22
+"""Parts of the largest value by which equal differences come apart, of values held in float64 and float32."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,14 @@ class Interval:
     sd: float
 
 
-def mean_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> Interval:
+def mean_interval(
+    values: NDArray[np.floating], *, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED
+) -> Interval:
     """Mean over seeds with its t interval; [n] values, finite, or NaN for a missing one, which is left out.
 
     It assumes a normal spread over seeds, and unlike the bootstrap it keeps its coverage at n = 3 to 10. With
-    one value, or with values that are all equal, the ends are NaN, not a point that would look certain.
+    one value, or with values that are all equal, the ends are NaN, not a point that would look certain. It
+    does not leave the `bounds` of the metric, as `ends_within` says.
 
     Source: Student 1908, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
     """
@@ -43,7 +50,26 @@ def mean_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> 
     check_family(confidence=confidence)
     n, mean, sd = moments(values.astype(np.float64))
     margin = float(t_margin(sd / np.sqrt(n), n - 1, confidence=confidence))
-    return Interval(float(mean), float(mean) - margin, float(mean) + margin, int(n), float(sd))
+    return Interval(float(mean), *ends_within(bounds, float(mean), margin), int(n), float(sd))
+
+
+def ends_within(bounds: tuple[float, float], mean: float, margin: float) -> tuple[float, float]:
+    """Ends of mean ± margin that stay within the metric's range (a, b): the truths that the mean may come of.
+
+    Means vary the less the nearer the truth x is to an end, as a share does: with the root of (x - a)(b - x),
+    or of x - a where b is infinite. So x may lie from the mean as far as the margin times the ratio of that
+    root at x to that at the mean, which is a quadratic in x. Far from both ends, and without any, this is
+    mean ± margin. docs/statistics.md has its coverage. Beside a mean outside the range, such as a percentage
+    where a fraction was expected, bounds mean nothing and are left out.
+
+    Source: Wilson 1927, the score interval of a share, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    below, above = mean - bounds[0], bounds[1] - mean
+    if not (below > 0 and above > 0):
+        return mean - margin, mean + margin
+    lean, widened = margin * (margin * (1 / below - 1 / above)) / 2, 1 + margin / below * (margin / above)
+    reach = math.hypot(lean, margin * math.sqrt(widened))
+    return max(mean + (lean - reach) / widened, bounds[0]), min(mean + (lean + reach) / widened, bounds[1])
 
 
 def prediction_interval(values: NDArray[np.floating]) -> Interval:
@@ -85,9 +111,13 @@ def median_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -
 
 
 def new_images_interval(
-    differences: NDArray[np.floating], *, confidence: float = 0.95, comparisons: int = 1
+    differences: NDArray[np.floating],
+    *,
+    confidence: float = 0.95,
+    comparisons: int = 1,
+    bounds: tuple[float, float] = UNBOUNDED,
 ) -> tuple[float, float, float]:
-    """Mean paired difference, and the ends of its interval for new images as well as new seeds.
+    """Mean paired difference, or mean, and the ends of its interval for new images as well as new seeds.
 
     What other images would give varies too: an arm may suit these. With the difference of seed s on image i
     taken as effect + seed[s] + image[i] + rest[s, i], the mean over both has the variance
@@ -99,9 +129,10 @@ def new_images_interval(
 
     For metrics that are a mean over images, as accuracy, NLL and the Brier score are; an ECE is none.
 
-    `differences` [n, N] are arm - baseline, a row per seed, all NaN where it is missing, and a column per
-    image of the same validation set. `confidence` is of the whole family (Bonferroni). The mean is NaN
-    without seeds, the ends for fewer than two seeds or images or where nothing varies.
+    `differences` [n, N] are arm - baseline, or an arm's own values, whose interval keeps to the `bounds`: a
+    row per seed, all NaN where it is missing, and a column per image of the same validation set. `confidence`
+    is of the whole family (Bonferroni). The mean is NaN without seeds, the ends for fewer than two seeds or
+    images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095
@@ -119,9 +150,10 @@ def new_images_interval(
             f"{np.sum(~np.isfinite(present))} other values; every seed is scored on the same images."
         )
     n, images = present.shape
+    present, exponent = scaled(present, axis=None)
     effect = float(present.mean()) if present.size else math.nan
     if n < 2 or images < 2:
-        return effect, math.nan, math.nan
+        return float(np.ldexp(effect, exponent)), math.nan, math.nan
     by_seed: FloatArray = present.mean(axis=1)
     by_image: FloatArray = present.mean(axis=0)
     rest: FloatArray = present - by_seed[:, None] - by_image + effect
@@ -131,27 +163,48 @@ def new_images_interval(
     tail = (1 - confidence) / (2 * comparisons)
     margin = math.hypot(stdtrit(n - 1, tail) * se_seeds, stdtrit(images - 1, tail) * se_images)
     # Equal differences come out apart by the rounding of their means.
-    if margin <= 1e-12 * float(np.abs(present).max()):
+    if margin <= ROUNDING * float(np.abs(present).max()):
         margin = math.nan
-    return effect, effect - margin, effect + margin
+    effect, margin = np.ldexp([effect, margin], exponent).tolist()
+    return effect, *ends_within(bounds, effect, margin)
+
+
+def scaled(values: FloatArray, axis: int | None = -1) -> tuple[FloatArray, IntArray]:
+    """Values, NaN as 0, over a power of two near the largest, and its exponent: squares stay finite."""
+    known = np.nan_to_num(values)
+    exponent = np.frexp(np.max(np.abs(known), axis=axis, initial=0.0, keepdims=True))[1]
+    return np.ldexp(known, -exponent), exponent.squeeze(axis)
+
+
+def rounding_of(*sides: FloatArray) -> FloatArray:
+    """[...] by how much rounding sets equal differences of values [..., n], NaN where missing, apart.
+
+    Values that float32 holds count as its, whatever their dtype: a table of float64 may have been one of it.
+    """
+    whole = [np.nan_to_num(side) for side in sides]
+    largest = functools.reduce(np.maximum, (np.max(np.abs(side), axis=-1, initial=0.0) for side in whole))
+    of_float32 = ((np.frexp(side)[0] * 2**24 % 1 == 0).all(axis=-1) for side in whole)
+    return np.asarray(np.where(functools.reduce(np.logical_and, of_float32), OF_FLOAT32, ROUNDING) * largest)
 
 
 def moments(
-    values: FloatArray, *, rounding: FloatArray | float = 0.0
+    values: FloatArray, *, rounding: FloatArray | None = None
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Count, mean and sd (ddof 1) along the last axis, without the NaN; sd is NaN for fewer than two values.
 
-    Values that span at most `rounding` count as equal: their sd is exactly 0.
+    Values that span at most `rounding`, by default that of themselves, count as equal: their sd is exactly 0.
     """
     present = ~np.isnan(values)
     n = present.sum(axis=-1)
-    mean = np.where(n > 0, np.where(present, values, 0.0).sum(axis=-1) / np.maximum(n, 1), np.nan)
-    squares = np.where(present, values - mean[..., None], 0.0) ** 2
+    near_one, exponent = scaled(values)
+    mean = np.where(n > 0, near_one.sum(axis=-1) / np.maximum(n, 1), np.nan)
+    squares = np.where(present, near_one - mean[..., None], 0.0) ** 2
     sd = np.sqrt(np.where(n > 1, squares.sum(axis=-1) / np.maximum(n - 1, 1), np.nan))
     # Asked of the range, because the deviations of equal values from their rounded mean are not exactly 0.
     highest = np.max(values, axis=-1, where=present, initial=-math.inf)
     lowest = np.min(values, axis=-1, where=present, initial=math.inf)
-    return n, mean, np.where((highest - lowest <= rounding) & (n > 1), 0.0, sd)
+    equal = highest - lowest <= (rounding_of(values) if rounding is None else rounding)
+    return n, np.ldexp(mean, exponent), np.where(equal & (n > 1), 0.0, np.ldexp(sd, exponent))
 
 
 def t_margin(

@@ -225,15 +225,15 @@ def trial_metrics(trial: Trial) -> dict[str, float]:
         "smece": _smooth_ece(confidence, right),
         "mean_confidence": float(confidence.mean()),
         "confidence_gap": float(confidence.mean() - right.mean()),
-        **_equal_mass(confidence, right),
+        **_equal_mass(confidence, _odds(trial.logits), right),
         **_ranking(trial.logits, right),
         **_scaled(trial.logits, labels),
     }
 
 
 def _bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
-    """[N] the bin of equal width in [0, 1]."""
-    return np.minimum((confidence * bins).astype(np.intp), bins - 1)
+    """[N] the bin of equal width in [0, 1]; just under an edge is on it, as the logits are of float32."""
+    return np.minimum(((confidence + 2.0**-22) * bins).astype(np.intp), bins - 1)
 
 
 def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
@@ -241,18 +241,24 @@ def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
     return np.asarray(np.abs(np.bincount(bins, gaps)))
 
 
-def _mass_bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
+def _odds(logits: Array) -> Array:
+    """[N] log p / (1 - p) of the confidence p, which goes on growing where p in float64 has become 1."""
+    ordered = np.sort(logits, axis=1)
+    return np.asarray(ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1))
+
+
+def _mass_bins(odds: Array, bins: int = 15) -> NDArray[np.intp]:
     """[N] the bin of equal mass."""
-    ordered = np.sort(confidence)
+    ordered = np.sort(odds)
     ends = np.cumsum([len(part) for part in np.array_split(ordered, bins)])
     # Images of equal confidence share a bin: an edge inside such a run moves behind it.
     edges = np.unique(ordered[ends[ends > 0] - 1])
-    return np.searchsorted(edges, confidence)
+    return np.searchsorted(edges, odds)
 
 
-def _equal_mass(confidence: Array, right: NDArray[np.bool_]) -> dict[str, float]:
+def _equal_mass(confidence: Array, odds: Array, right: NDArray[np.bool_]) -> dict[str, float]:
     """ECE over bins of equal mass, and the debiased error of Kumar et al. 2019."""
-    bins = pd.DataFrame({"c": confidence, "a": right * 1.0}).groupby(_mass_bins(confidence))
+    bins = pd.DataFrame({"c": confidence, "a": right * 1.0}).groupby(_mass_bins(odds))
     gaps, size = bins["c"].mean() - bins["a"].mean(), bins.size()
     # Of zeros and ones the unbiased variance is a (1 - a) n / (n - 1).
     squared = float((size * gaps**2 - bins["a"].var().fillna(0)).sum()) / len(right)
@@ -282,12 +288,8 @@ def _smooth_ece(confidence: Array, right: NDArray[np.bool_], grid: int = 4096) -
 
 
 def _ranking(logits: Array, right: NDArray[np.bool_]) -> dict[str, float]:
-    """How well confidence tells right from wrong; the most confident images first, equal ones as one group.
-
-    Ranked by log p / (1 - p), which goes on growing where p in float64 has become 1.
-    """
-    count, ordered = len(right), np.sort(logits, axis=1)
-    odds = ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1)
+    """How well confidence tells right from wrong; the most confident images first, equal ones as a group."""
+    count, odds = len(right), _odds(logits)
     _, groups = np.unique(-odds, return_inverse=True)
     ends = np.cumsum(np.bincount(groups))  # images answered, group by group
     wrong = np.cumsum(np.bincount(groups, weights=~right))
@@ -349,7 +351,7 @@ def drawn_errors(trial: Trial, draws: int = 1000) -> dict[str, Array]:
     rng = np.random.default_rng([trial.seed, 1])
     labels = np.stack([(rng.random((count, 1)) > upper).sum(axis=1) for _ in range(draws)])
     gaps = confidence - (labels == p.argmax(axis=1))
-    bins, mass = _bins(confidence), _mass_bins(confidence)
+    bins, mass = _bins(confidence), _mass_bins(_odds(trial.logits))
     misses = np.array([_misses(own, bins) for own in gaps])
     of_class = _bins(p) + 15 * np.arange(classes)
     expected = np.bincount(of_class.ravel(), p.ravel(), minlength=15 * classes)
