@@ -84,8 +84,9 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
         row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": sign_flip_p(values_of, reference)}
         # Two averages correlate by what they share, not by what pairing buys.
         row |= {"rho": row["rho"] if term.kind in ("arm", "pair") else math.nan}
-        of_images = ends.get((term.term, term.against, metric), (math.nan, math.nan))
-        row |= dict(zip(("low_images", "high_images"), of_images, strict=True))
+        if term.kind == "arm":
+            of_images = ends.get((term.term, term.against, metric), (math.nan, math.nan))
+            row |= dict(zip(("low_images", "high_images"), of_images, strict=True))
         rows.append(row)
     effects = frame("effects", rows)
     claimed = effects["verdict"] != "exploratory"

@@ -32,6 +32,7 @@ def headline(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pa
     """The answer: a summary, then a sentence per compared arm and per average (without any, per metric)."""
     complete, what, details = complete_trials(trials), quantity(plan.study.primary), list[str]()
     arms = compared(effects, plan, "arm")
+    arms = [item for item in arms if what.name in item[1]]
     contrasts = [_contrast(item, plan, timing, len(arms)) for item in arms]
     if complete.empty:
         summary, contrasts = "No trial is complete, so there is no result yet.", []
