@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from recorded_study import CPU, environment
 
 from ablate import metrics
+from ablate.analysis.arms import arm_interval, complete_trials
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS, METRICS, band_of_mean, resampled
+from ablate.stats import mean_interval
 from ablate.store.records import Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.study.study import Study
@@ -127,6 +129,29 @@ def test_floors_are_of_the_mean_over_an_arms_complete_first_runs(folder: Results
         assert (row.low, row.high) == band_of_mean([own[str(row.metric)] for own in values])
     again = tuple(trial.model_copy(update={"repeat": 1}) for trial in plan.trials)
     assert build_tables(folder, plan.model_copy(update={"trials": again}))["floors"].empty
+
+
+def test_an_arms_interval_is_for_new_images_too_and_within_what_the_metric_can_be(
+    folder: ResultsFolder,
+) -> None:
+    plan = read_plan(folder)
+    write_record(folder, Record(trial=plan.trials[3], status="complete", environment=MACHINE), predictions(7))
+    tables = build_tables(folder, plan)
+    complete, new_images, (single, pair) = complete_trials(tables["trials"]), tables["new_images"], plan.arms
+    left = False
+    for metric in ("accuracy", "nll", "brier", "ece", "confidence_gap"):
+        over_seeds, both = (arm_interval(complete, pair, metric, own) for own in (None, new_images))
+        plain = mean_interval(complete.loc[complete["arm"] == pair, metric].to_numpy(float))
+        lowest, highest = METRICS[metric].bounds
+        assert (
+            lowest <= both.low <= over_seeds.low < over_seeds.mean < over_seeds.high <= both.high <= highest
+        )
+        left |= plain.low < lowest or plain.high > highest
+        assert (both.low < over_seeds.low) == METRICS[metric].by_image
+        # What an earlier version wrote has no such rows.
+        assert arm_interval(complete, pair, metric, new_images[new_images["baseline"].notna()]) == over_seeds
+        assert np.isnan(arm_interval(complete, single, metric, new_images).low)
+    assert left, "no plain interval left the range, so nothing was asked"
 
 
 def test_tables_come_back_from_csv_to_the_last_bit(folder: ResultsFolder) -> None:

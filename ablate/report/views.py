@@ -35,7 +35,7 @@ from ablate.study.comparisons import Term, terms
 from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS
+from ablate.tables import COLUMNS, Tables
 from ablate.tables.cells import one_line
 from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
 
@@ -62,12 +62,12 @@ def arm_cells(plan: Plan) -> dict[str, Json]:
 # Arms and trials.
 
 
-def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json | None:
+def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     """A row per arm: mean, 95 % interval and n of each metric; calibration errors with their floors.
 
     The metrics are the primary one, the usual ones and the family's; with `more`, those that this leaves out.
     """
-    complete, names, arms = complete_trials(trials), arm_cells(plan), planned_arms(plan)
+    complete, names, arms = complete_trials(tables["trials"]), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
     metrics = dict.fromkeys((plan.study.primary, *ARM_METRICS, *plan.study.comparison_family))
     if more:
@@ -77,7 +77,7 @@ def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json |
         yield worded("Arm", names[arm])
         yield _runs(runs.get(arm, 0), arms[arm].planned)
         for what in map(quantity, metrics):
-            interval, note = arm_interval(complete, arm, what.name), ""
+            interval, note = arm_interval(complete, arm, what.name, tables.get("new_images")), ""
             if what.name in FLOOR and interval.n:
                 note = f"floor {shown(arm_interval(complete, arm, FLOOR[what.name]).mean, what)}"
             yield of_quantity(what, _mean(interval, what, note))

@@ -2,6 +2,7 @@
 
 from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
 from ablate.stats.intervals import (
+    UNBOUNDED,
     Interval,
     MedianInterval,
     mean_interval,
@@ -14,6 +15,7 @@ from ablate.stats.surrogate import best_two, chosen_of_two, is_on_front, smoothe
 from ablate.stats.verdict import holm, verdict
 
 __all__ = [
+    "UNBOUNDED",
     "Effect",
     "Interval",
     "MedianInterval",

@@ -25,6 +25,7 @@ from ablate.study.trials import arm_name
 from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import read_stored
+from ablate.tables.quantities import quantity
 
 FloatArray = NDArray[np.float64]
 SUFFIXES = ("", "_2")
@@ -149,7 +150,7 @@ def _points(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
     for index, suffix in enumerate(SUFFIXES[: len(search.objective)]):
         samples = [np.array([run.values[index] for run in runs[number]]) for number in counted]
         for number, sample, mean, sd in zip(counted, samples, *smoothed_values(places, samples), strict=True):
-            raw = mean_interval(sample)
+            raw = mean_interval(sample, bounds=quantity(search.objective[index]).bounds)
             columns = {"value": raw.mean, "sd": raw.sd, "low": raw.low, "high": raw.high}
             columns |= {"smoothed": mean, "smoothed_sd": sd}
             rows[number] |= {f"{column}{suffix}": value for column, value in columns.items()}
