@@ -159,8 +159,7 @@ class Context:
 
         Also floor, floor_low and floor_high: the noise floor and its band, NaN where there is none.
         """
-        new_images = self.tables.get("new_images")
-        means = arm_means(self.complete, self.arms.values(), metric.name, new_images)
+        means = arm_means(self.complete, self.arms.values(), metric.name, self.tables.get("new_images"))
         floor = floor_of(metric.name, self.complete)
         bands = floor_bands(self.tables.get("floors"), metric.name)
         means["floor"] = arm_means(self.complete, self.arms.values(), floor)["mean"] if floor else math.nan

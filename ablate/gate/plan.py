@@ -68,11 +68,9 @@ def pooled_sd(effects: Effect) -> tuple[float, int]:
     """
     counted = effects.n >= FEWEST_PAIRS
     freedom, sd = effects.n[counted] - 1, effects.sd[counted]
-    largest = float(sd.max(initial=0.0))  # in whose unit squares stay finite
-    if not largest > 0:
-        return math.nan, int(effects.n[counted].sum())
-    mean_square = float((freedom * (sd / largest) ** 2).sum() / freedom.sum())
-    return largest * math.sqrt(mean_square), int(effects.n[counted].sum())
+    squares = math.hypot(*(np.sqrt(freedom) * sd))
+    mean = squares / math.sqrt(freedom.sum()) if squares > 0 else math.nan
+    return mean, int(effects.n[counted].sum())
 
 
 def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, workers: int) -> int:

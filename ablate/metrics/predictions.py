@@ -28,12 +28,7 @@ Array = NDArray[np.float64]
 BINS = 15
 EDGES = np.arange(BINS + 1) / BINS
 ROUNDING, OF_FLOAT32 = 1e-12, 2.0**-22
-"""What rounding can make of equal probabilities, when they or the logits are float64 and float32."""
-
-
-def rounding_of(values: FloatArray) -> float:
-    """`OF_FLOAT32` of values that float32 holds, whatever their dtype, and `ROUNDING` of others."""
-    return OF_FLOAT32 if np.array_equal(values, values.astype(np.float32)) else ROUNDING
+"""How far rounding sets equal probabilities apart, of logits held in float64 and in float32."""
 
 
 def bin_ids(probabilities: FloatArray, rounding: float = ROUNDING, bins: int = BINS) -> NDArray[np.intp]:
@@ -107,7 +102,8 @@ class Predictions:
     def of(cls, logits: FloatArray, labels: IntArray) -> "Predictions":
         """Check the arrays as `validate` does and widen them to float64."""
         validate(logits, labels)
-        return cls(logits.astype(np.float64), labels.astype(np.intp), rounding_of(logits))
+        rounding = OF_FLOAT32 if np.array_equal(logits, logits.astype(np.float32)) else ROUNDING
+        return cls(logits.astype(np.float64), labels.astype(np.intp), rounding)
 
     def relabelled(self, labels: NDArray[np.intp]) -> "Predictions":
         """The same logits, and all that follows from them alone, with other labels, [draws, N]."""
@@ -145,14 +141,9 @@ class Predictions:
         return others
 
     @cached_property
-    def doubt(self) -> Array:
-        """[N] 1 - confidence, from the other classes: it tells those whose confidence rounds to 1.0, too."""
-        return np.asarray(self.other_probabilities.sum(axis=1))
-
-    @cached_property
     def confidence_ranks(self) -> NDArray[np.intp]:
-        """[N] rank of the confidence, what every metric that ranks by it takes; tied where it is equal."""
-        return tied_ranks(-self.doubt)
+        """[N] rank of the confidence, by the other classes' sum: what rounds to 1.0 is ranked; equals tie."""
+        return tied_ranks(-self.other_probabilities.sum(axis=1))
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:

@@ -40,6 +40,7 @@ from ablate.report.views import duration, search_cost
 from ablate.report.words import words
 from ablate.stats import median_interval
 from ablate.study.trials import Plan
+from ablate.tables import Tables
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
 
 STAND_INS = ("digits", "synthetic")
@@ -64,15 +65,10 @@ UNTOLD = {
 }
 
 
-def answer(
-    trials: pd.DataFrame,
-    effects: pd.DataFrame,
-    plan: Plan,
-    timing: Pass | None = None,
-    new_images: pd.DataFrame | None = None,
-) -> Json:
+def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
     """Everything of the first screen but its picture and its cautions."""
-    complete, study, made = complete_trials(trials), plan.study, claims(effects, plan)
+    trials, study, made = tables["trials"], plan.study, claims(tables["effects"], plan)
+    complete = complete_trials(trials)
     metrics = dict.fromkeys((study.primary, *study.comparison_family))
     by_metric = {name: [one for one in made if one.metric.name == name] for name in metrics}
     said: list[Json] = []
@@ -85,7 +81,7 @@ def answer(
         alone = len(plan.arms) == 1
         for name in dict.fromkeys((*metrics, *(("accuracy", "nll", "ece") if alone else ()))):
             text = (
-                _mean_sentence(complete, plan.arms[0], quantity(name), new_images)
+                _mean_sentence(tables, plan.arms[0], quantity(name))
                 if alone
                 else _spread(complete, plan, name)
             )
@@ -97,7 +93,7 @@ def answer(
         "about": f"{'; '.join(data)} · {counts} · {done}",
         "sentences": said,
         "recommendation": "" if complete.empty else _recommendation(made, complete, plan),
-        "arms": arms_view(complete, made, plan, timing, new_images),
+        "arms": arms_view(tables, made, plan, timing),
         "claims": [_as_values(one) for one in made],
     }
 
@@ -234,8 +230,9 @@ def _mechanism(what: Quantity, own: Sequence[Claim], complete: pd.DataFrame) -> 
     return f"{text}." if text else ""
 
 
-def _mean_sentence(complete: pd.DataFrame, arm: str, what: Quantity, new_images: pd.DataFrame | None) -> str:
-    interval, floor = arm_interval(complete, arm, what.name, new_images), ""
+def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
+    complete = complete_trials(tables["trials"])
+    interval, floor = arm_interval(complete, arm, what.name, tables.get("new_images")), ""
     if not interval.n:
         return f"{what.label}: no value."
     reach = f"n = {interval.n} training run{'' if interval.n == 1 else 's'}"
@@ -321,15 +318,10 @@ def _few(labels: Sequence[str]) -> str:
 # The table of arms.
 
 
-def arms_view(
-    complete: pd.DataFrame,
-    made: Sequence[Claim],
-    plan: Plan,
-    timing: Pass | None,
-    new_images: pd.DataFrame | None,
-) -> Json | None:
+def arms_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | None) -> Json | None:
     """A row per arm: what is asked, accuracy and ECE, with differences and bars; the cost of a step."""
     study, arms, cases = plan.study, planned_arms(plan), arm_cases(plan)
+    complete, new_images = complete_trials(tables["trials"]), tables.get("new_images")
     metrics = [
         quantity(name) for name in dict.fromkeys((study.primary, *study.comparison_family, "accuracy", "ece"))
     ]

@@ -91,8 +91,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     step_times = tables.get("step_times")
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
     labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
-    first_screen = answer(trials, effects, plan, timing, tables.get("new_images"))
-    published = views.published_view(epochs, plan)
+    first_screen, published = answer(tables, plan, timing), views.published_view(epochs, plan)
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]

@@ -2,9 +2,9 @@
 
 from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
 from ablate.stats.intervals import (
-    UNBOUNDED,
     Interval,
     MedianInterval,
+    ends_within,
     mean_interval,
     median_interval,
     new_images_interval,
@@ -15,12 +15,12 @@ from ablate.stats.surrogate import best_two, chosen_of_two, is_on_front, smoothe
 from ablate.stats.verdict import holm, verdict
 
 __all__ = [
-    "UNBOUNDED",
     "Effect",
     "Interval",
     "MedianInterval",
     "best_two",
     "chosen_of_two",
+    "ends_within",
     "equivalence_power",
     "holm",
     "independent_effect",

@@ -19,15 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from ablate.stats.intervals import (
-    FloatArray,
-    IntArray,
-    check_family,
-    check_values,
-    moments,
-    rounding_of,
-    t_margin,
-)
+from ablate.stats.intervals import FloatArray, IntArray, check_family, check_values, moments, slack, t_margin
 
 Values = NDArray[np.floating]
 MOST_FLIPPED = 20
@@ -113,7 +105,7 @@ def paired_effect(
     missing = np.isnan(values) | np.isnan(baseline)
     arm, reference = (np.where(missing, np.nan, side.astype(np.float64)) for side in (values, baseline))
     # Equal differences come out apart by the rounding of the two values, e.g. 0.9 - 0.8 and 0.8 - 0.7.
-    rounding = rounding_of(arm, reference)
+    rounding = slack(arm, reference)
     n, mean, sd = moments(arm - reference, rounding=rounding)
     mean = np.where((sd == 0) & (np.abs(mean) <= rounding), 0.0, mean)
     error, freedom = sd / np.sqrt(np.maximum(n, 1)), np.asarray(n - 1, np.float64)
@@ -135,13 +127,14 @@ def independent_effect(
 
 
 def _correlation(arm: FloatArray, reference: FloatArray) -> FloatArray:
-    (n, mean, sd), (_, other, other_sd) = moments(arm), moments(reference)
+    n, mean, _ = moments(_standardised(arm) * _standardised(reference))
+    return np.asarray(np.clip(mean * n / np.maximum(n - 1, 1), -1.0, 1.0))
+
+
+def _standardised(side: FloatArray) -> FloatArray:
+    n, mean, sd = moments(side)
     # Two points always correlate by +1 or -1, which says nothing about pairing.
-    defined = (n >= 3) & (sd > 0) & (other_sd > 0)
-    ours = (arm - mean[..., None]) / np.where(defined, sd, np.nan)[..., None]
-    theirs = (reference - other[..., None]) / np.where(defined, other_sd, np.nan)[..., None]
-    covered = np.nansum(ours * theirs, axis=-1) / np.maximum(n - 1, 1)
-    return np.where(defined, np.clip(covered, -1.0, 1.0), np.nan)
+    return np.asarray((side - mean[..., None]) / np.where((n >= 3) & (sd > 0), sd, np.nan)[..., None])
 
 
 def sign_flip_p(values: Values, baseline: Values) -> float:
@@ -165,8 +158,8 @@ def sign_flip_p(values: Values, baseline: Values) -> float:
     for difference in present[1:]:
         sums = np.concatenate([sums + difference, sums - difference])
     # Equal sums come out apart by rounding; accuracies are often tied.
-    slack = 2 * len(present) * rounding_of(arm, reference)
-    return float(np.mean(np.abs(sums) >= abs(sums[0]) - slack))
+    rounding = 2 * len(present) * slack(arm, reference)
+    return float(np.mean(np.abs(sums) >= abs(sums[0]) - rounding))
 
 
 def smallest_sign_flip_p(n: int) -> float:

@@ -1,7 +1,6 @@
 """Intervals of one sample. The replicate is a training run, so n is the number of seeds."""
 
 import dataclasses
-import functools
 import math
 from dataclasses import dataclass
 
@@ -58,9 +57,8 @@ def ends_within(bounds: tuple[float, float], mean: float, margin: float) -> tupl
 
     Means vary the less the nearer the truth x is to an end, as a share does: with the root of (x - a)(b - x),
     or of x - a where b is infinite. So x may lie from the mean as far as the margin times the ratio of that
-    root at x to that at the mean, which is a quadratic in x. Far from both ends, and without any, this is
-    mean ± margin. docs/statistics.md has its coverage. Beside a mean outside the range, such as a percentage
-    where a fraction was expected, bounds mean nothing and are left out.
+    root at x to that at the mean, which is a quadratic in x. docs/statistics.md has the coverage. A mean
+    outside the range, such as a percentage where a fraction was expected, has no bounds.
 
     Source: Wilson 1927, the score interval of a share, https://doi.org/10.1080/01621459.1927.10502953
     """
@@ -111,13 +109,9 @@ def median_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -
 
 
 def new_images_interval(
-    differences: NDArray[np.floating],
-    *,
-    confidence: float = 0.95,
-    comparisons: int = 1,
-    bounds: tuple[float, float] = UNBOUNDED,
+    differences: NDArray[np.floating], *, confidence: float = 0.95, comparisons: int = 1
 ) -> tuple[float, float, float]:
-    """Mean paired difference, or mean, and the ends of its interval for new images as well as new seeds.
+    """Mean paired difference, and the ends of its interval for new images as well as new seeds.
 
     What other images would give varies too: an arm may suit these. With the difference of seed s on image i
     taken as effect + seed[s] + image[i] + rest[s, i], the mean over both has the variance
@@ -129,10 +123,9 @@ def new_images_interval(
 
     For metrics that are a mean over images, as accuracy, NLL and the Brier score are; an ECE is none.
 
-    `differences` [n, N] are arm - baseline, or an arm's own values, whose interval keeps to the `bounds`: a
-    row per seed, all NaN where it is missing, and a column per image of the same validation set. `confidence`
-    is of the whole family (Bonferroni). The mean is NaN without seeds, the ends for fewer than two seeds or
-    images or where nothing varies.
+    `differences` [n, N] are arm - baseline, or one arm's values: a row per seed, all NaN where it is missing,
+    and a column per image of the same validation set. `confidence` is of the whole family (Bonferroni). The
+    mean is NaN without seeds, the ends for fewer than two seeds or images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095
@@ -150,41 +143,31 @@ def new_images_interval(
             f"{np.sum(~np.isfinite(present))} other values; every seed is scored on the same images."
         )
     n, images = present.shape
-    present, exponent = scaled(present, axis=None)
     effect = float(present.mean()) if present.size else math.nan
     if n < 2 or images < 2:
-        return float(np.ldexp(effect, exponent)), math.nan, math.nan
+        return effect, math.nan, math.nan
     by_seed: FloatArray = present.mean(axis=1)
     by_image: FloatArray = present.mean(axis=0)
     rest: FloatArray = present - by_seed[:, None] - by_image + effect
-    within = float((rest**2).sum()) / ((n - 1) * (images - 1))
-    se_seeds = math.sqrt(float(by_seed.var(ddof=1)) / n)
-    se_images = math.sqrt(max(float(by_image.var(ddof=1)) - within / n, 0.0) / images)
+    sd_images, sd_rest = (float(moments(own)[2]) for own in (by_image, rest.ravel()))
+    by_chance = sd_rest * math.sqrt((rest.size - 1) / ((n - 1) * (images - 1) * n))
+    # The root of a difference of squares, which in themselves might leave the range of a float.
+    added = math.sqrt(max(sd_images - by_chance, 0.0)) * math.sqrt(sd_images + by_chance)
     tail = (1 - confidence) / (2 * comparisons)
-    margin = math.hypot(stdtrit(n - 1, tail) * se_seeds, stdtrit(images - 1, tail) * se_images)
-    # Equal differences come out apart by the rounding of their means.
-    if margin <= ROUNDING * float(np.abs(present).max()):
-        margin = math.nan
-    effect, margin = np.ldexp([effect, margin], exponent).tolist()
-    return effect, *ends_within(bounds, effect, margin)
+    of_seeds = stdtrit(n - 1, tail) * float(moments(by_seed)[2]) / math.sqrt(n)
+    margin = math.hypot(of_seeds, stdtrit(images - 1, tail) * added / math.sqrt(images)) or math.nan
+    return effect, effect - margin, effect + margin
 
 
-def scaled(values: FloatArray, axis: int | None = -1) -> tuple[FloatArray, IntArray]:
-    """Values, NaN as 0, over a power of two near the largest, and its exponent: squares stay finite."""
-    known = np.nan_to_num(values)
-    exponent = np.frexp(np.max(np.abs(known), axis=axis, initial=0.0, keepdims=True))[1]
-    return np.ldexp(known, -exponent), exponent.squeeze(axis)
-
-
-def rounding_of(*sides: FloatArray) -> FloatArray:
+def slack(*sides: FloatArray) -> FloatArray:
     """[...] by how much rounding sets equal differences of values [..., n], NaN where missing, apart.
 
     Values that float32 holds count as its, whatever their dtype: a table of float64 may have been one of it.
     """
-    whole = [np.nan_to_num(side) for side in sides]
-    largest = functools.reduce(np.maximum, (np.max(np.abs(side), axis=-1, initial=0.0) for side in whole))
-    of_float32 = ((np.frexp(side)[0] * 2**24 % 1 == 0).all(axis=-1) for side in whole)
-    return np.asarray(np.where(functools.reduce(np.logical_and, of_float32), OF_FLOAT32, ROUNDING) * largest)
+    held = np.nan_to_num(np.concatenate(sides, axis=-1))
+    of_float32 = (np.frexp(held)[0] * 2**24 % 1 == 0).all(axis=-1)
+    part = np.where(of_float32, OF_FLOAT32, ROUNDING)
+    return np.asarray(part * np.max(np.abs(held), axis=-1, initial=0.0))
 
 
 def moments(
@@ -196,14 +179,16 @@ def moments(
     """
     present = ~np.isnan(values)
     n = present.sum(axis=-1)
-    near_one, exponent = scaled(values)
+    # Over a power of two near the largest, which rounds nothing, so that squares stay finite.
+    exponent = np.frexp(np.max(np.abs(values), axis=-1, where=present, initial=0.0))[1]
+    near_one = np.ldexp(np.where(present, values, 0.0), -exponent[..., None])
     mean = np.where(n > 0, near_one.sum(axis=-1) / np.maximum(n, 1), np.nan)
     squares = np.where(present, near_one - mean[..., None], 0.0) ** 2
     sd = np.sqrt(np.where(n > 1, squares.sum(axis=-1) / np.maximum(n - 1, 1), np.nan))
     # Asked of the range, because the deviations of equal values from their rounded mean are not exactly 0.
     highest = np.max(values, axis=-1, where=present, initial=-math.inf)
     lowest = np.min(values, axis=-1, where=present, initial=math.inf)
-    equal = highest - lowest <= (rounding_of(values) if rounding is None else rounding)
+    equal = highest - lowest <= (slack(values) if rounding is None else rounding)
     return n, np.ldexp(mean, exponent), np.where(equal & (n > 1), 0.0, np.ldexp(sd, exponent))
 
 

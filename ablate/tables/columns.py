@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from ablate.metrics import METRICS
-from ablate.stats import UNBOUNDED
 from ablate.store.timing import Case
 from ablate.study.fields import Fields
 
@@ -33,7 +33,7 @@ class Column:
     better: str = ""
     title: str = ""
     digits: int = 2
-    bounds: tuple[float, float] = UNBOUNDED
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def unit(self) -> str:

@@ -20,7 +20,7 @@ from ablate.metrics import (
     reliability_bins,
     resampled,
 )
-from ablate.stats import UNBOUNDED, new_images_interval
+from ablate.stats import ends_within, new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size, terms
@@ -137,8 +137,9 @@ def new_image_rows(plan: Plan, runs: Runs) -> Rows:
         row: dict[str, Any] = {"arm": arm, "baseline": baseline, "metric": metric}
         row |= {"comparisons": comparisons, "n_pairs": len(values)}
         if len(values):
-            bounds = METRICS[metric].bounds if baseline is None else UNBOUNDED
-            effect, low, high = new_images_interval(values, comparisons=comparisons, bounds=bounds)
+            effect, low, high = new_images_interval(values, comparisons=comparisons)
+            if baseline is None:
+                low, high = ends_within(METRICS[metric].bounds, effect, high - effect)
             row |= {"images": values.shape[1], "effect": effect, "low": low, "high": high}
         rows.append(row)
     return rows

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from ablate.metrics import FLOORS, METRICS, Predictions, reliability_bins, risk_coverage_counts
 from ablate.metrics.calibration import ece_debiased
-from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids, rounding_of
+from ablate.metrics.predictions import OF_FLOAT32, ROUNDING, bin_ids, equal_mass_bin_ids
 from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
 from ablate.metrics.smooth import smooth_errors
 
@@ -126,12 +126,12 @@ def test_the_curve_in_counts() -> None:
     assert (answered.tolist(), wrong.tolist()) == ([0, 2, 3, 4], [0, 1, 1, 2])
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_a_bin_is_closed_below_for_every_number_of_bins(dtype: type) -> None:
+@pytest.mark.parametrize(("dtype", "rounding"), [(np.float64, ROUNDING), (np.float32, OF_FLOAT32)])
+def test_a_bin_is_closed_below_for_every_number_of_bins(dtype: type, rounding: float) -> None:
     for bins in range(1, 101):
         exact = [min(math.floor(Fraction(k, bins) * bins), bins - 1) for k in range(bins + 1)]
         edges: NDArray[np.floating] = np.array([k / bins for k in range(bins + 1)], dtype)
-        assert bin_ids(edges, rounding_of(edges), bins).tolist() == exact
+        assert bin_ids(edges, rounding, bins).tolist() == exact
         below = edges[1:].astype(float) - 1e-6
         assert bin_ids(below, bins=bins).tolist() == exact[:-1]
 

@@ -16,6 +16,7 @@ from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.rates import confint_poisson
 
 from ablate.stats import (
+    ends_within,
     independent_effect,
     mean_interval,
     median_interval,
@@ -23,7 +24,6 @@ from ablate.stats import (
     paired_effect,
     prediction_interval,
 )
-from ablate.stats.intervals import ends_within
 
 VALUES = st.lists(st.integers(-1000, 1000).map(lambda i: i / 8), min_size=2, max_size=30)
 
