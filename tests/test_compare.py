@@ -57,7 +57,7 @@ def test_trials_that_differ_by_the_machine_are_paired_by_seed(first: Recorded, t
     assert (row.term, row.method, row.n) == ("epsilon=0.0", "paired", 3)
     assert row.effect == pytest.approx(np.mean(b.accuracy(0.0)) - np.mean(values))
     assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
-    own = mean_interval(values, bounds=(0, 1))
+    own = mean_interval(np.array(values), bounds=(0, 1))
     assert (row.a_low, row.a_high) == pytest.approx((own.low, own.high))
 
 
