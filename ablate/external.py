@@ -19,6 +19,7 @@ from ablate.notebook import Run
 from ablate.pipeline import require_sound
 from ablate.report.answer import answer_lines
 from ablate.report.content import write_pages
+from ablate.stats.intervals import UNBOUNDED
 from ablate.store.results import ResultsFolder
 from ablate.study.external import ExternalStudy
 from ablate.study.fields import canonical, unknown_name
@@ -239,4 +240,5 @@ def _quantity(name: str, better: str, spread: float) -> Quantity:
     what = known or Quantity("number", name, "of the runs", title=name)
     digits = min(max(1 - math.floor(math.log10(spread)), 0), 12) if spread > 0 else 4
     unit = what.stored_unit if what.factor == 1 else ""
-    return replace(what, digits=digits, stored_unit=unit, better=BETTER.get(better, what.better))
+    shown: dict[str, Any] = {"digits": digits, "stored_unit": unit, "bounds": UNBOUNDED}
+    return replace(what, better=BETTER.get(better, what.better), **shown)

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
     "notebook": {"tables"},
     "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning", "notebook"},
-    "external": {"study", "store", "tables", "report", "notebook", "pipeline"},
+    "external": {"study", "store", "stats", "tables", "report", "notebook", "pipeline"},
     "bench": set(),
 }  # fmt: skip
 

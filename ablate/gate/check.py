@@ -189,7 +189,7 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
             return None if untold and row.effect != 0 else False, evidence
         value = {"mean": row.effect, "low": row.low, "high": row.high}[leaf.asked]
     else:
-        mean = mean_interval(finite_numbers(run.by_seed(arm)[leaf.metric]))
+        mean = mean_interval(finite_numbers(run.by_seed(arm)[leaf.metric]), bounds=shown.bounds)
         context = f"{shown.axis} {compare.mean_text(shown, mean.mean, mean.low, mean.high, mean.n)}"
         value = float(getattr(mean, leaf.asked))
     operand = what if leaf.asked == "mean" else f"{leaf.asked}({what})"

@@ -182,7 +182,7 @@ def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons:
     if not paired:
         row["n"] = sum(present)
     for side, rows in sides.items():
-        mean = mean_interval(finite_numbers(rows[metric]))
+        mean = mean_interval(finite_numbers(rows[metric]), bounds=quantity(metric).bounds)
         row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}
         floor = finite_numbers(rows[FLOOR[metric]]) if metric in FLOOR else np.array([np.nan])
         row[f"{side}_floor"] = mean_interval(floor).mean

@@ -68,8 +68,9 @@ def pooled_sd(effects: Effect) -> tuple[float, int]:
     """
     counted = effects.n >= FEWEST_PAIRS
     freedom, sd = effects.n[counted] - 1, effects.sd[counted]
-    squares = float((freedom * sd**2).sum())
-    return math.sqrt(squares / freedom.sum()) if squares > 0 else math.nan, int(effects.n[counted].sum())
+    squares = math.hypot(*(np.sqrt(freedom) * sd))
+    mean = squares / math.sqrt(freedom.sum()) if squares > 0 else math.nan
+    return mean, int(effects.n[counted].sum())
 
 
 def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, workers: int) -> Facts:

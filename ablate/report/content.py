@@ -99,7 +99,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     step_times = tables.get("step_times")
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
     labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
-    first_screen, published = answer(trials, effects, plan, timing), views.published_view(epochs, plan)
+    first_screen, published = answer(tables, plan, timing), views.published_view(epochs, plan)
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]
@@ -113,9 +113,9 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "description": study.description,
         "answer": first_screen,
         "banners": banners(trials, plan, tables.get("floors"), tuned, effects),
-        "arms": views.arms_view(trials, plan),
-        "more_metrics": views.arms_view(trials, plan, more=True),
-        "components": views.components_view(trials, effects, plan),
+        "arms": views.arms_view(tables, plan),
+        "more_metrics": views.arms_view(tables, plan, more=True),
+        "components": views.components_view(tables, effects, plan),
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
         "effects": views.effects_view(effects, plan, "arm", "pair"),
         "sensitivity": views.sensitivity_view(effects, plan),

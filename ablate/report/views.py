@@ -38,7 +38,7 @@ from ablate.study.external import ExternalStudy
 from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS
+from ablate.tables import COLUMNS, Tables
 from ablate.tables.cells import one_line
 from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p, usual
 
@@ -65,12 +65,12 @@ def arm_cells(plan: Plan) -> dict[str, Json]:
 # Arms and trials.
 
 
-def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json | None:
+def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     """A row per arm: mean, 95 % interval and n of each metric; calibration errors with their floors.
 
     The metrics are the primary one, the usual ones and the family's; with `more`, those that this leaves out.
     """
-    complete, names, arms = complete_trials(trials), arm_cells(plan), planned_arms(plan)
+    complete, names, arms = complete_trials(tables["trials"]), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
     metrics = dict.fromkeys((plan.study.primary, *usual(*ARM_METRICS), *plan.study.comparison_family))
     if more:
@@ -80,7 +80,7 @@ def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json |
         yield worded("Arm", names[arm])
         yield _runs(runs.get(arm, 0), arms[arm].planned)
         for what in map(quantity, metrics):
-            interval, note = arm_interval(complete, arm, what.name), ""
+            interval, note = arm_interval(complete, arm, what.name, tables.get("new_images")), ""
             if what.name in FLOOR and (floor := arm_interval(complete, arm, FLOOR[what.name])).n:
                 note = f"floor {shown(floor.mean, what)}"
             yield of_quantity(what, _mean(interval, what, note))
@@ -88,13 +88,13 @@ def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json |
     return with_best(view(arms if metrics else [], columns))
 
 
-def components_view(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan) -> Json | None:
+def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
     """A row per arm of a study whose factors are on or off: ticks, scores, differences from the baseline.
 
     None of a search's arms, and where fewer than two factors have two levels. Of two levels 0 or False is
     off; without one of these, the baseline's.
     """
-    study, complete, on = plan.study, complete_trials(trials), dict[str, Any]()
+    study, complete, on = plan.study, complete_trials(tables["trials"]), dict[str, Any]()
     for factor, levels in study.factors.items():
         off = min(levels, key=lambda level: (bool(level), level != study.baseline.get(factor, levels[0])))
         if len(levels) == 2:
@@ -113,7 +113,9 @@ def components_view(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan) -> 
             else:
                 yield worded(label, cell(level_label(level)))
         for what in map(quantity, dict.fromkeys((study.primary, *study.comparison_family))):
-            yield of_quantity(what, _mean(arm_interval(complete, arm, what.name), what))
+            yield of_quantity(
+                what, _mean(arm_interval(complete, arm, what.name, tables.get("new_images")), what)
+            )
             if against:
                 own = against.get(arm)
                 judged = cell("baseline", 0.0) if own is None else effect_cell(own[what.name])

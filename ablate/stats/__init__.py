@@ -4,6 +4,7 @@ from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_
 from ablate.stats.intervals import (
     Interval,
     MedianInterval,
+    ends_within,
     mean_interval,
     median_interval,
     new_images_interval,
@@ -19,6 +20,7 @@ __all__ = [
     "MedianInterval",
     "best_two",
     "chosen_of_two",
+    "ends_within",
     "equivalence_power",
     "independent_effect",
     "is_on_front",

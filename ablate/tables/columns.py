@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -22,6 +23,7 @@ class Column:
         better: which direction is: 'higher', 'lower' or ''.
         title: its name in words; made from its name where it is "".
         digits: shown after the decimal point.
+        bounds: smallest and largest possible value, where that is known.
     """
 
     kind: Kind
@@ -31,6 +33,7 @@ class Column:
     better: str = ""
     title: str = ""
     digits: int = 2
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def unit(self) -> str:
@@ -74,7 +77,9 @@ text, integer = partial(Column, "text"), partial(Column, "integer")
 number, boolean = partial(Column, "number"), partial(Column, "boolean")
 
 _KINDS: dict[Any, Kind] = {int: "integer", float: "number", bool: "boolean", str: "text"}
-_METRICS = tuple(number(m.name, m.definition, m.unit, m.better, m.label, m.digits) for m in METRICS.values())
+_METRICS = tuple(
+    number(m.name, m.definition, m.unit, m.better, m.label, m.digits, m.bounds) for m in METRICS.values()
+)
 _FIELDS = tuple(
     Column(_KINDS.get(field.annotation, "text"), name, field.description or "")
     for name, field in Fields.model_fields.items()
@@ -109,7 +114,7 @@ def _scores(suffix: str, which: str) -> tuple[Column, ...]:
         text(f"objective{suffix}", f"the metric that is searched for{which}"),
         number(f"value{suffix}", "its mean over the point's seeds, tuning split; empty unless complete"),
         number(f"sd{suffix}", "standard deviation over the seeds"),
-        number(f"low{suffix}", "lower end of the mean's 95 % t interval over seeds"),
+        number(f"low{suffix}", "lower end of the mean's 95 % interval over seeds"),
         number(f"high{suffix}", "upper end of the same"),
         number(f"smoothed{suffix}", "smoothed over neighbours, what choice rests on; empty below a cliff"),
         number(f"smoothed_sd{suffix}", "standard deviation of the smoothed value"),
@@ -223,12 +228,12 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
     "new_images": (
         text("arm", "the arm that is compared"),
-        text("baseline", "the arm it is compared with"),
+        text("baseline", "the arm it is compared with; empty for the arm's own mean"),
         text("metric", "a column of the trials table that is a mean over images"),
         integer("comparisons", "intervals that hold together: the family's, or 1"),
         integer("n_pairs", "seeds for which both are complete"),
         integer("images", "images of the reported split"),
-        number("effect", "mean over seeds and images of arm minus baseline"),
+        number("effect", "mean over seeds and images of arm minus baseline, or of the arm alone"),
         number("low", "lower end of the 95 % interval for new images and new seeds"),
         _HIGH,
     ),

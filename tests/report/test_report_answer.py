@@ -25,7 +25,7 @@ LEVELS = declare(
 
 def told(*effects: dict[str, Any], study: Study = ARMS) -> dict[str, Any]:
     plan = plan_of(study)
-    return answer(trial_rows(plan), frame("effects", effects), plan)
+    return answer({"trials": trial_rows(plan), "effects": frame("effects", effects)}, plan)
 
 
 def effect(arch: str = "a", **changes: Any) -> dict[str, Any]:
@@ -129,12 +129,12 @@ def test_without_a_baseline_the_best_is_named_with_what_it_can_be_told_from() ->
     trials = trial_rows(plan, lambda trial: {"nll": {0.1: 1.0, 0.2: 1.3, 0.4: 1.1}[trial.fields.lr]})
     pairs = [("lr=0.2", "lr=0.1", "worse"), ("lr=0.4", "lr=0.1", "undecided"), ("lr=0.4", "lr=0.2", "better")]
     rows = [effect(kind="pair", term=a, against=b, verdict=word) for a, b, word in pairs]
-    found = answer(trials, frame("effects", rows), plan)
+    found = answer({"trials": trials, "effects": frame("effects", rows)}, plan)
     best = "Best NLL: lr=0.1, 1.0000 nats; better than lr=0.2; not told from lr=0.4."
     assert found["recommendation"] == best
     assert [row[0]["text"] for row in found["arms"]["rows"]] == ["lr=0.1", "lr=0.4", "lr=0.2"]
     assert [row[1]["best"] for row in found["arms"]["rows"]] == [True, False, False]
-    nothing = answer(trials, frame("effects", []), plan)
+    nothing = answer({"trials": trials, "effects": frame("effects", [])}, plan)
     assert nothing["sentences"][0]["text"].startswith(
         "NLL: 1.0000 to 1.3000 nats over 3 arms, which are described"
     )

@@ -210,7 +210,7 @@ def test_numbers_are_shown_in_their_unit(value: float, metric: str, text: str, d
 
 
 def test_p_values_and_arms_are_written_as_a_reader_does() -> None:
-    p_values = {1e-300: "< 0.001", 0.0009: "< 0.001", 0.001: "0.001", 0.0514: "0.051", 1.0: "1.000"}
+    p_values = {1e-300: "< 0.001", 0.0009: "< 0.001", 0.001: "0.001", 0.0514: "0.051", 1.0: "> 0.99"}
     assert {p: shown_p(p) for p in p_values} == p_values
     assert shown_p(float("nan")) == "–"
     assert arm_label({"epsilon": 0.0, "lr": 1e-05, "drop_last": True}) == "ε=0, lr=1e-05, drop_last=True"

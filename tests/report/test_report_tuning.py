@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from report_cases import Rendered, built, render
 from report_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
-from scipy import stats
 
 from ablate.analysis.tuning import read_search
 from ablate.report import build_report
 from ablate.report.cautions import banners
 from ablate.report.content import derived_tables
+from ablate.stats import mean_interval
 from ablate.store.results import read_plan
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, read_tables
@@ -247,7 +247,8 @@ def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path:
     own, other = (runs[runs["epsilon"] == epsilon]["value"] for epsilon in (0.16, 0.0))
     winner, baseline, _ = page.report["tuning"]["retested"]["rows"]
     assert (winner[1]["text"], baseline[1]["text"]) == ("5, 15, 16", "0, 14")
-    low, high = stats.t.interval(0.95, 14, own.mean(), stats.sem(own))
+    mean = mean_interval(own.to_numpy(float) / 100, bounds=(0, 1))
+    low, high = 100 * mean.low, 100 * mean.high
     assert winner[2]["text"] == f"{own.mean():.2f}"
     assert winner[2]["notes"][0] == f"{low:.2f} to {high:.2f}, n = 15"
     assert baseline[2]["notes"][0].endswith(", n = 10")

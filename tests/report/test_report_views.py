@@ -83,7 +83,7 @@ def test_components_are_ticked_and_stand_beside_their_baseline(rendered: Get) ->
 )
 def test_off_is_nothing_or_else_the_baseline(factors: Any, baseline: Any, heads: list[str] | None) -> None:
     plan = plan_of(declare(factors=factors, baseline=baseline, seeds=2))
-    table = components_view(trial_rows(plan), frame("effects", []), plan)
+    table = components_view({"trials": trial_rows(plan)}, frame("effects", []), plan)
     assert [head["label"] for head in (table or {"columns": []})["columns"]][:2] == (heads or [])
 
 
