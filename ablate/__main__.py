@@ -154,14 +154,21 @@ def _conclude(ended: Run) -> NoReturn:
 
 @app.command()
 @takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
-def plan(study: StudyFile, options: Options) -> None:
-    """Say what `run` would train, how long it should take, and how small an effect it can detect.
+def plan(
+    study: StudyFile,
+    options: Options,
+    sd: Annotated[
+        float | None,
+        Option(min=0.0, help="How far an arm's runs vary (standard deviation over seeds), as shown."),
+    ] = None,
+) -> None:
+    """Say what `run` would train, how long it should take, and how likely it decides what the study asks.
 
     Of a study that is tuned, say what `tune` would train.
     """
     from ablate.execution.driver import idle_cores, plan_settled, settle, trials_at_a_time
     from ablate.execution.progress import Watcher
-    from ablate.gate.plan import show_forecast
+    from ablate.gate.plan import forecast, show_forecast
     from ablate.pipeline import require_metrics
     from ablate.store.results import ResultsFolder
 
@@ -176,8 +183,9 @@ def plan(study: StudyFile, options: Options) -> None:
         planned, _ = plan_settled(settle(declared, options), options, view)
     folder = ResultsFolder(options.results / planned.study.name / planned.profile)
     used = planned.trials[0].numerics.device
-    missing = show_forecast(Console(), planned, folder, workers=trials_at_a_time(used, options))
-    print_line(Console(), *filter(None, [idle_cores(missing, used, options)]))
+    found = forecast(planned, folder, workers=trials_at_a_time(used, options), sd=sd)
+    show_forecast(Console(), found)
+    print_line(Console(), *filter(None, [idle_cores(found.totals["missing"], used, options)]))
 
 
 @app.command()

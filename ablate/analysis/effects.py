@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from ablate.stats import (
     holm,
     minimal_detectable_effect,
     paired_effect,
-    seeds_needed,
+    pooled_sd,
+    seeds_range,
     sign_flip_p,
     verdict,
 )
@@ -63,6 +65,7 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
         alike[[index[arm] for arm in group]] = index[group[0]]
     new_images = tables.get("new_images", frame("new_images", []))
     ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
+    spreads = {metric: arm_spread(compared, values[metric]) for metric in study.comparison_family}
     rows, size = [], family_size(plan)
     for term, metric in itertools.product(compared, metrics):
         claim = term.asked and metric in study.comparison_family
@@ -70,9 +73,11 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             continue
         (values_of, reference), kept = _sides(term, values[metric])
         planned = term.arms.shape[1]
+        sd, freedom = spreads.get(metric, (math.nan, 0.0))
         row = effect_row(
             metric,
             paired_effect(values_of, reference, comparisons=size if claim else 1),
+            spread=(sd * term.scale, freedom),
             planned=len(study.seed_list()),
             whole=kept == planned,
             margin=study.all_margins.get(metric, math.nan),
@@ -107,6 +112,16 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 
+def arm_spread(compared: Sequence[Term], values: FloatArray) -> tuple[float, float]:
+    """Standard deviation of an arm over seeds, beyond what the seeds share, and its degrees of freedom.
+
+    Pooled over the effects that are asked about, of a metric's values [arms, seeds]; NaN where none is known.
+    """
+    asked = [term for term in compared if term.asked]
+    sides = np.array([_sides(term, values)[0] for term in asked]).reshape(len(asked), 2, values.shape[-1])
+    return pooled_sd(paired_effect(sides[:, 0], sides[:, 1]), np.array([term.scale for term in asked]))
+
+
 def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
     """The two sides [2, seeds] of a term, and over how many combinations they are averaged.
 
@@ -137,6 +152,7 @@ def effect_row(
     *,
     planned: int,
     margin: float,
+    spread: tuple[float, float] | None = None,
     whole: bool = True,
     directed: bool = True,
     identical: bool = False,
@@ -146,7 +162,8 @@ def effect_row(
 
     `planned`, `margin` and `identical` are as `verdict` takes them; an effect that is not over the `whole`
     of the planned combinations of levels stays undecided; `directed` says that higher or lower can be better.
-    What is no `claim` is exploratory and has no verdict.
+    What is no `claim` is exploratory and has no verdict. The seeds needed follow from the differences'
+    `spread`, a standard deviation and its degrees of freedom; the effect's own where None.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
@@ -156,18 +173,15 @@ def effect_row(
         margin=margin,
         identical=identical,
     )
-    seeds, detectable = None, math.nan
+    few, many, detectable = None, None, math.nan
     if sd > 0:
         detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
-        if claim and judged.word == "undecided":
-            seeds = seeds_needed(
-                float(effect.effect),
-                sd=sd,
-                margin=margin,
-                alpha=1 - effect.confidence,
-                comparisons=effect.comparisons,
-                least=n + 1 if n == planned else planned,
-            )
+    pooled, freedom = spread or (sd, float(effect.freedom))
+    if claim and judged.word == "undecided" and pooled > 0 and margin > 0:
+        least = n + 1 if n == planned else planned
+        few, many = seeds_range(
+            margin, sd=pooled, freedom=freedom, comparisons=effect.comparisons, least=least
+        )
     return {
         "metric": metric,
         "n": n,
@@ -178,7 +192,8 @@ def effect_row(
         "verdict": str(judged.word) if claim else "exploratory",
         "reason": str(judged.reason),
         "below_margin": claim and bool(judged.below_margin),
-        "seeds_needed": seeds,
+        "seeds_from": few,
+        "seeds_needed": many,
         "detectable": detectable,
     }
 

@@ -45,7 +45,7 @@ REASONS = {
 CSV_COLUMNS = (
     "arm", "metric", *(f"{side}_{name}" for side in "ab" for name in SIDE),
     "difference", "low", "high", "method", "n", "comparisons", "p", "p_adjusted", "margin", "p_equivalence",
-    "verdict", "reason", "below_margin", "seeds_needed",
+    "verdict", "reason", "below_margin", "seeds_from", "seeds_needed",
 )  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
 def write_csv(path: Path, comparison: Comparison) -> None:
     """Write the differences unrounded, one row per arm and metric; what cannot be told is empty."""
     rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
-    rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_needed": "Int64"})
+    rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_from": "Int64", "seeds_needed": "Int64"})
     rows["arm"] = rows["arm"].map(inert)
     _write(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
-from scipy.special import gammaln, ncfdtr, ndtr, stdtrit
+from scipy.special import chdtri, gammaln, ncfdtr, ndtr, stdtrit
 
+from ablate.stats.effect import Effect
 from ablate.stats.intervals import FloatArray, check_family
 
 POWER = 0.8
@@ -71,11 +72,12 @@ def minimal_detectable_effect(
 def equivalence_power(
     margin: float, n: int, *, sd: float, difference: float = 0.0, alpha: float = 0.05, comparisons: int = 1
 ) -> float:
-    """Probability that two one-sided tests at alpha / comparisons pass for the true `difference`.
+    """Probability that the interval lies inside the margin, when the true difference is `difference`.
 
-    Where that is just the margin, > 0, it is at most that level. A verdict's are at half of its alpha.
+    Those are two one-sided tests at alpha / (2 comparisons); where the true difference is just the margin,
+    > 0, they pass with a probability of at most that.
     """
-    level = _check_test(sd, alpha, comparisons)
+    level = _check_test(sd, alpha, comparisons) / 2
     check_margin(margin)
     if n < 2:
         return 0.0
@@ -91,39 +93,78 @@ def equivalence_power(
     )
 
 
-def seeds_needed(
-    effect: float,
-    *,
-    sd: float,
-    margin: float = math.nan,
-    alpha: float = 0.05,
-    power: float = POWER,
-    comparisons: int = 1,
-    least: int = 2,
-    most: int = MOST_SEEDS,
-) -> int | None:
-    """Fewest seeds of a new study, from `least` to `most`, that would likely decide; None for more.
+def confirmable_margin(n: int, *, sd: float, alpha: float = 0.05, comparisons: int = 1) -> float:
+    """Smallest margin that n seeds show arms without a difference to lie within, with 80 % power."""
+    _check_test(sd, alpha, comparisons)
+    if n < 2:
+        return math.inf
 
-    That is, detect a true difference of `effect`, of either sign, or show arms that do not differ to be
-    equivalent within a margin (NaN: none is declared), whichever takes fewer. It is a rough number where the
-    effect is one that was seen: of simulated studies, such new ones decided in 50 to 100 %. Adding seeds to a
-    study until a verdict falls would be another test, with a larger error.
+    def surplus(margin: float) -> float:
+        return equivalence_power(margin, n, sd=1.0, alpha=alpha, comparisons=comparisons) - POWER
+
+    upper = 1.0
+    while surplus(upper) < 0:
+        upper *= 2
+    return sd * float(brentq(surplus, 1e-9, upper))
+
+
+def seeds_needed(
+    margin: float, *, sd: float, alpha: float = 0.05, comparisons: int = 1, most: int = MOST_SEEDS
+) -> int | None:
+    """Fewest seeds, at most `most`, that decide with 80 % power; None for more.
+
+    That is, show that arms without a difference are equivalent within the margin, and that arms that differ
+    by twice the margin do differ. A true difference in between can take more: half the margin about
+    four times as many.
     """
-    _check_test(sd, alpha, comparisons, power)
+    _check_test(sd, alpha, comparisons)
+    check_margin(margin)
+    if sd == 0:
+        return 2
     # No power is left to gain beyond a million standard deviations, where scipy's fails.
-    bounded = min(abs(effect), 1e6 * sd) if sd else effect
-    family: dict[str, Any] = {"sd": sd, "alpha": alpha, "comparisons": comparisons}
+    margin = min(margin / sd, 1e6)
+    family: dict[str, Any] = {"sd": 1.0, "alpha": alpha, "comparisons": comparisons}
 
     def power_at(n: int) -> float:
-        superior = paired_power(bounded, n, **family)
-        if math.isnan(margin):
-            return superior
-        # Either one-sided test of an equivalent verdict has half the level of a two-sided one.
-        return max(superior, equivalence_power(margin, n, **{**family, "alpha": alpha / 2}))
+        return min(paired_power(2 * margin, n, **family), equivalence_power(margin, n, **family))
 
-    candidates = range(max(least, 2), most + 1)
-    place = bisect_left(candidates, power, key=power_at)
+    candidates = range(2, most + 1)
+    place = bisect_left(candidates, POWER, key=power_at)
     return candidates[place] if place < len(candidates) else None
+
+
+def pooled_sd(effects: Effect, scale: FloatArray | float = 1.0) -> tuple[float, float]:
+    """Standard deviation that paired effects [m] of one metric have in common, and its degrees of freedom.
+
+    Each is divided by its `scale` [m] before; the variances' mean is weighted by degrees of freedom. Effects
+    against one baseline correlate by a half, so that m of them have the freedom of 4 m / (m + 3). NaN without
+    pairs, and where none varies: no spread says nothing.
+    """
+    freedom = np.maximum(effects.n - 1, 0)
+    squares, total = float(np.nansum(freedom * (effects.sd / scale) ** 2)), float(freedom.sum())
+    shared = 4 / (np.count_nonzero(freedom) + 3)
+    return (math.sqrt(squares / total), shared * total) if squares > 0 else (math.nan, 0.0)
+
+
+def seeds_range(
+    margin: float, *, sd: float, freedom: float, comparisons: int = 1, least: int = 2
+) -> tuple[int | None, int | None]:
+    """Seeds of a new study that would likely decide, from few to many; None for more than 1,000.
+
+    The first number takes `sd` as it was estimated, the second its upper 90 % confidence bound (none at
+    infinite `freedom`): new studies
+    of so many decide with at least 80 % over all that could have been estimated (docs/statistics.md). Both
+    are rounded, to steps of 5 from 10 on and of 50 from 100 on, and at least `least`. Adding seeds to a study
+    until a verdict falls would be another test, with a larger error.
+    """
+    widest = 1.0 if math.isinf(freedom) else math.sqrt(freedom / float(chdtri(freedom, 0.9)))
+    few, many = (seeds_needed(margin, sd=bound, comparisons=comparisons) for bound in (sd, widest * sd))
+    few = None if few is None else max(few - few % _step(few), least)
+    return few, None if many is None else max(many + -many % _step(many), least)
+
+
+def _step(seeds: int) -> int:
+    return 1 if seeds < 10 else 5 if seeds < 100 else 50
 
 
 def _mean_over_sd(chance: Callable[[FloatArray], FloatArray], n: int, last: float = math.inf) -> float:

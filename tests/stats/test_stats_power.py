@@ -89,7 +89,7 @@ def test_equivalence_power_is_how_often_the_test_passes(
 ) -> None:
     differences = difference + np.random.default_rng(n).normal(size=(40_000, n))
     effects = paired_effect(differences, np.zeros(n), comparisons=comparisons)
-    passed = verdict(effects, planned=n, higher_is_better=None, margin=margin).p_equivalence <= 0.1
+    passed = verdict(effects, planned=n, higher_is_better=None, margin=margin).p_equivalence <= 0.05
     power = equivalence_power(margin, n, sd=1, difference=difference, comparisons=comparisons)
     assert passed.mean() == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / 40_000) + 1e-4)
 
