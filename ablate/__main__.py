@@ -185,7 +185,7 @@ def plan(
     used = planned.trials[0].numerics.device
     found = forecast(planned, folder, workers=trials_at_a_time(used, options), sd=sd)
     show_forecast(Console(), found)
-    print_line(Console(), *filter(None, [idle_cores(found.totals["missing"], used, options)]))
+    print_line(Console(), *filter(None, [idle_cores(found["missing"], used, options)]))
 
 
 @app.command()

@@ -197,7 +197,8 @@ def test_undecided_tells_the_seeds_that_would_decide(tmp_path: Path) -> None:
     a, b = (Recorded(tmp_path / str(e0), counts(e0=e0)) for e0 in ([600, 620, 590], [610, 625, 605]))
     comparison = compared(a, b, "accuracy")
     (row,) = rows(comparison)
-    assert f"undecided: about {int(row.seeds_needed)} seeds would decide" in shown(comparison)
+    needed = f"{int(row.seeds_from)} to {int(row.seeds_needed)} seeds would likely decide"
+    assert f"undecided: {needed}" in shown(comparison)
 
 
 @pytest.mark.parametrize(

@@ -178,10 +178,8 @@ def effect_row(
         detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
     pooled, freedom = spread or (sd, float(effect.freedom))
     if claim and judged.word == "undecided" and pooled > 0 and margin > 0:
-        least = n + 1 if n == planned else planned
-        few, many = seeds_range(
-            margin, sd=pooled, freedom=freedom, comparisons=effect.comparisons, least=least
-        )
+        family = effect.comparisons
+        few, many = seeds_range(margin, sd=pooled, freedom=freedom, comparisons=family, least=n + 1)
     return {
         "metric": metric,
         "n": n,

@@ -25,7 +25,15 @@ from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import NOT_IDENTITY, Plan
 from ablate.tables import build_tables, read_tables
 from ablate.tables.files import inert
-from ablate.tables.quantities import Quantity, number_columns, quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import (
+    Quantity,
+    number_columns,
+    quantity,
+    shown,
+    shown_difference,
+    shown_p,
+    shown_seeds,
+)
 from ablate.terminal import print_line, print_table, printable
 
 METRICS_SHOWN = ("accuracy", "nll", "ece")
@@ -346,7 +354,7 @@ def verdict_text(row: Any) -> str:
         return f"equivalent{', different by less than matters' if row.below_margin else ''}"
     if row.verdict != "undecided":
         return str(row.verdict)
-    seeds = row.seeds_needed
-    needed = "" if seeds is None or math.isnan(seeds) else f"about {int(seeds):,} seeds would decide"
+    few, many = row.seeds_from, row.seeds_needed
+    needed = "" if pd.isna(few) else f"{shown_seeds(few, many)} seeds would likely decide"
     why = "; ".join(filter(None, [REASONS.get(row.reason), needed]))
     return f"undecided{f': {why}' if why else ''}"

@@ -20,7 +20,7 @@ from ablate.report.views import Compared, compared, contrast_label, duration, se
 from ablate.report.words import words
 from ablate.study.comparisons import Term
 from ablate.study.trials import Plan
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p, shown_seeds
 
 ALSO = ("accuracy", "ece", "ece_scaled")
 """Said of every contrast beside its primary metric: accuracy, calibration before and after scaling."""
@@ -120,13 +120,13 @@ def _conclusion(row: pd.Series[Any], what: Quantity, planned: int, cells: str) -
         within = f"within ±{shown(row['margin'], what)} {what.difference_unit}".rstrip()
         return f"Equivalent {within}{': different, by less than matters' if row['below_margin'] else ''}."
     seeds = f"{int(row['n'])} of {planned} planned {counts}s"
-    likely = "not even 1,000" if pd.isna(row["seeds_needed"]) else f"about {int(row['seeds_needed'])}"
+    likely = f"{shown_seeds(row['seeds_from'], row['seeds_needed'])} seeds would likely decide"
     why = {
         "incomplete": f": only {f'{cells} and ' if cells else ''}{seeds} are complete",
         "too_few_seeds": f": one {counts} has no spread to judge by",
         "no_spread": f": all {counts}s differ alike, which leaves no spread to judge by",
     }
-    return f"Undecided{why.get(reason, f'; {likely} seeds would likely decide')}."
+    return f"Undecided{why.get(reason, f'; {likely}' if row['margin'] > 0 else '')}."
 
 
 def _contrast(item: Compared, plan: Plan, timing: Pass | None, planned: int) -> Json:

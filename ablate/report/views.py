@@ -37,7 +37,7 @@ from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p, shown_seeds
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -220,10 +220,11 @@ def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
         yield column("Sign-flip p", cell(shown_p(flip), float(flip), least), meaning=says["p_sign_flip"])
         yield column("ρ", cell(shown_decimal(row["rho"], 2), float(row["rho"])), meaning=says["rho"])
         yield column("Detectable", amount(row["detectable"], what), meaning=says["detectable"])
-        seeds, undecided = row["seeds_needed"], row["verdict"] == "undecided" and math.isfinite(row["low"])
-        unknown = cell("> 1,000" if undecided else ABSENT, math.inf)
-        needed = unknown if pd.isna(seeds) else count(seeds)
-        yield column("Seeds needed", needed, meaning=says["seeds_needed"])
+        seeds = shown_seeds(row["seeds_from"], row["seeds_needed"])
+        open_yet = row["verdict"] == "undecided" and row["margin"] > 0 and math.isfinite(row["low"])
+        most = math.inf if pd.isna(row["seeds_needed"]) else float(row["seeds_needed"])
+        needed = cell(seeds if open_yet else ABSENT, most)
+        yield column("Seeds needed", needed, meaning=says["seeds_from"])
 
     rows = (by_metric[name] for _, by_metric in compared(effects, plan, "arm") for name in metrics)
     return view(rows, columns)

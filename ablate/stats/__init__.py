@@ -10,7 +10,6 @@ from ablate.stats.intervals import (
     prediction_interval,
 )
 from ablate.stats.power import (
-    MOST_SEEDS,
     confirmable_margin,
     equivalence_power,
     minimal_detectable_effect,
@@ -23,7 +22,6 @@ from ablate.stats.surrogate import best_two, chosen_of_two, is_on_front, smoothe
 from ablate.stats.verdict import holm, verdict
 
 __all__ = [
-    "MOST_SEEDS",
     "Effect",
     "Interval",
     "MedianInterval",

@@ -57,16 +57,22 @@ def minimal_detectable_effect(
 ) -> float:
     """Smallest true difference that n seeds detect with the given power; infinite for fewer than two."""
     _check_test(sd, alpha, comparisons, power)
-    if n < 2:
-        return math.inf
+    family: dict[str, Any] = {"sd": 1.0, "alpha": alpha, "comparisons": comparisons}
+    return sd * _smallest(lambda size: paired_power(size, n, **family) - power) if n > 1 else math.inf
 
-    def surplus(size: float) -> float:
-        return paired_power(size, n, sd=1.0, alpha=alpha, comparisons=comparisons) - power
 
+def confirmable_margin(n: int, *, sd: float, comparisons: int = 1) -> float:
+    """Smallest margin that n seeds show an effect of 0 to lie within, with 80 % power; as above."""
+    _check_test(sd, 0.05, comparisons)
+    family: dict[str, Any] = {"sd": 1.0, "comparisons": comparisons}
+    return sd * _smallest(lambda size: equivalence_power(size, n, **family) - POWER) if n > 1 else math.inf
+
+
+def _smallest(surplus: Callable[[float], float]) -> float:
     upper = 1.0
     while surplus(upper) < 0:
         upper *= 2
-    return sd * float(brentq(surplus, 0.0, upper))
+    return float(brentq(surplus, 1e-9, upper))
 
 
 def equivalence_power(
@@ -93,40 +99,20 @@ def equivalence_power(
     )
 
 
-def confirmable_margin(n: int, *, sd: float, alpha: float = 0.05, comparisons: int = 1) -> float:
-    """Smallest margin that n seeds show arms without a difference to lie within, with 80 % power."""
-    _check_test(sd, alpha, comparisons)
-    if n < 2:
-        return math.inf
+def seeds_needed(margin: float, *, sd: float, comparisons: int = 1, most: int = MOST_SEEDS) -> int | None:
+    """Fewest seeds that decide with 80 % power; None for more than `most`.
 
-    def surplus(margin: float) -> float:
-        return equivalence_power(margin, n, sd=1.0, alpha=alpha, comparisons=comparisons) - POWER
-
-    upper = 1.0
-    while surplus(upper) < 0:
-        upper *= 2
-    return sd * float(brentq(surplus, 1e-9, upper))
-
-
-def seeds_needed(
-    margin: float, *, sd: float, alpha: float = 0.05, comparisons: int = 1, most: int = MOST_SEEDS
-) -> int | None:
-    """Fewest seeds, at most `most`, that decide with 80 % power; None for more.
-
-    That is, show that arms without a difference are equivalent within the margin, and that arms that differ
-    by twice the margin do differ. A true difference in between can take more: half the margin about
-    four times as many.
+    They show effects of 0 to be equivalent, and those of twice the margin to differ. What lies in between can
+    take more: half the margin about four times as many.
     """
-    _check_test(sd, alpha, comparisons)
+    _check_test(sd, 0.05, comparisons)
     check_margin(margin)
-    if sd == 0:
-        return 2
     # No power is left to gain beyond a million standard deviations, where scipy's fails.
-    margin = min(margin / sd, 1e6)
-    family: dict[str, Any] = {"sd": 1.0, "alpha": alpha, "comparisons": comparisons}
+    ratio = min(margin / sd, 1e6) if sd else 1e6
+    family: dict[str, Any] = {"sd": 1.0, "comparisons": comparisons}
 
     def power_at(n: int) -> float:
-        return min(paired_power(2 * margin, n, **family), equivalence_power(margin, n, **family))
+        return min(paired_power(2 * ratio, n, **family), equivalence_power(ratio, n, **family))
 
     candidates = range(2, most + 1)
     place = bisect_left(candidates, POWER, key=power_at)
@@ -134,11 +120,10 @@ def seeds_needed(
 
 
 def pooled_sd(effects: Effect, scale: FloatArray | float = 1.0) -> tuple[float, float]:
-    """Standard deviation that paired effects [m] of one metric have in common, and its degrees of freedom.
+    """Standard deviation of paired differences that effects [m] share, and its degrees of freedom.
 
-    Each is divided by its `scale` [m] before; the variances' mean is weighted by degrees of freedom. Effects
-    against one baseline correlate by a half, so that m of them have the freedom of 4 m / (m + 3). NaN without
-    pairs, and where none varies: no spread says nothing.
+    Each is first divided by its `scale` [m]; variances are weighted by degrees of freedom. As effects against
+    one baseline correlate by a half, m count as 4 m / (m + 3). NaN where no difference varies.
     """
     freedom = np.maximum(effects.n - 1, 0)
     squares, total = float(np.nansum(freedom * (effects.sd / scale) ** 2)), float(freedom.sum())
@@ -151,20 +136,18 @@ def seeds_range(
 ) -> tuple[int | None, int | None]:
     """Seeds of a new study that would likely decide, from few to many; None for more than 1,000.
 
-    The first number takes `sd` as it was estimated, the second its upper 90 % confidence bound (none at
-    infinite `freedom`): new studies
-    of so many decide with at least 80 % over all that could have been estimated (docs/statistics.md). Both
-    are rounded, to steps of 5 from 10 on and of 50 from 100 on, and at least `least`. Adding seeds to a study
-    until a verdict falls would be another test, with a larger error.
+    Few take `sd` as estimated, many its upper 90 % confidence bound, which is `sd` at infinite `freedom`: new
+    studies of so many decide with 80 % whatever was estimated, on average (docs/statistics.md). Both are
+    rounded up, to 5 from 10 and to 50 from 100 on, and are at least `least`. To add seeds to a study until it
+    decides would be another test, with a larger error.
     """
-    widest = 1.0 if math.isinf(freedom) else math.sqrt(freedom / float(chdtri(freedom, 0.9)))
-    few, many = (seeds_needed(margin, sd=bound, comparisons=comparisons) for bound in (sd, widest * sd))
-    few = None if few is None else max(few - few % _step(few), least)
-    return few, None if many is None else max(many + -many % _step(many), least)
+    bound = sd if math.isinf(freedom) else sd * math.sqrt(freedom / float(chdtri(freedom, 0.9)))
+    few, many = (seeds_needed(margin, sd=spread, comparisons=comparisons) for spread in (sd, bound))
+    return few and max(_rounded(few), least), many and max(_rounded(many), least)
 
 
-def _step(seeds: int) -> int:
-    return 1 if seeds < 10 else 5 if seeds < 100 else 50
+def _rounded(seeds: int) -> int:
+    return seeds + -seeds % (1 if seeds < 10 else 5 if seeds < 100 else 50)
 
 
 def _mean_over_sd(chance: Callable[[FloatArray], FloatArray], n: int, last: float = math.inf) -> float:
