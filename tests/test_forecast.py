@@ -116,7 +116,7 @@ def test_a_low_chance_is_warned_of_with_what_would_raise_it(tmp_path: Path) -> N
     low, high = (shown(tiny(tmp_path / str(sd), {}, margins={"accuracy": 0.01}), sd=sd) for sd in (1.0, 0.2))
     assert "Accuracy: runs of an arm vary by 1.00 points (sd, as given)" in low
     needed, margin = low.split("80 % takes ")[1].split(" seeds, or a margin of ")
-    assert "warning: Accuracy is decided with a chance of only" in low
+    assert "warning: Accuracy is decided with a chance of" in low
     sd = 0.01 * math.sqrt(2)
     assert equivalence_power(0.01, int(needed), sd=sd, comparisons=2) >= 0.8
     assert equivalence_power(0.01, int(needed) - 6, sd=sd, comparisons=2) < 0.8

@@ -166,7 +166,7 @@ def _chances(plan: Plan, spreads: Spreads) -> tuple[list[Json], list[str]]:
             )
             if words == "all asked" and min(shares.values()) < LIKELY:
                 notes.append(
-                    f"warning: {what.label} is decided with a chance of only {min(shares.values()):.0%}; 80 % "
+                    f"warning: {what.label} is decided with a chance of {min(shares.values()):.0%}; 80 % "
                     f"takes {shown_seeds(few, many)} seeds, or a margin of {shown(least, what)}{unit}"
                 )
     return chances, notes
@@ -202,11 +202,15 @@ def show_forecast(console: Console, found: Json) -> None:
             "at twice",
             "seeds for 80 %",
         )
-        keys = ("equivalent", "at_margin", "at_twice")
         cells = [
-            (what.label, shown(of["margin"], what), of["compared"], str(of["intervals"]))
-            + (*(f"{of[key]:.0%}" for key in keys), shown_seeds(of["seeds_from"], of["seeds_needed"]))
-            for of, what in ((chance, quantity(chance["metric"])) for chance in found["chances"])
+            (
+                quantity(of["metric"]).label,
+                shown(of["margin"], quantity(of["metric"])),
+                *(str(of[key]) for key in ("compared", "intervals")),
+                *(f"{of[key]:.0%}" for key in ("equivalent", "at_margin", "at_twice")),
+                shown_seeds(of["seeds_from"], of["seeds_needed"]),
+            )
+            for of in found["chances"]
         ]
         print_table(console, heads, cells, numbers=(heads[1], *heads[3:]))
     print_line(console, *found["notes"])

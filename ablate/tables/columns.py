@@ -207,7 +207,10 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             "of a claim: equivalent, better, worse (higher, lower where none is better) or undecided; of all "
             "else: exploratory",
         ),
-        text("reason", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
+        text(
+            "reason",
+            "why without a test: incomplete, identical, too_few_seeds, no_spread; bent: a trend turns",
+        ),
         boolean("below_margin", "equivalent, and yet surely different: by less than matters"),
         integer("seeds_from", "where undecided: seeds that decide with 80 % power if arms vary as measured"),
         integer("seeds_needed", "the same if they vary by as much as is likely; empty above 1,000"),
