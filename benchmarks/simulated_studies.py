@@ -66,7 +66,7 @@ class Situation:
     Attributes:
         design: one of DESIGNS.
         noise: one of NOISES, or "skewed arms": an exponential tail below in all arms but the baselines.
-        spread: one of SPREADS; of the first arms that are compared, beside the baseline's.
+        spread: one of SPREADS, or "all arms twice": of the first of the compared arms, beside the baseline's.
         rho: correlation of each arm with its baseline arm over seeds.
         asked: one of ASKED.
         metrics: in the family, independent of each other.
@@ -106,7 +106,7 @@ def situations() -> Iterator[Situation]:
     for design in DESIGNS:
         for rest in itertools.product(NOISES, SPREADS, RHOS, ASKED, (1, 2)):
             yield Situation(design, *rest)
-        yield Situation(design, "skewed arms", "equal", 0.0, "arms", 1)
+        yield Situation(design, "skewed arms", "all arms twice", 0.0, "arms", 1)
 
 
 @functools.cache
@@ -147,6 +147,8 @@ def spreads(situation: Situation) -> FloatArray:
     compared = (levels - 1) * networks
     if situation.spread == "one arm 6 times":
         wide[networks] = 6
+    elif situation.spread == "all arms twice":
+        wide[networks:] = 2
     elif situation.spread == "half the arms 3 times":
         wide[networks : networks + (compared + 1) // 2] = 3
     return wide.reshape(levels, networks)
