@@ -287,9 +287,9 @@ def simulate_pilots(situation: PilotSituation, rng: np.random.Generator) -> Pilo
         at_twice=float(at_twice.mean()),
         widest_at_0=float(at_0[:, 0].mean()),
         known=seeds_needed(1.0, sd=known, comparisons=size) or math.inf,
-        few=float(np.median(few)),
-        many=float(np.median(many)),
-        most=float(np.quantile(many, 0.9)),
+        few=float(np.quantile(few, 0.5, method="higher")),
+        many=float(np.quantile(many, 0.5, method="higher")),
+        most=float(np.quantile(many, 0.9, method="higher")),
         beyond=float(np.mean(~np.isfinite(many))),
     )
 
