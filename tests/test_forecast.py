@@ -17,7 +17,10 @@ from ablate.stats import equivalence_power
 from ablate.store.records import Failure, Record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
-from ablate.study.trials import Numerics, Trial, build_trial
+from ablate.study.study import load_study
+from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
+
+STUDIES = Path(__file__).parent.parent / "studies"
 
 
 def trial(seed: int = 0, fingerprint: str = "f", numerics: Numerics = CPU, **changes: Any) -> Trial:
@@ -157,6 +160,18 @@ def test_equal_differences_are_not_taken_for_certainty(tmp_path: Path) -> None:
 )
 def test_where_nothing_can_be_decided_it_says_so(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
     assert line in shown(tiny(tmp_path, {}, **changes), sd=1.0)
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)
+def test_the_studies_have_seeds_and_margins_that_decide(path: Path, tmp_path: Path) -> None:
+    """At the spread that the source's network was recorded with: 1.41 points over six seeds."""
+    study = load_study(path).with_profile("full")
+    if study.search is None and study.baseline:
+        trials = tuple(expand(study, lambda fields: fields.data, lambda fields: CUDA))
+        plan = Plan(study=study, profile="full", reason="", trials=trials)
+        found = forecast(plan, ResultsFolder(tmp_path), workers=1, sd=1.41)
+        assert found["chances"][0]["compared"] == "all asked"
+        assert found["chances"][0]["equivalent"] >= 0.5
 
 
 def test_failed_and_damaged_trials_are_told_apart(tmp_path: Path) -> None:

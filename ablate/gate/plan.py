@@ -28,6 +28,8 @@ from ablate.terminal import duration, print_line, print_table
 STATES = ("done", "failed", "missing")
 LIKELY = 0.5
 """Chance to decide below which `plan` warns."""
+TRUE = ("equal: equivalent", "margin apart: found", "twice: found")
+"""What is so, and the verdict whose chance is told."""
 Json = dict[str, Any]
 Spreads = dict[str, tuple[float, float, str]]
 """Metric to the standard deviation of an arm over seeds, its degrees of freedom, and where they are from."""

@@ -58,9 +58,9 @@ OTHER = {"arch": "b", "verdict": "better", "effect": -0.05}
         ),
         ([{"verdict": "equivalent"}], "equivalent within ±0.0200 nats at ε=0.1 (arch=a)."),
         (
-            [{**OPEN, "detectable": 0.05, "seeds_needed": 13}],
-            "undecided at ε=0.1 (arch=a) (−0.0200 nats, −0.0300 to −0.0100); so many seeds show differences of "
-            "0.0500 nats or more, the margin is 0.0200, and about 13 would settle it.",
+            [{**OPEN, "detectable": 0.05, "seeds_from": 13, "seeds_needed": 25}],
+            "undecided at ε=0.1 (arch=a) (−0.0200 nats, −0.0300 to −0.0100); so many seeds show differences "
+            "of 0.0500 nats or more, the margin is 0.0200, and 13 to 25 would settle it.",
         ),
         (
             [{**LOST, "n": 0, "effect": None}],
@@ -153,7 +153,9 @@ def test_no_word_of_verdict_is_said_of_what_is_exploratory() -> None:
         ({}, {"Over seeds": "−0.0300 to −0.0100", "New images too": "−0.0400 to +0.0200", "ρ": "−0.50"}),
         ({"low_images": None, "high_images": None, "rho": None}, {"New images too": "–", "ρ": "–"}),
         ({}, {"Holm's p": "< 0.001", "Sign-flip p": "0.500", "Detectable": "–"}),
-        ({"p_sign_flip": None, "n": 21, "seeds_needed": 41}, {"Sign-flip p": "–", "Seeds needed": "41"}),
+        ({"p_sign_flip": None, "n": 21}, {"Sign-flip p": "–", "Seeds needed": "–"}),
+        ({**OPEN, "seeds_from": 41, "seeds_needed": 41}, {"Seeds needed": "41"}),
+        ({**OPEN, "seeds_from": 150}, {"Seeds needed": "150 to more than 1,000"}),
         ({}, {"Seeds needed": "–"}),
         (OPEN, {"Seeds needed": "> 1,000"}),
         ({**OPEN, "low": None, "high": None}, {"Seeds needed": "–"}),
