@@ -152,10 +152,7 @@ def _conclude(ended: Run) -> NoReturn:
 def plan(
     study: StudyFile,
     options: Options,
-    sd: Annotated[
-        float | None,
-        Option(min=0.0, help="How far an arm's runs vary (standard deviation over seeds), as shown."),
-    ] = None,
+    sd: Annotated[float | None, Option(min=0.0, help="Of an arm's runs over seeds, in shown units.")] = None,
 ) -> None:
     """Say what `run` would train, how long it should take, and how likely it decides what the study asks.
 
@@ -163,7 +160,7 @@ def plan(
     """
     from ablate.execution.driver import idle_cores, plan_settled, settle, trials_at_a_time
     from ablate.execution.progress import Watcher
-    from ablate.gate.plan import forecast, show_forecast
+    from ablate.gate.plan import show_forecast
     from ablate.pipeline import require_metrics
     from ablate.store.results import ResultsFolder
 
@@ -178,9 +175,8 @@ def plan(
         planned, _ = plan_settled(settle(declared, options), options, view)
     folder = ResultsFolder(options.results / planned.study.name / planned.profile)
     used = planned.trials[0].numerics.device
-    found = forecast(planned, folder, workers=trials_at_a_time(used, options), sd=sd)
-    show_forecast(Console(), found)
-    print_line(Console(), *filter(None, [idle_cores(found["missing"], used, options)]))
+    facts = show_forecast(Console(), planned, folder, workers=trials_at_a_time(used, options), sd=sd)
+    print_line(Console(), *filter(None, [idle_cores(facts["missing"], used, options)]))
 
 
 @app.command()

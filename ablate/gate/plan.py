@@ -25,12 +25,7 @@ from ablate.tables.images import read_stored
 from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
 
-STATES = ("done", "failed", "missing")
-LIKELY = 0.5
-"""Chance to decide below which `plan` warns."""
-TRUE = ("equal: equivalent", "margin apart: found", "twice: found")
-"""What is so, and the verdict whose chance is told."""
-Json = dict[str, Any]
+Facts = dict[str, Any]
 Spreads = dict[str, tuple[float, float, str]]
 """Metric to the standard deviation of an arm over seeds, its degrees of freedom, and where they are from."""
 
@@ -70,31 +65,53 @@ def _likenesses(trial: Trial) -> Iterator[tuple[object, int]]:
     yield alike, fields.epochs
 
 
-def forecast(plan: Plan, folder: ResultsFolder, *, workers: int, sd: float | None = None) -> Json:
-    """What a run would train, how long it should take, and how likely it decides, as values for JSON.
+def show_forecast(
+    console: Console, plan: Plan, folder: ResultsFolder, *, workers: int, sd: float | None = None
+) -> Facts:
+    """Print what a run would train, how long it should take, and how likely it decides; the same as facts.
 
     The folder of the results need not exist; `workers` trials run at a time. `sd` is the standard deviation
-    of an arm over seeds in the primary metric's shown unit. Where it is not given, this profile's records say
-    it, or else those of the study's profile that has the most.
+    of an arm over seeds in the primary metric's shown unit; otherwise this profile's records tell it, or else
+    those of another profile.
     """
     records, faults = read_available(folder)
     states = dict.fromkeys((trial.trial_id for trial in plan.trials), "missing")
     for name in states.keys() & records:
         states[name] = "done" if records[name].status == "complete" else "failed"
     missing = [trial for trial in plan.trials if states[trial.trial_id] == "missing"]
-    totals = Counter(states.values())
+    heads, totals = ("done", "failed", "missing"), Counter(states.values())
     of_arms = Counter((trial.arm, states[trial.trial_id]) for trial in plan.trials)
-    seconds, timed, untimed = expected_duration(missing, records.values(), workers=workers)
-    spreads = _recorded(plan, folder, "recorded here") or _recorded_elsewhere(folder)
+    asked = f"{len(plan.arms)} arms x {len(plan.study.seed_list())} seeds = {len(plan.trials)} trials"
+    counts = ", ".join(f"{totals[state]} {state}" for state in heads)
+    lines = [f"{plan.study.name}: {plan.reason}", f"results: {folder.root}", f"{asked}: {counts}"]
+    if totals["failed"]:
+        lines.append("failed trials stay as they are unless the run is given --retry-failed")
+    if damaged := len(faults.keys() & states):
+        lines.append(f"{damaged} of the missing have a damaged record; a run puts it aside")
+    print_line(console, *lines)
+    rows = [(arm, *(str(of_arms[arm, state]) for state in heads)) for arm in plan.arms]
+    print_table(console, ("arm", *heads), rows, numbers=heads)
+    seconds, known, unknown = expected_duration(missing, records.values(), workers=workers)
+    times = [] if missing else ["time: nothing is left to train"]
+    if known:
+        time = f"about {duration(seconds)} for {known} of the missing trials, {workers} at a time"
+        times.append(f"time: {time}, going by those recorded here")
+    times += [f"time of {arch}: not known before one trial of {arch} has run" for arch in unknown]
+    print_line(console, *times)
+    spreads = _recorded(plan, folder, "recorded here")
+    for path in () if spreads else sorted(folder.root.parent.glob("*/study.json")):
+        with contextlib.suppress(RecordError):
+            other = ResultsFolder(path.parent)
+            spreads |= _recorded(read_plan(other), other, f"of profile {other.root.name}")
     if sd is not None:
         spreads[plan.study.primary] = sd / quantity(plan.study.primary).factor, math.inf, "as given"
-    chances, notes = _chances(plan, spreads)
     return {
-        "study": plan.study.name, "reason": plan.reason, "results": str(folder.root),
-        "seeds": len(plan.study.seed_list()), **{state: totals[state] for state in STATES},
-        "arms": {arm: {state: of_arms[arm, state] for state in STATES} for arm in plan.arms},
-        "damaged": len(faults.keys() & states), "workers": workers, "seconds": seconds, "timed": timed,
-        "untimed": untimed, "chances": chances, "notes": notes,
+        "study": plan.study.name, "profile": plan.profile, "reason": plan.reason, "folder": folder.root,
+        "planned": len(plan.trials), **{state: totals[state] for state in heads}, "damaged": damaged,
+        "arms": [{"arm": arm} | {state: of_arms[arm, state] for state in heads} for arm in plan.arms],
+        "seeds": plan.study.seed_list(), "workers": workers, "seconds": seconds if known else None,
+        "timed_trials": known, "untimed_architectures": unknown,
+        "chances": _show_chances(console, plan, spreads),
     }  # fmt: skip
 
 
@@ -113,106 +130,58 @@ def _recorded(plan: Plan, folder: ResultsFolder, source: str) -> Spreads:
     return {name: spread for name, spread in known.items() if spread[1] >= 2}
 
 
-def _recorded_elsewhere(folder: ResultsFolder) -> Spreads:
-    found: list[Spreads] = [{}]
-    for path in sorted(folder.root.parent.glob("*/study.json")):
-        with contextlib.suppress(RecordError):
-            other = ResultsFolder(path.parent)
-            found.append(_recorded(read_plan(other), other, f"of profile {other.root.name}"))
-    return max(found, key=lambda spreads: sum(freedom for _, freedom, _ in spreads.values()))
-
-
-def _chances(plan: Plan, spreads: Spreads) -> tuple[list[Json], list[str]]:
-    """For what is asked, for every arm, and for one comparison alone; and what is to be known of them.
-
-    Each is for the effect that varies most: to be equivalent where nothing differs, and to be found where the
-    difference is the margin or twice that.
-    """
-    study, n, compared = plan.study, len(plan.study.seed_list()), terms(plan)
-    asked = [term.scale for term in compared if term.asked]
+def _show_chances(console: Console, plan: Plan, spreads: Spreads) -> list[Facts]:
+    """How likely the seeds decide the most varied effect: if all is asked, each arm is, or it alone."""
+    study, n, size, compared = plan.study, len(plan.study.seed_list()), family_size(plan), terms(plan)
+    widest = max((term.scale for term in compared if term.asked), default=0.0)
     arms = [term.scale for term in compared if term.kind in ("arm", "pair")]
-    if not asked or n < 2:
-        why = "one seed decides nothing" if asked else "nothing that is asked can be compared"
-        return [], [f"chance to decide: none, as {why}"]
-    family, size = study.comparison_family, family_size(plan)
-    sets = {"all asked": (asked, size), "every arm": (arms, len(arms) * len(family)), "one alone": (asked, 1)}
-    sets = {words: of for words, of in sets.items() if words == "all asked" or of[1] not in (0, size)}
-    chances, notes = list[Json](), list[str]()
-    for metric in family:
-        what, margin = quantity(metric), study.all_margins.get(metric, math.nan)
-        unit = f" {what.difference_unit}".rstrip()
-        if metric not in spreads:
-            least = max(asked) * confirmable_margin(n, sd=1.0, comparisons=size)
-            notes.append(
-                f"{what.label}: how far runs of an arm vary is not known: records tell it of compared arms, "
-                f"and --sd of the primary metric. 80 % takes a margin of {least:.1f} such standard deviations"
-            )
+    sets = {"all asked": (widest, size), "one alone": (widest, 1)}
+    sets |= {"every arm": (max(arms), len(arms) * len(study.comparison_family))} if arms else {}
+    if not widest or n < 2:
+        why = "one seed decides nothing" if widest else "nothing that is asked can be compared"
+        print_line(console, f"chance to decide: none, as {why}")
+        return []
+    chances, notes = list[Facts](), list[str]()
+    for metric in study.comparison_family:
+        what, margin = quantity(metric), study.all_margins.get(metric)
+        if margin is None or metric not in spreads:
+            why = "no margin is declared, so nothing can be equivalent"
+            if margin is not None:
+                why = "records of compared arms tell how far its runs vary, or --sd for the primary metric"
+            notes.append(f"{what.label}: chance to decide not known: {why}")
             continue
-        sd, freedom, source = spreads[metric]
+        (sd, freedom, source), unit = spreads[metric], f" {what.difference_unit}".rstrip()
         notes.append(f"{what.label}: runs of an arm vary by {shown(sd, what)}{unit} (sd, {source})")
-        if math.isnan(margin):
-            notes.append(f"{what.label}: no margin is declared, so nothing can be equivalent")
-            continue
-        for words, (scales, intervals) in sets.items():
-            widest = sd * max(scales)
-            least = confirmable_margin(n, sd=widest, comparisons=intervals)
-            shares = {
-                "equivalent": equivalence_power(margin, n, sd=widest, comparisons=intervals),
-                "at_margin": paired_power(margin, n, sd=widest, comparisons=intervals),
-                "at_twice": paired_power(2 * margin, n, sd=widest, comparisons=intervals),
-            }
-            few, many = seeds_range(margin, sd=widest, freedom=freedom, comparisons=intervals)
-            chances.append(
-                {"metric": metric, "margin": margin, "compared": words, "intervals": intervals, **shares}
-                | {"seeds_from": few, "seeds_needed": many, "margin_needed": least}
-            )
-            if words == "all asked" and min(shares.values()) < LIKELY:
+        for words, (scale, intervals) in sets.items():
+            if words != "all asked" and intervals == size:
+                continue
+            family: Facts = {"sd": sd * scale, "comparisons": intervals}
+            few, many = seeds_range(margin, freedom=freedom, **family)
+            equal, needed = equivalence_power(margin, n, **family), confirmable_margin(n, **family)
+            apart, twice = (paired_power(times * margin, n, **family) for times in (1, 2))
+            chances.append({
+                "metric": metric, "margin": margin, "compared": words, "intervals": intervals,
+                "equivalent": equal, "at_margin": apart, "at_twice": twice,
+                "seeds_from": few, "seeds_needed": many, "margin_needed": needed,
+            })  # fmt: skip
+            if words == "all asked" and equal < 0.5:
                 notes.append(
-                    f"warning: {what.label} is decided with a chance of {min(shares.values()):.0%}; 80 % "
-                    f"takes {shown_seeds(few, many)} seeds, or a margin of {shown(least, what)}{unit}"
+                    f"warning: {what.label} is decided with a chance of {equal:.0%}; 80 % takes "
+                    f"{shown_seeds(few, many)} seeds, or a margin of {shown(needed, what)}{unit}"
                 )
-    return chances, notes
-
-
-def show_forecast(console: Console, found: Json) -> None:
-    """Print a forecast."""
-    trials = sum(found[state] for state in STATES)
-    asked = f"{len(found['arms'])} arms x {found['seeds']} seeds = {trials} trials"
-    counts = ", ".join(f"{found[state]} {state}" for state in STATES)
-    lines = [f"{found['study']}: {found['reason']}", f"results: {found['results']}", f"{asked}: {counts}"]
-    if found["failed"]:
-        lines.append("failed trials stay as they are unless the run is given --retry-failed")
-    if found["damaged"]:
-        lines.append(f"{found['damaged']} of the missing have a damaged record; a run puts it aside")
-    print_line(console, *lines)
-    rows = [(arm, *map(str, states.values())) for arm, states in found["arms"].items()]
-    print_table(console, ("arm", *STATES), rows, numbers=STATES)
-    times = [] if found["missing"] else ["time: nothing is left to train"]
-    if found["timed"]:
-        time = f"about {duration(found['seconds'])} for {found['timed']} of the missing trials"
-        times.append(f"time: {time}, {found['workers']} at a time, going by those recorded here")
-    times += [f"time of {arch}: not known before one trial of {arch} has run" for arch in found["untimed"]]
-    print_line(console, *times)
-    if found["chances"]:
-        heads = (
-            "decided",
-            "margin",
-            "if",
-            "intervals",
-            "at 0",
-            "at the margin",
-            "at twice",
-            "seeds for 80 %",
+    verdicts = "equal: equivalent", "margin apart: found", "twice: found"
+    heads = ("chance", "margin", "compared", "intervals", *verdicts, "seeds for 80 %")
+    rows = [
+        (
+            quantity(of["metric"]).label,
+            shown(of["margin"], quantity(of["metric"])),
+            *(str(of[key]) for key in ("compared", "intervals")),
+            *(f"{of[key]:.0%}" for key in ("equivalent", "at_margin", "at_twice")),
+            shown_seeds(of["seeds_from"], of["seeds_needed"]),
         )
-        cells = [
-            (
-                quantity(of["metric"]).label,
-                shown(of["margin"], quantity(of["metric"])),
-                *(str(of[key]) for key in ("compared", "intervals")),
-                *(f"{of[key]:.0%}" for key in ("equivalent", "at_margin", "at_twice")),
-                shown_seeds(of["seeds_from"], of["seeds_needed"]),
-            )
-            for of in found["chances"]
-        ]
-        print_table(console, heads, cells, numbers=(heads[1], *heads[3:]))
-    print_line(console, *found["notes"])
+        for of in chances
+    ]
+    if rows:
+        print_table(console, heads, rows, numbers=(heads[1], *heads[3:]))
+    print_line(console, *notes)
+    return chances

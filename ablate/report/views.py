@@ -213,10 +213,10 @@ def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
         yield column("Sign-flip p", cell(shown_p(flip), float(flip), least), meaning=says["p_sign_flip"])
         yield column("ρ", cell(shown_decimal(row["rho"], 2), float(row["rho"])), meaning=says["rho"])
         yield column("Detectable", amount(row["detectable"], what), meaning=says["detectable"])
-        seeds = shown_seeds(row["seeds_from"], row["seeds_needed"])
+        few, many = row["seeds_from"], row["seeds_needed"]
         open_yet = row["verdict"] == "undecided" and row["margin"] > 0 and math.isfinite(row["low"])
-        most = math.inf if pd.isna(row["seeds_needed"]) else float(row["seeds_needed"])
-        needed = cell(seeds if open_yet else ABSENT, most)
+        most = math.inf if pd.isna(many) else float(many)
+        needed = cell(shown_seeds(few, many) if open_yet else ABSENT, most)
         yield column("Seeds needed", needed, meaning=says["seeds_from"])
 
     rows = (by_metric[name] for _, by_metric in compared(effects, plan, "arm") for name in metrics)

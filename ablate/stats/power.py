@@ -6,7 +6,6 @@ Arguments that the functions share, and raise ValueError for where one is outsid
   correlation rho over seeds it is s * sqrt(2 (1 - rho)).
 - `n`: seeds, in each arm. Below two there is no test.
 - `alpha`: family-wise error, in (0, 1), shared (Bonferroni) by `comparisons`, at least 1.
-- `power`: probability of detection, above alpha / comparisons and below 1.
 
 Source: Phillips 1990, power of the two one-sided tests, https://doi.org/10.1007/BF01063556
 """
@@ -52,27 +51,25 @@ def paired_power(effect: float, n: int, *, sd: float, alpha: float = 0.05, compa
     return power
 
 
-def minimal_detectable_effect(
-    n: int, *, sd: float, alpha: float = 0.05, power: float = POWER, comparisons: int = 1
-) -> float:
-    """Smallest true difference that n seeds detect with the given power; infinite for fewer than two."""
-    _check_test(sd, alpha, comparisons, power)
-    family: dict[str, Any] = {"sd": 1.0, "alpha": alpha, "comparisons": comparisons}
-    return sd * _smallest(lambda size: paired_power(size, n, **family) - power) if n > 1 else math.inf
+def minimal_detectable_effect(n: int, *, sd: float, comparisons: int = 1) -> float:
+    """Smallest true difference that n seeds detect with 80 % power; infinite for fewer than two."""
+    _check_test(sd, 0.05, comparisons)
+    return sd * _smallest(n, lambda size: paired_power(size, n, sd=1.0, comparisons=comparisons))
 
 
 def confirmable_margin(n: int, *, sd: float, comparisons: int = 1) -> float:
-    """Smallest margin that n seeds show an effect of 0 to lie within, with 80 % power; as above."""
+    """Smallest margin that n seeds show an effect of 0 to lie within, likewise."""
     _check_test(sd, 0.05, comparisons)
-    family: dict[str, Any] = {"sd": 1.0, "comparisons": comparisons}
-    return sd * _smallest(lambda size: equivalence_power(size, n, **family) - POWER) if n > 1 else math.inf
+    return sd * _smallest(n, lambda size: equivalence_power(size, n, sd=1.0, comparisons=comparisons))
 
 
-def _smallest(surplus: Callable[[float], float]) -> float:
+def _smallest(n: int, power_at: Callable[[float], float]) -> float:
+    if n < 2:
+        return math.inf
     upper = 1.0
-    while surplus(upper) < 0:
+    while power_at(upper) < POWER:
         upper *= 2
-    return float(brentq(surplus, 1e-9, upper))
+    return float(brentq(lambda size: power_at(size) - POWER, 1e-9, upper))
 
 
 def equivalence_power(
@@ -174,14 +171,9 @@ def check_margin(margin: float) -> None:
         )
 
 
-def _check_test(sd: float, alpha: float, comparisons: int, power: float | None = None) -> float:
+def _check_test(sd: float, alpha: float, comparisons: int) -> float:
     """The level of each test."""
     if not (sd >= 0 and math.isfinite(sd)):
         raise ValueError(f"Expected a finite sd >= 0, got {sd}; estimate it from at least two seeds.")
     check_family(comparisons, alpha=alpha)
-    level = alpha / comparisons
-    if power is not None and not level < power < 1:
-        raise ValueError(
-            f"Expected power between alpha / comparisons = {level:g} and 1, got {power}; 80 % is written 0.8."
-        )
-    return level
+    return alpha / comparisons

@@ -40,14 +40,6 @@ def test_power_equals_statsmodels(n: int, size: float, comparisons: int) -> None
     assert paired_power(size, n, sd=1, comparisons=comparisons) == pytest.approx(theirs, abs=1e-7)
 
 
-@given(
-    n=st.integers(2, 200), sd=st.floats(0.01, 10), power=st.floats(0.2, 0.99), comparisons=st.integers(1, 20)
-)
-def test_the_detectable_effect_is_detected(n: int, sd: float, power: float, comparisons: int) -> None:
-    effect = minimal_detectable_effect(n, sd=sd, power=power, comparisons=comparisons)
-    assert paired_power(effect, n, sd=sd, comparisons=comparisons) == pytest.approx(power, abs=1e-7)
-
-
 def test_without_seeds_spread_or_effect() -> None:
     assert paired_power(0.0, 5, sd=0.4, comparisons=4) == pytest.approx(0.0125)
     assert minimal_detectable_effect(1, sd=0.4) == math.inf
@@ -65,7 +57,7 @@ def test_without_seeds_spread_or_effect() -> None:
     assert seeds_needed(1e300, sd=1e-300) == 2
     assert seeds_needed(0.1, sd=1) is None  # more than 1,000
     with pytest.raises(ValueError, match="with 2 seeds; plan more seeds"):
-        minimal_detectable_effect(2, sd=1, alpha=1e-6)
+        minimal_detectable_effect(2, sd=1, comparisons=50_000)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 100, 1000])
@@ -101,9 +93,15 @@ def test_equivalence_power_is_how_often_the_test_passes(
 
 
 @given(n=st.integers(2, 200), sd=st.floats(0.01, 10), comparisons=st.integers(1, 20))
-def test_the_confirmable_margin_is_confirmed(n: int, sd: float, comparisons: int) -> None:
-    margin = confirmable_margin(n, sd=sd, comparisons=comparisons)
-    assert equivalence_power(margin, n, sd=sd, comparisons=comparisons) == pytest.approx(0.8, abs=1e-7)
+def test_what_is_detectable_is_detected_and_what_is_confirmable_is_confirmed(
+    n: int, sd: float, comparisons: int
+) -> None:
+    for power, inverse in (
+        (paired_power, minimal_detectable_effect),
+        (equivalence_power, confirmable_margin),
+    ):
+        size = inverse(n, sd=sd, comparisons=comparisons)
+        assert power(size, n, sd=sd, comparisons=comparisons) == pytest.approx(0.8, abs=1e-7)
 
 
 @pytest.mark.parametrize("margin", [0.2, 0.5, 2.0, 9.0])
@@ -168,19 +166,15 @@ def test_freedom_of_effects_that_share_a_baseline() -> None:
     [
         ({"sd": -1}, "finite sd >= 0, got -1"),
         ({"sd": math.nan}, "got nan; estimate it from at least two seeds"),
-        ({"sd": 1, "alpha": 5}, "Expected alpha between 0 and 1"),
         ({"sd": 1, "comparisons": 0}, "got comparisons=0"),
-        ({"sd": 1, "power": 80}, "= 0.05 and 1, got 80; 80 % is written 0.8"),
-        ({"sd": 1, "power": 0.01}, "and 1, got 0.01"),
     ],
 )
 def test_refused(keywords: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        minimal_detectable_effect(5, **keywords)
-    if not keywords.keys() & {"alpha", "power"}:
-        for judge in (confirmable_margin, seeds_needed):
-            with pytest.raises(ValueError, match=message):
-                judge(5, **keywords)
+    for judge in (minimal_detectable_effect, confirmable_margin, seeds_needed):
+        with pytest.raises(ValueError, match=message):
+            judge(5, **keywords)
+    with pytest.raises(ValueError, match="Expected alpha between 0 and 1"):
+        paired_power(0.5, 5, sd=1, alpha=5)
     for margin in (0.0, -0.5, math.nan, math.inf):
         with pytest.raises(ValueError, match="finite margin > 0"):
             equivalence_power(margin, 5, sd=1)
