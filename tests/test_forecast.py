@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded_study import BASE, COST, CPU, CUDA, FAILED, MISSING, Recorded, printed
+from recorded_study import COST, CPU, CUDA, FAILED, MISSING, Recorded, printed, trial
 from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
@@ -16,15 +16,10 @@ from ablate.gate.plan import expected_duration, show_forecast
 from ablate.stats import equivalence_power
 from ablate.store.records import Failure, Record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import resolve
 from ablate.study.study import load_study
-from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
+from ablate.study.trials import Plan, Trial, expand
 
 STUDIES = Path(__file__).parent.parent / "studies"
-
-
-def trial(seed: int = 0, fingerprint: str = "f", numerics: Numerics = CPU, **changes: Any) -> Trial:
-    return build_trial({}, resolve(BASE, changes), seed, numerics, fingerprint=fingerprint)
 
 
 def took(seconds: float, which: Trial) -> Record:

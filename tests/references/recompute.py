@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.metrics import roc_auc_score
 
 Array = NDArray[np.float64]
@@ -190,13 +190,9 @@ def _read_trial(folder: Path, **planned: Any) -> Trial:
         return trial
     with np.load(folder / "predictions" / f"{name}.npz") as opened:  # without them nothing is recomputed
         trial.arrays = dict(opened)
-    labels, trial.logits = trial.arrays["labels"], trial.arrays["logits"].astype(np.float64)
-    log_p = log_softmax(trial.logits, axis=1)
-    trial.p, one_hot = np.exp(log_p), np.eye(log_p.shape[1])[labels]
-    right = 1.0 * (trial.logits.argmax(axis=1) == labels)
-    brier = ((trial.p - one_hot) ** 2).sum(axis=1)
-    trial.images = {"accuracy": right, "nll": -(log_p * one_hot).sum(axis=1), "brier": brier}
-    trial.row = trial_metrics(trial)
+    trial.logits = trial.arrays["logits"].astype(np.float64)
+    trial.p = softmax(trial.logits, axis=1)
+    trial.images, trial.row = metrics_of(trial.logits, trial.arrays["labels"])
     trial.row |= {name: float(value) for name, value in (record["cost"] or {}).items() if value is not None}
     for split, suffix in (("valid", ""), ("train", "_train")):
         scatter = (record.get("features") or {}).get(split) or {}
@@ -209,15 +205,18 @@ def _read_trial(folder: Path, **planned: Any) -> Trial:
 # Metrics of one trial.
 
 
-def trial_metrics(trial: Trial) -> dict[str, float]:
-    """All metrics but floors."""
-    p, right, labels = trial.p, trial.images["accuracy"] == 1, trial.arrays["labels"]
+def metrics_of(logits: Array, labels: NDArray[Any]) -> tuple[dict[str, Array], dict[str, float]]:
+    """Those of each image, [N], and all of them but floors."""
+    log_p, one_hot = log_softmax(logits, axis=1), np.eye(logits.shape[1])[labels]
+    p, right = np.exp(log_p), logits.argmax(axis=1) == labels
+    brier = ((p - one_hot) ** 2).sum(axis=1)
+    images = {"accuracy": 1.0 * right, "nll": -(log_p * one_hot).sum(axis=1), "brier": brier}
     (count, classes), confidence = p.shape, p.max(axis=1)
     bins = _bins(confidence)
     misses = _misses(confidence - right, bins)
     of_classes = [_misses(p[:, k] - (labels == k), _bins(p[:, k])).sum() for k in range(classes)]
-    return {
-        **{name: float(values.mean()) for name, values in trial.images.items()},
+    return images, {
+        **{name: float(values.mean()) for name, values in images.items()},
         "ece": float(misses.sum() / count),
         "mce": float((misses / np.maximum(np.bincount(bins), 1)).max()),
         "classwise_ece": float(np.mean(of_classes) / count),
@@ -225,8 +224,8 @@ def trial_metrics(trial: Trial) -> dict[str, float]:
         "mean_confidence": float(confidence.mean()),
         "confidence_gap": float(confidence.mean() - right.mean()),
         **_equal_mass(confidence, right),
-        **_ranking(trial.logits, right),
-        **_scaled(trial.logits, labels),
+        **_ranking(logits, right),
+        **_scaled(logits, labels),
     }
 
 
@@ -295,7 +294,8 @@ def _ranking(logits: Array, right: NDArray[np.bool_]) -> dict[str, float]:
     risk = np.interp(ranks, [0, *ends], [0, *wrong]) / ranks
     best = np.maximum(ranks - right.sum(), 0) / ranks
     centred = logits - logits.mean(axis=1, keepdims=True)
-    normalised = centred.max(axis=1) / np.linalg.norm(centred, axis=1)
+    # Of two classes all are equal, but for rounding.
+    normalised = (centred.max(axis=1) / np.linalg.norm(centred, axis=1)).round(10)
     both = 0 < right.sum() < count
     row = {
         "auroc_error": float(roc_auc_score(right, odds)) if both else NAN,
@@ -739,10 +739,9 @@ def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
         for head, cell in zip(table["columns"][2:], row[2:], strict=True):
             metric = SHOWN[head["label"]]
             mean = mean_of(_floored(trial, metric) for trial in recorded.complete(arm))
+            tolerance = TOLERANCE.get(metric, 1e-9)
             for name, expected in zip(("value", "low", "high"), mean, strict=True):
-                audit.check(
-                    f"arms: {arm}, {metric}, {name}", cell[name], expected, TOLERANCE.get(metric, 1e-9)
-                )
+                audit.check(f"arms: {arm}, {metric}, {name}", cell[name], expected, tolerance)
     return audit
 
 
@@ -751,10 +750,8 @@ def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
     audit = Audit()
     theirs = {int(row["epoch"]): row for row in recorded.study["published"]["epochs"]}
     for table, arm in zip(section["tables"], recorded.arms, strict=True):
-        own = [
-            {epoch["epoch"]: epoch for epoch in trial.record.get("history", ())}
-            for trial in recorded.complete(arm)
-        ]
+        histories = [trial.record.get("history", ()) for trial in recorded.complete(arm)]
+        own = [{epoch["epoch"]: epoch for epoch in history} for history in histories]
         inside = 0
         for row in table["rows"]:
             epoch = int(row[0]["value"])
@@ -916,6 +913,9 @@ class Files:
         states = Counter(point["state"] for point in stored["points"])
         runs = {run.trial_id: run for own in self.recorded.runs for run in own if run.record}
         objectives = {at: self.recorded.objectives.get(at) for at in ("", "_2")}
+        better = {
+            metric: "higher" if metric in HIGHER else "lower" for metric in objectives.values() if metric
+        }
         yield {
             **stored,
             **{name: declared[name] for name in ("seeds", "sampler", "pruning")},
@@ -923,9 +923,7 @@ class Files:
             **{f"points_{state}": states[state] for state in ("pruned", "failed")},
             **{"trainings": len(runs), "seconds": math.fsum(run.seconds for run in runs.values())},
             **{f"objective{at}": metric for at, metric in objectives.items()},
-            **{
-                f"direction{at}": m and ("higher" if m in HIGHER else "lower") for at, m in objectives.items()
-            },
+            **{f"direction{at}": better.get(metric or "") for at, metric in objectives.items()},
         }
 
     def points(self) -> Rows:
