@@ -129,6 +129,12 @@ def require_metrics(study: Study) -> None:
         raise StudyError("\n".join(lines))
 
 
+def require_plain_name(part: str, name: str) -> None:
+    """Refuse a name that would not be a folder below the one it belongs in."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise StudyError(f"{part}: expected a plain folder name such as 'my_study', but {name!r} came")
+
+
 def _require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
@@ -137,8 +143,7 @@ def _require_sound(study: Study, options: Options) -> None:
             "the study has no name, which its results are kept under; give it one: "
             'Study(name="my_study", ...), or load it from a file'
         )
-    if Path(study.name).name != study.name or study.name.startswith("."):
-        raise StudyError(f"name: expected a plain folder name such as 'my_study', but {study.name!r} came")
+    require_plain_name("name", study.name)
     there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ResultsError(

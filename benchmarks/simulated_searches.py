@@ -1,12 +1,15 @@
 """Simulated searches, by the sampler and the choice that real ones use: do they find what is there?
 
 One trial field, ε on [0, 0.5] by 0.005, is searched with a budget of 40 points of three seeds each. A value
-is the true one plus luck over seeds with a standard deviation of 0.4. Three situations:
+is the true one plus luck over seeds with a standard deviation of 0.4. Three truths:
 
 - curve: the true value is −40 (ε − 0.12)², so the best ε is 0.12 and ε = 0 is 0.58 worse;
 - two curves: a second objective, less is better, is 40 (ε − 0.2)²; every ε from 0.12 to 0.2 is on the front,
   and two points are chosen;
 - flat: no ε differs from any other, so that whatever is called better is not.
+
+Of some, a part of the range fails: from there on the true value is 80 lower, as where a learning rate
+diverges, with a spread over seeds of its own.
 
 The point that is chosen, the baseline 0 and the anchor 0.1 are run again with ten fresh seeds, and judged as
 a study would.
@@ -24,9 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ablate.stats import best_two, chosen_of_two, paired_effect, verdict
+from ablate.stats import best_two, chosen_of_two, paired_effect, smoothed, verdict
 from ablate.study.search import Range, Search
-from ablate.tables.tuning import smoothed_values
 from ablate.tuning.points import Points
 from benchmarks import simulation
 
@@ -38,6 +40,8 @@ POINTS = 40
 SEEDS = 3
 FRESH_SEEDS = 10
 SD = 0.4
+MOST = 0.5
+DROP = 80.0
 CURVATURE = 40.0
 BEST, SECOND_BEST = 0.12, 0.2
 """The best ε for each of two objectives; the front lies between them."""
@@ -57,12 +61,18 @@ class Situation:
         sampler: by the name it has in a search.
         rule: what is chosen: the point with the best "smoothed" value, as in a study, or the best "raw" one.
         repeats: searches.
+        fails: which part of the range, at its upper end, fails.
+        spread: standard deviation over seeds there.
+        seeds: of each point.
     """
 
     name: str
     sampler: SamplerName
     rule: str = "smoothed"
     repeats: int = REPEATS
+    fails: float = 0.0
+    spread: float = SD
+    seeds: int = SEEDS
 
 
 @dataclass(frozen=True)
@@ -75,9 +85,10 @@ class Outcome:
         distance: median distance, of two the larger.
         regret: median of how much worse the chosen ε truly is than the best; of two, the share of what the
             best two of the front dominate that the chosen two do not.
-        tuning: mean value that the chosen points had while tuning, over their three seeds; of the first
-            objective.
+        tuning: mean value that the chosen points had while tuning, over their seeds; of the first objective.
         optimism: mean of that value less the true one.
+        bias: mean of the value that they were chosen by, smoothed or not, less the true one.
+        bias_se: its standard error.
         fresh: mean value of the chosen points over ten fresh seeds.
         better: share of searches whose chosen point is called better than the baseline in the re-test.
     """
@@ -88,6 +99,8 @@ class Outcome:
     regret: float
     tuning: float
     optimism: float
+    bias: float
+    bias_se: float
     fresh: float
     better: float
 
@@ -104,23 +117,35 @@ def situations() -> tuple[Situation, ...]:
         Situation("two curves", "nsga2"),
         Situation("two curves", "random"),
         Situation("flat", "tpe", repeats=FLAT_REPEATS),
+        *(
+            Situation(name, "random", rule, fails=0.4)
+            for name in ("flat", "curve")
+            for rule in ("smoothed", "raw")
+        ),
+        *(Situation("flat", "random", fails=part) for part in (0.05, 0.8)),
+        Situation("flat", "random", fails=0.4, spread=10.0),
+        Situation("flat", "random", fails=0.4, seeds=1),
+        Situation("flat", "tpe", fails=0.4),
     )
 
 
 def true_values(situation: Situation, epsilon: float) -> FloatArray:
     """The true value of each objective at ε, [objectives]."""
-    if situation.name == "flat":
-        return np.zeros(1)
-    first = -CURVATURE * (epsilon - BEST) ** 2
+    first = 0.0 if situation.name == "flat" else -CURVATURE * (epsilon - BEST) ** 2
+    first -= DROP * _fails(situation, epsilon)
     if situation.name == "two curves":
         return np.array([first, CURVATURE * (epsilon - SECOND_BEST) ** 2])
     return np.array([first])
 
 
+def _fails(situation: Situation, epsilon: float) -> bool:
+    return epsilon > MOST * (1 - situation.fails) + 1e-9  # multiples of 0.005, apart by rounding
+
+
 def simulate(situation: Situation) -> Outcome:
     """Search many times. A repeat has the same seeds in every situation."""
     searches = np.array([_searched(situation, repeat) for repeat in range(situation.repeats)])
-    distance, regret, tuning, optimism, fresh, better = searches.T
+    distance, regret, tuning, optimism, bias, fresh, better = searches.T
     applies = situation.name != "flat"
     return Outcome(
         situation=situation,
@@ -130,16 +155,18 @@ def simulate(situation: Situation) -> Outcome:
         regret=float(np.median(regret)) if applies else math.nan,
         tuning=float(np.mean(tuning)),
         optimism=float(np.mean(optimism)),
+        bias=float(np.mean(bias)),
+        bias_se=float(np.std(bias) / math.sqrt(len(bias))),
         fresh=float(np.mean(fresh)),
         better=float(np.mean(better)) if situation.name != "two curves" else math.nan,
     )
 
 
 def _searched(situation: Situation, repeat: int) -> tuple[float, ...]:
-    """Of one search: distance, regret, tuning value, optimism, fresh value and whether "better" is said."""
+    """Of one search: distance, regret, tuning value, optimism, bias, fresh value, and if "better" is said."""
     rng = np.random.default_rng([0, repeat])
     epsilons, values = _tried(situation, repeat, rng)
-    chosen = _chosen(situation, epsilons, values)
+    chosen, judged_by = _chosen(situation, epsilons, values)
     winners = epsilons[chosen]
     true_of = np.array([true_values(situation, epsilon) for epsilon in winners])
     true = true_of[:, 0]
@@ -152,6 +179,7 @@ def _searched(situation: Situation, repeat: int) -> tuple[float, ...]:
         float(-true.min()) if len(true_of[0]) == 1 else _missed(true_of),
         float(tuning.mean()),
         float((tuning - true).mean()),
+        float((judged_by - true).mean()),
         float(fresh.mean()),
         float(_called_better(situation, float(winners[0]), fresh[0], rng)),
     )
@@ -176,7 +204,7 @@ def _tried(situation: Situation, repeat: int, rng: np.random.Generator) -> tuple
     """Run one search: ε [points], and values [points, objectives, seeds]."""
     objectives = len(true_values(situation, 0.0))
     search = Search(
-        space={"epsilon": Range(low=0.0, high=0.5, step=0.005)},
+        space={"epsilon": Range(low=0.0, high=MOST, step=0.005)},
         objective=("accuracy", "ece")[:objectives],
         points=POINTS,
         sampler=situation.sampler,
@@ -192,22 +220,30 @@ def _tried(situation: Situation, repeat: int, rng: np.random.Generator) -> tuple
             epsilons.append(float(point.levels["epsilon"]))
         for number in range(len(values), len(epsilons)):
             true = true_values(situation, epsilons[number])
-            values.append(true[:, None] + SD * rng.normal(size=(objectives, SEEDS)))
+            spread = situation.spread if _fails(situation, epsilons[number]) else SD
+            values.append(true[:, None] + spread * rng.normal(size=(objectives, situation.seeds)))
             means = tuple(float(mean) for mean in values[number].mean(axis=1))
             points.end(number, "complete", values=means)
     return np.array(epsilons), np.array(values)
 
 
-def _chosen(situation: Situation, epsilons: FloatArray, values: FloatArray) -> NDArray[np.int64]:
-    """Indices of the points to run again: one, or up to two of a front."""
+def _chosen(
+    situation: Situation, epsilons: FloatArray, values: FloatArray
+) -> tuple[NDArray[np.int64], FloatArray]:
+    """Indices of the points to run again, one, or up to two of a front, and the first value that says so."""
     means = values.mean(axis=2)
     sds = np.zeros_like(means)
     if situation.rule == "smoothed":
-        smooth = [smoothed_values(epsilons[:, None], list(of)) for of in values.transpose(1, 0, 2)]
+        higher = (True, False)  # of the second, less is better
+        of_each = zip(values.transpose(1, 0, 2), higher, strict=False)
+        smooth = [smoothed(epsilons[:, None], list(of), higher_is_better=up) for of, up in of_each]
         means, sds = np.array(smooth).transpose(1, 2, 0)
     if means.shape[1] == 1:
-        return np.array([means[:, 0].argmax()])
-    return np.array(chosen_of_two(means * np.array([1.0, -1.0]), sds))  # of the second, less is better
+        chosen = np.array([np.nanargmax(means[:, 0])])
+    else:
+        known = np.flatnonzero(np.isfinite(means).all(axis=1))
+        chosen = known[list(chosen_of_two(means[known] * (1.0, -1.0), sds[known]))]
+    return chosen, means[chosen, 0]
 
 
 def _called_better(situation: Situation, winner: float, fresh: FloatArray, rng: np.random.Generator) -> bool:
@@ -225,6 +261,8 @@ COLUMNS = (
     ("regret", "regret", ".4f"),
     ("tuning", "tuning", ".3f"),
     ("optimism", "optimism", "+.3f"),
+    ("bias", "bias", "+.3f"),
+    ("± se", "bias_se", ".3f"),
     ("fresh", "fresh", ".3f"),
     ("better", "better", ".1%"),
 )
@@ -232,6 +270,7 @@ NOTES = (
     f"near: chosen ε within {NEAR} of the best, or of the front; at least 85 % for tpe on a curve",
     "distance: median; regret: median of the true loss, of two that of hypervolume, as a share",
     "tuning, fresh: mean values of what was chosen; optimism: tuning less true",
+    "bias: the value it was chosen by less the true one; smoothed, at most 0.15",
     "better: said in the re-test of what was chosen; where the truth is flat, at most 5.5 %",
 )
 

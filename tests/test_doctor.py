@@ -98,4 +98,4 @@ def test_what_is_broken_is_listed_with_its_remedy(capsys: pytest.CaptureFixture[
     lines = ["what   found", "CPU    fine", "cache  full", "broken: cache: make room"]
     assert capsys.readouterr().out.splitlines() == lines
     assert show_findings(Console(width=40), [fine])
-    assert capsys.readouterr().out.endswith("all that a run needs is there\n")
+    assert capsys.readouterr().out.endswith("nothing is broken\n")

@@ -10,12 +10,14 @@ import pytest
 from recorded_study import BASE, CPU, environment, trial
 from test_records import EPOCH
 
+from ablate.analysis.arms import arm_interval, complete_trials
 from ablate.analysis.timing import timing_pass
 from ablate.data import prepare
 from ablate.errors import RecordError
 from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.metrics import FLOORS, METRICS
 from ablate.report.views import timing_note, timing_view
+from ablate.stats import mean_interval
 from ablate.store.records import Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing
@@ -100,6 +102,27 @@ def test_floors_are_of_the_mean_over_an_arms_complete_first_runs(folder: Results
     assert floors["runs"].tolist() == [1] * len(FLOORS) + [2] * len(FLOORS)
     again = tuple(trial.model_copy(update={"repeat": 1}) for trial in plan.trials)
     assert build_tables(folder, plan.model_copy(update={"trials": again}))["floors"].empty
+
+
+def test_an_arms_interval_is_for_new_images_too_and_within_what_the_metric_can_be(
+    folder: ResultsFolder,
+) -> None:
+    plan = read_plan(folder)
+    write_record(folder, Record(trial=plan.trials[3], status="complete", environment=MACHINE), predictions(7))
+    tables = build_tables(folder, plan)
+    complete, new_images, (single, pair) = complete_trials(tables["trials"]), tables["new_images"], plan.arms
+    for metric in ("accuracy", "nll", "brier", "ece", "confidence_gap"):
+        over_seeds, both = (arm_interval(complete, pair, metric, own) for own in (None, new_images))
+        lowest, highest = METRICS[metric].bounds
+        assert (
+            lowest <= both.low <= over_seeds.low < over_seeds.mean < over_seeds.high <= both.high <= highest
+        )
+        assert (both.low < over_seeds.low) == METRICS[metric].by_image
+        # What an earlier version wrote has no such rows.
+        assert arm_interval(complete, pair, metric, new_images[new_images["baseline"].notna()]) == over_seeds
+        assert np.isnan(arm_interval(complete, single, metric, new_images).low)
+    far = np.linspace(0.01, 0.05, len(complete))
+    assert mean_interval(far[:2]).low < 0 < arm_interval(complete.assign(ece=far), pair, "ece").low
 
 
 def test_tables_come_back_from_csv_to_the_last_bit(folder: ResultsFolder) -> None:

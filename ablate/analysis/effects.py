@@ -22,7 +22,7 @@ from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
 from ablate.stats import (
     Effect,
-    holm,
+    independent_effect,
     minimal_detectable_effect,
     paired_effect,
     pooled_sd,
@@ -92,17 +92,17 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             row |= {"seeds_from": None, "seeds_needed": None}
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
         row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": sign_flip_p(values_of, reference)}
+        row |= {"p_welch": float(independent_effect(values_of, reference).p)}
+        if math.isfinite(row["p"]):  # otherwise what is left may be rounding
+            squares = np.square(values_of - reference)
+            row["largest_share"] = float(np.nanmax(squares) / np.nansum(squares))
         # Two averages correlate by what they share, not by what pairing buys.
         row |= {"rho": row["rho"] if term.kind in ("arm", "pair") else math.nan}
         if term.kind == "arm":
             of_images = ends.get((term.term, term.against, metric), (math.nan, math.nan))
             row |= dict(zip(("low_images", "high_images"), of_images, strict=True))
         rows.append(row)
-    effects = frame("effects", rows)
-    claimed = effects["verdict"] != "exploratory"
-    return effects.assign(
-        p_holm=pd.Series(holm(effects.loc[claimed, "p"].to_numpy()), effects.index[claimed])
-    )
+    return frame("effects", rows)
 
 
 def _compared_metrics(study: Study) -> tuple[str, ...]:

@@ -18,9 +18,6 @@ from ablate.tables import Tables
 from ablate.tables.quantities import Quantity, quantity
 from ablate.tables.tuning import SUFFIXES as SUFFIXES
 
-EPOCH_RULES = ("hyperband", "median")
-"""Pruning rules that stop a training run; the other one only asks for no further seed."""
-
 
 @dataclass(frozen=True)
 class Tuned:
@@ -42,10 +39,11 @@ class Tuned:
         return tuple(quantity(name) for name in self.search.objective)
 
     def scored(self, points: pd.DataFrame, suffix: str) -> Interval:
-        """Mean and t interval of one objective over every complete run of some points."""
+        """Mean and interval of one objective over every complete run of some points."""
         runs = self.values[self.values["number"].isin(points["number"])]
         once = runs.drop_duplicates("trial_id")  # points of equal levels may share a run
-        return mean_interval(once[f"value{suffix}"].to_numpy(dtype="float64", na_value=math.nan))
+        values = once[f"value{suffix}"].to_numpy(dtype="float64", na_value=math.nan)
+        return mean_interval(values, bounds=self.objectives[SUFFIXES.index(suffix)].bounds)
 
     @property
     def ended(self) -> int:
@@ -55,7 +53,7 @@ class Tuned:
     @property
     def stopped_early(self) -> int:
         """Training runs that pruning stopped before their last epoch, of which no record is kept."""
-        if self.search.pruning not in EPOCH_RULES:
+        if self.search.pruning == "seeds":  # which only asks for no further seed
             return 0
         return int(((self.points["state"] == "pruned") & (self.points["seeds_done"] == 0)).sum())
 

@@ -132,7 +132,7 @@ def confusion(context: Context) -> Drawing | None:
     caption = f"Rows are the classes of the images, columns what they were taken for: {which}, runs pooled. "
     caption += "Blue cells are right, orange ones mistakes; small ones are left blank."
     if compared:
-        caption += " In the last panel blue is better in the second arm than in the first, orange is worse."
+        caption += " In the last panel blue: the second arm errs less often there; orange: more often."
     return Drawing(canvas, caption, "confusion")
 
 

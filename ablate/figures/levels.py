@@ -131,7 +131,7 @@ def _by_level(
             (handles[OPTIMUM],) = ax.plot(list(optimum), list(optimum.values()), **dotted)
             notes[" At the dotted line the smoothed loss is least."] = None
     about = "each faint point is one run." if runs else "every panel has its own scale."
-    caption = f"Means with 95 % t intervals over training runs; {about}{''.join(notes)}"
+    caption = f"Means over training runs with 95 % intervals; {about}{''.join(notes)}"
     return Drawing(canvas, caption, "trials", handles, [*others, *left_out])
 
 
@@ -206,7 +206,7 @@ def metric_by_seed(context: Context, metric: Quantity) -> Drawing | None:
     runs, means = context.runs(metric).sort_values("seed"), context.means(metric)
     (color,) = context.colors.values()
     canvas, (ax,) = draw.panels(height=2.6, xlabel="seed")
-    caption = "Each point is a training run; the line is their mean, the band its 95 % t interval."
+    caption = "Each point is a training run; the line is their mean, the band its 95 % interval."
     handles: Handles = {"training runs": draw.dots(ax, range(len(runs)), runs["value"], color, size=6)}
     mean: Any
     for mean in means.itertuples():

@@ -48,7 +48,7 @@ TWO_SIDED = 1.96
 BEST_PART, BEST_POINTS, FEW_POINTS = 0.1, 5, 30
 """PED-ANOVA takes this part of the points for the best, at least so many; of few points it is noise."""
 POINTS = "Each point is the mean over its seeds on the tuning split, with its 95 % t interval."
-BEYOND = " Points much worse than the rest are arrows at the edge; long intervals go on beyond the panel."
+BEYOND = " Points far from the best are arrows at the edge; long intervals go on beyond the panel."
 SINGLE = (
     f" Where fewer than {FEW_SEEDS} seeds give an interval longer than {LONG:g} times the range of the "
     "points' means, the point's single runs are shown in its place."
@@ -177,7 +177,7 @@ def tuning_slices(context: Context, scores: Scores) -> Drawing:
         handles |= _draw_slice(ax, scores, points, space[name], alone=len(space) == 1)
         ax.set_title(draw.wrapped(scores.metric.axis, ax))
         ax.set_xlabel(draw.shorten(factor_label(name)))
-    caption = f"{POINTS} Faint points are single training runs."
+    caption = f"{POINTS} Faint points are single training runs. Below a cliff nothing is smoothed."
     if len(space) == 1:
         caption += " The line is the value smoothed over the points, the band its 95 %."
     else:
@@ -213,14 +213,14 @@ def _draw_slice(
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         if points["x"].nunique() == 1:
             ax.set_xticks([points["x"].iloc[0]])
-    handles, smooth = Handles(), points[points["smoothed"].notna()].sort_values("x", kind="stable")
+    handles, smooth = Handles(), points.sort_values("x", kind="stable")  # a gap where left out
     x, middle = smooth["x"], smooth["smoothed"]
-    if alone and isinstance(dimension, Range) and len(smooth):
+    if alone and isinstance(dimension, Range) and middle.notna().any():
         reach = TWO_SIDED * smooth["smoothed_sd"]
         band = ax.fill_between(x, middle - reach, middle + reach, zorder=0, **SHADE)
         handles["95 % of the smoothed value"] = band
         (handles["smoothed value"],) = ax.plot(x, middle, color=LIGHT.muted, linewidth=1.6, zorder=1)
-    elif len(smooth):
+    elif middle.notna().any():
         dash: dict[str, Any] = {"color": LIGHT.ink, "markersize": 9, "markeredgewidth": 1.4, "zorder": 1}
         (handles["smoothed value"],) = ax.plot(x, middle, "_", **dash)
     return handles | scores.draw(ax, points, points, middle)

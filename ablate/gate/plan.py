@@ -7,7 +7,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,7 +15,7 @@ from ablate.analysis.effects import arm_spread
 from ablate.errors import RecordError
 from ablate.metrics import METRICS, Predictions
 from ablate.stats import confirmable_margin, equivalence_power, paired_power, seeds_range
-from ablate.status import read_available
+from ablate.status import Facts, read_available
 from ablate.store.records import Record
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.comparisons import family_size, terms
@@ -25,7 +24,6 @@ from ablate.tables.images import read_stored
 from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
 
-Facts = dict[str, Any]
 Spreads = dict[str, tuple[float, float, str]]
 """Metric to the standard deviation of an arm over seeds, its degrees of freedom, and where they are from."""
 

@@ -33,6 +33,7 @@ from ablate.report.cells import (
     ends,
     of_quantity,
     view,
+    with_best,
     with_unit,
     worded,
 )
@@ -40,6 +41,7 @@ from ablate.report.views import duration, search_cost
 from ablate.report.words import words
 from ablate.stats import median_interval
 from ablate.study.trials import Plan
+from ablate.tables import Tables
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p, shown_seeds
 
 STAND_INS = ("digits", "synthetic")
@@ -65,9 +67,10 @@ UNTOLD = {
 }
 
 
-def answer(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pass | None = None) -> Json:
+def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
     """Everything of the first screen but its picture and its cautions."""
-    complete, study, made = complete_trials(trials), plan.study, claims(effects, plan)
+    trials, study, made = tables["trials"], plan.study, claims(tables["effects"], plan)
+    complete = complete_trials(trials)
     metrics = dict.fromkeys((study.primary, *study.comparison_family))
     by_metric = {name: [one for one in made if one.metric.name == name] for name in metrics}
     said: list[Json] = []
@@ -80,7 +83,7 @@ def answer(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pass
         alone = len(plan.arms) == 1
         for name in dict.fromkeys((*metrics, *(("accuracy", "nll", "ece") if alone else ()))):
             what = quantity(name)
-            text = _mean_sentence(complete, plan.arms[0], what) if alone else _spread(complete, plan, what)
+            text = _mean_sentence(tables, plan.arms[0], what) if alone else _spread(complete, plan, what)
             said.append({"metric": name, "word": "", "text": text})
     data = [f"{name}{', a small stand-in' if name in STAND_INS else ''}" for name in _data(plan)]
     counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} seeds"
@@ -89,7 +92,7 @@ def answer(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pass
         "about": f"{'; '.join(data)} · {counts} · {done}",
         "sentences": said,
         "recommendation": "" if complete.empty else _recommendation(made, complete, plan),
-        "arms": arms_view(complete, made, plan, timing),
+        "arms": arms_view(tables, made, plan, timing),
         "claims": [_as_values(one) for one in made],
     }
 
@@ -227,8 +230,9 @@ def _mechanism(what: Quantity, own: Sequence[Claim], complete: pd.DataFrame) -> 
     return f"{text}." if text else ""
 
 
-def _mean_sentence(complete: pd.DataFrame, arm: str, what: Quantity) -> str:
-    interval, floor = arm_interval(complete, arm, what.name), ""
+def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
+    complete = complete_trials(tables["trials"])
+    interval, floor = arm_interval(complete, arm, what.name, tables.get("new_images")), ""
     if not interval.n:
         return f"{what.label}: no value."
     reach = f"n = {interval.n} training run{'' if interval.n == 1 else 's'}"
@@ -314,14 +318,18 @@ def _few(labels: Sequence[str]) -> str:
 # The table of arms.
 
 
-def arms_view(complete: pd.DataFrame, made: Sequence[Claim], plan: Plan, timing: Pass | None) -> Json | None:
+def arms_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | None) -> Json | None:
     """A row per arm: what is asked, accuracy and ECE, with differences and bars; the cost of a step."""
     study, arms, cases = plan.study, planned_arms(plan), arm_cases(plan)
+    complete, new_images = complete_trials(tables["trials"]), tables.get("new_images")
     metrics = [
         quantity(name) for name in dict.fromkeys((study.primary, *study.comparison_family, "accuracy", "ece"))
     ]
     metrics = [what for what in metrics if what.name in complete and complete[what.name].notna().any()]
-    intervals = {what.name: {arm: arm_interval(complete, arm, what.name) for arm in arms} for what in metrics}
+    intervals = {
+        what.name: {arm: arm_interval(complete, arm, what.name, new_images) for arm in arms}
+        for what in metrics
+    }
     by_arm = {(one.term.term, one.metric.name): one for one in made if one.term.kind == "arm"}
     against = dict(plan.comparisons)
     order = list(arms)
@@ -336,15 +344,11 @@ def arms_view(complete: pd.DataFrame, made: Sequence[Claim], plan: Plan, timing:
         baseline = "" if arm in against or not study.baseline else "baseline"
         yield worded("Arm", cell(arms[arm].label, float(list(arms).index(arm)), [baseline]))
         for what in metrics:
-            own, means = intervals[what.name][arm], [one.mean for one in intervals[what.name].values()]
-            claim, notes = by_arm.get((arm, what.name)), list[str]()
+            own, claim, notes = intervals[what.name][arm], by_arm.get((arm, what.name)), list[str]()
             if arm in against and own.n:
                 delta = own.mean - intervals[what.name][against[arm]].mean
                 notes = [f"{shown_difference(delta, what)}{f' {claim.word}' if claim else ''}"]
-            best = {"higher": max, "lower": min}.get(what.better)
             shown_as = amount(own.mean, what, notes, low=own.low, high=own.high)
-            known = [mean for mean in means if math.isfinite(mean)]
-            shown_as["best"] = bool(best and len(known) > 1 and own.mean == best(known))
             shown_as["verdict"] = claim.word if claim else ""
             shown_as["bar"] = _bar(own, list(intervals[what.name].values()))
             yield of_quantity(what, shown_as)
@@ -357,7 +361,7 @@ def arms_view(complete: pd.DataFrame, made: Sequence[Claim], plan: Plan, timing:
                 ]
             yield column("Step", cell(f"{step:.2f}", step, notes), unit="ms")
 
-    return view(order if len(complete) else [], columns)
+    return with_best(view(order if len(complete) else [], columns))
 
 
 def _bar(own: Any, all_: Sequence[Any]) -> list[float] | None:
@@ -443,7 +447,7 @@ def uncertainty(row: pd.Series[Any]) -> str:
     claim = row["verdict"] != "exploratory"
     simultaneous, adjusted = ("simultaneous ", "adjusted ") if claim else ("", "")
     p = shown_p(row["p_adjusted" if claim else "p"])
-    return f"{simultaneous}95 % interval {reach}; {counted}; {adjusted}p {p if p[0] == '<' else f'= {p}'}"
+    return f"{simultaneous}95 % interval {reach}; {counted}; {adjusted}p {p if p[0] in '<>' else f'= {p}'}"
 
 
 def in_words(value: float, what: Quantity) -> str:

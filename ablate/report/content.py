@@ -22,6 +22,7 @@ from ablate.report.answer import answer, tuning_answer
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.pages import render_html, render_markdown
+from ablate.report.paper import methods_paragraph
 from ablate.report.words import method
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.trials import Plan
@@ -91,7 +92,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     step_times = tables.get("step_times")
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
     labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
-    first_screen, published = answer(trials, effects, plan, timing), views.published_view(epochs, plan)
+    first_screen, published = answer(tables, plan, timing), views.published_view(epochs, plan)
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]
@@ -104,17 +105,19 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "question": study.question,
         "description": study.description,
         "answer": first_screen,
-        "banners": banners(trials, plan, tables.get("floors"), tuned),
-        "arms": views.arms_view(trials, plan),
-        "more_metrics": views.arms_view(trials, plan, more=True),
+        "banners": banners(trials, plan, tables.get("floors"), tuned, effects),
+        "arms": views.arms_view(tables, plan),
+        "more_metrics": views.arms_view(tables, plan, more=True),
+        "components": views.components_view(tables, effects, plan),
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
-        "effects": views.effects_view(effects, plan, "arm"),
-        "certainty": views.certainty_view(effects, plan),
+        "effects": views.effects_view(effects, plan, "arm", "pair"),
+        "sensitivity": views.sensitivity_view(effects, plan),
         "trends": views.effects_view(effects, plan, "trend"),
         "contrasts": views.effects_view(effects, plan, "main", "interaction"),
         "timing": {"note": views.timing_note(timing), "table": views.timing_view(step_times, plan)},
         "figures": [_figure(figure) for figure in figures],
         "published": published,
+        "methods_paragraph": methods_paragraph(tables, plan),
         "method": method(plan, tuned=tuned is not None),
         "provenance": [{"name": k, "value": v or "not recorded"} for k, v in provenance.items()],
         "reproduce": _reproduce(trials, plan),

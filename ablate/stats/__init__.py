@@ -4,6 +4,7 @@ from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_
 from ablate.stats.intervals import (
     Interval,
     MedianInterval,
+    ends_within,
     mean_interval,
     median_interval,
     new_images_interval,
@@ -19,7 +20,7 @@ from ablate.stats.power import (
     seeds_range,
 )
 from ablate.stats.surrogate import best_two, chosen_of_two, is_on_front, smoothed
-from ablate.stats.verdict import holm, verdict
+from ablate.stats.verdict import verdict
 
 __all__ = [
     "Effect",
@@ -28,8 +29,8 @@ __all__ = [
     "best_two",
     "chosen_of_two",
     "confirmable_margin",
+    "ends_within",
     "equivalence_power",
-    "holm",
     "independent_effect",
     "is_on_front",
     "mean_interval",

@@ -123,9 +123,9 @@ def pooled_sd(effects: Effect, scale: FloatArray | float = 1.0) -> tuple[float, 
     one baseline correlate by a half, m count as 4 m / (m + 3). NaN where no difference varies.
     """
     freedom = np.maximum(effects.n - 1, 0)
-    squares, total = float(np.nansum(freedom * (effects.sd / scale) ** 2)), float(freedom.sum())
-    shared = 4 / (np.count_nonzero(freedom) + 3)
-    return (math.sqrt(squares / total), shared * total) if squares > 0 else (math.nan, 0.0)
+    root = math.hypot(*np.nan_to_num(np.sqrt(freedom) * effects.sd / scale).tolist())
+    total, shared = float(freedom.sum()), 4 / (np.count_nonzero(freedom) + 3)
+    return (root / math.sqrt(total), shared * total) if root > 0 else (math.nan, 0.0)
 
 
 def seeds_range(

@@ -6,11 +6,10 @@ around it (Rasmussen and Williams 2006, chapters 2 and 5, https://gaussianproces
 
 import math
 import warnings
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.linalg import cho_solve
 
 from ablate.stats.intervals import BoolArray, FloatArray
 
@@ -22,6 +21,8 @@ AMPLITUDES = (1e-4, 1e2)
 """Variance of the true values, in units of the variance of the values seen."""
 NOISES = (1e-4, 1e1)
 """Variance of the luck in the same units, where it has to be told from the values themselves."""
+LEVEL = 1e3
+"""Prior variance of the level that the true values vary about, in the same units."""
 LEAST_NOISE = 1e-6
 """In the same units; it keeps the matrix well-conditioned where runs have no luck at all."""
 Z = 1.96
@@ -33,73 +34,80 @@ MARGIN = 0.1
 
 
 def smoothed(
-    places: FloatArray, values: FloatArray, *, replicates: NDArray[np.integer], spread: float
+    places: FloatArray, samples: Sequence[FloatArray], *, higher_is_better: bool
 ) -> tuple[FloatArray, FloatArray]:
     """True values at the tried points, by Gaussian-process regression with a Matérn 5/2 kernel.
 
     The level they vary about is a constant with a flat prior (ordinary kriging): where nothing matters, the
     smoothed values are about the mean of all, and as uncertain as that. Each column has a length scale of
-    its own; scales and amplitude are those of the largest marginal likelihood within bounds. With fewer
-    than four points, or values that are all equal, the values come back as they are.
+    its own; scales and amplitude are those of the largest marginal likelihood within bounds. Of fewer than
+    four points, or values that are all equal, the means come back as they are.
 
-    `places` [n, d] are coordinates in any unit, categories as one column per value; `values` [n] means over
-    `replicates` [n] seeds, at least 1; `spread` the standard deviation over seeds within a point, pooled, or
-    NaN where it is unknown and to be estimated. Returns [n] posterior means, and [n] standard deviations of
-    the true value, without the luck of a new run. What is not known of the values' common level is in them,
-    what is not of the kernel is not.
+    A process that is as smooth everywhere would swing beside a cliff: what lies below one, as where training
+    fails, is left out, and has no smoothed value.
+
+    `places` [n, d] are coordinates in any unit, categories as one column per value; `samples` [n] the values
+    over each point's seeds, one at least. Returns [n] posterior means, and [n] standard deviations of the
+    true value, without the luck of a new run; NaN where left out. What is not known of the values' common
+    level is in them, what is not of the kernel is not.
     """
-    places, values = np.asarray(places, np.float64), np.asarray(values, np.float64)
-    seeds = np.asarray(replicates, dtype=np.float64)
-    if places.ndim != 2 or values.shape != places.shape[:1] or seeds.shape != values.shape:
-        raise ValueError(
-            f"Expected places [n, d], values [n] and replicates [n], got {places.shape}, {values.shape} and "
-            f"{seeds.shape}; pass a row and a value for each point."
-        )
-    if not (np.isfinite(places).all() and np.isfinite(values).all() and (seeds >= 1).all()):
-        raise ValueError("Expected finite places and values, and a seed behind each; leave out other points.")
-    if spread < 0 or math.isinf(spread):
-        raise ValueError(f"Expected a spread >= 0, or NaN where it is unknown, got {spread}.")
-    scale = float(values.std()) if len(values) else 0.0
-    noise = (spread / scale) ** 2 / seeds if scale > 0 else seeds
-    used = places[:, np.ptp(places, axis=0) > 0] if len(places) else places
+    if not samples:
+        return np.empty(0), np.empty(0)
+    means, seeds = np.array([sample.mean() for sample in samples]), np.array([len(one) for one in samples])
+    squares = np.array([((sample - sample.mean()) ** 2).sum() for sample in samples])
+    typical = math.sqrt(np.median(squares / np.maximum(seeds - 1, 1)))
+    kept = _above_a_cliff(means if higher_is_better else -means, typical)
+    places, values, replicates = places[kept], means[kept], seeds[kept]
+    # The standard deviation of a run within a point, pooled; with one seed each it has to be estimated.
+    freedom = int((replicates - 1).sum())
+    spread = math.sqrt(math.fsum(squares[kept]) / freedom) if freedom else math.nan
+    used, level, scale = places[:, np.ptp(places, axis=0) > 0], values.mean(), values.std()
     if len(values) < FEWEST_POINTS or not used.size or scale <= 1e-12 * np.abs(values).max():
-        if math.isnan(spread):  # the values' own spread bounds it, if there are several
-            spread = scale
-        return values.copy(), spread / np.sqrt(seeds)
-    unit = (used - used.min(axis=0)) / np.ptp(used, axis=0)
-    mean, sd = _posterior(unit, (values - values.mean()) / scale, noise)
-    return mean * scale + values.mean(), sd * scale
+        # The values' own spread bounds that of a run, if there are several.
+        mean, sd = values, (spread if freedom else scale) / np.sqrt(replicates)
+    else:
+        unit = (used - used.min(axis=0)) / np.ptp(used, axis=0)
+        mean, sd = _posterior(unit, (values - level) / scale, (spread / scale) ** 2 / replicates)
+        mean, sd = mean * scale + level, sd * scale
+    smooth, sds = np.full((2, len(means)), np.nan)
+    smooth[kept], sds[kept] = mean, sd
+    return smooth, sds
+
+
+def _above_a_cliff(gains: FloatArray, spread: float) -> BoolArray:
+    """Which points [n] lie above the first gap too wide for luck or a slope; all, if there is none.
+
+    From the best down, that is a gap of more than twice the range above it, and of more than four times the
+    `spread` of a run. Four points at least lie above.
+    """
+    ordered = np.sort(gains)[::-1]
+    for least, below in zip(ordered[FEWEST_POINTS - 1 :], ordered[FEWEST_POINTS:], strict=False):
+        if least - below > 2 * max(ordered[0] - least, 2 * spread, SAME * np.abs(gains).max()):
+            return np.asarray(gains >= least)
+    return np.ones(len(gains), dtype=bool)
 
 
 def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Posterior mean and sd [n] at the places themselves, in [0, 1]; noise [n], NaN where unknown."""
     # Imported here, as it takes a second, which every command would wait for.
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
     from threadpoolctl import threadpool_limits
 
     known = not np.isnan(noise).any()
     kernel = ConstantKernel(1.0, AMPLITUDES) * Matern(np.full(unit.shape[1], 0.5), LENGTHS, nu=2.5)
-    if not known:
-        kernel += WhiteKernel(0.1, NOISES)
     alpha = np.maximum(noise, LEAST_NOISE) if known else LEAST_NOISE
-    process = GaussianProcessRegressor(kernel, alpha=alpha)
     # One thread: on matrices this small several wait for each other, and take ten times as long.
     with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # an optimum on a bound is meant
-        process.fit(unit, values)
-    smooth = process.kernel_ if known else process.kernel_.k1
-    # The mean is a constant with a flat prior: Rasmussen and Williams, section 2.7 with one basis function.
-    across, ones = smooth(unit), np.ones(len(values))  # covariance of the true values
-    weights = cho_solve((process.L_, True), across).T
-    solved = cho_solve((process.L_, True), ones)
-    precision = solved.sum()
-    level = float(solved @ values) / precision
-    mean = level + weights @ (values - level)
-    variance = np.diag(across) - np.einsum("ij,ji->i", weights, across)
-    variance += (1.0 - weights @ ones) ** 2 / precision  # what is not known of the constant
-    return mean, np.sqrt(np.maximum(variance, 0.0))
+        warnings.simplefilter("ignore")  # an optimum on a bound is meant
+        likely = kernel if known else kernel + WhiteKernel(0.1, NOISES)
+        fitted = GaussianProcessRegressor(likely, alpha=alpha).fit(unit, values).kernel_
+        if not known:
+            fitted, alpha = fitted.k1, LEAST_NOISE + fitted.k2.noise_level
+        # Then about a level that is not known: a constant whose prior is as good as flat.
+        process = GaussianProcessRegressor(fitted + ConstantKernel(LEVEL), alpha=alpha, optimizer=None)
+        mean, sd = process.fit(unit, values).predict(unit, return_std=True)
+    return mean, sd
 
 
 def is_on_front(values: FloatArray) -> BoolArray:
@@ -107,11 +115,6 @@ def is_on_front(values: FloatArray) -> BoolArray:
 
     Of [n, 2] values, finite, both higher-is-better.
     """
-    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
-        raise ValueError(
-            f"Expected finite values of shape [n, 2], got shape {values.shape}; pass a row per point, "
-            "without those that have no value."
-        )
     at_least = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
     return np.asarray(~(at_least & better).any(axis=0))
@@ -121,7 +124,7 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
     """Of points with two smoothed objectives, the one or two that are worth another look.
 
     From [n, 2] posterior means, both higher-is-better, and their standard deviations: one or two indices,
-    ascending, of equally good ones the first; () without points. Nothing is given up for what is noise:
+    ascending, of equally good ones the first. Nothing is given up for what is noise:
 
     - An objective shows a signal if some two points' 95 % intervals lie apart. If only one does, the best in
       it is chosen; if none does, the best in the first.
@@ -129,8 +132,6 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
       another point is at most its median standard deviation, while their loss in the other is more than the
       noise leaves open: two 95 % intervals of the median width would lie apart.
     """
-    if not len(values):
-        return ()
     rounding = SAME * np.abs(values).max(axis=0)
     front = np.flatnonzero(is_on_front(values))
     signal = (values - Z * sds).max(axis=0) - (values + Z * sds).min(axis=0) > rounding

@@ -52,7 +52,9 @@ def shown_seeds(few: float | None, many: float | None) -> str:
 
 
 def shown_p(p: float | None) -> str:
-    """A p-value; a small one as a bound, because none is 0."""
+    """A p-value; one near an end as a bound, because none is 0 and a corrected one is cut off at 1."""
     if p is None or math.isnan(p):
         return ABSENT
+    if p > 0.99:
+        return "> 0.99"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

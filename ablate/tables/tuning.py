@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablate.metrics import METRICS, Predictions
 from ablate.stats import chosen_of_two, is_on_front, mean_interval, smoothed
+from ablate.stats.intervals import FloatArray
 from ablate.stats.surrogate import SAME
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.store.results import ResultsFolder
@@ -25,8 +25,8 @@ from ablate.study.trials import arm_name
 from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import read_stored
+from ablate.tables.quantities import quantity
 
-FloatArray = NDArray[np.float64]
 SUFFIXES = ("", "_2")
 """Of the first and the second objective's columns."""
 
@@ -148,8 +148,11 @@ def _points(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
     places = np.array([_coordinates(search, tuning.points[number].levels) for number in counted])
     for index, suffix in enumerate(SUFFIXES[: len(search.objective)]):
         samples = [np.array([run.values[index] for run in runs[number]]) for number in counted]
-        for number, sample, mean, sd in zip(counted, samples, *smoothed_values(places, samples), strict=True):
-            raw = mean_interval(sample)
+        smooth = smoothed(
+            places, samples, higher_is_better=METRICS[search.objective[index]].better == "higher"
+        )
+        for number, sample, mean, sd in zip(counted, samples, *smooth, strict=True):
+            raw = mean_interval(sample, bounds=quantity(search.objective[index]).bounds)
             columns = {"value": raw.mean, "sd": raw.sd, "low": raw.low, "high": raw.high}
             columns |= {"smoothed": mean, "smoothed_sd": sd}
             rows[number] |= {f"{column}{suffix}": value for column, value in columns.items()}
@@ -205,19 +208,6 @@ def _coordinates(search: Search, levels: Levels) -> list[float]:
             low, high, value = math.log(low), math.log(high), math.log(value)
         place.append((value - low) / (high - low))
     return place
-
-
-def smoothed_values(places: FloatArray, samples: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray]:
-    """Smoothed values and their standard deviations, [n] each, of points at [n, d] with values by seed."""
-    if not samples:
-        return np.empty(0), np.empty(0)
-    means = np.array([sample.mean() for sample in samples])
-    counts = np.array([len(sample) for sample in samples])
-    # The standard deviation of a training run within a point, pooled; not known with one seed each.
-    squares = math.fsum(float(((sample - sample.mean()) ** 2).sum()) for sample in samples)
-    freedom = int(counts.sum()) - len(samples)
-    spread = math.sqrt(squares / freedom) if freedom else math.nan
-    return smoothed(places, means, replicates=counts, spread=spread)
 
 
 def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]:

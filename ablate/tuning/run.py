@@ -186,6 +186,7 @@ def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
         factors={name: tuple(dict.fromkeys(arm[name] for arm in arms)) for name in search.space},
         only=tuple(arms),
         baseline=arms[0],
+        comparisons=(),
         primary=search.objective[0],
         family=tuple(dict.fromkeys((*search.objective, *study.family))),
     )

@@ -121,8 +121,8 @@ def test_every_study_is_simulated_shown_and_stored() -> None:
     assert stored[-1]["pilot"] == pilots[-1].pilot
 
 
-def searched(name: str, sampler: Any, rule: str = "smoothed", repeats: int = SEARCHES) -> Any:
-    return simulated_searches.simulate(simulated_searches.Situation(name, sampler, rule, repeats))
+def searched(name: str, sampler: Any, rule: str = "smoothed", repeats: int = SEARCHES, **part: Any) -> Any:
+    return simulated_searches.simulate(simulated_searches.Situation(name, sampler, rule, repeats, **part))
 
 
 @pytest.mark.slow
@@ -135,6 +135,16 @@ def test_the_default_finds_the_best_and_is_no_worse_than_random_search() -> None
     # The best of 40 raw means is too good by half a point's spread, and more; the smoothed choice is not.
     assert abs(tpe.optimism) < 0.15 < raw.optimism
     assert tpe.tuning - tpe.optimism == pytest.approx(tpe.fresh, abs=3 * 0.4 / math.sqrt(10 * SEARCHES))
+
+
+@pytest.mark.slow
+def test_what_fails_does_not_flatter_what_is_chosen() -> None:
+    parts: list[dict[str, Any]] = [{}, {"name": "curve"}, {"fails": 0.8}, {"spread": 10.0}, {"seeds": 1}]
+    for part in parts:
+        choice = searched(**{"name": "flat", "sampler": "random", "repeats": 20, "fails": 0.4, **part})
+        assert choice.bias < 0.15, part
+        assert not choice.regret > 0.05, part  # of the curve, in points
+    assert searched("flat", "random", "raw", 20, fails=0.4).bias > 0.3
 
 
 @pytest.mark.slow
@@ -176,9 +186,9 @@ def test_what_two_points_miss_is_optunas_hypervolume() -> None:
 @pytest.mark.slow
 def test_every_search_is_simulated_shown_and_stored() -> None:
     stored, lines = run_and_shown(simulated_searches, 2)
-    heads = "name sampler rule repeats near distance regret tuning optimism fresh better"
-    assert lines[0].split() == heads.split()
     assert [row["name"] for row in stored] == [case.name for case in simulated_searches.situations()]
+    heads = "name sampler rule repeats fails spread seeds near distance regret tuning optimism bias ± se"
+    assert lines[0].split() == [*heads.split(), "fresh", "better"]
     assert "at least 85 %" in "\n".join(lines)
     assert stored[2]["tuning"] == searched("curve", "random", repeats=2).tuning
     assert (stored[-1]["near"], "–" in lines[len(stored)]) == (None, True)

@@ -106,7 +106,10 @@ def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
 def means_by_hand(study: Drawn, metric: str) -> dict[str, tuple[float, float, float]]:
     """Arm to mean and interval in percent, from the table of trials."""
     arms = study.tables["trials"].groupby("arm")[metric]
-    intervals = {str(arm): mean_interval(100 * values.to_numpy(dtype=float)) for arm, values in arms}
+    intervals = {
+        str(arm): mean_interval(100 * values.to_numpy(dtype=float), bounds=(0.0, 100.0))
+        for arm, values in arms
+    }
     return {arm: (own.mean, own.low, own.high) for arm, own in intervals.items()}
 
 

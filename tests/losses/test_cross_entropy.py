@@ -103,7 +103,8 @@ def _problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, dict[str, object]]:
     scale = draw(st.sampled_from([0.1, 1.0, 30.0]))
     options: dict[str, object] = {"reduction": draw(st.sampled_from(REDUCTIONS))}
     if draw(st.booleans()):
-        options["weight"] = torch.rand(num_classes, generator=generator, dtype=torch.float64)
+        weight = torch.rand(num_classes, generator=generator, dtype=torch.float64)
+        options["weight"] = weight * (weight > draw(st.sampled_from([0.0, 0.5])))  # at times all are 0
     if draw(st.booleans()):
         target = torch.rand(shape, generator=generator, dtype=torch.float64)  # rows need not sum to 1
     else:

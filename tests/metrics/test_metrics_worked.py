@@ -1,6 +1,7 @@
 """Metrics by hand, with ties and planted errors, against libraries; floors against enumeration."""
 
 import math
+from fractions import Fraction
 from itertools import pairwise, permutations, product
 
 import numpy as np
@@ -23,7 +24,7 @@ from ablate.metrics import (
 )
 from ablate.metrics.calibration import ece_debiased
 from ablate.metrics.floors import BAND, DRAWS
-from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids
+from ablate.metrics.predictions import OF_FLOAT32, ROUNDING, bin_ids, equal_mass_bin_ids
 from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
 from ablate.metrics.smooth import smooth_errors
 
@@ -70,6 +71,9 @@ CASES: dict[str, tuple[Rows, list[int], dict[str, float]]] = {
     # Centred: (2, -1, -1) and (1, 0, -1), so .816 and .707; the second has the higher probability.
     "normalised": ([[2, -1, -1], [9, 0, -9]], [0, 1], {"auroc_error": 0, "auroc_error_normalised": 1}),
     "two classes are tied": (two(0.9, 0.6), [0, 1], {"auroc_error_normalised": 0.5}),
+    "constant though their mean is rounded": (
+        [[0.1] * 3, [0.1] * 3, [3, 0, 0]], [1, 0, 0], {"auroc_error_normalised": 0.75}
+    ),
     "constant ones last": ([[5, 5, 5], [1, 1, 0], [3, 0, 0]], [1, 0, 0], {"auroc_error_normalised": 1}),
     "constant logits have no temperature": (
         [[7.0] * 10] * 50, [*range(10)] * 5, {"temperature": 1, "ece_scaled": 0, "nll_scaled": math.log(10)}
@@ -104,10 +108,48 @@ def test_coverage_counts_exactly() -> None:
     assert (answered.tolist(), wrong.tolist()) == ([0, 2, 3, 4], [0, 1, 1, 2])
 
 
-def test_a_bin_is_closed_below() -> None:
-    edges = np.linspace(0, 1, 16)
-    assert bin_ids(edges).tolist() == [*range(15), 14]
-    assert bin_ids(np.nextafter(edges[1:], 0)).tolist() == [*range(15)]
+@pytest.mark.parametrize(("dtype", "rounding"), [(np.float64, ROUNDING), (np.float32, OF_FLOAT32)])
+def test_a_bin_is_closed_below_for_every_number_of_bins(dtype: type, rounding: float) -> None:
+    for bins in range(1, 101):
+        exact = [min(math.floor(Fraction(k, bins) * bins), bins - 1) for k in range(bins + 1)]
+        edges: NDArray[np.floating] = np.array([k / bins for k in range(bins + 1)], dtype)
+        assert bin_ids(edges, rounding, bins).tolist() == exact
+        below = edges[1:].astype(float) - 1e-6
+        assert bin_ids(below, bins=bins).tolist() == exact[:-1]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_confidence_of_k_fifteenths_is_in_its_bin_in_every_metric(dtype: type) -> None:
+    """Image k has the confidence k / 15 and the rest of it spread evenly over 15 classes; all are wrong."""
+    classes, k = 15, np.arange(2, 15)
+    p = np.repeat(((15 - k) / 15 / (classes - 1))[:, None], classes, axis=1)
+    p[:, 0] = k / 15
+    logits, labels = np.log(p.astype(dtype)), np.ones(len(k), int)
+    predictions = Predictions.of(logits, labels)
+    assert reliability_bins(predictions)["count"].tolist() == [0, 0] + [1] * 13
+    assert METRICS["mce"](logits, labels) == pytest.approx(14 / 15)
+    assert predictions.class_bins[:, 0].tolist() == k.tolist()
+    # All classes alike: every probability is 1 / 15, the lower edge of bin 1.
+    even = np.log(np.full((1, classes), 1 / 15, dtype))
+    assert (Predictions.of(even, labels[:1]).class_bins % 15 == 1).all()
+
+
+@given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40, unique=True), SEEDS)
+def test_permutations_of_one_vector_of_logits_are_tied(vector: list[float], seed: int) -> None:
+    """All confidences are one, whatever the order in which the classes' probabilities are summed."""
+    rng = np.random.default_rng(seed)
+    logits = np.array([rng.permutation(vector) for _ in range(50)])
+    labels = np.where(np.arange(50) % 3 == 0, logits.argmin(axis=1), logits.argmax(axis=1))
+    predictions = Predictions.of(logits, labels)
+    accuracy = 33 / 50
+    assert [METRICS[f"auroc_error{which}"](logits, labels) for which in ("", "_normalised")] == [0.5, 0.5]
+    assert METRICS["aurc"](logits, labels) == pytest.approx(1 - accuracy)
+    assert (METRICS["coverage_at_1"](logits, labels), METRICS["coverage_at_2"](logits, labels)) == (0, 0)
+    assert set(predictions.mass_bins) == {0}
+    assert len(set(predictions.width_bins)) == 1
+    gap = abs(predictions.confidence[0] - accuracy)
+    for name in ("ece", "ece_equal_mass", "mce"):
+        assert METRICS[name](logits, labels) == pytest.approx(gap)
 
 
 def test_reliability_bins_against_scipy() -> None:

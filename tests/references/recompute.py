@@ -71,6 +71,13 @@ COSTS = {
     *("eval_seconds", "scatter_within_train", "scatter_between_train"),
 }
 PER_IMAGE = ("accuracy", "nll", "brier")
+NO_RANGE = (-math.inf, math.inf)
+RANGES = {
+    "nll": (0.0, math.inf), "nll_scaled": (0.0, math.inf), "brier": (0.0, 2.0), "ece_debiased": (-0.5, 1.0),
+    "confidence_gap": (-1.0, 1.0), "temperature": (0.01, 1e4),
+    **dict.fromkeys((*COSTS, "scatter_within", "scatter_between"), NO_RANGE),
+}  # fmt: skip
+"""What a metric can be, where that is not 0 to 1."""
 MARGINS = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 TOLERANCE = {"smece": 1e-5} | dict.fromkeys((f"{name}_floor" for name in CALIBRATION), 0.11)
 """Relative; the integral over the smooth calibration curve is a sum over a grid, here and there. Floors are
@@ -223,15 +230,15 @@ def metrics_of(logits: Array, labels: NDArray[Any]) -> tuple[dict[str, Array], d
         "smece": _smooth_ece(confidence, right),
         "mean_confidence": float(confidence.mean()),
         "confidence_gap": float(confidence.mean() - right.mean()),
-        **_equal_mass(confidence, right),
+        **_equal_mass(confidence, _odds(logits), right),
         **_ranking(logits, right),
         **_scaled(logits, labels),
     }
 
 
 def _bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
-    """[N] the bin of equal width in [0, 1]."""
-    return np.minimum((confidence * bins).astype(np.intp), bins - 1)
+    """[N] the bin of equal width in [0, 1]; just under an edge is on it, as the logits are of float32."""
+    return np.minimum(((confidence + 2.0**-22) * bins).astype(np.intp), bins - 1)
 
 
 def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
@@ -239,18 +246,24 @@ def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
     return np.asarray(np.abs(np.bincount(bins, gaps)))
 
 
-def _mass_bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
+def _odds(logits: Array) -> Array:
+    """[N] log p / (1 - p) of the confidence p, which goes on growing where p in float64 has become 1."""
+    ordered = np.sort(logits, axis=1)
+    return np.asarray(ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1))
+
+
+def _mass_bins(odds: Array, bins: int = 15) -> NDArray[np.intp]:
     """[N] the bin of equal mass."""
-    ordered = np.sort(confidence)
+    ordered = np.sort(odds)
     ends = np.cumsum([len(part) for part in np.array_split(ordered, bins)])
     # Images of equal confidence share a bin: an edge inside such a run moves behind it.
     edges = np.unique(ordered[ends[ends > 0] - 1])
-    return np.searchsorted(edges, confidence)
+    return np.searchsorted(edges, odds)
 
 
-def _equal_mass(confidence: Array, right: NDArray[np.bool_]) -> dict[str, float]:
+def _equal_mass(confidence: Array, odds: Array, right: NDArray[np.bool_]) -> dict[str, float]:
     """ECE over bins of equal mass, and the debiased error of Kumar et al. 2019."""
-    bins = pd.DataFrame({"c": confidence, "a": right * 1.0}).groupby(_mass_bins(confidence))
+    bins = pd.DataFrame({"c": confidence, "a": right * 1.0}).groupby(_mass_bins(odds))
     gaps, size = bins["c"].mean() - bins["a"].mean(), bins.size()
     # Of zeros and ones the unbiased variance is a (1 - a) n / (n - 1).
     squared = float((size * gaps**2 - bins["a"].var().fillna(0)).sum()) / len(right)
@@ -280,12 +293,8 @@ def _smooth_ece(confidence: Array, right: NDArray[np.bool_], grid: int = 4096) -
 
 
 def _ranking(logits: Array, right: NDArray[np.bool_]) -> dict[str, float]:
-    """How well confidence tells right from wrong; the most confident images first, equal ones as one group.
-
-    Ranked by log p / (1 - p), which goes on growing where p in float64 has become 1.
-    """
-    count, ordered = len(right), np.sort(logits, axis=1)
-    odds = ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1)
+    """How well confidence tells right from wrong; the most confident images first, equal ones as a group."""
+    count, odds = len(right), _odds(logits)
     _, groups = np.unique(-odds, return_inverse=True)
     ends = np.cumsum(np.bincount(groups))  # images answered, group by group
     wrong = np.cumsum(np.bincount(groups, weights=~right))
@@ -348,7 +357,7 @@ def drawn_errors(trial: Trial, draws: int = 1000) -> dict[str, Array]:
     rng = np.random.default_rng([trial.seed, 1])
     labels = np.stack([(rng.random((count, 1)) > upper).sum(axis=1) for _ in range(draws)])
     gaps = confidence - (labels == p.argmax(axis=1))
-    bins, mass = _bins(confidence), _mass_bins(confidence)
+    bins, mass = _bins(confidence), _mass_bins(_odds(trial.logits))
     misses = np.array([_misses(own, bins) for own in gaps])
     of_class = _bins(p) + 15 * np.arange(classes)
     expected = np.bincount(of_class.ravel(), p.ravel(), minlength=15 * classes)
@@ -373,14 +382,31 @@ def floor_band(trials: Sequence[Trial], metric: str) -> Row:
 # Statistics over seeds.
 
 
-def mean_of(values: Iterable[float], more: int = 0) -> tuple[float, float, float]:
-    """Mean with its 95 % t interval; with one `more`, where one more value of the same population lies."""
+def mean_of(values: Iterable[float], more: int = 0, metric: str = "") -> tuple[float, float, float]:
+    """Mean with its 95 % t interval; with one `more`, where one more value of the same population lies.
+
+    That of a metric's mean stays within its range.
+    """
     known = np.array([value for value in values if math.isfinite(value)])
     if len(known) < 2 or np.ptp(known) == 0:
         return float(known.mean()) if len(known) else NAN, NAN, NAN
-    spread = math.sqrt(more + 1 / len(known)) * float(known.std(ddof=1))
-    low, high = stats.t.interval(0.95, len(known) - 1, loc=known.mean(), scale=spread)
-    return float(known.mean()), float(low), float(high)
+    spread, mean = math.sqrt(more + 1 / len(known)) * float(known.std(ddof=1)), float(known.mean())
+    return mean, *_in_range(metric, mean, spread * float(stats.t.isf(0.025, len(known) - 1)))
+
+
+def _in_range(metric: str, mean: float, half: float) -> tuple[float, float]:
+    """Where the distance from the mean is the half-width, scaled as a share's spread between the ends."""
+    lowest, highest = RANGES.get(metric, (0.0, 1.0) if metric else NO_RANGE)
+    if lowest == -math.inf or math.isnan(half):
+        return mean - half, mean + half
+
+    def beyond(x: float) -> float:
+        of_x, of_mean = ((at - lowest) * min(highest - at, 1e300) for at in (x, mean))
+        return (x - mean) ** 2 - half**2 * of_x / of_mean
+
+    above = highest if highest < math.inf else mean + 2 * half * (1 + half / (mean - lowest))
+    low, high = (brentq(beyond, end, mean, xtol=1e-15, rtol=1e-14) for end in (lowest, above))
+    return float(low), float(high)
 
 
 def difference(plus: Array, minus: Array, size: int) -> Row:
@@ -478,13 +504,6 @@ def sign_flip(plus: Array, minus: Array) -> float:
         return NAN
     sums = functools.reduce(lambda sums, one: np.append(sums + one, sums - one), own, np.zeros(1))
     return float(np.mean(np.abs(sums) >= abs(own.sum()) - rounding))
-
-
-def holm(p: Array) -> Array:
-    """Holm 1979; NaN stays and counts as one of the family."""
-    order = np.argsort(p)
-    scaled = np.minimum(1, p[order] * np.arange(len(p), 0, -1))
-    return np.asarray(np.maximum.accumulate(scaled)[np.argsort(order)])
 
 
 def median_of(values: Array) -> tuple[float, float, float]:
@@ -606,7 +625,7 @@ def _arm_spread(recorded: Recorded, metric: str) -> tuple[float, float]:
 
 @functools.cache
 def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
-    """What the table says of one effect on a metric, but for Holm's p.
+    """What the table says of one effect on a metric.
 
     Incomplete pairs decide nothing; then whether the interval is within the margin; then if 0 is outside.
     """
@@ -657,7 +676,19 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         **{"rho": found["rho"] if is_arm else NAN, "low_images": images[0], "high_images": images[1]},
         "detectable": sd * detectable(n, 0.05 / size) if sd > 0 else NAN,
         "p_sign_flip": sign_flip(sides[0], sides[1]),
+        **unpaired(sides[0], sides[1]),
     }
+
+
+def unpaired(arm: Array, other: Array) -> Row:
+    """Welch's test of both sides by scipy, and the largest of the squared differences as a part of all."""
+    there = np.isfinite(arm - other)
+    arm, other = arm[there], other[there]
+    spread = len(arm) > 1 and max(np.ptp(arm), np.ptp(other)) > 0
+    p = stats.ttest_ind(arm, other, equal_var=False).pvalue if spread else NAN
+    squares = (arm - other) ** 2
+    paired = difference(arm, other, 1)["p"]
+    return {"p_welch": p, "largest_share": squares.max() / squares.sum() if paired > 0 else NAN}
 
 
 def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
@@ -673,32 +704,42 @@ def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
 
 
 def new_images(recorded: Recorded, asked: Effect, metric: str) -> tuple[int, float, float, float]:
-    """Pairs, mean difference, its interval for new seeds and new images (Cornfield and Tukey 1956).
-
-    The half-widths of the seeds' part and of what the images add are squared and added (Zou and Donner 2008).
-    NaN for metrics that are no mean over images.
-    """
+    """Pairs, mean difference, its interval for new seeds and images; NaN where it is no mean over them."""
     own, other = ({t.seed: t.images for t in recorded.complete(arm)} for arm in (asked.term, asked.against))
     shared = [seed for seed in recorded.seeds if seed in own and seed in other]
     if metric not in PER_IMAGE or not shared:
         return 0, NAN, NAN, NAN
     differences = np.array([own[seed][metric] - other[seed][metric] for seed in shared])
-    n, images = differences.shape
+    half = _half_over_images(differences, family_size(recorded, asked, metric))
     effect = float(differences.mean())
+    return len(shared), effect, effect - half, effect + half
+
+
+def mean_over_images(recorded: Recorded, arm: str, metric: str) -> tuple[int, float, float, float]:
+    """Runs of an arm, their mean, its interval for new seeds and new images."""
+    runs = recorded.complete(arm)
+    if not runs:
+        return 0, NAN, NAN, NAN
+    values = np.array([run.images[metric] for run in runs])
+    mean = float(values.mean())
+    return len(runs), mean, *_in_range(metric, mean, _half_over_images(values, 1))
+
+
+def _half_over_images(values: Array, size: int) -> float:
+    """Half the interval of the mean of values [seeds, images] for others of both (Cornfield and Tukey 1956).
+
+    The half-widths of the seeds' part and of what the images add are squared and added (Zou and Donner 2008).
+    """
+    n, images = values.shape
     if n < 2:
-        return n, effect, NAN, NAN
-    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)
+        return NAN
+    by_seed, by_image = values.mean(axis=1), values.mean(axis=0)
     seeds = float(by_seed.var(ddof=1)) / n
-    within = float(((differences - by_image - by_seed[:, None] + effect) ** 2).sum()) / (
-        (n - 1) * (images - 1)
-    )
-    added = max(float(by_image.var(ddof=1)) - within / n, 0.0) / images
-    level = 0.025 / family_size(recorded, asked, metric)
+    squares = float(((values - by_image - by_seed[:, None] + values.mean()) ** 2).sum())
+    added = max(float(by_image.var(ddof=1)) - squares / ((n - 1) * (images - 1)) / n, 0.0) / images
     parts = ((n - 1, seeds), (images - 1, added))
-    half = math.hypot(*(stats.t.isf(level, df) * math.sqrt(variance) for df, variance in parts))
-    if half <= 1e-12 * float(np.abs(differences).max()):
-        half = NAN
-    return n, effect, effect - half, effect + half
+    half = math.hypot(*(stats.t.isf(0.025 / size, df) * math.sqrt(variance) for df, variance in parts))
+    return half if half > 1e-12 * float(np.abs(values).max()) else NAN
 
 
 # Comparing.
@@ -738,7 +779,10 @@ def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
         audit.check("arms", row[1]["value"], len(recorded.complete(arm)))
         for head, cell in zip(table["columns"][2:], row[2:], strict=True):
             metric = SHOWN[head["label"]]
-            mean = mean_of(_floored(trial, metric) for trial in recorded.complete(arm))
+            runs = recorded.complete(arm)
+            mean = mean_of((_floored(trial, metric) for trial in runs), metric=metric)
+            if metric in PER_IMAGE and math.isfinite(mean[1]):
+                mean = mean_over_images(recorded, arm, metric)[1:]
             tolerance = TOLERANCE.get(metric, 1e-9)
             for name, expected in zip(("value", "low", "high"), mean, strict=True):
                 audit.check(f"arms: {arm}, {metric}, {name}", cell[name], expected, tolerance)
@@ -872,15 +916,11 @@ class Files:
     def effects(self) -> Rows:
         metrics = list(dict.fromkeys(row["metric"] for row in self.shown))
         asked = itertools.product(effects(self.recorded), metrics)
-        rows = [
-            {"p_holm": NAN, **effect_row(self.recorded, effect, metric)}
+        return [
+            effect_row(self.recorded, effect, metric)
             for effect, metric in asked
             if effect.kind != "pair" or effect.is_claim(self.recorded, metric)
         ]
-        claims = [row for row in rows if row["verdict"] != "exploratory"]
-        for row, corrected in zip(claims, holm(np.array([row["p"] for row in claims])), strict=True):
-            row["p_holm"] = corrected
-        return rows
 
     def new_images(self) -> Rows:
         arms = [asked for asked in effects(self.recorded) if asked.kind == "arm"]
@@ -890,6 +930,12 @@ class Files:
             own = {"arm": asked.term, "baseline": asked.against, "metric": metric, "images": images}
             own |= {"comparisons": family_size(self.recorded, asked, metric), "n_pairs": n}
             yield {**own, "effect": effect, "low": low, "high": high}
+        for arm, metric in itertools.product(self.recorded.arms, PER_IMAGE):
+            n, mean, low, high = mean_over_images(self.recorded, arm, metric)
+            images = len(self.recorded.complete(arm)[0].p) if n else NAN
+            alone: Row = {"arm": arm, "baseline": None, "metric": metric}
+            alone |= {"comparisons": 1, "n_pairs": n, "images": images}
+            yield {**alone, "effect": mean, "low": low, "high": high}
 
     def step_times(self) -> Rows:
         timing = self.recorded.timing
@@ -940,7 +986,7 @@ class Files:
                 complete = metric and point["state"] == "complete"
                 values = [run.row[str(metric)] for run in runs if complete and run.row]
                 columns = (f"{name}{suffix}" for name in ("value", "low", "high"))
-                own |= dict(zip(columns, mean_of(values), strict=True))
+                own |= dict(zip(columns, mean_of(values, metric=str(metric)), strict=True))
                 own[f"sd{suffix}"] = float(np.std(values, ddof=1)) if len(values) > 1 else NAN
             seen = [run.row[self.recorded.objectives[""]] for run in runs if run.row]
             seen = seen or list(point["intermediate"].values())[-1:]

@@ -70,7 +70,7 @@ def test_lost_trials_and_what_was_pooled_are_told(rendered: Get) -> None:
     told = {"Fewer than 5 training runs in every arm", "A small stand-in for the full study"}
     noise = {"Calibration errors that cannot be told from calibration"}
     assert set(titles(page)[1:]) - noise == {*pooled, *told, "Uncommitted code"}
-    assert set(titles(rendered("sweep"))) - noise == told
+    assert set(titles(rendered("sweep"))) - noise == {*told, "1 decided claim rests on thin ground"}
     assert set(titles(rendered("single"))) - noise == told - {"A small stand-in for the full study"}
 
 
@@ -191,8 +191,6 @@ def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tupl
     inside, outside = (effects[effects["metric"] == metric] for metric in ("accuracy", "brier"))
     known = inside["low"].notna()
     assert ((inside["high"] - inside["low"])[known] > (outside["high"] - outside["low"])[known]).all()
-    assert outside["p_holm"].isna().all()
-    assert pd.Series(inside["p_holm"] >= inside["p"])[known].all()
 
 
 def beside(epochs: pd.DataFrame, *, arms: int = 1, **published: float) -> dict[str, Any]:

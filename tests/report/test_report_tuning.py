@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from report_cases import Rendered, built, render
 from report_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
-from scipy import stats
 
 from ablate.analysis.tuning import read_search
 from ablate.report import build_report
 from ablate.report.cautions import banners
 from ablate.report.content import derived_tables
+from ablate.stats import mean_interval
 from ablate.store.results import read_plan
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, read_tables
@@ -47,12 +47,12 @@ def in_percent(page: Rendered) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_sentences_and_the_table_hold_what_the_csv_files_say(rendered: Get) -> None:
     page = rendered("tuned")
     runs, fresh = in_percent(page)
-    value, base = (runs[runs["number"] == number]["value"].mean() for number in (5, 0))
-    seen, again = value - base, (fresh[0.16] - fresh[0.0]).mean()
+    value, base = (runs[runs["number"] == number]["value"].mean() for number in (10, 0))
+    seen, again = value - base, (fresh[0.105] - fresh[0.0]).mean()
     said = page.report["answer"]["tuning"]
     chosen, winner, cost = said["sentences"]
     assert said["verdict"] == "Tuning bought nothing that can be shown."
-    assert chosen == "Tuning chose ε=0.16 of 14 points."
+    assert chosen == "Tuning chose ε=0.105 of 14 points."
     for part in (
         f"accuracy {value:.2f} %",
         f"{seen:+.2f} percentage",
@@ -69,10 +69,10 @@ def test_sentences_and_the_table_hold_what_the_csv_files_say(rendered: Get) -> N
     best, baseline, anchor = table["rows"]
     assert [row[0]["notes"] for row in table["rows"]] == [["winner"], ["baseline"], ["anchor"]]
     assert [cell["text"] for cell in baseline[4:]] == ["–", "–", "–"]
-    expected = [value, fresh[0.16].mean(), seen, again, seen - again]
+    expected = [value, fresh[0.105].mean(), seen, again, seen - again]
     assert [100 * cell["value"] for cell in best[2:]] == pytest.approx(expected)
     effects = {row[0]["text"]: row[3] for row in page.report["effects"]["rows"]}
-    assert (best[5], anchor[5]) == (effects["ε=0.16"], effects["ε=0.1"])
+    assert (best[5], anchor[5]) == (effects["ε=0.105"], effects["ε=0.1"])
 
 
 def test_every_point_stands_in_a_table_with_why_it_was_given_up(rendered: Get) -> None:
@@ -102,8 +102,8 @@ def test_the_facts_of_the_search_are_told(rendered: Get) -> None:
 @pytest.mark.parametrize(
     ("status", "winner", "done", "verdict"),
     [
-        ("missing", 5, 12, "What tuning bought is open until its choice is re-run with fresh seeds."),
-        ("complete", 0, 12, "Tuning found nothing better than the baseline."),
+        ("missing", 10, 12, "What tuning bought is open until its choice is re-run with fresh seeds."),
+        ("complete", 0, 12, "Tuning chose the baseline itself."),
         ("complete", None, 2, "Tuning is not finished: 4 of 14 points have ended, and none is chosen yet."),
         ("complete", None, 12, "Tuning chose nothing: none of its points has a value."),
     ],
@@ -247,7 +247,8 @@ def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path:
     own, other = (runs[runs["epsilon"] == epsilon]["value"] for epsilon in (0.16, 0.0))
     winner, baseline, _ = page.report["tuning"]["retested"]["rows"]
     assert (winner[1]["text"], baseline[1]["text"]) == ("5, 15, 16", "0, 14")
-    low, high = stats.t.interval(0.95, 14, own.mean(), stats.sem(own))
+    mean = mean_interval(own.to_numpy(float) / 100, bounds=(0, 1))
+    low, high = 100 * mean.low, 100 * mean.high
     assert winner[2]["text"] == f"{own.mean():.2f}"
     assert winner[2]["notes"][0] == f"{low:.2f} to {high:.2f}, n = 15"
     assert baseline[2]["notes"][0].endswith(", n = 10")

@@ -27,7 +27,7 @@ from ablate.tables import (
     points_table,
     winners_of,
 )
-from ablate.tables.tuning import SUFFIXES, smoothed_values, tuning_tables
+from ablate.tables.tuning import SUFFIXES, tuning_tables
 
 Get = Callable[[str], Rendered]
 FIRST = Asked({"epsilon": 0.1}, "baseline")
@@ -85,10 +85,7 @@ def test_values_are_smoothed_at_the_places_of_the_space(rendered: Get) -> None:
         for point in done
     ]
     samples = np.array([[nll(stored(results, name)) for name in point.trial_ids] for point in done])
-    # Two seeds each: the variance within a point is half the squared difference.
-    spread = math.sqrt(np.mean((samples[:, 0] - samples[:, 1]) ** 2 / 2))
-    where, replicates = np.array(places, dtype=np.float64), np.full(len(done), 2)
-    mean, sd = smoothed(where, samples.mean(axis=1), replicates=replicates, spread=spread)
+    mean, sd = smoothed(np.array(places, dtype=np.float64), list(samples), higher_is_better=False)
     own = table[table["state"] == "complete"]
     np.testing.assert_allclose(own["smoothed_2"], mean, rtol=1e-4)
     np.testing.assert_allclose(own["smoothed_sd_2"], sd, rtol=1e-2)
@@ -141,7 +138,7 @@ def test_an_objective_that_does_not_differ_costs_nothing_in_the_other(order: tup
         tried = true[:, :, None] + np.array([[0.4], [0.01]]) * rng.normal(size=(40, 2, 3))
         columns: dict[str, Any] = {"number": range(40), "state": "complete"}
         for at, suffix in zip(order, SUFFIXES, strict=True):
-            mean, sd = smoothed_values(epsilon[:, None], list(tried[:, at]))
+            mean, sd = smoothed(epsilon[:, None], list(tried[:, at]), higher_is_better=at == 0)
             columns |= {f"objective{suffix}": ("accuracy", "ece")[at]}
             columns |= {f"smoothed{suffix}": mean, f"smoothed_sd{suffix}": sd}
         (winner,) = winners_of(pd.DataFrame(columns))

@@ -55,6 +55,7 @@ def states(found: Tuned) -> list[str]:
 
 
 WHOLE: dict[str, Any] = {
+    "comparisons": ("trend",),  # the re-test compares arms, whatever else a study asks
     "search": {"anchors": ({"epsilon": 0.0},), "points": 4, "seeds": 2},
     "profiles": {"quick": Profile(search={"points": 6}), "full": Profile()},
 }
@@ -93,6 +94,7 @@ def test_the_winner_is_judged_anew_with_fresh_seeds_on_all_training_images(whole
     assert trained == set(itertools.product({0.1, 0.0, chosen}, {0.0}, {0, 1}))
     assert all(seed >= FIRST_TUNING_SEED for point in whole.tuning.points for seed in point.seeds)
     assert {baseline for _, baseline in plan.comparisons} == {"epsilon=0.1"}
+    assert plan.study.comparisons == ()
     assert whole.retest is not None
     assert whole.retest.failed == 0
     assert {len(read_predictions(whole.folder, record).labels) for record in records} == {1197}
