@@ -49,6 +49,7 @@ StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; i
 StudyName = Annotated[str, Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")]
 Results = Annotated[Path, Option(help="Folder of the results.")]
 Reports = Annotated[Path, Option("--report", help="Folder of the reports.")]
+Several = list[str] | None
 RESULTS, REPORTS = Path("results"), Path("report")
 RanProfile = Annotated[str | None, Option(help="Which of the profiles that were run.")]
 OpenPage = Annotated[bool, Option("--open", help="Open the report in the browser.")]
@@ -421,13 +422,39 @@ def bench(
 
 @app.command()
 def report(
-    study: StudyName,
+    study: Annotated[
+        str, Argument(help="A study that was run, or a CSV file of runs that another tool made.")
+    ],
     profile: RanProfile = None,
     results: Results = RESULTS,
     report_dir: Reports = REPORTS,
     open_page: OpenPage = False,
+    factors: Annotated[str, Option(help="Of a CSV: the columns that make the arms, as lr,net.")] = "",
+    seed: Annotated[str | None, Option(help="The column that pairs runs; without: Welch's test.")] = None,
+    metric: Annotated[Several, Option(metavar="NAME:BETTER", help="As acc:higher, loss:lower.")] = None,
+    baseline: Annotated[Several, Option(metavar="FACTOR=LEVEL", help="What is compared with.")] = None,
+    margin: Annotated[Several, Option(metavar="NAME=SIZE", help="A difference of no matter.")] = None,
+    family: Annotated[str, Option(help="Metrics with verdicts, as acc,loss [default: the first].")] = "",
 ) -> None:
-    """Write the tables and the report of a study again, from its records. Trains nothing."""
+    """Write the tables and the report of a study again, from its records. Trains nothing.
+
+    Or the same of runs that another tool made, a row each; --metric, --baseline and --margin can be repeated:
+    ablate report runs.csv --factors lr,net --seed seed --metric val_acc:higher --baseline lr=0.1
+    """
+    if study.endswith(".csv"):
+        from ablate.external import analyse
+
+        ended = analyse(
+            study,
+            factors=factors.split(",") if factors else (),
+            metrics=_pairs(metric, ":"),
+            seed=seed,
+            baseline={factor: _literal(level) for factor, level in _pairs(baseline, "=").items()},
+            margins=_pairs(margin, "="),
+            family=family.split(",") if family else (),
+            report=report_dir,
+        )
+        return print_line(Console(), *ended.answer, f"report: {ended.report}")
     from ablate.pipeline import write_results
     from ablate.status import find_study
 
@@ -507,6 +534,11 @@ def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
             raise StudyError(f"--set {name}: is given twice; write its values as {name}=A,B to sweep it")
         parsed[name] = tuple(_literal(value) for value in values.split(","))
     return parsed
+
+
+def _pairs(given: Several, sign: str) -> dict[str, str]:
+    """NAME=VALUE texts, or with another sign; the value is "" where there is none."""
+    return dict(one.rpartition(sign)[::2] if sign in one else (one, "") for one in given or ())
 
 
 def _literal(text: str) -> Any:

@@ -81,7 +81,7 @@ def run_study(study: Study, options: Options) -> Run:
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.execution import driver
 
-    _require_sound(study, options)
+    require_sound(study, options)
     with _view(options) as view:
         summary = driver.run_settled(driver.settle(study, options), options, view)
     return _reported(summary, options)
@@ -92,7 +92,7 @@ def tune_study(study: Study, options: Options, *, points: int | None, storage: s
     from ablate import tuning
     from ablate.notebook import Run
 
-    _require_sound(study, options)
+    require_sound(study, options)
     with _view(options) as view:
         tuned = tuning.tune_study(study, options, view, points=points, storage=storage)
         view.note(f"{tuned.ran} trials run for {len(tuned.tuning.points)} points")
@@ -121,11 +121,14 @@ def rebuild_tables(folder: ResultsFolder) -> Plan:
 
 def require_metrics(study: Study) -> None:
     """Refuse a study that names a metric that no table has, before anything is trained."""
+    from ablate.tables.quantities import EXTERNAL
+
     named: dict[str, Iterable[str]] = {"primary": [study.primary], "family": study.family}
     named |= {"margins": study.margins, "objective": study.search.objective if study.search else ()}
-    unknown = [(part, name) for part, names in named.items() for name in names if name not in METRICS]
+    known = EXTERNAL.get() or METRICS
+    unknown = [(part, name) for part, names in named.items() for name in names if name not in known]
     if unknown:
-        lines = [f"{part}: {unknown_name('metric', name, METRICS)}" for part, name in unknown]
+        lines = [f"{part}: {unknown_name('metric', name, known)}" for part, name in unknown]
         raise StudyError("\n".join(lines))
 
 
@@ -135,7 +138,7 @@ def require_plain_name(part: str, name: str) -> None:
         raise StudyError(f"{part}: expected a plain folder name such as 'my_study', but {name!r} came")
 
 
-def _require_sound(study: Study, options: Options) -> None:
+def require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
     if not study.name:

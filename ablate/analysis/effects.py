@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms
+from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms, planned_arms
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
 from ablate.stats import (
@@ -34,7 +34,7 @@ from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import Tables, frame
-from ablate.tables.quantities import number_columns, quantity
+from ablate.tables.quantities import number_columns, quantity, usual
 
 TURNS = 0.05
 """The p of its curvature below which a trend that turns within its levels has no verdict but undecided."""
@@ -65,37 +65,46 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     alike = np.arange(len(index))
     for group in identical_arms(trials, plan):
         alike[[index[arm] for arm in group]] = index[group[0]]
+    runs = np.array([arm.planned for arm in planned_arms(plan).values()])
     new_images = tables.get("new_images", frame("new_images", []))
     ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
-    spreads = {metric: arm_spread(compared, values[metric]) for metric in study.comparison_family}
+    spreads = {
+        metric: arm_spread(compared, values[metric]) for metric in study.comparison_family if study.is_paired
+    }
     rows, size = [], family_size(plan)
     for term, metric in itertools.product(compared, metrics):
         claim = term.asked and metric in study.comparison_family
         if term.kind == "pair" and not claim:
             continue
-        (values_of, reference), kept = _sides(term, values[metric])
-        planned = term.arms.shape[1]
+        planned, comparisons = term.arms.shape[1], size if claim else 1
+        if study.is_paired:
+            sides, kept = _sides(term, values[metric])
+            effect, seeds = paired_effect(*sides, comparisons=comparisons), len(study.seed_list())
+            beside = {"p_sign_flip": sign_flip_p(*sides), "p_welch": float(independent_effect(*sides).p)}
+            if math.isfinite(effect.p):  # otherwise what is left may be rounding
+                squares = np.square(sides[0] - sides[1])
+                beside["largest_share"] = float(np.nanmax(squares) / np.nansum(squares))
+        else:
+            effect, beside = _independent(term, term.weights, values[metric], comparisons), {}
+            lost = (runs - np.isfinite(values[metric]).sum(axis=1))[term.arms].sum()
+            kept, seeds = planned, int(effect.n + lost)
         sd, freedom = spreads.get(metric, (math.nan, 0.0))
         row = effect_row(
             metric,
-            paired_effect(values_of, reference, comparisons=size if claim else 1),
+            effect,
             spread=(sd * term.scale, freedom),
-            planned=len(study.seed_list()),
+            planned=seeds,
             whole=kept == planned,
             margin=study.all_margins.get(metric, math.nan),
             directed=term.kind != "interaction",
             identical=term.is_identical(alike),
             claim=claim,
         )
-        if row["verdict"] != "exploratory" and _is_bent(term, values[metric]):
+        if row["verdict"] != "exploratory" and _is_bent(term, values[metric], study):
             row |= {"verdict": "undecided", "reason": "bent", "below_margin": False}
             row |= {"seeds_from": None, "seeds_needed": None}
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
-        row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": sign_flip_p(values_of, reference)}
-        row |= {"p_welch": float(independent_effect(values_of, reference).p)}
-        if math.isfinite(row["p"]):  # otherwise what is left may be rounding
-            squares = np.square(values_of - reference)
-            row["largest_share"] = float(np.nanmax(squares) / np.nansum(squares))
+        row |= {"cells": kept, "cells_planned": planned, **beside}
         # Two averages correlate by what they share, not by what pairing buys.
         row |= {"rho": row["rho"] if term.kind in ("arm", "pair") else math.nan}
         if term.kind == "arm":
@@ -114,7 +123,7 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
             f"primary, family: {', '.join(dict.fromkeys(unknown))}: no such metric; "
             f"the metrics are {', '.join(sorted(known))}"
         )
-    others = (name for name in (*SHOWN, *METRICS) if name not in NOT_COMPARED)
+    others = (name for name in usual(*SHOWN, *METRICS) if name not in NOT_COMPARED)
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 
@@ -152,15 +161,27 @@ def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
     return sides, len(kept)
 
 
-def _is_bent(term: Term, values: FloatArray) -> bool:
+def _independent(term: Term, weights: FloatArray, values: FloatArray, comparisons: int = 1) -> Effect:
+    """A weighted sum over a term's arms [T, C] of runs [arms, runs] that no seed joins."""
+    each = np.repeat(weights, term.arms.shape[1]) / term.arms.shape[1]
+    return independent_effect(*values[term.arms.ravel()], weights=each, comparisons=comparisons)
+
+
+def _is_bent(term: Term, values: FloatArray, study: Study) -> bool:
     """Whether a trend turns within its levels, by a parabola: a line then tells half. Of [arms, seeds]."""
     if term.kind != "trend":
         return False
-    means = values[term.arms].mean(axis=1)
     # A slope's weights are the levels themselves, but for their scale and where 0 is.
-    bend, slope, _ = np.polyfit(term.weights, means[:, np.isfinite(means).all(axis=0)], 2)
-    turns = paired_effect(bend, np.zeros_like(bend)).p < TURNS
-    return bool(turns and term.weights.min() < -slope.mean() / (2 * bend.mean()) < term.weights.max())
+    bend, slope, _ = np.polyfit(term.weights, np.eye(len(term.weights)), 2)
+    if study.is_paired:
+        means = values[term.arms].mean(axis=1)
+        whole = means[:, np.isfinite(means).all(axis=0)]
+        turn, tilt = (paired_effect(part @ whole, np.zeros(whole.shape[1])) for part in (bend, slope))
+    else:
+        turn, tilt = (_independent(term, part, values) for part in (bend, slope))
+    if not turn.p < TURNS:
+        return False
+    return bool(term.weights.min() < -tilt.effect / (2 * turn.effect) < term.weights.max())
 
 
 def effect_row(

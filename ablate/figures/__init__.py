@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ablate.figures.context import Context
 from ablate.study.trials import Plan
@@ -111,7 +112,7 @@ def _drawn(entry: Registered, item: Any, context: Context, missing: frozenset[st
     from ablate.figures.draw import HALF, arrange, few
     from ablate.figures.theme import svg_of
 
-    name, title = entry.name.format(item), entry.title.format(item)
+    name, title = quote(entry.name.format(item), safe="").replace("%", "-"), entry.title.format(item)
     try:
         drawing = entry.draw(context) if item is None else entry.draw(context, item)
         if drawing is None:

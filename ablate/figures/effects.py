@@ -15,7 +15,7 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, REFERENCE
-from ablate.tables.quantities import quantity
+from ablate.tables.quantities import quantity, usual
 
 COMPARED = ("accuracy", "ece", "nll")
 """Differences that are shown beside those of the primary metric and its family, where there is room."""
@@ -38,7 +38,7 @@ def effects(context: Context) -> Drawing | None:
     if context.complete.empty or not context.plan.comparisons:
         return None
     study, table = context.plan.study, context.effects
-    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *COMPARED)))[:MOST_PANELS]
+    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *usual(*COMPARED))))[:MOST_PANELS]
     arms, left_out = context.fitting(table, MOST_ROWS)
     height = 0.25 + 0.31 * max(len(arms), 1)
     canvas, axes = draw.panels(len(metrics), height=height, sharey=True)
@@ -51,12 +51,12 @@ def effects(context: Context) -> Drawing | None:
         _draw_metric(ax, rows, "{}" if name in study.comparison_family else "({})")
         unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
         ax.set_title(f"Δ {metric.label}{unit}")
+    images = "; thin, with caps: for new images as well" if table["low_images"].notna().any() else ""
     caption = (
-        f"Each arm against {arm_label(study.baseline)}, mean over the seeds that both completed. Thick: 95 % "
-        "interval over seeds, simultaneous over the study's family; thin, with caps: for new images as "
-        "well. Shaded: differences within the margin, which do not matter. Triangles up are better, down "
-        "worse; squares are equivalent, hollow circles undecided. Verdicts in brackets are exploratory. An "
-        "arrowhead at the edge: the interval goes on."
+        f"Each arm against {arm_label(study.baseline)}, difference of the means. Thick: 95 % interval, "
+        f"simultaneous over what was asked{images}. Shaded: within the margin, which does not matter. "
+        "Triangles up are better, down worse; squares are equivalent, hollow circles undecided. Verdicts in "
+        "brackets are exploratory. An arrowhead at the edge: the interval goes on."
     )
     family = [quantity(name).label for name in study.comparison_family if name not in metrics]
     caption += f" Only in the table: {', '.join(family)}." if family else ""

@@ -16,7 +16,7 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, is_number, spread
 from ablate.figures.draw import FloatArray, Handles
 from ablate.figures.theme import LIGHT, MARKERS, REFERENCE, SHADE
-from ablate.tables.quantities import Quantity, quantity
+from ablate.tables.quantities import Quantity, quantity, usual
 
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")
 RANKING = ("auroc_error", "auroc_error_normalised", "aurc", "coverage_at_1")
@@ -37,7 +37,7 @@ OPTIMUM = "optimum of the smoothed loss, 1 − ε + ε/K"
 
 def metrics_of(context: Context) -> list[Quantity]:
     """The metrics that have a figure each."""
-    names = dict.fromkeys((context.plan.study.primary, "accuracy", "ece", "mean_confidence"))
+    names = dict.fromkeys((context.plan.study.primary, *usual("accuracy", "ece", "mean_confidence")))
     return [] if context.complete.empty else [quantity(name) for name in names]
 
 
@@ -158,7 +158,7 @@ def _optimum(context: Context, metric: Quantity, places: Mapping[Any, float]) ->
     Empty for other metrics and axes, other losses, and where the number of classes is not known.
     """
     classes = context.tables["confusion"]["class"].nunique() if "confusion" in context.tables else 0
-    smoothed = all(trial.fields.loss == "label_smoothing" for trial in context.plan.trials)
+    smoothed = (context.complete["loss"] == "label_smoothing").all()
     if metric.name != "mean_confidence" or context.axis != "epsilon" or not smoothed or classes < 2:
         return {}
     return {place: 100 * (1 - level + level / classes) for level, place in places.items()}

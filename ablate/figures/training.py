@@ -133,7 +133,7 @@ def published(context: Context) -> Drawing | None:
 @figure("step_time", "Time of a training step", order=80)
 def step_time(context: Context) -> Drawing | None:
     """Medians with their ranges, a row per arm; where steps were timed apart, per case."""
-    if context.complete.empty:
+    if context.complete["step_ms"].isna().all() and not context.cases:
         return None
     return _from_pass(context) if context.cases else _from_trials(context)
 

@@ -40,9 +40,10 @@ from ablate.report.cells import (
 from ablate.report.views import duration, search_cost
 from ablate.report.words import words
 from ablate.stats import median_interval
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables import Tables
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p, shown_seeds
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p, shown_seeds, usual
 
 STAND_INS = ("digits", "synthetic")
 NUMBERS = (
@@ -81,12 +82,13 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
         said.sort(key=lambda one: one["word"] == "undecided")
     else:
         alone = len(plan.arms) == 1
-        for name in dict.fromkeys((*metrics, *(("accuracy", "nll", "ece") if alone else ()))):
+        for name in dict.fromkeys((*metrics, *(usual("accuracy", "nll", "ece") if alone else ()))):
             what = quantity(name)
             text = _mean_sentence(tables, plan.arms[0], what) if alone else _spread(complete, plan, what)
             said.append({"metric": name, "word": "", "text": text})
     data = [f"{name}{', a small stand-in' if name in STAND_INS else ''}" for name in _data(plan)]
-    counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} seeds"
+    unit = "seeds" if study.is_paired else "runs, paired by none"
+    counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} {unit}"
     done = f"{(trials['status'] == 'complete').sum()} of {len(plan.trials)} training runs complete"
     return {
         "about": f"{'; '.join(data)} · {counts} · {done}",
@@ -112,6 +114,8 @@ def answer_lines(report: Json) -> list[str]:
 
 
 def _data(plan: Plan) -> list[str]:
+    if isinstance(plan.study, ExternalStudy):
+        return [plan.profile]
     return list(dict.fromkeys(trial.fields.data for trial in plan.trials))
 
 
@@ -240,9 +244,8 @@ def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
         reach = f"95 % interval {ends(interval.low, interval.high, what)}, {reach}"
     else:
         reach += f"{', all equal' if interval.n > 1 else ''}, so no interval"
-    if what.name in FLOOR:
-        height = arm_interval(complete, arm, FLOOR[what.name]).mean
-        floor = f"; its noise floor is {with_unit(height, what)}"
+    if what.name in FLOOR and (height := arm_interval(complete, arm, FLOOR[what.name])).n:
+        floor = f"; its noise floor is {with_unit(height.mean, what)}"
     return f"{what.label} {with_unit(interval.mean, what)} ({reach}){floor}."
 
 

@@ -15,6 +15,7 @@ from ablate.report.cells import Json
 from ablate.report.words import caution
 from ablate.stats import smallest_sign_flip_p
 from ablate.study.comparisons import family_size
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.cells import one_line
 from ablate.tables.quantities import quantity, shown, shown_p
@@ -68,12 +69,18 @@ def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:
             if len(rows := lost[lost["arm"] == arm])
         ]
         yield _banner("lost", items, lost=len(lost), trials=len(trials))
-    for name in dict.fromkeys(trial.fields.data for trial in plan.trials):
-        if name in SMALL_DATA:
-            yield _banner(f"data.{name}")
     runs = counted["arm"].value_counts().reindex(list(labels), fill_value=0)
     if few := int((runs < FEW_SEEDS).sum()):
         yield _banner("few_seeds", enough=FEW_SEEDS, few=few, arms=len(runs), least=runs.min())
+    if isinstance(plan.study, ExternalStudy):
+        if plan.study.differing:
+            yield _banner("differing", plan.study.differing)
+        if plan.study.only:
+            yield _banner("no_grid", arms=len(plan.arms))
+        return
+    for name in dict.fromkeys(trial.fields.data for trial in plan.trials):
+        if name in SMALL_DATA:
+            yield _banner(f"data.{name}")
     for column, what in POOLED.items():
         counts = ran[column].dropna().value_counts().sort_index()
         if len(counts) > 1:

@@ -25,6 +25,7 @@ from ablate.report.pages import render_html, render_markdown
 from ablate.report.paper import methods_paragraph
 from ablate.report.words import method
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
 
@@ -36,9 +37,6 @@ LARGEST_CARRIED = 250_000
 
 def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     """Render a study's report from its plan and its tables, and return the path of its index.html.
-
-    Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
-    figures/*.svg in the report's folder. The same tables give the same bytes; records are not read.
 
     Raises:
         RecordError: the plan or a table is missing or damaged, or they do not belong together.
@@ -56,10 +54,18 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
         ) from None
     plan = read_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
-    derived = derived_tables(tables, plan)
-    write_tables(results, derived)
     for former in ("contrasts", "trends"):  # rows of the effects table now
         (results.root / f"{former}.csv").unlink(missing_ok=True)
+    return write_pages(tables, plan, results, report_dir)
+
+
+def write_pages(tables: Tables, plan: Plan, results: ResultsFolder, report_dir: Path) -> Path:
+    """Write what follows from tables, beside them, then report.json, index.html, report.md and figures/*.svg.
+
+    The same tables give the same bytes; records are not read.
+    """
+    derived = derived_tables(tables, plan)
+    write_tables(results, derived)
     figures = draw_figures({**tables, **derived}, plan)
     report = build_report({**tables, **derived}, plan, figures)
     files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
@@ -83,7 +89,8 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
 
 def derived_tables(tables: Tables, plan: Plan) -> Tables:
     """The tables that follow from the others: effects and timing."""
-    return {"effects": effects_table(tables, plan), "timing": timing_table(tables.get("step_times"))}
+    derived = {"effects": effects_table(tables, plan)}
+    return derived | ({"timing": timing_table(tables["step_times"])} if "step_times" in tables else {})
 
 
 def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
@@ -96,12 +103,12 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]
+    timing_note = "" if isinstance(study, ExternalStudy) else views.timing_note(timing)
     provenance = _provenance(trials, plan)
     report = {
         "format": FORMAT,
         "study": study.name,
         "profile": plan.profile,
-        "first_line": f"Profile {plan.profile} on {provenance['Device']}: {plan.reason}.",
         "question": study.question,
         "description": study.description,
         "answer": first_screen,
@@ -114,7 +121,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "sensitivity": views.sensitivity_view(effects, plan),
         "trends": views.effects_view(effects, plan, "trend"),
         "contrasts": views.effects_view(effects, plan, "main", "interaction"),
-        "timing": {"note": views.timing_note(timing), "table": views.timing_view(step_times, plan)},
+        "timing": {"note": timing_note, "table": views.timing_view(step_times, plan)},
         "figures": [_figure(figure) for figure in figures],
         "published": published,
         "methods_paragraph": methods_paragraph(tables, plan),
@@ -143,6 +150,8 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
     """Where, with what and on what the trials ran."""
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
     states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
+    if isinstance(plan.study, ExternalStudy):
+        return {"Runs": plan.reason, "Of these": states}
     kinds, names = _values(trials, "device"), _values(trials, "device_name")
     first, *others = (trial.fields.model_dump() for trial in plan.trials)
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
@@ -170,6 +179,8 @@ def _values(trials: pd.DataFrame, name: str) -> str:
 
 def _reproduce(trials: pd.DataFrame, plan: Plan) -> Json:
     """The command that runs the study, and what it needs."""
+    if isinstance(plan.study, ExternalStudy):
+        return {"command": plan.command, "note": "It reads the runs again, and trains nothing."}
     commits = _values(trials, "commit")
     at = f" at commit {commits}" if commits else ""
     profile = f" --profile {shlex.quote(plan.profile)}" if plan.study.profiles else ""

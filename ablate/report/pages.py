@@ -46,6 +46,7 @@ def sections(report: Json) -> list[Json]:
     description = {"folded": "What the study file says", "text": said, "pre": True} if said else None
     arms = [_table(report["arms"]), _table(report["more_metrics"], more), *identical]
     effects = [_table(report["effects"]), _table(report["sensitivity"], "How sure are the claims")]
+    cost = [{"text": timing["note"]}, _table(timing["table"])] if timing["note"] else []
     tuning, published = report.get("tuning"), report["published"]
     search, compared = list[Json | None](), list[Json | None]()
     if tuning:
@@ -65,7 +66,7 @@ def sections(report: Json) -> list[Json]:
         ("trends", "Trends", [_table(report["trends"])]),
         ("contrasts", "Main effects and interactions", [_table(report["contrasts"])]),
         ("tuning", "Tuning", search),
-        ("cost", "Cost of a step", [{"text": timing["note"]}, _table(timing["table"])]),
+        ("cost", "Cost of a step", cost),
         ("published", "Beside the published run", compared),
         ("failures", "Failed trials", [_table(report["failures"])]),
         ("mislead", "What could mislead", report["banners"]),

@@ -34,12 +34,13 @@ from ablate.report.words import words
 from ablate.stats import Interval, MedianInterval, median_interval, smallest_sign_flip_p
 from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
+from ablate.study.external import ExternalStudy
 from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, Tables
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p, usual
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -71,20 +72,20 @@ def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     """
     complete, names, arms = complete_trials(tables["trials"]), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
-    metrics = dict.fromkeys((plan.study.primary, *ARM_METRICS, *plan.study.comparison_family))
+    metrics = dict.fromkeys((plan.study.primary, *usual(*ARM_METRICS), *plan.study.comparison_family))
     if more:
-        metrics = dict.fromkeys(name for name in MORE_METRICS if name not in metrics)
+        metrics = dict.fromkeys(name for name in usual(*MORE_METRICS) if name not in metrics)
 
     def columns(arm: str) -> Iterator[Column]:
         yield worded("Arm", names[arm])
         yield _runs(runs.get(arm, 0), arms[arm].planned)
         for what in map(quantity, metrics):
             interval, note = arm_interval(complete, arm, what.name, tables.get("new_images")), ""
-            if what.name in FLOOR and interval.n:
-                note = f"floor {shown(arm_interval(complete, arm, FLOOR[what.name]).mean, what)}"
+            if what.name in FLOOR and (floor := arm_interval(complete, arm, FLOOR[what.name])).n:
+                note = f"floor {shown(floor.mean, what)}"
             yield of_quantity(what, _mean(interval, what, note))
 
-    return with_best(view(arms, columns))
+    return with_best(view(arms if metrics else [], columns))
 
 
 def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
@@ -148,13 +149,15 @@ def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Js
         repeat = f", repeat {row['repeat']}" if row["repeat"] else ""
         yield worded("Trial", cell(row["trial_id"]))
         yield worded("Arm", names[row["arm"]])
-        yield column("Seed", cell(f"{row['seed']}{repeat}", float(row["seed"])))
+        yield column(
+            "Seed" if plan.study.is_paired else "Run", cell(f"{row['seed']}{repeat}", float(row["seed"]))
+        )
         yield worded("Status", cell(row["status"]))
         if failed:
             reason = ABSENT if pd.isna(row["failure"]) else one_line(row["failure"])
             yield worded("Reason", cell(reason))
         else:
-            for what in map(quantity, TRIAL_METRICS):
+            for what in map(quantity, usual(*TRIAL_METRICS)):
                 yield of_quantity(what, amount(row[what.name], what))
 
     lost = ~trials["status"].isin(["complete", "missing"])
@@ -177,7 +180,7 @@ def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
 
 def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     """A row per effect of some kinds, a column per metric: the primary one, the family's, the usual ones."""
-    names, study, usual = arm_cells(plan), plan.study, AVERAGED if "main" in kinds else SHOWN
+    names, study, others = arm_cells(plan), plan.study, usual(*(AVERAGED if "main" in kinds else SHOWN))
 
     def columns(item: tuple[int, Compared]) -> Iterator[Column]:
         place, (term, by_metric) = item
@@ -201,7 +204,7 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
             over = "combinations of the other factors' levels"
             yield column("Averaged over", cell(f"{cells}/{planned}", float(cells)), meaning=over)
             yield column("Seeds", count(first["n"]))
-        for name in dict.fromkeys((study.primary, *study.comparison_family, *usual)):
+        for name in dict.fromkeys((study.primary, *study.comparison_family, *others)):
             if name in by_metric:  # of pairs, claims alone
                 what = quantity(name)
                 yield column(f"Δ {what.label}", effect_cell(by_metric[name]), unit=what.difference_unit)
@@ -236,13 +239,17 @@ def sensitivity_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
         yield worded("Metric", cell(what.label, notes=[what.difference_unit]))
         yield column("Seeds", count(n), meaning=says["n"])
         yield column("Difference", effect_cell(row), meaning=says["effect"])
-        reach = cell(ends(low, high, what, ABSENT, signed=True), float(low), low=low, high=high)
-        yield column("New images too", reach, meaning=says["low_images"])
+        if not isinstance(plan.study, ExternalStudy):
+            reach = cell(ends(low, high, what, ABSENT, signed=True), float(low), low=low, high=high)
+            yield column("New images too", reach, meaning=says["low_images"])
         least = [f"smallest {shown_p(smallest_sign_flip_p(n))}"] if n else []
-        for label, name in {"p": "p", "Welch's p": "p_welch", "Sign-flip p": "p_sign_flip"}.items():
+        tests = {"p": "p"}
+        if plan.study.is_paired:
+            tests |= {"Welch's p": "p_welch", "Sign-flip p": "p_sign_flip"}
+        for label, name in tests.items():
             notes = least if name == "p_sign_flip" else []
             yield column(label, cell(shown_p(row[name]), float(row[name]), notes), meaning=says[name])
-        for label, name in (("Largest share", "largest_share"), ("ρ", "rho")):
+        for label, name in (("Largest share", "largest_share"), ("ρ", "rho")) * plan.study.is_paired:
             yield column(label, cell(shown_decimal(row[name], 2), float(row[name])), meaning=says[name])
         yield column("Detectable", amount(row["detectable"], what), meaning=says["detectable"])
 

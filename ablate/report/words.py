@@ -62,6 +62,7 @@ def method(plan: Plan, *, tuned: bool) -> list[Json]:
             family=[(name, study.all_margins.get(name)) for name in study.comparison_family],
             search=study.search,
             tuned=tuned,
+            study=study,
         )
     )
     return [titled(part) for part in text.split("## ")[1:]]

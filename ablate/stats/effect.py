@@ -12,6 +12,7 @@ https://doi.org/10.1080/01621459.1961.10482090
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +23,7 @@ from scipy.special import stdtr
 from ablate.stats.intervals import FloatArray, IntArray, check_family, check_values, moments, slack, t_margin
 
 Values = NDArray[np.floating]
+Weights = Sequence[float] | NDArray[np.float64]
 MOST_FLIPPED = 20
 """Seeds of the sign-flip test; each more doubles the patterns, and 20 have a million."""
 
@@ -113,17 +115,21 @@ def paired_effect(
 
 
 def independent_effect(
-    values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
+    *samples: Values, weights: Weights = (1.0, -1.0), confidence: float = 0.95, comparisons: int = 1
 ) -> Effect:
-    """As `paired_effect`, of samples [..., n] and [..., m] that no seed joins, by Welch's test."""
-    check_values(values, baseline)
-    (n, mean, sd), (m, other, other_sd) = (moments(side.astype(np.float64)) for side in (values, baseline))
-    part, other_part = sd / np.sqrt(np.maximum(n, 1)), other_sd / np.sqrt(np.maximum(m, 1))
-    error = np.hypot(part, other_part)
-    share, other_share = (own / np.where(error > 0, error, np.nan) for own in (part, other_part))
-    freedom = 1 / (share**4 / np.maximum(n - 1, 1) + other_share**4 / np.maximum(m - 1, 1))
-    fewer, spread, rho = np.minimum(n, m), np.hypot(sd, other_sd), np.full(error.shape, np.nan)
-    return Effect(mean - other, error, freedom, fewer, spread, rho, confidence, comparisons)
+    """As `paired_effect`, of samples [..., n], [..., m], ... that no seed joins, by Welch's test.
+
+    Two are compared; of more than two it is the sum of their means by `weights`.
+    """
+    check_values(*samples)
+    moments_of = zip(*(moments(side.astype(np.float64)) for side in samples), strict=True)
+    n, mean, sd = (np.stack(np.broadcast_arrays(*part)) for part in moments_of)
+    mean, sd = (np.reshape(weights, (-1, *[1] * (n.ndim - 1))) * part for part in (mean, sd))
+    parts = sd / np.sqrt(np.maximum(n, 1))
+    error, spread = np.hypot.reduce(parts), np.hypot.reduce(sd)
+    shares = parts / np.where(error > 0, error, np.nan)
+    freedom, rho = 1 / (shares**4 / np.maximum(n - 1, 1)).sum(axis=0), np.full(error.shape, np.nan)
+    return Effect(mean.sum(axis=0), error, freedom, n.min(axis=0), spread, rho, confidence, comparisons)
 
 
 def _correlation(arm: FloatArray, reference: FloatArray) -> FloatArray:

@@ -201,7 +201,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             "lower end of the 95 % interval: of all claims together, or for itself",
         ),
         _HIGH,
-        number("p", "paired t test over seeds, uncorrected"),
+        number("p", "t test, uncorrected: paired over seeds, or Welch's where no seed pairs runs"),
         number("p_adjusted", "p times the claims; the interval excludes 0 where it is <= 0.05"),
         number("rho", "correlation between the two arms over seeds; empty below three pairs"),
         number("margin", "largest difference that the study says does not matter"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -13,16 +16,23 @@ ABSENT = "–"
 Quantity = Column
 """A column of numbers, as pages and figures speak of it."""
 _QUANTITIES = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}
+EXTERNAL: ContextVar[Mapping[str, Quantity]] = ContextVar("external", default=MappingProxyType({}))
+"""Set, by name, for as long as such runs are reported."""
 
 
 def quantity(name: str) -> Quantity:
     """The column of the trials or epochs table as a reader sees it."""
-    return _QUANTITIES[name]
+    return EXTERNAL.get().get(name) or _QUANTITIES[name]
+
+
+def usual(*names: str) -> tuple[str, ...]:
+    """What is shown beside what a study is about: these of ablate's metrics, or all of another tool's."""
+    return tuple(EXTERNAL.get()) or names
 
 
 def number_columns() -> set[str]:
     """Columns of the trials table that hold a measured number, so that a study can be about them."""
-    return {column.name for column in COLUMNS["trials"] if column.kind == "number"}
+    return {*EXTERNAL.get(), *(column.name for column in COLUMNS["trials"] if column.kind == "number")}
 
 
 def shown(value: float | None, what: Quantity) -> str:
