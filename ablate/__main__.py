@@ -176,8 +176,13 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 @app.command()
 @takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
-def plan(study: StudyFile, options: Options, as_json: AsJson = False) -> None:
-    """Say what `run` would train, on which data, how long that takes, and how small an effect it can detect.
+def plan(
+    study: StudyFile,
+    options: Options,
+    sd: Annotated[float | None, Option(min=0.0, help="Of an arm's runs over seeds, in shown units.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what `run` would train, on which data, how long that takes, and how likely it decides what it asks.
 
     Of a study that is tuned, say what `tune` would train. Data that is not here is not fetched.
     """
@@ -208,7 +213,8 @@ def plan(study: StudyFile, options: Options, as_json: AsJson = False) -> None:
             recorded = [record.trial for record in read_available(folder)[0].values()]
             planned = driver.plan_without_data(settled, options, recorded)
         used = planned.trials[0].numerics.device
-        facts = show_forecast(console, planned, folder, workers=driver.trials_at_a_time(used, options))
+        workers = driver.trials_at_a_time(used, options)
+        facts = show_forecast(console, planned, folder, workers=workers, sd=sd)
         idle = driver.idle_cores(facts["missing"], used, options)
     print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
     _dump(facts | {"data": needed, "idle": idle}, as_json)

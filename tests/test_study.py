@@ -35,13 +35,18 @@ def test_arms_are_all_combinations_first_factor_slowest() -> None:
 
 
 def test_fields_come_from_recipe_then_base_then_profile_then_arm() -> None:
-    quick = Profile(base={"epochs": 2}, factors={"arch": ("seed_cnn", "xresnet18")}, seeds=3)
-    study = declare(base={**BASE, "epochs": 3, "epsilon": 0.4}, profiles={"quick": quick})
+    margins = {"accuracy": 0.01, "ece": 0.02}
+    quick = Profile(
+        base={"epochs": 2}, factors={"arch": ("seed_cnn", "xresnet18")}, margins={"ece": 0.04}, seeds=3
+    )
+    base = {**BASE, "epochs": 3, "epsilon": 0.4}
+    study = declare(base=base, margins=margins, profiles={"quick": quick})
     fields = study.fields({"epsilon": 0.1})
     assert (fields.epochs, fields.epsilon, fields.lr) == (3, 0.1, RECIPES["source"].lr)
     profiled = study.with_profile("quick")
     assert profiled.base == {**BASE, "epochs": 2, "epsilon": 0.4}
     assert profiled.factors == {"epsilon": (0.0, 0.1), "arch": ("seed_cnn", "xresnet18")}
+    assert profiled.margins == {"accuracy": 0.01, "ece": 0.04}
     assert (profiled.seed_list(), study.seed_list()) == ((0, 1, 2), (0, 1, 2, 3, 4))
     # Settings fix a field or sweep it.
     study = declare(baseline={"epsilon": 0.0})

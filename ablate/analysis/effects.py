@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ from ablate.stats import (
     independent_effect,
     minimal_detectable_effect,
     paired_effect,
-    seeds_needed,
+    pooled_sd,
+    seeds_range,
     sign_flip_p,
     verdict,
 )
@@ -66,6 +68,9 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     runs = np.array([arm.planned for arm in planned_arms(plan).values()])
     new_images = tables.get("new_images", frame("new_images", []))
     ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
+    spreads = {
+        metric: arm_spread(compared, values[metric]) for metric in study.comparison_family if study.is_paired
+    }
     rows, size = [], family_size(plan)
     for term, metric in itertools.product(compared, metrics):
         claim = term.asked and metric in study.comparison_family
@@ -83,9 +88,11 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             effect, beside = _independent(term, term.weights, values[metric], comparisons), {}
             lost = (runs - np.isfinite(values[metric]).sum(axis=1))[term.arms].sum()
             kept, seeds = planned, int(effect.n + lost)
+        sd, freedom = spreads.get(metric, (math.nan, 0.0))
         row = effect_row(
             metric,
             effect,
+            spread=(sd * term.scale, freedom),
             planned=seeds,
             whole=kept == planned,
             margin=study.all_margins.get(metric, math.nan),
@@ -94,7 +101,8 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             claim=claim,
         )
         if row["verdict"] != "exploratory" and _is_bent(term, values[metric], study):
-            row |= {"verdict": "undecided", "reason": "bent", "below_margin": False, "seeds_needed": None}
+            row |= {"verdict": "undecided", "reason": "bent", "below_margin": False}
+            row |= {"seeds_from": None, "seeds_needed": None}
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
         row |= {"cells": kept, "cells_planned": planned, **beside}
         # Two averages correlate by what they share, not by what pairing buys.
@@ -117,6 +125,16 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
         )
     others = (name for name in usual(*SHOWN, *METRICS) if name not in NOT_COMPARED)
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
+
+
+def arm_spread(compared: Sequence[Term], values: FloatArray) -> tuple[float, float]:
+    """Standard deviation of an arm over seeds, beyond what the seeds share, and its degrees of freedom.
+
+    Pooled over the effects that are asked about, of a metric's values [arms, seeds]; NaN where none is known.
+    """
+    asked = [term for term in compared if term.asked]
+    sides = np.array([_sides(term, values)[0] for term in asked]).reshape(len(asked), 2, values.shape[-1])
+    return pooled_sd(paired_effect(sides[:, 0], sides[:, 1]), np.array([term.scale for term in asked]))
 
 
 def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
@@ -172,6 +190,7 @@ def effect_row(
     *,
     planned: int,
     margin: float,
+    spread: tuple[float, float] | None = None,
     whole: bool = True,
     directed: bool = True,
     identical: bool = False,
@@ -181,7 +200,8 @@ def effect_row(
 
     `planned`, `margin` and `identical` are as `verdict` takes them; an effect that is not over the `whole`
     of the planned combinations of levels stays undecided; `directed` says that higher or lower can be better.
-    What is no `claim` is exploratory and has no verdict.
+    What is no `claim` is exploratory and has no verdict. The seeds needed follow from the differences'
+    `spread`, a standard deviation and its degrees of freedom; the effect's own where None.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
@@ -191,18 +211,13 @@ def effect_row(
         margin=margin,
         identical=identical,
     )
-    seeds, detectable = None, math.nan
+    few, many, detectable = None, None, math.nan
     if sd > 0:
         detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
-        if claim and judged.word == "undecided":
-            seeds = seeds_needed(
-                float(effect.effect),
-                sd=sd,
-                margin=margin,
-                alpha=1 - effect.confidence,
-                comparisons=effect.comparisons,
-                least=n + 1 if n == planned else planned,
-            )
+    pooled, freedom = spread or (sd, float(effect.freedom))
+    if claim and judged.word == "undecided" and pooled > 0 and margin > 0:
+        family = effect.comparisons
+        few, many = seeds_range(margin, sd=pooled, freedom=freedom, comparisons=family, least=n + 1)
     return {
         "metric": metric,
         "n": n,
@@ -213,7 +228,8 @@ def effect_row(
         "verdict": str(judged.word) if claim else "exploratory",
         "reason": str(judged.reason),
         "below_margin": claim and bool(judged.below_margin),
-        "seeds_needed": seeds,
+        "seeds_from": few,
+        "seeds_needed": many,
         "detectable": detectable,
     }
 

@@ -25,7 +25,15 @@ from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import NOT_IDENTITY, Plan
 from ablate.tables import build_tables, read_tables
 from ablate.tables.files import inert
-from ablate.tables.quantities import Quantity, number_columns, quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import (
+    Quantity,
+    number_columns,
+    quantity,
+    shown,
+    shown_difference,
+    shown_p,
+    shown_seeds,
+)
 from ablate.terminal import print_line, print_table, printable
 
 METRICS_SHOWN = ("accuracy", "nll", "ece")
@@ -45,7 +53,7 @@ REASONS = {
 CSV_COLUMNS = (
     "arm", "metric", *(f"{side}_{name}" for side in "ab" for name in SIDE),
     "difference", "low", "high", "method", "n", "comparisons", "p", "p_adjusted", "margin", "p_equivalence",
-    "verdict", "reason", "below_margin", "seeds_needed",
+    "verdict", "reason", "below_margin", "seeds_from", "seeds_needed",
 )  # fmt: skip
 
 
@@ -263,7 +271,7 @@ def _rows(comparison: Comparison) -> pd.DataFrame:
 
 def write_csv(path: Path, comparison: Comparison) -> None:
     """Write the differences unrounded, one row per arm and metric; what cannot be told is empty."""
-    rows = _rows(comparison).astype({"seeds_needed": "Int64"})
+    rows = _rows(comparison).astype({"seeds_from": "Int64", "seeds_needed": "Int64"})
     rows["arm"] = rows["arm"].map(inert)
     write_text(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
 
@@ -361,7 +369,7 @@ def verdict_text(row: Any) -> str:
         return f"equivalent{', different by less than matters' if row.below_margin else ''}"
     if row.verdict != "undecided":
         return str(row.verdict)
-    seeds = row.seeds_needed
-    needed = "" if seeds is None or math.isnan(seeds) else f"about {int(seeds):,} seeds would decide"
+    few, many = row.seeds_from, row.seeds_needed
+    needed = "" if pd.isna(few) else f"{shown_seeds(few, many)} seeds would likely decide"
     why = "; ".join(filter(None, [REASONS.get(row.reason), needed]))
     return f"undecided{f': {why}' if why else ''}"

@@ -43,7 +43,7 @@ from ablate.stats import median_interval
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables import Tables
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p, usual
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p, shown_seeds, usual
 
 STAND_INS = ("digits", "synthetic")
 NUMBERS = (
@@ -55,6 +55,7 @@ NUMBERS = (
     "p_equivalence",
     "margin",
     "n",
+    "seeds_from",
     "seeds_needed",
     "detectable",
 )
@@ -178,8 +179,9 @@ def _undecided(group: list[Claim], asked: int) -> str:
         found, margin = max(float(one.row["detectable"]) for one in untold), float(untold[0].row["margin"])
         text += f"; so many seeds show differences of {_with_unit(found, what)} or more"
         text += f", the margin is {shown(margin, what)}" if math.isfinite(margin) else ""
-        needed = [one.row["seeds_needed"] for one in untold]
-        text += "" if any(map(pd.isna, needed)) else f", and about {int(max(needed)):,} would settle it"
+        rows = pd.DataFrame([one.row for one in untold])
+        few, many = (rows[name].max(skipna=False) for name in ("seeds_from", "seeds_needed"))
+        text += f", and {shown_seeds(few, many)} would settle it" if math.isfinite(margin) else ""
     return text
 
 

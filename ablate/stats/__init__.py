@@ -10,7 +10,15 @@ from ablate.stats.intervals import (
     new_images_interval,
     prediction_interval,
 )
-from ablate.stats.power import equivalence_power, minimal_detectable_effect, paired_power, seeds_needed
+from ablate.stats.power import (
+    confirmable_margin,
+    equivalence_power,
+    minimal_detectable_effect,
+    paired_power,
+    pooled_sd,
+    seeds_needed,
+    seeds_range,
+)
 from ablate.stats.surrogate import best_two, chosen_of_two, is_on_front, smoothed
 from ablate.stats.verdict import verdict
 
@@ -20,6 +28,7 @@ __all__ = [
     "MedianInterval",
     "best_two",
     "chosen_of_two",
+    "confirmable_margin",
     "ends_within",
     "equivalence_power",
     "independent_effect",
@@ -30,8 +39,10 @@ __all__ = [
     "new_images_interval",
     "paired_effect",
     "paired_power",
+    "pooled_sd",
     "prediction_interval",
     "seeds_needed",
+    "seeds_range",
     "sign_flip_p",
     "smallest_sign_flip_p",
     "smoothed",

@@ -54,6 +54,7 @@ class Profile(Declaration):
 
     base: dict[str, Any] = Field(default={}, description="fields set differently")
     factors: Factors = Field(default={}, description="factors added, or swept over other levels")
+    margins: dict[str, float] = Field(default={}, description="margins set differently")
     seeds: Seeds | None = Field(default=None, description="seeds of this profile")
     search: dict[str, Any] = Field(default={}, description="parts of the search that differ, as points=12")
 
@@ -138,6 +139,7 @@ class Study(Declaration):
         return self.replace(
             base=self.base | profile.base,
             factors=self.factors | profile.factors,
+            margins=self.margins | profile.margins,
             seeds=self.seeds if profile.seeds is None else profile.seeds,
             search=searched | profile.search or None,
         )

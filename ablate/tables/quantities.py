@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 
+import pandas as pd
+
 from ablate.tables.columns import COLUMNS, Column
 
 ABSENT = "–"
@@ -51,6 +53,12 @@ def shown_difference(value: float | None, what: Quantity) -> str:
     text = shown(value, what)
     signed = text in (ABSENT, shown_decimal(0.0, what.digits)) or text.startswith("−")
     return text if signed else f"+{text}"
+
+
+def shown_seeds(few: float | None, many: float | None) -> str:
+    """A range of seeds, whose ends are missing above 1,000."""
+    first, last = ("> 1,000" if pd.isna(n) else f"{n:,.0f}" for n in (few, many))
+    return first if first == last else f"{first} to {last.replace('>', 'more than')}"
 
 
 def shown_p(p: float | None) -> str:

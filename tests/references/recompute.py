@@ -428,15 +428,22 @@ def difference(plus: Array, minus: Array, size: int) -> Row:
     return found
 
 
-def _seeds_needed(effect: float, margin: float, level: float, least: int) -> int | None:
-    """The fewest seeds, up to 1,000, that decide with 80 %: for a difference as seen, or for none at all."""
-    numbers = range(max(least, 2), 1001)
-    at = bisect_left(
-        numbers,
-        0.8,
-        key=lambda n: max(difference_power(effect, n, level), equivalence_power(margin, n, level / 2)),
-    )
-    return numbers[at] if at < len(numbers) else None
+def _seeds(ratio: float, freedom: float, level: float, least: int) -> list[float]:
+    """The fewest that decide, up to 1,000, at the spread over the margin and at its bound, each rounded up.
+
+    That is, find with 80 % what differs by twice the margin, and show equivalent what does not differ.
+    """
+    found = []
+    for bound in (ratio, ratio * math.sqrt(freedom / stats.chi2.isf(0.9, freedom))):
+        powers = [
+            lambda n, bound=bound: difference_power(2 / bound, n, level),
+            lambda n, bound=bound: equivalence_power(1 / bound, n, level / 2),
+        ]
+        # Both powers grow with the seeds.
+        seeds = max(bisect_left(range(2, 1001), 0.8, key=power) + 2 for power in powers)
+        step = 1 if seeds < 10 else 5 if seeds < 100 else 50
+        found.append(max(least, math.ceil(seeds / step) * step) if seeds <= 1000 else NAN)
+    return found
 
 
 def difference_power(effect: float, n: int, level: float) -> float:
@@ -587,13 +594,9 @@ def family_size(recorded: Recorded, asked: Effect, metric: str) -> int:
     return sum(claims) if asked.is_claim(recorded, metric) else 1
 
 
-@functools.cache
-def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
-    """What the table says of one effect on a metric.
-
-    Incomplete pairs decide nothing; then whether the interval is within the margin; then if 0 is outside.
-    """
-    planned, is_arm = len(recorded.seeds), asked.kind == "arm"
+def _sides(recorded: Recorded, asked: Effect, metric: str) -> tuple[NDArray[np.int64], list[int], Array]:
+    """What an effect weighs, the combinations that are there, and the two sides of it over seeds."""
+    planned = len(recorded.seeds)
     column = recorded.by_seed.get(metric, pd.Series(NAN, recorded.by_seed.index))
     values, used = column.to_numpy().reshape(-1, planned), (asked.weights != 0) * 1
     rows, seeds = _most_values(used @ np.isnan(values) == 0)
@@ -601,6 +604,33 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     if rows:
         weights = np.array([1, -1])[:, None, None] * asked.weights[rows]
         sides[:, seeds] = (np.maximum(weights, 0) @ np.nan_to_num(values[:, seeds])).mean(axis=1)
+    return used, rows, sides
+
+
+@functools.cache
+def _arm_spread(recorded: Recorded, metric: str) -> tuple[float, float]:
+    """Of an arm over seeds, from all claims; and its degrees of freedom, fewer for a shared baseline."""
+    squares, counts = 0.0, []
+    for asked in effects(recorded):
+        if asked.is_claim(recorded, metric):
+            _, _, sides = _sides(recorded, asked, metric)
+            found = difference(sides[0], sides[1], 1)
+            if found["n"] > 1:
+                counts.append(found["n"] - 1)
+                scale = (asked.weights**2).sum() / len(asked.weights) ** 2
+                squares += counts[-1] * found["sd"] ** 2 / scale
+    freedom = 4 * sum(counts) / (len(counts) + 3) if squares > 0 else 0.0
+    return math.sqrt(squares / max(sum(counts), 1)), freedom
+
+
+@functools.cache
+def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
+    """What the table says of one effect on a metric.
+
+    Incomplete pairs decide nothing; then whether the interval is within the margin; then if 0 is outside.
+    """
+    planned, is_arm = len(recorded.seeds), asked.kind == "arm"
+    used, rows, sides = _sides(recorded, asked, metric)
     size = family_size(recorded, asked, metric)
     found = difference(sides[0], sides[1], size)
     n, sd, effect, equivalence = found["n"], found["sd"], found["effect"], NAN
@@ -617,7 +647,7 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     decided, directed = found["low"] > 0 or found["high"] < 0, asked.kind != "interaction"
     words = ("higher", "lower") if not directed or metric in UNDIRECTED else ("better", "worse")
     above = found["low"] > 0 if metric in HIGHER or words[0] == "higher" else found["high"] < 0
-    word, reason, needed = "undecided", "", None
+    word, reason, needed = "undecided", "", [NAN, NAN]
     if n < planned or len(rows) < len(asked.weights):
         reason = "incomplete"
     elif not differs.any():
@@ -631,15 +661,18 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     claim = asked.is_claim(recorded, metric)
     if not claim:
         word, found["p_adjusted"] = "exploratory", NAN
-    elif word == "undecided" and sd > 0:
-        needed = _seeds_needed(abs(effect) / sd, margin / sd, 0.05 / size, n + 1 if n == planned else planned)
+    elif word == "undecided" and margin > 0:
+        spread, freedom = _arm_spread(recorded, metric)
+        ratio = spread * math.sqrt((asked.weights**2).sum()) / len(asked.weights) / margin
+        needed = _seeds(ratio, freedom, 0.05 / size, n + 1) if freedom else needed
     images = new_images(recorded, asked, metric)[2:] if is_arm else (NAN, NAN)
     return {
         **{"kind": asked.kind, "term": asked.term, "against": asked.against, "metric": metric},
         **{"cells": len(rows), "cells_planned": len(asked.weights)},
         **found,
         **{"margin": margin, "p_equivalence": equivalence, "verdict": word, "reason": reason},
-        **{"below_margin": word == "equivalent" and decided, "seeds_needed": needed or NAN},
+        **{"below_margin": word == "equivalent" and decided},
+        **dict(zip(("seeds_from", "seeds_needed"), needed, strict=True)),
         **{"rho": found["rho"] if is_arm else NAN, "low_images": images[0], "high_images": images[1]},
         "detectable": sd * detectable(n, 0.05 / size) if sd > 0 else NAN,
         "p_sign_flip": sign_flip(sides[0], sides[1]),

@@ -17,6 +17,7 @@ from ablate.stats import (
     new_images_interval,
     paired_effect,
     paired_power,
+    pooled_sd,
     prediction_interval,
     seeds_needed,
     sign_flip_p,
@@ -182,8 +183,8 @@ def test_statistics_do_not_depend_on_the_unit(seed: int, n: int, k: int, tied: b
         sd, effect_size = float(lengths[-2]), float(lengths[-5])
         if sd > 0:
             plain += [paired_power(effect_size, n, sd=sd), equivalence_power(0.7 * scale, n, sd=sd)]
-            plain += [seeds_needed(effect_size, sd=sd, margin=0.7 * scale) or 0]
-            lengths += [minimal_detectable_effect(n, sd=sd)]
+            plain += [seeds_needed(0.7 * scale, sd=sd) or 0]
+            lengths += [minimal_detectable_effect(n, sd=sd), pooled_sd(paired_effect(arm[None], baseline))[0]]
         return lengths, plain
 
     (lengths, plain), (scaled, scaled_plain) = found(1.0), found(unit)
