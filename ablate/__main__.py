@@ -422,9 +422,7 @@ def bench(
 
 @app.command()
 def report(
-    study: Annotated[
-        str, Argument(help="A study that was run, or a CSV file of runs that another tool made.")
-    ],
+    study: Annotated[str, Argument(help="A study that was run, or a CSV file of another tool's runs.")],
     profile: RanProfile = None,
     results: Results = RESULTS,
     report_dir: Reports = REPORTS,
@@ -454,7 +452,8 @@ def report(
             family=family.split(",") if family else (),
             report=report_dir,
         )
-        return print_line(Console(), *ended.answer, f"report: {ended.report}")
+        print_line(Console(), *ended.answer)
+        return _show_report(ended.folder / "index.html", open_page)
     from ablate.pipeline import write_results
     from ablate.status import find_study
 
