@@ -23,6 +23,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
+from ablate.figures.svg import slim
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -148,26 +150,7 @@ def _letters(path: str) -> frozenset[str]:
 def svg_of(figure: Figure, *, title: str, alt: str) -> tuple[bytes, bytes]:
     """An arranged figure as two SVG files, light and dark, that need no font and load nothing."""
     buffer = io.BytesIO()
-    about = {"Title": title, "Description": alt, "Date": None, "Creator": None}
-    figure.savefig(buffer, format="svg", metadata=about)
-    light, dark_of = _slim(buffer.getvalue()), _dark_of()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    light, dark_of = slim(buffer.getvalue(), title=title, about=alt), _dark_of()
     dark = re.sub(rb"(?<=: )#[0-9a-f]{6}\b", lambda color: dark_of.get(color[0], color[0]), light)
     return light, dark
-
-
-def _slim(svg: bytes) -> bytes:
-    """The same drawing in fewer bytes: places to a hundredth of a point, a row's style once, none unseen."""
-
-    def shorter(found: re.Match[bytes]) -> bytes:
-        if found[0].startswith(b"scale"):  # a letter's outline is scaled by a 64th
-            return found[0]
-        return f"{float(found[0]):.2f}".rstrip("0").rstrip(".").encode()
-
-    about, end, drawn = svg.partition(b"</metadata>")
-    unseen = rb'<!--.*?-->|<path [^>]*style="fill: none"/>|(?<=<g) id="[^"]*"'
-    drawn = re.sub(unseen, b"", drawn, flags=re.DOTALL)
-    drawn = re.sub(rb"scale\([^)]*\)|-?\d+\.\d{3,}", shorter, drawn)
-    drawn = re.sub(rb'\s+(?=[A-Z<z"])', b"", drawn)
-    row = rb'<use [^>]*?( style="[^"]*")/>(?:<use [^>]*?\1/>)+'
-    grouped = re.sub(row, lambda uses: b"<g%b>%b</g>" % (uses[1], uses[0].replace(uses[1], b"")), drawn)
-    return about + end + grouped
