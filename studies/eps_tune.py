@@ -7,7 +7,8 @@ Expected: the optimum is flat. Differences below half a point are the rule, and 
 can be shown" is a likely and useful answer.
 
 Cost: 120 trainings and a re-test of 30 on one GPU (full), 60 and 15 on Imagenette on two CPU cores (cpu: many
-hours), 24 and 30 of 5 epochs at 64 px there (small), or 36 and 15 small ones on scikit-learn's digits (quick: a few minutes).
+hours), 24 and 30 of 5 epochs at 64 px there (small: half an hour), or 36 and 15 small ones on scikit-learn's
+digits (quick: a few minutes).
 
     python -m ablate tune studies/eps_tune.py
 """

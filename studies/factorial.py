@@ -5,8 +5,8 @@ factors; an interaction is how much an effect changes from one level of another 
 reductions are the built-in check: with matched steps they are the same mathematics, so their effects and
 their interactions must be none, to the last bit on a CPU.
 
-Cost: 180 trainings on one GPU (full), 24 on two CPU cores (cpu: hours), 54 of 5 epochs at 64 px there (small), or
-36 small ones on scikit-learn's digits (quick: a few minutes).
+Cost: 180 trainings on one GPU (full), 24 on two CPU cores (cpu: hours), 54 of 5 epochs at 64 px there (small:
+an hour), or 36 small ones on scikit-learn's digits (quick: a few minutes).
 
     python -m ablate run studies/factorial.py
 """

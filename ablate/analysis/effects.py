@@ -1,14 +1,9 @@
-"""The effects table: everything that a study compares, each as one mean difference within seeds.
+"""The effects table: everything that a study compares, each as one mean difference over seeds.
 
-An effect is a weighted sum over arms, computed within each seed, so that the seeds' shared luck cancels, and
-judged over seeds:
-
-- *arm*: an arm against its baseline arm;
-- *main*: two levels of a factor, averaged over the levels of the others;
-- *interaction*: how much such a difference changes between two levels of another factor;
-- *trend*: what changes along the least-squares line from a factor's lowest to its highest level, averaged
-  over the levels of the others, where it has three or more;
-- *run*: an arm of one run against the same arm of another (`ablate.gate`).
+One procedure: a paired t test over seeds, with the effect's own spread and n - 1 degrees of freedom. What the
+study asks about is one family, Bonferroni-corrected over effects times metrics, and has verdicts: it makes
+the study's *claims*. Everything else is exploratory: an interval of its own, and no verdict. `ablate.gate`
+adds rows of another kind, *run*: an arm of one run against the same arm of another.
 """
 
 from __future__ import annotations
@@ -16,13 +11,10 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms
 from ablate.errors import StudyError
@@ -36,129 +28,32 @@ from ablate.stats import (
     sign_flip_p,
     verdict,
 )
+from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
-from ablate.study.trials import Plan, arm_name
+from ablate.study.trials import Plan
 from ablate.tables import Tables, frame
 from ablate.tables.quantities import number_columns, quantity
 
-Kind = Literal["arm", "main", "interaction", "trend", "run"]
-FAMILIES: dict[str, str] = {"main": "averages", "interaction": "averages"}
-"""Kinds of effect whose intervals hold together with those of another kind; every other stands for itself."""
 NOT_COMPARED = set(FLOORS.values())
 """Metrics of the measurement, not of the network."""
 SHOWN = ("accuracy", "nll", "brier", "ece", "ece_scaled", "mean_confidence", "confidence_gap", "temperature")
 
 
-@dataclass(frozen=True)
-class Term:
-    """One effect that is asked for.
-
-    Attributes:
-        term: what is compared, by its levels: an arm's name, or levels of which others are averaged over.
-        levels: factor to level of `term`; `reference` the same of `against`.
-        arms: [T, C] indices of the plan's arms: T arms that are weighed against each other, in each of the C
-            combinations of the other factors' levels that are averaged over.
-        weights: [T], of which those above 0 are of `term`.
-    """
-
-    kind: Kind
-    term: str
-    against: str
-    levels: Mapping[str, Any]
-    reference: Mapping[str, Any]
-    arms: NDArray[np.int64]
-    weights: FloatArray
-
-    def is_identical(self, alike: NDArray[np.int64]) -> bool:
-        """Whether the levels gave the same predictions, at every level of the other factors in question.
-
-        `alike` [arms] has equal numbers for arms of the same predictions on every planned seed.
-        """
-        groups = alike[self.arms]
-        if self.kind == "interaction":  # nothing, where one of the two factors does nothing
-            groups = groups.reshape(2, 2, -1)
-            return bool((groups[0] == groups[1]).all() or (groups[:, 0] == groups[:, 1]).all())
-        return bool((groups == groups[0]).all())
-
-
-def terms(plan: Plan) -> list[Term]:
-    """Every effect of a study: arms against their baselines, main effects, interactions, trends.
-
-    Arms that are listed and no grid have nothing to average over.
-    """
-    index = {arm: number for number, arm in enumerate(plan.arms)}
-    levels = {trial.arm: trial.levels for trial in plan.trials}
-    of_arms = [
-        Term("arm", arm, other, levels[arm], levels[other], np.array([[index[arm]], [index[other]]]), SIDES)
-        for arm, other in plan.comparisons
-    ]
-    return of_arms if plan.study.only else [*of_arms, *_averages(plan.study), *_trends(plan.study)]
-
-
-SIDES = np.array([1.0, -1.0])
-
-
-def _averages(study: Study) -> Iterator[Term]:
-    """Main effects, then interactions, each of a factor's levels against its baseline level or its first."""
-    steps: list[list[tuple[str, int, int]]] = []
-    for factor, levels in study.factors.items():
-        reference = list(levels).index(study.baseline[factor]) if factor in study.baseline else 0
-        steps.append([(factor, at, reference) for at in range(len(levels)) if at != reference])
-    steps = [of_factor for of_factor in steps if of_factor]
-    if len(steps) < 2:
-        return
-    for factor, level, reference in (step for of_factor in steps for step in of_factor):
-        yield _term("main", study, [{factor: level}, {factor: reference}], SIDES)
-    for first, second in itertools.combinations(steps, 2):
-        for (one, level, reference), (other, far, near) in ((a, b) for a in first for b in second):
-            corners = [{one: at, other: beside} for beside in (far, near) for at in (level, reference)]
-            yield _term("interaction", study, corners, np.array([1.0, -1.0, -1.0, 1.0]))
-
-
-def _trends(study: Study) -> Iterator[Term]:
-    for factor, levels in study.factors.items():
-        if len(levels) >= 3 and all(type(level) in (int, float) for level in levels):
-            lowest, highest = min(levels), max(levels)
-            line = [(level - lowest) / (highest - lowest) for level in levels]
-            # The slope is linear in the values: its weights are the slopes of lines through 1 and 0s.
-            weights = np.polyfit(line, np.eye(len(levels)), 1)[0]
-            fixed = [{factor: at} for at in range(len(levels))]
-            ends = fixed[levels.index(highest)], fixed[levels.index(lowest)]
-            yield _term("trend", study, fixed, weights, ends)
-
-
-def _term(
-    kind: Kind,
-    study: Study,
-    fixed: list[dict[str, int]],
-    weights: FloatArray,
-    ends: tuple[dict[str, int], dict[str, int]] | None = None,
-) -> Term:
-    """A term over the arms at fixed indices of some factors' levels; named by two ends, or first and last."""
-    shape = [len(levels) for levels in study.factors.values()]
-    grid = np.arange(math.prod(shape)).reshape(shape)
-    arms = [grid[tuple(at.get(name, slice(None)) for name in study.factors)].ravel() for at in fixed]
-    level, reference = (
-        {name: study.factors[name][at] for name, at in end.items()} for end in ends or (fixed[0], fixed[-1])
-    )
-    return Term(kind, arm_name(level), arm_name(reference), level, reference, np.stack(arms), weights)
-
-
 def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
-    """Every effect of a study and every metric, with interval, tests and verdict.
+    """Every effect of a study and every metric; with a verdict where it is asked about.
 
-    Intervals of metrics in the study's family are simultaneous over the family (Bonferroni), and verdicts
-    follow from them; those of other metrics are 95 % each, and exploratory. Arms, trends, and main effects
-    with interactions are a family each, which counts all that was planned, so that a missing arm never makes
-    another's interval narrower. What is not complete is undecided. Of the tables it takes trials, and
-    new_images where there is one.
+    The family counts all that is asked, so that a missing arm never makes another's interval narrower. What
+    is not complete is undecided. Of the tables it takes trials, and new_images where there is one.
 
     Raises:
         StudyError: the study is about a column that the trials table does not have.
     """
-    study, trials, asked, metrics = plan.study, tables["trials"], terms(plan), _compared_metrics(plan.study)
-    if not asked:
-        return frame("effects", [])
+    study, trials, compared, metrics = (
+        plan.study,
+        tables["trials"],
+        terms(plan),
+        _compared_metrics(plan.study),
+    )
     cells = pd.MultiIndex.from_product([plan.arms, study.seed_list()])
     complete = complete_trials(trials).set_index(["arm", "seed"])[list(metrics)].reindex(cells)
     values = {metric: finite_numbers(complete[metric]).reshape(len(plan.arms), -1) for metric in metrics}
@@ -168,34 +63,36 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
         alike[[index[arm] for arm in group]] = index[group[0]]
     new_images = tables.get("new_images", frame("new_images", []))
     ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
-    families = [FAMILIES.get(term.kind, term.kind) for term in asked]
-    rows = []
-    for (term, family), metric in itertools.product(zip(asked, families, strict=True), metrics):
+    rows, size = [], family_size(plan)
+    for term, metric in itertools.product(compared, metrics):
+        claim = term.asked and metric in study.comparison_family
+        if term.kind == "pair" and not claim:
+            continue
         (values_of, reference), kept = _sides(term, values[metric])
-        planned, is_arm = term.arms.shape[1], term.kind == "arm"
+        planned = term.arms.shape[1]
         row = effect_row(
             metric,
-            paired_effect(
-                values_of, reference, comparisons=study.family_size(metric, families.count(family))
-            ),
+            paired_effect(values_of, reference, comparisons=size if claim else 1),
             planned=len(study.seed_list()),
             whole=kept == planned,
             margin=study.all_margins.get(metric, math.nan),
             directed=term.kind != "interaction",
             identical=term.is_identical(alike),
+            claim=claim,
         )
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
         row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": sign_flip_p(values_of, reference)}
         # Two averages correlate by what they share, not by what pairing buys.
-        row |= {"rho": row["rho"] if is_arm else math.nan}
-        if is_arm:
+        row |= {"rho": row["rho"] if term.kind in ("arm", "pair") else math.nan}
+        if term.kind == "arm":
             of_images = ends.get((term.term, term.against, metric), (math.nan, math.nan))
             row |= dict(zip(("low_images", "high_images"), of_images, strict=True))
         rows.append(row)
     effects = frame("effects", rows)
-    inside = effects[effects["metric"].isin(list(study.comparison_family))]
-    corrected = inside.groupby(inside["kind"].replace(FAMILIES))["p"].transform(lambda p: holm(p.to_numpy()))
-    return effects.assign(p_holm=corrected.reindex(effects.index))
+    claimed = effects["verdict"] != "exploratory"
+    return effects.assign(
+        p_holm=pd.Series(holm(effects.loc[claimed, "p"].to_numpy()), effects.index[claimed])
+    )
 
 
 def _compared_metrics(study: Study) -> tuple[str, ...]:
@@ -244,11 +141,13 @@ def effect_row(
     whole: bool = True,
     directed: bool = True,
     identical: bool = False,
+    claim: bool = True,
 ) -> dict[str, Any]:
     """What the effects table says of one effect on a metric, from n to detectable.
 
     `planned`, `margin` and `identical` are as `verdict` takes them; an effect that is not over the `whole`
     of the planned combinations of levels stays undecided; `directed` says that higher or lower can be better.
+    What is no `claim` is exploratory and has no verdict.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
@@ -261,7 +160,7 @@ def effect_row(
     seeds, detectable = None, math.nan
     if sd > 0:
         detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
-        if judged.word == "undecided":
+        if claim and judged.word == "undecided":
             seeds = seeds_needed(
                 float(effect.effect),
                 sd=sd,
@@ -274,12 +173,12 @@ def effect_row(
         "metric": metric,
         "n": n,
         **{name: float(getattr(effect, name)) for name in ("effect", "low", "high", "p", "rho")},
-        "p_adjusted": float(judged.p_adjusted),
+        "p_adjusted": float(judged.p_adjusted) if claim else math.nan,
         "p_equivalence": float(judged.p_equivalence),
         "margin": margin,
-        "verdict": str(judged.word),
+        "verdict": str(judged.word) if claim else "exploratory",
         "reason": str(judged.reason),
-        "below_margin": bool(judged.below_margin),
+        "below_margin": claim and bool(judged.below_margin),
         "seeds_needed": seeds,
         "detectable": detectable,
     }

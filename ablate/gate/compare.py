@@ -20,6 +20,7 @@ from ablate.analysis.effects import effect_row
 from ablate.errors import ResultsError, StudyError
 from ablate.stats import independent_effect, mean_interval, paired_effect
 from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import NOT_IDENTITY, Plan
 from ablate.tables import build_tables, read_tables
@@ -149,12 +150,11 @@ def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comp
 def compare_arms(run: Run, metrics: Sequence[str]) -> Comparison:
     """Each arm of a study beside its baseline arm.
 
-    The families are the report's; a metric outside, uncorrected there, is corrected over the arms, as any of
-    them can fail a gate.
+    One family, of all arms and metrics, as any of them can fail a gate, and no smaller than the report's.
     """
     pairs = run.plan.comparisons
-    sizes = {metric: len(pairs) * run.plan.study.family_size(metric, 1) for metric in metrics}
-    rows = [_difference(run, run, pair, metric, sizes[metric]) for metric in metrics for pair in pairs]
+    size = max(len(pairs) * len(metrics), family_size(run.plan))
+    rows = [_difference(run, run, pair, metric, size) for metric in metrics for pair in pairs]
     return Comparison(run, run, pd.DataFrame(rows))
 
 

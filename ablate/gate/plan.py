@@ -15,6 +15,7 @@ from ablate.stats import Effect, minimal_detectable_effect, paired_effect, seeds
 from ablate.status import read_available
 from ablate.store.records import Record
 from ablate.store.results import ResultsFolder
+from ablate.study.comparisons import family_size
 from ablate.study.trials import Plan, Trial
 from ablate.tables.images import read_stored
 from ablate.tables.quantities import quantity, shown
@@ -120,7 +121,7 @@ def _smallest_effect(plan: Plan, folder: ResultsFolder) -> Iterator[str]:
             values[trial.arm][seeds.index(trial.seed)] = score
     arms, baselines = (np.stack([values[pair[side]] for pair in plan.comparisons]) for side in (0, 1))
     sd, pairs = pooled_sd(paired_effect(arms, baselines))
-    size = study.family_size(study.primary, len(plan.comparisons))
+    size = family_size(plan)
     corrected = f"80 % power, 5 % error{f' over {size} comparisons' if size > 1 else ''}"
     unit = f" {what.difference_unit}".rstrip()
     effect = minimal_detectable_effect(len(seeds), sd=1.0 if math.isnan(sd) else sd, comparisons=size)

@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis.arms import FLOOR, arm_interval, arm_label, complete_trials, factor_label, level_label
-from ablate.analysis.effects import Term
 from ablate.analysis.timing import Pass, arm_cases
 from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.report.cells import Json, ends, with_unit
 from ablate.report.views import Compared, compared, contrast_label, duration, search_cost
 from ablate.report.words import words
+from ablate.study.comparisons import Term
 from ablate.study.trials import Plan
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
 
@@ -32,6 +32,7 @@ def headline(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pa
     """The answer: a summary, then a sentence per compared arm and per average (without any, per metric)."""
     complete, what, details = complete_trials(trials), quantity(plan.study.primary), list[str]()
     arms = compared(effects, plan, "arm")
+    arms = [item for item in arms if what.name in item[1]]
     contrasts = [_contrast(item, plan, timing, len(arms)) for item in arms]
     if complete.empty:
         summary, contrasts = "No trial is complete, so there is no result yet.", []
@@ -70,8 +71,7 @@ def effect_sentence(term: Term, row: pd.Series[Any], plan: Plan, *, planned: int
     over = f"{_compared_in_words(term)}{f', averaged over {cells}' if averaged else ''}"
     size = f"no seed is complete {'in both arms' if term.kind == 'arm' else 'at all levels'}"
     if row["n"]:
-        family = plan.study.family_size(what.name, planned)
-        size = f"{what.noun} {in_words(row['effect'], what)} ({uncertainty(row, family)})"
+        size = f"{what.noun} {in_words(row['effect'], what)} ({uncertainty(row)})"
     return f"{over}: {size}. {_conclusion(row, what, len(plan.study.seed_list()), cells if averaged else '')}"
 
 
@@ -91,15 +91,16 @@ def _compared_in_words(term: Term) -> str:
     return f"{arm} against {baseline}{f' ({arm_label(shared)})' if shared else ''}"
 
 
-def uncertainty(row: pd.Series[Any], family: int) -> str:
-    """Interval, n and p of an effect, as they stand in brackets; `family` intervals hold together with it."""
+def uncertainty(row: pd.Series[Any]) -> str:
+    """Interval, n and p of an effect, as they stand in brackets."""
     n, counts = int(row["n"]), "pair" if row["kind"] == "arm" else "seed"
     counted = f"n = {n} {counts}{'' if n == 1 else 's'}"
     reach = ends(row["low"], row["high"], quantity(row["metric"]), signed=True)
     if not reach:
         return f"{counted}, no interval"
-    simultaneous, adjusted = ("simultaneous ", "adjusted ") if family > 1 else ("", "")
-    p = shown_p(row["p_adjusted"])
+    claim = row["verdict"] != "exploratory"
+    simultaneous, adjusted = ("simultaneous ", "adjusted ") if claim else ("", "")
+    p = shown_p(row["p_adjusted" if claim else "p"])
     return f"{simultaneous}95 % interval {reach}; {counted}; {adjusted}p {p if p[0] == '<' else f'= {p}'}"
 
 
@@ -228,6 +229,5 @@ def _of_winner(outcome: Outcome, one: Retested, plan: Plan) -> str:
     start += f"; with {fresh.n} fresh seed{'s' if fresh.n > 1 else ''} on the reported split"
     if effect is None or not int(effect["n"]):
         return f"{start} {with_unit(fresh.mean, what)}."
-    sure = uncertainty(effect, plan.study.family_size(what.name, len(plan.comparisons)))
-    exploratory = "" if what.name in plan.study.comparison_family else " (exploratory)"
-    return f"{start} {in_words(effect['effect'], what)} against it ({sure}): {outcome.verdict}{exploratory}."
+    sure = uncertainty(effect)
+    return f"{start} {in_words(effect['effect'], what)} against it ({sure}): {outcome.verdict}."

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, factor_label, level_label, planned_arms
-from ablate.analysis.effects import SHOWN, Term, terms
+from ablate.analysis.effects import SHOWN
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases, timing_pass
 from ablate.analysis.tuning import SUFFIXES, Retested, Tuned
@@ -31,6 +31,7 @@ from ablate.report.cells import (
 from ablate.report.words import words
 from ablate.stats import Interval, MedianInterval, median_interval, smallest_sign_flip_p
 from ablate.store.timing import plain_case
+from ablate.study.comparisons import Term, terms
 from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
@@ -163,9 +164,9 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
             yield column("Averaged over", cell(f"{cells}/{planned}", float(cells)), meaning=over)
             yield column("Seeds", count(first["n"]))
         for name in dict.fromkeys((study.primary, *study.comparison_family, *usual)):
-            what, inside = quantity(name), name in study.comparison_family
-            meaning = "simultaneous intervals" if inside else "95 % each, uncorrected"
-            judged = effect_cell(by_metric[name], study)
+            what, inside = quantity(name), by_metric[name]["verdict"] != "exploratory"
+            meaning = "simultaneous intervals" if inside else "exploratory, 95 % each"
+            judged = effect_cell(by_metric[name])
             yield column(f"Δ {what.label}", judged, unit=what.difference_unit, meaning=meaning)
 
     return view(enumerate(compared(effects, plan, *kinds)), columns)
@@ -179,16 +180,15 @@ def contrast_label(term: Term) -> str:
     )
 
 
-def effect_cell(effect: pd.Series[Any], study: Study) -> Json:
-    """A difference with its interval, its corrected p and its verdict, in brackets outside the family."""
+def effect_cell(effect: pd.Series[Any]) -> Json:
+    """A difference with its interval; of a claim its corrected p and its verdict."""
     what, numbers = quantity(effect["metric"]), {name: effect[name] for name in ("low", "high", "p_adjusted")}
     equal = effect["n"] > 1 and effect["effect"] == 0
     absent = "equal on every seed" if equal else "no interval"
     notes = [ends(effect["low"], effect["high"], what, absent, signed=True)]
-    inside = what.name in study.comparison_family
-    if inside and math.isfinite(effect["p_adjusted"]):
+    if math.isfinite(effect["p_adjusted"]):
         notes.append(f"adjusted p {shown_p(effect['p_adjusted'])}")
-    notes.append(effect["verdict"] if inside else f"({effect['verdict']})")
+    notes.append(effect["verdict"])
     return difference(effect["effect"], what, notes, **numbers)
 
 
@@ -390,7 +390,7 @@ def _retested_table(retests: Sequence[Retested], study: Study) -> Json | None:
             runs = f", n = {tuned.n}" if len(one.numbers) > 1 else ""
             reach = f"{ends(tuned.low, tuned.high, what, 'no interval')}{runs}"
             again = f"{ends(fresh.low, fresh.high, what, 'no interval')}, n = {fresh.n}"
-            judged = effect_cell(effect, study) if effect is not None and effect["n"] else cell(ABSENT)
+            judged = effect_cell(effect) if effect is not None and effect["n"] else cell(ABSENT)
             own = amount(tuned.mean, what, [reach, _noted("smoothed", outcome.smoothed, what)])
             yield column(f"{what.label}, tuning split", own, unit=what.unit, meaning=words("column.tuning"))
             own, says = (

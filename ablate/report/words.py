@@ -8,8 +8,8 @@ from typing import Any
 
 import jinja2
 
-from ablate.analysis.effects import terms
 from ablate.report.cells import Json
+from ablate.study.comparisons import terms
 from ablate.study.trials import Plan
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -57,7 +57,11 @@ def method(plan: Plan, *, tuned: bool) -> list[Json]:
         environment()
         .get_template("method.md")
         .render(
-            pairs=len(plan.comparisons), family=family, search=study.search, averages=averages, tuned=tuned
+            asked=sum(term.asked for term in terms(plan)),
+            family=family,
+            search=study.search,
+            averages=averages,
+            tuned=tuned,
         )
     )
     return [titled(part) for part in text.split("## ")[1:]]

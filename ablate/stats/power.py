@@ -71,9 +71,9 @@ def minimal_detectable_effect(
 def equivalence_power(
     margin: float, n: int, *, sd: float, difference: float = 0.0, alpha: float = 0.05, comparisons: int = 1
 ) -> float:
-    """Probability that the equivalence test passes when the true difference is `difference`.
+    """Probability that two one-sided tests at alpha / comparisons pass for the true `difference`.
 
-    Where that is just the margin, > 0, it is at most alpha / comparisons.
+    Where that is just the margin, > 0, it is at most that level. A verdict's are at half of its alpha.
     """
     level = _check_test(sd, alpha, comparisons)
     check_margin(margin)
@@ -116,7 +116,10 @@ def seeds_needed(
 
     def power_at(n: int) -> float:
         superior = paired_power(bounded, n, **family)
-        return superior if math.isnan(margin) else max(superior, equivalence_power(margin, n, **family))
+        if math.isnan(margin):
+            return superior
+        # Either one-sided test of an equivalent verdict has half the level of a two-sided one.
+        return max(superior, equivalence_power(margin, n, **{**family, "alpha": alpha / 2}))
 
     candidates = range(max(least, 2), most + 1)
     place = bisect_left(candidates, power, key=power_at)

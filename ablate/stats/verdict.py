@@ -1,16 +1,14 @@
 """The verdict on an effect: equivalent, better, worse, or undecided.
 
-It rests on two families of tests, each at a family-wise error of alpha = 1 - confidence, in one step:
+It is read off the simultaneous interval, of a family-wise error of alpha = 1 - confidence, in one step:
 
-- *better* or *worse* when the simultaneous interval excludes 0, which is p_adjusted <= alpha;
-- *equivalent* when two one-sided t tests against the declared margin (TOST) pass at alpha / comparisons. It
-  is asked first: a difference surely there and surely too small to matter is equivalent, and `below_margin`.
+- *equivalent* when the interval lies inside the declared margin: two one-sided t tests against it, each at
+  alpha / (2 comparisons). It is asked first: a difference surely there and surely too small to matter is
+  equivalent, and `below_margin`;
+- *better* or *worse* when the interval excludes 0, which is p_adjusted <= alpha.
 
-The two share one alpha: whatever the true differences, a family holds a false verdict with a probability of
-at most alpha. An arm without a difference can only be falsely better or worse; one that differs by the margin
-or more can be falsely equivalent or of the wrong sign, and both only where the one-sided test against that
-margin rejects. Either has a probability of at most alpha / comparisons. Equivalence can pass while the shown
-interval, which is two-sided, reaches a little beyond the margin, but not when it lies beyond.
+Whatever the true differences, all intervals hold them with a probability of at least confidence, and then no
+verdict is false.
 
 Holm's p is a column and decides nothing: two-sided intervals that match its decisions are not informative, as
 an effect that it rejects and Bonferroni does not gets an interval that ends at 0.
@@ -41,7 +39,8 @@ class Verdict:
         reason: why, where no test decided, such as equal differences, which leave no spread to judge by.
         below_margin: equivalent, and yet surely different: by less than matters.
         p_adjusted: p of the t test, times comparisons, at most 1; NaN where it is undefined.
-        p_equivalence: p of the equivalence test, likewise; NaN without a margin.
+        p_equivalence: likewise of the equivalence test, at most alpha where the interval lies inside the
+            margin; NaN without one.
     """
 
     word: NDArray[np.str_]
@@ -77,7 +76,7 @@ def verdict(
         check_margin(margin)
     # Against the nearer bound the one-sided p is the larger of the two.
     p_beyond = effect.p_beyond(margin - np.abs(effect.effect))
-    p_adjusted, p_equivalence = (np.minimum(effect.comparisons * p, 1.0) for p in (effect.p, p_beyond))
+    p_adjusted, p_equivalence = (np.minimum(effect.comparisons * p, 1.0) for p in (effect.p, 2 * p_beyond))
     incomplete = effect.n < planned
     same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
     equivalent = same | (p_equivalence <= 1 - effect.confidence)

@@ -33,6 +33,8 @@ from ablate.study.fields import (
 )
 from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
 
+KINDS = {"arms": ("arm", "pair"), "trend": ("trend",), "main": ("main",), "interaction": ("interaction",)}
+"""Names of what can be compared, and the kinds of effect that each is."""
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 
 
@@ -69,9 +71,14 @@ class Study(Declaration):
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
+    comparisons: tuple[str | Levels, ...] = Field(
+        default=(),
+        description="what is asked: arms (each against its baseline; the default), trend, main, interaction, "
+        "or levels: those of an arm, or of one factor, averaged over the others. The rest is exploratory",
+    )
     primary: str = Field(default="accuracy", description="the metric that the answer is about")
     family: tuple[str, ...] = Field(
-        default=(), description="metrics whose comparisons are corrected together; () is the primary one"
+        default=(), description="the metrics that are asked about; () is the primary one"
     )
     margins: dict[str, float] = Field(default={}, description="per metric, a difference that does not matter")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
@@ -94,13 +101,8 @@ class Study(Declaration):
 
     @property
     def comparison_family(self) -> tuple[str, ...]:
-        """The metrics whose comparisons share one error rate."""
+        """The metrics that are asked about, whose comparisons share one error rate."""
         return self.family or (self.primary,)
-
-    def family_size(self, metric: str, comparisons: int) -> int:
-        """How many intervals hold together with one of this metric's; one outside the family stands alone."""
-        family = self.comparison_family
-        return max(comparisons * len(family), 1) if metric in family else 1
 
     @property
     def all_margins(self) -> dict[str, float]:
@@ -145,7 +147,13 @@ class Study(Declaration):
                 baseline.pop(name, None)
             else:
                 factors[name] = tuple(values)
-        return self.replace(base=base, factors=factors, baseline=baseline)
+        # What names a level that is no more is not asked any more.
+        comparisons = tuple(
+            asked
+            for asked in self.comparisons
+            if isinstance(asked, str) or all(level in factors.get(name, ()) for name, level in asked.items())
+        )
+        return self.replace(base=base, factors=factors, baseline=baseline, comparisons=comparisons)
 
     def replace(self, **changes: Any) -> Study:
         """A validated copy with some of its declarations changed."""
@@ -194,6 +202,7 @@ def _faults(study: Study) -> Iterator[str]:
         elif not searched[name].holds(level):
             words = searched[name].in_words()
             yield f"baseline.{name}: {level!r} is not among the values searched ({words})"
+    yield from _comparison_faults(study)
     if not (seeds := study.seed_list()):
         came = "an empty list" if study.seeds == () else study.seeds
         yield f"seeds: at least one seed is needed, but {came} came"
@@ -214,6 +223,27 @@ def _faults(study: Study) -> Iterator[str]:
         yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
     if max(seeds, default=0) >= FIRST_TUNING_SEED:
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
+
+
+def _comparison_faults(study: Study) -> Iterator[str]:
+    """Faults of what is asked."""
+    varied = [name for name, levels in study.factors.items() if len(levels) > 1]
+    for asked in study.comparisons:
+        if isinstance(asked, str):
+            if asked not in KINDS:
+                yield f"comparisons: {unknown_name('kind', asked, KINDS)}"
+            continue
+        wrong = [
+            f"{name}={level!r}" for name, level in asked.items() if level not in study.factors.get(name, ())
+        ]
+        named = [name for name in varied if name in asked]
+        if wrong:
+            yield f"comparisons: {', '.join(wrong)} is not among the factors' levels; name levels of {varied}"
+        elif len(named) not in {1, len(varied)}:
+            each = ", ".join(varied)
+            yield f"comparisons: expected a level of one factor or of each of {each}, but {asked} came"
+        elif not asked.items() - study.baseline.items():
+            yield f"comparisons: {asked} is the baseline itself; name what is compared with it"
 
 
 def load_study(path: str | Path) -> Study:

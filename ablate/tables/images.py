@@ -23,6 +23,7 @@ from ablate.metrics import (
 from ablate.stats import new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
+from ablate.study.comparisons import family_size, terms
 from ablate.study.trials import Plan, Trial
 from ablate.tables.columns import MISSING, UNREADABLE
 
@@ -120,14 +121,15 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
 
 def new_image_rows(plan: Plan, runs: Runs) -> Rows:
     """One row per compared arm and metric of `BY_IMAGE`: the interval for new images and new seeds."""
-    rows = []
+    rows, size, family = [], family_size(plan), plan.study.comparison_family
+    asked = {(term.term, term.against) for term in terms(plan) if term.asked}
     for (arm, baseline), metric in itertools.product(plan.comparisons, BY_IMAGE):
         of_arm, reference = runs.get(arm, {}), runs.get(baseline, {})
         shared = [seed for seed in plan.study.seed_list() if seed in of_arm and seed in reference]
         both = [(of_arm[seed], reference[seed]) for seed in shared]
         pairs = [(own, other) for own, other in both if np.array_equal(own.labels, other.labels)]
         differences = np.array([own.by_image[metric] - other.by_image[metric] for own, other in pairs])
-        comparisons = plan.study.family_size(metric, len(plan.comparisons))
+        comparisons = size if metric in family and (arm, baseline) in asked else 1
         row: dict[str, Any] = {"arm": arm, "baseline": baseline, "metric": metric}
         row |= {"comparisons": comparisons, "n_pairs": len(differences)}
         if len(differences):

@@ -70,7 +70,6 @@ COSTS = {
     *("step_ms", "step_ms_p20", "step_ms_p80", "images_per_second", "peak_memory_mb", "train_seconds"),
     *("eval_seconds", "scatter_within_train", "scatter_between_train"),
 }
-FAMILIES = {"arm": "arm", "main": "average", "interaction": "average", "trend": "trend"}
 PER_IMAGE = ("accuracy", "nll", "brier")
 MARGINS = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 TOLERANCE = {"smece": 1e-5} | dict.fromkeys((f"{name}_floor" for name in CALIBRATION), 0.11)
@@ -409,7 +408,7 @@ def _seeds_needed(effect: float, margin: float, level: float, least: int) -> int
     at = bisect_left(
         numbers,
         0.8,
-        key=lambda n: max(difference_power(effect, n, level), equivalence_power(margin, n, level)),
+        key=lambda n: max(difference_power(effect, n, level), equivalence_power(margin, n, level / 2)),
     )
     return numbers[at] if at < len(numbers) else None
 
@@ -502,6 +501,17 @@ class Effect:
     against: str
     weights: Array
 
+    def is_claim(self, recorded: Recorded, metric: str) -> bool:
+        """Whether the study asks about it: by its kind, or by levels as they stand in its term."""
+        for asked in recorded.study.get("comparisons") or ["arms"]:
+            if isinstance(asked, str):
+                found = self.kind in {"arms": ("arm", "pair")}.get(asked, (asked,))
+            else:
+                found = self.kind != "trend" and self.term == ", ".join(f"{k}={v}" for k, v in asked.items())
+            if found:
+                return metric in recorded.family
+        return False
+
 
 @functools.cache
 def effects(recorded: Recorded) -> list[Effect]:
@@ -513,6 +523,10 @@ def effects(recorded: Recorded) -> list[Effect]:
         for other, levels in recorded.arms.items()
         if baseline and other != arm and levels == {**own, **baseline}
     ]
+    if not baseline:
+        for other, arm in itertools.combinations(arms, 2):
+            pair = np.array([[1.0 * (one == arm) - (one == other) for one in arms]])
+            asked.append(Effect("pair", arm, other, pair))
     if recorded.study.get("only"):
         return asked
     steps = {}
@@ -550,15 +564,15 @@ def _weights(recorded: Recorded, of_levels: Mapping[str, Mapping[Any, float]]) -
 
 def family_size(recorded: Recorded, asked: Effect, metric: str) -> int:
     """How many intervals hold together with this one."""
-    together = [FAMILIES[other.kind] for other in effects(recorded)].count(FAMILIES[asked.kind])
-    return together * len(recorded.family) if metric in recorded.family else 1
+    claims = [other.is_claim(recorded, name) for other in effects(recorded) for name in recorded.family]
+    return sum(claims) if asked.is_claim(recorded, metric) else 1
 
 
 @functools.cache
 def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     """What the table says of one effect on a metric, but for Holm's p.
 
-    Incomplete pairs decide nothing; then the two one-sided tests of equivalence; then the interval.
+    Incomplete pairs decide nothing; then whether the interval is within the margin; then if 0 is outside.
     """
     planned, is_arm = len(recorded.seeds), asked.kind == "arm"
     column = recorded.by_seed.get(metric, pd.Series(NAN, recorded.by_seed.index))
@@ -574,7 +588,7 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     margin = {**MARGINS, **recorded.study["margins"]}.get(metric, NAN)
     if sd > 0 and margin > 0:
         larger = stats.t.sf((margin - abs(effect)) * math.sqrt(n) / sd, n - 1)  # of the two tests
-        equivalence = min(1.0, size * float(larger))
+        equivalence = min(1.0, 2 * size * float(larger))
     # Of arms of the same predictions the weights sum to 0; of a trend all are to be the same.
     differs = (
         ((used @ recorded.alike > 0).sum(axis=1) > 1)
@@ -595,7 +609,10 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         word = "equivalent"
     elif decided:
         word = words[0] if above else words[1]
-    if word == "undecided" and sd > 0:
+    claim = asked.is_claim(recorded, metric)
+    if not claim:
+        word, found["p_adjusted"] = "exploratory", NAN
+    elif word == "undecided" and sd > 0:
         needed = _seeds_needed(abs(effect) / sd, margin / sd, 0.05 / size, n + 1 if n == planned else planned)
     images = new_images(recorded, asked, metric)[2:] if is_arm else (NAN, NAN)
     return {
@@ -825,12 +842,14 @@ class Files:
     def effects(self) -> Rows:
         metrics = list(dict.fromkeys(row["metric"] for row in self.shown))
         asked = itertools.product(effects(self.recorded), metrics)
-        rows = [{"p_holm": NAN, **effect_row(self.recorded, effect, metric)} for effect, metric in asked]
-        inside = pd.DataFrame({**row, "at": at} for at, row in enumerate(rows))
-        inside = inside[inside["metric"].isin(self.recorded.family)] if rows else inside
-        for _, family in inside.groupby(inside["kind"].map(FAMILIES)) if len(inside) else ():
-            for at, corrected in zip(family["at"], holm(family["p"].to_numpy()), strict=True):
-                rows[at]["p_holm"] = corrected
+        rows = [
+            {"p_holm": NAN, **effect_row(self.recorded, effect, metric)}
+            for effect, metric in asked
+            if effect.kind != "pair" or effect.is_claim(self.recorded, metric)
+        ]
+        claims = [row for row in rows if row["verdict"] != "exploratory"]
+        for row, corrected in zip(claims, holm(np.array([row["p"] for row in claims])), strict=True):
+            row["p_holm"] = corrected
         return rows
 
     def new_images(self) -> Rows:

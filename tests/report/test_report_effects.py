@@ -13,8 +13,9 @@ from report_results import declare, number_of, plan_of, trial_rows
 from scipy.stats import linregress
 
 from ablate.analysis.arms import identical_arms
-from ablate.analysis.effects import effects_table, terms
+from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
+from ablate.study.comparisons import family_size, terms
 from ablate.study.trials import Plan, Trial
 from ablate.tables import frame
 
@@ -84,7 +85,7 @@ def test_every_effect_is_asked_once() -> None:
     assert (len(found["main"]), len(found["interaction"])) == (1 + 1 + 2, 1 * 1 + 1 * 2 + 1 * 2)
     assert found["main"][2:] == [("reduction=mean", "reduction=none"), ("reduction=sum", "reduction=none")]
     assert asked(factors={"epsilon": (0.0, 0.1), "lr": (0.1,)})["main"] == []
-    assert "arm" not in asked(factors={"epsilon": (0.0, 0.1)}, baseline={})
+    assert [*asked(factors={"epsilon": (0.0, 0.1)}, baseline={})][3:] == ["pair"]
     words = {"arch": ("a", "b", "c"), "drop_last": (False, True)}
     numbers = {"batch_size": (32, 64, 128), "lr": (0.3, 0.1, 0.2)}
     found = asked(factors={"epsilon": (0.0, 0.1), **words, **numbers})
@@ -101,8 +102,9 @@ def test_planted_averages_are_found_and_interactions_never_better_or_worse() -> 
     """Seeds differ by ten points, the interaction by four: pairing sees it."""
     found = effects_of(planned(GRID), planted, "interaction")
     assert found["effect"].iloc[0] == pytest.approx(-0.04, abs=0.003)
-    assert [p < 0.001 for p in found["p_holm"]] == [True, False, False, False, False]
-    plan = planned(EPSILON_ARCH, margins={"accuracy": 0.01, "nll": 0.05})
+    assert [p < 0.001 for p in found["p"]] == [True, False, False, False, False]
+    asked: Any = {"comparisons": ("main", "interaction"), "family": ("accuracy", "nll")}
+    plan = planned(EPSILON_ARCH, margins={"accuracy": 0.01, "nll": 0.05}, **asked)
 
     def words(value: Value, metric: str) -> list[str]:
         rows = pd.concat([effects_of(plan, value, kind, metric) for kind in ("main", "interaction")])
@@ -114,6 +116,49 @@ def test_planted_averages_are_found_and_interactions_never_better_or_worse() -> 
     assert words(planted, "nll") == ["equivalent"] * 3
 
 
+@pytest.mark.parametrize(
+    ("comparisons", "claims"),
+    [
+        ((), {"arm": 6}),
+        (("arms", "trend"), {"arm": 6, "trend": 1}),
+        (("trend", {"epsilon": 0.1}), {"main": 1, "trend": 1}),
+        (
+            ({"epsilon": 0.1, "arch": "xresnet18", "reduction": "mean"}, "interaction"),
+            {"arm": 1, "interaction": 3},
+        ),
+        (({"arch": "xresnet18"}, {"epsilon": 0.3}), {"main": 2}),
+    ],
+)
+def test_only_what_is_asked_has_a_verdict_and_counts(
+    comparisons: tuple[Any, ...], claims: dict[str, int]
+) -> None:
+    """The one factor of a single level asks nothing of a comparison that does not name it."""
+    factors = {"epsilon": (0.0, 0.1, 0.3, 0.4), "arch": ("seed_cnn", "xresnet18"), "reduction": ("mean",)}
+    plan = planned(factors, family=("accuracy", "ece"), comparisons=comparisons)
+    found = effects_table(
+        {"trials": trial_rows(plan, lambda t: {"accuracy": noisy(t), "ece": noisy(t)})}, plan
+    )
+    claimed = found[found["verdict"] != "exploratory"]
+    assert set(claimed["metric"]) == {"accuracy", "ece"}
+    assert dict(claimed["kind"].value_counts()) == {kind: 2 * count for kind, count in claims.items()}
+    assert family_size(plan) == 2 * sum(claims.values())
+    np.testing.assert_allclose(claimed["p_adjusted"], np.minimum(1, family_size(plan) * claimed["p"]))
+    others = found[(found["verdict"] == "exploratory") & found["p"].notna()]
+    assert others["p_adjusted"].isna().all()
+    excludes_zero = (others["low"] > 0) | (others["high"] < 0)
+    assert (excludes_zero == (others["p"] < 0.05)).all()
+
+
+def test_no_arms_spread_moves_anothers_interval() -> None:
+    def rows(wild: float) -> pd.DataFrame:
+        plan = planned({"epsilon": (0.0, 0.1, 0.3)})
+        one = plan.arms[2]
+        return effects_of(plan, lambda t: noisy(t) * (wild if t.arm == one else 1.0), "arm")
+
+    once, again = (rows(wild).iloc[0].drop("p_holm") for wild in (1.0, 6.0))
+    pd.testing.assert_series_equal(once, again)
+
+
 @pytest.mark.parametrize(("done", "cells", "pairs"), [(6, 2, 6), (5, 2, 5), (3, 2, 3), (2, 1, 6), (0, 1, 6)])
 def test_what_is_averaged_keeps_the_most_values(done: int, cells: int, pairs: int) -> None:
     """A few trials of an arm that mostly fails do not cost the other combination its seeds."""
@@ -122,7 +167,7 @@ def test_what_is_averaged_keeps_the_most_values(done: int, cells: int, pairs: in
         failing = trial.levels == {"epsilon": 0.1, "arch": "xresnet18"}
         return None if failing and trial.seed >= done else planted(trial)
 
-    row = effects_of(planned(EPSILON_ARCH), value, "main").iloc[0]
+    row = effects_of(planned(EPSILON_ARCH, comparisons=("main",)), value, "main").iloc[0]
     assert (row["cells"], row["n"]) == (cells, pairs)
     assert row["verdict"] == ("worse" if done == SEEDS else "undecided")
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 from report_results import declare, plan_of, trial_rows
 
-from ablate.analysis.timing import Pass, arm_cases
+from ablate.analysis.timing import Pass
 from ablate.report.headline import headline
 from ablate.report.views import certainty_view
 from ablate.study.study import Study
@@ -71,33 +70,6 @@ def test_an_arm_is_told_with_its_uncertainty(changes: dict[str, Any], size: str,
     assert text.endswith(verdict)
 
 
-LINE = "ε from 0 to 0.5 along a straight line"
-CERTAIN = ": accuracy −3.21 percentage points (95 % interval −4.00 to −2.40; n = 10 seeds; p < 0.001). "
-
-
-@pytest.mark.parametrize(
-    ("changes", "size", "verdict"),
-    [
-        ({}, CERTAIN, "Worse."),
-        ({**LOST, "n": 1}, "(n = 1 seed, no interval). ", "only 1 of 10 planned seeds are complete."),
-        ({**LOST, "effect": None, "n": 0}, "at all levels.", "only 0 of 10 planned seeds are complete."),
-        (
-            {**OPEN, "reason": "incomplete", "cells_planned": 4},
-            f", averaged over 1 of 4 combinations{CERTAIN}",
-            "only 1 of 4 combinations and 10 of 10 planned seeds are complete.",
-        ),
-    ],
-)
-def test_an_average_is_told_as_an_arm_is(changes: dict[str, Any], size: str, verdict: str) -> None:
-    arm = effect(term="epsilon=0.1", against="epsilon=0.0", metric="accuracy")
-    (text,) = told(arm, average(**changes), study=LEVELS)["averaged"]
-    assert (text.startswith(LINE), size in text, text.endswith(verdict)) == (True, True, True)
-    assert told(arm, average(**changes), study=LEVELS.replace(family=("ece",)))["averaged"] == [text]
-    assert told(arm, average(**changes), study=LEVELS.replace(baseline={}))["averaged"] == []
-    (both,) = told(arm, average(**changes), study=LEVELS.replace(family=("accuracy", "ece")))["averaged"]
-    assert both == text.replace("(95", "(simultaneous 95").replace("p <", "adjusted p <")
-
-
 def test_main_effects_are_told_interactions_are_not_and_the_summary_counts_verdicts() -> None:
     main = average(kind="main", term="epsilon=0.1", metric="nll", cells=3, cells_planned=3)
     both = {"kind": "interaction", "term": "epsilon=0.1, arch=b", "against": "epsilon=0.0, arch=a"}
@@ -108,16 +80,6 @@ def test_main_effects_are_told_interactions_are_not_and_the_summary_counts_verdi
     assert text.startswith("ε: 0.1 − 0, averaged over 3 of 3 combinations: NLL −0.0321 nats (simultaneous")
     assert found["summary"].endswith("NLL is better in 1, equivalent in 1 and undecided in 1.")
     assert told(*arms[1:], effect(verdict="better"))["summary"].endswith("better in 2 and equivalent in 1.")
-
-
-def test_one_contrast_is_the_summary_with_other_metrics_and_the_cost_beside_it() -> None:
-    other = effect(metric="ece", effect=0.08, low=0.05, high=0.11, verdict="worse")
-    times = {case: np.array([10.0] * 20) for case in arm_cases(plan_of(ARMS)).values()}
-    found = told(effect(), other, timing=Pass(times, 0.0))
-    alone = f"{ARM}{SURE.replace('simultaneous ', '').replace('adjusted ', '')}Better."
-    assert found["summary"] == found["contrasts"][0]["text"] == alone
-    said = "ECE +8.00 points (+5.00 to +11.00), worse; training step the same"
-    assert found["details"] == [found["contrasts"][0]["also"]] == [said]
 
 
 def test_without_contrasts_the_range_of_means_is_told_and_no_winner() -> None:

@@ -89,7 +89,7 @@ def test_equivalence_power_is_how_often_the_test_passes(
 ) -> None:
     differences = difference + np.random.default_rng(n).normal(size=(40_000, n))
     effects = paired_effect(differences, np.zeros(n), comparisons=comparisons)
-    passed = verdict(effects, planned=n, higher_is_better=None, margin=margin).p_equivalence <= 0.05
+    passed = verdict(effects, planned=n, higher_is_better=None, margin=margin).p_equivalence <= 0.1
     power = equivalence_power(margin, n, sd=1, difference=difference, comparisons=comparisons)
     assert passed.mean() == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / 40_000) + 1e-4)
 
@@ -103,7 +103,7 @@ def test_seeds_needed_are_the_fewest_that_would_decide(
     family: dict[str, Any] = {"sd": 1.0, "comparisons": comparisons}
 
     def decides(n: int) -> bool:
-        equivalent = 0.0 if math.isnan(margin) else equivalence_power(margin, n, **family)
+        equivalent = 0.0 if math.isnan(margin) else equivalence_power(margin, n, alpha=0.025, **family)
         return max(paired_power(effect, n, **family), equivalent) >= 0.8
 
     fewest = next((n for n in range(6, 1001) if decides(n)), None)

@@ -1,0 +1,155 @@
+"""What a study compares: effects as weighted sums over its arms, and which of them it asks about.
+
+An effect is computed within each seed, so that the seeds' shared luck cancels, and judged over seeds:
+
+- *arm*: an arm against its baseline arm;
+- *pair*: two arms of a study that declares no baseline;
+- *main*: two levels of a factor, averaged over the levels of the others;
+- *interaction*: how much such a difference changes between two levels of another factor;
+- *trend*: what changes along the least-squares line from a factor's lowest to its highest level, averaged
+  over the levels of the others, where it has three or more.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ablate.study.study import KINDS, Study
+from ablate.study.trials import Plan, arm_name
+
+MOST_PAIRS = 300
+"""Pairs of arms above which a study without a baseline describes its arms and compares none."""
+SIDES = np.array([1.0, -1.0])
+
+
+@dataclass(frozen=True)
+class Term:
+    """One effect.
+
+    Attributes:
+        term: what is compared, by its levels: an arm's name, or levels of which others are averaged over.
+        levels: factor to level of `term`; `reference` the same of `against`.
+        arms: [T, C] indices of the plan's arms: T arms that are weighed against each other, in each of the C
+            combinations of the other factors' levels that are averaged over.
+        weights: [T], of which those above 0 are of `term`.
+        asked: whether the study asks about it; what it does not ask about is exploratory.
+    """
+
+    kind: str
+    term: str
+    against: str
+    levels: Mapping[str, Any]
+    reference: Mapping[str, Any]
+    arms: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    asked: bool
+
+    def is_identical(self, alike: NDArray[np.int64]) -> bool:
+        """Whether the levels gave the same predictions, at every level of the other factors in question.
+
+        `alike` [arms] has equal numbers for arms of the same predictions on every planned seed.
+        """
+        groups = alike[self.arms]
+        if self.kind == "interaction":  # nothing, where one of the two factors does nothing
+            groups = groups.reshape(2, 2, -1)
+            return bool((groups[0] == groups[1]).all() or (groups[:, 0] == groups[:, 1]).all())
+        return bool((groups == groups[0]).all())
+
+
+def terms(plan: Plan) -> list[Term]:
+    """Every effect: arms against their baselines or each other, main effects, interactions, trends.
+
+    Arms that are listed and no grid have nothing to average over.
+    """
+    of_arms = _between_arms(plan)
+    return of_arms if plan.study.only else [*of_arms, *_averages(plan.study), *_trends(plan.study)]
+
+
+def family_size(plan: Plan) -> int:
+    """How many intervals hold together: of each effect that is asked about, on each metric of the family."""
+    return max(sum(term.asked for term in terms(plan)) * len(plan.study.comparison_family), 1)
+
+
+def _between_arms(plan: Plan) -> list[Term]:
+    index = {arm: number for number, arm in enumerate(plan.arms)}
+    levels = {trial.arm: trial.levels for trial in plan.trials}
+    kind, pairs = "arm", plan.comparisons
+    if not plan.study.baseline and len(index) * (len(index) - 1) // 2 <= MOST_PAIRS:
+        kind, pairs = "pair", tuple((arm, other) for other, arm in itertools.combinations(plan.arms, 2))
+    return [
+        Term(
+            kind, arm, other, levels[arm], levels[other], np.array([[index[arm]], [index[other]]]), SIDES,
+            _is_asked(plan.study, kind, levels[arm]),
+        )
+        for arm, other in pairs
+    ]  # fmt: skip
+
+
+def _is_asked(study: Study, kind: str, levels: Mapping[str, Any]) -> bool:
+    """Whether a study asks about an effect: by its kind, or by its levels, factors of one level aside."""
+    varied = {name for name, of_factor in study.factors.items() if len(of_factor) > 1}
+    for comparison in study.comparisons or ("arms",):
+        if isinstance(comparison, str):
+            if kind in KINDS[comparison]:
+                return True
+        elif kind in ("arm", "main") and _only(comparison, varied) == _only(levels, varied):
+            return True
+    return False
+
+
+def _only(levels: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: level for name, level in levels.items() if name in names}
+
+
+def _averages(study: Study) -> Iterator[Term]:
+    """Main effects, then interactions, each of a factor's levels against its baseline level or its first."""
+    steps: list[list[tuple[str, int, int]]] = []
+    for factor, levels in study.factors.items():
+        reference = list(levels).index(study.baseline[factor]) if factor in study.baseline else 0
+        steps.append([(factor, at, reference) for at in range(len(levels)) if at != reference])
+    steps = [of_factor for of_factor in steps if of_factor]
+    if len(steps) < 2:
+        return
+    for factor, level, reference in (step for of_factor in steps for step in of_factor):
+        yield _term("main", study, [{factor: level}, {factor: reference}], SIDES)
+    for first, second in itertools.combinations(steps, 2):
+        for (one, level, reference), (other, far, near) in ((a, b) for a in first for b in second):
+            corners = [{one: at, other: beside} for beside in (far, near) for at in (level, reference)]
+            yield _term("interaction", study, corners, np.array([1.0, -1.0, -1.0, 1.0]))
+
+
+def _trends(study: Study) -> Iterator[Term]:
+    for factor, levels in study.factors.items():
+        if len(levels) >= 3 and all(type(level) in (int, float) for level in levels):
+            lowest, highest = min(levels), max(levels)
+            line = [(level - lowest) / (highest - lowest) for level in levels]
+            # The slope is linear in the values: its weights are the slopes of lines through 1 and 0s.
+            weights = np.polyfit(line, np.eye(len(levels)), 1)[0]
+            fixed = [{factor: at} for at in range(len(levels))]
+            ends = fixed[levels.index(highest)], fixed[levels.index(lowest)]
+            yield _term("trend", study, fixed, weights, ends)
+
+
+def _term(
+    kind: str,
+    study: Study,
+    fixed: list[dict[str, int]],
+    weights: NDArray[np.float64],
+    ends: tuple[dict[str, int], dict[str, int]] | None = None,
+) -> Term:
+    """A term over the arms at fixed indices of some factors' levels; named by two ends, or first and last."""
+    shape = [len(levels) for levels in study.factors.values()]
+    grid = np.arange(math.prod(shape)).reshape(shape)
+    arms = [grid[tuple(at.get(name, slice(None)) for name in study.factors)].ravel() for at in fixed]
+    level, reference = (
+        {name: study.factors[name][at] for name, at in end.items()} for end in ends or (fixed[0], fixed[-1])
+    )
+    asked = _is_asked(study, kind, level)
+    return Term(kind, arm_name(level), arm_name(reference), level, reference, np.stack(arms), weights, asked)
