@@ -337,12 +337,13 @@ def report(
     profile: RanProfile = None,
     results: Results = Path("results"),
     report_dir: Reports = Path("report"),
+    pdf: Annotated[bool, Option("--pdf", help="Write every figure as PDF too.")] = False,
 ) -> None:
     """Write the tables and the report of a study again, from its records. Trains nothing."""
     from ablate.pipeline import write_results
     from ablate.status import find_study
 
-    path = write_results(find_study(results, study, profile), report_dir)
+    path = write_results(find_study(results, study, profile), report_dir, pdf=pdf)
     print_line(Console(), f"report: {path}")
 
 

@@ -77,12 +77,15 @@ REFERENCE: dict[str, Any] = {"color": LIGHT.muted, "linestyle": (0, (4, 3)), "li
 """Keywords of a line to compare with."""
 SHADE: dict[str, Any] = {"facecolor": (LIGHT.muted, 0.16), "edgecolor": (LIGHT.muted, 0.55), "linewidth": 0.6}
 """Keywords of a shaded band; its edges are drawn, so that print shows it too."""
+NEAR: dict[str, Any] = {"color": LIGHT.muted, "alpha": 0.16, "linewidth": 0}
+"""Keywords of what lies within the margin of no difference."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 """Shapes beside colours, so that no reader needs the colours."""
 FONT = "DejaVu Sans"
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "ablate",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # letters stay text, which editors and publishers ask for
     "text.parse_math": False,  # a name may hold dollar signs
     "font.size": 10.0,
     "figure.dpi": 72.0,  # an SVG's: what is measured is what is drawn
@@ -154,3 +157,10 @@ def svg_of(figure: Figure, *, title: str, alt: str) -> tuple[bytes, bytes]:
     light, dark_of = slim(buffer.getvalue(), title=title, about=alt), _dark_of()
     dark = re.sub(rb"(?<=: )#[0-9a-f]{6}\b", lambda color: dark_of.get(color[0], color[0]), light)
     return light, dark
+
+
+def pdf_of(figure: Figure, *, title: str) -> bytes:
+    """An arranged figure as a PDF file, light, with its fonts in it and no date."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"Title": title, "CreationDate": None})
+    return buffer.getvalue()

@@ -33,11 +33,11 @@ LARGEST_CARRIED = 250_000
 """Bytes up to which a table travels inside the page, that of trials aside: the page stays small to mail."""
 
 
-def write_report(results: ResultsFolder, report_dir: Path) -> Path:
+def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False) -> Path:
     """Render a study's report from its plan and its tables, and return the path of its index.html.
 
     Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
-    figures/*.svg in the report's folder. The same tables give the same bytes; records are not read.
+    figures/*.svg in the report's folder, with `pdf` figures/*.pdf too. The same tables give the same bytes; records are not read.
 
     Raises:
         RecordError: the plan or a table is missing or damaged, or they do not belong together.
@@ -59,7 +59,7 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     write_tables(results, derived)
     for former in ("contrasts", "trends"):  # rows of the effects table now
         (results.root / f"{former}.csv").unlink(missing_ok=True)
-    figures = draw_figures({**tables, **derived}, plan)
+    figures = draw_figures({**tables, **derived}, plan, pdf=pdf)
     report = build_report({**tables, **derived}, plan, figures)
     files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
     carried = {k: csv for k, csv in files.items() if k == "trials.csv" or len(csv) <= LARGEST_CARRIED}
@@ -72,10 +72,11 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
         if not figure.error:
             content[f"figures/{figure.name}.svg"] = figure.light
             content[f"figures/{figure.name}-dark.svg"] = figure.dark
+            content |= {f"figures/{figure.name}.pdf": figure.pdf} if figure.pdf else {}
     for name, data in content.items():
         write_atomically(report_dir / name, data)
-    for old in (report_dir / "figures").glob("*.svg"):  # of an earlier report
-        if f"figures/{old.name}" not in content:
+    for old in (report_dir / "figures").iterdir():  # of an earlier report
+        if old.suffix in (".svg", ".pdf") and f"figures/{old.name}" not in content:
             old.unlink()
     return report_dir / "index.html"
 
@@ -132,7 +133,8 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
 def _figure(figure: Figure) -> Json:
     """All of a figure but its images, in whose place stand their paths."""
     light, dark = ("" if figure.error else f"figures/{figure.name}{end}.svg" for end in ("", "-dark"))
-    return {**asdict(figure), "light": light, "dark": dark}
+    pdf = f"figures/{figure.name}.pdf" if figure.pdf else ""
+    return {**asdict(figure), "light": light, "dark": dark, "pdf": pdf}
 
 
 def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
