@@ -169,7 +169,7 @@ def _by_level(
             handles["baseline"] = ax.axhline(base.item(), color=LIGHT.muted, linewidth=0.8, zorder=0)
             if margin:
                 ends = base.item() + metric.factor * margin * np.array([-1, 1])
-                handles["within the margin of it"] = ax.axhspan(*ends, **NEAR)
+                handles["its margin"] = ax.axhspan(*ends, **NEAR)
         floor = means.groupby("at")[FLOORS].mean().dropna(subset="floor")
         if len(floor):
             handles["noise floor"] = _draw_floor(ax, floor, numeric)

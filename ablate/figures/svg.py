@@ -5,8 +5,10 @@ Places and outlines keep a hundredth of a point; looks are classes of one style 
 
 from __future__ import annotations
 
+import itertools
 import re
 import string
+from collections import defaultdict
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -17,18 +19,15 @@ ROW = re.compile(r"<use x='\S+' y='\S+' xlink:href='#\w+'( class='[^']*')/>(?:<u
 """Marks of one look, one after the other."""
 
 
-class Names(dict[str, str]):
+def short_names() -> defaultdict[str, str]:
     """A short name for every key that is asked for."""
-
-    def __missing__(self, key: str) -> str:
-        turn, letter = divmod(len(self), len(string.ascii_letters))
-        self[key] = string.ascii_letters[letter] + str(turn or "")
-        return self[key]
+    names = (f"{letter}{turn or ''}" for turn in itertools.count() for letter in string.ascii_letters)
+    return defaultdict(names.__next__)
 
 
 def slim(svg: bytes, *, title: str, about: str) -> bytes:
     """The same drawing in fewer bytes; `about` says what it shows."""
-    ids, looks, defined, blank = Names(), Names(), list[str](), set[str]()
+    ids, looks, defined, blank = short_names(), short_names(), list[str](), set[str]()
 
     def attributes(tag: str, own: dict[str, str]) -> str:
         name, target, style, clip = (own.pop(key, "") for key in ("id", HREF, "style", "clip-path"))

@@ -76,9 +76,8 @@ PALETTE = LIGHT.palette
 REFERENCE: dict[str, Any] = {"color": LIGHT.muted, "linestyle": (0, (4, 3)), "linewidth": 1.2}
 """Keywords of a line to compare with."""
 SHADE: dict[str, Any] = {"facecolor": (LIGHT.muted, 0.16), "edgecolor": (LIGHT.muted, 0.55), "linewidth": 0.6}
-"""Keywords of a shaded band; its edges are drawn, so that print shows it too."""
 NEAR: dict[str, Any] = {"color": LIGHT.muted, "alpha": 0.16, "linewidth": 0}
-"""Keywords of what lies within the margin of no difference."""
+"""Keywords of a shaded band, whose edges are drawn so that print shows it too, and of a margin's."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 """Shapes beside colours, so that no reader needs the colours."""
 FONT = "DejaVu Sans"

@@ -37,7 +37,8 @@ def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False)
     """Render a study's report from its plan and its tables, and return the path of its index.html.
 
     Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
-    figures/*.svg in the report's folder, with `pdf` figures/*.pdf too. The same tables give the same bytes; records are not read.
+    figures/*.svg in the report's folder, with `pdf` figures/*.pdf too. The same tables give the same bytes;
+    records are not read.
 
     Raises:
         RecordError: the plan or a table is missing or damaged, or they do not belong together.

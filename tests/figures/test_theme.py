@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ablate.figures import draw
 from ablate.figures.svg import outline, slim
-from ablate.figures.theme import DARK, LIGHT, STEPS, TINTS, Theme, level_colors, svg_of, themed
+from ablate.figures.theme import DARK, LIGHT, STEPS, TINTS, Theme, level_colors, pdf_of, svg_of, themed
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB: https://doi.org/10.1109/TVCG.2009.113
 VISIONS = {
@@ -105,6 +105,15 @@ def drawing() -> Figure:
 def rendered(title: str = "", alt: str = "") -> tuple[bytes, bytes]:
     with themed(""):
         return svg_of(drawing(), title=title, alt=alt)
+
+
+def test_a_pdf_repeats_byte_by_byte_and_has_its_fonts() -> None:
+    with themed(""):
+        pdf, again = pdf_of(drawing(), title="T"), pdf_of(drawing(), title="T")
+    assert pdf == again
+    assert pdf.startswith(b"%PDF-")
+    assert b"CreationDate" not in pdf
+    assert b"/FontFile2" in pdf
 
 
 def test_dark_is_light_in_other_colours() -> None:
