@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import json
 import shlex
 import signal
 import sys
@@ -133,13 +132,9 @@ def tune(
 
 def _conclude(ended: Run) -> NoReturn:
     """Say what became of a run or a search, its answer first, and exit with its status."""
-    lines: list[str] = []
-    partial = "the report is partial; " if ended.report is not None else ""
+    lines, partial = list(ended.answer), ""
     if ended.report is not None:
-        content = json.loads((ended.report.parent / "report.json").read_text(encoding="utf-8"))
-        tuned = content["headline"].get("tuning", {"verdict": "", "sentences": []})
-        beside = (content["published"] or {"summary": ""})["summary"]
-        lines = [line for line in (tuned["verdict"], *tuned["sentences"], beside) if line]
+        partial = "the report is partial; "
         lines += [f"{ended.ran} trials run", f"report: {ended.report}"]
     if ended.interrupted:
         lines.append(f"interrupted: {partial}the same command goes on")

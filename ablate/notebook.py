@@ -24,6 +24,7 @@ class Run:
             Of a search that has no re-test yet there are none.
         report: the report's page, index.html; None where there are no tables.
         page: the report as it was after this run; a later run of the study overwrites the file.
+        answer: its first screen, in lines of text.
     """
 
     folder: Path
@@ -33,6 +34,7 @@ class Run:
     tables: Tables = field(default_factory=dict)
     report: Path | None = None
     page: str = field(default="", compare=False)
+    answer: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         state = "no report yet"
@@ -47,6 +49,7 @@ class Run:
             lines.append(
                 f"{self.failed} trials have no result; the report says why; retry_failed=True runs them again"
             )
+        lines += self.answer
         return "\n".join([*lines, *([f"report: {self.report}"] if self.report is not None else [])])
 
     def _repr_html_(self) -> str:

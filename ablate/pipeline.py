@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
 import os
 import sys
 from collections.abc import Iterable
@@ -147,11 +148,13 @@ def _require_sound(study: Study, options: Options) -> None:
 
 def _reported(summary: Summary, options: Options) -> Run:
     from ablate.notebook import Run
+    from ablate.report.answer import answer_lines
     from ablate.tables import read_tables
 
     folder, page = summary.folder, write_results(summary.folder, options.report)
     ended = folder.root, summary.ran, summary.failed, summary.interrupted
-    return Run(*ended, read_tables(folder), report=page, page=page.read_text(encoding="utf-8"))
+    told = tuple(answer_lines(json.loads((page.parent / "report.json").read_text(encoding="utf-8"))))
+    return Run(*ended, read_tables(folder), page, page.read_text(encoding="utf-8"), told)
 
 
 def _view(options: Options) -> Watcher:

@@ -34,6 +34,8 @@ from ablate.study.trials import Plan
 from ablate.tables import Tables, frame
 from ablate.tables.quantities import number_columns, quantity
 
+TURNS = 0.05
+"""The p of its curvature below which a trend that turns within its levels has no verdict but undecided."""
 NOT_COMPARED = set(FLOORS.values())
 """Metrics of the measurement, not of the network."""
 SHOWN = ("accuracy", "nll", "brier", "ece", "ece_scaled", "mean_confidence", "confidence_gap", "temperature")
@@ -80,6 +82,8 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             identical=term.is_identical(alike),
             claim=claim,
         )
+        if row["verdict"] != "exploratory" and _is_bent(term, values[metric]):
+            row |= {"verdict": "undecided", "reason": "bent", "below_margin": False, "seeds_needed": None}
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
         row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": sign_flip_p(values_of, reference)}
         # Two averages correlate by what they share, not by what pairing buys.
@@ -130,6 +134,17 @@ def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
         means = values_of[:, kept][:, :, seeds].mean(axis=1)
         sides[:, seeds] = [np.maximum(weights, 0) @ means for weights in (term.weights, -term.weights)]
     return sides, len(kept)
+
+
+def _is_bent(term: Term, values: FloatArray) -> bool:
+    """Whether a trend turns within its levels, by a parabola: a line then tells half. Of [arms, seeds]."""
+    if term.kind != "trend":
+        return False
+    means = values[term.arms].mean(axis=1)
+    # A slope's weights are the levels themselves, but for their scale and where 0 is.
+    bend, slope, _ = np.polyfit(term.weights, means[:, np.isfinite(means).all(axis=0)], 2)
+    turns = paired_effect(bend, np.zeros_like(bend)).p < TURNS
+    return bool(turns and term.weights.min() < -slope.mean() / (2 * bend.mean()) < term.weights.max())
 
 
 def effect_row(

@@ -173,9 +173,14 @@ class Context:
         return self.complete[["arm", "seed"]].assign(value=values).dropna(subset=["value"])
 
     @cached_property
+    def all_effects(self) -> pd.DataFrame:
+        """The effects table."""
+        return self.tables["effects"] if "effects" in self.tables else effects_table(self.tables, self.plan)
+
+    @cached_property
     def effects(self) -> pd.DataFrame:
         """The differences of arms from their baselines."""
-        rows = self.tables["effects"] if "effects" in self.tables else effects_table(self.tables, self.plan)
+        rows = self.all_effects
         return rows[rows["kind"] == "arm"].rename(columns={"term": "arm", "against": "baseline"})
 
     @cached_property

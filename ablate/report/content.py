@@ -18,16 +18,16 @@ from ablate.analysis.tuning import read_search, retested
 from ablate.errors import ResultsError
 from ablate.figures import Figure, draw_figures
 from ablate.report import views
+from ablate.report.answer import answer, tuning_answer
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
-from ablate.report.headline import headline, tuning_headline
 from ablate.report.pages import render_html, render_markdown
 from ablate.report.words import method
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
 
-FORMAT = 1
+FORMAT = 2
 """Raised when report.json changes in a way that its readers must know of."""
 LARGEST_CARRIED = 250_000
 """Bytes up to which a table travels inside the page, that of trials aside: the page stays small to mail."""
@@ -93,9 +93,10 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     step_times = tables.get("step_times")
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
     labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
-    answer, published = headline(trials, effects, plan, timing), views.published_view(epochs, plan)
+    first_screen, published = answer(trials, effects, plan, timing), views.published_view(epochs, plan)
     if published:
-        answer["summary"] = f"{published['summary']} {answer['summary']}".lstrip()
+        beside = {"metric": "", "word": "", "text": published["summary"]}
+        first_screen["sentences"] = [beside, *first_screen["sentences"]]
     provenance = _provenance(trials, plan)
     report = {
         "format": FORMAT,
@@ -104,7 +105,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "first_line": f"Profile {plan.profile} on {provenance['Device']}: {plan.reason}.",
         "question": study.question,
         "description": study.description,
-        "headline": answer,
+        "answer": first_screen,
         "banners": banners(trials, plan, tables.get("floors"), tuned),
         "arms": views.arms_view(trials, plan),
         "more_metrics": views.arms_view(trials, plan, more=True),
@@ -125,7 +126,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     }
     if tuned:
         retests = retested(tuned, trials, effects, plan)
-        answer["tuning"] = tuning_headline(tuned, retests, trials, plan)
+        first_screen["tuning"] = tuning_answer(tuned, retests, trials, plan)
         report["tuning"] = views.tuning_view(tuned, retests, study)
     cleaned: Json = as_json(report)
     return cleaned

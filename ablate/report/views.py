@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, factor_label, level_label, planned_arms
+from ablate.analysis.claims import contrast_label
 from ablate.analysis.effects import SHOWN
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases, timing_pass
@@ -170,14 +171,6 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
             yield column(f"Δ {what.label}", judged, unit=what.difference_unit, meaning=meaning)
 
     return view(enumerate(compared(effects, plan, *kinds)), columns)
-
-
-def contrast_label(term: Term) -> str:
-    """A contrast as a reader writes it: ε: 0.1 − 0, or ε: 0.1 − 0 × arch: xresnet18 − seed_cnn."""
-    return " × ".join(
-        f"{factor_label(factor)}: {level_label(level)} − {level_label(term.reference[factor])}"
-        for factor, level in term.levels.items()
-    )
 
 
 def effect_cell(effect: pd.Series[Any]) -> Json:

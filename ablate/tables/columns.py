@@ -207,7 +207,10 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             "of a claim: equivalent, better, worse (higher, lower where none is better) or undecided; of all "
             "else: exploratory",
         ),
-        text("reason", "why without a test: incomplete, identical, too_few_seeds, no_spread"),
+        text(
+            "reason",
+            "why without a test: incomplete, identical, too_few_seeds, no_spread; bent: a trend turns",
+        ),
         boolean("below_margin", "equivalent, and yet surely different: by less than matters"),
         integer("seeds_needed", "where undecided: seeds of a new study that would likely decide"),
         number("low_images", "lower end of the interval for new images as well as new seeds"),

@@ -35,3 +35,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.addEventListener("click", () => sort(table, heads, column));
   });
 }
+
+// A link to a folded section opens it.
+function unfold() {
+  const section = document.getElementById(location.hash.slice(1));
+  if (section instanceof HTMLDetailsElement) section.open = true;
+}
+addEventListener("hashchange", unfold);
+unfold();

@@ -1,0 +1,61 @@
+"""The claims of a study: the effects that it asks about, each with its verdict. Nothing else has one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from ablate.analysis.arms import arm_label, factor_label, level_label
+from ablate.study.comparisons import Term, terms
+from ablate.study.trials import Plan
+from ablate.tables.quantities import Quantity, quantity
+
+VERDICTS = ("better", "worse", "higher", "lower", "equivalent", "undecided")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One effect on one metric, and its row of the effects table."""
+
+    term: Term
+    row: pd.Series[Any]
+
+    @property
+    def word(self) -> str:
+        """The verdict."""
+        return str(self.row["verdict"])
+
+    @property
+    def metric(self) -> Quantity:
+        """What it is about."""
+        return quantity(self.row["metric"])
+
+    @property
+    def place(self) -> str:
+        """Its levels, as they stand after "at": those that differ; in brackets what both sides share."""
+        if self.term.kind == "interaction":
+            return contrast_label(self.term)
+        apart = {k: level for k, level in self.term.levels.items() if level != self.term.reference.get(k)}
+        shared = {name: level for name, level in self.term.levels.items() if name not in apart}
+        own, beside = arm_label(apart), f" ({arm_label(shared)})" if shared else ""
+        return f"{own}{beside}"
+
+
+def claims(effects: pd.DataFrame, plan: Plan) -> list[Claim]:
+    """All claims, in the order of the effects table."""
+    known = {(term.kind, term.term, term.against): term for term in terms(plan)}
+    claimed = effects[effects["verdict"].isin(VERDICTS)]
+    keys = zip(claimed["kind"], claimed["term"], claimed["against"], strict=True)
+    rows: Iterable[Any] = (row for _, row in claimed.iterrows())
+    return [Claim(known[key], row) for key, row in zip(keys, rows, strict=True) if key in known]
+
+
+def contrast_label(term: Term) -> str:
+    """A contrast as a reader writes it: ε: 0.1 − 0, or ε: 0.1 − 0 × arch: xresnet18 − seed_cnn."""
+    return " × ".join(
+        f"{factor_label(factor)}: {level_label(level)} − {level_label(term.reference[factor])}"
+        for factor, level in term.levels.items()
+    )

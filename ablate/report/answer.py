@@ -1,0 +1,453 @@
+"""The first screen: what a study found, in sentences printed from its claims, what to do, a table of arms.
+
+One source for the page, its Markdown twin, the terminal and a notebook. A study that cannot see a difference
+has not found that there is none: what it could have shown, and what would settle it, is said once per metric.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from ablate.analysis.arms import (
+    FLOOR,
+    arm_interval,
+    arm_label,
+    complete_trials,
+    factor_label,
+    level_label,
+    planned_arms,
+)
+from ablate.analysis.claims import VERDICTS, Claim, claims
+from ablate.analysis.timing import Pass, arm_cases
+from ablate.analysis.tuning import Outcome, Retested, Tuned
+from ablate.report.cells import (
+    Column,
+    Json,
+    amount,
+    cell,
+    column,
+    ends,
+    of_quantity,
+    view,
+    with_unit,
+    worded,
+)
+from ablate.report.views import duration, search_cost
+from ablate.report.words import words
+from ablate.stats import median_interval
+from ablate.study.trials import Plan
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p
+
+STAND_INS = ("digits", "synthetic")
+NUMBERS = (
+    "effect",
+    "low",
+    "high",
+    "p",
+    "p_adjusted",
+    "p_equivalence",
+    "margin",
+    "n",
+    "seeds_needed",
+    "detectable",
+)
+MOST_NAMED = 4
+UNTOLD = {
+    "incomplete": "planned trials are missing",
+    "too_few_seeds": "one seed has no spread to judge by",
+    "no_spread": "all seeds differ alike, which leaves no spread to judge by",
+    "bent": "it turns within the levels, so no straight line tells it",
+}
+
+
+def answer(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pass | None = None) -> Json:
+    """Everything of the first screen but its picture and its cautions."""
+    complete, study, made = complete_trials(trials), plan.study, claims(effects, plan)
+    metrics = dict.fromkeys((study.primary, *study.comparison_family))
+    by_metric = {name: [one for one in made if one.metric.name == name] for name in metrics}
+    said: list[Json] = []
+    if complete.empty:
+        said = [{"metric": "", "word": "", "text": "No trial is complete, so there is no result yet."}]
+    elif made:
+        said = [_sentence(own, complete) for own in by_metric.values() if own]
+        said.sort(key=lambda one: one["word"] == "undecided")
+    else:
+        alone = len(plan.arms) == 1
+        for name in dict.fromkeys((*metrics, *(("accuracy", "nll", "ece") if alone else ()))):
+            text = (
+                _mean_sentence(complete, plan.arms[0], quantity(name))
+                if alone
+                else _spread(complete, plan, name)
+            )
+            said.append({"metric": name, "word": "", "text": text})
+    data = [f"{name}{', a small stand-in' if name in STAND_INS else ''}" for name in _data(plan)]
+    counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} seeds"
+    done = f"{(trials['status'] == 'complete').sum()} of {len(plan.trials)} training runs complete"
+    return {
+        "about": f"{'; '.join(data)} · {counts} · {done}",
+        "sentences": said,
+        "recommendation": "" if complete.empty else _recommendation(made, complete, plan),
+        "arms": arms_view(complete, made, plan, timing),
+        "claims": [_as_values(one) for one in made],
+    }
+
+
+def answer_lines(report: Json) -> list[str]:
+    """The first screen as lines of text."""
+    found, table = report["answer"], report["answer"]["arms"] or {"columns": [], "rows": []}
+    tuned = found.get("tuning", {"verdict": "", "sentences": []})
+    cautions = "; ".join(banner["title"] for banner in report["banners"])
+    said = [tuned["verdict"], *tuned["sentences"], *(one["text"] for one in found["sentences"])]
+    said += [found["recommendation"], cautions and f"Take care: {cautions}."]
+    heads = [f"{head['label']} {head['unit']}".rstrip() for head in table["columns"]]
+    rows = [heads, *([" ".join([own["text"], *own["notes"]]) for own in row] for row in table["rows"])]
+    widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows if heads]
+    return [line for line in (found["about"], *said, *lines) if line]
+
+
+def _data(plan: Plan) -> list[str]:
+    return list(dict.fromkeys(trial.fields.data for trial in plan.trials))
+
+
+def _as_values(claim: Claim) -> Json:
+    about = {
+        name: str(claim.row[name]) for name in ("kind", "term", "against", "metric", "verdict", "reason")
+    }
+    numbers = {name: None if pd.isna(claim.row[name]) else float(claim.row[name]) for name in NUMBERS}
+    return {**about, "at": claim.place, **numbers}
+
+
+# Sentences.
+
+
+def _sentence(own: Sequence[Claim], complete: pd.DataFrame) -> Json:
+    """All claims on one metric in a sentence; its word is the first that occurs in the order of verdicts."""
+    what = own[0].metric
+    parts = [_grouped(word, group, len(own)) for word in VERDICTS if (group := _of(own, word))]
+    word = next(word for word in VERDICTS if _of(own, word))
+    why = _mechanism(what, own, complete) if word not in ("undecided", "equivalent") else ""
+    return {"metric": what.name, "word": word, "text": f"{what.label}: {'; '.join(parts)}.{why}"}
+
+
+def _of(own: Sequence[Claim], word: str) -> list[Claim]:
+    return [one for one in own if one.word == word]
+
+
+def _grouped(word: str, group: list[Claim], asked: int) -> str:
+    """The claims of one verdict: where, how large, how sure."""
+    if word == "undecided":
+        return _undecided(group, asked)
+    what, whole = group[0].metric, len(group) == asked > 2
+    count = f"in all {asked} comparisons" if whole else f"in {len(group)} of {asked} comparisons"
+    if word == "equivalent":
+        within = (
+            f"equivalent within ±{shown(float(group[0].row['margin']), what)} {what.difference_unit}".rstrip()
+        )
+        return f"{within} {count if whole else _places(group)}"
+    if len(group) <= 2:
+        return f"{word}: {' and '.join(f'{_size(one)} {_where(one)}' for one in group)}"
+    least, most = (f(group, key=lambda one: abs(float(one.row["effect"]))) for f in (min, max))
+    return f"{word} {count}, from {_size(least)} {_where(least)} to {_size(most)} {_where(most)}"
+
+
+def _undecided(group: list[Claim], asked: int) -> str:
+    """What was not decided, what the study could have shown, and what would settle it."""
+    what, untold = group[0].metric, [one for one in group if not one.row["reason"]]
+    text = f"undecided{f' in all {asked} comparisons' if len(group) == asked > 2 else f' {_places(group)}'}"
+    sizes = [float(one.row["effect"]) for one in group if not pd.isna(one.row["effect"])]
+    if len(sizes) == 1:
+        text += f" ({_size(group[0], inside=True)})"
+    elif sizes:
+        text += f" ({shown_difference(min(sizes), what)} to {shown_difference(max(sizes), what)})"
+    reasons = [
+        UNTOLD[reason]
+        for reason in dict.fromkeys(str(one.row["reason"]) for one in group)
+        if reason in UNTOLD
+    ]
+    text += f", because {' and '.join(reasons)}" if reasons else ""
+    if untold:
+        found, margin = max(float(one.row["detectable"]) for one in untold), float(untold[0].row["margin"])
+        text += f"; so many seeds show differences of {_with_unit(found, what)} or more"
+        text += f", the margin is {shown(margin, what)}" if math.isfinite(margin) else ""
+        needed = [one.row["seeds_needed"] for one in untold]
+        text += "" if any(map(pd.isna, needed)) else f", and about {int(max(needed)):,} would settle it"
+    return text
+
+
+def _with_unit(value: float, what: Quantity) -> str:
+    return f"{shown(value, what)} {what.difference_unit}".rstrip()
+
+
+def _size(claim: Claim, *, inside: bool = False) -> str:
+    """A difference with its sign, its unit and its interval."""
+    what, row = claim.metric, claim.row
+    size = f"{shown_difference(row['effect'], what)} {what.difference_unit}".rstrip()
+    reach = ends(row["low"], row["high"], what, "no interval", signed=True)
+    return f"{size}, {reach}" if inside else f"{size} ({reach})"
+
+
+def _where(claim: Claim) -> str:
+    """Where an effect is: at a level, along a factor, between two arms."""
+    if claim.term.kind == "trend":
+        ((factor, high),) = claim.term.levels.items()
+        low = level_label(claim.term.reference[factor])
+        return f"from {factor_label(factor)}={low} to {level_label(high)} on a straight line"
+    if claim.term.kind == "pair":
+        return f"from {arm_label(claim.term.reference)} to {claim.place}"
+    averaged = ", averaged over the other factors" if claim.row["cells_planned"] > 1 else ""
+    return f"at {claim.place}{averaged if claim.term.kind == 'main' else ''}"
+
+
+def _places(group: Sequence[Claim]) -> str:
+    more = f" and {len(group) - MOST_NAMED} more" if len(group) > MOST_NAMED else ""
+    return ", ".join(map(_where, group[:MOST_NAMED])) + more
+
+
+def _mechanism(what: Quantity, own: Sequence[Claim], complete: pd.DataFrame) -> str:
+    """Of a calibration error, what the tables hold of its cause, and what temperature scaling leaves."""
+    if what.name not in FLOOR:
+        return ""
+    names = list(dict.fromkeys(complete["arm"]))
+    means = complete.groupby("arm", sort=False)[["confidence_gap", "ece_scaled"]].mean().reindex(names)
+    gap, scaled = means["confidence_gap"].dropna(), means["ece_scaled"].dropna()
+    text = ""
+    if len(gap):
+        far = float(max(gap, key=abs))
+        side = "below" if far < 0 else "above"
+        text = (
+            f" Mean confidence is {side} accuracy by up to {_with_unit(abs(far), quantity('confidence_gap'))}"
+        )
+    if text and len(scaled):
+        least, most = (shown(float(value), what) for value in (scaled.min(), scaled.max()))
+        text += f"; temperature scaling leaves an ECE of {least if least == most else f'{least} to {most}'} %"
+    return f"{text}." if text else ""
+
+
+def _mean_sentence(complete: pd.DataFrame, arm: str, what: Quantity) -> str:
+    interval, floor = arm_interval(complete, arm, what.name), ""
+    if not interval.n:
+        return f"{what.label}: no value."
+    reach = f"n = {interval.n} training run{'' if interval.n == 1 else 's'}"
+    if math.isfinite(interval.low):
+        reach = f"95 % interval {ends(interval.low, interval.high, what)}, {reach}"
+    else:
+        reach += f"{', all equal' if interval.n > 1 else ''}, so no interval"
+    if what.name in FLOOR:
+        height = arm_interval(complete, arm, FLOOR[what.name]).mean
+        floor = f"; its noise floor is {with_unit(height, what)}"
+    return f"{what.label} {with_unit(interval.mean, what)} ({reach}){floor}."
+
+
+def _spread(complete: pd.DataFrame, plan: Plan, what: Quantity) -> str:
+    """Where the means of arms lie that no comparison is asked of."""
+    means = pd.Series([arm_interval(complete, arm, what.name).mean for arm in plan.arms]).dropna()
+    if means.empty:
+        return f"{what.label}: no arm has a value."
+    both = f"{shown(means.min(), what)} to {with_unit(means.max(), what)}"
+    return f"{what.label}: {both} over {len(means)} arms, which are described and not compared."
+
+
+# What to do.
+
+
+def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
+    """Keep the baseline, unless an arm is better on the primary metric and worse on nothing asked."""
+    study, what = plan.study, quantity(plan.study.primary)
+    if not study.baseline:
+        return _best(made, complete, plan)
+    levels: dict[str, list[Claim]] = {}
+    for one in made:
+        if one.term.kind in ("arm", "main"):
+            levels.setdefault(_where(one).removeprefix("at "), []).append(one)
+    kept = arm_label(study.baseline)
+    better = {
+        place: primary
+        for place, own in levels.items()
+        for primary in own
+        if primary.metric == what and primary.word == "better" and not _of(own, "worse")
+    }
+    if better:
+        best = max(better, key=lambda place: abs(float(better[place].row["effect"])))
+        return f"Take {best}: it is better on {what.noun} and worse on nothing that was asked."
+    if not levels:
+        return ""
+    found = []
+    for place, own in levels.items():
+        gained, lost = ([one.metric.noun for one in _of(own, word)] for word in ("better", "worse"))
+        if gained:
+            beside = " and ".join(lost) or "nothing that was asked"
+            found.append(f"{place} is better on {' and '.join(gained)}, and worse on {beside}")
+    if not found:
+        return f"Keep {kept}: nothing that was asked is better."
+    return f"Keep {kept}, unless one metric counts more: {'; '.join(found[:MOST_NAMED])}."
+
+
+def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
+    """Without a baseline: the best arm, and what it can be told from."""
+    what, arms = quantity(plan.study.primary), planned_arms(plan)
+    means = pd.Series({arm: arm_interval(complete, arm, what.name).mean for arm in plan.arms}).dropna()
+    if len(means) < 2 or not what.better:
+        return ""
+    best = str(means.idxmax() if what.better == "higher" else means.idxmin())
+    told = set()
+    for one in (one for one in made if one.metric == what):
+        if (one.term.term, one.word) == (best, "better"):
+            told.add(one.term.against)
+        elif (one.term.against, one.word) == (best, "worse"):
+            told.add(one.term.term)
+    unlike = [arms[arm].label for arm in plan.arms if arm in told]
+    alike = [arms[arm].label for arm in means.index if arm not in told and arm != best]
+    text = f"Best {what.noun}: {arms[best].label}, {with_unit(float(means[best]), what)}"
+    text += f"; better than {_few(unlike)}" if unlike else ""
+    return f"{text}{f'; not told from {_few(alike)}' if alike else ''}."
+
+
+def _few(labels: Sequence[str]) -> str:
+    more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
+    return ", ".join(labels[:MOST_NAMED]) + more
+
+
+# The table of arms.
+
+
+def arms_view(complete: pd.DataFrame, made: Sequence[Claim], plan: Plan, timing: Pass | None) -> Json | None:
+    """A row per arm: what is asked, accuracy and ECE, with differences and bars; the cost of a step."""
+    study, arms, cases = plan.study, planned_arms(plan), arm_cases(plan)
+    metrics = [
+        quantity(name) for name in dict.fromkeys((study.primary, *study.comparison_family, "accuracy", "ece"))
+    ]
+    metrics = [what for what in metrics if what.name in complete and complete[what.name].notna().any()]
+    intervals = {what.name: {arm: arm_interval(complete, arm, what.name) for arm in arms} for what in metrics}
+    by_arm = {(one.term.term, one.metric.name): one for one in made if one.term.kind == "arm"}
+    against = dict(plan.comparisons)
+    order = list(arms)
+    first = quantity(study.primary)
+    if not study.baseline and first.better and first.name in intervals:
+        down = first.better == "higher"
+        order.sort(
+            key=lambda arm: (math.isnan(mean := intervals[first.name][arm].mean), -mean if down else mean)
+        )
+
+    def columns(arm: str) -> Iterator[Column]:
+        baseline = "" if arm in against or not study.baseline else "baseline"
+        yield worded("Arm", cell(arms[arm].label, float(list(arms).index(arm)), [baseline]))
+        for what in metrics:
+            own, means = intervals[what.name][arm], [one.mean for one in intervals[what.name].values()]
+            claim, notes = by_arm.get((arm, what.name)), list[str]()
+            if arm in against and own.n:
+                delta = own.mean - intervals[what.name][against[arm]].mean
+                notes = [f"{shown_difference(delta, what)}{f' {claim.word}' if claim else ''}"]
+            best = {"higher": max, "lower": min}.get(what.better)
+            shown_as = amount(own.mean, what, notes, low=own.low, high=own.high)
+            known = [mean for mean in means if math.isfinite(mean)]
+            shown_as["best"] = bool(best and len(known) > 1 and own.mean == best(known))
+            shown_as["verdict"] = claim.word if claim else ""
+            shown_as["bar"] = _bar(own, list(intervals[what.name].values()))
+            yield of_quantity(what, shown_as)
+        if timing and cases[arm] in timing.times:
+            step = median_interval(timing.times[cases[arm]]).median
+            other, notes = cases.get(against.get(arm, "")), list[str]()
+            if other in timing.times:
+                notes = [
+                    "same step" if other == cases[arm] else f"× {timing.ratio(cases[arm], other).median:.2f}"
+                ]
+            yield column("Step", cell(f"{step:.2f}", step, notes), unit="ms")
+
+    return view(order if len(complete) else [], columns)
+
+
+def _bar(own: Any, all_: Sequence[Any]) -> list[float] | None:
+    """Low, mean and high of an interval in percent of the width that all of them take."""
+    known = [x for one in all_ for x in (one.mean, one.low, one.high) if math.isfinite(x)]
+    if not math.isfinite(own.mean) or max(known) == min(known):
+        return None
+    ends_ = (
+        own.low if math.isfinite(own.low) else own.mean,
+        own.mean,
+        own.high if math.isfinite(own.high) else own.mean,
+    )
+    return [round(100 * (x - min(known)) / (max(known) - min(known)), 1) for x in ends_]
+
+
+# What tuning bought.
+
+
+def tuning_answer(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame, plan: Plan) -> Json:
+    """The verdict on the search; what was chosen, what that showed while tuning and afresh; the cost."""
+    (kind, better), said = _bought(tuned, retests), list[str]()
+    if len(tuned.winners):
+        said.append(f"Tuning chose {' and '.join(tuned.winners['label'])} of {tuned.ended} points.")
+    for one in retests:
+        if "winner" in one.roles:
+            about = f"{one.point['label']}: " if len(tuned.winners) > 1 else ""
+            said.append(about + " ".join(_of_winner(outcome, one, plan) for outcome in one.outcomes))
+    spent = trials[["train_seconds", "eval_seconds"]].sum(axis=1)[trials["status"] == "complete"]
+    again = f", the re-test {len(spent)} and {duration(float(spent.sum()))}" if len(spent) else ""
+    said.append(f"The search took {search_cost(tuned)}{again}.")
+    verdict = words(f"bought.{kind}", ended=tuned.ended, planned=tuned.facts["points_planned"], better=better)
+    return {"verdict": verdict, "sentences": said}
+
+
+def _bought(tuned: Tuned, retests: Sequence[Retested]) -> tuple[str, list[str]]:
+    """What it came to, by its name in words.md; labels of the points that fresh seeds show to be better."""
+    if tuned.winners.empty:
+        return ("nothing chosen" if tuned.is_spent else "unfinished"), []
+    winners = [one for one in retests if "winner" in one.roles]
+    chosen = [one for one in winners if not one.is_baseline]
+    if winners and not chosen:
+        return "baseline", []
+    effects = [outcome.effect for one in chosen for outcome in one.outcomes]
+    if not chosen or any(effect is None or not int(effect["n"]) for effect in effects):
+        return "open", []
+    verdicts = {str(one.point["label"]): {outcome.verdict for outcome in one.outcomes} for one in chosen}
+    better = [label for label, own in verdicts.items() if "better" in own and "worse" not in own]
+    if better:
+        return "confirmed", better
+    if any(own >= {"better", "worse"} for own in verdicts.values()):
+        return "traded", []
+    if all("worse" in own for own in verdicts.values()):
+        return "worse", []
+    if any(effect is not None and effect["reason"] == "incomplete" for effect in effects):
+        return "incomplete", []
+    return ("equivalent" if all(own == {"equivalent"} for own in verdicts.values()) else "not shown"), []
+
+
+def _of_winner(outcome: Outcome, one: Retested, plan: Plan) -> str:
+    """One objective of a chosen point: while tuning, then with fresh seeds."""
+    what, effect, fresh = outcome.what, outcome.effect, outcome.fresh
+    start = f"On the tuning split: {what.noun} {with_unit(outcome.tuned.mean, what)}"
+    if len(one.numbers) > 1:
+        start += f" (mean of {outcome.tuned.n} runs of {len(one.numbers)} points)"
+    if math.isfinite(outcome.seen) and not one.is_baseline:
+        start += f", {in_words(outcome.seen, what)} against the baseline there"
+    if not fresh.n:
+        return f"{start}; not re-run with fresh seeds yet."
+    start += f"; with {fresh.n} fresh seed{'s' if fresh.n > 1 else ''} on the reported split"
+    if effect is None or not int(effect["n"]):
+        return f"{start} {with_unit(fresh.mean, what)}."
+    sure = uncertainty(effect)
+    return f"{start} {in_words(effect['effect'], what)} against it ({sure}): {outcome.verdict}."
+
+
+def uncertainty(row: pd.Series[Any]) -> str:
+    """Interval, n and p of an effect, as they stand in brackets."""
+    n, counts = int(row["n"]), "pair" if row["kind"] == "arm" else "seed"
+    counted = f"n = {n} {counts}{'' if n == 1 else 's'}"
+    reach = ends(row["low"], row["high"], quantity(row["metric"]), signed=True)
+    if not reach:
+        return f"{counted}, no interval"
+    claim = row["verdict"] != "exploratory"
+    simultaneous, adjusted = ("simultaneous ", "adjusted ") if claim else ("", "")
+    p = shown_p(row["p_adjusted" if claim else "p"])
+    return f"{simultaneous}95 % interval {reach}; {counted}; {adjusted}p {p if p[0] == '<' else f'= {p}'}"
+
+
+def in_words(value: float, what: Quantity) -> str:
+    """A difference with its sign and its unit, within a sentence."""
+    unit = what.difference_unit.replace("points", "percentage points")
+    return f"{shown_difference(value, what)} {unit}".rstrip()
