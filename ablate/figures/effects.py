@@ -34,10 +34,7 @@ SAY_MORE = ("identical", "incomplete")
 """Reasons that say more than their verdict."""
 MOST_NAMED, MOST_ARMS = 8, 60
 """Arms of the front that its legend names, and that are drawn at all."""
-FRONTS = (
-    ("front", "calibration", "ece", "trials"),
-    ("cost", "the time of a step", "step_ms", "timing"),
-)
+FRONTS = (("front", "calibration", "ece", "trials"), ("cost", "the time of a step", "step_ms", "timing"))
 """What accuracy is set against: name and words, the quantity, and the table that it is in."""
 
 
