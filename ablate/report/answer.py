@@ -78,11 +78,8 @@ def answer(trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan, timing: Pass
     else:
         alone = len(plan.arms) == 1
         for name in dict.fromkeys((*metrics, *(("accuracy", "nll", "ece") if alone else ()))):
-            text = (
-                _mean_sentence(complete, plan.arms[0], quantity(name))
-                if alone
-                else _spread(complete, plan, name)
-            )
+            what = quantity(name)
+            text = _mean_sentence(complete, plan.arms[0], what) if alone else _spread(complete, plan, what)
             said.append({"metric": name, "word": "", "text": text})
     data = [f"{name}{', a small stand-in' if name in STAND_INS else ''}" for name in _data(plan)]
     counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} seeds"

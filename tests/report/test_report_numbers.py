@@ -50,21 +50,16 @@ def test_the_report_says_what_was_planted(tmp_path: Path) -> None:
     tables = read_tables(page.results)
     trials = tables["trials"].set_index(["epsilon", "seed"])["accuracy"].unstack()
     effects = tables["effects"].query("metric == 'accuracy' and kind == 'arm'").set_index("term")
-    said = {contrast["arm"]: contrast for contrast in page.report["headline"]["contrasts"]}
+    said = {claim["term"]: claim for claim in page.report["answer"]["claims"]}
     for epsilon, word in SAID.items():
-        row, contrast = effects.loc[f"epsilon={epsilon}"], said[f"ε={epsilon:g}"]
+        row, claim = (found[f"epsilon={epsilon}"] for found in (effects.loc, said))
         pairs = (trials.loc[epsilon] - trials.loc[0.0]).dropna()
         expected = stats.ttest_1samp(pairs, 0).confidence_interval(1 - 0.05 / len(SAID))
         assert (row.low, row.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
         assert row.low <= PLANTED[epsilon] <= row.high
-        assert (row.verdict, contrast["verdict"]) == (word, word)
-        numbers = (
-            f"{100 * pairs.mean():+.2f}",
-            f"{100 * row.low:+.2f} to {100 * row.high:+.2f}",
-            f"{len(pairs)}",
-        )
-        assert all(number.replace("-", "−") in contrast["text"] for number in numbers)
-        assert contrast["text"] in page.page.words()
+        assert (row.verdict, claim["verdict"]) == (word, word)
+        numbers = (claim["effect"], claim["low"], claim["high"], claim["n"])
+        assert numbers == pytest.approx((pairs.mean(), row.low, row.high, len(pairs)), abs=1e-12)
     assert effects.reason["epsilon=0.5"] == "incomplete"
 
 
@@ -72,7 +67,8 @@ def test_one_arm_is_described_with_its_interval(rendered: Get) -> None:
     page = rendered("single")
     runs = 100 * read_tables(page.results, names=["trials"])["trials"]["accuracy"]
     low, high = stats.t.interval(0.95, 2, runs.mean(), stats.sem(runs))
-    assert page.report["headline"]["summary"] == (
+    said = [sentence["text"] for sentence in page.report["answer"]["sentences"]]
+    assert " ".join(said[:2]) == (
         f"{page.report['published']['summary']} Accuracy {runs.mean():.2f} % "
         f"(95 % interval {low:.2f} to {high:.2f}, n = 3 training runs)."
     )

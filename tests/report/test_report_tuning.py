@@ -49,7 +49,7 @@ def test_sentences_and_the_table_hold_what_the_csv_files_say(rendered: Get) -> N
     runs, fresh = in_percent(page)
     value, base = (runs[runs["number"] == number]["value"].mean() for number in (5, 0))
     seen, again = value - base, (fresh[0.16] - fresh[0.0]).mean()
-    said = page.report["headline"]["tuning"]
+    said = page.report["answer"]["tuning"]
     chosen, winner, cost = said["sentences"]
     assert said["verdict"] == "Tuning bought nothing that can be shown."
     assert chosen == "Tuning chose ε=0.16 of 14 points."
@@ -116,7 +116,7 @@ def test_a_search_without_a_comparison_says_why(
     tables["points"] = tables["points"].assign(winner=[number == winner for number in range(14)])
     tables["tuning"] = tables["tuning"].assign(points_done=done)
     report = built(tables, plan)
-    said = report["headline"]["tuning"]
+    said = report["answer"]["tuning"]
     assert said["verdict"] == verdict
     assert ("The search's budget is not spent" in str(report["banners"])) == (done < 12)
     assert ("not re-run with fresh seeds yet." in str(said["sentences"])) == (status == "missing")
@@ -154,7 +154,7 @@ def test_the_verdict_is_that_of_the_fresh_seeds(
             rows = (effects["term"] == arm) & (effects["metric"] == metric)
             told = ["undecided", word] if word == "incomplete" else [word, ""]
             effects.loc[rows, ["verdict", "reason"]] = told
-    assert expected in build_report(tables, plan, [])["headline"]["tuning"]["verdict"]
+    assert expected in build_report(tables, plan, [])["answer"]["tuning"]["verdict"]
 
 
 def test_what_could_mislead_is_said(rendered: Get) -> None:
@@ -188,7 +188,7 @@ def test_a_search_that_pruned_within_runs_and_had_one_seed_a_point_says_so(rende
     assert "There is one." in told["Fewer than 3 training runs per point of the search"]
     words = "66 training runs and 7 minutes (not counted: 1 training run that pruning stopped early)"
     assert facts(report)["Cost"] == words
-    assert f"The search took {words}" in report["headline"]["tuning"]["sentences"][-1]
+    assert f"The search took {words}" in report["answer"]["tuning"]["sentences"][-1]
     rows = report["tuning"]["points"]["rows"]
     assert (rows[11][3]["notes"], rows[0][4]["notes"]) == (
         ["after 4 epochs: Worse than point 4."],
@@ -230,7 +230,7 @@ def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get) -> None:
     reports = [built(given, without) | {"downloads": []} for given in (tables, bare)]
     assert reports[0] == reports[1]
     for report in (plain.report, reports[0], built(bare, plan)):
-        assert "tuning" not in {*report, *report["headline"]}
+        assert "tuning" not in {*report, *report["answer"]}
 
 
 def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path: Path) -> None:
@@ -254,4 +254,4 @@ def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path:
     seen, again = own.mean() - other.mean(), (fresh[0.16] - fresh[0.0]).mean()
     assert [100 * winner[place]["value"] for place in (4, 6)] == pytest.approx([seen, seen - again])
     said = f"accuracy {own.mean():.2f} % (mean of 15 runs of 3 points), {seen:+.2f} percentage points against"
-    assert said in page.report["headline"]["tuning"]["sentences"][1]
+    assert said in page.report["answer"]["tuning"]["sentences"][1]

@@ -1,0 +1,166 @@
+"""Sentences and cells for effects that are given, not measured: every number, and why a verdict is open."""
+
+import re
+from typing import Any
+
+import pytest
+from report_results import declare, plan_of, trial_rows
+
+from ablate.analysis.claims import VERDICTS
+from ablate.report.answer import answer, answer_lines
+from ablate.report.views import certainty_view
+from ablate.study.study import Study
+from ablate.tables import frame
+
+ARMS = declare(
+    factors={"epsilon": (0.0, 0.1), "arch": ("a", "b", "c")},
+    baseline={"epsilon": 0.0},
+    primary="nll",
+    family=("nll", "ece"),
+    seeds=2,
+)
+LEVELS = declare(
+    factors={"epsilon": (0.0, 0.1, 0.5)}, baseline={"epsilon": 0.0}, comparisons=("arms", "trend"), seeds=10
+)
+
+
+def told(*effects: dict[str, Any], study: Study = ARMS) -> dict[str, Any]:
+    plan = plan_of(study)
+    return answer(trial_rows(plan), frame("effects", effects), plan)
+
+
+def effect(arch: str = "a", **changes: Any) -> dict[str, Any]:
+    return {
+        "kind": "arm", "term": f"epsilon=0.1, arch={arch}", "against": f"epsilon=0.0, arch={arch}",
+        "metric": "nll", "cells": 1, "cells_planned": 1, "n": 2, "effect": -0.02, "low": -0.03, "high": -0.01,
+        "p": 0.01, "p_adjusted": 0.02, "p_holm": 1e-9, "p_sign_flip": 0.5, "margin": 0.02, "rho": -0.5,
+        "verdict": "better", "reason": "", "below_margin": False, "low_images": -0.04, "high_images": 0.02,
+        **changes,
+    }  # fmt: skip
+
+
+NONE: dict[str, Any] = {"low": None, "high": None, "p": None, "p_adjusted": None, "p_holm": None}
+OPEN: dict[str, Any] = {"verdict": "undecided"}
+LOST: dict[str, Any] = {**OPEN, **NONE, "reason": "incomplete"}
+SIZE = "−0.0200 nats (−0.0300 to −0.0100)"
+OTHER = {"arch": "b", "verdict": "better", "effect": -0.05}
+
+
+@pytest.mark.parametrize(
+    ("effects", "text"),
+    [
+        ([{}], f"better: {SIZE} at ε=0.1 (arch=a)."),
+        ([{}, {"arch": "b"}], f"better: {SIZE} at ε=0.1 (arch=a) and {SIZE} at ε=0.1 (arch=b)."),
+        (
+            [{}, OTHER, {"arch": "c"}],
+            f"better in all 3 comparisons, from {SIZE} at ε=0.1 (arch=a) to {SIZE.replace('2', '5', 1)} at "
+            "ε=0.1 (arch=b).",
+        ),
+        ([{"verdict": "equivalent"}], "equivalent within ±0.0200 nats at ε=0.1 (arch=a)."),
+        (
+            [{**OPEN, "detectable": 0.05, "seeds_needed": 13}],
+            "undecided at ε=0.1 (arch=a) (−0.0200 nats, −0.0300 to −0.0100); so many seeds show differences "
+            "of 0.0500 nats or more, the margin is 0.0200, and about 13 would settle it.",
+        ),
+        (
+            [{**LOST, "n": 0, "effect": None}],
+            "undecided at ε=0.1 (arch=a), because planned trials are missing.",
+        ),
+        (
+            [{**OPEN, **NONE, "reason": "no_spread"}],
+            "undecided at ε=0.1 (arch=a) (−0.0200 nats, no interval), because all seeds differ alike, which "
+            "leaves no spread to judge by.",
+        ),
+    ],
+)
+def test_a_metric_is_told_in_a_sentence(effects: list[dict[str, Any]], text: str) -> None:
+    (said,) = told(*(effect(**changes) for changes in effects))["sentences"]
+    assert said["text"] == f"NLL: {text}"
+    assert said["word"] == text.split()[0].rstrip(":")
+
+
+def test_decided_metrics_come_first_and_each_is_told_once() -> None:
+    found = told(effect(**OPEN, detectable=0.05), effect(metric="ece", effect=0.08, verdict="worse"))
+    assert [(said["metric"], said["word"]) for said in found["sentences"]] == [
+        ("ece", "worse"), ("nll", "undecided"),
+    ]  # fmt: skip
+
+
+TREND = {"kind": "trend", "term": "epsilon=0.5", "against": "epsilon=0.0", "metric": "accuracy"}
+LINE = "from ε=0 to 0.5 on a straight line"
+
+
+def test_a_trend_is_told_as_a_straight_line_or_as_none() -> None:
+    (said,) = told(effect(**TREND, verdict="worse"), study=LEVELS)["sentences"]
+    assert said["text"] == f"Accuracy: worse: −2.00 points (−3.00 to −1.00) {LINE}."
+    (said,) = told(effect(**TREND, **OPEN, reason="bent"), study=LEVELS)["sentences"]
+    assert said["text"].startswith(f"Accuracy: undecided {LINE} (")
+    assert said["text"].endswith("because it turns within the levels, so no straight line tells it.")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ({"a": ("better", "equivalent")}, "Take ε=0.1 (arch=a): it is better on NLL"),
+        (
+            {"a": ("better", "worse"), "b": ("equivalent", "undecided")},
+            "Keep ε=0, unless one metric counts more: ",
+        ),
+        (
+            {"a": ("undecided", "better")},
+            "Keep ε=0, unless one metric counts more: ε=0.1 (arch=a) is better on ECE",
+        ),
+        ({"a": ("worse", "undecided")}, "Keep ε=0: nothing that was asked is better."),
+    ],
+)
+def test_the_baseline_is_kept_unless_an_arm_is_better_and_worse_on_nothing(
+    words: dict[str, tuple[str, str]], text: str
+) -> None:
+    rows = [
+        effect(arch, metric=metric, verdict=word)
+        for arch, both in words.items()
+        for metric, word in zip(("nll", "ece"), both, strict=True)
+    ]
+    assert told(*rows)["recommendation"].startswith(text)
+
+
+def test_without_a_baseline_the_best_is_named_with_what_it_can_be_told_from() -> None:
+    study = declare(factors={"lr": (0.1, 0.2, 0.4)}, primary="nll", seeds=2)
+    plan = plan_of(study)
+    trials = trial_rows(plan, lambda trial: {"nll": {0.1: 1.0, 0.2: 1.3, 0.4: 1.1}[trial.fields.lr]})
+    pairs = [("lr=0.2", "lr=0.1", "worse"), ("lr=0.4", "lr=0.1", "undecided"), ("lr=0.4", "lr=0.2", "better")]
+    rows = [effect(kind="pair", term=a, against=b, verdict=word) for a, b, word in pairs]
+    found = answer(trials, frame("effects", rows), plan)
+    best = "Best NLL: lr=0.1, 1.0000 nats; better than lr=0.2; not told from lr=0.4."
+    assert found["recommendation"] == best
+    assert [row[0]["text"] for row in found["arms"]["rows"]] == ["lr=0.1", "lr=0.4", "lr=0.2"]
+    assert [row[1]["best"] for row in found["arms"]["rows"]] == [True, False, False]
+    nothing = answer(trials, frame("effects", []), plan)
+    assert nothing["sentences"][0]["text"].startswith(
+        "NLL: 1.0000 to 1.3000 nats over 3 arms, which are described"
+    )
+
+
+def test_no_word_of_verdict_is_said_of_what_is_exploratory() -> None:
+    found = told(*(effect(metric=metric, verdict="exploratory") for metric in ("nll", "ece", "accuracy")))
+    report = {"answer": found, "banners": []}
+    assert not re.search(rf"\b({'|'.join(VERDICTS)})\b", " ".join(answer_lines(report)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"Over seeds": "−0.0300 to −0.0100", "New images too": "−0.0400 to +0.0200", "ρ": "−0.50"}),
+        ({"low_images": None, "high_images": None, "rho": None}, {"New images too": "–", "ρ": "–"}),
+        ({}, {"Holm's p": "< 0.001", "Sign-flip p": "0.500", "Detectable": "–"}),
+        ({"p_sign_flip": None, "n": 21, "seeds_needed": 41}, {"Sign-flip p": "–", "Seeds needed": "41"}),
+        ({}, {"Seeds needed": "–"}),
+        (OPEN, {"Seeds needed": "> 1,000"}),
+        ({**OPEN, "low": None, "high": None}, {"Seeds needed": "–"}),
+    ],
+)
+def test_what_is_not_known_is_not_shown(changes: dict[str, Any], expected: dict[str, str]) -> None:
+    table = certainty_view(frame("effects", [effect(**changes)]), plan_of(ARMS.replace(family=())))
+    assert table is not None
+    heads = [head["label"] for head in table["columns"]]
+    assert {label: table["rows"][0][heads.index(label)]["text"] for label in expected} == expected
