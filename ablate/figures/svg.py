@@ -37,9 +37,8 @@ def slim(svg: bytes, *, title: str, about: str) -> bytes:
             own["x"] = own.pop("transform").partition("(")[2].partition(" ")[0]
         own = {key: rounded(value) for key, value in own.items()}
         own["id"] = ids[name] if name and tag != "g" else ""
-        own["xlink:href"] = target and f"#{ids[target[1:]]}"
-        look = style, clip and f"clip-path:url(#{ids[clip[5:-1]]})"
-        own["class"] = " ".join(looks[part] for part in look if part)
+        own["xlink:href"] = f"#{ids[target[1:]]}" if target[:1] == "#" else target
+        own["class"] = " ".join(looks[look] for look in (style, clip and f"clip-path: {clip}") if look)
         return "".join(f" {key}='{value}'" for key, value in own.items() if value)
 
     def written(element: ElementTree.Element) -> str:
@@ -60,6 +59,7 @@ def slim(svg: bytes, *, title: str, about: str) -> bytes:
     drawn = "".join(map(written, root))
     drawn = ROW.sub(lambda row: f"<g{row[1]}>{row[0].replace(row[1], '')}</g>", drawn)
     rules = "".join(f".{name}{{{look}}}" for look, name in looks.items()).replace("; ", ";")
+    rules = re.sub(r"(?<=url\(#)\w+", lambda name: ids[name[0]], rules)
     head = f"<svg {SPACES} stroke-linejoin='round'{attributes('svg', dict(root.attrib))}>"
     words = f"<title>{escape(title)}</title><desc>{escape(about)}</desc>"
     return f"{head}{words}<defs><style>{rules}</style>{''.join(defined)}</defs>{drawn}</svg>".encode()

@@ -26,8 +26,6 @@ MOST_EPOCHS = 40
 METRICS = (("loss", "loss (nats, as trained)", 1.0), ("accuracy", "accuracy (%)", 100.0))
 DASHED: Any = (0, (2, 1.6))
 EPOCH = "epoch (0 is the first)"
-EARLY = 0.25
-"""Part of the epochs that vertical axes need not show."""
 MOST_PUBLISHED = 6
 PUBLISHED = (
     ("valid_accuracy", "accuracy on the reported split (%)", 100.0),
@@ -57,7 +55,7 @@ def curves(context: Context) -> Drawing | None:
     alone = len(groups) == 1
     columns, height = (2, 2.9) if alone else (4, 2.0)
     canvas, axes = draw.panels(2 * len(groups), columns=columns, height=height, xlabel=EPOCH)
-    late = epochs[epochs["epoch"] >= EARLY * epochs.groupby("arm")["epoch"].transform("max")]
+    late = epochs[epochs["epoch"] >= epochs.groupby("arm")["epoch"].transform("max") // 4]
     late, handles = late[late["arm"].isin(kept)], Handles()
     for number, ax in enumerate(axes):
         group, (name, label, factor) = groups[number // 2], METRICS[number % 2]
