@@ -427,6 +427,7 @@ def report(
     results: Results = RESULTS,
     report_dir: Reports = REPORTS,
     open_page: OpenPage = False,
+    pdf: Annotated[bool, Option("--pdf", help="Write every figure as PDF too.")] = False,
     factors: Annotated[str, Option(help="Of a CSV: the columns that make the arms, as lr,net.")] = "",
     seed: Annotated[str | None, Option(help="The column that pairs runs; without: Welch's test.")] = None,
     metric: Annotated[Several, Option(metavar="NAME:BETTER", help="As acc:higher, loss:lower.")] = None,
@@ -457,7 +458,7 @@ def report(
     from ablate.pipeline import write_results
     from ablate.status import find_study
 
-    _show_report(write_results(find_study(results, study, profile), report_dir), open_page)
+    _show_report(write_results(find_study(results, study, profile), report_dir, pdf=pdf), open_page)
 
 
 @app.command()
