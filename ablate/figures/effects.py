@@ -61,7 +61,7 @@ def effects(context: Context) -> Drawing | None:
         ax.set_title(f"Δ {metric.label}{unit}")
     images = "; thin, with caps: for new images as well" if table["low_images"].notna().any() else ""
     caption = (
-        f"Each arm against {arm_label(study.baseline)}, difference of the means. Thick: 95 % interval{images}. "
+        f"Each arm against {arm_label(study.baseline)}, difference of means. Thick: 95 % interval{images}. "
         "Shaded: within the margin. An arrowhead at the edge: the interval goes on."
     )
     caption += CLAIMED * (True in claimed) + PLAIN * (False in claimed)
