@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ablate.external import analyse
     from ablate.losses import LabelSmoothingCrossEntropy
     from ablate.pipeline import load_tables, run, tune
     from ablate.study import Choice, Profile, Published, Range, Search, Study, load_study
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     __version__: str
 
 HOME = {
+    "analyse": "external",
     "LabelSmoothingCrossEntropy": "losses",
     **dict.fromkeys(("load_tables", "run", "tune"), "pipeline"),
     **dict.fromkeys(("Choice", "Profile", "Published", "Range", "Search", "Study", "load_study"), "study"),
@@ -21,7 +23,7 @@ HOME = {
 
 __all__ = [
     "Choice", "LabelSmoothingCrossEntropy", "Profile", "Published", "Range", "Search", "Study", "__version__",
-    "load_study", "load_tables", "run", "tune",
+    "analyse", "load_study", "load_tables", "run", "tune",
 ]  # fmt: skip
 
 

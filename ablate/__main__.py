@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import shlex
 import signal
 import sys
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, get_type_hints
 
 import typer
+from pydantic_core import to_json
 from rich.console import Console
 from typer import Argument, Option
 
 from ablate.errors import AblateError, StudyError
 from ablate.study import Options, load_study
-from ablate.terminal import print_line
+from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
+from ablate.terminal import print_line, print_table
 
 if TYPE_CHECKING:
     from ablate.notebook import Run
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="ablate",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -47,7 +49,13 @@ StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; i
 StudyName = Annotated[str, Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")]
 Results = Annotated[Path, Option(help="Folder of the results.")]
 Reports = Annotated[Path, Option("--report", help="Folder of the reports.")]
+Several = list[str] | None
+RESULTS, REPORTS = Path("results"), Path("report")
 RanProfile = Annotated[str | None, Option(help="Which of the profiles that were run.")]
+OpenPage = Annotated[bool, Option("--open", help="Open the report in the browser.")]
+AsJson = Annotated[
+    bool, Option("--json", help="Print one JSON object instead, numbers unrounded, what is not known null.")
+]
 
 
 def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[Callable[..., None]], Any]:
@@ -64,7 +72,7 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
             values = {name: given.pop(name) for name in names}
             values["settings"] = parse_settings(values["settings"] or [])
             options = Options(**values)
-            typed = command_line(command.__name__, given["study"], options, given.get("points"))
+            typed = command_line(command.__name__, given["study"] or Path(), options, given.get("points"))
             command(**given, options=options.model_copy(update={"command": typed}))
 
         own = inspect.signature(command, eval_str=True).parameters.values()
@@ -101,11 +109,11 @@ def ablate(version: Annotated[bool, Option("--version", help="Show the version a
 
 @app.command()
 @takes_options()
-def run(study: StudyFile, options: Options) -> None:
+def run(study: StudyFile, options: Options, open_page: OpenPage = False) -> None:
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.pipeline import run_study
 
-    _conclude(run_study(load_study(study), options))
+    _conclude(run_study(load_study(study), options), open_page)
 
 
 @app.command()
@@ -119,6 +127,7 @@ def tune(
     storage: Annotated[
         str | None, Option(metavar="URL", help="PostgreSQL database that tuners with one --results share.")
     ] = None,
+    open_page: OpenPage = False,
 ) -> None:
     """Search for the best setting on images held back from training, then re-test it with fresh seeds.
 
@@ -127,15 +136,15 @@ def tune(
     """
     from ablate.pipeline import tune_study
 
-    _conclude(tune_study(load_study(study), options, points=points, storage=storage))
+    _conclude(tune_study(load_study(study), options, points=points, storage=storage), open_page)
 
 
-def _conclude(ended: Run) -> NoReturn:
+def _conclude(ended: Run, open_page: bool) -> NoReturn:
     """Say what became of a run or a search, its answer first, and exit with its status."""
     lines, partial = list(ended.answer), ""
     if ended.report is not None:
         partial = "the report is partial; "
-        lines += [f"{ended.ran} trials run", f"report: {ended.report}"]
+        lines.append(f"{ended.ran} trials run")
     if ended.interrupted:
         lines.append(f"interrupted: {partial}the same command goes on")
     elif ended.failed:
@@ -144,46 +153,123 @@ def _conclude(ended: Run) -> NoReturn:
             "--retry-failed runs them again"
         )
     print_line(Console(), *lines)
+    if ended.report is not None:
+        _show_report(ended.report, open_page)
     raise Concluded(INTERRUPTED if ended.interrupted else FAILURES if ended.failed else COMPLETE)
+
+
+def _dump(facts: Any, as_json: bool) -> None:
+    """One JSON object, where that is asked for: numbers unrounded, those that are not finite null."""
+    if as_json:
+        print(to_json(facts, indent=1, inf_nan_mode="null", fallback=lambda one: one.item()).decode())
+
+
+def _show_report(page: Path, open_page: bool) -> None:
+    """Say where a report is, with a link to follow, and open it where that is asked for and can be done."""
+    link = page.absolute().as_uri()
+    print_line(Console(), f"report: {page}", link)
+    if open_page:
+        import webbrowser
+
+        webbrowser.open(link)
 
 
 @app.command()
 @takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
-def plan(study: StudyFile, options: Options) -> None:
-    """Say what `run` would train, how long it should take, and how small an effect it can detect.
+def plan(
+    study: StudyFile,
+    options: Options,
+    sd: Annotated[float | None, Option(min=0.0, help="Of an arm's runs over seeds, in shown units.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what `run` would train, on which data, how long that takes, and how likely it decides what it asks.
 
-    Of a study that is tuned, say what `tune` would train.
+    Of a study that is tuned, say what `tune` would train. Data that is not here is not fetched.
     """
-    from ablate.execution.driver import idle_cores, plan_settled, settle, trials_at_a_time
+    from ablate.execution import driver
     from ablate.execution.progress import Watcher
     from ablate.gate.plan import show_forecast
     from ablate.pipeline import require_metrics
+    from ablate.status import Facts, read_available
     from ablate.store.results import ResultsFolder
 
     declared = load_study(study)
     require_metrics(declared)
+    settled = driver.settle(declared, options)
+    needed = driver.data_needed(settled, options)
+    folder = ResultsFolder(options.results / declared.name / settled.profile)
+
+    console, idle = Console(quiet=as_json), ""
     if declared.search is not None:
         from ablate.tuning import budget_in_words
 
-        print_line(Console(), *budget_in_words(declared, options).splitlines())
-        return
-    with Watcher(Console(stderr=True)) as view:
-        planned, _ = plan_settled(settle(declared, options), options, view)
-    folder = ResultsFolder(options.results / planned.study.name / planned.profile)
-    used = planned.trials[0].numerics.device
-    missing = show_forecast(Console(), planned, folder, workers=trials_at_a_time(used, options))
-    print_line(Console(), *filter(None, [idle_cores(missing, used, options)]))
+        print_line(console, *budget_in_words(declared, options).splitlines())
+        facts: Facts = {"study": declared.name, "reason": settled.reason, "search": settled.study.search}
+    else:
+        if all(originals.at_hand for originals in needed):
+            with Watcher(Console(stderr=True)) as view:
+                planned, _ = driver.plan_settled(settled, options, view)
+        else:
+            recorded = [record.trial for record in read_available(folder)[0].values()]
+            planned = driver.plan_without_data(settled, options, recorded)
+        used = planned.trials[0].numerics.device
+        workers = driver.trials_at_a_time(used, options)
+        facts = show_forecast(console, planned, folder, workers=workers, sd=sd)
+        idle = driver.idle_cores(facts["missing"], used, options)
+    print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
+    _dump(facts | {"data": needed, "idle": idle}, as_json)
 
 
 @app.command()
-def status(study: StudyName, profile: RanProfile = None, results: Results = Path("results")) -> None:
+def status(
+    study: StudyName, profile: RanProfile = None, results: Results = RESULTS, as_json: AsJson = False
+) -> None:
     """Show how far a running or stopped study is, from another terminal."""
-    from ablate.status import find_study, show_search, show_status
+    from ablate.status import find_study, show_status
 
-    folder = find_study(results, study, profile)
-    if show_search(Console(), folder) and not folder.plan.exists():
-        return  # the re-test is not planned yet
-    show_status(Console(), folder)
+    _dump(show_status(Console(quiet=as_json), find_study(results, study, profile)), as_json)
+
+
+@app.command("list")
+def list_(results: Results = RESULTS, report_dir: Reports = REPORTS, as_json: AsJson = False) -> None:
+    """List the studies that are recorded, the latest last."""
+    from ablate.status import show_runs
+
+    _dump(show_runs(Console(quiet=as_json), results, report_dir), as_json)
+
+
+@app.command()
+def fields(
+    name: Annotated[str | None, Argument(help="A field [default: all of them]")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what can be set or swept: every field's range, default and meaning, and what recipes set."""
+    described = describe_fields()
+    if name is not None and name not in described:
+        raise StudyError(unknown_name("field", name, described))
+    asked = {known: facts for known, facts in described.items() if name in (None, known)}
+    console, heads = Console(quiet=as_json), ("field", "values", "default", "meaning")
+    rows = [[known, *(str(facts.get(head, "–")) for head in heads[1:])] for known, facts in asked.items()]
+    print_table(console, heads, rows)
+    for recipe, value in asked[name]["recipes"].items() if name is not None else ():
+        print_line(console, f"recipe {recipe}: {value}")
+    _dump(asked, as_json)
+
+
+@app.command()
+def init(file: Annotated[Path, Argument(help="The file to write, such as my_study.py.")]) -> None:
+    """Write a study to start from, commented; it runs as it is, in a minute on a CPU."""
+    from importlib.resources import files
+
+    if file.suffix != ".py":
+        raise StudyError(f"{file}: expected the name of a Python file, such as my_study.py")
+    text = files("ablate.study").joinpath("starter.txt").read_text(encoding="utf-8")
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(text.format(file=file))
+    except OSError as error:
+        raise StudyError(f"{file}: cannot be written ({error.strerror}); give another name") from None
+    print_line(Console(), f"{file}: written; run it by python -m ablate run {shlex.quote(str(file))}")
 
 
 @app.command()
@@ -197,7 +283,8 @@ def compare(
     markdown: Annotated[
         Path | None, Option(help="Write the tables to this file, as for a comment on a forge.")
     ] = None,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Set two recorded studies side by side: each arm that both have, and what differs between the runs.
 
@@ -214,7 +301,7 @@ def compare(
         compare.write_csv(csv, comparison)
     if markdown is not None:
         compare.write_markdown(markdown, comparison)
-    compare.show_comparison(Console(), comparison)
+    _dump(compare.show_comparison(Console(quiet=as_json), comparison), as_json)
 
 
 @app.command()
@@ -230,7 +317,8 @@ def check(
         bool, Option("--allow-incomplete", help="Judge by the trials that have a result.")
     ] = False,
     profile: RanProfile = None,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
+    as_json: AsJson = False,
 ) -> None:
     """Fail where a condition holds of a recorded study: exit status 0, 2 if it fails, 1 for wrong input.
 
@@ -254,7 +342,7 @@ def check(
     run = read_run(find_study(results, study, profile))
     other = read_run(find_study(results, baseline)) if baseline is not None else None
     result = check_study(run, fail_if or [], other=other, allow_incomplete=allow_incomplete)
-    show_result(Console(), result)
+    _dump(show_result(Console(quiet=as_json), result), as_json)
     raise Concluded(COMPLETE if result.passes else FAILURES)
 
 
@@ -292,11 +380,17 @@ def data(
 
 
 @app.command()
-def doctor() -> None:
-    """Look at what a run needs: device, arithmetic, versions, cache, and which profile would run."""
+@takes_options(without={*Options.model_fields} - {"profile", "settings", "device", "data_dir"})
+def doctor(
+    options: Options,
+    study: Annotated[Path | None, Argument(help="A study file, to look for its data too.")] = None,
+) -> None:
+    """Look at what a run needs: device, arithmetic, versions, cache, which profile would run, data."""
     from ablate.doctor import examine, show_findings
+    from ablate.execution.driver import data_needed, settle
 
-    raise Concluded(COMPLETE if show_findings(Console(), examine()) else WRONG)
+    needed = data_needed(settle(load_study(study), options), options) if study is not None else []
+    raise Concluded(COMPLETE if show_findings(Console(), examine(needed)) else WRONG)
 
 
 @app.command()
@@ -328,17 +422,67 @@ def bench(
 
 @app.command()
 def report(
-    study: StudyName,
+    study: Annotated[str, Argument(help="A study that was run, or a CSV file of another tool's runs.")],
     profile: RanProfile = None,
-    results: Results = Path("results"),
-    report_dir: Reports = Path("report"),
+    results: Results = RESULTS,
+    report_dir: Reports = REPORTS,
+    open_page: OpenPage = False,
+    pdf: Annotated[bool, Option("--pdf", help="Write every figure as PDF too.")] = False,
+    factors: Annotated[str, Option(help="Of a CSV: the columns that make the arms, as lr,net.")] = "",
+    seed: Annotated[str | None, Option(help="The column that pairs runs; without: Welch's test.")] = None,
+    metric: Annotated[Several, Option(metavar="NAME:BETTER", help="As acc:higher, loss:lower.")] = None,
+    baseline: Annotated[Several, Option(metavar="FACTOR=LEVEL", help="What is compared with.")] = None,
+    margin: Annotated[Several, Option(metavar="NAME=SIZE", help="A difference of no matter.")] = None,
+    family: Annotated[str, Option(help="Metrics with verdicts, as acc,loss [default: the first].")] = "",
 ) -> None:
-    """Write the tables and the report of a study again, from its records. Trains nothing."""
+    """Write the tables and the report of a study again, from its records. Trains nothing.
+
+    Or the same of runs that another tool made, a row each; --metric, --baseline and --margin can be repeated:
+    ablate report runs.csv --factors lr,net --seed seed --metric val_acc:higher --baseline lr=0.1
+    """
+    if study.endswith(".csv"):
+        from ablate.external import analyse
+
+        ended = analyse(
+            study,
+            factors=factors.split(",") if factors else (),
+            metrics=_pairs(metric, ":"),
+            seed=seed,
+            baseline={factor: _literal(level) for factor, level in _pairs(baseline, "=").items()},
+            margins=_pairs(margin, "="),
+            family=family.split(",") if family else (),
+            report=report_dir,
+        )
+        print_line(Console(), *ended.answer)
+        return _show_report(ended.folder / "index.html", open_page)
     from ablate.pipeline import write_results
     from ablate.status import find_study
 
-    path = write_results(find_study(results, study, profile), report_dir)
-    print_line(Console(), f"report: {path}")
+    _show_report(write_results(find_study(results, study, profile), report_dir, pdf=pdf), open_page)
+
+
+@app.command()
+def table(
+    study: StudyName,
+    latex: Annotated[bool, Option("--latex", help="LaTeX with booktabs, not Markdown.")] = False,
+    metric: Annotated[
+        list[str] | None, Option(help="A column [default: primary, the family's, accuracy, ece]")
+    ] = None,
+    interval: Annotated[
+        Literal["ci", "sd", "se", "none"], Option(help="95 % interval, ± standard deviation or error.")
+    ] = "ci",
+    out: Annotated[Path | None, Option(help="Write it to this file.")] = None,
+    profile: RanProfile = None,
+    results: Results = Path("results"),
+) -> None:
+    """Show the table of arms of a recorded study as for a paper, the best means bold, claims marked."""
+    from ablate.gate.compare import read_run, write_text
+    from ablate.report.paper import arms_table
+    from ablate.status import find_study
+
+    run = read_run(find_study(results, study, profile))
+    text = arms_table(run.trials, run.plan, metric or (), interval, latex=latex)
+    print(text, end="") if out is None else write_text(out, text, "--out")
 
 
 @app.command()
@@ -347,20 +491,20 @@ def publish(
     name: Annotated[str, Option("--as", help="Name to publish under.")],
     profile: RanProfile = None,
     predictions: Annotated[bool, Option(help="Copy the predictions too, not only digests.")] = False,
-    results: Results = Path("results"),
-    report_dir: Reports = Path("report"),
+    results: Results = RESULTS,
+    report_dir: Reports = REPORTS,
 ) -> None:
     """Copy a study's records and tables to results/reference/, and render its report there."""
-    from ablate.pipeline import rebuild_tables
+    from ablate.pipeline import rebuild_tables, require_plain_name
     from ablate.report import write_report
     from ablate.status import find_study
     from ablate.store.records import publish_results
 
+    require_plain_name("--as", name)
     folder = find_study(results, study, profile)
     below = Path("reference", rebuild_tables(folder).study.name, name)
     published = publish_results(folder, results / below, predictions=predictions)
-    path = write_report(published, report_dir / below)
-    print_line(Console(), f"report: {path}")
+    _show_report(write_report(published, report_dir / below), open_page=False)
 
 
 def command_line(command: str, study: Path, options: Options, points: int | None = None) -> str:
@@ -380,7 +524,7 @@ def command_line(command: str, study: Path, options: Options, points: int | None
 
 
 def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
-    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, or text as it is."""
+    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, true, false, or text."""
     parsed: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
         name, separator, values = setting.partition("=")
@@ -392,7 +536,14 @@ def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
     return parsed
 
 
+def _pairs(given: Several, sign: str) -> dict[str, str]:
+    """NAME=VALUE texts, or with another sign; the value is "" where there is none."""
+    return dict(one.rpartition(sign)[::2] if sign in one else (one, "") for one in given or ())
+
+
 def _literal(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -410,6 +561,10 @@ def main() -> None:
     except Concluded:
         raise
     except SystemExit as ended:
+        if ended.code == FAILURES and sys.argv[1:2] in (["run"], ["tune"], ["plan"]):
+            for option, value in re.findall(r"--([\w-]+)[= ]*(\S*)", " ".join(sys.argv)):
+                if (name := option.replace("-", "_")) in FIELD_NAMES:
+                    print(f"{name} is a field; write --set {name}={value or 'VALUE'}", file=sys.stderr)
         # The option parser's status for a wrong option is 2, which here means "complete with failures".
         sys.exit(WRONG if ended.code == FAILURES else ended.code)
 

@@ -11,6 +11,7 @@ from importlib import metadata
 
 from rich.console import Console
 
+from ablate.data import DATASETS, Originals, default_cache_dir, find_originals
 from ablate.errors import first_line
 from ablate.store.provenance import source_commit, version_of
 from ablate.terminal import print_line, print_table
@@ -28,8 +29,11 @@ class Finding:
     remedy: str = ""
 
 
-def examine() -> list[Finding]:
-    """Look at everything that a run needs, one fault never hiding another. Changes nothing."""
+def examine(needed: Sequence[Originals] = ()) -> list[Finding]:
+    """Look at everything that a run needs, one fault never hiding another. Changes nothing.
+
+    `needed` is the data of the study that it is about.
+    """
     findings: list[Finding] = []
     for check in (_versions, _devices, _arithmetic, _cache):
         name = check.__name__.strip("_")
@@ -38,6 +42,9 @@ def examine() -> list[Finding]:
         except Exception as error:  # a broken installation can raise anything
             remedy = f"the check of {name} fails; install {PACKAGE} and its packages again"
             findings.append(Finding(name, f"{type(error).__name__}: {error}", remedy))
+    for one in needed or map(find_originals, DATASETS):
+        lost = needed and not one.at_hand and one.download_bytes is None
+        findings.append(Finding("data", str(one), "give the folder that holds it" if lost else ""))
     return findings
 
 
@@ -109,8 +116,6 @@ def _arithmetic() -> Iterable[Finding]:
 
 
 def _cache() -> Iterable[Finding]:
-    from ablate.data import default_cache_dir
-
     folder = default_cache_dir().absolute()
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -132,5 +137,5 @@ def show_findings(console: Console, findings: Sequence[Finding]) -> bool:
     for finding in broken:
         print_line(console, f"broken: {finding.name}: {finding.remedy}")
     if not broken:
-        print_line(console, "all that a run needs is there")
+        print_line(console, "nothing is broken")
     return not broken

@@ -46,9 +46,9 @@ class Run:
             partial = "the report is partial; " if self.report is not None else ""
             lines.append(f"interrupted: {partial}the same call goes on")
         if self.failed:
-            lines.append(
-                f"{self.failed} trials have no result; the report says why; retry_failed=True runs them again"
-            )
+            own = self.report is None or self.report.parent != self.folder  # not of another tool
+            again = "; retry_failed=True runs them again" if own else ""
+            lines.append(f"{self.failed} trials have no result; the report says why{again}")
         lines += self.answer
         return "\n".join([*lines, *([f"report: {self.report}"] if self.report is not None else [])])
 

@@ -81,7 +81,7 @@ def run_study(study: Study, options: Options) -> Run:
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.execution import driver
 
-    _require_sound(study, options)
+    require_sound(study, options)
     with _view(options) as view:
         summary = driver.run_settled(driver.settle(study, options), options, view)
     return _reported(summary, options)
@@ -92,7 +92,7 @@ def tune_study(study: Study, options: Options, *, points: int | None, storage: s
     from ablate import tuning
     from ablate.notebook import Run
 
-    _require_sound(study, options)
+    require_sound(study, options)
     with _view(options) as view:
         tuned = tuning.tune_study(study, options, view, points=points, storage=storage)
         view.note(f"{tuned.ran} trials run for {len(tuned.tuning.points)} points")
@@ -101,12 +101,12 @@ def tune_study(study: Study, options: Options, *, points: int | None, storage: s
     return _reported(tuned.retest, options)
 
 
-def write_results(folder: ResultsFolder, report_dir: Path) -> Path:
+def write_results(folder: ResultsFolder, report_dir: Path, *, pdf: bool = False) -> Path:
     """Tables from records, then the report from the tables; returns the report's page."""
     from ablate.report import write_report
 
     plan = rebuild_tables(folder)
-    return write_report(folder, report_dir / plan.study.name / folder.root.name)
+    return write_report(folder, report_dir / plan.study.name / folder.root.name, pdf=pdf)
 
 
 def rebuild_tables(folder: ResultsFolder) -> Plan:
@@ -121,15 +121,24 @@ def rebuild_tables(folder: ResultsFolder) -> Plan:
 
 def require_metrics(study: Study) -> None:
     """Refuse a study that names a metric that no table has, before anything is trained."""
+    from ablate.tables.quantities import EXTERNAL
+
     named: dict[str, Iterable[str]] = {"primary": [study.primary], "family": study.family}
     named |= {"margins": study.margins, "objective": study.search.objective if study.search else ()}
-    unknown = [(part, name) for part, names in named.items() for name in names if name not in METRICS]
+    known = EXTERNAL.get() or METRICS
+    unknown = [(part, name) for part, names in named.items() for name in names if name not in known]
     if unknown:
-        lines = [f"{part}: {unknown_name('metric', name, METRICS)}" for part, name in unknown]
+        lines = [f"{part}: {unknown_name('metric', name, known)}" for part, name in unknown]
         raise StudyError("\n".join(lines))
 
 
-def _require_sound(study: Study, options: Options) -> None:
+def require_plain_name(part: str, name: str) -> None:
+    """Refuse a name that would not be a folder below the one it belongs in."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise StudyError(f"{part}: expected a plain folder name such as 'my_study', but {name!r} came")
+
+
+def require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
     if not study.name:
@@ -137,8 +146,7 @@ def _require_sound(study: Study, options: Options) -> None:
             "the study has no name, which its results are kept under; give it one: "
             'Study(name="my_study", ...), or load it from a file'
         )
-    if Path(study.name).name != study.name or study.name.startswith("."):
-        raise StudyError(f"name: expected a plain folder name such as 'my_study', but {study.name!r} came")
+    require_plain_name("name", study.name)
     there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ResultsError(

@@ -7,18 +7,23 @@ meanwhile is counted or not, and never an error.
 import time
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import filelock
 from rich.console import Console
 
-from ablate.errors import RecordError, ResultsError, nearest
+from ablate.errors import RecordError
 from ablate.store.points import read_tuning, tuning_folder
 from ablate.store.records import Record, read_record
-from ablate.store.results import ResultsFolder, find_results, read_plan
+from ablate.store.results import TUNING_FILE, ResultsFolder, find_results, read_plan
 from ablate.terminal import duration, print_line, print_table
 
 MISSING, UNREADABLE = "missing", "unreadable"
+ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
+Facts = dict[str, Any]
+"""What a command shows, by name, as `--json` prints it."""
 
 
 def read_available(folder: ResultsFolder) -> tuple[dict[str, Record], dict[str, str]]:
@@ -64,24 +69,31 @@ def _modified(path: Path) -> float:
         return 0.0  # put aside meanwhile
 
 
-def show_search(console: Console, folder: ResultsFolder) -> bool:
-    """Print how far the search of a tuned study is; whether it is one."""
+def show_status(console: Console, folder: ResultsFolder) -> Facts:
+    """Print how far a study is, its search and its trials; the same as facts."""
+    search = _show_search(console, folder)
+    planned = search is None or folder.plan.exists()  # those of a re-test are not at first
+    return {"search": search, "trials": _show_trials(console, folder) if planned else None}
+
+
+def _show_search(console: Console, folder: ResultsFolder) -> Facts | None:
+    """Print how far the search of a tuned study is; the same as facts, None of one without a search."""
     tuning = read_tuning(folder)
     if tuning is None:
-        return False
+        return None
     counts = Counter[str](point.state for point in tuning.points)
     states = [state for state in ("complete", "pruned", "failed") if counts[state]]
     done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
     asked = f"{tuning.search.points} points of {tuning.search.seeds} seeds"
     print_line(console, f"search of {', '.join(tuning.search.space)}: {asked}: {done}")
-    trained = len(list(tuning_folder(folder).records.glob("*.json")))
-    goes_on = "it goes on" if is_running(folder) else "nothing runs"
+    trained, running = len(list(tuning_folder(folder).records.glob("*.json"))), is_running(folder)
+    goes_on = "it goes on" if running else "nothing runs"
     print_line(console, f"{trained} training runs of it recorded; {goes_on}")
-    return True
+    return {"declared": tuning.search, "states": counts, "recorded": trained, "running": running}
 
 
-def show_status(console: Console, folder: ResultsFolder) -> None:
-    """Print what a folder holds of its plan: the counts, the time left, each arm, and why trials failed."""
+def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
+    """Print the counts of planned trials, the time left, each arm, and why trials failed; as facts too."""
     plan, running = read_plan(folder), is_running(folder)
     records, faults = read_available(folder)
     known = dict.fromkeys(faults, UNREADABLE) | {name: record.status for name, record in records.items()}
@@ -96,8 +108,8 @@ def show_status(console: Console, folder: ResultsFolder) -> None:
         follow = "in progress" if running else "will go on from there"
         print_line(console, f"{len(begun)} of the missing have a checkpoint: {follow}")
     written = {name: _modified(folder.record_path(name)) for name in records.keys() & states.keys()}
+    left = time_left(_modified(folder.plan), written.values(), len(missing), time.time()) if running else None
     if running:
-        left = time_left(_modified(folder.plan), written.values(), len(missing), time.time())
         pace = f"about {duration(left)} left at the pace of this run" if left is not None else ""
         print_line(console, pace or "time left: not known before a trial of this run has ended")
     if unplanned := len(known.keys() - states.keys()):
@@ -106,14 +118,16 @@ def show_status(console: Console, folder: ResultsFolder) -> None:
     for name in sorted(written, key=written.__getitem__):
         done = records[name]
         if done.status == "complete" and done.history:
-            last_accuracy[done.trial.arm] = f"{done.history[-1].valid_accuracy:.4f}"
-    heads, rows = ("arm", "complete", "failed", "begun", "missing", "last accuracy"), []
+            last_accuracy[done.trial.arm] = done.history[-1].valid_accuracy
+    arms, lost = [], []
     for arm in plan.arms:
         of_arm = [trial.trial_id for trial in plan.trials if trial.arm == arm]
         counts = Counter(states[name] for name in of_arm)
         failed = len(of_arm) - counts["complete"] - counts[MISSING]
         numbers = counts["complete"], failed, len(begun & {*of_arm}), counts[MISSING]
-        rows.append((arm, *map(str, numbers), last_accuracy.get(arm, "–")))
+        arms.append((arm, *numbers, last_accuracy.get(arm)))
+    rows = [(*map(str, arm), "–" if last is None else f"{last:.4f}") for *arm, last in arms]
+    heads = (*ARM[:-1], "last accuracy")
     print_table(console, heads, rows, numbers=heads[1:])
     for trial in plan.trials:
         state, record = states[trial.trial_id], records.get(trial.trial_id)
@@ -121,6 +135,37 @@ def show_status(console: Console, folder: ResultsFolder) -> None:
             failure = record.failure.message if record and record.failure else "no reason was recorded"
             reason = faults.get(trial.trial_id, failure)
             print_line(console, f"{trial.arm}, seed {trial.seed}: {state}: {reason}")
+            lost.append({"arm": trial.arm, "seed": trial.seed, "status": state, "reason": reason})
+    return {
+        "study": plan.study.name, "profile": plan.profile, "running": running, "planned": len(plan.trials),
+        "statuses": Counter(states.values()), "begun": len(begun), "unplanned": unplanned,
+        "seconds_left": left, "arms": [dict(zip(ARM, arm, strict=True)) for arm in arms],
+        "without_result": lost,
+    }  # fmt: skip
+
+
+def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
+    """Print every study that is recorded below a folder, as other commands name it, the latest last."""
+    searches = {path.parents[1]: path for path in results.rglob(TUNING_FILE)}
+    found = searches | {path.parent: path for path in results.rglob("study.json")}
+    runs: list[Facts] = []
+    for root, path in found.items():
+        name = str(root.relative_to(results))
+        page = report_dir / name / "index.html"
+        run: Facts = {"study": name, "last_run": datetime.fromtimestamp(_modified(path)).astimezone()}
+        try:
+            trials = _show_trials(Console(quiet=True), ResultsFolder(root))
+            run |= {"complete": trials["statuses"]["complete"], "planned": trials["planned"]}
+        except RecordError as error:
+            run["fault"] = str(error)
+        runs.append(run | {"report": str(page) if page.exists() else None})
+    runs.sort(key=lambda run: run["last_run"])
+    heads, rows = ("study", "complete trials", "last run", "report"), []
+    for run in runs:
+        done = run.get("fault") or f"{run['complete']} of {run['planned']}"
+        rows.append((run["study"], done, f"{run['last_run']:%Y-%m-%d %H:%M}", run["report"] or "–"))
+    print_table(console, heads, rows)
+    return {"runs": runs}
 
 
 def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
@@ -133,13 +178,5 @@ def find_study(results: Path, named: str, profile: str | None = None) -> Results
             return ResultsFolder(path)
     study, _, part = named.partition("/")
     if profile is None and part and (results / study).is_dir():
-        profile = part
-    else:
-        study = named
-    try:
-        return find_results(results, study, profile)
-    except ResultsError as error:
-        ran = {path.parent.parent.name for path in results.glob("*/*/study.json")}
-        profiles = [path.parent.name for path in (results / study).glob("*/study.json")]
-        hint = nearest(profile or "", profiles) if profiles else nearest(Path(study).stem, sorted(ran))
-        raise ResultsError(f"{error}.{hint}" if hint else str(error)) from None
+        return find_results(results, study, part)
+    return find_results(results, named, profile)

@@ -1,4 +1,4 @@
-"""Every test trains on one thread and leaves torch's global settings as found; which run on CUDA.
+"""Every test trains on one thread, with a cache that goes away, and leaves torch's settings; what CUDA runs.
 
 Properties are tried on 15 examples each, or on as many as $ABLATE_EXAMPLES says.
 """
@@ -13,6 +13,13 @@ from hypothesis import settings
 
 settings.register_profile("ablate", max_examples=int(os.environ.get("ABLATE_EXAMPLES", "15")), deadline=None)
 settings.load_profile("ablate")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from rich.console import Console
 from ablate.gate.compare import Run, read_run
 from ablate.store.records import Cost, Environment, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
+from ablate.study.fields import resolve
 from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, expand
+from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 CUDA = Numerics(device="cuda", precision="bfloat16", deterministic=False)
@@ -27,8 +28,10 @@ COST = Cost(
 FAILED, MISSING = -1, -2
 
 
-def digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def trial(
+    seed: int = 0, numerics: Numerics = CPU, fingerprint: str = "f", repeat: int = 0, **changes: Any
+) -> Trial:
+    return build_trial({}, resolve(BASE, changes), seed, numerics, fingerprint, repeat)
 
 
 def environment(**changes: Any) -> Environment:
@@ -67,7 +70,11 @@ class Recorded:
             "seeds": tuple(dict.fromkeys(seed for _, seed in correct)),
         }  # fmt: skip
         made = Study(**{**declared, **(study or {})})
-        trials = expand(made, lambda fields: digest(fields.data + fingerprint), lambda fields: numerics)
+        trials = expand(
+            made,
+            lambda fields: sha256((fields.data + fingerprint).encode()).hexdigest(),
+            lambda fields: numerics,
+        )
         self.plan = Plan(study=made, profile=profile, reason="r", trials=tuple(trials))
         write_plan(self.folder, self.plan)
         for trial in trials:

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
     "notebook": {"tables"},
     "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning", "notebook"},
+    "external": {"study", "store", "stats", "tables", "report", "notebook", "pipeline"},
     "bench": set(),
 }  # fmt: skip
 
@@ -45,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 ONLY_IN: dict[str, set[str]] = {
     "torch": {"models", "losses", "train", "execution", "doctor"},
     "torchvision": {"data", "models"},
-    "pandas": {"tables", "analysis", "figures", "report", "gate"},
+    "pandas": {"tables", "analysis", "figures", "report", "gate", "external"},
     "matplotlib": {"figures"},
     "seaborn": {"figures"},
     "jinja2": {"report"},

@@ -8,17 +8,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from recorded_study import FAILED, MISSING, Recorded, counts, printed
-from scipy import stats
 from test_main import ablate
 
 from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
 from ablate.gate.check import Result, check_study, show_result
 from ablate.gate.condition import LONGEST, Joined, Leaf, parse
+from ablate.stats import mean_interval
 from ablate.tables import build_tables, write_tables
 
 ARMS = counts(e0=[600, 620, 590, 610], e1=[540, 561, 531, 549], e2=[601, 622, 590, 612])
@@ -49,22 +50,15 @@ def shown(found: Result) -> str:
     ("text", "expected"),
     [
         ("accuracy < 0.55", Leaf("accuracy", None, "mean", False, "<", 0.55)),
-        (" accuracy<55% ", Leaf("accuracy", None, "mean", False, "<", 0.55, True)),
-        ("accuracy <= 55 %", Leaf("accuracy", None, "mean", False, "<=", 0.55, True)),
-        ("low(accuracy) < .5", Leaf("accuracy", None, "low", False, "<", 0.5)),
         ("high( nll ) >= 1e-1", Leaf("nll", None, "high", False, ">=", 0.1)),
         ("difference(nll) != -2", Leaf("nll", None, "mean", True, "!=", -2.0)),
         ("low(difference(nll)) < −2%", Leaf("nll", None, "low", True, "<", -0.02, True)),
         ("accuracy worse", Leaf("accuracy", None, "verdict", True, "==", "worse")),
-        ("verdict(nll) != equivalent", Leaf("nll", None, "verdict", True, "!=", "equivalent")),
-        ("verdict(nll(all)) == worse", Leaf("nll", "all", "verdict", True, "==", "worse")),
+        ("verdict(nll(all)) != equivalent", Leaf("nll", "all", "verdict", True, "!=", "equivalent")),
         ("nll(ε=0.1, arch=a) better", Leaf("nll", "ε=0.1, arch=a", "verdict", True, "==", "better")),
         ("nll(data=folder:x (1)) > 1", Leaf("nll", "data=folder:x (1)", "mean", False, ">", 1.0)),
         ("nll('a) or b') > 1", Leaf("nll", "a) or b", "mean", False, ">", 1.0)),
-        ("low(nll(ε=0.1)) > 1", Leaf("nll", "ε=0.1", "low", False, ">", 1.0)),
-        ("failed > 0", Leaf("failed", None, "mean", False, ">", 0.0)),
         ('verdict(nll) == "worse"', Leaf("nll", None, "verdict", True, "==", "worse")),
-        ("nll('x worse 5%') > 1", Leaf("nll", "x worse 5%", "mean", False, ">", 1.0)),
         ("nll (it's  worse − 5%\n) > 1", Leaf("nll", "it's  worse − 5%", "mean", False, ">", 1.0)),
         ("accuracy\n  < 5%", Leaf("accuracy", None, "mean", False, "<", 0.05, True)),
     ],
@@ -78,6 +72,9 @@ def test_and_binds_closer_than_or_and_brackets_closest() -> None:
     assert parse("nll > 0 or ece > 0 and brier > 0") == Joined("or", (a, Joined("and", (b, c))))
     assert parse("(nll > 0 or ece > 0) and brier > 0") == Joined("and", (Joined("or", (a, b)), c))
     assert parse("nll>0 and ece>0 and((brier>0))") == Joined("and", (a, b, c))
+    assert parse("nll > 0" + " or ece > 0" * (LONGEST // 11 - 1)) == Joined(
+        "or", (a, *[b] * (LONGEST // 11 - 1))
+    )
 
 
 GOES_ON = "a condition that ends or goes on with 'and' or 'or'"
@@ -90,16 +87,8 @@ COMPARES = "a metric, then one of < <= > >= == != or a verdict (worse, better"
         ("", GOES_ON, "which is not there"),
         ("accuracy", COMPARES, "got 'accuracy'"),
         ("accuracy = 0.5", GOES_ON, "got '= 0.5'"),
-        ("0 < accuracy < 1", COMPARES, "got '0 < accuracy < 1'"),
-        ("accuracy < 0.5.5", GOES_ON, "got '.5'"),
-        ("accuracy < 5or nll > 1", GOES_ON, "got '5or nll > 1'"),
-        ("accuracy < nan", "a finite number", "got 'nan'"),
         ("accuracy < 1e999", "a finite number", "got '1e999'"),
-        ("accuracy < 5 %(x)", "a finite number", "got '5%"),
-        ("accuracy < 0.5 AND nll > 1", GOES_ON, "got 'AND nll > 1'"),
         ("low(low(accuracy)) < 0.5", "a metric", "got 'low(accuracy)'"),
-        ("low(nll(a)) worse", GOES_ON, "got 'worse'"),
-        ("low(nll(a b) + 1) > 0", "a metric", "got \"nll('a b') + 1\""),
         ("accuracy() < 0.5", "the name of an arm", "got 'accuracy()'"),
         ("accuracy(x < 0.5", "')'", "which is not there"),
         ("verdict(accuracy) < worse", "'==' or '!=' after a verdict", "got '<'"),
@@ -118,32 +107,21 @@ def test_a_malformed_condition_is_refused_with_the_part_that_is(text: str, expec
     "text",
     [
         "__import__('os').system('touch pwned')",
-        "accuracy < 0.5 and __import__('os').system('touch pwned')",
-        "accuracy.__class__.__mro__ == 1",
         'exec(\'open("pwned", "w")\') < 1',
-        "accuracy < [open('pwned', 'w')][0]",
         'f\'{open("pwned", "w")}\' < 1',
         "9**9**9 < 1",
         # what is out of all proportion
         "(" * 5000,
         "(" * (LONGEST // 2 - 10) + "accuracy < 0" + ")" * (LONGEST // 2 - 10),
-        "accuracy(" * 200,
         "accuracy < " + "-" * (LONGEST - 20) + "1",
         "low(" * 300 + "accuracy" + ")" * 300,
     ],
 )
-def test_a_condition_is_never_run(
-    study: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
-) -> None:
+def test_nothing_is_run(study: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(StudyError, match=r"^--fail-if"):
         result(study, text)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_longest_condition_is_read() -> None:
-    assert parse("(" * 20 + "accuracy < 0" + ")" * 20) == parse("accuracy < 0")
-    assert len(parse("failed > 0" + " or failed > 0" * ((LONGEST - 10) // 14)).parts) > 100  # type: ignore[union-attr]
 
 
 SIGNS = st.sampled_from(
@@ -174,19 +152,13 @@ def test_whatever_is_written_is_read_or_refused_on_one_clean_line(text: str) -> 
         *((f"accuracy(epsilon=0.1) {sign} 0.54525", True) for sign in ("<=", ">=", "==")),
         *((f"accuracy(epsilon=0.1) {sign} 0.54525", False) for sign in ("<", ">", "!=")),
         ("accuracy(ε=0.1) < 55%", True),  # as the report writes it
-        ("accuracy(epsilon=0.0) < 55%", False),
         ("accuracy < 55% and accuracy > 60%", False),  # no one arm is both
-        ("accuracy < 55% or accuracy > 99%", True),
         ("accuracy(epsilon=0.1) < 55% and accuracy(epsilon=0.0) > 60%", True),
         ("failed == 0 and missing == 0", True),
         ("accuracy worse", True),
         ("verdict(accuracy(epsilon=0.2)) == equivalent", True),
         ("verdict(accuracy) != worse", True),  # 0.2 is equivalent
-        ("verdict(accuracy(epsilon=0.1)) != worse", False),
-        ("accuracy better", False),
-        ("difference(accuracy) < -5%", True),
         ("high(difference(accuracy)) < -5%", True),
-        ("low(difference(accuracy)) > 0", False),
     ],
 )
 def test_conditions_on_a_study(study: Recorded, text: str, expected: bool) -> None:
@@ -195,11 +167,10 @@ def test_conditions_on_a_study(study: Recorded, text: str, expected: bool) -> No
 
 
 @pytest.mark.parametrize("arm", [0.0, 0.1])
-def test_interval_ends_are_scipys(study: Recorded, arm: float) -> None:
-    values = study.accuracy(arm)
-    centre, spread = sum(values) / len(values), stats.sem(values)
-    low, high = map(float, stats.t.interval(0.95, len(values) - 1, centre, spread))
-    for end, at in ((f"low(accuracy(epsilon={arm}))", low), (f"high(accuracy(epsilon={arm}))", high)):
+def test_interval_ends_are_those_of_the_mean(study: Recorded, arm: float) -> None:
+    mean = mean_interval(np.array(study.accuracy(arm)), bounds=(0, 1))
+    ends = {f"low(accuracy(epsilon={arm}))": mean.low, f"high(accuracy(epsilon={arm}))": mean.high}
+    for end, at in ends.items():
         assert holds(study, f"{end} > {at - 1e-6!r} and {end} < {at + 1e-6!r}") is True
 
 
@@ -220,14 +191,10 @@ def test_verdicts_and_intervals_in_the_family_are_the_reports(tmp_path: Path) ->
         ("acuracy < 0.5", "acuracy: unknown metric; known are accuracy, .*Did you mean 'accuracy'?"),
         ("nll(epsilon=0.3) < 0.5", "arm 'epsilon=0.3': is not of this study, whose arms are .*Did you mean"),
         ("accuracy < 55", "accuracy: lies between 0 and 1, but 55 came; .*write 55% if that is meant"),
-        ("accuracy < -1%", "accuracy: lies between 0 and 1, but -0.01 came$"),
         ("difference(accuracy) < -5", "a difference of accuracy: lies between -1 and 1, but -5 came"),
         ("nll < 50%", "nll: is no fraction; write the number without %, in nats"),
         ("accuracy higher", "accuracy: is never higher; its verdicts are worse, better"),
-        ("mean_confidence worse", "mean_confidence: is never worse; .*higher, lower"),
         ("failed worse", "failed: counts the study's trials; write for example 'failed > 0'"),
-        ("missing > 1%", "missing: counts the study's trials"),
-        ("failed(epsilon=0.1) > 0", "failed: counts the study's trials"),
         ("accuracy(epsilon=0.0) worse", "arm 'epsilon=0.0': is the baseline itself"),
         ("acuracy < 0.5 or accuracy < 55 or nll(epsilon=9) < 1", "acuracy.*\\n.*but 55 came.*\\n.*epsilon=9"),
     ],
@@ -235,13 +202,6 @@ def test_verdicts_and_intervals_in_the_family_are_the_reports(tmp_path: Path) ->
 def test_what_makes_no_sense_of_the_study_is_refused(study: Recorded, text: str, message: str) -> None:
     with pytest.raises(StudyError, match=message):
         result(study, text)
-
-
-def test_a_study_without_a_baseline_arm_has_no_verdicts(tmp_path: Path) -> None:
-    study = Recorded(tmp_path, ARMS, study={"baseline": {}})
-    with pytest.raises(StudyError, match="no baseline arm to compare with; name a recorded run with --base"):
-        result(study, "accuracy worse")
-    assert result(study, "accuracy < 10%").passes
 
 
 # --- what lacks results, or cannot be told ---
@@ -265,9 +225,7 @@ def test_what_cannot_be_told_fails(tmp_path: Path) -> None:
         ([600, 620], False),  # the same on every seed
     ],
 )
-def test_a_difference_that_no_test_can_judge_does_not_pass(
-    tmp_path: Path, second: list[int], expected: bool | None
-) -> None:
+def test_a_difference_no_test_can_judge(tmp_path: Path, second: list[int], expected: bool | None) -> None:
     study = Recorded(tmp_path, counts(e0=[600, 620], e1=second), study={"margins": {"accuracy": 1e-9}})
     assert holds(study, "accuracy worse") is expected
     # Without digests, equal values on every seed are undecided, and yet not worse.
@@ -296,17 +254,15 @@ def test_a_study_that_lacks_results_fails_unless_that_is_allowed(incomplete: Rec
     assert "epsilon=0.1: accuracy is undecided: trials have no result" in shown(worse)
 
 
-def test_an_arm_without_any_result_is_left_out_only_where_that_is_allowed(incomplete: Recorded) -> None:
+def test_an_arm_without_results_is_left_out_where_that_is_allowed(
+    incomplete: Recorded, tmp_path: Path
+) -> None:
     assert holds(incomplete, "accuracy < 10%") is None
     (found,) = result(incomplete, "accuracy < 10%", allow_incomplete=True).findings
     assert (found.holds, found.arms) == (False, 2)
     assert holds(incomplete, "accuracy(epsilon=0.2) < 10%", allow_incomplete=True) is None
-
-
-def test_a_study_of_which_nothing_ran_does_not_pass(tmp_path: Path) -> None:
-    found = result(Recorded(tmp_path, {(0.0, 0): MISSING}), "accuracy < 10%", allow_incomplete=True)
-    assert not found.passes
-    assert "no arm has a complete trial" in shown(found)
+    none = result(Recorded(tmp_path / "none", {(0.0, 0): MISSING}), "accuracy < 10%", allow_incomplete=True)
+    assert (none.passes, "no arm has a complete trial" in shown(none)) == (False, True)
 
 
 # --- against another run ---
@@ -325,7 +281,6 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     [
         ("accuracy worse", True),
         ("accuracy(epsilon=0.0) worse", True),  # against a run, the baseline arm is compared too
-        ("accuracy(epsilon=0.1) worse", False),
         ("verdict(accuracy(epsilon=0.2)) == equivalent", True),
         ("difference(accuracy(epsilon=0.0)) < -6%", True),
         ("accuracy < 50% and accuracy worse", False),
@@ -333,11 +288,8 @@ def before(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 )
 def test_conditions_against_another_run(study: Recorded, before: Recorded, text: str, expected: bool) -> None:
     assert holds(study, text, other=before.run) is expected
-
-
-def test_differences_to_a_run_are_one_family(study: Recorded, before: Recorded) -> None:
-    found = result(study, "accuracy worse", "nll worse or accuracy worse", other=before.run)
-    assert {(row.comparisons, row.method) for row in found.comparison.rows.values()} == {(6, "paired")}
+    one_family = result(study, text, "nll worse or accuracy worse", other=before.run).comparison.rows.values()
+    assert {(row.comparisons, row.method) for row in one_family} == {(6, "paired")}
 
 
 def test_arms_of_one_run_only_are_named_and_not_compared(study: Recorded, tmp_path: Path) -> None:
@@ -361,6 +313,9 @@ def test_an_incomplete_baseline_run_fails_too(study: Recorded, tmp_path: Path) -
 def test_a_baseline_run_that_nothing_uses_or_fits_is_refused(study: Recorded, tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="nothing is compared with --baseline; add for example"):
         result(study, "accuracy < 10%", other=study.run)
+    bare = Recorded(tmp_path / "bare", ARMS, study={"baseline": {}})
+    with pytest.raises(StudyError, match="no baseline arm to compare with; name a recorded run with --base"):
+        result(bare, "accuracy worse")
     other = Recorded(tmp_path, counts(e5=[1, 2]))
     with pytest.raises(StudyError, match="--baseline: the runs have no arm in common"):
         result(study, "accuracy worse", other=other.run)

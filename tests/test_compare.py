@@ -15,6 +15,7 @@ from scipy import stats
 
 from ablate.errors import ResultsError, StudyError
 from ablate.gate.compare import Comparison, compare_runs, read_run, show_comparison, write_csv, write_markdown
+from ablate.stats import mean_interval
 from ablate.store.results import ResultsFolder
 
 A = {(0.0, 0): 600, (0.0, 1): 620, (0.0, 2): 590, (0.1, 0): 640, (0.1, 1): 655, (0.1, 2): 610}
@@ -56,14 +57,14 @@ def test_trials_that_differ_by_the_machine_are_paired_by_seed(first: Recorded, t
     assert (row.term, row.method, row.n) == ("epsilon=0.0", "paired", 3)
     assert row.effect == pytest.approx(np.mean(b.accuracy(0.0)) - np.mean(values))
     assert (row.low, row.high) == pytest.approx((interval.low, interval.high))
-    mean = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
-    assert (row.a_low, row.a_high) == pytest.approx(mean)
+    own = mean_interval(np.array(values), bounds=(0, 1))
+    assert (row.a_low, row.a_high) == pytest.approx((own.low, own.high))
+    needed = f"{int(row.seeds_from)} to {int(row.seeds_needed)} seeds would likely decide"
+    assert f"undecided: {needed}" in shown(compared(first, b, "accuracy"))
 
 
-@pytest.mark.parametrize("changes", [{"lr": 0.3}, {"fingerprint": "other"}, {"arch": "xresnet18"}], ids=str)
-def test_trials_that_differ_otherwise_are_independent_samples(
-    first: Recorded, tmp_path: Path, changes: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("changes", [{"lr": 0.3}, {"fingerprint": "other"}], ids=str)
+def test_other_trials_are_independent(first: Recorded, tmp_path: Path, changes: dict[str, Any]) -> None:
     b = Recorded(tmp_path, B, **changes)
     (row,) = rows(compared(first, b, "accuracy"))
     test = stats.ttest_ind(b.accuracy(0.0), first.accuracy(0.0), equal_var=False)
@@ -170,7 +171,10 @@ def test_verdicts_are_of_b_against_a_over_all_arms_and_metrics(tmp_path: Path) -
     text = shown(comparison)
     assert "over 2 arms x 2 metrics = 4 comparisons" in text
     assert "Accuracy (%); B - A in points; margin 0.50" in text
-    assert "worse" in text
+    assert ("worse" in text, "Take care" in text) == (True, False)
+    page = MarkdownIt().enable("table").render(markdown(tmp_path, comparison))
+    assert (page.count("<table>"), page.count("<td><code>epsilon=0.0</code></td>")) == (2, 2)
+    assert ("<td>worse</td>" in page, str(tmp_path) in page) == (True, False)  # a comment is public
 
 
 def test_the_smaller_margin_of_the_two_counts(tmp_path: Path) -> None:
@@ -193,48 +197,24 @@ def test_a_failed_trial_leaves_its_arm_undecided(tmp_path: Path) -> None:
     assert "undecided: trials have no result" in shown(comparison)
 
 
-def test_undecided_tells_the_seeds_that_would_decide(tmp_path: Path) -> None:
-    a, b = (Recorded(tmp_path / str(e0), counts(e0=e0)) for e0 in ([600, 620, 590], [610, 625, 605]))
-    comparison = compared(a, b, "accuracy")
-    (row,) = rows(comparison)
-    assert f"undecided: about {int(row.seeds_needed)} seeds would decide" in shown(comparison)
-
-
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"ran_on": {"device_name": "another"}}, "device"),
         ({"ran_on": {"torch_version": "2.16"}}, "torch version"),
         ({"ran_on": {"commit": None}, "fingerprint": "other"}, "commit and data"),
         ({"numerics": CUDA, "fingerprint": "other"}, "device, precision and data"),
     ],
 )
-def test_what_can_cause_a_difference_by_itself_is_said_plainly(
-    first: Recorded, tmp_path: Path, changes: dict[str, Any], named: str
-) -> None:
+def test_what_may_be_the_cause(first: Recorded, tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     comparison = compared(first, Recorded(tmp_path, A, **changes))
     sentence = f"Take care: the runs differ in {named}, and a difference may come from that alone."
     assert sentence in shown(comparison)
     assert f"> {sentence}" in markdown(tmp_path, comparison)
 
 
-@pytest.mark.slow
-def test_the_markdown_shows_every_difference(tmp_path: Path) -> None:
-    comparison = compared(Recorded(tmp_path / "a", NEAR), Recorded(tmp_path / "b", WORSE))
-    assert "Take care" not in shown(comparison)
-    text = markdown(tmp_path, comparison)
-    page = MarkdownIt().enable("table").render(text)
-    assert page.count("<table>") == 3
-    assert page.count("<td><code>epsilon=0.0</code></td>") == 3
-    assert "<td>worse</td>" in page
-    assert "over 2 arms x 3 metrics = 6 comparisons" in page
-    assert str(tmp_path) not in text  # a comment is public, the path of a results folder need not be
-
-
 HOSTILE = [
     "folder:<script>alert(1)</script>",
-    "folder:[x](javascript:1) ![y](http://h/p.png)",
-    "folder:@everyone #1 https://h.example | end | of | cell",
+    "folder:@everyone #1 https://h.example [x](javascript:1) ![y](http://h/p.png) | end | of | cell",
     "folder:`code` </details> **x**\n\n# head",
     "folder:\x1b]0;title\x07\x1b[31m\u202ereversed",
 ]
@@ -275,9 +255,8 @@ def test_a_run_of_ones_own_is_compared_with_the_published_one(tmp_path: Path) ->
     shutil.copytree(REFERENCE, published, ignore=shutil.ignore_patterns("predictions"))
     # As an older version published it: without the columns that came later.
     table = pd.read_csv(published / "trials.csv", dtype="string", keep_default_na=False)
-    table.drop(columns=["predictions_sha256", "smece"], errors="ignore").to_csv(
-        published / "trials.csv", index=False
-    )
+    table = table.drop(columns=["predictions_sha256", "smece"], errors="ignore")
+    table.to_csv(published / "trials.csv", index=False)
     a, b = (read_run(ResultsFolder(path)) for path in (published, own))
     comparison = compare_runs(a, b)
     found = {(row.method, row.n, row.reason, round(row.effect, 12)) for row in rows(comparison)}

@@ -22,13 +22,6 @@ EXAMPLE = re.compile("small_net|squares")
 """Names of what a page shows how to add."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> object:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def train_first(study: Study, profile: str | None, tmp_path: Path) -> None:
     options = Options(profile=profile, device="cpu", results=tmp_path)
     settled = settle(study, options)

@@ -50,9 +50,7 @@ def test_a_sound_machine_has_nothing_to_mend(tmp_path: Path) -> None:
         ("13.0", "-1", "none: CUDA_VISIBLE_DEVICES hides every GPU"),
     ],
 )
-def test_why_cuda_is_not_seen_is_said(
-    monkeypatch: pytest.MonkeyPatch, version: str | None, visible: str, reason: str
-) -> None:
+def test_why_no_cuda(monkeypatch: pytest.MonkeyPatch, version: str | None, visible: str, reason: str) -> None:
     monkeypatch.setattr(torch.version, "cuda", version)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert re.match(reason, examined()["CUDA"].value)
@@ -100,4 +98,4 @@ def test_what_is_broken_is_listed_with_its_remedy(capsys: pytest.CaptureFixture[
     lines = ["what   found", "CPU    fine", "cache  full", "broken: cache: make room"]
     assert capsys.readouterr().out.splitlines() == lines
     assert show_findings(Console(width=40), [fine])
-    assert capsys.readouterr().out.endswith("all that a run needs is there\n")
+    assert capsys.readouterr().out.endswith("nothing is broken\n")

@@ -1,6 +1,9 @@
 """What a run settles before it trains: profile, device, arithmetic, threads."""
 
+import itertools
+import json
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,11 +68,6 @@ def test_cuda_and_its_engine_are_refused_where_there_is_none() -> None:
         settle(study(), Options(device="cpu", engine="graph"))
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
-
-
 def first_id(declared: Study, **options: Any) -> str:
     settled = Options(device="cpu", **options)
     return plan_settled(settle(declared, settled), settled, Watcher())[0].trials[0].trial_id
@@ -79,18 +77,17 @@ def pictured(data: Path, **changes: Any) -> Study:
     return study(base={"data": f"folder:{data}", "image_size": 8, "epochs": 1, **changes}, seeds=1)
 
 
-def pictures(root: Path, *, prefix: str) -> Path:
-    rng = np.random.default_rng(0)
-    for split in ("train", "val"):
-        for name in ("a", "b", "c"):
-            (root / split / name).mkdir(parents=True)
-            for number in range(4):
-                pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(root / split / name / f"{prefix}{number}.png")
+def pictures(root: Path, *, prefix: str = "", valid: int = 1) -> Path:
+    """Three classes of four images each, to train on and to report on, these by a seed."""
+    for split, seed in (("train", 0), ("val", valid)):
+        rng = np.random.default_rng(seed)
+        for name, number in itertools.product("abc", range(4)):
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / split / name / f"{prefix}{number}.png")
     return root
 
 
-@pytest.mark.usefixtures("cache")
 def test_wrong_labels_are_part_of_a_trials_identity(tmp_path: Path) -> None:
     """They are drawn by the images' names, which the fingerprint of clean data leaves out."""
     ours, renamed = pictures(tmp_path / "ours", prefix="x"), pictures(tmp_path / "renamed", prefix="y")
@@ -118,9 +115,7 @@ def test_no_more_trials_at_a_time_than_cores_have_threads_for(cores: Callable[[i
 
 
 @given(st.integers(0, 40), st.integers(1, 64), st.none() | st.integers(1, 70), st.integers(1, 64))
-def test_cores_are_called_idle_exactly_when_some_are_and_the_advice_helps(
-    trials: int, count: int, workers: int | None, threads: int
-) -> None:
+def test_advice_on_idle_cores_helps(trials: int, count: int, workers: int | None, threads: int) -> None:
     assume(threads <= count)
     options = Options(workers=workers, threads=threads)
 
@@ -145,9 +140,7 @@ def test_cores_are_called_idle_exactly_when_some_are_and_the_advice_helps(
     assert idle_cores(trials, "cuda", options) == ""
 
 
-def test_threads_that_a_trial_cannot_have_are_refused(
-    cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_that_cannot_be_had(cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
     cores(4)
     settle(study(), Options(device="cpu", threads=4))
     with pytest.raises(StudyError, match=r"--threads 5: expected at most 4, .* give fewer"):
@@ -159,7 +152,6 @@ def test_threads_that_a_trial_cannot_have_are_refused(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("cache")
 def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path) -> None:
     """Three trials on two workers: the last one is alone, and must not compute in another way for that.
 
@@ -175,7 +167,6 @@ def test_how_many_run_at_a_time_changes_no_number(tmp_path: Path) -> None:
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.usefixtures("cache")
 def test_threads_are_part_of_a_trials_identity_and_workers_are_not(cores: Callable[[int], None]) -> None:
     cores(4)
     one = study(seeds=1)
@@ -195,10 +186,7 @@ class Leaves(torch.nn.Module):
 """
 
 
-@pytest.mark.usefixtures("cache")
-def test_a_lone_last_image_is_refused_where_the_network_cannot_take_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lone_last_image_is_refused_or_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """12 training images: batches of 11 leave one."""
     data = pictures(tmp_path / "ours", prefix="x")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -226,10 +214,7 @@ study = Study(question="?", base={"data": "synthetic", "image_size": 8, "arch": 
 """
 
 
-@pytest.mark.usefixtures("cache")
-def test_each_study_has_the_modules_of_its_own_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_study_has_its_own_folders_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two folders with a module of one name, loaded in one process, from a third folder that has it too."""
     monkeypatch.setattr("sys.path", ["", *sys.path])
     for name, head in (("a", "192, num_classes"), ("b", "192, num_classes, bias=False"), ("elsewhere", "")):
@@ -245,3 +230,60 @@ def test_each_study_has_the_modules_of_its_own_folder(
         assert ids.setdefault(name, trial_id) == trial_id
     assert ids["a"] != ids["b"]
     del sys.modules["same_name"]
+
+
+COUNTED = """
+import json, sys
+from collections import Counter
+from pathlib import Path
+from rich.console import Console
+from ablate.execution.driver import Options, run_settled, settle
+from ablate.execution.progress import Watcher
+from ablate.store.timing import read_timing
+from ablate.study.study import Study
+
+study = Study(
+    name="tiny", question="?", seeds=2,
+    base={"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05},
+)
+opened, workers = Counter(), []
+
+def audit(event, arguments):
+    if event == "open" and "records/" in str(arguments[0]) and str(arguments[0]).endswith(".json"):
+        opened[Path(str(arguments[0])).name] += 1
+    if event == "subprocess.Popen" and "ablate.execution.worker" in arguments[1]:
+        workers[-1] += 1
+
+class Impatient(Watcher):
+    def preparing(self, label, done, total):
+        if "timing" in label:
+            raise KeyboardInterrupt
+
+def run(view=Watcher):
+    workers.append(0)
+    summary = run_settled(settle(study, options), options, view(Console(stderr=True)))
+    return summary.ran, summary.interrupted, read_timing(summary.folder)
+
+sys.addaudithook(audit)
+options = Options(device="cpu", workers=1, results=Path(sys.argv[1]))
+*first, timing = run()
+environment = (timing.environment.engine, timing.environment.threads, timing.environment.workers)
+opened.clear()
+*second, kept = run()
+read = list(opened.values())
+heavy = sorted({"matplotlib", "pandas", "optuna", "torchvision", "sklearn"} & set(sys.modules))
+(options.results / "tiny" / "default" / "timing.json").unlink()
+third = run(Impatient)
+print(json.dumps([workers, first, environment, second, kept == timing, read, heavy, third]))
+"""
+
+
+@pytest.mark.slow
+def test_one_warm_worker_trains_and_times_and_a_finished_study_reads_each_record_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", COUNTED, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    workers, first, environment, *second, third = json.loads(result.stdout)
+    assert workers == [1, 0, 1]  # the last one for the timing pass alone, whose file had been deleted
+    assert (first, environment) == ([2, False], ["eager", 1, 1])
+    assert second == [[0, False], True, [1, 1], []]
+    assert third == [0, True, None]

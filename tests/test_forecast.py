@@ -1,4 +1,4 @@
-"""What `plan` says before a run: counts, time, smallest effect. The oracle of power is statsmodels."""
+"""What `plan` says before a run: counts, time, chance to decide. The oracle of power is statsmodels."""
 
 import math
 from pathlib import Path
@@ -8,19 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded_study import BASE, COST, CPU, CUDA, FAILED, MISSING, Recorded, printed
+from recorded_study import COST, CPU, CUDA, FAILED, MISSING, Recorded, printed, trial
+from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
-from ablate.gate.plan import expected_duration, pooled_sd, show_forecast
-from ablate.stats import paired_effect
+from ablate.gate.plan import expected_duration, show_forecast
+from ablate.stats import equivalence_power
 from ablate.store.records import Failure, Record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import resolve
-from ablate.study.trials import Numerics, Trial, build_trial
+from ablate.study.study import load_study
+from ablate.study.trials import Plan, Trial, expand
 
-
-def trial(seed: int = 0, fingerprint: str = "f", numerics: Numerics = CPU, **changes: Any) -> Trial:
-    return build_trial({}, resolve(BASE, changes), seed, numerics, fingerprint=fingerprint)
+STUDIES = Path(__file__).parent.parent / "studies"
 
 
 def took(seconds: float, which: Trial) -> Record:
@@ -67,68 +66,104 @@ def tiny(root: Path, correct: dict[tuple[float, int], int], **study: Any) -> Rec
     return Recorded(root, {(e, n): MISSING for e in (0.0, 0.1, 0.2) for n in range(4)} | correct, study=study)
 
 
-def shown(study: Recorded, folder: ResultsFolder | None = None) -> str:
-    return printed(show_forecast, study.plan, folder or study.folder, workers=2)
+def shown(study: Recorded, folder: ResultsFolder | None = None, **given: Any) -> str:
+    return printed(show_forecast, study.plan, folder or study.folder, workers=2, **given)
 
 
-def statsmodels_effect(seeds: int, comparisons: int) -> float:
-    """In standard deviations of the paired differences."""
-    power = TTestPower().solve_power(None, nobs=seeds, alpha=0.05 / comparisons, power=0.8)
-    return float(np.squeeze(power))
+def chances(plan: Plan, folder: ResultsFolder, **given: Any) -> dict[tuple[str, str], dict[str, Any]]:
+    """By metric and by what is compared."""
+    found = show_forecast(Console(quiet=True), plan, folder, workers=2, **given)["chances"]
+    return {(chance["metric"], chance["compared"]): chance for chance in found}
 
 
-def test_without_records_the_effect_is_in_units_of_the_unknown_spread(tmp_path: Path) -> None:
-    text = shown(tiny(tmp_path / "here", {}), ResultsFolder(tmp_path / "nowhere"))
+def detected(difference: float, sd: float, seeds: int, intervals: int) -> Any:
+    """By statsmodels; `sd` of the paired differences."""
+    return pytest.approx(TTestPower().power(difference / sd, seeds, 0.05 / intervals), abs=1e-6)
+
+
+def test_without_a_spread_no_chance_is_told(tmp_path: Path) -> None:
+    study = tiny(tmp_path / "here", {})
+    text = shown(study, ResultsFolder(tmp_path / "nowhere"))
     assert "3 arms x 4 seeds = 12 trials: 0 done, 0 failed, 12 missing" in text
     assert "time of seed_cnn: not known before one trial of seed_cnn has run" in text
-    expected = f"{statsmodels_effect(4, 2):.2f} standard deviations of the paired differences in Accuracy"
-    assert f"smallest effect: {expected} (80 % power, 5 % error over 2 comparisons); their size" in text
+    assert "Accuracy: chance to decide not known: records of compared arms tell" in text
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_with_three_pairs_the_effect_has_the_metrics_unit(tmp_path: Path) -> None:
-    accuracy = {(0.0, 0): 500, (0.0, 1): 600, (0.0, 2): 700, (0.1, 0): 550, (0.1, 1): 610, (0.1, 2): 790}
-    text = shown(tiny(tmp_path, {**accuracy, (0.2, 0): 100, (0.2, 1): 900}))
-    sd = float(np.std([0.05, 0.01, 0.09], ddof=1))  # the pair of two seeds is too few
-    assert f"smallest effect: {100 * sd * statsmodels_effect(4, 2):.2f} points of Accuracy" in text
-    assert f"standard deviation is {100 * sd:.2f} points over 3 pairs" in text
-    needed = TTestPower().solve_power(0.005 / sd, nobs=None, alpha=0.025, power=0.8)
-    assert f"a difference of the margin, 0.50 points, would need {math.ceil(needed)} seeds; 4 are" in text
+def test_chances_of_a_given_spread_are_those_of_the_tests(tmp_path: Path) -> None:
+    """Two arms against a baseline; or their trend, which over 0, .5 and 1 is the last less the first."""
+    for asked, every in ((("arms",), {}), (("trend",), {"every arm": 2})):
+        study = tiny(tmp_path / asked[0], {}, comparisons=asked, margins={"accuracy": 0.02})
+        found, sd, alone = chances(study.plan, study.folder, sd=0.8), 0.008 * math.sqrt(2), {"one alone": 1}
+        sizes = {"all asked": 2} | alone if asked == ("arms",) else {"all asked": 1} | every
+        assert {compared: chance["intervals"] for (_, compared), chance in found.items()} == sizes
+        for (metric, compared), chance in found.items():
+            assert (metric, chance["margin"]) == ("accuracy", 0.02)
+            assert chance["at_margin"] == detected(0.02, sd, 4, sizes[compared])
+            assert chance["at_twice"] == detected(0.04, sd, 4, sizes[compared])
+            assert chance["equivalent"] == equivalence_power(0.02, 4, sd=sd, comparisons=sizes[compared])
+            assert chance["seeds_from"] == chance["seeds_needed"]
+            least = chance["margin_needed"]
+            assert equivalence_power(least, 4, sd=sd, comparisons=sizes[compared]) == pytest.approx(0.8)
+
+
+def test_a_low_chance_is_warned_of_with_what_would_raise_it(tmp_path: Path) -> None:
+    low, high = (shown(tiny(tmp_path / str(sd), {}, margins={"accuracy": 0.01}), sd=sd) for sd in (1.0, 0.2))
+    assert "Accuracy: runs of an arm vary by 1.00 points (sd, as given)" in low
+    needed, margin = low.split("80 % takes ")[1].split(" seeds, or a margin of ")
+    assert "warning: Accuracy is decided with a chance of" in low
+    sd = 0.01 * math.sqrt(2)
+    assert equivalence_power(0.01, int(needed), sd=sd, comparisons=2) >= 0.8
+    assert equivalence_power(0.01, int(needed) - 6, sd=sd, comparisons=2) < 0.8
+    of_margin = equivalence_power(float(margin.split()[0]) / 100, 4, sd=sd, comparisons=2)
+    assert of_margin == pytest.approx(0.8, abs=0.01)
+    assert "warning" not in high
+
+
+def test_the_spread_is_that_of_the_records(tmp_path: Path) -> None:
+    """Of this profile, or else of another one of the study; each pair counts, whichever arm it is of."""
+    right = {(0.0, 0): 500, (0.0, 1): 600, (0.0, 2): 700, (0.1, 0): 550, (0.1, 1): 610, (0.1, 2): 790}
+    study = tiny(tmp_path / "tiny" / "small", {**right, (0.2, 0): 100, (0.2, 1): 900})
+    differences = np.array([0.05, 0.01, 0.09]), np.array([-0.4, 0.3])
+    squares = sum(float(((own - own.mean()) ** 2).sum()) for own in differences)
+    sd = math.sqrt(squares / 3 / 2)  # of an arm
+    text = shown(study)
+    assert f"Accuracy: runs of an arm vary by {100 * sd:.2f} points (sd, recorded here)" in text
     assert "8 done, 0 failed, 4 missing" in text
     assert "time: about 4 s for 4 of the missing trials, 2 at a time" in text
+    other = tiny(tmp_path / "tiny" / "full", {}, margins={"accuracy": 0.1})
+    assert f"vary by {100 * sd:.2f} points (sd, of profile small)" in shown(other)
+    chance = chances(other.plan, other.folder)["accuracy", "all asked"]
+    assert chance["at_twice"] == detected(0.2, sd * math.sqrt(2), 4, 2)
+    assert "vary by 1.00 points (sd, as given)" in shown(other, sd=1.0)
 
 
 def test_equal_differences_are_not_taken_for_certainty(tmp_path: Path) -> None:
     text = shown(tiny(tmp_path, {(epsilon, seed): 500 for epsilon in (0.0, 0.1) for seed in range(3)}))
-    assert f"{statsmodels_effect(4, 2):.2f} standard deviations" in text
-    assert "the 3 recorded ones do not vary" in text
-
-
-@given(
-    st.lists(
-        st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=1, max_size=6), min_size=1, max_size=4
-    )
-)
-def test_spread_is_pooled_by_degrees_of_freedom(groups: list[list[float]]) -> None:
-    padded = np.array([group + [math.nan] * (6 - len(group)) for group in groups])
-    sd, pairs = pooled_sd(paired_effect(padded, np.zeros(6)))
-    counted = [group for group in groups if len(group) >= 3]
-    assert pairs == sum(len(group) for group in counted)
-    residuals = [value - sum(group) / len(group) for group in counted for value in group]
-    freedom = sum(len(group) - 1 for group in counted)
-    expected = math.sqrt(sum(r * r for r in residuals) / freedom) if freedom else 0.0
-    assert sd == pytest.approx(expected, abs=1e-9) if expected > 1e-9 else math.isnan(sd)
+    assert "Accuracy: chance to decide not known" in text
 
 
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"baseline": {}}, "smallest effect: no arm is compared, as the study declares no baseline"),
-        ({"seeds": 1}, "smallest effect: one seed shows none"),
+        ({"comparisons": ("interaction",)}, "none, as nothing that is asked can be compared"),
+        ({"seeds": 1}, "none, as one seed decides nothing"),
+        ({"primary": "ece_scaled"}, "no margin is declared, so nothing can be equivalent"),
     ],
 )
-def test_where_nothing_can_be_detected_it_says_so(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
-    assert line in shown(tiny(tmp_path, {}, **changes))
+def test_where_nothing_can_be_decided_it_says_so(tmp_path: Path, changes: dict[str, Any], line: str) -> None:
+    assert line in shown(tiny(tmp_path, {}, **changes), sd=1.0)
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.py")), ids=lambda path: path.stem)
+def test_the_studies_have_seeds_and_margins_that_decide(path: Path, tmp_path: Path) -> None:
+    """At the spread that the source's network was recorded with: 1.41 points over six seeds."""
+    study = load_study(path).with_profile("full")
+    if study.search is None and study.baseline:
+        trials = tuple(expand(study, lambda fields: fields.data, lambda fields: CUDA))
+        plan = Plan(study=study, profile="full", reason="", trials=trials)
+        found = chances(plan, ResultsFolder(tmp_path), sd=1.41)
+        assert found["accuracy", "all asked"]["equivalent"] >= 0.5
 
 
 def test_failed_and_damaged_trials_are_told_apart(tmp_path: Path) -> None:

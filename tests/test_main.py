@@ -135,7 +135,8 @@ def test_a_study_runs_to_its_report(first: tuple[Path, Ended]) -> None:
     assert ended.status == 0, ended.err
     assert "tiny: no CUDA is present, so profile quick runs" in ended.out
     assert "2 arms x 2 seeds = 4 trials: 0 done, 4 to run" in ended.out
-    assert "4 trials run\nreport: report/tiny/quick/index.html\n" in ended.out
+    page = here / "report" / "tiny" / "quick" / "index.html"
+    assert f"4 trials run\nreport: report/tiny/quick/index.html\n{page.as_uri()}\n" in ended.out
     assert "Step time was not measured apart" in report_of(here)
     assert "python -m ablate run tiny.py" in report_of(here)
     assert read_tables(folder(here))["trials"]["accuracy"].notna().sum() == 4
@@ -163,22 +164,9 @@ def test_only_what_is_new_runs_and_the_report_is_rendered_again_to_the_byte(ran:
 
 
 @pytest.mark.slow
-def test_steps_are_timed_once_by_themselves(ran: Path) -> None:
-    one = ("run", "tiny.py", "--workers", "0", "--seeds", "1")
-    assert ablate(ran, *one).status == 0
-    kept = folder(ran).timing.read_bytes()
-    timing = read_tables(folder(ran))["timing"]
-    assert list(timing["loss"]) == ["label_smoothing", "cross_entropy"]
-    assert (timing["ratio_to_plain"] > 0).all()
-    assert "Timed after the trials" in report_of(ran)
-    assert ablate(ran, *one).status == 0
-    assert folder(ran).timing.read_bytes() == kept
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(usable_cores() < 2, reason="a trial cannot have two threads on one core")
 def test_threads_make_other_trials_which_are_timed_and_reported_as_such(here: Path) -> None:
-    one = ("tiny.py", "--seeds", "1", "--set", "epsilon=0.1")
+    one = ("tiny.py", "--seeds", "1", "--set", "epsilon=0.1", "--set", "epochs=1")
     idle = f"idle CPU cores: {usable_cores() - 1} of {usable_cores()}; --threads {usable_cores()} would keep"
     assert idle in ablate(here, "plan", *one).out
     assert idle in ablate(here, "run", *one).out
@@ -189,7 +177,8 @@ def test_threads_make_other_trials_which_are_timed_and_reported_as_such(here: Pa
     assert before.items() < files(folder(here).records).items()
     assert json.loads(folder(here).timing.read_text())["environment"]["threads"] == 2
     assert list(read_tables(folder(here))["trials"]["threads"]) == [2]
-    assert "python -m ablate run tiny.py --set epsilon=0.1 --seeds 1 --threads 2" in report_of(here)
+    for said in ("Timed after the trials", "--set epsilon=0.1 --set epochs=1 --seeds 1 --threads 2"):
+        assert said in report_of(here)
 
 
 @pytest.mark.slow
@@ -248,9 +237,7 @@ def processes_with(mark: bytes) -> list[Path]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_watched_and_interrupted_it_writes_a_partial_report_and_leaves_no_worker(
-    here: Path, number: signal.Signals
-) -> None:
+def test_watched_and_interrupted_it_leaves_a_report_and_no_worker(here: Path, number: signal.Signals) -> None:
     run = ("run", "tiny.py", "--seeds", "4", "--set", "epochs=1,2000", "--workers", "1")
     driver = start(here, *run, stdout=subprocess.PIPE)
     wait_until(lambda: list(folder(here).checkpoints.glob("*.pt")))
@@ -300,8 +287,13 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
     assert page.read_bytes() == rendered
     assert read_records(published) == read_records(folder(ran))
     assert not published.predictions.exists()
-    twice = ablate(ran, "publish", "tiny", "--as", "cpu-1")
-    assert (twice.status, "exists already" in twice.err) == (1, True)
+    published.plan.unlink()  # sealed again, from the same records
+    assert ablate(ran, "publish", "tiny", "--as", "cpu-1").status == 0
+    assert published.plan.exists()
+    record = next(published.records.iterdir())
+    record.write_bytes(record.read_bytes() + b" ")
+    other = ablate(ran, "publish", "tiny", "--as", "cpu-1")
+    assert (other.status, "holds other records" in other.err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -309,26 +301,19 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
     [
         ("run nothing.py", "nothing.py: no such study file"),
         ("run tiny.py --device cuda", "--device cuda: expected a CUDA device, but torch sees none"),
-        ("run tiny.py --set epsilom=1", "Did you mean 'epsilon'?"),
         ("run tiny.py --set epsilon", "expected FIELD=VALUE"),
-        ("run tiny.py --set epsilon=0.1,0.2", "baseline.epsilon: 0.0 is not among its levels"),
-        ("run tiny.py --set arch=seed_cn", "seed_cn"),
         ("run tiny.py --set loss=hinge", "hinge"),
-        ("run tiny.py --set data=folder:nowhere", "nowhere"),
         ("run tiny.py --set data=imagenette-160 --data-dir nowhere", "nowhere"),
         ("run tiny.py --results tiny.py", "cannot be written"),
         ("run tiny.py --set loss=cross_entropy --set epsilon=0.0,0.1", "refuses an arm"),
         ("run tiny.py --set deterministic=False,True", "train the same network"),
         ("run primary.py", "primary: acuracy: unknown metric"),
         ("run tiny.py --workers -1", "--workers"),
-        ("run tiny.py --timeout 0", "--timeout"),
         ("run tiny.py --sed 3", "--sed"),
         ("plan primary.py", "primary: acuracy: unknown metric"),
         ("tune tiny.py", "expected a study with a search"),
         ("report tinny", "no such study was run here"),
-        ("compare tiny tiny", "no such study was run here"),
         ("data imagenete-160", "Did you mean 'imagenette-160'?"),
-        ("data digits --image-size 0", "image_size"),
         ("bench speed", "speed"),
         ("bench loss cuda", "bench: give cuda alone"),
         ("comprae a b", "No such command 'comprae'"),
@@ -351,16 +336,10 @@ def test_two_runs_do_not_write_into_one_folder(here: Path) -> None:
 
 def test_run_and_tune_have_every_option_of_python(here: Path) -> None:
     names = {name.replace("_", "-") for name in Options.model_fields} - {"command", "settings"} | {"set"}
-    for command, said in (
-        ("run", "How many seeds, instead"),
-        ("tune", "How many fresh seeds the re-test has."),
-    ):
+    for command, said in (("run", "How many seeds, instead"), ("tune", "How many fresh seeds the re-test")):
         told = ablate(here, command, "--help").out
         assert names <= set(re.findall(r"^  --([a-z-]+)", told, flags=re.MULTILINE))
         assert said in told
-
-
-def test_the_version_is_told(here: Path) -> None:
     name, version, *commit = ablate(here, "--version").out.split()
     assert (name, version) == ("ablate", metadata.version("ablate"))
     assert all(re.fullmatch(r"\([0-9a-f]{12}(-dirty)?\)", word) for word in commit)
@@ -370,8 +349,7 @@ def test_a_plan_trains_nothing_and_learns_from_what_ran(here: Path, ran: Path) -
     first = ablate(here, "plan", "tiny.py", "--workers", "1")
     assert first.status == 0, first.err
     assert "2 arms x 2 seeds = 4 trials: 0 done, 0 failed, 4 missing" in first.out
-    assert not (here / "results").exists()
-    assert not (here / "report").exists()
+    assert not [*here.glob("re*")]  # results, report
     before = files(ran / "results")
     again = ablate(ran, "plan", "tiny.py", "--seeds", "5", "--set", "lr=0.05,0.1", "--workers", "1")
     assert "4 arms x 5 seeds = 20 trials: 4 done, 0 failed, 16 missing" in again.out, again.err
@@ -383,9 +361,8 @@ def test_a_plan_trains_nothing_and_learns_from_what_ran(here: Path, ran: Path) -
 def test_two_recorded_studies_are_compared(ran: Path) -> None:
     shutil.copytree(ran / "results", ran / "copy")
     before = files(ran / "results")
-    ended = ablate(
-        ran, "compare", "tiny/quick", "copy/tiny/quick", "--csv", "out.csv", "--markdown", "out.md"
-    )
+    both = ("compare", "tiny/quick", "copy/tiny/quick")
+    ended = ablate(ran, *both, "--csv", "out.csv", "--markdown", "out.md")
     assert ended.status == 0, ended.err
     assert ended.out.count("paired by seed, n = 2, equal on every seed") == 6
     assert len((ran / "out.csv").read_text().splitlines()) == 7
@@ -396,8 +373,6 @@ def test_two_recorded_studies_are_compared(ran: Path) -> None:
 
 
 def test_a_dataset_is_prepared_and_then_listed(here: Path) -> None:
-    before = ablate(here, "data").out
-    assert re.search(r"^digits .* –$", before, flags=re.MULTILINE)
     ended = ablate(here, "data", "digits", "--image-size", "8", "--resize", "center_crop")
     assert ended.status == 0, ended.err
     assert "digits: 8 x 8 pixels, 10 classes" in ended.out
@@ -407,13 +382,13 @@ def test_a_dataset_is_prepared_and_then_listed(here: Path) -> None:
     assert open_dataset(Path(place)).fingerprint == fingerprint
     assert re.search(r"^digits .* 8 px, center_crop$", ablate(here, "data").out, flags=re.MULTILINE)
     (Path(place) / "dataset.json").write_text("{")
-    assert ablate(here, "data").out == before
+    assert re.search(r"^digits .* –$", ablate(here, "data").out, flags=re.MULTILINE)
 
 
 def test_the_doctor_is_content_or_exits_with_1(here: Path) -> None:
     sound = ablate(here, "doctor")
     assert sound.status == 0, sound.out + sound.err
-    assert "all that a run needs is there" in sound.out
+    assert "nothing is broken" in sound.out
     shutil.rmtree(here / "cache", ignore_errors=True)
     (here / "cache").write_text("in the way")
     broken = ablate(here, "doctor")
@@ -425,9 +400,7 @@ def test_settings_are_python_literals_or_text_and_are_typed_again_as_they_were()
     assert parsed == {"epsilon": (0, 0.1), "arch": ("seed_cnn",), "drop_last": (True,), "loss": ("None",)}
     with pytest.raises(StudyError, match="given twice"):
         parse_settings(["lr=1", "lr=2"])
-    line = command_line(
-        "tune", Path("/a/b.py"), Options(settings=parsed, seeds=3, device="cpu", threads=2), 4
-    )
+    line = command_line("tune", Path("b.py"), Options(settings=parsed, seeds=3, device="cpu", threads=2), 4)
     assert line == (
         "python -m ablate tune b.py --points 4 --set epsilon=0,0.1 --set arch=seed_cnn --set drop_last=True "
         "--set 'loss='\"'\"'None'\"'\"'' --seeds 3 --device cpu --threads 2"

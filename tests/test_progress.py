@@ -3,12 +3,13 @@
 import io
 
 import pytest
+from recorded_study import COST
 from rich.console import Console
 
 from ablate.execution import Done, Lost, Started, Told
 from ablate.execution.progress import Watcher
 from ablate.execution.trial import Heartbeat
-from ablate.store.records import Failure, Record
+from ablate.store.records import Epoch, Failure, Record
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, build_trial
@@ -16,6 +17,10 @@ from ablate.study.trials import Numerics, Plan, build_trial
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "digits", "image_size": 8}
 TRIALS = [build_trial({"arch": f"[red]<{n}>"}, resolve(BASE), n, CPU, "f") for n in range(2)]
+HISTORY = Epoch(
+    epoch=0, train_loss=0, train_accuracy=1, valid_loss=0, valid_accuracy=1, valid_nll=0, lr=1, seconds=1,
+    bin_count=(), bin_confidence=(), bin_correct=(),
+)  # fmt: skip
 STUDY = Study(question="?", base=BASE, seeds=2, name="tiny")
 PLAN = Plan(study=STUDY, profile="quick", reason="no CUDA is present", trials=tuple(TRIALS))
 
@@ -47,13 +52,32 @@ def test_every_ended_trial_is_a_line_as_it_is_written(terminal: bool) -> None:
     assert "[2/2] arch=[red]<1>, seed 1: ended" in shown
     if terminal:
         assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500" in shown
-        assert "left" in shown
     else:
         assert "\x1b" not in shown
         assert "decoding: done" in shown
         assert len(shown.splitlines()) == 5
 
 
-def test_a_file_is_told_how_far_long_trials_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_told_how_far_long_trials_are_and_no_time_that_is_not_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("ablate.execution.progress.LINE_SECONDS", 0)
-    assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500; about" in show(terminal=False)
+    assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500\n" in show(terminal=False)
+
+
+@pytest.mark.parametrize(("at_once", "left"), [(1, "2 min 00 s"), (2, "1 min 00 s")])
+def test_the_time_left_goes_by_what_ended_trials_took(at_once: int, left: str) -> None:
+    """Five of 30 s, however long the workers took to start: one ended, a second one is half done at least."""
+    view, trials = Watcher(), [build_trial({}, resolve(BASE), n, CPU, "f") for n in range(5)]
+    view.planned(PLAN, trials)
+    for trial in trials[:at_once]:
+        view.happened(trial, Started(trial.trial_id, 1), None)
+    view.happened(trials[0], Told(trials[0].trial_id, Heartbeat(3.9, 4)), None)
+    assert view._time_left() == ""
+    view.happened(trials[at_once], Started(trials[at_once].trial_id, 1), None)  # heard before the end
+    cost = COST.model_copy(update={"train_seconds": 20, "eval_seconds": 10})
+    ended = Record(trial=trials[0], status="complete", history=(HISTORY,), cost=cost)
+    view.happened(trials[0], Done(trials[0].trial_id, None, 1), ended)
+    assert view._time_left() == f"about {left} left"
+    view.happened(trials[1], Told(trials[1].trial_id, Heartbeat(2, 4)), None)
+    assert view._time_left() == {1: "about 1 min 45 s left", 2: "about 52 s left"}[at_once]

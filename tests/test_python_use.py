@@ -35,7 +35,6 @@ def net(num_classes, image_size):
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -76,10 +75,10 @@ def test_a_setting_of_one_value_fixes_and_of_several_sweeps(here: Path) -> None:
     settings = {"epochs": 2, "reduction": "none", "epsilon": np.array([0.0, 0.5])}
     first = run(declare(), settings=settings, seeds=np.int64(1))
     trials = first.tables["trials"]
-    assert set(zip(trials["epochs"], trials["reduction"], trials["epsilon"], strict=True)) == {
-        (2, "none", 0.0),
-        (2, "none", 0.5),
-    }
+    assert trials[["epochs", "reduction", "epsilon"]].to_numpy().tolist() == [
+        [2, "none", 0.0],
+        [2, "none", 0.5],
+    ]
     again = "settings={'epochs': 2, 'reduction': 'none', 'epsilon': [0.0, 0.5]}, seeds=1, device='cpu'"
     assert f"ablate.run(study, {again})" in html.unescape(first.page)
     more = run(declare(), settings={**settings, "epsilon": [0.0, 0.5, 1.0]}, seeds=1)
@@ -140,20 +139,13 @@ def test_a_search_that_was_stopped_has_no_report_yet() -> None:
         ({"name": "a/b"}, {}, r"name: expected a plain folder name .*'a/b' came"),
         ({}, {"device": "gpu"}, r"device: .*'auto', 'cpu' or 'cuda', but 'gpu' \(str\) came"),
         ({}, {"settings": "epsilon=1"}, r"settings: .*dictionary, but 'epsilon=1' \(str\) came"),
-        ({}, {"workers": -1}, r"workers: .* greater than or equal to 0, but -1 \(int\) came"),
-        ({}, {"threads": 9999}, r"--threads 9999: expected at most"),
-        ({}, {"timeout": "5"}, r"timeout: .* but '5' \(str\) came"),
         ({}, {"timeout": float("nan")}, r"timeout: .* but nan \(float\) came"),
         ({}, {"timeout": 1, "workers": 0}, r"timeout: expected none where workers is 0"),
-        ({}, {"data_dir": 3}, r"data_dir: .* valid path .*3 \(int\) came"),
         ({}, {"retry_failed": "no"}, r"retry_failed: .* boolean, but 'no' \(str\) came"),
         ({}, {"seeds": 2.5}, r"^seeds: expected how many seeds, .*2.5 \(float\) came$"),
-        ({}, {"seeds": (1, 1)}, r"seeds: each seed once, but \[1, 1\] came"),
-        ({}, {"seeds": 0}, r"at least one seed is needed, but 0 came"),
         ({}, {"wokers": 1}, r"wokers: unknown option; .*Did you mean 'workers'\?"),
         ({}, {"report": "file"}, r"file: the report cannot be written there"),
         ({"base": {**BASE, "arch": "__main__:Net"}}, {}, r"worker processes cannot import.*'my_module:Net'"),
-        ({}, {"settings": {"loss": "__main__:mine"}}, r"worker processes cannot import.*'my_module:mine'"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(

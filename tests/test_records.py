@@ -1,8 +1,9 @@
-"""Records: written once and whole, read only when they are what they claim, put aside when they are not."""
+"""Records: written once and whole, read only when they are what they claim; and which code they came from."""
 
 import hashlib
 import io
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from recorded_study import trial
 
+import ablate
 from ablate.errors import RecordError, ResultsError
 from ablate.store.records import (
     Cost,
@@ -30,20 +33,12 @@ from ablate.store.records import (
     write_record,
 )
 from ablate.store.results import ResultsFolder, write_atomically
-from ablate.study.fields import resolve
-from ablate.study.trials import Numerics, Trial, build_trial
 
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 PREDICTIONS = Predictions(np.eye(3, dtype=np.float32), np.arange(3))
 EPOCH = Epoch(
     epoch=0, train_loss=1.5, train_accuracy=0.5, valid_loss=1.25, valid_accuracy=0.5, valid_nll=1.0,
     bin_count=(1,), bin_confidence=(0.5,), bin_correct=(1,), lr=0.4, seconds=0.1,
 )  # fmt: skip
-
-
-def trial(seed: int = 0) -> Trial:
-    fields = resolve({"data": "digits", "image_size": 8})
-    return build_trial({"epsilon": 0.1}, fields, seed, CPU, "fingerprint")
 
 
 @pytest.fixture
@@ -58,19 +53,20 @@ def stored(folder: ResultsFolder, seed: int = 0) -> Record:
     return read_record(folder.record_path(trial(seed).trial_id))
 
 
-@pytest.mark.parametrize(
-    ("published", "older"), [("seed_notebook/cpu-float32", False), ("recipes/cpu-64px", True)]
-)
-def test_published_records_come_back_as_they_are(published: str, older: bool, folder: ResultsFolder) -> None:
-    """Those of the older run were written before there were features and projected points."""
+@pytest.mark.parametrize("published", ["seed_notebook/cpu-float32", "recipes/cpu-64px"])
+def test_published_records_come_back_as_they_are(published: str, folder: ResultsFolder) -> None:
+    """Those of the second run were written before there were features and projected points."""
     kept = ResultsFolder(Path(__file__).parent.parent / "results" / "reference" / published)
     records = read_records(kept)
     for record in records.values():
         predictions = read_predictions(kept, record)
+        right = predictions.logits.argmax(1) == predictions.labels
+        assert right.mean() == record.history[-1].valid_accuracy
         assert (
-            np.mean(predictions.logits.argmax(1) == predictions.labels) == record.history[-1].valid_accuracy
+            (record.features is None)
+            == (predictions.projection_valid is None)
+            == (published == "recipes/cpu-64px")
         )
-        assert (record.features is None) == (predictions.projection_valid is None) == older
         write_record(folder, record, predictions)
         again = read_record(folder.record_path(record.trial_id))
         assert again.model_copy(update={"predictions_sha256": record.predictions_sha256}) == record
@@ -124,14 +120,8 @@ def test_a_record_cut_anywhere_or_with_any_byte_flipped_is_never_another_value(f
     assert sum(map(refused, flips)) > 0.8 * len(content)
 
 
-def test_a_record_under_another_name_is_refused(folder: ResultsFolder) -> None:
-    other = folder.record_path(stored(folder).trial_id).rename(folder.record_path("0" * 16))
-    with pytest.raises(RecordError, match="holds trial"):
-        read_record(other)
-
-
 @pytest.mark.parametrize(
-    ("which", "kept_bytes"), [("predictions", -1), ("predictions", None), ("records", 100), ("records", 0)]
+    ("which", "kept_bytes"), [("predictions", -1), ("predictions", None), ("records", 9)]
 )
 def test_damage_costs_only_its_own_trial(folder: ResultsFolder, which: str, kept_bytes: int | None) -> None:
     kept, lost = stored(folder, 0), stored(folder, 1)
@@ -155,17 +145,18 @@ def test_what_is_put_aside_twice_is_kept_twice(folder: ResultsFolder) -> None:
     assert names == ["0.json", "0.npz", "1.json", "1.npz"]
 
 
-def test_unreadable_records_are_all_named(folder: ResultsFolder) -> None:
+def test_records_that_are_unreadable_or_under_another_name_are_refused(folder: ResultsFolder) -> None:
     for seed in (0, 1, 2):
         folder.record_path(stored(folder, seed).trial_id).write_bytes(b"{")
     with pytest.raises(RecordError, match=r"readable.*\n.*readable.*\n.*readable"):
         read_records(folder)
+    other = folder.record_path(stored(folder, 3).trial_id).rename(folder.record_path("0" * 16))
+    with pytest.raises(RecordError, match="holds trial"):
+        read_record(other)
 
 
 @pytest.mark.parametrize("step", ["fdopen", "fsync", "replace"])
-def test_a_write_that_fails_at_any_step_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
+def test_a_failed_write_leaves_the_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     path = tmp_path / "a.json"
     write_atomically(path, b"old")
 
@@ -209,3 +200,43 @@ def test_a_results_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("a file")
     with pytest.raises(ResultsError, match=r"cannot be written .*--results"):
         ResultsFolder(tmp_path / "results" / "study").create()
+
+
+SOURCE = Path(ablate.__file__).parent
+ASK = "from ablate.store.provenance import source_commit; print(source_commit())"
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """What of ablate's tree tells its commit, copied without .git."""
+    (tmp_path / "ablate" / "store").mkdir(parents=True)
+    shutil.copy(SOURCE / "store" / "provenance.py", tmp_path / "ablate" / "store")
+    for package in ("ablate", "ablate/store"):
+        (tmp_path / package / "__init__.py").write_text("")
+    return tmp_path
+
+
+def call(tree: Path, *words: str, told: str = "") -> str:
+    own = {"GIT_CEILING_DIRECTORIES": str(tree.parent), "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    variables = {**os.environ, **own, "ABLATE_COMMIT": told}
+    ended = subprocess.run(words, cwd=tree, env=variables, check=True, capture_output=True, text=True)
+    return ended.stdout.strip()
+
+
+def commit(tree: Path, told: str = "") -> str:
+    return call(tree, sys.executable, "-c", ASK, told=told)
+
+
+def test_a_commit_is_gits_and_without_git_what_the_environment_says(copy: Path) -> None:
+    def git(*words: str) -> str:
+        return call(copy, "git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
+
+    assert (commit(copy, "0123456789ab"), commit(copy)) == ("0123456789ab", "None")
+    git("init", "-q")
+    assert commit(copy, "0123456789ab") == "0123456789ab"  # in a repository, but nobody's commit holds it
+    git("add", ".")
+    git("commit", "-qm", "all")
+    head = git("rev-parse", "--short=12", "HEAD")
+    assert commit(copy, "0123456789ab") == commit(copy) == head
+    (copy / "ablate" / "__init__.py").write_text("# changed\n")
+    assert commit(copy, "0123456789ab") == f"{head}-dirty"

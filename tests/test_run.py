@@ -1,7 +1,11 @@
-"""One trial as a worker does it: its record, its checkpoint, and what it makes of a failure."""
+"""One trial as a worker does it: record, checkpoint, failures; and a study with its workers on CUDA."""
 
+import itertools
+import os
 import pickle
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -12,17 +16,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from recorded_study import CPU
+from test_main import STUDY
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import ablate.execution.trial
 from ablate.data import prepare
 from ablate.execution.trial import Heartbeat, Outcome, Task, run_trial
-from ablate.store.records import Failure
+from ablate.store.records import Failure, read_records
+from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
 from ablate.study.trials import Numerics, build_trial
+from ablate.tables import read_tables
 
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 3, "batch_size": 32, "lr": 0.05}
 
 
@@ -45,42 +52,38 @@ def facts(outcome: Outcome) -> Any:
     record, predictions = outcome
     history = [epoch.model_dump(exclude={"seconds"}) for epoch in record.history]
     arrays = astuple(predictions) if predictions else ()
-    return record.status, history, record.features, [None if a is None else a.tobytes() for a in arrays]
+    engine = record.environment and record.environment.engine
+    kept = [None if a is None else a.tobytes() for a in arrays]
+    return record.status, engine, history, record.features, kept
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_trial_gives_its_record_and_predictions_with_what_its_penultimate_layer_shows(
-    tmp_path: Path, precision: str
-) -> None:
+def test_a_trial_gives_its_record_predictions_and_penultimate_layer(tmp_path: Path, precision: str) -> None:
     told: list[Heartbeat] = []
-    numerics = Numerics(device="cpu", precision=precision, deterministic=True)
+    numerics = CPU.model_copy(update={"precision": precision})
     record, predictions = run(make_task(tmp_path, numerics), told.append)
     assert record.status == "complete"
     assert [epoch.epoch for epoch in record.history] == [0, 1, 2]
     assert [heartbeat.done for heartbeat in told if heartbeat.train_loss is not None] == [1, 2, 3]
-    assert record.cost
-    assert record.environment
     assert record.features
     assert predictions
-    assert record.cost.images_per_second > 0
-    assert record.environment.torch_version == torch.__version__
     assert (record.features.dimension, record.features.classes) == (512, (0, 1, 2))
     logits, labels = predictions.logits, predictions.labels
     assert record.history[-1].valid_accuracy == np.mean(logits.argmax(1) == labels)
-    assert logits.dtype == np.float32
-    assert predictions.projection_valid is not None
-    index = np.concatenate([np.flatnonzero(labels == k)[:200] for k in (0, 1, 2)])
-    assert np.array_equal(predictions.projection_valid_labels, labels[index])  # type: ignore[arg-type]
-    # Two ways to one number: the recorded logits, and the points with the recorded templates.
-    templates, expected = np.array(record.features.templates), logits[index, 1] - logits[index, 0]
-    differences = predictions.projection_valid @ (templates[1] - templates[0])
-    np.testing.assert_allclose(differences, expected, rtol=1e-3, atol=1e-4)
+    assert (logits.dtype.name, predictions.projection_valid is None) == ("float32", False)
 
 
-def test_a_trial_stopped_after_a_checkpoint_goes_on_bit_for_bit(
-    task: Task, monkeypatch: pytest.MonkeyPatch
+CAPTURED = pytest.param("cuda", "graph", {"optimizer": "ranger"}, marks=pytest.mark.cuda)
+
+
+@pytest.mark.parametrize(("device", "engine", "changes"), [("cpu", "eager", {}), CAPTURED])
+def test_a_stopped_trial_goes_on_bit_for_bit(
+    device: Any, engine: Any, changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    task = make_task(tmp_path, CPU.model_copy(update={"device": device}), **changes)
+    task = replace(task, engine=engine)
     whole = facts(run(task))
+    assert whole[1] == engine
     monkeypatch.setattr(ablate.execution.trial, "CHECKPOINT_SECONDS", 0)
 
     def stop_in_epoch_3(heartbeat: Heartbeat) -> None:
@@ -96,19 +99,14 @@ def test_a_trial_stopped_after_a_checkpoint_goes_on_bit_for_bit(
     assert facts(resumed) == whole
 
 
-class Hostile:
-    """Runs code when it is unpickled."""
-
-    def __init__(self, canary: Path) -> None:
-        self.canary = canary
-
-    def __reduce__(self) -> Any:
-        return (Path.touch, (self.canary,))
-
-
 def test_a_bad_checkpoint_is_as_good_as_none(task: Task) -> None:
     whole, canary = facts(run(task)), task.checkpoint.with_name("canary")
-    for content in (b"", b"torn", pickle.dumps(Hostile(canary))):
+
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (canary,))
+
+    for content in (b"", b"torn", pickle.dumps(Hostile())):
         task.checkpoint.write_bytes(content)
         assert facts(run(task)) == whole
     assert not canary.exists()
@@ -182,3 +180,43 @@ def test_what_foreign_code_draws_does_not_depend_on_what_a_worker_did_before(
     for _ in range(draws):
         drawn()
     assert facts(run(drawing)) == expected
+
+
+SETTINGS = ["data=digits", "batch_size=64", "lr=0.002", "precision=float32"]
+
+
+def whole_study(here: Path, *options: str) -> ResultsFolder:
+    """The results of the study, trained by the command to its report."""
+    here.mkdir()
+    (here / "tiny.py").write_text(STUDY)
+    words = ["run", "tiny.py", "--profile", "quick", "--no-timing", "--seeds", "1", *options]
+    words += itertools.chain(*(("--set", setting) for setting in SETTINGS))
+    own = {**os.environ, "ABLATE_CACHE": str(here.parent / "cache")}
+    command = [sys.executable, "-m", "ablate", *words]
+    ended = subprocess.run(command, cwd=here, env=own, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (here / "report" / "tiny" / "quick" / "index.html").is_file()
+    return ResultsFolder(here / "results" / "tiny" / "quick")
+
+
+@pytest.mark.cuda
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["eager", "graph"])
+def test_a_study_runs_on_cuda_to_its_report_as_on_the_cpu(engine: str, tmp_path: Path) -> None:
+    """At a small rate: at 0.05 this network, whose maps are single pixels here, makes rounding visible.
+
+    The CPU multiplies fewer taps of a single pixel's convolution; the losses of ten steps at that rate then
+    come apart by 1e-7 to 4e-2, and not at all where it is made to multiply all of them.
+    """
+    folders = {"cuda": whole_study(tmp_path / "cuda", "--device", "cuda", "--engine", engine)}
+    folders["cpu"] = whole_study(tmp_path / "cpu", "--device", "cpu")
+    for device, folder in folders.items():
+        records = read_records(folder).values()
+        assert [record.status for record in records] == ["complete"] * 2
+        assert {record.trial.numerics.device for record in records} == {device}
+        versions = {record.environment and record.environment.cuda_version for record in records}
+        assert (None in versions) == (device == "cpu")
+    on_cuda, on_cpu = (read_tables(folder)["trials"].sort_values("epsilon") for folder in folders.values())
+    assert set(on_cuda["engine"]) == {engine}
+    np.testing.assert_allclose(on_cuda["nll"], on_cpu["nll"], rtol=1e-3)
+    np.testing.assert_allclose(on_cuda["accuracy"], on_cpu["accuracy"], atol=0.01)

@@ -1,24 +1,26 @@
-"""What `status` tells of a study, from records made here: every count, the lock, and the time left."""
+"""What `status` tells of a study, from records made here: counts, the lock, the time left; tables as text."""
 
+import io
 import os
 import threading
 import time
 from pathlib import Path
 
 import filelock
-import numpy as np
 import pytest
 from recorded_study import BASE, CPU, printed
 from rich.console import Console
+from test_records import EPOCH, PREDICTIONS
 
 from ablate.errors import RecordError, ResultsError
 from ablate.execution.driver import only_driver
 from ablate.status import find_study, is_running, read_available, show_status, time_left
-from ablate.store.records import Epoch, Failure, Predictions, Record, write_record
+from ablate.store.records import Failure, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial, build_trial
+from ablate.terminal import duration, print_table, printable
 
 
 def trial(epsilon: float, seed: int) -> Trial:
@@ -27,14 +29,9 @@ def trial(epsilon: float, seed: int) -> Trial:
 
 
 def record_complete(folder: ResultsFolder, which: Trial, accuracy: float = 0.5) -> None:
-    zeros = dict.fromkeys(("train_loss", "train_accuracy", "valid_loss", "valid_nll", "lr", "seconds"), 0.0)
-    bins = {"bin_count": (), "bin_confidence": (), "bin_correct": ()}
-    history = tuple(
-        Epoch(epoch=number, valid_accuracy=value, **zeros, **bins)
-        for number, value in enumerate((0.1, accuracy))
-    )
-    predictions = Predictions(np.zeros((2, 3), np.float32), np.zeros(2, np.int64))
-    write_record(folder, Record(trial=which, status="complete", history=history), predictions)
+    known = ({"epoch": number, "valid_accuracy": value} for number, value in enumerate((0.1, accuracy)))
+    history = tuple(EPOCH.model_copy(update=one) for one in known)
+    write_record(folder, Record(trial=which, status="complete", history=history), PREDICTIONS)
 
 
 @pytest.fixture
@@ -80,14 +77,10 @@ def test_a_damaged_record_is_told_and_hides_no_other(folder: ResultsFolder) -> N
     assert "4 planned trials: 1 complete, 2 missing, 1 unreadable" in lines
     assert lines[-1].startswith("epsilon=0.0, seed 0: unreadable: ")
     assert "does not match its digest" in lines[-1]
-
-
-def test_a_record_that_goes_meanwhile_is_no_fault(folder: ResultsFolder) -> None:
-    record_complete(folder, trial(0.0, 0))
     gone = folder.record_path(trial(0.1, 1).trial_id)
-    gone.symlink_to("nowhere")  # listed, and not there when it is read
+    gone.symlink_to("nowhere")  # listed, and not there when it is read: no fault
     records, faults = read_available(folder)
-    assert (list(records), faults) == ([trial(0.0, 0).trial_id], {})
+    assert (list(records), list(faults)) == ([trial(0.1, 0).trial_id], [trial(0.0, 0).trial_id])
 
 
 def test_a_held_lock_is_seen_and_left_alone(folder: ResultsFolder) -> None:
@@ -113,9 +106,7 @@ def test_time_left_follows_the_pace_of_this_run() -> None:
     assert time_left(100.0, [110.0], 1, 500.0) == time_left(100.0, [110.0], 0, 110.0) == 0.0
 
 
-def test_a_study_is_found_by_name_profile_or_path(
-    folder: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "results"
     for named, profile in (("tiny", None), ("tiny", "quick"), ("tiny/quick", None), (str(folder.root), None)):
         assert find_study(results, named, profile).root == folder.root
@@ -136,3 +127,29 @@ def test_a_study_is_found_by_name_profile_or_path(
         find_study(results, "tiny")
     with pytest.raises(RecordError, match="no study was run here"):
         show_status(Console(), ResultsFolder(tmp_path))
+
+
+def in_a_pipe(*rows: tuple[str, ...]) -> list[str]:
+    out = io.StringIO()
+    print_table(Console(file=out, width=20), ("arm", "n"), rows, numbers=("n",))
+    return out.getvalue().splitlines()
+
+
+def test_columns_line_up_whatever_the_width_of_a_sign_and_nothing_is_cut_in_a_pipe() -> None:
+    assert in_a_pipe(("ε=0.1", "10"), ("犬", "5")) == ["arm     n", "ε=0.1  10", "犬      5"]
+    lines = in_a_pipe(("x" * 300, "1"), ("[bold]y[/bold]", ""), ("a\nb", ""))
+    assert lines == ["arm" + 299 * " " + "n", "x" * 300 + "  1", "[bold]y[/bold]", "a b"]
+    out = io.StringIO()
+    console = Console(file=out, width=60, force_terminal=True, color_system=None)
+    print_table(console, ("name", "n"), [("[red]a", "1")], numbers=("n",))
+    assert ("───" in out.getvalue(), "[red]a" in out.getvalue()) == (True, True)
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    given = ("a\nb", "a\x1b[31mb", "ε ≤ 1", "")
+    assert [printable(text) for text in given] == ["a b", "a\N{REPLACEMENT CHARACTER}[31mb", "ε ≤ 1", ""]
+
+
+def test_durations_have_the_two_units_that_fit() -> None:
+    shown = {0.2: "0 s", 59.4: "59 s", 59.6: "1 min 00 s", 725: "12 min 05 s", 11_999: "3 h 19 min"}
+    assert {seconds: duration(seconds) for seconds in shown} == shown

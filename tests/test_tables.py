@@ -1,20 +1,26 @@
-"""Tables: what records hold, complete and unrounded, and what a CSV must survive."""
+"""Tables: what records hold, complete and unrounded; what a CSV must survive; the exclusive timing pass."""
 
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn.metrics
-from numpy.typing import NDArray
-from recorded_study import CPU, environment
+from recorded_study import BASE, CPU, environment, trial
+from test_records import EPOCH
 
-from ablate import metrics
+from ablate.analysis.arms import arm_interval, complete_trials
+from ablate.analysis.timing import timing_pass
+from ablate.data import prepare
 from ablate.errors import RecordError
-from ablate.metrics import FLOORS, METRICS, band_of_mean, resampled
-from ablate.store.records import Epoch, Failure, Predictions, Record, write_record
+from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
+from ablate.metrics import FLOORS, METRICS
+from ablate.report.views import timing_note, timing_view
+from ablate.stats import mean_interval
+from ablate.store.records import Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
+from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing
 from ablate.study.study import Study
 from ablate.study.trials import Plan, expand
 from ablate.tables import (
@@ -27,6 +33,7 @@ from ablate.tables import (
     read_tables,
     write_tables,
 )
+from ablate.tables.build import step_time_rows
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = '=HYPERLINK(1), "a"\n|<b>'
@@ -40,23 +47,6 @@ def predictions(seed: int) -> Predictions:
     return Predictions(logits.astype(np.float32), labels)
 
 
-def softmax(value: Predictions) -> NDArray[np.float64]:
-    exponentials = np.exp(value.logits.astype(np.float64))
-    return np.asarray(exponentials / exponentials.sum(1, keepdims=True))
-
-
-def epoch(value: Predictions) -> Epoch:
-    confidence, correct = softmax(value).max(1), value.logits.argmax(1) == value.labels
-    kept: dict[str, Any] = {}
-    for name, weight in (("count", np.ones(200)), ("confidence", confidence), ("correct", correct * 1.0)):
-        kept[name], _ = np.histogram(confidence, bins=15, range=(0, 1), weights=weight)
-    return Epoch(
-        epoch=0, train_loss=0.1 + 0.2, train_accuracy=0.5, valid_loss=1.0, valid_accuracy=0.5, valid_nll=1.0,
-        bin_count=tuple(map(int, kept["count"])), bin_confidence=tuple(kept["confidence"]),
-        bin_correct=tuple(map(int, kept["correct"])), lr=0.4, seconds=1.0,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> ResultsFolder:
     """Four planned trials: two complete, one diverged, one missing."""
@@ -66,31 +56,21 @@ def folder(tmp_path: Path) -> ResultsFolder:
     folder = ResultsFolder(tmp_path)
     folder.create()
     write_plan(folder, Plan(study=study, profile="p", reason="r", trials=tuple(trials)))
-    for seed, trial in enumerate(trials[:2]):
-        made = predictions(seed)
-        record = Record(trial=trial, status="complete", history=(epoch(made),), environment=MACHINE)
-        write_record(folder, record, made)
+    for seed, planned in enumerate(trials[:2]):
+        record = Record(trial=planned, status="complete", history=(EPOCH,), environment=MACHINE)
+        write_record(folder, record, predictions(seed))
     write_record(folder, Record(trial=trials[2], status="diverged", failure=Failure(message=HOSTILE)))
     return folder
 
 
-def test_every_planned_trial_has_a_row_with_the_metrics_of_its_predictions(folder: ResultsFolder) -> None:
-    tables = build_tables(folder, read_plan(folder))
-    trials = tables["trials"]
+def test_every_planned_trial_has_a_row(folder: ResultsFolder) -> None:
+    """The audit of tests/report computes every value again."""
+    trials = build_tables(folder, read_plan(folder))["trials"]
     rows = trials[["status", "seed", "epsilon"]].assign(scored=trials["accuracy"].notna())
     assert rows.to_numpy().tolist() == [
         ["complete", 0, 0.0, True], ["complete", 0, 0.1, True], ["diverged", 1, 0.0, False],
         ["missing", 1, 0.1, False],
     ]  # fmt: skip
-    assert tables["epochs"]["valid_ece"].to_numpy() == pytest.approx(trials["ece"].to_numpy()[:2])
-    for seed, bins in enumerate((tables["reliability"][:15], tables["reliability"][15:])):
-        made, row = predictions(seed), trials.iloc[seed]
-        assert row["accuracy"] == sklearn.metrics.accuracy_score(made.labels, made.logits.argmax(1))
-        assert row["nll"] == pytest.approx(sklearn.metrics.log_loss(made.labels, softmax(made)), rel=1e-9)
-        weight = bins["count"].astype(float) / 200
-        assert weight.sum() == pytest.approx(1)
-        assert (weight * bins["accuracy"]).sum() == pytest.approx(row["accuracy"])
-        assert (weight * (bins["accuracy"] - bins["confidence"]).abs()).sum() == pytest.approx(row["ece"])
 
 
 def test_processes_measure_what_one_does(folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,13 +100,29 @@ def test_floors_are_of_the_mean_over_an_arms_complete_first_runs(folder: Results
     assert floors["arm"].tolist() == [arm for arm in plan.arms for _ in FLOORS]
     assert floors["metric"].tolist() == [*FLOORS, *FLOORS]
     assert floors["runs"].tolist() == [1] * len(FLOORS) + [2] * len(FLOORS)
-    values = [
-        resampled(metrics.Predictions.of(made.logits, made.labels)) for made in map(predictions, (1, 7))
-    ]
-    for row in floors[floors["runs"] == 2].itertuples():
-        assert (row.low, row.high) == band_of_mean([own[str(row.metric)] for own in values])
     again = tuple(trial.model_copy(update={"repeat": 1}) for trial in plan.trials)
     assert build_tables(folder, plan.model_copy(update={"trials": again}))["floors"].empty
+
+
+def test_an_arms_interval_is_for_new_images_too_and_within_what_the_metric_can_be(
+    folder: ResultsFolder,
+) -> None:
+    plan = read_plan(folder)
+    write_record(folder, Record(trial=plan.trials[3], status="complete", environment=MACHINE), predictions(7))
+    tables = build_tables(folder, plan)
+    complete, new_images, (single, pair) = complete_trials(tables["trials"]), tables["new_images"], plan.arms
+    for metric in ("accuracy", "nll", "brier", "ece", "confidence_gap"):
+        over_seeds, both = (arm_interval(complete, pair, metric, own) for own in (None, new_images))
+        lowest, highest = METRICS[metric].bounds
+        assert (
+            lowest <= both.low <= over_seeds.low < over_seeds.mean < over_seeds.high <= both.high <= highest
+        )
+        assert (both.low < over_seeds.low) == METRICS[metric].by_image
+        # What an earlier version wrote has no such rows.
+        assert arm_interval(complete, pair, metric, new_images[new_images["baseline"].notna()]) == over_seeds
+        assert np.isnan(arm_interval(complete, single, metric, new_images).low)
+    far = np.linspace(0.01, 0.05, len(complete))
+    assert mean_interval(far[:2]).low < 0 < arm_interval(complete.assign(ece=far), pair, "ece").low
 
 
 def test_tables_come_back_from_csv_to_the_last_bit(folder: ResultsFolder) -> None:
@@ -203,3 +199,91 @@ def test_every_metric_is_a_column_and_no_column_is_named_twice() -> None:
 def test_the_tracked_data_dictionary_is_the_codes() -> None:
     tracked = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     assert tracked == data_dictionary(), "write it again: ablate.tables.data_dictionary()"
+
+
+def test_a_case_is_what_changes_the_work() -> None:
+    same: list[dict[str, Any]] = [{"epsilon": 0.3}, {"lr": 0.2}, {"label_noise": 0.1}, {"lr_rule": "matched"}]
+    other: list[dict[str, Any]] = [
+        {"reduction": "sum"}, {"arch": "xresnet18"}, {"batch_size": 8}, {"optimizer": "adamw"},
+        {"flip": True}, {"crop_area": 0.5}, {"mixup": 0.2}, {"clip_norm": 1.0}, {"decode_size": 20},
+        {"loss": "cross_entropy", "epsilon": 0.0},
+    ]  # fmt: skip
+    assert {case_of(trial(**changes)) for changes in same} == {case_of(trial())}
+    assert len({case_of(trial(**changes)) for changes in other}) == len(other)
+    # The plain step is always among the cases.
+    summed = trial(reduction="sum")
+    found = cases_of([summed, trial(), trial(epsilon=0.4)])
+    assert [(case.loss, case.reduction) for case in found] == [
+        ("label_smoothing", "sum"), ("label_smoothing", "mean"), ("cross_entropy", "mean"),
+    ]  # fmt: skip
+    plain = trial(loss="cross_entropy", epsilon=0.0)
+    assert list(cases_of([plain])) == [case_of(plain)]
+    assert plain_case(case_of(summed)) == case_of(plain)
+
+
+@pytest.mark.slow
+def test_every_case_is_timed_in_every_round_and_the_pass_is_kept_and_read_back(tmp_path: Path) -> None:
+    data = prepare("synthetic", image_size=16, cache_dir=tmp_path / "cache")
+    cases = cases_of([trial(), trial(reduction="sum", mixup=0.2, crop_area=0.5, optimizer="adamw")])
+    told: list[float] = []
+    began = time.monotonic()
+    timed = time_cases(TimingTask({case: (of, data.folder) for case, of in cases.items()}), 0, told.append)
+    assert told == sorted(told)
+    assert told[-1] <= 1
+    assert timed.cases == tuple(cases)
+    assert len(cases) == 4
+    assert {len(times) for times in timed.step_ms} == {len(told)}
+    assert len(told) >= FEWEST_ROUNDS
+    seconds = sum(n * sum(times) for n, times in zip(timed.steps, timed.step_ms, strict=True)) / 1000
+    assert 0.1 < seconds / (time.monotonic() - began) < 1
+    assert timed.others is None or 0 <= timed.others <= 1
+
+    folder = ResultsFolder(tmp_path)
+    assert (read_timing(folder), step_time_rows(folder)) == (None, [])
+    write_timing(folder, timed)
+    assert read_timing(folder) == timed
+    found = timing_pass(frame("step_times", step_time_rows(folder)))
+    assert found is not None
+    of_each = zip(timed.cases, timed.step_ms, strict=True)
+    assert {case: tuple(times) for case, times in found.times.items()} == dict(of_each)
+    folder.timing.write_text("{")
+    with pytest.raises(RecordError, match=r"timing.json: is damaged; delete it"):
+        read_timing(folder)
+    assert step_time_rows(folder) == []
+
+
+CASES = {
+    "plain": case_of(trial(loss="cross_entropy", epsilon=0.0)), "mean": case_of(trial()),
+    "sum": case_of(trial(reduction="sum")),
+}  # fmt: skip
+
+
+def step_times(others: float | None = 0.0, **times: Any) -> pd.DataFrame:
+    rows = [
+        {**CASES[name].model_dump(), "round": place, "step_ms": value, "others": others}
+        for name, values in times.items()
+        for place, value in enumerate(values)
+    ]
+    return frame("step_times", rows)
+
+
+def test_company_on_the_machine_is_said() -> None:
+    for others, said in (
+        (0.02, "nothing else used the machine much"),
+        (0.71, "other processes used 71% of its cores, so the times are not exclusive"),
+        (None, "whether other processes ran is not known"),
+    ):
+        assert said in timing_note(timing_pass(step_times(others, plain=[1.0] * 8)))
+    assert "not measured apart" in timing_note(None)
+
+
+def test_arms_that_do_the_same_work_are_called_the_same() -> None:
+    factors = {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}
+    study = Study(question="?", base=BASE, seeds=1, factors=factors, baseline={"epsilon": 0.0})
+    trials = tuple(expand(study, lambda fields: "f", lambda fields: CPU))
+    plan = Plan(study=study, profile="p", reason="r", trials=trials)
+    view = timing_view(step_times(plain=[10.0] * 20, mean=[10.0] * 20, sum=[12.0] * 20), plan)
+    assert view is not None
+    assert [row[3]["text"] for row in view["rows"]] == ["–", "same step", "–", "same step"]
+    assert [row[2]["text"] for row in view["rows"]] == ["1.000", "1.000", "1.200", "1.200"]
+    assert timing_view(None, plan) is None

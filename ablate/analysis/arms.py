@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from ablate.stats import Interval, mean_interval
 from ablate.study.trials import Plan
 from ablate.tables import TUNING, Tables, frame
 from ablate.tables.cells import clean, one_line
+from ablate.tables.quantities import quantity
 
 FloatArray = NDArray[np.float64]
 FLOOR = dict(FLOORS)
@@ -91,9 +93,21 @@ def complete_trials(trials: pd.DataFrame) -> pd.DataFrame:
     return trials[(trials["status"] == "complete") & (trials["repeat"] == 0)].copy()
 
 
-def arm_interval(complete: pd.DataFrame, arm: str, metric: str) -> Interval:
-    """Mean of an arm's training runs with its 95 % t interval."""
-    return mean_interval(finite_numbers(complete.loc[complete["arm"] == arm, metric]))
+def arm_interval(
+    complete: pd.DataFrame, arm: str, metric: str, new_images: pd.DataFrame | None = None
+) -> Interval:
+    """Mean of an arm's training runs with its 95 % interval, within what the metric can be.
+
+    With the `new_images` table it is for new images as well, and wider, where that has a row of the arm's own
+    mean: not for metrics that are no mean over images, nor in results of an earlier version.
+    """
+    values = finite_numbers(complete.loc[complete["arm"] == arm, metric])
+    over_seeds = mean_interval(values, bounds=quantity(metric).bounds)
+    if new_images is None or not over_seeds.sd > 0:
+        return over_seeds
+    own = (new_images["arm"] == arm) & (new_images["metric"] == metric) & new_images["baseline"].isna()
+    ends = new_images.loc[own, ["low", "high"]].dropna().itertuples(index=False)
+    return next((dataclasses.replace(over_seeds, low=low, high=high) for low, high in ends), over_seeds)
 
 
 def finite_numbers(values: pd.Series[Any]) -> FloatArray:
@@ -102,9 +116,11 @@ def finite_numbers(values: pd.Series[Any]) -> FloatArray:
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def arm_means(complete: pd.DataFrame, arms: Iterable[Arm], metric: str) -> pd.DataFrame:
+def arm_means(
+    complete: pd.DataFrame, arms: Iterable[Arm], metric: str, new_images: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """One row per arm: arm, mean, low, high, n of a metric."""
-    rows = [{"arm": arm.name, **vars(arm_interval(complete, arm.name, metric))} for arm in arms]
+    rows = [{"arm": arm.name, **vars(arm_interval(complete, arm.name, metric, new_images))} for arm in arms]
     return pd.DataFrame(rows, columns=["arm", "mean", "low", "high", "n"])
 
 

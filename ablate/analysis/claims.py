@@ -54,8 +54,14 @@ def claims(effects: pd.DataFrame, plan: Plan) -> list[Claim]:
 
 
 def contrast_label(term: Term) -> str:
-    """A contrast as a reader writes it: ε: 0.1 − 0, or ε: 0.1 − 0 × arch: xresnet18 − seed_cnn."""
-    return " × ".join(
-        f"{factor_label(factor)}: {level_label(level)} − {level_label(term.reference[factor])}"
-        for factor, level in term.levels.items()
-    )
+    """An effect as a reader writes it, what both sides share last: ε: 0.1 − 0 (arch=xresnet18)."""
+    levels, reference = term.levels, term.reference
+    shared = {factor: level for factor, level in levels.items() if level == reference[factor]}
+    steps = [
+        f"{factor_label(factor)}: {level_label(level)} − {level_label(reference[factor])}"
+        for factor, level in levels.items()
+        if factor not in shared
+    ]
+    line = ", along a straight line" if term.kind == "trend" else ""
+    beside = f" ({arm_label(shared)})" if shared else ""
+    return f"{(' × ' if term.kind == 'interaction' else ', ').join(steps)}{line}{beside}"

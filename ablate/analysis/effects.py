@@ -11,20 +11,22 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms
+from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms, planned_arms
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
 from ablate.stats import (
     Effect,
-    holm,
+    independent_effect,
     minimal_detectable_effect,
     paired_effect,
-    seeds_needed,
+    pooled_sd,
+    seeds_range,
     sign_flip_p,
     verdict,
 )
@@ -32,7 +34,7 @@ from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import Tables, frame
-from ablate.tables.quantities import number_columns, quantity
+from ablate.tables.quantities import number_columns, quantity, usual
 
 TURNS = 0.05
 """The p of its curvature below which a trend that turns within its levels has no verdict but undecided."""
@@ -63,40 +65,53 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     alike = np.arange(len(index))
     for group in identical_arms(trials, plan):
         alike[[index[arm] for arm in group]] = index[group[0]]
+    runs = np.array([arm.planned for arm in planned_arms(plan).values()])
     new_images = tables.get("new_images", frame("new_images", []))
     ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
+    spreads = {
+        metric: arm_spread(compared, values[metric]) for metric in study.comparison_family if study.is_paired
+    }
     rows, size = [], family_size(plan)
     for term, metric in itertools.product(compared, metrics):
         claim = term.asked and metric in study.comparison_family
         if term.kind == "pair" and not claim:
             continue
-        (values_of, reference), kept = _sides(term, values[metric])
-        planned = term.arms.shape[1]
+        planned, comparisons = term.arms.shape[1], size if claim else 1
+        if study.is_paired:
+            sides, kept = _sides(term, values[metric])
+            effect, seeds = paired_effect(*sides, comparisons=comparisons), len(study.seed_list())
+            beside = {"p_sign_flip": sign_flip_p(*sides), "p_welch": float(independent_effect(*sides).p)}
+            if math.isfinite(effect.p):  # otherwise what is left may be rounding
+                squares = np.square(sides[0] - sides[1])
+                beside["largest_share"] = float(np.nanmax(squares) / np.nansum(squares))
+        else:
+            effect, beside = _independent(term, term.weights, values[metric], comparisons), {}
+            lost = (runs - np.isfinite(values[metric]).sum(axis=1))[term.arms].sum()
+            kept, seeds = planned, int(effect.n + lost)
+        sd, freedom = spreads.get(metric, (math.nan, 0.0))
         row = effect_row(
             metric,
-            paired_effect(values_of, reference, comparisons=size if claim else 1),
-            planned=len(study.seed_list()),
+            effect,
+            spread=(sd * term.scale, freedom),
+            planned=seeds,
             whole=kept == planned,
             margin=study.all_margins.get(metric, math.nan),
             directed=term.kind != "interaction",
             identical=term.is_identical(alike),
             claim=claim,
         )
-        if row["verdict"] != "exploratory" and _is_bent(term, values[metric]):
-            row |= {"verdict": "undecided", "reason": "bent", "below_margin": False, "seeds_needed": None}
+        if row["verdict"] != "exploratory" and _is_bent(term, values[metric], study):
+            row |= {"verdict": "undecided", "reason": "bent", "below_margin": False}
+            row |= {"seeds_from": None, "seeds_needed": None}
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
-        row |= {"cells": kept, "cells_planned": planned, "p_sign_flip": sign_flip_p(values_of, reference)}
+        row |= {"cells": kept, "cells_planned": planned, **beside}
         # Two averages correlate by what they share, not by what pairing buys.
         row |= {"rho": row["rho"] if term.kind in ("arm", "pair") else math.nan}
         if term.kind == "arm":
             of_images = ends.get((term.term, term.against, metric), (math.nan, math.nan))
             row |= dict(zip(("low_images", "high_images"), of_images, strict=True))
         rows.append(row)
-    effects = frame("effects", rows)
-    claimed = effects["verdict"] != "exploratory"
-    return effects.assign(
-        p_holm=pd.Series(holm(effects.loc[claimed, "p"].to_numpy()), effects.index[claimed])
-    )
+    return frame("effects", rows)
 
 
 def _compared_metrics(study: Study) -> tuple[str, ...]:
@@ -108,8 +123,18 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
             f"primary, family: {', '.join(dict.fromkeys(unknown))}: no such metric; "
             f"the metrics are {', '.join(sorted(known))}"
         )
-    others = (name for name in (*SHOWN, *METRICS) if name not in NOT_COMPARED)
+    others = (name for name in usual(*SHOWN, *METRICS) if name not in NOT_COMPARED)
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
+
+
+def arm_spread(compared: Sequence[Term], values: FloatArray) -> tuple[float, float]:
+    """Standard deviation of an arm over seeds, beyond what the seeds share, and its degrees of freedom.
+
+    Pooled over the effects that are asked about, of a metric's values [arms, seeds]; NaN where none is known.
+    """
+    asked = [term for term in compared if term.asked]
+    sides = np.array([_sides(term, values)[0] for term in asked]).reshape(len(asked), 2, values.shape[-1])
+    return pooled_sd(paired_effect(sides[:, 0], sides[:, 1]), np.array([term.scale for term in asked]))
 
 
 def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
@@ -136,15 +161,27 @@ def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
     return sides, len(kept)
 
 
-def _is_bent(term: Term, values: FloatArray) -> bool:
+def _independent(term: Term, weights: FloatArray, values: FloatArray, comparisons: int = 1) -> Effect:
+    """A weighted sum over a term's arms [T, C] of runs [arms, runs] that no seed joins."""
+    each = np.repeat(weights, term.arms.shape[1]) / term.arms.shape[1]
+    return independent_effect(*values[term.arms.ravel()], weights=each, comparisons=comparisons)
+
+
+def _is_bent(term: Term, values: FloatArray, study: Study) -> bool:
     """Whether a trend turns within its levels, by a parabola: a line then tells half. Of [arms, seeds]."""
     if term.kind != "trend":
         return False
-    means = values[term.arms].mean(axis=1)
     # A slope's weights are the levels themselves, but for their scale and where 0 is.
-    bend, slope, _ = np.polyfit(term.weights, means[:, np.isfinite(means).all(axis=0)], 2)
-    turns = paired_effect(bend, np.zeros_like(bend)).p < TURNS
-    return bool(turns and term.weights.min() < -slope.mean() / (2 * bend.mean()) < term.weights.max())
+    bend, slope, _ = np.polyfit(term.weights, np.eye(len(term.weights)), 2)
+    if study.is_paired:
+        means = values[term.arms].mean(axis=1)
+        whole = means[:, np.isfinite(means).all(axis=0)]
+        turn, tilt = (paired_effect(part @ whole, np.zeros(whole.shape[1])) for part in (bend, slope))
+    else:
+        turn, tilt = (_independent(term, part, values) for part in (bend, slope))
+    if not turn.p < TURNS:
+        return False
+    return bool(term.weights.min() < -tilt.effect / (2 * turn.effect) < term.weights.max())
 
 
 def effect_row(
@@ -153,6 +190,7 @@ def effect_row(
     *,
     planned: int,
     margin: float,
+    spread: tuple[float, float] | None = None,
     whole: bool = True,
     directed: bool = True,
     identical: bool = False,
@@ -162,7 +200,8 @@ def effect_row(
 
     `planned`, `margin` and `identical` are as `verdict` takes them; an effect that is not over the `whole`
     of the planned combinations of levels stays undecided; `directed` says that higher or lower can be better.
-    What is no `claim` is exploratory and has no verdict.
+    What is no `claim` is exploratory and has no verdict. The seeds needed follow from the differences'
+    `spread`, a standard deviation and its degrees of freedom; the effect's own where None.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
@@ -172,18 +211,13 @@ def effect_row(
         margin=margin,
         identical=identical,
     )
-    seeds, detectable = None, math.nan
+    few, many, detectable = None, None, math.nan
     if sd > 0:
         detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
-        if claim and judged.word == "undecided":
-            seeds = seeds_needed(
-                float(effect.effect),
-                sd=sd,
-                margin=margin,
-                alpha=1 - effect.confidence,
-                comparisons=effect.comparisons,
-                least=n + 1 if n == planned else planned,
-            )
+    pooled, freedom = spread or (sd, float(effect.freedom))
+    if claim and judged.word == "undecided" and pooled > 0 and margin > 0:
+        family = effect.comparisons
+        few, many = seeds_range(margin, sd=pooled, freedom=freedom, comparisons=family, least=n + 1)
     return {
         "metric": metric,
         "n": n,
@@ -194,7 +228,8 @@ def effect_row(
         "verdict": str(judged.word) if claim else "exploratory",
         "reason": str(judged.reason),
         "below_margin": claim and bool(judged.below_margin),
-        "seeds_needed": seeds,
+        "seeds_from": few,
+        "seeds_needed": many,
         "detectable": detectable,
     }
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ablate.analysis.arms import planned_arms
 from ablate.stats import MedianInterval, median_interval
 from ablate.store.timing import Case, case_of, plain_case
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables import frame
 
@@ -66,6 +67,8 @@ def timing_table(step_times: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def arm_cases(plan: Plan) -> dict[str, Case]:
-    """The case that each arm's steps are."""
+    """The case that each arm's steps are; of another tool's runs none is known."""
+    if isinstance(plan.study, ExternalStudy):
+        return {}
     first = {trial.arm: trial for trial in reversed(plan.trials)}
     return {arm: case_of(first[arm]) for arm in planned_arms(plan)}

@@ -39,10 +39,11 @@ class Tuned:
         return tuple(quantity(name) for name in self.search.objective)
 
     def scored(self, points: pd.DataFrame, suffix: str) -> Interval:
-        """Mean and t interval of one objective over every complete run of some points."""
+        """Mean and interval of one objective over every complete run of some points."""
         runs = self.values[self.values["number"].isin(points["number"])]
         once = runs.drop_duplicates("trial_id")  # points of equal levels may share a run
-        return mean_interval(once[f"value{suffix}"].to_numpy(dtype="float64", na_value=math.nan))
+        values = once[f"value{suffix}"].to_numpy(dtype="float64", na_value=math.nan)
+        return mean_interval(values, bounds=self.objectives[SUFFIXES.index(suffix)].bounds)
 
     @property
     def ended(self) -> int:

@@ -9,19 +9,21 @@ dataset, write a file with a `locate` function and name it in `DATASETS` (docs/a
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.data import cifar10, embedded, folder, imagenette
 from ablate.data.cache import materialise
 from ablate.data.dataset import Dataset, Progress, Split, is_fraction, open_dataset, overlap, split_digest
 from ablate.data.decode import RESIZE_METHODS
+from ablate.data.fetch import find_unpacked
 from ablate.data.source import Request, Source
 from ablate.data.tuning import tuning_source
 from ablate.errors import DataError, nearest
 
 __all__ = [
-    "DATASETS", "Dataset", "Progress", "Split", "default_cache_dir", "open_dataset", "overlap", "prepare",
-    "split_digest", "takes_data_dir",
+    "DATASETS", "Dataset", "Originals", "Progress", "Split", "default_cache_dir", "find_originals",
+    "open_dataset", "overlap", "prepare", "split_digest", "takes_data_dir",
 ]  # fmt: skip
 
 DATASETS: dict[str, Callable[[str, Request], Source]] = {
@@ -87,20 +89,52 @@ def prepare(
         progress=progress or (lambda stage, done, total: None),
         resize=resize,
     )
-    if name.startswith(folder.PREFIX):
-        source = folder.locate(name, request)
-    elif name in DATASETS:
-        source = DATASETS[name](name, request)
-    else:
-        known = [*DATASETS, f"{folder.PREFIX}PATH"]
-        hint = nearest(name.lower(), known)
-        if Path(name).is_dir():
-            hint = f" For the images in that folder write {folder.PREFIX + name!r}."
-        raise DataError(f"unknown dataset {name!r}; known are {', '.join(known)}.{hint}")
+    _require_known(name)
+    source = DATASETS.get(name, folder.locate)(name, request)
     dataset = materialise(source, request)
     if tuning_part:
         return materialise(tuning_source(dataset, source, float(tuning_part)), request)
     return dataset
+
+
+def _require_known(name: str) -> None:
+    if name in DATASETS or name.startswith(folder.PREFIX):
+        return
+    known = [*DATASETS, f"{folder.PREFIX}PATH"]
+    hint = nearest(name.lower(), known)
+    if Path(name).is_dir():
+        hint = f" For the images in that folder write {folder.PREFIX + name!r}."
+    raise DataError(f"unknown dataset {name!r}; known are {', '.join(known)}.{hint}")
+
+
+@dataclass(frozen=True)
+class Originals:
+    """A dataset's files before they are decoded: whether they are here, or how much a run would download."""
+
+    data: str
+    at_hand: bool
+    note: str
+    download_bytes: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.data}: {'at hand' if self.at_hand else 'not at hand'}, {self.note}"
+
+
+def find_originals(name: str, *, data_dir: Path | None = None) -> Originals:
+    """Look for a dataset's files; nothing is read, downloaded or written. An unknown name is a DataError."""
+    _require_known(name)
+    if name.startswith(folder.PREFIX):
+        root = Path(name.removeprefix(folder.PREFIX)).expanduser().resolve()
+        return Originals(name, root.is_dir(), f"in {root}" if root.is_dir() else f"there is no folder {root}")
+    if (archive := ARCHIVES.get(name)) is None:
+        return Originals(name, True, "comes with the installation")
+    data_dir = data_dir and data_dir.expanduser()
+    if found := find_unpacked(archive, default_cache_dir(), data_dir):
+        return Originals(name, True, f"in {found}")
+    if data_dir is not None:
+        return Originals(name, False, f"as neither {data_dir} nor {archive.folder} in it is {archive.url}")
+    note = f"a run downloads {archive.size / 1e6:.0f} MB from {archive.url}, or takes a copy by --data-dir"
+    return Originals(name, False, note, archive.size)
 
 
 def takes_data_dir(name: str) -> bool:

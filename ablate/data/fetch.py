@@ -46,15 +46,23 @@ class Archive:
     """Pattern of the names below the folder of all files that may be in it."""
 
 
+def find_unpacked(archive: Archive, cache_dir: Path, data_dir: Path | None) -> Path | None:
+    """The archive's folder where it is here: in `data_dir`, or that itself; without one, in the cache."""
+    if data_dir is None:
+        root = cache_dir / "sources" / archive.folder
+        return root if root.exists() else None
+    copies = (data_dir / archive.folder, data_dir)
+    return next((root for root in copies if all((root / name).exists() for name in archive.contents)), None)
+
+
 def unpacked(archive: Archive, request: Request) -> tuple[Path, str]:
     """Return the archive's folder, and what to do about files in it that are missing or damaged.
 
     The request's `data_dir` is one's own copy of it, or the folder that holds that; None downloads.
     """
     if (data_dir := request.data_dir) is not None:
-        for root in (data_dir / archive.folder, data_dir):
-            if all((root / name).exists() for name in archive.contents):
-                return root, f"Restore these files from {archive.url}; no image is ever skipped."
+        if root := find_unpacked(archive, request.cache_dir, data_dir):
+            return root, f"Restore these files from {archive.url}; no image is ever skipped."
         raise DataError(
             f"expected {' and '.join(archive.contents)} in {data_dir / archive.folder} or in {data_dir} "
             f"itself, and found them in neither. Point --data-dir at an unpacked copy of {archive.url}, or "

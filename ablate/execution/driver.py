@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 import torch
 
-from ablate.data import takes_data_dir
+from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.prepare import Inputs, resolve_device
+from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
-from ablate.store.results import ResultsFolder, write_plan
+from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
 from ablate.study.fields import Fields
 from ablate.study.options import Options as Options
@@ -79,8 +80,15 @@ class _Drive:
         for line in damaged:
             self.watcher.note(f"put aside as damaged, to run again: {line}")
         self.folder.remove_checkpoints(records)
-        write_plan(self.folder, self.plan)
         trials = {trial.trial_id: trial for trial in self.plan.trials}
+        with contextlib.suppress(RecordError):  # none, or a damaged one
+            before = read_plan(self.folder)
+            if lost := sum(trial.trial_id not in trials for trial in before.trials):
+                self.watcher.note(
+                    f"tables and report of the last run are replaced: {lost} of its {len(before.trials)} "
+                    f"trials are not in this plan; their records stay, for `{before.command}`"
+                )
+        write_plan(self.folder, self.plan)
         for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
             if records[trial_id].status != "complete":
                 put_aside(self.folder, trial_id, "attempts")
@@ -171,6 +179,13 @@ def settle(study: Study, options: Options) -> Settled:
     return Settled(study, profile, reason, device)
 
 
+def data_needed(settled: Settled, options: Options) -> list[Originals]:
+    """The datasets that a study's trials need, and whether they are here."""
+    study = settled.study
+    names = dict.fromkeys({**study.base, **arm}.get("data") for arm in study.arms())
+    return [find_originals(str(name), data_dir=options.data_dir) for name in names if name is not None]
+
+
 def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[Plan, Inputs]:
     """Check everything of a settled study, prepare its data, and name every trial."""
     study = settled.study
@@ -183,6 +198,21 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
     trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
     profile, reason = settled.profile, settled.reason
     return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
+
+
+def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Trial]) -> Plan:
+    """The plan where data is not here; `recorded` trials on the same data are found again in it."""
+    study = settled.study
+    check_names(study.fields(levels) for levels in study.arms())
+
+    def images(fields: Fields) -> str:
+        names = {"data", "image_size", "decode_size", "resize", "label_noise", "tuning_part"}
+        return fields.model_dump_json(include=names)
+
+    known = {images(trial.fields): trial.fingerprint for trial in recorded}
+    numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
+    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics)
+    return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
 
 
 def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:

@@ -35,13 +35,7 @@ class Inputs:
     def check(self, arms: Iterable[Fields]) -> None:
         """Find what is wrong with arms before any training, the cheap faults of all of them first."""
         arms = list(arms)
-        for fields in arms:
-            loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
-            try:  # it can refuse an ε or a reduction
-                loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
-            except ValueError as error:
-                raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
-            find_factory(fields.arch)  # built below, when the number of classes is known
+        check_names(arms)
         for fields in arms:
             self.dataset(fields)
         for fields in arms:
@@ -91,6 +85,17 @@ class Inputs:
                 f"of one image, which {fields.arch} cannot train on ({first_line(error)}); set "
                 "drop_last to True, or another batch_size"
             ) from None
+
+
+def check_names(arms: Iterable[Fields]) -> None:
+    """Find what is wrong with the losses and networks that arms name; it needs no data."""
+    for fields in arms:
+        loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
+        try:  # it can refuse an ε or a reduction
+            loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
+        except ValueError as error:
+            raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
+        find_factory(fields.arch)  # built below, when the number of classes is known
 
 
 def resolve_device(asked: str) -> str:

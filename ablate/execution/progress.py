@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from statistics import mean
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -42,6 +43,8 @@ class Watcher:
         self._running: dict[str, tuple[float, str]] = {}
         """Of each trial that a worker has, the part that is done, and a line."""
         self._total, self._ended, self._begun, self._last_line = 0, 0, 0.0, 0.0
+        self._took: list[float] = []
+        self._at_once = 1
         columns = TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()
         self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console)
         self._task = self._bar.add_task("trials", total=None, left="", visible=False)
@@ -110,26 +113,30 @@ class Watcher:
                 line += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
             self._running[event.name] = heartbeat.done / heartbeat.epochs, line
             if not self.console.is_terminal and time.monotonic() - self._last_line >= LINE_SECONDS:
-                self.note("; ".join([*(line for _, line in self._running.values()), self._time_left()]))
+                lines = [*(line for _, line in self._running.values()), self._time_left()]
+                self.note("; ".join(filter(None, lines)))
         else:
             self._running.pop(event.name, None)
             self._ended += 1
+            self._at_once = max(self._at_once, len(self._running))  # its worker has the next one already
             end = "ended"
             if record is not None and record.failure is not None:
                 end = f"{record.status}: {record.failure.message}"
             elif record is not None and record.cost is not None:
                 last, seconds = record.history[-1], record.cost.train_seconds + record.cost.eval_seconds
                 end = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {seconds:.1f} s"
+                self._took.append(seconds)
             self.note(f"[{self._ended}/{self._total}] {name}: {end}")
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
         self._changed()
 
     def _time_left(self) -> str:
-        done = self._ended + sum(fraction for fraction, _ in self._running.values())
-        if done <= 0 or done >= self._total:
+        """Going by what the trials that ended took, so not by how long workers take to start."""
+        if not self._took or self._ended >= self._total:
             return ""
-        seconds = (time.monotonic() - self._begun) * (self._total - done) / done
-        return f"about {duration(seconds)} left"
+        left = [1 - part for part, _ in self._running.values()]
+        rounds = (self._total - self._ended - len(left) + sum(left)) / self._at_once
+        return f"about {duration(mean(self._took) * max([rounds, *left]))} left"
 
     def _render(self) -> Group:
         return Group(self._bar, *[Text(f"  {line}") for _, line in list(self._running.values())])

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ablate.data import open_dataset
-from ablate.errors import first_line
+from ablate.errors import StudyError, first_line
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs, count_parameters
 from ablate.store.provenance import source_commit, version_of
@@ -43,7 +43,12 @@ from ablate.train.device import set_numerics, synchronize
 Engine = Literal["eager", "graph"]
 """How training steps reach the device: one operation after the other, or captured as a whole (CUDA)."""
 
-CHECKPOINT_SECONDS = float(os.environ.get("ABLATE_CHECKPOINT_SECONDS", "20"))
+try:
+    CHECKPOINT_SECONDS = float(_asked := os.environ.get("ABLATE_CHECKPOINT_SECONDS", "20"))
+except ValueError:
+    raise StudyError(
+        f"ABLATE_CHECKPOINT_SECONDS: expected a number of seconds, but {_asked!r} came"
+    ) from None
 """A trial leaves a checkpoint after an epoch when the last one is older than this."""
 ROUNDS, FEWEST_ROUNDS = 40, 8
 SAMPLE_SECONDS = 0.02

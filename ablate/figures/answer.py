@@ -79,7 +79,7 @@ def _against_levels(context: Context, made: Sequence[Claim], metrics: Sequence[Q
         ax.set_title(f"{what.axis}{''.join(f'; trend: {word}' for word in trends)}")
     caption = (
         "Means with 95 % intervals over training runs; dashed: the baseline's mean, shaded: its margin. "
-        "Verdicts rest on differences within seeds, so intervals of two means may overlap."
+        "Verdicts rest on differences, so intervals of two means may overlap."
     )
     return Drawing(canvas, caption, "effects", _legend(seen))
 
@@ -115,7 +115,7 @@ def _forest(made: Sequence[Claim], metrics: Sequence[Quantity]) -> Drawing:
         unit = f" ({what.difference_unit})" if what.difference_unit else ""
         ax.set_title(f"Δ {what.label}{unit}")
         ax.grid(visible=False, axis="y")
-    caption = "Differences within seeds with their simultaneous 95 % intervals; shaded: within the margin."
+    caption = "Differences with their simultaneous 95 % intervals; shaded: within the margin."
     return Drawing(canvas, caption, "effects", _legend(seen), left_out)
 
 

@@ -155,11 +155,11 @@ class Context:
         return (self.best_of(self.arms) or next(arm for arm in self.arms if arm in done),)
 
     def means(self, metric: Quantity) -> pd.DataFrame:
-        """A row per arm with a value, in the shown unit: arm, mean, low, high (its 95 % t interval), n.
+        """A row per arm with a value, in the shown unit: arm, mean, low, high (its 95 % interval), n.
 
         Also floor, floor_low and floor_high: the noise floor and its band, NaN where there is none.
         """
-        means = arm_means(self.complete, self.arms.values(), metric.name)
+        means = arm_means(self.complete, self.arms.values(), metric.name, self.tables.get("new_images"))
         floor = floor_of(metric.name, self.complete)
         bands = floor_bands(self.tables.get("floors"), metric.name)
         means["floor"] = arm_means(self.complete, self.arms.values(), floor)["mean"] if floor else math.nan

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
@@ -20,8 +21,19 @@ from ablate.study.fields import unknown_name
 from ablate.tables.quantities import quantity
 from ablate.terminal import print_line, printable
 
-Reading = tuple[bool | None, tuple[str, ...]]
-"""Whether a condition holds for one arm (None: cannot be told), and the lines that show it."""
+
+@dataclass(frozen=True)
+class Evidence:
+    """A value that decides, unrounded: of which arm and what, and in words with all that belongs to it."""
+
+    arm: str
+    of: str
+    value: float | str
+    words: str
+
+
+Reading = tuple[bool | None, tuple[Evidence, ...]]
+"""Whether a condition holds for one arm (None: cannot be told), and what shows it."""
 ANY, ALL = (True, None, False), (False, None, True)
 
 
@@ -29,13 +41,13 @@ ANY, ALL = (True, None, False), (False, None, True)
 class Finding:
     """What became of one condition: `holds` is None where that cannot be told, which fails the gate too.
 
-    It was put to so many `arms`, one where it names its own; `evidence` has a line per value that decides.
+    It was put to so many `arms`, one where it names its own.
     """
 
-    text: str
+    condition: str
     holds: bool | None
     arms: int
-    evidence: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
 
 
 @dataclass(frozen=True)
@@ -82,8 +94,9 @@ def check_study(
     for text, condition in zip(texts, conditions, strict=True):
         free = any(leaf.arm is None and leaf.metric not in COUNTS for leaf in leaves(condition))
         readings = [_read(condition, arm, comparison, arms) for arm in (judged if free else [""])]
-        holds, lines = _first(readings or [(None, ("no arm has a complete trial",))], ANY)
-        findings.append(Finding(text, holds, len(readings), tuple(dict.fromkeys(lines))))
+        nothing = Evidence("", "", math.nan, "no arm has a complete trial")
+        holds, evidence = _first(readings or [(None, (nothing,))], ANY)
+        findings.append(Finding(text, holds, len(readings), tuple(dict.fromkeys(evidence))))
     for name, of in (("the study", run), ("the --baseline run", other)):
         counts = of.statuses() if of is not None else Counter()
         planned = counts.total()
@@ -154,8 +167,8 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
         counts = run.statuses()
         failed = counts.total() - counts["complete"] - counts["missing"]
         number = failed if leaf.metric == "failed" else counts["missing"]
-        line = f"{leaf.metric} is {number} of {counts.total()} trials"
-        return bool(compares(number, leaf.value)), (line,)
+        words = f"{leaf.metric} is {number} of {counts.total()} trials"
+        return bool(compares(number, leaf.value)), (Evidence("", leaf.metric, number, words),)
     arm, shown, what = arm if leaf.arm is None else arms[leaf.arm], quantity(leaf.metric), leaf.metric
     if leaf.difference:
         row = comparison.rows.get((arm, leaf.metric))
@@ -167,26 +180,27 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
         context = f"{shown.label}{unit} {compare.difference_text(row)} against {against}, "
         context += compare.method_text(row)
         if leaf.asked == "verdict":
-            lines = (f"{arm}: {leaf.metric} is {compare.verdict_text(row)}: {context}",)
+            words = f"{arm}: {leaf.metric} is {compare.verdict_text(row)}: {context}"
+            evidence = (Evidence(arm, f"verdict({leaf.metric})", row.verdict, words),)
             if compares(row.verdict, leaf.value):
-                return True, lines
+                return True, evidence
             # A difference that no test can judge would let the gate pass whatever its size.
             untold = row.reason in ("too_few_seeds", "no_spread") and row.verdict == "undecided"
-            return None if untold and row.effect != 0 else False, lines
+            return None if untold and row.effect != 0 else False, evidence
         value = {"mean": row.effect, "low": row.low, "high": row.high}[leaf.asked]
     else:
-        mean = mean_interval(finite_numbers(run.by_seed(arm)[leaf.metric]))
+        mean = mean_interval(finite_numbers(run.by_seed(arm)[leaf.metric]), bounds=shown.bounds)
         context = f"{shown.axis} {compare.mean_text(shown, mean.mean, mean.low, mean.high, mean.n)}"
         value = float(getattr(mean, leaf.asked))
     operand = what if leaf.asked == "mean" else f"{leaf.asked}({what})"
-    if not math.isfinite(value):
-        return None, (f"{arm}: {operand} cannot be told: {context}",)
-    measured = f"{100 * value:.6g} %" if leaf.percent else f"{value:.6g}"
-    return bool(compares(value, leaf.value)), (f"{arm}: {operand} is {measured}: {context}",)
+    measured = f"is {100 * value:.6g} %" if leaf.percent else f"is {value:.6g}"
+    told = math.isfinite(value)
+    words = f"{arm}: {operand} {measured if told else 'cannot be told'}: {context}"
+    return bool(compares(value, leaf.value)) if told else None, (Evidence(arm, operand, value, words),)
 
 
-def show_result(console: Console, result: Result) -> None:
-    """Print every condition with what it holds on, then whether the gate passes."""
+def show_result(console: Console, result: Result) -> dict[str, Any]:
+    """Print every condition with what it holds on, then whether the gate passes; the same as facts."""
     comparison = result.comparison
     lines = [str(comparison.b), *filter(None, [comparison.caution])]
     for where, arms in zip(("the --baseline", "this"), comparison.alone, strict=True):
@@ -197,5 +211,8 @@ def show_result(console: Console, result: Result) -> None:
     for finding in result.findings:
         outcome = {None: "cannot be told, and fails", True: "holds, and fails", False: "does not hold"}
         asked = f" (in any of {finding.arms} arms)" if finding.holds is False and finding.arms > 1 else ""
-        lines += [f"{outcome[finding.holds]}: {finding.text}{asked}", *(f"  {of}" for of in finding.evidence)]
+        lines.append(f"{outcome[finding.holds]}: {finding.condition}{asked}")
+        lines += [f"  {one.words}" for one in finding.evidence]
     print_line(console, *lines, f"the check {'passes' if result.passes else 'fails'}")
+    facts = {"passes": result.passes, "incomplete": result.incomplete, "conditions": result.findings}
+    return facts | compare.facts_of(comparison)

@@ -25,7 +25,15 @@ from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import NOT_IDENTITY, Plan
 from ablate.tables import build_tables, read_tables
 from ablate.tables.files import inert
-from ablate.tables.quantities import Quantity, number_columns, quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import (
+    Quantity,
+    number_columns,
+    quantity,
+    shown,
+    shown_difference,
+    shown_p,
+    shown_seeds,
+)
 from ablate.terminal import print_line, print_table, printable
 
 METRICS_SHOWN = ("accuracy", "nll", "ece")
@@ -45,7 +53,7 @@ REASONS = {
 CSV_COLUMNS = (
     "arm", "metric", *(f"{side}_{name}" for side in "ab" for name in SIDE),
     "difference", "low", "high", "method", "n", "comparisons", "p", "p_adjusted", "margin", "p_equivalence",
-    "verdict", "reason", "below_margin", "seeds_needed",
+    "verdict", "reason", "below_margin", "seeds_from", "seeds_needed",
 )  # fmt: skip
 
 
@@ -182,7 +190,7 @@ def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons:
     if not paired:
         row["n"] = sum(present)
     for side, rows in sides.items():
-        mean = mean_interval(finite_numbers(rows[metric]))
+        mean = mean_interval(finite_numbers(rows[metric]), bounds=quantity(metric).bounds)
         row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}
         floor = finite_numbers(rows[FLOOR[metric]]) if metric in FLOOR else np.array([np.nan])
         row[f"{side}_floor"] = mean_interval(floor).mean
@@ -217,8 +225,8 @@ def _facts(run: Run) -> dict[str, str]:
     }
 
 
-def show_comparison(console: Console, comparison: Comparison) -> None:
-    """Print the comparison: what differs between the runs first, so that nobody overlooks it."""
+def show_comparison(console: Console, comparison: Comparison) -> dict[str, Any]:
+    """Print the comparison: what differs between the runs first, so that nobody overlooks it. Returns it."""
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
         print_line(console, f"{letter}: {run.folder.root} ({run})")
     for part in _parts(comparison, str):
@@ -227,6 +235,17 @@ def show_comparison(console: Console, comparison: Comparison) -> None:
         else:
             print_line(console, part[0])
             print_table(console, *part[1:])
+    return facts_of(comparison)
+
+
+def facts_of(comparison: Comparison) -> dict[str, Any]:
+    """All that is shown of a comparison, unrounded; its differences are rows as those of `write_csv`."""
+    facts: dict[str, Any] = {"unlike": comparison.unlike, "caution": comparison.caution}
+    for letter, run, alone in zip("ab", (comparison.a, comparison.b), comparison.alone, strict=True):
+        named = {"study": run.plan.study.name, "profile": run.plan.profile, "folder": run.folder.root}
+        facts[letter] = {**named, "planned": len(run.plan.trials), "statuses": run.statuses()}
+        facts[f"only_in_{letter}"] = alone
+    return facts | {"differences": _rows(comparison).to_dict("records")}
 
 
 def write_markdown(path: Path, comparison: Comparison) -> None:
@@ -242,18 +261,22 @@ def write_markdown(path: Path, comparison: Comparison) -> None:
             lines += ["", f"**{title}**", "", *table]
         else:
             lines += ["", f"<details><summary>{title}</summary>", "", *table, "", "</details>"]
-    _write(path, "\n".join(lines) + "\n", "--markdown")
+    write_text(path, "\n".join(lines) + "\n", "--markdown")
+
+
+def _rows(comparison: Comparison) -> pd.DataFrame:
+    rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
+    return rows.reindex(columns=list(CSV_COLUMNS))
 
 
 def write_csv(path: Path, comparison: Comparison) -> None:
     """Write the differences unrounded, one row per arm and metric; what cannot be told is empty."""
-    rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
-    rows = rows.reindex(columns=list(CSV_COLUMNS)).astype({"seeds_needed": "Int64"})
+    rows = _rows(comparison).astype({"seeds_from": "Int64", "seeds_needed": "Int64"})
     rows["arm"] = rows["arm"].map(inert)
-    _write(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
+    write_text(path, rows.to_csv(index=False, lineterminator="\n"), "--csv")
 
 
-def _write(path: Path, text: str, option: str) -> None:
+def write_text(path: Path, text: str, option: str) -> None:
     """Write a text; ResultsError where that cannot be, with the option that named the file."""
     try:
         path.write_text(text, encoding="utf-8")
@@ -346,7 +369,7 @@ def verdict_text(row: Any) -> str:
         return f"equivalent{', different by less than matters' if row.below_margin else ''}"
     if row.verdict != "undecided":
         return str(row.verdict)
-    seeds = row.seeds_needed
-    needed = "" if seeds is None or math.isnan(seeds) else f"about {int(seeds):,} seeds would decide"
+    few, many = row.seeds_from, row.seeds_needed
+    needed = "" if pd.isna(few) else f"{shown_seeds(few, many)} seeds would likely decide"
     why = "; ".join(filter(None, [REASONS.get(row.reason), needed]))
     return f"undecided{f': {why}' if why else ''}"

@@ -1,7 +1,8 @@
-"""What a run would do, before it does it: what is missing, how long that takes, what it can detect."""
+"""What a run would do, before it does it: what is missing, how long that takes, how likely it decides."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,19 +11,21 @@ from statistics import median
 import numpy as np
 from rich.console import Console
 
+from ablate.analysis.effects import arm_spread
+from ablate.errors import RecordError
 from ablate.metrics import METRICS, Predictions
-from ablate.stats import Effect, minimal_detectable_effect, paired_effect, seeds_needed
-from ablate.status import read_available
+from ablate.stats import confirmable_margin, equivalence_power, paired_power, seeds_range
+from ablate.status import Facts, read_available
 from ablate.store.records import Record
-from ablate.store.results import ResultsFolder
-from ablate.study.comparisons import family_size
+from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.comparisons import family_size, terms
 from ablate.study.trials import Plan, Trial
 from ablate.tables.images import read_stored
-from ablate.tables.quantities import quantity, shown
+from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
 
-FEWEST_PAIRS, MOST_SEEDS = 3, 1_000_000
-"""Pairs that a comparison must have before its spread counts; the most seeds that are advised."""
+Spreads = dict[str, tuple[float, float, str]]
+"""Metric to the standard deviation of an arm over seeds, its degrees of freedom, and where they are from."""
 
 
 def expected_duration(
@@ -60,22 +63,14 @@ def _likenesses(trial: Trial) -> Iterator[tuple[object, int]]:
     yield alike, fields.epochs
 
 
-def pooled_sd(effects: Effect) -> tuple[float, int]:
-    """Standard deviation of paired differences over all comparisons with at least three pairs.
+def show_forecast(
+    console: Console, plan: Plan, folder: ResultsFolder, *, workers: int, sd: float | None = None
+) -> Facts:
+    """Print what a run would train, how long it should take, and how likely it decides; the same as facts.
 
-    The root of the mean variance, weighted by degrees of freedom, and the pairs it comes from. It is NaN
-    without pairs, and where no difference varies: no spread says nothing.
-    """
-    counted = effects.n >= FEWEST_PAIRS
-    freedom, sd = effects.n[counted] - 1, effects.sd[counted]
-    squares = float((freedom * sd**2).sum())
-    return math.sqrt(squares / freedom.sum()) if squares > 0 else math.nan, int(effects.n[counted].sum())
-
-
-def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, workers: int) -> int:
-    """Print what a run would train, how long it should take, and what it can detect; how many are missing.
-
-    The folder of the results need not exist; `workers` trials run at a time.
+    The folder of the results need not exist; `workers` trials run at a time. `sd` is the standard deviation
+    of an arm over seeds in the primary metric's shown unit; otherwise this profile's records tell it, or else
+    those of another profile.
     """
     records, faults = read_available(folder)
     states = dict.fromkeys((trial.trial_id for trial in plan.trials), "missing")
@@ -100,50 +95,91 @@ def show_forecast(console: Console, plan: Plan, folder: ResultsFolder, *, worker
         time = f"about {duration(seconds)} for {known} of the missing trials, {workers} at a time"
         times.append(f"time: {time}, going by those recorded here")
     times += [f"time of {arch}: not known before one trial of {arch} has run" for arch in unknown]
-    print_line(console, *times, *_smallest_effect(plan, folder))
-    return len(missing)
+    print_line(console, *times)
+    spreads = _recorded(plan, folder, "recorded here")
+    for path in () if spreads else sorted(folder.root.parent.glob("*/study.json")):
+        with contextlib.suppress(RecordError):
+            other = ResultsFolder(path.parent)
+            spreads |= _recorded(read_plan(other), other, f"of profile {other.root.name}")
+    if sd is not None:
+        spreads[plan.study.primary] = sd / quantity(plan.study.primary).factor, math.inf, "as given"
+    return {
+        "study": plan.study.name, "profile": plan.profile, "reason": plan.reason, "folder": folder.root,
+        "planned": len(plan.trials), **{state: totals[state] for state in heads}, "damaged": damaged,
+        "arms": [{"arm": arm} | {state: of_arms[arm, state] for state in heads} for arm in plan.arms],
+        "seeds": plan.study.seed_list(), "workers": workers, "seconds": seconds if known else None,
+        "timed_trials": known, "untimed_architectures": unknown,
+        "chances": _show_chances(console, plan, spreads),
+    }  # fmt: skip
 
 
-def _smallest_effect(plan: Plan, folder: ResultsFolder) -> Iterator[str]:
-    """What the planned seeds detect of the primary metric with 80 % power, all comparisons corrected for."""
-    study, seeds, what = plan.study, plan.study.seed_list(), quantity(plan.study.primary)
-    if not plan.comparisons:
-        yield "smallest effect: no arm is compared, as the study declares no baseline"
-        return
-    if len(seeds) < 2:
-        yield "smallest effect: one seed shows none, as differences need at least two to be judged"
-        return
-    values = {arm: np.full(len(seeds), np.nan) for arm in plan.arms}
+def _recorded(plan: Plan, folder: ResultsFolder, source: str) -> Spreads:
+    """Of those metrics of the family that predictions tell."""
+    seeds, compared = plan.study.seed_list(), terms(plan)
+    metrics = [metric for metric in plan.study.comparison_family if metric in METRICS]
+    values = np.full((len(metrics), len(plan.arms), len(seeds)), np.nan)
     for trial in plan.trials:
         stored = read_stored(folder, trial.trial_id).predictions  # of damaged ones none: the run will say so
         if stored is not None and not trial.repeat:
-            score = METRICS[study.primary].score(Predictions.of(stored.logits, stored.labels))
-            values[trial.arm][seeds.index(trial.seed)] = score
-    arms, baselines = (np.stack([values[pair[side]] for pair in plan.comparisons]) for side in (0, 1))
-    sd, pairs = pooled_sd(paired_effect(arms, baselines))
-    size = family_size(plan)
-    corrected = f"80 % power, 5 % error{f' over {size} comparisons' if size > 1 else ''}"
-    unit = f" {what.difference_unit}".rstrip()
-    effect = minimal_detectable_effect(len(seeds), sd=1.0 if math.isnan(sd) else sd, comparisons=size)
-    if math.isnan(sd):
-        unknown = (
-            f"the {pairs} recorded ones do not vary, so their size is not known"
-            if pairs
-            else "their size is not known before three seeds of two compared arms are recorded"
+            predictions = Predictions.of(stored.logits, stored.labels)
+            scores = [METRICS[metric].score(predictions) for metric in metrics]
+            values[:, plan.arms.index(trial.arm), seeds.index(trial.seed)] = scores
+    known = {name: (*arm_spread(compared, own), source) for name, own in zip(metrics, values, strict=True)}
+    return {name: spread for name, spread in known.items() if spread[1] >= 2}
+
+
+def _show_chances(console: Console, plan: Plan, spreads: Spreads) -> list[Facts]:
+    """How likely the seeds decide the most varied effect: if all is asked, each arm is, or it alone."""
+    study, n, size, compared = plan.study, len(plan.study.seed_list()), family_size(plan), terms(plan)
+    widest = max((term.scale for term in compared if term.asked), default=0.0)
+    arms = [term.scale for term in compared if term.kind in ("arm", "pair")]
+    sets = {"all asked": (widest, size), "one alone": (widest, 1)}
+    sets |= {"every arm": (max(arms), len(arms) * len(study.comparison_family))} if arms else {}
+    if not widest or n < 2:
+        why = "one seed decides nothing" if widest else "nothing that is asked can be compared"
+        print_line(console, f"chance to decide: none, as {why}")
+        return []
+    chances, notes = list[Facts](), list[str]()
+    for metric in study.comparison_family:
+        what, margin = quantity(metric), study.all_margins.get(metric)
+        if margin is None or metric not in spreads:
+            why = "no margin is declared, so nothing can be equivalent"
+            if margin is not None:
+                why = "records of compared arms tell how far its runs vary, or --sd for the primary metric"
+            notes.append(f"{what.label}: chance to decide not known: {why}")
+            continue
+        (sd, freedom, source), unit = spreads[metric], f" {what.difference_unit}".rstrip()
+        notes.append(f"{what.label}: runs of an arm vary by {shown(sd, what)}{unit} (sd, {source})")
+        for words, (scale, intervals) in sets.items():
+            if words != "all asked" and intervals == size:
+                continue
+            family: Facts = {"sd": sd * scale, "comparisons": intervals}
+            few, many = seeds_range(margin, freedom=freedom, **family)
+            equal, needed = equivalence_power(margin, n, **family), confirmable_margin(n, **family)
+            apart, twice = (paired_power(times * margin, n, **family) for times in (1, 2))
+            chances.append({
+                "metric": metric, "margin": margin, "compared": words, "intervals": intervals,
+                "equivalent": equal, "at_margin": apart, "at_twice": twice,
+                "seeds_from": few, "seeds_needed": many, "margin_needed": needed,
+            })  # fmt: skip
+            if words == "all asked" and equal < 0.5:
+                notes.append(
+                    f"warning: {what.label} is decided with a chance of {equal:.0%}; 80 % takes "
+                    f"{shown_seeds(few, many)} seeds, or a margin of {shown(needed, what)}{unit}"
+                )
+    verdicts = "equal: equivalent", "margin apart: found", "twice: found"
+    heads = ("chance", "margin", "compared", "intervals", *verdicts, "seeds for 80 %")
+    rows = [
+        (
+            quantity(of["metric"]).label,
+            shown(of["margin"], quantity(of["metric"])),
+            *(str(of[key]) for key in ("compared", "intervals")),
+            *(f"{of[key]:.0%}" for key in ("equivalent", "at_margin", "at_twice")),
+            shown_seeds(of["seeds_from"], of["seeds_needed"]),
         )
-        yield (
-            f"smallest effect: {effect:.2f} standard deviations of the paired differences in {what.label} "
-            f"({corrected}); {unknown}"
-        )
-        return
-    yield (
-        f"smallest effect: {shown(effect, what)}{unit} of {what.label} ({corrected}; the paired differences' "
-        f"standard deviation is {shown(sd, what)}{unit} over {pairs} pairs)"
-    )
-    margin = study.all_margins.get(study.primary, 0.0)
-    needed = seeds_needed(margin, sd=sd, comparisons=size, most=MOST_SEEDS) if margin > 0 else None
-    if needed is not None:
-        yield (
-            f"a difference of the margin, {shown(margin, what)}{unit}, would need {needed} seeds; "
-            f"{len(seeds)} are planned"
-        )
+        for of in chances
+    ]
+    if rows:
+        print_table(console, heads, rows, numbers=(heads[1], *heads[3:]))
+    print_line(console, *notes)
+    return chances

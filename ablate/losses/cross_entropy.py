@@ -63,7 +63,7 @@ def label_smoothing_cross_entropy(
 
     Returns:
         The loss: float64 for float64 logits, float32 for all others, which are widened before the softmax;
-        the gradient has the logits' dtype. Over no row at all the mean is NaN and the sum 0, as in torch.
+        the gradient has the logits' dtype. Over no row or weight the mean is NaN and the sum 0, as in torch.
 
         A logit of -inf (a masked class) makes it infinite for every ε > 0, since each class is given mass.
         For a float ε of 0 and class ids it stays finite; for a tensor holding 0 it is NaN (0·∞), because
@@ -99,6 +99,7 @@ def label_smoothing_cross_entropy(
     if weight is not None and reduction == "mean":
         # The summed weight of the labels that count: what torch divides a weighted mean by.
         divisor = -nll_loss(weight.expand_as(scores), target, ignore_index=ignore_index, reduction="sum")
+        divisor = divisor.masked_fill(divisor == 0, torch.nan)  # smoothed mass over -0.0 would be -inf
         reduction = "sum"
     if not isinstance(epsilon, Tensor) and epsilon == 0.0:
         loss = nll_loss(scores, target, ignore_index=ignore_index, reduction=reduction)

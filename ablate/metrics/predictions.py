@@ -3,10 +3,11 @@
 How images are put into bins by a probability is part of a calibration error's definition.
 
 Equal width: 15 bins over [0, 1], [lower, upper) each; 1.0 belongs to the last. (torchmetrics 1.9 gives it a
-bin of its own: https://github.com/Lightning-AI/torchmetrics/issues/3510.)
+bin of its own: https://github.com/Lightning-AI/torchmetrics/issues/3510.) What rounding has put below an edge
+is on it: a probability of 1/3 that came out as 0.3333333333333333 is in the bin that begins there.
 
 Equal mass: the images in ascending order are cut by rank into 15 bins whose sizes differ by at most one, the
-larger ones first. Images of equal probability stay together, in the lowest of the bins that their ranks
+larger ones first. Images of equal confidence stay together, in the lowest of the bins that their ranks
 reach; this can leave a bin empty.
 """
 
@@ -25,18 +26,30 @@ IntArray = NDArray[np.integer]
 Array = NDArray[np.float64]
 
 BINS = 15
-EDGES = np.linspace(0, 1, BINS + 1)
+EDGES = np.arange(BINS + 1) / BINS
+ROUNDING, OF_FLOAT32 = 1e-12, 2.0**-22
+"""How far rounding sets equal probabilities apart, of logits held in float64 and in float32."""
 
 
-def bin_ids(probabilities: NDArray[np.floating]) -> NDArray[np.intp]:
+def bin_ids(probabilities: FloatArray, rounding: float = ROUNDING, bins: int = BINS) -> NDArray[np.intp]:
     """Bin of equal width of each probability; any shape."""
-    return np.searchsorted(EDGES[1:-1], probabilities, side="right")
+    return np.searchsorted(np.arange(1, bins) / bins - rounding, probabilities, side="right")
 
 
-def equal_mass_bin_ids(probabilities: NDArray[np.float64]) -> NDArray[np.intp]:
-    """[N] bin of equal mass of each of [N] probabilities."""
-    sizes = len(probabilities) // BINS + (np.arange(BINS) < len(probabilities) % BINS)
-    lowest_rank = np.searchsorted(np.sort(probabilities), probabilities, side="left")
+def tied_ranks(scores: Array) -> NDArray[np.intp]:
+    """[N] rank, from 0, of each of [N] scores among the different ones; those apart by rounding are tied."""
+    order = np.argsort(scores)
+    ascending = scores[order]
+    higher = np.diff(ascending) > ROUNDING * np.abs(ascending[1:])
+    ranks = np.empty(len(scores), np.intp)
+    ranks[order] = np.append(0, np.cumsum(higher))
+    return ranks
+
+
+def equal_mass_bin_ids(ranks: NDArray[np.number]) -> NDArray[np.intp]:
+    """[N] bin of equal mass of each of [N] ranks, or of what is ranked by them."""
+    sizes = len(ranks) // BINS + (np.arange(BINS) < len(ranks) % BINS)
+    lowest_rank = np.searchsorted(np.sort(ranks), ranks, side="left")
     return np.asarray(np.repeat(np.arange(BINS), sizes)[lowest_rank])
 
 
@@ -81,6 +94,7 @@ class Predictions:
 
     logits: Array
     labels: NDArray[np.intp]
+    rounding: float = ROUNDING
     resampled: dict[str, Array] = field(default_factory=dict, init=False, repr=False)
     """The errors under drawn labels, once `registry.resampled` has computed them."""
 
@@ -88,7 +102,8 @@ class Predictions:
     def of(cls, logits: FloatArray, labels: IntArray) -> "Predictions":
         """Check the arrays as `validate` does and widen them to float64."""
         validate(logits, labels)
-        return cls(logits.astype(np.float64), labels.astype(np.intp))
+        rounding = OF_FLOAT32 if np.array_equal(logits, logits.astype(np.float32)) else ROUNDING
+        return cls(logits.astype(np.float64), labels.astype(np.intp), rounding)
 
     def relabelled(self, labels: NDArray[np.intp]) -> "Predictions":
         """The same logits, and all that follows from them alone, with other labels, [draws, N]."""
@@ -126,9 +141,9 @@ class Predictions:
         return others
 
     @cached_property
-    def doubt(self) -> Array:
-        """[N] 1 - confidence, from the other classes: it ranks those whose confidence rounds to 1.0, too."""
-        return np.asarray(self.other_probabilities.sum(axis=1))
+    def confidence_ranks(self) -> NDArray[np.intp]:
+        """[N] rank of the confidence, by the other classes' sum: what rounds to 1.0 is ranked; equals tie."""
+        return tied_ranks(-self.other_probabilities.sum(axis=1))
 
     @cached_property
     def correct(self) -> NDArray[np.bool_]:
@@ -138,17 +153,17 @@ class Predictions:
     @cached_property
     def width_bins(self) -> NDArray[np.intp]:
         """[N] bin of equal width of the confidence."""
-        return bin_ids(self.confidence)
+        return bin_ids(self.confidence, self.rounding)
 
     @cached_property
     def mass_bins(self) -> NDArray[np.intp]:
         """[N] bin of equal mass of the confidence."""
-        return equal_mass_bin_ids(self.confidence)
+        return equal_mass_bin_ids(self.confidence_ranks)
 
     @cached_property
     def class_bins(self) -> NDArray[np.intp]:
         """[N, K] bin of equal width of each class's probability, numbered on from class to class."""
-        return bin_ids(self.probabilities) + BINS * np.arange(self.logits.shape[1])
+        return bin_ids(self.probabilities, self.rounding) + BINS * np.arange(self.logits.shape[1])
 
     @cached_property
     def class_bin_sums(self) -> Array:
@@ -168,4 +183,4 @@ class Predictions:
         if len(self.labels) < 2:
             return None
         folds, temperatures = self.cross_fit
-        return Predictions(self.logits / temperatures[folds][:, None], self.labels)
+        return Predictions(self.logits / temperatures[folds][:, None], self.labels, self.rounding)

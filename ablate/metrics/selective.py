@@ -9,11 +9,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.metrics.predictions import Predictions
+from ablate.metrics.predictions import Predictions, tied_ranks
 from ablate.metrics.registry import metric
 
-DECIMALS = 12
-"""Normalised logits that agree to as many decimals are tied: they differ by rounding."""
 HENDRYCKS = "Hendrycks and Gimpel 2017, https://arxiv.org/abs/1610.02136"
 XIA = "Xia et al. 2025, https://arxiv.org/abs/2403.14715"
 GEIFMAN = "Geifman, Uziel and El-Yaniv 2019, https://arxiv.org/abs/1805.08206"
@@ -26,7 +24,7 @@ def auroc_error(predictions: Predictions) -> float:
 
     The probability that a right prediction has a higher confidence than a wrong one; a tie counts one half.
     """
-    return _auroc(-predictions.doubt, predictions.correct)
+    return _auroc(predictions.confidence_ranks, predictions.correct)
 
 
 @metric(label="AUROC of errors, normalised logit", unit="fraction", better="higher", source=XIA)
@@ -39,8 +37,8 @@ def auroc_error_normalised(predictions: Predictions) -> float:
     """
     centred = predictions.logits - predictions.logits.mean(axis=1, keepdims=True)
     norm = np.sqrt(np.square(centred).sum(axis=1))
-    highest = centred.max(axis=1) / np.where(norm > 0, norm, 1)
-    return _auroc(highest.round(DECIMALS), predictions.correct)
+    highest = centred.max(axis=1) / np.where(np.ptp(predictions.logits, axis=1) > 0, norm, math.inf)
+    return _auroc(tied_ranks(highest), predictions.correct)
 
 
 @metric(label="AURC", unit="fraction", better="lower", source=GEIFMAN)
@@ -86,11 +84,9 @@ def risk_coverage_counts(predictions: Predictions) -> tuple[NDArray[np.intp], ND
 
     [thresholds + 1] each. Coverage is answered / N, risk is wrong / answered.
     """
-    order = np.argsort(predictions.doubt, kind="stable")
-    doubt = predictions.doubt[order]
-    last_of_ties = np.append(doubt[1:] != doubt[:-1], True)
-    answered = np.append(0, np.flatnonzero(last_of_ties) + 1)
-    wrong = np.append(0, np.cumsum(~predictions.correct[order]))[answered]
+    ranks = predictions.confidence_ranks
+    counts = (np.bincount(own, minlength=ranks.max() + 1) for own in (ranks, ranks[~predictions.correct]))
+    answered, wrong = (np.append(0, np.cumsum(rising[::-1])) for rising in counts)
     return answered, wrong
 
 
@@ -99,8 +95,8 @@ def _coverage_at(percent: int, predictions: Predictions) -> float:
     return float(answered[100 * wrong <= percent * answered].max() / len(predictions.labels))
 
 
-def _auroc(score: NDArray[np.float64], correct: NDArray[np.bool_]) -> float:
-    right, wrong = np.sort(score[correct]), score[~correct]
+def _auroc(ranks: NDArray[np.intp], correct: NDArray[np.bool_]) -> float:
+    right, wrong = np.sort(ranks[correct]), ranks[~correct]
     if not len(right) or not len(wrong):
         return math.nan
     lower, not_higher = (np.searchsorted(right, wrong, side=side) for side in ("left", "right"))

@@ -8,16 +8,22 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, floor_bands, labels_of
+from ablate.analysis.claims import claims, contrast_label
 from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import Json
 from ablate.report.words import caution
+from ablate.stats import smallest_sign_flip_p
+from ablate.study.comparisons import family_size
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import quantity, shown
+from ablate.tables.quantities import quantity, shown, shown_p
 
 FEW_SEEDS, FEW_SEEDS_A_POINT = 5, 3
 MOST_LINES = 6
+ALPHA, MOST, WHOLLY_NORMAL = 0.05, 0.6, 3
+"""Of a claim: the level of its other tests, a seed's largest part, the most seeds that show no spread."""
 MANY_LOST, MANY_PRUNED = 0.1, 0.5
 """Parts of a search's points, failed and pruned, above which the report warns."""
 SMALL_SPLIT, SMALL_FOR_CALIBRATION = 500, 1000
@@ -34,11 +40,18 @@ POOLED = {
 
 
 def banners(
-    trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None = None, tuned: Tuned | None = None
+    trials: pd.DataFrame,
+    plan: Plan,
+    floors: pd.DataFrame | None = None,
+    tuned: Tuned | None = None,
+    effects: pd.DataFrame | None = None,
 ) -> list[Json]:
     """Every warning that applies, those about a search first, then the gravest."""
-    of_search = _of_search(tuned) if tuned else ()
-    return [*of_search, *_of_trials(trials, plan), *_of_metrics(trials, plan, floors)]
+    of_search, of_claims = (
+        _of_search(tuned) if tuned else (),
+        () if effects is None else _of_claims(effects, plan),
+    )
+    return [*of_search, *_of_trials(trials, plan), *of_claims, *_of_metrics(trials, plan, floors)]
 
 
 def _banner(name: str, items: Sequence[str] = (), **values: Any) -> Json:
@@ -56,12 +69,18 @@ def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:
             if len(rows := lost[lost["arm"] == arm])
         ]
         yield _banner("lost", items, lost=len(lost), trials=len(trials))
-    for name in dict.fromkeys(trial.fields.data for trial in plan.trials):
-        if name in SMALL_DATA:
-            yield _banner(f"data.{name}")
     runs = counted["arm"].value_counts().reindex(list(labels), fill_value=0)
     if few := int((runs < FEW_SEEDS).sum()):
         yield _banner("few_seeds", enough=FEW_SEEDS, few=few, arms=len(runs), least=runs.min())
+    if isinstance(plan.study, ExternalStudy):
+        if plan.study.differing:
+            yield _banner("differing", plan.study.differing)
+        if plan.study.only:
+            yield _banner("no_grid", arms=len(plan.arms))
+        return
+    for name in dict.fromkeys(trial.fields.data for trial in plan.trials):
+        if name in SMALL_DATA:
+            yield _banner(f"data.{name}")
     for column, what in POOLED.items():
         counts = ran[column].dropna().value_counts().sort_index()
         if len(counts) > 1:
@@ -83,6 +102,27 @@ def _reasons(rows: pd.DataFrame) -> str:
         why = f": {'; '.join(said[:3])}{more}" if said else ""
         reasons.append(f"{len(own)} {state}{why}")
     return ", ".join(reasons)
+
+
+def _of_claims(effects: pd.DataFrame, plan: Plan) -> Iterator[Json]:
+    """Decided claims that another test does not bear out, or that one seed or the assumed spread carries."""
+    items = []
+    for claim in claims(effects, plan):
+        row, word = claim.row, claim.word
+        n, flip, welch = int(row["n"]), row["p_sign_flip"], min(family_size(plan) * row["p_welch"], 1.0)
+        tested = n > WHOLLY_NORMAL and word != "equivalent"
+        doubts = {
+            f"{n} seeds": n <= WHOLLY_NORMAL,
+            f"sign-flip p {shown_p(flip)}": tested and smallest_sign_flip_p(n) <= ALPHA < flip,
+            f"Welch's adjusted p {shown_p(welch)}": tested and welch > ALPHA,
+            f"{100 * row['largest_share']:.0f} % of the squares in one seed": tested
+            and row["largest_share"] > MOST,
+        }
+        if word != "undecided" and not row["reason"] and any(doubts.values()):
+            why = ", ".join(doubt for doubt, holds in doubts.items() if holds)
+            items.append(f"{claim.metric.label}, {contrast_label(claim.term)}, {word}: {why}")
+    if items:
+        yield _banner("fragile", items, fragile=len(items))
 
 
 def _of_metrics(trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None) -> Iterator[Json]:

@@ -38,6 +38,21 @@ def view(rows: Iterable[Row], columns: Callable[[Row], Iterable[Column]]) -> Jso
     return {"columns": [head for head, _ in made[0]], "rows": [[own for _, own in row] for row in made]}
 
 
+def with_best(table: Json | None) -> Json | None:
+    """The table with `best` in the best cell of each column that has a better direction.
+
+    Cells that show the same are best together; where all do, none is.
+    """
+    for head, *cells in zip(table["columns"], *table["rows"], strict=True) if table else ():
+        known = [own for own in cells if own["text"] != ABSENT]
+        choose = {"higher": max, "lower": min}.get(head.get("better", ""))
+        if choose and len({own["text"] for own in known}) > 1:
+            text = choose(known, key=lambda own: own["value"])["text"]
+            for own in known:
+                own["best"] = own["text"] == text
+    return table
+
+
 def column(label: str, own: Json, *, unit: str = "", meaning: str = "", numeric: bool = True) -> Column:
     """A row's place in a column: the head, and the row's own cell."""
     return {"label": label, "unit": unit, "meaning": meaning, "numeric": numeric}, own
@@ -50,7 +65,8 @@ def worded(label: str, own: Json, *, meaning: str = "") -> Column:
 
 def of_quantity(what: Quantity, own: Json, label: str = "", meaning: str = "") -> Column:
     """The same of a quantity in its unit; its label and its definition, unless others are given."""
-    return column(label or what.label, own, unit=what.unit, meaning=meaning or what.meaning)
+    head, own = column(label or what.label, own, unit=what.unit, meaning=meaning or what.meaning)
+    return {**head, "better": what.better}, own
 
 
 def cell(text: str, value: float | str | None = None, notes: Sequence[str] = (), **numbers: Any) -> Json:

@@ -22,8 +22,10 @@ from ablate.report.answer import answer, tuning_answer
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.pages import render_html, render_markdown
+from ablate.report.paper import methods_paragraph
 from ablate.report.words import method
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
 
@@ -33,11 +35,8 @@ LARGEST_CARRIED = 250_000
 """Bytes up to which a table travels inside the page, that of trials aside: the page stays small to mail."""
 
 
-def write_report(results: ResultsFolder, report_dir: Path) -> Path:
+def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False) -> Path:
     """Render a study's report from its plan and its tables, and return the path of its index.html.
-
-    Writes the tables that follow from the others beside them, and report.json, index.html, report.md and
-    figures/*.svg in the report's folder. The same tables give the same bytes; records are not read.
 
     Raises:
         RecordError: the plan or a table is missing or damaged, or they do not belong together.
@@ -55,11 +54,21 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
         ) from None
     plan = read_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
-    derived = derived_tables(tables, plan)
-    write_tables(results, derived)
     for former in ("contrasts", "trends"):  # rows of the effects table now
         (results.root / f"{former}.csv").unlink(missing_ok=True)
-    figures = draw_figures({**tables, **derived}, plan)
+    return write_pages(tables, plan, results, report_dir, pdf=pdf)
+
+
+def write_pages(
+    tables: Tables, plan: Plan, results: ResultsFolder, report_dir: Path, *, pdf: bool = False
+) -> Path:
+    """Write what follows from tables, beside them, then report.json, index.html, report.md and figures/*.svg.
+
+    With `pdf` figures/*.pdf too. The same tables give the same bytes; records are not read.
+    """
+    derived = derived_tables(tables, plan)
+    write_tables(results, derived)
+    figures = draw_figures({**tables, **derived}, plan, pdf=pdf)
     report = build_report({**tables, **derived}, plan, figures)
     files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
     carried = {k: csv for k, csv in files.items() if k == "trials.csv" or len(csv) <= LARGEST_CARRIED}
@@ -72,17 +81,19 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
         if not figure.error:
             content[f"figures/{figure.name}.svg"] = figure.light
             content[f"figures/{figure.name}-dark.svg"] = figure.dark
+            content |= {f"figures/{figure.name}.pdf": figure.pdf} if figure.pdf else {}
     for name, data in content.items():
         write_atomically(report_dir / name, data)
-    for old in (report_dir / "figures").glob("*.svg"):  # of an earlier report
-        if f"figures/{old.name}" not in content:
+    for old in (report_dir / "figures").iterdir():  # of an earlier report
+        if old.suffix in (".svg", ".pdf") and f"figures/{old.name}" not in content:
             old.unlink()
     return report_dir / "index.html"
 
 
 def derived_tables(tables: Tables, plan: Plan) -> Tables:
     """The tables that follow from the others: effects and timing."""
-    return {"effects": effects_table(tables, plan), "timing": timing_table(tables.get("step_times"))}
+    derived = {"effects": effects_table(tables, plan)}
+    return derived | ({"timing": timing_table(tables["step_times"])} if "step_times" in tables else {})
 
 
 def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
@@ -91,30 +102,32 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     step_times = tables.get("step_times")
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
     labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
-    first_screen, published = answer(trials, effects, plan, timing), views.published_view(epochs, plan)
+    first_screen, published = answer(tables, plan, timing), views.published_view(epochs, plan)
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]
+    timing_note = "" if isinstance(study, ExternalStudy) else views.timing_note(timing)
     provenance = _provenance(trials, plan)
     report = {
         "format": FORMAT,
         "study": study.name,
         "profile": plan.profile,
-        "first_line": f"Profile {plan.profile} on {provenance['Device']}: {plan.reason}.",
         "question": study.question,
         "description": study.description,
         "answer": first_screen,
-        "banners": banners(trials, plan, tables.get("floors"), tuned),
-        "arms": views.arms_view(trials, plan),
-        "more_metrics": views.arms_view(trials, plan, more=True),
+        "banners": banners(trials, plan, tables.get("floors"), tuned, effects),
+        "arms": views.arms_view(tables, plan),
+        "more_metrics": views.arms_view(tables, plan, more=True),
+        "components": views.components_view(tables, effects, plan),
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
-        "effects": views.effects_view(effects, plan, "arm"),
-        "certainty": views.certainty_view(effects, plan),
+        "effects": views.effects_view(effects, plan, "arm", "pair"),
+        "sensitivity": views.sensitivity_view(effects, plan),
         "trends": views.effects_view(effects, plan, "trend"),
         "contrasts": views.effects_view(effects, plan, "main", "interaction"),
-        "timing": {"note": views.timing_note(timing), "table": views.timing_view(step_times, plan)},
+        "timing": {"note": timing_note, "table": views.timing_view(step_times, plan)},
         "figures": [_figure(figure) for figure in figures],
         "published": published,
+        "methods_paragraph": methods_paragraph(tables, plan),
         "method": method(plan, tuned=tuned is not None),
         "provenance": [{"name": k, "value": v or "not recorded"} for k, v in provenance.items()],
         "reproduce": _reproduce(trials, plan),
@@ -133,13 +146,16 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
 def _figure(figure: Figure) -> Json:
     """All of a figure but its images, in whose place stand their paths."""
     light, dark = ("" if figure.error else f"figures/{figure.name}{end}.svg" for end in ("", "-dark"))
-    return {**asdict(figure), "light": light, "dark": dark}
+    pdf = f"figures/{figure.name}.pdf" if figure.pdf else ""
+    return {**asdict(figure), "light": light, "dark": dark, "pdf": pdf}
 
 
 def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
     """Where, with what and on what the trials ran."""
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
     states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
+    if isinstance(plan.study, ExternalStudy):
+        return {"Runs": plan.reason, "Of these": states}
     kinds, names = _values(trials, "device"), _values(trials, "device_name")
     first, *others = (trial.fields.model_dump() for trial in plan.trials)
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
@@ -167,6 +183,8 @@ def _values(trials: pd.DataFrame, name: str) -> str:
 
 def _reproduce(trials: pd.DataFrame, plan: Plan) -> Json:
     """The command that runs the study, and what it needs."""
+    if isinstance(plan.study, ExternalStudy):
+        return {"command": plan.command, "note": "It reads the runs again, and trains nothing."}
     commits = _values(trials, "commit")
     at = f" at commit {commits}" if commits else ""
     profile = f" --profile {shlex.quote(plan.profile)}" if plan.study.profiles else ""

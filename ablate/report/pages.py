@@ -20,7 +20,7 @@ from ablate.report.words import environment, template_text, words
 EMPTY: Json = {
     "title": "", "text": "", "items": [], "facts": [], "code": "", "table": None, "folded": "", "pre": False,
 }  # fmt: skip
-LED = ("arms", "differences", "trends", "contrasts", "tuning")
+LED = ("arms", "components", "differences", "trends", "contrasts", "tuning", "methods")
 """Sections that words.md has a lead for."""
 COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
 """A colour in the style of an SVG's element."""
@@ -41,10 +41,12 @@ def sections(report: Json) -> list[Json]:
         {"title": "Identical to the last bit", "items": labels, "text": alike}
         for labels in report["identical"]
     ]
+    paper = report["methods_paragraph"]
     timing, command, said = report["timing"], report["reproduce"], report["description"]
     description = {"folded": "What the study file says", "text": said, "pre": True} if said else None
     arms = [_table(report["arms"]), _table(report["more_metrics"], more), *identical]
-    effects = [_table(report["effects"]), _table(report["certainty"], "How sure are these differences")]
+    effects = [_table(report["effects"]), _table(report["sensitivity"], "How sure are the claims")]
+    cost = [{"text": timing["note"]}, _table(timing["table"])] if timing["note"] else []
     tuning, published = report.get("tuning"), report["published"]
     search, compared = list[Json | None](), list[Json | None]()
     if tuning:
@@ -59,14 +61,16 @@ def sections(report: Json) -> list[Json]:
             compared.append({"title": title, "text": table["summary"], "items": outside, "table": table})
     found: list[tuple[str, str, list[Json | None]]] = [
         ("arms", "Arms", arms),
+        ("components", "Components", [_table(report["components"])]),
         ("differences", "Differences from the baseline", effects),
         ("trends", "Trends", [_table(report["trends"])]),
         ("contrasts", "Main effects and interactions", [_table(report["contrasts"])]),
         ("tuning", "Tuning", search),
-        ("cost", "Cost of a step", [{"text": timing["note"]}, _table(timing["table"])]),
+        ("cost", "Cost of a step", cost),
         ("published", "Beside the published run", compared),
         ("failures", "Failed trials", [_table(report["failures"])]),
         ("mislead", "What could mislead", report["banners"]),
+        ("methods", "Methods, to paste", [{"text": paper["text"], "items": paper["references"]}]),
         ("method", "Method", [*report["method"], description]),
         ("provenance", "Provenance", [{"facts": report["provenance"]}]),
         ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),

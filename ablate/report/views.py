@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, factor_label, level_label, planned_arms
-from ablate.analysis.claims import contrast_label
+from ablate.analysis.claims import Claim, claims, contrast_label
 from ablate.analysis.effects import SHOWN
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases, timing_pass
@@ -26,6 +26,7 @@ from ablate.report.cells import (
     ends,
     of_quantity,
     view,
+    with_best,
     with_unit,
     worded,
 )
@@ -33,12 +34,13 @@ from ablate.report.words import words
 from ablate.stats import Interval, MedianInterval, median_interval, smallest_sign_flip_p
 from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
+from ablate.study.external import ExternalStudy
 from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS
+from ablate.tables import COLUMNS, Tables
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p, usual
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -63,27 +65,63 @@ def arm_cells(plan: Plan) -> dict[str, Json]:
 # Arms and trials.
 
 
-def arms_view(trials: pd.DataFrame, plan: Plan, *, more: bool = False) -> Json | None:
+def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     """A row per arm: mean, 95 % interval and n of each metric; calibration errors with their floors.
 
     The metrics are the primary one, the usual ones and the family's; with `more`, those that this leaves out.
     """
-    complete, names, arms = complete_trials(trials), arm_cells(plan), planned_arms(plan)
+    complete, names, arms = complete_trials(tables["trials"]), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
-    metrics = dict.fromkeys((plan.study.primary, *ARM_METRICS, *plan.study.comparison_family))
+    metrics = dict.fromkeys((plan.study.primary, *usual(*ARM_METRICS), *plan.study.comparison_family))
     if more:
-        metrics = dict.fromkeys(name for name in MORE_METRICS if name not in metrics)
+        metrics = dict.fromkeys(name for name in usual(*MORE_METRICS) if name not in metrics)
 
     def columns(arm: str) -> Iterator[Column]:
         yield worded("Arm", names[arm])
         yield _runs(runs.get(arm, 0), arms[arm].planned)
         for what in map(quantity, metrics):
-            interval, note = arm_interval(complete, arm, what.name), ""
-            if what.name in FLOOR and interval.n:
-                note = f"floor {shown(arm_interval(complete, arm, FLOOR[what.name]).mean, what)}"
+            interval, note = arm_interval(complete, arm, what.name, tables.get("new_images")), ""
+            if what.name in FLOOR and (floor := arm_interval(complete, arm, FLOOR[what.name])).n:
+                note = f"floor {shown(floor.mean, what)}"
             yield of_quantity(what, _mean(interval, what, note))
 
-    return view(arms, columns)
+    return with_best(view(arms if metrics else [], columns))
+
+
+def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
+    """A row per arm of a study whose factors are on or off: ticks, scores, differences from the baseline.
+
+    None of a search's arms, and where fewer than two factors have two levels. Of two levels 0 or False is
+    off; without one of these, the baseline's.
+    """
+    study, complete, on = plan.study, complete_trials(tables["trials"]), dict[str, Any]()
+    for factor, levels in study.factors.items():
+        off = min(levels, key=lambda level: (bool(level), level != study.baseline.get(factor, levels[0])))
+        if len(levels) == 2:
+            on[factor] = next(level for level in levels if level != off)
+    if len(on) < 2 or study.search:
+        return None
+    against = {term.term: rows for term, rows in compared(effects, plan, "arm")}
+    arms = planned_arms(plan)
+
+    def columns(arm: str) -> Iterator[Column]:
+        for factor, level in arms[arm].levels.items():
+            label, ticked = factor_label(factor), level == on.get(factor)
+            if factor in on:
+                head = label if on[factor] is True else f"{label}={level_label(on[factor])}"
+                yield worded(head, cell("✓" if ticked else ABSENT, float(ticked)))
+            else:
+                yield worded(label, cell(level_label(level)))
+        for what in map(quantity, dict.fromkeys((study.primary, *study.comparison_family))):
+            yield of_quantity(
+                what, _mean(arm_interval(complete, arm, what.name, tables.get("new_images")), what)
+            )
+            if against:
+                own = against.get(arm)
+                judged = cell("baseline", 0.0) if own is None else effect_cell(own[what.name])
+                yield column(f"Δ {what.label}", judged, unit=what.difference_unit)
+
+    return with_best(view(arms, columns))
 
 
 def _runs(complete: int, planned: int) -> Column:
@@ -111,13 +149,15 @@ def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Js
         repeat = f", repeat {row['repeat']}" if row["repeat"] else ""
         yield worded("Trial", cell(row["trial_id"]))
         yield worded("Arm", names[row["arm"]])
-        yield column("Seed", cell(f"{row['seed']}{repeat}", float(row["seed"])))
+        yield column(
+            "Seed" if plan.study.is_paired else "Run", cell(f"{row['seed']}{repeat}", float(row["seed"]))
+        )
         yield worded("Status", cell(row["status"]))
         if failed:
             reason = ABSENT if pd.isna(row["failure"]) else one_line(row["failure"])
             yield worded("Reason", cell(reason))
         else:
-            for what in map(quantity, TRIAL_METRICS):
+            for what in map(quantity, usual(*TRIAL_METRICS)):
                 yield of_quantity(what, amount(row[what.name], what))
 
     lost = ~trials["status"].isin(["complete", "missing"])
@@ -140,12 +180,12 @@ def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
 
 def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     """A row per effect of some kinds, a column per metric: the primary one, the family's, the usual ones."""
-    names, study, usual = arm_cells(plan), plan.study, AVERAGED if "main" in kinds else SHOWN
+    names, study, others = arm_cells(plan), plan.study, usual(*(AVERAGED if "main" in kinds else SHOWN))
 
     def columns(item: tuple[int, Compared]) -> Iterator[Column]:
         place, (term, by_metric) = item
-        first = by_metric[study.primary]
-        if term.kind == "arm":
+        first = next(iter(by_metric.values()))
+        if term.kind in ("arm", "pair"):
             yield worded("Arm", names[term.term])
             yield worded("Against", names[term.against])
             yield column("Pairs", count(first["n"]))
@@ -159,67 +199,61 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
         else:
             yield worded("Contrast", cell(contrast_label(term), float(place)))
             yield worded("Kind", cell(term.kind.replace("main", "main effect")))
-        if term.kind != "arm":
+        if term.kind not in ("arm", "pair"):
             cells, planned = int(first["cells"]), int(first["cells_planned"])
             over = "combinations of the other factors' levels"
             yield column("Averaged over", cell(f"{cells}/{planned}", float(cells)), meaning=over)
             yield column("Seeds", count(first["n"]))
-        for name in dict.fromkeys((study.primary, *study.comparison_family, *usual)):
-            what, inside = quantity(name), by_metric[name]["verdict"] != "exploratory"
-            meaning = "simultaneous intervals" if inside else "exploratory, 95 % each"
-            judged = effect_cell(by_metric[name])
-            yield column(f"Δ {what.label}", judged, unit=what.difference_unit, meaning=meaning)
+        for name in dict.fromkeys((study.primary, *study.comparison_family, *others)):
+            if name in by_metric:  # of pairs, claims alone
+                what = quantity(name)
+                yield column(f"Δ {what.label}", effect_cell(by_metric[name]), unit=what.difference_unit)
 
     return view(enumerate(compared(effects, plan, *kinds)), columns)
 
 
 def effect_cell(effect: pd.Series[Any]) -> Json:
-    """A difference with its interval; of a claim its corrected p and its verdict."""
-    what, numbers = quantity(effect["metric"]), {name: effect[name] for name in ("low", "high", "p_adjusted")}
-    equal = effect["n"] > 1 and effect["effect"] == 0
+    """A difference with its interval; of a claim its corrected p and its verdict, of any other an arrow."""
+    what, size, arrow = quantity(effect["metric"]), effect["effect"], ""
+    equal = effect["n"] > 1 and size == 0 and not math.isfinite(effect["low"])
     absent = "equal on every seed" if equal else "no interval"
     notes = [ends(effect["low"], effect["high"], what, absent, signed=True)]
-    if math.isfinite(effect["p_adjusted"]):
-        notes.append(f"adjusted p {shown_p(effect['p_adjusted'])}")
-    notes.append(effect["verdict"])
-    return difference(effect["effect"], what, notes, **numbers)
+    if effect["verdict"] == "exploratory":
+        arrow = "↑ " if size > 0 else "↓ " if size < 0 else "= " if equal else ""
+    elif math.isfinite(effect["p_adjusted"]):
+        notes += [f"adjusted p {shown_p(effect['p_adjusted'])}", effect["verdict"]]
+    else:
+        notes.append(effect["verdict"])
+    own = difference(size, what, notes, **effect[["low", "high", "p_adjusted", "verdict"]])
+    return {**own, "text": f"{arrow}{own['text']}"}
 
 
-def certainty_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
-    """All that the statistics say, a row per arm and metric: the primary one and the family's."""
-    names, metrics = arm_cells(plan), dict.fromkeys((plan.study.primary, *plan.study.comparison_family))
+def sensitivity_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
+    """How far each claim rests on its test, a row per effect and metric: other intervals, tests and power."""
     says = {known.name: known.meaning.removeprefix("lower end of ") for known in COLUMNS["effects"]}
-    says["p_sign_flip"] = (
-        "exact test without an assumed normal spread, uncorrected; below it the smallest p that so many "
-        "pairs can give"
-    )
 
-    def columns(row: pd.Series[Any]) -> Iterator[Column]:
-        what = quantity(row["metric"])
-        yield worded("Arm", names[row["term"]], meaning="the arm that is compared")
-        yield worded("Against", names[row["against"]], meaning="the arm it is compared with")
-        yield worded("Metric", cell(what.label, notes=[what.difference_unit]), meaning=says["metric"])
-        yield column("Pairs", count(row["n"]), meaning=says["n"])
-        mean = "mean over seeds of arm minus baseline"
-        yield column("Difference", difference(row["effect"], what), meaning=mean)
-        for label, name in (("Over seeds", "low"), ("New images too", "low_images")):
-            low, high = row[name], row[name.replace("low", "high")]
+    def columns(item: tuple[int, Claim]) -> Iterator[Column]:
+        (place, claim), row = item, item[1].row
+        what, n, (low, high) = claim.metric, int(row["n"]), row[["low_images", "high_images"]]
+        yield worded("Comparison", cell(contrast_label(claim.term), float(place)))
+        yield worded("Metric", cell(what.label, notes=[what.difference_unit]))
+        yield column("Seeds", count(n), meaning=says["n"])
+        yield column("Difference", effect_cell(row), meaning=says["effect"])
+        if not isinstance(plan.study, ExternalStudy):
             reach = cell(ends(low, high, what, ABSENT, signed=True), float(low), low=low, high=high)
-            yield column(label, reach, meaning=says[name])
-        for label, name in (("p", "p"), ("Adjusted p", "p_adjusted"), ("Holm's p", "p_holm")):
-            yield column(label, cell(shown_p(row[name]), float(row[name])), meaning=says[name])
-        flip, n = row["p_sign_flip"], int(row["n"])
+            yield column("New images too", reach, meaning=says["low_images"])
         least = [f"smallest {shown_p(smallest_sign_flip_p(n))}"] if n else []
-        yield column("Sign-flip p", cell(shown_p(flip), float(flip), least), meaning=says["p_sign_flip"])
-        yield column("ρ", cell(shown_decimal(row["rho"], 2), float(row["rho"])), meaning=says["rho"])
+        tests = {"p": "p"}
+        if plan.study.is_paired:
+            tests |= {"Welch's p": "p_welch", "Sign-flip p": "p_sign_flip"}
+        for label, name in tests.items():
+            notes = least if name == "p_sign_flip" else []
+            yield column(label, cell(shown_p(row[name]), float(row[name]), notes), meaning=says[name])
+        for label, name in (("Largest share", "largest_share"), ("ρ", "rho")) * plan.study.is_paired:
+            yield column(label, cell(shown_decimal(row[name], 2), float(row[name])), meaning=says[name])
         yield column("Detectable", amount(row["detectable"], what), meaning=says["detectable"])
-        seeds, undecided = row["seeds_needed"], row["verdict"] == "undecided" and math.isfinite(row["low"])
-        unknown = cell("> 1,000" if undecided else ABSENT, math.inf)
-        needed = unknown if pd.isna(seeds) else count(seeds)
-        yield column("Seeds needed", needed, meaning=says["seeds_needed"])
 
-    rows = (by_metric[name] for _, by_metric in compared(effects, plan, "arm") for name in metrics)
-    return view(rows, columns)
+    return view(enumerate(claims(effects, plan)), columns)
 
 
 # Step times.

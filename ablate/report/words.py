@@ -51,17 +51,18 @@ def caution(name: str, **values: Any) -> Json:
 
 def method(plan: Plan, *, tuned: bool) -> list[Json]:
     """What each number of the report means: the paragraphs that apply to a study, in reading order."""
-    study, averages = plan.study, any(term.kind != "arm" for term in terms(plan))
-    family = [(name, study.all_margins.get(name)) for name in study.comparison_family]
+    study, compared = plan.study, terms(plan)
     text = (
         environment()
         .get_template("method.md")
         .render(
-            asked=sum(term.asked for term in terms(plan)),
-            family=family,
+            compared=compared,
+            asked=sum(term.asked for term in compared),
+            averages=any(term.kind not in ("arm", "pair") for term in compared),
+            family=[(name, study.all_margins.get(name)) for name in study.comparison_family],
             search=study.search,
-            averages=averages,
             tuned=tuned,
+            study=study,
         )
     )
     return [titled(part) for part in text.split("## ")[1:]]

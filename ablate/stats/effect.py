@@ -12,6 +12,7 @@ https://doi.org/10.1080/01621459.1961.10482090
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from ablate.stats.intervals import FloatArray, IntArray, check_family, check_values, moments, t_margin
+from ablate.stats.intervals import FloatArray, IntArray, check_family, check_values, moments, slack, t_margin
 
 Values = NDArray[np.floating]
-ROUNDING = 1e-12
-"""Differences that span at most this part of the largest value are equal: what is left is rounding."""
+Weights = Sequence[float] | NDArray[np.float64]
 MOST_FLIPPED = 20
 """Seeds of the sign-flip test; each more doubles the patterns, and 20 have a million."""
 
@@ -107,7 +107,7 @@ def paired_effect(
     missing = np.isnan(values) | np.isnan(baseline)
     arm, reference = (np.where(missing, np.nan, side.astype(np.float64)) for side in (values, baseline))
     # Equal differences come out apart by the rounding of the two values, e.g. 0.9 - 0.8 and 0.8 - 0.7.
-    rounding = np.maximum(_rounding(arm), _rounding(reference))
+    rounding = slack(arm, reference)
     n, mean, sd = moments(arm - reference, rounding=rounding)
     mean = np.where((sd == 0) & (np.abs(mean) <= rounding), 0.0, mean)
     error, freedom = sd / np.sqrt(np.maximum(n, 1)), np.asarray(n - 1, np.float64)
@@ -115,31 +115,32 @@ def paired_effect(
 
 
 def independent_effect(
-    values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
+    *samples: Values, weights: Weights = (1.0, -1.0), confidence: float = 0.95, comparisons: int = 1
 ) -> Effect:
-    """As `paired_effect`, of samples [..., n] and [..., m] that no seed joins, by Welch's test."""
-    check_values(values, baseline)
-    (n, mean, sd), (m, other, other_sd) = (moments(side.astype(np.float64)) for side in (values, baseline))
-    part, other_part = sd**2 / np.maximum(n, 1), other_sd**2 / np.maximum(m, 1)
-    error = np.sqrt(part + other_part)
-    shares = part**2 / np.maximum(n - 1, 1) + other_part**2 / np.maximum(m - 1, 1)
-    freedom = error**4 / np.where(error > 0, shares, np.nan)
-    fewer, spread, rho = np.minimum(n, m), np.hypot(sd, other_sd), np.full(error.shape, np.nan)
-    return Effect(mean - other, error, freedom, fewer, spread, rho, confidence, comparisons)
+    """As `paired_effect`, of samples [..., n], [..., m], ... that no seed joins, by Welch's test.
 
-
-def _rounding(side: FloatArray) -> FloatArray:
-    return np.asarray(ROUNDING * np.max(np.abs(np.nan_to_num(side)), axis=-1, initial=0.0))
+    Two are compared; of more than two it is the sum of their means by `weights`.
+    """
+    check_values(*samples)
+    moments_of = zip(*(moments(side.astype(np.float64)) for side in samples), strict=True)
+    n, mean, sd = (np.stack(np.broadcast_arrays(*part)) for part in moments_of)
+    mean, sd = (np.reshape(weights, (-1, *[1] * (n.ndim - 1))) * part for part in (mean, sd))
+    parts = sd / np.sqrt(np.maximum(n, 1))
+    error, spread = np.hypot.reduce(parts), np.hypot.reduce(sd)
+    shares = parts / np.where(error > 0, error, np.nan)
+    freedom, rho = 1 / (shares**4 / np.maximum(n - 1, 1)).sum(axis=0), np.full(error.shape, np.nan)
+    return Effect(mean.sum(axis=0), error, freedom, n.min(axis=0), spread, rho, confidence, comparisons)
 
 
 def _correlation(arm: FloatArray, reference: FloatArray) -> FloatArray:
-    n, mean, sd = moments(arm, rounding=_rounding(arm))
-    _, other, other_sd = moments(reference, rounding=_rounding(reference))
-    covered = np.nansum((arm - mean[..., None]) * (reference - other[..., None]), axis=-1)
-    scale = (n - 1) * sd * other_sd  # 0 also where squares are too small for a float
+    n, mean, _ = moments(_standardised(arm) * _standardised(reference))
+    return np.asarray(np.clip(mean * n / np.maximum(n - 1, 1), -1.0, 1.0))
+
+
+def _standardised(side: FloatArray) -> FloatArray:
+    n, mean, sd = moments(side)
     # Two points always correlate by +1 or -1, which says nothing about pairing.
-    scale = np.where((n >= 3) & (scale > 0), scale, np.nan)
-    return np.asarray(np.clip(covered / scale, -1.0, 1.0))
+    return np.asarray((side - mean[..., None]) / np.where((n >= 3) & (sd > 0), sd, np.nan)[..., None])
 
 
 def sign_flip_p(values: Values, baseline: Values) -> float:
@@ -163,8 +164,8 @@ def sign_flip_p(values: Values, baseline: Values) -> float:
     for difference in present[1:]:
         sums = np.concatenate([sums + difference, sums - difference])
     # Equal sums come out apart by rounding; accuracies are often tied.
-    slack = ROUNDING * (np.abs(arm) + np.abs(reference)).sum()
-    return float(np.mean(np.abs(sums) >= abs(sums[0]) - slack))
+    rounding = 2 * len(present) * slack(arm, reference)
+    return float(np.mean(np.abs(sums) >= abs(sums[0]) - rounding))
 
 
 def smallest_sign_flip_p(n: int) -> float:

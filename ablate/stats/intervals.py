@@ -11,6 +11,9 @@ from scipy.special import stdtrit
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+UNBOUNDED = (-math.inf, math.inf)
+ROUNDING, OF_FLOAT32 = 1e-12, 2.0**-22
+"""Parts of the largest value by which equal differences come apart, of values held in float64 and float32."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,14 @@ class Interval:
     sd: float
 
 
-def mean_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> Interval:
+def mean_interval(
+    values: NDArray[np.floating], *, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED
+) -> Interval:
     """Mean over seeds with its t interval; [n] values, finite, or NaN for a missing one, which is left out.
 
     It assumes a normal spread over seeds, and unlike the bootstrap it keeps its coverage at n = 3 to 10. With
-    one value, or with values that are all equal, the ends are NaN, not a point that would look certain.
+    one value, or with values that are all equal, the ends are NaN, not a point that would look certain. It
+    does not leave the `bounds` of the metric, as `ends_within` says.
 
     Source: Student 1908, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
     """
@@ -43,7 +49,25 @@ def mean_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> 
     check_family(confidence=confidence)
     n, mean, sd = moments(values.astype(np.float64))
     margin = float(t_margin(sd / np.sqrt(n), n - 1, confidence=confidence))
-    return Interval(float(mean), float(mean) - margin, float(mean) + margin, int(n), float(sd))
+    return Interval(float(mean), *ends_within(bounds, float(mean), margin), int(n), float(sd))
+
+
+def ends_within(bounds: tuple[float, float], mean: float, margin: float) -> tuple[float, float]:
+    """Ends of mean ± margin that stay within the metric's range (a, b): the truths that the mean may come of.
+
+    Means vary the less the nearer the truth x is to an end, as a share does: with the root of (x - a)(b - x),
+    or of x - a where b is infinite. So x may lie from the mean as far as the margin times the ratio of that
+    root at x to that at the mean, which is a quadratic in x. docs/statistics.md has the coverage. A mean
+    outside the range, such as a percentage where a fraction was expected, has no bounds.
+
+    Source: Wilson 1927, the score interval of a share, https://doi.org/10.1080/01621459.1927.10502953
+    """
+    below, above = mean - bounds[0], bounds[1] - mean
+    if not (below > 0 and above > 0):
+        return mean - margin, mean + margin
+    lean, widened = margin * (margin * (1 / below - 1 / above)) / 2, 1 + margin / below * (margin / above)
+    reach = math.hypot(lean, margin * math.sqrt(widened))
+    return max(mean + (lean - reach) / widened, bounds[0]), min(mean + (lean + reach) / widened, bounds[1])
 
 
 def prediction_interval(values: NDArray[np.floating]) -> Interval:
@@ -99,9 +123,9 @@ def new_images_interval(
 
     For metrics that are a mean over images, as accuracy, NLL and the Brier score are; an ECE is none.
 
-    `differences` [n, N] are arm - baseline, a row per seed, all NaN where it is missing, and a column per
-    image of the same validation set. `confidence` is of the whole family (Bonferroni). The mean is NaN
-    without seeds, the ends for fewer than two seeds or images or where nothing varies.
+    `differences` [n, N] are arm - baseline, or one arm's values: a row per seed, all NaN where it is missing,
+    and a column per image of the same validation set. `confidence` is of the whole family (Bonferroni). The
+    mean is NaN without seeds, the ends for fewer than two seeds or images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095
@@ -125,33 +149,47 @@ def new_images_interval(
     by_seed: FloatArray = present.mean(axis=1)
     by_image: FloatArray = present.mean(axis=0)
     rest: FloatArray = present - by_seed[:, None] - by_image + effect
-    within = float((rest**2).sum()) / ((n - 1) * (images - 1))
-    se_seeds = math.sqrt(float(by_seed.var(ddof=1)) / n)
-    se_images = math.sqrt(max(float(by_image.var(ddof=1)) - within / n, 0.0) / images)
+    sd_images, sd_rest = (float(moments(own)[2]) for own in (by_image, rest.ravel()))
+    by_chance = sd_rest * math.sqrt((rest.size - 1) / ((n - 1) * (images - 1) * n))
+    # The root of a difference of squares, which in themselves might leave the range of a float.
+    added = math.sqrt(max(sd_images - by_chance, 0.0)) * math.sqrt(sd_images + by_chance)
     tail = (1 - confidence) / (2 * comparisons)
-    margin = math.hypot(stdtrit(n - 1, tail) * se_seeds, stdtrit(images - 1, tail) * se_images)
-    # Equal differences come out apart by the rounding of their means.
-    if margin <= 1e-12 * float(np.abs(present).max()):
-        margin = math.nan
+    of_seeds = stdtrit(n - 1, tail) * float(moments(by_seed)[2]) / math.sqrt(n)
+    margin = math.hypot(of_seeds, stdtrit(images - 1, tail) * added / math.sqrt(images)) or math.nan
     return effect, effect - margin, effect + margin
 
 
+def slack(*sides: FloatArray) -> FloatArray:
+    """[...] by how much rounding sets equal differences of values [..., n], NaN where missing, apart.
+
+    Values that float32 holds count as its, whatever their dtype: a table of float64 may have been one of it.
+    """
+    held = np.nan_to_num(np.concatenate(sides, axis=-1))
+    of_float32 = (np.frexp(held)[0] * 2**24 % 1 == 0).all(axis=-1)
+    part = np.where(of_float32, OF_FLOAT32, ROUNDING)
+    return np.asarray(part * np.max(np.abs(held), axis=-1, initial=0.0))
+
+
 def moments(
-    values: FloatArray, *, rounding: FloatArray | float = 0.0
+    values: FloatArray, *, rounding: FloatArray | None = None
 ) -> tuple[IntArray, FloatArray, FloatArray]:
     """Count, mean and sd (ddof 1) along the last axis, without the NaN; sd is NaN for fewer than two values.
 
-    Values that span at most `rounding` count as equal: their sd is exactly 0.
+    Values that span at most `rounding`, by default that of themselves, count as equal: their sd is exactly 0.
     """
     present = ~np.isnan(values)
     n = present.sum(axis=-1)
-    mean = np.where(n > 0, np.where(present, values, 0.0).sum(axis=-1) / np.maximum(n, 1), np.nan)
-    squares = np.where(present, values - mean[..., None], 0.0) ** 2
+    # Over a power of two near the largest, which rounds nothing, so that squares stay finite.
+    exponent = np.frexp(np.max(np.abs(values), axis=-1, where=present, initial=0.0))[1]
+    near_one = np.ldexp(np.where(present, values, 0.0), -exponent[..., None])
+    mean = np.where(n > 0, near_one.sum(axis=-1) / np.maximum(n, 1), np.nan)
+    squares = np.where(present, near_one - mean[..., None], 0.0) ** 2
     sd = np.sqrt(np.where(n > 1, squares.sum(axis=-1) / np.maximum(n - 1, 1), np.nan))
     # Asked of the range, because the deviations of equal values from their rounded mean are not exactly 0.
     highest = np.max(values, axis=-1, where=present, initial=-math.inf)
     lowest = np.min(values, axis=-1, where=present, initial=math.inf)
-    return n, mean, np.where((highest - lowest <= rounding) & (n > 1), 0.0, sd)
+    equal = highest - lowest <= (slack(values) if rounding is None else rounding)
+    return n, np.ldexp(mean, exponent), np.where(equal & (n > 1), 0.0, np.ldexp(sd, exponent))
 
 
 def t_margin(

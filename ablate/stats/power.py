@@ -6,7 +6,6 @@ Arguments that the functions share, and raise ValueError for where one is outsid
   correlation rho over seeds it is s * sqrt(2 (1 - rho)).
 - `n`: seeds, in each arm. Below two there is no test.
 - `alpha`: family-wise error, in (0, 1), shared (Bonferroni) by `comparisons`, at least 1.
-- `power`: probability of detection, above alpha / comparisons and below 1.
 
 Source: Phillips 1990, power of the two one-sided tests, https://doi.org/10.1007/BF01063556
 """
@@ -19,8 +18,9 @@ from typing import Any
 import numpy as np
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
-from scipy.special import gammaln, ncfdtr, ndtr, stdtrit
+from scipy.special import chdtri, gammaln, ncfdtr, ndtr, stdtrit
 
+from ablate.stats.effect import Effect
 from ablate.stats.intervals import FloatArray, check_family
 
 POWER = 0.8
@@ -51,31 +51,36 @@ def paired_power(effect: float, n: int, *, sd: float, alpha: float = 0.05, compa
     return power
 
 
-def minimal_detectable_effect(
-    n: int, *, sd: float, alpha: float = 0.05, power: float = POWER, comparisons: int = 1
-) -> float:
-    """Smallest true difference that n seeds detect with the given power; infinite for fewer than two."""
-    _check_test(sd, alpha, comparisons, power)
+def minimal_detectable_effect(n: int, *, sd: float, comparisons: int = 1) -> float:
+    """Smallest true difference that n seeds detect with 80 % power; infinite for fewer than two."""
+    _check_test(sd, 0.05, comparisons)
+    return sd * _smallest(n, lambda size: paired_power(size, n, sd=1.0, comparisons=comparisons))
+
+
+def confirmable_margin(n: int, *, sd: float, comparisons: int = 1) -> float:
+    """Smallest margin that n seeds show an effect of 0 to lie within, likewise."""
+    _check_test(sd, 0.05, comparisons)
+    return sd * _smallest(n, lambda size: equivalence_power(size, n, sd=1.0, comparisons=comparisons))
+
+
+def _smallest(n: int, power_at: Callable[[float], float]) -> float:
     if n < 2:
         return math.inf
-
-    def surplus(size: float) -> float:
-        return paired_power(size, n, sd=1.0, alpha=alpha, comparisons=comparisons) - power
-
     upper = 1.0
-    while surplus(upper) < 0:
+    while power_at(upper) < POWER:
         upper *= 2
-    return sd * float(brentq(surplus, 0.0, upper))
+    return float(brentq(lambda size: power_at(size) - POWER, 1e-9, upper))
 
 
 def equivalence_power(
     margin: float, n: int, *, sd: float, difference: float = 0.0, alpha: float = 0.05, comparisons: int = 1
 ) -> float:
-    """Probability that two one-sided tests at alpha / comparisons pass for the true `difference`.
+    """Probability that the interval lies inside the margin, when the true difference is `difference`.
 
-    Where that is just the margin, > 0, it is at most that level. A verdict's are at half of its alpha.
+    Those are two one-sided tests at alpha / (2 comparisons); where the true difference is just the margin,
+    > 0, they pass with a probability of at most that.
     """
-    level = _check_test(sd, alpha, comparisons)
+    level = _check_test(sd, alpha, comparisons) / 2
     check_margin(margin)
     if n < 2:
         return 0.0
@@ -91,39 +96,55 @@ def equivalence_power(
     )
 
 
-def seeds_needed(
-    effect: float,
-    *,
-    sd: float,
-    margin: float = math.nan,
-    alpha: float = 0.05,
-    power: float = POWER,
-    comparisons: int = 1,
-    least: int = 2,
-    most: int = MOST_SEEDS,
-) -> int | None:
-    """Fewest seeds of a new study, from `least` to `most`, that would likely decide; None for more.
+def seeds_needed(margin: float, *, sd: float, comparisons: int = 1, most: int = MOST_SEEDS) -> int | None:
+    """Fewest seeds that decide with 80 % power; None for more than `most`.
 
-    That is, detect a true difference of `effect`, of either sign, or show arms that do not differ to be
-    equivalent within a margin (NaN: none is declared), whichever takes fewer. It is a rough number where the
-    effect is one that was seen: of simulated studies, such new ones decided in 50 to 100 %. Adding seeds to a
-    study until a verdict falls would be another test, with a larger error.
+    They show effects of 0 to be equivalent, and those of twice the margin to differ. What lies in between can
+    take more: half the margin about four times as many.
     """
-    _check_test(sd, alpha, comparisons, power)
+    _check_test(sd, 0.05, comparisons)
+    check_margin(margin)
     # No power is left to gain beyond a million standard deviations, where scipy's fails.
-    bounded = min(abs(effect), 1e6 * sd) if sd else effect
-    family: dict[str, Any] = {"sd": sd, "alpha": alpha, "comparisons": comparisons}
+    ratio = min(margin / sd, 1e6) if sd else 1e6
+    family: dict[str, Any] = {"sd": 1.0, "comparisons": comparisons}
 
     def power_at(n: int) -> float:
-        superior = paired_power(bounded, n, **family)
-        if math.isnan(margin):
-            return superior
-        # Either one-sided test of an equivalent verdict has half the level of a two-sided one.
-        return max(superior, equivalence_power(margin, n, **{**family, "alpha": alpha / 2}))
+        return min(paired_power(2 * ratio, n, **family), equivalence_power(ratio, n, **family))
 
-    candidates = range(max(least, 2), most + 1)
-    place = bisect_left(candidates, power, key=power_at)
+    candidates = range(2, most + 1)
+    place = bisect_left(candidates, POWER, key=power_at)
     return candidates[place] if place < len(candidates) else None
+
+
+def pooled_sd(effects: Effect, scale: FloatArray | float = 1.0) -> tuple[float, float]:
+    """Standard deviation of paired differences that effects [m] share, and its degrees of freedom.
+
+    Each is first divided by its `scale` [m]; variances are weighted by degrees of freedom. As effects against
+    one baseline correlate by a half, m count as 4 m / (m + 3). NaN where no difference varies.
+    """
+    freedom = np.maximum(effects.n - 1, 0)
+    root = math.hypot(*np.nan_to_num(np.sqrt(freedom) * effects.sd / scale).tolist())
+    total, shared = float(freedom.sum()), 4 / (np.count_nonzero(freedom) + 3)
+    return (root / math.sqrt(total), shared * total) if root > 0 else (math.nan, 0.0)
+
+
+def seeds_range(
+    margin: float, *, sd: float, freedom: float, comparisons: int = 1, least: int = 2
+) -> tuple[int | None, int | None]:
+    """Seeds of a new study that would likely decide, from few to many; None for more than 1,000.
+
+    Few take `sd` as estimated, many its upper 90 % confidence bound, which is `sd` at infinite `freedom`: new
+    studies of so many decide with 80 % whatever was estimated, on average (docs/statistics.md). Both are
+    rounded up, to 5 from 10 and to 50 from 100 on, and are at least `least`. To add seeds to a study until it
+    decides would be another test, with a larger error.
+    """
+    bound = sd if math.isinf(freedom) else sd * math.sqrt(freedom / float(chdtri(freedom, 0.9)))
+    few, many = (seeds_needed(margin, sd=spread, comparisons=comparisons) for spread in (sd, bound))
+    return few and max(_rounded(few), least), many and max(_rounded(many), least)
+
+
+def _rounded(seeds: int) -> int:
+    return seeds + -seeds % (1 if seeds < 10 else 5 if seeds < 100 else 50)
 
 
 def _mean_over_sd(chance: Callable[[FloatArray], FloatArray], n: int, last: float = math.inf) -> float:
@@ -150,14 +171,9 @@ def check_margin(margin: float) -> None:
         )
 
 
-def _check_test(sd: float, alpha: float, comparisons: int, power: float | None = None) -> float:
+def _check_test(sd: float, alpha: float, comparisons: int) -> float:
     """The level of each test."""
     if not (sd >= 0 and math.isfinite(sd)):
         raise ValueError(f"Expected a finite sd >= 0, got {sd}; estimate it from at least two seeds.")
     check_family(comparisons, alpha=alpha)
-    level = alpha / comparisons
-    if power is not None and not level < power < 1:
-        raise ValueError(
-            f"Expected power between alpha / comparisons = {level:g} and 1, got {power}; 80 % is written 0.8."
-        )
-    return level
+    return alpha / comparisons

@@ -10,13 +10,11 @@ It is read off the simultaneous interval, of a family-wise error of alpha = 1 - 
 Whatever the true differences, all intervals hold them with a probability of at least confidence, and then no
 verdict is false.
 
-Holm's p is a column and decides nothing: two-sided intervals that match its decisions are not informative, as
-an effect that it rejects and Bonferroni does not gets an interval that ends at 0.
+Holm's step-down test rejects a little more, but an effect that it rejects and Bonferroni does not has only an
+interval that ends at 0.
 
-References:
-    Schuirmann 1987, two one-sided tests, https://doi.org/10.1007/BF01068419;
-    Holm 1979, step-down tests, https://www.jstor.org/stable/4615733;
-    Strassburger and Bretz 2008, bounds that agree with Holm's, https://doi.org/10.1002/sim.3338
+Source: Schuirmann 1987, two one-sided tests, https://doi.org/10.1007/BF01068419;
+Strassburger and Bretz 2008, bounds that agree with Holm's, https://doi.org/10.1002/sim.3338
 """
 
 import math
@@ -97,25 +95,3 @@ def verdict(
         p_adjusted=p_adjusted,
         p_equivalence=p_equivalence,
     )
-
-
-def holm(p: NDArray[np.floating]) -> FloatArray:
-    """Holm's step-down adjustment: rejecting where it is at most alpha keeps the family-wise error at alpha.
-
-    An undefined p (NaN: one seed, or no spread) stays NaN, yet is counted in the family as if it were 1, so
-    a comparison that failed never makes the others easier to pass. [m] p in, of the whole family; m may be 0.
-    """
-    undefined = np.isnan(p)
-    if p.ndim != 1 or ((p < 0) | (p > 1)).any():
-        raise ValueError(
-            f"Expected p-values in [0, 1] or NaN, of shape [m], got shape {p.shape}: {p}; "
-            "pass the uncorrected p-values of one family."
-        )
-    family = np.where(undefined, 1.0, p)
-    order = np.argsort(family)
-    # The i-th smallest of m is multiplied by m - i + 1, and may not fall below the one before it.
-    steps = np.maximum.accumulate(family[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(steps, 1.0)
-    adjusted[undefined] = np.nan
-    return adjusted

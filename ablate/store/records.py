@@ -5,6 +5,7 @@ They are there in full or not at all. Everything else (tables, reports) is rebui
 
 from __future__ import annotations
 
+import filecmp
 import gc
 import hashlib
 import io
@@ -268,15 +269,14 @@ def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
 
 
 def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -> ResultsFolder:
-    """Copy a study's plan, its planned trials' records and its tables to a new folder, `target`.
+    """Copy a study's plan, its planned trials' records and its tables to the folder `target`.
 
-    Predictions are checked, and copied where asked for; their digests stay in the records.
+    One that is there is sealed again where it holds the same records, whatever was declared or computed
+    anew. Predictions are checked, and copied where asked for; their digests stay in the records.
 
     Raises:
-        ResultsError: the target exists, or a planned trial has no record.
+        ResultsError: the target holds other records, or a planned trial has no record.
     """
-    if target.exists():
-        raise ResultsError(f"{target}: exists already; choose another name with --as, or remove it first")
     planned = {trial.trial_id for trial in read_plan(folder).trials}
     records = {name: record for name, record in read_records(folder).items() if name in planned}
     if missing := len(planned) - len(records):
@@ -294,5 +294,14 @@ def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -
                     shutil.copyfile(folder.predictions_path(trial_id), made.predictions_path(trial_id))
         for path in [folder.plan, *folder.root.glob("*.csv")]:
             shutil.copyfile(path, made.root / path.name)
+        if target.exists():
+            there = ResultsFolder(target).records
+            names = [path.name for path in made.records.iterdir()]
+            others = {path.name for path in there.glob("*")} - {*names}
+            if others or filecmp.cmpfiles(made.records, there, names, shallow=False)[0] != names:
+                raise ResultsError(
+                    f"{target}: holds other records; choose another name with --as, or remove it first"
+                )
+            shutil.rmtree(target)
         made.root.rename(target)
     return ResultsFolder(target)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ablate.errors import RecordError, ResultsError
+from ablate.errors import RecordError, ResultsError, nearest
 from ablate.study.trials import Plan
 
 Stored = TypeVar("Stored", bound=BaseModel)
@@ -133,13 +133,13 @@ def find_results(results: Path, study: str, profile: str | None) -> ResultsFolde
         others = sorted({folder.parent.name for folder in _run_folders(results, "*/*")})
         raise ResultsError(
             f"{results / study}: no such study was run here (run: {', '.join(others) or 'none'}); "
-            "run it first, or name the folder with --results"
+            f"run it first, or name the folder with --results.{nearest(Path(study).stem, others)}"
         )
     known = f"{study}: was run with profiles {', '.join(ran)}"
     if profile is None and len(ran) > 1:
         raise ResultsError(f"{known}; choose one with --profile")
     if profile is not None and profile not in ran:
-        raise ResultsError(f"{known}, but --profile {profile} was given")
+        raise ResultsError(f"{known}, but --profile {profile} was given.{nearest(profile, ran)}")
     return ResultsFolder(results / study / (profile or ran[0]))
 
 

@@ -51,6 +51,11 @@ class Term:
     weights: NDArray[np.float64]
     asked: bool
 
+    @property
+    def scale(self) -> float:
+        """Standard deviation of the effect, of arms that vary by 1 from seed to seed, each for itself."""
+        return math.sqrt(float((self.weights**2).sum()) / self.arms.shape[1])
+
     def is_identical(self, alike: NDArray[np.int64]) -> bool:
         """Whether the levels gave the same predictions, at every level of the other factors in question.
 

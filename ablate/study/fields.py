@@ -187,6 +187,24 @@ CHOICES: dict[str, tuple[str, ...]] = {
 """Field name to the texts that it may be; () where any text, or none, may do."""
 
 
+def describe_fields() -> dict[str, dict[str, Any]]:
+    """Of every field the values it may have, its default, its meaning, and what recipes set it to.
+
+    A field without a "default" must be given.
+    """
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    defaults = {**LATER_FIELDS, **RECIPES["source"].model_dump(), **DEFAULTS}
+    described = {}
+    for name, schema in Fields.model_json_schema()["properties"].items():
+        bounds = {sign: schema[bound] for bound, sign in signs.items() if bound in schema}
+        words = CHOICES[name] or (schema["type"], *(f"{sign} {end:g}" for sign, end in bounds.items()))
+        recipes = {of: getattr(values, name) for of, values in RECIPES.items() if name in Recipe.model_fields}
+        described[name] = {"values": ", ".join(words), "type": schema["type"], "bounds": bounds}
+        described[name] |= {"meaning": schema["description"], "recipes": recipes}
+        described[name] |= {"default": defaults[name]} if name in defaults else {}
+    return described
+
+
 def is_one(value: Any) -> bool:
     """Whether a value is one: a number or text, and no list, tuple or array of them."""
     return isinstance(value, (str, bytes)) or not hasattr(value, "__iter__")

@@ -54,6 +54,7 @@ class Profile(Declaration):
 
     base: dict[str, Any] = Field(default={}, description="fields set differently")
     factors: Factors = Field(default={}, description="factors added, or swept over other levels")
+    margins: dict[str, float] = Field(default={}, description="margins set differently")
     seeds: Seeds | None = Field(default=None, description="seeds of this profile")
     search: dict[str, Any] = Field(default={}, description="parts of the search that differ, as points=12")
 
@@ -90,7 +91,7 @@ class Study(Declaration):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        if faults := "\n".join([*_field_faults(self), *_faults(self)]):
+        if faults := "\n".join([*_field_faults(self), *declared_faults(self)]):
             raise ValueError(faults)
         return self
 
@@ -98,6 +99,11 @@ class Study(Declaration):
         """Have the modules that stand beside this study's file found before any other of their names."""
         if self._folder is not None:
             add_import_folder(self._folder)
+
+    @property
+    def is_paired(self) -> bool:
+        """Whether runs of different arms share a seed."""
+        return True
 
     @property
     def comparison_family(self) -> tuple[str, ...]:
@@ -133,6 +139,7 @@ class Study(Declaration):
         return self.replace(
             base=self.base | profile.base,
             factors=self.factors | profile.factors,
+            margins=self.margins | profile.margins,
             seeds=self.seeds if profile.seeds is None else profile.seeds,
             search=searched | profile.search or None,
         )
@@ -174,7 +181,7 @@ def _field_faults(study: Study) -> list[str]:
     return list(found)
 
 
-def _faults(study: Study) -> Iterator[str]:
+def declared_faults(study: Study) -> Iterator[str]:
     """Faults of the factors' levels, the arms that are listed, the baseline, seeds, margins and search."""
     for name, levels in study.factors.items():
         if name not in FIELD_NAMES:

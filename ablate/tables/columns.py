@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -22,6 +23,7 @@ class Column:
         better: which direction is: 'higher', 'lower' or ''.
         title: its name in words; made from its name where it is "".
         digits: shown after the decimal point.
+        bounds: smallest and largest possible value, where that is known.
     """
 
     kind: Kind
@@ -31,6 +33,7 @@ class Column:
     better: str = ""
     title: str = ""
     digits: int = 2
+    bounds: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def unit(self) -> str:
@@ -74,7 +77,9 @@ text, integer = partial(Column, "text"), partial(Column, "integer")
 number, boolean = partial(Column, "number"), partial(Column, "boolean")
 
 _KINDS: dict[Any, Kind] = {int: "integer", float: "number", bool: "boolean", str: "text"}
-_METRICS = tuple(number(m.name, m.definition, m.unit, m.better, m.label, m.digits) for m in METRICS.values())
+_METRICS = tuple(
+    number(m.name, m.definition, m.unit, m.better, m.label, m.digits, m.bounds) for m in METRICS.values()
+)
 _FIELDS = tuple(
     Column(_KINDS.get(field.annotation, "text"), name, field.description or "")
     for name, field in Fields.model_fields.items()
@@ -109,7 +114,7 @@ def _scores(suffix: str, which: str) -> tuple[Column, ...]:
         text(f"objective{suffix}", f"the metric that is searched for{which}"),
         number(f"value{suffix}", "its mean over the point's seeds, tuning split; empty unless complete"),
         number(f"sd{suffix}", "standard deviation over the seeds"),
-        number(f"low{suffix}", "lower end of the mean's 95 % t interval over seeds"),
+        number(f"low{suffix}", "lower end of the mean's 95 % interval over seeds"),
         number(f"high{suffix}", "upper end of the same"),
         number(f"smoothed{suffix}", "smoothed over neighbours, what choice rests on; empty below a cliff"),
         number(f"smoothed_sd{suffix}", "standard deviation of the smoothed value"),
@@ -196,9 +201,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             "lower end of the 95 % interval: of all claims together, or for itself",
         ),
         _HIGH,
-        number("p", "paired t test over seeds, uncorrected"),
+        number("p", "t test, uncorrected: paired over seeds, or Welch's where no seed pairs runs"),
         number("p_adjusted", "p times the claims; the interval excludes 0 where it is <= 0.05"),
-        number("p_holm", "Holm-corrected over the claims; no verdict rests on it"),
         number("rho", "correlation between the two arms over seeds; empty below three pairs"),
         number("margin", "largest difference that the study says does not matter"),
         number("p_equivalence", "equivalence test against the margin, corrected like p_adjusted"),
@@ -212,22 +216,25 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             "why without a test: incomplete, identical, too_few_seeds, no_spread; bent: a trend turns",
         ),
         boolean("below_margin", "equivalent, and yet surely different: by less than matters"),
-        integer("seeds_needed", "where undecided: seeds of a new study that would likely decide"),
+        integer("seeds_from", "where undecided: seeds that decide with 80 % power if arms vary as measured"),
+        integer("seeds_needed", "the same if they vary by as much as is likely; empty above 1,000"),
         number("low_images", "lower end of the interval for new images as well as new seeds"),
         number("high_images", "upper end of the same; empty for metrics that are no mean over images"),
         number("p_sign_flip", "exact sign-flip test, uncorrected; empty above 20 pairs; decides no verdict"),
+        number("p_welch", "Welch's test of its two sides as if no seed paired them, uncorrected; as above"),
+        number("largest_share", "part of the differences' sum of squares that a single seed has"),
         number(
             "detectable", "smallest true difference found with 80 % power by so many pairs, in the family"
         ),
     ),
     "new_images": (
         text("arm", "the arm that is compared"),
-        text("baseline", "the arm it is compared with"),
+        text("baseline", "the arm it is compared with; empty for the arm's own mean"),
         text("metric", "a column of the trials table that is a mean over images"),
         integer("comparisons", "intervals that hold together: the family's, or 1"),
         integer("n_pairs", "seeds for which both are complete"),
         integer("images", "images of the reported split"),
-        number("effect", "mean over seeds and images of arm minus baseline"),
+        number("effect", "mean over seeds and images of arm minus baseline, or of the arm alone"),
         number("low", "lower end of the 95 % interval for new images and new seeds"),
         _HIGH,
     ),
@@ -322,8 +329,8 @@ DERIVED = ("effects", "timing")
 """Tables that the report computes from the others."""
 FIRST = ("trials", "epochs", "reliability", "effects")
 """Tables that every version wrote; another may be missing."""
-RETIRED = {"floors": ("trial_id", "seed")}
-"""Columns that an earlier version wrote and this one leaves out: those bands were of an arm's first run."""
+RETIRED = {"floors": ("trial_id", "seed"), "effects": ("p_holm",)}
+"""Columns that an earlier version wrote and this one leaves out."""
 
 
 def data_dictionary() -> str:

@@ -26,7 +26,7 @@ def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 def write_tables(folder: ResultsFolder, tables: Tables) -> None:
     """Write each table to <name>.csv, numbers unrounded."""
     for name, data in tables.items():
-        texts = [column.name for column in COLUMNS[name] if column.kind == "text"]
+        texts: Any = data.select_dtypes("string")
         safe = data.assign(**{text: data[text].map(inert, na_action="ignore") for text in texts})
         write_atomically(folder.root / f"{name}.csv", safe.to_csv(index=False).encode())
 

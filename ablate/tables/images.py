@@ -20,7 +20,7 @@ from ablate.metrics import (
     reliability_bins,
     resampled,
 )
-from ablate.stats import new_images_interval
+from ablate.stats import ends_within, new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size, terms
@@ -120,21 +120,27 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
 
 
 def new_image_rows(plan: Plan, runs: Runs) -> Rows:
-    """One row per compared arm and metric of `BY_IMAGE`: the interval for new images and new seeds."""
+    """The interval for new images and new seeds, by metric of `BY_IMAGE`: of each comparison and each arm."""
     rows, size, family = [], family_size(plan), plan.study.comparison_family
     asked = {(term.term, term.against) for term in terms(plan) if term.asked}
-    for (arm, baseline), metric in itertools.product(plan.comparisons, BY_IMAGE):
-        of_arm, reference = runs.get(arm, {}), runs.get(baseline, {})
+    alone = [(arm, None) for arm in plan.arms]
+    for (arm, baseline), metric in itertools.product([*plan.comparisons, *alone], BY_IMAGE):
+        of_arm = runs.get(arm, {})
+        reference = of_arm if baseline is None else runs.get(baseline, {})
         shared = [seed for seed in plan.study.seed_list() if seed in of_arm and seed in reference]
         both = [(of_arm[seed], reference[seed]) for seed in shared]
         pairs = [(own, other) for own, other in both if np.array_equal(own.labels, other.labels)]
-        differences = np.array([own.by_image[metric] - other.by_image[metric] for own, other in pairs])
+        values = np.array([own.by_image[metric] for own, _ in pairs])
+        if baseline is not None:
+            values -= np.array([other.by_image[metric] for _, other in pairs])
         comparisons = size if metric in family and (arm, baseline) in asked else 1
         row: dict[str, Any] = {"arm": arm, "baseline": baseline, "metric": metric}
-        row |= {"comparisons": comparisons, "n_pairs": len(differences)}
-        if len(differences):
-            effect, low, high = new_images_interval(differences, comparisons=comparisons)
-            row |= {"images": differences.shape[1], "effect": effect, "low": low, "high": high}
+        row |= {"comparisons": comparisons, "n_pairs": len(values)}
+        if len(values):
+            effect, low, high = new_images_interval(values, comparisons=comparisons)
+            if baseline is None:
+                low, high = ends_within(METRICS[metric].bounds, effect, high - effect)
+            row |= {"images": values.shape[1], "effect": effect, "low": low, "high": high}
         rows.append(row)
     return rows
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+
+import pandas as pd
 
 from ablate.tables.columns import COLUMNS, Column
 
@@ -11,16 +16,23 @@ ABSENT = "–"
 Quantity = Column
 """A column of numbers, as pages and figures speak of it."""
 _QUANTITIES = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}
+EXTERNAL: ContextVar[Mapping[str, Quantity]] = ContextVar("external", default=MappingProxyType({}))
+"""Set, by name, for as long as such runs are reported."""
 
 
 def quantity(name: str) -> Quantity:
     """The column of the trials or epochs table as a reader sees it."""
-    return _QUANTITIES[name]
+    return EXTERNAL.get().get(name) or _QUANTITIES[name]
+
+
+def usual(*names: str) -> tuple[str, ...]:
+    """What is shown beside what a study is about: these of ablate's metrics, or all of another tool's."""
+    return tuple(EXTERNAL.get()) or names
 
 
 def number_columns() -> set[str]:
     """Columns of the trials table that hold a measured number, so that a study can be about them."""
-    return {column.name for column in COLUMNS["trials"] if column.kind == "number"}
+    return {*EXTERNAL.get(), *(column.name for column in COLUMNS["trials"] if column.kind == "number")}
 
 
 def shown(value: float | None, what: Quantity) -> str:
@@ -43,8 +55,16 @@ def shown_difference(value: float | None, what: Quantity) -> str:
     return text if signed else f"+{text}"
 
 
+def shown_seeds(few: float | None, many: float | None) -> str:
+    """A range of seeds, whose ends are missing above 1,000."""
+    first, last = ("> 1,000" if pd.isna(n) else f"{n:,.0f}" for n in (few, many))
+    return first if first == last else f"{first} to {last.replace('>', 'more than')}"
+
+
 def shown_p(p: float | None) -> str:
-    """A p-value; a small one as a bound, because none is 0."""
+    """A p-value; one near an end as a bound, because none is 0 and a corrected one is cut off at 1."""
     if p is None or math.isnan(p):
         return ABSENT
+    if p > 0.99:
+        return "> 0.99"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -25,6 +25,7 @@ from ablate.study.trials import arm_name
 from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import read_stored
+from ablate.tables.quantities import quantity
 
 SUFFIXES = ("", "_2")
 """Of the first and the second objective's columns."""
@@ -151,7 +152,7 @@ def _points(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
             places, samples, higher_is_better=METRICS[search.objective[index]].better == "higher"
         )
         for number, sample, mean, sd in zip(counted, samples, *smooth, strict=True):
-            raw = mean_interval(sample)
+            raw = mean_interval(sample, bounds=quantity(search.objective[index]).bounds)
             columns = {"value": raw.mean, "sd": raw.sd, "low": raw.low, "high": raw.high}
             columns |= {"smoothed": mean, "smoothed_sd": sd}
             rows[number] |= {f"{column}{suffix}": value for column, value in columns.items()}

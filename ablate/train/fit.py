@@ -154,8 +154,9 @@ def evaluate(logits: Tensor, labels: Tensor, loss: Loss, epsilon: float) -> dict
     smoothing = torch.tensor(epsilon, device=logits.device)
     confidence, predicted = logits.double().softmax(dim=1).max(dim=1)
     correct = predicted == labels
-    edges = torch.linspace(0, 1, CONFIDENCE_BINS + 1, dtype=torch.float64, device=logits.device)
-    bins = torch.bucketize(confidence, edges[1:-1], right=True)
+    edges = torch.arange(1, CONFIDENCE_BINS, dtype=torch.float64, device=logits.device) / CONFIDENCE_BINS
+    # What the rounding of float32 has put below an edge is on it, as in the metrics.
+    bins = torch.bucketize(confidence, edges - 2.0**-22, right=True)
     sums = torch.zeros(3, CONFIDENCE_BINS, dtype=torch.float64, device=logits.device)
     values = torch.stack([torch.ones_like(confidence), confidence, correct.double()])
     sums.index_add_(1, bins, values)

@@ -8,15 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ablate.__main__ import app
 from ablate.bench import ROOT, run_benchmarks
-from ablate.errors import ResultsError, StudyError
-from benchmarks.conftest import table
+from ablate.errors import DeviceError, ResultsError, StudyError
+from benchmarks.cuda import NETWORKS, RECIPES, Scale, bench_cuda
 from benchmarks.interleaved import TURN_SECONDS, Peer, summary, take_round
 
 SUITES = sorted(path.stem.removeprefix("test_") for path in (ROOT / "benchmarks").glob("test_*.py"))
@@ -73,29 +75,14 @@ def test_the_faster_reference_is_what_others_are_divided_by() -> None:
     compared = summary(peers_of(ours=[3.0], one=[6.0], two=[2.0]), ["one", "two"])
     ratios = {name: found["ratio"] for name, found in compared["peers"].items()}
     none = (None, None)  # one round has no interval
-    assert (compared["reference"], ratios) == (
-        "two",
-        {"ours": (1.5, *none), "one": (3.0, *none), "two": None},
-    )
+    assert compared["reference"] == "two"
+    assert ratios == {"ours": (1.5, *none), "one": (3.0, *none), "two": None}
     assert summary(peers_of(ours=[3.0]), [])["peers"]["ours"]["ratio"] is None
     # As tables of the sign test have it: at 40 rounds, 2 P(Bin(40, 1/2) < 14) = .038 and < 15 .081.
     for rounds, ends in ((5, (None, None)), (6, (1, 6)), (40, (14, 27))):
         taken = np.random.default_rng(0).permutation(np.arange(1.0, rounds + 1)).tolist()
         compared = summary(peers_of(ours=taken, plain=[1.0] * rounds), ["plain"])
         assert compared["peers"]["ours"]["ratio"] == (np.median(taken), *ends)
-
-
-def test_what_is_shown() -> None:
-    compared = summary(peers_of(ours=[0.0015] * 7, plain=[0.003] * 7), ["plain"], cpu=True)
-    assert table({"unit": "image", **compared}) == (
-        ["", "median", "quartiles", "rounds", "images/s", "CPU", "to plain"],
-        [
-            ["ours", "1.5 ms", "1.5 to 1.5", "7", "666.7", "1.5 ms", "0.500 [0.500, 0.500]"],
-            ["plain", "3 ms", "3 to 3", "7", "333.3", "3 ms", "1"],
-        ],
-    )
-    heads, (ours, _) = table({"unit": "", **summary(peers_of(ours=[0.5], plain=[1.0]), ["plain"])})
-    assert (heads, ours[-1]) == (["", "median", "quartiles", "rounds", "to plain"], "0.500")
 
 
 def bench(here: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -124,9 +111,7 @@ def test_a_simulation_writes_its_numbers(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "shares.json").read_text())["situations"]) == 40
 
 
-def test_without_a_name_only_the_timed_suites_run_and_a_simulation_comes_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_a_name_the_timed_suites_run_and_a_simulation_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr("ablate.bench.run_benchmarks", lambda names, **_: asked.extend(names))  # for minutes
     CliRunner().invoke(app, ["bench"])
@@ -200,3 +185,42 @@ def test_a_suite_works(suite: str, tmp_path: Path) -> None:
     shown = [name for case in cases for name in case["extra_info"]["peers"]]
     assert shown
     assert all(name in result.stdout for name in shown)
+
+
+SMALL = Scale(images=20, side=32, parity_images=40, copied=2**16, multiplied=32, files=160, sweep=(2, 1))
+
+
+@pytest.mark.cuda
+@pytest.mark.slow
+def test_every_part_is_measured_and_what_should_agree_agrees(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert bench_cuda(said.append, tmp_path / "cuda.json", SMALL)
+    known: dict[str, list[dict[str, Any]]] = json.loads((tmp_path / "cuda.json").read_text())
+    assert list(known) == ["card", "loss", "training", "epochs", "from_files"]
+    assert len(said) == sum(map(len, known.values()))
+    for row in known["loss"]:
+        assert row["value"] < 1e-6
+        assert row["gradient"] < (1e-6 if row["dtype"] == "torch.float32" else 4e-3)
+    assert len(known["training"]) == len(NETWORKS) * len(RECIPES) * 2
+    for row in known["training"]:
+        assert (row["engine"], row["graph_to_eager"] < 1e-3) == ("graph", True)
+        if row["precision"] == "float32" and row["recipe"] == "source":
+            assert row["eager_to_cpu"] < 1e-2
+    assert [row["engine"] for row in known["epochs"]] == ["eager", "graph"] * len(NETWORKS) * len(RECIPES)
+    assert all(row["seconds"] > 0 and row["part_of_copies"] > 0 for row in known["epochs"])
+    swept = [(row["engine"], row["trials"], row["failed"]) for row in known["from_files"][1:]]
+    assert swept == [("eager", 2, 0), ("graph", 2, 0)]
+
+
+@pytest.mark.cuda
+def test_cut_off_it_leaves_what_it_has(tmp_path: Path) -> None:
+    said: list[str] = []
+    assert not bench_cuda(said.append, tmp_path / "cuda.json", Scale(seconds=0, copied=8, multiplied=2))
+    assert list(json.loads((tmp_path / "cuda.json").read_text())) == ["card"]
+    assert "was not measured" in said[-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about a machine without CUDA")
+def test_without_cuda_it_says_that_it_needs_one() -> None:
+    with pytest.raises(DeviceError, match="expected a CUDA device"):
+        bench_cuda(print, None)

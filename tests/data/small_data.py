@@ -105,6 +105,5 @@ def start_python(code: str, *arguments: object) -> "subprocess.Popen[str]":
     """Start a fresh interpreter that can import the package."""
     environment = os.environ | {"PYTHONPATH": str(Path(ablate.__file__).parents[1])}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)

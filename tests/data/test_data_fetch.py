@@ -37,9 +37,7 @@ def archive_of(content: bytes, url: str = "http://127.0.0.1:9/none.tgz") -> Arch
 
 
 @pytest.mark.parametrize(("algorithm", "kind"), [("sha256", "SHA-256"), ("md5", "MD5")])
-def test_file_arrives_with_progress_if_its_digest_is_right(
-    server: Any, tmp_path: Path, algorithm: str, kind: str
-) -> None:
+def test_a_file_arrives_with_its_digest(server: Any, tmp_path: Path, algorithm: str, kind: str) -> None:
     digest, progress = hashlib.new(algorithm, CONTENT).hexdigest(), Recorder()
     archive = replace(archive_of(CONTENT, server.serve(CONTENT)), digest=digest)
     request = make_request(tmp_path, progress=progress)
@@ -227,9 +225,7 @@ def kept(request: Request) -> list[str]:
     return [path.name for path in (request.cache_dir / "sources").iterdir() if path.suffix != ".lock"]
 
 
-def test_a_download_is_unpacked_once_and_nothing_is_kept_of_one_that_is_refused(
-    server: Any, tmp_path: Path
-) -> None:
+def test_a_download_is_unpacked_once_and_nothing_kept_of_a_refused_one(server: Any, tmp_path: Path) -> None:
     hostile = gzip.compress(tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../canary")))
     progress = Recorder()
     archive, request = archive_of(PACKED, server.serve(PACKED)), make_request(tmp_path, progress=progress)

@@ -1,7 +1,10 @@
-"""What holds for every dataset by name. A new one fails here until it does."""
+"""What holds for every dataset by name, and what `ablate data` lists. A new one fails here until it does."""
 
 import inspect
+import io
+import os
 import re
+import shutil
 import socket
 import urllib.request
 from dataclasses import fields
@@ -10,13 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.datasets import load_digits
-from small_data import Recorder, refused, start_python
+from small_data import Recorder, image_tree, refused, start_python
 from torchvision import datasets
 
 import ablate
 from ablate.data import ARCHIVES, DATASETS, default_cache_dir, open_dataset, prepare, takes_data_dir
+from ablate.data.catalogue import list_datasets, show_datasets
 from ablate.data.cifar10 import ARCHIVE as CIFAR10
+from ablate.data.dataset import read_description, write_description
 from ablate.data.imagenette import IMAGENETTE, IMAGEWOOF
 from ablate.data.source import Request, Source
 
@@ -91,9 +97,7 @@ def test_default_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ARCHIVES)
-def test_a_failed_download_and_an_empty_data_dir_name_the_ways_out(
-    name: str, tmp_path: Path, offline: None
-) -> None:
+def test_a_failed_download_and_no_folder_name_the_ways_out(name: str, tmp_path: Path, offline: None) -> None:
     assert takes_data_dir(name)
     message = refused(prepare, name, image_size=8, cache_dir=tmp_path)
     assert re.search(r"could not download https://.*refused.*--data-dir.*--profile quick", message)
@@ -165,3 +169,33 @@ def test_digits_are_scikit_learns_which_is_not_imported_once_they_are_decoded(tm
     assert np.bincount(dataset.train.labels).tolist() == [60] * 10
     out, err = start_python(FRESH, tmp_path).communicate()
     assert out.split() == ["False", "False"], err
+
+
+def decode_again(folder: Path, name: str) -> None:
+    """A second copy of a decoded dataset, as another state of its originals or another decoder leaves."""
+    other = Path(shutil.copytree(folder, folder.with_name(f"{folder.name}-{len(name)}")))
+    write_description(other, {**read_description(folder), "name": name})
+
+
+def test_copies_of_one_form_are_listed_once_and_forms_by_size(tmp_path: Path) -> None:
+    assert set(list_datasets(tmp_path)) == set(DATASETS)
+    for size, resize in ((16, "squash"), (8, "squash"), (8, "center_crop")):
+        dataset = prepare("digits", image_size=size, cache_dir=tmp_path, resize=resize)
+        decode_again(dataset.folder, "digits")
+    assert list_datasets(tmp_path)["digits"] == ["8 px, center_crop", "8 px, squash", "16 px, squash"]
+    text = io.StringIO()
+    show_datasets(Console(file=text), list_datasets(tmp_path), tmp_path)
+    assert text.getvalue().count("8 px, squash") == 1
+
+
+def test_own_folders_are_listed_by_their_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    photos = image_tree(home)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(home)
+    prepared = prepare("folder:photos", image_size=8, cache_dir=tmp_path)
+    assert not any(name.startswith("folder:") for name in list_datasets(tmp_path))
+    for name in ("folder:~/photos", f"folder:{photos}{os.sep}", "folder:~nobody-of-this-name/photos"):
+        decode_again(prepared.folder, name)
+    own = {name: forms for name, forms in list_datasets(tmp_path).items() if name not in DATASETS}
+    assert own == {f"folder:{photos}": ["8 px, squash"]}

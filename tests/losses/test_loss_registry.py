@@ -48,7 +48,6 @@ def test_every_loss_of_the_package_is_registered_and_keeps_the_contract() -> Non
     [
         ("label_smothing", r"one of label_smoothing, cross_entropy, .*Did you mean 'label_smoothing'"),
         ("focal", r"^loss 'focal': expected one of label_smoothing, cross_entropy, or an import path .*n\.$"),
-        ("my_losses:", "got 'my_losses:'"),
         ("no_such_package.losses:focal", r"'no_such_package.losses' raised ModuleNotFoundError.*PYTHONPATH"),
         ("torch.nn:CrossEntropyLoss", r"expected a function or another callable; got <class"),
         ("math:pi", r"expected a function or another callable; got 3.14"),
@@ -112,7 +111,6 @@ FAULTS = [
     ("return plain() + (0 * logits).sum().sqrt()", r"a finite gradient of the logits.* values \[nan, "),
     ("logits.data.sub_(1.0); return plain()", r"to leave the logits as they are.* logits.clone\(\)"),
     ("raise SystemExit(0)", r"got SystemExit: 0"),
-    ("return 1.0", r"to return a floating tensor; got 1.0"),
     ("return target", r"to return a floating tensor; got tensor"),
 ]  # fmt: skip
 BROKEN = """

@@ -1,7 +1,8 @@
-"""Metrics by hand, with ties, with planted errors, and against libraries that are not ours."""
+"""Metrics by hand, with ties and planted errors, against libraries; floors against enumeration."""
 
 import math
-from itertools import pairwise, permutations
+from fractions import Fraction
+from itertools import pairwise, permutations, product
 
 import numpy as np
 import pytest
@@ -12,9 +13,18 @@ from numpy.typing import NDArray
 from scipy.stats import binned_statistic
 from sklearn.metrics import roc_auc_score
 
-from ablate.metrics import FLOORS, METRICS, Predictions, reliability_bins, risk_coverage_counts
+from ablate.metrics import (
+    FLOORS,
+    METRICS,
+    Predictions,
+    band_of_mean,
+    reliability_bins,
+    resampled,
+    risk_coverage_counts,
+)
 from ablate.metrics.calibration import ece_debiased
-from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids
+from ablate.metrics.floors import BAND, DRAWS
+from ablate.metrics.predictions import OF_FLOAT32, ROUNDING, bin_ids, equal_mass_bin_ids
 from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
 from ablate.metrics.smooth import smooth_errors
 
@@ -29,49 +39,24 @@ def two(*confidences: float) -> Rows:
     return [[math.log(c / (1 - c)) if c < 1 else 1e4, 0.0] for c in confidences]
 
 
-def three(*probabilities: list[float]) -> Rows:
-    return [[math.log(p) for p in row] for row in probabilities]
-
-
-TWO_BINS = two(*[0.6] * 10, *[0.8] * 10)
-LOW, HIGH = [0.5, 0.25, 0.25], [0.25, 0.25, 0.5]
 RANKED = two(0.9, 0.8, 0.7, 0.6)
-BEST = (0 + 0 + 1 / 3 + 2 / 4) / 4
 CASES: dict[str, tuple[Rows, list[int], dict[str, float]]] = {
-    "two images of three classes": (
-        three(LOW, HIGH), [0, 0],
-        {"accuracy": 0.5, "nll": (math.log(2) + math.log(4)) / 2,
-         "brier": ((0.25 + 2 / 16) + (9 / 16 + 1 / 16 + 0.25)) / 2},
-    ),
     "ties predict the lowest class": ([[1, 1, 0], [0, 2, 2], [0, 0, 0]], [0, 2, 0], {"accuracy": 2 / 3}),
-    "uniform over 10": ([[3.0] * 10] * 7, [0, 1, 2, 3, 4, 5, 6], {"nll": math.log(10), "brier": 0.9}),
     "certain and right": ([[1e4, -1e4, -1e4]], [0], {"nll": 0, "brier": 0, "smece": 0}),
     "certain and wrong": ([[1e4, -1e4, -1e4]], [1], {"nll": 2e4, "brier": 2}),
     # .95 right and 1.0 wrong share a bin. In one of its own, as torchmetrics 1.9 has it, 1.0 adds .5.
     "a confidence of one": (two(0.95, 1.0), [0, 1], {"ece": abs(0.5 - 0.975)}),
     "over-confident": (two(*[0.8] * 10), [0, 1] * 5, {"confidence_gap": 0.3, "ece": 0.3, "smece": 0.3}),
     "under-confident": (two(*[0.8] * 10), [0] * 10, {"confidence_gap": -0.2, "ece": 0.2, "smece": 0.2}),
-    "two classes count alike": (two(*[0.8] * 10), [0] * 6 + [1] * 4, {"classwise_ece": 0.2, "ece": 0.2}),
-    "a class that never occurs": (
-        three(*[[0.5, 0.3, 0.2]] * 10), [0] * 5 + [1] * 5, {"classwise_ece": (0 + 0.2 + 0.2) / 3}
-    ),
-    "the maximum is of one bin": (
-        two(*[0.9] * 9, 0.6), [0] * 9 + [1], {"mce": 0.6, "ece": 0.9 * 0.1 + 0.1 * 0.6}
-    ),
-    "bins of ten images": (
-        TWO_BINS, [0] * 3 + [1] * 7 + [0] * 7 + [1] * 3,
-        {"ece_debiased": math.sqrt(0.5 * (0.3**2 - 0.3 * 0.7 / 9) + 0.5 * (0.1**2 - 0.7 * 0.3 / 9))},
-    ),
     "less than noise alone would give": (
-        TWO_BINS, [0] * 6 + [1] * 4 + [0] * 8 + [1] * 2,
+        two(*[0.6] * 10, *[0.8] * 10), [0] * 6 + [1] * 4 + [0] * 8 + [1] * 2,
         {"ece_debiased": -math.sqrt(0.5 * 0.6 * 0.4 / 9 + 0.5 * 0.8 * 0.2 / 9), "ece_equal_mass": 0},
     ),
     "a bin of one image adds nothing": (
         two(0.9, 0.6, 0.6), [1, 0, 1], {"ece_debiased": -math.sqrt(-2 / 3 * (0.1**2 - 0.5 * 0.5 / 1))}
     ),
     "each image in a bin of its own": (two(0.6, 0.7, 0.8), [0, 0, 1], {"ece_debiased": NAN}),
-    "the best ranking has no excess": (RANKED, [0, 0, 1, 1], {"aurc": BEST, "eaurc": 0}),
-    "the worst ranking": (RANKED, [1, 1, 0, 0], {"eaurc": (1 + 1 + 2 / 3 + 2 / 4) / 4 - BEST}),
+    "the best ranking has no excess": (RANKED, [0, 0, 1, 1], {"aurc": (1 / 3 + 2 / 4) / 4, "eaurc": 0}),
     "never wrong": (RANKED, [0] * 4, {"aurc": 0, "eaurc": 0, "coverage_at_1": 1, "auroc_error": NAN}),
     "never right": (RANKED, [1] * 4, {"aurc": 1, "eaurc": 0, "coverage_at_1": 0, "auroc_error": NAN}),
     "one image, no temperature, no variance in a bin, none wrong": (
@@ -86,6 +71,9 @@ CASES: dict[str, tuple[Rows, list[int], dict[str, float]]] = {
     # Centred: (2, -1, -1) and (1, 0, -1), so .816 and .707; the second has the higher probability.
     "normalised": ([[2, -1, -1], [9, 0, -9]], [0, 1], {"auroc_error": 0, "auroc_error_normalised": 1}),
     "two classes are tied": (two(0.9, 0.6), [0, 1], {"auroc_error_normalised": 0.5}),
+    "constant though their mean is rounded": (
+        [[0.1] * 3, [0.1] * 3, [3, 0, 0]], [1, 0, 0], {"auroc_error_normalised": 0.75}
+    ),
     "constant ones last": ([[5, 5, 5], [1, 1, 0], [3, 0, 0]], [1, 0, 0], {"auroc_error_normalised": 1}),
     "constant logits have no temperature": (
         [[7.0] * 10] * 50, [*range(10)] * 5, {"temperature": 1, "ece_scaled": 0, "nll_scaled": math.log(10)}
@@ -114,18 +102,54 @@ def test_coverage_counts_exactly() -> None:
     # The most confident prediction is wrong, yet from 100 images on it is 1 % of them.
     first = np.array([0])
     assert [coverages(n, first) for n in (150, 99, 49)] == [(1, 1), (0, 1), (0, 0)]
-
-
-def test_the_curve_in_counts() -> None:
+    # The curve itself: a group of equal confidences at a time.
     predictions = Predictions.of(np.array(two(0.9, 0.9, 0.8, 0.6)), np.array([0, 1, 0, 1]))
     answered, wrong = risk_coverage_counts(predictions)
     assert (answered.tolist(), wrong.tolist()) == ([0, 2, 3, 4], [0, 1, 1, 2])
 
 
-def test_a_bin_is_closed_below() -> None:
-    edges = np.linspace(0, 1, 16)
-    assert bin_ids(edges).tolist() == [*range(15), 14]
-    assert bin_ids(np.nextafter(edges[1:], 0)).tolist() == [*range(15)]
+@pytest.mark.parametrize(("dtype", "rounding"), [(np.float64, ROUNDING), (np.float32, OF_FLOAT32)])
+def test_a_bin_is_closed_below_for_every_number_of_bins(dtype: type, rounding: float) -> None:
+    for bins in range(1, 101):
+        exact = [min(math.floor(Fraction(k, bins) * bins), bins - 1) for k in range(bins + 1)]
+        edges: NDArray[np.floating] = np.array([k / bins for k in range(bins + 1)], dtype)
+        assert bin_ids(edges, rounding, bins).tolist() == exact
+        below = edges[1:].astype(float) - 1e-6
+        assert bin_ids(below, bins=bins).tolist() == exact[:-1]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_confidence_of_k_fifteenths_is_in_its_bin_in_every_metric(dtype: type) -> None:
+    """Image k has the confidence k / 15 and the rest of it spread evenly over 15 classes; all are wrong."""
+    classes, k = 15, np.arange(2, 15)
+    p = np.repeat(((15 - k) / 15 / (classes - 1))[:, None], classes, axis=1)
+    p[:, 0] = k / 15
+    logits, labels = np.log(p.astype(dtype)), np.ones(len(k), int)
+    predictions = Predictions.of(logits, labels)
+    assert reliability_bins(predictions)["count"].tolist() == [0, 0] + [1] * 13
+    assert METRICS["mce"](logits, labels) == pytest.approx(14 / 15)
+    assert predictions.class_bins[:, 0].tolist() == k.tolist()
+    # All classes alike: every probability is 1 / 15, the lower edge of bin 1.
+    even = np.log(np.full((1, classes), 1 / 15, dtype))
+    assert (Predictions.of(even, labels[:1]).class_bins % 15 == 1).all()
+
+
+@given(st.lists(st.floats(-30, 30, width=32), min_size=2, max_size=40, unique=True), SEEDS)
+def test_permutations_of_one_vector_of_logits_are_tied(vector: list[float], seed: int) -> None:
+    """All confidences are one, whatever the order in which the classes' probabilities are summed."""
+    rng = np.random.default_rng(seed)
+    logits = np.array([rng.permutation(vector) for _ in range(50)])
+    labels = np.where(np.arange(50) % 3 == 0, logits.argmin(axis=1), logits.argmax(axis=1))
+    predictions = Predictions.of(logits, labels)
+    accuracy = 33 / 50
+    assert [METRICS[f"auroc_error{which}"](logits, labels) for which in ("", "_normalised")] == [0.5, 0.5]
+    assert METRICS["aurc"](logits, labels) == pytest.approx(1 - accuracy)
+    assert (METRICS["coverage_at_1"](logits, labels), METRICS["coverage_at_2"](logits, labels)) == (0, 0)
+    assert set(predictions.mass_bins) == {0}
+    assert len(set(predictions.width_bins)) == 1
+    gap = abs(predictions.confidence[0] - accuracy)
+    for name in ("ece", "ece_equal_mass", "mce"):
+        assert METRICS[name](logits, labels) == pytest.approx(gap)
 
 
 def test_reliability_bins_against_scipy() -> None:
@@ -222,3 +246,95 @@ def test_a_coarser_grid_changes_little(n: int, gap: float) -> None:
     # 3.5e-5 or more.
     if n > 3000 and not gap:
         assert error(int(3 / fine)) == pytest.approx(fine, abs=2e-5)
+
+
+def calibrated(n: int, *, k: int = 10, scale: float = 8.0) -> Predictions:
+    logits = scale * np.random.default_rng(0).normal(size=(n, k))
+    return Predictions.of(logits, np.zeros(n, dtype=int))
+
+
+def scored(predictions: Predictions, labels: NDArray[np.intp]) -> dict[str, Array]:
+    """Each error with a floor for each row of labels, one after the other."""
+    rows = [Predictions(predictions.logits, row) for row in labels]
+    return {name: np.array([METRICS[name].score(row) for row in rows]) for name in FLOORS}
+
+
+@pytest.mark.parametrize(("n", "k", "scale"), [(9, 2, 2.0), (5, 3, 1.0), (1, 2, 1.0)])
+def test_all_labels_there_can_be(n: int, k: int, scale: float) -> None:
+    """Floor and band against the error and the probability of each."""
+    predictions = calibrated(n, k=k, scale=scale)
+    labels = np.array(list(product(range(k), repeat=n)))
+    probability = predictions.probabilities[np.arange(n), labels].prod(axis=1)
+    share = 4 * math.sqrt(0.025 * 0.975 / DRAWS)
+    for name, errors in scored(predictions, labels).items():
+        mean = probability @ errors
+        spread = math.sqrt(probability @ (errors - mean) ** 2)
+        floor = METRICS[FLOORS[name]].score(predictions)
+        assert floor == pytest.approx(mean, abs=4 * spread / math.sqrt(DRAWS)), name
+        for end, below in zip(band_of_mean([resampled(predictions)[name]]), BAND, strict=True):
+            assert probability[errors < end - 1e-4].sum() <= below + share, name
+            assert probability[errors <= end + 1e-4].sum() >= below - share, name
+
+
+EXACT = {
+    (60, 10, 2.0): (0.152369, 0.194793, 0.0788632, 0.464109, (0.08834, 0.22835)),
+    (1000, 10, 8.0): (0.0231242, 0.0223539, 0.0131286, 0.425677, (0.01321, 0.03479)),
+    (500, 100, 3.0): (0.0540758, 0.0616193, 0.00798604, 0.217911, (0.03253, 0.07939)),
+}
+"""Means of ECE, of equal mass, classwise and MCE, and the band of ECE, by convolving each bin's successes."""
+
+
+@pytest.mark.parametrize("case", EXACT)
+def test_floors_are_the_exact_ones(case: tuple[int, int, float]) -> None:
+    n, k, scale = case
+    predictions = calibrated(n, k=k, scale=scale)
+    values, (*means, band) = resampled(predictions), EXACT[case]
+    for name, mean in zip(FLOORS, means, strict=False):
+        error = values[name].std() / math.sqrt(DRAWS)
+        assert METRICS[FLOORS[name]].score(predictions) == pytest.approx(mean, abs=4 * error), name
+    # The standard error of a 2.5 % quantile of n normal draws is 2.7 standard deviations over the root of n.
+    error = 2.7 * values["ece"].std() / math.sqrt(DRAWS)
+    assert band_of_mean([values["ece"]]) == pytest.approx(band, abs=4 * error)
+
+
+def test_the_band_of_a_mean_is_that_of_independent_runs() -> None:
+    """Of runs with almost equal confidences, whose labels the same random numbers draw."""
+    runs = [calibrated(400, scale=scale) for scale in (5.0, 5.001, 5.002, 5.003)]
+    values = [resampled(run)["ece"] for run in runs]
+    assert np.corrcoef(values[0], values[1])[0, 1] > 0.9
+    (low, high), (low_of_one, high_of_one) = band_of_mean(values), band_of_mean(values[:1])
+    assert high - low == pytest.approx((high_of_one - low_of_one) / 2, rel=0.15)
+    rng = np.random.default_rng(2)
+    means = np.mean([rng.choice(own, 100_000) for own in values], axis=0)
+    within = 4 * 2.7 * means.std() / math.sqrt(DRAWS)  # of a 2.5 % quantile of normal draws
+    assert (low, high) == pytest.approx(np.quantile(means, BAND), abs=within)
+    assert band_of_mean([values[0]] * 4)[1] < high_of_one, "equal predictions of four seeds are four runs"
+
+
+def test_drawn_labels_are_scored_as_one_after_the_other() -> None:
+    predictions = calibrated(60, scale=2.0)
+    labels = np.random.default_rng(0).integers(0, 10, (20, 60))
+    for name in FLOORS:  # what belongs to the first labels is known, and must not be taken over
+        METRICS[name].score(predictions)
+    relabelled = predictions.relabelled(labels)
+    for name, values in scored(predictions, labels).items():
+        found, atol = METRICS[name].function(relabelled), 1e-4 if name == "smece" else 1e-12
+        np.testing.assert_allclose(found, values, atol=atol)
+    assert predictions.labels.ndim == 1
+    assert relabelled.probabilities is predictions.probabilities
+
+
+def test_floors_depend_on_nothing_but_the_probabilities() -> None:
+    first = calibrated(100)
+    np.random.seed(1)
+    before = {name: values.copy() for name, values in resampled(first).items()}
+    np.random.seed(2)
+    for name, values in resampled(Predictions.of(first.logits + 3, np.arange(100) % 10)).items():
+        np.testing.assert_allclose(values, before[name], atol=1e-4 if name == "smece" else 1e-12)
+    permuted = resampled(Predictions.of(first.logits[:, ::-1].copy(), first.labels))
+    for name in FLOORS:
+        assert permuted[name].mean() == pytest.approx(before[name].mean(), rel=0.05), name
+    # Certain predictions have no error.
+    certain = Predictions.of(np.tile([1e4, -1e4], (300, 1)), np.zeros(300, dtype=int))
+    for values in resampled(certain).values():
+        assert np.abs(values).max() < 1e-12

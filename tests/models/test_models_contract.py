@@ -16,8 +16,6 @@ from ablate.models import MODELS, build_model, count_macs, count_parameters
 from ablate.models.torchvision_classifiers import SMALLEST, build_torchvision, torchvision_names
 
 Write = Callable[[str], str]
-
-
 HEADER = "import threading\nimport warnings\nimport torch\nfrom torch import nn\n"
 
 
@@ -72,7 +70,6 @@ def network(*, line: str = "", attribute: str = "") -> str:
     ("name", "complaint"),
     [
         ("seed_cn", "^network 'seed_cn': .*seed_cnn, seed_cnn_bn_relu.*module:factory.*'seed_cnn'[?]"),
-        ("zzz", "module:factory.$"),  # and no guess
         ("no_such_package.networks:network", "importing 'no_such_package.networks' .*beside the study"),
         (":network", "expected an import path package.module:name"),
         ("torchvision.models:squeezenet1_1", "raised TypeError.*'image_size'.*wrap it"),
@@ -88,10 +85,7 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
         ("raise SystemExit(0)", "raised SystemExit: 0"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
-        ("network = 3", "but a int came"),
         ("def network(num_classes, image_size): return {}", "returned a dict"),
-        ("def network(num_classes): pass", "raised TypeError: network() got an unexpected keyword"),
-        ("def network(num_classes, image_size, depth): pass", "'depth'"),
         ("def network(num_classes, image_size): raise ValueError('16 divides not')", "16 divides not. If it"),
         ("def network(num_classes, image_size): raise SystemExit(0)", "raised SystemExit: 0"),
     ],
@@ -111,7 +105,6 @@ def test_images_too_small_for_the_network(write: Write) -> None:
     ("returned", "complaint"),
     [
         ("logits[:, :3]", "the shape was [2, 3]. Give its last layer num_classes outputs"),
-        ("logits[0]", "the shape was [4]"),
         ("logits[:1]", "the shape was [1, 4]"),
         ("(logits, features)", "it returned a tuple. Return one tensor"),
         ("logits - torch.tensor([0, 0, 0, torch.inf])", "some were not finite (torch.float32). Check its in"),
@@ -120,9 +113,7 @@ def test_images_too_small_for_the_network(write: Write) -> None:
         ("exit(0)", "forward pass raised SystemExit: 0"),
     ],
 )
-def test_an_output_that_is_no_logits(
-    write: Write, returned: str, complaint: str, training_only: bool
-) -> None:
+def test_an_output_without_logits(write: Write, returned: str, complaint: str, training_only: bool) -> None:
     message = refusal(write(network(line=f"if self.training or {not training_only}: return {returned}")))
     assert "to map images [2, 3, 8, 8] to finite logits [2, 4]" in message
     assert (" in training mode too, but" in message) == training_only
@@ -212,20 +203,11 @@ def test_counts_by_hand_change_nothing() -> None:
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.backends.mha.get_fastpath_enabled() is fast is True
     assert [module.training for module in model.modules()] == [True, True, False, True, True, True]
-
-
-def test_frozen_weights_are_not_counted_and_tied_ones_once() -> None:
+    # Frozen weights are not counted, and tied ones once.
     first, tied, frozen = (nn.Linear(4, 4) for _ in range(3))
     tied.weight = first.weight
     frozen.weight.requires_grad_(False)
     assert count_parameters(nn.Sequential(first, tied, frozen)) == 16 + 3 * 4
-
-
-def test_attention_is_counted_whole() -> None:
-    width, tokens = 8, 3 * 8  # a row of an image is a token
-    layer = nn.TransformerEncoderLayer(width, 2, 32, 0.0, batch_first=True)
-    attention = 4 * tokens * width**2 + 2 * tokens**2 * width
-    assert count_macs(nn.Sequential(nn.Flatten(1, 2), layer), 8) == attention + 2 * tokens * width * 32
 
 
 def test_what_cannot_be_counted_is_a_runtime_error_with_its_cause() -> None:
@@ -252,12 +234,9 @@ def test_a_name_builds_torchvisions_network_with_fresh_weights_and_float32_logit
     assert rounded == (name == "squeezenet1_1")  # which ends in a convolution
 
 
-@pytest.mark.parametrize(
-    ("name", "image_size"), [("googlenet", 96), ("inception_v3", 96), ("vit_b_32", 96), ("maxvit_t", 224)]
-)
-def test_transformers_are_built_for_the_image_size_and_no_outputs_are_auxiliary(
-    name: str, image_size: int
-) -> None:
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "vit_b_32", "maxvit_t"])
+def test_transformers_fit_the_image_size_and_no_outputs_are_auxiliary(name: str) -> None:
+    image_size = 224 if name == "maxvit_t" else 96
     with torch.device("meta"):
         model = build_torchvision(name, num_classes=4, image_size=image_size)
         assert model(torch.empty(2, 3, image_size, image_size)).shape == (2, 4)
@@ -275,12 +254,8 @@ def test_transformers_are_built_for_the_image_size_and_no_outputs_are_auxiliary(
         ("swin_v2_t", 3, "4 or more", "4"),
     ],
 )
-def test_a_size_that_cannot_be_is_refused_with_those_that_can(
-    name: str, image_size: int, wanted: str, near: str
-) -> None:
-    message = (
-        f"^network '{name}': .* it can take, {wanted}, got {image_size}. Set .* image size to {near}, or"
-    )
+def test_a_size_that_cannot_be_is_refused(name: str, image_size: int, wanted: str, near: str) -> None:
+    message = f"^network '{name}': .* can take, {wanted}, got {image_size}. Set .* image size to {near}, or"
     with pytest.raises(StudyError, match=message):
         build_model(name, num_classes=4, image_size=image_size)
 

@@ -1,6 +1,5 @@
 """Layers and families against what is not ours: torch, timm, and loops, counts and draws by hand."""
 
-import copy
 import functools
 import math
 from itertools import pairwise
@@ -123,13 +122,10 @@ def test_one_kernel_equals_the_three_steps_and_their_gradient(height: int, width
     torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
-def test_a_constant_map_stays_constant() -> None:
+def test_the_kernel_keeps_a_constant_is_exact_in_bfloat16_without_state_and_keeps_channels_last() -> None:
     for size in range(1, 9):
         pooled = MaxBlurPool2d(2)(torch.full((1, 2, size, size), -3.0))
         assert torch.equal(pooled, torch.full((1, 2, -(-size // 2), -(-size // 2)), -3.0))
-
-
-def test_the_kernel_is_exact_in_bfloat16_holds_no_state_and_keeps_channels_last() -> None:
     pool = MaxBlurPool2d(8).to(memory_format=torch.channels_last)
     assert torch.equal(pool.kernel.bfloat16().float(), pool.kernel)
     assert not pool.state_dict()
@@ -174,17 +170,10 @@ def test_the_weight_is_normalised_as_torch_normalises_it() -> None:
         torch.testing.assert_close(*buffers, rtol=1e-12, atol=1e-12)
 
 
-def test_evaluation_moves_no_buffer_and_two_forwards_share_a_backward() -> None:
-    layer, features = attention(4, gamma=0.5), torch.randn(1, 4, 2, 2, dtype=torch.float64)
-    (layer(features) + layer(features)).sum().backward()  # the second power step must not undo the first
-    before = copy.deepcopy(layer.state_dict())
-    layer.eval()(features)
-    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
-
-
-def test_it_starts_as_the_identity_and_keeps_the_dtype_under_autocast() -> None:
+def test_it_starts_as_the_identity_keeps_the_dtype_under_autocast_and_two_forwards_share_a_backward() -> None:
     layer, features = SimpleSelfAttention(256), torch.randn(2, 256, 3, 3)
     assert torch.equal(layer(features), features)
+    (layer(features) + layer(features)).sum().backward()  # the second power step must not undo the first
     assert layer.weight.std().item() == pytest.approx((2 / 256) ** 0.5, rel=0.02)
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(features.bfloat16()).dtype == torch.bfloat16
@@ -268,22 +257,14 @@ def test_a_seed_gives_the_weights_it_always_gave(name: str, slope: float) -> Non
             assert torch.equal(linear.bias, weights[key.replace("weight", "bias")])
 
 
-@pytest.fixture(scope="module")
-def resnext() -> nn.Module:
-    return fresh("xse_resnext50", image_size=128)
-
-
-def test_resnexts_costs_are_the_public_implementations(resnext: nn.Module) -> None:
+def test_resnexts_costs_pooling_activations_attention_and_first_weights() -> None:
+    resnext = fresh("xse_resnext50", image_size=128)
     # As torch counts fastai's xse_resnext50(c_out=10, act_cls=Mish, sa=1, sym=0, pool=MaxPool) of January
     # 2020, to which the blurs are added.
     assert count_parameters(resnext) == 25_616_155
     blurs = 36 * (64 * 32**2 + 256 * 16**2 + 512 * 8**2 + 1024 * 4**2)
     assert count_macs(resnext, 128) == 1_662_824_448 + blurs
-
-
-def test_resnexts_pooling_activations_attention_and_first_weights(resnext: nn.Module) -> None:
     kinds = [type(module) for module in resnext.modules()]
-    assert (kinds.count(MaxBlurPool2d), kinds.count(SimpleSelfAttention)) == (4, 1)
     assert not {nn.MaxPool2d, nn.AvgPool2d, nn.ReLU} & set(kinds)
     third = parts(resnext, ResidualBlock)[2]
     assert [type(module) for module in third.convs][-2:] == [SqueezeExcitation, SimpleSelfAttention]

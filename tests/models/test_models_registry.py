@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from test_models_families import fresh
 from torch import nn
 from torch.nn import functional
 
@@ -43,23 +44,17 @@ def shaken(model: nn.Module) -> nn.Module:
     return model
 
 
-def bare(name: str, seed: int, num_classes: int = 4, image_size: int = 16) -> nn.Module:
-    """The network as its factory leaves it, without `build_model` around it."""
-    torch.manual_seed(seed)
-    return MODELS[name](num_classes=num_classes, image_size=image_size)
-
-
 @pytest.mark.parametrize("image_size", [1, 17, 33])
 def test_images_of_any_size_become_finite_logits(name: str, image_size: int) -> None:
     if name == "vit_tiny":
         image_size = 8 * image_size
-    logits = bare(name, 0, 3, image_size).eval()(torch.randn(2, 3, image_size, image_size))
+    logits = fresh(name, 3, image_size).eval()(torch.randn(2, 3, image_size, image_size))
     assert logits.shape == (2, 3)
     assert bool(torch.isfinite(logits).all())
 
 
 def test_building_repeats_a_seeds_weights_and_leaves_nothing_behind_that_training_sees(name: str) -> None:
-    other, plain = bare(name, 2).state_dict(), bare(name, 3).state_dict()
+    other, plain = (fresh(name, 4, 16, seed).state_dict() for seed in (2, 3))
     state = torch.get_rng_state()
     torch.manual_seed(3)
     built = build_model(name, num_classes=4, image_size=16)
@@ -108,7 +103,7 @@ def test_copies_pickles_and_state_dicts_carry_a_trained_network(name: str) -> No
 
 
 def test_channels_last_computes_the_same(name: str) -> None:
-    plain = shaken(bare(name, 0)).double()  # bare: a last layer in float32 would blur the comparison
+    plain = shaken(fresh(name, 4, 16)).double()  # as built, a last layer in float32 would blur it
     last = copy.deepcopy(plain).to(memory_format=torch.channels_last)
     images = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     for training in (True, False):
@@ -123,6 +118,6 @@ def test_the_guides_table_holds_every_network_and_its_cost() -> None:
     costs = []
     for name in MODELS:
         with torch.device("meta"):  # shapes alone tell the cost
-            model = bare(name, 0, num_classes=10, image_size=128)
+            model = fresh(name, image_size=128)
         costs.append((name, f"{count_parameters(model):,}", f"{round(count_macs(model, 128) / 1e6):,}"))
     assert row.findall(GUIDE.read_text(encoding="utf-8")) == costs

@@ -159,9 +159,7 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result.clone() if result is args[0].held else result
         return _as_written(func, args, kwargs, result) if written else tree_map(_on_card, result)
 
-    def _apply_rules(
-        self, func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor], to_card: bool
-    ) -> None:
+    def _apply_rules(self, func: Any, args: Any, kwargs: Any, tensors: list[Any], to_card: bool) -> None:
         name, from_cpu = func._schema.name, [tensor for tensor in tensors if not isinstance(tensor, OnCard)]
         on_card = len(from_cpu) < len(tensors)
         if name == "aten::copy_":
@@ -181,15 +179,13 @@ class Card(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.wait("a mask as index")
         elif on_card and any(tensor.dim() for tensor in from_cpu):
             raise RuntimeError(
-                "Expected all tensors to be on the same device, but found at least two devices, "
-                f"cuda:0 and cpu! ({name})"
+                f"Expected all tensors to be on the same device, but got cuda:0 and cpu! ({name})"
             )
         if on_card and (name in WAITING or f"{name}.{func._schema.overload_name}" in WAITING):
             self.wait(name)
 
     def copy_from_cpu(self, tensor: torch.Tensor) -> None:
-        """A copy to the card: the host waits, but for a number."""
-        if tensor.dim():
+        if tensor.dim():  # the host does not wait for a number's copy
             self.wait("copy from the CPU")
 
 
@@ -205,9 +201,7 @@ class Graph:
         self._made: set[int] = set()
 
     @contextlib.contextmanager
-    def capture(
-        self, pool: Any = None, stream: Any = None, capture_error_mode: str = "global"
-    ) -> Iterator[None]:
+    def capture(self, pool: Any = None, stream: Any = None, capture_error_mode: str = "") -> Iterator[None]:
         """Stands for torch.cuda.graph."""
         if card.capturing is not None:
             raise RuntimeError("one capture at a time")
@@ -265,16 +259,9 @@ class Event:
         return 1000 * (end._at - self._at)
 
 
-class Stream:
+def stream(*_: Any, **__: Any) -> SimpleNamespace:
     """Stands for torch.cuda.Stream; the device does everything at once."""
-
-    device, cuda_stream = CUDA, 0
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def wait_stream(self, other: Stream) -> None:
-        pass
+    return SimpleNamespace(device=CUDA, cuda_stream=0, wait_stream=lambda other: None)
 
 
 def _attention(*arguments: Any, **options: Any) -> Any:
@@ -305,11 +292,8 @@ def _on_card(value: Any) -> Any:
 def _as_written(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
     """What an operation in place gives back: the tensors that came in, where its schema says so."""
     values = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-    came_in = {
-        frozenset(a.alias_info.before_set): values.get(a.name)
-        for a in func._schema.arguments
-        if a.alias_info is not None and a.alias_info.is_write
-    }
+    written = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    came_in = {frozenset(a.alias_info.before_set): values.get(a.name) for a in written}
     returns = func._schema.returns
     results = result if len(returns) > 1 else (result,) * len(returns)
     out = tuple(
@@ -323,9 +307,8 @@ def _as_written(func: Any, args: Any, kwargs: dict[str, Any], result: Any) -> An
 
 def pretend() -> None:
     """Give this process one pretended CUDA device."""
-    properties = SimpleNamespace(
-        name="pretended card", total_memory=80 * 2**30, major=9, minor=0, multi_processor_count=132
-    )
+    known = {"total_memory": 80 * 2**30, "major": 9, "minor": 0, "multi_processor_count": 132}
+    properties = SimpleNamespace(name="pretended card", **known)
     nothing = {name: lambda *_: None for name in (
         "_lazy_init", "init", "set_device", "reset_peak_memory_stats", "empty_cache", "manual_seed",
         "manual_seed_all",
@@ -343,8 +326,8 @@ def pretend() -> None:
         "is_bf16_supported": lambda including_emulation=True: True,
         "synchronize": lambda device=None: card.wait("synchronize"),
         "set_sync_debug_mode": card.set_sync_debug_mode,
-        "Event": Event, "Stream": Stream, "stream": lambda stream: contextlib.nullcontext(),
-        "current_stream": lambda device=None: Stream(), "default_stream": lambda device=None: Stream(),
+        "Event": Event, "Stream": stream, "stream": lambda stream: contextlib.nullcontext(),
+        "current_stream": stream, "default_stream": stream,
         "CUDAGraph": Graph, "graph": Graph.capture, "graph_pool_handle": lambda: (0, 0),
         "is_current_stream_capturing": lambda: card.capturing is not None,
         "get_rng_state": lambda device=None: torch.get_rng_state(),

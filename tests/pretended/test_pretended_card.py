@@ -12,9 +12,7 @@ from torch import Tensor
 
 pytestmark = [
     pytest.mark.cuda,
-    pytest.mark.skipif(
-        torch.cuda.is_available() and "pretend" not in sys.modules, reason="this machine has a real card"
-    ),
+    pytest.mark.skipif("pretend" not in sys.modules, reason="the card is real, or there is none"),
 ]
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logsumexp, softmax
 from sklearn.metrics import roc_auc_score
 
 Array = NDArray[np.float64]
@@ -71,6 +71,13 @@ COSTS = {
     *("eval_seconds", "scatter_within_train", "scatter_between_train"),
 }
 PER_IMAGE = ("accuracy", "nll", "brier")
+NO_RANGE = (-math.inf, math.inf)
+RANGES = {
+    "nll": (0.0, math.inf), "nll_scaled": (0.0, math.inf), "brier": (0.0, 2.0), "ece_debiased": (-0.5, 1.0),
+    "confidence_gap": (-1.0, 1.0), "temperature": (0.01, 1e4),
+    **dict.fromkeys((*COSTS, "scatter_within", "scatter_between"), NO_RANGE),
+}  # fmt: skip
+"""What a metric can be, where that is not 0 to 1."""
 MARGINS = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
 TOLERANCE = {"smece": 1e-5} | dict.fromkeys((f"{name}_floor" for name in CALIBRATION), 0.11)
 """Relative; the integral over the smooth calibration curve is a sum over a grid, here and there. Floors are
@@ -190,13 +197,9 @@ def _read_trial(folder: Path, **planned: Any) -> Trial:
         return trial
     with np.load(folder / "predictions" / f"{name}.npz") as opened:  # without them nothing is recomputed
         trial.arrays = dict(opened)
-    labels, trial.logits = trial.arrays["labels"], trial.arrays["logits"].astype(np.float64)
-    log_p = log_softmax(trial.logits, axis=1)
-    trial.p, one_hot = np.exp(log_p), np.eye(log_p.shape[1])[labels]
-    right = 1.0 * (trial.logits.argmax(axis=1) == labels)
-    brier = ((trial.p - one_hot) ** 2).sum(axis=1)
-    trial.images = {"accuracy": right, "nll": -(log_p * one_hot).sum(axis=1), "brier": brier}
-    trial.row = trial_metrics(trial)
+    trial.logits = trial.arrays["logits"].astype(np.float64)
+    trial.p = softmax(trial.logits, axis=1)
+    trial.images, trial.row = metrics_of(trial.logits, trial.arrays["labels"])
     trial.row |= {name: float(value) for name, value in (record["cost"] or {}).items() if value is not None}
     for split, suffix in (("valid", ""), ("train", "_train")):
         scatter = (record.get("features") or {}).get(split) or {}
@@ -209,30 +212,33 @@ def _read_trial(folder: Path, **planned: Any) -> Trial:
 # Metrics of one trial.
 
 
-def trial_metrics(trial: Trial) -> dict[str, float]:
-    """All metrics but floors."""
-    p, right, labels = trial.p, trial.images["accuracy"] == 1, trial.arrays["labels"]
+def metrics_of(logits: Array, labels: NDArray[Any]) -> tuple[dict[str, Array], dict[str, float]]:
+    """Those of each image, [N], and all of them but floors."""
+    log_p, one_hot = log_softmax(logits, axis=1), np.eye(logits.shape[1])[labels]
+    p, right = np.exp(log_p), logits.argmax(axis=1) == labels
+    brier = ((p - one_hot) ** 2).sum(axis=1)
+    images = {"accuracy": 1.0 * right, "nll": -(log_p * one_hot).sum(axis=1), "brier": brier}
     (count, classes), confidence = p.shape, p.max(axis=1)
     bins = _bins(confidence)
     misses = _misses(confidence - right, bins)
     of_classes = [_misses(p[:, k] - (labels == k), _bins(p[:, k])).sum() for k in range(classes)]
-    return {
-        **{name: float(values.mean()) for name, values in trial.images.items()},
+    return images, {
+        **{name: float(values.mean()) for name, values in images.items()},
         "ece": float(misses.sum() / count),
         "mce": float((misses / np.maximum(np.bincount(bins), 1)).max()),
         "classwise_ece": float(np.mean(of_classes) / count),
         "smece": _smooth_ece(confidence, right),
         "mean_confidence": float(confidence.mean()),
         "confidence_gap": float(confidence.mean() - right.mean()),
-        **_equal_mass(confidence, right),
-        **_ranking(trial.logits, right),
-        **_scaled(trial.logits, labels),
+        **_equal_mass(confidence, _odds(logits), right),
+        **_ranking(logits, right),
+        **_scaled(logits, labels),
     }
 
 
 def _bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
-    """[N] the bin of equal width in [0, 1]."""
-    return np.minimum((confidence * bins).astype(np.intp), bins - 1)
+    """[N] the bin of equal width in [0, 1]; just under an edge is on it, as the logits are of float32."""
+    return np.minimum(((confidence + 2.0**-22) * bins).astype(np.intp), bins - 1)
 
 
 def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
@@ -240,18 +246,24 @@ def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
     return np.asarray(np.abs(np.bincount(bins, gaps)))
 
 
-def _mass_bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
+def _odds(logits: Array) -> Array:
+    """[N] log p / (1 - p) of the confidence p, which goes on growing where p in float64 has become 1."""
+    ordered = np.sort(logits, axis=1)
+    return np.asarray(ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1))
+
+
+def _mass_bins(odds: Array, bins: int = 15) -> NDArray[np.intp]:
     """[N] the bin of equal mass."""
-    ordered = np.sort(confidence)
+    ordered = np.sort(odds)
     ends = np.cumsum([len(part) for part in np.array_split(ordered, bins)])
     # Images of equal confidence share a bin: an edge inside such a run moves behind it.
     edges = np.unique(ordered[ends[ends > 0] - 1])
-    return np.searchsorted(edges, confidence)
+    return np.searchsorted(edges, odds)
 
 
-def _equal_mass(confidence: Array, right: NDArray[np.bool_]) -> dict[str, float]:
+def _equal_mass(confidence: Array, odds: Array, right: NDArray[np.bool_]) -> dict[str, float]:
     """ECE over bins of equal mass, and the debiased error of Kumar et al. 2019."""
-    bins = pd.DataFrame({"c": confidence, "a": right * 1.0}).groupby(_mass_bins(confidence))
+    bins = pd.DataFrame({"c": confidence, "a": right * 1.0}).groupby(_mass_bins(odds))
     gaps, size = bins["c"].mean() - bins["a"].mean(), bins.size()
     # Of zeros and ones the unbiased variance is a (1 - a) n / (n - 1).
     squared = float((size * gaps**2 - bins["a"].var().fillna(0)).sum()) / len(right)
@@ -281,12 +293,8 @@ def _smooth_ece(confidence: Array, right: NDArray[np.bool_], grid: int = 4096) -
 
 
 def _ranking(logits: Array, right: NDArray[np.bool_]) -> dict[str, float]:
-    """How well confidence tells right from wrong; the most confident images first, equal ones as one group.
-
-    Ranked by log p / (1 - p), which goes on growing where p in float64 has become 1.
-    """
-    count, ordered = len(right), np.sort(logits, axis=1)
-    odds = ordered[:, -1] - logsumexp(ordered[:, :-1], axis=1)
+    """How well confidence tells right from wrong; the most confident images first, equal ones as a group."""
+    count, odds = len(right), _odds(logits)
     _, groups = np.unique(-odds, return_inverse=True)
     ends = np.cumsum(np.bincount(groups))  # images answered, group by group
     wrong = np.cumsum(np.bincount(groups, weights=~right))
@@ -295,7 +303,8 @@ def _ranking(logits: Array, right: NDArray[np.bool_]) -> dict[str, float]:
     risk = np.interp(ranks, [0, *ends], [0, *wrong]) / ranks
     best = np.maximum(ranks - right.sum(), 0) / ranks
     centred = logits - logits.mean(axis=1, keepdims=True)
-    normalised = centred.max(axis=1) / np.linalg.norm(centred, axis=1)
+    # Of two classes all are equal, but for rounding.
+    normalised = (centred.max(axis=1) / np.linalg.norm(centred, axis=1)).round(10)
     both = 0 < right.sum() < count
     row = {
         "auroc_error": float(roc_auc_score(right, odds)) if both else NAN,
@@ -348,7 +357,7 @@ def drawn_errors(trial: Trial, draws: int = 1000) -> dict[str, Array]:
     rng = np.random.default_rng([trial.seed, 1])
     labels = np.stack([(rng.random((count, 1)) > upper).sum(axis=1) for _ in range(draws)])
     gaps = confidence - (labels == p.argmax(axis=1))
-    bins, mass = _bins(confidence), _mass_bins(confidence)
+    bins, mass = _bins(confidence), _mass_bins(_odds(trial.logits))
     misses = np.array([_misses(own, bins) for own in gaps])
     of_class = _bins(p) + 15 * np.arange(classes)
     expected = np.bincount(of_class.ravel(), p.ravel(), minlength=15 * classes)
@@ -373,14 +382,31 @@ def floor_band(trials: Sequence[Trial], metric: str) -> Row:
 # Statistics over seeds.
 
 
-def mean_of(values: Iterable[float], more: int = 0) -> tuple[float, float, float]:
-    """Mean with its 95 % t interval; with one `more`, where one more value of the same population lies."""
+def mean_of(values: Iterable[float], more: int = 0, metric: str = "") -> tuple[float, float, float]:
+    """Mean with its 95 % t interval; with one `more`, where one more value of the same population lies.
+
+    That of a metric's mean stays within its range.
+    """
     known = np.array([value for value in values if math.isfinite(value)])
     if len(known) < 2 or np.ptp(known) == 0:
         return float(known.mean()) if len(known) else NAN, NAN, NAN
-    spread = math.sqrt(more + 1 / len(known)) * float(known.std(ddof=1))
-    low, high = stats.t.interval(0.95, len(known) - 1, loc=known.mean(), scale=spread)
-    return float(known.mean()), float(low), float(high)
+    spread, mean = math.sqrt(more + 1 / len(known)) * float(known.std(ddof=1)), float(known.mean())
+    return mean, *_in_range(metric, mean, spread * float(stats.t.isf(0.025, len(known) - 1)))
+
+
+def _in_range(metric: str, mean: float, half: float) -> tuple[float, float]:
+    """Where the distance from the mean is the half-width, scaled as a share's spread between the ends."""
+    lowest, highest = RANGES.get(metric, (0.0, 1.0) if metric else NO_RANGE)
+    if lowest == -math.inf or math.isnan(half):
+        return mean - half, mean + half
+
+    def beyond(x: float) -> float:
+        of_x, of_mean = ((at - lowest) * min(highest - at, 1e300) for at in (x, mean))
+        return (x - mean) ** 2 - half**2 * of_x / of_mean
+
+    above = highest if highest < math.inf else mean + 2 * half * (1 + half / (mean - lowest))
+    low, high = (brentq(beyond, end, mean, xtol=1e-15, rtol=1e-14) for end in (lowest, above))
+    return float(low), float(high)
 
 
 def difference(plus: Array, minus: Array, size: int) -> Row:
@@ -402,15 +428,22 @@ def difference(plus: Array, minus: Array, size: int) -> Row:
     return found
 
 
-def _seeds_needed(effect: float, margin: float, level: float, least: int) -> int | None:
-    """The fewest seeds, up to 1,000, that decide with 80 %: for a difference as seen, or for none at all."""
-    numbers = range(max(least, 2), 1001)
-    at = bisect_left(
-        numbers,
-        0.8,
-        key=lambda n: max(difference_power(effect, n, level), equivalence_power(margin, n, level / 2)),
-    )
-    return numbers[at] if at < len(numbers) else None
+def _seeds(ratio: float, freedom: float, level: float, least: int) -> list[float]:
+    """The fewest that decide, up to 1,000, at the spread over the margin and at its bound, each rounded up.
+
+    That is, find with 80 % what differs by twice the margin, and show equivalent what does not differ.
+    """
+    found = []
+    for bound in (ratio, ratio * math.sqrt(freedom / stats.chi2.isf(0.9, freedom))):
+        powers = [
+            lambda n, bound=bound: difference_power(2 / bound, n, level),
+            lambda n, bound=bound: equivalence_power(1 / bound, n, level / 2),
+        ]
+        # Both powers grow with the seeds.
+        seeds = max(bisect_left(range(2, 1001), 0.8, key=power) + 2 for power in powers)
+        step = 1 if seeds < 10 else 5 if seeds < 100 else 50
+        found.append(max(least, math.ceil(seeds / step) * step) if seeds <= 1000 else NAN)
+    return found
 
 
 def difference_power(effect: float, n: int, level: float) -> float:
@@ -471,13 +504,6 @@ def sign_flip(plus: Array, minus: Array) -> float:
         return NAN
     sums = functools.reduce(lambda sums, one: np.append(sums + one, sums - one), own, np.zeros(1))
     return float(np.mean(np.abs(sums) >= abs(own.sum()) - rounding))
-
-
-def holm(p: Array) -> Array:
-    """Holm 1979; NaN stays and counts as one of the family."""
-    order = np.argsort(p)
-    scaled = np.minimum(1, p[order] * np.arange(len(p), 0, -1))
-    return np.asarray(np.maximum.accumulate(scaled)[np.argsort(order)])
 
 
 def median_of(values: Array) -> tuple[float, float, float]:
@@ -568,13 +594,9 @@ def family_size(recorded: Recorded, asked: Effect, metric: str) -> int:
     return sum(claims) if asked.is_claim(recorded, metric) else 1
 
 
-@functools.cache
-def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
-    """What the table says of one effect on a metric, but for Holm's p.
-
-    Incomplete pairs decide nothing; then whether the interval is within the margin; then if 0 is outside.
-    """
-    planned, is_arm = len(recorded.seeds), asked.kind == "arm"
+def _sides(recorded: Recorded, asked: Effect, metric: str) -> tuple[NDArray[np.int64], list[int], Array]:
+    """What an effect weighs, the combinations that are there, and the two sides of it over seeds."""
+    planned = len(recorded.seeds)
     column = recorded.by_seed.get(metric, pd.Series(NAN, recorded.by_seed.index))
     values, used = column.to_numpy().reshape(-1, planned), (asked.weights != 0) * 1
     rows, seeds = _most_values(used @ np.isnan(values) == 0)
@@ -582,6 +604,33 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     if rows:
         weights = np.array([1, -1])[:, None, None] * asked.weights[rows]
         sides[:, seeds] = (np.maximum(weights, 0) @ np.nan_to_num(values[:, seeds])).mean(axis=1)
+    return used, rows, sides
+
+
+@functools.cache
+def _arm_spread(recorded: Recorded, metric: str) -> tuple[float, float]:
+    """Of an arm over seeds, from all claims; and its degrees of freedom, fewer for a shared baseline."""
+    squares, counts = 0.0, []
+    for asked in effects(recorded):
+        if asked.is_claim(recorded, metric):
+            _, _, sides = _sides(recorded, asked, metric)
+            found = difference(sides[0], sides[1], 1)
+            if found["n"] > 1:
+                counts.append(found["n"] - 1)
+                scale = (asked.weights**2).sum() / len(asked.weights) ** 2
+                squares += counts[-1] * found["sd"] ** 2 / scale
+    freedom = 4 * sum(counts) / (len(counts) + 3) if squares > 0 else 0.0
+    return math.sqrt(squares / max(sum(counts), 1)), freedom
+
+
+@functools.cache
+def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
+    """What the table says of one effect on a metric.
+
+    Incomplete pairs decide nothing; then whether the interval is within the margin; then if 0 is outside.
+    """
+    planned, is_arm = len(recorded.seeds), asked.kind == "arm"
+    used, rows, sides = _sides(recorded, asked, metric)
     size = family_size(recorded, asked, metric)
     found = difference(sides[0], sides[1], size)
     n, sd, effect, equivalence = found["n"], found["sd"], found["effect"], NAN
@@ -598,7 +647,7 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     decided, directed = found["low"] > 0 or found["high"] < 0, asked.kind != "interaction"
     words = ("higher", "lower") if not directed or metric in UNDIRECTED else ("better", "worse")
     above = found["low"] > 0 if metric in HIGHER or words[0] == "higher" else found["high"] < 0
-    word, reason, needed = "undecided", "", None
+    word, reason, needed = "undecided", "", [NAN, NAN]
     if n < planned or len(rows) < len(asked.weights):
         reason = "incomplete"
     elif not differs.any():
@@ -612,19 +661,34 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     claim = asked.is_claim(recorded, metric)
     if not claim:
         word, found["p_adjusted"] = "exploratory", NAN
-    elif word == "undecided" and sd > 0:
-        needed = _seeds_needed(abs(effect) / sd, margin / sd, 0.05 / size, n + 1 if n == planned else planned)
+    elif word == "undecided" and margin > 0:
+        spread, freedom = _arm_spread(recorded, metric)
+        ratio = spread * math.sqrt((asked.weights**2).sum()) / len(asked.weights) / margin
+        needed = _seeds(ratio, freedom, 0.05 / size, n + 1) if freedom else needed
     images = new_images(recorded, asked, metric)[2:] if is_arm else (NAN, NAN)
     return {
         **{"kind": asked.kind, "term": asked.term, "against": asked.against, "metric": metric},
         **{"cells": len(rows), "cells_planned": len(asked.weights)},
         **found,
         **{"margin": margin, "p_equivalence": equivalence, "verdict": word, "reason": reason},
-        **{"below_margin": word == "equivalent" and decided, "seeds_needed": needed or NAN},
+        **{"below_margin": word == "equivalent" and decided},
+        **dict(zip(("seeds_from", "seeds_needed"), needed, strict=True)),
         **{"rho": found["rho"] if is_arm else NAN, "low_images": images[0], "high_images": images[1]},
         "detectable": sd * detectable(n, 0.05 / size) if sd > 0 else NAN,
         "p_sign_flip": sign_flip(sides[0], sides[1]),
+        **unpaired(sides[0], sides[1]),
     }
+
+
+def unpaired(arm: Array, other: Array) -> Row:
+    """Welch's test of both sides by scipy, and the largest of the squared differences as a part of all."""
+    there = np.isfinite(arm - other)
+    arm, other = arm[there], other[there]
+    spread = len(arm) > 1 and max(np.ptp(arm), np.ptp(other)) > 0
+    p = stats.ttest_ind(arm, other, equal_var=False).pvalue if spread else NAN
+    squares = (arm - other) ** 2
+    paired = difference(arm, other, 1)["p"]
+    return {"p_welch": p, "largest_share": squares.max() / squares.sum() if paired > 0 else NAN}
 
 
 def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
@@ -640,32 +704,42 @@ def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
 
 
 def new_images(recorded: Recorded, asked: Effect, metric: str) -> tuple[int, float, float, float]:
-    """Pairs, mean difference, its interval for new seeds and new images (Cornfield and Tukey 1956).
-
-    The half-widths of the seeds' part and of what the images add are squared and added (Zou and Donner 2008).
-    NaN for metrics that are no mean over images.
-    """
+    """Pairs, mean difference, its interval for new seeds and images; NaN where it is no mean over them."""
     own, other = ({t.seed: t.images for t in recorded.complete(arm)} for arm in (asked.term, asked.against))
     shared = [seed for seed in recorded.seeds if seed in own and seed in other]
     if metric not in PER_IMAGE or not shared:
         return 0, NAN, NAN, NAN
     differences = np.array([own[seed][metric] - other[seed][metric] for seed in shared])
-    n, images = differences.shape
+    half = _half_over_images(differences, family_size(recorded, asked, metric))
     effect = float(differences.mean())
+    return len(shared), effect, effect - half, effect + half
+
+
+def mean_over_images(recorded: Recorded, arm: str, metric: str) -> tuple[int, float, float, float]:
+    """Runs of an arm, their mean, its interval for new seeds and new images."""
+    runs = recorded.complete(arm)
+    if not runs:
+        return 0, NAN, NAN, NAN
+    values = np.array([run.images[metric] for run in runs])
+    mean = float(values.mean())
+    return len(runs), mean, *_in_range(metric, mean, _half_over_images(values, 1))
+
+
+def _half_over_images(values: Array, size: int) -> float:
+    """Half the interval of the mean of values [seeds, images] for others of both (Cornfield and Tukey 1956).
+
+    The half-widths of the seeds' part and of what the images add are squared and added (Zou and Donner 2008).
+    """
+    n, images = values.shape
     if n < 2:
-        return n, effect, NAN, NAN
-    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)
+        return NAN
+    by_seed, by_image = values.mean(axis=1), values.mean(axis=0)
     seeds = float(by_seed.var(ddof=1)) / n
-    within = float(((differences - by_image - by_seed[:, None] + effect) ** 2).sum()) / (
-        (n - 1) * (images - 1)
-    )
-    added = max(float(by_image.var(ddof=1)) - within / n, 0.0) / images
-    level = 0.025 / family_size(recorded, asked, metric)
+    squares = float(((values - by_image - by_seed[:, None] + values.mean()) ** 2).sum())
+    added = max(float(by_image.var(ddof=1)) - squares / ((n - 1) * (images - 1)) / n, 0.0) / images
     parts = ((n - 1, seeds), (images - 1, added))
-    half = math.hypot(*(stats.t.isf(level, df) * math.sqrt(variance) for df, variance in parts))
-    if half <= 1e-12 * float(np.abs(differences).max()):
-        half = NAN
-    return n, effect, effect - half, effect + half
+    half = math.hypot(*(stats.t.isf(0.025 / size, df) * math.sqrt(variance) for df, variance in parts))
+    return half if half > 1e-12 * float(np.abs(values).max()) else NAN
 
 
 # Comparing.
@@ -705,11 +779,13 @@ def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
         audit.check("arms", row[1]["value"], len(recorded.complete(arm)))
         for head, cell in zip(table["columns"][2:], row[2:], strict=True):
             metric = SHOWN[head["label"]]
-            mean = mean_of(_floored(trial, metric) for trial in recorded.complete(arm))
+            runs = recorded.complete(arm)
+            mean = mean_of((_floored(trial, metric) for trial in runs), metric=metric)
+            if metric in PER_IMAGE and math.isfinite(mean[1]):
+                mean = mean_over_images(recorded, arm, metric)[1:]
+            tolerance = TOLERANCE.get(metric, 1e-9)
             for name, expected in zip(("value", "low", "high"), mean, strict=True):
-                audit.check(
-                    f"arms: {arm}, {metric}, {name}", cell[name], expected, TOLERANCE.get(metric, 1e-9)
-                )
+                audit.check(f"arms: {arm}, {metric}, {name}", cell[name], expected, tolerance)
     return audit
 
 
@@ -718,10 +794,8 @@ def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
     audit = Audit()
     theirs = {int(row["epoch"]): row for row in recorded.study["published"]["epochs"]}
     for table, arm in zip(section["tables"], recorded.arms, strict=True):
-        own = [
-            {epoch["epoch"]: epoch for epoch in trial.record.get("history", ())}
-            for trial in recorded.complete(arm)
-        ]
+        histories = [trial.record.get("history", ()) for trial in recorded.complete(arm)]
+        own = [{epoch["epoch"]: epoch for epoch in history} for history in histories]
         inside = 0
         for row in table["rows"]:
             epoch = int(row[0]["value"])
@@ -842,15 +916,11 @@ class Files:
     def effects(self) -> Rows:
         metrics = list(dict.fromkeys(row["metric"] for row in self.shown))
         asked = itertools.product(effects(self.recorded), metrics)
-        rows = [
-            {"p_holm": NAN, **effect_row(self.recorded, effect, metric)}
+        return [
+            effect_row(self.recorded, effect, metric)
             for effect, metric in asked
             if effect.kind != "pair" or effect.is_claim(self.recorded, metric)
         ]
-        claims = [row for row in rows if row["verdict"] != "exploratory"]
-        for row, corrected in zip(claims, holm(np.array([row["p"] for row in claims])), strict=True):
-            row["p_holm"] = corrected
-        return rows
 
     def new_images(self) -> Rows:
         arms = [asked for asked in effects(self.recorded) if asked.kind == "arm"]
@@ -860,6 +930,12 @@ class Files:
             own = {"arm": asked.term, "baseline": asked.against, "metric": metric, "images": images}
             own |= {"comparisons": family_size(self.recorded, asked, metric), "n_pairs": n}
             yield {**own, "effect": effect, "low": low, "high": high}
+        for arm, metric in itertools.product(self.recorded.arms, PER_IMAGE):
+            n, mean, low, high = mean_over_images(self.recorded, arm, metric)
+            images = len(self.recorded.complete(arm)[0].p) if n else NAN
+            alone: Row = {"arm": arm, "baseline": None, "metric": metric}
+            alone |= {"comparisons": 1, "n_pairs": n, "images": images}
+            yield {**alone, "effect": mean, "low": low, "high": high}
 
     def step_times(self) -> Rows:
         timing = self.recorded.timing
@@ -883,6 +959,9 @@ class Files:
         states = Counter(point["state"] for point in stored["points"])
         runs = {run.trial_id: run for own in self.recorded.runs for run in own if run.record}
         objectives = {at: self.recorded.objectives.get(at) for at in ("", "_2")}
+        better = {
+            metric: "higher" if metric in HIGHER else "lower" for metric in objectives.values() if metric
+        }
         yield {
             **stored,
             **{name: declared[name] for name in ("seeds", "sampler", "pruning")},
@@ -890,9 +969,7 @@ class Files:
             **{f"points_{state}": states[state] for state in ("pruned", "failed")},
             **{"trainings": len(runs), "seconds": math.fsum(run.seconds for run in runs.values())},
             **{f"objective{at}": metric for at, metric in objectives.items()},
-            **{
-                f"direction{at}": m and ("higher" if m in HIGHER else "lower") for at, m in objectives.items()
-            },
+            **{f"direction{at}": better.get(metric or "") for at, metric in objectives.items()},
         }
 
     def points(self) -> Rows:
@@ -909,7 +986,7 @@ class Files:
                 complete = metric and point["state"] == "complete"
                 values = [run.row[str(metric)] for run in runs if complete and run.row]
                 columns = (f"{name}{suffix}" for name in ("value", "low", "high"))
-                own |= dict(zip(columns, mean_of(values), strict=True))
+                own |= dict(zip(columns, mean_of(values, metric=str(metric)), strict=True))
                 own[f"sd{suffix}"] = float(np.std(values, ddof=1)) if len(values) > 1 else NAN
             seen = [run.row[self.recorded.objectives[""]] for run in runs if run.row]
             seen = seen or list(point["intermediate"].values())[-1:]

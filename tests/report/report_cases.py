@@ -28,6 +28,7 @@ from report_results import (
 
 from ablate.report import build_report, write_report
 from ablate.report.content import derived_tables
+from ablate.store.records import Predictions
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Choice, Range, Search
 from ablate.study.trials import Plan, Trial
@@ -91,6 +92,23 @@ def factorial() -> dict[str, Any]:
         return {"torch_version": "2.12.0" if trial.seed else "2.11.0", "commit": commits.get(trial.seed)}
 
     return {"study": study, "outcome": outcome, "environment": environment}
+
+
+def marked() -> dict[str, Any]:
+    """Parts that are on or off: one does nothing, one costs five points, both are kept at once."""
+
+    def made(trial: Trial) -> Any:
+        luck = np.random.default_rng([trial.seed, round(10 * trial.fields.clip_norm)])
+        labels = np.arange(1_000) % 10
+        right = luck.permutation(1_000) < 700 + 2 * trial.seed - 50 * trial.fields.flip + luck.integers(0, 3)
+        predicted = np.where(right, labels, (labels + 1) % 10)
+        return Predictions((3.0 * np.eye(10)[predicted]).astype(np.float32), labels)
+
+    parts: dict[str, Any] = {"flip": (True, False), "clip_norm": (0.0, 1.0), "arch": ("a", "b", "c")}
+    study = declare(
+        factors=parts, baseline={"flip": False, "clip_norm": 0.0}, margins={"accuracy": 0.02}, seeds=6
+    )
+    return {"study": study, "made": made}
 
 
 def single() -> dict[str, Any]:
@@ -188,6 +206,7 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "sweep": sweep,
     "factorial": factorial,
     "single": single,
+    "marked": marked,
     "hostile": lambda: named(HOSTILE, SCRIPT + " | \n=1 `x` [y](z)"),
     "harmless": lambda: named(HARMLESS, "word"),
     "one_seed": lambda: two_arms(1),
@@ -208,7 +227,7 @@ def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) ->
     """The report of some results, read back from disk."""
     with pytest.MonkeyPatch.context() as patch:
         if not figures:
-            patch.setattr("ablate.report.content.draw_figures", lambda tables, plan: [])
+            patch.setattr("ablate.report.content.draw_figures", lambda tables, plan, **_: [])
         write_report(results, folder)
     html, markdown = ((folder / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

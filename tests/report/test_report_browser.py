@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from report_cases import Rendered
 
-from ablate.figures.theme import DARK, LIGHT
+from ablate.figures.theme import DARK, LIGHT, STYLE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
 pytestmark = pytest.mark.browser
@@ -65,9 +65,29 @@ def open_page(browser: Any, rendered: Get) -> Iterator[Callable[..., Any]]:
 )  # fmt: skip
 def test_it_fits_the_window_and_shows_its_images(open_page: Open, case: str, width: int, scheme: str) -> None:
     page = open_page(case, width=width, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     images = page.evaluate("[...document.images].map(i => i.naturalWidth > 0 && i.checkVisibility())")
     assert set(images) == {True}
+
+
+@pytest.mark.parametrize(("width", "fold"), [(1280, 900), (390, 1500)])
+def test_answer_and_picture_are_on_the_first_screen(open_page: Open, width: int, fold: int) -> None:
+    page = open_page("sweep", width=width)
+    ends = "[...document.querySelectorAll('.told, .first img')].map(e => e.getBoundingClientRect().bottom)"
+    assert max(page.evaluate(ends)) <= fold
+    words = "[...document.querySelectorAll('header *, .answer *')]"
+    assert min(page.evaluate(f"{words}.map(e => parseFloat(getComputedStyle(e).fontSize))")) >= 11
+    # The smallest words of the picture are its axes': of 10 points where an inch is 72 of the drawing's.
+    scale = page.evaluate("(i => i.clientWidth / i.naturalWidth)(document.querySelector('.first img'))")
+    assert STYLE["font.size"] * 96 / 72 * scale >= 11
+
+
+def test_a_link_opens_the_section_that_it_leads_to(open_page: Open) -> None:
+    page = open_page("sweep")
+    assert page.locator("details.section[open]").count() == 0
+    page.get_by_role("link", name="Method").click()
+    assert page.locator("details.section[open] h2").all_inner_texts() == ["Method"]
 
 
 def corner(page: Any) -> str:
@@ -91,6 +111,7 @@ CELLS = "t => [...t.tBodies[0].rows].map(r => [r.cells[0].textContent, r.cells[{
 
 def test_a_click_sorts_by_the_unrounded_number_and_a_second_one_turns_it(open_page: Open) -> None:
     page = open_page("sweep")
+    page.locator("#arms summary").first.click()
     table = page.locator("#arms table").first
     before = table.evaluate(CELLS.format(2))
     head = table.locator("th").nth(2)
@@ -109,7 +130,8 @@ def test_a_click_sorts_by_the_unrounded_number_and_a_second_one_turns_it(open_pa
 
 def test_absent_values_stay_last_either_way(open_page: Open) -> None:
     page = open_page("factorial")
-    page.locator("#trials summary").first.click()
+    for summary in page.locator("#trials summary").all()[:2]:
+        summary.click()
     table = page.locator("#trials table")
     button = table.locator("th").nth(4).get_by_role("button")
     for _ in range(2):
@@ -124,6 +146,6 @@ def test_without_script_the_page_is_complete(browser: Any, rendered: Get) -> Non
     page = context.new_page()
     page.goto((rendered("sweep").folder / "index.html").as_uri())
     assert page.locator("#arms table").first.locator("tbody tr").count() == 4
-    assert page.locator("#arms th").nth(2).inner_text().startswith("Accuracy")
+    assert page.locator("#arms th").nth(2).text_content().startswith("Accuracy")
     assert page.get_by_role("button").count() == 0
     context.close()

@@ -25,11 +25,11 @@ from ablate.tables.quantities import quantity, shown, shown_difference, shown_p
 Get = Callable[..., Rendered]
 EVERY = [case for case in CASES if case != "harmless"]
 WITH_FIGURES = ["sweep", "single", "hostile", "tuned_hostile"]
-FOLDED = ("more_metrics", "certainty", "points", "trials")
+FOLDED = ("more_metrics", "sensitivity", "points", "trials")
 """Tables that are closed in the HTML page, and that Markdown leaves to the CSV files."""
 ORDER = (
-    "answer", "arms", "more_metrics", "effects", "certainty", "trends", "contrasts", "retested", "points",
-    "timing", "published", "failures", "trials",
+    "answer", "arms", "more_metrics", "components", "effects", "sensitivity", "trends", "contrasts",
+    "retested", "points", "timing", "published", "failures", "trials",
 )  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def test_numbers_are_shown_in_their_unit(value: float, metric: str, text: str, d
 
 
 def test_p_values_and_arms_are_written_as_a_reader_does() -> None:
-    p_values = {1e-300: "< 0.001", 0.0009: "< 0.001", 0.001: "0.001", 0.0514: "0.051", 1.0: "1.000"}
+    p_values = {1e-300: "< 0.001", 0.0009: "< 0.001", 0.001: "0.001", 0.0514: "0.051", 1.0: "> 0.99"}
     assert {p: shown_p(p) for p in p_values} == p_values
     assert shown_p(float("nan")) == "–"
     assert arm_label({"epsilon": 0.0, "lr": 1e-05, "drop_last": True}) == "ε=0, lr=1e-05, drop_last=True"

@@ -9,7 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, permutation_test, ttest_ind, ttest_rel
 
-from ablate.stats import independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
+from ablate.stats import (
+    equivalence_power,
+    independent_effect,
+    mean_interval,
+    minimal_detectable_effect,
+    new_images_interval,
+    paired_effect,
+    paired_power,
+    pooled_sd,
+    prediction_interval,
+    seeds_needed,
+    sign_flip_p,
+    smallest_sign_flip_p,
+    verdict,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 ENDS = ("low", "high", "p")
@@ -81,7 +95,7 @@ def test_too_few_values(compare: type) -> None:
         assert (found.n, found.effect) == pytest.approx((n, effect), nan_ok=True)
         assert np.isnan([getattr(found, name) for name in (*ENDS, "rho", "sd")]).all()
     # rho needs three pairs and two varying arms.
-    for baseline in ([1.0, 3.0, math.nan], [0.1] * 3, [0.0, 1e-300, 3e-300]):
+    for baseline in ([1.0, 3.0, math.nan], [0.1] * 3):
         assert math.isnan(paired_effect(np.array([1.0, 2.0, 4.0]), np.array(baseline)).rho)
 
 
@@ -124,3 +138,55 @@ def test_the_smallest_sign_flip_p() -> None:
         assert flip_p(np.linspace(0.1, 0.3, n).tolist()) == smallest_sign_flip_p(n) == smallest
     assert flip_p([0.0] * 4) == 1
     assert np.isnan([flip_p([0.1] * 21), flip_p([math.nan])]).all()
+
+
+@pytest.mark.parametrize("widened", [False, True])
+def test_equal_differences_of_float32_are_equal(widened: bool) -> None:
+    """Accuracies .9 - .8 and .8 - .7 as another tool stores them, or as a table of its numbers holds them."""
+    arm, baseline = np.array([[0.9, 0.8, 0.7], [0.8, 0.7, 0.6]], np.float32)
+    assert len(set((arm - baseline).tolist())) > 1
+    if widened:
+        arm, baseline = arm.astype(np.float64), baseline.astype(np.float64)
+    found = paired_effect(arm, baseline)
+    assert found.sd == 0
+    assert found.effect == pytest.approx(0.1, abs=1e-7)
+    assert np.isnan([getattr(found, name) for name in ENDS]).all()
+    # .1 + .1 - .1: no pattern's sum is nearer to 0 than the one seen, whichever of the three is negative.
+    for flipped in np.eye(3, dtype=bool):
+        assert sign_flip_p(np.where(flipped, baseline, arm), np.where(flipped, arm, baseline)) == 1
+    last_bit = np.nextafter(np.float32(0.9), np.array([0, 0, 1], np.float32)).astype(arm.dtype)
+    assert mean_interval(last_bit).sd == independent_effect(last_bit, last_bit).sd == 0
+    # One image of a million is a difference.
+    assert paired_effect(arm + np.array([0, 0, 1e-6], arm.dtype), baseline).sd > 0
+
+
+@given(seed=SEEDS, n=st.integers(2, 12), k=st.integers(-600, 600), tied=st.booleans())
+def test_statistics_do_not_depend_on_the_unit(seed: int, n: int, k: int, tied: bool) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.integers(0, 4, (2, n)) / 4 if tied else rng.normal(size=(2, n))
+    images = rng.normal(size=(n, 9)) + values[0][:, None]
+    unit = 2.0**k
+
+    def found(scale: float) -> tuple[list[float], list[float]]:
+        """What is in the values' unit, and what has none."""
+        arm, baseline = values * scale
+        lengths = [*new_images_interval(images * scale)]
+        for interval in (mean_interval(arm), prediction_interval(arm)):
+            lengths += [interval.mean, interval.low, interval.high, interval.sd]
+        plain: list[float] = [sign_flip_p(arm, baseline)]
+        for compare in (paired_effect, independent_effect):
+            effect = compare(arm, baseline, comparisons=3)
+            lengths += [float(getattr(effect, name)) for name in ("effect", "low", "high", "sd", "error")]
+            judged = verdict(effect, planned=n, higher_is_better=True, margin=0.7 * scale)
+            plain += [float(effect.p), float(effect.rho), float(effect.freedom), float(judged.p_equivalence)]
+            plain += [hash(str(judged.word)), hash(str(judged.reason))]
+        sd, effect_size = float(lengths[-2]), float(lengths[-5])
+        if sd > 0:
+            plain += [paired_power(effect_size, n, sd=sd), equivalence_power(0.7 * scale, n, sd=sd)]
+            plain += [seeds_needed(0.7 * scale, sd=sd) or 0]
+            lengths += [minimal_detectable_effect(n, sd=sd), pooled_sd(paired_effect(arm[None], baseline))[0]]
+        return lengths, plain
+
+    (lengths, plain), (scaled, scaled_plain) = found(1.0), found(unit)
+    np.testing.assert_allclose(np.ldexp(scaled, -k), lengths, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(scaled_plain, plain, rtol=1e-9)

@@ -9,11 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.stats import binom, t, ttest_1samp
+from scipy.stats import binom, norm, t, ttest_1samp
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.proportion import proportion_confint
+from statsmodels.stats.rates import confint_poisson
 
 from ablate.stats import (
+    ends_within,
     independent_effect,
     mean_interval,
     median_interval,
@@ -56,6 +59,50 @@ def test_without_spread_there_is_no_interval(values: list[float], n: int, sd: fl
         assert (interval.n, interval.sd) == pytest.approx((n, sd), nan_ok=True)
         assert math.isnan(interval.mean) == (n == 0)
     assert math.isnan(median_interval(np.array(values[:n])).median) == (n == 0)
+
+
+RANGES = ((0.0, 1.0), (0.0, math.inf), (-0.5, 1.0), (-math.inf, 1.0))
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]) | st.floats(1e-9, 1), min_size=1, max_size=6))
+def test_the_interval_of_a_mean_stays_within_the_metrics_range(values: list[float]) -> None:
+    plain = mean_interval(np.array(values))
+    for lowest, highest in RANGES:
+        found = mean_interval(np.array(values), bounds=(lowest, highest))
+        assert (found.mean, found.n, found.sd) == pytest.approx((plain.mean, plain.n, plain.sd), nan_ok=True)
+        assert np.isnan([found.low, found.high]).tolist() == [math.isnan(plain.low)] * 2
+        assert math.isnan(plain.low) or lowest <= found.low <= found.mean <= found.high <= highest
+
+
+def test_a_mean_outside_the_range_has_the_plain_interval() -> None:
+    percentages = np.array([71.0, 73.0, 75.0])
+    assert mean_interval(percentages, bounds=(0, 1)) == mean_interval(percentages)
+
+
+@pytest.mark.parametrize("count", [1, 7, 50, 199])
+def test_within_a_range_it_is_wilsons_of_a_share_and_the_score_interval_of_a_rate(count: int) -> None:
+    share, z = count / 200, float(norm.isf(0.025))
+    ends = ends_within((0, 1), share, z * math.sqrt(share * (1 - share) / 200))
+    assert ends == pytest.approx(proportion_confint(count, 200, method="wilson"))
+    ends = ends_within((0, math.inf), share, z * math.sqrt(share / 200))
+    assert ends == pytest.approx(confint_poisson(count, 200, method="score"))
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_its_coverage_in_the_middle_and_near_an_end(n: int) -> None:
+    """As docs/statistics.md has it: the t interval's in the middle; near an end, of skewed errors, more."""
+    rng, studies = np.random.default_rng(n), 1500
+    normal = rng.normal(0.6, 0.02, (studies, n))
+    log_variance = math.log(1.25)
+    errors = rng.lognormal(math.log(0.02) - log_variance / 2, math.sqrt(log_variance), (studies, n))
+    shares = []
+    for values, truth in ((normal, 0.6), (1 - errors, 0.98)):
+        for bounds in ((0.0, 1.0), (-math.inf, math.inf)):
+            found = [mean_interval(own, bounds=bounds) for own in values]
+            shares.append(float(np.mean([one.low <= truth <= one.high for one in found])))
+    off = 4 * math.sqrt(0.95 * 0.05 / studies)
+    assert shares[:2] == pytest.approx([0.95, 0.95], abs=off)
+    assert shares[2] > max(shares[3], 0.936 - off)
 
 
 THREE, INFINITE, TWO_BY_TWO = np.array([1.0, 2.0, 3.0]), np.array([1.0, math.inf, 2.0]), np.ones((2, 2))

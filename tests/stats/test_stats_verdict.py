@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind, ttest_rel
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
 
-from ablate.stats import Effect, holm, independent_effect, paired_effect, verdict
+from ablate.stats import Effect, independent_effect, paired_effect, verdict
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -112,18 +111,3 @@ def test_refused() -> None:
     for margin in (0.0, -0.1, math.inf):
         with pytest.raises(ValueError, match="finite margin > 0"):
             verdict(effect_of(1.0), planned=5, higher_is_better=True, margin=margin)
-
-
-@pytest.mark.slow
-@given(st.lists(st.integers(0, 50).map(lambda p: p / 50), min_size=1, max_size=12))
-def test_holm_equals_statsmodels_in_ties_too(p: list[float]) -> None:
-    np.testing.assert_allclose(holm(np.array(p)), multipletests(p, method="holm")[1], rtol=1e-12)
-
-
-def test_an_undefined_p_stays_so_and_is_counted() -> None:
-    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm(np.array([0.01, math.nan, 0.02])) == pytest.approx([0.03, math.nan, 0.04], nan_ok=True)
-    assert holm(np.array([])).shape == (0,)
-    for wrong in ([0.5, 1.5], [-0.1], [[0.1, 0.2]]):
-        with pytest.raises(ValueError, match=r"in \[0, 1\] or NaN, of shape \[m\]"):
-            holm(np.array(wrong))

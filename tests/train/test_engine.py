@@ -83,9 +83,7 @@ def trained(fields: Fields, **options: Any) -> tuple[Fitted, list[Tensor]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize("arch", NETWORKS)
-def test_trials_a_b_a_in_one_worker_train_as_eager_ones_from_one_capture(
-    arch: str, name: str, captures: Mock
-) -> None:
+def test_trials_a_b_a_train_as_eager_ones_from_one_capture(arch: str, name: str, captures: Mock) -> None:
     sizes = {"epochs": 2, "batch_size": 16, "eval_batch_size": 24}
     fields, build = changed(FIELDS, **{**RECIPES[name].model_dump(), **sizes}), functools.partial(named, arch)
     other = changed(fields, epsilon=0.4, lr=fields.lr / 2, label_noise=0.2)
@@ -97,9 +95,8 @@ def test_trials_a_b_a_in_one_worker_train_as_eager_ones_from_one_capture(
     eager = trained(fields, build=build, engine="eager")
     for outcome in (first, again):
         torch.testing.assert_close(outcome[1], eager[1], rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(
-            outcome[0].predictions.logits, eager[0].predictions.logits, rtol=1e-4, atol=1e-4
-        )
+        ours, theirs = (of.predictions.logits for of in (outcome[0], eager[0]))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
     assert history(first[0]) == history(again[0])
 
 
@@ -181,9 +178,7 @@ def reads_the_device(seed: int) -> nn.Module:
 
 def counts_calls_on_the_host(seed: int) -> nn.Module:
     calls = itertools.count()
-    return Made(
-        lambda net, x: net.layers(x) * (1 + (next(calls) % 3 if net.training else 0)), layers=small(0)
-    )
+    return Made(lambda net, x: net.layers(x) * (1 + next(calls) % 3 * net.training), layers=small(0))
 
 
 def test_what_cannot_be_captured_trains_eagerly_and_says_why(captures: Mock) -> None:
@@ -217,17 +212,9 @@ def drawn_on_the_card(self: CapturedStep, *loaded: Any) -> None:
             nn.init.kaiming_normal_(module.weight)
 
 
-def cached_casts(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, cache_enabled=True)
-
-
 def outside_a_capture(self: torch.optim.Optimizer, set_to_none: bool = True) -> None:
     if not torch.cuda.is_current_stream_capturing():
         ZERO_GRAD(self, set_to_none)
-
-
-def another_batchs_size(self: CapturedStep, batch: int) -> int:
-    return self.fields.batch_size
 
 
 def weights_only(self: CapturedStep, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
@@ -249,9 +236,13 @@ SUMMED = {"reduction": "sum", "lr_rule": "matched"}
         ("ablate.train.engine.CapturedStep._capture", same_index, {}),
         ("ablate.train.engine.WARM_UP", 0, {"momentum": 0.9}),  # momentum's first step is captured
         ("ablate.train.engine.CapturedStep.load", drawn_on_the_card, {}),
-        ("ablate.train.step.autocast", cached_casts, {"precision": "bfloat16"}),
+        (
+            "ablate.train.step.autocast",
+            lambda *_: torch.autocast("cuda", torch.bfloat16),
+            {"precision": "bfloat16"},
+        ),
         ("torch.optim.Optimizer.zero_grad", outside_a_capture, {}),
-        ("ablate.train.engine.CapturedStep._match", another_batchs_size, SUMMED),
+        ("ablate.train.engine.CapturedStep._match", lambda self, batch: self.fields.batch_size, SUMMED),
     ],
 )
 def test_a_planted_trap_is_found_before_a_capture_serves(
@@ -271,9 +262,7 @@ def test_a_planted_trap_is_found_before_a_capture_serves(
 
 
 @pytest.mark.parametrize("planted", [False, True])
-def test_a_trial_after_a_diverged_one_is_as_if_there_had_been_none(
-    planted: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_diverged_trial_leaves_nothing_to_the_next(planted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The eighth trap: statistics and momentum that are not numbers stay where only weights are loaded."""
     fields = changed(FIELDS, momentum=0.9)
     _, expected = trained(fields, engine="eager")

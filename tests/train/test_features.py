@@ -32,15 +32,14 @@ from ablate.train.features import (
 
 TRAIN, VALID = images(pixels(50, 0, classes=4)), images(pixels(23, 1, classes=4))
 Projections = dict[str, NDArray[Any]]
+Found = tuple[Features, Projections]
 
 
 def four(dropout: float = 0.5, bias: bool = True) -> nn.Sequential:
     return network(dropout, classes=4, bias=bias)
 
 
-def found(
-    model: nn.Module, train: Images = TRAIN, valid: Images = VALID, **changes: Any
-) -> tuple[Features, Projections]:
+def found(model: nn.Module, train: Images = TRAIN, valid: Images = VALID, **changes: Any) -> Found:
     features, projections = penultimate_features(model, train, valid, changed(**changes))
     assert features is not None
     return features, projections
@@ -92,9 +91,7 @@ TEMPLATES = [(np.eye(4, 6), 3), (np.eye(4, 2), 2), (np.eye(2), 1), (LINE, 1), (n
 
 
 @pytest.mark.parametrize(("weight", "rank"), [*TEMPLATES, (np.zeros((3, 4)), 0)])
-def test_the_templates_span_only_their_differences_and_a_plane_if_three_are_off_a_line(
-    weight: NDArray[Any], rank: int
-) -> None:
+def test_the_templates_span_their_differences_and_at_times_a_plane(weight: NDArray[Any], rank: int) -> None:
     assert (template_plane(weight, np.zeros(len(weight))) is not None) == (rank >= 2)
     span = template_span(weight)
     assert span.shape == (weight.shape[1], rank)

@@ -2,7 +2,9 @@
 
 import copy
 import math
+import mmap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ablate.train import Callbacks, DivergedError, Step, fit
+from ablate.train.device import cpu_has_bfloat16, peak_memory_mb, reset_peak_memory, set_numerics
 from ablate.train.images import Augmentation, batches, epoch_order, epoch_seed, shrink
 from ablate.train.optimizer import learning_rate
 
@@ -75,9 +78,7 @@ def test_last_epoch_is_measured_as_torch_and_numpy_would() -> None:
 
 
 @pytest.mark.parametrize("stream", ["order", "noise"])
-def test_one_seed_gives_the_same_bits_and_order_and_dropout_have_streams_of_their_own(
-    stream: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_seed_gives_the_same_bits_stream_by_stream(stream: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, redrawn = (network(dropout=0.3) for _ in range(3))
     run(first)
     run(second)
@@ -137,9 +138,7 @@ def test_reductions_that_are_the_same_mathematics_train_the_same_network(changes
 
 
 @pytest.mark.parametrize(("drop_last", "decay"), [(True, 0.0), (False, 0.0), (True, 0.1)])
-def test_an_unmatched_sum_at_a_smaller_rate_is_the_mean_but_for_ragged_batches_and_decay(
-    drop_last: bool, decay: float
-) -> None:
+def test_an_unmatched_sum_is_the_mean_but_for_ragged_batches_and_decay(drop_last: bool, decay: float) -> None:
     mean, unmatched, fields = network(), network(), changed(drop_last=drop_last, weight_decay=decay)
     run(mean, fields)
     run(unmatched, changed(fields, reduction="sum", lr=0.1 / 16))
@@ -243,3 +242,32 @@ def test_cuda_trains_as_the_cpu_does(precision: str) -> None:
     assert fitted.cost.step_ms_p20 > 0
     assert fitted.features is not None is not on_cpu.features
     assert fitted.features.valid.within == pytest.approx(on_cpu.features.valid.within, rel=tolerance)
+
+
+def test_bfloat16_is_used_only_where_the_processor_has_it(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not cpu_has_bfloat16(cpuinfo)  # no such file
+    has = {"fpu avx512_bf16 sse": True, "fpu amx_bf16": True, "avx512_vnni": False, "not_avx512_bf16x": False}
+    for flags, expected in has.items():
+        cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+        assert cpu_has_bfloat16(cpuinfo) is expected
+
+
+def test_peak_memory_rises_by_what_is_taken_and_starts_anew() -> None:
+    cpu = torch.device("cpu")
+    reset_peak_memory(cpu)
+    before = peak_memory_mb(cpu)
+    block = mmap.mmap(-1, 240_000_000)  # and not malloc, which may have been told to keep what is freed
+    block.write(b"1" * 240_000_000)
+    taken = peak_memory_mb(cpu)
+    assert taken - before > 200
+    block.close()
+    reset_peak_memory(cpu)
+    assert peak_memory_mb(cpu) < taken - 200
+
+
+def test_numerics_are_set_both_ways() -> None:
+    for deterministic in (True, False):
+        set_numerics(deterministic=deterministic)
+        assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert not torch.backends.cudnn.allow_tf32

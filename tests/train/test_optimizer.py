@@ -22,7 +22,7 @@ def network() -> nn.Module:
 
 
 def train(
-    model: nn.Module, optimizer: torch.optim.Optimizer, after: Callable[[int], None] = lambda steps: None
+    model: nn.Module, optimizer: Any, after: Callable[[int], None] = lambda steps: None
 ) -> list[Tensor]:
     generator = torch.Generator().manual_seed(1)
     for number in range(20):
@@ -38,9 +38,8 @@ def test_ranger_is_the_papers_look_ahead_around_torchs_radam() -> None:
     ours, theirs = network(), network()
     unused = nn.Parameter(torch.ones(2))  # which has no gradient, and is left alone
     ours.register_parameter("unused", unused)
-    radam = torch.optim.RAdam(
-        theirs.parameters(), 0.01, (0.9, 0.99), 1e-6, weight_decay=0.1, decoupled_weight_decay=True
-    )
+    decay: dict[str, Any] = {"weight_decay": 0.1, "decoupled_weight_decay": True}
+    radam = torch.optim.RAdam(theirs.parameters(), 0.01, (0.9, 0.99), 1e-6, **decay)
     slow = [parameter.detach().clone() for parameter in theirs.parameters()]
 
     def look_ahead(steps: int) -> None:
@@ -73,9 +72,8 @@ def test_decay_reaches_the_parameters_that_it_should(optimizer: Any, decay_norms
     model = network()
     frozen, *parameters = model.parameters()
     frozen.requires_grad_(False)
-    built = build_optimizer(
-        model, changed(FIELDS, optimizer=optimizer, decay_norms=decay_norms, momentum=0.0)
-    )
+    fields = changed(FIELDS, optimizer=optimizer, decay_norms=decay_norms, momentum=0.0)
+    built = build_optimizer(model, fields)
     assert sum(len(group["params"]) for group in built.param_groups) == len(parameters)
     before = [parameter.detach().clone() for parameter in parameters]
     (0 * torch.cat([parameter.flatten() for parameter in parameters]).sum()).backward()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""A cache that goes away, and a PostgreSQL server for all tests of tuners that share a search."""
+"""A PostgreSQL server for all tests of tuners that share a search."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from postgresql_server import PostgreSQL
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ABLATE_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
         # Two tuners have more threads than there are cores; one that spins while it waits is in the way.
         patch.setenv("OMP_WAIT_POLICY", "PASSIVE")

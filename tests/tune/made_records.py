@@ -24,9 +24,8 @@ from ablate.tuning.ledger import Ledger, point_means
 from ablate.tuning.storage import Storage
 
 NAME = "tiny/default"
-SEARCH = Search(
-    space={"epsilon": Range(low=0.0, high=0.5, step=0.005)}, anchors=({"epsilon": 0.0},), points=6, seeds=2
-)
+SPACE = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}
+SEARCH = Search(space=SPACE, anchors=({"epsilon": 0.0},), points=6, seeds=2)
 BASE = {"data": "digits", "image_size": 8, "epochs": 1}
 TRAINED = {**BASE, "batch_size": 64, "lr": 0.1}
 

@@ -1,26 +1,46 @@
-"""A search from its declaration to its re-tested winner: what is trained, with which seeds and images."""
+"""A search: its declaration, its ledger after stops, kills and damage, its re-tested winner."""
 
+import contextlib
+import functools
 import itertools
+import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 import pytest
-from made_records import SEARCH, TRAINED, Watching, asked, declared, tuned
-from PIL import Image
+from made_records import (
+    NAME,
+    SEARCH,
+    TRAINED,
+    Watching,
+    asked,
+    complete,
+    declared,
+    opened,
+    record,
+    spend,
+    train,
+    tuned,
+)
+from optuna.distributions import IntDistribution
+from test_driver import pictures
 
 from ablate.errors import AblateError, DataError, ResultsError, StudyError
 from ablate.execution.driver import Options, plan_settled, settle
-from ablate.store.points import tuning_folder
-from ablate.store.records import read_predictions, read_records
-from ablate.store.results import read_plan
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Range
+from ablate.store.points import Point, read_tuning, tuning_folder
+from ablate.store.records import read_predictions, read_record, read_records
+from ablate.store.results import ResultsFolder, read_plan
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.study.study import Profile, Study
-from ablate.tables import points_table
+from ablate.tables import points_table, winners_of
 from ablate.tuning import Tuned, budget_in_words
+from ablate.tuning.ledger import Ledger, point_means
+from ablate.tuning.points import Points
 from ablate.tuning.run import first_points
+from ablate.tuning.storage import SharedStorage, Storage
 
 EPSILON = SEARCH.space
 
@@ -62,7 +82,6 @@ def test_the_budget_is_met_on_images_held_back_from_training(whole: Tuned) -> No
     # Optuna's dashboard opens it as it is.
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder.root / 'optuna.sqlite3'}")
     study = optuna.load_study(study_name="tiny/quick", storage=storage)
-    assert [trial.params for trial in study.trials] == [point.levels for point in tuning.points]
     assert (study.metric_names, study.best_value) == (["accuracy"], points_table(whole.folder)["value"].max())
     storage.engine.dispose()
 
@@ -159,21 +178,11 @@ def test_a_point_that_lags_behind_while_it_trains_is_stopped(tmp_path: Path) -> 
     assert found.tuning.is_spent
 
 
-def pictures(root: Path, seed: int, split: str) -> None:
-    rng = np.random.default_rng(seed)
-    for name, number in itertools.product("ab", range(12)):
-        path = root / split / name / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
-
-
 @pytest.mark.soak
 def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_path: Path) -> None:
     found = []
     for name, seed in (("one", 1), ("other", 2)):
-        root = tmp_path / name
-        pictures(root, 0, "train")
-        pictures(root, seed, "val")
+        root = pictures(tmp_path / name, valid=seed)
         base = {**TRAINED, "data": f"folder:{root}", "batch_size": 8}
         search = {"objective": ("accuracy", "ece"), "sampler": "nsga2", "points": 4}
         result = tuned(declared(search, base=base, seeds=1), tmp_path / f"results {name}")
@@ -185,9 +194,7 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
 
 
 def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
-    pictures(tmp_path / "data", 0, "train")
-    (tmp_path / "data" / "val").symlink_to(tmp_path / "data" / "train")
-    base = {**TRAINED, "data": f"folder:{tmp_path / 'data'}", "batch_size": 8}
+    base = {**TRAINED, "data": f"folder:{pictures(tmp_path / 'data', valid=0)}", "batch_size": 8}
     with pytest.raises(DataError, match="tuning split"):
         tuned(declared(base=base), tmp_path / "results")
     assert not list((tmp_path / "results").rglob("*.json"))
@@ -199,15 +206,11 @@ def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
         (lambda: Range(low=0.5, high=0.0, step=0.1), "expected a range with low < high, but 0.5 to 0.0 came"),
         (lambda: Range(low=0.0, high=1.0), "step: expected a distance above 0, but None came"),
         (lambda: Range(low=0.0, high=1.0, step=0.3), "high: 1.0 is not on the grid"),
-        (lambda: Range(low=0.0, high=1.0, log=True, levels=3), "low: expected a number above 0 with log"),
         (lambda: Range(low=0.1, high=1.0, log=True), "levels: how many values"),
         (lambda: Choice(of=("a",)), "at least two different values"),
-        (lambda: declared({"points": 0}), "points: input should be greater than or equal to 1, but 0"),
         (lambda: declared({"space": {}}), "space: nothing to search"),
         (lambda: declared({"space": {"epsilom": EPSILON["epsilon"]}}), "unknown field.*epsilon"),
-        (lambda: declared({"space": {"epsilon": Range(low=0.0, high=1.5, step=0.5)}}), "less than"),
         (lambda: declared({"anchors": ({"epsilon": 0.123},)}), "0.123 is not among the values searched"),
-        (lambda: declared({"anchors": ({"lr": 0.1},)}), "anchors: lr: is not searched"),
         (lambda: declared({"space": {"data": ("digits", "synthetic")}}), "data cannot be searched"),
         (lambda: declared({"space": {"epsilon": 0.3}}), "epsilon: expected a Range, or a tuple"),
         (lambda: declared({"objective": ("accuracy", "accuracy")}), "one metric or two different ones"),
@@ -216,7 +219,6 @@ def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
         (lambda: declared({"sampler": "nsga2"}), "nsga2 is for two objectives"),
         (lambda: declared(factors={"lr": (0.1, 0.2)}), "swept or searched, not both"),
         (lambda: declared(baseline={"epsilon": 0.6}), "0.6 is not among the values searched"),
-        (lambda: declared(baseline={"lr": 0.6}), "baseline.lr: is not a factor"),
         (lambda: declared(seeds=(0, FIRST_TUNING_SEED)), "are for tuning"),
         (lambda: declared({"space": {"lr": Range(low=1, high=2, step=1, when={"epsilon": 0})}}), "before it"),
     ],
@@ -237,15 +239,12 @@ BETA2 = {"optimizer": ("sgd", "adamw"), "beta2": ADAMW_ALONE}
         ({"objective": "mean_confidence"}, "mean_confidence has no better direction"),
         (None, "expected a study with a search"),
         ({"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}}, "lr=0.1 is not among .*0.2 to 1 by 0.1"),
-        ({"space": {"arch": ("seed_cnn", "nosuchnet")}}, "nosuchnet"),
         ({"anchors": ({"epsilon": 0.0},), "points": 1}, "baseline and anchors alone are 2"),
         ({"space": {"eval_batch_size": (256, 128)}}, "=256 and eval_batch_size=128 train the same network"),
         ({"space": BETA2, "anchors": ({"beta2": 0.95},)}, "beta2 is searched only with optimizer='adamw'"),
     ],
 )
-def test_what_is_wrong_is_found_before_anything_trains(
-    search: dict[str, Any] | None, said: str, tmp_path: Path
-) -> None:
+def test_what_is_wrong_is_found_at_once(search: dict[str, Any] | None, said: str, tmp_path: Path) -> None:
     study = declared(search, baseline={}) if search else Study(question="?", name="s", base=TRAINED)
     with pytest.raises(AblateError, match=said):
         tuned(study, tmp_path)
@@ -272,3 +271,166 @@ def test_the_first_points_are_on_the_grid_where_there_are_steps() -> None:
     study = declared({"space": space, "anchors": anchors}, base=base, baseline={"epsilon": 0.1 + 2e-10})
     baseline = {"epsilon": 0.1, "lr": 0.0123, "arch": "seed_cnn"}  # the condition of batch_size fails
     assert first_points(study) == [baseline, baseline | {"arch": "vit_tiny", "batch_size": 64}]
+
+
+Open = Callable[..., Ledger]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing handles it."""
+
+
+def kill_at_write(storage: Any, number: int, patch: pytest.MonkeyPatch) -> list[str]:
+    """Die before the write of this number to Optuna's storage; the writes before it, as they are made."""
+    made: list[str] = []
+
+    def write(name: str, original: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        if len(made) == number:
+            raise Killed
+        made.append(name)
+        return original(*arguments, **named)
+
+    for name in (name for name in dir(storage) if name.startswith(("create_", "set_", "delete_"))):
+        patch.setattr(storage, name, functools.partial(write, name, getattr(storage, name)))
+    return made
+
+
+@pytest.fixture(params=["alone", pytest.param("shared", marks=pytest.mark.postgres)])
+def open_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
+    """Open the search of a results folder as a tuner does that begins now, and any other is gone."""
+    session = contextlib.ExitStack()
+    urls: dict[str, str] = {}
+
+    def tuner(folder: str = "a", search: Search = SEARCH) -> Ledger:
+        session.close()
+        results = ResultsFolder(tmp_path / folder)
+        tuning_folder(results).create()
+        if request.param == "alone":
+            storage = Storage(results.root / "tuning" / "optuna.sqlite3")
+        else:
+            urls[folder] = urls.get(folder) or request.getfixturevalue("postgresql").new_database()
+            storage = SharedStorage(urls[folder], NAME)
+        session.callback(storage.close)
+        return opened(storage, results, search)
+
+    with session:
+        yield tuner
+
+
+def test_the_budget_is_asked_for_in_batches_and_the_best_smoothed_point_wins(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    assert [point.levels["epsilon"] for point in ledger.next_points()] == [0.1, 0.0]
+    assert [point.state for point in ledger.tuning.points] == ["running"] * 2
+    assert read_tuning(ledger.results) == ledger.tuning
+    assert [*complete(ledger, ledger.tuning.points), *spend(ledger)] == [0, 1, 2, 3, 4, 5]
+    ledger.conclude()
+    assert ledger.tuning.winners == winners_of(points_table(ledger.results))
+    means = [point_means(ledger.results, point, SEARCH.objective) for point in ledger.tuning.points]
+    assert ledger.points.values() == dict(enumerate(means))
+    again = open_ledger()
+    assert again.next_points() == []
+    assert again.tuning == ledger.tuning == read_tuning(again.results)
+
+
+@pytest.mark.slow
+def test_a_tuner_may_be_killed_before_a_write(open_ledger: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = SEARCH.model_copy(update={"points": 4, "seeds": 1})
+    whole = open_ledger("whole", search)
+    spend(whole)
+    expected = asked(whole.tuning), whole.points.values()
+    for number in range(0, 1000, 3):
+        ledger = open_ledger(f"killed {number}", search)
+        with monkeypatch.context() as patch:
+            made = kill_at_write(ledger.points.storage, number, patch)
+            with contextlib.suppress(Killed):
+                spend(ledger)
+                break
+        ledger = open_ledger(f"killed {number}", search)
+        spend(ledger)
+        assert (asked(ledger.tuning), ledger.points.values()) == expected
+    assert set(made) == {"create_new_trial", "set_trial_user_attr", "set_trial_state_values"}
+    assert number > 14
+
+
+def as_older_versions_left_it(ledger: Ledger, *, own_file: bool) -> None:
+    """Integers drawn evenly in the number; and the folder's file is the search, and Optuna's a copy of it."""
+    study = ledger.points.study
+    trials, attributes, directions = study.get_trials(), study.user_attrs, study.directions
+    ledger.points.storage.delete_study(study._study_id)
+    copy = optuna.create_study(study_name=NAME, storage=ledger.points.storage, directions=directions)
+    for trial in trials:
+        trial.distributions["batch_size"] = IntDistribution(8, 512)
+        trial.user_attrs = {} if own_file else trial.user_attrs
+    copy.add_trials(trials)
+    for name, value in ({} if own_file else attributes).items():
+        copy.set_user_attr(name, value)
+    if own_file:
+        path = ledger.results.root / "tuning" / "tuning.json"
+        path.write_text(json.dumps({**json.loads(path.read_bytes()), "attributes": {"qmc:": 3}}))
+
+
+@pytest.mark.parametrize("open_ledger", ["alone"], indirect=True)  # on a server they had another form
+@pytest.mark.parametrize(("sampler", "own_file"), [("tpe", False), ("quasi_random", True), ("nsga2", True)])
+@pytest.mark.slow
+def test_a_search_of_an_older_version_goes_on(open_ledger: Open, sampler: Any, own_file: bool) -> None:
+    log = {"lr": Range(low=0.01, high=1.0, log=True, levels=9)}
+    space = {**SEARCH.space, **log, "batch_size": Range(low=8, high=512, log=True, levels=7)}
+    objective = ("accuracy", "ece") if sampler == "nsga2" else ("accuracy",)
+    search = Search(space=space, objective=objective, points=10, seeds=1, sampler=sampler)
+    whole = open_ledger("whole", search)
+    spend(whole)
+    part = open_ledger("part", search)
+    spend(part, 6)
+    as_older_versions_left_it(part, own_file=own_file)
+    part = open_ledger("part", search)
+    assert asked(part.tuning) == asked(whole.tuning)[:6]
+    assert spend(part) == [6, 7, 8, 9]
+    assert asked(part.tuning) == asked(whole.tuning)
+
+
+def test_values_are_the_records_and_lost_ones_new(open_ledger: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = open_ledger()
+    spend(ledger, 4)
+    folder, objective = tuning_folder(ledger.results), SEARCH.objective
+    other, lost = (folder.record_path(ledger.tuning.points[number].trial_ids[0]) for number in (1, 2))
+    trial = read_record(other).trial
+    for path in (other, lost):
+        path.unlink()
+    record(ledger.results, trial, luck=1)
+    was, add = ledger.points.values(), Points.add
+
+    def dying(points: Points, point: Point, values: tuple[float, ...]) -> None:
+        if point.number == 3:
+            raise Killed
+        add(points, point, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Points, "add", dying)
+        with pytest.raises(Killed):  # while it writes them anew
+            open_ledger()
+    again = open_ledger()
+    assert [point.state for point in again.tuning.points] == ["complete", "complete", "running", "complete"]
+    values = again.points.values()
+    assert values[1] == point_means(again.results, again.tuning.points[1], objective) != was[1]
+    assert (values[0], values[3]) == (was[0], was[3])
+    assert spend(again) == [2, 4, 5]
+
+
+def test_without_the_database_the_folders_copy_is_gone_on_with(open_ledger: Open) -> None:
+    ledger = open_ledger()
+    spend(ledger, 2)
+    (first, _) = ledger.next_points()
+    train(ledger, first, 1)
+    if ledger.storage.shared:
+        ledger.points.storage.delete_study(ledger.points.study._study_id)
+    else:
+        ledger.storage.close()
+        database = ledger.results.root / "tuning" / "optuna.sqlite3"
+        database.write_bytes(b"no database" * 100)
+        with pytest.raises(ResultsError, match=r"optuna.sqlite3: cannot be used \(.*not a database.*remove"):
+            open_ledger()
+        database.unlink()
+    again = open_ledger()
+    assert again.tuning == ledger.tuning
+    assert [point.number for point in again.next_points()] == [2, 3]
+    assert [point.number for point in again.next_points()] == [4, 5]

@@ -176,9 +176,7 @@ def runs_of(points: Sequence[Point]) -> list[tuple[float, int]]:
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_away_costs_nothing_that_is_recorded(
-    postgresql: PostgreSQL, database: str, tmp_path: Path
-) -> None:
+def test_a_server_that_goes_costs_no_record(postgresql: PostgreSQL, database: str, tmp_path: Path) -> None:
     small = {"points": 3, "seeds": 1, "batch": 1}
     study, other = (declared({**small, "sampler_seed": seed}, seeds=1) for seed in (0, 1))
     stopped = Watching(lambda count: postgresql.stop() if count == 2 else None)
@@ -217,9 +215,7 @@ def told(output: str) -> list[tuple[float, int]]:
 
 @pytest.mark.soak
 @pytest.mark.slow
-def test_two_tuners_one_of_them_killed_meet_the_budget_and_train_nothing_twice(
-    tmp_path: Path, database: str
-) -> None:
+def test_two_tuners_one_of_them_killed_train_nothing_twice(tmp_path: Path, database: str) -> None:
     words = f"tune {ROOT}/studies/eps_tune.py --profile quick --set epochs=1 --points 5 --seeds 1 --no-timing"
     command = [sys.executable, "-u", "-m", "ablate", *words.split(), "--workers", "1", "--storage", database]
     piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}

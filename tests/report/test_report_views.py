@@ -1,0 +1,163 @@
+"""Tables of the page: verdicts at claims alone, ticks of components, what tells a fragile claim."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pandas as pd
+import pytest
+from report_cases import Rendered
+from report_results import declare, plan_of, trial_rows
+
+from ablate.analysis.claims import VERDICTS
+from ablate.report.cautions import banners
+from ablate.report.views import components_view, effects_view, sensitivity_view
+from ablate.store.results import read_plan
+from ablate.tables import frame, read_tables
+from ablate.tables.quantities import quantity, shown_difference
+
+Get = Callable[[str], Rendered]
+WORDS = re.compile(rf"\b({'|'.join(VERDICTS)})\b")
+
+
+def rows_of(table: dict[str, Any] | None) -> Iterator[dict[str, dict[str, Any]]]:
+    """The cells of each row by the heads of their columns."""
+    for row in (table or {"rows": []})["rows"]:
+        yield dict(zip((head["label"] for head in (table or {})["columns"]), row, strict=True))
+
+
+@pytest.mark.parametrize("case", ["sweep", "factorial", "marked", "tuned", "tuned_front"])
+def test_verdicts_stand_at_claims_and_arrows_everywhere_else(rendered: Get, case: str) -> None:
+    report, told, claimed = rendered(case).report, 0, 0
+    effects = read_tables(rendered(case).results)["effects"]
+    for name in ("effects", "trends", "contrasts", "components", "sensitivity"):
+        for row in rows_of(report[name]):
+            for cell in row.values():
+                if "verdict" not in cell:
+                    assert not WORDS.search(" ".join([cell["text"], *cell["notes"]]))
+                elif cell["verdict"] != "exploratory":
+                    claimed += name == "sensitivity"
+                    assert cell["notes"][-1] == cell["verdict"]
+                    assert cell["text"][0] in "+−0–"
+                else:
+                    told += 1
+                    assert not WORDS.search(" ".join(cell["notes"]))
+                    up = (cell["value"] or 0.0) > 0, (cell["value"] or 0.0) < 0
+                    equal = cell["value"] == 0 and cell["notes"] == ["equal on every seed"]
+                    assert [sign == cell["text"][0] for sign in "↑↓="] == [*up, equal]
+    assert claimed == (effects["verdict"] != "exploratory").sum() > 0
+    assert told
+
+
+def test_components_are_ticked_and_stand_beside_their_baseline(rendered: Get) -> None:
+    page = rendered("marked")
+    tables, plan = read_tables(page.results), read_plan(page.results)
+    known = tables["effects"].query("kind == 'arm' and metric == 'accuracy'").set_index("term")
+    levels = {trial.arm: trial.levels for trial in plan.trials}
+    rows = list(rows_of(page.report["components"]))
+    assert [*rows[0]] == ["flip", "clip_norm=1", "arch", "Accuracy", "Δ Accuracy"]
+    means = tables["trials"].groupby("arm", sort=False)["accuracy"].mean()
+    for arm, row in zip(plan.arms, rows, strict=True):
+        own = levels[arm]
+        ticks = [row[head]["text"] == "✓" for head in ("flip", "clip_norm=1")]
+        assert ticks == [own["flip"], own["clip_norm"] == 1]
+        assert (row["arch"]["text"], row["Accuracy"]["value"]) == (own["arch"], pytest.approx(means[arm]))
+        expected = (
+            "baseline" if not any(ticks) else shown_difference(known["effect"][arm], quantity("accuracy"))
+        )
+        assert row["Δ Accuracy"]["text"] == expected
+    best = {row["Accuracy"]["text"] for row in rows if row["Accuracy"]["best"]}
+    assert best == {f"{100 * means.max():.2f}"}
+
+
+@pytest.mark.parametrize(
+    ("factors", "baseline", "heads"),
+    [
+        ({"flip": (True, False), "lr": (0.1, 0.2)}, {"flip": True, "lr": 0.2}, ["flip", "lr=0.1"]),
+        ({"optimizer": ("sgd", "adamw"), "lr": (0.1, 0.2)}, {}, ["optimizer=adamw", "lr=0.2"]),
+        ({"flip": (True, False), "lr": (0.1, 0.2, 0.3)}, {}, None),
+        ({"flip": (True,), "lr": (0.1, 0.2)}, {}, None),
+    ],
+)
+def test_off_is_nothing_or_else_the_baseline(factors: Any, baseline: Any, heads: list[str] | None) -> None:
+    plan = plan_of(declare(factors=factors, baseline=baseline, seeds=2))
+    table = components_view({"trials": trial_rows(plan)}, frame("effects", []), plan)
+    assert [head["label"] for head in (table or {"columns": []})["columns"]][:2] == (heads or [])
+
+
+def test_a_factor_without_a_baseline_and_arms_without_one_are_in_the_tables() -> None:
+    from ablate.report.content import derived_tables
+
+    def tables(**declared: Any) -> tuple[pd.DataFrame, Any]:
+        plan = plan_of(declare(seeds=3, **declared))
+        trials = trial_rows(plan, lambda trial: {"accuracy": 0.1 * trial.seed + (trial.arm[-1] == "b") * 0.3})
+        return derived_tables({"trials": trials}, plan)["effects"], plan
+
+    effects, plan = tables(factors={"epsilon": (0.0, 0.1), "arch": ("a", "b")}, baseline={"epsilon": 0.0})
+    rows = {row["Contrast"]["text"]: row for row in rows_of(effects_view(effects, plan, "main"))}
+    assert [*rows] == ["ε: 0.1 − 0", "arch: b − a"]
+    assert (rows["arch: b − a"]["Δ Accuracy"]["text"], [*rows["ε: 0.1 − 0"]][-1]) == (
+        "↑ +30.00",
+        "Δ Mean confidence",
+    )
+    effects, plan = tables(factors={"arch": ("a", "b", "c")})
+    pairs = list(rows_of(effects_view(effects, plan, "pair")))
+    assert [(row["Arm"]["text"], row["Against"]["text"]) for row in pairs] == [
+        ("arch=b", "arch=a"), ("arch=c", "arch=a"), ("arch=c", "arch=b"),
+    ]  # fmt: skip
+
+
+STUDY = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=10)
+
+
+def claim(**changes: Any) -> pd.DataFrame:
+    sound = {
+        "kind": "arm", "term": "epsilon=0.1", "against": "epsilon=0.0", "metric": "accuracy", "n": 10,
+        "effect": 0.02, "low": 0.01, "high": 0.03, "p": 0.001, "p_adjusted": 0.001, "p_welch": 0.002,
+        "p_sign_flip": 0.002, "largest_share": 0.2, "rho": 0.1, "detectable": 0.02, "verdict": "better",
+        "reason": "",
+    }  # fmt: skip
+    return frame("effects", [{**sound, **changes}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, None),
+        ({"n": 3, "p_sign_flip": 0.25}, "3 seeds"),
+        ({"n": 2, "verdict": "equivalent", "largest_share": 0.9}, "2 seeds"),
+        ({"p_sign_flip": 0.06}, "sign-flip p 0.060"),
+        ({"n": 5, "p_sign_flip": 0.0625}, None),  # the smallest that five seeds can give
+        ({"p_welch": 0.07}, "Welch's adjusted p 0.070"),
+        ({"largest_share": 0.61}, "61 % of the squares in one seed"),
+        ({"p_sign_flip": 0.2, "p_welch": 0.2}, "sign-flip p 0.200, Welch's adjusted p 0.200"),
+        ({"p_sign_flip": 0.9, "p_welch": 0.9, "verdict": "equivalent"}, None),
+        ({"n": 3, "verdict": "undecided"}, None),
+        ({"n": 3, "verdict": "equivalent", "reason": "identical"}, None),
+        ({"n": 3, "verdict": "exploratory"}, None),
+    ],
+)
+def test_a_decided_claim_on_thin_ground_is_told_with_its_reason(
+    changes: dict[str, Any], why: str | None
+) -> None:
+    plan = plan_of(STUDY)
+    found = banners(trial_rows(plan), plan, effects=claim(**changes))
+    items = [item for banner in found if "thin ground" in banner["title"] for item in banner["items"]]
+    word = changes.get("verdict", "better")
+    assert items == ([f"Accuracy, ε: 0.1 − 0, {word}: {why}"] if why else [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"low_images": -0.01, "high_images": 0.05}, {"New images too": "−1.00 to +5.00", "ρ": "0.10"}),
+        ({"rho": None, "detectable": None}, {"New images too": "–", "ρ": "–", "Detectable": "–"}),
+        ({"p_sign_flip": None, "p_welch": 1e-9}, {"Sign-flip p": "–", "Welch's p": "< 0.001"}),
+    ],
+)
+def test_what_is_not_known_is_not_shown(changes: dict[str, Any], expected: dict[str, str]) -> None:
+    (row,) = rows_of(sensitivity_view(claim(**changes), plan_of(STUDY)))
+    assert {label: row[label]["text"] for label in expected} == expected
+    assert sensitivity_view(claim(verdict="exploratory"), plan_of(STUDY)) is None
