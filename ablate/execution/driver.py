@@ -14,7 +14,7 @@ import torch
 
 from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
-from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
+from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task

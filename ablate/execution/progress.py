@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from ablate.execution import Event, Started, Told
+from ablate.execution.executors import Event, Started, Told
 from ablate.execution.trial import Heartbeat
 from ablate.store.points import Tuning
 from ablate.store.records import Record

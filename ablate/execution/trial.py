@@ -27,18 +27,11 @@ from ablate.store.results import write_atomically
 from ablate.store.timing import Case, TimingPass
 from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial
-from ablate.train import (
-    Callbacks,
-    DivergedError,
-    Images,
-    Step,
-    device_name,
-    fit,
-    keep_freed_memory,
-    ready_step,
-    seed_generators,
-)
-from ablate.train.device import set_numerics, synchronize
+from ablate.train.device import device_name, keep_freed_memory, seed_generators, set_numerics, synchronize
+from ablate.train.engine import ready_step
+from ablate.train.fit import Callbacks, DivergedError, fit
+from ablate.train.images import Images
+from ablate.train.step import Step
 
 Engine = Literal["eager", "graph"]
 """How training steps reach the device: one operation after the other, or captured as a whole (CUDA)."""
