@@ -233,12 +233,16 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
             times[turn].append(turns[turn].take())
         tell((done + 1) / ROUNDS)
     engines = "; ".join(dict.fromkeys(turn.step.engine for turn in turns))
+    others, now = None, _busy_seconds()
+    if busy is not None and now is not None:
+        busy_others = (now - busy) - (time.process_time() - own)
+        others = min(max(busy_others / ((os.cpu_count() or 1) * (time.monotonic() - began)), 0.0), 1.0)
     return TimingPass(
         cases=tuple(task.cases),
         step_ms=tuple(map(tuple, times)),
         steps=tuple(turn.steps for turn in turns),
         environment=environment_of(device, numerics.threads, workers=1, engine=engines),
-        others=_used_by_others(busy, own, began),
+        others=others,
     )
 
 
@@ -271,17 +275,8 @@ class _Turn:
         return 1000 * (time.perf_counter() - began) / self.steps
 
 
-def _used_by_others(busy: float | None, own: float, began: float) -> float | None:
-    """Part of all cores that other processes used since; None where the system does not say."""
-    now = _busy_seconds()
-    if busy is None or now is None:
-        return None
-    others = (now - busy) - (time.process_time() - own)
-    return min(max(others / ((os.cpu_count() or 1) * (time.monotonic() - began)), 0.0), 1.0)
-
-
 def _busy_seconds() -> float | None:
-    """Seconds that all cores have worked since the machine started."""
+    """Seconds that all cores have worked since the machine started; None where the system does not say."""
     try:
         counts = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     except (OSError, ValueError):

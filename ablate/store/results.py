@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -62,11 +61,6 @@ class ResultsFolder:
         for folder in (self.root, self.records, self.predictions, self.checkpoints):
             for left_over in folder.glob(f"*{TEMPORARY}"):
                 left_over.unlink()
-
-    def remove_checkpoints(self, trial_ids: Iterable[str]) -> None:
-        """Remove these trials' checkpoints, as of recorded ones whose driver was killed before it could."""
-        for path in set(map(self.checkpoint_path, trial_ids)) & set(self.checkpoints.glob("*.pt")):
-            path.unlink()
 
 
 TEMPORARY = ".tmp"

@@ -14,9 +14,6 @@ from ablate.store.results import ResultsFolder, read_stored, write_atomically
 from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
-PLAIN = {"loss": "cross_entropy", "reduction": "mean"}
-"""What a step is set beside: torch's plain cross-entropy, averaged."""
-
 
 class Case(Frozen):
     """All of a trial that decides which work a training step does. Not ε: it is a tensor of the step."""
@@ -67,8 +64,8 @@ def case_of(trial: Trial) -> Case:
 
 
 def plain_case(case: Case) -> Case:
-    """The same step with plain cross-entropy."""
-    return case.model_copy(update=PLAIN)
+    """What a step is set beside: the same with torch's plain cross-entropy, averaged."""
+    return case.model_copy(update={"loss": "cross_entropy", "reduction": "mean"})
 
 
 def cases_of(trials: Iterable[Trial]) -> dict[Case, Trial]:

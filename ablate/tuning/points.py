@@ -99,13 +99,6 @@ def stored_of(dimension: Range | Choice, level: Any) -> Any:
     return float(Decimal(str(dimension.low)) + steps * Decimal(str(dimension.step)))
 
 
-def level_of(dimension: Range | Choice, stored: Any) -> Any:
-    """The level, on the grid, that is nearest to what Optuna drew."""
-    if isinstance(dimension, Choice):
-        return dimension.of[_categories(dimension).index(stored)]
-    return dimension.nearest(stored)
-
-
 def _categories(dimension: Choice) -> tuple[Any, ...]:
     stored = all(isinstance(value, (bool, int, float, str)) for value in dimension.of)
     return dimension.of if stored else tuple(map(repr, dimension.of))
@@ -158,16 +151,6 @@ class _Sequence(QMCSampler):
 
     def _find_sample_id(self, *_: Any) -> int:
         return self._drawn  # Optuna counts given points too
-
-
-def pruner_of(search: Search) -> BasePruner:
-    """What gives up a point before it is complete."""
-    pruners: dict[str, BasePruner] = {
-        "seeds": WilcoxonPruner(n_startup_steps=JUDGED_SEEDS, p_threshold=WILCOXON_LEVEL),
-        "hyperband": HyperbandPruner(reduction_factor=REDUCTION),
-        "median": MedianPruner(),
-    }
-    return pruners[search.pruning]
 
 
 def reason_of(search: Search, study: optuna.Study, trial: FrozenTrial, step: int) -> str:
@@ -266,7 +249,10 @@ class Points:
                 if name not in together:
                     distribution = distribution_of(dimension)
                     together[name] = sampler.sample_independent(study, trial, name, distribution)
-                levels[name] = level_of(dimension, together[name])
+                if isinstance(dimension, Choice):
+                    levels[name] = dimension.of[_categories(dimension).index(together[name])]
+                else:
+                    levels[name] = dimension.nearest(together[name])
         return levels
 
     @quiet()
@@ -300,8 +286,13 @@ class Points:
             return ""
         self.storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
         trial = self._trials()[number]
+        pruners: dict[str, BasePruner] = {
+            "seeds": WilcoxonPruner(n_startup_steps=JUDGED_SEEDS, p_threshold=WILCOXON_LEVEL),
+            "hyperband": HyperbandPruner(reduction_factor=REDUCTION),
+            "median": MedianPruner(),
+        }
         # Not the study's own pruner: Optuna would show a sampler only the points of one Hyperband bracket.
-        pruned = pruner_of(self.search).prune(self.study, trial)
+        pruned = pruners[self.search.pruning].prune(self.study, trial)
         # Baseline and anchors are what the others are compared with.
         if not pruned or _point_of(trial).source != "sampler":
             return ""

@@ -228,16 +228,9 @@ def tune_study(
             if database.is_alone():
                 for line in quarantine(folder)[1]:
                     watcher.note(f"put aside as damaged, to run again: {line}")
+            first, retry = first_points(study), options.retry_failed
             same = partial(check_same, study, inputs, f"{database.words}: study {name!r}")
-            ledger = Ledger(
-                results,
-                database,
-                name,
-                declared,
-                first_points(study),
-                same,
-                retry_failed=options.retry_failed,
-            )
+            ledger = Ledger(results, database, name, declared, first, same, retry_failed=retry)
             watcher.searching(ledger.tuning, study.name, settled.reason)
             loop = _Loop(study, inputs, ledger, options, watcher)
             interrupted = loop.run()

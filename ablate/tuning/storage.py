@@ -58,11 +58,8 @@ class Storage:
                 f"What is recorded is kept; {self.remedy}, and run the same command"
             ) from None
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Alone with the study's trials."""
-        with self.told():
-            yield
+    locked = told
+    """Alone with the study's trials."""
 
     def is_alone(self) -> bool:
         """Whether no other tuner works on the search."""
