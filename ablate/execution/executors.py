@@ -157,10 +157,9 @@ class LocalExecutor:
         self._busy: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs in order, and those submitted meanwhile, and yield what happens.
+        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers.
 
         A worker whose job ended has its next one before that end is yielded, so it never waits for the user.
-        Closing the iterator, or any exception in its user, kills the workers at once.
         """
         self._waiting.extend((job, 1) for job in jobs)
         try:

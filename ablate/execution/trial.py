@@ -219,7 +219,7 @@ def _read_checkpoint(task: Task) -> dict[str, Any] | None:
 
 
 def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
-    """Time every case round by round; `tell` is called with the part that is done."""
+    """Time every case in rounds, so that a slow moment of the machine meets all; `tell` has the part done."""
     numerics = next(iter(task.cases.values()))[0].numerics  # of all: a plan has one device, and its threads
     device = ready_device(numerics, slot)
     turns = [_Turn(case, *of, device, task.engine) for case, of in task.cases.items()]

@@ -90,11 +90,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def read_stored(kind: type[Stored], path: Path, damaged: str) -> Stored | None:
-    """What a JSON file holds; None without the file.
-
-    Raises:
-        RecordError: with the words `damaged`, in which {} is the number of faults.
-    """
+    """What a JSON file holds, if it is there; a `RecordError` says `damaged`, {} being how many faults."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:

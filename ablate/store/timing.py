@@ -1,7 +1,4 @@
-"""What a training step costs, measured apart from training: which steps differ, and the file that keeps them.
-
-`ablate.execution.trial` takes cases round by round, so that a slow moment of the machine meets all of them.
-"""
+"""What a training step costs, measured apart from training: which steps differ, and their file."""
 
 from __future__ import annotations
 

@@ -87,10 +87,7 @@ def find_head(model: nn.Module, images: Images, fields: Fields) -> nn.Linear | N
 
 
 def even_subset(labels: Tensor, count: int) -> Tensor | None:
-    """At most `count` indices at even steps through the images sorted by class; None where that is all.
-
-    A class with at least N / count of the N images is always in.
-    """
+    """At most `count` indices at even steps through the images sorted by class; None where that is all."""
     if len(labels) <= count:
         return None
     steps = torch.arange(count, device=labels.device) * len(labels) // count
@@ -143,10 +140,7 @@ def _moments(groups: list[NDArray[np.float64]]) -> tuple[float, float, float]:
 
 
 def template_span(weight: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Orthonormal basis [D, R] of the differences of all rows of weights [K, D]; R is at most K - 1.
-
-    Biases are left out: they move all images alike. What lies outside is all that the softmax does not see.
-    """
+    """Orthonormal basis [D, R] of the differences of all rows of weights [K, D]: all that a softmax sees."""
     differences = (weight - weight.mean(axis=0)).astype(np.float64)
     _, lengths, basis = np.linalg.svd(differences, full_matrices=False)
     return np.asarray(basis[lengths > np.finfo(np.float32).eps * np.abs(weight).max()].T)

@@ -105,11 +105,7 @@ def _categories(dimension: Choice) -> tuple[Any, ...]:
 
 
 def sampler_of(search: Search, number: int, drawn: int) -> BaseSampler:
-    """The sampler for one point.
-
-    One that went from point to point would carry random numbers and caches that nothing stores; a new one
-    draws by the study, the search's seed, the point's number and how many before it were `drawn`.
-    """
+    """The sampler for one point, before which so many were `drawn`: it carries nothing that is not stored."""
     seed = int(np.random.SeedSequence([search.sampler_seed, number]).generate_state(1)[0])
     startup = max(1, min(MOST_STARTUP, search.points // STARTUP_PART))
     match search.sampler:
@@ -312,10 +308,9 @@ class Points:
 
     @quiet()
     def importances(self) -> tuple[Importances, ...]:
-        """Shares of the fields for each objective, by PED-ANOVA: how far they decide which points are best.
+        """Shares of the fields, by PED-ANOVA, for each objective in whose value points differ.
 
-        Empty with one searched field, or too few complete points. An objective is left out where all points
-        have the same value. Conditional fields count over the points that have them.
+        Empty with one searched field, or too few complete points; a conditional field counts where it is.
         """
         complete = sum(trial.state is TrialState.COMPLETE for trial in self._trials())
         if len(self.search.space) < 2 or complete < FEWEST_POINTS:

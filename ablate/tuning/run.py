@@ -23,8 +23,7 @@ from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, arm_name
 from ablate.tables import objective_values
-from ablate.tuning.ledger import Ledger, point_means
-from ablate.tuning.storage import RETEST, SharedStorage, Storage
+from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
 WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
 """What a heartbeat calls the objectives that are known after each epoch."""
@@ -48,10 +47,7 @@ def search_of(study: Study) -> Search:
 
 
 def first_points(study: Study) -> list[Levels]:
-    """The baseline, then the anchors, each complete, on the grid and once.
-
-    With log, a value between the grid's stays: a baseline is what it is.
-    """
+    """The baseline, then the anchors, each complete, once, and on the grid (with log, as it was given)."""
     search = search_of(study)
     base = study.fields({}).model_dump()
     baseline = {name: study.baseline.get(name, base[name]) for name in search.space}
@@ -84,13 +80,10 @@ def first_points(study: Study) -> list[Levels]:
 
 
 def prepare_search(settled: driver.Settled, options: Options, watcher: Watcher) -> tuple[Inputs, Tuning]:
-    """What points are trained from, and the search of which nothing was run yet, with what it is judged on.
-
-    Checked is all that the search may come to: points that have every value of every choice, and both ends
-    of every range.
-    """
+    """What points are trained from, and the search before its first, with what it is judged on."""
     study, first = settled.study, first_points(settled.study)
     search = search_of(study)
+    # All that the search may come to: every value of every choice, and both ends of every range.
     ends = [{**first[0], name: value} for name, found in search.space.items() for value in found.ends()]
     tried = [*first, *(search.active(point) for point in ends)]
     arms = [point_fields(study, levels) for levels in tried] + [study.fields(levels) for levels in tried]

@@ -19,9 +19,8 @@ from ablate.study.fields import resolve
 from ablate.study.search import Levels, Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
-from ablate.tuning.ledger import Ledger, point_means
+from ablate.tuning.ledger import Ledger, Storage, point_means
 from ablate.tuning.run import Tuned, tune_study
-from ablate.tuning.storage import Storage
 
 NAME = "tiny/default"
 SPACE = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}
