@@ -15,7 +15,7 @@ from ablate.losses import build_loss
 from ablate.models import build_model, find_factory
 from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial, build_trial
-from ablate.train import cpu_has_bfloat16
+from ablate.train.device import cpu_has_bfloat16
 
 Preparing = Callable[[str, int, int], None]
 """Called with what is being done to data, how much of it is done, and the total (0: not known)."""

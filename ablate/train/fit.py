@@ -63,10 +63,8 @@ def fit(
 ) -> Fitted:
     """Train a network and evaluate it after every epoch; nothing is chosen by `valid`, the reported split.
 
-    A checkpoint is what `callbacks.save` was offered by an unfinished run of the same fields and seed.
-
-    Raises:
-        DivergedError: a training or evaluation loss is not finite.
+    A checkpoint is what `callbacks.save` was offered by an unfinished run of the same fields and seed. A loss
+    that is not finite is a `DivergedError`.
     """
     callbacks, fields = callbacks or Callbacks(), step.fields
     set_numerics(deterministic=fields.deterministic)

@@ -122,13 +122,10 @@ class Augmentation:
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
 
     def mixture(self, index: Tensor) -> tuple[Tensor, Tensor] | None:
-        """How to mix a batch, if it is to be mixed: each image's weight [B] and partner [B] in the batch.
-
-        Weights follow Beta(mixup, mixup) folded at a half, in [0.5, 1]. The order of the images' draws is a
-        random permutation, for the partners, that needs nothing from the host.
-        """
+        """How to mix a batch, if at all: each image's weight [B], in [0.5, 1], and partner [B] in it."""
         if self._weights is None:
             return None
+        # The order of the images' draws is a random permutation that needs nothing from the host.
         return self._weights[index], self._draws[index, 6].argsort(stable=True)
 
 

@@ -44,9 +44,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """The learning rate of one of a run's training steps, the first of which is step 0.
 
-    Schedules are "constant", "one_cycle" (a cosine up from lr/25, then a cosine down to lr/100000) and
-    "flat_cosine" (flat, then the same cosine down); after the part `anneal_from` of the run, in [0, 1), the
-    rate falls.
+    Schedules are "constant", "one_cycle" (a cosine up, then one down) and "flat_cosine" (flat, then the same
+    cosine down); after the part `anneal_from` of the run, in [0, 1), the rate falls.
 
     Source: Smith and Topin 2018, super-convergence, https://arxiv.org/abs/1708.07120
     """
