@@ -39,10 +39,7 @@ ANY, ALL = (True, None, False), (False, None, True)
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one condition: `holds` is None where that cannot be told, which fails the gate too.
-
-    It was put to so many `arms`, one where it names its own.
-    """
+    """What became of one condition in so many `arms`; None, "cannot be told", fails the gate too."""
 
     condition: str
     holds: bool | None
@@ -72,8 +69,7 @@ def check_study(
     """Put conditions to a recorded study, compared with `other`, arm by arm, or with its own baseline arm.
 
     A condition is put to one arm after the other, and holds where it does for any: "a and b" needs one arm
-    for which both are true. Means and their intervals are over seeds, 95 % each. With `allow_incomplete` the
-    trials that have a result are judged, and an arm without any is left out.
+    for which both are true. With `allow_incomplete` an arm without any result is left out.
 
     Raises:
         StudyError: a condition is malformed, or names what the study does not have.
@@ -118,7 +114,7 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
     if metric not in measured:
         yield f"--fail-if {unknown_name('metric', printable(metric), [*measured, *COUNTS])}"
         return
-    references = dict(run.plan.comparisons) if other is None else set(run.plan.arms) & set(other.plan.arms)
+    references = dict(run.plan.comparisons) if other is None else {*run.plan.arms} & {*other.plan.arms}
     if arm is not None and arm not in arms:
         known = "; ".join(printable(name) for name in run.plan.arms)
         hint = nearest(printable(arm), map(printable, arms))
@@ -166,7 +162,7 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
     if leaf.metric in COUNTS:
         counts = run.statuses()
         failed = counts.total() - counts["complete"] - counts["missing"]
-        number = failed if leaf.metric == "failed" else counts["missing"]
+        number = {"failed": failed, "missing": counts["missing"]}[leaf.metric]
         words = f"{leaf.metric} is {number} of {counts.total()} trials"
         return bool(compares(number, leaf.value)), (Evidence("", leaf.metric, number, words),)
     arm, shown, what = arm if leaf.arm is None else arms[leaf.arm], quantity(leaf.metric), leaf.metric
@@ -177,8 +173,8 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
         what = f"difference({leaf.metric})"
         unit = f" ({shown.difference_unit})" if shown.difference_unit else ""
         against = row.against if comparison.a is run else "the --baseline run"
-        context = f"{shown.label}{unit} {compare.difference_text(row)} against {against}, "
-        context += compare.method_text(row)
+        judged = f"{compare.difference_text(row)} against {against}, {compare.method_text(row)}"
+        context = f"{shown.label}{unit} {judged}"
         if leaf.asked == "verdict":
             words = f"{arm}: {leaf.metric} is {compare.verdict_text(row)}: {context}"
             evidence = (Evidence(arm, f"verdict({leaf.metric})", row.verdict, words),)
@@ -204,12 +200,11 @@ def show_result(console: Console, result: Result) -> dict[str, Any]:
     comparison = result.comparison
     lines = [str(comparison.b), *filter(None, [comparison.caution])]
     for where, arms in zip(("the --baseline", "this"), comparison.alone, strict=True):
-        if arms:
-            lines.append(f"not compared, because only {where} run has them: {'; '.join(arms)}")
+        lines += [f"not compared, because only {where} run has them: {'; '.join(arms)}"] if arms else []
     judged = "judged" if result.allow_incomplete else "--allow-incomplete judges"
     lines += [f"{line}; {judged} by the others" for line in result.incomplete]
+    outcome = {None: "cannot be told, and fails", True: "holds, and fails", False: "does not hold"}
     for finding in result.findings:
-        outcome = {None: "cannot be told, and fails", True: "holds, and fails", False: "does not hold"}
         asked = f" (in any of {finding.arms} arms)" if finding.holds is False and finding.arms > 1 else ""
         lines.append(f"{outcome[finding.holds]}: {finding.condition}{asked}")
         lines += [f"  {one.words}" for one in finding.evidence]
