@@ -403,13 +403,12 @@ def bench(
 
 @app.command()
 def report(
-    study: Annotated[
-        str, Argument(help="A study that was run, or a CSV file of runs that another tool made.")
-    ],
+    study: Annotated[str, Argument(help="A study that was run, or a CSV file of another tool's runs.")],
     profile: RanProfile = None,
     results: Results = RESULTS,
     report_dir: Reports = REPORTS,
     open_page: OpenPage = False,
+    pdf: Annotated[bool, Option("--pdf", help="Write every figure as PDF too.")] = False,
     factors: Annotated[str, Option(help="Of a CSV: the columns that make the arms, as lr,net.")] = "",
     seed: Annotated[Text, Option(help="The column that pairs runs; without: Welch's test.")] = None,
     metric: Annotated[Several, Option(metavar="NAME:BETTER", help="As acc:higher, loss:lower.")] = None,
@@ -435,11 +434,12 @@ def report(
             family=family.split(",") if family else (),
             report=report_dir,
         )
-        return print_line(Console(), *ended.answer, f"report: {ended.report}")
+        print_line(Console(), *ended.answer)
+        return _show_report(ended.folder / "index.html", open_page)
     from ablate.pipeline import write_results
     from ablate.status import find_study
 
-    _show_report(write_results(find_study(results, study, profile), report_dir), open_page)
+    _show_report(write_results(find_study(results, study, profile), report_dir, pdf=pdf), open_page)
 
 
 @app.command()

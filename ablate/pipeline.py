@@ -96,12 +96,12 @@ def tune_study(study: Study, options: Options, *, points: int | None, storage: s
     return _reported(tuned.retest, options)
 
 
-def write_results(folder: ResultsFolder, report_dir: Path) -> Path:
+def write_results(folder: ResultsFolder, report_dir: Path, *, pdf: bool = False) -> Path:
     """Tables from records, then the report from the tables; returns the report's page."""
     from ablate.report import write_report
 
     plan = rebuild_tables(folder)
-    return write_report(folder, report_dir / plan.study.name / folder.root.name)
+    return write_report(folder, report_dir / plan.study.name / folder.root.name, pdf=pdf)
 
 
 def rebuild_tables(folder: ResultsFolder) -> Plan:

@@ -27,16 +27,19 @@ if TYPE_CHECKING:
 class Figure:
     """A drawn figure, its SVG for light and for dark pages; or its `error`, and nothing else.
 
-    `name` is the stem of its files; a `wide` one takes the page's full width.
+    `name` is the stem of its files, `table` that of its numbers; a `wide` one takes the page's full width.
+    `pdf` is empty where none was asked for.
     """
 
     name: str
     title: str
     caption: str = ""
     alt: str = ""
+    table: str = ""
     wide: bool = False
     light: bytes = b""
     dark: bytes = b""
+    pdf: bytes = b""
     error: str = ""
 
 
@@ -88,8 +91,8 @@ def figure(name: str, title: str, *, order: int, each: Each | None = None) -> Ca
     return register
 
 
-def draw_figures(tables: Tables, plan: Plan) -> list[Figure]:
-    """Every figure of a study, in the report's order."""
+def draw_figures(tables: Tables, plan: Plan, *, pdf: bool = False) -> list[Figure]:
+    """Every figure of a study, in the report's order; on request as PDF too."""
     try:
         # A broken plotting library costs the figures and not the report.
         for module in pkgutil.iter_modules(__path__, f"{__name__}."):
@@ -100,17 +103,19 @@ def draw_figures(tables: Tables, plan: Plan) -> list[Figure]:
         with themed(context.words) as missing:
             items = [(entry, *item) for entry in REGISTRY for item in enumerate(entry.each(context))]
             items.sort(key=lambda item: (item[0].order, item[1]))
-            drawn = [_drawn(entry, item, context, missing) for entry, _, item in items]
+            drawn = [_drawn(entry, item, context, missing, pdf) for entry, _, item in items]
             return [figure for figure in drawn if figure is not None]
     except Exception as error:
         return [Figure("figures", "Figures", error=one_line(f"{type(error).__name__}: {error}"))]
 
 
-def _drawn(entry: Registered, item: Any, context: Context, missing: frozenset[str]) -> Figure | None:
+def _drawn(
+    entry: Registered, item: Any, context: Context, missing: frozenset[str], pdf: bool
+) -> Figure | None:
     from matplotlib.text import Text
 
     from ablate.figures.draw import HALF, arrange, few
-    from ablate.figures.theme import svg_of
+    from ablate.figures.theme import pdf_of, svg_of
 
     name, title = quote(entry.name.format(item), safe="").replace("%", "-"), entry.title.format(item)
     try:
@@ -126,7 +131,9 @@ def _drawn(entry: Registered, item: Any, context: Context, missing: frozenset[st
             caption += f" No font here has these letters, drawn as boxes: {''.join(sorted(lost))}"
         numbers = f"The numbers are in {drawing.table}.csv."
         alt = str(clean(" ".join(filter(None, (f"{title}.", caption, drawing.facts, numbers)))))
+        wide = bool(drawing.figure.get_figwidth() > HALF)
         light, dark = svg_of(drawing.figure, title=title, alt=alt)
-        return Figure(name, title, caption, alt, bool(drawing.figure.get_figwidth() > HALF), light, dark)
+        paper = pdf_of(drawing.figure, title=title) if pdf else b""
+        return Figure(name, title, caption, alt, drawing.table, wide, light, dark, paper)
     except Exception as error:
         return Figure(name, title, error=one_line(f"{type(error).__name__}: {error}"))

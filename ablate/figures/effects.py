@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ from ablate.analysis.arms import arm_label
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles
-from ablate.figures.theme import LIGHT, MARKERS, REFERENCE
+from ablate.figures.theme import LIGHT, MARKERS, NEAR, REFERENCE
+from ablate.stats import median_interval
 from ablate.tables.quantities import quantity, usual
 
 COMPARED = ("accuracy", "ece", "nll")
@@ -22,14 +22,20 @@ COMPARED = ("accuracy", "ece", "nll")
 MOST_ROWS, MOST_PANELS = 24, 3
 LONGEST_REACH = 5.0
 """An interval is cut where it reaches so many times as far as the effects and the margin do."""
-MARKS = {"better": "^", "worse": "v", "higher": ">", "lower": "<", "equivalent": "s"}
+EXPLORATORY = "exploratory"
+MARKS = {"better": "^", "worse": "v", "higher": ">", "lower": "<", "equivalent": "s", EXPLORATORY: "."}
 """Verdict to marker; an undecided effect is a hollow circle."""
+CLAIMED = (
+    " Words are verdicts on what the study asks about, whose intervals are simultaneous: triangles up are "
+    "better, down worse; squares are equivalent, hollow circles undecided."
+)
+PLAIN = " Dots without a word are exploratory, each with an interval of its own."
 SAY_MORE = ("identical", "incomplete")
 """Reasons that say more than their verdict."""
 MOST_NAMED, MOST_ARMS = 8, 60
 """Arms of the front that its legend names, and that are drawn at all."""
-SMALLEST, LARGEST, USUAL = 5.0, 12.0, 6.5
-"""Points across of the markers of the cheapest and the dearest step, and of others."""
+FRONTS = (("front", "calibration", "ece", "trials"), ("cost", "the time of a step", "step_ms", "timing"))
+"""What accuracy is set against: name and words, the quantity, and the table that it is in."""
 
 
 @figure("effects", "Differences from the baseline", order=10)
@@ -43,34 +49,35 @@ def effects(context: Context) -> Drawing | None:
     height = 0.25 + 0.31 * max(len(arms), 1)
     canvas, axes = draw.panels(len(metrics), height=height, sharey=True)
     draw.rows_of(axes[0], [context.labels[arm] for arm in arms])
+    claimed = set[bool]()
     for ax, name in zip(axes, metrics, strict=True):
         metric, numbers = quantity(name), ["effect", "low", "high", "low_images", "high_images", "margin"]
         rows = table[table["metric"] == name].set_index("arm").reindex(arms)
         rows[numbers] = metric.factor * rows[numbers].astype("float64")
         rows = rows.assign(color=[context.colors[arm] for arm in arms], place=range(len(arms)))
-        _draw_metric(ax, rows, "{}" if name in study.comparison_family else "({})")
+        claimed |= set(rows["verdict"].dropna() != EXPLORATORY)
+        _draw_metric(ax, rows)
         unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
         ax.set_title(f"Δ {metric.label}{unit}")
     images = "; thin, with caps: for new images as well" if table["low_images"].notna().any() else ""
     caption = (
-        f"Each arm against {arm_label(study.baseline)}, difference of the means. Thick: 95 % interval, "
-        f"simultaneous over what was asked{images}. Shaded: within the margin, which does not matter. "
-        "Triangles up are better, down worse; squares are equivalent, hollow circles undecided. Verdicts in "
-        "brackets are exploratory. An arrowhead at the edge: the interval goes on."
+        f"Each arm against {arm_label(study.baseline)}, difference of means. Thick: 95 % interval{images}. "
+        "Shaded: within the margin. An arrowhead at the edge: the interval goes on."
     )
+    caption += CLAIMED * (True in claimed) + PLAIN * (False in claimed)
     family = [quantity(name).label for name in study.comparison_family if name not in metrics]
     caption += f" Only in the table: {', '.join(family)}." if family else ""
     return Drawing(canvas, caption, "effects", left_out=left_out)
 
 
-def _draw_metric(ax: Axes, rows: pd.DataFrame, form: str) -> None:
-    """Draw the differences of one metric, in its shown unit, with their verdicts in words."""
+def _draw_metric(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draw the differences of one metric, in its shown unit; the claims with their verdicts in words."""
     margin, known = rows["margin"].max(), rows[rows["effect"].notna()]
     room = [-2 * margin, 2 * margin] if margin > 0 else []
     ends = known[["low", "high", "low_images", "high_images"]]
     limits = draw.view_limits([0.0, *known["effect"], *room], ends, LONGEST_REACH)
     if margin > 0:
-        ax.axvspan(-margin, margin, color=LIGHT.muted, alpha=0.16, linewidth=0)
+        ax.axvspan(-margin, margin, **NEAR)
     ax.axvline(0, **{**REFERENCE, "linestyle": "-"})
     for suffix, width in (("_images", 0.9), ("", 2.4)):
         low, high = (known[f"{end}{suffix}"].clip(*limits) for end in ("low", "high"))
@@ -78,8 +85,9 @@ def _draw_metric(ax: Axes, rows: pd.DataFrame, form: str) -> None:
     row: Any
     for row in rows.itertuples():
         verdict, reason = (words if isinstance(words, str) else "" for words in (row.verdict, row.reason))
-        word = form.format(reason if reason in SAY_MORE else verdict or "undecided")
-        ax.text(1.02, row.place, word, transform=ax.get_yaxis_transform(), va="center", fontsize="small")
+        if verdict != EXPLORATORY:
+            word = reason if reason in SAY_MORE else verdict or "undecided"
+            ax.text(1.02, row.place, word, transform=ax.get_yaxis_transform(), va="center", fontsize="small")
         if np.isnan(row.effect):
             continue
         ax.plot([row.low_images, row.high_images], [row.place] * 2, "|", color=row.color, markersize=7)
@@ -119,11 +127,13 @@ def unbeaten(x: Iterable[float], y: Iterable[float]) -> list[bool]:
     return [not any(a <= one[0] and b >= one[1] and (a, b) != one for a, b in places) for one in places]
 
 
-@figure("front", "Accuracy against calibration", order=30)
-def front(context: Context) -> Drawing | None:
-    """Accuracy against ECE, with the arms that no other arm beats in both."""
-    error, accuracy = quantity("ece"), quantity("accuracy")
-    points = context.means(error).merge(context.means(accuracy), on="arm", suffixes=("_x", "_y"))
+@figure("{0[0]}", "Accuracy against {0[1]}", order=30, each=lambda context: FRONTS)
+def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | None:
+    """Accuracy against ECE or the time of a step, with the arms that no other arm beats in both."""
+    *_, name, table = against
+    accuracy, cost = quantity("accuracy"), quantity(name)
+    along = context.means(cost) if table == "trials" else _step_times(context)
+    points = along.merge(context.means(accuracy), on="arm", suffixes=("_x", "_y"))
     points = points.rename(columns={"mean_x": "x", "mean_y": "y"})
     if len(points) < 2:
         return None
@@ -136,14 +146,13 @@ def front(context: Context) -> Drawing | None:
     named = drawn.index.isin(ranked[:MOST_NAMED])
     equal = [f" (and {len(arms) - 1} equal)" if len(arms) > 1 else "" for arms in drawn["arms"]]
     labels = [draw.shorten(label, 60) for label in drawn["arm"].map(context.labels) + equal]
-    sizes = _sizes(context, list(drawn["arm"]))
     drawn = drawn.assign(
         label=np.where(named, labels, ""),
         color=drawn["arm"].map(context.colors),
         marker=[MARKERS[number % len(MARKERS)] for number in np.cumsum(named) - 1],
-        size=sizes,
+        size=6.5,
     )
-    canvas, (ax,) = draw.panels(height=2.9, xlabel=error.axis)
+    canvas, (ax,) = draw.panels(height=2.9, xlabel=cost.axis)
     handles = pareto(ax, drawn, drawn[drawn["front"]])
     ax.set_xlim(draw.view_limits(drawn["x"], drawn[["low_x", "high_x"]]))
     ax.set_ylim(draw.view_limits(drawn["y"], drawn[["low_y", "high_y"]]))
@@ -152,17 +161,15 @@ def front(context: Context) -> Drawing | None:
         "Means of the arms with their 95 % intervals; up and to the left is better. The line joins the arms "
         "whose means no other arm beats in both: intervals that overlap leave the order open."
     )
-    caption += " Larger markers take longer steps." if len(set(sizes)) > 1 else ""
+    caption += " Times are medians of steps that were timed apart from the trials." * (table == "timing")
     caption += "" if named.all() else " Dots are arms that are not named, without their intervals."
     left_out = points.loc[points.index.difference(drawn.index), "arms"].explode().dropna()
-    return Drawing(canvas, caption, "trials", handles, list(left_out.map(context.labels)))
+    return Drawing(canvas, caption, table, handles, list(left_out.map(context.labels)))
 
 
-def _sizes(context: Context, arms: Sequence[str]) -> list[float]:
-    """Sizes of markers, by the cost of a step where steps differ by more than a twentieth."""
-    times = {arm: float(np.median(context.timing.times[case])) for arm, case in context.cases.items()}
-    costs = pd.Series([times.get(arm, math.nan) for arm in arms])
-    if not costs.max() > 1.05 * costs.min():
-        return [USUAL] * len(arms)
-    along = np.log(costs / costs.min()) / np.log(costs.max() / costs.min())
-    return list((SMALLEST + (LARGEST - SMALLEST) * along).fillna(USUAL))
+def _step_times(context: Context) -> pd.DataFrame:
+    """Each arm's step in milliseconds, in columns as of `Context.means`; none where all do the same work."""
+    cases = context.cases if len(set(context.cases.values())) > 1 else {}
+    medians = {arm: median_interval(context.timing.times[case]) for arm, case in cases.items()}
+    rows = [(arm, step.median, step.low, step.high) for arm, step in medians.items()]
+    return pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from ablate.analysis.arms import factor_label, level_label
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, is_number, spread
 from ablate.figures.draw import FloatArray, Handles
-from ablate.figures.theme import LIGHT, MARKERS, REFERENCE, SHADE
+from ablate.figures.theme import LIGHT, MARKERS, NEAR, REFERENCE, SHADE, TINTS
 from ablate.tables.quantities import Quantity, quantity, usual
 
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")
@@ -26,6 +29,8 @@ MOST_LINES, FEW_LINES, MOST_PANELS, MOST_POINTS = 8, 6, 8, 300
 LOG_RATIO = 50.0
 """Levels that span at least this ratio are no longer told apart on a linear axis."""
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
+BLUES = ListedColormap([LIGHT.tint(0, step) for step in range(TINTS)])
+FRAME: dict[str, Any] = {"fill": False, "edgecolor": LIGHT.ink, "linewidth": 1.6, "clip_on": False}
 PIECE = 0.3
 """Half the width of the floor's band at a level that stands alone."""
 LONG = " Intervals much longer than the range of the values go on beyond the panel."
@@ -51,6 +56,40 @@ def metric_by_level(context: Context, metric: Quantity) -> Drawing | None:
     arms = {group: [arm for arm in context.arms if context.panel_of[arm] == group] for group in shown}
     panels = [(group or metric.axis, metric, arms[group]) for group in shown]
     return _by_level(context, panels, context.line_of, MOST_LINES, left_out, runs=True, ylabel=ylabel)
+
+
+@figure("heat_map", "Means over both factors", order=15)
+def heat_map(context: Context) -> Drawing | None:
+    """The primary metric and ECE in a grid of two numeric factors."""
+    study, complete, factors = context.plan.study, context.complete, list(context.factors)
+    if len(factors) != 2 or not all(map(context.is_ordered, factors)) or study.only or complete.empty:
+        return None
+    up = next(name for name in factors if name != context.axis)
+    metrics = [
+        quantity(name) for name in dict.fromkeys((study.primary, "ece")) if complete[name].notna().any()
+    ]
+    canvas, axes = draw.panels(len(metrics), height=0.5 + 0.34 * len(context.factors[up]))
+    handles, baselines = Handles(), {other for _, other in context.plan.comparisons}
+    for ax, metric in zip(axes, metrics, strict=True):
+        means, sign = context.means(metric).set_index("arm")["mean"], -1 if metric.better == "lower" else 1
+        levels = pd.DataFrame([context.arms[arm].levels for arm in means.index], means.index)
+        table = levels.assign(mean=means).pivot(index=up, columns=context.axis, values="mean").iloc[::-1]
+        font = min(9.0, 20 * draw.inches(ax) / table.shape[1])
+        text = {"fmt": f".{metric.digits}f", "annot_kws": {"color": LIGHT.ink, "fontsize": font}}
+        ticks = {"xticklabels": table.columns.map(level_label), "yticklabels": table.index.map(level_label)}
+        sns.heatmap(sign * table, annot=table, cmap=BLUES, cbar=False, ax=ax, **text, **ticks)
+        ax.set(xlabel=factor_label(context.axis), ylabel=factor_label(up), title=metric.axis)
+        ax.tick_params(rotation=0, length=0)
+        best = {str((sign * means).idxmax())} if metric.better else set[str]()
+        for words, arms, inset, dash in (("baseline", baselines, 0.0, ":"), ("best mean", best, 0.05, "-")):
+            for _, own in levels[levels.index.isin(arms)].iterrows():
+                x, y = list(table.columns).index(own[context.axis]), list(table.index).index(own[up])
+                side = 1 - 2 * inset
+                frame = Rectangle((x + inset, y + inset), side, side, linestyle=dash, **FRAME)
+                handles[words] = ax.add_patch(frame)
+        ax.grid(visible=False)
+    caption = "Means over training runs; the deeper, the better. Neighbours may differ by chance alone."
+    return Drawing(canvas, caption, "trials", handles)
 
 
 @figure("{0[0]}_by_level", "{0[1]} by level", order=40, each=lambda context: FAMILIES)
@@ -81,6 +120,7 @@ def _by_level(
     marks = pd.DataFrame(words.items(), columns=["arm", "line"])
     marks = marks[marks["line"].isin(lines)]
     marks["level"] = marks["arm"].map(context.level)
+    study = context.plan.study
     done, numeric = marks["arm"].isin(context.complete["arm"]), context.is_ordered(context.axis)
     places = places_of(marks.loc[done, "level"])
     # Lines stand a little aside of each other, so that their intervals do not overlap.
@@ -107,7 +147,7 @@ def _by_level(
         optimum = _optimum(context, metric, places)
         shown = [*np.ravel(means[["mean", *FLOORS]]), *single["value"], *optimum.values()]
         low, high = draw.view_limits(shown, means[["low", "high"]])
-        ax.set_ylim(low, high)
+        ax.set_ylim((low, high) if np.nan_to_num(shown).any() else (-0.05, 1.05))
         if ((means["low"] < low) | (means["high"] > high)).any():
             notes[LONG] = None
         means, single = (rows[rows["arm"].isin(arms)] for rows in (means, single))
@@ -121,6 +161,13 @@ def _by_level(
                 joined: Any = dashes[context.panel_of[own["arm"].iloc[0]]] if numeric else "none"
                 handle = _draw_line(ax, own, joined, marker)
                 handles |= {draw.shorten(line): handle} if line else {}
+        compared = {other for arm, other in context.plan.comparisons if arm in arms}
+        base, margin = means.loc[means["arm"].isin(compared), "mean"], study.all_margins.get(metric.name, 0)
+        if len(compared) == len(base) == 1:
+            handles["baseline"] = ax.axhline(base.item(), color=LIGHT.muted, linewidth=0.8, zorder=0)
+            if margin:
+                ends = base.item() + metric.factor * margin * np.array([-1, 1])
+                handles["its margin"] = ax.axhspan(*ends, **NEAR)
         floor = means.groupby("at")[FLOORS].mean().dropna(subset="floor")
         if len(floor):
             handles["noise floor"] = _draw_floor(ax, floor, numeric)

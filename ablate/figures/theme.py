@@ -23,6 +23,8 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
+from ablate.figures.svg import slim
+
 
 @dataclass(frozen=True)
 class Theme:
@@ -74,13 +76,15 @@ PALETTE = LIGHT.palette
 REFERENCE: dict[str, Any] = {"color": LIGHT.muted, "linestyle": (0, (4, 3)), "linewidth": 1.2}
 """Keywords of a line to compare with."""
 SHADE: dict[str, Any] = {"facecolor": (LIGHT.muted, 0.16), "edgecolor": (LIGHT.muted, 0.55), "linewidth": 0.6}
-"""Keywords of a shaded band; its edges are drawn, so that print shows it too."""
+NEAR: dict[str, Any] = {"color": LIGHT.muted, "alpha": 0.16, "linewidth": 0}
+"""Keywords of a shaded band, whose edges are drawn so that print shows it too, and of a margin's."""
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
 """Shapes beside colours, so that no reader needs the colours."""
 FONT = "DejaVu Sans"
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "ablate",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # letters stay text, which editors and publishers ask for
     "text.parse_math": False,  # a name may hold dollar signs
     "font.size": 10.0,
     "figure.dpi": 72.0,  # an SVG's: what is measured is what is drawn
@@ -148,26 +152,14 @@ def _letters(path: str) -> frozenset[str]:
 def svg_of(figure: Figure, *, title: str, alt: str) -> tuple[bytes, bytes]:
     """An arranged figure as two SVG files, light and dark, that need no font and load nothing."""
     buffer = io.BytesIO()
-    about = {"Title": title, "Description": alt, "Date": None, "Creator": None}
-    figure.savefig(buffer, format="svg", metadata=about)
-    light, dark_of = _slim(buffer.getvalue()), _dark_of()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    light, dark_of = slim(buffer.getvalue(), title=title, about=alt), _dark_of()
     dark = re.sub(rb"(?<=: )#[0-9a-f]{6}\b", lambda color: dark_of.get(color[0], color[0]), light)
     return light, dark
 
 
-def _slim(svg: bytes) -> bytes:
-    """The same drawing in fewer bytes: places to a hundredth of a point, a row's style once, none unseen."""
-
-    def shorter(found: re.Match[bytes]) -> bytes:
-        if found[0].startswith(b"scale"):  # a letter's outline is scaled by a 64th
-            return found[0]
-        return f"{float(found[0]):.2f}".rstrip("0").rstrip(".").encode()
-
-    about, end, drawn = svg.partition(b"</metadata>")
-    unseen = rb'<!--.*?-->|<path [^>]*style="fill: none"/>|(?<=<g) id="[^"]*"'
-    drawn = re.sub(unseen, b"", drawn, flags=re.DOTALL)
-    drawn = re.sub(rb"scale\([^)]*\)|-?\d+\.\d{3,}", shorter, drawn)
-    drawn = re.sub(rb'\s+(?=[A-Z<z"])', b"", drawn)
-    row = rb'<use [^>]*?( style="[^"]*")/>(?:<use [^>]*?\1/>)+'
-    grouped = re.sub(row, lambda uses: b"<g%b>%b</g>" % (uses[1], uses[0].replace(uses[1], b"")), drawn)
-    return about + end + grouped
+def pdf_of(figure: Figure, *, title: str) -> bytes:
+    """An arranged figure as a PDF file, light, with its fonts in it and no date."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="pdf", metadata={"Title": title, "CreationDate": None})
+    return buffer.getvalue()

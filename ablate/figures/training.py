@@ -55,13 +55,16 @@ def curves(context: Context) -> Drawing | None:
     alone = len(groups) == 1
     columns, height = (2, 2.9) if alone else (4, 2.0)
     canvas, axes = draw.panels(2 * len(groups), columns=columns, height=height, xlabel=EPOCH)
-    handles = Handles()
+    late = epochs[epochs["epoch"] >= epochs.groupby("arm")["epoch"].transform("max") // 4]
+    late, handles = late[late["arm"].isin(kept)], Handles()
     for number, ax in enumerate(axes):
         group, (name, label, factor) = groups[number // 2], METRICS[number % 2]
         for arm in (arm for arm in kept if group_of[arm] == group):
             own, color = epochs[epochs["arm"] == arm], context.colors[arm]
             handles[draw.shorten(line_of[arm])] = _draw_runs(ax, own, f"valid_{name}", factor, color, "-")
             _draw_runs(ax, own, f"train_{name}", factor, color, DASHED)
+        shown = late.loc[late["arm"].map(group_of) == group, [f"valid_{name}", f"train_{name}"]]
+        ax.set_ylim(draw.view_limits(factor * shown.astype("float64")))
         title = f"{label}\n{draw.shorten(group, 34)}" if group else label
         ax.set_title(title, fontsize=None if alone else "small")
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8 if alone else 5, integer=True))
@@ -70,7 +73,7 @@ def curves(context: Context) -> Drawing | None:
     handles["training batches"] = Line2D([], [], color=LIGHT.muted, linestyle=DASHED)
     caption = (
         "Means over training runs, the bands from the lowest to the highest run. Solid: reported split; "
-        "dashed: training batches as they were seen."
+        "dashed: training batches as they were seen. What is far off at the start lies outside."
     )
     if "epsilon" in context.factors:
         caption += " With another ε the loss is another one: compare accuracies between arms, not losses."
@@ -133,7 +136,7 @@ def published(context: Context) -> Drawing | None:
 @figure("step_time", "Time of a training step", order=80)
 def step_time(context: Context) -> Drawing | None:
     """Medians with their ranges, a row per arm; where steps were timed apart, per case."""
-    if context.complete["step_ms"].isna().all() and not context.cases:
+    if context.complete["step_ms_p20"].isna().all() and not context.cases:
         return None
     return _from_pass(context) if context.cases else _from_trials(context)
 

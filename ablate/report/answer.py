@@ -7,9 +7,10 @@ has not found that there is none: what it could have shown, and what would settl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ablate.analysis.arms import (
@@ -39,26 +40,17 @@ from ablate.report.cells import (
 )
 from ablate.report.views import duration, search_cost
 from ablate.report.words import words
-from ablate.stats import median_interval
+from ablate.stats import Interval, median_interval
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables import Tables
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_p, shown_seeds, usual
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds, usual
 
 STAND_INS = ("digits", "synthetic")
-NUMBERS = (
-    "effect",
-    "low",
-    "high",
-    "p",
-    "p_adjusted",
-    "p_equivalence",
-    "margin",
-    "n",
-    "seeds_from",
-    "seeds_needed",
-    "detectable",
-)
+SAID = (
+    "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
+    "p_equivalence", "margin", "n", "seeds_from", "seeds_needed", "detectable",
+)  # fmt: skip
 MOST_NAMED = 4
 UNTOLD = {
     "incomplete": "planned trials are missing",
@@ -86,7 +78,9 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
             what = quantity(name)
             text = _mean_sentence(tables, plan.arms[0], what) if alone else _spread(complete, plan, what)
             said.append({"metric": name, "word": "", "text": text})
-    data = [f"{name}{', a small stand-in' if name in STAND_INS else ''}" for name in _data(plan)]
+    of_trials = () if isinstance(study, ExternalStudy) else (trial.fields.data for trial in plan.trials)
+    names = dict.fromkeys(of_trials) or [plan.profile]
+    data = [f"{name}{', a small stand-in' if name in STAND_INS else ''}" for name in names]
     unit = "seeds" if study.is_paired else "runs, paired by none"
     counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} {unit}"
     done = f"{(trials['status'] == 'complete').sum()} of {len(plan.trials)} training runs complete"
@@ -95,7 +89,7 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
         "sentences": said,
         "recommendation": "" if complete.empty else _recommendation(made, complete, plan),
         "arms": arms_view(tables, made, plan, timing),
-        "claims": [_as_values(one) for one in made],
+        "claims": [{**one.row[list(SAID)].to_dict(), "at": one.place} for one in made],
     }
 
 
@@ -119,14 +113,6 @@ def _data(plan: Plan) -> list[str]:
     return list(dict.fromkeys(trial.fields.data for trial in plan.trials))
 
 
-def _as_values(claim: Claim) -> Json:
-    about = {
-        name: str(claim.row[name]) for name in ("kind", "term", "against", "metric", "verdict", "reason")
-    }
-    numbers = {name: None if pd.isna(claim.row[name]) else float(claim.row[name]) for name in NUMBERS}
-    return {**about, "at": claim.place, **numbers}
-
-
 # Sentences.
 
 
@@ -135,7 +121,7 @@ def _sentence(own: Sequence[Claim], complete: pd.DataFrame) -> Json:
     what = own[0].metric
     parts = [_grouped(word, group, len(own)) for word in VERDICTS if (group := _of(own, word))]
     word = next(word for word in VERDICTS if _of(own, word))
-    why = _mechanism(what, own, complete) if word not in ("undecided", "equivalent") else ""
+    why = _mechanism(what, complete) if word not in ("undecided", "equivalent") else ""
     return {"metric": what.name, "word": word, "text": f"{what.label}: {'; '.join(parts)}.{why}"}
 
 
@@ -150,51 +136,44 @@ def _grouped(word: str, group: list[Claim], asked: int) -> str:
     what, whole = group[0].metric, len(group) == asked > 2
     count = f"in all {asked} comparisons" if whole else f"in {len(group)} of {asked} comparisons"
     if word == "equivalent":
-        within = (
-            f"equivalent within ±{shown(float(group[0].row['margin']), what)} {what.difference_unit}".rstrip()
-        )
-        return f"{within} {count if whole else _places(group)}"
+        margin = _difference(group[0].row["margin"], what, signed=False)
+        return f"equivalent within ±{margin} {count if whole else _places(group)}"
     if len(group) <= 2:
-        return f"{word}: {' and '.join(f'{_size(one)} {_where(one)}' for one in group)}"
+        return f"{word}: {' and '.join(f'{_size(one.row)} {_where(one)}' for one in group)}"
     least, most = (f(group, key=lambda one: abs(float(one.row["effect"]))) for f in (min, max))
-    return f"{word} {count}, from {_size(least)} {_where(least)} to {_size(most)} {_where(most)}"
+    return f"{word} {count}, from {_size(least.row)} {_where(least)} to {_size(most.row)} {_where(most)}"
 
 
 def _undecided(group: list[Claim], asked: int) -> str:
     """What was not decided, what the study could have shown, and what would settle it."""
-    what, untold = group[0].metric, [one for one in group if not one.row["reason"]]
+    what, rows = group[0].metric, pd.DataFrame([one.row for one in group])
     text = f"undecided{f' in all {asked} comparisons' if len(group) == asked > 2 else f' {_places(group)}'}"
-    sizes = [float(one.row["effect"]) for one in group if not pd.isna(one.row["effect"])]
+    sizes = rows["effect"].dropna()
     if len(sizes) == 1:
-        text += f" ({_size(group[0], inside=True)})"
-    elif sizes:
-        text += f" ({shown_difference(min(sizes), what)} to {shown_difference(max(sizes), what)})"
-    reasons = [
-        UNTOLD[reason]
-        for reason in dict.fromkeys(str(one.row["reason"]) for one in group)
-        if reason in UNTOLD
-    ]
+        text += _size(group[0].row, " ({}, {})")
+    elif len(sizes):
+        text += f" ({shown_difference(sizes.min(), what)} to {shown_difference(sizes.max(), what)})"
+    reasons = [UNTOLD[reason] for reason in rows["reason"].unique() if reason in UNTOLD]
     text += f", because {' and '.join(reasons)}" if reasons else ""
-    if untold:
-        found, margin = max(float(one.row["detectable"]) for one in untold), float(untold[0].row["margin"])
-        text += f"; so many seeds show differences of {_with_unit(found, what)} or more"
-        text += f", the margin is {shown(margin, what)}" if math.isfinite(margin) else ""
-        rows = pd.DataFrame([one.row for one in untold])
-        few, many = (rows[name].max(skipna=False) for name in ("seeds_from", "seeds_needed"))
-        text += f", and {shown_seeds(few, many)} would settle it" if math.isfinite(margin) else ""
+    untold = rows[rows["reason"] == ""]
+    if len(untold):
+        found, few, many = untold[["detectable", "seeds_from", "seeds_needed"]].max(skipna=False)
+        text += f"; so many seeds show differences of {_difference(found, what, signed=False)} or more"
+        if math.isfinite(margin := untold["margin"].iloc[0]):
+            text += f", the margin is {shown(margin, what)}, and {shown_seeds(few, many)} would settle it"
     return text
 
 
-def _with_unit(value: float, what: Quantity) -> str:
-    return f"{shown(value, what)} {what.difference_unit}".rstrip()
+def _difference(value: float, what: Quantity, *, signed: bool = True) -> str:
+    text = shown_difference(value, what) if signed else shown(value, what)
+    return f"{text} {what.difference_unit}".rstrip()
 
 
-def _size(claim: Claim, *, inside: bool = False) -> str:
+def _size(row: pd.Series[Any], form: str = "{} ({})") -> str:
     """A difference with its sign, its unit and its interval."""
-    what, row = claim.metric, claim.row
-    size = f"{shown_difference(row['effect'], what)} {what.difference_unit}".rstrip()
+    what = quantity(row["metric"])
     reach = ends(row["low"], row["high"], what, "no interval", signed=True)
-    return f"{size}, {reach}" if inside else f"{size} ({reach})"
+    return form.format(_difference(row["effect"], what), reach)
 
 
 def _where(claim: Claim) -> str:
@@ -214,24 +193,20 @@ def _places(group: Sequence[Claim]) -> str:
     return ", ".join(map(_where, group[:MOST_NAMED])) + more
 
 
-def _mechanism(what: Quantity, own: Sequence[Claim], complete: pd.DataFrame) -> str:
+def _mechanism(what: Quantity, complete: pd.DataFrame) -> str:
     """Of a calibration error, what the tables hold of its cause, and what temperature scaling leaves."""
-    if what.name not in FLOOR:
+    names = ["confidence_gap", "ece_scaled"]
+    means = complete.reindex(columns=["arm", *names]).groupby("arm")[names].mean()
+    if what.name not in FLOOR or means.isna().any(axis=None):
         return ""
-    names = list(dict.fromkeys(complete["arm"]))
-    means = complete.groupby("arm", sort=False)[["confidence_gap", "ece_scaled"]].mean().reindex(names)
-    gap, scaled = means["confidence_gap"].dropna(), means["ece_scaled"].dropna()
-    text = ""
-    if len(gap):
-        far = float(max(gap, key=abs))
-        side = "below" if far < 0 else "above"
-        text = (
-            f" Mean confidence is {side} accuracy by up to {_with_unit(abs(far), quantity('confidence_gap'))}"
-        )
-    if text and len(scaled):
-        least, most = (shown(float(value), what) for value in (scaled.min(), scaled.max()))
-        text += f"; temperature scaling leaves an ECE of {least if least == most else f'{least} to {most}'} %"
-    return f"{text}." if text else ""
+    gap, scaled = max(means["confidence_gap"], key=abs), means["ece_scaled"]
+    size = _difference(abs(gap), quantity("confidence_gap"), signed=False)
+    least, most = shown(scaled.min(), what), shown(scaled.max(), what)
+    left = least if least == most else f"{least} to {most}"
+    side = "below" if gap < 0 else "above"
+    return (
+        f" Mean confidence is {side} accuracy by up to {size}; temperature scaling leaves an ECE of {left} %."
+    )
 
 
 def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
@@ -353,7 +328,7 @@ def arms_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | 
                 notes = [f"{shown_difference(delta, what)}{f' {claim.word}' if claim else ''}"]
             shown_as = amount(own.mean, what, notes, low=own.low, high=own.high)
             shown_as["verdict"] = claim.word if claim else ""
-            shown_as["bar"] = _bar(own, list(intervals[what.name].values()))
+            shown_as["bar"] = _bar(own, intervals[what.name].values())
             yield of_quantity(what, shown_as)
         if timing and cases[arm] in timing.times:
             step = median_interval(timing.times[cases[arm]]).median
@@ -367,17 +342,14 @@ def arms_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | 
     return with_best(view(order if len(complete) else [], columns))
 
 
-def _bar(own: Any, all_: Sequence[Any]) -> list[float] | None:
-    """Low, mean and high of an interval in percent of the width that all of them take."""
-    known = [x for one in all_ for x in (one.mean, one.low, one.high) if math.isfinite(x)]
-    if not math.isfinite(own.mean) or max(known) == min(known):
+def _bar(own: Interval, others: Iterable[Interval]) -> list[float] | None:
+    """Low, mean and high of an interval in percent of the width that all of a column take."""
+    ends_of = np.array([(one.low, one.mean, one.high) for one in [own, *others]])
+    low, high = np.nanmin(ends_of), np.nanmax(ends_of)
+    if math.isnan(own.mean) or low == high:
         return None
-    ends_ = (
-        own.low if math.isfinite(own.low) else own.mean,
-        own.mean,
-        own.high if math.isfinite(own.high) else own.mean,
-    )
-    return [round(100 * (x - min(known)) / (max(known) - min(known)), 1) for x in ends_]
+    ends_of[np.isnan(ends_of)] = own.mean
+    return [round(float(end), 1) for end in 100 * (ends_of[0] - low) / (high - low)]
 
 
 # What tuning bought.
@@ -430,30 +402,10 @@ def _of_winner(outcome: Outcome, one: Retested, plan: Plan) -> str:
     if len(one.numbers) > 1:
         start += f" (mean of {outcome.tuned.n} runs of {len(one.numbers)} points)"
     if math.isfinite(outcome.seen) and not one.is_baseline:
-        start += f", {in_words(outcome.seen, what)} against the baseline there"
+        start += f", {_difference(outcome.seen, what)} against the baseline there"
     if not fresh.n:
         return f"{start}; not re-run with fresh seeds yet."
     start += f"; with {fresh.n} fresh seed{'s' if fresh.n > 1 else ''} on the reported split"
     if effect is None or not int(effect["n"]):
         return f"{start} {with_unit(fresh.mean, what)}."
-    sure = uncertainty(effect)
-    return f"{start} {in_words(effect['effect'], what)} against it ({sure}): {outcome.verdict}."
-
-
-def uncertainty(row: pd.Series[Any]) -> str:
-    """Interval, n and p of an effect, as they stand in brackets."""
-    n, counts = int(row["n"]), "pair" if row["kind"] == "arm" else "seed"
-    counted = f"n = {n} {counts}{'' if n == 1 else 's'}"
-    reach = ends(row["low"], row["high"], quantity(row["metric"]), signed=True)
-    if not reach:
-        return f"{counted}, no interval"
-    claim = row["verdict"] != "exploratory"
-    simultaneous, adjusted = ("simultaneous ", "adjusted ") if claim else ("", "")
-    p = shown_p(row["p_adjusted" if claim else "p"])
-    return f"{simultaneous}95 % interval {reach}; {counted}; {adjusted}p {p if p[0] in '<>' else f'= {p}'}"
-
-
-def in_words(value: float, what: Quantity) -> str:
-    """A difference with its sign and its unit, within a sentence."""
-    unit = what.difference_unit.replace("points", "percentage points")
-    return f"{shown_difference(value, what)} {unit}".rstrip()
+    return f"{start} {_size(effect)} against it: {outcome.verdict}."

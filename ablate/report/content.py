@@ -35,7 +35,7 @@ LARGEST_CARRIED = 250_000
 """Bytes up to which a table travels inside the page, that of trials aside: the page stays small to mail."""
 
 
-def write_report(results: ResultsFolder, report_dir: Path) -> Path:
+def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False) -> Path:
     """Render a study's report from its plan and its tables, and return the path of its index.html.
 
     Raises:
@@ -56,17 +56,19 @@ def write_report(results: ResultsFolder, report_dir: Path) -> Path:
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
     for former in ("contrasts", "trends"):  # rows of the effects table now
         (results.root / f"{former}.csv").unlink(missing_ok=True)
-    return write_pages(tables, plan, results, report_dir)
+    return write_pages(tables, plan, results, report_dir, pdf=pdf)
 
 
-def write_pages(tables: Tables, plan: Plan, results: ResultsFolder, report_dir: Path) -> Path:
+def write_pages(
+    tables: Tables, plan: Plan, results: ResultsFolder, report_dir: Path, *, pdf: bool = False
+) -> Path:
     """Write what follows from tables, beside them, then report.json, index.html, report.md and figures/*.svg.
 
-    The same tables give the same bytes; records are not read.
+    With `pdf` figures/*.pdf too. The same tables give the same bytes; records are not read.
     """
     derived = derived_tables(tables, plan)
     write_tables(results, derived)
-    figures = draw_figures({**tables, **derived}, plan)
+    figures = draw_figures({**tables, **derived}, plan, pdf=pdf)
     report = build_report({**tables, **derived}, plan, figures)
     files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
     carried = {k: csv for k, csv in files.items() if k == "trials.csv" or len(csv) <= LARGEST_CARRIED}
@@ -79,10 +81,11 @@ def write_pages(tables: Tables, plan: Plan, results: ResultsFolder, report_dir: 
         if not figure.error:
             content[f"figures/{figure.name}.svg"] = figure.light
             content[f"figures/{figure.name}-dark.svg"] = figure.dark
+            content |= {f"figures/{figure.name}.pdf": figure.pdf} if figure.pdf else {}
     for name, data in content.items():
         write_atomically(report_dir / name, data)
-    for old in (report_dir / "figures").glob("*.svg"):  # of an earlier report
-        if f"figures/{old.name}" not in content:
+    for old in (report_dir / "figures").iterdir():  # of an earlier report
+        if old.suffix in (".svg", ".pdf") and f"figures/{old.name}" not in content:
             old.unlink()
     return report_dir / "index.html"
 
@@ -143,7 +146,8 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
 def _figure(figure: Figure) -> Json:
     """All of a figure but its images, in whose place stand their paths."""
     light, dark = ("" if figure.error else f"figures/{figure.name}{end}.svg" for end in ("", "-dark"))
-    return {**asdict(figure), "light": light, "dark": dark}
+    pdf = f"figures/{figure.name}.pdf" if figure.pdf else ""
+    return {**asdict(figure), "light": light, "dark": dark, "pdf": pdf}
 
 
 def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:

@@ -209,6 +209,7 @@ SMOOTHED = {"base": {"loss": "label_smoothing"}, "published": PUBLISHED}
 KINDS: dict[str, Callable[[], Drawn]] = {
     "one_factor": lambda: study({"epsilon": EPSILONS}, {"epsilon": 0.0}, **SMOOTHED),
     "grid": grid,
+    "two_factors": lambda: study({"label_noise": (0.0, 0.3), "epsilon": EPSILONS}, {"epsilon": 0.0}),
     "hostile": lambda: study({"arch": HOSTILE}, {"arch": HOSTILE[0]}, published=PUBLISHED),
     "many": lambda: study({"arch": MANY}, {"arch": MANY[7]}, published=PUBLISHED),
     "alone": lambda: study({}, {}, published=PUBLISHED),

@@ -2,20 +2,29 @@
 
 import io
 import itertools
+import os
 import re
+import shutil
 import subprocess
 import sys
 import warnings
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
 
-import matplotlib
+import matplotlib.image
 import numpy as np
 import pytest
+from fontTools.pens.recordingPen import RecordingPen  # type: ignore[import-untyped]
+from fontTools.svgLib.path import parse_path  # type: ignore[import-untyped]
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ablate.figures import draw
-from ablate.figures.theme import DARK, LIGHT, STEPS, TINTS, Theme, _slim, level_colors, svg_of, themed
+from ablate.figures.svg import outline, slim
+from ablate.figures.theme import DARK, LIGHT, STEPS, TINTS, Theme, level_colors, pdf_of, svg_of, themed
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB: https://doi.org/10.1109/TVCG.2009.113
 VISIONS = {
@@ -98,6 +107,15 @@ def rendered(title: str = "", alt: str = "") -> tuple[bytes, bytes]:
         return svg_of(drawing(), title=title, alt=alt)
 
 
+def test_a_pdf_repeats_byte_by_byte_and_has_its_fonts() -> None:
+    with themed(""):
+        pdf, again = pdf_of(drawing(), title="T"), pdf_of(drawing(), title="T")
+    assert pdf == again
+    assert pdf.startswith(b"%PDF-")
+    assert b"CreationDate" not in pdf
+    assert b"/FontFile2" in pdf
+
+
 def test_dark_is_light_in_other_colours() -> None:
     light, dark = rendered()
     assert (light, dark) == rendered()
@@ -127,23 +145,76 @@ def test_a_readers_own_settings_change_nothing_and_stay_as_they_were() -> None:
     assert dict(matplotlib.rcParams) == before
 
 
-def test_smaller_files_are_the_same_drawing() -> None:
-    """Places move by at most a hundredth of a point; scales and words do not, and every mark is there."""
-    buffer, about = io.BytesIO(), "0.00123"
+NUMBERS = st.lists(st.floats(-900, 900).map(lambda value: round(value, 6)), min_size=14, max_size=14)
+COMMANDS = st.lists(st.sampled_from(["M", "L", "L", "Q", "C", "z"]), max_size=12)
+
+
+@given(COMMANDS, NUMBERS, st.sampled_from([1.0, 0.015625]))
+def test_an_outline_in_steps_goes_through_the_same_points(
+    commands: list[str], numbers: list[float], scale: float
+) -> None:
+    """Read by fontTools; places move by half a hundredth of a point, a letter's by half a tenth of a unit."""
+    path, places = "M 0 0", itertools.cycle([*numbers, 0.0, 0.0, 12.5])
+    for command in commands:
+        count = {"M": 2, "L": 2, "Q": 4, "C": 6, "z": 0}[command]
+        path += f" {command} " + " ".join(f"{next(places):.6f}" for _ in range(count))
+
+    def points(outlined: str) -> list[Any]:
+        pen = RecordingPen()
+        parse_path(outlined, pen)
+        return [(kind, *np.ravel(ends)) for kind, ends in pen.value if kind not in ("endPath", "closePath")]
+
+    before, after = points(path), points(outline(path, f"scale({scale:g})"))
+    assert [step[0] for step in after] == [step[0] for step in before]
+    for own, other in zip(after, before, strict=True):
+        close = 0.00501 if scale == 1 else 0.0501
+        np.testing.assert_allclose(own[1:], scale * np.array(other[1:]), atol=close)
+
+
+def before_and_after() -> tuple[bytes, bytes]:
+    buffer = io.BytesIO()
     with themed(""):
-        drawing().savefig(buffer, format="svg", metadata={"Title": about, "Date": None})
-    before, after = buffer.getvalue(), _slim(buffer.getvalue())
-    assert len(after) < 0.8 * len(before)
-    assert after.count(about.encode()) == before.count(about.encode())
+        drawing().savefig(buffer, format="svg", metadata={"Title": "0.00123"})
+    return buffer.getvalue(), slim(buffer.getvalue(), title="0.00123", about="")
 
-    def numbers(svg: bytes) -> list[float]:
-        found = re.findall(rb'\s(?:d|x|y|transform)="([^"]*)"', svg)
-        return [float(number) for text in found for number in re.findall(rb"-?\d+\.?\d*", text)]
 
-    np.testing.assert_allclose(numbers(after), numbers(before), atol=0.00501)
-    scales, marks = (re.findall(of, before) for of in (rb"scale\([^)]*\)", rb"<(?:path|use)"))
-    assert re.findall(rb"scale\([^)]*\)", after) == scales
-    assert re.findall(rb"<(?:path|use)", after) == marks
+def test_smaller_files_have_every_mark_and_letter_in_its_place() -> None:
+    before, after = before_and_after()
+    assert len(after) < 0.6 * len(before)
+    assert b"0.00123" in after  # words are no places
+    places = [re.findall(rb"<use [^>]*?\bx=.([-\d.]+). y=.([-\d.]+)", svg) for svg in (before, after)]
+    marks, slim_marks = (np.array(found, dtype=float) for found in places)
+    assert len(marks) > 10
+    np.testing.assert_allclose(slim_marks, marks, atol=0.00501)
+    letters = [svg.count(b"<use") - len(marks) - svg.count(b'#DejaVuSans-3"') for svg in (before, after)]
+    assert letters[0] == letters[1] > 20
+    tree = ElementTree.fromstring(after)
+    targets = {
+        value[1:] for one in tree.iter() for name, value in one.attrib.items() if name.endswith("href")
+    }
+    assert targets <= {one.get("id") for one in tree.iter()}
+
+
+@pytest.mark.browser
+def test_smaller_files_are_the_same_drawing_to_a_browser(tmp_path: Path) -> None:
+    browser = os.environ.get("ABLATE_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium is on the path")
+    pixels = []
+    for number, svg in enumerate(before_and_after()):
+        (tmp_path / f"{number}.svg").write_bytes(svg)
+        look = ["--headless", "--no-sandbox", "--force-device-scale-factor=2"]
+        command = [
+            browser,
+            *look,
+            f"--screenshot={tmp_path / f'{number}.png'}",
+            f"{tmp_path / f'{number}.svg'}",
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        pixels.append(matplotlib.image.imread(tmp_path / f"{number}.png")[..., :3])
+    assert pixels[0].std() > 0.05  # something is drawn
+    assert np.abs(pixels[0] - pixels[1]).max() < 0.3
+    assert np.abs(pixels[0] - pixels[1]).mean() < 1e-3
 
 
 def test_importing_figures_brings_no_plotting_library() -> None:

@@ -227,7 +227,7 @@ def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) ->
     """The report of some results, read back from disk."""
     with pytest.MonkeyPatch.context() as patch:
         if not figures:
-            patch.setattr("ablate.report.content.draw_figures", lambda tables, plan: [])
+            patch.setattr("ablate.report.content.draw_figures", lambda tables, plan, **_: [])
         write_report(results, folder)
     html, markdown = ((folder / name).read_text(encoding="utf-8") for name in ("index.html", "report.md"))
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from report_cases import Rendered, render, report_of
 from report_results import declare, make_results, plan_of, trial_rows
 
+from ablate import figures
 from ablate.analysis.arms import of_plan
 from ablate.errors import RecordError, ResultsError
 from ablate.metrics import METRICS
@@ -134,6 +135,20 @@ def test_a_figure_that_fails_says_why_in_its_place(
         assert "This figure could not be drawn: RuntimeError: no <room> left" in words
     assert len([tag for tag, _ in page.page.elements if tag == "img"]) == len(errors)
     assert not stale.exists()
+
+
+def test_figures_are_pdf_on_request_until_the_next_report(
+    rendered: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, paper = rendered("sweep").results, tmp_path / "figures" / "curves.pdf"
+    one = [entry for entry in figures.REGISTRY if entry.name == "curves"]
+    monkeypatch.setattr(figures, "REGISTRY", one)
+    write_report(results, tmp_path, pdf=True)
+    assert paper.read_bytes().startswith(b"%PDF-")
+    (shown,) = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["figures"]
+    assert (shown["pdf"], shown["table"]) == ("figures/curves.pdf", "epochs")
+    write_report(results, tmp_path)
+    assert not paper.exists()
 
 
 def test_tables_of_another_plan_and_a_folder_that_cannot_be_made_are_named(

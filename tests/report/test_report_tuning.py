@@ -55,9 +55,9 @@ def test_sentences_and_the_table_hold_what_the_csv_files_say(rendered: Get) -> N
     assert chosen == "Tuning chose ε=0.105 of 14 points."
     for part in (
         f"accuracy {value:.2f} %",
-        f"{seen:+.2f} percentage",
+        f"{seen:+.2f} points",
         "5 fresh seeds",
-        f"{again:+.2f} percentage",
+        f"{again:+.2f} points",
     ):
         assert part in winner
     assert winner.endswith(": undecided.")
@@ -254,5 +254,5 @@ def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path:
     assert baseline[2]["notes"][0].endswith(", n = 10")
     seen, again = own.mean() - other.mean(), (fresh[0.16] - fresh[0.0]).mean()
     assert [100 * winner[place]["value"] for place in (4, 6)] == pytest.approx([seen, seen - again])
-    said = f"accuracy {own.mean():.2f} % (mean of 15 runs of 3 points), {seen:+.2f} percentage points against"
+    said = f"accuracy {own.mean():.2f} % (mean of 15 runs of 3 points), {seen:+.2f} points against"
     assert said in page.report["answer"]["tuning"]["sentences"][1]

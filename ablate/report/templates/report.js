@@ -43,3 +43,17 @@ function unfold() {
 }
 addEventListener("hashchange", unfold);
 unfold();
+
+// Each figure can be saved, and the table of its numbers: from what the page holds already.
+for (const image of document.querySelectorAll("figure img")) {
+  const row = document.createElement("p");
+  row.className = "save";
+  const table = document.querySelector(`a[download="${CSS.escape(image.dataset.table)}"]`);
+  for (const [name, href] of [[image.dataset.name, image.src], [table?.download, table?.href]]) {
+    if (!href) continue;
+    const link = document.createElement("a");
+    Object.assign(link, { href, download: name, textContent: name });
+    row.append(link, " ");
+  }
+  image.closest("figure").append(row);
+}
