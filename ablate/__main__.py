@@ -60,10 +60,7 @@ AsJson = Annotated[bool, Option("--json", help=IN_JSON)]
 
 
 def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[Callable[..., None]], Any]:
-    """Give a command the fields of `Options` as parameters; it is called with the `options` they make.
-
-    `helps` is what to say of a field where that is not its own description.
-    """
+    """Give a command the fields of `Options` as parameters, with `helps` in place of their descriptions."""
     kinds = get_type_hints(Options) | {"settings": Several, "seeds": int | None}
     names = [name for name in Options.model_fields if name not in {"command", *without}]
 

@@ -91,7 +91,9 @@ def analyse(
     joined = f"paired by {seed}" if seed else "independent samples, as no seed pairs them"
     reason = f"{len(data)} runs from {source}, {joined}; ablate trained none of them."
     about = {"profile": source, "reason": reason, "command": f"ablate.analyse({', '.join(words)})"}
-    runs_of = found.assign(trial_id=_named(data), failure=_failures(data, found)).set_index([seeds, arms])
+    named = next((name for name in NAMES if name in data and data[name].is_unique), "")
+    numbered = data[named].map(str) if named else [f"row {row + 1}" for row in data.index]
+    runs_of = found.assign(trial_id=numbered, failure=_failures(data, found)).set_index([seeds, arms])
     return with_metrics.run(_reported, study, runs_of, about, ResultsFolder(Path(report) / study.name))
 
 
@@ -196,16 +198,10 @@ def _grid(levels: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> d
 
 def _differing(data: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
     """In which other columns runs differ: those where some are alike, and those where none are."""
-    counts = data.drop(columns=[*used, *NAMES, *STATES], errors="ignore").astype(str).nunique()
+    counts = data.drop(columns=[*used, *NAMES, *STATES], errors="ignore").map(str).nunique()
     some = ", ".join(f"{name} ({count} values)" for name, count in counts.items() if 1 < count < len(data))
     every = ", ".join(str(name) for name, count in counts.items() if count == len(data) > 1)
     return tuple(filter(None, [some, every and f"in every run, as times and results do: {every}"]))
-
-
-def _named(data: pd.DataFrame) -> list[str]:
-    """What each run is called."""
-    own = [data[name] for name in NAMES if name in data and data[name].is_unique]
-    return list(map(str, own[0])) if own else [f"row {row + 1}" for row in data.index]
 
 
 def _failures(data: pd.DataFrame, found: pd.DataFrame) -> pd.Series[Any]:

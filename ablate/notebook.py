@@ -19,10 +19,8 @@ class Run:
         folder: where the study's records and tables are.
         ran: trials that were run; those recorded before are not counted.
         failed: trials of the study that ended without a result.
-        interrupted: whether it was stopped.
         tables: DataFrames by name (trials, epochs, reliability, effects); columns as in results/README.md.
-            Of a search that has no re-test yet there are none, and no report.
-        report: the report's page, index.html.
+        report: the report's page, index.html; None of a search that has no re-test yet, nor has that tables.
         page: the report as it was after this run; a later run of the study overwrites the file.
         answer: its first screen, in lines of text.
     """

@@ -1,7 +1,4 @@
-"""A study from its declaration to its report: what the commands do, and `ablate.run` and `ablate.tune`.
-
-Heavy libraries are imported when they are needed, so that a run gets to its trials sooner.
-"""
+"""A study from its declaration to its report; heavy libraries are imported when they are needed."""
 
 from __future__ import annotations
 
@@ -62,10 +59,7 @@ def load_tables(study: str, *, profile: str | None = None, results: str | Path =
     """Read the tables of a study that was run: DataFrames by name, their columns as in results/README.md.
 
     A study's name is its file's, without the ending; its profile can be left out where only one was run.
-
-    Raises:
-        ResultsError: no such study or profile was run.
-        RecordError: a table is missing or damaged.
+    A ResultsError says what was run instead, and a RecordError which table is missing or damaged.
     """
     from ablate.tables import read_tables
 
@@ -195,10 +189,7 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
 
 
 def _ready_own_module(text: str) -> None:
-    """See that a module of the user's, if the text names one, can be imported as it is now.
-
-    A notebook's user edits it between runs, and this process would go on with the module it has.
-    """
+    """See that a module of the user's, edited between a notebook's runs, is imported as it is now."""
     module_name, _, attribute = text.partition(":")
     if module_name == "__main__":
         raise StudyError(

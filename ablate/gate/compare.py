@@ -79,11 +79,7 @@ class Run:
 
 
 def read_run(folder: ResultsFolder) -> Run:
-    """A recorded study with its metrics; from the records where it has predictions, else from its tables.
-
-    Raises:
-        RecordError: nothing was run there, or what is stored is damaged.
-    """
+    """A recorded study with its metrics; from the records where it has predictions, else from its tables."""
     plan, published = read_plan(folder), not folder.predictions.exists()
     tables = read_tables(folder, names=["trials"]) if published else build_tables(folder, plan)
     return Run(folder, plan, of_plan(tables, plan)["trials"])
@@ -133,12 +129,8 @@ class Comparison:
 def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comparison:
     """Join two runs by the names of their arms; differences are the second's values minus the first's.
 
-    One family: the intervals of all common arms and all metrics hold together with 95 % confidence. A failed
-    arm counts in it too, so that it never makes the others narrower. An arm is compared by seed where the
-    trials are the same but for the machine, else as two samples.
-
-    Raises:
-        StudyError: a metric is no measured column of the trials table.
+    The intervals of all common arms, failed ones too, and all metrics hold together with 95 % confidence. An
+    arm is compared by seed where the trials are the same but for the machine, else as two samples.
     """
     measured = measured_columns()
     unknown = [
@@ -153,10 +145,7 @@ def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comp
 
 
 def compare_arms(run: Run, metrics: Sequence[str]) -> Comparison:
-    """Each arm of a study beside its baseline arm.
-
-    One family, of all arms and metrics, as any of them can fail a gate, and no smaller than the report's.
-    """
+    """Each arm of a study beside its baseline arm; all are one family, no smaller than the report's."""
     pairs = run.plan.comparisons
     size = max(len(pairs) * len(metrics), family_size(run.plan))
     rows = [_difference(run, run, pair, metric, size) for metric in metrics for pair in pairs]

@@ -65,8 +65,7 @@ def show_forecast(
 ) -> Facts:
     """Print what a run would train, how long it should take, and how likely it decides; the same as facts.
 
-    The folder of the results need not exist. `sd` is the standard deviation of an arm over seeds in the
-    primary metric's shown unit; otherwise records of this profile tell it, or else of another one.
+    `sd` is that of an arm over seeds in the primary metric's shown unit, instead of what records tell.
     """
     records, faults = read_available(folder)
     states = dict.fromkeys((trial.trial_id for trial in plan.trials), "missing")
