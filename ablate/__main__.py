@@ -49,21 +49,19 @@ StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; i
 StudyName = Annotated[str, Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")]
 Results = Annotated[Path, Option(help="Folder of the results.")]
 Reports = Annotated[Path, Option("--report", help="Folder of the reports.")]
-Several = list[str] | None
 RESULTS, REPORTS = Path("results"), Path("report")
-RanProfile = Annotated[str | None, Option(help="Which of the profiles that were run.")]
+Text = str | None
+File = Path | None
+Several = list[str] | None
+RanProfile = Annotated[Text, Option(help="Which of the profiles that were run.")]
 OpenPage = Annotated[bool, Option("--open", help="Open the report in the browser.")]
-AsJson = Annotated[
-    bool, Option("--json", help="Print one JSON object instead, numbers unrounded, what is not known null.")
-]
+IN_JSON = "Print one JSON object instead, numbers unrounded, what is not known null."
+AsJson = Annotated[bool, Option("--json", help=IN_JSON)]
 
 
 def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[Callable[..., None]], Any]:
-    """Give a command the fields of `Options` as parameters; it is called with the `options` they make.
-
-    `helps` is what to say of a field where that is not its own description.
-    """
-    kinds = get_type_hints(Options)
+    """Give a command the fields of `Options` as parameters, with `helps` in place of their descriptions."""
+    kinds = get_type_hints(Options) | {"settings": Several, "seeds": int | None}
     names = [name for name in Options.model_fields if name not in {"command", *without}]
 
     def wrap(command: Callable[..., None]) -> Any:
@@ -78,16 +76,11 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
         own = inspect.signature(command, eval_str=True).parameters.values()
         parameters = [parameter for parameter in own if parameter.name != "options"]
         for name in names:
-            field = Options.model_fields[name]
-            text = helps.get(name, field.description)
+            field, is_set = Options.model_fields[name], name == "settings"
             least: Any = next((rule.ge for rule in field.metadata if hasattr(rule, "ge")), None)
-            option, kind, default = Option(help=text, min=least), kinds[name], field.default
-            if name == "settings":
-                option = Option("--set", metavar="FIELD=VALUE[,VALUE]", help=text)
-                kind, default = list[str] | None, None
-            elif name == "seeds":
-                kind = int | None
-            annotation: Any = Annotated[kind, option]
+            names_of, metavar = (["--set"], "FIELD=VALUE[,VALUE]") if is_set else ([], None)
+            option = Option(*names_of, metavar=metavar, help=helps.get(name, field.description), min=least)
+            default, annotation = None if is_set else field.default, Annotated[kinds[name], option]
             parameters.append(inspect.Parameter(name, KEYWORD, default=default, annotation=annotation))
         parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         parsed.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -125,7 +118,7 @@ def tune(
     options: Options,
     points: Annotated[int | None, Option(min=1, help="The budget, instead of the study's.")] = None,
     storage: Annotated[
-        str | None, Option(metavar="URL", help="PostgreSQL database that tuners with one --results share.")
+        Text, Option(metavar="URL", help="PostgreSQL database that tuners with one --results share.")
     ] = None,
     open_page: OpenPage = False,
 ) -> None:
@@ -141,19 +134,16 @@ def tune(
 
 def _conclude(ended: Run, open_page: bool) -> NoReturn:
     """Say what became of a run or a search, its answer first, and exit with its status."""
-    lines, partial = list(ended.answer), ""
-    if ended.report is not None:
-        partial = "the report is partial; "
-        lines.append(f"{ended.ran} trials run")
+    lines = [*ended.answer, *([f"{ended.ran} trials run"] if ended.report else [])]
     if ended.interrupted:
-        lines.append(f"interrupted: {partial}the same command goes on")
+        lines.append(ended.stopped("command"))
     elif ended.failed:
         lines.append(
             f"{ended.failed} of {len(ended.tables['trials'])} trials have no result; the report says why; "
             "--retry-failed runs them again"
         )
     print_line(Console(), *lines)
-    if ended.report is not None:
+    if ended.report:
         _show_report(ended.report, open_page)
     raise Concluded(INTERRUPTED if ended.interrupted else FAILURES if ended.failed else COMPLETE)
 
@@ -240,7 +230,7 @@ def list_(results: Results = RESULTS, report_dir: Reports = REPORTS, as_json: As
 
 @app.command()
 def fields(
-    name: Annotated[str | None, Argument(help="A field [default: all of them]")] = None,
+    name: Annotated[Text, Argument(help="A field [default: all of them]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what can be set or swept: every field's range, default and meaning, and what recipes set."""
@@ -251,8 +241,8 @@ def fields(
     console, heads = Console(quiet=as_json), ("field", "values", "default", "meaning")
     rows = [[known, *(str(facts.get(head, "–")) for head in heads[1:])] for known, facts in asked.items()]
     print_table(console, heads, rows)
-    for recipe, value in asked[name]["recipes"].items() if name is not None else ():
-        print_line(console, f"recipe {recipe}: {value}")
+    recipes = asked[name]["recipes"] if name is not None else {}
+    print_line(console, *(f"recipe {recipe}: {value}" for recipe, value in recipes.items()))
     _dump(asked, as_json)
 
 
@@ -276,12 +266,10 @@ def init(file: Annotated[Path, Argument(help="The file to write, such as my_stud
 def compare(
     a: Annotated[str, Argument(help="A recorded study: NAME, NAME/PROFILE, or a results folder.")],
     b: Annotated[str, Argument(help="Another; the differences are its values minus the first's.")],
-    metric: Annotated[
-        list[str] | None, Option(help="A metric to compare [default: accuracy, nll and ece]")
-    ] = None,
-    csv: Annotated[Path | None, Option(help="Write the differences to this file, unrounded.")] = None,
+    metric: Annotated[Several, Option(help="A metric to compare [default: accuracy, nll and ece]")] = None,
+    csv: Annotated[File, Option(help="Write the differences to this file, unrounded.")] = None,
     markdown: Annotated[
-        Path | None, Option(help="Write the tables to this file, as for a comment on a forge.")
+        File, Option(help="Write the tables to this file, as for a comment on a forge.")
     ] = None,
     results: Results = RESULTS,
     as_json: AsJson = False,
@@ -308,10 +296,10 @@ def compare(
 def check(
     study: StudyName,
     fail_if: Annotated[
-        list[str] | None, Option(metavar="CONDITION", help="Fail where this holds; can be repeated.")
+        Several, Option(metavar="CONDITION", help="Fail where this holds; can be repeated.")
     ] = None,
     baseline: Annotated[
-        str | None, Option(help="A recorded run to compare with, instead of the study's baseline arm.")
+        Text, Option(help="A recorded run to compare with, instead of the study's baseline arm.")
     ] = None,
     allow_incomplete: Annotated[
         bool, Option("--allow-incomplete", help="Judge by the trials that have a result.")
@@ -348,14 +336,12 @@ def check(
 
 @app.command()
 def data(
-    name: Annotated[
-        str | None, Argument(help="A dataset, or folder:PATH [default: list the datasets]")
-    ] = None,
+    name: Annotated[Text, Argument(help="A dataset, or folder:PATH [default: list the datasets]")] = None,
     image_size: Annotated[int, Option(help="Pixels a side.")] = 128,
     resize: Annotated[
         Literal["squash", "center_crop"], Option(help="How an image becomes square.")
     ] = "squash",
-    data_dir: Annotated[Path | None, Option(help=Options.model_fields["data_dir"].description)] = None,
+    data_dir: Annotated[File, Option(help=Options.model_fields["data_dir"].description)] = None,
 ) -> None:
     """Download, check and decode a dataset, once; without a name, list them."""
     from ablate.data import default_cache_dir, prepare
@@ -367,15 +353,9 @@ def data(
         return
     from ablate.execution.progress import Watcher
 
+    folders: Any = {"cache_dir": cache_dir, "data_dir": data_dir}
     with Watcher(Console(stderr=True)) as view:
-        dataset = prepare(
-            name,
-            image_size=image_size,
-            resize=resize,
-            cache_dir=cache_dir,
-            data_dir=data_dir,
-            progress=view.preparing,
-        )
+        dataset = prepare(name, image_size=image_size, resize=resize, progress=view.preparing, **folders)
     show_dataset(Console(), dataset)
 
 
@@ -383,7 +363,7 @@ def data(
 @takes_options(without={*Options.model_fields} - {"profile", "settings", "device", "data_dir"})
 def doctor(
     options: Options,
-    study: Annotated[Path | None, Argument(help="A study file, to look for its data too.")] = None,
+    study: Annotated[File, Argument(help="A study file, to look for its data too.")] = None,
 ) -> None:
     """Look at what a run needs: device, arithmetic, versions, cache, which profile would run, data."""
     from ablate.doctor import examine, show_findings
@@ -399,9 +379,7 @@ def bench(
         list[Suite] | None,
         Argument(help="What to measure [default: all that run on a CPU, but the simulations]"),
     ] = None,
-    json: Annotated[
-        Path | None, Option(help="Write the numbers to this file (pytest-benchmark's JSON).")
-    ] = None,
+    json: Annotated[File, Option(help="Write the numbers to this file (pytest-benchmark's JSON).")] = None,
     quick: Annotated[
         bool, Option("--quick", help="One short round of each: whether it works, not how fast.")
     ] = False,
@@ -429,7 +407,7 @@ def report(
     open_page: OpenPage = False,
     pdf: Annotated[bool, Option("--pdf", help="Write every figure as PDF too.")] = False,
     factors: Annotated[str, Option(help="Of a CSV: the columns that make the arms, as lr,net.")] = "",
-    seed: Annotated[str | None, Option(help="The column that pairs runs; without: Welch's test.")] = None,
+    seed: Annotated[Text, Option(help="The column that pairs runs; without: Welch's test.")] = None,
     metric: Annotated[Several, Option(metavar="NAME:BETTER", help="As acc:higher, loss:lower.")] = None,
     baseline: Annotated[Several, Option(metavar="FACTOR=LEVEL", help="What is compared with.")] = None,
     margin: Annotated[Several, Option(metavar="NAME=SIZE", help="A difference of no matter.")] = None,
@@ -466,14 +444,14 @@ def table(
     study: StudyName,
     latex: Annotated[bool, Option("--latex", help="LaTeX with booktabs, not Markdown.")] = False,
     metric: Annotated[
-        list[str] | None, Option(help="A column [default: primary, the family's, accuracy, ece]")
+        Several, Option(help="A column [default: primary, the family's, accuracy, ece]")
     ] = None,
     interval: Annotated[
         Literal["ci", "sd", "se", "none"], Option(help="95 % interval, ± standard deviation or error.")
     ] = "ci",
-    out: Annotated[Path | None, Option(help="Write it to this file.")] = None,
+    out: Annotated[File, Option(help="Write it to this file.")] = None,
     profile: RanProfile = None,
-    results: Results = Path("results"),
+    results: Results = RESULTS,
 ) -> None:
     """Show the table of arms of a recorded study as for a paper, the best means bold, claims marked."""
     from ablate.gate.compare import read_run, write_text
@@ -512,14 +490,13 @@ def command_line(command: str, study: Path, options: Options, points: int | None
     words = ["python", "-m", "ablate", command, study.name if study.is_absolute() else str(study)]
     words += ["--points", str(points)] if points is not None else []
     for name, value in options.repeated().items():
-        for field, values in value.items() if name == "settings" else ():
-            # Text that would be read as a number or the like needs its quotes.
-            typed = [
-                repr(one) if isinstance(one, str) and _literal(one) != one else str(one) for one in values
-            ]
-            words += ["--set", f"{field}={','.join(typed)}"]
         if name != "settings":
             words += [f"--{name}", str(value)]
+            continue
+        for field, values in value.items():
+            # Text that would be read as a number or the like needs its quotes.
+            typed = [repr(one) if _literal(str(one)) != one else str(one) for one in values]
+            words += ["--set", f"{field}={','.join(typed)}"]
     return shlex.join(words)
 
 
@@ -527,12 +504,12 @@ def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
     """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, true, false, or text."""
     parsed: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
-        name, separator, values = setting.partition("=")
-        if not separator or not name or not values:
+        name, _, values = setting.partition("=")
+        if not name or not values:
             raise StudyError(f"--set {setting}: expected FIELD=VALUE, for example --set epochs=5")
         if name in parsed:
             raise StudyError(f"--set {name}: is given twice; write its values as {name}=A,B to sweep it")
-        parsed[name] = tuple(_literal(value) for value in values.split(","))
+        parsed[name] = tuple(map(_literal, values.split(",")))
     return parsed
 
 

@@ -30,10 +30,7 @@ class Finding:
 
 
 def examine(needed: Sequence[Originals] = ()) -> list[Finding]:
-    """Look at everything that a run needs, one fault never hiding another. Changes nothing.
-
-    `needed` is the data of the study that it is about.
-    """
+    """Look at everything that a run needs, as the data of a study, one fault never hiding another."""
     findings: list[Finding] = []
     for check in (_versions, _devices, _arithmetic, _cache):
         name = check.__name__.strip("_")
@@ -58,13 +55,12 @@ def _versions() -> Iterable[Finding]:
     for needed in map(Requirement, metadata.requires(PACKAGE) or ()):
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        version, fault = version_of(needed.name), ""
+        version, remedy = version_of(needed.name), "run pip install again in the folder of ablate"
         if version == "unknown":
-            fault = f"{needed.name} is not installed ({needed} is needed)"
+            yield Finding("package", f"{needed.name} is not installed ({needed} is needed)", remedy)
         elif not needed.specifier.contains(version, prereleases=True):
-            fault = f"{needed.name} {version} is installed, but {needed} is needed"
-        if fault:
-            yield Finding("package", fault, "run pip install again in the folder of ablate")
+            found = f"{needed.name} {version} is installed, but {needed} is needed"
+            yield Finding("package", found, remedy)
 
 
 def _devices() -> Iterable[Finding]:
@@ -76,15 +72,14 @@ def _devices() -> Iterable[Finding]:
     cuda = torch.cuda
     if not cuda.is_available():
         reason = "torch finds a driver, but no GPU"
+        try:
+            cuda.init()  # type: ignore[no-untyped-call]
+        except (RuntimeError, AssertionError) as error:
+            reason = first_line(error).rstrip(".")
         if torch.version.cuda is None:
             reason = f"this torch ({torch.__version__}) is built without CUDA"
         elif os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
             reason = "CUDA_VISIBLE_DEVICES hides every GPU"
-        else:
-            try:
-                cuda.init()  # type: ignore[no-untyped-call]
-            except (RuntimeError, AssertionError) as error:
-                reason = first_line(error).rstrip(".")
         yield Finding("CUDA", f"none: {reason}")
     for number in range(cuda.device_count() if cuda.is_available() else 0):
         properties = cuda.get_device_properties(number)
@@ -120,22 +115,18 @@ def _cache() -> Iterable[Finding]:
     there = next(path for path in (folder, *folder.parents) if path.is_dir())
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     value = f"{folder}, holds {held / 1e9:.2f} GB, {shutil.disk_usage(there).free / 1e9:.1f} GB free"
-    fault = f"{folder} is not a folder" if folder.exists() and there != folder else ""
+    fault = f": {folder} is not a folder" if folder.exists() and there != folder else ""
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             file.write(b"\0")
     except OSError as error:
-        fault = fault or f"cannot be written ({error.strerror})"
-    remedy = "set ABLATE_CACHE to a folder that can be written" if fault else ""
-    yield Finding("cache", f"{value}: {fault}" if fault else value, remedy)
+        fault = fault or f": cannot be written ({error.strerror})"
+    yield Finding("cache", value + fault, fault and "set ABLATE_CACHE to a folder that can be written")
 
 
 def show_findings(console: Console, findings: Sequence[Finding]) -> bool:
     """Print what was found, then what to do about what is broken; whether all is in order."""
     print_table(console, ("what", "found"), [(finding.name, finding.value) for finding in findings])
-    broken = [finding for finding in findings if finding.remedy]
-    for finding in broken:
-        print_line(console, f"broken: {finding.name}: {finding.remedy}")
-    if not broken:
-        print_line(console, "nothing is broken")
+    broken = [f"broken: {finding.name}: {finding.remedy}" for finding in findings if finding.remedy]
+    print_line(console, *(broken or ["nothing is broken"]))
     return not broken

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import itertools
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,8 +15,7 @@ import pandas as pd
 
 from ablate.errors import StudyError, first_line
 from ablate.notebook import Run
-from ablate.pipeline import require_sound
-from ablate.report.answer import answer_lines
+from ablate.pipeline import require_sound, with_report
 from ablate.report.content import write_pages
 from ablate.stats.intervals import UNBOUNDED
 from ablate.store.results import ResultsFolder
@@ -81,29 +79,21 @@ def analyse(
     found = pd.DataFrame({name: parsed[name] for name in better})
     spreads = found.groupby(arms).std().median()
     quantities = {name: _quantity(name, better[name], float(spreads[name])) for name in better}
-    declared = {
-        "name": stem,
-        "question": f"What do {' and '.join(factors)} do to {' and '.join(better)}?",
-        "primary": next(iter(better)),
-        **asked,
-        **_grid(levels, baseline or {}),
-        "seeds": sorted(set(seeds)),
-        "seed": seed or "",
-        "differing": _differing(data, columns.values()),
-    }
-    study = ExternalStudy(**declared)
+    question = f"What do {' and '.join(factors)} do to {' and '.join(better)}?"
+    usual = {"name": stem, "question": question, "primary": next(iter(better))}
+    own = {"seeds": sorted(set(seeds)), "seed": seed or "", "differing": _differing(data, columns.values())}
+    study = ExternalStudy(**{**usual, **asked, **_grid(levels, baseline or {}), **own})
     with_metrics = contextvars.copy_context()
     with_metrics.run(EXTERNAL.set, quantities)
     with_metrics.run(require_sound, study, Options(report=Path(report)))
     given = {"factors": factors, "metrics": metrics, "seed": seed, "baseline": baseline, **asked}
     words = [repr(source), *(f"{name}={value!r}" for name, value in given.items() if value)]
     joined = f"paired by {seed}" if seed else "independent samples, as no seed pairs them"
-    about = {
-        "profile": source,
-        "reason": f"{len(data)} runs from {source}, {joined}; ablate trained none of them.",
-        "command": f"ablate.analyse({', '.join(words)})",
-    }
-    runs_of = found.assign(trial_id=_named(data), failure=_failures(data, found)).set_index([seeds, arms])
+    reason = f"{len(data)} runs from {source}, {joined}; ablate trained none of them."
+    about = {"profile": source, "reason": reason, "command": f"ablate.analyse({', '.join(words)})"}
+    named = next((name for name in NAMES if name in data and data[name].is_unique), "")
+    numbered = data[named].map(str) if named else [f"row {row + 1}" for row in data.index]
+    runs_of = found.assign(trial_id=numbered, failure=_failures(data, found)).set_index([seeds, arms])
     return with_metrics.run(_reported, study, runs_of, about, ResultsFolder(Path(report) / study.name))
 
 
@@ -126,9 +116,8 @@ def _reported(study: ExternalStudy, runs: pd.DataFrame, about: dict[str, Any], f
     tables = {"trials": trials, "epochs": frame("epochs", [])}
     page = write_pages(tables, Plan.model_construct(study=study, **about), folder, folder.root)
     shown |= read_tables(folder, names=["effects"])
-    told = tuple(answer_lines(json.loads((folder.root / "report.json").read_text(encoding="utf-8"))))
     failed = int((trials["status"] != "complete").sum())
-    return Run(folder.root, 0, failed, False, shown, page, page.read_text(encoding="utf-8"), told)
+    return with_report(page, shown, folder=folder.root, ran=0, failed=failed, interrupted=False)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -169,10 +158,10 @@ def _parsed(column: pd.Series[Any], name: str, *, needed: bool) -> pd.Series[Any
         if not needed:
             raise StudyError(f"{name}: expected a column of numbers, but {first_line(error)}") from None
         values = column.astype("string")
-    if needed and (absent := values.isna()).any():
-        raise StudyError(f"{name}: no value in {_rows(absent)}; fill it in, or take these runs out")
     if not needed:
         return values.where(np.isfinite(values))
+    if (absent := values.isna()).any():
+        raise StudyError(f"{name}: no value in {_rows(absent)}; fill it in, or take these runs out")
     if values.dtype == "string":
         return values
     return values.astype("int64") if (values % 1 == 0).all() else values.map(canonical)
@@ -189,9 +178,8 @@ def _seeds(values: pd.Series[Any], name: str, arms: pd.Series[Any]) -> pd.Series
     twice = pd.DataFrame({"arm": arms, "seed": values}).duplicated(keep=False)
     if twice.any() or (values.is_unique and arms.nunique() > 1):
         fault = f"{_rows(twice)} share levels and seed" if twice.any() else "no two runs share one"
-        raise StudyError(
-            f"{name}: {fault}; name the factor in which they differ, or no seed for independent runs"
-        )
+        remedy = "name the factor in which they differ, or no seed for independent runs"
+        raise StudyError(f"{name}: {fault}; {remedy}")
     return values if values.dtype == "int64" and values.min() >= 0 else pd.Series(pd.factorize(values)[0])
 
 
@@ -210,16 +198,10 @@ def _grid(levels: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> d
 
 def _differing(data: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
     """In which other columns runs differ: those where some are alike, and those where none are."""
-    counts = {name: data[name].map(str).nunique() for name in data if name not in (*used, *NAMES, *STATES)}
+    counts = data.drop(columns=[*used, *NAMES, *STATES], errors="ignore").map(str).nunique()
     some = ", ".join(f"{name} ({count} values)" for name, count in counts.items() if 1 < count < len(data))
     every = ", ".join(str(name) for name, count in counts.items() if count == len(data) > 1)
     return tuple(filter(None, [some, every and f"in every run, as times and results do: {every}"]))
-
-
-def _named(data: pd.DataFrame) -> list[str]:
-    """What each run is called."""
-    own = [data[name] for name in NAMES if name in data and data[name].is_unique]
-    return list(map(str, own[0])) if own else [f"row {row + 1}" for row in data.index]
 
 
 def _failures(data: pd.DataFrame, found: pd.DataFrame) -> pd.Series[Any]:
@@ -239,6 +221,5 @@ def _quantity(name: str, better: str, spread: float) -> Quantity:
         raise StudyError(f"{name}: say what is better, 'higher', 'lower' or 'neither'; {better!r} came")
     what = known or Quantity("number", name, "of the runs", title=name)
     digits = min(max(1 - math.floor(math.log10(spread)), 0), 12) if spread > 0 else 4
-    unit = what.stored_unit if what.factor == 1 else ""
-    shown: dict[str, Any] = {"digits": digits, "stored_unit": unit, "bounds": UNBOUNDED}
-    return replace(what, better=BETTER.get(better, what.better), **shown)
+    unit, way = what.stored_unit if what.factor == 1 else "", BETTER.get(better, what.better)
+    return replace(what, better=way, digits=digits, stored_unit=unit, bounds=UNBOUNDED)

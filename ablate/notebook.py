@@ -18,11 +18,9 @@ class Run:
     Attributes:
         folder: where the study's records and tables are.
         ran: trials that were run; those recorded before are not counted.
-        failed: trials of the study that ended without a result; the report says why.
-        interrupted: whether it was stopped; the same call goes on where it stopped.
+        failed: trials of the study that ended without a result.
         tables: DataFrames by name (trials, epochs, reliability, effects); columns as in results/README.md.
-            Of a search that has no re-test yet there are none.
-        report: the report's page, index.html; None where there are no tables.
+        report: the report's page, index.html; None of a search that has no re-test yet, nor has that tables.
         page: the report as it was after this run; a later run of the study overwrites the file.
         answer: its first screen, in lines of text.
     """
@@ -36,26 +34,28 @@ class Run:
     page: str = field(default="", compare=False)
     answer: tuple[str, ...] = ()
 
+    def stopped(self, what: str) -> str:
+        """That it was stopped, and what goes on where it stopped: the same call, the same command."""
+        return f"interrupted: {'the report is partial; ' if self.report else ''}the same {what} goes on"
+
     def __repr__(self) -> str:
         state = "no report yet"
-        if self.report is not None:
+        if self.report:
             trials = self.tables["trials"]
-            state = f"{int((trials['status'] == 'complete').sum())} of {len(trials)} trials complete"
+            state = f"{(trials['status'] == 'complete').sum()} of {len(trials)} trials complete"
         lines = [f"{self.folder.parent.name} ({self.folder.name}): {state}; {self.ran} run just now"]
         if self.interrupted:
-            partial = "the report is partial; " if self.report is not None else ""
-            lines.append(f"interrupted: {partial}the same call goes on")
+            lines.append(self.stopped("call"))
         if self.failed:
-            own = self.report is None or self.report.parent != self.folder  # not of another tool
+            own = self.report and self.report.parent != self.folder  # not of another tool
             again = "; retry_failed=True runs them again" if own else ""
             lines.append(f"{self.failed} trials have no result; the report says why{again}")
-        lines += self.answer
-        return "\n".join([*lines, *([f"report: {self.report}"] if self.report is not None else [])])
+        return "\n".join([*lines, *self.answer, *([f"report: {self.report}"] if self.report else [])])
 
     def _repr_html_(self) -> str:
         """The report in a frame of its own, sealed off from the notebook; above it the same in words."""
         words = "<br>".join(html.escape(line) for line in repr(self).splitlines())
-        if self.report is None:
+        if not self.report:
             return f"<div>{words}</div>"
         # A frame's `#arms` would lead to the notebook's own address, so its links name the frame itself.
         page = self.page.replace('href="#', 'href="about:srcdoc#')

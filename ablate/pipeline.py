@@ -1,7 +1,4 @@
-"""A study from its declaration to its report: what the commands do, and `ablate.run` and `ablate.tune`.
-
-Heavy libraries are imported when they are needed, so that a run gets to its trials sooner.
-"""
+"""A study from its declaration to its report; heavy libraries are imported when they are needed."""
 
 from __future__ import annotations
 
@@ -32,8 +29,7 @@ if TYPE_CHECKING:
 def run(study: Study | str | Path, **options: Any) -> Run:
     """Train what is missing of a study, write its tables and render its report: `python -m ablate run`.
 
-    Interrupted, as by a notebook's stop button, it ends with a partial report; what is recorded is kept, and
-    the same call goes on.
+    Interrupted, as by a notebook's stop button, it ends with a partial report, and the same call goes on.
 
     Args:
         study: a study, or the path of a file that defines one.
@@ -41,8 +37,7 @@ def run(study: Study | str | Path, **options: Any) -> Run:
             seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed, timing.
 
     Raises:
-        AblateError: a StudyError where the study or an option is wrong, else of the kind that says what is;
-            nothing was trained.
+        AblateError: of the kind that says what is wrong; nothing was trained.
     """
     return run_study(*_from_python("run", study, options))
 
@@ -54,9 +49,6 @@ def tune(
 
     `points` is the budget, instead of the study's; `storage` the PostgreSQL URL of a search that several
     tuners share; the options are those of `run`, whose `seeds` are those of the re-test.
-
-    Raises:
-        AblateError: of the kind that says what is wrong; nothing was trained.
     """
     if points is not None and (isinstance(points, bool) or not isinstance(points, int) or points < 1):
         raise StudyError(f"points: expected a whole number, at least 1, but {points!r} came")
@@ -67,10 +59,7 @@ def load_tables(study: str, *, profile: str | None = None, results: str | Path =
     """Read the tables of a study that was run: DataFrames by name, their columns as in results/README.md.
 
     A study's name is its file's, without the ending; its profile can be left out where only one was run.
-
-    Raises:
-        ResultsError: no such study or profile was run.
-        RecordError: a table is missing or damaged.
+    A ResultsError says what was run instead, and a RecordError which table is missing or damaged.
     """
     from ablate.tables import read_tables
 
@@ -125,11 +114,11 @@ def require_metrics(study: Study) -> None:
 
     named: dict[str, Iterable[str]] = {"primary": [study.primary], "family": study.family}
     named |= {"margins": study.margins, "objective": study.search.objective if study.search else ()}
-    known = EXTERNAL.get() or METRICS
-    unknown = [(part, name) for part, names in named.items() for name in names if name not in known]
-    if unknown:
-        lines = [f"{part}: {unknown_name('metric', name, known)}" for part, name in unknown]
-        raise StudyError("\n".join(lines))
+    known, faults = EXTERNAL.get() or METRICS, list[str]()
+    for part, names in named.items():
+        faults += [f"{part}: {unknown_name('metric', name, known)}" for name in names if name not in known]
+    if faults:
+        raise StudyError("\n".join(faults))
 
 
 def require_plain_name(part: str, name: str) -> None:
@@ -155,14 +144,21 @@ def require_sound(study: Study, options: Options) -> None:
 
 
 def _reported(summary: Summary, options: Options) -> Run:
-    from ablate.notebook import Run
-    from ablate.report.answer import answer_lines
     from ablate.tables import read_tables
 
     folder, page = summary.folder, write_results(summary.folder, options.report)
-    ended = folder.root, summary.ran, summary.failed, summary.interrupted
-    told = tuple(answer_lines(json.loads((page.parent / "report.json").read_text(encoding="utf-8"))))
-    return Run(*ended, read_tables(folder), page, page.read_text(encoding="utf-8"), told)
+    ended = {"ran": summary.ran, "failed": summary.failed, "interrupted": summary.interrupted}
+    return with_report(page, read_tables(folder), folder=folder.root, **ended)
+
+
+def with_report(page: Path, tables: Tables, **ended: Any) -> Run:
+    """What a run came to, with its tables and its report as it is now."""
+    from ablate.notebook import Run
+    from ablate.report.answer import answer_lines
+
+    told = answer_lines(json.loads((page.parent / "report.json").read_text(encoding="utf-8")))
+    text = page.read_text(encoding="utf-8")
+    return Run(**ended, tables=tables, report=page, page=text, answer=tuple(told))
 
 
 def _view(options: Options) -> Watcher:
@@ -179,27 +175,21 @@ def _view(options: Options) -> Watcher:
 def _from_python(command: str, study: Study | str | Path, given: dict[str, Any]) -> tuple[Study, Options]:
     """The study and the options of a call, checked, with the call itself for the report."""
     options = Options(**given)
-    if not isinstance(study, Study):
-        study = load_study(study)
+    study = study if isinstance(study, Study) else load_study(study)
     importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
     declared: list[Study | Profile] = [study, *study.profiles.values()]
     levels = [*options.settings.values(), *(some for part in declared for some in part.factors.values())]
     for value in itertools.chain(*levels, *(part.base.values() for part in declared)):
-        if isinstance(value, str):
-            _ready_own_module(value)
+        _ready_own_module(str(value))
     values = options.repeated()
-    if "settings" in values:
-        swept = options.settings.items()
-        values["settings"] = {field: many[0] if len(many) == 1 else list(many) for field, many in swept}
+    swept = {name: many[0] if len(many) == 1 else list(many) for name, many in options.settings.items()}
+    values |= {"settings": swept} if swept else {}
     words = ["study", *(f"{name}={value!r}" for name, value in values.items())]
     return study, options.model_copy(update={"command": f"ablate.{command}({', '.join(words)})"})
 
 
 def _ready_own_module(text: str) -> None:
-    """See that a module of the user's, if the text names one, can be imported as it is now.
-
-    A notebook's user edits it between runs, and this process would go on with the module it has.
-    """
+    """See that a module of the user's, edited between a notebook's runs, is imported as it is now."""
     module_name, _, attribute = text.partition(":")
     if module_name == "__main__":
         raise StudyError(
@@ -208,6 +198,6 @@ def _ready_own_module(text: str) -> None:
             f"%%writefile my_module.py does that), and name it 'my_module:{attribute}'"
         )
     origin = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
-    installed = any(origin.is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))
+    installed = any(map(origin.is_relative_to, (sys.prefix, sys.base_prefix)))
     if origin.name == f"{module_name}.py" and not installed:  # a single file of the user's
         del sys.modules[module_name]

@@ -1,7 +1,6 @@
 """What has become of a study so far, read beside a running driver without holding up anything of its.
 
-Records are renamed into place whole, so any that can be seen can be read; one that appears or is put aside
-meanwhile is counted or not, and never an error.
+Records are renamed into place whole; one that appears or is put aside meanwhile is never an error.
 """
 
 import time
@@ -51,10 +50,7 @@ def is_running(folder: ResultsFolder) -> bool:
 
 
 def time_left(begun: float, recorded: Iterable[float], missing: int, now: float) -> float | None:
-    """Seconds until all missing trials are recorded, at the pace of this run; None before its first record.
-
-    Times are seconds since the epoch; records from before the run's begin do not count.
-    """
+    """Seconds until all missing trials are recorded, at this run's pace; None before its first record."""
     times = [moment for moment in recorded if moment > begun]
     if not times:
         return None
@@ -100,8 +96,8 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
     states = {trial.trial_id: known.get(trial.trial_id, MISSING) for trial in plan.trials}
     counts = Counter(states.values())
     words = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
-    going_on = "a" if running else "no"
-    print_line(console, f"{plan.study.name}, profile {plan.profile}: {going_on} run is going on")
+    going_on = "a run is going on" if running else "no run is going on"
+    print_line(console, f"{plan.study.name}, profile {plan.profile}: {going_on}")
     print_line(console, f"{len(plan.trials)} planned trials: {words}")
     missing = [name for name, state in states.items() if state == MISSING]
     if begun := {name for name in missing if folder.checkpoint_path(name).exists()}:
@@ -169,10 +165,7 @@ def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
 
 
 def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
-    """The results that a user names: STUDY, STUDY/PROFILE, or the path of a results folder.
-
-    A ResultsError gives the nearest name, or says that one of several profiles has to be chosen.
-    """
+    """The results that a user names, STUDY, STUDY/PROFILE or a results folder; else a `ResultsError`."""
     for path in (results / named, Path(named)):
         if (path / "study.json").is_file() and profile is None:
             return ResultsFolder(path)

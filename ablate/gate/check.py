@@ -34,15 +34,11 @@ class Evidence:
 
 Reading = tuple[bool | None, tuple[Evidence, ...]]
 """Whether a condition holds for one arm (None: cannot be told), and what shows it."""
-ANY, ALL = (True, None, False), (False, None, True)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one condition: `holds` is None where that cannot be told, which fails the gate too.
-
-    It was put to so many `arms`, one where it names its own.
-    """
+    """What became of one condition in so many `arms`; None, "cannot be told", fails the gate too."""
 
     condition: str
     holds: bool | None
@@ -72,11 +68,8 @@ def check_study(
     """Put conditions to a recorded study, compared with `other`, arm by arm, or with its own baseline arm.
 
     A condition is put to one arm after the other, and holds where it does for any: "a and b" needs one arm
-    for which both are true. Means and their intervals are over seeds, 95 % each. With `allow_incomplete` the
-    trials that have a result are judged, and an arm without any is left out.
-
-    Raises:
-        StudyError: a condition is malformed, or names what the study does not have.
+    for which both are true. With `allow_incomplete` an arm without any result is left out. A StudyError tells
+    all that is malformed, or that the study does not have.
     """
     conditions = [parse(text) for text in texts]
     asked = [leaf for condition in conditions for leaf in leaves(condition)]
@@ -95,7 +88,7 @@ def check_study(
         free = any(leaf.arm is None and leaf.metric not in COUNTS for leaf in leaves(condition))
         readings = [_read(condition, arm, comparison, arms) for arm in (judged if free else [""])]
         nothing = Evidence("", "", math.nan, "no arm has a complete trial")
-        holds, evidence = _first(readings or [(None, (nothing,))], ANY)
+        holds, evidence = _joined(readings or [(None, (nothing,))], "or")
         findings.append(Finding(text, holds, len(readings), tuple(dict.fromkeys(evidence))))
     for name, of in (("the study", run), ("the --baseline run", other)):
         counts = of.statuses() if of is not None else Counter()
@@ -118,17 +111,15 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
     if metric not in measured:
         yield f"--fail-if {unknown_name('metric', printable(metric), [*measured, *COUNTS])}"
         return
-    references = dict(run.plan.comparisons) if other is None else set(run.plan.arms) & set(other.plan.arms)
+    references = dict(run.plan.comparisons) if other is None else {*run.plan.arms} & {*other.plan.arms}
     if arm is not None and arm not in arms:
         known = "; ".join(printable(name) for name in run.plan.arms)
         hint = nearest(printable(arm), map(printable, arms))
         yield f"--fail-if arm {printable(arm)!r}: is not of this study, whose arms are {known}.{hint}"
+    elif leaf.difference and not references and other is None:
+        yield "--fail-if: the study has no baseline arm to compare with; name a recorded run with --baseline"
     elif leaf.difference and not references:
-        yield (
-            "--fail-if: the study has no baseline arm to compare with; name a recorded run with --baseline"
-            if other is None
-            else "--baseline: the runs have no arm in common, so nothing can be compared"
-        )
+        yield "--baseline: the runs have no arm in common, so nothing can be compared"
     elif arm is not None and leaf.difference and arms[arm] not in references:
         where = "the baseline itself" if other is None else "not in the --baseline run"
         yield f"--fail-if arm {printable(arm)!r}: is {where}, so there is nothing to compare it with"
@@ -151,9 +142,9 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
         yield f"--fail-if {of}: lies between {lower:g} and {upper:g}, but {value:g} came{hint}"
 
 
-def _first(readings: Sequence[Reading], order: Sequence[bool | None]) -> Reading:
-    """The first outcome in this order that occurs, with the lines of all readings that have it."""
-    holds = next(outcome for outcome in order if any(held is outcome for held, _ in readings))
+def _joined(readings: Sequence[Reading], word: str) -> Reading:
+    """Whether any ("or") or all ("and") hold, with the lines of all readings that have this outcome."""
+    holds = (max if word == "or" else min)((held for held, _ in readings), key=(False, None, True).index)
     return holds, tuple(line for held, lines in readings if held is holds for line in lines)
 
 
@@ -161,12 +152,12 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
     """A condition for one arm; what names an arm or counts trials is the same for all."""
     if isinstance(condition, Joined):
         readings = [_read(part, arm, comparison, arms) for part in condition.parts]
-        return _first(readings, ANY if condition.word == "or" else ALL)
+        return _joined(readings, condition.word)
     leaf, run, compares = condition, comparison.b, OPERATORS[condition.operator]
     if leaf.metric in COUNTS:
         counts = run.statuses()
         failed = counts.total() - counts["complete"] - counts["missing"]
-        number = failed if leaf.metric == "failed" else counts["missing"]
+        number = {"failed": failed, "missing": counts["missing"]}[leaf.metric]
         words = f"{leaf.metric} is {number} of {counts.total()} trials"
         return bool(compares(number, leaf.value)), (Evidence("", leaf.metric, number, words),)
     arm, shown, what = arm if leaf.arm is None else arms[leaf.arm], quantity(leaf.metric), leaf.metric
@@ -177,8 +168,8 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
         what = f"difference({leaf.metric})"
         unit = f" ({shown.difference_unit})" if shown.difference_unit else ""
         against = row.against if comparison.a is run else "the --baseline run"
-        context = f"{shown.label}{unit} {compare.difference_text(row)} against {against}, "
-        context += compare.method_text(row)
+        context = f"{shown.label}{unit} {compare.difference_text(row)} against {against}"
+        context += f", {compare.method_text(row)}"
         if leaf.asked == "verdict":
             words = f"{arm}: {leaf.metric} is {compare.verdict_text(row)}: {context}"
             evidence = (Evidence(arm, f"verdict({leaf.metric})", row.verdict, words),)
@@ -204,12 +195,11 @@ def show_result(console: Console, result: Result) -> dict[str, Any]:
     comparison = result.comparison
     lines = [str(comparison.b), *filter(None, [comparison.caution])]
     for where, arms in zip(("the --baseline", "this"), comparison.alone, strict=True):
-        if arms:
-            lines.append(f"not compared, because only {where} run has them: {'; '.join(arms)}")
+        lines += [f"not compared, because only {where} run has them: {'; '.join(arms)}"] if arms else []
     judged = "judged" if result.allow_incomplete else "--allow-incomplete judges"
     lines += [f"{line}; {judged} by the others" for line in result.incomplete]
+    outcome = {None: "cannot be told, and fails", True: "holds, and fails", False: "does not hold"}
     for finding in result.findings:
-        outcome = {None: "cannot be told, and fails", True: "holds, and fails", False: "does not hold"}
         asked = f" (in any of {finding.arms} arms)" if finding.holds is False and finding.arms > 1 else ""
         lines.append(f"{outcome[finding.holds]}: {finding.condition}{asked}")
         lines += [f"  {one.words}" for one in finding.evidence]

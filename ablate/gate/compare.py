@@ -46,15 +46,14 @@ GRAVE = {
 SIDE = ("mean", "low", "high", "n")
 HEADS = ("arm", "A", "B", "B - A", "verdict", "p", "compared")
 REASONS = {
-    "incomplete": "trials have no result",
-    "too_few_seeds": "fewer than two seeds",
+    "incomplete": "trials have no result", "too_few_seeds": "fewer than two seeds",
     "no_spread": "no spread to judge by",
-}
-CSV_COLUMNS = (
+}  # fmt: skip
+CSV_COLUMNS = [
     "arm", "metric", *(f"{side}_{name}" for side in "ab" for name in SIDE),
     "difference", "low", "high", "method", "n", "comparisons", "p", "p_adjusted", "margin", "p_equivalence",
     "verdict", "reason", "below_margin", "seeds_from", "seeds_needed",
-)  # fmt: skip
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,16 +79,9 @@ class Run:
 
 
 def read_run(folder: ResultsFolder) -> Run:
-    """A recorded study with its metrics; from the records where it has predictions, else from its tables.
-
-    Raises:
-        RecordError: nothing was run there, or what is stored is damaged.
-    """
-    plan = read_plan(folder)
-    if folder.predictions.exists():
-        tables = build_tables(folder, plan)
-    else:
-        tables = read_tables(folder, names=["trials"])
+    """A recorded study with its metrics; from the records where it has predictions, else from its tables."""
+    plan, published = read_plan(folder), not folder.predictions.exists()
+    tables = read_tables(folder, names=["trials"]) if published else build_tables(folder, plan)
     return Run(folder, plan, of_plan(tables, plan)["trials"])
 
 
@@ -98,9 +90,8 @@ class Comparison:
     """Arms of run `b` beside arms of run `a`, which can be the same run.
 
     `differences` has for every metric and pair of arms a row as in the effects table, and `method`: "paired"
-    by seed, or "welch", independent samples, whose `n` is the trials of both; `comparisons`, whose intervals
-    hold together; of either side its mean with its own 95 % interval, `a_mean`, `a_low`, `a_high`, `a_n`; and
-    the noise floor of a metric that has one, `a_floor`.
+    by seed, or "welch", whose `n` is the trials of both; `comparisons`, whose intervals hold together; of
+    either side the mean with its own 95 % interval, `a_mean`, `a_low`, `a_high`, `a_n`, and `a_floor`.
     """
 
     a: Run
@@ -114,7 +105,7 @@ class Comparison:
 
     @property
     def alone(self) -> tuple[list[str], list[str]]:
-        """Arms that only the first run has, and those that only the second has."""
+        """Arms that only `a` has, and those that only `b` has."""
         a, b = self.a.plan.arms, self.b.plan.arms
         return [arm for arm in a if arm not in b], [arm for arm in b if arm not in a]
 
@@ -138,17 +129,15 @@ class Comparison:
 def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comparison:
     """Join two runs by the names of their arms; differences are the second's values minus the first's.
 
-    One family: the intervals of all common arms and all metrics hold together with 95 % confidence. A failed
-    arm counts in it too, so that it never makes the others narrower. An arm is compared by seed where the
-    trials are the same but for the machine, else as two samples.
-
-    Raises:
-        StudyError: a metric is no measured column of the trials table.
+    The intervals of all common arms, failed ones too, and all metrics hold together with 95 % confidence. An
+    arm is compared by seed where the trials are the same but for the machine, else as two samples.
     """
     measured = measured_columns()
-    unknown = [unknown_name("metric", name, measured) for name in metrics if name not in measured]
+    unknown = [
+        f"--metric {unknown_name('metric', name, measured)}" for name in metrics if name not in measured
+    ]
     if unknown:
-        raise StudyError("\n".join(f"--metric {line}" for line in unknown))
+        raise StudyError("\n".join(unknown))
     shared = [arm for arm in a.plan.arms if arm in b.plan.arms]
     family = len(shared) * len(metrics)
     rows = [_difference(a, b, (arm, arm), metric, family) for metric in metrics for arm in shared]
@@ -156,10 +145,7 @@ def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comp
 
 
 def compare_arms(run: Run, metrics: Sequence[str]) -> Comparison:
-    """Each arm of a study beside its baseline arm.
-
-    One family, of all arms and metrics, as any of them can fail a gate, and no smaller than the report's.
-    """
+    """Each arm of a study beside its baseline arm; all are one family, no smaller than the report's."""
     pairs = run.plan.comparisons
     size = max(len(pairs) * len(metrics), family_size(run.plan))
     rows = [_difference(run, run, pair, metric, size) for metric in metrics for pair in pairs]
@@ -178,17 +164,17 @@ def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons:
     digests, others = (list(rows["predictions_sha256"].fillna("")) for rows in sides.values())
     paired = a is b or _trained(a, against) == _trained(b, arm)
     present = [int(np.isfinite(values).sum()) for values in (first, second)]
-    whole = present == [len(first), len(second)]  # otherwise the difference stays undecided
+    # The smaller of the margins that the studies declare, so that neither can excuse more.
+    margin = np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)])
     row = effect_row(
         metric,
         (paired_effect if paired else independent_effect)(second, first, comparisons=comparisons),
-        planned=min(present) if whole else max(len(first), len(second)),
-        # The smaller of the margins that the studies declare, so that neither can excuse more.
-        margin=float(np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)])),
+        planned=min(present),
+        whole=present == [len(first), len(second)],  # otherwise the difference stays undecided
+        margin=float(margin),
         identical=paired and digests == others and all(digests),
     )
-    if not paired:
-        row["n"] = sum(present)
+    row |= {} if paired else {"n": sum(present)}
     for side, rows in sides.items():
         mean = mean_interval(finite_numbers(rows[metric]), bounds=quantity(metric).bounds)
         row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}
@@ -229,12 +215,10 @@ def show_comparison(console: Console, comparison: Comparison) -> dict[str, Any]:
     """Print the comparison: what differs between the runs first, so that nobody overlooks it. Returns it."""
     for letter, run in (("A", comparison.a), ("B", comparison.b)):
         print_line(console, f"{letter}: {run.folder.root} ({run})")
-    for part in _parts(comparison, str):
-        if isinstance(part, str):
-            print_line(console, part)
-        else:
-            print_line(console, part[0])
-            print_table(console, *part[1:])
+    for line, heads, rows in _parts(comparison, str):
+        print_line(console, line)
+        if heads:
+            print_table(console, heads, rows)
     return facts_of(comparison)
 
 
@@ -251,22 +235,19 @@ def facts_of(comparison: Comparison) -> dict[str, Any]:
 def write_markdown(path: Path, comparison: Comparison) -> None:
     """Write the comparison as Markdown; what comes from the records stands as code, so it does nothing."""
     lines = [f"**B:** {_code(str(comparison.b))}, against **A:** {_code(str(comparison.a))}"]
-    for part in _parts(comparison, _code):
-        if isinstance(part, str):
-            lines += ["", f"> {part}" if part == comparison.caution else part]
+    for line, heads, rows in _parts(comparison, _code):
+        if not heads:
+            lines += ["", f"> {line}" if line == comparison.caution else line]
             continue
-        title, heads, rows = part
-        table = [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows)]
-        if heads == HEADS:
-            lines += ["", f"**{title}**", "", *table]
-        else:
-            lines += ["", f"<details><summary>{title}</summary>", "", *table, "", "</details>"]
+        table = ["", *(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))]
+        folded = ["", f"<details><summary>{line}</summary>", *table, "", "</details>"]
+        lines += ["", f"**{line}**", *table] if heads == HEADS else folded
     write_text(path, "\n".join(lines) + "\n", "--markdown")
 
 
 def _rows(comparison: Comparison) -> pd.DataFrame:
     rows = comparison.differences.rename(columns={"term": "arm", "effect": "difference"})
-    return rows.reindex(columns=list(CSV_COLUMNS))
+    return rows.reindex(columns=CSV_COLUMNS)
 
 
 def write_csv(path: Path, comparison: Comparison) -> None:
@@ -295,8 +276,8 @@ def _code(text: str) -> str:
     return f"{fence}{space}{line}{space}{fence}"
 
 
-Part = str | tuple[str, Sequence[str], Sequence[Sequence[str]]]
-"""A line, or a table: its title, heads and rows."""
+Part = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""A line, or the title of a table; then the table's heads and rows, if it is one."""
 
 
 def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part]:
@@ -305,19 +286,22 @@ def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part
         differing = [tuple(map(named, row)) for row in comparison.unlike]
         yield "The runs differ in:", ("what", "A", "B"), differing
     else:
-        yield "The runs differ in nothing that is recorded of their settings and machines."
+        yield "The runs differ in nothing that is recorded of their settings and machines.", (), ()
     if comparison.caution:
-        yield comparison.caution
+        yield comparison.caution, (), ()
     if comparison.differences.empty:
-        yield "The runs have no arm in common, so nothing is compared."
+        yield "The runs have no arm in common, so nothing is compared.", (), ()
     else:
-        arms, metrics = (comparison.differences[name].nunique() for name in ("term", "metric"))
-        pairs = (
-            f"{_count(arms, 'arm')} x {_count(metrics, 'metric')} = {_count(arms * metrics, 'comparison')}"
-        )
+        many = comparison.differences[["term", "metric"]].nunique()
+        numbers = zip((*many, many.prod()), ("arm", "metric", "comparison"), strict=True)
+        arms, metrics, pairs = (f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in numbers)
         yield (
-            "Verdicts are of B against A. Intervals of B - A hold together with 95 % over "
-            f"{pairs}, p is corrected likewise; those of A and B are 95 % each."
+            (
+                "Verdicts are of B against A. Intervals of B - A hold together with 95 % over "
+                f"{arms} x {metrics} = {pairs}, p is corrected likewise; those of A and B are 95 % each."
+            ),
+            (),
+            (),
         )
         for metric, rows in comparison.differences.groupby("metric", sort=False):
             what, margin = quantity(str(metric)), float(rows["margin"].iloc[0])
@@ -327,16 +311,12 @@ def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part
             yield f"{what.axis}; B - A{unit}; {known}", HEADS, cells
     for letter, alone in zip("AB", comparison.alone, strict=True):
         if alone:
-            yield f"only in {letter}: {'; '.join(map(named, alone))}"
+            yield f"only in {letter}: {'; '.join(map(named, alone))}", (), ()
 
 
 def _cells(row: Any, what: Quantity) -> tuple[str, ...]:
     means = [mean_text(what, *(getattr(row, f"{side}_{name}") for name in (*SIDE, "floor"))) for side in "ab"]
     return *means, difference_text(row), verdict_text(row), shown_p(row.p_adjusted), method_text(row)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def mean_text(what: Quantity, mean: float, low: float, high: float, n: int, floor: float = math.nan) -> str:
@@ -363,13 +343,13 @@ def method_text(row: Any) -> str:
 
 def verdict_text(row: Any) -> str:
     """The verdict in a word, and why, or what would decide it."""
-    if row.verdict == "equivalent":
-        if row.reason == "identical":
-            return "equivalent: the same predictions"
-        return f"equivalent{', different by less than matters' if row.below_margin else ''}"
-    if row.verdict != "undecided":
-        return str(row.verdict)
-    few, many = row.seeds_from, row.seeds_needed
-    needed = "" if pd.isna(few) else f"{shown_seeds(few, many)} seeds would likely decide"
-    why = "; ".join(filter(None, [REASONS.get(row.reason), needed]))
-    return f"undecided{f': {why}' if why else ''}"
+    why, few, many = "", row.seeds_from, row.seeds_needed
+    if row.verdict == "equivalent" and row.reason == "identical":
+        why = ": the same predictions"
+    elif row.verdict == "equivalent" and row.below_margin:
+        why = ", different by less than matters"
+    elif row.verdict == "undecided":
+        needed = "" if pd.isna(few) else f"{shown_seeds(few, many)} seeds would likely decide"
+        why = "; ".join(filter(None, [REASONS.get(row.reason), needed]))
+        why = why and f": {why}"
+    return f"{row.verdict}{why}"

@@ -1,14 +1,6 @@
-"""The conditions of a gate as text: read as Python's syntax by a whitelist, and never run as code.
+"""The conditions of a gate as text, as `ablate check --help` tells them; read as Python's syntax, never run.
 
-A condition compares what was measured with a number, or asks for a verdict:
-
-    accuracy < 0.55             the mean of any arm; accuracy(epsilon=0.1) is of one
-    low(accuracy) < 55%         an end of its interval: low or high
-    difference(accuracy) < -1%  against what it is compared with; low(difference(accuracy)) is an end
-    verdict(ece) != "worse"     and in short `ece worse` for verdict(ece) == "worse"
-    failed > 0                  trials: failed, missing
-
-Join them by `and`, `or` and brackets. An arm's name stands as it is, quoted where its brackets do not pair.
+An arm's name stands as it is, quoted where its brackets do not pair.
 """
 
 from __future__ import annotations
@@ -53,8 +45,8 @@ class Leaf:
     """One comparison, such as `low(difference(accuracy(epsilon=0.1))) < -1%`.
 
     `metric` is a column of the trials table, or one of `COUNTS`; without an `arm` it is about every one in
-    turn. `asked` is "mean", "low", "high" or "verdict"; `difference` says that it is about what the arm is
-    compared with, as every verdict is. `value` is a fraction where percent was written.
+    turn. `asked` is "mean", "low", "high" or "verdict"; a verdict is always of a `difference`. `value` is a
+    fraction where percent was written.
     """
 
     metric: str
@@ -78,11 +70,7 @@ Condition = Leaf | Joined
 
 
 def parse(text: str) -> Condition:
-    """Read one condition.
-
-    Raises:
-        StudyError: it is none, with the part that cannot be read.
-    """
+    """Read one condition; a StudyError says which part cannot be read."""
     if len(text) > LONGEST:
         raise StudyError(
             f"--fail-if: expected at most {LONGEST} characters, got {len(text)}; give several --fail-if"
@@ -167,25 +155,23 @@ class _Reader:
     def _leaf(self, left: ast.expr, sign: str, right: ast.expr) -> Leaf:
         asked, difference = "mean", False
         match left:
-            case ast.Call(func=ast.Name(id="verdict"), args=[judged], keywords=[]):
-                if sign not in ("==", "!="):
-                    example = "write for example 'verdict(accuracy) == worse'"
-                    self.refuse("'==' or '!=' after a verdict", sign, example)
-                return Leaf(*self._metric(judged), "verdict", True, sign, self._word(right))
-            case ast.Call(func=ast.Name(id="low" | "high" as end), args=[inner], keywords=[]):
-                asked, left = end, inner
+            case ast.Call(func=ast.Name(id="verdict" | "low" | "high" as asked), args=[left], keywords=[]):
+                pass
+        if asked == "verdict":
+            if sign not in ("==", "!="):
+                example = "write for example 'verdict(accuracy) == worse'"
+                self.refuse("'==' or '!=' after a verdict", sign, example)
+            return Leaf(*self._metric(left), asked, True, sign, self._word(right))
         match left:
-            case ast.Call(func=ast.Name(id="difference"), args=[inner], keywords=[]):
-                difference, left = True, inner
+            case ast.Call(func=ast.Name(id="difference"), args=[left], keywords=[]):
+                difference = True
         return Leaf(*self._metric(left), asked, difference, sign, *self._number(right))
 
     def _metric(self, node: ast.expr) -> tuple[str, str | None]:
         match node:
             case ast.Name(id=name) if name not in RESERVED:
                 return name, None
-            case ast.Call(func=ast.Name(id=name), args=[ast.Constant(value=str(arm))]) if (
-                name not in RESERVED
-            ):
+            case ast.Call(func=ast.Name(id=name), args=[ast.Constant(str(arm))]) if name not in RESERVED:
                 return name, arm
         return self.refuse("a metric", node)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 import numpy as np
@@ -31,11 +31,10 @@ Spreads = dict[str, tuple[float, float, str]]
 def expected_duration(
     missing: Sequence[Trial], records: Iterable[Record], *, workers: int
 ) -> tuple[float, int, tuple[str, ...]]:
-    """Time of the missing trials, from recorded ones of their architecture, data, image size and arithmetic.
+    """Time of the missing trials, from the median of the recorded ones that are most like them.
 
-    The median of those with the same fields is taken, else of those with as many epochs, else of all, scaled
-    by the epochs. Returns the seconds of those whose cost is known, all workers busy; how many those are; and
-    the architectures of the others.
+    Returns the seconds of those whose cost is known, all workers busy; how many those are; and the
+    architectures of the others.
     """
     measured: dict[object, list[float]] = defaultdict(list)
     for record in records:
@@ -44,23 +43,21 @@ def expected_duration(
                 measured[likeness].append((record.cost.train_seconds + record.cost.eval_seconds) / epochs)
     known, unknown = [], dict[str, None]()
     for trial in missing:
-        close = ((likeness, epochs) for likeness, epochs in _likenesses(trial) if likeness in measured)
-        if closest := next(close, None):
-            known.append(closest[1] * median(measured[closest[0]]))
+        close = (epochs * median(measured[key]) for key, epochs in _likenesses(trial) if key in measured)
+        if (closest := next(close, None)) is not None:
+            known.append(closest)
         else:
             unknown[trial.fields.arch] = None
     # No division over workers makes a single trial shorter.
     return max([sum(known) / workers, *known]), len(known), tuple(unknown)
 
 
-def _likenesses(trial: Trial) -> Iterator[tuple[object, int]]:
+def _likenesses(trial: Trial) -> list[tuple[object, int]]:
     """Keys that trials of like cost share, the closest first, and by how many epochs their times are told."""
     fields, numerics = trial.fields, trial.numerics
     machine = numerics.device, numerics.precision, numerics.threads
     alike = (fields.arch, trial.fingerprint, fields.image_size, *machine)
-    yield (*alike, fields.model_dump_json()), 1
-    yield (*alike, fields.epochs), 1
-    yield alike, fields.epochs
+    return [((alike, fields.model_dump_json()), 1), ((alike, fields.epochs), 1), (alike, fields.epochs)]
 
 
 def show_forecast(
@@ -68,9 +65,7 @@ def show_forecast(
 ) -> Facts:
     """Print what a run would train, how long it should take, and how likely it decides; the same as facts.
 
-    The folder of the results need not exist; `workers` trials run at a time. `sd` is the standard deviation
-    of an arm over seeds in the primary metric's shown unit; otherwise this profile's records tell it, or else
-    those of another profile.
+    `sd` is that of an arm over seeds in the primary metric's shown unit, instead of what records tell.
     """
     records, faults = read_available(folder)
     states = dict.fromkeys((trial.trial_id for trial in plan.trials), "missing")
@@ -87,15 +82,16 @@ def show_forecast(
     if damaged := len(faults.keys() & states):
         lines.append(f"{damaged} of the missing have a damaged record; a run puts it aside")
     print_line(console, *lines)
-    rows = [(arm, *(str(of_arms[arm, state]) for state in heads)) for arm in plan.arms]
-    print_table(console, ("arm", *heads), rows, numbers=heads)
+    arms = [{"arm": arm} | {state: of_arms[arm, state] for state in heads} for arm in plan.arms]
+    print_table(console, ("arm", *heads), [[*map(str, arm.values())] for arm in arms], numbers=heads)
     seconds, known, unknown = expected_duration(missing, records.values(), workers=workers)
-    times = [] if missing else ["time: nothing is left to train"]
+    if not missing:
+        print_line(console, "time: nothing is left to train")
     if known:
         time = f"about {duration(seconds)} for {known} of the missing trials, {workers} at a time"
-        times.append(f"time: {time}, going by those recorded here")
-    times += [f"time of {arch}: not known before one trial of {arch} has run" for arch in unknown]
-    print_line(console, *times)
+        print_line(console, f"time: {time}, going by those recorded here")
+    for arch in unknown:
+        print_line(console, f"time of {arch}: not known before one trial of {arch} has run")
     spreads = _recorded(plan, folder, "recorded here")
     for path in () if spreads else sorted(folder.root.parent.glob("*/study.json")):
         with contextlib.suppress(RecordError):
@@ -106,9 +102,8 @@ def show_forecast(
     return {
         "study": plan.study.name, "profile": plan.profile, "reason": plan.reason, "folder": folder.root,
         "planned": len(plan.trials), **{state: totals[state] for state in heads}, "damaged": damaged,
-        "arms": [{"arm": arm} | {state: of_arms[arm, state] for state in heads} for arm in plan.arms],
-        "seeds": plan.study.seed_list(), "workers": workers, "seconds": seconds if known else None,
-        "timed_trials": known, "untimed_architectures": unknown,
+        "arms": arms, "seeds": plan.study.seed_list(), "workers": workers,
+        "seconds": seconds if known else None, "timed_trials": known, "untimed_architectures": unknown,
         "chances": _show_chances(console, plan, spreads),
     }  # fmt: skip
 
@@ -135,11 +130,12 @@ def _show_chances(console: Console, plan: Plan, spreads: Spreads) -> list[Facts]
     arms = [term.scale for term in compared if term.kind in ("arm", "pair")]
     sets = {"all asked": (widest, size), "one alone": (widest, 1)}
     sets |= {"every arm": (max(arms), len(arms) * len(study.comparison_family))} if arms else {}
+    sets = {words: (scale, of) for words, (scale, of) in sets.items() if words == "all asked" or of != size}
     if not widest or n < 2:
         why = "one seed decides nothing" if widest else "nothing that is asked can be compared"
         print_line(console, f"chance to decide: none, as {why}")
         return []
-    chances, notes = list[Facts](), list[str]()
+    chances, notes, rows = list[Facts](), list[str](), list[list[str]]()
     for metric in study.comparison_family:
         what, margin = quantity(metric), study.all_margins.get(metric)
         if margin is None or metric not in spreads:
@@ -151,8 +147,6 @@ def _show_chances(console: Console, plan: Plan, spreads: Spreads) -> list[Facts]
         (sd, freedom, source), unit = spreads[metric], f" {what.difference_unit}".rstrip()
         notes.append(f"{what.label}: runs of an arm vary by {shown(sd, what)}{unit} (sd, {source})")
         for words, (scale, intervals) in sets.items():
-            if words != "all asked" and intervals == size:
-                continue
             family: Facts = {"sd": sd * scale, "comparisons": intervals}
             few, many = seeds_range(margin, freedom=freedom, **family)
             equal, needed = equivalence_power(margin, n, **family), confirmable_margin(n, **family)
@@ -162,23 +156,15 @@ def _show_chances(console: Console, plan: Plan, spreads: Spreads) -> list[Facts]
                 "equivalent": equal, "at_margin": apart, "at_twice": twice,
                 "seeds_from": few, "seeds_needed": many, "margin_needed": needed,
             })  # fmt: skip
+            seeds, told = shown_seeds(few, many), [f"{chance:.0%}" for chance in (equal, apart, twice)]
+            rows.append([what.label, shown(margin, what), words, str(intervals), *told, seeds])
             if words == "all asked" and equal < 0.5:
                 notes.append(
                     f"warning: {what.label} is decided with a chance of {equal:.0%}; 80 % takes "
-                    f"{shown_seeds(few, many)} seeds, or a margin of {shown(needed, what)}{unit}"
+                    f"{seeds} seeds, or a margin of {shown(needed, what)}{unit}"
                 )
     verdicts = "equal: equivalent", "margin apart: found", "twice: found"
     heads = ("chance", "margin", "compared", "intervals", *verdicts, "seeds for 80 %")
-    rows = [
-        (
-            quantity(of["metric"]).label,
-            shown(of["margin"], quantity(of["metric"])),
-            *(str(of[key]) for key in ("compared", "intervals")),
-            *(f"{of[key]:.0%}" for key in ("equivalent", "at_margin", "at_twice")),
-            shown_seeds(of["seeds_from"], of["seeds_needed"]),
-        )
-        for of in chances
-    ]
     if rows:
         print_table(console, heads, rows, numbers=(heads[1], *heads[3:]))
     print_line(console, *notes)
