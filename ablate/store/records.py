@@ -97,9 +97,7 @@ class Environment(Frozen):
     cuda_version: str | None = None
     ablate_version: str
     commit: str | None = Field(default=None, description="commit of ablate's source, -dirty when changed")
-    engine: str = Field(
-        default="eager", description="how steps reached the device: eager, graph, or eager and why not graph"
-    )
+    engine: str = Field(default="eager", description="of steps: eager, graph, or eager and why not graph")
 
 
 class Failure(Frozen):

@@ -41,9 +41,7 @@ class TimingPass(Frozen, allow_inf_nan=False):
     )
     steps: tuple[int, ...] = Field(description="[cases] steps that each value is the mean of")
     environment: Environment
-    others: float | None = Field(
-        description="part of all cores that others used meanwhile; None where unknown"
-    )
+    others: float | None = Field(description="part of all cores that others used; None where unknown")
 
 
 def case_of(trial: Trial) -> Case:

@@ -155,9 +155,8 @@ def evaluate(logits: Tensor, labels: Tensor, loss: Loss, epsilon: float) -> dict
     edges = torch.arange(1, CONFIDENCE_BINS, dtype=torch.float64, device=logits.device) / CONFIDENCE_BINS
     # What the rounding of float32 has put below an edge is on it, as in the metrics.
     bins = torch.bucketize(confidence, edges - 2.0**-22, right=True)
-    sums = torch.zeros(3, CONFIDENCE_BINS, dtype=torch.float64, device=logits.device)
     values = torch.stack([torch.ones_like(confidence), confidence, correct.double()])
-    sums.index_add_(1, bins, values)
+    sums = values.new_zeros(3, CONFIDENCE_BINS).index_add_(1, bins, values)
     count, confidence_sum, correct_sum = sums.tolist()
     return {
         "valid_loss": float(loss(logits, labels, epsilon=smoothing, reduction="none").double().mean()),

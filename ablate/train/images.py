@@ -1,7 +1,6 @@
 """Decoded images handed to the network: gathered, normalised, cropped, mirrored and mixed on the device.
 
-What is drawn for an image is a function of the seed, the epoch and the image, so that neither the order of
-images nor the batch size, nor any factor's level, changes it.
+What is drawn for an image is a function of the seed, the epoch and the image, and of nothing else.
 """
 
 from __future__ import annotations
@@ -134,10 +133,9 @@ def random_resized_crop(
 ) -> Tensor:
     """Cut a random rectangle out of each image [B, C, H, W] and stretch it to a square [B, C, size, size].
 
-    The area is uniform from `least_area`, in (0, 1], to 1 of the image, the logarithm of the sides' ratio
-    uniform, the place uniform; a side that would be longer than the image is the image's. `draws` [B, 4], in
-    [0, 1), are of area, ratio, horizontal and vertical place. Sampled bilinearly without a low-pass filter,
-    which is right for scales down to about a half; the result is channels last.
+    Uniform are its area, from `least_area` in (0, 1] to 1 of the image, the logarithm of its sides' ratio,
+    and its place, by `draws` [B, 4] in [0, 1) of area, ratio, horizontal and vertical place; no side is above
+    the image's. Bilinear without a low-pass filter, right for scales down to about a half.
     """
     area = least_area + (1 - least_area) * draws[:, 0]
     ratio = torch.exp(LOG_RATIO * (2 * draws[:, 1] - 1))

@@ -16,11 +16,10 @@ FIRST_RATE, LAST_RATE = 1 / 25, 1e-5
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a run, over a network's trainable parameters.
+    """The optimiser of a run, over a network's trainable parameters; on a GPU its learning rate is a tensor.
 
     With `decay_norms` off, weight decay leaves out every parameter of fewer than two dimensions: biases, and
-    the weights of normalisation layers. On a GPU the learning rate is a tensor there, so that a step reads
-    nothing from the host and can be captured.
+    the weights of normalisation layers.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = parameters[0].device

@@ -1,4 +1,4 @@
-"""Which points of a search there are: a database says it, SQLite's or a PostgreSQL server's; records, their values."""
+"""The points of a search in Optuna's database, SQLite or PostgreSQL; their values follow from the records."""
 
 from __future__ import annotations
 
@@ -180,11 +180,7 @@ class Ledger:
         )
 
     def _match_records(self, stored: Sequence[Point], *, retry_failed: bool) -> None:
-        """Have the database say what the records do: points that lack theirs run again, values follow.
-
-        Optuna never changes a trial that ended; so then, and where an older version drew otherwise, all of
-        them are written anew, but first the folder's file, from which they are taken if that was interrupted.
-        """
+        """Have the database say what the records do: points that lack theirs run again, values follow."""
         known, objective = self.tuning.points, self.tuning.search.objective
         complete = [point for point in known if point.state == "complete"]
         means = {point.number: point_means(self.results, point, objective) for point in complete}
@@ -208,6 +204,7 @@ class Ledger:
             return
         if not alone:
             raise self._own_search()
+        # Optuna never changes a trial that ended: all are written anew, after the file that saves them.
         self.tuning = self.tuning.model_copy(update={"points": points})
         write_tuning(self.results, self.tuning)
         self._empty()

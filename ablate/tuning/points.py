@@ -1,9 +1,8 @@
 """The points of a search as trials of an Optuna study, its fields, sampler and pruner in Optuna's terms.
 
-What Optuna draws for a point follows from `sampler_seed`, the point's number and the points before it, and
-from nothing else: a search that was stopped goes on as one that never was. Optuna has no steps in a
-logarithm, and stores no values but numbers, strings, booleans and None. So a level and what Optuna stores of
-it are two things.
+What Optuna draws for a point follows from `sampler_seed`, the point's number and the points before it alone:
+a stopped search goes on as one that never was. Optuna has no steps in a logarithm, and stores but numbers,
+strings, booleans and None; so a level and what Optuna stores of it are two things.
 """
 
 from __future__ import annotations
@@ -64,8 +63,7 @@ def quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)

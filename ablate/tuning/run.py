@@ -191,8 +191,8 @@ def tune_study(
 ) -> Tuned:
     """Spend a search's budget on the tuning split, then re-test its winner with fresh seeds.
 
-    Everything that a user can have got wrong is found before any training. `points` is the budget instead of
-    the search's; `storage` the PostgreSQL URL of a search that several tuners share, as they do the folder.
+    `points` is the budget instead of the search's; `storage` the PostgreSQL URL of a search that several
+    tuners share, as they do the folder.
     """
     if storage is not None and options.retry_failed:
         raise StudyError(
