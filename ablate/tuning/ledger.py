@@ -1,4 +1,4 @@
-"""The points of a search in Optuna's database, SQLite or PostgreSQL; their values follow from the records."""
+"""Which points of a search there are: a database says it, SQLite or PostgreSQL; records hold their values."""
 
 from __future__ import annotations
 
