@@ -191,7 +191,7 @@ def plan(
 
     console, idle = Console(quiet=as_json), ""
     if declared.search is not None:
-        from ablate.tuning import budget_in_words
+        from ablate.tuning.run import budget_in_words
 
         print_line(console, *budget_in_words(declared, options).splitlines())
         facts: Facts = {"study": declared.name, "reason": settled.reason, "search": settled.study.search}

@@ -67,7 +67,7 @@ def _devices() -> Iterable[Finding]:
     import torch
 
     from ablate.execution.driver import usable_cores
-    from ablate.train import device_name
+    from ablate.train.device import device_name
 
     cuda = torch.cuda
     if not cuda.is_available():

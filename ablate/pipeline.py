@@ -137,7 +137,7 @@ def run_study(study: Study, options: Options) -> Run:
 
 def tune_study(study: Study, options: Options, *, points: int | None, storage: str | None) -> Run:
     """Spend a search's budget, re-test its winner, write the tables and render the report."""
-    from ablate import tuning
+    from ablate.tuning import run as tuning
 
     require_sound(study, options)
     with _view(options) as view:

@@ -12,8 +12,7 @@ import torch
 from rich.console import Console
 
 from ablate.terminal import print_line, print_table
-from ablate.train import cpu_has_bfloat16, device_name, keep_freed_memory
-from ablate.train.device import set_numerics
+from ablate.train.device import cpu_has_bfloat16, device_name, keep_freed_memory, set_numerics
 from benchmarks.interleaved import MOST_ROUNDS, Peer, summary, take_round
 
 BUSY = 0.5

@@ -40,9 +40,10 @@ from ablate.store.results import write_atomically
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import build_trial
-from ablate.train import Images, Step, ready_step
 from ablate.train.device import seed_generators, set_numerics
-from ablate.train.engine import relative_distance
+from ablate.train.engine import ready_step, relative_distance
+from ablate.train.images import Images
+from ablate.train.step import Step
 from benchmarks import simulation
 
 NETWORKS, RECIPES = ("seed_cnn", "xresnet18"), ("source", "modern", "board_5")

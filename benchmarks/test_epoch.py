@@ -30,7 +30,7 @@ from ablate.execution.prepare import Inputs
 from ablate.execution.trial import first_step, ready_device
 from ablate.study.fields import resolve
 from ablate.study.trials import Trial
-from ablate.train import Step
+from ablate.train.step import Step
 from benchmarks import textbook
 from benchmarks.conftest import Compare
 from benchmarks.interleaved import Peer

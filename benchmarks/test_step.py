@@ -21,8 +21,9 @@ from ablate.losses import build_loss
 from ablate.models import build_model
 from ablate.study.fields import Fields, resolve
 from ablate.study.trials import build_trial
-from ablate.train import Images, Step
 from ablate.train.engine import TOLERANCE, relative_distance
+from ablate.train.images import Images
+from ablate.train.step import Step
 from benchmarks.conftest import Compare
 from benchmarks.interleaved import Peer
 

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from ablate.doctor import Finding, examine, show_findings
-from ablate.train import cpu_has_bfloat16
+from ablate.train.device import cpu_has_bfloat16
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 

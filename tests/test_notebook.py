@@ -109,7 +109,7 @@ def test_a_run_is_one_output_and_finds_the_code_beside_the_notebook(execute: Exe
 
 
 VIEW = """
-from ablate.execution import Done, Lost, Started, Told
+from ablate.execution.executors import Done, Lost, Started, Told
 from ablate.study.fields import resolve
 from ablate.store.records import Failure, Record
 from ablate.execution.progress import NotebookView

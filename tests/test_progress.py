@@ -6,7 +6,7 @@ import pytest
 from recorded_study import COST
 from rich.console import Console
 
-from ablate.execution import Done, Lost, Started, Told
+from ablate.execution.executors import Done, Lost, Started, Told
 from ablate.execution.progress import Watcher
 from ablate.execution.trial import Heartbeat
 from ablate.store.records import Epoch, Failure, Record

@@ -14,7 +14,7 @@ import torch
 
 from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
-from ablate.execution import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
+from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task
@@ -79,7 +79,9 @@ class _Drive:
         records, damaged = quarantine(self.folder)
         for line in damaged:
             self.watcher.note(f"put aside as damaged, to run again: {line}")
-        self.folder.remove_checkpoints(records)
+        # Of recorded trials, whose driver was killed before it could.
+        for path in set(map(self.folder.checkpoint_path, records)) & {*self.folder.checkpoints.glob("*.pt")}:
+            path.unlink()
         trials = {trial.trial_id: trial for trial in self.plan.trials}
         with contextlib.suppress(RecordError):  # none, or a damaged one
             before = read_plan(self.folder)
@@ -105,7 +107,12 @@ class _Drive:
         try:
             for event in executor.run(jobs or self._timing_jobs(records)):
                 if event.name == TIMING:
-                    self._heard_of_timing(event)
+                    if isinstance(event, Told):
+                        self.watcher.preparing("timing training steps", round(100 * event.message), 100)
+                    elif isinstance(event, Done):
+                        write_timing(self.folder, event.outcome)
+                    elif isinstance(event, Lost):
+                        self.watcher.note(f"the step times could not be measured: {event.reason}")
                     continue
                 trial = trials[event.name]
                 record = record_event(self.folder, trial, event)
@@ -138,14 +145,6 @@ class _Drive:
             return []
         turns = {case: (trial, self.data_folders[trial.fingerprint]) for case, trial in cases.items()}
         return [Job(TIMING, TimingTask(turns, self.options.engine))]
-
-    def _heard_of_timing(self, event: Event) -> None:
-        if isinstance(event, Told):
-            self.watcher.preparing("timing training steps", round(100 * event.message), 100)
-        elif isinstance(event, Done):
-            write_timing(self.folder, event.outcome)
-        elif isinstance(event, Lost):
-            self.watcher.note(f"the step times could not be measured: {event.reason}")
 
 
 def settle(study: Study, options: Options) -> Settled:

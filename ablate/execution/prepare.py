@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ablate.data import Dataset, default_cache_dir, prepare
+from ablate.data import Dataset, Progress, default_cache_dir, prepare
 from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
 from ablate.losses import build_loss
 from ablate.models import build_model, find_factory
 from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial, build_trial
-from ablate.train import cpu_has_bfloat16
-
-Preparing = Callable[[str, int, int], None]
-"""Called with what is being done to data, how much of it is done, and the total (0: not known)."""
+from ablate.train.device import cpu_has_bfloat16
 
 
 class Inputs:
     """Everything that trials need besides their seeds, each thing checked and prepared once."""
 
-    def __init__(self, device: str, data_dir: Path | None, preparing: Preparing, *, threads: int = 1) -> None:
+    def __init__(self, device: str, data_dir: Path | None, preparing: Progress, *, threads: int = 1) -> None:
         self.device, self.threads = device, threads
         self._prepare = functools.cache(
             functools.partial(prepare, cache_dir=default_cache_dir(), data_dir=data_dir, progress=preparing)

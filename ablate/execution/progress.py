@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from ablate.execution import Event, Started, Told
+from ablate.execution.executors import Event, Started, Told
 from ablate.execution.trial import Heartbeat
 from ablate.store.points import Tuning
 from ablate.store.records import Record
@@ -33,10 +33,7 @@ PAGE = '<pre style="font-size:13px;line-height:1.4">{code}</pre>'
 
 
 class Watcher:
-    """What a run tells of itself while it goes on, shown on a terminal as a bar, elsewhere in lines.
-
-    Without a console nothing is shown. A context manager, for the bar.
-    """
+    """What a run tells of itself: on a terminal as a bar, elsewhere in lines; nothing without a console."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console = console or Console(quiet=True)

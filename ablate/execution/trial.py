@@ -27,18 +27,11 @@ from ablate.store.results import write_atomically
 from ablate.store.timing import Case, TimingPass
 from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial
-from ablate.train import (
-    Callbacks,
-    DivergedError,
-    Images,
-    Step,
-    device_name,
-    fit,
-    keep_freed_memory,
-    ready_step,
-    seed_generators,
-)
-from ablate.train.device import set_numerics, synchronize
+from ablate.train.device import device_name, keep_freed_memory, seed_generators, set_numerics, synchronize
+from ablate.train.engine import ready_step
+from ablate.train.fit import Callbacks, DivergedError, fit
+from ablate.train.images import Images
+from ablate.train.step import Step
 
 Engine = Literal["eager", "graph"]
 """How training steps reach the device: one operation after the other, or captured as a whole (CUDA)."""
@@ -226,7 +219,7 @@ def _read_checkpoint(task: Task) -> dict[str, Any] | None:
 
 
 def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> TimingPass:
-    """Time every case round by round; `tell` is called with the part that is done."""
+    """Time every case in rounds, so that a slow moment of the machine meets all; `tell` has the part done."""
     numerics = next(iter(task.cases.values()))[0].numerics  # of all: a plan has one device, and its threads
     device = ready_device(numerics, slot)
     turns = [_Turn(case, *of, device, task.engine) for case, of in task.cases.items()]
@@ -240,12 +233,16 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
             times[turn].append(turns[turn].take())
         tell((done + 1) / ROUNDS)
     engines = "; ".join(dict.fromkeys(turn.step.engine for turn in turns))
+    others, now = None, _busy_seconds()
+    if busy is not None and now is not None:
+        busy_others = (now - busy) - (time.process_time() - own)
+        others = min(max(busy_others / ((os.cpu_count() or 1) * (time.monotonic() - began)), 0.0), 1.0)
     return TimingPass(
         cases=tuple(task.cases),
         step_ms=tuple(map(tuple, times)),
         steps=tuple(turn.steps for turn in turns),
         environment=environment_of(device, numerics.threads, workers=1, engine=engines),
-        others=_used_by_others(busy, own, began),
+        others=others,
     )
 
 
@@ -278,17 +275,8 @@ class _Turn:
         return 1000 * (time.perf_counter() - began) / self.steps
 
 
-def _used_by_others(busy: float | None, own: float, began: float) -> float | None:
-    """Part of all cores that other processes used since; None where the system does not say."""
-    now = _busy_seconds()
-    if busy is None or now is None:
-        return None
-    others = (now - busy) - (time.process_time() - own)
-    return min(max(others / ((os.cpu_count() or 1) * (time.monotonic() - began)), 0.0), 1.0)
-
-
 def _busy_seconds() -> float | None:
-    """Seconds that all cores have worked since the machine started."""
+    """Seconds that all cores have worked since the machine started; None where the system does not say."""
     try:
         counts = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     except (OSError, ValueError):

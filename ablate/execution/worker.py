@@ -10,7 +10,7 @@ import signal
 import sys
 from multiprocessing.connection import Connection
 
-from ablate.execution.events import attempt
+from ablate.execution.executors import do_job
 
 PR_SET_PDEATHSIG = 1
 
@@ -26,7 +26,7 @@ def serve(connection: Connection, slot: int) -> None:
             job, number = connection.recv()
         except (EOFError, ConnectionError):
             return
-        connection.send(attempt(work, job, number, slot, connection.send))
+        connection.send(do_job(work, job, number, slot, connection.send))
 
 
 def main() -> None:

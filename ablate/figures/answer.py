@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from ablate.analysis.arms import factor_label, level_label
 from ablate.analysis.claims import Claim, claims
 from ablate.figures import Drawing, draw, figure
-from ablate.figures.context import Context
+from ablate.figures.context import Context, is_number
 from ablate.figures.draw import Handles
 from ablate.figures.levels import labels_apart, places_of
 from ablate.figures.theme import LIGHT, PALETTE, REFERENCE
@@ -33,10 +33,9 @@ def asked(context: Context) -> Drawing | None:
     made = [one for one in made if one.row["n"]]
     if not made:
         return None
-    names = dict.fromkeys((study.primary, *study.comparison_family, "accuracy", "ece"))
-    metrics = [quantity(name) for name in names if name in study.comparison_family][:MOST_PANELS]
-    lines = context.axis and context.is_ordered(context.axis) and len(context.factors[context.axis]) > 2
-    if lines and len(context.factors) == 1:
+    metrics = list(map(quantity, study.comparison_family[:MOST_PANELS]))
+    (levels,) = context.factors.values() if len(context.factors) == 1 else ((),)
+    if len(levels) > 2 and all(map(is_number, levels)):
         return _against_levels(context, made, metrics)
     return _forest(made, metrics)
 
@@ -48,27 +47,24 @@ def _against_levels(context: Context, made: Sequence[Claim], metrics: Sequence[Q
     canvas, axes = draw.panels(
         len(metrics), height=3.5 / len(metrics), columns=1, width=WIDTH, xlabel=factor_label(factor)
     )
-    seen = dict[str, None]()
+    marks = Handles()
     for ax, what in zip(axes, metrics, strict=True):
         words = {one.term.term: one.word for one in made if one.metric == what and one.term.kind == "arm"}
         means = context.means(what)
         means["x"] = [places[context.level(arm)] for arm in means["arm"]]
         means = means.sort_values("x")
         ax.plot(means["x"], means["mean"], color=LIGHT.muted, linewidth=1.0, zorder=1)
-        reference = means.loc[means["arm"].isin(baselines), "mean"]
         margin = context.plan.study.all_margins.get(what.name, 0.0) * what.factor
         room = list[float]()
-        if len(reference) == 1:
-            (level,) = reference
-            ax.axhline(level, **REFERENCE)
-            ax.axhspan(level - margin, level + margin, color=LIGHT.muted, alpha=0.16, linewidth=0)
+        for level in means.loc[means["arm"].isin(baselines), "mean"]:  # one, where it is complete
             room = [level - margin, level + margin]
+            ax.axhline(level, **REFERENCE)
+            ax.axhspan(*room, color=LIGHT.muted, alpha=0.16, linewidth=0)
         row: Any
         for row in means.itertuples():
             word = words.get(str(row.arm), "")
             ax.vlines(row.x, row.low, row.high, colors=COLORS.get(word, LIGHT.muted), linewidth=2.2)
-            _mark(ax, row.x, row.mean, word)
-            seen |= {word: None} if word else {}
+            marks[word] = _mark(ax, row.x, row.mean, word)
         ax.set_ylim(*draw.view_limits([*means["mean"], *room], means[["low", "high"]]))
         ax.set_xlim(-0.07, 1.07)
         labels = [level_label(level) for level in places]
@@ -81,7 +77,7 @@ def _against_levels(context: Context, made: Sequence[Claim], metrics: Sequence[Q
         "Means with 95 % intervals over training runs; dashed: the baseline's mean, shaded: its margin. "
         "Verdicts rest on differences, so intervals of two means may overlap."
     )
-    return Drawing(canvas, caption, "effects", _legend(seen))
+    return Drawing(canvas, caption, "effects", _legend(marks))
 
 
 def _forest(made: Sequence[Claim], metrics: Sequence[Quantity]) -> Drawing:
@@ -90,48 +86,38 @@ def _forest(made: Sequence[Claim], metrics: Sequence[Quantity]) -> Drawing:
     shown, left_out = rows[:MOST_ROWS], [place for _, place in rows[MOST_ROWS:]]
     height = 0.3 + 0.42 * len(shown)
     canvas, axes = draw.panels(len(metrics), height=height, columns=1, width=WIDTH)
-    seen = dict[str, None]()
+    marks = Handles()
     for ax, what in zip(axes, metrics, strict=True):
         own = {(one.term.kind, one.place): one for one in made if one.metric == what}
         found = [own[row] for row in shown if row in own]
-        margins = [one.row["margin"] * what.factor for one in found if one.row["margin"] > 0]
-        values = what.factor * pd.DataFrame([one.row[["effect", "low", "high"]] for one in found]).astype(
-            float
-        )
+        margin = what.factor * max([0.0, *(one.row["margin"] for one in found if one.row["margin"] > 0)])
+        values = pd.DataFrame([one.row[["effect", "low", "high"]] for one in found]).astype(float)
+        values *= what.factor
         ax.axvline(0, **{**REFERENCE, "linestyle": "-"})
-        for margin in margins[:1]:
-            ax.axvspan(-margin, margin, color=LIGHT.muted, alpha=0.16, linewidth=0)
+        ax.axvspan(-margin, margin, color=LIGHT.muted, alpha=0.16, linewidth=0)
         value: Any
         for at, (one, value) in enumerate(zip(found, values.itertuples(), strict=True)):
             ax.hlines(at, value.low, value.high, colors=COLORS.get(one.word, LIGHT.muted), linewidth=2.2)
-            _mark(ax, value.effect, at, one.word)
+            marks[one.word] = _mark(ax, value.effect, at, one.word)
             label = f"{'trend in ' if one.term.kind == 'trend' else ''}{one.place}"
             ax.text(0, at - 0.28, draw.shorten(label, 44), transform=ax.get_yaxis_transform(), va="center")
-            seen[one.word] = None
         ax.set_ylim(len(found) - 0.5, -0.6)
         ax.set_yticks([])
-        room = [*margins[:1], *(-margin for margin in margins[:1])]
-        ax.set_xlim(*draw.view_limits([0.0, *values["effect"], *room], values[["low", "high"]], 5.0))
+        ax.set_xlim(*draw.view_limits([-margin, margin, *values["effect"]], values[["low", "high"]], 5.0))
         unit = f" ({what.difference_unit})" if what.difference_unit else ""
         ax.set_title(f"Δ {what.label}{unit}")
         ax.grid(visible=False, axis="y")
     caption = "Differences with their simultaneous 95 % intervals; shaded: within the margin."
-    return Drawing(canvas, caption, "effects", _legend(seen), left_out)
+    return Drawing(canvas, caption, "effects", _legend(marks), left_out)
 
 
-def _mark(ax: Axes, x: float, y: float, word: str) -> None:
+def _mark(ax: Axes, x: float, y: float, word: str) -> Line2D:
     color = COLORS.get(word, LIGHT.ink if word else LIGHT.muted)
     face = LIGHT.surface if word == "undecided" else color
-    ax.plot([x], [y], MARKS.get(word, "D"), color=color, markerfacecolor=face, markersize=7)
+    style: Any = {"color": color, "markerfacecolor": face, "markersize": 7, "linestyle": "none"}
+    (mark,) = ax.plot([x], [y], MARKS.get(word, "D"), **style)
+    return mark
 
 
-def _legend(seen: dict[str, None]) -> Handles:
-    handles = Handles()
-    for word, marker in MARKS.items():
-        if word in seen:
-            color = COLORS.get(word, LIGHT.ink)
-            face = LIGHT.surface if word == "undecided" else color
-            handles[word] = Line2D(
-                [], [], color=color, marker=marker, markerfacecolor=face, linestyle="none", markersize=7
-            )
-    return handles
+def _legend(marks: Handles) -> Handles:
+    return {word: marks[word] for word in MARKS if word in marks}

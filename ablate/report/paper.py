@@ -73,14 +73,11 @@ def arms_table(trials: pd.DataFrame, plan: Plan, metrics: Sequence[str], spread:
     shown_signs = {sign for (_, name), sign in signs.items() if sign and name in metrics}
     facts: Json = {"least": runs.min(), "most": runs.max(), "spread": spread, "signs": shown_signs}
     name, finalize = ("table.tex.j2", _tex) if latex else ("arms.md.j2", _markdown)
-    return (
-        environment(finalize=finalize)
-        .get_template(name)
-        .render(
-            table=with_best(view(planned_arms(plan).values(), columns)),
-            note=words("table.note", claims=family_size(plan), arms=len(plan.arms), **facts),
-            label=re.sub(r"[^A-Za-z0-9]+", "-", study.name),
-        )
+    template = environment(finalize=finalize).get_template(name)
+    return template.render(
+        table=with_best(view(planned_arms(plan).values(), columns)),
+        note=words("table.note", claims=family_size(plan), arms=len(plan.arms), **facts),
+        label=re.sub(r"[^A-Za-z0-9]+", "-", study.name),
     )
 
 
@@ -98,16 +95,13 @@ def _tex(value: object) -> object:
 
 def methods_paragraph(tables: Tables, plan: Plan) -> Json:
     """How the study was done, as a paper says it: `text`, and the `references` that it names."""
-    facts: Json = {"plan": plan, "study": plan.study, "complete": complete_trials(tables["trials"])}
-    facts |= {
-        "images": tables.get("reliability", frame("reliability", []))
-        .groupby("trial_id")["count"]
-        .sum()
-        .unique()
-    }
-    facts |= {"asked": [contrast_label(term) for term in terms(plan) if term.asked]}
-    facts |= {"claims": family_size(plan), "quantity": quantity, "shown": shown}
-    facts |= {"factor": factor_label, "level": level_label}
+    bins = tables.get("reliability", frame("reliability", []))
+    facts: Json = {
+        "plan": plan, "study": plan.study, "complete": complete_trials(tables["trials"]),
+        "images": bins.groupby("trial_id")["count"].sum().unique(),
+        "asked": [contrast_label(term) for term in terms(plan) if term.asked], "claims": family_size(plan),
+        "quantity": quantity, "shown": shown, "factor": factor_label, "level": level_label,
+    }  # fmt: skip
     text, _, sources = environment().get_template("methods.md").render(facts).partition("## References")
     paragraph = " ".join(text.split())
     named = [line for line in sources.splitlines() if line and line.partition(",")[0] in paragraph]

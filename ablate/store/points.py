@@ -28,12 +28,8 @@ class Point(Frozen):
     state: State = Field(default="running", description="running is also what a stopped search leaves")
     reason: str = Field(default="", description="why it was pruned or failed")
     pruned_at: int | None = Field(default=None, description="after so many seeds, or epochs")
-    intermediate: dict[int, float] = Field(
-        default={}, description="its value at a seed or epoch, to prune by"
-    )
-    attributes: dict[str, Any] = Field(
-        default={}, description="what Optuna's sampler and pruner keep with it"
-    )
+    intermediate: dict[int, float] = Field(default={}, description="its value at a seed or epoch")
+    attributes: dict[str, Any] = Field(default={}, description="what Optuna keeps with it")
 
 
 class Importances(Frozen):

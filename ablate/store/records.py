@@ -1,7 +1,4 @@
-"""The truth about trials: one immutable JSON record each, and the predictions beside it.
-
-They are there in full or not at all. Everything else (tables, reports) is rebuilt from them.
-"""
+"""The truth about trials: one immutable JSON record each, and predictions beside it, whole or not at all."""
 
 from __future__ import annotations
 
@@ -100,9 +97,7 @@ class Environment(Frozen):
     cuda_version: str | None = None
     ablate_version: str
     commit: str | None = Field(default=None, description="commit of ablate's source, -dirty when changed")
-    engine: str = Field(
-        default="eager", description="how steps reached the device: eager, graph, or eager and why not graph"
-    )
+    engine: str = Field(default="eager", description="of steps: eager, graph, or eager and why not graph")
 
 
 class Failure(Frozen):
@@ -226,10 +221,7 @@ def read_records(folder: ResultsFolder) -> dict[str, Record]:
 
 
 def quarantine(folder: ResultsFolder) -> tuple[dict[str, Record], list[str]]:
-    """The sound records by trial_id, and a line for each that is put aside into corrupt/, as if not run.
-
-    Damaged is also a complete one whose predictions are.
-    """
+    """The sound records by trial_id, and a line for each that, or whose predictions, went to corrupt/."""
     records, faults = _read_all(folder, with_predictions=True)
     for trial_id in faults:
         put_aside(folder, trial_id, "corrupt")
@@ -271,11 +263,8 @@ def put_aside(folder: ResultsFolder, trial_id: str, place: str) -> None:
 def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -> ResultsFolder:
     """Copy a study's plan, its planned trials' records and its tables to the folder `target`.
 
-    One that is there is sealed again where it holds the same records, whatever was declared or computed
-    anew. Predictions are checked, and copied where asked for; their digests stay in the records.
-
-    Raises:
-        ResultsError: the target holds other records, or a planned trial has no record.
+    Predictions are checked, and copied where asked for. A target that holds other records, or a planned trial
+    without one, is a `ResultsError`.
     """
     planned = {trial.trial_id for trial in read_plan(folder).trials}
     records = {name: record for name, record in read_records(folder).items() if name in planned}

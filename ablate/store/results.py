@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -63,11 +62,6 @@ class ResultsFolder:
             for left_over in folder.glob(f"*{TEMPORARY}"):
                 left_over.unlink()
 
-    def remove_checkpoints(self, trial_ids: Iterable[str]) -> None:
-        """Remove these trials' checkpoints, as of recorded ones whose driver was killed before it could."""
-        for path in set(map(self.checkpoint_path, trial_ids)) & set(self.checkpoints.glob("*.pt")):
-            path.unlink()
-
 
 TEMPORARY = ".tmp"
 TUNING_FILE = "tuning/tuning.json"
@@ -96,11 +90,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def read_stored(kind: type[Stored], path: Path, damaged: str) -> Stored | None:
-    """What a JSON file holds; None without the file.
-
-    Raises:
-        RecordError: with the words `damaged`, in which {} is the number of faults.
-    """
+    """What a JSON file holds, if it is there; a `RecordError` says `damaged`, {} being how many faults."""
     try:
         return kind.model_validate_json(path.read_bytes())
     except FileNotFoundError:

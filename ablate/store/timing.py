@@ -1,7 +1,4 @@
-"""What a training step costs, measured apart from training: which steps differ, and the file that keeps them.
-
-`ablate.execution.trial` takes cases round by round, so that a slow moment of the machine meets all of them.
-"""
+"""What a training step costs, measured apart from training: which steps differ, and their file."""
 
 from __future__ import annotations
 
@@ -13,9 +10,6 @@ from ablate.store.records import Environment
 from ablate.store.results import ResultsFolder, read_stored, write_atomically
 from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
-
-PLAIN = {"loss": "cross_entropy", "reduction": "mean"}
-"""What a step is set beside: torch's plain cross-entropy, averaged."""
 
 
 class Case(Frozen):
@@ -47,9 +41,7 @@ class TimingPass(Frozen, allow_inf_nan=False):
     )
     steps: tuple[int, ...] = Field(description="[cases] steps that each value is the mean of")
     environment: Environment
-    others: float | None = Field(
-        description="part of all cores that others used meanwhile; None where unknown"
-    )
+    others: float | None = Field(description="part of all cores that others used; None where unknown")
 
 
 def case_of(trial: Trial) -> Case:
@@ -67,8 +59,8 @@ def case_of(trial: Trial) -> Case:
 
 
 def plain_case(case: Case) -> Case:
-    """The same step with plain cross-entropy."""
-    return case.model_copy(update=PLAIN)
+    """What a step is set beside: the same with torch's plain cross-entropy, averaged."""
+    return case.model_copy(update={"loss": "cross_entropy", "reduction": "mean"})
 
 
 def cases_of(trials: Iterable[Trial]) -> dict[Case, Trial]:

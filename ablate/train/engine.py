@@ -1,9 +1,8 @@
 """Training steps captured as CUDA graphs: one capture serves every trial of a kind in a worker.
 
-An eager step hands the GPU hundreds of small operations, one after the other, and a small network waits for
-the host. A captured step is handed over as a whole. It computes what `Step` computes, for it is `Step` that
-is captured; what differs between trials of a kind (weights, labels, epsilon, learning rate, random draws,
-which images) lies in tensors that are filled before each trial or step.
+A captured step is handed over as a whole, where a small network would wait for the host's many small ones.
+It is `Step` that is captured; what differs between trials of a kind (weights, labels, epsilon, learning rate,
+random draws, which images) lies in tensors that are filled before each trial or step.
 
 Before a capture serves a trial, its first steps are set beside eager ones. Where they differ, or where
 something fails, the trial is trained eagerly, and its record says why.
@@ -67,10 +66,7 @@ class CapturedStep(Step):
         self._evaluation = self._capture(predict, fields.eval_batch_size)
 
     def load(self, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
-        """Begin a trial of the captured kind: everything that an earlier one can have left is overwritten.
-
-        Its network comes with its first weights, on the CPU: drawn there, they are those of an eager run.
-        """
+        """Begin a trial of the captured kind, over all that an earlier one left; `model` is as built."""
         self.fields = self.augmentation.fields = fields
         self.seed = self.augmentation.seed = seed
         self.epsilon.fill_(fields.epsilon)
@@ -133,10 +129,9 @@ def ready_step(
     fields: Fields,
     seed: int,
 ) -> Step:
-    """The step that trains a trial, with its first weights.
+    """The step that trains a trial, with its first weights; captured where `engine` is "graph" and it can be.
 
-    It is captured, where that can be had, if `engine` is "graph" and not "eager". `kind` says what data and
-    device these are: trials of one kind, alike in their fields as far as `kind_of` tells, share a capture.
+    `kind` says what data and device these are: trials alike in it and in `kind_of` share a capture.
     """
     model = build(stream_seed(seed, "init"))
     if engine == "eager":
@@ -192,11 +187,7 @@ def _checked_capture(
 
 
 def _difference(captured: Step, eager: Step, valid: Images) -> float:
-    """How far apart a few steps, one of each size among them, leave two networks of one beginning.
-
-    The largest of four relative distances: of the losses, of what the steps changed in the parameters and in
-    the buffers, and of the logits; NaN where one of them is.
-    """
+    """How far apart a few steps leave two networks of one beginning: the largest relative distance."""
     outcomes = []
     for step in (captured, eager):
         begun = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]

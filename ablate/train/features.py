@@ -1,18 +1,16 @@
 """What a trained network's penultimate layer shows: how tight its classes are, and a view of three of them.
 
-The features of an image are what goes into the linear layer whose output is the logits. They are read once,
-after the last epoch, in evaluation mode and without augmentation. A class's template is its row of that
-layer's weights, with its bias as one more coordinate; an image's features have a 1 there.
+An image's features are what goes into the linear layer whose output is the logits, in evaluation mode and not
+augmented. A class's template is its row of that layer's weights, with its bias as one more coordinate; an
+image's features have a 1 there.
 
-Source: Kornblith et al. 2021, equation 11: distances within classes and in total,
-https://arxiv.org/abs/2010.16402; Müller, Kornblith and Hinton 2019, sections 1.1 and 2: the plane through
-three templates, https://arxiv.org/abs/1906.02629
+Source: Kornblith et al. 2021, equation 11, https://arxiv.org/abs/2010.16402;
+Müller, Kornblith and Hinton 2019, the plane in sections 1.1 and 2, https://arxiv.org/abs/1906.02629
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,9 +39,8 @@ def penultimate_features(
 ) -> tuple[Features | None, dict[str, NDArray[Any]]]:
     """What the record keeps of a trained network's penultimate layer, and projections as in `Predictions`.
 
-    There are no projections without a plane, and there is nothing where the network does not end in a linear
-    layer, where a feature is not finite, or where anything fails: the trial has its result already. The
-    network is left in evaluation mode.
+    There is nothing where the network does not end in a linear layer, where a feature is not finite, or where
+    anything fails: the trial has its result already. The network is left in evaluation mode.
     """
     try:
         head = find_head(model, valid, fields)
@@ -51,10 +48,12 @@ def penultimate_features(
             return None, {}
         weight = head.weight.detach().cpu().double().numpy()
         bias = np.zeros(len(weight)) if head.bias is None else head.bias.detach().cpu().double().numpy()
-        plane, span = template_plane(weight, bias), template_span(weight)
+        templates, span = np.column_stack([weight, bias]), template_span(weight)
+        plane = template_plane(templates)
         facts: dict[str, Any] = {"dimension": head.in_features}
         if plane is not None:
-            facts |= {"classes": PLANE_CLASSES, "templates": plane.templates.tolist()}
+            shown = templates[list(PLANE_CLASSES)] @ plane
+            facts |= {"classes": PLANE_CLASSES, "templates": shown.tolist()}
         projections: dict[str, NDArray[Any]] = {}
         subset = even_subset(train.labels, TRAIN_IMAGES)
         for split, images, index in (("valid", valid, None), ("train", train, subset)):
@@ -62,9 +61,10 @@ def penultimate_features(
             facts[split] = scatter_of(features, labels, span)
             if plane is not None:
                 of_each = [np.flatnonzero(labels == k)[:POINTS_PER_CLASS] for k in PLANE_CLASSES]
-                shown = np.concatenate(of_each)
-                projections[f"projection_{split}"] = plane.project(features[shown])
-                projections[f"projection_{split}_labels"] = labels[shown]
+                some = np.concatenate(of_each)
+                points = features[some].astype(np.float64) @ plane[:-1] + plane[-1]
+                projections[f"projection_{split}"] = points.astype(np.float32)
+                projections[f"projection_{split}_labels"] = labels[some]
         return Features(**facts), projections
     except FOREIGN_FAULTS:  # a foreign network may raise anything, and memory may end
         return None, {}
@@ -87,10 +87,7 @@ def find_head(model: nn.Module, images: Images, fields: Fields) -> nn.Linear | N
 
 
 def even_subset(labels: Tensor, count: int) -> Tensor | None:
-    """At most `count` indices at even steps through the images sorted by class; None where that is all.
-
-    A class with at least N / count of the N images is always in.
-    """
+    """At most `count` indices at even steps through the images sorted by class; None where that is all."""
     if len(labels) <= count:
         return None
     steps = torch.arange(count, device=labels.device) * len(labels) // count
@@ -143,47 +140,23 @@ def _moments(groups: list[NDArray[np.float64]]) -> tuple[float, float, float]:
 
 
 def template_span(weight: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Orthonormal basis [D, R] of the differences of all rows of weights [K, D]; R is at most K - 1.
-
-    Biases are left out: they move all images alike. What lies outside is all that the softmax does not see.
-    """
+    """Orthonormal basis [D, R] of the differences of all rows of weights [K, D]: all that a softmax sees."""
     differences = (weight - weight.mean(axis=0)).astype(np.float64)
     _, lengths, basis = np.linalg.svd(differences, full_matrices=False)
     return np.asarray(basis[lengths > np.finfo(np.float32).eps * np.abs(weight).max()].T)
 
 
-@dataclass(frozen=True, eq=False)
-class Plane:
-    """The plane through the templates of three classes.
+def template_plane(templates: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Orthonormal basis [D + 1, 2] of the plane through the first three of templates [K, D + 1].
 
-    `basis` [D + 1, 2] is orthonormal: from the first template to the second, then towards the third.
-    `templates` [3, 2] are the templates' own coordinates.
+    From the first to the second, then towards the third; at a point p of the plane the logits of two classes
+    differ by p · (t_j - t_i). None with fewer than three classes, or where the templates lie on one line.
     """
-
-    basis: NDArray[np.float64]
-    templates: NDArray[np.float64]
-
-    def project(self, features: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Coordinates [N, 2] of features [N, D].
-
-        At a point p the logits of two of the classes, with templates t, differ by p · (t_j - t_i).
-        """
-        points: NDArray[np.float64] = features.astype(np.float64) @ self.basis[:-1] + self.basis[-1]
-        return points.astype(np.float32)
-
-
-def template_plane(weight: NDArray[np.floating], bias: NDArray[np.floating]) -> Plane | None:
-    """The plane of the first three classes' templates, of weights [K, D] and biases [K].
-
-    None with fewer than three classes, or where the templates lie on one line.
-    """
-    if len(weight) <= max(PLANE_CLASSES):
+    if len(templates) <= max(PLANE_CLASSES):
         return None
-    templates = np.column_stack([weight, bias])[list(PLANE_CLASSES)].astype(np.float64)
-    basis, triangle = np.linalg.qr((templates[1:] - templates[0]).T)
+    corners = templates[list(PLANE_CLASSES)]
+    basis, triangle = np.linalg.qr((corners[1:] - corners[0]).T)
     lengths = np.diag(triangle)
-    if np.abs(lengths).min() <= np.finfo(np.float32).eps * np.abs(templates).max():
+    if np.abs(lengths).min() <= np.finfo(np.float32).eps * np.abs(corners).max():
         return None
-    # Gram-Schmidt, which QR is but for signs: each axis points to its template.
-    basis = basis * np.sign(lengths)
-    return Plane(basis, templates @ basis)
+    return np.asarray(basis * np.sign(lengths))  # Gram-Schmidt: each axis points to its template

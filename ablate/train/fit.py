@@ -63,10 +63,8 @@ def fit(
 ) -> Fitted:
     """Train a network and evaluate it after every epoch; nothing is chosen by `valid`, the reported split.
 
-    A checkpoint is what `callbacks.save` was offered by an unfinished run of the same fields and seed.
-
-    Raises:
-        DivergedError: a training or evaluation loss is not finite.
+    A checkpoint is what `callbacks.save` was offered by an unfinished run of the same fields and seed. A loss
+    that is not finite is a `DivergedError`.
     """
     callbacks, fields = callbacks or Callbacks(), step.fields
     set_numerics(deterministic=fields.deterministic)
@@ -157,9 +155,8 @@ def evaluate(logits: Tensor, labels: Tensor, loss: Loss, epsilon: float) -> dict
     edges = torch.arange(1, CONFIDENCE_BINS, dtype=torch.float64, device=logits.device) / CONFIDENCE_BINS
     # What the rounding of float32 has put below an edge is on it, as in the metrics.
     bins = torch.bucketize(confidence, edges - 2.0**-22, right=True)
-    sums = torch.zeros(3, CONFIDENCE_BINS, dtype=torch.float64, device=logits.device)
     values = torch.stack([torch.ones_like(confidence), confidence, correct.double()])
-    sums.index_add_(1, bins, values)
+    sums = values.new_zeros(3, CONFIDENCE_BINS).index_add_(1, bins, values)
     count, confidence_sum, correct_sum = sums.tolist()
     return {
         "valid_loss": float(loss(logits, labels, epsilon=smoothing, reduction="none").double().mean()),

@@ -1,7 +1,6 @@
 """Decoded images handed to the network: gathered, normalised, cropped, mirrored and mixed on the device.
 
-What is drawn for an image is a function of the seed, the epoch and the image, so that neither the order of
-images nor the batch size, nor any factor's level, changes it.
+What is drawn for an image is a function of the seed, the epoch and the image, and of nothing else.
 """
 
 from __future__ import annotations
@@ -122,13 +121,10 @@ class Augmentation:
         return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
 
     def mixture(self, index: Tensor) -> tuple[Tensor, Tensor] | None:
-        """How to mix a batch, if it is to be mixed: each image's weight [B] and partner [B] in the batch.
-
-        Weights follow Beta(mixup, mixup) folded at a half, in [0.5, 1]. The order of the images' draws is a
-        random permutation, for the partners, that needs nothing from the host.
-        """
+        """How to mix a batch, if at all: each image's weight [B], in [0.5, 1], and partner [B] in it."""
         if self._weights is None:
             return None
+        # The order of the images' draws is a random permutation that needs nothing from the host.
         return self._weights[index], self._draws[index, 6].argsort(stable=True)
 
 
@@ -137,10 +133,9 @@ def random_resized_crop(
 ) -> Tensor:
     """Cut a random rectangle out of each image [B, C, H, W] and stretch it to a square [B, C, size, size].
 
-    The area is uniform from `least_area`, in (0, 1], to 1 of the image, the logarithm of the sides' ratio
-    uniform, the place uniform; a side that would be longer than the image is the image's. `draws` [B, 4], in
-    [0, 1), are of area, ratio, horizontal and vertical place. Sampled bilinearly without a low-pass filter,
-    which is right for scales down to about a half; the result is channels last.
+    Uniform are its area, from `least_area` in (0, 1] to 1 of the image, the logarithm of its sides' ratio,
+    and its place, by `draws` [B, 4] in [0, 1) of area, ratio, horizontal and vertical place; no side is above
+    the image's. Bilinear without a low-pass filter, right for scales down to about a half.
     """
     area = least_area + (1 - least_area) * draws[:, 0]
     ratio = torch.exp(LOG_RATIO * (2 * draws[:, 1] - 1))

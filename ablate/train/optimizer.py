@@ -16,11 +16,10 @@ FIRST_RATE, LAST_RATE = 1 / 25, 1e-5
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a run, over a network's trainable parameters.
+    """The optimiser of a run, over a network's trainable parameters; on a GPU its learning rate is a tensor.
 
     With `decay_norms` off, weight decay leaves out every parameter of fewer than two dimensions: biases, and
-    the weights of normalisation layers. On a GPU the learning rate is a tensor there, so that a step reads
-    nothing from the host and can be captured.
+    the weights of normalisation layers.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     device = parameters[0].device
@@ -44,9 +43,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
     """The learning rate of one of a run's training steps, the first of which is step 0.
 
-    Schedules are "constant", "one_cycle" (a cosine up from lr/25, then a cosine down to lr/100000) and
-    "flat_cosine" (flat, then the same cosine down); after the part `anneal_from` of the run, in [0, 1), the
-    rate falls.
+    Schedules are "constant", "one_cycle" (a cosine up, then one down) and "flat_cosine" (flat, then the same
+    cosine down); after the part `anneal_from` of the run, in [0, 1), the rate falls.
 
     Source: Smith and Topin 2018, super-convergence, https://arxiv.org/abs/1708.07120
     """

@@ -15,9 +15,8 @@ from ablate.train.optimizer import Ranger, build_optimizer, learning_rate, set_r
 class Step:
     """Gather, augment, forward, loss, backward and update, on the images' device.
 
-    What differs between the steps of a run, or between runs of one kind, is in tensors that are filled and
-    never replaced: epsilon, the learning rate, labels, random draws. So a captured step can do the same work.
-    The fields are a trial's, with precision and deterministic resolved.
+    What differs between steps, or runs of one kind, is in tensors that are filled and never replaced, for a
+    captured step. The fields are a trial's, with precision and deterministic resolved.
     """
 
     engine = "eager"
@@ -42,10 +41,10 @@ class Step:
         return batches(order, self.fields.batch_size, drop_last=self.fields.drop_last)
 
     def __call__(self, index: Tensor, number: int = 0) -> tuple[Tensor, Tensor]:
-        """Train on one batch, of images of index [B]; the step's number in the run decides the learning rate.
+        """Train on the images of index [B], at the learning rate of the step of this number in the run.
 
-        The batch's mean loss and number of correct images come back, both [] tensors on the device, to be
-        read before the next step. A mixed image's label is that of its greater part.
+        Gives the batch's mean loss and number of correct images (a mixed one has its greater part's label),
+        both [] tensors on the device, to be read before the next step.
         """
         set_rate(self.optimizer, learning_rate(self.fields, number, self.fields.epochs * len(self.sizes)))
         measured = self.compute(index)
@@ -91,11 +90,8 @@ class Step:
         return mixed.sum() if reduction == "sum" else mixed.mean()
 
     def _match(self, batch: int) -> int:
-        """What the gradient is divided by: the batch's true size under a summed, matched loss, else 1.
-
-        On the gradient and not on the learning rate, so that weight decay and clipping stay what they are,
-        and momentum can carry gradients from batches of different sizes.
-        """
+        """What the gradient is divided by: the batch's true size under a summed, matched loss, else 1."""
+        # Not the learning rate: weight decay and clipping stay what they are, and momentum carries on.
         return batch if self.fields.reduction == "sum" and self.fields.lr_rule == "matched" else 1
 
 

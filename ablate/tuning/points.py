@@ -1,9 +1,8 @@
 """The points of a search as trials of an Optuna study, its fields, sampler and pruner in Optuna's terms.
 
-What Optuna draws for a point follows from `sampler_seed`, the point's number and the points before it, and
-from nothing else: a search that was stopped goes on as one that never was. Optuna has no steps in a
-logarithm, and stores no values but numbers, strings, booleans and None. So a level and what Optuna stores of
-it are two things.
+What Optuna draws for a point follows from `sampler_seed`, the point's number and the points before it alone:
+a stopped search goes on as one that never was. Optuna has no steps in a logarithm, and stores but numbers,
+strings, booleans and None; so a level and what Optuna stores of it are two things.
 """
 
 from __future__ import annotations
@@ -64,8 +63,7 @@ def quiet() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logger.setLevel(level)
@@ -99,24 +97,13 @@ def stored_of(dimension: Range | Choice, level: Any) -> Any:
     return float(Decimal(str(dimension.low)) + steps * Decimal(str(dimension.step)))
 
 
-def level_of(dimension: Range | Choice, stored: Any) -> Any:
-    """The level, on the grid, that is nearest to what Optuna drew."""
-    if isinstance(dimension, Choice):
-        return dimension.of[_categories(dimension).index(stored)]
-    return dimension.nearest(stored)
-
-
 def _categories(dimension: Choice) -> tuple[Any, ...]:
     stored = all(isinstance(value, (bool, int, float, str)) for value in dimension.of)
     return dimension.of if stored else tuple(map(repr, dimension.of))
 
 
 def sampler_of(search: Search, number: int, drawn: int) -> BaseSampler:
-    """The sampler for one point.
-
-    One that went from point to point would carry random numbers and caches that nothing stores; a new one
-    draws by the study, the search's seed, the point's number and how many before it were `drawn`.
-    """
+    """The sampler for one point, before which so many were `drawn`: it carries nothing that is not stored."""
     seed = int(np.random.SeedSequence([search.sampler_seed, number]).generate_state(1)[0])
     startup = max(1, min(MOST_STARTUP, search.points // STARTUP_PART))
     match search.sampler:
@@ -158,16 +145,6 @@ class _Sequence(QMCSampler):
 
     def _find_sample_id(self, *_: Any) -> int:
         return self._drawn  # Optuna counts given points too
-
-
-def pruner_of(search: Search) -> BasePruner:
-    """What gives up a point before it is complete."""
-    pruners: dict[str, BasePruner] = {
-        "seeds": WilcoxonPruner(n_startup_steps=JUDGED_SEEDS, p_threshold=WILCOXON_LEVEL),
-        "hyperband": HyperbandPruner(reduction_factor=REDUCTION),
-        "median": MedianPruner(),
-    }
-    return pruners[search.pruning]
 
 
 def reason_of(search: Search, study: optuna.Study, trial: FrozenTrial, step: int) -> str:
@@ -266,7 +243,10 @@ class Points:
                 if name not in together:
                     distribution = distribution_of(dimension)
                     together[name] = sampler.sample_independent(study, trial, name, distribution)
-                levels[name] = level_of(dimension, together[name])
+                if isinstance(dimension, Choice):
+                    levels[name] = dimension.of[_categories(dimension).index(together[name])]
+                else:
+                    levels[name] = dimension.nearest(together[name])
         return levels
 
     @quiet()
@@ -300,8 +280,13 @@ class Points:
             return ""
         self.storage.set_trial_intermediate_value(trial._trial_id, step, float(value))
         trial = self._trials()[number]
+        pruners: dict[str, BasePruner] = {
+            "seeds": WilcoxonPruner(n_startup_steps=JUDGED_SEEDS, p_threshold=WILCOXON_LEVEL),
+            "hyperband": HyperbandPruner(reduction_factor=REDUCTION),
+            "median": MedianPruner(),
+        }
         # Not the study's own pruner: Optuna would show a sampler only the points of one Hyperband bracket.
-        pruned = pruner_of(self.search).prune(self.study, trial)
+        pruned = pruners[self.search.pruning].prune(self.study, trial)
         # Baseline and anchors are what the others are compared with.
         if not pruned or _point_of(trial).source != "sampler":
             return ""
@@ -321,10 +306,9 @@ class Points:
 
     @quiet()
     def importances(self) -> tuple[Importances, ...]:
-        """Shares of the fields for each objective, by PED-ANOVA: how far they decide which points are best.
+        """Shares of the fields, by PED-ANOVA, for each objective in whose value points differ.
 
-        Empty with one searched field, or too few complete points. An objective is left out where all points
-        have the same value. Conditional fields count over the points that have them.
+        Empty with one searched field, or too few complete points; a conditional field counts where it is.
         """
         complete = sum(trial.state is TrialState.COMPLETE for trial in self._trials())
         if len(self.search.space) < 2 or complete < FEWEST_POINTS:

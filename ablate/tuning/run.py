@@ -9,32 +9,21 @@ from functools import partial
 
 from ablate.data import overlap, split_digest
 from ablate.errors import AblateError, ResultsError, StudyError
-from ablate.execution import Event, Job, Told
-from ablate.execution.driver import (
-    Options,
-    Settled,
-    Summary,
-    Watcher,
-    only_driver,
-    ready_inputs,
-    record_event,
-    run_settled,
-    settle,
-    trial_executor,
-    trial_job,
-)
+from ablate.execution import driver
+from ablate.execution.executors import Event, Job, Told
 from ablate.execution.prepare import Inputs
+from ablate.execution.progress import Watcher
 from ablate.metrics import METRICS
 from ablate.store.points import Point, State, Tuning, tuning_folder
 from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import Fields, unknown_name
+from ablate.study.options import Options
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, arm_name
 from ablate.tables import objective_values
-from ablate.tuning.ledger import Ledger, point_means
-from ablate.tuning.storage import RETEST, SharedStorage, Storage
+from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
 WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
 """What a heartbeat calls the objectives that are known after each epoch."""
@@ -58,10 +47,7 @@ def search_of(study: Study) -> Search:
 
 
 def first_points(study: Study) -> list[Levels]:
-    """The baseline, then the anchors, each complete, on the grid and once.
-
-    With log, a value between the grid's stays: a baseline is what it is.
-    """
+    """The baseline, then the anchors, each complete, once, and on the grid (with log, as it was given)."""
     search = search_of(study)
     base = study.fields({}).model_dump()
     baseline = {name: study.baseline.get(name, base[name]) for name in search.space}
@@ -93,18 +79,15 @@ def first_points(study: Study) -> list[Levels]:
     return points
 
 
-def prepare_search(settled: Settled, options: Options, watcher: Watcher) -> tuple[Inputs, Tuning]:
-    """What points are trained from, and the search of which nothing was run yet, with what it is judged on.
-
-    Checked is all that the search may come to: points that have every value of every choice, and both ends
-    of every range.
-    """
+def prepare_search(settled: driver.Settled, options: Options, watcher: Watcher) -> tuple[Inputs, Tuning]:
+    """What points are trained from, and the search before its first, with what it is judged on."""
     study, first = settled.study, first_points(settled.study)
     search = search_of(study)
+    # All that the search may come to: every value of every choice, and both ends of every range.
     ends = [{**first[0], name: value} for name, found in search.space.items() for value in found.ends()]
     tried = [*first, *(search.active(point) for point in ends)]
     arms = [point_fields(study, levels) for levels in tried] + [study.fields(levels) for levels in tried]
-    inputs = ready_inputs(settled, arms, options, watcher)
+    inputs = driver.ready_inputs(settled, arms, options, watcher)
     seen: dict[str, Levels] = {}
     for levels in tried:
         trial_id = inputs.trial(levels, point_fields(study, levels), FIRST_TUNING_SEED).trial_id
@@ -162,7 +145,7 @@ def _words(search: Search) -> dict[str, str]:
 
 def budget_in_words(study: Study, options: Options) -> str:
     """What tuning a study trains: the search's points, then the re-test."""
-    settled = settle(study, options)
+    settled = driver.settle(study, options)
     search, seeds = search_of(settled.study), len(settled.study.seed_list())
     arms = len(first_points(settled.study)) + len(search.objective)
     space = "; ".join(f"{name}: {dimension.in_words()}" for name, dimension in search.space.items())
@@ -199,7 +182,7 @@ class Tuned:
     folder: ResultsFolder
     tuning: Tuning
     ran: int
-    retest: Summary | None
+    retest: driver.Summary | None
     interrupted: bool
 
 
@@ -208,14 +191,14 @@ def tune_study(
 ) -> Tuned:
     """Spend a search's budget on the tuning split, then re-test its winner with fresh seeds.
 
-    Everything that a user can have got wrong is found before any training. `points` is the budget instead of
-    the search's; `storage` the PostgreSQL URL of a search that several tuners share, as they do the folder.
+    `points` is the budget instead of the search's; `storage` the PostgreSQL URL of a search that several
+    tuners share, as they do the folder.
     """
     if storage is not None and options.retry_failed:
         raise StudyError(
             "--retry-failed: not with --storage, where a point that failed stays so for all tuners"
         )
-    settled = settle(study, options)
+    settled = driver.settle(study, options)
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
         settled = replace(settled, study=settled.study.replace(search=search))
@@ -231,23 +214,16 @@ def tune_study(
         folder.create()
         with contextlib.ExitStack() as until_the_retest:
             if database is None:
-                until_the_retest.enter_context(only_driver(results))
+                until_the_retest.enter_context(driver.only_driver(results))
                 folder.remove_left_overs()
                 alone = Storage(folder.root / "optuna.sqlite3")  # for optuna-dashboard too
                 database = until_the_retest.enter_context(contextlib.closing(alone))
             if database.is_alone():
                 for line in quarantine(folder)[1]:
                     watcher.note(f"put aside as damaged, to run again: {line}")
+            first, retry = first_points(study), options.retry_failed
             same = partial(check_same, study, inputs, f"{database.words}: study {name!r}")
-            ledger = Ledger(
-                results,
-                database,
-                name,
-                declared,
-                first_points(study),
-                same,
-                retry_failed=options.retry_failed,
-            )
+            ledger = Ledger(results, database, name, declared, first, same, retry_failed=retry)
             watcher.searching(ledger.tuning, study.name, settled.reason)
             loop = _Loop(study, inputs, ledger, options, watcher)
             interrupted = loop.run()
@@ -260,7 +236,7 @@ def tune_study(
             watcher.note("the budget is spent; another tuner re-tests the winner now")
             return tuned
         chosen = [tuning.points[number].levels for number in (*tuning.winners, *tuning.retested)]
-        retest = run_settled(replace(settled, study=retest_study(study, chosen)), options, watcher)
+        retest = driver.run_settled(replace(settled, study=retest_study(study, chosen)), options, watcher)
     return replace(tuned, retest=retest, interrupted=retest.interrupted)
 
 
@@ -287,7 +263,7 @@ class _Loop:
     ) -> None:
         self.study, self.inputs, self.ledger = study, inputs, ledger
         self.options, self.watcher, self.ran = options, watcher, 0
-        self._executor = trial_executor(inputs.device, options)
+        self._executor = driver.trial_executor(inputs.device, options)
         self._training: dict[int, _Training] = {}
 
     def run(self) -> bool:
@@ -306,7 +282,7 @@ class _Loop:
         if training is None:  # its point is over
             return
         trial = training.trials[event.name]
-        record = record_event(self.ledger.folder, trial, event)
+        record = driver.record_event(self.ledger.folder, trial, event)
         self.watcher.happened(trial, event, record)
         search = self.ledger.tuning.search
         if record is not None:
@@ -366,7 +342,7 @@ class _Loop:
             for training in list(self._training.values()):
                 for trial_id in self._next_trials(training):
                     trial = training.trials[trial_id]
-                    yield trial_job(self.ledger.folder, trial, self.inputs.folders(), workers, engine)
+                    yield driver.trial_job(self.ledger.folder, trial, self.inputs.folders(), workers, engine)
             if self._training:
                 return
             points = self.ledger.next_points()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ablate.execution import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Started, Told
+from ablate.execution.executors import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Started, Told
 
 
 def do(task: dict[str, Any], slot: int, tell: Callable[[Any], None]) -> Any:

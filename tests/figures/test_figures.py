@@ -257,7 +257,7 @@ def test_confusion_is_in_percent_and_its_difference_in_points(of: Of) -> None:
     assert (right, more_wrong) == (less_wrong, less_right)  # better, worse
     assert right != more_wrong
     assert [text.get_text() for text in axes[0].get_yticklabels()] == ["cat", "dog"]
-    assert "in the second arm" in study.caption("confusion")
+    assert "the second arm errs" in study.caption("confusion")
     assert "one arm" in of("alone").caption("confusion")
 
 

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ablate.study.fields import Fields, resolve
-from ablate.train import Fitted, Images, Step, fit
+from ablate.train.fit import Fitted, fit
+from ablate.train.images import Images
+from ablate.train.step import Step
 
 MEAN, STD = (0.47, 0.48, 0.45), (0.29, 0.28, 0.30)
 SEED = 5

@@ -25,8 +25,10 @@ import ablate.train.engine
 from ablate.losses import build_loss
 from ablate.models import build_model
 from ablate.study.fields import RECIPES, Fields
-from ablate.train import Callbacks, DivergedError, Fitted, Images, Step, fit, ready_step
-from ablate.train.engine import Build, CapturedStep, Work
+from ablate.train.engine import Build, CapturedStep, Work, ready_step
+from ablate.train.fit import Callbacks, DivergedError, Fitted, fit
+from ablate.train.images import Images
+from ablate.train.step import Step
 
 pytestmark = pytest.mark.cuda
 

@@ -14,10 +14,11 @@ from small_training import MEAN, SEED, STD, TRAIN, VALID, changed, history, imag
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ablate.train import Callbacks, DivergedError, Step, fit
 from ablate.train.device import cpu_has_bfloat16, peak_memory_mb, reset_peak_memory, set_numerics
+from ablate.train.fit import Callbacks, DivergedError, fit
 from ablate.train.images import Augmentation, batches, epoch_order, epoch_seed, shrink
 from ablate.train.optimizer import learning_rate
+from ablate.train.step import Step
 
 
 def weights(model: nn.Module) -> list[bytes]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from recorded_study import COST, CPU, environment
 
-from ablate.execution import Event
 from ablate.execution.driver import Options
+from ablate.execution.executors import Event
 from ablate.execution.progress import Watcher
 from ablate.store.points import Point, Tuning, tuning_folder
 from ablate.store.records import Predictions, Record, write_record
@@ -19,9 +19,8 @@ from ablate.study.fields import resolve
 from ablate.study.search import Levels, Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
-from ablate.tuning import Tuned, tune_study
-from ablate.tuning.ledger import Ledger, point_means
-from ablate.tuning.storage import Storage
+from ablate.tuning.ledger import Ledger, Storage, point_means
+from ablate.tuning.run import Tuned, tune_study
 
 NAME = "tiny/default"
 SPACE = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}

@@ -36,11 +36,9 @@ from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.study.study import Profile, Study
 from ablate.tables import points_table, winners_of
-from ablate.tuning import Tuned, budget_in_words
-from ablate.tuning.ledger import Ledger, point_means
+from ablate.tuning.ledger import Ledger, SharedStorage, Storage, point_means
 from ablate.tuning.points import Points
-from ablate.tuning.run import first_points
-from ablate.tuning.storage import SharedStorage, Storage
+from ablate.tuning.run import Tuned, budget_in_words, first_points
 
 EPSILON = SEARCH.space
 

@@ -23,8 +23,7 @@ from ablate.store.points import Point, read_tuning, tuning_folder
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import FIRST_TUNING_SEED, Search
-from ablate.tuning.ledger import Ledger
-from ablate.tuning.storage import RETEST, SharedStorage
+from ablate.tuning.ledger import RETEST, Ledger, SharedStorage
 
 pytestmark = pytest.mark.postgres
 
@@ -135,7 +134,7 @@ def test_a_study_of_others_is_left_alone(tuner: Open, database: str) -> None:
 
 
 def test_tuners_may_start_at_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ablate.tuning.storage.quiet", contextlib.nullcontext)  # it is not for threads
+    monkeypatch.setattr("ablate.tuning.ledger.quiet", contextlib.nullcontext)  # it is not for threads
     with ThreadPoolExecutor(4) as at_once:
         storages = list(at_once.map(lambda number: SharedStorage(database, f"tiny/{number % 3}"), range(4)))
     assert [storage.is_alone() for storage in storages] == [False, True, True, False]

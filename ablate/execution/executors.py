@@ -1,4 +1,4 @@
-"""Warm worker processes on this machine, supervised: one that dies costs its job an attempt."""
+"""Who does jobs, and what is heard of them: warm worker processes on this machine, or this process itself."""
 
 from __future__ import annotations
 
@@ -8,19 +8,126 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from typing import Any
 
-from ablate.execution.events import Done, Event, Job, Lost, Started, Told, Work
+from ablate.errors import FOREIGN_FAULTS
+from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
 DEATH_SECONDS = 5.0
 """How long a process whose pipe is closed may take to end, so that its own exit status is known."""
 ATTEMPTS = 3
 """How often a job is started when its process dies. One that raises or takes too long would do so again."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work for a worker; events name it, and the task is pickled."""
+
+    name: str
+    task: Any
+
+
+Work = Callable[[Any, int, Callable[[Any], None]], Any]
+"""work(task, slot, tell) -> outcome, in a worker process, which finds it by its module and name.
+
+`slot` numbers the worker from 0; `tell` sends a message to the driver while the work goes on."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker took the job; `attempt` counts from 1."""
+
+    name: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Told:
+    """The work sent a message."""
+
+    name: str
+    message: Any
+
+
+@dataclass(frozen=True)
+class Done:
+    """The work returned its outcome, at the given attempt."""
+
+    name: str
+    outcome: Any
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """The work ended without an outcome: its process died, it took too long, or it raised."""
+
+    name: str
+    status: Status
+    reason: str
+    attempt: int
+
+
+Event = Started | Told | Done | Lost
+
+
+def do_job(work: Work, job: Job, number: int, slot: int, send: Callable[[Event], None]) -> Done | Lost:
+    """Do a job for the given time. What it tells is sent; its end is returned."""
+    try:
+        outcome = work(job.task, slot, lambda message: send(Told(job.name, message)))
+    except FOREIGN_FAULTS as error:
+        summary = "".join(traceback.format_exception_only(error)).strip()
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"in {frame.name}, line {frame.lineno} of {os.path.basename(frame.filename)}"
+        return Lost(job.name, "error", f"{summary} ({place})", number)
+    return Done(job.name, outcome, number)
+
+
+class InlineExecutor:
+    """Does jobs in this process, one after the other. What they tell is heard when they have ended."""
+
+    workers = 1
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._waiting: deque[Job] = deque()
+        self._running = ""
+
+    def warm_up(self, workers: int) -> None:
+        """Nothing is to be started."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Do all jobs in order."""
+        self._waiting.extend(jobs)
+        while self._waiting:
+            job = self._waiting.popleft()
+            self._running = job.name
+            yield Started(job.name, 1)
+            told: list[Event] = []
+            end = do_job(self._work, job, 1, 0, told.append)
+            for event in [*told, end]:
+                if self._running == job.name:  # it may be cancelled by what was heard of it
+                    yield event
+
+    def submit(self, job: Job) -> None:
+        """Add a job behind those that wait."""
+        self._waiting.append(job)
+
+    def cancel(self, name: str) -> None:
+        """Drop a job, and what else one that ran would have told."""
+        self._waiting = deque(job for job in self._waiting if job.name != name)
+        self._running = "" if self._running == name else self._running
+
+    def close(self) -> None:
+        """Drop what waits."""
+        self._waiting.clear()
 
 
 @dataclass
@@ -50,10 +157,9 @@ class LocalExecutor:
         self._busy: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs in order, and those submitted meanwhile, and yield what happens.
+        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers.
 
         A worker whose job ended has its next one before that end is yielded, so it never waits for the user.
-        Closing the iterator, or any exception in its user, kills the workers at once.
         """
         self._waiting.extend((job, 1) for job in jobs)
         try:
@@ -162,3 +268,6 @@ class LocalExecutor:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
         worker.process.wait()
+
+
+Executor = LocalExecutor | InlineExecutor
