@@ -17,6 +17,7 @@ import functools
 import itertools
 import json
 import math
+import warnings
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -685,7 +686,8 @@ def unpaired(arm: Array, other: Array) -> Row:
     there = np.isfinite(arm - other)
     arm, other = arm[there], other[there]
     spread = len(arm) > 1 and max(np.ptp(arm), np.ptp(other)) > 0
-    p = stats.ttest_ind(arm, other, equal_var=False).pvalue if spread else NAN
+    with warnings.catch_warnings(action="ignore"):  # of samples that are all but equal
+        p = stats.ttest_ind(arm, other, equal_var=False).pvalue if spread else NAN
     squares = (arm - other) ** 2
     paired = difference(arm, other, 1)["p"]
     return {"p_welch": p, "largest_share": squares.max() / squares.sum() if paired > 0 else NAN}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from references.recompute import mean_of
 from report_cases import Rendered
 from report_pages import markdown_page, squeezed
 from scipy import stats
@@ -82,7 +83,7 @@ def expected(tables: Tables, plan: Plan, spread: str) -> list[list[str]]:
             if text == (max if metric == "accuracy" else min)(means, key=float):
                 text = f"**{text}**"
             if n > 1:
-                low, high = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+                low, high = (scale * end for end in mean_of(values / scale, metric=metric)[1:])
                 text += {
                     "ci": f" [{low:.{digits}f}, {high:.{digits}f}]", "none": "",
                     "sd": f" ± {values.std(ddof=1):.{digits}f}", "se": f" ± {stats.sem(values):.{digits}f}",

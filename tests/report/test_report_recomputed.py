@@ -182,7 +182,7 @@ def test_trends_and_contrasts_with_holes_or_without_an_effect_are_recomputed(
     assert found.audit().wrong == []
     trends = [row for row in found.rows("effects") if (row["metric"], row["kind"]) == ("accuracy", "trend")]
     assert {row["reason"] for row in trends} == {reason}
-    equal = page.report["trends"]["rows"][0][7]["notes"] == ["equal on every seed", "exploratory"]
+    equal = page.report["trends"]["rows"][0][7]["notes"] == ["equal on every seed"]
     assert equal == (reason == "identical")
 
 
