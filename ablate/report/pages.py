@@ -13,6 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
+import markupsafe
+
 from ablate.figures import Figure
 from ablate.report.cells import Json
 from ablate.report.words import environment, template_text, words
@@ -24,8 +26,8 @@ LED = ("arms", "components", "differences", "trends", "contrasts", "tuning", "me
 """Sections that words.md has a lead for."""
 COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
 """A colour in the style of an SVG's element."""
-SAFE = " !$&'()*+,-./:;=?@[]^_`{|}~"
-"""What a data URL of an SVG holds unquoted."""
+SAFE = " !$'()*+,-./:;<=>?@[]^_`{|}~"
+"""What a data URL of an SVG holds unquoted; nothing in it ends an attribute of HTML or refers there."""
 SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 """Characters that mean something to Markdown or to GitHub's tables and formulas; inside a word an underscore
 means nothing."""
@@ -110,7 +112,7 @@ def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str,
         style=style,
         script=script,
         policy=policy,
-        images={name: f"data:image/svg+xml,{text}" for name, text in svg.items()},
+        images={name: markupsafe.Markup(f"data:image/svg+xml,{text}") for name, text in svg.items()},
         downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
     )
 

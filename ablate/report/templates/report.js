@@ -44,12 +44,21 @@ function unfold() {
 addEventListener("hashchange", unfold);
 unfold();
 
+// A saved figure has its light colours themselves: not every program knows CSS variables.
+function plain(url) {
+  const svg = decodeURIComponent(url.replace(/^[^,]*,/, ""));
+  const [style, light] = /<style>:root\{(.*?)\}.*?<\/style>/.exec(svg) ?? ["", ""];
+  const colors = Object.fromEntries(light.split(";").map((rule) => rule.split(":")));
+  const drawn = svg.replace(style, "").replace(/var\((--c\d+)\)/g, (_, name) => colors[name]);
+  return `data:image/svg+xml,${encodeURIComponent(drawn)}`;
+}
+
 // Each figure can be saved, and the table of its numbers: from what the page holds already.
 for (const image of document.querySelectorAll("figure img")) {
   const row = document.createElement("p");
   row.className = "save";
   const table = document.querySelector(`a[download="${CSS.escape(image.dataset.table)}"]`);
-  for (const [name, href] of [[image.dataset.name, image.src], [table?.download, table?.href]]) {
+  for (const [name, href] of [[image.dataset.name, plain(image.src)], [table?.download, table?.href]]) {
     if (!href) continue;
     const link = document.createElement("a");
     Object.assign(link, { href, download: name, textContent: name });
