@@ -25,7 +25,7 @@ from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
 from ablate.terminal import print_line, print_table
 
 if TYPE_CHECKING:
-    from ablate.notebook import Run
+    from ablate.pipeline import Run
 
 app = typer.Typer(
     name="ablate",
@@ -230,8 +230,7 @@ def list_(results: Results = RESULTS, report_dir: Reports = REPORTS, as_json: As
 
 @app.command()
 def fields(
-    name: Annotated[Text, Argument(help="A field [default: all of them]")] = None,
-    as_json: AsJson = False,
+    name: Annotated[Text, Argument(help="A field [default: all of them]")] = None, as_json: AsJson = False
 ) -> None:
     """Say what can be set or swept: every field's range, default and meaning, and what recipes set."""
     described = describe_fields()

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.errors import StudyError, first_line
-from ablate.notebook import Run
-from ablate.pipeline import require_sound, with_report
+from ablate.pipeline import Run, require_sound, with_report
 from ablate.report.content import write_pages
 from ablate.stats.intervals import UNBOUNDED
 from ablate.store.results import ResultsFolder

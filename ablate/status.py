@@ -144,23 +144,20 @@ def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
     """Print every study that is recorded below a folder, as other commands name it, the latest last."""
     searches = {path.parents[1]: path for path in results.rglob(TUNING_FILE)}
     found = searches | {path.parent: path for path in results.rglob("study.json")}
-    runs: list[Facts] = []
-    for root, path in found.items():
-        name = str(root.relative_to(results))
+    runs, rows = list[Facts](), list[tuple[str, ...]]()
+    for last, root in sorted((_modified(path), root) for root, path in found.items()):
+        name, moment = str(root.relative_to(results)), datetime.fromtimestamp(last).astimezone()
         page = report_dir / name / "index.html"
-        run: Facts = {"study": name, "last_run": datetime.fromtimestamp(_modified(path)).astimezone()}
         try:
             trials = _show_trials(Console(quiet=True), ResultsFolder(root))
-            run |= {"complete": trials["statuses"]["complete"], "planned": trials["planned"]}
+            state: Facts = {"complete": trials["statuses"]["complete"], "planned": trials["planned"]}
         except RecordError as error:
-            run["fault"] = str(error)
-        runs.append(run | {"report": str(page) if page.exists() else None})
-    runs.sort(key=lambda run: run["last_run"])
-    heads, rows = ("study", "complete trials", "last run", "report"), []
-    for run in runs:
-        done = run.get("fault") or f"{run['complete']} of {run['planned']}"
-        rows.append((run["study"], done, f"{run['last_run']:%Y-%m-%d %H:%M}", run["report"] or "–"))
-    print_table(console, heads, rows)
+            state = {"fault": str(error)}
+        done = state.get("fault") or f"{state['complete']} of {state['planned']}"
+        report = str(page) if page.exists() else None
+        runs.append({"study": name, "last_run": moment, **state, "report": report})
+        rows.append((name, done, f"{moment:%Y-%m-%d %H:%M}", report or "–"))
+    print_table(console, ("study", "complete trials", "last run", "report"), rows)
     return {"runs": runs}
 
 

@@ -36,9 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "status": {"study", "store", "terminal"},
     "gate": {"study", "store", "metrics", "stats", "tables", "analysis", "status", "terminal"},
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
-    "notebook": {"tables"},
-    "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning", "notebook"},
-    "external": {"study", "store", "stats", "tables", "report", "notebook", "pipeline"},
+    "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning"},
+    "external": {"study", "store", "stats", "tables", "report", "pipeline"},
     "bench": set(),
 }  # fmt: skip
 

@@ -14,7 +14,7 @@ import pytest
 import ablate
 from ablate.errors import AblateError, StudyError
 from ablate.execution.progress import in_notebook
-from ablate.notebook import Run
+from ablate.pipeline import Run
 from ablate.study import Study
 
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.05}

@@ -34,9 +34,8 @@ DATASETS: dict[str, Callable[[str, Request], Source]] = {
 }
 """Datasets by name; one's own images are `folder:PATH`."""
 
-ARCHIVES = {
-    **{name: subset.archive for name, subset in imagenette.SUBSETS.items()},
-    "cifar10": cifar10.ARCHIVE,
+ARCHIVES = {name: subset.archive for name, subset in imagenette.SUBSETS.items()} | {
+    "cifar10": cifar10.ARCHIVE
 }
 """Archive of each dataset that is downloaded."""
 
@@ -73,10 +72,8 @@ def prepare(
     if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_SIDE:
         raise DataError(f"expected an image_size of 1..{LARGEST_SIDE} pixels, got {image_size!r}")
     if resize not in RESIZE_METHODS:
-        methods = " or ".join(RESIZE_METHODS)
-        raise DataError(
-            f"expected {methods} as resize, got {resize!r}.{nearest(str(resize), RESIZE_METHODS)}"
-        )
+        methods, hint = " or ".join(RESIZE_METHODS), nearest(str(resize), RESIZE_METHODS)
+        raise DataError(f"expected {methods} as resize, got {resize!r}.{hint}")
     if not is_fraction(tuning_part):
         raise DataError(
             "expected a tuning_part of 0 (nothing held back) up to, and not including, 1 (all training "

@@ -160,10 +160,9 @@ def overlap(a: Split, b: Split) -> int:
 
 
 def normalisation(images: Images) -> tuple[Channels, Channels]:
-    """Return the mean and population standard deviation of each channel, on the scale where 255 is 1.
+    """Return mean and population standard deviation of each channel, where 255 is 1; of a constant one 1.
 
-    The sums are integers, so the order of the images is no matter. A channel that never changes gets the
-    deviation 1: dividing by it keeps the channel at zero.
+    The sums are integers, so the order of the images is no matter.
     """
     total = images[..., 0].size
     sums = images.sum((0, 1, 2), dtype=np.int64)

@@ -56,10 +56,7 @@ def find_unpacked(archive: Archive, cache_dir: Path, data_dir: Path | None) -> P
 
 
 def unpacked(archive: Archive, request: Request) -> tuple[Path, str]:
-    """Return the archive's folder, and what to do about files in it that are missing or damaged.
-
-    The request's `data_dir` is one's own copy of it, or the folder that holds that; None downloads.
-    """
+    """Return the archive's folder, and what to do about missing or damaged files; no `data_dir` downloads."""
     if (data_dir := request.data_dir) is not None:
         if root := find_unpacked(archive, request.cache_dir, data_dir):
             return root, f"Restore these files from {archive.url}; no image is ever skipped."

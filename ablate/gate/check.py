@@ -92,11 +92,10 @@ def check_study(
         findings.append(Finding(text, holds, len(readings), tuple(dict.fromkeys(evidence))))
     for name, of in (("the study", run), ("the --baseline run", other)):
         counts = of.statuses() if of is not None else Counter()
-        planned = counts.total()
-        del counts["complete"]
-        if lost := counts.total():
-            words = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-            incomplete.append(f"{name} is incomplete: {lost} of {planned} trials have no result ({words})")
+        if lost := {status: count for status, count in sorted(counts.items()) if status != "complete"}:
+            words = ", ".join(f"{count} {status}" for status, count in lost.items())
+            numbers = f"{sum(lost.values())} of {counts.total()} trials"
+            incomplete.append(f"{name} is incomplete: {numbers} have no result ({words})")
     return Result(comparison, tuple(findings), tuple(incomplete), allow_incomplete)
 
 

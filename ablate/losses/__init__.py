@@ -16,28 +16,17 @@ from ablate.losses.cross_entropy import (
 from ablate.plugins import load_foreign
 
 __all__ = [
-    "LOSSES",
-    "REDUCTIONS",
-    "LabelSmoothingCrossEntropy",
-    "Loss",
-    "build_loss",
-    "cross_entropy",
+    "LOSSES", "REDUCTIONS", "LabelSmoothingCrossEntropy", "Loss", "build_loss", "cross_entropy",
     "label_smoothing_cross_entropy",
-]
+]  # fmt: skip
 
-LOSSES: dict[str, Loss] = {
-    "label_smoothing": label_smoothing_cross_entropy,
-    "cross_entropy": cross_entropy,
-}
+LOSSES: dict[str, Loss] = {"label_smoothing": label_smoothing_cross_entropy, "cross_entropy": cross_entropy}
 
 
 def build_loss(name: str) -> Loss:
     """Return the loss a study names: a key of `LOSSES`, or the import path of a callable that meets `Loss`.
 
-    One by import path, `package.module:function`, is tried on a tiny batch first.
-
-    Raises:
-        StudyError: when the name is unknown, the path cannot be imported, or the contract does not hold.
+    One by import path, `package.module:function`, is tried on a tiny batch first. What fails is a StudyError.
     """
     if name in LOSSES:
         return LOSSES[name]

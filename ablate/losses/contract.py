@@ -30,11 +30,7 @@ class Loss(Protocol):
 
 
 def check_contract(loss: Loss, name: str) -> None:
-    """Try a loss from outside, which the study calls `name`, on a tiny random batch on the CPU.
-
-    Raises:
-        StudyError: naming the first part of the contract that did not hold.
-    """
+    """Try a loss from outside on a tiny random batch on the CPU; what first fails is a StudyError."""
     # A loss may draw random numbers; the streams of the run that follows must not notice this check.
     with torch.random.fork_rng(devices=[]):
         rows, num_classes = CHECK_SIZE

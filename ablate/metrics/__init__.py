@@ -12,15 +12,6 @@ from ablate.metrics.registry import FLOORS, METRICS, Metric, compute_metrics, me
 from ablate.metrics.selective import risk_coverage_counts
 
 __all__ = [
-    "FLOORS",
-    "METRICS",
-    "Metric",
-    "Predictions",
-    "band_of_mean",
-    "compute_metrics",
-    "metric",
-    "reliability_bins",
-    "resampled",
-    "risk_coverage_counts",
-    "validate",
-]
+    "FLOORS", "METRICS", "Metric", "Predictions", "band_of_mean", "compute_metrics", "metric",
+    "reliability_bins", "resampled", "risk_coverage_counts", "validate",
+]  # fmt: skip

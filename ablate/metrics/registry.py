@@ -19,8 +19,6 @@ class Metric:
     Attributes:
         function: of `Predictions`, gives a float, or a value for each image whose mean the metric is; with a
             floor it also takes labels [draws, N] and gives [draws] values.
-        definition: one sentence.
-        label: its name in words.
         unit: of the unrounded value; a fraction is shown in percent.
         better: which direction is; "" where neither.
         bounds: smallest and largest possible value.

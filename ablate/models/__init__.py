@@ -37,9 +37,7 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
     """Builds a network with fresh weights and float32 logits, and checks that it keeps to the contract.
 
     The weights come from torch's global generator, which the caller seeds; the check draws nothing from it.
-
-    Raises:
-        StudyError: There is no such network, its factory fails, or what it builds fails `try_network`.
+    An unknown network, a factory that fails and what `try_network` refuses are a StudyError.
     """
     factory = find_factory(name)
     try:
@@ -64,11 +62,7 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
 
 
 def find_factory(name: str) -> Factory:
-    """What a network's name stands for, without building it.
-
-    Raises:
-        StudyError: there is no such network, or its import path leads to nothing that can be called.
-    """
+    """What a network's name stands for, without building it; a StudyError where that is no callable."""
     if name in MODELS:
         return MODELS[name]
     if ":" in name:

@@ -43,7 +43,7 @@ from ablate.report.views import duration, search_cost
 from ablate.report.words import words
 from ablate.stats import Interval, median_interval
 from ablate.study.external import ExternalStudy
-from ablate.study.trials import Plan
+from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds, usual
 
@@ -78,9 +78,7 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
             what = quantity(name)
             text = _mean_sentence(tables, plan.arms[0], what) if alone else _spread(complete, plan, what)
             said.append({"metric": name, "word": "", "text": text})
-    of_trials = () if isinstance(study, ExternalStudy) else (trial.fields.data for trial in plan.trials)
-    names = dict.fromkeys(of_trials) or [plan.profile]
-    data = [f"{name}{', a small stand-in' if name in SMALL_DATA else ''}" for name in names]
+    data = dict.fromkeys([plan.profile] if isinstance(study, ExternalStudy) else map(_data, plan.trials))
     unit = "seeds" if study.is_paired else "runs, paired by none"
     counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} {unit}"
     done = f"{(trials['status'] == 'complete').sum()} of {len(plan.trials)} training runs complete"
@@ -105,6 +103,12 @@ def answer_lines(report: Json) -> list[str]:
     widths = [max(map(len, texts)) for texts in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows if heads]
     return [line for line in (found["about"], *said, *lines) if line]
+
+
+def _data(trial: Trial) -> str:
+    fields = trial.fields
+    name = f"{fields.data}{', a small stand-in,' if fields.data in SMALL_DATA else ''}"
+    return f"{name} at {fields.image_size} px, {fields.epochs} epoch{'' if fields.epochs == 1 else 's'}"
 
 
 # Sentences.
@@ -153,7 +157,8 @@ def _undecided(group: list[Claim], asked: int) -> str:
     untold = rows[rows["reason"] == ""]
     if len(untold):
         found, few, many = untold[["detectable", "seeds_from", "seeds_needed"]].max(skipna=False)
-        text += f"; so many seeds show differences of {_difference(found, what, signed=False)} or more"
+        text += f"; {int(untold['n'].min())} seeds show differences of "
+        text += f"{_difference(found, what, signed=False)} or more"
         if math.isfinite(margin := untold["margin"].iloc[0]):
             text += f", the margin is {shown(margin, what)}, and {shown_seeds(few, many)} would settle it"
     return text

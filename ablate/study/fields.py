@@ -188,10 +188,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def describe_fields() -> dict[str, dict[str, Any]]:
-    """Of every field the values it may have, its default, its meaning, and what recipes set it to.
-
-    A field without a "default" must be given.
-    """
+    """Every field's values, default (without one it must be given), meaning, and what recipes set it to."""
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     defaults = {**LATER_FIELDS, **RECIPES["source"].model_dump(), **DEFAULTS}
     described = {}
@@ -233,10 +230,9 @@ def repeated(values: Sequence[Any]) -> list[Any]:
 
 
 def resolve(*layers: Mapping[str, Any]) -> Fields:
-    """The complete fields of a trial from layers (base, profile, arm, ...), of which the later ones win.
+    """The complete fields of a trial from layers (base, profile, arm, ...); later ones win.
 
-    Raises:
-        StudyError: names every unknown, missing and wrong field in one message.
+    Every unknown, missing and wrong field is named in one StudyError.
     """
     settings = dict(DEFAULTS)
     for layer in layers:

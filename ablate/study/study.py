@@ -254,11 +254,7 @@ def _comparison_faults(study: Study) -> Iterator[str]:
 
 
 def load_study(path: str | Path) -> Study:
-    """Run a study file and return its `study`, named after the file; models and losses beside it are found.
-
-    Raises:
-        StudyError: the file is missing, is not Python, fails when run, exits, or defines no `study`.
-    """
+    """Run a study file and return its `study`, named after the file; modules beside it are found."""
     path = Path(path)
     if not path.is_file():
         known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
@@ -277,9 +273,8 @@ def load_study(path: str | Path) -> Study:
         lines = "\n  ".join(str(error).splitlines())
         raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
     except SystemExit as error:
-        raise StudyError(
-            f"{path}: the study file exits ({error.code!r}); it must only define `study`"
-        ) from None
+        fault = f"the study file exits ({error.code!r}); it must only define `study`"
+        raise StudyError(f"{path}: {fault}") from None
     except Exception as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         place = f"{path}, line {frames[-1].lineno}" if frames else path

@@ -85,11 +85,7 @@ def stream_seed(seed: int, stream: str) -> int:
 def expand(
     study: Study, fingerprint_of: Callable[[Fields], str], numerics_of: Callable[[Fields], Numerics]
 ) -> list[Trial]:
-    """All trials of a study, seed by seed, so that a stopped study has whole sets of arms.
-
-    Raises:
-        StudyError: two arms come to the same training run.
-    """
+    """All trials, seed by seed, so that a stopped study has whole sets of arms; twins are a StudyError."""
     arms = [(levels, study.fields(levels)) for levels in study.arms()]
     seen: dict[str, str] = {}
     trials = []

@@ -58,7 +58,7 @@ OTHER = {"arch": "b", "verdict": "better", "effect": -0.05}
         ([{"verdict": "equivalent"}], "equivalent within ±0.0200 nats at ε=0.1 (arch=a)."),
         (
             [{**OPEN, "detectable": 0.05, "seeds_from": 13, "seeds_needed": 25}],
-            "undecided at ε=0.1 (arch=a) (−0.0200 nats, −0.0300 to −0.0100); so many seeds show differences "
+            "undecided at ε=0.1 (arch=a) (−0.0200 nats, −0.0300 to −0.0100); 2 seeds show differences "
             "of 0.0500 nats or more, the margin is 0.0200, and 13 to 25 would settle it.",
         ),
         (

@@ -181,7 +181,7 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
     found = []
     for name, seed in (("one", 1), ("other", 2)):
         root = pictures(tmp_path / name, valid=seed)
-        base = {**TRAINED, "data": f"folder:{root}", "batch_size": 8}
+        base = {**TRAINED, "data": f"folder:{root}", "batch_size": 5}
         search = {"objective": ("accuracy", "ece"), "sampler": "nsga2", "points": 4}
         result = tuned(declared(search, base=base, seeds=1), tmp_path / f"results {name}")
         assert states(result) == ["complete"] * 4
