@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.errors import RecordError
-from ablate.metrics import FLOORS
+from ablate.metrics import FLOORS as FLOORS
 from ablate.stats import Interval, mean_interval
 from ablate.study.trials import Plan
 from ablate.tables import TUNING, Tables, frame
@@ -21,8 +21,6 @@ from ablate.tables.cells import clean, one_line
 from ablate.tables.quantities import quantity
 
 FloatArray = NDArray[np.float64]
-FLOOR = dict(FLOORS)
-"""Metrics that are never shown without the value a perfectly calibrated network would score."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +131,6 @@ def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:
     whole = digests.reindex(index=plan.arms, columns=plan.study.seed_list()).dropna().apply(tuple, axis=1)
     groups = whole.groupby(whole, sort=False).groups.values() if len(whole) else ()
     return [list(arms) for arms in groups if len(arms) > 1]
-
-
-def floor_of(metric: str, complete: pd.DataFrame) -> str | None:
-    """The column with a metric's noise floor, if there is one."""
-    name = FLOOR.get(metric, "")
-    return name if name in complete and complete[name].notna().any() else None
 
 
 def floor_bands(floors: pd.DataFrame | None, metric: str) -> dict[str, tuple[float, float]]:

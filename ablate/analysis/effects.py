@@ -38,8 +38,6 @@ from ablate.tables.quantities import number_columns, quantity, usual
 
 TURNS = 0.05
 """The p of its curvature below which a trend that turns within its levels has no verdict but undecided."""
-NOT_COMPARED = set(FLOORS.values())
-"""Metrics of the measurement, not of the network."""
 SHOWN = ("accuracy", "nll", "brier", "ece", "ece_scaled", "mean_confidence", "confidence_gap", "temperature")
 
 
@@ -52,12 +50,8 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     Raises:
         StudyError: the study is about a column that the trials table does not have.
     """
-    study, trials, compared, metrics = (
-        plan.study,
-        tables["trials"],
-        terms(plan),
-        _compared_metrics(plan.study),
-    )
+    study, trials, compared = plan.study, tables["trials"], terms(plan)
+    metrics = _compared_metrics(study)
     cells = pd.MultiIndex.from_product([plan.arms, study.seed_list()])
     complete = complete_trials(trials).set_index(["arm", "seed"])[list(metrics)].reindex(cells)
     values = {metric: finite_numbers(complete[metric]).reshape(len(plan.arms), -1) for metric in metrics}
@@ -123,7 +117,7 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
             f"primary, family: {', '.join(dict.fromkeys(unknown))}: no such metric; "
             f"the metrics are {', '.join(sorted(known))}"
         )
-    others = (name for name in usual(*SHOWN, *METRICS) if name not in NOT_COMPARED)
+    others = (name for name in usual(*SHOWN, *METRICS) if name not in FLOORS.values())
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 
@@ -142,8 +136,7 @@ def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
 
     Two and not one difference: what rounding can make of equal differences is told by their size. Of values
     [arms, seeds], NaN where a trial is missing, those combinations and seeds are kept that keep the most
-    values, each combination complete on each seed, so that no seed's mean is over other combinations than
-    another's. Which are kept depends on what is there, never on its values.
+    values, each combination complete on each seed.
     """
     values_of = values[term.arms]
     complete = np.asarray(np.isfinite(values_of).all(axis=0))
@@ -198,10 +191,9 @@ def effect_row(
 ) -> dict[str, Any]:
     """What the effects table says of one effect on a metric, from n to detectable.
 
-    `planned`, `margin` and `identical` are as `verdict` takes them; an effect that is not over the `whole`
-    of the planned combinations of levels stays undecided; `directed` says that higher or lower can be better.
-    What is no `claim` is exploratory and has no verdict. The seeds needed follow from the differences'
-    `spread`, a standard deviation and its degrees of freedom; the effect's own where None.
+    An effect that is not over the `whole` of the planned combinations of levels stays undecided; `directed`
+    says that higher or lower can be better. The seeds needed follow from the differences' `spread`, a
+    standard deviation and its degrees of freedom; the effect's own where None.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(

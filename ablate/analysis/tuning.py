@@ -100,11 +100,8 @@ def read_search(tables: Tables, plan: Plan) -> Tuned | None:
 class Outcome:
     """One objective of a re-tested point, in the tables' unit.
 
-    Attributes:
-        tuned: mean over every complete run with the point's levels on the tuning split.
-        seen: that minus the baseline's; NaN without one. `seen_smoothed` is the same of smoothed values.
-        fresh: mean over fresh seeds on the reported split.
-        effect: the row of the `effects` table; None for the baseline itself, or without one.
+    `tuned` and `smoothed` are of the tuning split, `seen` that minus the baseline's (NaN without one),
+    `fresh` of fresh seeds on the reported split; `effect`, an effects table's row, is None for a baseline.
     """
 
     what: Quantity

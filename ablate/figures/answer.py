@@ -15,13 +15,13 @@ from ablate.analysis.claims import Claim, claims
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, is_number
 from ablate.figures.draw import Handles
+from ablate.figures.effects import MARKS
 from ablate.figures.levels import labels_apart, places_of
-from ablate.figures.theme import LIGHT, PALETTE, REFERENCE
+from ablate.figures.theme import LIGHT, NEAR, PALETTE, REFERENCE
 from ablate.tables.quantities import Quantity, quantity
 
-MARKS = {"better": "^", "worse": "v", "higher": ">", "lower": "<", "equivalent": "s", "undecided": "o"}
 COLORS = {"better": PALETTE[2], "worse": PALETTE[1], "equivalent": PALETTE[0]}
-"""Verdict to marker, hollow where undecided, and to colour: shape and colour say the same."""
+"""Of a verdict: shape and colour say the same."""
 WIDTH, MOST_PANELS, MOST_ROWS = 3.4, 3, 8
 """Inches across: an inch is 96 of a page's pixels, and a phone has 318 for it."""
 
@@ -59,7 +59,7 @@ def _against_levels(context: Context, made: Sequence[Claim], metrics: Sequence[Q
         for level in means.loc[means["arm"].isin(baselines), "mean"]:  # one, where it is complete
             room = [level - margin, level + margin]
             ax.axhline(level, **REFERENCE)
-            ax.axhspan(*room, color=LIGHT.muted, alpha=0.16, linewidth=0)
+            ax.axhspan(*room, **NEAR)
         row: Any
         for row in means.itertuples():
             word = words.get(str(row.arm), "")
@@ -94,7 +94,7 @@ def _forest(made: Sequence[Claim], metrics: Sequence[Quantity]) -> Drawing:
         values = pd.DataFrame([one.row[["effect", "low", "high"]] for one in found]).astype(float)
         values *= what.factor
         ax.axvline(0, **{**REFERENCE, "linestyle": "-"})
-        ax.axvspan(-margin, margin, color=LIGHT.muted, alpha=0.16, linewidth=0)
+        ax.axvspan(-margin, margin, **NEAR)
         value: Any
         for at, (one, value) in enumerate(zip(found, values.itertuples(), strict=True)):
             ax.hlines(at, value.low, value.high, colors=COLORS.get(one.word, LIGHT.muted), linewidth=2.2)

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from ablate.analysis.arms import (
+    FLOORS,
     Arm,
     arm_label,
     arm_means,
     complete_trials,
     floor_bands,
-    floor_of,
     level_label,
     planned_arms,
 )
@@ -160,7 +160,7 @@ class Context:
         Also floor, floor_low and floor_high: the noise floor and its band, NaN where there is none.
         """
         means = arm_means(self.complete, self.arms.values(), metric.name, self.tables.get("new_images"))
-        floor = floor_of(metric.name, self.complete)
+        floor = FLOORS.get(metric.name)
         bands = floor_bands(self.tables.get("floors"), metric.name)
         means["floor"] = arm_means(self.complete, self.arms.values(), floor)["mean"] if floor else math.nan
         means[["floor_low", "floor_high"]] = [bands.get(arm, (math.nan, math.nan)) for arm in means["arm"]]

@@ -23,8 +23,8 @@ MOST_ROWS, MOST_PANELS = 24, 3
 LONGEST_REACH = 5.0
 """An interval is cut where it reaches so many times as far as the effects and the margin do."""
 EXPLORATORY = "exploratory"
-MARKS = {"better": "^", "worse": "v", "higher": ">", "lower": "<", "equivalent": "s", EXPLORATORY: "."}
-"""Verdict to marker; an undecided effect is a hollow circle."""
+MARKS = {"better": "^", "worse": "v", "higher": ">", "lower": "<", "equivalent": "s", "undecided": "o"}
+"""Verdict to marker, hollow where undecided."""
 CLAIMED = (
     " Words are verdicts on what the study asks about, whose intervals are simultaneous: triangles up are "
     "better, down worse; squares are equivalent, hollow circles undecided."
@@ -95,7 +95,8 @@ def _draw_metric(ax: Axes, rows: pd.DataFrame) -> None:
         for arrow, edge, goes_on in zip("<>", limits, beyond, strict=True):
             if goes_on:
                 ax.plot(0.96 * edge + 0.04 * sum(limits) / 2, row.place, arrow, color=row.color, markersize=6)
-        marker, face = MARKS.get(verdict, "o"), row.color if verdict in MARKS else LIGHT.surface
+        marker = "." if verdict == EXPLORATORY else MARKS.get(verdict, "o")
+        face = LIGHT.surface if marker == "o" else row.color
         ax.plot([row.effect], [row.place], marker, color=row.color, markersize=7, markerfacecolor=face)
     ax.set_xlim(*limits)
     ax.grid(visible=False, axis="y")

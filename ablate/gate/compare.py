@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from ablate.analysis.arms import FLOOR, complete_trials, finite_numbers, of_plan
+from ablate.analysis.arms import complete_trials, finite_numbers, of_plan
 from ablate.analysis.effects import effect_row
 from ablate.errors import ResultsError, StudyError
+from ablate.metrics import FLOORS
 from ablate.stats import independent_effect, mean_interval, paired_effect
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.comparisons import family_size
@@ -178,7 +179,7 @@ def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons:
     for side, rows in sides.items():
         mean = mean_interval(finite_numbers(rows[metric]), bounds=quantity(metric).bounds)
         row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}
-        floor = finite_numbers(rows[FLOOR[metric]]) if metric in FLOOR else np.array([np.nan])
+        floor = finite_numbers(rows[FLOORS[metric]]) if metric in FLOORS else np.array([np.nan])
         row[f"{side}_floor"] = mean_interval(floor).mean
     named = {"kind": "run", "term": arm, "against": against, "method": "paired" if paired else "welch"}
     return {**named, **row, "comparisons": comparisons}

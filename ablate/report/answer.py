@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from ablate.analysis.arms import (
-    FLOOR,
     arm_interval,
     arm_label,
     complete_trials,
@@ -25,6 +24,8 @@ from ablate.analysis.arms import (
 from ablate.analysis.claims import VERDICTS, Claim, claims
 from ablate.analysis.timing import Pass, arm_cases
 from ablate.analysis.tuning import Outcome, Retested, Tuned
+from ablate.metrics import FLOORS
+from ablate.report.cautions import SMALL_DATA
 from ablate.report.cells import (
     Column,
     Json,
@@ -46,7 +47,6 @@ from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds, usual
 
-STAND_INS = ("digits", "synthetic")
 SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
     "p_equivalence", "margin", "n", "seeds_from", "seeds_needed", "detectable",
@@ -107,7 +107,7 @@ def answer_lines(report: Json) -> list[str]:
 
 def _data(trial: Trial) -> str:
     fields = trial.fields
-    name = f"{fields.data}{', a small stand-in,' if fields.data in STAND_INS else ''}"
+    name = f"{fields.data}{', a small stand-in,' if fields.data in SMALL_DATA else ''}"
     return f"{name} at {fields.image_size} px, {fields.epochs} epoch{'' if fields.epochs == 1 else 's'}"
 
 
@@ -135,7 +135,7 @@ def _grouped(word: str, group: list[Claim], asked: int) -> str:
     count = f"in all {asked} comparisons" if whole else f"in {len(group)} of {asked} comparisons"
     if word == "equivalent":
         margin = _difference(group[0].row["margin"], what, signed=False)
-        return f"equivalent within ±{margin} {count if whole else _places(group)}"
+        return f"equivalent within ±{margin} {count if whole else _few(list(map(_where, group)))}"
     if len(group) <= 2:
         return f"{word}: {' and '.join(f'{_size(one.row)} {_where(one)}' for one in group)}"
     least, most = (f(group, key=lambda one: abs(float(one.row["effect"]))) for f in (min, max))
@@ -145,7 +145,8 @@ def _grouped(word: str, group: list[Claim], asked: int) -> str:
 def _undecided(group: list[Claim], asked: int) -> str:
     """What was not decided, what the study could have shown, and what would settle it."""
     what, rows = group[0].metric, pd.DataFrame([one.row for one in group])
-    text = f"undecided{f' in all {asked} comparisons' if len(group) == asked > 2 else f' {_places(group)}'}"
+    places = f"in all {asked} comparisons" if len(group) == asked > 2 else _few(list(map(_where, group)))
+    text = f"undecided {places}"
     sizes = rows["effect"].dropna()
     if len(sizes) == 1:
         text += _size(group[0].row, " ({}, {})")
@@ -187,16 +188,11 @@ def _where(claim: Claim) -> str:
     return f"at {claim.place}{averaged if claim.term.kind == 'main' else ''}"
 
 
-def _places(group: Sequence[Claim]) -> str:
-    more = f" and {len(group) - MOST_NAMED} more" if len(group) > MOST_NAMED else ""
-    return ", ".join(map(_where, group[:MOST_NAMED])) + more
-
-
 def _mechanism(what: Quantity, complete: pd.DataFrame) -> str:
     """Of a calibration error, what the tables hold of its cause, and what temperature scaling leaves."""
     names = ["confidence_gap", "ece_scaled"]
     means = complete.reindex(columns=["arm", *names]).groupby("arm")[names].mean()
-    if what.name not in FLOOR or means.isna().any(axis=None):
+    if what.name not in FLOORS or means.isna().any(axis=None):
         return ""
     gap, scaled = max(means["confidence_gap"], key=abs), means["ece_scaled"]
     size = _difference(abs(gap), quantity("confidence_gap"), signed=False)
@@ -218,7 +214,7 @@ def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
         reach = f"95 % interval {ends(interval.low, interval.high, what)}, {reach}"
     else:
         reach += f"{', all equal' if interval.n > 1 else ''}, so no interval"
-    if what.name in FLOOR and (height := arm_interval(complete, arm, FLOOR[what.name])).n:
+    if what.name in FLOORS and (height := arm_interval(complete, arm, FLOORS[what.name])).n:
         floor = f"; its noise floor is {with_unit(height.mean, what)}"
     return f"{what.label} {with_unit(interval.mean, what)} ({reach}){floor}."
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, floor_bands, labels_of
+from ablate.analysis.arms import arm_interval, complete_trials, floor_bands, labels_of
 from ablate.analysis.claims import claims, contrast_label
 from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
@@ -127,7 +127,7 @@ def _of_claims(effects: pd.DataFrame, plan: Plan) -> Iterator[Json]:
 
 def _of_metrics(trials: pd.DataFrame, plan: Plan, floors: pd.DataFrame | None) -> Iterator[Json]:
     complete, items, banded = complete_trials(trials), list[str](), False
-    for metric, floor_metric in FLOOR.items():
+    for metric, floor_metric in FLOORS.items():
         what, bands = quantity(metric), floor_bands(floors, metric)
         for arm, label in labels_of(plan).items():
             value, has_band = arm_interval(complete, arm, metric).mean, arm in bands

@@ -140,7 +140,7 @@ def adaptive(light: bytes, dark: bytes) -> bytes:
 def render_markdown(report: Json) -> str:
     """The page of a report in Markdown, for a repository or a message: the same numbers."""
     # The autoescape of HTML is off; every value goes through `finalize` instead.
-    plain = environment(autoescape=False, finalize=_escaped)
+    plain = environment(autoescape=False, finalize=escaped)
     plain.filters["code"] = code
     text = plain.get_template("report.md.j2").render(report=report, sections=sections(report))
     return re.sub(r"\n{3,}", "\n\n", text)
@@ -150,8 +150,9 @@ class Markup(str):
     """Text that is Markdown already."""
 
 
-def _escaped(value: object) -> object:
-    return escape(str(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
+def escaped(value: object) -> object:
+    """A value as a template of Markdown prints it."""
+    return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def escape(text: str) -> str:

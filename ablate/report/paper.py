@@ -24,7 +24,7 @@ from ablate.report.cells import (
     with_best,
     worded,
 )
-from ablate.report.pages import Markup, escape
+from ablate.report.pages import Markup, escaped
 from ablate.report.words import environment, words
 from ablate.study.comparisons import family_size, terms
 from ablate.study.fields import unknown_name
@@ -72,17 +72,13 @@ def arms_table(trials: pd.DataFrame, plan: Plan, metrics: Sequence[str], spread:
 
     shown_signs = {sign for (_, name), sign in signs.items() if sign and name in metrics}
     facts: Json = {"least": runs.min(), "most": runs.max(), "spread": spread, "signs": shown_signs}
-    name, finalize = ("table.tex.j2", _tex) if latex else ("arms.md.j2", _markdown)
+    name, finalize = ("table.tex.j2", _tex) if latex else ("arms.md.j2", escaped)
     template = environment(finalize=finalize).get_template(name)
     return template.render(
         table=with_best(view(planned_arms(plan).values(), columns)),
         note=words("table.note", claims=family_size(plan), arms=len(plan.arms), **facts),
         label=re.sub(r"[^A-Za-z0-9]+", "-", study.name),
     )
-
-
-def _markdown(value: object) -> object:
-    return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _tex(value: object) -> object:

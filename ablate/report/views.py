@@ -9,12 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import FLOOR, arm_interval, complete_trials, factor_label, level_label, planned_arms
+from ablate.analysis.arms import arm_interval, complete_trials, factor_label, level_label, planned_arms
 from ablate.analysis.claims import Claim, claims, contrast_label
 from ablate.analysis.effects import SHOWN
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases, timing_pass
 from ablate.analysis.tuning import SUFFIXES, Retested, Tuned
+from ablate.metrics import FLOORS
 from ablate.report.cells import (
     Column,
     Json,
@@ -81,7 +82,7 @@ def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
         yield _runs(runs.get(arm, 0), arms[arm].planned)
         for what in map(quantity, metrics):
             interval, note = arm_interval(complete, arm, what.name, tables.get("new_images")), ""
-            if what.name in FLOOR and (floor := arm_interval(complete, arm, FLOOR[what.name])).n:
+            if what.name in FLOORS and (floor := arm_interval(complete, arm, FLOORS[what.name])).n:
                 note = f"floor {shown(floor.mean, what)}"
             yield of_quantity(what, _mean(interval, what, note))
 
@@ -315,7 +316,7 @@ def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
             "runs": int(runs.get(arm, 0)),
             "published": len(known),
             "inside": sum(value.inside is True for value in known),
-            "outside": [_outside(value) for value in known if value.inside is False],
+            "outside": list(map(_outside, (value for value in known if value.inside is False))),
             "summary": summaries[arm],
             "columns": [], "rows": [],
             **(view((list(row) for _, row in groupby(own, lambda value: value.epoch)), _beside) or {}),

@@ -52,17 +52,11 @@ def caution(name: str, **values: Any) -> Json:
 def method(plan: Plan, *, tuned: bool) -> list[Json]:
     """What each number of the report means: the paragraphs that apply to a study, in reading order."""
     study, compared = plan.study, terms(plan)
-    text = (
-        environment()
-        .get_template("method.md")
-        .render(
-            compared=compared,
-            asked=sum(term.asked for term in compared),
-            averages=any(term.kind not in ("arm", "pair") for term in compared),
-            family=[(name, study.all_margins.get(name)) for name in study.comparison_family],
-            search=study.search,
-            tuned=tuned,
-            study=study,
-        )
-    )
+    facts = {
+        "compared": compared, "search": study.search, "tuned": tuned, "study": study,
+        "asked": sum(term.asked for term in compared),
+        "averages": any(term.kind not in ("arm", "pair") for term in compared),
+        "family": [(name, study.all_margins.get(name)) for name in study.comparison_family],
+    }  # fmt: skip
+    text = environment().get_template("method.md").render(facts)
     return [titled(part) for part in text.split("## ")[1:]]

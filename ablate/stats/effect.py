@@ -87,16 +87,10 @@ class Effect:
 def paired_effect(
     values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
 ) -> Effect:
-    """Compare arms with their baseline arms, seed by seed.
+    """Compare arms with their baseline arms, [..., n] each, on the same n seeds in the same order.
 
-    With one pair, or when all differences are equal to within rounding, the t test has no spread to judge by:
-    p, low and high are NaN (not 0 and a point), and no verdict can rest on them.
-
-    Args:
-        values: [..., n], the last axis over seeds; finite, or NaN where a trial is missing.
-        baseline: [..., n] on the same seeds in the same order. A pair with a NaN is left out.
-        confidence: as in `Effect`.
-        comparisons: likewise; not read off the shape, whose axes may be families, simulated studies or both.
+    A pair with a NaN, where a trial is missing, is left out. With one pair, or when all differences are equal
+    to within rounding, the t test has no spread to judge by: p, low and high are NaN (not 0 and a point).
     """
     if values.shape[-1:] != baseline.shape[-1:]:
         raise ValueError(
@@ -111,7 +105,9 @@ def paired_effect(
     n, mean, sd = moments(arm - reference, rounding=rounding)
     mean = np.where((sd == 0) & (np.abs(mean) <= rounding), 0.0, mean)
     error, freedom = sd / np.sqrt(np.maximum(n, 1)), np.asarray(n - 1, np.float64)
-    return Effect(mean, error, freedom, n, sd, _correlation(arm, reference), confidence, comparisons)
+    count, product, _ = moments(_standardised(arm) * _standardised(reference))
+    rho = np.asarray(np.clip(product * count / np.maximum(count - 1, 1), -1.0, 1.0))
+    return Effect(mean, error, freedom, n, sd, rho, confidence, comparisons)
 
 
 def independent_effect(
@@ -132,11 +128,6 @@ def independent_effect(
     return Effect(mean.sum(axis=0), error, freedom, n.min(axis=0), spread, rho, confidence, comparisons)
 
 
-def _correlation(arm: FloatArray, reference: FloatArray) -> FloatArray:
-    n, mean, _ = moments(_standardised(arm) * _standardised(reference))
-    return np.asarray(np.clip(mean * n / np.maximum(n - 1, 1), -1.0, 1.0))
-
-
 def _standardised(side: FloatArray) -> FloatArray:
     n, mean, sd = moments(side)
     # Two points always correlate by +1 or -1, which says nothing about pairing.
@@ -147,9 +138,8 @@ def sign_flip_p(values: Values, baseline: Values) -> float:
     """Share of all sign patterns of the differences whose mean is as far from 0 as the one seen, or farther.
 
     The exact two-sided p, not corrected for multiplicity, when each difference is symmetric about 0 without
-    an effect, as those of two arms of one distribution over seeds are. No verdict rests on it; it says how
-    much of one hangs on a normal spread. Of [n] and [n] on the same seeds; a pair with a NaN is left out, and
-    NaN comes without differences or with more than 20.
+    an effect, as those of two arms of one distribution over seeds are. Of [n] and [n] on the same seeds; a
+    pair with a NaN is left out, and NaN comes without differences or with more than 20.
 
     Source: Fisher 1935, The Design of Experiments, section 21
     """

@@ -35,9 +35,8 @@ def mean_interval(
 ) -> Interval:
     """Mean over seeds with its t interval; [n] values, finite, or NaN for a missing one, which is left out.
 
-    It assumes a normal spread over seeds, and unlike the bootstrap it keeps its coverage at n = 3 to 10. With
-    one value, or with values that are all equal, the ends are NaN, not a point that would look certain. It
-    does not leave the `bounds` of the metric, as `ends_within` says.
+    It assumes a normal spread over seeds, and unlike the bootstrap it keeps its coverage at n = 3 to 10. Of
+    one value, or equal ones, the ends are NaN. It stays within the metric's `bounds`, as `ends_within` says.
 
     Source: Student 1908, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
     """
@@ -118,14 +117,11 @@ def new_images_interval(
     V(seed)/n + V(image)/N + V(rest)/(nN), estimated by s2_seed/n + s2_image/N - within/(nN), as the spreads
     of the seeds' and of the images' means each hold V(rest). The interval squares and adds two half-widths,
     each with its own t: n - 1 degrees of freedom for the seeds and N - 1 for what the images add. It thus
-    always holds the interval over seeds, and covered at least what was asked in simulations of few seeds,
-    where Satterthwaite's degrees of freedom, raised by a spread that is by chance too small, did not.
-
-    For metrics that are a mean over images, as accuracy, NLL and the Brier score are; an ECE is none.
+    always holds the interval over seeds; Satterthwaite's degrees of freedom covered too little at few seeds.
 
     `differences` [n, N] are arm - baseline, or one arm's values: a row per seed, all NaN where it is missing,
-    and a column per image of the same validation set. `confidence` is of the whole family (Bonferroni). The
-    mean is NaN without seeds, the ends for fewer than two seeds or images or where nothing varies.
+    and a column per image of the same validation set. The mean is NaN without seeds, the ends for fewer than
+    two seeds or images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095
@@ -146,8 +142,7 @@ def new_images_interval(
     effect = float(present.mean()) if present.size else math.nan
     if n < 2 or images < 2:
         return effect, math.nan, math.nan
-    by_seed: FloatArray = present.mean(axis=1)
-    by_image: FloatArray = present.mean(axis=0)
+    by_seed, by_image = present.mean(axis=1), present.mean(axis=0)
     rest: FloatArray = present - by_seed[:, None] - by_image + effect
     sd_images, sd_rest = (float(moments(own)[2]) for own in (by_image, rest.ravel()))
     by_chance = sd_rest * math.sqrt((rest.size - 1) / ((n - 1) * (images - 1) * n))

@@ -133,10 +133,8 @@ def seeds_range(
 ) -> tuple[int | None, int | None]:
     """Seeds of a new study that would likely decide, from few to many; None for more than 1,000.
 
-    Few take `sd` as estimated, many its upper 90 % confidence bound, which is `sd` at infinite `freedom`: new
-    studies of so many decide with 80 % whatever was estimated, on average (docs/statistics.md). Both are
-    rounded up, to 5 from 10 and to 50 from 100 on, and are at least `least`. To add seeds to a study until it
-    decides would be another test, with a larger error.
+    Few take `sd` as estimated, many its upper 90 % confidence bound (docs/statistics.md). Both are at least
+    `least`, and rounded up, to 5 from 10 and to 50 from 100 on.
     """
     bound = sd if math.isinf(freedom) else sd * math.sqrt(freedom / float(chdtri(freedom, 0.9)))
     few, many = (seeds_needed(margin, sd=spread, comparisons=comparisons) for spread in (sd, bound))

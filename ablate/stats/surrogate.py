@@ -48,8 +48,7 @@ def smoothed(
 
     `places` [n, d] are coordinates in any unit, categories as one column per value; `samples` [n] the values
     over each point's seeds, one at least. Returns [n] posterior means, and [n] standard deviations of the
-    true value, without the luck of a new run; NaN where left out. What is not known of the values' common
-    level is in them, what is not of the kernel is not.
+    true value, without the luck of a new run and the kernel's uncertainty; NaN where left out.
     """
     if not samples:
         return np.empty(0), np.empty(0)

@@ -3,15 +3,10 @@
 It is read off the simultaneous interval, of a family-wise error of alpha = 1 - confidence, in one step:
 
 - *equivalent* when the interval lies inside the declared margin: two one-sided t tests against it, each at
-  alpha / (2 comparisons). It is asked first: a difference surely there and surely too small to matter is
-  equivalent, and `below_margin`;
+  alpha / (2 comparisons). Asked first: a difference surely there and surely too small is `below_margin`;
 - *better* or *worse* when the interval excludes 0, which is p_adjusted <= alpha.
 
-Whatever the true differences, all intervals hold them with a probability of at least confidence, and then no
-verdict is false.
-
-Holm's step-down test rejects a little more, but an effect that it rejects and Bonferroni does not has only an
-interval that ends at 0.
+All intervals hold the true differences with a probability of at least confidence; then no verdict is false.
 
 Source: Schuirmann 1987, two one-sided tests, https://doi.org/10.1007/BF01068419;
 Strassburger and Bretz 2008, bounds that agree with Holm's, https://doi.org/10.1002/sim.3338
@@ -37,8 +32,7 @@ class Verdict:
         reason: why, where no test decided, such as equal differences, which leave no spread to judge by.
         below_margin: equivalent, and yet surely different: by less than matters.
         p_adjusted: p of the t test, times comparisons, at most 1; NaN where it is undefined.
-        p_equivalence: likewise of the equivalence test, at most alpha where the interval lies inside the
-            margin; NaN without one.
+        p_equivalence: likewise of the equivalence test; NaN without a margin.
     """
 
     word: NDArray[np.str_]
@@ -58,13 +52,9 @@ def verdict(
 ) -> Verdict:
     """Judge effects of one metric, at the confidence and for the family that their intervals were made for.
 
-    Args:
-        effect: the differences.
-        planned: pairs that the study planned. With fewer the effect stays undecided: seeds that failed may
-            not have failed by chance.
-        higher_is_better: the metric's direction; None where it has none.
-        margin: largest difference that does not matter, > 0, in the metric's unit; NaN: none is declared.
-        identical: the arms gave the same predictions on every seed; believed only if all differences are 0.
+    With fewer pairs than `planned` an effect stays undecided: seeds may not have failed by chance. The
+    `margin` is > 0, in the metric's unit, or NaN. That the arms gave `identical` predictions on every seed is
+    believed only if all differences are 0.
     """
     if (effect.n > planned).any():
         raise ValueError(

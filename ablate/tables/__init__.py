@@ -10,16 +10,6 @@ from ablate.tables.files import Tables, frame, read_tables, write_tables
 from ablate.tables.tuning import objective_values, points_table, winners_of
 
 __all__ = [
-    "COLUMNS",
-    "DERIVED",
-    "TUNING",
-    "Tables",
-    "build_tables",
-    "data_dictionary",
-    "frame",
-    "objective_values",
-    "points_table",
-    "read_tables",
-    "winners_of",
-    "write_tables",
-]
+    "COLUMNS", "DERIVED", "TUNING", "Tables", "build_tables", "data_dictionary", "frame",
+    "objective_values", "points_table", "read_tables", "winners_of", "write_tables",
+]  # fmt: skip

@@ -38,9 +38,8 @@ class Column:
     @property
     def unit(self) -> str:
         """As shown."""
-        return {"fraction": "%", "ratio": "", "squared probability": ""}.get(
-            self.stored_unit, self.stored_unit
-        )
+        shown = {"fraction": "%", "ratio": "", "squared probability": ""}
+        return shown.get(self.stored_unit, self.stored_unit)
 
     @property
     def factor(self) -> float:
@@ -196,10 +195,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         integer("cells_planned", "how many the study has"),
         integer("n", "seeds for which all of its arms are complete"),
         number("effect", "mean over seeds of term minus against; of a trend along the least-squares line"),
-        number(
-            "low",
-            "lower end of the 95 % interval: of all claims together, or for itself",
-        ),
+        number("low", "lower end of the 95 % interval: of all claims together, or for itself"),
         _HIGH,
         number("p", "t test, uncorrected: paired over seeds, or Welch's where no seed pairs runs"),
         number("p_adjusted", "p times the claims; the interval excludes 0 where it is <= 0.05"),
