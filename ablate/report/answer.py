@@ -184,6 +184,8 @@ def _where(claim: Claim) -> str:
         return f"from {factor_label(factor)}={low} to {level_label(high)} on a straight line"
     if claim.term.kind == "pair":
         return f"from {arm_label(claim.term.reference)} to {claim.place}"
+    if claim.term.kind == "interaction":
+        return f"in the interaction {claim.place}"
     averaged = ", averaged over the other factors" if claim.row["cells_planned"] > 1 else ""
     return f"at {claim.place}{averaged if claim.term.kind == 'main' else ''}"
 
