@@ -18,7 +18,7 @@ from ablate.stats import Interval, mean_interval
 from ablate.study.trials import Plan
 from ablate.tables import TUNING, Tables, frame
 from ablate.tables.cells import clean, one_line
-from ablate.tables.quantities import quantity
+from ablate.tables.quantities import Quantity, quantity
 
 FloatArray = NDArray[np.float64]
 
@@ -120,6 +120,13 @@ def arm_means(
     """One row per arm: arm, mean, low, high, n of a metric."""
     rows = [{"arm": arm.name, **vars(arm_interval(complete, arm.name, metric, new_images))} for arm in arms]
     return pd.DataFrame(rows, columns=["arm", "mean", "low", "high", "n"])
+
+
+def best_of(means: pd.Series[Any], what: Quantity) -> str | None:
+    """The best of means by arm; None where there is none, or no direction is better."""
+    if means.empty or not what.better:
+        return None
+    return str(means.idxmax() if what.better == "higher" else means.idxmin())
 
 
 def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:

@@ -1,9 +1,7 @@
 """The effects table: everything that a study compares, each as one mean difference over seeds.
 
-One procedure: a paired t test over seeds, with the effect's own spread and n - 1 degrees of freedom. What the
-study asks about is one family, Bonferroni-corrected over effects times metrics, and has verdicts: it makes
-the study's *claims*. Everything else is exploratory: an interval of its own, and no verdict. `ablate.gate`
-adds rows of another kind, *run*: an arm of one run against the same arm of another.
+What the study asks about is one family, Bonferroni-corrected over effects times metrics, and has verdicts: it
+makes the study's *claims*. Everything else is exploratory: an interval of its own, and no verdict.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from ablate.analysis.arms import (
     Arm,
     arm_label,
     arm_means,
+    best_of,
     complete_trials,
     floor_bands,
     level_label,
@@ -55,9 +56,8 @@ class Context:
         self.labels = {name: arm.label for name, arm in self.arms.items()}
         # The factor on horizontal axes: a numeric one, of the baseline's if there is any, with most levels.
         numeric = [name for name in self.factors if self.is_ordered(name)]
-        chosen = (
-            [name for name in numeric if name in plan.study.baseline] or numeric or list(self.factors)[:1]
-        )
+        of_baseline = [name for name in numeric if name in plan.study.baseline]
+        chosen = of_baseline or numeric or list(self.factors)[:1]
         self.axis = max(chosen, key=lambda name: len(self.factors[name]), default="")
         # With two factors or more beside the axis's, the one with fewest levels has a panel per level.
         others = [name for name in self.factors if name != self.axis]
@@ -133,10 +133,7 @@ class Context:
         """The arm with the best mean of the primary metric; None where no direction is better."""
         metric = quantity(self.plan.study.primary)
         table = arm_means(self.complete, [self.arms[arm] for arm in arms], metric.name)
-        means = table.set_index("arm")["mean"].dropna()
-        if means.empty or not metric.better:
-            return None
-        return str(means.idxmax() if metric.better == "higher" else means.idxmin())
+        return best_of(table.set_index("arm")["mean"].dropna(), metric)
 
     @cached_property
     def important(self) -> tuple[str, ...]:

@@ -195,10 +195,8 @@ def _draw_slice(
 ) -> Handles:
     """Draw the points along one field; where it is the only one, a line joins the smoothed values."""
     if isinstance(dimension, Choice):
-        names, words = (
-            list(map(level_label, dimension.of))[:MOST_CATEGORIES],
-            points["level"].map(level_label),
-        )
+        names = list(map(level_label, dimension.of))[:MOST_CATEGORIES]
+        words = points["level"].map(level_label)
         # Beside each other within each category, in the order of the points.
         order, count = words.groupby(words).cumcount(), words.map(words.value_counts())
         place = words.map({name: float(at) for at, name in enumerate(names)})

@@ -1,7 +1,6 @@
 """How every figure looks, light and dark, and how a figure becomes SVG bytes.
 
-Figures are drawn once, in the light theme's colours; the dark one is the same drawing recoloured. So whatever
-is drawn takes its colours from here.
+Figures are drawn in the light theme's colours and recoloured: whatever is drawn takes its colours from here.
 """
 
 from __future__ import annotations

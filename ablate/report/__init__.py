@@ -1,8 +1,4 @@
-"""Reports: tables, statistics and plots become one HTML page, its Markdown twin and their numbers as JSON.
-
-Everything is rendered from the CSV tables and the plan, never from predictions, so published results can be
-rendered again.
-"""
+"""Reports: CSV tables and the plan become one HTML page, its Markdown twin and their numbers as JSON."""
 
 from ablate.report.content import build_report, write_report
 from ablate.report.pages import render_html, render_markdown

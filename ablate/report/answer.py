@@ -1,7 +1,6 @@
 """The first screen: what a study found, in sentences printed from its claims, what to do, a table of arms.
 
-One source for the page, its Markdown twin, the terminal and a notebook. A study that cannot see a difference
-has not found that there is none: what it could have shown, and what would settle it, is said once per metric.
+One source for the page, its Markdown twin, the terminal and a notebook.
 """
 
 from __future__ import annotations
@@ -16,6 +15,8 @@ import pandas as pd
 from ablate.analysis.arms import (
     arm_interval,
     arm_label,
+    arm_means,
+    best_of,
     complete_trials,
     factor_label,
     level_label,
@@ -223,7 +224,7 @@ def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
 
 def _spread(complete: pd.DataFrame, plan: Plan, what: Quantity) -> str:
     """Where the means of arms lie that no comparison is asked of."""
-    means = pd.Series([arm_interval(complete, arm, what.name).mean for arm in plan.arms]).dropna()
+    means = arm_means(complete, planned_arms(plan).values(), what.name)["mean"].dropna()
     if means.empty:
         return f"{what.label}: no arm has a value."
     both = f"{shown(means.min(), what)} to {with_unit(means.max(), what)}"
@@ -268,10 +269,10 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
 def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
     """Without a baseline: the best arm, and what it can be told from."""
     what, arms = quantity(plan.study.primary), planned_arms(plan)
-    means = pd.Series({arm: arm_interval(complete, arm, what.name).mean for arm in plan.arms}).dropna()
-    if len(means) < 2 or not what.better:
+    means = arm_means(complete, arms.values(), what.name).set_index("arm")["mean"].dropna()
+    best = best_of(means, what)
+    if len(means) < 2 or best is None:
         return ""
-    best = str(means.idxmax() if what.better == "higher" else means.idxmin())
     told = set()
     for one in (one for one in made if one.metric == what):
         if (one.term.term, one.word) == (best, "better"):

@@ -47,10 +47,8 @@ def banners(
     effects: pd.DataFrame | None = None,
 ) -> list[Json]:
     """Every warning that applies, those about a search first, then the gravest."""
-    of_search, of_claims = (
-        _of_search(tuned) if tuned else (),
-        () if effects is None else _of_claims(effects, plan),
-    )
+    of_search = _of_search(tuned) if tuned else ()
+    of_claims = () if effects is None else _of_claims(effects, plan)
     return [*of_search, *_of_trials(trials, plan), *of_claims, *_of_metrics(trials, plan, floors)]
 
 

@@ -39,10 +39,8 @@ def sections(report: Json) -> list[Json]:
     """The sections that a report has, in reading order, those of its figures and files aside."""
     more = "More metrics: other calibration errors, and how well confidence ranks errors"
     alike = "On every seed these arms gave the same predictions."
-    identical = [
-        {"title": "Identical to the last bit", "items": labels, "text": alike}
-        for labels in report["identical"]
-    ]
+    same = {"title": "Identical to the last bit", "text": alike}
+    identical = [{**same, "items": labels} for labels in report["identical"]]
     paper = report["methods_paragraph"]
     timing, command, said = report["timing"], report["reproduce"], report["description"]
     description = {"folded": "What the study file says", "text": said, "pre": True} if said else None

@@ -114,9 +114,8 @@ def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json |
             else:
                 yield worded(label, cell(level_label(level)))
         for what in map(quantity, dict.fromkeys((study.primary, *study.comparison_family))):
-            yield of_quantity(
-                what, _mean(arm_interval(complete, arm, what.name, tables.get("new_images")), what)
-            )
+            interval = arm_interval(complete, arm, what.name, tables.get("new_images"))
+            yield of_quantity(what, _mean(interval, what))
             if against:
                 own = against.get(arm)
                 judged = cell("baseline", 0.0) if own is None else effect_cell(own[what.name])
@@ -150,9 +149,8 @@ def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Js
         repeat = f", repeat {row['repeat']}" if row["repeat"] else ""
         yield worded("Trial", cell(row["trial_id"]))
         yield worded("Arm", names[row["arm"]])
-        yield column(
-            "Seed" if plan.study.is_paired else "Run", cell(f"{row['seed']}{repeat}", float(row["seed"]))
-        )
+        own = cell(f"{row['seed']}{repeat}", float(row["seed"]))
+        yield column("Seed" if plan.study.is_paired else "Run", own)
         yield worded("Status", cell(row["status"]))
         if failed:
             reason = ABSENT if pd.isna(row["failure"]) else one_line(row["failure"])
@@ -316,7 +314,7 @@ def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
             "runs": int(runs.get(arm, 0)),
             "published": len(known),
             "inside": sum(value.inside is True for value in known),
-            "outside": list(map(_outside, (value for value in known if value.inside is False))),
+            "outside": [_outside(value) for value in known if value.inside is False],
             "summary": summaries[arm],
             "columns": [], "rows": [],
             **(view((list(row) for _, row in groupby(own, lambda value: value.epoch)), _beside) or {}),
@@ -421,11 +419,9 @@ def _retested_table(retests: Sequence[Retested], study: Study) -> Json | None:
             judged = effect_cell(effect) if effect is not None and effect["n"] else cell(ABSENT)
             own = amount(tuned.mean, what, [reach, _noted("smoothed", outcome.smoothed, what)])
             yield column(f"{what.label}, tuning split", own, unit=what.unit, meaning=words("column.tuning"))
-            own, says = (
-                amount(fresh.mean, what, [again if fresh.n else "not re-run yet"]),
-                words("column.reported"),
-            )
-            yield column(f"{what.label}, reported split", own, unit=what.unit, meaning=says)
+            own = amount(fresh.mean, what, [again if fresh.n else "not re-run yet"])
+            head = f"{what.label}, reported split"
+            yield column(head, own, unit=what.unit, meaning=words("column.reported"))
             smoothed = difference(outcome.seen_smoothed, what)["text"]
             note = f"smoothed {smoothed}" if math.isfinite(outcome.seen_smoothed) else ""
             changes = {

@@ -1,7 +1,6 @@
 """Records and metrics as pandas tables and CSV files. The only room that names columns.
 
-The CSV files are written from records, never the truth about a trial. A report reads them, so that published
-results can be rendered again without their predictions.
+A report reads the CSV files, so that published results can be rendered again without their predictions.
 """
 
 from ablate.tables.build import build_tables

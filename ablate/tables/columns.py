@@ -16,14 +16,9 @@ Kind = Literal["text", "integer", "number", "boolean"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table, in the file and as a reader sees it.
+    """One column of a table, in the file and as a reader sees it: a fraction in percent, so many `digits`.
 
-    Attributes:
-        stored_unit: of the unrounded values; a fraction is shown in percent.
-        better: which direction is: 'higher', 'lower' or ''.
-        title: its name in words; made from its name where it is "".
-        digits: shown after the decimal point.
-        bounds: smallest and largest possible value, where that is known.
+    `better` is 'higher', 'lower' or ''; a `title` of "" follows from its name; `bounds` are possible ends.
     """
 
     kind: Kind

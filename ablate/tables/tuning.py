@@ -1,7 +1,6 @@
 """A search as tables: its facts in a row, its points, their single runs, and what its fields matter.
 
-A point's value is the mean over its seeds. The best of many noisy means is too good, so the choice rests on
-values smoothed over neighbouring points: what a lucky seed gave one point alone counts little.
+A point's value is the mean over its seeds; the choice rests on values smoothed over neighbouring points.
 """
 
 from __future__ import annotations
@@ -32,10 +31,9 @@ SUFFIXES = ("", "_2")
 
 
 class PointRun(NamedTuple):
-    """What is stored of one training run of a point.
+    """What is stored of one training run of a point, its seconds those of training and evaluation.
 
-    `values` per objective are () unless the run is complete and all of them are defined; `fields` of the
-    trial, resolved, are {} without a readable record; `seconds` went into training and evaluation.
+    `values` per objective are () unless complete and all defined; `fields` {} without a readable record.
     """
 
     seed: int
@@ -192,8 +190,7 @@ def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, An
 def _coordinates(search: Search, levels: Levels) -> list[float]:
     """Coordinates of a point in which distances mean something.
 
-    A range goes to [0, 1], even in the logarithm where it is declared so; each value of a choice has an axis,
-    and so has whether a field with a condition is used; unused it lies at 0.
+    A range goes to [0, 1]; each value of a choice has an axis, and so has whether a conditional one is used.
     """
     place: list[float] = []
     for name, dimension in search.space.items():
