@@ -135,13 +135,9 @@ def published(context: Context) -> Drawing | None:
 
 @figure("step_time", "Time of a training step", order=80)
 def step_time(context: Context) -> Drawing | None:
-    """Medians with their ranges, a row per arm; where steps were timed apart, per case."""
-    if context.complete["step_ms_p20"].isna().all() and not context.cases:
+    """Medians with their intervals, a row per case that was timed apart."""
+    if not context.cases:
         return None
-    return _from_pass(context) if context.cases else _from_trials(context)
-
-
-def _from_pass(context: Context) -> Drawing:
     timing, arms_of = context.timing, defaultdict[Case, list[str]](list)
     for arm, case in context.cases.items():
         arms_of[case].append(arm)
@@ -184,27 +180,3 @@ def _shared_label(context: Context, arms: list[str]) -> str:
     same = [name for name in context.factors if all(own[name] == levels[0][name] for own in levels)]
     shared = context.labels[arms[0]] if len(arms) == 1 else context.words_of(arms[0], same)
     return shared or f"all {len(arms)} arms"
-
-
-def _from_trials(context: Context) -> Drawing:
-    columns = ["step_ms", "step_ms_p20", "step_ms_p80"]
-    known = context.complete.dropna(subset=["step_ms"]).astype(dict.fromkeys(columns, "float64"))
-    arms, left_out = context.fitting(known, MOST_ROWS)
-    labels, colors = [context.labels[arm] for arm in arms], [context.colors[arm] for arm in arms]
-    width = draw.HALF if all(len(label) <= SHORT for label in labels) else draw.WIDE
-    canvas, (ax,) = draw.panels(width=width, height=0.25 + 0.3 * max(len(arms), 1))
-    medians, rows = known.groupby("arm")[columns].median().reindex(arms), np.arange(len(arms))
-    ends = medians["step_ms_p20"], medians["step_ms_p80"]
-    ax.hlines(rows, *ends, colors=colors, linewidth=3, alpha=0.45)
-    runs = known[known["arm"].isin(arms)]
-    tones = runs["arm"].map(context.colors)
-    draw.dots(ax, runs["step_ms"], runs["arm"].map(arms.index), tones, size=3.5, alpha=0.5)
-    draw.dots(ax, medians["step_ms"], rows, colors, size=6)
-    draw.rows_of(ax, labels)
-    ax.set_xlim(left=0)
-    ax.set_title("training step (ms)")
-    caption = (
-        "Median over training runs of their median step; the bar spans the 20th to the 80th percentile, and "
-        "faint points are single runs. Other trials may have shared the machine."
-    )
-    return Drawing(canvas, caption, "trials", left_out=left_out)

@@ -33,7 +33,7 @@ BY_HAND = 1e-9
 BY_LEVEL = ["accuracy", "ece", "mean_confidence"]
 IMAGES = ["reliability", "confusion", "projection"]
 MULTIPLES = ["calibration_by_level", "ranking_by_level"]
-ARMS = ["effects", *BY_LEVEL, "front", *MULTIPLES, *IMAGES, "step_time", "curves"]
+ARMS = ["effects", *BY_LEVEL, "front", *MULTIPLES, *IMAGES, "curves"]
 
 
 Of = Callable[[str], Drawn]
@@ -52,9 +52,9 @@ def of() -> Iterator[Of]:
     ("kind", "names"),
     [
         ("one_factor", [*ARMS, "published"]),
-        ("grid", [*ARMS[:5], "cost", *ARMS[5:]]),
+        ("grid", [*ARMS[:5], "cost", *ARMS[5:-1], "step_time", ARMS[-1]]),
         ("two_factors", ["effects", "heat_map", *ARMS[1:]]),
-        ("alone", [*BY_LEVEL, *IMAGES, "step_time", "curves", "published"]),
+        ("alone", [*BY_LEVEL, *IMAGES, "curves", "published"]),
         ("tuned_one", ["tuning_history", "tuning_slices", *ARMS]),
         ("tuned", ["tuning_history", "tuning_slices", "tuning_history_2", "tuning_slices_2",
                    "tuning_importances", "tuning_front", *ARMS]),
@@ -87,7 +87,6 @@ def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
         "accuracy": len(first["accuracy"].get_xticks()),
         "reliability": len(study.axes("reliability")),
         "projection": len({title(ax) for ax in study.axes("projection")} - {""}),
-        "step_time": len(first["step_time"].get_yticks()),
         "curves": len({line.get_color() for line in first["curves"].lines}),
         "front": len({place[:2] for place in dots(first["front"])}),
         "published": len(
@@ -144,9 +143,6 @@ def test_an_arm_has_one_colour_through_the_whole_page(of: Of, kind: str) -> None
         assert len(drawn) > 1
     curves = {line.get_color() for ax in study.axes("curves") for line in ax.lines}
     assert curves <= set(colors.values())
-    if study.context.timing is None:
-        rows = [text.get_text() for text in study.axes("step_time")[0].get_yticklabels()]
-        assert all(color == colors[rows[round(y)]] for _, y, color in dots(study.axes("step_time")[0]))
     if kind != "grid":
         assert len(set(colors.values())) == len(colors)
 
@@ -376,9 +372,6 @@ def test_steps_are_timed_beside_cross_entropy_in_one_row_per_work(of: Of) -> Non
     assert [text.get_text() for text in ratios.texts] == [f"{x}.000 ×" for x in (1, 1, 2, 2, 1, 1)]
     busy = Drawn(with_times(study.tables, study.plan, others=0.4), study.plan)
     assert "Other processes used 40% of the machine's cores" in busy.caption("step_time")
-    (ax,) = of("one_factor").axes("step_time")
-    assert sorted(x for x, _, _ in dots(ax)) == pytest.approx(sorted([3.0, 3.1, 3.1, 3.2] * 4))
-    np.testing.assert_allclose(segments(ax)[:, :, 0], [[2.79, 4.03]] * 4)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12, unique=True))
