@@ -33,8 +33,8 @@ PUBLISHED = (
     ("valid_loss", "loss on the reported split (nats)", 1.0),
     ("train_loss", "training loss (nats)", 1.0),
 )
-MOST_ROWS, SHORT = 30, 20
-"""Rows of step times; with labels of up to so many characters, the figure stands beside another."""
+MOST_ROWS = 30
+"""Rows of step times."""
 
 
 @figure("curves", "Training", order=90)
