@@ -103,8 +103,8 @@ def test_tables_of_the_page_hold_the_numbers_of_the_csv_files(rendered: Get, cas
             for metric, known in own.set_index("metric").loc[["accuracy", "nll", "ece"]].iterrows():
                 cell = cells[f"Δ {quantity(str(metric)).label}"]
                 assert cell["verdict"] == known["verdict"]
-                for shown, column in {"value": "effect", "low": "low", "high": "high"}.items():
-                    assert same(cell[shown], known[column])
+                shown = [cell[name] for name in ("value", "low", "high", "p_adjusted")]
+                assert all(map(same, shown, known[["effect", "low", "high", "p_adjusted"]]))
     claimed = effects[effects["verdict"] != "exploratory"]
     for cells, (_, known) in zip(rows_of(report["sensitivity"]), claimed.iterrows(), strict=True):
         assert [head for head, column in SURE.items() if not same(cells[head]["value"], known[column])] == []

@@ -121,10 +121,10 @@ def test_of_two_objectives_two_of_the_front_win() -> None:
     assert winners_of(table.iloc[[4]]) == ()
     assert winners_of(table.iloc[:0]) == ()
     # Of three good points and a bad one; what the other objective gains is within its noise.
-    known, noise = [0.0, 3.0, 2.0, -30.0], [3e-5, 2e-5, 1e-5, 0.0]
+    known, noise = [0.0, 3.0, 2.0, -30.0], [0.05, 0.05, 0.0, 0.05]
     for table, of_first, of_second in (
-        (scored("accuracy", known, noise), 0.1, 0.01),
-        (scored("accuracy", [-value for value in noise], [-value for value in known]), 0.01, 0.1),
+        (scored("accuracy", known, noise), 0.01, 0.1),
+        (scored("accuracy", [-value for value in noise], [-value for value in known]), 0.1, 0.01),
     ):
         assert winners_of(table.assign(smoothed_sd=of_first, smoothed_sd_2=of_second)) == (1,)
 
