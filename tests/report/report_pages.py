@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
+from typing import Any
 
 from markdown_it import MarkdownIt
 
@@ -15,6 +16,12 @@ Attributes = dict[str, str | None]
 def squeezed(text: str) -> str:
     """Text with runs of white space as one space, as a browser shows it."""
     return " ".join(text.split())
+
+
+def rows_of(table: dict[str, Any] | None) -> Iterator[dict[str, dict[str, Any]]]:
+    """Of a table of report.json: the cells of each row by the heads of their columns."""
+    for row in (table or {"rows": []})["rows"]:
+        yield dict(zip((head["label"] for head in (table or {})["columns"]), row, strict=True))
 
 
 class Page(HTMLParser):

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from report_cases import Rendered, render
+from report_pages import rows_of
 from report_results import declare
 from scipy import stats
 
@@ -80,12 +81,6 @@ SURE = {
 }  # fmt: skip
 
 
-def cells_of(table: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """The cells of each row by the heads of their columns."""
-    heads = [head["label"] for head in table["columns"]] if table else []
-    return [dict(zip(heads, row, strict=True)) for row in (table or {"rows": []})["rows"]]
-
-
 def same(shown: float | None, known: Any) -> bool:
     return bool(pd.isna(known)) if shown is None else shown == pytest.approx(float(known), rel=1e-12)
 
@@ -95,22 +90,22 @@ def test_tables_of_the_page_hold_the_numbers_of_the_csv_files(rendered: Get, cas
     page = rendered(case)
     report, tables = page.report, read_tables(page.results)
     trials, effects = tables["trials"], tables["effects"]
-    for cells, (_, trial) in zip(cells_of(report["trials"]), trials.iterrows(), strict=True):
+    for cells, (_, trial) in zip(rows_of(report["trials"]), trials.iterrows(), strict=True):
         assert (cells["Trial"]["text"], cells["Seed"]["value"]) == (trial["trial_id"], trial["seed"])
         for head, column in {"Accuracy": "accuracy", "NLL": "nll", "Training step": "step_ms"}.items():
             assert same(cells[head]["value"], trial[column])
-    for cells, (_, runs) in zip(cells_of(report["arms"]), trials.groupby("arm", sort=False), strict=True):
+    for cells, (_, runs) in zip(rows_of(report["arms"]), trials.groupby("arm", sort=False), strict=True):
         floor = f"floor {100 * runs['ece_floor'].mean():.2f}"
         assert cells["ECE"]["notes"][1:] == [floor] * (cells["ECE"]["n"] > 0)
     for name, kinds in (("effects", "arm"), ("trends", "trend"), ("contrasts", "main interaction")):
         asked = effects[effects["kind"].isin(kinds.split())].groupby(["kind", "term", "against"], sort=False)
-        for cells, (_, own) in zip(cells_of(report[name]), asked, strict=True):
+        for cells, (_, own) in zip(rows_of(report[name]), asked, strict=True):
             for metric, known in own.set_index("metric").loc[["accuracy", "nll", "ece"]].iterrows():
                 cell = cells[f"Δ {quantity(str(metric)).label}"]
                 assert cell["verdict"] == known["verdict"]
-                for shown, column in {"value": "effect", "low": "low", "high": "high"}.items():
-                    assert same(cell[shown], known[column])
+                shown = [cell[name] for name in ("value", "low", "high", "p_adjusted")]
+                assert all(map(same, shown, known[["effect", "low", "high", "p_adjusted"]]))
     claimed = effects[effects["verdict"] != "exploratory"]
-    for cells, (_, known) in zip(cells_of(report["sensitivity"]), claimed.iterrows(), strict=True):
+    for cells, (_, known) in zip(rows_of(report["sensitivity"]), claimed.iterrows(), strict=True):
         assert [head for head, column in SURE.items() if not same(cells[head]["value"], known[column])] == []
         assert same(cells["New images too"]["high"], known["high_images"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
 from report_cases import Rendered
+from report_pages import rows_of
 from report_results import declare, plan_of, trial_rows
 
 from ablate.analysis.claims import VERDICTS
@@ -20,12 +21,6 @@ from ablate.tables.quantities import quantity, shown_difference
 
 Get = Callable[[str], Rendered]
 WORDS = re.compile(rf"\b({'|'.join(VERDICTS)})\b")
-
-
-def rows_of(table: dict[str, Any] | None) -> Iterator[dict[str, dict[str, Any]]]:
-    """The cells of each row by the heads of their columns."""
-    for row in (table or {"rows": []})["rows"]:
-        yield dict(zip((head["label"] for head in (table or {})["columns"]), row, strict=True))
 
 
 @pytest.mark.parametrize("case", ["sweep", "factorial", "marked", "tuned", "tuned_front"])
