@@ -149,6 +149,17 @@ def test_only_what_is_asked_has_a_verdict_and_counts(
     assert (excludes_zero == (others["p"] < 0.05)).all()
 
 
+def test_no_arms_spread_moves_anothers_interval() -> None:
+    def rows(wild: float) -> pd.DataFrame:
+        plan = planned({"epsilon": (0.0, 0.1, 0.3)})
+        one = plan.arms[2]
+        return effects_of(plan, lambda t: noisy(t) * (wild if t.arm == one else 1.0), "arm")
+
+    pooled = ["seeds_from", "seeds_needed"]
+    once, again = (rows(wild).iloc[0].drop(pooled) for wild in (1.0, 6.0))
+    pd.testing.assert_series_equal(once, again)
+
+
 @pytest.mark.parametrize(("done", "cells", "pairs"), [(6, 2, 6), (5, 2, 5), (3, 2, 3), (2, 1, 6), (0, 1, 6)])
 def test_what_is_averaged_keeps_the_most_values(done: int, cells: int, pairs: int) -> None:
     """A few trials of an arm that mostly fails do not cost the other combination its seeds."""
