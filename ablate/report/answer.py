@@ -57,7 +57,7 @@ UNTOLD = {
     "incomplete": "planned trials are missing",
     "too_few_seeds": "one seed has no spread to judge by",
     "no_spread": "all seeds differ alike, which leaves no spread to judge by",
-    "bent": "it turns within the levels, so no straight line tells it",
+    "bent": "the means turn within the levels, which no straight line tells",
 }
 
 
@@ -158,7 +158,7 @@ def _undecided(group: list[Claim], asked: int) -> str:
     untold = rows[rows["reason"] == ""]
     if len(untold):
         found, few, many = untold[["detectable", "seeds_from", "seeds_needed"]].max(skipna=False)
-        text += f"; {int(untold['n'].min())} seeds show differences of "
+        text += f"; {int(untold['n'].min())} seeds can only show differences of "
         text += f"{_difference(found, what, signed=False)} or more"
         if math.isfinite(margin := untold["margin"].iloc[0]):
             text += f", the margin is {shown(margin, what)}, and {shown_seeds(few, many)} would settle it"
@@ -255,15 +255,18 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
         return f"Take {best}: it is better on {what.noun} and worse on nothing that was asked."
     if not levels:
         return ""
-    found = []
+    others = []
     for place, own in levels.items():
-        gained, lost = ([one.metric.noun for one in _of(own, word)] for word in ("better", "worse"))
-        if gained:
-            beside = " and ".join(lost) or "nothing that was asked"
-            found.append(f"{place} is better on {' and '.join(gained)}, and worse on {beside}")
-    if not found:
-        return f"Keep {kept}: nothing that was asked is better."
-    return f"Keep {kept}, unless one metric counts more: {'; '.join(found[:MOST_NAMED])}."
+        nouns = {
+            word: [one.metric.noun for one in _of(own, word)] for word in ("better", "worse", "undecided")
+        }
+        if nouns["better"]:
+            on = ", ".join(f"{word} on {' and '.join(names)}" for word, names in nouns.items() if names)
+            others.append(f"{place} is {on}")
+    beside = f" {'; '.join(others[:MOST_NAMED])}." if others else ""
+    if any(one.metric == what and one.word == "better" for own in levels.values() for one in own):
+        return f"Keep {kept}:{beside}"
+    return f"Keep {kept}: nothing that was asked is better on {what.noun}.{beside}"
 
 
 def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
