@@ -120,5 +120,5 @@ def _mark(ax: Axes, x: float, y: float, word: str) -> Line2D:
 
 
 def _legend(marks: Handles) -> Handles:
-    not_asked = {"not asked about": marks[""]} if "" in marks else {}
+    not_asked = {"not asked": marks[""]} if "" in marks else {}
     return {word: marks[word] for word in MARKS if word in marks} | not_asked
