@@ -86,7 +86,7 @@ def test_answer_and_picture_are_on_the_first_screen(open_page: Open, width: int,
 def test_a_link_opens_the_section_that_it_leads_to(open_page: Open) -> None:
     page = open_page("sweep")
     assert page.locator("details.section[open]").count() == 0
-    page.get_by_role("link", name="Method").click()
+    page.get_by_role("link", name="Method", exact=True).click()
     assert page.locator("details.section[open] h2").all_inner_texts() == ["Method"]
 
 
