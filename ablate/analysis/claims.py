@@ -38,10 +38,8 @@ class Claim:
         """Its levels, as they stand after "at": those that differ; in brackets what both sides share."""
         if self.term.kind == "interaction":
             return contrast_label(self.term)
-        apart = {k: level for k, level in self.term.levels.items() if level != self.term.reference.get(k)}
-        shared = {name: level for name, level in self.term.levels.items() if name not in apart}
-        own, beside = arm_label(apart), f" ({arm_label(shared)})" if shared else ""
-        return f"{own}{beside}"
+        apart, beside = _apart_and_shared(self.term)
+        return f"{arm_label(apart)}{beside}"
 
 
 def claims(effects: pd.DataFrame, plan: Plan) -> list[Claim]:
@@ -55,13 +53,17 @@ def claims(effects: pd.DataFrame, plan: Plan) -> list[Claim]:
 
 def contrast_label(term: Term) -> str:
     """An effect as a reader writes it, what both sides share last: ε: 0.1 − 0 (arch=xresnet18)."""
-    levels, reference = term.levels, term.reference
-    shared = {factor: level for factor, level in levels.items() if level == reference[factor]}
+    apart, beside = _apart_and_shared(term)
     steps = [
-        f"{factor_label(factor)}: {level_label(level)} − {level_label(reference[factor])}"
-        for factor, level in levels.items()
-        if factor not in shared
+        f"{factor_label(factor)}: {level_label(level)} − {level_label(term.reference[factor])}"
+        for factor, level in apart.items()
     ]
     line = ", along a straight line" if term.kind == "trend" else ""
-    beside = f" ({arm_label(shared)})" if shared else ""
     return f"{(' × ' if term.kind == 'interaction' else ', ').join(steps)}{line}{beside}"
+
+
+def _apart_and_shared(term: Term) -> tuple[dict[str, Any], str]:
+    """The levels in which both sides differ, and in brackets what they share."""
+    apart = {factor: level for factor, level in term.levels.items() if level != term.reference[factor]}
+    shared = {factor: level for factor, level in term.levels.items() if factor not in apart}
+    return apart, f" ({arm_label(shared)})" if shared else ""

@@ -104,10 +104,10 @@ def _reasons(rows: pd.DataFrame) -> str:
 
 def _of_claims(effects: pd.DataFrame, plan: Plan) -> Iterator[Json]:
     """Decided claims that another test does not bear out, or that one seed or the assumed spread carries."""
-    items = []
+    items, size = [], family_size(plan)
     for claim in claims(effects, plan):
         row, word = claim.row, claim.word
-        n, flip, welch = int(row["n"]), row["p_sign_flip"], min(family_size(plan) * row["p_welch"], 1.0)
+        n, flip, welch = int(row["n"]), row["p_sign_flip"], min(size * row["p_welch"], 1.0)
         tested = n > WHOLLY_NORMAL and word != "equivalent"
         doubts = {
             f"{n} seeds": n <= WHOLLY_NORMAL,
