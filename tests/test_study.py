@@ -1,5 +1,6 @@
 """A study's declaration and every message for a wrong one; a trial's identity; streams of a seed."""
 
+import functools
 import hashlib
 import json
 import math
@@ -84,7 +85,27 @@ def loaded(text: str, folder: Path) -> Study:
         ({"factors": {"epsilon": 0.1}}, r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$"),
         ({"base": {"data": "digits"}}, r"image_size: no value is set"),
         ({"base": {**BASE, "recipe": "modem"}}, r"recipe: .*'modem' \(str\) came\. Did you mean 'modern'\?$"),
-        ({"base": {**BASE, "arch": Net}}, r"arch: .* name it by its import path, 'my_module:Net'"),
+        (
+            {"base": {**BASE, "arch": lambda: 0}},
+            r"base.arch: .* at the top level of a file, .*'my_module:name'",
+        ),
+        ({"base": {**BASE, "arch": functools.partial(Net)}}, r"base.arch: .*'arch.dropout': 0.1"),
+        (
+            {"base": {**BASE, "arch_args": {"depth": 3}}},
+            r"^arch_args: unknown.*'arch.NAME': VALUE \(slots.*$",
+        ),
+        ({"base": {**BASE, "dropout": 0.1}}, r"^dropout: unknown field; .*'arch.dropout': VALUE"),
+        ({"base": {**BASE, "net.depth": 3}}, r"^net.depth: unknown field; .*'arch.depth': VALUE"),
+        ({"base": {**BASE, "arch.depth": {}}}, r"arch.depth: expected None, a truth value, .* or a tuple"),
+        ({"base": {**BASE, "arch.gain": math.nan}}, r"arch.gain: .* a finite number"),
+        ({"factors": {"arch": {"a": {"lr": 1.0}}}}, r"factors.arch: is a field; .* a name of its own"),
+        ({"factors": {"net": {"a": {"lr": 1.0}}, "lr": (1.0, 2.0)}}, r"lr is set by lr and by net"),
+        ({"factors": {"net": {"a": {"lr": 1.0}}, "run": {"b": {"lr": 2.0}}}}, r"lr is set by net and by run"),
+        ({"factors": {"net": {"a": {"lr": -1.0}}}}, r"^lr: .*greater than 0, but -1.0"),
+        (
+            {"factors": {"net": {"a": {}}}, "base": {**BASE, "net": "b"}},
+            r"^b: unknown level of net; known are a",
+        ),
         ({"seeds": 0}, r"at least one seed is needed, but 0 came"),
         ({"seeds": (1, 1)}, r"seeds: each seed once"),
         *(({"seeds": (seed,)}, r"seeds: -?\d+ is outside 0 to") for seed in (-1, 2**63)),

@@ -96,7 +96,7 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
 
     `slot` is the number of the worker, on CUDA that of its GPU; `tell` is called about once a second.
     """
-    device = ready_device(task.trial.numerics, slot)
+    device, fields = ready_device(task.trial.numerics, slot), task.trial.fields
     dataset = open_dataset(task.data_folder)
     ran = functools.partial(environment_of, device, task.trial.numerics.threads, workers=task.workers)
     facts: dict[str, Any] = {"trial": task.trial, "environment": ran(), "class_names": dataset.classes}
@@ -105,7 +105,9 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
         step = first_step(task.trial, task.data_folder, device, task.engine)
         facts["environment"] = ran(engine=step.engine)
         facts["parameters"] = count_parameters(step.model)
-        facts["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
+        facts["macs"] = _macs(
+            fields.arch, tuple(fields.arguments("arch").items()), len(dataset.classes), fields.image_size
+        )
         fitted = fit(step, valid, callbacks=_callbacks(task, tell), checkpoint=_read_checkpoint(task))
     except DivergedError as error:
         failure = Failure(message=str(error), epoch=error.epoch, step=error.step)
@@ -131,9 +133,12 @@ def first_step(trial: Trial, data_folder: Path, device: torch.device, engine: En
 
     def build(seed: int) -> torch.nn.Module:
         seed_generators(seed)
-        return build_model(fields.arch, num_classes=len(dataset.classes), image_size=fields.image_size)
+        arguments, size = fields.arguments("arch"), fields.image_size
+        return build_model(
+            fields.arch, num_classes=len(dataset.classes), image_size=size, arguments=arguments
+        )
 
-    loss, kind = build_loss(fields.loss), (data_folder, device)
+    loss, kind = build_loss(fields.loss, fields.arguments("loss")), (data_folder, device)
     return ready_step(engine, kind, build, loss, train, valid, fields, trial.seed)
 
 
@@ -143,10 +148,11 @@ def resolved_fields(trial: Trial) -> Fields:
 
 
 @functools.cache
-def _macs(arch: str, num_classes: int, image_size: int) -> int | None:
+def _macs(arch: str, arguments: tuple[tuple[str, Any], ...], num_classes: int, image_size: int) -> int | None:
     """Multiply-adds of one image, by a network of their own; None where they cannot be counted."""
     with torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
-        return count_macs(build_model(arch, num_classes=num_classes, image_size=image_size), image_size)
+        model = build_model(arch, num_classes=num_classes, image_size=image_size, arguments=dict(arguments))
+        return count_macs(model, image_size)
     return None
 
 
@@ -254,8 +260,12 @@ class _Turn:
     ) -> None:
         # A rate that changes nothing: one batch over and over would otherwise end in zeros or infinities.
         changes = {"loss": case.loss, "reduction": case.reduction, "lr": NO_RATE}
-        changes |= {"epsilon": 0.0} if case.loss != trial.fields.loss else {}
-        fields = trial.fields.model_copy(update=changes)
+        fields = trial.fields
+        if case.loss != fields.loss:
+            changes["epsilon"] = 0.0
+            kept = {name: value for name, value in fields if not name.startswith("loss.")}
+            fields = Fields.model_validate(kept)
+        fields = fields.model_copy(update=changes)
         trial = trial.model_copy(update={"fields": fields})
         set_numerics(deterministic=trial.numerics.deterministic)
         self.device = device

@@ -57,12 +57,13 @@ def torchvision_names() -> list[str]:
     return list(models.list_models(module=models))
 
 
-def build_torchvision(name: str, *, num_classes: int, image_size: int) -> nn.Module:
+def build_torchvision(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> nn.Module:
     """Builds one of `torchvision_names()`, transformers for this image size; none has auxiliary outputs.
+
+    `arguments` are torchvision's own.
 
     A size that the architecture cannot take is a `StudyError` that says what sizes work.
     """
-    arguments: dict[str, Any] = {}
     multiple = 1
     if name.startswith("vit_"):
         arguments["image_size"] = image_size

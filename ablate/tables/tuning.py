@@ -19,7 +19,8 @@ from ablate.stats.intervals import FloatArray
 from ablate.stats.surrogate import SAME
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.store.results import ResultsFolder
-from ablate.study.search import Choice, Levels, Search
+from ablate.study.fields import Levels
+from ablate.study.search import Choice, Search
 from ablate.study.trials import arm_name
 from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame

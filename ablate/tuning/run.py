@@ -17,9 +17,9 @@ from ablate.metrics import METRICS
 from ablate.store.points import Point, State, Tuning, tuning_folder
 from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import Fields, unknown_name
+from ablate.study.fields import Fields, Levels, unknown_name
 from ablate.study.options import Options
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, arm_name
 from ablate.tables import objective_values
