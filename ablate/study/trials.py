@@ -120,10 +120,13 @@ def build_trial(
 def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
     """What a trial computes, as canonical JSON: no path, host, study or profile name."""
     named = fields.model_dump(exclude=NOT_IDENTITY)
+    slots = ("arch", "loss", "augmentation", "optimizer", "schedule")
+    sources = {slot: source_digest(named[slot]) for slot in slots}
     identity = {
         # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
-        "sources": {name: source_digest(named[name]) for name in ("arch", "loss")},
+        # Those that came later, too, where they name ablate's own.
+        "sources": {slot: of for slot, of in sources.items() if of or slot in ("arch", "loss")},
         "seed": seed,
         "repeat": repeat,
         "data": fingerprint,
