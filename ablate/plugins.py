@@ -64,7 +64,7 @@ def bind(
     try:
         parameters = list(inspect.signature(code).parameters.values())[skip:]
     except (TypeError, ValueError):  # of something built in
-        return {**ours, **own}
+        parameters = [inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)]
     slot = SLOT_OF.get(kind, kind)
     named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
     takes = {one.name for one in named}

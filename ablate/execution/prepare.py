@@ -145,8 +145,8 @@ def _check_untaken(
         if len(values) > 1 or (name == "weight_decay" and values != {0.0}):
             came = " and ".join(map(str, sorted(values)))
             raise StudyError(
-                f"{name}: is {came}, but the {slot} {code!r} takes no {name}; give it a parameter of that name, "
-                f"or {'set it to 0' if len(values) == 1 else 'do not sweep it'}"
+                f"{name}: is {came}, but the {slot} {code!r} takes no {name}; give it such a parameter, or "
+                f"{'set it to 0' if len(values) == 1 else 'do not sweep it'}"
             )
 
 

@@ -74,6 +74,7 @@ def _problem(fields: Fields) -> str:
         torch.manual_seed(0)  # as each epoch does
         for parameter in network.parameters():
             parameter.grad = parameter.detach().cos()
+        set_rate(optimizer, CHECK_RATE)
         optimizer.step()
         return nn.utils.parameters_to_vector(network.parameters()).detach()
 
@@ -83,7 +84,6 @@ def _problem(fields: Fields) -> str:
     optimizer = build_optimizer(network, fields)
     if not isinstance(optimizer, torch.optim.Optimizer):
         return f"a torch.optim.Optimizer, but a {type(optimizer).__name__} came"
-    set_rate(optimizer, CHECK_RATE)
     moved = step(network, optimizer)
     if torch.equal(moved, begun) or not moved.isfinite().all():
         return "a step to change weights with a gradient to other finite ones, but it did not"
