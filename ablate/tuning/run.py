@@ -337,12 +337,14 @@ class _Loop:
 
     def _jobs(self) -> Iterator[Job]:
         """The jobs that can start now: more seeds of points that go on, then new points."""
-        workers, engine = self._executor.workers, self.options.engine
+        workers = self._executor.workers
         while True:
             for training in list(self._training.values()):
                 for trial_id in self._next_trials(training):
                     trial = training.trials[trial_id]
-                    yield driver.trial_job(self.ledger.folder, trial, self.inputs.folders(), workers, engine)
+                    yield driver.trial_job(
+                        self.ledger.folder, trial, self.inputs.folders(), workers, self.options
+                    )
             if self._training:
                 return
             points = self.ledger.next_points()
