@@ -21,7 +21,7 @@ from ablate.data import open_dataset
 from ablate.errors import StudyError, first_line
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs, count_parameters
-from ablate.models.weights import begin, read_weights, save_network
+from ablate.models.weights import FRESH, begin, read_weights, save_network
 from ablate.store.provenance import source_commit, version_of
 from ablate.store.records import Environment, Epoch, Failure, Predictions, Record
 from ablate.store.results import write_atomically
@@ -178,7 +178,7 @@ def ready_device(numerics: Numerics, slot: int) -> torch.device:
 def trial_images(fields: Fields, data_folder: Path, device: torch.device) -> tuple[Images, Images]:
     """Both splits, normalised as the weights that a trial begins with were trained, where that is known."""
     train, valid = resident_images(data_folder, device)
-    normalisation = read_weights(fields.weights, fields.arch)[1] if fields.weights else None
+    normalisation = read_weights(fields.weights, fields.arch)[1] if fields.weights != FRESH else None
     if normalisation is None:
         return train, valid
     return train.normalised_by(*normalisation), valid.normalised_by(*normalisation)

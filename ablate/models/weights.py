@@ -20,7 +20,7 @@ from ablate.models.torchvision_classifiers import build_timm, published_weights
 SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 NESTED = ("state_dict", "model", "net")
 """Where training scripts keep a network's state in a checkpoint."""
-BODY = "body"
+FRESH, NOTHING, BODY = "fresh", "none", "body"
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and std of pixels in 0 to 1."""
 
@@ -73,7 +73,7 @@ def begin(model: nn.Module, arch: str, weights: str, freeze: str) -> nn.Module:
     The last linear layer stays fresh where its shape is another; all else must be there.
     """
     head = head_of(model)
-    if weights:
+    if weights != FRESH:
         state, own = read_weights(weights, arch)[0], model.state_dict()
         fresh = {
             name
@@ -92,7 +92,7 @@ def begin(model: nn.Module, arch: str, weights: str, freeze: str) -> nn.Module:
                 "the file of this network, or its arguments as they were (arch.NAME)"
             )
         model.load_state_dict({name: own[name] if name in fresh else state[name] for name in own})
-    for name in freeze.split("+") if freeze else ():
+    for name in freeze.split("+") if freeze != NOTHING else ():
         _freeze(model, name, head)
     return model
 
@@ -107,7 +107,7 @@ def _freeze(model: nn.Module, name: str, head: str | None) -> None:
         frozen, loose = [parts[name]], list(parts[name].parameters())
     else:
         raise StudyError(
-            f"freeze: {name!r} is no part of the network; its parts are {BODY} (all but the last linear "
+            f"freeze: {name!r} is no part of the network; its parts are {NOTHING}, {BODY} (all but the last linear "
             f"layer), {', '.join(part for part, _ in model.named_children())}.{nearest(name, parts)}"
         )
     for value in loose:

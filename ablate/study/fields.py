@@ -78,7 +78,7 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         description="alpha of the Beta distribution that mixes pairs of images; 0: no mixup",
     )
     freeze: str = Field(
-        default="",
+        default="none",
         description="parts of the network that keep their first weights, as layer1+layer2; body: all but the "
         "last linear layer",
     )
@@ -198,8 +198,8 @@ class Fields(DataFields, Recipe, extra="allow"):
 
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
     weights: str = Field(
-        default="",
-        description="to start from: a file, or pretrained or another name of published ones; '': fresh",
+        default="fresh",
+        description="to start from: fresh, a file, or pretrained or another name of published ones",
     )
     loss: str = Field(min_length=1, description="loss name, or package.module:function")
     epsilon: float = Field(

@@ -30,10 +30,10 @@ def network(classes: int = 3, arch: str = "seed_cnn", **arguments: Any) -> nn.Mo
 def test_a_file_gives_all_weights_but_a_head_of_another_shape(tmp_path: Path) -> None:
     source = network(5)
     torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "w.pt")
-    same = begin(network(5), "seed_cnn", str(tmp_path / "w.pt"), "")
+    same = begin(network(5), "seed_cnn", str(tmp_path / "w.pt"), "none")
     assert all(torch.equal(v, source.state_dict()[k]) for k, v in same.state_dict().items())
     torch.save(source.state_dict(), tmp_path / "w.pt")
-    other = begin(network(3), "seed_cnn", str(tmp_path / "w.pt"), "")
+    other = begin(network(3), "seed_cnn", str(tmp_path / "w.pt"), "none")
     kept = [torch.equal(v, source.state_dict()[k]) for k, v in other.state_dict().items()]
     assert [not any(kept[-2:]), all(kept[:-2])] == [True, True]
 
@@ -41,12 +41,12 @@ def test_a_file_gives_all_weights_but_a_head_of_another_shape(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("weights", "freeze", "message"),
     [
-        ("none.pt", "", r"expected a file of tensors, .*No such file"),
-        ("text.pt", "", r"expected a file of tensors"),
-        ("list.pt", "", r"expected the state of a network, name to tensor"),
-        ("vit.pt", "", r"expected those of 'seed_cnn', but .* missing there.* and \d+ more"),
-        ("pretrained", "", r"nobody publishes weights of 'seed_cnn'; give a file"),
-        ("", "layer9", r"freeze: 'layer9' is no part of the network; its parts are body .*, 0, 1"),
+        ("gone.pt", "none", r"expected a file of tensors, .*No such file"),
+        ("text.pt", "none", r"expected a file of tensors"),
+        ("list.pt", "none", r"expected the state of a network, name to tensor"),
+        ("vit.pt", "none", r"expected those of 'seed_cnn', but .* missing there.* and \d+ more"),
+        ("pretrained", "none", r"nobody publishes weights of 'seed_cnn'; give a file"),
+        ("fresh", "layer9", r"freeze: 'layer9' is no part of the network; its parts are none, body .*, 0, 1"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, weights: str, freeze: str, message: str) -> None:
@@ -75,7 +75,7 @@ def test_published_weights_come_with_their_normalisation(
 
 
 def test_frozen_parts_stay_to_the_last_bit_and_the_head_has_its_rate() -> None:
-    model = begin(network(arch="resnet18"), "resnet18", "", "conv1+bn1+layer1")
+    model = begin(network(arch="resnet18"), "resnet18", "fresh", "conv1+bn1+layer1")
     before = {k: v.clone() for k, v in model.state_dict().items()}
     recipe = resolve(BASE, {"head_lr": 10.0, "momentum": 0.9, "weight_decay": 0.1, "decay_norms": False})
     optimizer = build_optimizer(model, recipe)
@@ -90,7 +90,7 @@ def test_frozen_parts_stay_to_the_last_bit_and_the_head_has_its_rate() -> None:
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert not any(k.startswith(("conv1", "bn1", "layer1")) for k in changed)
     assert {"layer2.0.bn1.running_mean", "layer4.1.conv2.weight", "fc.bias"} <= changed
-    body = begin(network(arch="resnet18"), "resnet18", "", "body")
+    body = begin(network(arch="resnet18"), "resnet18", "fresh", "body")
     assert [n for n, p in body.named_parameters() if p.requires_grad] == ["fc.weight", "fc.bias"]
     assert not any(m.training for m in body.train().modules() if isinstance(m, nn.BatchNorm2d))
 
@@ -126,8 +126,8 @@ def test_a_trained_network_is_kept_loaded_and_started_from(tmp_path: Path) -> No
     moved = tmp_path / "moved.safetensors"
     shutil.copyfile(saved, moved)
     assert weights_digest(str(saved)) == weights_digest(str(moved))  # the path is no part of an identity
-    against = {"weights": ("", str(moved)), "freeze": ("", "body")}
-    only = ({"weights": "", "freeze": ""}, {"weights": str(moved), "freeze": "body"})
+    against = {"weights": ("fresh", str(moved)), "freeze": ("none", "body")}
+    only = ({"weights": "fresh", "freeze": "none"}, {"weights": str(moved), "freeze": "body"})
     second = ablate.Study(question="?", name="second", base=base, factors=against, only=only, seeds=1)
     trials = ablate.run(second, workers=0, **where).tables["trials"]
     assert (trials["status"] == "complete").all()
