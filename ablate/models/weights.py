@@ -107,8 +107,8 @@ def _freeze(model: nn.Module, name: str, head: str | None) -> None:
         frozen, loose = [parts[name]], list(parts[name].parameters())
     else:
         raise StudyError(
-            f"freeze: {name!r} is no part of the network; its parts are {NOTHING}, {BODY} (all but the last linear "
-            f"layer), {', '.join(part for part, _ in model.named_children())}.{nearest(name, parts)}"
+            f"freeze: {name!r} is no part of the network; its parts are {NOTHING}, {BODY} (all but the last "
+            f"linear layer), {', '.join(part for part, _ in model.named_children())}.{nearest(name, parts)}"
         )
     for value in loose:
         value.requires_grad_(False)
