@@ -49,8 +49,12 @@ def search_of(study: Study) -> Search:
 def first_points(study: Study) -> list[Levels]:
     """The baseline, then the anchors, each complete, once, and on the grid (with log, as it was given)."""
     search = search_of(study)
-    base = study.fields({}).model_dump()
-    baseline = {name: study.baseline.get(name, base[name]) for name in search.space}
+    base = {**study.fields({}).model_dump(), **study.baseline}
+    if unset := [name for name in search.space if name not in base]:
+        raise StudyError(
+            f"the baseline has no {', '.join(unset)}: set baseline={{{unset[0]!r}: ...}} to a value searched"
+        )
+    baseline = {name: base[name] for name in search.space}
     for name, value in search.active(baseline).items():
         if not search.space[name].holds(value):
             raise StudyError(
