@@ -166,7 +166,7 @@ def budget_in_words(study: Study, options: Options) -> str:
 def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
     """The study that judges winners: baseline, anchors and winners, fresh seeds, all training images."""
     search, first = search_of(study), first_points(study)
-    base = study.fields({}).model_dump()
+    base = {**study.baseline, **study.fields({}).model_dump()}
     chosen = [*first, *(winner for winner in winners if winner not in first)]
     arms = [{name: base[name] for name in search.space} | point for point in chosen]
     return study.replace(
