@@ -256,8 +256,8 @@ def test_settings_are_python_literals_words_of_yaml_or_text_and_are_typed_again_
 TEXTS = st.text("a1'.,-\\é ", min_size=1)
 
 
-@given(st.lists(TEXTS | st.booleans() | st.integers() | st.floats(-1e9, 1e9), min_size=1))
-def test_a_command_line_sets_what_was_set(values: list[Any]) -> None:
+@given(st.lists(TEXTS | st.booleans() | st.integers() | st.floats(-1e9, 1e9), min_size=1).map(tuple))
+def test_a_command_line_sets_what_was_set(values: tuple[Any, ...]) -> None:
     options = Options(settings={"arch": values})
     *_, sign, typed = shlex.split(command_line("run", Path("b.py"), options))
     assert (sign, parse_settings([typed])) == ("--set", options.settings)
