@@ -176,38 +176,12 @@ def plan(
 
     Of a study that is tuned, say what `tune` would train. Data that is not here is not fetched.
     """
-    from ablate.execution import driver
-    from ablate.execution.progress import Watcher
-    from ablate.gate.plan import show_forecast
+    from ablate.gate.plan import show_plan
     from ablate.pipeline import require_metrics
-    from ablate.status import Facts, read_available
-    from ablate.store.results import ResultsFolder
 
     declared = load_study(study)
     require_metrics(declared)
-    settled = driver.settle(declared, options)
-    needed = driver.data_needed(settled, options)
-    folder = ResultsFolder(options.results / declared.name / settled.profile)
-
-    console, idle = Console(quiet=as_json), ""
-    if declared.search is not None:
-        from ablate.tuning.run import budget_in_words
-
-        print_line(console, *budget_in_words(declared, options).splitlines())
-        facts: Facts = {"study": declared.name, "reason": settled.reason, "search": settled.study.search}
-    else:
-        if all(originals.at_hand for originals in needed):
-            with Watcher(Console(stderr=True)) as view:
-                planned, _ = driver.plan_settled(settled, options, view)
-        else:
-            recorded = [record.trial for record in read_available(folder)[0].values()]
-            planned = driver.plan_without_data(settled, options, recorded)
-        used = planned.trials[0].numerics.device
-        workers = driver.trials_at_a_time(used, options)
-        facts = show_forecast(console, planned, folder, workers=workers, sd=sd)
-        idle = driver.idle_cores(facts["missing"], used, options)
-    print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
-    _dump(facts | {"data": needed, "idle": idle}, as_json)
+    _dump(show_plan(Console(quiet=as_json), declared, options, sd), as_json)
 
 
 @app.command()
