@@ -61,12 +61,6 @@ def judged(effect: Effect, planned: int = 5, **changes: Any) -> tuple[str, str, 
     return str(found.word), str(found.reason), bool(found.below_margin)
 
 
-def test_the_confidence_of_the_interval_is_that_of_the_tests() -> None:
-    differences = np.array([0.4, 1.9, 1.2, 0.1, 2.3])
-    for confidence, word in ((0.9, "better"), (0.95, "better"), (0.99, "undecided")):
-        assert judged(paired_effect(differences, np.zeros(5), confidence=confidence))[0] == word
-
-
 @pytest.mark.parametrize(
     ("mean", "sd", "higher_is_better", "planned", "expected"),
     [
