@@ -19,7 +19,7 @@ from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
 from ablate.gate.check import Result, check_study, show_result
 from ablate.gate.condition import LONGEST, Joined, Leaf, parse
-from ablate.stats import mean_interval
+from ablate.stats.intervals import mean_interval
 from ablate.tables import build_tables, write_tables
 
 ARMS = counts(e0=[600, 620, 590, 610], e1=[540, 561, 531, 549], e2=[601, 622, 590, 612])

@@ -15,7 +15,8 @@ from scipy import stats
 
 from ablate.errors import ResultsError, StudyError
 from ablate.gate.compare import Comparison, compare_runs, read_run, show_comparison, write_csv, write_markdown
-from ablate.stats import mean_interval, seeds_range
+from ablate.stats.intervals import mean_interval
+from ablate.stats.power import seeds_range
 from ablate.store.results import ResultsFolder
 
 A = {(0.0, 0): 600, (0.0, 1): 620, (0.0, 2): 590, (0.1, 0): 640, (0.1, 1): 655, (0.1, 2): 610}

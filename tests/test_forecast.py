@@ -13,7 +13,7 @@ from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
 from ablate.gate.plan import expected_duration, show_forecast
-from ablate.stats import equivalence_power
+from ablate.stats.power import equivalence_power
 from ablate.status import read_available
 from ablate.store.records import Failure, Record
 from ablate.store.results import ResultsFolder

@@ -19,16 +19,9 @@ import pandas as pd
 from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms, planned_arms
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
-from ablate.stats import (
-    Effect,
-    independent_effect,
-    minimal_detectable_effect,
-    paired_effect,
-    pooled_sd,
-    seeds_range,
-    sign_flip_p,
-    verdict,
-)
+from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p
+from ablate.stats.power import minimal_detectable_effect, pooled_sd, seeds_range
+from ablate.stats.verdict import verdict
 from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
 from ablate.study.trials import Plan

@@ -16,7 +16,7 @@ from ablate.gate import compare
 from ablate.gate.compare import Comparison, Run, compare_runs, measured_columns
 from ablate.gate.condition import COUNTS, OPERATORS, WORDS, Condition, Joined, Leaf, leaves, parse
 from ablate.metrics import METRICS
-from ablate.stats import mean_interval
+from ablate.stats.intervals import mean_interval
 from ablate.study.fields import unknown_name
 from ablate.tables.quantities import quantity
 from ablate.terminal import print_line, printable

@@ -19,7 +19,8 @@ from ablate.analysis.arms import complete_trials, finite_numbers, of_plan
 from ablate.analysis.effects import arm_spread, effect_row
 from ablate.errors import ResultsError, StudyError
 from ablate.metrics import FLOORS
-from ablate.stats import independent_effect, mean_interval, paired_effect
+from ablate.stats.effect import independent_effect, paired_effect
+from ablate.stats.intervals import mean_interval
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name

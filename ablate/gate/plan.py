@@ -14,7 +14,7 @@ from rich.console import Console
 from ablate.analysis.effects import arm_spread, sides_over
 from ablate.errors import RecordError
 from ablate.metrics import METRICS, Predictions
-from ablate.stats import confirmable_margin, equivalence_power, paired_power, seeds_range
+from ablate.stats.power import confirmable_margin, equivalence_power, paired_power, seeds_range
 from ablate.status import Facts, read_available
 from ablate.store.records import Record
 from ablate.store.results import ResultsFolder, read_plan

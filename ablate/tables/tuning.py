@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ablate.metrics import METRICS, Predictions
-from ablate.stats import chosen_of_two, is_on_front, mean_interval, smoothed
-from ablate.stats.intervals import FloatArray
-from ablate.stats.surrogate import SAME
+from ablate.stats.intervals import FloatArray, mean_interval
+from ablate.stats.surrogate import SAME, chosen_of_two, is_on_front, smoothed
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Choice, Levels, Search

@@ -9,21 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, permutation_test, ttest_ind, ttest_rel
 
-from ablate.stats import (
+from ablate.stats.effect import independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
+from ablate.stats.intervals import mean_interval, new_images_interval, prediction_interval
+from ablate.stats.power import (
     equivalence_power,
-    independent_effect,
-    mean_interval,
     minimal_detectable_effect,
-    new_images_interval,
-    paired_effect,
     paired_power,
     pooled_sd,
-    prediction_interval,
     seeds_needed,
-    sign_flip_p,
-    smallest_sign_flip_p,
-    verdict,
 )
+from ablate.stats.verdict import verdict
 
 SEEDS = st.integers(0, 2**32 - 1)
 ENDS = ("low", "high", "p")

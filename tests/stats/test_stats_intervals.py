@@ -15,13 +15,12 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.rates import confint_poisson
 
-from ablate.stats import (
+from ablate.stats.effect import independent_effect, paired_effect
+from ablate.stats.intervals import (
     ends_within,
-    independent_effect,
     mean_interval,
     median_interval,
     new_images_interval,
-    paired_effect,
     prediction_interval,
 )
 

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
-from ablate.stats import (
+from ablate.stats.effect import paired_effect
+from ablate.stats.power import (
     confirmable_margin,
     equivalence_power,
     minimal_detectable_effect,
-    paired_effect,
     paired_power,
     pooled_sd,
     seeds_needed,
     seeds_range,
-    verdict,
 )
+from ablate.stats.verdict import verdict
 
 
 @given(n=st.integers(2, 60), size=st.floats(0.01, 2), comparisons=st.integers(1, 10))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind, ttest_rel
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
 
-from ablate.stats import Effect, independent_effect, paired_effect, verdict
+from ablate.stats.effect import Effect, independent_effect, paired_effect
+from ablate.stats.verdict import verdict
 
 SEEDS = st.integers(0, 2**32 - 1)
 
