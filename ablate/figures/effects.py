@@ -14,7 +14,7 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, REFERENCE
-from ablate.stats import median_interval
+from ablate.stats.intervals import median_interval
 from ablate.tables.quantities import quantity, usual
 
 COMPARED = ("accuracy", "ece", "nll")

@@ -42,7 +42,7 @@ from ablate.report.cells import (
 )
 from ablate.report.views import duration, search_cost
 from ablate.report.words import words
-from ablate.stats import Interval, median_interval
+from ablate.stats.intervals import Interval, median_interval
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables

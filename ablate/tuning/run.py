@@ -39,7 +39,7 @@ def search_of(study: Study) -> Search:
     for name in study.search.objective:
         if name not in METRICS:
             raise StudyError(f"objective: {unknown_name('metric', name, METRICS)}")
-        if METRICS[name].higher_is_better is None:
+        if not METRICS[name].better:
             raise StudyError(
                 f"objective: {name} has no better direction; take one that has, as accuracy or ece"
             )
