@@ -136,10 +136,7 @@ def _by_level(
     for ax, (title, metric, arms) in zip(axes, panels, strict=True):
         ax.set_title(draw.wrapped(title, ax))
         if numeric:
-            ax.set_xlim(-0.07, 1.07)
-            at, names = np.array(list(places.values())), [level_label(level) for level in places]
-            ax.set_xticks(at, labels_apart(names, at * draw.inches(ax) / 1.14))
-            ax.grid(visible=False, axis="x")
+            level_axis(ax, places, draw.inches(ax) / 1.14)
         else:
             draw.categories(ax, list(places))
         means = context.means(metric).merge(marks, on="arm")
@@ -231,6 +228,14 @@ def places_of(levels: Iterable[Any]) -> dict[Any, float]:
                 along = np.array([along[0] - np.median(steps), *along])
     reach = along[-1] - along[0] if len(known) > 1 else 1.0
     return dict(zip(known.tolist(), ((along - along[0]) / reach).tolist(), strict=True))
+
+
+def level_axis(ax: Axes, places: Mapping[Any, float], inches: float) -> None:
+    """A horizontal axis of numbers at their places, so many inches from the first to the last."""
+    at = np.array(list(places.values()))
+    ax.set_xlim(-0.07, 1.07)
+    ax.set_xticks(at, labels_apart(list(map(level_label, places)), at * inches))
+    ax.grid(visible=False, axis="x")
 
 
 def labels_apart(words: Sequence[str], inches: FloatArray) -> list[str]:
