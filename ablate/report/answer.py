@@ -1,4 +1,4 @@
-"""The first screen: what a study found, in sentences printed from its claims, what to do, a table of arms.
+"""The first screen: what a study found, in sentences printed from its claims, and what to do.
 
 One source for the page, its Markdown twin, the terminal and a notebook.
 """
@@ -6,10 +6,9 @@ One source for the page, its Markdown twin, the terminal and a notebook.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ablate.analysis.arms import (
@@ -23,26 +22,13 @@ from ablate.analysis.arms import (
     planned_arms,
 )
 from ablate.analysis.claims import VERDICTS, Claim, claims
-from ablate.analysis.timing import Pass, arm_cases
+from ablate.analysis.timing import Pass
 from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cautions import SMALL_DATA
-from ablate.report.cells import (
-    Column,
-    Json,
-    amount,
-    cell,
-    column,
-    ends,
-    of_quantity,
-    view,
-    with_best,
-    with_unit,
-    worded,
-)
-from ablate.report.views import duration, search_cost
+from ablate.report.cells import Json, ends, with_unit
+from ablate.report.views import asked_view, duration, search_cost
 from ablate.report.words import words
-from ablate.stats import Interval, median_interval
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
@@ -87,7 +73,7 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
         "about": f"{'; '.join(data)} · {counts} · {done}",
         "sentences": said,
         "recommendation": "" if complete.empty else _recommendation(made, complete, plan),
-        "arms": arms_view(tables, made, plan, timing),
+        "arms": asked_view(tables, made, plan, timing),
         "claims": [{**one.row[list(SAID)].to_dict(), "at": one.place} for one in made],
     }
 
@@ -292,65 +278,6 @@ def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
 def _few(labels: Sequence[str]) -> str:
     more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
     return ", ".join(labels[:MOST_NAMED]) + more
-
-
-# The table of arms.
-
-
-def arms_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | None) -> Json | None:
-    """A row per arm: what is asked, accuracy and ECE, with differences and bars; the cost of a step."""
-    study, arms, cases = plan.study, planned_arms(plan), arm_cases(plan)
-    complete, new_images = complete_trials(tables["trials"]), tables.get("new_images")
-    metrics = [
-        quantity(name) for name in dict.fromkeys((study.primary, *study.comparison_family, "accuracy", "ece"))
-    ]
-    metrics = [what for what in metrics if what.name in complete and complete[what.name].notna().any()]
-    intervals = {
-        what.name: {arm: arm_interval(complete, arm, what.name, new_images) for arm in arms}
-        for what in metrics
-    }
-    by_arm = {(one.term.term, one.metric.name): one for one in made if one.term.kind == "arm"}
-    against = dict(plan.comparisons)
-    order = list(arms)
-    first = quantity(study.primary)
-    if not study.baseline and first.better and first.name in intervals:
-        down = first.better == "higher"
-        order.sort(
-            key=lambda arm: (math.isnan(mean := intervals[first.name][arm].mean), -mean if down else mean)
-        )
-
-    def columns(arm: str) -> Iterator[Column]:
-        baseline = "" if arm in against or not study.baseline else "baseline"
-        yield worded("Arm", cell(arms[arm].label, float(list(arms).index(arm)), [baseline]))
-        for what in metrics:
-            own, claim, notes = intervals[what.name][arm], by_arm.get((arm, what.name)), list[str]()
-            if arm in against and own.n:
-                delta = own.mean - intervals[what.name][against[arm]].mean
-                notes = [f"{shown_difference(delta, what)}{f' {claim.word}' if claim else ''}"]
-            shown_as = amount(own.mean, what, notes, low=own.low, high=own.high)
-            shown_as["verdict"] = claim.word if claim else ""
-            shown_as["bar"] = _bar(own, intervals[what.name].values())
-            yield of_quantity(what, shown_as)
-        if timing and cases[arm] in timing.times:
-            step = median_interval(timing.times[cases[arm]]).median
-            other, notes = cases.get(against.get(arm, "")), list[str]()
-            if other in timing.times:
-                notes = [
-                    "same step" if other == cases[arm] else f"× {timing.ratio(cases[arm], other).median:.2f}"
-                ]
-            yield column("Step", cell(f"{step:.2f}", step, notes), unit="ms")
-
-    return with_best(view(order if len(complete) else [], columns))
-
-
-def _bar(own: Interval, others: Iterable[Interval]) -> list[float] | None:
-    """Low, mean and high of an interval in percent of the width that all of a column take."""
-    ends_of = np.array([(one.low, one.mean, one.high) for one in [own, *others]])
-    low, high = np.nanmin(ends_of), np.nanmax(ends_of)
-    if math.isnan(own.mean) or low == high:
-        return None
-    ends_of[np.isnan(ends_of)] = own.mean
-    return [round(float(end), 1) for end in 100 * (ends_of[0] - low) / (high - low)]
 
 
 # What tuning bought.

@@ -99,14 +99,12 @@ def derived_tables(tables: Tables, plan: Plan) -> Tables:
 def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     """Everything the report says, numbers unrounded, from the tables, those derived among them."""
     study, trials, effects, epochs = plan.study, tables["trials"], tables["effects"], tables["epochs"]
-    step_times = tables.get("step_times")
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
-    labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
+    labels, timing, tuned = labels_of(plan), timing_pass(tables.get("step_times")), read_search(tables, plan)
     first_screen, published = answer(tables, plan, timing), views.published_view(epochs, plan)
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]
-    timing_note = "" if isinstance(study, ExternalStudy) else views.timing_note(timing)
     provenance = _provenance(trials, plan)
     report = {
         "format": FORMAT,
@@ -124,7 +122,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "sensitivity": views.sensitivity_view(effects, plan),
         "trends": views.effects_view(effects, plan, "trend"),
         "contrasts": views.effects_view(effects, plan, "main", "interaction"),
-        "timing": {"note": timing_note, "table": views.timing_view(step_times, plan)},
+        "timing": views.timing_view(timing, plan),
         "figures": [_figure(figure) for figure in figures],
         "published": published,
         "methods_paragraph": methods_paragraph(tables, plan),

@@ -9,11 +9,18 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import arm_interval, complete_trials, factor_label, level_label, planned_arms
+from ablate.analysis.arms import (
+    arm_interval,
+    arm_means,
+    complete_trials,
+    factor_label,
+    level_label,
+    planned_arms,
+)
 from ablate.analysis.claims import Claim, claims, contrast_label
 from ablate.analysis.effects import SHOWN
 from ablate.analysis.published import Value, published_summaries, published_values
-from ablate.analysis.timing import Pass, arm_cases, timing_pass
+from ablate.analysis.timing import Pass, arm_cases
 from ablate.analysis.tuning import SUFFIXES, Retested, Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import (
@@ -87,6 +94,51 @@ def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
             yield of_quantity(what, _mean(interval, what, note))
 
     return with_best(view(arms if metrics else [], columns))
+
+
+def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | None) -> Json | None:
+    """A row per arm: what is asked, accuracy and ECE, with differences and bars; the cost of a step."""
+    study, arms, names, cases = plan.study, planned_arms(plan), arm_cells(plan), arm_cases(plan)
+    complete, against, first = (
+        complete_trials(tables["trials"]),
+        dict(plan.comparisons),
+        quantity(study.primary),
+    )
+    by_arm = {(one.term.term, one.metric.name): one for one in made if one.term.kind == "arm"}
+    means, bars = dict[str, pd.DataFrame](), dict[str, pd.DataFrame]()
+    for name in dict.fromkeys((study.primary, *study.comparison_family, "accuracy", "ece")):
+        if name in complete and complete[name].notna().any():
+            found = arm_means(complete, arms.values(), name, tables.get("new_images")).set_index("arm")
+            means[name], ends_of = found, found[["low", "mean", "high"]]
+            least, most = ends_of.min(axis=None), ends_of.max(axis=None)
+            # In percent of the width that all arms take; an interval without ends is its mean.
+            bars[name] = 100 * (ends_of.T.fillna(found["mean"]).T - least) / (most - least)
+    order = list(arms)
+    if not study.baseline and first.better and first.name in means:
+        rising = first.better == "lower"
+        order = list(means[first.name]["mean"].sort_values(ascending=rising, kind="stable").index)
+
+    def columns(arm: str) -> Iterator[Column]:
+        baseline = "" if arm in against or not study.baseline else "baseline"
+        yield worded("Arm", cell(arms[arm].label, names[arm]["value"], [baseline]))
+        for what in map(quantity, means):
+            mean, low, high = means[what.name].loc[arm, ["mean", "low", "high"]]
+            claim, notes, bar = by_arm.get((arm, what.name)), list[str](), bars[what.name].loc[arm]
+            if arm in against and not math.isnan(mean):
+                delta = difference(mean - means[what.name].loc[against[arm], "mean"], what)["text"]
+                notes = [f"{delta} {claim.word}" if claim else delta]
+            numbers = {"low": low, "high": high, "verdict": claim.word if claim else ""}
+            shown_bar = None if bar.isna().any() else [round(float(end), 1) for end in bar]
+            yield of_quantity(what, amount(mean, what, notes, **numbers, bar=shown_bar))
+        if timing and cases[arm] in timing.times:
+            step = median_interval(timing.times[cases[arm]]).median
+            other, notes = cases.get(against.get(arm, "")), []
+            if other in timing.times:
+                ratio = timing.ratio(cases[arm], other).median
+                notes = ["same step" if other == cases[arm] else f"× {ratio:.2f}"]
+            yield column("Step", cell(f"{step:.2f}", step, notes), unit="ms")
+
+    return with_best(view(order if len(complete) else [], columns))
 
 
 def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
@@ -258,12 +310,13 @@ def sensitivity_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
 # Step times.
 
 
-def timing_view(step_times: pd.DataFrame | None, plan: Plan) -> Json | None:
-    """The timing pass: a row per arm that was timed; None without a pass."""
-    found = timing_pass(step_times)
+def timing_view(found: Pass | None, plan: Plan) -> Json:
+    """The timing pass: in a note how it was taken, and in a table a row per arm that was timed."""
     if found is None:
-        return None
+        return {"note": "" if isinstance(plan.study, ExternalStudy) else words("timing.none"), "table": None}
     times, ratio, cases = found.times, found.ratio, arm_cases(plan)
+    rounds, others = len(next(iter(times.values()))), f"{found.others or 0:.0%}"
+    note = words("timing.pass", rounds=rounds, others=others, exclusive=found.exclusive)
     names, baselines = arm_cells(plan), dict(plan.comparisons)
 
     def columns(arm: str) -> Iterator[Column]:
@@ -277,7 +330,7 @@ def timing_view(step_times: pd.DataFrame | None, plan: Plan) -> Json | None:
         yield column("Beside plain cross-entropy", plain, unit="×", meaning=by_round)
         yield column("Beside its baseline", beside, unit="×", meaning="1 where the arms do the same work")
 
-    return view([arm for arm in cases if cases[arm] in times], columns)
+    return {"note": note, "table": view([arm for arm in cases if cases[arm] in times], columns)}
 
 
 def _median(interval: MedianInterval, digits: int) -> Json:
@@ -285,14 +338,6 @@ def _median(interval: MedianInterval, digits: int) -> Json:
     if math.isfinite(interval.low):
         note = f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
     return cell(f"{interval.median:.{digits}f}", interval.median, [note])
-
-
-def timing_note(found: Pass | None) -> str:
-    """How the pass was taken, in a sentence or two."""
-    if found is None:
-        return words("timing.none")
-    rounds, others = len(next(iter(found.times.values()))), f"{found.others or 0:.0%}"
-    return words("timing.pass", rounds=rounds, others=others, exclusive=found.exclusive)
 
 
 # A published run beside ours.
