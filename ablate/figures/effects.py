@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from ablate.analysis.arms import arm_label, factor_label
 from ablate.analysis.claims import Claim, claims
 from ablate.figures import Drawing, draw, figure
-from ablate.figures.context import Context, is_number
+from ablate.figures.context import Context
 from ablate.figures.draw import Handles
 from ablate.figures.levels import level_axis, places_of
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, PALETTE, REFERENCE
@@ -48,13 +48,12 @@ FRONTS = (("front", "calibration", "ece", "trials"), ("cost", "the time of a ste
 @figure("answer", "What was asked", order=0)
 def asked(context: Context) -> Drawing | None:
     """The asked metrics against the levels of a numeric factor, else the differences that were asked for."""
-    study, made = context.plan.study, claims(context.all_effects, context.plan)
+    study, made = context.plan.study, claims(context.tables["effects"], context.plan)
     made = [one for one in made if one.row["n"]]
     if not made:
         return None
     metrics = list(map(quantity, study.comparison_family[:MOST_PANELS]))
-    (levels,) = context.factors.values() if len(context.factors) == 1 else ((),)
-    if len(levels) > 2 and all(map(is_number, levels)):
+    if len(context.factors) == 1 and len(context.arms) > 2 and context.is_ordered(context.axis):
         return _against_levels(context, made, metrics)
     return _forest(made, metrics)
 

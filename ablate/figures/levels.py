@@ -240,14 +240,12 @@ def level_axis(ax: Axes, places: Mapping[Any, float], inches: float) -> None:
 
 def labels_apart(words: Sequence[str], inches: FloatArray) -> list[str]:
     """The labels at these places, "" for those that would touch; the first and the last are always there."""
-    ends = [0.04 * len(word) + 0.04 for word in words]
-    last, shown = 0, {0, len(words) - 1}
+    ends, shown = [0.04 * len(word) + 0.04 for word in words], [0]
     for at in range(1, len(words) - 1):
-        free = inches[at] - ends[at] > inches[last] + ends[last]
+        free = inches[at] - ends[at] > inches[shown[-1]] + ends[shown[-1]]
         if free and inches[at] + ends[at] < inches[-1] - ends[-1]:
-            last = at
-            shown.add(at)
-    return [word if at in shown else "" for at, word in enumerate(words)]
+            shown.append(at)
+    return [word if at in (*shown, len(words) - 1) else "" for at, word in enumerate(words)]
 
 
 @figure("{0.name}", "{0.label} by seed", order=20, each=metrics_of)

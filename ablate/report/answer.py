@@ -11,16 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import (
-    arm_interval,
-    arm_label,
-    arm_means,
-    best_of,
-    complete_trials,
-    factor_label,
-    level_label,
-    planned_arms,
-)
+from ablate.analysis import arms
 from ablate.analysis.claims import VERDICTS, Claim, claims
 from ablate.analysis.timing import Pass
 from ablate.analysis.tuning import Outcome, Retested, Tuned
@@ -32,6 +23,7 @@ from ablate.report.words import words
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
+from ablate.tables.cells import few
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds, usual
 
 SAID = (
@@ -50,7 +42,7 @@ UNTOLD = {
 def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
     """Everything of the first screen but its picture and its cautions."""
     trials, study, made = tables["trials"], plan.study, claims(tables["effects"], plan)
-    complete = complete_trials(trials)
+    complete = arms.complete_trials(trials)
     metrics = dict.fromkeys((study.primary, *study.comparison_family))
     by_metric = {name: [one for one in made if one.metric.name == name] for name in metrics}
     said: list[Json] = []
@@ -122,7 +114,7 @@ def _grouped(word: str, group: list[Claim], asked: int) -> str:
     count = f"in all {asked} comparisons" if whole else f"in {len(group)} of {asked} comparisons"
     if word == "equivalent":
         margin = _difference(group[0].row["margin"], what, signed=False)
-        return f"equivalent within ±{margin} {count if whole else _few(list(map(_where, group)))}"
+        return f"equivalent within ±{margin} {count if whole else few(list(map(_where, group)))}"
     if len(group) <= 2:
         return f"{word}: {' and '.join(f'{_size(one.row)} {_where(one)}' for one in group)}"
     least, most = (f(group, key=lambda one: abs(float(one.row["effect"]))) for f in (min, max))
@@ -132,7 +124,7 @@ def _grouped(word: str, group: list[Claim], asked: int) -> str:
 def _undecided(group: list[Claim], asked: int) -> str:
     """What was not decided, what the study could have shown, and what would settle it."""
     what, rows = group[0].metric, pd.DataFrame([one.row for one in group])
-    places = f"in all {asked} comparisons" if len(group) == asked > 2 else _few(list(map(_where, group)))
+    places = f"in all {asked} comparisons" if len(group) == asked > 2 else few(list(map(_where, group)))
     text = f"undecided {places}"
     sizes = rows["effect"].dropna()
     if len(sizes) == 1:
@@ -143,11 +135,11 @@ def _undecided(group: list[Claim], asked: int) -> str:
     text += f", because {' and '.join(reasons)}" if reasons else ""
     untold = rows[rows["reason"] == ""]
     if len(untold):
-        found, few, many = untold[["detectable", "seeds_from", "seeds_needed"]].max(skipna=False)
+        found, least, most = untold[["detectable", "seeds_from", "seeds_needed"]].max(skipna=False)
         text += f"; {int(untold['n'].min())} seeds can only show differences of "
         text += f"{_difference(found, what, signed=False)} or more"
         if math.isfinite(margin := untold["margin"].iloc[0]):
-            text += f", the margin is {shown(margin, what)}, and {shown_seeds(few, many)} would settle it"
+            text += f", the margin is {shown(margin, what)}, and {shown_seeds(least, most)} would settle it"
     return text
 
 
@@ -167,10 +159,10 @@ def _where(claim: Claim) -> str:
     """Where an effect is: at a level, along a factor, between two arms."""
     if claim.term.kind == "trend":
         ((factor, high),) = claim.term.levels.items()
-        low = level_label(claim.term.reference[factor])
-        return f"from {factor_label(factor)}={low} to {level_label(high)} on a straight line"
+        low = arms.level_label(claim.term.reference[factor])
+        return f"from {arms.factor_label(factor)}={low} to {arms.level_label(high)} on a straight line"
     if claim.term.kind == "pair":
-        return f"from {arm_label(claim.term.reference)} to {claim.place}"
+        return f"from {arms.arm_label(claim.term.reference)} to {claim.place}"
     if claim.term.kind == "interaction":
         return f"in the interaction {claim.place}"
     averaged = ", averaged over the other factors" if claim.row["cells_planned"] > 1 else ""
@@ -194,8 +186,8 @@ def _mechanism(what: Quantity, complete: pd.DataFrame) -> str:
 
 
 def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
-    complete = complete_trials(tables["trials"])
-    interval, floor = arm_interval(complete, arm, what.name, tables.get("new_images")), ""
+    complete = arms.complete_trials(tables["trials"])
+    interval, floor = arms.arm_interval(complete, arm, what.name, tables.get("new_images")), ""
     if not interval.n:
         return f"{what.label}: no value."
     reach = f"n = {interval.n} training run{'' if interval.n == 1 else 's'}"
@@ -203,14 +195,14 @@ def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
         reach = f"95 % interval {ends(interval.low, interval.high, what)}, {reach}"
     else:
         reach += f"{', all equal' if interval.n > 1 else ''}, so no interval"
-    if what.name in FLOORS and (height := arm_interval(complete, arm, FLOORS[what.name])).n:
+    if what.name in FLOORS and (height := arms.arm_interval(complete, arm, FLOORS[what.name])).n:
         floor = f"; its noise floor is {with_unit(height.mean, what)}"
     return f"{what.label} {with_unit(interval.mean, what)} ({reach}){floor}."
 
 
 def _spread(complete: pd.DataFrame, plan: Plan, what: Quantity) -> str:
     """Where the means of arms lie that no comparison is asked of."""
-    means = arm_means(complete, planned_arms(plan).values(), what.name)["mean"].dropna()
+    means = arms.arm_means(complete, arms.planned_arms(plan).values(), what.name)["mean"].dropna()
     if means.empty:
         return f"{what.label}: no arm has a value."
     both = f"{shown(means.min(), what)} to {with_unit(means.max(), what)}"
@@ -229,7 +221,7 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
     for one in made:
         if one.term.kind in ("arm", "main"):
             levels.setdefault(_where(one).removeprefix("at "), []).append(one)
-    kept = arm_label(study.baseline)
+    kept = arms.arm_label(study.baseline)
     better = {
         place: primary
         for place, own in levels.items()
@@ -257,9 +249,9 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
 
 def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
     """Without a baseline: the best arm, and what it can be told from."""
-    what, arms = quantity(plan.study.primary), planned_arms(plan)
-    means = arm_means(complete, arms.values(), what.name).set_index("arm")["mean"].dropna()
-    best = best_of(means, what)
+    what, planned = quantity(plan.study.primary), arms.planned_arms(plan)
+    means = arms.arm_means(complete, planned.values(), what.name).set_index("arm")["mean"].dropna()
+    best = arms.best_of(means, what)
     if len(means) < 2 or best is None:
         return ""
     told = set()
@@ -268,16 +260,11 @@ def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
             told.add(one.term.against)
         elif (one.term.against, one.word) == (best, "worse"):
             told.add(one.term.term)
-    unlike = [arms[arm].label for arm in plan.arms if arm in told]
-    alike = [arms[arm].label for arm in means.index if arm not in told and arm != best]
-    text = f"Best {what.noun}: {arms[best].label}, {with_unit(float(means[best]), what)}"
-    text += f"; better than {_few(unlike)}" if unlike else ""
-    return f"{text}{f'; not told from {_few(alike)}' if alike else ''}."
-
-
-def _few(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
-    return ", ".join(labels[:MOST_NAMED]) + more
+    unlike = [planned[arm].label for arm in plan.arms if arm in told]
+    alike = [planned[arm].label for arm in means.index if arm not in told and arm != best]
+    text = f"Best {what.noun}: {planned[best].label}, {with_unit(float(means[best]), what)}"
+    text += f"; better than {few(unlike)}" if unlike else ""
+    return f"{text}{f'; not told from {few(alike)}' if alike else ''}."
 
 
 # What tuning bought.

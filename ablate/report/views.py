@@ -7,16 +7,10 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from ablate.analysis.arms import (
-    arm_interval,
-    arm_means,
-    complete_trials,
-    factor_label,
-    level_label,
-    planned_arms,
-)
+from ablate.analysis.arms import arm_interval, complete_trials, factor_label, level_label, planned_arms
 from ablate.analysis.claims import Claim, claims, contrast_label
 from ablate.analysis.effects import SHOWN
 from ablate.analysis.published import Value, published_summaries, published_values
@@ -105,31 +99,33 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
         quantity(study.primary),
     )
     by_arm = {(one.term.term, one.metric.name): one for one in made if one.term.kind == "arm"}
-    means, bars = dict[str, pd.DataFrame](), dict[str, pd.DataFrame]()
+    intervals, bars = dict[str, dict[str, Interval]](), dict[str, pd.DataFrame]()
     for name in dict.fromkeys((study.primary, *study.comparison_family, "accuracy", "ece")):
         if name in complete and complete[name].notna().any():
-            found = arm_means(complete, arms.values(), name, tables.get("new_images")).set_index("arm")
-            means[name], ends_of = found, found[["low", "mean", "high"]]
-            least, most = ends_of.min(axis=None), ends_of.max(axis=None)
+            found = {arm: arm_interval(complete, arm, name, tables.get("new_images")) for arm in arms}
+            ends_of = pd.DataFrame({arm: [own.low, own.mean, own.high] for arm, own in found.items()})
+            least, most = np.nanquantile(ends_of, [0, 1])
             # In percent of the width that all arms take; an interval without ends is its mean.
-            bars[name] = 100 * (ends_of.T.fillna(found["mean"]).T - least) / (most - least)
+            intervals[name], bars[name] = (
+                found,
+                100 * (ends_of.fillna(ends_of.loc[1]) - least) / (most - least),
+            )
     order = list(arms)
-    if not study.baseline and first.better and first.name in means:
-        rising = first.better == "lower"
-        order = list(means[first.name]["mean"].sort_values(ascending=rising, kind="stable").index)
+    if not study.baseline and first.better and first.name in intervals:
+        means, rising = {arm: own.mean for arm, own in intervals[first.name].items()}, first.better == "lower"
+        order = list(pd.Series(means).sort_values(ascending=rising, kind="stable").index)
 
     def columns(arm: str) -> Iterator[Column]:
         baseline = "" if arm in against or not study.baseline else "baseline"
         yield worded("Arm", cell(arms[arm].label, names[arm]["value"], [baseline]))
-        for what in map(quantity, means):
-            mean, low, high = means[what.name].loc[arm, ["mean", "low", "high"]]
-            claim, notes, bar = by_arm.get((arm, what.name)), list[str](), bars[what.name].loc[arm]
-            if arm in against and not math.isnan(mean):
-                delta = difference(mean - means[what.name].loc[against[arm], "mean"], what)["text"]
+        for what in map(quantity, intervals):
+            own, claim, notes = intervals[what.name][arm], by_arm.get((arm, what.name)), list[str]()
+            if arm in against and own.n:
+                delta = difference(own.mean - intervals[what.name][against[arm]].mean, what)["text"]
                 notes = [f"{delta} {claim.word}" if claim else delta]
-            numbers = {"low": low, "high": high, "verdict": claim.word if claim else ""}
-            shown_bar = None if bar.isna().any() else [round(float(end), 1) for end in bar]
-            yield of_quantity(what, amount(mean, what, notes, **numbers, bar=shown_bar))
+            numbers = {"low": own.low, "high": own.high, "verdict": claim.word if claim else ""}
+            bar = [round(float(end), 1) for end in bars[what.name][arm].dropna()] or None
+            yield of_quantity(what, amount(own.mean, what, notes, **numbers, bar=bar))
         if timing and cases[arm] in timing.times:
             step = median_interval(timing.times[cases[arm]]).median
             other, notes = cases.get(against.get(arm, "")), []
@@ -293,15 +289,14 @@ def sensitivity_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
         if not isinstance(plan.study, ExternalStudy):
             reach = cell(ends(low, high, what, ABSENT, signed=True), float(low), low=low, high=high)
             yield column("New images too", reach, meaning=says["low_images"])
-        least = [f"smallest {shown_p(smallest_sign_flip_p(n))}"] if n else []
         tests = {"p": "p"}
         if plan.study.is_paired:
             tests |= {"Welch's p": "p_welch", "Sign-flip p": "p_sign_flip"}
+            tests |= {"Largest share": "largest_share", "ρ": "rho"}
         for label, name in tests.items():
-            notes = least if name == "p_sign_flip" else []
-            yield column(label, cell(shown_p(row[name]), float(row[name]), notes), meaning=says[name])
-        for label, name in (("Largest share", "largest_share"), ("ρ", "rho")) * plan.study.is_paired:
-            yield column(label, cell(shown_decimal(row[name], 2), float(row[name])), meaning=says[name])
+            text = shown_p(row[name]) if name.startswith("p") else shown_decimal(row[name], 2)
+            notes = [f"smallest {shown_p(smallest_sign_flip_p(n))}"] if name == "p_sign_flip" and n else []
+            yield column(label, cell(text, float(row[name]), notes), meaning=says[name])
         yield column("Detectable", amount(row["detectable"], what), meaning=says["detectable"])
 
     return view(enumerate(claims(effects, plan)), columns)
