@@ -30,7 +30,8 @@ SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
     "p_equivalence", "margin", "n", "seeds_from", "seeds_needed", "detectable",
 )  # fmt: skip
-MOST_NAMED = 4
+MOST_NAMED, TOLD = 4, ("better", "worse", "undecided")
+"""Of a recommendation: other places named, and what is said of each."""
 UNTOLD = {
     "incomplete": "planned trials are missing",
     "too_few_seeds": "one seed has no spread to judge by",
@@ -108,24 +109,22 @@ def _of(own: Sequence[Claim], word: str) -> list[Claim]:
 
 def _grouped(word: str, group: list[Claim], asked: int) -> str:
     """The claims of one verdict: where, how large, how sure."""
+    whole = f"in all {asked} comparisons" if len(group) == asked > 2 else ""
     if word == "undecided":
-        return _undecided(group, asked)
-    what, whole = group[0].metric, len(group) == asked > 2
-    count = f"in all {asked} comparisons" if whole else f"in {len(group)} of {asked} comparisons"
+        return f"undecided {whole or few(list(map(_where, group)))}{_undecided(group)}"
     if word == "equivalent":
-        margin = _difference(group[0].row["margin"], what, signed=False)
-        return f"equivalent within ±{margin} {count if whole else few(list(map(_where, group)))}"
+        margin = _difference(group[0].row["margin"], group[0].metric, signed=False)
+        return f"equivalent within ±{margin} {whole or few(list(map(_where, group)))}"
     if len(group) <= 2:
         return f"{word}: {' and '.join(f'{_size(one.row)} {_where(one)}' for one in group)}"
     least, most = (f(group, key=lambda one: abs(float(one.row["effect"]))) for f in (min, max))
+    count = whole or f"in {len(group)} of {asked} comparisons"
     return f"{word} {count}, from {_size(least.row)} {_where(least)} to {_size(most.row)} {_where(most)}"
 
 
-def _undecided(group: list[Claim], asked: int) -> str:
-    """What was not decided, what the study could have shown, and what would settle it."""
-    what, rows = group[0].metric, pd.DataFrame([one.row for one in group])
-    places = f"in all {asked} comparisons" if len(group) == asked > 2 else few(list(map(_where, group)))
-    text = f"undecided {places}"
+def _undecided(group: list[Claim]) -> str:
+    """Why some claims are not decided, what the study could have shown, and what would settle it."""
+    what, rows, text = group[0].metric, pd.DataFrame([one.row for one in group]), ""
     sizes = rows["effect"].dropna()
     if len(sizes) == 1:
         text += _size(group[0].row, " ({}, {})")
@@ -217,34 +216,24 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
     study, what = plan.study, quantity(plan.study.primary)
     if not study.baseline:
         return _best(made, complete, plan)
-    levels: dict[str, list[Claim]] = {}
-    for one in made:
-        if one.term.kind in ("arm", "main"):
-            levels.setdefault(_where(one).removeprefix("at "), []).append(one)
-    kept = arms.arm_label(study.baseline)
-    better = {
-        place: primary
-        for place, own in levels.items()
-        for primary in own
-        if primary.metric == what and primary.word == "better" and not _of(own, "worse")
-    }
-    if better:
-        best = max(better, key=lambda place: abs(float(better[place].row["effect"])))
+    asked = [one for one in made if one.term.kind in ("arm", "main")]
+    won = [one for one in asked if one.metric == what and one.word == "better"]
+    harmed = set(map(_where, _of(asked, "worse")))
+    if harmless := [one for one in won if _where(one) not in harmed]:
+        best = _where(max(harmless, key=lambda one: abs(float(one.row["effect"])))).removeprefix("at ")
         return f"Take {best}: it is better on {what.noun} and worse on nothing that was asked."
-    if not levels:
+    if not asked:
         return ""
     others = []
-    for place, own in levels.items():
-        nouns = {
-            word: [one.metric.noun for one in _of(own, word)] for word in ("better", "worse", "undecided")
-        }
+    for place in dict.fromkeys(map(_where, asked)):
+        own = [one for one in asked if _where(one) == place]
+        nouns = {word: [one.metric.noun for one in _of(own, word)] for word in TOLD}
         if nouns["better"]:
             on = ", ".join(f"{word} on {' and '.join(names)}" for word, names in nouns.items() if names)
-            others.append(f"{place} is {on}")
+            others.append(f"{place.removeprefix('at ')} is {on}")
+    why = "" if won else f" nothing that was asked is better on {what.noun}."
     beside = f" {'; '.join(others[:MOST_NAMED])}." if others else ""
-    if any(one.metric == what and one.word == "better" for own in levels.values() for one in own):
-        return f"Keep {kept}:{beside}"
-    return f"Keep {kept}: nothing that was asked is better on {what.noun}.{beside}"
+    return f"Keep {arms.arm_label(study.baseline)}:{why}{beside}"
 
 
 def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
@@ -254,12 +243,9 @@ def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
     best = arms.best_of(means, what)
     if len(means) < 2 or best is None:
         return ""
-    told = set()
-    for one in (one for one in made if one.metric == what):
-        if (one.term.term, one.word) == (best, "better"):
-            told.add(one.term.against)
-        elif (one.term.against, one.word) == (best, "worse"):
-            told.add(one.term.term)
+    own = [one for one in made if one.metric == what]
+    told = {one.term.against for one in _of(own, "better") if one.term.term == best}
+    told |= {one.term.term for one in _of(own, "worse") if one.term.against == best}
     unlike = [planned[arm].label for arm in plan.arms if arm in told]
     alike = [planned[arm].label for arm in means.index if arm not in told and arm != best]
     text = f"Best {what.noun}: {planned[best].label}, {with_unit(float(means[best]), what)}"
@@ -270,7 +256,7 @@ def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
 # What tuning bought.
 
 
-def tuning_answer(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame, plan: Plan) -> Json:
+def tuning_answer(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame) -> Json:
     """The verdict on the search; what was chosen, what that showed while tuning and afresh; the cost."""
     (kind, better), said = _bought(tuned, retests), list[str]()
     if len(tuned.winners):
@@ -278,7 +264,7 @@ def tuning_answer(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFram
     for one in retests:
         if "winner" in one.roles:
             about = f"{one.point['label']}: " if len(tuned.winners) > 1 else ""
-            said.append(about + " ".join(_of_winner(outcome, one, plan) for outcome in one.outcomes))
+            said.append(about + " ".join(_of_winner(outcome, one) for outcome in one.outcomes))
     spent = trials[["train_seconds", "eval_seconds"]].sum(axis=1)[trials["status"] == "complete"]
     again = f", the re-test {len(spent)} and {duration(float(spent.sum()))}" if len(spent) else ""
     said.append(f"The search took {search_cost(tuned)}{again}.")
@@ -310,7 +296,7 @@ def _bought(tuned: Tuned, retests: Sequence[Retested]) -> tuple[str, list[str]]:
     return ("equivalent" if all(own == {"equivalent"} for own in verdicts.values()) else "not shown"), []
 
 
-def _of_winner(outcome: Outcome, one: Retested, plan: Plan) -> str:
+def _of_winner(outcome: Outcome, one: Retested) -> str:
     """One objective of a chosen point: while tuning, then with fresh seeds."""
     what, effect, fresh = outcome.what, outcome.effect, outcome.fresh
     start = f"On the tuning split: {what.noun} {with_unit(outcome.tuned.mean, what)}"

@@ -17,6 +17,7 @@ from ablate.stats import smallest_sign_flip_p
 from ablate.study.comparisons import family_size
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
+from ablate.tables import Tables
 from ablate.tables.cells import one_line
 from ablate.tables.quantities import quantity, shown, shown_p
 
@@ -39,17 +40,12 @@ POOLED = {
 }
 
 
-def banners(
-    trials: pd.DataFrame,
-    plan: Plan,
-    floors: pd.DataFrame | None = None,
-    tuned: Tuned | None = None,
-    effects: pd.DataFrame | None = None,
-) -> list[Json]:
+def banners(tables: Tables, plan: Plan, tuned: Tuned | None = None) -> list[Json]:
     """Every warning that applies, those about a search first, then the gravest."""
-    of_search = _of_search(tuned) if tuned else ()
-    of_claims = () if effects is None else _of_claims(effects, plan)
-    return [*of_search, *_of_trials(trials, plan), *of_claims, *_of_metrics(trials, plan, floors)]
+    of_search, trials = _of_search(tuned) if tuned else (), tables["trials"]
+    of_claims = _of_claims(tables["effects"], plan) if "effects" in tables else ()
+    of_metrics = _of_metrics(trials, plan, tables.get("floors"))
+    return [*of_search, *_of_trials(trials, plan), *of_claims, *of_metrics]
 
 
 def _banner(name: str, items: Sequence[str] = (), **values: Any) -> Json:

@@ -113,7 +113,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "question": study.question,
         "description": study.description,
         "answer": first_screen,
-        "banners": banners(trials, plan, tables.get("floors"), tuned, effects),
+        "banners": banners(tables, plan, tuned),
         "arms": views.arms_view(tables, plan),
         "more_metrics": views.arms_view(tables, plan, more=True),
         "components": views.components_view(tables, effects, plan),
@@ -135,7 +135,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     }
     if tuned:
         retests = retested(tuned, trials, effects, plan)
-        first_screen["tuning"] = tuning_answer(tuned, retests, trials, plan)
+        first_screen["tuning"] = tuning_answer(tuned, retests, trials)
         report["tuning"] = views.tuning_view(tuned, retests, study)
     cleaned: Json = as_json(report)
     return cleaned

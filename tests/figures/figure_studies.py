@@ -150,7 +150,8 @@ class Drawn:
 
     def but(self, **tables: pd.DataFrame) -> Drawn:
         """The same study with other tables."""
-        return Drawn({**self.tables, **tables}, self.plan)
+        effects = effects_table({**self.tables, **tables}, self.plan)
+        return Drawn({**self.tables, "effects": effects, **tables}, self.plan)
 
     @cached_property
     def figures(self) -> dict[str, Figure]:
