@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,6 @@ from ablate.analysis.arms import complete_trials, identical_arms, labels_of, lev
 from ablate.analysis.effects import effects_table
 from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
-from ablate.errors import ResultsError
 from ablate.figures import Figure, draw_figures
 from ablate.report import views
 from ablate.report.answer import answer, tuning_answer
@@ -24,7 +22,7 @@ from ablate.report.cells import Json, as_json
 from ablate.report.pages import render_html, render_markdown
 from ablate.report.paper import methods_paragraph
 from ablate.report.words import method
-from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.store.results import ResultsFolder, make_writable, read_plan, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
@@ -43,15 +41,7 @@ def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False)
         ResultsError: the report's folder cannot be written.
         StudyError: the study is about a metric that the trials table does not have.
     """
-    try:
-        (report_dir / "figures").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=report_dir):
-            pass
-    except OSError as error:
-        raise ResultsError(
-            f"{report_dir}: the report cannot be written ({error.strerror}); "
-            "choose another folder with --report"
-        ) from None
+    make_writable(report_dir, [report_dir / "figures"], "the report cannot be written", "--report")
     plan = read_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
     for former in ("contrasts", "trends"):  # rows of the effects table now

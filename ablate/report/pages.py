@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-import markupsafe
+from markupsafe import Markup
 
 from ablate.figures import Figure
 from ablate.report.cells import Json
@@ -110,7 +110,7 @@ def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str,
         style=style,
         script=script,
         policy=policy,
-        images={name: markupsafe.Markup(f"data:image/svg+xml,{text}") for name, text in svg.items()},
+        images={name: Markup(f"data:image/svg+xml,{text}") for name, text in svg.items()},
         downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
     )
 
@@ -126,12 +126,12 @@ def adaptive(light: bytes, dark: bytes) -> bytes:
     """
     if light == dark:
         return light
-    pairs = list(zip(COLOR.findall(light), COLOR.findall(dark), strict=True))
-    names = {pair: b"--c%d" % place for place, pair in enumerate(dict.fromkeys(pairs))}
-    ours, theirs = (b";".join(name + b":" + pair[side] for pair, name in names.items()) for side in (0, 1))
+    dark_of = dict(zip(COLOR.findall(light), COLOR.findall(dark), strict=True))
+    names = {color: b"--c%d" % place for place, color in enumerate(dark_of)}
+    ours = b";".join(b"%b:%b" % (names[color], color) for color in dark_of)
+    theirs = b";".join(b"%b:%b" % (names[color], dark_of[color]) for color in dark_of)
     style = b":root{%b}@media screen and (prefers-color-scheme:dark){:root{%b}}" % (ours, theirs)
-    found = iter(pairs)
-    painted = COLOR.sub(lambda color: b"var(%b)" % names[next(found)], light)
+    painted = COLOR.sub(lambda color: b"var(%b)" % names[color[0]], light)
     return painted.replace(b"<defs>", b"<style>%b</style><defs>" % style, 1)
 
 
@@ -144,12 +144,8 @@ def render_markdown(report: Json) -> str:
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-class Markup(str):
-    """Text that is Markdown already."""
-
-
 def escaped(value: object) -> object:
-    """A value as a template of Markdown prints it."""
+    """A value as a template of Markdown prints it: `Markup` is Markdown already."""
     return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
+from markupsafe import Markup
 
 from ablate.analysis.arms import Arm, arm_interval, complete_trials, factor_label, level_label, planned_arms
 from ablate.analysis.claims import claims, contrast_label
@@ -14,7 +15,7 @@ from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
 from ablate.report import cells
 from ablate.report.cells import Column, Json
-from ablate.report.pages import Markup, escaped
+from ablate.report.pages import escaped
 from ablate.report.words import environment, words
 from ablate.study.comparisons import family_size, terms
 from ablate.study.fields import unknown_name
