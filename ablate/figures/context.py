@@ -156,12 +156,6 @@ class Context:
         return self.complete[["arm", "seed"]].assign(value=values).dropna(subset=["value"])
 
     @cached_property
-    def effects(self) -> pd.DataFrame:
-        """The differences of arms from their baselines."""
-        rows = self.tables["effects"]
-        return rows[rows["kind"] == "arm"].rename(columns={"term": "arm", "against": "baseline"})
-
-    @cached_property
     def timing(self) -> Any:
         """The exclusive timing pass, `analysis.timing.Pass`, or None."""
         return timing_pass(self.tables.get("step_times"))

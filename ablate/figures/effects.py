@@ -60,11 +60,10 @@ def asked(context: Context) -> Drawing | None:
 
 def _against_levels(context: Context, made: Sequence[Claim], metrics: Sequence[Quantity]) -> Drawing:
     """A panel per metric: means with intervals, the baseline's as a line, its margin shaded."""
-    factor, baselines = context.axis, dict(context.plan.comparisons).values()
+    baselines = dict(context.plan.comparisons).values()
     places = places_of([context.level(arm) for arm in context.arms])
-    canvas, axes = draw.panels(
-        len(metrics), height=3.5 / len(metrics), columns=1, width=WIDTH, xlabel=factor_label(factor)
-    )
+    height, label = 3.5 / len(metrics), factor_label(context.axis)
+    canvas, axes = draw.panels(len(metrics), height=height, columns=1, width=WIDTH, xlabel=label)
     marks = Handles()
     for ax, what in zip(axes, metrics, strict=True):
         words = {one.term.term: one.word for one in made if one.metric == what and one.term.kind == "arm"}
@@ -142,7 +141,8 @@ def effects(context: Context) -> Drawing | None:
     """A row per compared arm, a panel per metric."""
     if context.complete.empty or not context.plan.comparisons:
         return None
-    study, table = context.plan.study, context.effects
+    study, table = context.plan.study, context.tables["effects"]
+    table = table[table["kind"] == "arm"].rename(columns={"term": "arm"})
     metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *usual(*COMPARED))))[:MOST_PANELS]
     arms, left_out = context.fitting(table, MOST_ROWS)
     height = 0.25 + 0.31 * max(len(arms), 1)

@@ -114,7 +114,12 @@ def confusion(context: Context) -> Drawing | None:
         return None
     arms = [arm for arm in context.contrasted if (table["arm"] == arm).any()]
     words = {name: level_label(name) for name in table["class"].unique()}
-    shares = [_shares(table[table["arm"] == arm], list(words)) for arm in arms]
+    shares = []
+    for arm in arms:
+        own = table[table["arm"] == arm].pivot_table("count", "class", "predicted", aggfunc="sum")
+        own = own.reindex(index=list(words), columns=list(words))
+        cells = own.to_numpy(dtype=np.float64, na_value=0.0)
+        shares.append(100 * cells / np.maximum(cells.sum(axis=1, keepdims=True), 1))
     right, compared = np.eye(len(words), dtype=bool), len(shares) == 2
     worst = max(5.0, *(float(np.where(right, 0, share).max()) for share in shares))
     titles = [f"{draw.shorten(context.labels[arm])} (%)" for arm in arms]
@@ -136,13 +141,6 @@ def confusion(context: Context) -> Drawing | None:
     if compared:
         caption += " In the last panel blue: the second arm errs less often there; orange: more often."
     return Drawing(canvas, caption, "confusion")
-
-
-def _shares(rows: pd.DataFrame, classes: list[str]) -> FloatArray:
-    """Percent of a class's images (row) taken for each class (column), [K, K]."""
-    counts = rows.pivot_table(index="class", columns="predicted", values="count", aggfunc="sum")
-    table = counts.reindex(index=classes, columns=classes).to_numpy(dtype=np.float64, na_value=0.0)
-    return np.asarray(100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1))
 
 
 def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, names: list[str]) -> None:

@@ -95,14 +95,12 @@ class Scores:
         near = points[(points["mean"] - best).abs() <= room]
         return draw.view_limits(values[np.abs(values - best) <= room], near[["low", "high"]], LONGEST_REACH)
 
-    def draw(
-        self, ax: Axes, points: pd.DataFrame, with_runs: pd.DataFrame, heights: Iterable[float]
-    ) -> Handles:
+    def draw(self, ax: Axes, points: pd.DataFrame, single: pd.DataFrame, heights: Iterable[float]) -> Handles:
         """Draw points at their `x`, intervals, single runs; those beyond the axis as arrows at its edge."""
         handles, (low, high) = Handles(), self.limits(points, heights)
         ax.set_ylim(low, high)
         ax.grid(visible=False, axis="x")
-        runs = self.runs.merge(with_runs[["number", "x"]], on="number")
+        runs = self.runs.merge(single[["number", "x"]], on="number")
         if len(runs):
             shown = draw.dots(ax, runs["x"], runs["value"], LIGHT.muted, size=3, alpha=0.45, zorder=1.5)
             handles["a training run"] = shown
@@ -164,9 +162,8 @@ def tuning_history(context: Context, scores: Scores) -> Drawing:
 def tuning_slices(context: Context, scores: Scores) -> Drawing:
     """The objective against every searched field."""
     space = scores.tuned.search.space
-    levels = pd.DataFrame(
-        [scores.tuned.levels(row) for _, row in scores.points.iterrows()], columns=list(space)
-    )
+    known = [scores.tuned.levels(row) for _, row in scores.points.iterrows()]
+    levels = pd.DataFrame(known, columns=list(space))
     used = [name for name in space if (levels[name].notna() & scores.points["mean"].notna()).any()]
     shown, left_out = used[:MOST_PANELS], used[MOST_PANELS:]
     canvas, axes = draw.panels(len(shown), columns=2 if len(shown) == 4 else 0, height=2.3)

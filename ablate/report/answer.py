@@ -18,8 +18,8 @@ from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cautions import SMALL_DATA
 from ablate.report.cells import Json, ends, with_unit
+from ablate.report.pages import words
 from ablate.report.views import asked_view, duration, search_cost
-from ablate.report.words import words
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
@@ -89,9 +89,6 @@ def _data(trial: Trial) -> str:
     fields = trial.fields
     name = f"{fields.data}{', a small stand-in,' if fields.data in SMALL_DATA else ''}"
     return f"{name} at {fields.image_size} px, {fields.epochs} epoch{'' if fields.epochs == 1 else 's'}"
-
-
-# Sentences.
 
 
 def _sentence(own: Sequence[Claim], complete: pd.DataFrame) -> Json:
@@ -179,9 +176,8 @@ def _mechanism(what: Quantity, complete: pd.DataFrame) -> str:
     least, most = shown(scaled.min(), what), shown(scaled.max(), what)
     left = least if least == most else f"{least} to {most}"
     side = "below" if gap < 0 else "above"
-    return (
-        f" Mean confidence is {side} accuracy by up to {size}; temperature scaling leaves an ECE of {left} %."
-    )
+    gap_said = f" Mean confidence is {side} accuracy by up to {size}"
+    return f"{gap_said}; temperature scaling leaves an ECE of {left} %."
 
 
 def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
@@ -206,9 +202,6 @@ def _spread(complete: pd.DataFrame, plan: Plan, what: Quantity) -> str:
         return f"{what.label}: no arm has a value."
     both = f"{shown(means.min(), what)} to {with_unit(means.max(), what)}"
     return f"{what.label}: {both} over {len(means)} arms, which are described and not compared."
-
-
-# What to do.
 
 
 def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
@@ -251,9 +244,6 @@ def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
     text = f"Best {what.noun}: {planned[best].label}, {with_unit(float(means[best]), what)}"
     text += f"; better than {few(unlike)}" if unlike else ""
     return f"{text}{f'; not told from {few(alike)}' if alike else ''}."
-
-
-# What tuning bought.
 
 
 def tuning_answer(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame) -> Json:

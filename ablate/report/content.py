@@ -19,9 +19,8 @@ from ablate.report import views
 from ablate.report.answer import answer, tuning_answer
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
-from ablate.report.pages import render_html, render_markdown
+from ablate.report.pages import method, render_html, render_markdown
 from ablate.report.paper import methods_paragraph
-from ablate.report.words import method
 from ablate.store.results import ResultsFolder, make_writable, read_plan, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
@@ -67,11 +66,8 @@ def write_pages(
         "index.html": render_html(report, figures, carried).encode(),
         "report.md": render_markdown(report).encode(),
     }
-    for figure in figures:
-        if not figure.error:
-            content[f"figures/{figure.name}.svg"] = figure.light
-            content[f"figures/{figure.name}-dark.svg"] = figure.dark
-            content |= {f"figures/{figure.name}.pdf": figure.pdf} if figure.pdf else {}
+    for figure, paths in zip(figures, report["figures"], strict=True):
+        content |= {paths[kind]: getattr(figure, kind) for kind in ("light", "dark", "pdf") if paths[kind]}
     for name, data in content.items():
         write_atomically(report_dir / name, data)
     for old in (report_dir / "figures").iterdir():  # of an earlier report
@@ -126,7 +122,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     if tuned:
         retests = retested(tuned, trials, effects, plan)
         first_screen["tuning"] = tuning_answer(tuned, retests, trials)
-        report["tuning"] = views.tuning_view(tuned, retests, study)
+        report["tuning"] = views.tuning_view(tuned, retests)
     cleaned: Json = as_json(report)
     return cleaned
 
@@ -139,7 +135,6 @@ def _figure(figure: Figure) -> Json:
 
 
 def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
-    """Where, with what and on what the trials ran."""
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
     states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
     if isinstance(plan.study, ExternalStudy):
@@ -170,7 +165,6 @@ def _values(trials: pd.DataFrame, name: str) -> str:
 
 
 def _reproduce(trials: pd.DataFrame, plan: Plan) -> Json:
-    """The command that runs the study, and what it needs."""
     if isinstance(plan.study, ExternalStudy):
         return {"command": plan.command, "note": "It reads the runs again, and trains nothing."}
     commits = _values(trials, "commit")

@@ -15,8 +15,7 @@ from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
 from ablate.report import cells
 from ablate.report.cells import Column, Json
-from ablate.report.pages import escaped
-from ablate.report.words import environment, words
+from ablate.report.pages import environment, escaped, words
 from ablate.study.comparisons import family_size, terms
 from ablate.study.fields import unknown_name
 from ablate.study.trials import Plan
