@@ -17,7 +17,7 @@ from ablate.errors import RecordError
 from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.metrics import FLOORS, METRICS
 from ablate.report.views import timing_view
-from ablate.stats import mean_interval
+from ablate.stats.intervals import mean_interval
 from ablate.store.records import Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing

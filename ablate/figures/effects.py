@@ -17,7 +17,7 @@ from ablate.figures.context import Context
 from ablate.figures.draw import Handles
 from ablate.figures.levels import level_axis, places_of
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, PALETTE, REFERENCE
-from ablate.stats import median_interval
+from ablate.stats.intervals import median_interval
 from ablate.tables.quantities import Quantity, quantity, usual
 
 COMPARED = ("accuracy", "ece", "nll")

@@ -16,7 +16,7 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, spread
 from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, REFERENCE
-from ablate.stats import median_interval
+from ablate.stats.intervals import median_interval
 from ablate.store.timing import Case, plain_case
 from ablate.tables.quantities import quantity
 

@@ -13,7 +13,7 @@ from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import Json
 from ablate.report.pages import texts, titled
-from ablate.stats import smallest_sign_flip_p
+from ablate.stats.effect import smallest_sign_flip_p
 from ablate.study.comparisons import family_size
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan

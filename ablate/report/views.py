@@ -33,7 +33,8 @@ from ablate.report.cells import (
     worded,
 )
 from ablate.report.pages import words
-from ablate.stats import Interval, MedianInterval, median_interval, smallest_sign_flip_p
+from ablate.stats.effect import smallest_sign_flip_p
+from ablate.stats.intervals import Interval, MedianInterval, median_interval
 from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
 from ablate.study.external import ExternalStudy

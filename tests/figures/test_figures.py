@@ -26,7 +26,7 @@ from ablate.figures.images import pooled, spread_of
 from ablate.figures.levels import labels_apart, places_of
 from ablate.figures.search import scores_of
 from ablate.figures.theme import LIGHT
-from ablate.stats import mean_interval, median_interval
+from ablate.stats.intervals import mean_interval, median_interval
 from ablate.tables.cells import few
 
 nan = np.nan

@@ -17,7 +17,7 @@ from ablate.analysis.tuning import read_search
 from ablate.report import build_report
 from ablate.report.cautions import banners
 from ablate.report.content import derived_tables
-from ablate.stats import mean_interval
+from ablate.stats.intervals import mean_interval
 from ablate.store.results import read_plan
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, read_tables
