@@ -141,8 +141,7 @@ def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json |
             on[factor] = next(level for level in levels if level != off)
     if len(on) < 2 or study.search:
         return None
-    against = {term.term: rows for term, rows in compared(effects, plan, "arm")}
-    arms = planned_arms(plan)
+    against, arms = {term.term: rows for term, rows in compared(effects, plan, "arm")}, planned_arms(plan)
 
     def columns(arm: str) -> Iterator[Column]:
         for factor, level in arms[arm].levels.items():
