@@ -24,21 +24,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"terminal"},
     "models": {"plugins"},
     "losses": {"plugins"},
-    "train": {"plugins", "study", "losses", "store"},
+    "train": {"plugins", "study", "models", "losses", "store"},
     "execution": {"plugins", "study", "data", "models", "losses", "train", "store", "terminal"},
-    "metrics": set(),
     "stats": set(),
+    "metrics": {"stats"},
     "tables": {"study", "store", "metrics", "stats"},
     "analysis": {"study", "store", "metrics", "stats", "tables"},
     "figures": {"study", "store", "stats", "tables", "analysis"},
     "report": {"study", "store", "metrics", "stats", "tables", "analysis", "figures"},
     "tuning": {"study", "store", "data", "execution", "metrics", "tables"},
     "status": {"study", "store", "terminal"},
-    "gate": {"study", "store", "metrics", "stats", "tables", "analysis", "status", "terminal"},
+    "gate": {
+        "study", "store", "execution", "metrics", "stats", "tables", "analysis", "tuning", "status",
+        "terminal",
+    },
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
     "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning"},
     "external": {"study", "store", "stats", "tables", "report", "pipeline"},
     "bench": set(),
+    "starter": {"plugins", "models"},
 }  # fmt: skip
 
 # library -> the only rooms that may import it.

@@ -37,11 +37,11 @@ class Forgets(torch.optim.SGD):
 
     steps = 0
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         self.steps += 1
         for group in self.param_groups:
             group["lr"] *= self.steps
-        super().step()
+        return super().step(closure)
 
 
 class Keeps(torch.optim.SGD):
@@ -52,7 +52,7 @@ class Keeps(torch.optim.SGD):
 
 
 class Still(torch.optim.SGD):
-    def step(self, closure: Any = None) -> None: ...
+    def step(self, closure: Any = None) -> Any: ...
 
 
 def no_optimizer(params: Any, lr: float) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.errors import StudyError
+from ablate.models.weights import head_of
 from ablate.plugins import bind, explained, is_foreign, load_foreign, ready
 from ablate.study.fields import Fields
 
@@ -32,8 +33,22 @@ def build_optimizer(model: nn.Module, fields: Fields) -> torch.optim.Optimizer:
         others = [parameter for parameter in parameters if parameter.ndim <= 1]
         groups[0]["params"] = [parameter for parameter in parameters if parameter.ndim > 1]
         groups = [group for group in (*groups, {"params": others, "weight_decay": 0.0}) if group["params"]]
+    if fields.head_lr != 1:
+        groups = [part for group in groups for part in _head_apart(group, model, fields.head_lr)]
     code, given = bind_optimizer(fields, parameters[0].device)
     return code(groups, **given)
+
+
+def _head_apart(group: dict[str, Any], model: nn.Module, factor: float) -> list[dict[str, Any]]:
+    """A group's parameters of the last linear layer in a group of their own, whose rate is by `factor`."""
+    head = head_of(model)
+    of_head = set(model.get_submodule(head).parameters()) if head else set()
+    parts = ([one for one in group["params"] if (one in of_head) == apart] for apart in (False, True))
+    return [
+        {**group, "params": part, "rate": rate}
+        for part, rate in zip(parts, (1.0, factor), strict=True)
+        if part
+    ]
 
 
 def bind_optimizer(
@@ -142,10 +157,11 @@ def check_schedule(fields: Fields) -> set[str]:
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every group; a tensor is filled, for a captured step reads it where it is."""
     for group in optimizer.param_groups:
+        own = rate * group.get("rate", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own
 
 
 def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

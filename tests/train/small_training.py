@@ -71,7 +71,7 @@ def noisy(images: Tensor, strength: float = 0.1) -> Tensor:
 
 def power(progress: float, exponent: float = 1.0) -> float:
     """A schedule."""
-    return (1 - progress / 2) ** exponent
+    return float((1 - progress / 2) ** exponent)
 
 
 class Made(nn.Module):

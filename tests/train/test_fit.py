@@ -69,7 +69,7 @@ def test_own_optimizer_schedule_and_average_are_those_of_a_loop_by_hand() -> Non
     step = Step(ours, smoothed, images(TRAIN), fields, SEED)
     fitted = fit(step, images(VALID))
     flat = [p for p in theirs.parameters() if p.ndim == 1]
-    groups = [
+    groups: list[Any] = [
         {"params": [p for p in theirs.parameters() if p.ndim > 1]},
         {"params": flat, "weight_decay": 0.0},
     ]
