@@ -44,6 +44,7 @@ from ablate.report.views import duration, search_cost
 from ablate.report.words import words
 from ablate.stats import Interval, median_interval
 from ablate.study.external import ExternalStudy
+from ablate.study.parts import PART
 from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds, usual
@@ -188,6 +189,8 @@ def _where(claim: Claim) -> str:
     if claim.term.kind == "interaction":
         return f"in the interaction {claim.place}"
     averaged = ", averaged over the other factors" if claim.row["cells_planned"] > 1 else ""
+    if PART in claim.term.levels and not averaged:
+        return claim.place if claim.place.startswith("without ") else f"with {claim.place}"
     return f"at {claim.place}{averaged if claim.term.kind == 'main' else ''}"
 
 
@@ -241,8 +244,9 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
         return _best(made, complete, plan)
     levels: dict[str, list[Claim]] = {}
     for one in made:
-        if one.term.kind in ("arm", "main"):
-            levels.setdefault(_where(one).removeprefix("at "), []).append(one)
+        reference = {**study.baseline, **one.term.reference}
+        if one.term.kind in ("arm", "main") and study.baseline.items() <= reference.items():
+            levels.setdefault(_where(one).removeprefix("at ").removeprefix("with "), []).append(one)
     kept = arm_label(study.baseline)
     better = {
         place: primary
@@ -327,6 +331,7 @@ def arms_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | 
             if arm in against and own.n:
                 delta = own.mean - intervals[what.name][against[arm]].mean
                 notes = [f"{shown_difference(delta, what)}{f' {claim.word}' if claim else ''}"]
+                notes += [f"against {arms[against[arm]].label}"] if study.design == "both" else []
             shown_as = amount(own.mean, what, notes, low=own.low, high=own.high)
             shown_as["verdict"] = claim.word if claim else ""
             shown_as["bar"] = _bar(own, intervals[what.name].values())
