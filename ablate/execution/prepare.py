@@ -14,6 +14,7 @@ from ablate.data import Dataset, Progress, default_cache_dir, prepare
 from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
 from ablate.losses import ForeignLoss, build_loss
 from ablate.models import bind_network, build_model
+from ablate.models.weights import begin, head_of
 from ablate.study.fields import Fields
 from ablate.study.trials import Numerics, Trial, build_trial
 from ablate.train.device import cpu_has_bfloat16
@@ -70,12 +71,19 @@ class Inputs:
         images, classes = len(data.train.labels), len(data.classes)
         lone = not fields.drop_last and images % fields.batch_size == 1
         arguments = fields.arguments("arch")
-        if (network := (fields.arch, *arguments.items(), fields.image_size, classes, lone)) in self._built:
+        start = fields.weights, fields.freeze, fields.head_lr != 1
+        network = (fields.arch, *arguments.items(), fields.image_size, classes, lone, start)
+        if network in self._built:
             return
         self._built.add(network)
         model = build_model(
             fields.arch, num_classes=classes, image_size=fields.image_size, arguments=arguments
         )
+        begin(model, fields.arch, fields.weights, fields.freeze)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise StudyError(f"freeze: {fields.freeze!r} leaves nothing of {fields.arch} to train")
+        if fields.head_lr != 1 and head_of(model) is None:
+            raise StudyError(f"head_lr: {fields.arch} has no last linear layer; set it to 1")
         if not lone:
             return
         try:  # batch normalisation cannot train on a batch of one image where its maps are single pixels

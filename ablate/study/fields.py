@@ -77,6 +77,14 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         ge=0,
         description="alpha of the Beta distribution that mixes pairs of images; 0: no mixup",
     )
+    freeze: str = Field(
+        default="none",
+        description="parts of the network that keep their first weights, as layer1+layer2; body: all but the "
+        "last linear layer",
+    )
+    head_lr: float = Field(
+        default=1.0, gt=0, description="learning rate of the last linear layer, by that of the others"
+    )
 
 
 # Fields that are not named have their defaults.
@@ -189,6 +197,10 @@ class Fields(DataFields, Recipe, extra="allow"):
     ]
 
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
+    weights: str = Field(
+        default="fresh",
+        description="to start from: fresh, a file, or pretrained or another name of published ones",
+    )
     loss: str = Field(min_length=1, description="loss name, or package.module:function")
     epsilon: float = Field(
         ge=0, le=1, description="label smoothing: 0 is plain cross-entropy, at 1 the label does not matter"
