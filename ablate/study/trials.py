@@ -64,11 +64,15 @@ class Plan(Frozen):
 
     @cached_property
     def comparisons(self) -> tuple[tuple[str, str], ...]:
-        """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
-        levels_of, baseline = {trial.arm: trial.levels for trial in self.trials}, self.study.baseline
+        """Each arm with those that have the levels of its references and are otherwise the same, in order."""
+        levels_of = {trial.arm: trial.levels for trial in self.trials}
         arm_of = {tuple(levels.items()): arm for arm, levels in levels_of.items()}
-        others = {arm: arm_of.get(tuple({**own, **baseline}.items()), arm) for arm, own in levels_of.items()}
-        return tuple((arm, other) for arm, other in others.items() if other != arm)
+        others = [
+            (arm, arm_of.get(tuple({**own, **reference}.items()), arm))
+            for arm, own in levels_of.items()
+            for reference in self.study.references(own)
+        ]
+        return tuple((arm, other) for arm, other in others if other != arm)
 
 
 def arm_name(levels: Mapping[str, Any]) -> str:
