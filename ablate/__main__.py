@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
 import re
@@ -22,6 +21,7 @@ from typer import Argument, Option
 from ablate.errors import AblateError, StudyError
 from ablate.study import Options, load_study
 from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
+from ablate.study.settings import command_line, literal, pairs, parse_settings
 from ablate.terminal import print_line, print_table
 
 if TYPE_CHECKING:
@@ -176,38 +176,12 @@ def plan(
 
     Of a study that is tuned, say what `tune` would train. Data that is not here is not fetched.
     """
-    from ablate.execution import driver
-    from ablate.execution.progress import Watcher
-    from ablate.gate.plan import show_forecast
+    from ablate.gate.plan import show_plan
     from ablate.pipeline import require_metrics
-    from ablate.status import Facts, read_available
-    from ablate.store.results import ResultsFolder
 
     declared = load_study(study)
     require_metrics(declared)
-    settled = driver.settle(declared, options)
-    needed = driver.data_needed(settled, options)
-    folder = ResultsFolder(options.results / declared.name / settled.profile)
-
-    console, idle = Console(quiet=as_json), ""
-    if declared.search is not None:
-        from ablate.tuning.run import budget_in_words
-
-        print_line(console, *budget_in_words(declared, options).splitlines())
-        facts: Facts = {"study": declared.name, "reason": settled.reason, "search": settled.study.search}
-    else:
-        if all(originals.at_hand for originals in needed):
-            with Watcher(Console(stderr=True)) as view:
-                planned, _ = driver.plan_settled(settled, options, view)
-        else:
-            recorded = [record.trial for record in read_available(folder)[0].values()]
-            planned = driver.plan_without_data(settled, options, recorded)
-        used = planned.trials[0].numerics.device
-        workers = driver.trials_at_a_time(used, options)
-        facts = show_forecast(console, planned, folder, workers=workers, sd=sd)
-        idle = driver.idle_cores(facts["missing"], used, options)
-    print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
-    _dump(facts | {"data": needed, "idle": idle}, as_json)
+    _dump(show_plan(Console(quiet=as_json), declared, options, sd), as_json)
 
 
 @app.command()
@@ -423,10 +397,10 @@ def report(
         ended = analyse(
             study,
             factors=factors.split(",") if factors else (),
-            metrics=_pairs(metric, ":"),
+            metrics=pairs(metric, ":"),
             seed=seed,
-            baseline={factor: _literal(level) for factor, level in _pairs(baseline, "=").items()},
-            margins=_pairs(margin, "="),
+            baseline={factor: literal(level) for factor, level in pairs(baseline, "=").items()},
+            margins=pairs(margin, "="),
             family=family.split(",") if family else (),
             report=report_dir,
         )
@@ -482,48 +456,6 @@ def publish(
     below = Path("reference", rebuild_tables(folder).study.name, name)
     published = publish_results(folder, results / below, predictions=predictions)
     _show_report(write_report(published, report_dir / below), open_page=False)
-
-
-def command_line(command: str, study: Path, options: Options, points: int | None = None) -> str:
-    """What to type to run this again; an absolute path is left to its file's name."""
-    words = ["python", "-m", "ablate", command, study.name if study.is_absolute() else str(study)]
-    words += ["--points", str(points)] if points is not None else []
-    for name, value in options.repeated().items():
-        if name != "settings":
-            words += [f"--{name}", str(value)]
-            continue
-        for field, values in value.items():
-            # Text that would be read as a number or the like needs its quotes.
-            typed = [repr(one) if _literal(str(one)) != one else str(one) for one in values]
-            words += ["--set", f"{field}={','.join(typed)}"]
-    return shlex.join(words)
-
-
-def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
-    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, true, false, or text."""
-    parsed: dict[str, tuple[Any, ...]] = {}
-    for setting in settings:
-        name, _, values = setting.partition("=")
-        if not name or not values:
-            raise StudyError(f"--set {setting}: expected FIELD=VALUE, for example --set epochs=5")
-        if name in parsed:
-            raise StudyError(f"--set {name}: is given twice; write its values as {name}=A,B to sweep it")
-        parsed[name] = tuple(map(_literal, values.split(",")))
-    return parsed
-
-
-def _pairs(given: Several, sign: str) -> dict[str, str]:
-    """NAME=VALUE texts, or with another sign; the value is "" where there is none."""
-    return dict(one.rpartition(sign)[::2] if sign in one else (one, "") for one in given or ())
-
-
-def _literal(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def main() -> None:

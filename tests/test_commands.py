@@ -19,7 +19,6 @@ from recorded_study import FAILED, MISSING, Recorded, counts
 from scipy import stats
 from test_main import HERE, STUDY, Ended, ablate
 
-from ablate.__main__ import parse_settings
 from ablate.data import DATASETS, find_originals
 from ablate.errors import DataError
 from ablate.study.fields import FIELD_NAMES, RECIPES, describe_fields, resolve
@@ -220,12 +219,6 @@ def test_the_study_to_start_from_runs_as_it_is_and_its_report_opens(
     more = ablate(tmp_path, "run", "mine.py", "--set", "epochs=1", "--seeds", "1", *HERE).out
     again = "python -m ablate run mine.py --set epochs=1 --seeds 2"
     assert f"are replaced: 3 of its 6 trials are not in this plan; their records stay, for `{again}`" in more
-
-
-def test_settings_are_written_as_shells_and_yaml_write_them() -> None:
-    assert parse_settings(["flip=true,false", "reduction=none", "drop_last=True"]) == {
-        "flip": (True, False), "reduction": ("none",), "drop_last": (True,)
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS as FLOORS
-from ablate.stats import Interval, mean_interval
+from ablate.stats.intervals import Interval, mean_interval
 from ablate.study.trials import Plan
 from ablate.tables import TUNING, Tables, frame
 from ablate.tables.cells import clean, one_line

@@ -17,7 +17,7 @@ from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
-from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task
+from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
@@ -96,11 +96,16 @@ class _Drive:
                 put_aside(self.folder, trial_id, "attempts")
                 del records[trial_id]
         waiting = [trial for trial in trials.values() if trial.trial_id not in records]
+        if self.options.keep_weights:
+            self.folder.weights.mkdir(exist_ok=True)
+            kept = {path.stem for path in self.folder.weights.glob("*.safetensors")}
+            if without := len(trials.keys() & records.keys() - kept):
+                self.watcher.note(f"{without} recorded trials keep no weights; only those run now do")
         self.watcher.planned(self.plan, waiting)
         if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
             self.watcher.note(line)
         jobs = [
-            trial_job(self.folder, trial, self.data_folders, executor.workers, self.options.engine)
+            trial_job(self.folder, trial, self.data_folders, executor.workers, self.options)
             for trial in waiting
         ]
         interrupted = False
@@ -256,11 +261,13 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
 
 
 def trial_job(
-    folder: ResultsFolder, trial: Trial, data_folders: Mapping[str, Path], workers: int, engine: Engine
+    folder: ResultsFolder, trial: Trial, data_folders: Mapping[str, Path], workers: int, options: Options
 ) -> Job:
     """A trial as an executor takes it; how many `workers` train beside each other is for its record."""
     checkpoint = folder.checkpoint_path(trial.trial_id).absolute()
-    return Job(trial.trial_id, Task(trial, data_folders[trial.fingerprint], checkpoint, workers, engine))
+    weights = (folder.weights / f"{trial.trial_id}.safetensors").absolute() if options.keep_weights else None
+    data_folder = data_folders[trial.fingerprint]
+    return Job(trial.trial_id, Task(trial, data_folder, checkpoint, workers, options.engine, weights))
 
 
 def trial_executor(device: str, options: Options) -> Executor:

@@ -29,7 +29,7 @@ ROOM = 0.55
 """Inches that the words of a panel usually take across."""
 GAP, EDGE = 10.0, 6.0
 """Points between panels, and at the edges."""
-MOST_COLUMNS, MOST_NAMED = 4, 4
+MOST_COLUMNS = 4
 
 
 def panels(
@@ -146,9 +146,3 @@ def shorten(label: str, longest: int = 40) -> str:
     label = f" {label}" if label.startswith("_") else label  # matplotlib's legends pass over underscores
     half = (longest - 1) // 2
     return label if len(label) <= longest else f"{label[:half]}…{label[-half:]}"
-
-
-def few(names: Sequence[str]) -> str:
-    """Some names, and how many others."""
-    others = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
-    return ", ".join([*names[:MOST_NAMED], *others])

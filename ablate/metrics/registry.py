@@ -36,11 +36,6 @@ class Metric:
     digits: int = 2
     by_image: bool = False
 
-    @property
-    def higher_is_better(self) -> bool | None:
-        """None where neither direction is better."""
-        return {"higher": True, "lower": False}.get(self.better)
-
     def score(self, predictions: Predictions) -> float:
         """The metric of predictions that were checked; what is costly is shared by all metrics of them."""
         return float(np.mean(self.function(predictions)))

@@ -1,7 +1,7 @@
 """An effect: a difference of two means over seeds, with its interval and its test.
 
 Each comparison is judged by its own spread. Intervals are simultaneous in a single step (Bonferroni): one
-excludes 0 exactly where the corrected p is at most 1 - confidence.
+excludes 0 exactly where the corrected p is at most 0.05.
 
 The t test takes the differences for normal. Heavy tails on both sides only make it more careful; skewed ones
 make it err too often, as docs/statistics.md has it from simulations. `sign_flip_p` assumes symmetry as well.
@@ -41,8 +41,7 @@ class Effect:
             independent samples; NaN below two pairs, 0 when all are equal.
         rho: correlation of the two arms over seeds, what pairing buys; NaN below three pairs, where an arm
             is constant, and for independent samples.
-        confidence: coverage of the family's intervals together, in (0, 1).
-        comparisons: effects in the family, at least 1.
+        comparisons: effects in the family, at least 1, whose intervals hold together with 95 %.
     """
 
     effect: FloatArray
@@ -51,16 +50,15 @@ class Effect:
     n: IntArray
     sd: FloatArray
     rho: FloatArray
-    confidence: float
     comparisons: int
 
     def __post_init__(self) -> None:
-        check_family(self.comparisons, confidence=self.confidence)
+        check_family(self.comparisons)
 
     @cached_property
     def margin(self) -> FloatArray:
         """Half the width of the simultaneous interval; NaN where there is no spread to build one on."""
-        return t_margin(self.error, self.freedom, confidence=self.confidence, comparisons=self.comparisons)
+        return t_margin(self.error, self.freedom, comparisons=self.comparisons)
 
     @property
     def low(self) -> FloatArray:
@@ -84,9 +82,7 @@ class Effect:
         return np.asarray(stdtr(np.where(spread, self.freedom, 1), -t))
 
 
-def paired_effect(
-    values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
-) -> Effect:
+def paired_effect(values: Values, baseline: Values, *, comparisons: int = 1) -> Effect:
     """Compare arms with their baseline arms, [..., n] each, on the same n seeds in the same order.
 
     A pair with a NaN, where a trial is missing, is left out. With one pair, or when all differences are equal
@@ -107,12 +103,10 @@ def paired_effect(
     error, freedom = sd / np.sqrt(np.maximum(n, 1)), np.asarray(n - 1, np.float64)
     count, product, _ = moments(_standardised(arm) * _standardised(reference))
     rho = np.asarray(np.clip(product * count / np.maximum(count - 1, 1), -1.0, 1.0))
-    return Effect(mean, error, freedom, n, sd, rho, confidence, comparisons)
+    return Effect(mean, error, freedom, n, sd, rho, comparisons)
 
 
-def independent_effect(
-    *samples: Values, weights: Weights = (1.0, -1.0), confidence: float = 0.95, comparisons: int = 1
-) -> Effect:
+def independent_effect(*samples: Values, weights: Weights = (1.0, -1.0), comparisons: int = 1) -> Effect:
     """As `paired_effect`, of samples [..., n], [..., m], ... that no seed joins, by Welch's test.
 
     Two are compared; of more than two it is the sum of their means by `weights`.
@@ -125,7 +119,7 @@ def independent_effect(
     error, spread = np.hypot.reduce(parts), np.hypot.reduce(sd)
     shares = parts / np.where(error > 0, error, np.nan)
     freedom, rho = 1 / (shares**4 / np.maximum(n - 1, 1)).sum(axis=0), np.full(error.shape, np.nan)
-    return Effect(mean.sum(axis=0), error, freedom, n.min(axis=0), spread, rho, confidence, comparisons)
+    return Effect(mean.sum(axis=0), error, freedom, n.min(axis=0), spread, rho, comparisons)
 
 
 def _standardised(side: FloatArray) -> FloatArray:

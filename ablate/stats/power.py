@@ -5,7 +5,7 @@ Arguments that the functions share, and raise ValueError for where one is outsid
 - `sd`: standard deviation over seeds of the paired differences, >= 0. Of arms with the sd s and the
   correlation rho over seeds it is s * sqrt(2 (1 - rho)).
 - `n`: seeds, in each arm. Below two there is no test.
-- `alpha`: family-wise error, in (0, 1), shared (Bonferroni) by `comparisons`, at least 1.
+- `alpha`: family-wise error, shared (Bonferroni) by `comparisons`, at least 1.
 
 Source: Phillips 1990, power of the two one-sided tests, https://doi.org/10.1007/BF01063556
 """
@@ -173,5 +173,5 @@ def _check_test(sd: float, alpha: float, comparisons: int) -> float:
     """The level of each test."""
     if not (sd >= 0 and math.isfinite(sd)):
         raise ValueError(f"Expected a finite sd >= 0, got {sd}; estimate it from at least two seeds.")
-    check_family(comparisons, alpha=alpha)
+    check_family(comparisons)
     return alpha / comparisons

@@ -51,6 +51,9 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     )
     timeout: float | None = Field(default=None, ge=0.001, description="Minutes that one trial may take.")
     retry_failed: bool = Field(default=False, description="Run failed trials again.")
+    keep_weights: bool = Field(
+        default=False, description="Keep each trained network, for `ablate.load_network`."
+    )
     timing: bool = Field(default=True, description="Time the training steps at the end, by themselves.")
     command: str = Field(default="", description="What to type to run this again, for the report.")
 

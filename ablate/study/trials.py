@@ -120,6 +120,7 @@ def build_trial(
 def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
     """What a trial computes, as canonical JSON: no path, host, study or profile name."""
     named = fields.model_dump(exclude=NOT_IDENTITY)
+    named["weights"] = weights_digest(fields.weights)
     identity = {
         # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
@@ -131,6 +132,18 @@ def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, finger
         "training_version": TRAINING_VERSION,
     }
     return json.dumps(identity, sort_keys=True, allow_nan=False)
+
+
+def weights_digest(weights: str) -> str:
+    """Digest of a file of weights; published ones, and none, are their name."""
+    path = Path(weights).expanduser()
+    if not path.suffix:  # none, or a name
+        return weights
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StudyError(f"weights {weights!r}: the file cannot be read ({error.strerror})") from None
 
 
 def source_digest(name: str) -> str:

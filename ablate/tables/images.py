@@ -20,7 +20,7 @@ from ablate.metrics import (
     reliability_bins,
     resampled,
 )
-from ablate.stats import ends_within, new_images_interval
+from ablate.stats.intervals import ends_within, new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size, terms

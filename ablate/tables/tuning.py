@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from ablate.metrics import METRICS, Predictions
-from ablate.stats import chosen_of_two, is_on_front, mean_interval, smoothed
-from ablate.stats.intervals import FloatArray
-from ablate.stats.surrogate import SAME
+from ablate.stats.intervals import FloatArray, mean_interval
+from ablate.stats.surrogate import SAME, chosen_of_two, is_on_front, smoothed
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.store.results import ResultsFolder
-from ablate.study.search import Choice, Levels, Search
+from ablate.study.fields import Levels
+from ablate.study.search import Choice, Search
 from ablate.study.trials import arm_name
 from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
@@ -213,7 +213,8 @@ def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]
     values = points[[f"smoothed{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)
     sds = points[[f"smoothed_sd{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)
     known = np.isfinite(values).all(axis=1) if suffixes else np.zeros(len(points), dtype=bool)
-    signs = [1.0 if METRICS[points[f"objective{s}"].iloc[0]].higher_is_better else -1.0 for s in suffixes]
+    names = [points[f"objective{suffix}"].iloc[0] for suffix in suffixes]
+    signs = [1.0 if METRICS[name].better == "higher" else -1.0 for name in names]
     return points.index[known], values[known] * np.array(signs), np.nan_to_num(sds[known])
 
 

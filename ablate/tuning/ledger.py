@@ -18,7 +18,7 @@ from ablate.errors import ResultsError
 from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
 from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
-from ablate.study.search import Levels
+from ablate.study.fields import Levels
 from ablate.tables import objective_values, points_table, winners_of
 from ablate.tuning.points import RUNNING, Points, Values, quiet
 

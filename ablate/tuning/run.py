@@ -17,9 +17,9 @@ from ablate.metrics import METRICS
 from ablate.store.points import Point, State, Tuning, tuning_folder
 from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import Fields, unknown_name
+from ablate.study.fields import Fields, Levels, unknown_name
 from ablate.study.options import Options
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, arm_name
 from ablate.tables import objective_values
@@ -39,7 +39,7 @@ def search_of(study: Study) -> Search:
     for name in study.search.objective:
         if name not in METRICS:
             raise StudyError(f"objective: {unknown_name('metric', name, METRICS)}")
-        if METRICS[name].higher_is_better is None:
+        if not METRICS[name].better:
             raise StudyError(
                 f"objective: {name} has no better direction; take one that has, as accuracy or ece"
             )
@@ -49,8 +49,12 @@ def search_of(study: Study) -> Search:
 def first_points(study: Study) -> list[Levels]:
     """The baseline, then the anchors, each complete, once, and on the grid (with log, as it was given)."""
     search = search_of(study)
-    base = study.fields({}).model_dump()
-    baseline = {name: study.baseline.get(name, base[name]) for name in search.space}
+    base = {**study.fields({}).model_dump(), **study.baseline}
+    if unset := [name for name in search.space if name not in base]:
+        raise StudyError(
+            f"the baseline has no {', '.join(unset)}: set baseline={{{unset[0]!r}: ...}} to a value searched"
+        )
+    baseline = {name: base[name] for name in search.space}
     for name, value in search.active(baseline).items():
         if not search.space[name].holds(value):
             raise StudyError(
@@ -162,7 +166,7 @@ def budget_in_words(study: Study, options: Options) -> str:
 def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
     """The study that judges winners: baseline, anchors and winners, fresh seeds, all training images."""
     search, first = search_of(study), first_points(study)
-    base = study.fields({}).model_dump()
+    base = {**study.baseline, **study.fields({}).model_dump()}
     chosen = [*first, *(winner for winner in winners if winner not in first)]
     arms = [{name: base[name] for name in search.space} | point for point in chosen]
     return study.replace(
@@ -337,12 +341,14 @@ class _Loop:
 
     def _jobs(self) -> Iterator[Job]:
         """The jobs that can start now: more seeds of points that go on, then new points."""
-        workers, engine = self._executor.workers, self.options.engine
+        workers = self._executor.workers
         while True:
             for training in list(self._training.values()):
                 for trial_id in self._next_trials(training):
                     trial = training.trials[trial_id]
-                    yield driver.trial_job(self.ledger.folder, trial, self.inputs.folders(), workers, engine)
+                    yield driver.trial_job(
+                        self.ledger.folder, trial, self.inputs.folders(), workers, self.options
+                    )
             if self._training:
                 return
             points = self.ledger.next_points()
