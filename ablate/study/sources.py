@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,6 @@ from pydantic import Field
 
 from ablate.errors import StudyError
 from ablate.study.fields import Frozen
-
-INSTALLED = {"site-packages", "dist-packages"}
-"""Folders whose modules are not the user's."""
 
 
 class Source(Frozen):
@@ -34,11 +32,17 @@ class Source(Frozen):
         return self.ran or self.files
 
 
-def read_source(name: str) -> Source:
+def is_users(path: Path) -> bool:
+    """Whether a module's file is the user's: neither installed nor Python's own."""
+    installed = {"site-packages", "dist-packages"} & {*path.parts}
+    return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))
+
+
+def read_source(name: str, *, follow: bool = True) -> Source:
     """The code that `package.module:attribute` names, as it is now.
 
-    A file that imports nothing of the user's has the digest of its bytes, comments included. The imports of an
-    installed module are not followed.
+    A file that imports nothing of the user's has the digest of its bytes, comments included. So has an
+    installed module, whose imports are not followed, and any without `follow`.
 
     Raises:
         StudyError: the module is not found, or a file that it brings in is not Python.
@@ -55,9 +59,9 @@ def read_source(name: str) -> Source:
     origin = Path(spec.origin)
     digest = hashlib.sha256(origin.read_bytes()).hexdigest()
     folder = origin.parents[module.count(".") + (origin.stem == "__init__")]
-    trees = {} if INSTALLED & {*origin.parts} else _brought_in(name, folder, module)
-    if origin not in trees:  # installed, compiled, or put elsewhere by its package
-        return Source(digest=digest, files={origin.name: digest})
+    trees = _brought_in(name, folder, module) if follow and is_users(origin) else {}
+    if origin not in trees:  # compiled, or put elsewhere by its package, among others
+        return Source(digest=digest, files={origin.relative_to(folder).as_posix(): digest})
     is_study = bool(_study_statements(trees[origin]))
     for tree in trees.values():
         _strip(tree)
@@ -79,7 +83,7 @@ def _brought_in(name: str, folder: Path, module: str) -> dict[Path, ast.Module]:
                 trees[path] = ast.parse(path.read_bytes(), file)
             except (SyntaxError, ValueError, OSError) as error:
                 raise StudyError(
-                    f"{name}: expected Python in {file}, which it brings in, but that cannot be read: {error}; "
+                    f"{name}: expected Python in {file}, which it brings in, but it cannot be read: {error}; "
                     "mend the file, or do not import it"
                 ) from None
             waiting += _imported(trees[path], file)
@@ -116,7 +120,7 @@ def _imported(tree: ast.Module, file: Path) -> Iterator[str]:
             ):
                 names = [named]
             case ast.Assign([ast.Name("__all__")], ast.List(listed) | ast.Tuple(listed)):  # for import *
-                names = [f"{own}.{one.value}" for one in listed if isinstance(one, ast.Constant)]
+                names = [f"{own}.{ast.literal_eval(one)}" for one in listed if isinstance(one, ast.Constant)]
         for one in names:
             with contextlib.suppress(ImportError):  # more dots than packages
                 yield importlib.util.resolve_name(one, package)
@@ -154,7 +158,9 @@ def _is_text(node: Any) -> bool:
 def _digest(tree: ast.Module) -> str:
     """Digest of a syntax tree; `ast.dump` differs between versions of Python by fields that are not set."""
     digest = hashlib.sha256()
-    for node in ast.walk(tree):  # breadth first, so that nodes and the fields they stand in give the tree back
+    for node in ast.walk(
+        tree
+    ):  # breadth first, so that nodes and the fields they stand in give the tree back
         fields = [
             (name, [*map(_word, value)] if isinstance(value, list) else _word(value))
             for name, value in ast.iter_fields(node)
