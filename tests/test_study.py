@@ -235,7 +235,7 @@ def test_a_trial_from_before_a_field_keeps_its_identity(published: str, version:
     assert records
     for trial_id, record in records.items():
         own = record.trial
-        identity = json.loads(_identity(own.fields, own.seed, own.repeat, own.numerics, own.fingerprint))
+        identity = json.loads(_identity(own))
         identity["training_version"] = version
         if version == 1:
             del identity["numerics"]["threads"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ablate.models import bind_network, build_model
 from ablate.models.weights import begin, head_of
 from ablate.plugins import is_foreign
 from ablate.study.fields import Fields
-from ablate.study.trials import Numerics, Trial, build_trial
+from ablate.study.trials import Numerics, Sources, Trial, build_trial, sources_now
 from ablate.train.augmentation import check_augmentation
 from ablate.train.device import cpu_has_bfloat16
 from ablate.train.optimizer import check_optimizer, check_schedule
@@ -33,6 +33,7 @@ class Inputs:
         )
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
+        self.sources: Callable[[Fields], Sources] = sources_now
 
     def check(self, arms: Iterable[Fields]) -> None:
         """Find what is wrong with arms before any training, the cheap faults of all of them first."""
@@ -66,7 +67,8 @@ class Inputs:
 
     def trial(self, levels: Mapping[str, Any], fields: Fields, seed: int) -> Trial:
         """One training run of an arm."""
-        return build_trial(levels, fields, seed, self.numerics(fields), self.fingerprint(fields))
+        numerics, fingerprint = self.numerics(fields), self.fingerprint(fields)
+        return build_trial(levels, fields, seed, numerics, fingerprint, sources=self.sources(fields))
 
     def _check_network(self, fields: Fields) -> None:
         """Build each distinct network once, so that a wrong one is found before any training."""

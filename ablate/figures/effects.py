@@ -145,22 +145,24 @@ def effects(context: Context) -> Drawing | None:
     table = table[table["kind"] == "arm"].rename(columns={"term": "arm"})
     metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *usual(*COMPARED))))[:MOST_PANELS]
     arms, left_out = context.fitting(table, MOST_ROWS)
-    height = 0.25 + 0.31 * max(len(arms), 1)
-    canvas, axes = draw.panels(len(metrics), height=height, sharey=True)
-    draw.rows_of(axes[0], [context.labels[arm] for arm in arms])
+    pairs, two_ends = [pair for pair in context.plan.comparisons if pair[0] in arms], study.design == "both"
+    canvas, axes = draw.panels(len(metrics), height=0.25 + 0.31 * max(len(pairs), 1), sharey=True)
+    names = [[context.labels[one] for one in pair][: 1 + two_ends] for pair in pairs]
+    draw.rows_of(axes[0], list(map(" against ".join, names)))
     claimed = set[bool]()
     for ax, name in zip(axes, metrics, strict=True):
         metric, numbers = quantity(name), ["effect", "low", "high", "low_images", "high_images", "margin"]
-        rows = table[table["metric"] == name].set_index("arm").reindex(arms)
+        rows = table[table["metric"] == name].set_index(["arm", "against"]).reindex(pairs)
         rows[numbers] = metric.factor * rows[numbers].astype("float64")
-        rows = rows.assign(color=[context.colors[arm] for arm in arms], place=range(len(arms)))
+        rows = rows.assign(color=[context.colors[arm] for arm, _ in pairs], place=range(len(pairs)))
         claimed |= set(rows["verdict"].dropna() != EXPLORATORY)
         _draw_metric(ax, rows)
         ax.set_title(_difference(metric))
     images = "; thin, with caps: for new images as well" if table["low_images"].notna().any() else ""
     caption = (
-        f"Each arm against {arm_label(study.baseline)}, difference of means. Thick: 95 % interval{images}. "
-        "Shaded: within the margin. An arrowhead at the edge: the interval goes on."
+        f"Each arm{'' if two_ends else f' against {arm_label(study.baseline)}'}, difference of means. "
+        f"Thick: 95 % interval{images}. Shaded: within the margin. An arrowhead at the edge: the interval "
+        "goes on."
     )
     caption += CLAIMED * (True in claimed) + PLAIN * (False in claimed)
     family = [quantity(name).label for name in study.comparison_family if name not in metrics]

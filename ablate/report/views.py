@@ -38,6 +38,7 @@ from ablate.stats.intervals import Interval, MedianInterval, median_interval
 from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
 from ablate.study.external import ExternalStudy
+from ablate.study.parts import PART
 from ablate.study.search import Choice, Search
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, Tables
@@ -114,6 +115,7 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
             if arm in against and own.n:
                 delta = difference(own.mean - intervals[what.name][against[arm]].mean, what)["text"]
                 notes = [f"{delta} {claim.word}" if claim else delta]
+                notes += [f"against {arms[against[arm]].label}"] if study.design == "both" else []
             numbers = {"low": own.low, "high": own.high, "verdict": claim.word if claim else ""}
             bar = [round(float(end), 1) for end in bars[what.name][arm].dropna()] or None
             yield of_quantity(what, amount(own.mean, what, notes, **numbers, bar=bar))
@@ -129,35 +131,46 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
 
 
 def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
-    """A row per arm of a study whose factors are on or off: ticks, scores, differences from the baseline.
+    """A row per arm of a study of parts, or of factors that are on or off: ticks, scores, differences.
 
     None of a search's arms, and where fewer than two factors have two levels. Of two levels 0 or False is
-    off; without one of these, the baseline's.
+    off; without one of these, the baseline's. Parts that are made of other parts have no column.
     """
     study, complete, on = plan.study, complete_trials(tables["trials"]), dict[str, Any]()
+    parts = study.parts if PART in study.factors else {}
     for factor, levels in study.factors.items():
         off = min(levels, key=lambda level: (bool(level), level != study.baseline.get(factor, levels[0])))
-        if len(levels) == 2:
+        if len(levels) == 2 and not (parts and factor == PART):
             on[factor] = next(level for level in levels if level != off)
-    if len(on) < 2 or study.search:
+    if (len(on) < 2 and not parts) or study.search:
         return None
-    against, arms = {term.term: rows for term, rows in compared(effects, plan, "arm")}, planned_arms(plan)
+    # A study of parts may compare an arm with two others.
+    judged = {(term.term, term.reference.get(PART)): rows for term, rows in compared(effects, plan, "arm")}
+    arms, against = planned_arms(plan), dict.fromkeys(end for _, end in judged)
+    single = [part for part, off in parts.items() if not any(o.keys() < off.keys() for o in parts.values())]
 
     def columns(arm: str) -> Iterator[Column]:
-        for factor, level in arms[arm].levels.items():
+        own_levels = arms[arm].levels
+        for factor, level in own_levels.items():
             label, ticked = factor_label(factor), level == on.get(factor)
             if factor in on:
                 head = label if on[factor] is True else f"{label}={level_label(on[factor])}"
                 yield worded(head, cell("✓" if ticked else ABSENT, float(ticked)))
             else:
                 yield worded(label, cell(level_label(level)))
+        for part in single:
+            left = parts[part].keys() - study.named[PART][own_levels[PART]].keys()
+            text = "✓" if len(left) == len(parts[part]) else "in part" if left else ABSENT
+            yield worded(part, cell(text, len(left) / len(parts[part])))
         for what in map(quantity, dict.fromkeys((study.primary, *study.comparison_family))):
             interval = arm_interval(complete, arm, what.name, tables.get("new_images"))
             yield of_quantity(what, _mean(interval, what))
-            if against:
-                own = against.get(arm)
-                judged = cell("baseline", 0.0) if own is None else effect_cell(own[what.name])
-                yield column(f"Δ {what.label}", judged, unit=what.difference_unit)
+            for end in against:
+                own = judged.get((arm, end))
+                none = cell("baseline", 0.0) if own_levels.get(PART) == end else cell(ABSENT)
+                head = f"Δ {what.label}{f' against {end}' if len(against) > 1 else ''}"
+                shown_as = none if own is None else effect_cell(own[what.name])
+                yield column(head, shown_as, unit=what.difference_unit)
 
     return with_best(view(arms, columns))
 
