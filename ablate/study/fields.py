@@ -93,6 +93,14 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         ge=0,
         description="alpha of the Beta distribution that mixes pairs of images; 0: no mixup",
     )
+    freeze: str = Field(
+        default="none",
+        description="parts of the network that keep their first weights, as layer1+layer2; body: all but the "
+        "last linear layer",
+    )
+    head_lr: float = Field(
+        default=1.0, gt=0, description="learning rate of the last linear layer, by that of the others"
+    )
     augmentation: Annotated[str, _named("none")] = Field(
         default="none",
         description="import path of what else is done to training images, after crop and flip; none",
@@ -102,14 +110,6 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         ge=0,
         lt=1,
         description="decay of the average over the steps' weights that is evaluated in their place; 0: none",
-    )
-    freeze: str = Field(
-        default="none",
-        description="parts of the network that keep their first weights, as layer1+layer2; body: all but the "
-        "last linear layer",
-    )
-    head_lr: float = Field(
-        default=1.0, gt=0, description="learning rate of the last linear layer, by that of the others"
     )
 
 

@@ -36,6 +36,8 @@ def build_optimizer(model: nn.Module, fields: Fields) -> torch.optim.Optimizer:
     if fields.head_lr != 1:
         groups = [part for group in groups for part in _head_apart(group, model, fields.head_lr)]
     code, given = bind_optimizer(fields, parameters[0].device)
+    if isinstance(given.get("lr"), Tensor):  # filled where it is, in each group by itself
+        groups = [{**group, "lr": given["lr"].clone()} for group in groups]
     return code(groups, **given)
 
 
