@@ -15,7 +15,7 @@ import torch
 from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
+from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
@@ -220,7 +220,11 @@ def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, wat
     if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
+    for metric in settled.study.metrics.values():  # found, before any data is read
+        metric.load()
     inputs.check(arms)
+    for classes in {len(inputs.dataset(fields).classes) for fields in arms}:
+        check_metrics(settled.study.metrics, classes)
     return inputs
 
 
