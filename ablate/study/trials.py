@@ -24,7 +24,8 @@ TRAINING_VERSION = 2
 """Raised when a change to ablate alters the numbers that training gives; part of every trial's identity."""
 
 NOT_IDENTITY = {
-    "data", "decode_size", "resize", "tuning_part", "precision", "deterministic", "recipe", "eval_batch_size",
+    "data", "decode_size", "resize", "tuning_part", "split", "precision", "deterministic", "recipe",
+    "eval_batch_size",
 }  # fmt: skip
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
 
@@ -128,9 +129,15 @@ def build_trial(
     )  # fmt: skip
 
 
+def deciding(fields: Fields) -> dict[str, Any]:
+    """The fields that decide a trial's numbers; those of its data do it through the fingerprint."""
+    named = fields.model_dump(exclude=NOT_IDENTITY)
+    return {name: value for name, value in named.items() if not name.startswith("data.")}
+
+
 def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
     """What a trial computes, as canonical JSON: no path, host, study or profile name."""
-    named = fields.model_dump(exclude=NOT_IDENTITY)
+    named = deciding(fields)
     identity = {
         # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
