@@ -24,8 +24,8 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Files that desktop systems leave in folders by themselves. They are the only ones passed over in silence.
 _DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _REMEDY = (
-    "Expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE, the same classes in both, or with a split "
-    "PATH/CLASS/IMAGE, and nothing but "
+    "Expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE, the same classes in both, or, with the field "
+    "split=0.2, PATH/CLASS/IMAGE; and nothing but "
     f"images ({' '.join(SUFFIXES)}) in the class folders. Mend or move these and run again; no image is ever "
     "skipped."
 )
@@ -146,10 +146,7 @@ def locate(name: str, request: Request) -> Source:
     listed = ", ".join(map(repr, folders[:5])) + ", …" * (len(folders) > 5)
     for split, shown in (("train", "'train'"), (held_out, "'val' or 'valid'")):
         if split not in folders:
-            hint = "" if {"train", "val", "valid"} & {*folders} else "; of PATH/CLASS/IMAGE set split=0.2"
-            tree.problems.append(
-                f"{shown}: no such folder; the folders in PATH are: {listed or 'none'}{hint}"
-            )
+            tree.problems.append(f"{shown}: no such folder; the folders in PATH are: {listed or 'none'}")
         elif not tree.splits[split]:
             tree.problems.append(f"{split!r}: no class folders in it")
     if {"val", "valid"} <= {*folders}:
