@@ -46,10 +46,7 @@ def show_datasets(console: Console, copies: Mapping[str, Sequence[str]], cache_d
         origin = "downloaded when needed" if takes_data_dir(name) else embedded
         rows.append((name, origin, "; ".join(forms) or "–"))
     print_table(console, ("dataset", "images", "decoded here"), rows)
-    print_line(
-        console,
-        f"your own images: {PREFIX}PATH, with PATH/train/CLASS/ and PATH/val/CLASS/ (or split), or your code",
-    )
+    print_line(console, f"your own images: {PREFIX}PATH, with PATH/train/CLASS/ and PATH/val/CLASS/, or code")
     print_line(console, f"cache: {cache_dir}")
 
 

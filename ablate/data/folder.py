@@ -25,9 +25,8 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _REMEDY = (
     "Expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE, the same classes in both, or, with the field "
-    "split=0.2, PATH/CLASS/IMAGE; and nothing but "
-    f"images ({' '.join(SUFFIXES)}) in the class folders. Mend or move these and run again; no image is ever "
-    "skipped."
+    f"split=0.2, PATH/CLASS/IMAGE; and nothing but images ({' '.join(SUFFIXES)}) in the class folders. "
+    "Mend or move these and run again; no image is ever skipped."
 )
 
 
@@ -163,9 +162,7 @@ def locate(name: str, request: Request) -> Source:
 def _split_source(name: str, root: Path, folders: Sequence[str], request: Request) -> Source:
     """Find the images of PATH/CLASS/IMAGE, a part of which, the request's `split`, is reported on."""
     if both := {"train", "val", "valid"} & {*folders}:
-        raise DataError(
-            f"split: expected PATH/CLASS/IMAGE, but {sorted(both)} are in {root}; leave split out"
-        )
+        raise DataError(f"split: expected PATH/CLASS/IMAGE, but PATH has {sorted(both)}; leave split out")
     tree = list_tree(root, (".",), lambda file: file.lower().endswith(SUFFIXES))
     classes = tree.splits["."]
     tree.problems += _class_problems(".", classes, classes)

@@ -13,6 +13,7 @@ from ablate.data.dataset import Dataset, Labels, array_digest, name_hashes
 from ablate.data.source import Contents, Part, Source, refuse
 from ablate.errors import DataError
 
+Names = Sequence[str]
 # Salted, so that the choice has nothing to do with others by the same names: those of `digits` fall into its
 # two splits by a plain hash, which would make the held-back ones come from late in its files.
 SALTS = {"tuning_part": b"tuning split 1\n", "split": b"reported split 1\n"}
@@ -28,11 +29,7 @@ def rows_by_hash(names: Sequence[str], labels: Sequence[int] | Labels, salt: byt
 
 
 def held_back(
-    names: Sequence[str],
-    labels: Sequence[int] | Labels,
-    classes: Sequence[str],
-    part: float,
-    field: str = "tuning_part",
+    names: Names, labels: Sequence[int] | Labels, classes: Names, part: float, field: str = "tuning_part"
 ) -> list[int]:
     """Choose the training images that are held back to tune on, or by `split`; return their rows, ascending.
 
@@ -58,12 +55,8 @@ def tuning_source(full: Dataset, original: Source, part: float) -> Source:
     Its normalisation is that of all the training images, so that what was tuned meets the same inputs when it
     is trained on all of them. Labels are the true ones; a list of wrong labels is that of the images left.
     """
-    identity = {
-        "of": original.identity,
-        "fingerprint": full.fingerprint,
-        "part": part,
-        "by": SALTS["tuning_part"].decode(),
-    }
+    salt = SALTS["tuning_part"].decode()
+    identity = {"of": original.identity, "fingerprint": full.fingerprint, "part": part, "by": salt}
     return Source(original.name, f"{original.kind}-tuning", identity, partial(_contents, full, part))
 
 

@@ -66,8 +66,8 @@ class Plan(Frozen):
         for file in map(Path, shlex.split(self.command)):
             if file.suffix == ".py" and file.is_file():
                 add_import_folder(file.resolve().parent)
-        if not {"", here := os.getcwd()} & {*sys.path}:
-            sys.path.append(here)
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
 
     @cached_property
     def arms(self) -> tuple[str, ...]:

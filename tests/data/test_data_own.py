@@ -169,7 +169,7 @@ def test_a_split_takes_its_part_of_each_class_whatever_the_place_and_the_content
 def test_a_split_where_there_is_one_already_or_none_to_take(tmp_path: Path) -> None:
     flat, tree, cache = flat_tree(tmp_path, (1, 3)), image_tree(tmp_path, "tree"), tmp_path / "cache"
     assert "or, with the field split=0.2, PATH/CLASS/IMAGE" in refused(prepared, flat, cache)
-    assert "['train', 'val'] are in" in refused(prepared, tree, cache, split=0.2)
+    assert "PATH has ['train', 'val']; leave split out" in refused(prepared, tree, cache, split=0.2)
     assert "1 problem with split=0.2" in refused(prepared, flat, cache, split=0.2)
     assert "at least 2 class folders" in refused(prepared, flat / "cat", cache, split=0.2)
     message = refused(prepare, "digits", image_size=8, cache_dir=cache, split=0.2)
