@@ -134,15 +134,8 @@ def tune(
 
 def _conclude(ended: Run, open_page: bool) -> NoReturn:
     """Say what became of a run or a search, its answer first, and exit with its status."""
-    lines = [*ended.answer, *([f"{ended.ran} trials run"] if ended.report else [])]
-    if ended.interrupted:
-        lines.append(ended.stopped("command"))
-    elif ended.failed:
-        lines.append(
-            f"{ended.failed} of {len(ended.tables['trials'])} trials have no result; the report says why; "
-            "--retry-failed runs them again"
-        )
-    print_line(Console(), *lines)
+    ran = [f"{ended.ran} trials run"] if ended.report else []
+    print_line(Console(), *ended.answer, *ran, *ended.remarks("command", "--retry-failed"))
     if ended.report:
         _show_report(ended.report, open_page)
     raise Concluded(INTERRUPTED if ended.interrupted else FAILURES if ended.failed else COMPLETE)

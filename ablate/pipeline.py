@@ -52,9 +52,18 @@ class Run:
     page: str = field(default="", compare=False)
     answer: tuple[str, ...] = ()
 
-    def stopped(self, what: str) -> str:
-        """That it was stopped, and what goes on where it stopped: the same call, the same command."""
-        return f"interrupted: {'the report is partial; ' if self.report else ''}the same {what} goes on"
+    def remarks(self, what: str, retry: str) -> list[str]:
+        """That it was stopped, or lacks results; and what goes on with it: the same call, an option."""
+        lines = []
+        if self.interrupted:
+            partial = "the report is partial; " if self.report else ""
+            lines.append(f"interrupted: {partial}the same {what} goes on")
+        if self.failed:
+            own = not self.report or self.report.parent != self.folder  # not of another tool
+            again = f"; {retry} runs them again" if own else ""
+            all_trials = len(self.tables["trials"])
+            lines.append(f"{self.failed} of {all_trials} trials have no result; the report says why{again}")
+        return lines
 
     def __repr__(self) -> str:
         state = "no report yet"
@@ -62,13 +71,8 @@ class Run:
             trials = self.tables["trials"]
             state = f"{(trials['status'] == 'complete').sum()} of {len(trials)} trials complete"
         lines = [f"{self.folder.parent.name} ({self.folder.name}): {state}; {self.ran} run just now"]
-        if self.interrupted:
-            lines.append(self.stopped("call"))
-        if self.failed:
-            own = not self.report or self.report.parent != self.folder  # not of another tool
-            again = "; retry_failed=True runs them again" if own else ""
-            lines.append(f"{self.failed} trials have no result; the report says why{again}")
-        return "\n".join([*lines, *self.answer, *([f"report: {self.report}"] if self.report else [])])
+        lines += [*self.remarks("call", "retry_failed=True"), *self.answer]
+        return "\n".join([*lines, *([f"report: {self.report}"] if self.report else [])])
 
     def _repr_html_(self) -> str:
         """The report in a frame of its own, sealed off from the notebook; above it the same in words."""

@@ -295,8 +295,9 @@ class _Loop:
         ):
             value = getattr(event.message, WHILE_TRAINING[search.objective[0]])
             if value is not None:
-                epochs, number = round(event.message.done), training.point.number
-                if reason := self.ledger.report(number, epochs, float(value)):
+                with self.ledger.changing() as points:
+                    reason = points.report(training.point.number, round(event.message.done), float(value))
+                if reason:
                     self._end(training.point, "pruned", reason)
 
     def _judge(self, training: _Training) -> None:
@@ -312,7 +313,9 @@ class _Loop:
         values = objective_values(self.ledger.results, point, search.objective)
         if training.missing:
             for seed, (value, *_) in values.items():
-                if reason := self.ledger.report(point.number, seed, value):
+                with self.ledger.changing() as points:
+                    reason = points.report(point.number, seed, value)
+                if reason:
                     return self._end(point, "pruned", reason)
             return None
         for seed in point.seeds:
@@ -365,7 +368,8 @@ class _Loop:
                 reason = f"it trains the same as point {other.number}: a level changes nothing"
                 return self._end(point, "failed", reason)
         if tuple(trials) != point.trial_ids:
-            self.ledger.name_trials(point.number, tuple(trials))
+            with self.ledger.changing() as points:
+                points.name_trials(point.number, tuple(trials))
             point = point.model_copy(update={"trial_ids": tuple(trials)})
         paths = {trial_id: self.ledger.folder.record_path(trial_id) for trial_id in trials}
         records = {trial_id: read_record(path) for trial_id, path in paths.items() if path.exists()}
