@@ -179,6 +179,9 @@ def require_metrics(study: Study) -> None:
     known, faults = EXTERNAL.get() or METRICS, list[str]()
     for part, names in named.items():
         faults += [f"{part}: {unknown_name('metric', name, known)}" for name in names if name not in known]
+    for name in named["objective"]:
+        if name in METRICS and not METRICS[name].better:
+            faults.append(f"objective: {name} has no better direction; take another, as accuracy or ece")
     if faults:
         raise StudyError("\n".join(faults))
 

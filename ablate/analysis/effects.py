@@ -37,10 +37,8 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     """Every effect of a study and every metric; with a verdict where it is asked about.
 
     The family counts all that is asked, so that a missing arm never makes another's interval narrower. What
-    is not complete is undecided. Of the tables it takes trials, and new_images where there is one.
-
-    Raises:
-        StudyError: the study is about a column that the trials table does not have.
+    is not complete is undecided. Of the tables it takes trials, and new_images where there is one. A
+    StudyError names what the study is about and the trials table does not have.
     """
     study, trials, compared = plan.study, tables["trials"], terms(plan)
     metrics = _compared_metrics(study)

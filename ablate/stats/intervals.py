@@ -118,26 +118,15 @@ def new_images_interval(
     each with its own t: n - 1 degrees of freedom for the seeds and N - 1 for what the images add. It thus
     always holds the interval over seeds; Satterthwaite's degrees of freedom covered too little at few seeds.
 
-    `differences` [n, N] are arm - baseline, or one arm's values: a row per seed, all NaN where it is missing,
-    and a column per image of the same validation set. The mean is NaN without seeds, the ends for fewer than
-    two seeds or images or where nothing varies.
+    `differences` [n, N], finite, are arm - baseline, or one arm's values: a row per seed, and a column per
+    image of the same validation set. The mean is NaN without seeds, the ends for fewer than two seeds or
+    images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095
     """
     check_family(comparisons)
-    if differences.ndim != 2:
-        raise ValueError(
-            f"Expected differences of shape [n seeds, N images], got {differences.shape}; "
-            "pass those of one comparison."
-        )
-    present: FloatArray = differences[~np.isnan(differences).all(axis=1)].astype(np.float64)
-    if not np.isfinite(present).all():
-        raise ValueError(
-            "Expected each row finite, or all NaN where the seed is missing, got "
-            f"{np.sum(~np.isfinite(present))} other values; every seed is scored on the same images."
-        )
-    n, images = present.shape
+    present, (n, images) = differences.astype(np.float64), differences.shape
     effect = float(present.mean()) if present.size else math.nan
     if n < 2 or images < 2:
         return effect, math.nan, math.nan

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
-from scipy.special import chdtri, gammaln, ncfdtr, ndtr, stdtrit
+from scipy.special import chdtri, gammaln, ndtr, stdtrit
 
 from ablate.stats.effect import Effect
 from ablate.stats.intervals import FloatArray, check_family
@@ -35,20 +35,13 @@ def paired_power(effect: float, n: int, *, sd: float, alpha: float = 0.05, compa
         return 0.0
     if sd == 0:
         return 1.0 if effect else 0.0
-    # t squared is a noncentral F: one tail instead of two, and NaN less often than a noncentral t, such as
-    # that of statsmodels' TTestPower, which has none for many powers near 1 of two to five seeds.
-    size, critical = effect / sd, -float(stdtrit(n - 1, level / 2))
-    power = 1 - float(ncfdtr(1, n - 1, n * size**2, critical**2))
-    # NaN comes up around noncentralities of 1,300 to 3,000, and for critical values too large for anything.
-    if math.isnan(power) and critical < 1000:
-        shift = math.sqrt(n) * size
-        power = _mean_over_sd(lambda u: ndtr(shift - critical * u) + ndtr(-shift - critical * u), n)
-    if math.isnan(power):
-        raise ValueError(
-            f"Expected a test level scipy can compute power at, got alpha / comparisons = {level:g} "
-            f"with {n} seeds; plan more seeds or fewer comparisons."
-        )
-    return power
+    # scipy's noncentral t and F are NaN for many powers near 1 of few seeds.
+    shift, critical = math.sqrt(n) * abs(effect) / sd, -float(stdtrit(n - 1, level / 2))
+    return _mean_over_sd(
+        lambda u: ndtr(shift - critical * u) + ndtr(-shift - critical * u),
+        n,
+        last=(shift + 9) / critical,  # where nothing is left of it
+    )
 
 
 def minimal_detectable_effect(n: int, *, sd: float, comparisons: int = 1) -> float:

@@ -13,11 +13,10 @@ from ablate.execution import driver
 from ablate.execution.executors import Event, Job, Told
 from ablate.execution.prepare import Inputs
 from ablate.execution.progress import Watcher
-from ablate.metrics import METRICS
 from ablate.store.points import Point, State, Tuning, tuning_folder
 from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import Fields, unknown_name
+from ablate.study.fields import Fields
 from ablate.study.options import Options
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
 from ablate.study.study import Study
@@ -30,19 +29,12 @@ WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
 
 
 def search_of(study: Study) -> Search:
-    """The search of a study that has one, for metrics that have a better direction."""
+    """The search of a study that has one."""
     if study.search is None:
         raise StudyError(
             f"{study.name}: expected a study with a search, but it has none; add search=Search(...) to it, "
             "or use `python -m ablate run`"
         )
-    for name in study.search.objective:
-        if name not in METRICS:
-            raise StudyError(f"objective: {unknown_name('metric', name, METRICS)}")
-        if not METRICS[name].better:
-            raise StudyError(
-                f"objective: {name} has no better direction; take one that has, as accuracy or ece"
-            )
     return study.search
 
 
