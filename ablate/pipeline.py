@@ -33,24 +33,18 @@ REPORT_HEIGHT = "44rem"
 class Run:
     """What a run or a search came to. As the last line of a notebook cell it shows its report.
 
-    Attributes:
-        folder: where the study's records and tables are.
-        ran: trials that were run; those recorded before are not counted.
-        failed: trials of the study that ended without a result.
-        tables: DataFrames by name (trials, epochs, reliability, effects); columns as in results/README.md.
-        report: the report's page, index.html; None of a search that has no re-test yet, nor has that tables.
-        page: the report as it was after this run; a later run of the study overwrites the file.
-        answer: its first screen, in lines of text.
+    `tables` are DataFrames by name (trials, epochs, reliability, effects), columns as in results/README.md. A
+    search that has no re-test yet has neither tables nor a report.
     """
 
-    folder: Path
-    ran: int
-    failed: int
+    folder: Path  # where the study's records and tables are
+    ran: int  # trials that were run; those recorded before are not counted
+    failed: int  # trials of the study that ended without a result
     interrupted: bool
     tables: Tables = field(default_factory=dict)
-    report: Path | None = None
-    page: str = field(default="", compare=False)
-    answer: tuple[str, ...] = ()
+    report: Path | None = None  # its page, index.html
+    page: str = field(default="", compare=False)  # as it was after this run; a later one overwrites the file
+    answer: tuple[str, ...] = ()  # the report's first screen, in lines of text
 
     def remarks(self, what: str, retry: str) -> list[str]:
         """That it was stopped, or lacks results; and what goes on with it: the same call, an option."""

@@ -32,25 +32,18 @@ MOST_FLIPPED = 20
 class Effect:
     """Differences of means, arm - baseline, in the values' unit. Each attribute is an array [...].
 
-    Attributes:
-        effect: the difference; NaN where a side has no value.
-        error: its standard error; NaN and 0 as `sd`.
-        freedom: degrees of freedom of its t distribution.
-        n: complete pairs, or values of the smaller of two independent samples.
-        sd: standard deviation (ddof 1) of the paired differences, or of pairs drawn at random from
-            independent samples; NaN below two pairs, 0 when all are equal.
-        rho: correlation of the two arms over seeds, what pairing buys; NaN below three pairs, where an arm
-            is constant, and for independent samples.
-        comparisons: effects in the family, at least 1, whose intervals hold together with 95 %.
+    `sd` (ddof 1) is of the paired differences, or of pairs drawn at random from independent samples: NaN
+    below two pairs, 0 when all are equal. `rho`, what pairing buys, is the correlation of the two arms over
+    seeds: NaN below three pairs, where an arm is constant, and for independent samples.
     """
 
-    effect: FloatArray
-    error: FloatArray
-    freedom: FloatArray
-    n: IntArray
+    effect: FloatArray  # NaN where a side has no value
+    error: FloatArray  # its standard error; NaN and 0 as `sd`
+    freedom: FloatArray  # degrees of freedom of its t distribution
+    n: IntArray  # complete pairs, or values of the smaller of two independent samples
     sd: FloatArray
     rho: FloatArray
-    comparisons: int
+    comparisons: int  # effects in the family, at least 1, whose intervals hold together with 95 %
 
     def __post_init__(self) -> None:
         check_family(self.comparisons)

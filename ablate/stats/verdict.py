@@ -25,21 +25,13 @@ from ablate.stats.power import check_margin
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said of effects. Each attribute is an array [...].
+    """What can be said of effects. Each attribute is an array [...]."""
 
-    Attributes:
-        word: "better" and "worse" by the metric's direction, "higher" and "lower" without one.
-        reason: why, where no test decided, such as equal differences, which leave no spread to judge by.
-        below_margin: equivalent, and yet surely different: by less than matters.
-        p_adjusted: p of the t test, times comparisons, at most 1; NaN where it is undefined.
-        p_equivalence: likewise of the equivalence test; NaN without a margin.
-    """
-
-    word: NDArray[np.str_]
-    reason: NDArray[np.str_]
-    below_margin: BoolArray
-    p_adjusted: FloatArray
-    p_equivalence: FloatArray
+    word: NDArray[np.str_]  # "better" and "worse" by the metric's direction, "higher" and "lower" without one
+    reason: NDArray[np.str_]  # why, where no test decided, such as differences without a spread to judge by
+    below_margin: BoolArray  # equivalent, and yet surely different: by less than matters
+    p_adjusted: FloatArray  # p of the t test, times comparisons, at most 1; NaN where it is undefined
+    p_equivalence: FloatArray  # likewise of the equivalence test; NaN without a margin
 
 
 def verdict(
