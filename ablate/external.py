@@ -22,7 +22,7 @@ from ablate.study.external import ExternalStudy
 from ablate.study.fields import canonical, unknown_name
 from ablate.study.options import Options
 from ablate.study.trials import Plan, Trial, arm_name
-from ablate.tables import frame, read_tables, write_tables
+from ablate.tables.files import frame, read_tables, write_tables
 from ablate.tables.quantities import EXTERNAL, Quantity, number_columns, quantity
 
 PREFIXES = ("", "params.", "metrics.", "config.", "summary.", "config/", "summary/")

@@ -24,7 +24,7 @@ from ablate.study.trials import Plan
 if TYPE_CHECKING:
     from ablate.execution.driver import Summary
     from ablate.execution.progress import Watcher
-    from ablate.tables import Tables
+    from ablate.tables.files import Tables
 
 REPORT_HEIGHT = "44rem"
 
@@ -118,7 +118,7 @@ def load_tables(study: str, *, profile: str | None = None, results: str | Path =
     A study's name is its file's, without the ending; its profile can be left out where only one was run.
     A ResultsError says what was run instead, and a RecordError which table is missing or damaged.
     """
-    from ablate.tables import read_tables
+    from ablate.tables.files import read_tables
 
     return read_tables(find_results(Path(results), study, profile))
 
@@ -156,7 +156,8 @@ def write_results(folder: ResultsFolder, report_dir: Path, *, pdf: bool = False)
 
 def rebuild_tables(folder: ResultsFolder) -> Plan:
     """Tables from records; published results without predictions keep the tables they have."""
-    from ablate.tables import build_tables, write_tables
+    from ablate.tables.build import build_tables
+    from ablate.tables.files import write_tables
 
     plan = read_plan(folder)
     if folder.predictions.exists():
@@ -203,7 +204,7 @@ def require_sound(study: Study, options: Options) -> None:
 
 
 def _reported(summary: Summary, options: Options) -> Run:
-    from ablate.tables import read_tables
+    from ablate.tables.files import read_tables
 
     folder, page = summary.folder, write_results(summary.folder, options.report)
     ended = {"ran": summary.ran, "failed": summary.failed, "interrupted": summary.interrupted}

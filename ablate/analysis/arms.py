@@ -16,8 +16,9 @@ from ablate.errors import RecordError
 from ablate.metrics import FLOORS as FLOORS
 from ablate.stats.intervals import Interval, mean_interval
 from ablate.study.trials import Plan
-from ablate.tables import TUNING, Tables, frame
 from ablate.tables.cells import clean, one_line
+from ablate.tables.columns import TUNING
+from ablate.tables.files import Tables, frame
 from ablate.tables.quantities import Quantity, quantity
 
 FloatArray = NDArray[np.float64]

@@ -25,7 +25,7 @@ from ablate.stats.verdict import verdict
 from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
 from ablate.study.trials import Plan
-from ablate.tables import Tables, frame
+from ablate.tables.files import Tables, frame
 from ablate.tables.quantities import number_columns, quantity, usual
 
 TURNS = 0.05

@@ -14,7 +14,7 @@ from ablate.analysis.arms import Arm, arm_interval, arm_label, complete_trials, 
 from ablate.stats.intervals import Interval, mean_interval
 from ablate.study.search import Choice, Levels, Search
 from ablate.study.trials import Plan, arm_name
-from ablate.tables import Tables
+from ablate.tables.files import Tables
 from ablate.tables.quantities import Quantity, quantity
 from ablate.tables.tuning import SUFFIXES as SUFFIXES
 

@@ -25,8 +25,8 @@ from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import NOT_IDENTITY, Plan
-from ablate.tables import build_tables, read_tables
-from ablate.tables.files import inert
+from ablate.tables.build import build_tables
+from ablate.tables.files import inert, read_tables
 from ablate.tables.quantities import (
     Quantity,
     number_columns,

@@ -45,7 +45,7 @@ from ablate.report.words import words
 from ablate.stats.intervals import Interval, median_interval
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan, Trial
-from ablate.tables import Tables
+from ablate.tables.files import Tables
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds, usual
 
 SAID = (

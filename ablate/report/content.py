@@ -27,7 +27,8 @@ from ablate.report.words import method
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
+from ablate.tables.columns import COLUMNS, DERIVED
+from ablate.tables.files import Tables, read_tables, write_tables
 
 FORMAT = 2
 """Raised when report.json changes in a way that its readers must know of."""

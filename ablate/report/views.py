@@ -40,8 +40,9 @@ from ablate.study.external import ExternalStudy
 from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, Tables
 from ablate.tables.cells import one_line
+from ablate.tables.columns import COLUMNS
+from ablate.tables.files import Tables
 from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p, usual
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")

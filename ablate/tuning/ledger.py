@@ -19,7 +19,7 @@ from ablate.store.points import Point, Source, State, Tuning, read_tuning, tunin
 from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Levels
-from ablate.tables import objective_values, points_table, winners_of
+from ablate.tables.tuning import objective_values, points_table, winners_of
 from ablate.tuning.points import RUNNING, Points, Values, quiet
 
 POLL_SECONDS = 1.0

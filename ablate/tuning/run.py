@@ -21,7 +21,7 @@ from ablate.study.options import Options
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, arm_name
-from ablate.tables import objective_values
+from ablate.tables.tuning import objective_values
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
 WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}

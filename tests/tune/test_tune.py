@@ -36,7 +36,7 @@ from ablate.store.records import read_predictions, read_record, read_records
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.study.study import Profile, Study
-from ablate.tables import points_table, winners_of
+from ablate.tables.tuning import points_table, winners_of
 from ablate.tuning.ledger import Ledger, SharedStorage, Storage, point_means
 from ablate.tuning.points import Points
 from ablate.tuning.run import Tuned, budget_in_words, first_points
