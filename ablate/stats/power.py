@@ -1,9 +1,9 @@
 """What a number of seeds can show: power of the verdicts' tests, what they detect, the seeds they need.
 
-Arguments that the functions share, and raise ValueError for where one is outside its range:
+Arguments that the functions share:
 
-- `sd`: standard deviation over seeds of the paired differences, >= 0. Of arms with the sd s and the
-  correlation rho over seeds it is s * sqrt(2 (1 - rho)).
+- `sd`: standard deviation over seeds of the paired differences, finite and >= 0, or it is a ValueError. Of
+  arms with the sd s and the correlation rho over seeds it is s * sqrt(2 (1 - rho)).
 - `n`: seeds, in each arm. Below two there is no test.
 - `alpha`: family-wise error, shared (Bonferroni) by `comparisons`, at least 1.
 
@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 from scipy.special import chdtri, gammaln, ndtr, stdtrit
 
 from ablate.stats.effect import Effect
-from ablate.stats.intervals import FloatArray, check_family
+from ablate.stats.intervals import FloatArray
 
 POWER = 0.8
 """Power at which seeds count as enough to decide."""
@@ -74,7 +74,6 @@ def equivalence_power(
     > 0, they pass with a probability of at most that.
     """
     level = _check_test(sd, alpha, comparisons) / 2
-    check_margin(margin)
     if n < 2:
         return 0.0
     if sd == 0:
@@ -96,7 +95,6 @@ def seeds_needed(margin: float, *, sd: float, comparisons: int = 1, most: int = 
     take more: half the margin about four times as many.
     """
     _check_test(sd, 0.05, comparisons)
-    check_margin(margin)
     # No power is left to gain beyond a million standard deviations, where scipy's fails.
     ratio = min(margin / sd, 1e6) if sd else 1e6
     family: dict[str, Any] = {"sd": 1.0, "comparisons": comparisons}
@@ -154,17 +152,8 @@ def _mean_over_sd(chance: Callable[[FloatArray], FloatArray], n: int, last: floa
     return min(float(fixed_quad(weighted, lowest, highest, n=200)[0]), 1.0)
 
 
-def check_margin(margin: float) -> None:
-    """Raise ValueError unless the margin is a number above 0."""
-    if not (margin > 0 and math.isfinite(margin)):
-        raise ValueError(
-            f"Expected a finite margin > 0, got {margin}; pass the largest difference that does not matter."
-        )
-
-
 def _check_test(sd: float, alpha: float, comparisons: int) -> float:
     """The level of each test."""
     if not (sd >= 0 and math.isfinite(sd)):
         raise ValueError(f"Expected a finite sd >= 0, got {sd}; estimate it from at least two seeds.")
-    check_family(comparisons)
     return alpha / comparisons

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from ablate.stats.effect import Effect
 from ablate.stats.intervals import CONFIDENCE, BoolArray, FloatArray
-from ablate.stats.power import check_margin
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,6 @@ def verdict(
         raise ValueError(
             f"Expected at most the {planned} pairs planned, got {effect.n.max()}; pass the study's seeds."
         )
-    if not math.isnan(margin):
-        check_margin(margin)
     # Against the nearer bound the one-sided p is the larger of the two.
     p_beyond = effect.p_beyond(margin - np.abs(effect.effect))
     p_adjusted, p_equivalence = (np.minimum(effect.comparisons * p, 1.0) for p in (effect.p, 2 * p_beyond))

@@ -153,20 +153,8 @@ def test_freedom_of_effects_that_share_a_baseline() -> None:
     assert pooled.mean(axis=1).var() / pooled.mean() ** 2 == pytest.approx(2 / freedom, rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("keywords", "message"),
-    [
-        ({"sd": -1}, "finite sd >= 0, got -1"),
-        ({"sd": math.nan}, "got nan; estimate it from at least two seeds"),
-        ({"sd": 1, "comparisons": 0}, "got comparisons=0"),
-    ],
-)
-def test_refused(keywords: dict[str, Any], message: str) -> None:
+@pytest.mark.parametrize("sd", [-1, math.nan, math.inf])
+def test_refused(sd: float) -> None:
     for judge in (minimal_detectable_effect, confirmable_margin, seeds_needed):
-        with pytest.raises(ValueError, match=message):
-            judge(5, **keywords)
-    for margin in (0.0, -0.5, math.nan, math.inf):
-        with pytest.raises(ValueError, match="finite margin > 0"):
-            equivalence_power(margin, 5, sd=1)
-        with pytest.raises(ValueError, match="finite margin > 0"):
-            seeds_needed(margin, sd=1)
+        with pytest.raises(ValueError, match=f"finite sd >= 0, got {sd}; estimate it from"):
+            judge(5, sd=sd)
