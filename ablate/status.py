@@ -15,11 +15,10 @@ from rich.console import Console
 
 from ablate.errors import RecordError
 from ablate.store.points import read_tuning, tuning_folder
-from ablate.store.records import read_available
+from ablate.store.records import MISSING, UNREADABLE, read_available
 from ablate.store.results import TUNING_FILE, ResultsFolder, find_results, read_plan
 from ablate.terminal import duration, print_line, print_table
 
-MISSING, UNREADABLE = "missing", "unreadable"
 ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
 Facts = dict[str, Any]
 """What a command shows, by name, as `--json` prints it."""

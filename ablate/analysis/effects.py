@@ -6,7 +6,6 @@ makes the study's *claims*. Everything else is exploratory: an interval of its o
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections import defaultdict
@@ -200,8 +199,8 @@ def effect_row(
         identical=identical,
     )
     few, many, detectable = None, None, math.nan
-    if sd > 0:
-        detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
+    if sd > 0:  # of an sd of 1, as each number of seeds is computed once
+        detectable = sd * minimal_detectable_effect(n, sd=1.0, comparisons=effect.comparisons)
     pooled, freedom = spread
     if claim and judged.word == "undecided" and pooled > 0 and margin > 0:
         family = effect.comparisons
@@ -220,6 +219,3 @@ def effect_row(
         "seeds_needed": many,
         "detectable": detectable,
     }
-
-
-_detectable = functools.cache(minimal_detectable_effect)

@@ -10,6 +10,7 @@ Arguments that the functions share:
 Source: Phillips 1990, power of the two one-sided tests, https://doi.org/10.1007/BF01063556
 """
 
+import functools
 import math
 from bisect import bisect_left
 from collections.abc import Callable
@@ -44,6 +45,7 @@ def paired_power(effect: float, n: int, *, sd: float, alpha: float = 0.05, compa
     )
 
 
+@functools.cache
 def minimal_detectable_effect(n: int, *, sd: float, comparisons: int = 1) -> float:
     """Smallest true difference that n seeds detect with 80 % power; infinite for fewer than two."""
     _check_test(sd, 0.05, comparisons)

@@ -24,6 +24,8 @@ from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
 Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
+MISSING, UNREADABLE = "missing", "unreadable"
+"""What a planned trial is called whose record is not there, or is damaged as its predictions may be."""
 
 
 class Epoch(Frozen, allow_inf_nan=False):

@@ -17,10 +17,10 @@ from ablate.metrics import METRICS, Predictions
 from ablate.stats.intervals import FloatArray, mean_interval
 from ablate.stats.surrogate import SAME, chosen_of_two, is_on_front, smoothed
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.store.records import MISSING
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Choice, Levels, Search
 from ablate.study.trials import arm_name
-from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import read_stored
 from ablate.tables.quantities import quantity

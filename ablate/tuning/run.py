@@ -140,10 +140,9 @@ def budget_in_words(study: Study, options: Options) -> str:
     settled = driver.settle(study, options)
     search, seeds = search_of(settled.study), len(settled.study.seed_list())
     arms = len(first_points(settled.study)) + len(search.objective)
-    space = "; ".join(f"{name}: {dimension.in_words()}" for name, dimension in search.space.items())
     return (
         f"{settled.study.name}: {settled.reason}\n"
-        f"searched: {space}\n"
+        f"searched: {_words(search)['space']}\n"
         f"{search.points} points x {search.seeds} seeds = up to {search.points * search.seeds} trainings, "
         f"judged on {search.tuning_part:.1%} of the training images\n"
         f"then a re-test of up to {arms} arms x {seeds} fresh seeds = {arms * seeds} trainings, "
