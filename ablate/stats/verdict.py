@@ -58,12 +58,12 @@ def verdict(
     same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
     equivalent = same | (p_equivalence <= 1 - CONFIDENCE)
     above, below = effect.low > 0, effect.high < 0
-    directions = ("better", "worse") if higher_is_better else ("worse", "better")
-    if higher_is_better is None:
-        directions = "higher", "lower"
+    signed = {True: ("better", "worse"), False: ("worse", "better"), None: ("higher", "lower")}
     return Verdict(
         word=np.select(
-            [incomplete, equivalent, above, below], ["undecided", "equivalent", *directions], "undecided"
+            [incomplete, equivalent, above, below],
+            ["undecided", "equivalent", *signed[higher_is_better]],
+            "undecided",
         ),
         reason=np.select(
             [incomplete, same, effect.n < 2, effect.sd == 0],
