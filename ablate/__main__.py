@@ -162,7 +162,9 @@ def _show_report(page: Path, open_page: bool) -> None:
 def plan(
     study: StudyFile,
     options: Options,
-    sd: Annotated[float | None, Option(min=0.0, help="Of an arm's runs over seeds, in shown units.")] = None,
+    sd: Annotated[
+        float | None, Option(min=0.0, max=1e9, help="Of an arm's runs over seeds, in shown units.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what `run` would train, on which data, how long that takes, and how likely it decides what it asks.
