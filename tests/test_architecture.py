@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data": {"terminal"},
     "models": {"plugins"},
     "losses": {"plugins"},
-    "train": {"study", "losses", "store"},
+    "train": {"study", "models", "losses", "store"},
     "execution": {"study", "data", "models", "losses", "train", "store", "terminal"},
     "stats": set(),
     "metrics": {"stats"},
@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning"},
     "external": {"study", "store", "stats", "tables", "report", "pipeline"},
     "bench": set(),
+    "starter": {"plugins", "models"},
 }  # fmt: skip
 
 # library -> the only rooms that may import it.

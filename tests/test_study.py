@@ -1,5 +1,6 @@
 """A study's declaration and every message for a wrong one; a trial's identity; streams of a seed."""
 
+import functools
 import hashlib
 import json
 import math
@@ -87,7 +88,27 @@ def loaded(text: str, folder: Path) -> Study:
         ({"factors": {"epsilon": 0.1}}, r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$"),
         ({"base": {"data": "digits"}}, r"image_size: no value is set"),
         ({"base": {**BASE, "recipe": "modem"}}, r"recipe: .*'modem' \(str\) came\. Did you mean 'modern'\?$"),
-        ({"base": {**BASE, "arch": Net}}, r"arch: .* name it by its import path, 'my_module:Net'"),
+        (
+            {"base": {**BASE, "arch": lambda: 0}},
+            r"base.arch: .* at the top level of a file, .*'my_module:name'",
+        ),
+        ({"base": {**BASE, "arch": functools.partial(Net)}}, r"base.arch: .*'arch.dropout': 0.1"),
+        (
+            {"base": {**BASE, "arch_args": {"depth": 3}}},
+            r"^arch_args: unknown.*'arch.NAME': VALUE \(slots.*$",
+        ),
+        ({"base": {**BASE, "dropout": 0.1}}, r"^dropout: unknown field; .*'arch.dropout': VALUE"),
+        ({"base": {**BASE, "net.depth": 3}}, r"^net.depth: unknown field; .*'arch.depth': VALUE"),
+        ({"base": {**BASE, "arch.depth": {}}}, r"arch.depth: expected None, a truth value, .* or a tuple"),
+        ({"base": {**BASE, "arch.gain": math.nan}}, r"arch.gain: .* a finite number"),
+        ({"factors": {"arch": {"a": {"lr": 1.0}}}}, r"factors.arch: is a field; .* a name of its own"),
+        ({"factors": {"net": {"a": {"lr": 1.0}}, "lr": (1.0, 2.0)}}, r"lr is set by lr and by net"),
+        ({"factors": {"net": {"a": {"lr": 1.0}}, "run": {"b": {"lr": 2.0}}}}, r"lr is set by net and by run"),
+        ({"factors": {"net": {"a": {"lr": -1.0}}}}, r"^lr: .*greater than 0, but -1.0"),
+        (
+            {"factors": {"net": {"a": {}}}, "base": {**BASE, "net": "b"}},
+            r"^b: unknown level of net; known are a",
+        ),
         ({"seeds": 0}, r"at least one seed is needed, but 0 came"),
         ({"seeds": (1, 1)}, r"seeds: each seed once"),
         *(({"seeds": (seed,)}, r"seeds: -?\d+ is outside 0 to") for seed in (-1, 2**63)),
@@ -181,6 +202,7 @@ CHANGES: list[dict[str, Any]] = [
     {"fingerprint": "g"}, {"optimizer": "adamw"}, {"beta2": 0.9}, {"adam_epsilon": 1e-6},
     {"decay_norms": False}, {"clip_norm": 1.0}, {"schedule": "one_cycle"}, {"anneal_from": 0.5},
     {"crop_area": 0.5}, {"flip": True}, {"mixup": 0.2}, {"label_noise": 0.05},
+    {"weights": "pretrained"}, {"freeze": "body"}, {"head_lr": 2.0}, {"arch.depth": 3}, {"arch.depth": "3"},
     *({"numerics": CPU.model_copy(update=change)}
       for change in ({"device": "cuda"}, {"precision": "bfloat16"}, {"deterministic": False})),
 ]  # fmt: skip
@@ -198,7 +220,8 @@ def test_what_does_not_decide_the_numbers_does_not() -> None:
     fields = RECIPES["source"].model_dump() | {"epsilon": 0.1 + 1e-17, "epochs": BASE["epochs"]}
     assert {trial(**fields | {name: value}).trial_id for name, value in neither.items()} == {trial().trial_id}
     # A new field must be named here as deciding the numbers, or as not.
-    decide = {name for change in CHANGES for name in change} - {"seed", "repeat", "fingerprint", "numerics"}
+    other = {"seed", "repeat", "fingerprint", "numerics", "arch.depth"}
+    decide = {name for change in CHANGES for name in change} - other
     assert neither.keys() == NOT_IDENTITY == Fields.model_fields.keys() - decide
 
 
@@ -211,7 +234,7 @@ def test_a_trial_from_before_a_field_keeps_its_identity(published: str, version:
     assert records
     for trial_id, record in records.items():
         own = record.trial
-        identity = json.loads(_identity(own.fields, own.seed, own.repeat, own.numerics, own.fingerprint))
+        identity = json.loads(_identity(own))
         identity["training_version"] = version
         if version == 1:
             del identity["numerics"]["threads"]

@@ -16,7 +16,7 @@ from ablate.data import prepare
 from ablate.errors import RecordError
 from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.metrics import FLOORS, METRICS
-from ablate.report.views import timing_note, timing_view
+from ablate.report.views import timing_view
 from ablate.stats.intervals import mean_interval
 from ablate.store.records import Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
@@ -259,23 +259,27 @@ def step_times(others: float | None = 0.0, **times: Any) -> pd.DataFrame:
     return frame("step_times", rows)
 
 
+def planned() -> Plan:
+    factors = {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}
+    study = Study(question="?", base=BASE, seeds=1, factors=factors, baseline={"epsilon": 0.0})
+    trials = tuple(expand(study, lambda fields: "f", lambda fields: CPU))
+    return Plan(study=study, profile="p", reason="r", trials=trials)
+
+
 def test_company_on_the_machine_is_said() -> None:
     for others, said in (
         (0.02, "nothing else used the machine much"),
         (0.71, "other processes used 71% of its cores, so the times are not exclusive"),
         (None, "whether other processes ran is not known"),
     ):
-        assert said in timing_note(timing_pass(step_times(others, plain=[1.0] * 8)))
-    assert "not measured apart" in timing_note(None)
+        assert said in timing_view(timing_pass(step_times(others, plain=[1.0] * 8)), planned())["note"]
+    without = timing_view(None, planned())
+    assert "not measured apart" in without["note"]
+    assert without["table"] is None
 
 
 def test_arms_that_do_the_same_work_are_called_the_same() -> None:
-    factors = {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}
-    study = Study(question="?", base=BASE, seeds=1, factors=factors, baseline={"epsilon": 0.0})
-    trials = tuple(expand(study, lambda fields: "f", lambda fields: CPU))
-    plan = Plan(study=study, profile="p", reason="r", trials=trials)
-    view = timing_view(step_times(plain=[10.0] * 20, mean=[10.0] * 20, sum=[12.0] * 20), plan)
-    assert view is not None
-    assert [row[3]["text"] for row in view["rows"]] == ["–", "same step", "–", "same step"]
-    assert [row[2]["text"] for row in view["rows"]] == ["1.000", "1.000", "1.200", "1.200"]
-    assert timing_view(None, plan) is None
+    times = step_times(plain=[10.0] * 20, mean=[10.0] * 20, sum=[12.0] * 20)
+    rows = timing_view(timing_pass(times), planned())["table"]["rows"]
+    assert [row[3]["text"] for row in rows] == ["–", "same step", "–", "same step"]
+    assert [row[2]["text"] for row in rows] == ["1.000", "1.000", "1.200", "1.200"]

@@ -44,6 +44,7 @@ def timing_pass(step_times: pd.DataFrame | None) -> Pass | None:
         return None
     names = list(Case.model_fields)
     times = {}
+    step_times = step_times.fillna({"arguments": ""})
     for levels, rows in step_times.groupby(names, sort=False, dropna=False):
         case = Case.model_validate(dict(zip(names, levels, strict=True)))
         times[case] = rows.sort_values("round")["step_ms"].to_numpy(dtype=np.float64)

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ablate.analysis.arms import Arm, arm_interval, arm_label, complete_trials, plain_name, planned_arms
 from ablate.stats.intervals import Interval, mean_interval
-from ablate.study.search import Choice, Levels, Search
+from ablate.study.fields import Levels
+from ablate.study.search import Choice, Search
 from ablate.study.trials import Plan, arm_name
 from ablate.tables.files import Tables
 from ablate.tables.quantities import Quantity, quantity

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ablate.store.results import TUNING_FILE, ResultsFolder, read_stored, write_atomically
-from ablate.study.fields import Frozen
-from ablate.study.search import Levels, Search
+from ablate.study.fields import Frozen, Levels
+from ablate.study.search import Search
 
 Source = Literal["baseline", "anchor", "sampler"]
 State = Literal["running", "complete", "pruned", "failed"]

@@ -19,7 +19,8 @@ from ablate.stats.surrogate import SAME, chosen_of_two, is_on_front, smoothed
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.store.records import MISSING
 from ablate.store.results import ResultsFolder
-from ablate.study.search import Choice, Levels, Search
+from ablate.study.fields import Levels
+from ablate.study.search import Choice, Search
 from ablate.study.trials import arm_name
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import read_stored

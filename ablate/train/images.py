@@ -6,7 +6,7 @@ What is drawn for an image is a function of the seed, the epoch and the image, a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -44,13 +44,16 @@ class Images:
         std: tuple[float, ...],
     ) -> Images:
         """A split on a device, with the mean and std (of pixels in 0 to 1) that normalise it."""
+        none = torch.empty(0)
+        images = cls(torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device), none, none)
+        return images.normalised_by(mean, std)
+
+    def normalised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Images:
+        """The same images, with another mean and std."""
         center, spread = torch.tensor(mean), torch.tensor(std)
-        return cls(
-            pixels=torch.from_numpy(pixels).to(device),
-            labels=torch.from_numpy(labels).to(device),
-            scale=(1 / (255 * spread)).view(-1, 1, 1).to(device),
-            shift=(-center / spread).view(-1, 1, 1).to(device),
-        )
+        scale, shift = (1 / (255 * spread)).view(-1, 1, 1), (-center / spread).view(-1, 1, 1)
+        device = self.labels.device
+        return replace(self, scale=scale.to(device), shift=shift.to(device))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ablate.models.weights import head_of
 from ablate.study.fields import Recipe
 
 FIRST_RATE, LAST_RATE = 1 / 25, 1e-5
@@ -30,6 +31,8 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         others = [parameter for parameter in parameters if parameter.ndim <= 1]
         groups[0]["params"] = [parameter for parameter in parameters if parameter.ndim > 1]
         groups = [group for group in (*groups, {"params": others, "weight_decay": 0.0}) if group["params"]]
+    if recipe.head_lr != 1:
+        groups = [part for group in groups for part in _head_apart(group, model, recipe.head_lr)]
     betas = recipe.momentum, recipe.beta2
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr, momentum=recipe.momentum, fused=on_gpu or None)
@@ -38,6 +41,18 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         return torch.optim.AdamW(groups, lr, betas, eps, fused=fused, capturable=on_gpu)
     options: dict[str, Any] = {"decoupled_weight_decay": True, "capturable": on_gpu}
     return Ranger(groups, lr, betas, recipe.adam_epsilon, **options)
+
+
+def _head_apart(group: dict[str, Any], model: nn.Module, factor: float) -> list[dict[str, Any]]:
+    """A group's parameters of the last linear layer in a group of their own, whose rate is by `factor`."""
+    head = head_of(model)
+    of_head = set(model.get_submodule(head).parameters()) if head else set()
+    parts = ([one for one in group["params"] if (one in of_head) == apart] for apart in (False, True))
+    return [
+        {**group, "params": part, "rate": rate}
+        for part, rate in zip(parts, (1.0, factor), strict=True)
+        if part
+    ]
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -61,10 +76,11 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every group; a tensor is filled, for a captured step reads it where it is."""
     for group in optimizer.param_groups:
+        own = rate * group.get("rate", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own
 
 
 def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:

@@ -30,7 +30,8 @@ from threadpoolctl import threadpool_limits
 
 from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Source, State
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Range, Search
+from ablate.study.fields import Levels
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 
 Values = tuple[float, ...]
 """Of a complete point, per objective."""

@@ -16,9 +16,9 @@ from ablate.execution.progress import Watcher
 from ablate.store.points import Point, State, Tuning, tuning_folder
 from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import Fields
+from ablate.study.fields import Fields, Levels
 from ablate.study.options import Options
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, arm_name
 from ablate.tables.tuning import objective_values
@@ -41,8 +41,12 @@ def search_of(study: Study) -> Search:
 def first_points(study: Study) -> list[Levels]:
     """The baseline, then the anchors, each complete, once, and on the grid (with log, as it was given)."""
     search = search_of(study)
-    base = study.fields({}).model_dump()
-    baseline = {name: study.baseline.get(name, base[name]) for name in search.space}
+    base = {**study.fields({}).model_dump(), **study.baseline}
+    if unset := [name for name in search.space if name not in base]:
+        raise StudyError(
+            f"the baseline has no {', '.join(unset)}: set baseline={{{unset[0]!r}: ...}} to a value searched"
+        )
+    baseline = {name: base[name] for name in search.space}
     for name, value in search.active(baseline).items():
         if not search.space[name].holds(value):
             raise StudyError(
@@ -105,8 +109,8 @@ def point_fields(study: Study, levels: Levels) -> Fields:
     return study.fields({**levels, "tuning_part": search_of(study).tuning_part})
 
 
-def check_same(study: Study, inputs: Inputs, where: str, known: Tuning) -> None:
-    """Refuse to go on with another search (ResultsError); only the budget may be another."""
+def check_same(study: Study, inputs: Inputs, where: str, known: Tuning, *, retrain: bool = False) -> None:
+    """Refuse to go on with another search (ResultsError); its budget may differ, with `retrain` its code."""
     first = first_points(study)
     was, now = _words(known.search), _words(search_of(study))
     changed = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
@@ -114,7 +118,7 @@ def check_same(study: Study, inputs: Inputs, where: str, known: Tuning) -> None:
     if not changed and begun != first[: len(begun)]:
         changed = [f"baseline and anchors were {begun}, now {first}"]
     named = [point for point in known.points if point.trial_ids]  # one just asked for has no trials yet
-    for point in named[:1] if not changed else ():
+    for point in named[:1] if not changed and not retrain else ():
         trial = inputs.trial(point.levels, point_fields(study, point.levels), point.seeds[0])
         if trial.trial_id != point.trial_ids[0]:
             changed = ["what a point trains (its fields, data, arithmetic or the training's version) differs"]
@@ -153,7 +157,7 @@ def budget_in_words(study: Study, options: Options) -> str:
 def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
     """The study that judges winners: baseline, anchors and winners, fresh seeds, all training images."""
     search, first = search_of(study), first_points(study)
-    base = study.fields({}).model_dump()
+    base = {**study.baseline, **study.fields({}).model_dump()}
     chosen = [*first, *(winner for winner in winners if winner not in first)]
     arms = [{name: base[name] for name in search.space} | point for point in chosen]
     return study.replace(
@@ -185,10 +189,9 @@ def tune_study(
     `points` is the budget instead of the search's; `storage` the PostgreSQL URL of a search that several
     tuners share, as they do the folder.
     """
-    if storage is not None and options.retry_failed:
-        raise StudyError(
-            "--retry-failed: not with --storage, where a point that failed stays so for all tuners"
-        )
+    if storage is not None and (options.retry_failed or options.retrain):
+        name = "--retrain" if options.retrain else "--retry-failed"
+        raise StudyError(f"{name}: not with --storage, where a point that ended stays so for all tuners")
     settled = driver.settle(study, options)
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
@@ -212,9 +215,10 @@ def tune_study(
             if database.is_alone():
                 for line in quarantine(folder)[1]:
                     watcher.note(f"put aside as damaged, to run again: {line}")
-            first, retry = first_points(study), options.retry_failed
-            same = partial(check_same, study, inputs, f"{database.words}: study {name!r}")
-            ledger = Ledger(results, database, name, declared, first, same, retry_failed=retry)
+            first, where = first_points(study), f"{database.words}: study {name!r}"
+            again = {"retry_failed": options.retry_failed, "retrain": options.retrain}
+            same = partial(check_same, study, inputs, where, retrain=options.retrain)
+            ledger = Ledger(results, database, name, declared, first, same, **again)
             watcher.searching(ledger.tuning, study.name, settled.reason)
             loop = _Loop(study, inputs, ledger, options, watcher)
             interrupted = loop.run()
@@ -331,12 +335,14 @@ class _Loop:
 
     def _jobs(self) -> Iterator[Job]:
         """The jobs that can start now: more seeds of points that go on, then new points."""
-        workers, engine = self._executor.workers, self.options.engine
+        workers = self._executor.workers
         while True:
             for training in list(self._training.values()):
                 for trial_id in self._next_trials(training):
                     trial = training.trials[trial_id]
-                    yield driver.trial_job(self.ledger.folder, trial, self.inputs.folders(), workers, engine)
+                    yield driver.trial_job(
+                        self.ledger.folder, trial, self.inputs.folders(), workers, self.options
+                    )
             if self._training:
                 return
             points = self.ledger.next_points()

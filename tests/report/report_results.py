@@ -14,8 +14,8 @@ import pandas as pd
 from ablate.store.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
 from ablate.store.records import Cost, Environment, Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
-from ablate.study.fields import resolve
-from ablate.study.search import FIRST_TUNING_SEED, Levels, Range, Search
+from ablate.study.fields import Levels, resolve
+from ablate.study.search import FIRST_TUNING_SEED, Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
 from ablate.tables.build import build_tables

@@ -214,7 +214,7 @@ def test_a_small_tuning_split_is_warned_of(
     assert found is not None
     search = found.search.model_copy(update={"objective": objective})
     row = pd.Series({**found.facts, "tuning_images": images})
-    told = banners(tables["trials"], plan, None, dataclasses.replace(found, search=search, facts=row))
+    told = banners({"trials": tables["trials"]}, plan, dataclasses.replace(found, search=search, facts=row))
     texts = [banner["text"] for banner in told if banner["title"] == "A small tuning split"]
     assert [text.endswith(str(expected)) for text in texts] == [True] * (expected is not None)
 

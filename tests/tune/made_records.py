@@ -15,8 +15,8 @@ from ablate.execution.progress import Watcher
 from ablate.store.points import Point, Tuning, tuning_folder
 from ablate.store.records import Predictions, Record, write_record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import resolve
-from ablate.study.search import Levels, Range, Search
+from ablate.study.fields import Levels, resolve
+from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
 from ablate.tuning.ledger import Ledger, Storage, point_means
