@@ -203,6 +203,7 @@ CHANGES: list[dict[str, Any]] = [
     {"decay_norms": False}, {"clip_norm": 1.0}, {"schedule": "one_cycle"}, {"anneal_from": 0.5},
     {"crop_area": 0.5}, {"flip": True}, {"mixup": 0.2}, {"label_noise": 0.05},
     {"weights": "pretrained"}, {"freeze": "body"}, {"head_lr": 2.0}, {"arch.depth": 3}, {"arch.depth": "3"},
+    {"augmentation": "torch.sqrt"}, {"ema": 0.9}, {"schedule": "torch.sqrt"}, {"optimizer": "torch.Lion"},
     *({"numerics": CPU.model_copy(update=change)}
       for change in ({"device": "cuda"}, {"precision": "bfloat16"}, {"deterministic": False})),
 ]  # fmt: skip

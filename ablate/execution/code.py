@@ -63,9 +63,9 @@ def settled_sources(
     ]
     if stale and not options.same_code:
         raise StudyError(
-            f"{', '.join(sorted(files))}: changed since {len(stale)} trials of this study were recorded; give "
-            '--retrain to train them anew (their records stay), or --same-code "why it computes the same" to '
-            "go on with them"
+            f"{', '.join(sorted(files))}: changed since {len(stale)} trials of this study were recorded; "
+            'give --retrain to train them anew (their records stay), or --same-code "why it computes the '
+            'same" to go on with them'
         )
     return functools.partial(sources_now, read=lambda name: kept.get(name) or read(name))
 
