@@ -22,7 +22,7 @@ EXAMPLE = re.compile("small_net|squares")
 """Names of what a page shows how to add."""
 _SECTIONS = (ROOT / "docs" / "own_code.md").read_text(encoding="utf-8").split("\n## ")[1:]
 OWN_CODE = {section.partition("\n")[0].strip("`"): section for section in _SECTIONS}
-"""What the page on one's own code says of each slot; blocks of Python are files that their first lines name."""
+"""What the page on one's own code says of each slot; blocks of Python are files that they name first."""
 
 
 def train_first(study: Study, profile: str | None, tmp_path: Path) -> None:
