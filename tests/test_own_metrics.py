@@ -1,6 +1,7 @@
 """Metrics that a study declares, and arguments of code as columns: computed, kept, read back, asked about."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -54,14 +55,16 @@ BASE = {
 }  # fmt: skip
 
 
-def recorded(results: Path, metrics: dict[str, Metric] = METRICS, **declared: Any) -> ResultsFolder:
+def recorded(
+    results: Path, metrics: dict[str, Metric] = METRICS, command: str = "", **declared: Any
+) -> ResultsFolder:
     """A study of arguments of its network, whose trials report a number, as a run leaves it."""
     about = {"question": "?", "name": "s", "seeds": 3, "base": BASE, "factors": ARGUMENTS, "metrics": metrics}
     study = Study(**{**about, "baseline": {"arch.width": 8}, **declared})
     trials = expand(study, lambda fields: "f", lambda fields: CPU)
     folder = ResultsFolder(results / "s" / "p")
     folder.create()
-    write_plan(folder, Plan(study=study, profile="p", reason="r", trials=tuple(trials)))
+    write_plan(folder, Plan(study=study, profile="p", reason="r", command=command, trials=tuple(trials)))
     for number, trial in enumerate(trials):
         rng = np.random.default_rng(number)
         labels = rng.integers(0, 4, 60)
@@ -221,6 +224,56 @@ def test_what_is_no_metric_is_one_line() -> None:
             Metric(**declared)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_code_is_found_beside_the_study_file_that_the_command_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my studies").mkdir()
+    (tmp_path / "my studies/s.py").write_text("")
+    (tmp_path / "my studies/later_metrics.py").write_text("def one(logits, labels): return 1")
+    metrics = {"one": Metric("later_metrics:one", better="higher")}
+    folder = recorded(tmp_path, metrics, command="python -m ablate run 'my studies/s.py' --seeds 3")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(StudyError, match=r"'later_metrics:one': .*beside the study file or on PYTHONPATH"):
+        read_run(folder)
+    monkeypatch.chdir(tmp_path)
+    assert set(read_run(folder).trials["one"]) == {1.0}
+
+
+NET = """
+from torch import nn
+def net(num_classes, image_size, width=8):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, width), nn.Linear(width, num_classes))
+"""
+
+
+@pytest.mark.slow
+def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "searched_nets.py").write_text(NET)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    base = {"data": "synthetic", "image_size": 8, "epochs": 2, "batch_size": 16, "arch": "searched_nets:net"}
+    space = {"arch.width": ablate.Range(low=4, high=12, step=4)}
+    study = Study(
+        question="?", name="s", base=base, baseline={"arch.width": 8}, metrics={"f1": F1}, primary="f1", seeds=2,
+        search=ablate.Search(space=space, objective="f1", points=3, seeds=2, sampler="random"),
+    )  # fmt: skip
+    folders: Any = {"results": tmp_path / "results", "report": tmp_path / "report"}
+    tuned = ablate.tune(study, workers=0, timing=False, device="cpu", **folders)
+    points, values = tuned.tables["points"], tuned.tables["point_values"]
+    assert points["arch.width"].tolist()[0] == 8
+    assert points["objective"].tolist() == ["f1"] * 3
+    for value in values.itertuples():
+        arrays = np.load(tuned.folder / f"tuning/predictions/{value.trial_id}.npz")
+        assert value.value == f1_score(arrays["labels"], arrays["logits"].argmax(axis=1), average="macro")
+    assert points["value"].tolist() == pytest.approx(values.groupby("number")["value"].mean().tolist())
+    assert points.loc[points["winner"], "smoothed"].tolist() == [points["smoothed"].max()]
+    for changes, message in (
+        ({"metrics": {"f1": Metric(macro_f1, better="neither")}}, "objective: f1 has no better direction"),
+        ({"baseline": {}}, "baseline: what is arch.width before it is tuned?"),
+    ):
+        with pytest.raises(StudyError, match=re.escape(message)):
+            ablate.tune(study.replace(**changes), workers=0, **folders)
 
 
 def example(page: str, section: str, here: Path) -> list[Path]:

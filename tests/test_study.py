@@ -212,9 +212,12 @@ def test_what_does_not_decide_the_numbers_does_not() -> None:
     neither: dict[str, Any] = {
         "data": "folder:/elsewhere", "precision": "float32", "eval_batch_size": 7, "deterministic": True,
         "recipe": "modern", "decode_size": 20, "resize": "center_crop", "tuning_part": 0.5,
+        "split": 0.2,
     }  # fmt: skip
     fields = RECIPES["source"].model_dump() | {"epsilon": 0.1 + 1e-17, "epochs": BASE["epochs"]}
     assert {trial(**fields | {name: value}).trial_id for name, value in neither.items()} == {trial().trial_id}
+    own: dict[str, Any] = {"data": "my_data:load", "data.n": 3}
+    assert trial(**own).trial_id == trial().trial_id
     # A new field must be named here as deciding the numbers, or as not.
     decide = {name for change in CHANGES for name in change} - {"seed", "repeat", "fingerprint", "numerics"}
     assert neither.keys() == NOT_IDENTITY == Fields.model_fields.keys() - decide
