@@ -255,7 +255,8 @@ def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch
     base = {"data": "synthetic", "image_size": 8, "epochs": 2, "batch_size": 16, "arch": "searched_nets:net"}
     space = {"arch.width": ablate.Range(low=4, high=12, step=4)}
     study = Study(
-        question="?", name="s", base=base, baseline={"arch.width": 8}, metrics={"f1": F1}, primary="f1", seeds=2,
+        question="?", name="s", base=base, baseline={"arch.width": 8}, primary="f1", metrics={"f1": F1},
+        seeds=2,
         search=ablate.Search(space=space, objective="f1", points=3, seeds=2, sampler="random"),
     )  # fmt: skip
     folders: Any = {"results": tmp_path / "results", "report": tmp_path / "report"}
