@@ -26,8 +26,8 @@ from ablate.store.records import Predictions, Record, read_record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.study import Study
 from ablate.study.trials import Plan, expand
-from ablate.tables import open_plan, read_tables, write_tables
 from ablate.tables.columns import declare
+from ablate.tables.files import open_plan, read_tables, write_tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -271,7 +271,7 @@ def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch
     assert points.loc[points["winner"], "smoothed"].tolist() == [points["smoothed"].max()]
     for changes, message in (
         ({"metrics": {"f1": Metric(macro_f1, better="neither")}}, "objective: f1 has no better direction"),
-        ({"baseline": {}}, "baseline: what is arch.width before it is tuned?"),
+        ({"baseline": {}}, "the baseline has no arch.width: set baseline="),
     ):
         with pytest.raises(StudyError, match=re.escape(message)):
             ablate.tune(study.replace(**changes), workers=0, **folders)
