@@ -289,7 +289,7 @@ def example(page: str, section: str, here: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_the_page_s_metric_needs_no_training_when_it_changes_and_is_found_later(tmp_path: Path) -> None:
-    module, study = example("own_code.md", "metric", tmp_path)
+    module, study = example("own_code.md", "Metrics", tmp_path)
     first = command(tmp_path, "run", study.name, "--workers", "0", "--no-timing")
     assert "6 trials run" in first.out, first.err
     table = tmp_path / "results/worst/default/trials.csv"
@@ -305,12 +305,3 @@ def test_the_page_s_metric_needs_no_training_when_it_changes_and_is_found_later(
     assert gone.status == 1
     assert "'my_metrics:worst_class'" in gone.err
     assert "beside the study file or on PYTHONPATH" in gone.err
-
-
-@pytest.mark.slow
-def test_the_page_s_data_runs(tmp_path: Path) -> None:
-    study = example("own_code.md", "data", tmp_path)[1]
-    ran = command(tmp_path, "run", study.name, "--workers", "0", "--no-timing")
-    assert "4 trials run" in ran.out, ran.err
-    trials = pd.read_csv(tmp_path / "results/moons/default/trials.csv")
-    assert trials["data.noise"].tolist() == [0.1, 0.3] * 2
