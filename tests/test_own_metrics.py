@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -238,6 +239,12 @@ def test_code_is_found_beside_the_study_file_that_the_command_names(
     with pytest.raises(StudyError, match=r"'later_metrics:one': .*beside the study file or on PYTHONPATH"):
         read_run(folder)
     monkeypatch.chdir(tmp_path)
+    made = build_tables(folder, open_plan(folder))
+    assert set(made["trials"]["one"]) == {1.0}
+    write_tables(folder, made)  # published without predictions, it needs no code
+    shutil.rmtree(folder.predictions)
+    (tmp_path / "my studies/later_metrics.py").unlink()
+    del sys.modules["later_metrics"]
     assert set(read_run(folder).trials["one"]) == {1.0}
 
 
