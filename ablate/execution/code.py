@@ -17,6 +17,8 @@ from ablate.study.options import Options
 from ablate.study.sources import Source, read_source
 from ablate.study.trials import NOT_IDENTITY, Sources, Trial, code_names, identity_of, sources_now
 
+ANY, TUNED = "any arm", "an arm of the search"
+
 
 def settled_sources(
     arms: Sequence[Fields], results: ResultsFolder, options: Options
@@ -27,47 +29,54 @@ def settled_sources(
         StudyError: files changed since such trials were recorded, and the options do not say what follows.
     """
     read = functools.cache(read_source)
-    names = {name for fields in arms for name in code_names(fields).values()}
-    if options.retrain or not names:
+    asked = {(_alike(fields), name) for fields in arms for name in code_names(fields).values()}
+    if options.retrain or not asked:
         return functools.partial(sources_now, read=read)
     recorded = [trial for folder in (tuning_folder(results), results) for trial in _recorded(folder)]
     planned: Sequence[Trial] = ()
     with contextlib.suppress(RecordError):  # none, or a damaged one
         planned = read_plan(results).trials
-    known = defaultdict[str, list[Source]](list)  # the latest last
+    known = defaultdict[tuple[str, str], list[Source]](list)  # the latest last
     for trial in [*recorded, *planned]:
         for slot, source in trial.sources.items():
-            known[str(getattr(trial.fields, slot))].append(source)
-    kept, files, changed = dict[str, Source](), set[str](), set[str]()
-    for name in sorted(names):
-        now, before = read(name), known[name]
-        if not before or any(source.digest == now.digest for source in before):
-            continue
-        for source in before:
-            if source.now == now.files:  # but for comments of a single file, or as was said before
-                kept[name] = source
-        if name not in kept:
-            last = before[-1]
-            changed.add(name)
-            files |= {file for file, _ in last.now.items() ^ now.files.items()}
-            if options.same_code:
-                reason = "; ".join(filter(None, [last.same_code, options.same_code]))
-                kept[name] = last.model_copy(update={"ran": now.files, "same_code": reason})
-    alike = {fields.model_dump_json(exclude=NOT_IDENTITY) for fields in arms}
-    stale = [
-        trial
+            for which in (_alike(trial.fields), ANY):
+                known[which, str(getattr(trial.fields, slot))].append(source)
+    kept, files = dict[tuple[str, str], Source](), set[str]()
+    changed = set[tuple[str, str]]()
+    for arm, name in asked:
+        now, before = read(name), known[arm, name] or known[ANY, name]
+        digests = {source.digest for source in before}
+        said = [source for source in known[ANY, name] if source.same_code and source.digest in digests]
+        # A comment alone changes the digest of a single file, and not its code.
+        same = [one for one in (*said, *before) if one.digest == now.digest or one.now == now.files]
+        if same:
+            kept[arm, name] = now if same[-1].digest == now.digest else same[-1]
+        elif before and options.same_code:
+            reason = "; ".join(filter(None, [before[-1].same_code, options.same_code]))
+            kept[arm, name] = before[-1].model_copy(update={"ran": now.files, "same_code": reason})
+        elif before:
+            changed.add((arm, name))
+            files |= {file for file, _ in before[-1].now.items() ^ now.files.items()}
+    stale = sum(
+        any((_alike(trial.fields), name) in changed for name in code_names(trial.fields).values())
         for trial in recorded
-        if changed.intersection(code_names(trial.fields).values())
-        # The points of a search are not known beforehand.
-        and (trial.fields.tuning_part or trial.fields.model_dump_json(exclude=NOT_IDENTITY) in alike)
-    ]
-    if stale and not options.same_code:
+    )
+    if stale:
         raise StudyError(
-            f"{', '.join(sorted(files))}: changed since {len(stale)} trials of this study were recorded; give "
-            '--retrain to train them anew (their records stay), or --same-code "why it computes the same" to '
-            "go on with them"
+            f"{', '.join(sorted(files))}: changed since trials of this study were recorded ({stale} in "
+            f"{results.root}); give --retrain to train them anew, their records stay, or --same-code "
+            '"why it computes the same" to go on with them'
         )
-    return functools.partial(sources_now, read=lambda name: kept.get(name) or read(name))
+
+    def find(fields: Fields) -> Sources:
+        return sources_now(fields, lambda name: kept.get((_alike(fields), name)) or read(name))
+
+    return find
+
+
+def _alike(fields: Fields) -> str:
+    """What trials of one arm share; those of a search do, as its points are not known beforehand."""
+    return TUNED if fields.tuning_part else fields.model_dump_json(exclude=NOT_IDENTITY)
 
 
 def _recorded(folder: ResultsFolder) -> list[Trial]:
@@ -76,7 +85,7 @@ def _recorded(folder: ResultsFolder) -> list[Trial]:
     for path in sorted(folder.records.glob("*.json"), key=os.path.getmtime):
         with contextlib.suppress(RecordError):
             trial = read_record(path).trial
-            if not trial.sources:  # from before records had them: then it was the module alone
+            if not trial.sources:  # from before records had them
                 alone = functools.partial(read_source, follow=False)
                 was = trial.model_copy(update={"sources": sources_now(trial.fields, alone)})
                 trial = was if identity_of(was) == trial.trial_id else trial
