@@ -220,18 +220,16 @@ def fields(
 
 
 @app.command()
-def init(file: Annotated[Path, Argument(help="The file to write, such as my_study.py.")]) -> None:
+def init(
+    file: Annotated[Path, Argument(help="The file to write, such as my_study.py.")],
+    network: Annotated[
+        Text, Option("--from", metavar="MODULE:NAME", help="A network of yours, whose arguments it lists.")
+    ] = None,
+) -> None:
     """Write a study to start from, commented; it runs as it is, in a minute on a CPU."""
-    from importlib.resources import files
+    from ablate.starter import write_study
 
-    if file.suffix != ".py":
-        raise StudyError(f"{file}: expected the name of a Python file, such as my_study.py")
-    text = files("ablate.study").joinpath("starter.txt").read_text(encoding="utf-8")
-    try:
-        with file.open("x", encoding="utf-8") as out:
-            out.write(text.format(file=file))
-    except OSError as error:
-        raise StudyError(f"{file}: cannot be written ({error.strerror}); give another name") from None
+    write_study(file, network)
     print_line(Console(), f"{file}: written; run it by python -m ablate run {shlex.quote(str(file))}")
 
 

@@ -97,7 +97,7 @@ def test_the_files_are_those_that_pythons_finder_of_modules_finds(edges: list[tu
     write(folder, texts)
     finder = ModuleFinder(path=[str(folder)])
     finder.import_hook("own")
-    found = {Path(str(module.__file__)) for module in finder.modules.values()}
+    found = {Path(vars(module)["__file__"]) for module in finder.modules.values()}
     assert read_source("own:net").files.keys() == {path.relative_to(folder).as_posix() for path in found}
 
 

@@ -203,6 +203,7 @@ CHANGES: list[dict[str, Any]] = [
     {"decay_norms": False}, {"clip_norm": 1.0}, {"schedule": "one_cycle"}, {"anneal_from": 0.5},
     {"crop_area": 0.5}, {"flip": True}, {"mixup": 0.2}, {"label_noise": 0.05},
     {"weights": "pretrained"}, {"freeze": "body"}, {"head_lr": 2.0}, {"arch.depth": 3}, {"arch.depth": "3"},
+    {"augmentation": "torch.sqrt"}, {"ema": 0.9}, {"schedule": "torch.sqrt"}, {"optimizer": "torch.Lion"},
     *({"numerics": CPU.model_copy(update=change)}
       for change in ({"device": "cuda"}, {"precision": "bfloat16"}, {"deterministic": False})),
 ]  # fmt: skip
@@ -215,7 +216,7 @@ def test_whatever_decides_the_numbers_decides_the_identity() -> None:
 def test_what_does_not_decide_the_numbers_does_not() -> None:
     neither: dict[str, Any] = {
         "data": "folder:/elsewhere", "precision": "float32", "eval_batch_size": 7, "deterministic": True,
-        "recipe": "modern", "decode_size": 20, "resize": "center_crop", "tuning_part": 0.5,
+        "recipe": "modern", "decode_size": 20, "resize": "center_crop", "tuning_part": 0.5, "split": 0.2,
     }  # fmt: skip
     fields = RECIPES["source"].model_dump() | {"epsilon": 0.1 + 1e-17, "epochs": BASE["epochs"]}
     assert {trial(**fields | {name: value}).trial_id for name, value in neither.items()} == {trial().trial_id}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS as FLOORS
 from ablate.stats.intervals import Interval, mean_interval
+from ablate.study.parts import PART
 from ablate.study.trials import Plan
 from ablate.tables import TUNING, Tables, frame
 from ablate.tables.cells import clean, one_line
@@ -41,8 +42,11 @@ def planned_arms(plan: Plan) -> dict[str, Arm]:
 
 
 def arm_label(levels: Mapping[str, Any]) -> str:
-    """An arm's levels as a reader writes them: ε=0.1, arch=xresnet18."""
-    parts = [f"{factor_label(name)}={level_label(level)}" for name, level in levels.items()]
+    """An arm's levels as a reader writes them: ε=0.1, arch=xresnet18; of parts, without ema."""
+    parts = [
+        level_label(level) if name == PART else f"{factor_label(name)}={level_label(level)}"
+        for name, level in levels.items()
+    ]
     return ", ".join(parts) or "all runs"
 
 

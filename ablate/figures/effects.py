@@ -18,7 +18,7 @@ from ablate.figures.draw import Handles
 from ablate.figures.levels import level_axis, places_of
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, PALETTE, REFERENCE
 from ablate.stats.intervals import median_interval
-from ablate.tables.quantities import Quantity, quantity, usual
+from ablate.tables.quantities import Quantity, quantity
 
 COMPARED = ("accuracy", "ece", "nll")
 """Differences that are shown beside those of the primary metric and its family, where there is room."""
@@ -143,24 +143,27 @@ def effects(context: Context) -> Drawing | None:
         return None
     study, table = context.plan.study, context.tables["effects"]
     table = table[table["kind"] == "arm"].rename(columns={"term": "arm"})
-    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *usual(*COMPARED))))[:MOST_PANELS]
+    about = dict.fromkeys((study.primary, *study.comparison_family, *study.usual(*COMPARED)))
+    metrics = list(about)[:MOST_PANELS]
     arms, left_out = context.fitting(table, MOST_ROWS)
-    height = 0.25 + 0.31 * max(len(arms), 1)
-    canvas, axes = draw.panels(len(metrics), height=height, sharey=True)
-    draw.rows_of(axes[0], [context.labels[arm] for arm in arms])
+    pairs, two_ends = [pair for pair in context.plan.comparisons if pair[0] in arms], study.design == "both"
+    canvas, axes = draw.panels(len(metrics), height=0.25 + 0.31 * max(len(pairs), 1), sharey=True)
+    names = [[context.labels[one] for one in pair][: 1 + two_ends] for pair in pairs]
+    draw.rows_of(axes[0], list(map(" against ".join, names)))
     claimed = set[bool]()
     for ax, name in zip(axes, metrics, strict=True):
         metric, numbers = quantity(name), ["effect", "low", "high", "low_images", "high_images", "margin"]
-        rows = table[table["metric"] == name].set_index("arm").reindex(arms)
+        rows = table[table["metric"] == name].set_index(["arm", "against"]).reindex(pairs)
         rows[numbers] = metric.factor * rows[numbers].astype("float64")
-        rows = rows.assign(color=[context.colors[arm] for arm in arms], place=range(len(arms)))
+        rows = rows.assign(color=[context.colors[arm] for arm, _ in pairs], place=range(len(pairs)))
         claimed |= set(rows["verdict"].dropna() != EXPLORATORY)
         _draw_metric(ax, rows)
         ax.set_title(_difference(metric))
     images = "; thin, with caps: for new images as well" if table["low_images"].notna().any() else ""
     caption = (
-        f"Each arm against {arm_label(study.baseline)}, difference of means. Thick: 95 % interval{images}. "
-        "Shaded: within the margin. An arrowhead at the edge: the interval goes on."
+        f"Each arm{'' if two_ends else f' against {arm_label(study.baseline)}'}, difference of means. "
+        f"Thick: 95 % interval{images}. Shaded: within the margin. An arrowhead at the edge: the interval "
+        "goes on."
     )
     caption += CLAIMED * (True in claimed) + PLAIN * (False in claimed)
     family = [quantity(name).label for name in study.comparison_family if name not in metrics]
@@ -235,7 +238,15 @@ def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | Non
     """Accuracy against ECE or the time of a step, with the arms that no other arm beats in both."""
     *_, name, table = against
     accuracy, cost = quantity("accuracy"), quantity(name)
-    along = context.means(cost) if table == "trials" else _step_times(context)
+    if table == "trials":
+        along = context.means(cost)
+    else:
+        cases = (
+            context.cases if len(set(context.cases.values())) > 1 else {}
+        )  # where not all do the same work
+        medians = {arm: median_interval(context.timing.times[case]) for arm, case in cases.items()}
+        rows = [(arm, step.median, step.low, step.high) for arm, step in medians.items()]
+        along = pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])
     points = along.merge(context.means(accuracy), on="arm", suffixes=("_x", "_y"))
     points = points.rename(columns={"mean_x": "x", "mean_y": "y"})
     if len(points) < 2:
@@ -268,11 +279,3 @@ def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | Non
     caption += "" if named.all() else " Dots are arms that are not named, without their intervals."
     left_out = points.loc[points.index.difference(drawn.index), "arms"].explode().dropna()
     return Drawing(canvas, caption, table, handles, list(left_out.map(context.labels)))
-
-
-def _step_times(context: Context) -> pd.DataFrame:
-    """Each arm's step in milliseconds, in columns as of `Context.means`; none where all do the same work."""
-    cases = context.cases if len(set(context.cases.values())) > 1 else {}
-    medians = {arm: median_interval(context.timing.times[case]) for arm, case in cases.items()}
-    rows = [(arm, step.median, step.low, step.high) for arm, step in medians.items()]
-    return pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])

@@ -6,6 +6,7 @@ One source for the page, its Markdown twin, the terminal and a notebook.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,11 @@ from ablate.report.cells import Json, ends, with_unit
 from ablate.report.pages import words
 from ablate.report.views import asked_view, duration, search_cost
 from ablate.study.external import ExternalStudy
+from ablate.study.parts import PART
 from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
 from ablate.tables.cells import few
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds, usual
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds
 
 SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
@@ -32,6 +34,8 @@ SAID = (
 )  # fmt: skip
 MOST_NAMED, TOLD = 4, ("better", "worse", "undecided")
 """Of a recommendation: other places named, and what is said of each."""
+TO_TAKE = re.compile("^(at|with) ")
+"""What a place loses where it is recommended."""
 UNTOLD = {
     "incomplete": "planned trials are missing",
     "too_few_seeds": "one seed has no spread to judge by",
@@ -54,7 +58,7 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
         said.sort(key=lambda one: one["word"] == "undecided")
     else:
         alone = len(plan.arms) == 1
-        for name in dict.fromkeys((*metrics, *(usual("accuracy", "nll", "ece") if alone else ()))):
+        for name in dict.fromkeys((*metrics, *(study.usual("accuracy", "nll", "ece") if alone else ()))):
             what = quantity(name)
             text = _mean_sentence(tables, plan.arms[0], what) if alone else _spread(complete, plan, what)
             said.append({"metric": name, "word": "", "text": text})
@@ -162,6 +166,8 @@ def _where(claim: Claim) -> str:
     if claim.term.kind == "interaction":
         return f"in the interaction {claim.place}"
     averaged = ", averaged over the other factors" if claim.row["cells_planned"] > 1 else ""
+    if PART in claim.term.levels and not averaged:
+        return claim.place if claim.place.startswith("without ") else f"with {claim.place}"
     return f"at {claim.place}{averaged if claim.term.kind == 'main' else ''}"
 
 
@@ -209,11 +215,16 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
     study, what = plan.study, quantity(plan.study.primary)
     if not study.baseline:
         return _best(made, complete, plan)
-    asked = [one for one in made if one.term.kind in ("arm", "main")]
+    asked = [
+        one
+        for one in made
+        if one.term.kind in ("arm", "main")
+        and study.baseline.items() <= {**study.baseline, **one.term.reference}.items()
+    ]
     won = [one for one in asked if one.metric == what and one.word == "better"]
     harmed = set(map(_where, _of(asked, "worse")))
     if harmless := [one for one in won if _where(one) not in harmed]:
-        best = _where(max(harmless, key=lambda one: abs(float(one.row["effect"])))).removeprefix("at ")
+        best = TO_TAKE.sub("", _where(max(harmless, key=lambda one: abs(float(one.row["effect"])))))
         return f"Take {best}: it is better on {what.noun} and worse on nothing that was asked."
     if not asked:
         return ""
@@ -223,7 +234,7 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
         nouns = {word: [one.metric.noun for one in _of(own, word)] for word in TOLD}
         if nouns["better"]:
             on = ", ".join(f"{word} on {' and '.join(names)}" for word, names in nouns.items() if names)
-            others.append(f"{place.removeprefix('at ')} is {on}")
+            others.append(f"{TO_TAKE.sub('', place)} is {on}")
     why = "" if won else f" nothing that was asked is better on {what.noun}."
     beside = f" {'; '.join(others[:MOST_NAMED])}." if others else ""
     return f"Keep {arms.arm_label(study.baseline)}:{why}{beside}"

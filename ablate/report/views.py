@@ -38,11 +38,12 @@ from ablate.stats.intervals import Interval, MedianInterval, median_interval
 from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
 from ablate.study.external import ExternalStudy
+from ablate.study.parts import PART
 from ablate.study.search import Choice, Search
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, Tables
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p, usual
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -71,9 +72,10 @@ def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     """
     complete, names, arms = complete_trials(tables["trials"]), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
-    metrics = dict.fromkeys((plan.study.primary, *usual(*ARM_METRICS), *plan.study.comparison_family))
+    study = plan.study
+    metrics = dict.fromkeys((study.primary, *study.usual(*ARM_METRICS), *study.comparison_family))
     if more:
-        metrics = dict.fromkeys(name for name in usual(*MORE_METRICS) if name not in metrics)
+        metrics = dict.fromkeys(name for name in study.usual(*MORE_METRICS) if name not in metrics)
 
     def columns(arm: str) -> Iterator[Column]:
         yield worded("Arm", names[arm])
@@ -114,6 +116,7 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
             if arm in against and own.n:
                 delta = difference(own.mean - intervals[what.name][against[arm]].mean, what)["text"]
                 notes = [f"{delta} {claim.word}" if claim else delta]
+                notes += [f"against {arms[against[arm]].label}"] if study.design == "both" else []
             numbers = {"low": own.low, "high": own.high, "verdict": claim.word if claim else ""}
             bar = [round(float(end), 1) for end in bars[what.name][arm].dropna()] or None
             yield of_quantity(what, amount(own.mean, what, notes, **numbers, bar=bar))
@@ -129,36 +132,46 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
 
 
 def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
-    """A row per arm of a study whose factors are on or off: ticks, scores, differences from the baseline.
+    """A row per arm of a study of parts, or of factors that are on or off: ticks, scores, differences.
 
     None of a search's arms, and where fewer than two factors have two levels. Of two levels 0 or False is
-    off; without one of these, the baseline's.
+    off; without one of these, the baseline's. Parts that are made of other parts have no column.
     """
     study, complete, on = plan.study, complete_trials(tables["trials"]), dict[str, Any]()
+    parts = study.parts if PART in study.factors else {}
     for factor, levels in study.factors.items():
         off = min(levels, key=lambda level: (bool(level), level != study.baseline.get(factor, levels[0])))
-        if len(levels) == 2:
+        if len(levels) == 2 and not (parts and factor == PART):
             on[factor] = next(level for level in levels if level != off)
-    if len(on) < 2 or study.search:
+    if (len(on) < 2 and not parts) or study.search:
         return None
-    against = {term.term: rows for term, rows in compared(effects, plan, "arm")}
-    arms = planned_arms(plan)
+    # A study of parts may compare an arm with two others.
+    judged = {(term.term, term.reference.get(PART)): rows for term, rows in compared(effects, plan, "arm")}
+    arms, against = planned_arms(plan), dict.fromkeys(end for _, end in judged)
+    single = [part for part, off in parts.items() if not any(o.keys() < off.keys() for o in parts.values())]
 
     def columns(arm: str) -> Iterator[Column]:
-        for factor, level in arms[arm].levels.items():
+        own_levels = arms[arm].levels
+        for factor, level in own_levels.items():
             label, ticked = factor_label(factor), level == on.get(factor)
             if factor in on:
                 head = label if on[factor] is True else f"{label}={level_label(on[factor])}"
                 yield worded(head, cell("✓" if ticked else ABSENT, float(ticked)))
             else:
                 yield worded(label, cell(level_label(level)))
+        for part in single:
+            left = parts[part].keys() - study.named[PART][own_levels[PART]].keys()
+            text = "✓" if len(left) == len(parts[part]) else "in part" if left else ABSENT
+            yield worded(part, cell(text, len(left) / len(parts[part])))
         for what in map(quantity, dict.fromkeys((study.primary, *study.comparison_family))):
             interval = arm_interval(complete, arm, what.name, tables.get("new_images"))
             yield of_quantity(what, _mean(interval, what))
-            if against:
-                own = against.get(arm)
-                judged = cell("baseline", 0.0) if own is None else effect_cell(own[what.name])
-                yield column(f"Δ {what.label}", judged, unit=what.difference_unit)
+            for end in against:
+                own = judged.get((arm, end))
+                none = cell("baseline", 0.0) if own_levels.get(PART) == end else cell(ABSENT)
+                head = f"Δ {what.label}{f' against {end}' if len(against) > 1 else ''}"
+                shown_as = none if own is None else effect_cell(own[what.name])
+                yield column(head, shown_as, unit=what.difference_unit)
 
     return with_best(view(arms, columns))
 
@@ -195,7 +208,7 @@ def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Js
             reason = ABSENT if pd.isna(row["failure"]) else one_line(row["failure"])
             yield worded("Reason", cell(reason))
         else:
-            for what in map(quantity, usual(*TRIAL_METRICS)):
+            for what in map(quantity, plan.study.usual(*TRIAL_METRICS)):
                 yield of_quantity(what, amount(row[what.name], what))
 
     lost = ~trials["status"].isin(["complete", "missing"])
@@ -216,7 +229,8 @@ def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
 
 def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     """A row per effect of some kinds, a column per metric: the primary one, the family's, the usual ones."""
-    names, study, others = arm_cells(plan), plan.study, usual(*(AVERAGED if "main" in kinds else SHOWN))
+    names, study = arm_cells(plan), plan.study
+    others = study.usual(*(AVERAGED if "main" in kinds else SHOWN))
 
     def columns(item: tuple[int, Compared]) -> Iterator[Column]:
         place, (term, by_metric) = item

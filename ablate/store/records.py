@@ -123,6 +123,7 @@ class Record(Frozen, allow_inf_nan=False):
     class_names: tuple[str, ...] = ()
     features: Features | None = Field(default=None, description="None without a last linear layer")
     failure: Failure | None = None
+    metrics: dict[str, float] = Field(default={}, description="numbers that the trial reports itself")
     predictions_sha256: str | None = Field(default=None, description="digest of predictions/<trial_id>.npz")
 
     @property
@@ -166,7 +167,7 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
 
 def record_bytes(record: Record) -> bytes:
     """A record as JSON with its own digest, so that a damaged file is never taken for a value."""
-    content = json.loads(record.model_dump_json())
+    content = json.loads(record.model_dump_json(exclude=None if record.metrics else {"metrics"}))
     whole = {"digest": _content_digest(content), "record": content}
     return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
 

@@ -32,6 +32,8 @@ from ablate.study.fields import (
     resolve,
     unknown_name,
 )
+from ablate.study.metric import Metric
+from ablate.study.parts import BASELINES, PART, Design, off_values, part_faults, part_levels
 from ablate.study.search import FIRST_TUNING_SEED, Search
 
 KINDS = {"arms": ("arm", "pair"), "trend": ("trend",), "main": ("main",), "interaction": ("interaction",)}
@@ -101,6 +103,12 @@ class Study(Varied):
     """
 
     question: str = Field(min_length=1, description="the question, in a sentence")
+    parts: dict[str, Levels] = Field(
+        default={}, description="part of base to its value when off; or a name to fields with theirs"
+    )
+    design: Design = Field(
+        default="without", description="arms of parts: all but each, only each, or both with both ends"
+    )
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
@@ -114,6 +122,7 @@ class Study(Varied):
         default=(), description="the metrics that are asked about; () is the primary one"
     )
     margins: dict[str, float] = Field(default={}, description="per metric, a difference that does not matter")
+    metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
     profiles: dict[str, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
@@ -121,10 +130,27 @@ class Study(Varied):
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_as_levels(cls, declared: Any) -> Any:
+        given, known, factors = (declared.get(name) or {} for name in ("parts", "named", "factors"))
+        if not isinstance(given, Mapping) or not given or PART in known:
+            return declared
+        if PART in factors:
+            raise ValueError(f"factors.{PART}: parts make a factor of this name; give it another")
+        parts, design = off_values(given), declared.get("design", "without")
+        baseline = {PART: BASELINES.get(design)} | (declared.get("baseline") or {})
+        made = {"factors": {**factors, PART: part_levels(parts, design)[0]}, "baseline": baseline}
+        return {**declared, "parts": parts, **made}
+
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        if faults := "\n".join([*_field_faults(self), *declared_faults(self)]):
-            raise ValueError(faults)
+        faults = [*_field_faults(self), *declared_faults(self)]
+        if not faults and PART in self.factors and self.parts:
+            others = {name: levels[0] for name, levels in self.factors.items() if name != PART}
+            faults += part_faults(self.parts, self.fields(others).model_dump())
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     def find_own_modules(self) -> None:
@@ -145,7 +171,12 @@ class Study(Varied):
     @property
     def all_margins(self) -> dict[str, float]:
         """Margins of every metric that has one: the study's own over the defaults."""
-        return {**DEFAULT_MARGINS, **self.margins}
+        own = {name: metric.margin for name, metric in self.metrics.items() if metric.margin is not None}
+        return {**DEFAULT_MARGINS, **own, **self.margins}
+
+    def usual(self, *names: str) -> tuple[str, ...]:
+        """What is shown beside what the study is about: its own metrics, and these of ablate's."""
+        return (*self.metrics, *names)
 
     def seed_list(self) -> tuple[int, ...]:
         """The seeds, one training run per arm each."""
@@ -157,6 +188,11 @@ class Study(Varied):
         if self.only:
             return [{name: arm[name] for name in names} for arm in self.only]
         return [dict(zip(names, levels, strict=True)) for levels in itertools.product(*self.factors.values())]
+
+    def references(self, arm: Mapping[str, Any]) -> list[Levels]:
+        """The levels that an arm is compared at: the baseline's; of parts, the ends of its design."""
+        ends = part_levels(self.parts, self.design)[1].get(arm.get(PART, ""), ()) if self.parts else ()
+        return [self.baseline | {PART: end} for end in ends] or [self.baseline]
 
     def fields(self, arm: Mapping[str, Any]) -> Fields:
         """The complete fields of one arm."""
@@ -240,6 +276,8 @@ def declared_faults(study: Study) -> Iterator[str]:
         elif not searched[name].holds(level):
             words = searched[name].in_words()
             yield f"baseline.{name}: {level!r} is not among the values searched ({words})"
+    if study.design != "without" and not study.parts:
+        yield "design: is that of parts; name them, as parts={'mixup': 0.0}, or leave design out"
     yield from _named_faults(study)
     yield from _comparison_faults(study)
     if not (seeds := study.seed_list()):
