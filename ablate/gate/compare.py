@@ -25,9 +25,9 @@ from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import Plan, deciding
-from ablate.tables import build_tables, open_plan, read_tables
+from ablate.tables.build import build_tables
 from ablate.tables.columns import declare
-from ablate.tables.files import inert
+from ablate.tables.files import inert, open_plan, read_tables
 from ablate.tables.quantities import (
     Quantity,
     number_columns,

@@ -15,8 +15,8 @@ from ablate.analysis.effects import arm_spread, sides_over
 from ablate.errors import RecordError
 from ablate.metrics import METRICS
 from ablate.stats.power import confirmable_margin, equivalence_power, paired_power, seeds_range
-from ablate.status import Facts, read_available
-from ablate.store.records import Record
+from ablate.status import Facts
+from ablate.store.records import Record, read_available
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.comparisons import family_size, terms
 from ablate.study.options import Options

@@ -24,8 +24,8 @@ from ablate.report.views import asked_view, duration, search_cost
 from ablate.study.external import ExternalStudy
 from ablate.study.parts import PART
 from ablate.study.trials import Plan, Trial
-from ablate.tables import Tables
 from ablate.tables.cells import few
+from ablate.tables.files import Tables
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds
 
 SAID = (

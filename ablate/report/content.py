@@ -24,7 +24,8 @@ from ablate.report.paper import methods_paragraph
 from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, DERIVED, Tables, open_plan, read_tables, write_tables
+from ablate.tables.columns import COLUMNS, DERIVED
+from ablate.tables.files import Tables, open_plan, read_tables, write_tables
 
 FORMAT = 2
 """Raised when report.json changes in a way that its readers must know of."""

@@ -41,8 +41,9 @@ from ablate.study.external import ExternalStudy
 from ablate.study.parts import PART
 from ablate.study.search import Choice, Search
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, Tables
 from ablate.tables.cells import one_line
+from ablate.tables.columns import COLUMNS
+from ablate.tables.files import Tables
 from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")

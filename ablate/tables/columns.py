@@ -97,11 +97,6 @@ def _fields(model: type[Frozen], *names: str) -> tuple[Column, ...]:
     )
 
 
-MISSING = "missing"
-"""Status, in tables only, of a planned trial that has no record."""
-UNREADABLE = "unreadable"
-"""Status, in tables only, of a planned trial whose record or predictions are damaged."""
-
 # Columns of several tables.
 
 _ARM = text("arm", "the factor levels in words")

@@ -16,11 +16,11 @@ import pandas as pd
 from ablate.stats.intervals import FloatArray, mean_interval
 from ablate.stats.surrogate import SAME, chosen_of_two, is_on_front, smoothed
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.store.records import MISSING
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import Levels
 from ablate.study.search import Choice, Search
 from ablate.study.trials import arm_name
-from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import read_stored, scores_of
 from ablate.tables.quantities import quantity
@@ -44,11 +44,7 @@ class PointRun(NamedTuple):
 
 
 def tuning_tables(folder: ResultsFolder) -> Tables:
-    """The tables of `TUNING`; none where nothing was tuned or the search's predictions are left out.
-
-    Raises:
-        RecordError: the stored search is damaged.
-    """
+    """The tables of `TUNING`; none where nothing was tuned or the search's predictions are left out."""
     tuning = read_tuning(folder)
     if tuning is None or not tuning_folder(folder).predictions.exists():
         return {}
@@ -72,11 +68,7 @@ def tuning_tables(folder: ResultsFolder) -> Tables:
 
 
 def points_table(folder: ResultsFolder) -> pd.DataFrame:
-    """The `points` table of a study's search; empty where nothing was tuned.
-
-    Raises:
-        RecordError: the stored search is damaged.
-    """
+    """The `points` table of a study's search; empty where nothing was tuned."""
     tuning = read_tuning(folder)
     return frame("points", []) if tuning is None else _points(tuning, _runs(folder, tuning))
 
