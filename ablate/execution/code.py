@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from ablate.errors import RecordError, StudyError
@@ -17,8 +16,6 @@ from ablate.study.options import Options
 from ablate.study.sources import Source, read_source
 from ablate.study.trials import NOT_IDENTITY, Sources, Trial, code_names, identity_of, sources_now
 
-ANY, TUNED = "any arm", "an arm of the search"
-
 
 def settled_sources(
     arms: Sequence[Fields], results: ResultsFolder, options: Options
@@ -29,54 +26,55 @@ def settled_sources(
         StudyError: files changed since such trials were recorded, and the options do not say what follows.
     """
     read = functools.cache(read_source)
-    asked = {(_alike(fields), name) for fields in arms for name in code_names(fields).values()}
+    asked = {(_arm(fields), name) for fields in arms for name in code_names(fields).values()}
     if options.retrain or not asked:
         return functools.partial(sources_now, read=read)
     recorded = [trial for folder in (tuning_folder(results), results) for trial in _recorded(folder)]
     planned: Sequence[Trial] = ()
     with contextlib.suppress(RecordError):  # none, or a damaged one
         planned = read_plan(results).trials
-    known = defaultdict[tuple[str, str], list[Source]](list)  # the latest last
-    for trial in [*recorded, *planned]:
-        for slot, source in trial.sources.items():
-            for which in (_alike(trial.fields), ANY):
-                known[which, str(getattr(trial.fields, slot))].append(source)
-    kept, files = dict[tuple[str, str], Source](), set[str]()
-    changed = set[tuple[str, str]]()
+    known = [
+        (_arm(trial.fields), str(getattr(trial.fields, slot)), source)
+        for trial in (*recorded, *planned)  # the latest last
+        for slot, source in trial.sources.items()
+    ]
+    kept, changed, files = dict[tuple[str, str], Source](), set[tuple[str, str]](), set[str]()
     for arm, name in asked:
-        now, before = read(name), known[arm, name] or known[ANY, name]
-        digests = {source.digest for source in before}
-        said = [source for source in known[ANY, name] if source.same_code and source.digest in digests]
-        # A comment alone changes the digest of a single file, and not its code.
-        same = [one for one in (*said, *before) if one.digest == now.digest or one.now == now.files]
-        if same:
-            kept[arm, name] = now if same[-1].digest == now.digest else same[-1]
-        elif before and options.same_code:
-            reason = "; ".join(filter(None, [before[-1].same_code, options.same_code]))
-            kept[arm, name] = before[-1].model_copy(update={"ran": now.files, "same_code": reason})
-        elif before:
+        now, anywhere = read(name), [source for _, of, source in known if of == name]
+        own = [source for of_arm, of, source in known if (of_arm, of) == (arm, name)]
+        digests = {source.digest for source in own or anywhere}
+        for source in (*anywhere, *own):
+            if source.digest in digests and source.now == now.files:  # but for comments, or as was said
+                kept[arm, name] = source
+            if source.digest in digests and source.digest == now.digest:
+                kept[arm, name] = now
+        if (arm, name) in kept or not digests:
+            continue
+        last = (own or anywhere)[-1]
+        if options.same_code:
+            reason = "; ".join(filter(None, [last.same_code, options.same_code]))
+            kept[arm, name] = last.model_copy(update={"ran": now.files, "same_code": reason})
+        elif own:
             changed.add((arm, name))
-            files |= {file for file, _ in before[-1].now.items() ^ now.files.items()}
-    stale = sum(
-        any((_alike(trial.fields), name) in changed for name in code_names(trial.fields).values())
+            files |= {file for file, _ in last.now.items() ^ now.files.items()}
+    stale = {
+        trial.trial_id
         for trial in recorded
-    )
+        for name in code_names(trial.fields).values()
+        if (_arm(trial.fields), name) in changed
+    }
     if stale:
         raise StudyError(
-            f"{', '.join(sorted(files))}: changed since trials of this study were recorded ({stale} in "
-            f"{results.root}); give --retrain to train them anew, their records stay, or --same-code "
-            '"why it computes the same" to go on with them'
+            f"{', '.join(sorted(files))}: changed since {len(stale)} of this study's trials were recorded; "
+            'give --retrain to train them anew (their records stay), or --same-code "why it computes the '
+            'same" to go on with them'
         )
-
-    def find(fields: Fields) -> Sources:
-        return sources_now(fields, lambda name: kept.get((_alike(fields), name)) or read(name))
-
-    return find
+    return lambda fields: sources_now(fields, lambda name: kept.get((_arm(fields), name)) or read(name))
 
 
-def _alike(fields: Fields) -> str:
+def _arm(fields: Fields) -> str:
     """What trials of one arm share; those of a search do, as its points are not known beforehand."""
-    return TUNED if fields.tuning_part else fields.model_dump_json(exclude=NOT_IDENTITY)
+    return "search" if fields.tuning_part else fields.model_dump_json(exclude=NOT_IDENTITY)
 
 
 def _recorded(folder: ResultsFolder) -> list[Trial]:
