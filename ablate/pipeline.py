@@ -94,7 +94,8 @@ def run(study: Study | str | Path, **options: Any) -> Run:
     Args:
         study: a study, or the path of a file that defines one.
         options: profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
-            seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed, timing.
+            seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed,
+            retrain, same_code, keep_weights, timing.
 
     Raises:
         AblateError: of the kind that says what is wrong; nothing was trained.
