@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SkipValidation, field_validator, mo
 from ablate.study.fields import (
     FIELD_NAMES,
     Declaration,
+    Frozen,
     Levels,
     canonical,
     is_field,
@@ -25,12 +26,23 @@ FIRST_TUNING_SEED = 1_000_000
 GRID_TOLERANCE = 1e-6
 """Of a step: values off the grid by less are on it."""
 MOST_LEVELS = 100_001
+LOG_LEVELS = 25
+"""Of a range with log that does not say how many: over three decades eight a decade."""
+TUNING, DECLARED, RETUNED = "tuning", "as declared", "re-tuned"
+"""The factor that a study with `retune` is run with, and its levels."""
 Condition = Annotated[
     dict[str, Any], Field(description="searched only where these other searched fields have these values")
 ]
 
 
-class Range(Declaration):
+class _InOrder(Declaration):
+    """A declaration whose parts may be given without their names, in order."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(**dict(zip(type(self).model_fields, given, strict=False)), **named)
+
+
+class Range(_InOrder):
     """Numbers from low to high, both included: every `step`, or so many `levels` even in the logarithm.
 
     Integers where low, high and, without log, the step are integers.
@@ -41,9 +53,18 @@ class Range(Declaration):
     step: int | float | None = Field(default=None, description="distance of neighbours; not with log")
     log: bool = Field(default=False, description="even in the logarithm: for learning rates and the like")
     levels: int | None = Field(
-        default=None, ge=2, le=MOST_LEVELS, description="with log, how many values the grid has"
+        default=None,
+        ge=2,
+        le=MOST_LEVELS,
+        description=f"with log, how many values the grid has; {LOG_LEVELS} if it is not said",
     )
     when: Condition = Field(default={})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_levels(cls, declared: Any) -> Any:
+        levels = {"levels": declared.get("levels") or LOG_LEVELS} if declared.get("log") else {}
+        return {**declared, **levels}
 
     @model_validator(mode="after")
     def _consistent(self) -> Range:
@@ -55,8 +76,6 @@ class Range(Declaration):
         if self.log:
             if self.step is not None:
                 raise ValueError("step: not with log; give levels, how many values there are")
-            if self.levels is None:
-                raise ValueError("levels: how many values a range with log has; give it, as levels=13")
             if self.low <= 0:
                 raise ValueError(f"low: expected a number above 0 with log, but {self.low!r} came")
             return self
@@ -150,7 +169,21 @@ Dimension = Annotated[SkipValidation[Range | Choice], BeforeValidator(_dimension
 """What one searched field may be."""
 
 
-class Search(Declaration):
+class Chosen(Frozen):
+    """What the search of one arm came to."""
+
+    arm: Levels = Field(description="the arm's levels")
+    levels: Levels = Field(description="searched field to its value at the best point")
+    value: float = Field(description="the best point's mean of the objective on the tuning split")
+    declared: float | None = Field(
+        description="the same of what the arm was declared with, if it is complete"
+    )
+    complete: int = Field(description="how many points of the budget have a result")
+    tuning_images: int = Field(description="images that points were judged on")
+    overlap: int = Field(description="of these, how many are reported ones too")
+
+
+class Search(_InOrder):
     """What is searched, for what, and with which budget. A point is one value for every searched field.
 
     Its value is its seeds' mean objective on the tuning split. Baseline and anchors are the first points.
