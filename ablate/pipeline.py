@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import importlib
 import itertools
@@ -13,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.errors import ResultsError, StudyError
+from ablate.errors import FOREIGN_FAULTS, ResultsError, StudyError
 from ablate.metrics import METRICS
 from ablate.store.results import ResultsFolder, find_results, read_plan
 from ablate.study.fields import unknown_name
 from ablate.study.options import Options
+from ablate.study.sources import is_users, read_source
 from ablate.study.study import Profile, Study, load_study
 from ablate.study.trials import Plan
 
@@ -255,7 +257,7 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
 
 
 def _ready_own_module(text: str) -> None:
-    """See that a module of the user's, edited between a notebook's runs, is imported as it is now."""
+    """See that the user's modules, edited between a notebook's runs, are imported as they are now."""
     module_name, _, attribute = text.partition(":")
     if module_name == "__main__":
         raise StudyError(
@@ -263,7 +265,11 @@ def _ready_own_module(text: str) -> None:
             "import; put it in a file beside it, such as my_module.py (a cell whose first line is "
             f"%%writefile my_module.py does that), and name it 'my_module:{attribute}'"
         )
-    origin = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
-    installed = any(map(origin.is_relative_to, (sys.prefix, sys.base_prefix)))
-    if origin.name == f"{module_name}.py" and not installed:  # a single file of the user's
-        del sys.modules[module_name]
+    files: Iterable[str] = ()
+    with contextlib.suppress(*FOREIGN_FAULTS):  # told before training, with all other faults
+        files = read_source(text).files if attribute else ()
+    for file in files:
+        module_name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        origin = getattr(sys.modules.get(module_name), "__file__", None)
+        if origin and is_users(Path(origin)):
+            del sys.modules[module_name]

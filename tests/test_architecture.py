@@ -18,14 +18,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "terminal": set(),
     "plugins": set(),
-    "study": set(),
+    "study": {"plugins"},
     "search": {"study"},
     "store": {"study"},
     "data": {"terminal"},
     "models": {"plugins"},
     "losses": {"plugins"},
-    "train": {"study", "losses", "store"},
-    "execution": {"study", "data", "models", "losses", "train", "store", "terminal"},
+    "train": {"plugins", "study", "models", "losses", "store"},
+    "execution": {"plugins", "study", "data", "models", "losses", "train", "store", "terminal"},
     "stats": set(),
     "metrics": {"stats"},
     "tables": {"study", "store", "metrics", "stats"},
@@ -42,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning"},
     "external": {"study", "store", "stats", "tables", "report", "pipeline"},
     "bench": set(),
+    "starter": {"plugins", "models"},
 }  # fmt: skip
 
 # library -> the only rooms that may import it.

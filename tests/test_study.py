@@ -203,6 +203,7 @@ CHANGES: list[dict[str, Any]] = [
     {"decay_norms": False}, {"clip_norm": 1.0}, {"schedule": "one_cycle"}, {"anneal_from": 0.5},
     {"crop_area": 0.5}, {"flip": True}, {"mixup": 0.2}, {"label_noise": 0.05},
     {"weights": "pretrained"}, {"freeze": "body"}, {"head_lr": 2.0}, {"arch.depth": 3}, {"arch.depth": "3"},
+    {"augmentation": "torch.sqrt"}, {"ema": 0.9}, {"schedule": "torch.sqrt"}, {"optimizer": "torch.Lion"},
     *({"numerics": CPU.model_copy(update=change)}
       for change in ({"device": "cuda"}, {"precision": "bfloat16"}, {"deterministic": False})),
 ]  # fmt: skip
@@ -234,7 +235,7 @@ def test_a_trial_from_before_a_field_keeps_its_identity(published: str, version:
     assert records
     for trial_id, record in records.items():
         own = record.trial
-        identity = json.loads(_identity(own.fields, own.seed, own.repeat, own.numerics, own.fingerprint))
+        identity = json.loads(_identity(own))
         identity["training_version"] = version
         if version == 1:
             del identity["numerics"]["threads"]

@@ -203,10 +203,12 @@ def test_the_tracked_data_dictionary_is_the_codes() -> None:
 
 def test_a_case_is_what_changes_the_work() -> None:
     same: list[dict[str, Any]] = [{"epsilon": 0.3}, {"lr": 0.2}, {"label_noise": 0.1}, {"lr_rule": "matched"}]
+    same += [{"schedule": "torch.sqrt", "schedule.out": 1}, {"loss.gamma": 1}, {"anneal_from": 0.2}]
     other: list[dict[str, Any]] = [
         {"reduction": "sum"}, {"arch": "xresnet18"}, {"batch_size": 8}, {"optimizer": "adamw"},
         {"flip": True}, {"crop_area": 0.5}, {"mixup": 0.2}, {"clip_norm": 1.0}, {"decode_size": 20},
-        {"loss": "cross_entropy", "epsilon": 0.0},
+        {"loss": "cross_entropy", "epsilon": 0.0}, {"ema": 0.9}, {"augmentation": "torch.sqrt"},
+        {"optimizer": "torch.Lion"}, {"optimizer.nesterov": True}, {"augmentation.strength": 2},
     ]  # fmt: skip
     assert {case_of(trial(**changes)) for changes in same} == {case_of(trial())}
     assert len({case_of(trial(**changes)) for changes in other}) == len(other)

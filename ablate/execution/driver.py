@@ -14,6 +14,7 @@ import torch
 
 from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
+from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
@@ -49,10 +50,14 @@ class Settled:
     reason: str
     device: str
 
+    def folder(self, options: Options) -> ResultsFolder:
+        """Where its results are."""
+        return ResultsFolder(options.results / self.study.name / self.profile)
+
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study, and record it; what a user can have got wrong is found before."""
-    folder = ResultsFolder(options.results / settled.study.name / settled.profile)
+    folder = settled.folder(options)
     with contextlib.closing(trial_executor(settled.device, options)) as executor:
         # About how many trials lack a record, from counts alone: which they are follows from the data.
         planned = len(settled.study.arms()) * len(settled.study.seed_list())
@@ -90,7 +95,10 @@ class _Drive:
                     f"tables and report of the last run are replaced: {lost} of its {len(before.trials)} "
                     f"trials are not in this plan; their records stay, for `{before.command}`"
                 )
-        write_plan(self.folder, self.plan)
+        recorded = [records[trial_id].trial for trial_id in trials.keys() & records.keys()]
+        code = [source for trial in (*recorded, *self.plan.trials) for source in trial.sources.values()]
+        reasons = sorted({source.same_code for source in code} - {""})
+        write_plan(self.folder, self.plan.model_copy(update={"same_code": tuple(reasons)}))
         for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
             if records[trial_id].status != "complete":
                 put_aside(self.folder, trial_id, "attempts")
@@ -199,7 +207,7 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
         )
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
-    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
+    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics, inputs.sources))
     profile, reason = settled.profile, settled.reason
     return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
 
@@ -207,7 +215,8 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
 def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Trial]) -> Plan:
     """The plan where data is not here; `recorded` trials on the same data are found again in it."""
     study = settled.study
-    check_names(study.fields(levels) for levels in study.arms())
+    arms = [study.fields(levels) for levels in study.arms()]
+    check_names(arms)
 
     def images(fields: Fields) -> str:
         names = {"data", "image_size", "decode_size", "resize", "label_noise", "tuning_part"}
@@ -215,7 +224,8 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
-    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics)
+    sources = settled_sources(arms, settled.folder(options), options)
+    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics, sources)
     return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
 
 
@@ -226,6 +236,7 @@ def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, wat
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
     inputs.check(arms)
+    inputs.sources = settled_sources(arms, settled.folder(options), options)
     return inputs
 
 

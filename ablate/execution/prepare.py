@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
 from ablate.losses import ForeignLoss, build_loss
 from ablate.models import bind_network, build_model
 from ablate.models.weights import begin, head_of
+from ablate.plugins import is_foreign
 from ablate.study.fields import Fields
-from ablate.study.trials import Numerics, Trial, build_trial
+from ablate.study.trials import Numerics, Sources, Trial, build_trial, sources_now
+from ablate.train.augmentation import check_augmentation
 from ablate.train.device import cpu_has_bfloat16
+from ablate.train.optimizer import check_optimizer, check_schedule
 
 
 class Inputs:
@@ -30,6 +33,7 @@ class Inputs:
         )
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
+        self.sources: Callable[[Fields], Sources] = sources_now
 
     def check(self, arms: Iterable[Fields]) -> None:
         """Find what is wrong with arms before any training, the cheap faults of all of them first."""
@@ -63,7 +67,8 @@ class Inputs:
 
     def trial(self, levels: Mapping[str, Any], fields: Fields, seed: int) -> Trial:
         """One training run of an arm."""
-        return build_trial(levels, fields, seed, self.numerics(fields), self.fingerprint(fields))
+        numerics, fingerprint = self.numerics(fields), self.fingerprint(fields)
+        return build_trial(levels, fields, seed, numerics, fingerprint, sources=self.sources(fields))
 
     def _check_network(self, fields: Fields) -> None:
         """Build each distinct network once, so that a wrong one is found before any training."""
@@ -107,9 +112,21 @@ def check_names(arms: Iterable[Fields]) -> None:
         except ValueError as error:
             raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
         if isinstance(loss, ForeignLoss):
-            _check_foreign_loss(loss, fields, arms)
+            _check_untaken("loss", {"epsilon"} if loss.takes_epsilon else set(), ("epsilon",), fields, arms)
+            if fields.mixup and not loss.per_image:
+                raise StudyError(
+                    f"mixup: needs a loss per image, but {fields.loss!r} gives one number for a batch; have "
+                    "it return one per image, or set mixup to 0"
+                )
         with _levels_apart("arch", arms):  # built below, when the number of classes is known
             bind_network(fields.arch, fields.arguments("arch"))
+        with _levels_apart("augmentation", arms):
+            check_augmentation(fields)
+        with _levels_apart("optimizer", arms):
+            names = ("weight_decay", "momentum", "beta2", "adam_epsilon")
+            _check_untaken("optimizer", check_optimizer(fields), names, fields, arms)
+        with _levels_apart("schedule", arms):
+            _check_untaken("schedule", check_schedule(fields), ("anneal_from",), fields, arms)
 
 
 @contextlib.contextmanager
@@ -128,19 +145,19 @@ def _levels_apart(slot: str, arms: Sequence[Fields]) -> Iterator[None]:
         ) from None
 
 
-def _check_foreign_loss(loss: ForeignLoss, fields: Fields, arms: Sequence[Fields]) -> None:
-    """What a loss that lacks one of ours cannot do."""
-    swept = {arm.epsilon for arm in arms if arm.loss == fields.loss}
-    if not loss.takes_epsilon and len(swept) > 1:
-        raise StudyError(
-            f"epsilon: is swept, but the loss {fields.loss!r} takes no epsilon; give it a parameter of that "
-            "name, or leave ε out of the factors"
-        )
-    if fields.mixup and not loss.per_image:
-        raise StudyError(
-            f"mixup: needs a loss per image, but {fields.loss!r} gives one number for a batch; have it "
-            "return one per image, or set mixup to 0"
-        )
+def _check_untaken(
+    slot: str, takes: Set[str], names: Iterable[str], fields: Fields, arms: Sequence[Fields]
+) -> None:
+    """Refuse what code from outside would not notice: fields that it does not take."""
+    code = getattr(fields, slot)
+    for name in {*names} - takes if is_foreign(code) else ():
+        values = {getattr(arm, name) for arm in arms if getattr(arm, slot) == code}
+        if len(values) > 1 or (name == "weight_decay" and values != {0.0}):
+            came = " and ".join(map(str, sorted(values)))
+            raise StudyError(
+                f"{name}: is {came}, but the {slot} {code!r} takes no {name}; give it such a parameter, or "
+                f"{'set it to 0' if len(values) == 1 else 'do not sweep it'}"
+            )
 
 
 def resolve_device(asked: str) -> str:

@@ -281,8 +281,7 @@ class _Turn:
         fields = trial.fields
         if case.loss != fields.loss:
             changes["epsilon"] = 0.0
-            kept = {name: value for name, value in fields if not name.startswith("loss.")}
-            fields = Fields.model_validate(kept)
+            fields = fields.without_arguments("loss")
         fields = fields.model_copy(update=changes)
         trial = trial.model_copy(update={"fields": fields})
         set_numerics(deterministic=trial.numerics.deterministic)

@@ -237,7 +237,15 @@ def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | Non
     """Accuracy against ECE or the time of a step, with the arms that no other arm beats in both."""
     *_, name, table = against
     accuracy, cost = quantity("accuracy"), quantity(name)
-    along = context.means(cost) if table == "trials" else _step_times(context)
+    if table == "trials":
+        along = context.means(cost)
+    else:
+        cases = (
+            context.cases if len(set(context.cases.values())) > 1 else {}
+        )  # where not all do the same work
+        medians = {arm: median_interval(context.timing.times[case]) for arm, case in cases.items()}
+        rows = [(arm, step.median, step.low, step.high) for arm, step in medians.items()]
+        along = pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])
     points = along.merge(context.means(accuracy), on="arm", suffixes=("_x", "_y"))
     points = points.rename(columns={"mean_x": "x", "mean_y": "y"})
     if len(points) < 2:
@@ -270,11 +278,3 @@ def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | Non
     caption += "" if named.all() else " Dots are arms that are not named, without their intervals."
     left_out = points.loc[points.index.difference(drawn.index), "arms"].explode().dropna()
     return Drawing(canvas, caption, table, handles, list(left_out.map(context.labels)))
-
-
-def _step_times(context: Context) -> pd.DataFrame:
-    """Each arm's step in milliseconds, in columns as of `Context.means`; none where all do the same work."""
-    cases = context.cases if len(set(context.cases.values())) > 1 else {}
-    medians = {arm: median_interval(context.timing.times[case]) for arm, case in cases.items()}
-    rows = [(arm, step.median, step.low, step.high) for arm, step in medians.items()]
-    return pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])

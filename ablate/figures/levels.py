@@ -65,9 +65,8 @@ def heat_map(context: Context) -> Drawing | None:
     if len(factors) != 2 or not all(map(context.is_ordered, factors)) or study.only or complete.empty:
         return None
     up = next(name for name in factors if name != context.axis)
-    metrics = [
-        quantity(name) for name in dict.fromkeys((study.primary, "ece")) if complete[name].notna().any()
-    ]
+    known = complete.columns[complete.notna().any()]
+    metrics = [quantity(name) for name in dict.fromkeys((study.primary, "ece")) if name in known]
     canvas, axes = draw.panels(len(metrics), height=0.5 + 0.34 * len(context.factors[up]))
     handles, baselines = Handles(), {other for _, other in context.plan.comparisons}
     for ax, metric in zip(axes, metrics, strict=True):
@@ -192,10 +191,7 @@ def _draw_floor(ax: Axes, floor: pd.DataFrame, numeric: bool) -> Line2D:
 
 
 def _optimum(context: Context, metric: Quantity, places: Mapping[Any, float]) -> dict[float, float]:
-    """Places of ε to the mean confidence in percent at which the smoothed loss is least, 1 − ε + ε/K.
-
-    Empty for other metrics and axes, other losses, and where the number of classes is not known.
-    """
+    """Place of an ε to the mean confidence (%) at which the smoothed loss is least, 1 − ε + ε/K; else {}."""
     classes = context.tables["confusion"]["class"].nunique() if "confusion" in context.tables else 0
     smoothed = (context.complete["loss"] == "label_smoothing").all()
     if metric.name != "mean_confidence" or context.axis != "epsilon" or not smoothed or classes < 2:

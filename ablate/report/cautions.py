@@ -72,6 +72,8 @@ def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:
         if plan.study.only:
             yield _banner("no_grid", arms=len(plan.arms))
         return
+    if plan.same_code:
+        yield _banner("same_code", plan.same_code)
     for name in dict.fromkeys(trial.fields.data for trial in plan.trials):
         if name in SMALL_DATA:
             yield _banner(f"data.{name}")

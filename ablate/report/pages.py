@@ -125,16 +125,13 @@ def sections(report: Json) -> list[Json]:
         ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),
         ("trials", "Trials", [_table(report["trials"], "All {} trials")]),
     ]
-    return [
-        {
-            "id": name,
-            "title": title,
-            "lead": words(f"lead.{name}") if f"lead.{name}" in texts() else "",
-            "parts": [EMPTY | part for part in parts if part],
-        }
-        for name, title, parts in found
-        if any(parts)
-    ]
+    made = []
+    for name, title, parts in found:
+        lead = words(f"lead.{name}") if f"lead.{name}" in texts() else ""
+        made.append(
+            {"id": name, "title": title, "lead": lead, "parts": [EMPTY | part for part in parts if part]}
+        )
+    return [section for section in made if section["parts"]]
 
 
 def _table(table: Json | None, folded: str = "") -> Json | None:

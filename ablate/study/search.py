@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SkipValidation, field_validator, model_validator
@@ -35,14 +35,12 @@ Condition = Annotated[
 ]
 
 
-class _InOrder(Declaration):
-    """A declaration whose parts may be given without their names, in order."""
-
-    def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(**dict(zip(type(self).model_fields, given, strict=False)), **named)
+def _named(kind: type[Declaration], given: Sequence[Any]) -> dict[str, Any]:
+    """The parts of a declaration that were given without their names, in order."""
+    return dict(zip(kind.model_fields, given, strict=False))
 
 
-class Range(_InOrder):
+class Range(Declaration):
     """Numbers from low to high, both included: every `step`, or so many `levels` even in the logarithm.
 
     Integers where low, high and, without log, the step are integers.
@@ -59,6 +57,9 @@ class Range(_InOrder):
         description=f"with log, how many values the grid has; {LOG_LEVELS} if it is not said",
     )
     when: Condition = Field(default={})
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(**_named(type(self), given), **named)
 
     @model_validator(mode="before")
     @classmethod
@@ -183,7 +184,7 @@ class Chosen(Frozen):
     overlap: int = Field(description="of these, how many are reported ones too")
 
 
-class Search(_InOrder):
+class Search(Declaration):
     """What is searched, for what, and with which budget. A point is one value for every searched field.
 
     Its value is its seeds' mean objective on the tuning split. Baseline and anchors are the first points.
@@ -211,6 +212,9 @@ class Search(_InOrder):
     tuning_part: float = Field(
         default=0.125, gt=0, lt=1, description="part of the training images held back to tune on"
     )
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(**_named(type(self), given), **named)
 
     @field_validator("objective", mode="before")
     @classmethod

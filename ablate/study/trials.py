@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import json
 from collections.abc import Callable, Mapping
@@ -14,7 +13,8 @@ from typing import Any
 from pydantic import Field
 
 from ablate.errors import StudyError
-from ablate.study.fields import LATER_FIELDS, Fields, Frozen
+from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, Frozen
+from ablate.study.sources import Source, read_source
 from ablate.study.study import Study
 
 TRAINING_VERSION = 2
@@ -24,6 +24,8 @@ NOT_IDENTITY = {
     "data", "decode_size", "resize", "tuning_part", "precision", "deterministic", "recipe", "eval_batch_size",
 }  # fmt: skip
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
+Sources = Mapping[str, Source]
+"""Field to the user's code that it names."""
 
 
 class Numerics(Frozen):
@@ -46,6 +48,7 @@ class Trial(Frozen):
     repeat: int = Field(default=0, description="0, or the number of a deliberate second run")
     numerics: Numerics = Field(description="resolved arithmetic")
     fingerprint: str = Field(description="digest of the decoded images and labels")
+    sources: dict[str, Source] = Field(default={}, description="field to the user's code that it names")
 
 
 class Plan(Frozen):
@@ -56,6 +59,7 @@ class Plan(Frozen):
     reason: str = Field(description="why this profile: what the machine has, or that it was asked for")
     command: str = Field(default="", description="the command line that runs it")
     trials: tuple[Trial, ...]
+    same_code: tuple[str, ...] = Field(default=(), description="why changed code computes the same")
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
@@ -86,15 +90,30 @@ def stream_seed(seed: int, stream: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def code_names(fields: Fields) -> dict[str, str]:
+    """The fields that name code by its import path, with that. Of data the fingerprint says enough."""
+    named = {slot: str(getattr(fields, slot)) for slot in SLOTS if slot != "data"}
+    return {slot: name for slot, name in named.items() if ":" in name}
+
+
+def sources_now(fields: Fields, read: Callable[[str], Source] = read_source) -> Sources:
+    """The user's code that a trial's fields name, as it is now."""
+    return {slot: read(name) for slot, name in code_names(fields).items()}
+
+
 def expand(
-    study: Study, fingerprint_of: Callable[[Fields], str], numerics_of: Callable[[Fields], Numerics]
+    study: Study,
+    fingerprint_of: Callable[[Fields], str],
+    numerics_of: Callable[[Fields], Numerics],
+    sources_of: Callable[[Fields], Sources] = sources_now,
 ) -> list[Trial]:
     """All trials, seed by seed, so that a stopped study has whole sets of arms; twins are a StudyError."""
-    arms = [(levels, study.fields(levels)) for levels in study.arms()]
+    arms = [(levels, fields := study.fields(levels), sources_of(fields)) for levels in study.arms()]
     seen: dict[str, str] = {}
     trials = []
-    for seed, (levels, fields) in itertools.product(study.seed_list(), arms):
-        trial = build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
+    for seed, (levels, fields, sources) in itertools.product(study.seed_list(), arms):
+        numerics, fingerprint = numerics_of(fields), fingerprint_of(fields)
+        trial = build_trial(levels, fields, seed, numerics, fingerprint, sources=sources)
         # An arm may be tuned to what it was declared with.
         if seen.setdefault(trial.trial_id, trial.arm) != trial.arm and not study.chosen:
             raise StudyError(
@@ -112,28 +131,35 @@ def build_trial(
     numerics: Numerics,
     fingerprint: str,
     repeat: int = 0,
+    sources: Sources | None = None,
 ) -> Trial:
-    """One trial with its identity computed."""
-    identity = _identity(fields, seed, repeat, numerics, fingerprint)
-    trial_id = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return Trial(
-        trial_id=trial_id, arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
+    """One trial with its identity computed; without `sources` the code is as it is now."""
+    trial = Trial(
+        trial_id="", arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
         numerics=numerics, fingerprint=fingerprint,
+        sources=sources_now(fields) if sources is None else dict(sources),
     )  # fmt: skip
+    return trial.model_copy(update={"trial_id": identity_of(trial)})
 
 
-def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
+def identity_of(trial: Trial) -> str:
+    """The hash of what a trial computes, its name."""
+    return hashlib.sha256(_identity(trial).encode()).hexdigest()[:16]
+
+
+def _identity(trial: Trial) -> str:
     """What a trial computes, as canonical JSON: no path, host, study or profile name."""
-    named = fields.model_dump(exclude=NOT_IDENTITY)
-    named["weights"] = weights_digest(fields.weights)
+    named = trial.fields.model_dump(exclude=NOT_IDENTITY)
+    named["weights"] = weights_digest(trial.fields.weights)
     identity = {
         # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
-        "sources": {name: source_digest(named[name]) for name in ("arch", "loss")},
-        "seed": seed,
-        "repeat": repeat,
-        "data": fingerprint,
-        "numerics": numerics.model_dump(),
+        # Ablate's own networks and losses have a version, and no digest.
+        "sources": {"arch": "", "loss": ""} | {slot: own.digest for slot, own in trial.sources.items()},
+        "seed": trial.seed,
+        "repeat": trial.repeat,
+        "data": trial.fingerprint,
+        "numerics": trial.numerics.model_dump(),
         "training_version": TRAINING_VERSION,
     }
     return json.dumps(identity, sort_keys=True, allow_nan=False)
@@ -149,19 +175,3 @@ def weights_digest(weights: str) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StudyError(f"weights {weights!r}: the file cannot be read ({error.strerror})") from None
-
-
-def source_digest(name: str) -> str:
-    """Digest of the module that `package.module:attribute` names; "" of ablate's own: they have a version."""
-    if ":" not in name:
-        return ""
-    module = name.partition(":")[0]
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError) as error:
-        raise StudyError(f"{name}: module {module!r} cannot be found: {error}") from None
-    if spec is None or spec.origin is None:
-        raise StudyError(
-            f"{name}: module {module!r} cannot be found; put it beside the study file, or install its package"
-        )
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()

@@ -41,7 +41,8 @@ class Ledger:
     """The points of a search, in a database that several tuners may share; `tuning` is what was last seen.
 
     It is opened with what this tuner declares, `first` being baseline and anchors. `check_same` raises where
-    the search that is known is another one. Failed points may be tried again, their records put aside.
+    the search that is known is another one. Failed points may be tried again, their records put aside, or all
+    points be trained again by other code.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Ledger:
         check_same: Callable[[Tuning], None],
         *,
         retry_failed: bool = False,
+        retrain: bool = False,
     ) -> None:
         self.results, self.folder, self.storage = results, tuning_folder(results), storage
         self._name, self._first = name, first
@@ -68,7 +70,8 @@ class Ledger:
             budget = {"points": max(declared.search.points, least)}
             self.tuning = known.model_copy(update={"search": declared.search.model_copy(update=budget)})
             self.points.search = self.tuning.search
-            self._match_records(stored.points if stored else (), retry_failed=retry_failed)
+            found = stored.points if stored else ()
+            self._match_records(found, retry_failed=retry_failed, retrain=retrain)
             self._declare()
             self._write()
 
@@ -179,7 +182,7 @@ class Ledger:
             "have; choose another folder with --results"
         )
 
-    def _match_records(self, stored: Sequence[Point], *, retry_failed: bool) -> None:
+    def _match_records(self, stored: Sequence[Point], *, retry_failed: bool, retrain: bool) -> None:
         """Have the database say what the records do: points that lack theirs run again, values follow."""
         known, objective = self.tuning.points, self.tuning.search.objective
         complete = [point for point in known if point.state == "complete"]
@@ -191,6 +194,8 @@ class Ledger:
                 f"{self.storage.words}: {len(again)} points are complete there, but their records are not in "
                 f"{self.folder.root}; all tuners need the same --results, on a file system that they share"
             )
+        if retrain:  # those whose code is as it was are judged by their records at once
+            again |= {point.number for point in known}
         if retry_failed:
             again |= {point.number for point in known if point.state == "failed"}
             for trial_id, record in read_records(self.folder).items():

@@ -118,8 +118,8 @@ def point_fields(study: Study, levels: Levels) -> Fields:
     return study.fields({**levels, "tuning_part": search_of(study).tuning_part})
 
 
-def check_same(study: Study, inputs: Inputs, where: str, known: Tuning) -> None:
-    """Refuse to go on with another search (ResultsError); only the budget may be another."""
+def check_same(study: Study, inputs: Inputs, where: str, known: Tuning, *, retrain: bool = False) -> None:
+    """Refuse to go on with another search (ResultsError); its budget may differ, with `retrain` its code."""
     first = first_points(study)
     was, now = _words(known.search), _words(search_of(study))
     changed = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
@@ -127,7 +127,7 @@ def check_same(study: Study, inputs: Inputs, where: str, known: Tuning) -> None:
     if not changed and begun != first[: len(begun)]:
         changed = [f"baseline and anchors were {begun}, now {first}"]
     named = [point for point in known.points if point.trial_ids]  # one just asked for has no trials yet
-    for point in named[:1] if not changed else ():
+    for point in named[:1] if not changed and not retrain else ():
         trial = inputs.trial(point.levels, point_fields(study, point.levels), point.seeds[0])
         if trial.trial_id != point.trial_ids[0]:
             changed = ["what a point trains (its fields, data, arithmetic or the training's version) differs"]
@@ -199,10 +199,9 @@ def tune_study(
     `points` is the budget instead of the search's; `storage` the PostgreSQL URL of a search that several
     tuners share, as they do the folder.
     """
-    if storage is not None and options.retry_failed:
-        raise StudyError(
-            "--retry-failed: not with --storage, where a point that failed stays so for all tuners"
-        )
+    if storage is not None and (options.retry_failed or options.retrain):
+        name = "--retrain" if options.retrain else "--retry-failed"
+        raise StudyError(f"{name}: not with --storage, where a point that ended stays so for all tuners")
     settled = driver.settle(study, options)
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
@@ -238,9 +237,10 @@ def tune_settled(
             if database.is_alone():
                 for line in quarantine(folder)[1]:
                     watcher.note(f"put aside as damaged, to run again: {line}")
-            first, retry = first_points(study), options.retry_failed
-            same = partial(check_same, study, inputs, f"{database.words}: study {name!r}")
-            ledger = Ledger(results, database, name, declared, first, same, retry_failed=retry)
+            first, where = first_points(study), f"{database.words}: study {name!r}"
+            again = {"retry_failed": options.retry_failed, "retrain": options.retrain}
+            same = partial(check_same, study, inputs, where, retrain=options.retrain)
+            ledger = Ledger(results, database, name, declared, first, same, **again)
             watcher.searching(ledger.tuning, study.name, settled.reason)
             loop = _Loop(study, inputs, ledger, options, watcher)
             interrupted = loop.run()

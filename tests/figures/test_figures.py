@@ -44,7 +44,7 @@ Of = Callable[[str], Drawn]
 def of() -> Iterator[Of]:
     """A study of one kind, drawn when first asked for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ablate.study.trials.source_digest", lambda name: "")
+        patch.setattr("ablate.study.trials.code_names", lambda fields: {})
         yield functools.cache(lambda kind: KINDS[kind]())
 
 
