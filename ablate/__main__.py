@@ -134,15 +134,8 @@ def tune(
 
 def _conclude(ended: Run, open_page: bool) -> NoReturn:
     """Say what became of a run or a search, its answer first, and exit with its status."""
-    lines = [*ended.answer, *([f"{ended.ran} trials run"] if ended.report else [])]
-    if ended.interrupted:
-        lines.append(ended.stopped("command"))
-    elif ended.failed:
-        lines.append(
-            f"{ended.failed} of {len(ended.tables['trials'])} trials have no result; the report says why; "
-            "--retry-failed runs them again"
-        )
-    print_line(Console(), *lines)
+    ran = [f"{ended.ran} trials run"] if ended.report else []
+    print_line(Console(), *ended.answer, *ran, *ended.remarks("command", "--retry-failed"))
     if ended.report:
         _show_report(ended.report, open_page)
     raise Concluded(INTERRUPTED if ended.interrupted else FAILURES if ended.failed else COMPLETE)
@@ -169,7 +162,9 @@ def _show_report(page: Path, open_page: bool) -> None:
 def plan(
     study: StudyFile,
     options: Options,
-    sd: Annotated[float | None, Option(min=0.0, help="Of an arm's runs over seeds, in shown units.")] = None,
+    sd: Annotated[
+        float | None, Option(min=0.0, max=1e9, help="Of an arm's runs over seeds, in shown units.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what `run` would train, on which data, how long that takes, and how likely it decides what it asks.

@@ -20,7 +20,8 @@ from ablate.errors import StudyError
 from ablate.gate.check import Result, check_study, show_result
 from ablate.gate.condition import LONGEST, Joined, Leaf, parse
 from ablate.stats.intervals import mean_interval
-from ablate.tables import build_tables, write_tables
+from ablate.tables.build import build_tables
+from ablate.tables.files import write_tables
 
 ARMS = counts(e0=[600, 620, 590, 610], e1=[540, 561, 531, 549], e2=[601, 622, 590, 612])
 """epsilon=0.1 is surely worse than 0.0 (by 6 points), and 0.2 is equivalent to it."""

@@ -90,7 +90,7 @@ def test_each_arm_has_on_what_its_name_says(names: list[str], count: int, paired
 
 def measured(plan: Plan, worth: dict[str, float]) -> dict[str, pd.DataFrame]:
     """Trials whose accuracy is the sum of what their parts are worth, with a little luck for each seed."""
-    from ablate.tables import frame
+    from ablate.tables.files import frame
 
     def row(trial: Trial) -> dict[str, Any]:
         on = [part for part in worth if getattr(trial.fields, part) == ON[part]]

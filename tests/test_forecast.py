@@ -14,8 +14,7 @@ from statsmodels.stats.power import TTestPower
 
 from ablate.gate.plan import expected_duration, show_forecast
 from ablate.stats.power import equivalence_power
-from ablate.status import read_available
-from ablate.store.records import Failure, Record
+from ablate.store.records import Failure, Record, read_available
 from ablate.store.results import ResultsFolder
 from ablate.study.study import load_study
 from ablate.study.trials import Plan, Trial, expand

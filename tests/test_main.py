@@ -27,7 +27,7 @@ from ablate.execution.driver import usable_cores
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study import Options
-from ablate.tables import read_tables
+from ablate.tables.files import read_tables
 
 STUDY = '''"""Tiny."""
 from ablate.study.study import Profile, Study

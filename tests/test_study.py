@@ -216,7 +216,7 @@ def test_whatever_decides_the_numbers_decides_the_identity() -> None:
 def test_what_does_not_decide_the_numbers_does_not() -> None:
     neither: dict[str, Any] = {
         "data": "folder:/elsewhere", "precision": "float32", "eval_batch_size": 7, "deterministic": True,
-        "recipe": "modern", "decode_size": 20, "resize": "center_crop", "tuning_part": 0.5,
+        "recipe": "modern", "decode_size": 20, "resize": "center_crop", "tuning_part": 0.5, "split": 0.2,
     }  # fmt: skip
     fields = RECIPES["source"].model_dump() | {"epsilon": 0.1 + 1e-17, "epochs": BASE["epochs"]}
     assert {trial(**fields | {name: value}).trial_id for name, value in neither.items()} == {trial().trial_id}

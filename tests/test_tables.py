@@ -23,17 +23,9 @@ from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing
 from ablate.study.study import Study
 from ablate.study.trials import Plan, expand
-from ablate.tables import (
-    COLUMNS,
-    DERIVED,
-    TUNING,
-    build_tables,
-    data_dictionary,
-    frame,
-    read_tables,
-    write_tables,
-)
-from ablate.tables.build import step_time_rows
+from ablate.tables.build import build_tables, step_time_rows
+from ablate.tables.columns import COLUMNS, DERIVED, TUNING, data_dictionary
+from ablate.tables.files import frame, read_tables, write_tables
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = '=HYPERLINK(1), "a"\n|<b>'
@@ -198,7 +190,7 @@ def test_every_metric_is_a_column_and_no_column_is_named_twice() -> None:
 
 def test_the_tracked_data_dictionary_is_the_codes() -> None:
     tracked = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
-    assert tracked == data_dictionary(), "write it again: ablate.tables.data_dictionary()"
+    assert tracked == data_dictionary(), "write it again: ablate.tables.columns.data_dictionary()"
 
 
 def test_a_case_is_what_changes_the_work() -> None:

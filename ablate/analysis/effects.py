@@ -6,7 +6,6 @@ makes the study's *claims*. Everything else is exploratory: an interval of its o
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections import defaultdict
@@ -25,8 +24,8 @@ from ablate.stats.verdict import verdict
 from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
 from ablate.study.trials import Plan
-from ablate.tables import Tables, frame
-from ablate.tables.quantities import number_columns, quantity, usual
+from ablate.tables.files import Tables, frame
+from ablate.tables.quantities import number_columns, quantity
 
 TURNS = 0.05
 """The p of its curvature below which a trend that turns within its levels has no verdict but undecided."""
@@ -37,10 +36,8 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     """Every effect of a study and every metric; with a verdict where it is asked about.
 
     The family counts all that is asked, so that a missing arm never makes another's interval narrower. What
-    is not complete is undecided. Of the tables it takes trials, and new_images where there is one.
-
-    Raises:
-        StudyError: the study is about a column that the trials table does not have.
+    is not complete is undecided. Of the tables it takes trials, and new_images where there is one. A
+    StudyError names what the study is about and the trials table does not have.
     """
     study, trials, compared = plan.study, tables["trials"], terms(plan)
     metrics = _compared_metrics(study)
@@ -114,7 +111,7 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
             f"primary, family: {', '.join(dict.fromkeys(unknown))}: no such metric; "
             f"the metrics are {', '.join(sorted(known))}"
         )
-    others = (name for name in usual(*SHOWN, *METRICS) if name not in FLOORS.values())
+    others = (name for name in study.usual(*SHOWN, *METRICS) if name not in FLOORS.values())
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 
@@ -202,8 +199,8 @@ def effect_row(
         identical=identical,
     )
     few, many, detectable = None, None, math.nan
-    if sd > 0:
-        detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
+    if sd > 0:  # of an sd of 1, as each number of seeds is computed once
+        detectable = sd * minimal_detectable_effect(n, sd=1.0, comparisons=effect.comparisons)
     pooled, freedom = spread
     if claim and judged.word == "undecided" and pooled > 0 and margin > 0:
         family = effect.comparisons
@@ -222,6 +219,3 @@ def effect_row(
         "seeds_needed": many,
         "detectable": detectable,
     }
-
-
-_detectable = functools.cache(minimal_detectable_effect)

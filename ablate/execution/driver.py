@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
+from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
-from ablate.study.fields import Fields
+from ablate.study.fields import DataFields, Fields
 from ablate.study.options import Options as Options
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial, expand
@@ -194,7 +195,7 @@ def settle(study: Study, options: Options) -> Settled:
 def data_needed(settled: Settled, options: Options) -> list[Originals]:
     """The datasets that a study's trials need, and whether they are here."""
     study = settled.study
-    names = dict.fromkeys({**study.base, **arm}.get("data") for arm in study.arms())
+    names = dict.fromkeys({**study.base, **study.settings(arm)}.get("data") for arm in study.arms())
     return [find_originals(str(name), data_dir=options.data_dir) for name in names if name is not None]
 
 
@@ -219,8 +220,7 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
     check_names(arms)
 
     def images(fields: Fields) -> str:
-        names = {"data", "image_size", "decode_size", "resize", "label_noise", "tuning_part"}
-        return fields.model_dump_json(include=names)
+        return json.dumps([fields.model_dump(include={*DataFields.model_fields}), fields.arguments("data")])
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
@@ -236,6 +236,8 @@ def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, wat
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
     inputs.check(arms)
+    for classes in {len(inputs.dataset(fields).classes) for fields in arms}:
+        check_metrics(settled.study.metrics, classes)
     inputs.sources = settled_sources(arms, settled.folder(options), options)
     return inputs
 

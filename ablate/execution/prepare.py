@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ablate.data import Dataset, Progress, default_cache_dir, prepare
+from ablate.data import Dataset, Progress, bind_data, default_cache_dir, prepare
 from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
 from ablate.losses import ForeignLoss, build_loss
 from ablate.models import bind_network, build_model
 from ablate.models.weights import begin, head_of
 from ablate.plugins import is_foreign
 from ablate.study.fields import Fields
+from ablate.study.metric import Metric
 from ablate.study.trials import Numerics, Sources, Trial, build_trial, sources_now
 from ablate.train.augmentation import check_augmentation
 from ablate.train.device import cpu_has_bfloat16
@@ -47,8 +49,14 @@ class Inputs:
 
     def dataset(self, fields: Fields) -> Dataset:
         """The data of an arm, decoded."""
-        size, resize, held_back = fields.decoded_size, fields.resize, fields.tuning_part
-        return self._prepare(fields.data, image_size=size, resize=resize, tuning_part=held_back)
+        return self._prepare(
+            fields.data,
+            image_size=fields.decoded_size,
+            resize=fields.resize,
+            tuning_part=fields.tuning_part,
+            split=fields.split,
+            arguments=tuple(fields.arguments("data").items()),
+        )
 
     def fingerprint(self, fields: Fields) -> str:
         """The identity of an arm's data, its wrong labels included."""
@@ -105,6 +113,8 @@ def check_names(arms: Iterable[Fields]) -> None:
     """Find what is wrong with the losses and networks that arms name; it needs no data."""
     arms = list(arms)
     for fields in arms:
+        with _levels_apart("data", arms):
+            bind_data(fields.data, fields.arguments("data"))
         with _levels_apart("loss", arms):
             loss, logits = build_loss(fields.loss, fields.arguments("loss")), torch.zeros(2, 3)
         try:  # it can refuse an ε or a reduction
@@ -127,6 +137,14 @@ def check_names(arms: Iterable[Fields]) -> None:
             _check_untaken("optimizer", check_optimizer(fields), names, fields, arms)
         with _levels_apart("schedule", arms):
             _check_untaken("schedule", check_schedule(fields), ("anneal_from",), fields, arms)
+
+
+def check_metrics(metrics: Mapping[str, Metric], classes: int) -> None:
+    """Try a study's own metrics on a few made-up predictions of so many classes."""
+    random, labels = np.random.default_rng(0), np.arange(4 * classes) % classes
+    for name, metric in metrics.items():
+        if metric.code:
+            metric.score(name, random.normal(size=(len(labels), classes)), labels)
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from ablate.figures.context import Context
 from ablate.study.trials import Plan
-from ablate.tables import Tables
 from ablate.tables.cells import clean, few, one_line
+from ablate.tables.files import Tables
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

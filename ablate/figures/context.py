@@ -15,8 +15,8 @@ from ablate.analysis.timing import arm_cases, timing_pass
 from ablate.analysis.tuning import Tuned, read_search
 from ablate.store.timing import Case
 from ablate.study.trials import Plan
-from ablate.tables import Tables
 from ablate.tables.cells import clean
+from ablate.tables.files import Tables
 from ablate.tables.quantities import Quantity, quantity
 
 Item = TypeVar("Item")

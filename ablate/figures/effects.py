@@ -18,7 +18,7 @@ from ablate.figures.draw import Handles
 from ablate.figures.levels import level_axis, places_of
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, PALETTE, REFERENCE
 from ablate.stats.intervals import median_interval
-from ablate.tables.quantities import Quantity, quantity, usual
+from ablate.tables.quantities import Quantity, quantity
 
 COMPARED = ("accuracy", "ece", "nll")
 """Differences that are shown beside those of the primary metric and its family, where there is room."""
@@ -143,7 +143,8 @@ def effects(context: Context) -> Drawing | None:
         return None
     study, table = context.plan.study, context.tables["effects"]
     table = table[table["kind"] == "arm"].rename(columns={"term": "arm"})
-    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *usual(*COMPARED))))[:MOST_PANELS]
+    about = dict.fromkeys((study.primary, *study.comparison_family, *study.usual(*COMPARED)))
+    metrics = list(about)[:MOST_PANELS]
     arms, left_out = context.fitting(table, MOST_ROWS)
     pairs, two_ends = [pair for pair in context.plan.comparisons if pair[0] in arms], study.design == "both"
     canvas, axes = draw.panels(len(metrics), height=0.25 + 0.31 * max(len(pairs), 1), sharey=True)

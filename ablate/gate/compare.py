@@ -21,12 +21,13 @@ from ablate.errors import ResultsError, StudyError
 from ablate.metrics import FLOORS
 from ablate.stats.effect import independent_effect, paired_effect
 from ablate.stats.intervals import mean_interval
-from ablate.store.results import ResultsFolder, read_plan
+from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
-from ablate.study.trials import NOT_IDENTITY, Plan
-from ablate.tables import build_tables, read_tables
-from ablate.tables.files import inert
+from ablate.study.trials import Plan, deciding
+from ablate.tables.build import build_tables
+from ablate.tables.columns import declare
+from ablate.tables.files import inert, open_plan, read_tables
 from ablate.tables.quantities import (
     Quantity,
     number_columns,
@@ -82,7 +83,7 @@ class Run:
 
 def read_run(folder: ResultsFolder) -> Run:
     """A recorded study with its metrics; from the records where it has predictions, else from its tables."""
-    plan, published = read_plan(folder), not folder.predictions.exists()
+    plan, published = open_plan(folder), not folder.predictions.exists()
     tables = read_tables(folder, names=["trials"]) if published else build_tables(folder, plan)
     return Run(folder, plan, of_plan(tables, plan)["trials"])
 
@@ -140,7 +141,8 @@ def compare_runs(
     a run beside itself are no narrower than the report's. An arm is compared by seed where the trials are the
     same but for the machine, else as two samples.
     """
-    measured = measured_columns()
+    declare(a.plan.study, b.plan.study)
+    measured = measured_columns(a, b)
     unknown = [
         f"--metric {unknown_name('metric', name, measured)}" for name in metrics if name not in measured
     ]
@@ -153,9 +155,9 @@ def compare_runs(
     return Comparison(a, b, pd.DataFrame(rows))
 
 
-def measured_columns() -> list[str]:
-    """Columns of the trials table that hold a measured number, sorted."""
-    return sorted(number_columns() - Fields.model_fields.keys())
+def measured_columns(a: Run, b: Run) -> list[str]:
+    """Columns of both trials tables that hold a measured number, sorted."""
+    return sorted((number_columns() - Fields.model_fields.keys()) & {*a.trials} & {*b.trials})
 
 
 def _differences(
@@ -201,7 +203,7 @@ def _differences(
 def _trained(run: Run, arm: str) -> dict[int, tuple[str, dict[str, Any]]]:
     """What was trained on each seed, but for the device and its arithmetic; a fingerprint is of the data."""
     return {
-        trial.seed: (trial.fingerprint, trial.fields.model_dump(exclude=NOT_IDENTITY))
+        trial.seed: (trial.fingerprint, deciding(trial.fields))
         for trial in run.plan.trials
         if trial.arm == arm and trial.repeat == 0
     }
@@ -214,14 +216,16 @@ def _facts(run: Run) -> dict[str, str]:
         return ", ".join(sorted({str(value) for value in values})) or "not recorded"
 
     study, fields = run.plan.study, [trial.fields.model_dump() for trial in run.plan.trials]
+    named = dict.fromkeys(name for own in fields for name in own)  # arguments of code among them
     return {
         "study": study.name,
         "profile": run.plan.profile,
         **{name: listed(run.trials[name].dropna()) for name in RECORDED},
         "data fingerprint": listed(trial.fingerprint[:12] for trial in run.plan.trials),
         "seeds": listed(study.seed_list()),
+        **{f"metric {name}": metric.code or "reported" for name, metric in study.metrics.items()},
         **{f"margin of {name}": f"{margin:g}" for name, margin in study.all_margins.items()},
-        **{f"field {name}": listed(values[name] for values in fields) for name in Fields.model_fields},
+        **{f"field {name}": listed(own[name] for own in fields if name in own) for name in named},
     }
 
 

@@ -17,8 +17,8 @@ from ablate.stats.effect import smallest_sign_flip_p
 from ablate.study.comparisons import family_size
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables import Tables
 from ablate.tables.cells import one_line
+from ablate.tables.files import Tables
 from ablate.tables.quantities import quantity, shown, shown_p
 
 FEW_SEEDS, FEW_SEEDS_A_POINT = 5, 3

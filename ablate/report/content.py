@@ -22,10 +22,11 @@ from ablate.report.cells import Json, as_json
 from ablate.report.pages import method, render_html, render_markdown
 from ablate.report.paper import methods_paragraph
 from ablate.report.retune import retune_view
-from ablate.store.results import ResultsFolder, make_writable, read_plan, write_atomically
+from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
+from ablate.tables.columns import COLUMNS, DERIVED
+from ablate.tables.files import Tables, open_plan, read_tables, write_tables
 
 FORMAT = 2
 """Raised when report.json changes in a way that its readers must know of."""
@@ -42,7 +43,7 @@ def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False)
         StudyError: the study is about a metric that the trials table does not have.
     """
     make_writable(report_dir, [report_dir / "figures"], "the report cannot be written", "--report")
-    plan = read_plan(results)
+    plan = open_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
     for former in ("contrasts", "trends"):  # rows of the effects table now
         (results.root / f"{former}.csv").unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from ablate.report.pages import environment, escaped, words
 from ablate.study.comparisons import family_size, terms
 from ablate.study.fields import unknown_name
 from ablate.study.trials import Plan
-from ablate.tables import Tables, frame
+from ablate.tables.files import Tables, frame
 from ablate.tables.quantities import number_columns, quantity, shown
 
 TEX = str.maketrans({

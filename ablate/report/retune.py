@@ -17,7 +17,7 @@ from ablate.report.cells import Column, Json, amount, cell, column, of_quantity,
 from ablate.report.pages import words
 from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen
 from ablate.study.trials import Plan, arm_name
-from ablate.tables import Tables
+from ablate.tables.files import Tables
 from ablate.tables.quantities import ABSENT, quantity, shown
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from ablate.stats.intervals import FloatArray, IntArray, check_family, check_values, moments, slack, t_margin
+from ablate.stats.intervals import FloatArray, IntArray, moments, slack, t_margin
 
 Values = NDArray[np.floating]
 Weights = Sequence[float] | NDArray[np.float64]
@@ -32,28 +32,18 @@ MOST_FLIPPED = 20
 class Effect:
     """Differences of means, arm - baseline, in the values' unit. Each attribute is an array [...].
 
-    Attributes:
-        effect: the difference; NaN where a side has no value.
-        error: its standard error; NaN and 0 as `sd`.
-        freedom: degrees of freedom of its t distribution.
-        n: complete pairs, or values of the smaller of two independent samples.
-        sd: standard deviation (ddof 1) of the paired differences, or of pairs drawn at random from
-            independent samples; NaN below two pairs, 0 when all are equal.
-        rho: correlation of the two arms over seeds, what pairing buys; NaN below three pairs, where an arm
-            is constant, and for independent samples.
-        comparisons: effects in the family, at least 1, whose intervals hold together with 95 %.
+    `sd` (ddof 1) is of the paired differences, or of pairs drawn at random from independent samples: NaN
+    below two pairs, 0 when all are equal. `rho`, what pairing buys, is the correlation of the two arms over
+    seeds: NaN below three pairs, where an arm is constant, and for independent samples.
     """
 
-    effect: FloatArray
-    error: FloatArray
-    freedom: FloatArray
-    n: IntArray
+    effect: FloatArray  # NaN where a side has no value
+    error: FloatArray  # its standard error; NaN and 0 as `sd`
+    freedom: FloatArray  # degrees of freedom of its t distribution
+    n: IntArray  # complete pairs, or values of the smaller of two independent samples
     sd: FloatArray
     rho: FloatArray
-    comparisons: int
-
-    def __post_init__(self) -> None:
-        check_family(self.comparisons)
+    comparisons: int  # effects in the family, at least 1, whose intervals hold together with 95 %
 
     @cached_property
     def margin(self) -> FloatArray:
@@ -93,7 +83,6 @@ def paired_effect(values: Values, baseline: Values, *, comparisons: int = 1) -> 
             f"Expected arm and baseline on the same seeds, got shapes {values.shape} and {baseline.shape}; "
             "align them on the seed and put NaN where a trial is missing."
         )
-    check_values(values, baseline)
     missing = np.isnan(values) | np.isnan(baseline)
     arm, reference = (np.where(missing, np.nan, side.astype(np.float64)) for side in (values, baseline))
     # Equal differences come out apart by the rounding of the two values, e.g. 0.9 - 0.8 and 0.8 - 0.7.
@@ -111,7 +100,6 @@ def independent_effect(*samples: Values, weights: Weights = (1.0, -1.0), compari
 
     Two are compared; of more than two it is the sum of their means by `weights`.
     """
-    check_values(*samples)
     moments_of = zip(*(moments(side.astype(np.float64)) for side in samples), strict=True)
     n, mean, sd = (np.stack(np.broadcast_arrays(*part)) for part in moments_of)
     mean, sd = (np.reshape(weights, (-1, *[1] * (n.ndim - 1))) * part for part in (mean, sd))
@@ -137,7 +125,6 @@ def sign_flip_p(values: Values, baseline: Values) -> float:
 
     Source: Fisher 1935, The Design of Experiments, section 21
     """
-    check_values(values, baseline)
     complete = ~(np.isnan(values) | np.isnan(baseline))
     arm, reference = (side[complete].astype(np.float64) for side in (values, baseline))
     present = arm - reference

@@ -40,11 +40,6 @@ def mean_interval(values: NDArray[np.floating], *, bounds: tuple[float, float] =
 
     Source: Student 1908, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
     """
-    if values.ndim != 1:
-        raise ValueError(
-            f"Expected values of shape [n], one for each seed, got {values.shape}; pass one arm."
-        )
-    check_values(values)
     n, mean, sd = moments(values.astype(np.float64))
     margin = float(t_margin(sd / np.sqrt(n), n - 1))
     return Interval(float(mean), *ends_within(bounds, float(mean), margin), int(n), float(sd))
@@ -118,26 +113,14 @@ def new_images_interval(
     each with its own t: n - 1 degrees of freedom for the seeds and N - 1 for what the images add. It thus
     always holds the interval over seeds; Satterthwaite's degrees of freedom covered too little at few seeds.
 
-    `differences` [n, N] are arm - baseline, or one arm's values: a row per seed, all NaN where it is missing,
-    and a column per image of the same validation set. The mean is NaN without seeds, the ends for fewer than
-    two seeds or images or where nothing varies.
+    `differences` [n, N], finite, are arm - baseline, or one arm's values: a row per seed, and a column per
+    image of the same validation set. The mean is NaN without seeds, the ends for fewer than two seeds or
+    images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095
     """
-    check_family(comparisons)
-    if differences.ndim != 2:
-        raise ValueError(
-            f"Expected differences of shape [n seeds, N images], got {differences.shape}; "
-            "pass those of one comparison."
-        )
-    present: FloatArray = differences[~np.isnan(differences).all(axis=1)].astype(np.float64)
-    if not np.isfinite(present).all():
-        raise ValueError(
-            "Expected each row finite, or all NaN where the seed is missing, got "
-            f"{np.sum(~np.isfinite(present))} other values; every seed is scored on the same images."
-        )
-    n, images = present.shape
+    present, (n, images) = differences.astype(np.float64), differences.shape
     effect = float(present.mean()) if present.size else math.nan
     if n < 2 or images < 2:
         return effect, math.nan, math.nan
@@ -191,20 +174,3 @@ def t_margin(error: FloatArray, freedom: FloatArray | IntArray, *, comparisons: 
     defined = np.asarray(error > 0)
     t = -stdtrit(np.where(defined, freedom, 1), (1 - CONFIDENCE) / (2 * comparisons))
     return np.where(defined, t * error, np.nan)
-
-
-def check_values(*samples: NDArray[np.floating]) -> None:
-    """Raise ValueError where a value is infinite."""
-    if infinite := sum(int(np.isinf(values).sum()) for values in samples):
-        raise ValueError(
-            f"Expected values that are finite, or NaN where one is missing, got {infinite} infinite; pass "
-            "NaN for failed trials."
-        )
-
-
-def check_family(comparisons: int) -> None:
-    """Raise ValueError without a comparison."""
-    if comparisons < 1:
-        raise ValueError(
-            f"Expected at least one comparison, got comparisons={comparisons}; count those of the family."
-        )

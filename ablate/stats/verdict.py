@@ -20,26 +20,17 @@ from numpy.typing import NDArray
 
 from ablate.stats.effect import Effect
 from ablate.stats.intervals import CONFIDENCE, BoolArray, FloatArray
-from ablate.stats.power import check_margin
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said of effects. Each attribute is an array [...].
+    """What can be said of effects. Each attribute is an array [...]."""
 
-    Attributes:
-        word: "better" and "worse" by the metric's direction, "higher" and "lower" without one.
-        reason: why, where no test decided, such as equal differences, which leave no spread to judge by.
-        below_margin: equivalent, and yet surely different: by less than matters.
-        p_adjusted: p of the t test, times comparisons, at most 1; NaN where it is undefined.
-        p_equivalence: likewise of the equivalence test; NaN without a margin.
-    """
-
-    word: NDArray[np.str_]
-    reason: NDArray[np.str_]
-    below_margin: BoolArray
-    p_adjusted: FloatArray
-    p_equivalence: FloatArray
+    word: NDArray[np.str_]  # "better" and "worse" by the metric's direction, "higher" and "lower" without one
+    reason: NDArray[np.str_]  # why, where no test decided, such as differences without a spread to judge by
+    below_margin: BoolArray  # equivalent, and yet surely different: by less than matters
+    p_adjusted: FloatArray  # p of the t test, times comparisons, at most 1; NaN where it is undefined
+    p_equivalence: FloatArray  # likewise of the equivalence test; NaN without a margin
 
 
 def verdict(
@@ -60,8 +51,6 @@ def verdict(
         raise ValueError(
             f"Expected at most the {planned} pairs planned, got {effect.n.max()}; pass the study's seeds."
         )
-    if not math.isnan(margin):
-        check_margin(margin)
     # Against the nearer bound the one-sided p is the larger of the two.
     p_beyond = effect.p_beyond(margin - np.abs(effect.effect))
     p_adjusted, p_equivalence = (np.minimum(effect.comparisons * p, 1.0) for p in (effect.p, 2 * p_beyond))
@@ -69,12 +58,12 @@ def verdict(
     same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
     equivalent = same | (p_equivalence <= 1 - CONFIDENCE)
     above, below = effect.low > 0, effect.high < 0
-    directions = ("better", "worse") if higher_is_better else ("worse", "better")
-    if higher_is_better is None:
-        directions = "higher", "lower"
+    signed = {True: ("better", "worse"), False: ("worse", "better"), None: ("higher", "lower")}
     return Verdict(
         word=np.select(
-            [incomplete, equivalent, above, below], ["undecided", "equivalent", *directions], "undecided"
+            [incomplete, equivalent, above, below],
+            ["undecided", "equivalent", *signed[higher_is_better]],
+            "undecided",
         ),
         reason=np.select(
             [incomplete, same, effect.n < 2, effect.sd == 0],

@@ -175,7 +175,7 @@ def _argument(value: Any) -> Any:
 class DataFields(Frozen, strict=True, allow_inf_nan=False):
     """Which images a trial trains on, and which it reports on."""
 
-    data: str = Field(min_length=1, description="dataset name, or folder:PATH with train/ and val/")
+    data: str = Field(min_length=1, description="dataset name, folder:PATH, or package.module:function")
     image_size: int = Field(ge=4, le=1024, description="pixels a side of the square that the network sees")
     decode_size: int = Field(
         default=0,
@@ -198,6 +198,12 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
         lt=1,
         description="part of the training images held back and reported on instead of the reported split; "
         "0: none, as for every final number",
+    )
+    split: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="part of each class in folder:PATH that is reported on; 0: PATH has train/ and val/",
     )
 
     @model_validator(mode="after")

@@ -233,7 +233,7 @@ class Search(Declaration):
         for place, (name, dimension) in enumerate(self.space.items()):
             if not is_field(name):
                 yield f"space: {unknown_name('field', name, FIELD_NAMES)}"
-            if name in ("tuning_part", "data"):
+            if name in ("tuning_part", "split") or name.partition(".")[0] == "data":
                 yield f"space: {name} cannot be searched: it decides which images points are judged on"
             for other, value in dimension.when.items():
                 if other not in list(self.space)[:place]:

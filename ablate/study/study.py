@@ -32,6 +32,7 @@ from ablate.study.fields import (
     resolve,
     unknown_name,
 )
+from ablate.study.metric import Metric
 from ablate.study.parts import BASELINES, PART, Design, off_values, part_faults, part_levels
 from ablate.study.search import FIRST_TUNING_SEED, RETUNED, TUNING, Chosen, Search
 
@@ -127,6 +128,7 @@ class Study(Varied):
         default=(), description="the metrics that are asked about; () is the primary one"
     )
     margins: dict[str, float] = Field(default={}, description="per metric, a difference that does not matter")
+    metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
     profiles: dict[str, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
@@ -175,7 +177,12 @@ class Study(Varied):
     @property
     def all_margins(self) -> dict[str, float]:
         """Margins of every metric that has one: the study's own over the defaults."""
-        return {**DEFAULT_MARGINS, **self.margins}
+        own = {name: metric.margin for name, metric in self.metrics.items() if metric.margin is not None}
+        return {**DEFAULT_MARGINS, **own, **self.margins}
+
+    def usual(self, *names: str) -> tuple[str, ...]:
+        """What is shown beside what the study is about: its own metrics, and these of ablate's."""
+        return (*self.metrics, *names)
 
     def seed_list(self) -> tuple[int, ...]:
         """The seeds, one training run per arm each."""

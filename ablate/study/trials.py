@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +18,14 @@ from pydantic import Field
 from ablate.errors import StudyError
 from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, Frozen
 from ablate.study.sources import Source, read_source
-from ablate.study.study import Study
+from ablate.study.study import Study, add_import_folder
 
 TRAINING_VERSION = 2
 """Raised when a change to ablate alters the numbers that training gives; part of every trial's identity."""
 
 NOT_IDENTITY = {
-    "data", "decode_size", "resize", "tuning_part", "precision", "deterministic", "recipe", "eval_batch_size",
+    "data", "decode_size", "resize", "tuning_part", "split", "precision", "deterministic", "recipe",
+    "eval_batch_size",
 }  # fmt: skip
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
 Sources = Mapping[str, Source]
@@ -60,6 +64,14 @@ class Plan(Frozen):
     command: str = Field(default="", description="the command line that runs it")
     trials: tuple[Trial, ...]
     same_code: tuple[str, ...] = Field(default=(), description="why changed code computes the same")
+
+    def find_own_modules(self) -> None:
+        """Have modules found that stand beside the study's file, as the command names it, or here."""
+        for file in map(Path, shlex.split(self.command)):
+            if file.suffix == ".py" and file.is_file():
+                add_import_folder(file.resolve().parent)
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
@@ -142,6 +154,12 @@ def build_trial(
     return trial.model_copy(update={"trial_id": identity_of(trial)})
 
 
+def deciding(fields: Fields) -> dict[str, Any]:
+    """The fields that decide a trial's numbers; those of its data do it through the fingerprint."""
+    named = fields.model_dump(exclude=NOT_IDENTITY)
+    return {name: value for name, value in named.items() if not name.startswith("data.")}
+
+
 def identity_of(trial: Trial) -> str:
     """The hash of what a trial computes, its name."""
     return hashlib.sha256(_identity(trial).encode()).hexdigest()[:16]
@@ -149,8 +167,7 @@ def identity_of(trial: Trial) -> str:
 
 def _identity(trial: Trial) -> str:
     """What a trial computes, as canonical JSON: no path, host, study or profile name."""
-    named = trial.fields.model_dump(exclude=NOT_IDENTITY)
-    named["weights"] = weights_digest(trial.fields.weights)
+    named = {**deciding(trial.fields), "weights": weights_digest(trial.fields.weights)}
     identity = {
         # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},

@@ -19,7 +19,7 @@ from ablate.store.points import Point, Source, State, Tuning, read_tuning, tunin
 from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import Levels
-from ablate.tables import objective_values, points_table, winners_of
+from ablate.tables.tuning import objective_values, points_table, winners_of
 from ablate.tuning.points import RUNNING, Points, Values, quiet
 
 POLL_SECONDS = 1.0
@@ -76,19 +76,19 @@ class Ledger:
             self._write()
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Alone with the points as other tuners left them, and with a budget that they enlarged."""
+    def changing(self) -> Iterator[Points]:
+        """Alone with the points as others left them, in a budget that they may have raised; then stored."""
         with self.storage.locked():
             stored = self._stored()
             assert stored is not None  # declared when opened
             self.tuning, self.points.search = stored, stored.search
-            yield
+            yield self.points
             self._write()
 
     def next_points(self) -> list[Point]:
         """Points to train, stored as begun, a stopped tuner's first; none where the budget is spent."""
         while True:
-            with self._changing():
+            with self.changing():
                 others = [point for point in self.tuning.running if point.number not in self._mine]
                 points = [point for point in others if self.storage.claim(point.number)]
                 count = self.tuning.search.batch
@@ -107,25 +107,15 @@ class Ledger:
                 return points
             time.sleep(POLL_SECONDS)
 
-    def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
-        """Store which trials a running point's seeds have."""
-        with self._changing():
-            self.points.name_trials(number, trial_ids)
-
-    def report(self, number: int, step: int, value: float) -> str:
-        """Store how good a running point is after a seed or an epoch; why it is to be pruned, or empty."""
-        with self._changing():
-            return self.points.report(number, step, value)
-
     def end(self, number: int, state: State, reason: str, values: Values = ()) -> None:
         """Store what became of a running point, with its values where it is complete."""
-        with self._changing():
+        with self.changing():
             self.points.end(number, state, reason, values)
             self.storage.release(number)
 
     def conclude(self) -> None:
         """Store the search's importances and, once its budget is spent, its winners."""
-        with self._changing():
+        with self.changing():
             self._write()  # the points' table is made from it
             changes: dict[str, object] = {"importances": self.points.importances()}
             if self.tuning.is_spent:

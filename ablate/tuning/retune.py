@@ -12,7 +12,7 @@ from ablate.study.fields import Levels
 from ablate.study.options import Options
 from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen
 from ablate.study.trials import arm_name
-from ablate.tables import points_table
+from ablate.tables.tuning import points_table
 from ablate.tuning.run import Tuned, prepare_search, tune_settled
 
 

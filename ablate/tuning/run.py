@@ -14,16 +14,15 @@ from ablate.execution import driver
 from ablate.execution.executors import Event, Job, Told
 from ablate.execution.prepare import Inputs
 from ablate.execution.progress import Watcher
-from ablate.metrics import METRICS
 from ablate.store.points import Point, State, Tuning, tuning_folder
 from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import Fields, Levels, unknown_name
+from ablate.study.fields import Fields, Levels
 from ablate.study.options import Options
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, arm_name
-from ablate.tables import objective_values
+from ablate.tables.tuning import objective_values
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
 WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
@@ -31,19 +30,12 @@ WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
 
 
 def search_of(study: Study) -> Search:
-    """The search of a study that has one, for metrics that have a better direction."""
+    """The search of a study that has one."""
     if study.search is None:
         raise StudyError(
             f"{study.name}: expected a study with a search, but it has none; add search=Search(...) to it, "
             "or use `python -m ablate run`"
         )
-    for name in study.search.objective:
-        if name not in METRICS:
-            raise StudyError(f"objective: {unknown_name('metric', name, METRICS)}")
-        if not METRICS[name].better:
-            raise StudyError(
-                f"objective: {name} has no better direction; take one that has, as accuracy or ece"
-            )
     return study.search
 
 
@@ -153,10 +145,9 @@ def budget_in_words(study: Study, options: Options) -> str:
     settled = driver.settle(study, options)
     search, seeds = search_of(settled.study), len(settled.study.seed_list())
     arms = len(first_points(settled.study)) + len(search.objective)
-    space = "; ".join(f"{name}: {dimension.in_words()}" for name, dimension in search.space.items())
     return (
         f"{settled.study.name}: {settled.reason}\n"
-        f"searched: {space}\n"
+        f"searched: {_words(search)['space']}\n"
         f"{search.points} points x {search.seeds} seeds = up to {search.points * search.seeds} trainings, "
         f"judged on {search.tuning_part:.1%} of the training images\n"
         f"then a re-test of up to {arms} arms x {seeds} fresh seeds = {arms * seeds} trainings, "
@@ -312,8 +303,9 @@ class _Loop:
         ):
             value = getattr(event.message, WHILE_TRAINING[search.objective[0]])
             if value is not None:
-                epochs, number = round(event.message.done), training.point.number
-                if reason := self.ledger.report(number, epochs, float(value)):
+                with self.ledger.changing() as points:
+                    reason = points.report(training.point.number, round(event.message.done), float(value))
+                if reason:
                     self._end(training.point, "pruned", reason)
 
     def _judge(self, training: _Training) -> None:
@@ -329,7 +321,9 @@ class _Loop:
         values = objective_values(self.ledger.results, point, search.objective)
         if training.missing:
             for seed, (value, *_) in values.items():
-                if reason := self.ledger.report(point.number, seed, value):
+                with self.ledger.changing() as points:
+                    reason = points.report(point.number, seed, value)
+                if reason:
                     return self._end(point, "pruned", reason)
             return None
         for seed in point.seeds:
@@ -384,7 +378,8 @@ class _Loop:
                 reason = f"it trains the same as point {other.number}: a level changes nothing"
                 return self._end(point, "failed", reason)
         if tuple(trials) != point.trial_ids:
-            self.ledger.name_trials(point.number, tuple(trials))
+            with self.ledger.changing() as points:
+                points.name_trials(point.number, tuple(trials))
             point = point.model_copy(update={"trial_ids": tuple(trials)})
         paths = {trial_id: self.ledger.folder.record_path(trial_id) for trial_id in trials}
         records = {trial_id: read_record(path) for trial_id, path in paths.items() if path.exists()}

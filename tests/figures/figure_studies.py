@@ -20,7 +20,7 @@ from ablate.store.timing import case_of
 from ablate.study.search import Choice, Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, expand
-from ablate.tables import Tables, frame
+from ablate.tables.files import Tables, frame
 
 for module in ("effects", "images", "levels", "search", "training"):  # they register their figures
     importlib.import_module(f"ablate.figures.{module}")

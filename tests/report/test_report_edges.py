@@ -26,7 +26,7 @@ from ablate.report.views import published_view
 from ablate.store.records import Predictions
 from ablate.store.results import read_plan
 from ablate.study.trials import Trial
-from ablate.tables import frame, read_tables
+from ablate.tables.files import frame, read_tables
 
 Get = Callable[..., Rendered]
 

@@ -16,7 +16,7 @@ from ablate.analysis.claims import VERDICTS
 from ablate.report.cautions import banners
 from ablate.report.views import components_view, effects_view, sensitivity_view
 from ablate.store.results import read_plan
-from ablate.tables import frame, read_tables
+from ablate.tables.files import frame, read_tables
 from ablate.tables.quantities import quantity, shown_difference
 
 Get = Callable[[str], Rendered]

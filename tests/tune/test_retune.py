@@ -17,7 +17,7 @@ from ablate.study.comparisons import terms
 from ablate.study.search import FIRST_TUNING_SEED, LOG_LEVELS, Range, Search
 from ablate.study.study import Profile, Study
 from ablate.study.trials import arm_name
-from ablate.tables import points_table
+from ablate.tables.tuning import points_table
 
 DOC = Path(__file__).parents[2] / "docs" / "components.md"
 SPACE, ANCHORS = {"lr": (0.001, 0.1, 1.0)}, ({"lr": 0.001}, {"lr": 0.1})
