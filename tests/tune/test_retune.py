@@ -20,9 +20,10 @@ from ablate.study.comparisons import terms
 from ablate.study.options import Options
 from ablate.study.search import FIRST_TUNING_SEED, LOG_LEVELS, Range, Search
 from ablate.study.study import Profile, Study
-from ablate.study.trials import arm_name
+from ablate.study.trials import Numerics, Plan, arm_name, expand
 from ablate.tables.tuning import points_table
 
+CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 DOC = Path(__file__).parents[2] / "docs" / "components.md"
 SPACE, ANCHORS = {"lr": (0.001, 0.1, 1.0)}, ({"lr": 0.001}, {"lr": 0.1})
 BEST = {"sgd": 0.1, "adamw": 0.001}
@@ -161,6 +162,36 @@ def test_a_profile_has_a_budget_of_its_own_and_a_range_with_log_its_values() -> 
     assert rates == Range(low=1e-4, high=1e-1, log=True, levels=LOG_LEVELS)
     assert rates.nearest(1e-3) == pytest.approx(1e-3)
     assert Study.model_validate_json(declare().model_dump_json()) == declare()
+
+
+@pytest.mark.parametrize("asked", ["arms", "main", "interaction", "trend"])
+@pytest.mark.parametrize("baseline", [{}, {"net": "small", "epsilon": 0.0}])
+def test_all_that_is_asked_is_asked_of_re_tuned_arms(asked: str, baseline: dict[str, Any]) -> None:
+    nets = {"small": {"arch": "seed_cnn", "lr": 0.01}, "deep": {"arch": "xresnet18", "lr": 0.001}}
+    factors = {"net": nets, "epsilon": (0.0, 0.1, 0.2)}
+    study = declare(factors=factors, baseline=baseline, comparisons=(asked,))
+    found = {"value": 0.5, "declared": None, "complete": 3, "tuning_images": 9, "overlap": 0}
+    chosen = [{"arm": arm, "levels": {"lr": 0.1 + at}, **found} for at, arm in enumerate(study.arms())]
+    both = {"tuning": {"as declared": {}, "re-tuned": {}}}
+    run_as = Study.model_validate_json(study.model_dump_json()).replace(
+        factors={**study.factors, **both}, named=study.named, chosen=chosen
+    )
+    trials = expand(run_as, lambda fields: "images", lambda fields: CPU)
+    plan = Plan(study=run_as, profile="default", reason="r", trials=tuple(trials))
+    rates = {trial.arm: trial.fields.lr for trial in plan.trials}
+    for arm, rate in rates.items():
+        number = next(at for at, own in enumerate(study.arms()) if arm.startswith(arm_name(own)))
+        declared = nets["small" if "small" in arm else "deep"]["lr"]
+        assert rate == (0.1 + number if "re-tuned" in arm else declared)
+    alone = Plan(
+        study=study,
+        profile="default",
+        reason="r",
+        trials=tuple(expand(study, lambda fields: "images", lambda fields: CPU)),
+    )
+    claims = [term for term in terms(plan) if term.asked]
+    assert len(claims) == sum(term.asked for term in terms(alone)) > 0
+    assert all("tuning=re-tuned" in plan.arms[arm] for term in claims for arm in term.arms.ravel())
 
 
 def test_a_plan_says_what_the_searches_train(tmp_path: Path) -> None:
