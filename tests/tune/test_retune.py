@@ -172,7 +172,7 @@ def test_all_that_is_asked_is_asked_of_re_tuned_arms(asked: str, baseline: dict[
     study = declare(factors=factors, baseline=baseline, comparisons=(asked,))
     found = {"value": 0.5, "declared": None, "complete": 3, "tuning_images": 9, "overlap": 0}
     chosen = [{"arm": arm, "levels": {"lr": 0.1 + at}, **found} for at, arm in enumerate(study.arms())]
-    both = {"tuning": {"as declared": {}, "re-tuned": {}}}
+    both: dict[str, Any] = {"tuning": {"as declared": {}, "re-tuned": {}}}
     run_as = Study.model_validate_json(study.model_dump_json()).replace(
         factors={**study.factors, **both}, named=study.named, chosen=chosen
     )
