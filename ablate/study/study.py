@@ -11,26 +11,39 @@ import inspect
 import itertools
 import math
 import runpy
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
 from ablate.errors import StudyError, nearest
 from ablate.study.fields import (
+    FIELD_NAMES,
     Declaration,
     Factors,
     Fields,
     Frozen,
     Levels,
     Seeds,
+    canonical,
     is_field,
     repeated,
     resolve,
     unknown_name,
+)
+from ablate.study.metric import Metric
+from ablate.study.own import (
+    OwnFields,
+    Texts,
+    Time,
+    Words,
+    own_faults,
+    own_fields,
+    result_name,
 )
 from ablate.study.search import FIRST_TUNING_SEED, Search
 
@@ -114,16 +127,46 @@ class Study(Varied):
         default=(), description="the metrics that are asked about; () is the primary one"
     )
     margins: dict[str, float] = Field(default={}, description="per metric, a difference that does not matter")
+    metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
     profiles: dict[str, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
+    train: Annotated[str, BeforeValidator(canonical)] = Field(
+        default="", description="a function train(trial, *, knobs) that trains instead of ablate's loop"
+    )
+    command: Words = Field(
+        default=(), description="words of a command that trains instead; {knob}, {seed}, {out} are filled in"
+    )
+    code: Texts = Field(default=(), description="files that decide what the command does, as 'src/**'")
+    result: str | dict[str, str] = Field(
+        default="", description="where the command leaves its number, or metric name to where"
+    )
+    predictions: str | None = Field(
+        default=None, description="where it leaves logits and labels, as '{out}/predictions.npz'"
+    )
+    gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
+    timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
+    knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
+    code_digest: str = Field(default="", description="taken from the training code")
     name: str = Field(default="", description="set from the file's name")
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_metric_first(cls, declared: Any) -> Any:
+        """Of training code of one's own the primary metric is the first that it has."""
+        if not isinstance(declared, Mapping) or not (declared.get("train") or declared.get("command")):
+            return declared
+        result, metrics = declared.get("result") or {}, declared.get("metrics") or {}
+        if isinstance(result, str):
+            result = {next(iter(metrics)) if len(metrics) == 1 else result_name(result): result}
+        metrics = {**dict.fromkeys(result, Metric(better="neither")), **metrics}
+        return {**({"primary": next(iter(metrics))} if metrics else {}), **declared, "metrics": metrics}
+
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        if faults := "\n".join([*_field_faults(self), *declared_faults(self)]):
+        if faults := "\n".join([*own_faults(self), *_field_faults(self), *declared_faults(self)]):
             raise ValueError(faults)
         return self
 
@@ -131,6 +174,24 @@ class Study(Varied):
         """Have the modules that stand beside this study's file found before any other of their names."""
         if self._folder is not None:
             add_import_folder(self._folder)
+
+    @property
+    def trained_by(self) -> str:
+        """What trains instead of ablate's loop: an import path or a command line; '' where nothing does."""
+        return self.train or shlex.join(self.command)
+
+    @property
+    def results(self) -> dict[str, str]:
+        """Metric to where the command leaves it."""
+        if not isinstance(self.result, str):
+            return self.result
+        names = list(self.metrics) if len(self.metrics) == 1 else [result_name(self.result)]
+        return dict.fromkeys(names, self.result) if self.result else {}
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's file stands, or here."""
+        return self._folder or Path.cwd()
 
     @property
     def is_paired(self) -> bool:
@@ -158,9 +219,13 @@ class Study(Varied):
             return [{name: arm[name] for name in names} for arm in self.only]
         return [dict(zip(names, levels, strict=True)) for levels in itertools.product(*self.factors.values())]
 
-    def fields(self, arm: Mapping[str, Any]) -> Fields:
+    def fields(self, arm: Mapping[str, Any]) -> Fields | OwnFields:
         """The complete fields of one arm."""
-        return resolve(self.settings(self.base), self.settings(arm))
+        return self._resolved(self.base, arm)
+
+    def _resolved(self, *layers: Mapping[str, Any]) -> Fields | OwnFields:
+        settings = map(self.settings, layers)
+        return own_fields(self, *settings) if self.trained_by else resolve(*settings)
 
     def with_profile(self, name: str) -> Study:
         """This study with the named profile's changes made."""
@@ -197,7 +262,9 @@ class Study(Varied):
 
     def replace(self, **changes: Any) -> Study:
         """A validated copy with some of its declarations changed."""
-        return Study(**{**self.model_dump(), **changes})
+        copy = Study(**{**self.model_dump(), **changes})
+        copy._folder = self._folder
+        return copy
 
 
 def _field_faults(study: Study) -> list[str]:
@@ -208,7 +275,7 @@ def _field_faults(study: Study) -> list[str]:
     found: dict[str, None] = {}
     for changes in [{}, *({name: level} for name, levels in swept.items() for level in levels)]:
         try:
-            resolve(*map(study.settings, (study.base, required, changes)))
+            study._resolved(study.base, required, changes)
         except StudyError as error:
             found |= dict.fromkeys(str(error).splitlines())
     return list(found)
@@ -253,6 +320,9 @@ def declared_faults(study: Study) -> Iterator[str]:
             yield f"margins.{name}: expected a difference above 0, but {margin!r} came"
     if study.search is None:
         return
+    for name in study.search.space:
+        if not (is_field(name) or study.trained_by):
+            yield f"search: space: {unknown_name('field', name, FIELD_NAMES)}"
     if study.factors and not study.only:
         yield (
             f"search: a study is swept or searched, not both; move {', '.join(study.factors)} into the "
@@ -268,7 +338,7 @@ def _named_faults(study: Study) -> Iterator[str]:
     """Faults of named levels: a name that is a field's, and a field that something else sets too."""
     setters: dict[str, list[str]] = {name: [name] for name in study.factors.keys() - study.named.keys()}
     for factor, levels in study.named.items():
-        if is_field(factor):
+        if is_field(factor) and not study.trained_by:
             yield f"factors.{factor}: is a field; give the factor of named levels a name of its own"
         for name in dict.fromkeys(name for fields in levels.values() for name in fields):
             setters.setdefault(name, []).append(factor)

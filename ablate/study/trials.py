@@ -9,12 +9,13 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ablate.errors import StudyError
 from ablate.study.fields import LATER_FIELDS, Fields, Frozen
+from ablate.study.own import OwnFields
 from ablate.study.study import Study
 
 TRAINING_VERSION = 2
@@ -26,11 +27,14 @@ NOT_IDENTITY = {
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
 
 
+AnyFields = Fields | OwnFields
+
+
 class Numerics(Frozen):
     """The arithmetic that a trial's fields come to on a given device."""
 
     device: str = Field(description="device kind: cpu or cuda")
-    precision: str = Field(description="float32 or bfloat16")
+    precision: str = Field(description="float32 or bfloat16; own: that of one's own training code")
     deterministic: bool = Field(description="only deterministic algorithms")
     threads: int = Field(default=1, ge=1, description="CPU threads that compute; 1 on a GPU")
 
@@ -41,11 +45,19 @@ class Trial(Frozen):
     trial_id: str = Field(description="hash of the fields, seed, data, numerics and training version")
     arm: str = Field(description="the factor levels in words, e.g. 'epsilon=0.1, arch=xresnet18'")
     levels: dict[str, Any] = Field(description="factor name to this trial's level")
-    fields: Fields = Field(description="every field, resolved")
+    fields: Annotated[Fields | OwnFields, Field(union_mode="left_to_right")] = Field(
+        description="every field, resolved"
+    )
     seed: int = Field(description="the seed that all random streams derive from")
     repeat: int = Field(default=0, description="0, or the number of a deliberate second run")
     numerics: Numerics = Field(description="resolved arithmetic")
-    fingerprint: str = Field(description="digest of the decoded images and labels")
+    fingerprint: str = Field(description="digest of the decoded images and labels; '' without ablate's data")
+
+    @property
+    def looped(self) -> Fields:
+        """The fields of a trial that ablate's own loop trains."""
+        assert isinstance(self.fields, Fields)
+        return self.fields
 
 
 class Plan(Frozen):
@@ -83,7 +95,7 @@ def stream_seed(seed: int, stream: str) -> int:
 
 
 def expand(
-    study: Study, fingerprint_of: Callable[[Fields], str], numerics_of: Callable[[Fields], Numerics]
+    study: Study, fingerprint_of: Callable[[AnyFields], str], numerics_of: Callable[[AnyFields], Numerics]
 ) -> list[Trial]:
     """All trials, seed by seed, so that a stopped study has whole sets of arms; twins are a StudyError."""
     arms = [(levels, study.fields(levels)) for levels in study.arms()]
@@ -102,7 +114,7 @@ def expand(
 
 def build_trial(
     levels: Mapping[str, Any],
-    fields: Fields,
+    fields: AnyFields,
     seed: int,
     numerics: Numerics,
     fingerprint: str,
@@ -117,17 +129,18 @@ def build_trial(
     )  # fmt: skip
 
 
-def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
+def _identity(fields: AnyFields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
     """What a trial computes, as canonical JSON: no path, host, study or profile name."""
+    ran = {"seed": seed, "repeat": repeat, "data": fingerprint, "numerics": numerics.model_dump()}
+    if isinstance(fields, OwnFields):
+        own = {"fields": fields.identity(), "sources": {"train": fields.code_digest}}
+        return json.dumps(own | ran, sort_keys=True, allow_nan=False)
     named = fields.model_dump(exclude=NOT_IDENTITY)
     identity = {
         # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
         "sources": {name: source_digest(named[name]) for name in ("arch", "loss")},
-        "seed": seed,
-        "repeat": repeat,
-        "data": fingerprint,
-        "numerics": numerics.model_dump(),
+        **ran,
         "training_version": TRAINING_VERSION,
     }
     return json.dumps(identity, sort_keys=True, allow_nan=False)

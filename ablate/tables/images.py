@@ -72,8 +72,8 @@ def read_stored(folder: ResultsFolder, trial_id: str) -> Stored:
         return Stored(MISSING)
     try:
         record = records.read_record(path)
-        complete = record.status == "complete"
-        return Stored(record.status, record, records.read_predictions(folder, record) if complete else None)
+        arrays = records.read_predictions(folder, record) if record.has_predictions else None
+        return Stored(record.status, record, arrays)
     except RecordError as error:
         return Stored(UNREADABLE, fault=str(error).replace(f"{folder.root}{os.sep}", ""))
 

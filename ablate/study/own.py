@@ -1,0 +1,199 @@
+"""Studies of code that trains by itself: a function `train(trial, *, knobs)`, or a script's command line."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+
+from ablate.errors import StudyError
+from ablate.study.fields import (
+    DataFields,
+    argument_value,
+    canonical,
+    in_plain_words,
+    is_one,
+    unknown_name,
+)
+
+if TYPE_CHECKING:
+    from ablate.study.study import Study
+
+PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
+GIVEN = ("seed", "out", "tuning_part")
+"""Placeholders of a command that ablate fills by itself."""
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+FORMS = "'{out}/metrics.json:val.loss', '{out}/log.csv:column' (its last row) or 'log:val loss ([0-9.]+)'"
+
+
+def _knob(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError("expected the name of a knob of your own code, such as lr")
+    return name
+
+
+class OwnFields(DataFields, extra="allow"):
+    """What a trial of one's own code is given: its knobs, each a field of its own, and maybe images."""
+
+    __pydantic_extra__: dict[
+        Annotated[str, AfterValidator(_knob)], Annotated[Any, AfterValidator(argument_value)]
+    ]
+
+    data: str = Field(default="", description="the dataset that it can ask for; '' is none")
+    image_size: int = Field(default=0, ge=0, le=1024, description="pixels a side of that dataset's images")
+    trained_by: str = Field(min_length=1, description="import path of the function, or the command line")
+    code_digest: str = Field(description="digest of the code")
+    defaults: dict[str, Any] = Field(
+        default={}, description="knob to the value that the code itself gives it"
+    )
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """A knob's value."""
+
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """Every knob's value."""
+        return dict(self.__pydantic_extra__)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the trial's numbers: what differs from the defaults, and no name of data."""
+        usual = {name: field.default for name, field in OwnFields.model_fields.items()} | self.defaults
+        left_out = {"data", "decode_size", "resize", "code_digest", "defaults"}
+        own = self.model_dump(exclude=left_out)
+        return {name: value for name, value in own.items() if name not in usual or usual[name] != value}
+
+
+def own_fields(study: Study, *layers: Mapping[str, Any]) -> OwnFields:
+    """The fields of a trial from layers of settings; what is wrong with them is one StudyError."""
+    settings = dict(study.knobs)
+    for layer in layers:
+        settings |= {name: canonical(value) for name, value in layer.items()}
+    settings |= {"trained_by": study.trained_by, "code_digest": study.code_digest, "defaults": study.knobs}
+    try:
+        fields = OwnFields.model_validate(settings)
+    except ValidationError as error:
+        raise in_plain_words(error, "knob", OwnFields.model_fields) from None
+    if about := [name for name in DataFields.model_fields if name in settings and name != "tuning_part"]:
+        if not fields.data:
+            raise StudyError(
+                f"{about[0]}: is about ablate's datasets; name one in the base, as data='cifar10'"
+            )
+        if not fields.image_size:
+            raise StudyError(f"image_size: no value is set; {fields.data} is decoded at a size, as 32")
+    return fields
+
+
+def words_of(command: Any) -> Any:
+    """A command as its words; a text, which a shell would have to read, is refused."""
+    if isinstance(command, str):
+        raise ValueError(f"expected a list of words, which no shell reads: {shlex.split(command)}")
+    return command if is_one(command) else tuple(map(str, command))
+
+
+def _time(value: Any) -> Any:
+    if not isinstance(value, str) or (value and not TIME.fullmatch(value)):
+        raise ValueError("expected a time with its unit, as '90s', '30m' or '2h'")
+    return value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(words_of)]
+Texts = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+Time = Annotated[str, BeforeValidator(_time)]
+
+
+def seconds_of(time: str) -> float | None:
+    """A time such as 30m in seconds; None of ''."""
+    found = TIME.fullmatch(time)
+    return float(found[1]) * SECONDS[found[2]] if found else None
+
+
+def result_name(result: str) -> str:
+    """How a single result is called that no metric is declared for: the last name in its path."""
+    return "result" if result.startswith("log:") else re.split(r"[:./]", result)[-1]
+
+
+def own_faults(study: Study) -> Iterator[str]:
+    """Faults of what a study says about its own training code or command."""
+    if study.train and study.command:
+        yield "train, command: a study has one of them; leave one out"
+    if not study.command:
+        for name in ("code", "result", "predictions"):
+            if getattr(study, name):
+                yield f"{name}: is about a command, and the study has none; give it command=[...]"
+        if not study.train and not study.gpus:
+            yield "gpus: is about training code of your own; ablate's loop takes --device cpu"
+        return
+    used = {name for word in study.command for name in PLACEHOLDER.findall(word)}
+    searched = study.search.space if study.search else {}
+    named = [fields for levels in study.named.values() for fields in levels.values()]
+    varied = [name for name in study.factors if name not in study.named]
+    known = dict.fromkeys([*study.base, *varied, *searched, *(name for own in named for name in own)])
+    for name in known:
+        if name in GIVEN[:2]:
+            yield f"{name}: is ablate's to fill in; leave it out of base and factors"
+        elif name in DataFields.model_fields:
+            yield f"{name}: is the name of a field of ablate's own data; call the placeholder otherwise"
+        elif name not in used:
+            others = sorted(used.difference(GIVEN))
+            yield f"{unknown_name('placeholder of the command', name, others)} Write it there as {{{name}}}"
+    for name in sorted(used.difference(known, GIVEN)):
+        yield f"command: {{{name}}} has no value; set {name} in base or factors"
+    if "seed" not in used and len(study.seed_list()) > 1:
+        yield "command: no word holds {seed}, so all seeds would be one run; add it, or set seeds=(0,)"
+    if not study.code:
+        scripts = tuple(word for word in study.command if word.endswith(".py")) or ("train.py", "src/**")
+        yield f"code: expected the files that decide what the command does, as code={scripts}"
+    if not study.results and not study.predictions:
+        yield f"result: expected where the command leaves its number, as {FORMS}"
+    for name, result in study.results.items():
+        if fault := _result_fault(result):
+            yield f"result: {name}: {fault}"
+        if name not in study.metrics or study.metrics[name].code:
+            yield f"result: {unknown_name('metric', name, study.metrics)} Declare it in metrics"
+    if study.predictions and not ("{out}" in study.predictions and study.predictions.endswith(".npz")):
+        yield f"predictions: expected a file of its own per trial, as '{{out}}/predictions.npz', but {study.predictions!r} came"  # noqa: E501
+
+
+def _result_fault(result: str) -> str:
+    if result.startswith("log:"):
+        try:
+            groups = re.compile(result[4:]).groups
+        except re.error as error:
+            return f"{result!r} is no regular expression: {error}"
+        return "" if groups == 1 else f"expected one group, as ([0-9.]+), in {result!r}"
+    path, _, key = result.rpartition(":")
+    if not key or not path.endswith((".json", ".csv")):
+        return f"expected {FORMS}, but {result!r} came"
+    return "" if "{out}" in path else f"expected a file in {{out}}, as trials share any other, not {path!r}"
+
+
+def code_files(patterns: Sequence[str], folder: Path) -> list[Path]:
+    """The files that patterns such as src/** match below a folder; one that matches none is a StudyError."""
+    found = set[Path]()
+    for pattern in patterns:
+        paths = [folder / path for path in glob.glob(pattern, root_dir=folder, recursive=True)]
+        files = {path for path in paths if path.is_file() and "__pycache__" not in path.parts}
+        if not files:
+            raise StudyError(f"code: {pattern!r} matches no file in {folder}; correct it, or leave it out")
+        found |= files
+    return sorted(found)
+
+
+def files_digest(patterns: Sequence[str], folder: Path) -> str:
+    """Digest of files' names and bytes."""
+    digest = hashlib.sha256()
+    for path in code_files(patterns, folder):
+        name, content = path.relative_to(folder).as_posix(), path.read_bytes()
+        digest.update(f"{name}\n{len(content)}\n".encode() + content)
+    return digest.hexdigest()
