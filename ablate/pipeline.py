@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.errors import ResultsError, StudyError
 from ablate.metrics import METRICS
-from ablate.store.results import ResultsFolder, find_results, read_plan
+from ablate.store.results import ResultsFolder, find_results
+from ablate.study.external import ExternalStudy
 from ablate.study.fields import unknown_name
 from ablate.study.options import Options
 from ablate.study.study import Profile, Study, load_study
@@ -120,9 +121,11 @@ def load_tables(study: str, *, profile: str | None = None, results: str | Path =
     A study's name is its file's, without the ending; its profile can be left out where only one was run.
     A ResultsError says what was run instead, and a RecordError which table is missing or damaged.
     """
-    from ablate.tables import read_tables
+    from ablate.tables import open_plan, read_tables
 
-    return read_tables(find_results(Path(results), study, profile))
+    folder = find_results(Path(results), study, profile)
+    open_plan(folder)
+    return read_tables(folder)
 
 
 def run_study(study: Study, options: Options) -> Run:
@@ -158,23 +161,28 @@ def write_results(folder: ResultsFolder, report_dir: Path, *, pdf: bool = False)
 
 def rebuild_tables(folder: ResultsFolder) -> Plan:
     """Tables from records; published results without predictions keep the tables they have."""
-    from ablate.tables import build_tables, write_tables
+    from ablate.tables import build_tables, open_plan, write_tables
 
-    plan = read_plan(folder)
+    plan = open_plan(folder)
     if folder.predictions.exists():
         write_tables(folder, build_tables(folder, plan))
     return plan
 
 
 def require_metrics(study: Study) -> None:
-    """Refuse a study that names a metric that no table has, before anything is trained."""
-    from ablate.tables.quantities import EXTERNAL
+    """Have a study's own metrics known; one that no table has, or has already, is refused before training."""
+    from ablate.tables.columns import COLUMNS, declare
 
+    declare(study)
     named: dict[str, Iterable[str]] = {"primary": [study.primary], "family": study.family}
     named |= {"margins": study.margins, "objective": study.search.objective if study.search else ()}
-    known, faults = EXTERNAL.get() or METRICS, list[str]()
+    known, faults = study.usual(*METRICS), list[str]()
     for part, names in named.items():
         faults += [f"{part}: {unknown_name('metric', name, known)}" for name in names if name not in known]
+    for name in () if isinstance(study, ExternalStudy) else study.metrics:
+        if not name.isidentifier() or name in {column.name for column in COLUMNS["trials"]}:
+            fault = "is ablate's own, or a field" if name.isidentifier() else "is no plain name"
+            faults.append(f"metrics.{name}: {fault}; write another, as worst_class")
     if faults:
         raise StudyError("\n".join(faults))
 
@@ -236,7 +244,8 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
     importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
     declared: list[Study | Profile] = [study, *study.profiles.values()]
     levels = [*options.settings.values(), *(some for part in declared for some in part.factors.values())]
-    for value in itertools.chain(*levels, *(part.base.values() for part in declared)):
+    codes = [metric.code for metric in study.metrics.values()]
+    for value in itertools.chain(codes, *levels, *(part.base.values() for part in declared)):
         _ready_own_module(str(value))
     values = options.repeated()
     swept = {name: many[0] if len(many) == 1 else list(many) for name, many in options.settings.items()}

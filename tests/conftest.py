@@ -11,6 +11,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from ablate.tables.columns import declare
+
 settings.register_profile("ablate", max_examples=int(os.environ.get("ABLATE_EXAMPLES", "15")), deadline=None)
 settings.load_profile("ablate")
 
@@ -29,6 +31,11 @@ def _one_thread() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(autouse=True)
+def _no_metrics_declared() -> None:
+    declare()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "terminal": set(),
     "plugins": set(),
-    "study": set(),
+    "study": {"plugins"},
     "search": {"study"},
     "store": {"study"},
     "data": {"terminal"},

@@ -32,7 +32,7 @@ from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import Tables, frame
-from ablate.tables.quantities import number_columns, quantity, usual
+from ablate.tables.quantities import number_columns, quantity
 
 TURNS = 0.05
 """The p of its curvature below which a trend that turns within its levels has no verdict but undecided."""
@@ -115,7 +115,7 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
             f"primary, family: {', '.join(dict.fromkeys(unknown))}: no such metric; "
             f"the metrics are {', '.join(sorted(known))}"
         )
-    others = (name for name in usual(*SHOWN, *METRICS) if name not in FLOORS.values())
+    others = (name for name in study.usual(*SHOWN, *METRICS) if name not in FLOORS.values())
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 

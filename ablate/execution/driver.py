@@ -16,7 +16,7 @@ from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
 from ablate.execution.own import OwnTask, do_task, with_own_code
-from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
+from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Engine, Outcome, Task, TimingTask
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
@@ -227,7 +227,11 @@ def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, 
     if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms if fields.data):
         used = ", ".join(dict.fromkeys(fields.data or "its own code" for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
+    for metric in settled.study.metrics.values():  # found, before any data is read
+        metric.load()
     inputs.check(arms)
+    for classes in {len(inputs.dataset(fields).classes) for fields in arms if fields.data}:
+        check_metrics(settled.study.metrics, classes)
     return inputs
 
 

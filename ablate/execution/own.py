@@ -61,7 +61,8 @@ def with_own_code(study: Study) -> Study:
     for name in knobs.keys() & OwnFields.model_fields.keys():
         raise StudyError(f"train {study.train!r}: {name} is ablate's own name; call that parameter otherwise")
     search = study.search.space if study.search else {}
-    for name in dict.fromkeys(name for arm in study.arms() for name in [*study.settings(study.base | arm)]):
+    named = [name for arm in study.arms() for name in study.settings(study.base | arm)]
+    for name in dict.fromkeys([*named, *search]):
         if name not in {*knobs, *DataFields.model_fields} and not any_name:
             raise StudyError(
                 f"{unknown_name(f'knob of {study.train}', name, knobs)} Its parameters are its knobs."

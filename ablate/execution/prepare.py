@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ablate.data import Dataset, Progress, default_cache_dir, prepare
@@ -15,6 +16,7 @@ from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
 from ablate.losses import ForeignLoss, build_loss
 from ablate.models import bind_network, build_model
 from ablate.study.fields import Fields
+from ablate.study.metric import Metric
 from ablate.study.own import OwnFields
 from ablate.study.trials import AnyFields, Numerics, Trial, build_trial
 from ablate.train.device import cpu_has_bfloat16
@@ -107,6 +109,14 @@ def check_names(every: Iterable[AnyFields]) -> None:
             _check_foreign_loss(loss, fields, arms)
         with _levels_apart("arch", arms):  # built below, when the number of classes is known
             bind_network(fields.arch, fields.arguments("arch"))
+
+
+def check_metrics(metrics: Mapping[str, Metric], classes: int) -> None:
+    """Try a study's own metrics on a few made-up predictions of so many classes."""
+    random, labels = np.random.default_rng(0), np.arange(4 * classes) % classes
+    for name, metric in metrics.items():
+        if metric.code:
+            metric.score(name, random.normal(size=(len(labels), classes)), labels)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from ablate.figures.context import Context
 from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, REFERENCE
 from ablate.stats import median_interval
-from ablate.tables.quantities import quantity, usual
+from ablate.tables.quantities import quantity
 
 COMPARED = ("accuracy", "ece", "nll")
 """Differences that are shown beside those of the primary metric and its family, where there is room."""
@@ -44,7 +44,9 @@ def effects(context: Context) -> Drawing | None:
     if context.complete.empty or not context.plan.comparisons:
         return None
     study, table = context.plan.study, context.effects
-    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *usual(*COMPARED))))[:MOST_PANELS]
+    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *study.usual(*COMPARED))))[
+        :MOST_PANELS
+    ]
     arms, left_out = context.fitting(table, MOST_ROWS)
     height = 0.25 + 0.31 * max(len(arms), 1)
     canvas, axes = draw.panels(len(metrics), height=height, sharey=True)

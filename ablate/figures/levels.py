@@ -19,7 +19,7 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, is_number, spread
 from ablate.figures.draw import FloatArray, Handles
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, REFERENCE, SHADE, TINTS
-from ablate.tables.quantities import Quantity, quantity, usual
+from ablate.tables.quantities import Quantity, quantity
 
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")
 RANKING = ("auroc_error", "auroc_error_normalised", "aurc", "coverage_at_1")
@@ -42,7 +42,9 @@ OPTIMUM = "optimum of the smoothed loss, 1 − ε + ε/K"
 
 def metrics_of(context: Context) -> list[Quantity]:
     """The metrics that have a figure each."""
-    names = dict.fromkeys((context.plan.study.primary, *usual("accuracy", "ece", "mean_confidence")))
+    names = dict.fromkeys(
+        (context.plan.study.primary, *context.plan.study.usual("accuracy", "ece", "mean_confidence"))
+    )
     return [] if context.complete.empty else [quantity(name) for name in names]
 
 

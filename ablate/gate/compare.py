@@ -20,11 +20,12 @@ from ablate.analysis.effects import effect_row
 from ablate.errors import ResultsError, StudyError
 from ablate.metrics import FLOORS
 from ablate.stats import independent_effect, mean_interval, paired_effect
-from ablate.store.results import ResultsFolder, read_plan
+from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
 from ablate.study.trials import NOT_IDENTITY, Plan
-from ablate.tables import build_tables, read_tables
+from ablate.tables import build_tables, open_plan, read_tables
+from ablate.tables.columns import declare
 from ablate.tables.files import inert
 from ablate.tables.quantities import (
     Quantity,
@@ -81,7 +82,7 @@ class Run:
 
 def read_run(folder: ResultsFolder) -> Run:
     """A recorded study with its metrics; from the records where it has predictions, else from its tables."""
-    plan, published = read_plan(folder), not folder.predictions.exists()
+    plan, published = open_plan(folder), not folder.predictions.exists()
     tables = read_tables(folder, names=["trials"]) if published else build_tables(folder, plan)
     return Run(folder, plan, of_plan(tables, plan)["trials"])
 
@@ -133,7 +134,8 @@ def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comp
     The intervals of all common arms, failed ones too, and all metrics hold together with 95 % confidence. An
     arm is compared by seed where the trials are the same but for the machine, else as two samples.
     """
-    measured = measured_columns()
+    declare(a.plan.study, b.plan.study)
+    measured = measured_columns(a, b)
     unknown = [
         f"--metric {unknown_name('metric', name, measured)}" for name in metrics if name not in measured
     ]
@@ -153,9 +155,9 @@ def compare_arms(run: Run, metrics: Sequence[str]) -> Comparison:
     return Comparison(run, run, pd.DataFrame(rows))
 
 
-def measured_columns() -> list[str]:
-    """Columns of the trials table that hold a measured number, sorted."""
-    return sorted(number_columns() - Fields.model_fields.keys())
+def measured_columns(a: Run, b: Run) -> list[str]:
+    """Columns of both trials tables that hold a measured number, sorted."""
+    return sorted((number_columns() - Fields.model_fields.keys()) & {*a.trials} & {*b.trials})
 
 
 def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons: int) -> dict[str, Any]:
@@ -201,14 +203,16 @@ def _facts(run: Run) -> dict[str, str]:
         return ", ".join(sorted({str(value) for value in values})) or "not recorded"
 
     study, fields = run.plan.study, [trial.fields.model_dump() for trial in run.plan.trials]
+    named = dict.fromkeys(name for own in fields for name in own)  # arguments of code among them
     return {
         "study": study.name,
         "profile": run.plan.profile,
         **{name: listed(run.trials[name].dropna()) for name in RECORDED},
         "data fingerprint": listed(trial.fingerprint[:12] for trial in run.plan.trials),
         "seeds": listed(study.seed_list()),
+        **{f"metric {name}": metric.code or "reported" for name, metric in study.metrics.items()},
         **{f"margin of {name}": f"{margin:g}" for name, margin in study.all_margins.items()},
-        **{f"field {name}": listed(values[name] for values in fields) for name in Fields.model_fields},
+        **{f"field {name}": listed(own[name] for own in fields if name in own) for name in named},
     }
 
 

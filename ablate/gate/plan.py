@@ -13,14 +13,14 @@ from rich.console import Console
 
 from ablate.analysis.effects import arm_spread
 from ablate.errors import RecordError
-from ablate.metrics import METRICS, Predictions
+from ablate.metrics import METRICS
 from ablate.stats import confirmable_margin, equivalence_power, paired_power, seeds_range
 from ablate.status import Facts, read_available
 from ablate.store.records import Record
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.comparisons import family_size, terms
 from ablate.study.trials import Plan, Trial
-from ablate.tables.images import read_stored
+from ablate.tables.images import read_stored, scores_of
 from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
 
@@ -111,14 +111,13 @@ def show_forecast(
 def _recorded(plan: Plan, folder: ResultsFolder, source: str) -> Spreads:
     """Of those metrics of the family that predictions tell."""
     seeds, compared = plan.study.seed_list(), terms(plan)
-    metrics = [metric for metric in plan.study.comparison_family if metric in METRICS]
+    metrics = [metric for metric in plan.study.comparison_family if metric in plan.study.usual(*METRICS)]
     values = np.full((len(metrics), len(plan.arms), len(seeds)), np.nan)
     for trial in plan.trials:
-        stored = read_stored(folder, trial.trial_id).predictions  # of damaged ones none: the run will say so
-        if stored is not None and not trial.repeat:
-            predictions = Predictions.of(stored.logits, stored.labels)
-            scores = [METRICS[metric].score(predictions) for metric in metrics]
-            values[:, plan.arms.index(trial.arm), seeds.index(trial.seed)] = scores
+        stored = read_stored(folder, trial.trial_id)  # of damaged ones none: the run will say so
+        if stored.status == "complete" and not trial.repeat:
+            scores = scores_of(stored, metrics)
+            values[:, plan.arms.index(trial.arm), seeds.index(trial.seed)] = [*scores.values()]
     known = {name: (*arm_spread(compared, own), source) for name, own in zip(metrics, values, strict=True)}
     return {name: spread for name, spread in known.items() if spread[1] >= 2}
 

@@ -46,7 +46,7 @@ from ablate.stats import Interval, median_interval
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds, usual
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds
 
 SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
@@ -75,7 +75,7 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
         said.sort(key=lambda one: one["word"] == "undecided")
     else:
         alone = len(plan.arms) == 1
-        for name in dict.fromkeys((*metrics, *(usual("accuracy", "nll", "ece") if alone else ()))):
+        for name in dict.fromkeys((*metrics, *(study.usual("accuracy", "nll", "ece") if alone else ()))):
             what = quantity(name)
             text = _mean_sentence(tables, plan.arms[0], what) if alone else _spread(complete, plan, what)
             said.append({"metric": name, "word": "", "text": text})

@@ -24,10 +24,10 @@ from ablate.report.cells import Json, as_json
 from ablate.report.pages import render_html, render_markdown
 from ablate.report.paper import methods_paragraph
 from ablate.report.words import method
-from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.store.results import ResultsFolder, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
+from ablate.tables import COLUMNS, DERIVED, Tables, open_plan, read_tables, write_tables
 
 FORMAT = 2
 """Raised when report.json changes in a way that its readers must know of."""
@@ -52,7 +52,7 @@ def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False)
             f"{report_dir}: the report cannot be written ({error.strerror}); "
             "choose another folder with --report"
         ) from None
-    plan = read_plan(results)
+    plan = open_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
     for former in ("contrasts", "trends"):  # rows of the effects table now
         (results.root / f"{former}.csv").unlink(missing_ok=True)

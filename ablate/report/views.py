@@ -41,7 +41,7 @@ from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, Tables
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p, usual
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -73,9 +73,11 @@ def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     """
     complete, names, arms = complete_trials(tables["trials"]), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
-    metrics = dict.fromkeys((plan.study.primary, *usual(*ARM_METRICS), *plan.study.comparison_family))
+    metrics = dict.fromkeys(
+        (plan.study.primary, *plan.study.usual(*ARM_METRICS), *plan.study.comparison_family)
+    )
     if more:
-        metrics = dict.fromkeys(name for name in usual(*MORE_METRICS) if name not in metrics)
+        metrics = dict.fromkeys(name for name in plan.study.usual(*MORE_METRICS) if name not in metrics)
 
     def columns(arm: str) -> Iterator[Column]:
         yield worded("Arm", names[arm])
@@ -156,7 +158,7 @@ def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Js
             reason = ABSENT if pd.isna(row["failure"]) else one_line(row["failure"])
             yield worded("Reason", cell(reason))
         else:
-            for what in map(quantity, usual(*TRIAL_METRICS)):
+            for what in map(quantity, plan.study.usual(*TRIAL_METRICS)):
                 yield of_quantity(what, amount(row[what.name], what))
 
     lost = ~trials["status"].isin(["complete", "missing"])
@@ -179,7 +181,11 @@ def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
 
 def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     """A row per effect of some kinds, a column per metric: the primary one, the family's, the usual ones."""
-    names, study, others = arm_cells(plan), plan.study, usual(*(AVERAGED if "main" in kinds else SHOWN))
+    names, study, others = (
+        arm_cells(plan),
+        plan.study,
+        plan.study.usual(*(AVERAGED if "main" in kinds else SHOWN)),
+    )
 
     def columns(item: tuple[int, Compared]) -> Iterator[Column]:
         place, (term, by_metric) = item

@@ -206,7 +206,12 @@ class Study(Varied):
     @property
     def all_margins(self) -> dict[str, float]:
         """Margins of every metric that has one: the study's own over the defaults."""
-        return {**DEFAULT_MARGINS, **self.margins}
+        own = {name: metric.margin for name, metric in self.metrics.items() if metric.margin is not None}
+        return {**DEFAULT_MARGINS, **own, **self.margins}
+
+    def usual(self, *names: str) -> tuple[str, ...]:
+        """What is shown beside what the study is about: its own metrics, and these of ablate's."""
+        return (*self.metrics, *names)
 
     def seed_list(self) -> tuple[int, ...]:
         """The seeds, one training run per arm each."""

@@ -6,6 +6,9 @@ import hashlib
 import importlib.util
 import itertools
 import json
+import os
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +19,7 @@ from pydantic import Field
 from ablate.errors import StudyError
 from ablate.study.fields import LATER_FIELDS, Fields, Frozen
 from ablate.study.own import OwnFields
-from ablate.study.study import Study
+from ablate.study.study import Study, add_import_folder
 
 TRAINING_VERSION = 2
 """Raised when a change to ablate alters the numbers that training gives; part of every trial's identity."""
@@ -68,6 +71,14 @@ class Plan(Frozen):
     reason: str = Field(description="why this profile: what the machine has, or that it was asked for")
     command: str = Field(default="", description="the command line that runs it")
     trials: tuple[Trial, ...]
+
+    def find_own_modules(self) -> None:
+        """Have modules found that stand beside the study's file, as the command names it, or here."""
+        for file in map(Path, shlex.split(self.command)):
+            if file.suffix == ".py" and file.is_file():
+                add_import_folder(file.resolve().parent)
+        if not {"", here := os.getcwd()} & {*sys.path}:
+            sys.path.append(here)
 
     @cached_property
     def arms(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
 from ablate.tables import images
+from ablate.tables.columns import DECLARED
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import Rows, Run, Stored, key_of
 from ablate.tables.tuning import tuning_tables
@@ -30,7 +31,10 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator")
     read = parallel(joblib.delayed(images.read_trial)(folder, trial) for trial in plan.trials)
     for trial, (stored, run) in zip(plan.trials, read, strict=True):
-        rows["trials"].append(_trial_row(plan, trial, stored, run))
+        row = _trial_row(plan, trial, stored, run)
+        if (own := DECLARED.get()) and stored.status == "complete":  # here, where the study's code is found
+            row |= images.scores_of(images.read_stored(folder, trial.trial_id), own)
+        rows["trials"].append(row)
         for epoch in stored.record.history if stored.record else ():
             gaps = np.abs(np.subtract(epoch.bin_confidence, epoch.bin_correct))
             valid_ece = gaps.sum() / np.sum(epoch.bin_count)

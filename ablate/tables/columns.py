@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ablate.metrics import METRICS
 from ablate.store.timing import Case
-from ablate.study.fields import Fields
+from ablate.study.fields import Fields, is_field
+from ablate.study.metric import Metric
+from ablate.study.study import Study
 
 Kind = Literal["text", "integer", "number", "boolean"]
 
@@ -314,6 +320,60 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("share", "how much it decides whether a point is among the best, of 1 over all fields"),
     ),
 }
+DECLARED: ContextVar[Mapping[str, Metric]] = ContextVar("declared", default=MappingProxyType({}))
+"""The metrics that the studies at hand declare, by name."""
+
+
+def declare(*studies: Study) -> None:
+    """Have these studies' own metrics known; those of studies before are forgotten."""
+    DECLARED.set({name: metric for study in studies for name, metric in study.metrics.items()})
+
+
+def metric_column(name: str, metric: Metric) -> Column:
+    """The column of a metric that a study declares."""
+    unit, better = "fraction" if metric.unit == "%" else metric.unit, metric.better.replace("neither", "")
+    digits = (2 if unit == "fraction" else 4) if metric.digits is None else metric.digits
+    origin = f"computed by {metric.code}" if metric.code else "as trials report it"
+    return number(name, f"declared by the study, {origin}", unit, better, metric.label, digits)
+
+
+def is_argument(name: str) -> bool:
+    """Whether a column is of an argument of code that a study names, as arch.dropout."""
+    return "." in name and is_field(name)
+
+
+def columns_of(table: str, arguments: Mapping[str, Iterable[str]]) -> tuple[Column, ...]:
+    """A table's columns: ablate's, and where it has fields and metrics those of the study at hand too.
+
+    `arguments` are those of code, each with its values as texts, which tell the kind of the column.
+    """
+    columns = list(COLUMNS[table])
+    if table in ("trials", "points"):
+        after = columns.index(_FIELDS[-1]) + 1
+        columns[after:after] = [
+            Column(_kind_of(texts), name, "an argument of the code that the study names")
+            for name, texts in arguments.items()
+        ]
+    if table == "trials":
+        after = columns.index(_METRICS[-1]) + 1
+        columns[after:after] = [metric_column(name, own) for name, own in DECLARED.get().items()]
+    return tuple(columns)
+
+
+FORMS: dict[Kind, str] = {
+    "boolean": "True|False",
+    "integer": r"-?\d{1,18}",
+    "number": r"-?\d+(\.\d*)?(e[+-]?\d+)?",
+}
+"""What all cells of such a column look like; any other is text."""
+
+
+def _kind_of(texts: Iterable[str]) -> Kind:
+    texts = list(texts)
+    fits = (kind for kind, form in FORMS.items() if all(re.fullmatch(form, text) for text in texts))
+    return next(fits, "text")
+
+
 TUNING = ("tuning", "points", "point_values", "importances")
 """Tables of a search. Only a study that was tuned has them."""
 DERIVED = ("effects", "timing")
@@ -331,6 +391,9 @@ def data_dictionary() -> str:
         "",
         "What the CSV files beside the records hold, and what `ablate.load_tables` returns.",
         "Numbers are unrounded; accuracies, confidences and calibration errors are fractions of 1.",
+        "An argument of code that a study sets, as `arch.dropout`, is a column of `trials` and `points`",
+        "after ablate's fields: of numbers where all its values are, otherwise of text. A metric that a",
+        "study declares is a number in `trials`, after ablate's own.",
         "This page is generated from the code.",
     ]
     for table, columns in COLUMNS.items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from ablate.store import records
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size, terms
 from ablate.study.trials import Plan, Trial
-from ablate.tables.columns import MISSING, UNREADABLE
+from ablate.tables.columns import DECLARED, MISSING, UNREADABLE
 
 Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
@@ -76,6 +77,22 @@ def read_stored(folder: ResultsFolder, trial_id: str) -> Stored:
         return Stored(record.status, record, arrays)
     except RecordError as error:
         return Stored(UNREADABLE, fault=str(error).replace(f"{folder.root}{os.sep}", ""))
+
+
+def scores_of(stored: Stored, names: Iterable[str]) -> dict[str, float]:
+    """Metrics of a complete trial by name, ablate's and the study's own; NaN where it does not tell one."""
+    arrays, reported = stored.predictions, stored.record.metrics if stored.record else {}
+    predictions = Predictions.of(arrays.logits, arrays.labels) if arrays else None
+    scores = {}
+    for name in names:
+        own = DECLARED.get().get(name)
+        if predictions is None or (own and not own.code):
+            scores[name] = reported.get(name, math.nan)
+        elif own:
+            scores[name] = own.score(name, predictions.logits, predictions.labels)
+        else:
+            scores[name] = METRICS[name].score(predictions)
+    return scores
 
 
 def key_of(trial: Trial) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from ablate.study.search import FIRST_TUNING_SEED, Choice, Search
 from ablate.study.study import Study
 from ablate.study.trials import AnyFields, Trial, arm_name
 from ablate.tables import objective_values
+from ablate.tables.quantities import quantity
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
 WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
@@ -37,9 +38,9 @@ def search_of(study: Study) -> Search:
             "or use `python -m ablate run`"
         )
     for name in study.search.objective:
-        if name not in METRICS:
-            raise StudyError(f"objective: {unknown_name('metric', name, METRICS)}")
-        if METRICS[name].higher_is_better is None:
+        if name not in (known := study.usual(*METRICS)):
+            raise StudyError(f"objective: {unknown_name('metric', name, known)}")
+        if quantity(name).higher_is_better is None:
             raise StudyError(
                 f"objective: {name} has no better direction; take one that has, as accuracy or ece"
             )
