@@ -190,7 +190,7 @@ def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons:
 def _trained(run: Run, arm: str) -> dict[int, tuple[str, dict[str, Any]]]:
     """What was trained on each seed, but for the device and its arithmetic; a fingerprint is of the data."""
     return {
-        trial.seed: (trial.fingerprint, trial.fields.model_dump(exclude=NOT_IDENTITY))
+        trial.seed: (trial.fingerprint, trial.fields.model_dump(exclude=NOT_IDENTITY | {"defaults"}))
         for trial in run.plan.trials
         if trial.arm == arm and trial.repeat == 0
     }

@@ -44,6 +44,7 @@ from ablate.report.views import duration, search_cost
 from ablate.report.words import words
 from ablate.stats import Interval, median_interval
 from ablate.study.external import ExternalStudy
+from ablate.study.own import OwnFields
 from ablate.study.trials import Plan, Trial
 from ablate.tables import Tables
 from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds
@@ -108,6 +109,9 @@ def answer_lines(report: Json) -> list[str]:
 
 def _data(trial: Trial) -> str:
     fields = trial.fields
+    if isinstance(fields, OwnFields):
+        what = "a command of its own" if " " in fields.trained_by else "own training code"
+        return f"{fields.data} at {fields.image_size} px, {what}" if fields.data else what
     name = f"{fields.data}{', a small stand-in,' if fields.data in SMALL_DATA else ''}"
     return f"{name} at {fields.image_size} px, {fields.epochs} epoch{'' if fields.epochs == 1 else 's'}"
 

@@ -151,6 +151,7 @@ class Study(Varied):
     name: str = Field(default="", description="set from the file's name")
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
+    _numbers_alone: bool = PrivateAttr(default=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -211,7 +212,13 @@ class Study(Varied):
 
     def usual(self, *names: str) -> tuple[str, ...]:
         """What is shown beside what the study is about: its own metrics, and these of ablate's."""
-        return (*self.metrics, *names)
+        return (*self.metrics, *(() if self._numbers_alone else names))
+
+    def of_numbers_alone(self) -> Study:
+        """This study as one whose runs left no predictions, so that none of ablate's metrics is known."""
+        copy = self.model_copy()
+        copy._numbers_alone = True
+        return copy
 
     def seed_list(self) -> tuple[int, ...]:
         """The seeds, one training run per arm each."""
