@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from ablate.errors import FOREIGN_FAULTS
@@ -265,9 +266,20 @@ class LocalExecutor:
 
     def _kill(self, worker: _Worker) -> None:
         worker.connection.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.process.pid, signal.SIGKILL)
+        for process in _family(worker.process.pid):
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    kill(process, signal.SIGKILL)
         worker.process.wait()
+
+
+def _family(process: int) -> list[int]:
+    """A process and all that it started, whose groups may be their own, as far as Linux tells."""
+    children = list[int]()
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            children += map(int, (thread / "children").read_text().split())
+    return [process, *(one for child in children for one in _family(child))]
 
 
 Executor = LocalExecutor | InlineExecutor
