@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ablate.errors import StudyError
 from ablate.study.fields import (
+    FIELD_NAMES,
     DataFields,
     argument_value,
     canonical,
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 GIVEN = ("seed", "out", "tuning_part")
 """Placeholders of a command that ablate fills by itself."""
+TAKEN = (*FIELD_NAMES, "accuracy")
+"""Columns of tables, so that a metric cannot be called that."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 FORMS = "'{out}/metrics.json:val.loss', '{out}/log.csv:column' (its last row) or 'log:val loss ([0-9.]+)'"
@@ -119,8 +122,9 @@ def seconds_of(time: str) -> float | None:
 
 
 def result_name(result: str) -> str:
-    """How a single result is called that no metric is declared for: the last name in its path."""
-    return "result" if result.startswith("log:") else re.split(r"[:./]", result)[-1]
+    """How a single result is called that no metric is declared for: by its path, or result."""
+    name = "" if result.startswith("log:") else re.sub(r"\W", "_", result.rpartition(":")[2])
+    return name if name.isidentifier() and name not in TAKEN else f"result_{name}".rstrip("_")
 
 
 def own_faults(study: Study) -> Iterator[str]:

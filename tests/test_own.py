@@ -1,0 +1,261 @@
+"""One's own training code and somebody's script: judged as declared, resumed as if never stopped, or refused."""
+
+import json
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+import ablate
+from ablate.pipeline import Run, load_tables
+from ablate.store.records import read_record
+from ablate.store.results import ResultsFolder
+
+SCRIPT = """
+import argparse, json, os, subprocess, sys, time
+import numpy as np
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float)
+parser.add_argument("--seed", type=int)
+parser.add_argument("--out")
+parser.add_argument("--do", default="")
+asked = parser.parse_args()
+if asked.do == "fail":
+    print("before", "CUDA error: no such thing", sep="\\n", file=sys.stderr)
+    sys.exit(3)
+if asked.do == "shout":
+    print(10_000_000 * "x")
+if asked.do == "sleep":
+    apart = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    open(os.path.join(asked.out, "child apart"), "w").write(str(apart.pid))
+if asked.do in ("sleep", "leave"):
+    child = subprocess.Popen(["sleep", "600"])
+    open(os.path.join(asked.out, "child"), "w").write(str(child.pid))
+if asked.do == "sleep":
+    time.sleep(600)
+loss = asked.lr * 10 + asked.seed
+print(f"epoch 0: val loss 99\\nepoch 1: val loss {loss:.4f}")
+if asked.do != "nothing":
+    write = lambda name, text: open(os.path.join(asked.out, name), "w").write(text)
+    write("m.json", json.dumps({"val": {"loss": loss if asked.do != "nan" else float("nan")}, "all": [3, loss]}))
+    write("m.csv", f"epoch,loss\\n0,99\\n1,{loss}\\n")
+    logits = np.random.default_rng(asked.seed).normal(size=(40, 3)).astype("float32")
+    np.savez(os.path.join(asked.out, "p.npz"), logits=logits, labels=np.arange(40) % 3)
+"""
+WORDS = ["python", "script.py", "--lr={lr}", "--seed={seed}", "--out={out}"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def study_file(name: str, code: str, declared: str) -> str:
+    """A study file of its own name, with training code above the study."""
+    head = f'"""Own."""\nimport numpy as np\nimport torch\nfrom ablate import *\n{textwrap.dedent(code)}\n'
+    Path(f"{name}.py").write_text(f'{head}\nstudy = Study(question="?", {declared})\n')
+    return f"{name}.py"
+
+
+def script(name: str, **declared: Any) -> str:
+    """A study file of the script above."""
+    Path("script.py").write_text(SCRIPT)
+    given = {"command": WORDS, "code": "script.py", "base": {"lr": 0.1}, "seeds": 1, **declared}
+    return study_file(name, "", ", ".join(f"{key}={value!r}" for key, value in given.items()))
+
+
+def run(study: str, **options: Any) -> Run:
+    """In this process, unless workers are asked for."""
+    return ablate.run(study, **{"device": "cpu", "workers": 0, **options})
+
+
+def reason_of(ended: Run) -> str:
+    """Why the only trial of a run failed."""
+    assert ended.failed == 1
+    return str(ended.tables["trials"]["failure"].item())
+
+
+def test_scikit_learn_over_a_numeric_axis_as_by_hand() -> None:
+    code = """
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+
+    def train(trial, *, C=1.0, fit_intercept=True):
+        images, labels = load_digits(return_X_y=True)
+        order = np.random.default_rng(trial.seed).permutation(len(labels))
+        model = LogisticRegression(C=C, max_iter=60, tol=1e-2, fit_intercept=fit_intercept)
+        model.fit(images[order[:400]] / 16, labels[order[:400]])
+        rest = order[400:900]
+        weights = float(np.abs(model.coef_).mean())
+        return {"logits": model.decision_function(images[rest] / 16), "labels": labels[rest], "weights": weights}
+    """
+    declared = """train=train, factors={"C": (0.01, 0.1, 1.0)}, baseline={"C": 1.0}, comparisons=("arms", "trend"),
+        metrics={"weights": Metric(better="neither")}, primary="accuracy", family=("accuracy", "weights"), seeds=3"""
+    ended = run(study_file("digits", code, declared), seeds=3)
+    images, labels = load_digits(return_X_y=True)
+    by_hand: dict[tuple[float, int], tuple[float, float, float]] = {}
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        for strength in (0.01, 0.1, 1.0):
+            model = LogisticRegression(C=strength, max_iter=60, tol=1e-2)
+            model.fit(images[order[:400]] / 16, labels[order[:400]])
+            rest = order[400:900]
+            nll = log_loss(labels[rest], model.predict_proba(images[rest] / 16))
+            scored = model.score(images[rest] / 16, labels[rest])
+            by_hand[strength, seed] = scored, nll, float(np.abs(model.coef_).mean())
+    trials = ended.tables["trials"]
+    for row in trials.itertuples():
+        accuracy, nll, weights = by_hand[float(row.arm.partition("=")[2]), row.seed]
+        assert row.accuracy == accuracy
+        assert row.nll == pytest.approx(nll, rel=1e-5)
+        assert row.weights == weights
+    assert list(trials["train.C"])[:3] == [0.01, 0.1, 1.0]
+    report = json.loads((ended.report.parent / "report.json").read_text())  # type: ignore[union-attr]
+    means = {
+        claim["term"]: claim["effect"]
+        for claim in report["answer"]["claims"]
+        if claim["kind"] == "arm" and claim["metric"] == "weights"
+    }
+    hand = {arm: np.mean([by_hand[arm, s][2] - by_hand[1.0, s][2] for s in range(3)]) for arm in (0.01, 0.1)}
+    assert means == {f"C={arm}": pytest.approx(mean) for arm, mean in hand.items()}
+    assert {row["kind"] for row in report["answer"]["claims"]} == {"arm", "trend"}
+    assert report["timing"]["note"] == ""
+    assert "own training code" in report["answer"]["about"]
+    assert "fit_intercept=True" in str(report["provenance"])  # the code's own default is the base
+    assert run("digits.py", seeds=3).ran == 0
+    assert load_tables("digits")["trials"].equals(trials)
+
+
+TORCH = """
+    import os, signal, pathlib
+
+    def train(trial, *, lr=0.1, die=-1):
+        net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 3))
+        optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+        images = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+        labels = images[:, :3].argmax(1)
+        if kept := trial.restore():
+            net.load_state_dict(kept["net"])
+            optimizer.load_state_dict(kept["optimizer"])
+        (trial.out / f"begun {os.getpid()}").write_text("")
+        for epoch in trial.epochs(6):
+            for batch in torch.randperm(60).split(20):
+                optimizer.zero_grad()
+                loss = torch.nn.functional.cross_entropy(net(images[batch]), labels[batch])
+                loss.backward()
+                optimizer.step()
+            trial.log(loss=loss, noise=np.random.rand())
+            trial.save(net=net.state_dict(), optimizer=optimizer.state_dict())
+            if epoch == 3 and os.path.exists("die"):
+                os.remove("die")
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {"logits": net.eval()(images), "labels": labels}
+"""
+
+
+@pytest.mark.slow
+def test_plain_torch_killed_in_the_middle_ends_as_if_it_had_not_been(here: Path) -> None:
+    study = study_file("killed", TORCH, "train=train, base={'lr': 0.1}, seeds=1")
+    whole = run(study, results="whole", workers=1)
+    (here / "die").touch()
+    killed = run(study, results="killed", workers=1)
+    assert not (here / "die").exists()
+    first, again = (
+        read_record(next(ResultsFolder(ended.folder).records.glob("*"))) for ended in (whole, killed)
+    )
+    assert again.attempts == 2
+    assert len(list(ResultsFolder(killed.folder).artefacts.glob("*/begun *"))) == 2  # the folder was kept
+    assert (first.predictions_sha256, first.log) == (again.predictions_sha256, again.log)
+    assert [row["epoch"] for row in again.log] == [0, 1, 2, 3, 4, 5]
+    assert not list(ResultsFolder(killed.folder).checkpoints.glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("result", "metrics", "expected"),
+    [
+        ("{out}/m.json:val.loss", {}, {"val_loss": 3.0}),
+        ("{out}/m.json:all.1", {"mine": "lower"}, {"mine": 3.0}),
+        ("{out}/m.csv:loss", {}, {"result_loss": 3.0}),
+        (r"log:val loss ([0-9.]+)", {}, {"result": 3.0}),
+        ({"a": "{out}/m.json:all.0", "b": "{out}/m.csv:epoch"}, {}, {"a": 3.0, "b": 1.0}),
+    ],
+)
+def test_a_script_s_result_is_read(result: Any, metrics: dict[str, str], expected: dict[str, float]) -> None:
+    study = script("read", base={"lr": 0.1}, seeds=(2,), result=result)
+    given = ", ".join(f"{name!r}: Metric(better={better!r})" for name, better in metrics.items())
+    Path(study).write_text(Path(study).read_text().replace("seeds=", f"metrics={{{given}}}, seeds="))
+    ended = run(study)
+    assert ended.failed == 0
+    row = ended.tables["trials"].iloc[0]
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert ended.report is not None
+    assert "Accuracy" not in (ended.report.parent / "report.md").read_text()  # nothing of what is not known
+
+
+def test_a_script_s_predictions_give_the_usual_metrics() -> None:
+    ended = run(script("scored", predictions="{out}/p.npz", factors={"lr": (0.1, 0.2)}, seeds=2))
+    logits = np.random.default_rng(1).normal(size=(40, 3)).astype("float32")
+    accuracy = float((logits.argmax(1) == np.arange(40) % 3).mean())
+    trials = ended.tables["trials"]
+    assert list(trials.loc[trials["seed"] == 1, "accuracy"]) == [accuracy, accuracy]
+    assert "same predictions" in (ended.report.parent / "report.md").read_text()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("do", "result", "reason"),
+    [
+        ("fail", "{out}/m.json:val.loss", "exited with status 3; its last line: CUDA error: no such thing"),
+        ("nothing", "{out}/m.json:val.loss", "ended well but left no"),
+        ("nan", "{out}/m.json:val.loss", "val_loss: expected a finite number"),
+        ("", "{out}/m.json:val.los", "has no val.los; at los it has loss"),
+        ("", "{out}/m.csv:acc", "has no acc; at acc it has epoch, loss"),
+        ("", "log:accuracy (.*)", "no line of the command's log matches"),
+        ("", "log:val (loss)", "expected a number, but 'loss' came"),
+    ],
+)
+def test_a_script_that_fails_is_a_failed_trial_that_says_why(do: str, result: str, reason: str) -> None:
+    ended = run(script("failing", command=[*WORDS, f"--do={do}"], result=result))
+    assert reason in reason_of(ended)
+
+
+def test_a_script_that_cannot_be_started() -> None:
+    assert "command: 'pyton' cannot be started" in reason_of(
+        run(script("none", command=["pyton", *WORDS[1:]], result="log:(x)"))
+    )
+
+
+@pytest.mark.slow
+def test_what_a_script_prints_and_leaves_does_no_harm() -> None:
+    shouted = run(script("shout", command=[*WORDS, "--do=shout"], result="{out}/m.json:val.loss"))
+    assert shouted.failed == 0
+    left = run(script("leave", command=[*WORDS, "--do=leave"], result="{out}/m.json:val.loss"))
+    child = next(ResultsFolder(left.folder).artefacts.glob("*/child"))
+    assert not is_alive(int(child.read_text()))
+
+
+@pytest.mark.slow
+def test_a_script_that_takes_too_long_is_stopped_with_all_that_it_started() -> None:
+    began = time.monotonic()
+    study = script("slow", command=[*WORDS, "--do=sleep"], result="log:(x)", timeout="12s")
+    ended = run(study, workers=1)
+    assert "took longer than 12 s" in reason_of(ended)
+    assert time.monotonic() - began < 60
+    children = [path.read_text() for path in ResultsFolder(ended.folder).artefacts.glob("*/child*")]
+    assert len(children) == 2
+    assert not any(map(is_alive, map(int, children)))
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs, and is no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
