@@ -1,4 +1,4 @@
-"""One's own training code and somebody's script: judged as declared, resumed as if never stopped, or refused."""
+"""One's own training code, and scripts: judged as declared, resumed as if not stopped, or refused."""
 
 import json
 import textwrap
@@ -13,8 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 import ablate
+from ablate.data import default_cache_dir, prepare
+from ablate.errors import AblateError
 from ablate.pipeline import Run, load_tables
-from ablate.store.records import read_record
+from ablate.store.records import Record, read_predictions, read_record
 from ablate.store.results import ResultsFolder
 
 SCRIPT = """
@@ -44,7 +46,8 @@ loss = asked.lr * 10 + asked.seed
 print(f"epoch 0: val loss 99\\nepoch 1: val loss {loss:.4f}")
 if asked.do != "nothing":
     write = lambda name, text: open(os.path.join(asked.out, name), "w").write(text)
-    write("m.json", json.dumps({"val": {"loss": loss if asked.do != "nan" else float("nan")}, "all": [3, loss]}))
+    shown = float("nan") if asked.do == "nan" else loss
+    write("m.json", json.dumps({"val": {"loss": shown}, "all": [3, loss]}))
     write("m.csv", f"epoch,loss\\n0,99\\n1,{loss}\\n")
     logits = np.random.default_rng(asked.seed).normal(size=(40, 3)).astype("float32")
     np.savez(os.path.join(asked.out, "p.npz"), logits=logits, labels=np.arange(40) % 3)
@@ -94,11 +97,12 @@ def test_scikit_learn_over_a_numeric_axis_as_by_hand() -> None:
         model = LogisticRegression(C=C, max_iter=60, tol=1e-2, fit_intercept=fit_intercept)
         model.fit(images[order[:400]] / 16, labels[order[:400]])
         rest = order[400:900]
-        weights = float(np.abs(model.coef_).mean())
-        return {"logits": model.decision_function(images[rest] / 16), "labels": labels[rest], "weights": weights}
+        logits, weights = model.decision_function(images[rest] / 16), np.abs(model.coef_).mean()
+        return {"logits": logits, "labels": labels[rest], "weights": weights}
     """
-    declared = """train=train, factors={"C": (0.01, 0.1, 1.0)}, baseline={"C": 1.0}, comparisons=("arms", "trend"),
-        metrics={"weights": Metric(better="neither")}, primary="accuracy", family=("accuracy", "weights"), seeds=3"""
+    declared = """train=train, factors={"C": (0.01, 0.1, 1.0)}, baseline={"C": 1.0}, seeds=3,
+        comparisons=("arms", "trend"), metrics={"weights": Metric(better="neither")}, primary="accuracy",
+        family=("accuracy", "weights")"""
     ended = run(study_file("digits", code, declared), seeds=3)
     images, labels = load_digits(return_X_y=True)
     by_hand: dict[tuple[float, int], tuple[float, float, float]] = {}
@@ -119,14 +123,12 @@ def test_scikit_learn_over_a_numeric_axis_as_by_hand() -> None:
         assert row.weights == weights
     assert list(trials["train.C"])[:3] == [0.01, 0.1, 1.0]
     report = json.loads((ended.report.parent / "report.json").read_text())  # type: ignore[union-attr]
-    means = {
-        claim["term"]: claim["effect"]
-        for claim in report["answer"]["claims"]
-        if claim["kind"] == "arm" and claim["metric"] == "weights"
-    }
+    claims = report["answer"]["claims"]
+    found = [one for one in claims if one["kind"] == "arm" and one["metric"] == "weights"]
+    means = {one["term"]: one["effect"] for one in found}
     hand = {arm: np.mean([by_hand[arm, s][2] - by_hand[1.0, s][2] for s in range(3)]) for arm in (0.01, 0.1)}
     assert means == {f"C={arm}": pytest.approx(mean) for arm, mean in hand.items()}
-    assert {row["kind"] for row in report["answer"]["claims"]} == {"arm", "trend"}
+    assert {one["kind"] for one in claims} == {"arm", "trend"}
     assert report["timing"]["note"] == ""
     assert "own training code" in report["answer"]["about"]
     assert "fit_intercept=True" in str(report["provenance"])  # the code's own default is the base
@@ -259,3 +261,190 @@ def is_alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+CODE = """
+def outer():
+    def train(trial):
+        return {"x": 1.0}
+    return train
+
+def train(trial, *, lr=0.1, wd):
+    return {"x": lr + wd}
+
+def none():
+    return {"x": 1.0}
+
+def data(trial, *, image_size=3):
+    return {"x": 1.0}
+
+value = 3
+X = {"x": Metric(better="lower")}
+"""
+OWN = "train=train, metrics=X, base={'wd': 1.0}"
+COMMAND = "command=['python', 'a.py', '--lr={lr}', '--seed={seed}', '--out={out}']"
+PART = "base={'lr': 1.0}, code='a.py'"
+GIVEN = f"{PART}, result='{{out}}/m.json:x'"
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("train=lambda trial: {}", "train: expected code that workers can import"),
+        ("train=outer()", "train: expected code that workers can import"),
+        ("train='wrong:trian'", "has no such name. Check its spelling. Did you mean 'train'?"),
+        ("train='wrong:value'", "expected a function train(trial, *, knobs)"),
+        ("train=none", "expected trial as its first parameter"),
+        ("train=data", "image_size is ablate's own name; call that parameter otherwise"),
+        ("train=train, metrics=X", "wd: wrong:train has no default for it; set it in the study's base"),
+        (f"{OWN}, factors={{'lrr': (1.0, 2.0)}}", "lrr: unknown knob of wrong:train; known are lr, wd. Did"),
+        (f"{OWN}, factors={{'image_size': (8, 16)}}", "image_size: is about ablate's datasets; name one"),
+        (f"{OWN}, factors={{'lr': (train, 1.0, float('nan'))}}", "expected None, a truth value, a finite"),
+        (f"{OWN}, primary='y'", "primary: y: unknown metric"),
+        (f"{OWN}, code='a.py'", "code: is about a command, and the study has none"),
+        (f"{OWN}, timeout=2", "timeout: expected a time with its unit, as '90s', '30m' or '2h'"),
+        (f"{OWN}, search=Search(space={{'lrr': (1, 2)}}, points=2)", "lrr: unknown knob of wrong:train"),
+        (f"{OWN}, {COMMAND}", "train, command: a study has one of them; leave one out"),
+        ("command='python a.py --lr={lr}'", "no shell reads: ['python', 'a.py', '--lr={lr}']"),
+        (f"{COMMAND}, code='a.py', result='log:(x)'", "{lr} has no value; set lr in base or factors"),
+        (f"{COMMAND}, {GIVEN}, factors={{'lrr': (1, 2)}}", "lrr: unknown placeholder of the command; known"),
+        (f"{COMMAND}, {GIVEN}, factors={{'seed': (1, 2)}}", "seed: is ablate's to fill in"),
+        (f"{COMMAND[:40]}], {GIVEN}", "no word holds {seed}, so all seeds would be one run"),
+        (f"{COMMAND}, base={{'lr': 1}}, result='log:(x)'", "code: expected the files that decide"),
+        (f"{COMMAND}, {GIVEN.replace('a.py', 'b/**')}", "code: 'b/**' matches no file in"),
+        (f"{COMMAND}, {PART}", "result: expected where the command leaves its number"),
+        (f"{COMMAND}, {GIVEN.replace('{out}', 'here')}", "expected a file in {out}, as trials share any"),
+        (f"{COMMAND}, {GIVEN.replace('json', 'yaml')}", "result: x: expected '{out}/metrics.json:val.loss'"),
+        (f"{COMMAND}, {PART}, result='log:loss'", "expected one group, as ([0-9.]+)"),
+        (f"{COMMAND}, {PART}, result='log:(loss'", "is no regular expression"),
+        (f"{COMMAND}, {GIVEN}, predictions='p.npz'", "predictions: expected a file of its own per trial"),
+        (f"{COMMAND}, {GIVEN}, gpus=8", "gpus: input should be less than or equal to 1"),
+        (f"{COMMAND}, {GIVEN}, metrics={{'accuracy': Metric(better='higher')}}", "metrics.accuracy: is abl"),
+    ],
+)
+def test_wrong_declarations_say_what_to_write_before_any_training(declared: str, message: str) -> None:
+    Path("a.py").touch()
+    study = study_file("wrong", CODE, declared)
+    with pytest.raises(AblateError) as raised:
+        (ablate.tune if "Search" in declared else run)(study)
+    assert message in str(raised.value)
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("1.0", "expected a dict such as"),
+        ("{'y': 1.0}", "y: came as a result, but no metric of that name is declared; declare it"),
+        ("{'x': float('inf')}", "x: expected a finite number as its result, but inf came"),
+        ("{'x': [1, 2]}", "x: expected one number, but list came"),
+        ("{'logits': np.zeros((4, 3)), 'labels': np.arange(4) % 3}", "x: is declared in metrics, but the co"),
+        (
+            "{'x': 1, 'logits': np.zeros((4, 3))}",
+            "of class ids below K, but logits float64 (4, 3)",
+        ),
+        ("{'x': 1, 'logits': np.zeros((4, 3)), 'labels': np.arange(4)}", "labels are 0 to 3"),
+        ("{'x': 1, 'logits': np.full((4, 3), np.nan), 'labels': np.arange(4) % 3}", "some are no finite"),
+        ("trial.log(loss=float('nan'))", "the training diverged: loss is nan"),
+        ("trial.save(net=object())", "trial.save: expected tensors, numbers, texts"),
+        ("trial.split('train')", "trial.split: the study names no data; set data and image_size"),
+        ("1 / 0", "ZeroDivisionError: division by zero (in train"),
+    ],
+)
+def test_what_code_gives_is_checked(returned: str, message: str) -> None:
+    code = f"def train(trial):\n    return {returned}"
+    study = study_file("gives", code, "train=train, metrics={'x': Metric(better='lower')}, seeds=1")
+    assert message in reason_of(run(study))
+
+
+SPLIT = """
+from torch.utils.data import DataLoader, TensorDataset
+
+def train(trial, *, scale=1.0, workers=0):
+    images, labels = trial.split("train")
+    reported = trial.split("report")
+    if trial.is_tuning:
+        assert all(map(np.array_equal, reported, trial.split("tune")))
+    sums = {}
+    loader = DataLoader(TensorDataset(torch.tensor(images), torch.tensor(labels)), 16, num_workers=workers)
+    for batch, of in loader:
+        for image, label in zip(batch, of):
+            sums.setdefault(int(label), []).append(image.double().mean((0, 1)))
+    means = torch.stack([torch.stack(sums[label]).mean(0) for label in sorted(sums)])
+    colors = torch.tensor(reported[0]).double().mean((1, 2))
+    logits = -scale * torch.cdist(colors, means) / 255
+    return {"logits": logits, "labels": reported[1], "trained_on": len(labels)}
+"""
+DATA = """train=train, base={"data": "synthetic", "image_size": 16}, seeds=1,
+    metrics={"trained_on": Metric(better="neither")}, primary="accuracy" """
+
+
+@pytest.mark.slow
+def test_decoded_images_and_worker_processes_of_its_own() -> None:
+    study = study_file("images", SPLIT, f"{DATA}, factors={{'workers': (0, 2)}}, baseline={{'workers': 0}}")
+    ended = run(study, workers=1)
+    trials = ended.tables["trials"]
+    assert (ended.failed, trials["predictions_sha256"].nunique()) == (0, 1)  # the same images
+    inputs = prepare("synthetic", image_size=16, resize="squash", cache_dir=default_cache_dir())
+    assert list(trials["trained_on"]) == 2 * [len(inputs.train)]
+    labels = read_predictions(ResultsFolder(ended.folder), record_of(ended)).labels
+    assert np.array_equal(labels, inputs.valid.labels)
+    assert record_of(ended).class_names == inputs.classes
+    assert record_of(ended).trial.fingerprint == inputs.fingerprint
+
+
+@pytest.mark.slow
+def test_a_search_over_a_knob_never_looks_at_what_is_reported_on() -> None:
+    space = "search=Search(space={'scale': Range(low=1, high=9, step=1)}, points=2, seeds=1, objective='nll')"
+    ended = ablate.tune(study_file("tuned", SPLIT, f"{DATA}, {space}"), workers=1, device="cpu")
+    whole = prepare("synthetic", image_size=16, resize="squash", cache_dir=default_cache_dir())
+    tuning = ResultsFolder(ended.folder / "tuning")
+    points = [read_record(path) for path in tuning.records.glob("*")]
+    assert len(points) == 2
+    for record in points:
+        held_back = len(read_predictions(tuning, record).labels)
+        assert record.metrics["trained_on"] + held_back == len(whole.train)
+    assert set(ended.tables["trials"]["trained_on"]) == {len(whole.train)}
+
+
+def test_a_search_over_a_script_s_knob_can_hold_back_by_itself() -> None:
+    words = [*WORDS[:3], "--seed={seed}", "--out={out}", "--do={tuning_part}"]
+    study = script("searched", command=words, result="{out}/m.json:val.loss")
+    text = (
+        Path(study)
+        .read_text()
+        .replace(
+            "seeds=1",
+            "seeds=2, metrics={'val_loss': Metric(better='lower')}, search=Search(space={'lr': Range(low=0.1, "
+            "high=0.9, step=0.1)}, points=3, seeds=1, objective='val_loss', sampler='random')",
+        )
+    )
+    Path(study).write_text(text)
+    ended = ablate.tune(study, workers=0, device="cpu")
+    assert ended.tables["tuning"]["points_done"].item() == 3
+    assert ended.tables["trials"]["val_loss"].min() == pytest.approx(1.0)  # the baseline, 0.1, at seed 0
+    assert ended.failed == 0
+
+
+def record_of(ended: Run) -> Record:
+    """One of a run's records."""
+    return read_record(next(ResultsFolder(ended.folder).records.glob("*")))
+
+
+def test_the_identity_follows_code_and_knobs_and_nothing_else(here: Path) -> None:
+    first = run(script("same", result="log:loss ([0-9.]+)"))
+    assert (
+        run("same.py", results="elsewhere", settings={"lr": 0.1})
+        .tables["trials"]["trial_id"]
+        .equals(first.tables["trials"]["trial_id"])
+    )
+    assert run("same.py").ran == 0
+    (here / "script.py").write_text(f"{SCRIPT}\n# changed\n")
+    assert run("same.py").ran == 1
+    code = "def train(trial, *, lr=0.1, wd=0.0):\n    return {'x': lr + wd}"
+    study = study_file("usual", code, "train=train, metrics={'x': Metric(better='lower')}, seeds=1")
+    assert run(study).tables["trials"]["x"].item() == 0.1
+    assert run(study, settings={"lr": 0.1}).ran == 0  # what the code itself would take
+    assert run(study, settings={"wd": 0.5}).tables["trials"]["x"].item() == 0.6
+    swept = run(study, settings={"wd": [0.0, 0.5]})
+    assert (swept.ran, list(swept.tables["trials"]["train.wd"])) == (0, [0.0, 0.5])
