@@ -116,11 +116,11 @@ def test_scikit_learn_over_a_numeric_axis_as_by_hand() -> None:
             scored = model.score(images[rest] / 16, labels[rest])
             by_hand[strength, seed] = scored, nll, float(np.abs(model.coef_).mean())
     trials = ended.tables["trials"]
-    for row in trials.itertuples():
-        accuracy, nll, weights = by_hand[float(row.arm.partition("=")[2]), row.seed]
-        assert row.accuracy == accuracy
-        assert row.nll == pytest.approx(nll, rel=1e-5)
-        assert row.weights == weights
+    for row in trials.to_dict("records"):
+        accuracy, nll, weights = by_hand[row["train.C"], row["seed"]]
+        assert row["accuracy"] == accuracy
+        assert row["nll"] == pytest.approx(nll, rel=1e-5)
+        assert row["weights"] == weights
     assert list(trials["train.C"])[:3] == [0.01, 0.1, 1.0]
     report = json.loads((ended.report.parent / "report.json").read_text())  # type: ignore[union-attr]
     claims = report["answer"]["claims"]
@@ -304,6 +304,10 @@ GIVEN = f"{PART}, result='{{out}}/m.json:x'"
         (f"{OWN}, code='a.py'", "code: is about a command, and the study has none"),
         (f"{OWN}, timeout=2", "timeout: expected a time with its unit, as '90s', '30m' or '2h'"),
         (f"{OWN}, search=Search(space={{'lrr': (1, 2)}}, points=2)", "lrr: unknown knob of wrong:train"),
+        (
+            f"{COMMAND}, {GIVEN.partition(', ')[2]}, search=Search(space={{'lr': (1, 2)}}, points=2)",
+            "lr: expected a value to start the search from; set it in the study's base",
+        ),
         (f"{OWN}, {COMMAND}", "train, command: a study has one of them; leave one out"),
         ("command='python a.py --lr={lr}'", "no shell reads: ['python', 'a.py', '--lr={lr}']"),
         (f"{COMMAND}, code='a.py', result='log:(x)'", "{lr} has no value; set lr in base or factors"),
@@ -395,7 +399,7 @@ def test_decoded_images_and_worker_processes_of_its_own() -> None:
 
 @pytest.mark.slow
 def test_a_search_over_a_knob_never_looks_at_what_is_reported_on() -> None:
-    space = "search=Search(space={'scale': Range(low=1, high=9, step=1)}, points=2, seeds=1, objective='nll')"
+    space = "search=Search(space={'scale': Range(low=1, high=9, step=1)}, points=2, seeds=1)"
     ended = ablate.tune(study_file("tuned", SPLIT, f"{DATA}, {space}"), workers=1, device="cpu")
     whole = prepare("synthetic", image_size=16, resize="squash", cache_dir=default_cache_dir())
     tuning = ResultsFolder(ended.folder / "tuning")
@@ -410,16 +414,9 @@ def test_a_search_over_a_knob_never_looks_at_what_is_reported_on() -> None:
 def test_a_search_over_a_script_s_knob_can_hold_back_by_itself() -> None:
     words = [*WORDS[:3], "--seed={seed}", "--out={out}", "--do={tuning_part}"]
     study = script("searched", command=words, result="{out}/m.json:val.loss")
-    text = (
-        Path(study)
-        .read_text()
-        .replace(
-            "seeds=1",
-            "seeds=2, metrics={'val_loss': Metric(better='lower')}, search=Search(space={'lr': Range(low=0.1, "
-            "high=0.9, step=0.1)}, points=3, seeds=1, objective='val_loss', sampler='random')",
-        )
-    )
-    Path(study).write_text(text)
+    space = "search=Search(space={'lr': Range(low=0.1, high=0.9, step=0.1)}, points=3, seeds=1, objective="
+    more = f"{space}'val_loss', sampler='random'), metrics={{'val_loss': Metric(better='lower')}}, seeds=2"
+    Path(study).write_text(Path(study).read_text().replace("seeds=1", more))
     ended = ablate.tune(study, workers=0, device="cpu")
     assert ended.tables["tuning"]["points_done"].item() == 3
     assert ended.tables["trials"]["val_loss"].min() == pytest.approx(1.0)  # the baseline, 0.1, at seed 0

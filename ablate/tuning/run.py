@@ -50,8 +50,10 @@ def search_of(study: Study) -> Search:
 def first_points(study: Study) -> list[Levels]:
     """The baseline, then the anchors, each complete, once, and on the grid (with log, as it was given)."""
     search = search_of(study)
-    base = study.fields({}).model_dump()
-    baseline = {name: study.baseline.get(name, base[name]) for name in search.space}
+    base = study.fields({}).model_dump() | study.baseline
+    if unset := [name for name in search.space if name not in base]:
+        raise StudyError(f"{unset[0]}: expected a value to start the search from; set it in the study's base")
+    baseline = {name: base[name] for name in search.space}
     for name, value in search.active(baseline).items():
         if not search.space[name].holds(value):
             raise StudyError(
@@ -165,7 +167,7 @@ def budget_in_words(study: Study, options: Options) -> str:
 def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
     """The study that judges winners: baseline, anchors and winners, fresh seeds, all training images."""
     search, first = search_of(study), first_points(study)
-    base = study.fields({}).model_dump()
+    base = study.fields({}).model_dump() | study.baseline
     chosen = [*first, *(winner for winner in winners if winner not in first)]
     arms = [{name: base[name] for name in search.space} | point for point in chosen]
     return study.replace(
