@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "study": {"plugins"},
     "search": {"study"},
     "store": {"study"},
-    "data": {"terminal"},
+    "data": {"terminal", "plugins"},
     "models": {"plugins"},
     "losses": {"plugins"},
     "train": {"study", "losses", "store"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ablate.execution.trial import Engine, Outcome, Task, TimingTask
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
+from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
 from ablate.study.own import seconds_of
 from ablate.study.study import Study
@@ -188,7 +190,7 @@ def settle(study: Study, options: Options) -> Settled:
 def data_needed(settled: Settled, options: Options) -> list[Originals]:
     """The datasets that a study's trials need, and whether they are here."""
     study = settled.study
-    names = dict.fromkeys({**study.base, **arm}.get("data") for arm in study.arms())
+    names = dict.fromkeys({**study.base, **study.settings(arm)}.get("data") for arm in study.arms())
     return [find_originals(str(name), data_dir=options.data_dir) for name in names if name is not None]
 
 
@@ -212,8 +214,7 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
     check_names(study.fields(levels) for levels in study.arms())
 
     def images(fields: AnyFields) -> str:
-        names = {"data", "image_size", "decode_size", "resize", "label_noise", "tuning_part"}
-        return fields.model_dump_json(include=names)
+        return json.dumps([fields.model_dump(include={*DataFields.model_fields}), fields.arguments("data")])
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
@@ -227,8 +228,6 @@ def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, 
     if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms if fields.data):
         used = ", ".join(dict.fromkeys(fields.data or "its own code" for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
-    for metric in settled.study.metrics.values():  # found, before any data is read
-        metric.load()
     inputs.check(arms)
     for classes in {len(inputs.dataset(fields).classes) for fields in arms if fields.data}:
         check_metrics(settled.study.metrics, classes)

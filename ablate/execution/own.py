@@ -63,7 +63,8 @@ def with_own_code(study: Study) -> Study:
     search = study.search.space if study.search else {}
     named = [name for arm in study.arms() for name in study.settings(study.base | arm)]
     for name in dict.fromkeys([*named, *search]):
-        if name not in {*knobs, *DataFields.model_fields} and not any_name:
+        known = name in {*knobs, *DataFields.model_fields} or name.startswith("data.")
+        if not known and not any_name:
             raise StudyError(
                 f"{unknown_name(f'knob of {study.train}', name, knobs)} Its parameters are its knobs."
             )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ablate.data import Dataset, Progress, default_cache_dir, prepare
+from ablate.data import Dataset, Progress, bind_data, default_cache_dir, prepare
 from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
 from ablate.losses import ForeignLoss, build_loss
 from ablate.models import bind_network, build_model
@@ -47,8 +47,14 @@ class Inputs:
 
     def dataset(self, fields: AnyFields) -> Dataset:
         """The data of an arm, decoded."""
-        size, resize, held_back = fields.decoded_size, fields.resize, fields.tuning_part
-        return self._prepare(fields.data, image_size=size, resize=resize, tuning_part=held_back)
+        return self._prepare(
+            fields.data,
+            image_size=fields.decoded_size,
+            resize=fields.resize,
+            tuning_part=fields.tuning_part,
+            split=fields.split,
+            arguments=tuple(fields.arguments("data").items()),
+        )
 
     def fingerprint(self, fields: AnyFields) -> str:
         """The identity of an arm's data, its wrong labels included; "" where ablate has none of it."""
@@ -99,6 +105,8 @@ def check_names(every: Iterable[AnyFields]) -> None:
     """Find what is wrong with the losses and networks that arms name; it needs no data."""
     arms = [fields for fields in every if isinstance(fields, Fields)]
     for fields in arms:
+        with _levels_apart("data", arms):
+            bind_data(fields.data, fields.arguments("data"))
         with _levels_apart("loss", arms):
             loss, logits = build_loss(fields.loss, fields.arguments("loss")), torch.zeros(2, 3)
         try:  # it can refuse an ε or a reduction

@@ -44,9 +44,8 @@ def effects(context: Context) -> Drawing | None:
     if context.complete.empty or not context.plan.comparisons:
         return None
     study, table = context.plan.study, context.effects
-    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *study.usual(*COMPARED))))[
-        :MOST_PANELS
-    ]
+    about = dict.fromkeys((study.primary, *study.comparison_family, *study.usual(*COMPARED)))
+    metrics = list(about)[:MOST_PANELS]
     arms, left_out = context.fitting(table, MOST_ROWS)
     height = 0.25 + 0.31 * max(len(arms), 1)
     canvas, axes = draw.panels(len(metrics), height=height, sharey=True)

@@ -42,9 +42,8 @@ OPTIMUM = "optimum of the smoothed loss, 1 − ε + ε/K"
 
 def metrics_of(context: Context) -> list[Quantity]:
     """The metrics that have a figure each."""
-    names = dict.fromkeys(
-        (context.plan.study.primary, *context.plan.study.usual("accuracy", "ece", "mean_confidence"))
-    )
+    study = context.plan.study
+    names = dict.fromkeys((study.primary, *study.usual("accuracy", "ece", "mean_confidence")))
     return [] if context.complete.empty else [quantity(name) for name in names]
 
 

@@ -23,7 +23,7 @@ from ablate.stats import independent_effect, mean_interval, paired_effect
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
-from ablate.study.trials import NOT_IDENTITY, Plan
+from ablate.study.trials import Plan, deciding
 from ablate.tables import build_tables, open_plan, read_tables
 from ablate.tables.columns import declare
 from ablate.tables.files import inert
@@ -190,7 +190,7 @@ def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons:
 def _trained(run: Run, arm: str) -> dict[int, tuple[str, dict[str, Any]]]:
     """What was trained on each seed, but for the device and its arithmetic; a fingerprint is of the data."""
     return {
-        trial.seed: (trial.fingerprint, trial.fields.model_dump(exclude=NOT_IDENTITY | {"defaults"}))
+        trial.seed: (trial.fingerprint, deciding(trial.fields))
         for trial in run.plan.trials
         if trial.arm == arm and trial.repeat == 0
     }

@@ -21,6 +21,7 @@ from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.comparisons import family_size, terms
 from ablate.study.own import OwnFields
 from ablate.study.trials import Plan, Trial
+from ablate.tables.columns import DECLARED
 from ablate.tables.images import read_stored, scores_of
 from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
@@ -117,7 +118,7 @@ def show_forecast(
 def _recorded(plan: Plan, folder: ResultsFolder, source: str) -> Spreads:
     """Of those metrics of the family that predictions tell."""
     seeds, compared = plan.study.seed_list(), terms(plan)
-    metrics = [metric for metric in plan.study.comparison_family if metric in plan.study.usual(*METRICS)]
+    metrics = [metric for metric in plan.study.comparison_family if metric in {*METRICS, *DECLARED.get()}]
     values = np.full((len(metrics), len(plan.arms), len(seeds)), np.nan)
     for trial in plan.trials:
         stored = read_stored(folder, trial.trial_id)  # of damaged ones none: the run will say so

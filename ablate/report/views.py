@@ -73,11 +73,10 @@ def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     """
     complete, names, arms = complete_trials(tables["trials"]), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
-    metrics = dict.fromkeys(
-        (plan.study.primary, *plan.study.usual(*ARM_METRICS), *plan.study.comparison_family)
-    )
+    study = plan.study
+    metrics = dict.fromkeys((study.primary, *study.usual(*ARM_METRICS), *study.comparison_family))
     if more:
-        metrics = dict.fromkeys(name for name in plan.study.usual(*MORE_METRICS) if name not in metrics)
+        metrics = dict.fromkeys(name for name in study.usual(*MORE_METRICS) if name not in metrics)
 
     def columns(arm: str) -> Iterator[Column]:
         yield worded("Arm", names[arm])
@@ -181,11 +180,8 @@ def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
 
 def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     """A row per effect of some kinds, a column per metric: the primary one, the family's, the usual ones."""
-    names, study, others = (
-        arm_cells(plan),
-        plan.study,
-        plan.study.usual(*(AVERAGED if "main" in kinds else SHOWN)),
-    )
+    names, study = arm_cells(plan), plan.study
+    others = study.usual(*(AVERAGED if "main" in kinds else SHOWN))
 
     def columns(item: tuple[int, Compared]) -> Iterator[Column]:
         place, (term, by_metric) = item

@@ -142,7 +142,7 @@ def argument_value(value: Any) -> Any:
 class DataFields(Frozen, strict=True, allow_inf_nan=False):
     """Which images a trial trains on, and which it reports on."""
 
-    data: str = Field(min_length=1, description="dataset name, or folder:PATH with train/ and val/")
+    data: str = Field(min_length=1, description="dataset name, folder:PATH, or package.module:function")
     image_size: int = Field(ge=4, le=1024, description="pixels a side of the square that the network sees")
     decode_size: int = Field(
         default=0,
@@ -166,6 +166,12 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
         description="part of the training images held back and reported on instead of the reported split; "
         "0: none, as for every final number",
     )
+    split: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="part of each class in folder:PATH that is reported on; 0: PATH has train/ and val/",
+    )
 
     @model_validator(mode="after")
     def _shrinks_only(self) -> DataFields:
@@ -180,6 +186,14 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
     def decoded_size(self) -> int:
         """Pixels a side that images are decoded at."""
         return self.decode_size or self.image_size
+
+    def arguments(self, slot: str) -> dict[str, Any]:
+        """What is set of the keyword arguments of the code that a slot names."""
+        return {
+            name.partition(".")[2]: value
+            for name, value in (self.__pydantic_extra__ or {}).items()
+            if name.startswith(f"{slot}.")
+        }
 
 
 class Fields(DataFields, Recipe, extra="allow"):
@@ -207,14 +221,6 @@ class Fields(DataFields, Recipe, extra="allow"):
         description="arithmetic of the network; auto: bfloat16 where the processor has it, else float32"
     )
     deterministic: bool = Field(description="only deterministic algorithms (matters on CUDA)")
-
-    def arguments(self, slot: str) -> dict[str, Any]:
-        """What is set of the keyword arguments of the code that a slot names."""
-        return {
-            name.partition(".")[2]: value
-            for name, value in self.__pydantic_extra__.items()
-            if name.startswith(f"{slot}.")
-        }
 
 
 DEFAULTS: dict[str, Any] = {

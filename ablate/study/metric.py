@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -39,26 +38,13 @@ class Metric(Declaration):
         """The code may be given by position."""
         super().__init__(**{"code": code, **declared})
 
-    def load(self) -> Any:
-        """The code, imported; a StudyError where there is none of its name. None where trials report it."""
-        return load_foreign("metric", self.code) if self.code else None
-
     def score(self, name: str, logits: Any, labels: Any) -> float:
         """What the code gives for predictions, NaN included; what is no number is a StudyError."""
-        code, of = self.load(), f"logits {logits.shape} and labels {labels.shape}"
+        code = load_foreign("metric", self.code)
         try:
-            value = code(logits.copy(), labels.copy())
+            return float(code(logits.copy(), labels.copy()))
         except FOREIGN_FAULTS as error:
-            came = f"{self.code!r} raised {type(error).__name__}: {error}"
-        else:
-            value = value.item() if getattr(value, "ndim", None) == 0 else value
-            if isinstance(value, Real):
-                return float(value)
-            shape = getattr(value, "shape", "")
-            came = (
-                f"{self.code!r} gave a {type(value).__name__}{f' of shape {tuple(shape)}' if shape else ''}"
-            )
-        raise StudyError(
-            f"metrics.{name}: expected one number for {of}, but {came}; return a float, or NaN where it is "
-            "not defined"
-        )
+            raise StudyError(
+                f"metrics.{name}: expected one number of {self.code!r} for logits {logits.shape} and labels "
+                f"{labels.shape}, NaN where there is none, but {type(error).__name__}: {error}"
+            ) from error

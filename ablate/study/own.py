@@ -37,7 +37,7 @@ FORMS = "'{out}/metrics.json:val.loss', '{out}/log.csv:column' (its last row) or
 
 
 def _knob(name: str) -> str:
-    if not name.isidentifier():
+    if not name.removeprefix("data.").isidentifier():
         raise ValueError("expected the name of a knob of your own code, such as lr")
     return name
 
@@ -65,7 +65,7 @@ class OwnFields(DataFields, extra="allow"):
     @property
     def knobs(self) -> dict[str, Any]:
         """Every knob's value."""
-        return dict(self.__pydantic_extra__)
+        return {name: value for name, value in self.__pydantic_extra__.items() if "." not in name}
 
     def identity(self) -> dict[str, Any]:
         """What decides the trial's numbers: what differs from the defaults, and no name of data."""

@@ -191,7 +191,7 @@ class Search(Declaration):
         if not self.space:
             yield "space: nothing to search; give at least one field a range"
         for place, (name, dimension) in enumerate(self.space.items()):
-            if name in ("tuning_part", "data"):
+            if name in ("tuning_part", "split") or name.partition(".")[0] == "data":
                 yield f"space: {name} cannot be searched: it decides which images points are judged on"
             for other, value in dimension.when.items():
                 if other not in list(self.space)[:place]:

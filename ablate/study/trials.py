@@ -25,7 +25,8 @@ TRAINING_VERSION = 2
 """Raised when a change to ablate alters the numbers that training gives; part of every trial's identity."""
 
 NOT_IDENTITY = {
-    "data", "decode_size", "resize", "tuning_part", "precision", "deterministic", "recipe", "eval_batch_size",
+    "data", "decode_size", "resize", "tuning_part", "split", "precision", "deterministic", "recipe",
+    "eval_batch_size",
 }  # fmt: skip
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
 
@@ -77,8 +78,8 @@ class Plan(Frozen):
         for file in map(Path, shlex.split(self.command)):
             if file.suffix == ".py" and file.is_file():
                 add_import_folder(file.resolve().parent)
-        if not {"", here := os.getcwd()} & {*sys.path}:
-            sys.path.append(here)
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
@@ -140,13 +141,19 @@ def build_trial(
     )  # fmt: skip
 
 
+def deciding(fields: AnyFields) -> dict[str, Any]:
+    """The fields that decide a trial's numbers; those of its data do it through the fingerprint."""
+    named = fields.identity() if isinstance(fields, OwnFields) else fields.model_dump(exclude=NOT_IDENTITY)
+    return {name: value for name, value in named.items() if not name.startswith("data.")}
+
+
 def _identity(fields: AnyFields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
     """What a trial computes, as canonical JSON: no path, host, study or profile name."""
+    named = deciding(fields)
     ran = {"seed": seed, "repeat": repeat, "data": fingerprint, "numerics": numerics.model_dump()}
     if isinstance(fields, OwnFields):
-        own = {"fields": fields.identity(), "sources": {"train": fields.code_digest}}
+        own = {"fields": named, "sources": {"train": fields.code_digest}}
         return json.dumps(own | ran, sort_keys=True, allow_nan=False)
-    named = fields.model_dump(exclude=NOT_IDENTITY)
     identity = {
         # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},

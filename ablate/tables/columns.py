@@ -360,17 +360,9 @@ def columns_of(table: str, arguments: Mapping[str, Iterable[str]]) -> tuple[Colu
     return tuple(columns)
 
 
-FORMS: dict[Kind, str] = {
-    "boolean": "True|False",
-    "integer": r"-?\d{1,18}",
-    "number": r"-?\d+(\.\d*)?(e[+-]?\d+)?",
-}
-"""What all cells of such a column look like; any other is text."""
-
-
 def _kind_of(texts: Iterable[str]) -> Kind:
-    texts = list(texts)
-    fits = (kind for kind, form in FORMS.items() if all(re.fullmatch(form, text) for text in texts))
+    forms: dict[Kind, str] = {"integer": r"-?\d{1,18}", "number": r"-?\d+(\.\d*)?(e[+-]?\d+)?"}
+    fits = (kind for kind, form in forms.items() if all(re.fullmatch(form, text) for text in texts))
     return next(fits, "text")
 
 

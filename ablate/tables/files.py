@@ -30,16 +30,13 @@ def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a DataFrame with exactly the table's columns, in order and with their types."""
     rows = list(rows)
     named = dict.fromkeys(name for row in rows for name in row if is_argument(name))
-    cells = {name: _texts(row.get(name) for row in rows) for name in named}
+    cells = {
+        name: pd.Series([str(row.get(name, "")) or None for row in rows], dtype="string") for name in named
+    }
     columns = columns_of(table, {name: texts.dropna() for name, texts in cells.items()})
     types = {column.name: DTYPES[column.kind] for column in columns}
     parsed = {c.name: _parse(cells[c.name], c.kind) for c in columns if c.name in cells}
     return pd.DataFrame(rows, columns=list(types)).assign(**parsed).astype(types)
-
-
-def _texts(values: Iterable[Any]) -> pd.Series[str]:
-    """Values as a CSV holds them."""
-    return pd.Series([None if value is None else str(value) or None for value in values], dtype="string")
 
 
 def write_tables(folder: ResultsFolder, tables: Tables) -> None:

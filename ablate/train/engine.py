@@ -152,7 +152,8 @@ def ready_step(
 def kind_of(fields: Fields) -> Fields:
     """The fields without what a captured step takes from tensors or the host, or what made the images."""
     same = {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
-    prepared = {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0, "label_noise": 0.0}
+    prepared = {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0}
+    prepared |= {"split": 0.0, "label_noise": 0.0}
     return fields.model_copy(update={**same, **prepared, "recipe": "", "mixup": float(fields.mixup > 0)})
 
 
