@@ -147,7 +147,7 @@ class OwnTrial:
 
     def log(self, **numbers: Any) -> None:
         """Keep and show what this epoch measured."""
-        row = {name: float(value) for name, value in numbers.items()}
+        row = {name: float(_detached(value)) for name, value in numbers.items()}
         for name, value in row.items():
             if not math.isfinite(value):
                 raise NotFiniteError(f"{name} is {value}")
@@ -184,6 +184,11 @@ class OwnTrial:
         _set_generators(generators)
         state: dict[str, Any] = self._kept["state"]
         return state
+
+
+def _detached(value: Any) -> Any:
+    """A value that is no part of a graph, and on no GPU."""
+    return value.detach().cpu() if isinstance(value, torch.Tensor) else value
 
 
 def _generators() -> dict[str, Any]:
@@ -249,8 +254,7 @@ def judged(study: Study, result: Any) -> tuple[dict[str, float], Predictions | N
     numbers, arrays = dict(result), {}
     for name in ("logits", "labels"):
         if name in numbers:
-            value = numbers.pop(name)
-            arrays[name] = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+            arrays[name] = np.asarray(_detached(numbers.pop(name)))
     reported = {name for name, metric in study.metrics.items() if not metric.code}
     metrics = {}
     for name, value in numbers.items():
@@ -260,7 +264,7 @@ def judged(study: Study, result: Any) -> tuple[dict[str, float], Predictions | N
                 f"Study(metrics={{{name!r}: Metric(better='lower')}}).{nearest(str(name), reported)}"
             )
         try:
-            metrics[name] = float(value)
+            metrics[name] = float(_detached(value))
         except (TypeError, ValueError):
             raise StudyError(f"{name}: expected one number, but {type(value).__name__} came") from None
         if not math.isfinite(metrics[name]):
