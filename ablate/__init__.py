@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ablate.external import analyse
     from ablate.losses import LabelSmoothingCrossEntropy
+    from ablate.models.weights import load_network
     from ablate.pipeline import load_tables, run, tune
     from ablate.study import Choice, Metric, Profile, Published, Range, Search, Study, load_study
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 HOME = {
     "analyse": "external",
     "LabelSmoothingCrossEntropy": "losses",
+    "load_network": "models.weights",
     **dict.fromkeys(("load_tables", "run", "tune"), "pipeline"),
     **dict.fromkeys(
         ("Choice", "Metric", "Profile", "Published", "Range", "Search", "Study", "load_study"), "study"
@@ -25,7 +27,7 @@ HOME = {
 
 __all__ = [
     "Choice", "LabelSmoothingCrossEntropy", "Metric", "Profile", "Published", "Range", "Search", "Study",
-    "__version__", "analyse", "load_study", "load_tables", "run", "tune",
+    "__version__", "analyse", "load_network", "load_study", "load_tables", "run", "tune",
 ]  # fmt: skip
 
 

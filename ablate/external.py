@@ -21,8 +21,8 @@ from ablate.study.fields import canonical, unknown_name
 from ablate.study.metric import Metric
 from ablate.study.options import Options
 from ablate.study.trials import Plan, Trial, arm_name
-from ablate.tables import frame, read_tables, write_tables
 from ablate.tables.columns import declare
+from ablate.tables.files import frame, read_tables, write_tables
 from ablate.tables.quantities import number_columns, quantity
 
 PREFIXES = ("", "params.", "metrics.", "config.", "summary.", "config/", "summary/")

@@ -19,10 +19,10 @@ from recorded_study import FAILED, MISSING, Recorded, counts
 from scipy import stats
 from test_main import HERE, STUDY, Ended, ablate
 
-from ablate.__main__ import parse_settings
 from ablate.data import DATASETS, find_originals
 from ablate.errors import DataError
 from ablate.study.fields import FIELD_NAMES, RECIPES, describe_fields, resolve
+from ablate.study.study import load_study
 
 CORRECT = counts(e0=[600, 620, 590, 611], e1=[540, 561, 531, 549]) | {(0.0, 4): FAILED, (0.1, 4): MISSING}
 
@@ -200,6 +200,22 @@ def test_what_was_run_is_listed_and_named_as_other_commands_take_it(here: Path) 
         assert ablate(here, "status", run["study"]).status == 0
 
 
+def test_a_study_of_ones_own_network_lists_what_it_takes(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes, image_size, width=8, residual=True):\n"
+        "    if image_size < 16: raise ValueError('too small')\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))\n"
+    )
+    assert ablate(tmp_path, "init", "own.py", "--from", "nets:net").status == 0
+    written = (tmp_path / "own.py").read_text()
+    assert '"arch.width": 8, "arch.residual": True.' in written
+    study = load_study(tmp_path / "own.py")
+    assert study.base == {**study.base, "arch": "nets:net", "image_size": 16}
+    assert (study.factors, study.baseline) == ({"arch.width": (8, 16)}, {"arch.width": 8})
+    assert "Did you mean 'net'?" in ablate(tmp_path, "init", "other.py", "--from", "nets:nett").err
+
+
 @pytest.mark.slow
 def test_the_study_to_start_from_runs_as_it_is_and_its_report_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -220,12 +236,6 @@ def test_the_study_to_start_from_runs_as_it_is_and_its_report_opens(
     more = ablate(tmp_path, "run", "mine.py", "--set", "epochs=1", "--seeds", "1", *HERE).out
     again = "python -m ablate run mine.py --set epochs=1 --seeds 2"
     assert f"are replaced: 3 of its 6 trials are not in this plan; their records stay, for `{again}`" in more
-
-
-def test_settings_are_written_as_shells_and_yaml_write_them() -> None:
-    assert parse_settings(["flip=true,false", "reduction=none", "drop_last=True"]) == {
-        "flip": (True, False), "reduction": ("none",), "drop_last": (True,)
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

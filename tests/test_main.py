@@ -21,14 +21,13 @@ import filelock
 import pytest
 import torch
 
-from ablate.__main__ import command_line, main, parse_settings
+from ablate.__main__ import main
 from ablate.data import open_dataset
-from ablate.errors import StudyError
 from ablate.execution.driver import usable_cores
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study import Options
-from ablate.tables import read_tables
+from ablate.tables.files import read_tables
 
 STUDY = '''"""Tiny."""
 from ablate.study.study import Profile, Study
@@ -393,15 +392,3 @@ def test_the_doctor_is_content_or_exits_with_1(here: Path) -> None:
     (here / "cache").write_text("in the way")
     broken = ablate(here, "doctor")
     assert (broken.status, "broken: cache: set ABLATE_CACHE" in broken.out) == (1, True)
-
-
-def test_settings_are_python_literals_or_text_and_are_typed_again_as_they_were() -> None:
-    parsed = parse_settings(["epsilon=0,0.1", "arch=seed_cnn", "drop_last=True", "loss='None'"])
-    assert parsed == {"epsilon": (0, 0.1), "arch": ("seed_cnn",), "drop_last": (True,), "loss": ("None",)}
-    with pytest.raises(StudyError, match="given twice"):
-        parse_settings(["lr=1", "lr=2"])
-    line = command_line("tune", Path("b.py"), Options(settings=parsed, seeds=3, device="cpu", threads=2), 4)
-    assert line == (
-        "python -m ablate tune b.py --points 4 --set epsilon=0,0.1 --set arch=seed_cnn --set drop_last=True "
-        "--set 'loss='\"'\"'None'\"'\"'' --seeds 3 --device cpu --threads 2"
-    )

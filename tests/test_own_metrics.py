@@ -25,8 +25,8 @@ from ablate.store.records import Predictions, Record, read_record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.study import Study
 from ablate.study.trials import Plan, expand
-from ablate.tables import open_plan, read_tables, write_tables
 from ablate.tables.columns import declare
+from ablate.tables.files import open_plan, read_tables, write_tables
 
 ROOT = Path(__file__).parents[1]
 

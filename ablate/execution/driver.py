@@ -15,11 +15,12 @@ import torch
 
 from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
+from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.own import OwnTask, do_task, with_own_code
+from ablate.execution.own import OwnTask, do_task, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
-from ablate.execution.trial import Engine, Outcome, Task, TimingTask
+from ablate.execution.trial import Outcome, Task, TimingTask
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
@@ -52,10 +53,14 @@ class Settled:
     reason: str
     device: str
 
+    def folder(self, options: Options) -> ResultsFolder:
+        """Where its results are."""
+        return ResultsFolder(options.results / self.study.name / self.profile)
+
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study, and record it; what a user can have got wrong is found before."""
-    folder = ResultsFolder(options.results / settled.study.name / settled.profile)
+    folder = settled.folder(options)
     with contextlib.closing(trial_executor(settled.study, settled.device, options)) as executor:
         # About how many trials lack a record, from counts alone: which they are follows from the data.
         planned = len(settled.study.arms()) * len(settled.study.seed_list())
@@ -93,19 +98,25 @@ class _Drive:
                     f"tables and report of the last run are replaced: {lost} of its {len(before.trials)} "
                     f"trials are not in this plan; their records stay, for `{before.command}`"
                 )
-        write_plan(self.folder, self.plan)
+        recorded = [records[trial_id].trial for trial_id in trials.keys() & records.keys()]
+        code = [source for trial in (*recorded, *self.plan.trials) for source in trial.sources.values()]
+        reasons = sorted({source.same_code for source in code} - {""})
+        write_plan(self.folder, self.plan.model_copy(update={"same_code": tuple(reasons)}))
         for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
             if records[trial_id].status != "complete":
                 put_aside(self.folder, trial_id, "attempts")
                 del records[trial_id]
         waiting = [trial for trial in trials.values() if trial.trial_id not in records]
+        if self.options.keep_weights:
+            self.folder.weights.mkdir(exist_ok=True)
+            kept = {path.stem for path in self.folder.weights.glob("*.safetensors")}
+            if without := len(trials.keys() & records.keys() - kept):
+                self.watcher.note(f"{without} recorded trials keep no weights; only those run now do")
         self.watcher.planned(self.plan, waiting)
         if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
             self.watcher.note(line)
         jobs = [
-            trial_job(
-                self.folder, self.plan.study, trial, self.data_folders, executor.workers, self.options.engine
-            )
+            trial_job(self.folder, self.plan.study, trial, self.data_folders, executor.workers, self.options)
             for trial in waiting
         ]
         interrupted = False
@@ -182,8 +193,8 @@ def settle(study: Study, options: Options) -> Settled:
         study = study.replace(seeds=options.seeds)
     if study.published and study.base.get("data") != study.published.data:
         study = study.replace(published=None)  # another task's numbers would only mislead
-    if study.trained_by:
-        study = with_own_code(study)
+    if study.train:
+        study = with_own_knobs(study)
     return Settled(study, profile, reason, device)
 
 
@@ -203,7 +214,7 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
         )
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
-    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
+    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics, inputs.sources))
     profile, reason = settled.profile, settled.reason
     return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
 
@@ -211,14 +222,16 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
 def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Trial]) -> Plan:
     """The plan where data is not here; `recorded` trials on the same data are found again in it."""
     study = settled.study
-    check_names(study.fields(levels) for levels in study.arms())
+    arms = [study.fields(levels) for levels in study.arms()]
+    check_names(arms)
 
     def images(fields: AnyFields) -> str:
         return json.dumps([fields.model_dump(include={*DataFields.model_fields}), fields.arguments("data")])
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
-    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics)
+    sources = settled_sources(arms, settled.folder(options), options, study.folder)
+    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics, sources)
     return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
 
 
@@ -231,6 +244,7 @@ def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, 
     inputs.check(arms)
     for classes in {len(inputs.dataset(fields).classes) for fields in arms if fields.data}:
         check_metrics(settled.study.metrics, classes)
+    inputs.sources = settled_sources(arms, settled.folder(options), options, settled.study.folder)
     return inputs
 
 
@@ -271,14 +285,16 @@ def trial_job(
     trial: Trial,
     data_folders: Mapping[str, Path],
     workers: int,
-    engine: Engine,
+    options: Options,
 ) -> Job:
     """A trial as an executor takes it; how many `workers` train beside each other is for its record."""
-    checkpoint, data = folder.checkpoint_path(trial.trial_id).absolute(), data_folders[trial.fingerprint]
+    checkpoint = folder.checkpoint_path(trial.trial_id).absolute()
+    data_folder = data_folders[trial.fingerprint]
     if study.trained_by:
         out = folder.artefacts.absolute() / trial.trial_id
-        return Job(trial.trial_id, OwnTask(trial, data, checkpoint, workers, study=study, out=out))
-    return Job(trial.trial_id, Task(trial, data, checkpoint, workers, engine))
+        return Job(trial.trial_id, OwnTask(trial, data_folder, checkpoint, workers, study=study, out=out))
+    weights = (folder.weights / f"{trial.trial_id}.safetensors").absolute() if options.keep_weights else None
+    return Job(trial.trial_id, Task(trial, data_folder, checkpoint, workers, options.engine, weights))
 
 
 def trial_executor(study: Study, device: str, options: Options) -> Executor:

@@ -37,19 +37,16 @@ from ablate.store.records import Failure, Predictions, Record
 from ablate.store.results import write_atomically
 from ablate.store.timing import TimingPass
 from ablate.study.fields import DataFields, canonical, unknown_name
-from ablate.study.own import OwnFields, files_digest
+from ablate.study.own import OwnFields
 from ablate.study.study import Study
-from ablate.study.trials import source_digest
 from ablate.train.device import seed_generators
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 PLAIN = (bool, int, float, str, tuple, type(None))
 
 
-def with_own_code(study: Study) -> Study:
-    """The study with the defaults and the digest of its training code, which is checked for its knobs."""
-    if study.command:
-        return study.replace(code_digest=files_digest(study.code, study.folder))
+def with_own_knobs(study: Study) -> Study:
+    """The study with the defaults of its training function, which is checked for its knobs."""
     code = load_foreign("train", study.train)
     if not callable(code):
         raise StudyError(f"train {study.train!r}: expected a function train(trial, *, knobs), not {code!r}")
@@ -74,7 +71,7 @@ def with_own_code(study: Study) -> Study:
                 raise StudyError(f"{name}: {study.train} has no default for it; set it in the study's base")
     given = {name: one.default for name, one in knobs.items() if one.default is not one.empty}
     plain = {name: canonical(value) for name, value in given.items() if isinstance(value, PLAIN)}
-    return study.replace(knobs=plain, code_digest=source_digest(study.train))
+    return study.replace(knobs=plain)
 
 
 @dataclass(frozen=True, kw_only=True)

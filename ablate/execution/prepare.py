@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,15 @@ from ablate.data import Dataset, Progress, bind_data, default_cache_dir, prepare
 from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
 from ablate.losses import ForeignLoss, build_loss
 from ablate.models import bind_network, build_model
+from ablate.models.weights import begin, head_of
+from ablate.plugins import is_foreign
 from ablate.study.fields import Fields
 from ablate.study.metric import Metric
 from ablate.study.own import OwnFields
-from ablate.study.trials import AnyFields, Numerics, Trial, build_trial
+from ablate.study.trials import AnyFields, Numerics, Sources, Trial, build_trial, sources_now
+from ablate.train.augmentation import check_augmentation
 from ablate.train.device import cpu_has_bfloat16
+from ablate.train.optimizer import check_optimizer, check_schedule
 
 
 class Inputs:
@@ -32,6 +36,7 @@ class Inputs:
         )
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
+        self.sources: Callable[[AnyFields], Sources] = sources_now
 
     def check(self, arms: Iterable[AnyFields]) -> None:
         """Find what is wrong with arms before any training, the cheap faults of all of them first."""
@@ -75,7 +80,8 @@ class Inputs:
 
     def trial(self, levels: Mapping[str, Any], fields: AnyFields, seed: int) -> Trial:
         """One training run of an arm."""
-        return build_trial(levels, fields, seed, self.numerics(fields), self.fingerprint(fields))
+        numerics, fingerprint = self.numerics(fields), self.fingerprint(fields)
+        return build_trial(levels, fields, seed, numerics, fingerprint, sources=self.sources(fields))
 
     def _check_network(self, fields: Fields) -> None:
         """Build each distinct network once, so that a wrong one is found before any training."""
@@ -83,12 +89,19 @@ class Inputs:
         images, classes = len(data.train.labels), len(data.classes)
         lone = not fields.drop_last and images % fields.batch_size == 1
         arguments = fields.arguments("arch")
-        if (network := (fields.arch, *arguments.items(), fields.image_size, classes, lone)) in self._built:
+        start = fields.weights, fields.freeze, fields.head_lr != 1
+        network = (fields.arch, *arguments.items(), fields.image_size, classes, lone, start)
+        if network in self._built:
             return
         self._built.add(network)
         model = build_model(
             fields.arch, num_classes=classes, image_size=fields.image_size, arguments=arguments
         )
+        begin(model, fields.arch, fields.weights, fields.freeze)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise StudyError(f"freeze: {fields.freeze!r} leaves nothing of {fields.arch} to train")
+        if fields.head_lr != 1 and head_of(model) is None:
+            raise StudyError(f"head_lr: {fields.arch} has no last linear layer; set it to 1")
         if not lone:
             return
         try:  # batch normalisation cannot train on a batch of one image where its maps are single pixels
@@ -114,9 +127,21 @@ def check_names(every: Iterable[AnyFields]) -> None:
         except ValueError as error:
             raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
         if isinstance(loss, ForeignLoss):
-            _check_foreign_loss(loss, fields, arms)
+            _check_untaken("loss", {"epsilon"} if loss.takes_epsilon else set(), ("epsilon",), fields, arms)
+            if fields.mixup and not loss.per_image:
+                raise StudyError(
+                    f"mixup: needs a loss per image, but {fields.loss!r} gives one number for a batch; have "
+                    "it return one per image, or set mixup to 0"
+                )
         with _levels_apart("arch", arms):  # built below, when the number of classes is known
             bind_network(fields.arch, fields.arguments("arch"))
+        with _levels_apart("augmentation", arms):
+            check_augmentation(fields)
+        with _levels_apart("optimizer", arms):
+            names = ("weight_decay", "momentum", "beta2", "adam_epsilon")
+            _check_untaken("optimizer", check_optimizer(fields), names, fields, arms)
+        with _levels_apart("schedule", arms):
+            _check_untaken("schedule", check_schedule(fields), ("anneal_from",), fields, arms)
 
 
 def check_metrics(metrics: Mapping[str, Metric], classes: int) -> None:
@@ -143,19 +168,19 @@ def _levels_apart(slot: str, arms: Sequence[Fields]) -> Iterator[None]:
         ) from None
 
 
-def _check_foreign_loss(loss: ForeignLoss, fields: Fields, arms: Sequence[Fields]) -> None:
-    """What a loss that lacks one of ours cannot do."""
-    swept = {arm.epsilon for arm in arms if arm.loss == fields.loss}
-    if not loss.takes_epsilon and len(swept) > 1:
-        raise StudyError(
-            f"epsilon: is swept, but the loss {fields.loss!r} takes no epsilon; give it a parameter of that "
-            "name, or leave ε out of the factors"
-        )
-    if fields.mixup and not loss.per_image:
-        raise StudyError(
-            f"mixup: needs a loss per image, but {fields.loss!r} gives one number for a batch; have it "
-            "return one per image, or set mixup to 0"
-        )
+def _check_untaken(
+    slot: str, takes: Set[str], names: Iterable[str], fields: Fields, arms: Sequence[Fields]
+) -> None:
+    """Refuse what code from outside would not notice: fields that it does not take."""
+    code = getattr(fields, slot)
+    for name in {*names} - takes if is_foreign(code) else ():
+        values = {getattr(arm, name) for arm in arms if getattr(arm, slot) == code}
+        if len(values) > 1 or (name == "weight_decay" and values != {0.0}):
+            came = " and ".join(map(str, sorted(values)))
+            raise StudyError(
+                f"{name}: is {came}, but the {slot} {code!r} takes no {name}; give it such a parameter, or "
+                f"{'set it to 0' if len(values) == 1 else 'do not sweep it'}"
+            )
 
 
 def resolve_device(asked: str) -> str:

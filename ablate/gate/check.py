@@ -13,9 +13,9 @@ from rich.console import Console
 from ablate.analysis.arms import finite_numbers, labels_of
 from ablate.errors import StudyError, nearest
 from ablate.gate import compare
-from ablate.gate.compare import Comparison, Run, compare_arms, compare_runs, measured_columns
+from ablate.gate.compare import Comparison, Run, compare_runs, measured_columns
 from ablate.gate.condition import COUNTS, OPERATORS, WORDS, Condition, Joined, Leaf, leaves, parse
-from ablate.stats import mean_interval
+from ablate.stats.intervals import mean_interval
 from ablate.study.fields import unknown_name
 from ablate.tables.columns import declare
 from ablate.tables.quantities import quantity
@@ -81,7 +81,7 @@ def check_study(
         problems.append("nothing is compared with --baseline; add for example --fail-if 'accuracy worse'")
     if problems:
         raise StudyError("\n".join(dict.fromkeys(problems)))
-    comparison = compare_arms(run, compared) if other is None else compare_runs(other, run, compared)
+    comparison = compare_runs(other or run, run, compared, None if other else run.plan.comparisons)
     complete = set(run.trials.loc[run.trials["status"] == "complete", "arm"])
     judged = [arm for arm in run.plan.arms if arm in complete or not allow_incomplete]
     findings, incomplete = [], []

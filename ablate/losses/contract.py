@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.errors import FOREIGN_FAULTS, StudyError
-from ablate.plugins import bind
+from ablate.plugins import bind, explained
 
 CHECK_SIZE = (5, 3)  # rows, classes: unequal, so that a loss which swaps them gives another shape
 
@@ -54,7 +54,8 @@ class ForeignLoss:
 
             self._code = instance
         reduces = made.pop("reduction", None) is not None
-        called = _made(name, self._code)
+        with explained("loss", name, "it to be made with its arguments"):
+            called = self._code("mean")
         ours = {"epsilon": 0.0, "reduction": "mean"}
         called = called.forward if isinstance(called, nn.Module) else called
         self._given = bind("loss", name, called, arguments, ours, skip=2)
@@ -78,16 +79,6 @@ class ForeignLoss:
         if self.per_image:
             return value if reduction == "none" else getattr(value, reduction)()
         return {"mean": value, "sum": value * len(logits), "none": value.expand(len(logits))}[reduction]
-
-
-def _made(name: str, make: Callable[[str], Callable[..., Any]]) -> Callable[..., Any]:
-    try:
-        return make("mean")
-    except FOREIGN_FAULTS as error:
-        raise StudyError(
-            f"loss {name!r}: expected it to be made with its arguments, but this raised "
-            f"{type(error).__name__}: {error}"
-        ) from error
 
 
 def check_contract(loss: Loss, name: str) -> None:

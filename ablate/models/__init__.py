@@ -14,7 +14,7 @@ from torch import nn
 from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
 from ablate.models.contract import count_macs, count_parameters, keep_logits_float32, try_network
 from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
-from ablate.models.torchvision_classifiers import build_torchvision, torchvision_names, vit_tiny
+from ablate.models.torchvision_classifiers import build_timm, build_torchvision, torchvision_names, vit_tiny
 from ablate.models.xresnet import xresnet18, xresnet34, xresnet50, xse_resnext50
 from ablate.plugins import bind, is_foreign, load_foreign
 
@@ -80,6 +80,8 @@ def find_factory(name: str) -> Factory:
     """What a network's name stands for, without building it; a StudyError where that is no callable."""
     if name in MODELS:
         return MODELS[name]
+    if name.startswith("timm:"):
+        return functools.partial(build_timm, name.removeprefix("timm:"))
     if is_foreign(name):
         factory: Factory = load_foreign("network", name)
         if not callable(factory):
@@ -92,7 +94,7 @@ def find_factory(name: str) -> Factory:
     if name not in names:
         raise StudyError(
             f"network {name!r}: expected one that ablate knows ({', '.join(MODELS)}), a classifier of "
-            f"torchvision.models (resnet18, convnext_tiny, vit_b_16, ...), or an import path "
-            f"package.module:factory.{nearest(name, [*MODELS, *names])}"
+            "torchvision.models (resnet18, convnext_tiny, vit_b_16, ...), one of timm's as timm:resnet50, "
+            f"or an import path package.module:factory.{nearest(name, [*MODELS, *names])}"
         )
     return functools.partial(build_torchvision, name)

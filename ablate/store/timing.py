@@ -16,7 +16,9 @@ class Case(Frozen):
     """All of a trial that decides which work a training step does; not ε, nor what else a loss is given."""
 
     arch: str
-    arguments: str = Field(default="", description="of the named code but the loss, as 'arch.depth=4'")
+    arguments: str = Field(
+        default="", description="of the named code but loss and schedule, as 'arch.depth=4'"
+    )
     image_size: int
     decoded_size: int
     batch_size: int
@@ -27,6 +29,8 @@ class Case(Frozen):
     crops: bool = Field(description="whether images are cropped at random")
     flips: bool = Field(description="whether images are mirrored at random")
     mixes: bool = Field(description="whether images are mixed")
+    augmentation: str = "none"
+    averages: bool = Field(default=False, description="whether the weights are averaged")
     device: str
     precision: str
     deterministic: bool
@@ -48,7 +52,7 @@ class TimingPass(Frozen, allow_inf_nan=False):
 def case_of(trial: Trial) -> Case:
     """The case that a trial's steps are."""
     fields, names = trial.looped, set(Case.model_fields)
-    of_code = {name: value for name, value in fields.__pydantic_extra__.items() if name[:5] != "loss."}
+    of_code = fields.without_arguments("loss").without_arguments("schedule").__pydantic_extra__
     # What the arithmetic came to stands in place of what was asked for.
     return Case(
         **{**fields.model_dump(include=names), **trial.numerics.model_dump(include=names)},
@@ -58,6 +62,7 @@ def case_of(trial: Trial) -> Case:
         crops=fields.crop_area < 1,
         flips=fields.flip,
         mixes=fields.mixup > 0,
+        averages=fields.ema > 0,
     )
 
 

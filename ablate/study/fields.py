@@ -26,12 +26,28 @@ from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
 from ablate.errors import StudyError, nearest
+from ablate.plugins import is_foreign
 
 
 class Frozen(BaseModel):
     """Values that do not change once they are validated, with no others among them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _named(*known: str) -> AfterValidator:
+    """Checks that a text is one of these names, or the import path of code."""
+
+    def check(name: str) -> str:
+        if name not in known and not is_foreign(name):
+            raise ValueError(f"expected {', '.join(known)}, or an import path as 'my_module:name'")
+        return name
+
+    return AfterValidator(check)
+
+
+OPTIMIZERS = ("sgd", "adamw", "ranger")
+SCHEDULES = ("constant", "one_cycle", "flat_cosine")
 
 
 class Recipe(Frozen, strict=True, allow_inf_nan=False):
@@ -45,8 +61,8 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
     batch_size: int = Field(ge=1, le=65_536, description="training images per step")
     eval_batch_size: int = Field(ge=1, le=65_536, description="images per evaluation batch")
     drop_last: bool = Field(description="drop the last, smaller training batch of an epoch")
-    optimizer: Literal["sgd", "adamw", "ranger"] = Field(
-        description="sgd; adamw; ranger: rectified Adam with a look-ahead of six steps"
+    optimizer: Annotated[str, _named(*OPTIMIZERS)] = Field(
+        description="sgd; adamw; ranger: rectified Adam with a look-ahead of six steps; or an import path"
     )
     lr: float = Field(gt=0, description="learning rate; with a schedule, its highest")
     momentum: float = Field(ge=0, lt=1, description="momentum of sgd, beta1 of adamw and ranger; 0 is none")
@@ -61,9 +77,9 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         default=True, description="weight decay acts on biases and normalisation layers too"
     )
     clip_norm: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 does not clip")
-    schedule: Literal["constant", "one_cycle", "flat_cosine"] = Field(
+    schedule: Annotated[str, _named(*SCHEDULES)] = Field(
         description="constant; one_cycle: a rise from lr/25 and a fall; flat_cosine: flat, then a fall; both "
-        "are cosines and end at lr/100000"
+        "are cosines and end at lr/100000; or an import path"
     )
     anneal_from: float = Field(
         default=0.0, ge=0, lt=1, description="part of the steps after which the schedule falls"
@@ -76,6 +92,24 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         default=0.0,
         ge=0,
         description="alpha of the Beta distribution that mixes pairs of images; 0: no mixup",
+    )
+    freeze: str = Field(
+        default="none",
+        description="parts of the network that keep their first weights, as layer1+layer2; body: all but the "
+        "last linear layer",
+    )
+    head_lr: float = Field(
+        default=1.0, gt=0, description="learning rate of the last linear layer, by that of the others"
+    )
+    augmentation: Annotated[str, _named("none")] = Field(
+        default="none",
+        description="import path of what else is done to training images, after crop and flip; none",
+    )
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the average over the steps' weights that is evaluated in their place; 0: none",
     )
 
 
@@ -112,7 +146,7 @@ def _known_recipe(name: str) -> str:
     return name
 
 
-SLOTS = ("data", "arch", "loss", "optimizer", "schedule")
+SLOTS = ("data", "augmentation", "arch", "loss", "optimizer", "schedule")
 """Fields that name code; `slot.argument` is a keyword argument of what they name, and a field like any."""
 
 
@@ -204,6 +238,10 @@ class Fields(DataFields, Recipe, extra="allow"):
     ]
 
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
+    weights: str = Field(
+        default="fresh",
+        description="to start from: fresh, a file, or pretrained or another name of published ones",
+    )
     loss: str = Field(min_length=1, description="loss name, or package.module:function")
     epsilon: float = Field(
         ge=0, le=1, description="label smoothing: 0 is plain cross-entropy, at 1 the label does not matter"
@@ -222,6 +260,10 @@ class Fields(DataFields, Recipe, extra="allow"):
     )
     deterministic: bool = Field(description="only deterministic algorithms (matters on CUDA)")
 
+    def without_arguments(self, slot: str) -> Fields:
+        """The same with no keyword argument of what a slot names."""
+        return self.model_validate({name: of for name, of in self if not name.startswith(f"{slot}.")})
+
 
 DEFAULTS: dict[str, Any] = {
     "arch": "seed_cnn", "loss": "label_smoothing", "epsilon": 0.1, "reduction": "mean", "lr_rule": "fixed",
@@ -233,10 +275,11 @@ LATER_FIELDS: dict[str, Any] = {
 }
 """Fields with a default, and the default: what training did before the field was there."""
 CHOICES: dict[str, tuple[str, ...]] = {
-    name: tuple(RECIPES) if name == "recipe" else get_args(field.annotation)
-    for name, field in Fields.model_fields.items()
+    **{name: get_args(field.annotation) for name, field in Fields.model_fields.items()},
+    **{"recipe": tuple(RECIPES), "augmentation": ("none",)},
+    **{"optimizer": OPTIMIZERS, "schedule": SCHEDULES},
 }
-"""Field name to the texts that it may be; () where any text, or none, may do."""
+"""Field name to the texts that it may be, import paths aside; () where any text, or none, may do."""
 
 
 def describe_fields() -> dict[str, dict[str, Any]]:

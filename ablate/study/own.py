@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-import hashlib
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -22,6 +19,7 @@ from ablate.study.fields import (
     is_one,
     unknown_name,
 )
+from ablate.study.sources import FILES
 
 if TYPE_CHECKING:
     from ablate.study.study import Study
@@ -52,7 +50,7 @@ class OwnFields(DataFields, extra="allow"):
     data: str = Field(default="", description="the dataset that it can ask for; '' is none")
     image_size: int = Field(default=0, ge=0, le=1024, description="pixels a side of that dataset's images")
     trained_by: str = Field(min_length=1, description="import path of the function, or the command line")
-    code_digest: str = Field(description="digest of the code")
+    code: str = Field(description="import path of the code, or in lines the files that matter")
     defaults: dict[str, Any] = Field(
         default={}, description="knob to the value that the code itself gives it"
     )
@@ -70,7 +68,7 @@ class OwnFields(DataFields, extra="allow"):
     def identity(self) -> dict[str, Any]:
         """What decides the trial's numbers: what differs from the defaults, and no name of data."""
         usual = {name: field.default for name, field in OwnFields.model_fields.items()} | self.defaults
-        left_out = {"data", "decode_size", "resize", "code_digest", "defaults"}
+        left_out = {"data", "decode_size", "resize", "code", "defaults"}
         own = self.model_dump(exclude=left_out)
         return {name: value for name, value in own.items() if name not in usual or usual[name] != value}
 
@@ -80,7 +78,11 @@ def own_fields(study: Study, *layers: Mapping[str, Any]) -> OwnFields:
     settings = dict(study.knobs)
     for layer in layers:
         settings |= {name: canonical(value) for name, value in layer.items()}
-    settings |= {"trained_by": study.trained_by, "code_digest": study.code_digest, "defaults": study.knobs}
+    settings |= {
+        "trained_by": study.trained_by,
+        "code": study.train or FILES + "\n".join(study.code),
+        "defaults": study.knobs,
+    }
     try:
         fields = OwnFields.model_validate(settings)
     except ValidationError as error:
@@ -180,24 +182,3 @@ def _result_fault(result: str) -> str:
     if not key or not path.endswith((".json", ".csv")):
         return f"expected {FORMS}, but {result!r} came"
     return "" if "{out}" in path else f"expected a file in {{out}}, as trials share any other, not {path!r}"
-
-
-def code_files(patterns: Sequence[str], folder: Path) -> list[Path]:
-    """The files that patterns such as src/** match below a folder; one that matches none is a StudyError."""
-    found = set[Path]()
-    for pattern in patterns:
-        paths = [folder / path for path in glob.glob(pattern, root_dir=folder, recursive=True)]
-        files = {path for path in paths if path.is_file() and "__pycache__" not in path.parts}
-        if not files:
-            raise StudyError(f"code: {pattern!r} matches no file in {folder}; correct it, or leave it out")
-        found |= files
-    return sorted(found)
-
-
-def files_digest(patterns: Sequence[str], folder: Path) -> str:
-    """Digest of files' names and bytes."""
-    digest = hashlib.sha256()
-    for path in code_files(patterns, folder):
-        name, content = path.relative_to(folder).as_posix(), path.read_bytes()
-        digest.update(f"{name}\n{len(content)}\n".encode() + content)
-    return digest.hexdigest()

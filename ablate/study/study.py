@@ -45,6 +45,7 @@ from ablate.study.own import (
     own_fields,
     result_name,
 )
+from ablate.study.parts import BASELINES, PART, Design, off_values, part_faults, part_levels
 from ablate.study.search import FIRST_TUNING_SEED, Search
 
 KINDS = {"arms": ("arm", "pair"), "trend": ("trend",), "main": ("main",), "interaction": ("interaction",)}
@@ -114,6 +115,12 @@ class Study(Varied):
     """
 
     question: str = Field(min_length=1, description="the question, in a sentence")
+    parts: dict[str, Levels] = Field(
+        default={}, description="part of base to its value when off; or a name to fields with theirs"
+    )
+    design: Design = Field(
+        default="without", description="arms of parts: all but each, only each, or both with both ends"
+    )
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
@@ -147,7 +154,6 @@ class Study(Varied):
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
     knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
-    code_digest: str = Field(default="", description="taken from the training code")
     name: str = Field(default="", description="set from the file's name")
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
@@ -165,10 +171,27 @@ class Study(Varied):
         metrics = {**dict.fromkeys(result, Metric(better="neither")), **metrics}
         return {**({"primary": next(iter(metrics))} if metrics else {}), **declared, "metrics": metrics}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_as_levels(cls, declared: Any) -> Any:
+        given, known, factors = (declared.get(name) or {} for name in ("parts", "named", "factors"))
+        if not isinstance(given, Mapping) or not given or PART in known:
+            return declared
+        if PART in factors:
+            raise ValueError(f"factors.{PART}: parts make a factor of this name; give it another")
+        parts, design = off_values(given), declared.get("design", "without")
+        baseline = {PART: BASELINES.get(design)} | (declared.get("baseline") or {})
+        made = {"factors": {**factors, PART: part_levels(parts, design)[0]}, "baseline": baseline}
+        return {**declared, "parts": parts, **made}
+
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        if faults := "\n".join([*own_faults(self), *_field_faults(self), *declared_faults(self)]):
-            raise ValueError(faults)
+        faults = [*own_faults(self), *_field_faults(self), *declared_faults(self)]
+        if not faults and PART in self.factors and self.parts and (self.knobs or not self.train):
+            others = {name: levels[0] for name, levels in self.factors.items() if name != PART}
+            faults += part_faults(self.parts, self.fields(others).model_dump())
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     def find_own_modules(self) -> None:
@@ -230,6 +253,11 @@ class Study(Varied):
         if self.only:
             return [{name: arm[name] for name in names} for arm in self.only]
         return [dict(zip(names, levels, strict=True)) for levels in itertools.product(*self.factors.values())]
+
+    def references(self, arm: Mapping[str, Any]) -> list[Levels]:
+        """The levels that an arm is compared at: the baseline's; of parts, the ends of its design."""
+        ends = part_levels(self.parts, self.design)[1].get(arm.get(PART, ""), ()) if self.parts else ()
+        return [self.baseline | {PART: end} for end in ends] or [self.baseline]
 
     def fields(self, arm: Mapping[str, Any]) -> Fields | OwnFields:
         """The complete fields of one arm."""
@@ -319,6 +347,8 @@ def declared_faults(study: Study) -> Iterator[str]:
         elif not searched[name].holds(level):
             words = searched[name].in_words()
             yield f"baseline.{name}: {level!r} is not among the values searched ({words})"
+    if study.design != "without" and not study.parts:
+        yield "design: is that of parts; name them, as parts={'mixup': 0.0}, or leave design out"
     yield from _named_faults(study)
     yield from _comparison_faults(study)
     if not (seeds := study.seed_list()):

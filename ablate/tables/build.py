@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import joblib
@@ -82,10 +83,9 @@ def _trial_row(plan: Plan, trial: Trial, stored: Stored, run: Run | None) -> dic
 
 def step_time_rows(folder: ResultsFolder) -> list[dict[str, Any]]:
     """One row per case and round; none without a pass, or with a damaged one, which a run measures again."""
-    try:
+    timing = None
+    with contextlib.suppress(RecordError):
         timing = read_timing(folder)
-    except RecordError:
-        timing = None
     if timing is None:
         return []
     machine = {**timing.environment.model_dump(), "others": timing.others}

@@ -55,8 +55,7 @@ def inert(text: str) -> str:
 def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS)) -> Tables:
     """Read the CSV files of a results folder as `write_tables` left them, or an earlier version.
 
-    Raises:
-        RecordError: a table is missing that every version wrote, or cut, or has other columns.
+    A RecordError says that one is missing that every version wrote, or is cut, or has other columns.
     """
     return {name: _read_table(folder.root / f"{name}.csv", name) for name in names}
 

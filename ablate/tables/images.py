@@ -21,14 +21,14 @@ from ablate.metrics import (
     reliability_bins,
     resampled,
 )
-from ablate.stats import ends_within, new_images_interval
+from ablate.stats.intervals import ends_within, new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size, terms
 from ablate.study.fields import DataFields
 from ablate.study.own import OwnFields
 from ablate.study.trials import Plan, Trial
-from ablate.tables.columns import DECLARED, MISSING, UNREADABLE
+from ablate.tables.columns import DECLARED
 
 Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
@@ -60,7 +60,7 @@ Runs = Mapping[str, Mapping[int, Run]]
 
 
 class Stored(NamedTuple):
-    """What a results folder holds of a trial: its record's status, or `MISSING`, or `UNREADABLE` and why."""
+    """What a results folder holds of a trial: its record's status, or missing, or unreadable and why."""
 
     status: str
     record: records.Record | None = None
@@ -72,13 +72,13 @@ def read_stored(folder: ResultsFolder, trial_id: str) -> Stored:
     """A trial's record, and its predictions if it is complete."""
     path = folder.record_path(trial_id)
     if not path.exists():
-        return Stored(MISSING)
+        return Stored(records.MISSING)
     try:
         record = records.read_record(path)
         arrays = records.read_predictions(folder, record) if record.has_predictions else None
         return Stored(record.status, record, arrays)
     except RecordError as error:
-        return Stored(UNREADABLE, fault=str(error).replace(f"{folder.root}{os.sep}", ""))
+        return Stored(records.UNREADABLE, fault=str(error).replace(f"{folder.root}{os.sep}", ""))
 
 
 def scores_of(stored: Stored, names: Iterable[str]) -> dict[str, float]:

@@ -13,15 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ablate.stats import chosen_of_two, is_on_front, mean_interval, smoothed
-from ablate.stats.intervals import FloatArray
-from ablate.stats.surrogate import SAME
+from ablate.stats.intervals import FloatArray, mean_interval
+from ablate.stats.surrogate import SAME, chosen_of_two, is_on_front, smoothed
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.store.records import MISSING
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import Levels
 from ablate.study.search import Choice, Search
 from ablate.study.trials import arm_name
-from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import fields_of, read_stored, scores_of
 from ablate.tables.quantities import quantity
@@ -45,11 +44,7 @@ class PointRun(NamedTuple):
 
 
 def tuning_tables(folder: ResultsFolder) -> Tables:
-    """The tables of `TUNING`; none where nothing was tuned or the search's predictions are left out.
-
-    Raises:
-        RecordError: the stored search is damaged.
-    """
+    """The tables of `TUNING`; none where nothing was tuned or the search's predictions are left out."""
     tuning = read_tuning(folder)
     if tuning is None or not tuning_folder(folder).predictions.exists():
         return {}
@@ -73,11 +68,7 @@ def tuning_tables(folder: ResultsFolder) -> Tables:
 
 
 def points_table(folder: ResultsFolder) -> pd.DataFrame:
-    """The `points` table of a study's search; empty where nothing was tuned.
-
-    Raises:
-        RecordError: the stored search is damaged.
-    """
+    """The `points` table of a study's search; empty where nothing was tuned."""
     tuning = read_tuning(folder)
     return frame("points", []) if tuning is None else _points(tuning, _runs(folder, tuning))
 
@@ -211,7 +202,7 @@ def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]
     values = points[[f"smoothed{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)
     sds = points[[f"smoothed_sd{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)
     known = np.isfinite(values).all(axis=1) if suffixes else np.zeros(len(points), dtype=bool)
-    signs = [1.0 if quantity(points[f"objective{s}"].iloc[0]).higher_is_better else -1.0 for s in suffixes]
+    signs = [1.0 if quantity(points[f"objective{s}"].iloc[0]).better == "higher" else -1.0 for s in suffixes]
     return points.index[known], values[known] * np.array(signs), np.nan_to_num(sds[known])
 
 

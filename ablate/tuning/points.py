@@ -182,7 +182,7 @@ class Points:
     def __init__(self, search: Search, storage: BaseStorage | None = None, name: str = "search") -> None:
         self.search = search
         self.storage = optuna.storages.get_storage(storage)
-        higher = [quantity(objective).higher_is_better for objective in search.objective]
+        higher = [quantity(objective).better == "higher" for objective in search.objective]
         directions = [StudyDirection.MAXIMIZE if one else StudyDirection.MINIMIZE for one in higher]
         # Hyperband's brackets follow from the study's name too.
         self.study = optuna.create_study(

@@ -18,7 +18,9 @@ from ablate.study.fields import Levels, resolve
 from ablate.study.search import FIRST_TUNING_SEED, Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
-from ablate.tables import build_tables, frame, points_table, winners_of, write_tables
+from ablate.tables.build import build_tables
+from ablate.tables.files import frame, write_tables
+from ablate.tables.tuning import points_table, winners_of
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "digits", "image_size": 8, "epochs": 4}

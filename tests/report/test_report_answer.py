@@ -9,7 +9,7 @@ from report_results import declare, plan_of, trial_rows
 from ablate.analysis.claims import VERDICTS
 from ablate.report.answer import answer, answer_lines
 from ablate.study.study import Study
-from ablate.tables import frame
+from ablate.tables.files import frame
 
 ARMS = declare(
     factors={"epsilon": (0.0, 0.1), "arch": ("a", "b", "c")},

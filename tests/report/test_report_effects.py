@@ -17,7 +17,7 @@ from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
 from ablate.study.comparisons import family_size, terms
 from ablate.study.trials import Plan, Trial
-from ablate.tables import frame
+from ablate.tables.files import frame
 
 EPSILON_ARCH: dict[str, Any] = {"epsilon": (0.0, 0.1), "arch": ("seed_cnn", "xresnet18")}
 GRID: dict[str, Any] = {**EPSILON_ARCH, "reduction": ("mean", "sum", "none")}

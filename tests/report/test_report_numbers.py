@@ -16,7 +16,7 @@ from scipy import stats
 
 from ablate.store.records import Predictions
 from ablate.study.trials import Trial
-from ablate.tables import read_tables
+from ablate.tables.files import read_tables
 from ablate.tables.quantities import quantity
 
 Get = Callable[[str], Rendered]

@@ -17,10 +17,11 @@ from ablate.analysis.tuning import read_search
 from ablate.report import build_report
 from ablate.report.cautions import banners
 from ablate.report.content import derived_tables
-from ablate.stats import mean_interval
+from ablate.stats.intervals import mean_interval
 from ablate.store.results import read_plan
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, read_tables
+from ablate.tables.columns import COLUMNS, DERIVED, TUNING
+from ablate.tables.files import Tables, frame, read_tables
 
 Get = Callable[..., Rendered]
 
@@ -213,7 +214,7 @@ def test_a_small_tuning_split_is_warned_of(
     assert found is not None
     search = found.search.model_copy(update={"objective": objective})
     row = pd.Series({**found.facts, "tuning_images": images})
-    told = banners(tables["trials"], plan, None, dataclasses.replace(found, search=search, facts=row))
+    told = banners({"trials": tables["trials"]}, plan, dataclasses.replace(found, search=search, facts=row))
     texts = [banner["text"] for banner in told if banner["title"] == "A small tuning split"]
     assert [text.endswith(str(expected)) for text in texts] == [True] * (expected is not None)
 

@@ -9,21 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, permutation_test, ttest_ind, ttest_rel
 
-from ablate.stats import (
+from ablate.stats.effect import independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
+from ablate.stats.intervals import mean_interval, new_images_interval, prediction_interval
+from ablate.stats.power import (
     equivalence_power,
-    independent_effect,
-    mean_interval,
     minimal_detectable_effect,
-    new_images_interval,
-    paired_effect,
     paired_power,
     pooled_sd,
-    prediction_interval,
     seeds_needed,
-    sign_flip_p,
-    smallest_sign_flip_p,
-    verdict,
 )
+from ablate.stats.verdict import verdict
 
 SEEDS = st.integers(0, 2**32 - 1)
 ENDS = ("low", "high", "p")
@@ -105,13 +100,13 @@ def test_many_at_once_equal_one_by_one(compare: type) -> None:
     values, baseline = rng.normal(size=(4, 3, 7)), rng.normal(size=(4, 1, 7))
     values[0, 0, 2] = values[1, 2, :6] = baseline[2, 0, 5] = math.nan
     values[3, 1] = baseline[3, 0] + 0.1
-    many = compare(values, baseline, confidence=0.9, comparisons=3)
+    many = compare(values, baseline, comparisons=3)
     for index in np.ndindex(4, 3):
         arm, reference = values[index], baseline[index[0], 0]
         complete = ~np.isnan(arm + (reference if compare is paired_effect else 0))  # others are left out
         if compare is paired_effect:
             reference = reference[complete]
-        one = compare(arm[complete], reference, confidence=0.9, comparisons=3)
+        one = compare(arm[complete], reference, comparisons=3)
         for name in ("effect", *ENDS, "n", "rho", "sd", "error", "freedom"):
             np.testing.assert_allclose(getattr(many, name)[index], getattr(one, name), rtol=1e-12)
     assert many.n[1, 2] == 1
