@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from ablate.errors import StudyError, first_line
+from ablate.execution.executors import THEIRS
 from ablate.execution.trial import Heartbeat
 from ablate.study.own import PLACEHOLDER
 from ablate.study.study import Study
@@ -70,7 +71,7 @@ def run_command(
             f"exited with status {status}" if status > 0 else f"was killed by {signal.Signals(-status).name}"
         )
         raise StudyError(f"the command {ended}; its last line: {last_line(log) or 'none'}")
-    found = {name: read_result(filled(result), log) for name, result in study.results.items()}
+    found = {name: read_result(filled(result), log) for name, result in study.result.items()}
     return found | (_arrays(Path(filled(study.predictions))) if study.predictions else {})
 
 
@@ -82,7 +83,7 @@ def log_of(out: Path) -> Path:
 def _environment(device: torch.device, threads: int) -> dict[str, str]:
     """This Python's programs first, the trial's GPU the only one, and on a CPU as many threads as it has."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"PATH": path}
+    own = {**os.environ, "PATH": path, "PYTHONPATH": os.environ.get(THEIRS, os.environ.get("PYTHONPATH", ""))}
     if device.type == "cuda":
         visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
         return own | {"CUDA_VISIBLE_DEVICES": visible[device.index] if visible else str(device.index)}

@@ -23,6 +23,8 @@ from ablate.store.records import Status
 POLL_SECONDS = 0.5
 DEATH_SECONDS = 5.0
 """How long a process whose pipe is closed may take to end, so that its own exit status is known."""
+THEIRS = "ABLATE_PYTHONPATH"
+"""In a worker's environment the user's PYTHONPATH, in whose place stands what the worker imports from."""
 ATTEMPTS = 3
 """How often a job is started when its process dies. One that raises or takes too long would do so again."""
 
@@ -214,6 +216,7 @@ class LocalExecutor:
         ours, theirs = Pipe()
         arguments = [str(theirs.fileno()), str(slot), str(os.getpid())]
         environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic cuBLAS, if asked
+        environment[THEIRS] = os.environ.get("PYTHONPATH", "")
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         process = subprocess.Popen(
             [sys.executable, "-m", "ablate.execution.worker", *arguments],

@@ -78,11 +78,13 @@ def own_fields(study: Study, *layers: Mapping[str, Any]) -> OwnFields:
     settings = dict(study.knobs)
     for layer in layers:
         settings |= {name: canonical(value) for name, value in layer.items()}
-    settings |= {
-        "trained_by": study.trained_by,
-        "code": study.train or FILES + "\n".join(study.code),
-        "defaults": study.knobs,
-    }
+    code = study.train or FILES + "\n".join(study.code)
+    own = {"trained_by": study.trained_by, "code": code, "defaults": study.knobs}
+    if taken := settings.keys() & own.keys():
+        raise StudyError(
+            f"{min(taken)}: ablate keeps something else under this name; call the knob otherwise"
+        )
+    settings |= own
     try:
         fields = OwnFields.model_validate(settings)
     except ValidationError as error:
@@ -160,15 +162,18 @@ def own_faults(study: Study) -> Iterator[str]:
     if not study.code:
         scripts = tuple(word for word in study.command if word.endswith(".py")) or ("train.py", "src/**")
         yield f"code: expected the files that decide what the command does, as code={scripts}"
-    if not study.results and not study.predictions:
+    if not study.result and not study.predictions:
         yield f"result: expected where the command leaves its number, as {FORMS}"
-    for name, result in study.results.items():
+    for name, result in study.result.items():
         if fault := _result_fault(result):
             yield f"result: {name}: {fault}"
         if name not in study.metrics or study.metrics[name].code:
             yield f"result: {unknown_name('metric', name, study.metrics)} Declare it in metrics"
     if study.predictions and not ("{out}" in study.predictions and study.predictions.endswith(".npz")):
-        yield f"predictions: expected a file of its own per trial, as '{{out}}/predictions.npz', but {study.predictions!r} came"  # noqa: E501
+        yield (
+            "predictions: expected a file of its own per trial, as '{out}/predictions.npz', but "
+            f"{study.predictions!r} came"
+        )
 
 
 def _result_fault(result: str) -> str:

@@ -36,15 +36,7 @@ from ablate.study.fields import (
     unknown_name,
 )
 from ablate.study.metric import Metric
-from ablate.study.own import (
-    OwnFields,
-    Texts,
-    Time,
-    Words,
-    own_faults,
-    own_fields,
-    result_name,
-)
+from ablate.study.own import OwnFields, Texts, Time, Words, own_faults, own_fields, result_name
 from ablate.study.parts import BASELINES, PART, Design, off_values, part_faults, part_levels
 from ablate.study.search import FIRST_TUNING_SEED, Search
 
@@ -145,8 +137,8 @@ class Study(Varied):
         default=(), description="words of a command that trains instead; {knob}, {seed}, {out} are filled in"
     )
     code: Texts = Field(default=(), description="files that decide what the command does, as 'src/**'")
-    result: str | dict[str, str] = Field(
-        default="", description="where the command leaves its number, or metric name to where"
+    result: dict[str, str] = Field(
+        default={}, description="metric name to where the command leaves it; of a single one, where"
     )
     predictions: str | None = Field(
         default=None, description="where it leaves logits and labels, as '{out}/predictions.npz'"
@@ -161,15 +153,15 @@ class Study(Varied):
 
     @model_validator(mode="before")
     @classmethod
-    def _own_metric_first(cls, declared: Any) -> Any:
-        """Of training code of one's own the primary metric is the first that it has."""
-        if not isinstance(declared, Mapping) or not (declared.get("train") or declared.get("command")):
-            return declared
+    def _named_results(cls, declared: Any) -> Any:
+        """A result has the only metric's name, or its own; what code of one's own has first is primary."""
         result, metrics = declared.get("result") or {}, declared.get("metrics") or {}
         if isinstance(result, str):
             result = {next(iter(metrics)) if len(metrics) == 1 else result_name(result): result}
-        metrics = {**dict.fromkeys(result, Metric(better="neither")), **metrics}
-        return {**({"primary": next(iter(metrics))} if metrics else {}), **declared, "metrics": metrics}
+        if declared.get("train") or declared.get("command"):
+            metrics = {**dict.fromkeys(result, Metric(better="neither")), **metrics}
+            declared = {**({"primary": next(iter(metrics))} if metrics else {}), **declared}
+        return {**declared, "metrics": metrics, "result": result}
 
     @model_validator(mode="before")
     @classmethod
@@ -203,14 +195,6 @@ class Study(Varied):
     def trained_by(self) -> str:
         """What trains instead of ablate's loop: an import path or a command line; '' where nothing does."""
         return self.train or shlex.join(self.command)
-
-    @property
-    def results(self) -> dict[str, str]:
-        """Metric to where the command leaves it."""
-        if not isinstance(self.result, str):
-            return self.result
-        names = list(self.metrics) if len(self.metrics) == 1 else [result_name(self.result)]
-        return dict.fromkeys(names, self.result) if self.result else {}
 
     @property
     def folder(self) -> Path:
