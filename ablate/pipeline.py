@@ -259,7 +259,7 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
     importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
     declared: list[Study | Profile] = [study, *study.profiles.values()]
     levels = [*options.settings.values(), *(some for part in declared for some in part.factors.values())]
-    codes = [metric.code for metric in study.metrics.values()]
+    codes = [study.train, *(metric.code for metric in study.metrics.values())]
     for value in itertools.chain(codes, *levels, *(part.base.values() for part in declared)):
         _ready_own_module(str(value))
     values = options.repeated()

@@ -6,26 +6,28 @@ import contextlib
 import functools
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ablate.errors import RecordError, StudyError
 from ablate.store.points import tuning_folder
 from ablate.store.records import read_record
 from ablate.store.results import ResultsFolder, read_plan
-from ablate.study.fields import Fields
 from ablate.study.options import Options
 from ablate.study.sources import Source, read_source
-from ablate.study.trials import NOT_IDENTITY, Sources, Trial, code_names, identity_of, sources_now
+from ablate.study.trials import NOT_IDENTITY, AnyFields, Sources, Trial, code_names, identity_of, sources_now
 
 
 def settled_sources(
-    arms: Sequence[Fields], results: ResultsFolder, options: Options
-) -> Callable[[Fields], Sources]:
+    arms: Sequence[AnyFields], results: ResultsFolder, options: Options, folder: Path
+) -> Callable[[AnyFields], Sources]:
     """What finds the code of a trial's fields: as it is now, or as recorded where the two are the same.
+
+    `folder` is the study's, in which files of a command's code are.
 
     Raises:
         StudyError: files changed since such trials were recorded, and the options do not say what follows.
     """
-    read = functools.cache(read_source)
+    read = functools.cache(functools.partial(read_source, folder=folder))
     asked = {(_arm(fields), name) for fields in arms for name in code_names(fields).values()}
     if options.retrain or not asked:
         return functools.partial(sources_now, read=read)
@@ -72,9 +74,10 @@ def settled_sources(
     return lambda fields: sources_now(fields, lambda name: kept.get((_arm(fields), name)) or read(name))
 
 
-def _arm(fields: Fields) -> str:
+def _arm(fields: AnyFields) -> str:
     """What trials of one arm share; those of a search do, as its points are not known beforehand."""
-    return "search" if fields.tuning_part else fields.model_dump_json(exclude=NOT_IDENTITY)
+    left_out = NOT_IDENTITY | {"defaults"}  # which follow from the code
+    return "search" if fields.tuning_part else fields.model_dump_json(exclude=left_out)
 
 
 def _recorded(folder: ResultsFolder) -> list[Trial]:

@@ -57,6 +57,8 @@ def write_pages(
 
     With `pdf` figures/*.pdf too. The same tables give the same bytes; records are not read.
     """
+    if plan.study.trained_by and tables["trials"]["predictions_sha256"].isna().all():
+        plan = plan.model_copy(update={"study": plan.study.of_numbers_alone()})
     derived = derived_tables(tables, plan)
     write_tables(results, derived)
     figures = draw_figures({**tables, **derived}, plan, pdf=pdf)
@@ -146,7 +148,10 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
     if isinstance(plan.study, ExternalStudy):
         return {"Runs": plan.reason, "Of these": states}
     kinds, names = _values(trials, "device"), _values(trials, "device_name")
-    first, *others = (trial.fields.model_dump() for trial in plan.trials)
+    own = bool(plan.study.trained_by)
+    first, *others = (
+        trial.fields.model_dump(exclude={"defaults", "code"}, exclude_defaults=own) for trial in plan.trials
+    )
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
     return {
         "Study": plan.study.name,

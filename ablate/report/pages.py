@@ -75,6 +75,7 @@ def method(plan: Plan, *, tuned: bool) -> list[Json]:
     study, compared = plan.study, terms(plan)
     facts = {
         "compared": compared, "search": study.search, "tuned": tuned, "study": study,
+        "alone": study.trained_by and "accuracy" not in study.usual("accuracy"),
         "asked": sum(term.asked for term in compared),
         "averages": any(term.kind not in ("arm", "pair") for term in compared),
         "family": [(name, study.all_margins.get(name)) for name in study.comparison_family],

@@ -10,15 +10,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SkipValidation, field_validator, model_validator
 
 from ablate.study.fields import (
-    FIELD_NAMES,
     Declaration,
     Frozen,
     Levels,
     canonical,
-    is_field,
     repeated,
     several,
-    unknown_name,
 )
 
 FIRST_TUNING_SEED = 1_000_000
@@ -231,8 +228,6 @@ class Search(Declaration):
         if not self.space:
             yield "space: nothing to search; give at least one field a range"
         for place, (name, dimension) in enumerate(self.space.items()):
-            if not is_field(name):
-                yield f"space: {unknown_name('field', name, FIELD_NAMES)}"
             if name in ("tuning_part", "split") or name.partition(".")[0] == "data":
                 yield f"space: {name} cannot be searched: it decides which images points are judged on"
             for other, value in dimension.when.items():

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import glob
 import hashlib
 import importlib.util
 import json
 import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from ablate.errors import StudyError
 from ablate.study.fields import Frozen
+
+FILES = "files\n"
+"""Before patterns, a line each, where no import path says what code is."""
 
 
 class Source(Frozen):
@@ -38,8 +42,8 @@ def is_users(path: Path) -> bool:
     return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def read_source(name: str, *, follow: bool = True) -> Source:
-    """The code that `package.module:attribute` names, as it is now.
+def read_source(name: str, *, follow: bool = True, folder: Path | None = None) -> Source:
+    """The code that `package.module:attribute` names, or after `FILES` patterns in a folder, as it is now.
 
     A file that imports nothing of the user's has the digest of its bytes, comments included. So has an
     installed module, whose imports are not followed, and any without `follow`.
@@ -47,6 +51,8 @@ def read_source(name: str, *, follow: bool = True) -> Source:
     Raises:
         StudyError: the module is not found, or a file that it brings in is not Python.
     """
+    if name.startswith(FILES):
+        return read_files(name.removeprefix(FILES).splitlines(), folder or Path())
     module = name.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)
@@ -68,6 +74,19 @@ def read_source(name: str, *, follow: bool = True) -> Source:
     if len(files) > 1 or is_study:
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return Source(digest=digest, files=files)
+
+
+def read_files(patterns: Sequence[str], folder: Path) -> Source:
+    """The files that patterns such as src/** match below a folder; one that matches none is a StudyError."""
+    files = dict[str, str]()
+    for pattern in patterns:
+        found = {folder / path for path in glob.glob(pattern, root_dir=folder, recursive=True)}
+        found = {path for path in found if path.is_file() and "__pycache__" not in path.parts}
+        if not found:
+            raise StudyError(f"code: {pattern!r} matches no file in {folder}; correct it, or leave it out")
+        for path in found:
+            files[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Source(digest=hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(), files=files)
 
 
 def _brought_in(name: str, folder: Path, module: str) -> dict[Path, ast.Module]:

@@ -11,28 +11,32 @@ import inspect
 import itertools
 import math
 import runpy
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
 from ablate.errors import StudyError, nearest
 from ablate.study.fields import (
+    FIELD_NAMES,
     Declaration,
     Factors,
     Fields,
     Frozen,
     Levels,
     Seeds,
+    canonical,
     is_field,
     repeated,
     resolve,
     unknown_name,
 )
 from ablate.study.metric import Metric
+from ablate.study.own import OwnFields, Texts, Time, Words, own_faults, own_fields, result_name
 from ablate.study.parts import BASELINES, PART, Design, off_values, part_faults, part_levels
 from ablate.study.search import FIRST_TUNING_SEED, RETUNED, TUNING, Chosen, Search
 
@@ -132,9 +136,38 @@ class Study(Varied):
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
     profiles: dict[str, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
+    train: Annotated[str, BeforeValidator(canonical)] = Field(
+        default="", description="a function train(trial, *, knobs) that trains instead of ablate's loop"
+    )
+    command: Words = Field(
+        default=(), description="words of a command that trains instead; {knob}, {seed}, {out} are filled in"
+    )
+    code: Texts = Field(default=(), description="files that decide what the command does, as 'src/**'")
+    result: dict[str, str] = Field(
+        default={}, description="metric name to where the command leaves it; of a single one, where"
+    )
+    predictions: str | None = Field(
+        default=None, description="where it leaves logits and labels, as '{out}/predictions.npz'"
+    )
+    gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
+    timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
+    knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
     name: str = Field(default="", description="set from the file's name")
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
+    _numbers_alone: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_results(cls, declared: Any) -> Any:
+        """A result has the only metric's name, or its own; what code of one's own has first is primary."""
+        result, metrics = declared.get("result") or {}, declared.get("metrics") or {}
+        if isinstance(result, str):
+            result = {next(iter(metrics)) if len(metrics) == 1 else result_name(result): result}
+        if declared.get("train") or declared.get("command"):
+            metrics = {**dict.fromkeys(result, Metric(better="neither")), **metrics}
+            declared = {**({"primary": next(iter(metrics))} if metrics else {}), **declared}
+        return {**declared, "metrics": metrics, "result": result}
 
     @model_validator(mode="before")
     @classmethod
@@ -151,8 +184,8 @@ class Study(Varied):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        faults = [*_field_faults(self), *declared_faults(self)]
-        if not faults and PART in self.factors and self.parts:
+        faults = [*own_faults(self), *_field_faults(self), *declared_faults(self)]
+        if not faults and PART in self.factors and self.parts and (self.knobs or not self.train):
             others = {name: levels[0] for name, levels in self.factors.items() if name != PART}
             faults += part_faults(self.parts, self.fields(others).model_dump())
         if faults:
@@ -163,6 +196,16 @@ class Study(Varied):
         """Have the modules that stand beside this study's file found before any other of their names."""
         if self._folder is not None:
             add_import_folder(self._folder)
+
+    @property
+    def trained_by(self) -> str:
+        """What trains instead of ablate's loop: an import path or a command line; '' where nothing does."""
+        return self.train or shlex.join(self.command)
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's file stands, or here."""
+        return self._folder or Path.cwd()
 
     @property
     def is_paired(self) -> bool:
@@ -182,7 +225,13 @@ class Study(Varied):
 
     def usual(self, *names: str) -> tuple[str, ...]:
         """What is shown beside what the study is about: its own metrics, and these of ablate's."""
-        return (*self.metrics, *names)
+        return (*self.metrics, *(() if self._numbers_alone else names))
+
+    def of_numbers_alone(self) -> Study:
+        """This study as one whose runs left no predictions, so that none of ablate's metrics is known."""
+        copy = self.model_copy()
+        copy._numbers_alone = True
+        return copy
 
     def seed_list(self) -> tuple[int, ...]:
         """The seeds, one training run per arm each."""
@@ -200,13 +249,17 @@ class Study(Varied):
         ends = part_levels(self.parts, self.design)[1].get(arm.get(PART, ""), ()) if self.parts else ()
         return [self.baseline | {PART: end} for end in ends] or [self.baseline]
 
-    def fields(self, arm: Mapping[str, Any]) -> Fields:
+    def fields(self, arm: Mapping[str, Any]) -> Fields | OwnFields:
         """The complete fields of one arm."""
         chosen: Levels = {}
         if self.chosen and arm.get(TUNING) == RETUNED:
             own = {name: level for name, level in arm.items() if name != TUNING}
             chosen = next(one.levels for one in self.chosen if one.arm == own)
-        return resolve(self.settings(self.base), self.settings(arm), chosen)
+        return self._resolved(self.base, arm, chosen)
+
+    def _resolved(self, *layers: Mapping[str, Any]) -> Fields | OwnFields:
+        settings = map(self.settings, layers)
+        return own_fields(self, *settings) if self.trained_by else resolve(*settings)
 
     @property
     def varied(self) -> list[str]:
@@ -250,7 +303,9 @@ class Study(Varied):
 
     def replace(self, **changes: Any) -> Study:
         """A validated copy with some of its declarations changed."""
-        return Study(**{**self.model_dump(), **changes})
+        copy = Study(**{**self.model_dump(), **changes})
+        copy._folder = self._folder
+        return copy
 
 
 def _field_faults(study: Study) -> list[str]:
@@ -261,7 +316,7 @@ def _field_faults(study: Study) -> list[str]:
     found: dict[str, None] = {}
     for changes in [{}, *({name: level} for name, levels in swept.items() for level in levels)]:
         try:
-            resolve(*map(study.settings, (study.base, required, changes)))
+            study._resolved(study.base, required, changes)
         except StudyError as error:
             found |= dict.fromkeys(str(error).splitlines())
     return list(found)
@@ -309,6 +364,9 @@ def declared_faults(study: Study) -> Iterator[str]:
     yield from _retune_faults(study)
     if study.search is None:
         return
+    for name in study.search.space:
+        if not (is_field(name) or study.trained_by):
+            yield f"search: space: {unknown_name('field', name, FIELD_NAMES)}"
     if study.factors and not study.only:
         yield (
             f"search: a study is swept or searched, not both; move {', '.join(study.factors)} into the "
@@ -341,7 +399,7 @@ def _named_faults(study: Study) -> Iterator[str]:
     """Faults of named levels: a name that is a field's, and a field that something else sets too."""
     setters: dict[str, list[str]] = {name: [name] for name in study.factors.keys() - study.named.keys()}
     for factor, levels in study.named.items():
-        if is_field(factor):
+        if is_field(factor) and not study.trained_by:
             yield f"factors.{factor}: is a field; give the factor of named levels a name of its own"
         for name in dict.fromkeys(name for fields in levels.values() for name in fields):
             setters.setdefault(name, []).append(factor)
