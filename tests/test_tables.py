@@ -285,3 +285,5 @@ def test_arms_that_do_the_same_work_are_called_the_same() -> None:
     rows = timing_view(timing_pass(times), planned())["table"]["rows"]
     assert [row[3]["text"] for row in rows] == ["–", "same step", "–", "same step"]
     assert [row[2]["text"] for row in rows] == ["1.000", "1.000", "1.200", "1.200"]
+    earlier = times.assign(**dict.fromkeys(("arguments", "augmentation", "averages"), pd.NA))
+    assert list(timing_pass(earlier).times) == list(timing_pass(times).times)  # type: ignore[union-attr]
