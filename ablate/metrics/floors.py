@@ -1,8 +1,7 @@
 """What a calibration error of a perfectly calibrated model would be: its noise floor, and how far it strays.
 
-The images and their probabilities stay as they are, and the labels are drawn anew, each image's from its own
-probabilities. The mean of the error over the draws is its floor: an error near it cannot be told from
-calibration. The central 95 % of the draws is the band: an error above it is evidence of miscalibration.
+The labels are drawn anew, each image's from its own probabilities. The mean of the error over the draws is
+its floor, their central 95 % the band: an error above it is evidence of miscalibration.
 
 Source: Bröcker and Smith 2007, consistency resampling, https://doi.org/10.1175/WAF993.1
 """

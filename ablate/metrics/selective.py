@@ -20,10 +20,7 @@ SELECTIVE = "Geifman and El-Yaniv 2017, https://arxiv.org/abs/1705.08500"
 
 @metric(label="AUROC of errors", unit="fraction", better="higher", source=HENDRYCKS)
 def auroc_error(predictions: Predictions) -> float:
-    """AUROC of the confidence for right against wrong predictions; empty without both.
-
-    The probability that a right prediction has a higher confidence than a wrong one; a tie counts one half.
-    """
+    """AUROC of the confidence for right against wrong predictions; empty without both."""
     return _auroc(predictions.confidence_ranks, predictions.correct)
 
 
@@ -31,9 +28,8 @@ def auroc_error(predictions: Predictions) -> float:
 def auroc_error_normalised(predictions: Predictions) -> float:
     """`auroc_error` ranked by the highest logit, centred and divided by the logits' norm.
 
-    Xia et al. find that label smoothing spoils the ranking by confidence and that this one recovers much of
-    it. Cattelan and Silva (2024, MaxLogit-pNorm, https://arxiv.org/abs/2305.15508) tune the norm's exponent
-    on held-out images; here it is 2. Constant logits count as 0; with two classes all images are tied.
+    Cattelan and Silva (2024, MaxLogit-pNorm, https://arxiv.org/abs/2305.15508) tune the norm's exponent on
+    held-out images; here it is 2. Constant logits count as 0; with two classes all images are tied.
     """
     centred = predictions.logits - predictions.logits.mean(axis=1, keepdims=True)
     norm = np.sqrt(np.square(centred).sum(axis=1))
@@ -54,10 +50,7 @@ def aurc(predictions: Predictions) -> float:
 
 @metric(label="E-AURC", unit="fraction", better="lower", source=GEIFMAN)
 def eaurc(predictions: Predictions) -> float:
-    """`aurc` minus the `aurc` of the best ranking of the same predictions.
-
-    The best has the wrong ones last; it is computed exactly, where the authors take the limit of many images.
-    """
+    """`aurc` minus the `aurc` of the best ranking of the same predictions."""
     number = np.arange(1, len(predictions.labels) + 1)
     best = (number - predictions.correct.sum()).clip(min=0) / number
     return max(0.0, float(aurc.score(predictions) - best.mean()))  # rounding can leave -1e-17
@@ -67,8 +60,7 @@ def eaurc(predictions: Predictions) -> float:
 def coverage_at_1(predictions: Predictions) -> float:
     """Largest share of images, the most confident ones, of which at most 1 % are wrong.
 
-    Images of equal confidence are answered together. The threshold is chosen on the reported images, so it
-    describes the ranking and promises no risk for other images.
+    The threshold is chosen on the reported images, so it promises no risk for other images.
     """
     return _coverage_at(1, predictions)
 

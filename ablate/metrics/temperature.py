@@ -18,9 +18,9 @@ TEMPERATURE_BOUNDS = (0.01, 10_000.0)
 def fit_temperature(logits: Array, labels: NDArray[np.intp]) -> float:
     """Temperature T > 0 that minimises the NLL of softmax(logits / T), [N, K] logits of [N] class ids.
 
-    Where it lies outside `TEMPERATURE_BOUNDS` the nearer bound is returned: the lower one when every image is
-    predicted correctly (the NLL falls for ever as T goes to 0), the upper one when the true classes' logits
-    are no higher than the average. When every row of logits is constant, T has no effect and is 1.
+    Outside `TEMPERATURE_BOUNDS` the nearer bound is returned: the lower one when every image is predicted
+    correctly, the upper one when the true classes' logits are no higher than the average. T is 1 when every
+    row of logits is constant.
     """
     # The NLL is convex in 1/T: its slope has one root, looked for from T = 1 outwards in ever longer steps.
     true_logit = logits[np.arange(len(labels)), labels]

@@ -1,10 +1,7 @@
 """An effect: a difference of two means over seeds, with its interval and its test.
 
-Each comparison is judged by its own spread. Intervals are simultaneous in a single step (Bonferroni): one
-excludes 0 exactly where the corrected p is at most 0.05.
-
-The t test takes the differences for normal. Heavy tails on both sides only make it more careful; skewed ones
-make it err too often, as docs/statistics.md has it from simulations. `sign_flip_p` assumes symmetry as well.
+Intervals are simultaneous in a single step (Bonferroni): one excludes 0 exactly where the corrected p is at
+most 0.05. The t test takes the differences for normal: of skewed ones it errs too often (docs/statistics.md).
 
 Source: Student 1908, the paired t, https://doi.org/10.1093/biomet/6.1.1; Welch 1947, unequal variances,
 https://doi.org/10.1093/biomet/34.1-2.28; Dunn 1961, simultaneous intervals by Bonferroni's inequality,
@@ -75,8 +72,7 @@ class Effect:
 def paired_effect(values: Values, baseline: Values, *, comparisons: int = 1) -> Effect:
     """Compare arms with their baseline arms, [..., n] each, on the same n seeds in the same order.
 
-    A pair with a NaN, where a trial is missing, is left out. With one pair, or when all differences are equal
-    to within rounding, the t test has no spread to judge by: p, low and high are NaN (not 0 and a point).
+    A pair with a NaN is left out. With one, or differences equal to within rounding, p, low and high are NaN.
     """
     if values.shape[-1:] != baseline.shape[-1:]:
         raise ValueError(
@@ -119,9 +115,8 @@ def _standardised(side: FloatArray) -> FloatArray:
 def sign_flip_p(values: Values, baseline: Values) -> float:
     """Share of all sign patterns of the differences whose mean is as far from 0 as the one seen, or farther.
 
-    The exact two-sided p, not corrected for multiplicity, when each difference is symmetric about 0 without
-    an effect, as those of two arms of one distribution over seeds are. Of [n] and [n] on the same seeds; a
-    pair with a NaN is left out, and NaN comes without differences or with more than 20.
+    The exact two-sided p, uncorrected, if each difference is symmetric about 0 without an effect. Of [n] and
+    [n] on the same seeds; a pair with a NaN is left out, and NaN comes without differences or above 20.
 
     Source: Fisher 1935, The Design of Experiments, section 21
     """

@@ -38,17 +38,14 @@ def smoothed(
 ) -> tuple[FloatArray, FloatArray]:
     """True values at the tried points, by Gaussian-process regression with a Matérn 5/2 kernel.
 
-    The level they vary about is a constant with a flat prior (ordinary kriging): where nothing matters, the
-    smoothed values are about the mean of all, and as uncertain as that. Each column has a length scale of
-    its own; scales and amplitude are those of the largest marginal likelihood within bounds. Of fewer than
-    four points, or values that are all equal, the means come back as they are.
-
-    A process that is as smooth everywhere would swing beside a cliff: what lies below one, as where training
-    fails, is left out, and has no smoothed value.
+    The level they vary about is a constant with a flat prior (ordinary kriging). Each column has a length
+    scale of its own; scales and amplitude are those of the largest marginal likelihood within bounds. Of
+    fewer than four points, or values that are all equal, the means come back as they are. As a process that
+    is as smooth everywhere would swing beside a cliff, what lies below one is left out.
 
     `places` [n, d] are coordinates in any unit, categories as one column per value; `samples` [n] the values
     over each point's seeds, one at least. Returns [n] posterior means, and [n] standard deviations of the
-    true value, without the luck of a new run and the kernel's uncertainty; NaN where left out.
+    true value, without the luck of a new run; NaN where left out.
     """
     if not samples:
         return np.empty(0), np.empty(0)
@@ -122,8 +119,7 @@ def is_on_front(values: FloatArray) -> BoolArray:
 def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
     """Of points with two smoothed objectives, the one or two that are worth another look.
 
-    From [n, 2] posterior means, both higher-is-better, and their standard deviations: one or two indices,
-    ascending, of equally good ones the first. Nothing is given up for what is noise:
+    From [n, 2] posterior means, higher-is-better, and their sds: indices, ascending, of equals the first.
 
     - An objective shows a signal if some two points' 95 % intervals lie apart. If only one does, the best in
       it is chosen; if none does, the best in the first.
@@ -148,9 +144,8 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
 def best_two(front: FloatArray) -> tuple[int, ...]:
     """Of a front [m, 2], both higher-is-better, the two points that together dominate the most.
 
-    That is the area of what is worse than either, down to a reference point a tenth of the front's extent
-    below its worst values; each objective counts in units of its extent. Their indices come ascending, of
-    equally good pairs the first; all where there are fewer.
+    That is the area of what is worse than either, down to `MARGIN` of the front's extent below its worst, in
+    units of the extent. Their indices come ascending, of equal pairs the first; all where there are fewer.
     """
     if len(front) <= 2:
         return tuple(range(len(front)))
