@@ -60,10 +60,9 @@ def timing_table(step_times: pd.DataFrame | None) -> pd.DataFrame:
     for case in timed.times:
         plain = plain_case(case)
         step, ratio = median_interval(timed.times[case]), timed.ratio(case, plain)
-        row = {**case.model_dump(), "plain": case == plain, "n": step.n, "exclusive": timed.exclusive}
-        row |= {"step_ms": step.median, "low": step.low, "high": step.high}
+        row = {**case.model_dump(), **vars(step), "step_ms": step.median, "plain": case == plain}
         row |= {"ratio_to_plain": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high}
-        rows.append(row)
+        rows.append({**row, "exclusive": timed.exclusive})
     return frame("timing", rows)
 
 

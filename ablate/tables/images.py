@@ -124,16 +124,12 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
         {**key_of(trial), "bin": number, **dict(zip(bins, values, strict=True))}
         for number, values in enumerate(zip(*bins.values(), strict=True))
     ]
-    splits = (
-        ("train", arrays.projection_train, arrays.projection_train_labels),
-        ("valid", arrays.projection_valid, arrays.projection_valid_labels),
-    )
-    projection = [
-        {**key_of(trial), "split": split, "class": record.class_names[label], "x": float(x), "y": float(y)}
-        for split, points, labels in splits
-        if points is not None and labels is not None
-        for (x, y), label in zip(points, labels.tolist(), strict=True)
-    ]
+    projection = []
+    for split in ("train", "valid"):
+        points, labels = (getattr(arrays, f"projection_{split}{end}") for end in ("", "_labels"))
+        for (x, y), label in zip(points, labels, strict=True) if points is not None else ():
+            place = {"class": record.class_names[label], "x": float(x), "y": float(y)}
+            projection.append({**key_of(trial), "split": split, **place})
     return stored._replace(predictions=None), Run(
         metrics=compute_metrics(predictions),
         resampled=resampled(predictions),
