@@ -15,8 +15,7 @@ from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.files import frame
 
-SHARED = 0.1
-"""Above this part of the cores used by other processes, a pass does not count as exclusive."""
+SHARED = 0.1  # above this part of the cores used by other processes, a pass does not count as exclusive
 
 FloatArray = NDArray[np.float64]
 

@@ -13,10 +13,8 @@ import numpy as np
 from ablate.metrics.predictions import Array, Predictions
 
 DRAWS = 1000
-BAND = (0.025, 0.975)
-"""Of calibrated models, the shares that score less than the band's lower and upper end."""
-BLOCK = 1 << 18
-"""Drawn labels held at once. Another number would draw other labels."""
+BAND = (0.025, 0.975)  # of calibrated models, the shares that score less than the band's lower and upper end
+BLOCK = 1 << 18  # drawn labels held at once. Another number would draw other labels.
 
 
 def drawn(predictions: Predictions) -> Iterator[Predictions]:

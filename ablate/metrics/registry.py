@@ -41,8 +41,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {}
-FLOORS: dict[str, str] = {}
-"""For each calibration error with a noise floor, the metric that is its floor."""
+FLOORS: dict[str, str] = {}  # for each calibration error with a noise floor, the metric that is its floor
 
 
 def metric(*, floor: bool = False, **about: Any) -> Callable[[Callable[[Predictions], Any]], Metric]:

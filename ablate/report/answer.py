@@ -32,8 +32,7 @@ SAID = (
 )  # fmt: skip
 MOST_NAMED, TOLD = 4, ("better", "worse", "undecided")
 """Of a recommendation: other places named, and what is said of each."""
-TO_TAKE = re.compile("^(at|with) ")
-"""What a place loses where it is recommended."""
+TO_TAKE = re.compile("^(at|with) ")  # what a place loses where it is recommended
 UNTOLD = {
     "incomplete": "planned trials are missing",
     "too_few_seeds": "one seed has no spread to judge by",

@@ -15,8 +15,7 @@ from ablate.tables.quantities import ABSENT, Quantity, shown, shown_difference
 
 Json = dict[str, Any]
 Row = TypeVar("Row")
-Column = tuple[Json, Json]
-"""A column's head, and its cell in one row."""
+Column = tuple[Json, Json]  # a column's head, and its cell in one row
 
 
 def as_json(value: Any) -> Any:

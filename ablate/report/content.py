@@ -28,8 +28,7 @@ from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS, DERIVED
 from ablate.tables.files import Tables, open_plan, read_tables, write_tables
 
-FORMAT = 2
-"""Raised when report.json changes in a way that its readers must know of."""
+FORMAT = 2  # raised when report.json changes in a way that its readers must know of
 LARGEST_CARRIED = 250_000
 """Bytes up to which a table travels inside the page, that of trials aside: the page stays small to mail."""
 

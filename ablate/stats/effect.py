@@ -21,8 +21,7 @@ from ablate.stats.intervals import FloatArray, IntArray, moments, slack, t_margi
 
 Values = NDArray[np.floating]
 Weights = Sequence[float] | NDArray[np.float64]
-MOST_FLIPPED = 20
-"""Seeds of the sign-flip test; each more doubles the patterns, and 20 have a million."""
+MOST_FLIPPED = 20  # seeds of the sign-flip test; each more doubles the patterns, and 20 have a million
 
 
 @dataclass(frozen=True)

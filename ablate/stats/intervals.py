@@ -11,8 +11,7 @@ from scipy.special import stdtrit
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
-CONFIDENCE = 0.95
-"""Of an interval, or of all of a family together."""
+CONFIDENCE = 0.95  # of an interval, or of all of a family together
 UNBOUNDED = (-math.inf, math.inf)
 ROUNDING, OF_FLOAT32 = 1e-12, 2.0**-22
 """Parts of the largest value by which equal differences come apart, of values held in float64 and float32."""

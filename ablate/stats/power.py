@@ -21,8 +21,7 @@ from scipy.special import chdtri, gammaln, ndtr, stdtrit
 from ablate.stats.effect import Effect
 from ablate.stats.intervals import FloatArray
 
-POWER = 0.8
-"""Power at which seeds count as enough to decide."""
+POWER = 0.8  # power at which seeds count as enough to decide
 MOST_SEEDS = 1000
 
 

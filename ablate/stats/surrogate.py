@@ -13,20 +13,15 @@ import numpy as np
 
 from ablate.stats.intervals import BoolArray, FloatArray
 
-FEWEST_POINTS = 4
-"""With fewer, a value's neighbours tell nothing that could be told from luck."""
+FEWEST_POINTS = 4  # with fewer, a value's neighbours tell nothing that could be told from luck
 LENGTHS = (0.2, 10.0)
 """Of the Matérn kernel, in widths of the tried region: shorter ones would follow the noise."""
-AMPLITUDES = (1e-4, 1e2)
-"""Variance of the true values, in units of the variance of the values seen."""
+AMPLITUDES = (1e-4, 1e2)  # variance of the true values, in units of the variance of the values seen
 NOISES = (1e-4, 1e1)
 """Variance of the luck in the same units, where it has to be told from the values themselves."""
-LEVEL = 1e3
-"""Prior variance of the level that the true values vary about, in the same units."""
-LEAST_NOISE = 1e-6
-"""In the same units; it keeps the matrix well-conditioned where runs have no luck at all."""
-Z = 1.96
-"""Half the width of a 95 % interval, in standard deviations."""
+LEVEL = 1e3  # prior variance of the level that the true values vary about, in the same units
+LEAST_NOISE = 1e-6  # in the same units; it keeps the matrix well-conditioned where runs have no luck at all
+Z = 1.96  # half the width of a 95 % interval, in standard deviations
 SAME = 1e-9
 """Smoothed values count as equal that differ by no more than this part of them: what rounding leaves."""
 MARGIN = 0.1

@@ -358,28 +358,8 @@ def _kind_of(texts: Iterable[str]) -> Kind:
 
 TUNING = ("tuning", "points", "point_values", "importances")
 """Tables of a search. Only a study that was tuned has them."""
-DERIVED = ("effects", "timing")
-"""Tables that the report computes from the others."""
+DERIVED = ("effects", "timing")  # tables that the report computes from the others
 FIRST = ("trials", "epochs", "reliability", "effects")
 """Tables that every version wrote; another may be missing."""
 RETIRED = {"floors": ("trial_id", "seed"), "effects": ("p_holm",)}
 """Columns that an earlier version wrote and this one leaves out."""
-
-
-def data_dictionary() -> str:
-    """results/README.md: every table and column with unit, direction and meaning, from the code."""
-    lines = [
-        "# Tables",
-        "",
-        "What the CSV files beside the records hold, and what `ablate.load_tables` returns.",
-        "Numbers are unrounded; accuracies, confidences and calibration errors are fractions of 1.",
-        "An argument of code that a study sets, as `arch.dropout`, is a column of `trials` and `points`",
-        "after ablate's fields: of numbers where all its values are, otherwise of text. A metric that a",
-        "study declares is a number in `trials`, after ablate's own.",
-        "This page is generated from the code.",
-    ]
-    for table, columns in COLUMNS.items():
-        lines += ["", f"## {table}", ""]
-        lines += ["| column | kind | unit | better | meaning |", "|---|---|---|---|---|"]
-        lines += [f"| `{c.name}` | {c.kind} | {c.stored_unit} | {c.better} | {c.meaning} |" for c in columns]
-    return "\n".join(lines) + "\n"

@@ -34,8 +34,7 @@ Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
 BY_IMAGE = tuple(name for name, metric in METRICS.items() if metric.by_image)
 """Metrics that are a mean over images; a calibration error is none."""
-MOST_CLASSES = 20
-"""With more, a confusion table is too large to look at."""
+MOST_CLASSES = 20  # with more, a confusion table is too large to look at
 
 
 class Run(NamedTuple):
@@ -55,8 +54,7 @@ class Run(NamedTuple):
     projection: Rows
 
 
-Runs = Mapping[str, Mapping[int, Run]]
-"""The runs of each arm by seed, deliberate second ones left out."""
+Runs = Mapping[str, Mapping[int, Run]]  # the runs of each arm by seed, deliberate second ones left out
 
 
 class Stored(NamedTuple):

@@ -25,8 +25,7 @@ from ablate.tables.files import Tables, frame
 from ablate.tables.images import fields_of, read_stored, scores_of
 from ablate.tables.quantities import quantity
 
-SUFFIXES = ("", "_2")
-"""Of the first and the second objective's columns."""
+SUFFIXES = ("", "_2")  # of the first and the second objective's columns
 
 
 class PointRun(NamedTuple):
