@@ -1,7 +1,7 @@
 """The effects table: everything that a study compares, each as one mean difference over seeds.
 
-What the study asks about is one family, Bonferroni-corrected over effects times metrics, and has verdicts: it
-makes the study's *claims*. Everything else is exploratory: an interval of its own, and no verdict.
+What the study asks about is one family, Bonferroni-corrected over effects times metrics, and has verdicts:
+the study's *claims*. Everything else is exploratory: an interval of its own, and no verdict.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ from ablate.study.trials import Plan
 from ablate.tables.files import Tables, frame
 from ablate.tables.quantities import number_columns, quantity
 
-TURNS = 0.05
-"""The p of its curvature below which a trend that turns within its levels has no verdict but undecided."""
+TURNS = 0.05  # the p of its curvature below which a trend that turns within its levels is undecided
 SHOWN = ("accuracy", "nll", "brier", "ece", "ece_scaled", "mean_confidence", "confidence_gap", "temperature")
 
 

@@ -120,10 +120,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Retested:
-    """An arm of the re-test: the point that stands for its levels, and what became of each objective.
-
-    `numbers` and `roles` ("winner", "baseline", "anchor") are of all points of these levels, that one first.
-    """
+    """An arm of the re-test: the point for its levels, numbers and roles of all such, and the outcomes."""
 
     arm: Arm
     point: pd.Series[Any]

@@ -20,12 +20,10 @@ from ablate.figures.theme import LIGHT, MARKERS, NEAR, PALETTE, REFERENCE
 from ablate.stats.intervals import median_interval
 from ablate.tables.quantities import Quantity, quantity
 
-COMPARED = ("accuracy", "ece", "nll")
-"""Differences that are shown beside those of the primary metric and its family, where there is room."""
+COMPARED = ("accuracy", "ece", "nll")  # shown beside the primary metric and its family
 MOST_ROWS, MOST_ASKED, MOST_PANELS = 24, 8, 3
 ZERO = {**REFERENCE, "linestyle": "-"}
-LONGEST_REACH = 5.0
-"""An interval is cut where it reaches so many times as far as the effects and the margin do."""
+LONGEST_REACH = 5.0  # an interval is cut where it reaches so many times as far as the effects do
 EXPLORATORY = "exploratory"
 MARKS = {"better": "^", "worse": "v", "higher": ">", "lower": "<", "equivalent": "s", "undecided": "o"}
 COLORS = {"better": PALETTE[2], "worse": PALETTE[1], "equivalent": PALETTE[0]}

@@ -23,8 +23,7 @@ from ablate.figures.theme import LIGHT, MARKERS, PALETTE, REFERENCE, TINTS
 from ablate.tables.cells import few
 
 MOST_DIAGRAMS = 12
-SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))
-"""Opacity of bins of so many images or more: an accuracy's standard error is 7 points of 50, 16 of 10."""
+SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))  # opacity of bins of so many images or more
 STRIP = 20.0  # height of the strip of counts below a diagram, in points of accuracy
 MOST_CELLS, MOST_NAMED, LONGEST_CLASS = (100, 60), 12, 16
 """Cells of a panel, the largest, of few classes and of more than columns can name; characters of a name."""
@@ -33,8 +32,7 @@ COLORS = ListedColormap(
 )
 """From much that is wrong, deep orange, to much that is right, deep blue."""
 RIGHT = 0.47  # how deep the cells of right predictions are: all alike
-MOST_ARMS, MOST_CLASSES, MOST_POINTS = 4, 6, 1000
-"""Of the features; points in all, since each is a mark of its own in the file."""
+MOST_ARMS, MOST_CLASSES, MOST_POINTS = 4, 6, 1000  # of the features; points in all, marks each
 SPLITS = {"train": "training images", "valid": "reported split"}
 
 
@@ -165,10 +163,7 @@ def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, names: list[str]
 
 @figure("projection", "Features of single images", order=70)
 def projection(context: Context) -> Drawing | None:
-    """Penultimate features in a plane, a column per arm and a row per split; each arm has a space of its own.
-
-    After figure 1 of Müller et al. 2019, https://arxiv.org/abs/1906.02629.
-    """
+    """Penultimate features in a plane, after figure 1 of Müller et al., https://arxiv.org/abs/1906.02629."""
     known = context.rows("projection")
     if known.empty or (known := known.dropna(subset=["x", "y"])).empty:
         return None

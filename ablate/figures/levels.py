@@ -24,8 +24,7 @@ from ablate.tables.quantities import Quantity, quantity
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")
 RANKING = ("auroc_error", "auroc_error_normalised", "aurc", "coverage_at_1")
 FAMILIES = (("calibration", "Calibration", CALIBRATION), ("ranking", "Ranking of errors", RANKING))
-MOST_LINES, FEW_LINES, MOST_PANELS, MOST_POINTS = 8, 6, 8, 300
-"""Lines of one metric; lines where every metric has a panel; panels; points of such a figure."""
+MOST_LINES, FEW_LINES, MOST_PANELS, MOST_POINTS = 8, 6, 8, 300  # the last two: of figures by metric
 LOG_RATIO = 50.0  # levels that span at least this ratio are no longer told apart on a linear axis
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 BLUES = ListedColormap([LIGHT.tint(0, step) for step in range(TINTS)])

@@ -33,17 +33,13 @@ LOOKS = [
 ROLES = pd.DataFrame(LOOKS, columns=["role", "words", "marker", "size", "color"]).set_index("role")
 """What a point of a search is, and how it looks; the last one lies on top."""
 MOST_INTERVALS = 150  # with more points, intervals would hide them
-LONGEST_REACH = 0.5
-"""Intervals make the axis longer by at most so many times the values' range, to either side."""
-FEW_SEEDS, LONG = 4, 3.0
-"""With fewer seeds, an interval longer than so many times the range of the points' means is left out."""
-FOCUS = 3.0
-"""Values lie beyond the axis that are so many times as far from the best as the worst quarter begins."""
+LONGEST_REACH = 0.5  # intervals make the axis longer by at most so many ranges, to either side
+FEW_SEEDS, LONG = 4, 3.0  # intervals of fewer seeds that are so many ranges long are left out
+FOCUS = 3.0  # values so many times as far from the best as the worst quarter lie beyond the axis
 MOST_PANELS, MOST_CATEGORIES, MOST_FIELDS = 6, 12, 20
 STRIP = 0.3  # half the width that a category's points are spread over
 TWO_SIDED = 1.96  # standard deviations of a normal distribution that 95 % lie within
-BEST_PART, BEST_POINTS, FEW_POINTS = 0.1, 5, 30
-"""PED-ANOVA takes this part of the points for the best, at least so many; of few points it is noise."""
+BEST_PART, BEST_POINTS, FEW_POINTS = 0.1, 5, 30  # PED-ANOVA's best part, at least so many; few are noise
 POINTS = "Each point is the mean over its seeds on the tuning split, with its 95 % t interval."
 BEYOND = " Points far from the best are arrows at the edge; long intervals go on beyond the panel."
 SINGLE = (

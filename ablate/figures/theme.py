@@ -80,8 +80,7 @@ REFERENCE: dict[str, Any] = {"color": LIGHT.muted, "linestyle": (0, (4, 3)), "li
 SHADE: dict[str, Any] = {"facecolor": (LIGHT.muted, 0.16), "edgecolor": (LIGHT.muted, 0.55), "linewidth": 0.6}
 NEAR: dict[str, Any] = {"color": LIGHT.muted, "alpha": 0.16, "linewidth": 0}
 """Keywords of a shaded band, whose edges are drawn so that print shows it too, and of a margin's."""
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-"""Shapes beside colours, so that no reader needs the colours."""
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")  # so that no reader needs the colours
 FONT = "DejaVu Sans"
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "ablate",

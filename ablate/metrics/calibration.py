@@ -1,8 +1,7 @@
 """Calibration: does a prediction made with confidence c come true a share c of the time?
 
 All but `classwise_ece` are of the top label, the predicted class. `predictions` says how the bins are cut.
-Errors but `ece_debiased` are plug-in estimates and biased upwards: their noise floors say by how much, and
-splits of different size, whose floors differ, cannot be compared.
+Errors but `ece_debiased` are plug-in estimates and biased upwards: their noise floors say by how much.
 """
 
 import math
@@ -82,8 +81,7 @@ def ece_debiased(predictions: Predictions) -> float:
 def classwise_ece(predictions: Predictions) -> Array:
     """Mean over classes of the `ece` of each class's probability, 15 bins of equal width.
 
-    Every image counts for every class, most of them with a probability near 0, so values are smaller than
-    those of `ece` and fall with the number of classes.
+    Every image counts for every class, so values are below those of `ece`, the more so of many classes.
     """
     labels, groups = np.atleast_2d(predictions.labels), len(predictions.class_bin_sums)
     predicted = predictions.class_bins[np.arange(labels.shape[1]), predictions.predicted]

@@ -18,10 +18,7 @@ BLOCK = 1 << 18  # drawn labels held at once. Another number would draw other la
 
 
 def drawn(predictions: Predictions) -> Iterator[Predictions]:
-    """The predictions with drawn labels, [draws, N] in a block, `DRAWS` in all.
-
-    The random numbers are the same for all predictions, so equal predictions have equal floors.
-    """
+    """The predictions with drawn labels, [draws, N] in a block, `DRAWS` in all; of equals the same ones."""
     # RandomState and not default_rng: NumPy promises its stream for good (NEP 19), and with it the floors.
     rng, confidence = np.random.RandomState(np.random.SFC64(0)), predictions.confidence[:, None]
     images, classes = predictions.logits.shape

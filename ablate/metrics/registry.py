@@ -14,11 +14,7 @@ Better = Literal["higher", "lower", ""]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric and what a reader of its column must know.
-
-    Its function of `Predictions` gives a float, or a value for each image whose mean the metric is; with a
-    floor it also takes labels [draws, N] and gives [draws] values.
-    """
+    """A metric: its function gives a float or values with that mean; with a floor [draws] for [draws, N]."""
 
     name: str
     function: Callable[[Predictions], Any]

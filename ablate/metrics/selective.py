@@ -1,7 +1,7 @@
 """Telling right predictions from wrong ones by confidence: selective classification and error detection.
 
-A model that may abstain answers the images it is most confident of. Coverage is the share that it answers,
-risk the share of wrong predictions among these. Ties in confidence are never broken by the images' order.
+Coverage is the share of images, the most confident ones, that a model answers; risk the share of wrong
+predictions among these. Ties in confidence are never broken by the images' order.
 """
 
 import math
@@ -39,10 +39,7 @@ def auroc_error_normalised(predictions: Predictions) -> float:
 
 @metric(label="AURC", unit="fraction", better="lower", source=GEIFMAN)
 def aurc(predictions: Predictions) -> float:
-    """Area under the risk-coverage curve: error rate of the n most confident, mean over n.
-
-    Among images of equal confidence the risk is that of a random order. `eaurc` takes the accuracy out.
-    """
+    """Area under the risk-coverage curve: error rate of the n most confident, mean over n."""
     answered, wrong = risk_coverage_counts(predictions)
     number = np.arange(1, len(predictions.labels) + 1)
     return float((np.interp(number, answered, wrong) / number).mean())
@@ -58,10 +55,7 @@ def eaurc(predictions: Predictions) -> float:
 
 @metric(label="Coverage at 1 % risk", unit="fraction", better="higher", source=SELECTIVE)
 def coverage_at_1(predictions: Predictions) -> float:
-    """Largest share of images, the most confident ones, of which at most 1 % are wrong.
-
-    The threshold is chosen on the reported images, so it promises no risk for other images.
-    """
+    """Largest share of images, the most confident ones, of which at most 1 % are wrong."""
     return _coverage_at(1, predictions)
 
 
@@ -72,10 +66,7 @@ def coverage_at_2(predictions: Predictions) -> float:
 
 
 def risk_coverage_counts(predictions: Predictions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Images at or above each threshold on the confidence, from none to all, and the wrong ones among them.
-
-    [thresholds + 1] each. Coverage is answered / N, risk is wrong / answered.
-    """
+    """[thresholds + 1] images at or above each on the confidence, none to all, and the wrong among them."""
     ranks = predictions.confidence_ranks
     counts = (np.bincount(own, minlength=ranks.max() + 1) for own in (ranks, ranks[~predictions.correct]))
     answered, wrong = (np.append(0, np.cumsum(rising[::-1])) for rising in counts)

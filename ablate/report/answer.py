@@ -30,8 +30,7 @@ SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
     "p_equivalence", "margin", "n", "seeds_from", "seeds_needed", "detectable",
 )  # fmt: skip
-MOST_NAMED, TOLD = 4, ("better", "worse", "undecided")
-"""Of a recommendation: other places named, and what is said of each."""
+MOST_NAMED, TOLD = 4, ("better", "worse", "undecided")  # other places named, what is said of each
 TO_TAKE = re.compile("^(at|with) ")  # what a place loses where it is recommended
 UNTOLD = {
     "incomplete": "planned trials are missing",

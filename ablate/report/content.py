@@ -29,8 +29,7 @@ from ablate.tables.columns import COLUMNS, DERIVED
 from ablate.tables.files import Tables, open_plan, read_tables, write_tables
 
 FORMAT = 2  # raised when report.json changes in a way that its readers must know of
-LARGEST_CARRIED = 250_000
-"""Bytes up to which a table travels inside the page, that of trials aside: the page stays small to mail."""
+LARGEST_CARRIED = 250_000  # bytes up to which a table but that of trials travels in the page
 
 
 def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False) -> Path:

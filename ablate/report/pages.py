@@ -29,10 +29,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 EMPTY: Json = {
     "title": "", "text": "", "items": [], "facts": [], "code": "", "table": None, "folded": "", "pre": False,
 }  # fmt: skip
-COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
-"""A colour in the style of an SVG's element."""
-SAFE = " !$'()*+,-./:;<=>?@[]^_`{|}~"
-"""What a data URL of an SVG holds unquoted; nothing in it ends an attribute of HTML or refers there."""
+COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")  # a colour in the style of an SVG's element
+SAFE = " !$'()*+,-./:;<=>?@[]^_`{|}~"  # what a data URL of an SVG in an attribute of HTML holds unquoted
 SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 """Characters that mean something to Markdown or to GitHub's tables and formulas; inside a word an underscore
 means nothing."""

@@ -56,8 +56,7 @@ TRIAL_METRICS = (
     "accuracy", "nll", "brier", "ece", "ece_floor", "mean_confidence", "temperature", "ece_scaled", "step_ms",
     "train_seconds",
 )  # fmt: skip
-AVERAGED = ("accuracy", "nll", "ece", "mean_confidence")
-"""Shown of main effects and interactions beside the family's."""
+AVERAGED = ("accuracy", "nll", "ece", "mean_confidence")  # of main effects and interactions
 INSIDE = {True: "inside", False: "outside", None: "cannot be told"}
 
 

@@ -28,9 +28,8 @@ MOST_FLIPPED = 20  # seeds of the sign-flip test; each more doubles the patterns
 class Effect:
     """Differences of means, arm - baseline, in the values' unit. Each attribute is an array [...].
 
-    `sd` (ddof 1) is of the paired differences, or of pairs drawn at random from independent samples: NaN
-    below two pairs, 0 when all are equal. `rho`, what pairing buys, is the correlation of the two arms over
-    seeds: NaN below three pairs, where an arm is constant, and for independent samples.
+    `sd` (ddof 1) is of the paired differences: NaN below two pairs, 0 when all are equal. `rho` is the
+    correlation of the two arms over seeds: NaN below three, of a constant arm, and of independent samples.
     """
 
     effect: FloatArray  # NaN where a side has no value
@@ -91,10 +90,7 @@ def paired_effect(values: Values, baseline: Values, *, comparisons: int = 1) -> 
 
 
 def independent_effect(*samples: Values, weights: Weights = (1.0, -1.0), comparisons: int = 1) -> Effect:
-    """As `paired_effect`, of samples [..., n], [..., m], ... that no seed joins, by Welch's test.
-
-    Two are compared; of more than two it is the sum of their means by `weights`.
-    """
+    """As `paired_effect`, of means by `weights` of samples [..., n], [..., m] that no seed joins: Welch's."""
     moments_of = zip(*(moments(side.astype(np.float64)) for side in samples), strict=True)
     n, mean, sd = (np.stack(np.broadcast_arrays(*part)) for part in moments_of)
     mean, sd = (np.reshape(weights, (-1, *[1] * (n.ndim - 1))) * part for part in (mean, sd))

@@ -128,10 +128,7 @@ def new_images_interval(
 
 
 def slack(*sides: FloatArray) -> FloatArray:
-    """[...] by how much rounding sets equal differences of values [..., n], NaN where missing, apart.
-
-    Values that float32 holds count as its, whatever their dtype: a table of float64 may have been one of it.
-    """
+    """[...] by how much rounding, of float32 if that holds all, sets equal differences of [..., n] apart."""
     held = np.nan_to_num(np.concatenate(sides, axis=-1))
     of_float32 = (np.frexp(held)[0] * 2**24 % 1 == 0).all(axis=-1)
     part = np.where(of_float32, OF_FLOAT32, ROUNDING)

@@ -14,18 +14,14 @@ import numpy as np
 from ablate.stats.intervals import BoolArray, FloatArray
 
 FEWEST_POINTS = 4  # with fewer, a value's neighbours tell nothing that could be told from luck
-LENGTHS = (0.2, 10.0)
-"""Of the Matérn kernel, in widths of the tried region: shorter ones would follow the noise."""
+LENGTHS = (0.2, 10.0)  # of the Matérn kernel, in widths of the tried region: shorter ones follow the noise
 AMPLITUDES = (1e-4, 1e2)  # variance of the true values, in units of the variance of the values seen
-NOISES = (1e-4, 1e1)
-"""Variance of the luck in the same units, where it has to be told from the values themselves."""
+NOISES = (1e-4, 1e1)  # variance of the luck in the same units, where the values have to tell it
 LEVEL = 1e3  # prior variance of the level that the true values vary about, in the same units
 LEAST_NOISE = 1e-6  # in the same units; it keeps the matrix well-conditioned where runs have no luck at all
 Z = 1.96  # half the width of a 95 % interval, in standard deviations
-SAME = 1e-9
-"""Smoothed values count as equal that differ by no more than this part of them: what rounding leaves."""
-MARGIN = 0.1
-"""Of the front's extent: how far below its worst values the reference point of the hypervolume lies."""
+SAME = 1e-9  # part of them by which smoothed values that count as equal differ: rounding
+MARGIN = 0.1  # part of the front's extent by which the reference point lies below its worst values
 
 
 def smoothed(
@@ -68,8 +64,7 @@ def smoothed(
 def _above_a_cliff(gains: FloatArray, spread: float) -> BoolArray:
     """Which points [n] lie above the first gap too wide for luck or a slope; all, if there is none.
 
-    From the best down, that is a gap of more than twice the range above it, and of more than four times the
-    `spread` of a run. Four points at least lie above.
+    That is one of more than twice the range above it, of four points at least, and four times a run's spread.
     """
     ordered = np.sort(gains)[::-1]
     for least, below in zip(ordered[FEWEST_POINTS - 1 :], ordered[FEWEST_POINTS:], strict=False):
@@ -102,10 +97,7 @@ def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple
 
 
 def is_on_front(values: FloatArray) -> BoolArray:
-    """Which points [n] no other beats: is as good in both objectives, and better in one; of equal ones all.
-
-    Of [n, 2] values, finite, both higher-is-better.
-    """
+    """Of [n, 2], higher-is-better, which no other beats: is as good in both, better in one; of equals all."""
     at_least = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
     return np.asarray(~(at_least & better).any(axis=0))

@@ -333,10 +333,7 @@ def is_argument(name: str) -> bool:
 
 
 def columns_of(table: str, arguments: Mapping[str, Iterable[str]]) -> tuple[Column, ...]:
-    """A table's columns: ablate's, and where it has fields and metrics those of the study at hand too.
-
-    `arguments` are those of code, each with its values as texts, which tell the kind of the column.
-    """
+    """A table's columns, with a study's metrics, and arguments of code, whose values as texts tell the kind."""
     columns = list(COLUMNS[table])
     if table in ("trials", "points"):
         after = columns.index(_fields(Fields)[-1]) + 1
@@ -356,10 +353,7 @@ def _kind_of(texts: Iterable[str]) -> Kind:
     return next(fits, "text")
 
 
-TUNING = ("tuning", "points", "point_values", "importances")
-"""Tables of a search. Only a study that was tuned has them."""
+TUNING = ("tuning", "points", "point_values", "importances")  # of a study that was tuned
 DERIVED = ("effects", "timing")  # tables that the report computes from the others
-FIRST = ("trials", "epochs", "reliability", "effects")
-"""Tables that every version wrote; another may be missing."""
-RETIRED = {"floors": ("trial_id", "seed"), "effects": ("p_holm",)}
-"""Columns that an earlier version wrote and this one leaves out."""
+FIRST = ("trials", "epochs", "reliability", "effects")  # what every version wrote; another may be missing
+RETIRED = {"floors": ("trial_id", "seed"), "effects": ("p_holm",)}  # of earlier versions

@@ -40,8 +40,7 @@ MOST_CLASSES = 20  # with more, a confusion table is too large to look at
 class Run(NamedTuple):
     """What the tables take from the predictions of one complete trial: metrics, rows, and what is combined.
 
-    `resampled` has values under drawn labels, `by_image` [N] of each of `BY_IMAGE`, `confusion` [K, K] images
-    of a class that were taken for another; `class_names` may be none.
+    `by_image` has [N] values; `confusion` [K, K] counts images of a class that were taken for another.
     """
 
     metrics: Mapping[str, float]

@@ -1,7 +1,4 @@
-"""A search as tables: its facts in a row, its points, their single runs, and what its fields matter.
-
-A point's value is the mean over its seeds; the choice rests on values smoothed over neighbouring points.
-"""
+"""A search as tables: its facts in a row, its points, their single runs, and what its fields matter."""
 
 from __future__ import annotations
 
