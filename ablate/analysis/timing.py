@@ -43,9 +43,9 @@ def timing_pass(step_times: pd.DataFrame | None) -> Pass | None:
         return None
     names = list(Case.model_fields)
     times = {}
-    for levels, rows in step_times.groupby(names, sort=False, dropna=False):
-        known = {name: level for name, level in zip(names, levels, strict=True) if not pd.isna(level)}
-        case = Case.model_validate(known)  # an earlier version wrote fewer columns
+    for _, rows in step_times.groupby(names, sort=False, dropna=False):
+        known = rows[names].iloc[0].dropna().to_dict()  # an earlier version wrote fewer columns
+        case = Case.model_validate(known)
         times[case] = rows.sort_values("round")["step_ms"].to_numpy(dtype=np.float64)
     others = step_times["others"].iloc[0]
     return Pass(times, None if pd.isna(others) else float(others))

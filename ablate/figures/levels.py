@@ -230,7 +230,8 @@ def labels_apart(words: Sequence[str], inches: FloatArray) -> list[str]:
     """The labels at these places, "" for those that would touch; the first and the last are always there."""
     ends, shown = [0.04 * len(word) + 0.04 for word in words], [0]
     for at in range(1, len(words) - 1):
-        if inches[shown[-1]] + ends[shown[-1]] < inches[at] - ends[at] < inches[-1] - ends[-1] - 2 * ends[at]:
+        free = inches[at] - ends[at] > inches[shown[-1]] + ends[shown[-1]]
+        if free and inches[at] + ends[at] < inches[-1] - ends[-1]:
             shown.append(at)
     return [word if at in (*shown, len(words) - 1) else "" for at, word in enumerate(words)]
 

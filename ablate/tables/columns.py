@@ -333,7 +333,7 @@ def is_argument(name: str) -> bool:
 
 
 def columns_of(table: str, arguments: Mapping[str, Iterable[str]]) -> tuple[Column, ...]:
-    """A table's columns, with a study's metrics, and arguments of code, whose values as texts tell the kind."""
+    """A table's columns, a study's metrics and arguments of code with them, whose values tell the kind."""
     columns = list(COLUMNS[table])
     if table in ("trials", "points"):
         after = columns.index(_fields(Fields)[-1]) + 1
