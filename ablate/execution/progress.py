@@ -58,8 +58,11 @@ class Watcher:
             self._live.stop()
 
     def preparing(self, label: str, done: int, total: int) -> None:
-        """Data is being downloaded, checked or decoded; without a terminal only its end is a line."""
-        if self.console.is_terminal:
+        """Data is being downloaded, checked or decoded; without a terminal only its end is a line.
+
+        Where neither is known it is something to know, and a line too.
+        """
+        if self.console.is_terminal and (done or total):
             self._bar.update(self._task, description=label, completed=done, total=total, visible=True)
         elif done == total:
             self.note(label if total == 0 else f"{label}: done")

@@ -56,6 +56,11 @@ def show_plan(console: Console, study: Study, options: Options, sd: float | None
         workers = driver.trials_at_a_time(used, options)
         facts = show_forecast(console, plan, folder, records, faults, workers=workers, sd=sd)
         idle = driver.idle_cores(facts["missing"], used, options)
+        if search := settled.study.retune:
+            each = (
+                f"each of the {len(plan.arms)} arms is tuned: {search.points} points x {search.seeds} seeds"
+            )
+            print_line(console, f"before that, {each}; then it is trained re-tuned too, twice of the above")
     print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
     return facts | {"data": needed, "idle": idle}
 

@@ -21,6 +21,7 @@ from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.pages import method, render_html, render_markdown
 from ablate.report.paper import methods_paragraph
+from ablate.report.retune import retune_view
 from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
@@ -94,6 +95,9 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]
+    if retuned := retune_view(tables, plan):
+        beside = {"metric": "", "word": "", "text": retuned["summary"]}
+        first_screen["sentences"] = [*first_screen["sentences"], beside]
     provenance = _provenance(trials, plan)
     report = {
         "format": FORMAT,
@@ -106,6 +110,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "arms": views.arms_view(tables, plan),
         "more_metrics": views.arms_view(tables, plan, more=True),
         "components": views.components_view(tables, effects, plan),
+        "retune": retuned,
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
         "effects": views.effects_view(effects, plan, "arm", "pair"),
         "sensitivity": views.sensitivity_view(effects, plan),

@@ -111,6 +111,7 @@ def sections(report: Json) -> list[Json]:
     found: list[tuple[str, str, list[Json | None]]] = [
         ("arms", "Arms", arms),
         ("components", "Components", [_table(report["components"])]),
+        ("retune", "Each arm tuned on its own", [_table((report["retune"] or {}).get("table"))]),
         ("differences", "Differences from the baseline", effects),
         ("trends", "Trends", [_table(report["trends"])]),
         ("contrasts", "Main effects and interactions", [_table(report["contrasts"])]),

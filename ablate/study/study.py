@@ -38,7 +38,7 @@ from ablate.study.fields import (
 from ablate.study.metric import Metric
 from ablate.study.own import OwnFields, Texts, Time, Words, own_faults, own_fields, result_name
 from ablate.study.parts import BASELINES, PART, Design, off_values, part_faults, part_levels
-from ablate.study.search import FIRST_TUNING_SEED, Search
+from ablate.study.search import FIRST_TUNING_SEED, RETUNED, TUNING, Chosen, Search
 
 KINDS = {"arms": ("arm", "pair"), "trend": ("trend",), "main": ("main",), "interaction": ("interaction",)}
 """Names of what can be compared, and the kinds of effect that each is."""
@@ -116,6 +116,12 @@ class Study(Varied):
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
+    retune: Search | None = Field(
+        default=None, description="tune every arm on its own first, with the same budget each"
+    )
+    chosen: tuple[Chosen, ...] = Field(
+        default=(), description="set by the run: what the arms' searches chose"
+    )
     comparisons: tuple[str | Levels, ...] = Field(
         default=(),
         description="what is asked: arms (each against its baseline; the default), trend, main, interaction, "
@@ -245,25 +251,36 @@ class Study(Varied):
 
     def fields(self, arm: Mapping[str, Any]) -> Fields | OwnFields:
         """The complete fields of one arm."""
-        return self._resolved(self.base, arm)
+        chosen: Levels = {}
+        if self.chosen and arm.get(TUNING) == RETUNED:
+            own = {name: level for name, level in arm.items() if name != TUNING}
+            chosen = next(one.levels for one in self.chosen if one.arm == own)
+        return self._resolved(self.base, arm, chosen)
 
     def _resolved(self, *layers: Mapping[str, Any]) -> Fields | OwnFields:
         settings = map(self.settings, layers)
         return own_fields(self, *settings) if self.trained_by else resolve(*settings)
+
+    @property
+    def varied(self) -> list[str]:
+        """The factors of several levels, but for the one that says whether an arm is re-tuned."""
+        several = [name for name, levels in self.factors.items() if len(levels) > 1]
+        return [name for name in several if not (self.chosen and name == TUNING)]
 
     def with_profile(self, name: str) -> Study:
         """This study with the named profile's changes made."""
         if name not in self.profiles:
             raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
         profile = self.profiles[name]
-        searched = self.search.model_dump() if self.search else {}
+        kind, search = ("retune", self.retune) if self.retune else ("search", self.search)
+        changes = {kind: (search.model_dump() if search else {}) | profile.search or None}
         return self.replace(
             base=self.base | profile.base,
             factors=self.factors | profile.factors,
             named=self.named | profile.named,
             margins=self.margins | profile.margins,
             seeds=self.seeds if profile.seeds is None else profile.seeds,
-            search=searched | profile.search or None,
+            **changes,
         )
 
     def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Study:
@@ -344,6 +361,7 @@ def declared_faults(study: Study) -> Iterator[str]:
     for name, margin in study.margins.items():
         if not 0 < margin < math.inf:
             yield f"margins.{name}: expected a difference above 0, but {margin!r} came"
+    yield from _retune_faults(study)
     if study.search is None:
         return
     for name in study.search.space:
@@ -356,8 +374,25 @@ def declared_faults(study: Study) -> Iterator[str]:
         )
     if "tuning_part" in study.base:
         yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
-    if max(seeds, default=0) >= FIRST_TUNING_SEED:
+
+
+def _retune_faults(study: Study) -> Iterator[str]:
+    """Faults of arms that are to be tuned, each on its own, and of the seeds that tuning leaves."""
+    if (study.search or study.retune) and max(study.seed_list(), default=0) >= FIRST_TUNING_SEED:
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
+    if study.retune is None:
+        return
+    if study.search is not None:
+        yield "retune: a study has arms to re-tune, or a search that makes them; leave one of the two out"
+    elif not study.factors:
+        yield "retune: there is one arm, which search=Search(...) tunes; or give factors, or parts"
+    if TUNING in study.factors and not study.chosen:
+        yield f"factors.{TUNING}: re-tuning makes a factor of this name; give it another"
+    varied = {**study.factors, **{name: () for off in study.parts.values() for name in off}}
+    for name in varied.keys() & study.retune.space.keys():
+        yield f"retune: {name} is what the arms differ in; leave it out of the space"
+    if len(study.retune.objective) > 1:
+        yield "retune: expected one objective, by which each arm has a best point; leave the other out"
 
 
 def _named_faults(study: Study) -> Iterator[str]:
@@ -378,7 +413,7 @@ def _named_faults(study: Study) -> Iterator[str]:
 
 def _comparison_faults(study: Study) -> Iterator[str]:
     """Faults of what is asked."""
-    varied = [name for name, levels in study.factors.items() if len(levels) > 1]
+    varied = study.varied
     for asked in study.comparisons:
         if isinstance(asked, str):
             if asked not in KINDS:

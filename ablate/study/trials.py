@@ -140,7 +140,8 @@ def expand(
     for seed, (levels, fields, sources) in itertools.product(study.seed_list(), arms):
         numerics, fingerprint = numerics_of(fields), fingerprint_of(fields)
         trial = build_trial(levels, fields, seed, numerics, fingerprint, sources=sources)
-        if seen.setdefault(trial.trial_id, trial.arm) != trial.arm:
+        # An arm may be tuned to what it was declared with.
+        if seen.setdefault(trial.trial_id, trial.arm) != trial.arm and not study.chosen:
             raise StudyError(
                 f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their "
                 "levels come to the same data and arithmetic here; leave one of them out"

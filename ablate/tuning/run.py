@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from ablate.data import overlap, split_digest
 from ablate.errors import AblateError, ResultsError, StudyError
@@ -198,7 +199,19 @@ def tune_study(
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
         settled = replace(settled, study=settled.study.replace(search=search))
-    study, name = settled.study, f"{settled.study.name}/{settled.profile}"
+    return tune_settled(settled, options, watcher, storage=storage)
+
+
+def tune_settled(
+    settled: driver.Settled,
+    options: Options,
+    watcher: Watcher,
+    *,
+    storage: str | None = None,
+    below: str = "",
+) -> Tuned:
+    """The same of a settled study; with a folder `below` that of its results, the search alone."""
+    study, name = settled.study, str(Path(settled.study.name, settled.profile, below))
     results = ResultsFolder(options.results / name)
     folder = tuning_folder(results)
     with contextlib.ExitStack() as session:
@@ -227,7 +240,7 @@ def tune_study(
             ledger.conclude()
         tuning = ledger.tuning
         tuned = Tuned(results, tuning, loop.ran, None, interrupted)
-        if interrupted or not tuning.is_spent:
+        if interrupted or not tuning.is_spent or below:
             return tuned
         if not database.claim(RETEST):
             watcher.note("the budget is spent; another tuner re-tests the winner now")
