@@ -117,7 +117,8 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
             if arm in against and own.n:
                 delta = difference(own.mean - intervals[what.name][against[arm]].mean, what)["text"]
                 notes = [f"{delta} {claim.word}" if claim else delta]
-                notes += [f"against {arms[against[arm]].label}"] if study.design == "both" else []
+                if study.design == "both" and PART in study.factors:
+                    notes.append(f"against {arms[against[arm]].levels[PART]}")
             numbers = {"low": own.low, "high": own.high, "verdict": claim.word if claim else ""}
             bar = [round(float(end), 1) for end in bars[what.name][arm].dropna()] or None
             yield of_quantity(what, amount(own.mean, what, notes, **numbers, bar=bar))
