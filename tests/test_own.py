@@ -438,7 +438,7 @@ def test_the_identity_follows_code_and_knobs_and_nothing_else(here: Path) -> Non
     )
     assert run("same.py").ran == 0
     (here / "script.py").write_text(f"{SCRIPT}\n# changed\n")
-    with pytest.raises(AblateError, match=r"script.py: changed since 1 trials of this study were recorded"):
+    with pytest.raises(AblateError, match=r"script\.py: changed since 1 "):
         run("same.py")
     assert run("same.py", retrain=True).ran == 1
     code = "def train(trial, *, lr=0.1, wd=0.0):\n    return {'x': lr + wd}"
