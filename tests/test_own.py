@@ -368,7 +368,7 @@ from torch.utils.data import DataLoader, TensorDataset
 def train(trial, *, scale=1.0, workers=0):
     images, labels = trial.split("train")
     reported = trial.split("report")
-    if trial.is_tuning:
+    if trial.tuning_part:
         assert all(map(np.array_equal, reported, trial.split("tune")))
     sums = {}
     loader = DataLoader(TensorDataset(torch.tensor(images), torch.tensor(labels)), 16, num_workers=workers)
