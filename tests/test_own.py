@@ -16,6 +16,7 @@ from sklearn.metrics import log_loss
 import ablate
 from ablate.data import default_cache_dir, prepare
 from ablate.errors import AblateError
+from ablate.gate.compare import metrics_shown, read_run
 from ablate.pipeline import Run, load_tables
 from ablate.store.records import Record, read_predictions, read_record
 from ablate.store.results import ResultsFolder
@@ -201,6 +202,8 @@ def test_a_script_s_result_is_read(result: Any, metrics: dict[str, str], expecte
     assert {name: row[name] for name in expected} == pytest.approx(expected)
     assert ended.report is not None
     assert "Accuracy" not in (ended.report.parent / "report.md").read_text()  # nothing of what is not known
+    same = read_run(ResultsFolder(ended.folder))
+    assert metrics_shown(same) == (next(iter(expected)),)
 
 
 def test_a_script_s_predictions_give_the_usual_metrics() -> None:
