@@ -88,6 +88,7 @@ def reason_of(ended: Run) -> str:
     return str(ended.tables["trials"]["failure"].item())
 
 
+@pytest.mark.slow
 def test_scikit_learn_over_a_numeric_axis_as_by_hand() -> None:
     code = """
     from sklearn.datasets import load_digits
@@ -206,6 +207,7 @@ def test_a_script_s_result_is_read(result: Any, metrics: dict[str, str], expecte
     assert metrics_shown(same) == (next(iter(expected)),)
 
 
+@pytest.mark.slow
 def test_a_script_s_predictions_give_the_usual_metrics() -> None:
     ended = run(script("scored", predictions="{out}/p.npz", factors={"lr": (0.1, 0.2)}, seeds=2))
     logits = np.random.default_rng(1).normal(size=(40, 3)).astype("float32")
@@ -415,6 +417,7 @@ def test_a_search_over_a_knob_never_looks_at_what_is_reported_on() -> None:
     assert set(ended.tables["trials"]["trained_on"]) == {len(whole.train)}
 
 
+@pytest.mark.slow
 def test_a_search_over_a_script_s_knob_can_hold_back_by_itself() -> None:
     words = [*WORDS[:3], "--seed={seed}", "--out={out}", "--do={tuning_part}"]
     study = script("searched", command=words, result="{out}/m.json:val.loss")
@@ -432,6 +435,7 @@ def record_of(ended: Run) -> Record:
     return read_record(next(ResultsFolder(ended.folder).records.glob("*")))
 
 
+@pytest.mark.slow
 def test_the_identity_follows_code_and_knobs_and_nothing_else(here: Path) -> None:
     first = run(script("same", result="log:loss ([0-9.]+)"))
     assert (
