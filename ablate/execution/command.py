@@ -68,7 +68,9 @@ def run_command(
         process.wait()
     if status:
         ended = (
-            f"exited with status {status}" if status > 0 else f"was killed by {signal.Signals(-status).name}"
+            f"exited with status {status}"
+            if status > 0
+            else f"was killed by signal {-status} ({signal.strsignal(-status)})"
         )
         raise StudyError(f"the command {ended}; its last line: {last_line(log) or 'none'}")
     found = {name: read_result(filled(result), log) for name, result in study.result.items()}

@@ -102,7 +102,7 @@ class OwnTrial:
         fields: every knob's value.
         device: where to train.
         out: a folder of the trial's own, kept with the results.
-        is_tuning: whether it is a point of a search, so that nothing may look at what is reported on.
+        tuning_part: of a search's point the part of the training data to judge it by, and nothing else; 0.0.
     """
 
     def __init__(self, task: OwnTask, device: torch.device, tell: Callable[[Heartbeat], None]) -> None:
@@ -112,7 +112,7 @@ class OwnTrial:
         task.out.mkdir(parents=True, exist_ok=True)
         self._fields = own_fields_of(task)
         self.seed, self.device, self.out = task.trial.seed, device, task.out
-        self.fields, self.is_tuning = self._fields.knobs, self._fields.tuning_part > 0
+        self.fields, self.tuning_part = self._fields.knobs, self._fields.tuning_part
         self._epoch, self._epochs, self._begin, self._checked = 0, 0, 0, False
         self.history: list[dict[str, float]] = []
         seed_generators(self.seed)
@@ -123,7 +123,7 @@ class OwnTrial:
             raise StudyError(f"trial.split: expected 'train', 'tune' or 'report', but {which!r} came")
         if not self._fields.data:
             raise StudyError("trial.split: the study names no data; set data and image_size in its base")
-        if which == "tune" and not self.is_tuning:
+        if which == "tune" and not self.tuning_part:
             raise StudyError(
                 "trial.split('tune'): no images are held back outside of a search; take 'report' for what "
                 "the trial is judged on, which in a search is the tuning split"
