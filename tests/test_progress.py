@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from recorded_study import COST
+from recorded_study import COST, CPU
 from rich.console import Console
 
 from ablate.execution.executors import Done, Lost, Started, Told
@@ -12,9 +12,8 @@ from ablate.execution.trial import Heartbeat
 from ablate.store.records import Epoch, Failure, Record
 from ablate.study.fields import resolve
 from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, build_trial
+from ablate.study.trials import Plan, build_trial
 
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "digits", "image_size": 8}
 TRIALS = [build_trial({"arch": f"[red]<{n}>"}, resolve(BASE), n, CPU, "f") for n in range(2)]
 HISTORY = Epoch(

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from recorded_study import BASE, CPU, trial
+from recorded_study import BASE, CPU, planned, trial
 
 from ablate.errors import StudyError
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import RECIPES, Fields, canonical, resolve
 from ablate.study.study import Profile, Study, load_study
-from ablate.study.trials import NOT_IDENTITY, Plan, _identity, arm_name, expand, stream_seed
+from ablate.study.trials import NOT_IDENTITY, Plan, _identity, arm_name, stream_seed
 
 
 def declare(**changes: Any) -> Study:
@@ -225,9 +225,8 @@ def test_streams_differ_by_seed_and_by_name(seed: int, other: int, stream: str) 
 
 def test_a_plan_is_seeds_of_whole_sets_of_arms() -> None:
     study = Study(question="?", base=BASE, factors={"epsilon": (0.0, 0.1)}, seeds=(3, 5))
-    trials = expand(study, lambda fields: "f", lambda fields: CPU)
-    assert [(t.seed, t.levels["epsilon"]) for t in trials] == [(3, 0.0), (3, 0.1), (5, 0.0), (5, 0.1)]
-    plan = Plan(study=study, profile="p", reason="r", trials=tuple(trials))
+    plan = planned(study)
+    assert [(t.seed, t.levels["epsilon"]) for t in plan.trials] == [(3, 0.0), (3, 0.1), (5, 0.0), (5, 0.1)]
     assert plan.arms == ("epsilon=0.0", "epsilon=0.1")
     assert arm_name({}) == "all"
     assert Plan.model_validate_json(plan.model_dump_json()) == plan

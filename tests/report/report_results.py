@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from recorded_study import COST, CPU, environment, planned
 
 from ablate.store.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
-from ablate.store.records import Cost, Environment, Epoch, Failure, Predictions, Record, write_record
+from ablate.store.records import Cost, Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import resolve
 from ablate.study.search import FIRST_TUNING_SEED, Levels, Range, Search
 from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
+from ablate.study.trials import Plan, Trial, build_trial
 from ablate.tables import build_tables, frame, points_table, winners_of, write_tables
 
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "digits", "image_size": 8, "epochs": 4}
 Outcome = str | tuple[str, str]
 """A status, or a status and the failure's message; 'missing' leaves no record."""
@@ -29,12 +29,6 @@ Outcome = str | tuple[str, str]
 def declare(**declaration: Any) -> Study:
     """A study over digits, with what the test needs changed."""
     return Study(**{"question": "What does it do?", "name": "tiny", "base": BASE, **declaration})
-
-
-def plan_of(study: Study, profile: str = "quick", reason: str = "r") -> Plan:
-    """A study's trials, as if they were to run on a CPU."""
-    trials = expand(study, lambda fields: "fingerprint", lambda fields: CPU)
-    return Plan(study=study, profile=profile, reason=reason, trials=tuple(trials))
 
 
 def trial_rows(plan: Plan, measured: Callable[[Trial], dict[str, Any]] = lambda trial: {}) -> pd.DataFrame:
@@ -49,19 +43,19 @@ def make_results(
     study: Study,
     *,
     outcome: Callable[[Trial], Outcome] = lambda trial: "complete",
-    environment: Callable[[Trial], Mapping[str, Any]] = lambda trial: {},
+    ran_on: Callable[[Trial], Mapping[str, Any]] = lambda trial: {},
     made: Callable[[Trial], Predictions] | None = None,
     search: Callable[[ResultsFolder], Any] = lambda folder: None,
     profile: str = "quick",
     reason: str = "no CUDA is present, so profile quick runs",
 ) -> ResultsFolder:
     """Records, plan and tables of a study, its trials ended as `outcome` says; those of its search first."""
-    plan, folder = plan_of(study, profile, reason), ResultsFolder(root)
+    plan, folder = planned(study, profile=profile, reason=reason), ResultsFolder(root)
     search(folder)
     folder.create()
     write_plan(folder, plan)
     for trial in plan.trials:
-        write_trial(folder, trial, outcome(trial), made or predict, environment(trial))
+        write_trial(folder, trial, outcome(trial), made or predict, ran_on(trial))
     write_tables(folder, build_tables(folder, plan))
     return folder
 
@@ -71,7 +65,7 @@ def write_trial(
     trial: Trial,
     outcome: Outcome,
     made: Callable[[Trial], Predictions],
-    environment: Mapping[str, Any] | None = None,
+    ran_on: Mapping[str, Any] | None = None,
     *,
     epochs: int | None = None,
 ) -> None:
@@ -85,17 +79,13 @@ def write_trial(
         status=status,
         history=history(trial)[:epochs],
         cost=cost(trial) if complete else None,
-        environment=Environment(**{**ENVIRONMENT, **(environment or {})}),
+        environment=environment(**(ran_on or {})),
         parameters=1_234,
         failure=None if complete else Failure(message=message),
     )
     write_record(folder, record, made(trial) if complete else None)
 
 
-ENVIRONMENT: dict[str, Any] = {
-    "device_name": "Example CPU", "threads": 1, "workers": 2, "python_version": "3.11.7",
-    "torch_version": "2.11.0", "numpy_version": "2.3.0", "ablate_version": "0.1.0", "commit": "0123456789ab",
-}  # fmt: skip
 SALT = 13
 """Chosen so that the searches and studies drawn here tell the stories that their tests are about."""
 
@@ -139,10 +129,8 @@ def history(trial: Trial) -> tuple[Epoch, ...]:
 
 def cost(trial: Trial) -> Cost:
     step = 4.0 + rng_of(trial, 4).uniform(0, 0.4)
-    return Cost(
-        step_ms=step, step_ms_p20=0.9 * step, step_ms_p80=1.2 * step, images_per_second=3000.0,
-        peak_memory_mb=400.0, train_seconds=6.0, eval_seconds=0.5,
-    )  # fmt: skip
+    times = {"step_ms": step, "step_ms_p20": 0.9 * step, "step_ms_p80": 1.2 * step}
+    return COST.model_copy(update={**times, "train_seconds": 6.0, "eval_seconds": 0.5})
 
 
 # Searches.

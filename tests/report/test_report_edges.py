@@ -13,7 +13,8 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from report_cases import Rendered, render, report_of
-from report_results import declare, make_results, plan_of, trial_rows
+from recorded_study import planned
+from report_results import declare, make_results, trial_rows
 
 from ablate import figures
 from ablate.analysis.arms import of_plan
@@ -162,7 +163,7 @@ def test_tables_of_another_plan_and_a_folder_that_cannot_be_made_are_named(
         write_report(first, tmp_path / "report")
 
 
-PLAN = plan_of(
+PLAN = planned(
     declare(
         factors={"epsilon": (0.0, 0.1, 0.2), "drop_last": (False, True)},
         baseline={"epsilon": 0.0},
@@ -212,7 +213,7 @@ def beside(epochs: pd.DataFrame, *, arms: int = 1, **published: float) -> dict[s
     """The part of the report about a published epoch 0, for a study of so many arms."""
     source = {"source": "s", "data": "digits", "epochs": ({"epoch": 0.0, **published},)}
     levels = {"epsilon": (0.0, 0.1)} if arms > 1 else {}
-    return published_view(epochs, plan_of(declare(factors=levels, published=source))) or {}
+    return published_view(epochs, planned(declare(factors=levels, published=source))) or {}
 
 
 LOSSES = {"train_loss": [1.0, 2.0, 3.0], "valid_loss": [1.0, math.nan, math.nan]}

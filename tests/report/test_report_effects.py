@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
-from report_results import declare, number_of, plan_of, trial_rows
+from recorded_study import planned
+from report_results import declare, number_of, trial_rows
 from scipy.stats import linregress
 
 from ablate.analysis.arms import identical_arms
@@ -30,9 +31,9 @@ SEEDS = 6
 Value = Callable[[Trial], float | None]
 
 
-def planned(factors: dict[str, Any], **declaration: Any) -> Plan:
+def plan_of(factors: dict[str, Any], **declaration: Any) -> Plan:
     baseline = {"epsilon": 0.0} if "epsilon" in factors else {}
-    return plan_of(declare(**{"factors": factors, "baseline": baseline, "seeds": SEEDS, **declaration}))
+    return planned(declare(**{"factors": factors, "baseline": baseline, "seeds": SEEDS, **declaration}))
 
 
 def effects_of(plan: Plan, value: Value, kind: str, metric: str = "accuracy") -> pd.DataFrame:
@@ -59,11 +60,11 @@ def data_of(plan: Plan) -> pd.DataFrame:
 
 def test_interactions_and_trends_are_the_linear_models_coefficients() -> None:
     """Of two levels each, the interaction's coefficient is the difference of differences itself."""
-    plan = planned(EPSILON_ARCH)
+    plan = plan_of(EPSILON_ARCH)
     model = smf.ols("accuracy ~ C(epsilon) * C(arch) + C(seed)", data_of(plan)).fit()
     (found,) = effects_of(plan, noisy, "interaction")["effect"]
     assert found == pytest.approx(model.params["C(epsilon)[T.0.1]:C(arch)[T.xresnet18]"], abs=1e-10)
-    plan = planned(ORDERED)
+    plan = plan_of(ORDERED)
     model = smf.ols("accuracy ~ epsilon + batch_size + C(arch) + C(seed)", data_of(plan)).fit()
     found = effects_of(plan, noisy, "trend")[["against", "effect", "cells", "cells_planned", "n"]]
     for factor, term, against, width, cells in (
@@ -77,7 +78,7 @@ def test_interactions_and_trends_are_the_linear_models_coefficients() -> None:
 def test_every_effect_is_asked_once() -> None:
     def asked(**declaration: Any) -> dict[str, list[tuple[str, str]]]:
         found: dict[str, list[tuple[str, str]]] = {"main": [], "interaction": [], "trend": []}
-        for term in terms(planned(**declaration)):
+        for term in terms(plan_of(**declaration)):
             found.setdefault(term.kind, []).append((term.term, term.against))
         return found
 
@@ -100,11 +101,11 @@ def planted(trial: Trial) -> float:
 
 def test_planted_averages_are_found_and_interactions_never_better_or_worse() -> None:
     """Seeds differ by ten points, the interaction by four: pairing sees it."""
-    found = effects_of(planned(GRID), planted, "interaction")
+    found = effects_of(plan_of(GRID), planted, "interaction")
     assert found["effect"].iloc[0] == pytest.approx(-0.04, abs=0.003)
     assert [p < 0.001 for p in found["p"]] == [True, False, False, False, False]
     asked: Any = {"comparisons": ("main", "interaction"), "family": ("accuracy", "nll")}
-    plan = planned(EPSILON_ARCH, margins={"accuracy": 0.01, "nll": 0.05}, **asked)
+    plan = plan_of(EPSILON_ARCH, margins={"accuracy": 0.01, "nll": 0.05}, **asked)
 
     def words(value: Value, metric: str) -> list[str]:
         rows = pd.concat([effects_of(plan, value, kind, metric) for kind in ("main", "interaction")])
@@ -134,7 +135,7 @@ def test_only_what_is_asked_has_a_verdict_and_counts(
 ) -> None:
     """The one factor of a single level asks nothing of a comparison that does not name it."""
     factors = {"epsilon": (0.0, 0.1, 0.3, 0.4), "arch": ("seed_cnn", "xresnet18"), "reduction": ("mean",)}
-    plan = planned(factors, family=("accuracy", "ece"), comparisons=comparisons)
+    plan = plan_of(factors, family=("accuracy", "ece"), comparisons=comparisons)
     found = effects_table(
         {"trials": trial_rows(plan, lambda t: {"accuracy": noisy(t), "ece": noisy(t)})}, plan
     )
@@ -151,7 +152,7 @@ def test_only_what_is_asked_has_a_verdict_and_counts(
 
 def test_no_arms_spread_moves_anothers_interval() -> None:
     def rows(wild: float) -> pd.DataFrame:
-        plan = planned({"epsilon": (0.0, 0.1, 0.3)})
+        plan = plan_of({"epsilon": (0.0, 0.1, 0.3)})
         one = plan.arms[2]
         return effects_of(plan, lambda t: noisy(t) * (wild if t.arm == one else 1.0), "arm")
 
@@ -168,7 +169,7 @@ def test_what_is_averaged_keeps_the_most_values(done: int, cells: int, pairs: in
         failing = trial.levels == {"epsilon": 0.1, "arch": "xresnet18"}
         return None if failing and trial.seed >= done else planted(trial)
 
-    row = effects_of(planned(EPSILON_ARCH, comparisons=("main",)), value, "main").iloc[0]
+    row = effects_of(plan_of(EPSILON_ARCH, comparisons=("main",)), value, "main").iloc[0]
     assert (row["cells"], row["n"]) == (cells, pairs)
     assert row["verdict"] == ("worse" if done == SEEDS else "undecided")
 
@@ -176,7 +177,7 @@ def test_what_is_averaged_keeps_the_most_values(done: int, cells: int, pairs: in
 def test_equal_effects_in_decimals_are_equal_and_no_certainty() -> None:
     """Hundredths are not exact in binary; what their rounding leaves is no evidence."""
     rng, seeds, levels = np.random.default_rng(0), 4, (0.0, 0.1, 0.3, 0.7)
-    plan = planned({**EPSILON_ARCH, "epsilon": levels}, seeds=seeds)
+    plan = plan_of({**EPSILON_ARCH, "epsilon": levels}, seeds=seeds)
     for _ in range(8):
         luck, gains, loss = rng.integers(30, 90, seeds), rng.integers(-9, 9, 4), int(rng.integers(0, 9))
 
@@ -198,7 +199,7 @@ def test_equal_effects_in_decimals_are_equal_and_no_certainty() -> None:
 
 @pytest.mark.parametrize("digest", ["another", None])
 def test_arms_are_identical_where_every_seed_is(digest: str | None) -> None:
-    plan = planned({"epsilon": (0.0, 0.1), "reduction": ("mean", "none")}, seeds=3)
+    plan = plan_of({"epsilon": (0.0, 0.1), "reduction": ("mean", "none")}, seeds=3)
 
     def made(trial: Trial) -> dict[str, Any]:
         odd = trial.seed == 2 and trial.arm == "epsilon=0.1, reduction=none"
@@ -209,7 +210,7 @@ def test_arms_are_identical_where_every_seed_is(digest: str | None) -> None:
 
 
 def test_a_second_run_of_a_trial_is_not_another_seed() -> None:
-    plan = planned(EPSILON_ARCH)
+    plan = plan_of(EPSILON_ARCH)
     once = trial_rows(plan, lambda trial: {"accuracy": noisy(trial)})
     twice = pd.concat([once.assign(repeat=1, accuracy=0.0), once])
     pd.testing.assert_frame_equal(
@@ -218,6 +219,6 @@ def test_a_second_run_of_a_trial_is_not_another_seed() -> None:
 
 
 def test_an_unknown_primary_metric_is_named_with_the_known_ones() -> None:
-    plan = planned(EPSILON_ARCH, primary="acuracy")
+    plan = plan_of(EPSILON_ARCH, primary="acuracy")
     with pytest.raises(StudyError, match=r"acuracy: no such metric; the metrics are accuracy, "):
         effects_table({"trials": frame("trials", [])}, plan)

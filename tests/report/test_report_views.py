@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from report_cases import Rendered
 from report_pages import rows_of
-from report_results import declare, plan_of, trial_rows
+from recorded_study import planned
+from report_results import declare, trial_rows
 
 from ablate.analysis.claims import VERDICTS
 from ablate.report.cautions import banners
@@ -77,7 +78,7 @@ def test_components_are_ticked_and_stand_beside_their_baseline(rendered: Get) ->
     ],
 )
 def test_off_is_nothing_or_else_the_baseline(factors: Any, baseline: Any, heads: list[str] | None) -> None:
-    plan = plan_of(declare(factors=factors, baseline=baseline, seeds=2))
+    plan = planned(declare(factors=factors, baseline=baseline, seeds=2))
     table = components_view({"trials": trial_rows(plan)}, frame("effects", []), plan)
     assert [head["label"] for head in (table or {"columns": []})["columns"]][:2] == (heads or [])
 
@@ -86,7 +87,7 @@ def test_a_factor_without_a_baseline_and_arms_without_one_are_in_the_tables() ->
     from ablate.report.content import derived_tables
 
     def tables(**declared: Any) -> tuple[pd.DataFrame, Any]:
-        plan = plan_of(declare(seeds=3, **declared))
+        plan = planned(declare(seeds=3, **declared))
         trials = trial_rows(plan, lambda trial: {"accuracy": 0.1 * trial.seed + (trial.arm[-1] == "b") * 0.3})
         return derived_tables({"trials": trials}, plan)["effects"], plan
 
@@ -137,7 +138,7 @@ def claim(**changes: Any) -> pd.DataFrame:
 def test_a_decided_claim_on_thin_ground_is_told_with_its_reason(
     changes: dict[str, Any], why: str | None
 ) -> None:
-    plan = plan_of(STUDY)
+    plan = planned(STUDY)
     found = banners(trial_rows(plan), plan, effects=claim(**changes))
     items = [item for banner in found if "thin ground" in banner["title"] for item in banner["items"]]
     word = changes.get("verdict", "better")
@@ -153,6 +154,6 @@ def test_a_decided_claim_on_thin_ground_is_told_with_its_reason(
     ],
 )
 def test_what_is_not_known_is_not_shown(changes: dict[str, Any], expected: dict[str, str]) -> None:
-    (row,) = rows_of(sensitivity_view(claim(**changes), plan_of(STUDY)))
+    (row,) = rows_of(sensitivity_view(claim(**changes), planned(STUDY)))
     assert {label: row[label]["text"] for label in expected} == expected
-    assert sensitivity_view(claim(verdict="exploratory"), plan_of(STUDY)) is None
+    assert sensitivity_view(claim(verdict="exploratory"), planned(STUDY)) is None
