@@ -57,8 +57,9 @@ ONLY_IN: dict[str, set[str]] = {
     "typer": {"__main__"},
     "pytest": set(),
 }
-NEED_NO_TORCH = ("figures", "report", "pipeline", "store.records", "status", "gate.check", "gate.plan")
+NEED_NO_TORCH = ("report", "pipeline", "store.records", "status", "gate.check", "gate.plan")
 LIGHT = {
+    "ablate.figures": {"torch", "matplotlib", "seaborn"},
     "ablate": {"torch", "numpy", "pandas", "pydantic", "matplotlib", "rich", "typer"},
     "ablate.__main__": {"torch", "pandas", "matplotlib", "optuna", "scipy", "numpy"},
     **{f"ablate.{module}": {"torch"} for module in NEED_NO_TORCH},

@@ -74,17 +74,10 @@ def test_python_and_the_command_do_the_same(here: Path, capsys: pytest.CaptureFi
 def test_a_setting_of_one_value_fixes_and_of_several_sweeps(here: Path) -> None:
     settings = {"epochs": 2, "reduction": "none", "epsilon": np.array([0.0, 0.5])}
     first = run(declare(), settings=settings, seeds=np.int64(1))
-    trials = first.tables["trials"]
-    assert trials[["epochs", "reduction", "epsilon"]].to_numpy().tolist() == [
-        [2, "none", 0.0],
-        [2, "none", 0.5],
-    ]
+    trained = first.tables["trials"][["epochs", "reduction", "epsilon"]]
+    assert trained.to_numpy().tolist() == [[2, "none", 0.0], [2, "none", 0.5]]
     again = "settings={'epochs': 2, 'reduction': 'none', 'epsilon': [0.0, 0.5]}, seeds=1, device='cpu'"
     assert f"ablate.run(study, {again})" in html.unescape(first.page)
-    more = run(declare(), settings={**settings, "epsilon": [0.0, 0.5, 1.0]}, seeds=1)
-    assert (more.ran, len(more.tables["trials"]), len(first.tables["trials"])) == (1, 3, 2)
-    assert more.report is not None
-    assert more.page == more.report.read_text() != first.page
 
 
 def test_failed_trials_are_counted_and_can_be_run_again() -> None:

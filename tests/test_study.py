@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,21 +109,13 @@ def test_all_faults_are_named_at_once() -> None:
     assert named == {"epsilon", "epochs", "lrr", "seeds"}
 
 
-@pytest.mark.parametrize(
-    ("declare_it", "message"),
-    [
-        (lambda: Study(base=BASE), r"^question: no value is set; give it one$"),  # type: ignore[call-arg]
-        (lambda: Profile(bas={}), r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"),  # type: ignore[call-arg]
-        (lambda: Profile(seeds=2.5), r"^seeds: expected how many seeds, .* but 2.5 \(float\) came$"),
-        (
-            lambda: declare(profiles={"quick": Profile()}).with_profile("quik"),
-            r"quik: .*Did you mean 'quick'",
-        ),
-    ],
-)
-def test_a_wrong_part_is_told_in_our_words(declare_it: Callable[[], object], message: str) -> None:
-    with pytest.raises(StudyError, match=message):
-        declare_it()
+def test_a_wrong_part_is_told_in_our_words() -> None:
+    with pytest.raises(StudyError, match=r"^question: no value is set; give it one$"):
+        Study(base=BASE)  # type: ignore[call-arg]
+    with pytest.raises(StudyError, match=r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"):
+        Profile(bas={})  # type: ignore[call-arg]
+    with pytest.raises(StudyError, match=r"quik: .*Did you mean 'quick'"):
+        declare(profiles={"quick": Profile()}).with_profile("quik")
 
 
 def test_a_study_and_its_fields_cannot_be_changed() -> None:

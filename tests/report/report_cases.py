@@ -98,7 +98,7 @@ def marked() -> dict[str, Any]:
     """Parts that are on or off: one does nothing, one costs five points, both are kept at once."""
 
     def made(trial: Trial) -> Any:
-        luck = np.random.default_rng([trial.seed, round(10 * trial.fields.clip_norm)])
+        luck = np.random.default_rng([trial.seed, round(10 * trial.fields.clip_norm), trial.fields.flip])
         labels = np.arange(1_000) % 10
         right = luck.permutation(1_000) < 700 + 2 * trial.seed - 50 * trial.fields.flip + luck.integers(0, 3)
         predicted = np.where(right, labels, (labels + 1) % 10)

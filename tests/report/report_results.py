@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from recorded_study import COST, CPU, environment, planned
+from test_records import EPOCH
 
 from ablate.store.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
 from ablate.store.records import Cost, Epoch, Failure, Predictions, Record, write_record
@@ -108,22 +109,13 @@ def predict(trial: Trial, *, images: int = 300, rng: np.random.Generator | None 
 
 
 def history(trial: Trial) -> tuple[Epoch, ...]:
-    rng, epochs = rng_of(trial, 3), []
-    for number in range(trial.fields.epochs):
-        left, noise = 0.7**number, rng.normal(scale=0.01, size=4)
-        epochs.append(Epoch(
-            epoch=number,
-            train_loss=0.5 + trial.fields.epsilon + 1.8 * left + noise[0],
-            train_accuracy=float(np.clip(1 - 0.7 * left + noise[1], 0, 1)),
-            valid_loss=1.0 + trial.fields.epsilon + left + noise[2],
-            valid_accuracy=float(np.clip(0.6 - 0.3 * left + noise[3], 0, 1)),
-            valid_nll=1.0 + left,
-            bin_count=(0,) * 14 + (300,),
-            bin_confidence=(0.0,) * 14 + (290.0,),
-            bin_correct=(0,) * 14 + (280,),
-            lr=0.4,
-            seconds=1.5,
-        ))  # fmt: skip
+    """Losses that fall and accuracies that rise, with noise of the trial's own."""
+    noise, epochs = rng_of(trial, 3).normal(scale=0.01, size=(trial.fields.epochs, 4)).tolist(), []
+    for number, (a, b, c, d) in enumerate(noise):
+        left, loss = 0.7**number, trial.fields.epsilon
+        losses = {"train_loss": 0.5 + loss + 1.8 * left + a, "valid_loss": 1.0 + loss + left + c}
+        right = {"train_accuracy": min(1 - 0.7 * left + b, 1.0), "valid_accuracy": 0.6 - 0.3 * left + d}
+        epochs.append(EPOCH.model_copy(update={"epoch": number, **losses, **right, "valid_nll": 1.0 + left}))
     return tuple(epochs)
 
 

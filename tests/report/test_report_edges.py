@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from report_cases import Rendered, render, report_of
 from recorded_study import planned
+from report_cases import Rendered, render, report_of
 from report_results import declare, make_results, trial_rows
 
 from ablate import figures

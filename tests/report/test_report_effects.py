@@ -16,7 +16,7 @@ from scipy.stats import linregress
 from ablate.analysis.arms import identical_arms
 from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
-from ablate.study.comparisons import family_size, terms
+from ablate.study.comparisons import family_size
 from ablate.study.trials import Plan, Trial
 from ablate.tables import frame
 
@@ -75,24 +75,6 @@ def test_interactions_and_trends_are_the_linear_models_coefficients() -> None:
         assert list(found.loc[term]) == [against, slope, cells, cells, SEEDS]
 
 
-def test_every_effect_is_asked_once() -> None:
-    def asked(**declaration: Any) -> dict[str, list[tuple[str, str]]]:
-        found: dict[str, list[tuple[str, str]]] = {"main": [], "interaction": [], "trend": []}
-        for term in terms(plan_of(**declaration)):
-            found.setdefault(term.kind, []).append((term.term, term.against))
-        return found
-
-    found = asked(factors=GRID, baseline={"reduction": "none"})
-    assert (len(found["main"]), len(found["interaction"])) == (1 + 1 + 2, 1 * 1 + 1 * 2 + 1 * 2)
-    assert found["main"][2:] == [("reduction=mean", "reduction=none"), ("reduction=sum", "reduction=none")]
-    assert asked(factors={"epsilon": (0.0, 0.1), "lr": (0.1,)})["main"] == []
-    assert [*asked(factors={"epsilon": (0.0, 0.1)}, baseline={})][3:] == ["pair"]
-    words = {"arch": ("a", "b", "c"), "drop_last": (False, True)}
-    numbers = {"batch_size": (32, 64, 128), "lr": (0.3, 0.1, 0.2)}
-    found = asked(factors={"epsilon": (0.0, 0.1), **words, **numbers})
-    assert found["trend"] == [("batch_size=128", "batch_size=32"), ("lr=0.3", "lr=0.1")]
-
-
 def planted(trial: Trial) -> float:
     """ε costs four points, but only one network; the network itself nothing beside its noise."""
     loss = 0.04 * (trial.levels["epsilon"] == 0.1) * (trial.levels["arch"] == "xresnet18")
@@ -144,34 +126,6 @@ def test_only_what_is_asked_has_a_verdict_and_counts(
     assert dict(claimed["kind"].value_counts()) == {kind: 2 * count for kind, count in claims.items()}
     assert family_size(plan) == 2 * sum(claims.values())
     np.testing.assert_allclose(claimed["p_adjusted"], np.minimum(1, family_size(plan) * claimed["p"]))
-    others = found[(found["verdict"] == "exploratory") & found["p"].notna()]
-    assert others["p_adjusted"].isna().all()
-    excludes_zero = (others["low"] > 0) | (others["high"] < 0)
-    assert (excludes_zero == (others["p"] < 0.05)).all()
-
-
-def test_no_arms_spread_moves_anothers_interval() -> None:
-    def rows(wild: float) -> pd.DataFrame:
-        plan = plan_of({"epsilon": (0.0, 0.1, 0.3)})
-        one = plan.arms[2]
-        return effects_of(plan, lambda t: noisy(t) * (wild if t.arm == one else 1.0), "arm")
-
-    pooled = ["seeds_from", "seeds_needed"]
-    once, again = (rows(wild).iloc[0].drop(pooled) for wild in (1.0, 6.0))
-    pd.testing.assert_series_equal(once, again)
-
-
-@pytest.mark.parametrize(("done", "cells", "pairs"), [(6, 2, 6), (5, 2, 5), (3, 2, 3), (2, 1, 6), (0, 1, 6)])
-def test_what_is_averaged_keeps_the_most_values(done: int, cells: int, pairs: int) -> None:
-    """A few trials of an arm that mostly fails do not cost the other combination its seeds."""
-
-    def value(trial: Trial) -> float | None:
-        failing = trial.levels == {"epsilon": 0.1, "arch": "xresnet18"}
-        return None if failing and trial.seed >= done else planted(trial)
-
-    row = effects_of(plan_of(EPSILON_ARCH, comparisons=("main",)), value, "main").iloc[0]
-    assert (row["cells"], row["n"]) == (cells, pairs)
-    assert row["verdict"] == ("worse" if done == SEEDS else "undecided")
 
 
 def test_equal_effects_in_decimals_are_equal_and_no_certainty() -> None:

@@ -175,8 +175,10 @@ def _blind(trial: Trial) -> Predictions:
 def test_trends_and_contrasts_with_holes_or_without_an_effect_are_recomputed(
     tmp_path: Path, made: dict[str, Any], reason: str
 ) -> None:
-    factors = {"epsilon": (0.2, 0.0, 0.4), "clip_norm": (0.0, 1.0)}
-    study = declare(factors=factors, baseline={"epsilon": 0.0}, family=("nll", "ece"), seeds=4)
+    factors = {"epsilon": (0.2, 0.0, 0.4), "clip_norm": (0.0, 1.0), "lr": (0.1,), "drop_last": (False, True)}
+    asked = ("arms", "interaction", {"epsilon": 0.4})
+    declared = {"baseline": {"epsilon": 0.0}, "family": ("nll", "ece"), "comparisons": asked}
+    study = declare(factors=factors, seeds=4, **declared)
     page = render(tmp_path, study=study, **made)
     found = reopened(page)
     assert found.audit().wrong == []

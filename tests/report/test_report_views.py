@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from recorded_study import planned
 from report_cases import Rendered
 from report_pages import rows_of
-from recorded_study import planned
 from report_results import declare, trial_rows
 
 from ablate.analysis.claims import VERDICTS
