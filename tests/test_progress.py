@@ -6,21 +6,18 @@ from collections.abc import Callable, Iterable
 import pytest
 from recorded_study import COST, CPU
 from rich.console import Console
+from test_records import EPOCH
 
 from ablate.execution.executors import Done, Lost, Started, Told
 from ablate.execution.progress import Watcher
 from ablate.execution.trial import Heartbeat
-from ablate.store.records import Epoch, Failure, Record
+from ablate.store.records import Failure, Record
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Plan, build_trial
 
 BASE = {"data": "digits", "image_size": 8}
 TRIALS = [build_trial({"arch": f"[red]<{n}&>"}, resolve(BASE), n, CPU, "f") for n in range(2)]
-HISTORY = Epoch(
-    epoch=0, train_loss=0, train_accuracy=1, valid_loss=0, valid_accuracy=1, valid_nll=0, lr=1, seconds=1,
-    bin_count=(), bin_confidence=(), bin_correct=(),
-)  # fmt: skip
 STUDY = Study(question="?", base=BASE, seeds=2, name="<i>tiny")
 PLAN = Plan(study=STUDY, profile="quick", reason="no <u>CUDA is present", trials=tuple(TRIALS))
 
@@ -81,7 +78,7 @@ def test_the_time_left_goes_by_what_ended_trials_took(at_once: int, left: str) -
     assert view._time_left() == ""
     view.happened(trials[at_once], Started(trials[at_once].trial_id, 1), None)  # heard before the end
     cost = COST.model_copy(update={"train_seconds": 20, "eval_seconds": 10})
-    ended = Record(trial=trials[0], status="complete", history=(HISTORY,), cost=cost)
+    ended = Record(trial=trials[0], status="complete", history=(EPOCH,), cost=cost)
     view.happened(trials[0], Done(trials[0].trial_id, None, 1), ended)
     assert view._time_left() == f"about {left} left"
     view.happened(trials[1], Told(trials[1].trial_id, Heartbeat(2, 4)), None)

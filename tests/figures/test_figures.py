@@ -261,15 +261,13 @@ def test_confusion_is_in_percent_and_its_difference_in_points(of: Of) -> None:
 def test_many_classes_are_numbered_and_their_small_cells_left_blank(of: Of) -> None:
     study = of("one_factor")
     classes = [f"{studies.HOSTILE[number % 4]} a rather long name {number}" for number in range(20)]
-    rows = [{"arm": arm, "class": true, "predicted": taken, "count": 200 if true == taken else (i * j) % 30}
-            for arm in study.plan.arms for i, true in enumerate(classes)
-            for j, taken in enumerate(classes)]  # fmt: skip
-    many = study.but(confusion=pd.DataFrame(rows))
+    cells = pd.DataFrame(itertools.product(study.plan.arms, classes, classes))
+    cells = cells.set_axis(["arm", "class", "predicted"], axis=1)
+    many = study.but(confusion=cells.assign(count=np.where(cells["class"] == cells["predicted"], 200, 3)))
     ax = many.axes("confusion")[0]
     assert 0 < len(ax.texts) <= 110
     assert ax.get_xticklabels()[19].get_text() == "20"
     assert ax.get_yticklabels()[19].get_text().startswith("20 =1+1")
-    assert len(many.figures["confusion"].light) < 160_000
 
 
 def test_features_are_drawn_with_how_far_their_classes_lie_apart(of: Of) -> None:

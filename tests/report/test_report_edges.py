@@ -180,7 +180,7 @@ GENERATED = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a report 
 @settings(phases=GENERATED)
 @given(outcomes=st.lists(outcome, min_size=18, max_size=18))
 def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tuple[str, Any]]) -> None:
-    """Every metric has the same values, so those of the family must have the wider intervals."""
+    """The audit computes claims again; here it is that nothing breaks them."""
     of = {trial.trial_id: one for trial, one in zip(PLAN.trials, outcomes, strict=True)}
 
     def measured(trial: Trial) -> dict[str, Any]:
@@ -193,20 +193,6 @@ def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tupl
     text = json.dumps(report, allow_nan=False)
     assert "p = 0.000" not in text
     assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
-    for claim in report["answer"]["claims"]:
-        assert (claim["low"] is None) or claim["n"] > 1
-        excludes_zero = claim["low"] is not None and (claim["low"] > 0 or claim["high"] < 0)
-        inside = claim["low"] is not None and max(-claim["low"], claim["high"]) <= (claim["margin"] or 0)
-        if claim["verdict"] in ("better", "worse"):
-            assert (excludes_zero, inside) == (True, False)
-            assert claim["p_adjusted"] <= 0.05
-        elif not claim["reason"]:
-            assert inside is (claim["verdict"] == "equivalent")
-            assert inside or not excludes_zero
-    effects = tables["effects"].query("kind == 'arm'").set_index(["term", "against"])
-    inside, outside = (effects[effects["metric"] == metric] for metric in ("accuracy", "brier"))
-    known = inside["low"].notna()
-    assert ((inside["high"] - inside["low"])[known] > (outside["high"] - outside["low"])[known]).all()
 
 
 def beside(epochs: pd.DataFrame, *, arms: int = 1, **published: float) -> dict[str, Any]:

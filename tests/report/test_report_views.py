@@ -15,7 +15,7 @@ from report_results import declare, trial_rows
 
 from ablate.analysis.claims import VERDICTS
 from ablate.report.cautions import banners
-from ablate.report.views import components_view, effects_view, sensitivity_view
+from ablate.report.views import components_view, effects_view
 from ablate.store.results import read_plan
 from ablate.tables import frame, read_tables
 from ablate.tables.quantities import quantity, shown_difference
@@ -123,14 +123,12 @@ def claim(**changes: Any) -> pd.DataFrame:
     [
         ({}, None),
         ({"n": 3, "p_sign_flip": 0.25}, "3 seeds"),
-        ({"n": 2, "verdict": "equivalent", "largest_share": 0.9}, "2 seeds"),
         ({"p_sign_flip": 0.06}, "sign-flip p 0.060"),
         ({"n": 5, "p_sign_flip": 0.0625}, None),  # the smallest that five seeds can give
         ({"p_welch": 0.07}, "Welch's adjusted p 0.070"),
         ({"largest_share": 0.61}, "61 % of the squares in one seed"),
         ({"p_sign_flip": 0.2, "p_welch": 0.2}, "sign-flip p 0.200, Welch's adjusted p 0.200"),
         ({"p_sign_flip": 0.9, "p_welch": 0.9, "verdict": "equivalent"}, None),
-        ({"n": 3, "verdict": "undecided"}, None),
         ({"n": 3, "verdict": "equivalent", "reason": "identical"}, None),
         ({"n": 3, "verdict": "exploratory"}, None),
     ],
@@ -143,17 +141,3 @@ def test_a_decided_claim_on_thin_ground_is_told_with_its_reason(
     items = [item for banner in found if "thin ground" in banner["title"] for item in banner["items"]]
     word = changes.get("verdict", "better")
     assert items == ([f"Accuracy, ε: 0.1 − 0, {word}: {why}"] if why else [])
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"low_images": -0.01, "high_images": 0.05}, {"New images too": "−1.00 to +5.00", "ρ": "0.10"}),
-        ({"rho": None, "detectable": None}, {"New images too": "–", "ρ": "–", "Detectable": "–"}),
-        ({"p_sign_flip": None, "p_welch": 1e-9}, {"Sign-flip p": "–", "Welch's p": "< 0.001"}),
-    ],
-)
-def test_what_is_not_known_is_not_shown(changes: dict[str, Any], expected: dict[str, str]) -> None:
-    (row,) = rows_of(sensitivity_view(claim(**changes), planned(STUDY)))
-    assert {label: row[label]["text"] for label in expected} == expected
-    assert sensitivity_view(claim(verdict="exploratory"), planned(STUDY)) is None

@@ -102,7 +102,10 @@ class Watching(Watcher):
 
 
 def tuned(
-    study: Study, root: Path, watcher: Watcher | None = None, *, retry_failed: bool = False, **changes: Any
-) -> Tuned:
-    options = Options(device="cpu", results=root, timing=False, retry_failed=retry_failed)
+    study: Study, root: Path, watcher: Watcher | None = None, *, retry_failed: bool = False,
+    workers: int | None = 0, **changes: Any,
+) -> Tuned:  # fmt: skip
+    """A search, trained in this process unless told otherwise."""
+    where: dict[str, Any] = {"device": "cpu", "results": root, "workers": workers}
+    options = Options(timing=False, retry_failed=retry_failed, **where)
     return tune_study(study, options, watcher or Watching(), **changes)

@@ -58,15 +58,9 @@ class PostgreSQL:
         return f"{url}/{name}"
 
     def _run(self, program: str, *words: str) -> None:
-        ended = subprocess.run(
-            [self._programs / program, "-D", self._folder / "data", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd=self._folder,
-            check=False,
-            **self._runs_as,
-        )
+        command, none = [self._programs / program, "-D", self._folder / "data", *words], subprocess.DEVNULL
+        pipes: dict[str, Any] = {"stdin": none, "stdout": none, "stderr": subprocess.PIPE}
+        ended = subprocess.run(command, cwd=self._folder, check=False, **pipes, **self._runs_as)
         if ended.returncode != 0:
             raise OSError(f"{program} failed: {ended.stderr.decode(errors='replace').strip()}")
 

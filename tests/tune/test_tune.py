@@ -62,7 +62,7 @@ WHOLE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     """An uninterrupted search: baseline, one anchor and four points of the sampler, two seeds each."""
-    return tuned(declared(**WHOLE), tmp_path_factory.mktemp("whole"))
+    return tuned(declared(**WHOLE), tmp_path_factory.mktemp("whole"), workers=None)
 
 
 def test_the_budget_is_met_on_images_held_back_from_training(whole: Tuned) -> None:
@@ -145,7 +145,7 @@ def pruned(epochs: int, **search: Any) -> Study:
 def test_a_point_that_loses_gets_no_more_seeds_and_one_that_fails_can_be_tried_again(tmp_path: Path) -> None:
     # With this seed, the sampler's first draw is the hopeless learning rate.
     space = {"space": {"lr": (0.1, 1e-6, 1e9)}, "anchors": ({"lr": 1e9},), "sampler_seed": 3}
-    study = pruned(2, pruning="seeds", points=3, seeds=6, **space)
+    study = pruned(1, pruning="seeds", points=3, seeds=6, **space)
     watcher = Watching()
     found = tuned(study, tmp_path, watcher)
     assert (states(found), found.tuning.winners) == (["complete", "failed", "pruned"], (0,))
