@@ -138,11 +138,6 @@ def test_the_spread_is_that_of_the_records(tmp_path: Path) -> None:
     assert "vary by 1.00 points (sd, as given)" in shown(other, sd=1.0)
 
 
-def test_equal_differences_are_not_taken_for_certainty(tmp_path: Path) -> None:
-    text = shown(tiny(tmp_path, {(epsilon, seed): 500 for epsilon in (0.0, 0.1) for seed in range(3)}))
-    assert "Accuracy: chance to decide not known" in text
-
-
 @pytest.mark.parametrize(
     ("changes", "line"),
     [

@@ -132,17 +132,6 @@ def test_progress_is_escaped_and_drawn_at_most_four_times_a_second(execute: Exec
     assert len(drawn) <= 4 * (view.seconds + 1) + 1
 
 
-def test_a_part_that_the_notebook_defines_is_refused_with_what_to_do(execute: Execute) -> None:
-    cell = (
-        "def net(num_classes, image_size): ...\n"
-        "ablate.run(ablate.Study(name='inside', **about), settings={'arch': '__main__:net'})"
-    )
-    refused = execute(cell).reply
-    assert refused["ename"] == "StudyError"
-    assert re.search(r"worker processes cannot import.*%%writefile.*'my_module:net'", refused["evalue"])
-    assert "no name" in execute("ablate.run(ablate.Study(**about))").reply["evalue"]
-
-
 @pytest.mark.slow
 def test_interrupting_the_kernel_ends_with_a_partial_report_and_no_worker(
     execute: Execute, kernel: KernelManager

@@ -59,16 +59,6 @@ def folder(tmp_path: Path) -> ResultsFolder:
     return folder
 
 
-def test_every_planned_trial_has_a_row(folder: ResultsFolder) -> None:
-    """The audit of tests/report computes every value again."""
-    trials = build_tables(folder, read_plan(folder))["trials"]
-    rows = trials[["status", "seed", "epsilon"]].assign(scored=trials["accuracy"].notna())
-    assert rows.to_numpy().tolist() == [
-        ["complete", 0, 0.0, True], ["complete", 0, 0.1, True], ["diverged", 1, 0.0, False],
-        ["missing", 1, 0.1, False],
-    ]  # fmt: skip
-
-
 def test_processes_measure_what_one_does(folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = read_plan(folder)
     alone = build_tables(folder, plan)

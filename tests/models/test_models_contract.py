@@ -83,7 +83,6 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
     ("source", "complaint"),
     [
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
-        ("raise SystemExit(0)", "raised SystemExit: 0"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
         ("def network(num_classes, image_size): return {}", "returned a dict"),
         ("def network(num_classes, image_size): raise ValueError('16 divides not')", "16 divides not. If it"),
@@ -105,12 +104,10 @@ def test_images_too_small_for_the_network(write: Write) -> None:
     ("returned", "complaint"),
     [
         ("logits[:, :3]", "the shape was [2, 3]. Give its last layer num_classes outputs"),
-        ("logits[:1]", "the shape was [1, 4]"),
         ("(logits, features)", "it returned a tuple. Return one tensor"),
         ("logits - torch.tensor([0, 0, 0, torch.inf])", "some were not finite (torch.float32). Check its in"),
         ("logits.long()", "torch.int64"),
         ("{}['teacher']", "forward pass raised KeyError: 'teacher'"),
-        ("exit(0)", "forward pass raised SystemExit: 0"),
     ],
 )
 def test_an_output_without_logits(write: Write, returned: str, complaint: str, training_only: bool) -> None:

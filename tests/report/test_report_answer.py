@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from recorded_study import planned
-from report_results import declare, trial_rows
+from report_results import declare, effect_row, trial_rows
 
 from ablate.analysis.claims import VERDICTS
 from ablate.report.answer import answer, answer_lines
@@ -30,13 +30,9 @@ def told(*effects: dict[str, Any], study: Study = ARMS) -> dict[str, Any]:
 
 
 def effect(arch: str = "a", **changes: Any) -> dict[str, Any]:
-    return {
-        "kind": "arm", "term": f"epsilon=0.1, arch={arch}", "against": f"epsilon=0.0, arch={arch}",
-        "metric": "nll", "cells": 1, "cells_planned": 1, "n": 2, "effect": -0.02, "low": -0.03, "high": -0.01,
-        "p": 0.01, "p_adjusted": 0.02, "p_sign_flip": 0.5, "margin": 0.02, "rho": -0.5,
-        "verdict": "better", "reason": "", "below_margin": False, "low_images": -0.04, "high_images": 0.02,
-        **changes,
-    }  # fmt: skip
+    arms = {"term": f"epsilon=0.1, arch={arch}", "against": f"epsilon=0.0, arch={arch}"}
+    own = {"metric": "nll", "n": 2, "effect": -0.02, "low": -0.03, "high": -0.01, "detectable": None}
+    return effect_row(**{**arms, **own, **changes})
 
 
 NONE: dict[str, Any] = {"low": None, "high": None, "p": None, "p_adjusted": None}

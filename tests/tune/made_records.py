@@ -101,11 +101,8 @@ class Watching(Watcher):
             self._then(len(self.trained))
 
 
-def tuned(
-    study: Study, root: Path, watcher: Watcher | None = None, *, retry_failed: bool = False,
-    workers: int | None = 0, **changes: Any,
-) -> Tuned:  # fmt: skip
+def tuned(study: Study, root: Path, watcher: Watcher | None = None, **changes: Any) -> Tuned:
     """A search, trained in this process unless told otherwise."""
-    where: dict[str, Any] = {"device": "cpu", "results": root, "workers": workers}
-    options = Options(timing=False, retry_failed=retry_failed, **where)
+    own = {name: changes.pop(name) for name in ("workers", "retry_failed") if name in changes}
+    options = Options(**{"device": "cpu", "results": root, "timing": False, "workers": 0, **own})
     return tune_study(study, options, watcher or Watching(), **changes)

@@ -62,7 +62,7 @@ WHOLE: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
     """An uninterrupted search: baseline, one anchor and four points of the sampler, two seeds each."""
-    return tuned(declared(**WHOLE), tmp_path_factory.mktemp("whole"), workers=None)
+    return tuned(declared(**WHOLE), tmp_path_factory.mktemp("whole"))
 
 
 def test_the_budget_is_met_on_images_held_back_from_training(whole: Tuned) -> None:
@@ -105,7 +105,7 @@ def test_a_search_that_was_stopped_goes_on_as_one_that_never_was(whole: Tuned, t
             raise KeyboardInterrupt
 
     first, again = Watching(stop), Watching()
-    stopped, resumed = (tuned(declared(**WHOLE), tmp_path, watcher) for watcher in (first, again))
+    stopped, resumed = (tuned(declared(**WHOLE), tmp_path, one, workers=1) for one in (first, again))
     assert (stopped.interrupted, stopped.retest) == (True, None)
     assert resumed.tuning == whole.tuning
     trained = [trial.trial_id for trial in (*first.trained, *again.trained)]
