@@ -133,7 +133,6 @@ def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "held"),
     [
-        ("trials", "trial_id,seed,accuracy\nt,1,0.5\n", [{"trial_id": "t", "seed": 1, "accuracy": 0.5}]),
         (
             "floors",
             "trial_id,arm,seed,metric,low,high\nt,a,0,ece,0.25,0.5\n",
@@ -198,8 +197,7 @@ def test_every_case_is_timed_in_every_round_and_the_pass_is_kept_and_read_back(t
     timed = time_cases(TimingTask({case: (of, data.folder) for case, of in cases.items()}), 0, told.append)
     assert told == sorted(told)
     assert told[-1] <= 1
-    assert timed.cases == tuple(cases)
-    assert len(cases) == 4
+    assert (timed.cases, len(cases)) == (tuple(cases), 4)
     assert {len(times) for times in timed.step_ms} == {len(told)}
     assert len(told) >= FEWEST_ROUNDS
     seconds = sum(n * sum(times) for n, times in zip(timed.steps, timed.step_ms, strict=True)) / 1000
@@ -247,8 +245,7 @@ def test_company_on_the_machine_is_said() -> None:
 
 def test_arms_that_do_the_same_work_are_called_the_same() -> None:
     factors = {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}
-    study = Study(question="?", base=BASE, seeds=1, factors=factors, baseline={"epsilon": 0.0})
-    plan = planned(study)
+    plan = planned(Study(question="?", base=BASE, seeds=1, factors=factors, baseline={"epsilon": 0.0}))
     view = timing_view(step_times(plain=[10.0] * 20, mean=[10.0] * 20, sum=[12.0] * 20), plan)
     assert view is not None
     assert [row[3]["text"] for row in view["rows"]] == ["–", "same step", "–", "same step"]

@@ -227,16 +227,8 @@ def write_search(
 def retest_study(search: Search, arms: Sequence[Levels], *, seeds: int = 5, **declared: Any) -> Study:
     """The study that judges these arms, the first of which is the baseline, as `ablate.tuning` makes it."""
     factors = {name: tuple(dict.fromkeys(arm[name] for arm in arms)) for name in search.space}
-    return declare(
-        factors=factors,
-        only=tuple(arms),
-        baseline=arms[0],
-        search=search,
-        primary=search.objective[0],
-        family=search.objective,
-        seeds=seeds,
-        **declared,
-    )
+    asked = {"search": search, "primary": search.objective[0], "family": search.objective}
+    return declare(factors=factors, only=tuple(arms), baseline=arms[0], seeds=seeds, **asked, **declared)
 
 
 def hump(levels: Levels) -> float:
@@ -244,13 +236,8 @@ def hump(levels: Levels) -> float:
     return 2.4 - 8 * (float(levels["epsilon"]) - 0.12) ** 2
 
 
-EPSILON = Search(
-    space={"epsilon": Range(low=0.0, high=0.5, step=0.005)},
-    anchors=({"epsilon": 0.1},),
-    points=14,
-    seeds=5,
-    pruning="seeds",
-)
+SPACE = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}
+EPSILON = Search(space=SPACE, anchors=({"epsilon": 0.1},), points=14, seeds=5, pruning="seeds")
 
 
 def epsilon_points() -> list[Asked]:

@@ -23,7 +23,8 @@ def test_the_report_says_what_was_planted(rendered: Get) -> None:
     claims = page.report["answer"]["claims"]
     assert len(claims) == (effects["verdict"] != "exploratory").sum() == 9
     for claim in claims:
-        row = effects.loc[("arm", claim["term"], claim["against"], claim["metric"])]
+        key: Any = ("arm", claim["term"], claim["against"], claim["metric"])
+        row = effects.loc[key]
         planted = -0.05 if "flip=True" in claim["term"] else 0.0
         assert row.low <= planted <= row.high
         assert row.verdict == ("worse" if planted else "equivalent")

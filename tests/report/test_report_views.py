@@ -74,7 +74,6 @@ def test_components_are_ticked_and_stand_beside_their_baseline(rendered: Get) ->
         ({"flip": (True, False), "lr": (0.1, 0.2)}, {"flip": True, "lr": 0.2}, ["flip", "lr=0.1"]),
         ({"optimizer": ("sgd", "adamw"), "lr": (0.1, 0.2)}, {}, ["optimizer=adamw", "lr=0.2"]),
         ({"flip": (True, False), "lr": (0.1, 0.2, 0.3)}, {}, None),
-        ({"flip": (True,), "lr": (0.1, 0.2)}, {}, None),
     ],
 )
 def test_off_is_nothing_or_else_the_baseline(factors: Any, baseline: Any, heads: list[str] | None) -> None:

@@ -103,6 +103,7 @@ class Watching(Watcher):
 
 def tuned(study: Study, root: Path, watcher: Watcher | None = None, **changes: Any) -> Tuned:
     """A search, trained in this process unless told otherwise."""
-    own = {name: changes.pop(name) for name in ("workers", "retry_failed") if name in changes}
-    options = Options(**{"device": "cpu", "results": root, "timing": False, "workers": 0, **own})
+    own: dict[str, Any] = {"workers": 0, "device": "cpu", "results": root, "timing": False}
+    own |= {name: changes.pop(name) for name in ("workers", "retry_failed") if name in changes}
+    options = Options(**own)
     return tune_study(study, options, watcher or Watching(), **changes)
