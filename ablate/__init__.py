@@ -8,22 +8,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ablate.external import analyse
     from ablate.losses import LabelSmoothingCrossEntropy
+    from ablate.models.weights import load_network
     from ablate.pipeline import load_tables, run, tune
-    from ablate.study import Choice, Profile, Published, Range, Search, Study, load_study
+    from ablate.study import Choice, Metric, Profile, Published, Range, Search, Study, load_study
 
     __version__: str
 
 HOME = {
     "analyse": "external",
     "LabelSmoothingCrossEntropy": "losses",
+    "load_network": "models.weights",
     **dict.fromkeys(("load_tables", "run", "tune"), "pipeline"),
-    **dict.fromkeys(("Choice", "Profile", "Published", "Range", "Search", "Study", "load_study"), "study"),
+    **dict.fromkeys(
+        ("Choice", "Metric", "Profile", "Published", "Range", "Search", "Study", "load_study"), "study"
+    ),
 }
 """Where each public name is. It is imported when first asked for, so that `import ablate` is instant."""
 
 __all__ = [
-    "Choice", "LabelSmoothingCrossEntropy", "Profile", "Published", "Range", "Search", "Study", "__version__",
-    "analyse", "load_study", "load_tables", "run", "tune",
+    "Choice", "LabelSmoothingCrossEntropy", "Metric", "Profile", "Published", "Range", "Search", "Study",
+    "__version__", "analyse", "load_network", "load_study", "load_tables", "run", "tune",
 ]  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import functools
 import inspect
 import re
@@ -22,6 +21,7 @@ from typer import Argument, Option
 from ablate.errors import AblateError, StudyError
 from ablate.study import Options, load_study
 from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
+from ablate.study.settings import command_line, literal, pairs, parse_settings
 from ablate.terminal import print_line, print_table
 
 if TYPE_CHECKING:
@@ -134,15 +134,8 @@ def tune(
 
 def _conclude(ended: Run, open_page: bool) -> NoReturn:
     """Say what became of a run or a search, its answer first, and exit with its status."""
-    lines = [*ended.answer, *([f"{ended.ran} trials run"] if ended.report else [])]
-    if ended.interrupted:
-        lines.append(ended.stopped("command"))
-    elif ended.failed:
-        lines.append(
-            f"{ended.failed} of {len(ended.tables['trials'])} trials have no result; the report says why; "
-            "--retry-failed runs them again"
-        )
-    print_line(Console(), *lines)
+    ran = [f"{ended.ran} trials run"] if ended.report else []
+    print_line(Console(), *ended.answer, *ran, *ended.remarks("command", "--retry-failed"))
     if ended.report:
         _show_report(ended.report, open_page)
     raise Concluded(INTERRUPTED if ended.interrupted else FAILURES if ended.failed else COMPLETE)
@@ -169,45 +162,21 @@ def _show_report(page: Path, open_page: bool) -> None:
 def plan(
     study: StudyFile,
     options: Options,
-    sd: Annotated[float | None, Option(min=0.0, help="Of an arm's runs over seeds, in shown units.")] = None,
+    sd: Annotated[
+        float | None, Option(min=0.0, max=1e9, help="Of an arm's runs over seeds, in shown units.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what `run` would train, on which data, how long that takes, and how likely it decides what it asks.
 
     Of a study that is tuned, say what `tune` would train. Data that is not here is not fetched.
     """
-    from ablate.execution import driver
-    from ablate.execution.progress import Watcher
-    from ablate.gate.plan import show_forecast
+    from ablate.gate.plan import show_plan
     from ablate.pipeline import require_metrics
-    from ablate.status import Facts, read_available
-    from ablate.store.results import ResultsFolder
 
     declared = load_study(study)
     require_metrics(declared)
-    settled = driver.settle(declared, options)
-    needed = driver.data_needed(settled, options)
-    folder = ResultsFolder(options.results / declared.name / settled.profile)
-
-    console, idle = Console(quiet=as_json), ""
-    if declared.search is not None:
-        from ablate.tuning.run import budget_in_words
-
-        print_line(console, *budget_in_words(declared, options).splitlines())
-        facts: Facts = {"study": declared.name, "reason": settled.reason, "search": settled.study.search}
-    else:
-        if all(originals.at_hand for originals in needed):
-            with Watcher(Console(stderr=True)) as view:
-                planned, _ = driver.plan_settled(settled, options, view)
-        else:
-            recorded = [record.trial for record in read_available(folder)[0].values()]
-            planned = driver.plan_without_data(settled, options, recorded)
-        used = planned.trials[0].numerics.device
-        workers = driver.trials_at_a_time(used, options)
-        facts = show_forecast(console, planned, folder, workers=workers, sd=sd)
-        idle = driver.idle_cores(facts["missing"], used, options)
-    print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
-    _dump(facts | {"data": needed, "idle": idle}, as_json)
+    _dump(show_plan(Console(quiet=as_json), declared, options, sd), as_json)
 
 
 @app.command()
@@ -246,18 +215,16 @@ def fields(
 
 
 @app.command()
-def init(file: Annotated[Path, Argument(help="The file to write, such as my_study.py.")]) -> None:
+def init(
+    file: Annotated[Path, Argument(help="The file to write, such as my_study.py.")],
+    network: Annotated[
+        Text, Option("--from", metavar="MODULE:NAME", help="A network of yours, whose arguments it lists.")
+    ] = None,
+) -> None:
     """Write a study to start from, commented; it runs as it is, in a minute on a CPU."""
-    from importlib.resources import files
+    from ablate.starter import write_study
 
-    if file.suffix != ".py":
-        raise StudyError(f"{file}: expected the name of a Python file, such as my_study.py")
-    text = files("ablate.study").joinpath("starter.txt").read_text(encoding="utf-8")
-    try:
-        with file.open("x", encoding="utf-8") as out:
-            out.write(text.format(file=file))
-    except OSError as error:
-        raise StudyError(f"{file}: cannot be written ({error.strerror}); give another name") from None
+    write_study(file, network)
     print_line(Console(), f"{file}: written; run it by python -m ablate run {shlex.quote(str(file))}")
 
 
@@ -423,10 +390,10 @@ def report(
         ended = analyse(
             study,
             factors=factors.split(",") if factors else (),
-            metrics=_pairs(metric, ":"),
+            metrics=pairs(metric, ":"),
             seed=seed,
-            baseline={factor: _literal(level) for factor, level in _pairs(baseline, "=").items()},
-            margins=_pairs(margin, "="),
+            baseline={factor: literal(level) for factor, level in pairs(baseline, "=").items()},
+            margins=pairs(margin, "="),
             family=family.split(",") if family else (),
             report=report_dir,
         )
@@ -482,48 +449,6 @@ def publish(
     below = Path("reference", rebuild_tables(folder).study.name, name)
     published = publish_results(folder, results / below, predictions=predictions)
     _show_report(write_report(published, report_dir / below), open_page=False)
-
-
-def command_line(command: str, study: Path, options: Options, points: int | None = None) -> str:
-    """What to type to run this again; an absolute path is left to its file's name."""
-    words = ["python", "-m", "ablate", command, study.name if study.is_absolute() else str(study)]
-    words += ["--points", str(points)] if points is not None else []
-    for name, value in options.repeated().items():
-        if name != "settings":
-            words += [f"--{name}", str(value)]
-            continue
-        for field, values in value.items():
-            # Text that would be read as a number or the like needs its quotes.
-            typed = [repr(one) if _literal(str(one)) != one else str(one) for one in values]
-            words += ["--set", f"{field}={','.join(typed)}"]
-    return shlex.join(words)
-
-
-def parse_settings(settings: list[str]) -> dict[str, tuple[Any, ...]]:
-    """FIELD=VALUE[,VALUE...] strings as field name to values: Python literals, true, false, or text."""
-    parsed: dict[str, tuple[Any, ...]] = {}
-    for setting in settings:
-        name, _, values = setting.partition("=")
-        if not name or not values:
-            raise StudyError(f"--set {setting}: expected FIELD=VALUE, for example --set epochs=5")
-        if name in parsed:
-            raise StudyError(f"--set {name}: is given twice; write its values as {name}=A,B to sweep it")
-        parsed[name] = tuple(map(_literal, values.split(",")))
-    return parsed
-
-
-def _pairs(given: Several, sign: str) -> dict[str, str]:
-    """NAME=VALUE texts, or with another sign; the value is "" where there is none."""
-    return dict(one.rpartition(sign)[::2] if sign in one else (one, "") for one in given or ())
-
-
-def _literal(text: str) -> Any:
-    if text in ("true", "false"):
-        return text == "true"
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import contextvars
 import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,21 @@ import pandas as pd
 from ablate.errors import StudyError, first_line
 from ablate.pipeline import Run, require_sound, with_report
 from ablate.report.content import write_pages
-from ablate.stats.intervals import UNBOUNDED
 from ablate.store.results import ResultsFolder
 from ablate.study.external import ExternalStudy
 from ablate.study.fields import canonical, unknown_name
+from ablate.study.metric import Metric
 from ablate.study.options import Options
 from ablate.study.trials import Plan, Trial, arm_name
-from ablate.tables import frame, read_tables, write_tables
-from ablate.tables.quantities import EXTERNAL, Quantity, number_columns, quantity
+from ablate.tables.columns import declare
+from ablate.tables.files import frame, read_tables, write_tables
+from ablate.tables.quantities import number_columns, quantity
 
 PREFIXES = ("", "params.", "metrics.", "config.", "summary.", "config/", "summary/")
 """Of columns in exports of MLflow and Weights & Biases; they need not be typed."""
 NAMES, STATES = ["Name", "run_id", "ID", "id", "trial_id"], ["State", "state", "Status", "status"]
 """Columns that name a run, and that say what became of it."""
 DONE, UNDONE = {"finished", "complete", "completed", "success"}, {"running", "crashed", "failed", "killed"}
-BETTER = {"higher": "higher", "lower": "lower", "neither": ""}
 KEY = ["trial_id", "arm", "seed", "repeat", "status", "failure"]
 
 
@@ -77,13 +76,14 @@ def analyse(
     seeds = _seeds(parsed[seed], seed, arms) if seed else arms.groupby(arms).cumcount()
     found = pd.DataFrame({name: parsed[name] for name in better})
     spreads = found.groupby(arms).std().median()
-    quantities = {name: _quantity(name, better[name], float(spreads[name])) for name in better}
+    declare()  # what is better, where ablate has metrics of these names, is ablate's
+    declared = {name: _declared(name, better[name], float(spreads[name])) for name in better}
     question = f"What do {' and '.join(factors)} do to {' and '.join(better)}?"
     usual = {"name": stem, "question": question, "primary": next(iter(better))}
-    own = {"seeds": sorted(set(seeds)), "seed": seed or "", "differing": _differing(data, columns.values())}
+    own: dict[str, Any] = {"metrics": declared}
+    own |= {"seeds": sorted(set(seeds)), "seed": seed or "", "differing": _differing(data, columns.values())}
     study = ExternalStudy(**{**usual, **asked, **_grid(levels, baseline or {}), **own})
-    with_metrics = contextvars.copy_context()
-    with_metrics.run(EXTERNAL.set, quantities)
+    with_metrics = contextvars.copy_context()  # which this study alone declares
     with_metrics.run(require_sound, study, Options(report=Path(report)))
     given = {"factors": factors, "metrics": metrics, "seed": seed, "baseline": baseline, **asked}
     words = [repr(source), *(f"{name}={value!r}" for name, value in given.items() if value)]
@@ -213,12 +213,12 @@ def _failures(data: pd.DataFrame, found: pd.DataFrame) -> pd.Series[Any]:
     return failures
 
 
-def _quantity(name: str, better: str, spread: float) -> Quantity:
+def _declared(name: str, better: str, spread: float) -> Metric:
     """How a metric is shown: as it comes, to two digits of the spread among runs of an arm."""
     known = quantity(name) if name in number_columns() else None
-    if better not in BETTER and (better or known is None):
+    if better not in ("higher", "lower", "neither") and (better or known is None):
         raise StudyError(f"{name}: say what is better, 'higher', 'lower' or 'neither'; {better!r} came")
-    what = known or Quantity("number", name, "of the runs", title=name)
     digits = min(max(1 - math.floor(math.log10(spread)), 0), 12) if spread > 0 else 4
-    unit, way = what.stored_unit if what.factor == 1 else "", BETTER.get(better, what.better)
-    return replace(what, better=way, digits=digits, stored_unit=unit, bounds=UNBOUNDED)
+    unit = known.stored_unit if known and known.factor == 1 else ""
+    better = better or (known.better if known else "") or "neither"
+    return Metric(better=better, label=known.label if known else name, unit=unit, digits=digits)

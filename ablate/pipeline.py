@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import importlib
 import itertools
@@ -13,18 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ablate.errors import ResultsError, StudyError
+from ablate.errors import FOREIGN_FAULTS, ResultsError, StudyError
 from ablate.metrics import METRICS
-from ablate.store.results import ResultsFolder, find_results, read_plan
+from ablate.store.results import ResultsFolder, find_results
+from ablate.study.external import ExternalStudy
 from ablate.study.fields import unknown_name
 from ablate.study.options import Options
+from ablate.study.sources import is_users, read_source
 from ablate.study.study import Profile, Study, load_study
 from ablate.study.trials import Plan
 
 if TYPE_CHECKING:
     from ablate.execution.driver import Summary
     from ablate.execution.progress import Watcher
-    from ablate.tables import Tables
+    from ablate.tables.files import Tables
 
 REPORT_HEIGHT = "44rem"
 
@@ -33,28 +36,31 @@ REPORT_HEIGHT = "44rem"
 class Run:
     """What a run or a search came to. As the last line of a notebook cell it shows its report.
 
-    Attributes:
-        folder: where the study's records and tables are.
-        ran: trials that were run; those recorded before are not counted.
-        failed: trials of the study that ended without a result.
-        tables: DataFrames by name (trials, epochs, reliability, effects); columns as in results/README.md.
-        report: the report's page, index.html; None of a search that has no re-test yet, nor has that tables.
-        page: the report as it was after this run; a later run of the study overwrites the file.
-        answer: its first screen, in lines of text.
+    `tables` are DataFrames by name (trials, epochs, reliability, effects), columns as in results/README.md. A
+    search that has no re-test yet has neither tables nor a report.
     """
 
-    folder: Path
-    ran: int
-    failed: int
+    folder: Path  # where the study's records and tables are
+    ran: int  # trials that were run; those recorded before are not counted
+    failed: int  # trials of the study that ended without a result
     interrupted: bool
     tables: Tables = field(default_factory=dict)
-    report: Path | None = None
-    page: str = field(default="", compare=False)
-    answer: tuple[str, ...] = ()
+    report: Path | None = None  # its page, index.html
+    page: str = field(default="", compare=False)  # as it was after this run; a later one overwrites the file
+    answer: tuple[str, ...] = ()  # the report's first screen, in lines of text
 
-    def stopped(self, what: str) -> str:
-        """That it was stopped, and what goes on where it stopped: the same call, the same command."""
-        return f"interrupted: {'the report is partial; ' if self.report else ''}the same {what} goes on"
+    def remarks(self, what: str, retry: str) -> list[str]:
+        """That it was stopped, or lacks results; and what goes on with it: the same call, an option."""
+        lines = []
+        if self.interrupted:
+            partial = "the report is partial; " if self.report else ""
+            lines.append(f"interrupted: {partial}the same {what} goes on")
+        if self.failed:
+            own = not self.report or self.report.parent != self.folder  # not of another tool
+            again = f"; {retry} runs them again" if own else ""
+            all_trials = len(self.tables["trials"])
+            lines.append(f"{self.failed} of {all_trials} trials have no result; the report says why{again}")
+        return lines
 
     def __repr__(self) -> str:
         state = "no report yet"
@@ -62,13 +68,8 @@ class Run:
             trials = self.tables["trials"]
             state = f"{(trials['status'] == 'complete').sum()} of {len(trials)} trials complete"
         lines = [f"{self.folder.parent.name} ({self.folder.name}): {state}; {self.ran} run just now"]
-        if self.interrupted:
-            lines.append(self.stopped("call"))
-        if self.failed:
-            own = not self.report or self.report.parent != self.folder  # not of another tool
-            again = "; retry_failed=True runs them again" if own else ""
-            lines.append(f"{self.failed} trials have no result; the report says why{again}")
-        return "\n".join([*lines, *self.answer, *([f"report: {self.report}"] if self.report else [])])
+        lines += [*self.remarks("call", "retry_failed=True"), *self.answer]
+        return "\n".join([*lines, *([f"report: {self.report}"] if self.report else [])])
 
     def _repr_html_(self) -> str:
         """The report in a frame of its own, sealed off from the notebook; above it the same in words."""
@@ -120,9 +121,11 @@ def load_tables(study: str, *, profile: str | None = None, results: str | Path =
     A study's name is its file's, without the ending; its profile can be left out where only one was run.
     A ResultsError says what was run instead, and a RecordError which table is missing or damaged.
     """
-    from ablate.tables import read_tables
+    from ablate.tables.files import open_plan, read_tables
 
-    return read_tables(find_results(Path(results), study, profile))
+    folder = find_results(Path(results), study, profile)
+    open_plan(folder)
+    return read_tables(folder)
 
 
 def run_study(study: Study, options: Options) -> Run:
@@ -158,23 +161,33 @@ def write_results(folder: ResultsFolder, report_dir: Path, *, pdf: bool = False)
 
 def rebuild_tables(folder: ResultsFolder) -> Plan:
     """Tables from records; published results without predictions keep the tables they have."""
-    from ablate.tables import build_tables, write_tables
+    from ablate.tables.build import build_tables
+    from ablate.tables.files import open_plan, write_tables
 
-    plan = read_plan(folder)
+    plan = open_plan(folder)
     if folder.predictions.exists():
         write_tables(folder, build_tables(folder, plan))
     return plan
 
 
 def require_metrics(study: Study) -> None:
-    """Refuse a study that names a metric that no table has, before anything is trained."""
-    from ablate.tables.quantities import EXTERNAL
+    """Have a study's own metrics known; one that no table has, or has already, is refused before training."""
+    from ablate.tables.columns import COLUMNS, declare
+    from ablate.tables.quantities import quantity
 
+    declare(study)
     named: dict[str, Iterable[str]] = {"primary": [study.primary], "family": study.family}
     named |= {"margins": study.margins, "objective": study.search.objective if study.search else ()}
-    known, faults = EXTERNAL.get() or METRICS, list[str]()
+    known, faults = study.usual(*METRICS), list[str]()
     for part, names in named.items():
         faults += [f"{part}: {unknown_name('metric', name, known)}" for name in names if name not in known]
+    for name in named["objective"]:
+        if name in known and not quantity(name).better:
+            faults.append(f"objective: {name} has no better direction; take another, as accuracy or ece")
+    for name in () if isinstance(study, ExternalStudy) else study.metrics:
+        if not name.isidentifier() or name in {column.name for column in COLUMNS["trials"]}:
+            fault = "is ablate's own, or a field" if name.isidentifier() else "is no plain name"
+            faults.append(f"metrics.{name}: {fault}; write another, as worst_class")
     if faults:
         raise StudyError("\n".join(faults))
 
@@ -202,7 +215,7 @@ def require_sound(study: Study, options: Options) -> None:
 
 
 def _reported(summary: Summary, options: Options) -> Run:
-    from ablate.tables import read_tables
+    from ablate.tables.files import read_tables
 
     folder, page = summary.folder, write_results(summary.folder, options.report)
     ended = {"ran": summary.ran, "failed": summary.failed, "interrupted": summary.interrupted}
@@ -236,7 +249,8 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
     importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
     declared: list[Study | Profile] = [study, *study.profiles.values()]
     levels = [*options.settings.values(), *(some for part in declared for some in part.factors.values())]
-    for value in itertools.chain(*levels, *(part.base.values() for part in declared)):
+    codes = [metric.code for metric in study.metrics.values()]
+    for value in itertools.chain(codes, *levels, *(part.base.values() for part in declared)):
         _ready_own_module(str(value))
     values = options.repeated()
     swept = {name: many[0] if len(many) == 1 else list(many) for name, many in options.settings.items()}
@@ -246,7 +260,7 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
 
 
 def _ready_own_module(text: str) -> None:
-    """See that a module of the user's, edited between a notebook's runs, is imported as it is now."""
+    """See that the user's modules, edited between a notebook's runs, are imported as they are now."""
     module_name, _, attribute = text.partition(":")
     if module_name == "__main__":
         raise StudyError(
@@ -254,7 +268,11 @@ def _ready_own_module(text: str) -> None:
             "import; put it in a file beside it, such as my_module.py (a cell whose first line is "
             f"%%writefile my_module.py does that), and name it 'my_module:{attribute}'"
         )
-    origin = Path(getattr(sys.modules.get(module_name), "__file__", None) or "/")
-    installed = any(map(origin.is_relative_to, (sys.prefix, sys.base_prefix)))
-    if origin.name == f"{module_name}.py" and not installed:  # a single file of the user's
-        del sys.modules[module_name]
+    files: Iterable[str] = ()
+    with contextlib.suppress(*FOREIGN_FAULTS):  # told before training, with all other faults
+        files = read_source(text).files if attribute else ()
+    for file in files:
+        module_name = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        origin = getattr(sys.modules.get(module_name), "__file__", None)
+        if origin and is_users(Path(origin)):
+            del sys.modules[module_name]

@@ -1,16 +1,38 @@
 """Code of the user's own, named in a study by its import path `package.module:attribute`."""
 
+import contextlib
 import importlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
+from ablate.errors import FOREIGN_FAULTS, StudyError, first_line, nearest
+
+SLOT_OF = {"network": "arch"}
+"""Fields of kinds of code that are called otherwise in messages."""
+TORCH = ("torch.", "torchvision.")
+"""Beginnings of names that need no colon before what they name, as torch.optim.NAdam."""
+ONLY_BY_NAME = {"image_size", "momentum", "anneal_from", "generator", "draws"}
+"""Arguments of ablate's that code gets where its signature names them, and not for taking any keyword."""
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a slot's name is of code elsewhere, and not one of ablate's own."""
+    return ":" in name or name.startswith(TORCH)
 
 
 def load_foreign(kind: str, path: str) -> Any:
     """Import what a study names, which runs its module; a StudyError calls it by its `kind` ("network")."""
-    module_name, _, attribute = path.partition(":")
+    module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     if not module_name or not attribute:
         raise StudyError(f"{kind}: expected an import path package.module:name, got {path!r}")
+    if "(" in attribute:
+        name, _, arguments = attribute.partition("(")
+        first = arguments.partition("=")[0] if "=" in arguments else "NAME"
+        raise StudyError(
+            f"{kind} {path!r}: expected a name without a call; write '{module_name}:{name}', and its "
+            f"arguments as fields of their own, as {SLOT_OF.get(kind, kind)}.{first}"
+        )
     try:
         module = importlib.import_module(module_name)
     except FOREIGN_FAULTS as error:  # foreign code may raise anything, and exit
@@ -25,3 +47,72 @@ def load_foreign(kind: str, path: str) -> Any:
             f"name. Check its spelling.{nearest(attribute, vars(module))}"
         )
     return getattr(module, attribute)
+
+
+def bind(
+    kind: str,
+    name: str,
+    code: Callable[..., Any],
+    own: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    skip: int = 0,
+) -> dict[str, Any]:
+    """Keyword arguments for code of a slot: all of the study's `own`, and of `ours` those that it takes.
+
+    The first `skip` parameters are handed over by position. What does not fit the signature is a StudyError.
+    """
+    try:
+        parameters = list(inspect.signature(code).parameters.values())[skip:]
+    except (TypeError, ValueError):  # of something built in
+        parameters = [inspect.Parameter("any", inspect.Parameter.VAR_KEYWORD)]
+    slot = SLOT_OF.get(kind, kind)
+    named = [one for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    takes = {one.name for one in named}
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters)
+    for argument in own:
+        if argument in ours:
+            raise StudyError(
+                f"{slot}.{argument}: ablate sets it itself for {name!r}; leave it out, or set the "
+                f"field {argument} where there is one"
+            )
+        if argument not in takes and not takes_any:
+            known = ", ".join(sorted(takes - ours.keys())) or "none"
+            raise StudyError(
+                f"{slot}.{argument}: {name!r} takes no such argument; it takes {known}."
+                f"{nearest(argument, takes - ours.keys())}"
+            )
+    for one in named:
+        if one.default is one.empty and one.name not in {*own, *ours}:
+            raise StudyError(
+                f"{slot}.{one.name}: {name!r} cannot do without it; set {slot}.{one.name} in the study's "
+                "base, or give it a default"
+            )
+    # What takes any keyword hands it on: to something with classes or an ε, but rarely with a size.
+    takes |= ours.keys() - ONLY_BY_NAME if takes_any else set()
+    return {argument: value for argument, value in ours.items() if argument in takes} | dict(own)
+
+
+def ready(
+    kind: str, name: str, code: Any, own: Mapping[str, Any], ours: Mapping[str, Any]
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """A function of one value, or an instance of a class of such made with `own`; and its other arguments.
+
+    Of `ours` they are those that the function or the instance takes.
+    """
+    if inspect.isclass(code):
+        given = bind(kind, name, code, own, {})
+        with explained(kind, name, f"it to be made with {given or 'no arguments'}"):
+            code, own = code(**given), {}
+    return code, bind(kind, name, getattr(code, "forward", code), own, ours, skip=1)
+
+
+@contextlib.contextmanager
+def explained(kind: str, name: str, expected: str) -> Iterator[None]:
+    """Say what was expected of code of the user's that raises anything."""
+    try:
+        yield
+    except StudyError:
+        raise  # says already what to do
+    except FOREIGN_FAULTS as error:
+        came = f"{type(error).__name__}: {first_line(error)}"
+        raise StudyError(f"{kind} {name!r}: expected {expected}, but this raised {came}") from error

@@ -15,27 +15,13 @@ from rich.console import Console
 
 from ablate.errors import RecordError
 from ablate.store.points import read_tuning, tuning_folder
-from ablate.store.records import Record, read_record
+from ablate.store.records import MISSING, UNREADABLE, read_available
 from ablate.store.results import TUNING_FILE, ResultsFolder, find_results, read_plan
 from ablate.terminal import duration, print_line, print_table
 
-MISSING, UNREADABLE = "missing", "unreadable"
 ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
 Facts = dict[str, Any]
 """What a command shows, by name, as `--json` prints it."""
-
-
-def read_available(folder: ResultsFolder) -> tuple[dict[str, Record], dict[str, str]]:
-    """The records that are there now, and what is wrong with others; by trial_id."""
-    records, faults = {}, {}
-    for path in sorted(folder.records.glob("*.json")):
-        try:
-            records[path.stem] = read_record(path)
-        except FileNotFoundError:
-            continue
-        except (RecordError, OSError) as error:
-            faults[path.stem] = str(error).replace(str(path), path.name)
-    return records, faults
 
 
 def is_running(folder: ResultsFolder) -> bool:

@@ -1,6 +1,6 @@
 """Every test trains on one thread, with a cache that goes away, and leaves torch's settings; what CUDA runs.
 
-Properties are tried on 15 examples each, or on as many as $ABLATE_EXAMPLES says.
+Properties are tried on the same 15 examples each time, or on as many others as $ABLATE_EXAMPLES says.
 """
 
 import os
@@ -11,7 +11,10 @@ import pytest
 import torch
 from hypothesis import settings
 
-settings.register_profile("ablate", max_examples=int(os.environ.get("ABLATE_EXAMPLES", "15")), deadline=None)
+from ablate.tables.columns import declare
+
+asked = os.environ.get("ABLATE_EXAMPLES")
+settings.register_profile("ablate", max_examples=int(asked or 15), derandomize=not asked, deadline=None)
 settings.load_profile("ablate")
 
 
@@ -29,6 +32,11 @@ def _one_thread() -> Iterator[None]:
     yield
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.fixture(autouse=True)
+def _no_metrics_declared() -> None:
+    declare()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -22,6 +22,7 @@ from test_main import HERE, STUDY, Ended, ablate
 from ablate.data import DATASETS, find_originals
 from ablate.errors import DataError
 from ablate.study.fields import FIELD_NAMES, RECIPES, describe_fields, resolve
+from ablate.study.study import load_study
 
 CORRECT = counts(e0=[600, 620, 590, 611], e1=[540, 561, 531, 549]) | {(0.0, 4): FAILED, (0.1, 4): MISSING}
 
@@ -191,6 +192,22 @@ def test_what_was_run_is_listed_and_named_as_other_commands_take_it(here: Path) 
     assert re.search(r"^tiny/quick +8 of 10 +2001-09-\d\d", ablate(here, "list").out, flags=re.MULTILINE)
     for run in runs[1:]:
         assert ablate(here, "status", run["study"]).status == 0
+
+
+def test_a_study_of_ones_own_network_lists_what_it_takes(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "def net(num_classes, image_size, width=8, residual=True):\n"
+        "    if image_size < 16: raise ValueError('too small')\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))\n"
+    )
+    assert ablate(tmp_path, "init", "own.py", "--from", "nets:net").status == 0
+    written = (tmp_path / "own.py").read_text()
+    assert '"arch.width": 8, "arch.residual": True.' in written
+    study = load_study(tmp_path / "own.py")
+    assert study.base == {**study.base, "arch": "nets:net", "image_size": 16}
+    assert (study.factors, study.baseline) == ({"arch.width": (8, 16)}, {"arch.width": 8})
+    assert "Did you mean 'net'?" in ablate(tmp_path, "init", "other.py", "--from", "nets:nett").err
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ from scipy import stats
 
 from ablate.errors import ResultsError, StudyError
 from ablate.gate.compare import Comparison, compare_runs, read_run, show_comparison, write_csv, write_markdown
-from ablate.stats import mean_interval
+from ablate.stats.intervals import mean_interval
+from ablate.stats.power import seeds_range
 from ablate.store.results import ResultsFolder
 
 A = {(0.0, 0): 600, (0.0, 1): 620, (0.0, 2): 590, (0.1, 0): 640, (0.1, 1): 655, (0.1, 2): 610}
@@ -61,6 +62,16 @@ def test_trials_that_differ_by_the_machine_are_paired_by_seed(first: Recorded, t
     assert (row.a_low, row.a_high) == pytest.approx((own.low, own.high))
     needed = f"{int(row.seeds_from)} to {int(row.seeds_needed)} seeds would likely decide"
     assert f"undecided: {needed}" in shown(compared(first, b, "accuracy"))
+
+
+def test_seeds_follow_from_the_spread_of_all_arms_that_differ(tmp_path: Path) -> None:
+    a = Recorded(tmp_path / "a", counts(e0=[500, 520, 530], e1=[500, 540, 510], e2=[500, 501, 502]))
+    b = Recorded(tmp_path / "b", counts(e0=[510, 500, 560], e1=[530, 530, 500], e2=[500, 501, 502]))
+    found = rows(compared(a, b, "accuracy"))
+    variances = [np.var(differences, ddof=1) for differences in ([10, -20, 30], [30, -10, -10])]
+    sd, freedom = math.sqrt(np.mean(variances)) / 1000, 4 * 4 / 5  # of two each, that share a fifth
+    expected = seeds_range(0.005, sd=sd, freedom=freedom, comparisons=3, least=4)
+    assert [(row.seeds_from, row.seeds_needed) for row in found[:2]] == [expected] * 2
 
 
 @pytest.mark.parametrize("changes", [{"lr": 0.3}, {"fingerprint": "other"}], ids=str)

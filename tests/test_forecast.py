@@ -13,8 +13,8 @@ from rich.console import Console
 from statsmodels.stats.power import TTestPower
 
 from ablate.gate.plan import expected_duration, show_forecast
-from ablate.stats import equivalence_power
-from ablate.store.records import Failure, Record
+from ablate.stats.power import equivalence_power
+from ablate.store.records import Failure, Record, read_available
 from ablate.store.results import ResultsFolder
 from ablate.study.study import load_study
 from ablate.study.trials import Plan, Trial
@@ -67,13 +67,14 @@ def tiny(root: Path, correct: dict[tuple[float, int], int], **study: Any) -> Rec
 
 
 def shown(study: Recorded, folder: ResultsFolder | None = None, **given: Any) -> str:
-    return printed(show_forecast, study.plan, folder or study.folder, workers=2, **given)
+    folder = folder or study.folder
+    return printed(show_forecast, study.plan, folder, *read_available(folder), workers=2, **given)
 
 
 def chances(plan: Plan, folder: ResultsFolder, **given: Any) -> dict[tuple[str, str], dict[str, Any]]:
     """By metric and by what is compared."""
-    found = show_forecast(Console(quiet=True), plan, folder, workers=2, **given)["chances"]
-    return {(chance["metric"], chance["compared"]): chance for chance in found}
+    found = show_forecast(Console(quiet=True), plan, folder, *read_available(folder), workers=2, **given)
+    return {(chance["metric"], chance["compared"]): chance for chance in found["chances"]}
 
 
 def detected(difference: float, sd: float, seeds: int, intervals: int) -> Any:

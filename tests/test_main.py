@@ -21,14 +21,13 @@ import pytest
 import torch
 from recorded_study import Recorded
 
-from ablate.__main__ import command_line, main, parse_settings
+from ablate.__main__ import main
 from ablate.data import open_dataset
-from ablate.errors import StudyError
 from ablate.execution.driver import usable_cores
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study import Options
-from ablate.tables import read_tables
+from ablate.tables.files import read_tables
 
 STUDY = '''"""Tiny."""
 from ablate.study.study import Profile, Study
@@ -356,18 +355,3 @@ def test_a_dataset_is_prepared_and_then_listed(here: Path) -> None:
     assert re.search(r"^digits .* 8 px, center_crop$", ablate(here, "data").out, flags=re.MULTILINE)
     (Path(place) / "dataset.json").write_text("{")
     assert re.search(r"^digits .* –$", ablate(here, "data").out, flags=re.MULTILINE)
-
-
-def test_settings_are_python_literals_or_text_and_are_typed_again_as_they_were() -> None:
-    """And as shells and YAML write truths and none."""
-    in_yaml = parse_settings(["flip=true,false", "reduction=none"])
-    assert in_yaml == {"flip": (True, False), "reduction": ("none",)}
-    parsed = parse_settings(["epsilon=0,0.1", "arch=seed_cnn", "drop_last=True", "loss='None'"])
-    assert parsed == {"epsilon": (0, 0.1), "arch": ("seed_cnn",), "drop_last": (True,), "loss": ("None",)}
-    with pytest.raises(StudyError, match="given twice"):
-        parse_settings(["lr=1", "lr=2"])
-    line = command_line("tune", Path("b.py"), Options(settings=parsed, seeds=3, device="cpu", threads=2), 4)
-    assert line == (
-        "python -m ablate tune b.py --points 4 --set epsilon=0,0.1 --set arch=seed_cnn --set drop_last=True "
-        "--set 'loss='\"'\"'None'\"'\"'' --seeds 3 --device cpu --threads 2"
-    )

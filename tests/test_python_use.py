@@ -77,7 +77,7 @@ def test_failed_trials_are_counted_and_can_be_run_again() -> None:
     assert (first.ran, first.failed) == (1, 1)
     assert repr(first).startswith(
         "<b>&x (default): 0 of 1 trials complete; 1 run just now\n"
-        "1 trials have no result; the report says why; retry_failed=True runs them again\n"
+        "1 of 1 trials have no result; the report says why; retry_failed=True runs them again\n"
     )
     assert repr(first).endswith(f"report: {first.report}")
     assert run(study).ran == 0

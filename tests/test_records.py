@@ -138,6 +138,16 @@ def test_damage_costs_only_its_own_trial(folder: ResultsFolder, which: str, kept
     assert quarantine(folder) == (read_records(folder), [])
 
 
+def test_what_cannot_be_read_now_is_a_fault_but_is_not_put_aside(folder: ResultsFolder) -> None:
+    there = folder.record_path("0" * 16)
+    there.mkdir()
+    with pytest.raises(RecordError, match="Is a directory"):
+        read_records(folder)
+    with pytest.raises(IsADirectoryError):
+        quarantine(folder)
+    assert there.exists()
+
+
 def test_what_is_put_aside_twice_is_kept_twice(folder: ResultsFolder) -> None:
     for _ in range(2):
         put_aside(folder, stored(folder).trial_id, "attempts")

@@ -28,7 +28,7 @@ from ablate.store.records import Failure, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import resolve
 from ablate.study.trials import Numerics, build_trial
-from ablate.tables import read_tables
+from ablate.tables.files import read_tables
 
 BASE = {"data": "synthetic", "image_size": 16, "epochs": 3, "batch_size": 32, "lr": 0.05}
 

@@ -14,8 +14,8 @@ from test_records import EPOCH, PREDICTIONS
 
 from ablate.errors import RecordError, ResultsError
 from ablate.execution.driver import only_driver
-from ablate.status import find_study, is_running, read_available, show_status, time_left
-from ablate.store.records import Failure, Record, write_record
+from ablate.status import find_study, is_running, show_status, time_left
+from ablate.store.records import Failure, Record, read_available, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study

@@ -1,8 +1,10 @@
 """A study's declaration and every message for a wrong one; a trial's identity; streams of a seed."""
 
+import functools
 import hashlib
 import json
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from ablate.errors import StudyError
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import RECIPES, Fields, canonical
+from ablate.study.options import Options
+from ablate.study.settings import command_line, parse_settings
 from ablate.study.study import Profile, Study, load_study
 from ablate.study.trials import NOT_IDENTITY, Plan, _identity, arm_name, stream_seed
 
@@ -72,7 +76,27 @@ def loaded(text: str, folder: Path) -> Study:
         ({"factors": {"epsilon": 0.1}}, r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$"),
         ({"base": {"data": "digits"}}, r"image_size: no value is set"),
         ({"base": {**BASE, "recipe": "modem"}}, r"recipe: .*'modem' \(str\) came\. Did you mean 'modern'\?$"),
-        ({"base": {**BASE, "arch": Net}}, r"arch: .* name it by its import path, 'my_module:Net'"),
+        (
+            {"base": {**BASE, "arch": lambda: 0}},
+            r"base.arch: .* at the top level of a file, .*'my_module:name'",
+        ),
+        ({"base": {**BASE, "arch": functools.partial(Net)}}, r"base.arch: .*'arch.dropout': 0.1"),
+        (
+            {"base": {**BASE, "arch_args": {"depth": 3}}},
+            r"^arch_args: unknown.*'arch.NAME': VALUE \(slots.*$",
+        ),
+        ({"base": {**BASE, "dropout": 0.1}}, r"^dropout: unknown field; .*'arch.dropout': VALUE"),
+        ({"base": {**BASE, "net.depth": 3}}, r"^net.depth: unknown field; .*'arch.depth': VALUE"),
+        ({"base": {**BASE, "arch.depth": {}}}, r"arch.depth: expected None, a truth value, .* or a tuple"),
+        ({"base": {**BASE, "arch.gain": math.nan}}, r"arch.gain: .* a finite number"),
+        ({"factors": {"arch": {"a": {"lr": 1.0}}}}, r"factors.arch: is a field; .* a name of its own"),
+        ({"factors": {"net": {"a": {"lr": 1.0}}, "lr": (1.0, 2.0)}}, r"lr is set by lr and by net"),
+        ({"factors": {"net": {"a": {"lr": 1.0}}, "run": {"b": {"lr": 2.0}}}}, r"lr is set by net and by run"),
+        ({"factors": {"net": {"a": {"lr": -1.0}}}}, r"^lr: .*greater than 0, but -1.0"),
+        (
+            {"factors": {"net": {"a": {}}}, "base": {**BASE, "net": "b"}},
+            r"^b: unknown level of net; known are a",
+        ),
         ({"seeds": 0}, r"at least one seed is needed, but 0 came"),
         ({"seeds": (1, 1)}, r"seeds: each seed once"),
         *(({"seeds": (seed,)}, r"seeds: -?\d+ is outside 0 to") for seed in (-1, 2**63)),
@@ -152,6 +176,8 @@ CHANGES: list[dict[str, Any]] = [
     {"fingerprint": "g"}, {"optimizer": "adamw"}, {"beta2": 0.9}, {"adam_epsilon": 1e-6},
     {"decay_norms": False}, {"clip_norm": 1.0}, {"schedule": "one_cycle"}, {"anneal_from": 0.5},
     {"crop_area": 0.5}, {"flip": True}, {"mixup": 0.2}, {"label_noise": 0.05},
+    {"weights": "pretrained"}, {"freeze": "body"}, {"head_lr": 2.0}, {"arch.depth": 3}, {"arch.depth": "3"},
+    {"augmentation": "torch.sqrt"}, {"ema": 0.9}, {"schedule": "torch.sqrt"}, {"optimizer": "torch.Lion"},
     *({"numerics": CPU.model_copy(update=change)}
       for change in ({"device": "cuda"}, {"precision": "bfloat16"}, {"deterministic": False})),
 ]  # fmt: skip
@@ -164,12 +190,13 @@ def test_whatever_decides_the_numbers_decides_the_identity() -> None:
 def test_what_does_not_decide_the_numbers_does_not() -> None:
     neither: dict[str, Any] = {
         "data": "folder:/elsewhere", "precision": "float32", "eval_batch_size": 7, "deterministic": True,
-        "recipe": "modern", "decode_size": 20, "resize": "center_crop", "tuning_part": 0.5,
+        "recipe": "modern", "decode_size": 20, "resize": "center_crop", "tuning_part": 0.5, "split": 0.2,
     }  # fmt: skip
     fields = RECIPES["source"].model_dump() | {"epsilon": 0.1 + 1e-17, "epochs": BASE["epochs"]}
     assert {trial(**fields | {name: value}).trial_id for name, value in neither.items()} == {trial().trial_id}
     # A new field must be named here as deciding the numbers, or as not.
-    decide = {name for change in CHANGES for name in change} - {"seed", "repeat", "fingerprint", "numerics"}
+    other = {"seed", "repeat", "fingerprint", "numerics", "arch.depth"}
+    decide = {name for change in CHANGES for name in change} - other
     assert neither.keys() == NOT_IDENTITY == Fields.model_fields.keys() - decide
 
 
@@ -182,7 +209,7 @@ def test_a_trial_from_before_a_field_keeps_its_identity(published: str, version:
     assert records
     for trial_id, record in records.items():
         own = record.trial
-        identity = json.loads(_identity(own.fields, own.seed, own.repeat, own.numerics, own.fingerprint))
+        identity = json.loads(_identity(own))
         identity["training_version"] = version
         if version == 1:
             del identity["numerics"]["threads"]
@@ -204,3 +231,30 @@ def test_a_plan_is_seeds_of_all_combinations_first_factor_slowest() -> None:
     assert [(trial.seed, trial.arm) for trial in plan.trials] == expected
     assert (plan.arms, arm_name({}), declare(factors={}).arms()) == (tuple(arms), "all", [{}])
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
+
+
+def test_settings_are_python_literals_words_of_yaml_or_text_and_are_typed_again_as_they_were() -> None:
+    texts = ["epsilon=0,0.1", "arch=seed_cnn,'x:f(a,b)',it's", "flip=true,False", "loss='None'", "mixup=1,"]
+    parsed = parse_settings(texts)
+    assert parsed == {
+        "epsilon": (0, 0.1), "arch": ("seed_cnn", "x:f(a,b)", "it's"), "flip": (True, False),
+        "loss": ("None",), "mixup": (1, ""),
+    }  # fmt: skip
+    settings = {name: parsed[name] for name in ("epsilon", "flip", "loss")}
+    options = Options(profile="main", settings=settings, seeds=3, device="cpu", threads=2)
+    assert command_line("tune", Path("b.py"), options, 4) == (
+        "python -m ablate tune b.py --points 4 --profile main --set epsilon=0,0.1 --set flip=True,False "
+        "--set 'loss='\"'\"'None'\"'\"'' --seeds 3 --device cpu --threads 2"
+    )
+    with pytest.raises(StudyError, match="given twice"):
+        parse_settings(["lr=1", "lr=2"])
+
+
+TEXTS = st.text("a1'.,-\\é ", min_size=1)
+
+
+@given(st.lists(TEXTS | st.booleans() | st.integers() | st.floats(-1e9, 1e9), min_size=1).map(tuple))
+def test_a_command_line_sets_what_was_set(values: tuple[Any, ...]) -> None:
+    options = Options(settings={"arch": values})
+    *_, sign, typed = shlex.split(command_line("run", Path("b.py"), options))
+    assert (sign, parse_settings([typed])) == ("--set", options.settings)

@@ -16,22 +16,14 @@ from ablate.data import prepare
 from ablate.errors import RecordError
 from ablate.execution.trial import FEWEST_ROUNDS, TimingTask, time_cases
 from ablate.metrics import METRICS
-from ablate.report.views import timing_note, timing_view
+from ablate.report.views import timing_view
 from ablate.store.records import Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import case_of, cases_of, plain_case, read_timing, write_timing
 from ablate.study.study import Study
-from ablate.tables import (
-    COLUMNS,
-    DERIVED,
-    TUNING,
-    build_tables,
-    data_dictionary,
-    frame,
-    read_tables,
-    write_tables,
-)
-from ablate.tables.build import step_time_rows
+from ablate.tables.build import build_tables, step_time_rows
+from ablate.tables.columns import COLUMNS, DERIVED, TUNING, data_dictionary
+from ablate.tables.files import frame, read_tables, write_tables
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = '=HYPERLINK(1), "a"\n|<b>'
@@ -165,15 +157,17 @@ def test_every_metric_is_a_column_and_no_column_is_named_twice() -> None:
 
 def test_the_tracked_data_dictionary_is_the_codes() -> None:
     tracked = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
-    assert tracked == data_dictionary(), "write it again: ablate.tables.data_dictionary()"
+    assert tracked == data_dictionary(), "write it again: ablate.tables.columns.data_dictionary()"
 
 
 def test_a_case_is_what_changes_the_work() -> None:
     same: list[dict[str, Any]] = [{"epsilon": 0.3}, {"lr": 0.2}, {"label_noise": 0.1}, {"lr_rule": "matched"}]
+    same += [{"schedule": "torch.sqrt", "schedule.out": 1}, {"loss.gamma": 1}, {"anneal_from": 0.2}]
     other: list[dict[str, Any]] = [
         {"reduction": "sum"}, {"arch": "xresnet18"}, {"batch_size": 8}, {"optimizer": "adamw"},
         {"flip": True}, {"crop_area": 0.5}, {"mixup": 0.2}, {"clip_norm": 1.0}, {"decode_size": 20},
-        {"loss": "cross_entropy", "epsilon": 0.0},
+        {"loss": "cross_entropy", "epsilon": 0.0}, {"ema": 0.9}, {"augmentation": "torch.sqrt"},
+        {"optimizer": "torch.Lion"}, {"optimizer.nesterov": True}, {"augmentation.strength": 2},
     ]  # fmt: skip
     assert {case_of(trial(**changes)) for changes in same} == {case_of(trial())}
     assert len({case_of(trial(**changes)) for changes in other}) == len(other)
@@ -233,21 +227,24 @@ def step_times(others: float | None = 0.0, **times: Any) -> pd.DataFrame:
     return frame("step_times", rows)
 
 
+FACTORS = {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}
+PLAN = planned(Study(question="?", base=BASE, seeds=1, factors=FACTORS, baseline={"epsilon": 0.0}))
+
+
 def test_company_on_the_machine_is_said() -> None:
     for others, said in (
         (0.02, "nothing else used the machine much"),
         (0.71, "other processes used 71% of its cores, so the times are not exclusive"),
         (None, "whether other processes ran is not known"),
     ):
-        assert said in timing_note(timing_pass(step_times(others, plain=[1.0] * 8)))
-    assert "not measured apart" in timing_note(None)
+        assert said in timing_view(timing_pass(step_times(others, plain=[1.0] * 8)), PLAN)["note"]
+    without = timing_view(None, PLAN)
+    assert "not measured apart" in without["note"]
+    assert without["table"] is None
 
 
 def test_arms_that_do_the_same_work_are_called_the_same() -> None:
-    factors = {"reduction": ("mean", "sum"), "epsilon": (0.0, 0.1)}
-    plan = planned(Study(question="?", base=BASE, seeds=1, factors=factors, baseline={"epsilon": 0.0}))
-    view = timing_view(step_times(plain=[10.0] * 20, mean=[10.0] * 20, sum=[12.0] * 20), plan)
-    assert view is not None
-    assert [row[3]["text"] for row in view["rows"]] == ["–", "same step", "–", "same step"]
-    assert [row[2]["text"] for row in view["rows"]] == ["1.000", "1.000", "1.200", "1.200"]
-    assert timing_view(None, plan) is None
+    times = step_times(plain=[10.0] * 20, mean=[10.0] * 20, sum=[12.0] * 20)
+    rows = timing_view(timing_pass(times), PLAN)["table"]["rows"]
+    assert [row[3]["text"] for row in rows] == ["–", "same step", "–", "same step"]
+    assert [row[2]["text"] for row in rows] == ["1.000", "1.000", "1.200", "1.200"]

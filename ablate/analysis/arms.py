@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS as FLOORS
-from ablate.stats import Interval, mean_interval
+from ablate.stats.intervals import Interval, mean_interval
+from ablate.study.parts import PART
 from ablate.study.trials import Plan
-from ablate.tables import TUNING, Tables, frame
 from ablate.tables.cells import clean, one_line
+from ablate.tables.columns import TUNING
+from ablate.tables.files import Tables, frame
 from ablate.tables.quantities import Quantity, quantity
 
 FloatArray = NDArray[np.float64]
@@ -41,8 +43,11 @@ def planned_arms(plan: Plan) -> dict[str, Arm]:
 
 
 def arm_label(levels: Mapping[str, Any]) -> str:
-    """An arm's levels as a reader writes them: ε=0.1, arch=xresnet18."""
-    parts = [f"{factor_label(name)}={level_label(level)}" for name, level in levels.items()]
+    """An arm's levels as a reader writes them: ε=0.1, arch=xresnet18; of parts, without ema."""
+    parts = [
+        level_label(level) if name == PART else f"{factor_label(name)}={level_label(level)}"
+        for name, level in levels.items()
+    ]
     return ", ".join(parts) or "all runs"
 
 
@@ -63,10 +68,9 @@ def labels_of(plan: Plan) -> dict[str, str]:
 
 
 def of_plan(tables: Tables, plan: Plan) -> Tables:
-    """The tables with each row's arm as the plan names it, since a CSV may change a name's line breaks.
+    """The tables, or a RecordError if they are of other trials, with each arm as the plan names it.
 
-    Raises:
-        RecordError: the tables are of other trials than the plan's.
+    A CSV may change a name's line breaks.
     """
     if list(tables["trials"]["trial_id"]) != [trial.trial_id for trial in plan.trials]:
         raise RecordError(

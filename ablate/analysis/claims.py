@@ -10,6 +10,7 @@ import pandas as pd
 
 from ablate.analysis.arms import arm_label, factor_label, level_label
 from ablate.study.comparisons import Term, terms
+from ablate.study.parts import NONE, PART
 from ablate.study.trials import Plan
 from ablate.tables.quantities import Quantity, quantity
 
@@ -39,7 +40,8 @@ class Claim:
         if self.term.kind == "interaction":
             return contrast_label(self.term)
         apart, beside = _apart_and_shared(self.term)
-        return f"{arm_label(apart)}{beside}"
+        against = f" against {NONE}" if self.term.reference.get(PART) == NONE else ""
+        return f"{arm_label(apart)}{against}{beside}"
 
 
 def claims(effects: pd.DataFrame, plan: Plan) -> list[Claim]:

@@ -6,9 +6,9 @@ makes the study's *claims*. Everything else is exploratory: an interval of its o
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,21 +18,14 @@ import pandas as pd
 from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms, planned_arms
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
-from ablate.stats import (
-    Effect,
-    independent_effect,
-    minimal_detectable_effect,
-    paired_effect,
-    pooled_sd,
-    seeds_range,
-    sign_flip_p,
-    verdict,
-)
+from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p
+from ablate.stats.power import minimal_detectable_effect, pooled_sd, seeds_range
+from ablate.stats.verdict import verdict
 from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.study import Study
 from ablate.study.trials import Plan
-from ablate.tables import Tables, frame
-from ablate.tables.quantities import number_columns, quantity, usual
+from ablate.tables.files import Tables, frame
+from ablate.tables.quantities import number_columns, quantity
 
 TURNS = 0.05
 """The p of its curvature below which a trend that turns within its levels has no verdict but undecided."""
@@ -43,10 +36,8 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     """Every effect of a study and every metric; with a verdict where it is asked about.
 
     The family counts all that is asked, so that a missing arm never makes another's interval narrower. What
-    is not complete is undecided. Of the tables it takes trials, and new_images where there is one.
-
-    Raises:
-        StudyError: the study is about a column that the trials table does not have.
+    is not complete is undecided. Of the tables it takes trials, and new_images where there is one. A
+    StudyError names what the study is about and the trials table does not have.
     """
     study, trials, compared = plan.study, tables["trials"], terms(plan)
     metrics = _compared_metrics(study)
@@ -60,17 +51,22 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     runs = np.array([arm.planned for arm in planned_arms(plan).values()])
     new_images = tables.get("new_images", frame("new_images", []))
     ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
-    spreads = {
-        metric: arm_spread(compared, values[metric]) for metric in study.comparison_family if study.is_paired
-    }
+    judged = [
+        (term, metric, term.asked and metric in study.comparison_family)
+        for term, metric in itertools.product(compared, metrics)
+    ]
+    judged = [(term, metric, claim) for term, metric, claim in judged if claim or term.kind != "pair"]
+    sides_of = [sides_over(term, values[metric]) for term, metric, _ in judged if study.is_paired]
+    claimed: dict[str, list[tuple[FloatArray, float]]] = defaultdict(list)
+    for (term, metric, claim), (sides, _) in zip(judged, sides_of, strict=False):
+        if claim:
+            claimed[metric].append((sides, term.scale))
+    spreads = {metric: arm_spread(*zip(*own, strict=True)) for metric, own in claimed.items()}
     rows, size = [], family_size(plan)
-    for term, metric in itertools.product(compared, metrics):
-        claim = term.asked and metric in study.comparison_family
-        if term.kind == "pair" and not claim:
-            continue
+    for at, (term, metric, claim) in enumerate(judged):
         planned, comparisons = term.arms.shape[1], size if claim else 1
         if study.is_paired:
-            sides, kept = _sides(term, values[metric])
+            sides, kept = sides_of[at]
             effect, seeds = paired_effect(*sides, comparisons=comparisons), len(study.seed_list())
             beside = {"p_sign_flip": sign_flip_p(*sides), "p_welch": float(independent_effect(*sides).p)}
             if math.isfinite(effect.p):  # otherwise what is left may be rounding
@@ -115,21 +111,22 @@ def _compared_metrics(study: Study) -> tuple[str, ...]:
             f"primary, family: {', '.join(dict.fromkeys(unknown))}: no such metric; "
             f"the metrics are {', '.join(sorted(known))}"
         )
-    others = (name for name in usual(*SHOWN, *METRICS) if name not in FLOORS.values())
+    others = (name for name in study.usual(*SHOWN, *METRICS) if name not in FLOORS.values())
     return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
 
 
-def arm_spread(compared: Sequence[Term], values: FloatArray) -> tuple[float, float]:
+def arm_spread(sides: Sequence[Any], scales: Sequence[float] | FloatArray) -> tuple[float, float]:
     """Standard deviation of an arm over seeds, beyond what the seeds share, and its degrees of freedom.
 
-    Pooled over the effects that are asked about, of a metric's values [arms, seeds]; NaN where none is known.
+    Pooled over effects of two sides [2, seeds] each, that vary by so many times it; NaN where none is known.
     """
-    asked = [term for term in compared if term.asked]
-    sides = np.array([_sides(term, values)[0] for term in asked]).reshape(len(asked), 2, values.shape[-1])
-    return pooled_sd(paired_effect(sides[:, 0], sides[:, 1]), np.array([term.scale for term in asked]))
+    if not len(sides):
+        return math.nan, 0.0
+    first, second = np.swapaxes(sides, 0, 1)
+    return pooled_sd(paired_effect(first, second), np.array(scales))
 
 
-def _sides(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
+def sides_over(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
     """The two sides [2, seeds] of a term, and over how many combinations they are averaged.
 
     Two and not one difference: what rounding can make of equal differences is told by their size. Of values
@@ -181,7 +178,7 @@ def effect_row(
     *,
     planned: int,
     margin: float,
-    spread: tuple[float, float] | None = None,
+    spread: tuple[float, float],
     whole: bool = True,
     directed: bool = True,
     identical: bool = False,
@@ -191,7 +188,7 @@ def effect_row(
 
     An effect that is not over the `whole` of the planned combinations of levels stays undecided; `directed`
     says that higher or lower can be better. The seeds needed follow from the differences' `spread`, a
-    standard deviation and its degrees of freedom; the effect's own where None.
+    standard deviation and its degrees of freedom.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
@@ -202,9 +199,9 @@ def effect_row(
         identical=identical,
     )
     few, many, detectable = None, None, math.nan
-    if sd > 0:
-        detectable = sd * _detectable(n, sd=1.0, comparisons=effect.comparisons)
-    pooled, freedom = spread or (sd, float(effect.freedom))
+    if sd > 0:  # of an sd of 1, as each number of seeds is computed once
+        detectable = sd * minimal_detectable_effect(n, sd=1.0, comparisons=effect.comparisons)
+    pooled, freedom = spread
     if claim and judged.word == "undecided" and pooled > 0 and margin > 0:
         family = effect.comparisons
         few, many = seeds_range(margin, sd=pooled, freedom=freedom, comparisons=family, least=n + 1)
@@ -222,6 +219,3 @@ def effect_row(
         "seeds_needed": many,
         "detectable": detectable,
     }
-
-
-_detectable = functools.cache(minimal_detectable_effect)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ablate.analysis.arms import finite_numbers, labels_of
-from ablate.stats import Interval, prediction_interval
+from ablate.stats.intervals import Interval, prediction_interval
 from ablate.study.trials import Plan
 from ablate.tables.quantities import quantity
 

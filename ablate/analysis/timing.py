@@ -9,11 +9,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ablate.analysis.arms import planned_arms
-from ablate.stats import MedianInterval, median_interval
+from ablate.stats.intervals import MedianInterval, median_interval
 from ablate.store.timing import Case, case_of, plain_case
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables import frame
+from ablate.tables.files import frame
 
 SHARED = 0.1
 """Above this part of the cores used by other processes, a pass does not count as exclusive."""
@@ -44,6 +44,7 @@ def timing_pass(step_times: pd.DataFrame | None) -> Pass | None:
         return None
     names = list(Case.model_fields)
     times = {}
+    step_times = step_times.fillna({"arguments": ""})
     for levels, rows in step_times.groupby(names, sort=False, dropna=False):
         case = Case.model_validate(dict(zip(names, levels, strict=True)))
         times[case] = rows.sort_values("round")["step_ms"].to_numpy(dtype=np.float64)

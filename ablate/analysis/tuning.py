@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis.arms import Arm, arm_interval, arm_label, complete_trials, plain_name, planned_arms
-from ablate.stats import Interval, mean_interval
-from ablate.study.search import Choice, Levels, Search
+from ablate.stats.intervals import Interval, mean_interval
+from ablate.study.fields import Levels
+from ablate.study.search import Choice, Search
 from ablate.study.trials import Plan, arm_name
-from ablate.tables import Tables
+from ablate.tables.files import Tables
 from ablate.tables.quantities import Quantity, quantity
 from ablate.tables.tuning import SUFFIXES as SUFFIXES
 
@@ -145,7 +145,11 @@ class Retested:
 
 def retested(tuned: Tuned, trials: pd.DataFrame, effects: pd.DataFrame, plan: Plan) -> list[Retested]:
     """The arms of the re-test that are points of the search, the winners first; trials are of the re-test."""
-    complete, points_of = complete_trials(trials), dict(_points_of_arms(tuned, plan))
+    complete, known = complete_trials(trials), tuned.points
+    # All points of an arm's levels, as a sampler may repeat one; first the one they go by.
+    order = known.assign(other=~known["winner"].fillna(False), lost=known["value"].isna())
+    groups = dict(list(known.loc[order.sort_values(["other", "lost", "number"]).index].groupby("arm")))
+    points_of = {arm: groups[arm] for arm in plan.arms if arm in groups}
     baseline = next((own for own in points_of.values() if "baseline" in set(own["source"])), None)
     arms = effects[effects["kind"] == "arm"]
     rows = {(row["term"], row["metric"]): row for _, row in arms.iterrows()}
@@ -160,17 +164,8 @@ def retested(tuned: Tuned, trials: pd.DataFrame, effects: pd.DataFrame, plan: Pl
                 seen_smoothed = smoothed - float(baseline[f"smoothed{suffix}"].iloc[0])
             fresh, effect = arm_interval(complete, name, what.name), rows.get((name, what.name))
             outcomes.append(Outcome(what, scored, smoothed, seen, seen_smoothed, fresh, effect))
-        known = {*points["role"], *points["source"]}
-        roles = tuple(role for role in ("winner", "baseline", "anchor") if role in known)
+        roles_of = {*points["role"], *points["source"]}
+        roles = tuple(role for role in ("winner", "baseline", "anchor") if role in roles_of)
         numbers = tuple(points["number"].map(int))
         retests.append(Retested(planned_arms(plan)[name], points.iloc[0], numbers, roles, tuple(outcomes)))
     return sorted(retests, key=lambda one: "winner" not in one.roles)
-
-
-def _points_of_arms(tuned: Tuned, plan: Plan) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each arm with all points of its levels, as a sampler may repeat one; first the one they go by."""
-    for arm in plan.arms:
-        points = tuned.points[(tuned.points["arm"] == arm).fillna(False)]
-        if len(points):
-            order = points.assign(other=~points["winner"].fillna(False), lost=points["value"].isna())
-            yield arm, points.loc[order.sort_values(["other", "lost", "number"]).index]

@@ -11,19 +11,22 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ablate.data import cifar10, embedded, folder, imagenette
+from ablate.data import cifar10, embedded, folder, imagenette, own
 from ablate.data.cache import materialise
 from ablate.data.dataset import Dataset, Progress, Split, is_fraction, open_dataset, overlap, split_digest
 from ablate.data.decode import RESIZE_METHODS
 from ablate.data.fetch import find_unpacked
+from ablate.data.own import bind_data
 from ablate.data.source import Request, Source
 from ablate.data.tuning import tuning_source
 from ablate.errors import DataError, nearest
+from ablate.plugins import is_foreign
 
 __all__ = [
-    "DATASETS", "Dataset", "Originals", "Progress", "Split", "default_cache_dir", "find_originals",
-    "open_dataset", "overlap", "prepare", "split_digest", "takes_data_dir",
+    "DATASETS", "Dataset", "Originals", "Progress", "Split", "bind_data", "default_cache_dir",
+    "find_originals", "open_dataset", "overlap", "prepare", "split_digest", "takes_data_dir",
 ]  # fmt: skip
 
 DATASETS: dict[str, Callable[[str, Request], Source]] = {
@@ -32,7 +35,7 @@ DATASETS: dict[str, Callable[[str, Request], Source]] = {
     "digits": embedded.locate_digits,
     "synthetic": embedded.locate_synthetic,
 }
-"""Datasets by name; one's own images are `folder:PATH`."""
+"""Datasets by name; one's own images are `folder:PATH`, or returned by `package.module:function`."""
 
 ARCHIVES = {name: subset.archive for name, subset in imagenette.SUBSETS.items()} | {
     "cifar10": cifar10.ARCHIVE
@@ -51,11 +54,13 @@ def prepare(
     progress: Progress | None = None,
     resize: str = "squash",
     tuning_part: float = 0.0,
+    split: float = 0.0,
+    arguments: tuple[tuple[str, Any], ...] = (),
 ) -> Dataset:
     """Find a dataset (download it if need be), check it, decode it once and open it.
 
     Args:
-        name: a key of `DATASETS`, or `folder:PATH`.
+        name: a key of `DATASETS`, `folder:PATH`, or the import path of a function.
         image_size: pixels a side, 1..4096.
         cache_dir: folder for downloads and decoded images.
         data_dir: folder of one's own copy of a dataset that would be downloaded; ignored by the others.
@@ -63,6 +68,8 @@ def prepare(
         resize: how images become square, one of `RESIZE_METHODS`.
         tuning_part: part of each class's training images to hold back for tuning, in [0, 1). Above 0 the
             result holds training images alone, `valid` those held back; mean and std stay those of them all.
+        split: part of each class's images in `folder:PATH` that are `valid`; 0: PATH has train/ and val/.
+        arguments: of the function.
 
     Raises:
         DataError: A wrong argument, a failed download, or data that is not complete and readable, all bad
@@ -85,19 +92,27 @@ def prepare(
         data_dir=Path(data_dir).expanduser().resolve() if data_dir is not None else None,
         progress=progress or (lambda stage, done, total: None),
         resize=resize,
+        split=split,
+        arguments=arguments,
     )
     _require_known(name)
-    source = DATASETS.get(name, folder.locate)(name, request)
+    is_folder = name.startswith(folder.PREFIX)
+    if split and not is_folder:
+        raise DataError(f"split: is for {folder.PREFIX}PATH alone, but data is {name!r}; leave split out")
+    source = (folder.locate if is_folder else DATASETS.get(name, own.locate))(name, request)
     dataset = materialise(source, request)
+    if name not in DATASETS and (shared := overlap(dataset.valid, dataset.train)):
+        words = f"{shared} of {len(dataset.valid)} reported images are, pixel by pixel, training images too"
+        request.progress(f"{name}: {words}", 0, 0)
     if tuning_part:
         return materialise(tuning_source(dataset, source, float(tuning_part)), request)
     return dataset
 
 
 def _require_known(name: str) -> None:
-    if name in DATASETS or name.startswith(folder.PREFIX):
+    if name in DATASETS or name.startswith(folder.PREFIX) or is_foreign(name):
         return
-    known = [*DATASETS, f"{folder.PREFIX}PATH"]
+    known = [*DATASETS, f"{folder.PREFIX}PATH", "package.module:function"]
     hint = nearest(name.lower(), known)
     if Path(name).is_dir():
         hint = f" For the images in that folder write {folder.PREFIX + name!r}."
@@ -124,7 +139,7 @@ def find_originals(name: str, *, data_dir: Path | None = None) -> Originals:
         root = Path(name.removeprefix(folder.PREFIX)).expanduser().resolve()
         return Originals(name, root.is_dir(), f"in {root}" if root.is_dir() else f"there is no folder {root}")
     if (archive := ARCHIVES.get(name)) is None:
-        return Originals(name, True, "comes with the installation")
+        return Originals(name, True, "your own code" if is_foreign(name) else "comes with the installation")
     data_dir = data_dir and data_dir.expanduser()
     if found := find_unpacked(archive, default_cache_dir(), data_dir):
         return Originals(name, True, f"in {found}")

@@ -42,11 +42,11 @@ def show_datasets(console: Console, copies: Mapping[str, Sequence[str]], cache_d
     """Print the datasets that `list_datasets` found, and how to name one's own."""
     rows = []
     for name, forms in copies.items():
-        embedded = "your own images" if name.startswith(PREFIX) else "comes with the installation"
+        embedded = "comes with the installation" if name in DATASETS else "your own images"
         origin = "downloaded when needed" if takes_data_dir(name) else embedded
         rows.append((name, origin, "; ".join(forms) or "–"))
     print_table(console, ("dataset", "images", "decoded here"), rows)
-    print_line(console, f"your own images: {PREFIX}PATH, with PATH/train/CLASS/ and PATH/val/CLASS/")
+    print_line(console, f"your own images: {PREFIX}PATH, with PATH/train/CLASS/ and PATH/val/CLASS/, or code")
     print_line(console, f"cache: {cache_dir}")
 
 

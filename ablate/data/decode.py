@@ -14,7 +14,7 @@ import PIL
 from PIL import Image, ImageFile, features
 
 from ablate.data.dataset import Images
-from ablate.data.source import Request
+from ablate.data.source import Original, Request
 from ablate.errors import DataError
 
 RESIZE_METHODS = {
@@ -26,7 +26,7 @@ RESIZE_METHODS = {
 # Decoders that only read pixels. Pillow's others include one that starts a program (EPS).
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 # Pillow clips the 16-bit and floating-point modes at 255 on the way to RGB instead of scaling them.
-_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
+EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"})
 _THREADS = 8
 
 
@@ -36,17 +36,18 @@ def decoder_version() -> str:
     return f"Pillow {PIL.__version__}, libjpeg {jpeg}"
 
 
-def decode_image(original: Path | Images, image_size: int, method: str = "squash") -> Images:
-    """Return a file, or pixels, uint8 [H, W] or [H, W, 3], as uint8 [image_size, image_size, 3].
+def decode_image(original: Original, image_size: int, method: str = "squash") -> Images:
+    """Return an original's pixels as uint8 [image_size, image_size, 3].
 
     The format of a file is told from its content, not from its suffix. An image that has the size is not
     touched. `squash`, the source's recipe, scales the sides by different factors and keeps all of the image;
     `center_crop` scales the shorter side and cuts out the middle, rounding as torchvision's `Resize` and
     `CenterCrop` do. What cannot be read, or has more bits, raises an OSError or a ValueError.
     """
+    original = original() if callable(original) else original
     if isinstance(original, Path):
         with Image.open(original, formats=_FORMATS) as image:
-            if image.mode not in _EIGHT_BIT_MODES:
+            if image.mode not in EIGHT_BIT_MODES:
                 raise ValueError(f"mode {image.mode!r} is not of 8 bits per channel; convert it to 8 bits")
             # by way of RGBA: the same colours, without Pillow's warning about palettes
             opaque = image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
@@ -62,7 +63,7 @@ def decode_image(original: Path | Images, image_size: int, method: str = "squash
     return np.asarray(rgb)[top : top + image_size, left : left + image_size]
 
 
-def decode_all(originals: Sequence[Path | Images], out: Images, stage: str, request: Request) -> list[str]:
+def decode_all(originals: Sequence[Original], out: Images, stage: str, request: Request) -> list[str]:
     """Decode N originals into the rows of `out`, uint8 [N, H, H, 3], such as a memory map.
 
     A few at a time, as Pillow releases the interpreter lock. The request's `progress` is told `stage` about a

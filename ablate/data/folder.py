@@ -15,6 +15,7 @@ import numpy as np
 
 from ablate.data.decode import decode_all
 from ablate.data.source import Contents, Part, Request, Source, refuse
+from ablate.data.tuning import held_back
 from ablate.errors import DataError
 
 PREFIX = "folder:"
@@ -23,9 +24,9 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Files that desktop systems leave in folders by themselves. They are the only ones passed over in silence.
 _DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 _REMEDY = (
-    "Expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE, the same classes in both, and nothing but "
-    f"images ({' '.join(SUFFIXES)}) in the class folders. Mend or move these and run again; no image is ever "
-    "skipped."
+    "Expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE, the same classes in both, or, with the field "
+    f"split=0.2, PATH/CLASS/IMAGE; and nothing but images ({' '.join(SUFFIXES)}) in the class folders. "
+    "Mend or move these and run again; no image is ever skipped."
 )
 
 
@@ -137,6 +138,8 @@ def locate(name: str, request: Request) -> Source:
         folders = sorted(path.name for path in root.iterdir() if path.is_dir())
     except OSError as error:
         raise DataError(f"cannot look into {str(root)!r}: {error.strerror or error}. {_REMEDY}") from error
+    if request.split:
+        return _split_source(name, root, folders, request)
     held_out = "valid" if "valid" in folders and "val" not in folders else "val"
     tree = list_tree(root, ("train", held_out), lambda file: file.lower().endswith(SUFFIXES))
     listed = ", ".join(map(repr, folders[:5])) + ", …" * (len(folders) > 5)
@@ -154,6 +157,28 @@ def locate(name: str, request: Request) -> Source:
             tree.problems.append(f"'train': expected at least 2 class folders, found {len(train)}")
     tree.check(_REMEDY, request)
     return Source(name, "folder", tree.identity(), lambda: tree.contents({c: c for c in train}, _REMEDY))
+
+
+def _split_source(name: str, root: Path, folders: Sequence[str], request: Request) -> Source:
+    """Find the images of PATH/CLASS/IMAGE, a part of which, the request's `split`, is reported on."""
+    if both := {"train", "val", "valid"} & {*folders}:
+        raise DataError(f"split: expected PATH/CLASS/IMAGE, but PATH has {sorted(both)}; leave split out")
+    tree = list_tree(root, (".",), lambda file: file.lower().endswith(SUFFIXES))
+    classes = tree.splits["."]
+    tree.problems += _class_problems(".", classes, classes)
+    if len(classes) < 2:
+        tree.problems.append(f"expected at least 2 class folders, found {len(classes)}")
+    tree.check(_REMEDY, request)
+    files = tree.files()
+    labels = [label for label, own in enumerate(classes.values()) for _ in own]
+    held = held_back([file.name for file in files], labels, [*classes], request.split, "split")
+    reported = {files[row] for row in held}
+    tree.splits = {
+        split: {one: [file for file in own if (file in reported) == out] for one, own in classes.items()}
+        for split, out in (("train", False), ("valid", True))
+    }
+    identity = {"of": tree.identity(), "split": request.split}
+    return Source(name, "folder", identity, lambda: tree.contents({c: c for c in classes}, _REMEDY))
 
 
 def _class_problems(

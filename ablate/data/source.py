@@ -3,11 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ablate.data.dataset import Channels, Images, ListedNoise, Progress
 from ablate.errors import DataError
 
 LISTED_PROBLEMS = 20
+Original = Path | Images | Callable[[], Images]
 
 
 @dataclass(frozen=True)
@@ -19,18 +21,20 @@ class Request:
     data_dir: Path | None
     progress: Progress
     resize: str = "squash"
+    split: float = 0.0
+    arguments: tuple[tuple[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class Part:
     """One split: N names, all different and relative to the dataset's folder, N class ids, N originals.
 
-    An original is an image file, or its uint8 pixels, [H, W] or [H, W, 3].
+    An original is an image file, its uint8 pixels, [H, W] or [H, W, 3], or what gives them when it is called.
     """
 
     names: tuple[str, ...]
     labels: tuple[int, ...]
-    originals: Sequence[Path | Images]
+    originals: Sequence[Original]
 
 
 @dataclass(frozen=True)

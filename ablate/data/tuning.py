@@ -13,9 +13,10 @@ from ablate.data.dataset import Dataset, Labels, array_digest, name_hashes
 from ablate.data.source import Contents, Part, Source, refuse
 from ablate.errors import DataError
 
+Names = Sequence[str]
 # Salted, so that the choice has nothing to do with others by the same names: those of `digits` fall into its
 # two splits by a plain hash, which would make the held-back ones come from late in its files.
-_SALT = b"tuning split 1\n"
+SALTS = {"tuning_part": b"tuning split 1\n", "split": b"reported split 1\n"}
 
 
 def rows_by_hash(names: Sequence[str], labels: Sequence[int] | Labels, salt: bytes) -> dict[int, list[int]]:
@@ -27,13 +28,15 @@ def rows_by_hash(names: Sequence[str], labels: Sequence[int] | Labels, salt: byt
     return of_class
 
 
-def held_back(names: Sequence[str], labels: Labels, classes: Sequence[str], part: float) -> list[int]:
-    """Choose the training images that are held back to tune on; return their rows, ascending.
+def held_back(
+    names: Names, labels: Sequence[int] | Labels, classes: Names, part: float, field: str = "tuning_part"
+) -> list[int]:
+    """Choose the training images that are held back to tune on, or by `split`; return their rows, ascending.
 
     Of a class of n images they are the first `round(part · n)` by their hashes, and at least one. Classes
     with no image left to train on are listed in a DataError.
     """
-    of_class = sorted(rows_by_hash(names, labels, _SALT).items())
+    of_class = sorted(rows_by_hash(names, labels, SALTS[field]).items())
     held = {label: rows[: max(1, round(part * len(rows)))] for label, rows in of_class}
     problems = [
         f"{classes[label]!r}: {len(rows)} of {len(rows)} training images would be held back"
@@ -42,7 +45,7 @@ def held_back(names: Sequence[str], labels: Labels, classes: Sequence[str], part
     ]
     if problems:
         remedy = "Expected one or more left to train on: take a smaller part, or add images of these classes."
-        raise refuse("problem", f"with tuning_part={part:g}", problems, remedy)
+        raise refuse("problem", f"with {field}={part:g}", problems, remedy)
     return sorted(row for rows in held.values() for row in rows)
 
 
@@ -52,7 +55,8 @@ def tuning_source(full: Dataset, original: Source, part: float) -> Source:
     Its normalisation is that of all the training images, so that what was tuned meets the same inputs when it
     is trained on all of them. Labels are the true ones; a list of wrong labels is that of the images left.
     """
-    identity = {"of": original.identity, "fingerprint": full.fingerprint, "part": part, "by": _SALT.decode()}
+    salt = SALTS["tuning_part"].decode()
+    identity = {"of": original.identity, "fingerprint": full.fingerprint, "part": part, "by": salt}
     return Source(original.name, f"{original.kind}-tuning", identity, partial(_contents, full, part))
 
 

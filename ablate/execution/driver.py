@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,14 +15,15 @@ import torch
 
 from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
+from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.prepare import Inputs, check_names, resolve_device, resolve_numerics
+from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
-from ablate.execution.trial import Engine, Outcome, Task, TimingTask, do_task
+from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
-from ablate.study.fields import Fields
+from ablate.study.fields import DataFields, Fields
 from ablate.study.options import Options as Options
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial, expand
@@ -49,10 +51,14 @@ class Settled:
     reason: str
     device: str
 
+    def folder(self, options: Options) -> ResultsFolder:
+        """Where its results are."""
+        return ResultsFolder(options.results / self.study.name / self.profile)
+
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study, and record it; what a user can have got wrong is found before."""
-    folder = ResultsFolder(options.results / settled.study.name / settled.profile)
+    folder = settled.folder(options)
     with contextlib.closing(trial_executor(settled.device, options)) as executor:
         # About how many trials lack a record, from counts alone: which they are follows from the data.
         planned = len(settled.study.arms()) * len(settled.study.seed_list())
@@ -90,17 +96,25 @@ class _Drive:
                     f"tables and report of the last run are replaced: {lost} of its {len(before.trials)} "
                     f"trials are not in this plan; their records stay, for `{before.command}`"
                 )
-        write_plan(self.folder, self.plan)
+        recorded = [records[trial_id].trial for trial_id in trials.keys() & records.keys()]
+        code = [source for trial in (*recorded, *self.plan.trials) for source in trial.sources.values()]
+        reasons = sorted({source.same_code for source in code} - {""})
+        write_plan(self.folder, self.plan.model_copy(update={"same_code": tuple(reasons)}))
         for trial_id in trials.keys() & records.keys() if self.options.retry_failed else ():
             if records[trial_id].status != "complete":
                 put_aside(self.folder, trial_id, "attempts")
                 del records[trial_id]
         waiting = [trial for trial in trials.values() if trial.trial_id not in records]
+        if self.options.keep_weights:
+            self.folder.weights.mkdir(exist_ok=True)
+            kept = {path.stem for path in self.folder.weights.glob("*.safetensors")}
+            if without := len(trials.keys() & records.keys() - kept):
+                self.watcher.note(f"{without} recorded trials keep no weights; only those run now do")
         self.watcher.planned(self.plan, waiting)
         if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
             self.watcher.note(line)
         jobs = [
-            trial_job(self.folder, trial, self.data_folders, executor.workers, self.options.engine)
+            trial_job(self.folder, trial, self.data_folders, executor.workers, self.options)
             for trial in waiting
         ]
         interrupted = False
@@ -181,7 +195,7 @@ def settle(study: Study, options: Options) -> Settled:
 def data_needed(settled: Settled, options: Options) -> list[Originals]:
     """The datasets that a study's trials need, and whether they are here."""
     study = settled.study
-    names = dict.fromkeys({**study.base, **arm}.get("data") for arm in study.arms())
+    names = dict.fromkeys({**study.base, **study.settings(arm)}.get("data") for arm in study.arms())
     return [find_originals(str(name), data_dir=options.data_dir) for name in names if name is not None]
 
 
@@ -194,7 +208,7 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
         )
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
-    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics))
+    trials = tuple(expand(study, inputs.fingerprint, inputs.numerics, inputs.sources))
     profile, reason = settled.profile, settled.reason
     return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
 
@@ -202,15 +216,16 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
 def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Trial]) -> Plan:
     """The plan where data is not here; `recorded` trials on the same data are found again in it."""
     study = settled.study
-    check_names(study.fields(levels) for levels in study.arms())
+    arms = [study.fields(levels) for levels in study.arms()]
+    check_names(arms)
 
     def images(fields: Fields) -> str:
-        names = {"data", "image_size", "decode_size", "resize", "label_noise", "tuning_part"}
-        return fields.model_dump_json(include=names)
+        return json.dumps([fields.model_dump(include={*DataFields.model_fields}), fields.arguments("data")])
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
-    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics)
+    sources = settled_sources(arms, settled.folder(options), options)
+    trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics, sources)
     return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
 
 
@@ -221,6 +236,9 @@ def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, wat
         used = ", ".join(dict.fromkeys(fields.data for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
     inputs.check(arms)
+    for classes in {len(inputs.dataset(fields).classes) for fields in arms}:
+        check_metrics(settled.study.metrics, classes)
+    inputs.sources = settled_sources(arms, settled.folder(options), options)
     return inputs
 
 
@@ -256,11 +274,13 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
 
 
 def trial_job(
-    folder: ResultsFolder, trial: Trial, data_folders: Mapping[str, Path], workers: int, engine: Engine
+    folder: ResultsFolder, trial: Trial, data_folders: Mapping[str, Path], workers: int, options: Options
 ) -> Job:
     """A trial as an executor takes it; how many `workers` train beside each other is for its record."""
     checkpoint = folder.checkpoint_path(trial.trial_id).absolute()
-    return Job(trial.trial_id, Task(trial, data_folders[trial.fingerprint], checkpoint, workers, engine))
+    weights = (folder.weights / f"{trial.trial_id}.safetensors").absolute() if options.keep_weights else None
+    data_folder = data_folders[trial.fingerprint]
+    return Job(trial.trial_id, Task(trial, data_folder, checkpoint, workers, options.engine, weights))
 
 
 def trial_executor(device: str, options: Options) -> Executor:

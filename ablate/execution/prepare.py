@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from ablate.data import Dataset, Progress, default_cache_dir, prepare
+from ablate.data import Dataset, Progress, bind_data, default_cache_dir, prepare
 from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
-from ablate.losses import build_loss
-from ablate.models import build_model, find_factory
+from ablate.losses import ForeignLoss, build_loss
+from ablate.models import bind_network, build_model
+from ablate.models.weights import begin, head_of
+from ablate.plugins import is_foreign
 from ablate.study.fields import Fields
-from ablate.study.trials import Numerics, Trial, build_trial
+from ablate.study.metric import Metric
+from ablate.study.trials import Numerics, Sources, Trial, build_trial, sources_now
+from ablate.train.augmentation import check_augmentation
 from ablate.train.device import cpu_has_bfloat16
+from ablate.train.optimizer import check_optimizer, check_schedule
 
 
 class Inputs:
@@ -28,6 +35,7 @@ class Inputs:
         )
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
+        self.sources: Callable[[Fields], Sources] = sources_now
 
     def check(self, arms: Iterable[Fields]) -> None:
         """Find what is wrong with arms before any training, the cheap faults of all of them first."""
@@ -41,8 +49,14 @@ class Inputs:
 
     def dataset(self, fields: Fields) -> Dataset:
         """The data of an arm, decoded."""
-        size, resize, held_back = fields.decoded_size, fields.resize, fields.tuning_part
-        return self._prepare(fields.data, image_size=size, resize=resize, tuning_part=held_back)
+        return self._prepare(
+            fields.data,
+            image_size=fields.decoded_size,
+            resize=fields.resize,
+            tuning_part=fields.tuning_part,
+            split=fields.split,
+            arguments=tuple(fields.arguments("data").items()),
+        )
 
     def fingerprint(self, fields: Fields) -> str:
         """The identity of an arm's data, its wrong labels included."""
@@ -61,17 +75,28 @@ class Inputs:
 
     def trial(self, levels: Mapping[str, Any], fields: Fields, seed: int) -> Trial:
         """One training run of an arm."""
-        return build_trial(levels, fields, seed, self.numerics(fields), self.fingerprint(fields))
+        numerics, fingerprint = self.numerics(fields), self.fingerprint(fields)
+        return build_trial(levels, fields, seed, numerics, fingerprint, sources=self.sources(fields))
 
     def _check_network(self, fields: Fields) -> None:
         """Build each distinct network once, so that a wrong one is found before any training."""
         data = self.dataset(fields)
         images, classes = len(data.train.labels), len(data.classes)
         lone = not fields.drop_last and images % fields.batch_size == 1
-        if (network := (fields.arch, fields.image_size, classes, lone)) in self._built:
+        arguments = fields.arguments("arch")
+        start = fields.weights, fields.freeze, fields.head_lr != 1
+        network = (fields.arch, *arguments.items(), fields.image_size, classes, lone, start)
+        if network in self._built:
             return
         self._built.add(network)
-        model = build_model(fields.arch, num_classes=classes, image_size=fields.image_size)
+        model = build_model(
+            fields.arch, num_classes=classes, image_size=fields.image_size, arguments=arguments
+        )
+        begin(model, fields.arch, fields.weights, fields.freeze)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise StudyError(f"freeze: {fields.freeze!r} leaves nothing of {fields.arch} to train")
+        if fields.head_lr != 1 and head_of(model) is None:
+            raise StudyError(f"head_lr: {fields.arch} has no last linear layer; set it to 1")
         if not lone:
             return
         try:  # batch normalisation cannot train on a batch of one image where its maps are single pixels
@@ -86,13 +111,71 @@ class Inputs:
 
 def check_names(arms: Iterable[Fields]) -> None:
     """Find what is wrong with the losses and networks that arms name; it needs no data."""
+    arms = list(arms)
     for fields in arms:
-        loss, logits = build_loss(fields.loss), torch.zeros(2, 3)
+        with _levels_apart("data", arms):
+            bind_data(fields.data, fields.arguments("data"))
+        with _levels_apart("loss", arms):
+            loss, logits = build_loss(fields.loss, fields.arguments("loss")), torch.zeros(2, 3)
         try:  # it can refuse an ε or a reduction
             loss(logits, torch.tensor([0, 1]), epsilon=fields.epsilon, reduction=fields.reduction)
         except ValueError as error:
             raise StudyError(f"loss {fields.loss!r} refuses an arm of the study: {error}") from None
-        find_factory(fields.arch)  # built below, when the number of classes is known
+        if isinstance(loss, ForeignLoss):
+            _check_untaken("loss", {"epsilon"} if loss.takes_epsilon else set(), ("epsilon",), fields, arms)
+            if fields.mixup and not loss.per_image:
+                raise StudyError(
+                    f"mixup: needs a loss per image, but {fields.loss!r} gives one number for a batch; have "
+                    "it return one per image, or set mixup to 0"
+                )
+        with _levels_apart("arch", arms):  # built below, when the number of classes is known
+            bind_network(fields.arch, fields.arguments("arch"))
+        with _levels_apart("augmentation", arms):
+            check_augmentation(fields)
+        with _levels_apart("optimizer", arms):
+            names = ("weight_decay", "momentum", "beta2", "adam_epsilon")
+            _check_untaken("optimizer", check_optimizer(fields), names, fields, arms)
+        with _levels_apart("schedule", arms):
+            _check_untaken("schedule", check_schedule(fields), ("anneal_from",), fields, arms)
+
+
+def check_metrics(metrics: Mapping[str, Metric], classes: int) -> None:
+    """Try a study's own metrics on a few made-up predictions of so many classes."""
+    random, labels = np.random.default_rng(0), np.arange(4 * classes) % classes
+    for name, metric in metrics.items():
+        if metric.code:
+            metric.score(name, random.normal(size=(len(labels), classes)), labels)
+
+
+@contextlib.contextmanager
+def _levels_apart(slot: str, arms: Sequence[Fields]) -> Iterator[None]:
+    """Say what else to do about an argument of code that not all arms name."""
+    try:
+        yield
+    except StudyError as error:
+        names = list(dict.fromkeys(getattr(fields, slot) for fields in arms))
+        if len(names) == 1 or not str(error).startswith(f"{slot}."):
+            raise
+        levels = ", ".join(f"{chr(97 + at)!r}: {{{slot!r}: {name!r}, ...}}" for at, name in enumerate(names))
+        raise StudyError(
+            f"{error} Where arms differ in {slot}, give each its own arguments by named levels: "
+            f"factors={{'variant': {{{levels}}}}}"
+        ) from None
+
+
+def _check_untaken(
+    slot: str, takes: Set[str], names: Iterable[str], fields: Fields, arms: Sequence[Fields]
+) -> None:
+    """Refuse what code from outside would not notice: fields that it does not take."""
+    code = getattr(fields, slot)
+    for name in {*names} - takes if is_foreign(code) else ():
+        values = {getattr(arm, name) for arm in arms if getattr(arm, slot) == code}
+        if len(values) > 1 or (name == "weight_decay" and values != {0.0}):
+            came = " and ".join(map(str, sorted(values)))
+            raise StudyError(
+                f"{name}: is {came}, but the {slot} {code!r} takes no {name}; give it such a parameter, or "
+                f"{'set it to 0' if len(values) == 1 else 'do not sweep it'}"
+            )
 
 
 def resolve_device(asked: str) -> str:

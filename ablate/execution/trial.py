@@ -21,6 +21,7 @@ from ablate.data import open_dataset
 from ablate.errors import StudyError, first_line
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs, count_parameters
+from ablate.models.weights import FRESH, begin, read_weights, save_network
 from ablate.store.provenance import source_commit, version_of
 from ablate.store.records import Environment, Epoch, Failure, Predictions, Record
 from ablate.store.results import write_atomically
@@ -60,6 +61,8 @@ class Task:
     checkpoint: Path
     workers: int
     engine: Engine = "eager"
+    weights: Path | None = None
+    """Where the trained network is kept, if it is."""
 
 
 @dataclass(frozen=True)
@@ -96,16 +99,18 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
 
     `slot` is the number of the worker, on CUDA that of its GPU; `tell` is called about once a second.
     """
-    device = ready_device(task.trial.numerics, slot)
+    device, fields = ready_device(task.trial.numerics, slot), task.trial.fields
     dataset = open_dataset(task.data_folder)
     ran = functools.partial(environment_of, device, task.trial.numerics.threads, workers=task.workers)
     facts: dict[str, Any] = {"trial": task.trial, "environment": ran(), "class_names": dataset.classes}
     try:
-        valid = resident_images(task.data_folder, device)[1]
+        valid = trial_images(fields, task.data_folder, device)[1]
         step = first_step(task.trial, task.data_folder, device, task.engine)
         facts["environment"] = ran(engine=step.engine)
         facts["parameters"] = count_parameters(step.model)
-        facts["macs"] = _macs(task.trial.fields.arch, len(dataset.classes), task.trial.fields.image_size)
+        facts["macs"] = _macs(
+            fields.arch, tuple(fields.arguments("arch").items()), len(dataset.classes), fields.image_size
+        )
         fitted = fit(step, valid, callbacks=_callbacks(task, tell), checkpoint=_read_checkpoint(task))
     except DivergedError as error:
         failure = Failure(message=str(error), epoch=error.epoch, step=error.step)
@@ -117,6 +122,11 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
             raise
         failure = Failure(message=first_line(error) or "out of memory")
         return Record(**facts, status="oom", failure=failure), None
+    if task.weights is not None:
+        kept = {"fields": fields.model_dump(), "seed": task.trial.seed, "classes": dataset.classes}
+        std = 1 / (255 * valid.scale)
+        kept |= {"mean": (-valid.shift * std).flatten().tolist(), "std": std.flatten().tolist()}
+        save_network(task.weights, step.model, kept)
     facts |= {"history": tuple(fitted.history), "cost": fitted.cost, "features": fitted.features}
     return Record(**facts, status="complete"), fitted.predictions
 
@@ -124,16 +134,20 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
 def first_step(trial: Trial, data_folder: Path, device: torch.device, engine: Engine) -> Step:
     """What trains a trial, with its network's first weights."""
     fields, dataset = resolved_fields(trial), open_dataset(data_folder)
-    train, valid = resident_images(data_folder, device)
+    train, valid = trial_images(fields, data_folder, device)
     if fields.label_noise:  # of the training images; the reported ones stay as they are
         labels = torch.from_numpy(dataset.noisy_train_labels(fields.label_noise))
         train = replace(train, labels=labels.to(device))
 
     def build(seed: int) -> torch.nn.Module:
         seed_generators(seed)
-        return build_model(fields.arch, num_classes=len(dataset.classes), image_size=fields.image_size)
+        arguments, size = fields.arguments("arch"), fields.image_size
+        model = build_model(
+            fields.arch, num_classes=len(dataset.classes), image_size=size, arguments=arguments
+        )
+        return begin(model, fields.arch, fields.weights, fields.freeze)
 
-    loss, kind = build_loss(fields.loss), (data_folder, device)
+    loss, kind = build_loss(fields.loss, fields.arguments("loss")), (data_folder, device)
     return ready_step(engine, kind, build, loss, train, valid, fields, trial.seed)
 
 
@@ -143,10 +157,11 @@ def resolved_fields(trial: Trial) -> Fields:
 
 
 @functools.cache
-def _macs(arch: str, num_classes: int, image_size: int) -> int | None:
+def _macs(arch: str, arguments: tuple[tuple[str, Any], ...], num_classes: int, image_size: int) -> int | None:
     """Multiply-adds of one image, by a network of their own; None where they cannot be counted."""
     with torch.random.fork_rng(devices=[]), contextlib.suppress(Exception):
-        return count_macs(build_model(arch, num_classes=num_classes, image_size=image_size), image_size)
+        model = build_model(arch, num_classes=num_classes, image_size=image_size, arguments=dict(arguments))
+        return count_macs(model, image_size)
     return None
 
 
@@ -158,6 +173,15 @@ def ready_device(numerics: Numerics, slot: int) -> torch.device:
         return torch.device("cuda", slot)
     keep_freed_memory()
     return torch.device("cpu")
+
+
+def trial_images(fields: Fields, data_folder: Path, device: torch.device) -> tuple[Images, Images]:
+    """Both splits, normalised as the weights that a trial begins with were trained, where that is known."""
+    train, valid = resident_images(data_folder, device)
+    normalisation = read_weights(fields.weights, fields.arch)[1] if fields.weights != FRESH else None
+    if normalisation is None:
+        return train, valid
+    return train.normalised_by(*normalisation), valid.normalised_by(*normalisation)
 
 
 @functools.lru_cache(maxsize=1)
@@ -254,8 +278,11 @@ class _Turn:
     ) -> None:
         # A rate that changes nothing: one batch over and over would otherwise end in zeros or infinities.
         changes = {"loss": case.loss, "reduction": case.reduction, "lr": NO_RATE}
-        changes |= {"epsilon": 0.0} if case.loss != trial.fields.loss else {}
-        fields = trial.fields.model_copy(update=changes)
+        fields = trial.fields
+        if case.loss != fields.loss:
+            changes["epsilon"] = 0.0
+            fields = fields.without_arguments("loss")
+        fields = fields.model_copy(update=changes)
         trial = trial.model_copy(update={"fields": fields})
         set_numerics(deterministic=trial.numerics.deterministic)
         self.device = device

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from ablate.figures.context import Context
 from ablate.study.trials import Plan
-from ablate.tables import Tables
-from ablate.tables.cells import clean, one_line
+from ablate.tables.cells import clean, few, one_line
+from ablate.tables.files import Tables
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -114,7 +114,7 @@ def _drawn(
 ) -> Figure | None:
     from matplotlib.text import Text
 
-    from ablate.figures.draw import HALF, arrange, few
+    from ablate.figures.draw import HALF, arrange
     from ablate.figures.theme import pdf_of, svg_of
 
     name, title = quote(entry.name.format(item), safe="").replace("%", "-"), entry.title.format(item)

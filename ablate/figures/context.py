@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from ablate.analysis.arms import (
-    FLOORS,
-    Arm,
-    arm_label,
-    arm_means,
-    best_of,
-    complete_trials,
-    floor_bands,
-    level_label,
-    planned_arms,
-)
-from ablate.analysis.effects import effects_table
+from ablate.analysis import arms
+from ablate.analysis.arms import Arm
 from ablate.analysis.timing import arm_cases, timing_pass
 from ablate.analysis.tuning import Tuned, read_search
 from ablate.store.timing import Case
 from ablate.study.trials import Plan
-from ablate.tables import Tables
-from ablate.tables.cells import clean, one_line
+from ablate.tables.cells import clean
+from ablate.tables.files import Tables
 from ablate.tables.quantities import Quantity, quantity
 
 Item = TypeVar("Item")
@@ -52,7 +42,7 @@ class Context:
 
     def __init__(self, tables: Tables, plan: Plan) -> None:
         self.tables, self.plan, self.factors = tables, plan, plan.study.factors
-        self.arms: dict[str, Arm] = planned_arms(plan)
+        self.arms: dict[str, Arm] = arms.planned_arms(plan)
         self.labels = {name: arm.label for name, arm in self.arms.items()}
         # The factor on horizontal axes: a numeric one, of the baseline's if there is any, with most levels.
         numeric = [name for name in self.factors if self.is_ordered(name)]
@@ -74,7 +64,7 @@ class Context:
     @cached_property
     def complete(self) -> pd.DataFrame:
         """The training runs that count."""
-        return complete_trials(self.tables["trials"])
+        return arms.complete_trials(self.tables["trials"])
 
     def rows(self, table: str) -> pd.DataFrame:
         """The rows of a table that are of these runs; none where the study lacks the table."""
@@ -86,8 +76,8 @@ class Context:
     def fitting(self, rows: pd.DataFrame, most: int) -> tuple[list[str], list[str]]:
         """The arms that some rows are of, so many of them in the study's order; the others' labels."""
         found = set(rows["arm"])
-        arms, others = spread([arm for arm in self.arms if arm in found], most, self.important)
-        return arms, [self.labels[arm] for arm in others]
+        kept, others = spread([arm for arm in self.arms if arm in found], most, self.important)
+        return kept, [self.labels[arm] for arm in others]
 
     @cached_property
     def words(self) -> str:
@@ -97,19 +87,15 @@ class Context:
             names += map(str, self.tables[table][column].unique() if table in self.tables else [])
         return clean("".join(names))
 
-    def classes(self, names: Iterable[str]) -> dict[str, str]:
-        """Class to its words."""
-        return {name: one_line(clean(str(name)), longest=60) for name in dict.fromkeys(names)}
-
     def level(self, arm: str) -> Any:
         """An arm's level of the axis's factor: a number, or words."""
         level = self.arms[arm].levels[self.axis]
-        return level if self.is_ordered(self.axis) else level_label(level)
+        return level if self.is_ordered(self.axis) else arms.level_label(level)
 
     def words_of(self, arm: str, factors: Collection[str]) -> str:
         """An arm's levels of some factors; "" of none."""
         own = {name: level for name, level in self.arms[arm].levels.items() if name in factors}
-        return arm_label(own) if own else ""
+        return arms.arm_label(own) if own else ""
 
     @cached_property
     def has_lines(self) -> bool:
@@ -124,16 +110,16 @@ class Context:
         factors = self.line if self.has_lines else list(self.factors)
         keys = self.line_of if self.has_lines else {arm: arm for arm in self.arms}
         ordered = len(set(keys.values())) > 2 and len(factors) == 1 and self.is_ordered(factors[0])
-        arms = sorted(keys, key=lambda arm: self.arms[arm].levels[factors[0]]) if ordered else list(keys)
-        names = list(dict.fromkeys(keys[arm] for arm in arms))
+        in_order = sorted(keys, key=lambda arm: self.arms[arm].levels[factors[0]]) if ordered else keys
+        names = list(dict.fromkeys(keys[arm] for arm in in_order))
         color = dict(zip(names, level_colors(len(names), ordered=ordered), strict=True))
         return {arm: color[key] for arm, key in keys.items()}
 
-    def best_of(self, arms: Collection[str]) -> str | None:
+    def best_of(self, names: Collection[str]) -> str | None:
         """The arm with the best mean of the primary metric; None where no direction is better."""
         metric = quantity(self.plan.study.primary)
-        table = arm_means(self.complete, [self.arms[arm] for arm in arms], metric.name)
-        return best_of(table.set_index("arm")["mean"].dropna(), metric)
+        table = arms.arm_means(self.complete, [self.arms[arm] for arm in names], metric.name)
+        return arms.best_of(table.set_index("arm")["mean"].dropna(), metric)
 
     @cached_property
     def important(self) -> tuple[str, ...]:
@@ -156,10 +142,10 @@ class Context:
 
         Also floor, floor_low and floor_high: the noise floor and its band, NaN where there is none.
         """
-        means = arm_means(self.complete, self.arms.values(), metric.name, self.tables.get("new_images"))
-        floor = FLOORS.get(metric.name)
-        bands = floor_bands(self.tables.get("floors"), metric.name)
-        means["floor"] = arm_means(self.complete, self.arms.values(), floor)["mean"] if floor else math.nan
+        floor, known = arms.FLOORS.get(metric.name), self.arms.values()
+        bands = arms.floor_bands(self.tables.get("floors"), metric.name)
+        means = arms.arm_means(self.complete, known, metric.name, self.tables.get("new_images"))
+        means["floor"] = arms.arm_means(self.complete, known, floor)["mean"] if floor else math.nan
         means[["floor_low", "floor_high"]] = [bands.get(arm, (math.nan, math.nan)) for arm in means["arm"]]
         means[["mean", "low", "high", "floor", "floor_low", "floor_high"]] *= metric.factor
         return means[means["mean"].notna()]
@@ -168,17 +154,6 @@ class Context:
         """A row per training run with a value: arm, seed, value in the shown unit."""
         values = metric.factor * self.complete[metric.name].astype("float64")
         return self.complete[["arm", "seed"]].assign(value=values).dropna(subset=["value"])
-
-    @cached_property
-    def all_effects(self) -> pd.DataFrame:
-        """The effects table."""
-        return self.tables["effects"] if "effects" in self.tables else effects_table(self.tables, self.plan)
-
-    @cached_property
-    def effects(self) -> pd.DataFrame:
-        """The differences of arms from their baselines."""
-        rows = self.all_effects
-        return rows[rows["kind"] == "arm"].rename(columns={"term": "arm", "against": "baseline"})
 
     @cached_property
     def timing(self) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
@@ -29,7 +28,7 @@ ROOM = 0.55
 """Inches that the words of a panel usually take across."""
 GAP, EDGE = 10.0, 6.0
 """Points between panels, and at the edges."""
-MOST_COLUMNS, MOST_NAMED = 4, 4
+MOST_COLUMNS = 4
 
 
 def panels(
@@ -67,25 +66,24 @@ def arrange(figure: Figure, handles: Handles) -> None:
         place: dict[str, Any] = {"loc": "upper left", "borderaxespad": 0, "borderpad": 0}
         figure.legend(handles.values(), handles.keys(), ncols=max(1, min(len(handles), fit)), **place)
     renderer = RendererSVG(*figure.bbox.size, io.StringIO())  # type: ignore[no-untyped-call]
-    left, right, top, bottom = (defaultdict[int, float](float) for _ in range(4))
     spots = {ax: cast(Any, ax.get_subplotspec()) for ax in figure.axes}
-    panel = figure.axes[0].get_position(original=True).height * figure.bbox.height
-    for ax, spot in spots.items():
-        outer, row, column = cast(Any, ax.get_tightbbox(renderer)), spot.rowspan.start, spot.colspan.start
-        left[column] = max(left[column], ax.bbox.x0 - outer.x0)
-        right[column] = max(right[column], outer.x1 - ax.bbox.x1)
-        bottom[row] = max(bottom[row], ax.bbox.y0 - outer.y0)
-        top[row] = max(top[row], outer.y1 - ax.bbox.y1)
     rows, columns = next(iter(spots.values())).get_geometry()[:2]
-    head = sum(legend.get_window_extent(renderer).height + GAP for legend in figure.legends)
-    down, along = sum([*top.values(), *bottom.values()]), sum([*left.values(), *right.values()])
-    height, width = head + down + rows * panel + (rows - 1) * GAP + 2 * EDGE, figure.bbox.width
-    across = (width - along - (columns - 1) * GAP - 2 * EDGE) / columns
+    sides = np.zeros((rows, columns, 4))  # points that words take to the left, right, above, below
+    for ax, spot in spots.items():
+        outer, inner = cast(Any, ax.get_tightbbox(renderer)), ax.bbox
+        words = (inner.x0 - outer.x0, outer.x1 - inner.x1, outer.y1 - inner.y1, inner.y0 - outer.y0)
+        sides[spot.rowspan.start, spot.colspan.start] = np.maximum(words, 0)
+    (left, right), (top, bottom) = sides[..., :2].max(axis=0).T, sides[..., 2:].max(axis=1).T
+    panel = figure.axes[0].get_position(original=True).height * figure.bbox.height
+    head = EDGE + sum(legend.get_window_extent(renderer).height + GAP for legend in figure.legends)
+    height = head + (top + bottom + panel + GAP).sum() - GAP + EDGE
+    width = figure.bbox.width
+    across = (width - (left + right + GAP).sum() + GAP - 2 * EDGE) / columns
     figure.set_figheight(height / figure.dpi)
     for ax, spot in spots.items():
         row, column = spot.rowspan.start, spot.colspan.start
-        x = EDGE + left[column] + sum(left[at] + right[at] + across + GAP for at in range(column))
-        down = EDGE + head + top[row] + sum(top[at] + bottom[at] + panel + GAP for at in range(row))
+        x = EDGE + left[column] + (left + right + across + GAP)[:column].sum()
+        down = head + top[row] + (top + bottom + panel + GAP)[:row].sum()
         ax.set_position((x / width, 1 - (down + panel) / height, across / width, panel / height))
     for legend in figure.legends:
         legend.set_bbox_to_anchor((EDGE / width, 1 - EDGE / height), transform=figure.transFigure)
@@ -146,9 +144,3 @@ def shorten(label: str, longest: int = 40) -> str:
     label = f" {label}" if label.startswith("_") else label  # matplotlib's legends pass over underscores
     half = (longest - 1) // 2
     return label if len(label) <= longest else f"{label[:half]}…{label[-half:]}"
-
-
-def few(names: Sequence[str]) -> str:
-    """Some names, and how many others."""
-    others = [f"{len(names) - MOST_NAMED} more"] if len(names) > MOST_NAMED else []
-    return ", ".join([*names[:MOST_NAMED], *others])

@@ -1,30 +1,37 @@
-"""Arms compared: differences from the baseline with verdicts, and what no arm beats in two metrics."""
+"""Arms compared: what was asked, with its verdicts; differences; what no arm beats in two metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from ablate.analysis.arms import arm_label
+from ablate.analysis.arms import arm_label, factor_label
+from ablate.analysis.claims import Claim, claims
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles
-from ablate.figures.theme import LIGHT, MARKERS, NEAR, REFERENCE
-from ablate.stats import median_interval
-from ablate.tables.quantities import quantity, usual
+from ablate.figures.levels import level_axis, places_of
+from ablate.figures.theme import LIGHT, MARKERS, NEAR, PALETTE, REFERENCE
+from ablate.stats.intervals import median_interval
+from ablate.tables.quantities import Quantity, quantity
 
 COMPARED = ("accuracy", "ece", "nll")
 """Differences that are shown beside those of the primary metric and its family, where there is room."""
-MOST_ROWS, MOST_PANELS = 24, 3
+MOST_ROWS, MOST_ASKED, MOST_PANELS = 24, 8, 3
+ZERO = {**REFERENCE, "linestyle": "-"}
 LONGEST_REACH = 5.0
 """An interval is cut where it reaches so many times as far as the effects and the margin do."""
 EXPLORATORY = "exploratory"
 MARKS = {"better": "^", "worse": "v", "higher": ">", "lower": "<", "equivalent": "s", "undecided": "o"}
-"""Verdict to marker, hollow where undecided."""
+COLORS = {"better": PALETTE[2], "worse": PALETTE[1], "equivalent": PALETTE[0]}
+"""Verdict to marker, hollow where undecided, and to colour, which says the same."""
+WIDTH = 3.4
+"""Inches across of what was asked: an inch is 96 of a page's pixels, and a phone has 318 for it."""
 CLAIMED = (
     " Words are verdicts on what the study asks about, whose intervals are simultaneous: triangles up are "
     "better, down worse; squares are equivalent, hollow circles undecided."
@@ -38,31 +45,125 @@ FRONTS = (("front", "calibration", "ece", "trials"), ("cost", "the time of a ste
 """What accuracy is set against: name and words, the quantity, and the table that it is in."""
 
 
+@figure("answer", "What was asked", order=0)
+def asked(context: Context) -> Drawing | None:
+    """The asked metrics against the levels of a numeric factor, else the differences that were asked for."""
+    study, made = context.plan.study, claims(context.tables["effects"], context.plan)
+    made = [one for one in made if one.row["n"]]
+    if not made:
+        return None
+    metrics = list(map(quantity, study.comparison_family[:MOST_PANELS]))
+    if len(context.factors) == 1 and len(context.arms) > 2 and context.is_ordered(context.axis):
+        return _against_levels(context, made, metrics)
+    return _forest(made, metrics)
+
+
+def _against_levels(context: Context, made: Sequence[Claim], metrics: Sequence[Quantity]) -> Drawing:
+    """A panel per metric: means with intervals, the baseline's as a line, its margin shaded."""
+    baselines = dict(context.plan.comparisons).values()
+    places = places_of([context.level(arm) for arm in context.arms])
+    height, label = 3.5 / len(metrics), factor_label(context.axis)
+    canvas, axes = draw.panels(len(metrics), height=height, columns=1, width=WIDTH, xlabel=label)
+    marks = Handles()
+    for ax, what in zip(axes, metrics, strict=True):
+        words = {one.term.term: one.word for one in made if one.metric == what and one.term.kind == "arm"}
+        means = context.means(what)
+        means["x"] = [places[context.level(arm)] for arm in means["arm"]]
+        means = means.sort_values("x")
+        ax.plot(means["x"], means["mean"], color=LIGHT.muted, linewidth=1.0, zorder=1)
+        margin = context.plan.study.all_margins.get(what.name, 0.0) * what.factor
+        room = list[float]()
+        for level in means.loc[means["arm"].isin(baselines), "mean"]:  # one, where it is complete
+            room = [level - margin, level + margin]
+            ax.axhline(level, **REFERENCE)
+            ax.axhspan(*room, **NEAR)
+        row: Any
+        for row in means.itertuples():
+            word = words.get(str(row.arm), "")
+            ax.vlines(row.x, row.low, row.high, colors=COLORS.get(word, LIGHT.muted), linewidth=2.2)
+            marks[word] = _mark(ax, row.x, row.mean, word)
+        ax.set_ylim(*draw.view_limits([*means["mean"], *room], means[["low", "high"]]))
+        level_axis(ax, places, WIDTH - 0.6)
+        trends = [one.word for one in made if one.metric == what and one.term.kind == "trend"]
+        ax.set_title(f"{what.axis}{''.join(f'; trend: {word}' for word in trends)}")
+    caption = (
+        "Means with 95 % intervals over training runs; dashed: the baseline's mean, shaded: its margin. "
+        "Verdicts rest on differences, so intervals of two means may overlap."
+    )
+    return Drawing(canvas, caption, "effects", _legend(marks))
+
+
+def _forest(made: Sequence[Claim], metrics: Sequence[Quantity]) -> Drawing:
+    """A panel per metric, a row per difference, with its interval; the margin shaded."""
+    rows = list(dict.fromkeys((one.term.kind, one.place) for one in made))
+    shown, left_out = rows[:MOST_ASKED], [place for _, place in rows[MOST_ASKED:]]
+    height = 0.3 + 0.42 * len(shown)
+    canvas, axes = draw.panels(len(metrics), height=height, columns=1, width=WIDTH)
+    marks = Handles()
+    for ax, what in zip(axes, metrics, strict=True):
+        own = {(one.term.kind, one.place): one for one in made if one.metric == what}
+        found = [own[row] for row in shown if row in own]
+        margin = what.factor * max([0.0, *(one.row["margin"] for one in found if one.row["margin"] > 0)])
+        values = pd.DataFrame([one.row[["effect", "low", "high"]] for one in found]).astype(float)
+        values *= what.factor
+        ax.axvline(0, **ZERO)
+        ax.axvspan(-margin, margin, **NEAR)
+        value: Any
+        for at, (one, value) in enumerate(zip(found, values.itertuples(), strict=True)):
+            ax.hlines(at, value.low, value.high, colors=COLORS.get(one.word, LIGHT.muted), linewidth=2.2)
+            marks[one.word] = _mark(ax, value.effect, at, one.word)
+            label = f"{'trend in ' if one.term.kind == 'trend' else ''}{one.place}"
+            ax.text(0, at - 0.28, draw.shorten(label, 44), transform=ax.get_yaxis_transform(), va="center")
+        ax.set_ylim(len(found) - 0.5, -0.6)
+        ax.set_yticks([])
+        ax.set_xlim(*draw.view_limits([-margin, margin, *values["effect"]], values[["low", "high"]], 5.0))
+        ax.set_title(_difference(what))
+        ax.grid(visible=False, axis="y")
+    caption = "Differences with their simultaneous 95 % intervals; shaded: within the margin."
+    return Drawing(canvas, caption, "effects", _legend(marks), left_out)
+
+
+def _mark(ax: Axes, x: float, y: float, word: str) -> Line2D:
+    color = COLORS.get(word, LIGHT.ink if word else LIGHT.muted)
+    face = LIGHT.surface if word == "undecided" else color
+    style: Any = {"color": color, "markerfacecolor": face, "markersize": 7, "linestyle": "none"}
+    (mark,) = ax.plot([x], [y], MARKS.get(word, "D"), **style)
+    return mark
+
+
+def _legend(marks: Handles) -> Handles:
+    not_asked = {"not asked": marks[""]} if "" in marks else {}
+    return {word: marks[word] for word in MARKS if word in marks} | not_asked
+
+
 @figure("effects", "Differences from the baseline", order=10)
 def effects(context: Context) -> Drawing | None:
     """A row per compared arm, a panel per metric."""
     if context.complete.empty or not context.plan.comparisons:
         return None
-    study, table = context.plan.study, context.effects
-    metrics = list(dict.fromkeys((study.primary, *study.comparison_family, *usual(*COMPARED))))[:MOST_PANELS]
+    study, table = context.plan.study, context.tables["effects"]
+    table = table[table["kind"] == "arm"].rename(columns={"term": "arm"})
+    about = dict.fromkeys((study.primary, *study.comparison_family, *study.usual(*COMPARED)))
+    metrics = list(about)[:MOST_PANELS]
     arms, left_out = context.fitting(table, MOST_ROWS)
-    height = 0.25 + 0.31 * max(len(arms), 1)
-    canvas, axes = draw.panels(len(metrics), height=height, sharey=True)
-    draw.rows_of(axes[0], [context.labels[arm] for arm in arms])
+    pairs, two_ends = [pair for pair in context.plan.comparisons if pair[0] in arms], study.design == "both"
+    canvas, axes = draw.panels(len(metrics), height=0.25 + 0.31 * max(len(pairs), 1), sharey=True)
+    names = [[context.labels[one] for one in pair][: 1 + two_ends] for pair in pairs]
+    draw.rows_of(axes[0], list(map(" against ".join, names)))
     claimed = set[bool]()
     for ax, name in zip(axes, metrics, strict=True):
         metric, numbers = quantity(name), ["effect", "low", "high", "low_images", "high_images", "margin"]
-        rows = table[table["metric"] == name].set_index("arm").reindex(arms)
+        rows = table[table["metric"] == name].set_index(["arm", "against"]).reindex(pairs)
         rows[numbers] = metric.factor * rows[numbers].astype("float64")
-        rows = rows.assign(color=[context.colors[arm] for arm in arms], place=range(len(arms)))
+        rows = rows.assign(color=[context.colors[arm] for arm, _ in pairs], place=range(len(pairs)))
         claimed |= set(rows["verdict"].dropna() != EXPLORATORY)
         _draw_metric(ax, rows)
-        unit = f" ({metric.difference_unit})" if metric.difference_unit else ""
-        ax.set_title(f"Δ {metric.label}{unit}")
+        ax.set_title(_difference(metric))
     images = "; thin, with caps: for new images as well" if table["low_images"].notna().any() else ""
     caption = (
-        f"Each arm against {arm_label(study.baseline)}, difference of means. Thick: 95 % interval{images}. "
-        "Shaded: within the margin. An arrowhead at the edge: the interval goes on."
+        f"Each arm{'' if two_ends else f' against {arm_label(study.baseline)}'}, difference of means. "
+        f"Thick: 95 % interval{images}. Shaded: within the margin. An arrowhead at the edge: the interval "
+        "goes on."
     )
     caption += CLAIMED * (True in claimed) + PLAIN * (False in claimed)
     family = [quantity(name).label for name in study.comparison_family if name not in metrics]
@@ -78,7 +179,7 @@ def _draw_metric(ax: Axes, rows: pd.DataFrame) -> None:
     limits = draw.view_limits([0.0, *known["effect"], *room], ends, LONGEST_REACH)
     if margin > 0:
         ax.axvspan(-margin, margin, **NEAR)
-    ax.axvline(0, **{**REFERENCE, "linestyle": "-"})
+    ax.axvline(0, **ZERO)
     for suffix, width in (("_images", 0.9), ("", 2.4)):
         low, high = (known[f"{end}{suffix}"].clip(*limits) for end in ("low", "high"))
         ax.hlines(known["place"], low, high, colors=list(known["color"]), linewidth=width)
@@ -100,6 +201,10 @@ def _draw_metric(ax: Axes, rows: pd.DataFrame) -> None:
         ax.plot([row.effect], [row.place], marker, color=row.color, markersize=7, markerfacecolor=face)
     ax.set_xlim(*limits)
     ax.grid(visible=False, axis="y")
+
+
+def _difference(what: Quantity) -> str:
+    return f"Δ {what.label}" + (f" ({what.difference_unit})" if what.difference_unit else "")
 
 
 def pareto(ax: Axes, points: pd.DataFrame, front: pd.DataFrame, steps: str = "steps-post") -> Handles:
@@ -133,7 +238,15 @@ def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | Non
     """Accuracy against ECE or the time of a step, with the arms that no other arm beats in both."""
     *_, name, table = against
     accuracy, cost = quantity("accuracy"), quantity(name)
-    along = context.means(cost) if table == "trials" else _step_times(context)
+    if table == "trials":
+        along = context.means(cost)
+    else:
+        cases = (
+            context.cases if len(set(context.cases.values())) > 1 else {}
+        )  # where not all do the same work
+        medians = {arm: median_interval(context.timing.times[case]) for arm, case in cases.items()}
+        rows = [(arm, step.median, step.low, step.high) for arm, step in medians.items()]
+        along = pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])
     points = along.merge(context.means(accuracy), on="arm", suffixes=("_x", "_y"))
     points = points.rename(columns={"mean_x": "x", "mean_y": "y"})
     if len(points) < 2:
@@ -166,11 +279,3 @@ def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | Non
     caption += "" if named.all() else " Dots are arms that are not named, without their intervals."
     left_out = points.loc[points.index.difference(drawn.index), "arms"].explode().dropna()
     return Drawing(canvas, caption, table, handles, list(left_out.map(context.labels)))
-
-
-def _step_times(context: Context) -> pd.DataFrame:
-    """Each arm's step in milliseconds, in columns as of `Context.means`; none where all do the same work."""
-    cases = context.cases if len(set(context.cases.values())) > 1 else {}
-    medians = {arm: median_interval(context.timing.times[case]) for arm, case in cases.items()}
-    rows = [(arm, step.median, step.low, step.high) for arm, step in medians.items()]
-    return pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])

@@ -15,10 +15,12 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from numpy.typing import ArrayLike
 
+from ablate.analysis.arms import level_label
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, spread
 from ablate.figures.draw import FloatArray, Handles
 from ablate.figures.theme import LIGHT, MARKERS, PALETTE, REFERENCE, TINTS
+from ablate.tables.cells import few
 
 MOST_DIAGRAMS = 12
 SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))
@@ -111,8 +113,13 @@ def confusion(context: Context) -> Drawing | None:
     if table.empty:
         return None
     arms = [arm for arm in context.contrasted if (table["arm"] == arm).any()]
-    words = context.classes(table["class"])
-    shares = [_shares(table[table["arm"] == arm], list(words)) for arm in arms]
+    words = {name: level_label(name) for name in table["class"].unique()}
+    shares = []
+    for arm in arms:
+        own = table[table["arm"] == arm].pivot_table("count", "class", "predicted", aggfunc="sum")
+        own = own.reindex(index=list(words), columns=list(words))
+        cells = own.to_numpy(dtype=np.float64, na_value=0.0)
+        shares.append(100 * cells / np.maximum(cells.sum(axis=1, keepdims=True), 1))
     right, compared = np.eye(len(words), dtype=bool), len(shares) == 2
     worst = max(5.0, *(float(np.where(right, 0, share).max()) for share in shares))
     titles = [f"{draw.shorten(context.labels[arm])} (%)" for arm in arms]
@@ -134,13 +141,6 @@ def confusion(context: Context) -> Drawing | None:
     if compared:
         caption += " In the last panel blue: the second arm errs less often there; orange: more often."
     return Drawing(canvas, caption, "confusion")
-
-
-def _shares(rows: pd.DataFrame, classes: list[str]) -> FloatArray:
-    """Percent of a class's images (row) taken for each class (column), [K, K]."""
-    counts = rows.pivot_table(index="class", columns="predicted", values="count", aggfunc="sum")
-    table = counts.reindex(index=classes, columns=classes).to_numpy(dtype=np.float64, na_value=0.0)
-    return np.asarray(100 * table / np.maximum(table.sum(axis=1, keepdims=True), 1))
 
 
 def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, names: list[str]) -> None:
@@ -177,7 +177,7 @@ def projection(context: Context) -> Drawing | None:
         return None
     arms, left_out = context.fitting(known, MOST_ARMS)
     classes, others = spread(list(dict.fromkeys(known["class"])), MOST_CLASSES)
-    words, shown = context.classes(known["class"]), known[known["class"].isin(classes)]
+    shown = known[known["class"].isin(classes)]
     splits = [split for split in SPLITS if (known["split"] == split).any()]
     side = min(draw.WIDE / len(arms), 4.0)
     most = max(MOST_POINTS // (len(arms) * len(splits) * len(classes)), 1)
@@ -192,7 +192,7 @@ def projection(context: Context) -> Drawing | None:
             kept = np.unique(np.linspace(0, max(len(cloud) - 1, 0), most).astype(int))
             cloud = cloud.iloc[kept[: len(cloud)]]
             style: dict[str, Any] = {"marker": marker, "size": 4.2, "alpha": 0.65}
-            handles[draw.shorten(words[name])] = draw.dots(ax, cloud["x"], cloud["y"], color, **style)
+            handles[draw.shorten(level_label(name))] = draw.dots(ax, cloud["x"], cloud["y"], color, **style)
         low, high = (of_arm[["x", "y"]].agg(end).to_numpy(dtype=np.float64) for end in ("min", "max"))
         ends = ((low + high) / 2)[:, None] + np.array([-1, 1]) * (0.54 * (high - low).max() or 1.0)
         ax.set(xlim=ends[0], ylim=ends[1], aspect="equal", xticks=[], yticks=[])
@@ -206,7 +206,7 @@ def projection(context: Context) -> Drawing | None:
         "sample of the images. Tight, separate groups are classes whose images look alike to the network. "
         "Each arm has its own axes."
     )
-    caption += f" Classes left out: {draw.few([words[name] for name in others])}." if others else ""
+    caption += f" Classes left out: {few(list(map(level_label, others)))}." if others else ""
     facts = f"Mean distance to the class's centre over that between centres: {'; '.join(distances)}."
     return Drawing(canvas, caption, "projection", handles, left_out, facts)
 

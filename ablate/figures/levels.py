@@ -19,7 +19,7 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, is_number, spread
 from ablate.figures.draw import FloatArray, Handles
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, REFERENCE, SHADE, TINTS
-from ablate.tables.quantities import Quantity, quantity, usual
+from ablate.tables.quantities import Quantity, quantity
 
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")
 RANKING = ("auroc_error", "auroc_error_normalised", "aurc", "coverage_at_1")
@@ -36,13 +36,15 @@ PIECE = 0.3
 LONG = " Intervals much longer than the range of the values go on beyond the panel."
 BAND = " Shaded: where 95 % of means of a perfectly calibrated network would fall."
 FLOOR = " The dashed line is the noise floor: what a perfectly calibrated network would score on average."
+Panel = tuple[str, Quantity, list[str]]
 FLOORS = ["floor", "floor_low", "floor_high"]
 OPTIMUM = "optimum of the smoothed loss, 1 − ε + ε/K"
 
 
 def metrics_of(context: Context) -> list[Quantity]:
     """The metrics that have a figure each."""
-    names = dict.fromkeys((context.plan.study.primary, *usual("accuracy", "ece", "mean_confidence")))
+    study = context.plan.study
+    names = dict.fromkeys((study.primary, *study.usual("accuracy", "ece", "mean_confidence")))
     return [] if context.complete.empty else [quantity(name) for name in names]
 
 
@@ -51,11 +53,10 @@ def metric_by_level(context: Context, metric: Quantity) -> Drawing | None:
     """A metric against the axis's factor; with three or more factors, a panel per level of one of them."""
     if not context.axis:
         return None
-    groups = list(dict.fromkeys(context.means(metric)["arm"].map(context.panel_of)))
-    shown, left_out, ylabel = groups[:MOST_PANELS] or [""], groups[MOST_PANELS:], metric.axis * any(groups)
-    arms = {group: [arm for arm in context.arms if context.panel_of[arm] == group] for group in shown}
-    panels = [(group or metric.axis, metric, arms[group]) for group in shown]
-    return _by_level(context, panels, context.line_of, MOST_LINES, left_out, runs=True, ylabel=ylabel)
+    groups = list(dict.fromkeys(context.means(metric)["arm"].map(context.panel_of))) or [""]
+    arms = {group: [arm for arm in context.arms if context.panel_of[arm] == group] for group in groups}
+    panels = [(group or metric.axis, metric, arms[group]) for group in groups]
+    return _by_level(context, panels, context.line_of, MOST_LINES, runs=True)
 
 
 @figure("heat_map", "Means over both factors", order=15)
@@ -65,9 +66,8 @@ def heat_map(context: Context) -> Drawing | None:
     if len(factors) != 2 or not all(map(context.is_ordered, factors)) or study.only or complete.empty:
         return None
     up = next(name for name in factors if name != context.axis)
-    metrics = [
-        quantity(name) for name in dict.fromkeys((study.primary, "ece")) if complete[name].notna().any()
-    ]
+    known = complete.columns[complete.notna().any()]
+    metrics = [quantity(name) for name in dict.fromkeys((study.primary, "ece")) if name in known]
     canvas, axes = draw.panels(len(metrics), height=0.5 + 0.34 * len(context.factors[up]))
     handles, baselines = Handles(), {other for _, other in context.plan.comparisons}
     for ax, metric in zip(axes, metrics, strict=True):
@@ -106,16 +106,10 @@ def family_by_level(context: Context, family: tuple[str, str, Sequence[str]]) ->
 
 
 def _by_level(
-    context: Context,
-    panels: Sequence[tuple[str, Quantity, list[str]]],
-    words: Mapping[str, str],
-    most: int,
-    left_out: Sequence[str] = (),
-    *,
-    runs: bool = False,
-    ylabel: str = "",
+    context: Context, wanted: Sequence[Panel], words: Mapping[str, str], most: int, *, runs: bool = False
 ) -> Drawing:
     """A panel per title, metric and arms; `words` name each arm's line, `most` of them at most."""
+    panels, left_out = wanted[:MOST_PANELS], [title for title, *_ in wanted[MOST_PANELS:]]
     lines, others = spread(list(dict.fromkeys(words.values())), most)
     marks = pd.DataFrame(words.items(), columns=["arm", "line"])
     marks = marks[marks["line"].isin(lines)]
@@ -130,16 +124,14 @@ def _by_level(
     marks["color"] = marks["arm"].map(context.colors)
 
     height = 1.75 if not runs else 2.6 if len(panels) == 1 else 2.1
-    label = factor_label(context.axis)
-    canvas, axes = draw.panels(len(panels), height=height, xlabel=label, ylabel=ylabel, sharey=runs)
+    title, metric, _ = panels[0]
+    look: Any = {"ylabel": metric.axis if runs and title != metric.axis else "", "sharey": runs}
+    canvas, axes = draw.panels(len(panels), height=height, xlabel=factor_label(context.axis), **look)
     handles, notes = Handles(), dict[str, None]()
     for ax, (title, metric, arms) in zip(axes, panels, strict=True):
         ax.set_title(draw.wrapped(title, ax))
         if numeric:
-            ax.set_xlim(-0.07, 1.07)
-            at, names = np.array(list(places.values())), [level_label(level) for level in places]
-            ax.set_xticks(at, labels_apart(names, at * draw.inches(ax) / 1.14))
-            ax.grid(visible=False, axis="x")
+            level_axis(ax, places, draw.inches(ax) / 1.14)
         else:
             draw.categories(ax, list(places))
         means = context.means(metric).merge(marks, on="arm")
@@ -200,10 +192,7 @@ def _draw_floor(ax: Axes, floor: pd.DataFrame, numeric: bool) -> Line2D:
 
 
 def _optimum(context: Context, metric: Quantity, places: Mapping[Any, float]) -> dict[float, float]:
-    """Places of ε to the mean confidence in percent at which the smoothed loss is least, 1 − ε + ε/K.
-
-    Empty for other metrics and axes, other losses, and where the number of classes is not known.
-    """
+    """Place of an ε to the mean confidence (%) at which the smoothed loss is least, 1 − ε + ε/K; else {}."""
     classes = context.tables["confusion"]["class"].nunique() if "confusion" in context.tables else 0
     smoothed = (context.complete["loss"] == "label_smoothing").all()
     if metric.name != "mean_confidence" or context.axis != "epsilon" or not smoothed or classes < 2:
@@ -233,16 +222,22 @@ def places_of(levels: Iterable[Any]) -> dict[Any, float]:
     return dict(zip(known.tolist(), ((along - along[0]) / reach).tolist(), strict=True))
 
 
+def level_axis(ax: Axes, places: Mapping[Any, float], inches: float) -> None:
+    """A horizontal axis of numbers at their places, so many inches from the first to the last."""
+    at = np.array(list(places.values()))
+    ax.set_xlim(-0.07, 1.07)
+    ax.set_xticks(at, labels_apart(list(map(level_label, places)), at * inches))
+    ax.grid(visible=False, axis="x")
+
+
 def labels_apart(words: Sequence[str], inches: FloatArray) -> list[str]:
     """The labels at these places, "" for those that would touch; the first and the last are always there."""
-    ends = [0.04 * len(word) + 0.04 for word in words]
-    last, shown = 0, {0, len(words) - 1}
+    ends, shown = [0.04 * len(word) + 0.04 for word in words], [0]
     for at in range(1, len(words) - 1):
-        free = inches[at] - ends[at] > inches[last] + ends[last]
+        free = inches[at] - ends[at] > inches[shown[-1]] + ends[shown[-1]]
         if free and inches[at] + ends[at] < inches[-1] - ends[-1]:
-            last = at
-            shown.add(at)
-    return [word if at in shown else "" for at, word in enumerate(words)]
+            shown.append(at)
+    return [word if at in (*shown, len(words) - 1) else "" for at, word in enumerate(words)]
 
 
 @figure("{0.name}", "{0.label} by seed", order=20, each=metrics_of)

@@ -14,7 +14,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ablate.analysis.arms import factor_label, level_label
-from ablate.analysis.tuning import SUFFIXES
+from ablate.analysis.tuning import SUFFIXES, Tuned
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles
@@ -62,10 +62,8 @@ class Scores:
     would hide all else, and are left out. `runs` are the single training runs.
     """
 
-    def __init__(self, context: Context, metric: Quantity, suffix: str) -> None:
-        tuned, factor = context.tuned, metric.factor
-        assert tuned is not None  # there is an objective
-        self.metric, self.suffix = metric, suffix
+    def __init__(self, context: Context, tuned: Tuned, metric: Quantity, suffix: str) -> None:
+        self.tuned, self.metric, self.suffix, factor = tuned, metric, suffix, metric.factor
         self.more = f": {metric.label}" if len(tuned.objectives) > 1 else ""
         self.directed = f"{metric.axis}, {'more' if metric.better == 'higher' else 'less'} is better"
         columns = {"value": "mean"} | {name: name for name in ("low", "high", "smoothed", "smoothed_sd")}
@@ -97,14 +95,12 @@ class Scores:
         near = points[(points["mean"] - best).abs() <= room]
         return draw.view_limits(values[np.abs(values - best) <= room], near[["low", "high"]], LONGEST_REACH)
 
-    def draw(
-        self, ax: Axes, points: pd.DataFrame, with_runs: pd.DataFrame, heights: Iterable[float]
-    ) -> Handles:
+    def draw(self, ax: Axes, points: pd.DataFrame, single: pd.DataFrame, heights: Iterable[float]) -> Handles:
         """Draw points at their `x`, intervals, single runs; those beyond the axis as arrows at its edge."""
         handles, (low, high) = Handles(), self.limits(points, heights)
         ax.set_ylim(low, high)
         ax.grid(visible=False, axis="x")
-        runs = self.runs.merge(with_runs[["number", "x"]], on="number")
+        runs = self.runs.merge(single[["number", "x"]], on="number")
         if len(runs):
             shown = draw.dots(ax, runs["x"], runs["value"], LIGHT.muted, size=3, alpha=0.45, zorder=1.5)
             handles["a training run"] = shown
@@ -127,8 +123,9 @@ class Scores:
 
 def scores_of(context: Context) -> list[Scores]:
     """What was searched for; none where nothing was."""
-    metrics = context.tuned.objectives if context.tuned else ()
-    return [Scores(context, *one) for one in zip(metrics, SUFFIXES, strict=False)]
+    if (tuned := context.tuned) is None:
+        return []
+    return [Scores(context, tuned, *one) for one in zip(tuned.objectives, SUFFIXES, strict=False)]
 
 
 @figure("tuning_history{0.suffix}", "The search{0.more}", order=1, each=scores_of)
@@ -164,10 +161,9 @@ def tuning_history(context: Context, scores: Scores) -> Drawing:
 @figure("tuning_slices{0.suffix}", "By field{0.more}", order=1, each=scores_of)
 def tuning_slices(context: Context, scores: Scores) -> Drawing:
     """The objective against every searched field."""
-    tuned = context.tuned
-    assert tuned is not None  # there is an objective
-    space = tuned.search.space
-    levels = pd.DataFrame([tuned.levels(row) for _, row in scores.points.iterrows()], columns=list(space))
+    space = scores.tuned.search.space
+    known = [scores.tuned.levels(row) for _, row in scores.points.iterrows()]
+    levels = pd.DataFrame(known, columns=list(space))
     used = [name for name in space if (levels[name].notna() & scores.points["mean"].notna()).any()]
     shown, left_out = used[:MOST_PANELS], used[MOST_PANELS:]
     canvas, axes = draw.panels(len(shown), columns=2 if len(shown) == 4 else 0, height=2.3)

@@ -51,6 +51,13 @@ class Theme:
         below, above = np.array(to_rgb(self.surface)), np.array(to_rgb(self.palette[category]))
         return str(to_hex(tuple((1 - opacity) * below + opacity * above)))
 
+    def colors(self) -> list[bytes]:
+        """Every colour that a figure may have."""
+        tints = [self.tint(category, step) for category in (0, 1) for step in range(TINTS)]
+        shades = [self.shade(step) for step in range(STEPS)]
+        plain = [self.surface, self.ink, self.muted, self.grid, *self.palette]
+        return [color.encode() for color in (*plain, *shades, *tints)]
+
 
 STEPS, TINTS = 64, 12
 PALEST, DEEPEST = 0.08, 0.55
@@ -71,6 +78,7 @@ DARK = Theme(
     palette=("#58b0e8", "#ff8a4c", "#35dca6", "#dd4fa3", "#f1cf2f", "#ccd0d7"),
     ramp=(0.43, 0.96),
 )
+DARK_OF = dict(zip(LIGHT.colors(), DARK.colors(), strict=True))
 PALETTE = LIGHT.palette
 REFERENCE: dict[str, Any] = {"color": LIGHT.muted, "linestyle": (0, (4, 3)), "linewidth": 1.2}
 """Keywords of a line to compare with."""
@@ -106,19 +114,6 @@ def level_colors(count: int, *, ordered: bool) -> list[str]:
     return [LIGHT.shade(round((STEPS - 1) * place / max(count - 1, 1))) for place in range(count)]
 
 
-@cache
-def _dark_of() -> dict[bytes, bytes]:
-    """Every colour that a figure may have, in both themes."""
-
-    def colors(theme: Theme) -> list[str]:
-        tints = [theme.tint(category, step) for category in (0, 1) for step in range(TINTS)]
-        shades = [theme.shade(step) for step in range(STEPS)]
-        return [theme.surface, theme.ink, theme.muted, theme.grid, *theme.palette, *shades, *tints]
-
-    pairs = zip(colors(LIGHT), colors(DARK), strict=True)
-    return {light.encode(): dark.encode() for light, dark in pairs}
-
-
 @contextmanager
 def themed(words: str) -> Iterator[frozenset[str]]:
     """The style, and nothing else of a reader's own settings; gives the letters of `words` without a font."""
@@ -152,8 +147,8 @@ def svg_of(figure: Figure, *, title: str, alt: str) -> tuple[bytes, bytes]:
     """An arranged figure as two SVG files, light and dark, that need no font and load nothing."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    light, dark_of = slim(buffer.getvalue(), title=title, about=alt), _dark_of()
-    dark = re.sub(rb"(?<=: )#[0-9a-f]{6}\b", lambda color: dark_of.get(color[0], color[0]), light)
+    light = slim(buffer.getvalue(), title=title, about=alt)
+    dark = re.sub(rb"(?<=: )#[0-9a-f]{6}\b", lambda color: DARK_OF.get(color[0], color[0]), light)
     return light, dark
 
 

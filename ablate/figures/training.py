@@ -16,8 +16,9 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, spread
 from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, REFERENCE
-from ablate.stats import median_interval
+from ablate.stats.intervals import median_interval
 from ablate.store.timing import Case, plain_case
+from ablate.tables.quantities import quantity
 
 MOST_GROUPS, MOST_CURVES, MOST_LINES = 6, 18, 12
 """Groups of arms with panels of their own, curves in all panels of a metric, curves in one."""
@@ -27,12 +28,7 @@ METRICS = (("loss", "loss (nats, as trained)", 1.0), ("accuracy", "accuracy (%)"
 DASHED: Any = (0, (2, 1.6))
 EPOCH = "epoch (0 is the first)"
 MOST_PUBLISHED = 6
-PUBLISHED = (
-    ("valid_accuracy", "accuracy on the reported split (%)", 100.0),
-    ("train_accuracy", "training accuracy (%)", 100.0),
-    ("valid_loss", "loss on the reported split (nats)", 1.0),
-    ("train_loss", "training loss (nats)", 1.0),
-)
+PUBLISHED = ("valid_accuracy", "train_accuracy", "valid_loss", "train_loss")
 MOST_ROWS = 30
 """Rows of step times."""
 
@@ -104,7 +100,8 @@ def published(context: Context) -> Drawing | None:
     arms, left_out = context.fitting(epochs, MOST_PUBLISHED)
     canvas, axes = draw.panels(4, columns=2, height=2.6, xlabel=EPOCH)
     handles = Handles()
-    for ax, (name, label, factor) in zip(axes, PUBLISHED, strict=True):
+    for ax, name in zip(axes, PUBLISHED, strict=True):
+        factor = quantity(name).factor
         compared = values[values["name"] == name]
         compared = compared.assign(theirs=factor * compared["theirs"])
         for number, arm in enumerate(arms):
@@ -123,7 +120,7 @@ def published(context: Context) -> Drawing | None:
         if len(theirs):
             style = {"marker": "D", "markersize": 3.5, **REFERENCE}
             (handles["published"],) = ax.plot(theirs["epoch"], theirs["theirs"], **style)
-        ax.set_title(label)
+        ax.set_title(quantity(name).axis)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     caption = (
         "Thin lines are our training runs, bands the 95 % prediction interval of one more, diamonds the "

@@ -13,11 +13,11 @@ from rich.console import Console
 from ablate.analysis.arms import finite_numbers, labels_of
 from ablate.errors import StudyError, nearest
 from ablate.gate import compare
-from ablate.gate.compare import Comparison, Run, compare_arms, compare_runs, measured_columns
+from ablate.gate.compare import Comparison, Run, compare_runs, measured_columns
 from ablate.gate.condition import COUNTS, OPERATORS, WORDS, Condition, Joined, Leaf, leaves, parse
-from ablate.metrics import METRICS
-from ablate.stats import mean_interval
+from ablate.stats.intervals import mean_interval
 from ablate.study.fields import unknown_name
+from ablate.tables.columns import declare
 from ablate.tables.quantities import quantity
 from ablate.terminal import print_line, printable
 
@@ -71,6 +71,7 @@ def check_study(
     for which both are true. With `allow_incomplete` an arm without any result is left out. A StudyError tells
     all that is malformed, or that the study does not have.
     """
+    declare(run.plan.study, (other or run).plan.study)
     conditions = [parse(text) for text in texts]
     asked = [leaf for condition in conditions for leaf in leaves(condition)]
     arms = {label: arm for arm, label in labels_of(run.plan).items()} | {arm: arm for arm in run.plan.arms}
@@ -80,7 +81,7 @@ def check_study(
         problems.append("nothing is compared with --baseline; add for example --fail-if 'accuracy worse'")
     if problems:
         raise StudyError("\n".join(dict.fromkeys(problems)))
-    comparison = compare_arms(run, compared) if other is None else compare_runs(other, run, compared)
+    comparison = compare_runs(other or run, run, compared, None if other else run.plan.comparisons)
     complete = set(run.trials.loc[run.trials["status"] == "complete", "arm"])
     judged = [arm for arm in run.plan.arms if arm in complete or not allow_incomplete]
     findings, incomplete = [], []
@@ -106,7 +107,7 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
         if leaf.asked != "mean" or leaf.difference or leaf.percent or arm is not None:
             yield f"--fail-if {metric}: counts the study's trials; write for example '{metric} > 0'"
         return
-    measured = measured_columns()
+    measured = measured_columns(run, other or run)
     if metric not in measured:
         yield f"--fail-if {unknown_name('metric', printable(metric), [*measured, *COUNTS])}"
         return
@@ -132,7 +133,7 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
     if leaf.percent and unit != "%":
         without = f"%, in {unit}" if unit else "%"
         yield f"--fail-if {metric}: is no fraction; write the number without {without}"
-    lower, upper = METRICS[metric].bounds if metric in METRICS else (-math.inf, math.inf)
+    lower, upper = quantity(metric).bounds
     if leaf.difference:
         lower, upper = lower - upper, upper - lower
     if not lower <= value <= upper:

@@ -16,16 +16,18 @@ import pandas as pd
 from rich.console import Console
 
 from ablate.analysis.arms import complete_trials, finite_numbers, of_plan
-from ablate.analysis.effects import effect_row
+from ablate.analysis.effects import arm_spread, effect_row
 from ablate.errors import ResultsError, StudyError
 from ablate.metrics import FLOORS
-from ablate.stats import independent_effect, mean_interval, paired_effect
-from ablate.store.results import ResultsFolder, read_plan
+from ablate.stats.effect import independent_effect, paired_effect
+from ablate.stats.intervals import mean_interval
+from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size
 from ablate.study.fields import Fields, unknown_name
-from ablate.study.trials import NOT_IDENTITY, Plan
-from ablate.tables import build_tables, read_tables
-from ablate.tables.files import inert
+from ablate.study.trials import Plan, deciding
+from ablate.tables.build import build_tables
+from ablate.tables.columns import declare
+from ablate.tables.files import inert, open_plan, read_tables
 from ablate.tables.quantities import (
     Quantity,
     number_columns,
@@ -81,7 +83,7 @@ class Run:
 
 def read_run(folder: ResultsFolder) -> Run:
     """A recorded study with its metrics; from the records where it has predictions, else from its tables."""
-    plan, published = read_plan(folder), not folder.predictions.exists()
+    plan, published = open_plan(folder), not folder.predictions.exists()
     tables = read_tables(folder, names=["trials"]) if published else build_tables(folder, plan)
     return Run(folder, plan, of_plan(tables, plan)["trials"])
 
@@ -127,68 +129,81 @@ class Comparison:
         return f"Take care: the runs differ in {named}, and a difference may come from that alone."
 
 
-def compare_runs(a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN) -> Comparison:
-    """Join two runs by the names of their arms; differences are the second's values minus the first's.
+def compare_runs(
+    a: Run,
+    b: Run,
+    metrics: Sequence[str] = METRICS_SHOWN,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> Comparison:
+    """Join two runs by `pairs` of arms of `b` and of `a`, or else by the arms' names; differences are b - a.
 
-    The intervals of all common arms, failed ones too, and all metrics hold together with 95 % confidence. An
-    arm is compared by seed where the trials are the same but for the machine, else as two samples.
+    The intervals of all pairs, failed ones too, and all metrics hold together with 95 % confidence; those of
+    a run beside itself are no narrower than the report's. An arm is compared by seed where the trials are the
+    same but for the machine, else as two samples.
     """
-    measured = measured_columns()
+    declare(a.plan.study, b.plan.study)
+    measured = measured_columns(a, b)
     unknown = [
         f"--metric {unknown_name('metric', name, measured)}" for name in metrics if name not in measured
     ]
     if unknown:
         raise StudyError("\n".join(unknown))
-    shared = [arm for arm in a.plan.arms if arm in b.plan.arms]
-    family = len(shared) * len(metrics)
-    rows = [_difference(a, b, (arm, arm), metric, family) for metric in metrics for arm in shared]
+    if pairs is None:
+        pairs = [(arm, arm) for arm in a.plan.arms if arm in b.plan.arms]
+    size = max(len(pairs) * len(metrics), family_size(b.plan) if a is b else 0)
+    rows = [row for metric in metrics for row in _differences(a, b, pairs, metric, size)]
     return Comparison(a, b, pd.DataFrame(rows))
 
 
-def compare_arms(run: Run, metrics: Sequence[str]) -> Comparison:
-    """Each arm of a study beside its baseline arm; all are one family, no smaller than the report's."""
-    pairs = run.plan.comparisons
-    size = max(len(pairs) * len(metrics), family_size(run.plan))
-    rows = [_difference(run, run, pair, metric, size) for metric in metrics for pair in pairs]
-    return Comparison(run, run, pd.DataFrame(rows))
+def measured_columns(a: Run, b: Run) -> list[str]:
+    """Columns of both trials tables that hold a measured number, sorted."""
+    return sorted((number_columns() - Fields.model_fields.keys()) & {*a.trials} & {*b.trials})
 
 
-def measured_columns() -> list[str]:
-    """Columns of the trials table that hold a measured number, sorted."""
-    return sorted(number_columns() - Fields.model_fields.keys())
-
-
-def _difference(a: Run, b: Run, pair: tuple[str, str], metric: str, comparisons: int) -> dict[str, Any]:
-    arm, against = pair
-    sides = {"a": a.by_seed(against), "b": b.by_seed(arm)}
-    first, second = (finite_numbers(rows[metric]) for rows in sides.values())
-    digests, others = (list(rows["predictions_sha256"].fillna("")) for rows in sides.values())
-    paired = a is b or _trained(a, against) == _trained(b, arm)
-    present = [int(np.isfinite(values).sum()) for values in (first, second)]
+def _differences(
+    a: Run, b: Run, pairs: Sequence[tuple[str, str]], metric: str, comparisons: int
+) -> Iterator[dict[str, Any]]:
+    """The row of each pair of arms, of `b` and of `a`."""
     # The smaller of the margins that the studies declare, so that neither can excuse more.
     margin = np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)])
-    row = effect_row(
-        metric,
-        (paired_effect if paired else independent_effect)(second, first, comparisons=comparisons),
-        planned=min(present),
-        whole=present == [len(first), len(second)],  # otherwise the difference stays undecided
-        margin=float(margin),
-        identical=paired and digests == others and all(digests),
-    )
-    row |= {} if paired else {"n": sum(present)}
-    for side, rows in sides.items():
-        mean = mean_interval(finite_numbers(rows[metric]), bounds=quantity(metric).bounds)
-        row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}
-        floor = finite_numbers(rows[FLOORS[metric]]) if metric in FLOORS else np.array([np.nan])
-        row[f"{side}_floor"] = mean_interval(floor).mean
-    named = {"kind": "run", "term": arm, "against": against, "method": "paired" if paired else "welch"}
-    return {**named, **row, "comparisons": comparisons}
+    sides = [{"a": a.by_seed(against), "b": b.by_seed(arm)} for arm, against in pairs]
+    values = [[finite_numbers(of[metric]) for of in both.values()] for both in sides]
+    paired = [a is b or _trained(a, against) == _trained(b, arm) for arm, against in pairs]
+    effects = [
+        (paired_effect if by_seed else independent_effect)(second, first, comparisons=comparisons)
+        for (first, second), by_seed in zip(values, paired, strict=True)
+    ]
+    # Luck shows where runs differ: arms that were trained to the same numbers say nothing about it.
+    lucky = [
+        own for own, by_seed, effect in zip(values, paired, effects, strict=True) if by_seed and effect.sd > 0
+    ]
+    pooled = arm_spread(lucky, np.ones(len(lucky)))
+    for at, (arm, against) in enumerate(pairs):
+        effect, present = effects[at], [int(np.isfinite(own).sum()) for own in values[at]]
+        digests, others = (list(of["predictions_sha256"].fillna("")) for of in sides[at].values())
+        row = effect_row(
+            metric,
+            effect,
+            spread=pooled if paired[at] else (float(effect.sd), float(effect.freedom)),
+            planned=min(present),
+            whole=present == [*map(len, values[at])],  # otherwise the difference stays undecided
+            margin=float(margin),
+            identical=paired[at] and digests == others and all(digests),
+        )
+        row |= {} if paired[at] else {"n": sum(present)}
+        for side, of in sides[at].items():
+            mean = mean_interval(finite_numbers(of[metric]), bounds=quantity(metric).bounds)
+            row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}
+            floor = finite_numbers(of[FLOORS[metric]]) if metric in FLOORS else np.array([np.nan])
+            row[f"{side}_floor"] = mean_interval(floor).mean
+        row |= {"kind": "run", "term": arm, "against": against, "comparisons": comparisons}
+        yield row | {"method": "paired" if paired[at] else "welch"}
 
 
 def _trained(run: Run, arm: str) -> dict[int, tuple[str, dict[str, Any]]]:
     """What was trained on each seed, but for the device and its arithmetic; a fingerprint is of the data."""
     return {
-        trial.seed: (trial.fingerprint, trial.fields.model_dump(exclude=NOT_IDENTITY))
+        trial.seed: (trial.fingerprint, deciding(trial.fields))
         for trial in run.plan.trials
         if trial.arm == arm and trial.repeat == 0
     }
@@ -201,14 +216,16 @@ def _facts(run: Run) -> dict[str, str]:
         return ", ".join(sorted({str(value) for value in values})) or "not recorded"
 
     study, fields = run.plan.study, [trial.fields.model_dump() for trial in run.plan.trials]
+    named = dict.fromkeys(name for own in fields for name in own)  # arguments of code among them
     return {
         "study": study.name,
         "profile": run.plan.profile,
         **{name: listed(run.trials[name].dropna()) for name in RECORDED},
         "data fingerprint": listed(trial.fingerprint[:12] for trial in run.plan.trials),
         "seeds": listed(study.seed_list()),
+        **{f"metric {name}": metric.code or "reported" for name, metric in study.metrics.items()},
         **{f"margin of {name}": f"{margin:g}" for name, margin in study.all_margins.items()},
-        **{f"field {name}": listed(values[name] for values in fields) for name in Fields.model_fields},
+        **{f"field {name}": listed(own[name] for own in fields if name in own) for name in named},
     }
 
 

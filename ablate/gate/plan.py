@@ -5,27 +5,58 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from statistics import median
 
 import numpy as np
 from rich.console import Console
 
-from ablate.analysis.effects import arm_spread
+from ablate.analysis.effects import arm_spread, sides_over
 from ablate.errors import RecordError
-from ablate.metrics import METRICS, Predictions
-from ablate.stats import confirmable_margin, equivalence_power, paired_power, seeds_range
-from ablate.status import Facts, read_available
-from ablate.store.records import Record
+from ablate.metrics import METRICS
+from ablate.stats.power import confirmable_margin, equivalence_power, paired_power, seeds_range
+from ablate.status import Facts
+from ablate.store.records import Record, read_available
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.comparisons import family_size, terms
+from ablate.study.options import Options
+from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial
-from ablate.tables.images import read_stored
+from ablate.tables.columns import DECLARED
+from ablate.tables.images import read_stored, scores_of
 from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
 
 Spreads = dict[str, tuple[float, float, str]]
 """Metric to the standard deviation of an arm over seeds, its degrees of freedom, and where they are from."""
+
+
+def show_plan(console: Console, study: Study, options: Options, sd: float | None = None) -> Facts:
+    """Print what `run`, or `tune` of a study with a search, would do with a study; the same as facts."""
+    from ablate.execution import driver
+    from ablate.execution.progress import Watcher
+
+    settled = driver.settle(study, options)
+    needed, idle = driver.data_needed(settled, options), ""
+    if study.search is not None:
+        from ablate.tuning.run import budget_in_words
+
+        print_line(console, *budget_in_words(study, options).splitlines())
+        facts: Facts = {"study": study.name, "reason": settled.reason, "search": settled.study.search}
+    else:
+        folder = ResultsFolder(options.results / study.name / settled.profile)
+        records, faults = read_available(folder)
+        if all(originals.at_hand for originals in needed):
+            with Watcher(Console(stderr=True)) as view:
+                plan, _ = driver.plan_settled(settled, options, view)
+        else:
+            plan = driver.plan_without_data(settled, options, [record.trial for record in records.values()])
+        used = plan.trials[0].numerics.device
+        workers = driver.trials_at_a_time(used, options)
+        facts = show_forecast(console, plan, folder, records, faults, workers=workers, sd=sd)
+        idle = driver.idle_cores(facts["missing"], used, options)
+    print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
+    return facts | {"data": needed, "idle": idle}
 
 
 def expected_duration(
@@ -61,13 +92,20 @@ def _likenesses(trial: Trial) -> list[tuple[object, int]]:
 
 
 def show_forecast(
-    console: Console, plan: Plan, folder: ResultsFolder, *, workers: int, sd: float | None = None
+    console: Console,
+    plan: Plan,
+    folder: ResultsFolder,
+    records: Mapping[str, Record],
+    faults: Collection[str],
+    *,
+    workers: int,
+    sd: float | None = None,
 ) -> Facts:
     """Print what a run would train, how long it should take, and how likely it decides; the same as facts.
 
-    `sd` is that of an arm over seeds in the primary metric's shown unit, instead of what records tell.
+    `records` are those of the folder, `faults` the trials whose record is damaged; `sd` is that of an arm
+    over seeds in the primary metric's shown unit, instead of what records tell.
     """
-    records, faults = read_available(folder)
     states = dict.fromkeys((trial.trial_id for trial in plan.trials), "missing")
     for name in states.keys() & records:
         states[name] = "done" if records[name].status == "complete" else "failed"
@@ -79,7 +117,7 @@ def show_forecast(
     lines = [f"{plan.study.name}: {plan.reason}", f"results: {folder.root}", f"{asked}: {counts}"]
     if totals["failed"]:
         lines.append("failed trials stay as they are unless the run is given --retry-failed")
-    if damaged := len(faults.keys() & states):
+    if damaged := len(states.keys() & set(faults)):
         lines.append(f"{damaged} of the missing have a damaged record; a run puts it aside")
     print_line(console, *lines)
     arms = [{"arm": arm} | {state: of_arms[arm, state] for state in heads} for arm in plan.arms]
@@ -110,17 +148,20 @@ def show_forecast(
 
 def _recorded(plan: Plan, folder: ResultsFolder, source: str) -> Spreads:
     """Of those metrics of the family that predictions tell."""
-    seeds, compared = plan.study.seed_list(), terms(plan)
-    metrics = [metric for metric in plan.study.comparison_family if metric in METRICS]
+    seeds, asked = plan.study.seed_list(), [term for term in terms(plan) if term.asked]
+    metrics = [metric for metric in plan.study.comparison_family if metric in {*METRICS, *DECLARED.get()}]
     values = np.full((len(metrics), len(plan.arms), len(seeds)), np.nan)
     for trial in plan.trials:
-        stored = read_stored(folder, trial.trial_id).predictions  # of damaged ones none: the run will say so
-        if stored is not None and not trial.repeat:
-            predictions = Predictions.of(stored.logits, stored.labels)
-            scores = [METRICS[metric].score(predictions) for metric in metrics]
-            values[:, plan.arms.index(trial.arm), seeds.index(trial.seed)] = scores
-    known = {name: (*arm_spread(compared, own), source) for name, own in zip(metrics, values, strict=True)}
-    return {name: spread for name, spread in known.items() if spread[1] >= 2}
+        stored = read_stored(folder, trial.trial_id)  # of damaged ones none: the run will say so
+        if stored.status == "complete" and not trial.repeat:
+            scores = scores_of(stored, metrics)
+            values[:, plan.arms.index(trial.arm), seeds.index(trial.seed)] = [*scores.values()]
+    spreads, scales = Spreads(), [term.scale for term in asked]
+    for metric, own in zip(metrics, values, strict=True):
+        sd, freedom = arm_spread([sides_over(term, own)[0] for term in asked], scales)
+        if freedom >= 2:
+            spreads[metric] = sd, freedom, source
+    return spreads
 
 
 def _show_chances(console: Console, plan: Plan, spreads: Spreads) -> list[Facts]:

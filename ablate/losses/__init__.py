@@ -3,43 +3,51 @@
 A loss is added by one function here and one line in `LOSSES`, or from outside by its import path.
 """
 
-import inspect
+import functools
+from collections.abc import Mapping
+from typing import Any
 
 from ablate.errors import StudyError, nearest
-from ablate.losses.contract import Loss, check_contract
+from ablate.losses.contract import ForeignLoss, Loss, check_contract
 from ablate.losses.cross_entropy import (
     REDUCTIONS,
     LabelSmoothingCrossEntropy,
     cross_entropy,
     label_smoothing_cross_entropy,
 )
-from ablate.plugins import load_foreign
+from ablate.plugins import bind, is_foreign, load_foreign
 
 __all__ = [
-    "LOSSES", "REDUCTIONS", "LabelSmoothingCrossEntropy", "Loss", "build_loss", "cross_entropy",
-    "label_smoothing_cross_entropy",
+    "LOSSES", "REDUCTIONS", "ForeignLoss", "LabelSmoothingCrossEntropy", "Loss", "build_loss",
+    "cross_entropy", "label_smoothing_cross_entropy",
 ]  # fmt: skip
 
 LOSSES: dict[str, Loss] = {"label_smoothing": label_smoothing_cross_entropy, "cross_entropy": cross_entropy}
 
 
-def build_loss(name: str) -> Loss:
-    """Return the loss a study names: a key of `LOSSES`, or the import path of a callable that meets `Loss`.
+def build_loss(name: str, arguments: Mapping[str, Any] | None = None) -> Loss:
+    """The loss that a study names, with keyword arguments of its own; what fails is a StudyError.
 
-    One by import path, `package.module:function`, is tried on a tiny batch first. What fails is a StudyError.
+    One of `LOSSES`; or by import path a function of (logits, target), or a class of such, with `epsilon` and
+    `reduction` where it takes them. The latter is tried on a tiny batch first.
     """
     if name in LOSSES:
-        return LOSSES[name]
-    if ":" not in name:
+        if not arguments:
+            return LOSSES[name]
+        ours = {"epsilon": 0.0, "reduction": "mean"}
+        bind("loss", name, LOSSES[name], arguments, ours, skip=2)
+        return functools.partial(LOSSES[name], **arguments)
+    if not is_foreign(name):
         raise StudyError(
             f"loss {name!r}: expected one of {', '.join(LOSSES)}, or an import path package.module:function."
             f"{nearest(name, LOSSES)}"
         )
-    loss: Loss = load_foreign("loss", name)
-    if inspect.isclass(loss) or not callable(loss):
+    code = load_foreign("loss", name)
+    if not callable(code):
         raise StudyError(
-            f"loss {name!r}: expected a function or another callable; got {loss!r}. Name a function (for a "
-            "class, an instance of it) that takes (logits, target, *, epsilon, reduction)"
+            f"loss {name!r}: expected a function or another callable; got {code!r}. Name a function, or a "
+            "class whose instances can be called, with (logits, target)"
         )
+    loss = ForeignLoss(name, code, arguments or {})
     check_contract(loss, name)
     return loss

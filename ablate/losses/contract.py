@@ -1,11 +1,15 @@
 """What training asks of a loss, and the check of a loss from outside against it."""
 
-from typing import Protocol
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ablate.errors import FOREIGN_FAULTS, StudyError
+from ablate.plugins import bind, explained
 
 CHECK_SIZE = (5, 3)  # rows, classes: unequal, so that a loss which swaps them gives another shape
 
@@ -20,13 +24,61 @@ class Loss(Protocol):
 
         Args:
             logits: (B, K), floating. Left as they are: accuracy is computed from them afterwards.
-            target: (B,) class ids in [0, K), int64; or (B, K) distributions, floating.
+            target: (B,) class ids in [0, K), int64.
             epsilon: smoothing coefficient in [0, 1], a float or a 0-dim tensor, with the same loss; training
                 hands over a tensor. Reading its value is allowed, but on CUDA it waits for the device at
                 every step. A loss without smoothing refuses any value but 0 with a `ValueError`.
             reduction: as above.
         """
         ...
+
+
+class ForeignLoss:
+    """A loss from outside as training calls it, with ε and reduction only where its signature has them.
+
+    One without a reduction may give a loss per image, which is reduced here, or the batch's mean.
+    """
+
+    per_image = True
+    """Whether it gives a loss per image; known once it was called."""
+
+    def __init__(self, name: str, code: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+        made: dict[str, Any] = {}
+        self._code: Callable[[str], Callable[..., Any]] = lambda reduction: code
+        if inspect.isclass(code):
+            made, arguments = bind("loss", name, code, arguments, {"reduction": "mean"}), {}
+
+            @functools.cache
+            def instance(reduction: str) -> Any:
+                return code(**made, **{"reduction": reduction} if reduces else {})
+
+            self._code = instance
+        reduces = made.pop("reduction", None) is not None
+        with explained("loss", name, "it to be made with its arguments"):
+            called = self._code("mean")
+        ours = {"epsilon": 0.0, "reduction": "mean"}
+        called = called.forward if isinstance(called, nn.Module) else called
+        self._given = bind("loss", name, called, arguments, ours, skip=2)
+        self.takes_epsilon = "epsilon" in self._given
+        self._reduces = reduces or "reduction" in self._given
+
+    def __call__(
+        self, logits: Tensor, target: Tensor, /, *, epsilon: float | Tensor, reduction: str
+    ) -> Tensor:
+        """As `Loss`."""
+        code = self._code(reduction)
+        if isinstance(code, nn.Module):
+            code.to(logits.device)
+        ours = {"epsilon": epsilon, "reduction": reduction}
+        value: Tensor = code(
+            logits, target, **{**self._given, **{n: ours[n] for n in ours.keys() & self._given}}
+        )
+        if self._reduces or not isinstance(value, Tensor):
+            return value
+        self.per_image = value.ndim > 0
+        if self.per_image:
+            return value if reduction == "none" else getattr(value, reduction)()
+        return {"mean": value, "sum": value * len(logits), "none": value.expand(len(logits))}[reduction]
 
 
 def check_contract(loss: Loss, name: str) -> None:
@@ -37,7 +89,6 @@ def check_contract(loss: Loss, name: str) -> None:
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(rows, num_classes, generator=generator).requires_grad_()
         labels = torch.randint(num_classes, (rows,), generator=generator)
-        distributions = torch.randn(rows, num_classes, generator=generator).softmax(1)
         epsilons = [0.0, 0.1]
         try:
             loss(logits.clone(), labels, epsilon=0.1, reduction="mean")
@@ -46,12 +97,11 @@ def check_contract(loss: Loss, name: str) -> None:
         except FOREIGN_FAULTS:
             pass  # not an answer; the check calls it again and reports what it raises
         for epsilon in epsilons:
-            for target in (labels, distributions):
-                _check_batch(loss, name, logits, target, epsilon)
+            _check_batch(loss, name, logits, labels, epsilon)
 
 
 def _check_batch(loss: Loss, name: str, logits: Tensor, target: Tensor, epsilon: float) -> None:
-    case = f"for {'class ids' if target.ndim == 1 else 'distributions'} and epsilon={epsilon}"
+    case = f"for epsilon={epsilon}"
     losses = _call(loss, name, logits, target, epsilon, "none")
     if losses.shape != target.shape[:1] or not losses.isfinite().all():
         expected = f"{len(target)} finite losses of shape ({len(target)},) {case}, reduction='none'"
@@ -85,7 +135,7 @@ def _call(
         raise StudyError(
             f"loss {name!r}: expected {call} to work for logits of shape {tuple(logits.shape)} and "
             f"{target.dtype} targets of shape {tuple(target.shape)}; got {type(error).__name__}: {error}. "
-            "To mend it, take (logits, target, *, epsilon, reduction) as ablate.losses.Loss describes them"
+            "To mend it, take (logits, target), epsilon and reduction as ablate.losses.Loss describes them"
         ) from error
     if not isinstance(value, Tensor) or not value.is_floating_point():
         raise StudyError(

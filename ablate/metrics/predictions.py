@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from ablate.metrics.temperature import cross_fit
+from ablate.stats.intervals import OF_FLOAT32, ROUNDING
 
 FloatArray = NDArray[np.floating]
 IntArray = NDArray[np.integer]
@@ -27,8 +28,6 @@ Array = NDArray[np.float64]
 
 BINS = 15
 EDGES = np.arange(BINS + 1) / BINS
-ROUNDING, OF_FLOAT32 = 1e-12, 2.0**-22
-"""How far rounding sets equal probabilities apart, of logits held in float64 and in float32."""
 
 
 def bin_ids(probabilities: FloatArray, rounding: float = ROUNDING, bins: int = BINS) -> NDArray[np.intp]:

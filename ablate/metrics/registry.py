@@ -16,30 +16,20 @@ Better = Literal["higher", "lower", ""]
 class Metric:
     """A metric and what a reader of its column must know.
 
-    Attributes:
-        function: of `Predictions`, gives a float, or a value for each image whose mean the metric is; with a
-            floor it also takes labels [draws, N] and gives [draws] values.
-        unit: of the unrounded value; a fraction is shown in percent.
-        better: which direction is; "" where neither.
-        bounds: smallest and largest possible value.
-        digits: shown after the decimal point, in the shown unit.
+    Its function of `Predictions` gives a float, or a value for each image whose mean the metric is; with a
+    floor it also takes labels [draws, N] and gives [draws] values.
     """
 
     name: str
     function: Callable[[Predictions], Any]
     definition: str
     label: str
-    unit: str
+    unit: str  # of the unrounded value; a fraction is shown in percent
     source: str
-    better: Better = ""
-    bounds: tuple[float, float] = (0, 1)
-    digits: int = 2
+    better: Better = ""  # the direction that is; "" where neither
+    bounds: tuple[float, float] = (0, 1)  # smallest and largest possible value
+    digits: int = 2  # shown after the decimal point, in the shown unit
     by_image: bool = False
-
-    @property
-    def higher_is_better(self) -> bool | None:
-        """None where neither direction is better."""
-        return {"higher": True, "lower": False}.get(self.better)
 
     def score(self, predictions: Predictions) -> float:
         """The metric of predictions that were checked; what is costly is shared by all metrics of them."""

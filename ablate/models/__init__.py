@@ -6,18 +6,21 @@ elsewhere by its import path, `package.module:factory`.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import nn
 
 from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
 from ablate.models.contract import count_macs, count_parameters, keep_logits_float32, try_network
 from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
-from ablate.models.torchvision_classifiers import build_torchvision, torchvision_names, vit_tiny
+from ablate.models.torchvision_classifiers import build_timm, build_torchvision, torchvision_names, vit_tiny
 from ablate.models.xresnet import xresnet18, xresnet34, xresnet50, xse_resnext50
-from ablate.plugins import load_foreign
+from ablate.plugins import bind, is_foreign, load_foreign
 
-__all__ = ["MODELS", "Factory", "build_model", "count_macs", "count_parameters", "find_factory"]
+__all__ = [
+    "MODELS", "Factory", "bind_network", "build_model", "count_macs", "count_parameters", "find_factory",
+]  # fmt: skip
 
 Factory = Callable[..., nn.Module]
 """Called as `factory(num_classes=K, image_size=S)`; gives a network from [N, 3, S, S] to logits [N, K]."""
@@ -33,23 +36,27 @@ MODELS: dict[str, Factory] = {
 }
 
 
-def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
+def build_model(
+    name: str, *, num_classes: int, image_size: int, arguments: Mapping[str, Any] | None = None
+) -> nn.Module:
     """Builds a network with fresh weights and float32 logits, and checks that it keeps to the contract.
 
-    The weights come from torch's global generator, which the caller seeds; the check draws nothing from it.
+    `arguments` are the study's for the factory, which gets the other two where it takes them. The weights
+    come from torch's global generator, which the caller seeds; the check draws nothing from it.
     An unknown network, a factory that fails and what `try_network` refuses are a StudyError.
     """
     factory = find_factory(name)
+    given = bind_network(name, arguments or {}, num_classes, image_size)
     try:
-        model = factory(num_classes=num_classes, image_size=image_size)
+        model = factory(**given)
     except StudyError:
         raise  # says already what to do
     except FOREIGN_FAULTS as error:  # a foreign factory may raise anything
         raise StudyError(
-            f"Expected the network {name!r} to be built by factory(num_classes={num_classes}, "
-            f"image_size={image_size}), but this raised {type(error).__name__}: {error}. If it takes other "
-            "arguments, wrap it in a function that takes these two; if it refuses this size, change the "
-            "study's image size."
+            f"Expected the network {name!r} to be built by its factory with "
+            f"{', '.join(f'{argument}={value!r}' for argument, value in given.items())}, but this raised "
+            f"{type(error).__name__}: {error}. Set what else it needs as arch.NAME; if it refuses this size, "
+            "change the study's image size."
         ) from error
     if not isinstance(model, nn.Module):
         raise StudyError(
@@ -61,11 +68,21 @@ def build_model(name: str, *, num_classes: int, image_size: int) -> nn.Module:
     return model
 
 
+def bind_network(
+    name: str, arguments: Mapping[str, Any], num_classes: int = 0, image_size: int = 0
+) -> dict[str, Any]:
+    """What a network's factory is called with; arguments that it does not take are a StudyError."""
+    ours = {"num_classes": num_classes, "image_size": image_size}
+    return bind("network", name, find_factory(name), arguments, ours)
+
+
 def find_factory(name: str) -> Factory:
     """What a network's name stands for, without building it; a StudyError where that is no callable."""
     if name in MODELS:
         return MODELS[name]
-    if ":" in name:
+    if name.startswith("timm:"):
+        return functools.partial(build_timm, name.removeprefix("timm:"))
+    if is_foreign(name):
         factory: Factory = load_foreign("network", name)
         if not callable(factory):
             raise StudyError(
@@ -77,7 +94,7 @@ def find_factory(name: str) -> Factory:
     if name not in names:
         raise StudyError(
             f"network {name!r}: expected one that ablate knows ({', '.join(MODELS)}), a classifier of "
-            f"torchvision.models (resnet18, convnext_tiny, vit_b_16, ...), or an import path "
-            f"package.module:factory.{nearest(name, [*MODELS, *names])}"
+            "torchvision.models (resnet18, convnext_tiny, vit_b_16, ...), one of timm's as timm:resnet50, "
+            f"or an import path package.module:factory.{nearest(name, [*MODELS, *names])}"
         )
     return functools.partial(build_torchvision, name)

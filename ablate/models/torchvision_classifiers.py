@@ -1,8 +1,8 @@
-"""torchvision's image classifiers by name, with fresh weights, and a small vision transformer of its parts.
+"""Classifiers of torchvision and timm by name, and a small vision transformer of torchvision's parts.
 
 Dropout and stochastic depth are as torchvision sets them, so they differ from family to family:
-`torchvision.models` documents each. Nothing is downloaded. torchvision is imported only when one of these
-networks is asked for, or when a name is unknown: that takes a second or two.
+`torchvision.models` documents each. Only published weights are downloaded. torchvision is imported only when
+one of these networks is asked for, or when a name is unknown: that takes a second or two.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ablate.errors import StudyError
+from ablate.errors import StudyError, nearest
 
 # Smallest image side in pixels at which a forward pass works, by the name or its beginning.
 SMALLEST = {
@@ -57,12 +57,13 @@ def torchvision_names() -> list[str]:
     return list(models.list_models(module=models))
 
 
-def build_torchvision(name: str, *, num_classes: int, image_size: int) -> nn.Module:
+def build_torchvision(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> nn.Module:
     """Builds one of `torchvision_names()`, transformers for this image size; none has auxiliary outputs.
+
+    `arguments` are torchvision's own.
 
     A size that the architecture cannot take is a `StudyError` that says what sizes work.
     """
-    arguments: dict[str, Any] = {}
     multiple = 1
     if name.startswith("vit_"):
         arguments["image_size"] = image_size
@@ -77,6 +78,42 @@ def build_torchvision(name: str, *, num_classes: int, image_size: int) -> nn.Mod
     _check_size(name, image_size, smallest, multiple)
     model: nn.Module = _import_models().get_model(name, weights=None, num_classes=num_classes, **arguments)
     return model
+
+
+def build_timm(
+    name: str, *, num_classes: int | None = None, image_size: int | None = None, **arguments: Any
+) -> nn.Module:
+    """Builds a network of timm, those of a fixed size for this one."""
+    try:
+        import timm
+    except ImportError:
+        raise StudyError(f"network 'timm:{name}': needs timm; run `pip install 'ablate[timm]'`") from None
+    if name not in timm.list_models():
+        hint = nearest(name, timm.list_models())
+        raise StudyError(f"network 'timm:{name}': timm has none of that name.{hint}")
+    own: dict[str, Any] = {"num_classes": num_classes} if num_classes is not None else {}
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if image_size is not None and config is not None and config.fixed_input_size:
+        own["img_size"] = image_size
+    model: nn.Module = timm.create_model(name, **own, **arguments)
+    return model
+
+
+def published_weights(arch: str, name: str) -> Any:
+    """The weights of this name that torchvision publishes for a network; "pretrained" is its default."""
+    models = _import_models()
+    if arch not in torchvision_names():
+        raise StudyError(
+            f"weights {name!r}: nobody publishes weights of {arch!r}; give a file "
+            "(.pt, .pth or .safetensors), or take a network of torchvision or timm"
+        )
+    known = models.get_model_weights(arch)
+    if name == "pretrained" and "DEFAULT" in known.__members__:
+        return known.DEFAULT
+    if name not in known.__members__:
+        names = ", ".join(["pretrained", *known.__members__])
+        raise StudyError(f"weights {name!r}: expected a file, or one of {names} of {arch!r}")
+    return known[name]
 
 
 def _check_size(name: str, image_size: int, smallest: int, multiple: int) -> None:

@@ -1,4 +1,4 @@
-"""The first screen: what a study found, in sentences printed from its claims, what to do, a table of arms.
+"""The first screen: what a study found, in sentences printed from its claims, and what to do.
 
 One source for the page, its Markdown twin, the terminal and a notebook.
 """
@@ -6,53 +6,36 @@ One source for the page, its Markdown twin, the terminal and a notebook.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from ablate.analysis.arms import (
-    arm_interval,
-    arm_label,
-    arm_means,
-    best_of,
-    complete_trials,
-    factor_label,
-    level_label,
-    planned_arms,
-)
+from ablate.analysis import arms
 from ablate.analysis.claims import VERDICTS, Claim, claims
-from ablate.analysis.timing import Pass, arm_cases
+from ablate.analysis.timing import Pass
 from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cautions import SMALL_DATA
-from ablate.report.cells import (
-    Column,
-    Json,
-    amount,
-    cell,
-    column,
-    ends,
-    of_quantity,
-    view,
-    with_best,
-    with_unit,
-    worded,
-)
-from ablate.report.views import duration, search_cost
-from ablate.report.words import words
-from ablate.stats import Interval, median_interval
+from ablate.report.cells import Json, ends, with_unit
+from ablate.report.pages import words
+from ablate.report.views import asked_view, duration, search_cost
 from ablate.study.external import ExternalStudy
+from ablate.study.parts import PART
 from ablate.study.trials import Plan, Trial
-from ablate.tables import Tables
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds, usual
+from ablate.tables.cells import few
+from ablate.tables.files import Tables
+from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds
 
 SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
     "p_equivalence", "margin", "n", "seeds_from", "seeds_needed", "detectable",
 )  # fmt: skip
-MOST_NAMED = 4
+MOST_NAMED, TOLD = 4, ("better", "worse", "undecided")
+"""Of a recommendation: other places named, and what is said of each."""
+TO_TAKE = re.compile("^(at|with) ")
+"""What a place loses where it is recommended."""
 UNTOLD = {
     "incomplete": "planned trials are missing",
     "too_few_seeds": "one seed has no spread to judge by",
@@ -64,7 +47,7 @@ UNTOLD = {
 def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
     """Everything of the first screen but its picture and its cautions."""
     trials, study, made = tables["trials"], plan.study, claims(tables["effects"], plan)
-    complete = complete_trials(trials)
+    complete = arms.complete_trials(trials)
     metrics = dict.fromkeys((study.primary, *study.comparison_family))
     by_metric = {name: [one for one in made if one.metric.name == name] for name in metrics}
     said: list[Json] = []
@@ -75,7 +58,7 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
         said.sort(key=lambda one: one["word"] == "undecided")
     else:
         alone = len(plan.arms) == 1
-        for name in dict.fromkeys((*metrics, *(usual("accuracy", "nll", "ece") if alone else ()))):
+        for name in dict.fromkeys((*metrics, *(study.usual("accuracy", "nll", "ece") if alone else ()))):
             what = quantity(name)
             text = _mean_sentence(tables, plan.arms[0], what) if alone else _spread(complete, plan, what)
             said.append({"metric": name, "word": "", "text": text})
@@ -87,7 +70,7 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
         "about": f"{'; '.join(data)} · {counts} · {done}",
         "sentences": said,
         "recommendation": "" if complete.empty else _recommendation(made, complete, plan),
-        "arms": arms_view(tables, made, plan, timing),
+        "arms": asked_view(tables, made, plan, timing),
         "claims": [{**one.row[list(SAID)].to_dict(), "at": one.place} for one in made],
     }
 
@@ -112,9 +95,6 @@ def _data(trial: Trial) -> str:
     return f"{name} at {fields.image_size} px, {fields.epochs} epoch{'' if fields.epochs == 1 else 's'}"
 
 
-# Sentences.
-
-
 def _sentence(own: Sequence[Claim], complete: pd.DataFrame) -> Json:
     """All claims on one metric in a sentence; its word is the first that occurs in the order of verdicts."""
     what = own[0].metric
@@ -130,24 +110,22 @@ def _of(own: Sequence[Claim], word: str) -> list[Claim]:
 
 def _grouped(word: str, group: list[Claim], asked: int) -> str:
     """The claims of one verdict: where, how large, how sure."""
+    whole = f"in all {asked} comparisons" if len(group) == asked > 2 else ""
     if word == "undecided":
-        return _undecided(group, asked)
-    what, whole = group[0].metric, len(group) == asked > 2
-    count = f"in all {asked} comparisons" if whole else f"in {len(group)} of {asked} comparisons"
+        return f"undecided {whole or few(list(map(_where, group)))}{_undecided(group)}"
     if word == "equivalent":
-        margin = _difference(group[0].row["margin"], what, signed=False)
-        return f"equivalent within ±{margin} {count if whole else _few(list(map(_where, group)))}"
+        margin = _difference(group[0].row["margin"], group[0].metric, signed=False)
+        return f"equivalent within ±{margin} {whole or few(list(map(_where, group)))}"
     if len(group) <= 2:
         return f"{word}: {' and '.join(f'{_size(one.row)} {_where(one)}' for one in group)}"
     least, most = (f(group, key=lambda one: abs(float(one.row["effect"]))) for f in (min, max))
+    count = whole or f"in {len(group)} of {asked} comparisons"
     return f"{word} {count}, from {_size(least.row)} {_where(least)} to {_size(most.row)} {_where(most)}"
 
 
-def _undecided(group: list[Claim], asked: int) -> str:
-    """What was not decided, what the study could have shown, and what would settle it."""
-    what, rows = group[0].metric, pd.DataFrame([one.row for one in group])
-    places = f"in all {asked} comparisons" if len(group) == asked > 2 else _few(list(map(_where, group)))
-    text = f"undecided {places}"
+def _undecided(group: list[Claim]) -> str:
+    """Why some claims are not decided, what the study could have shown, and what would settle it."""
+    what, rows, text = group[0].metric, pd.DataFrame([one.row for one in group]), ""
     sizes = rows["effect"].dropna()
     if len(sizes) == 1:
         text += _size(group[0].row, " ({}, {})")
@@ -157,11 +135,11 @@ def _undecided(group: list[Claim], asked: int) -> str:
     text += f", because {' and '.join(reasons)}" if reasons else ""
     untold = rows[rows["reason"] == ""]
     if len(untold):
-        found, few, many = untold[["detectable", "seeds_from", "seeds_needed"]].max(skipna=False)
+        found, least, most = untold[["detectable", "seeds_from", "seeds_needed"]].max(skipna=False)
         text += f"; {int(untold['n'].min())} seeds can only show differences of "
         text += f"{_difference(found, what, signed=False)} or more"
         if math.isfinite(margin := untold["margin"].iloc[0]):
-            text += f", the margin is {shown(margin, what)}, and {shown_seeds(few, many)} would settle it"
+            text += f", the margin is {shown(margin, what)}, and {shown_seeds(least, most)} would settle it"
     return text
 
 
@@ -181,13 +159,15 @@ def _where(claim: Claim) -> str:
     """Where an effect is: at a level, along a factor, between two arms."""
     if claim.term.kind == "trend":
         ((factor, high),) = claim.term.levels.items()
-        low = level_label(claim.term.reference[factor])
-        return f"from {factor_label(factor)}={low} to {level_label(high)} on a straight line"
+        low = arms.level_label(claim.term.reference[factor])
+        return f"from {arms.factor_label(factor)}={low} to {arms.level_label(high)} on a straight line"
     if claim.term.kind == "pair":
-        return f"from {arm_label(claim.term.reference)} to {claim.place}"
+        return f"from {arms.arm_label(claim.term.reference)} to {claim.place}"
     if claim.term.kind == "interaction":
         return f"in the interaction {claim.place}"
     averaged = ", averaged over the other factors" if claim.row["cells_planned"] > 1 else ""
+    if PART in claim.term.levels and not averaged:
+        return claim.place if claim.place.startswith("without ") else f"with {claim.place}"
     return f"at {claim.place}{averaged if claim.term.kind == 'main' else ''}"
 
 
@@ -202,14 +182,13 @@ def _mechanism(what: Quantity, complete: pd.DataFrame) -> str:
     least, most = shown(scaled.min(), what), shown(scaled.max(), what)
     left = least if least == most else f"{least} to {most}"
     side = "below" if gap < 0 else "above"
-    return (
-        f" Mean confidence is {side} accuracy by up to {size}; temperature scaling leaves an ECE of {left} %."
-    )
+    gap_said = f" Mean confidence is {side} accuracy by up to {size}"
+    return f"{gap_said}; temperature scaling leaves an ECE of {left} %."
 
 
 def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
-    complete = complete_trials(tables["trials"])
-    interval, floor = arm_interval(complete, arm, what.name, tables.get("new_images")), ""
+    complete = arms.complete_trials(tables["trials"])
+    interval, floor = arms.arm_interval(complete, arm, what.name, tables.get("new_images")), ""
     if not interval.n:
         return f"{what.label}: no value."
     reach = f"n = {interval.n} training run{'' if interval.n == 1 else 's'}"
@@ -217,21 +196,18 @@ def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
         reach = f"95 % interval {ends(interval.low, interval.high, what)}, {reach}"
     else:
         reach += f"{', all equal' if interval.n > 1 else ''}, so no interval"
-    if what.name in FLOORS and (height := arm_interval(complete, arm, FLOORS[what.name])).n:
+    if what.name in FLOORS and (height := arms.arm_interval(complete, arm, FLOORS[what.name])).n:
         floor = f"; its noise floor is {with_unit(height.mean, what)}"
     return f"{what.label} {with_unit(interval.mean, what)} ({reach}){floor}."
 
 
 def _spread(complete: pd.DataFrame, plan: Plan, what: Quantity) -> str:
     """Where the means of arms lie that no comparison is asked of."""
-    means = arm_means(complete, planned_arms(plan).values(), what.name)["mean"].dropna()
+    means = arms.arm_means(complete, arms.planned_arms(plan).values(), what.name)["mean"].dropna()
     if means.empty:
         return f"{what.label}: no arm has a value."
     both = f"{shown(means.min(), what)} to {with_unit(means.max(), what)}"
     return f"{what.label}: {both} over {len(means)} arms, which are described and not compared."
-
-
-# What to do.
 
 
 def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
@@ -239,124 +215,49 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
     study, what = plan.study, quantity(plan.study.primary)
     if not study.baseline:
         return _best(made, complete, plan)
-    levels: dict[str, list[Claim]] = {}
-    for one in made:
-        if one.term.kind in ("arm", "main"):
-            levels.setdefault(_where(one).removeprefix("at "), []).append(one)
-    kept = arm_label(study.baseline)
-    better = {
-        place: primary
-        for place, own in levels.items()
-        for primary in own
-        if primary.metric == what and primary.word == "better" and not _of(own, "worse")
-    }
-    if better:
-        best = max(better, key=lambda place: abs(float(better[place].row["effect"])))
+    asked = [
+        one
+        for one in made
+        if one.term.kind in ("arm", "main")
+        and study.baseline.items() <= {**study.baseline, **one.term.reference}.items()
+    ]
+    won = [one for one in asked if one.metric == what and one.word == "better"]
+    harmed = set(map(_where, _of(asked, "worse")))
+    if harmless := [one for one in won if _where(one) not in harmed]:
+        best = TO_TAKE.sub("", _where(max(harmless, key=lambda one: abs(float(one.row["effect"])))))
         return f"Take {best}: it is better on {what.noun} and worse on nothing that was asked."
-    if not levels:
+    if not asked:
         return ""
     others = []
-    for place, own in levels.items():
-        nouns = {
-            word: [one.metric.noun for one in _of(own, word)] for word in ("better", "worse", "undecided")
-        }
+    for place in dict.fromkeys(map(_where, asked)):
+        own = [one for one in asked if _where(one) == place]
+        nouns = {word: [one.metric.noun for one in _of(own, word)] for word in TOLD}
         if nouns["better"]:
             on = ", ".join(f"{word} on {' and '.join(names)}" for word, names in nouns.items() if names)
-            others.append(f"{place} is {on}")
+            others.append(f"{TO_TAKE.sub('', place)} is {on}")
+    why = "" if won else f" nothing that was asked is better on {what.noun}."
     beside = f" {'; '.join(others[:MOST_NAMED])}." if others else ""
-    if any(one.metric == what and one.word == "better" for own in levels.values() for one in own):
-        return f"Keep {kept}:{beside}"
-    return f"Keep {kept}: nothing that was asked is better on {what.noun}.{beside}"
+    return f"Keep {arms.arm_label(study.baseline)}:{why}{beside}"
 
 
 def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
     """Without a baseline: the best arm, and what it can be told from."""
-    what, arms = quantity(plan.study.primary), planned_arms(plan)
-    means = arm_means(complete, arms.values(), what.name).set_index("arm")["mean"].dropna()
-    best = best_of(means, what)
+    what, planned = quantity(plan.study.primary), arms.planned_arms(plan)
+    means = arms.arm_means(complete, planned.values(), what.name).set_index("arm")["mean"].dropna()
+    best = arms.best_of(means, what)
     if len(means) < 2 or best is None:
         return ""
-    told = set()
-    for one in (one for one in made if one.metric == what):
-        if (one.term.term, one.word) == (best, "better"):
-            told.add(one.term.against)
-        elif (one.term.against, one.word) == (best, "worse"):
-            told.add(one.term.term)
-    unlike = [arms[arm].label for arm in plan.arms if arm in told]
-    alike = [arms[arm].label for arm in means.index if arm not in told and arm != best]
-    text = f"Best {what.noun}: {arms[best].label}, {with_unit(float(means[best]), what)}"
-    text += f"; better than {_few(unlike)}" if unlike else ""
-    return f"{text}{f'; not told from {_few(alike)}' if alike else ''}."
+    own = [one for one in made if one.metric == what]
+    told = {one.term.against for one in _of(own, "better") if one.term.term == best}
+    told |= {one.term.term for one in _of(own, "worse") if one.term.against == best}
+    unlike = [planned[arm].label for arm in plan.arms if arm in told]
+    alike = [planned[arm].label for arm in means.index if arm not in told and arm != best]
+    text = f"Best {what.noun}: {planned[best].label}, {with_unit(float(means[best]), what)}"
+    text += f"; better than {few(unlike)}" if unlike else ""
+    return f"{text}{f'; not told from {few(alike)}' if alike else ''}."
 
 
-def _few(labels: Sequence[str]) -> str:
-    more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
-    return ", ".join(labels[:MOST_NAMED]) + more
-
-
-# The table of arms.
-
-
-def arms_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | None) -> Json | None:
-    """A row per arm: what is asked, accuracy and ECE, with differences and bars; the cost of a step."""
-    study, arms, cases = plan.study, planned_arms(plan), arm_cases(plan)
-    complete, new_images = complete_trials(tables["trials"]), tables.get("new_images")
-    metrics = [
-        quantity(name) for name in dict.fromkeys((study.primary, *study.comparison_family, "accuracy", "ece"))
-    ]
-    metrics = [what for what in metrics if what.name in complete and complete[what.name].notna().any()]
-    intervals = {
-        what.name: {arm: arm_interval(complete, arm, what.name, new_images) for arm in arms}
-        for what in metrics
-    }
-    by_arm = {(one.term.term, one.metric.name): one for one in made if one.term.kind == "arm"}
-    against = dict(plan.comparisons)
-    order = list(arms)
-    first = quantity(study.primary)
-    if not study.baseline and first.better and first.name in intervals:
-        down = first.better == "higher"
-        order.sort(
-            key=lambda arm: (math.isnan(mean := intervals[first.name][arm].mean), -mean if down else mean)
-        )
-
-    def columns(arm: str) -> Iterator[Column]:
-        baseline = "" if arm in against or not study.baseline else "baseline"
-        yield worded("Arm", cell(arms[arm].label, float(list(arms).index(arm)), [baseline]))
-        for what in metrics:
-            own, claim, notes = intervals[what.name][arm], by_arm.get((arm, what.name)), list[str]()
-            if arm in against and own.n:
-                delta = own.mean - intervals[what.name][against[arm]].mean
-                notes = [f"{shown_difference(delta, what)}{f' {claim.word}' if claim else ''}"]
-            shown_as = amount(own.mean, what, notes, low=own.low, high=own.high)
-            shown_as["verdict"] = claim.word if claim else ""
-            shown_as["bar"] = _bar(own, intervals[what.name].values())
-            yield of_quantity(what, shown_as)
-        if timing and cases[arm] in timing.times:
-            step = median_interval(timing.times[cases[arm]]).median
-            other, notes = cases.get(against.get(arm, "")), list[str]()
-            if other in timing.times:
-                notes = [
-                    "same step" if other == cases[arm] else f"× {timing.ratio(cases[arm], other).median:.2f}"
-                ]
-            yield column("Step", cell(f"{step:.2f}", step, notes), unit="ms")
-
-    return with_best(view(order if len(complete) else [], columns))
-
-
-def _bar(own: Interval, others: Iterable[Interval]) -> list[float] | None:
-    """Low, mean and high of an interval in percent of the width that all of a column take."""
-    ends_of = np.array([(one.low, one.mean, one.high) for one in [own, *others]])
-    low, high = np.nanmin(ends_of), np.nanmax(ends_of)
-    if math.isnan(own.mean) or low == high:
-        return None
-    ends_of[np.isnan(ends_of)] = own.mean
-    return [round(float(end), 1) for end in 100 * (ends_of[0] - low) / (high - low)]
-
-
-# What tuning bought.
-
-
-def tuning_answer(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame, plan: Plan) -> Json:
+def tuning_answer(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFrame) -> Json:
     """The verdict on the search; what was chosen, what that showed while tuning and afresh; the cost."""
     (kind, better), said = _bought(tuned, retests), list[str]()
     if len(tuned.winners):
@@ -364,7 +265,7 @@ def tuning_answer(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFram
     for one in retests:
         if "winner" in one.roles:
             about = f"{one.point['label']}: " if len(tuned.winners) > 1 else ""
-            said.append(about + " ".join(_of_winner(outcome, one, plan) for outcome in one.outcomes))
+            said.append(about + " ".join(_of_winner(outcome, one) for outcome in one.outcomes))
     spent = trials[["train_seconds", "eval_seconds"]].sum(axis=1)[trials["status"] == "complete"]
     again = f", the re-test {len(spent)} and {duration(float(spent.sum()))}" if len(spent) else ""
     said.append(f"The search took {search_cost(tuned)}{again}.")
@@ -396,7 +297,7 @@ def _bought(tuned: Tuned, retests: Sequence[Retested]) -> tuple[str, list[str]]:
     return ("equivalent" if all(own == {"equivalent"} for own in verdicts.values()) else "not shown"), []
 
 
-def _of_winner(outcome: Outcome, one: Retested, plan: Plan) -> str:
+def _of_winner(outcome: Outcome, one: Retested) -> str:
     """One objective of a chosen point: while tuning, then with fresh seeds."""
     what, effect, fresh = outcome.what, outcome.effect, outcome.fresh
     start = f"On the tuning split: {what.noun} {with_unit(outcome.tuned.mean, what)}"

@@ -12,12 +12,13 @@ from ablate.analysis.claims import claims, contrast_label
 from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import Json
-from ablate.report.words import caution
-from ablate.stats import smallest_sign_flip_p
+from ablate.report.pages import texts, titled
+from ablate.stats.effect import smallest_sign_flip_p
 from ablate.study.comparisons import family_size
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.cells import one_line
+from ablate.tables.files import Tables
 from ablate.tables.quantities import quantity, shown, shown_p
 
 FEW_SEEDS, FEW_SEEDS_A_POINT = 5, 3
@@ -39,22 +40,17 @@ POOLED = {
 }
 
 
-def banners(
-    trials: pd.DataFrame,
-    plan: Plan,
-    floors: pd.DataFrame | None = None,
-    tuned: Tuned | None = None,
-    effects: pd.DataFrame | None = None,
-) -> list[Json]:
+def banners(tables: Tables, plan: Plan, tuned: Tuned | None = None) -> list[Json]:
     """Every warning that applies, those about a search first, then the gravest."""
-    of_search = _of_search(tuned) if tuned else ()
-    of_claims = () if effects is None else _of_claims(effects, plan)
-    return [*of_search, *_of_trials(trials, plan), *of_claims, *_of_metrics(trials, plan, floors)]
+    of_search, trials = _of_search(tuned) if tuned else (), tables["trials"]
+    of_claims = _of_claims(tables["effects"], plan) if "effects" in tables else ()
+    of_metrics = _of_metrics(trials, plan, tables.get("floors"))
+    return [*of_search, *_of_trials(trials, plan), *of_claims, *of_metrics]
 
 
 def _banner(name: str, items: Sequence[str] = (), **values: Any) -> Json:
     more = [f"and {len(items) - MOST_LINES} more, in the tables"] if len(items) > MOST_LINES else []
-    return {**caution(name, **values), "items": [*items[:MOST_LINES], *more]}
+    return {**titled(texts()[f"caution.{name}"].render(values)), "items": [*items[:MOST_LINES], *more]}
 
 
 def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:
@@ -76,6 +72,8 @@ def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:
         if plan.study.only:
             yield _banner("no_grid", arms=len(plan.arms))
         return
+    if plan.same_code:
+        yield _banner("same_code", plan.same_code)
     for name in dict.fromkeys(trial.fields.data for trial in plan.trials):
         if name in SMALL_DATA:
             yield _banner(f"data.{name}")
@@ -151,9 +149,7 @@ def _of_search(tuned: Tuned) -> Iterator[Json]:
         yield _banner("unspent", ended=ended, planned=facts["points_planned"])
     if failed > MANY_LOST * ended:
         rows = tuned.points[(tuned.points["state"] == "failed") & tuned.points["reason"].notna()]
-        items = [
-            f"{label}: {one_line(why, 120)}" for label, why in zip(rows["label"], rows["reason"], strict=True)
-        ]
+        items = [f"{row['label']}: {one_line(row['reason'], 120)}" for _, row in rows.iterrows()]
         yield _banner("points_failed", items, failed=failed, ended=ended)
     if pruned > MANY_PRUNED * ended:
         yield _banner("points_pruned", pruned=pruned, ended=ended)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,19 +14,18 @@ from ablate.analysis.arms import complete_trials, identical_arms, labels_of, lev
 from ablate.analysis.effects import effects_table
 from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
-from ablate.errors import ResultsError
 from ablate.figures import Figure, draw_figures
 from ablate.report import views
 from ablate.report.answer import answer, tuning_answer
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
-from ablate.report.pages import render_html, render_markdown
+from ablate.report.pages import method, render_html, render_markdown
 from ablate.report.paper import methods_paragraph
-from ablate.report.words import method
-from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, DERIVED, Tables, read_tables, write_tables
+from ablate.tables.columns import COLUMNS, DERIVED
+from ablate.tables.files import Tables, open_plan, read_tables, write_tables
 
 FORMAT = 2
 """Raised when report.json changes in a way that its readers must know of."""
@@ -43,16 +41,8 @@ def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False)
         ResultsError: the report's folder cannot be written.
         StudyError: the study is about a metric that the trials table does not have.
     """
-    try:
-        (report_dir / "figures").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=report_dir):
-            pass
-    except OSError as error:
-        raise ResultsError(
-            f"{report_dir}: the report cannot be written ({error.strerror}); "
-            "choose another folder with --report"
-        ) from None
-    plan = read_plan(results)
+    make_writable(report_dir, [report_dir / "figures"], "the report cannot be written", "--report")
+    plan = open_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
     for former in ("contrasts", "trends"):  # rows of the effects table now
         (results.root / f"{former}.csv").unlink(missing_ok=True)
@@ -77,11 +67,8 @@ def write_pages(
         "index.html": render_html(report, figures, carried).encode(),
         "report.md": render_markdown(report).encode(),
     }
-    for figure in figures:
-        if not figure.error:
-            content[f"figures/{figure.name}.svg"] = figure.light
-            content[f"figures/{figure.name}-dark.svg"] = figure.dark
-            content |= {f"figures/{figure.name}.pdf": figure.pdf} if figure.pdf else {}
+    for figure, paths in zip(figures, report["figures"], strict=True):
+        content |= {paths[kind]: getattr(figure, kind) for kind in ("light", "dark", "pdf") if paths[kind]}
     for name, data in content.items():
         write_atomically(report_dir / name, data)
     for old in (report_dir / "figures").iterdir():  # of an earlier report
@@ -99,14 +86,12 @@ def derived_tables(tables: Tables, plan: Plan) -> Tables:
 def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     """Everything the report says, numbers unrounded, from the tables, those derived among them."""
     study, trials, effects, epochs = plan.study, tables["trials"], tables["effects"], tables["epochs"]
-    step_times = tables.get("step_times")
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
-    labels, timing, tuned = labels_of(plan), timing_pass(step_times), read_search(tables, plan)
+    labels, timing, tuned = labels_of(plan), timing_pass(tables.get("step_times")), read_search(tables, plan)
     first_screen, published = answer(tables, plan, timing), views.published_view(epochs, plan)
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]
-    timing_note = "" if isinstance(study, ExternalStudy) else views.timing_note(timing)
     provenance = _provenance(trials, plan)
     report = {
         "format": FORMAT,
@@ -115,7 +100,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "question": study.question,
         "description": study.description,
         "answer": first_screen,
-        "banners": banners(trials, plan, tables.get("floors"), tuned, effects),
+        "banners": banners(tables, plan, tuned),
         "arms": views.arms_view(tables, plan),
         "more_metrics": views.arms_view(tables, plan, more=True),
         "components": views.components_view(tables, effects, plan),
@@ -124,7 +109,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "sensitivity": views.sensitivity_view(effects, plan),
         "trends": views.effects_view(effects, plan, "trend"),
         "contrasts": views.effects_view(effects, plan, "main", "interaction"),
-        "timing": {"note": timing_note, "table": views.timing_view(step_times, plan)},
+        "timing": views.timing_view(timing, plan),
         "figures": [_figure(figure) for figure in figures],
         "published": published,
         "methods_paragraph": methods_paragraph(tables, plan),
@@ -137,8 +122,8 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     }
     if tuned:
         retests = retested(tuned, trials, effects, plan)
-        first_screen["tuning"] = tuning_answer(tuned, retests, trials, plan)
-        report["tuning"] = views.tuning_view(tuned, retests, study)
+        first_screen["tuning"] = tuning_answer(tuned, retests, trials)
+        report["tuning"] = views.tuning_view(tuned, retests)
     cleaned: Json = as_json(report)
     return cleaned
 
@@ -151,7 +136,6 @@ def _figure(figure: Figure) -> Json:
 
 
 def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
-    """Where, with what and on what the trials ran."""
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
     states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
     if isinstance(plan.study, ExternalStudy):
@@ -182,7 +166,6 @@ def _values(trials: pd.DataFrame, name: str) -> str:
 
 
 def _reproduce(trials: pd.DataFrame, plan: Plan) -> Json:
-    """The command that runs the study, and what it needs."""
     if isinstance(plan.study, ExternalStudy):
         return {"command": plan.command, "note": "It reads the runs again, and trains nothing."}
     commits = _values(trials, "commit")

@@ -1,29 +1,34 @@
-"""The pages: one HTML file that loads nothing, and its Markdown twin with figures by relative path.
+"""What templates/ hold: the words between the numbers (words.md by name, method.md), and the pages.
 
-Both show the same sections of report.json. A section is {"id", "title", "lead", "parts"}. A part has any of
-`title`, `text`, `items` (a list), `facts` (names and values), `code` and `table`; with `folded` it is closed
-in the HTML page, and not in the other one.
+The pages are one HTML file that loads nothing, and its Markdown twin with figures by relative path. Both show
+the same sections of report.json. A section is {"id", "title", "lead", "parts"}. A part has any of `title`,
+`text`, `items` (a list), `facts` (names and values), `code` and `table`; with `folded` it is closed in the
+HTML page, and not in the other one.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-import markupsafe
+import jinja2
+from markupsafe import Markup
 
 from ablate.figures import Figure
 from ablate.report.cells import Json
-from ablate.report.words import environment, template_text, words
+from ablate.study.comparisons import terms
+from ablate.study.trials import Plan
 
+TEMPLATES = Path(__file__).parent / "templates"
 EMPTY: Json = {
     "title": "", "text": "", "items": [], "facts": [], "code": "", "table": None, "folded": "", "pre": False,
 }  # fmt: skip
-LED = ("arms", "components", "differences", "trends", "contrasts", "tuning", "methods")
-"""Sections that words.md has a lead for."""
 COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
 """A colour in the style of an SVG's element."""
 SAFE = " !$'()*+,-./:;<=>?@[]^_`{|}~"
@@ -33,6 +38,49 @@ SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 means nothing."""
 LEADING = re.compile(r"^(?:#|[-+](?=[-\s]|$)|=(?==*$)|(\d+)([.)])(?=\s|$))")
 """What would start a heading, a list or a rule."""
+
+
+def template_text(name: str) -> str:
+    """A file of templates/."""
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+def environment(**options: Any) -> jinja2.Environment:
+    """What renders templates; a blank that nothing fills is an error."""
+    loader, undefined = jinja2.FileSystemLoader(TEMPLATES), jinja2.StrictUndefined
+    options |= {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    return jinja2.Environment(loader=loader, undefined=undefined, **options)
+
+
+@functools.cache
+def texts() -> dict[str, jinja2.Template]:
+    """The texts of words.md by name."""
+    parts, plain = template_text("words.md").split("\n## ")[1:], environment()
+    return {name: plain.from_string(body) for name, _, body in (part.partition("\n") for part in parts)}
+
+
+def words(name: str, **values: Any) -> str:
+    """A text of words.md in one line, its blanks filled."""
+    return " ".join(texts()[name].render(values).split())
+
+
+def titled(text: str) -> Json:
+    """A text whose first line is its title."""
+    title, _, body = text.partition("\n")
+    return {"title": title, "text": " ".join(body.split())}
+
+
+def method(plan: Plan, *, tuned: bool) -> list[Json]:
+    """What each number of the report means: the paragraphs that apply to a study, in reading order."""
+    study, compared = plan.study, terms(plan)
+    facts = {
+        "compared": compared, "search": study.search, "tuned": tuned, "study": study,
+        "asked": sum(term.asked for term in compared),
+        "averages": any(term.kind not in ("arm", "pair") for term in compared),
+        "family": [(name, study.all_margins.get(name)) for name in study.comparison_family],
+    }  # fmt: skip
+    text = environment().get_template("method.md").render(facts)
+    return [titled(part) for part in text.split("## ")[1:]]
 
 
 def sections(report: Json) -> list[Json]:
@@ -53,7 +101,7 @@ def sections(report: Json) -> list[Json]:
         points = _table(tuning["points"], "All {} points of the search")
         search = [_table(tuning["retested"]), {"facts": tuning["facts"]}, points]
     if published:
-        lead = words("lead.published", source=published["source"], differences=published["differences"])
+        lead = words("published.lead", source=published["source"], differences=published["differences"])
         several = len(published["tables"]) > 1
         compared = [{"text": lead}, {"text": published["caution"]}]
         for table in published["tables"]:
@@ -76,16 +124,13 @@ def sections(report: Json) -> list[Json]:
         ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),
         ("trials", "Trials", [_table(report["trials"], "All {} trials")]),
     ]
-    return [
-        {
-            "id": name,
-            "title": title,
-            "lead": words(f"lead.{name}") if name in LED else "",
-            "parts": [EMPTY | part for part in parts if part],
-        }
-        for name, title, parts in found
-        if any(parts)
-    ]
+    made = []
+    for name, title, parts in found:
+        lead = words(f"lead.{name}") if f"lead.{name}" in texts() else ""
+        made.append(
+            {"id": name, "title": title, "lead": lead, "parts": [EMPTY | part for part in parts if part]}
+        )
+    return [section for section in made if section["parts"]]
 
 
 def _table(table: Json | None, folded: str = "") -> Json | None:
@@ -110,7 +155,7 @@ def render_html(report: Json, figures: Sequence[Figure], downloads: Mapping[str,
         style=style,
         script=script,
         policy=policy,
-        images={name: markupsafe.Markup(f"data:image/svg+xml,{text}") for name, text in svg.items()},
+        images={name: Markup(f"data:image/svg+xml,{text}") for name, text in svg.items()},
         downloads={name: f"data:text/csv;charset=utf-8;base64,{text}" for name, text in csv.items()},
     )
 
@@ -126,12 +171,12 @@ def adaptive(light: bytes, dark: bytes) -> bytes:
     """
     if light == dark:
         return light
-    pairs = list(zip(COLOR.findall(light), COLOR.findall(dark), strict=True))
-    names = {pair: b"--c%d" % place for place, pair in enumerate(dict.fromkeys(pairs))}
-    ours, theirs = (b";".join(name + b":" + pair[side] for pair, name in names.items()) for side in (0, 1))
+    dark_of = dict(zip(COLOR.findall(light), COLOR.findall(dark), strict=True))
+    names = {color: b"--c%d" % place for place, color in enumerate(dark_of)}
+    ours = b";".join(b"%b:%b" % (names[color], color) for color in dark_of)
+    theirs = b";".join(b"%b:%b" % (names[color], dark_of[color]) for color in dark_of)
     style = b":root{%b}@media screen and (prefers-color-scheme:dark){:root{%b}}" % (ours, theirs)
-    found = iter(pairs)
-    painted = COLOR.sub(lambda color: b"var(%b)" % names[next(found)], light)
+    painted = COLOR.sub(lambda color: b"var(%b)" % names[color[0]], light)
     return painted.replace(b"<defs>", b"<style>%b</style><defs>" % style, 1)
 
 
@@ -144,12 +189,8 @@ def render_markdown(report: Json) -> str:
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
-class Markup(str):
-    """Text that is Markdown already."""
-
-
 def escaped(value: object) -> object:
-    """A value as a template of Markdown prints it."""
+    """A value as a template of Markdown prints it: `Markup` is Markdown already."""
     return escape(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

@@ -7,29 +7,19 @@ import re
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
+from markupsafe import Markup
 
 from ablate.analysis.arms import Arm, arm_interval, complete_trials, factor_label, level_label, planned_arms
 from ablate.analysis.claims import claims, contrast_label
 from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
-from ablate.report.cells import (
-    Column,
-    Json,
-    amount,
-    cell,
-    column,
-    count,
-    of_quantity,
-    view,
-    with_best,
-    worded,
-)
-from ablate.report.pages import Markup, escaped
-from ablate.report.words import environment, words
+from ablate.report import cells
+from ablate.report.cells import Column, Json
+from ablate.report.pages import environment, escaped, words
 from ablate.study.comparisons import family_size, terms
 from ablate.study.fields import unknown_name
 from ablate.study.trials import Plan
-from ablate.tables import Tables, frame
+from ablate.tables.files import Tables, frame
 from ablate.tables.quantities import number_columns, quantity, shown
 
 TEX = str.maketrans({
@@ -59,15 +49,15 @@ def arms_table(trials: pd.DataFrame, plan: Plan, metrics: Sequence[str], spread:
 
     def columns(arm: Arm) -> Iterator[Column]:
         for factor, level in arm.levels.items():
-            yield worded(factor_label(factor), cell(level_label(level)))
+            yield cells.worded(factor_label(factor), cells.cell(level_label(level)))
         if runs.nunique() > 1:
-            yield column("n", count(runs[arm.name]))
+            yield cells.column("n", cells.count(runs[arm.name]))
         for what in map(quantity, metrics):
             own, sign = arm_interval(complete, arm.name, what.name), signs.get((arm.name, what.name), "")
             width = shown(own.sd / math.sqrt(max(own.n, 1)) if spread == "se" else own.sd, what)
             between = {"ci": f"[{shown(own.low, what)}, {shown(own.high, what)}]", "none": ""}
             reach = between.get(spread, f"± {width}") if own.sd > 0 else ""
-            head, mean = of_quantity(what, amount(own.mean, what, [Markup(reach)], mark=sign))
+            head, mean = cells.of_quantity(what, cells.amount(own.mean, what, [Markup(reach)], mark=sign))
             yield {**head, "pair": spread != "none"}, mean
 
     shown_signs = {sign for (_, name), sign in signs.items() if sign and name in metrics}
@@ -75,7 +65,7 @@ def arms_table(trials: pd.DataFrame, plan: Plan, metrics: Sequence[str], spread:
     name, finalize = ("table.tex.j2", _tex) if latex else ("arms.md.j2", escaped)
     template = environment(finalize=finalize).get_template(name)
     return template.render(
-        table=with_best(view(planned_arms(plan).values(), columns)),
+        table=cells.with_best(cells.view(planned_arms(plan).values(), columns)),
         note=words("table.note", claims=family_size(plan), arms=len(plan.arms), **facts),
         label=re.sub(r"[^A-Za-z0-9]+", "-", study.name),
     )

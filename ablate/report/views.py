@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ablate.analysis.arms import arm_interval, complete_trials, factor_label, level_label, planned_arms
 from ablate.analysis.claims import Claim, claims, contrast_label
 from ablate.analysis.effects import SHOWN
 from ablate.analysis.published import Value, published_summaries, published_values
-from ablate.analysis.timing import Pass, arm_cases, timing_pass
+from ablate.analysis.timing import Pass, arm_cases
 from ablate.analysis.tuning import SUFFIXES, Retested, Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import (
@@ -31,17 +32,19 @@ from ablate.report.cells import (
     with_unit,
     worded,
 )
-from ablate.report.words import words
-from ablate.stats import Interval, MedianInterval, median_interval, smallest_sign_flip_p
+from ablate.report.pages import words
+from ablate.stats.effect import smallest_sign_flip_p
+from ablate.stats.intervals import Interval, MedianInterval, median_interval
 from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
 from ablate.study.external import ExternalStudy
-from ablate.study.search import Range, Search
-from ablate.study.study import Study
+from ablate.study.parts import PART
+from ablate.study.search import Choice, Search
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, Tables
 from ablate.tables.cells import one_line
-from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p, usual
+from ablate.tables.columns import COLUMNS
+from ablate.tables.files import Tables
+from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -63,9 +66,6 @@ def arm_cells(plan: Plan) -> dict[str, Json]:
     return {arm.name: cell(arm.label, float(at)) for at, arm in enumerate(planned_arms(plan).values())}
 
 
-# Arms and trials.
-
-
 def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     """A row per arm: mean, 95 % interval and n of each metric; calibration errors with their floors.
 
@@ -73,9 +73,10 @@ def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     """
     complete, names, arms = complete_trials(tables["trials"]), arm_cells(plan), planned_arms(plan)
     runs = complete["arm"].value_counts()
-    metrics = dict.fromkeys((plan.study.primary, *usual(*ARM_METRICS), *plan.study.comparison_family))
+    study = plan.study
+    metrics = dict.fromkeys((study.primary, *study.usual(*ARM_METRICS), *study.comparison_family))
     if more:
-        metrics = dict.fromkeys(name for name in usual(*MORE_METRICS) if name not in metrics)
+        metrics = dict.fromkeys(name for name in study.usual(*MORE_METRICS) if name not in metrics)
 
     def columns(arm: str) -> Iterator[Column]:
         yield worded("Arm", names[arm])
@@ -89,37 +90,89 @@ def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
     return with_best(view(arms if metrics else [], columns))
 
 
-def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
-    """A row per arm of a study whose factors are on or off: ticks, scores, differences from the baseline.
-
-    None of a search's arms, and where fewer than two factors have two levels. Of two levels 0 or False is
-    off; without one of these, the baseline's.
-    """
-    study, complete, on = plan.study, complete_trials(tables["trials"]), dict[str, Any]()
-    for factor, levels in study.factors.items():
-        off = min(levels, key=lambda level: (bool(level), level != study.baseline.get(factor, levels[0])))
-        if len(levels) == 2:
-            on[factor] = next(level for level in levels if level != off)
-    if len(on) < 2 or study.search:
-        return None
-    against = {term.term: rows for term, rows in compared(effects, plan, "arm")}
-    arms = planned_arms(plan)
+def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | None) -> Json | None:
+    """A row per arm: what is asked, accuracy and ECE, with differences and bars; the cost of a step."""
+    study, arms, names, cases = plan.study, planned_arms(plan), arm_cells(plan), arm_cases(plan)
+    complete, against = complete_trials(tables["trials"]), dict(plan.comparisons)
+    by_arm = {(one.term.term, one.metric.name): one for one in made if one.term.kind == "arm"}
+    intervals, bars = dict[str, dict[str, Interval]](), dict[str, pd.DataFrame]()
+    for name in dict.fromkeys((study.primary, *study.comparison_family, "accuracy", "ece")):
+        if name in complete and complete[name].notna().any():
+            found = {arm: arm_interval(complete, arm, name, tables.get("new_images")) for arm in arms}
+            ends_of = pd.DataFrame({arm: [own.low, own.mean, own.high] for arm, own in found.items()})
+            least, most = np.nanquantile(ends_of, [0, 1])
+            intervals[name] = found
+            # In percent of the width that all arms take; an interval without ends is its mean.
+            bars[name] = 100 * (ends_of.fillna(ends_of.loc[1]) - least) / (most - least)
+    order, first = list(arms), quantity(study.primary)
+    if not study.baseline and first.better and first.name in intervals:
+        means, rising = {arm: own.mean for arm, own in intervals[first.name].items()}, first.better == "lower"
+        order = list(pd.Series(means).sort_values(ascending=rising, kind="stable").index)
 
     def columns(arm: str) -> Iterator[Column]:
-        for factor, level in arms[arm].levels.items():
+        baseline = "" if arm in against or not study.baseline else "baseline"
+        yield worded("Arm", cell(arms[arm].label, names[arm]["value"], [baseline]))
+        for what in map(quantity, intervals):
+            own, claim, notes = intervals[what.name][arm], by_arm.get((arm, what.name)), list[str]()
+            if arm in against and own.n:
+                delta = difference(own.mean - intervals[what.name][against[arm]].mean, what)["text"]
+                notes = [f"{delta} {claim.word}" if claim else delta]
+                notes += [f"against {arms[against[arm]].label}"] if study.design == "both" else []
+            numbers = {"low": own.low, "high": own.high, "verdict": claim.word if claim else ""}
+            bar = [round(float(end), 1) for end in bars[what.name][arm].dropna()] or None
+            yield of_quantity(what, amount(own.mean, what, notes, **numbers, bar=bar))
+        if timing and cases[arm] in timing.times:
+            step = median_interval(timing.times[cases[arm]]).median
+            other, notes = cases.get(against.get(arm, "")), []
+            if other in timing.times:
+                ratio = timing.ratio(cases[arm], other).median
+                notes = ["same step" if other == cases[arm] else f"× {ratio:.2f}"]
+            yield column("Step", cell(f"{step:.2f}", step, notes), unit="ms")
+
+    return with_best(view(order if len(complete) else [], columns))
+
+
+def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
+    """A row per arm of a study of parts, or of factors that are on or off: ticks, scores, differences.
+
+    None of a search's arms, and where fewer than two factors have two levels. Of two levels 0 or False is
+    off; without one of these, the baseline's. Parts that are made of other parts have no column.
+    """
+    study, complete, on = plan.study, complete_trials(tables["trials"]), dict[str, Any]()
+    parts = study.parts if PART in study.factors else {}
+    for factor, levels in study.factors.items():
+        off = min(levels, key=lambda level: (bool(level), level != study.baseline.get(factor, levels[0])))
+        if len(levels) == 2 and not (parts and factor == PART):
+            on[factor] = next(level for level in levels if level != off)
+    if (len(on) < 2 and not parts) or study.search:
+        return None
+    # A study of parts may compare an arm with two others.
+    judged = {(term.term, term.reference.get(PART)): rows for term, rows in compared(effects, plan, "arm")}
+    arms, against = planned_arms(plan), dict.fromkeys(end for _, end in judged)
+    single = [part for part, off in parts.items() if not any(o.keys() < off.keys() for o in parts.values())]
+
+    def columns(arm: str) -> Iterator[Column]:
+        own_levels = arms[arm].levels
+        for factor, level in own_levels.items():
             label, ticked = factor_label(factor), level == on.get(factor)
             if factor in on:
                 head = label if on[factor] is True else f"{label}={level_label(on[factor])}"
                 yield worded(head, cell("✓" if ticked else ABSENT, float(ticked)))
             else:
                 yield worded(label, cell(level_label(level)))
+        for part in single:
+            left = parts[part].keys() - study.named[PART][own_levels[PART]].keys()
+            text = "✓" if len(left) == len(parts[part]) else "in part" if left else ABSENT
+            yield worded(part, cell(text, len(left) / len(parts[part])))
         for what in map(quantity, dict.fromkeys((study.primary, *study.comparison_family))):
             interval = arm_interval(complete, arm, what.name, tables.get("new_images"))
             yield of_quantity(what, _mean(interval, what))
-            if against:
-                own = against.get(arm)
-                judged = cell("baseline", 0.0) if own is None else effect_cell(own[what.name])
-                yield column(f"Δ {what.label}", judged, unit=what.difference_unit)
+            for end in against:
+                own = judged.get((arm, end))
+                none = cell("baseline", 0.0) if own_levels.get(PART) == end else cell(ABSENT)
+                head = f"Δ {what.label}{f' against {end}' if len(against) > 1 else ''}"
+                shown_as = none if own is None else effect_cell(own[what.name])
+                yield column(head, shown_as, unit=what.difference_unit)
 
     return with_best(view(arms, columns))
 
@@ -156,14 +209,12 @@ def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Js
             reason = ABSENT if pd.isna(row["failure"]) else one_line(row["failure"])
             yield worded("Reason", cell(reason))
         else:
-            for what in map(quantity, usual(*TRIAL_METRICS)):
+            for what in map(quantity, plan.study.usual(*TRIAL_METRICS)):
                 yield of_quantity(what, amount(row[what.name], what))
 
     lost = ~trials["status"].isin(["complete", "missing"])
     return view((row for _, row in (trials[lost] if failed else trials).iterrows()), columns)
 
-
-# Effects.
 
 Compared = tuple[Term, dict[str, "pd.Series[Any]"]]
 """An effect that was asked for, and its row of the effects table for each metric."""
@@ -179,7 +230,8 @@ def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
 
 def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     """A row per effect of some kinds, a column per metric: the primary one, the family's, the usual ones."""
-    names, study, others = arm_cells(plan), plan.study, usual(*(AVERAGED if "main" in kinds else SHOWN))
+    names, study = arm_cells(plan), plan.study
+    others = study.usual(*(AVERAGED if "main" in kinds else SHOWN))
 
     def columns(item: tuple[int, Compared]) -> Iterator[Column]:
         place, (term, by_metric) = item
@@ -241,29 +293,26 @@ def sensitivity_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
         if not isinstance(plan.study, ExternalStudy):
             reach = cell(ends(low, high, what, ABSENT, signed=True), float(low), low=low, high=high)
             yield column("New images too", reach, meaning=says["low_images"])
-        least = [f"smallest {shown_p(smallest_sign_flip_p(n))}"] if n else []
         tests = {"p": "p"}
         if plan.study.is_paired:
             tests |= {"Welch's p": "p_welch", "Sign-flip p": "p_sign_flip"}
+            tests |= {"Largest share": "largest_share", "ρ": "rho"}
         for label, name in tests.items():
-            notes = least if name == "p_sign_flip" else []
-            yield column(label, cell(shown_p(row[name]), float(row[name]), notes), meaning=says[name])
-        for label, name in (("Largest share", "largest_share"), ("ρ", "rho")) * plan.study.is_paired:
-            yield column(label, cell(shown_decimal(row[name], 2), float(row[name])), meaning=says[name])
+            text = shown_p(row[name]) if name.startswith("p") else shown_decimal(row[name], 2)
+            notes = [f"smallest {shown_p(smallest_sign_flip_p(n))}"] if name == "p_sign_flip" and n else []
+            yield column(label, cell(text, float(row[name]), notes), meaning=says[name])
         yield column("Detectable", amount(row["detectable"], what), meaning=says["detectable"])
 
     return view(enumerate(claims(effects, plan)), columns)
 
 
-# Step times.
-
-
-def timing_view(step_times: pd.DataFrame | None, plan: Plan) -> Json | None:
-    """The timing pass: a row per arm that was timed; None without a pass."""
-    found = timing_pass(step_times)
+def timing_view(found: Pass | None, plan: Plan) -> Json:
+    """The timing pass: in a note how it was taken, and in a table a row per arm that was timed."""
     if found is None:
-        return None
+        return {"note": "" if isinstance(plan.study, ExternalStudy) else words("timing.none"), "table": None}
     times, ratio, cases = found.times, found.ratio, arm_cases(plan)
+    rounds, others = len(next(iter(times.values()))), f"{found.others or 0:.0%}"
+    note = words("timing.pass", rounds=rounds, others=others, exclusive=found.exclusive)
     names, baselines = arm_cells(plan), dict(plan.comparisons)
 
     def columns(arm: str) -> Iterator[Column]:
@@ -277,7 +326,7 @@ def timing_view(step_times: pd.DataFrame | None, plan: Plan) -> Json | None:
         yield column("Beside plain cross-entropy", plain, unit="×", meaning=by_round)
         yield column("Beside its baseline", beside, unit="×", meaning="1 where the arms do the same work")
 
-    return view([arm for arm in cases if cases[arm] in times], columns)
+    return {"note": note, "table": view([arm for arm in cases if cases[arm] in times], columns)}
 
 
 def _median(interval: MedianInterval, digits: int) -> Json:
@@ -285,17 +334,6 @@ def _median(interval: MedianInterval, digits: int) -> Json:
     if math.isfinite(interval.low):
         note = f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"
     return cell(f"{interval.median:.{digits}f}", interval.median, [note])
-
-
-def timing_note(found: Pass | None) -> str:
-    """How the pass was taken, in a sentence or two."""
-    if found is None:
-        return words("timing.none")
-    rounds, others = len(next(iter(found.times.values()))), f"{found.others or 0:.0%}"
-    return words("timing.pass", rounds=rounds, others=others, exclusive=found.exclusive)
-
-
-# A published run beside ours.
 
 
 def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
@@ -345,10 +383,7 @@ def _outside(value: Value) -> str:
     return f"epoch {value.epoch}, {what.noun}: published {with_unit(value.theirs, what)}, ours {ours}"
 
 
-# A search.
-
-
-def tuning_view(tuned: Tuned, retests: Sequence[Retested], study: Study) -> Json:
+def tuning_view(tuned: Tuned, retests: Sequence[Retested]) -> Json:
     """The search as the report shows it: its facts, what was run again, every point."""
     search, facts = tuned.search, tuned.facts
     states = "{points_done} complete, {points_pruned} pruned, {points_failed} failed".format(**facts)
@@ -371,11 +406,8 @@ def tuning_view(tuned: Tuned, retests: Sequence[Retested], study: Study) -> Json
         fields = zip(rows["field"], rows["share"], strict=True)
         shares = ", ".join(f"{factor_label(name)} {share:.2f}" for name, share in fields)
         known[f"Importance for {quantity(str(objective)).noun}"] = f"{shares} ({rows['evaluator'].iloc[0]})"
-    return {
-        "facts": [{"name": name, "value": value} for name, value in known.items()],
-        "retested": _retested_table(retests, study),
-        "points": _points_table(tuned),
-    }
+    facts_shown = [{"name": name, "value": value} for name, value in known.items()]
+    return {"facts": facts_shown, "retested": _retested_table(retests), "points": _points_table(tuned)}
 
 
 def search_cost(tuned: Tuned) -> str:
@@ -394,16 +426,15 @@ def duration(seconds: float) -> str:
 
 
 def _dimension(search: Search, name: str) -> str:
-    """A searched field with its range."""
     dimension = search.space[name]
     values = (
-        dimension.in_words() if isinstance(dimension, Range) else ", ".join(map(level_label, dimension.of))
+        ", ".join(map(level_label, dimension.of)) if isinstance(dimension, Choice) else dimension.in_words()
     )
     when = " and ".join(f"{factor_label(other)}={level_label(of)}" for other, of in dimension.when.items())
     return f"{factor_label(name)}: {values}{f' (where {when})' if when else ''}"
 
 
-def _retested_table(retests: Sequence[Retested], study: Study) -> Json | None:
+def _retested_table(retests: Sequence[Retested]) -> Json | None:
     """A row per re-tested arm; of each objective both means, both advantages and what did not show again."""
 
     def columns(item: tuple[int, Retested]) -> Iterator[Column]:
@@ -417,31 +448,23 @@ def _retested_table(retests: Sequence[Retested], study: Study) -> Json | None:
             reach = f"{ends(tuned.low, tuned.high, what, 'no interval')}{runs}"
             again = f"{ends(fresh.low, fresh.high, what, 'no interval')}, n = {fresh.n}"
             judged = effect_cell(effect) if effect is not None and effect["n"] else cell(ABSENT)
-            own = amount(tuned.mean, what, [reach, _noted("smoothed", outcome.smoothed, what)])
+            seen = f"smoothed {shown(outcome.smoothed, what)}" if math.isfinite(outcome.smoothed) else ""
+            own = amount(tuned.mean, what, [reach, seen])
             yield column(f"{what.label}, tuning split", own, unit=what.unit, meaning=words("column.tuning"))
             own = amount(fresh.mean, what, [again if fresh.n else "not re-run yet"])
             head = f"{what.label}, reported split"
             yield column(head, own, unit=what.unit, meaning=words("column.reported"))
             smoothed = difference(outcome.seen_smoothed, what)["text"]
             note = f"smoothed {smoothed}" if math.isfinite(outcome.seen_smoothed) else ""
-            changes = {
-                "Δ while tuning": difference(outcome.seen, what, [note]),
-                "Δ re-tested": judged,
-                "Drop": difference(outcome.drop, what),
-            }
-            for label, own in changes.items():
+            changes = {"Δ while tuning": difference(outcome.seen, what, [note]), "Δ re-tested": judged}
+            for label, own in {**changes, "Drop": difference(outcome.drop, what)}.items():
                 shown_as = cell(ABSENT) if one.is_baseline else own
                 yield column(label, shown_as, unit=what.difference_unit, meaning=words(f"column.{label}"))
 
     return view(enumerate(retests), columns)
 
 
-def _noted(name: str, value: float, what: Quantity) -> str:
-    return f"{name} {shown(value, what)}" if math.isfinite(value) else ""
-
-
 def _points_table(tuned: Tuned) -> Json | None:
-    """Every point that was asked for."""
     interval, sd = "mean over seeds, below it its 95 % t interval", "over neighbours; none below a cliff"
 
     def columns(point: pd.Series[Any]) -> Iterator[Column]:
@@ -455,12 +478,11 @@ def _points_table(tuned: Tuned) -> Json | None:
         yield worded("Source", cell(source))
         yield worded("State", cell(point["state"], notes=[reason]))
         for what, suffix in zip(tuned.objectives, SUFFIXES, strict=False):
-            mean, low, high, smoothed, spread = (
-                point[f"{name}{suffix}"] for name in ("value", "low", "high", "smoothed", "smoothed_sd")
-            )
+            scored = ("value", "low", "high", "smoothed", "smoothed_sd")
+            mean, low, high, smoothed, spread = (point[f"{name}{suffix}"] for name in scored)
             reach = [ends(low, high, what, "no interval")] if math.isfinite(mean) else []
             yield column(what.label, amount(mean, what, reach), unit=what.unit, meaning=interval)
-            own = amount(smoothed, what, [_noted("sd", spread, what)])
+            own = amount(smoothed, what, [f"sd {shown(spread, what)}" if math.isfinite(spread) else ""])
             yield column("smoothed", own, unit=what.unit, meaning=sd)
         yield _runs(int(point["seeds_done"]), int(point["seeds_planned"]))
         yield column("Time", cell(f"{point['seconds']:.0f}", float(point["seconds"])), unit="s")

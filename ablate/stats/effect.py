@@ -1,7 +1,7 @@
 """An effect: a difference of two means over seeds, with its interval and its test.
 
 Each comparison is judged by its own spread. Intervals are simultaneous in a single step (Bonferroni): one
-excludes 0 exactly where the corrected p is at most 1 - confidence.
+excludes 0 exactly where the corrected p is at most 0.05.
 
 The t test takes the differences for normal. Heavy tails on both sides only make it more careful; skewed ones
 make it err too often, as docs/statistics.md has it from simulations. `sign_flip_p` assumes symmetry as well.
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from ablate.stats.intervals import FloatArray, IntArray, check_family, check_values, moments, slack, t_margin
+from ablate.stats.intervals import FloatArray, IntArray, moments, slack, t_margin
 
 Values = NDArray[np.floating]
 Weights = Sequence[float] | NDArray[np.float64]
@@ -32,35 +32,23 @@ MOST_FLIPPED = 20
 class Effect:
     """Differences of means, arm - baseline, in the values' unit. Each attribute is an array [...].
 
-    Attributes:
-        effect: the difference; NaN where a side has no value.
-        error: its standard error; NaN and 0 as `sd`.
-        freedom: degrees of freedom of its t distribution.
-        n: complete pairs, or values of the smaller of two independent samples.
-        sd: standard deviation (ddof 1) of the paired differences, or of pairs drawn at random from
-            independent samples; NaN below two pairs, 0 when all are equal.
-        rho: correlation of the two arms over seeds, what pairing buys; NaN below three pairs, where an arm
-            is constant, and for independent samples.
-        confidence: coverage of the family's intervals together, in (0, 1).
-        comparisons: effects in the family, at least 1.
+    `sd` (ddof 1) is of the paired differences, or of pairs drawn at random from independent samples: NaN
+    below two pairs, 0 when all are equal. `rho`, what pairing buys, is the correlation of the two arms over
+    seeds: NaN below three pairs, where an arm is constant, and for independent samples.
     """
 
-    effect: FloatArray
-    error: FloatArray
-    freedom: FloatArray
-    n: IntArray
+    effect: FloatArray  # NaN where a side has no value
+    error: FloatArray  # its standard error; NaN and 0 as `sd`
+    freedom: FloatArray  # degrees of freedom of its t distribution
+    n: IntArray  # complete pairs, or values of the smaller of two independent samples
     sd: FloatArray
     rho: FloatArray
-    confidence: float
-    comparisons: int
-
-    def __post_init__(self) -> None:
-        check_family(self.comparisons, confidence=self.confidence)
+    comparisons: int  # effects in the family, at least 1, whose intervals hold together with 95 %
 
     @cached_property
     def margin(self) -> FloatArray:
         """Half the width of the simultaneous interval; NaN where there is no spread to build one on."""
-        return t_margin(self.error, self.freedom, confidence=self.confidence, comparisons=self.comparisons)
+        return t_margin(self.error, self.freedom, comparisons=self.comparisons)
 
     @property
     def low(self) -> FloatArray:
@@ -84,9 +72,7 @@ class Effect:
         return np.asarray(stdtr(np.where(spread, self.freedom, 1), -t))
 
 
-def paired_effect(
-    values: Values, baseline: Values, *, confidence: float = 0.95, comparisons: int = 1
-) -> Effect:
+def paired_effect(values: Values, baseline: Values, *, comparisons: int = 1) -> Effect:
     """Compare arms with their baseline arms, [..., n] each, on the same n seeds in the same order.
 
     A pair with a NaN, where a trial is missing, is left out. With one pair, or when all differences are equal
@@ -97,7 +83,6 @@ def paired_effect(
             f"Expected arm and baseline on the same seeds, got shapes {values.shape} and {baseline.shape}; "
             "align them on the seed and put NaN where a trial is missing."
         )
-    check_values(values, baseline)
     missing = np.isnan(values) | np.isnan(baseline)
     arm, reference = (np.where(missing, np.nan, side.astype(np.float64)) for side in (values, baseline))
     # Equal differences come out apart by the rounding of the two values, e.g. 0.9 - 0.8 and 0.8 - 0.7.
@@ -107,17 +92,14 @@ def paired_effect(
     error, freedom = sd / np.sqrt(np.maximum(n, 1)), np.asarray(n - 1, np.float64)
     count, product, _ = moments(_standardised(arm) * _standardised(reference))
     rho = np.asarray(np.clip(product * count / np.maximum(count - 1, 1), -1.0, 1.0))
-    return Effect(mean, error, freedom, n, sd, rho, confidence, comparisons)
+    return Effect(mean, error, freedom, n, sd, rho, comparisons)
 
 
-def independent_effect(
-    *samples: Values, weights: Weights = (1.0, -1.0), confidence: float = 0.95, comparisons: int = 1
-) -> Effect:
+def independent_effect(*samples: Values, weights: Weights = (1.0, -1.0), comparisons: int = 1) -> Effect:
     """As `paired_effect`, of samples [..., n], [..., m], ... that no seed joins, by Welch's test.
 
     Two are compared; of more than two it is the sum of their means by `weights`.
     """
-    check_values(*samples)
     moments_of = zip(*(moments(side.astype(np.float64)) for side in samples), strict=True)
     n, mean, sd = (np.stack(np.broadcast_arrays(*part)) for part in moments_of)
     mean, sd = (np.reshape(weights, (-1, *[1] * (n.ndim - 1))) * part for part in (mean, sd))
@@ -125,7 +107,7 @@ def independent_effect(
     error, spread = np.hypot.reduce(parts), np.hypot.reduce(sd)
     shares = parts / np.where(error > 0, error, np.nan)
     freedom, rho = 1 / (shares**4 / np.maximum(n - 1, 1)).sum(axis=0), np.full(error.shape, np.nan)
-    return Effect(mean.sum(axis=0), error, freedom, n.min(axis=0), spread, rho, confidence, comparisons)
+    return Effect(mean.sum(axis=0), error, freedom, n.min(axis=0), spread, rho, comparisons)
 
 
 def _standardised(side: FloatArray) -> FloatArray:
@@ -143,7 +125,6 @@ def sign_flip_p(values: Values, baseline: Values) -> float:
 
     Source: Fisher 1935, The Design of Experiments, section 21
     """
-    check_values(values, baseline)
     complete = ~(np.isnan(values) | np.isnan(baseline))
     arm, reference = (side[complete].astype(np.float64) for side in (values, baseline))
     present = arm - reference

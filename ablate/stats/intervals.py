@@ -11,6 +11,8 @@ from scipy.special import stdtrit
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
+CONFIDENCE = 0.95
+"""Of an interval, or of all of a family together."""
 UNBOUNDED = (-math.inf, math.inf)
 ROUNDING, OF_FLOAT32 = 1e-12, 2.0**-22
 """Parts of the largest value by which equal differences come apart, of values held in float64 and float32."""
@@ -30,9 +32,7 @@ class Interval:
     sd: float
 
 
-def mean_interval(
-    values: NDArray[np.floating], *, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED
-) -> Interval:
+def mean_interval(values: NDArray[np.floating], *, bounds: tuple[float, float] = UNBOUNDED) -> Interval:
     """Mean over seeds with its t interval; [n] values, finite, or NaN for a missing one, which is left out.
 
     It assumes a normal spread over seeds, and unlike the bootstrap it keeps its coverage at n = 3 to 10. Of
@@ -40,14 +40,8 @@ def mean_interval(
 
     Source: Student 1908, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
     """
-    if values.ndim != 1:
-        raise ValueError(
-            f"Expected values of shape [n], one for each seed, got {values.shape}; pass one arm."
-        )
-    check_values(values)
-    check_family(confidence=confidence)
     n, mean, sd = moments(values.astype(np.float64))
-    margin = float(t_margin(sd / np.sqrt(n), n - 1, confidence=confidence))
+    margin = float(t_margin(sd / np.sqrt(n), n - 1))
     return Interval(float(mean), *ends_within(bounds, float(mean), margin), int(n), float(sd))
 
 
@@ -83,7 +77,7 @@ def prediction_interval(values: NDArray[np.floating]) -> Interval:
 
 @dataclass(frozen=True)
 class MedianInterval:
-    """A median and its interval; NaN without values, or where no pair of them covers: at 95 % below six."""
+    """A median and its interval; NaN without values, or where no pair of them covers: below six."""
 
     median: float
     low: float
@@ -91,8 +85,8 @@ class MedianInterval:
     n: int
 
 
-def median_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -> MedianInterval:
-    """Median with the narrowest symmetric pair of order statistics that holds it with the confidence asked.
+def median_interval(values: NDArray[np.floating]) -> MedianInterval:
+    """Median with the narrowest symmetric pair of order statistics that holds it with 95 % confidence.
 
     For times, whose spikes are real: it holds whatever the distribution, as the number of independent values
     below their median is binomial with probability a half. [n] values, finite.
@@ -103,12 +97,12 @@ def median_interval(values: NDArray[np.floating], *, confidence: float = 0.95) -
 
     if not len(values):
         return MedianInterval(math.nan, math.nan, math.nan, 0)
-    ends = quantile_test(values, p=0.5).confidence_interval(confidence)
+    ends = quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
     return MedianInterval(float(np.median(values)), float(ends.low), float(ends.high), len(values))
 
 
 def new_images_interval(
-    differences: NDArray[np.floating], *, confidence: float = 0.95, comparisons: int = 1
+    differences: NDArray[np.floating], *, comparisons: int = 1
 ) -> tuple[float, float, float]:
     """Mean paired difference, and the ends of its interval for new images as well as new seeds.
 
@@ -119,26 +113,14 @@ def new_images_interval(
     each with its own t: n - 1 degrees of freedom for the seeds and N - 1 for what the images add. It thus
     always holds the interval over seeds; Satterthwaite's degrees of freedom covered too little at few seeds.
 
-    `differences` [n, N] are arm - baseline, or one arm's values: a row per seed, all NaN where it is missing,
-    and a column per image of the same validation set. The mean is NaN without seeds, the ends for fewer than
-    two seeds or images or where nothing varies.
+    `differences` [n, N], finite, are arm - baseline, or one arm's values: a row per seed, and a column per
+    image of the same validation set. The mean is NaN without seeds, the ends for fewer than two seeds or
+    images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095
     """
-    check_family(comparisons, confidence=confidence)
-    if differences.ndim != 2:
-        raise ValueError(
-            f"Expected differences of shape [n seeds, N images], got {differences.shape}; "
-            "pass those of one comparison."
-        )
-    present: FloatArray = differences[~np.isnan(differences).all(axis=1)].astype(np.float64)
-    if not np.isfinite(present).all():
-        raise ValueError(
-            "Expected each row finite, or all NaN where the seed is missing, got "
-            f"{np.sum(~np.isfinite(present))} other values; every seed is scored on the same images."
-        )
-    n, images = present.shape
+    present, (n, images) = differences.astype(np.float64), differences.shape
     effect = float(present.mean()) if present.size else math.nan
     if n < 2 or images < 2:
         return effect, math.nan, math.nan
@@ -148,7 +130,7 @@ def new_images_interval(
     by_chance = sd_rest * math.sqrt((rest.size - 1) / ((n - 1) * (images - 1) * n))
     # The root of a difference of squares, which in themselves might leave the range of a float.
     added = math.sqrt(max(sd_images - by_chance, 0.0)) * math.sqrt(sd_images + by_chance)
-    tail = (1 - confidence) / (2 * comparisons)
+    tail = (1 - CONFIDENCE) / (2 * comparisons)
     of_seeds = stdtrit(n - 1, tail) * float(moments(by_seed)[2]) / math.sqrt(n)
     margin = math.hypot(of_seeds, stdtrit(images - 1, tail) * added / math.sqrt(images)) or math.nan
     return effect, effect - margin, effect + margin
@@ -187,32 +169,8 @@ def moments(
     return n, np.ldexp(mean, exponent), np.where(equal & (n > 1), 0.0, np.ldexp(sd, exponent))
 
 
-def t_margin(
-    error: FloatArray, freedom: FloatArray | IntArray, *, confidence: float, comparisons: int = 1
-) -> FloatArray:
+def t_margin(error: FloatArray, freedom: FloatArray | IntArray, *, comparisons: int = 1) -> FloatArray:
     """Half the width of a t interval, Bonferroni-corrected; NaN unless the standard error is above 0."""
     defined = np.asarray(error > 0)
-    t = -stdtrit(np.where(defined, freedom, 1), (1 - confidence) / (2 * comparisons))
+    t = -stdtrit(np.where(defined, freedom, 1), (1 - CONFIDENCE) / (2 * comparisons))
     return np.where(defined, t * error, np.nan)
-
-
-def check_values(*samples: NDArray[np.floating]) -> None:
-    """Raise ValueError where a value is infinite."""
-    if infinite := sum(int(np.isinf(values).sum()) for values in samples):
-        raise ValueError(
-            f"Expected values that are finite, or NaN where one is missing, got {infinite} infinite; pass "
-            "NaN for failed trials."
-        )
-
-
-def check_family(comparisons: int = 1, **fractions: float) -> None:
-    """Raise ValueError without a comparison, or unless each fraction lies strictly between 0 and 1."""
-    for name, value in fractions.items():
-        if not 0 < value < 1:
-            raise ValueError(
-                f"Expected {name} between 0 and 1, ends excluded, got {value}; 95 % is written 0.95."
-            )
-    if comparisons < 1:
-        raise ValueError(
-            f"Expected at least one comparison, got comparisons={comparisons}; count those of the family."
-        )

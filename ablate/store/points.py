@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ablate.store.results import TUNING_FILE, ResultsFolder, read_stored, write_atomically
-from ablate.study.fields import Frozen
-from ablate.study.search import Levels, Search
+from ablate.study.fields import Frozen, Levels
+from ablate.study.search import Search
 
 Source = Literal["baseline", "anchor", "sampler"]
 State = Literal["running", "complete", "pruned", "failed"]
@@ -22,12 +22,16 @@ class Point(Frozen):
 
     number: int = Field(description="0, 1, ... in the order they were asked for")
     levels: Levels = Field(description="searched field to value; a field whose condition fails is left out")
-    source: Source = Field(description="where it came from")
+    source: Source = Field(description="baseline, anchor or sampler")
     seeds: tuple[int, ...] = Field(description="a training run each; fresh ones where a point is repeated")
     trial_ids: tuple[str, ...] = Field(default=(), description="the seeds' trials; () until it is begun")
-    state: State = Field(default="running", description="running is also what a stopped search leaves")
+    state: State = Field(
+        default="running", description="running (also of a stopped search), complete, pruned or failed"
+    )
     reason: str = Field(default="", description="why it was pruned or failed")
-    pruned_at: int | None = Field(default=None, description="after so many seeds, or epochs")
+    pruned_at: int | None = Field(
+        default=None, description="after so many seeds, or epochs, as the rule counts"
+    )
     intermediate: dict[int, float] = Field(default={}, description="its value at a seed or epoch")
     attributes: dict[str, Any] = Field(default={}, description="what Optuna keeps with it")
 
@@ -35,7 +39,7 @@ class Point(Frozen):
 class Importances(Frozen):
     """How much each field decides whether a point is among the best."""
 
-    objective: str
+    objective: str = Field(description="the metric that was searched for")
     evaluator: str = Field(description="Optuna's name of the method")
     shares: dict[str, float] = Field(description="field to its share; they sum to 1")
 
@@ -48,10 +52,10 @@ class Tuning(Frozen, extra="ignore"):  # older files hold attributes of Optuna's
     importances: tuple[Importances, ...] = ()
     winners: tuple[int, ...] = Field(default=(), description="points to re-test, once the budget is spent")
     retested: tuple[int, ...] = Field(default=(), description="winners of a smaller budget, re-tested too")
-    tuning_images: int = Field(default=0, description="images that points were judged on")
+    tuning_images: int = Field(default=0, description="images that points were judged on, held back")
     train_images: int = Field(default=0, description="images that points were trained on")
-    tuning_digest: str = Field(default="", description="of the tuning split's images and labels")
-    reported_digest: str = Field(default="", description="of the reported split's")
+    tuning_digest: str = Field(default="", description="digest of the tuning split's images and labels")
+    reported_digest: str = Field(default="", description="digest of the reported split's")
     overlap: int = Field(default=0, description="tuning images that are, pixel by pixel, reported ones too")
 
     @property

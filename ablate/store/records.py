@@ -24,6 +24,8 @@ from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
 Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
+MISSING, UNREADABLE = "missing", "unreadable"
+"""What a planned trial is called whose record is not there, or is damaged as its predictions may be."""
 
 
 class Epoch(Frozen, allow_inf_nan=False):
@@ -123,6 +125,7 @@ class Record(Frozen, allow_inf_nan=False):
     class_names: tuple[str, ...] = ()
     features: Features | None = Field(default=None, description="None without a last linear layer")
     failure: Failure | None = None
+    metrics: dict[str, float] = Field(default={}, description="numbers that the trial reports itself")
     predictions_sha256: str | None = Field(default=None, description="digest of predictions/<trial_id>.npz")
 
     @property
@@ -166,7 +169,7 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
 
 def record_bytes(record: Record) -> bytes:
     """A record as JSON with its own digest, so that a damaged file is never taken for a value."""
-    content = json.loads(record.model_dump_json())
+    content = json.loads(record.model_dump_json(exclude=None if record.metrics else {"metrics"}))
     whole = {"digest": _content_digest(content), "record": content}
     return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -214,7 +217,7 @@ def _checked_predictions(folder: ResultsFolder, record: Record) -> bytes:
 
 def read_records(folder: ResultsFolder) -> dict[str, Record]:
     """Every record of a folder by trial_id; a `RecordError` names all that cannot be read."""
-    records, faults = _read_all(folder)
+    records, faults = read_available(folder)
     if faults:
         raise RecordError("\n".join(faults.values()))
     return records
@@ -222,17 +225,22 @@ def read_records(folder: ResultsFolder) -> dict[str, Record]:
 
 def quarantine(folder: ResultsFolder) -> tuple[dict[str, Record], list[str]]:
     """The sound records by trial_id, and a line for each that, or whose predictions, went to corrupt/."""
-    records, faults = _read_all(folder, with_predictions=True)
+    records, faults = read_available(folder, with_predictions=True)
     for trial_id in faults:
         put_aside(folder, trial_id, "corrupt")
     return records, list(faults.values())
 
 
-def _read_all(
+def read_available(
     folder: ResultsFolder, *, with_predictions: bool = False
 ) -> tuple[dict[str, Record], dict[str, str]]:
-    """All records, and what is wrong with the others, by trial_id."""
+    """The records that are there now, and what is wrong with others; by trial_id.
+
+    One that is put aside meanwhile is no fault, so that a running driver can be looked at.
+    """
     records, faults = {}, {}
+    # Those with predictions are put aside where they are damaged: not for a disk that fails now.
+    faulty = RecordError if with_predictions else (RecordError, OSError)
     collects = gc.isenabled()
     gc.disable()  # records have no cycles, and looking for them among thousands doubles a read
     try:
@@ -242,7 +250,9 @@ def _read_all(
                 if with_predictions and record.status == "complete":
                     _checked_predictions(folder, record)
                 records[path.stem] = record
-            except RecordError as error:
+            except FileNotFoundError:
+                continue
+            except faulty as error:
                 faults[path.stem] = str(error)
     finally:
         if collects:

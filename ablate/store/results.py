@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -27,6 +28,7 @@ class ResultsFolder:
         self.records = self.root / "records"  # one JSON file per trial
         self.predictions = self.root / "predictions"  # one npz file per complete trial
         self.checkpoints = self.root / "checkpoints"  # state of unfinished trials; emptied as they finish
+        self.weights = self.root / "weights"  # trained networks, where they are kept
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
         self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
         self.lock = self.root / ".lock"  # held by the one driver that may write here
@@ -45,16 +47,8 @@ class ResultsFolder:
 
     def create(self) -> None:
         """Make the folders, and try them with a write; one that fails is a `ResultsError`."""
-        try:
-            for folder in (self.records, self.predictions, self.checkpoints):
-                folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.root):
-                pass
-        except OSError as error:
-            raise ResultsError(
-                f"{self.root}: the results folder cannot be written ({error.strerror}); "
-                "choose another with --results"
-            ) from None
+        folders = (self.records, self.predictions, self.checkpoints)
+        make_writable(self.root, folders, "the results folder cannot be written", "--results")
 
     def remove_left_overs(self) -> None:
         """Remove what a killed writer left. Only for the holder of the lock: others may be writing."""
@@ -66,6 +60,17 @@ class ResultsFolder:
 TEMPORARY = ".tmp"
 TUNING_FILE = "tuning/tuning.json"
 """Below a results folder: the points of a search, before the study they lead to."""
+
+
+def make_writable(root: Path, folders: Iterable[Path], fault: str, option: str) -> None:
+    """Make folders below a root, and try it with a write; one that fails is a `ResultsError`."""
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise ResultsError(f"{root}: {fault} ({error.strerror}); choose another with {option}") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -9,13 +9,16 @@ from pydantic import Field
 from ablate.store.records import Environment
 from ablate.store.results import ResultsFolder, read_stored, write_atomically
 from ablate.study.fields import Frozen
-from ablate.study.trials import Trial
+from ablate.study.trials import Trial, arm_name
 
 
 class Case(Frozen):
-    """All of a trial that decides which work a training step does. Not ε: it is a tensor of the step."""
+    """All of a trial that decides which work a training step does; not ε, nor what else a loss is given."""
 
     arch: str
+    arguments: str = Field(
+        default="", description="of the named code but loss and schedule, as 'arch.depth=4'"
+    )
     image_size: int
     decoded_size: int
     batch_size: int
@@ -26,6 +29,8 @@ class Case(Frozen):
     crops: bool = Field(description="whether images are cropped at random")
     flips: bool = Field(description="whether images are mirrored at random")
     mixes: bool = Field(description="whether images are mixed")
+    augmentation: str = "none"
+    averages: bool = Field(default=False, description="whether the weights are averaged")
     device: str
     precision: str
     deterministic: bool
@@ -47,14 +52,17 @@ class TimingPass(Frozen, allow_inf_nan=False):
 def case_of(trial: Trial) -> Case:
     """The case that a trial's steps are."""
     fields, names = trial.fields, set(Case.model_fields)
+    of_code = fields.without_arguments("loss").without_arguments("schedule").__pydantic_extra__
     # What the arithmetic came to stands in place of what was asked for.
     return Case(
         **{**fields.model_dump(include=names), **trial.numerics.model_dump(include=names)},
+        arguments=arm_name(of_code) if of_code else "",
         decoded_size=fields.decoded_size,
         clips=fields.clip_norm > 0,
         crops=fields.crop_area < 1,
         flips=fields.flip,
         mixes=fields.mixup > 0,
+        averages=fields.ema > 0,
     )
 
 

@@ -28,3 +28,7 @@ class ExternalStudy(Study):
     def all_margins(self) -> dict[str, float]:
         """Those that are given: ablate's own are for fractions, and a column may be in percent."""
         return self.margins
+
+    def usual(self, *names: str) -> tuple[str, ...]:
+        """All of its metrics; ablate measured none."""
+        return tuple(self.metrics)

@@ -6,6 +6,7 @@ study's base, its profile, the arm's levels and the command line then change sin
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -21,15 +22,32 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
 from ablate.errors import StudyError, nearest
+from ablate.plugins import is_foreign
 
 
 class Frozen(BaseModel):
     """Values that do not change once they are validated, with no others among them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _named(*known: str) -> AfterValidator:
+    """Checks that a text is one of these names, or the import path of code."""
+
+    def check(name: str) -> str:
+        if name not in known and not is_foreign(name):
+            raise ValueError(f"expected {', '.join(known)}, or an import path as 'my_module:name'")
+        return name
+
+    return AfterValidator(check)
+
+
+OPTIMIZERS = ("sgd", "adamw", "ranger")
+SCHEDULES = ("constant", "one_cycle", "flat_cosine")
 
 
 class Recipe(Frozen, strict=True, allow_inf_nan=False):
@@ -43,8 +61,8 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
     batch_size: int = Field(ge=1, le=65_536, description="training images per step")
     eval_batch_size: int = Field(ge=1, le=65_536, description="images per evaluation batch")
     drop_last: bool = Field(description="drop the last, smaller training batch of an epoch")
-    optimizer: Literal["sgd", "adamw", "ranger"] = Field(
-        description="sgd; adamw; ranger: rectified Adam with a look-ahead of six steps"
+    optimizer: Annotated[str, _named(*OPTIMIZERS)] = Field(
+        description="sgd; adamw; ranger: rectified Adam with a look-ahead of six steps; or an import path"
     )
     lr: float = Field(gt=0, description="learning rate; with a schedule, its highest")
     momentum: float = Field(ge=0, lt=1, description="momentum of sgd, beta1 of adamw and ranger; 0 is none")
@@ -59,9 +77,9 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         default=True, description="weight decay acts on biases and normalisation layers too"
     )
     clip_norm: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 does not clip")
-    schedule: Literal["constant", "one_cycle", "flat_cosine"] = Field(
+    schedule: Annotated[str, _named(*SCHEDULES)] = Field(
         description="constant; one_cycle: a rise from lr/25 and a fall; flat_cosine: flat, then a fall; both "
-        "are cosines and end at lr/100000"
+        "are cosines and end at lr/100000; or an import path"
     )
     anneal_from: float = Field(
         default=0.0, ge=0, lt=1, description="part of the steps after which the schedule falls"
@@ -74,6 +92,24 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         default=0.0,
         ge=0,
         description="alpha of the Beta distribution that mixes pairs of images; 0: no mixup",
+    )
+    freeze: str = Field(
+        default="none",
+        description="parts of the network that keep their first weights, as layer1+layer2; body: all but the "
+        "last linear layer",
+    )
+    head_lr: float = Field(
+        default=1.0, gt=0, description="learning rate of the last linear layer, by that of the others"
+    )
+    augmentation: Annotated[str, _named("none")] = Field(
+        default="none",
+        description="import path of what else is done to training images, after crop and flip; none",
+    )
+    ema: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="decay of the average over the steps' weights that is evaluated in their place; 0: none",
     )
 
 
@@ -110,10 +146,36 @@ def _known_recipe(name: str) -> str:
     return name
 
 
-class Fields(Recipe):
-    """Every field of a trial. Any of them can be a factor of a study."""
+SLOTS = ("data", "augmentation", "arch", "loss", "optimizer", "schedule")
+"""Fields that name code; `slot.argument` is a keyword argument of what they name, and a field like any."""
 
-    data: str = Field(min_length=1, description="dataset name, or folder:PATH with train/ and val/")
+
+def is_field(name: str) -> bool:
+    """Whether a trial has a field of this name, or code that may take an argument of it."""
+    slot, _, argument = name.partition(".")
+    return name in Fields.model_fields or (slot in SLOTS and argument.isidentifier())
+
+
+def _known_field(name: str) -> str:
+    if not is_field(name):
+        raise PydanticCustomError("extra_forbidden", "unknown")
+    return name
+
+
+def _argument(value: Any) -> Any:
+    value = canonical(value)
+    for one in flat(value):
+        if not (
+            one is None or isinstance(one, (int, str)) or (isinstance(one, float) and math.isfinite(one))
+        ):
+            raise ValueError("expected None, a truth value, a finite number, a text, or a tuple of these")
+    return value
+
+
+class DataFields(Frozen, strict=True, allow_inf_nan=False):
+    """Which images a trial trains on, and which it reports on."""
+
+    data: str = Field(min_length=1, description="dataset name, folder:PATH, or package.module:function")
     image_size: int = Field(ge=4, le=1024, description="pixels a side of the square that the network sees")
     decode_size: int = Field(
         default=0,
@@ -137,7 +199,40 @@ class Fields(Recipe):
         description="part of the training images held back and reported on instead of the reported split; "
         "0: none, as for every final number",
     )
+    split: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="part of each class in folder:PATH that is reported on; 0: PATH has train/ and val/",
+    )
+
+    @model_validator(mode="after")
+    def _shrinks_only(self) -> DataFields:
+        if 0 < self.decode_size < self.image_size:
+            raise ValueError(
+                f"decode_size: expected 0 or at least image_size ({self.image_size}), "
+                f"but {self.decode_size} came"
+            )
+        return self
+
+    @property
+    def decoded_size(self) -> int:
+        """Pixels a side that images are decoded at."""
+        return self.decode_size or self.image_size
+
+
+class Fields(DataFields, Recipe, extra="allow"):
+    """Every field of a trial, and `slot.argument` for those of code that are set. Any can be a factor."""
+
+    __pydantic_extra__: dict[
+        Annotated[str, AfterValidator(_known_field)], Annotated[Any, AfterValidator(_argument)]
+    ]
+
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
+    weights: str = Field(
+        default="fresh",
+        description="to start from: fresh, a file, or pretrained or another name of published ones",
+    )
     loss: str = Field(min_length=1, description="loss name, or package.module:function")
     epsilon: float = Field(
         ge=0, le=1, description="label smoothing: 0 is plain cross-entropy, at 1 the label does not matter"
@@ -156,19 +251,17 @@ class Fields(Recipe):
     )
     deterministic: bool = Field(description="only deterministic algorithms (matters on CUDA)")
 
-    @model_validator(mode="after")
-    def _shrinks_only(self) -> Fields:
-        if 0 < self.decode_size < self.image_size:
-            raise ValueError(
-                f"decode_size: expected 0 or at least image_size ({self.image_size}), "
-                f"but {self.decode_size} came"
-            )
-        return self
+    def arguments(self, slot: str) -> dict[str, Any]:
+        """What is set of the keyword arguments of the code that a slot names."""
+        return {
+            name.partition(".")[2]: value
+            for name, value in self.__pydantic_extra__.items()
+            if name.startswith(f"{slot}.")
+        }
 
-    @property
-    def decoded_size(self) -> int:
-        """Pixels a side that images are decoded at."""
-        return self.decode_size or self.image_size
+    def without_arguments(self, slot: str) -> Fields:
+        """The same with no keyword argument of what a slot names."""
+        return self.model_validate({name: of for name, of in self if not name.startswith(f"{slot}.")})
 
 
 DEFAULTS: dict[str, Any] = {
@@ -181,10 +274,11 @@ LATER_FIELDS: dict[str, Any] = {
 }
 """Fields with a default, and the default: what training did before the field was there."""
 CHOICES: dict[str, tuple[str, ...]] = {
-    name: tuple(RECIPES) if name == "recipe" else get_args(field.annotation)
-    for name, field in Fields.model_fields.items()
+    **{name: get_args(field.annotation) for name, field in Fields.model_fields.items()},
+    **{"recipe": tuple(RECIPES), "augmentation": ("none",)},
+    **{"optimizer": OPTIMIZERS, "schedule": SCHEDULES},
 }
-"""Field name to the texts that it may be; () where any text, or none, may do."""
+"""Field name to the texts that it may be, import paths aside; () where any text, or none, may do."""
 
 
 def describe_fields() -> dict[str, dict[str, Any]]:
@@ -211,12 +305,36 @@ def canonical(value: Any) -> Any:
     """One value for what a user writes in several ways, so that equal levels are one level.
 
     NumPy scalars become Python's, -0.0 becomes 0.0, and floats keep 12 significant digits (0.1 + 0.2 is 0.3).
+    A list becomes a tuple; a function or class becomes its import path, a ValueError where workers find none.
     """
+    if callable(value):
+        return import_path(value)
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         value = value.item()
     if isinstance(value, float) and math.isfinite(value):
         return float(f"{value:.12g}") + 0.0
-    return value
+    return tuple(map(canonical, value)) if isinstance(value, (list, tuple)) else value
+
+
+def import_path(code: Any) -> str:
+    """The name by which a worker finds a function or class, as package.module:name."""
+    if isinstance(code, functools.partial):
+        raise ValueError(
+            "expected the function or class itself, with the arguments as fields of their own, as in "
+            "{'arch': Net, 'arch.dropout': 0.1}"
+        )
+    module, name = getattr(code, "__module__", None), getattr(code, "__qualname__", "")
+    if module in (None, "__main__", "builtins") or not name.isidentifier():
+        raise ValueError(
+            "expected code that workers can import: a function or class at the top level of a file, itself "
+            "or by its import path, as 'my_module:name'"
+        )
+    return f"{module}:{name}"
+
+
+def flat(value: Any) -> list[Any]:
+    """A value on its own, or those of a tuple and of the tuples in it."""
+    return [one for inner in value for one in flat(inner)] if isinstance(value, tuple) else [value]
 
 
 def several(values: Any) -> Any:
@@ -251,24 +369,33 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     return f"{name}: unknown {kind}; known are {', '.join(known)}.{nearest(name, known)}"
 
 
+def _as_argument(name: str) -> str:
+    """How to set an argument of one's own code that was taken for a field."""
+    slot = next((slot for slot in SLOTS if name.startswith(f"{slot}_")), "arch")
+    argument = "NAME" if name.endswith(("args", "params", "arguments")) else name.rpartition(".")[2]
+    return (
+        f" An argument of your own code is a field with its slot before it: '{slot}.{argument}': VALUE "
+        f"(slots are {', '.join(SLOTS)})."
+    )
+
+
 def _in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> StudyError:
     """A line per fault: the field, what was expected, what came, what to do."""
     lines = []
+    unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
     for item in error.errors():
+        if item["loc"] in unknown and item["type"] != "extra_forbidden":
+            continue
         name, came = ".".join(map(str, item["loc"])), item["input"]
         message = item["msg"].removeprefix("Value error, ")
         if not name:  # about several fields, and names them itself
             line = message
         elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
             line = unknown_name(kind, name, known)
+            line += _as_argument(name) if kind == "field" else ""
         elif item["type"] == "missing":
             remedy = "add it to the study's base" if name in FIELD_NAMES else "give it one"
             line = f"{name}: no value is set; {remedy}"
-        elif callable(came):
-            line = (
-                f"{name}: expected a name, but {came!r} itself came; name it by its import path, "
-                f"'my_module:{getattr(came, '__name__', 'name')}', in a file that workers can import"
-            )
         elif item["type"] == "tuple_type" and "factors" in item["loc"]:
             line = (
                 f"{name}: expected a tuple or list of levels, but {came!r} ({type(came).__name__}) came; "

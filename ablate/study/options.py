@@ -51,6 +51,15 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     )
     timeout: float | None = Field(default=None, ge=0.001, description="Minutes that one trial may take.")
     retry_failed: bool = Field(default=False, description="Run failed trials again.")
+    retrain: bool = Field(default=False, description="Train anew what was trained with other code.")
+    same_code: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Why changed code computes the same; recorded trials are kept.",
+    )
+    keep_weights: bool = Field(
+        default=False, description="Keep each trained network, for `ablate.load_network`."
+    )
     timing: bool = Field(default=True, description="Time the training steps at the end, by themselves.")
     command: str = Field(default="", description="What to type to run this again, for the report.")
 
@@ -60,9 +69,11 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
         return canonical(value) if is_one(value) else several(value)
 
     @model_validator(mode="after")
-    def _can_be_stopped(self) -> Options:
+    def _agree(self) -> Options:
         if self.workers == 0 and self.timeout is not None:
             raise ValueError("timeout: expected none where workers is 0, as nothing can stop this process")
+        if self.retrain and self.same_code:
+            raise ValueError("retrain: expected without same_code, which keeps what it would train anew")
         return self
 
     def repeated(self) -> dict[str, Any]:

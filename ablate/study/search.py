@@ -9,8 +9,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SkipValidation, field_validator, model_validator
 
-from ablate.study.fields import FIELD_NAMES, Declaration, canonical, repeated, several, unknown_name
-from ablate.study.fields import Levels as Levels
+from ablate.study.fields import (
+    FIELD_NAMES,
+    Declaration,
+    Levels,
+    canonical,
+    is_field,
+    repeated,
+    several,
+    unknown_name,
+)
 
 FIRST_TUNING_SEED = 1_000_000
 """Points are trained with seeds from here on, so that the re-test's seeds are fresh."""
@@ -186,9 +194,9 @@ class Search(Declaration):
         if not self.space:
             yield "space: nothing to search; give at least one field a range"
         for place, (name, dimension) in enumerate(self.space.items()):
-            if name not in FIELD_NAMES:
+            if not is_field(name):
                 yield f"space: {unknown_name('field', name, FIELD_NAMES)}"
-            if name in ("tuning_part", "data"):
+            if name in ("tuning_part", "split") or name.partition(".")[0] == "data":
                 yield f"space: {name} cannot be searched: it decides which images points are judged on"
             for other, value in dimension.when.items():
                 if other not in list(self.space)[:place]:

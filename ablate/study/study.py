@@ -21,17 +21,20 @@ from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
 
 from ablate.errors import StudyError, nearest
 from ablate.study.fields import (
-    FIELD_NAMES,
     Declaration,
     Factors,
     Fields,
     Frozen,
+    Levels,
     Seeds,
+    is_field,
     repeated,
     resolve,
     unknown_name,
 )
-from ablate.study.search import FIRST_TUNING_SEED, Levels, Search
+from ablate.study.metric import Metric
+from ablate.study.parts import BASELINES, PART, Design, off_values, part_faults, part_levels
+from ablate.study.search import FIRST_TUNING_SEED, Search
 
 KINDS = {"arms": ("arm", "pair"), "trend": ("trend",), "main": ("main",), "interaction": ("interaction",)}
 """Names of what can be compared, and the kinds of effect that each is."""
@@ -49,17 +52,50 @@ class Published(Frozen):
     differences: str = Field(default="", description="what remains different from these runs, in sentences")
 
 
-class Profile(Declaration):
+class Varied(Declaration):
+    """What has factors; one whose levels set several fields is written {name: {level: {field: value}}}."""
+
+    base: Levels = Field(default={}, description="field name to value; of a profile those set differently")
+    factors: Factors = Field(
+        default={}, description="field name to its levels, or a name to named levels that set several fields"
+    )
+    named: dict[str, dict[str, Levels]] = Field(default={}, description="taken from the factors")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_apart(cls, declared: Any) -> Any:
+        named = {
+            name: levels
+            for name, levels in (declared.get("factors") or {}).items()
+            if isinstance(levels, Mapping)
+        }
+        if not named:
+            return declared
+        return {
+            **declared,
+            "factors": {**declared["factors"], **{name: tuple(levels) for name, levels in named.items()}},
+            "named": {**declared.get("named", {}), **named},
+        }
+
+    def settings(self, levels: Mapping[str, Any]) -> dict[str, Any]:
+        """Levels as fields, those that named levels set among them."""
+        fields = {name: level for name, level in levels.items() if name not in self.named}
+        for name in levels.keys() & self.named.keys():
+            if levels[name] not in self.named[name]:
+                raise StudyError(unknown_name(f"level of {name}", str(levels[name]), self.named[name]))
+            fields |= self.named[name][levels[name]]
+        return fields
+
+
+class Profile(Varied):
     """A named variant of a study: the fields, factors and seeds that it changes. The rest stays."""
 
-    base: dict[str, Any] = Field(default={}, description="fields set differently")
-    factors: Factors = Field(default={}, description="factors added, or swept over other levels")
     margins: dict[str, float] = Field(default={}, description="margins set differently")
     seeds: Seeds | None = Field(default=None, description="seeds of this profile")
     search: dict[str, Any] = Field(default={}, description="parts of the search that differ, as points=12")
 
 
-class Study(Declaration):
+class Study(Varied):
     """One question put to a grid of training runs, or a search for the best setting.
 
     Arms are all combinations of levels, trained once per seed; each is compared with the one that differs by
@@ -67,8 +103,12 @@ class Study(Declaration):
     """
 
     question: str = Field(min_length=1, description="the question, in a sentence")
-    base: dict[str, Any] = Field(default={}, description="fields that all arms share")
-    factors: Factors = Field(default={}, description="field name to its levels; none is a study of one arm")
+    parts: dict[str, Levels] = Field(
+        default={}, description="part of base to its value when off; or a name to fields with theirs"
+    )
+    design: Design = Field(
+        default="without", description="arms of parts: all but each, only each, or both with both ends"
+    )
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
@@ -82,6 +122,7 @@ class Study(Declaration):
         default=(), description="the metrics that are asked about; () is the primary one"
     )
     margins: dict[str, float] = Field(default={}, description="per metric, a difference that does not matter")
+    metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
     profiles: dict[str, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
@@ -89,10 +130,27 @@ class Study(Declaration):
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _parts_as_levels(cls, declared: Any) -> Any:
+        given, known, factors = (declared.get(name) or {} for name in ("parts", "named", "factors"))
+        if not isinstance(given, Mapping) or not given or PART in known:
+            return declared
+        if PART in factors:
+            raise ValueError(f"factors.{PART}: parts make a factor of this name; give it another")
+        parts, design = off_values(given), declared.get("design", "without")
+        baseline = {PART: BASELINES.get(design)} | (declared.get("baseline") or {})
+        made = {"factors": {**factors, PART: part_levels(parts, design)[0]}, "baseline": baseline}
+        return {**declared, "parts": parts, **made}
+
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        if faults := "\n".join([*_field_faults(self), *declared_faults(self)]):
-            raise ValueError(faults)
+        faults = [*_field_faults(self), *declared_faults(self)]
+        if not faults and PART in self.factors and self.parts:
+            others = {name: levels[0] for name, levels in self.factors.items() if name != PART}
+            faults += part_faults(self.parts, self.fields(others).model_dump())
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     def find_own_modules(self) -> None:
@@ -113,7 +171,12 @@ class Study(Declaration):
     @property
     def all_margins(self) -> dict[str, float]:
         """Margins of every metric that has one: the study's own over the defaults."""
-        return {**DEFAULT_MARGINS, **self.margins}
+        own = {name: metric.margin for name, metric in self.metrics.items() if metric.margin is not None}
+        return {**DEFAULT_MARGINS, **own, **self.margins}
+
+    def usual(self, *names: str) -> tuple[str, ...]:
+        """What is shown beside what the study is about: its own metrics, and these of ablate's."""
+        return (*self.metrics, *names)
 
     def seed_list(self) -> tuple[int, ...]:
         """The seeds, one training run per arm each."""
@@ -126,9 +189,14 @@ class Study(Declaration):
             return [{name: arm[name] for name in names} for arm in self.only]
         return [dict(zip(names, levels, strict=True)) for levels in itertools.product(*self.factors.values())]
 
+    def references(self, arm: Mapping[str, Any]) -> list[Levels]:
+        """The levels that an arm is compared at: the baseline's; of parts, the ends of its design."""
+        ends = part_levels(self.parts, self.design)[1].get(arm.get(PART, ""), ()) if self.parts else ()
+        return [self.baseline | {PART: end} for end in ends] or [self.baseline]
+
     def fields(self, arm: Mapping[str, Any]) -> Fields:
         """The complete fields of one arm."""
-        return resolve(self.base, arm)
+        return resolve(self.settings(self.base), self.settings(arm))
 
     def with_profile(self, name: str) -> Study:
         """This study with the named profile's changes made."""
@@ -139,6 +207,7 @@ class Study(Declaration):
         return self.replace(
             base=self.base | profile.base,
             factors=self.factors | profile.factors,
+            named=self.named | profile.named,
             margins=self.margins | profile.margins,
             seeds=self.seeds if profile.seeds is None else profile.seeds,
             search=searched | profile.search or None,
@@ -175,7 +244,7 @@ def _field_faults(study: Study) -> list[str]:
     found: dict[str, None] = {}
     for changes in [{}, *({name: level} for name, levels in swept.items() for level in levels)]:
         try:
-            resolve(study.base, required, changes)
+            resolve(*map(study.settings, (study.base, required, changes)))
         except StudyError as error:
             found |= dict.fromkeys(str(error).splitlines())
     return list(found)
@@ -184,8 +253,6 @@ def _field_faults(study: Study) -> list[str]:
 def declared_faults(study: Study) -> Iterator[str]:
     """Faults of the factors' levels, the arms that are listed, the baseline, seeds, margins and search."""
     for name, levels in study.factors.items():
-        if name not in FIELD_NAMES:
-            continue  # that is a fault of its own, found with the fields
         if not levels:
             yield f"factors.{name}: no levels; give at least one, or move it to base"
         yield from (
@@ -209,6 +276,9 @@ def declared_faults(study: Study) -> Iterator[str]:
         elif not searched[name].holds(level):
             words = searched[name].in_words()
             yield f"baseline.{name}: {level!r} is not among the values searched ({words})"
+    if study.design != "without" and not study.parts:
+        yield "design: is that of parts; name them, as parts={'mixup': 0.0}, or leave design out"
+    yield from _named_faults(study)
     yield from _comparison_faults(study)
     if not (seeds := study.seed_list()):
         came = "an empty list" if study.seeds == () else study.seeds
@@ -230,6 +300,22 @@ def declared_faults(study: Study) -> Iterator[str]:
         yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
     if max(seeds, default=0) >= FIRST_TUNING_SEED:
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
+
+
+def _named_faults(study: Study) -> Iterator[str]:
+    """Faults of named levels: a name that is a field's, and a field that something else sets too."""
+    setters: dict[str, list[str]] = {name: [name] for name in study.factors.keys() - study.named.keys()}
+    for factor, levels in study.named.items():
+        if is_field(factor):
+            yield f"factors.{factor}: is a field; give the factor of named levels a name of its own"
+        for name in dict.fromkeys(name for fields in levels.values() for name in fields):
+            setters.setdefault(name, []).append(factor)
+    for name, factors in setters.items():
+        if len(factors) > 1:
+            yield (
+                f"factors: {name} is set by {' and by '.join(factors)}, so that one would undo the other; "
+                "leave it to one of them"
+            )
 
 
 def _comparison_faults(study: Study) -> Iterator[str]:
@@ -268,7 +354,7 @@ def load_study(path: str | Path) -> Study:
         raise StudyError(f"{path}: is not Python: {error}") from None
     add_import_folder(path.resolve().parent)
     try:
-        names = runpy.run_path(str(path), run_name="ablate_study")
+        names = runpy.run_path(str(path), run_name=path.stem)
     except StudyError as error:
         lines = "\n  ".join(str(error).splitlines())
         raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None

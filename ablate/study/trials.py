@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import itertools
 import json
+import os
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +16,20 @@ from typing import Any
 from pydantic import Field
 
 from ablate.errors import StudyError
-from ablate.study.fields import LATER_FIELDS, Fields, Frozen
-from ablate.study.study import Study
+from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, Frozen
+from ablate.study.sources import Source, read_source
+from ablate.study.study import Study, add_import_folder
 
 TRAINING_VERSION = 2
 """Raised when a change to ablate alters the numbers that training gives; part of every trial's identity."""
 
 NOT_IDENTITY = {
-    "data", "decode_size", "resize", "tuning_part", "precision", "deterministic", "recipe", "eval_batch_size",
+    "data", "decode_size", "resize", "tuning_part", "split", "precision", "deterministic", "recipe",
+    "eval_batch_size",
 }  # fmt: skip
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
+Sources = Mapping[str, Source]
+"""Field to the user's code that it names."""
 
 
 class Numerics(Frozen):
@@ -46,6 +52,7 @@ class Trial(Frozen):
     repeat: int = Field(default=0, description="0, or the number of a deliberate second run")
     numerics: Numerics = Field(description="resolved arithmetic")
     fingerprint: str = Field(description="digest of the decoded images and labels")
+    sources: dict[str, Source] = Field(default={}, description="field to the user's code that it names")
 
 
 class Plan(Frozen):
@@ -56,6 +63,15 @@ class Plan(Frozen):
     reason: str = Field(description="why this profile: what the machine has, or that it was asked for")
     command: str = Field(default="", description="the command line that runs it")
     trials: tuple[Trial, ...]
+    same_code: tuple[str, ...] = Field(default=(), description="why changed code computes the same")
+
+    def find_own_modules(self) -> None:
+        """Have modules found that stand beside the study's file, as the command names it, or here."""
+        for file in map(Path, shlex.split(self.command)):
+            if file.suffix == ".py" and file.is_file():
+                add_import_folder(file.resolve().parent)
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
 
     @cached_property
     def arms(self) -> tuple[str, ...]:
@@ -64,11 +80,15 @@ class Plan(Frozen):
 
     @cached_property
     def comparisons(self) -> tuple[tuple[str, str], ...]:
-        """Each arm with the arm that has the baseline's levels and is otherwise the same, in order."""
-        levels_of, baseline = {trial.arm: trial.levels for trial in self.trials}, self.study.baseline
+        """Each arm with those that have the levels of its references and are otherwise the same, in order."""
+        levels_of = {trial.arm: trial.levels for trial in self.trials}
         arm_of = {tuple(levels.items()): arm for arm, levels in levels_of.items()}
-        others = {arm: arm_of.get(tuple({**own, **baseline}.items()), arm) for arm, own in levels_of.items()}
-        return tuple((arm, other) for arm, other in others.items() if other != arm)
+        others = [
+            (arm, arm_of.get(tuple({**own, **reference}.items()), arm))
+            for arm, own in levels_of.items()
+            for reference in self.study.references(own)
+        ]
+        return tuple((arm, other) for arm, other in others if other != arm)
 
 
 def arm_name(levels: Mapping[str, Any]) -> str:
@@ -82,15 +102,30 @@ def stream_seed(seed: int, stream: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
+def code_names(fields: Fields) -> dict[str, str]:
+    """The fields that name code by its import path, with that. Of data the fingerprint says enough."""
+    named = {slot: str(getattr(fields, slot)) for slot in SLOTS if slot != "data"}
+    return {slot: name for slot, name in named.items() if ":" in name}
+
+
+def sources_now(fields: Fields, read: Callable[[str], Source] = read_source) -> Sources:
+    """The user's code that a trial's fields name, as it is now."""
+    return {slot: read(name) for slot, name in code_names(fields).items()}
+
+
 def expand(
-    study: Study, fingerprint_of: Callable[[Fields], str], numerics_of: Callable[[Fields], Numerics]
+    study: Study,
+    fingerprint_of: Callable[[Fields], str],
+    numerics_of: Callable[[Fields], Numerics],
+    sources_of: Callable[[Fields], Sources] = sources_now,
 ) -> list[Trial]:
     """All trials, seed by seed, so that a stopped study has whole sets of arms; twins are a StudyError."""
-    arms = [(levels, study.fields(levels)) for levels in study.arms()]
+    arms = [(levels, fields := study.fields(levels), sources_of(fields)) for levels in study.arms()]
     seen: dict[str, str] = {}
     trials = []
-    for seed, (levels, fields) in itertools.product(study.seed_list(), arms):
-        trial = build_trial(levels, fields, seed, numerics_of(fields), fingerprint_of(fields))
+    for seed, (levels, fields, sources) in itertools.product(study.seed_list(), arms):
+        numerics, fingerprint = numerics_of(fields), fingerprint_of(fields)
+        trial = build_trial(levels, fields, seed, numerics, fingerprint, sources=sources)
         if seen.setdefault(trial.trial_id, trial.arm) != trial.arm:
             raise StudyError(
                 f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their "
@@ -107,43 +142,52 @@ def build_trial(
     numerics: Numerics,
     fingerprint: str,
     repeat: int = 0,
+    sources: Sources | None = None,
 ) -> Trial:
-    """One trial with its identity computed."""
-    identity = _identity(fields, seed, repeat, numerics, fingerprint)
-    trial_id = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    return Trial(
-        trial_id=trial_id, arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
+    """One trial with its identity computed; without `sources` the code is as it is now."""
+    trial = Trial(
+        trial_id="", arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
         numerics=numerics, fingerprint=fingerprint,
+        sources=sources_now(fields) if sources is None else dict(sources),
     )  # fmt: skip
+    return trial.model_copy(update={"trial_id": identity_of(trial)})
 
 
-def _identity(fields: Fields, seed: int, repeat: int, numerics: Numerics, fingerprint: str) -> str:
-    """What a trial computes, as canonical JSON: no path, host, study or profile name."""
+def deciding(fields: Fields) -> dict[str, Any]:
+    """The fields that decide a trial's numbers; those of its data do it through the fingerprint."""
     named = fields.model_dump(exclude=NOT_IDENTITY)
+    return {name: value for name, value in named.items() if not name.startswith("data.")}
+
+
+def identity_of(trial: Trial) -> str:
+    """The hash of what a trial computes, its name."""
+    return hashlib.sha256(_identity(trial).encode()).hexdigest()[:16]
+
+
+def _identity(trial: Trial) -> str:
+    """What a trial computes, as canonical JSON: no path, host, study or profile name."""
+    named = {**deciding(trial.fields), "weights": weights_digest(trial.fields.weights)}
     identity = {
         # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
-        "sources": {name: source_digest(named[name]) for name in ("arch", "loss")},
-        "seed": seed,
-        "repeat": repeat,
-        "data": fingerprint,
-        "numerics": numerics.model_dump(),
+        # Ablate's own networks and losses have a version, and no digest.
+        "sources": {"arch": "", "loss": ""} | {slot: own.digest for slot, own in trial.sources.items()},
+        "seed": trial.seed,
+        "repeat": trial.repeat,
+        "data": trial.fingerprint,
+        "numerics": trial.numerics.model_dump(),
         "training_version": TRAINING_VERSION,
     }
     return json.dumps(identity, sort_keys=True, allow_nan=False)
 
 
-def source_digest(name: str) -> str:
-    """Digest of the module that `package.module:attribute` names; "" of ablate's own: they have a version."""
-    if ":" not in name:
-        return ""
-    module = name.partition(":")[0]
+def weights_digest(weights: str) -> str:
+    """Digest of a file of weights; published ones, and none, are their name."""
+    path = Path(weights).expanduser()
+    if not path.suffix:  # none, or a name
+        return weights
     try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError) as error:
-        raise StudyError(f"{name}: module {module!r} cannot be found: {error}") from None
-    if spec is None or spec.origin is None:
-        raise StudyError(
-            f"{name}: module {module!r} cannot be found; put it beside the study file, or install its package"
-        )
-    return hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StudyError(f"weights {weights!r}: the file cannot be read ({error.strerror})") from None

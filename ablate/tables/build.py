@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import joblib
@@ -12,6 +13,7 @@ from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
 from ablate.tables import images
+from ablate.tables.columns import DECLARED
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import Rows, Run, Stored, key_of
 from ablate.tables.tuning import tuning_tables
@@ -30,7 +32,10 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator")
     read = parallel(joblib.delayed(images.read_trial)(folder, trial) for trial in plan.trials)
     for trial, (stored, run) in zip(plan.trials, read, strict=True):
-        rows["trials"].append(_trial_row(plan, trial, stored, run))
+        row = _trial_row(plan, trial, stored, run)
+        if (own := DECLARED.get()) and stored.status == "complete":  # here, where the study's code is found
+            row |= images.scores_of(images.read_stored(folder, trial.trial_id), own)
+        rows["trials"].append(row)
         for epoch in stored.record.history if stored.record else ():
             gaps = np.abs(np.subtract(epoch.bin_confidence, epoch.bin_correct))
             valid_ece = gaps.sum() / np.sum(epoch.bin_count)
@@ -78,10 +83,9 @@ def _trial_row(plan: Plan, trial: Trial, stored: Stored, run: Run | None) -> dic
 
 def step_time_rows(folder: ResultsFolder) -> list[dict[str, Any]]:
     """One row per case and round; none without a pass, or with a damaged one, which a run measures again."""
-    try:
+    timing = None
+    with contextlib.suppress(RecordError):
         timing = read_timing(folder)
-    except RecordError:
-        timing = None
     if timing is None:
         return []
     machine = {**timing.environment.model_dump(), "others": timing.others}

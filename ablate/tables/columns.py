@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ablate.metrics import METRICS
+from ablate.store.points import Importances, Point, Tuning
+from ablate.store.records import Environment, Record
 from ablate.store.timing import Case
-from ablate.study.fields import Fields
+from ablate.study.fields import Fields, Frozen, is_field
+from ablate.study.metric import Metric
+from ablate.study.search import Search
+from ablate.study.study import Study
+from ablate.study.trials import Trial
 
 Kind = Literal["text", "integer", "number", "boolean"]
 
@@ -70,24 +80,22 @@ class Column:
 text, integer = partial(Column, "text"), partial(Column, "integer")
 number, boolean = partial(Column, "number"), partial(Column, "boolean")
 
-_KINDS: dict[Any, Kind] = {int: "integer", float: "number", bool: "boolean", str: "text"}
+_KINDS: dict[Any, Kind] = {
+    int: "integer", int | None: "integer", float: "number", bool: "boolean",
+}  # fmt: skip
 _METRICS = tuple(
     number(m.name, m.definition, m.unit, m.better, m.label, m.digits, m.bounds) for m in METRICS.values()
 )
-_FIELDS = tuple(
-    Column(_KINDS.get(field.annotation, "text"), name, field.description or "")
-    for name, field in Fields.model_fields.items()
-)
-_CASE = tuple(
-    Column(_KINDS[field.annotation], name, field.description or f"the trial's {name}")
-    for name, field in Case.model_fields.items()
-)
-"""All of a trial that decides which work a training step does."""
 
-MISSING = "missing"
-"""Status, in tables only, of a planned trial that has no record."""
-UNREADABLE = "unreadable"
-"""Status, in tables only, of a planned trial whose record or predictions are damaged."""
+
+def _fields(model: type[Frozen], *names: str) -> tuple[Column, ...]:
+    """Fields of what is stored, all or those named, as columns of their names."""
+    known = {name: model.model_fields[name] for name in names or model.model_fields}
+    return tuple(
+        Column(_KINDS.get(field.annotation, "text"), name, field.description or f"the trial's {name}")
+        for name, field in known.items()
+    )
+
 
 # Columns of several tables.
 
@@ -98,7 +106,7 @@ _KEY = (
     integer("seed", "seed of the training run; arms of one seed are paired"),
 )
 _STATUS = text("status", "complete, diverged, oom, killed, timeout, error, missing (not run), unreadable")
-_MACHINE = (integer("threads", "CPU threads"), text("device_name", "processor or GPU model"))
+_MACHINE = _fields(Environment, "threads", "device_name")
 _HIGH = number("high", "upper end of the same")
 
 
@@ -120,9 +128,9 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         *_KEY,
         text("study", "name of the study"),
         text("profile", "profile of the study"),
-        integer("repeat", "0, or the number of a deliberate second run"),
+        *_fields(Trial, "repeat"),
         _STATUS,
-        *_FIELDS,
+        *_fields(Fields),
         *_METRICS,
         number("step_ms", "median; other trials may share the machine", "ms", "lower", "Training step"),
         number("step_ms_p20", "20th percentile of the training steps", "ms", "lower"),
@@ -142,8 +150,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
             for suffix, split in (("", "reported split"), ("_train", "training images"))
             for kind, words in (("within", "inside a class"), ("between", "added by the classes"))
         ),
-        integer("parameters", "trainable parameters of the network"),
-        integer("macs", "multiply-adds of one image's forward pass"),
+        *_fields(Record, "parameters", "macs"),
         text("device", "device kind that the trial ran on: cpu or cuda"),
         text("resolved_precision", "arithmetic that `precision` came to"),
         *_MACHINE,
@@ -243,7 +250,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("y", "second axis of the same"),
     ),
     "step_times": (
-        *_CASE,
+        *_fields(Case),
         integer("round", "cases of one round were timed in turn"),
         number("step_ms", "mean time of a training step in that turn", "ms", "lower"),
         integer("steps", "steps that it is the mean of"),
@@ -251,7 +258,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("others", "part of the machine's cores that other processes used meanwhile"),
     ),
     "timing": (
-        *_CASE,
+        *_fields(Case),
         boolean("plain", "the step with plain cross-entropy that the others are set beside"),
         number("step_ms", "median over rounds of a training step, nothing else running", "ms", "lower"),
         number("low", "lower end of the median's 95 % interval", "ms"),
@@ -267,29 +274,19 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         integer("points_done", "points of which every training run is complete"),
         integer("points_pruned", "points given up early"),
         integer("points_failed", "points of which a training run failed"),
-        integer("seeds", "training runs planned per point"),
-        text("sampler", "how points were chosen"),
-        text("pruning", "which rule gave points up early, or none"),
+        *_fields(Search, "seeds", "sampler", "pruning"),
         text("objective", "the metric that was searched for"),
         text("direction", "which direction of it is better: higher or lower"),
         text("objective_2", "the second one; empty with one objective"),
         text("direction_2", "its better direction"),
-        integer("tuning_images", "images that points were judged on, held back from training"),
-        integer("train_images", "images that points were trained on"),
-        text("tuning_digest", "digest of the tuning split's images and labels"),
-        text("reported_digest", "digest of the reported split's"),
-        integer("overlap", "tuning images whose exact pixels the reported split holds too"),
+        *_fields(Tuning, "tuning_images", "train_images", "tuning_digest", "reported_digest", "overlap"),
         integer("trainings", "training runs that are recorded, whatever became of them"),
         number("seconds", "what they took, training and evaluation, summed over runs", "s"),
     ),
     "points": (
-        integer("number", "0, 1, ... in the order the points were asked for"),
-        text("source", "baseline, anchor or sampler"),
-        text("state", "running (not ended), complete, pruned or failed"),
-        text("reason", "why it was pruned or failed"),
-        integer("pruned_at", "after so many seeds, or epochs, as the rule counts"),
+        *_fields(Point, "number", "source", "state", "reason", "pruned_at"),
         text("levels", "the searched fields' values in words; an unused conditional one is left out"),
-        *_FIELDS,
+        *_fields(Fields),
         integer("seeds_planned", "training runs asked for"),
         integer("seeds_done", "of these the complete ones"),
         *_scores("", ""),
@@ -308,12 +305,57 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("value_2", "the second objective"),
     ),
     "importances": (
-        text("objective", "the metric that was searched for"),
-        text("evaluator", "method that the shares come from"),
+        *_fields(Importances, "objective", "evaluator"),
         text("field", "a searched field"),
         number("share", "how much it decides whether a point is among the best, of 1 over all fields"),
     ),
 }
+DECLARED: ContextVar[Mapping[str, Metric]] = ContextVar("declared", default=MappingProxyType({}))
+"""The metrics that the studies at hand declare, by name."""
+
+
+def declare(*studies: Study) -> None:
+    """Have these studies' own metrics known; those of studies before are forgotten."""
+    DECLARED.set({name: metric for study in studies for name, metric in study.metrics.items()})
+
+
+def metric_column(name: str, metric: Metric) -> Column:
+    """The column of a metric that a study declares."""
+    unit, better = "fraction" if metric.unit == "%" else metric.unit, metric.better.replace("neither", "")
+    digits = (2 if unit == "fraction" else 4) if metric.digits is None else metric.digits
+    origin = f"computed by {metric.code}" if metric.code else "as trials report it"
+    return number(name, f"declared by the study, {origin}", unit, better, metric.label, digits)
+
+
+def is_argument(name: str) -> bool:
+    """Whether a column is of an argument of code that a study names, as arch.dropout."""
+    return "." in name and is_field(name)
+
+
+def columns_of(table: str, arguments: Mapping[str, Iterable[str]]) -> tuple[Column, ...]:
+    """A table's columns: ablate's, and where it has fields and metrics those of the study at hand too.
+
+    `arguments` are those of code, each with its values as texts, which tell the kind of the column.
+    """
+    columns = list(COLUMNS[table])
+    if table in ("trials", "points"):
+        after = columns.index(_fields(Fields)[-1]) + 1
+        columns[after:after] = [
+            Column(_kind_of(texts), name, "an argument of the code that the study names")
+            for name, texts in arguments.items()
+        ]
+    if table == "trials":
+        after = columns.index(_METRICS[-1]) + 1
+        columns[after:after] = [metric_column(name, own) for name, own in DECLARED.get().items()]
+    return tuple(columns)
+
+
+def _kind_of(texts: Iterable[str]) -> Kind:
+    forms: dict[Kind, str] = {"integer": r"-?\d{1,18}", "number": r"-?\d+(\.\d*)?(e[+-]?\d+)?"}
+    fits = (kind for kind, form in forms.items() if all(re.fullmatch(form, text) for text in texts))
+    return next(fits, "text")
+
+
 TUNING = ("tuning", "points", "point_values", "importances")
 """Tables of a search. Only a study that was tuned has them."""
 DERIVED = ("effects", "timing")
@@ -331,6 +373,9 @@ def data_dictionary() -> str:
         "",
         "What the CSV files beside the records hold, and what `ablate.load_tables` returns.",
         "Numbers are unrounded; accuracies, confidences and calibration errors are fractions of 1.",
+        "An argument of code that a study sets, as `arch.dropout`, is a column of `trials` and `points`",
+        "after ablate's fields: of numbers where all its values are, otherwise of text. A metric that a",
+        "study declares is a number in `trials`, after ablate's own.",
         "This page is generated from the code.",
     ]
     for table, columns in COLUMNS.items():

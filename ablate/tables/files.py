@@ -10,17 +10,33 @@ from typing import Any
 import pandas as pd
 
 from ablate.errors import RecordError
-from ablate.store.results import ResultsFolder, write_atomically
-from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind
+from ablate.store.results import ResultsFolder, read_plan, write_atomically
+from ablate.study.trials import Plan
+from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind, columns_of, declare, is_argument
 
 Tables = dict[str, pd.DataFrame]
 DTYPES = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "boolean"}
 
 
+def open_plan(folder: ResultsFolder) -> Plan:
+    """The plan of a results folder, the metrics that it declares known and their code to be found."""
+    plan = read_plan(folder)
+    declare(plan.study)
+    plan.find_own_modules()
+    return plan
+
+
 def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Rows as a DataFrame with exactly the table's columns, in order and with their types."""
-    types = {column.name: DTYPES[column.kind] for column in COLUMNS[table]}
-    return pd.DataFrame(list(rows), columns=list(types)).astype(types)
+    rows = list(rows)
+    named = dict.fromkeys(name for row in rows for name in row if is_argument(name))
+    cells = {
+        name: pd.Series([str(row.get(name, "")) or None for row in rows], dtype="string") for name in named
+    }
+    columns = columns_of(table, {name: texts.dropna() for name, texts in cells.items()})
+    types = {column.name: DTYPES[column.kind] for column in columns}
+    parsed = {c.name: _parse(cells[c.name], c.kind) for c in columns if c.name in cells}
+    return pd.DataFrame(rows, columns=list(types)).assign(**parsed).astype(types)
 
 
 def write_tables(folder: ResultsFolder, tables: Tables) -> None:
@@ -39,8 +55,7 @@ def inert(text: str) -> str:
 def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS)) -> Tables:
     """Read the CSV files of a results folder as `write_tables` left them, or an earlier version.
 
-    Raises:
-        RecordError: a table is missing that every version wrote, or cut, or has other columns.
+    A RecordError says that one is missing that every version wrote, or is cut, or has other columns.
     """
     return {name: _read_table(folder.root / f"{name}.csv", name) for name in names}
 
@@ -55,12 +70,12 @@ def _read_table(path: Path, table: str) -> pd.DataFrame:
             return frame(table, [])
         raise RecordError(f"{path}: the table is missing; write it again with `python -m ablate report`")
     content = path.read_text(encoding="utf-8")
-    columns = COLUMNS[table]
     if not content.endswith("\n"):
         raise RecordError(f"{path}: the table is cut off; write it again with `python -m ablate report`")
     data = pd.read_csv(io.StringIO(content), dtype="string", keep_default_na=False, na_values=[""])
     if table == "effects" and "kind" not in data:
         data = data.rename(columns=FORMER_EFFECTS).assign(kind="arm")
+    columns = columns_of(table, {name: data[name].dropna() for name in map(str, data) if is_argument(name)})
     if not set(data.columns) <= {*(column.name for column in columns), *RETIRED.get(table, ())}:
         raise RecordError(f"{path}: the table has other columns than this version of ablate reads")
     # An earlier version wrote fewer columns, but the same ones of these.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,12 +21,12 @@ from ablate.metrics import (
     reliability_bins,
     resampled,
 )
-from ablate.stats import ends_within, new_images_interval
+from ablate.stats.intervals import ends_within, new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size, terms
 from ablate.study.trials import Plan, Trial
-from ablate.tables.columns import MISSING, UNREADABLE
+from ablate.tables.columns import DECLARED
 
 Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
@@ -57,7 +58,7 @@ Runs = Mapping[str, Mapping[int, Run]]
 
 
 class Stored(NamedTuple):
-    """What a results folder holds of a trial: its record's status, or `MISSING`, or `UNREADABLE` and why."""
+    """What a results folder holds of a trial: its record's status, or missing, or unreadable and why."""
 
     status: str
     record: records.Record | None = None
@@ -69,13 +70,29 @@ def read_stored(folder: ResultsFolder, trial_id: str) -> Stored:
     """A trial's record, and its predictions if it is complete."""
     path = folder.record_path(trial_id)
     if not path.exists():
-        return Stored(MISSING)
+        return Stored(records.MISSING)
     try:
         record = records.read_record(path)
         complete = record.status == "complete"
         return Stored(record.status, record, records.read_predictions(folder, record) if complete else None)
     except RecordError as error:
-        return Stored(UNREADABLE, fault=str(error).replace(f"{folder.root}{os.sep}", ""))
+        return Stored(records.UNREADABLE, fault=str(error).replace(f"{folder.root}{os.sep}", ""))
+
+
+def scores_of(stored: Stored, names: Iterable[str]) -> dict[str, float]:
+    """Metrics of a complete trial by name, ablate's and the study's own; NaN where it does not tell one."""
+    arrays, reported = stored.predictions, stored.record.metrics if stored.record else {}
+    predictions = Predictions.of(arrays.logits, arrays.labels) if arrays else None
+    scores = {}
+    for name in names:
+        own = DECLARED.get().get(name)
+        if predictions is None or (own and not own.code):
+            scores[name] = reported.get(name, math.nan)
+        elif own:
+            scores[name] = own.score(name, predictions.logits, predictions.labels)
+        else:
+            scores[name] = METRICS[name].score(predictions)
+    return scores
 
 
 def key_of(trial: Trial) -> dict[str, Any]:

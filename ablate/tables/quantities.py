@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextvars import ContextVar
-from types import MappingProxyType
 
 import pandas as pd
 
-from ablate.tables.columns import COLUMNS, Column
+from ablate.tables.columns import COLUMNS, DECLARED, Column, metric_column
 
 ABSENT = "–"
 """Shown where there is no number."""
 Quantity = Column
 """A column of numbers, as pages and figures speak of it."""
 _QUANTITIES = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}
-EXTERNAL: ContextVar[Mapping[str, Quantity]] = ContextVar("external", default=MappingProxyType({}))
-"""Set, by name, for as long as such runs are reported."""
 
 
 def quantity(name: str) -> Quantity:
     """The column of the trials or epochs table as a reader sees it."""
-    return EXTERNAL.get().get(name) or _QUANTITIES[name]
-
-
-def usual(*names: str) -> tuple[str, ...]:
-    """What is shown beside what a study is about: these of ablate's metrics, or all of another tool's."""
-    return tuple(EXTERNAL.get()) or names
+    own = DECLARED.get().get(name)
+    return metric_column(name, own) if own else _QUANTITIES[name]
 
 
 def number_columns() -> set[str]:
     """Columns of the trials table that hold a measured number, so that a study can be about them."""
-    return {*EXTERNAL.get(), *(column.name for column in COLUMNS["trials"] if column.kind == "number")}
+    return {*DECLARED.get(), *(column.name for column in COLUMNS["trials"] if column.kind == "number")}
 
 
 def shown(value: float | None, what: Quantity) -> str:

@@ -13,17 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ablate.metrics import METRICS, Predictions
-from ablate.stats import chosen_of_two, is_on_front, mean_interval, smoothed
-from ablate.stats.intervals import FloatArray
-from ablate.stats.surrogate import SAME
+from ablate.stats.intervals import FloatArray, mean_interval
+from ablate.stats.surrogate import SAME, chosen_of_two, is_on_front, smoothed
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
+from ablate.store.records import MISSING
 from ablate.store.results import ResultsFolder
-from ablate.study.search import Choice, Levels, Search
+from ablate.study.fields import Levels
+from ablate.study.search import Choice, Search
 from ablate.study.trials import arm_name
-from ablate.tables.columns import MISSING
 from ablate.tables.files import Tables, frame
-from ablate.tables.images import read_stored
+from ablate.tables.images import read_stored, scores_of
 from ablate.tables.quantities import quantity
 
 SUFFIXES = ("", "_2")
@@ -45,11 +44,7 @@ class PointRun(NamedTuple):
 
 
 def tuning_tables(folder: ResultsFolder) -> Tables:
-    """The tables of `TUNING`; none where nothing was tuned or the search's predictions are left out.
-
-    Raises:
-        RecordError: the stored search is damaged.
-    """
+    """The tables of `TUNING`; none where nothing was tuned or the search's predictions are left out."""
     tuning = read_tuning(folder)
     if tuning is None or not tuning_folder(folder).predictions.exists():
         return {}
@@ -73,11 +68,7 @@ def tuning_tables(folder: ResultsFolder) -> Tables:
 
 
 def points_table(folder: ResultsFolder) -> pd.DataFrame:
-    """The `points` table of a study's search; empty where nothing was tuned.
-
-    Raises:
-        RecordError: the stored search is damaged.
-    """
+    """The `points` table of a study's search; empty where nothing was tuned."""
     tuning = read_tuning(folder)
     return frame("points", []) if tuning is None else _points(tuning, _runs(folder, tuning))
 
@@ -102,9 +93,8 @@ def _point_runs(folder: ResultsFolder, point: Point, objective: Sequence[str]) -
     for seed, trial_id in zip(point.seeds, point.trial_ids, strict=False):  # no trials yet: none begun
         stored = read_stored(tuning_folder(folder), trial_id)
         values, seconds, fields = tuple[float, ...](), 0.0, {}
-        if stored.predictions is not None:
-            predictions = Predictions.of(stored.predictions.logits, stored.predictions.labels)
-            scores = tuple(float(METRICS[name].score(predictions)) for name in objective)
+        if stored.status == "complete":
+            scores = tuple(scores_of(stored, objective).values())
             values = scores if all(map(math.isfinite, scores)) else ()
         if stored.record is not None:
             fields, cost = stored.record.trial.fields.model_dump(), stored.record.cost
@@ -128,7 +118,7 @@ def _facts(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> dict[str, Any]
         "seconds": math.fsum(run.seconds for run in trained.values()),
     }
     for name, suffix in zip(search.objective, SUFFIXES, strict=False):
-        facts |= {f"objective{suffix}": name, f"direction{suffix}": METRICS[name].better}
+        facts |= {f"objective{suffix}": name, f"direction{suffix}": quantity(name).better}
     split = ("tuning_images", "train_images", "tuning_digest", "reported_digest", "overlap")
     return facts | {name: getattr(tuning, name) for name in split}
 
@@ -146,11 +136,10 @@ def _points(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
     places = np.array([_coordinates(search, tuning.points[number].levels) for number in counted])
     for index, suffix in enumerate(SUFFIXES[: len(search.objective)]):
         samples = [np.array([run.values[index] for run in runs[number]]) for number in counted]
-        smooth = smoothed(
-            places, samples, higher_is_better=METRICS[search.objective[index]].better == "higher"
-        )
+        what = quantity(search.objective[index])
+        smooth = smoothed(places, samples, higher_is_better=what.better == "higher")
         for number, sample, mean, sd in zip(counted, samples, *smooth, strict=True):
-            raw = mean_interval(sample, bounds=quantity(search.objective[index]).bounds)
+            raw = mean_interval(sample, bounds=what.bounds)
             columns = {"value": raw.mean, "sd": raw.sd, "low": raw.low, "high": raw.high}
             columns |= {"smoothed": mean, "smoothed_sd": sd}
             rows[number] |= {f"{column}{suffix}": value for column, value in columns.items()}
@@ -213,7 +202,7 @@ def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]
     values = points[[f"smoothed{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)
     sds = points[[f"smoothed_sd{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)
     known = np.isfinite(values).all(axis=1) if suffixes else np.zeros(len(points), dtype=bool)
-    signs = [1.0 if METRICS[points[f"objective{s}"].iloc[0]].higher_is_better else -1.0 for s in suffixes]
+    signs = [1.0 if quantity(points[f"objective{s}"].iloc[0]).better == "higher" else -1.0 for s in suffixes]
     return points.index[known], values[known] * np.array(signs), np.nan_to_num(sds[known])
 
 

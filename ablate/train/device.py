@@ -64,7 +64,9 @@ def set_numerics(*, deterministic: bool) -> None:
 
 def seed_generators(seed: int) -> None:
     """Seed every global generator that a network or a loss may draw from; NumPy's with the lower 32 bits."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # and not torch.manual_seed, which takes a quarter of a ms
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
 

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 
 from ablate.errors import FOREIGN_FAULTS, first_line
 from ablate.losses import Loss
+from ablate.plugins import is_foreign
 from ablate.study.fields import Fields
 from ablate.study.trials import stream_seed
 from ablate.train.device import set_numerics
 from ablate.train.images import Images
-from ablate.train.optimizer import clear_state
+from ablate.train.optimizer import build_schedule, clear_state
 from ablate.train.step import Step, predict_batch
 
 WARM_UP = 3
@@ -61,20 +62,22 @@ class CapturedStep(Step):
         self.model.train()
         compute = super().compute
         self._steps = {size: self._capture(compute, size) for size in {*self.sizes}}
-        self.model.eval()
-        predict = torch.no_grad()(lambda index: (predict_batch(self.model, valid, self.fields, index),))
+        self.evaluated.eval()
+        predict = torch.no_grad()(lambda index: (predict_batch(self.evaluated, valid, self.fields, index),))
         self._evaluation = self._capture(predict, fields.eval_batch_size)
 
     def load(self, model: nn.Module, train: Images, fields: Fields, seed: int) -> None:
         """Begin a trial of the captured kind, over all that an earlier one left; `model` is as built."""
         self.fields = self.augmentation.fields = fields
         self.seed = self.augmentation.seed = seed
+        self.schedule = build_schedule(fields)
         self.epsilon.fill_(fields.epsilon)
         self.images.labels.copy_(train.labels)
-        values = ([*network.parameters(), *network.buffers()] for network in (self.model, model))
-        with torch.no_grad():
-            for mine, first in zip(*values, strict=True):
-                mine.copy_(first)
+        for network in (self.model, self.evaluated):
+            values = ([*of.parameters(), *of.buffers()] for of in (network, model))
+            with torch.no_grad():
+                for mine, first in zip(*values, strict=True):
+                    mine.copy_(first)
         clear_state(self.optimizer)
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +94,7 @@ class CapturedStep(Step):
         for start in range(0, count, size):
             index = torch.arange(start, start + size, device=self.device).clamp_(max=count - 1)
             parts.append(self._evaluation(index)[0][: count - start].clone())
-        self.model.eval()
+        self.evaluated.eval()
         return torch.cat(parts)
 
     def _capture(self, work: Work, size: int) -> Work:
@@ -152,8 +155,12 @@ def ready_step(
 def kind_of(fields: Fields) -> Fields:
     """The fields without what a captured step takes from tensors or the host, or what made the images."""
     same = {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
-    prepared = {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0, "label_noise": 0.0}
-    return fields.model_copy(update={**same, **prepared, "recipe": "", "mixup": float(fields.mixup > 0)})
+    prepared = {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0}
+    prepared |= {"split": 0.0, "label_noise": 0.0}
+    whether = {"mixup": float(fields.mixup > 0), "ema": float(fields.ema > 0)}
+    return fields.without_arguments("schedule").model_copy(
+        update={**same, **prepared, **whether, "recipe": ""}
+    )
 
 
 def _eager(model: nn.Module, loss: Loss, train: Images, fields: Fields, seed: int) -> Step:
@@ -166,11 +173,13 @@ def _checked_capture(
     build: Build, loss: Loss, train: Images, valid: Images, fields: Fields, seed: int
 ) -> CapturedStep | str:
     """A capture that trains as eager steps do, or why there is none."""
+    if is_foreign(fields.optimizer):  # how to bring its state back to the beginning is not known
+        return f"the optimizer {fields.optimizer!r} is not ablate's own"
     set_numerics(deterministic=fields.deterministic)
     init = stream_seed(seed, "init")
     # A rate that differs from step to step, and other weights than those captured: what stuck would show.
     falling = {"epochs": CHECKED_STEPS + 2, "lr": CHECK_RATE, "schedule": "flat_cosine", "anneal_from": 0.0}
-    fields = fields.model_copy(update=falling)
+    fields = fields.without_arguments("schedule").model_copy(update=falling)
     try:
         # From other weights than any trial's, so that nothing that is left of the capture can pass for it.
         other = _eager(build(init + 1), loss, train, fields, seed).model

@@ -74,6 +74,7 @@ def fit(
     eval_seconds = 0.0
     if checkpoint is not None:
         step.model.load_state_dict(checkpoint["model"])
+        step.evaluated.load_state_dict(checkpoint.get("evaluated", checkpoint["model"]))
         load_state(step.optimizer, checkpoint["optimizer"])
         history = [Epoch(**epoch) for epoch in checkpoint["history"]]
         step_ms, eval_seconds = list(checkpoint["step_ms"]), checkpoint["eval_seconds"]
@@ -81,6 +82,7 @@ def fit(
     def state() -> dict[str, Any]:  # nothing random: every epoch's draws follow from its number
         return {
             "model": step.model.state_dict(),
+            "evaluated": step.evaluated.state_dict(),
             "optimizer": step.optimizer.state_dict(),
             "history": [epoch.model_dump() for epoch in history],
             "step_ms": step_ms,
@@ -102,7 +104,7 @@ def fit(
             callbacks.save(state)
     predicted, peak = logits.cpu().numpy(), peak_memory_mb(step.device)
     begun = time.perf_counter()
-    features, projections = penultimate_features(step.model, step.images, valid, fields)
+    features, projections = penultimate_features(step.evaluated, step.images, valid, fields)
     eval_seconds += time.perf_counter() - begun
     predictions = Predictions(logits=predicted, labels=valid.labels.cpu().numpy(), **projections)
     train_seconds = sum(epoch.seconds for epoch in history)

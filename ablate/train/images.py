@@ -6,7 +6,7 @@ What is drawn for an image is a function of the seed, the epoch and the image, a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from ablate.study.fields import Fields
 from ablate.study.trials import stream_seed
+from ablate.train.augmentation import build_augmentation
 
 LOG_RATIO = math.log(4 / 3)
 """Crops have sides in a ratio between 3:4 and 4:3."""
@@ -44,13 +45,16 @@ class Images:
         std: tuple[float, ...],
     ) -> Images:
         """A split on a device, with the mean and std (of pixels in 0 to 1) that normalise it."""
+        none = torch.empty(0)
+        images = cls(torch.from_numpy(pixels).to(device), torch.from_numpy(labels).to(device), none, none)
+        return images.normalised_by(mean, std)
+
+    def normalised_by(self, mean: tuple[float, ...], std: tuple[float, ...]) -> Images:
+        """The same images, with another mean and std."""
         center, spread = torch.tensor(mean), torch.tensor(std)
-        return cls(
-            pixels=torch.from_numpy(pixels).to(device),
-            labels=torch.from_numpy(labels).to(device),
-            scale=(1 / (255 * spread)).view(-1, 1, 1).to(device),
-            shift=(-center / spread).view(-1, 1, 1).to(device),
-        )
+        scale, shift = (1 / (255 * spread)).view(-1, 1, 1), (-center / spread).view(-1, 1, 1)
+        device = self.labels.device
+        return replace(self, scale=scale.to(device), shift=shift.to(device))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,6 +94,9 @@ class Augmentation:
     def __init__(self, fields: Fields, seed: int, count: int, epoch: int, device: torch.device) -> None:
         self.fields, self.seed = fields, seed
         self._draws = torch.empty(count, 7, device=device)
+        self._foreign = build_augmentation(fields)
+        if self._foreign is not None:
+            self._drawn = self._foreign.draw(count, 0).to(device)
         if fields.mixup:
             self._weights = torch.empty(count, device=device)
         self.draw(epoch)
@@ -100,6 +107,9 @@ class Augmentation:
         # One row per image, drawn whether used or not, so that no setting changes another's draws.
         draws = torch.rand(len(self._draws), 7, generator=generator)
         self._draws.copy_(draws)
+        if self._foreign is not None:
+            seed = epoch_seed(self.seed, "foreign_augmentation", epoch)
+            self._drawn.copy_(self._foreign.draw(len(draws), seed))
         if self._weights is not None:
             from scipy.special import betaincinv  # a worker without mixup starts sooner without it
 
@@ -108,6 +118,14 @@ class Augmentation:
             alpha = self.fields.mixup
             weights = torch.from_numpy(betaincinv(alpha, alpha, draws[:, 5].double().numpy()))
             self._weights.copy_(torch.maximum(weights, 1 - weights))
+
+    def batch(self, images: Images, index: Tensor) -> Tensor:
+        """The images of index [B] as the network sees them, normalised, [B, C, S, S] float32."""
+        if self._foreign is None:
+            return self.images(images.batch(index)[0], index)
+        plain = self.images(images.pixels[index].permute(0, 3, 1, 2) / 255, index)
+        augmented = self._foreign(plain, self._drawn[index]) * (255 * images.scale) + images.shift
+        return augmented.contiguous(memory_format=torch.channels_last)
 
     def images(self, images: Tensor, index: Tensor) -> Tensor:
         """A batch [B, C, H, H] float32, of the images of index [B], as the network sees it, [B, C, S, S]."""

@@ -1,7 +1,10 @@
-"""The optimisers by name, with weight decay on the parameters that it is meant for; and the learning rate."""
+"""Optimisers and schedules, ablate's own by name and others by import path; the checks before training."""
 
 from __future__ import annotations
 
+import copy
+import functools
+import io
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,67 +12,163 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablate.study.fields import Recipe
+from ablate.errors import StudyError
+from ablate.models.weights import head_of
+from ablate.plugins import bind, explained, is_foreign, load_foreign, ready
+from ablate.study.fields import Fields
 
-FIRST_RATE, LAST_RATE = 1 / 25, 1e-5
-"""Where one_cycle begins and where both falling schedules end, as parts of the highest rate."""
+CHECK_RATE, CHECK_POINTS = 0.05, 1000
+"""At what rate an optimiser is tried, and in how many points of a run a schedule."""
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a run, over a network's trainable parameters; on a GPU its learning rate is a tensor.
+def build_optimizer(model: nn.Module, fields: Fields) -> torch.optim.Optimizer:
+    """The optimiser of a run, over a network's trainable parameters.
 
     With `decay_norms` off, weight decay leaves out every parameter of fewer than two dimensions: biases, and
     the weights of normalisation layers.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    device = parameters[0].device
-    on_gpu = device.type == "cuda"
-    lr = torch.tensor(recipe.lr, device=device) if on_gpu else recipe.lr
-    groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": recipe.weight_decay}]
-    if recipe.weight_decay and not recipe.decay_norms:
+    groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": fields.weight_decay}]
+    if fields.weight_decay and not fields.decay_norms:
         others = [parameter for parameter in parameters if parameter.ndim <= 1]
         groups[0]["params"] = [parameter for parameter in parameters if parameter.ndim > 1]
         groups = [group for group in (*groups, {"params": others, "weight_decay": 0.0}) if group["params"]]
-    betas = recipe.momentum, recipe.beta2
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr, momentum=recipe.momentum, fused=on_gpu or None)
-    if recipe.optimizer == "adamw":
-        eps, fused = recipe.adam_epsilon, on_gpu or None
-        return torch.optim.AdamW(groups, lr, betas, eps, fused=fused, capturable=on_gpu)
-    options: dict[str, Any] = {"decoupled_weight_decay": True, "capturable": on_gpu}
-    return Ranger(groups, lr, betas, recipe.adam_epsilon, **options)
+    if fields.head_lr != 1:
+        groups = [part for group in groups for part in _head_apart(group, model, fields.head_lr)]
+    code, given = bind_optimizer(fields, parameters[0].device)
+    if isinstance(given.get("lr"), Tensor):  # filled where it is, in each group by itself
+        groups = [{**group, "lr": given["lr"].clone()} for group in groups]
+    return code(groups, **given)
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The learning rate of one of a run's training steps, the first of which is step 0.
+def _head_apart(group: dict[str, Any], model: nn.Module, factor: float) -> list[dict[str, Any]]:
+    """A group's parameters of the last linear layer in a group of their own, whose rate is by `factor`."""
+    head = head_of(model)
+    of_head = set(model.get_submodule(head).parameters()) if head else set()
+    parts = ([one for one in group["params"] if (one in of_head) == apart] for apart in (False, True))
+    return [
+        {**group, "params": part, "rate": rate}
+        for part, rate in zip(parts, (1.0, factor), strict=True)
+        if part
+    ]
 
-    Schedules are "constant", "one_cycle" (a cosine up, then one down) and "flat_cosine" (flat, then the same
-    cosine down); after the part `anneal_from` of the run, in [0, 1), the rate falls.
+
+def bind_optimizer(
+    fields: Fields, device: torch.device
+) -> tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]:
+    """What makes the optimiser of a run, and its arguments besides the groups of parameters."""
+    name, on_gpu = fields.optimizer, device.type == "cuda"
+    ours: dict[str, Any] = {"lr": fields.lr, "weight_decay": fields.weight_decay, "momentum": fields.momentum}
+    if name in OPTIMIZERS:
+        ours["lr"] = torch.tensor(fields.lr, device=device) if on_gpu else fields.lr
+        ours |= {"betas": (fields.momentum, fields.beta2), "eps": fields.adam_epsilon}
+        ours |= {"fused": on_gpu or None, "capturable": on_gpu, "decoupled_weight_decay": True}
+    code = OPTIMIZERS[name] if name in OPTIMIZERS else load_foreign("optimizer", name)
+    return code, bind("optimizer", name, code, fields.arguments("optimizer"), ours, skip=1)
+
+
+def check_optimizer(fields: Fields) -> set[str]:
+    """Which of ablate's arguments an optimiser takes; one from outside, or with arguments, is tried before.
+
+    On tiny weights it takes two steps, and a third from what was saved after these, which must be that of
+    the one that went on. What first fails is a StudyError.
+    """
+    _, given = bind_optimizer(fields, torch.device("cpu"))
+    if is_foreign(fields.optimizer) or fields.arguments("optimizer"):
+        wanted = (
+            f"it to be made with groups of parameters and {', '.join(given) or 'nothing else'}, and to step"
+        )
+        with explained("optimizer", fields.optimizer, wanted), torch.random.fork_rng(devices=[]):
+            if problem := _problem(fields.model_copy(update={"lr": CHECK_RATE})):
+                raise StudyError(f"optimizer {fields.optimizer!r}: expected {problem}")
+    return {*given}
+
+
+def _problem(fields: Fields) -> str:
+    """What is wrong with an optimiser, if anything."""
+
+    def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
+        torch.manual_seed(0)  # as each epoch does
+        for parameter in network.parameters():
+            parameter.grad = parameter.detach().cos()
+        set_rate(optimizer, CHECK_RATE)
+        optimizer.step()
+        return nn.utils.parameters_to_vector(network.parameters()).detach()
+
+    torch.manual_seed(0)
+    network, saved = nn.Sequential(nn.Conv2d(1, 2, 2), nn.Linear(2, 2)), io.BytesIO()
+    begun = nn.utils.parameters_to_vector(network.parameters()).detach()
+    optimizer = build_optimizer(network, fields)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        return f"a torch.optim.Optimizer, but a {type(optimizer).__name__} came"
+    moved = step(network, optimizer)
+    if torch.equal(moved, begun) or not moved.isfinite().all():
+        return "a step to change weights with a gradient to other finite ones, but it did not"
+    step(network, optimizer)
+    torch.save(optimizer.state_dict(), saved)
+    other, _ = copy.deepcopy(network), saved.seek(0)
+    resumed = build_optimizer(other, fields)
+    load_state(resumed, torch.load(saved, weights_only=True))
+    if not torch.equal(step(network, optimizer), step(other, resumed)):
+        return (
+            "it to go on from its state_dict() as if never stopped; keep all in self.state and param_groups"
+        )
+    return ""
+
+
+def cosines(progress: float, *, anneal_from: float, first: float, last: float = 1e-5) -> float:
+    """From a first factor up to 1 at the part `anneal_from` of a run, in [0, 1), then down to a last one.
 
     Source: Smith and Topin 2018, super-convergence, https://arxiv.org/abs/1708.07120
     """
+    if progress < anneal_from:
+        begin, end, part = first, 1.0, progress / anneal_from
+    else:
+        begin, end, part = 1.0, last, (progress - anneal_from) / (1 - anneal_from)
+    return end + (begin - end) * (1 + math.cos(math.pi * part)) / 2
 
-    def cosine(begin: float, end: float, part: float) -> float:
-        return recipe.lr * (end + (begin - end) * (1 + math.cos(math.pi * part)) / 2)
 
-    done, turn = step / max(steps - 1, 1), recipe.anneal_from
-    if recipe.schedule != "constant" and done >= turn:
-        return cosine(1.0, LAST_RATE, (done - turn) / (1 - turn))
-    return cosine(FIRST_RATE, 1.0, done / turn) if recipe.schedule == "one_cycle" else recipe.lr
+SCHEDULES: dict[str, Callable[..., float]] = {
+    "constant": lambda progress: 1.0,
+    "one_cycle": functools.partial(cosines, first=1 / 25),
+    "flat_cosine": functools.partial(cosines, first=1.0),
+}
+"""Functions of progress, 0 at a run's first step and 1 at its last, to a factor of the learning rate."""
+
+
+def build_schedule(fields: Fields) -> functools.partial[float]:
+    """The schedule of a run, with all its arguments but the progress."""
+    name, ours = fields.schedule, {"anneal_from": fields.anneal_from}
+    code = SCHEDULES[name] if name in SCHEDULES else load_foreign("schedule", name)
+    code, given = ready("schedule", name, code, fields.arguments("schedule"), ours)
+    return functools.partial(code, **given)
+
+
+def check_schedule(fields: Fields) -> set[str]:
+    """Which of ablate's arguments a schedule takes; what is no factor anywhere in a run is a StudyError."""
+    schedule = build_schedule(fields)
+    for progress in (point / CHECK_POINTS for point in range(CHECK_POINTS + 1)):
+        wanted = f"a finite factor of lr, 0 or more, of progress {progress:g}"
+        with explained("schedule", fields.schedule, wanted):
+            factor = float(schedule(progress))
+        if not 0 <= factor < math.inf:
+            raise StudyError(f"schedule {fields.schedule!r}: expected {wanted}, but {factor} came")
+    return {*schedule.keywords}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate of every group; a tensor is filled, for a captured step reads it where it is."""
     for group in optimizer.param_groups:
+        own = rate * group.get("rate", 1.0)
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own
 
 
 def load_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Take over the state of a stopped run's optimiser; tensors that are there are filled, not replaced."""
-    if not optimizer.state:
+    if not optimizer.state or type(optimizer) not in OPTIMIZERS.values():
         rates = [group["lr"] for group in optimizer.param_groups]
         optimizer.load_state_dict(saved)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
@@ -126,3 +225,8 @@ class Ranger(torch.optim.RAdam):
             slow = list(moved.values())
             torch._foreach_lerp_(slow, list(moved), self.RATE)
             torch._foreach_copy_(list(moved), slow)
+
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD, "adamw": torch.optim.AdamW, "ranger": Ranger,
+}  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from ablate.losses import Loss
 from ablate.study.fields import Fields
 from ablate.train.device import seed_generators
 from ablate.train.images import Augmentation, Images, batches, epoch_order, epoch_seed, shrink
-from ablate.train.optimizer import Ranger, build_optimizer, learning_rate, set_rate
+from ablate.train.optimizer import Ranger, build_optimizer, build_schedule, set_rate
 
 
 class Step:
@@ -28,7 +30,9 @@ class Step:
         self.device = images.labels.device
         self.epsilon = torch.tensor(fields.epsilon, device=self.device)
         self.augmentation = Augmentation(fields, seed, len(images), 0, self.device)
-        self.optimizer = build_optimizer(model, fields)
+        self.optimizer, self.schedule = build_optimizer(model, fields), build_schedule(fields)
+        self.evaluated = copy.deepcopy(model).eval() if fields.ema else model
+        """What predicts: the network with the average of its steps' weights, or as it is."""
         parts = batches(torch.arange(len(images)), fields.batch_size, drop_last=fields.drop_last)
         self.sizes = [len(part) for part in parts]
 
@@ -46,16 +50,29 @@ class Step:
         Gives the batch's mean loss and number of correct images (a mixed one has its greater part's label),
         both [] tensors on the device, to be read before the next step.
         """
-        set_rate(self.optimizer, learning_rate(self.fields, number, self.fields.epochs * len(self.sizes)))
+        progress = number / max(self.fields.epochs * len(self.sizes) - 1, 1)
+        set_rate(self.optimizer, self.fields.lr * self.schedule(progress))
         measured = self.compute(index)
         if isinstance(self.optimizer, Ranger):
             self.optimizer.look_ahead(number + 1)
+        if self.evaluated is not self.model:
+            self._average(number + 1)
         return measured
+
+    @torch.no_grad()
+    def _average(self, steps: int) -> None:
+        """Take the weights after so many steps into their average; what is no weight is as it was last."""
+        # The newest weights' share, of all that the decay has left of the steps: so they sum to one, and the
+        # first weights have no part, however few the steps.
+        share = (1 - self.fields.ema) / (1 - self.fields.ema**steps)
+        torch._foreach_lerp_([*self.evaluated.parameters()], [*self.model.parameters()], share)
+        for mine, last in zip(self.evaluated.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(last)
 
     def compute(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """The step's work on the device; nothing of the host's decides it."""
-        pixels, labels = self.images.batch(index)
-        pixels, mixture = self.augmentation.images(pixels, index), self.augmentation.mixture(index)
+        pixels, labels = self.augmentation.batch(self.images, index), self.images.labels[index]
+        mixture = self.augmentation.mixture(index)
         if mixture is not None:
             weight, partner = mixture
             pixels = torch.lerp(pixels[partner], pixels, weight.view(-1, 1, 1, 1))
@@ -73,7 +90,7 @@ class Step:
 
     def predict(self, images: Images) -> Tensor:
         """Logits [N, K] float32 of a split; the network is left in evaluation mode."""
-        return predict(self.model, images, self.fields)
+        return predict(self.evaluated, images, self.fields)
 
     def _batch_loss(self, logits: Tensor, labels: Tensor, mixture: tuple[Tensor, Tensor] | None) -> Tensor:
         """The batch's loss, []. A mixture needs per-image losses of both labels before they are reduced."""

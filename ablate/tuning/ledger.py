@@ -18,8 +18,8 @@ from ablate.errors import ResultsError
 from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
 from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
-from ablate.study.search import Levels
-from ablate.tables import objective_values, points_table, winners_of
+from ablate.study.fields import Levels
+from ablate.tables.tuning import objective_values, points_table, winners_of
 from ablate.tuning.points import RUNNING, Points, Values, quiet
 
 POLL_SECONDS = 1.0
@@ -41,7 +41,8 @@ class Ledger:
     """The points of a search, in a database that several tuners may share; `tuning` is what was last seen.
 
     It is opened with what this tuner declares, `first` being baseline and anchors. `check_same` raises where
-    the search that is known is another one. Failed points may be tried again, their records put aside.
+    the search that is known is another one. Failed points may be tried again, their records put aside, or all
+    points be trained again by other code.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Ledger:
         check_same: Callable[[Tuning], None],
         *,
         retry_failed: bool = False,
+        retrain: bool = False,
     ) -> None:
         self.results, self.folder, self.storage = results, tuning_folder(results), storage
         self._name, self._first = name, first
@@ -68,24 +70,25 @@ class Ledger:
             budget = {"points": max(declared.search.points, least)}
             self.tuning = known.model_copy(update={"search": declared.search.model_copy(update=budget)})
             self.points.search = self.tuning.search
-            self._match_records(stored.points if stored else (), retry_failed=retry_failed)
+            found = stored.points if stored else ()
+            self._match_records(found, retry_failed=retry_failed, retrain=retrain)
             self._declare()
             self._write()
 
     @contextlib.contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Alone with the points as other tuners left them, and with a budget that they enlarged."""
+    def changing(self) -> Iterator[Points]:
+        """Alone with the points as others left them, in a budget that they may have raised; then stored."""
         with self.storage.locked():
             stored = self._stored()
             assert stored is not None  # declared when opened
             self.tuning, self.points.search = stored, stored.search
-            yield
+            yield self.points
             self._write()
 
     def next_points(self) -> list[Point]:
         """Points to train, stored as begun, a stopped tuner's first; none where the budget is spent."""
         while True:
-            with self._changing():
+            with self.changing():
                 others = [point for point in self.tuning.running if point.number not in self._mine]
                 points = [point for point in others if self.storage.claim(point.number)]
                 count = self.tuning.search.batch
@@ -104,25 +107,15 @@ class Ledger:
                 return points
             time.sleep(POLL_SECONDS)
 
-    def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
-        """Store which trials a running point's seeds have."""
-        with self._changing():
-            self.points.name_trials(number, trial_ids)
-
-    def report(self, number: int, step: int, value: float) -> str:
-        """Store how good a running point is after a seed or an epoch; why it is to be pruned, or empty."""
-        with self._changing():
-            return self.points.report(number, step, value)
-
     def end(self, number: int, state: State, reason: str, values: Values = ()) -> None:
         """Store what became of a running point, with its values where it is complete."""
-        with self._changing():
+        with self.changing():
             self.points.end(number, state, reason, values)
             self.storage.release(number)
 
     def conclude(self) -> None:
         """Store the search's importances and, once its budget is spent, its winners."""
-        with self._changing():
+        with self.changing():
             self._write()  # the points' table is made from it
             changes: dict[str, object] = {"importances": self.points.importances()}
             if self.tuning.is_spent:
@@ -179,7 +172,7 @@ class Ledger:
             "have; choose another folder with --results"
         )
 
-    def _match_records(self, stored: Sequence[Point], *, retry_failed: bool) -> None:
+    def _match_records(self, stored: Sequence[Point], *, retry_failed: bool, retrain: bool) -> None:
         """Have the database say what the records do: points that lack theirs run again, values follow."""
         known, objective = self.tuning.points, self.tuning.search.objective
         complete = [point for point in known if point.state == "complete"]
@@ -191,6 +184,8 @@ class Ledger:
                 f"{self.storage.words}: {len(again)} points are complete there, but their records are not in "
                 f"{self.folder.root}; all tuners need the same --results, on a file system that they share"
             )
+        if retrain:  # those whose code is as it was are judged by their records at once
+            again |= {point.number for point in known}
         if retry_failed:
             again |= {point.number for point in known if point.state == "failed"}
             for trial_id, record in read_records(self.folder).items():

@@ -28,9 +28,10 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from threadpoolctl import threadpool_limits
 
-from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Source, State
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Range, Search
+from ablate.study.fields import Levels
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
+from ablate.tables.quantities import quantity
 
 Values = tuple[float, ...]
 """Of a complete point, per objective."""
@@ -181,7 +182,7 @@ class Points:
     def __init__(self, search: Search, storage: BaseStorage | None = None, name: str = "search") -> None:
         self.search = search
         self.storage = optuna.storages.get_storage(storage)
-        higher = [METRICS[objective].higher_is_better for objective in search.objective]
+        higher = [quantity(objective).better == "higher" for objective in search.objective]
         directions = [StudyDirection.MAXIMIZE if one else StudyDirection.MINIMIZE for one in higher]
         # Hyperband's brackets follow from the study's name too.
         self.study = optuna.create_study(

@@ -13,16 +13,15 @@ from ablate.execution import driver
 from ablate.execution.executors import Event, Job, Told
 from ablate.execution.prepare import Inputs
 from ablate.execution.progress import Watcher
-from ablate.metrics import METRICS
 from ablate.store.points import Point, State, Tuning, tuning_folder
 from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import Fields, unknown_name
+from ablate.study.fields import Fields, Levels
 from ablate.study.options import Options
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Search
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, arm_name
-from ablate.tables import objective_values
+from ablate.tables.tuning import objective_values
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
 WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
@@ -30,27 +29,24 @@ WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
 
 
 def search_of(study: Study) -> Search:
-    """The search of a study that has one, for metrics that have a better direction."""
+    """The search of a study that has one."""
     if study.search is None:
         raise StudyError(
             f"{study.name}: expected a study with a search, but it has none; add search=Search(...) to it, "
             "or use `python -m ablate run`"
         )
-    for name in study.search.objective:
-        if name not in METRICS:
-            raise StudyError(f"objective: {unknown_name('metric', name, METRICS)}")
-        if METRICS[name].higher_is_better is None:
-            raise StudyError(
-                f"objective: {name} has no better direction; take one that has, as accuracy or ece"
-            )
     return study.search
 
 
 def first_points(study: Study) -> list[Levels]:
     """The baseline, then the anchors, each complete, once, and on the grid (with log, as it was given)."""
     search = search_of(study)
-    base = study.fields({}).model_dump()
-    baseline = {name: study.baseline.get(name, base[name]) for name in search.space}
+    base = {**study.fields({}).model_dump(), **study.baseline}
+    if unset := [name for name in search.space if name not in base]:
+        raise StudyError(
+            f"the baseline has no {', '.join(unset)}: set baseline={{{unset[0]!r}: ...}} to a value searched"
+        )
+    baseline = {name: base[name] for name in search.space}
     for name, value in search.active(baseline).items():
         if not search.space[name].holds(value):
             raise StudyError(
@@ -113,8 +109,8 @@ def point_fields(study: Study, levels: Levels) -> Fields:
     return study.fields({**levels, "tuning_part": search_of(study).tuning_part})
 
 
-def check_same(study: Study, inputs: Inputs, where: str, known: Tuning) -> None:
-    """Refuse to go on with another search (ResultsError); only the budget may be another."""
+def check_same(study: Study, inputs: Inputs, where: str, known: Tuning, *, retrain: bool = False) -> None:
+    """Refuse to go on with another search (ResultsError); its budget may differ, with `retrain` its code."""
     first = first_points(study)
     was, now = _words(known.search), _words(search_of(study))
     changed = [f"{name} was {was[name]}, now {now[name]}" for name in was if was[name] != now[name]]
@@ -122,7 +118,7 @@ def check_same(study: Study, inputs: Inputs, where: str, known: Tuning) -> None:
     if not changed and begun != first[: len(begun)]:
         changed = [f"baseline and anchors were {begun}, now {first}"]
     named = [point for point in known.points if point.trial_ids]  # one just asked for has no trials yet
-    for point in named[:1] if not changed else ():
+    for point in named[:1] if not changed and not retrain else ():
         trial = inputs.trial(point.levels, point_fields(study, point.levels), point.seeds[0])
         if trial.trial_id != point.trial_ids[0]:
             changed = ["what a point trains (its fields, data, arithmetic or the training's version) differs"]
@@ -148,10 +144,9 @@ def budget_in_words(study: Study, options: Options) -> str:
     settled = driver.settle(study, options)
     search, seeds = search_of(settled.study), len(settled.study.seed_list())
     arms = len(first_points(settled.study)) + len(search.objective)
-    space = "; ".join(f"{name}: {dimension.in_words()}" for name, dimension in search.space.items())
     return (
         f"{settled.study.name}: {settled.reason}\n"
-        f"searched: {space}\n"
+        f"searched: {_words(search)['space']}\n"
         f"{search.points} points x {search.seeds} seeds = up to {search.points * search.seeds} trainings, "
         f"judged on {search.tuning_part:.1%} of the training images\n"
         f"then a re-test of up to {arms} arms x {seeds} fresh seeds = {arms * seeds} trainings, "
@@ -162,7 +157,7 @@ def budget_in_words(study: Study, options: Options) -> str:
 def retest_study(study: Study, winners: Sequence[Levels]) -> Study:
     """The study that judges winners: baseline, anchors and winners, fresh seeds, all training images."""
     search, first = search_of(study), first_points(study)
-    base = study.fields({}).model_dump()
+    base = {**study.baseline, **study.fields({}).model_dump()}
     chosen = [*first, *(winner for winner in winners if winner not in first)]
     arms = [{name: base[name] for name in search.space} | point for point in chosen]
     return study.replace(
@@ -194,10 +189,9 @@ def tune_study(
     `points` is the budget instead of the search's; `storage` the PostgreSQL URL of a search that several
     tuners share, as they do the folder.
     """
-    if storage is not None and options.retry_failed:
-        raise StudyError(
-            "--retry-failed: not with --storage, where a point that failed stays so for all tuners"
-        )
+    if storage is not None and (options.retry_failed or options.retrain):
+        name = "--retrain" if options.retrain else "--retry-failed"
+        raise StudyError(f"{name}: not with --storage, where a point that ended stays so for all tuners")
     settled = driver.settle(study, options)
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
@@ -221,9 +215,10 @@ def tune_study(
             if database.is_alone():
                 for line in quarantine(folder)[1]:
                     watcher.note(f"put aside as damaged, to run again: {line}")
-            first, retry = first_points(study), options.retry_failed
-            same = partial(check_same, study, inputs, f"{database.words}: study {name!r}")
-            ledger = Ledger(results, database, name, declared, first, same, retry_failed=retry)
+            first, where = first_points(study), f"{database.words}: study {name!r}"
+            again = {"retry_failed": options.retry_failed, "retrain": options.retrain}
+            same = partial(check_same, study, inputs, where, retrain=options.retrain)
+            ledger = Ledger(results, database, name, declared, first, same, **again)
             watcher.searching(ledger.tuning, study.name, settled.reason)
             loop = _Loop(study, inputs, ledger, options, watcher)
             interrupted = loop.run()
@@ -295,8 +290,9 @@ class _Loop:
         ):
             value = getattr(event.message, WHILE_TRAINING[search.objective[0]])
             if value is not None:
-                epochs, number = round(event.message.done), training.point.number
-                if reason := self.ledger.report(number, epochs, float(value)):
+                with self.ledger.changing() as points:
+                    reason = points.report(training.point.number, round(event.message.done), float(value))
+                if reason:
                     self._end(training.point, "pruned", reason)
 
     def _judge(self, training: _Training) -> None:
@@ -312,7 +308,9 @@ class _Loop:
         values = objective_values(self.ledger.results, point, search.objective)
         if training.missing:
             for seed, (value, *_) in values.items():
-                if reason := self.ledger.report(point.number, seed, value):
+                with self.ledger.changing() as points:
+                    reason = points.report(point.number, seed, value)
+                if reason:
                     return self._end(point, "pruned", reason)
             return None
         for seed in point.seeds:
@@ -337,12 +335,14 @@ class _Loop:
 
     def _jobs(self) -> Iterator[Job]:
         """The jobs that can start now: more seeds of points that go on, then new points."""
-        workers, engine = self._executor.workers, self.options.engine
+        workers = self._executor.workers
         while True:
             for training in list(self._training.values()):
                 for trial_id in self._next_trials(training):
                     trial = training.trials[trial_id]
-                    yield driver.trial_job(self.ledger.folder, trial, self.inputs.folders(), workers, engine)
+                    yield driver.trial_job(
+                        self.ledger.folder, trial, self.inputs.folders(), workers, self.options
+                    )
             if self._training:
                 return
             points = self.ledger.next_points()
@@ -365,7 +365,8 @@ class _Loop:
                 reason = f"it trains the same as point {other.number}: a level changes nothing"
                 return self._end(point, "failed", reason)
         if tuple(trials) != point.trial_ids:
-            self.ledger.name_trials(point.number, tuple(trials))
+            with self.ledger.changing() as points:
+                points.name_trials(point.number, tuple(trials))
             point = point.model_copy(update={"trial_ids": tuple(trials)})
         paths = {trial_id: self.ledger.folder.record_path(trial_id) for trial_id in trials}
         records = {trial_id: read_record(path) for trial_id, path in paths.items() if path.exists()}

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ablate.analysis.effects import effects_table
 from ablate.study.comparisons import terms
-from ablate.tables import frame
+from ablate.tables.files import frame
 from benchmarks import simulated_searches as searches
 from benchmarks import simulated_studies as studies
 

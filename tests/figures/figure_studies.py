@@ -13,6 +13,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
 from recorded_study import planned
 
+from ablate.analysis.effects import effects_table
 from ablate.figures import REGISTRY, Drawing, Figure, draw_figures
 from ablate.figures.context import Context
 from ablate.figures.theme import themed
@@ -20,7 +21,7 @@ from ablate.store.timing import case_of
 from ablate.study.search import Choice, Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan
-from ablate.tables import Tables, frame
+from ablate.tables.files import Tables, frame
 
 for module in ("effects", "images", "levels", "search", "training"):  # they register their figures
     importlib.import_module(f"ablate.figures.{module}")
@@ -72,7 +73,8 @@ def tables_of(plan: Plan, **accuracy: float) -> Tables:
     first = {"trial_id": plan.trials[0].trial_id, "seed": 0}
     floors = [{**first, "arm": arm, "metric": "ece", "low": 0.005, "high": 0.02} for arm in plan.arms]
     made = {"trials": trials, "reliability": bins, "epochs": epochs, "confusion": confusion, "floors": floors}
-    return {**{name: frame(name, rows) for name, rows in made.items()}, "projection": features(plan)}
+    tables = {**{name: frame(name, rows) for name, rows in made.items()}, "projection": features(plan)}
+    return {**tables, "effects": effects_table(tables, plan)}
 
 
 def features(plan: Plan, classes: tuple[str, ...] = ("cat", "dog"), copies: int = 1) -> pd.DataFrame:
@@ -146,7 +148,8 @@ class Drawn:
 
     def but(self, **tables: pd.DataFrame) -> Drawn:
         """The same study with other tables."""
-        return Drawn({**self.tables, **tables}, self.plan)
+        effects = effects_table({**self.tables, **tables}, self.plan)
+        return Drawn({**self.tables, "effects": effects, **tables}, self.plan)
 
     @cached_property
     def figures(self) -> dict[str, Figure]:

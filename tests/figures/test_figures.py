@@ -26,7 +26,8 @@ from ablate.figures.images import pooled, spread_of
 from ablate.figures.levels import labels_apart, places_of
 from ablate.figures.search import scores_of
 from ablate.figures.theme import LIGHT
-from ablate.stats import mean_interval, median_interval
+from ablate.stats.intervals import mean_interval, median_interval
+from ablate.tables.cells import few
 
 nan = np.nan
 BY_HAND = 1e-9
@@ -43,7 +44,7 @@ Of = Callable[[str], Drawn]
 def of() -> Iterator[Of]:
     """A study of one kind, drawn when first asked for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ablate.study.trials.source_digest", lambda name: "")
+        patch.setattr("ablate.study.trials.code_names", lambda fields: {})
         yield functools.cache(lambda kind: KINDS[kind]())
 
 
@@ -97,7 +98,7 @@ def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
         assert drawn + len(study.drawing(name).left_out) == len(studies.MANY), name
     assert (shown["effects"], shown["reliability"], shown["curves"]) == (25, 12, 12)
     left_out = study.drawing("reliability").left_out
-    said = f" Left out for want of room: {', '.join(left_out[:4])}, {len(left_out) - 4} more."
+    said = f" Left out for want of room: {', '.join(left_out[:4])} and {len(left_out) - 4} more."
     assert study.figures["reliability"].caption.endswith(said)
     important = {study.context.labels[arm] for arm in study.context.important}
     assert important <= {title(ax) for ax in study.axes("reliability")} & {*study.legend("curves")}
@@ -219,9 +220,9 @@ def test_a_verdict_has_a_marker_and_a_word(of: Of, verdict: str, reason: str, ma
 def test_bins_of_few_images_look_like_few(of: Of) -> None:
     for ax in of("one_factor").axes("reliability"):
         bars = [patch for patch in ax.patches if to_hex(patch.get_facecolor()) != LIGHT.muted]
-        many, few = ((round(bar.get_path().vertices[:, 1].max(), 6), bar.get_alpha()) for bar in bars)
-        assert (many[0], few[0]) == (70.0, 10.0)  # pooled over three runs: 15, 60 and 300 images
-        assert few[1] < 0.6 * many[1]
+        many, thin = ((round(bar.get_path().vertices[:, 1].max(), 6), bar.get_alpha()) for bar in bars)
+        assert (many[0], thin[0]) == (70.0, 10.0)  # pooled over three runs: 15, 60 and 300 images
+        assert thin[1] < 0.6 * many[1]
 
 
 def test_bars_are_the_pooled_accuracy_and_lines_the_confidence() -> None:
@@ -594,7 +595,7 @@ def test_words_that_fit() -> None:
     assert draw.shorten("_hidden") == " _hidden"  # matplotlib's legends pass over the other
     short = draw.shorten("arch=package.module.with.a.long.name:factory, epsilon=0.1")
     assert (len(short) <= 40, short[:12], short[-11:]) == (True, "arch=package", "epsilon=0.1")
-    assert (draw.few("abcd"), draw.few("abcdefg")) == ("a, b, c, d", "a, b, c, d, 3 more")
+    assert (few("abcd"), few("abcdefg")) == ("a, b, c, d", "a, b, c, d and 3 more")
     assert labels_apart(["0.1"] * 5, np.array([0, 0.2, 0.4, 0.7, 1])) == ["0.1", "", "0.1", "", "0.1"]
 
 

@@ -149,7 +149,8 @@ def test_an_outline_in_steps_goes_through_the_same_points(
     path, places = "M 0 0", itertools.cycle([*numbers, 0.0, 0.0, 12.5])
     for command in commands:
         count = {"M": 2, "L": 2, "Q": 4, "C": 6, "z": 0}[command]
-        path += " L 990 990" if command == "z" else ""  # fontTools closes only what is open before rounding
+        # fontTools draws the line that closes an outline only where it has a length, which rounding may end.
+        path += " L 990 990" if command == "z" else ""
         path += f" {command} " + " ".join(f"{next(places):.6f}" for _ in range(count))
 
     def points(outlined: str) -> list[Any]:

@@ -25,9 +25,10 @@ from ablate.metrics import (
 )
 from ablate.metrics.calibration import ece_debiased
 from ablate.metrics.floors import BAND, DRAWS
-from ablate.metrics.predictions import OF_FLOAT32, ROUNDING, bin_ids, equal_mass_bin_ids
+from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids
 from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
 from ablate.metrics.smooth import smooth_errors
+from ablate.stats.intervals import OF_FLOAT32, ROUNDING
 
 Array = NDArray[np.float64]
 Rows = list[list[float]]

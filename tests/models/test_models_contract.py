@@ -72,7 +72,7 @@ def network(*, line: str = "", attribute: str = "") -> str:
         ("seed_cn", "^network 'seed_cn': .*seed_cnn, seed_cnn_bn_relu.*module:factory.*'seed_cnn'[?]"),
         ("no_such_package.networks:network", "importing 'no_such_package.networks' .*beside the study"),
         (":network", "expected an import path package.module:name"),
-        ("torchvision.models:squeezenet1_1", "raised TypeError.*'image_size'.*wrap it"),
+        ("my_nets:Net(depth=3)", "write 'my_nets:Net', and its arguments as .*, as arch.depth"),
     ],
 )
 def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
@@ -85,7 +85,10 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
         ("def network(num_classes, image_size): return {}", "returned a dict"),
-        ("def network(num_classes, image_size): raise ValueError('16 divides not')", "16 divides not. If it"),
+        (
+            "def network(num_classes, image_size): raise ValueError('16 divides not')",
+            "16 divides not. Set wh",
+        ),
         ("def network(num_classes, image_size): raise SystemExit(0)", "raised SystemExit: 0"),
     ],
 )

@@ -101,6 +101,12 @@ class OnCard(torch.Tensor):
         # Saved as a tensor of the CPU.
         return self.held.detach().__reduce_ex__(protocol)  # type: ignore[no-untyped-call]
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = self.detach().clone(memory_format=torch.preserve_format)
+        if isinstance(self, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, self.requires_grad)
+        return memo.setdefault(id(self), copied)
+
     def tolist(self) -> Any:
         card.wait("copy to the CPU")
         return self.held.tolist()

@@ -32,7 +32,7 @@ from ablate.store.records import Predictions
 from ablate.store.results import ResultsFolder
 from ablate.study.search import Choice, Range, Search
 from ablate.study.trials import Plan, Trial
-from ablate.tables import Tables
+from ablate.tables.files import Tables
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = (

@@ -16,11 +16,13 @@ from test_records import EPOCH
 from ablate.store.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
 from ablate.store.records import Cost, Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
-from ablate.study.fields import resolve
-from ablate.study.search import FIRST_TUNING_SEED, Levels, Range, Search
+from ablate.study.fields import Levels, resolve
+from ablate.study.search import FIRST_TUNING_SEED, Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial, build_trial
-from ablate.tables import build_tables, frame, points_table, winners_of, write_tables
+from ablate.tables.build import build_tables
+from ablate.tables.files import frame, write_tables
+from ablate.tables.tuning import points_table, winners_of
 
 BASE = {"data": "digits", "image_size": 8, "epochs": 4}
 Outcome = str | tuple[str, str]

@@ -10,7 +10,7 @@ from report_results import declare, effect_row, trial_rows
 from ablate.analysis.claims import VERDICTS
 from ablate.report.answer import answer, answer_lines
 from ablate.study.study import Study
-from ablate.tables import frame
+from ablate.tables.files import frame
 
 ARMS = declare(
     factors={"epsilon": (0.0, 0.1), "arch": ("a", "b", "c")},

@@ -27,7 +27,7 @@ from ablate.report.views import published_view
 from ablate.store.records import Predictions
 from ablate.store.results import read_plan
 from ablate.study.trials import Trial
-from ablate.tables import frame, read_tables
+from ablate.tables.files import frame, read_tables
 
 Get = Callable[..., Rendered]
 
@@ -91,13 +91,12 @@ def test_a_calibration_error_is_called_noise_up_to_its_floor_or_its_band(tmp_pat
     assert most > 1.1 * trials["ece_floor"].max()
     floor = f"floor {100 * trials['ece_floor'].mean():.2f} %"
     for title, bands, ece, said in (
-        ("Calibration errors at or under their noise floors", None, trials["ece_floor"], floor),
-        ("Calibration errors that cannot be told from calibration", tables["floors"], most, "noise up to"),
+        ("Calibration errors at or under their noise floors", {}, trials["ece_floor"], floor),
+        ("Calibration errors that cannot be told from calibration", tables, most, "noise up to"),
     ):
         for shift in (-1e-6, 1e-6):
-            found = {
-                one["title"]: one["items"] for one in banners(trials.assign(ece=ece + shift), plan, bands)
-            }
+            given = {**bands, "trials": trials.assign(ece=ece + shift)}
+            found = {one["title"]: one["items"] for one in banners(given, plan)}
             items = [item for item in found.get(title, []) if item.startswith("ECE, all runs: ")]
             assert [said in item for item in items] == [True] * (shift < 0)
 
@@ -105,7 +104,7 @@ def test_a_calibration_error_is_called_noise_up_to_its_floor_or_its_band(tmp_pat
 def test_a_list_of_warnings_is_capped(rendered: Get) -> None:
     page = rendered("sweep")
     tables, plan = read_tables(page.results, names=["trials", "floors"]), read_plan(page.results)
-    found = banners(tables["trials"], plan, tables["floors"].assign(high=1.0))
+    found = banners({**tables, "floors": tables["floors"].assign(high=1.0)}, plan)
     (items,) = [banner["items"] for banner in found if "told from calibration" in banner["title"]]
     assert (len(items), items[-1]) == (7, "and 14 more, in the tables")
 

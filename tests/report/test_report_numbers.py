@@ -10,7 +10,7 @@ import pytest
 from report_cases import Rendered
 from report_pages import rows_of
 
-from ablate.tables import read_tables
+from ablate.tables.files import read_tables
 from ablate.tables.quantities import quantity
 
 Get = Callable[[str], Rendered]

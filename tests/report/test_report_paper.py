@@ -19,7 +19,7 @@ from ablate.analysis.arms import level_label
 from ablate.report.paper import arms_table
 from ablate.store.results import read_plan
 from ablate.study.trials import Plan
-from ablate.tables import Tables, read_tables
+from ablate.tables.files import Tables, read_tables
 
 Get = Callable[[str], Rendered]
 METRICS = {"accuracy": "Accuracy (%)", "ece": "ECE (%)", "nll": "NLL (nats)"}

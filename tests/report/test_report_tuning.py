@@ -16,7 +16,8 @@ from ablate.report import build_report
 from ablate.report.content import derived_tables
 from ablate.store.results import read_plan
 from ablate.study.trials import Plan
-from ablate.tables import COLUMNS, DERIVED, TUNING, Tables, frame, read_tables
+from ablate.tables.columns import COLUMNS, DERIVED, TUNING
+from ablate.tables.files import Tables, frame, read_tables
 
 Get = Callable[..., Rendered]
 

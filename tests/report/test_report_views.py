@@ -17,7 +17,7 @@ from ablate.analysis.claims import VERDICTS
 from ablate.report.cautions import banners
 from ablate.report.views import components_view, effects_view
 from ablate.store.results import read_plan
-from ablate.tables import frame, read_tables
+from ablate.tables.files import frame, read_tables
 from ablate.tables.quantities import quantity, shown_difference
 
 Get = Callable[[str], Rendered]
@@ -125,8 +125,8 @@ STUDY = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seed
 def test_a_decided_claim_on_thin_ground_is_told_with_its_reason(
     changes: dict[str, Any], why: str | None
 ) -> None:
-    plan = planned(STUDY)
-    found = banners(trial_rows(plan), plan, effects=frame("effects", [effect_row(**changes)]))
+    plan, effects = planned(STUDY), frame("effects", [effect_row(**changes)])
+    found = banners({"trials": trial_rows(plan), "effects": effects}, plan)
     items = [item for banner in found if "thin ground" in banner["title"] for item in banner["items"]]
     word = changes.get("verdict", "better")
     assert items == ([f"Accuracy, ε: 0.1 − 0, {word}: {why}"] if why else [])

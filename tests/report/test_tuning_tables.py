@@ -20,8 +20,8 @@ from ablate.errors import RecordError
 from ablate.stats.surrogate import smoothed
 from ablate.store.points import read_tuning, tuning_folder, write_tuning
 from ablate.store.results import ResultsFolder
-from ablate.tables import frame, objective_values, points_table, winners_of
-from ablate.tables.tuning import tuning_tables
+from ablate.tables.files import frame
+from ablate.tables.tuning import objective_values, points_table, tuning_tables, winners_of
 
 Get = Callable[[str], Rendered]
 FIRST = Asked({"epsilon": 0.1}, "baseline")

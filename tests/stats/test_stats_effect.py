@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, permutation_test, ttest_ind, ttest_rel
 
-from ablate import stats
+from ablate.stats.effect import independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
+from ablate.stats.intervals import mean_interval, new_images_interval, prediction_interval
+from ablate.stats.power import (
+    equivalence_power,
+    minimal_detectable_effect,
+    paired_power,
+    pooled_sd,
+    seeds_needed,
+)
+from ablate.stats.verdict import verdict
 
 SEEDS = st.integers(0, 2**32 - 1)
 ENDS = ("low", "high", "p")
@@ -20,7 +29,7 @@ def test_paired_equals_scipy(seed: int, n: int, shift: float, comparisons: int) 
     rng = np.random.default_rng(seed)
     baseline = rng.normal(size=n)
     values = 0.5 * baseline + rng.normal(size=n) + shift
-    ours = stats.paired_effect(values, baseline, comparisons=comparisons)
+    ours = paired_effect(values, baseline, comparisons=comparisons)
     theirs = ttest_rel(values, baseline)
     interval = theirs.confidence_interval(1 - 0.05 / comparisons)
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
@@ -30,7 +39,7 @@ def test_paired_equals_scipy(seed: int, n: int, shift: float, comparisons: int) 
     assert (float(ours.n), float(ours.sd)) == pytest.approx((n, np.std(values - baseline, ddof=1)))
     # The interval and the corrected p never disagree, and swapping the arms changes the sign alone.
     assert (ours.low > 0 or ours.high < 0) == (ours.p * comparisons < 0.05)
-    back = stats.paired_effect(baseline, values, comparisons=comparisons)
+    back = paired_effect(baseline, values, comparisons=comparisons)
     assert (back.effect, back.low, back.high, back.p) == (-ours.effect, -ours.high, -ours.low, ours.p)
 
 
@@ -41,9 +50,7 @@ COUNTS = st.lists(st.integers(0, 1000).map(lambda count: count / 1000), min_size
 def test_independent_equals_scipys_welch(
     values: list[float], baseline: list[float], comparisons: int
 ) -> None:
-    ours = stats.independent_effect(
-        np.array(values), np.array([*baseline, math.nan]), comparisons=comparisons
-    )
+    ours = independent_effect(np.array(values), np.array([*baseline, math.nan]), comparisons=comparisons)
     assert ours.n == min(len(values), len(baseline))
     if len(set(values)) == 1 or len(set(baseline)) == 1:  # of which scipy warns
         assert np.isnan([ours.low, ours.p]).all() == (len(set(values)) == len(set(baseline)) == 1)
@@ -57,16 +64,16 @@ def test_independent_equals_scipys_welch(
 def test_rounding_is_no_effect_and_one_image_is_one() -> None:
     """Sums in another order differ in their last bits; one image of 3,925 on one seed is a difference."""
     arm = np.array([0.1 + 0.2, 0.3 + 0.6, 0.7])
-    found = stats.paired_effect(arm, np.array([0.3, 0.9, 0.7]))
+    found = paired_effect(arm, np.array([0.3, 0.9, 0.7]))
     assert (float(found.effect), float(found.sd)) == (0, 0)
     assert found.rho == pytest.approx(1)
     baseline = np.array([3400, 3410, 3395]) / 3925
-    found = stats.paired_effect(baseline + np.array([0, 0, 1]) / 3925, baseline)
+    found = paired_effect(baseline + np.array([0, 0, 1]) / 3925, baseline)
     assert found.sd > 0
     assert 0 < found.p < 1
 
 
-@pytest.mark.parametrize("compare", [stats.paired_effect, stats.independent_effect])
+@pytest.mark.parametrize("compare", [paired_effect, independent_effect])
 def test_too_few_values(compare: type) -> None:
     for values, n, effect in (([0.9, math.nan], 1, 0.1), ([math.nan] * 2, 0, math.nan)):
         found = compare(np.array(values), np.full(2, 0.8))
@@ -74,29 +81,29 @@ def test_too_few_values(compare: type) -> None:
         assert np.isnan([getattr(found, name) for name in (*ENDS, "rho", "sd")]).all()
     # rho needs three pairs and two varying arms.
     for baseline in ([1.0, 3.0, math.nan], [0.1] * 3):
-        assert math.isnan(stats.paired_effect(np.array([1.0, 2.0, 4.0]), np.array(baseline)).rho)
+        assert math.isnan(paired_effect(np.array([1.0, 2.0, 4.0]), np.array(baseline)).rho)
 
 
-@pytest.mark.parametrize("compare", [stats.paired_effect, stats.independent_effect])
+@pytest.mark.parametrize("compare", [paired_effect, independent_effect])
 def test_many_at_once_equal_one_by_one(compare: type) -> None:
     rng = np.random.default_rng(3)
     values, baseline = rng.normal(size=(4, 3, 7)), rng.normal(size=(4, 1, 7))
     values[0, 0, 2] = values[1, 2, :6] = baseline[2, 0, 5] = math.nan
     values[3, 1] = baseline[3, 0] + 0.1
-    many = compare(values, baseline, confidence=0.9, comparisons=3)
+    many = compare(values, baseline, comparisons=3)
     for index in np.ndindex(4, 3):
         arm, reference = values[index], baseline[index[0], 0]
-        paired = compare is stats.paired_effect
+        paired = compare is paired_effect
         complete = ~np.isnan(arm + reference if paired else arm)  # others are left out
         reference = reference[complete] if paired else reference
-        one = compare(arm[complete], reference, confidence=0.9, comparisons=3)
+        one = compare(arm[complete], reference, comparisons=3)
         for name in ("effect", *ENDS, "n", "rho", "sd", "error", "freedom"):
             np.testing.assert_allclose(getattr(many, name)[index], getattr(one, name), rtol=1e-12)
     assert many.n[1, 2] == 1
 
 
 def flip_p(differences: list[float]) -> float:
-    return stats.sign_flip_p(np.array(differences), np.zeros(len(differences)))
+    return sign_flip_p(np.array(differences), np.zeros(len(differences)))
 
 
 # Small counts of images, so that many patterns tie.
@@ -108,12 +115,12 @@ def test_sign_flips_equal_scipy_and_every_pattern(counts: list[int]) -> None:
     assert not sum(counts) or flip_p([*differences, math.nan]) == pytest.approx(theirs.pvalue)
     sums = np.array([*itertools.product([1, -1], repeat=len(counts))]) @ counts
     of_all = np.mean(np.abs(sums) >= abs(sum(counts)))
-    assert stats.sign_flip_p(differences + 0.7, np.full(len(counts), 0.7)) == of_all
+    assert sign_flip_p(differences + 0.7, np.full(len(counts), 0.7)) == of_all
 
 
 def test_the_smallest_sign_flip_p() -> None:
     for n, smallest in ((1, 1.0), (3, 0.25), (5, 0.0625), (6, 0.03125), (20, 2 / 2**20)):
-        assert flip_p(np.linspace(0.1, 0.3, n).tolist()) == stats.smallest_sign_flip_p(n) == smallest
+        assert flip_p(np.linspace(0.1, 0.3, n).tolist()) == smallest_sign_flip_p(n) == smallest
     assert flip_p([0.0] * 4) == 1
     assert np.isnan([flip_p([0.1] * 21), flip_p([math.nan])]).all()
 
@@ -125,17 +132,17 @@ def test_equal_differences_of_float32_are_equal(widened: bool) -> None:
     assert len(set((arm - baseline).tolist())) > 1
     if widened:
         arm, baseline = arm.astype(np.float64), baseline.astype(np.float64)
-    found = stats.paired_effect(arm, baseline)
+    found = paired_effect(arm, baseline)
     assert found.sd == 0
     assert found.effect == pytest.approx(0.1, abs=1e-7)
     assert np.isnan([getattr(found, name) for name in ENDS]).all()
     # .1 + .1 - .1: no pattern's sum is nearer to 0 than the one seen, whichever of the three is negative.
     for flipped in np.eye(3, dtype=bool):
-        assert stats.sign_flip_p(np.where(flipped, baseline, arm), np.where(flipped, arm, baseline)) == 1
+        assert sign_flip_p(np.where(flipped, baseline, arm), np.where(flipped, arm, baseline)) == 1
     last_bit = np.nextafter(np.float32(0.9), np.array([0, 0, 1], np.float32)).astype(arm.dtype)
-    assert stats.mean_interval(last_bit).sd == stats.independent_effect(last_bit, last_bit).sd == 0
+    assert mean_interval(last_bit).sd == independent_effect(last_bit, last_bit).sd == 0
     # One image of a million is a difference.
-    assert stats.paired_effect(arm + np.array([0, 0, 1e-6], arm.dtype), baseline).sd > 0
+    assert paired_effect(arm + np.array([0, 0, 1e-6], arm.dtype), baseline).sd > 0
 
 
 @given(seed=SEEDS, n=st.integers(2, 12), k=st.integers(-600, 600), tied=st.booleans())
@@ -148,27 +155,21 @@ def test_statistics_do_not_depend_on_the_unit(seed: int, n: int, k: int, tied: b
     def found(scale: float) -> tuple[list[float], list[float]]:
         """What is in the values' unit, and what has none."""
         arm, baseline = values * scale
-        lengths = [*stats.new_images_interval(images * scale)]
-        for interval in (stats.mean_interval(arm), stats.prediction_interval(arm)):
+        lengths = [*new_images_interval(images * scale)]
+        for interval in (mean_interval(arm), prediction_interval(arm)):
             lengths += [interval.mean, interval.low, interval.high, interval.sd]
-        plain: list[float] = [stats.sign_flip_p(arm, baseline)]
-        for compare in (stats.paired_effect, stats.independent_effect):
+        plain: list[float] = [sign_flip_p(arm, baseline)]
+        for compare in (paired_effect, independent_effect):
             effect = compare(arm, baseline, comparisons=3)
             lengths += [float(getattr(effect, name)) for name in ("effect", "low", "high", "sd", "error")]
-            judged = stats.verdict(effect, planned=n, higher_is_better=True, margin=0.7 * scale)
+            judged = verdict(effect, planned=n, higher_is_better=True, margin=0.7 * scale)
             plain += [float(effect.p), float(effect.rho), float(effect.freedom), float(judged.p_equivalence)]
             plain += [hash(str(judged.word)), hash(str(judged.reason))]
         sd, effect_size = float(lengths[-2]), float(lengths[-5])
         if sd > 0:
-            plain += [
-                stats.paired_power(effect_size, n, sd=sd),
-                stats.equivalence_power(0.7 * scale, n, sd=sd),
-            ]
-            plain += [stats.seeds_needed(0.7 * scale, sd=sd) or 0]
-            lengths += [
-                stats.minimal_detectable_effect(n, sd=sd),
-                stats.pooled_sd(stats.paired_effect(arm[None], baseline))[0],
-            ]
+            plain += [paired_power(effect_size, n, sd=sd), equivalence_power(0.7 * scale, n, sd=sd)]
+            plain += [seeds_needed(0.7 * scale, sd=sd) or 0]
+            lengths += [minimal_detectable_effect(n, sd=sd), pooled_sd(paired_effect(arm[None], baseline))[0]]
         return lengths, plain
 
     (lengths, plain), (scaled, scaled_plain) = found(1.0), found(unit)

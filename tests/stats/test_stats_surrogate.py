@@ -12,8 +12,7 @@ from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 from sklearn.metrics import r2_score
 
-from ablate.stats import best_two, chosen_of_two, is_on_front, smoothed
-from ablate.stats.surrogate import AMPLITUDES, LENGTHS
+from ablate.stats.surrogate import AMPLITUDES, LENGTHS, best_two, chosen_of_two, is_on_front, smoothed
 
 FloatArray = NDArray[np.float64]
 NAN = float("nan")

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind, ttest_rel
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
 
-from ablate.stats import Effect, independent_effect, paired_effect, verdict
+from ablate.stats.effect import Effect, independent_effect, paired_effect
+from ablate.stats.verdict import verdict
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -63,12 +64,6 @@ def judged(effect: Effect, planned: int = 5, **changes: Any) -> tuple[str, str, 
     return str(found.word), str(found.reason), bool(found.below_margin)
 
 
-def test_the_confidence_of_the_interval_is_that_of_the_tests() -> None:
-    differences = np.array([0.4, 1.9, 1.2, 0.1, 2.3])
-    for confidence, word in ((0.9, "better"), (0.95, "better"), (0.99, "undecided")):
-        assert judged(paired_effect(differences, np.zeros(5), confidence=confidence))[0] == word
-
-
 def test_identical_predictions_are_equivalent() -> None:
     arm = np.array([0.91, 0.92, 0.93])
     found = paired_effect(arm, arm.copy())
@@ -85,6 +80,3 @@ def test_identical_predictions_are_equivalent() -> None:
 def test_refused() -> None:
     with pytest.raises(ValueError, match="at most the 4 pairs planned, got 5"):
         verdict(effect_of(1.0), planned=4, higher_is_better=True)
-    for margin in (0.0, -0.1, math.inf):
-        with pytest.raises(ValueError, match="finite margin > 0"):
-            verdict(effect_of(1.0), planned=5, higher_is_better=True, margin=margin)

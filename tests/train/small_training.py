@@ -53,6 +53,21 @@ def network(dropout: float = 0.0, classes: int = 3, bias: bool = True, seed: int
     return model.to(memory_format=torch.channels_last)
 
 
+def faded(images: Tensor, *, draws: Tensor, strength: float = 0.5) -> Tensor:
+    """An augmentation of whole batches."""
+    return images * (1 - strength * draws[:, 0].view(-1, 1, 1, 1))
+
+
+def noisy(images: Tensor, strength: float = 0.1) -> Tensor:
+    """An augmentation that draws from a global generator."""
+    return images + strength * torch.randn_like(images)
+
+
+def power(progress: float, exponent: float = 1.0) -> float:
+    """A schedule."""
+    return (1 - progress / 2) ** exponent
+
+
 class Made(nn.Module):
     """A network of some modules and a function of it and the images."""
 

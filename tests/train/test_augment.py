@@ -1,12 +1,15 @@
 """Crops, mirrors and mixtures against torchvision and by hand, and what their draws depend on."""
 
+import functools
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
-from small_training import SEED, changed
+from small_training import SEED, changed, images, pixels
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
@@ -14,6 +17,7 @@ from torchvision.transforms import functional as vision
 from ablate.train.images import Augmentation, random_resized_crop, shrink
 
 CPU = torch.device("cpu")
+NOISY, FADED = "small_training:noisy", "small_training:faded"
 FIELDS = changed(image_size=12, crop_area=0.35, flip=True, mixup=0.4)
 
 
@@ -99,6 +103,45 @@ def test_one_setting_does_not_change_anothers_draws() -> None:
     plain = Augmentation(changed(FIELDS, crop_area=1.0, flip=False, mixup=0.0), SEED, 2000, 0, CPU)
     assert plain.images(images, index) is images
     assert plain.mixture(index) is None
+
+
+def augmented(index: Tensor, *, batch: int = 50, seed: int = SEED, epoch: int = 2, **changes: Any) -> Tensor:
+    """Normalised images of an index, made in batches, and brought back to 0 to 1."""
+    split = images(pixels(50, 0, side=12))
+    augmentation = Augmentation(changed(image_size=12, **changes), seed, 50, epoch, CPU)
+    made = torch.cat([augmentation.batch(split, part) for part in index.split(batch)])
+    return (made - split.shift) / (255 * split.scale)
+
+
+@pytest.mark.parametrize("own", ["torchvision.transforms.v2.RandAugment", NOISY, FADED])
+def test_own_augmentation_is_the_same_of_an_image_in_any_batch_and_another_elsewhere(own: str) -> None:
+    index, state = torch.randperm(50), torch.get_rng_state()
+    of = functools.partial(augmented, index, augmentation=own, crop_area=0.5, flip=True)
+    torch.testing.assert_close(of(batch=7), of())
+    same = (of() - of(epoch=3)).flatten(1).abs().amax(1) < 1e-3
+    assert not same.any()
+    assert not torch.equal(of(), of(seed=9))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("own", [NOISY, FADED])
+def test_its_strength_grows_what_is_drawn_and_draws_nothing_else(own: str) -> None:
+    one, two, none = (
+        augmented(torch.arange(50), augmentation=own, **{"augmentation.strength": of, "flip": True})
+        for of in (0.1, 0.2, 0.0)
+    )
+    torch.testing.assert_close(two - none, 2 * (one - none), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(none, augmented(torch.arange(50), flip=True), rtol=1e-4, atol=1e-6)
+    amount = ((one - none).abs() / (none if own == FADED else 1)).flatten(1).mean(1)
+    assert amount.unique().numel() == 50  # each image has its own
+
+
+def test_torchvisions_by_name_sees_images_of_0_to_1() -> None:
+    plain, _ = pixels(50, 0, side=12)
+    expected = vision.solarize(torch.from_numpy(plain).permute(0, 3, 1, 2) / 255, 0.4)
+    own = {"augmentation": "torchvision.transforms.v2.RandomSolarize", "augmentation.threshold": 0.4}
+    ours = augmented(torch.arange(50), **own, **{"augmentation.p": 1.0})
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 5.0])

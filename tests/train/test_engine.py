@@ -112,6 +112,8 @@ def test_trials_a_b_a_train_as_eager_ones_from_one_capture(arch: str, name: str,
         {"optimizer": "ranger", "lr": 0.003, "weight_decay": 0.1, "decay_norms": False, "epochs": 3},
         {"mixup": 0.4, "crop_area": 0.4, "flip": True},
         {"precision": "bfloat16", "momentum": 0.9},
+        {"ema": 0.9, "momentum": 0.9, "optimizer.nesterov": True},
+        {"augmentation": "small_training:faded", "schedule": "small_training:power", "schedule.exponent": 3},
     ],
     ids=str,
 )
@@ -145,6 +147,7 @@ def test_another_kind_has_a_capture_of_its_own_and_the_oldest_goes(captures: Moc
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype:UserWarning")
 def test_nothing_waits_between_an_epochs_first_step_and_its_last(engine: str) -> None:
     fields = changed(FIELDS, mixup=0.4, crop_area=0.5, flip=True, optimizer="ranger", lr=0.003, epochs=3)
+    fields = changed(fields, ema=0.9, augmentation="small_training:faded")
     step = ready(fields, engine=engine)
     for epoch in range(3):
         parts = step.begin_epoch(epoch)
@@ -184,14 +187,21 @@ def counts_calls_on_the_host(seed: int) -> nn.Module:
 
 
 def test_what_cannot_be_captured_trains_eagerly_and_says_why(captures: Mock) -> None:
-    reads: list[dict[str, Any]] = [{"build": reads_the_device}, {"loss": smoothed}]  # which reads epsilon
-    for options in (*reads, {"build": counts_calls_on_the_host}):
-        step = ready(FIELDS, **options)
-        reason = "cannot be captured" if options in reads else "differ from eager ones"
+    reads = "cannot be captured"
+    by_image, foreign = {"augmentation": "small_training:noisy"}, {"optimizer": "torch.optim.NAdam"}
+    for reason, changes, options in (
+        (reads, {}, {"build": reads_the_device}),
+        (reads, {}, {"loss": smoothed}),  # which reads epsilon
+        (reads, by_image, {}),
+        ("is not ablate's own", foreign, {}),
+        ("differ from eager ones", {}, {"build": counts_calls_on_the_host}),
+    ):
+        fields = changed(FIELDS, **changes)
+        step = ready(fields, **options)
         assert re.match(f"eager: .*{reason}", step.engine)
         assert fit(step, splits()[1]).history
         tried = captures.call_count
-        assert ready(FIELDS, **options).engine == step.engine
+        assert ready(fields, **options).engine == step.engine
         assert captures.call_count == tried  # it is not tried again
         ablate.train.engine._KEPT.clear()
 
@@ -266,7 +276,7 @@ def test_a_planted_trap_is_found_before_a_capture_serves(
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_diverged_trial_leaves_nothing_to_the_next(planted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The eighth trap: statistics and momentum that are not numbers stay where only weights are loaded."""
-    fields = changed(FIELDS, momentum=0.9)
+    fields = changed(FIELDS, momentum=0.9, ema=0.5)
     _, expected = trained(fields, engine="eager")
     with pytest.raises(DivergedError):
         trained(changed(fields, lr=1e30), seed=2)

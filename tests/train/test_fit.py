@@ -17,7 +17,7 @@ from torch.nn import functional
 from ablate.train.device import cpu_has_bfloat16, peak_memory_mb, reset_peak_memory, set_numerics
 from ablate.train.fit import Callbacks, DivergedError, fit
 from ablate.train.images import Augmentation, batches, epoch_order, epoch_seed, shrink
-from ablate.train.optimizer import learning_rate
+from ablate.train.optimizer import build_schedule
 from ablate.train.step import Step
 
 
@@ -54,6 +54,51 @@ def test_trains_as_a_textbook_loop_does(momentum: float, weight_decay: float, se
         assert fitted.history[epoch].train_loss == pytest.approx(total / seen, rel=1e-5)
         assert fitted.history[epoch].train_accuracy == correct / seen
     assert_close(ours, theirs.parameters())
+
+
+def test_own_optimizer_schedule_and_average_are_those_of_a_loop_by_hand() -> None:
+    own = {
+        "optimizer": "torch.optim.NAdam",
+        "optimizer.momentum_decay": 0.02,
+        "weight_decay": 0.01,
+        "ema": 0.8,
+    }
+    fields = changed(lr=0.02, decay_norms=False, schedule="small_training:power", drop_last=True, **own)
+    fields = changed(fields, **{"schedule.exponent": 2.0})
+    ours, theirs, steps = network(), network(), 9
+    step = Step(ours, smoothed, images(TRAIN), fields, SEED)
+    fitted = fit(step, images(VALID))
+    flat = [p for p in theirs.parameters() if p.ndim == 1]
+    groups = [
+        {"params": [p for p in theirs.parameters() if p.ndim > 1]},
+        {"params": flat, "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.NAdam(groups, weight_decay=0.01, momentum_decay=0.02)
+    parts = [part for e in range(3) for part in torch.split(epoch_order(50, SEED, e)[:48], 16)]
+    kept = []
+    for number, index in enumerate(parts):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.02 * (1 - number / (steps - 1) / 2) ** 2
+        optimizer.zero_grad()
+        x, y = images(TRAIN).batch(index)
+        functional.cross_entropy(theirs(x), y, label_smoothing=0.1).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        kept.append([p.detach().clone() for p in theirs.parameters()])
+    assert_close(ours, theirs.parameters())
+    shares = [0.8 ** (steps - 1 - number) for number in range(steps)]
+    averages = [sum(a * p for a, p in zip(shares, of, strict=True)) for of in zip(*kept, strict=True)]
+    averages = [average / sum(shares) for average in averages]
+    assert_close(step.evaluated, averages)
+    for mine, theirs_last in zip(step.evaluated.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs_last)
+    with torch.no_grad():
+        for p, average in zip(theirs.parameters(), averages, strict=True):
+            p.copy_(average)
+        logits = theirs.eval()(images(VALID).batch(slice(None))[0])
+    np.testing.assert_allclose(fitted.predictions.logits, logits.numpy(), rtol=1e-4, atol=1e-5)
+    assert fitted.history[-1].valid_nll == pytest.approx(
+        functional.cross_entropy(logits, torch.from_numpy(VALID[1])).item(), rel=1e-4
+    )
 
 
 def test_last_epoch_is_measured_as_torch_and_numpy_would() -> None:
@@ -99,6 +144,8 @@ def test_a_seed_gives_the_same_bits_stream_by_stream(stream: str, monkeypatch: p
         {"momentum": 0.9},
         {"optimizer": "adamw", "schedule": "one_cycle", "mixup": 0.3, "crop_area": 0.5, "flip": True},
         {"optimizer": "ranger", "schedule": "flat_cosine", "momentum": 0.9, "lr": 0.01},
+        {"optimizer": "torch.optim.Adagrad", "ema": 0.7, "augmentation": "small_training:noisy"},
+        {"optimizer": "torch.optim.NAdam", "schedule": "small_training:power", "schedule.exponent": 2.0},
     ],
     ids=str,
 )
@@ -189,7 +236,7 @@ def test_images_decoded_larger_are_shrunk_to_what_the_network_sees() -> None:
 
 def test_the_learning_rate_follows_its_schedule_over_the_whole_run() -> None:
     fields = changed(schedule="one_cycle", anneal_from=0.25, drop_last=True)
-    expected = [learning_rate(fields, step, steps=9) for step in (2, 5, 8)]
+    expected = [0.1 * build_schedule(fields)(step / 8) for step in (2, 5, 8)]
     assert [epoch.lr for epoch in run(network(), fields).history] == expected
 
 

@@ -15,8 +15,8 @@ from ablate.execution.progress import Watcher
 from ablate.store.points import Point, Tuning, tuning_folder
 from ablate.store.records import Predictions, Record, write_record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import resolve
-from ablate.study.search import Levels, Range, Search
+from ablate.study.fields import Levels, resolve
+from ablate.study.search import Range, Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
 from ablate.tuning.ledger import Ledger, Storage, point_means
@@ -42,7 +42,8 @@ def train(ledger: Ledger, point: Point, seeds: int | None = None) -> Point:
     fields = resolve(BASE, {**point.levels, "tuning_part": SEARCH.tuning_part})
     trials = [build_trial(point.levels, fields, seed, CPU, "images") for seed in point.seeds]
     point = point.model_copy(update={"trial_ids": tuple(trial.trial_id for trial in trials)})
-    ledger.name_trials(point.number, point.trial_ids)
+    with ledger.changing() as points:
+        points.name_trials(point.number, point.trial_ids)
     for trial in trials[:seeds]:
         record(ledger.results, trial)
     return point

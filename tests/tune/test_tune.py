@@ -30,12 +30,13 @@ from test_driver import pictures
 
 from ablate.errors import AblateError, DataError, ResultsError, StudyError
 from ablate.execution.driver import Options, plan_settled, settle
+from ablate.pipeline import require_metrics
 from ablate.store.points import Point, read_tuning, tuning_folder
 from ablate.store.records import read_predictions, read_record, read_records
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.study.study import Profile, Study
-from ablate.tables import points_table, winners_of
+from ablate.tables.tuning import points_table, winners_of
 from ablate.tuning.ledger import Ledger, SharedStorage, Storage, point_means
 from ablate.tuning.points import Points
 from ablate.tuning.run import Tuned, budget_in_words, first_points
@@ -233,8 +234,6 @@ BETA2 = {"optimizer": ("sgd", "adamw"), "beta2": ADAMW_ALONE}
 @pytest.mark.parametrize(
     ("search", "said"),
     [
-        ({"objective": "acuracy"}, "objective: acuracy: unknown metric.*accuracy"),
-        ({"objective": "mean_confidence"}, "mean_confidence has no better direction"),
         (None, "expected a study with a search"),
         ({"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}}, "lr=0.1 is not among .*0.2 to 1 by 0.1"),
         ({"anchors": ({"epsilon": 0.0},), "points": 1}, "baseline and anchors alone are 2"),
@@ -247,6 +246,11 @@ def test_what_is_wrong_is_found_at_once(search: dict[str, Any] | None, said: str
     with pytest.raises(AblateError, match=said):
         tuned(study, tmp_path)
     assert not [*tmp_path.rglob("tuning.json"), *tmp_path.rglob("optuna.sqlite3")]
+
+
+def test_an_objective_is_a_metric_with_a_better_direction() -> None:
+    with pytest.raises(StudyError, match=r"acuracy: unknown metric.*\n.*mean_confidence has no better"):
+        require_metrics(declared({"objective": ("acuracy", "mean_confidence")}))
 
 
 def test_run_and_plan_say_what_a_search_needs(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import TrialState
 from scipy.stats import wilcoxon
 
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Levels, Range, Search
+from ablate.study.fields import Levels
+from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.tuning.points import Points, quiet, sampler_of
 
 LEARNING_RATES = Range(low=1e-4, high=1e-1, log=True, levels=13)

@@ -96,7 +96,7 @@ def test_a_tuner_thought_dead_overwrites_nothing(tuner: Open, database: str) -> 
         server.execute(held, (point.number,))  # as where the network is gone
     assert point.number in complete(other, other.next_points())
     before = other.tuning.points
-    for change in (lambda: late.report(0, 1, 0.5), lambda: late.end(0, "failed", "Late."), late.next_points):
+    for change in (late.changing().__enter__, lambda: late.end(0, "failed", "Late."), late.next_points):
         with pytest.raises(ResultsError, match="cannot be used"):
             change()
     assert other.next_points()

@@ -1,0 +1,165 @@
+"""Weights to start from, parts that stay as they are, and the final weights as a file."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ablate.errors import StudyError, first_line, nearest
+from ablate.models import build_model
+from ablate.models.contract import Float32Linear
+from ablate.models.torchvision_classifiers import build_timm, published_weights
+
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+NESTED = ("state_dict", "model", "net")
+"""Where training scripts keep a network's state in a checkpoint."""
+FRESH, NOTHING, BODY = "fresh", "none", "body"
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and std of pixels in 0 to 1."""
+
+
+def is_file(weights: str) -> bool:
+    """Whether weights are a file, and not published ones by their name."""
+    return weights.endswith(SUFFIXES)
+
+
+@functools.lru_cache(maxsize=2)
+def read_weights(weights: str, arch: str) -> tuple[Mapping[str, Tensor], Normalisation | None]:
+    """The state to start from, on the CPU, and the normalisation it was trained with, where that is known.
+
+    A file, of tensors alone, or the name of weights that torchvision or timm publish for `arch`.
+    """
+    if is_file(weights):
+        return _read_file(Path(weights).expanduser()), None
+    if arch.startswith("timm:"):
+        model: Any = build_timm(arch.removeprefix("timm:"), pretrained=True)
+        return model.state_dict(), (model.default_cfg["mean"], model.default_cfg["std"])
+    found = published_weights(arch, weights)
+    chosen = found.transforms()
+    return found.get_state_dict(progress=False, check_hash=True), (tuple(chosen.mean), tuple(chosen.std))
+
+
+def _read_file(path: Path) -> Mapping[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
+        raise StudyError(
+            f"weights {str(path)!r}: expected a file of tensors, as torch.save(model.state_dict(), ...) or "
+            f"safetensors write, but {first_line(error)}"
+        ) from None
+    for name in NESTED:
+        state = state[name] if isinstance(state, dict) and isinstance(state.get(name), dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise StudyError(
+            f"weights {str(path)!r}: expected the state of a network, name to tensor; save model.state_dict()"
+        )
+    return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def begin(model: nn.Module, arch: str, weights: str, freeze: str) -> nn.Module:
+    """The network with the weights that it begins with, and without gradients in what is frozen.
+
+    The last linear layer stays fresh where its shape is another; all else must be there.
+    """
+    head = head_of(model)
+    if weights != FRESH:
+        state, own = read_weights(weights, arch)[0], model.state_dict()
+        fresh = {
+            name
+            for name, value in own.items()
+            if head and name.startswith(f"{head}.") and getattr(state.get(name), "shape", None) != value.shape
+        }
+        wrong = [
+            f"{name} {list(value.shape)} is {list(state[name].shape) if name in state else 'missing'} there"
+            for name, value in own.items()
+            if name not in fresh and (name not in state or state[name].shape != value.shape)
+        ]
+        if wrong:
+            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+            raise StudyError(
+                f"weights {weights!r}: expected those of {arch!r}, but {'; '.join(wrong[:3])}{more}; give "
+                "the file of this network, or its arguments as they were (arch.NAME)"
+            )
+        model.load_state_dict({name: own[name] if name in fresh else state[name] for name in own})
+    for name in freeze.split("+") if freeze != NOTHING else ():
+        _freeze(model, name, head)
+    return model
+
+
+def _freeze(model: nn.Module, name: str, head: str | None) -> None:
+    """Parameters of a part without gradients, and its buffers as they are: it always evaluates."""
+    parts = dict(model.named_modules())
+    if name == BODY and head is not None:
+        frozen = [module for part, module in parts.items() if part and not f"{head}.".startswith(f"{part}.")]
+        loose = [value for part, value in model.named_parameters() if not part.startswith(f"{head}.")]
+    elif name != BODY and name in parts and name:
+        frozen, loose = [parts[name]], list(parts[name].parameters())
+    else:
+        raise StudyError(
+            f"freeze: {name!r} is no part of the network; its parts are {NOTHING}, {BODY} (all but the last "
+            f"linear layer), {', '.join(part for part, _ in model.named_children())}.{nearest(name, parts)}"
+        )
+    for value in loose:
+        value.requires_grad_(False)
+    for module in frozen:
+        module.eval()
+        module.train = _stays.__get__(module)
+
+
+def _stays(module: nn.Module, mode: bool = True) -> nn.Module:
+    return module
+
+
+def head_of(model: nn.Module) -> str | None:
+    """The name of the last linear layer, as building it has marked it."""
+    return next((name for name, module in model.named_modules() if type(module) is Float32Linear), None)
+
+
+def save_network(path: Path, model: nn.Module, facts: Mapping[str, Any]) -> None:
+    """Write a trained network as safetensors, whole or not at all; `facts` are what `load_network` needs."""
+    from safetensors.torch import save_model
+
+    temporary = path.with_suffix(".tmp")
+    save_model(model, str(temporary), {"ablate": json.dumps(facts)})
+    temporary.replace(path)
+
+
+def load_network(path: str | Path) -> nn.Module:
+    """The trained network of a file that `run --keep-weights` wrote, in evaluation mode.
+
+    It maps normalised images [N, 3, S, S] to logits [N, K]; `network.facts` holds the arms' fields, the class
+    names and the mean and std that normalise pixels in 0 to 1. What cannot be read is a StudyError.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_model
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            facts = json.loads(file.metadata()["ablate"])
+        fields = facts["fields"]
+        given = {name[5:]: value for name, value in fields.items() if name.startswith("arch.")}
+        with torch.random.fork_rng(devices=[]):
+            model = build_model(
+                fields["arch"],
+                num_classes=len(facts["classes"]),
+                image_size=fields["image_size"],
+                arguments=given,
+            )
+        load_model(model, path)
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise StudyError(
+            f"{path}: expected weights that `run --keep-weights` wrote, but {first_line(error)}"
+        ) from None
+    model.facts = facts
+    return model.eval()

@@ -1,0 +1,50 @@
+"""A metric of a study's own: a function of predictions, or a number that trials report themselves."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ablate.errors import FOREIGN_FAULTS, StudyError
+from ablate.plugins import load_foreign
+from ablate.study.fields import Declaration, canonical
+
+
+class Metric(Declaration):
+    """A metric of a study, by a name of its own, as `Metric("my_metrics:worst_class", better="higher")`.
+
+    The code is computed from saved predictions whenever tables are built, so it needs no training.
+    """
+
+    code: Annotated[str, BeforeValidator(canonical)] = Field(
+        default="",
+        description="a function of logits [N, K] (float64) and labels [N] (int64) that gives a number, or "
+        "its import path; without one, trials report the number under the metric's name",
+    )
+    better: Literal["higher", "lower", "neither"] = Field(description="which direction is")
+    unit: str = Field(
+        default="", description="%: a fraction of 1 that is shown in percent; or any other text"
+    )
+    label: str = Field(default="", description="its name on pages and axes, otherwise that of its column")
+    digits: int | None = Field(
+        default=None, ge=0, le=12, description="shown after the point; otherwise 2 of percent, 4 of others"
+    )
+    margin: float | None = Field(
+        default=None, gt=0, description="a difference that does not matter; of percent a fraction, as 0.01"
+    )
+
+    def __init__(self, code: Any = "", **declared: Any) -> None:
+        """The code may be given by position."""
+        super().__init__(**{"code": code, **declared})
+
+    def score(self, name: str, logits: Any, labels: Any) -> float:
+        """What the code gives for predictions, NaN included; what is no number is a StudyError."""
+        code = load_foreign("metric", self.code)
+        try:
+            return float(code(logits.copy(), labels.copy()))
+        except FOREIGN_FAULTS as error:
+            raise StudyError(
+                f"metrics.{name}: expected one number of {self.code!r} for logits {logits.shape} and labels "
+                f"{labels.shape}, NaN where there is none, but {type(error).__name__}: {error}"
+            ) from error

@@ -1,0 +1,262 @@
+"""Metrics that a study declares, and arguments of code as columns: computed, kept, read back, asked about."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from recorded_study import CPU, environment, printed
+from scipy import stats
+from sklearn.metrics import f1_score
+from test_main import ablate as command
+from test_records import EPOCH
+
+import ablate
+from ablate import Metric
+from ablate.errors import RecordError, StudyError
+from ablate.execution.prepare import check_metrics
+from ablate.gate.check import check_study
+from ablate.gate.compare import compare_runs, read_run, show_comparison
+from ablate.pipeline import require_metrics, write_results
+from ablate.store.records import Predictions, Record, read_record, write_record
+from ablate.store.results import ResultsFolder, write_plan
+from ablate.study.study import Study
+from ablate.study.trials import Plan, expand
+from ablate.tables.columns import declare
+from ablate.tables.files import open_plan, read_tables, write_tables
+
+ROOT = Path(__file__).parents[1]
+
+
+def macro_f1(logits: Any, labels: Any) -> Any:
+    assert (logits.dtype, labels.dtype) == (np.float64, np.int64)
+    return f1_score(labels, logits.argmax(axis=1), average="macro")
+
+
+def undefined(logits: Any, labels: Any) -> float:
+    return float("nan")
+
+
+F1 = Metric(macro_f1, better="higher", unit="%", margin=0.02)
+METRICS = {
+    "f1": F1,
+    "wer": Metric(better="lower", label="WER", unit="words"),
+    "none": Metric(undefined, better="neither"),
+}
+"""One that is computed, one that trials report, one that is never defined."""
+ARGUMENTS = {"arch.width": (8, 16), "arch.act": ("relu", "-gelu")}
+BASE = {
+    "data": "digits", "image_size": 8, "arch": "test_own_metrics:undefined",
+    "arch.rate": 0.1 + 0.2, "arch.sizes": [3, 4], "arch.on": True,
+}  # fmt: skip
+
+
+def recorded(results: Path, metrics: dict[str, Metric] = METRICS, **declared: Any) -> ResultsFolder:
+    """A study of arguments of its network, whose trials report a number, as a run leaves it."""
+    about = {"question": "?", "name": "s", "seeds": 3, "base": BASE, "factors": ARGUMENTS, "metrics": metrics}
+    study = Study(**{**about, "baseline": {"arch.width": 8}, **declared})
+    trials = expand(study, lambda fields: "f", lambda fields: CPU)
+    folder = ResultsFolder(results / "s" / "p")
+    folder.create()
+    write_plan(folder, Plan(study=study, profile="p", reason="r", trials=tuple(trials)))
+    for number, trial in enumerate(trials):
+        rng = np.random.default_rng(number)
+        labels = rng.integers(0, 4, 60)
+        logits = rng.normal(size=(60, 4)) + (1 + number % 2) * np.eye(4)[labels]
+        facts: dict[str, Any] = {"history": (EPOCH,), "environment": environment(commit=None)}
+        facts |= {"metrics": {"wer": number**2 / 7}} if "wer" in metrics else {}
+        record = Record(trial=trial, status="complete", class_names=("a", "b", "c", "d"), **facts)
+        write_record(folder, record, Predictions(logits.astype(np.float32), labels))
+    return folder
+
+
+def scored(folder: ResultsFolder) -> list[float]:
+    """The F1 of each trial by scikit-learn, from the files."""
+    scores = []
+    for trial in open_plan(folder).trials:
+        arrays = np.load(folder.predictions_path(trial.trial_id))
+        predicted = arrays["logits"].argmax(axis=1)
+        scores.append(f1_score(arrays["labels"], predicted, average="macro"))
+    return scores
+
+
+def test_arguments_and_metrics_are_columns_that_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    folder = recorded(tmp_path)
+    write_results(folder, tmp_path / "report")
+    trials: Any = ablate.load_tables("s", results=tmp_path)["trials"]
+    names = [name for name in trials if "." in name]
+    assert names == ["arch.rate", "arch.sizes", "arch.on", "arch.width", "arch.act"]
+    assert trials.columns.get_loc("arch.rate") == trials.columns.get_loc("deterministic") + 1
+    assert trials.dtypes.map(str)[names].tolist() == ["float64", "string", "string", "Int64", "string"]
+    assert trials["arch.width"].tolist()[:4] == [8, 8, 16, 16]
+    assert trials["arch.act"].tolist()[:2] == ["relu", "-gelu"]
+    assert set(trials["arch.sizes"]) == {"(3, 4)"}
+    assert trials["f1"].tolist() == scored(folder)
+    assert trials["wer"].tolist() == [number**2 / 7 for number in range(12)]
+    assert trials["none"].isna().all()
+    pd.testing.assert_frame_equal(read_run(folder).trials, trials, check_exact=True)
+    before = (folder.root / "trials.csv").read_bytes()
+    write_tables(folder, {"trials": trials})
+    assert (folder.root / "trials.csv").read_bytes() == before
+    declare()  # as a version that knows neither reads it: what is in the file is not guessed
+    with pytest.raises(RecordError, match="other columns"):
+        read_tables(folder, names=["trials"])
+
+
+def test_a_page_about_own_metrics_says_what_scipy_says(tmp_path: Path) -> None:
+    folder = recorded(tmp_path, primary="f1", family=("f1", "wer"), margins={"wer": 0.5})
+    page = write_results(folder, tmp_path / "report")
+    scores = np.array(scored(folder)).reshape(3, 2, 2)  # seed, width, act
+    effects: Any = ablate.load_tables("s", results=tmp_path)["effects"]
+    effects = effects[effects["kind"] == "arm"].set_index(["metric", "term"]).sort_index()
+    for place, act in enumerate(("relu", "-gelu")):
+        test = stats.ttest_rel(scores[:, 1, place], scores[:, 0, place])
+        low, high = test.confidence_interval(1 - 0.05 / 4)  # two arms, two metrics
+        row = effects.loc["f1"].loc[f"arch.width=16, arch.act={act}"]
+        assert row[["effect", "low", "high", "p"]].tolist() == pytest.approx(
+            [np.diff(scores[:, :, place]).mean(), low, high, test.pvalue]
+        )
+        assert row["margin"] == 0.02
+        assert row["verdict"] != "exploratory"
+    assert set(effects.loc["accuracy"]["verdict"]) == {"exploratory"}
+    report = json.loads((page.parent / "report.json").read_text())
+    heads = [f"{head['label']} {head['unit']}".strip() for head in report["arms"]["columns"]]
+    assert heads[2:5] == ["F1 %", "WER words", "None"]
+    for mean, row in zip(scores.mean(axis=0).ravel(), report["arms"]["rows"], strict=True):
+        assert row[2]["text"] == f"{100 * mean:.2f}"
+    assert "f1" in {figure["name"] for figure in report["figures"]}
+
+
+def test_conditions_and_comparisons_know_own_metrics_and_arguments(tmp_path: Path) -> None:
+    a, b = recorded(tmp_path / "a"), recorded(tmp_path / "b", base={**BASE, "arch.rate": 0.5, "arch.more": 1})
+    plain = recorded(tmp_path / "c", metrics={})
+    mean = np.mean(np.array(scored(a)).reshape(3, 4)[:, 0])
+    arm = "arch.width=8, arch.act=relu"
+    found = check_study(read_run(a), [f"f1({arm}) < {100 * mean + 0.01:.2f}%", "wer worse", "none > 0"])
+    assert [finding.holds for finding in found.findings] == [True, False, None]
+    run, other, without = map(read_run, (a, b, plain))
+    shown = printed(show_comparison, compare_runs(run, other, ("f1", "wer")))
+    assert "field arch.rate 0.3 0.5" in " ".join(shown.split())
+    assert "field arch.more none 1" in " ".join(shown.split())
+    assert "F1 (%); B - A in points; margin 2.00" in shown
+    for act in (
+        lambda: compare_runs(run, without, ("f1",)),
+        lambda: check_study(run, ["f1 worse"], other=without),
+    ):
+        with pytest.raises(StudyError, match="f1: unknown metric"):
+            act()
+
+
+def test_records_without_metrics_are_written_as_before(tmp_path: Path) -> None:
+    folder = recorded(tmp_path, metrics={"f1": F1})
+    path = next(folder.records.glob("*.json"))
+    assert "metrics" not in json.loads(path.read_text())["record"]
+    assert read_record(path).metrics == {}
+    path = next(recorded(tmp_path / "with").records.glob("*.json"))
+    assert "wer" in read_record(path).metrics
+
+
+MODULE = """
+def raises(logits, labels): return labels[99]
+def images(logits, labels): return labels == 1
+def nothing(logits, labels): pass
+def four(logits, labels): return logits @ [1, 2, 3, 4] @ labels
+def writes(logits, labels):
+    logits[:] = 0
+    return 1
+"""
+
+
+def test_metrics_that_are_none_are_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wrong_metrics.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, fault in {
+        "raises": "IndexError: index 99 is out of bounds",
+        "images": "TypeError: only",
+        "nothing": "TypeError: float() argument must be",
+        "four": "ValueError: matmul",
+        "absent": "has no such name",
+    }.items():
+        declared = {"mine": Metric(f"wrong_metrics:{name}", better="higher")}
+        with pytest.raises(StudyError) as caught:
+            check_metrics(declared, classes=3)
+        assert fault in str(caught.value)
+        assert f"'wrong_metrics:{name}'" in str(caught.value)
+    check_metrics({"mine": Metric("wrong_metrics:four", better="higher")}, classes=4)
+    logits = np.ones((4, 2))
+    assert Metric("wrong_metrics:writes", better="lower").score("mine", logits, np.zeros(4, int)) == 1
+    assert logits.all()
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"metrics": {"accuracy": F1}}, "metrics.accuracy: is ablate's own, or a field; write another"),
+        ({"metrics": {"lr": F1}}, "metrics.lr: is ablate's own, or a field"),
+        ({"metrics": {"top-1": F1}}, "metrics.top-1: is no plain name; write another, as worst_class"),
+        ({"metrics": {"f1": F1}, "primary": "f2"}, "primary: f2: unknown metric; known are f1, accuracy"),
+        ({"metrics": {"f1": F1}, "margins": {"g1": 1}}, "margins: g1: unknown metric"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_taken_or_unknown(declared: dict[str, Any], message: str) -> None:
+    with pytest.raises(StudyError) as caught:
+        require_metrics(Study(**{"question": "?", "base": BASE, **declared}))
+    assert message in str(caught.value)
+
+
+def test_what_is_no_metric_is_one_line() -> None:
+    for declared, message in (
+        ({}, "better: no value is set; give it one"),
+        ({"better": "up"}, "better: input should be 'higher', 'lower' or 'neither', but 'up'"),
+        ({"better": "lower", "margin": -1.0}, "margin: input should be greater than 0"),
+        ({"better": "lower", "code": lambda logits, labels: 0}, "at the top level of a file"),
+        ({"better": "lower", "smaller": True}, "smaller: unknown part of a Metric"),
+    ):
+        with pytest.raises(StudyError) as caught:
+            Metric(**declared)
+        assert message in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def example(page: str, section: str, here: Path) -> list[Path]:
+    """The Python files of a page's section, written where their first lines say."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"## {section}\n")[2]
+    paths = []
+    for block in text.partition("\n## ")[0].split("```python\n")[1:]:
+        paths.append(here / block.partition("\n")[0].removeprefix("# "))
+        paths[-1].write_text(block.partition("```")[0])
+    return paths
+
+
+@pytest.mark.slow
+def test_the_page_s_metric_needs_no_training_when_it_changes_and_is_found_later(tmp_path: Path) -> None:
+    module, study = example("own_code.md", "metric", tmp_path)
+    first = command(tmp_path, "run", study.name, "--workers", "0", "--no-timing")
+    assert "6 trials run" in first.out, first.err
+    table = tmp_path / "results/worst/default/trials.csv"
+    scores = pd.read_csv(table)["worst_class"]
+    module.write_text(module.read_text().replace("min(", "max("))
+    del sys.modules["my_metrics"]
+    assert command(tmp_path, "report", "worst").status == 0
+    assert (pd.read_csv(table)["worst_class"] > scores).any()
+    assert "6 to run" not in command(tmp_path, "run", study.name, "--workers", "0", "--no-timing").out
+    module.rename(tmp_path / "elsewhere.py")
+    del sys.modules["my_metrics"]
+    gone = command(tmp_path, "report", "worst")
+    assert gone.status == 1
+    assert "'my_metrics:worst_class'" in gone.err
+    assert "beside the study file or on PYTHONPATH" in gone.err
+
+
+@pytest.mark.slow
+def test_the_page_s_data_runs(tmp_path: Path) -> None:
+    study = example("own_code.md", "data", tmp_path)[1]
+    ran = command(tmp_path, "run", study.name, "--workers", "0", "--no-timing")
+    assert "4 trials run" in ran.out, ran.err
+    trials = pd.read_csv(tmp_path / "results/moons/default/trials.csv")
+    assert trials["data.noise"].tolist() == [0.1, 0.3] * 2
