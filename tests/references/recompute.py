@@ -608,6 +608,20 @@ def _sides(recorded: Recorded, asked: Effect, metric: str) -> tuple[NDArray[np.i
     return used, rows, sides
 
 
+def _turns(recorded: Recorded, asked: Effect, metric: str) -> bool:
+    """Whether the parabolas through each seed's means bend, and turn between a trend's levels."""
+    _, rows, sides = _sides(recorded, asked, metric)
+    seeds, name = np.isfinite(sides[0]), asked.term.partition("=")[0]
+    values = np.nan_to_num(recorded.by_seed[metric].to_numpy().reshape(-1, len(seeds))[:, seeds])
+    x = recorded.levels[name]
+    means = np.array([_weights(recorded, {name: {at: 1.0}})[rows].mean(axis=0) @ values for at in x])
+    bend, slope, _ = np.polyfit(x, means, 2)
+    if len(bend) < 2 or np.ptp(bend) * np.ptp(x) ** 2 <= 1e-9 * np.abs(means).max():  # rounding alone
+        return False
+    bends = stats.ttest_1samp(bend, 0).pvalue < 0.05
+    return bool(bends and min(x) < -slope.mean() / (2 * bend.mean()) < max(x))
+
+
 @functools.cache
 def _arm_spread(recorded: Recorded, metric: str) -> tuple[float, float]:
     """Of an arm over seeds, from all claims; and its degrees of freedom, fewer for a shared baseline."""
@@ -662,6 +676,8 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     claim = asked.is_claim(recorded, metric)
     if not claim:
         word, found["p_adjusted"] = "exploratory", NAN
+    elif asked.kind == "trend" and _turns(recorded, asked, metric):
+        word, reason = "undecided", "bent"
     elif word == "undecided" and margin > 0:
         spread, freedom = _arm_spread(recorded, metric)
         ratio = spread * math.sqrt((asked.weights**2).sum()) / len(asked.weights) / margin

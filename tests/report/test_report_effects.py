@@ -129,7 +129,8 @@ def test_only_what_is_asked_has_a_verdict_and_counts(
 def test_equal_effects_in_decimals_are_equal_and_no_certainty() -> None:
     """Hundredths are not exact in binary; what their rounding leaves is no evidence."""
     rng, seeds, levels = np.random.default_rng(0), 4, (0.0, 0.1, 0.3, 0.7)
-    plan = plan_of({**EPSILON_ARCH, "epsilon": levels}, seeds=seeds)
+    asked = ("main", "interaction", "trend")
+    plan = plan_of({**EPSILON_ARCH, "epsilon": levels}, seeds=seeds, comparisons=asked)
     for _ in range(8):
         luck, gains, loss = rng.integers(30, 90, seeds), rng.integers(-9, 9, 4), int(rng.integers(0, 9))
 
@@ -146,8 +147,8 @@ def test_equal_effects_in_decimals_are_equal_and_no_certainty() -> None:
         assert set(both["effect"]) == {0}
         assert table["p"].isna().all()
         assert set(table["reason"]) == {"no_spread"}
-    (flat,) = effects_of(plan, lambda trial: 0.81 + trial.seed / 7, "trend")["effect"]
-    assert flat == 0
+    flat = effects_of(plan, lambda trial: 0.81 + trial.seed / 7, "trend")
+    assert flat[["effect", "reason"]].to_numpy().tolist() == [[0, "no_spread"]]
 
 
 @pytest.mark.parametrize("digest", ["another", None])

@@ -172,7 +172,7 @@ def test_trends_and_contrasts_with_holes_or_without_an_effect_are_recomputed(
     tmp_path: Path, made: dict[str, Any], reason: str
 ) -> None:
     factors = {"epsilon": (0.2, 0.0, 0.4), "clip_norm": (0.0, 1.0), "lr": (0.1,), "drop_last": (False, True)}
-    asked = ("arms", "interaction", {"epsilon": 0.4})
+    asked = ("arms", "interaction", "trend", {"epsilon": 0.4})
     declared = {"baseline": {"epsilon": 0.0}, "family": ("nll", "ece"), "comparisons": asked}
     study = declare(factors=factors, seeds=4, **declared)
     page = render(tmp_path, study=study, **made)
@@ -180,7 +180,7 @@ def test_trends_and_contrasts_with_holes_or_without_an_effect_are_recomputed(
     assert found.audit().wrong == []
     trends = [row for row in found.rows("effects") if (row["metric"], row["kind"]) == ("accuracy", "trend")]
     assert {row["reason"] for row in trends} == {reason}
-    equal = page.report["trends"]["rows"][0][7]["notes"] == ["equal on every seed"]
+    equal = page.report["trends"]["rows"][0][7]["notes"] == ["equal on every seed", "equivalent"]
     assert equal == (reason == "identical")
 
 
