@@ -302,11 +302,12 @@ def check(
 
 @app.command()
 def data(
-    name: Annotated[Text, Argument(help="A dataset, or folder:PATH [default: list the datasets]")] = None,
+    name: Annotated[Text, Argument(help="A dataset, folder:PATH or module:function [default: list]")] = None,
     image_size: Annotated[int, Option(help="Pixels a side.")] = 128,
     resize: Annotated[
         Literal["squash", "center_crop"], Option(help="How an image becomes square.")
     ] = "squash",
+    split: Annotated[float, Option(help="Part of each class in folder:PATH to report on.")] = 0.0,
     data_dir: Annotated[File, Option(help=Options.model_fields["data_dir"].description)] = None,
 ) -> None:
     """Download, check and decode a dataset, once; without a name, list them."""
@@ -319,9 +320,9 @@ def data(
         return
     from ablate.execution.progress import Watcher
 
-    folders: Any = {"cache_dir": cache_dir, "data_dir": data_dir}
+    asked: Any = {"image_size": image_size, "resize": resize, "split": split, "data_dir": data_dir}
     with Watcher(Console(stderr=True)) as view:
-        dataset = prepare(name, image_size=image_size, resize=resize, progress=view.preparing, **folders)
+        dataset = prepare(name, cache_dir=cache_dir, progress=view.preparing, **asked)
     show_dataset(Console(), dataset)
 
 

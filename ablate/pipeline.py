@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +94,8 @@ def run(study: Study | str | Path, **options: Any) -> Run:
     Args:
         study: a study, or the path of a file that defines one.
         options: profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
-            seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed, timing.
+            seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed,
+            retrain, same_code, keep_weights, timing.
 
     Raises:
         AblateError: of the kind that says what is wrong; nothing was trained.
@@ -133,9 +134,17 @@ def run_study(study: Study, options: Options) -> Run:
     from ablate.execution import driver
 
     require_sound(study, options)
+    settled, searched = driver.settle(study, options), 0
     with _view(options) as view:
-        summary = driver.run_settled(driver.settle(study, options), options, view)
-    return _reported(summary, options)
+        if settled.study.retune:
+            from ablate.tuning.retune import retune_arms
+
+            both, searched = retune_arms(settled, options, view)
+            if both is None:
+                return Run(options.results / settled.study.name / settled.profile, searched, 0, True)
+            settled = both
+        summary = driver.run_settled(settled, options, view)
+    return _reported(replace(summary, ran=summary.ran + searched), options)
 
 
 def tune_study(study: Study, options: Options, *, points: int | None, storage: str | None) -> Run:
@@ -177,7 +186,8 @@ def require_metrics(study: Study) -> None:
 
     declare(study)
     named: dict[str, Iterable[str]] = {"primary": [study.primary], "family": study.family}
-    named |= {"margins": study.margins, "objective": study.search.objective if study.search else ()}
+    search = study.search or study.retune
+    named |= {"margins": study.margins, "objective": search.objective if search else ()}
     known, faults = study.usual(*METRICS), list[str]()
     for part, names in named.items():
         faults += [f"{part}: {unknown_name('metric', name, known)}" for name in names if name not in known]
@@ -249,7 +259,7 @@ def _from_python(command: str, study: Study | str | Path, given: dict[str, Any])
     importlib.invalidate_caches()  # a module written a moment ago is otherwise not seen
     declared: list[Study | Profile] = [study, *study.profiles.values()]
     levels = [*options.settings.values(), *(some for part in declared for some in part.factors.values())]
-    codes = [metric.code for metric in study.metrics.values()]
+    codes = [study.train, *(metric.code for metric in study.metrics.values())]
     for value in itertools.chain(codes, *levels, *(part.base.values() for part in declared)):
         _ready_own_module(str(value))
     values = options.repeated()

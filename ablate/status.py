@@ -84,7 +84,7 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
     words = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
     going_on = "a run is going on" if running else "no run is going on"
     print_line(console, f"{plan.study.name}, profile {plan.profile}: {going_on}")
-    print_line(console, f"{len(plan.trials)} planned trials: {words}")
+    print_line(console, f"{len(states)} planned trials: {words}")
     missing = [name for name, state in states.items() if state == MISSING]
     if begun := {name for name in missing if folder.checkpoint_path(name).exists()}:
         follow = "in progress" if running else "will go on from there"
@@ -119,7 +119,7 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
             print_line(console, f"{trial.arm}, seed {trial.seed}: {state}: {reason}")
             lost.append({"arm": trial.arm, "seed": trial.seed, "status": state, "reason": reason})
     return {
-        "study": plan.study.name, "profile": plan.profile, "running": running, "planned": len(plan.trials),
+        "study": plan.study.name, "profile": plan.profile, "running": running, "planned": len(states),
         "statuses": Counter(states.values()), "begun": len(begun), "unplanned": unplanned,
         "seconds_left": left, "arms": [dict(zip(ARM, arm, strict=True)) for arm in arms],
         "without_result": lost,
@@ -129,6 +129,7 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
 def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
     """Print every study that is recorded below a folder, as other commands name it, the latest last."""
     searches = {path.parents[1]: path for path in results.rglob(TUNING_FILE)}
+    searches = {root: path for root, path in searches.items() if root.parent.name != "retune"}  # an arm's
     found = searches | {path.parent: path for path in results.rglob("study.json")}
     runs, rows = list[Facts](), list[tuple[str, ...]]()
     for last, root in sorted((_modified(path), root) for root, path in found.items()):

@@ -154,7 +154,6 @@ def test_settings_profiles_and_other_factors_meet_parts() -> None:
         ({"parts": {"mixup": 0.2}}, r"parts.mixup: base has it off already \(mixup=0.2\); set mixup in"),
         ({"parts": {"epsilon": 0.1}}, r"parts.epsilon: base has it off already"),  # a default's value
         ({"parts": {"mixap": 0.2}}, r"mixap: unknown field; .*Did you mean 'mixup'"),
-        ({"parts": {"mixup": 0.0, "x": {"mixup": 0.0}}}, r"parts: mixup and x are the same, .*; remove one"),
         ({"parts": {"mixup": 0.0, "x": {"mixup": 1.0, "flip": False}}}, r"parts.x: mixup is off at 0.0 in"),
         ({"parts": {"mixup": 0.0}, "design": "onyl"}, r"design: .*'without', 'only' or 'both', but 'onyl'"),
         ({"parts": {"nothing": {}}}, r"parts.nothing: expected its value when off"),

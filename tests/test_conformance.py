@@ -21,7 +21,7 @@ PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 EXAMPLE = re.compile("small_net|squares")
 """Names of what a page shows how to add."""
 _SECTIONS = (ROOT / "docs" / "own_code.md").read_text(encoding="utf-8").split("\n## `")[1:]
-OWN_CODE = {section.partition("`")[0]: section for section in _SECTIONS}
+OWN_CODE = {section.partition("`")[0]: section.partition("\n## ")[0] for section in _SECTIONS}
 """What the page on one's own code says of each slot; the blocks of Python in it are one study file."""
 
 

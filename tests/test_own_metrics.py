@@ -1,6 +1,8 @@
 """Metrics that a study declares, and arguments of code as columns: computed, kept, read back, asked about."""
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from ablate.store.records import Predictions, Record, read_record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.study import Study
 from ablate.study.trials import Plan, expand
+from ablate.tables.build import build_tables
 from ablate.tables.columns import declare
 from ablate.tables.files import open_plan, read_tables, write_tables
 
@@ -54,14 +57,16 @@ BASE = {
 }  # fmt: skip
 
 
-def recorded(results: Path, metrics: dict[str, Metric] = METRICS, **declared: Any) -> ResultsFolder:
+def recorded(
+    results: Path, metrics: dict[str, Metric] = METRICS, command: str = "", **declared: Any
+) -> ResultsFolder:
     """A study of arguments of its network, whose trials report a number, as a run leaves it."""
     about = {"question": "?", "name": "s", "seeds": 3, "base": BASE, "factors": ARGUMENTS, "metrics": metrics}
     study = Study(**{**about, "baseline": {"arch.width": 8}, **declared})
     trials = expand(study, lambda fields: "f", lambda fields: CPU)
     folder = ResultsFolder(results / "s" / "p")
     folder.create()
-    write_plan(folder, Plan(study=study, profile="p", reason="r", trials=tuple(trials)))
+    write_plan(folder, Plan(study=study, profile="p", reason="r", command=command, trials=tuple(trials)))
     for number, trial in enumerate(trials):
         rng = np.random.default_rng(number)
         labels = rng.integers(0, 4, 60)
@@ -223,6 +228,63 @@ def test_what_is_no_metric_is_one_line() -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_code_is_found_beside_the_study_file_that_the_command_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my studies").mkdir()
+    (tmp_path / "my studies/s.py").write_text("")
+    (tmp_path / "my studies/later_metrics.py").write_text("def one(logits, labels): return 1")
+    metrics = {"one": Metric("later_metrics:one", better="higher")}
+    folder = recorded(tmp_path, metrics, command="python -m ablate run 'my studies/s.py' --seeds 3")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(StudyError, match=r"'later_metrics:one': .*beside the study file or on PYTHONPATH"):
+        read_run(folder)
+    monkeypatch.chdir(tmp_path)
+    made = build_tables(folder, open_plan(folder))
+    assert set(made["trials"]["one"]) == {1.0}
+    write_tables(folder, made)  # published without predictions, it needs no code
+    shutil.rmtree(folder.predictions)
+    (tmp_path / "my studies/later_metrics.py").unlink()
+    del sys.modules["later_metrics"]
+    assert set(read_run(folder).trials["one"]) == {1.0}
+
+
+NET = """
+from torch import nn
+def net(num_classes, image_size, width=8):
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, width), nn.Linear(width, num_classes))
+"""
+
+
+@pytest.mark.slow
+def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "searched_nets.py").write_text(NET)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    base = {"data": "synthetic", "image_size": 8, "epochs": 2, "batch_size": 16, "arch": "searched_nets:net"}
+    space = {"arch.width": ablate.Range(low=4, high=12, step=4)}
+    study = Study(
+        question="?", name="s", base=base, baseline={"arch.width": 8}, primary="f1", metrics={"f1": F1},
+        seeds=2,
+        search=ablate.Search(space=space, objective="f1", points=3, seeds=2, sampler="random"),
+    )  # fmt: skip
+    folders: Any = {"results": tmp_path / "results", "report": tmp_path / "report"}
+    tuned = ablate.tune(study, workers=0, timing=False, device="cpu", **folders)
+    points, values = tuned.tables["points"], tuned.tables["point_values"]
+    assert points["arch.width"].tolist()[0] == 8
+    assert points["objective"].tolist() == ["f1"] * 3
+    for value in values.itertuples():
+        arrays = np.load(tuned.folder / f"tuning/predictions/{value.trial_id}.npz")
+        assert value.value == f1_score(arrays["labels"], arrays["logits"].argmax(axis=1), average="macro")
+    assert points["value"].tolist() == pytest.approx(values.groupby("number")["value"].mean().tolist())
+    assert points.loc[points["winner"], "smoothed"].tolist() == [points["smoothed"].max()]
+    for changes, message in (
+        ({"metrics": {"f1": Metric(macro_f1, better="neither")}}, "objective: f1 has no better direction"),
+        ({"baseline": {}}, "the baseline has no arch.width: set baseline="),
+    ):
+        with pytest.raises(StudyError, match=re.escape(message)):
+            ablate.tune(study.replace(**changes), workers=0, **folders)
+
+
 def example(page: str, section: str, here: Path) -> list[Path]:
     """The Python files of a page's section, written where their first lines say."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"## {section}\n")[2]
@@ -235,7 +297,7 @@ def example(page: str, section: str, here: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_the_page_s_metric_needs_no_training_when_it_changes_and_is_found_later(tmp_path: Path) -> None:
-    module, study = example("own_code.md", "metric", tmp_path)
+    module, study = example("own_code.md", "Metrics", tmp_path)
     first = command(tmp_path, "run", study.name, "--workers", "0", "--no-timing")
     assert "6 trials run" in first.out, first.err
     table = tmp_path / "results/worst/default/trials.csv"
@@ -251,12 +313,3 @@ def test_the_page_s_metric_needs_no_training_when_it_changes_and_is_found_later(
     assert gone.status == 1
     assert "'my_metrics:worst_class'" in gone.err
     assert "beside the study file or on PYTHONPATH" in gone.err
-
-
-@pytest.mark.slow
-def test_the_page_s_data_runs(tmp_path: Path) -> None:
-    study = example("own_code.md", "data", tmp_path)[1]
-    ran = command(tmp_path, "run", study.name, "--workers", "0", "--no-timing")
-    assert "4 trials run" in ran.out, ran.err
-    trials = pd.read_csv(tmp_path / "results/moons/default/trials.csv")
-    assert trials["data.noise"].tolist() == [0.1, 0.3] * 2

@@ -150,7 +150,7 @@ def test_the_users_own_module_is_taken_as_it_is_now(here: Path) -> None:
     with pytest.raises(StudyError, match="not yet"):
         run(study)
     seen = set()
-    for line, options in (("", {"workers": 1}), ("image_size = image_size + 0", {})):
+    for line, options in (("", {"workers": 1}), ("image_size = image_size + 0", {"retrain": True})):
         (here / "own_net.py").write_text(NET.format(line))
         ended = run(study, **options)
         assert (ended.ran, ended.failed) == (1, 0)

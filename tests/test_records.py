@@ -90,7 +90,9 @@ def test_a_number_in_a_record_is_finite(value: float) -> None:
 
 def test_a_record_is_written_once_and_only_a_complete_one_has_predictions(folder: ResultsFolder) -> None:
     for status, predictions in (("complete", None), ("diverged", PREDICTIONS)):
-        with pytest.raises(RecordError, match="a complete trial has predictions, any other has none"):
+        with pytest.raises(
+            RecordError, match="a complete trial has predictions or metrics, any other has none"
+        ):
             write_record(folder, Record(trial=trial(), status=status), predictions)
     assert read_records(folder) == {}
     failure = Failure(message="the loss is not finite", epoch=1, step=7)

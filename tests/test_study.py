@@ -194,6 +194,8 @@ def test_what_does_not_decide_the_numbers_does_not() -> None:
     }  # fmt: skip
     fields = RECIPES["source"].model_dump() | {"epsilon": 0.1 + 1e-17, "epochs": BASE["epochs"]}
     assert {trial(**fields | {name: value}).trial_id for name, value in neither.items()} == {trial().trial_id}
+    own: dict[str, Any] = {"data": "my_data:load", "data.n": 3}
+    assert trial(**own).trial_id == trial().trial_id
     # A new field must be named here as deciding the numbers, or as not.
     other = {"seed", "repeat", "fingerprint", "numerics", "arch.depth"}
     decide = {name for change in CHANGES for name in change} - other

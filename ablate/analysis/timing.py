@@ -68,8 +68,8 @@ def timing_table(step_times: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def arm_cases(plan: Plan) -> dict[str, Case]:
-    """The case that each arm's steps are; of another tool's runs none is known."""
-    if isinstance(plan.study, ExternalStudy):
+    """The case that each arm's steps are; of another tool's runs, or of one's own code's, none is known."""
+    if isinstance(plan.study, ExternalStudy) or plan.study.trained_by:
         return {}
     first = {trial.arm: trial for trial in reversed(plan.trials)}
     return {arm: case_of(first[arm]) for arm in planned_arms(plan)}

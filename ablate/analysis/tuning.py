@@ -69,7 +69,8 @@ class Tuned:
 
     def levels(self, row: pd.Series[Any]) -> Levels:
         """A point's searched fields that are used, as declared, whatever types their columns have."""
-        levels: Levels = {name: row[name] for name in self.search.space if not pd.isna(row[name])}
+        columns = {name: f"train.{name}" if f"train.{name}" in row else name for name in self.search.space}
+        levels: Levels = {name: row[own] for name, own in columns.items() if not pd.isna(row[own])}
         for name, value in levels.items():
             dimension = self.search.space[name]
             if isinstance(dimension, Choice):

@@ -81,11 +81,12 @@ def prepare(
     if resize not in RESIZE_METHODS:
         methods, hint = " or ".join(RESIZE_METHODS), nearest(str(resize), RESIZE_METHODS)
         raise DataError(f"expected {methods} as resize, got {resize!r}.{hint}")
-    if not is_fraction(tuning_part):
-        raise DataError(
-            "expected a tuning_part of 0 (nothing held back) up to, and not including, 1 (all training "
-            f"images), but {tuning_part!r} came"
-        )
+    for field, part in {"tuning_part": tuning_part, "split": split}.items():
+        if not is_fraction(part):
+            raise DataError(
+                f"expected a {field} of 0 (nothing held back) up to, and not including, 1 (all images), but "
+                f"{part!r} came"
+            )
     request = Request(
         image_size=image_size,
         cache_dir=Path(cache_dir).expanduser().resolve(),

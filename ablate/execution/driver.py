@@ -17,16 +17,18 @@ from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
+from ablate.execution.own import OwnTask, do_task, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
-from ablate.execution.trial import Outcome, Task, TimingTask, do_task
+from ablate.execution.trial import Outcome, Task, TimingTask
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
-from ablate.study.fields import DataFields, Fields
+from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
+from ablate.study.own import seconds_of
 from ablate.study.study import Study
-from ablate.study.trials import Plan, Trial, expand
+from ablate.study.trials import AnyFields, Plan, Trial, expand
 
 TIMING = "timing"
 """Name of the job that times the steps; trials have hashes for names."""
@@ -59,7 +61,7 @@ class Settled:
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
     """Train what is missing of a study, and record it; what a user can have got wrong is found before."""
     folder = settled.folder(options)
-    with contextlib.closing(trial_executor(settled.device, options)) as executor:
+    with contextlib.closing(trial_executor(settled.study, settled.device, options)) as executor:
         # About how many trials lack a record, from counts alone: which they are follows from the data.
         planned = len(settled.study.arms()) * len(settled.study.seed_list())
         executor.warm_up(max(0, planned - sum(1 for _ in folder.records.glob("*.json"))))
@@ -114,7 +116,7 @@ class _Drive:
         if line := idle_cores(len(waiting), self.plan.trials[0].numerics.device, self.options):
             self.watcher.note(line)
         jobs = [
-            trial_job(self.folder, trial, self.data_folders, executor.workers, self.options)
+            trial_job(self.folder, self.plan.study, trial, self.data_folders, executor.workers, self.options)
             for trial in waiting
         ]
         interrupted = False
@@ -145,6 +147,8 @@ class _Drive:
 
     def _timing_jobs(self, records: Mapping[str, Record]) -> list[Job]:
         """The pass that times the steps, unless they are known or not asked for; it has the machine alone."""
+        if self.plan.study.trained_by:
+            return []
         complete = {id_ for id_, record in records.items() if record.status == "complete"}
         cases = cases_of(trial for trial in self.plan.trials if trial.trial_id in complete)
         if not self.options.timing or not cases:
@@ -164,7 +168,7 @@ class _Drive:
 def settle(study: Study, options: Options) -> Settled:
     """The study with its profile and overrides, on the device that it will train on."""
     study.find_own_modules()
-    device = resolve_device(options.device)
+    device = resolve_device(options.device) if study.gpus else "cpu"
     if options.engine == "graph" and device != "cuda":
         raise DeviceError(
             "--engine graph: expected a GPU, whose steps can be captured, but the trials would train on "
@@ -189,6 +193,8 @@ def settle(study: Study, options: Options) -> Settled:
         study = study.replace(seeds=options.seeds)
     if study.published and study.base.get("data") != study.published.data:
         study = study.replace(published=None)  # another task's numbers would only mislead
+    if study.train:
+        study = with_own_knobs(study)
     return Settled(study, profile, reason, device)
 
 
@@ -219,26 +225,26 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
     arms = [study.fields(levels) for levels in study.arms()]
     check_names(arms)
 
-    def images(fields: Fields) -> str:
+    def images(fields: AnyFields) -> str:
         return json.dumps([fields.model_dump(include={*DataFields.model_fields}), fields.arguments("data")])
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
-    sources = settled_sources(arms, settled.folder(options), options)
+    sources = settled_sources(arms, settled.folder(options), options, study.folder)
     trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics, sources)
     return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
 
 
-def ready_inputs(settled: Settled, arms: Sequence[Fields], options: Options, watcher: Watcher) -> Inputs:
+def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, watcher: Watcher) -> Inputs:
     """The arms' data, networks and losses, checked and prepared."""
     inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
-    if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms):
-        used = ", ".join(dict.fromkeys(fields.data for fields in arms))
+    if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms if fields.data):
+        used = ", ".join(dict.fromkeys(fields.data or "its own code" for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
     inputs.check(arms)
-    for classes in {len(inputs.dataset(fields).classes) for fields in arms}:
+    for classes in {len(inputs.dataset(fields).classes) for fields in arms if fields.data}:
         check_metrics(settled.study.metrics, classes)
-    inputs.sources = settled_sources(arms, settled.folder(options), options)
+    inputs.sources = settled_sources(arms, settled.folder(options), options, settled.study.folder)
     return inputs
 
 
@@ -274,23 +280,31 @@ def only_driver(folder: ResultsFolder) -> Iterator[None]:
 
 
 def trial_job(
-    folder: ResultsFolder, trial: Trial, data_folders: Mapping[str, Path], workers: int, options: Options
+    folder: ResultsFolder,
+    study: Study,
+    trial: Trial,
+    data_folders: Mapping[str, Path],
+    workers: int,
+    options: Options,
 ) -> Job:
     """A trial as an executor takes it; how many `workers` train beside each other is for its record."""
     checkpoint = folder.checkpoint_path(trial.trial_id).absolute()
-    weights = (folder.weights / f"{trial.trial_id}.safetensors").absolute() if options.keep_weights else None
     data_folder = data_folders[trial.fingerprint]
+    if study.trained_by:
+        out = folder.artefacts.absolute() / trial.trial_id
+        return Job(trial.trial_id, OwnTask(trial, data_folder, checkpoint, workers, study=study, out=out))
+    weights = (folder.weights / f"{trial.trial_id}.safetensors").absolute() if options.keep_weights else None
     return Job(trial.trial_id, Task(trial, data_folder, checkpoint, workers, options.engine, weights))
 
 
-def trial_executor(device: str, options: Options) -> Executor:
-    """What trains trials on a device: worker processes; with `workers=0` this process."""
+def trial_executor(study: Study, device: str, options: Options) -> Executor:
+    """What trains a study's trials on a device: worker processes; with `workers=0` this process."""
     if options.workers == 0:
         return InlineExecutor(do_task)
     return LocalExecutor(
         do_task,
         workers=trials_at_a_time(device, options),
-        timeout=None if options.timeout is None else 60 * options.timeout,
+        timeout=seconds_of(study.timeout) if options.timeout is None else 60 * options.timeout,
         imports=("torch._dynamo",),  # torch's optimisers otherwise import it in the first trial
     )
 

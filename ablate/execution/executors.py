@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from ablate.errors import FOREIGN_FAULTS
@@ -22,6 +23,8 @@ from ablate.store.records import Status
 POLL_SECONDS = 0.5
 DEATH_SECONDS = 5.0
 """How long a process whose pipe is closed may take to end, so that its own exit status is known."""
+THEIRS = "ABLATE_PYTHONPATH"
+"""In a worker's environment the user's PYTHONPATH, in whose place stands what the worker imports from."""
 ATTEMPTS = 3
 """How often a job is started when its process dies. One that raises or takes too long would do so again."""
 
@@ -213,6 +216,7 @@ class LocalExecutor:
         ours, theirs = Pipe()
         arguments = [str(theirs.fileno()), str(slot), str(os.getpid())]
         environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic cuBLAS, if asked
+        environment[THEIRS] = os.environ.get("PYTHONPATH", "")
         environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         process = subprocess.Popen(
             [sys.executable, "-m", "ablate.execution.worker", *arguments],
@@ -265,9 +269,20 @@ class LocalExecutor:
 
     def _kill(self, worker: _Worker) -> None:
         worker.connection.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(worker.process.pid, signal.SIGKILL)
+        for process in _family(worker.process.pid):
+            for kill in (os.killpg, os.kill):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    kill(process, signal.SIGKILL)
         worker.process.wait()
+
+
+def _family(process: int) -> list[int]:
+    """A process and all that it started, whose groups may be their own, as far as Linux tells."""
+    children = list[int]()
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            children += map(int, (thread / "children").read_text().split())
+    return [process, *(one for child in children for one in _family(child))]
 
 
 Executor = LocalExecutor | InlineExecutor

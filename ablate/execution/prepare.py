@@ -19,7 +19,8 @@ from ablate.models.weights import begin, head_of
 from ablate.plugins import is_foreign
 from ablate.study.fields import Fields
 from ablate.study.metric import Metric
-from ablate.study.trials import Numerics, Sources, Trial, build_trial, sources_now
+from ablate.study.own import OwnFields
+from ablate.study.trials import AnyFields, Numerics, Sources, Trial, build_trial, sources_now
 from ablate.train.augmentation import check_augmentation
 from ablate.train.device import cpu_has_bfloat16
 from ablate.train.optimizer import check_optimizer, check_schedule
@@ -35,19 +36,21 @@ class Inputs:
         )
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
-        self.sources: Callable[[Fields], Sources] = sources_now
+        self.sources: Callable[[AnyFields], Sources] = sources_now
 
-    def check(self, arms: Iterable[Fields]) -> None:
+    def check(self, arms: Iterable[AnyFields]) -> None:
         """Find what is wrong with arms before any training, the cheap faults of all of them first."""
         arms = list(arms)
         check_names(arms)
         for fields in arms:
-            self.dataset(fields)
+            if fields.data:
+                self.dataset(fields)
         for fields in arms:
             self.fingerprint(fields)
-            self._check_network(fields)
+            if isinstance(fields, Fields):
+                self._check_network(fields)
 
-    def dataset(self, fields: Fields) -> Dataset:
+    def dataset(self, fields: AnyFields) -> Dataset:
         """The data of an arm, decoded."""
         return self._prepare(
             fields.data,
@@ -58,8 +61,10 @@ class Inputs:
             arguments=tuple(fields.arguments("data").items()),
         )
 
-    def fingerprint(self, fields: Fields) -> str:
-        """The identity of an arm's data, its wrong labels included."""
+    def fingerprint(self, fields: AnyFields) -> str:
+        """The identity of an arm's data, its wrong labels included; "" where ablate has none of it."""
+        if not fields.data:
+            return ""
         dataset, noise = self.dataset(fields), fields.label_noise
         if (dataset.folder, noise) not in self._fingerprints:
             self._fingerprints[dataset.folder, noise] = dataset.fingerprint_with(noise)
@@ -67,13 +72,13 @@ class Inputs:
 
     def folders(self) -> dict[str, Path]:
         """The folder of decoded data for each fingerprint."""
-        return {digest: folder for (folder, _), digest in self._fingerprints.items()}
+        return {"": Path()} | {digest: folder for (folder, _), digest in self._fingerprints.items()}
 
-    def numerics(self, fields: Fields) -> Numerics:
+    def numerics(self, fields: AnyFields) -> Numerics:
         """The arithmetic of an arm here."""
         return resolve_numerics(fields, self.device, self.threads)
 
-    def trial(self, levels: Mapping[str, Any], fields: Fields, seed: int) -> Trial:
+    def trial(self, levels: Mapping[str, Any], fields: AnyFields, seed: int) -> Trial:
         """One training run of an arm."""
         numerics, fingerprint = self.numerics(fields), self.fingerprint(fields)
         return build_trial(levels, fields, seed, numerics, fingerprint, sources=self.sources(fields))
@@ -109,9 +114,9 @@ class Inputs:
             ) from None
 
 
-def check_names(arms: Iterable[Fields]) -> None:
+def check_names(every: Iterable[AnyFields]) -> None:
     """Find what is wrong with the losses and networks that arms name; it needs no data."""
-    arms = list(arms)
+    arms = [fields for fields in every if isinstance(fields, Fields)]
     for fields in arms:
         with _levels_apart("data", arms):
             bind_data(fields.data, fields.arguments("data"))
@@ -189,9 +194,12 @@ def resolve_device(asked: str) -> str:
     return "cuda" if available and asked != "cpu" else "cpu"
 
 
-def resolve_numerics(fields: Fields, device: str, threads: int = 1) -> Numerics:
+def resolve_numerics(fields: AnyFields, device: str, threads: int = 1) -> Numerics:
     """The arithmetic that a trial's fields come to on a device; a CPU is deterministic for its threads."""
-    on_cpu, precision = device == "cpu", fields.precision
+    on_cpu = device == "cpu"
+    if isinstance(fields, OwnFields):
+        return Numerics(device=device, precision="own", deterministic=False, threads=threads if on_cpu else 1)
+    precision = fields.precision
     if precision == "auto":
         fast = cpu_has_bfloat16() if on_cpu else torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bfloat16" if fast else "float32"

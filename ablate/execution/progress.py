@@ -58,8 +58,11 @@ class Watcher:
             self._live.stop()
 
     def preparing(self, label: str, done: int, total: int) -> None:
-        """Data is being downloaded, checked or decoded; without a terminal only its end is a line."""
-        if self.console.is_terminal:
+        """Data is being downloaded, checked or decoded; without a terminal only its end is a line.
+
+        Where neither is known it is something to know, and a line too.
+        """
+        if self.console.is_terminal and (done or total):
             self._bar.update(self._task, description=label, completed=done, total=total, visible=True)
         elif done == total:
             self.note(label if total == 0 else f"{label}: done")
@@ -105,10 +108,11 @@ class Watcher:
             self._running[event.name] = 0.0, f"{name}: starting"
         elif isinstance(event, Told):
             heartbeat: Heartbeat = event.message
-            line = f"{name}: epoch {heartbeat.done:.1f} of {heartbeat.epochs}"
+            line = f"{name}: epoch {heartbeat.done:.1f} of {heartbeat.epochs}" if heartbeat.epochs else name
+            line += f", {heartbeat.note}" if heartbeat.note else ""
             if heartbeat.train_loss is not None:
                 line += f", loss {heartbeat.train_loss:.4f}, accuracy {heartbeat.valid_accuracy:.4f}"
-            self._running[event.name] = heartbeat.done / heartbeat.epochs, line
+            self._running[event.name] = heartbeat.done / (heartbeat.epochs or 1), line
             if not self.console.is_terminal and time.monotonic() - self._last_line >= LINE_SECONDS:
                 lines = [*(line for _, line in self._running.values()), self._time_left()]
                 self.note("; ".join(filter(None, lines)))
@@ -123,6 +127,10 @@ class Watcher:
                 last, seconds = record.history[-1], record.cost.train_seconds + record.cost.eval_seconds
                 end = f"accuracy {last.valid_accuracy:.4f}, train loss {last.train_loss:.4f}, {seconds:.1f} s"
                 self._took.append(seconds)
+            elif record is not None and record.seconds is not None:
+                words = [f"{name} {value:.4g}" for name, value in record.metrics.items()]
+                end = ", ".join([*words, f"{record.seconds:.1f} s"])
+                self._took.append(record.seconds)
             self.note(f"[{self._ended}/{self._total}] {name}: {end}")
         self._bar.update(self._task, completed=self._ended, left=self._time_left())
         self._changed()

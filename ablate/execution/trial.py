@@ -75,23 +75,17 @@ class TimingTask:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """How far a running trial is: `done` of `epochs`, in epochs and parts of one."""
+    """How far a running trial is: `done` of `epochs`, in epochs and parts of one; of 0 where none knows."""
 
     done: float
     epochs: int
     train_loss: float | None = None
     valid_accuracy: float | None = None
     valid_nll: float | None = None
+    note: str = ""
 
 
 Outcome = tuple[Record, Predictions | None]
-
-
-def do_task(
-    task: Task | TimingTask, slot: int, tell: Callable[[Heartbeat | float], None]
-) -> Outcome | TimingPass:
-    """What a worker does with what it is handed: train a trial, or time the steps."""
-    return time_cases(task, slot, tell) if isinstance(task, TimingTask) else run_trial(task, slot, tell)
 
 
 def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outcome:
@@ -99,7 +93,7 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
 
     `slot` is the number of the worker, on CUDA that of its GPU; `tell` is called about once a second.
     """
-    device, fields = ready_device(task.trial.numerics, slot), task.trial.fields
+    device, fields = ready_device(task.trial.numerics, slot), task.trial.looped
     dataset = open_dataset(task.data_folder)
     ran = functools.partial(environment_of, device, task.trial.numerics.threads, workers=task.workers)
     facts: dict[str, Any] = {"trial": task.trial, "environment": ran(), "class_names": dataset.classes}
@@ -111,7 +105,7 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
         facts["macs"] = _macs(
             fields.arch, tuple(fields.arguments("arch").items()), len(dataset.classes), fields.image_size
         )
-        fitted = fit(step, valid, callbacks=_callbacks(task, tell), checkpoint=_read_checkpoint(task))
+        fitted = fit(step, valid, callbacks=_callbacks(task, tell), checkpoint=read_checkpoint(task))
     except DivergedError as error:
         failure = Failure(message=str(error), epoch=error.epoch, step=error.step)
         return Record(**facts, status="diverged", history=tuple(error.history), failure=failure), None
@@ -153,7 +147,7 @@ def first_step(trial: Trial, data_folder: Path, device: torch.device, engine: En
 
 def resolved_fields(trial: Trial) -> Fields:
     """A trial's fields with the arithmetic that they came to on its device."""
-    return trial.fields.model_copy(update=trial.numerics.model_dump(include={"precision", "deterministic"}))
+    return trial.looped.model_copy(update=trial.numerics.model_dump(include={"precision", "deterministic"}))
 
 
 @functools.cache
@@ -207,7 +201,7 @@ def environment_of(device: torch.device, threads: int, *, workers: int, engine: 
 
 
 def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
-    epochs = task.trial.fields.epochs
+    epochs = task.trial.looped.epochs
     reported = saved = time.monotonic()
 
     def on_step(epoch: int, step: int, steps: int) -> None:
@@ -231,7 +225,7 @@ def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
     return Callbacks(on_step=on_step, on_epoch=on_epoch, save=save)
 
 
-def _read_checkpoint(task: Task) -> dict[str, Any] | None:
+def read_checkpoint(task: Task) -> dict[str, Any] | None:
     """The state an unfinished run of this trial left. A damaged file is as good as none."""
     try:
         stored = torch.load(task.checkpoint, map_location="cpu", weights_only=True)
@@ -278,7 +272,7 @@ class _Turn:
     ) -> None:
         # A rate that changes nothing: one batch over and over would otherwise end in zeros or infinities.
         changes = {"loss": case.loss, "reduction": case.reduction, "lr": NO_RATE}
-        fields = trial.fields
+        fields = trial.looped
         if case.loss != fields.loss:
             changes["epsilon"] = 0.0
             fields = fields.without_arguments("loss")

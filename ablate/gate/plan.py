@@ -20,6 +20,7 @@ from ablate.store.records import Record, read_available
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.comparisons import family_size, terms
 from ablate.study.options import Options
+from ablate.study.own import OwnFields
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial
 from ablate.tables.columns import DECLARED
@@ -55,6 +56,11 @@ def show_plan(console: Console, study: Study, options: Options, sd: float | None
         workers = driver.trials_at_a_time(used, options)
         facts = show_forecast(console, plan, folder, records, faults, workers=workers, sd=sd)
         idle = driver.idle_cores(facts["missing"], used, options)
+        if search := settled.study.retune:
+            each = (
+                f"each of the {len(plan.arms)} arms is tuned: {search.points} points x {search.seeds} seeds"
+            )
+            print_line(console, f"before that, {each}; then it is trained re-tuned too, twice of the above")
     print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
     return facts | {"data": needed, "idle": idle}
 
@@ -69,16 +75,18 @@ def expected_duration(
     """
     measured: dict[object, list[float]] = defaultdict(list)
     for record in records:
-        if record.status == "complete" and record.cost is not None:
+        cost, seconds = record.cost, record.seconds
+        seconds = cost.train_seconds + cost.eval_seconds if cost else seconds
+        if record.status == "complete" and seconds is not None:
             for likeness, epochs in _likenesses(record.trial):
-                measured[likeness].append((record.cost.train_seconds + record.cost.eval_seconds) / epochs)
+                measured[likeness].append(seconds / epochs)
     known, unknown = [], dict[str, None]()
     for trial in missing:
         close = (epochs * median(measured[key]) for key, epochs in _likenesses(trial) if key in measured)
         if (closest := next(close, None)) is not None:
             known.append(closest)
         else:
-            unknown[trial.fields.arch] = None
+            unknown[getattr(trial.fields, "arch", "its own code")] = None
     # No division over workers makes a single trial shorter.
     return max([sum(known) / workers, *known]), len(known), tuple(unknown)
 
@@ -87,6 +95,9 @@ def _likenesses(trial: Trial) -> list[tuple[object, int]]:
     """Keys that trials of like cost share, the closest first, and by how many epochs their times are told."""
     fields, numerics = trial.fields, trial.numerics
     machine = numerics.device, numerics.precision, numerics.threads
+    if isinstance(fields, OwnFields):
+        alike: tuple[object, ...] = (fields.trained_by, trial.fingerprint, *machine)
+        return [((alike, fields.model_dump_json()), 1), (alike, 1)]
     alike = (fields.arch, trial.fingerprint, fields.image_size, *machine)
     return [((alike, fields.model_dump_json()), 1), ((alike, fields.epochs), 1), (alike, fields.epochs)]
 

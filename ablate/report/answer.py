@@ -22,6 +22,7 @@ from ablate.report.cells import Json, ends, with_unit
 from ablate.report.pages import words
 from ablate.report.views import asked_view, duration, search_cost
 from ablate.study.external import ExternalStudy
+from ablate.study.own import OwnFields
 from ablate.study.parts import PART
 from ablate.study.trials import Plan, Trial
 from ablate.tables.cells import few
@@ -91,6 +92,9 @@ def answer_lines(report: Json) -> list[str]:
 
 def _data(trial: Trial) -> str:
     fields = trial.fields
+    if isinstance(fields, OwnFields):
+        what = "a command of its own" if " " in fields.trained_by else "own training code"
+        return f"{fields.data} at {fields.image_size} px, {what}" if fields.data else what
     name = f"{fields.data}{', a small stand-in,' if fields.data in SMALL_DATA else ''}"
     return f"{name} at {fields.image_size} px, {fields.epochs} epoch{'' if fields.epochs == 1 else 's'}"
 

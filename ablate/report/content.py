@@ -21,6 +21,7 @@ from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.pages import method, render_html, render_markdown
 from ablate.report.paper import methods_paragraph
+from ablate.report.retune import retune_view
 from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
@@ -56,6 +57,8 @@ def write_pages(
 
     With `pdf` figures/*.pdf too. The same tables give the same bytes; records are not read.
     """
+    if plan.study.trained_by and tables["trials"]["predictions_sha256"].isna().all():
+        plan = plan.model_copy(update={"study": plan.study.of_numbers_alone()})
     derived = derived_tables(tables, plan)
     write_tables(results, derived)
     figures = draw_figures({**tables, **derived}, plan, pdf=pdf)
@@ -92,6 +95,9 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     if published:
         beside = {"metric": "", "word": "", "text": published["summary"]}
         first_screen["sentences"] = [beside, *first_screen["sentences"]]
+    if retuned := retune_view(tables, plan):
+        beside = {"metric": "", "word": "", "text": retuned["summary"]}
+        first_screen["sentences"] = [*first_screen["sentences"], beside]
     provenance = _provenance(trials, plan)
     report = {
         "format": FORMAT,
@@ -104,6 +110,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "arms": views.arms_view(tables, plan),
         "more_metrics": views.arms_view(tables, plan, more=True),
         "components": views.components_view(tables, effects, plan),
+        "retune": retuned,
         "identical": [[labels[arm] for arm in group] for group in identical_arms(trials, plan)],
         "effects": views.effects_view(effects, plan, "arm", "pair"),
         "sensitivity": views.sensitivity_view(effects, plan),
@@ -141,7 +148,10 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
     if isinstance(plan.study, ExternalStudy):
         return {"Runs": plan.reason, "Of these": states}
     kinds, names = _values(trials, "device"), _values(trials, "device_name")
-    first, *others = (trial.fields.model_dump() for trial in plan.trials)
+    own = bool(plan.study.trained_by)
+    first, *others = (
+        trial.fields.model_dump(exclude={"defaults", "code"}, exclude_defaults=own) for trial in plan.trials
+    )
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
     return {
         "Study": plan.study.name,

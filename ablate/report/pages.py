@@ -75,6 +75,7 @@ def method(plan: Plan, *, tuned: bool) -> list[Json]:
     study, compared = plan.study, terms(plan)
     facts = {
         "compared": compared, "search": study.search, "tuned": tuned, "study": study,
+        "alone": study.trained_by and "accuracy" not in study.usual("accuracy"),
         "asked": sum(term.asked for term in compared),
         "averages": any(term.kind not in ("arm", "pair") for term in compared),
         "family": [(name, study.all_margins.get(name)) for name in study.comparison_family],
@@ -110,6 +111,7 @@ def sections(report: Json) -> list[Json]:
     found: list[tuple[str, str, list[Json | None]]] = [
         ("arms", "Arms", arms),
         ("components", "Components", [_table(report["components"])]),
+        ("retune", "Each arm tuned on its own", [_table((report["retune"] or {}).get("table"))]),
         ("differences", "Differences from the baseline", effects),
         ("trends", "Trends", [_table(report["trends"])]),
         ("contrasts", "Main effects and interactions", [_table(report["contrasts"])]),

@@ -308,8 +308,9 @@ def sensitivity_view(effects: pd.DataFrame, plan: Plan) -> Json | None:
 
 def timing_view(found: Pass | None, plan: Plan) -> Json:
     """The timing pass: in a note how it was taken, and in a table a row per arm that was timed."""
+    untimed = isinstance(plan.study, ExternalStudy) or plan.study.trained_by
     if found is None:
-        return {"note": "" if isinstance(plan.study, ExternalStudy) else words("timing.none"), "table": None}
+        return {"note": "" if untimed else words("timing.none"), "table": None}
     times, ratio, cases = found.times, found.ratio, arm_cases(plan)
     rounds, others = len(next(iter(times.values()))), f"{found.others or 0:.0%}"
     note = words("timing.pass", rounds=rounds, others=others, exclusive=found.exclusive)

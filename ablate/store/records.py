@@ -126,12 +126,19 @@ class Record(Frozen, allow_inf_nan=False):
     features: Features | None = Field(default=None, description="None without a last linear layer")
     failure: Failure | None = None
     metrics: dict[str, float] = Field(default={}, description="numbers that the trial reports itself")
+    log: tuple[dict[str, float], ...] = Field(default=(), description="what one's own code logged, by epoch")
+    seconds: float | None = Field(default=None, description="of one's own training code: how long it took")
     predictions_sha256: str | None = Field(default=None, description="digest of predictions/<trial_id>.npz")
 
     @property
     def trial_id(self) -> str:
         """The identity of the trial, which is also its file's name."""
         return self.trial.trial_id
+
+    @property
+    def has_predictions(self) -> bool:
+        """Whether a file of predictions belongs to it; numbers alone are a result too."""
+        return self.status == "complete" and not (self.metrics and self.predictions_sha256 is None)
 
 
 @dataclass(frozen=True)
@@ -155,8 +162,9 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
     path = folder.record_path(record.trial_id)
     if path.exists():
         raise RecordError(f"{path}: the trial is recorded already; a record is never changed")
-    if (record.status == "complete") != (predictions is not None):
-        raise RecordError(f"{path}: a complete trial has predictions, any other has none")
+    scored = predictions is not None or bool(record.metrics)
+    if (record.status == "complete") != scored:
+        raise RecordError(f"{path}: a complete trial has predictions or metrics, any other has none")
     if predictions is not None:
         buffer = io.BytesIO()
         arrays = {name: value for name, value in vars(predictions).items() if value is not None}
@@ -169,7 +177,8 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
 
 def record_bytes(record: Record) -> bytes:
     """A record as JSON with its own digest, so that a damaged file is never taken for a value."""
-    content = json.loads(record.model_dump_json(exclude=None if record.metrics else {"metrics"}))
+    later = {name for name in ("metrics", "log", "seconds") if not getattr(record, name)}
+    content = json.loads(record.model_dump_json(exclude=later))
     whole = {"digest": _content_digest(content), "record": content}
     return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -247,7 +256,7 @@ def read_available(
         for path in sorted(folder.records.glob("*.json")):
             try:
                 record = read_record(path)
-                if with_predictions and record.status == "complete":
+                if with_predictions and record.has_predictions:
                     _checked_predictions(folder, record)
                 records[path.stem] = record
             except FileNotFoundError:
@@ -286,7 +295,7 @@ def publish_results(folder: ResultsFolder, target: Path, *, predictions: bool) -
         made.records.mkdir(parents=True)
         for trial_id, record in records.items():
             shutil.copyfile(folder.record_path(trial_id), made.record_path(trial_id))
-            if record.status == "complete":
+            if record.has_predictions:
                 read_predictions(folder, record)  # checks them
                 if predictions:
                     made.predictions.mkdir(exist_ok=True)

@@ -51,7 +51,7 @@ class TimingPass(Frozen, allow_inf_nan=False):
 
 def case_of(trial: Trial) -> Case:
     """The case that a trial's steps are."""
-    fields, names = trial.fields, set(Case.model_fields)
+    fields, names = trial.looped, set(Case.model_fields)
     of_code = fields.without_arguments("loss").without_arguments("schedule").__pydantic_extra__
     # What the arithmetic came to stands in place of what was asked for.
     return Case(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ablate.study.search import RETUNED, TUNING
 from ablate.study.study import KINDS, Study
 from ablate.study.trials import Plan, arm_name
 
@@ -94,12 +95,16 @@ def _between_arms(plan: Plan) -> list[Term]:
             _is_asked(plan.study, kind, levels[arm]),
         )
         for arm, other in pairs
+        if not plan.study.chosen or levels[arm][TUNING] == levels[other][TUNING]
     ]  # fmt: skip
 
 
 def _is_asked(study: Study, kind: str, levels: Mapping[str, Any]) -> bool:
     """Whether a study asks about an effect: by its kind, or by its levels, factors of one level aside."""
-    varied = {name for name, of_factor in study.factors.items() if len(of_factor) > 1}
+    # Of arms that are re-tuned too, what is asked is asked of these.
+    if study.chosen and (levels.get(TUNING) == RETUNED) != (kind in ("arm", "pair")):
+        return False
+    varied = set(study.varied)
     for comparison in study.comparisons or ("arms",):
         if isinstance(comparison, str):
             if kind in KINDS[comparison]:
@@ -123,6 +128,8 @@ def _averages(study: Study) -> Iterator[Term]:
     if len(steps) < 2:
         return
     for factor, level, reference in (step for of_factor in steps for step in of_factor):
+        if len(study.varied) == 1 and factor in study.varied:  # between re-tuned arms, as above
+            continue
         yield _term("main", study, [{factor: level}, {factor: reference}], SIDES)
     for first, second in itertools.combinations(steps, 2):
         for (one, level, reference), (other, far, near) in ((a, b) for a in first for b in second):
@@ -152,7 +159,10 @@ def _term(
     """A term over the arms at fixed indices of some factors' levels; named by two ends, or first and last."""
     shape = [len(levels) for levels in study.factors.values()]
     grid = np.arange(math.prod(shape)).reshape(shape)
-    arms = [grid[tuple(at.get(name, slice(None)) for name in study.factors)].ravel() for at in fixed]
+    every: dict[str, Any] = dict.fromkeys(study.factors, slice(None))
+    if study.chosen:
+        every[TUNING] = study.factors[TUNING].index(RETUNED)
+    arms = [grid[tuple({**every, **at}.values())].ravel() for at in fixed]
     level, reference = (
         {name: study.factors[name][at] for name, at in end.items()} for end in ends or (fixed[0], fixed[-1])
     )

@@ -162,7 +162,8 @@ def _known_field(name: str) -> str:
     return name
 
 
-def _argument(value: Any) -> Any:
+def argument_value(value: Any) -> Any:
+    """A value of an argument in its one form; a ValueError where a record could not hold it."""
     value = canonical(value)
     for one in flat(value):
         if not (
@@ -220,12 +221,20 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
         """Pixels a side that images are decoded at."""
         return self.decode_size or self.image_size
 
+    def arguments(self, slot: str) -> dict[str, Any]:
+        """What is set of the keyword arguments of the code that a slot names."""
+        return {
+            name.partition(".")[2]: value
+            for name, value in (self.__pydantic_extra__ or {}).items()
+            if name.startswith(f"{slot}.")
+        }
+
 
 class Fields(DataFields, Recipe, extra="allow"):
     """Every field of a trial, and `slot.argument` for those of code that are set. Any can be a factor."""
 
     __pydantic_extra__: dict[
-        Annotated[str, AfterValidator(_known_field)], Annotated[Any, AfterValidator(_argument)]
+        Annotated[str, AfterValidator(_known_field)], Annotated[Any, AfterValidator(argument_value)]
     ]
 
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
@@ -250,14 +259,6 @@ class Fields(DataFields, Recipe, extra="allow"):
         description="arithmetic of the network; auto: bfloat16 where the processor has it, else float32"
     )
     deterministic: bool = Field(description="only deterministic algorithms (matters on CUDA)")
-
-    def arguments(self, slot: str) -> dict[str, Any]:
-        """What is set of the keyword arguments of the code that a slot names."""
-        return {
-            name.partition(".")[2]: value
-            for name, value in self.__pydantic_extra__.items()
-            if name.startswith(f"{slot}.")
-        }
 
     def without_arguments(self, slot: str) -> Fields:
         """The same with no keyword argument of what a slot names."""
@@ -360,7 +361,7 @@ def resolve(*layers: Mapping[str, Any]) -> Fields:
     try:
         return Fields.model_validate({**recipe.model_dump(), **settings})
     except ValidationError as error:
-        raise _in_plain_words(error, "field", FIELD_NAMES) from None
+        raise in_plain_words(error, "field", FIELD_NAMES) from None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
@@ -379,7 +380,7 @@ def _as_argument(name: str) -> str:
     )
 
 
-def _in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> StudyError:
+def in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> StudyError:
     """A line per fault: the field, what was expected, what came, what to do."""
     lines = []
     unknown = [item["loc"] for item in error.errors() if item["type"] == "extra_forbidden"]
@@ -427,7 +428,7 @@ class Declaration(Frozen):
             return validate(declaration)
         except ValidationError as error:
             kind = cls.called or f"part of a {cls.__name__}"
-            raise _in_plain_words(error, kind, cls.model_fields) from None
+            raise in_plain_words(error, kind, cls.model_fields) from None
 
 
 def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:

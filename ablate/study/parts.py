@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from ablate.study.fields import Levels, repeated
+from ablate.study.fields import Levels
 
 PART, ALL, NONE = "part", "all parts", "no parts"
 """The factor, and its two ends: nothing is off, everything is."""
@@ -47,9 +47,6 @@ def part_levels(
 
 def part_faults(parts: Mapping[str, Levels], base: Mapping[str, Any]) -> Iterator[str]:
     """Faults of parts beside the values that fields have when all of them are on."""
-    for place in repeated(list(parts.values())):
-        same = " and ".join(part for part, off in parts.items() if off == place)
-        yield f"parts: {same} are the same, {place}; remove one"
     known: Levels = {}
     for part, off in parts.items():
         if not off:

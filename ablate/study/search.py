@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SkipValidation, field_validator, model_validator
 
 from ablate.study.fields import (
-    FIELD_NAMES,
     Declaration,
+    Frozen,
     Levels,
     canonical,
-    is_field,
     repeated,
     several,
-    unknown_name,
 )
 
 FIRST_TUNING_SEED = 1_000_000
@@ -25,9 +23,18 @@ FIRST_TUNING_SEED = 1_000_000
 GRID_TOLERANCE = 1e-6
 """Of a step: values off the grid by less are on it."""
 MOST_LEVELS = 100_001
+LOG_LEVELS = 25
+"""Of a range with log that does not say how many: over three decades eight a decade."""
+TUNING, DECLARED, RETUNED = "tuning", "as declared", "re-tuned"
+"""The factor that a study with `retune` is run with, and its levels."""
 Condition = Annotated[
     dict[str, Any], Field(description="searched only where these other searched fields have these values")
 ]
+
+
+def _named(kind: type[Declaration], given: Sequence[Any]) -> dict[str, Any]:
+    """The parts of a declaration that were given without their names, in order."""
+    return dict(zip(kind.model_fields, given, strict=False))
 
 
 class Range(Declaration):
@@ -41,9 +48,21 @@ class Range(Declaration):
     step: int | float | None = Field(default=None, description="distance of neighbours; not with log")
     log: bool = Field(default=False, description="even in the logarithm: for learning rates and the like")
     levels: int | None = Field(
-        default=None, ge=2, le=MOST_LEVELS, description="with log, how many values the grid has"
+        default=None,
+        ge=2,
+        le=MOST_LEVELS,
+        description=f"with log, how many values the grid has; {LOG_LEVELS} if it is not said",
     )
     when: Condition = Field(default={})
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(**_named(type(self), given), **named)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_levels(cls, declared: Any) -> Any:
+        levels = {"levels": declared.get("levels") or LOG_LEVELS} if declared.get("log") else {}
+        return {**declared, **levels}
 
     @model_validator(mode="after")
     def _consistent(self) -> Range:
@@ -55,8 +74,6 @@ class Range(Declaration):
         if self.log:
             if self.step is not None:
                 raise ValueError("step: not with log; give levels, how many values there are")
-            if self.levels is None:
-                raise ValueError("levels: how many values a range with log has; give it, as levels=13")
             if self.low <= 0:
                 raise ValueError(f"low: expected a number above 0 with log, but {self.low!r} came")
             return self
@@ -150,6 +167,20 @@ Dimension = Annotated[SkipValidation[Range | Choice], BeforeValidator(_dimension
 """What one searched field may be."""
 
 
+class Chosen(Frozen):
+    """What the search of one arm came to."""
+
+    arm: Levels = Field(description="the arm's levels")
+    levels: Levels = Field(description="searched field to its value at the best point")
+    value: float = Field(description="the best point's mean of the objective on the tuning split")
+    declared: float | None = Field(
+        description="the same of what the arm was declared with, if it is complete"
+    )
+    complete: int = Field(description="how many points of the budget have a result")
+    tuning_images: int = Field(description="images that points were judged on")
+    overlap: int = Field(description="of these, how many are reported ones too")
+
+
 class Search(Declaration):
     """What is searched, for what, and with which budget. A point is one value for every searched field.
 
@@ -179,6 +210,9 @@ class Search(Declaration):
         default=0.125, gt=0, lt=1, description="part of the training images held back to tune on"
     )
 
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(**_named(type(self), given), **named)
+
     @field_validator("objective", mode="before")
     @classmethod
     def _one_is_a_tuple(cls, objective: Any) -> Any:
@@ -194,8 +228,6 @@ class Search(Declaration):
         if not self.space:
             yield "space: nothing to search; give at least one field a range"
         for place, (name, dimension) in enumerate(self.space.items()):
-            if not is_field(name):
-                yield f"space: {unknown_name('field', name, FIELD_NAMES)}"
             if name in ("tuning_part", "split") or name.partition(".")[0] == "data":
                 yield f"space: {name} cannot be searched: it decides which images points are judged on"
             for other, value in dimension.when.items():

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import glob
 import hashlib
 import importlib.util
 import json
+import re
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
 from ablate.errors import StudyError
 from ablate.study.fields import Frozen
+
+FILES = "files\n"
+"""Before patterns, a line each, where no import path says what code is."""
 
 
 class Source(Frozen):
@@ -38,8 +42,8 @@ def is_users(path: Path) -> bool:
     return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def read_source(name: str, *, follow: bool = True) -> Source:
-    """The code that `package.module:attribute` names, as it is now.
+def read_source(name: str, *, follow: bool = True, folder: Path | None = None) -> Source:
+    """The code that `package.module:attribute` names, or after `FILES` patterns in a folder, as it is now.
 
     A file that imports nothing of the user's has the digest of its bytes, comments included. So has an
     installed module, whose imports are not followed, and any without `follow`.
@@ -47,6 +51,8 @@ def read_source(name: str, *, follow: bool = True) -> Source:
     Raises:
         StudyError: the module is not found, or a file that it brings in is not Python.
     """
+    if name.startswith(FILES):
+        return read_files(name.removeprefix(FILES).splitlines(), folder or Path())
     module = name.partition(":")[0]
     try:
         spec = importlib.util.find_spec(module)
@@ -62,13 +68,25 @@ def read_source(name: str, *, follow: bool = True) -> Source:
     trees = _brought_in(name, folder, module) if follow and is_users(origin) else {}
     if origin not in trees:  # compiled, or put elsewhere by its package, among others
         return Source(digest=digest, files={origin.relative_to(folder).as_posix(): digest})
-    is_study = bool(_study_statements(trees[origin]))
-    for tree in trees.values():
-        _strip(tree)
-    files = {path.relative_to(folder).as_posix(): _digest(tree) for path, tree in trees.items() if tree.body}
+    is_study = bool(_declared(trees[origin]))
+    digests = {path.relative_to(folder).as_posix(): _digest(tree) for path, tree in trees.items()}
+    files = {file: found for file, found in digests.items() if found}
     if len(files) > 1 or is_study:
         digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     return Source(digest=digest, files=files)
+
+
+def read_files(patterns: Sequence[str], folder: Path) -> Source:
+    """The files that patterns such as src/** match below a folder; one that matches none is a StudyError."""
+    files = dict[str, str]()
+    for pattern in patterns:
+        found = {folder / path for path in glob.glob(pattern, root_dir=folder, recursive=True)}
+        found = {path for path in found if path.is_file() and "__pycache__" not in path.parts}
+        if not found:
+            raise StudyError(f"code: {pattern!r} matches no file in {folder}; correct it, or leave it out")
+        for path in found:
+            files[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Source(digest=hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(), files=files)
 
 
 def _brought_in(name: str, folder: Path, module: str) -> dict[Path, ast.Module]:
@@ -126,50 +144,43 @@ def _imported(tree: ast.Module, file: Path) -> Iterator[str]:
                 yield importlib.util.resolve_name(one, package)
 
 
-def _study_statements(tree: ast.Module) -> list[ast.stmt]:
-    """Of a study file, what assigns `study`; of any other module nothing."""
-    found, is_study = list[ast.stmt](), False
-    for statement in tree.body:
-        match statement:
-            case ast.Assign([ast.Name("study"), *_], value) | ast.AnnAssign(ast.Name("study"), value=value):
-                found.append(statement)
-                made = ast.unparse(value.func) if isinstance(value, ast.Call) else ""
-                is_study = is_study or made.rpartition(".")[2] == "Study"
-    return found if is_study else []
+def _declared(tree: ast.Module) -> list[ast.stmt]:
+    """What assigns `study` in a study file: another question, or more seeds, are no other code."""
+    assigned = {
+        statement: ast.unparse(statement.value or statement)
+        for statement in tree.body
+        if isinstance(statement, (ast.Assign, ast.AnnAssign))
+        and re.match(r"study\b(?!\.)", ast.unparse(statement))
+    }
+    is_study = any(re.match(r"(\w+\.)*Study\(", value) for value in assigned.values())
+    return [*assigned] if is_study else []
 
 
-def _strip(tree: ast.Module) -> None:
-    """Take out what computes nothing of a trial: docstrings, other bare text, and a study's declaration."""
-    declared = _study_statements(tree)
+def _digest(tree: ast.Module) -> str:
+    """Digest of a module without comments, docstrings and the study it declares; "" if that leaves nothing.
+
+    It is the same under every version of Python, as that of `ast.dump` is not.
+    """
+    declared, digest = _declared(tree), hashlib.sha256()
     tree.body = [statement for statement in tree.body if statement not in declared]
     for node in ast.walk(tree):
         for value in vars(node).values():
             if isinstance(value, list):
                 value[:] = [one for one in value if not _is_text(one)]
-
-
-def _is_text(node: Any) -> bool:
-    match node:
-        case ast.Expr(ast.Constant(str())):
-            return True
-    return False
-
-
-def _digest(tree: ast.Module) -> str:
-    """Digest of a syntax tree; `ast.dump` differs between versions of Python by fields that are not set."""
-    digest = hashlib.sha256()
-    for node in ast.walk(
-        tree
-    ):  # breadth first, so that nodes and the fields they stand in give the tree back
-        fields = [
-            (name, [*map(_word, value)] if isinstance(value, list) else _word(value))
+    for node in ast.walk(tree):  # breadth first: types and fields in this order give the tree back
+        fields = {
+            name: [*map(_word, value)] if isinstance(value, list) else _word(value)
             for name, value in ast.iter_fields(node)
-            if value is not None and value != []
-        ]
+            if value is not None and value != []  # later versions have more fields
+        }
         digest.update(f"{type(node).__name__}{fields}".encode())
-    return digest.hexdigest()
+    return digest.hexdigest() if tree.body else ""
 
 
-def _word(value: Any) -> str:
-    """A value that is no node, in words; a node's own turn comes."""
+def _is_text(node: object) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str)
+
+
+def _word(value: object) -> str:
+    """What stands for a field's value: nothing for a node, whose turn comes."""
     return "" if isinstance(value, ast.AST) else ascii(value)

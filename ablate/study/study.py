@@ -11,30 +11,34 @@ import inspect
 import itertools
 import math
 import runpy
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
 from ablate.errors import StudyError, nearest
 from ablate.study.fields import (
+    FIELD_NAMES,
     Declaration,
     Factors,
     Fields,
     Frozen,
     Levels,
     Seeds,
+    canonical,
     is_field,
     repeated,
     resolve,
     unknown_name,
 )
 from ablate.study.metric import Metric
+from ablate.study.own import OwnFields, Texts, Time, Words, own_faults, own_fields, result_name
 from ablate.study.parts import BASELINES, PART, Design, off_values, part_faults, part_levels
-from ablate.study.search import FIRST_TUNING_SEED, Search
+from ablate.study.search import FIRST_TUNING_SEED, RETUNED, TUNING, Chosen, Search
 
 KINDS = {"arms": ("arm", "pair"), "trend": ("trend",), "main": ("main",), "interaction": ("interaction",)}
 """Names of what can be compared, and the kinds of effect that each is."""
@@ -112,6 +116,12 @@ class Study(Varied):
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
+    retune: Search | None = Field(
+        default=None, description="tune every arm on its own first, with the same budget each"
+    )
+    chosen: tuple[Chosen, ...] = Field(
+        default=(), description="set by the run: what the arms' searches chose"
+    )
     comparisons: tuple[str | Levels, ...] = Field(
         default=(),
         description="what is asked: arms (each against its baseline; the default), trend, main, interaction, "
@@ -126,9 +136,38 @@ class Study(Varied):
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
     profiles: dict[str, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
+    train: Annotated[str, BeforeValidator(canonical)] = Field(
+        default="", description="a function train(trial, *, knobs) that trains instead of ablate's loop"
+    )
+    command: Words = Field(
+        default=(), description="words of a command that trains instead; {knob}, {seed}, {out} are filled in"
+    )
+    code: Texts = Field(default=(), description="files that decide what the command does, as 'src/**'")
+    result: dict[str, str] = Field(
+        default={}, description="metric name to where the command leaves it; of a single one, where"
+    )
+    predictions: str | None = Field(
+        default=None, description="where it leaves logits and labels, as '{out}/predictions.npz'"
+    )
+    gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
+    timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
+    knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
     name: str = Field(default="", description="set from the file's name")
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
+    _numbers_alone: bool = PrivateAttr(default=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_results(cls, declared: Any) -> Any:
+        """A result has the only metric's name, or its own; what code of one's own has first is primary."""
+        result, metrics = declared.get("result") or {}, declared.get("metrics") or {}
+        if isinstance(result, str):
+            result = {next(iter(metrics)) if len(metrics) == 1 else result_name(result): result}
+        if declared.get("train") or declared.get("command"):
+            metrics = {**dict.fromkeys(result, Metric(better="neither")), **metrics}
+            declared = {**({"primary": next(iter(metrics))} if metrics else {}), **declared}
+        return {**declared, "metrics": metrics, "result": result}
 
     @model_validator(mode="before")
     @classmethod
@@ -145,8 +184,8 @@ class Study(Varied):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        faults = [*_field_faults(self), *declared_faults(self)]
-        if not faults and PART in self.factors and self.parts:
+        faults = [*own_faults(self), *_field_faults(self), *declared_faults(self)]
+        if not faults and PART in self.factors and self.parts and (self.knobs or not self.train):
             others = {name: levels[0] for name, levels in self.factors.items() if name != PART}
             faults += part_faults(self.parts, self.fields(others).model_dump())
         if faults:
@@ -157,6 +196,16 @@ class Study(Varied):
         """Have the modules that stand beside this study's file found before any other of their names."""
         if self._folder is not None:
             add_import_folder(self._folder)
+
+    @property
+    def trained_by(self) -> str:
+        """What trains instead of ablate's loop: an import path or a command line; '' where nothing does."""
+        return self.train or shlex.join(self.command)
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's file stands, or here."""
+        return self._folder or Path.cwd()
 
     @property
     def is_paired(self) -> bool:
@@ -176,7 +225,13 @@ class Study(Varied):
 
     def usual(self, *names: str) -> tuple[str, ...]:
         """What is shown beside what the study is about: its own metrics, and these of ablate's."""
-        return (*self.metrics, *names)
+        return (*self.metrics, *(() if self._numbers_alone else names))
+
+    def of_numbers_alone(self) -> Study:
+        """This study as one whose runs left no predictions, so that none of ablate's metrics is known."""
+        copy = self.model_copy()
+        copy._numbers_alone = True
+        return copy
 
     def seed_list(self) -> tuple[int, ...]:
         """The seeds, one training run per arm each."""
@@ -194,23 +249,38 @@ class Study(Varied):
         ends = part_levels(self.parts, self.design)[1].get(arm.get(PART, ""), ()) if self.parts else ()
         return [self.baseline | {PART: end} for end in ends] or [self.baseline]
 
-    def fields(self, arm: Mapping[str, Any]) -> Fields:
+    def fields(self, arm: Mapping[str, Any]) -> Fields | OwnFields:
         """The complete fields of one arm."""
-        return resolve(self.settings(self.base), self.settings(arm))
+        chosen: Levels = {}
+        if self.chosen and arm.get(TUNING) == RETUNED:
+            own = {name: level for name, level in arm.items() if name != TUNING}
+            chosen = next(one.levels for one in self.chosen if one.arm == own)
+        return self._resolved(self.base, arm, chosen)
+
+    def _resolved(self, *layers: Mapping[str, Any]) -> Fields | OwnFields:
+        settings = map(self.settings, layers)
+        return own_fields(self, *settings) if self.trained_by else resolve(*settings)
+
+    @property
+    def varied(self) -> list[str]:
+        """The factors of several levels, but for the one that says whether an arm is re-tuned."""
+        several = [name for name, levels in self.factors.items() if len(levels) > 1]
+        return [name for name in several if not (self.chosen and name == TUNING)]
 
     def with_profile(self, name: str) -> Study:
         """This study with the named profile's changes made."""
         if name not in self.profiles:
             raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
         profile = self.profiles[name]
-        searched = self.search.model_dump() if self.search else {}
+        kind, search = ("retune", self.retune) if self.retune else ("search", self.search)
+        changes = {kind: (search.model_dump() if search else {}) | profile.search or None}
         return self.replace(
             base=self.base | profile.base,
             factors=self.factors | profile.factors,
             named=self.named | profile.named,
             margins=self.margins | profile.margins,
             seeds=self.seeds if profile.seeds is None else profile.seeds,
-            search=searched | profile.search or None,
+            **changes,
         )
 
     def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Study:
@@ -233,7 +303,9 @@ class Study(Varied):
 
     def replace(self, **changes: Any) -> Study:
         """A validated copy with some of its declarations changed."""
-        return Study(**{**self.model_dump(), **changes})
+        copy = Study(**{**self.model_dump(), **changes})
+        copy._folder = self._folder
+        return copy
 
 
 def _field_faults(study: Study) -> list[str]:
@@ -244,7 +316,7 @@ def _field_faults(study: Study) -> list[str]:
     found: dict[str, None] = {}
     for changes in [{}, *({name: level} for name, levels in swept.items() for level in levels)]:
         try:
-            resolve(*map(study.settings, (study.base, required, changes)))
+            study._resolved(study.base, required, changes)
         except StudyError as error:
             found |= dict.fromkeys(str(error).splitlines())
     return list(found)
@@ -289,8 +361,12 @@ def declared_faults(study: Study) -> Iterator[str]:
     for name, margin in study.margins.items():
         if not 0 < margin < math.inf:
             yield f"margins.{name}: expected a difference above 0, but {margin!r} came"
+    yield from _retune_faults(study)
     if study.search is None:
         return
+    for name in study.search.space:
+        if not (is_field(name) or study.trained_by):
+            yield f"search: space: {unknown_name('field', name, FIELD_NAMES)}"
     if study.factors and not study.only:
         yield (
             f"search: a study is swept or searched, not both; move {', '.join(study.factors)} into the "
@@ -298,15 +374,32 @@ def declared_faults(study: Study) -> Iterator[str]:
         )
     if "tuning_part" in study.base:
         yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
-    if max(seeds, default=0) >= FIRST_TUNING_SEED:
+
+
+def _retune_faults(study: Study) -> Iterator[str]:
+    """Faults of arms that are to be tuned, each on its own, and of the seeds that tuning leaves."""
+    if (study.search or study.retune) and max(study.seed_list(), default=0) >= FIRST_TUNING_SEED:
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
+    if study.retune is None:
+        return
+    if study.search is not None:
+        yield "retune: a study has arms to re-tune, or a search that makes them; leave one of the two out"
+    elif not study.factors:
+        yield "retune: there is one arm, which search=Search(...) tunes; or give factors, or parts"
+    if TUNING in study.factors and not study.chosen:
+        yield f"factors.{TUNING}: re-tuning makes a factor of this name; give it another"
+    varied = {**study.factors, **{name: () for off in study.parts.values() for name in off}}
+    for name in varied.keys() & study.retune.space.keys():
+        yield f"retune: {name} is what the arms differ in; leave it out of the space"
+    if len(study.retune.objective) > 1:
+        yield "retune: expected one objective, by which each arm has a best point; leave the other out"
 
 
 def _named_faults(study: Study) -> Iterator[str]:
     """Faults of named levels: a name that is a field's, and a field that something else sets too."""
     setters: dict[str, list[str]] = {name: [name] for name in study.factors.keys() - study.named.keys()}
     for factor, levels in study.named.items():
-        if is_field(factor):
+        if is_field(factor) and not study.trained_by:
             yield f"factors.{factor}: is a field; give the factor of named levels a name of its own"
         for name in dict.fromkeys(name for fields in levels.values() for name in fields):
             setters.setdefault(name, []).append(factor)
@@ -320,7 +413,7 @@ def _named_faults(study: Study) -> Iterator[str]:
 
 def _comparison_faults(study: Study) -> Iterator[str]:
     """Faults of what is asked."""
-    varied = [name for name, levels in study.factors.items() if len(levels) > 1]
+    varied = study.varied
     for asked in study.comparisons:
         if isinstance(asked, str):
             if asked not in KINDS:

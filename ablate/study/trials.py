@@ -11,12 +11,13 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ablate.errors import StudyError
 from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, Frozen
+from ablate.study.own import OwnFields
 from ablate.study.sources import Source, read_source
 from ablate.study.study import Study, add_import_folder
 
@@ -32,11 +33,14 @@ Sources = Mapping[str, Source]
 """Field to the user's code that it names."""
 
 
+AnyFields = Fields | OwnFields
+
+
 class Numerics(Frozen):
     """The arithmetic that a trial's fields come to on a given device."""
 
     device: str = Field(description="device kind: cpu or cuda")
-    precision: str = Field(description="float32 or bfloat16")
+    precision: str = Field(description="float32 or bfloat16; own: that of one's own training code")
     deterministic: bool = Field(description="only deterministic algorithms")
     threads: int = Field(default=1, ge=1, description="CPU threads that compute; 1 on a GPU")
 
@@ -47,12 +51,20 @@ class Trial(Frozen):
     trial_id: str = Field(description="hash of the fields, seed, data, numerics and training version")
     arm: str = Field(description="the factor levels in words, e.g. 'epsilon=0.1, arch=xresnet18'")
     levels: dict[str, Any] = Field(description="factor name to this trial's level")
-    fields: Fields = Field(description="every field, resolved")
+    fields: Annotated[Fields | OwnFields, Field(union_mode="left_to_right")] = Field(
+        description="every field, resolved"
+    )
     seed: int = Field(description="the seed that all random streams derive from")
     repeat: int = Field(default=0, description="0, or the number of a deliberate second run")
     numerics: Numerics = Field(description="resolved arithmetic")
-    fingerprint: str = Field(description="digest of the decoded images and labels")
+    fingerprint: str = Field(description="digest of the decoded images and labels; '' without ablate's data")
     sources: dict[str, Source] = Field(default={}, description="field to the user's code that it names")
+
+    @property
+    def looped(self) -> Fields:
+        """The fields of a trial that ablate's own loop trains."""
+        assert isinstance(self.fields, Fields)
+        return self.fields
 
 
 class Plan(Frozen):
@@ -102,22 +114,24 @@ def stream_seed(seed: int, stream: str) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def code_names(fields: Fields) -> dict[str, str]:
+def code_names(fields: AnyFields) -> dict[str, str]:
     """The fields that name code by its import path, with that. Of data the fingerprint says enough."""
+    if isinstance(fields, OwnFields):
+        return {"code": fields.code}
     named = {slot: str(getattr(fields, slot)) for slot in SLOTS if slot != "data"}
     return {slot: name for slot, name in named.items() if ":" in name}
 
 
-def sources_now(fields: Fields, read: Callable[[str], Source] = read_source) -> Sources:
+def sources_now(fields: AnyFields, read: Callable[[str], Source] = read_source) -> Sources:
     """The user's code that a trial's fields name, as it is now."""
     return {slot: read(name) for slot, name in code_names(fields).items()}
 
 
 def expand(
     study: Study,
-    fingerprint_of: Callable[[Fields], str],
-    numerics_of: Callable[[Fields], Numerics],
-    sources_of: Callable[[Fields], Sources] = sources_now,
+    fingerprint_of: Callable[[AnyFields], str],
+    numerics_of: Callable[[AnyFields], Numerics],
+    sources_of: Callable[[AnyFields], Sources] = sources_now,
 ) -> list[Trial]:
     """All trials, seed by seed, so that a stopped study has whole sets of arms; twins are a StudyError."""
     arms = [(levels, fields := study.fields(levels), sources_of(fields)) for levels in study.arms()]
@@ -126,7 +140,8 @@ def expand(
     for seed, (levels, fields, sources) in itertools.product(study.seed_list(), arms):
         numerics, fingerprint = numerics_of(fields), fingerprint_of(fields)
         trial = build_trial(levels, fields, seed, numerics, fingerprint, sources=sources)
-        if seen.setdefault(trial.trial_id, trial.arm) != trial.arm:
+        # An arm may be tuned to what it was declared with.
+        if seen.setdefault(trial.trial_id, trial.arm) != trial.arm and not study.chosen:
             raise StudyError(
                 f"the arms {seen[trial.trial_id]!r} and {trial.arm!r} train the same network: their "
                 "levels come to the same data and arithmetic here; leave one of them out"
@@ -137,7 +152,7 @@ def expand(
 
 def build_trial(
     levels: Mapping[str, Any],
-    fields: Fields,
+    fields: AnyFields,
     seed: int,
     numerics: Numerics,
     fingerprint: str,
@@ -153,9 +168,9 @@ def build_trial(
     return trial.model_copy(update={"trial_id": identity_of(trial)})
 
 
-def deciding(fields: Fields) -> dict[str, Any]:
+def deciding(fields: AnyFields) -> dict[str, Any]:
     """The fields that decide a trial's numbers; those of its data do it through the fingerprint."""
-    named = fields.model_dump(exclude=NOT_IDENTITY)
+    named = fields.identity() if isinstance(fields, OwnFields) else fields.model_dump(exclude=NOT_IDENTITY)
     return {name: value for name, value in named.items() if not name.startswith("data.")}
 
 
@@ -166,16 +181,21 @@ def identity_of(trial: Trial) -> str:
 
 def _identity(trial: Trial) -> str:
     """What a trial computes, as canonical JSON: no path, host, study or profile name."""
-    named = {**deciding(trial.fields), "weights": weights_digest(trial.fields.weights)}
+    named = deciding(trial.fields)
+    ran = {
+        "seed": trial.seed, "repeat": trial.repeat, "data": trial.fingerprint,
+        "numerics": trial.numerics.model_dump(),
+    }  # fmt: skip
+    sources = {slot: own.digest for slot, own in trial.sources.items()}
+    if isinstance(trial.fields, OwnFields):
+        return json.dumps({"fields": named, "sources": sources, **ran}, sort_keys=True, allow_nan=False)
+    named["weights"] = weights_digest(trial.fields.weights)
     identity = {
         # A later field at its default is left out: trials recorded before it keep their names.
         "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
         # Ablate's own networks and losses have a version, and no digest.
-        "sources": {"arch": "", "loss": ""} | {slot: own.digest for slot, own in trial.sources.items()},
-        "seed": trial.seed,
-        "repeat": trial.repeat,
-        "data": trial.fingerprint,
-        "numerics": trial.numerics.model_dump(),
+        "sources": {"arch": "", "loss": ""} | sources,
+        **ran,
         "training_version": TRAINING_VERSION,
     }
     return json.dumps(identity, sort_keys=True, allow_nan=False)

@@ -15,7 +15,7 @@ from ablate.study.trials import Plan, Trial
 from ablate.tables import images
 from ablate.tables.columns import DECLARED
 from ablate.tables.files import Tables, frame
-from ablate.tables.images import Rows, Run, Stored, key_of
+from ablate.tables.images import Rows, Run, Stored, fields_of, key_of
 from ablate.tables.tuning import tuning_tables
 
 TRIALS_PER_PROCESS = 24
@@ -63,7 +63,7 @@ def _trial_row(plan: Plan, trial: Trial, stored: Stored, run: Run | None) -> dic
         "repeat": trial.repeat,
         "status": stored.status,
         "failure": stored.fault,
-        **trial.fields.model_dump(),
+        **fields_of(trial),
         "device": trial.numerics.device,
         "resolved_precision": trial.numerics.precision,
         **(run.metrics if run else {}),

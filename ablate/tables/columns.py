@@ -329,7 +329,7 @@ def metric_column(name: str, metric: Metric) -> Column:
 
 def is_argument(name: str) -> bool:
     """Whether a column is of an argument of code that a study names, as arch.dropout."""
-    return "." in name and is_field(name)
+    return "." in name and (is_field(name) or name.startswith("train."))
 
 
 def columns_of(table: str, arguments: Mapping[str, Iterable[str]]) -> tuple[Column, ...]:

@@ -25,6 +25,8 @@ from ablate.stats.intervals import ends_within, new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
 from ablate.study.comparisons import family_size, terms
+from ablate.study.fields import DataFields
+from ablate.study.own import OwnFields
 from ablate.study.trials import Plan, Trial
 from ablate.tables.columns import DECLARED
 
@@ -73,8 +75,8 @@ def read_stored(folder: ResultsFolder, trial_id: str) -> Stored:
         return Stored(records.MISSING)
     try:
         record = records.read_record(path)
-        complete = record.status == "complete"
-        return Stored(record.status, record, records.read_predictions(folder, record) if complete else None)
+        arrays = records.read_predictions(folder, record) if record.has_predictions else None
+        return Stored(record.status, record, arrays)
     except RecordError as error:
         return Stored(records.UNREADABLE, fault=str(error).replace(f"{folder.root}{os.sep}", ""))
 
@@ -93,6 +95,14 @@ def scores_of(stored: Stored, names: Iterable[str]) -> dict[str, float]:
         else:
             scores[name] = METRICS[name].score(predictions)
     return scores
+
+
+def fields_of(trial: Trial) -> dict[str, Any]:
+    """A trial's fields as columns; a knob of one's own code is called train.KNOB."""
+    if not isinstance(trial.fields, OwnFields):
+        return trial.fields.model_dump()
+    data = trial.fields.model_dump(include={*DataFields.model_fields}) if trial.fields.data else {}
+    return data | {f"train.{name}": value for name, value in trial.fields.knobs.items()}
 
 
 def key_of(trial: Trial) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ablate.study.fields import Levels
 from ablate.study.search import Choice, Search
 from ablate.study.trials import arm_name
 from ablate.tables.files import Tables, frame
-from ablate.tables.images import read_stored, scores_of
+from ablate.tables.images import fields_of, read_stored, scores_of
 from ablate.tables.quantities import quantity
 
 SUFFIXES = ("", "_2")
@@ -97,9 +97,9 @@ def _point_runs(folder: ResultsFolder, point: Point, objective: Sequence[str]) -
             scores = tuple(scores_of(stored, objective).values())
             values = scores if all(map(math.isfinite, scores)) else ()
         if stored.record is not None:
-            fields, cost = stored.record.trial.fields.model_dump(), stored.record.cost
+            fields, cost = fields_of(stored.record.trial), stored.record.cost
             seconds = math.fsum(epoch.seconds for epoch in stored.record.history)
-            seconds = cost.train_seconds + cost.eval_seconds if cost else seconds
+            seconds = cost.train_seconds + cost.eval_seconds if cost else stored.record.seconds or seconds
         runs.append(PointRun(seed, trial_id, stored.status, values, seconds, fields))
     return runs
 

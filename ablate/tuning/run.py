@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from ablate.data import overlap, split_digest
 from ablate.errors import AblateError, ResultsError, StudyError
@@ -16,11 +17,11 @@ from ablate.execution.progress import Watcher
 from ablate.store.points import Point, State, Tuning, tuning_folder
 from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import Fields, Levels
+from ablate.study.fields import Levels
 from ablate.study.options import Options
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Search
 from ablate.study.study import Study
-from ablate.study.trials import Trial, arm_name
+from ablate.study.trials import AnyFields, Trial, arm_name
 from ablate.tables.tuning import objective_values
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
@@ -92,6 +93,8 @@ def prepare_search(settled: driver.Settled, options: Options, watcher: Watcher) 
                 f"space: {arm_name(seen[trial_id])} and {arm_name(levels)} train the same network; leave "
                 "out what changes nothing"
             )
+    if not study.fields(first[0]).data:  # one's own code has its own
+        return inputs, Tuning(search=search)
     held = inputs.dataset(point_fields(study, first[0]))
     reported = inputs.dataset(study.fields(first[0])).valid
     return inputs, Tuning(
@@ -104,7 +107,7 @@ def prepare_search(settled: driver.Settled, options: Options, watcher: Watcher) 
     )
 
 
-def point_fields(study: Study, levels: Levels) -> Fields:
+def point_fields(study: Study, levels: Levels) -> AnyFields:
     """The fields that a point is trained with: on what the tuning split leaves."""
     return study.fields({**levels, "tuning_part": search_of(study).tuning_part})
 
@@ -196,7 +199,19 @@ def tune_study(
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
         settled = replace(settled, study=settled.study.replace(search=search))
-    study, name = settled.study, f"{settled.study.name}/{settled.profile}"
+    return tune_settled(settled, options, watcher, storage=storage)
+
+
+def tune_settled(
+    settled: driver.Settled,
+    options: Options,
+    watcher: Watcher,
+    *,
+    storage: str | None = None,
+    below: str = "",
+) -> Tuned:
+    """The same of a settled study; with a folder `below` that of its results, the search alone."""
+    study, name = settled.study, str(Path(settled.study.name, settled.profile, below))
     results = ResultsFolder(options.results / name)
     folder = tuning_folder(results)
     with contextlib.ExitStack() as session:
@@ -225,7 +240,7 @@ def tune_study(
             ledger.conclude()
         tuning = ledger.tuning
         tuned = Tuned(results, tuning, loop.ran, None, interrupted)
-        if interrupted or not tuning.is_spent:
+        if interrupted or not tuning.is_spent or below:
             return tuned
         if not database.claim(RETEST):
             watcher.note("the budget is spent; another tuner re-tests the winner now")
@@ -258,7 +273,7 @@ class _Loop:
     ) -> None:
         self.study, self.inputs, self.ledger = study, inputs, ledger
         self.options, self.watcher, self.ran = options, watcher, 0
-        self._executor = driver.trial_executor(inputs.device, options)
+        self._executor = driver.trial_executor(study, inputs.device, options)
         self._training: dict[int, _Training] = {}
 
     def run(self) -> bool:
@@ -341,7 +356,7 @@ class _Loop:
                 for trial_id in self._next_trials(training):
                     trial = training.trials[trial_id]
                     yield driver.trial_job(
-                        self.ledger.folder, trial, self.inputs.folders(), workers, self.options
+                        self.ledger.folder, self.study, trial, self.inputs.folders(), workers, self.options
                     )
             if self._training:
                 return

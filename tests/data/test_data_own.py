@@ -87,6 +87,7 @@ def test_a_change_of_one_pixel_or_label_is_other_data_and_arguments_reach_the_fu
     assert (made[1].train.images[0, 0, 0, 0], made[1].valid.labels.tolist()) == (1, [2, 0, 1, 2, 0, 1])
     held = prepare_own(own, tmp_path, load, tuning_part=0.4)
     assert (len(held.train), len(held.valid)) == (3, 3)
+    assert (made[0].noisy_train_labels(0.5) != LABELS).sum() == 3
     with pytest.raises(StudyError, match=r"data\.valu: 'own_data:load' takes no such argument.*'value'"):
         bind_data("own_data:load", {"valu": 1})
     with pytest.raises(StudyError, match=r"data\.n: 'digits' takes no such argument"):
@@ -172,5 +173,6 @@ def test_a_split_where_there_is_one_already_or_none_to_take(tmp_path: Path) -> N
     assert "PATH has ['train', 'val']; leave split out" in refused(prepared, tree, cache, split=0.2)
     assert "1 problem with split=0.2" in refused(prepared, flat, cache, split=0.2)
     assert "at least 2 class folders" in refused(prepared, flat / "cat", cache, split=0.2)
+    assert "expected a split of 0" in refused(prepared, flat, cache, split=-0.5)
     message = refused(prepare, "digits", image_size=8, cache_dir=cache, split=0.2)
     assert message == "split: is for folder:PATH alone, but data is 'digits'; leave split out"

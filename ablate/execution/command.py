@@ -1,0 +1,146 @@
+"""Trials of somebody's script: a command of its own words, its output in a log, its result from a file."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import ctypes
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ablate.errors import StudyError, first_line
+from ablate.execution.executors import THEIRS
+from ablate.execution.trial import Heartbeat
+from ablate.study.own import PLACEHOLDER
+from ablate.study.study import Study
+from ablate.study.trials import Trial
+
+PR_SET_PDEATHSIG = 1
+LOOK_SECONDS = 2.0
+TAIL = 4096
+"""Bytes at a log's end in which its last line is looked for."""
+
+
+def run_command(
+    study: Study, trial: Trial, out: Path, device: torch.device, tell: Callable[[Heartbeat], None]
+) -> dict[str, Any]:
+    """Run a study's command for a trial to its end, and read what it left; a StudyError says what is wrong.
+
+    Whatever it started is killed with it. Its log lies beside its folder.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    values = {**trial.fields.model_dump(), "seed": trial.seed, "out": out}
+
+    def filled(text: str) -> str:
+        return PLACEHOLDER.sub(lambda found: str(values.get(found[1], found[0])), text)
+
+    words, log = [filled(word) for word in study.command], log_of(out)
+    with log.open("wb") as output:
+        try:
+            process = subprocess.Popen(
+                words, cwd=study.folder, env=_environment(device, trial.numerics.threads),
+                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                process_group=0, preexec_fn=_die_with_parent,
+            )  # fmt: skip
+        except OSError as error:
+            raise StudyError(f"command: {words[0]!r} cannot be started ({error.strerror})") from None
+    try:
+        status = None
+        while status is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = process.wait(LOOK_SECONDS)
+            tell(Heartbeat(0, 0, note=last_line(log)))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if status:
+        ended = (
+            f"exited with status {status}" if status > 0 else f"was killed by {signal.Signals(-status).name}"
+        )
+        raise StudyError(f"the command {ended}; its last line: {last_line(log) or 'none'}")
+    found = {name: read_result(filled(result), log) for name, result in study.result.items()}
+    return found | (_arrays(Path(filled(study.predictions))) if study.predictions else {})
+
+
+def log_of(out: Path) -> Path:
+    """Where a command's output goes, beside its trial's folder."""
+    return out.with_name(f"{out.name}.log")
+
+
+def _environment(device: torch.device, threads: int) -> dict[str, str]:
+    """This Python's programs first, the trial's GPU the only one, and on a CPU as many threads as it has."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    own = {**os.environ, "PATH": path, "PYTHONPATH": os.environ.get(THEIRS, os.environ.get("PYTHONPATH", ""))}
+    if device.type == "cuda":
+        visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
+        return own | {"CUDA_VISIBLE_DEVICES": visible[device.index] if visible else str(device.index)}
+    return own | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel kills a command whose worker was killed."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def last_line(log: Path) -> str:
+    """The last line of a log that holds something, without unprintable characters."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL))
+        lines = re.split(r"[\r\n]+", file.read().decode(errors="replace"))
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+
+
+def read_result(result: str, log: Path) -> float:
+    """The number in a JSON file's path, a CSV's last row, or the log's last match; else a StudyError."""
+    if result.startswith("log:"):
+        found = re.findall(result[4:], log.read_text(errors="replace"), re.MULTILINE)
+        if not found:
+            raise StudyError(f"result: no line of the command's log matches {result[4:]!r}")
+        return _number(found[-1], result)
+    file, _, key = result.rpartition(":")
+    try:
+        with open(file, encoding="utf-8", newline="") as text:
+            value: Any = json.load(text) if file.endswith(".json") else list(csv.DictReader(text))[-1]
+    except OSError as error:
+        raise StudyError(f"result: the command ended well but left no {file} ({error.strerror})") from None
+    except (ValueError, IndexError, csv.Error) as error:
+        raise StudyError(f"result: {file} cannot be read: {first_line(error)}") from None
+    for part in key.split(".") if file.endswith(".json") else [key]:
+        known = range(len(value)) if isinstance(value, list) else value if isinstance(value, Mapping) else ()
+        name: Any = int(part) if isinstance(value, list) and part.lstrip("-").isdigit() else part
+        if name not in known and not (isinstance(name, int) and -len(value) <= name < 0):
+            raise StudyError(
+                f"result: {file} has no {key}; at {part} it has {', '.join(map(str, known)) or 'none'}"
+            )
+        value = value[name]
+    return _number(value, result)
+
+
+def _number(value: Any, result: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise StudyError(f"result: {result}: expected a number, but {str(value)[:80]!r} came") from None
+
+
+def _arrays(file: Path) -> dict[str, Any]:
+    """Logits and labels of an npz file."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ("logits", "labels")}
+    except Exception as error:  # a damaged file raises as it likes
+        raise StudyError(f"predictions: expected logits and labels in {file}: {first_line(error)}") from None

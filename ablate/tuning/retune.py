@@ -1,0 +1,72 @@
+"""Fair arms: each is tuned on its own, all with the same budget, then trained as declared and re-tuned."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import quote
+
+from ablate.errors import ResultsError
+from ablate.execution import driver
+from ablate.execution.progress import Watcher
+from ablate.study.fields import Levels
+from ablate.study.options import Options
+from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen
+from ablate.study.trials import arm_name
+from ablate.tables.tuning import points_table
+from ablate.tuning.run import Tuned, prepare_search, tune_settled
+
+
+def retune_arms(
+    settled: driver.Settled, options: Options, watcher: Watcher
+) -> tuple[driver.Settled | None, int]:
+    """The study of arms as declared and re-tuned, None where it was interrupted; and how many trials ran.
+
+    The points of an arm are in a folder of its own, retune/<arm>/ below the study's results.
+    """
+    study, ran, chosen = settled.study, 0, list[Chosen]()
+    none: dict[str, object] = {
+        "factors": {},
+        "named": {},
+        "parts": {},
+        "design": "without",
+        "baseline": {},
+        "only": (),
+    }
+    none |= {"comparisons": (), "retune": None}
+    searches = list[tuple[Levels, driver.Settled]]()
+    for arm in study.arms():
+        base = study.settings(study.base) | study.settings(arm)
+        searches.append((arm, replace(settled, study=study.replace(base=base, search=study.retune, **none))))
+        prepare_search(searches[-1][1], options, watcher)
+    for arm, search in searches:
+        watcher.note(f"re-tuning {arm_name(arm)}")
+        tuned = tune_settled(search, options, watcher, below=f"retune/{quote(arm_name(arm), safe=' =,+')}")
+        ran += tuned.ran
+        if tuned.interrupted:
+            return None, ran
+        chosen.append(_chosen(arm, tuned))
+    levels: dict[str, Levels] = {DECLARED: {}, RETUNED: {}}
+    both = study.replace(
+        factors={**study.factors, TUNING: tuple(levels)},
+        named={**study.named, TUNING: levels},
+        only=tuple({**arm, TUNING: level} for arm in study.only for level in levels),
+        chosen=tuple(chosen),
+    )
+    return replace(settled, study=both), ran
+
+
+def _chosen(arm: Levels, tuned: Tuned) -> Chosen:
+    tuning, values = tuned.tuning, points_table(tuned.folder).set_index("number")["value"]
+    if not tuning.winners:
+        reasons = "; ".join(dict.fromkeys(point.reason for point in tuning.points))
+        raise ResultsError(f"retune: no point of {arm_name(arm)} is complete: {reasons}")
+    (best,) = tuning.winners
+    return Chosen(
+        arm=arm,
+        levels=tuning.points[best].levels,
+        value=float(values.loc[best]),
+        declared=values.dropna().to_dict().get(0),
+        complete=sum(point.state == "complete" for point in tuning.points),
+        tuning_images=tuning.tuning_images,
+        overlap=tuning.overlap,
+    )

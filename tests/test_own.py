@@ -1,0 +1,464 @@
+"""One's own training code, and scripts: judged as declared, resumed as if not stopped, or refused."""
+
+import json
+import re
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+import ablate
+from ablate.data import default_cache_dir, prepare
+from ablate.errors import AblateError
+from ablate.pipeline import Run, load_tables
+from ablate.store.records import Record, read_predictions, read_record
+from ablate.store.results import ResultsFolder
+
+SCRIPT = """
+import argparse, json, os, subprocess, sys, time
+import numpy as np
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float)
+parser.add_argument("--seed", type=int)
+parser.add_argument("--out")
+parser.add_argument("--do", default="")
+asked = parser.parse_args()
+if asked.do == "fail":
+    print("before", "CUDA error: no such thing", sep="\\n", file=sys.stderr)
+    sys.exit(3)
+if asked.do == "shout":
+    print(10_000_000 * "x")
+if asked.do == "sleep":
+    apart = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    open(os.path.join(asked.out, "child apart"), "w").write(str(apart.pid))
+if asked.do in ("sleep", "leave"):
+    child = subprocess.Popen(["sleep", "600"])
+    open(os.path.join(asked.out, "child"), "w").write(str(child.pid))
+if asked.do == "sleep":
+    time.sleep(600)
+loss = asked.lr * 10 + asked.seed
+print(f"epoch 0: val loss 99\\nepoch 1: val loss {loss:.4f}")
+if asked.do != "nothing":
+    write = lambda name, text: open(os.path.join(asked.out, name), "w").write(text)
+    shown = float("nan") if asked.do == "nan" else loss
+    write("m.json", json.dumps({"val": {"loss": shown}, "all": [3, loss]}))
+    write("m.csv", f"epoch,loss\\n0,99\\n1,{loss}\\n")
+    logits = np.random.default_rng(asked.seed).normal(size=(40, 3)).astype("float32")
+    np.savez(os.path.join(asked.out, "p.npz"), logits=logits, labels=np.arange(40) % 3)
+"""
+WORDS = ["python", "script.py", "--lr={lr}", "--seed={seed}", "--out={out}"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def study_file(name: str, code: str, declared: str) -> str:
+    """A study file of its own name, with training code above the study."""
+    head = f'"""Own."""\nimport numpy as np\nimport torch\nfrom ablate import *\n{textwrap.dedent(code)}\n'
+    Path(f"{name}.py").write_text(f'{head}\nstudy = Study(question="?", {declared})\n')
+    return f"{name}.py"
+
+
+def script(name: str, **declared: Any) -> str:
+    """A study file of the script above."""
+    Path("script.py").write_text(SCRIPT)
+    given = {"command": WORDS, "code": "script.py", "base": {"lr": 0.1}, "seeds": 1, **declared}
+    return study_file(name, "", ", ".join(f"{key}={value!r}" for key, value in given.items()))
+
+
+def run(study: str, **options: Any) -> Run:
+    """In this process, unless workers are asked for."""
+    return ablate.run(study, **{"device": "cpu", "workers": 0, **options})
+
+
+def reason_of(ended: Run) -> str:
+    """Why the only trial of a run failed."""
+    assert ended.failed == 1
+    return str(ended.tables["trials"]["failure"].item())
+
+
+def test_scikit_learn_over_a_numeric_axis_as_by_hand() -> None:
+    code = """
+    from sklearn.datasets import load_digits
+    from sklearn.linear_model import LogisticRegression
+
+    def train(trial, *, C=1.0, fit_intercept=True):
+        images, labels = load_digits(return_X_y=True)
+        order = np.random.default_rng(trial.seed).permutation(len(labels))
+        model = LogisticRegression(C=C, max_iter=60, tol=1e-2, fit_intercept=fit_intercept)
+        model.fit(images[order[:400]] / 16, labels[order[:400]])
+        rest = order[400:900]
+        logits, weights = model.decision_function(images[rest] / 16), np.abs(model.coef_).mean()
+        return {"logits": logits, "labels": labels[rest], "size": weights}
+    """
+    declared = """train=train, factors={"C": (0.01, 0.1, 1.0)}, baseline={"C": 1.0}, seeds=3,
+        comparisons=("arms", "trend"), metrics={"size": Metric(better="neither")}, primary="accuracy",
+        family=("accuracy", "size")"""
+    ended = run(study_file("digits", code, declared), seeds=3)
+    images, labels = load_digits(return_X_y=True)
+    by_hand: dict[tuple[float, int], tuple[float, float, float]] = {}
+    for seed in range(3):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        for strength in (0.01, 0.1, 1.0):
+            model = LogisticRegression(C=strength, max_iter=60, tol=1e-2)
+            model.fit(images[order[:400]] / 16, labels[order[:400]])
+            rest = order[400:900]
+            nll = log_loss(labels[rest], model.predict_proba(images[rest] / 16))
+            scored = model.score(images[rest] / 16, labels[rest])
+            by_hand[strength, seed] = scored, nll, float(np.abs(model.coef_).mean())
+    trials = ended.tables["trials"]
+    for row in trials.to_dict("records"):
+        accuracy, nll, weights = by_hand[row["train.C"], row["seed"]]
+        assert row["accuracy"] == accuracy
+        assert row["nll"] == pytest.approx(nll, rel=1e-5)
+        assert row["size"] == weights
+    assert list(trials["train.C"])[:3] == [0.01, 0.1, 1.0]
+    report = json.loads((ended.report.parent / "report.json").read_text())  # type: ignore[union-attr]
+    claims = report["answer"]["claims"]
+    found = [one for one in claims if one["kind"] == "arm" and one["metric"] == "size"]
+    means = {one["term"]: one["effect"] for one in found}
+    hand = {arm: np.mean([by_hand[arm, s][2] - by_hand[1.0, s][2] for s in range(3)]) for arm in (0.01, 0.1)}
+    assert means == {f"C={arm}": pytest.approx(mean) for arm, mean in hand.items()}
+    assert {one["kind"] for one in claims} == {"arm", "trend"}
+    assert report["timing"]["note"] == ""
+    assert "own training code" in report["answer"]["about"]
+    assert "fit_intercept=True" in str(report["provenance"])  # the code's own default is the base
+    assert run("digits.py", seeds=3).ran == 0
+    assert load_tables("digits")["trials"].equals(trials)
+
+
+TORCH = """
+    import os, signal, pathlib
+
+    def train(trial, *, lr=0.1, die=-1):
+        net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 3))
+        optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+        images = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
+        labels = images[:, :3].argmax(1)
+        if kept := trial.restore():
+            net.load_state_dict(kept["net"])
+            optimizer.load_state_dict(kept["optimizer"])
+        (trial.out / f"begun {os.getpid()}").write_text("")
+        for epoch in trial.epochs(6):
+            for batch in torch.randperm(60).split(20):
+                optimizer.zero_grad()
+                loss = torch.nn.functional.cross_entropy(net(images[batch]), labels[batch])
+                loss.backward()
+                optimizer.step()
+            trial.log(loss=loss, noise=np.random.rand())
+            trial.save(net=net.state_dict(), optimizer=optimizer.state_dict())
+            if epoch == 3 and os.path.exists("die"):
+                os.remove("die")
+                os.kill(os.getpid(), signal.SIGKILL)
+        return {"logits": net.eval()(images), "labels": labels}
+"""
+
+
+@pytest.mark.slow
+def test_plain_torch_killed_in_the_middle_ends_as_if_it_had_not_been(here: Path) -> None:
+    study = study_file("killed", TORCH, "train=train, base={'lr': 0.1}, seeds=1")
+    whole = run(study, results="whole", workers=1)
+    (here / "die").touch()
+    killed = run(study, results="killed", workers=1)
+    assert not (here / "die").exists()
+    first, again = (
+        read_record(next(ResultsFolder(ended.folder).records.glob("*"))) for ended in (whole, killed)
+    )
+    assert again.attempts == 2
+    assert len(list(ResultsFolder(killed.folder).artefacts.glob("*/begun *"))) == 2  # the folder was kept
+    assert (first.predictions_sha256, first.log) == (again.predictions_sha256, again.log)
+    assert [row["epoch"] for row in again.log] == [0, 1, 2, 3, 4, 5]
+    assert not list(ResultsFolder(killed.folder).checkpoints.glob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("result", "metrics", "expected"),
+    [
+        ("{out}/m.json:val.loss", {}, {"val_loss": 3.0}),
+        ("{out}/m.json:all.1", {"mine": "lower"}, {"mine": 3.0}),
+        ("{out}/m.csv:loss", {}, {"result_loss": 3.0}),
+        (r"log:val loss ([0-9.]+)", {}, {"result": 3.0}),
+        ({"a": "{out}/m.json:all.0", "b": "{out}/m.csv:epoch"}, {}, {"a": 3.0, "b": 1.0}),
+    ],
+)
+def test_a_script_s_result_is_read(result: Any, metrics: dict[str, str], expected: dict[str, float]) -> None:
+    study = script("read", base={"lr": 0.1}, seeds=(2,), result=result)
+    given = ", ".join(f"{name!r}: Metric(better={better!r})" for name, better in metrics.items())
+    Path(study).write_text(Path(study).read_text().replace("seeds=", f"metrics={{{given}}}, seeds="))
+    ended = run(study)
+    assert ended.failed == 0
+    row = ended.tables["trials"].iloc[0]
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert ended.report is not None
+    assert "Accuracy" not in (ended.report.parent / "report.md").read_text()  # nothing of what is not known
+
+
+def test_a_script_s_predictions_give_the_usual_metrics() -> None:
+    ended = run(script("scored", predictions="{out}/p.npz", factors={"lr": (0.1, 0.2)}, seeds=2))
+    logits = np.random.default_rng(1).normal(size=(40, 3)).astype("float32")
+    accuracy = float((logits.argmax(1) == np.arange(40) % 3).mean())
+    trials = ended.tables["trials"]
+    assert list(trials.loc[trials["seed"] == 1, "accuracy"]) == [accuracy, accuracy]
+    assert "same predictions" in (ended.report.parent / "report.md").read_text()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("do", "result", "reason"),
+    [
+        ("fail", "{out}/m.json:val.loss", "exited with status 3; its last line: CUDA error: no such thing"),
+        ("nothing", "{out}/m.json:val.loss", "ended well but left no"),
+        ("nan", "{out}/m.json:val.loss", "val_loss: expected a finite number"),
+        ("", "{out}/m.json:val.los", "has no val.los; at los it has loss"),
+        ("", "{out}/m.csv:acc", "has no acc; at acc it has epoch, loss"),
+        ("", "log:accuracy (.*)", "no line of the command's log matches"),
+        ("", "log:val (loss)", "expected a number, but 'loss' came"),
+    ],
+)
+def test_a_script_that_fails_is_a_failed_trial_that_says_why(do: str, result: str, reason: str) -> None:
+    ended = run(script("failing", command=[*WORDS, f"--do={do}"], result=result))
+    assert reason in reason_of(ended)
+
+
+def test_a_script_that_cannot_be_started() -> None:
+    assert "command: 'pyton' cannot be started" in reason_of(
+        run(script("none", command=["pyton", *WORDS[1:]], result="log:(x)"))
+    )
+
+
+@pytest.mark.slow
+def test_what_a_script_prints_and_leaves_does_no_harm() -> None:
+    shouted = run(script("shout", command=[*WORDS, "--do=shout"], result="{out}/m.json:val.loss"))
+    assert shouted.failed == 0
+    left = run(script("leave", command=[*WORDS, "--do=leave"], result="{out}/m.json:val.loss"))
+    child = next(ResultsFolder(left.folder).artefacts.glob("*/child"))
+    assert not is_alive(int(child.read_text()))
+
+
+@pytest.mark.slow
+def test_a_script_that_takes_too_long_is_stopped_with_all_that_it_started() -> None:
+    began = time.monotonic()
+    study = script("slow", command=[*WORDS, "--do=sleep"], result="log:(x)", timeout="12s")
+    ended = run(study, workers=1)
+    assert "took longer than 12 s" in reason_of(ended)
+    assert time.monotonic() - began < 60
+    children = [path.read_text() for path in ResultsFolder(ended.folder).artefacts.glob("*/child*")]
+    assert len(children) == 2
+    assert not any(map(is_alive, map(int, children)))
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process runs, and is no zombie that nobody has waited for."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+CODE = """
+def outer():
+    def train(trial):
+        return {"x": 1.0}
+    return train
+
+def train(trial, *, lr=0.1, wd):
+    return {"x": lr + wd}
+
+def none():
+    return {"x": 1.0}
+
+def data(trial, *, image_size=3):
+    return {"x": 1.0}
+
+value = 3
+X = {"x": Metric(better="lower")}
+"""
+OWN = "train=train, metrics=X, base={'wd': 1.0}"
+COMMAND = "command=['python', 'a.py', '--lr={lr}', '--seed={seed}', '--out={out}']"
+PART = "base={'lr': 1.0}, code='a.py'"
+GIVEN = f"{PART}, result='{{out}}/m.json:x'"
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ("train=lambda trial: {}", "train: expected code that workers can import"),
+        ("train=outer()", "train: expected code that workers can import"),
+        ("train='wrong:trian'", "has no such name. Check its spelling. Did you mean 'train'?"),
+        ("train='wrong:value'", "expected a function train(trial, *, knobs)"),
+        ("train=none", "expected trial as its first parameter"),
+        ("train=data", "image_size is ablate's own name; call that parameter otherwise"),
+        ("train=train, metrics=X", "wd: wrong:train has no default for it; set it in the study's base"),
+        (f"{OWN}, factors={{'lrr': (1.0, 2.0)}}", "lrr: unknown knob of wrong:train; known are lr, wd. Did"),
+        (f"{OWN}, factors={{'image_size': (8, 16)}}", "image_size: is about ablate's datasets; name one"),
+        (f"{OWN}, factors={{'lr': (train, 1.0, float('nan'))}}", "expected None, a truth value, a finite"),
+        (f"{OWN}, primary='y'", "primary: y: unknown metric"),
+        (f"{OWN}, code='a.py'", "code: is about a command, and the study has none"),
+        (f"{OWN}, timeout=2", "timeout: expected a time with its unit, as '90s', '30m' or '2h'"),
+        (f"{OWN}, search=Search(space={{'lrr': (1, 2)}}, points=2)", "lrr: unknown knob of wrong:train"),
+        (
+            f"{COMMAND}, {GIVEN.partition(', ')[2]}, search=Search(space={{'lr': (1, 2)}}, points=2)",
+            "the baseline has no lr: set baseline={'lr': ...}",
+        ),
+        (f"{OWN}, {COMMAND}", "train, command: a study has one of them; leave one out"),
+        ("command='python a.py --lr={lr}'", "no shell reads: ['python', 'a.py', '--lr={lr}']"),
+        (f"{COMMAND}, code='a.py', result='log:(x)'", "{lr} has no value; set lr in base or factors"),
+        (f"{COMMAND}, {GIVEN}, factors={{'lrr': (1, 2)}}", "lrr: unknown placeholder of the command; known"),
+        (f"{COMMAND}, {GIVEN}, factors={{'seed': (1, 2)}}", "seed: is ablate's to fill in"),
+        (f"{COMMAND[:40]}], {GIVEN}", "no word holds {seed}, so all seeds would be one run"),
+        (f"{COMMAND}, base={{'lr': 1}}, result='log:(x)'", "code: expected the files that decide"),
+        (f"{COMMAND}, {GIVEN.replace('a.py', 'b/**')}", "code: 'b/**' matches no file in"),
+        (f"{COMMAND}, {PART}", "result: expected where the command leaves its number"),
+        (f"{COMMAND}, {GIVEN.replace('{out}', 'here')}", "expected a file in {out}, as trials share any"),
+        (f"{COMMAND}, {GIVEN.replace('json', 'yaml')}", "result: x: expected '{out}/metrics.json:val.loss'"),
+        (f"{COMMAND}, {PART}, result='log:loss'", "expected one group, as ([0-9.]+)"),
+        (f"{COMMAND}, {PART}, result='log:(loss'", "is no regular expression"),
+        (f"{COMMAND}, {GIVEN}, predictions='p.npz'", "predictions: expected a file of its own per trial"),
+        (f"{COMMAND}, {GIVEN}, gpus=8", "gpus: input should be less than or equal to 1"),
+        (f"{COMMAND}, {GIVEN}, metrics={{'accuracy': Metric(better='higher')}}", "metrics.accuracy: is abl"),
+    ],
+)
+def test_wrong_declarations_say_what_to_write_before_any_training(declared: str, message: str) -> None:
+    Path("a.py").touch()
+    study = study_file("wrong", CODE, declared)
+    with pytest.raises(AblateError) as raised:
+        (ablate.tune if "Search" in declared else run)(study)
+    assert message in str(raised.value)
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("1.0", "expected a dict such as"),
+        ("{'y': 1.0}", "y: came as a result, but no metric of that name is declared; declare it"),
+        ("{'x': float('inf')}", "x: expected a finite number as its result, but inf came"),
+        ("{'x': [1, 2]}", "x: expected one number, but list came"),
+        ("{'logits': np.zeros((4, 3)), 'labels': np.arange(4) % 3}", "x: is declared in metrics, but the co"),
+        (
+            "{'x': 1, 'logits': np.zeros((4, 3))}",
+            "of class ids below K, but logits float64 (4, 3)",
+        ),
+        ("{'x': 1, 'logits': np.zeros((4, 3)), 'labels': np.arange(4)}", "labels are 0 to 3"),
+        ("{'x': 1, 'logits': np.full((4, 3), np.nan), 'labels': np.arange(4) % 3}", "some are no finite"),
+        ("trial.log(loss=float('nan'))", "the training diverged: loss is nan"),
+        ("trial.save(net=object())", "trial.save: expected tensors, numbers, texts"),
+        ("trial.split('train')", "trial.split: the study names no data; set data and image_size"),
+        ("1 / 0", "ZeroDivisionError: division by zero (in train"),
+    ],
+)
+def test_what_code_gives_is_checked(returned: str, message: str) -> None:
+    code = f"def train(trial):\n    return {returned}"
+    study = study_file("gives", code, "train=train, metrics={'x': Metric(better='lower')}, seeds=1")
+    assert message in reason_of(run(study))
+
+
+SPLIT = """
+from torch.utils.data import DataLoader, TensorDataset
+
+def train(trial, *, scale=1.0, workers=0):
+    images, labels = trial.split("train")
+    reported = trial.split("report")
+    if trial.is_tuning:
+        assert all(map(np.array_equal, reported, trial.split("tune")))
+    sums = {}
+    loader = DataLoader(TensorDataset(torch.tensor(images), torch.tensor(labels)), 16, num_workers=workers)
+    for batch, of in loader:
+        for image, label in zip(batch, of):
+            sums.setdefault(int(label), []).append(image.double().mean((0, 1)))
+    means = torch.stack([torch.stack(sums[label]).mean(0) for label in sorted(sums)])
+    colors = torch.tensor(reported[0]).double().mean((1, 2))
+    logits = -scale * torch.cdist(colors, means) / 255
+    return {"logits": logits, "labels": reported[1], "trained_on": len(labels)}
+"""
+DATA = """train=train, base={"data": "synthetic", "image_size": 16}, seeds=1,
+    metrics={"trained_on": Metric(better="neither")}, primary="accuracy" """
+
+
+@pytest.mark.slow
+def test_decoded_images_and_worker_processes_of_its_own() -> None:
+    study = study_file("images", SPLIT, f"{DATA}, factors={{'workers': (0, 2)}}, baseline={{'workers': 0}}")
+    ended = run(study, workers=1)
+    trials = ended.tables["trials"]
+    assert (ended.failed, trials["predictions_sha256"].nunique()) == (0, 1)  # the same images
+    inputs = prepare("synthetic", image_size=16, resize="squash", cache_dir=default_cache_dir())
+    assert list(trials["trained_on"]) == 2 * [len(inputs.train)]
+    labels = read_predictions(ResultsFolder(ended.folder), record_of(ended)).labels
+    assert np.array_equal(labels, inputs.valid.labels)
+    assert record_of(ended).class_names == inputs.classes
+    assert record_of(ended).trial.fingerprint == inputs.fingerprint
+
+
+@pytest.mark.slow
+def test_a_search_over_a_knob_never_looks_at_what_is_reported_on() -> None:
+    space = "search=Search(space={'scale': Range(low=1, high=9, step=1)}, points=2, seeds=1)"
+    ended = ablate.tune(study_file("tuned", SPLIT, f"{DATA}, {space}"), workers=1, device="cpu")
+    whole = prepare("synthetic", image_size=16, resize="squash", cache_dir=default_cache_dir())
+    tuning = ResultsFolder(ended.folder / "tuning")
+    points = [read_record(path) for path in tuning.records.glob("*")]
+    assert len(points) == 2
+    for record in points:
+        held_back = len(read_predictions(tuning, record).labels)
+        assert record.metrics["trained_on"] + held_back == len(whole.train)
+    assert set(ended.tables["trials"]["trained_on"]) == {len(whole.train)}
+
+
+def test_a_search_over_a_script_s_knob_can_hold_back_by_itself() -> None:
+    words = [*WORDS[:3], "--seed={seed}", "--out={out}", "--do={tuning_part}"]
+    study = script("searched", command=words, result="{out}/m.json:val.loss")
+    space = "search=Search(space={'lr': Range(low=0.1, high=0.9, step=0.1)}, points=3, seeds=1, objective="
+    more = f"{space}'val_loss', sampler='random'), metrics={{'val_loss': Metric(better='lower')}}, seeds=2"
+    Path(study).write_text(Path(study).read_text().replace("seeds=1", more))
+    ended = ablate.tune(study, workers=0, device="cpu")
+    assert ended.tables["tuning"]["points_done"].item() == 3
+    assert ended.tables["trials"]["val_loss"].min() == pytest.approx(1.0)  # the baseline, 0.1, at seed 0
+    assert ended.failed == 0
+
+
+def record_of(ended: Run) -> Record:
+    """One of a run's records."""
+    return read_record(next(ResultsFolder(ended.folder).records.glob("*")))
+
+
+def test_the_identity_follows_code_and_knobs_and_nothing_else(here: Path) -> None:
+    first = run(script("same", result="log:loss ([0-9.]+)"))
+    assert (
+        run("same.py", results="elsewhere", settings={"lr": 0.1})
+        .tables["trials"]["trial_id"]
+        .equals(first.tables["trials"]["trial_id"])
+    )
+    assert run("same.py").ran == 0
+    (here / "script.py").write_text(f"{SCRIPT}\n# changed\n")
+    with pytest.raises(AblateError, match=r"script.py: changed since 1 trials of this study were recorded"):
+        run("same.py")
+    assert run("same.py", retrain=True).ran == 1
+    code = "def train(trial, *, lr=0.1, wd=0.0):\n    return {'x': lr + wd}"
+    study = study_file("usual", code, "train=train, metrics={'x': Metric(better='lower')}, seeds=1")
+    assert run(study).tables["trials"]["x"].item() == 0.1
+    assert run(study, settings={"lr": 0.1}).ran == 0  # what the code itself would take
+    assert run(study, settings={"wd": 0.5}).tables["trials"]["x"].item() == 0.6
+    swept = run(study, settings={"wd": [0.0, 0.5]})
+    assert (swept.ran, list(swept.tables["trials"]["train.wd"])) == (0, [0.0, 0.5])
+
+
+@pytest.mark.slow
+def test_the_page_of_the_documentation_does_what_it_says(here: Path) -> None:
+    page = (Path(ablate.__file__).parents[1] / "docs" / "own_training.md").read_text(encoding="utf-8")
+    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, flags=re.DOTALL):
+        (here / name).write_text(f'"""Of the page."""\n{code}')
+    (here / "train.py").write_text(SCRIPT.replace("--lr", "--wd").replace("asked.lr", "asked.wd"))
+    text = (here / "train.py").read_text()
+    (here / "train.py").write_text(text.replace("m.json", "metrics.json"))
+    for name, metric in (("strength.py", "size"), ("small.py", "accuracy"), ("decay.py", "val_loss")):
+        ended = run(name, seeds=2)
+        assert ended.failed == 0
+        assert ended.tables["trials"][metric].notna().all()
