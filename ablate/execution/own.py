@@ -58,16 +58,15 @@ def with_own_knobs(study: Study) -> Study:
     for name in knobs.keys() & OwnFields.model_fields.keys():
         raise StudyError(f"train {study.train!r}: {name} is ablate's own name; call that parameter otherwise")
     search = study.search.space if study.search else {}
-    named = [name for arm in study.arms() for name in study.settings(study.base | arm)]
-    for name in dict.fromkeys([*named, *search]):
-        known = name in {*knobs, *DataFields.model_fields} or name.startswith("data.")
-        if not known and not any_name:
-            raise StudyError(
-                f"{unknown_name(f'knob of {study.train}', name, knobs)} Its parameters are its knobs."
-            )
-    for name, one in knobs.items():
-        for arm in study.arms():
-            if one.default is one.empty and name not in study.settings(study.base | arm) | search:
+    for arm in study.arms():
+        settings = study.settings(study.base | arm).keys() | search.keys()
+        for name in sorted(settings - knobs.keys() - DataFields.model_fields.keys()):
+            if not any_name and not name.startswith("data."):
+                raise StudyError(
+                    f"{unknown_name(f'knob of {study.train}', name, knobs)} Its parameters are its knobs."
+                )
+        for name in knobs.keys() - settings:
+            if knobs[name].default is inspect.Parameter.empty:
                 raise StudyError(f"{name}: {study.train} has no default for it; set it in the study's base")
     given = {name: one.default for name, one in knobs.items() if one.default is not one.empty}
     plain = {name: canonical(value) for name, value in given.items() if isinstance(value, PLAIN)}

@@ -120,7 +120,7 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
         kept = {"fields": fields.model_dump(), "seed": task.trial.seed, "classes": dataset.classes}
         std = 1 / (255 * valid.scale)
         kept |= {"mean": (-valid.shift * std).flatten().tolist(), "std": std.flatten().tolist()}
-        save_network(task.weights, step.model, kept)
+        save_network(task.weights, step.evaluated, kept)
     facts |= {"history": tuple(fitted.history), "cost": fitted.cost, "features": fitted.features}
     return Record(**facts, status="complete"), fitted.predictions
 

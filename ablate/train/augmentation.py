@@ -66,16 +66,11 @@ def check_augmentation(fields: Fields) -> None:
     images.uniform_(generator=torch.Generator().manual_seed(0))
     wanted = f"float32 images {list(images.shape)} of 0 to 1 to give finite ones of that shape"
     with explained("augmentation", fields.augmentation, wanted):
-        first, alone = augmentation(images.clone(), drawn), augmentation(images[1:].clone(), drawn[1:])
-    if first.shape != images.shape or first.dtype != images.dtype or not first.isfinite().all():
-        problem = (
-            f"{wanted}, but these came: {first.dtype} {list(first.shape)}, {first.flatten()[:3].tolist()}"
+        made, again = augmentation(images.clone(), drawn), augmentation(images[1:].clone(), drawn[1:])
+        if made.shape != images.shape or made.dtype != images.dtype or not made.isfinite().all():
+            raise ValueError(f"{made.dtype} {list(made.shape)} came, {made.flatten()[:3].tolist()}")
+    if not torch.allclose(made[1:], again, atol=1e-6):
+        raise StudyError(
+            f"augmentation {fields.augmentation!r}: expected an image to become the same again, in another "
+            "batch, but it did not; draw from the global generators of torch, NumPy or random, or `draws`"
         )
-    elif not torch.allclose(first[1:], alone, atol=1e-6):
-        problem = (
-            "an image to become the same again, in another batch, but it did not; draw from the global "
-            "generators of torch, NumPy or random, or take `draws`"
-        )
-    else:
-        return
-    raise StudyError(f"augmentation {fields.augmentation!r}: expected {problem}")

@@ -75,18 +75,13 @@ def check_optimizer(fields: Fields) -> set[str]:
     """
     _, given = bind_optimizer(fields, torch.device("cpu"))
     if is_foreign(fields.optimizer) or fields.arguments("optimizer"):
-        wanted = (
-            f"it to be made with groups of parameters and {', '.join(given) or 'nothing else'}, and to step"
-        )
+        wanted = f"an optimizer of groups of parameters, with {', '.join(given) or 'no more'}, able to step"
         with explained("optimizer", fields.optimizer, wanted), torch.random.fork_rng(devices=[]):
-            if problem := _problem(fields.model_copy(update={"lr": CHECK_RATE})):
-                raise StudyError(f"optimizer {fields.optimizer!r}: expected {problem}")
+            _try_optimizer(fields.model_copy(update={"lr": CHECK_RATE}))
     return {*given}
 
 
-def _problem(fields: Fields) -> str:
-    """What is wrong with an optimiser, if anything."""
-
+def _try_optimizer(fields: Fields) -> None:
     def step(network: nn.Module, optimizer: torch.optim.Optimizer) -> Tensor:
         torch.manual_seed(0)  # as each epoch does
         for parameter in network.parameters():
@@ -100,20 +95,19 @@ def _problem(fields: Fields) -> str:
     begun = nn.utils.parameters_to_vector(network.parameters()).detach()
     optimizer = build_optimizer(network, fields)
     if not isinstance(optimizer, torch.optim.Optimizer):
-        return f"a torch.optim.Optimizer, but a {type(optimizer).__name__} came"
+        raise TypeError(f"expected a torch.optim.Optimizer, but a {type(optimizer).__name__} came")
     moved = step(network, optimizer)
     if torch.equal(moved, begun) or not moved.isfinite().all():
-        return "a step to change weights with a gradient to other finite ones, but it did not"
+        raise ValueError("expected a step to change weights with a gradient, to finite ones, but it did not")
     step(network, optimizer)
     torch.save(optimizer.state_dict(), saved)
     other, _ = copy.deepcopy(network), saved.seek(0)
     resumed = build_optimizer(other, fields)
     load_state(resumed, torch.load(saved, weights_only=True))
     if not torch.equal(step(network, optimizer), step(other, resumed)):
-        return (
-            "it to go on from its state_dict() as if never stopped; keep all in self.state and param_groups"
+        raise ValueError(
+            "from its state_dict() it goes on otherwise than unstopped; keep all in state and param_groups"
         )
-    return ""
 
 
 def cosines(progress: float, *, anneal_from: float, first: float, last: float = 1e-5) -> float:

@@ -109,7 +109,7 @@ def test_timm_networks_by_name() -> None:
 
 @pytest.mark.slow
 def test_a_trained_network_is_kept_loaded_and_started_from(tmp_path: Path) -> None:
-    base: dict[str, Any] = {**BASE, "epochs": 1, "precision": "float32"}
+    base: dict[str, Any] = {**BASE, "epochs": 1, "precision": "float32", "ema": 0.9, "batch_size": 16}
     study = ablate.Study(question="?", name="first", base=base, seeds=2)
     where: dict[str, Any] = {"results": tmp_path / "results", "report": tmp_path / "report", "timing": False}
     ablate.run(study, keep_weights=True, workers=0, **where)

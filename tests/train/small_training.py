@@ -63,9 +63,19 @@ def noisy(images: Tensor, strength: float = 0.1) -> Tensor:
     return images + strength * torch.randn_like(images)
 
 
+class Counts(torch.optim.Adagrad):
+    """An optimiser with a state from its beginning, and with one in its groups."""
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            group["steps"] = group.get("steps", 0) + 1
+            group["lr"] /= group["steps"]
+        return super().step(closure)
+
+
 def power(progress: float, exponent: float = 1.0) -> float:
     """A schedule."""
-    return (1 - progress / 2) ** exponent
+    return float((1 - progress / 2) ** exponent)
 
 
 class Made(nn.Module):

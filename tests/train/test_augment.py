@@ -109,7 +109,7 @@ def augmented(index: Tensor, *, batch: int = 50, seed: int = SEED, epoch: int = 
     """Normalised images of an index, made in batches, and brought back to 0 to 1."""
     split = images(pixels(50, 0, side=12))
     augmentation = Augmentation(changed(image_size=12, **changes), seed, 50, epoch, CPU)
-    made = torch.cat([augmentation.batch(split, part) for part in index.split(batch)])
+    made = torch.cat([augmentation.batch(split, part) for part in torch.split(index, batch)])
     return (made - split.shift) / (255 * split.scale)
 
 
@@ -126,21 +126,19 @@ def test_own_augmentation_is_the_same_of_an_image_in_any_batch_and_another_elsew
 
 @pytest.mark.parametrize("own", [NOISY, FADED])
 def test_its_strength_grows_what_is_drawn_and_draws_nothing_else(own: str) -> None:
-    one, two, none = (
-        augmented(torch.arange(50), augmentation=own, **{"augmentation.strength": of, "flip": True})
-        for of in (0.1, 0.2, 0.0)
-    )
+    settings: list[dict[str, Any]] = [{"augmentation.strength": of, "flip": True} for of in (0.1, 0.2, 0)]
+    one, two, none = (augmented(torch.arange(50), augmentation=own, **of) for of in settings)
     torch.testing.assert_close(two - none, 2 * (one - none), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(none, augmented(torch.arange(50), flip=True), rtol=1e-4, atol=1e-6)
     amount = ((one - none).abs() / (none if own == FADED else 1)).flatten(1).mean(1)
-    assert amount.unique().numel() == 50  # each image has its own
+    assert len({*amount.tolist()}) == 50  # each image has its own
 
 
 def test_torchvisions_by_name_sees_images_of_0_to_1() -> None:
     plain, _ = pixels(50, 0, side=12)
     expected = vision.solarize(torch.from_numpy(plain).permute(0, 3, 1, 2) / 255, 0.4)
-    own = {"augmentation": "torchvision.transforms.v2.RandomSolarize", "augmentation.threshold": 0.4}
-    ours = augmented(torch.arange(50), **own, **{"augmentation.p": 1.0})
+    own: dict[str, Any] = {"augmentation.threshold": 0.4, "augmentation.p": 1.0}
+    ours = augmented(torch.arange(50), augmentation="torchvision.transforms.v2.RandomSolarize", **own)
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
