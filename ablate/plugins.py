@@ -26,21 +26,16 @@ def load_foreign(kind: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     if not module_name or not attribute:
         raise StudyError(f"{kind}: expected an import path package.module:name, got {path!r}")
-    if "(" in attribute:
-        name, _, arguments = attribute.partition("(")
+    attribute, call, arguments = attribute.partition("(")
+    if call:
         first = arguments.partition("=")[0] if "=" in arguments else "NAME"
         raise StudyError(
-            f"{kind} {path!r}: expected a name without a call; write '{module_name}:{name}', and its "
+            f"{kind} {path!r}: expected a name without a call; write '{module_name}:{attribute}', and its "
             f"arguments as fields of their own, as {SLOT_OF.get(kind, kind)}.{first}"
         )
-    try:
+    remedy = "Put the module beside the study file or on PYTHONPATH, or install its package."
+    with explained(kind, path, f"a module {module_name!r} that can be imported", remedy):
         module = importlib.import_module(module_name)
-    except FOREIGN_FAULTS as error:  # foreign code may raise anything, and exit
-        raise StudyError(
-            f"{kind} {path!r}: expected a module that can be imported, but importing {module_name!r} raised "
-            f"{type(error).__name__}: {error}. Put the module beside the study file or on PYTHONPATH, or "
-            "install its package, and check that it imports on its own."
-        ) from error
     if not hasattr(module, attribute):
         raise StudyError(
             f"{kind} {path!r}: expected the name {attribute!r} in module {module_name!r}, but it has no such "
@@ -107,12 +102,14 @@ def ready(
 
 
 @contextlib.contextmanager
-def explained(kind: str, name: str, expected: str) -> Iterator[None]:
-    """Say what was expected of code of the user's that raises anything."""
+def explained(kind: str, name: str, expected: str, remedy: str = "") -> Iterator[None]:
+    """Say what was expected of code of the user's that raises anything, or exits, and what to do."""
     try:
         yield
     except StudyError:
         raise  # says already what to do
     except FOREIGN_FAULTS as error:
-        came = f"{type(error).__name__}: {first_line(error)}"
-        raise StudyError(f"{kind} {name!r}: expected {expected}, but this raised {came}") from error
+        came = f"{type(error).__name__}: {first_line(error)}".rstrip(".")
+        raise StudyError(
+            f"{kind} {name!r}: expected {expected}, but this raised {came}. {remedy}".rstrip()
+        ) from error

@@ -1,8 +1,6 @@
 """The networks a study can name, and the one door through which a network is built.
 
-To add a network: write a factory in a file of its own and name it in `MODELS` (docs/add_a_model.md). A
-study can also name any classifier of `torchvision.models`, such as `resnet18`, and a factory that lives
-elsewhere by its import path, `package.module:factory`.
+To add a network: write a factory in a file of its own and name it in `MODELS` (docs/add_a_model.md).
 """
 
 import functools
@@ -11,12 +9,12 @@ from typing import Any
 
 from torch import nn
 
-from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
+from ablate.errors import StudyError, nearest
 from ablate.models.contract import count_macs, count_parameters, keep_logits_float32, try_network
 from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
 from ablate.models.torchvision_classifiers import build_timm, build_torchvision, torchvision_names, vit_tiny
 from ablate.models.xresnet import xresnet18, xresnet34, xresnet50, xse_resnext50
-from ablate.plugins import bind, is_foreign, load_foreign
+from ablate.plugins import bind, explained, is_foreign, load_foreign
 
 __all__ = [
     "MODELS", "Factory", "bind_network", "build_model", "count_macs", "count_parameters", "find_factory",
@@ -42,29 +40,19 @@ def build_model(
     """Builds a network with fresh weights and float32 logits, and checks that it keeps to the contract.
 
     `arguments` are the study's for the factory, which gets the other two where it takes them. The weights
-    come from torch's global generator, which the caller seeds; the check draws nothing from it.
-    An unknown network, a factory that fails and what `try_network` refuses are a StudyError.
+    come from torch's global generator, which the caller seeds. What fails is a StudyError.
     """
-    factory = find_factory(name)
     given = bind_network(name, arguments or {}, num_classes, image_size)
-    try:
-        model = factory(**given)
-    except StudyError:
-        raise  # says already what to do
-    except FOREIGN_FAULTS as error:  # a foreign factory may raise anything
-        raise StudyError(
-            f"Expected the network {name!r} to be built by its factory with "
-            f"{', '.join(f'{argument}={value!r}' for argument, value in given.items())}, but this raised "
-            f"{type(error).__name__}: {error}. Set what else it needs as arch.NAME; if it refuses this size, "
-            "change the study's image size."
-        ) from error
+    expected = f"its factory to build it with {', '.join(f'{key}={value!r}' for key, value in given.items())}"
+    remedy = "Set what else it needs as arch.NAME; if it refuses this size, change the study's image size."
+    with explained("network", name, expected, remedy):
+        model = find_factory(name)(**given)
     if not isinstance(model, nn.Module):
         raise StudyError(
-            f"Expected the factory of the network {name!r} to return a torch.nn.Module, but it returned a "
+            f"network {name!r}: expected its factory to return a torch.nn.Module, but it returned a "
             f"{type(model).__name__}. Return the network itself."
         )
-    head = try_network(name, model, num_classes=num_classes, image_size=image_size)
-    keep_logits_float32(model, head)
+    keep_logits_float32(model, try_network(name, model, num_classes=num_classes, image_size=image_size))
     return model
 
 
