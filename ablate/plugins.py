@@ -36,12 +36,14 @@ def load_foreign(kind: str, path: str) -> Any:
     remedy = "Put the module beside the study file or on PYTHONPATH, or install its package."
     with explained(kind, path, f"a module {module_name!r} that can be imported", remedy):
         module = importlib.import_module(module_name)
-    if not hasattr(module, attribute):
+    code = getattr(module, attribute, None)
+    if not callable(code):
+        came = f"got {code!r}" if hasattr(module, attribute) else "it has no such name. Check its spelling"
         raise StudyError(
-            f"{kind} {path!r}: expected the name {attribute!r} in module {module_name!r}, but it has no such "
-            f"name. Check its spelling.{nearest(attribute, vars(module))}"
+            f"{kind} {path!r}: expected a function or a class {attribute!r} in module {module_name!r}, but "
+            f"{came}.{nearest(attribute, vars(module))}"
         )
-    return getattr(module, attribute)
+    return code
 
 
 def bind(

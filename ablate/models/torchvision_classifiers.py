@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ablate.errors import StudyError, nearest
+from ablate.plugins import explained
 
 # Smallest image side in pixels at which a forward pass works, by the name or its beginning.
 SMALLEST = {
@@ -53,16 +54,13 @@ def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
 
 def torchvision_names() -> list[str]:
     """Lists the names of the classifiers, sorted."""
-    models = _import_models()
-    return list(models.list_models(module=models))
+    return list((models := _import_models()).list_models(module=models))
 
 
 def build_torchvision(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> nn.Module:
     """Builds one of `torchvision_names()`, transformers for this image size; none has auxiliary outputs.
 
-    `arguments` are torchvision's own.
-
-    A size that the architecture cannot take is a `StudyError` that says what sizes work.
+    `arguments` are torchvision's own. A size that the architecture cannot take is a `StudyError`.
     """
     multiple = 1
     if name.startswith("vit_"):
@@ -102,18 +100,15 @@ def build_timm(
 def published_weights(arch: str, name: str) -> Any:
     """The weights of this name that torchvision publishes for a network; "pretrained" is its default."""
     models = _import_models()
-    if arch not in torchvision_names():
+    known = models.get_model_weights(arch).__members__ if arch in torchvision_names() else {}
+    chosen = "DEFAULT" if name == "pretrained" else name
+    if chosen not in known:
+        published = ", ".join(["pretrained", *known] if known else ["none"])
         raise StudyError(
-            f"weights {name!r}: nobody publishes weights of {arch!r}; give a file "
-            "(.pt, .pth or .safetensors), or take a network of torchvision or timm"
+            f"weights {name!r}: expected a file (.pt, .pth or .safetensors), or of the weights that "
+            f"torchvision publishes for {arch!r}: {published}"
         )
-    known = models.get_model_weights(arch)
-    if name == "pretrained" and "DEFAULT" in known.__members__:
-        return known.DEFAULT
-    if name not in known.__members__:
-        names = ", ".join(["pretrained", *known.__members__])
-        raise StudyError(f"weights {name!r}: expected a file, or one of {names} of {arch!r}")
-    return known[name]
+    return known[chosen]
 
 
 def _check_size(name: str, image_size: int, smallest: int, multiple: int) -> None:
@@ -128,13 +123,8 @@ def _check_size(name: str, image_size: int, smallest: int, multiple: int) -> Non
     )
 
 
-def _import_models() -> Any:  # torchvision is not typed
-    try:
+def _import_models() -> Any:  # torchvision is not typed; one built for another torch raises anything
+    remedy = f"Install the one that belongs to torch {torch.__version__}, or name a network of ablate's own."
+    with explained("library", "torchvision", "to import it", remedy):
         from torchvision import models
-    except Exception as error:  # one built for another torch raises whatever it meets first
-        raise StudyError(
-            f"Expected to import torchvision, where this network is looked up, but this raised "
-            f"{type(error).__name__}: {error}. Install the torchvision that belongs to torch "
-            f"{torch.__version__}, or name a network of ablate's own."
-        ) from error
     return models

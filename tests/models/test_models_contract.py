@@ -288,6 +288,6 @@ def test_no_name_of_torchvision_hides_one_of_ablates_and_a_typing_error_finds_bo
 
 def test_only_torchvisions_networks_need_a_torchvision_that_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)  # what Python does for a module that is not there
-    with pytest.raises(StudyError, match=f"Expected to import torchvision.*{re.escape(torch.__version__)}"):
+    with pytest.raises(StudyError, match=f"library 'torchvision': .*{re.escape(torch.__version__)}"):
         build_model("resnet18", num_classes=4, image_size=64)
     assert isinstance(build_model("seed_cnn", num_classes=4, image_size=8), nn.Module)
