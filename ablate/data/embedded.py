@@ -1,12 +1,11 @@
 """`digits` and `synthetic`: small datasets that need no download.
 
-`digits` are scikit-learn's handwritten digits, real images: 1,797 of 8×8 pixels with 17 grey levels, ten
-classes. 60 of each class are for training and the other 1,197 for reporting, so that calibration can be seen.
-Both splits hold digits of the same writers, so the accuracy is one on known writers.
+`digits` are scikit-learn's handwritten digits: 1,797 of 8×8 pixels with 17 grey levels, ten classes. 60 of
+each are for training and the other 1,197, by the same writers, for reporting: enough to see calibration.
 
 `synthetic` is for tests: three classes, 64 training and 64 reported images of a bright blob on noise, whose
-place and colour lean to its class and overlap with the others', so that a classifier learns something and is
-not always right. Pixels come from integer arithmetic on numpy's frozen `RandomState` stream.
+place and colour lean to its class and overlap with the others'. Pixels come from integer arithmetic on
+numpy's frozen `RandomState` stream.
 
 Source: Alpaydin and Kaynak 1998, handwritten digits, https://doi.org/10.24432/C50P49
 """

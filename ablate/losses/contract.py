@@ -25,9 +25,8 @@ class Loss(Protocol):
         Args:
             logits: (B, K), floating. Left as they are: accuracy is computed from them afterwards.
             target: (B,) class ids in [0, K), int64.
-            epsilon: smoothing coefficient in [0, 1], a float or a 0-dim tensor, with the same loss; training
-                hands over a tensor. Reading its value is allowed, but on CUDA it waits for the device at
-                every step. A loss without smoothing refuses any value but 0 with a `ValueError`.
+            epsilon: smoothing coefficient in [0, 1], a float or, in training, a 0-dim tensor, to read which
+                is to wait for a GPU. A loss without smoothing refuses all but 0 by a `ValueError`.
             reduction: as above.
         """
         ...

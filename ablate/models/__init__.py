@@ -17,7 +17,7 @@ from ablate.models.xresnet import xresnet18, xresnet34, xresnet50, xse_resnext50
 from ablate.plugins import bind, explained, is_foreign, load_foreign
 
 __all__ = [
-    "MODELS", "Factory", "bind_network", "build_model", "count_macs", "count_parameters", "find_factory",
+    "MODELS", "Factory", "bind_network", "build_model", "count_macs", "count_parameters",
 ]  # fmt: skip
 
 Factory = Callable[..., nn.Module]
@@ -42,11 +42,11 @@ def build_model(
     `arguments` are the study's for the factory, which gets the other two where it takes them. The weights
     come from torch's global generator, which the caller seeds. What fails is a StudyError.
     """
-    given = bind_network(name, arguments or {}, num_classes, image_size)
-    expected = f"its factory to build it with {', '.join(f'{key}={value!r}' for key, value in given.items())}"
+    factory = bind_network(name, arguments or {}, num_classes, image_size)
+    given = ", ".join(f"{argument}={value!r}" for argument, value in factory.keywords.items())
     remedy = "Set what else it needs as arch.NAME; if it refuses this size, change the study's image size."
-    with explained("network", name, expected, remedy):
-        model = find_factory(name)(**given)
+    with explained("network", name, f"its factory to build it with {given}", remedy):
+        model = factory()
     if not isinstance(model, nn.Module):
         raise StudyError(
             f"network {name!r}: expected its factory to return a torch.nn.Module, but it returned a "
@@ -58,26 +58,22 @@ def build_model(
 
 def bind_network(
     name: str, arguments: Mapping[str, Any], num_classes: int = 0, image_size: int = 0
-) -> dict[str, Any]:
-    """What a network's factory is called with; arguments that it does not take are a StudyError."""
-    ours = {"num_classes": num_classes, "image_size": image_size}
-    return bind("network", name, find_factory(name), arguments, ours)
-
-
-def find_factory(name: str) -> Factory:
-    """What a network's name stands for, without building it; an unknown name is a StudyError."""
+) -> functools.partial[nn.Module]:
+    """A network's factory, its arguments in place; an unknown name, or one not taken, is a StudyError."""
+    factory: Factory
     if name in MODELS:
-        return MODELS[name]
-    if name.startswith("timm:"):
-        return functools.partial(build_timm, name.removeprefix("timm:"))
-    if is_foreign(name):
-        factory: Factory = load_foreign("network", name)
-        return factory
-    names = torchvision_names()
-    if name not in names:
+        factory = MODELS[name]
+    elif name.startswith("timm:"):
+        factory = functools.partial(build_timm, name.removeprefix("timm:"))
+    elif is_foreign(name):
+        factory = load_foreign("network", name)
+    elif name in (names := torchvision_names()):
+        factory = functools.partial(build_torchvision, name)
+    else:
         raise StudyError(
             f"network {name!r}: expected one that ablate knows ({', '.join(MODELS)}), a classifier of "
             "torchvision.models (resnet18, convnext_tiny, vit_b_16, ...), one of timm's as timm:resnet50, "
             f"or an import path package.module:factory.{nearest(name, [*MODELS, *names])}"
         )
-    return functools.partial(build_torchvision, name)
+    ours = {"num_classes": num_classes, "image_size": image_size}
+    return functools.partial(factory, **bind("network", name, factory, arguments, ours))

@@ -128,8 +128,8 @@ def save_network(path: Path, model: nn.Module, facts: Mapping[str, Any]) -> None
 def load_network(path: str | Path) -> nn.Module:
     """The trained network of a file that `run --keep-weights` wrote, in evaluation mode.
 
-    It maps normalised images [N, 3, S, S] to logits [N, K]; `network.facts` holds the arms' fields, the class
-    names and the mean and std that normalise pixels in 0 to 1. What cannot be read is a StudyError.
+    It maps normalised images [N, 3, S, S] to logits [N, K]; its `facts` are the fields, the class names and the
+    mean and std that normalise pixels in 0 to 1. What cannot be read is a StudyError.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_model
@@ -137,15 +137,11 @@ def load_network(path: str | Path) -> nn.Module:
     try:
         with safe_open(str(path), "pt") as file:
             facts = json.loads(file.metadata()["ablate"])
-        fields = facts["fields"]
+        fields, classes = facts["fields"], len(facts["classes"])
         given = {name[5:]: value for name, value in fields.items() if name.startswith("arch.")}
+        arch, size = fields["arch"], fields["image_size"]
         with torch.random.fork_rng(devices=[]):
-            model = build_model(
-                fields["arch"],
-                num_classes=len(facts["classes"]),
-                image_size=fields["image_size"],
-                arguments=given,
-            )
+            model = build_model(arch, num_classes=classes, image_size=size, arguments=given)
         load_model(model, path)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise StudyError(

@@ -1,17 +1,14 @@
 """XResNet, the residual networks of the fast.ai course, and XSE-ResNeXt-50.
 
-Against the original ResNet (He et al., 2015) three tweaks of "Bag of Tricks" differ: the 7×7 stem is three
-3×3 convolutions (3 → 32 → 64 → 64, the first with stride 2); a shortcut that changes resolution is a 2×2
-average pool followed by a 1×1 convolution (ResNet-D); and the last BatchNorm of each block starts with
-weight zero, so that every block starts as its shortcut. A bottleneck has its stride in the 3×3 convolution
-(ResNet-B). This is the form of the course's notebook 11; timm's `resnet18d` has a thinner stem (3 → 32 → 32
-→ 64).
+Against the original ResNet three tweaks of "Bag of Tricks" differ: the 7×7 stem is three 3×3 convolutions
+(3 → 32 → 64 → 64, the first with stride 2); a shortcut that changes resolution is a 2×2 average pool followed
+by a 1×1 convolution (ResNet-D); and the last BatchNorm of each block starts with weight zero, so that every
+block starts as its shortcut. A bottleneck has its stride in the 3×3 convolution (ResNet-B).
 
 XSE-ResNeXt-50, as the entries of the public Imagenette board use it, is an XResNet-50 with five changes: the
 3×3 convolution of a bottleneck has 32 groups, at twice the channels (ResNeXt, 32×4d); each block ends in a
-squeeze-and-excitation gate that narrows to a sixteenth; the activation is Mish; the last block of the first
-stage ends in self-attention; and every pooling, in the stem and in the three shortcuts that halve the
-resolution, is a `MaxBlurPool2d`. The stem is fastai's, 3 → 32 → 32 → 64.
+squeeze-and-excitation gate; the activation is Mish; the last block of the first stage ends in self-attention;
+and every pooling is a `MaxBlurPool2d`. The stem is fastai's, 3 → 32 → 32 → 64.
 
 References:
     He et al. 2019, "Bag of Tricks", sections 4 and 3.1 (zero γ), https://arxiv.org/abs/1812.01187;
@@ -35,7 +32,6 @@ from ablate.models.layers import MaxBlurPool2d, SimpleSelfAttention, conv_norm
 
 WIDTHS = (64, 128, 256, 512)
 """Channels inside a block of XResNet, by stage; `EXPANSION` times as many go out of a bottleneck."""
-
 EXPANSION, GROUPS, REDUCTION = 4, 32, 16
 
 Block = Callable[[int, int, int, bool], "ResidualBlock"]
@@ -43,25 +39,22 @@ Block = Callable[[int, int, int, bool], "ResidualBlock"]
 
 
 def xresnet18(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XResNet-18 (two basic blocks in each of four stages).
-
-    Any image size works, though below 32 the last stage sees a single pixel; no weight depends on it.
-    """
+    """Builds XResNet-18 (two basic blocks in each of four stages), for images of any size."""
     return _xresnet(num_classes, (2, 2, 2, 2), expansion=1)
 
 
 def xresnet34(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XResNet-34 (3, 4, 6 and 3 basic blocks), for images as `xresnet18`."""
+    """Builds XResNet-34 (3, 4, 6 and 3 basic blocks)."""
     return _xresnet(num_classes, (3, 4, 6, 3), expansion=1)
 
 
 def xresnet50(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XResNet-50 (3, 4, 6 and 3 bottlenecks), for images as `xresnet18`."""
+    """Builds XResNet-50 (3, 4, 6 and 3 bottlenecks)."""
     return _xresnet(num_classes, (3, 4, 6, 3), expansion=EXPANSION)
 
 
 def xse_resnext50(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XSE-ResNeXt-50, for images as `xresnet18`."""
+    """Builds XSE-ResNeXt-50."""
     stem, pool = (3, 32, 32, 64), MaxBlurPool2d(64)
     return _assemble(num_classes, stem, nn.Mish, pool, (3, 4, 6, 3), EXPANSION, resnext_block)
 
@@ -81,10 +74,7 @@ def _assemble(
     expansion: int,
     block: Block,
 ) -> nn.Sequential:
-    """Stem, pooling, four stages of so many blocks, mean over positions, logits.
-
-    The stem is a 3×3 convolution between each two of its numbers of channels, the first with stride 2.
-    """
+    """Stem (a 3×3 convolution between each two of its widths), pooling, four stages, mean, logits."""
     layers: list[nn.Module] = []
     for index, (before, after) in enumerate(pairwise(stem)):
         layers += [conv_norm(before, after, 3, 2 if index == 0 else 1), activation()]
@@ -156,14 +146,11 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, pool: nn.Module)
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate in (0, 1) that two linear layers compute from all channels' means.
-
-    Between them are C/16 channels, rounded up to a multiple of 8.
-    """
+    """Scales each channel by a gate in (0, 1) that two linear layers compute from all channels' means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        narrow = -(-(channels // REDUCTION) // 8) * 8
+        narrow = -(-(channels // REDUCTION) // 8) * 8  # a sixteenth, rounded up to a multiple of 8
         self.reduce, self.expand = nn.Conv2d(channels, narrow, 1), nn.Conv2d(narrow, channels, 1)
         self.activation = nn.Mish()
         for conv in (self.reduce, self.expand):
