@@ -198,10 +198,10 @@ def _prepare(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
     fits = target.shape == (logits.shape if distributions else ids_shape)
     if not fits or not logits.is_floating_point() or target.dtype == torch.bool:
         raise ValueError(
-            f"target: expected class ids (integers of shape {ids_shape}) or distributions (floats of the logits' "
-            f"shape) for floating logits of shape {tuple(logits.shape)}, with classes in dimension {dim}; got "
-            f"{target.dtype} of shape {tuple(target.shape)}, logits of {logits.dtype}. Pass target.long(), "
-            "target.float() of one-hot rows, or logits.movedim(-1, 1) where the classes are last"
+            f"target: expected class ids (integers of shape {ids_shape}) or distributions (floats of shape "
+            f"{tuple(logits.shape)}), classes in dimension {dim}, and floating logits; got {target.dtype} of "
+            f"shape {tuple(target.shape)}, logits of {logits.dtype}. Pass target.long() for class ids, "
+            "target.float() for one-hot rows, logits.movedim(-1, 1) where the classes are last"
         )
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits, target.to(logits.dtype) if distributions else target.long(), dim

@@ -128,7 +128,7 @@ def save_network(path: Path, model: nn.Module, facts: Mapping[str, Any]) -> None
 def load_network(path: str | Path) -> nn.Module:
     """The trained network of a file that `run --keep-weights` wrote, in evaluation mode.
 
-    It maps normalised images [N, 3, S, S] to logits [N, K]; its `facts` are the fields, the class names and the
+    It maps normalised images [N, 3, S, S] to logits [N, K]; its `facts` are the fields, class names, and the
     mean and std that normalise pixels in 0 to 1. What cannot be read is a StudyError.
     """
     from safetensors import SafetensorError, safe_open
