@@ -92,10 +92,7 @@ def bind(
 def ready(
     kind: str, name: str, code: Any, own: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """A function of one value, or an instance of a class of such made with `own`; and its other arguments.
-
-    Of `ours` they are those that the function or the instance takes.
-    """
+    """A function of one value, or an instance of a class of such made with `own`; and what else it takes."""
     if inspect.isclass(code):
         given = bind(kind, name, code, own, {})
         with explained(kind, name, f"it to be made with {given or 'no arguments'}"):

@@ -70,15 +70,10 @@ def prepare(
     for field, part in {"tuning_part": tuning_part, "split": split}.items():
         if not is_fraction(part):
             raise DataError(f"expected a {field} of 0 (nothing held back) to below 1 (all), got {part!r}")
-    request = Request(
-        image_size=image_size,
-        cache_dir=Path(cache_dir).expanduser().resolve(),
-        data_dir=Path(data_dir).expanduser().resolve() if data_dir is not None else None,
-        progress=progress or (lambda stage, done, total: None),
-        resize=resize,
-        split=split,
-        arguments=arguments,
-    )
+    cache_dir = Path(cache_dir).expanduser().resolve()
+    data_dir = Path(data_dir).expanduser().resolve() if data_dir is not None else None
+    progress = progress or (lambda stage, done, total: None)
+    request = Request(image_size, cache_dir, data_dir, progress, resize, split, arguments)
     _require_known(name)
     is_folder = name.startswith(folder.PREFIX)
     if split and not is_folder:
@@ -134,11 +129,7 @@ def find_originals(name: str, *, data_dir: Path | None = None) -> Originals:
 
 
 def default_cache_dir() -> Path:
-    """Return the folder for downloads and decoded images.
-
-    It is $ABLATE_CACHE, else $XDG_CACHE_HOME/ablate where that is absolute (as the XDG Base Directory
-    Specification asks), else ~/.cache/ablate.
-    """
+    """The folder for downloads and decoded images: $ABLATE_CACHE, or ablate's by the XDG specification."""
     if own := os.environ.get("ABLATE_CACHE"):
         return Path(own).expanduser()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))

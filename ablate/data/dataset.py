@@ -40,14 +40,12 @@ class Split:
 
 @dataclass(frozen=True)
 class ListedNoise:
-    """Lists of training labels, a fraction of them wrong, that come with a dataset; N class ids each.
-
-    `fault` says why there are none, and what to do; it is "" when there are.
-    """
+    """Lists of training labels, a fraction of them wrong, that come with a dataset; N class ids each."""
 
     fractions: Sequence[float] = ()
     labels: Sequence[Sequence[int]] = ()
     fault: str = ""
+    """Why there are none, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,10 +149,7 @@ def overlap(a: Split, b: Split) -> int:
 
 
 def normalisation(images: Images) -> tuple[Channels, Channels]:
-    """Return mean and population standard deviation of each channel, where 255 is 1; of a constant one 1.
-
-    The sums are integers, so the order of the images is no matter.
-    """
+    """Return mean and population standard deviation of each channel, where 255 is 1; of a constant one 1."""
     total = images[..., 0].size
     sums = images.sum((0, 1, 2), dtype=np.int64)
     squares = sum(np.square(image, dtype=np.int64).sum((0, 1)) for image in images)
@@ -203,17 +198,10 @@ def open_dataset(folder: Path) -> Dataset:
                 raise _not_decoded(folder, f"{path.name}: {error!r}") from error
         splits.append(Split(**arrays, names=names))
     train, valid = splits
-    return Dataset(
-        name=described["name"],
-        folder=folder,
-        train=train,
-        valid=valid,
-        classes=tuple(described["classes"]),
-        mean=tuple(described["mean"]),
-        std=tuple(described["std"]),
-        fingerprint=described["fingerprint"],
-        noise=ListedNoise(**described["noise"]) if described["noise"] else None,
-    )
+    name, fingerprint, noise = (described[key] for key in ("name", "fingerprint", "noise"))
+    classes, mean, std = (tuple(described[key]) for key in ("classes", "mean", "std"))
+    listed = ListedNoise(**noise) if noise else None
+    return Dataset(name, folder, train, valid, classes, mean, std, fingerprint, listed)
 
 
 def _not_decoded(folder: Path, found: str) -> DataError:

@@ -20,8 +20,6 @@ from ablate.data.source import Contents, Part, Request, Source
 from ablate.data.tuning import rows_by_hash
 
 DIGITS_PER_CLASS = 60
-_INK = 16  # a pixel is a count of ink, 0..16
-
 _CLASSES = ("red", "green", "blue")
 _GRID = 1024  # blob coordinates, so that one image looks alike at every size
 _CENTRES = np.array([(300, 512), (680, 330), (680, 694)])  # row, column
@@ -40,7 +38,7 @@ def _read_digits() -> Contents:
     from sklearn.datasets import load_digits  # slow to import, and not needed once the images are decoded
 
     digits = load_digits()
-    pixels = np.rint(digits.images * (255 / _INK)).astype(np.uint8)
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # ink is counted from 0 to 16
     labels = digits.target.tolist()
 
     def part(rows: list[int]) -> Part:

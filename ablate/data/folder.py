@@ -1,7 +1,6 @@
 """Images in class folders, `SPLIT/CLASS/FILE`; and `folder:PATH`, one's own in `PATH/train` and `PATH/val`.
 
-They are listed here and not by torchvision, which passes over what it does not know, enters folders inside of
-class folders, and would be imported at every start of a run.
+Not listed by torchvision, which passes over what it does not know and enters folders in class folders.
 """
 
 import os
@@ -51,10 +50,7 @@ class Tree:
         return [file for folders in self.splits.values() for files in folders.values() for file in files]
 
     def identity(self) -> object:
-        """Return what tells one state of the files from another; it decides where decoded images are cached.
-
-        Two copies may have equal names, sizes and times and other pixels, so the path is part of it.
-        """
+        """Return what tells one state of the files from another; copies may differ in their pixels alone."""
         return {"root": os.fsdecode(self.root), "files": self.files()}
 
     def check(self, remedy: str, request: Request) -> None:
@@ -86,8 +82,7 @@ def is_dropping(name: str) -> bool:
 def list_tree(root: Path, splits: Sequence[str]) -> Tree:
     """List the class folders and images of ROOT/SPLIT; whatever else lies there is a problem, never skipped.
 
-    Only what macOS and Windows drop into folders (`._*`, `Thumbs.db` and the like) is passed over. Images are
-    told by their suffix. A split that has no folder is empty.
+    Images are told by their suffix. A split that has no folder is empty.
     """
     problems: list[str] = []
 

@@ -133,17 +133,14 @@ def locate(name: str, request: Request) -> Source:
         for wnid, facts in family.classes.items():
             if (found := len(folders.get(wnid, ()))) != facts[place]:
                 problems.append(f"'{split}/{wnid}': expected {facts[place]} images, found {found}")
-    listed = "\n".join(sorted(file.name for file in tree.files()))
-    digest = hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
+    names = "\n".join(sorted(file.name for file in tree.files()))
+    digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
     if not (tree.problems or problems) and digest != family.names_sha256:
         problems.append("the numbers of files are right, but some are not named as in the official archive")
     tree.problems += sorted(problems) + _size_problems(tree, subset.shorter_side)
     tree.check(remedy, request)
-    try:
-        status = (root / family.noise_file).stat()
-        noise = [status.st_size, status.st_mtime_ns]
-    except OSError:
-        noise = None
+    listed = root / family.noise_file
+    noise = [listed.stat().st_size, listed.stat().st_mtime_ns] if listed.exists() else None
     identity = {"images": tree.identity(), "noise": noise}
     return Source(name, name, identity, partial(_contents, tree, family, remedy))
 

@@ -44,10 +44,7 @@ def held_back(
 
 
 def tuning_source(full: Dataset, original: Source, part: float) -> Source:
-    """Return a dataset's training images as a dataset: what is left to train on, and the tuning split.
-
-    Its normalisation is that of all the training images, so that what was tuned meets the same inputs later.
-    """
+    """Return a dataset's training images as a dataset: what is left to train on, and the tuning split."""
     salt = SALTS["tuning_part"].decode()
     identity = {"of": original.identity, "fingerprint": full.fingerprint, "part": part, "by": salt}
     return Source(original.name, f"{original.kind}-tuning", identity, partial(_contents, full, part))
@@ -70,4 +67,5 @@ def _contents(full: Dataset, part: float) -> Contents:
     )
     if noise := full.noise:
         noise = replace(noise, labels=[[listed[row] for row in kept] for listed in noise.labels])
+    # Normalised as all the training images are, so that what was tuned meets the same inputs later.
     return Contents(full.classes, train, valid, normalisation=(full.mean, full.std), noise=noise)

@@ -22,12 +22,9 @@ class Loss(Protocol):
     ) -> Tensor:
         """The per-example losses (B,) for the reduction "none"; a scalar, their "mean" or "sum".
 
-        Args:
-            logits: (B, K), floating. Left as they are: accuracy is computed from them afterwards.
-            target: (B,) class ids in [0, K), int64.
-            epsilon: smoothing coefficient in [0, 1], a float or, in training, a 0-dim tensor, to read which
-                is to wait for a GPU. A loss without smoothing refuses all but 0 by a `ValueError`.
-            reduction: as above.
+        Logits are (B, K), floating, and left as they are; targets (B,) class ids in [0, K), int64. ε is in
+        [0, 1], a float or, in training, a 0-dim tensor, to read which is to wait for a GPU. A loss without
+        smoothing refuses all but 0 by a `ValueError`.
         """
         ...
 

@@ -46,16 +46,15 @@ def label_smoothing_cross_entropy(
     Values and gradients are those of `torch.nn.functional.cross_entropy(label_smoothing=ε)`.
 
     Args:
-        input: logits, (N, K), (N, K, d1, ...) or (K,), floating: classes are dimension 1, as in torch, or 0
-            of a single example.
-        target: class ids in [0, K), of any integer dtype and the shape of `input` without its classes; or
-            distributions over the classes, floating, of the shape of `input`.
+        input: logits, (N, K), (N, K, d1, ...) or (K,), floating.
+        target: class ids in [0, K), integers of the shape of `input` without its classes; or distributions
+            over the classes, floating, of the shape of `input`.
         epsilon: in [0, 1]; 1 ignores the target. A 0-dim tensor serves every ε from one compiled step, may
             require a gradient, and is never waited for: it is checked on the CPU only, in eager code.
         weight: (K,), per class. As in torch it multiplies every term -log p_j.
         ignore_index: class id whose rows give 0 and are left out of the mean. Class ids only.
-        reduction: `"mean"` (over the rows that count; with class ids and `weight`, divided by the summed
-            weight of their labels), `"sum"`, or `"none"` (one loss per row, shaped like the class ids).
+        reduction: `"mean"` (of class ids divided by the summed weight of those that count), `"sum"`, or
+            `"none"` (one loss per row, shaped like the class ids).
 
     Returns:
         The loss: float64 for float64 logits, float32 for all others, which are widened before the softmax.

@@ -20,9 +20,8 @@ EXAMPLES = 2  # images; not one, of which a network's `squeeze` would take the b
 def try_network(name: str, model: nn.Module, *, num_classes: int, image_size: int) -> str | None:
     """Checks that a network maps [2, 3, S, S] float32 images to finite logits [2, K], and can be trained.
 
-    A copy is run as training runs it, channels_last: forward in evaluation mode, then forward and backward in
-    training mode. The network itself and torch's generator are left as they were. What fails is a
-    `StudyError`; the name of the last `nn.Linear` with K outputs to run comes back, or None.
+    A copy is run as training runs it, channels_last; the network itself and torch's generator stay as they
+    were. Returns the name of the last `nn.Linear` with K outputs to run, or None.
     """
     if any(nn.parameter.is_lazy(parameter) for parameter in model.parameters()):
         raise StudyError(
@@ -115,9 +114,8 @@ def count_parameters(model: nn.Module) -> int:
 def count_macs(model: nn.Module, image_size: int) -> int:
     """Counts the multiply-adds of one image's forward pass in evaluation mode, half of two images'.
 
-    Counted are convolutions, fixed ones such as a blur too, and matrix products, those of attention too, but
-    not normalisation, activations, softmax, pooling and biases. Products of weights alone, which a batch
-    shares, count by half. A forward pass may fail under torch's counter: what it raises is let through.
+    Counted are convolutions and matrix products, those of a blur and of attention too. Products of weights
+    alone, which a batch shares, count by half. What a forward pass raises under torch's counter goes through.
     """
     from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
@@ -135,7 +133,6 @@ def count_macs(model: nn.Module, image_size: int) -> int:
 
 def _example_images(model: nn.Module, image_size: int) -> Tensor:
     """Random normal float32 images [2, 3, S, S], always the same, where the weights are."""
-    # A generator of its own: the global one belongs to the training run.
     generator = torch.Generator("cpu").manual_seed(0)
     images = torch.randn((EXAMPLES, 3, image_size, image_size), generator=generator, device="cpu")
     weight = next(model.parameters(), None)

@@ -15,9 +15,8 @@ def conv_norm(
     if kernel_size == 3 and groups == 1:
         conv: nn.Conv2d = Conv3x3(in_channels, out_channels, stride=stride)
     else:
-        conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-        )
+        padding = kernel_size // 2
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight)
     norm = nn.BatchNorm2d(out_channels)
     nn.init.constant_(norm.weight, gamma)
@@ -48,11 +47,7 @@ class Conv3x3(nn.Conv2d):
 
 
 class _MetTaps(torch.autograd.Function):
-    """The product of small maps [N, I, h, w], h and w at most 2, with the taps that meet them: [N, O].
-
-    Autograd's own way through the slice of taps copies the whole weight several times: here its gradient is
-    written once, where the weight lies.
-    """
+    """The product of small maps [N, I, h, w], h and w at most 2, with the taps that meet them: [N, O]."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
@@ -69,7 +64,9 @@ class _MetTaps(torch.autograd.Function):
         flat, taps, weight = ctx.saved_tensors
         images, channels, height, width = ctx.shape
         of_maps = (gradient @ taps).view(images, height, width, channels).permute(0, 3, 1, 2)
-        of_weight = torch.zeros_like(weight)
+        of_weight = torch.zeros_like(
+            weight
+        )  # written once: autograd's own way copies the whole several times
         met = _met(of_weight, ctx.shape)
         met.copy_((gradient.t() @ flat).view(met.shape))
         return of_maps, of_weight

@@ -1,8 +1,7 @@
 """Classifiers of torchvision and timm by name, and a small vision transformer of torchvision's parts.
 
-Dropout and stochastic depth are as torchvision sets them, so they differ from family to family:
-`torchvision.models` documents each. Only published weights are downloaded. torchvision is imported only when
-one of these networks is asked for, or when a name is unknown: that takes a second or two.
+Dropout and stochastic depth are as torchvision sets them, family by family. torchvision is imported only when
+one of these networks is asked for, or a name is unknown: that takes a second or two.
 """
 
 from typing import Any
@@ -32,9 +31,8 @@ GRID = 8
 def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
     """Builds a small vision transformer whose cost hardly depends on the image size, a multiple of 8.
 
-    Twelve layers of width 192 with three heads and a hidden width of 768, as DeiT-Ti, but on a grid of 8×8
-    patches whatever the image size: 64 tokens and the class token. No dropout. torchvision sets the initial
-    weights; the last layer starts at zero, and with it the logits. Another size is a `StudyError`.
+    As DeiT-Ti, but on a grid of 8×8 patches whatever the image size: 64 tokens and the class token; without
+    dropout. The last layer starts at zero, and with it the logits. Another size is a `StudyError`.
 
     Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; Touvron et al. 2020, table 1,
     https://arxiv.org/abs/2012.12877
@@ -87,8 +85,9 @@ def build_timm(
     except ImportError:
         raise StudyError(f"network 'timm:{name}': needs timm; run `pip install 'ablate[timm]'`") from None
     if name not in timm.list_models():
-        hint = nearest(name, timm.list_models())
-        raise StudyError(f"network 'timm:{name}': timm has none of that name.{hint}")
+        raise StudyError(
+            f"network 'timm:{name}': timm has none of that name.{nearest(name, timm.list_models())}"
+        )
     own: dict[str, Any] = {"num_classes": num_classes} if num_classes is not None else {}
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if image_size is not None and config is not None and config.fixed_input_size:
@@ -112,15 +111,12 @@ def published_weights(arch: str, name: str) -> Any:
 
 
 def _check_size(name: str, image_size: int, smallest: int, multiple: int) -> None:
-    if image_size >= smallest and image_size % multiple == 0:
-        return
-    wanted = f"a multiple of {multiple}" if multiple > 1 else f"{smallest} or more"
-    below = image_size // multiple * multiple
-    near = f"{below} or {below + multiple}" if below >= smallest else f"{smallest}"
-    raise StudyError(
-        f"network {name!r}: expected an image size it can take, {wanted}, got {image_size}. Set the study's "
-        f"image size to {near}, or choose another network."
-    )
+    if image_size < smallest or image_size % multiple:
+        wanted = f"a multiple of {multiple}" if multiple > 1 else f"{smallest} or more"
+        raise StudyError(
+            f"network {name!r}: expected an image size it can take, {wanted}, got {image_size}. Set the "
+            f"study's image size to {max(image_size // multiple * multiple, smallest)}, or choose another."
+        )
 
 
 def _import_models() -> Any:  # torchvision is not typed; one built for another torch raises anything

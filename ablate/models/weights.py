@@ -26,18 +26,13 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and std of pixels in 0 to 1."""
 
 
-def is_file(weights: str) -> bool:
-    """Whether weights are a file, and not published ones by their name."""
-    return weights.endswith(SUFFIXES)
-
-
 @functools.lru_cache(maxsize=2)
 def read_weights(weights: str, arch: str) -> tuple[Mapping[str, Tensor], Normalisation | None]:
     """The state to start from, on the CPU, and the normalisation it was trained with, where that is known.
 
     A file, of tensors alone, or the name of weights that torchvision or timm publish for `arch`.
     """
-    if is_file(weights):
+    if weights.endswith(SUFFIXES):
         return _read_file(Path(weights).expanduser()), None
     if arch.startswith("timm:"):
         model: Any = build_timm(arch.removeprefix("timm:"), pretrained=True)

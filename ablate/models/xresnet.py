@@ -14,11 +14,9 @@ References:
     He et al. 2019, "Bag of Tricks", sections 4 and 3.1 (zero γ), https://arxiv.org/abs/1812.01187;
     fast.ai, https://github.com/fastai/course-v3/blob/master/nbs/dl2/11_train_imagenette.ipynb;
     fastai's `xse_resnext50(n_out=10, act_cls=Mish, sa=1, sym=0, pool=MaxPool)`, with its max poolings
-    replaced, https://github.com/fastai/fastai/blob/2.8.1/fastai/vision/models/xresnet.py;
-    the board's entries at 128 pixels: https://github.com/radekosmulski/imagenette-LB-entry (5 epochs),
-    https://github.com/ducha-aiki/imagewoofv2-fastv2-maxpoolblur (20 epochs);
-    ResNeXt https://arxiv.org/abs/1611.05431, squeeze-and-excitation https://arxiv.org/abs/1709.01507,
-    Mish https://arxiv.org/abs/1908.08681
+    replaced, https://github.com/fastai/fastai/blob/2.8.1/fastai/vision/models/xresnet.py, as the board's
+    https://github.com/ducha-aiki/imagewoofv2-fastv2-maxpoolblur; ResNeXt https://arxiv.org/abs/1611.05431,
+    squeeze-and-excitation https://arxiv.org/abs/1709.01507, Mish https://arxiv.org/abs/1908.08681
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +31,6 @@ from ablate.models.layers import MaxBlurPool2d, SimpleSelfAttention, conv_norm
 WIDTHS = (64, 128, 256, 512)
 """Channels inside a block of XResNet, by stage; `EXPANSION` times as many go out of a bottleneck."""
 EXPANSION, GROUPS, REDUCTION = 4, 32, 16
-
-Block = Callable[[int, int, int, bool], "ResidualBlock"]
-"""Makes a block: channels that come in, width, stride, and whether it is the last of the first stage."""
 
 
 def xresnet18(*, num_classes: int, image_size: int) -> nn.Sequential:
@@ -72,9 +67,12 @@ def _assemble(
     pool: nn.Module,
     depths: Sequence[int],
     expansion: int,
-    block: Block,
+    block: Callable[[int, int, int, bool], "ResidualBlock"],
 ) -> nn.Sequential:
-    """Stem (a 3×3 convolution between each two of its widths), pooling, four stages, mean, logits."""
+    """Stem (a 3×3 convolution between each two of its widths), pooling, four stages, mean, logits.
+
+    A block is made by its channels that come in, width, stride, and whether it ends the first stage.
+    """
     layers: list[nn.Module] = []
     for index, (before, after) in enumerate(pairwise(stem)):
         layers += [conv_norm(before, after, 3, 2 if index == 0 else 1), activation()]
