@@ -34,8 +34,7 @@ def locate(name: str, request: Request, archive: Archive = ARCHIVE) -> Source:
 def _read(root: Path, remedy: str) -> Contents:
     from torchvision import datasets  # slow to import; needed to decode alone
 
-    # one's own copy may have another name
-    named = type("CIFAR10", (datasets.CIFAR10,), {"base_folder": root.name})
+    named = type("CIFAR10", (datasets.CIFAR10,), {"base_folder": root.name})  # a copy may have another name
     try:
         train, test = (named(root.parent, train=train) for train in (True, False))
     except Exception as error:  # a RuntimeError, or one of many kinds that pickles raise

@@ -25,7 +25,6 @@ _GRID = 1024  # blob coordinates, so that one image looks alike at every size
 _CENTRES = np.array([(300, 512), (680, 330), (680, 694)])  # row, column
 _JITTER = 260
 _WIDTH = 160
-_TINT = 45
 
 
 def locate_digits(name: str, request: Request) -> Source:
@@ -74,7 +73,7 @@ def _draw_synthetic(image_size: int) -> Contents:
 def _draw(rng: np.random.RandomState, label: int, image_size: int) -> Images:
     """Draw uint8 [image_size, image_size, 3]: a blob near its class's place, in about its class's colour."""
     centre = _CENTRES[label] + rng.randint(-_JITTER, _JITTER + 1, size=2)
-    tint = rng.randint(60, 141, size=3) + _TINT * (np.arange(3) == label)
+    tint = rng.randint(60, 141, size=3) + 45 * (np.arange(3) == label)
     grid = (2 * np.arange(image_size) + 1) * _GRID // (2 * image_size)  # pixel centres
     squared = (grid[:, None] - centre[0]) ** 2 + (grid[None, :] - centre[1]) ** 2
     blob = tint * _WIDTH**2 // (_WIDTH**2 + squared)[..., None]  # falls off as 1 / (1 + r²)

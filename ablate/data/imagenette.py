@@ -146,10 +146,7 @@ def locate(name: str, request: Request) -> Source:
 
 
 def _size_problems(tree: Tree, shorter_side: int | None) -> list[str]:
-    """Tell the archives of one family apart, whose files have the same names at every size.
-
-    One image of each class is looked at, and most must agree: a few may be exceptions.
-    """
+    """Tell the archives of one family apart: most of one image of each class must have the size."""
     sides = []
     for files in filter(None, tree.splits["train"].values()):
         path = tree.root / files[0].name

@@ -30,10 +30,7 @@ def rows_by_hash(names: Sequence[str], labels: Sequence[int] | Labels, salt: byt
 def held_back(
     names: Names, labels: Sequence[int] | Labels, classes: Names, part: float, field: str = "tuning_part"
 ) -> list[int]:
-    """Choose the training images that are held back to tune on, or by `split`; return their rows, ascending.
-
-    Of a class of n images they are the first `round(part · n)` by their hashes, at least one and not all.
-    """
+    """Rows, ascending, of each class's first `round(part · n)` images by hash, at least one and not all."""
     of_class = sorted(rows_by_hash(names, labels, SALTS[field]).items())
     held = {label: rows[: max(1, round(part * len(rows)))] for label, rows in of_class}
     full = [(classes[label], len(rows)) for label, rows in of_class if held[label] == rows]

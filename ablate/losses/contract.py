@@ -11,8 +11,6 @@ from ablate.errors import FOREIGN_FAULTS, StudyError
 from ablate.losses.cross_entropy import REDUCTIONS
 from ablate.plugins import bind, explained
 
-CHECK_SIZE = (5, 3)  # rows, classes: unequal, so that a loss which swaps them gives another shape
-
 
 class Loss(Protocol):
     """A loss of a batch of logits, which also does the smoothing of the target."""
@@ -77,7 +75,7 @@ def check_contract(loss: Loss, name: str) -> None:
     """Try a loss from outside on a tiny random batch on the CPU; what first fails is a StudyError."""
     # A loss may draw random numbers; the streams of the run that follows must not notice this check.
     with torch.random.fork_rng(devices=[]):
-        rows, num_classes = CHECK_SIZE
+        rows, num_classes = 5, 3  # unequal, so that a loss which swaps them gives another shape
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(rows, num_classes, generator=generator).requires_grad_()
         labels = torch.randint(num_classes, (rows,), generator=generator)

@@ -24,8 +24,7 @@ SMALLEST = {
     "swin_": 4,
     "vgg": 32,
 }
-GRID = 8
-"""Patches of `vit_tiny` in a row and in a column."""
+GRID = 8  # patches of `vit_tiny` in a row and in a column
 
 
 def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
@@ -34,8 +33,7 @@ def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
     As DeiT-Ti, but on a grid of 8×8 patches whatever the image size: 64 tokens and the class token; without
     dropout. The last layer starts at zero, and with it the logits. Another size is a `StudyError`.
 
-    Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; Touvron et al. 2020, table 1,
-    https://arxiv.org/abs/2012.12877
+    Source: https://arxiv.org/abs/2010.11929; DeiT-Ti is in table 1 of https://arxiv.org/abs/2012.12877
     """
     _check_size("vit_tiny", image_size, smallest=GRID, multiple=GRID)
     model: nn.Module = _import_models().VisionTransformer(
