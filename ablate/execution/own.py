@@ -48,8 +48,6 @@ PLAIN = (bool, int, float, str, tuple, type(None))
 def with_own_knobs(study: Study) -> Study:
     """The study with the defaults of its training function, which is checked for its knobs."""
     code = load_foreign("train", study.train)
-    if not callable(code):
-        raise StudyError(f"train {study.train!r}: expected a function train(trial, *, knobs), not {code!r}")
     parameters = list(inspect.signature(code).parameters.values())
     if not parameters or parameters.pop(0).kind not in POSITIONAL:
         raise StudyError(f"train {study.train!r}: expected trial as its first parameter, before its knobs")
