@@ -212,13 +212,13 @@ def test_a_failed_trial_leaves_its_arm_undecided(tmp_path: Path) -> None:
     ("changes", "named"),
     [
         ({"ran_on": {"torch_version": "2.16"}}, "torch version"),
-        ({"ran_on": {"commit": None}, "fingerprint": "other"}, "commit and data"),
-        ({"numerics": CUDA, "fingerprint": "other"}, "device, precision and data"),
+        ({"ran_on": {"commit": None}, "fingerprint": "other"}, "commit, data"),
+        ({"numerics": CUDA, "fingerprint": "other"}, "device, precision, data"),
     ],
 )
 def test_what_may_be_the_cause(first: Recorded, tmp_path: Path, changes: dict[str, Any], named: str) -> None:
     comparison = compared(first, Recorded(tmp_path, A, **changes))
-    sentence = f"Take care: the runs differ in {named}, and a difference may come from that alone."
+    sentence = f"Take care: the runs differ in {named}; a difference may come from that alone."
     assert sentence in shown(comparison)
     assert f"> {sentence}" in markdown(tmp_path, comparison)
 

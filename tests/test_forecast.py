@@ -14,7 +14,7 @@ from statsmodels.stats.power import TTestPower
 
 from ablate.gate.plan import expected_duration, show_forecast
 from ablate.stats.power import equivalence_power
-from ablate.store.records import Failure, Record, read_available
+from ablate.store.records import Failure, Record
 from ablate.store.results import ResultsFolder
 from ablate.study.study import load_study
 from ablate.study.trials import Plan, Trial, expand
@@ -68,12 +68,12 @@ def tiny(root: Path, correct: dict[tuple[float, int], int], **study: Any) -> Rec
 
 def shown(study: Recorded, folder: ResultsFolder | None = None, **given: Any) -> str:
     folder = folder or study.folder
-    return printed(show_forecast, study.plan, folder, *read_available(folder), workers=2, **given)
+    return printed(show_forecast, study.plan, folder, workers=2, **given)
 
 
 def chances(plan: Plan, folder: ResultsFolder, **given: Any) -> dict[tuple[str, str], dict[str, Any]]:
     """By metric and by what is compared."""
-    found = show_forecast(Console(quiet=True), plan, folder, *read_available(folder), workers=2, **given)
+    found = show_forecast(Console(quiet=True), plan, folder, workers=2, **given)
     return {(chance["metric"], chance["compared"]): chance for chance in found["chances"]}
 
 
@@ -140,7 +140,8 @@ def test_the_spread_is_that_of_the_records(tmp_path: Path) -> None:
 
 
 def test_equal_differences_are_not_taken_for_certainty(tmp_path: Path) -> None:
-    text = shown(tiny(tmp_path, {(epsilon, seed): 500 for epsilon in (0.0, 0.1) for seed in range(3)}))
+    equal = {(epsilon, seed): 500 for epsilon in (0.0, 0.1) for seed in range(3)}
+    text = shown(tiny(tmp_path / "tiny" / "small", equal))
     assert "Accuracy: chance to decide not known" in text
 
 
