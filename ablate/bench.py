@@ -22,8 +22,7 @@ ALONE = {"cuda": "cuda", "statistics": "simulated_studies", "tune": "simulated_s
 def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool) -> int:
     """Run suites under a pytest that knows only them, without any plugin or option of the user's.
 
-    `loss` is `benchmarks/test_loss.py`; what is in `ALONE` comes alone. `out` is pytest-benchmark's JSON,
-    or its own. `quick` shows whether they work, and no more. Returns the exit status, as pytest means it.
+    `out` is pytest-benchmark's JSON, or its own of one in `ALONE`. Returns pytest's exit status.
     """
     files = [Path("benchmarks", f"{ALONE.get(name, f'test_{name}')}.py") for name in names]
     if absent := [str(file) for file in files if not (ROOT / file).is_file()]:

@@ -67,9 +67,8 @@ def check_study(
 ) -> Result:
     """Put conditions to a recorded study, compared with `other`, arm by arm, or with its own baseline arm.
 
-    A condition is put to one arm after the other, and holds where it does for any: "a and b" needs one arm
-    for which both are true. With `allow_incomplete` an arm without any result is left out. A StudyError tells
-    all that is malformed, or that the study does not have.
+    A condition holds where it does for any one arm. With `allow_incomplete` an arm without any result is left
+    out. A StudyError tells all that is malformed, or that the study does not have.
     """
     declare(run.plan.study, (other or run).plan.study)
     conditions = [parse(text) for text in texts]

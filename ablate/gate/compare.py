@@ -95,9 +95,9 @@ def read_run(folder: ResultsFolder) -> Run:
 class Comparison:
     """Arms of run `b` beside arms of run `a`, which can be the same run.
 
-    `differences` has for every metric and pair of arms a row as in the effects table, and `method`: "paired"
-    by seed, or "welch", whose `n` is the trials of both; `comparisons`, whose intervals hold together; of
-    either side the mean with its own 95 % interval, `a_mean`, `a_low`, `a_high`, `a_n`, and `a_floor`.
+    `differences` has for every metric and pair of arms a row as in the effects table, `comparisons` whose
+    intervals hold together, `method`, "paired" by seed or "welch", whose `n` is the trials of both, and each
+    side's own mean and 95 % interval, `a_mean`, `a_low`, `a_high`, `a_n`, with `a_floor`.
     """
 
     a: Run
@@ -134,9 +134,8 @@ def compare_runs(
 ) -> Comparison:
     """Join two runs by `pairs` of arms of `b` and of `a`, or else by the arms' names; differences are b - a.
 
-    The intervals of all pairs, failed ones too, and all metrics hold together with 95 % confidence; those of
-    a run beside itself are no narrower than the report's. An arm is compared by seed where the trials are the
-    same but for the machine, else as two samples.
+    Intervals of all pairs and metrics hold together with 95 %; those of a run beside itself are no narrower
+    than the report's. Arms are paired by seed where trials are the same but for the machine.
     """
     declare(a.plan.study, b.plan.study)
     measured = measured_columns(a, b)
@@ -199,8 +198,6 @@ def _trained(run: Run, arm: str) -> dict[int, tuple[str, dict[str, Any]]]:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    """What can differ between runs besides their arms."""
-
     def listed(values: Iterable[object]) -> str:
         return ", ".join(sorted({str(value) for value in values})) or "not recorded"
 

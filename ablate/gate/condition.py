@@ -1,7 +1,4 @@
-"""The conditions of a gate as text, as `ablate check --help` tells them; read from left to right.
-
-An arm's name stands as it is, quoted where its brackets do not pair.
-"""
+"""Conditions as `ablate check --help` tells them; an arm's name is quoted where its brackets do not pair."""
 
 from __future__ import annotations
 
@@ -33,11 +30,10 @@ QUOTED = re.compile(r"""\s*(['"])(?P<arm>(?:(?!\1).)*)\1\s*\)""", re.DOTALL)
 
 @dataclass(frozen=True)
 class Leaf:
-    """One comparison, such as `low(difference(accuracy(epsilon=0.1))) < -1%`.
+    """One comparison, such as `low(difference(accuracy(epsilon=0.1))) < -1%`; it can be of every arm in turn.
 
-    `metric` is a column of the trials table, or one of `COUNTS`; without an `arm` it is about every one in
-    turn. `asked` is "mean", "low", "high" or "verdict"; a verdict is always of a `difference`. `value` is a
-    fraction where percent was written.
+    `metric` is a column of the trials table, or one of `COUNTS`. `asked` is "mean", "low", "high" or
+    "verdict", always of a `difference`. `value` is a fraction where percent was written.
     """
 
     metric: str

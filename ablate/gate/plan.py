@@ -67,8 +67,7 @@ def expected_duration(
 ) -> tuple[float, int, tuple[str, ...]]:
     """Time of the missing trials, from the median of the recorded ones that are most like them.
 
-    Returns the seconds of those whose cost is known, all workers busy; how many those are; and the
-    architectures of the others.
+    Returns the seconds of those whose cost is known, how many those are, and the others' architectures.
     """
     measured: dict[object, list[float]] = defaultdict(list)
     for record in records:
