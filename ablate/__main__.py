@@ -240,7 +240,9 @@ def compare(
     from ablate.status import find_study
 
     first, second = (compare.read_run(find_study(results, named)) for named in (a, b))
-    comparison = compare.compare_runs(first, second, tuple(dict.fromkeys(metric or compare.METRICS_SHOWN)))
+    comparison = compare.compare_runs(
+        first, second, tuple(dict.fromkeys(metric or compare.metrics_shown(first)))
+    )
     if csv is not None:
         compare.write_csv(csv, comparison)
     if markdown is not None:

@@ -43,7 +43,7 @@ def undefined(logits: Any, labels: Any) -> float:
     return float("nan")
 
 
-F1 = Metric(macro_f1, better="higher", unit="%", margin=0.02)
+F1 = Metric(macro_f1, better="higher", unit="fraction", margin=0.02)
 METRICS = {
     "f1": F1,
     "wer": Metric(better="lower", label="WER", unit="words"),

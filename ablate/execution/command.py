@@ -68,7 +68,9 @@ def run_command(
         process.wait()
     if status:
         ended = (
-            f"exited with status {status}" if status > 0 else f"was killed by {signal.Signals(-status).name}"
+            f"exited with status {status}"
+            if status > 0
+            else f"was killed by signal {-status} ({signal.strsignal(-status)})"
         )
         raise StudyError(f"the command {ended}; its last line: {last_line(log) or 'none'}")
     found = {name: read_result(filled(result), log) for name, result in study.result.items()}
@@ -120,13 +122,11 @@ def read_result(result: str, log: Path) -> float:
     except (ValueError, IndexError, csv.Error) as error:
         raise StudyError(f"result: {file} cannot be read: {first_line(error)}") from None
     for part in key.split(".") if file.endswith(".json") else [key]:
-        known = range(len(value)) if isinstance(value, list) else value if isinstance(value, Mapping) else ()
-        name: Any = int(part) if isinstance(value, list) and part.lstrip("-").isdigit() else part
-        if name not in known and not (isinstance(name, int) and -len(value) <= name < 0):
-            raise StudyError(
-                f"result: {file} has no {key}; at {part} it has {', '.join(map(str, known)) or 'none'}"
-            )
-        value = value[name]
+        try:
+            value = value[int(part) if isinstance(value, list) else part]
+        except (LookupError, ValueError, TypeError):
+            known = ", ".join(map(str, value)) if isinstance(value, Mapping) else f"a {type(value).__name__}"
+            raise StudyError(f"result: {file} has no {key}; at {part} it has {known}") from None
     return _number(value, result)
 
 

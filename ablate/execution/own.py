@@ -58,16 +58,15 @@ def with_own_knobs(study: Study) -> Study:
     for name in knobs.keys() & OwnFields.model_fields.keys():
         raise StudyError(f"train {study.train!r}: {name} is ablate's own name; call that parameter otherwise")
     search = study.search.space if study.search else {}
-    named = [name for arm in study.arms() for name in study.settings(study.base | arm)]
-    for name in dict.fromkeys([*named, *search]):
-        known = name in {*knobs, *DataFields.model_fields} or name.startswith("data.")
-        if not known and not any_name:
-            raise StudyError(
-                f"{unknown_name(f'knob of {study.train}', name, knobs)} Its parameters are its knobs."
-            )
-    for name, one in knobs.items():
-        for arm in study.arms():
-            if one.default is one.empty and name not in study.settings(study.base | arm) | search:
+    for arm in study.arms():
+        settings = study.settings(study.base | arm).keys() | search.keys()
+        for name in sorted(settings - knobs.keys() - DataFields.model_fields.keys()):
+            if not any_name and not name.startswith("data."):
+                raise StudyError(
+                    f"{unknown_name(f'knob of {study.train}', name, knobs)} Its parameters are its knobs."
+                )
+        for name in knobs.keys() - settings:
+            if knobs[name].default is inspect.Parameter.empty:
                 raise StudyError(f"{name}: {study.train} has no default for it; set it in the study's base")
     given = {name: one.default for name, one in knobs.items() if one.default is not one.empty}
     plain = {name: canonical(value) for name, value in given.items() if isinstance(value, PLAIN)}
@@ -103,7 +102,7 @@ class OwnTrial:
         fields: every knob's value.
         device: where to train.
         out: a folder of the trial's own, kept with the results.
-        is_tuning: whether it is a point of a search, so that nothing may look at what is reported on.
+        tuning_part: of a search's point the part of the training data to judge it by, and nothing else; 0.0.
     """
 
     def __init__(self, task: OwnTask, device: torch.device, tell: Callable[[Heartbeat], None]) -> None:
@@ -113,7 +112,7 @@ class OwnTrial:
         task.out.mkdir(parents=True, exist_ok=True)
         self._fields = own_fields_of(task)
         self.seed, self.device, self.out = task.trial.seed, device, task.out
-        self.fields, self.is_tuning = self._fields.knobs, self._fields.tuning_part > 0
+        self.fields, self.tuning_part = self._fields.knobs, self._fields.tuning_part
         self._epoch, self._epochs, self._begin, self._checked = 0, 0, 0, False
         self.history: list[dict[str, float]] = []
         seed_generators(self.seed)
@@ -124,7 +123,7 @@ class OwnTrial:
             raise StudyError(f"trial.split: expected 'train', 'tune' or 'report', but {which!r} came")
         if not self._fields.data:
             raise StudyError("trial.split: the study names no data; set data and image_size in its base")
-        if which == "tune" and not self.is_tuning:
+        if which == "tune" and not self.tuning_part:
             raise StudyError(
                 "trial.split('tune'): no images are held back outside of a search; take 'report' for what "
                 "the trial is judged on, which in a search is the tuning split"

@@ -83,10 +83,11 @@ class Watcher:
         """A search begins, or goes on."""
         search, running = tuning.search, [point for point in tuning.points if point.state == "running"]
         self.note(f"{name}: {reason}")
+        images, done = tuning.tuning_images, len(tuning.points) - len(running)
+        split = f"{images} images held back from training" if images else "what its code holds back itself"
         self.note(
-            f"tuning {' and '.join(search.space)} for {' and '.join(search.objective)}, on "
-            f"{tuning.tuning_images} images held back from training: {search.points} points x {search.seeds} "
-            f"seeds, {len(tuning.points) - len(running)} points done"
+            f"tuning {' and '.join(search.space)} for {' and '.join(search.objective)}, on {split}: "
+            f"{search.points} points x {search.seeds} seeds, {done} points done"
         )
         unasked = search.seeds * max(0, search.points - len(tuning.points))
         self._expect(sum(len(point.seeds) for point in running) + unasked)

@@ -149,6 +149,11 @@ def compare_runs(
     return Comparison(a, b, pd.DataFrame(rows))
 
 
+def metrics_shown(run: Run) -> tuple[str, ...]:
+    """What is compared unless asked otherwise: of runs without predictions what their study is about."""
+    return METRICS_SHOWN if run.trials["accuracy"].notna().any() else run.plan.study.comparison_family
+
+
 def measured_columns(a: Run, b: Run) -> list[str]:
     """Columns of both trials tables that hold a measured number, sorted."""
     return sorted((number_columns() - Fields.model_fields.keys()) & {*a.trials} & {*b.trials})

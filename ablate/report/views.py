@@ -117,7 +117,8 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
             if arm in against and own.n:
                 delta = difference(own.mean - intervals[what.name][against[arm]].mean, what)["text"]
                 notes = [f"{delta} {claim.word}" if claim else delta]
-                notes += [f"against {arms[against[arm]].label}"] if study.design == "both" else []
+                if study.design == "both" and PART in study.factors:
+                    notes.append(f"against {arms[against[arm]].levels[PART]}")
             numbers = {"low": own.low, "high": own.high, "verdict": claim.word if claim else ""}
             bar = [round(float(end), 1) for end in bars[what.name][arm].dropna()] or None
             yield of_quantity(what, amount(own.mean, what, notes, **numbers, bar=bar))
@@ -389,6 +390,12 @@ def tuning_view(tuned: Tuned, retests: Sequence[Retested]) -> Json:
     search, facts = tuned.search, tuned.facts
     states = "{points_done} complete, {points_pruned} pruned, {points_failed} failed".format(**facts)
     digests = facts[["tuning_digest", "reported_digest"]].fillna("not recorded").str[:16]
+    splits = {
+        "Tuning split": f"{facts['tuning_images']:,} images held back from training, "
+        f"{facts['train_images']:,} left to train on; digest {digests['tuning_digest']}",
+        "Reported split": f"not looked at while tuning; digest {digests['reported_digest']}; "
+        f"{facts['overlap']} of the tuning images are in it",
+    }
     known = {
         "Searched": "; ".join(_dimension(search, name) for name in search.space),
         "Objective": " and ".join(f"{what.label} ({what.better} is better)" for what in tuned.objectives),
@@ -396,10 +403,7 @@ def tuning_view(tuned: Tuned, retests: Sequence[Retested]) -> Json:
         "Sampler": f"{words(f'sampler.{search.sampler}')}, seed {search.sampler_seed}, "
         f"{search.batch} points at a time",
         "Pruning": words(f"pruning.{search.pruning}"),
-        "Tuning split": f"{facts['tuning_images']:,} images held back from training, "
-        f"{facts['train_images']:,} left to train on; digest {digests['tuning_digest']}",
-        "Reported split": f"not looked at while tuning; digest {digests['reported_digest']}; "
-        f"{facts['overlap']} of the tuning images are in it",
+        **(splits if facts["tuning_images"] else {"Tuning split": words("split.own")}),
         "Cost": search_cost(tuned),
     }
     several = tuned.importances if len(search.space) > 1 else tuned.importances[:0]

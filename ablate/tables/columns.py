@@ -49,7 +49,7 @@ class Column:
     @property
     def factor(self) -> float:
         """By which a stored value is shown."""
-        return 100.0 if self.unit == "%" else 1.0
+        return 100.0 if self.stored_unit == "fraction" else 1.0
 
     @property
     def difference_unit(self) -> str:
@@ -321,8 +321,8 @@ def declare(*studies: Study) -> None:
 
 def metric_column(name: str, metric: Metric) -> Column:
     """The column of a metric that a study declares."""
-    unit, better = "fraction" if metric.unit == "%" else metric.unit, metric.better.replace("neither", "")
-    digits = (2 if unit == "fraction" else 4) if metric.digits is None else metric.digits
+    unit, better = metric.unit, metric.better.replace("neither", "")
+    digits = (2 if unit in ("fraction", "%") else 4) if metric.digits is None else metric.digits
     origin = f"computed by {metric.code}" if metric.code else "as trials report it"
     return number(name, f"declared by the study, {origin}", unit, better, metric.label, digits)
 
