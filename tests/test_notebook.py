@@ -153,8 +153,10 @@ def test_a_part_that_the_notebook_defines_is_refused_with_what_to_do(execute: Ex
     )
     refused = execute(cell).reply
     assert refused["ename"] == "StudyError"
-    assert re.search(r"worker processes cannot import.*%%writefile.*'my_module:net'", refused["evalue"])
-    assert "no name" in execute("ablate.run(ablate.Study(**about))").reply["evalue"]
+    assert re.search(r"workers cannot import.*%%writefile.*'my_module:net'", refused["evalue"])
+    assert (
+        "name: expected a plain folder name" in execute("ablate.run(ablate.Study(**about))").reply["evalue"]
+    )
 
 
 @pytest.mark.slow

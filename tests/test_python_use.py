@@ -117,7 +117,7 @@ def test_a_search_is_tuned_and_its_winner_reported(here: Path) -> None:
     options: dict[str, Any] = {"device": "cpu", "workers": 0, "timing": False}
     with pytest.raises(StudyError, match="python -m ablate tune"):
         ablate.run(study, **options)
-    with pytest.raises(StudyError, match=r"points: expected a whole number, at least 1, but 0 came"):
+    with pytest.raises(StudyError, match=r"points: .* 0 came"):
         ablate.tune(study, points=0, **options)
     tuned = ablate.tune(study, points=3, **options)
     assert len(tuned.tables["points"]) == 3
@@ -135,7 +135,7 @@ def test_a_search_that_was_stopped_has_no_report_yet() -> None:
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({"name": ""}, {}, r'has no name, .*give it one: Study\(name="my_study"'),
+        ({"name": ""}, {}, "name: expected a plain folder name"),
         ({"name": "a/b"}, {}, r"name: expected a plain folder name .*'a/b' came"),
         ({}, {"device": "gpu"}, r"device: .*'auto', 'cpu' or 'cuda', but 'gpu' \(str\) came"),
         ({}, {"settings": "epsilon=1"}, r"settings: .*dictionary, but 'epsilon=1' \(str\) came"),
@@ -145,7 +145,7 @@ def test_a_search_that_was_stopped_has_no_report_yet() -> None:
         ({}, {"seeds": 2.5}, r"^seeds: expected how many seeds, .*2.5 \(float\) came$"),
         ({}, {"wokers": 1}, r"wokers: unknown option; .*Did you mean 'workers'\?"),
         ({}, {"report": "file"}, r"file: the report cannot be written there"),
-        ({"base": {**BASE, "arch": "__main__:Net"}}, {}, r"worker processes cannot import.*'my_module:Net'"),
+        ({"base": {**BASE, "arch": "__main__:Net"}}, {}, r"workers cannot import.*'my_module:Net'"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_trained(

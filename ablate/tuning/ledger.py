@@ -19,6 +19,7 @@ from ablate.store.points import Point, Source, State, Tuning, read_tuning, tunin
 from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import Levels
+from ablate.study.options import Options
 from ablate.tables.tuning import objective_values, points_table, winners_of
 from ablate.tuning.points import RUNNING, Points, Values, quiet
 
@@ -41,8 +42,7 @@ class Ledger:
     """The points of a search, in a database that several tuners may share; `tuning` is what was last seen.
 
     It is opened with what this tuner declares, `first` being baseline and anchors. `check_same` raises where
-    the search that is known is another one. Failed points may be tried again, their records put aside, or all
-    points be trained again by other code.
+    the search that is known is another one. Of `options`, retry_failed and retrain count.
     """
 
     def __init__(
@@ -53,9 +53,7 @@ class Ledger:
         declared: Tuning,
         first: Sequence[Levels],
         check_same: Callable[[Tuning], None],
-        *,
-        retry_failed: bool = False,
-        retrain: bool = False,
+        options: Options,
     ) -> None:
         self.results, self.folder, self.storage = results, tuning_folder(results), storage
         self._name, self._first = name, first
@@ -70,8 +68,7 @@ class Ledger:
             budget = {"points": max(declared.search.points, least)}
             self.tuning = known.model_copy(update={"search": declared.search.model_copy(update=budget)})
             self.points.search = self.tuning.search
-            found = stored.points if stored else ()
-            self._match_records(found, retry_failed=retry_failed, retrain=retrain)
+            self._match_records(stored.points if stored else (), options)
             self._declare()
             self._write()
 
@@ -172,7 +169,7 @@ class Ledger:
             "have; choose another folder with --results"
         )
 
-    def _match_records(self, stored: Sequence[Point], *, retry_failed: bool, retrain: bool) -> None:
+    def _match_records(self, stored: Sequence[Point], options: Options) -> None:
         """Have the database say what the records do: points that lack theirs run again, values follow."""
         known, objective = self.tuning.points, self.tuning.search.objective
         complete = [point for point in known if point.state == "complete"]
@@ -184,16 +181,14 @@ class Ledger:
                 f"{self.storage.words}: {len(again)} points are complete there, but their records are not in "
                 f"{self.folder.root}; all tuners need the same --results, on a file system that they share"
             )
-        if retrain:  # those whose code is as it was are judged by their records at once
+        if options.retrain:  # those whose code is as it was are judged by their records at once
             again |= {point.number for point in known}
-        if retry_failed:
+        if options.retry_failed:
             again |= {point.number for point in known if point.state == "failed"}
             for trial_id, record in read_records(self.folder).items():
                 if record.status != "complete":
                     put_aside(self.folder, trial_id, "attempts")
-        points = tuple(
-            point.model_copy(update=RUNNING) if point.number in again else point for point in known
-        )
+        points = tuple(one.model_copy(update=RUNNING) if one.number in again else one for one in known)
         is_current = not alone or (values == self.points.values() and self.points.are_drawn_as_now())
         if points == tuple(stored) and is_current:
             return
@@ -285,10 +280,11 @@ class SharedStorage(Storage):
                 f"--storage: {error.name} is missing; install it with `pip install 'ablate[postgres]'`"
             ) from None
         self.errors = (*self.errors, psycopg.Error)
-        self.words = f"--storage {_masked(url)}"
+        connect = partial(psycopg.connect, _checked(url), connect_timeout=10)
+        user, at, place = url.partition("://")[2].rpartition("@")
+        self.words = f"--storage postgresql://{re.split('[:/?]', user)[0]}{at}{place.partition('?')[0]}"
         key = zlib.crc32(name.encode())
         self._key = key - 2**32 if key >= 2**31 else key  # signed, as PostgreSQL takes it
-        connect = partial(psycopg.connect, _checked(url), connect_timeout=10)
         with self.told(), contextlib.ExitStack() as undo:
             self._session = connect()
             undo.callback(self._session.close)
@@ -341,25 +337,12 @@ def _checked(url: str) -> str:
     """A URL that PostgreSQL's own library reads. One that it cannot read is not told: a password is in it."""
     import psycopg
 
-    scheme, separator, rest = url.partition("://")
-    if scheme not in SCHEMES or not separator:
-        raise ResultsError(
-            f"--storage: expected {FORM}, but {_masked(url)} came; on one machine leave it out"
-        )
+    scheme, _, rest = url.partition("://")
     with contextlib.suppress(psycopg.ProgrammingError):
         psycopg.conninfo.conninfo_to_dict(f"postgresql://{rest}")
-        if rest.count("@") == re.split("[/?]", rest)[0].count("@") <= 1:
+        if scheme in SCHEMES and rest.count("@") == re.split("[/?]", rest)[0].count("@") <= 1:
             return f"postgresql://{rest}"
     raise ResultsError(
-        f"--storage: expected {FORM}, but the URL that came cannot be read; write characters such as @ / ? % "
-        "in a user or password as %40 %2F %3F %25"
+        f"--storage: expected {FORM}, characters such as @ / ? % in a user or password written as "
+        "%40 %2F %3F %25, but what came cannot be read so; on one machine leave it out"
     )
-
-
-def _masked(url: str) -> str:
-    """A URL without its password."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "a text without ://"
-    user, at, place = rest.rpartition("@")
-    return f"{scheme}://{re.split('[:/?]', user)[0]}{at}{place.partition('?')[0]}"

@@ -74,14 +74,11 @@ def distribution_of(dimension: Range | Choice) -> BaseDistribution:
     """What Optuna draws the field from."""
     if isinstance(dimension, Choice):
         return CategoricalDistribution(_categories(dimension))
+    low, high, log = dimension.low, dimension.high, dimension.log
     if dimension.is_integer:
-        step = int(dimension.step or 1)
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
-    if dimension.log:
-        return FloatDistribution(dimension.low, dimension.high, log=True)
-    assert dimension.step is not None  # validated
+        return IntDistribution(int(low), int(high), log=log, step=int(dimension.step or 1))
     # Optuna counts steps in decimals, and takes the last level below a high between two of them.
-    return FloatDistribution(dimension.low, dimension.high + dimension.step / 2, step=dimension.step)
+    return FloatDistribution(low, high + (dimension.step or 0) / 2, log=log, step=dimension.step)
 
 
 def stored_of(dimension: Range | Choice, level: Any) -> Any:
@@ -195,7 +192,7 @@ class Points:
 
     def values(self) -> dict[int, Values]:
         """What Optuna was told of the complete points, by number."""
-        complete = [trial for trial in self._trials() if _point_of(trial).state == "complete"]
+        complete = (trial for trial in self._trials() if _point_of(trial).state == "complete")
         return {trial.number: tuple(trial.values) for trial in complete}
 
     @quiet()
@@ -255,17 +252,16 @@ class Points:
         """Take in the next point as it is, with its values where it is complete."""
         state, values = self._as_told(point, values)
         space = self.search.space
-        self.study.add_trial(
-            create_trial(
-                state=state,
-                values=list(values) or None,
-                params={name: stored_of(space[name], level) for name, level in point.levels.items()},
-                distributions={name: distribution_of(space[name]) for name in point.levels},
-                user_attrs={POINT: _kept(point)},
-                system_attrs=point.attributes,
-                intermediate_values=point.intermediate,
-            )
+        trial = create_trial(
+            state=state,
+            values=list(values) or None,
+            params={name: stored_of(space[name], level) for name, level in point.levels.items()},
+            distributions={name: distribution_of(space[name]) for name in point.levels},
+            user_attrs={POINT: _kept(point)},
+            system_attrs=point.attributes,
+            intermediate_values=point.intermediate,
         )
+        self.study.add_trial(trial)
 
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Say which trials a running point's seeds have."""
@@ -289,9 +285,8 @@ class Points:
         # Not the study's own pruner: Optuna would show a sampler only the points of one Hyperband bracket.
         pruned = pruners[self.search.pruning].prune(self.study, trial)
         # Baseline and anchors are what the others are compared with.
-        if not pruned or _point_of(trial).source != "sampler":
-            return ""
-        return reason_of(self.search, self.study, trial, step)
+        pruned = pruned and _point_of(trial).source == "sampler"
+        return reason_of(self.search, self.study, trial, step) if pruned else ""
 
     @quiet()
     def end(self, number: int, state: State, reason: str = "", values: Values = ()) -> None:
