@@ -85,10 +85,8 @@ def test_a_copy_is_decoded(root: Path) -> None:
     assert dataset.classes == ("tench", "church")
     assert (dataset.mean, dataset.std) == ((0.47, 0.48, 0.45), (0.29, 0.28, 0.30))
     assert dataset.train.names + dataset.valid.names == tuple(NAMES)
-    assert [split.labels.tolist() for split in (dataset.train, dataset.valid)] == [
-        [0, 0, 0, 1, 1],
-        [0, 0, 1, 1, 1],
-    ]
+    labels = [split.labels.tolist() for split in (dataset.train, dataset.valid)]
+    assert labels == [[0, 0, 0, 1, 1], [0, 0, 1, 1, 1]]
     np.testing.assert_array_equal(dataset.valid.images, [squashed(root / name) for name in NAMES[5:]])
     for name in (".DS_Store", "train/.DS_Store", "val/n00000001/._a.JPEG", "val/Thumbs.db", "README"):
         (root / name).write_bytes(b"x")

@@ -83,7 +83,6 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
     ("source", "complaint"),
     [
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
-        ("raise SystemExit(0)", "raised SystemExit: 0"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
         ("def network(num_classes, image_size): return {}", "returned a dict"),
         (
@@ -108,12 +107,10 @@ def test_images_too_small_for_the_network(write: Write) -> None:
     ("returned", "complaint"),
     [
         ("logits[:, :3]", "the shape was [2, 3]. Give its last layer num_classes outputs"),
-        ("logits[:1]", "the shape was [1, 4]"),
         ("(logits, features)", "it returned a tuple. Return one tensor"),
         ("logits - torch.tensor([0, 0, 0, torch.inf])", "some were not finite (torch.float32). Check its in"),
         ("logits.long()", "torch.int64"),
         ("{}['teacher']", "forward pass raised KeyError: 'teacher'"),
-        ("exit(0)", "forward pass raised SystemExit: 0"),
     ],
 )
 def test_an_output_without_logits(write: Write, returned: str, complaint: str, training_only: bool) -> None:
@@ -250,11 +247,9 @@ def test_transformers_fit_the_image_size_and_no_outputs_are_auxiliary(name: str)
     ("name", "image_size", "wanted", "near"),
     [
         ("vit_tiny", 100, "a multiple of 8", "96 or 104"),
-        ("vit_tiny", 7, "a multiple of 8", "8"),
         ("vit_b_16", 72, "a multiple of 16", "64 or 80"),
         ("maxvit_t", 128, "a multiple of 224", "224"),
         ("alexnet", 62, "63 or more", "63"),
-        ("swin_v2_t", 3, "4 or more", "4"),
     ],
 )
 def test_a_size_that_cannot_be_is_refused(name: str, image_size: int, wanted: str, near: str) -> None:
