@@ -124,10 +124,8 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _columns(data: pd.DataFrame, *asked: Sequence[str]) -> dict[str, str]:
     if data.empty or not all(asked[:2]) or any(isinstance(names, str) for names in asked):
-        raise StudyError(
-            'expected rows, and lists of columns, as in factors=["lr"], metrics=["accuracy"]; '
-            f"{len(data)} rows came, with the columns {', '.join(map(str, data))}"
-        )
+        came = f"{len(data)} rows came, with the columns {', '.join(map(str, data))}"
+        raise StudyError(f'expected rows, and lists of columns, as factors=["lr"], metrics=["acc"]; {came}')
     columns = dict[str, str]()
     for name in itertools.chain(*asked):
         found = [prefix + name for prefix in PREFIXES if prefix + name in data]

@@ -34,10 +34,7 @@ REPORT_HEIGHT = "44rem"
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """What a run or a search came to. As the last line of a notebook cell it shows its report.
-
-    `tables` are those of `load_tables`; a search that has no re-test yet has neither tables nor a report.
-    """
+    """What a run came to, shown as its report by a notebook; a search that goes on has no tables yet."""
 
     folder: Path  # where the study's records and tables are
     ran: int  # trials that were run; those recorded before are not counted

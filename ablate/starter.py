@@ -14,8 +14,7 @@ from ablate.errors import StudyError
 from ablate.models import build_model
 from ablate.plugins import load_foreign
 
-SIZES = (8, 16, 32, 64, 128, 224)
-"""Of the digits: the first that a network takes is written down."""
+SIZES = (8, 16, 32, 64, 128, 224)  # of the digits: the first that a network takes is written down
 
 
 def write_study(file: Path, network: str | None) -> None:

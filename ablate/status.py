@@ -17,8 +17,7 @@ from ablate.store.results import TUNING_FILE, ResultsFolder, find_results, read_
 from ablate.terminal import duration, print_line, print_table
 
 ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
-Facts = dict[str, Any]
-"""What a command shows, by name, as `--json` prints it."""
+Facts = dict[str, Any]  # what a command shows, by name, as `--json` prints it
 
 
 def is_running(folder: ResultsFolder) -> bool:

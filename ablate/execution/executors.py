@@ -104,10 +104,7 @@ class _Worker:
 
 
 class LocalExecutor:
-    """Runs jobs in worker processes of its own, which end with it; each job in `timeout` seconds.
-
-    A worker finds `work` by its module and name, and imports it and `imports` before its first job.
-    """
+    """Runs jobs, each in `timeout` seconds, in processes that end with it and import `imports` first."""
 
     def __init__(
         self, work: Work, *, workers: int = 1, timeout: float | None = None, imports: Sequence[str] = ()
@@ -183,7 +180,6 @@ class LocalExecutor:
         return worker
 
     def _look_at(self, worker: _Worker) -> Iterator[Event]:
-        """What a worker said, that it died, or that its job is overdue."""
         job, attempt = worker.job, worker.attempt
         if job is None:
             return  # cancelled while another's event was looked at

@@ -24,8 +24,7 @@ from ablate.study.trials import Plan, Trial
 from ablate.terminal import duration
 
 REFRESH_PER_SECOND = 4
-LINE_SECONDS = 60
-"""Without a terminal, how far the running trials are is a line at most this often."""
+LINE_SECONDS = 60  # without a terminal, how far the running trials are is a line at most this often
 LATEST, FAILURES_SHOWN = 3, 5
 """How many of the latest ended trials a notebook shows while others run, and how many failed ones ever."""
 NOTEBOOK_WIDTH = 110

@@ -32,8 +32,7 @@ class Evidence:
     words: str
 
 
-Reading = tuple[bool | None, tuple[Evidence, ...]]
-"""Whether a condition holds for one arm (None: cannot be told), and what shows it."""
+Reading = tuple[bool | None, tuple[Evidence, ...]]  # whether it holds (None: cannot be told), what shows it
 
 
 @dataclass(frozen=True)

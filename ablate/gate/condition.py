@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -59,9 +59,7 @@ Condition = Leaf | Joined
 def parse(text: str) -> Condition:
     """Read one condition; a StudyError says which part cannot be read."""
     if len(text) > LONGEST:
-        raise StudyError(
-            f"--fail-if: expected at most {LONGEST} characters, got {len(text)}; give several --fail-if"
-        )
+        raise StudyError(f"--fail-if: expected at most {LONGEST} characters, got {len(text)}; give several")
     reader = _Reader(text)
     try:
         condition = reader.joined("or")
@@ -72,13 +70,11 @@ def parse(text: str) -> Condition:
     return condition
 
 
-def leaves(condition: Condition) -> Iterator[Leaf]:
+def leaves(condition: Condition) -> list[Leaf]:
     """The single comparisons in it, from left to right."""
     if isinstance(condition, Leaf):
-        yield condition
-    else:
-        for part in condition.parts:
-            yield from leaves(part)
+        return [condition]
+    return [leaf for part in condition.parts for leaf in leaves(part)]
 
 
 class _Reader:

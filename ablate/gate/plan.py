@@ -28,8 +28,7 @@ from ablate.tables.images import read_stored, scores_of
 from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
 
-Spreads = dict[str, tuple[float, float, str]]
-"""Metric to the standard deviation of an arm over seeds, its degrees of freedom, and where they are from."""
+Spreads = dict[str, tuple[float, float, str]]  # metric to an arm's sd over seeds, its freedom, and whence
 
 
 def show_plan(console: Console, study: Study, options: Options, sd: float | None = None) -> Facts:
@@ -78,10 +77,9 @@ def expected_duration(
                 measured[likeness].append(seconds / epochs)
     known, unknown = [], dict[str, None]()
     for trial in missing:
-        close = (epochs * median(measured[key]) for key, epochs in _likenesses(trial) if key in measured)
-        if (closest := next(close, None)) is not None:
-            known.append(closest)
-        else:
+        close = [epochs * median(measured[key]) for key, epochs in _likenesses(trial) if key in measured]
+        known += close[:1]
+        if not close:
             unknown[getattr(trial.fields, "arch", "its own code")] = None
     # No division over workers makes a single trial shorter.
     return max([sum(known) / workers, *known]), len(known), tuple(unknown)
@@ -101,10 +99,7 @@ def _likenesses(trial: Trial) -> list[tuple[object, int]]:
 def show_forecast(
     console: Console, plan: Plan, folder: ResultsFolder, *, workers: int, sd: float | None = None
 ) -> Facts:
-    """Print what a run would train, how long it should take, and how likely it decides; the same as facts.
-
-    `sd` is that of an arm over seeds, in the primary metric's shown unit, instead of what records tell.
-    """
+    """Print, and give as facts, what a run would do; `sd`, in shown units, is instead of the records'."""
     records, faults = read_available(folder)
     states = dict.fromkeys((trial.trial_id for trial in plan.trials), "missing")
     for name in states.keys() & records:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import optuna
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 
-from ablate.errors import ResultsError
+from ablate.errors import ResultsError, first_line
 from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
 from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
@@ -24,16 +25,13 @@ from ablate.tables.tuning import objective_values, points_table, winners_of
 from ablate.tuning.points import RUNNING, Points, Values, quiet
 
 POLL_SECONDS = 1.0
-SEARCH = "search"
-"""The user attribute of Optuna's study that holds the search, all but its points."""
+SEARCH = "search"  # the user attribute of Optuna's study that holds the search, all but its points
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 FORM = "postgresql://USER:PASSWORD@HOST/DATABASE"
-SQLITE_SECONDS = 60.0
-"""How long another program that reads the file may keep it from being written."""
+SQLITE_SECONDS = 60.0  # how long another program that reads the file may keep it from being written
 RETEST, STUDY, TUNER = -1, -2, -3
 """The second number of an advisory lock, beside those of the points; the first is the study's."""
-TABLES = zlib.crc32(b"ablate")
-"""An advisory lock of one number, for all studies."""
+TABLES = zlib.crc32(b"ablate")  # an advisory lock of one number, for all studies
 KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 """The server drops the session of a machine that is gone without a word after a minute, not after hours."""
 
@@ -129,7 +127,6 @@ class Ledger:
         write_tuning(self.results, self.tuning)
 
     def _declare(self) -> None:
-        """Store all but the points."""
         self.points.study.set_metric_names(list(self.tuning.search.objective))
         self.points.study.set_user_attr(SEARCH, self.tuning.model_dump(mode="json", exclude={"points"}))
 
@@ -144,10 +141,8 @@ class Ledger:
             if not self.storage.shared:  # older versions wrote a copy for optuna-dashboard here
                 self._empty()
                 return None
-            raise ResultsError(
-                f"{self.storage.words}: study {self._name!r} there is not one that this version of ablate "
-                "can read; take another database, or give the study another name"
-            ) from None
+            fault = f"study {self._name!r} there is not one that this version of ablate can read"
+            raise ResultsError(f"{self.storage.words}: {fault}; take another database") from None
 
     def _empty(self) -> None:
         self.points.storage.delete_study(self.points.study._study_id)
@@ -164,10 +159,8 @@ class Ledger:
         return stored.model_copy(update={"points": stored.points + here.points[len(stored.points) :]})
 
     def _own_search(self) -> ResultsError:
-        return ResultsError(
-            f"{self.folder.root}: holds points of a search of its own, which {self.storage.words} does not "
-            "have; choose another folder with --results"
-        )
+        fault = f"holds points of a search of its own, which {self.storage.words} does not have"
+        return ResultsError(f"{self.folder.root}: {fault}; choose another folder with --results")
 
     def _match_records(self, stored: Sequence[Point], options: Options) -> None:
         """Have the database say what the records do: points that lack theirs run again, values follow."""
@@ -177,10 +170,8 @@ class Ledger:
         values = {number: mean for number, mean in means.items() if mean}
         again, alone = means.keys() - values.keys(), self.storage.is_alone()
         if self.storage.shared and again and not (alone and values):
-            raise ResultsError(
-                f"{self.storage.words}: {len(again)} points are complete there, but their records are not in "
-                f"{self.folder.root}; all tuners need the same --results, on a file system that they share"
-            )
+            lost = f"{len(again)} points are complete there, but their records are not in {self.folder.root}"
+            raise ResultsError(f"{self.storage.words}: {lost}; all tuners need the same --results, shared")
         if options.retrain:  # those whose code is as it was are judged by their records at once
             again |= {point.number for point in known}
         if options.retry_failed:
@@ -216,10 +207,7 @@ class Storage:
 
     shared = False
     remedy = "close what else uses it, or remove it: it is made again from tuning.json beside it"
-    errors: tuple[type[Exception], ...] = (
-        sqlalchemy.exc.SQLAlchemyError,
-        optuna.exceptions.StorageInternalError,
-    )
+    errors: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)
 
     def __init__(self, path: Path) -> None:
         self.words = str(path)
@@ -235,25 +223,34 @@ class Storage:
             with quiet():
                 yield
         except self.errors as error:
-            cause = str(error.__cause__ or error).strip().splitlines()
-            raise ResultsError(
-                f"{self.words}: cannot be used ({cause[0] if cause else type(error).__name__}). "
-                f"What is recorded is kept; {self.remedy}, and run the same command"
-            ) from None
+            cause = first_line(error.__cause__ or error) or type(error).__name__
+            then = f"What is recorded is kept; {self.remedy}, and run the same command"
+            raise ResultsError(f"{self.words}: cannot be used ({cause}). {then}") from None
 
-    locked = told
-    """Alone with the study's trials."""
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone with the study's trials; without the session, and so the claims, it gets no further."""
+        with self.told():
+            self._call("pg_advisory_lock", STUDY)
+            try:
+                yield
+            finally:
+                self._call("pg_advisory_unlock", STUDY)
 
     def is_alone(self) -> bool:
         """Whether no other tuner works on the search."""
-        return True
+        return self._call("pg_try_advisory_lock", TUNER) and self._call("pg_advisory_unlock", TUNER)
 
     def claim(self, number: int) -> bool:
         """Whether a running point, or RETEST, is this tuner's now: it was nobody's, or its tuner died."""
-        return True
+        return self._call("pg_try_advisory_lock", number)
 
     def release(self, number: int) -> None:
         """Give up the claim of a point that ended."""
+        self._call("pg_advisory_unlock", number)
+
+    def _call(self, function: str, lock: int) -> bool:
+        return True  # there is nobody else
 
     def close(self) -> None:
         """Let go of the database."""
@@ -277,7 +274,7 @@ class SharedStorage(Storage):
             import psycopg
         except ImportError as error:
             raise ResultsError(
-                f"--storage: {error.name} is missing; install it with `pip install 'ablate[postgres]'`"
+                f"--storage: {error.name} is missing; `pip install 'ablate[postgres]'`"
             ) from None
         self.errors = (*self.errors, psycopg.Error)
         connect = partial(psycopg.connect, _checked(url), connect_timeout=10)
@@ -297,28 +294,6 @@ class SharedStorage(Storage):
             self._session.execute("SELECT pg_advisory_unlock(%s)", (TABLES,))
             self._call("pg_advisory_lock_shared", TUNER)
             undo.pop_all()
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Alone with the study's trials; without the session, and so the claims, it gets no further."""
-        with self.told():
-            self._call("pg_advisory_lock", STUDY)
-            try:
-                yield
-            finally:
-                self._call("pg_advisory_unlock", STUDY)
-
-    def is_alone(self) -> bool:
-        """Whether no other tuner works on the search."""
-        return self._call("pg_try_advisory_lock", TUNER) and self._call("pg_advisory_unlock", TUNER)
-
-    def claim(self, number: int) -> bool:
-        """Whether a running point, or RETEST, is this tuner's now."""
-        return self._call("pg_try_advisory_lock", number)
-
-    def release(self, number: int) -> None:
-        """Give up the claim of a point that ended."""
-        self._call("pg_advisory_unlock", number)
 
     def close(self) -> None:
         """End the session, and with it all its locks."""

@@ -19,10 +19,7 @@ from ablate.tuning.run import prepare_search, tune_settled
 def retune_arms(
     settled: driver.Settled, options: Options, watcher: Watcher
 ) -> tuple[driver.Settled | None, int]:
-    """The study of arms as declared and re-tuned, None where it was interrupted; and how many trials ran.
-
-    The points of an arm are in a folder of its own, retune/<arm>/ below the study's results.
-    """
+    """The study of arms as declared and re-tuned, None where it was interrupted; and how many trials ran."""
     study, ran, chosen = settled.study, 0, list[Chosen]()
     none: dict[str, object] = {"factors": {}, "named": {}, "parts": {}, "design": "without", "baseline": {}}
     none |= {"only": (), "comparisons": (), "retune": None}

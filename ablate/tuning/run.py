@@ -32,10 +32,7 @@ WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
 def search_of(study: Study) -> Search:
     """The search of a study that has one."""
     if study.search is None:
-        raise StudyError(
-            f"{study.name}: expected a study with a search, but it has none; add search=Search(...) to it, "
-            "or use `python -m ablate run`"
-        )
+        raise StudyError(f"{study.name}: expected a study with a search=Search(...); else use `ablate run`")
     return study.search
 
 
@@ -48,10 +45,8 @@ def first_points(study: Study) -> list[Levels]:
     for name, value in baseline.items():
         dimension = search.space[name]
         if name not in base or (name in active and not dimension.holds(value)):
-            raise StudyError(
-                f"the baseline's {name}={value!r} is not among the values searched ({dimension.in_words()}): "
-                f"set baseline={{{name!r}: ...}} to a value of it, or take that value into the range"
-            )
+            fault = f"{name}={value!r} is not among the values searched ({dimension.in_words()})"
+            raise StudyError(f"the baseline's {fault}: set baseline={{{name!r}: ...}} to a value of it")
     points = [active, *(search.active({**baseline, **anchor}) for anchor in search.anchors)]
     for anchor, point in zip(search.anchors, points[1:], strict=True):
         for name in anchor.keys() - point.keys():
@@ -67,8 +62,7 @@ def first_points(study: Study) -> list[Levels]:
     points = [point for index, point in enumerate(points) if point not in points[:index]]
     if len(points) > search.points:
         raise StudyError(
-            f"points: baseline and anchors alone are {len(points)}, but the budget is {search.points}; raise "
-            "it, or take anchors away"
+            f"points: baseline and anchors alone are {len(points)}, give more than {search.points}"
         )
     return points
 
@@ -86,10 +80,8 @@ def prepare_search(settled: driver.Settled, options: Options, watcher: Watcher) 
     for levels in tried:
         trial_id = inputs.trial(levels, point_fields(study, levels), FIRST_TUNING_SEED).trial_id
         if seen.setdefault(trial_id, levels) != levels:
-            raise StudyError(
-                f"space: {arm_name(seen[trial_id])} and {arm_name(levels)} train the same network; leave "
-                "out what changes nothing"
-            )
+            same = f"{arm_name(seen[trial_id])} and {arm_name(levels)} train the same network"
+            raise StudyError(f"space: {same}; leave out what changes nothing")
     if not study.fields(first[0]).data:  # one's own code has its own
         return inputs, Tuning(search=search)
     held = inputs.dataset(point_fields(study, first[0]))
@@ -123,10 +115,8 @@ def check_same(study: Study, inputs: Inputs, where: str, known: Tuning, *, retra
         if trial.trial_id != point.trial_ids[0]:
             changed = ["what a point trains (its fields, data, arithmetic or the training's version) differs"]
     if changed:
-        raise ResultsError(
-            f"{where}: holds the points of another search: {'; '.join(changed)}. Points of two searches "
-            "cannot be pooled: give the study another name, or --results another folder, or put that one away"
-        )
+        fault = f"holds the points of another search: {'; '.join(changed)}"
+        raise ResultsError(f"{where}: {fault}; give the study another name, or --results another folder")
 
 
 def _words(search: Search) -> dict[str, str]:
@@ -363,7 +353,6 @@ class _Loop:
                 self._begin(point)
 
     def _begin(self, point: Point) -> None:
-        """Name the point's trials, and judge it by those that are recorded."""
         try:
             fields = point_fields(self.study, point.levels)
             self.inputs.check([fields])
