@@ -46,6 +46,7 @@ def analyse(
     """Judge runs that somebody already has as a study's are judged, and write their report. Trains nothing.
 
     Numbers are shown as they come. A run without a metric, or that its tool does not call finished, failed.
+    An AblateError says which column or row is missing or there twice, or that no report can be written.
 
     Args:
         runs: a row per run: a DataFrame or a CSV file, as Weights & Biases or MLflow export it; the prefixes
@@ -57,9 +58,6 @@ def analyse(
         report: the folder of reports; page and tables go to a folder in it.
         asked: as in `ablate.Study`: name (of that folder, otherwise the file's), question, primary (otherwise
             the first metric), family, comparisons, margins (in the metric's own unit; none by default).
-
-    Raises:
-        AblateError: of a column or a row that is missing or there twice, or a report that cannot be written.
     """
     source, stem = "a DataFrame", "runs"
     if not isinstance(runs, pd.DataFrame):

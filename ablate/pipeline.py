@@ -84,15 +84,13 @@ def run(study: Study | str | Path, **options: Any) -> Run:
     """Train what is missing of a study, write its tables and render its report: `python -m ablate run`.
 
     Interrupted, as by a notebook's stop button, it ends with a partial report, and the same call goes on.
+    An AblateError says what is wrong, before anything is trained.
 
     Args:
         study: a study, or the path of a file that defines one.
         options: profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
             seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed,
             retrain, same_code, keep_weights, timing.
-
-    Raises:
-        AblateError: of the kind that says what is wrong; nothing was trained.
     """
     return run_study(*_from_python("run", study, options))
 

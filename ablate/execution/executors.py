@@ -21,12 +21,9 @@ from ablate.errors import FOREIGN_FAULTS
 from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
-DEATH_SECONDS = 5.0
-"""How long a process whose pipe is closed may take to end, so that its own exit status is known."""
-THEIRS = "ABLATE_PYTHONPATH"
-"""In a worker's environment the user's PYTHONPATH, in whose place stands what the worker imports from."""
-ATTEMPTS = 3
-"""How often a job is started when its process dies. One that raises or takes too long would do so again."""
+DEATH_SECONDS = 5.0  # for a process whose pipe is closed to end, so that its exit status is known
+THEIRS = "ABLATE_PYTHONPATH"  # the user's own, in whose place stands what the worker imports from
+ATTEMPTS = 3  # of a job whose process dies; one that raises or takes too long would do so again
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,7 @@ class Job:
 
 
 Work = Callable[[Any, int, Callable[[Any], None]], Any]
-"""work(task, slot, tell) -> outcome, in a worker process, which finds it by its module and name.
-
-`slot` numbers the worker from 0; `tell` sends a message to the driver while the work goes on."""
+"""work(task, slot from 0, tell a message) -> outcome, in a worker, which finds it by its module and name."""
 
 
 @dataclass(frozen=True)

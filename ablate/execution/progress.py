@@ -25,8 +25,7 @@ from ablate.terminal import duration
 
 REFRESH_PER_SECOND = 4
 LINE_SECONDS = 60  # without a terminal, how far the running trials are is a line at most this often
-LATEST, FAILURES_SHOWN = 3, 5
-"""How many of the latest ended trials a notebook shows while others run, and how many failed ones ever."""
+LATEST, FAILURES_SHOWN = 3, 5  # how many trials that ended, and that failed, a notebook shows
 NOTEBOOK_WIDTH = 110
 PAGE = '<pre style="font-size:13px;line-height:1.4">{code}</pre>'
 

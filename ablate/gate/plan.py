@@ -64,10 +64,7 @@ def show_plan(console: Console, study: Study, options: Options, sd: float | None
 def expected_duration(
     missing: Sequence[Trial], records: Iterable[Record], *, workers: int
 ) -> tuple[float, int, tuple[str, ...]]:
-    """Time of the missing trials, from the median of the recorded ones that are most like them.
-
-    Returns the seconds of those whose cost is known, how many those are, and the others' architectures.
-    """
+    """Seconds of missing trials by recorded ones most like them, of how many, and the others' networks."""
     measured: dict[object, list[float]] = defaultdict(list)
     for record in records:
         cost, seconds = record.cost, record.seconds

@@ -29,8 +29,7 @@ SEARCH = "search"  # the user attribute of Optuna's study that holds the search,
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 FORM = "postgresql://USER:PASSWORD@HOST/DATABASE"
 SQLITE_SECONDS = 60.0  # how long another program that reads the file may keep it from being written
-RETEST, STUDY, TUNER = -1, -2, -3
-"""The second number of an advisory lock, beside those of the points; the first is the study's."""
+RETEST, STUDY, TUNER = -1, -2, -3  # numbers of advisory locks, beside those of the points
 TABLES = zlib.crc32(b"ablate")  # an advisory lock of one number, for all studies
 KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 """The server drops the session of a machine that is gone without a word after a minute, not after hours."""
@@ -260,11 +259,7 @@ class Storage:
 
 
 class SharedStorage(Storage):
-    """A session with the PostgreSQL server that holds a search, and the locks that go with it.
-
-    A point is its tuner's as long as that has the lock of the point's number, which the server frees when the
-    process is gone. A wrong URL, a server out of reach, or no psycopg, is a `ResultsError`.
-    """
+    """A session with a PostgreSQL server; a point is its tuner's while the session, with its lock, lives."""
 
     shared = True
     remedy = "check server, name and password"

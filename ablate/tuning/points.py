@@ -34,18 +34,15 @@ from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.tables.quantities import quantity
 
 Values = tuple[float, ...]  # of a complete point, per objective
-POINT = "point"
-"""The user attribute of a trial that says what Optuna does not: seeds, trials, source, how it ended."""
+POINT = "point"  # the user attribute with what Optuna does not say: seeds, trials, source, how it ended
 RUNNING = {"state": "running", "reason": "", "pruned_at": None}
 GENERATION = "NSGAIISampler:generation"
 FEWEST_POINTS = 10  # complete ones, before fields have importances
-BEST_POINTS, BEST_PART = 5, 0.1
-"""PED-ANOVA asks where the best points lie, a tenth; Optuna advises at least five of them."""
+BEST_POINTS, BEST_PART = 5, 0.1  # of the best PED-ANOVA asks where they lie; Optuna advises five at least
 STARTUP_PART = 4  # one point in so many is drawn at random before TPE and the GP judge by what they have seen
 MOST_STARTUP = 10
 POPULATION_PART = 6  # NSGA-II has about so many generations within the budget
-MUTATION_INDEX = 3.0
-"""The less, the farther NSGA-II's mutations reach; a small budget has no time for short steps."""
+MUTATION_INDEX = 3.0  # low, so that mutations reach far: a small budget has no time for short steps
 JUDGED_SEEDS = 4  # seeds of a point before it can be pruned by a Wilcoxon test against the best
 WILCOXON_LEVEL = 0.1
 REDUCTION = 3  # Hyperband lets one point in so many go on

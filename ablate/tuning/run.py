@@ -25,8 +25,7 @@ from ablate.study.trials import AnyFields, Trial, arm_name
 from ablate.tables.tuning import objective_values
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
-WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
-"""What a heartbeat calls the objectives that are known after each epoch."""
+WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}  # as heartbeats call them
 
 
 def search_of(study: Study) -> Search:
@@ -174,10 +173,7 @@ class Tuned:
 def tune_study(
     study: Study, options: Options, watcher: Watcher, *, points: int | None = None, storage: str | None = None
 ) -> Tuned:
-    """Spend a search's budget, or `points`, on the tuning split, then re-test its winner with fresh seeds.
-
-    `storage` is the PostgreSQL URL of a search that several tuners share, as they do the folder.
-    """
+    """Spend a search's budget, or `points`, then re-test its winner; tuners may share a URL as `storage`."""
     if storage is not None and (options.retry_failed or options.retrain):
         name = "--retrain" if options.retrain else "--retry-failed"
         raise StudyError(f"{name}: not with --storage, where a point that ended stays so for all tuners")
