@@ -17,10 +17,10 @@ from ablate.data import Originals, find_originals, takes_data_dir
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.own import OwnTask, do_task, with_own_knobs
+from ablate.execution.own import OwnTask, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
-from ablate.execution.trial import Outcome, Task, TimingTask
+from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
