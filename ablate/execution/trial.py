@@ -146,14 +146,17 @@ def first_step(trial: Trial, data_folder: Path, device: torch.device, engine: st
 
     def build(seed: int) -> torch.nn.Module:
         seed_generators(seed)
-        arguments, size = fields.arguments("arch"), fields.image_size
-        model = build_model(
-            fields.arch, num_classes=len(dataset.classes), image_size=size, arguments=arguments
-        )
-        return begin(model, fields.arch, fields.weights, fields.freeze)
+        return build_network(fields, len(dataset.classes))
 
     loss, kind = build_loss(fields.loss, fields.arguments("loss")), (data_folder, device)
     return ready_step(engine, kind, build, loss, train, valid, fields, trial.seed)
+
+
+def build_network(fields: Fields, classes: int) -> torch.nn.Module:
+    """A trial's network with its first weights, drawn from torch's global generator where they are fresh."""
+    size, arguments = fields.image_size, fields.arguments("arch")
+    model = build_model(fields.arch, num_classes=classes, image_size=size, arguments=arguments)
+    return begin(model, fields.arch, fields.weights, fields.freeze)
 
 
 def resolved_fields(trial: Trial) -> Fields:

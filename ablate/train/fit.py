@@ -110,15 +110,11 @@ def fit(
     predictions = Predictions(logits=predicted, labels=valid.labels.cpu().numpy(), **projections)
     train_seconds = sum(epoch.seconds for epoch in history)
     low, middle, high = np.quantile(step_ms, [0.2, 0.5, 0.8])
+    speed = sum(step.sizes) * len(history) / train_seconds
     cost = Cost(
-        step_ms=middle,
-        step_ms_p20=low,
-        step_ms_p80=high,
-        images_per_second=sum(step.sizes) * len(history) / train_seconds,
-        peak_memory_mb=peak,
-        train_seconds=train_seconds,
-        eval_seconds=eval_seconds,
-    )
+        step_ms=middle, step_ms_p20=low, step_ms_p80=high, images_per_second=speed, peak_memory_mb=peak,
+        train_seconds=train_seconds, eval_seconds=eval_seconds,
+    )  # fmt: skip
     return Fitted(history, cost, predictions, features)
 
 
