@@ -26,27 +26,24 @@ def load_foreign(kind: str, path: str) -> Any:
     module_name, _, attribute = path.partition(":") if ":" in path else path.rpartition(".")
     if not module_name or not attribute:
         raise StudyError(f"{kind}: expected an import path package.module:name, got {path!r}")
-    if "(" in attribute:
-        name, _, arguments = attribute.partition("(")
+    attribute, call, arguments = attribute.partition("(")
+    if call:
         first = arguments.partition("=")[0] if "=" in arguments else "NAME"
         raise StudyError(
-            f"{kind} {path!r}: expected a name without a call; write '{module_name}:{name}', and its "
+            f"{kind} {path!r}: expected a name without a call; write '{module_name}:{attribute}', and its "
             f"arguments as fields of their own, as {SLOT_OF.get(kind, kind)}.{first}"
         )
-    try:
+    remedy = "Put the module beside the study file or on PYTHONPATH, or install its package."
+    with explained(kind, path, f"a module {module_name!r} that can be imported", remedy):
         module = importlib.import_module(module_name)
-    except FOREIGN_FAULTS as error:  # foreign code may raise anything, and exit
+    code = getattr(module, attribute, None)
+    if not callable(code):
+        came = f"got {code!r}" if hasattr(module, attribute) else "it has no such name. Check its spelling"
         raise StudyError(
-            f"{kind} {path!r}: expected a module that can be imported, but importing {module_name!r} raised "
-            f"{type(error).__name__}: {error}. Put the module beside the study file or on PYTHONPATH, or "
-            "install its package, and check that it imports on its own."
-        ) from error
-    if not hasattr(module, attribute):
-        raise StudyError(
-            f"{kind} {path!r}: expected the name {attribute!r} in module {module_name!r}, but it has no such "
-            f"name. Check its spelling.{nearest(attribute, vars(module))}"
+            f"{kind} {path!r}: expected a function or a class {attribute!r} in module {module_name!r}, but "
+            f"{came}.{nearest(attribute, vars(module))}"
         )
-    return getattr(module, attribute)
+    return code
 
 
 def bind(
@@ -95,10 +92,7 @@ def bind(
 def ready(
     kind: str, name: str, code: Any, own: Mapping[str, Any], ours: Mapping[str, Any]
 ) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """A function of one value, or an instance of a class of such made with `own`; and its other arguments.
-
-    Of `ours` they are those that the function or the instance takes.
-    """
+    """A function of one value, or an instance of a class of such made with `own`; and what else it takes."""
     if inspect.isclass(code):
         given = bind(kind, name, code, own, {})
         with explained(kind, name, f"it to be made with {given or 'no arguments'}"):
@@ -107,12 +101,14 @@ def ready(
 
 
 @contextlib.contextmanager
-def explained(kind: str, name: str, expected: str) -> Iterator[None]:
-    """Say what was expected of code of the user's that raises anything."""
+def explained(kind: str, name: str, expected: str, remedy: str = "") -> Iterator[None]:
+    """Say what was expected of code of the user's that raises anything, or exits, and what to do."""
     try:
         yield
     except StudyError:
         raise  # says already what to do
     except FOREIGN_FAULTS as error:
-        came = f"{type(error).__name__}: {first_line(error)}"
-        raise StudyError(f"{kind} {name!r}: expected {expected}, but this raised {came}") from error
+        came = f"{type(error).__name__}: {first_line(error)}".rstrip(".")
+        raise StudyError(
+            f"{kind} {name!r}: expected {expected}, but this raised {came}. {remedy}".rstrip()
+        ) from error

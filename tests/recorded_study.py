@@ -34,6 +34,12 @@ def trial(
     return build_trial({}, resolve(BASE, changes), seed, numerics, fingerprint, repeat)
 
 
+def planned(study: Study, *, profile: str = "quick", reason: str = "r", numerics: Numerics = CPU) -> Plan:
+    """A study's trials, as if they were to run on a CPU."""
+    trials = expand(study, lambda fields: "f", lambda fields: numerics)
+    return Plan(study=study, profile=profile, reason=reason, trials=tuple(trials))
+
+
 def environment(**changes: Any) -> Environment:
     known: dict[str, Any] = {
         "device_name": "a processor", "threads": 1, "workers": 1, "python_version": "3",

@@ -149,10 +149,9 @@ def test_exports_as_they_come_give_the_same_numbers_and_unfinished_runs_have_fai
     exported.loc[4, ["val/acc", "val_loss"]] = math.nan
     run = ablate.analyse(exported.drop(index=8), seed="seed", **ASKED)
     trials = run.tables["trials"].set_index("trial_id")
-    assert run.failed == 3
-    assert trials.loc["run-3", "failure"] == "State: crashed"
-    assert trials.loc["run-4", "failure"] == "no val/acc or val_loss"
-    assert (trials["status"] == "missing").sum() == 1
+    lost = ["State: crashed", "no val/acc or val_loss"]
+    assert trials.loc[["run-3", "run-4"], "failure"].tolist() == lost
+    assert (run.failed, (trials["status"] == "missing").sum()) == (3, 1)
     report = json.loads((run.folder / "report.json").read_text())
     words = run.tables["effects"].query("kind == 'arm' and metric == 'val/acc'")["verdict"]
     assert set(words) <= {"undecided", "worse", "better"}
@@ -191,10 +190,8 @@ def test_metrics_of_a_report_are_gone_after_it(here: Path) -> None:
     ("changes", "message"),
     [
         ({"factors": ["lr", "nte"]}, "nte: unknown column; .* Did you mean 'net'"),
-        ({"factors": []}, "lists of columns"),
         ({"factors": "lr"}, "lists of columns"),
         ({"metrics": {"net": "higher"}, "factors": ["lr"]}, "net: expected a column of numbers, .*'small'"),
-        ({"metrics": ["val/acc"]}, "val/acc: say what is better"),
         ({"metrics": {"val/acc": "max"}}, "val/acc: say what is better.*'max' came"),
         ({"metrics": {"lr": "lower"}}, "lr: each column is one factor"),
         ({"baseline": {"lr": 0.2}}, r"baseline.lr: 0.2 is not among its levels \\[0.1, 0.3\\]"),
@@ -202,7 +199,6 @@ def test_metrics_of_a_report_are_gone_after_it(here: Path) -> None:
         ({"margins": {"val_los": 0.1}}, "margins: val_los: unknown metric.* Did you mean 'val_loss'"),
         ({"primary": "acc"}, "primary: acc: unknown metric"),
         ({"factors": ["lr"]}, "seed: rows 1, 2, .* share levels and seed; .*independent"),
-        ({"seed": "val_loss"}, "val_loss: each column is one"),
         ({"seed": "run"}, "run: no two runs share one"),
         ({"factors": ["lr", "hole"]}, "hole: no value in rows 2"),
         ({"factors": ["lr", "twice"]}, "twice: could be each of params.twice, config.twice"),

@@ -47,22 +47,15 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # library -> the only rooms that may import it.
 ONLY_IN: dict[str, set[str]] = {
-    "torch": {"models", "losses", "train", "execution", "doctor"},
-    "torchvision": {"data", "models"},
+    "torch": {"models", "losses", "train", "execution", "doctor"}, "torchvision": {"data", "models"},
     "pandas": {"tables", "analysis", "figures", "report", "gate", "external"},
-    "matplotlib": {"figures"},
-    "seaborn": {"figures"},
-    "jinja2": {"report"},
-    "joblib": {"tables"},
-    "sklearn": {"data", "stats"},
-    "optuna": {"tuning"},
-    "psycopg": {"tuning"},
-    "pydantic": {"study", "store", "execution"},
-    "typer": {"__main__"},
-    "pytest": set(),
-}
-NEED_NO_TORCH = ("figures", "report", "pipeline", "store.records", "status", "gate.check", "gate.plan")
+    "matplotlib": {"figures"}, "seaborn": {"figures"}, "jinja2": {"report"}, "joblib": {"tables"},
+    "sklearn": {"data", "stats"}, "optuna": {"tuning"}, "psycopg": {"tuning"},
+    "pydantic": {"study", "store", "execution"}, "typer": {"__main__"}, "pytest": set(),
+}  # fmt: skip
+NEED_NO_TORCH = ("report", "pipeline", "store.records", "status", "gate.check", "gate.plan")
 LIGHT = {
+    "ablate.figures": {"torch", "matplotlib", "seaborn"},
     "ablate": {"torch", "numpy", "pandas", "pydantic", "matplotlib", "rich", "typer"},
     "ablate.__main__": {"torch", "pandas", "matplotlib", "optuna", "scipy", "numpy"},
     **{f"ablate.{module}": {"torch"} for module in NEED_NO_TORCH},

@@ -59,6 +59,12 @@ def test_every_study_trains_in_its_quick_profile(path: Path, tmp_path: Path) -> 
     train_first(study, "quick", tmp_path)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "studies" / "own").glob("[!n]*.py")), ids=lambda p: p.stem)
+def test_every_study_of_own_code_stands(path: Path, tmp_path: Path) -> None:
+    options = Options(device="cpu", results=tmp_path)
+    assert plan_settled(settle(load_study(path), options), options, Watcher())[0].trials
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_trains(recipe: str, tmp_path: Path) -> None:
     base = {"data": "digits", "image_size": 8, "recipe": recipe, "epochs": 2}

@@ -108,29 +108,14 @@ def test_a_run_is_one_output_and_finds_the_code_beside_the_notebook(execute: Exe
     assert any("━" in one["data"]["text/html"] for one in ran.updates)
 
 
-VIEW = """
-from ablate.execution.executors import Done, Lost, Started, Told
-from ablate.study.fields import resolve
-from ablate.store.records import Failure, Record
+VIEW = f"""
+import sys
+sys.path.append({str(Path(__file__).parent)!r})
+import test_progress
 from ablate.execution.progress import NotebookView
 from ablate.execution.trial import Heartbeat
-from ablate.study.trials import Numerics, Plan, build_trial
-
-cpu = Numerics(device="cpu", precision="float32", deterministic=True)
-trials = [build_trial({"arch": f"<b>{n}&"}, resolve(BASE), n, cpu, "f") for n in range(2)]
-plan = Plan(study=ablate.Study(name="<i>", **about), profile="p", reason="<u>", trials=tuple(trials))
 with NotebookView() as view:
-    view.preparing("<s>", 1, 3)
-    view.note("<a>")
-    view.planned(plan, trials)
-    for trial in trials:
-        view.happened(trial, Started(trial.trial_id, 1), None)
-    for n in range(2000):
-        view.happened(trials[0], Told(trials[0].trial_id, Heartbeat(n / 2000, 1)), None)
-    failed = Record(trial=trials[0], status="error", failure=Failure(message="<p>"))
-    view.happened(trials[0], Lost(trials[0].trial_id, "error", "<p>", 1), failed)
-    complete = Record(trial=trials[1], status="complete")
-    view.happened(trials[1], Done(trials[1].trial_id, None, 1), complete)
+    test_progress.play(view, [Heartbeat(n / 2000, 1) for n in range(2000)])
 """
 
 
@@ -139,22 +124,12 @@ def test_progress_is_escaped_and_drawn_at_most_four_times_a_second(execute: Exec
     assert view.reply["status"] == "ok", view.reply
     drawn = [one["data"]["text/html"] for one in [*view.displays, *view.updates]]
     assert set(re.findall(r"<(\w+)", "".join(drawn))) == {"pre", "span", "details", "summary"}
-    for words in ("&lt;a&gt;", "&lt;i&gt;: &lt;u&gt;", "arch=&lt;b&gt;0&amp;, seed 0: error: &lt;p&gt;"):
+    told = "arch=[red]&lt;0&amp;&gt;, seed 0: killed: by &lt;p&gt;SIGKILL"
+    for words in ("&lt;a&gt;", "&lt;i&gt;tiny: no &lt;u&gt;CUDA", told):
         assert words in view.shown
-    assert view.shown.index("error: &lt;p&gt;") < view.shown.index("2 of 2 trials ended in")
-    assert "<b>0&" in view.updates[-1]["data"]["text/plain"]
+    assert view.shown.index(told) < view.shown.index("2 of 2 trials ended in")
+    assert "[red]<0&>" in view.updates[-1]["data"]["text/plain"]
     assert len(drawn) <= 4 * (view.seconds + 1) + 1
-
-
-def test_a_part_that_the_notebook_defines_is_refused_with_what_to_do(execute: Execute) -> None:
-    cell = (
-        "def net(num_classes, image_size): ...\n"
-        "ablate.run(ablate.Study(name='inside', **about), settings={'arch': '__main__:net'})"
-    )
-    refused = execute(cell).reply
-    assert refused["ename"] == "StudyError"
-    assert re.search(r"worker processes cannot import.*%%writefile.*'my_module:net'", refused["evalue"])
-    assert "no name" in execute("ablate.run(ablate.Study(**about))").reply["evalue"]
 
 
 @pytest.mark.slow

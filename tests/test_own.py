@@ -299,7 +299,7 @@ GIVEN = f"{PART}, result='{{out}}/m.json:x'"
         ("train=lambda trial: {}", "train: expected code that workers can import"),
         ("train=outer()", "train: expected code that workers can import"),
         ("train='wrong:trian'", "has no such name. Check its spelling. Did you mean 'train'?"),
-        ("train='wrong:value'", "expected a function train(trial, *, knobs)"),
+        ("train='wrong:value'", "expected a function or a class 'value'"),
         ("train=none", "expected a function train(trial, *, knobs)"),
         ("train=data", "image_size is ablate's own name; call that parameter otherwise"),
         ("train=train, metrics=X", "wd: wrong:train has no default for it; set it in the study's base"),

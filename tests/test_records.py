@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from recorded_study import trial
 
 import ablate
-from ablate.errors import RecordError, ResultsError
+from ablate.errors import RecordError
 from ablate.store.records import (
     Cost,
     Epoch,
@@ -206,12 +206,6 @@ def test_a_writer_killed_at_any_instant_leaves_a_whole_file(tmp_path: Path, dela
     assert content == content[:8] * 20_000
     folder.remove_left_overs()
     assert [p.name for p in folder.records.iterdir()] == ["a.json"]
-
-
-def test_a_results_folder_that_cannot_be_made_says_so(tmp_path: Path) -> None:
-    (tmp_path / "results").write_text("a file")
-    with pytest.raises(ResultsError, match=r"cannot be written .*--results"):
-        ResultsFolder(tmp_path / "results" / "study").create()
 
 
 SOURCE = Path(ablate.__file__).parent

@@ -62,8 +62,7 @@ def test_a_trial_gives_its_record_predictions_and_penultimate_layer(tmp_path: Pa
     told: list[Heartbeat] = []
     numerics = CPU.model_copy(update={"precision": precision})
     record, predictions = run(make_task(tmp_path, numerics), told.append)
-    assert record.status == "complete"
-    assert [epoch.epoch for epoch in record.history] == [0, 1, 2]
+    assert (record.status, [epoch.epoch for epoch in record.history]) == ("complete", [0, 1, 2])
     assert [heartbeat.done for heartbeat in told if heartbeat.train_loss is not None] == [1, 2, 3]
     assert record.features
     assert predictions

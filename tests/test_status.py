@@ -8,7 +8,7 @@ from pathlib import Path
 
 import filelock
 import pytest
-from recorded_study import BASE, CPU, printed
+from recorded_study import BASE, CPU, planned, printed
 from rich.console import Console
 from test_records import EPOCH, PREDICTIONS
 
@@ -19,7 +19,7 @@ from ablate.store.records import Failure, Record, read_available, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study
-from ablate.study.trials import Plan, Trial, build_trial
+from ablate.study.trials import Trial, build_trial
 from ablate.terminal import duration, print_table, printable
 
 
@@ -38,9 +38,8 @@ def record_complete(folder: ResultsFolder, which: Trial, accuracy: float = 0.5) 
 def folder(tmp_path: Path) -> ResultsFolder:
     folder = ResultsFolder(tmp_path / "results" / "tiny" / "quick")
     folder.create()
-    trials = tuple(trial(epsilon, seed) for seed in (0, 1) for epsilon in (0.0, 0.1))
     study = Study(question="?", name="tiny", base=BASE, factors={"epsilon": (0.0, 0.1)}, seeds=2)
-    write_plan(folder, Plan(study=study, profile="quick", reason="r", trials=trials))
+    write_plan(folder, planned(study))
     return folder
 
 

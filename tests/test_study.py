@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,29 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
-from recorded_study import BASE, CPU, trial
+from recorded_study import BASE, CPU, planned, trial
 
 from ablate.errors import StudyError
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import RECIPES, Fields, canonical, resolve
+from ablate.study.fields import RECIPES, Fields, canonical
 from ablate.study.options import Options
 from ablate.study.settings import command_line, parse_settings
 from ablate.study.study import Profile, Study, load_study
-from ablate.study.trials import NOT_IDENTITY, Plan, _identity, arm_name, expand, stream_seed
+from ablate.study.trials import NOT_IDENTITY, Plan, _identity, arm_name, stream_seed
 
 
 def declare(**changes: Any) -> Study:
     return Study(**{"question": "Which ε?", "base": BASE, "factors": {"epsilon": (0.0, 0.1)}, **changes})
-
-
-def test_arms_are_all_combinations_first_factor_slowest() -> None:
-    study = declare(factors={"epsilon": (0.0, 0.1), "arch": ("seed_cnn", "xresnet18")})
-    assert [tuple(arm.values()) for arm in study.arms()] == [
-        (0.0, "seed_cnn"), (0.0, "xresnet18"), (0.1, "seed_cnn"), (0.1, "xresnet18"),
-    ]  # fmt: skip
-    assert declare(factors={}).arms() == [{}]
 
 
 def test_fields_come_from_recipe_then_base_then_profile_then_arm() -> None:
@@ -79,9 +69,7 @@ def loaded(text: str, folder: Path) -> Study:
     ("changes", "message"),
     [
         ({"base": {**BASE, "epsilom": 0.1}}, r"epsilom: unknown field; known are .*Did you mean 'epsilon'\?"),
-        ({"factors": {"epsilon": (0.0, "high")}}, r"epsilon: .*number, but 'high' \(str\) came"),
         ({"factors": {"epsilon": (0.0, 1.5)}}, r"epsilon: .*less than or equal to 1, but 1.5"),
-        ({"factors": {"epsilon": (0.0, float("nan"))}}, r"epsilon: .*but nan"),
         ({"factors": {"epsilon": (0.3, 0.1 + 0.2)}}, r"level 0.3 is given twice"),
         ({"factors": {"epsilon": ()}}, r"factors.epsilon: no levels"),
         ({"factors": {"reduction": ("mean", "median")}}, r"reduction: .*'mean', 'sum' or 'none', but"),
@@ -134,27 +122,13 @@ def test_all_faults_are_named_at_once() -> None:
     assert named == {"epsilon", "epochs", "lrr", "seeds"}
 
 
-@pytest.mark.parametrize(
-    ("declare_it", "message"),
-    [
-        (lambda: Study(base=BASE), r"^question: no value is set; give it one$"),  # type: ignore[call-arg]
-        (lambda: Profile(bas={}), r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"),  # type: ignore[call-arg]
-        (lambda: Profile(seeds=2.5), r"^seeds: expected how many seeds, .* but 2.5 \(float\) came$"),
-        (
-            lambda: declare(profiles={"quick": Profile()}).with_profile("quik"),
-            r"quik: .*Did you mean 'quick'",
-        ),
-    ],
-)
-def test_a_wrong_part_is_told_in_our_words(declare_it: Callable[[], object], message: str) -> None:
-    with pytest.raises(StudyError, match=message):
-        declare_it()
-
-
-def test_a_study_and_its_fields_cannot_be_changed() -> None:
-    for frozen, name in ((declare(), "seeds"), (resolve(BASE), "epsilon")):
-        with pytest.raises(ValidationError, match="frozen"):
-            setattr(frozen, name, 1)
+def test_a_wrong_part_is_told_in_our_words() -> None:
+    with pytest.raises(StudyError, match=r"^question: no value is set; give it one$"):
+        Study(base=BASE)  # type: ignore[call-arg]
+    with pytest.raises(StudyError, match=r"^bas: unknown part of a Profile; .*Did you mean 'base'\?$"):
+        Profile(bas={})  # type: ignore[call-arg]
+    with pytest.raises(StudyError, match=r"quik: .*Did you mean 'quick'"):
+        declare(profiles={"quick": Profile()}).with_profile("quik")
 
 
 GOOD = """'''Which ε?
@@ -252,13 +226,12 @@ def test_streams_differ_by_seed_and_by_name(seed: int, other: int, stream: str) 
     assert stream_seed(seed, stream) != stream_seed(seed, stream + "x")
 
 
-def test_a_plan_is_seeds_of_whole_sets_of_arms() -> None:
-    study = Study(question="?", base=BASE, factors={"epsilon": (0.0, 0.1)}, seeds=(3, 5))
-    trials = expand(study, lambda fields: "f", lambda fields: CPU)
-    assert [(t.seed, t.levels["epsilon"]) for t in trials] == [(3, 0.0), (3, 0.1), (5, 0.0), (5, 0.1)]
-    plan = Plan(study=study, profile="p", reason="r", trials=tuple(trials))
-    assert plan.arms == ("epsilon=0.0", "epsilon=0.1")
-    assert arm_name({}) == "all"
+def test_a_plan_is_seeds_of_all_combinations_first_factor_slowest() -> None:
+    plan = planned(declare(factors={"epsilon": (0.0, 0.1), "arch": ("seed_cnn", "xresnet18")}, seeds=(3, 5)))
+    arms = [f"epsilon={epsilon}, arch={arch}" for epsilon in (0.0, 0.1) for arch in ("seed_cnn", "xresnet18")]
+    expected = [(seed, arm) for seed in (3, 5) for arm in arms]
+    assert [(trial.seed, trial.arm) for trial in plan.trials] == expected
+    assert (plan.arms, arm_name({}), declare(factors={}).arms()) == (tuple(arms), "all", [{}])
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
 
 

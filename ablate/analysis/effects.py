@@ -10,6 +10,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -162,9 +163,8 @@ def _is_bent(term: Term, values: FloatArray, study: Study) -> bool:
     # A slope's weights are the levels themselves, but for their scale and where 0 is.
     bend, slope, _ = np.polyfit(term.weights, np.eye(len(term.weights)), 2)
     if study.is_paired:
-        means = values[term.arms].mean(axis=1)
-        whole = means[:, np.isfinite(means).all(axis=0)]
-        turn, tilt = (paired_effect(part @ whole, np.zeros(whole.shape[1])) for part in (bend, slope))
+        sides = (sides_over(replace(term, weights=part), values)[0] for part in (bend, slope))
+        turn, tilt = (paired_effect(*own) for own in sides)
     else:
         turn, tilt = (_independent(term, part, values) for part in (bend, slope))
     if not turn.p < TURNS:

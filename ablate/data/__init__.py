@@ -1,8 +1,5 @@
 """Datasets, decoded once into memory maps of uint8 images.
 
-    dataset = prepare("imagenette-160", image_size=128, cache_dir=default_cache_dir())
-    dataset.train.images    # uint8 [9469, 128, 128, 3]
-
 `prepare` downloads, checks, decodes and opens; `open_dataset` opens again in a worker process. To add a
 dataset, write a file with a `locate` function and name it in `DATASETS` (docs/add_a_dataset.md).
 """
@@ -25,8 +22,8 @@ from ablate.errors import DataError, nearest
 from ablate.plugins import is_foreign
 
 __all__ = [
-    "DATASETS", "Dataset", "Originals", "Progress", "Split", "bind_data", "default_cache_dir",
-    "find_originals", "open_dataset", "overlap", "prepare", "split_digest", "takes_data_dir",
+    "ARCHIVES", "DATASETS", "Dataset", "Originals", "Progress", "Split", "bind_data", "default_cache_dir",
+    "find_originals", "open_dataset", "overlap", "prepare", "split_digest",
 ]  # fmt: skip
 
 DATASETS: dict[str, Callable[[str, Request], Source]] = {
@@ -40,7 +37,7 @@ DATASETS: dict[str, Callable[[str, Request], Source]] = {
 ARCHIVES = {name: subset.archive for name, subset in imagenette.SUBSETS.items()} | {
     "cifar10": cifar10.ARCHIVE
 }
-"""Archive of each dataset that is downloaded."""
+"""Archive of each dataset that is downloaded, or given by `data_dir`."""
 
 LARGEST_SIDE = 4096
 
@@ -57,24 +54,13 @@ def prepare(
     split: float = 0.0,
     arguments: tuple[tuple[str, Any], ...] = (),
 ) -> Dataset:
-    """Find a dataset (download it if need be), check it, decode it once and open it.
+    """Find a dataset (download it if need be), check it, decode it once and open it; faults are a DataError.
 
-    Args:
-        name: a key of `DATASETS`, `folder:PATH`, or the import path of a function.
-        image_size: pixels a side, 1..4096.
-        cache_dir: folder for downloads and decoded images.
-        data_dir: folder of one's own copy of a dataset that would be downloaded; ignored by the others.
-        progress: also told of a damaged cached copy, before it is made anew.
-        resize: how images become square, one of `RESIZE_METHODS`.
-        tuning_part: part of each class's training images to hold back for tuning, in [0, 1). Above 0 the
-            result holds training images alone, `valid` those held back; mean and std stay those of them all.
-        split: part of each class's images in `folder:PATH` that are `valid`; 0: PATH has train/ and val/.
-        arguments: of the function.
-
-    Raises:
-        DataError: A wrong argument, a failed download, or data that is not complete and readable, all bad
-            files listed; a tuning split that leaves a class nothing to train on, or all of whose images the
-            reported split holds too (`overlap` counts where only some are).
+    `name` is a key of `DATASETS`, `folder:PATH`, or the import path of a function, to which `arguments` go;
+    `image_size` in pixels a side, 1..4096; `data_dir` one's own copy of what would be downloaded. With a
+    `tuning_part` above 0, and below 1, the result holds training images alone, `valid` that part of each of
+    their classes; mean and std stay those of all. `split` is the part of each class of `folder:PATH` that is
+    `valid`; at 0 PATH has train/ and val/.
     """
     if isinstance(image_size, bool) or not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_SIDE:
         raise DataError(f"expected an image_size of 1..{LARGEST_SIDE} pixels, got {image_size!r}")
@@ -83,19 +69,11 @@ def prepare(
         raise DataError(f"expected {methods} as resize, got {resize!r}.{hint}")
     for field, part in {"tuning_part": tuning_part, "split": split}.items():
         if not is_fraction(part):
-            raise DataError(
-                f"expected a {field} of 0 (nothing held back) up to, and not including, 1 (all images), but "
-                f"{part!r} came"
-            )
-    request = Request(
-        image_size=image_size,
-        cache_dir=Path(cache_dir).expanduser().resolve(),
-        data_dir=Path(data_dir).expanduser().resolve() if data_dir is not None else None,
-        progress=progress or (lambda stage, done, total: None),
-        resize=resize,
-        split=split,
-        arguments=arguments,
-    )
+            raise DataError(f"expected a {field} of 0 (nothing held back) to below 1 (all), got {part!r}")
+    cache_dir = Path(cache_dir).expanduser().resolve()
+    data_dir = Path(data_dir).expanduser().resolve() if data_dir is not None else None
+    progress = progress or (lambda stage, done, total: None)
+    request = Request(image_size, cache_dir, data_dir, progress, resize, split, arguments)
     _require_known(name)
     is_folder = name.startswith(folder.PREFIX)
     if split and not is_folder:
@@ -150,17 +128,8 @@ def find_originals(name: str, *, data_dir: Path | None = None) -> Originals:
     return Originals(name, False, note, archive.size)
 
 
-def takes_data_dir(name: str) -> bool:
-    """Whether a dataset's own files can be given by `data_dir`: those that are otherwise downloaded."""
-    return name in ARCHIVES
-
-
 def default_cache_dir() -> Path:
-    """Return the folder for downloads and decoded images.
-
-    It is $ABLATE_CACHE, else $XDG_CACHE_HOME/ablate, else ~/.cache/ablate. An empty variable counts as not
-    set, and so does a relative $XDG_CACHE_HOME, as the XDG Base Directory Specification asks.
-    """
+    """The folder for downloads and decoded images: $ABLATE_CACHE, or ablate's by the XDG specification."""
     if own := os.environ.get("ABLATE_CACHE"):
         return Path(own).expanduser()
     shared = Path(os.environ.get("XDG_CACHE_HOME", ""))

@@ -1,9 +1,8 @@
 """Decode once: a folder of arrays per dataset and image size, written whole or not at all.
 
 A decoded folder is written below a temporary one beside its final place and renamed, so a process killed at
-any moment leaves nothing that is taken for whole; what it left is removed by the next one. Every array of a
-copy that is found is hashed again, so that one damaged since, by a power cut too, is made anew. A lock file
-makes two processes take turns: the second finds what the first wrote.
+any moment leaves nothing that is taken for whole. Every array of a copy that is found is hashed again, so
+that a damaged one is made anew. By a lock file two processes take turns.
 """
 
 import contextlib
@@ -41,10 +40,7 @@ CACHE_VERSION = 2
 
 
 def materialise(source: Source, request: Request) -> Dataset:
-    """Open a dataset's decoded images; decode them first if the cache lacks them or its copy is damaged.
-
-    Originals that cannot be decoded are a DataError that lists them all.
-    """
+    """Open a dataset's decoded images; decode them first if the cache lacks them or its copy is damaged."""
     form = {
         "cache_version": CACHE_VERSION,
         "image_size": request.image_size,
@@ -66,9 +62,8 @@ def materialise(source: Source, request: Request) -> Dataset:
 
 @contextlib.contextmanager
 def locked(folder: Path, progress: Progress) -> Iterator[None]:
-    """Hold the lock of a folder that this or another process is about to write; wait for it if need be.
+    """Hold the lock of a folder that is about to be written, and remove what killed processes left beside it.
 
-    What killed processes left beside it is removed, of another folder only when nobody holds that one's lock.
     An OSError, here or in the body (no room, a folder that cannot be written), becomes a DataError.
     """
     try:
@@ -139,24 +134,18 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any], reques
         _reserve(path)
         problems += decode_all(part.originals, images, f"decoding {split} images", request)
         images.flush()
-        arrays[f"{split}_images"] = images
-        arrays[f"{split}_labels"] = np.array(part.labels, dtype=np.int64)
-        np.save(folder / f"{split}_labels.npy", arrays[f"{split}_labels"])
+        labels = np.array(part.labels, dtype=np.int64)
+        np.save(folder / f"{split}_labels.npy", labels)
+        arrays |= {f"{split}_images": images, f"{split}_labels": labels}
     if problems:
         raise refuse("file", "cannot be decoded", problems, contents.remedy)
     mean, std = contents.normalisation or normalisation(arrays["train_images"])
     digests = _digests(arrays, "hashing decoded images", request.progress)
     identity = {"arrays": digests, "num_classes": len(contents.classes), "mean": mean, "std": std}
-    description |= {
-        "classes": contents.classes,
-        "names": {"train": contents.train.names, "valid": contents.valid.names},
-        "mean": mean,
-        "std": std,
-        "digests": digests,
-        "fingerprint": json_digest(identity),
-        "noise": asdict(contents.noise) if contents.noise else None,
-    }
-    write_description(folder, description)
+    names = {"train": contents.train.names, "valid": contents.valid.names}
+    noise = asdict(contents.noise) if contents.noise else None
+    description |= {"classes": contents.classes, "names": names, "mean": mean, "std": std, "noise": noise}
+    write_description(folder, description | {"digests": digests, "fingerprint": json_digest(identity)})
 
 
 def _reserve(path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from ablate.data import DATASETS, Dataset, takes_data_dir
+from ablate.data import ARCHIVES, DATASETS, Dataset
 from ablate.data.dataset import read_description
 from ablate.data.decode import RESIZE_METHODS
 from ablate.data.folder import PREFIX
@@ -17,8 +17,7 @@ from ablate.terminal import print_line, print_table
 def list_datasets(cache_dir: Path) -> dict[str, list[str]]:
     """Return the forms, such as "128 px, squash", in which each known dataset, then own folders, are decoded.
 
-    A damaged copy does not count, as a run makes it anew, nor does a folder named by a relative path, since
-    the cache does not tell where it started.
+    Damaged copies do not count, nor folders named by a relative path: who knows where that started.
     """
     methods = {meaning: name for name, meaning in RESIZE_METHODS.items()}
     copies: dict[str, set[tuple[int, str]]] = {name: set() for name in DATASETS}
@@ -43,7 +42,7 @@ def show_datasets(console: Console, copies: Mapping[str, Sequence[str]], cache_d
     rows = []
     for name, forms in copies.items():
         embedded = "comes with the installation" if name in DATASETS else "your own images"
-        origin = "downloaded when needed" if takes_data_dir(name) else embedded
+        origin = "downloaded when needed" if name in ARCHIVES else embedded
         rows.append((name, origin, "; ".join(forms) or "–"))
     print_table(console, ("dataset", "images", "decoded here"), rows)
     print_line(console, f"your own images: {PREFIX}PATH, with PATH/train/CLASS/ and PATH/val/CLASS/, or code")

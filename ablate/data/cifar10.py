@@ -1,7 +1,6 @@
 """`cifar10`: CIFAR-10, 50,000 + 10,000 images of 32×32 pixels, ten classes.
 
-Read by torchvision, which compares the MD5 digest of each file with its own list before it opens it. The test
-batch is the reported split.
+Read by torchvision, which compares each file's MD5 with its list first. The test batch is the reported split.
 
 Source: Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html; the archive's SHA-256:
 https://github.com/keras-team/keras/blob/master/keras/src/datasets/cifar10.py
@@ -26,7 +25,7 @@ ARCHIVE = Archive(
 
 
 def locate(name: str, request: Request, archive: Archive = ARCHIVE) -> Source:
-    """Find CIFAR-10; download it when there is no `data_dir`. Damaged files are refused when it is read."""
+    """Find CIFAR-10; download it when there is no `data_dir`."""
     root, remedy = unpacked(archive, request)
     # torchvision accepts one content only, so where the files lie and when they were written is no matter
     return Source(name, "cifar10", {"sha256": archive.digest}, partial(_read, root, remedy))
@@ -35,14 +34,12 @@ def locate(name: str, request: Request, archive: Archive = ARCHIVE) -> Source:
 def _read(root: Path, remedy: str) -> Contents:
     from torchvision import datasets  # slow to import; needed to decode alone
 
-    # one's own copy may have another name
-    named = type("CIFAR10", (datasets.CIFAR10,), {"base_folder": root.name})
+    named = type("CIFAR10", (datasets.CIFAR10,), {"base_folder": root.name})  # a copy may have another name
     try:
         train, test = (named(root.parent, train=train) for train in (True, False))
     except Exception as error:  # a RuntimeError, or one of many kinds that pickles raise
         raise DataError(
-            f"{root} cannot be read as CIFAR-10: {error}. A file is missing, or its MD5 digest is not the "
-            f"one that torchvision lists. {remedy}"
+            f"{root} is no CIFAR-10, or a file's MD5 digest is not torchvision's: {error}. {remedy}"
         ) from error
 
     def part(split: str, images: Any) -> Part:

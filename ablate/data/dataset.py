@@ -40,14 +40,12 @@ class Split:
 
 @dataclass(frozen=True)
 class ListedNoise:
-    """Lists of training labels, a fraction of them wrong, that come with a dataset; N class ids each.
-
-    `fault` says why there are none, and what to do; it is "" when there are.
-    """
+    """Lists of training labels, a fraction of them wrong, that come with a dataset; N class ids each."""
 
     fractions: Sequence[float] = ()
     labels: Sequence[Sequence[int]] = ()
     fault: str = ""
+    """Why there are none, and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,49 +54,41 @@ class Dataset:
 
     The images are copy-on-write memory maps: processes that open the same folder share its pages, and a write
     stays in the process that made it. Hand another process `folder`, since pickling copies the pixels.
-
-    Attributes:
-        name: as it was asked for, such as `imagenette-160` or `folder:photos`.
-        valid: images to report on; of a dataset prepared for tuning, those to choose hyper-parameters by.
-        classes: K names for people, in the order of the class ids.
-        mean: per channel, on the scale where 255 is 1, as `std`.
-        fingerprint: SHA-256 (hex) of pixels, labels, K and the normalisation, and of no path or name: the
-            data's identity. Another Pillow or libjpeg may decode other pixels, and then it differs.
-        noise: wrong training labels that came with the dataset; None when they are drawn.
     """
 
     name: str
+    """As it was asked for, such as `imagenette-160` or `folder:photos`."""
     folder: Path
     train: Split
     valid: Split
+    """Images to report on; of a dataset prepared for tuning, those to choose hyper-parameters by."""
     classes: tuple[str, ...]
     mean: Channels
+    """On the scale where 255 is 1, as `std`."""
     std: Channels
     fingerprint: str
+    """SHA-256 (hex) of pixels, labels, K and the normalisation, of no path or name: the data's identity."""
     noise: ListedNoise | None = None
+    """Wrong training labels that came with the dataset; None when they are drawn."""
 
     def noisy_train_labels(self, fraction: float) -> Labels:
         """Return a copy of the training labels, a fraction of them wrong, from 0 (none) to 1 (excluded).
 
-        Imagenette and Imagewoof bring lists of 0.01, 0.05, 0.25 and 0.5, drawn independently of one another;
-        any other fraction of theirs, or a list that is missing or wrong, is a DataError. Those of every other
-        dataset are drawn by `symmetric_noise`.
+        Imagenette and Imagewoof bring lists of 0.01, 0.05, 0.25 and 0.5, drawn independently of one another:
+        what else is asked of them is a DataError. Those of every other dataset are `symmetric_noise`.
         """
         if fraction == 0 and not isinstance(fraction, bool):
             return np.array(self.train.labels)
         if self.noise is None:
             if is_fraction(fraction):
                 return symmetric_noise(self.train.labels, self.train.names, len(self.classes), fraction)
-            part = "the part of the training labels that are wrong"
-            fault = f"expected 0 up to, and not including, 1 ({part}), but {fraction!r} came"
+            fault = f"expected the part of wrong labels, 0 to below 1, but {fraction!r} came"
         elif fraction in self.noise.fractions:
             return np.array(self.noise.labels[self.noise.fractions.index(fraction)], dtype=np.int64)
         else:
             *known, last = (f"{known:g}" for known in (0, *self.noise.fractions))
-            fault = self.noise.fault or (
-                f"expected {', '.join(known)} or {last}, the parts of wrong labels that it has lists of, but "
-                f"{fraction!r} came; take one of these"
-            )
+            expected = f"expected {', '.join(known)} or {last}, of which it has lists"
+            fault = self.noise.fault or f"{expected}, but {fraction!r} came"
         raise DataError(f"label_noise of {self.name}: {fault}")
 
     def fingerprint_with(self, fraction: float) -> str:
@@ -115,8 +105,7 @@ def is_fraction(value: object) -> bool:
 def symmetric_noise(labels: Labels, names: Sequence[str], num_classes: int, fraction: float) -> Labels:
     """Mislabel the `round(fraction · N)` images whose names have the smallest hashes; return a new array.
 
-    Each gets one of the other classes, evenly, by another part of its hash, so the wrong labels of a smaller
-    fraction are among those of a larger one. The order of the names, all different, does not matter.
+    Each gets one of the other classes by another part of its hash: a smaller fraction's are among a larger's.
     """
     noisy = np.array(labels, dtype=np.int64)
     hashes = name_hashes(names, _NOISE_SALT)
@@ -160,10 +149,7 @@ def overlap(a: Split, b: Split) -> int:
 
 
 def normalisation(images: Images) -> tuple[Channels, Channels]:
-    """Return mean and population standard deviation of each channel, where 255 is 1; of a constant one 1.
-
-    The sums are integers, so the order of the images is no matter.
-    """
+    """Return mean and population standard deviation of each channel, where 255 is 1; of a constant one 1."""
     total = images[..., 0].size
     sums = images.sum((0, 1, 2), dtype=np.int64)
     squares = sum(np.square(image, dtype=np.int64).sum((0, 1)) for image in images)
@@ -186,47 +172,36 @@ def read_description(folder: Path) -> dict[str, Any]:
     try:
         sealed = json.loads((folder / DESCRIPTION).read_bytes())
         description: dict[str, Any] = sealed["dataset"]
-        intact = json_digest(description) == sealed["sha256"]
+        if json_digest(description) != sealed["sha256"]:
+            raise ValueError("it does not match its digest")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _not_decoded(folder, f"{DESCRIPTION}: {error!r}") from error
-    if not intact:
-        raise _not_decoded(folder, f"{DESCRIPTION} does not match its digest")
     return description
 
 
 def open_dataset(folder: Path) -> Dataset:
     """Open a decoded folder again, in a worker process; shapes are checked, and nothing is hashed again."""
     described = read_description(folder)
-    splits = []
+    splits, size = [], described["image_size"]
     for split in ("train", "valid"):
-        names, size = tuple(described["names"][split]), described["image_size"]
-        forms = {"images": ((len(names), size, size, 3), np.uint8), "labels": ((len(names),), np.int64)}
-        arrays = []
-        for kind, (shape, dtype) in forms.items():
+        names = tuple(described["names"][split])
+        forms = {"images": ("uint8", (len(names), size, size, 3)), "labels": ("int64", (len(names),))}
+        arrays = {}
+        for kind, form in forms.items():
             path = folder / f"{split}_{kind}.npy"
             try:
                 # "c" is copy-on-write: torch.from_numpy takes it as writable, and the file stays as it is
-                array = np.load(path, mmap_mode="c", allow_pickle=False)
+                array = arrays[kind] = np.load(path, mmap_mode="c", allow_pickle=False)
+                if (array.dtype.name, array.shape) != form:
+                    raise ValueError(f"expected {form}, found {array.dtype} {array.shape}")
             except Exception as error:  # numpy parses the header as Python: a damaged one raises many kinds
                 raise _not_decoded(folder, f"{path.name}: {error!r}") from error
-            if (array.shape, array.dtype) != (shape, dtype):
-                expected = f"expected {np.dtype(dtype)} {shape}, found {array.dtype} {array.shape}"
-                raise _not_decoded(folder, f"{path.name}: {expected}")
-            arrays.append(array)
-        images, labels = arrays
-        splits.append(Split(images, labels, names))
+        splits.append(Split(**arrays, names=names))
     train, valid = splits
-    return Dataset(
-        name=described["name"],
-        folder=folder,
-        train=train,
-        valid=valid,
-        classes=tuple(described["classes"]),
-        mean=tuple(described["mean"]),
-        std=tuple(described["std"]),
-        fingerprint=described["fingerprint"],
-        noise=ListedNoise(**described["noise"]) if described["noise"] else None,
-    )
+    name, fingerprint, noise = (described[key] for key in ("name", "fingerprint", "noise"))
+    classes, mean, std = (tuple(described[key]) for key in ("classes", "mean", "std"))
+    listed = ListedNoise(**noise) if noise else None
+    return Dataset(name, folder, train, valid, classes, mean, std, fingerprint, listed)
 
 
 def _not_decoded(folder: Path, found: str) -> DataError:

@@ -1,8 +1,7 @@
 """One image to pixels, and many of them in parallel.
 
 Every image becomes RGB and square, by PIL's bilinear filter (which averages over the source area when it
-shrinks). EXIF orientation is not applied, since the source did not apply it: a photograph that relies on the
-tag stays as its pixels are stored. Transparency is dropped, and of an animation the first frame is taken.
+shrinks). EXIF orientation is not applied, transparency is dropped, and of an animation the first frame taken.
 """
 
 from collections.abc import Sequence
@@ -37,12 +36,10 @@ def decoder_version() -> str:
 
 
 def decode_image(original: Original, image_size: int, method: str = "squash") -> Images:
-    """Return an original's pixels as uint8 [image_size, image_size, 3].
+    """Return an original's pixels as uint8 [image_size, image_size, 3]; what cannot be read raises anything.
 
-    The format of a file is told from its content, not from its suffix. An image that has the size is not
-    touched. `squash`, the source's recipe, scales the sides by different factors and keeps all of the image;
-    `center_crop` scales the shorter side and cuts out the middle, rounding as torchvision's `Resize` and
-    `CenterCrop` do. What cannot be read, or has more bits, raises an OSError or a ValueError.
+    The format of a file is told from its content. An image that has the size is not touched. `center_crop`
+    rounds as torchvision's `Resize` and `CenterCrop` do.
     """
     original = original() if callable(original) else original
     if isinstance(original, Path):
@@ -66,13 +63,11 @@ def decode_image(original: Original, image_size: int, method: str = "squash") ->
 def decode_all(originals: Sequence[Original], out: Images, stage: str, request: Request) -> list[str]:
     """Decode N originals into the rows of `out`, uint8 [N, H, H, 3], such as a memory map.
 
-    A few at a time, as Pillow releases the interpreter lock. The request's `progress` is told `stage` about a
-    hundred times. Returns a line for each file that cannot be decoded; its row is not meaningful.
+    Returns a line for each file that cannot be decoded; its row is not meaningful.
     """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError(
-            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process, so a file that is cut short would be "
-            "filled with grey unnoticed. Turn it off before preparing a dataset."
+            "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on, so files cut short would turn grey; switch it off"
         )
 
     def decode_row(row: int) -> str | None:
@@ -83,9 +78,8 @@ def decode_all(originals: Sequence[Original], out: Images, stage: str, request: 
         except Exception as error:  # Pillow's plugins raise many kinds on corrupt bytes: a bad file each
             reason = str(error) or type(error).__name__
             if isinstance(error, PIL.UnidentifiedImageError) and isinstance(original, Path):
-                empty = original.stat().st_size == 0
-                known = ", ".join(_FORMATS)
-                reason = "empty (0 bytes)" if empty else f"not an image of a known format ({known})"
+                known = f"not an image of a known format ({', '.join(_FORMATS)})"
+                reason = known if original.stat().st_size else "empty (0 bytes)"
         return f"{str(original)!r}: {reason}"
 
     problems = []

@@ -1,12 +1,11 @@
 """`digits` and `synthetic`: small datasets that need no download.
 
-`digits` are scikit-learn's handwritten digits, real images: 1,797 of 8×8 pixels with 17 grey levels, ten
-classes. 60 of each class are for training and the other 1,197 for reporting, so that calibration can be seen.
-Both splits hold digits of the same writers, so the accuracy is one on known writers.
+`digits` are scikit-learn's handwritten digits: 1,797 of 8×8 pixels with 17 grey levels, ten classes. 60 of
+each are for training and the other 1,197, by the same writers, for reporting: enough to see calibration.
 
 `synthetic` is for tests: three classes, 64 training and 64 reported images of a bright blob on noise, whose
-place and colour lean to its class and overlap with the others', so that a classifier learns something and is
-not always right. Pixels come from integer arithmetic on numpy's frozen `RandomState` stream.
+place and colour lean to its class and overlap with the others'. Pixels come from integer arithmetic on
+numpy's frozen `RandomState` stream.
 
 Source: Alpaydin and Kaynak 1998, handwritten digits, https://doi.org/10.24432/C50P49
 """
@@ -21,14 +20,11 @@ from ablate.data.source import Contents, Part, Request, Source
 from ablate.data.tuning import rows_by_hash
 
 DIGITS_PER_CLASS = 60
-_INK = 16  # a pixel is a count of ink, 0..16
-
 _CLASSES = ("red", "green", "blue")
 _GRID = 1024  # blob coordinates, so that one image looks alike at every size
 _CENTRES = np.array([(300, 512), (680, 330), (680, 694)])  # row, column
 _JITTER = 260
 _WIDTH = 160
-_TINT = 45
 
 
 def locate_digits(name: str, request: Request) -> Source:
@@ -41,7 +37,7 @@ def _read_digits() -> Contents:
     from sklearn.datasets import load_digits  # slow to import, and not needed once the images are decoded
 
     digits = load_digits()
-    pixels = np.rint(digits.images * (255 / _INK)).astype(np.uint8)
+    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)  # ink is counted from 0 to 16
     labels = digits.target.tolist()
 
     def part(rows: list[int]) -> Part:
@@ -77,7 +73,7 @@ def _draw_synthetic(image_size: int) -> Contents:
 def _draw(rng: np.random.RandomState, label: int, image_size: int) -> Images:
     """Draw uint8 [image_size, image_size, 3]: a blob near its class's place, in about its class's colour."""
     centre = _CENTRES[label] + rng.randint(-_JITTER, _JITTER + 1, size=2)
-    tint = rng.randint(60, 141, size=3) + _TINT * (np.arange(3) == label)
+    tint = rng.randint(60, 141, size=3) + 45 * (np.arange(3) == label)
     grid = (2 * np.arange(image_size) + 1) * _GRID // (2 * image_size)  # pixel centres
     squared = (grid[:, None] - centre[0]) ** 2 + (grid[None, :] - centre[1]) ** 2
     blob = tint * _WIDTH**2 // (_WIDTH**2 + squared)[..., None]  # falls off as 1 / (1 + r²)

@@ -1,9 +1,8 @@
 """An archive's unpacked files: one's own copy, or downloaded, checked and unpacked once into the cache.
 
-torchvision has no part in this: its downloader knows MD5 alone, neither timeout nor bound, and turns to plain
-HTTP where HTTPS fails; its extractor writes whatever the archive holds. Here what was not checked is never
-opened. Only regular files whose full name is expected are written, by our own `open`, so no extraction filter
-has to be right (tarfile's own were bypassed, CVE-2025-4517). No more than a stated number of bytes is ever
+Not by torchvision, which knows MD5 alone, no timeout or bound, and writes whatever an archive holds. Here
+what was not checked is never opened. Only regular files whose full name is expected are written, by our own
+`open` (tarfile's filters were bypassed, CVE-2025-4517). No more than a stated number of bytes is ever
 decompressed: not into files, and not into the memory that long tar headers take.
 """
 
@@ -37,8 +36,7 @@ class Archive:
     url: str
     size: int
     digest: str
-    """SHA-256, or MD5 (32 digits) where no SHA-256 was ever published: that shows damage, and not a second
-    file that its maker made to have the same digest."""
+    """SHA-256, or MD5 (32 digits) where no other was ever published: that shows damage, and no forgery."""
     folder: str
     contents: tuple[str, ...]
     """Names of the folder's entries that tell a copy of it."""
@@ -61,9 +59,8 @@ def unpacked(archive: Archive, request: Request) -> tuple[Path, str]:
         if root := find_unpacked(archive, request.cache_dir, data_dir):
             return root, f"Restore these files from {archive.url}; no image is ever skipped."
         raise DataError(
-            f"expected {' and '.join(archive.contents)} in {data_dir / archive.folder} or in {data_dir} "
-            f"itself, and found them in neither. Point --data-dir at an unpacked copy of {archive.url}, or "
-            "leave it out to download."
+            f"expected {' and '.join(archive.contents)} in {data_dir / archive.folder} or {data_dir}. "
+            f"Point --data-dir at an unpacked copy of {archive.url}, or leave it out to download."
         )
     root = request.cache_dir / "sources" / archive.folder
     with locked(root, request.progress):
@@ -92,17 +89,14 @@ def download(archive: Archive, packed: Path, request: Request) -> None:
                 request.progress(f"downloading {archive.url}", received, archive.size)
         if (received, digest.hexdigest()) != (archive.size, archive.digest):
             packed.unlink()
-            raise ValueError(
-                f"expected {archive.size} bytes with {kind} {archive.digest}, "
-                f"received {received} bytes with {kind} {digest.hexdigest()}; they were deleted unopened"
-            )
+            came = f"received {received} bytes with {kind} {digest.hexdigest()}, deleted unopened"
+            raise ValueError(f"expected {archive.size} bytes with {kind} {archive.digest}, {came}")
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it is the response too, and holds the connection
         raise DataError(
-            f"could not download {archive.url}: {str(error) or type(error).__name__}. Try again; or give "
-            "the folder of a copy with --data-dir DIR; or run on data that needs no download with "
-            "--profile quick."
+            f"could not download {archive.url}: {str(error) or type(error).__name__}. Try again, give the "
+            "folder of a copy with --data-dir DIR, or run without a download by --profile quick."
         ) from error
 
 
@@ -122,14 +116,12 @@ class _Capped(gzip.GzipFile):
 def extract(packed: Path, target: Path, archive: Archive, request: Request) -> None:
     """Unpack the expected files of a gzipped tar archive below `target`, an existing, empty folder.
 
-    Folders come with the files in them, and what macOS drops into folders is passed over; anything else, or
-    damage, is a DataError, and some of the archive may be below `target` by then. JPEG files and raw pixels
-    hardly compress, so an archive of them may hold half as much again as it weighs.
+    What macOS drops into folders is passed over; anything else, or damage, is a DataError.
     """
     expected = re.compile(f"{re.escape(archive.folder)}/({archive.files})", re.ASCII)
     try:
         with _Capped(packed) as plain:
-            plain.left = archive.size * 3 // 2 + MAX_OVERHEAD_BYTES
+            plain.left = archive.size * 3 // 2 + MAX_OVERHEAD_BYTES  # images hardly compress
             with tarfile.open(fileobj=plain, mode="r|") as tar:
                 for count, member in enumerate(tar):
                     if count >= MAX_MEMBERS:
@@ -150,7 +142,7 @@ def extract(packed: Path, target: Path, archive: Archive, request: Request) -> N
 
 
 def _is_expected(member: tarfile.TarInfo, expected: re.Pattern[str]) -> bool:
-    """Tell a file to write from an entry to pass over; refuse any other before anything of it is read."""
+    """Tell a file to write from an entry to pass over; any other is a DataError."""
     regular = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
     if member.isdir() or (regular and is_dropping(member.name.rpartition("/")[2])):
         return False

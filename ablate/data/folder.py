@@ -1,12 +1,11 @@
 """Images in class folders, `SPLIT/CLASS/FILE`; and `folder:PATH`, one's own in `PATH/train` and `PATH/val`.
 
-They are listed here and not by torchvision, which passes over what it does not know, enters folders inside of
-class folders, and would be imported at every start of a run.
+Not listed by torchvision, which passes over what it does not know and enters folders in class folders.
 """
 
 import os
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -51,10 +50,7 @@ class Tree:
         return [file for folders in self.splits.values() for files in folders.values() for file in files]
 
     def identity(self) -> object:
-        """Return what tells one state of the files from another; it decides where decoded images are cached.
-
-        Two copies may have equal names, sizes and times and other pixels, so the path is part of it.
-        """
+        """Return what tells one state of the files from another; copies may differ in their pixels alone."""
         return {"root": os.fsdecode(self.root), "files": self.files()}
 
     def check(self, remedy: str, request: Request) -> None:
@@ -83,11 +79,10 @@ def is_dropping(name: str) -> bool:
     return name in _DROPPINGS or name.startswith("._")
 
 
-def list_tree(root: Path, splits: Sequence[str], is_image: Callable[[str], bool]) -> Tree:
+def list_tree(root: Path, splits: Sequence[str]) -> Tree:
     """List the class folders and images of ROOT/SPLIT; whatever else lies there is a problem, never skipped.
 
-    Only what macOS and Windows drop into folders (`._*`, `Thumbs.db` and the like) is passed over. `is_image`
-    tells from a file's name whether it should be an image. A split that has no folder is empty.
+    Images are told by their suffix. A split that has no folder is empty.
     """
     problems: list[str] = []
 
@@ -113,7 +108,7 @@ def list_tree(root: Path, splits: Sequence[str], is_image: Callable[[str], bool]
                     problems.append(f"{name!r}: a folder inside a class folder")
                 elif not entry.is_file():  # such as a pipe, which would block the reader
                     problems.append(f"{name!r}: not a regular file")
-                elif not is_image(entry.name):
+                elif not entry.name.lower().endswith(SUFFIXES):
                     problems.append(f"{name!r}: not an image file by its name")
                 else:
                     status = entry.stat()
@@ -124,61 +119,51 @@ def list_tree(root: Path, splits: Sequence[str], is_image: Callable[[str], bool]
 def locate(name: str, request: Request) -> Source:
     """Find the images of `folder:PATH`; all that is wrong with them is listed in one error.
 
-    The held-out split's folder is `val` or `valid`. Class folders have one level; their names, sorted by code
-    point, give the class ids. What lies beside the split folders (a test split, a readme) is not looked at,
-    nor is the request's `data_dir`.
+    The held-out split's folder is `val` or `valid`; with the request's `split`, PATH has the class folders
+    themselves. Their names, sorted by code point, give the class ids. What lies beside the split folders (a
+    test split, a readme) is not looked at.
     """
-    path = name.removeprefix(PREFIX)
-    if not path:
-        raise DataError(f"expected {PREFIX}PATH with the path of a folder, got {name!r}. {_REMEDY}")
-    root = Path(path).expanduser().resolve()
-    if not root.is_dir():
-        raise DataError(f"{name!r}: there is no folder {str(root)!r}. {_REMEDY}")
+    root = Path(name.removeprefix(PREFIX)).expanduser().resolve()
     try:
+        if name == PREFIX:
+            raise FileNotFoundError(f"expected {PREFIX}PATH with the path of a folder")
         folders = sorted(path.name for path in root.iterdir() if path.is_dir())
     except OSError as error:
-        raise DataError(f"cannot look into {str(root)!r}: {error.strerror or error}. {_REMEDY}") from error
-    if request.split:
-        return _split_source(name, root, folders, request)
+        raise DataError(f"{name!r}: {error}. {_REMEDY}") from error
     held_out = "valid" if "valid" in folders and "val" not in folders else "val"
-    tree = list_tree(root, ("train", held_out), lambda file: file.lower().endswith(SUFFIXES))
+    splits = (".",) if request.split else ("train", held_out)
+    both = {"train", "val", "valid"} & {*folders}
+    if request.split and both:
+        raise DataError(f"split: expected PATH/CLASS/IMAGE, but PATH has {sorted(both)}; leave split out")
+    tree = list_tree(root, splits)
     listed = ", ".join(map(repr, folders[:5])) + ", …" * (len(folders) > 5)
-    for split, shown in (("train", "'train'"), (held_out, "'val' or 'valid'")):
-        if split not in folders:
+    for split in splits:
+        if not (root / split).is_dir():
+            shown = "'train'" if split == "train" else "'val' or 'valid'"
             tree.problems.append(f"{shown}: no such folder; the folders in PATH are: {listed or 'none'}")
         elif not tree.splits[split]:
             tree.problems.append(f"{split!r}: no class folders in it")
-    if {"val", "valid"} <= {*folders}:
+    if {"val", "valid"} <= both:
         tree.problems.append("'val' and 'valid' both exist: which of them is meant?")
-    train, valid = tree.splits.values()
+    train, valid = tree.splits[splits[0]], tree.splits[splits[-1]]
     if train and valid:  # else every class of the one would be missing in the other
-        tree.problems += _class_problems("train", train, valid) + _class_problems(held_out, valid, train)
+        for split in splits:
+            tree.problems += _class_problems(split, tree.splits[split], valid if split == "train" else train)
         if len(train) < 2:
-            tree.problems.append(f"'train': expected at least 2 class folders, found {len(train)}")
+            tree.problems.append(f"{splits[0]!r}: expected at least 2 class folders, found {len(train)}")
     tree.check(_REMEDY, request)
-    return Source(name, "folder", tree.identity(), lambda: tree.contents({c: c for c in train}, _REMEDY))
-
-
-def _split_source(name: str, root: Path, folders: Sequence[str], request: Request) -> Source:
-    """Find the images of PATH/CLASS/IMAGE, a part of which, the request's `split`, is reported on."""
-    if both := {"train", "val", "valid"} & {*folders}:
-        raise DataError(f"split: expected PATH/CLASS/IMAGE, but PATH has {sorted(both)}; leave split out")
-    tree = list_tree(root, (".",), lambda file: file.lower().endswith(SUFFIXES))
-    classes = tree.splits["."]
-    tree.problems += _class_problems(".", classes, classes)
-    if len(classes) < 2:
-        tree.problems.append(f"expected at least 2 class folders, found {len(classes)}")
-    tree.check(_REMEDY, request)
-    files = tree.files()
-    labels = [label for label, own in enumerate(classes.values()) for _ in own]
-    held = held_back([file.name for file in files], labels, [*classes], request.split, "split")
-    reported = {files[row] for row in held}
-    tree.splits = {
-        split: {one: [file for file in own if (file in reported) == out] for one, own in classes.items()}
-        for split, out in (("train", False), ("valid", True))
-    }
-    identity = {"of": tree.identity(), "split": request.split}
-    return Source(name, "folder", identity, lambda: tree.contents({c: c for c in classes}, _REMEDY))
+    identity = tree.identity()
+    if request.split:
+        files = tree.files()
+        labels = [label for label, own in enumerate(train.values()) for _ in own]
+        held = held_back([file.name for file in files], labels, [*train], request.split, "split")
+        reported = {files[row] for row in held}
+        tree.splits = {
+            split: {one: [file for file in own if (file in reported) == out] for one, own in train.items()}
+            for split, out in (("train", False), ("valid", True))
+        }
+        identity = {"of": identity, "split": request.split}
+    return Source(name, "folder", identity, lambda: tree.contents({c: c for c in train}, _REMEDY))
 
 
 def _class_problems(

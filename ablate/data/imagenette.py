@@ -3,18 +3,15 @@
 Version 2 of both, ten classes of ImageNet each: 9,469 + 3,925 and 9,025 + 3,929 images, whose shorter side
 has 160 or 320 px or the full size. The images and their names are the same at every size.
 
-A CSV of wrong labels comes with them: columns `path`, `noisy_labels_0`, `_1`, `_5`, `_25`, `_50` (WordNet ids
-at so many per cent of wrong labels) and `is_valid`, a row for each image of both splits. The lists were drawn
-one by one, so an image mislabelled at 5 % need not be so at 25 %; the images of `val` keep their labels.
+A CSV of wrong labels comes with them: `path`, `noisy_labels_1`, `_5`, `_25`, `_50` (WordNet ids at so many
+per cent of wrong labels). The lists were drawn one by one; the images of `val` keep their labels.
 
 References:
-    Howard 2019, https://github.com/fastai/imagenette; the counts are those of `noisy_imagenette.csv` and
-    `noisy_imagewoof.csv`, which name every image; wrong labels: Abraham 2020, in `noisy_labels` there. The
-    archives' sizes: https://github.com/fastai/fastai/blob/main/fastai/data/checks.txt. Imagenette's SHA-256:
-    https://github.com/tensorflow/datasets/blob/master/tensorflow_datasets/datasets/imagenette/checksums.tsv.
-    Imagewoof was packed anew in February 2021, to hold its list of wrong labels, and since then only MD5 has
-    been published:
-    https://github.com/catalyst-team/catalyst/blob/master/catalyst/contrib/datasets/imagewoof.py.
+    Howard 2019, https://github.com/fastai/imagenette, counts of the list there, wrong labels of Abraham 2020;
+    sizes https://github.com/fastai/fastai/blob/main/fastai/data/checks.txt; Imagenette's SHA-256
+    https://github.com/tensorflow/datasets/blob/master/tensorflow_datasets/datasets/imagenette/checksums.tsv;
+    of Imagewoof, packed anew in 2021, only MD5 is published:
+    https://github.com/catalyst-team/catalyst/blob/master/catalyst/contrib/datasets/imagewoof.py
 """
 
 import contextlib
@@ -38,20 +35,16 @@ NOISE_COLUMNS = {fraction: f"noisy_labels_{round(100 * fraction)}" for fraction 
 
 @dataclass(frozen=True)
 class Family:
-    """Ten classes of ImageNet as fast.ai packs them: `train/WNID/*.JPEG`, `val/WNID/*.JPEG`, wrong labels.
-
-    Attributes:
-        classes: of each WordNet id, sorted: its name for people, its number of images in `train`, in `val`.
-        names_sha256: SHA-256 of the files' names (`train/n01440764/…`), sorted and joined by newlines.
-        noise_sha256: SHA-256 of the class ids that it gives the training images, int64 [4, N], as
-            `array_digest` takes it: fractions ascending, images sorted by path.
-    """
+    """Ten classes of ImageNet as fast.ai packs them: `train/WNID/*.JPEG`, `val/WNID/*.JPEG`, wrong labels."""
 
     title: str
     classes: Mapping[str, tuple[str, int, int]]
+    """Of each WordNet id, sorted: its name for people, its number of images in `train`, in `val`."""
     names_sha256: str
+    """Of the files' names (`train/n01440764/…`), sorted and joined by newlines."""
     noise_file: str
     noise_sha256: str
+    """`array_digest` of the training images' wrong class ids, [4, N]: fractions ascending, images by path."""
     normalisation: tuple[Channels, Channels] | None = None
 
 
@@ -128,14 +121,11 @@ SUBSETS = {
 
 
 def locate(name: str, request: Request) -> Source:
-    """Find a copy of the dataset and check that it is complete; download it when there is no `data_dir`.
-
-    Files beside `train` and `val` are not part of the dataset, but for the list of wrong labels.
-    """
+    """Find a copy of the dataset and check that it is complete; download it when there is no `data_dir`."""
     subset = SUBSETS[name]
     family = subset.family
     root, remedy = unpacked(subset.archive, request)
-    tree = list_tree(root, ("train", "val"), lambda file: file.endswith(".JPEG"))
+    tree = list_tree(root, ("train", "val"))
     problems = []
     for place, (split, folders) in enumerate(tree.splits.items(), 1):
         unknown = folders.keys() - family.classes
@@ -143,26 +133,20 @@ def locate(name: str, request: Request) -> Source:
         for wnid, facts in family.classes.items():
             if (found := len(folders.get(wnid, ()))) != facts[place]:
                 problems.append(f"'{split}/{wnid}': expected {facts[place]} images, found {found}")
-    listed = "\n".join(sorted(file.name for file in tree.files()))
-    digest = hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()
+    names = "\n".join(sorted(file.name for file in tree.files()))
+    digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
     if not (tree.problems or problems) and digest != family.names_sha256:
         problems.append("the numbers of files are right, but some are not named as in the official archive")
     tree.problems += sorted(problems) + _size_problems(tree, subset.shorter_side)
     tree.check(remedy, request)
-    try:
-        status = (root / family.noise_file).stat()
-        noise = [status.st_size, status.st_mtime_ns]
-    except OSError:
-        noise = None
+    listed = root / family.noise_file
+    noise = [listed.stat().st_size, listed.stat().st_mtime_ns] if listed.exists() else None
     identity = {"images": tree.identity(), "noise": noise}
     return Source(name, name, identity, partial(_contents, tree, family, remedy))
 
 
 def _size_problems(tree: Tree, shorter_side: int | None) -> list[str]:
-    """Tell the archives of one family apart, whose files have the same names at every size.
-
-    One image of each class is looked at, and most must agree: a few may be exceptions.
-    """
+    """Tell the archives of one family apart: most of one image of each class must have the size."""
     sides = []
     for files in filter(None, tree.splits["train"].values()):
         path = tree.root / files[0].name
@@ -172,10 +156,8 @@ def _size_problems(tree: Tree, shorter_side: int | None) -> list[str]:
     of_most = (side for side in (160, 320, shorter_side) if side and 2 * sides.count(side) > len(sides))
     if not sides or next(of_most, None) == shorter_side:
         return []
-    wanted = f"{shorter_side} px" if shorter_side else "the full size"
-    found = ", ".join(map(str, sorted(set(sides))))
-    problem = f"expected images of {wanted} (shorter side), but those looked at have {found} px"
-    return [f"{problem}: is this the archive of another size?"]
+    wanted = f"expected images of {shorter_side or 'many'} px (shorter side)"
+    return [f"{wanted}, but found {sorted({*sides})} px: is this the archive of another size?"]
 
 
 def _contents(tree: Tree, family: Family, remedy: str) -> Contents:
@@ -191,20 +173,15 @@ def _contents(tree: Tree, family: Family, remedy: str) -> Contents:
 
 def _listed_labels(path: Path, family: Family, train: Part) -> list[list[int]]:
     """Read N class ids of each fraction; a ValueError when they are not the official wrong labels."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     ids = {wnid: label for label, wnid in enumerate(family.classes)}
     try:
-        by_path = {row["path"]: row for row in rows}
-        true, *listed = (
-            [ids[by_path[name][column]] for name in train.names]
-            for column in ("noisy_labels_0", *NOISE_COLUMNS.values())
-        )
+        with path.open(encoding="utf-8", newline="") as file:
+            by_path = {row["path"]: row for row in csv.DictReader(file)}
+        listed = [[ids[by_path[name][column]] for name in train.names] for column in NOISE_COLUMNS.values()]
     except KeyError as error:
         expected = f"expected a class of {family.title} for each image and fraction"
         raise ValueError(f"{expected}, which fails at {error}") from None
     ordered = np.array(listed, dtype=np.int64)[:, np.argsort(np.array(train.names))]
-    intact = array_digest(np.ascontiguousarray(ordered)) == family.noise_sha256
-    if not intact or true != list(train.labels) or len(by_path) < len(rows):
+    if array_digest(np.ascontiguousarray(ordered)) != family.noise_sha256:
         raise ValueError("it is well-formed, but not the official list")
     return listed

@@ -21,7 +21,10 @@ from ablate.plugins import bind, is_foreign, load_foreign
 
 EXPECTED = (
     "Expected {'train': (images, labels), 'valid': (images, labels)}, with 'classes': names if there are "
-    "any, or two torch datasets of (image, label), first the one to train on"
+    "any, or two torch datasets of (image, label), first the one to train on; images of uint8, [H, W] or "
+    "[H, W, 3], the same whenever they are read. Of numbers from 0 to 1 write "
+    "(255 * images).round().astype('uint8'), leave ToTensor, Normalize and random augmentation out (ablate "
+    "augments while it trains), and number classes by np.unique(labels, return_inverse=True)[1]"
 )
 
 
@@ -43,24 +46,17 @@ def locate(name: str, request: Request) -> Source:
         else:
             train, valid = ((one.__getitem__, len(one)) for one in returned)
             classes = getattr(returned[0], "classes", None)
+        trained, trained_digest = _read("train", *train, request)
+        reported, reported_digest = _read("valid", *valid, request)
+        used = {*trained.labels, *reported.labels}
+        names = tuple(map(str, range(len(used)) if classes is None else classes))
+        if odd := ({*range(len(names))} ^ {*trained.labels}) | (used - {*range(len(names))}):
+            wanted = f"the labels 0 to {len(names) - 1}, all of them in train"
+            raise ValueError(f"expected {wanted}, but not so are {sorted(odd)[:5]}")
     except FOREIGN_FAULTS as error:
         raise DataError(f"data {name!r}: {type(error).__name__}: {error}. {EXPECTED}") from error
-    parts, digests = {}, {}
-    for split, (read, count) in {"train": train, "valid": valid}.items():
-        try:
-            parts[split], digests[split] = _read(split, read, count, request)
-        except FOREIGN_FAULTS as error:
-            raise DataError(f"data {name!r}: {split}: {error}") from error
-    trained, seen = {*parts["train"].labels}, {*parts["train"].labels, *parts["valid"].labels}
-    names = tuple(map(str, range(len(seen)) if classes is None else classes))
-    wanted = {*range(len(names))}
-    if odd := sorted((wanted - trained) | (seen - wanted)):
-        raise DataError(
-            f"data {name!r}: expected the labels 0 to {len(names) - 1}, all of them in train, but not so are "
-            f"{odd[:5]}; np.unique(labels, return_inverse=True)[1] numbers classes from 0 on"
-        )
-    contents = Contents(names, parts["train"], parts["valid"])
-    return Source(name, "own", {**digests, "classes": names}, lambda: contents)
+    identity = {"train": trained_digest, "valid": reported_digest, "classes": names}
+    return Source(name, "own", identity, lambda: Contents(names, trained, reported))
 
 
 def _rows(images: Any, labels: Any) -> tuple[Callable[[int], Any], int]:
@@ -85,12 +81,9 @@ def _read(split: str, read: Callable[[int], Any], count: int, request: Request) 
         if row % 1000 == 999 or row == count - 1:
             request.progress(f"reading {split} images", row + 1, count)
     if not count:
-        raise ValueError("no images")
+        raise ValueError(f"no images in {split}")
     if any(array_digest(pixels(row)) != digests[row] for row in range(min(8, count))):
-        raise ValueError(
-            "an image that is read twice is not the same; leave random augmentation out: ablate augments "
-            "while it trains (crop_area, flip, mixup)"
-        )
+        raise ValueError(f"an image of {split} that is read twice is not the same")
     names = tuple(f"{split}/{row:06d}" for row in range(count))
     part = Part(names, tuple(labels), [partial(pixels, row) for row in range(count)])
     return part, json_digest([digests, labels])
@@ -106,9 +99,5 @@ def _pixels(image: Any) -> Images:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if pixels.dtype != np.uint8 or pixels.shape[2:] not in ((), (3,)) or pixels.ndim < 2:
-        raise ValueError(
-            f"expected images of uint8, [H, W] or [H, W, 3], but {pixels.dtype} {list(pixels.shape)} came; "
-            "of numbers from 0 to 1 write (255 * images).round().astype('uint8'), and leave ToTensor and "
-            "Normalize out"
-        )
+        raise ValueError(f"an image of {pixels.dtype} {list(pixels.shape)}")
     return np.ascontiguousarray(pixels)

@@ -10,6 +10,7 @@ from ablate.errors import DataError
 
 LISTED_PROBLEMS = 20
 Original = Path | Images | Callable[[], Images]
+"""An image file, its uint8 pixels, [H, W] or [H, W, 3], or what gives them when it is called."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Part:
-    """One split: N names, all different and relative to the dataset's folder, N class ids, N originals.
-
-    An original is an image file, its uint8 pixels, [H, W] or [H, W, 3], or what gives them when it is called.
-    """
+    """One split: N names, all different and relative to the dataset's folder, N class ids, N originals."""
 
     names: tuple[str, ...]
     labels: tuple[int, ...]

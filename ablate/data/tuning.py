@@ -1,8 +1,7 @@
 """The tuning split: images held back from the training images, so that nothing is tuned on the reported ones.
 
 Of each class the same part is held back, chosen by the hash of the file names: no seed, order or content has
-a say, and a smaller part's images are among a larger part's. Both splits are decoded arrays like those of any
-dataset, in a folder of their own, written and checked by `ablate.data.cache`.
+a say, and a smaller part's images are among a larger part's.
 """
 
 from collections.abc import Sequence
@@ -31,30 +30,18 @@ def rows_by_hash(names: Sequence[str], labels: Sequence[int] | Labels, salt: byt
 def held_back(
     names: Names, labels: Sequence[int] | Labels, classes: Names, part: float, field: str = "tuning_part"
 ) -> list[int]:
-    """Choose the training images that are held back to tune on, or by `split`; return their rows, ascending.
-
-    Of a class of n images they are the first `round(part · n)` by their hashes, and at least one. Classes
-    with no image left to train on are listed in a DataError.
-    """
+    """Rows, ascending, of each class's first `round(part · n)` images by hash, at least one and not all."""
     of_class = sorted(rows_by_hash(names, labels, SALTS[field]).items())
     held = {label: rows[: max(1, round(part * len(rows)))] for label, rows in of_class}
-    problems = [
-        f"{classes[label]!r}: {len(rows)} of {len(rows)} training images would be held back"
-        for label, rows in of_class
-        if len(held[label]) == len(rows)
-    ]
-    if problems:
-        remedy = "Expected one or more left to train on: take a smaller part, or add images of these classes."
+    full = [(classes[label], len(rows)) for label, rows in of_class if held[label] == rows]
+    if problems := [f"{name!r}: all {count} training images would be held back" for name, count in full]:
+        remedy = "Expected images left to train on: take a smaller part, or add images of these classes."
         raise refuse("problem", f"with {field}={part:g}", problems, remedy)
     return sorted(row for rows in held.values() for row in rows)
 
 
 def tuning_source(full: Dataset, original: Source, part: float) -> Source:
-    """Return a dataset's training images as a dataset: what is left to train on, and the tuning split.
-
-    Its normalisation is that of all the training images, so that what was tuned meets the same inputs when it
-    is trained on all of them. Labels are the true ones; a list of wrong labels is that of the images left.
-    """
+    """Return a dataset's training images as a dataset: what is left to train on, and the tuning split."""
     salt = SALTS["tuning_part"].decode()
     identity = {"of": original.identity, "fingerprint": full.fingerprint, "part": part, "by": salt}
     return Source(original.name, f"{original.kind}-tuning", identity, partial(_contents, full, part))
@@ -68,9 +55,8 @@ def _contents(full: Dataset, part: float) -> Contents:
     if all(array_digest(images[row]) in reported for row in held):
         raise DataError(
             f"expected a tuning split of {full.name} other than its reported split, but each of its "
-            f"{len(held)} images is, pixel by pixel, among the {len(full.valid)} reported ones: to tune on "
-            "it would be to tune on what is reported. Do train and val hold the same images? Take out of "
-            "train those that are in val, and run again."
+            f"{len(held)} images is, pixel by pixel, among the {len(full.valid)} reported ones: take out of "
+            "train the images that are in val, and run again."
         )
     train, valid = (
         Part(tuple(names[row] for row in rows), tuple(labels[rows].tolist()), [images[row] for row in rows])
@@ -78,4 +64,5 @@ def _contents(full: Dataset, part: float) -> Contents:
     )
     if noise := full.noise:
         noise = replace(noise, labels=[[listed[row] for row in kept] for listed in noise.labels])
+    # Normalised as all the training images are, so that what was tuned meets the same inputs later.
     return Contents(full.classes, train, valid, normalisation=(full.mean, full.std), noise=noise)

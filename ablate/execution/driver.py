@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 import torch
 
-from ablate.data import Originals, find_originals, takes_data_dir
+from ablate.data import ARCHIVES, Originals, find_originals
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, Executor, InlineExecutor, Job, LocalExecutor, Lost, Told
@@ -233,7 +233,7 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
 def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, watcher: Watcher) -> Inputs:
     """The arms' data, networks and losses, checked and prepared."""
     inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
-    if options.data_dir and not any(takes_data_dir(fields.data) for fields in arms if fields.data):
+    if options.data_dir and not any(fields.data in ARCHIVES for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data or "its own code" for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
     inputs.check(arms)

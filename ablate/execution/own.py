@@ -38,7 +38,7 @@ PLAIN = (bool, int, float, str, tuple, type(None))
 def with_own_knobs(study: Study) -> Study:
     """The study with the defaults of its training function, which is checked for its knobs."""
     code = load_foreign("train", study.train)
-    parameters = list(inspect.signature(code).parameters.values()) if callable(code) else []
+    parameters = list(inspect.signature(code).parameters.values())
     if not parameters or parameters.pop(0).kind not in POSITIONAL:
         raise StudyError(f"train {study.train!r}: expected a function train(trial, *, knobs), not {code!r}")
     any_name = any(one.kind is one.VAR_KEYWORD for one in parameters)

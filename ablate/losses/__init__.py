@@ -31,23 +31,15 @@ def build_loss(name: str, arguments: Mapping[str, Any] | None = None) -> Loss:
     One of `LOSSES`; or by import path a function of (logits, target), or a class of such, with `epsilon` and
     `reduction` where it takes them. The latter is tried on a tiny batch first.
     """
+    arguments = arguments or {}
     if name in LOSSES:
-        if not arguments:
-            return LOSSES[name]
-        ours = {"epsilon": 0.0, "reduction": "mean"}
-        bind("loss", name, LOSSES[name], arguments, ours, skip=2)
-        return functools.partial(LOSSES[name], **arguments)
+        bind("loss", name, LOSSES[name], arguments, {"epsilon": 0.0, "reduction": "mean"}, skip=2)
+        return functools.partial(LOSSES[name], **arguments) if arguments else LOSSES[name]
     if not is_foreign(name):
         raise StudyError(
             f"loss {name!r}: expected one of {', '.join(LOSSES)}, or an import path package.module:function."
             f"{nearest(name, LOSSES)}"
         )
-    code = load_foreign("loss", name)
-    if not callable(code):
-        raise StudyError(
-            f"loss {name!r}: expected a function or another callable; got {code!r}. Name a function, or a "
-            "class whose instances can be called, with (logits, target)"
-        )
-    loss = ForeignLoss(name, code, arguments or {})
+    loss = ForeignLoss(name, load_foreign("loss", name), arguments)
     check_contract(loss, name)
     return loss

@@ -1,10 +1,9 @@
 """Cross-entropy, plain and label-smoothed, where the target is mixed with the uniform distribution.
 
 Two conventions share the name of smoothing. Here, as in torch, timm and the code of the course this project
-starts from, the mass ε is spread over all K classes, the true one included: it keeps 1 - ε + ε/K and every
-other class gets ε/K. In the other convention, which the course's prose describes, the true class keeps 1 - ε
-and every other class gets ε/(K-1). They are one family on two scales: ε there is ε·K/(K-1) here, so for ten
-classes 0.09 there is 0.1 here, and a value above (K-1)/K there has no counterpart.
+starts from, the mass ε is spread over all K classes, the true one included, which keeps 1 - ε + ε/K. In the
+other, which the course's prose describes, the true class keeps 1 - ε and each other one gets ε/(K-1): ε
+there is ε·K/(K-1) here, for ten classes 0.09 there 0.1 here.
 """
 
 import torch
@@ -26,8 +25,7 @@ def cross_entropy(
     value = _read(_checked(epsilon, reduction))
     if value is not None and value != 0.0:
         raise ValueError(
-            f"epsilon: expected 0 for the loss 'cross_entropy', which does not smooth, got {value}; "
-            "set epsilon to 0, or the loss to 'label_smoothing'"
+            f"epsilon: expected 0 for 'cross_entropy', got {value}; set it to 0, or loss to 'label_smoothing'"
         )
     logits, target, _ = _prepare(input, target)
     return functional.cross_entropy(logits, target, reduction=reduction)
@@ -48,31 +46,23 @@ def label_smoothing_cross_entropy(
     Values and gradients are those of `torch.nn.functional.cross_entropy(label_smoothing=ε)`.
 
     Args:
-        input: logits, (N, K), (N, K, d1, ...) or (K,), floating: classes are dimension 1, as in torch, or 0
-            of a single example.
-        target: class ids in [0, K), of any integer dtype and the shape of `input` without its classes; or
-            distributions over the classes, floating, of the shape of `input`.
-        epsilon: the share of the target spread evenly over all K classes, in [0, 1]; 1 ignores the target. A
-            0-dim tensor serves every ε from one compiled step, may require a gradient, and is never waited
-            for: its value is checked on the CPU only, and not in compiled code.
-        weight: (K,), per class. As in torch it multiplies every term -log p_j, so classes of small weight
-            also get less of the smoothed mass.
+        input: logits, (N, K), (N, K, d1, ...) or (K,), floating.
+        target: class ids in [0, K), integers of the shape of `input` without its classes; or distributions
+            over the classes, floating, of the shape of `input`.
+        epsilon: in [0, 1]; 1 ignores the target. A 0-dim tensor serves every ε from one compiled step, may
+            require a gradient, and is never waited for: it is checked on the CPU only, in eager code.
+        weight: (K,), per class. As in torch it multiplies every term -log p_j.
         ignore_index: class id whose rows give 0 and are left out of the mean. Class ids only.
-        reduction: `"mean"` (over the rows that count; with class ids and `weight`, divided by the summed
-            weight of their labels), `"sum"`, or `"none"` (one loss per row, shaped like the class ids).
+        reduction: `"mean"` (of class ids divided by the summed weight of those that count), `"sum"`, or
+            `"none"` (one loss per row, shaped like the class ids).
 
     Returns:
-        The loss: float64 for float64 logits, float32 for all others, which are widened before the softmax;
-        the gradient has the logits' dtype. Over no row or weight the mean is NaN and the sum 0, as in torch.
-
-        A logit of -inf (a masked class) makes it infinite for every ε > 0, since each class is given mass.
-        For a float ε of 0 and class ids it stays finite; for a tensor holding 0 it is NaN (0·∞), because
-        telling 0 apart would mean waiting for the device.
+        The loss: float64 for float64 logits, float32 for all others, which are widened before the softmax.
+        Over no row or weight the mean is NaN and the sum 0, as in torch. A logit of -inf makes it infinite
+        for every ε > 0; for a tensor of 0 it is NaN (0·∞), because telling 0 apart would mean waiting.
 
     Raises:
-        ValueError: for an ε outside [0, 1] or NaN, an unknown reduction, shapes or dtypes that do not fit, or
-            an `ignore_index` beside distributions.
-        IndexError: torch's, on the CPU, for class ids outside [0, K); on CUDA a device-side assertion.
+        ValueError: what does not fit; class ids outside [0, K) are torch's IndexError, on CUDA an assertion.
 
     Source: Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567
     """
@@ -88,8 +78,8 @@ def label_smoothing_cross_entropy(
     if target.is_floating_point():
         if ignore_index >= 0:
             raise ValueError(
-                f"ignore_index: expected none for a target of distributions, got {ignore_index}; it applies "
-                "to class ids: pass these, or leave the rows to be ignored out of the batch"
+                f"ignore_index: expected none for a target of distributions, got {ignore_index}; pass class "
+                "ids, or leave the rows to be ignored out of the batch"
             )
         losses = -(scores * ((1.0 - epsilon) * target + epsilon / num_classes)).sum(dim)
         if reduction == "none":
@@ -121,8 +111,7 @@ class LabelSmoothingCrossEntropy(nn.Module):
     """Label-smoothed cross-entropy as a module; `label_smoothing_cross_entropy` says what it computes.
 
     `epsilon` is another spelling of ε, as argument and attribute; give one of the two. It and `reduction` are
-    read at each call, so mixup callbacks may set `"none"` for one batch. An ε tensor does not follow
-    `.to(device)`; `weight`, a buffer, does. ε and reduction are refused on construction already.
+    read at each call, so callbacks may set `"none"` for one batch. `weight` is a buffer, an ε tensor none.
     """
 
     ε: float | Tensor
@@ -177,21 +166,14 @@ def _checked(epsilon: float | Tensor, reduction: str) -> float | Tensor:
     if not isinstance(epsilon, Tensor):
         epsilon = float(epsilon)
     elif epsilon.ndim != 0:
-        raise ValueError(
-            "epsilon: expected a number in [0, 1] or a 0-dim tensor, got a tensor of shape "
-            f"{tuple(epsilon.shape)}; pass torch.tensor(0.1), say"
-        )
+        raise ValueError(f"epsilon: expected a number or a 0-dim tensor, got shape {tuple(epsilon.shape)}")
     value = _read(epsilon)
     if value is not None and not 0.0 <= value <= 1.0:  # written so that NaN fails it
         raise ValueError(
-            f"epsilon: expected a number in [0, 1], got {value}; it is the share of the target spread "
-            "evenly over the classes (0 is plain cross-entropy, 1 ignores the label)"
+            f"epsilon: expected a number in [0, 1], got {value}; 0 is no smoothing, 1 ignores the label"
         )
     if reduction not in REDUCTIONS:
-        raise ValueError(
-            f"reduction: expected one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}; "
-            "choose one of these (for per-example losses, 'none')"
-        )
+        raise ValueError(f"reduction: expected one of {', '.join(map(repr, REDUCTIONS))}, got {reduction!r}")
     return epsilon
 
 
@@ -216,10 +198,9 @@ def _prepare(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, int]:
     if not fits or not logits.is_floating_point() or target.dtype == torch.bool:
         raise ValueError(
             f"target: expected class ids (integers of shape {ids_shape}) or distributions (floats of shape "
-            f"{tuple(logits.shape)}) for floating logits of shape {tuple(logits.shape)}, with classes in "
-            f"dimension {dim}; got {target.dtype} of shape {tuple(target.shape)}, logits of {logits.dtype}. "
-            "Pass target.long() for class ids, target.float() for one-hot rows, logits.movedim(-1, 1) where "
-            "the classes are last"
+            f"{tuple(logits.shape)}), classes in dimension {dim}, and floating logits; got {target.dtype} of "
+            f"shape {tuple(target.shape)}, logits of {logits.dtype}. Pass target.long() for class ids, "
+            "target.float() for one-hot rows, logits.movedim(-1, 1) where the classes are last"
         )
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits, target.to(logits.dtype) if distributions else target.long(), dim

@@ -1,8 +1,6 @@
 """The networks a study can name, and the one door through which a network is built.
 
-To add a network: write a factory in a file of its own and name it in `MODELS` (docs/add_a_model.md). A
-study can also name any classifier of `torchvision.models`, such as `resnet18`, and a factory that lives
-elsewhere by its import path, `package.module:factory`.
+To add a network: write a factory in a file of its own and name it in `MODELS` (docs/add_a_model.md).
 """
 
 import functools
@@ -11,15 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
+from ablate.errors import StudyError, nearest
 from ablate.models.contract import count_macs, count_parameters, keep_logits_float32, try_network
 from ablate.models.seed_cnn import seed_cnn, seed_cnn_bn_relu
 from ablate.models.torchvision_classifiers import build_timm, build_torchvision, torchvision_names, vit_tiny
 from ablate.models.xresnet import xresnet18, xresnet34, xresnet50, xse_resnext50
-from ablate.plugins import bind, is_foreign, load_foreign
+from ablate.plugins import bind, explained, is_foreign, load_foreign
 
 __all__ = [
-    "MODELS", "Factory", "bind_network", "build_model", "count_macs", "count_parameters", "find_factory",
+    "MODELS", "Factory", "bind_network", "build_model", "count_macs", "count_parameters",
 ]  # fmt: skip
 
 Factory = Callable[..., nn.Module]
@@ -42,59 +40,40 @@ def build_model(
     """Builds a network with fresh weights and float32 logits, and checks that it keeps to the contract.
 
     `arguments` are the study's for the factory, which gets the other two where it takes them. The weights
-    come from torch's global generator, which the caller seeds; the check draws nothing from it.
-    An unknown network, a factory that fails and what `try_network` refuses are a StudyError.
+    come from torch's global generator, which the caller seeds. What fails is a StudyError.
     """
-    factory = find_factory(name)
-    given = bind_network(name, arguments or {}, num_classes, image_size)
-    try:
-        model = factory(**given)
-    except StudyError:
-        raise  # says already what to do
-    except FOREIGN_FAULTS as error:  # a foreign factory may raise anything
-        raise StudyError(
-            f"Expected the network {name!r} to be built by its factory with "
-            f"{', '.join(f'{argument}={value!r}' for argument, value in given.items())}, but this raised "
-            f"{type(error).__name__}: {error}. Set what else it needs as arch.NAME; if it refuses this size, "
-            "change the study's image size."
-        ) from error
+    factory = bind_network(name, arguments or {}, num_classes, image_size)
+    given = ", ".join(f"{argument}={value!r}" for argument, value in factory.keywords.items())
+    remedy = "Set what else it needs as arch.NAME; if it refuses this size, change the study's image size."
+    with explained("network", name, f"its factory to build it with {given}", remedy):
+        model = factory()
     if not isinstance(model, nn.Module):
         raise StudyError(
-            f"Expected the factory of the network {name!r} to return a torch.nn.Module, but it returned a "
+            f"network {name!r}: expected its factory to return a torch.nn.Module, but it returned a "
             f"{type(model).__name__}. Return the network itself."
         )
-    head = try_network(name, model, num_classes=num_classes, image_size=image_size)
-    keep_logits_float32(model, head)
+    keep_logits_float32(model, try_network(name, model, num_classes=num_classes, image_size=image_size))
     return model
 
 
 def bind_network(
     name: str, arguments: Mapping[str, Any], num_classes: int = 0, image_size: int = 0
-) -> dict[str, Any]:
-    """What a network's factory is called with; arguments that it does not take are a StudyError."""
-    ours = {"num_classes": num_classes, "image_size": image_size}
-    return bind("network", name, find_factory(name), arguments, ours)
-
-
-def find_factory(name: str) -> Factory:
-    """What a network's name stands for, without building it; a StudyError where that is no callable."""
+) -> functools.partial[nn.Module]:
+    """A network's factory, its arguments in place; an unknown name, or one not taken, is a StudyError."""
+    factory: Factory
     if name in MODELS:
-        return MODELS[name]
-    if name.startswith("timm:"):
-        return functools.partial(build_timm, name.removeprefix("timm:"))
-    if is_foreign(name):
-        factory: Factory = load_foreign("network", name)
-        if not callable(factory):
-            raise StudyError(
-                f"network {name!r}: expected a function or a class, but a {type(factory).__name__} came. "
-                "Name a callable that takes num_classes and image_size."
-            )
-        return factory
-    names = torchvision_names()
-    if name not in names:
+        factory = MODELS[name]
+    elif name.startswith("timm:"):
+        factory = functools.partial(build_timm, name.removeprefix("timm:"))
+    elif is_foreign(name):
+        factory = load_foreign("network", name)
+    elif name in (names := torchvision_names()):
+        factory = functools.partial(build_torchvision, name)
+    else:
         raise StudyError(
             f"network {name!r}: expected one that ablate knows ({', '.join(MODELS)}), a classifier of "
             "torchvision.models (resnet18, convnext_tiny, vit_b_16, ...), one of timm's as timm:resnet50, "
             f"or an import path package.module:factory.{nearest(name, [*MODELS, *names])}"
         )
-    return functools.partial(build_torchvision, name)
+    ours = {"num_classes": num_classes, "image_size": image_size}
+    return functools.partial(factory, **bind("network", name, factory, arguments, ours))

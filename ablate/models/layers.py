@@ -15,9 +15,8 @@ def conv_norm(
     if kernel_size == 3 and groups == 1:
         conv: nn.Conv2d = Conv3x3(in_channels, out_channels, stride=stride)
     else:
-        conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride, kernel_size // 2, groups=groups, bias=False
-        )
+        padding = kernel_size // 2
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
     nn.init.kaiming_normal_(conv.weight)
     norm = nn.BatchNorm2d(out_channels)
     nn.init.constant_(norm.weight, gamma)
@@ -27,10 +26,9 @@ def conv_norm(
 class Conv3x3(nn.Conv2d):
     """A 3×3 convolution with padding 1 and no bias, equal to `nn.Conv2d` up to rounding.
 
-    Where the output is a single position, most taps of the kernel meet only padding: eight of nine on a map
-    of 1×1. On a CPU, in training and in inference mode, the layer then multiplies just those that meet a
-    pixel, as one matrix product; the others' gradient is exactly zero. Everywhere else, where its cost is
-    counted too, it is the plain convolution.
+    Where the output is a single position, most taps of the kernel meet only padding. On a CPU, in training
+    and in inference mode, the layer then multiplies just those that meet a pixel, as one matrix product; the
+    others' gradient is exactly zero. Everywhere else, where its cost is counted too, it is the plain one.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
@@ -49,11 +47,7 @@ class Conv3x3(nn.Conv2d):
 
 
 class _MetTaps(torch.autograd.Function):
-    """The product of small maps [N, I, h, w], h and w at most 2, with the taps that meet them: [N, O].
-
-    Autograd's own way through the slice of taps copies the whole weight several times: here its gradient is
-    written once, where the weight lies.
-    """
+    """The product of small maps [N, I, h, w], h and w at most 2, with the taps that meet them: [N, O]."""
 
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor) -> Tensor:
@@ -70,7 +64,9 @@ class _MetTaps(torch.autograd.Function):
         flat, taps, weight = ctx.saved_tensors
         images, channels, height, width = ctx.shape
         of_maps = (gradient @ taps).view(images, height, width, channels).permute(0, 3, 1, 2)
-        of_weight = torch.zeros_like(weight)
+        of_weight = torch.zeros_like(
+            weight
+        )  # written once: autograd's own way copies the whole several times
         met = _met(of_weight, ctx.shape)
         met.copy_((gradient.t() @ flat).view(met.shape))
         return of_maps, of_weight
@@ -84,14 +80,11 @@ def _met(weight: Tensor, maps: torch.Size) -> Tensor:
 class MaxBlurPool2d(nn.Module):
     """Halves the resolution: the maximum of every 3×3 window, blurred by a fixed kernel, at stride 2.
 
-    This is `kornia.contrib.MaxBlurPool2d(3, True)` of kornia 0.1 to 0.4, as the entries of the Imagenette
-    board ran it: the maximum at stride 1 with padding 1; a 5×5 binomial blur (1 4 6 4 1)/16 in each direction
-    over mirrored borders (the edge itself is not repeated); and bilinear interpolation to half the size, the
-    mean of each 2×2 block. Blur and mean are computed as one kernel (1 5 10 10 5 1)/32 at stride 2.
-
-    Where that says nothing, an odd side is mirrored one position further and rounded up, as a padded
-    convolution with stride 2 rounds, and a mirrored position beyond a map smaller than 4×4 is the map's last.
-    It holds no parameters, and nothing in `state_dict`.
+    This is `kornia.contrib.MaxBlurPool2d(3, True)` of kornia 0.1 to 0.4: the maximum at stride 1, padding 1;
+    a binomial blur (1 4 6 4 1)/16 in each direction over mirrored borders (the edge itself is not repeated);
+    and the mean of each 2×2 block. Blur and mean are one kernel (1 5 10 10 5 1)/32 at stride 2. Where that
+    says nothing, an odd side is mirrored one position further and rounded up, and a mirrored position beyond
+    a map smaller than 4×4 is the map's last.
 
     Source: https://github.com/kornia/kornia/blob/v0.2.0/kornia/contrib/max_blur_pool.py, after Zhang 2019,
     https://arxiv.org/abs/1904.11486, whose blur is (1 2 1)/4
@@ -123,9 +116,8 @@ def _mirror(maps: Tensor, dim: int) -> Tensor:
 class SimpleSelfAttention(nn.Module):
     """Adds γ · (x xᵀ)(W x) to the features x, a matrix of C channels by P = H·W positions.
 
-    There are no queries, keys or softmax. W is divided by its largest singular value (spectral
-    normalisation), estimated by one step of power iteration in each training forward. It starts Kaiming
-    normal for a ReLU, and γ at zero, so the layer starts as the identity. The multiply-adds are 3·C²·P.
+    W is divided by its largest singular value (spectral normalisation), estimated by one step of power
+    iteration in each training forward. γ starts at zero, and the layer as the identity.
 
     Source: fastai's, with ks=1 and sym=False, https://github.com/fastai/fastai/blob/2.8.1/fastai/layers.py;
     Miyato et al. 2018, algorithm 1, https://arxiv.org/abs/1802.05957
@@ -153,8 +145,7 @@ class SimpleSelfAttention(nn.Module):
 
     def normalised_weight(self) -> Tensor:
         """W / σ [C, C] in the weight's dtype; in training, after one step of power iteration."""
-        # Not torch's own `spectral_norm`: a network that carries it can either not be copied after a training
-        # step or not be pickled.
+        # Not torch's own `spectral_norm`, with which a network can either not be copied or not be pickled.
         if self.training:
             with torch.no_grad():
                 self.right.copy_(functional.normalize(_times(self.weight.t(), self.left), dim=0))

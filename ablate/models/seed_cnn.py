@@ -1,8 +1,7 @@
 """The small convolutional network of the label-smoothing lesson that this project starts from.
 
-Eight 3×3 convolutions, each followed by ReLU and then BatchNorm, then a global average pool and a linear
-layer: 16 → 32 → 64 → 32 → 64 → 128 → 256 → 512 channels, the first convolution with stride 1 and all
-others with stride 2. 128×128 pixels become 1×1 before the pool.
+Eight 3×3 convolutions, each followed by ReLU and then BatchNorm, the first with stride 1 and all others with
+stride 2, then a global average pool and a linear layer. 128×128 pixels become 1×1 before the pool.
 
 Source: fast.ai's notebooks 06 to 11 define the layers, their order, their widths and their initialisation,
 https://github.com/fastai/course-v3/tree/master/nbs/dl2

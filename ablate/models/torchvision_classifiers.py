@@ -1,8 +1,7 @@
 """Classifiers of torchvision and timm by name, and a small vision transformer of torchvision's parts.
 
-Dropout and stochastic depth are as torchvision sets them, so they differ from family to family:
-`torchvision.models` documents each. Only published weights are downloaded. torchvision is imported only when
-one of these networks is asked for, or when a name is unknown: that takes a second or two.
+Dropout and stochastic depth are as torchvision sets them, family by family. torchvision is imported only when
+one of these networks is asked for, or a name is unknown: that takes a second or two.
 """
 
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 
 from ablate.errors import StudyError, nearest
+from ablate.plugins import explained
 
 # Smallest image side in pixels at which a forward pass works, by the name or its beginning.
 SMALLEST = {
@@ -24,19 +24,16 @@ SMALLEST = {
     "swin_": 4,
     "vgg": 32,
 }
-GRID = 8
-"""Patches of `vit_tiny` in a row and in a column."""
+GRID = 8  # patches of `vit_tiny` in a row and in a column
 
 
 def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
     """Builds a small vision transformer whose cost hardly depends on the image size, a multiple of 8.
 
-    Twelve layers of width 192 with three heads and a hidden width of 768, as DeiT-Ti, but on a grid of 8×8
-    patches whatever the image size: 64 tokens and the class token. No dropout. torchvision sets the initial
-    weights; the last layer starts at zero, and with it the logits. Another size is a `StudyError`.
+    As DeiT-Ti, but on a grid of 8×8 patches whatever the image size: 64 tokens and the class token; without
+    dropout. The last layer starts at zero, and with it the logits. Another size is a `StudyError`.
 
-    Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929; Touvron et al. 2020, table 1,
-    https://arxiv.org/abs/2012.12877
+    Source: https://arxiv.org/abs/2010.11929; DeiT-Ti is in table 1 of https://arxiv.org/abs/2012.12877
     """
     _check_size("vit_tiny", image_size, smallest=GRID, multiple=GRID)
     model: nn.Module = _import_models().VisionTransformer(
@@ -53,16 +50,13 @@ def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
 
 def torchvision_names() -> list[str]:
     """Lists the names of the classifiers, sorted."""
-    models = _import_models()
-    return list(models.list_models(module=models))
+    return list((models := _import_models()).list_models(module=models))
 
 
 def build_torchvision(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> nn.Module:
     """Builds one of `torchvision_names()`, transformers for this image size; none has auxiliary outputs.
 
-    `arguments` are torchvision's own.
-
-    A size that the architecture cannot take is a `StudyError` that says what sizes work.
+    `arguments` are torchvision's own. A size that the architecture cannot take is a `StudyError`.
     """
     multiple = 1
     if name.startswith("vit_"):
@@ -89,8 +83,9 @@ def build_timm(
     except ImportError:
         raise StudyError(f"network 'timm:{name}': needs timm; run `pip install 'ablate[timm]'`") from None
     if name not in timm.list_models():
-        hint = nearest(name, timm.list_models())
-        raise StudyError(f"network 'timm:{name}': timm has none of that name.{hint}")
+        raise StudyError(
+            f"network 'timm:{name}': timm has none of that name.{nearest(name, timm.list_models())}"
+        )
     own: dict[str, Any] = {"num_classes": num_classes} if num_classes is not None else {}
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     if image_size is not None and config is not None and config.fixed_input_size:
@@ -102,39 +97,28 @@ def build_timm(
 def published_weights(arch: str, name: str) -> Any:
     """The weights of this name that torchvision publishes for a network; "pretrained" is its default."""
     models = _import_models()
-    if arch not in torchvision_names():
+    known = models.get_model_weights(arch).__members__ if arch in torchvision_names() else {}
+    chosen = "DEFAULT" if name == "pretrained" else name
+    if chosen not in known:
+        published = ", ".join(["pretrained", *known] if known else ["none"])
         raise StudyError(
-            f"weights {name!r}: nobody publishes weights of {arch!r}; give a file "
-            "(.pt, .pth or .safetensors), or take a network of torchvision or timm"
+            f"weights {name!r}: expected a file (.pt, .pth or .safetensors), or of the weights that "
+            f"torchvision publishes for {arch!r}: {published}"
         )
-    known = models.get_model_weights(arch)
-    if name == "pretrained" and "DEFAULT" in known.__members__:
-        return known.DEFAULT
-    if name not in known.__members__:
-        names = ", ".join(["pretrained", *known.__members__])
-        raise StudyError(f"weights {name!r}: expected a file, or one of {names} of {arch!r}")
-    return known[name]
+    return known[chosen]
 
 
 def _check_size(name: str, image_size: int, smallest: int, multiple: int) -> None:
-    if image_size >= smallest and image_size % multiple == 0:
-        return
-    wanted = f"a multiple of {multiple}" if multiple > 1 else f"{smallest} or more"
-    below = image_size // multiple * multiple
-    near = f"{below} or {below + multiple}" if below >= smallest else f"{smallest}"
-    raise StudyError(
-        f"network {name!r}: expected an image size it can take, {wanted}, got {image_size}. Set the study's "
-        f"image size to {near}, or choose another network."
-    )
-
-
-def _import_models() -> Any:  # torchvision is not typed
-    try:
-        from torchvision import models
-    except Exception as error:  # one built for another torch raises whatever it meets first
+    if image_size < smallest or image_size % multiple:
+        wanted = f"a multiple of {multiple}" if multiple > 1 else f"{smallest} or more"
         raise StudyError(
-            f"Expected to import torchvision, where this network is looked up, but this raised "
-            f"{type(error).__name__}: {error}. Install the torchvision that belongs to torch "
-            f"{torch.__version__}, or name a network of ablate's own."
-        ) from error
+            f"network {name!r}: expected an image size it can take, {wanted}, got {image_size}. Set the "
+            f"study's image size to {max(image_size // multiple * multiple, smallest)}, or choose another."
+        )
+
+
+def _import_models() -> Any:  # torchvision is not typed; one built for another torch raises anything
+    remedy = f"Install the one that belongs to torch {torch.__version__}, or name a network of ablate's own."
+    with explained("library", "torchvision", "to import it", remedy):
+        from torchvision import models
     return models

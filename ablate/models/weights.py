@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,18 +26,13 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and std of pixels in 0 to 1."""
 
 
-def is_file(weights: str) -> bool:
-    """Whether weights are a file, and not published ones by their name."""
-    return weights.endswith(SUFFIXES)
-
-
 @functools.lru_cache(maxsize=2)
 def read_weights(weights: str, arch: str) -> tuple[Mapping[str, Tensor], Normalisation | None]:
     """The state to start from, on the CPU, and the normalisation it was trained with, where that is known.
 
     A file, of tensors alone, or the name of weights that torchvision or timm publish for `arch`.
     """
-    if is_file(weights):
+    if weights.endswith(SUFFIXES):
         return _read_file(Path(weights).expanduser()), None
     if arch.startswith("timm:"):
         model: Any = build_timm(arch.removeprefix("timm:"), pretrained=True)
@@ -53,45 +49,34 @@ def _read_file(path: Path) -> Mapping[str, Tensor]:
 
             return load_file(path)
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
+        for name in NESTED:
+            state = state[name] if isinstance(state, dict) and isinstance(state.get(name), dict) else state
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise ValueError("what is in it is not the state of a network, name to tensor")
     except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
         raise StudyError(
             f"weights {str(path)!r}: expected a file of tensors, as torch.save(model.state_dict(), ...) or "
             f"safetensors write, but {first_line(error)}"
         ) from None
-    for name in NESTED:
-        state = state[name] if isinstance(state, dict) and isinstance(state.get(name), dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise StudyError(
-            f"weights {str(path)!r}: expected the state of a network, name to tensor; save model.state_dict()"
-        )
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
 def begin(model: nn.Module, arch: str, weights: str, freeze: str) -> nn.Module:
-    """The network with the weights that it begins with, and without gradients in what is frozen.
-
-    The last linear layer stays fresh where its shape is another; all else must be there.
-    """
+    """The network with its first weights, where a head of another shape stays fresh, and its parts frozen."""
     head = head_of(model)
     if weights != FRESH:
         state, own = read_weights(weights, arch)[0], model.state_dict()
-        fresh = {
-            name
-            for name, value in own.items()
-            if head and name.startswith(f"{head}.") and getattr(state.get(name), "shape", None) != value.shape
-        }
-        wrong = [
-            f"{name} {list(value.shape)} is {list(state[name].shape) if name in state else 'missing'} there"
-            for name, value in own.items()
-            if name not in fresh and (name not in state or state[name].shape != value.shape)
-        ]
-        if wrong:
-            more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        begun = {name: state[name] for name in own if name in state}
+        for name, value in own.items():
+            if name.startswith(f"{head}.") and getattr(begun.get(name), "shape", None) != value.shape:
+                begun[name] = value
+        try:
+            model.load_state_dict(begun)
+        except RuntimeError as error:
             raise StudyError(
-                f"weights {weights!r}: expected those of {arch!r}, but {'; '.join(wrong[:3])}{more}; give "
-                "the file of this network, or its arguments as they were (arch.NAME)"
-            )
-        model.load_state_dict({name: own[name] if name in fresh else state[name] for name in own})
+                f"weights {weights!r}: expected those of {arch!r}; give the file of this network, or its "
+                f"arguments as they were (arch.NAME): {textwrap.shorten(str(error), 300, placeholder=' ...')}"
+            ) from None
     for name in freeze.split("+") if freeze != NOTHING else ():
         _freeze(model, name, head)
     return model
@@ -138,8 +123,8 @@ def save_network(path: Path, model: nn.Module, facts: Mapping[str, Any]) -> None
 def load_network(path: str | Path) -> nn.Module:
     """The trained network of a file that `run --keep-weights` wrote, in evaluation mode.
 
-    It maps normalised images [N, 3, S, S] to logits [N, K]; `network.facts` holds the arms' fields, the class
-    names and the mean and std that normalise pixels in 0 to 1. What cannot be read is a StudyError.
+    It maps normalised images [N, 3, S, S] to logits [N, K]; its `facts` are the fields, class names, and the
+    mean and std that normalise pixels in 0 to 1. What cannot be read is a StudyError.
     """
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_model
@@ -147,15 +132,11 @@ def load_network(path: str | Path) -> nn.Module:
     try:
         with safe_open(str(path), "pt") as file:
             facts = json.loads(file.metadata()["ablate"])
-        fields = facts["fields"]
+        fields, classes = facts["fields"], len(facts["classes"])
         given = {name[5:]: value for name, value in fields.items() if name.startswith("arch.")}
+        arch, size = fields["arch"], fields["image_size"]
         with torch.random.fork_rng(devices=[]):
-            model = build_model(
-                fields["arch"],
-                num_classes=len(facts["classes"]),
-                image_size=fields["image_size"],
-                arguments=given,
-            )
+            model = build_model(arch, num_classes=classes, image_size=size, arguments=given)
         load_model(model, path)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise StudyError(

@@ -1,27 +1,22 @@
 """XResNet, the residual networks of the fast.ai course, and XSE-ResNeXt-50.
 
-Against the original ResNet (He et al., 2015) three tweaks of "Bag of Tricks" differ: the 7×7 stem is three
-3×3 convolutions (3 → 32 → 64 → 64, the first with stride 2); a shortcut that changes resolution is a 2×2
-average pool followed by a 1×1 convolution (ResNet-D); and the last BatchNorm of each block starts with
-weight zero, so that every block starts as its shortcut. A bottleneck has its stride in the 3×3 convolution
-(ResNet-B). This is the form of the course's notebook 11; timm's `resnet18d` has a thinner stem (3 → 32 → 32
-→ 64).
+Against the original ResNet three tweaks of "Bag of Tricks" differ: the 7×7 stem is three 3×3 convolutions
+(3 → 32 → 64 → 64, the first with stride 2); a shortcut that changes resolution is a 2×2 average pool followed
+by a 1×1 convolution (ResNet-D); and the last BatchNorm of each block starts with weight zero, so that every
+block starts as its shortcut. A bottleneck has its stride in the 3×3 convolution (ResNet-B).
 
 XSE-ResNeXt-50, as the entries of the public Imagenette board use it, is an XResNet-50 with five changes: the
 3×3 convolution of a bottleneck has 32 groups, at twice the channels (ResNeXt, 32×4d); each block ends in a
-squeeze-and-excitation gate that narrows to a sixteenth; the activation is Mish; the last block of the first
-stage ends in self-attention; and every pooling, in the stem and in the three shortcuts that halve the
-resolution, is a `MaxBlurPool2d`. The stem is fastai's, 3 → 32 → 32 → 64.
+squeeze-and-excitation gate; the activation is Mish; the last block of the first stage ends in self-attention;
+and every pooling is a `MaxBlurPool2d`. The stem is fastai's, 3 → 32 → 32 → 64.
 
 References:
     He et al. 2019, "Bag of Tricks", sections 4 and 3.1 (zero γ), https://arxiv.org/abs/1812.01187;
     fast.ai, https://github.com/fastai/course-v3/blob/master/nbs/dl2/11_train_imagenette.ipynb;
     fastai's `xse_resnext50(n_out=10, act_cls=Mish, sa=1, sym=0, pool=MaxPool)`, with its max poolings
-    replaced, https://github.com/fastai/fastai/blob/2.8.1/fastai/vision/models/xresnet.py;
-    the board's entries at 128 pixels: https://github.com/radekosmulski/imagenette-LB-entry (5 epochs),
-    https://github.com/ducha-aiki/imagewoofv2-fastv2-maxpoolblur (20 epochs);
-    ResNeXt https://arxiv.org/abs/1611.05431, squeeze-and-excitation https://arxiv.org/abs/1709.01507,
-    Mish https://arxiv.org/abs/1908.08681
+    replaced, https://github.com/fastai/fastai/blob/2.8.1/fastai/vision/models/xresnet.py, as the board's
+    https://github.com/ducha-aiki/imagewoofv2-fastv2-maxpoolblur; ResNeXt https://arxiv.org/abs/1611.05431,
+    squeeze-and-excitation https://arxiv.org/abs/1709.01507, Mish https://arxiv.org/abs/1908.08681
 """
 
 from collections.abc import Callable, Sequence
@@ -35,33 +30,26 @@ from ablate.models.layers import MaxBlurPool2d, SimpleSelfAttention, conv_norm
 
 WIDTHS = (64, 128, 256, 512)
 """Channels inside a block of XResNet, by stage; `EXPANSION` times as many go out of a bottleneck."""
-
 EXPANSION, GROUPS, REDUCTION = 4, 32, 16
-
-Block = Callable[[int, int, int, bool], "ResidualBlock"]
-"""Makes a block: channels that come in, width, stride, and whether it is the last of the first stage."""
 
 
 def xresnet18(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XResNet-18 (two basic blocks in each of four stages).
-
-    Any image size works, though below 32 the last stage sees a single pixel; no weight depends on it.
-    """
+    """Builds XResNet-18 (two basic blocks in each of four stages), for images of any size."""
     return _xresnet(num_classes, (2, 2, 2, 2), expansion=1)
 
 
 def xresnet34(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XResNet-34 (3, 4, 6 and 3 basic blocks), for images as `xresnet18`."""
+    """Builds XResNet-34 (3, 4, 6 and 3 basic blocks)."""
     return _xresnet(num_classes, (3, 4, 6, 3), expansion=1)
 
 
 def xresnet50(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XResNet-50 (3, 4, 6 and 3 bottlenecks), for images as `xresnet18`."""
+    """Builds XResNet-50 (3, 4, 6 and 3 bottlenecks)."""
     return _xresnet(num_classes, (3, 4, 6, 3), expansion=EXPANSION)
 
 
 def xse_resnext50(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XSE-ResNeXt-50, for images as `xresnet18`."""
+    """Builds XSE-ResNeXt-50."""
     stem, pool = (3, 32, 32, 64), MaxBlurPool2d(64)
     return _assemble(num_classes, stem, nn.Mish, pool, (3, 4, 6, 3), EXPANSION, resnext_block)
 
@@ -79,11 +67,11 @@ def _assemble(
     pool: nn.Module,
     depths: Sequence[int],
     expansion: int,
-    block: Block,
+    block: Callable[[int, int, int, bool], "ResidualBlock"],
 ) -> nn.Sequential:
-    """Stem, pooling, four stages of so many blocks, mean over positions, logits.
+    """Stem (a 3×3 convolution between each two of its widths), pooling, four stages, mean, logits.
 
-    The stem is a 3×3 convolution between each two of its numbers of channels, the first with stride 2.
+    A block is made by its channels that come in, width, stride, and whether it ends the first stage.
     """
     layers: list[nn.Module] = []
     for index, (before, after) in enumerate(pairwise(stem)):
@@ -156,14 +144,11 @@ def _shortcut(in_channels: int, out_channels: int, stride: int, pool: nn.Module)
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate in (0, 1) that two linear layers compute from all channels' means.
-
-    Between them are C/16 channels, rounded up to a multiple of 8.
-    """
+    """Scales each channel by a gate in (0, 1) that two linear layers compute from all channels' means."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        narrow = -(-(channels // REDUCTION) // 8) * 8
+        narrow = -(-(channels // REDUCTION) // 8) * 8  # a sixteenth, rounded up to a multiple of 8
         self.reduce, self.expand = nn.Conv2d(channels, narrow, 1), nn.Conv2d(narrow, channels, 1)
         self.activation = nn.Mish()
         for conv in (self.reduce, self.expand):

@@ -86,14 +86,9 @@ def test_the_faster_reference_is_what_others_are_divided_by() -> None:
 
 
 def bench(here: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ablate", "bench", *words],
-        cwd=here,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "ablate", "bench", *words]
+    own = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=here, env=own, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow

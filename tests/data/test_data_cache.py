@@ -298,7 +298,7 @@ def test_noise_of_a_dataset_is_of_a_fraction_and_leaves_everything_else_alone(di
     assert array_digest(digits.noisy_train_labels(0.2)) == never_changes
     for refusable in (-0.1, 1, 1.0, 2, np.nan, np.inf, True, False, "0.1", None):
         message = refused(digits.noisy_train_labels, refusable)
-        assert message.startswith("label_noise of digits: expected 0 up to, and not including, 1 (")
+        assert message.startswith("label_noise of digits: expected the part of wrong labels, 0 to below 1")
 
 
 # ---- the tuning split
@@ -336,7 +336,7 @@ def test_the_choice_is_a_loops_and_leaves_every_class_an_image(label_of: dict[st
         assert message.startswith(f"{len(none_left)} problem")
         for label in none_left:
             count = all_of[label]
-            assert f"'{'abc'[label]}': {count} of {count} training images would be held back" in message
+            assert f"'{'abc'[label]}': all {count} training images would be held back" in message
         assert "take a smaller part, or add images" in message
     else:
         assert held_back(*arguments) == expected

@@ -66,7 +66,6 @@ BAD_DOWNLOADS: dict[str, tuple[dict[str, Any] | str, str]] = {
     "silent": ({"body": b"", "answer": say_nothing()}, "timed out"),
     "no HTTP": ({"body": b"", "answer": [b"SSH-2.0-OpenSSH\r\n\r\n"]}, "SSH"),
     "no server": ("http://127.0.0.1:9/none.tgz", "refused"),
-    "no URL": ("nowhere", "unknown url type"),
     "no file": ({"body": b"", "answer": [b"HTTP/1.0 404 Not Found\r\n\r\n"]}, "404"),
 }
 

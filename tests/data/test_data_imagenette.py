@@ -85,10 +85,8 @@ def test_a_copy_is_decoded(root: Path) -> None:
     assert dataset.classes == ("tench", "church")
     assert (dataset.mean, dataset.std) == ((0.47, 0.48, 0.45), (0.29, 0.28, 0.30))
     assert dataset.train.names + dataset.valid.names == tuple(NAMES)
-    assert [split.labels.tolist() for split in (dataset.train, dataset.valid)] == [
-        [0, 0, 0, 1, 1],
-        [0, 0, 1, 1, 1],
-    ]
+    labels = [split.labels.tolist() for split in (dataset.train, dataset.valid)]
+    assert labels == [[0, 0, 0, 1, 1], [0, 0, 1, 1, 1]]
     np.testing.assert_array_equal(dataset.valid.images, [squashed(root / name) for name in NAMES[5:]])
     for name in (".DS_Store", "train/.DS_Store", "val/n00000001/._a.JPEG", "val/Thumbs.db", "README"):
         (root / name).write_bytes(b"x")
@@ -112,7 +110,7 @@ ONE, TWO = "train/n00000001", "val/n00000001"
 DEFECTS: dict[str, tuple[list[str], list[str], str]] = {  # files taken away, files of a byte put there
     "missing file": ([NAMES[0]], [], f"'{ONE}': expected 3 images, found 2"),
     "extra image": ([], [f"{ONE}/a.JPEG"], f"'{ONE}': expected 3 images, found 4"),
-    "lower case suffix": ([], [f"{ONE}/a.jpeg"], "a.jpeg': not an image file by its name"),
+    "other suffix": ([], [f"{ONE}/a.txt"], "a.txt': not an image file by its name"),
     "unknown class": ([], ["train/n9/a.JPEG"], "'train/n9': not a class of Imagenette"),
     "stray file": ([], ["val/notes.txt"], "'val/notes.txt': a file beside the class folders"),
     "renamed": ([NAMES[0]], [f"{ONE}/b.JPEG"], "not named as in the official archive"),
@@ -176,10 +174,8 @@ def changed(column: str, value: str) -> Rows:
 NOISE_DEFECTS: dict[str, tuple[Rows | bytes | None, str]] = {
     "no list": (None, "No such file"),
     "image left out": (noise_rows()[1:], f"fails at '{TRAIN[4]}'"),
-    "image named twice": ([*noise_rows(), noise_rows()[0]], "not the official list"),
     "unknown class": (changed("noisy_labels_5", "n00000009"), "fails at 'n00000009'"),
-    "other true class": (changed("noisy_labels_0", WNIDS[1]), "not the official list"),
-    "no column": ([{"path": row["path"]} for row in noise_rows()], "fails at 'noisy_labels_0'"),
+    "no column": ([{"path": row["path"]} for row in noise_rows()], "fails at 'noisy_labels_1'"),
     "another draw": (changed("noisy_labels_25", WNIDS[1]), "not the official list"),
     "empty": (b"", "expected a class of Imagenette for each image and fraction"),
     "not text": (b"\xff\xfe\x00", "can't decode"),

@@ -112,18 +112,18 @@ class Jittered(list[Any]):
         (None, "two torch datasets of"),
         ({"train": (IMAGES, LABELS)}, "KeyError: 'valid'"),
         (FakeData(4), "two torch datasets of"),
-        (both(IMAGES / 255), r"float64 \[9, 7, 3\] came; of numbers from 0 to 1 write \(255 \* images\)"),
-        (both(torch.rand(6, 3, 8, 8)), "leave ToTensor and Normalize out"),
-        (both(IMAGES.astype(np.int64)), "train: expected images of uint8"),
-        (both(IMAGES.reshape(6, -1)), r"but uint8 \[189\] came"),
+        (both(IMAGES / 255), r"float64 \[9, 7, 3\]\. .* numbers from 0 to 1 write \(255 \* images\)"),
+        (both(torch.rand(6, 3, 8, 8)), "leave ToTensor, Normalize"),
+        (both(IMAGES.astype(np.int64)), r"int64 \[9, 7, 3\]\. .* images of uint8"),
+        (both(IMAGES.reshape(6, -1)), r"uint8 \[189\]"),
         (both(IMAGES, LABELS[:5]), "6 images, but 5 labels"),
-        (both(IMAGES[:0], LABELS[:0]), "train: no images"),
+        (both(IMAGES[:0], LABELS[:0]), "no images in train"),
         (both(IMAGES, LABELS + 1), r"expected the labels 0 to 3, all of them in train, but not so are \[0\]"),
         (both(IMAGES, np.minimum(LABELS, 1)), r"labels 0 to 2, all of them in train, but not so are \[2\]"),
         (both(IMAGES, LABELS, classes=["a", "b"]), r"labels 0 to 1, .* not so are \[2\]"),
         (both(IMAGES, LABELS / 2), "cannot be interpreted as an integer"),
         (both(IMAGES, [*"aabbcc"]), "cannot be interpreted as an integer"),
-        ((Jittered(PAIRS), PAIRS), "leave random augmentation out"),
+        ((Jittered(PAIRS), PAIRS), "train that is read twice is not the same.* random augmentation"),
         (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
     ],
 )  # fmt: skip
@@ -172,7 +172,7 @@ def test_a_split_where_there_is_one_already_or_none_to_take(tmp_path: Path) -> N
     assert "or, with the field split=0.2, PATH/CLASS/IMAGE" in refused(prepared, flat, cache)
     assert "PATH has ['train', 'val']; leave split out" in refused(prepared, tree, cache, split=0.2)
     assert "1 problem with split=0.2" in refused(prepared, flat, cache, split=0.2)
-    assert "at least 2 class folders" in refused(prepared, flat / "cat", cache, split=0.2)
+    assert "no class folders in it" in refused(prepared, flat / "cat", cache, split=0.2)
     assert "expected a split of 0" in refused(prepared, flat, cache, split=-0.5)
     message = refused(prepare, "digits", image_size=8, cache_dir=cache, split=0.2)
     assert message == "split: is for folder:PATH alone, but data is 'digits'; leave split out"

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_hex
+from recorded_study import planned
 
 from ablate.analysis.effects import effects_table
 from ablate.figures import REGISTRY, Drawing, Figure, draw_figures
@@ -19,7 +20,7 @@ from ablate.figures.theme import themed
 from ablate.store.timing import case_of
 from ablate.study.search import Choice, Range, Search
 from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, expand
+from ablate.study.trials import Plan
 from ablate.tables.files import Tables, frame
 
 for module in ("effects", "images", "levels", "search", "training"):  # they register their figures
@@ -39,10 +40,7 @@ PUBLISHED = {
 def plan_of(factors: dict[str, tuple[Any, ...]], baseline: dict[str, Any] | None = None, **more: Any) -> Plan:
     base = {"data": "digits", "image_size": 8, **more.pop("base", {})}
     declared = {"question": "?", "name": "s", "base": base, "factors": factors, "baseline": baseline or {}}
-    study = Study(**{**declared, "seeds": 3, **more})
-    cpu = Numerics(device="cpu", precision="float32", deterministic=True)
-    trials = expand(study, lambda fields: "fingerprint", lambda fields: cpu)
-    return Plan(study=study, profile="quick", reason="because", trials=tuple(trials))
+    return planned(Study(**{**declared, "seeds": 3, **more}))
 
 
 def tables_of(plan: Plan, **accuracy: float) -> Tables:

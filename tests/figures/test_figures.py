@@ -172,12 +172,6 @@ def test_levels_lie_on_the_scale_that_fits(levels: tuple[Any, ...], places: tupl
     assert places_of(levels) == pytest.approx(dict(zip(levels, places, strict=True)))
 
 
-def test_levels_have_every_label_that_fits(of: Of) -> None:
-    for ax in (*of("one_factor").axes("accuracy"), *of("grid").axes("ece")):
-        assert [text.get_text() for text in ax.get_xticklabels()] == ["0", "0.01", "0.1", "0.8"]
-    assert labels_apart(["0.1"] * 5, np.array([0, 0.2, 0.4, 0.7, 1])) == ["0.1", "", "0.1", "", "0.1"]
-
-
 @pytest.mark.parametrize("kind", ["one_factor", "grid", "hostile", "tuned"])
 def test_differences_are_those_of_the_effects_table(of: Of, kind: str) -> None:
     study = of(kind)
@@ -262,15 +256,13 @@ def test_confusion_is_in_percent_and_its_difference_in_points(of: Of) -> None:
 def test_many_classes_are_numbered_and_their_small_cells_left_blank(of: Of) -> None:
     study = of("one_factor")
     classes = [f"{studies.HOSTILE[number % 4]} a rather long name {number}" for number in range(20)]
-    rows = [{"arm": arm, "class": true, "predicted": taken, "count": 200 if true == taken else (i * j) % 30}
-            for arm in study.plan.arms for i, true in enumerate(classes)
-            for j, taken in enumerate(classes)]  # fmt: skip
-    many = study.but(confusion=pd.DataFrame(rows))
+    cells = pd.DataFrame(itertools.product(study.plan.arms, classes, classes))
+    cells = cells.set_axis(["arm", "class", "predicted"], axis=1)
+    many = study.but(confusion=cells.assign(count=np.where(cells["class"] == cells["predicted"], 400, 1)))
     ax = many.axes("confusion")[0]
     assert 0 < len(ax.texts) <= 110
     assert ax.get_xticklabels()[19].get_text() == "20"
     assert ax.get_yticklabels()[19].get_text().startswith("20 =1+1")
-    assert len(many.figures["confusion"].light) < 160_000
 
 
 def test_features_are_drawn_with_how_far_their_classes_lie_apart(of: Of) -> None:
@@ -604,6 +596,7 @@ def test_words_that_fit() -> None:
     short = draw.shorten("arch=package.module.with.a.long.name:factory, epsilon=0.1")
     assert (len(short) <= 40, short[:12], short[-11:]) == (True, "arch=package", "epsilon=0.1")
     assert (few("abcd"), few("abcdefg")) == ("a, b, c, d", "a, b, c, d and 3 more")
+    assert labels_apart(["0.1"] * 5, np.array([0, 0.2, 0.4, 0.7, 1])) == ["0.1", "", "0.1", "", "0.1"]
 
 
 def test_an_interval_is_cut_only_where_it_dwarfs_the_values() -> None:

@@ -201,7 +201,7 @@ def test_first_and_second_derivatives(kind: str, reduction: str) -> None:
     [
         ({"epsilon": -0.1}, r"^epsilon: expected a number in \[0, 1\], got -0.1"),
         ({"epsilon": torch.tensor(math.nan)}, r"^epsilon: .*got nan"),
-        ({"epsilon": torch.tensor([0.1])}, r"^epsilon: .*0-dim tensor, got a tensor of shape \(1,\)"),
+        ({"epsilon": torch.tensor([0.1])}, r"^epsilon: .*0-dim tensor, got shape \(1,\)"),
         ({"reduction": "average"}, "^reduction: expected one of 'mean', 'sum', 'none', got 'average'"),
     ],
 )
@@ -217,7 +217,7 @@ def test_epsilons_and_reductions_are_refused(options: dict[str, Any], message: s
 
 @pytest.mark.parametrize("epsilon", [0.1, 1, torch.tensor(0.1)])
 def test_options_that_would_be_ignored_are_refused(epsilon: float | Tensor) -> None:
-    with pytest.raises(ValueError, match=r"^epsilon: expected 0 for the loss 'cross_entropy'"):
+    with pytest.raises(ValueError, match=r"^epsilon: expected 0 for 'cross_entropy'"):
         plain_loss(LOGITS, LABELS, epsilon=epsilon)
     with pytest.raises(ValueError, match=r"^ignore_index: expected none for .* distributions, got 1"):
         label_smoothing_cross_entropy(LOGITS, LOGITS.softmax(1), epsilon=epsilon, ignore_index=1)
@@ -230,8 +230,6 @@ def test_options_that_would_be_ignored_are_refused(epsilon: float | Tensor) -> N
         (LOGITS, LABELS[:3], r"torch.int64 of shape \(3,\)"),
         (LOGITS, LABELS.float(), r"torch.float32 of shape \(4,\).*Pass target.long\(\) for class ids"),
         (torch.ones(3, 3), torch.ones(3), r"torch.float32 of shape \(3,\)"),  # would broadcast
-        (LOGITS, torch.ones(4, 1), r"torch.float32 of shape \(4, 1\)"),  # would broadcast
-        (LOGITS, LABELS > 0, r"torch.bool of shape \(4,\)"),
         (LOGITS, torch.ones(4, 3).long(), r"torch.int64 of shape \(4, 3\).*target.float\(\) for one-hot"),
         (torch.zeros(2, 5, 3), torch.zeros(2, 5).long(), r"torch.int64 of shape \(2, 5\).*logits.movedim"),
     ],

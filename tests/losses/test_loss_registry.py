@@ -48,9 +48,9 @@ def test_every_loss_of_the_package_is_registered_and_keeps_the_contract() -> Non
     [
         ("label_smothing", r"one of label_smoothing, cross_entropy, .*Did you mean 'label_smoothing'"),
         ("focal", r"^loss 'focal': expected one of label_smoothing, cross_entropy, or an import path .*n\.$"),
-        ("no_such_package.losses:focal", r"'no_such_package.losses' raised ModuleNotFoundError.*PYTHONPATH"),
-        ("math:pi", r"expected a function or another callable; got 3.14"),
-        ("torch.nn.functional.mse_loss", r"expected loss\(logits, target, .* to work .*got (RuntimeE|UserW)"),
+        ("no_such_package.losses:focal", r"'no_such_package.losses' .*raised ModuleNotFound.*PYTHONPATH"),
+        ("math:pi", r"expected a function or a class 'pi' .*got 3.14"),
+        ("torch.nn.functional.mse_loss", r"expected loss\(logits, tar.* to work .*raised (RuntimeE|UserW)"),
     ],
 )
 def test_what_is_no_loss_is_refused(name: str, message: str) -> None:
@@ -95,20 +95,19 @@ def test_a_good_foreign_loss_is_taken_and_the_random_streams_left_alone(write: W
 
 FAULTS = [
     ("return plain(label_smoothing=float(epsilon), reduction='mean')",
-     r"5 finite losses of shape \(5,\) for epsilon=0.0, reduction='none'; got shape \(\)"),
+     r"5 finite losses of shape \(5,\) where reduction='none', for epsilon=0.0; got shape \(\)"),
     ("return plain() / 0", r"5 finite losses.* inf"),
     ("return plain(reduction=reduction.replace('sum', 'mean'))", r"the sum of the per-ex.*\.sum\(\)"),
     ("return plain().reshape(-1)", r"the mean of the per-example.* got shape \(1,\).* \.mean\(\)"),
     ("return plain(label_smoothing=epsilon if isinstance(epsilon, float) else 0.0)",
      r"the same losses when epsilon is a tensor.* for epsilon=0.1"),
     ("assert isinstance(epsilon, float), 'a float, please'; return plain()",
-     r"epsilon=0.0, .*got AssertionError: a float, please"),
-    ("return plain(logits.detach())", r"a finite gradient of the logits.* got none"),
+     r"epsilon=0.0, .*raised AssertionError: a float, please"),
+    ("return plain(logits.detach())", r"a finite gradient of the logits.* got None"),
     ("return plain() * 0", r"a finite gradient of the logits, not zero everywhere.* values \[0, 0, -0, "),
     ("return plain() + (0 * logits).sum().sqrt()", r"a finite gradient of the logits.* values \[nan, "),
     ("logits.data.sub_(1.0); return plain()", r"to leave the logits as they are.* logits.clone\(\)"),
-    ("raise SystemExit(0)", r"got SystemExit: 0"),
-    ("return target", r"to return a floating tensor; got tensor"),
+    ("return target", r"to return a floating tensor, .*got shape"),
 ]  # fmt: skip
 BROKEN = """
 def broken(logits, target, *, epsilon, reduction):

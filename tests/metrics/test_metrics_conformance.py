@@ -161,12 +161,6 @@ def test_the_page_s_example_is_a_metric() -> None:
     assert made(np.log([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]), np.array([0, 1])) == pytest.approx(0.3)
 
 
-def test_recovers_a_planted_temperature() -> None:
-    for temperature in (0.03, 0.5, 1.0, 1.7, 40.0, 2000.0):
-        arrays = problem(0, 8000, scale=5.0, planted=temperature)
-        assert METRICS["temperature"](*arrays) == pytest.approx(temperature, rel=0.05)
-
-
 def test_folds_are_even_and_those_of_the_recorded_numbers() -> None:
     for n in (2, 3, 4, 5, 6, 99, 3925):
         sizes = np.bincount(fold_ids(n))

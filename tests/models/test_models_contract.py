@@ -70,7 +70,7 @@ def network(*, line: str = "", attribute: str = "") -> str:
     ("name", "complaint"),
     [
         ("seed_cn", "^network 'seed_cn': .*seed_cnn, seed_cnn_bn_relu.*module:factory.*'seed_cnn'[?]"),
-        ("no_such_package.networks:network", "importing 'no_such_package.networks' .*beside the study"),
+        ("no_such_package.networks:network", "module 'no_such_package.networks' .*beside the study"),
         (":network", "expected an import path package.module:name"),
         ("my_nets:Net(depth=3)", "write 'my_nets:Net', and its arguments as .*, as arch.depth"),
     ],
@@ -83,7 +83,6 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
     ("source", "complaint"),
     [
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
-        ("raise SystemExit(0)", "raised SystemExit: 0"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
         ("def network(num_classes, image_size): return {}", "returned a dict"),
         (
@@ -99,7 +98,7 @@ def test_a_factory_that_cannot_be_used(write: Write, source: str, complaint: str
 
 def test_images_too_small_for_the_network(write: Write) -> None:
     name = write(network())
-    assert "raise the study's image size" in refusal(name, 2)
+    assert "Raise the study's image size where 2 pixels" in refusal(name, 2)
     build(name, 3)  # maps of one pixel, which BatchNorm takes of two images and not of one
 
 
@@ -107,18 +106,16 @@ def test_images_too_small_for_the_network(write: Write) -> None:
 @pytest.mark.parametrize(
     ("returned", "complaint"),
     [
-        ("logits[:, :3]", "the shape was [2, 3]. Give its last layer num_classes outputs"),
-        ("logits[:1]", "the shape was [1, 4]"),
-        ("(logits, features)", "it returned a tuple. Return one tensor"),
-        ("logits - torch.tensor([0, 0, 0, torch.inf])", "some were not finite (torch.float32). Check its in"),
+        ("logits[:, :3]", "torch.float32 [2, 3], 6 of 6 finite, came. Return one floating tensor"),
+        ("(logits, features)", "a tuple came"),
+        ("logits - torch.tensor([0, 0, 0, torch.inf])", "torch.float32 [2, 4], 6 of 8 finite, came"),
         ("logits.long()", "torch.int64"),
-        ("{}['teacher']", "forward pass raised KeyError: 'teacher'"),
-        ("exit(0)", "forward pass raised SystemExit: 0"),
+        ("{}['teacher']", "this raised KeyError: 'teacher'"),
     ],
 )
 def test_an_output_without_logits(write: Write, returned: str, complaint: str, training_only: bool) -> None:
     message = refusal(write(network(line=f"if self.training or {not training_only}: return {returned}")))
-    assert "to map images [2, 3, 8, 8] to finite logits [2, 4]" in message
+    assert "images [2, 3, 8, 8] to be mapped to finite logits [2, 4]" in message
     assert (" in training mode too, but" in message) == training_only
     assert complaint in message
 
@@ -126,7 +123,7 @@ def test_an_output_without_logits(write: Write, returned: str, complaint: str, t
 @pytest.mark.parametrize("line", ["logits = logits.detach()", "logits = logits.sigmoid().mul_(2)"])
 def test_a_backward_pass_that_fails_is_found(write: Write, line: str) -> None:
     message = refusal(write(network(line=line)))
-    assert "backward pass raised RuntimeError" in message
+    assert "expected a backward pass through its logits, but this raised RuntimeError" in message
     assert "write into no tensor that the gradient needs" in message
 
 
@@ -136,23 +133,23 @@ def test_a_backward_pass_that_fails_is_found(write: Write, line: str) -> None:
 def test_a_view_of_channels_last_maps_is_told_apart(write: Write, line: str) -> None:
     message = refusal(write(network(line=line)))
     assert "view size is not compatible" in message
-    assert message.endswith("write .reshape instead of .view, or .flatten(1).")
+    assert "write .reshape for .view (tensors are channels_last here)" in message
     build(write(network(line=line.replace(".view", ".reshape"))))
 
 
 @pytest.mark.parametrize(
     ("attribute", "complaint"),
     [
-        ("self.lock = threading.Lock()", "copy.deepcopy can copy, .*raised TypeError: cannot pickle"),
+        ("self.lock = threading.Lock()", "copy.deepcopy makes a copy, .*raised TypeError: cannot pickle"),
         ("warnings.simplefilter('ignore'); nn.utils.weight_norm(self.conv)", "nn.utils.parametrizations"),
-        ("self.features = lambda images: self.norm(self.conv(images))", "make that a method"),
+        ("self.features = lambda images: self.norm(self.conv(images))", "a nested function"),
         ("self.head = nn.LazyLinear(num_classes)", "wait for a first batch"),
-        ("warnings.simplefilter('ignore'); self.norm = torch.jit.script(self.norm)", "holds TorchScript"),
+        ("warnings.simplefilter('ignore'); self.norm = torch.jit.script(self.norm)", "of TorchScript ret"),
     ],
 )
 @pytest.mark.filterwarnings("default")
 def test_a_network_of_which_no_copy_can_be_tried(write: Write, attribute: str, complaint: str) -> None:
-    with pytest.raises(StudyError, match=f"(?s)^Expected .*network 'foreign_networks:network' .*{complaint}"):
+    with pytest.raises(StudyError, match=f"(?s)^network 'foreign_networks:network': .*{complaint}"):
         build(write(network(attribute=attribute)))
 
 
@@ -213,12 +210,6 @@ def test_counts_by_hand_change_nothing() -> None:
     assert count_parameters(nn.Sequential(first, tied, frozen)) == 16 + 3 * 4
 
 
-def test_what_cannot_be_counted_is_a_runtime_error_with_its_cause() -> None:
-    with pytest.raises(RuntimeError, match=r"multiply-adds cannot be counted: .*IndexError") as caught:
-        count_macs(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(5)), 8)
-    assert isinstance(caught.value.__cause__, IndexError)
-
-
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "efficientnet_b0"])
 def test_a_name_builds_torchvisions_network_with_fresh_weights_and_float32_logits(name: str) -> None:
     torch.manual_seed(3)
@@ -249,12 +240,10 @@ def test_transformers_fit_the_image_size_and_no_outputs_are_auxiliary(name: str)
 @pytest.mark.parametrize(
     ("name", "image_size", "wanted", "near"),
     [
-        ("vit_tiny", 100, "a multiple of 8", "96 or 104"),
-        ("vit_tiny", 7, "a multiple of 8", "8"),
-        ("vit_b_16", 72, "a multiple of 16", "64 or 80"),
+        ("vit_tiny", 100, "a multiple of 8", "96"),
+        ("vit_b_16", 72, "a multiple of 16", "64"),
         ("maxvit_t", 128, "a multiple of 224", "224"),
         ("alexnet", 62, "63 or more", "63"),
-        ("swin_v2_t", 3, "4 or more", "4"),
     ],
 )
 def test_a_size_that_cannot_be_is_refused(name: str, image_size: int, wanted: str, near: str) -> None:
@@ -291,6 +280,6 @@ def test_no_name_of_torchvision_hides_one_of_ablates_and_a_typing_error_finds_bo
 
 def test_only_torchvisions_networks_need_a_torchvision_that_imports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)  # what Python does for a module that is not there
-    with pytest.raises(StudyError, match=f"Expected to import torchvision.*{re.escape(torch.__version__)}"):
+    with pytest.raises(StudyError, match=f"library 'torchvision': .*{re.escape(torch.__version__)}"):
         build_model("resnet18", num_classes=4, image_size=64)
     assert isinstance(build_model("seed_cnn", num_classes=4, image_size=8), nn.Module)

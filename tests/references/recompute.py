@@ -608,6 +608,20 @@ def _sides(recorded: Recorded, asked: Effect, metric: str) -> tuple[NDArray[np.i
     return used, rows, sides
 
 
+def _turns(recorded: Recorded, asked: Effect, metric: str) -> bool:
+    """Whether the parabolas through each seed's means bend, and turn between a trend's levels."""
+    _, rows, sides = _sides(recorded, asked, metric)
+    seeds, name = np.isfinite(sides[0]), asked.term.partition("=")[0]
+    values = np.nan_to_num(recorded.by_seed[metric].to_numpy().reshape(-1, len(seeds))[:, seeds])
+    x = recorded.levels[name]
+    means = np.array([_weights(recorded, {name: {at: 1.0}})[rows].mean(axis=0) @ values for at in x])
+    bend, slope, _ = np.polyfit(x, means, 2)
+    if len(bend) < 2 or np.ptp(bend) * np.ptp(x) ** 2 <= 1e-9 * np.abs(means).max():  # rounding alone
+        return False
+    bends = stats.ttest_1samp(bend, 0).pvalue < 0.05
+    return bool(bends and min(x) < -slope.mean() / (2 * bend.mean()) < max(x))
+
+
 @functools.cache
 def _arm_spread(recorded: Recorded, metric: str) -> tuple[float, float]:
     """Of an arm over seeds, from all claims; and its degrees of freedom, fewer for a shared baseline."""
@@ -662,6 +676,8 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
     claim = asked.is_claim(recorded, metric)
     if not claim:
         word, found["p_adjusted"] = "exploratory", NAN
+    elif asked.kind == "trend" and _turns(recorded, asked, metric):
+        word, reason = "undecided", "bent"
     elif word == "undecided" and margin > 0:
         spread, freedom = _arm_spread(recorded, metric)
         ratio = spread * math.sqrt((asked.weights**2).sum()) / len(asked.weights) / margin
@@ -888,13 +904,11 @@ class Files:
                 yield {**trial.key, **edges, "confidence": mean, "accuracy": accuracy}
 
     def floors(self) -> Rows:
-        """Of the mean over each arm's complete runs; an earlier version's are of the first alone."""
-        earlier = bool(self.shown) and "trial_id" in self.shown[0]
-        for arm in self.recorded.arms:
-            runs = self.recorded.complete(arm)[: 1 if earlier else None]
+        """Of the mean over each arm's complete runs."""
+        for arm, runs in ((arm, self.recorded.complete(arm)) for arm in self.recorded.arms):
             for metric in ("ece", "ece_equal_mass", "classwise_ece", "mce", "smece") if runs else ():
-                key = runs[0].key if earlier else {"arm": arm, "runs": len(runs)}
-                yield {**key, "metric": metric, **({} if metric == "smece" else floor_band(runs, metric))}
+                key = {"arm": arm, "runs": len(runs), "metric": metric}
+                yield key | ({} if metric == "smece" else floor_band(runs, metric))
 
     def confusion(self) -> Rows:
         for arm in self.recorded.arms:
@@ -927,17 +941,17 @@ class Files:
     def new_images(self) -> Rows:
         arms = [asked for asked in effects(self.recorded) if asked.kind == "arm"]
         for asked, metric in itertools.product(arms, PER_IMAGE):
-            n, effect, low, high = new_images(self.recorded, asked, metric)
-            images = len(self.recorded.complete(asked.term)[0].p) if n else NAN
-            own = {"arm": asked.term, "baseline": asked.against, "metric": metric, "images": images}
-            own |= {"comparisons": family_size(self.recorded, asked, metric), "n_pairs": n}
-            yield {**own, "effect": effect, "low": low, "high": high}
+            size, found = family_size(self.recorded, asked, metric), new_images(self.recorded, asked, metric)
+            yield self._over_images(asked.term, asked.against, metric, size, found)
         for arm, metric in itertools.product(self.recorded.arms, PER_IMAGE):
-            n, mean, low, high = mean_over_images(self.recorded, arm, metric)
-            images = len(self.recorded.complete(arm)[0].p) if n else NAN
-            alone: Row = {"arm": arm, "baseline": None, "metric": metric}
-            alone |= {"comparisons": 1, "n_pairs": n, "images": images}
-            yield {**alone, "effect": mean, "low": low, "high": high}
+            found = mean_over_images(self.recorded, arm, metric)
+            yield self._over_images(arm, None, metric, 1, found)
+
+    def _over_images(self, arm: str, baseline: str | None, metric: str, size: int, found: Any) -> Row:
+        own = {"arm": arm, "baseline": baseline, "metric": metric, "comparisons": size}
+        images = len(self.recorded.complete(arm)[0].p) if found[0] else NAN
+        columns = ("n_pairs", "effect", "low", "high")
+        return {**own, "images": images, **dict(zip(columns, found, strict=True))}
 
     def step_times(self) -> Rows:
         timing = self.recorded.timing

@@ -88,17 +88,17 @@ def factorial() -> dict[str, Any]:
     )
     commits = {0: "0123456789ab-dirty", 1: "0123456789ab"}
 
-    def environment(trial: Trial) -> dict[str, Any]:
+    def ran_on(trial: Trial) -> dict[str, Any]:
         return {"torch_version": "2.12.0" if trial.seed else "2.11.0", "commit": commits.get(trial.seed)}
 
-    return {"study": study, "outcome": outcome, "environment": environment}
+    return {"study": study, "outcome": outcome, "ran_on": ran_on}
 
 
 def marked() -> dict[str, Any]:
     """Parts that are on or off: one does nothing, one costs five points, both are kept at once."""
 
     def made(trial: Trial) -> Any:
-        luck = np.random.default_rng([trial.seed, round(10 * trial.fields.clip_norm)])
+        luck = np.random.default_rng([trial.seed, round(10 * trial.fields.clip_norm), trial.fields.flip])
         labels = np.arange(1_000) % 10
         right = luck.permutation(1_000) < 700 + 2 * trial.seed - 50 * trial.fields.flip + luck.integers(0, 3)
         predicted = np.where(right, labels, (labels + 1) % 10)
@@ -136,7 +136,7 @@ def named(levels: tuple[str, ...], words: str) -> dict[str, Any]:
         "profile": words,
         "reason": words,
         "outcome": lambda trial: ("error", words) if trial.levels["arch"] == levels[1] else "complete",
-        "environment": lambda trial: dict.fromkeys(fields, words),
+        "ran_on": lambda trial: dict.fromkeys(fields, words),
         # The same numbers whatever the levels are called.
         "made": lambda trial: predict(
             trial, rng=np.random.default_rng([levels.index(trial.fields.arch), trial.seed])

@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from recorded_study import COST, CPU, environment, planned
+from test_records import EPOCH
 
 from ablate.store.points import Importances, Point, Source, State, Tuning, tuning_folder, write_tuning
-from ablate.store.records import Cost, Environment, Epoch, Failure, Predictions, Record, write_record
+from ablate.store.records import Cost, Epoch, Failure, Predictions, Record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import Levels, resolve
 from ablate.study.search import FIRST_TUNING_SEED, Range, Search
 from ablate.study.study import Study
-from ablate.study.trials import Numerics, Plan, Trial, build_trial, expand
+from ablate.study.trials import Plan, Trial, build_trial
 from ablate.tables.build import build_tables
 from ablate.tables.files import frame, write_tables
 from ablate.tables.tuning import points_table, winners_of
 
-CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 BASE = {"data": "digits", "image_size": 8, "epochs": 4}
 Outcome = str | tuple[str, str]
 """A status, or a status and the failure's message; 'missing' leaves no record."""
@@ -33,12 +34,6 @@ def declare(**declaration: Any) -> Study:
     return Study(**{"question": "What does it do?", "name": "tiny", "base": BASE, **declaration})
 
 
-def plan_of(study: Study, profile: str = "quick", reason: str = "r") -> Plan:
-    """A study's trials, as if they were to run on a CPU."""
-    trials = expand(study, lambda fields: "fingerprint", lambda fields: CPU)
-    return Plan(study=study, profile=profile, reason=reason, trials=tuple(trials))
-
-
 def trial_rows(plan: Plan, measured: Callable[[Trial], dict[str, Any]] = lambda trial: {}) -> pd.DataFrame:
     """The table of trials, complete and with what is `measured`, as far as effects and sentences need it."""
     known = [{name: getattr(trial, name) for name in ("trial_id", "arm", "seed")} for trial in plan.trials]
@@ -46,24 +41,35 @@ def trial_rows(plan: Plan, measured: Callable[[Trial], dict[str, Any]] = lambda 
     return frame("trials", [row | measured(trial) for row, trial in zip(rows, plan.trials, strict=True)])
 
 
+def effect_row(**changes: Any) -> dict[str, Any]:
+    """A decided claim on sound ground, of ε = 0.1 against 0 on accuracy, with what the test needs changed."""
+    known = {
+        "kind": "arm", "term": "epsilon=0.1", "against": "epsilon=0.0", "metric": "accuracy", "cells": 1,
+        "cells_planned": 1, "n": 10, "effect": 0.02, "low": 0.01, "high": 0.03, "p": 0.001, "rho": 0.1,
+        "p_adjusted": 0.001, "p_welch": 0.002, "p_sign_flip": 0.002, "largest_share": 0.2, "margin": 0.02,
+        "detectable": 0.02, "verdict": "better", "reason": "", "below_margin": False,
+    }  # fmt: skip
+    return {**known, **changes}
+
+
 def make_results(
     root: Path,
     study: Study,
     *,
     outcome: Callable[[Trial], Outcome] = lambda trial: "complete",
-    environment: Callable[[Trial], Mapping[str, Any]] = lambda trial: {},
+    ran_on: Callable[[Trial], Mapping[str, Any]] = lambda trial: {},
     made: Callable[[Trial], Predictions] | None = None,
     search: Callable[[ResultsFolder], Any] = lambda folder: None,
     profile: str = "quick",
     reason: str = "no CUDA is present, so profile quick runs",
 ) -> ResultsFolder:
     """Records, plan and tables of a study, its trials ended as `outcome` says; those of its search first."""
-    plan, folder = plan_of(study, profile, reason), ResultsFolder(root)
+    plan, folder = planned(study, profile=profile, reason=reason), ResultsFolder(root)
     search(folder)
     folder.create()
     write_plan(folder, plan)
     for trial in plan.trials:
-        write_trial(folder, trial, outcome(trial), made or predict, environment(trial))
+        write_trial(folder, trial, outcome(trial), made or predict, ran_on(trial))
     write_tables(folder, build_tables(folder, plan))
     return folder
 
@@ -73,7 +79,7 @@ def write_trial(
     trial: Trial,
     outcome: Outcome,
     made: Callable[[Trial], Predictions],
-    environment: Mapping[str, Any] | None = None,
+    ran_on: Mapping[str, Any] | None = None,
     *,
     epochs: int | None = None,
 ) -> None:
@@ -87,17 +93,13 @@ def write_trial(
         status=status,
         history=history(trial)[:epochs],
         cost=cost(trial) if complete else None,
-        environment=Environment(**{**ENVIRONMENT, **(environment or {})}),
+        environment=environment(**(ran_on or {})),
         parameters=1_234,
         failure=None if complete else Failure(message=message),
     )
     write_record(folder, record, made(trial) if complete else None)
 
 
-ENVIRONMENT: dict[str, Any] = {
-    "device_name": "Example CPU", "threads": 1, "workers": 2, "python_version": "3.11.7",
-    "torch_version": "2.11.0", "numpy_version": "2.3.0", "ablate_version": "0.1.0", "commit": "0123456789ab",
-}  # fmt: skip
 SALT = 13
 """Chosen so that the searches and studies drawn here tell the stories that their tests are about."""
 
@@ -120,31 +122,20 @@ def predict(trial: Trial, *, images: int = 300, rng: np.random.Generator | None 
 
 
 def history(trial: Trial) -> tuple[Epoch, ...]:
-    rng, epochs = rng_of(trial, 3), []
-    for number in range(trial.fields.epochs):
-        left, noise = 0.7**number, rng.normal(scale=0.01, size=4)
-        epochs.append(Epoch(
-            epoch=number,
-            train_loss=0.5 + trial.fields.epsilon + 1.8 * left + noise[0],
-            train_accuracy=float(np.clip(1 - 0.7 * left + noise[1], 0, 1)),
-            valid_loss=1.0 + trial.fields.epsilon + left + noise[2],
-            valid_accuracy=float(np.clip(0.6 - 0.3 * left + noise[3], 0, 1)),
-            valid_nll=1.0 + left,
-            bin_count=(0,) * 14 + (300,),
-            bin_confidence=(0.0,) * 14 + (290.0,),
-            bin_correct=(0,) * 14 + (280,),
-            lr=0.4,
-            seconds=1.5,
-        ))  # fmt: skip
+    """Losses that fall and accuracies that rise, with noise of the trial's own."""
+    noise, epochs = rng_of(trial, 3).normal(scale=0.01, size=(trial.fields.epochs, 4)).tolist(), []
+    for number, (a, b, c, d) in enumerate(noise):
+        left, loss = 0.7**number, trial.fields.epsilon
+        losses = {"train_loss": 0.5 + loss + 1.8 * left + a, "valid_loss": 1.0 + loss + left + c}
+        right = {"train_accuracy": min(1 - 0.7 * left + b, 1.0), "valid_accuracy": 0.6 - 0.3 * left + d}
+        epochs.append(EPOCH.model_copy(update={"epoch": number, **losses, **right, "valid_nll": 1.0 + left}))
     return tuple(epochs)
 
 
 def cost(trial: Trial) -> Cost:
     step = 4.0 + rng_of(trial, 4).uniform(0, 0.4)
-    return Cost(
-        step_ms=step, step_ms_p20=0.9 * step, step_ms_p80=1.2 * step, images_per_second=3000.0,
-        peak_memory_mb=400.0, train_seconds=6.0, eval_seconds=0.5,
-    )  # fmt: skip
+    times = {"step_ms": step, "step_ms_p20": 0.9 * step, "step_ms_p80": 1.2 * step}
+    return COST.model_copy(update={**times, "train_seconds": 6.0, "eval_seconds": 0.5})
 
 
 # Searches.
@@ -238,16 +229,8 @@ def write_search(
 def retest_study(search: Search, arms: Sequence[Levels], *, seeds: int = 5, **declared: Any) -> Study:
     """The study that judges these arms, the first of which is the baseline, as `ablate.tuning` makes it."""
     factors = {name: tuple(dict.fromkeys(arm[name] for arm in arms)) for name in search.space}
-    return declare(
-        factors=factors,
-        only=tuple(arms),
-        baseline=arms[0],
-        search=search,
-        primary=search.objective[0],
-        family=search.objective,
-        seeds=seeds,
-        **declared,
-    )
+    asked = {"search": search, "primary": search.objective[0], "family": search.objective}
+    return declare(factors=factors, only=tuple(arms), baseline=arms[0], seeds=seeds, **asked, **declared)
 
 
 def hump(levels: Levels) -> float:
@@ -255,13 +238,8 @@ def hump(levels: Levels) -> float:
     return 2.4 - 8 * (float(levels["epsilon"]) - 0.12) ** 2
 
 
-EPSILON = Search(
-    space={"epsilon": Range(low=0.0, high=0.5, step=0.005)},
-    anchors=({"epsilon": 0.1},),
-    points=14,
-    seeds=5,
-    pruning="seeds",
-)
+SPACE = {"epsilon": Range(low=0.0, high=0.5, step=0.005)}
+EPSILON = Search(space=SPACE, anchors=({"epsilon": 0.1},), points=14, seeds=5, pruning="seeds")
 
 
 def epsilon_points() -> list[Asked]:

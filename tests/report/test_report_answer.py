@@ -4,7 +4,8 @@ import re
 from typing import Any
 
 import pytest
-from report_results import declare, plan_of, trial_rows
+from recorded_study import planned
+from report_results import declare, effect_row, trial_rows
 
 from ablate.analysis.claims import VERDICTS
 from ablate.report.answer import answer, answer_lines
@@ -24,18 +25,14 @@ LEVELS = declare(
 
 
 def told(*effects: dict[str, Any], study: Study = ARMS) -> dict[str, Any]:
-    plan = plan_of(study)
+    plan = planned(study)
     return answer({"trials": trial_rows(plan), "effects": frame("effects", effects)}, plan)
 
 
 def effect(arch: str = "a", **changes: Any) -> dict[str, Any]:
-    return {
-        "kind": "arm", "term": f"epsilon=0.1, arch={arch}", "against": f"epsilon=0.0, arch={arch}",
-        "metric": "nll", "cells": 1, "cells_planned": 1, "n": 2, "effect": -0.02, "low": -0.03, "high": -0.01,
-        "p": 0.01, "p_adjusted": 0.02, "p_sign_flip": 0.5, "margin": 0.02, "rho": -0.5,
-        "verdict": "better", "reason": "", "below_margin": False, "low_images": -0.04, "high_images": 0.02,
-        **changes,
-    }  # fmt: skip
+    arms = {"term": f"epsilon=0.1, arch={arch}", "against": f"epsilon=0.0, arch={arch}"}
+    own = {"metric": "nll", "n": 2, "effect": -0.02, "low": -0.03, "high": -0.01, "detectable": None}
+    return effect_row(**{**arms, **own, **changes})
 
 
 NONE: dict[str, Any] = {"low": None, "high": None, "p": None, "p_adjusted": None}
@@ -125,7 +122,7 @@ def test_the_baseline_is_kept_unless_an_arm_is_better_and_worse_on_nothing(
 
 def test_without_a_baseline_the_best_is_named_with_what_it_can_be_told_from() -> None:
     study = declare(factors={"lr": (0.1, 0.2, 0.4)}, primary="nll", seeds=2)
-    plan = plan_of(study)
+    plan = planned(study)
     trials = trial_rows(plan, lambda trial: {"nll": {0.1: 1.0, 0.2: 1.3, 0.4: 1.1}[trial.fields.lr]})
     pairs = [("lr=0.2", "lr=0.1", "worse"), ("lr=0.4", "lr=0.1", "undecided"), ("lr=0.4", "lr=0.2", "better")]
     rows = [effect(kind="pair", term=a, against=b, verdict=word) for a, b, word in pairs]

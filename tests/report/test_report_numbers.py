@@ -3,64 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from report_cases import Rendered, render
+from report_cases import Rendered
 from report_pages import rows_of
-from report_results import declare
-from scipy import stats
 
-from ablate.store.records import Predictions
-from ablate.study.trials import Trial
 from ablate.tables.files import read_tables
 from ablate.tables.quantities import quantity
 
 Get = Callable[[str], Rendered]
-IMAGES, SEEDS = 2_000, 10
-PLANTED = {0.0: 0.0, 0.1: 0.0, 0.2: -0.05, 0.3: 0.05, 0.4: 0.0, 0.5: -0.05}
-"""ε to what it does to accuracy."""
-NOISE = {0.4: 0.04}
-"""ε to the spread of its seeds, elsewhere 0.001."""
-SAID = {0.1: "equivalent", 0.2: "worse", 0.3: "better", 0.4: "undecided", 0.5: "undecided"}
 
 
-def predictions(trial: Trial) -> Predictions:
-    """So many images right, the others taken for the next class; the seed's luck is shared by all arms."""
-    epsilon = trial.fields.epsilon
-    shared = np.random.default_rng(trial.seed).normal(scale=0.02)
-    own = np.random.default_rng([trial.seed, round(100 * epsilon)]).normal(scale=NOISE.get(epsilon, 0.001))
-    accuracy = 0.7 + PLANTED[epsilon] + shared + own
-    labels = np.arange(IMAGES) % 10
-    right = np.random.default_rng([trial.seed, 1]).permutation(IMAGES) < round(IMAGES * accuracy)
-    predicted = np.where(right, labels, (labels + 1) % 10)
-    return Predictions((3.0 * np.eye(10)[predicted]).astype(np.float32), labels)
-
-
-@pytest.mark.slow
-def test_the_report_says_what_was_planted(tmp_path: Path) -> None:
-    def outcome(trial: Trial) -> str:
-        return "diverged" if (trial.fields.epsilon, trial.seed) == (0.5, 3) else "complete"
-
-    study = declare(factors={"epsilon": tuple(PLANTED)}, baseline={"epsilon": 0.0}, seeds=SEEDS)
-    page = render(tmp_path, study=study, made=predictions, outcome=outcome)
-    tables = read_tables(page.results)
-    trials = tables["trials"].set_index(["epsilon", "seed"])["accuracy"].unstack()
-    effects = tables["effects"].query("metric == 'accuracy' and kind == 'arm'").set_index("term")
-    said = {claim["term"]: claim for claim in page.report["answer"]["claims"]}
-    for epsilon, word in SAID.items():
-        row, claim = (found[f"epsilon={epsilon}"] for found in (effects.loc, said))
-        pairs = (trials.loc[epsilon] - trials.loc[0.0]).dropna()
-        expected = stats.ttest_1samp(pairs, 0).confidence_interval(1 - 0.05 / len(SAID))
-        assert (row.low, row.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-        assert row.low <= PLANTED[epsilon] <= row.high
-        assert (row.verdict, claim["verdict"]) == (word, word)
-        numbers = (claim["effect"], claim["low"], claim["high"], claim["n"])
-        assert numbers == pytest.approx((pairs.mean(), row.low, row.high, len(pairs)), abs=1e-12)
-    assert effects.reason["epsilon=0.5"] == "incomplete"
+def test_the_report_says_what_was_planted(rendered: Get) -> None:
+    """Mirroring costs five points, clipping nothing; the margin is two."""
+    page = rendered("marked")
+    effects = read_tables(page.results)["effects"].set_index(["kind", "term", "against", "metric"])
+    claims = page.report["answer"]["claims"]
+    assert len(claims) == (effects["verdict"] != "exploratory").sum() == 9
+    for claim in claims:
+        key: Any = ("arm", claim["term"], claim["against"], claim["metric"])
+        row = effects.loc[key]
+        planted = -0.05 if "flip=True" in claim["term"] else 0.0
+        assert row.low <= planted <= row.high
+        assert row.verdict == ("worse" if planted else "equivalent")
+        columns = ["verdict", "effect", "low", "high", "n"]
+        assert [claim[name] for name in columns] == row[columns].tolist()
 
 
 def test_one_arm_is_described_with_its_interval(rendered: Get) -> None:

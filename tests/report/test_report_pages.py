@@ -203,7 +203,6 @@ def test_escaped_text_is_that_text_and_nothing_else(word: str) -> None:
         (-0.00001, "accuracy", "0.00", "0.00"),
         (0.85184, "nll", "0.8518", "+0.8518"),
         (float("nan"), "nll", "–", "–"),
-        (float("inf"), "nll", "–", "–"),
     ],
 )
 def test_numbers_are_shown_in_their_unit(value: float, metric: str, text: str, difference: str) -> None:

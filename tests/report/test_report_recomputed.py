@@ -6,10 +6,7 @@ import csv
 import itertools
 import json
 import math
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +17,7 @@ import pytest
 from references import recompute
 from report_cases import Rendered, render
 from report_results import declare
+from test_main import ablate
 
 from ablate.store.records import Predictions
 from ablate.study.trials import Trial
@@ -100,10 +98,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     here = tmp_path_factory.mktemp("ran")
     (here / "tiny.py").write_text(STUDY, encoding="utf-8")
     (here / "own.py").write_text(NETWORK, encoding="utf-8")
-    own = {**os.environ, "ABLATE_CACHE": str(here / "cache"), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "ablate", "run", "tiny.py"]
-    done = subprocess.run(command, cwd=here, env=own, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ended = ablate(here, "run", "tiny.py")
+    assert ended.status == 0, ended.out + ended.err
     (results,) = (here / "results" / "tiny").iterdir()
     return opened(results, here / "report" / "tiny" / results.name)
 
@@ -175,14 +171,16 @@ def _blind(trial: Trial) -> Predictions:
 def test_trends_and_contrasts_with_holes_or_without_an_effect_are_recomputed(
     tmp_path: Path, made: dict[str, Any], reason: str
 ) -> None:
-    factors = {"epsilon": (0.2, 0.0, 0.4), "clip_norm": (0.0, 1.0)}
-    study = declare(factors=factors, baseline={"epsilon": 0.0}, family=("nll", "ece"), seeds=4)
+    factors = {"epsilon": (0.2, 0.0, 0.4), "clip_norm": (0.0, 1.0), "lr": (0.1,), "drop_last": (False, True)}
+    asked = ("arms", "interaction", "trend", {"epsilon": 0.4})
+    declared = {"baseline": {"epsilon": 0.0}, "family": ("nll", "ece"), "comparisons": asked}
+    study = declare(factors=factors, seeds=4, **declared)
     page = render(tmp_path, study=study, **made)
     found = reopened(page)
     assert found.audit().wrong == []
     trends = [row for row in found.rows("effects") if (row["metric"], row["kind"]) == ("accuracy", "trend")]
     assert {row["reason"] for row in trends} == {reason}
-    equal = page.report["trends"]["rows"][0][7]["notes"] == ["equal on every seed"]
+    equal = page.report["trends"]["rows"][0][7]["notes"] == ["equal on every seed", "equivalent"]
     assert equal == (reason == "identical")
 
 

@@ -6,16 +6,15 @@ import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from references import recompute
 from report_cases import Rendered
 from report_results import EPSILON, Asked, hump, write_search
-from scipy.special import log_softmax
 
 from ablate.errors import RecordError
 from ablate.stats.surrogate import smoothed
@@ -28,18 +27,10 @@ Get = Callable[[str], Rendered]
 FIRST = Asked({"epsilon": 0.1}, "baseline")
 
 
-def stored(results: ResultsFolder, trial_id: str) -> dict[str, np.ndarray[Any, Any]]:
-    """A trial's arrays, without ablate."""
-    return dict(np.load(results.root / "tuning" / "predictions" / f"{trial_id}.npz"))
-
-
-def accuracy(arrays: dict[str, np.ndarray[Any, Any]]) -> float:
-    return float((arrays["logits"].argmax(axis=1) == arrays["labels"]).mean())
-
-
-def nll(arrays: dict[str, np.ndarray[Any, Any]]) -> float:
-    logits = log_softmax(arrays["logits"].astype(np.float64), axis=1)
-    return float(-logits[np.arange(len(logits)), arrays["labels"]].mean())
+def measured(results: ResultsFolder, trial_id: str) -> dict[str, float]:
+    """A trial's metrics, without ablate."""
+    stored = np.load(results.root / "tuning" / "predictions" / f"{trial_id}.npz")
+    return recompute.metrics_of(stored["logits"].astype(np.float64), stored["labels"])[1]
 
 
 def test_points_without_a_value_show_how_far_they_came(tmp_path: Path) -> None:
@@ -55,8 +46,8 @@ def test_points_without_a_value_show_how_far_they_came(tmp_path: Path) -> None:
     *begun, last = tuning.points
     points = (*begun, last.model_copy(update={"trial_ids": ()}))
     write_tuning(results, tuning.model_copy(update={"points": points}))
-    table, known = points_table(results), [stored(results, name) for name in points[0].trial_ids[:3]]
-    expected = [statistics.fmean(map(accuracy, known)), 0.5, math.nan]
+    known = [measured(results, name)["accuracy"] for name in points[0].trial_ids[:3]]
+    table, expected = points_table(results), [statistics.fmean(known), 0.5, math.nan]
     assert list(table["last_seen"][:3]) == pytest.approx(expected, nan_ok=True)
     row = table.iloc[3]
     assert (row["epsilon"], row["seeds_planned"], row["seeds_done"]) == (0.4, 5, 0)
@@ -79,7 +70,7 @@ def test_values_are_smoothed_at_the_places_of_the_space(rendered: Get) -> None:
         ]
         for point in done
     ]
-    samples = np.array([[nll(stored(results, name)) for name in point.trial_ids] for point in done])
+    samples = np.array([[measured(results, name)["nll"] for name in point.trial_ids] for point in done])
     mean, sd = smoothed(np.array(places, dtype=np.float64), list(samples), higher_is_better=False)
     own = table[table["state"] == "complete"]
     np.testing.assert_allclose(own["smoothed_2"], mean, rtol=1e-4)
@@ -111,22 +102,15 @@ def test_values_that_differ_by_rounding_are_equal() -> None:
     assert winners_of(scored("nll", [0.9 + 1e-13, 0.9])) == (0,)
 
 
-def test_of_two_objectives_two_of_the_front_win() -> None:
-    # 1 and 3 span the front; 0 lies on it beside 1; 2 is beaten by 3; 4 has no value.
-    table = scored("accuracy", [0.80, 0.81, 0.60, 0.70, math.nan], [0.9, 0.91, 0.5, 0.4, math.nan])
-    assert len(winners_of(table)) == 2
-    assert 3 in winners_of(table)
-    assert not {2, 4} & set(winners_of(table))
-    assert winners_of(table.iloc[[2]]) == (2,)
-    assert winners_of(table.iloc[[4]]) == ()
-    assert winners_of(table.iloc[:0]) == ()
-    # Of three good points and a bad one; what the other objective gains is within its noise.
-    known, noise = [0.0, 3.0, 2.0, -30.0], [0.05, 0.05, 0.0, 0.05]
+def test_of_two_objectives_each_counts_by_its_own_direction_and_noise() -> None:
+    """Of three good points and a bad one; what the other objective gains is within its noise."""
+    known, noise = [0.0, 3.0, 2.0, -30.0, math.nan], [0.05, 0.05, 0.0, 0.05, math.nan]
     for table, of_first, of_second in (
         (scored("accuracy", known, noise), 0.01, 0.1),
         (scored("accuracy", [-value for value in noise], [-value for value in known]), 0.1, 0.01),
     ):
         assert winners_of(table.assign(smoothed_sd=of_first, smoothed_sd_2=of_second)) == (1,)
+        assert winners_of(table.iloc[[4]]) == winners_of(table.iloc[:0]) == ()
 
 
 def test_seeds_without_a_value_are_left_out(tmp_path: Path) -> None:
@@ -134,8 +118,8 @@ def test_seeds_without_a_value_are_left_out(tmp_path: Path) -> None:
     point = write_search(results, EPSILON, [FIRST], strength=hump).points[0]
     values = objective_values(results, point, ("accuracy", "nll"))
     assert list(values) == list(point.seeds)
-    first = stored(results, point.trial_ids[0])
-    assert values[point.seeds[0]] == pytest.approx((accuracy(first), nll(first)))
+    first = measured(results, point.trial_ids[0])
+    assert values[point.seeds[0]] == pytest.approx((first["accuracy"], first["nll"]))
     folder = tuning_folder(results)
     folder.record_path(point.trial_ids[0]).write_text("{", encoding="utf-8")
     folder.predictions_path(point.trial_ids[1]).write_bytes(b"")

@@ -38,10 +38,8 @@ def test_equals_scipy(values: list[float]) -> None:
 def test_by_hand() -> None:
     # mean 3, sd sqrt(2.5), t(.975, 4) = 2.7764; one more value: 3 ± 2.7764 · 1.5811 · sqrt(1.2).
     values = np.array([1.0, 2, 3, 4, 5, math.nan])
-    of_mean, of_next = mean_interval(values), prediction_interval(values)
-    assert (of_mean.low, of_mean.mean, of_mean.high) == pytest.approx((1.0368, 3, 4.9632), abs=1e-4)
-    assert (of_next.low, of_next.mean, of_next.high) == pytest.approx((-1.8090, 3, 7.8090), abs=1e-4)
-    assert of_mean.n == of_next.n == 5
+    found = prediction_interval(values)
+    assert (found.low, found.mean, found.high, found.n) == pytest.approx((-1.8090, 3, 7.8090, 5), abs=1e-4)
     narrow = values.astype(np.float32) / 7  # is widened first
     assert mean_interval(narrow) == mean_interval(narrow.astype(np.float64))
 
@@ -86,23 +84,6 @@ def test_within_a_range_it_is_wilsons_of_a_share_and_the_score_interval_of_a_rat
     assert ends == pytest.approx(confint_poisson(count, 200, method="score"))
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 10])
-def test_its_coverage_in_the_middle_and_near_an_end(n: int) -> None:
-    """As docs/statistics.md has it: the t interval's in the middle; near an end, of skewed errors, more."""
-    rng, studies = np.random.default_rng(n), 1500
-    normal = rng.normal(0.6, 0.02, (studies, n))
-    log_variance = math.log(1.25)
-    errors = rng.lognormal(math.log(0.02) - log_variance / 2, math.sqrt(log_variance), (studies, n))
-    shares = []
-    for values, truth in ((normal, 0.6), (1 - errors, 0.98)):
-        for bounds in ((0.0, 1.0), (-math.inf, math.inf)):
-            found = [mean_interval(own, bounds=bounds) for own in values]
-            shares.append(float(np.mean([one.low <= truth <= one.high for one in found])))
-    off = 4 * math.sqrt(0.95 * 0.05 / studies)
-    assert shares[:2] == pytest.approx([0.95, 0.95], abs=off)
-    assert shares[2] > max(shares[3], 0.936 - off)
-
-
 def test_other_seeds_are_refused() -> None:
     with pytest.raises(ValueError, match=r"same seeds, got shapes \(3,\) and \(2,\); align"):
         paired_effect(np.ones(3), np.ones(2))
@@ -138,14 +119,6 @@ def test_for_new_images_it_equals_the_analysis_of_variance() -> None:
     half = math.hypot(t.isf(0.025, n - 1) * of_seeds**0.5, t.isf(0.025, images - 1) * added**0.5)
     mean = differences.mean()
     assert new_images_interval(differences) == pytest.approx((mean, mean - half, mean + half), rel=1e-9)
-
-
-def test_it_holds_the_interval_over_seeds() -> None:
-    for image_sd in (0.0, 0.1, 1.0):
-        differences = crossed(5, 80, seed_sd=0.1, image_sd=image_sd)
-        inner = paired_effect(differences.mean(axis=1), np.zeros(5), comparisons=4)
-        _, low, high = new_images_interval(differences, comparisons=4)
-        assert low <= inner.low + 1e-12 <= inner.high <= high + 1e-12
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (1, 5), (3, 1), (3, 7)])

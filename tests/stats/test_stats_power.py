@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy.stats import chi2
 from statsmodels.stats.power import TTestPower
 
 from ablate.stats.effect import paired_effect
@@ -112,7 +112,7 @@ def test_seeds_needed_are_the_fewest_that_would_decide(margin: float, comparison
 @given(sd=st.floats(0.1, 20), freedom=st.floats(1, 100), comparisons=st.integers(1, 20))
 def test_many_seeds_are_those_of_the_upper_bound(sd: float, freedom: float, comparisons: int) -> None:
     few, many = seeds_range(1.0, sd=sd, freedom=freedom, comparisons=comparisons)
-    bound = sd * math.sqrt(freedom / stats.chi2.ppf(0.1, freedom))
+    bound = sd * math.sqrt(freedom / chi2.ppf(0.1, freedom))
     for shown, spread in ((few, sd), (many, bound)):
         exact = seeds_needed(1.0, sd=spread, comparisons=comparisons)
         if exact is None:

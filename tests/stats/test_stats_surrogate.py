@@ -134,14 +134,12 @@ def test_what_cannot_be_smoothed_comes_back(
     assert of_mean == pytest.approx(np.full(len(values), sd / math.sqrt(1 if math.isnan(spread) else 3)))
 
 
-def test_units_do_not_matter_and_three_hundred_points_are_not_too_many() -> None:
+def test_units_do_not_matter() -> None:
     places, _, values = curve(30)
     mean, sd = smooth(places, values, 0.4)
     in_other_units = smooth(1e6 * places - 7, 1e-3 * values + 5, 4e-4)
     assert in_other_units[0] == pytest.approx(1e-3 * mean + 5, abs=1e-6)
     assert in_other_units[1] == pytest.approx(1e-3 * sd, rel=1e-2)
-    places, true, values = curve(300)
-    assert np.abs(smooth(places, values, 0.4)[0] - true).max() < 0.25
 
 
 @given(

@@ -52,6 +52,8 @@ def test_equals_the_rules_with_scipy_and_statsmodels(
     assert found.word == ("equivalent" if same <= 0.05 else called if differs <= 0.05 else "undecided")
     assert found.below_margin == (same <= 0.05 and differs <= 0.05)
     assert found.reason == ""
+    lower = verdict(effect, planned=n, higher_is_better=False, margin=margin)
+    assert lower.word == {"better": "worse", "worse": "better"}.get(str(found.word), found.word)
     plain = verdict(effect, planned=n, higher_is_better=None)
     assert ((plain.word == "higher"), (plain.word == "lower")) == (effect.low > 0, effect.high < 0)
     assert math.isnan(plain.p_equivalence)
@@ -60,23 +62,6 @@ def test_equals_the_rules_with_scipy_and_statsmodels(
 def judged(effect: Effect, planned: int = 5, **changes: Any) -> tuple[str, str, bool]:
     found = verdict(effect, planned=planned, **{"higher_is_better": True, **changes})
     return str(found.word), str(found.reason), bool(found.below_margin)
-
-
-@pytest.mark.parametrize(
-    ("mean", "sd", "higher_is_better", "planned", "expected"),
-    [
-        (9.0, 1.0, False, 5, ("worse", "", False)),
-        (-9.0, 1.0, False, 5, ("better", "", False)),
-        (0.5, 0.1, True, 5, ("equivalent", "", True)),  # small and sure
-        (0.0, 0.1, True, 6, ("undecided", "incomplete", False)),
-        (9.0, 0.1, True, 6, ("undecided", "incomplete", False)),
-    ],
-)
-def test_words(
-    mean: float, sd: float, higher_is_better: bool | None, planned: int, expected: tuple[str, str, bool]
-) -> None:
-    changes = {"margin": 1.0, "higher_is_better": higher_is_better}
-    assert judged(effect_of(mean, sd=sd), planned, **changes) == expected
 
 
 def test_identical_predictions_are_equivalent() -> None:
@@ -90,14 +75,6 @@ def test_identical_predictions_are_equivalent() -> None:
     # It is believed only of differences that are zero.
     assert judged(paired_effect(arm, arm - 0.1), 3, identical=True)[1] == "no_spread"
     assert judged(effect_of(9.0), identical=True) == ("better", "", False)
-
-
-def test_too_few_pairs() -> None:
-    for values, reason in (([math.nan] * 3, "incomplete"), ([0.9], "too_few_seeds")):
-        effect = paired_effect(np.array(values), np.full(len(values), 0.8))
-        found = verdict(effect, planned=len(values), higher_is_better=True, margin=0.1)
-        assert (str(found.word), str(found.reason)) == ("undecided", reason)
-        assert np.isnan([found.p_adjusted, found.p_equivalence]).all()
 
 
 def test_refused() -> None:

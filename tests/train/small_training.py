@@ -47,15 +47,9 @@ TRAIN, VALID = pixels(50, 0), pixels(23, 1)
 
 def network(dropout: float = 0.0, classes: int = 3, bias: bool = True, seed: int = 0) -> nn.Sequential:
     torch.manual_seed(seed)
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1, bias=False),
-        nn.BatchNorm2d(8),
-        nn.ReLU(),
-        nn.Dropout(dropout),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(8, classes, bias=bias),
-    )
+    body = nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(dropout)
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, classes, bias=bias)
+    model = nn.Sequential(*body, *head)
     return model.to(memory_format=torch.channels_last)
 
 

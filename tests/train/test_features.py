@@ -123,8 +123,7 @@ def test_a_subset_takes_every_class_in_proportion() -> None:
     labels = torch.from_numpy(np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [700, 290, 10])))
     index = even_subset(labels, 100)
     assert index is not None
-    assert len(set(index.tolist())) == 100
-    assert labels[index].bincount().tolist() == [70, 29, 1]
+    assert (len(set(index.tolist())), labels[index].bincount().tolist()) == (100, [70, 29, 1])
     first = (labels == 0).nonzero().flatten()
     assert index[:70].tolist() == first[::10].tolist()
     assert even_subset(labels, 1000) is None

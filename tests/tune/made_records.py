@@ -102,8 +102,9 @@ class Watching(Watcher):
             self._then(len(self.trained))
 
 
-def tuned(
-    study: Study, root: Path, watcher: Watcher | None = None, *, retry_failed: bool = False, **changes: Any
-) -> Tuned:
-    options = Options(device="cpu", results=root, timing=False, retry_failed=retry_failed)
+def tuned(study: Study, root: Path, watcher: Watcher | None = None, **changes: Any) -> Tuned:
+    """A search, trained in this process unless told otherwise."""
+    own: dict[str, Any] = {"workers": 0, "device": "cpu", "results": root, "timing": False}
+    own |= {name: changes.pop(name) for name in ("workers", "retry_failed") if name in changes}
+    options = Options(**own)
     return tune_study(study, options, watcher or Watching(), **changes)

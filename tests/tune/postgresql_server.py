@@ -58,15 +58,9 @@ class PostgreSQL:
         return f"{url}/{name}"
 
     def _run(self, program: str, *words: str) -> None:
-        ended = subprocess.run(
-            [self._programs / program, "-D", self._folder / "data", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            cwd=self._folder,
-            check=False,
-            **self._runs_as,
-        )
+        command = [str(self._programs / program), "-D", str(self._folder / "data"), *words]
+        none: dict[str, Any] = dict.fromkeys(("stdin", "stdout"), subprocess.DEVNULL) | self._runs_as
+        ended: Any = subprocess.run(command, cwd=self._folder, check=False, stderr=subprocess.PIPE, **none)
         if ended.returncode != 0:
             raise OSError(f"{program} failed: {ended.stderr.decode(errors='replace').strip()}")
 

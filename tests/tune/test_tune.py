@@ -106,7 +106,7 @@ def test_a_search_that_was_stopped_goes_on_as_one_that_never_was(whole: Tuned, t
             raise KeyboardInterrupt
 
     first, again = Watching(stop), Watching()
-    stopped, resumed = (tuned(declared(**WHOLE), tmp_path, watcher) for watcher in (first, again))
+    stopped, resumed = (tuned(declared(**WHOLE), tmp_path, one, workers=1) for one in (first, again))
     assert (stopped.interrupted, stopped.retest) == (True, None)
     assert resumed.tuning == whole.tuning
     trained = [trial.trial_id for trial in (*first.trained, *again.trained)]
@@ -146,7 +146,7 @@ def pruned(epochs: int, **search: Any) -> Study:
 def test_a_point_that_loses_gets_no_more_seeds_and_one_that_fails_can_be_tried_again(tmp_path: Path) -> None:
     # With this seed, the sampler's first draw is the hopeless learning rate.
     space = {"space": {"lr": (0.1, 1e-6, 1e9)}, "anchors": ({"lr": 1e9},), "sampler_seed": 3}
-    study = pruned(2, pruning="seeds", points=3, seeds=6, **space)
+    study = pruned(1, pruning="seeds", points=3, seeds=6, **space)
     watcher = Watching()
     found = tuned(study, tmp_path, watcher)
     assert (states(found), found.tuning.winners) == (["complete", "failed", "pruned"], (0,))
