@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ from ablate.train.step import Step
 from benchmarks import simulation
 
 NETWORKS, RECIPES = ("seed_cnn", "xresnet18"), ("source", "modern", "board_5")
-ENGINES = ("eager", "graph")
+ENGINES: tuple[Literal["eager", "graph"], ...] = ("eager", "graph")
 MEAN, STD, CLASSES = (0.47, 0.48, 0.45), (0.29, 0.28, 0.30), 10
 
 Values = Mapping[str, Any]
