@@ -27,12 +27,7 @@ from ablate.terminal import print_line, print_table
 if TYPE_CHECKING:
     from ablate.pipeline import Run
 
-app = typer.Typer(
-    name="ablate",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
+app = typer.Typer(name="ablate", no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 COMPLETE, WRONG, FAILURES, INTERRUPTED = 0, 1, 2, 130
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
@@ -53,6 +48,8 @@ RESULTS, REPORTS = Path("results"), Path("report")
 Text = str | None
 File = Path | None
 Several = list[str] | None
+Resize = Literal["squash", "center_crop"]
+Interval = Literal["ci", "sd", "se", "none"]
 RanProfile = Annotated[Text, Option(help="Which of the profiles that were run.")]
 OpenPage = Annotated[bool, Option("--open", help="Open the report in the browser.")]
 IN_JSON = "Print one JSON object instead, numbers unrounded, what is not known null."
@@ -118,7 +115,7 @@ def tune(
     options: Options,
     points: Annotated[int | None, Option(min=1, help="The budget, instead of the study's.")] = None,
     storage: Annotated[
-        Text, Option(metavar="URL", help="PostgreSQL database that tuners with one --results share.")
+        Text, Option(metavar="URL", help="PostgreSQL, which tuners share as --results.")
     ] = None,
     open_page: OpenPage = False,
 ) -> None:
@@ -133,7 +130,6 @@ def tune(
 
 
 def _conclude(ended: Run, open_page: bool) -> NoReturn:
-    """Say what became of a run or a search, its answer first, and exit with its status."""
     ran = [f"{ended.ran} trials run"] if ended.report else []
     print_line(Console(), *ended.answer, *ran, *ended.remarks("command", "--retry-failed"))
     if ended.report:
@@ -162,9 +158,7 @@ def _show_report(page: Path, open_page: bool) -> None:
 def plan(
     study: StudyFile,
     options: Options,
-    sd: Annotated[
-        float | None, Option(min=0.0, max=1e9, help="Of an arm's runs over seeds, in shown units.")
-    ] = None,
+    sd: Annotated[float | None, Option(min=0, max=1e9, help="Of an arm over seeds, in shown units.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what `run` would train, on which data, how long that takes, and how likely it decides what it asks.
@@ -217,9 +211,7 @@ def fields(
 @app.command()
 def init(
     file: Annotated[Path, Argument(help="The file to write, such as my_study.py.")],
-    network: Annotated[
-        Text, Option("--from", metavar="MODULE:NAME", help="A network of yours, whose arguments it lists.")
-    ] = None,
+    network: Annotated[Text, Option("--from", metavar="MODULE:NAME", help="A network of yours.")] = None,
 ) -> None:
     """Write a study to start from, commented; it runs as it is, in a minute on a CPU."""
     from ablate.starter import write_study
@@ -234,9 +226,7 @@ def compare(
     b: Annotated[str, Argument(help="Another; the differences are its values minus the first's.")],
     metric: Annotated[Several, Option(help="A metric to compare [default: accuracy, nll and ece]")] = None,
     csv: Annotated[File, Option(help="Write the differences to this file, unrounded.")] = None,
-    markdown: Annotated[
-        File, Option(help="Write the tables to this file, as for a comment on a forge.")
-    ] = None,
+    markdown: Annotated[File, Option(help="Write the tables to this file, for a forge.")] = None,
     results: Results = RESULTS,
     as_json: AsJson = False,
 ) -> None:
@@ -263,14 +253,10 @@ def compare(
 @app.command()
 def check(
     study: StudyName,
-    fail_if: Annotated[
-        Several, Option(metavar="CONDITION", help="Fail where this holds; can be repeated.")
-    ] = None,
-    baseline: Annotated[
-        Text, Option(help="A recorded run to compare with, instead of the study's baseline arm.")
-    ] = None,
+    fail_if: Annotated[Several, Option(metavar="CONDITION", help="Fail where it holds; repeatable.")] = None,
+    baseline: Annotated[Text, Option(help="A recorded run to compare with, not the baseline arm.")] = None,
     allow_incomplete: Annotated[
-        bool, Option("--allow-incomplete", help="Judge by the trials that have a result.")
+        bool, Option("--allow-incomplete", help="Judge by what has a result.")
     ] = False,
     profile: RanProfile = None,
     results: Results = RESULTS,
@@ -306,9 +292,7 @@ def check(
 def data(
     name: Annotated[Text, Argument(help="A dataset, folder:PATH or module:function [default: list]")] = None,
     image_size: Annotated[int, Option(help="Pixels a side.")] = 128,
-    resize: Annotated[
-        Literal["squash", "center_crop"], Option(help="How an image becomes square.")
-    ] = "squash",
+    resize: Annotated[Resize, Option(help="How an image becomes square.")] = "squash",
     split: Annotated[float, Option(help="Part of each class in folder:PATH to report on.")] = 0.0,
     data_dir: Annotated[File, Option(help=Options.model_fields["data_dir"].description)] = None,
 ) -> None:
@@ -331,8 +315,7 @@ def data(
 @app.command()
 @takes_options(without={*Options.model_fields} - {"profile", "settings", "device", "data_dir"})
 def doctor(
-    options: Options,
-    study: Annotated[File, Argument(help="A study file, to look for its data too.")] = None,
+    options: Options, study: Annotated[File, Argument(help="A study file, to look for its data too.")] = None
 ) -> None:
     """Look at what a run needs: device, arithmetic, versions, cache, which profile would run, data."""
     from ablate.doctor import examine, show_findings
@@ -344,14 +327,9 @@ def doctor(
 
 @app.command()
 def bench(
-    suites: Annotated[
-        list[Suite] | None,
-        Argument(help="What to measure [default: all that run on a CPU, but the simulations]"),
-    ] = None,
+    suites: Annotated[list[Suite] | None, Argument(help="What to measure [default: loss to driver]")] = None,
     json: Annotated[File, Option(help="Write the numbers to this file (pytest-benchmark's JSON).")] = None,
-    quick: Annotated[
-        bool, Option("--quick", help="One short round of each: whether it works, not how fast.")
-    ] = False,
+    quick: Annotated[bool, Option("--quick", help="One short round of each: does it work?")] = False,
 ) -> None:
     """Time ablate beside plain torch, in the project's source tree; or simulate studies and searches.
 
@@ -412,12 +390,8 @@ def report(
 def table(
     study: StudyName,
     latex: Annotated[bool, Option("--latex", help="LaTeX with booktabs, not Markdown.")] = False,
-    metric: Annotated[
-        Several, Option(help="A column [default: primary, the family's, accuracy, ece]")
-    ] = None,
-    interval: Annotated[
-        Literal["ci", "sd", "se", "none"], Option(help="95 % interval, ± standard deviation or error.")
-    ] = "ci",
+    metric: Annotated[Several, Option(help="A column [default: primary, family, accuracy, ece]")] = None,
+    interval: Annotated[Interval, Option(help="95 % interval, ± standard deviation or error.")] = "ci",
     out: Annotated[File, Option(help="Write it to this file.")] = None,
     profile: RanProfile = None,
     results: Results = RESULTS,

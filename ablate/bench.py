@@ -12,24 +12,18 @@ from pathlib import Path
 import ablate
 from ablate.errors import ResultsError
 
-ROOT = Path(ablate.__file__).parent.parent
-"""Of the source tree, if the package is run from there."""
+ROOT = Path(ablate.__file__).parent.parent  # of the source tree, if the package is run from there
 QUICK = ("--benchmark-min-rounds=1", "--benchmark-max-time=0", "--images=256")
 ALONE = {"cuda": "cuda", "statistics": "simulated_studies", "tune": "simulated_searches"}
 """What pytest-benchmark does not time: each is a command of its own."""
 
 
 def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool) -> int:
-    """Run suites under a pytest that knows only them, without any plugin or option of the user's.
-
-    `loss` is `benchmarks/test_loss.py`; what is in `ALONE` comes alone. `out` is pytest-benchmark's JSON,
-    or its own. `quick` shows whether they work, and no more. Returns the exit status, as pytest means it.
-    """
+    """Run suites under a pytest without any plugin or option of the user's; returns its exit status."""
     files = [Path("benchmarks", f"{ALONE.get(name, f'test_{name}')}.py") for name in names]
     if absent := [str(file) for file in files if not (ROOT / file).is_file()]:
         raise ResultsError(
-            f"bench: expected {', '.join(absent)} in {ROOT}; the benchmarks are not part of the package, but "
-            "in the project's source tree, under benchmarks/; run this command there"
+            f"bench: expected {', '.join(absent)} in {ROOT}; run it in the project's source tree"
         )
     if out is not None and not out.absolute().parent.is_dir():
         raise ResultsError(f"{out}: expected a file in a folder that exists; name another with --json")
@@ -37,10 +31,7 @@ def run_benchmarks(names: Sequence[str], *, out: Path | None, quick: bool) -> in
         arguments, to_file = [f"benchmarks.{files[0].stem}", *(["--repeats=2"] if quick else [])], "--json"
     else:
         if importlib.util.find_spec("pytest_benchmark") is None:
-            raise ResultsError(
-                "bench: expected pytest-benchmark, which is not installed; in the project's source tree, "
-                "`pip install -e '.[bench]'` installs it"
-            )
+            raise ResultsError("bench: expected pytest-benchmark; `pip install -e '.[bench]'` installs it")
         arguments = ["pytest", "-p", "pytest_benchmark.plugin", *(QUICK if quick else ()), *map(str, files)]
         to_file = "--benchmark-json"
     if out is not None:

@@ -53,14 +53,12 @@ def _versions() -> Iterable[Finding]:
     from packaging.requirements import Requirement  # here, so that what stands above is told without it
 
     for needed in map(Requirement, metadata.requires(PACKAGE) or ()):
+        version = version_of(needed.name)
         if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
             continue
-        version, remedy = version_of(needed.name), "run pip install again in the folder of ablate"
-        if version == "unknown":
-            yield Finding("package", f"{needed.name} is not installed ({needed} is needed)", remedy)
-        elif not needed.specifier.contains(version, prereleases=True):
-            found = f"{needed.name} {version} is installed, but {needed} is needed"
-            yield Finding("package", found, remedy)
+        if version == "unknown" or not needed.specifier.contains(version, prereleases=True):
+            value = f"expected {needed}, but its version here is {version}"
+            yield Finding("package", value, "run pip install again in the folder of ablate")
 
 
 def _devices() -> Iterable[Finding]:
@@ -74,11 +72,9 @@ def _devices() -> Iterable[Finding]:
         reason = "torch finds a driver, but no GPU"
         try:
             cuda.init()  # type: ignore[no-untyped-call]
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError) as error:  # also of a torch that is built without CUDA
             reason = first_line(error).rstrip(".")
-        if torch.version.cuda is None:
-            reason = f"this torch ({torch.__version__}) is built without CUDA"
-        elif os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
+        if os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
             reason = "CUDA_VISIBLE_DEVICES hides every GPU"
         yield Finding("CUDA", f"none: {reason}")
     for number in range(cuda.device_count() if cuda.is_available() else 0):

@@ -46,23 +46,18 @@ def analyse(
     """Judge runs that somebody already has as a study's are judged, and write their report. Trains nothing.
 
     Numbers are shown as they come. A run without a metric, or that its tool does not call finished, failed.
+    An AblateError says which column or row is missing or there twice, or that no report can be written.
 
     Args:
         runs: a row per run: a DataFrame or a CSV file, as Weights & Biases or MLflow export it; the prefixes
             of its columns (config., params., metrics.) can be left out below.
         factors: columns whose combinations of values are the arms.
-        metrics: column to the direction that is better: "higher", "lower" or "neither"; "", or a list, where
-            ablate has metrics of these names.
-        seed: the column that pairs runs of different arms. Without one they are independent samples, which
-            Welch's test compares.
+        metrics: column to what is better: "higher", "lower", "neither"; "", or a list, where ablate knows.
+        seed: the column that pairs runs of different arms; without one Welch's test compares them.
         baseline: factor to the level that others are compared with; without one every two arms are.
         report: the folder of reports; page and tables go to a folder in it.
         asked: as in `ablate.Study`: name (of that folder, otherwise the file's), question, primary (otherwise
             the first metric), family, comparisons, margins (in the metric's own unit; none by default).
-
-    Raises:
-        StudyError: a column is missing, or a row lacks a value or is there twice; the message names them.
-        ResultsError: the report's folder cannot be written.
     """
     source, stem = "a DataFrame", "runs"
     if not isinstance(runs, pd.DataFrame):
@@ -77,12 +72,11 @@ def analyse(
     found = pd.DataFrame({name: parsed[name] for name in better})
     spreads = found.groupby(arms).std().median()
     declare()  # what is better, where ablate has metrics of these names, is ablate's
-    declared = {name: _declared(name, better[name], float(spreads[name])) for name in better}
     question = f"What do {' and '.join(factors)} do to {' and '.join(better)}?"
-    usual = {"name": stem, "question": question, "primary": next(iter(better))}
-    own: dict[str, Any] = {"metrics": declared}
-    own |= {"seeds": sorted(set(seeds)), "seed": seed or "", "differing": _differing(data, columns.values())}
-    study = ExternalStudy(**{**usual, **asked, **_grid(levels, baseline or {}), **own})
+    fields = {"name": stem, "question": question, "primary": next(iter(better)), **asked}
+    fields |= _grid(levels, baseline or {}) | {"seeds": sorted(set(seeds)), "seed": seed or ""}
+    fields["metrics"] = {name: _declared(name, better[name], float(spreads[name])) for name in better}
+    study = ExternalStudy(**fields, differing=_differing(data, columns.values()))
     with_metrics = contextvars.copy_context()  # which this study alone declares
     with_metrics.run(require_sound, study, Options(report=Path(report)))
     given = {"factors": factors, "metrics": metrics, "seed": seed, "baseline": baseline, **asked}
@@ -90,9 +84,9 @@ def analyse(
     joined = f"paired by {seed}" if seed else "independent samples, as no seed pairs them"
     reason = f"{len(data)} runs from {source}, {joined}; ablate trained none of them."
     about = {"profile": source, "reason": reason, "command": f"ablate.analyse({', '.join(words)})"}
-    named = next((name for name in NAMES if name in data and data[name].is_unique), "")
-    numbered = data[named].map(str) if named else [f"row {row + 1}" for row in data.index]
-    runs_of = found.assign(trial_id=numbered, failure=_failures(data, found)).set_index([seeds, arms])
+    rows = [f"row {row + 1}" for row in data.index]
+    ids = next((data[name].map(str) for name in NAMES if name in data and data[name].is_unique), rows)
+    runs_of = found.assign(trial_id=ids, failure=_failures(data, found)).set_index([seeds, arms])
     return with_metrics.run(_reported, study, runs_of, about, ResultsFolder(Path(report) / study.name))
 
 
@@ -101,8 +95,7 @@ def _reported(study: ExternalStudy, runs: pd.DataFrame, about: dict[str, Any], f
     arm_of = {arm_name(arm): arm for arm in study.arms()}
     every = pd.MultiIndex.from_product([study.seed_list(), arm_of], names=["seed", "arm"])
     table = runs.reindex(every if study.is_paired else every[every.isin(runs.index)])
-    table = table.reset_index().assign(repeat=0)
-    missing = table["trial_id"].isna()
+    table, missing = table.reset_index().assign(repeat=0), table["trial_id"].isna().to_numpy()
     table["status"] = np.select([missing, table["failure"] != ""], ["missing", "failed"], "complete")
     table["trial_id"] = table["trial_id"].fillna("no " + table["arm"] + ", seed " + table["seed"].map(str))
     rows: Any = table[KEY].to_dict("records")
@@ -128,12 +121,9 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _columns(data: pd.DataFrame, *asked: Sequence[str]) -> dict[str, str]:
-    """For each name of a factor, a metric or the seed the column that it is of."""
     if data.empty or not all(asked[:2]) or any(isinstance(names, str) for names in asked):
-        raise StudyError(
-            'expected rows, and lists of columns, as in factors=["lr"], metrics=["accuracy"]; '
-            f"{len(data)} rows came, with the columns {', '.join(map(str, data))}"
-        )
+        came = f"{len(data)} rows came, with the columns {', '.join(map(str, data))}"
+        raise StudyError(f'expected rows, and lists of columns, as factors=["lr"], metrics=["acc"]; {came}')
     columns = dict[str, str]()
     for name in itertools.chain(*asked):
         found = [prefix + name for prefix in PREFIXES if prefix + name in data]
@@ -167,7 +157,6 @@ def _parsed(column: pd.Series[Any], name: str, *, needed: bool) -> pd.Series[Any
 
 
 def _rows(chosen: pd.Series[bool]) -> str:
-    """Rows in words, counted from 1."""
     numbers = [str(at + 1) for at in np.flatnonzero(chosen)]
     return f"rows {', '.join(numbers[:8])}{f' and {len(numbers) - 8} more' if len(numbers) > 8 else ''}"
 
@@ -183,7 +172,6 @@ def _seeds(values: pd.Series[Any], name: str, arms: pd.Series[Any]) -> pd.Series
 
 
 def _grid(levels: Sequence[Mapping[str, Any]], baseline: Mapping[str, Any]) -> dict[str, Any]:
-    """Factors with their levels in order; the arms, where they are not all combinations; the baseline."""
     factors = {name: list(dict.fromkeys(own[name] for own in levels)) for name in levels[0]}
     factors = {name: own if isinstance(own[0], str) else sorted(own) for name, own in factors.items()}
     arms = list({arm_name(own): own for own in levels}.values())
@@ -204,7 +192,6 @@ def _differing(data: pd.DataFrame, used: Collection[str]) -> tuple[str, ...]:
 
 
 def _failures(data: pd.DataFrame, found: pd.DataFrame) -> pd.Series[Any]:
-    """Why a run has no result; "" where it has one."""
     failures = pd.Series("", data.index).mask(found.isna().all(axis=1), f"no {' or '.join(map(str, found))}")
     for name in set(STATES) & set(data):
         states = data[name].map(str).str.lower()

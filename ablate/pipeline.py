@@ -34,11 +34,7 @@ REPORT_HEIGHT = "44rem"
 
 @dataclass(frozen=True, repr=False)
 class Run:
-    """What a run or a search came to. As the last line of a notebook cell it shows its report.
-
-    `tables` are DataFrames by name (trials, epochs, reliability, effects), columns as in results/README.md. A
-    search that has no re-test yet has neither tables nor a report.
-    """
+    """What a run came to, shown as its report by a notebook; a search that goes on has no tables yet."""
 
     folder: Path  # where the study's records and tables are
     ran: int  # trials that were run; those recorded before are not counted
@@ -51,23 +47,21 @@ class Run:
 
     def remarks(self, what: str, retry: str) -> list[str]:
         """That it was stopped, or lacks results; and what goes on with it: the same call, an option."""
-        lines = []
+        lines, partial = [], "the report is partial; " if self.report else ""
         if self.interrupted:
-            partial = "the report is partial; " if self.report else ""
             lines.append(f"interrupted: {partial}the same {what} goes on")
         if self.failed:
+            lost = f"{self.failed} of {len(self.tables['trials'])} trials have no result"
             own = not self.report or self.report.parent != self.folder  # not of another tool
-            again = f"; {retry} runs them again" if own else ""
-            all_trials = len(self.tables["trials"])
-            lines.append(f"{self.failed} of {all_trials} trials have no result; the report says why{again}")
+            lines.append(f"{lost}; the report says why{f'; {retry} runs them again' if own else ''}")
         return lines
 
     def __repr__(self) -> str:
-        state = "no report yet"
+        done = "no report yet"
         if self.report:
-            trials = self.tables["trials"]
-            state = f"{(trials['status'] == 'complete').sum()} of {len(trials)} trials complete"
-        lines = [f"{self.folder.parent.name} ({self.folder.name}): {state}; {self.ran} run just now"]
+            states = self.tables["trials"]["status"]
+            done = f"{(states == 'complete').sum()} of {len(states)} trials complete"
+        lines = [f"{self.folder.parent.name} ({self.folder.name}): {done}; {self.ran} run just now"]
         lines += [*self.remarks("call", "retry_failed=True"), *self.answer]
         return "\n".join([*lines, *([f"report: {self.report}"] if self.report else [])])
 
@@ -90,15 +84,13 @@ def run(study: Study | str | Path, **options: Any) -> Run:
     """Train what is missing of a study, write its tables and render its report: `python -m ablate run`.
 
     Interrupted, as by a notebook's stop button, it ends with a partial report, and the same call goes on.
+    An AblateError says what is wrong, before anything is trained.
 
     Args:
         study: a study, or the path of a file that defines one.
         options: profile, settings (such as {"epsilon": [0.0, 0.1], "epochs": 5}: a list sweeps its field),
             seeds, device, workers, threads, data_dir, results, report, engine, timeout, retry_failed,
             retrain, same_code, keep_weights, timing.
-
-    Raises:
-        AblateError: of the kind that says what is wrong; nothing was trained.
     """
     return run_study(*_from_python("run", study, options))
 
@@ -111,8 +103,6 @@ def tune(
     `points` is the budget, instead of the study's; `storage` the PostgreSQL URL of a search that several
     tuners share; the options are those of `run`, whose `seeds` are those of the re-test.
     """
-    if points is not None and (isinstance(points, bool) or not isinstance(points, int) or points < 1):
-        raise StudyError(f"points: expected a whole number, at least 1, but {points!r} came")
     return tune_study(*_from_python("tune", study, options), points=points, storage=storage)
 
 
@@ -185,19 +175,18 @@ def require_metrics(study: Study) -> None:
     from ablate.tables.quantities import quantity
 
     declare(study)
-    named: dict[str, Iterable[str]] = {"primary": [study.primary], "family": study.family}
     search = study.search or study.retune
-    named |= {"margins": study.margins, "objective": search.objective if search else ()}
+    objective = search.objective if search else ()
+    parts = {"primary": [study.primary], "family": study.family, "margins": study.margins}
     known, faults = study.usual(*METRICS), list[str]()
-    for part, names in named.items():
+    for part, names in {**parts, "objective": objective}.items():
         faults += [f"{part}: {unknown_name('metric', name, known)}" for name in names if name not in known]
-    for name in named["objective"]:
+    for name in objective:
         if name in known and not quantity(name).better:
             faults.append(f"objective: {name} has no better direction; take another, as accuracy or ece")
     for name in () if isinstance(study, ExternalStudy) else study.metrics:
         if not name.isidentifier() or name in {column.name for column in COLUMNS["trials"]}:
-            fault = "is ablate's own, or a field" if name.isidentifier() else "is no plain name"
-            faults.append(f"metrics.{name}: {fault}; write another, as worst_class")
+            faults.append(f"metrics.{name}: is no plain name, or is taken; write another, as worst_class")
     if faults:
         raise StudyError("\n".join(faults))
 
@@ -211,17 +200,10 @@ def require_plain_name(part: str, name: str) -> None:
 def require_sound(study: Study, options: Options) -> None:
     """Find before any training what would only be found after it: metrics, names, the report's folder."""
     require_metrics(study)
-    if not study.name:
-        raise StudyError(
-            "the study has no name, which its results are kept under; give it one: "
-            'Study(name="my_study", ...), or load it from a file'
-        )
     require_plain_name("name", study.name)
     there = next(path for path in [options.report, *options.report.absolute().parents] if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise ResultsError(
-            f"{options.report}: the report cannot be written there; choose another with --report"
-        )
+        raise ResultsError(f"{options.report}: the report cannot be written there; give another --report")
 
 
 def _reported(summary: Summary, options: Options) -> Run:
@@ -274,9 +256,8 @@ def _ready_own_module(text: str) -> None:
     module_name, _, attribute = text.partition(":")
     if module_name == "__main__":
         raise StudyError(
-            f"{text}: is defined in this notebook or script itself, which worker processes cannot "
-            "import; put it in a file beside it, such as my_module.py (a cell whose first line is "
-            f"%%writefile my_module.py does that), and name it 'my_module:{attribute}'"
+            f"{text}: is defined in this notebook or script itself, which workers cannot import; put it in a "
+            f"file beside it (%%writefile my_module.py does that), and name it 'my_module:{attribute}'"
         )
     files: Iterable[str] = ()
     with contextlib.suppress(*FOREIGN_FAULTS):  # told before training, with all other faults

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import itertools
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -12,21 +14,15 @@ from ablate.errors import StudyError
 from ablate.models import build_model
 from ablate.plugins import load_foreign
 
-SIZES = (8, 16, 32, 64, 128, 224)
-"""Of the digits: the first that a network takes is written down."""
+SIZES = (8, 16, 32, 64, 128, 224)  # of the digits: the first that a network takes is written down
 
 
 def write_study(file: Path, network: str | None) -> None:
     """Write a commented study to a new file, of a network by import path where one is named."""
     if file.suffix != ".py":
         raise StudyError(f"{file}: expected the name of a Python file, such as my_study.py")
-    parts: dict[str, Any] = {
-        "size": SIZES[0],
-        "arch": "",
-        "takes": "",
-        "factor": "epsilon",
-        "levels": (0.0, 0.1, 0.2),
-    }
+    parts: dict[str, Any] = {"size": SIZES[0], "arch": "", "takes": ""}
+    parts |= {"factor": "epsilon", "levels": (0.0, 0.1, 0.2)}
     if network is not None:
         sys.path.insert(0, str(file.resolve().parent))
         parts |= _of_network(network)
@@ -40,28 +36,21 @@ def write_study(file: Path, network: str | None) -> None:
 
 def _of_network(network: str) -> dict[str, Any]:
     parameters = inspect.signature(load_foreign("network", network)).parameters.values()
-    defaults = {
-        one.name: one.default for one in parameters if isinstance(one.default, (bool, int, float, str))
-    }
-    takes = ", ".join(f'"arch.{name}": {default!r}' for name, default in defaults.items())
-    found = {
-        "size": _smallest_size(network),
-        "arch": f'\n        "arch": "{network}",',
-        "takes": f"\n    # It takes, as written there: {takes}." if takes else "",
-    }
-    for name, default in defaults.items():
-        if not isinstance(default, str):
-            other = {bool: not default, int: 2 * default or 1}.get(type(default), default + 0.1)
-            return {**found, "factor": f"arch.{name}", "levels": (default, other)}
+    known = {one.name: one.default for one in parameters if isinstance(one.default, (bool, int, float, str))}
+    takes = ", ".join(f'"arch.{name}": {default!r}' for name, default in known.items())
+    found: dict[str, Any] = {"size": _smallest_size(network), "arch": f'\n        "arch": "{network}",'}
+    found["takes"] = f"\n    # It takes, as written there: {takes}." if takes else ""
+    numbers = ((name, default) for name, default in known.items() if not isinstance(default, str))
+    for name, default in itertools.islice(numbers, 1):
+        other = {bool: not default, int: 2 * default or 1}.get(type(default), default + 0.1)
+        found |= {"factor": f"arch.{name}", "levels": (default, other)}
     return found
 
 
 def _smallest_size(network: str) -> int:
-    for size in SIZES:
-        try:
+    for size in SIZES[:-1]:
+        with contextlib.suppress(StudyError):
             build_model(network, num_classes=10, image_size=size)
-        except StudyError as error:
-            fault = error
-        else:
             return size
-    raise fault
+    build_model(network, num_classes=10, image_size=SIZES[-1])
+    return SIZES[-1]

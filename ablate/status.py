@@ -1,7 +1,4 @@
-"""What has become of a study so far, read beside a running driver without holding up anything of its.
-
-Records are renamed into place whole; one that appears or is put aside meanwhile is never an error.
-"""
+"""What has become of a study so far, read beside a running driver, whose records come and go meanwhile."""
 
 import time
 from collections import Counter
@@ -20,8 +17,7 @@ from ablate.store.results import TUNING_FILE, ResultsFolder, find_results, read_
 from ablate.terminal import duration, print_line, print_table
 
 ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
-Facts = dict[str, Any]
-"""What a command shows, by name, as `--json` prints it."""
+Facts = dict[str, Any]  # what a command shows, by name, as `--json` prints it
 
 
 def is_running(folder: ResultsFolder) -> bool:
@@ -59,58 +55,54 @@ def show_status(console: Console, folder: ResultsFolder) -> Facts:
 
 
 def _show_search(console: Console, folder: ResultsFolder) -> Facts | None:
-    """Print how far the search of a tuned study is; the same as facts, None of one without a search."""
     tuning = read_tuning(folder)
     if tuning is None:
         return None
-    counts = Counter[str](point.state for point in tuning.points)
+    search, counts = tuning.search, Counter[str](point.state for point in tuning.points)
     states = [state for state in ("complete", "pruned", "failed") if counts[state]]
     done = ", ".join(f"{counts[state]} {state}" for state in states) or "none done"
-    asked = f"{tuning.search.points} points of {tuning.search.seeds} seeds"
-    print_line(console, f"search of {', '.join(tuning.search.space)}: {asked}: {done}")
     trained, running = len(list(tuning_folder(folder).records.glob("*.json"))), is_running(folder)
-    goes_on = "it goes on" if running else "nothing runs"
-    print_line(console, f"{trained} training runs of it recorded; {goes_on}")
-    return {"declared": tuning.search, "states": counts, "recorded": trained, "running": running}
+    asked = f"search of {', '.join(search.space)}: {search.points} points of {search.seeds} seeds: {done}"
+    going_on = f"{trained} training runs of it recorded; {'it goes on' if running else 'nothing runs'}"
+    print_line(console, asked, going_on)
+    return {"declared": search, "states": counts, "recorded": trained, "running": running}
 
 
 def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
-    """Print the counts of planned trials, the time left, each arm, and why trials failed; as facts too."""
     plan, running = read_plan(folder), is_running(folder)
     records, faults = read_available(folder)
     known = dict.fromkeys(faults, UNREADABLE) | {name: record.status for name, record in records.items()}
     states = {trial.trial_id: known.get(trial.trial_id, MISSING) for trial in plan.trials}
-    counts = Counter(states.values())
-    words = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
+    statuses = Counter(states.values())
     going_on = "a run is going on" if running else "no run is going on"
-    print_line(console, f"{plan.study.name}, profile {plan.profile}: {going_on}")
-    print_line(console, f"{len(states)} planned trials: {words}")
+    lines = [f"{plan.study.name}, profile {plan.profile}: {going_on}"]
+    words = ", ".join(f"{statuses[name]} {name}" for name in sorted(statuses))
+    lines.append(f"{len(states)} planned trials: {words}")
     missing = [name for name, state in states.items() if state == MISSING]
     if begun := {name for name in missing if folder.checkpoint_path(name).exists()}:
         follow = "in progress" if running else "will go on from there"
-        print_line(console, f"{len(begun)} of the missing have a checkpoint: {follow}")
+        lines.append(f"{len(begun)} of the missing have a checkpoint: {follow}")
     written = {name: _modified(folder.record_path(name)) for name in records.keys() & states.keys()}
     left = time_left(_modified(folder.plan), written.values(), len(missing), time.time()) if running else None
     if running:
         pace = f"about {duration(left)} left at the pace of this run" if left is not None else ""
-        print_line(console, pace or "time left: not known before a trial of this run has ended")
+        lines.append(pace or "time left: not known before a trial of this run has ended")
     if unplanned := len(known.keys() - states.keys()):
-        print_line(console, f"{unplanned} more records are of trials that the last run did not plan")
-    last_accuracy = {}
+        lines.append(f"{unplanned} more records are of trials that the last run did not plan")
+    last = {}
     for name in sorted(written, key=written.__getitem__):
         done = records[name]
         if done.status == "complete" and done.history:
-            last_accuracy[done.trial.arm] = done.history[-1].valid_accuracy
+            last[done.trial.arm] = done.history[-1].valid_accuracy
     arms, lost = [], []
     for arm in plan.arms:
         of_arm = [trial.trial_id for trial in plan.trials if trial.arm == arm]
         counts = Counter(states[name] for name in of_arm)
         failed = len(of_arm) - counts["complete"] - counts[MISSING]
-        numbers = counts["complete"], failed, len(begun & {*of_arm}), counts[MISSING]
-        arms.append((arm, *numbers, last_accuracy.get(arm)))
-    rows = [(*map(str, arm), "–" if last is None else f"{last:.4f}") for *arm, last in arms]
-    heads = (*ARM[:-1], "last accuracy")
-    print_table(console, heads, rows, numbers=heads[1:])
+        arms.append((arm, counts["complete"], failed, len(begun & {*of_arm}), counts[MISSING], last.get(arm)))
+    print_line(console, *lines)
+    rows = [[*map(str, arm), "–" if accuracy is None else f"{accuracy:.4f}"] for *arm, accuracy in arms]
+    print_table(console, (*ARM[:-1], "last accuracy"), rows, numbers=(*ARM[1:-1], "last accuracy"))
     for trial in plan.trials:
         state, record = states[trial.trial_id], records.get(trial.trial_id)
         if state not in ("complete", MISSING):
@@ -120,7 +112,7 @@ def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
             lost.append({"arm": trial.arm, "seed": trial.seed, "status": state, "reason": reason})
     return {
         "study": plan.study.name, "profile": plan.profile, "running": running, "planned": len(states),
-        "statuses": Counter(states.values()), "begun": len(begun), "unplanned": unplanned,
+        "statuses": statuses, "begun": len(begun), "unplanned": unplanned,
         "seconds_left": left, "arms": [dict(zip(ARM, arm, strict=True)) for arm in arms],
         "without_result": lost,
     }  # fmt: skip

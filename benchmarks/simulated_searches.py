@@ -31,7 +31,7 @@ from ablate.stats.effect import paired_effect
 from ablate.stats.surrogate import best_two, chosen_of_two, smoothed
 from ablate.stats.verdict import verdict
 from ablate.study.search import Range, Search
-from ablate.tuning.points import Points
+from ablate.tuning.points import Points, quiet
 from benchmarks import simulation
 
 REPEATS = 200
@@ -202,6 +202,7 @@ def _dominated(points: FloatArray, worst: FloatArray, extent: FloatArray) -> flo
     return float(above.prod(axis=1).sum() - (above.min(axis=0).prod() if len(above) == 2 else 0.0))
 
 
+@quiet()
 def _tried(situation: Situation, repeat: int, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Run one search: ε [points], and values [points, objectives, seeds]."""
     objectives = len(true_values(situation, 0.0))

@@ -90,7 +90,7 @@ COMPARES = "one of < <= > >= == != or a verdict (worse, better"
         ("low(low(accuracy)) < 0.5", "a metric", "got 'low(accuracy)) < 0.5'"),
         ("accuracy() < 0.5", "the name of an arm", "got 'accuracy()'"),
         ("accuracy(x < 0.5", "')'", "which is not there"),
-        ("verdict(accuracy) < worse", "'==' or '!=' after a verdict", "got '<'"),
+        ("verdict(accuracy) < worse", "'==' or '!=' after a verdict", "got '< worse'"),
         ("verdict(accuracy) == wors", "a verdict (worse, better", "Did you mean 'worse'?"),
         ("accuracy < ５５%", "a finite number", "got '５５%'"),
         ("accuracy < 0.5\x00", "a condition", "got '\N{REPLACEMENT CHARACTER}'"),
@@ -297,10 +297,10 @@ def test_a_baseline_run_that_nothing_uses_or_fits_is_refused(study: Recorded, tm
     with pytest.raises(StudyError, match="nothing is compared with --baseline; add for example"):
         result(study, "accuracy < 10%", other=study.run)
     bare = Recorded(tmp_path / "bare", ARMS, study={"baseline": {}})
-    with pytest.raises(StudyError, match="no baseline arm to compare with; name a recorded run with --base"):
+    with pytest.raises(StudyError, match="accuracy: no arm has one to compare it with; name a recorded run"):
         result(bare, "accuracy worse")
     other = Recorded(tmp_path, counts(e5=[1, 2]))
-    with pytest.raises(StudyError, match="--baseline: the runs have no arm in common"):
+    with pytest.raises(StudyError, match="accuracy: no arm has one to compare it with"):
         result(study, "accuracy worse", other=other.run)
     other = Recorded(tmp_path / "two", counts(e0=[1, 2], e5=[1, 2]))
     found = result(study, "accuracy worse", other=other.run, allow_incomplete=True)

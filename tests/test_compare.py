@@ -104,7 +104,7 @@ def test_what_differs_between_the_runs_is_said_first(first: Recorded, tmp_path: 
         ("torch_version", "2.15", "2.16"),
         ("field lr", "0.4", "0.3"),
     ]
-    care = "Take care: the runs differ in device, precision, torch version and data, and a difference may"
+    care = "Take care: the runs differ in device, precision, torch version, data; a difference may"
     for text in (shown(comparison), markdown(tmp_path, comparison)):
         assert text.index("torch_version") < text.index(care) < text.index("Accuracy")
 

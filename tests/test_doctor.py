@@ -42,15 +42,13 @@ def test_a_sound_machine_has_nothing_to_mend(tmp_path: Path) -> None:
 
 @no_gpu
 @pytest.mark.parametrize(
-    ("version", "visible", "reason"),
+    ("visible", "reason"),
     [
-        (torch.version.cuda, "0", "none: "),
-        (None, "0", "none: this torch .* is built without CUDA"),
-        ("13.0", "-1", "none: CUDA_VISIBLE_DEVICES hides every GPU"),
+        ("0", "none: " if torch.version.cuda else "none: Torch not compiled with CUDA"),
+        ("-1", "none: CUDA_VISIBLE_DEVICES hides every GPU"),
     ],
 )
-def test_why_no_cuda(monkeypatch: pytest.MonkeyPatch, version: str | None, visible: str, reason: str) -> None:
-    monkeypatch.setattr(torch.version, "cuda", version)
+def test_why_no_cuda(monkeypatch: pytest.MonkeyPatch, visible: str, reason: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert re.match(reason, examined()["CUDA"].value)
 
@@ -74,8 +72,8 @@ def test_packages_that_are_missing_or_too_old_are_named(monkeypatch: pytest.Monk
     declared = ["no-such-thing>=1", "numpy>=999", "numpy>=1", "none-such; extra == 'test'"]
     monkeypatch.setattr(metadata, "requires", lambda name: declared)
     assert [finding.value for finding in examine() if finding.name == "package"] == [
-        "no-such-thing is not installed (no-such-thing>=1 is needed)",
-        f"numpy {metadata.version('numpy')} is installed, but numpy>=999 is needed",
+        "expected no-such-thing>=1, but its version here is unknown",
+        f"expected numpy>=999, but its version here is {metadata.version('numpy')}",
     ]
 
 

@@ -14,7 +14,7 @@ from statsmodels.stats.power import TTestPower
 
 from ablate.gate.plan import expected_duration, show_forecast
 from ablate.stats.power import equivalence_power
-from ablate.store.records import Failure, Record, read_available
+from ablate.store.records import Failure, Record
 from ablate.store.results import ResultsFolder
 from ablate.study.study import load_study
 from ablate.study.trials import Plan, Trial
@@ -68,12 +68,12 @@ def tiny(root: Path, correct: dict[tuple[float, int], int], **study: Any) -> Rec
 
 def shown(study: Recorded, folder: ResultsFolder | None = None, **given: Any) -> str:
     folder = folder or study.folder
-    return printed(show_forecast, study.plan, folder, *read_available(folder), workers=2, **given)
+    return printed(show_forecast, study.plan, folder, workers=2, **given)
 
 
 def chances(plan: Plan, folder: ResultsFolder, **given: Any) -> dict[tuple[str, str], dict[str, Any]]:
     """By metric and by what is compared."""
-    found = show_forecast(Console(quiet=True), plan, folder, *read_available(folder), workers=2, **given)
+    found = show_forecast(Console(quiet=True), plan, folder, workers=2, **given)
     return {(chance["metric"], chance["compared"]): chance for chance in found["chances"]}
 
 

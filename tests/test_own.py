@@ -312,7 +312,7 @@ GIVEN = f"{PART}, result='{{out}}/m.json:x'"
         (f"{OWN}, search=Search(space={{'lrr': (1, 2)}}, points=2)", "lrr: unknown knob of wrong:train"),
         (
             f"{COMMAND}, {GIVEN.partition(', ')[2]}, search=Search(space={{'lr': (1, 2)}}, points=2)",
-            "the baseline has no lr: set baseline={'lr': ...}",
+            "the baseline's lr=None is not among .*set baseline={'lr': ...}",
         ),
         (f"{OWN}, {COMMAND}", "train, command: a study has one of them; leave one out"),
         ("command='python a.py --lr={lr}'", "no shell reads: ['python', 'a.py', '--lr={lr}']"),

@@ -201,9 +201,9 @@ def test_metrics_that_are_none_are_told_before_training(
 @pytest.mark.parametrize(
     ("declared", "message"),
     [
-        ({"metrics": {"accuracy": F1}}, "metrics.accuracy: is ablate's own, or a field; write another"),
-        ({"metrics": {"lr": F1}}, "metrics.lr: is ablate's own, or a field"),
-        ({"metrics": {"top-1": F1}}, "metrics.top-1: is no plain name; write another, as worst_class"),
+        ({"metrics": {"accuracy": F1}}, "metrics.accuracy: is no plain name, or is taken; write another"),
+        ({"metrics": {"lr": F1}}, "metrics.lr: is no plain name, or is taken"),
+        ({"metrics": {"top-1": F1}}, "metrics.top-1: is no plain name, or is taken; write another"),
         ({"metrics": {"f1": F1}, "primary": "f2"}, "primary: f2: unknown metric; known are f1, accuracy"),
         ({"metrics": {"f1": F1}, "margins": {"g1": 1}}, "margins: g1: unknown metric"),
     ],
@@ -279,7 +279,7 @@ def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch
     assert points.loc[points["winner"], "smoothed"].tolist() == [points["smoothed"].max()]
     for changes, message in (
         ({"metrics": {"f1": Metric(macro_f1, better="neither")}}, "objective: f1 has no better direction"),
-        ({"baseline": {}}, "the baseline has no arch.width: set baseline="),
+        ({"baseline": {}}, "the baseline's arch.width=None is not among .* set baseline="),
     ):
         with pytest.raises(StudyError, match=re.escape(message)):
             ablate.tune(study.replace(**changes), workers=0, **folders)

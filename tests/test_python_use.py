@@ -101,7 +101,7 @@ def test_a_search_is_tuned_and_its_winner_reported(here: Path) -> None:
     options: dict[str, Any] = {"device": "cpu", "workers": 0, "timing": False}
     with pytest.raises(StudyError, match="python -m ablate tune"):
         ablate.run(study, **options)
-    with pytest.raises(StudyError, match=r"points: expected a whole number, at least 1, but 0 came"):
+    with pytest.raises(StudyError, match=r"points: .* 0 \(int\) came"):
         ablate.tune(study, points=0, **options)
     tuned = ablate.tune(study, points=3, **options)
     assert len(tuned.tables["points"]) == 3
@@ -119,7 +119,7 @@ def test_a_search_that_was_stopped_has_no_report_yet() -> None:
 @pytest.mark.parametrize(
     ("changes", "arguments", "message"),
     [
-        ({"name": ""}, {}, r'has no name, .*give it one: Study\(name="my_study"'),
+        ({"name": ""}, {}, "name: expected a plain folder name"),
         ({"name": "a/b"}, {}, r"name: expected a plain folder name .*'a/b' came"),
         ({}, {"device": "gpu"}, r"device: .*'auto', 'cpu' or 'cuda', but 'gpu' \(str\) came"),
         ({}, {"settings": "epsilon=1"}, r"settings: .*dictionary, but 'epsilon=1' \(str\) came"),

@@ -98,11 +98,7 @@ def complete_trials(trials: pd.DataFrame) -> pd.DataFrame:
 def arm_interval(
     complete: pd.DataFrame, arm: str, metric: str, new_images: pd.DataFrame | None = None
 ) -> Interval:
-    """Mean of an arm's training runs with its 95 % interval, within what the metric can be.
-
-    With the `new_images` table it is for new images as well, and wider, where that has a row of the arm's own
-    mean: not for metrics that are no mean over images, nor in results of an earlier version.
-    """
+    """Mean of an arm's training runs with its 95 % interval, that of `new_images` where this has one."""
     values = finite_numbers(complete.loc[complete["arm"] == arm, metric])
     over_seeds = mean_interval(values, bounds=quantity(metric).bounds)
     if new_images is None or not over_seeds.sd > 0:
@@ -134,10 +130,7 @@ def best_of(means: pd.Series[Any], what: Quantity) -> str | None:
 
 
 def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:
-    """Groups of arms whose predictions have the same digest on every planned seed, in the study's order.
-
-    Their levels did nothing, or are one another.
-    """
+    """Groups of arms whose predictions have the same digest on every planned seed, in the study's order."""
     digests = complete_trials(trials).pivot(index="arm", columns="seed", values="predictions_sha256")
     whole = digests.reindex(index=plan.arms, columns=plan.study.seed_list()).dropna().apply(tuple, axis=1)
     groups = whole.groupby(whole, sort=False).groups.values() if len(whole) else ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +18,12 @@ VERDICTS = ("better", "worse", "higher", "lower", "equivalent", "undecided")
 
 @dataclass(frozen=True)
 class Claim:
-    """One effect on one metric, and its row of the effects table."""
+    """One effect on one metric, its row of the effects table, and the verdict."""
 
     term: Term
     row: pd.Series[Any]
-
-    @property
-    def word(self) -> str:
-        """The verdict."""
-        return str(self.row["verdict"])
-
-    @property
-    def metric(self) -> Quantity:
-        """What it is about."""
-        return quantity(self.row["metric"])
+    metric: Quantity
+    word: str
 
     @property
     def place(self) -> str:
@@ -47,10 +38,11 @@ class Claim:
 def claims(effects: pd.DataFrame, plan: Plan) -> list[Claim]:
     """All claims, in the order of the effects table."""
     known = {(term.kind, term.term, term.against): term for term in terms(plan)}
-    claimed = effects[effects["verdict"].isin(VERDICTS)]
-    keys = zip(claimed["kind"], claimed["term"], claimed["against"], strict=True)
-    rows: Iterable[Any] = (row for _, row in claimed.iterrows())
-    return [Claim(known[key], row) for key, row in zip(keys, rows, strict=True) if key in known]
+    return [
+        Claim(term, row, quantity(row["metric"]), row["verdict"])
+        for _, row in effects[effects["verdict"].isin(VERDICTS)].iterrows()
+        if (term := known.get((row["kind"], row["term"], row["against"])))
+    ]
 
 
 def contrast_label(term: Term) -> str:

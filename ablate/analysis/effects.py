@@ -1,7 +1,7 @@
 """The effects table: everything that a study compares, each as one mean difference over seeds.
 
-What the study asks about is one family, Bonferroni-corrected over effects times metrics, and has verdicts: it
-makes the study's *claims*. Everything else is exploratory: an interval of its own, and no verdict.
+What the study asks about is one family, Bonferroni-corrected over effects times metrics, and has verdicts:
+the study's *claims*. Everything else is exploratory: an interval of its own, and no verdict.
 """
 
 from __future__ import annotations
@@ -28,22 +28,27 @@ from ablate.study.trials import Plan
 from ablate.tables.files import Tables, frame
 from ablate.tables.quantities import number_columns, quantity
 
-TURNS = 0.05
-"""The p of its curvature below which a trend that turns within its levels has no verdict but undecided."""
+TURNS = 0.05  # the p of its curvature below which a trend that turns within its levels is undecided
 SHOWN = ("accuracy", "nll", "brier", "ece", "ece_scaled", "mean_confidence", "confidence_gap", "temperature")
 
 
 def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
-    """Every effect of a study and every metric; with a verdict where it is asked about.
+    """Every effect of a study and every metric, from trials and new_images; of what is asked with a verdict.
 
-    The family counts all that is asked, so that a missing arm never makes another's interval narrower. What
-    is not complete is undecided. Of the tables it takes trials, and new_images where there is one. A
+    The family counts all that is asked, so that a missing arm never makes another's interval narrower. A
     StudyError names what the study is about and the trials table does not have.
     """
-    study, trials, compared = plan.study, tables["trials"], terms(plan)
-    metrics = _compared_metrics(study)
+    study, trials, known = plan.study, tables["trials"], number_columns()
+    about = dict.fromkeys((study.primary, *study.comparison_family))
+    if unknown := about.keys() - known:
+        raise StudyError(
+            f"primary, family: {', '.join(sorted(unknown))}: no such metric; "
+            f"the metrics are {', '.join(sorted(known))}"
+        )
+    others = [name for name in study.usual(*SHOWN, *METRICS) if name not in FLOORS.values()]
+    metrics = list(about | dict.fromkeys(others))
     cells = pd.MultiIndex.from_product([plan.arms, study.seed_list()])
-    complete = complete_trials(trials).set_index(["arm", "seed"])[list(metrics)].reindex(cells)
+    complete = complete_trials(trials).set_index(["arm", "seed"])[metrics].reindex(cells)
     values = {metric: finite_numbers(complete[metric]).reshape(len(plan.arms), -1) for metric in metrics}
     index = {arm: number for number, arm in enumerate(plan.arms)}
     alike = np.arange(len(index))
@@ -53,10 +58,10 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     new_images = tables.get("new_images", frame("new_images", []))
     ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
     judged = [
-        (term, metric, term.asked and metric in study.comparison_family)
-        for term, metric in itertools.product(compared, metrics)
+        (term, metric, claim)
+        for term, metric in itertools.product(terms(plan), metrics)
+        if (claim := term.asked and metric in study.comparison_family) or term.kind != "pair"
     ]
-    judged = [(term, metric, claim) for term, metric, claim in judged if claim or term.kind != "pair"]
     sides_of = [sides_over(term, values[metric]) for term, metric, _ in judged if study.is_paired]
     claimed: dict[str, list[tuple[FloatArray, float]]] = defaultdict(list)
     for (term, metric, claim), (sides, _) in zip(judged, sides_of, strict=False):
@@ -94,8 +99,8 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
             row |= {"seeds_from": None, "seeds_needed": None}
         row |= {"kind": term.kind, "term": term.term, "against": term.against}
         row |= {"cells": kept, "cells_planned": planned, **beside}
-        # Two averages correlate by what they share, not by what pairing buys.
-        row |= {"rho": row["rho"] if term.kind in ("arm", "pair") else math.nan}
+        if term.kind not in ("arm", "pair"):  # averages correlate by what they share, not by pairing
+            row["rho"] = math.nan
         if term.kind == "arm":
             of_images = ends.get((term.term, term.against, metric), (math.nan, math.nan))
             row |= dict(zip(("low_images", "high_images"), of_images, strict=True))
@@ -103,24 +108,8 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     return frame("effects", rows)
 
 
-def _compared_metrics(study: Study) -> tuple[str, ...]:
-    """The primary metric, its family, then every other metric; StudyError for a column that is none."""
-    known = number_columns()
-    unknown = [name for name in (*study.comparison_family, study.primary) if name not in known]
-    if unknown:
-        raise StudyError(
-            f"primary, family: {', '.join(dict.fromkeys(unknown))}: no such metric; "
-            f"the metrics are {', '.join(sorted(known))}"
-        )
-    others = (name for name in study.usual(*SHOWN, *METRICS) if name not in FLOORS.values())
-    return tuple(dict.fromkeys((study.primary, *study.comparison_family, *others)))
-
-
 def arm_spread(sides: Sequence[Any], scales: Sequence[float] | FloatArray) -> tuple[float, float]:
-    """Standard deviation of an arm over seeds, beyond what the seeds share, and its degrees of freedom.
-
-    Pooled over effects of two sides [2, seeds] each, that vary by so many times it; NaN where none is known.
-    """
+    """Sd of an arm beyond what seeds share, and its freedom, of effects [2, seeds] and their scales."""
     if not len(sides):
         return math.nan, 0.0
     first, second = np.swapaxes(sides, 0, 1)
@@ -130,9 +119,8 @@ def arm_spread(sides: Sequence[Any], scales: Sequence[float] | FloatArray) -> tu
 def sides_over(term: Term, values: FloatArray) -> tuple[FloatArray, int]:
     """The two sides [2, seeds] of a term, and over how many combinations they are averaged.
 
-    Two and not one difference: what rounding can make of equal differences is told by their size. Of values
-    [arms, seeds], NaN where a trial is missing, those combinations and seeds are kept that keep the most
-    values, each combination complete on each seed.
+    Two, as their size tells what rounding makes of equal differences. Of values [arms, seeds], NaN where a
+    trial is missing, those combinations and seeds are kept, complete on each other, that keep the most.
     """
     values_of = values[term.arms]
     complete = np.asarray(np.isfinite(values_of).all(axis=0))
@@ -186,9 +174,8 @@ def effect_row(
 ) -> dict[str, Any]:
     """What the effects table says of one effect on a metric, from n to detectable.
 
-    An effect that is not over the `whole` of the planned combinations of levels stays undecided; `directed`
-    says that higher or lower can be better. The seeds needed follow from the differences' `spread`, a
-    standard deviation and its degrees of freedom.
+    One that is not over the `whole` of the planned combinations stays undecided; `directed` says that higher
+    or lower can be better; `spread` is the differences' standard deviation and its degrees of freedom.
     """
     n, sd = int(effect.n), float(effect.sd)
     judged = verdict(
@@ -198,12 +185,10 @@ def effect_row(
         margin=margin,
         identical=identical,
     )
-    few, many, detectable = None, None, math.nan
-    if sd > 0:  # of an sd of 1, as each number of seeds is computed once
-        detectable = sd * minimal_detectable_effect(n, sd=1.0, comparisons=effect.comparisons)
-    pooled, freedom = spread
+    few, many, (pooled, freedom), family = None, None, spread, effect.comparisons
+    # Of an sd of 1, as each number of seeds is computed once.
+    detectable = sd * minimal_detectable_effect(n, sd=1.0, comparisons=family) if sd > 0 else math.nan
     if claim and judged.word == "undecided" and pooled > 0 and margin > 0:
-        family = effect.comparisons
         few, many = seeds_range(margin, sd=pooled, freedom=freedom, comparisons=family, least=n + 1)
     return {
         "metric": metric,

@@ -1,7 +1,4 @@
-"""Our epochs beside a table that somebody else published of the same run: which of its values could be ours.
-
-Could be: the value lies inside the 95 % prediction interval of one more training run.
-"""
+"""Our epochs beside a table published of the same run: which of its values one more run could have."""
 
 from __future__ import annotations
 
@@ -21,10 +18,7 @@ COMPARED = ("train_loss", "train_accuracy", "valid_loss", "valid_accuracy")
 
 
 class Value(NamedTuple):
-    """One column of one epoch: where one more run of ours would lie, and whether the published value does.
-
-    `theirs` is NaN where none was published; `inside` is None where it cannot be told.
-    """
+    """One column of one epoch: where one more run would lie; `theirs` or NaN; `inside`, None if untold."""
 
     arm: str
     epoch: int

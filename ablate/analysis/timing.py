@@ -15,8 +15,7 @@ from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.files import frame
 
-SHARED = 0.1
-"""Above this part of the cores used by other processes, a pass does not count as exclusive."""
+SHARED = 0.1  # above this part of the cores used by other processes, a pass does not count as exclusive
 
 FloatArray = NDArray[np.float64]
 
@@ -44,9 +43,9 @@ def timing_pass(step_times: pd.DataFrame | None) -> Pass | None:
         return None
     names = list(Case.model_fields)
     times = {}
-    step_times = step_times.fillna({"arguments": ""})
-    for levels, rows in step_times.groupby(names, sort=False, dropna=False):
-        case = Case.model_validate(dict(zip(names, levels, strict=True)))
+    for _, rows in step_times.groupby(names, sort=False, dropna=False):
+        known = rows[names].iloc[0].dropna().to_dict()  # an earlier version wrote fewer columns
+        case = Case.model_validate(known)
         times[case] = rows.sort_values("round")["step_ms"].to_numpy(dtype=np.float64)
     others = step_times["others"].iloc[0]
     return Pass(times, None if pd.isna(others) else float(others))
@@ -60,10 +59,9 @@ def timing_table(step_times: pd.DataFrame | None) -> pd.DataFrame:
     for case in timed.times:
         plain = plain_case(case)
         step, ratio = median_interval(timed.times[case]), timed.ratio(case, plain)
-        row = {**case.model_dump(), "plain": case == plain, "n": step.n, "exclusive": timed.exclusive}
-        row |= {"step_ms": step.median, "low": step.low, "high": step.high}
+        row = {**case.model_dump(), **vars(step), "step_ms": step.median, "plain": case == plain}
         row |= {"ratio_to_plain": ratio.median, "ratio_low": ratio.low, "ratio_high": ratio.high}
-        rows.append(row)
+        rows.append({**row, "exclusive": timed.exclusive})
     return frame("timing", rows)
 
 

@@ -51,13 +51,6 @@ class Tuned:
         return int(sum(self.facts[f"points_{state}"] for state in ("done", "pruned", "failed")))
 
     @property
-    def stopped_early(self) -> int:
-        """Training runs that pruning stopped before their last epoch, of which no record is kept."""
-        if self.search.pruning == "seeds":  # which only asks for no further seed
-            return 0
-        return int(((self.points["state"] == "pruned") & (self.points["seeds_done"] == 0)).sum())
-
-    @property
     def is_spent(self) -> bool:
         """Whether the budget is."""
         return self.ended >= int(self.facts["points_planned"])
@@ -127,10 +120,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Retested:
-    """An arm of the re-test: the point that stands for its levels, and what became of each objective.
-
-    `numbers` and `roles` ("winner", "baseline", "anchor") are of all points of these levels, that one first.
-    """
+    """An arm of the re-test: the point for its levels, numbers and roles of all such, and the outcomes."""
 
     arm: Arm
     point: pd.Series[Any]

@@ -21,12 +21,9 @@ from ablate.errors import FOREIGN_FAULTS
 from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
-DEATH_SECONDS = 5.0
-"""How long a process whose pipe is closed may take to end, so that its own exit status is known."""
-THEIRS = "ABLATE_PYTHONPATH"
-"""In a worker's environment the user's PYTHONPATH, in whose place stands what the worker imports from."""
-ATTEMPTS = 3
-"""How often a job is started when its process dies. One that raises or takes too long would do so again."""
+DEATH_SECONDS = 5.0  # for a process whose pipe is closed to end, so that its exit status is known
+THEIRS = "ABLATE_PYTHONPATH"  # the user's own, in whose place stands what the worker imports from
+ATTEMPTS = 3  # of a job whose process dies; one that raises or takes too long would do so again
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,7 @@ class Job:
 
 
 Work = Callable[[Any, int, Callable[[Any], None]], Any]
-"""work(task, slot, tell) -> outcome, in a worker process, which finds it by its module and name.
-
-`slot` numbers the worker from 0; `tell` sends a message to the driver while the work goes on."""
+"""work(task, slot from 0, tell a message) -> outcome, in a worker, which finds it by its module and name."""
 
 
 @dataclass(frozen=True)
@@ -93,50 +88,8 @@ def do_job(work: Work, job: Job, number: int, slot: int, send: Callable[[Event],
     return Done(job.name, outcome, number)
 
 
-class InlineExecutor:
-    """Does jobs in this process, one after the other. What they tell is heard when they have ended."""
-
-    workers = 1
-
-    def __init__(self, work: Work) -> None:
-        self._work = work
-        self._waiting: deque[Job] = deque()
-        self._running = ""
-
-    def warm_up(self, workers: int) -> None:
-        """Nothing is to be started."""
-
-    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs in order."""
-        self._waiting.extend(jobs)
-        while self._waiting:
-            job = self._waiting.popleft()
-            self._running = job.name
-            yield Started(job.name, 1)
-            told: list[Event] = []
-            end = do_job(self._work, job, 1, 0, told.append)
-            for event in [*told, end]:
-                if self._running == job.name:  # it may be cancelled by what was heard of it
-                    yield event
-
-    def submit(self, job: Job) -> None:
-        """Add a job behind those that wait."""
-        self._waiting.append(job)
-
-    def cancel(self, name: str) -> None:
-        """Drop a job, and what else one that ran would have told."""
-        self._waiting = deque(job for job in self._waiting if job.name != name)
-        self._running = "" if self._running == name else self._running
-
-    def close(self) -> None:
-        """Drop what waits."""
-        self._waiting.clear()
-
-
 @dataclass
 class _Worker:
-    """A worker process, its end of the pipe, and the job it has, if any."""
-
     slot: int
     process: subprocess.Popen[bytes]
     connection: Connection
@@ -146,13 +99,10 @@ class _Worker:
 
 
 class LocalExecutor:
-    """Runs jobs in worker processes of its own, which end with it; each job in `timeout` seconds.
-
-    A worker finds `work` by its module and name, and imports it and `imports` before its first job.
-    """
+    """Runs jobs, each in `timeout` seconds, in processes that end with it and import `imports` first."""
 
     def __init__(
-        self, work: Work, *, workers: int, timeout: float | None = None, imports: Sequence[str] = ()
+        self, work: Work, *, workers: int = 1, timeout: float | None = None, imports: Sequence[str] = ()
     ) -> None:
         self.work, self.workers, self.timeout, self.imports = work, workers, timeout, tuple(imports)
         self._waiting: deque[tuple[Job, int]] = deque()
@@ -160,10 +110,7 @@ class LocalExecutor:
         self._busy: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers.
-
-        A worker whose job ended has its next one before that end is yielded, so it never waits for the user.
-        """
+        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers."""
         self._waiting.extend((job, 1) for job in jobs)
         try:
             while self._waiting or self._busy:
@@ -171,7 +118,7 @@ class LocalExecutor:
                 wait([worker.connection for worker in self._busy], timeout=POLL_SECONDS)
                 for worker in list(self._busy):
                     for event in self._look_at(worker):
-                        yield from self._start_waiting()
+                        yield from self._start_waiting()  # no worker waits for who hears the event
                         yield event
         finally:
             self.close()
@@ -200,7 +147,6 @@ class LocalExecutor:
         self._waiting.clear()
 
     def _start_waiting(self) -> Iterator[Started]:
-        """Start the jobs that wait, as far as workers are free."""
         while self._waiting and len(self._busy) < self.workers:
             job, attempt = self._waiting.popleft()
             worker = self._idle.pop() if self._idle else self._spawn()
@@ -229,7 +175,6 @@ class LocalExecutor:
         return worker
 
     def _look_at(self, worker: _Worker) -> Iterator[Event]:
-        """What a worker said, that it died, or that its job is overdue."""
         job, attempt = worker.job, worker.attempt
         if job is None:
             return  # cancelled while another's event was looked at
@@ -249,9 +194,8 @@ class LocalExecutor:
             elif attempt < ATTEMPTS:
                 self._waiting.appendleft((job, attempt + 1))
             else:
-                names = {number.value: number.name for number in signal.Signals}
-                reason = f"its process was killed by {names.get(-code, f'signal {-code}')}"
-                yield Lost(job.name, "killed", reason, attempt)
+                killer = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
+                yield Lost(job.name, "killed", f"its process was killed by {killer}", attempt)
             return
         overdue = self.timeout is not None and time.monotonic() - worker.started > self.timeout
         if worker.job is job and overdue:
@@ -276,6 +220,33 @@ class LocalExecutor:
         worker.process.wait()
 
 
+class InlineExecutor(LocalExecutor):
+    """Does jobs in this process, one after the other. What they tell is heard when they have ended."""
+
+    _running = ""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
+        """Do all jobs in order."""
+        self._waiting.extend((job, 1) for job in jobs)
+        while self._waiting:
+            job, attempt = self._waiting.popleft()
+            self._running = job.name
+            yield Started(job.name, attempt)
+            told: list[Event] = []
+            end = do_job(self.work, job, attempt, 0, told.append)
+            for event in [*told, end]:
+                if self._running == job.name:  # it may be cancelled by what was heard of it
+                    yield event
+
+    def warm_up(self, workers: int) -> None:
+        """Nothing is to be started."""
+
+    def cancel(self, name: str) -> None:
+        """Drop a job, and what else one that ran would have told."""
+        super().cancel(name)
+        self._running = "" if self._running == name else self._running
+
+
 def _family(process: int) -> list[int]:
     """A process and all that it started, whose groups may be their own, as far as Linux tells."""
     children = list[int]()
@@ -283,6 +254,3 @@ def _family(process: int) -> list[int]:
         for thread in Path(f"/proc/{process}/task").iterdir():
             children += map(int, (thread / "children").read_text().split())
     return [process, *(one for child in children for one in _family(child))]
-
-
-Executor = LocalExecutor | InlineExecutor

@@ -24,10 +24,8 @@ from ablate.study.trials import Plan, Trial
 from ablate.terminal import duration
 
 REFRESH_PER_SECOND = 4
-LINE_SECONDS = 60
-"""Without a terminal, how far the running trials are is a line at most this often."""
-LATEST, FAILURES_SHOWN = 3, 5
-"""How many of the latest ended trials a notebook shows while others run, and how many failed ones ever."""
+LINE_SECONDS = 60  # without a terminal, how far the running trials are is a line at most this often
+LATEST, FAILURES_SHOWN = 3, 5  # how many trials that ended, and that failed, a notebook shows
 NOTEBOOK_WIDTH = 110
 PAGE = '<pre style="font-size:13px;line-height:1.4">{code}</pre>'
 
@@ -39,9 +37,8 @@ class Watcher:
         self.console = console = console or Console(quiet=True)
         self._running: dict[str, tuple[float, str]] = {}
         """Of each trial that a worker has, the part that is done, and a line."""
-        self._total, self._ended, self._begun, self._last_line = 0, 0, 0.0, 0.0
+        self._total, self._ended, self._begun, self._last_line, self._at_once = 0, 0, 0.0, 0.0, 1
         self._took: list[float] = []
-        self._at_once = 1
         columns = TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()
         self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console)
         self._task = self._bar.add_task("trials", total=None, left="", visible=False)
@@ -58,10 +55,7 @@ class Watcher:
             self._live.stop()
 
     def preparing(self, label: str, done: int, total: int) -> None:
-        """Data is being downloaded, checked or decoded; without a terminal only its end is a line.
-
-        Where neither is known it is something to know, and a line too.
-        """
+        """Data is made ready; without a terminal its end is a line, or, with nothing to count, the label."""
         if self.console.is_terminal and (done or total):
             self._bar.update(self._task, description=label, completed=done, total=total, visible=True)
         elif done == total:
@@ -85,18 +79,16 @@ class Watcher:
 
     def searching(self, tuning: Tuning, name: str, reason: str) -> None:
         """A search begins, or goes on."""
-        search = tuning.search
-        done = sum(point.state != "running" for point in tuning.points)
+        search, running = tuning.search, [point for point in tuning.points if point.state == "running"]
         self.note(f"{name}: {reason}")
-        images = tuning.tuning_images
+        images, done = tuning.tuning_images, len(tuning.points) - len(running)
         split = f"{images} images held back from training" if images else "what its code holds back itself"
         self.note(
             f"tuning {' and '.join(search.space)} for {' and '.join(search.objective)}, on {split}: "
             f"{search.points} points x {search.seeds} seeds, {done} points done"
         )
-        left = sum(len(point.seeds) for point in tuning.points if point.state == "running")
-        left += search.seeds * max(0, search.points - len(tuning.points))
-        self._expect(left)
+        unasked = search.seeds * max(0, search.points - len(tuning.points))
+        self._expect(sum(len(point.seeds) for point in running) + unasked)
 
     def _expect(self, trials: int) -> None:
         self._total, self._ended, self._begun = trials, 0, time.monotonic()
@@ -159,9 +151,7 @@ class NotebookView(Watcher):
 
     def __init__(self) -> None:
         super().__init__(Console(file=io.StringIO(), force_terminal=True, force_jupyter=False))
-        self._head: list[str] = []
-        self._endings: list[str] = []
-        self._failures: list[str] = []
+        self._head, self._endings, self._failures = list[str](), list[str](), list[str]()
         self._drawn: deque[float] = deque(maxlen=REFRESH_PER_SECOND)
         self._handle: Any = None
 
@@ -212,7 +202,6 @@ class NotebookView(Watcher):
 
 
 def _exported(parts: Sequence[RenderableType]) -> dict[str, str]:
-    """What rich makes of these, as text and as HTML."""
     page = Console(file=io.StringIO(), record=True, width=NOTEBOOK_WIDTH, force_jupyter=False)
     for part in parts:
         page.print(part, soft_wrap=isinstance(part, Text))

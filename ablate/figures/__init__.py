@@ -1,7 +1,6 @@
 """The figures that there are, and their drawing. One that fails says why in its place; the report stands.
 
-Each is one function over a study's tables, registered where it is written; whatever module of this room
-registers one is found. Matplotlib is imported when figures are drawn, and not before.
+Each is one function over a study's tables, registered in a module of this room. Matplotlib is imported late.
 """
 
 from __future__ import annotations
@@ -28,7 +27,6 @@ class Figure:
     """A drawn figure, its SVG for light and for dark pages; or its `error`, and nothing else.
 
     `name` is the stem of its files, `table` that of its numbers; a `wide` one takes the page's full width.
-    `pdf` is empty where none was asked for.
     """
 
     name: str
@@ -47,8 +45,7 @@ class Figure:
 class Drawing:
     """What the function of a figure returns: panels, caption, and the table that holds the numbers.
 
-    `handles` lead from a label to what it stands beside in the legend above the panels; `left_out` are names
-    of what did not fit, for the caption; `facts` is what it shows that no table says, in words.
+    `handles` are the legend's; `left_out` names what did not fit; `facts` says what it shows and no table.
     """
 
     figure: Canvas
@@ -80,8 +77,7 @@ REGISTRY: list[Registered] = []
 def figure(name: str, title: str, *, order: int, each: Each | None = None) -> Callable[[Draw], Draw]:
     """Register a function as a figure; it returns None for a study that has no such figure.
 
-    `each` gives the items of a figure that a study has several of. The function then gets an item as well,
-    and name and title hold it as `str.format` does: `{0.label} by level`. Figures come in rising `order`.
+    With `each` it gets an item as well, which name and title hold as `str.format` does: `{0.label} by level`.
     """
 
     def register(draw: Draw) -> Draw:

@@ -28,8 +28,7 @@ def spread(items: Sequence[Item], limit: int, always: Collection[Item] = ()) -> 
     free = [index for index in range(len(items)) if index not in kept]
     room = min(limit - len(kept), len(free))
     kept += [free[round(step * (len(free) - 1) / max(room - 1, 1))] for step in range(room)]
-    left_out = [item for index, item in enumerate(items) if index not in kept]
-    return [items[index] for index in sorted(kept)], left_out
+    return [items[at] for at in sorted(kept)], [item for at, item in enumerate(items) if at not in kept]
 
 
 def is_number(level: Any) -> bool:
@@ -138,10 +137,7 @@ class Context:
         return (self.best_of(self.arms) or next(arm for arm in self.arms if arm in done),)
 
     def means(self, metric: Quantity) -> pd.DataFrame:
-        """A row per arm with a value, in the shown unit: arm, mean, low, high (its 95 % interval), n.
-
-        Also floor, floor_low and floor_high: the noise floor and its band, NaN where there is none.
-        """
+        """A row per arm with a value, as shown: arm, mean, low, high, n; floor, floor_low, floor_high."""
         floor, known = arms.FLOORS.get(metric.name), self.arms.values()
         bands = arms.floor_bands(self.tables.get("floors"), metric.name)
         means = arms.arm_means(self.complete, known, metric.name, self.tables.get("new_images"))

@@ -20,14 +20,10 @@ from numpy.typing import ArrayLike, NDArray
 from ablate.figures.theme import LIGHT
 
 FloatArray = NDArray[np.float64]
-Handles = dict[str, Artist]
-"""Label to what it stands beside in a legend."""
-HALF, WIDE = 5.4, 11.4
-"""Inches across of a figure that stands beside another, and of one with several panels."""
-ROOM = 0.55
-"""Inches that the words of a panel usually take across."""
-GAP, EDGE = 10.0, 6.0
-"""Points between panels, and at the edges."""
+Handles = dict[str, Artist]  # label to what it stands beside in a legend
+HALF, WIDE = 5.4, 11.4  # inches across of a figure that stands beside another, and of one with several panels
+ROOM = 0.55  # inches that the words of a panel usually take across
+GAP, EDGE = 10.0, 6.0  # points between panels, and at the edges
 MOST_COLUMNS = 4
 
 

@@ -20,27 +20,22 @@ from ablate.figures.theme import LIGHT, MARKERS, NEAR, PALETTE, REFERENCE
 from ablate.stats.intervals import median_interval
 from ablate.tables.quantities import Quantity, quantity
 
-COMPARED = ("accuracy", "ece", "nll")
-"""Differences that are shown beside those of the primary metric and its family, where there is room."""
+COMPARED = ("accuracy", "ece", "nll")  # shown beside the primary metric and its family
 MOST_ROWS, MOST_ASKED, MOST_PANELS = 24, 8, 3
 ZERO = {**REFERENCE, "linestyle": "-"}
-LONGEST_REACH = 5.0
-"""An interval is cut where it reaches so many times as far as the effects and the margin do."""
+LONGEST_REACH = 5.0  # an interval is cut where it reaches so many times as far as the effects do
 EXPLORATORY = "exploratory"
 MARKS = {"better": "^", "worse": "v", "higher": ">", "lower": "<", "equivalent": "s", "undecided": "o"}
 COLORS = {"better": PALETTE[2], "worse": PALETTE[1], "equivalent": PALETTE[0]}
 """Verdict to marker, hollow where undecided, and to colour, which says the same."""
-WIDTH = 3.4
-"""Inches across of what was asked: an inch is 96 of a page's pixels, and a phone has 318 for it."""
+WIDTH = 3.4  # inches across of what was asked: an inch is 96 of a page's pixels, and a phone has 318 for it
 CLAIMED = (
     " Words are verdicts on what the study asks about, whose intervals are simultaneous: triangles up are "
     "better, down worse; squares are equivalent, hollow circles undecided."
 )
 PLAIN = " Dots without a word are exploratory, each with an interval of its own."
-SAY_MORE = ("identical", "incomplete")
-"""Reasons that say more than their verdict."""
-MOST_NAMED, MOST_ARMS = 8, 60
-"""Arms of the front that its legend names, and that are drawn at all."""
+SAY_MORE = ("identical", "incomplete")  # reasons that say more than their verdict
+MOST_NAMED, MOST_ARMS = 8, 60  # arms of the front that its legend names, and that are drawn at all
 FRONTS = (("front", "calibration", "ece", "trials"), ("cost", "the time of a step", "step_ms", "timing"))
 """What accuracy is set against: name and words, the quantity, and the table that it is in."""
 
@@ -97,8 +92,7 @@ def _forest(made: Sequence[Claim], metrics: Sequence[Quantity]) -> Drawing:
     """A panel per metric, a row per difference, with its interval; the margin shaded."""
     rows = list(dict.fromkeys((one.term.kind, one.place) for one in made))
     shown, left_out = rows[:MOST_ASKED], [place for _, place in rows[MOST_ASKED:]]
-    height = 0.3 + 0.42 * len(shown)
-    canvas, axes = draw.panels(len(metrics), height=height, columns=1, width=WIDTH)
+    canvas, axes = draw.panels(len(metrics), height=0.3 + 0.42 * len(shown), columns=1, width=WIDTH)
     marks = Handles()
     for ax, what in zip(axes, metrics, strict=True):
         own = {(one.term.kind, one.place): one for one in made if one.metric == what}
@@ -132,8 +126,7 @@ def _mark(ax: Axes, x: float, y: float, word: str) -> Line2D:
 
 
 def _legend(marks: Handles) -> Handles:
-    not_asked = {"not asked": marks[""]} if "" in marks else {}
-    return {word: marks[word] for word in MARKS if word in marks} | not_asked
+    return {word or "not asked": marks[word] for word in (*MARKS, "") if word in marks}
 
 
 @figure("effects", "Differences from the baseline", order=10)
@@ -210,8 +203,7 @@ def _difference(what: Quantity) -> str:
 def pareto(ax: Axes, points: pd.DataFrame, front: pd.DataFrame, steps: str = "steps-post") -> Handles:
     """Draw points between two quantities, and the line of those that nothing beats, the `front`.
 
-    Points have x and y, their intervals as low_x, high_x, low_y, high_y, and color, marker, size and label:
-    "" for dots without a name. `steps` is the line's drawstyle: "steps-pre" where more of x is better.
+    Points have x, y, low_x, high_x, low_y, high_y, color, marker, size and label, "" for dots without a name.
     """
     others, named = points[points["label"] == ""], points[points["label"] != ""]
     draw.dots(ax, others["x"], others["y"], LIGHT.muted, size=3.7, alpha=0.6)
@@ -241,9 +233,7 @@ def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | Non
     if table == "trials":
         along = context.means(cost)
     else:
-        cases = (
-            context.cases if len(set(context.cases.values())) > 1 else {}
-        )  # where not all do the same work
+        cases = context.cases if len({*context.cases.values()}) > 1 else {}  # not all do the same work
         medians = {arm: median_interval(context.timing.times[case]) for arm, case in cases.items()}
         rows = [(arm, step.median, step.low, step.high) for arm, step in medians.items()]
         along = pd.DataFrame(rows, columns=["arm", "mean", "low", "high"])

@@ -23,20 +23,16 @@ from ablate.figures.theme import LIGHT, MARKERS, PALETTE, REFERENCE, TINTS
 from ablate.tables.cells import few
 
 MOST_DIAGRAMS = 12
-SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))
-"""Opacity of bins of so many images or more: an accuracy's standard error is 7 points of 50, 16 of 10."""
-STRIP = 20.0
-"""Height of the strip of counts below a diagram, in points of accuracy."""
+SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))  # opacity of bins of so many images or more
+STRIP = 20.0  # height of the strip of counts below a diagram, in points of accuracy
 MOST_CELLS, MOST_NAMED, LONGEST_CLASS = (100, 60), 12, 16
 """Cells of a panel, the largest, of few classes and of more than columns can name; characters of a name."""
 COLORS = ListedColormap(
     [LIGHT.tint(1, step) for step in reversed(range(TINTS))] + [LIGHT.tint(0, step) for step in range(TINTS)]
 )
 """From much that is wrong, deep orange, to much that is right, deep blue."""
-RIGHT = 0.47
-"""How deep the cells of right predictions are: all alike."""
-MOST_ARMS, MOST_CLASSES, MOST_POINTS = 4, 6, 1000
-"""Of the features; points in all, since each is a mark of its own in the file."""
+RIGHT = 0.47  # how deep the cells of right predictions are: all alike
+MOST_ARMS, MOST_CLASSES, MOST_POINTS = 4, 6, 1000  # of the features; points in all, marks each
 SPLITS = {"train": "training images", "valid": "reported split"}
 
 
@@ -167,13 +163,9 @@ def _draw_cells(ax: Axes, table: FloatArray, depth: FloatArray, names: list[str]
 
 @figure("projection", "Features of single images", order=70)
 def projection(context: Context) -> Drawing | None:
-    """Penultimate features in a plane, a column per arm and a row per split; each arm has a space of its own.
-
-    After figure 1 of Müller et al. 2019, https://arxiv.org/abs/1906.02629.
-    """
+    """Penultimate features in a plane, after figure 1 of Müller et al., https://arxiv.org/abs/1906.02629."""
     known = context.rows("projection")
-    known = known.dropna(subset=["x", "y"]) if len(known) else known
-    if known.empty:
+    if known.empty or (known := known.dropna(subset=["x", "y"])).empty:
         return None
     arms, left_out = context.fitting(known, MOST_ARMS)
     classes, others = spread(list(dict.fromkeys(known["class"])), MOST_CLASSES)
@@ -190,9 +182,9 @@ def projection(context: Context) -> Drawing | None:
         for name, color, marker in zip(classes, PALETTE, MARKERS, strict=False):
             cloud = own[own["class"] == name]
             kept = np.unique(np.linspace(0, max(len(cloud) - 1, 0), most).astype(int))
-            cloud = cloud.iloc[kept[: len(cloud)]]
-            style: dict[str, Any] = {"marker": marker, "size": 4.2, "alpha": 0.65}
-            handles[draw.shorten(level_label(name))] = draw.dots(ax, cloud["x"], cloud["y"], color, **style)
+            cloud, label = cloud.iloc[kept[: len(cloud)]], draw.shorten(level_label(name))
+            look: Any = {"marker": marker, "size": 4.2, "alpha": 0.65}
+            handles[label] = draw.dots(ax, cloud["x"], cloud["y"], color, **look)
         low, high = (of_arm[["x", "y"]].agg(end).to_numpy(dtype=np.float64) for end in ("min", "max"))
         ends = ((low + high) / 2)[:, None] + np.array([-1, 1]) * (0.54 * (high - low).max() or 1.0)
         ax.set(xlim=ends[0], ylim=ends[1], aspect="equal", xticks=[], yticks=[])

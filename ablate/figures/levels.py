@@ -24,15 +24,12 @@ from ablate.tables.quantities import Quantity, quantity
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")
 RANKING = ("auroc_error", "auroc_error_normalised", "aurc", "coverage_at_1")
 FAMILIES = (("calibration", "Calibration", CALIBRATION), ("ranking", "Ranking of errors", RANKING))
-MOST_LINES, FEW_LINES, MOST_PANELS, MOST_POINTS = 8, 6, 8, 300
-"""Lines of one metric; lines where every metric has a panel; panels; points of such a figure."""
-LOG_RATIO = 50.0
-"""Levels that span at least this ratio are no longer told apart on a linear axis."""
+MOST_LINES, FEW_LINES, MOST_PANELS, MOST_POINTS = 8, 6, 8, 300  # the last two: of figures by metric
+LOG_RATIO = 50.0  # levels that span at least this ratio are no longer told apart on a linear axis
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))
 BLUES = ListedColormap([LIGHT.tint(0, step) for step in range(TINTS)])
 FRAME: dict[str, Any] = {"fill": False, "edgecolor": LIGHT.ink, "linewidth": 1.6, "clip_on": False}
-PIECE = 0.3
-"""Half the width of the floor's band at a level that stands alone."""
+PIECE = 0.3  # half the width of the floor's band at a level that stands alone
 LONG = " Intervals much longer than the range of the values go on beyond the panel."
 BAND = " Shaded: where 95 % of means of a perfectly calibrated network would fall."
 FLOOR = " The dashed line is the noise floor: what a perfectly calibrated network would score on average."
@@ -203,8 +200,7 @@ def _optimum(context: Context, metric: Quantity, places: Mapping[Any, float]) ->
 def places_of(levels: Iterable[Any]) -> dict[Any, float]:
     """Level to its place: numbers from 0 to 1, spaced as their scale asks for; names 0, 1, ... in order.
 
-    Numbers lie logarithmically where they are geometric: three positive ones or more whose ratios are more
-    alike than their differences, or whose ends are `LOG_RATIO` apart. A 0 is then a usual step below them.
+    Numbers lie logarithmically where ratios are more alike than differences; a 0 is then a step below them.
     """
     levels = list(dict.fromkeys(levels))
     if not all(map(is_number, levels)):

@@ -32,21 +32,14 @@ LOOKS = [
 ]
 ROLES = pd.DataFrame(LOOKS, columns=["role", "words", "marker", "size", "color"]).set_index("role")
 """What a point of a search is, and how it looks; the last one lies on top."""
-MOST_INTERVALS = 150
-"""With more points, intervals would hide them."""
-LONGEST_REACH = 0.5
-"""Intervals make the axis longer by at most so many times the values' range, to either side."""
-FEW_SEEDS, LONG = 4, 3.0
-"""With fewer seeds, an interval longer than so many times the range of the points' means is left out."""
-FOCUS = 3.0
-"""Values lie beyond the axis that are so many times as far from the best as the worst quarter begins."""
+MOST_INTERVALS = 150  # with more points, intervals would hide them
+LONGEST_REACH = 0.5  # intervals make the axis longer by at most so many ranges, to either side
+FEW_SEEDS, LONG = 4, 3.0  # intervals of fewer seeds that are so many ranges long are left out
+FOCUS = 3.0  # values so many times as far from the best as the worst quarter lie beyond the axis
 MOST_PANELS, MOST_CATEGORIES, MOST_FIELDS = 6, 12, 20
-STRIP = 0.3
-"""Half the width that a category's points are spread over."""
-TWO_SIDED = 1.96
-"""Standard deviations of a normal distribution that 95 % lie within."""
-BEST_PART, BEST_POINTS, FEW_POINTS = 0.1, 5, 30
-"""PED-ANOVA takes this part of the points for the best, at least so many; of few points it is noise."""
+STRIP = 0.3  # half the width that a category's points are spread over
+TWO_SIDED = 1.96  # standard deviations of a normal distribution that 95 % lie within
+BEST_PART, BEST_POINTS, FEW_POINTS = 0.1, 5, 30  # PED-ANOVA's best part, at least so many; few are noise
 POINTS = "Each point is the mean over its seeds on the tuning split, with its 95 % t interval."
 BEYOND = " Points far from the best are arrows at the edge; long intervals go on beyond the panel."
 SINGLE = (
@@ -58,8 +51,7 @@ SINGLE = (
 class Scores:
     """One objective of a search, in the shown unit; `more` is what titles add where there are two.
 
-    `points` are in their order, with the looks of `ROLES`; `long` marks those of few seeds whose intervals
-    would hide all else, and are left out. `runs` are the single training runs.
+    `points` have the looks of `ROLES`; `long` marks those of few seeds whose intervals would hide all else.
     """
 
     def __init__(self, context: Context, tuned: Tuned, metric: Quantity, suffix: str) -> None:
@@ -78,8 +70,7 @@ class Scores:
         long = seeds.between(1, FEW_SEEDS - 1) & (scores["high"] - scores["low"] > longest)
         # More than one of many has the colour of its arm, if the re-test has it.
         own = points["arm"].where(points["role"] != SAMPLER).map(context.colors)
-        color = own.fillna(points["color"])
-        self.points = points.assign(**scores, last_seen=seen, long=long, color=color)
+        self.points = points.assign(**scores, last_seen=seen, long=long, color=own.fillna(points["color"]))
         self.points.loc[long, ["low", "high"]] = math.nan
 
     def limits(self, points: pd.DataFrame, heights: Iterable[float]) -> tuple[float, float]:
@@ -174,10 +165,8 @@ def tuning_slices(context: Context, scores: Scores) -> Drawing:
         ax.set_title(draw.wrapped(scores.metric.axis, ax))
         ax.set_xlabel(draw.shorten(factor_label(name)))
     caption = f"{POINTS} Faint points are single training runs. Below a cliff nothing is smoothed."
-    if len(space) == 1:
-        caption += " The line is the value smoothed over the points, the band its 95 %."
-    else:
-        caption += " Dashes are values smoothed over all searched fields at once."
+    line = " The line is the value smoothed over the points, the band its 95 %."
+    caption += line if len(space) == 1 else " Dashes are values smoothed over all searched fields at once."
     if any(isinstance(space[name], Choice) for name in shown):
         caption += " Within a value without order, points stand side by side in the order of the search."
     if any(dimension.when for dimension in space.values()):

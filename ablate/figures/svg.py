@@ -1,7 +1,4 @@
-"""An SVG of matplotlib's in half the bytes: the same drawing, with nothing said twice.
-
-Places and outlines keep a hundredth of a point; looks are classes of one style sheet.
-"""
+"""An SVG of matplotlib's in half the bytes: places keep a hundredth of a point, looks are classes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How every figure looks, light and dark, and how a figure becomes SVG bytes.
-
-Figures are drawn in the light theme's colours and recoloured: whatever is drawn takes its colours from here.
-"""
+"""How every figure looks, drawn in the light theme's colours and recoloured, and how it becomes SVG bytes."""
 
 from __future__ import annotations
 
@@ -27,10 +24,9 @@ from ablate.figures.svg import slim
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one variant: background (the page's own), what must stand out, other words and lines, grid.
+    """Colours of one variant: background, what must stand out, other words and lines, grid.
 
-    `palette` has categories, told apart with any colour vision and 3:1 or more on the surface; `ramp` is the
-    part of the plasma colour map that ordered levels are taken from.
+    `palette` has categories, told apart with any colour vision; `ramp` is a part of plasma, for levels.
     """
 
     surface: str
@@ -60,8 +56,7 @@ class Theme:
 
 
 STEPS, TINTS = 64, 12
-PALEST, DEEPEST = 0.08, 0.55
-"""Opacities of the tints."""
+PALEST, DEEPEST = 0.08, 0.55  # opacities of the tints
 LIGHT = Theme(
     surface="#ffffff",
     ink="#1c2530",
@@ -85,8 +80,7 @@ REFERENCE: dict[str, Any] = {"color": LIGHT.muted, "linestyle": (0, (4, 3)), "li
 SHADE: dict[str, Any] = {"facecolor": (LIGHT.muted, 0.16), "edgecolor": (LIGHT.muted, 0.55), "linewidth": 0.6}
 NEAR: dict[str, Any] = {"color": LIGHT.muted, "alpha": 0.16, "linewidth": 0}
 """Keywords of a shaded band, whose edges are drawn so that print shows it too, and of a margin's."""
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")
-"""Shapes beside colours, so that no reader needs the colours."""
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*")  # so that no reader needs the colours
 FONT = "DejaVu Sans"
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "ablate",

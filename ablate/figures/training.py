@@ -20,17 +20,13 @@ from ablate.stats.intervals import median_interval
 from ablate.store.timing import Case, plain_case
 from ablate.tables.quantities import quantity
 
-MOST_GROUPS, MOST_CURVES, MOST_LINES = 6, 18, 12
-"""Groups of arms with panels of their own, curves in all panels of a metric, curves in one."""
-MOST_EPOCHS = 40
-"""Of longer runs, so many epochs are drawn, evenly spread, the first and the last among them."""
+MOST_GROUPS, MOST_CURVES, MOST_LINES, MOST_EPOCHS = 6, 18, 12, 40
+"""Groups of arms with panels of their own, curves in all panels of a metric, curves in one, epochs of one."""
 METRICS = (("loss", "loss (nats, as trained)", 1.0), ("accuracy", "accuracy (%)", 100.0))
 DASHED: Any = (0, (2, 1.6))
 EPOCH = "epoch (0 is the first)"
-MOST_PUBLISHED = 6
 PUBLISHED = ("valid_accuracy", "train_accuracy", "valid_loss", "train_loss")
-MOST_ROWS = 30
-"""Rows of step times."""
+MOST_PUBLISHED, MOST_ROWS = 6, 30  # arms beside the published run, rows of step times
 
 
 @figure("curves", "Training", order=90)

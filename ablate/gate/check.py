@@ -32,8 +32,7 @@ class Evidence:
     words: str
 
 
-Reading = tuple[bool | None, tuple[Evidence, ...]]
-"""Whether a condition holds for one arm (None: cannot be told), and what shows it."""
+Reading = tuple[bool | None, tuple[Evidence, ...]]  # whether it holds (None: cannot be told), what shows it
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,8 @@ def check_study(
 ) -> Result:
     """Put conditions to a recorded study, compared with `other`, arm by arm, or with its own baseline arm.
 
-    A condition is put to one arm after the other, and holds where it does for any: "a and b" needs one arm
-    for which both are true. With `allow_incomplete` an arm without any result is left out. A StudyError tells
-    all that is malformed, or that the study does not have.
+    A condition holds where it does for any one arm. With `allow_incomplete` an arm without any result is left
+    out. A StudyError tells all that is malformed, or that the study does not have.
     """
     declare(run.plan.study, (other or run).plan.study)
     conditions = [parse(text) for text in texts]
@@ -116,26 +114,23 @@ def _problems(leaf: Leaf, run: Run, other: Run | None, arms: Mapping[str, str]) 
         known = "; ".join(printable(name) for name in run.plan.arms)
         hint = nearest(printable(arm), map(printable, arms))
         yield f"--fail-if arm {printable(arm)!r}: is not of this study, whose arms are {known}.{hint}"
-    elif leaf.difference and not references and other is None:
-        yield "--fail-if: the study has no baseline arm to compare with; name a recorded run with --baseline"
     elif leaf.difference and not references:
-        yield "--baseline: the runs have no arm in common, so nothing can be compared"
+        yield f"{metric}: no arm has one to compare it with; name a recorded run of these arms by --baseline"
     elif arm is not None and leaf.difference and arms[arm] not in references:
         where = "the baseline itself" if other is None else "not in the --baseline run"
         yield f"--fail-if arm {printable(arm)!r}: is {where}, so there is nothing to compare it with"
+    what = quantity(metric)
     if leaf.asked == "verdict":
-        never = ("better", "worse") if quantity(metric).higher_is_better is None else ("higher", "lower")
+        never = ("better", "worse") if what.higher_is_better is None else ("higher", "lower")
         if value in never:
             known = ", ".join(word for word in WORDS if word not in never)
             yield f"--fail-if {metric}: is never {value}; its verdicts are {known}"
         return
-    unit, of = quantity(metric).unit, f"a difference of {metric}" if leaf.difference else metric
+    unit, of, (lower, upper) = what.unit, metric, what.bounds
     if leaf.percent and unit != "%":
-        without = f"%, in {unit}" if unit else "%"
-        yield f"--fail-if {metric}: is no fraction; write the number without {without}"
-    lower, upper = quantity(metric).bounds
+        yield f"--fail-if {metric}: is no fraction; write the number without %{unit and f', in {unit}'}"
     if leaf.difference:
-        lower, upper = lower - upper, upper - lower
+        of, lower, upper = f"a difference of {metric}", lower - upper, upper - lower
     if not lower <= value <= upper:
         meant = unit == "%" and not leaf.percent and lower <= value / 100 <= upper
         hint = f"; 0.01 is 1%, so write {value:g}% if that is meant" if meant else ""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -59,6 +59,9 @@ CSV_COLUMNS = [
 ]  # fmt: skip
 
 
+Pairs = Sequence[tuple[str, str]]
+
+
 @dataclass(frozen=True)
 class Run:
     """One recorded study: where it is, what was planned, and its trials table."""
@@ -92,9 +95,9 @@ def read_run(folder: ResultsFolder) -> Run:
 class Comparison:
     """Arms of run `b` beside arms of run `a`, which can be the same run.
 
-    `differences` has for every metric and pair of arms a row as in the effects table, and `method`: "paired"
-    by seed, or "welch", whose `n` is the trials of both; `comparisons`, whose intervals hold together; of
-    either side the mean with its own 95 % interval, `a_mean`, `a_low`, `a_high`, `a_n`, and `a_floor`.
+    `differences` has for every metric and pair of arms a row as in the effects table, `comparisons` whose
+    intervals hold together, `method`, "paired" by seed or "welch", whose `n` is the trials of both, and each
+    side's own mean and 95 % interval, `a_mean`, `a_low`, `a_high`, `a_n`, with `a_floor`.
     """
 
     a: Run
@@ -122,32 +125,23 @@ class Comparison:
     @property
     def caution(self) -> str:
         """A sentence on what differs that can cause a difference by itself; "" where nothing does."""
-        grave = list(dict.fromkeys(GRAVE[name] for name, *_ in self.unlike if name in GRAVE))
-        if not grave:
-            return ""
-        named = " and ".join(filter(None, [", ".join(grave[:-1]), grave[-1]]))
-        return f"Take care: the runs differ in {named}, and a difference may come from that alone."
+        grave = ", ".join(dict.fromkeys(GRAVE[name] for name, *_ in self.unlike if name in GRAVE))
+        return grave and f"Take care: the runs differ in {grave}; a difference may come from that alone."
 
 
 def compare_runs(
-    a: Run,
-    b: Run,
-    metrics: Sequence[str] = METRICS_SHOWN,
-    pairs: Sequence[tuple[str, str]] | None = None,
+    a: Run, b: Run, metrics: Sequence[str] = METRICS_SHOWN, pairs: Pairs | None = None
 ) -> Comparison:
     """Join two runs by `pairs` of arms of `b` and of `a`, or else by the arms' names; differences are b - a.
 
-    The intervals of all pairs, failed ones too, and all metrics hold together with 95 % confidence; those of
-    a run beside itself are no narrower than the report's. An arm is compared by seed where the trials are the
-    same but for the machine, else as two samples.
+    Intervals of all pairs and metrics hold together with 95 %; those of a run beside itself are no narrower
+    than the report's. Arms are paired by seed where trials are the same but for the machine.
     """
     declare(a.plan.study, b.plan.study)
     measured = measured_columns(a, b)
-    unknown = [
-        f"--metric {unknown_name('metric', name, measured)}" for name in metrics if name not in measured
-    ]
+    unknown = [unknown_name("metric", name, measured) for name in metrics if name not in measured]
     if unknown:
-        raise StudyError("\n".join(unknown))
+        raise StudyError("\n".join(f"--metric {fault}" for fault in unknown))
     if pairs is None:
         pairs = [(arm, arm) for arm in a.plan.arms if arm in b.plan.arms]
     size = max(len(pairs) * len(metrics), family_size(b.plan) if a is b else 0)
@@ -165,10 +159,7 @@ def measured_columns(a: Run, b: Run) -> list[str]:
     return sorted((number_columns() - Fields.model_fields.keys()) & {*a.trials} & {*b.trials})
 
 
-def _differences(
-    a: Run, b: Run, pairs: Sequence[tuple[str, str]], metric: str, comparisons: int
-) -> Iterator[dict[str, Any]]:
-    """The row of each pair of arms, of `b` and of `a`."""
+def _differences(a: Run, b: Run, pairs: Pairs, metric: str, comparisons: int) -> Iterator[dict[str, Any]]:
     # The smaller of the margins that the studies declare, so that neither can excuse more.
     margin = np.fmin.reduce([run.plan.study.all_margins.get(metric, np.nan) for run in (a, b)])
     sides = [{"a": a.by_seed(against), "b": b.by_seed(arm)} for arm, against in pairs]
@@ -179,9 +170,7 @@ def _differences(
         for (first, second), by_seed in zip(values, paired, strict=True)
     ]
     # Luck shows where runs differ: arms that were trained to the same numbers say nothing about it.
-    lucky = [
-        own for own, by_seed, effect in zip(values, paired, effects, strict=True) if by_seed and effect.sd > 0
-    ]
+    lucky = [values[at] for at, effect in enumerate(effects) if paired[at] and effect.sd > 0]
     pooled = arm_spread(lucky, np.ones(len(lucky)))
     for at, (arm, against) in enumerate(pairs):
         effect, present = effects[at], [int(np.isfinite(own).sum()) for own in values[at]]
@@ -195,14 +184,13 @@ def _differences(
             margin=float(margin),
             identical=paired[at] and digests == others and all(digests),
         )
-        row |= {} if paired[at] else {"n": sum(present)}
         for side, of in sides[at].items():
             mean = mean_interval(finite_numbers(of[metric]), bounds=quantity(metric).bounds)
             row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}
             floor = finite_numbers(of[FLOORS[metric]]) if metric in FLOORS else np.array([np.nan])
             row[f"{side}_floor"] = mean_interval(floor).mean
         row |= {"kind": "run", "term": arm, "against": against, "comparisons": comparisons}
-        yield row | {"method": "paired" if paired[at] else "welch"}
+        yield row | ({"method": "paired"} if paired[at] else {"method": "welch", "n": sum(present)})
 
 
 def _trained(run: Run, arm: str) -> dict[int, tuple[str, dict[str, Any]]]:
@@ -215,8 +203,6 @@ def _trained(run: Run, arm: str) -> dict[int, tuple[str, dict[str, Any]]]:
 
 
 def _facts(run: Run) -> dict[str, str]:
-    """What can differ between runs besides their arms."""
-
     def listed(values: Iterable[object]) -> str:
         return ", ".join(sorted({str(value) for value in values})) or "not recorded"
 
@@ -285,9 +271,8 @@ def write_text(path: Path, text: str, option: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise ResultsError(
-            f"{path}: the table cannot be written ({error.strerror}); name another file with {option}"
-        ) from None
+        fault = f"cannot be written ({error.strerror}); name another file with {option}"
+        raise ResultsError(f"{path}: {fault}") from None
 
 
 def _code(text: str) -> str:
@@ -299,47 +284,47 @@ def _code(text: str) -> str:
     return f"{fence}{space}{line}{space}{fence}"
 
 
-Part = tuple[str, Sequence[str], Sequence[Sequence[str]]]
-"""A line, or the title of a table; then the table's heads and rows, if it is one."""
+class Part(NamedTuple):
+    """A line; or the title of a table, with its heads and rows."""
+
+    line: str
+    heads: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
 
 
 def _parts(comparison: Comparison, named: Callable[[str], str]) -> Iterator[Part]:
     """What there is to show, in order; `named` makes text from the records fit for where it is shown."""
     if comparison.unlike:
         differing = [tuple(map(named, row)) for row in comparison.unlike]
-        yield "The runs differ in:", ("what", "A", "B"), differing
+        yield Part("The runs differ in:", ("what", "A", "B"), differing)
     else:
-        yield "The runs differ in nothing that is recorded of their settings and machines.", (), ()
+        yield Part("The runs differ in nothing that is recorded of their settings and machines.")
     if comparison.caution:
-        yield comparison.caution, (), ()
+        yield Part(comparison.caution)
     if comparison.differences.empty:
-        yield "The runs have no arm in common, so nothing is compared.", (), ()
+        yield Part("The runs have no arm in common, so nothing is compared.")
     else:
         many = comparison.differences[["term", "metric"]].nunique()
         numbers = zip((*many, many.prod()), ("arm", "metric", "comparison"), strict=True)
         arms, metrics, pairs = (f"{number} {noun}{'' if number == 1 else 's'}" for number, noun in numbers)
-        yield (
-            (
-                "Verdicts are of B against A. Intervals of B - A hold together with 95 % over "
-                f"{arms} x {metrics} = {pairs}, p is corrected likewise; those of A and B are 95 % each."
-            ),
-            (),
-            (),
+        yield Part(
+            "Verdicts are of B against A. Intervals of B - A hold together with 95 % over "
+            f"{arms} x {metrics} = {pairs}, p is corrected likewise; those of A and B are 95 % each."
         )
         for metric, rows in comparison.differences.groupby("metric", sort=False):
             what, margin = quantity(str(metric)), float(rows["margin"].iloc[0])
             unit = f" in {what.difference_unit}" if what.difference_unit else ""
             known = f"margin {shown(margin, what)}" if math.isfinite(margin) else "no margin declared"
-            cells = [(named(str(row.term)), *_cells(row, what)) for row in rows.itertuples()]
-            yield f"{what.axis}; B - A{unit}; {known}", HEADS, cells
+            cells = list[list[str]]()
+            row: Any
+            for row in rows.itertuples():
+                sides = [[getattr(row, f"{side}_{name}") for name in (*SIDE, "floor")] for side in "ab"]
+                told = difference_text(row), verdict_text(row), shown_p(row.p_adjusted), method_text(row)
+                cells.append([named(str(row.term)), *(mean_text(what, *side) for side in sides), *told])
+            yield Part(f"{what.axis}; B - A{unit}; {known}", HEADS, cells)
     for letter, alone in zip("AB", comparison.alone, strict=True):
         if alone:
-            yield f"only in {letter}: {'; '.join(map(named, alone))}", (), ()
-
-
-def _cells(row: Any, what: Quantity) -> tuple[str, ...]:
-    means = [mean_text(what, *(getattr(row, f"{side}_{name}") for name in (*SIDE, "floor"))) for side in "ab"]
-    return *means, difference_text(row), verdict_text(row), shown_p(row.p_adjusted), method_text(row)
+            yield Part(f"only in {letter}: {'; '.join(map(named, alone))}")
 
 
 def mean_text(what: Quantity, mean: float, low: float, high: float, n: int, floor: float = math.nan) -> str:

@@ -1,14 +1,11 @@
-"""The conditions of a gate as text, as `ablate check --help` tells them; read from left to right.
-
-An arm's name stands as it is, quoted where its brackets do not pair.
-"""
+"""Conditions as `ablate check --help` tells them; an arm's name is quoted where its brackets do not pair."""
 
 from __future__ import annotations
 
 import itertools
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -33,11 +30,10 @@ QUOTED = re.compile(r"""\s*(['"])(?P<arm>(?:(?!\1).)*)\1\s*\)""", re.DOTALL)
 
 @dataclass(frozen=True)
 class Leaf:
-    """One comparison, such as `low(difference(accuracy(epsilon=0.1))) < -1%`.
+    """One comparison, such as `low(difference(accuracy(epsilon=0.1))) < -1%`; it can be of every arm in turn.
 
-    `metric` is a column of the trials table, or one of `COUNTS`; without an `arm` it is about every one in
-    turn. `asked` is "mean", "low", "high" or "verdict"; a verdict is always of a `difference`. `value` is a
-    fraction where percent was written.
+    `metric` is a column of the trials table, or one of `COUNTS`. `asked` is "mean", "low", "high" or
+    "verdict", always of a `difference`. `value` is a fraction where percent was written.
     """
 
     metric: str
@@ -63,9 +59,7 @@ Condition = Leaf | Joined
 def parse(text: str) -> Condition:
     """Read one condition; a StudyError says which part cannot be read."""
     if len(text) > LONGEST:
-        raise StudyError(
-            f"--fail-if: expected at most {LONGEST} characters, got {len(text)}; give several --fail-if"
-        )
+        raise StudyError(f"--fail-if: expected at most {LONGEST} characters, got {len(text)}; give several")
     reader = _Reader(text)
     try:
         condition = reader.joined("or")
@@ -76,13 +70,11 @@ def parse(text: str) -> Condition:
     return condition
 
 
-def leaves(condition: Condition) -> Iterator[Leaf]:
+def leaves(condition: Condition) -> list[Leaf]:
     """The single comparisons in it, from left to right."""
     if isinstance(condition, Leaf):
-        yield condition
-    else:
-        for part in condition.parts:
-            yield from leaves(part)
+        return [condition]
+    return [leaf for part in condition.parts for leaf in leaves(part)]
 
 
 class _Reader:
@@ -97,15 +89,13 @@ class _Reader:
         came = f"got {printable(part[:60])!r}" if part else "which is not there"
         raise StudyError(f"--fail-if {printable(self.text)!r}: expected {expected}, {came}; {hint}")
 
-    def take(self, pattern: str) -> str:
-        """What stands next, where it is of this pattern; else nothing."""
+    def take(self, pattern: str, expected: str = "", hint: str = EXAMPLES) -> str:
+        """What stands next, where it is of this pattern; else nothing, unless something is `expected`."""
         found = re.compile(rf"\s*({pattern})").match(self.text, self.at)
+        if not found and expected:
+            self.refuse(expected, hint=hint)
         self.at = found.end() if found else self.at
         return found[1] if found else ""
-
-    def close(self) -> None:
-        if not self.take(r"\)"):
-            self.refuse("')'")
 
     def joined(self, word: str) -> Condition:
         parts: list[Condition] = []
@@ -116,30 +106,25 @@ class _Reader:
     def _part(self) -> Condition:
         if self.take(r"\("):
             condition = self.joined("or")
-            self.close()
+            self.take(r"\)", "')'")
             return condition
-        asked, difference = self.take(r"(?:low|high|verdict)\b") or "mean", False
-        if asked != "mean" and not self.take(r"\("):
-            self.refuse("'('")
-        if asked != "verdict":
-            difference = bool(self.take(r"difference\s*\("))
-        metric = self.take(METRIC) or self.refuse("a metric")
+        asked = self.take(r"(?:low|high|verdict)\b") or "mean"
+        if asked != "mean":
+            self.take(r"\(", "'('")
+        difference = asked != "verdict" and bool(self.take(r"difference\s*\("))
+        metric = self.take(METRIC, "a metric")
         arm = self._arm(metric)
         for _ in range((asked != "mean") + difference):
-            self.close()
+            self.take(r"\)", "')'")
         if asked == "mean" and not difference and (word := self.take(VERDICT)):
             return Leaf(metric, arm, "verdict", True, "==", word)
-        sign = self.take("[<>]=?|[=!]=")
-        if not sign:
-            self.refuse(f"one of {' '.join(OPERATORS)} or a verdict ({', '.join(WORDS)}) after a metric")
-        if asked == "verdict" and sign not in ("==", "!="):
-            self.refuse("'==' or '!=' after a verdict", sign, "write 'verdict(accuracy) == worse'")
+        words = f"a verdict ({', '.join(WORDS)})"
         if asked == "verdict":
-            word = self.take(rf"(['\"]?){VERDICT}\2").strip("'\"")
-            if not word:
-                hint = f"see the report's words.{nearest(self.text[self.at :].strip(), WORDS)}"
-                self.refuse(f"a verdict ({', '.join(WORDS)})", hint=hint)
+            sign = self.take("[=!]=", "'==' or '!=' after a verdict")
+            hint = f"see the report's words.{nearest(self.text[self.at :].strip(), WORDS)}"
+            word = self.take(rf"(['\"]?){VERDICT}\2", words, hint).strip("'\"")
             return Leaf(metric, arm, asked, True, sign, word)
+        sign = self.take("[<>]=?|[=!]=", f"one of {' '.join(OPERATORS)} or {words} after a metric")
         number = self.take(NUMBER)
         value = float("".join(number.replace("−", "-").split()) or "nan")
         if not abs(value) < 1e300:

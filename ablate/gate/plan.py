@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 import numpy as np
@@ -28,8 +28,7 @@ from ablate.tables.images import read_stored, scores_of
 from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
 
-Spreads = dict[str, tuple[float, float, str]]
-"""Metric to the standard deviation of an arm over seeds, its degrees of freedom, and where they are from."""
+Spreads = dict[str, tuple[float, float, str]]  # metric to an arm's sd over seeds, its freedom, and whence
 
 
 def show_plan(console: Console, study: Study, options: Options, sd: float | None = None) -> Facts:
@@ -46,20 +45,17 @@ def show_plan(console: Console, study: Study, options: Options, sd: float | None
         facts: Facts = {"study": study.name, "reason": settled.reason, "search": settled.study.search}
     else:
         folder = ResultsFolder(options.results / study.name / settled.profile)
-        records, faults = read_available(folder)
         if all(originals.at_hand for originals in needed):
             with Watcher(Console(stderr=True)) as view:
                 plan, _ = driver.plan_settled(settled, options, view)
         else:
-            plan = driver.plan_without_data(settled, options, [record.trial for record in records.values()])
+            recorded = [record.trial for record in read_available(folder)[0].values()]
+            plan = driver.plan_without_data(settled, options, recorded)
         used = plan.trials[0].numerics.device
-        workers = driver.trials_at_a_time(used, options)
-        facts = show_forecast(console, plan, folder, records, faults, workers=workers, sd=sd)
+        facts = show_forecast(console, plan, folder, workers=driver.trials_at_a_time(used, options), sd=sd)
         idle = driver.idle_cores(facts["missing"], used, options)
         if search := settled.study.retune:
-            each = (
-                f"each of the {len(plan.arms)} arms is tuned: {search.points} points x {search.seeds} seeds"
-            )
+            each = f"each of {len(plan.arms)} arms is tuned: {search.points} points x {search.seeds} seeds"
             print_line(console, f"before that, {each}; then it is trained re-tuned too, twice of the above")
     print_line(console, *(f"data: {originals}" for originals in needed), *filter(None, [idle]))
     return facts | {"data": needed, "idle": idle}
@@ -68,11 +64,7 @@ def show_plan(console: Console, study: Study, options: Options, sd: float | None
 def expected_duration(
     missing: Sequence[Trial], records: Iterable[Record], *, workers: int
 ) -> tuple[float, int, tuple[str, ...]]:
-    """Time of the missing trials, from the median of the recorded ones that are most like them.
-
-    Returns the seconds of those whose cost is known, all workers busy; how many those are; and the
-    architectures of the others.
-    """
+    """Seconds of missing trials by recorded ones most like them, of how many, and the others' networks."""
     measured: dict[object, list[float]] = defaultdict(list)
     for record in records:
         cost, seconds = record.cost, record.seconds
@@ -82,10 +74,9 @@ def expected_duration(
                 measured[likeness].append(seconds / epochs)
     known, unknown = [], dict[str, None]()
     for trial in missing:
-        close = (epochs * median(measured[key]) for key, epochs in _likenesses(trial) if key in measured)
-        if (closest := next(close, None)) is not None:
-            known.append(closest)
-        else:
+        close = [epochs * median(measured[key]) for key, epochs in _likenesses(trial) if key in measured]
+        known += close[:1]
+        if not close:
             unknown[getattr(trial.fields, "arch", "its own code")] = None
     # No division over workers makes a single trial shorter.
     return max([sum(known) / workers, *known]), len(known), tuple(unknown)
@@ -103,20 +94,10 @@ def _likenesses(trial: Trial) -> list[tuple[object, int]]:
 
 
 def show_forecast(
-    console: Console,
-    plan: Plan,
-    folder: ResultsFolder,
-    records: Mapping[str, Record],
-    faults: Collection[str],
-    *,
-    workers: int,
-    sd: float | None = None,
+    console: Console, plan: Plan, folder: ResultsFolder, *, workers: int, sd: float | None = None
 ) -> Facts:
-    """Print what a run would train, how long it should take, and how likely it decides; the same as facts.
-
-    `records` are those of the folder, `faults` the trials whose record is damaged; `sd` is that of an arm
-    over seeds in the primary metric's shown unit, instead of what records tell.
-    """
+    """Print, and give as facts, what a run would do; `sd`, in shown units, is instead of the records'."""
+    records, faults = read_available(folder)
     states = dict.fromkeys((trial.trial_id for trial in plan.trials), "missing")
     for name in states.keys() & records:
         states[name] = "done" if records[name].status == "complete" else "failed"
@@ -128,19 +109,17 @@ def show_forecast(
     lines = [f"{plan.study.name}: {plan.reason}", f"results: {folder.root}", f"{asked}: {counts}"]
     if totals["failed"]:
         lines.append("failed trials stay as they are unless the run is given --retry-failed")
-    if damaged := len(states.keys() & set(faults)):
+    if damaged := len(states.keys() & faults):
         lines.append(f"{damaged} of the missing have a damaged record; a run puts it aside")
     print_line(console, *lines)
     arms = [{"arm": arm} | {state: of_arms[arm, state] for state in heads} for arm in plan.arms]
     print_table(console, ("arm", *heads), [[*map(str, arm.values())] for arm in arms], numbers=heads)
     seconds, known, unknown = expected_duration(missing, records.values(), workers=workers)
-    if not missing:
-        print_line(console, "time: nothing is left to train")
+    times = [f"time of {arch}: not known before one trial of {arch} has run" for arch in unknown]
     if known:
         time = f"about {duration(seconds)} for {known} of the missing trials, {workers} at a time"
-        print_line(console, f"time: {time}, going by those recorded here")
-    for arch in unknown:
-        print_line(console, f"time of {arch}: not known before one trial of {arch} has run")
+        times.insert(0, f"time: {time}, going by those recorded here")
+    print_line(console, *(times if missing else ["time: nothing is left to train"]))
     spreads = _recorded(plan, folder, "recorded here")
     for path in () if spreads else sorted(folder.root.parent.glob("*/study.json")):
         with contextlib.suppress(RecordError):
@@ -191,9 +170,8 @@ def _show_chances(console: Console, plan: Plan, spreads: Spreads) -> list[Facts]
     for metric in study.comparison_family:
         what, margin = quantity(metric), study.all_margins.get(metric)
         if margin is None or metric not in spreads:
-            why = "no margin is declared, so nothing can be equivalent"
-            if margin is not None:
-                why = "records of compared arms tell how far its runs vary, or --sd for the primary metric"
+            why = "records of compared arms tell how far its runs vary, or --sd for the primary metric"
+            why = "no margin is declared, so nothing can be equivalent" if margin is None else why
             notes.append(f"{what.label}: chance to decide not known: {why}")
             continue
         (sd, freedom, source), unit = spreads[metric], f" {what.difference_unit}".rstrip()

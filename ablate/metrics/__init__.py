@@ -1,7 +1,6 @@
 """Metrics of a trained classifier, each called as metric(logits [N, K], labels [N]), which gives a float.
 
-All arithmetic is in float64, whatever the logits were saved in. A metric that the data leave undefined is
-NaN; its docstring says when. docs/add_a_metric.md says how to add one.
+All arithmetic is in float64. A metric that the data leave undefined is NaN. See docs/add_a_metric.md.
 """
 
 # A metric enters `METRICS` where its module is first imported: scores, calibration, selective.

@@ -48,19 +48,13 @@ def _mean_gap(predictions: Predictions, ids: NDArray[np.intp]) -> Array:
 
 @metric(label="ECE", unit="fraction", better="lower", source=f"{NAEINI}; {GUO}, equation 3", floor=True)
 def ece(predictions: Predictions) -> Array:
-    """Expected calibration error of the top label, plug-in, 15 bins of equal width in [0, 1].
-
-    Values of splits of different size are not comparable, as their noise floors differ.
-    """
+    """Expected calibration error of the top label, plug-in, 15 bins of equal width in [0, 1]."""
     return _mean_gap(predictions, predictions.width_bins)
 
 
 @metric(label="ECE, equal mass", unit="fraction", better="lower", source=NIXON, floor=True)
 def ece_equal_mass(predictions: Predictions) -> Array:
-    """`ece` with 15 bins of equal mass; images of equal confidence share a bin.
-
-    Most confidences lie near 1, where these bins are narrow and one of equal width holds nearly all images.
-    """
+    """`ece` with 15 bins of equal mass; images of equal confidence share a bin."""
     return _mean_gap(predictions, predictions.mass_bins)
 
 
@@ -69,12 +63,9 @@ def ece_debiased(predictions: Predictions) -> float:
     """Signed root of the debiased squared calibration error, top label, 15 bins of equal mass.
 
     From each bin's squared gap between mean confidence and accuracy a, the variance of a that its n images
-    give rise to, a (1 - a) / (n - 1), is taken off; the bins are averaged by their images. The sum is
-    unbiased, so it can be negative, and its root then has a minus sign, where the authors' package returns 0:
-    of a calibrated model on 3,925 images its mean is -0.1 % (theirs 0.5 %), so it needs no floor.
-
-    It is a root mean square, not a mean of absolute gaps: above `ece_equal_mass` where the gaps differ.
-    Bins of one image, which give no variance, add nothing; NaN when all bins are such.
+    give rise to, a (1 - a) / (n - 1), is taken off. The sum is unbiased, so it can be negative, and its root
+    then has a minus sign, where the authors' package returns 0. A root mean square, not a mean of absolute
+    gaps, it lies above `ece_equal_mass` where they differ. Bins of one image add nothing; NaN with no other.
     """
     count, confidence_sum, correct_sum = _sums(predictions, predictions.mass_bins)
     several = count > 1
@@ -90,8 +81,7 @@ def ece_debiased(predictions: Predictions) -> float:
 def classwise_ece(predictions: Predictions) -> Array:
     """Mean over classes of the `ece` of each class's probability, 15 bins of equal width.
 
-    Every image counts for every class, most of them with a probability near 0, so values are smaller than
-    those of `ece` and fall with the number of classes.
+    Every image counts for every class, so values are below those of `ece`, the more so of many classes.
     """
     labels, groups = np.atleast_2d(predictions.labels), len(predictions.class_bin_sums)
     predicted = predictions.class_bins[np.arange(labels.shape[1]), predictions.predicted]
@@ -109,10 +99,7 @@ def classwise_ece(predictions: Predictions) -> Array:
 
 @metric(label="MCE", unit="fraction", better="lower", source=NAEINI, floor=True)
 def mce(predictions: Predictions) -> Array:
-    """Maximum calibration error of the top label: the largest gap of 15 bins of equal width.
-
-    A bin of few images can make it large by chance: read it beside `mce_floor`.
-    """
+    """Maximum calibration error of the top label: the largest gap of 15 bins of equal width."""
     count, confidence, correct = _sums(predictions, predictions.width_bins)
     filled = count > 0
     return np.asarray((np.abs(confidence - correct)[..., filled] / count[filled]).max(axis=-1))
@@ -126,20 +113,13 @@ def mean_confidence(predictions: Predictions) -> float:
 
 @metric(label="Confidence gap", unit="fraction", bounds=(-1, 1), source=GUO)
 def confidence_gap(predictions: Predictions) -> float:
-    """Mean confidence minus accuracy: above 0 over-confident, below 0 under-confident.
-
-    Its size never exceeds the ECE, and equals it when every bin errs in the same direction.
-    """
+    """Mean confidence minus accuracy: above 0 over-confident, below 0 under-confident."""
     return float(predictions.confidence.mean() - predictions.correct.mean())
 
 
 @metric(label="Smooth ECE", unit="fraction", better="lower", source=BLASIOK, floor=True)
 def smece(predictions: Predictions) -> FloatArray:
-    """Smooth calibration error of the top label, the Gaussian as wide as the error itself.
-
-    Never below the size of `confidence_gap`, which it equals when the model errs in one direction only. It
-    varies less from sample to sample than `ece`, but a calibrated model scores `smece_floor`, not 0.
-    """
+    """Smooth calibration error of the top label, the Gaussian as wide as the error itself."""
     if predictions.correct.ndim == 1:
         return smooth_errors(predictions.confidence, predictions.correct[None]).reshape(())
     # Drawn labels spread the error fifty times as wide as this is off.
@@ -151,8 +131,8 @@ def smece(predictions: Predictions) -> FloatArray:
 def temperature(predictions: Predictions) -> float:
     """Mean over 5 folds of the T that minimises the NLL of logits / T on the other folds.
 
-    Above 1 the logits were over-confident, below 1 under-confident. A value at either end means that no T in
-    between is best; `fit_temperature` says when. Like what follows from it NaN for a single image.
+    Above 1 the logits were over-confident, below 1 under-confident; at either end of its bounds no T in
+    between is best. Like what follows from it NaN for a single image.
     """
     return float(predictions.cross_fit[1].mean())
 
@@ -165,8 +145,5 @@ def ece_scaled(predictions: Predictions) -> float:
 
 @metric(label="NLL, scaled", unit="nats", better="lower", bounds=(0, math.inf), digits=4, source=SCALING)
 def nll_scaled(predictions: Predictions) -> float:
-    """`nll` after temperature scaling, each image with the T fitted without its fold.
-
-    It may exceed the unscaled NLL, as T is fitted on other images.
-    """
+    """`nll` after temperature scaling, each image with the T fitted without its fold."""
     return math.nan if predictions.scaled is None else nll.score(predictions.scaled)

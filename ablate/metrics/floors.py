@@ -1,8 +1,7 @@
 """What a calibration error of a perfectly calibrated model would be: its noise floor, and how far it strays.
 
-The images and their probabilities stay as they are, and the labels are drawn anew, each image's from its own
-probabilities. The mean of the error over the draws is its floor: an error near it cannot be told from
-calibration. The central 95 % of the draws is the band: an error above it is evidence of miscalibration.
+The labels are drawn anew, each image's from its own probabilities. The mean of the error over the draws is
+its floor, their central 95 % the band: an error above it is evidence of miscalibration.
 
 Source: Bröcker and Smith 2007, consistency resampling, https://doi.org/10.1175/WAF993.1
 """
@@ -14,17 +13,12 @@ import numpy as np
 from ablate.metrics.predictions import Array, Predictions
 
 DRAWS = 1000
-BAND = (0.025, 0.975)
-"""Of calibrated models, the shares that score less than the band's lower and upper end."""
-BLOCK = 1 << 18
-"""Drawn labels held at once. Another number would draw other labels."""
+BAND = (0.025, 0.975)  # of calibrated models, the shares that score less than the band's lower and upper end
+BLOCK = 1 << 18  # drawn labels held at once. Another number would draw other labels.
 
 
 def drawn(predictions: Predictions) -> Iterator[Predictions]:
-    """The predictions with drawn labels, [draws, N] in a block, `DRAWS` in all.
-
-    The random numbers are the same for all predictions, so equal predictions have equal floors.
-    """
+    """The predictions with drawn labels, [draws, N] in a block, `DRAWS` in all; of equals the same ones."""
     # RandomState and not default_rng: NumPy promises its stream for good (NEP 19), and with it the floors.
     rng, confidence = np.random.RandomState(np.random.SFC64(0)), predictions.confidence[:, None]
     images, classes = predictions.logits.shape

@@ -4,7 +4,7 @@ How images are put into bins by a probability is part of a calibration error's d
 
 Equal width: 15 bins over [0, 1], [lower, upper) each; 1.0 belongs to the last. (torchmetrics 1.9 gives it a
 bin of its own: https://github.com/Lightning-AI/torchmetrics/issues/3510.) What rounding has put below an edge
-is on it: a probability of 1/3 that came out as 0.3333333333333333 is in the bin that begins there.
+is on it.
 
 Equal mass: the images in ascending order are cut by rank into 15 bins whose sizes differ by at most one, the
 larger ones first. Images of equal confidence stay together, in the lowest of the bins that their ranks
@@ -57,28 +57,21 @@ def validate(logits: FloatArray, labels: IntArray) -> None:
     if not isinstance(logits, np.ndarray) or not isinstance(labels, np.ndarray):
         kinds = f"{type(logits).__name__} and {type(labels).__name__}"
         raise ValueError(f"Expected logits and labels as numpy arrays, got {kinds}; convert them first.")
-    if logits.ndim != 2 or not np.issubdtype(logits.dtype, np.floating):
+    shaped = logits.ndim == 2 and len(logits) > 0 and labels.shape == logits.shape[:1]
+    if not (shaped and logits.dtype.kind == "f" and labels.dtype.kind in "iu"):
         raise ValueError(
-            f"Expected floating-point logits of shape [N, K], got shape {logits.shape} of {logits.dtype}; "
-            "pass one row of K logits for each image."
+            "Expected floating-point logits [N, K], a row for each of at least one image, and integer labels "
+            f"[N], class ids and not one-hot rows; got {logits.dtype} of shape {logits.shape} and "
+            f"{labels.dtype} of shape {labels.shape}."
         )
-    if labels.shape != logits.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
         raise ValueError(
-            f"Expected integer labels of shape {logits.shape[:1]}, one for each row of logits, "
-            f"got shape {labels.shape} of {labels.dtype}; pass class ids, not one-hot rows."
-        )
-    num_images, num_classes = logits.shape
-    if num_images == 0:
-        raise ValueError("Expected at least one image, got none; a metric of no images is undefined.")
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"Expected labels in [0, {num_classes}), got {labels.min()} to {labels.max()}; "
+            f"Expected labels in [0, {logits.shape[1]}), got {labels.min()} to {labels.max()}; "
             "leave out ignored images and check that labels and logits are of the same data set."
         )
-    broken = num_images - int(np.isfinite(logits).all(axis=1).sum())
-    if broken:
+    if broken := int((~np.isfinite(logits)).any(axis=1).sum()):
         raise ValueError(
-            f"Expected finite logits, got NaN or infinity for {broken} of {num_images} images; "
+            f"Expected finite logits, got NaN or infinity for {broken} of {len(logits)} images; "
             "a diverged training run has no metrics, record it as diverged."
         )
 
@@ -87,8 +80,7 @@ def validate(logits: FloatArray, labels: IntArray) -> None:
 class Predictions:
     """Logits [N, K] in float64 and class ids [N] of one split, with what is derived from them kept.
 
-    Labels that are drawn anew to find a noise floor are [draws, N]. `Predictions.of` is the door that checks;
-    the constructor trusts its arguments.
+    Labels that are drawn anew to find a noise floor are [draws, N]. `Predictions.of` is the door that checks.
     """
 
     logits: Array

@@ -14,11 +14,7 @@ Better = Literal["higher", "lower", ""]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A metric and what a reader of its column must know.
-
-    Its function of `Predictions` gives a float, or a value for each image whose mean the metric is; with a
-    floor it also takes labels [draws, N] and gives [draws] values.
-    """
+    """A metric: its function gives a float or values with that mean; with a floor [draws] for [draws, N]."""
 
     name: str
     function: Callable[[Predictions], Any]
@@ -41,8 +37,7 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {}
-FLOORS: dict[str, str] = {}
-"""For each calibration error with a noise floor, the metric that is its floor."""
+FLOORS: dict[str, str] = {}  # for each calibration error with a noise floor, the metric that is its floor
 
 
 def metric(*, floor: bool = False, **about: Any) -> Callable[[Callable[[Predictions], Any]], Metric]:

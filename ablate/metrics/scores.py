@@ -17,10 +17,7 @@ BRIER = "Brier 1950, https://doi.org/10.1175/1520-0493(1950)078%3C0001:VOFEIT%3E
 
 @metric(label="Accuracy", unit="fraction", better="higher", source=SCIKIT, by_image=True)
 def accuracy(predictions: Predictions) -> Array:
-    """Share of images whose highest logit is the label's; ties predict the lowest class id.
-
-    So constant logits score the share of class 0, which need not be 1/K.
-    """
+    """Share of images whose highest logit is the label's; ties predict the lowest class id."""
     return predictions.correct.astype(np.float64)
 
 
@@ -28,11 +25,7 @@ def accuracy(predictions: Predictions) -> Array:
     label="NLL", unit="nats", better="lower", bounds=(0, math.inf), digits=4, source=GNEITING, by_image=True
 )
 def nll(predictions: Predictions) -> Array:
-    """Mean negative log-likelihood of the labels, natural log, never smoothed.
-
-    Whatever the training loss was: losses at different ε have different floors and cannot be compared.
-    Predicting uniformly scores ln K.
-    """
+    """Mean negative log-likelihood of the labels, natural log, never smoothed."""
     true_class = np.arange(len(predictions.labels)), predictions.labels
     return np.asarray(0.0 - predictions.log_probabilities[true_class])  # a bare minus would print -0.0
 
@@ -49,8 +42,7 @@ def nll(predictions: Predictions) -> Array:
 def brier(predictions: Predictions) -> Array:
     """Squared error of the probabilities, summed over classes (not divided by K), image mean.
 
-    2 is certainty in a wrong class, and predicting uniformly scores 1 - 1/K. This is Brier's own definition:
-    others divide by K, or square the error of the true class only.
+    Brier's own definition: others divide by K, or square the error of the true class only.
     """
     residuals = predictions.probabilities.copy()
     residuals[np.arange(len(predictions.labels)), predictions.labels] -= 1

@@ -1,7 +1,7 @@
 """Telling right predictions from wrong ones by confidence: selective classification and error detection.
 
-A model that may abstain answers the images it is most confident of. Coverage is the share that it answers,
-risk the share of wrong predictions among these. Ties in confidence are never broken by the images' order.
+Coverage is the share of images, the most confident ones, that a model answers; risk the share of wrong
+predictions among these. Ties in confidence are never broken by the images' order.
 """
 
 import math
@@ -20,10 +20,7 @@ SELECTIVE = "Geifman and El-Yaniv 2017, https://arxiv.org/abs/1705.08500"
 
 @metric(label="AUROC of errors", unit="fraction", better="higher", source=HENDRYCKS)
 def auroc_error(predictions: Predictions) -> float:
-    """AUROC of the confidence for right against wrong predictions; empty without both.
-
-    The probability that a right prediction has a higher confidence than a wrong one; a tie counts one half.
-    """
+    """AUROC of the confidence for right against wrong predictions; empty without both."""
     return _auroc(predictions.confidence_ranks, predictions.correct)
 
 
@@ -31,9 +28,8 @@ def auroc_error(predictions: Predictions) -> float:
 def auroc_error_normalised(predictions: Predictions) -> float:
     """`auroc_error` ranked by the highest logit, centred and divided by the logits' norm.
 
-    Xia et al. find that label smoothing spoils the ranking by confidence and that this one recovers much of
-    it. Cattelan and Silva (2024, MaxLogit-pNorm, https://arxiv.org/abs/2305.15508) tune the norm's exponent
-    on held-out images; here it is 2. Constant logits count as 0; with two classes all images are tied.
+    Cattelan and Silva (2024, MaxLogit-pNorm, https://arxiv.org/abs/2305.15508) tune the norm's exponent on
+    held-out images; here it is 2. Constant logits count as 0; with two classes all images are tied.
     """
     centred = predictions.logits - predictions.logits.mean(axis=1, keepdims=True)
     norm = np.sqrt(np.square(centred).sum(axis=1))
@@ -43,10 +39,7 @@ def auroc_error_normalised(predictions: Predictions) -> float:
 
 @metric(label="AURC", unit="fraction", better="lower", source=GEIFMAN)
 def aurc(predictions: Predictions) -> float:
-    """Area under the risk-coverage curve: error rate of the n most confident, mean over n.
-
-    Among images of equal confidence the risk is that of a random order. `eaurc` takes the accuracy out.
-    """
+    """Area under the risk-coverage curve: error rate of the n most confident, mean over n."""
     answered, wrong = risk_coverage_counts(predictions)
     number = np.arange(1, len(predictions.labels) + 1)
     return float((np.interp(number, answered, wrong) / number).mean())
@@ -54,10 +47,7 @@ def aurc(predictions: Predictions) -> float:
 
 @metric(label="E-AURC", unit="fraction", better="lower", source=GEIFMAN)
 def eaurc(predictions: Predictions) -> float:
-    """`aurc` minus the `aurc` of the best ranking of the same predictions.
-
-    The best has the wrong ones last; it is computed exactly, where the authors take the limit of many images.
-    """
+    """`aurc` minus the `aurc` of the best ranking of the same predictions."""
     number = np.arange(1, len(predictions.labels) + 1)
     best = (number - predictions.correct.sum()).clip(min=0) / number
     return max(0.0, float(aurc.score(predictions) - best.mean()))  # rounding can leave -1e-17
@@ -65,11 +55,7 @@ def eaurc(predictions: Predictions) -> float:
 
 @metric(label="Coverage at 1 % risk", unit="fraction", better="higher", source=SELECTIVE)
 def coverage_at_1(predictions: Predictions) -> float:
-    """Largest share of images, the most confident ones, of which at most 1 % are wrong.
-
-    Images of equal confidence are answered together. The threshold is chosen on the reported images, so it
-    describes the ranking and promises no risk for other images.
-    """
+    """Largest share of images, the most confident ones, of which at most 1 % are wrong."""
     return _coverage_at(1, predictions)
 
 
@@ -80,10 +66,7 @@ def coverage_at_2(predictions: Predictions) -> float:
 
 
 def risk_coverage_counts(predictions: Predictions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Images at or above each threshold on the confidence, from none to all, and the wrong ones among them.
-
-    [thresholds + 1] each. Coverage is answered / N, risk is wrong / answered.
-    """
+    """[thresholds + 1] images at or above each on the confidence, none to all, and the wrong among them."""
     ranks = predictions.confidence_ranks
     counts = (np.bincount(own, minlength=ranks.max() + 1) for own in (ranks, ranks[~predictions.correct]))
     answered, wrong = (np.append(0, np.cumsum(rising[::-1])) for rising in counts)

@@ -18,9 +18,9 @@ TEMPERATURE_BOUNDS = (0.01, 10_000.0)
 def fit_temperature(logits: Array, labels: NDArray[np.intp]) -> float:
     """Temperature T > 0 that minimises the NLL of softmax(logits / T), [N, K] logits of [N] class ids.
 
-    Where it lies outside `TEMPERATURE_BOUNDS` the nearer bound is returned: the lower one when every image is
-    predicted correctly (the NLL falls for ever as T goes to 0), the upper one when the true classes' logits
-    are no higher than the average. When every row of logits is constant, T has no effect and is 1.
+    Outside `TEMPERATURE_BOUNDS` the nearer bound is returned: the lower one when every image is predicted
+    correctly, the upper one when the true classes' logits are no higher than the average. T is 1 when every
+    row of logits is constant.
     """
     # The NLL is convex in 1/T: its slope has one root, looked for from T = 1 outwards in ever longer steps.
     true_logit = logits[np.arange(len(labels)), labels]
@@ -40,20 +40,14 @@ def fit_temperature(logits: Array, labels: NDArray[np.intp]) -> float:
 
 
 def fold_ids(num_images: int) -> NDArray[np.intp]:
-    """[N] fold of each image, in [0, min(N, 5)); fold sizes differ by at most one.
-
-    They depend on N alone, so the arms of a study are divided alike, and a split sorted by class is shuffled.
-    """
+    """[N] fold of each image, in [0, min(N, 5)), by N alone; fold sizes differ by at most one."""
     # RandomState and not default_rng: NumPy promises its stream for good (NEP 19), and with it these folds.
     shuffled = np.random.RandomState(0).permutation(num_images)
     return np.asarray(shuffled % FOLDS, dtype=np.intp)
 
 
 def cross_fit(logits: Array, labels: NDArray[np.intp]) -> tuple[NDArray[np.intp], Array]:
-    """[N] fold of each image, and for each of the min(N, 5) folds the temperature fitted on all the others.
-
-    NaN for a single image, which leaves nothing to fit on.
-    """
+    """[N] fold of each image, and for each fold the temperature fitted on all others; NaN for one image."""
     folds = fold_ids(len(labels))
     if len(labels) < 2:
         return folds, np.array([np.nan])

@@ -1,7 +1,4 @@
-"""The first screen: what a study found, in sentences printed from its claims, and what to do.
-
-One source for the page, its Markdown twin, the terminal and a notebook.
-"""
+"""The first screen: what a study found, in sentences printed from its claims, and what to do."""
 
 from __future__ import annotations
 
@@ -33,10 +30,8 @@ SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
     "p_equivalence", "margin", "n", "seeds_from", "seeds_needed", "detectable",
 )  # fmt: skip
-MOST_NAMED, TOLD = 4, ("better", "worse", "undecided")
-"""Of a recommendation: other places named, and what is said of each."""
-TO_TAKE = re.compile("^(at|with) ")
-"""What a place loses where it is recommended."""
+MOST_NAMED, TOLD = 4, ("better", "worse", "undecided")  # other places named, what is said of each
+TO_TAKE = re.compile("^(at|with) ")  # what a place loses where it is recommended
 UNTOLD = {
     "incomplete": "planned trials are missing",
     "too_few_seeds": "one seed has no spread to judge by",
@@ -101,11 +96,11 @@ def _data(trial: Trial) -> str:
 
 def _sentence(own: Sequence[Claim], complete: pd.DataFrame) -> Json:
     """All claims on one metric in a sentence; its word is the first that occurs in the order of verdicts."""
-    what = own[0].metric
-    parts = [_grouped(word, group, len(own)) for word in VERDICTS if (group := _of(own, word))]
-    word = next(word for word in VERDICTS if _of(own, word))
-    why = _mechanism(what, complete) if word not in ("undecided", "equivalent") else ""
-    return {"metric": what.name, "word": word, "text": f"{what.label}: {'; '.join(parts)}.{why}"}
+    what, groups = own[0].metric, {word: group for word in VERDICTS if (group := _of(own, word))}
+    said = "; ".join(_grouped(word, group, len(own)) for word, group in groups.items())
+    first = next(iter(groups))
+    why = _mechanism(what, complete) if first not in ("undecided", "equivalent") else ""
+    return {"metric": what.name, "word": first, "text": f"{what.label}: {said}.{why}"}
 
 
 def _of(own: Sequence[Claim], word: str) -> list[Claim]:
@@ -183,11 +178,9 @@ def _mechanism(what: Quantity, complete: pd.DataFrame) -> str:
         return ""
     gap, scaled = max(means["confidence_gap"], key=abs), means["ece_scaled"]
     size = _difference(abs(gap), quantity("confidence_gap"), signed=False)
-    least, most = shown(scaled.min(), what), shown(scaled.max(), what)
-    left = least if least == most else f"{least} to {most}"
-    side = "below" if gap < 0 else "above"
-    gap_said = f" Mean confidence is {side} accuracy by up to {size}"
-    return f"{gap_said}; temperature scaling leaves an ECE of {left} %."
+    left = " to ".join(dict.fromkeys((shown(scaled.min(), what), shown(scaled.max(), what))))
+    side = f" Mean confidence is {'below' if gap < 0 else 'above'} accuracy by up to {size}"
+    return f"{side}; temperature scaling leaves an ECE of {left} %."
 
 
 def _mean_sentence(tables: Tables, arm: str, what: Quantity) -> str:
@@ -279,26 +272,24 @@ def tuning_answer(tuned: Tuned, retests: Sequence[Retested], trials: pd.DataFram
 
 def _bought(tuned: Tuned, retests: Sequence[Retested]) -> tuple[str, list[str]]:
     """What it came to, by its name in words.md; labels of the points that fresh seeds show to be better."""
-    if tuned.winners.empty:
-        return ("nothing chosen" if tuned.is_spent else "unfinished"), []
     winners = [one for one in retests if "winner" in one.roles]
     chosen = [one for one in winners if not one.is_baseline]
-    if winners and not chosen:
-        return "baseline", []
     effects = [outcome.effect for one in chosen for outcome in one.outcomes]
-    if not chosen or any(effect is None or not int(effect["n"]) for effect in effects):
-        return "open", []
+    seen = [effect for effect in effects if effect is not None and int(effect["n"])]
     verdicts = {str(one.point["label"]): {outcome.verdict for outcome in one.outcomes} for one in chosen}
     better = [label for label, own in verdicts.items() if "better" in own and "worse" not in own]
-    if better:
-        return "confirmed", better
-    if any(own >= {"better", "worse"} for own in verdicts.values()):
-        return "traded", []
-    if all("worse" in own for own in verdicts.values()):
-        return "worse", []
-    if any(effect is not None and effect["reason"] == "incomplete" for effect in effects):
-        return "incomplete", []
-    return ("equivalent" if all(own == {"equivalent"} for own in verdicts.values()) else "not shown"), []
+    cases = {
+        "nothing chosen": tuned.winners.empty and tuned.is_spent,
+        "unfinished": tuned.winners.empty,
+        "baseline": winners and not chosen,
+        "open": not chosen or len(seen) < len(effects),
+        "confirmed": better,
+        "traded": any(own >= {"better", "worse"} for own in verdicts.values()),
+        "worse": all("worse" in own for own in verdicts.values()),
+        "incomplete": any(effect["reason"] == "incomplete" for effect in seen),
+        "equivalent": all(own == {"equivalent"} for own in verdicts.values()),
+    }
+    return next((name for name, holds in cases.items() if holds), "not shown"), better
 
 
 def _of_winner(outcome: Outcome, one: Retested) -> str:

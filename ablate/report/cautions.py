@@ -23,12 +23,9 @@ from ablate.tables.quantities import quantity, shown, shown_p
 
 FEW_SEEDS, FEW_SEEDS_A_POINT = 5, 3
 MOST_LINES = 6
-ALPHA, MOST, WHOLLY_NORMAL = 0.05, 0.6, 3
-"""Of a claim: the level of its other tests, a seed's largest part, the most seeds that show no spread."""
-MANY_LOST, MANY_PRUNED = 0.1, 0.5
-"""Parts of a search's points, failed and pruned, above which the report warns."""
-SMALL_SPLIT, SMALL_FOR_CALIBRATION = 500, 1000
-"""Images of a tuning split below which the report warns; where a calibration error is searched for."""
+ALPHA, MOST, WHOLLY_NORMAL = 0.05, 0.6, 3  # of other tests; a seed's part; seeds without spread
+MANY_LOST, MANY_PRUNED = 0.1, 0.5  # parts of a search's points, failed and pruned, that are too many
+SMALL_SPLIT, SMALL_FOR_CALIBRATION = 500, 1000  # tuning images; where a calibration error is sought
 CALIBRATION = {*FLOORS, "ece_scaled", "ece_debiased"}
 SMALL_DATA = ("digits", "synthetic")
 POOLED = {

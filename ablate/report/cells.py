@@ -15,8 +15,7 @@ from ablate.tables.quantities import ABSENT, Quantity, shown, shown_difference
 
 Json = dict[str, Any]
 Row = TypeVar("Row")
-Column = tuple[Json, Json]
-"""A column's head, and its cell in one row."""
+Column = tuple[Json, Json]  # a column's head, and its cell in one row
 
 
 def as_json(value: Any) -> Any:
@@ -39,10 +38,7 @@ def view(rows: Iterable[Row], columns: Callable[[Row], Iterable[Column]]) -> Jso
 
 
 def with_best(table: Json | None) -> Json | None:
-    """The table with `best` in the best cell of each column that has a better direction.
-
-    Cells that show the same are best together; where all do, none is.
-    """
+    """The table with `best` in the best cells of columns with a better direction, unless all are alike."""
     for head, *cells in zip(table["columns"], *table["rows"], strict=True) if table else ():
         known = [own for own in cells if own["text"] != ABSENT]
         choose = {"higher": max, "lower": min}.get(head.get("better", ""))

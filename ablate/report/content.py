@@ -28,19 +28,15 @@ from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS, DERIVED
 from ablate.tables.files import Tables, open_plan, read_tables, write_tables
 
-FORMAT = 2
-"""Raised when report.json changes in a way that its readers must know of."""
-LARGEST_CARRIED = 250_000
-"""Bytes up to which a table travels inside the page, that of trials aside: the page stays small to mail."""
+FORMAT = 2  # raised when report.json changes in a way that its readers must know of
+LARGEST_CARRIED = 250_000  # bytes up to which a table but that of trials travels in the page
 
 
 def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False) -> Path:
     """Render a study's report from its plan and its tables, and return the path of its index.html.
 
-    Raises:
-        RecordError: the plan or a table is missing or damaged, or they do not belong together.
-        ResultsError: the report's folder cannot be written.
-        StudyError: the study is about a metric that the trials table does not have.
+    A RecordError says that these are missing or damaged, or do not belong together; a StudyError, that the
+    study is about a metric that the trials table does not have.
     """
     make_writable(report_dir, [report_dir / "figures"], "the report cannot be written", "--report")
     plan = open_plan(results)
@@ -53,9 +49,9 @@ def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False)
 def write_pages(
     tables: Tables, plan: Plan, results: ResultsFolder, report_dir: Path, *, pdf: bool = False
 ) -> Path:
-    """Write what follows from tables, beside them, then report.json, index.html, report.md and figures/*.svg.
+    """Write what follows from tables, beside them, then report.json, index.html, report.md and figures.
 
-    With `pdf` figures/*.pdf too. The same tables give the same bytes; records are not read.
+    The same tables give the same bytes; records are not read.
     """
     if plan.study.trained_by and tables["trials"]["predictions_sha256"].isna().all():
         plan = plan.model_copy(update={"study": plan.study.of_numbers_alone()})
@@ -92,13 +88,17 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
     labels, timing, tuned = labels_of(plan), timing_pass(tables.get("step_times")), read_search(tables, plan)
     first_screen, published = answer(tables, plan, timing), views.published_view(epochs, plan)
-    if published:
-        beside = {"metric": "", "word": "", "text": published["summary"]}
-        first_screen["sentences"] = [beside, *first_screen["sentences"]]
-    if retuned := retune_view(tables, plan):
-        beside = {"metric": "", "word": "", "text": retuned["summary"]}
-        first_screen["sentences"] = [*first_screen["sentences"], beside]
+    retuned, said = retune_view(tables, plan), first_screen["sentences"]
+    before, after = (
+        [{"metric": "", "word": "", "text": own["summary"]}] if own else [] for own in (published, retuned)
+    )
+    first_screen["sentences"] = [*before, *said, *after]
     provenance = _provenance(trials, plan)
+    drawn: list[Json] = []
+    for figure in figures:  # all but the images, in whose place stand their paths
+        light, dark = ("" if figure.error else f"figures/{figure.name}{end}.svg" for end in ("", "-dark"))
+        pdf = f"figures/{figure.name}.pdf" if figure.pdf else ""
+        drawn.append({**asdict(figure), "light": light, "dark": dark, "pdf": pdf})
     report = {
         "format": FORMAT,
         "study": study.name,
@@ -117,7 +117,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "trends": views.effects_view(effects, plan, "trend"),
         "contrasts": views.effects_view(effects, plan, "main", "interaction"),
         "timing": views.timing_view(timing, plan),
-        "figures": [_figure(figure) for figure in figures],
+        "figures": drawn,
         "published": published,
         "methods_paragraph": methods_paragraph(tables, plan),
         "method": method(plan, tuned=tuned is not None),
@@ -133,13 +133,6 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         report["tuning"] = views.tuning_view(tuned, retests)
     cleaned: Json = as_json(report)
     return cleaned
-
-
-def _figure(figure: Figure) -> Json:
-    """All of a figure but its images, in whose place stand their paths."""
-    light, dark = ("" if figure.error else f"figures/{figure.name}{end}.svg" for end in ("", "-dark"))
-    pdf = f"figures/{figure.name}.pdf" if figure.pdf else ""
-    return {**asdict(figure), "light": light, "dark": dark, "pdf": pdf}
 
 
 def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:

@@ -29,10 +29,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 EMPTY: Json = {
     "title": "", "text": "", "items": [], "facts": [], "code": "", "table": None, "folded": "", "pre": False,
 }  # fmt: skip
-COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")
-"""A colour in the style of an SVG's element."""
-SAFE = " !$'()*+,-./:;<=>?@[]^_`{|}~"
-"""What a data URL of an SVG holds unquoted; nothing in it ends an attribute of HTML or refers there."""
+COLOR = re.compile(rb"(?<=: )#[0-9a-f]{6}\b")  # a colour in the style of an SVG's element
+SAFE = " !$'()*+,-./:;<=>?@[]^_`{|}~"  # what a data URL of an SVG in an attribute of HTML holds unquoted
 SPECIAL = re.compile(r"[\\`*\[\]<>|~$&]|(?<![0-9A-Za-z])_|_(?![0-9A-Za-z])")
 """Characters that mean something to Markdown or to GitHub's tables and formulas; inside a word an underscore
 means nothing."""
@@ -126,13 +124,15 @@ def sections(report: Json) -> list[Json]:
         ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),
         ("trials", "Trials", [_table(report["trials"], "All {} trials")]),
     ]
-    made = []
+    made: list[Json] = []
     for name, title, parts in found:
-        lead = words(f"lead.{name}") if f"lead.{name}" in texts() else ""
-        made.append(
-            {"id": name, "title": title, "lead": lead, "parts": [EMPTY | part for part in parts if part]}
+        lead, own = words(f"lead.{name}") if f"lead.{name}" in texts() else "", list(filter(None, parts))
+        made += (
+            [{"id": name, "title": title, "lead": lead, "parts": [EMPTY | part for part in own]}]
+            if own
+            else []
         )
-    return [section for section in made if section["parts"]]
+    return made
 
 
 def _table(table: Json | None, folded: str = "") -> Json | None:
@@ -167,10 +167,7 @@ def _source_hash(source: str) -> str:
 
 
 def adaptive(light: bytes, dark: bytes) -> bytes:
-    """One SVG in the place of two that differ in colours alone: it takes those of the reader's scheme.
-
-    The dark figure is the light one recoloured, so their colours stand in the same places.
-    """
+    """One SVG in the place of two that differ in colours alone: it takes those of the reader's scheme."""
     if light == dark:
         return light
     dark_of = dict(zip(COLOR.findall(light), COLOR.findall(dark), strict=True))
@@ -205,7 +202,6 @@ def escape(text: str) -> str:
 def code(text: str) -> Markup:
     """Text as inline code, fenced by more backquotes than it holds."""
     line = " ".join(text.split())
-    longest = max((len(run) for run in re.findall("`+", line)), default=0)
-    fence = "`" * (longest + 1)
+    fence = max(re.findall("`+", line), default="") + "`"
     space = " " if line.startswith("`") or line.endswith("`") else ""
     return Markup(f"{fence}{space}{line}{space}{fence}")

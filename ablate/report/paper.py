@@ -34,10 +34,8 @@ MARKS = {"undecided": "", "equivalent": "‡", **dict.fromkeys(("better", "worse
 def arms_table(trials: pd.DataFrame, plan: Plan, metrics: Sequence[str], spread: str, *, latex: bool) -> str:
     """A row per arm, a column per metric: the best means bold, claims against the baseline marked.
 
-    Without `metrics` the primary one, the family's, accuracy and ECE; `spread` is ci, sd, se or none.
-
-    Raises:
-        StudyError: a metric is no measured column of the trials table.
+    Without `metrics` the primary one, the family's, accuracy and ECE; `spread` is ci, sd, se or none. A
+    StudyError names a metric that is no measured column of the trials table.
     """
     study, known = plan.study, number_columns()
     metrics = tuple(dict.fromkeys(metrics or (study.primary, *study.comparison_family, "accuracy", "ece")))

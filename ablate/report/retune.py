@@ -4,15 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ablate.analysis.arms import (
-    arm_label,
-    arm_means,
-    best_of,
-    complete_trials,
-    factor_label,
-    level_label,
-    planned_arms,
-)
+from ablate.analysis import arms
+from ablate.analysis.arms import arm_label, factor_label, level_label
 from ablate.report.cells import Column, Json, amount, cell, column, of_quantity, view, worded
 from ablate.report.pages import words
 from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen
@@ -38,11 +31,12 @@ def retune_view(tables: Tables, plan: Plan) -> Json | None:
         notes = [] if one.declared is None else [f"as declared {shown(one.declared, score)}"]
         yield of_quantity(score, amount(one.value, score, notes), f"{score.label} while tuning")
 
-    found = arm_means(complete_trials(tables["trials"]), planned_arms(plan).values(), what.name)
+    complete = arms.complete_trials(tables["trials"])
+    found = arms.arm_means(complete, arms.planned_arms(plan).values(), what.name)
     means, best = found.set_index("arm")["mean"], list[str]()
     for level in (DECLARED, RETUNED):
         labels = {arm_name({**one.arm, TUNING: level}): arm_label(one.arm) for one in study.chosen}
-        best.append(labels.get(best_of(means.reindex(list(labels)).dropna(), what) or "", ""))
+        best.append(labels.get(arms.best_of(means.reindex(list(labels)).dropna(), what) or "", ""))
     images = " or ".join(f"{many:,}" for many in sorted({one.tuning_images for one in study.chosen}))
     overlap = max(one.overlap for one in study.chosen)
     summary = words("retune", search=search, images=images, overlap=overlap, noun=what.noun, best=best)

@@ -39,7 +39,7 @@ from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
 from ablate.study.external import ExternalStudy
 from ablate.study.parts import PART
-from ablate.study.search import Choice, Search
+from ablate.study.search import Range, Search
 from ablate.study.trials import Plan
 from ablate.tables.cells import one_line
 from ablate.tables.columns import COLUMNS
@@ -56,8 +56,7 @@ TRIAL_METRICS = (
     "accuracy", "nll", "brier", "ece", "ece_floor", "mean_confidence", "temperature", "ece_scaled", "step_ms",
     "train_seconds",
 )  # fmt: skip
-AVERAGED = ("accuracy", "nll", "ece", "mean_confidence")
-"""Shown of main effects and interactions beside the family's."""
+AVERAGED = ("accuracy", "nll", "ece", "mean_confidence")  # of main effects and interactions
 INSIDE = {True: "inside", False: "outside", None: "cannot be told"}
 
 
@@ -67,13 +66,9 @@ def arm_cells(plan: Plan) -> dict[str, Json]:
 
 
 def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
-    """A row per arm: mean, 95 % interval and n of each metric; calibration errors with their floors.
-
-    The metrics are the primary one, the usual ones and the family's; with `more`, those that this leaves out.
-    """
+    """A row per arm: each metric's mean, 95 % interval, n, and floor; with `more`, of those left out."""
     complete, names, arms = complete_trials(tables["trials"]), arm_cells(plan), planned_arms(plan)
-    runs = complete["arm"].value_counts()
-    study = plan.study
+    study, runs = plan.study, complete["arm"].value_counts()
     metrics = dict.fromkeys((study.primary, *study.usual(*ARM_METRICS), *study.comparison_family))
     if more:
         metrics = dict.fromkeys(name for name in study.usual(*MORE_METRICS) if name not in metrics)
@@ -134,10 +129,9 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
 
 
 def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
-    """A row per arm of a study of parts, or of factors that are on or off: ticks, scores, differences.
+    """A row per arm of a study of parts, or of two or more on-off factors: ticks, scores, differences.
 
-    None of a search's arms, and where fewer than two factors have two levels. Of two levels 0 or False is
-    off; without one of these, the baseline's. Parts that are made of other parts have no column.
+    Of two levels 0 or False is off; otherwise the baseline's. Parts made of others have no column.
     """
     study, complete, on = plan.study, complete_trials(tables["trials"]), dict[str, Any]()
     parts = study.parts if PART in study.factors else {}
@@ -217,12 +211,8 @@ def trials_view(trials: pd.DataFrame, plan: Plan, *, failed: bool = False) -> Js
     return view((row for _, row in (trials[lost] if failed else trials).iterrows()), columns)
 
 
-Compared = tuple[Term, dict[str, "pd.Series[Any]"]]
-"""An effect that was asked for, and its row of the effects table for each metric."""
-
-
-def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[Compared]:
-    """The effects of these kinds, in the study's order."""
+def compared(effects: pd.DataFrame, plan: Plan, *kinds: str) -> list[tuple[Term, dict[str, pd.Series[Any]]]]:
+    """The effects of these kinds, in the study's order, each with its row of the table for each metric."""
     groups = effects.groupby(["kind", "term", "against"])
     rows = {key: {row["metric"]: row for _, row in own.iterrows()} for key, own in groups}
     asked = ((term, rows.get((term.kind, term.term, term.against))) for term in terms(plan))
@@ -234,7 +224,7 @@ def effects_view(effects: pd.DataFrame, plan: Plan, *kinds: str) -> Json | None:
     names, study = arm_cells(plan), plan.study
     others = study.usual(*(AVERAGED if "main" in kinds else SHOWN))
 
-    def columns(item: tuple[int, Compared]) -> Iterator[Column]:
+    def columns(item: tuple[int, tuple[Term, dict[str, pd.Series[Any]]]]) -> Iterator[Column]:
         place, (term, by_metric) = item
         first = next(iter(by_metric.values()))
         if term.kind in ("arm", "pair"):
@@ -380,8 +370,7 @@ def _beside(values: list[Value]) -> Iterator[Column]:
 
 
 def _outside(value: Value) -> str:
-    what = quantity(value.name)
-    ours = interval_text(value.ours, what)
+    what, ours = quantity(value.name), interval_text(value.ours, quantity(value.name))
     return f"epoch {value.epoch}, {what.noun}: published {with_unit(value.theirs, what)}, ours {ours}"
 
 
@@ -417,10 +406,12 @@ def tuning_view(tuned: Tuned, retests: Sequence[Retested]) -> Json:
 
 def search_cost(tuned: Tuned) -> str:
     """Training runs and time of the search, and the runs that pruning stopped, of which no record is kept."""
-    stopped = tuned.stopped_early
-    more = f" (not counted: {stopped} training run{'' if stopped == 1 else 's'} that pruning stopped early)"
     took = f"{int(tuned.facts['trainings'])} training runs and {duration(float(tuned.facts['seconds']))}"
-    return took + (more if stopped else "")
+    stopped = ((tuned.points["state"] == "pruned") & (tuned.points["seeds_done"] == 0)).sum()
+    if tuned.search.pruning == "seeds" or not stopped:  # which only asks for no further seed
+        return took
+    runs = "run" if stopped == 1 else "runs"
+    return f"{took} (not counted: {stopped} training {runs} that pruning stopped early)"
 
 
 def duration(seconds: float) -> str:
@@ -433,7 +424,7 @@ def duration(seconds: float) -> str:
 def _dimension(search: Search, name: str) -> str:
     dimension = search.space[name]
     values = (
-        ", ".join(map(level_label, dimension.of)) if isinstance(dimension, Choice) else dimension.in_words()
+        dimension.in_words() if isinstance(dimension, Range) else ", ".join(map(level_label, dimension.of))
     )
     when = " and ".join(f"{factor_label(other)}={level_label(of)}" for other, of in dimension.when.items())
     return f"{factor_label(name)}: {values}{f' (where {when})' if when else ''}"

@@ -1,10 +1,7 @@
 """An effect: a difference of two means over seeds, with its interval and its test.
 
-Each comparison is judged by its own spread. Intervals are simultaneous in a single step (Bonferroni): one
-excludes 0 exactly where the corrected p is at most 0.05.
-
-The t test takes the differences for normal. Heavy tails on both sides only make it more careful; skewed ones
-make it err too often, as docs/statistics.md has it from simulations. `sign_flip_p` assumes symmetry as well.
+Intervals are simultaneous in a single step (Bonferroni): one excludes 0 exactly where the corrected p is at
+most 0.05. The t test takes the differences for normal: of skewed ones it errs too often (docs/statistics.md).
 
 Source: Student 1908, the paired t, https://doi.org/10.1093/biomet/6.1.1; Welch 1947, unequal variances,
 https://doi.org/10.1093/biomet/34.1-2.28; Dunn 1961, simultaneous intervals by Bonferroni's inequality,
@@ -24,17 +21,15 @@ from ablate.stats.intervals import FloatArray, IntArray, moments, slack, t_margi
 
 Values = NDArray[np.floating]
 Weights = Sequence[float] | NDArray[np.float64]
-MOST_FLIPPED = 20
-"""Seeds of the sign-flip test; each more doubles the patterns, and 20 have a million."""
+MOST_FLIPPED = 20  # seeds of the sign-flip test; each more doubles the patterns, and 20 have a million
 
 
 @dataclass(frozen=True)
 class Effect:
     """Differences of means, arm - baseline, in the values' unit. Each attribute is an array [...].
 
-    `sd` (ddof 1) is of the paired differences, or of pairs drawn at random from independent samples: NaN
-    below two pairs, 0 when all are equal. `rho`, what pairing buys, is the correlation of the two arms over
-    seeds: NaN below three pairs, where an arm is constant, and for independent samples.
+    `sd` (ddof 1) is of the paired differences: NaN below two pairs, 0 when all are equal. `rho` is the
+    correlation of the two arms over seeds: NaN below three, of a constant arm, and of independent samples.
     """
 
     effect: FloatArray  # NaN where a side has no value
@@ -75,8 +70,7 @@ class Effect:
 def paired_effect(values: Values, baseline: Values, *, comparisons: int = 1) -> Effect:
     """Compare arms with their baseline arms, [..., n] each, on the same n seeds in the same order.
 
-    A pair with a NaN, where a trial is missing, is left out. With one pair, or when all differences are equal
-    to within rounding, the t test has no spread to judge by: p, low and high are NaN (not 0 and a point).
+    A pair with a NaN is left out. With one, or differences equal to within rounding, p, low and high are NaN.
     """
     if values.shape[-1:] != baseline.shape[-1:]:
         raise ValueError(
@@ -96,10 +90,7 @@ def paired_effect(values: Values, baseline: Values, *, comparisons: int = 1) -> 
 
 
 def independent_effect(*samples: Values, weights: Weights = (1.0, -1.0), comparisons: int = 1) -> Effect:
-    """As `paired_effect`, of samples [..., n], [..., m], ... that no seed joins, by Welch's test.
-
-    Two are compared; of more than two it is the sum of their means by `weights`.
-    """
+    """As `paired_effect`, of means by `weights` of samples [..., n], [..., m] that no seed joins: Welch's."""
     moments_of = zip(*(moments(side.astype(np.float64)) for side in samples), strict=True)
     n, mean, sd = (np.stack(np.broadcast_arrays(*part)) for part in moments_of)
     mean, sd = (np.reshape(weights, (-1, *[1] * (n.ndim - 1))) * part for part in (mean, sd))
@@ -119,9 +110,8 @@ def _standardised(side: FloatArray) -> FloatArray:
 def sign_flip_p(values: Values, baseline: Values) -> float:
     """Share of all sign patterns of the differences whose mean is as far from 0 as the one seen, or farther.
 
-    The exact two-sided p, not corrected for multiplicity, when each difference is symmetric about 0 without
-    an effect, as those of two arms of one distribution over seeds are. Of [n] and [n] on the same seeds; a
-    pair with a NaN is left out, and NaN comes without differences or with more than 20.
+    The exact two-sided p, uncorrected, if each difference is symmetric about 0 without an effect. Of [n] and
+    [n] on the same seeds; a pair with a NaN is left out, and NaN comes without differences or above 20.
 
     Source: Fisher 1935, The Design of Experiments, section 21
     """

@@ -11,8 +11,7 @@ from scipy.special import stdtrit
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
-CONFIDENCE = 0.95
-"""Of an interval, or of all of a family together."""
+CONFIDENCE = 0.95  # of an interval, or of all of a family together
 UNBOUNDED = (-math.inf, math.inf)
 ROUNDING, OF_FLOAT32 = 1e-12, 2.0**-22
 """Parts of the largest value by which equal differences come apart, of values held in float64 and float32."""
@@ -33,10 +32,9 @@ class Interval:
 
 
 def mean_interval(values: NDArray[np.floating], *, bounds: tuple[float, float] = UNBOUNDED) -> Interval:
-    """Mean over seeds with its t interval; [n] values, finite, or NaN for a missing one, which is left out.
+    """Mean over seeds with its t interval, within `bounds`; [n] values, finite, or NaN for a missing one.
 
-    It assumes a normal spread over seeds, and unlike the bootstrap it keeps its coverage at n = 3 to 10. Of
-    one value, or equal ones, the ends are NaN. It stays within the metric's `bounds`, as `ends_within` says.
+    Unlike the bootstrap it keeps its coverage at n = 3 to 10. Of one value, or equal ones, the ends are NaN.
 
     Source: Student 1908, The probable error of a mean, https://doi.org/10.1093/biomet/6.1.1
     """
@@ -46,11 +44,10 @@ def mean_interval(values: NDArray[np.floating], *, bounds: tuple[float, float] =
 
 
 def ends_within(bounds: tuple[float, float], mean: float, margin: float) -> tuple[float, float]:
-    """Ends of mean ± margin that stay within the metric's range (a, b): the truths that the mean may come of.
+    """Ends of mean ± margin that stay within the metric's range (a, b): the truths x that it may come of.
 
-    Means vary the less the nearer the truth x is to an end, as a share does: with the root of (x - a)(b - x),
-    or of x - a where b is infinite. So x may lie from the mean as far as the margin times the ratio of that
-    root at x to that at the mean, which is a quadratic in x. docs/statistics.md has the coverage. A mean
+    Means vary with the root of (x - a)(b - x), or of x - a where b is infinite. So x may lie from the mean as
+    far as the margin times the ratio of that root at x to that at the mean, which is a quadratic in x. A mean
     outside the range, such as a percentage where a fraction was expected, has no bounds.
 
     Source: Wilson 1927, the score interval of a share, https://doi.org/10.1080/01621459.1927.10502953
@@ -64,9 +61,7 @@ def ends_within(bounds: tuple[float, float], mean: float, margin: float) -> tupl
 
 
 def prediction_interval(values: NDArray[np.floating]) -> Interval:
-    """Mean over seeds with the 95 % interval for one more run of the same normal population.
-
-    mean ± t(0.975, n − 1) · sd · sqrt(1 + 1/n): that of `mean_interval`, sqrt(n + 1) times as wide.
+    """Mean over seeds with the 95 % interval for one more run: mean ± t(0.975, n − 1) · sd · sqrt(1 + 1/n).
 
     Source: Hahn and Meeker 1991, Statistical intervals, section 4.7, https://doi.org/10.1002/9780470316771
     """
@@ -88,8 +83,7 @@ class MedianInterval:
 def median_interval(values: NDArray[np.floating]) -> MedianInterval:
     """Median with the narrowest symmetric pair of order statistics that holds it with 95 % confidence.
 
-    For times, whose spikes are real: it holds whatever the distribution, as the number of independent values
-    below their median is binomial with probability a half. [n] values, finite.
+    For times, whose spikes are real: it holds whatever the distribution. [n] values, finite.
 
     Source: David and Nagaraja, "Order Statistics", 3rd edition, 2003, section 7.1.
     """
@@ -106,16 +100,13 @@ def new_images_interval(
 ) -> tuple[float, float, float]:
     """Mean paired difference, and the ends of its interval for new images as well as new seeds.
 
-    What other images would give varies too: an arm may suit these. With the difference of seed s on image i
-    taken as effect + seed[s] + image[i] + rest[s, i], the mean over both has the variance
-    V(seed)/n + V(image)/N + V(rest)/(nN), estimated by s2_seed/n + s2_image/N - within/(nN), as the spreads
-    of the seeds' and of the images' means each hold V(rest). The interval squares and adds two half-widths,
-    each with its own t: n - 1 degrees of freedom for the seeds and N - 1 for what the images add. It thus
-    always holds the interval over seeds; Satterthwaite's degrees of freedom covered too little at few seeds.
+    With the difference of seed s on image i taken as effect + seed[s] + image[i] + rest[s, i], the mean over
+    both has the variance V(seed)/n + V(image)/N + V(rest)/(nN), estimated by s2_seed/n + s2_image/N -
+    within/(nN). Two half-widths are squared and added, of n - 1 degrees of freedom for the seeds and N - 1
+    for what the images add; Satterthwaite's degrees of freedom covered too little at few seeds.
 
-    `differences` [n, N], finite, are arm - baseline, or one arm's values: a row per seed, and a column per
-    image of the same validation set. The mean is NaN without seeds, the ends for fewer than two seeds or
-    images or where nothing varies.
+    `differences` [n, N], finite, are arm - baseline, or one arm's values. The mean is NaN without seeds, the
+    ends for fewer than two seeds or images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095
@@ -137,10 +128,7 @@ def new_images_interval(
 
 
 def slack(*sides: FloatArray) -> FloatArray:
-    """[...] by how much rounding sets equal differences of values [..., n], NaN where missing, apart.
-
-    Values that float32 holds count as its, whatever their dtype: a table of float64 may have been one of it.
-    """
+    """[...] by how much rounding, of float32 if that holds all, sets equal differences of [..., n] apart."""
     held = np.nan_to_num(np.concatenate(sides, axis=-1))
     of_float32 = (np.frexp(held)[0] * 2**24 % 1 == 0).all(axis=-1)
     part = np.where(of_float32, OF_FLOAT32, ROUNDING)

@@ -13,24 +13,15 @@ import numpy as np
 
 from ablate.stats.intervals import BoolArray, FloatArray
 
-FEWEST_POINTS = 4
-"""With fewer, a value's neighbours tell nothing that could be told from luck."""
-LENGTHS = (0.2, 10.0)
-"""Of the Matérn kernel, in widths of the tried region: shorter ones would follow the noise."""
-AMPLITUDES = (1e-4, 1e2)
-"""Variance of the true values, in units of the variance of the values seen."""
-NOISES = (1e-4, 1e1)
-"""Variance of the luck in the same units, where it has to be told from the values themselves."""
-LEVEL = 1e3
-"""Prior variance of the level that the true values vary about, in the same units."""
-LEAST_NOISE = 1e-6
-"""In the same units; it keeps the matrix well-conditioned where runs have no luck at all."""
-Z = 1.96
-"""Half the width of a 95 % interval, in standard deviations."""
-SAME = 1e-9
-"""Smoothed values count as equal that differ by no more than this part of them: what rounding leaves."""
-MARGIN = 0.1
-"""Of the front's extent: how far below its worst values the reference point of the hypervolume lies."""
+FEWEST_POINTS = 4  # with fewer, a value's neighbours tell nothing that could be told from luck
+LENGTHS = (0.2, 10.0)  # of the Matérn kernel, in widths of the tried region: shorter ones follow the noise
+AMPLITUDES = (1e-4, 1e2)  # variance of the true values, in units of the variance of the values seen
+NOISES = (1e-4, 1e1)  # variance of the luck in the same units, where the values have to tell it
+LEVEL = 1e3  # prior variance of the level that the true values vary about, in the same units
+LEAST_NOISE = 1e-6  # in the same units; it keeps the matrix well-conditioned where runs have no luck at all
+Z = 1.96  # half the width of a 95 % interval, in standard deviations
+SAME = 1e-9  # part of them by which smoothed values that count as equal differ: rounding
+MARGIN = 0.1  # part of the front's extent by which the reference point lies below its worst values
 
 
 def smoothed(
@@ -38,17 +29,14 @@ def smoothed(
 ) -> tuple[FloatArray, FloatArray]:
     """True values at the tried points, by Gaussian-process regression with a Matérn 5/2 kernel.
 
-    The level they vary about is a constant with a flat prior (ordinary kriging): where nothing matters, the
-    smoothed values are about the mean of all, and as uncertain as that. Each column has a length scale of
-    its own; scales and amplitude are those of the largest marginal likelihood within bounds. Of fewer than
-    four points, or values that are all equal, the means come back as they are.
-
-    A process that is as smooth everywhere would swing beside a cliff: what lies below one, as where training
-    fails, is left out, and has no smoothed value.
+    The level they vary about is a constant with a flat prior (ordinary kriging). Each column has a length
+    scale of its own; scales and amplitude are those of the largest marginal likelihood within bounds. Of
+    fewer than four points, or values that are all equal, the means come back as they are. As a process that
+    is as smooth everywhere would swing beside a cliff, what lies below one is left out.
 
     `places` [n, d] are coordinates in any unit, categories as one column per value; `samples` [n] the values
     over each point's seeds, one at least. Returns [n] posterior means, and [n] standard deviations of the
-    true value, without the luck of a new run and the kernel's uncertainty; NaN where left out.
+    true value, without the luck of a new run; NaN where left out.
     """
     if not samples:
         return np.empty(0), np.empty(0)
@@ -76,8 +64,7 @@ def smoothed(
 def _above_a_cliff(gains: FloatArray, spread: float) -> BoolArray:
     """Which points [n] lie above the first gap too wide for luck or a slope; all, if there is none.
 
-    From the best down, that is a gap of more than twice the range above it, and of more than four times the
-    `spread` of a run. Four points at least lie above.
+    That is one of more than twice the range above it, of four points at least, and four times a run's spread.
     """
     ordered = np.sort(gains)[::-1]
     for least, below in zip(ordered[FEWEST_POINTS - 1 :], ordered[FEWEST_POINTS:], strict=False):
@@ -110,10 +97,7 @@ def _posterior(unit: FloatArray, values: FloatArray, noise: FloatArray) -> tuple
 
 
 def is_on_front(values: FloatArray) -> BoolArray:
-    """Which points [n] no other beats: is as good in both objectives, and better in one; of equal ones all.
-
-    Of [n, 2] values, finite, both higher-is-better.
-    """
+    """Of [n, 2], higher-is-better, which no other beats: is as good in both, better in one; of equals all."""
     at_least = (values[:, None] >= values[None]).all(axis=2)
     better = (values[:, None] > values[None]).any(axis=2)
     return np.asarray(~(at_least & better).any(axis=0))
@@ -122,8 +106,7 @@ def is_on_front(values: FloatArray) -> BoolArray:
 def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
     """Of points with two smoothed objectives, the one or two that are worth another look.
 
-    From [n, 2] posterior means, both higher-is-better, and their standard deviations: one or two indices,
-    ascending, of equally good ones the first. Nothing is given up for what is noise:
+    From [n, 2] posterior means, higher-is-better, and their sds: indices, ascending, of equals the first.
 
     - An objective shows a signal if some two points' 95 % intervals lie apart. If only one does, the best in
       it is chosen; if none does, the best in the first.
@@ -148,9 +131,8 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
 def best_two(front: FloatArray) -> tuple[int, ...]:
     """Of a front [m, 2], both higher-is-better, the two points that together dominate the most.
 
-    That is the area of what is worse than either, down to a reference point a tenth of the front's extent
-    below its worst values; each objective counts in units of its extent. Their indices come ascending, of
-    equally good pairs the first; all where there are fewer.
+    That is the area of what is worse than either, down to `MARGIN` of the front's extent below its worst, in
+    units of the extent. Their indices come ascending, of equal pairs the first; all where there are fewer.
     """
     if len(front) <= 2:
         return tuple(range(len(front)))

@@ -6,8 +6,6 @@ It is read off the simultaneous interval, of a family-wise error of alpha = 0.05
   alpha / (2 comparisons). Asked first: a difference surely there and surely too small is `below_margin`;
 - *better* or *worse* when the interval excludes 0, which is p_adjusted <= alpha.
 
-All intervals hold the true differences with a probability of at least 95 %; then no verdict is false.
-
 Source: Schuirmann 1987, two one-sided tests, https://doi.org/10.1007/BF01068419;
 Strassburger and Bretz 2008, bounds that agree with Holm's, https://doi.org/10.1002/sim.3338
 """
@@ -43,9 +41,8 @@ def verdict(
 ) -> Verdict:
     """Judge effects of one metric, for the family that their intervals were made for.
 
-    With fewer pairs than `planned` an effect stays undecided: seeds may not have failed by chance. The
-    `margin` is > 0, in the metric's unit, or NaN. That the arms gave `identical` predictions on every seed is
-    believed only if all differences are 0.
+    With fewer pairs than `planned` an effect stays undecided: seeds may not have failed by chance. `margin`
+    is > 0, or NaN. That arms are `identical` on every seed is believed if all differences are 0.
     """
     if (effect.n > planned).any():
         raise ValueError(

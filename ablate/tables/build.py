@@ -18,8 +18,7 @@ from ablate.tables.files import Tables, frame
 from ablate.tables.images import Rows, Run, Stored, fields_of, key_of
 from ablate.tables.tuning import tuning_tables
 
-TRIALS_PER_PROCESS = 24
-"""So many at least, or measuring them apart saves less than starting the process costs."""
+TRIALS_PER_PROCESS = 24  # of fewer, starting a process costs more than it saves
 
 
 def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:

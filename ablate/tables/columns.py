@@ -333,10 +333,7 @@ def is_argument(name: str) -> bool:
 
 
 def columns_of(table: str, arguments: Mapping[str, Iterable[str]]) -> tuple[Column, ...]:
-    """A table's columns: ablate's, and where it has fields and metrics those of the study at hand too.
-
-    `arguments` are those of code, each with its values as texts, which tell the kind of the column.
-    """
+    """A table's columns, a study's metrics and arguments of code with them, whose values tell the kind."""
     columns = list(COLUMNS[table])
     if table in ("trials", "points"):
         after = columns.index(_fields(Fields)[-1]) + 1
@@ -356,30 +353,7 @@ def _kind_of(texts: Iterable[str]) -> Kind:
     return next(fits, "text")
 
 
-TUNING = ("tuning", "points", "point_values", "importances")
-"""Tables of a search. Only a study that was tuned has them."""
-DERIVED = ("effects", "timing")
-"""Tables that the report computes from the others."""
-FIRST = ("trials", "epochs", "reliability", "effects")
-"""Tables that every version wrote; another may be missing."""
-RETIRED = {"floors": ("trial_id", "seed"), "effects": ("p_holm",)}
-"""Columns that an earlier version wrote and this one leaves out."""
-
-
-def data_dictionary() -> str:
-    """results/README.md: every table and column with unit, direction and meaning, from the code."""
-    lines = [
-        "# Tables",
-        "",
-        "What the CSV files beside the records hold, and what `ablate.load_tables` returns.",
-        "Numbers are unrounded; accuracies, confidences and calibration errors are fractions of 1.",
-        "An argument of code that a study sets, as `arch.dropout`, is a column of `trials` and `points`",
-        "after ablate's fields: of numbers where all its values are, otherwise of text. A metric that a",
-        "study declares is a number in `trials`, after ablate's own.",
-        "This page is generated from the code.",
-    ]
-    for table, columns in COLUMNS.items():
-        lines += ["", f"## {table}", ""]
-        lines += ["| column | kind | unit | better | meaning |", "|---|---|---|---|---|"]
-        lines += [f"| `{c.name}` | {c.kind} | {c.stored_unit} | {c.better} | {c.meaning} |" for c in columns]
-    return "\n".join(lines) + "\n"
+TUNING = ("tuning", "points", "point_values", "importances")  # of a study that was tuned
+DERIVED = ("effects", "timing")  # tables that the report computes from the others
+FIRST = ("trials", "epochs", "reliability", "effects")  # what every version wrote; another may be missing
+RETIRED = {"floors": ("trial_id", "seed"), "effects": ("p_holm",)}  # of earlier versions

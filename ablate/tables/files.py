@@ -53,15 +53,11 @@ def inert(text: str) -> str:
 
 
 def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS)) -> Tables:
-    """Read the CSV files of a results folder as `write_tables` left them, or an earlier version.
-
-    A RecordError says that one is missing that every version wrote, or is cut, or has other columns.
-    """
+    """The CSV files of a folder, of an earlier version too; a RecordError names one missing or damaged."""
     return {name: _read_table(folder.root / f"{name}.csv", name) for name in names}
 
 
-FORMER_EFFECTS = {"arm": "term", "baseline": "against", "n_pairs": "n"}
-"""Columns of the effects table as they were called while it held arms alone."""
+FORMER_EFFECTS = {"arm": "term", "baseline": "against", "n_pairs": "n"}  # while it held arms alone
 
 
 def _read_table(path: Path, table: str) -> pd.DataFrame:

@@ -34,15 +34,13 @@ Array = NDArray[np.float64]
 Rows = list[dict[str, Any]]
 BY_IMAGE = tuple(name for name, metric in METRICS.items() if metric.by_image)
 """Metrics that are a mean over images; a calibration error is none."""
-MOST_CLASSES = 20
-"""With more, a confusion table is too large to look at."""
+MOST_CLASSES = 20  # with more, a confusion table is too large to look at
 
 
 class Run(NamedTuple):
     """What the tables take from the predictions of one complete trial: metrics, rows, and what is combined.
 
-    `resampled` has values under drawn labels, `by_image` [N] of each of `BY_IMAGE`, `confusion` [K, K] images
-    of a class that were taken for another; `class_names` may be none.
+    `by_image` has [N] values; `confusion` [K, K] counts images of a class that were taken for another.
     """
 
     metrics: Mapping[str, float]
@@ -55,8 +53,7 @@ class Run(NamedTuple):
     projection: Rows
 
 
-Runs = Mapping[str, Mapping[int, Run]]
-"""The runs of each arm by seed, deliberate second ones left out."""
+Runs = Mapping[str, Mapping[int, Run]]  # the runs of each arm by seed, deliberate second ones left out
 
 
 class Stored(NamedTuple):
@@ -124,16 +121,12 @@ def read_trial(folder: ResultsFolder, trial: Trial) -> tuple[Stored, Run | None]
         {**key_of(trial), "bin": number, **dict(zip(bins, values, strict=True))}
         for number, values in enumerate(zip(*bins.values(), strict=True))
     ]
-    splits = (
-        ("train", arrays.projection_train, arrays.projection_train_labels),
-        ("valid", arrays.projection_valid, arrays.projection_valid_labels),
-    )
-    projection = [
-        {**key_of(trial), "split": split, "class": record.class_names[label], "x": float(x), "y": float(y)}
-        for split, points, labels in splits
-        if points is not None and labels is not None
-        for (x, y), label in zip(points, labels.tolist(), strict=True)
-    ]
+    projection = []
+    for split in ("train", "valid"):
+        points, labels = (getattr(arrays, f"projection_{split}{end}") for end in ("", "_labels"))
+        for (x, y), label in zip(points, labels, strict=True) if points is not None else ():
+            place = {"class": record.class_names[label], "x": float(x), "y": float(y)}
+            projection.append({**key_of(trial), "split": split, **place})
     return stored._replace(predictions=None), Run(
         metrics=compute_metrics(predictions),
         resampled=resampled(predictions),

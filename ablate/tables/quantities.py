@@ -8,10 +8,8 @@ import pandas as pd
 
 from ablate.tables.columns import COLUMNS, DECLARED, Column, metric_column
 
-ABSENT = "–"
-"""Shown where there is no number."""
-Quantity = Column
-"""A column of numbers, as pages and figures speak of it."""
+ABSENT = "–"  # shown where there is no number
+Quantity = Column  # a column of numbers, as pages and figures speak of it
 _QUANTITIES = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}
 
 

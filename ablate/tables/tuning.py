@@ -1,7 +1,4 @@
-"""A search as tables: its facts in a row, its points, their single runs, and what its fields matter.
-
-A point's value is the mean over its seeds; the choice rests on values smoothed over neighbouring points.
-"""
+"""A search as tables: its facts in a row, its points, their single runs, and what its fields matter."""
 
 from __future__ import annotations
 
@@ -25,15 +22,11 @@ from ablate.tables.files import Tables, frame
 from ablate.tables.images import fields_of, read_stored, scores_of
 from ablate.tables.quantities import quantity
 
-SUFFIXES = ("", "_2")
-"""Of the first and the second objective's columns."""
+SUFFIXES = ("", "_2")  # of the first and the second objective's columns
 
 
 class PointRun(NamedTuple):
-    """What is stored of one training run of a point, its seconds those of training and evaluation.
-
-    `values` per objective are () unless complete and all defined; `fields` {} without a readable record.
-    """
+    """A training run of a point: `values` are () unless complete and all defined, `fields` {} unless read."""
 
     seed: int
     trial_id: str
@@ -76,10 +69,7 @@ def points_table(folder: ResultsFolder) -> pd.DataFrame:
 def objective_values(
     folder: ResultsFolder, point: Point, objective: Sequence[str]
 ) -> dict[int, tuple[float, ...]]:
-    """Seed to what a point's complete trial scored on the tuning split, in the tables' units, per objective.
-
-    Left out are seeds whose trial is not complete, or has a metric undefined. The folder is the study's.
-    """
+    """Seed to what a point's complete trial scored, per objective; a seed with one undefined is left out."""
     return {run.seed: run.values for run in _point_runs(folder, point, objective) if run.values}
 
 
@@ -109,7 +99,8 @@ def _facts(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> dict[str, Any]
     # Points of equal levels and seeds would share their trials.
     trained = {run.trial_id: run for of_point in runs for run in of_point if run.status != MISSING}
     facts: dict[str, Any] = {
-        **{name: getattr(search, name) for name in ("seeds", "sampler", "pruning")},
+        **dict(search),
+        **dict(tuning),
         "points_planned": search.points,
         "points_done": states["complete"],
         "points_pruned": states["pruned"],
@@ -119,8 +110,7 @@ def _facts(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> dict[str, Any]
     }
     for name, suffix in zip(search.objective, SUFFIXES, strict=False):
         facts |= {f"objective{suffix}": name, f"direction{suffix}": quantity(name).better}
-    split = ("tuning_images", "train_images", "tuning_digest", "reported_digest", "overlap")
-    return facts | {name: getattr(tuning, name) for name in split}
+    return facts
 
 
 def _points(tuning: Tuning, runs: Sequence[Sequence[PointRun]]) -> pd.DataFrame:
@@ -162,7 +152,7 @@ def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, An
         elif point.intermediate:
             last_seen = point.intermediate[max(point.intermediate)]
     return {
-        **{name: getattr(point, name) for name in ("number", "source", "state", "pruned_at")},
+        **dict(point),
         "reason": point.reason or None,
         "levels": arm_name(point.levels),
         **{f"objective{s}": name for s, name in zip(SUFFIXES, tuning.search.objective, strict=False)},
@@ -177,10 +167,7 @@ def _row(tuning: Tuning, point: Point, runs: Sequence[PointRun]) -> dict[str, An
 
 
 def _coordinates(search: Search, levels: Levels) -> list[float]:
-    """Coordinates of a point in which distances mean something.
-
-    A range goes to [0, 1]; each value of a choice has an axis, and so has whether a conditional one is used.
-    """
+    """A range goes to [0, 1]; each value of a choice has an axis, and so has whether a field is used."""
     place: list[float] = []
     for name, dimension in search.space.items():
         used = name in levels
@@ -209,8 +196,7 @@ def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]
 def winners_of(points: pd.DataFrame) -> tuple[int, ...]:
     """The points to be run again with fresh seeds: their numbers, ascending; () without a complete point.
 
-    With one objective the complete point with the best smoothed value, of equal ones the lowest number; with
-    two, up to two by the rule of `ablate.stats.chosen_of_two`.
+    With one objective the best smoothed value's, of equals the lowest; with two, those of `chosen_of_two`.
     """
     known, gains, sds = _gains(points.sort_values("number"))
     numbers = points.loc[known, "number"].to_numpy(dtype=np.int64)

@@ -13,26 +13,24 @@ from pathlib import Path
 
 import optuna
 import sqlalchemy
+from optuna.exceptions import StorageInternalError
 
-from ablate.errors import ResultsError
+from ablate.errors import ResultsError, first_line
 from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
 from ablate.store.records import put_aside, read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import Levels
+from ablate.study.options import Options
 from ablate.tables.tuning import objective_values, points_table, winners_of
 from ablate.tuning.points import RUNNING, Points, Values, quiet
 
 POLL_SECONDS = 1.0
-SEARCH = "search"
-"""The user attribute of Optuna's study that holds the search, all but its points."""
+SEARCH = "search"  # the user attribute of Optuna's study that holds the search, all but its points
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 FORM = "postgresql://USER:PASSWORD@HOST/DATABASE"
-SQLITE_SECONDS = 60.0
-"""How long another program that reads the file may keep it from being written."""
-RETEST, STUDY, TUNER = -1, -2, -3
-"""The second number of an advisory lock, beside those of the points; the first is the study's."""
-TABLES = zlib.crc32(b"ablate")
-"""An advisory lock of one number, for all studies."""
+SQLITE_SECONDS = 60.0  # how long another program that reads the file may keep it from being written
+RETEST, STUDY, TUNER = -1, -2, -3  # numbers of advisory locks, beside those of the points
+TABLES = zlib.crc32(b"ablate")  # an advisory lock of one number, for all studies
 KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 """The server drops the session of a machine that is gone without a word after a minute, not after hours."""
 
@@ -41,8 +39,7 @@ class Ledger:
     """The points of a search, in a database that several tuners may share; `tuning` is what was last seen.
 
     It is opened with what this tuner declares, `first` being baseline and anchors. `check_same` raises where
-    the search that is known is another one. Failed points may be tried again, their records put aside, or all
-    points be trained again by other code.
+    the search that is known is another one. Of `options`, retry_failed and retrain count.
     """
 
     def __init__(
@@ -53,9 +50,7 @@ class Ledger:
         declared: Tuning,
         first: Sequence[Levels],
         check_same: Callable[[Tuning], None],
-        *,
-        retry_failed: bool = False,
-        retrain: bool = False,
+        options: Options,
     ) -> None:
         self.results, self.folder, self.storage = results, tuning_folder(results), storage
         self._name, self._first = name, first
@@ -70,8 +65,7 @@ class Ledger:
             budget = {"points": max(declared.search.points, least)}
             self.tuning = known.model_copy(update={"search": declared.search.model_copy(update=budget)})
             self.points.search = self.tuning.search
-            found = stored.points if stored else ()
-            self._match_records(found, retry_failed=retry_failed, retrain=retrain)
+            self._match_records(stored.points if stored else (), options)
             self._declare()
             self._write()
 
@@ -132,7 +126,6 @@ class Ledger:
         write_tuning(self.results, self.tuning)
 
     def _declare(self) -> None:
-        """Store all but the points."""
         self.points.study.set_metric_names(list(self.tuning.search.objective))
         self.points.study.set_user_attr(SEARCH, self.tuning.model_dump(mode="json", exclude={"points"}))
 
@@ -147,10 +140,8 @@ class Ledger:
             if not self.storage.shared:  # older versions wrote a copy for optuna-dashboard here
                 self._empty()
                 return None
-            raise ResultsError(
-                f"{self.storage.words}: study {self._name!r} there is not one that this version of ablate "
-                "can read; take another database, or give the study another name"
-            ) from None
+            fault = f"study {self._name!r} there is not one that this version of ablate can read"
+            raise ResultsError(f"{self.storage.words}: {fault}; take another database") from None
 
     def _empty(self) -> None:
         self.points.storage.delete_study(self.points.study._study_id)
@@ -167,12 +158,10 @@ class Ledger:
         return stored.model_copy(update={"points": stored.points + here.points[len(stored.points) :]})
 
     def _own_search(self) -> ResultsError:
-        return ResultsError(
-            f"{self.folder.root}: holds points of a search of its own, which {self.storage.words} does not "
-            "have; choose another folder with --results"
-        )
+        fault = f"holds points of a search of its own, which {self.storage.words} does not have"
+        return ResultsError(f"{self.folder.root}: {fault}; choose another folder with --results")
 
-    def _match_records(self, stored: Sequence[Point], *, retry_failed: bool, retrain: bool) -> None:
+    def _match_records(self, stored: Sequence[Point], options: Options) -> None:
         """Have the database say what the records do: points that lack theirs run again, values follow."""
         known, objective = self.tuning.points, self.tuning.search.objective
         complete = [point for point in known if point.state == "complete"]
@@ -180,20 +169,16 @@ class Ledger:
         values = {number: mean for number, mean in means.items() if mean}
         again, alone = means.keys() - values.keys(), self.storage.is_alone()
         if self.storage.shared and again and not (alone and values):
-            raise ResultsError(
-                f"{self.storage.words}: {len(again)} points are complete there, but their records are not in "
-                f"{self.folder.root}; all tuners need the same --results, on a file system that they share"
-            )
-        if retrain:  # those whose code is as it was are judged by their records at once
+            lost = f"{len(again)} points are complete there, but their records are not in {self.folder.root}"
+            raise ResultsError(f"{self.storage.words}: {lost}; all tuners need the same --results, shared")
+        if options.retrain:  # those whose code is as it was are judged by their records at once
             again |= {point.number for point in known}
-        if retry_failed:
+        if options.retry_failed:
             again |= {point.number for point in known if point.state == "failed"}
             for trial_id, record in read_records(self.folder).items():
                 if record.status != "complete":
                     put_aside(self.folder, trial_id, "attempts")
-        points = tuple(
-            point.model_copy(update=RUNNING) if point.number in again else point for point in known
-        )
+        points = tuple(one.model_copy(update=RUNNING) if one.number in again else one for one in known)
         is_current = not alone or (values == self.points.values() and self.points.are_drawn_as_now())
         if points == tuple(stored) and is_current:
             return
@@ -221,10 +206,7 @@ class Storage:
 
     shared = False
     remedy = "close what else uses it, or remove it: it is made again from tuning.json beside it"
-    errors: tuple[type[Exception], ...] = (
-        sqlalchemy.exc.SQLAlchemyError,
-        optuna.exceptions.StorageInternalError,
-    )
+    errors: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)
 
     def __init__(self, path: Path) -> None:
         self.words = str(path)
@@ -240,67 +222,9 @@ class Storage:
             with quiet():
                 yield
         except self.errors as error:
-            cause = str(error.__cause__ or error).strip().splitlines()
-            raise ResultsError(
-                f"{self.words}: cannot be used ({cause[0] if cause else type(error).__name__}). "
-                f"What is recorded is kept; {self.remedy}, and run the same command"
-            ) from None
-
-    locked = told
-    """Alone with the study's trials."""
-
-    def is_alone(self) -> bool:
-        """Whether no other tuner works on the search."""
-        return True
-
-    def claim(self, number: int) -> bool:
-        """Whether a running point, or RETEST, is this tuner's now: it was nobody's, or its tuner died."""
-        return True
-
-    def release(self, number: int) -> None:
-        """Give up the claim of a point that ended."""
-
-    def close(self) -> None:
-        """Let go of the database."""
-        with contextlib.suppress(Exception):
-            self.optuna.remove_session()
-            self.optuna.engine.dispose()
-
-
-class SharedStorage(Storage):
-    """A session with the PostgreSQL server that holds a search, and the locks that go with it.
-
-    A point is its tuner's as long as that has the lock of the point's number, which the server frees when the
-    process is gone. A wrong URL, a server out of reach, or no psycopg, is a `ResultsError`.
-    """
-
-    shared = True
-    remedy = "check server, name and password"
-
-    def __init__(self, url: str, name: str) -> None:
-        try:
-            import psycopg
-        except ImportError as error:
-            raise ResultsError(
-                f"--storage: {error.name} is missing; install it with `pip install 'ablate[postgres]'`"
-            ) from None
-        self.errors = (*self.errors, psycopg.Error)
-        self.words = f"--storage {_masked(url)}"
-        key = zlib.crc32(name.encode())
-        self._key = key - 2**32 if key >= 2**31 else key  # signed, as PostgreSQL takes it
-        connect = partial(psycopg.connect, _checked(url), connect_timeout=10)
-        with self.told(), contextlib.ExitStack() as undo:
-            self._session = connect()
-            undo.callback(self._session.close)
-            self._session.autocommit = True
-            for setting in KEEPALIVE.items():
-                self._session.execute("SELECT set_config(%s, %s, false)", setting)
-            # Optuna's tables are made by one tuner at a time, also of other studies.
-            self._session.execute("SELECT pg_advisory_lock(%s)", (TABLES,))
-            self.optuna = optuna.storages.RDBStorage("postgresql+psycopg://", {"creator": connect})
-            self._session.execute("SELECT pg_advisory_unlock(%s)", (TABLES,))
-            self._call("pg_advisory_lock_shared", TUNER)
-            undo.pop_all()
+            cause = first_line(error.__cause__ or error) or type(error).__name__
+            then = f"What is recorded is kept; {self.remedy}, and run the same command"
+            raise ResultsError(f"{self.words}: cannot be used ({cause}). {then}") from None
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -317,12 +241,54 @@ class SharedStorage(Storage):
         return self._call("pg_try_advisory_lock", TUNER) and self._call("pg_advisory_unlock", TUNER)
 
     def claim(self, number: int) -> bool:
-        """Whether a running point, or RETEST, is this tuner's now."""
+        """Whether a running point, or RETEST, is this tuner's now: it was nobody's, or its tuner died."""
         return self._call("pg_try_advisory_lock", number)
 
     def release(self, number: int) -> None:
         """Give up the claim of a point that ended."""
         self._call("pg_advisory_unlock", number)
+
+    def _call(self, function: str, lock: int) -> bool:
+        return True  # there is nobody else
+
+    def close(self) -> None:
+        """Let go of the database."""
+        with contextlib.suppress(Exception):
+            self.optuna.remove_session()
+            self.optuna.engine.dispose()
+
+
+class SharedStorage(Storage):
+    """A session with a PostgreSQL server; a point is its tuner's while the session, with its lock, lives."""
+
+    shared = True
+    remedy = "check server, name and password"
+
+    def __init__(self, url: str, name: str) -> None:
+        try:
+            import psycopg
+        except ImportError as error:
+            raise ResultsError(
+                f"--storage: {error.name} is missing; `pip install 'ablate[postgres]'`"
+            ) from None
+        self.errors = (*self.errors, psycopg.Error)
+        connect = partial(psycopg.connect, _checked(url), connect_timeout=10)
+        user, at, place = url.partition("://")[2].rpartition("@")
+        self.words = f"--storage postgresql://{re.split('[:/?]', user)[0]}{at}{place.partition('?')[0]}"
+        key = zlib.crc32(name.encode())
+        self._key = key - 2**32 if key >= 2**31 else key  # signed, as PostgreSQL takes it
+        with self.told(), contextlib.ExitStack() as undo:
+            self._session = connect()
+            undo.callback(self._session.close)
+            self._session.autocommit = True
+            for setting in KEEPALIVE.items():
+                self._session.execute("SELECT set_config(%s, %s, false)", setting)
+            # Optuna's tables are made by one tuner at a time, also of other studies.
+            self._session.execute("SELECT pg_advisory_lock(%s)", (TABLES,))
+            self.optuna = optuna.storages.RDBStorage("postgresql+psycopg://", {"creator": connect})
+            self._session.execute("SELECT pg_advisory_unlock(%s)", (TABLES,))
+            self._call("pg_advisory_lock_shared", TUNER)
+            undo.pop_all()
 
     def close(self) -> None:
         """End the session, and with it all its locks."""
@@ -341,25 +307,12 @@ def _checked(url: str) -> str:
     """A URL that PostgreSQL's own library reads. One that it cannot read is not told: a password is in it."""
     import psycopg
 
-    scheme, separator, rest = url.partition("://")
-    if scheme not in SCHEMES or not separator:
-        raise ResultsError(
-            f"--storage: expected {FORM}, but {_masked(url)} came; on one machine leave it out"
-        )
+    scheme, _, rest = url.partition("://")
     with contextlib.suppress(psycopg.ProgrammingError):
         psycopg.conninfo.conninfo_to_dict(f"postgresql://{rest}")
-        if rest.count("@") == re.split("[/?]", rest)[0].count("@") <= 1:
+        if scheme in SCHEMES and rest.count("@") == re.split("[/?]", rest)[0].count("@") <= 1:
             return f"postgresql://{rest}"
     raise ResultsError(
-        f"--storage: expected {FORM}, but the URL that came cannot be read; write characters such as @ / ? % "
-        "in a user or password as %40 %2F %3F %25"
+        f"--storage: expected {FORM}, characters such as @ / ? % in a user or password written as "
+        "%40 %2F %3F %25, but what came cannot be read so; on one machine leave it out"
     )
-
-
-def _masked(url: str) -> str:
-    """A URL without its password."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "a text without ://"
-    user, at, place = rest.rpartition("@")
-    return f"{scheme}://{re.split('[:/?]', user)[0]}{at}{place.partition('?')[0]}"

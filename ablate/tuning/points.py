@@ -33,28 +33,19 @@ from ablate.study.fields import Levels
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
 from ablate.tables.quantities import quantity
 
-Values = tuple[float, ...]
-"""Of a complete point, per objective."""
-POINT = "point"
-"""The user attribute of a trial that says what Optuna does not: seeds, trials, source, how it ended."""
+Values = tuple[float, ...]  # of a complete point, per objective
+POINT = "point"  # the user attribute with what Optuna does not say: seeds, trials, source, how it ended
 RUNNING = {"state": "running", "reason": "", "pruned_at": None}
 GENERATION = "NSGAIISampler:generation"
-FEWEST_POINTS = 10
-"""Complete ones, before fields have importances."""
-BEST_POINTS, BEST_PART = 5, 0.1
-"""PED-ANOVA asks where the best points lie, a tenth; Optuna advises at least five of them."""
-STARTUP_PART = 4
-"""One point in so many is drawn at random before TPE and the GP judge by what they have seen."""
+FEWEST_POINTS = 10  # complete ones, before fields have importances
+BEST_POINTS, BEST_PART = 5, 0.1  # of the best PED-ANOVA asks where they lie; Optuna advises five at least
+STARTUP_PART = 4  # one point in so many is drawn at random before TPE and the GP judge by what they have seen
 MOST_STARTUP = 10
-POPULATION_PART = 6
-"""NSGA-II has about so many generations within the budget."""
-MUTATION_INDEX = 3.0
-"""The less, the farther NSGA-II's mutations reach; a small budget has no time for short steps."""
-JUDGED_SEEDS = 4
-"""Seeds of a point before it can be pruned by a Wilcoxon test against the best."""
+POPULATION_PART = 6  # NSGA-II has about so many generations within the budget
+MUTATION_INDEX = 3.0  # low, so that mutations reach far: a small budget has no time for short steps
+JUDGED_SEEDS = 4  # seeds of a point before it can be pruned by a Wilcoxon test against the best
 WILCOXON_LEVEL = 0.1
-REDUCTION = 3
-"""Hyperband lets one point in so many go on."""
+REDUCTION = 3  # Hyperband lets one point in so many go on
 
 
 @contextlib.contextmanager
@@ -74,14 +65,11 @@ def distribution_of(dimension: Range | Choice) -> BaseDistribution:
     """What Optuna draws the field from."""
     if isinstance(dimension, Choice):
         return CategoricalDistribution(_categories(dimension))
+    low, high, log = dimension.low, dimension.high, dimension.log
     if dimension.is_integer:
-        step = int(dimension.step or 1)
-        return IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log, step=step)
-    if dimension.log:
-        return FloatDistribution(dimension.low, dimension.high, log=True)
-    assert dimension.step is not None  # validated
+        return IntDistribution(int(low), int(high), log=log, step=int(dimension.step or 1))
     # Optuna counts steps in decimals, and takes the last level below a high between two of them.
-    return FloatDistribution(dimension.low, dimension.high + dimension.step / 2, step=dimension.step)
+    return FloatDistribution(low, high + (dimension.step or 0) / 2, log=log, step=dimension.step)
 
 
 def stored_of(dimension: Range | Choice, level: Any) -> Any:
@@ -109,26 +97,18 @@ def sampler_of(search: Search, number: int, drawn: int) -> BaseSampler:
     startup = max(1, min(MOST_STARTUP, search.points // STARTUP_PART))
     match search.sampler:
         case "tpe":
-            conditional = any(dimension.when for dimension in search.space.values())
-            return TPESampler(
-                n_startup_trials=startup,
-                # Without groups, fields that some points lack would be drawn each by itself.
-                group=conditional and len(search.objective) == 1,
-                constant_liar=True,
-                seed=seed,
-            )
+            # Without groups, fields that some points lack would be drawn each by itself.
+            group = len(search.objective) == 1 and any(one.when for one in search.space.values())
+            return TPESampler(n_startup_trials=startup, group=group, constant_liar=True, seed=seed)
         case "gp":
             return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
         case "quasi_random":
             return _Sequence(search, drawn)
         case "nsga2":
-            return NSGAIISampler(
-                population_size=max(4, min(50, search.points // POPULATION_PART)),
-                # By default one field of each point is drawn anew: with one field that is random search.
-                mutation=PolynomialMutation(eta=MUTATION_INDEX),
-                crossover=SBXCrossover(),
-                seed=seed,
-            )
+            size = max(4, min(50, search.points // POPULATION_PART))
+            # By default one field of each point is drawn anew: with one field that is random search.
+            mutation = PolynomialMutation(eta=MUTATION_INDEX)
+            return NSGAIISampler(population_size=size, mutation=mutation, crossover=SBXCrossover(), seed=seed)
         case "random":
             return RandomSampler(seed=seed)
 
@@ -178,7 +158,6 @@ def reason_of(search: Search, study: optuna.Study, trial: FrozenTrial, step: int
 class Points:
     """The points of a search, in memory without a storage; `search` may be set again with another budget."""
 
-    @quiet()
     def __init__(self, search: Search, storage: BaseStorage | None = None, name: str = "search") -> None:
         self.search = search
         self.storage = optuna.storages.get_storage(storage)
@@ -195,16 +174,14 @@ class Points:
 
     def values(self) -> dict[int, Values]:
         """What Optuna was told of the complete points, by number."""
-        complete = [trial for trial in self._trials() if _point_of(trial).state == "complete"]
+        complete = (trial for trial in self._trials() if _point_of(trial).state == "complete")
         return {trial.number: tuple(trial.values) for trial in complete}
 
-    @quiet()
     def are_drawn_as_now(self) -> bool:
         """Whether Optuna has all points with today's distributions, as it must to draw more beside them."""
         now = {name: distribution_of(dimension) for name, dimension in self.search.space.items()}
         return all(now[name] == was for trial in self._trials() for name, was in trial.distributions.items())
 
-    @quiet()
     def ask(self, source: Source, levels: Levels | None = None) -> Point:
         """Begin the next point, with these levels (ValueError: one is out of its range), or the sampler's."""
         trials = self._trials()
@@ -250,22 +227,20 @@ class Points:
                     levels[name] = dimension.nearest(together[name])
         return levels
 
-    @quiet()
     def add(self, point: Point, values: Values = ()) -> None:
         """Take in the next point as it is, with its values where it is complete."""
         state, values = self._as_told(point, values)
         space = self.search.space
-        self.study.add_trial(
-            create_trial(
-                state=state,
-                values=list(values) or None,
-                params={name: stored_of(space[name], level) for name, level in point.levels.items()},
-                distributions={name: distribution_of(space[name]) for name in point.levels},
-                user_attrs={POINT: _kept(point)},
-                system_attrs=point.attributes,
-                intermediate_values=point.intermediate,
-            )
+        trial = create_trial(
+            state=state,
+            values=list(values) or None,
+            params={name: stored_of(space[name], level) for name, level in point.levels.items()},
+            distributions={name: distribution_of(space[name]) for name in point.levels},
+            user_attrs={POINT: _kept(point)},
+            system_attrs=point.attributes,
+            intermediate_values=point.intermediate,
         )
+        self.study.add_trial(trial)
 
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Say which trials a running point's seeds have."""
@@ -273,7 +248,6 @@ class Points:
         point = _point_of(trial).model_copy(update={"trial_ids": tuple(trial_ids)})
         self.storage.set_trial_user_attr(trial._trial_id, POINT, _kept(point))
 
-    @quiet()
     def report(self, number: int, step: int, value: float) -> str:
         """Take in a running point's value for a seed, or after an epoch; why it is to be pruned, or empty."""
         trial = self._trials()[number]
@@ -289,11 +263,9 @@ class Points:
         # Not the study's own pruner: Optuna would show a sampler only the points of one Hyperband bracket.
         pruned = pruners[self.search.pruning].prune(self.study, trial)
         # Baseline and anchors are what the others are compared with.
-        if not pruned or _point_of(trial).source != "sampler":
-            return ""
-        return reason_of(self.search, self.study, trial, step)
+        pruned = pruned and _point_of(trial).source == "sampler"
+        return reason_of(self.search, self.study, trial, step) if pruned else ""
 
-    @quiet()
     def end(self, number: int, state: State, reason: str = "", values: Values = ()) -> None:
         """End a running point, with a value per objective where it is complete (ValueError: others came)."""
         trial = self._trials()[number]
@@ -305,12 +277,8 @@ class Points:
         # A pruned trial's value is set by Optuna: the last intermediate one.
         self.study.tell(number, list(values) if told is TrialState.COMPLETE else None, state=told)
 
-    @quiet()
     def importances(self) -> tuple[Importances, ...]:
-        """Shares of the fields, by PED-ANOVA, for each objective in whose value points differ.
-
-        Empty with one searched field, or too few complete points; a conditional field counts where it is.
-        """
+        """Shares of fields by PED-ANOVA, for objectives in which points differ; () of few points."""
         complete = sum(trial.state is TrialState.COMPLETE for trial in self._trials())
         if len(self.search.space) < 2 or complete < FEWEST_POINTS:
             return ()
@@ -329,7 +297,6 @@ class Points:
         return tuple(importances)
 
     def _as_told(self, point: Point, values: Values) -> tuple[TrialState, Values]:
-        """The state and values that Optuna is told."""
         if point.state != "pruned" or not point.intermediate:
             return TrialState[{"failed": "FAIL"}.get(point.state, point.state.upper())], values
         if self.search.pruning == "seeds":

@@ -13,26 +13,16 @@ from ablate.study.options import Options
 from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen
 from ablate.study.trials import arm_name
 from ablate.tables.tuning import points_table
-from ablate.tuning.run import Tuned, prepare_search, tune_settled
+from ablate.tuning.run import prepare_search, tune_settled
 
 
 def retune_arms(
     settled: driver.Settled, options: Options, watcher: Watcher
 ) -> tuple[driver.Settled | None, int]:
-    """The study of arms as declared and re-tuned, None where it was interrupted; and how many trials ran.
-
-    The points of an arm are in a folder of its own, retune/<arm>/ below the study's results.
-    """
+    """The study of arms as declared and re-tuned, None where it was interrupted; and how many trials ran."""
     study, ran, chosen = settled.study, 0, list[Chosen]()
-    none: dict[str, object] = {
-        "factors": {},
-        "named": {},
-        "parts": {},
-        "design": "without",
-        "baseline": {},
-        "only": (),
-    }
-    none |= {"comparisons": (), "retune": None}
+    none: dict[str, object] = {"factors": {}, "named": {}, "parts": {}, "design": "without", "baseline": {}}
+    none |= {"only": (), "comparisons": (), "retune": None}
     searches = list[tuple[Levels, driver.Settled]]()
     for arm in study.arms():
         base = study.settings(study.base) | study.settings(arm)
@@ -44,7 +34,15 @@ def retune_arms(
         ran += tuned.ran
         if tuned.interrupted:
             return None, ran
-        chosen.append(_chosen(arm, tuned))
+        tuning, values = tuned.tuning, points_table(tuned.folder).set_index("number")["value"].dropna()
+        if not tuning.winners:
+            reasons = "; ".join(dict.fromkeys(point.reason for point in tuning.points))
+            raise ResultsError(f"retune: no point of {arm_name(arm)} is complete: {reasons}")
+        (best,) = tuning.winners
+        complete = sum(point.state == "complete" for point in tuning.points)
+        facts = {"arm": arm, "levels": tuning.points[best].levels, "complete": complete}
+        facts |= tuning.model_dump(include={"tuning_images", "overlap"})
+        chosen.append(Chosen(**facts, value=values[best], declared=values.get(0)))
     levels: dict[str, Levels] = {DECLARED: {}, RETUNED: {}}
     both = study.replace(
         factors={**study.factors, TUNING: tuple(levels)},
@@ -53,20 +51,3 @@ def retune_arms(
         chosen=tuple(chosen),
     )
     return replace(settled, study=both), ran
-
-
-def _chosen(arm: Levels, tuned: Tuned) -> Chosen:
-    tuning, values = tuned.tuning, points_table(tuned.folder).set_index("number")["value"]
-    if not tuning.winners:
-        reasons = "; ".join(dict.fromkeys(point.reason for point in tuning.points))
-        raise ResultsError(f"retune: no point of {arm_name(arm)} is complete: {reasons}")
-    (best,) = tuning.winners
-    return Chosen(
-        arm=arm,
-        levels=tuning.points[best].levels,
-        value=float(values.loc[best]),
-        declared=values.dropna().to_dict().get(0),
-        complete=sum(point.state == "complete" for point in tuning.points),
-        tuning_images=tuning.tuning_images,
-        overlap=tuning.overlap,
-    )

@@ -25,17 +25,13 @@ from ablate.study.trials import AnyFields, Trial, arm_name
 from ablate.tables.tuning import objective_values
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
-WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}
-"""What a heartbeat calls the objectives that are known after each epoch."""
+WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}  # as heartbeats call them
 
 
 def search_of(study: Study) -> Search:
     """The search of a study that has one."""
     if study.search is None:
-        raise StudyError(
-            f"{study.name}: expected a study with a search, but it has none; add search=Search(...) to it, "
-            "or use `python -m ablate run`"
-        )
+        raise StudyError(f"{study.name}: expected a study with a search=Search(...); else use `ablate run`")
     return study.search
 
 
@@ -43,19 +39,14 @@ def first_points(study: Study) -> list[Levels]:
     """The baseline, then the anchors, each complete, once, and on the grid (with log, as it was given)."""
     search = search_of(study)
     base = {**study.fields({}).model_dump(), **study.baseline}
-    if unset := [name for name in search.space if name not in base]:
-        raise StudyError(
-            f"the baseline has no {', '.join(unset)}: set baseline={{{unset[0]!r}: ...}} to a value searched"
-        )
-    baseline = {name: base[name] for name in search.space}
-    for name, value in search.active(baseline).items():
-        if not search.space[name].holds(value):
-            raise StudyError(
-                f"the baseline's {name}={value!r} is not among the values searched "
-                f"({search.space[name].in_words()}): "
-                f"set baseline={{{name!r}: ...}} to a value of it, or take that value into the range"
-            )
-    points = [search.active(baseline), *(search.active({**baseline, **anchor}) for anchor in search.anchors)]
+    baseline = {name: base.get(name) for name in search.space}
+    active = search.active(baseline)
+    for name, value in baseline.items():
+        dimension = search.space[name]
+        if name not in base or (name in active and not dimension.holds(value)):
+            fault = f"{name}={value!r} is not among the values searched ({dimension.in_words()})"
+            raise StudyError(f"the baseline's {fault}: set baseline={{{name!r}: ...}} to a value of it")
+    points = [active, *(search.active({**baseline, **anchor}) for anchor in search.anchors)]
     for anchor, point in zip(search.anchors, points[1:], strict=True):
         for name in anchor.keys() - point.keys():
             needs = ", ".join(f"{other}={value!r}" for other, value in search.space[name].when.items())
@@ -70,8 +61,7 @@ def first_points(study: Study) -> list[Levels]:
     points = [point for index, point in enumerate(points) if point not in points[:index]]
     if len(points) > search.points:
         raise StudyError(
-            f"points: baseline and anchors alone are {len(points)}, but the budget is {search.points}; raise "
-            "it, or take anchors away"
+            f"points: baseline and anchors alone are {len(points)}, give more than {search.points}"
         )
     return points
 
@@ -89,10 +79,8 @@ def prepare_search(settled: driver.Settled, options: Options, watcher: Watcher) 
     for levels in tried:
         trial_id = inputs.trial(levels, point_fields(study, levels), FIRST_TUNING_SEED).trial_id
         if seen.setdefault(trial_id, levels) != levels:
-            raise StudyError(
-                f"space: {arm_name(seen[trial_id])} and {arm_name(levels)} train the same network; leave "
-                "out what changes nothing"
-            )
+            same = f"{arm_name(seen[trial_id])} and {arm_name(levels)} train the same network"
+            raise StudyError(f"space: {same}; leave out what changes nothing")
     if not study.fields(first[0]).data:  # one's own code has its own
         return inputs, Tuning(search=search)
     held = inputs.dataset(point_fields(study, first[0]))
@@ -126,10 +114,8 @@ def check_same(study: Study, inputs: Inputs, where: str, known: Tuning, *, retra
         if trial.trial_id != point.trial_ids[0]:
             changed = ["what a point trains (its fields, data, arithmetic or the training's version) differs"]
     if changed:
-        raise ResultsError(
-            f"{where}: holds the points of another search: {'; '.join(changed)}. Points of two searches "
-            "cannot be pooled: give the study another name, or --results another folder, or put that one away"
-        )
+        fault = f"holds the points of another search: {'; '.join(changed)}"
+        raise ResultsError(f"{where}: {fault}; give the study another name, or --results another folder")
 
 
 def _words(search: Search) -> dict[str, str]:
@@ -187,11 +173,7 @@ class Tuned:
 def tune_study(
     study: Study, options: Options, watcher: Watcher, *, points: int | None = None, storage: str | None = None
 ) -> Tuned:
-    """Spend a search's budget on the tuning split, then re-test its winner with fresh seeds.
-
-    `points` is the budget instead of the search's; `storage` the PostgreSQL URL of a search that several
-    tuners share, as they do the folder.
-    """
+    """Spend a search's budget, or `points`, then re-test its winner; tuners may share a URL as `storage`."""
     if storage is not None and (options.retry_failed or options.retrain):
         name = "--retrain" if options.retrain else "--retry-failed"
         raise StudyError(f"{name}: not with --storage, where a point that ended stays so for all tuners")
@@ -231,9 +213,8 @@ def tune_settled(
                 for line in quarantine(folder)[1]:
                     watcher.note(f"put aside as damaged, to run again: {line}")
             first, where = first_points(study), f"{database.words}: study {name!r}"
-            again = {"retry_failed": options.retry_failed, "retrain": options.retrain}
             same = partial(check_same, study, inputs, where, retrain=options.retrain)
-            ledger = Ledger(results, database, name, declared, first, same, **again)
+            ledger = Ledger(results, database, name, declared, first, same, options)
             watcher.searching(ledger.tuning, study.name, settled.reason)
             loop = _Loop(study, inputs, ledger, options, watcher)
             interrupted = loop.run()
@@ -299,16 +280,11 @@ class _Loop:
             self.ran += 1
             training.records[event.name] = record
             self._judge(training)
-        # A point's first seed alone is watched while it trains.
-        elif (
-            isinstance(event, Told) and search.pruning in ("hyperband", "median") and len(training.begun) == 1
-        ):
+        elif isinstance(event, Told) and search.pruning in ("hyperband", "median"):
             value = getattr(event.message, WHILE_TRAINING[search.objective[0]])
-            if value is not None:
-                with self.ledger.changing() as points:
-                    reason = points.report(training.point.number, round(event.message.done), float(value))
-                if reason:
-                    self._end(training.point, "pruned", reason)
+            # A point's first seed alone is watched while it trains.
+            if value is not None and len(training.begun) == 1:
+                self._report(training.point, round(event.message.done), float(value))
 
     def _judge(self, training: _Training) -> None:
         """A trial of the point ended: fail it, prune it, complete it, or let it go on."""
@@ -323,16 +299,22 @@ class _Loop:
         values = objective_values(self.ledger.results, point, search.objective)
         if training.missing:
             for seed, (value, *_) in values.items():
-                with self.ledger.changing() as points:
-                    reason = points.report(point.number, seed, value)
-                if reason:
-                    return self._end(point, "pruned", reason)
+                if self._report(point, seed, value):
+                    break
             return None
         for seed in point.seeds:
             if seed not in values:
                 why = f"{' and '.join(search.objective)} cannot be told from its predictions"
                 return self._end(point, "failed", f"seed {seed}: {why}")
         return self._end(point, "complete", "", point_means(self.ledger.results, point, search.objective))
+
+    def _report(self, point: Point, step: int, value: float) -> str:
+        """Report a value; why the point was given up for it, or empty."""
+        with self.ledger.changing() as points:
+            reason = points.report(point.number, step, value)
+        if reason:
+            self._end(point, "pruned", reason)
+        return reason
 
     def _end(self, point: Point, state: State, reason: str, values: tuple[float, ...] = ()) -> None:
         """The point is over; so are its trials that still wait or run."""
@@ -367,7 +349,6 @@ class _Loop:
                 self._begin(point)
 
     def _begin(self, point: Point) -> None:
-        """Name the point's trials, and judge it by those that are recorded."""
         try:
             fields = point_fields(self.study, point.levels)
             self.inputs.check([fields])

@@ -198,12 +198,12 @@ LABELS = np.array([0, 1, 2, 0])
 DIVERGED = np.where(np.arange(12).reshape(4, 3) == 5, np.nan, LOGITS)
 
 REFUSED = {
-    "one row": (LOGITS[0], LABELS, r"shape \[N, K\], got shape \(3,\)"),
-    "integer logits": (LOGITS.astype(int), LABELS, "got shape .* of int64"),
+    "one row": (LOGITS[0], LABELS, r"logits \[N, K\].*got float32 of shape \(3,\)"),
+    "integer logits": (LOGITS.astype(int), LABELS, "floating-point logits.*got int64"),
     "no image": (LOGITS[:0], LABELS[:0], "at least one image"),
-    "one label too few": (LOGITS, LABELS[:3], r"labels of shape \(4,\).* got shape \(3,\)"),
-    "one-hot labels": (LOGITS, np.eye(3, dtype=int)[LABELS], r"got shape \(4, 3\).*not one-hot"),
-    "float labels": (LOGITS, LABELS.astype(float), "of float64"),
+    "one label too few": (LOGITS, LABELS[:3], r"integer labels \[N\].* int64 of shape \(3,\)"),
+    "one-hot labels": (LOGITS, np.eye(3, dtype=int)[LABELS], r"not one-hot.* int64 of shape \(4, 3\)"),
+    "float labels": (LOGITS, LABELS.astype(float), "float64 of shape"),
     "label K": (LOGITS, np.array([0, 1, 3, 0]), r"labels in \[0, 3\), got 0 to 3"),
     "ignored label": (LOGITS, np.array([0, -100, 2, 0]), "got -100 to 2; leave out ignored images"),
     "NaN": (DIVERGED, LABELS, "NaN or infinity for 1 of 4 images; a diverged"),

@@ -173,7 +173,7 @@ def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, 
 @pytest.mark.soak
 def test_fourteen_arms_of_ten_seeds_stay_under_3_megabytes(tmp_path: Path) -> None:
     study = declare(
-        base={"data": "folder:x", "image_size": 8, "epochs": 11},
+        base={"data": "folder:x", "image_size": 8, "epochs": 13},
         factors={"epsilon": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5), "arch": ("seed_cnn", "xresnet18")},
         baseline={"epsilon": 0.0},
         seeds=10,

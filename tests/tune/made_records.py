@@ -34,7 +34,7 @@ def opened(storage: Storage, results: ResultsFolder, search: Search) -> Ledger:
     tuning_folder(results).create()
     others = {name: level for name, level in (("lr", 0.1), ("batch_size", 64)) if name in search.space}
     first = [{"epsilon": 0.1, **others}, {"epsilon": 0.0, **others}]
-    return Ledger(results, storage, NAME, Tuning(search=search), first, lambda known: None)
+    return Ledger(results, storage, NAME, Tuning(search=search), first, lambda known: None, Options())
 
 
 def train(ledger: Ledger, point: Point, seeds: int | None = None) -> Point:

@@ -197,7 +197,7 @@ def test_all_that_is_asked_is_asked_of_re_tuned_arms(asked: str, baseline: dict[
 def test_a_plan_says_what_the_searches_train(tmp_path: Path) -> None:
     console = Console(record=True, quiet=False, file=io.StringIO(), width=200)
     show_plan(console, declare(), Options(device="cpu", results=tmp_path), None)
-    assert "each of the 2 arms is tuned: 3 points x 2 seeds" in console.export_text()
+    assert "each of 2 arms is tuned: 3 points x 2 seeds" in console.export_text()
 
 
 @pytest.mark.parametrize(

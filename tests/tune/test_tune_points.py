@@ -4,7 +4,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import optuna
@@ -38,6 +38,12 @@ def value_of(levels: Levels) -> float:
 
 def search(sampler: str = "tpe", **settings: Any) -> Search:
     return Search(**{"space": SPACE, "points": 24, "sampler": sampler, **settings})
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    with quiet():
+        yield
 
 
 @pytest.fixture
@@ -256,8 +262,7 @@ def test_given_points_become_parents_of_genetic_search() -> None:
         point = points.ask("sampler") if number >= 4 else points.ask("anchor", {"lr": 1e-2})
         points.end(number, "complete", values=(-point.levels["lr"], point.levels["lr"]))
         assert point.attributes["NSGAIISampler:generation"] == number // 4
-    with quiet():
-        sampler: Any = sampler_of(points.search, 8, 8)
+    sampler: Any = sampler_of(points.search, 8, 8)
     parents = sampler.get_parent_population(points.study, 1)
     assert sorted(parent.number for parent in parents) == [0, 1, 2, 3]
 
@@ -265,11 +270,12 @@ def test_given_points_become_parents_of_genetic_search() -> None:
 @pytest.mark.parametrize("sampler", ["quasi_random", "tpe"])
 def test_nothing_of_optunas_is_heard(sampler: str, capfd: pytest.CaptureFixture[str]) -> None:
     before = optuna.logging.get_verbosity(), list(warnings.filters)
-    points = Points(search(sampler, pruning="seeds", seeds=6, points=12))
-    for number in range(12):
-        points.ask("sampler")
-        points.report(number, number, 1.0)  # seeds that the best point has not: Optuna warns of that
-        finish(points, number)
-    points.importances()
+    with quiet():
+        points = Points(search(sampler, pruning="seeds", seeds=6, points=12))
+        for number in range(12):
+            points.ask("sampler")
+            points.report(number, number, 1.0)  # seeds that the best point has not: Optuna warns of that
+            finish(points, number)
+        points.importances()
     after = optuna.logging.get_verbosity(), list(warnings.filters)
     assert (capfd.readouterr(), after) == (("", ""), before)

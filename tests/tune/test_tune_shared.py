@@ -142,15 +142,15 @@ def test_tuners_may_start_at_once(database: str, monkeypatch: pytest.MonkeyPatch
         storage.close()
 
 
-CANNOT_BE_READ = "cannot be read; write characters such as @"
+CANNOT_BE_READ = "expected postgresql://.*characters such as @ .* cannot be read so"
 
 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("mysql://me:geheim@host/db", "expected postgresql://.* but mysql://me@host/db came"),
-        ("host=h password=geheim", "expected postgresql://.* but a text without :// came"),
-        ("mysql://host/db?password=geheim@x", "but mysql://host@x came"),
+        ("mysql://me:geheim@host/db", CANNOT_BE_READ),
+        ("host=h password=geheim", CANNOT_BE_READ),
+        ("mysql://host/db?password=geheim@x", CANNOT_BE_READ),
         ("postgresql://me:ge@heim@host/db", CANNOT_BE_READ),
         ("postgresql://me:12/geheim@host/db", CANNOT_BE_READ),
         ("postgresql://me:geheim@host/db?nothing=1", CANNOT_BE_READ),
