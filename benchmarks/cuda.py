@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from ablate.errors import DeviceError
 from ablate.execution.driver import Options, run_settled, settle
 from ablate.execution.prepare import resolve_numerics
 from ablate.execution.progress import Watcher
-from ablate.execution.trial import Engine, resolved_fields
+from ablate.execution.trial import resolved_fields
 from ablate.losses import build_loss
 from ablate.models import build_model, count_macs
 from ablate.pipeline import write_results
@@ -47,7 +47,7 @@ from ablate.train.step import Step
 from benchmarks import simulation
 
 NETWORKS, RECIPES = ("seed_cnn", "xresnet18"), ("source", "modern", "board_5")
-ENGINES: tuple[Engine, Engine] = ("eager", "graph")
+ENGINES: tuple[Literal["eager", "graph"], ...] = ("eager", "graph")
 MEAN, STD, CLASSES = (0.47, 0.48, 0.45), (0.29, 0.28, 0.30), 10
 
 Values = Mapping[str, Any]

@@ -145,11 +145,11 @@ def test_advice_on_idle_cores_helps(trials: int, count: int, workers: int | None
 def test_threads_that_cannot_be_had(cores: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
     cores(4)
     settle(study(), Options(device="cpu", threads=4))
-    with pytest.raises(StudyError, match=r"--threads 5: expected at most 4, .* give fewer"):
+    with pytest.raises(StudyError, match=r"--threads 5: expected at most 4 on cpu: .* give fewer"):
         settle(study(), Options(device="cpu", threads=5))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     settle(study(), Options(device="cuda"))
-    with pytest.raises(StudyError, match=r"--threads 2: .* CUDA, where the GPU .*; leave --threads out"):
+    with pytest.raises(StudyError, match=r"--threads 2: expected at most 1 on cuda: .* leave --threads out"):
         settle(study(), Options(device="cuda", threads=2))
 
 

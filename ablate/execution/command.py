@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import ctypes
 import json
 import os
 import re
@@ -22,14 +21,13 @@ import torch
 from ablate.errors import StudyError, first_line
 from ablate.execution.executors import THEIRS
 from ablate.execution.trial import Heartbeat
+from ablate.execution.worker import die_with_parent
 from ablate.study.own import PLACEHOLDER
 from ablate.study.study import Study
 from ablate.study.trials import Trial
 
-PR_SET_PDEATHSIG = 1
 LOOK_SECONDS = 2.0
-TAIL = 4096
-"""Bytes at a log's end in which its last line is looked for."""
+TAIL = 4096  # bytes at a log's end in which its last line is looked for
 
 
 def run_command(
@@ -46,13 +44,13 @@ def run_command(
     def filled(text: str) -> str:
         return PLACEHOLDER.sub(lambda found: str(values.get(found[1], found[0])), text)
 
-    words, log = [filled(word) for word in study.command], log_of(out)
+    words, log = [filled(word) for word in study.command], out.with_name(f"{out.name}.log")
     with log.open("wb") as output:
         try:
             process = subprocess.Popen(
                 words, cwd=study.folder, env=_environment(device, trial.numerics.threads),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                process_group=0, preexec_fn=_die_with_parent,
+                process_group=0, preexec_fn=die_with_parent,
             )  # fmt: skip
         except OSError as error:
             raise StudyError(f"command: {words[0]!r} cannot be started ({error.strerror})") from None
@@ -67,19 +65,16 @@ def run_command(
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     if status:
-        ended = (
-            f"exited with status {status}"
-            if status > 0
-            else f"was killed by signal {-status} ({signal.strsignal(-status)})"
-        )
+        ended = f"exited with status {status}" if status > 0 else f"was killed by signal {-status}"
         raise StudyError(f"the command {ended}; its last line: {last_line(log) or 'none'}")
-    found = {name: read_result(filled(result), log) for name, result in study.result.items()}
-    return found | (_arrays(Path(filled(study.predictions))) if study.predictions else {})
-
-
-def log_of(out: Path) -> Path:
-    """Where a command's output goes, beside its trial's folder."""
-    return out.with_name(f"{out.name}.log")
+    found: dict[str, Any] = {name: read_result(filled(of), log) for name, of in study.result.items()}
+    if study.predictions:
+        try:
+            with np.load(filled(study.predictions), allow_pickle=False) as arrays:
+                found |= {name: arrays[name] for name in ("logits", "labels")}
+        except Exception as error:  # a damaged file raises as it likes
+            raise StudyError(f"predictions: expected logits and labels: {first_line(error)}") from None
+    return found
 
 
 def _environment(device: torch.device, threads: int) -> dict[str, str]:
@@ -90,12 +85,6 @@ def _environment(device: torch.device, threads: int) -> dict[str, str]:
         visible = [one for one in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if one]
         return own | {"CUDA_VISIBLE_DEVICES": visible[device.index] if visible else str(device.index)}
     return own | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": str(threads)}
-
-
-def _die_with_parent() -> None:
-    """On Linux the kernel kills a command whose worker was killed."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def last_line(log: Path) -> str:
@@ -112,35 +101,27 @@ def read_result(result: str, log: Path) -> float:
         found = re.findall(result[4:], log.read_text(errors="replace"), re.MULTILINE)
         if not found:
             raise StudyError(f"result: no line of the command's log matches {result[4:]!r}")
-        return _number(found[-1], result)
-    file, _, key = result.rpartition(":")
-    try:
-        with open(file, encoding="utf-8", newline="") as text:
-            value: Any = json.load(text) if file.endswith(".json") else list(csv.DictReader(text))[-1]
-    except OSError as error:
-        raise StudyError(f"result: the command ended well but left no {file} ({error.strerror})") from None
-    except (ValueError, IndexError, csv.Error) as error:
-        raise StudyError(f"result: {file} cannot be read: {first_line(error)}") from None
-    for part in key.split(".") if file.endswith(".json") else [key]:
+        value: Any = found[-1]
+        parts = list[str]()
+    else:
+        file, _, key = result.rpartition(":")
+        parts = key.split(".") if file.endswith(".json") else [key]
+        try:
+            with open(file, encoding="utf-8", newline="") as text:
+                value = json.load(text) if file.endswith(".json") else list(csv.DictReader(text))[-1]
+        except OSError as error:
+            raise StudyError(
+                f"result: the command ended well but left no {file} ({error.strerror})"
+            ) from None
+        except (ValueError, IndexError, csv.Error) as error:
+            raise StudyError(f"result: {file} cannot be read: {first_line(error)}") from None
+    for part in parts:
         try:
             value = value[int(part) if isinstance(value, list) else part]
         except (LookupError, ValueError, TypeError):
             known = ", ".join(map(str, value)) if isinstance(value, Mapping) else f"a {type(value).__name__}"
             raise StudyError(f"result: {file} has no {key}; at {part} it has {known}") from None
-    return _number(value, result)
-
-
-def _number(value: Any, result: str) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
         raise StudyError(f"result: {result}: expected a number, but {str(value)[:80]!r} came") from None
-
-
-def _arrays(file: Path) -> dict[str, Any]:
-    """Logits and labels of an npz file."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in ("logits", "labels")}
-    except Exception as error:  # a damaged file raises as it likes
-        raise StudyError(f"predictions: expected logits and labels in {file}: {first_line(error)}") from None

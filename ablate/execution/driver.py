@@ -17,10 +17,10 @@ from ablate.data import ARCHIVES, Originals, find_originals
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Told
-from ablate.execution.own import OwnTask, do_task, with_own_knobs
+from ablate.execution.own import OwnTask, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
-from ablate.execution.trial import Outcome, Task, TimingTask
+from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
@@ -174,15 +174,10 @@ def settle(study: Study, options: Options) -> Settled:
             "--engine graph: expected a GPU, whose steps can be captured, but the trials would train on "
             f"{device}; leave --engine out"
         )
-    if options.threads > 1 and device == "cuda":
+    if options.threads > (most := 1 if device == "cuda" else usable_cores()):
         raise StudyError(
-            f"--threads {options.threads}: expected none on CUDA, where the GPU computes; leave --threads "
-            "out, or give --device cpu"
-        )
-    if options.threads > (cores := usable_cores()):
-        raise StudyError(
-            f"--threads {options.threads}: expected at most {cores}, one per CPU core that may be used here; "
-            "give fewer, or leave --threads out"
+            f"--threads {options.threads}: expected at most {most} on {device}: one per CPU core that may be "
+            "used here, and on CUDA, where the GPU computes, 1; give fewer, or leave --threads out"
         )
     profile, reason = choose_profile(study, options.profile, device)
     if study.profiles or options.profile:
@@ -254,16 +249,15 @@ def choose_profile(study: Study, asked: str | None, device: str) -> tuple[str, s
         return asked, f"--profile {asked} was given"
     if not study.profiles:
         return "default", "the study has no profiles"
-    name = "full" if device == "cuda" else "quick"
+    name, reason = "quick", "the CPU was asked for" if torch.cuda.is_available() else "no CUDA is present"
+    if device == "cuda":
+        name, reason = "full", "CUDA is present"
     if name not in study.profiles:
         raise StudyError(
             f"on {device} the profile {name!r} would run, but the study has only "
             f"{', '.join(study.profiles)}; choose one with --profile"
         )
-    if device == "cuda":
-        return name, f"CUDA is present, so profile {name} runs"
-    missing = "the CPU was asked for" if torch.cuda.is_available() else "no CUDA is present"
-    return name, f"{missing}, so profile {name} runs"
+    return name, f"{reason}, so profile {name} runs"
 
 
 @contextlib.contextmanager

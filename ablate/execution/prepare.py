@@ -13,9 +13,10 @@ import torch
 
 from ablate.data import Dataset, Progress, bind_data, default_cache_dir, prepare
 from ablate.errors import FOREIGN_FAULTS, DeviceError, StudyError, first_line
+from ablate.execution.trial import build_network
 from ablate.losses import ForeignLoss, build_loss
-from ablate.models import bind_network, build_model
-from ablate.models.weights import begin, head_of
+from ablate.models import bind_network
+from ablate.models.weights import head_of
 from ablate.plugins import is_foreign
 from ablate.study.fields import Fields
 from ablate.study.metric import Metric
@@ -88,16 +89,12 @@ class Inputs:
         data = self.dataset(fields)
         images, classes = len(data.train.labels), len(data.classes)
         lone = not fields.drop_last and images % fields.batch_size == 1
-        arguments = fields.arguments("arch")
         start = fields.weights, fields.freeze, fields.head_lr != 1
-        network = (fields.arch, *arguments.items(), fields.image_size, classes, lone, start)
+        network = (fields.arch, *fields.arguments("arch").items(), fields.image_size, classes, lone, start)
         if network in self._built:
             return
         self._built.add(network)
-        model = build_model(
-            fields.arch, num_classes=classes, image_size=fields.image_size, arguments=arguments
-        )
-        begin(model, fields.arch, fields.weights, fields.freeze)
+        model = build_network(fields, classes)
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise StudyError(f"freeze: {fields.freeze!r} leaves nothing of {fields.arch} to train")
         if fields.head_lr != 1 and head_of(model) is None:
@@ -197,11 +194,12 @@ def resolve_device(asked: str) -> str:
 def resolve_numerics(fields: AnyFields, device: str, threads: int = 1) -> Numerics:
     """The arithmetic that a trial's fields come to on a device; a CPU is deterministic for its threads."""
     on_cpu = device == "cpu"
+    threads = threads if on_cpu else 1
     if isinstance(fields, OwnFields):
-        return Numerics(device=device, precision="own", deterministic=False, threads=threads if on_cpu else 1)
+        return Numerics(device=device, precision="own", deterministic=False, threads=threads)
     precision = fields.precision
     if precision == "auto":
         fast = cpu_has_bfloat16() if on_cpu else torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bfloat16" if fast else "float32"
-    deterministic, threads = fields.deterministic or on_cpu, threads if on_cpu else 1
+    deterministic = fields.deterministic or on_cpu
     return Numerics(device=device, precision=precision, deterministic=deterministic, threads=threads)

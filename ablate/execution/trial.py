@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,9 +34,6 @@ from ablate.train.fit import Callbacks, DivergedError, fit
 from ablate.train.images import Images
 from ablate.train.step import Step
 
-Engine = Literal["eager", "graph"]
-"""How training steps reach the device: one operation after the other, or captured as a whole (CUDA)."""
-
 try:
     CHECKPOINT_SECONDS = float(_asked := os.environ.get("ABLATE_CHECKPOINT_SECONDS", "20"))
 except ValueError:
@@ -53,27 +50,6 @@ NO_RATE = 1e-9
 
 
 @dataclass(frozen=True)
-class Task:
-    """A trial as it is handed to a worker."""
-
-    trial: Trial
-    data_folder: Path
-    checkpoint: Path
-    workers: int
-    engine: Engine = "eager"
-    weights: Path | None = None
-    """Where the trained network is kept, if it is."""
-
-
-@dataclass(frozen=True)
-class TimingTask:
-    """What a worker is to time: cases, each with a trial that it is of and the folder of its data."""
-
-    cases: Mapping[Case, tuple[Trial, Path]]
-    engine: Engine = "eager"
-
-
-@dataclass(frozen=True)
 class Heartbeat:
     """How far a running trial is: `done` of `epochs`, in epochs and parts of one; of 0 where none knows."""
 
@@ -85,47 +61,82 @@ class Heartbeat:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Task:
+    """A trial as it is handed to a worker."""
+
+    trial: Trial
+    data_folder: Path
+    checkpoint: Path
+    workers: int
+    engine: str = "eager"
+    weights: Path | None = None
+    """Where the trained network is kept, if it is."""
+
+    def train(
+        self, device: torch.device, facts: dict[str, Any], tell: Callable[[Heartbeat], None]
+    ) -> Predictions | None:
+        """Train a network and add to the facts of its record, as soon as each is known."""
+        fields, dataset = self.trial.looped, open_dataset(self.data_folder)
+        facts["class_names"] = dataset.classes
+        valid = trial_images(fields, self.data_folder, device)[1]
+        step = first_step(self.trial, self.data_folder, device, self.engine)
+        facts["environment"] = facts["environment"].model_copy(update={"engine": step.engine})
+        facts["parameters"] = count_parameters(step.model)
+        arguments = tuple(fields.arguments("arch").items())
+        facts["macs"] = _macs(fields.arch, arguments, len(dataset.classes), fields.image_size)
+        fitted = fit(step, valid, callbacks=_callbacks(self, tell), checkpoint=read_checkpoint(self))
+        if self.weights is not None:
+            kept = {"fields": fields.model_dump(), "seed": self.trial.seed, "classes": dataset.classes}
+            std = 1 / (255 * valid.scale)
+            kept |= {"mean": (-valid.shift * std).flatten().tolist(), "std": std.flatten().tolist()}
+            save_network(self.weights, step.evaluated, kept)
+        facts |= {"history": tuple(fitted.history), "cost": fitted.cost, "features": fitted.features}
+        return fitted.predictions
+
+
+@dataclass(frozen=True)
+class TimingTask:
+    """What a worker is to time: cases, each with a trial that it is of and the folder of its data."""
+
+    cases: Mapping[Case, tuple[Trial, Path]]
+    engine: str = "eager"
+
+
 Outcome = tuple[Record, Predictions | None]
 
 
+def do_task(task: Task | TimingTask, slot: int, tell: Callable[[Any], None]) -> Outcome | TimingPass:
+    """What a worker does with what it is handed: train a trial, or time the steps."""
+    return time_cases(task, slot, tell) if isinstance(task, TimingTask) else run_trial(task, slot, tell)
+
+
 def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outcome:
-    """Train one network and give its record, with the predictions of a complete run.
+    """Train once and give the record, with the predictions of a complete run.
 
     `slot` is the number of the worker, on CUDA that of its GPU; `tell` is called about once a second.
     """
-    device, fields = ready_device(task.trial.numerics, slot), task.trial.looped
-    dataset = open_dataset(task.data_folder)
-    ran = functools.partial(environment_of, device, task.trial.numerics.threads, workers=task.workers)
-    facts: dict[str, Any] = {"trial": task.trial, "environment": ran(), "class_names": dataset.classes}
+    device = ready_device(task.trial.numerics, slot)
+    ran = environment_of(device, task.trial.numerics.threads, workers=task.workers, engine=task.engine)
+    facts: dict[str, Any] = {"trial": task.trial, "environment": ran, "status": "complete"}
+    predictions = None
     try:
-        valid = trial_images(fields, task.data_folder, device)[1]
-        step = first_step(task.trial, task.data_folder, device, task.engine)
-        facts["environment"] = ran(engine=step.engine)
-        facts["parameters"] = count_parameters(step.model)
-        facts["macs"] = _macs(
-            fields.arch, tuple(fields.arguments("arch").items()), len(dataset.classes), fields.image_size
-        )
-        fitted = fit(step, valid, callbacks=_callbacks(task, tell), checkpoint=read_checkpoint(task))
+        predictions = task.train(device, facts, tell)
     except DivergedError as error:
         failure = Failure(message=str(error), epoch=error.epoch, step=error.step)
-        return Record(**facts, status="diverged", history=tuple(error.history), failure=failure), None
+        facts |= {"status": "diverged", "history": tuple(error.history), "failure": failure}
+    except StudyError as error:
+        facts |= {"status": "error", "failure": Failure(message=str(error))}
     except (MemoryError, RuntimeError) as error:
         # Torch's CPU allocator raises a plain RuntimeError.
         known_type = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not known_type and "DefaultCPUAllocator: can't allocate memory" not in str(error):
             raise
-        failure = Failure(message=first_line(error) or "out of memory")
-        return Record(**facts, status="oom", failure=failure), None
-    if task.weights is not None:
-        kept = {"fields": fields.model_dump(), "seed": task.trial.seed, "classes": dataset.classes}
-        std = 1 / (255 * valid.scale)
-        kept |= {"mean": (-valid.shift * std).flatten().tolist(), "std": std.flatten().tolist()}
-        save_network(task.weights, step.evaluated, kept)
-    facts |= {"history": tuple(fitted.history), "cost": fitted.cost, "features": fitted.features}
-    return Record(**facts, status="complete"), fitted.predictions
+        facts |= {"status": "oom", "failure": Failure(message=first_line(error) or "out of memory")}
+    return Record(**facts), predictions
 
 
-def first_step(trial: Trial, data_folder: Path, device: torch.device, engine: Engine) -> Step:
+def first_step(trial: Trial, data_folder: Path, device: torch.device, engine: str) -> Step:
     """What trains a trial, with its network's first weights."""
     fields, dataset = resolved_fields(trial), open_dataset(data_folder)
     train, valid = trial_images(fields, data_folder, device)
@@ -135,14 +146,17 @@ def first_step(trial: Trial, data_folder: Path, device: torch.device, engine: En
 
     def build(seed: int) -> torch.nn.Module:
         seed_generators(seed)
-        arguments, size = fields.arguments("arch"), fields.image_size
-        model = build_model(
-            fields.arch, num_classes=len(dataset.classes), image_size=size, arguments=arguments
-        )
-        return begin(model, fields.arch, fields.weights, fields.freeze)
+        return build_network(fields, len(dataset.classes))
 
     loss, kind = build_loss(fields.loss, fields.arguments("loss")), (data_folder, device)
     return ready_step(engine, kind, build, loss, train, valid, fields, trial.seed)
+
+
+def build_network(fields: Fields, classes: int) -> torch.nn.Module:
+    """A trial's network with its first weights, drawn from torch's global generator where they are fresh."""
+    size, arguments = fields.image_size, fields.arguments("arch")
+    model = build_model(fields.arch, num_classes=classes, image_size=size, arguments=arguments)
+    return begin(model, fields.arch, fields.weights, fields.freeze)
 
 
 def resolved_fields(trial: Trial) -> Fields:
@@ -214,15 +228,21 @@ def _callbacks(task: Task, tell: Callable[[Heartbeat], None]) -> Callbacks:
         nonlocal saved
         if time.monotonic() - saved > CHECKPOINT_SECONDS:
             saved = time.monotonic()
-            buffer = io.BytesIO()
-            torch.save({"trial_id": task.trial.trial_id, "state": make()}, buffer)
-            with contextlib.suppress(OSError):  # a full disk must not cost the trial
-                write_atomically(task.checkpoint, buffer.getvalue())
+            write_checkpoint(task, make())
 
     def on_epoch(ended: Epoch) -> None:
         tell(Heartbeat(ended.epoch + 1, epochs, ended.train_loss, ended.valid_accuracy, ended.valid_nll))
 
     return Callbacks(on_step=on_step, on_epoch=on_epoch, save=save)
+
+
+def write_checkpoint(task: Task, state: dict[str, Any]) -> bytes:
+    """Keep the state of an unfinished run of this trial, and give what is in its file."""
+    buffer = io.BytesIO()
+    torch.save({"trial_id": task.trial.trial_id, "state": state}, buffer)
+    with contextlib.suppress(OSError):  # a full disk must not cost the trial
+        write_atomically(task.checkpoint, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_checkpoint(task: Task) -> dict[str, Any] | None:
@@ -251,16 +271,14 @@ def time_cases(task: TimingTask, slot: int, tell: Callable[[float], None]) -> Ti
             times[turn].append(turns[turn].take())
         tell((done + 1) / ROUNDS)
     engines = "; ".join(dict.fromkeys(turn.step.engine for turn in turns))
-    others, now = None, _busy_seconds()
-    if busy is not None and now is not None:
-        busy_others = (now - busy) - (time.process_time() - own)
-        others = min(max(busy_others / ((os.cpu_count() or 1) * (time.monotonic() - began)), 0.0), 1.0)
+    busy_others = (_busy_seconds() - busy) - (time.process_time() - own)
+    others = busy_others / ((os.cpu_count() or 1) * (time.monotonic() - began))
     return TimingPass(
         cases=tuple(task.cases),
         step_ms=tuple(map(tuple, times)),
         steps=tuple(turn.steps for turn in turns),
         environment=environment_of(device, numerics.threads, workers=1, engine=engines),
-        others=others,
+        others=min(max(others, 0.0), 1.0) if math.isfinite(others) else None,
     )
 
 
@@ -268,16 +286,14 @@ class _Turn:
     """One case, ready to take steps: its network, a step, and batches of its images."""
 
     def __init__(
-        self, case: Case, trial: Trial, data_folder: Path, device: torch.device, engine: Engine
+        self, case: Case, trial: Trial, data_folder: Path, device: torch.device, engine: str
     ) -> None:
         # A rate that changes nothing: one batch over and over would otherwise end in zeros or infinities.
-        changes = {"loss": case.loss, "reduction": case.reduction, "lr": NO_RATE}
+        changes: dict[str, Any] = {"loss": case.loss, "reduction": case.reduction, "lr": NO_RATE}
         fields = trial.looped
         if case.loss != fields.loss:
-            changes["epsilon"] = 0.0
-            fields = fields.without_arguments("loss")
-        fields = fields.model_copy(update=changes)
-        trial = trial.model_copy(update={"fields": fields})
+            fields, changes = fields.without_arguments("loss"), {**changes, "epsilon": 0.0}
+        trial = trial.model_copy(update={"fields": fields.model_copy(update=changes)})
         set_numerics(deterministic=trial.numerics.deterministic)
         self.device = device
         self.step = first_step(trial, data_folder, device, engine)
@@ -296,11 +312,9 @@ class _Turn:
         return 1000 * (time.perf_counter() - began) / self.steps
 
 
-def _busy_seconds() -> float | None:
-    """Seconds that all cores have worked since the machine started; None where the system does not say."""
-    try:
-        counts = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
-    except (OSError, ValueError):
-        return None
-    user, nice, system, _idle, _iowait, irq, softirq, steal = counts[:8]
-    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+def _busy_seconds() -> float:
+    """Seconds that all cores have worked since the machine started; NaN where the system does not say."""
+    with contextlib.suppress(OSError, ValueError):
+        user, nice, system, _idle, _iowait, *others = map(int, Path("/proc/stat").read_text().split()[1:9])
+        return (user + nice + system + sum(others)) / os.sysconf("SC_CLK_TCK")
+    return math.nan

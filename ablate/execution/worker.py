@@ -29,12 +29,17 @@ def serve(connection: Connection, slot: int) -> None:
         connection.send(do_job(work, job, number, slot, connection.send))
 
 
+def die_with_parent() -> None:
+    """On Linux the kernel kills this process with the one that started it."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Serve the driver that started this process, and do not outlive it."""
     descriptor, slot, parent = (int(argument) for argument in sys.argv[1:4])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
-    with contextlib.suppress(OSError, AttributeError):  # on Linux, the kernel kills it with the driver
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     with contextlib.suppress(ConnectionError):
         if os.getppid() == parent:
             return serve(Connection(descriptor), slot)

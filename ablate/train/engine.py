@@ -154,13 +154,11 @@ def ready_step(
 
 def kind_of(fields: Fields) -> Fields:
     """The fields without what a captured step takes from tensors or the host, or what made the images."""
-    same = {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
-    prepared = {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0}
-    prepared |= {"split": 0.0, "label_noise": 0.0}
-    whether = {"mixup": float(fields.mixup > 0), "ema": float(fields.ema > 0)}
-    return fields.without_arguments("schedule").model_copy(
-        update={**same, **prepared, **whether, "recipe": ""}
-    )
+    same = {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0, "recipe": ""}
+    same |= {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0}
+    same |= {"split": 0.0, "label_noise": 0.0}
+    same |= {"mixup": float(fields.mixup > 0), "ema": float(fields.ema > 0)}
+    return fields.without_arguments("schedule").model_copy(update=same)
 
 
 def _eager(model: nn.Module, loss: Loss, train: Images, fields: Fields, seed: int) -> Step:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +37,12 @@ class Fitted:
 
 
 class DivergedError(Exception):
-    """A loss was not finite: of a step of the epoch after `history`, or (None) of the evaluation after it."""
+    """A loss was not finite: in an epoch, at a step of it where that is known, after those of the history."""
 
-    def __init__(self, step: int | None, history: list[Epoch]) -> None:
-        epoch = len(history)
-        where = f"step {step} of epoch {epoch}" if step is not None else f"the evaluation after epoch {epoch}"
-        super().__init__(f"the loss is not finite at {where}")
+    def __init__(
+        self, message: str, epoch: int, step: int | None = None, history: Sequence[Epoch] = ()
+    ) -> None:
+        super().__init__(message)
         self.epoch, self.step, self.history = epoch, step, history
 
 
@@ -96,7 +96,8 @@ def fit(
         evaluated = evaluate(logits, valid.labels, step.loss, fields.epsilon)
         eval_seconds += time.perf_counter() - begun
         if not math.isfinite(evaluated["valid_loss"]) or not math.isfinite(evaluated["valid_nll"]):
-            raise DivergedError(None, history)
+            where = f"at the evaluation after epoch {epoch}"
+            raise DivergedError(f"the loss is not finite {where}", epoch, history=history)
         rate = float(step.optimizer.param_groups[0]["lr"])
         history.append(Epoch(epoch=epoch, lr=rate, **trained, **evaluated))
         callbacks.on_epoch(history[-1])
@@ -109,15 +110,11 @@ def fit(
     predictions = Predictions(logits=predicted, labels=valid.labels.cpu().numpy(), **projections)
     train_seconds = sum(epoch.seconds for epoch in history)
     low, middle, high = np.quantile(step_ms, [0.2, 0.5, 0.8])
+    speed = sum(step.sizes) * len(history) / train_seconds
     cost = Cost(
-        step_ms=middle,
-        step_ms_p20=low,
-        step_ms_p80=high,
-        images_per_second=sum(step.sizes) * len(history) / train_seconds,
-        peak_memory_mb=peak,
-        train_seconds=train_seconds,
-        eval_seconds=eval_seconds,
-    )
+        step_ms=middle, step_ms_p20=low, step_ms_p80=high, images_per_second=speed, peak_memory_mb=peak,
+        train_seconds=train_seconds, eval_seconds=eval_seconds,
+    )  # fmt: skip
     return Fitted(history, cost, predictions, features)
 
 
@@ -142,7 +139,9 @@ def _train_epoch(
     step_ms += times if epoch else times[min(WARM_UP_STEPS, len(times) - 1) :]
     finite = losses.isfinite()
     if not bool(finite.all()):
-        raise DivergedError(int((~finite).nonzero()[0]), history)
+        first = int((~finite).nonzero()[0])
+        where = f"at step {first} of epoch {epoch}"
+        raise DivergedError(f"the loss is not finite {where}", epoch, first, history)
     sizes = torch.tensor(step.sizes, dtype=torch.float64)
     seen = float(sizes.sum())
     loss, accuracy = float(losses.cpu().double() @ sizes) / seen, int(correct) / seen

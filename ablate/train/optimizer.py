@@ -32,25 +32,19 @@ def build_optimizer(model: nn.Module, fields: Fields) -> torch.optim.Optimizer:
     if fields.weight_decay and not fields.decay_norms:
         others = [parameter for parameter in parameters if parameter.ndim <= 1]
         groups[0]["params"] = [parameter for parameter in parameters if parameter.ndim > 1]
-        groups = [group for group in (*groups, {"params": others, "weight_decay": 0.0}) if group["params"]]
-    if fields.head_lr != 1:
-        groups = [part for group in groups for part in _head_apart(group, model, fields.head_lr)]
+        groups.append({"params": others, "weight_decay": 0.0})
+    if fields.head_lr != 1 and (name := head_of(model)):
+        head, whole = {*model.get_submodule(name).parameters()}, groups
+        groups = []
+        for group in whole:
+            body = [one for one in group["params"] if one not in head]
+            apart = [one for one in group["params"] if one in head]
+            groups += [{**group, "params": body}, {**group, "params": apart, "rate": fields.head_lr}]
+    groups = [group for group in groups if group["params"]]
     code, given = bind_optimizer(fields, parameters[0].device)
     if isinstance(given.get("lr"), Tensor):  # filled where it is, in each group by itself
         groups = [{**group, "lr": given["lr"].clone()} for group in groups]
     return code(groups, **given)
-
-
-def _head_apart(group: dict[str, Any], model: nn.Module, factor: float) -> list[dict[str, Any]]:
-    """A group's parameters of the last linear layer in a group of their own, whose rate is by `factor`."""
-    head = head_of(model)
-    of_head = set(model.get_submodule(head).parameters()) if head else set()
-    parts = ([one for one in group["params"] if (one in of_head) == apart] for apart in (False, True))
-    return [
-        {**group, "params": part, "rate": rate}
-        for part, rate in zip(parts, (1.0, factor), strict=True)
-        if part
-    ]
 
 
 def bind_optimizer(
