@@ -71,7 +71,7 @@ def loaded(text: str, folder: Path) -> Study:
         ({"base": {**BASE, "epsilom": 0.1}}, r"epsilom: unknown field; known are .*Did you mean 'epsilon'\?"),
         ({"factors": {"epsilon": (0.0, 1.5)}}, r"epsilon: .*less than or equal to 1, but 1.5"),
         ({"factors": {"epsilon": (0.3, 0.1 + 0.2)}}, r"level 0.3 is given twice"),
-        ({"factors": {"epsilon": ()}}, r"factors.epsilon: no levels"),
+        ({"factors": {"epsilon": ()}}, r"factors.epsilon: .*at least 1 item"),
         ({"factors": {"reduction": ("mean", "median")}}, r"reduction: .*'mean', 'sum' or 'none', but"),
         ({"factors": {"epsilon": 0.1}}, r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$"),
         ({"base": {"data": "digits"}}, r"image_size: no value is set"),
@@ -97,16 +97,24 @@ def loaded(text: str, folder: Path) -> Study:
             {"factors": {"net": {"a": {}}}, "base": {**BASE, "net": "b"}},
             r"^b: unknown level of net; known are a",
         ),
-        ({"seeds": 0}, r"at least one seed is needed, but 0 came"),
-        ({"seeds": (1, 1)}, r"seeds: each seed once"),
-        *(({"seeds": (seed,)}, r"seeds: -?\d+ is outside 0 to") for seed in (-1, 2**63)),
+        ({"seeds": 0}, r"seeds: expected at least one, .* but 0 came"),
+        ({"seeds": (1, 1)}, r"seeds: .* each once .* \(1, 1\) came"),
+        *(
+            ({"seeds": (seed,)}, r"seeds: .* within 0 to 2\*\*63 - 1, but \(-?\d+,\) came")
+            for seed in (-1, 2**63)
+        ),
         ({"baseline": {"arch": "seed_cnn"}}, r"baseline.arch: is not a factor"),
         ({"baseline": {"epsilon": 0.2}}, r"baseline.epsilon: 0.2 is not among its levels \[0.0, 0.1\]"),
-        *(({"margins": {"accuracy": of}}, r"accuracy: .* above 0") for of in (0.0, -0.1, math.nan, math.inf)),
+        *(
+            ({"margins": {"accuracy": of}}, r"margins.accuracy: .* (greater than 0|a finite number)")
+            for of in (0.0, -0.1, math.nan, math.inf)
+        ),
         ({"questions": "?"}, r"questions: unknown part of a Study; .*Did you mean 'question'\?"),
-        ({"only": ({"epsilon": 0.3},)}, r"only: epsilon=0.3 is not among its levels \[0.0, 0.1\]"),
+        *(
+            ({"only": (of,)}, r"only: expected a level for each of epsilon, but")
+            for of in ({"epsilon": 0.3}, {})
+        ),
         ({"only": ({"epsilon": 0.1},) * 2}, r"only: an arm is named twice"),
-        ({"only": ({},)}, r"only: expected a level for each of epsilon, but {} came"),
     ],
 )
 def test_a_wrong_declaration_says_what_is_wrong(changes: dict[str, Any], message: str) -> None:
@@ -153,11 +161,11 @@ def test_a_study_file_gives_its_study_name_and_docstring(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("study = Study(", r"my_study.py: is not Python: .*line 1"),
-        ("\x00", r"is not Python"),
+        ("study = Study(", r"my_study.py: running the study file fails: SyntaxError: .*line 1"),
+        ("\x00", r"fails: SyntaxError: .*null bytes"),
         ("x = 1", r"expected `study = Study\(\.\.\.\)` at the top level, but nothing of that name came"),
         ("study = {}", r"but a dict came"),
-        ("import sys; sys.exit(3)", r"the study file exits \(3\)"),
+        ("import sys; sys.exit(3)", r"line 1: running the study file fails: SystemExit: 3"),
         ("x = 1\n1 / 0", r"my_study.py, line 2: running the study file fails: ZeroDivisionError"),
         ("import no_such_module_here", r"No module named 'no_such_module_here'"),
         (GOOD.replace("epsilon", "epsilom"), r"(?s)the study is not valid:.*Did you mean 'epsilon'"),

@@ -14,7 +14,7 @@ from ablate.store.records import read_record
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.options import Options
 from ablate.study.sources import Source, read_source
-from ablate.study.trials import NOT_IDENTITY, AnyFields, Sources, Trial, code_names, identity_of, sources_now
+from ablate.study.trials import NOT_IDENTITY, AnyFields, Sources, Trial, code_names, sources_now
 
 
 def settled_sources(
@@ -22,49 +22,40 @@ def settled_sources(
 ) -> Callable[[AnyFields], Sources]:
     """What finds the code of a trial's fields: as it is now, or as recorded where the two are the same.
 
-    `folder` is the study's, in which files of a command's code are.
-
-    Raises:
-        StudyError: files changed since such trials were recorded, and the options do not say what follows.
+    `folder` is the study's, in which files of a command's code are. Where files changed since such trials
+    were recorded, and the options do not say what follows, it is a StudyError.
     """
     read = functools.cache(functools.partial(read_source, folder=folder))
     asked = {(_arm(fields), name) for fields in arms for name in code_names(fields).values()}
     if options.retrain or not asked:
         return functools.partial(sources_now, read=read)
     recorded = [trial for folder in (tuning_folder(results), results) for trial in _recorded(folder)]
-    planned: Sequence[Trial] = ()
-    with contextlib.suppress(RecordError):  # none, or a damaged one
-        planned = read_plan(results).trials
-    known = [
-        (_arm(trial.fields), str(getattr(trial.fields, slot)), source)
-        for trial in (*recorded, *planned)  # the latest last
-        for slot, source in trial.sources.items()
-    ]
-    kept, changed, files = dict[tuple[str, str], Source](), set[tuple[str, str]](), set[str]()
+    known = _named_sources(recorded)
+    with contextlib.suppress(RecordError):  # no plan, or a damaged one
+        known += _named_sources(read_plan(results).trials)
+    kept, files, stale = dict[tuple[str, str], Source](), set[str](), set[str]()
     for arm, name in asked:
-        now, anywhere = read(name), [source for _, of, source in known if of == name]
-        own = [source for of_arm, of, source in known if (of_arm, of) == (arm, name)]
-        digests = {source.digest for source in own or anywhere}
-        for source in (*anywhere, *own):
-            if source.digest in digests and source.now == now.files:  # but for comments, or as was said
-                kept[arm, name] = source
-            if source.digest in digests and source.digest == now.digest:
+        now, anywhere = read(name), [one for one in known if one[1] == name]
+        own = [one for one in anywhere if one[0] == arm] or anywhere
+        digests = {source.digest for *_, source in own}
+        for *_, source in anywhere:  # the latest last
+            if source.digest in digests and now.digest == source.digest:
                 kept[arm, name] = now
-        if (arm, name) in kept or not digests:
+            elif source.digest in digests and now.files == source.now:  # but for comments, or as was said
+                kept[arm, name] = source
+        if (arm, name) in kept or not own:
             continue
-        last = (own or anywhere)[-1]
+        *_, last = own[-1]
         if options.same_code:
             reason = "; ".join(filter(None, [last.same_code, options.same_code]))
             kept[arm, name] = last.model_copy(update={"ran": now.files, "same_code": reason})
-        elif own:
-            changed.add((arm, name))
+        elif own[-1][0] == arm:
             files |= {file for file, _ in last.now.items() ^ now.files.items()}
-    stale = {
-        trial.trial_id
-        for trial in recorded
-        for name in code_names(trial.fields).values()
-        if (_arm(trial.fields), name) in changed
-    }
+            stale |= {
+                trial.trial_id
+                for trial in recorded
+                if _arm(trial.fields) == arm and name in code_names(trial.fields).values()
+            }
     if stale:
         raise StudyError(
             f"{', '.join(sorted(files))}: changed since {len(stale)} of this study's trials were recorded; "
@@ -80,15 +71,19 @@ def _arm(fields: AnyFields) -> str:
     return "search" if fields.tuning_part else fields.model_dump_json(exclude=left_out)
 
 
+def _named_sources(trials: Sequence[Trial]) -> list[tuple[str, str, Source]]:
+    """Each trial's arm, import paths of code and what they were."""
+    return [
+        (_arm(trial.fields), str(getattr(trial.fields, slot)), source)
+        for trial in trials
+        for slot, source in trial.sources.items()
+    ]
+
+
 def _recorded(folder: ResultsFolder) -> list[Trial]:
-    """The trials of a folder's sound records by age, each with its code."""
+    """The trials of a folder's sound records by age."""
     trials = []
     for path in sorted(folder.records.glob("*.json"), key=os.path.getmtime):
         with contextlib.suppress(RecordError):
-            trial = read_record(path).trial
-            if not trial.sources:  # from before records had them
-                alone = functools.partial(read_source, follow=False)
-                was = trial.model_copy(update={"sources": sources_now(trial.fields, alone)})
-                trial = was if identity_of(was) == trial.trial_id else trial
-            trials.append(trial)
+            trials.append(read_record(path).trial)
     return trials

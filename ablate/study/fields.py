@@ -343,9 +343,19 @@ def several(values: Any) -> Any:
     return values if is_one(values) else tuple(map(canonical, values))
 
 
+def one_or_several(values: Any) -> Any:
+    """As `several`; a value on its own is the only one."""
+    return (values,) if is_one(values) else several(values)
+
+
 def repeated(values: Sequence[Any]) -> list[Any]:
     """Values that stand in a sequence before; not all of them can be hashed."""
     return [value for place, value in enumerate(values) if value in values[:place]]
+
+
+def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Layers of settings in one, each value in its one form; later ones win."""
+    return {name: canonical(value) for layer in layers for name, value in layer.items()}
 
 
 def resolve(*layers: Mapping[str, Any]) -> Fields:
@@ -353,9 +363,7 @@ def resolve(*layers: Mapping[str, Any]) -> Fields:
 
     Every unknown, missing and wrong field is named in one StudyError.
     """
-    settings = dict(DEFAULTS)
-    for layer in layers:
-        settings |= {name: canonical(value) for name, value in layer.items()}
+    settings = layered(DEFAULTS, *layers)
     # An unknown recipe is reported by the validation.
     recipe = RECIPES.get(str(settings["recipe"]), RECIPES["source"])
     try:
@@ -438,7 +446,8 @@ def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
         raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
 
 
-Factors = dict[str, Annotated[tuple[Any, ...], BeforeValidator(several)]]
+Texts = Annotated[tuple[str, ...], BeforeValidator(one_or_several)]
+Factors = dict[str, Annotated[tuple[Any, ...], BeforeValidator(several), Field(min_length=1)]]
 """Field name to the levels it is swept over."""
 Levels = dict[str, Annotated[Any, AfterValidator(canonical)]]
 """Field name to value: an arm, or a point of a searched space."""

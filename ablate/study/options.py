@@ -7,16 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
 
-from ablate.study.fields import Declaration, Seeds, canonical, is_one, several
+from ablate.study.fields import Declaration, Seeds, canonical, is_one, one_or_several, several
 
 Folder = Annotated[Path, Strict(False)]
 REPEATED = {"profile", "settings", "seeds", "device", "threads"}
 """The options that decide what is trained. Folders are not among them: elsewhere they mean nothing."""
-
-
-def _swept(values: Any) -> Any:
-    """A value on its own fixes its field; a list, tuple or array sweeps it."""
-    return (values,) if is_one(values) else several(values)
 
 
 class Options(Declaration, strict=True, allow_inf_nan=False):
@@ -27,7 +22,7 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     profile: str | None = Field(
         default=None, description="Profile of the study; otherwise the hardware decides."
     )
-    settings: dict[str, Annotated[tuple[Any, ...], BeforeValidator(_swept)]] = Field(
+    settings: dict[str, Annotated[tuple[Any, ...], BeforeValidator(one_or_several)]] = Field(
         default={}, description="Fix a field, or sweep it over values."
     )
     seeds: Seeds | None = Field(default=None, description="How many seeds, instead of the study's.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,9 @@ from ablate.study.fields import (
     FIELD_NAMES,
     DataFields,
     argument_value,
-    canonical,
     in_plain_words,
     is_one,
+    layered,
     unknown_name,
 )
 from ablate.study.sources import FILES
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 PLACEHOLDER = re.compile(r"\{([A-Za-z_]\w*)\}")
 GIVEN = ("seed", "out", "tuning_part")
 """Placeholders of a command that ablate fills by itself."""
-TAKEN = (*FIELD_NAMES, "accuracy")
-"""Columns of tables, so that a metric cannot be called that."""
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-TIME = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
-FORMS = "'{out}/metrics.json:val.loss', '{out}/log.csv:column' (its last row) or 'log:val loss ([0-9.]+)'"
+FORMS = (
+    "'{out}/metrics.json:val.loss', '{out}/log.csv:column' (its last row) or 'log:val loss ([0-9.]+)', a "
+    "regular expression with one group"
+)
 
 
 def _knob(name: str) -> str:
@@ -68,67 +69,56 @@ class OwnFields(DataFields, extra="allow"):
     def identity(self) -> dict[str, Any]:
         """What decides the trial's numbers: what differs from the defaults, and no name of data."""
         usual = {name: field.default for name, field in OwnFields.model_fields.items()} | self.defaults
-        left_out = {"data", "decode_size", "resize", "code", "defaults"}
-        own = self.model_dump(exclude=left_out)
+        own = self.model_dump(exclude={"data", "decode_size", "resize", "code", "defaults"})
         return {name: value for name, value in own.items() if name not in usual or usual[name] != value}
 
 
 def own_fields(study: Study, *layers: Mapping[str, Any]) -> OwnFields:
     """The fields of a trial from layers of settings; what is wrong with them is one StudyError."""
-    settings = dict(study.knobs)
-    for layer in layers:
-        settings |= {name: canonical(value) for name, value in layer.items()}
+    settings = layered(study.knobs, *layers)
     code = study.train or FILES + "\n".join(study.code)
     own = {"trained_by": study.trained_by, "code": code, "defaults": study.knobs}
     if taken := settings.keys() & own.keys():
-        raise StudyError(
-            f"{min(taken)}: ablate keeps something else under this name; call the knob otherwise"
-        )
-    settings |= own
+        raise StudyError(f"{min(taken)}: ablate keeps something else under it; call the knob otherwise")
     try:
-        fields = OwnFields.model_validate(settings)
+        fields = OwnFields.model_validate(settings | own)
     except ValidationError as error:
         raise in_plain_words(error, "knob", OwnFields.model_fields) from None
-    if about := [name for name in DataFields.model_fields if name in settings and name != "tuning_part"]:
-        if not fields.data:
-            raise StudyError(
-                f"{about[0]}: is about ablate's datasets; name one in the base, as data='cifar10'"
-            )
-        if not fields.image_size:
-            raise StudyError(f"image_size: no value is set; {fields.data} is decoded at a size, as 32")
+    about = [name for name in DataFields.model_fields if name in settings and name != "tuning_part"]
+    if about and not (fields.data and fields.image_size):
+        raise StudyError(f"{about[0]}: is about ablate's datasets; set data and image_size in the base too")
     return fields
 
 
-def words_of(command: Any) -> Any:
-    """A command as its words; a text, which a shell would have to read, is refused."""
+def _words(command: Any) -> Any:
     if isinstance(command, str):
         raise ValueError(f"expected a list of words, which no shell reads: {shlex.split(command)}")
     return command if is_one(command) else tuple(map(str, command))
 
 
 def _time(value: Any) -> Any:
-    if not isinstance(value, str) or (value and not TIME.fullmatch(value)):
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])?", str(value)):
         raise ValueError("expected a time with its unit, as '90s', '30m' or '2h'")
     return value
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(words_of)]
-Texts = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
-]
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Time = Annotated[str, BeforeValidator(_time)]
 
 
 def seconds_of(time: str) -> float | None:
     """A time such as 30m in seconds; None of ''."""
-    found = TIME.fullmatch(time)
-    return float(found[1]) * SECONDS[found[2]] if found else None
+    return float(time[:-1]) * SECONDS[time[-1]] if time else None
 
 
 def result_name(result: str) -> str:
     """How a single result is called that no metric is declared for: by its path, or result."""
     name = "" if result.startswith("log:") else re.sub(r"\W", "_", result.rpartition(":")[2])
-    return name if name.isidentifier() and name not in TAKEN else f"result_{name}".rstrip("_")
+    return (
+        name
+        if name.isidentifier() and name not in (*FIELD_NAMES, "accuracy")
+        else f"result_{name}".rstrip("_")
+    )
 
 
 def own_faults(study: Study) -> Iterator[str]:
@@ -145,13 +135,11 @@ def own_faults(study: Study) -> Iterator[str]:
     used = {name for word in study.command for name in PLACEHOLDER.findall(word)}
     searched = study.search.space if study.search else {}
     named = [fields for levels in study.named.values() for fields in levels.values()]
-    varied = [name for name in study.factors if name not in study.named]
-    known = dict.fromkeys([*study.base, *varied, *searched, *(name for own in named for name in own)])
-    for name in known:
-        if name in GIVEN[:2]:
-            yield f"{name}: is ablate's to fill in; leave it out of base and factors"
-        elif name in DataFields.model_fields:
-            yield f"{name}: is the name of a field of ablate's own data; call the placeholder otherwise"
+    known = {name for fields in (study.base, study.factors, searched, *named) for name in fields}
+    known -= study.named.keys()
+    for name in sorted(known):
+        if name in (*GIVEN, *DataFields.model_fields):
+            yield f"{name}: is ablate's to fill in; leave it out, or call the placeholder otherwise"
         elif name not in used:
             others = sorted(used.difference(GIVEN))
             yield f"{unknown_name('placeholder of the command', name, others)} Write it there as {{{name}}}"
@@ -165,25 +153,18 @@ def own_faults(study: Study) -> Iterator[str]:
     if not study.result and not study.predictions:
         yield f"result: expected where the command leaves its number, as {FORMS}"
     for name, result in study.result.items():
-        if fault := _result_fault(result):
-            yield f"result: {name}: {fault}"
+        if not _is_result(result):
+            yield f"result: {name}: expected {FORMS}, but {result!r} came"
         if name not in study.metrics or study.metrics[name].code:
             yield f"result: {unknown_name('metric', name, study.metrics)} Declare it in metrics"
     if study.predictions and not ("{out}" in study.predictions and study.predictions.endswith(".npz")):
-        yield (
-            "predictions: expected a file of its own per trial, as '{out}/predictions.npz', but "
-            f"{study.predictions!r} came"
-        )
+        yield f"predictions: expected '{{out}}/predictions.npz', each trial's own, not {study.predictions!r}"
 
 
-def _result_fault(result: str) -> str:
-    if result.startswith("log:"):
-        try:
-            groups = re.compile(result[4:]).groups
-        except re.error as error:
-            return f"{result!r} is no regular expression: {error}"
-        return "" if groups == 1 else f"expected one group, as ([0-9.]+), in {result!r}"
+def _is_result(result: str) -> bool:
     path, _, key = result.rpartition(":")
-    if not key or not path.endswith((".json", ".csv")):
-        return f"expected {FORMS}, but {result!r} came"
-    return "" if "{out}" in path else f"expected a file in {{out}}, as trials share any other, not {path!r}"
+    if result.startswith("log:"):
+        with contextlib.suppress(re.error):
+            return re.compile(result[4:]).groups == 1
+        return False
+    return bool(key) and "{out}" in path and path.endswith((".json", ".csv"))

@@ -9,14 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SkipValidation, field_validator, model_validator
 
-from ablate.study.fields import (
-    Declaration,
-    Frozen,
-    Levels,
-    canonical,
-    repeated,
-    several,
-)
+from ablate.study.fields import Declaration, Frozen, Levels, Texts, canonical, repeated, several
 
 FIRST_TUNING_SEED = 1_000_000
 """Points are trained with seeds from here on, so that the re-test's seeds are fresh."""
@@ -188,7 +181,7 @@ class Search(Declaration):
     """
 
     space: dict[str, Dimension] = Field(description="field name to its range, or a tuple of its values")
-    objective: tuple[str, ...] = Field(
+    objective: Texts = Field(
         default=("accuracy",), description="the metric, or two together; each in the direction that is better"
     )
     anchors: tuple[Levels, ...] = Field(
@@ -212,11 +205,6 @@ class Search(Declaration):
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(**_named(type(self), given), **named)
-
-    @field_validator("objective", mode="before")
-    @classmethod
-    def _one_is_a_tuple(cls, objective: Any) -> Any:
-        return (objective,) if isinstance(objective, str) else objective
 
     @model_validator(mode="after")
     def _consistent(self) -> Search:

@@ -42,51 +42,52 @@ def is_users(path: Path) -> bool:
     return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def read_source(name: str, *, follow: bool = True, folder: Path | None = None) -> Source:
+def read_source(name: str, folder: Path | None = None) -> Source:
     """The code that `package.module:attribute` names, or after `FILES` patterns in a folder, as it is now.
 
     A file that imports nothing of the user's has the digest of its bytes, comments included. So has an
-    installed module, whose imports are not followed, and any without `follow`.
-
-    Raises:
-        StudyError: the module is not found, or a file that it brings in is not Python.
+    installed module, whose imports are not followed. What is not found, or not Python, is a StudyError.
     """
     if name.startswith(FILES):
-        return read_files(name.removeprefix(FILES).splitlines(), folder or Path())
+        return _read_files(name.removeprefix(FILES).splitlines(), folder or Path())
     module = name.partition(":")[0]
-    try:
+    spec = None
+    with contextlib.suppress(ImportError, ValueError):
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError) as error:
-        raise StudyError(f"{name}: module {module!r} cannot be found: {error}") from None
     if spec is None or spec.origin is None:
         raise StudyError(
             f"{name}: module {module!r} cannot be found; put it beside the study file, or install its package"
         )
     origin = Path(spec.origin)
-    digest = hashlib.sha256(origin.read_bytes()).hexdigest()
+    alone = _sha256(origin.read_bytes())
     folder = origin.parents[module.count(".") + (origin.stem == "__init__")]
-    trees = _brought_in(name, folder, module) if follow and is_users(origin) else {}
+    trees = _brought_in(name, folder, module) if is_users(origin) else {}
     if origin not in trees:  # compiled, or put elsewhere by its package, among others
-        return Source(digest=digest, files={origin.relative_to(folder).as_posix(): digest})
+        return Source(digest=alone, files={origin.relative_to(folder).as_posix(): alone})
     is_study = bool(_declared(trees[origin]))
     digests = {path.relative_to(folder).as_posix(): _digest(tree) for path, tree in trees.items()}
     files = {file: found for file, found in digests.items() if found}
-    if len(files) > 1 or is_study:
-        digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return Source(digest=digest, files=files)
+    return _of_files(files) if len(files) > 1 or is_study else Source(digest=alone, files=files)
 
 
-def read_files(patterns: Sequence[str], folder: Path) -> Source:
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _of_files(files: dict[str, str]) -> Source:
+    return Source(digest=_sha256(json.dumps(files, sort_keys=True).encode()), files=files)
+
+
+def _read_files(patterns: Sequence[str], folder: Path) -> Source:
     """The files that patterns such as src/** match below a folder; one that matches none is a StudyError."""
     files = dict[str, str]()
     for pattern in patterns:
-        found = {folder / path for path in glob.glob(pattern, root_dir=folder, recursive=True)}
-        found = {path for path in found if path.is_file() and "__pycache__" not in path.parts}
+        paths = map(folder.joinpath, glob.glob(pattern, root_dir=folder, recursive=True))
+        found = [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
         if not found:
             raise StudyError(f"code: {pattern!r} matches no file in {folder}; correct it, or leave it out")
-        for path in found:
-            files[path.relative_to(folder).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Source(digest=hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest(), files=files)
+        files |= {path.relative_to(folder).as_posix(): _sha256(path.read_bytes()) for path in found}
+    return _of_files(files)
 
 
 def _brought_in(name: str, folder: Path, module: str) -> dict[Path, ast.Module]:
@@ -122,26 +123,13 @@ def _files(folder: Path, module: str) -> Iterator[Path]:
 
 def _imported(tree: ast.Module, file: Path) -> Iterator[str]:
     """Full names of all that a file's statements may import: modules, or what is taken from them."""
-    package = ".".join(file.parts[:-1])
-    own = package if file.stem == "__init__" else ".".join(file.with_suffix("").parts)
     for node in ast.walk(tree):
-        names: list[str] = []
-        match node:
-            case ast.Import():
-                names = [alias.name for alias in node.names]
-            case ast.ImportFrom():
-                start = "." * node.level + (f"{node.module}." if node.module else "")
-                names = [start + alias.name for alias in node.names]
-            case ast.Call(
-                ast.Name("import_module" | "__import__") | ast.Attribute(attr="import_module"),
-                [ast.Constant(str(named)), *_],
-            ):
-                names = [named]
-            case ast.Assign([ast.Name("__all__")], ast.List(listed) | ast.Tuple(listed)):  # for import *
-                names = [f"{own}.{ast.literal_eval(one)}" for one in listed if isinstance(one, ast.Constant)]
-        for one in names:
+        start = ""
+        if isinstance(node, ast.ImportFrom):
+            start = "." * node.level + (f"{node.module}." if node.module else "")
+        for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
             with contextlib.suppress(ImportError):  # more dots than packages
-                yield importlib.util.resolve_name(one, package)
+                yield importlib.util.resolve_name(start + alias.name, ".".join(file.parts[:-1]))
 
 
 def _declared(tree: ast.Module) -> list[ast.stmt]:

@@ -5,11 +5,9 @@ A study is a Python file with a docstring and one `study = Study(...)`; it is co
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import itertools
-import math
 import runpy
 import shlex
 import sys
@@ -20,15 +18,15 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
-from ablate.errors import StudyError, nearest
+from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
 from ablate.study.fields import (
-    FIELD_NAMES,
     Declaration,
     Factors,
     Fields,
     Frozen,
     Levels,
     Seeds,
+    Texts,
     canonical,
     is_field,
     repeated,
@@ -36,13 +34,16 @@ from ablate.study.fields import (
     unknown_name,
 )
 from ablate.study.metric import Metric
-from ablate.study.own import OwnFields, Texts, Time, Words, own_faults, own_fields, result_name
-from ablate.study.parts import BASELINES, PART, Design, off_values, part_faults, part_levels
+from ablate.study.own import OwnFields, Time, Words, own_faults, own_fields, result_name
+from ablate.study.parts import BASELINES, PART, Design, part_levels
 from ablate.study.search import FIRST_TUNING_SEED, RETUNED, TUNING, Chosen, Search
 
 KINDS = {"arms": ("arm", "pair"), "trend": ("trend",), "main": ("main",), "interaction": ("interaction",)}
 """Names of what can be compared, and the kinds of effect that each is."""
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
+
+
+Margins = dict[str, Annotated[FiniteFloat, Field(gt=0)]]
 
 
 class Published(Frozen):
@@ -68,18 +69,10 @@ class Varied(Declaration):
     @model_validator(mode="before")
     @classmethod
     def _named_apart(cls, declared: Any) -> Any:
-        named = {
-            name: levels
-            for name, levels in (declared.get("factors") or {}).items()
-            if isinstance(levels, Mapping)
-        }
-        if not named:
-            return declared
-        return {
-            **declared,
-            "factors": {**declared["factors"], **{name: tuple(levels) for name, levels in named.items()}},
-            "named": {**declared.get("named", {}), **named},
-        }
+        factors = dict(declared.get("factors") or {})
+        named = {name: levels for name, levels in factors.items() if isinstance(levels, Mapping)}
+        factors |= {name: tuple(levels) for name, levels in named.items()}
+        return {**declared, "factors": factors, "named": {**declared.get("named", {}), **named}}
 
     def settings(self, levels: Mapping[str, Any]) -> dict[str, Any]:
         """Levels as fields, those that named levels set among them."""
@@ -94,7 +87,7 @@ class Varied(Declaration):
 class Profile(Varied):
     """A named variant of a study: the fields, factors and seeds that it changes. The rest stays."""
 
-    margins: dict[str, float] = Field(default={}, description="margins set differently")
+    margins: Margins = Field(default={}, description="margins set differently")
     seeds: Seeds | None = Field(default=None, description="seeds of this profile")
     search: dict[str, Any] = Field(default={}, description="parts of the search that differ, as points=12")
 
@@ -107,7 +100,7 @@ class Study(Varied):
     """
 
     question: str = Field(min_length=1, description="the question, in a sentence")
-    parts: dict[str, Levels] = Field(
+    parts: dict[str, Annotated[Levels, Field(min_length=1)]] = Field(
         default={}, description="part of base to its value when off; or a name to fields with theirs"
     )
     design: Design = Field(
@@ -131,7 +124,7 @@ class Study(Varied):
     family: tuple[str, ...] = Field(
         default=(), description="the metrics that are asked about; () is the primary one"
     )
-    margins: dict[str, float] = Field(default={}, description="per metric, a difference that does not matter")
+    margins: Margins = Field(default={}, description="per metric, a difference that does not matter")
     metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
     profiles: dict[str, Profile] = Field(default={}, description="named variants")
@@ -177,19 +170,16 @@ class Study(Varied):
             return declared
         if PART in factors:
             raise ValueError(f"factors.{PART}: parts make a factor of this name; give it another")
-        parts, design = off_values(given), declared.get("design", "without")
+        parts = {name: dict(off) if isinstance(off, Mapping) else {name: off} for name, off in given.items()}
+        design = declared.get("design", "without")
         baseline = {PART: BASELINES.get(design)} | (declared.get("baseline") or {})
         made = {"factors": {**factors, PART: part_levels(parts, design)[0]}, "baseline": baseline}
         return {**declared, "parts": parts, **made}
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        faults = [*own_faults(self), *_field_faults(self), *declared_faults(self)]
-        if not faults and PART in self.factors and self.parts and (self.knobs or not self.train):
-            others = {name: levels[0] for name, levels in self.factors.items() if name != PART}
-            faults += part_faults(self.parts, self.fields(others).model_dump())
-        if faults:
-            raise ValueError("\n".join(faults))
+        if faults := "\n".join([*own_faults(self), *_field_faults(self), *declared_faults(self)]):
+            raise ValueError(faults)
         return self
 
     def find_own_modules(self) -> None:
@@ -312,7 +302,7 @@ def _field_faults(study: Study) -> list[str]:
     """Faults of the base and of every level, each level tried alone so that all are named at once."""
     searched = study.search.space if study.search else {}
     swept = {**study.factors, **{name: dimension.ends() for name, dimension in searched.items()}}
-    required = {name: levels[0] for name, levels in swept.items() if levels}
+    required = {name: levels[0] for name, levels in swept.items()}
     found: dict[str, None] = {}
     for changes in [{}, *({name: level} for name, levels in swept.items() for level in levels)]:
         try:
@@ -323,19 +313,13 @@ def _field_faults(study: Study) -> list[str]:
 
 
 def declared_faults(study: Study) -> Iterator[str]:
-    """Faults of the factors' levels, the arms that are listed, the baseline, seeds, margins and search."""
+    """Faults of the factors' levels, the arms that are listed, the baseline, seeds and search."""
     for name, levels in study.factors.items():
-        if not levels:
-            yield f"factors.{name}: no levels; give at least one, or move it to base"
-        yield from (
-            f"factors.{name}: level {level!r} is given twice; remove one" for level in repeated(levels)
-        )
+        yield from (f"factors.{name}: level {twin!r} is given twice; remove one" for twin in repeated(levels))
     for arm in study.only:
-        if set(arm) != set(study.factors):
+        known = all(level in study.factors.get(name, ()) for name, level in arm.items())
+        if not known or len(arm) < len(study.factors):
             yield f"only: expected a level for each of {', '.join(study.factors)}, but {arm} came"
-        for name in arm.keys() & study.factors.keys():
-            if arm[name] not in study.factors[name]:
-                yield f"only: {name}={arm[name]!r} is not among its levels {list(study.factors[name])}"
     if repeated(study.only):
         yield "only: an arm is named twice; remove one"
     searched = study.search.space if study.search else {}
@@ -352,46 +336,29 @@ def declared_faults(study: Study) -> Iterator[str]:
         yield "design: is that of parts; name them, as parts={'mixup': 0.0}, or leave design out"
     yield from _named_faults(study)
     yield from _comparison_faults(study)
-    if not (seeds := study.seed_list()):
-        came = "an empty list" if study.seeds == () else study.seeds
-        yield f"seeds: at least one seed is needed, but {came} came"
-    yield from (f"seeds: {one} is outside 0 to 2**63 - 1" for one in seeds if not 0 <= one < 2**63)
-    if len(set(seeds)) < len(seeds):
-        yield f"seeds: each seed once, but {list(seeds)} came"
-    for name, margin in study.margins.items():
-        if not 0 < margin < math.inf:
-            yield f"margins.{name}: expected a difference above 0, but {margin!r} came"
-    yield from _retune_faults(study)
-    if study.search is None:
-        return
-    for name in study.search.space:
-        if not (is_field(name) or study.trained_by):
-            yield f"search: space: {unknown_name('field', name, FIELD_NAMES)}"
-    if study.factors and not study.only:
-        yield (
-            f"search: a study is swept or searched, not both; move {', '.join(study.factors)} into the "
-            "search's space, or to base"
-        )
-    if "tuning_part" in study.base:
-        yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
-
-
-def _retune_faults(study: Study) -> Iterator[str]:
-    """Faults of arms that are to be tuned, each on its own, and of the seeds that tuning leaves."""
-    if (study.search or study.retune) and max(study.seed_list(), default=0) >= FIRST_TUNING_SEED:
+    seeds = study.seed_list()
+    if not seeds or repeated(seeds) or min(seeds) < 0 or max(seeds) >= 2**63:
+        yield f"seeds: expected at least one, each once and within 0 to 2**63 - 1, but {study.seeds} came"
+    elif (study.search or study.retune) and max(seeds) >= FIRST_TUNING_SEED:
         yield f"seeds: those from {FIRST_TUNING_SEED:,} on are for tuning, and the re-test's must be others"
-    if study.retune is None:
-        return
-    if study.search is not None:
-        yield "retune: a study has arms to re-tune, or a search that makes them; leave one of the two out"
-    elif not study.factors:
-        yield "retune: there is one arm, which search=Search(...) tunes; or give factors, or parts"
+    if study.search and study.factors and not study.only:
+        names = ", ".join(study.factors)
+        yield f"search: a study is swept or searched, not both; move {names} into the space, or to base"
+    if study.search and "tuning_part" in study.base:
+        yield "base.tuning_part: of a study with a search it is the search's; set tuning_part there"
+    if study.retune:
+        yield from _retune_faults(study, study.retune)
+
+
+def _retune_faults(study: Study, retune: Search) -> Iterator[str]:
+    if study.search or not study.factors:
+        yield "retune: is of a study's arms; give it factors or parts, and no search, which makes its own"
     if TUNING in study.factors and not study.chosen:
         yield f"factors.{TUNING}: re-tuning makes a factor of this name; give it another"
-    varied = {**study.factors, **{name: () for off in study.parts.values() for name in off}}
-    for name in varied.keys() & study.retune.space.keys():
+    varied = study.factors.keys() | {name for off in study.parts.values() for name in off}
+    for name in varied & retune.space.keys():
         yield f"retune: {name} is what the arms differ in; leave it out of the space"
-    if len(study.retune.objective) > 1:
+    if len(retune.objective) > 1:
         yield "retune: expected one objective, by which each arm has a best point; leave the other out"
 
 
@@ -405,28 +372,18 @@ def _named_faults(study: Study) -> Iterator[str]:
             setters.setdefault(name, []).append(factor)
     for name, factors in setters.items():
         if len(factors) > 1:
-            yield (
-                f"factors: {name} is set by {' and by '.join(factors)}, so that one would undo the other; "
-                "leave it to one of them"
-            )
+            yield f"factors: {name} is set by {' and by '.join(factors)}; leave it to one of them"
 
 
 def _comparison_faults(study: Study) -> Iterator[str]:
-    """Faults of what is asked."""
-    varied = study.varied
     for asked in study.comparisons:
         if isinstance(asked, str):
             if asked not in KINDS:
                 yield f"comparisons: {unknown_name('kind', asked, KINDS)}"
             continue
-        wrong = [
-            f"{name}={level!r}" for name, level in asked.items() if level not in study.factors.get(name, ())
-        ]
-        named = [name for name in varied if name in asked]
-        if wrong:
-            yield f"comparisons: {', '.join(wrong)} is not among the factors' levels; name levels of {varied}"
-        elif len(named) not in {1, len(varied)}:
-            each = ", ".join(varied)
+        known = all(level in study.factors.get(name, ()) for name, level in asked.items())
+        if not known or len(asked.keys() & study.varied) not in {1, len(study.varied)}:
+            each = ", ".join(study.varied)
             yield f"comparisons: expected a level of one factor or of each of {each}, but {asked} came"
         elif not asked.items() - study.baseline.items():
             yield f"comparisons: {asked} is the baseline itself; name what is compared with it"
@@ -441,20 +398,13 @@ def load_study(path: str | Path) -> Study:
             f"{path}: no such study file; give the path of a Python file that defines `study`."
             f"{nearest(str(path), known)}"
         )
-    try:
-        ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except (SyntaxError, UnicodeDecodeError, ValueError) as error:
-        raise StudyError(f"{path}: is not Python: {error}") from None
     add_import_folder(path.resolve().parent)
     try:
         names = runpy.run_path(str(path), run_name=path.stem)
     except StudyError as error:
         lines = "\n  ".join(str(error).splitlines())
         raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
-    except SystemExit as error:
-        fault = f"the study file exits ({error.code!r}); it must only define `study`"
-        raise StudyError(f"{path}: {fault}") from None
-    except Exception as error:
+    except FOREIGN_FAULTS as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         place = f"{path}, line {frames[-1].lineno}" if frames else path
         reason = f"{type(error).__name__}: {error}"
