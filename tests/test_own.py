@@ -348,7 +348,7 @@ def test_wrong_declarations_say_what_to_write_before_any_training(declared: str,
     ("returned", "message"),
     [
         ("1.0", "expected a dict such as"),
-        ("{'y': 1.0}", "y: came as a result, but no metric of that name is declared; declare it"),
+        ("{'y': 1.0}", "y: came as a result, but no such metric is declared; declare it"),
         ("{'x': float('inf')}", "x: expected a finite number as its result, but inf came"),
         ("{'x': [1, 2]}", "x: expected a finite number as its result, but [1, 2] came"),
         ("{'logits': np.zeros((4, 3)), 'labels': np.arange(4) % 3}", "x: is declared in metrics, but the co"),

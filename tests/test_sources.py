@@ -104,7 +104,8 @@ PACKAGE = {
     "own.py": "from pack import net\n", "pack/__init__.py": "from .first import *\n",
     "pack/first.py": "from . import second\nfrom ... import nowhere\n", "pack/stranger.py": "x = 1\n",
     "pack/second.py": "def f():\n    import pack.third\n", "pack/fourth.py": "import own\n",
-    "pack/third.py": "from . import fourth\nimport random\n", "random.py": "x = 1\n", "stranger.py": "x = 1\n",
+    "pack/third.py": "from . import fourth\nimport random\n", "random.py": "x = 1\n",
+    "stranger.py": "x = 1\n",
 }  # fmt: skip
 STRANGERS = {"stranger.py", "pack/stranger.py"}
 

@@ -68,7 +68,10 @@ def loaded(text: str, folder: Path) -> Study:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"base": {**BASE, "epsilom": 0.1}}, r"epsilom: unknown field; known are .*Did you mean 'epsilon'\?"),
+        (
+            {"base": {**BASE, "epsilom": 0.1}},
+            r"epsilom: unknown field. Did you mean 'epsilon'\?.* Known are epochs",
+        ),
         ({"factors": {"epsilon": (0.0, 1.5)}}, r"epsilon: .*less than or equal to 1, but 1.5"),
         ({"factors": {"epsilon": (0.3, 0.1 + 0.2)}}, r"level 0.3 is given twice"),
         ({"factors": {"epsilon": ()}}, r"factors.epsilon: .*at least 1 item"),
@@ -85,8 +88,8 @@ def loaded(text: str, folder: Path) -> Study:
             {"base": {**BASE, "arch_args": {"depth": 3}}},
             r"^arch_args: unknown.*'arch.NAME': VALUE \(slots.*$",
         ),
-        ({"base": {**BASE, "dropout": 0.1}}, r"^dropout: unknown field; .*'arch.dropout': VALUE"),
-        ({"base": {**BASE, "net.depth": 3}}, r"^net.depth: unknown field; .*'arch.depth': VALUE"),
+        ({"base": {**BASE, "dropout": 0.1}}, r"^dropout: unknown field.*'arch.dropout': VALUE"),
+        ({"base": {**BASE, "net.depth": 3}}, r"^net.depth: unknown field.*'arch.depth': VALUE"),
         ({"base": {**BASE, "arch.depth": {}}}, r"arch.depth: expected None, a truth value, .* or a tuple"),
         ({"base": {**BASE, "arch.gain": math.nan}}, r"arch.gain: .* a finite number"),
         ({"factors": {"arch": {"a": {"lr": 1.0}}}}, r"factors.arch: is a field; .* a name of its own"),

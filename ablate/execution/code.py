@@ -81,9 +81,10 @@ def _named_sources(trials: Sequence[Trial]) -> list[tuple[str, str, Source]]:
 
 
 def _recorded(folder: ResultsFolder) -> list[Trial]:
-    """The trials of a folder's sound records by age."""
+    """The complete trials of a folder's sound records by age; others may well fail for the code's sake."""
     trials = []
     for path in sorted(folder.records.glob("*.json"), key=os.path.getmtime):
         with contextlib.suppress(RecordError):
-            trials.append(read_record(path).trial)
+            record = read_record(path)
+            trials += [record.trial] if record.status == "complete" else []
     return trials

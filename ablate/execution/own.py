@@ -199,8 +199,9 @@ def judged(study: Study, result: Any) -> tuple[dict[str, float], Predictions | N
     for name, value in numbers.items():
         if name not in reported:
             raise StudyError(
-                f"{name}: came as a result, but no metric of that name is declared; declare it, as "
-                f"Study(metrics={{{name!r}: Metric(better='lower')}}).{nearest(str(name), reported)}"
+                f"{name}: came as a result, but no such metric is declared; declare it, as Study(metrics="
+                f"{{{name!r}: Metric(better='lower')}}) or 'higher'. Accuracy and ablate's other metrics "
+                f"follow from logits and labels.{nearest(str(name), reported)}"
             )
         with contextlib.suppress(TypeError, ValueError):
             metrics[name] = float(value)

@@ -401,7 +401,9 @@ def in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> S
             line = message
         elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
             line = unknown_name(kind, name, known)
-            line += _as_argument(name) if kind == "field" else ""
+            if kind == "field":
+                hint = f"{nearest(name, known)}{_as_argument(name)}"
+                line = f"{name}: unknown field.{hint} Known are {', '.join(known)}."
         elif item["type"] == "missing":
             remedy = "add it to the study's base" if name in FIELD_NAMES else "give it one"
             line = f"{name}: no value is set; {remedy}"
