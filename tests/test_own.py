@@ -312,7 +312,7 @@ GIVEN = f"{PART}, result='{{out}}/m.json:x'"
         (f"{OWN}, search=Search(space={{'lrr': (1, 2)}}, points=2)", "lrr: unknown knob of wrong:train"),
         (
             f"{COMMAND}, {GIVEN.partition(', ')[2]}, search=Search(space={{'lr': (1, 2)}}, points=2)",
-            "the baseline's lr=None is not among .*set baseline={'lr': ...}",
+            "the baseline's lr=None is not among the values searched (1, 2): set baseline={'lr': ...}",
         ),
         (f"{OWN}, {COMMAND}", "train, command: a study has one of them; leave one out"),
         ("command='python a.py --lr={lr}'", "no shell reads: ['python', 'a.py', '--lr={lr}']"),
@@ -332,7 +332,10 @@ GIVEN = f"{PART}, result='{{out}}/m.json:x'"
         ),
         (f"{COMMAND}, {GIVEN}, predictions='p.npz'", "predictions: expected '{out}/predictions.npz', each"),
         (f"{COMMAND}, {GIVEN}, gpus=8", "gpus: input should be less than or equal to 1"),
-        (f"{COMMAND}, {GIVEN}, metrics={{'accuracy': Metric(better='higher')}}", "metrics.accuracy: is abl"),
+        (
+            f"{COMMAND}, {GIVEN}, metrics={{'accuracy': Metric(better='higher')}}",
+            "metrics.accuracy: is no plain name, or is taken",
+        ),
     ],
 )
 def test_wrong_declarations_say_what_to_write_before_any_training(declared: str, message: str) -> None:

@@ -52,6 +52,8 @@ study = Study(question="?", base=fields, search=space, baseline={"lr": 0.01}, se
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The user's folder, whose modules no other test has."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("own", "own_net", "other", "pack", "layers", "a"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     yield tmp_path
     for name, module in list(sys.modules.items()):
         if str(tmp_path) in str(getattr(module, "__file__", "")):
