@@ -168,7 +168,7 @@ def test_a_wrong_part_is_one_line_that_says_what_to_write(changes: Levels, messa
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_study_of_the_page_runs(tmp_path: Path) -> None:
     (example,) = (
         text for text in re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL) if "parts=" in text

@@ -166,7 +166,7 @@ TORCH = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_plain_torch_killed_in_the_middle_ends_as_if_it_had_not_been(here: Path) -> None:
     study = study_file("killed", TORCH, "train=train, base={'lr': 0.1}, seeds=1")
     whole = run(study, results="whole", workers=1)
@@ -249,7 +249,7 @@ def test_what_a_script_prints_and_leaves_does_no_harm() -> None:
     assert not is_alive(int(child.read_text()))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_script_that_takes_too_long_is_stopped_with_all_that_it_started() -> None:
     began = time.monotonic()
     study = script("slow", command=[*WORDS, "--do=sleep"], result="log:(x)", timeout="12s")
@@ -466,7 +466,7 @@ def test_the_identity_follows_code_and_knobs_and_nothing_else(here: Path) -> Non
     assert (swept.ran, list(swept.tables["trials"]["train.wd"])) == (0, [0.0, 0.5])
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_page_of_the_documentation_does_what_it_says(here: Path) -> None:
     page = (Path(ablate.__file__).parents[1] / "docs" / "own_training.md").read_text(encoding="utf-8")
     for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, flags=re.DOTALL):

@@ -148,7 +148,7 @@ study = Study(
 '''
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_study_of_own_code_runs_by_one_command(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(STUDY)
     command = [sys.executable, "-m", "ablate", "run", "own.py", "--device", "cpu", "--no-timing"]

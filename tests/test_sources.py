@@ -238,7 +238,7 @@ def test_a_run_stops_at_changed_code_and_goes_on_as_it_is_told(here: Path, folde
     assert "retrain: expected without same_code" in run(here, "--retrain", "--same-code", "no")[1]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_search_stops_at_changed_code_too(here: Path, folder: ResultsFolder) -> None:
     write(here, {"own_study.py": STUDY + SEARCH})
 

@@ -113,7 +113,7 @@ def test_the_page_has_every_arm_as_declared_and_re_tuned_with_verdicts_of_the_la
     assert any("3 points of 2 runs each, on 200 images" in line for line in whole.answer)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_run_that_was_stopped_in_a_search_ends_as_one_that_was_not(
     whole: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +145,7 @@ def test_an_arm_that_keeps_its_setting_is_trained_once_and_stands_in_both(tmp_pa
     assert (ended.ran, ended.tables["trials"]["trial_id"].nunique()) == (2 + 2, 2)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_the_study_of_the_page_runs(tmp_path: Path) -> None:
     examples = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
     (example,) = (text for text in examples if "retune=" in text)
