@@ -325,7 +325,7 @@ def test_shapes_alone_suffice_and_autocast_leaves_the_loss_in_float32(device: to
     # On the meta device, and of fake tensors, there are no values to look at, only shapes.
     for place, mode in (("meta", torch.no_grad()), ("cpu", torch._subclasses.FakeTensorMode())):
         with mode, torch.device(place):
-            logits, labels, epsilon = torch.empty(6, 4), torch.zeros(6, dtype=torch.long), torch.empty(())
+            logits, labels, epsilon = torch.zeros(6, 4), torch.zeros(6, dtype=torch.long), torch.zeros(())
             value = label_smoothing_cross_entropy(logits, labels, epsilon=epsilon, reduction="none")
         assert value.shape == (6,)
     logits, labels = LOGITS.to(device).bfloat16(), LABELS.to(device)
