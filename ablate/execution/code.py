@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ablate.errors import RecordError, StudyError
 from ablate.store.points import tuning_folder
-from ablate.store.records import read_record
+from ablate.store.records import read_available
 from ablate.store.results import ResultsFolder, read_plan
 from ablate.study.options import Options
 from ablate.study.sources import Source, read_source
@@ -82,9 +81,6 @@ def _named_sources(trials: Sequence[Trial]) -> list[tuple[str, str, Source]]:
 
 def _recorded(folder: ResultsFolder) -> list[Trial]:
     """The complete trials of a folder's sound records by age; others may well fail for the code's sake."""
-    trials = []
-    for path in sorted(folder.records.glob("*.json"), key=os.path.getmtime):
-        with contextlib.suppress(RecordError):
-            record = read_record(path)
-            trials += [record.trial] if record.status == "complete" else []
-    return trials
+    complete = [record for record in read_available(folder)[0].values() if record.status == "complete"]
+    complete.sort(key=lambda record: folder.record_path(record.trial_id).stat().st_mtime)
+    return [record.trial for record in complete]
