@@ -12,6 +12,8 @@ SLOT_OF = {"network": "arch"}
 """Fields of kinds of code that are called otherwise in messages."""
 TORCH = ("torch.", "torchvision.")
 """Beginnings of names that need no colon before what they name, as torch.optim.NAdam."""
+WEIGHT_FILES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+"""Ends of names of weights that are files; any other is a name under which somebody publishes them."""
 ONLY_BY_NAME = {"image_size", "momentum", "anneal_from", "generator", "draws"}
 """Arguments of ablate's that code gets where its signature names them, and not for taking any keyword."""
 

@@ -17,8 +17,8 @@ from ablate.errors import StudyError, first_line, nearest
 from ablate.models import build_model
 from ablate.models.contract import Float32Linear
 from ablate.models.torchvision_classifiers import build_timm, published_weights
+from ablate.plugins import WEIGHT_FILES
 
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 NESTED = ("state_dict", "model", "net")
 """Where training scripts keep a network's state in a checkpoint."""
 FRESH, NOTHING, BODY = "fresh", "none", "body"
@@ -32,7 +32,7 @@ def read_weights(weights: str, arch: str) -> tuple[Mapping[str, Tensor], Normali
 
     A file, of tensors alone, or the name of weights that torchvision or timm publish for `arch`.
     """
-    if weights.endswith(SUFFIXES):
+    if weights.endswith(WEIGHT_FILES):
         return _read_file(Path(weights).expanduser()), None
     if arch.startswith("timm:"):
         model: Any = build_timm(arch.removeprefix("timm:"), pretrained=True)

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ablate.errors import StudyError
+from ablate.plugins import WEIGHT_FILES
 from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, Frozen
 from ablate.study.own import OwnFields
 from ablate.study.sources import Source, read_source
@@ -203,11 +204,10 @@ def _identity(trial: Trial) -> str:
 
 def weights_digest(weights: str) -> str:
     """Digest of a file of weights; published ones, and none, are their name."""
-    path = Path(weights).expanduser()
-    if not path.suffix:  # none, or a name
+    if not weights.endswith(WEIGHT_FILES):
         return weights
     try:
-        with path.open("rb") as file:
+        with Path(weights).expanduser().open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StudyError(f"weights {weights!r}: the file cannot be read ({error.strerror})") from None
