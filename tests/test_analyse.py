@@ -230,25 +230,6 @@ def test_a_file_that_is_no_csv_is_refused(here: Path, content: str | None) -> No
         ablate.analyse("runs.csv", factors=["a"], metrics={"b": "higher"})
 
 
-@pytest.mark.slow
-def test_the_page_of_the_documentation_does_what_it_says(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(ablate.__file__).parents[1] / "docs" / "analyse_your_runs.md").read_text(encoding="utf-8")
-    python, command = re.findall(r"```(?:python|sh)\n(.*?)```", page, flags=re.DOTALL)
-    made().rename(columns={"val/acc": "val_acc"}).assign(val_acc=lambda runs: runs["val_acc"] / 100).to_csv(
-        "runs.csv"
-    )
-    names: dict[str, Any] = {}
-    exec(python, names)
-    assert names["run"].report == Path("report/runs/index.html")
-    assert "val_acc: worse" in repr(names["run"])
-    by_python = Path("report/runs/effects.csv").read_bytes()
-    words = [sys.executable, *command.replace("\\\n", " ").split()[1:]]
-    told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert "val_acc: worse" in told
-    assert Path("report/runs/index.html").absolute().as_uri() in told
-    assert Path("report/runs/effects.csv").read_bytes() == by_python
-
-
 def test_a_trend_of_independent_runs_is_welchs_contrast_and_a_hump_is_undecided(here: Path) -> None:
     rng = np.random.default_rng(5)
     levels, counts = [0.0, 1.0, 3.0], [4, 6, 9]

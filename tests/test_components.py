@@ -1,7 +1,6 @@
 """Parts as arms: against the same study written as named levels, and each design against its definition."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 
 from ablate.analysis.effects import effects_table
 from ablate.errors import StudyError
-from ablate.pipeline import run
 from ablate.report.answer import answer
 from ablate.report.views import components_view
 from ablate.study.fields import Levels
@@ -22,7 +20,6 @@ CPU = Numerics(device="cpu", precision="float32", deterministic=True)
 ON = {"mixup": 0.2, "flip": True, "momentum": 0.9, "crop_area": 0.5}
 OFF = {"mixup": 0.0, "flip": False, "momentum": 0.0, "crop_area": 1.0}
 PAIR = {"mixup+flip": {"mixup": 0.0, "flip": False}}
-DOC = Path(__file__).parents[1] / "docs" / "components.md"
 
 
 def declare(**changes: Any) -> Study:
@@ -166,31 +163,3 @@ def test_a_wrong_part_is_one_line_that_says_what_to_write(changes: Levels, messa
     with pytest.raises(StudyError, match=message) as caught:
         plan_of(declare(**changes))
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.soak
-def test_the_study_of_the_page_runs(tmp_path: Path) -> None:
-    (example,) = (
-        text for text in re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL) if "parts=" in text
-    )
-    (tmp_path / "my_parts.py").write_text(example, encoding="utf-8")
-    ended = run(
-        tmp_path / "my_parts.py",
-        seeds=2,
-        workers=0,
-        timing=False,
-        results=tmp_path / "r",
-        report=tmp_path / "p",
-    )
-    assert (ended.failed, len(ended.tables["trials"])) == (0, 10)
-    lines = "\n".join(ended.answer)
-    for part in ("all parts", "without mixup", "without mixup+flip"):
-        assert part in lines
-    assert "could not be drawn" not in ended.page
-    scores = ended.tables["trials"].groupby("arm")["accuracy"].mean().to_dict()
-    rows = ended.tables["effects"].query("kind == 'arm' and metric == 'accuracy'")
-    assert dict(zip(rows["term"], rows["effect"], strict=True)) == {
-        arm: pytest.approx(own - scores["part=all parts"])
-        for arm, own in scores.items()
-        if arm != "part=all parts"
-    }

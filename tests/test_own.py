@@ -1,7 +1,6 @@
 """One's own training code, and scripts: judged as declared, resumed as if not stopped, or refused."""
 
 import json
-import re
 import textwrap
 import time
 from pathlib import Path
@@ -464,17 +463,3 @@ def test_the_identity_follows_code_and_knobs_and_nothing_else(here: Path) -> Non
     assert run(study, settings={"wd": 0.5}).tables["trials"]["x"].item() == 0.6
     swept = run(study, settings={"wd": [0.0, 0.5]})
     assert (swept.ran, list(swept.tables["trials"]["train.wd"])) == (0, [0.0, 0.5])
-
-
-@pytest.mark.soak
-def test_the_page_of_the_documentation_does_what_it_says(here: Path) -> None:
-    page = (Path(ablate.__file__).parents[1] / "docs" / "own_training.md").read_text(encoding="utf-8")
-    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, flags=re.DOTALL):
-        (here / name).write_text(f'"""Of the page."""\n{code}')
-    (here / "train.py").write_text(SCRIPT.replace("--lr", "--wd").replace("asked.lr", "asked.wd"))
-    text = (here / "train.py").read_text()
-    (here / "train.py").write_text(text.replace("m.json", "metrics.json"))
-    for name, metric in (("strength.py", "size"), ("small.py", "accuracy"), ("decay.py", "val_loss")):
-        ended = run(name, seeds=2)
-        assert ended.failed == 0
-        assert ended.tables["trials"][metric].notna().all()

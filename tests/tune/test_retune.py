@@ -1,7 +1,6 @@
 """Arms that are each tuned on their own: known winners, equal budgets, images apart, stops, the page."""
 
 import io
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from ablate.study.trials import Numerics, Plan, arm_name, expand
 from ablate.tables.tuning import points_table
 
 CPU = Numerics(device="cpu", precision="float32", deterministic=True)
-DOC = Path(__file__).parents[2] / "docs" / "components.md"
 SPACE, ANCHORS = {"lr": (0.001, 0.1, 1.0)}, ({"lr": 0.001}, {"lr": 0.1})
 BEST = {"sgd": 0.1, "adamw": 0.001}
 """Of plain SGD, which hardly moves at .001, and of AdamW, whose steps at .1 are a hundred times the usual."""
@@ -143,15 +141,6 @@ def test_an_arm_that_keeps_its_setting_is_trained_once_and_stands_in_both(tmp_pa
     ended = run_in(tmp_path, declare(base=base, factors={"optimizer": ("sgd",)}, seeds=2, retune=search))
     assert list(ended.tables["trials"]["lr"]) == [0.1] * 4
     assert (ended.ran, ended.tables["trials"]["trial_id"].nunique()) == (2 + 2, 2)
-
-
-@pytest.mark.soak
-def test_the_study_of_the_page_runs(tmp_path: Path) -> None:
-    examples = re.findall(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)
-    (example,) = (text for text in examples if "retune=" in text)
-    (tmp_path / "my_retune.py").write_text(example.replace("points=8", "points=2, seeds=1"), encoding="utf-8")
-    ended = run_in(tmp_path, tmp_path / "my_retune.py", seeds=2)
-    assert (ended.failed, ended.tables["trials"]["arm"].nunique()) == (0, 4)
 
 
 def test_a_profile_has_a_budget_of_its_own_and_a_range_with_log_its_values() -> None:
