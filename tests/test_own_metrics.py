@@ -21,7 +21,7 @@ from ablate.errors import RecordError, StudyError
 from ablate.execution.prepare import check_metrics
 from ablate.gate.check import check_study
 from ablate.gate.compare import compare_runs, read_run, show_comparison
-from ablate.pipeline import write_results
+from ablate.pipeline import require_metrics, write_results
 from ablate.store.records import Predictions, Record, read_record, write_record
 from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.study import Study
