@@ -100,6 +100,7 @@ def no_optimizer(params: Any, lr: float) -> Any:
         ([{"optimizer": f"{OWN}Keeps"}], r"UnpicklingError: Weights only load failed"),
         ([{"schedule": "cosine"}], r"schedule: expected constant, .*'flat_cosine'\?"),
         ([{"schedule": "math:log1p", "schedule.base": 2}], r"^schedule.base: 'math:log1p' takes no such"),
+        ([{"schedule": "math:asin", "anneal_from": of} for of in (0.1, 0.2)], r"^anneal_from: is 0.1 and"),
         ([{"schedule": "math:log"}], r"of progress 0, but this raised ValueError"),
     ],
 )
