@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from recorded_study import BASE
-from test_main import HERE, ablate
 
 from ablate.errors import StudyError
 from ablate.execution.prepare import check_names
+from ablate.pipeline import run
 from ablate.study.fields import resolve
+from ablate.study.study import Study
 
 OWN = "test_own_code:"
 NOISE = f"{OWN}noise"
@@ -112,42 +112,16 @@ def test_wrong_code_is_found_before_any_training(arms: list[dict[str, Any]], mes
     assert torch.equal(torch.get_rng_state(), state)
 
 
-STUDY = '''"""Own."""
-import torch
-from ablate import Study
-
-class Momentum(torch.optim.Optimizer):
-    def __init__(self, params, lr, memory=0.9):
-        super().__init__(params, {"lr": lr, "memory": memory})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for weight in group["params"]:
-                speed = self.state[weight].setdefault("speed", torch.zeros_like(weight))
-                weight.sub_(speed.mul_(group["memory"]).add_(weight.grad), alpha=group["lr"])
-
-def noise(images, strength):
-    return images + strength * torch.randn_like(images)
-
-study = Study(
-    question="?",
-    base={"data": "synthetic", "image_size": 16, "epochs": 1, "batch_size": 32, "lr": 0.02,
-          "optimizer": Momentum, "augmentation": noise},
-    factors={"optimizer.memory": (0.0, 0.4, 0.8), "augmentation.strength": (0.0, 0.2)},
-    comparisons=("trend",), seeds=2,
-)
-'''
-
-
 @pytest.mark.slow
-def test_a_study_of_own_code_runs_by_one_command(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(STUDY)
-    assert ablate(tmp_path, "run", "own.py", *HERE).status == 0
-    folder = tmp_path / "results" / "own" / "default"
-    trials, effects = (pd.read_csv(folder / f"{name}.csv") for name in ("trials", "effects"))
+def test_arguments_of_own_code_reach_every_trial_and_are_axes(tmp_path: Path) -> None:
+    own = {"optimizer": "torch.optim.NAdam", "augmentation": NOISE, "lr": 0.02}
+    axes = {"optimizer.momentum_decay": (0.0, 0.4, 0.8), "augmentation.strength": (0.0, 0.2)}
+    base, asked = {**BASE, **own, "epochs": 1}, ("trend",)
+    study = Study(name="s", question="?", base=base, factors=axes, comparisons=asked, seeds=2)
+    tables = run(study, workers=0, timing=False, results=tmp_path / "r", report=tmp_path / "p").tables
+    trials, effects = tables["trials"], tables["effects"]
     assert set(trials["status"]) == {"complete"}
     assert trials["nll"].nunique() == len(trials) == 12
-    terms = {"optimizer.memory=0.8", "augmentation.strength=0.2"}
+    terms = {"optimizer.momentum_decay=0.8", "augmentation.strength=0.2"}
     assert terms <= {*effects["term"]}
-    assert {*effects.loc[effects["kind"] == "trend", "term"]} == {"optimizer.memory=0.8"}
+    assert {*effects.loc[effects["kind"] == "trend", "term"]} == {"optimizer.momentum_decay=0.8"}

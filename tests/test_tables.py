@@ -149,13 +149,6 @@ def test_a_table_of_an_earlier_version_is_read_with_what_it_lacks_empty(
     pd.testing.assert_series_equal(read.dtypes, frame(name, []).dtypes)
 
 
-def test_every_metric_is_a_column_and_no_column_is_named_twice() -> None:
-    for name, columns in COLUMNS.items():
-        names = [column.name for column in columns]
-        assert len(set(names)) == len(names), name
-    assert set(METRICS) <= {column.name for column in COLUMNS["trials"]}
-
-
 def test_the_tracked_data_dictionary_is_the_codes() -> None:
     tracked = (ROOT / "results" / "README.md").read_text(encoding="utf-8")
     assert tracked == data_dictionary(), "write it again: python tests/data_dictionary.py > results/README.md"

@@ -77,9 +77,6 @@ def prepared(root: Path, part: float = 0) -> Dataset:
     return prepare("imagenette-160", image_size=8, cache_dir=cache, data_dir=root, tuning_part=part)
 
 
-# ---- one's own copy
-
-
 def test_a_copy_is_decoded(root: Path) -> None:
     dataset = prepared(root)
     assert dataset.classes == ("tench", "church")
@@ -147,9 +144,6 @@ def test_downloads_are_checked(
     assert "and run again to download it anew" in refused(downloaded, tmp_path / "two")
 
 
-# ---- label noise
-
-
 def test_listed_noise_is_in_the_decoded_folder(root: Path) -> None:
     folder, tuning = prepared(root).folder, prepared(root, 0.4)
     shutil.rmtree(root)
@@ -200,9 +194,6 @@ def test_a_wrong_list_shows_with_noise(root: Path, content: Rows | bytes | None,
     write_noise(root, noise_rows())
     assert prepared(root).noisy_train_labels(0.5).tolist() == NOISY[50]
     assert prepared(root).fingerprint == dataset.fingerprint
-
-
-# ---- the real images
 
 
 @pytest.fixture(scope="module")
