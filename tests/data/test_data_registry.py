@@ -1,7 +1,6 @@
 """What holds for every dataset by name, and what `ablate data` lists. A new one fails here until it does."""
 
 import inspect
-import io
 import os
 import re
 import shutil
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
+from recorded_study import printed
 from sklearn.datasets import load_digits
 from small_data import Recorder, image_tree, refused
 from torchvision import datasets
@@ -170,9 +169,8 @@ def test_copies_of_one_form_are_listed_once_and_forms_by_size(tmp_path: Path) ->
         dataset = prepare("digits", image_size=size, cache_dir=tmp_path, resize=resize)
         decode_again(dataset.folder, "digits")
     assert list_datasets(tmp_path)["digits"] == ["8 px, center_crop", "8 px, squash", "16 px, squash"]
-    text = io.StringIO()
-    show_datasets(Console(file=text), list_datasets(tmp_path), tmp_path)
-    assert text.getvalue().count("8 px, squash") == 1
+    shown = printed(show_datasets, list_datasets(tmp_path), tmp_path)
+    assert shown.count("8 px, squash") == 1
 
 
 def test_own_folders_are_listed_by_their_full_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
