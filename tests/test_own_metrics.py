@@ -91,7 +91,7 @@ def scored(folder: ResultsFolder) -> list[float]:
 def test_arguments_and_metrics_are_columns_that_come_back_to_the_last_bit(tmp_path: Path) -> None:
     folder = recorded(tmp_path)
     rebuild_tables(folder)
-    trials: Any = ablate.load_tables("s", results=tmp_path)["trials"]
+    trials: Any = read_tables(folder, names=["trials"])["trials"]
     names = [name for name in trials if "." in name]
     assert names == ["arch.rate", "arch.sizes", "arch.on", "arch.width", "arch.act"]
     assert trials.columns.get_loc("arch.rate") == trials.columns.get_loc("deterministic") + 1
@@ -280,6 +280,7 @@ def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch
 
 OWN = "test_own_metrics:"
 NOISE = f"{OWN}noise"
+V2 = "torchvision.transforms.v2."
 CALLS: list[None] = []
 
 
@@ -326,49 +327,40 @@ def no_optimizer(params: Any, lr: float) -> Any:
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
-        ([{"augmentation": "noise"}], r"augmentation: expected none, or an import path .*'noise' .* came"),
-        ([{"augmentation": NOISE, "augmentation.stren": 1}], r"^augmentation.stren: .* mean 'strength'\?"),
+        ({"augmentation": "noise"}, r"augmentation: expected none, or an import path .*'noise' .* came"),
+        ({"augmentation": NOISE, "augmentation.stren": 1}, r"^augmentation.stren: .* mean 'strength'\?"),
         (
             [{"augmentation": of, "augmentation.strength": 0.1} for of in ("none", NOISE)],
             r"^augmentation.strength: 'none' takes no .* named levels: factors={'variant': {'a': {'augment",
         ),
-        ([{"augmentation": f"{OWN}counts"}], r"an image to become the same again, in another batch"),
-        ([{"augmentation": f"{OWN}of_batch"}], r"an image to become the same again, in another batch"),
-        ([{"augmentation": "torch.acosh"}], r"of 0 to 1 to give finite ones .* nan"),
+        ({"augmentation": f"{OWN}counts"}, r"an image to become the same again, in another batch"),
+        ({"augmentation": f"{OWN}of_batch"}, r"an image to become the same again, in another batch"),
+        ({"augmentation": "torch.acosh"}, r"of 0 to 1 to give finite ones .* nan"),
+        ({"augmentation": "torch.flatten"}, r"\[3, 3, 16, 16\] .*, but this .* torch.float32 \[2304\] came"),
         (
-            [{"augmentation": "torch.flatten"}],
-            r"\[3, 3, 16, 16\] .*, but this .* torch.float32 \[2304\] came",
+            {"augmentation": f"{V2}RandomCrop", "augmentation.size": 99},
+            r"this raised ValueError: Required cr",
         ),
-        (
-            [{"augmentation": "torchvision.transforms.v2.RandomCrop", "augmentation.size": 99}],
-            r"^augmentation 'torch.*, but this raised ValueError: Required crop",
-        ),
-        ([{"augmentation": "torchvision.transforms.v2.Resize"}], r"^augmentation.size: .*cannot do without"),
-        ([{"optimizer": "adam"}], r"optimizer: expected sgd, adamw, .* import path .*Did you mean 'adamw'\?"),
-        (
-            [{"optimizer": "sgd", "optimizer.lr": 1.0}],
-            r"^optimizer.lr: ablate sets it .* or set the field lr",
-        ),
-        ([{"optimizer": "sgd", "optimizer.nesterov": True}], r"^optimizer 'sgd'.* Nesterov .* a momentum"),
-        ([{"optimizer": "torch.optim.LBFGS"}], r"missing 1 required positional argument: 'closure'"),
-        (
-            [{"optimizer": "torch.optim.NAdam", "beta2": of} for of in (0.9, 0.99)],
-            r"^beta2: is 0.9 and 0.99, ",
-        ),
-        ([{"optimizer": f"{OWN}Still"}], r"expected a step to change weights"),
-        ([{"optimizer": f"{OWN}no_optimizer"}], r"TypeError: expected a torch.optim.Optimizer, but a float"),
-        ([{"optimizer": f"{OWN}Forgets"}], r"from its state_dict\(\) it goes on otherwise"),
-        ([{"optimizer": f"{OWN}Keeps"}], r"UnpicklingError: Weights only load failed"),
-        ([{"schedule": "cosine"}], r"schedule: expected constant, .*'flat_cosine'\?"),
-        ([{"schedule": "math:log1p", "schedule.base": 2}], r"^schedule.base: 'math:log1p' takes no such"),
+        ({"augmentation": f"{V2}Resize"}, r"^augmentation.size: .*cannot do without"),
+        ({"optimizer": "adam"}, r"optimizer: expected sgd, adamw, .* import path .*Did you mean 'adamw'\?"),
+        ({"optimizer": "sgd", "optimizer.lr": 1.0}, r"^optimizer.lr: ablate sets it .* or set the field lr"),
+        ({"optimizer": "sgd", "optimizer.nesterov": True}, r"^optimizer 'sgd'.* Nesterov .* a momentum"),
+        ({"optimizer": "torch.optim.LBFGS"}, r"missing 1 required positional argument: 'closure'"),
+        ([{"optimizer": "torch.optim.NAdam", "beta2": of} for of in (0.9, 0.99)], r"^beta2: is 0.9 and 0.99"),
+        ({"optimizer": f"{OWN}Still"}, r"expected a step to change weights"),
+        ({"optimizer": f"{OWN}no_optimizer"}, r"TypeError: expected a torch.optim.Optimizer, but a float"),
+        ({"optimizer": f"{OWN}Forgets"}, r"from its state_dict\(\) it goes on otherwise"),
+        ({"optimizer": f"{OWN}Keeps"}, r"UnpicklingError: Weights only load failed"),
+        ({"schedule": "cosine"}, r"schedule: expected constant, .*'flat_cosine'\?"),
+        ({"schedule": "math:log1p", "schedule.base": 2}, r"^schedule.base: 'math:log1p' takes no such"),
         ([{"schedule": "math:asin", "anneal_from": of} for of in (0.1, 0.2)], r"^anneal_from: is 0.1 and"),
-        ([{"schedule": "math:log"}], r"of progress 0, but this raised ValueError"),
+        ({"schedule": "math:log"}, r"of progress 0, but this raised ValueError"),
     ],
 )
-def test_wrong_code_is_found_before_any_training(arms: list[dict[str, Any]], message: str) -> None:
+def test_wrong_code_is_found_before_any_training(arms: Any, message: str) -> None:
     state = torch.get_rng_state()
     with pytest.raises(StudyError, match=message) as caught:
-        check_names([resolve(SMALL, arm) for arm in arms])
+        check_names([resolve(SMALL, arm) for arm in (arms if isinstance(arms, list) else [arms])])
     assert "\n" not in str(caught.value)
     assert torch.equal(torch.get_rng_state(), state)
 

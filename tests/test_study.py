@@ -68,10 +68,7 @@ def loaded(text: str, folder: Path) -> Study:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"base": {**BASE, "epsilom": 1}},
-            r"epsilom: unknown field. Did you mean 'epsilon'\?.* Known are epoch",
-        ),
+        ({"base": {**BASE, "epsilom": 1}}, r"epsilom: unknown field. Did you mean 'epsilon'\?.* Known are"),
         ({"factors": {"epsilon": (0.0, 1.5)}}, r"epsilon: .*less than or equal to 1, but 1.5"),
         ({"factors": {"epsilon": (0.3, 0.1 + 0.2)}}, r"level 0.3 is given twice"),
         ({"factors": {"epsilon": 0.1}}, r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$"),

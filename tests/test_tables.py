@@ -103,30 +103,16 @@ def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
         read_tables(folder)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "held"),
-    [
-        (
-            "floors",
-            "trial_id,arm,seed,metric,low,high\nt,a,0,ece,0.25,0.5\n",
-            [{"arm": "a", "metric": "ece", "low": 0.25, "high": 0.5}],
-        ),
-        (
-            "effects",  # while main effects, interactions and trends were tables of their own
-            "arm,metric,baseline,n_pairs,effect\na,nll,b,3,0.25\n",
-            [{"kind": "arm", "term": "a", "metric": "nll", "against": "b", "n": 3, "effect": 0.25}],
-        ),
-        ("timing", None, []),
-    ],
-)
-def test_a_table_of_an_earlier_version_is_read_with_what_it_lacks_empty(
-    name: str, text: str | None, held: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    if text is not None:
-        (tmp_path / f"{name}.csv").write_text(text)
-    read = read_tables(ResultsFolder(tmp_path), names=[name])[name]
-    assert [row.dropna().to_dict() for _, row in read.iterrows()] == held
-    pd.testing.assert_series_equal(read.dtypes, frame(name, []).dtypes)
+def test_a_table_of_an_earlier_version_is_read_with_what_it_lacks_empty(tmp_path: Path) -> None:
+    floor = {"arm": "a", "metric": "ece", "low": 0.25, "high": 0.5}
+    effect = {"kind": "arm", "term": "a", "metric": "nll", "against": "b", "n": 3, "effect": 0.25}
+    (tmp_path / "floors.csv").write_text("trial_id,arm,seed,metric,low,high\nt,a,0,ece,0.25,0.5\n")
+    # While main effects, interactions and trends were tables of their own.
+    (tmp_path / "effects.csv").write_text("arm,metric,baseline,n_pairs,effect\na,nll,b,3,0.25\n")
+    for name, held in (("floors", [floor]), ("effects", [effect]), ("timing", [])):
+        read = read_tables(ResultsFolder(tmp_path), names=[name])[name]
+        assert [row.dropna().to_dict() for _, row in read.iterrows()] == held
+        pd.testing.assert_series_equal(read.dtypes, frame(name, []).dtypes)
 
 
 def test_the_tracked_data_dictionary_is_the_codes() -> None:

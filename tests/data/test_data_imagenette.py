@@ -1,6 +1,5 @@
 """Imagenette, Imagewoof and CIFAR-10: what a copy must hold, lists of wrong labels, and the real images."""
 
-import csv
 import hashlib
 import os
 import pickle
@@ -49,10 +48,7 @@ def noise_rows() -> Rows:
 
 
 def write_noise(root: Path, rows: Rows) -> None:
-    with (root / IMAGENETTE.noise_file).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(root / IMAGENETTE.noise_file, index=False)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from ablate.study.trials import weights_digest
 from ablate.train.optimizer import build_optimizer, set_rate
 
 Write = Callable[[str], str]
+FACTORY = "def network(num_classes, image_size):"
 HEADER = "import threading\nimport warnings\nimport torch\nfrom torch import nn\n"
 
 
@@ -96,12 +97,9 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
     [
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
-        ("def network(num_classes, image_size): return {}", "returned a dict"),
-        (
-            "def network(num_classes, image_size): raise ValueError('16 divides not')",
-            "16 divides not. Set wh",
-        ),
-        ("def network(num_classes, image_size): raise SystemExit(0)", "raised SystemExit: 0"),
+        (f"{FACTORY} return {{}}", "returned a dict"),
+        (f"{FACTORY} raise ValueError('16 divides not')", "16 divides not. Set wh"),
+        (f"{FACTORY} raise SystemExit(0)", "raised SystemExit: 0"),
     ],
 )
 def test_a_factory_that_cannot_be_used(write: Write, source: str, complaint: str) -> None:
