@@ -154,7 +154,7 @@ def test_settings_profiles_and_other_factors_meet_parts() -> None:
         ({"parts": {"mixup": 0.2}}, r"'part=all parts' and 'part=without mixup' train the same network"),
         ({"parts": {"epsilon": 0.1}}, r"'part=without epsilon' train the same"),  # a default's value
         ({"parts": {"mixap": 0.2}}, r"mixap: unknown field. Did you mean 'mixup'"),
-        ({"parts": {"mixup": 0.0, "x": {"mixup": 1.0, "flip": False}}}, r"parts.x: mixup is off at 0.0 in"),
+        ({"parts": {"mixup": 0.0, "x": {"mixup": 1.0, "flip": False}}}, r"parts.x: mixup is off at 0.0 el"),
         ({"parts": {"mixup": 0.0}, "design": "onyl"}, r"design: .*'without', 'only' or 'both', but 'onyl'"),
         ({"parts": {"nothing": {}}}, r"parts.nothing: .*at least 1 item"),
         ({"parts": {"flip": False}, "factors": {"part": (1, 2)}}, r"factors.part: parts make a factor"),

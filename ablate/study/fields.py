@@ -163,6 +163,9 @@ def argument_value(value: Any) -> Any:
     return value
 
 
+Argument = Annotated[Any, AfterValidator(argument_value)]
+
+
 class DataFields(Frozen, strict=True, allow_inf_nan=False):
     """Which images a trial trains on, and which it reports on."""
 
@@ -214,9 +217,7 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
 class Fields(DataFields, Recipe, extra="allow"):
     """Every field of a trial, and `slot.argument` for those of code that are set. Any can be a factor."""
 
-    __pydantic_extra__: dict[
-        Annotated[str, AfterValidator(_known_field)], Annotated[Any, AfterValidator(argument_value)]
-    ]
+    __pydantic_extra__: dict[Annotated[str, AfterValidator(_known_field)], Argument]
 
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
     weights: str = Field(
