@@ -17,10 +17,9 @@ from ablate.metrics import FLOORS as FLOORS
 from ablate.stats.intervals import Interval, mean_interval
 from ablate.study.parts import PART
 from ablate.study.trials import Plan
-from ablate.tables.cells import clean, one_line
 from ablate.tables.columns import TUNING
 from ablate.tables.files import Tables, frame
-from ablate.tables.quantities import Quantity, quantity
+from ablate.tables.quantities import Quantity, clean, one_line, quantity
 
 FloatArray = NDArray[np.float64]
 

@@ -1,7 +1,5 @@
 """What a training step costs, from the exclusive pass: each case beside plain cross-entropy, by round."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What every drawing is made of: panels, the words that fit around them, and the marks in them."""
 
-from __future__ import annotations
-
 import io
 import math
 import textwrap

@@ -1,7 +1,5 @@
 """Arms compared: what was asked, with its verdicts; differences; what no arm beats in two metrics."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ablate.analysis.arms import arm_label, factor_label
-from ablate.analysis.claims import Claim, claims
+from ablate.analysis.effects import Claim, claims
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles

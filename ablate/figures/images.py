@@ -1,7 +1,5 @@
 """What networks say of single images: reliability, confusion of classes, features in a plane."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 
@@ -20,7 +18,7 @@ from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, spread
 from ablate.figures.draw import FloatArray, Handles
 from ablate.figures.theme import LIGHT, MARKERS, PALETTE, REFERENCE, TINTS
-from ablate.tables.cells import few
+from ablate.tables.quantities import few
 
 MOST_DIAGRAMS = 12
 SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))  # opacity of bins of so many images or more

@@ -1,7 +1,5 @@
 """Metrics against the levels of a factor, or by seed where there is one arm, beside their noise floors."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

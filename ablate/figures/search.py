@@ -1,7 +1,5 @@
 """A search: its points in their order, against each searched field, and which fields matter."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ablate.analysis import arms
-from ablate.analysis.claims import VERDICTS, Claim, claims
+from ablate.analysis.effects import VERDICTS, Claim, claims
 from ablate.analysis.timing import Pass
 from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.metrics import FLOORS
@@ -22,9 +22,8 @@ from ablate.study.external import ExternalStudy
 from ablate.study.own import OwnFields
 from ablate.study.parts import PART
 from ablate.study.trials import Plan, Trial
-from ablate.tables.cells import few
 from ablate.tables.files import Tables
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds
+from ablate.tables.quantities import Quantity, few, quantity, shown, shown_difference, shown_seeds
 
 SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",

@@ -1,14 +1,12 @@
 """What could mislead a reader: warnings that a study or its search calls for, each with its reasons."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from ablate.analysis.arms import arm_interval, complete_trials, floor_bands, labels_of
-from ablate.analysis.claims import claims, contrast_label
+from ablate.analysis.effects import claims, contrast_label
 from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import Json
@@ -17,9 +15,8 @@ from ablate.stats.effect import smallest_sign_flip_p
 from ablate.study.comparisons import family_size
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables.cells import one_line
 from ablate.tables.files import Tables
-from ablate.tables.quantities import quantity, shown, shown_p
+from ablate.tables.quantities import one_line, quantity, shown, shown_p
 
 FEW_SEEDS, FEW_SEEDS_A_POINT = 5, 3
 MOST_LINES = 6

@@ -1,7 +1,5 @@
 """The report as JSON values, everything that its pages show, and as files. The pages compute nothing."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Sequence
@@ -21,7 +19,6 @@ from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.pages import method, render_html, render_markdown
 from ablate.report.paper import methods_paragraph
-from ablate.report.retune import retune_view
 from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
@@ -88,7 +85,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
     labels, timing, tuned = labels_of(plan), timing_pass(tables.get("step_times")), read_search(tables, plan)
     first_screen, published = answer(tables, plan, timing), views.published_view(epochs, plan)
-    retuned, said = retune_view(tables, plan), first_screen["sentences"]
+    retuned, said = views.retune_view(tables, plan), first_screen["sentences"]
     before, after = (
         [{"metric": "", "word": "", "text": own["summary"]}] if own else [] for own in (published, retuned)
     )

@@ -6,8 +6,6 @@ the same sections of report.json. A section is {"id", "title", "lead", "parts"}.
 HTML page, and not in the other one.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import hashlib

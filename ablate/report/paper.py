@@ -1,7 +1,5 @@
 """What goes into a paper: the table of arms in LaTeX or Markdown, and a paragraph on methods."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -10,8 +8,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from ablate.analysis.arms import Arm, arm_interval, complete_trials, factor_label, level_label, planned_arms
-from ablate.analysis.claims import claims, contrast_label
-from ablate.analysis.effects import effects_table
+from ablate.analysis.effects import claims, contrast_label, effects_table
 from ablate.errors import StudyError
 from ablate.report import cells
 from ablate.report.cells import Column, Json

@@ -1,7 +1,5 @@
 """Every column of every table: name, kind, meaning, unit, better direction, and how it is shown."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """What a trial's predictions say, and what those of an arm's training runs say together."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

@@ -27,7 +27,7 @@ from ablate.figures.levels import labels_apart, places_of
 from ablate.figures.search import scores_of
 from ablate.figures.theme import LIGHT
 from ablate.stats.intervals import mean_interval, median_interval
-from ablate.tables.cells import few
+from ablate.tables.quantities import few
 
 nan = np.nan
 BY_HAND = 1e-9

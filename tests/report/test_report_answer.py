@@ -7,7 +7,7 @@ import pytest
 from recorded_study import planned
 from report_results import declare, effect_row, trial_rows
 
-from ablate.analysis.claims import VERDICTS
+from ablate.analysis.effects import VERDICTS
 from ablate.report.answer import answer, answer_lines
 from ablate.study.study import Study
 from ablate.tables.files import frame

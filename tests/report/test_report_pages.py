@@ -18,10 +18,9 @@ from ablate.analysis.arms import arm_label
 from ablate.report import write_report
 from ablate.report.pages import code, escape
 from ablate.store.results import ResultsFolder
-from ablate.tables.cells import UNSEEN
 from ablate.tables.columns import COLUMNS, DERIVED, TUNING
 from ablate.tables.files import read_tables
-from ablate.tables.quantities import quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import UNSEEN, quantity, shown, shown_difference, shown_p
 
 Get = Callable[..., Rendered]
 EVERY = [case for case in CASES if case != "harmless"]
