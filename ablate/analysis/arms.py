@@ -10,18 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS as FLOORS
-from ablate.stats.intervals import Interval, mean_interval
+from ablate.stats.intervals import FloatArray, Interval, mean_interval
 from ablate.study.parts import PART
 from ablate.study.trials import Plan
 from ablate.tables.columns import TUNING
 from ablate.tables.files import Tables, frame
 from ablate.tables.quantities import Quantity, clean, one_line, quantity
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

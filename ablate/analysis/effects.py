@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from ablate.analysis.arms import (
-    FloatArray,
     arm_label,
     complete_trials,
     factor_label,
@@ -29,6 +28,7 @@ from ablate.analysis.arms import (
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
 from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p, verdict
+from ablate.stats.intervals import FloatArray
 from ablate.stats.power import minimal_detectable_effect, pooled_sd, seeds_range
 from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.parts import NONE, PART

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike
 from ablate.analysis.arms import level_label
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, spread
-from ablate.figures.draw import FloatArray, Handles
+from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, PALETTE, REFERENCE, TINTS
+from ablate.stats.intervals import FloatArray
 from ablate.tables.quantities import few
 
 MOST_DIAGRAMS = 12

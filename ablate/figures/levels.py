@@ -15,8 +15,9 @@ from matplotlib.patches import Rectangle
 from ablate.analysis.arms import factor_label, level_label
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, is_number, spread
-from ablate.figures.draw import FloatArray, Handles
+from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, REFERENCE, SHADE, TINTS
+from ablate.stats.intervals import FloatArray
 from ablate.tables.quantities import Quantity, quantity
 
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")

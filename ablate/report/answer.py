@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,15 +15,16 @@ from ablate.analysis.timing import Pass
 from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cautions import SMALL_DATA
-from ablate.report.cells import Json, ends, with_unit
+from ablate.report.cells import Column, Json, amount, cell, column, ends, of_quantity, view, with_unit, worded
 from ablate.report.pages import words
 from ablate.report.views import asked_view, duration, search_cost
 from ablate.study.external import ExternalStudy
 from ablate.study.own import OwnFields
 from ablate.study.parts import PART
-from ablate.study.trials import Plan, Trial
+from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen
+from ablate.study.trials import Plan, Trial, arm_name
 from ablate.tables.files import Tables
-from ablate.tables.quantities import Quantity, few, quantity, shown, shown_difference, shown_seeds
+from ablate.tables.quantities import ABSENT, Quantity, few, quantity, shown, shown_difference, shown_seeds
 
 SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
@@ -305,3 +306,32 @@ def _of_winner(outcome: Outcome, one: Retested) -> str:
     if effect is None or not int(effect["n"]):
         return f"{start} {with_unit(fresh.mean, what)}."
     return f"{start} {_size(effect)} against it: {outcome.verdict}."
+
+
+def retune_view(tables: Tables, plan: Plan) -> Json | None:
+    """A row per arm, and in a sentence the budget and the best arm of both kinds; None without re-tuning."""
+    study, what, search = plan.study, quantity(plan.study.primary), plan.study.retune
+    if search is None or not study.chosen:
+        return None
+    score = quantity(search.objective[0])
+
+    def columns(one: Chosen) -> Iterator[Column]:
+        declared = study.fields({**one.arm, TUNING: DECLARED}).model_dump()
+        yield worded("Arm", cell(arms.arm_label(one.arm), float(study.chosen.index(one))))
+        for name in search.space:
+            before, after = (arms.level_label(own.get(name, ABSENT)) for own in (declared, one.levels))
+            yield worded(arms.factor_label(name), cell(after, notes=[f"declared {before}"]))
+        yield column("Points", cell(f"{one.complete}/{search.points}", float(one.complete)))
+        notes = [] if one.declared is None else [f"as declared {shown(one.declared, score)}"]
+        yield of_quantity(score, amount(one.value, score, notes), f"{score.label} while tuning")
+
+    complete = arms.complete_trials(tables["trials"])
+    found = arms.arm_means(complete, arms.planned_arms(plan).values(), what.name)
+    means, best = found.set_index("arm")["mean"], list[str]()
+    for level in (DECLARED, RETUNED):
+        labels = {arm_name({**one.arm, TUNING: level}): arms.arm_label(one.arm) for one in study.chosen}
+        best.append(labels.get(arms.best_of(means.reindex(list(labels)).dropna(), what) or "", ""))
+    images = " or ".join(f"{many:,}" for many in sorted({one.tuning_images for one in study.chosen}))
+    overlap = max(one.overlap for one in study.chosen)
+    summary = words("retune", search=search, images=images, overlap=overlap, noun=what.noun, best=best)
+    return {"summary": summary, "table": view(study.chosen, columns)}

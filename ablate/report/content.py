@@ -14,7 +14,7 @@ from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
 from ablate.figures import Figure, draw_figures
 from ablate.report import views
-from ablate.report.answer import answer, tuning_answer
+from ablate.report.answer import answer, retune_view, tuning_answer
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.pages import method, render_html, render_markdown
@@ -85,7 +85,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     epochs = epochs[epochs["trial_id"].isin(complete_trials(trials)["trial_id"])]
     labels, timing, tuned = labels_of(plan), timing_pass(tables.get("step_times")), read_search(tables, plan)
     first_screen, published = answer(tables, plan, timing), views.published_view(epochs, plan)
-    retuned, said = views.retune_view(tables, plan), first_screen["sentences"]
+    retuned, said = retune_view(tables, plan), first_screen["sentences"]
     before, after = (
         [{"metric": "", "word": "", "text": own["summary"]}] if own else [] for own in (published, retuned)
     )

@@ -10,16 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.analysis.arms import (
-    arm_interval,
-    arm_label,
-    arm_means,
-    best_of,
-    complete_trials,
-    factor_label,
-    level_label,
-    planned_arms,
-)
+from ablate.analysis.arms import arm_interval, complete_trials, factor_label, level_label, planned_arms
 from ablate.analysis.effects import SHOWN, Claim, claims, contrast_label
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases
@@ -47,8 +38,8 @@ from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
 from ablate.study.external import ExternalStudy
 from ablate.study.parts import PART
-from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen, Range, Search
-from ablate.study.trials import Plan, arm_name
+from ablate.study.search import Range, Search
+from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS
 from ablate.tables.files import Tables
 from ablate.tables.quantities import ABSENT, Quantity, one_line, quantity, shown, shown_decimal, shown_p
@@ -491,32 +482,3 @@ def _points_table(tuned: Tuned) -> Json | None:
         yield column("Time", cell(f"{point['seconds']:.0f}", float(point["seconds"])), unit="s")
 
     return view((point for _, point in tuned.points.iterrows()), columns)
-
-
-def retune_view(tables: Tables, plan: Plan) -> Json | None:
-    """A row per arm, and in a sentence the budget and the best arm of both kinds; None without re-tuning."""
-    study, what, search = plan.study, quantity(plan.study.primary), plan.study.retune
-    if search is None or not study.chosen:
-        return None
-    score = quantity(search.objective[0])
-
-    def columns(one: Chosen) -> Iterator[Column]:
-        declared = study.fields({**one.arm, TUNING: DECLARED}).model_dump()
-        yield worded("Arm", cell(arm_label(one.arm), float(study.chosen.index(one))))
-        for name in search.space:
-            before, after = (level_label(own.get(name, ABSENT)) for own in (declared, one.levels))
-            yield worded(factor_label(name), cell(after, notes=[f"declared {before}"]))
-        yield column("Points", cell(f"{one.complete}/{search.points}", float(one.complete)))
-        notes = [] if one.declared is None else [f"as declared {shown(one.declared, score)}"]
-        yield of_quantity(score, amount(one.value, score, notes), f"{score.label} while tuning")
-
-    complete = complete_trials(tables["trials"])
-    found = arm_means(complete, planned_arms(plan).values(), what.name)
-    means, best = found.set_index("arm")["mean"], list[str]()
-    for level in (DECLARED, RETUNED):
-        labels = {arm_name({**one.arm, TUNING: level}): arm_label(one.arm) for one in study.chosen}
-        best.append(labels.get(best_of(means.reindex(list(labels)).dropna(), what) or "", ""))
-    images = " or ".join(f"{many:,}" for many in sorted({one.tuning_images for one in study.chosen}))
-    overlap = max(one.overlap for one in study.chosen)
-    summary = words("retune", search=search, images=images, overlap=overlap, noun=what.noun, best=best)
-    return {"summary": summary, "table": view(study.chosen, columns)}

@@ -21,7 +21,7 @@ from matplotlib.colors import to_hex
 from ablate.analysis.effects import effects_table
 from ablate.figures import draw, draw_figures
 from ablate.figures.context import Context, spread
-from ablate.figures.effects import SAY_MORE, unbeaten
+from ablate.figures.effects import SAY_MORE
 from ablate.figures.images import pooled, spread_of
 from ablate.figures.levels import labels_apart, places_of
 from ablate.figures.search import scores_of
@@ -365,14 +365,6 @@ def test_steps_are_timed_beside_cross_entropy_in_one_row_per_work(of: Of) -> Non
     assert [text.get_text() for text in ratios.texts] == [f"{x}.000 ×" for x in (1, 1, 2, 2, 1, 1)]
     busy = Drawn(with_times(study.tables, study.plan, others=0.4), study.plan)
     assert "Other processes used 40% of the machine's cores" in busy.caption("step_time")
-
-
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12, unique=True))
-def test_every_place_is_unbeaten_or_beaten_by_one_that_is(places: list[tuple[int, int]]) -> None:
-    keep = unbeaten(*zip(*places, strict=True))
-    front = [place for place, kept in zip(places, keep, strict=True) if kept]
-    for (x, y), kept in zip(places, keep, strict=True):
-        assert kept is not any(a <= x and b >= y for a, b in front if (a, b) != (x, y))
 
 
 def test_the_front_has_the_arms_means_and_those_that_are_equal_once(of: Of) -> None:
