@@ -133,6 +133,13 @@ def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:
     return [list(arms) for arms in groups if len(arms) > 1]
 
 
+def split_sizes(tables: Tables) -> tuple[list[int], int]:
+    """Images of the reported split, each number that a trial has, and its classes, 0 where none tells."""
+    bins = tables.get("reliability", frame("reliability", []))
+    named = tables.get("confusion", frame("confusion", []))
+    return bins.groupby("trial_id")["count"].sum().unique().tolist(), named["class"].nunique()
+
+
 def floor_bands(floors: pd.DataFrame | None, metric: str) -> dict[str, tuple[float, float]]:
     """Arm to the ends between which 95 % of means over its runs of a perfectly calibrated network lie."""
     rows = frame("floors", []) if floors is None else floors[floors["metric"] == metric]

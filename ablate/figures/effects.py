@@ -79,6 +79,8 @@ def _against_levels(context: Context, made: Sequence[Claim], metrics: Sequence[Q
         ax.set_ylim(*draw.view_limits([*means["mean"], *room], means[["low", "high"]]))
         level_axis(ax, places, WIDTH - 0.6)
         trends = [one.word for one in made if one.metric == what and one.term.kind == "trend"]
+        if trends:
+            marks.pop("", None)  # its line asks about every level
         ax.set_title(f"{what.axis}{''.join(f'; trend: {word}' for word in trends)}")
     caption = (
         "Means with 95 % intervals over training runs; dashed: the baseline's mean, shaded: its margin. "

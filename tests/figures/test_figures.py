@@ -427,6 +427,16 @@ def test_the_baseline_and_its_margin_lie_behind_the_levels(of: Of) -> None:
     assert "baseline" not in of("alone").legend("accuracy")
 
 
+def test_an_axis_says_that_it_is_logarithmic_and_a_trend_asks_about_every_level() -> None:
+    for levels, scale in (((0.1, 0.2, 0.3), ""), ((0.001, 0.01, 0.1), " (log scale)")):
+        drawn = studies.study({"lr": levels}, {"lr": levels[0]}, comparisons=("trend",))
+        assert [ax.get_xlabel() for ax in (*drawn.axes("answer"), *drawn.axes("accuracy"))] == [
+            f"lr{scale}"
+        ] * 2
+        assert "; trend: " in drawn.axes("answer")[0].get_title(loc="left")
+        assert drawn.legend("answer") == []
+
+
 def test_a_metric_that_is_zero_everywhere_has_no_axis_below_zero(of: Of) -> None:
     study = of("one_factor")
     trials = study.tables["trials"].assign(ece=0.0, ece_floor=nan)
