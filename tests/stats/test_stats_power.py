@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from statsmodels.stats.power import TTestPower
 
-from ablate.stats.effect import paired_effect
+from ablate.stats.effect import paired_effect, verdict
 from ablate.stats.power import (
     confirmable_margin,
     equivalence_power,
@@ -20,7 +20,6 @@ from ablate.stats.power import (
     seeds_needed,
     seeds_range,
 )
-from ablate.stats.verdict import verdict
 
 
 @given(n=st.integers(2, 60), size=st.floats(0.01, 2), comparisons=st.integers(1, 10))
