@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, logsumexp, ndtr, softmax
 from sklearn.metrics import roc_auc_score
 
 Array = NDArray[np.float64]
@@ -95,18 +95,33 @@ class Trial:
     Only of a complete one are there `row`, its metrics and costs, and `images` [N], metrics of each image.
     """
 
+    folder: Path
     trial_id: str
     seed: int
-    record: dict[str, Any]
     arm: str = ""
     levels: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
     repeat: int = 0
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
-    logits: Array = field(default_factory=lambda: np.empty((0, 0)))
-    p: Array = field(default_factory=lambda: np.empty((0, 0)))
-    images: dict[str, Array] = field(default_factory=dict)
-    row: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Read it."""
+        self.record = _json(self.folder / "records" / f"{self.trial_id}.json").get("record", {})
+        self.row: dict[str, float] = {}
+        if self.record.get("status") != "complete":
+            return
+        # Without predictions nothing is recomputed.
+        with np.load(self.folder / "predictions" / f"{self.trial_id}.npz") as opened:
+            self.arrays = dict(opened)
+        self.logits = self.arrays["logits"].astype(np.float64)
+        self.p = softmax(self.logits, axis=1)
+        self.images, self.row = metrics_of(self.logits, self.arrays["labels"])
+        cost = (self.record["cost"] or {}).items()
+        self.row |= {name: float(value) for name, value in cost if value is not None}
+        for split, suffix in (("valid", ""), ("train", "_train")):
+            scatter = (self.record.get("features") or {}).get(split) or {}
+            for kind in ("within", "between"):
+                value = scatter.get(kind)
+                self.row[f"scatter_{kind}{suffix}"] = NAN if value is None else value
 
     @property
     def key(self) -> Row:
@@ -177,37 +192,17 @@ def read(folder: Path) -> Recorded:
     """The recorded study with every metric computed again."""
     plan, timing = _json(folder / "study.json"), _json(folder / "timing.json")
     keys = ("trial_id", "seed", "arm", "levels", "fields", "repeat")
-    trials = [_read_trial(folder, **{key: planned[key] for key in keys}) for planned in plan["trials"]]
+    trials = [Trial(folder, **{key: planned[key] for key in keys}) for planned in plan["trials"]]
     tuning, runs = _json(folder / "tuning" / "tuning.json"), []
     for point in tuning.get("points", ()):
         asked = zip(point["trial_ids"], point["seeds"], strict=True)
-        runs.append([_read_trial(folder / "tuning", trial_id=name, seed=seed) for name, seed in asked])
+        runs.append([Trial(folder / "tuning", name, seed) for name, seed in asked])
     none: dict[str, Any] = {"cases": [], "step_ms": [], "steps": []}
     return Recorded(plan["study"], trials, timing or none, tuning, runs)
 
 
 def _json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-def _read_trial(folder: Path, **planned: Any) -> Trial:
-    name = planned["trial_id"]
-    record = _json(folder / "records" / f"{name}.json").get("record", {})
-    trial = Trial(**planned, record=record)
-    if record.get("status") != "complete":
-        return trial
-    with np.load(folder / "predictions" / f"{name}.npz") as opened:  # without them nothing is recomputed
-        trial.arrays = dict(opened)
-    trial.logits = trial.arrays["logits"].astype(np.float64)
-    trial.p = softmax(trial.logits, axis=1)
-    trial.images, trial.row = metrics_of(trial.logits, trial.arrays["labels"])
-    trial.row |= {name: float(value) for name, value in (record["cost"] or {}).items() if value is not None}
-    for split, suffix in (("valid", ""), ("train", "_train")):
-        scatter = (record.get("features") or {}).get(split) or {}
-        for kind in ("within", "between"):
-            value = scatter.get(kind)
-            trial.row[f"scatter_{kind}{suffix}"] = NAN if value is None else value
-    return trial
 
 
 # Metrics of one trial.
@@ -400,14 +395,12 @@ def _in_range(metric: str, mean: float, half: float) -> tuple[float, float]:
     lowest, highest = RANGES.get(metric, (0.0, 1.0) if metric else NO_RANGE)
     if lowest == -math.inf or math.isnan(half):
         return mean - half, mean + half
-
-    def beyond(x: float) -> float:
-        of_x, of_mean = ((at - lowest) * min(highest - at, 1e300) for at in (x, mean))
-        return (x - mean) ** 2 - half**2 * of_x / of_mean
-
-    above = highest if highest < math.inf else mean + 2 * half * (1 + half / (mean - lowest))
-    low, high = (brentq(beyond, end, mean, xtol=1e-15, rtol=1e-14) for end in (lowest, above))
-    return float(low), float(high)
+    distance = np.poly1d([1, 0])
+    of_mean, of_end = (
+        (at - lowest) * (1 if highest == math.inf else highest - at) for at in (mean, distance + mean)
+    )
+    low, high = sorted((distance**2 * of_mean - half**2 * of_end).roots)
+    return mean + float(low), mean + float(high)
 
 
 def difference(plus: Array, minus: Array, size: int) -> Row:
@@ -436,12 +429,11 @@ def _seeds(ratio: float, freedom: float, level: float, least: int) -> list[float
     """
     found = []
     for bound in (ratio, ratio * math.sqrt(freedom / stats.chi2.isf(0.9, freedom))):
-        powers = [
-            lambda n, bound=bound: difference_power(2 / bound, n, level),
-            lambda n, bound=bound: equivalence_power(1 / bound, n, level / 2),
-        ]
-        # Both powers grow with the seeds.
-        seeds = max(bisect_left(range(2, 1001), 0.8, key=power) + 2 for power in powers)
+
+        def power(n: int, bound: float = bound) -> float:  # which grows with the seeds
+            return min(difference_power(2 / bound, n, level), equivalence_power(1 / bound, n, level / 2))
+
+        seeds = bisect_left(range(2, 1001), 0.8, key=power) + 2
         step = 1 if seeds < 10 else 5 if seeds < 100 else 50
         found.append(max(least, math.ceil(seeds / step) * step) if seeds <= 1000 else NAN)
     return found
@@ -450,43 +442,26 @@ def _seeds(ratio: float, freedom: float, level: float, least: int) -> list[float
 def difference_power(effect: float, n: int, level: float) -> float:
     """Of the paired t test; the true difference in standard deviations of the paired differences."""
     critical, shift = stats.t.isf(level / 2, n - 1), math.sqrt(n) * effect
-
-    def rejects(spread: Array) -> Array:
-        above, below = shift - critical * spread, -shift - critical * spread
-        return np.asarray(stats.norm.cdf(above) + stats.norm.cdf(below))
-
     # Where the two normal probabilities go from 1 to 0.
-    return _over_spreads(rejects, n, math.inf, ((shift - 10) / critical, (shift + 10) / critical))
+    ends = (0, (shift - 10) / critical, (shift + 10) / critical, math.inf)
+    return _over_spreads(lambda u: ndtr(shift - critical * u) + ndtr(-shift - critical * u), n, ends)
 
 
 def equivalence_power(margin: float, n: int, level: float) -> float:
-    """Of both one-sided tests where there is no difference; the margin in standard deviations, or NaN."""
-    if not margin > 0:
-        return 0.0
+    """Of both one-sided tests where there is no difference; the margin in standard deviations."""
     critical, reach = stats.t.isf(level, n - 1), math.sqrt(n) * margin
-
-    def passes(spread: Array) -> Array:
-        return np.asarray(2 * stats.norm.cdf(reach - critical * spread) - 1)
-
-    return _over_spreads(passes, n, reach / critical)
+    return _over_spreads(lambda u: 2 * ndtr(reach - critical * u) - 1, n, (0, reach / critical))
 
 
-def _over_spreads(
-    power: Callable[[Array], Array], n: int, largest: float, bends: Sequence[float] = ()
-) -> float:
+def _over_spreads(power: Callable[[Array], Array], n: int, ends: Sequence[float]) -> float:
     """Mean over the standard deviations, as parts of the true one, that n differences may show.
 
     The integral is taken in pieces between the places where the power bends.
     """
-
-    def weighted(spread: Array) -> Array:
-        density = 2 * spread * (n - 1) * stats.chi2.pdf(spread**2 * (n - 1), n - 1)
-        return np.asarray(power(spread) * density)
-
-    low = max(0.0, 1 - 12 / math.sqrt(n))
-    high = max(low, min(largest, 1 + 12 / math.sqrt(n)))
-    ends = [low, *(bend for bend in bends if low < bend < high), high]
-    return math.fsum(fixed_quad(weighted, *piece, n=400)[0] for piece in itertools.pairwise(ends))
+    spread, width = stats.chi(n - 1, scale=1 / math.sqrt(n - 1)), 12 / math.sqrt(n)
+    places = np.clip(ends, max(0.0, 1 - width), 1 + width)
+    pieces = itertools.pairwise(np.unique(places))
+    return math.fsum(fixed_quad(lambda u: power(u) * spread.pdf(u), *piece, n=400)[0] for piece in pieces)
 
 
 @functools.cache
@@ -906,7 +881,7 @@ class Files:
     def floors(self) -> Rows:
         """Of the mean over each arm's complete runs."""
         for arm, runs in ((arm, self.recorded.complete(arm)) for arm in self.recorded.arms):
-            for metric in ("ece", "ece_equal_mass", "classwise_ece", "mce", "smece") if runs else ():
+            for metric in CALIBRATION if runs else ():
                 key = {"arm": arm, "runs": len(runs), "metric": metric}
                 yield key | ({} if metric == "smece" else floor_band(runs, metric))
 
