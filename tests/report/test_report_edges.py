@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from recorded_study import planned
-from report_cases import Rendered, render, report_of
+from report_cases import Get, Rendered, render, report_of
 from report_results import declare, make_results, trial_rows
 
 from ablate import figures
@@ -28,8 +27,6 @@ from ablate.store.records import Predictions
 from ablate.store.results import read_plan
 from ablate.study.trials import Trial
 from ablate.tables.files import frame, read_tables
-
-Get = Callable[..., Rendered]
 
 
 def titles(page: Rendered) -> list[str]:

@@ -4,13 +4,13 @@ import base64
 import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from report_cases import CASES, HOSTILE, SCRIPT, Rendered, render
+from report_cases import CASES, HOSTILE, SCRIPT, Get, render
 from report_pages import markdown_page, squeezed
 from report_results import declare, predict
 
@@ -23,7 +23,6 @@ from ablate.tables.columns import COLUMNS, DERIVED, TUNING
 from ablate.tables.files import read_tables
 from ablate.tables.quantities import quantity, shown, shown_difference, shown_p
 
-Get = Callable[..., Rendered]
 EVERY = [case for case in CASES if case != "harmless"]
 WITH_FIGURES = ["sweep", "single", "hostile", "tuned_hostile"]
 FOLDED = ("more_metrics", "sensitivity", "points", "trials")

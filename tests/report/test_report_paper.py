@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from references.recompute import mean_of
-from report_cases import Rendered
+from report_cases import Get
 from report_pages import markdown_page, squeezed
 from scipy import stats
 
@@ -21,7 +20,6 @@ from ablate.store.results import read_plan
 from ablate.study.trials import Plan
 from ablate.tables.files import Tables, read_tables
 
-Get = Callable[[str], Rendered]
 METRICS = {"accuracy": "Accuracy (%)", "ece": "ECE (%)", "nll": "NLL (nats)"}
 PRINTED = {
     r"$\varepsilon$": "ε", r"$\pm$": "±", "$-$": "−", r"$^{\dagger}$": "†", r"$^{\ddagger}$": "‡",

@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from references import recompute
-from report_cases import Rendered, render
+from report_cases import Get, Rendered, render
 from report_results import declare
 from test_main import ablate
 
@@ -49,7 +48,6 @@ FILES_OF_A_STUDY = {
     "step_times", "timing",
 }  # fmt: skip
 LEFT_OUT = recompute.LEFT_OUT_COLUMNS | recompute.LEFT_OUT_OF_A_SEARCH
-Get = Callable[[str], Rendered]
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from report_cases import Rendered, built, render
+from report_cases import Get, Rendered, built, render
 from report_results import EPSILON, Asked, epsilon_points, guess, hump, retest_study, write_search
 
 from ablate.report import build_report
@@ -18,8 +17,6 @@ from ablate.store.results import read_plan
 from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS, DERIVED, TUNING
 from ablate.tables.files import Tables, frame, read_tables
-
-Get = Callable[..., Rendered]
 
 
 def read(page: Rendered) -> tuple[Tables, Plan]:

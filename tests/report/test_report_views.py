@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
 from recorded_study import planned
-from report_cases import Rendered
+from report_cases import Get
 from report_pages import rows_of
 from report_results import declare, effect_row, trial_rows
 
@@ -20,7 +19,6 @@ from ablate.store.results import read_plan
 from ablate.tables.files import frame, read_tables
 from ablate.tables.quantities import quantity, shown_difference
 
-Get = Callable[[str], Rendered]
 WORDS = re.compile(rf"\b({'|'.join(VERDICTS)})\b")
 
 

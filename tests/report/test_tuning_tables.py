@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from references import recompute
-from report_cases import Rendered
+from report_cases import Get
 from report_results import EPSILON, Asked, hump, write_search
 
 from ablate.errors import RecordError
@@ -23,7 +22,6 @@ from ablate.store.results import ResultsFolder
 from ablate.tables.files import frame
 from ablate.tables.tuning import objective_values, points_table, tuning_tables, winners_of
 
-Get = Callable[[str], Rendered]
 FIRST = Asked({"epsilon": 0.1}, "baseline")
 
 
