@@ -261,19 +261,6 @@ def test_all_labels_there_can_be(n: int, k: int, scale: float) -> None:
             assert probability[errors <= end + 1e-4].sum() >= below - share, name
 
 
-def test_drawn_labels_are_scored_as_one_after_the_other() -> None:
-    predictions = calibrated(60, scale=2.0)
-    labels = np.random.default_rng(0).integers(0, 10, (20, 60))
-    for name in FLOORS:  # what belongs to the first labels is known, and must not be taken over
-        METRICS[name].score(predictions)
-    relabelled = predictions.relabelled(labels)
-    for name, values in scored(predictions, labels).items():
-        found, atol = METRICS[name].function(relabelled), 1e-4 if name == "smece" else 1e-12
-        np.testing.assert_allclose(found, values, atol=atol)
-    assert predictions.labels.ndim == 1
-    assert relabelled.probabilities is predictions.probabilities
-
-
 def test_floors_depend_on_nothing_but_the_probabilities() -> None:
     first = calibrated(100)
     np.random.seed(1)

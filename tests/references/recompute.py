@@ -657,7 +657,7 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         spread, freedom = _arm_spread(recorded, metric)
         ratio = spread * math.sqrt((asked.weights**2).sum()) / len(asked.weights) / margin
         needed = _seeds(ratio, freedom, 0.05 / size, n + 1) if freedom else needed
-    images = new_images(recorded, asked, metric)[2:] if is_arm else (NAN, NAN)
+    images = over_images(recorded, metric if is_arm else "", asked.term, asked.against, size)
     return {
         **{"kind": asked.kind, "term": asked.term, "against": asked.against, "metric": metric},
         **{"cells": len(rows), "cells_planned": len(asked.weights)},
@@ -665,7 +665,8 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         **{"margin": margin, "p_equivalence": equivalence, "verdict": word, "reason": reason},
         **{"below_margin": word == "equivalent" and decided},
         **dict(zip(("seeds_from", "seeds_needed"), needed, strict=True)),
-        **{"rho": found["rho"] if is_arm else NAN, "low_images": images[0], "high_images": images[1]},
+        **{"low_images": images["low"], "high_images": images["high"]},
+        "rho": found["rho"] if is_arm else NAN,
         "detectable": sd * detectable(n, 0.05 / size) if sd > 0 else NAN,
         "p_sign_flip": sign_flip(sides[0], sides[1]),
         **unpaired(sides[0], sides[1]),
@@ -696,26 +697,20 @@ def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
     return best
 
 
-def new_images(recorded: Recorded, asked: Effect, metric: str) -> tuple[int, float, float, float]:
-    """Pairs, mean difference, its interval for new seeds and images; NaN where it is no mean over them."""
-    own, other = ({t.seed: t.images for t in recorded.complete(arm)} for arm in (asked.term, asked.against))
-    shared = [seed for seed in recorded.seeds if seed in own and seed in other]
+def over_images(recorded: Recorded, metric: str, arm: str, other: str = "", size: int = 1) -> Row:
+    """Runs of an arm, their mean, or difference from another's, its interval for new seeds and images.
+
+    NaN where it is no mean over images.
+    """
+    runs = [{t.seed: t.images for t in recorded.complete(name)} for name in (arm, other) if name]
+    shared = [seed for seed in recorded.seeds if all(seed in own for own in runs)]
     if metric not in PER_IMAGE or not shared:
-        return 0, NAN, NAN, NAN
-    differences = np.array([own[seed][metric] - other[seed][metric] for seed in shared])
-    half = _half_over_images(differences, family_size(recorded, asked, metric))
-    effect = float(differences.mean())
-    return len(shared), effect, effect - half, effect + half
-
-
-def mean_over_images(recorded: Recorded, arm: str, metric: str) -> tuple[int, float, float, float]:
-    """Runs of an arm, their mean, its interval for new seeds and new images."""
-    runs = recorded.complete(arm)
-    if not runs:
-        return 0, NAN, NAN, NAN
-    values = np.array([run.images[metric] for run in runs])
+        return {"n_pairs": 0, "effect": NAN, "low": NAN, "high": NAN}
+    sides = [np.array([own[seed][metric] for seed in shared]) for own in runs]
+    values = functools.reduce(np.subtract, sides)
     mean = float(values.mean())
-    return len(runs), mean, *_in_range(metric, mean, _half_over_images(values, 1))
+    low, high = _in_range("" if other else metric, mean, _half_over_images(values, size))
+    return {"n_pairs": len(shared), "effect": mean, "low": low, "high": high}
 
 
 def _half_over_images(values: Array, size: int) -> float:
@@ -775,7 +770,7 @@ def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
             runs = recorded.complete(arm)
             mean = mean_of((_floored(trial, metric) for trial in runs), metric=metric)
             if metric in PER_IMAGE and math.isfinite(mean[1]):
-                mean = mean_over_images(recorded, arm, metric)[1:]
+                mean = tuple(list(over_images(recorded, metric, arm).values())[1:])
             tolerance = TOLERANCE.get(metric, 1e-9)
             for name, expected in zip(("value", "low", "high"), mean, strict=True):
                 audit.check(f"arms: {arm}, {metric}, {name}", cell[name], expected, tolerance)
@@ -915,18 +910,14 @@ class Files:
 
     def new_images(self) -> Rows:
         arms = [asked for asked in effects(self.recorded) if asked.kind == "arm"]
-        for asked, metric in itertools.product(arms, PER_IMAGE):
-            size, found = family_size(self.recorded, asked, metric), new_images(self.recorded, asked, metric)
-            yield self._over_images(asked.term, asked.against, metric, size, found)
-        for arm, metric in itertools.product(self.recorded.arms, PER_IMAGE):
-            found = mean_over_images(self.recorded, arm, metric)
-            yield self._over_images(arm, None, metric, 1, found)
-
-    def _over_images(self, arm: str, baseline: str | None, metric: str, size: int, found: Any) -> Row:
-        own = {"arm": arm, "baseline": baseline, "metric": metric, "comparisons": size}
-        images = len(self.recorded.complete(arm)[0].p) if found[0] else NAN
-        columns = ("n_pairs", "effect", "low", "high")
-        return {**own, "images": images, **dict(zip(columns, found, strict=True))}
+        told = [(asked.term, asked.against, asked) for asked in arms]
+        alone = [(arm, "", None) for arm in self.recorded.arms]
+        for (arm, other, asked), metric in itertools.product([*told, *alone], PER_IMAGE):
+            size = family_size(self.recorded, asked, metric) if asked else 1
+            found = over_images(self.recorded, metric, arm, other, size)
+            own = {"arm": arm, "baseline": other or None, "metric": metric, "comparisons": size}
+            images = len(self.recorded.complete(arm)[0].p) if found["n_pairs"] else NAN
+            yield {**own, "images": images, **found}
 
     def step_times(self) -> Rows:
         timing = self.recorded.timing
@@ -950,9 +941,6 @@ class Files:
         states = Counter(point["state"] for point in stored["points"])
         runs = {run.trial_id: run for own in self.recorded.runs for run in own if run.record}
         objectives = {at: self.recorded.objectives.get(at) for at in ("", "_2")}
-        better = {
-            metric: "higher" if metric in HIGHER else "lower" for metric in objectives.values() if metric
-        }
         yield {
             **stored,
             **{name: declared[name] for name in ("seeds", "sampler", "pruning")},
@@ -960,7 +948,10 @@ class Files:
             **{f"points_{state}": states[state] for state in ("pruned", "failed")},
             **{"trainings": len(runs), "seconds": math.fsum(run.seconds for run in runs.values())},
             **{f"objective{at}": metric for at, metric in objectives.items()},
-            **{f"direction{at}": better.get(metric or "") for at, metric in objectives.items()},
+            **{
+                f"direction{at}": metric and ("higher" if metric in HIGHER else "lower")
+                for at, metric in objectives.items()
+            },
         }
 
     def points(self) -> Rows:

@@ -109,9 +109,7 @@ def test_a_trend_is_told_as_a_straight_line_or_as_none() -> None:
         ({"a": ("worse", "undecided")}, "Keep ε=0: nothing that was asked is better on NLL."),
     ],
 )
-def test_the_baseline_is_kept_unless_an_arm_is_better_and_worse_on_nothing(
-    words: dict[str, tuple[str, str]], text: str
-) -> None:
+def test_the_baseline_is_kept_unless_an_arm_is_better(words: dict[str, tuple[str, str]], text: str) -> None:
     rows = [
         effect(arch, metric=metric, verdict=word)
         for arch, both in words.items()

@@ -114,9 +114,7 @@ def test_a_perfect_network_and_empty_bins_make_a_report(tmp_path: Path) -> None:
     assert page.report["arms"]["rows"][0][2]["notes"] == ["all runs equal"]
 
 
-def test_a_figure_that_fails_says_why_in_its_place(
-    rendered: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_figure_that_fails_says_why(rendered: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no <room> left")
 
@@ -134,9 +132,7 @@ def test_a_figure_that_fails_says_why_in_its_place(
     assert not stale.exists()
 
 
-def test_figures_are_pdf_on_request_until_the_next_report(
-    rendered: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures_are_pdf_on_request(rendered: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results, paper = rendered("sweep").results, tmp_path / "figures" / "curves.pdf"
     one = [entry for entry in figures.REGISTRY if entry.name == "curves"]
     monkeypatch.setattr(figures, "REGISTRY", one)
@@ -148,9 +144,7 @@ def test_figures_are_pdf_on_request_until_the_next_report(
     assert not paper.exists()
 
 
-def test_tables_of_another_plan_and_a_folder_that_cannot_be_made_are_named(
-    rendered: Get, tmp_path: Path
-) -> None:
+def test_tables_of_another_plan_and_a_folder_not_to_be_made_are_named(rendered: Get, tmp_path: Path) -> None:
     first, other = rendered("sweep").results, rendered("single").results
     with pytest.raises(RecordError, match=r"other trials than study\.json plans"):
         of_plan(read_tables(first, names=["trials", "epochs"]), read_plan(other))
@@ -191,11 +185,10 @@ def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tupl
     assert not re.search(r"\bnan\b", text, flags=re.IGNORECASE)
 
 
-def beside(epochs: pd.DataFrame, *, arms: int = 1, **published: float) -> dict[str, Any]:
-    """The part of the report about a published epoch 0, for a study of so many arms."""
+def beside(epochs: pd.DataFrame, **published: float) -> dict[str, Any]:
+    """The part of the report about a published epoch 0, for a study of one arm."""
     source = {"source": "s", "data": "digits", "epochs": ({"epoch": 0.0, **published},)}
-    levels = {"epsilon": (0.0, 0.1)} if arms > 1 else {}
-    return published_view(epochs, planned(declare(factors=levels, published=source))) or {}
+    return published_view(epochs, planned(declare(published=source))) or {}
 
 
 LOSSES = {"train_loss": [1.0, 2.0, 3.0], "valid_loss": [1.0, math.nan, math.nan]}
@@ -218,7 +211,3 @@ def test_equal_and_missing_values_cannot_be_told_and_the_others_can() -> None:
     assert (one["tables"][0]["inside"], one["tables"][0]["outside"]) == (0, [])
     none = beside(EPOCHS, seconds=3.0)
     assert none["summary"] == "The published table has none of the columns that are compared."
-    both = beside(
-        pd.concat([EPOCHS.assign(arm=f"epsilon={at}") for at in (0.0, 0.1)]), arms=2, train_loss=9.0
-    )
-    assert re.findall(r"(ε=\S+): 0 of the source's 1 published values", both["summary"]) == ["ε=0", "ε=0.1"]

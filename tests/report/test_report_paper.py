@@ -93,9 +93,7 @@ def expected(tables: Tables, plan: Plan, spread: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("case", ["sweep", "factorial", "hostile", "marked"])
 @pytest.mark.parametrize("spread", ["ci", "sd", "se", "none"])
-def test_both_tables_are_those_of_pandas_and_mark_the_claims_alone(
-    rendered: Get, case: str, spread: str
-) -> None:
+def test_both_tables_are_those_of_pandas_and_mark_the_claims(rendered: Get, case: str, spread: str) -> None:
     page = rendered(case)
     tables, plan = read_tables(page.results), read_plan(page.results)
     rows = expected(tables, plan, spread)

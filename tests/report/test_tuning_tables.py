@@ -83,9 +83,7 @@ def scored(objective: str, values: list[float], second: list[float] | None = Non
 
 
 @given(st.lists(st.one_of(st.just(math.nan), st.sampled_from([0.1, 0.2, 0.3, 0.4])), max_size=8))
-def test_the_winner_has_the_best_smoothed_value_and_of_equal_ones_the_lowest_number(
-    values: list[float],
-) -> None:
+def test_the_winner_has_the_best_smoothed_value_and_the_lowest_number(values: list[float]) -> None:
     known = [value for value in values if math.isfinite(value)]
     for objective, best in (("accuracy", max), ("nll", min)):
         expected = (values.index(best(known)),) if known else ()

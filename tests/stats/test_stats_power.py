@@ -20,7 +20,6 @@ from ablate.stats.power import (
     seeds_needed,
     seeds_range,
 )
-from ablate.stats.verdict import verdict
 
 
 @given(n=st.integers(2, 60), size=st.floats(0.01, 2), comparisons=st.integers(1, 10))
@@ -71,24 +70,8 @@ def test_equivalence_power_equals_the_published_example() -> None:
     assert found == pytest.approx(0.815845, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("n", "margin", "difference", "comparisons"),
-    [(2, 12.0, 0.0, 1), (3, 4.0, 1.0, 1), (5, 2.0, 0.0, 6), (5, 2.0, -2.0, 1), (20, 0.9, 0.2, 3)],
-)
-def test_equivalence_power_is_how_often_the_test_passes(
-    n: int, margin: float, difference: float, comparisons: int
-) -> None:
-    differences = difference + np.random.default_rng(n).normal(size=(40_000, n))
-    effects = paired_effect(differences, np.zeros(n), comparisons=comparisons)
-    passed = verdict(effects, planned=n, higher_is_better=None, margin=margin).p_equivalence <= 0.05
-    power = equivalence_power(margin, n, sd=1, difference=difference, comparisons=comparisons)
-    assert passed.mean() == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / 40_000) + 1e-4)
-
-
 @given(n=st.integers(2, 200), sd=st.floats(0.01, 10), comparisons=st.integers(1, 20))
-def test_what_is_detectable_is_detected_and_what_is_confirmable_is_confirmed(
-    n: int, sd: float, comparisons: int
-) -> None:
+def test_what_is_detectable_or_confirmable_is_found(n: int, sd: float, comparisons: int) -> None:
     for power, inverse in (
         (paired_power, minimal_detectable_effect),
         (equivalence_power, confirmable_margin),
