@@ -12,7 +12,6 @@ they come from is not stored. A setting younger than a record is not in it: its 
 
 from __future__ import annotations
 
-import csv
 import functools
 import itertools
 import json
@@ -802,13 +801,17 @@ def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
 # The CSV files.
 
 
+def rows_of(path: Path) -> list[dict[str, str]]:
+    """What a CSV file holds, as it is written."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
+
+
 def audit_csv(recorded: Recorded, folder: Path) -> Audit:
     """Every CSV file of a results folder; `left_out` names columns as file.column."""
     audit = Audit()
     for path in sorted(folder.glob("*.csv")):
         name = path.stem
-        with path.open(encoding="utf-8", newline="") as file:
-            shown = list(csv.DictReader(file))
+        shown = rows_of(path)
         if not hasattr(Files, name):
             audit.left_out.add(name)
             continue

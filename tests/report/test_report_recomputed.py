@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import math
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from references import recompute
 from report_cases import Get, Rendered, render
@@ -69,15 +69,11 @@ class Ran:
 
     def rows(self, name: str) -> list[dict[str, str]]:
         """A CSV file."""
-        with (self.results / f"{name}.csv").open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+        return recompute.rows_of(self.results / f"{name}.csv")
 
     def wrong_with(self, folder: Path, name: str, rows: list[dict[str, str]]) -> list[str]:
         """What the audit finds in one CSV file of other rows, written to a folder of its own."""
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
         return recompute.audit_csv(self.recorded, folder).wrong
 
 

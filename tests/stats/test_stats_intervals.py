@@ -14,7 +14,6 @@ from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.rates import confint_poisson
 
-from ablate.stats.effect import paired_effect
 from ablate.stats.intervals import (
     ends_within,
     mean_interval,
@@ -40,6 +39,7 @@ def test_by_hand() -> None:
     values = np.array([1.0, 2, 3, 4, 5, math.nan])
     found = prediction_interval(values)
     assert (found.low, found.mean, found.high, found.n) == pytest.approx((-1.8090, 3, 7.8090, 5), abs=1e-4)
+    assert mean_interval(values, bounds=(0, 1)) == mean_interval(values)  # a mean outside of the range
     narrow = values.astype(np.float32) / 7  # is widened first
     assert mean_interval(narrow) == mean_interval(narrow.astype(np.float64))
 
@@ -70,11 +70,6 @@ def test_the_interval_of_a_mean_stays_within_the_metrics_range(values: list[floa
         assert math.isnan(plain.low) or lowest <= found.low <= found.mean <= found.high <= highest
 
 
-def test_a_mean_outside_the_range_has_the_plain_interval() -> None:
-    percentages = np.array([71.0, 73.0, 75.0])
-    assert mean_interval(percentages, bounds=(0, 1)) == mean_interval(percentages)
-
-
 @pytest.mark.parametrize("count", [1, 7, 50, 199])
 def test_within_a_range_it_is_wilsons_of_a_share_and_the_score_interval_of_a_rate(count: int) -> None:
     share, z = count / 200, float(norm.isf(0.025))
@@ -82,11 +77,6 @@ def test_within_a_range_it_is_wilsons_of_a_share_and_the_score_interval_of_a_rat
     assert ends == pytest.approx(proportion_confint(count, 200, method="wilson"))
     ends = ends_within((0, math.inf), share, z * math.sqrt(share / 200))
     assert ends == pytest.approx(confint_poisson(count, 200, method="score"))
-
-
-def test_other_seeds_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"same seeds, got shapes \(3,\) and \(2,\); align"):
-        paired_effect(np.ones(3), np.ones(2))
 
 
 @pytest.mark.parametrize("n", [1, 5, 6, 7, 8, 40, 101])
