@@ -42,9 +42,6 @@ def shown(found: Result) -> str:
     return printed(show_result, found)
 
 
-# --- how a condition is read ---
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -136,9 +133,6 @@ def test_whatever_is_written_is_read_or_refused_on_one_clean_line(text: str) -> 
     assert len(said.splitlines()) == 1
 
 
-# --- what a condition makes of a study ---
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -190,9 +184,6 @@ def test_verdicts_and_intervals_in_the_family_are_the_reports(tmp_path: Path) ->
 def test_what_makes_no_sense_of_the_study_is_refused(study: Recorded, text: str, message: str) -> None:
     with pytest.raises(StudyError, match=message):
         result(study, text)
-
-
-# --- what lacks results, or cannot be told ---
 
 
 def test_what_cannot_be_told_fails(tmp_path: Path) -> None:
@@ -251,8 +242,6 @@ def test_an_arm_without_results_is_left_out_where_allowed(incomplete: Recorded, 
     assert (none.passes, "no arm has a complete trial" in shown(none)) == (False, True)
 
 
-# --- against another run ---
-
 BEFORE = {(level, seed): count + seed + 60 * (level == 0.0) for (level, seed), count in ARMS.items()}
 """Against this the arm epsilon=0.0 is worse by about 6 points, and the others are the same."""
 
@@ -301,9 +290,6 @@ def test_a_baseline_run_that_nothing_uses_or_fits_is_refused(study: Recorded, tm
     assert "not compared, because only the --baseline run has them: epsilon=0.5" in shown(found)
     with pytest.raises(StudyError, match=r"'epsilon=0.2': is not in the --baseline run"):
         result(study, "accuracy(epsilon=0.2) worse", other=other.run)
-
-
-# --- the command ---
 
 
 def test_the_exit_status_and_what_is_printed(study: Recorded, tmp_path: Path) -> None:

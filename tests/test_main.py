@@ -303,11 +303,9 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
         ("run tiny.py --epochs 3 --seeds 2", "epochs is a field; write --set epochs=3"),
         ("plan tiny.py --batch-size=64", "batch_size is a field; write --set batch_size=64"),
         ("tune tiny.py", "expected a study with a search"),
-        ("report tinny", "no such study was run here"),
         ("publish tiny --as ../../x", "--as: expected a plain folder name"),
         ("init nowhere/x.py", "nowhere/x.py: cannot be written (No such file or directory)"),
         ("data imagenete-160", "Did you mean 'imagenette-160'?"),
-        ("bench loss cuda", "bench: give cuda alone"),
         ("comprae a b", "No such command 'comprae'"),
     ],
 )

@@ -111,8 +111,9 @@ def test_without_a_name_the_timed_suites_run_and_a_simulation_alone(monkeypatch:
     monkeypatch.setattr("ablate.bench.run_benchmarks", lambda names, **_: asked.extend(names))  # for minutes
     CliRunner().invoke(app, ["bench"])
     assert sorted(asked) == SUITES
-    with pytest.raises(StudyError, match="give statistics alone"):
-        CliRunner().invoke(app, ["bench", "loss", "statistics"], catch_exceptions=False)
+    for alone in ("statistics", "cuda"):
+        with pytest.raises(StudyError, match=f"give {alone} alone"):
+            CliRunner().invoke(app, ["bench", "loss", alone], catch_exceptions=False)
     with pytest.raises(ResultsError, match="a folder that exists"):  # before anything is measured
         run_benchmarks(["loss"], out=Path("nowhere") / "timings.json", quick=True)
 

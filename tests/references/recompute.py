@@ -1,13 +1,9 @@
 """An audit of a study's tables: their numbers once more, from the records and predictions alone.
 
 Nothing of ablate is imported. Definitions are those of results/README.md, of a report's Method section and of
-the papers that are named there, computed with numpy, scipy and scikit-learn, by another route where there is
-one: the smooth calibration error from a cosine series, power by quadrature.
-
-A number agrees to nine digits; a floor or its band, which come from draws of labels, within what the draws
-here and there can be off. Left out is what another computation would not give, and what is no number of the
-study: `LEFT_OUT_COLUMNS`, `LEFT_OUT_OF_A_SEARCH`. Losses, times and scatter are read from the records: what
-they come from is not stored. A setting younger than a record is not in it: its column is left out too.
+the papers that are named there, by another route where there is one. A number agrees to nine digits, a floor
+or its band within what draws of labels can be off. Losses, times and scatter are read from the records: what
+they come from is not stored. A setting younger than a record is not in it: its column is left out.
 """
 
 from __future__ import annotations
@@ -378,10 +374,7 @@ def floor_band(trials: Sequence[Trial], metric: str) -> Row:
 
 
 def mean_of(values: Iterable[float], more: int = 0, metric: str = "") -> tuple[float, float, float]:
-    """Mean with its 95 % t interval; with one `more`, where one more value of the same population lies.
-
-    That of a metric's mean stays within its range.
-    """
+    """Mean with its 95 % t interval, within a metric's range; with `more`, where one more value lies."""
     known = np.array([value for value in values if math.isfinite(value)])
     if len(known) < 2 or np.ptp(known) == 0:
         return float(known.mean()) if len(known) else NAN, NAN, NAN
@@ -422,10 +415,7 @@ def difference(plus: Array, minus: Array, size: int) -> Row:
 
 
 def _seeds(ratio: float, freedom: float, level: float, least: int) -> list[float]:
-    """The fewest that decide, up to 1,000, at the spread over the margin and at its bound, each rounded up.
-
-    That is, find with 80 % what differs by twice the margin, and show equivalent what does not differ.
-    """
+    """The fewest that find 2 margins and confirm 0 with 80 %, at the spread and at its bound, rounded up."""
     found = []
     for bound in (ratio, ratio * math.sqrt(freedom / stats.chi2.isf(0.9, freedom))):
 
@@ -453,10 +443,7 @@ def equivalence_power(margin: float, n: int, level: float) -> float:
 
 
 def _over_spreads(power: Callable[[Array], Array], n: int, ends: Sequence[float]) -> float:
-    """Mean over the standard deviations, as parts of the true one, that n differences may show.
-
-    The integral is taken in pieces between the places where the power bends.
-    """
+    """Mean over the standard deviations, as parts of the true one, of n differences; it bends at `ends`."""
     spread, width = stats.chi(n - 1, scale=1 / math.sqrt(n - 1)), 12 / math.sqrt(n)
     places = np.clip(ends, max(0.0, 1 - width), 1 + width)
     pieces = itertools.pairwise(np.unique(places))
@@ -697,10 +684,7 @@ def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
 
 
 def over_images(recorded: Recorded, metric: str, arm: str, other: str = "", size: int = 1) -> Row:
-    """Runs of an arm, their mean, or difference from another's, its interval for new seeds and images.
-
-    NaN where it is no mean over images.
-    """
+    """Runs of an arm, their mean, or difference from another's, its interval for new seeds and images."""
     runs = [{t.seed: t.images for t in recorded.complete(name)} for name in (arm, other) if name]
     shared = [seed for seed in recorded.seeds if all(seed in own for own in runs)]
     if metric not in PER_IMAGE or not shared:

@@ -220,7 +220,7 @@ def test_levels_that_were_asked_for_twice_are_judged_by_all_their_runs(tmp_path:
     search = EPSILON.model_copy(update={"points": 17})
 
     def searched(results: Any) -> None:
-        write_search(results, search, asked, strength=hump, choose=False, winners=(5,))
+        write_search(results, search, asked, strength=hump, winners=(5,))
 
     study = retest_study(search, [{"epsilon": epsilon} for epsilon in (0.0, 0.1, 0.16)])
     page = render(tmp_path, study=study, search=searched, made=lambda trial: guess(trial, hump(trial.levels)))

@@ -40,7 +40,7 @@ def test_points_without_a_value_show_how_far_they_came(tmp_path: Path) -> None:
         Asked({"epsilon": 0.3}, **pruned, done=0),  # type: ignore[arg-type]
         Asked({"epsilon": 0.4}, state="running", done=0),
     ]
-    tuning = write_search(results, EPSILON, asked, strength=hump, choose=False)
+    tuning = write_search(results, EPSILON, asked, strength=hump)
     *begun, last = tuning.points
     points = (*begun, last.model_copy(update={"trial_ids": ()}))
     write_tuning(results, tuning.model_copy(update={"points": points}))
