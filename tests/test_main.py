@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import random
 import re
 import shutil
 import signal
@@ -187,35 +186,6 @@ def numbers(folder: ResultsFolder) -> dict[str, Any]:
     """All of every record but its cost and how many ran beside it; the predictions' digest is in it."""
     left_out: Any = {"cost": True, "history": {"__all__": {"seconds"}}, "environment": {"workers"}}
     return {name: record.model_dump(exclude=left_out) for name, record in read_records(folder).items()}
-
-
-@pytest.mark.soak
-def test_killed_at_any_moment_it_ends_with_the_same_results(here: Path, tmp_path_factory: Any) -> None:
-    calm = tmp_path_factory.mktemp("calm")
-    (calm / "tiny.py").write_text(STUDY)
-    run = ("run", "tiny.py", "--seeds", "4", "--set", "epochs=30")
-    assert ablate(calm, *run, *HERE).status == 0
-
-    rng, kills, finished, resumed = random.Random(0), 0, 0, False
-    for _ in range(12):
-        before = len(list(folder(here).records.glob("*.json")))
-        assert before >= finished  # what is finished stays finished
-        finished = before
-        driver = start(here, *run)
-        wait_until(lambda: driver.poll() is not None or len(list(folder(here).records.glob("*"))) > before)  # noqa: B023
-        if kills < 6 and driver.poll() is None:
-            time.sleep(rng.uniform(0, 0.2))
-            driver.send_signal(signal.SIGKILL)
-            kills += 1
-        ended = driver.wait(timeout=120)
-        resumed = resumed or any(folder(here).checkpoints.glob("*.pt"))
-        if ended == 0:
-            break
-    assert kills >= 3
-    assert numbers(folder(here)) == numbers(folder(calm))
-    assert resumed, "no kill came while a checkpoint was there"
-    assert list(folder(here).checkpoints.iterdir()) == []
-    assert not list(here.rglob("*.tmp"))
 
 
 def processes_with(mark: bytes) -> list[Path]:
