@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -63,25 +62,15 @@ def of() -> Iterator[Of]:
 )  # fmt: skip
 def test_a_study_has_the_figures_that_its_tables_allow(of: Of, kind: str, names: list[str]) -> None:
     assert [name for name in of(kind).figures if name != "answer"] == names
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_figure_is_svg_with_words_light_and_dark(of: Of, kind: str) -> None:
-    study = of(kind)
-    for figure in study.figures.values():
+    for figure in of(kind).figures.values():
         assert not figure.error
         assert figure.alt.startswith(f"{figure.title}. {figure.caption[:60].splitlines()[0]}")
         assert re.search(r"The numbers are in \w+\.csv\.$", figure.alt)
-        for svg in (figure.light, figure.dark):
-            assert ElementTree.fromstring(svg).tag.endswith("svg")
-        assert len(figure.light) < 180_000
-        shapes = [re.sub(rb"(?<=: )#[0-9a-f]{6}\b", b"", svg) for svg in (figure.light, figure.dark)]
-        assert shapes[0] == shapes[1]
 
 
 def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
     study = of("many")
+    assert {(figure.error, len(figure.light) < 180_000) for figure in study.figures.values()} == {("", True)}
     first = {name: study.axes(name)[0] for name in study.figures}
     shown = {
         "effects": len(first["effects"].get_yticks()) + 1,  # the baseline has no row
@@ -560,12 +549,9 @@ def test_the_best_arm_and_its_baseline_are_never_left_out() -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_table_costs_one_figure_only_and_missing_values_none(of: Of) -> None:
+def test_missing_values_cost_no_figure(of: Of) -> None:
     study = of("one_factor")
-    trials, damaged = study.tables["trials"], study.tables["confusion"].drop(columns="count")
-    errors = {name: figure.error for name, figure in study.but(confusion=damaged).figures.items()}
-    assert errors.pop("confusion").startswith("KeyError")
-    assert set(errors.values()) == {""}
+    trials = study.tables["trials"]
     absent = trials.assign(**dict.fromkeys(("ece", "ece_floor", "nll", "step_ms", "auroc_error"), nan))
     for rows in (absent, trials[trials["seed"] == 0]):
         assert {figure.error for figure in study.but(trials=rows).figures.values()} == {""}

@@ -143,9 +143,7 @@ def test_a_study_of_a_trend_alone_says_what_to_do(changes: dict[str, Any], text:
         ({"a": ("worse", "undecided")}, "Keep ε=0: nothing that was asked is better on NLL."),
     ],
 )
-def test_the_baseline_is_kept_unless_an_arm_is_better_and_worse_on_nothing(
-    words: dict[str, tuple[str, str]], text: str
-) -> None:
+def test_the_baseline_is_kept_unless_an_arm_is_better(words: dict[str, tuple[str, str]], text: str) -> None:
     rows = [
         effect(arch, metric=metric, verdict=word)
         for arch, both in words.items()

@@ -4,13 +4,13 @@ import base64
 import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from report_cases import CASES, HOSTILE, SCRIPT, Rendered, render
+from report_cases import CASES, HOSTILE, SCRIPT, Get, render
 from report_pages import markdown_page, squeezed
 from report_results import declare, predict
 
@@ -22,7 +22,6 @@ from ablate.tables.columns import COLUMNS, DERIVED, TUNING
 from ablate.tables.files import read_tables
 from ablate.tables.quantities import UNSEEN, quantity, shown, shown_difference, shown_p
 
-Get = Callable[..., Rendered]
 EVERY = [case for case in CASES if case != "harmless"]
 WITH_FIGURES = ["sweep", "single", "hostile", "tuned_hostile"]
 FOLDED = ("more_metrics", "sensitivity", "points", "trials")
@@ -212,9 +211,6 @@ def test_escaped_text_is_that_text_and_nothing_else(word: str) -> None:
 )
 def test_numbers_are_shown_in_their_unit(value: float, metric: str, text: str, difference: str) -> None:
     assert (shown(value, quantity(metric)), shown_difference(value, quantity(metric))) == (text, difference)
-
-
-def test_p_values_and_arms_are_written_as_a_reader_does() -> None:
     p_values = {1e-300: "< 0.001", 0.0009: "< 0.001", 0.001: "0.001", 0.0514: "0.051", 1.0: "> 0.99"}
     assert {p: shown_p(p) for p in p_values} == p_values
     assert shown_p(float("nan")) == "–"
