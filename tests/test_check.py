@@ -1,7 +1,5 @@
 """The gate: how conditions are read, what they make of a study, and its exit status as a command."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shutil

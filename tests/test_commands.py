@@ -1,7 +1,5 @@
 """Commands that look and tell: as JSON, without data, of fields and runs; and the study to start from."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """Small studies whose figures are easily reckoned by hand: their plans, tables and drawings."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from functools import cached_property
@@ -146,7 +144,7 @@ class Drawn:
         self.tables, self.plan, self.context = tables, plan, Context(tables, plan)
         self._drawings = dict[str, Drawing]()
 
-    def but(self, **tables: pd.DataFrame) -> Drawn:
+    def but(self, **tables: pd.DataFrame) -> "Drawn":
         """The same study with other tables."""
         effects = effects_table({**self.tables, **tables}, self.plan)
         return Drawn({**self.tables, "effects": effects, **tables}, self.plan)

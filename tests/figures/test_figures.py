@@ -1,7 +1,5 @@
 """Every figure, drawn once per kind of study: it shows what the tables hold and leaves nothing unsaid."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re
@@ -206,15 +204,12 @@ def test_a_verdict_has_a_marker_and_a_word(of: Of, verdict: str, reason: str, ma
     assert [(head.get_marker(), list(head.get_ydata())) for head in heads] == [("<", [2])]
 
 
-def test_bins_of_few_images_look_like_few(of: Of) -> None:
+def test_bars_are_the_pooled_accuracy_and_of_few_images_look_like_few(of: Of) -> None:
     for ax in of("one_factor").axes("reliability"):
         bars = [patch for patch in ax.patches if to_hex(patch.get_facecolor()) != LIGHT.muted]
         many, thin = ((round(bar.get_path().vertices[:, 1].max(), 6), bar.get_alpha()) for bar in bars)
         assert (many[0], thin[0]) == (70.0, 10.0)  # pooled over three runs: 15, 60 and 300 images
         assert thin[1] < 0.6 * many[1]
-
-
-def test_bars_are_the_pooled_accuracy_and_lines_the_confidence() -> None:
     rows = [("x", seed, b, b / 3, (b + 1) / 3, n * (seed + 1), nan if n == 0 else (0.5, 0.5, 0.9)[b],
              nan if n == 0 else (0.5, 0.4, 0.8)[b] + 0.1 * seed)
             for seed in (0, 1) for b, n in enumerate((0, 10, 30))]  # fmt: skip
@@ -314,8 +309,11 @@ def test_the_noise_floor_is_a_line_in_its_band(of: Of) -> None:
         dashed = [line for line in of(kind).axes("ece")[0].lines if line.is_dashed()]
         assert {round(float(y), 9) for line in dashed for y in line.get_ydata()} == {1.0}
         assert (said in of(kind).caption("ece"), floor in of(kind).caption("ece")) == (True, True)
-    older = of("one_factor").but(floors=of("one_factor").tables["floors"][:0]).caption("ece")
+    trials, none = of("one_factor").tables["trials"], of("one_factor").tables["floors"][:0]
+    older = of("one_factor").but(floors=none).caption("ece")
     assert (said in older, floor in older) == (False, True)
+    zero = of("one_factor").but(trials=trials.assign(ece=0.0, ece_floor=nan), floors=none)
+    assert zero.axes("ece")[0].get_ylim() == (-0.05, 1.05)
 
 
 def test_the_smoothed_loss_is_least_at_the_dotted_line(of: Of) -> None:
@@ -422,13 +420,6 @@ def test_the_baseline_and_its_margin_lie_behind_the_levels(of: Of) -> None:
     assert {"baseline", "its margin"} <= {*study.legend("accuracy")}
     assert "baseline" not in of("grid").legend("accuracy")  # each line has another one
     assert "baseline" not in of("alone").legend("accuracy")
-
-
-def test_a_metric_that_is_zero_everywhere_has_no_axis_below_zero(of: Of) -> None:
-    study = of("one_factor")
-    trials = study.tables["trials"].assign(ece=0.0, ece_floor=nan)
-    axes = study.but(trials=trials, floors=study.tables["floors"][:0]).axes("ece")
-    assert axes[0].get_ylim() == (-0.05, 1.05)
 
 
 def test_a_search_is_drawn_in_its_order_with_the_best_so_far_and_what_was_lost(of: Of) -> None:

@@ -6,8 +6,6 @@ or its band within what draws of labels can be off. Losses, times and scatter ar
 they come from is not stored. A setting younger than a record is not in it: its column is left out.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

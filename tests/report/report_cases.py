@@ -1,7 +1,5 @@
 """The studies whose reports the tests look at, and their reports read back from disk."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable

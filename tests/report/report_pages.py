@@ -1,7 +1,5 @@
 """Reading a page back with the standard library's parser: its elements, its tables, its words."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser

@@ -1,7 +1,5 @@
 """Results folders as a run or a search leaves them, made from seeded synthetic predictions."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

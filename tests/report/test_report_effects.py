@@ -1,7 +1,5 @@
 """The effects table against statsmodels, planted effects and counts by hand; `recompute` audits all of it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What goes into a paper: the table of arms, read back from LaTeX and from Markdown, and the paragraph."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

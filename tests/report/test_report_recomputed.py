@@ -1,7 +1,5 @@
 """Every number of a report, computed again from the records and predictions by an audit that is not ours."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math

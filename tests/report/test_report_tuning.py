@@ -1,7 +1,5 @@
 """The report of a tuned study: what tuning bought, in sentences and tables, and what could mislead."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Tables of the page: verdicts at claims alone, ticks of components, what tells a fragile claim."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
