@@ -259,9 +259,8 @@ def test_features_are_drawn_with_how_far_their_classes_lie_apart(of: Of) -> None
     assert "ε=0, training images: 0.10" in study.drawing("projection").facts
     assert spread_of(studies.features(study.plan, ("cat", "dog", "cow"))[:12]) == pytest.approx(3 / 40)
     assert np.isnan(spread_of(studies.features(study.plan, ("cat",))[:4]))
-    table = studies.features(
-        study.plan, tuple(f"{studies.HOSTILE[number % 4]}{number}" for number in range(10)), copies=100
-    )
+    classes = tuple(f"{studies.HOSTILE[number % 4]}{number}" for number in range(10))
+    table = studies.features(study.plan, classes, copies=100)
     many = study.but(projection=table)
     assert sum(len(dots(ax)) for ax in many.axes("projection")) <= 1000
     assert len(many.legend("projection")) == 6
@@ -342,9 +341,8 @@ def test_one_arm_is_drawn_run_by_run(of: Of) -> None:
 def test_steps_are_timed_beside_cross_entropy_in_one_row_per_work(of: Of) -> None:
     study = of("grid")
     times, ratios = study.axes("step_time")
-    expected = [
-        f"reduction={reduction}, arch={arch}" for reduction in studies.REDUCTIONS for arch in studies.ARCHS
-    ]
+    works = itertools.product(studies.REDUCTIONS, studies.ARCHS)
+    expected = [f"reduction={reduction}, arch={arch}" for reduction, arch in works]
     assert [text.get_text() for text in times.get_yticklabels()] == expected
     first = median_interval(np.array([1 + 0.01 * r for r in range(8)]))
     assert dots(times)[0][0] == pytest.approx(first.median)
@@ -378,9 +376,7 @@ def test_the_cost_of_an_arm_is_its_timed_step(of: Of) -> None:
     expected = []
     for name, (mean, _, _) in means_by_hand(study, "accuracy").items():
         levels = study.context.arms[name].levels
-        times = (2.0 if levels["reduction"] == "sum" else 1.0) * (
-            10.0 if levels["arch"] == "xresnet18" else 1
-        )
+        times = (2 if levels["reduction"] == "sum" else 1) * (10 if levels["arch"] == "xresnet18" else 1)
         expected.append((1.035 * times, mean))
     np.testing.assert_allclose(sorted(place[:2] for place in dots(ax)), sorted(expected), rtol=1e-6)
     assert study.drawing("cost").table == "timing"

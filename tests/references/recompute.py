@@ -783,7 +783,7 @@ def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
 # The CSV files.
 
 
-def rows_of(path: Path) -> list[dict[str, str]]:
+def rows_of(path: Path) -> list[Any]:
     """What a CSV file holds, as it is written."""
     return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
 

@@ -73,9 +73,7 @@ class Page(HTMLParser):
 
     def bodies(self) -> list[list[list[list[str]]]]:
         """The tables without their head rows, cells squeezed."""
-        return [
-            [[[squeezed(line) for line in cell] for cell in row] for row in rows[1:]] for rows in self.tables
-        ]
+        return [[[[*map(squeezed, cell)] for cell in row] for row in rows[1:]] for rows in self.tables]
 
 
 def markdown_page(text: str) -> Page:

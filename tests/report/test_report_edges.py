@@ -41,9 +41,7 @@ def test_one_seed_has_means_and_no_interval(rendered: Get) -> None:
     assert "Fewer than 5 training runs in every arm" in titles(page)
 
 
-@pytest.mark.parametrize(
-    ("case", "state"), [("all_failed", "2 oom: out of memory"), ("nothing_ran", "2 not run")]
-)
+@pytest.mark.parametrize(("case", "state"), [("all_failed", "2 oom: out of"), ("nothing_ran", "2 not run")])
 def test_a_study_without_results_says_so(rendered: Get, case: str, state: str) -> None:
     page = rendered(case)
     nothing = "No trial is complete, so there is no result yet."

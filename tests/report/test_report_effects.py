@@ -112,9 +112,8 @@ def test_only_what_is_asked_has_a_verdict(comparisons: tuple[Any, ...], claims: 
     """The one factor of a single level asks nothing of a comparison that does not name it."""
     factors = {"epsilon": (0.0, 0.1, 0.3, 0.4), "arch": ("seed_cnn", "xresnet18"), "reduction": ("mean",)}
     plan = plan_of(factors, family=("accuracy", "ece"), comparisons=comparisons)
-    found = effects_table(
-        {"trials": trial_rows(plan, lambda t: {"accuracy": noisy(t), "ece": noisy(t)})}, plan
-    )
+    trials = trial_rows(plan, lambda trial: dict.fromkeys(("accuracy", "ece"), noisy(trial)))
+    found = effects_table({"trials": trials}, plan)
     claimed = found[found["verdict"] != "exploratory"]
     assert set(claimed["metric"]) == {"accuracy", "ece"}
     assert dict(claimed["kind"].value_counts()) == {kind: 2 * count for kind, count in claims.items()}
@@ -163,6 +162,5 @@ def test_a_second_run_of_a_trial_is_not_another_seed() -> None:
     plan = plan_of(EPSILON_ARCH)
     once = trial_rows(plan, lambda trial: {"accuracy": noisy(trial)})
     twice = pd.concat([once.assign(repeat=1, accuracy=0.0), once])
-    pd.testing.assert_frame_equal(
-        effects_table({"trials": twice}, plan), effects_table({"trials": once}, plan)
-    )
+    of_both = [effects_table({"trials": rows}, plan) for rows in (twice, once)]
+    pd.testing.assert_frame_equal(*of_both)

@@ -44,9 +44,7 @@ def json_tables(report: dict[str, Any], *leave_out: str) -> list[dict[str, Any]]
 
 def lines(table: dict[str, Any]) -> list[list[list[str]]]:
     """A cell's lines as a browser shows them."""
-    return [
-        [[squeezed(line) for line in (cell["text"], *cell["notes"])] for cell in row] for row in table["rows"]
-    ]
+    return [[[*map(squeezed, (cell["text"], *cell["notes"]))] for cell in row] for row in table["rows"]]
 
 
 def texts(value: Any) -> Iterator[str]:

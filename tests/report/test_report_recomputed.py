@@ -98,9 +98,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 def test_the_audit_knows_nothing_of_ablate_and_leaves_out_no_more_than_it_did() -> None:
     """What is added to its lists is no longer audited, so it shows here."""
-    assert not re.search(
-        r"^\s*(from|import) ablate", Path(recompute.__file__).read_text("utf-8"), re.MULTILINE
-    )
+    source = Path(recompute.__file__).read_text("utf-8")
+    assert not re.search(r"^\s*(from|import) ablate", source, re.MULTILINE)
     assert (len(recompute.LEFT_OUT_COLUMNS), len(recompute.LEFT_OUT_OF_A_SEARCH)) == (16, 4)
 
 
@@ -157,9 +156,7 @@ def _blind(trial: Trial) -> Predictions:
 @pytest.mark.parametrize(
     ("made", "reason"), [({"outcome": _holes}, "incomplete"), ({"made": _blind}, "identical")]
 )
-def test_trends_and_contrasts_of_holes_are_recomputed(
-    tmp_path: Path, made: dict[str, Any], reason: str
-) -> None:
+def test_trends_and_contrasts_are_recomputed(tmp_path: Path, made: dict[str, Any], reason: str) -> None:
     factors = {"epsilon": (0.2, 0.0, 0.4), "clip_norm": (0.0, 1.0), "lr": (0.1,), "drop_last": (False, True)}
     asked = ("arms", "interaction", "trend", {"epsilon": 0.4})
     declared = {"baseline": {"epsilon": 0.0}, "family": ("nll", "ece"), "comparisons": asked}

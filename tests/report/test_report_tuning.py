@@ -33,9 +33,8 @@ def facts(report: dict[str, Any]) -> dict[str, str]:
 
 def in_percent(page: Rendered) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracies from the CSV files: of every run of the search, and of fresh seeds by ε."""
-    points, runs, trials = (
-        pd.read_csv(page.results.root / f"{name}.csv") for name in ("points", "point_values", "trials")
-    )
+    names = ("points", "point_values", "trials")
+    points, runs, trials = (pd.read_csv(page.results.root / f"{name}.csv") for name in names)
     runs = runs.merge(points[["number", "epsilon"]])
     fresh = trials.pivot(index="seed", columns="epsilon", values="accuracy")
     return runs.assign(value=100 * runs["value"]), 100 * fresh
