@@ -28,11 +28,8 @@ EPSILONS = (0.0, 0.01, 0.1, 0.8)
 ARCHS = ("seed_cnn", "xresnet18")
 REDUCTIONS = ("mean", "sum", "none")
 HOSTILE = ("_x:y", "$x^2$ <b>&\n", "損失 {0}", "=1+1 %s")
-PUBLISHED = {
-    "source": "a table",
-    "data": "digits",
-    "epochs": tuple({"epoch": float(epoch), "valid_accuracy": 0.4 + 0.05 * epoch} for epoch in range(4)),
-}
+OTHERS = [{"epoch": float(epoch), "valid_accuracy": 0.4 + 0.05 * epoch} for epoch in range(4)]
+PUBLISHED = {"source": "a table", "data": "digits", "epochs": tuple(OTHERS)}
 
 
 def plan_of(factors: dict[str, tuple[Any, ...]], baseline: dict[str, Any] | None = None, **more: Any) -> Plan:

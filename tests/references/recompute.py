@@ -613,11 +613,9 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         larger = stats.t.sf((margin - abs(effect)) * math.sqrt(n) / sd, n - 1)  # of the two tests
         equivalence = min(1.0, 2 * size * float(larger))
     # Of arms of the same predictions the weights sum to 0; of a trend all are to be the same.
-    differs = (
-        ((used @ recorded.alike > 0).sum(axis=1) > 1)
-        if asked.kind == "trend"
-        else asked.weights @ recorded.alike
-    )
+    differs = asked.weights @ recorded.alike
+    if asked.kind == "trend":
+        differs = (used @ recorded.alike > 0).sum(axis=1) > 1
     decided, directed = found["low"] > 0 or found["high"] < 0, asked.kind != "interaction"
     words = ("higher", "lower") if not directed or metric in UNDIRECTED else ("better", "worse")
     above = found["low"] > 0 if metric in HIGHER or words[0] == "higher" else found["high"] < 0

@@ -42,14 +42,11 @@ HOSTILE = (
 """Levels that would break a page, a table or a spreadsheet that took them as they are."""
 HARMLESS = ("a", "b", "c", "d")
 
-PUBLISHED = {
-    "source": "somebody's table",
-    "data": "digits",
-    "epochs": tuple(
-        {"epoch": float(epoch), "train_loss": 2.0 - 0.3 * epoch, "valid_accuracy": 0.4 + 0.05 * epoch}
-        for epoch in range(5)
-    ),
-}
+EPOCHS = [
+    {"epoch": float(epoch), "train_loss": 2.0 - 0.3 * epoch, "valid_accuracy": 0.4 + 0.05 * epoch}
+    for epoch in range(5)
+]
+PUBLISHED = {"source": "somebody's table", "data": "digits", "epochs": tuple(EPOCHS)}
 
 
 @dataclass(frozen=True)
@@ -82,11 +79,8 @@ def factorial() -> dict[str, Any]:
             return "diverged", "the loss is not finite in step 3 of epoch 1"
         return "missing" if trial.seed == 3 else "complete"
 
-    study = declare(
-        factors={"epsilon": (0.0, 0.1), "reduction": ("mean", "sum", "none")},
-        baseline={"reduction": "mean"},
-        seeds=4,
-    )
+    factors = {"epsilon": (0.0, 0.1), "reduction": ("mean", "sum", "none")}
+    study = declare(factors=factors, baseline={"reduction": "mean"}, seeds=4)
     commits = {0: "0123456789ab-dirty", 1: "0123456789ab"}
 
     def ran_on(trial: Trial) -> dict[str, Any]:

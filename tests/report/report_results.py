@@ -86,15 +86,9 @@ def write_trial(
     if status == "missing":
         return
     complete = status == "complete"
-    record = Record(
-        trial=trial,
-        status=status,
-        history=history(trial)[:epochs],
-        cost=cost(trial) if complete else None,
-        environment=environment(**(ran_on or {})),
-        parameters=1_234,
-        failure=None if complete else Failure(message=message),
-    )
+    facts: dict[str, Any] = {"environment": environment(**(ran_on or {})), "parameters": 1_234}
+    facts |= {"cost": cost(trial)} if complete else {"failure": Failure(message=message)}
+    record = Record(trial=trial, status=status, history=history(trial)[:epochs], **facts)
     write_record(folder, record, made(trial) if complete else None)
 
 

@@ -12,13 +12,8 @@ from ablate.report.answer import answer, answer_lines
 from ablate.study.study import Study
 from ablate.tables.files import frame
 
-ARMS = declare(
-    factors={"epsilon": (0.0, 0.1), "arch": ("a", "b", "c")},
-    baseline={"epsilon": 0.0},
-    primary="nll",
-    family=("nll", "ece"),
-    seeds=2,
-)
+NLL: dict[str, Any] = {"baseline": {"epsilon": 0.0}, "primary": "nll", "family": ("nll", "ece"), "seeds": 2}
+ARMS = declare(factors={"epsilon": (0.0, 0.1), "arch": ("a", "b", "c")}, **NLL)
 LEVELS = declare(
     factors={"epsilon": (0.0, 0.1, 0.5)}, baseline={"epsilon": 0.0}, comparisons=("arms", "trend"), seeds=10
 )

@@ -136,14 +136,8 @@ def test_tables_of_another_plan_and_a_folder_not_to_be_made_are_named(rendered: 
         write_report(first, tmp_path / "report")
 
 
-PLAN = planned(
-    declare(
-        factors={"epsilon": (0.0, 0.1, 0.2), "drop_last": (False, True)},
-        baseline={"epsilon": 0.0},
-        family=("accuracy", "nll"),
-        seeds=3,
-    )
-)
+TWO: dict[str, Any] = {"epsilon": (0.0, 0.1, 0.2), "drop_last": (False, True)}
+PLAN = planned(declare(factors=TWO, baseline={"epsilon": 0.0}, family=("accuracy", "nll"), seeds=3))
 number = st.none() | st.sampled_from([0.0, 1.0, float("inf"), 1e-300]) | st.floats(-1, 1, allow_nan=False)
 outcome = st.tuples(st.sampled_from(["complete", "complete", "complete", "diverged", "missing"]), number)
 GENERATED = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a report of 18 trials takes minutes

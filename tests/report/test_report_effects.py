@@ -18,11 +18,7 @@ from ablate.study.trials import Plan, Trial
 
 EPSILON_ARCH: dict[str, Any] = {"epsilon": (0.0, 0.1), "arch": ("seed_cnn", "xresnet18")}
 GRID: dict[str, Any] = {**EPSILON_ARCH, "reduction": ("mean", "sum", "none")}
-ORDERED: dict[str, Any] = {
-    "epsilon": (0.1, 0.0, 0.4, 0.2),
-    "arch": ("seed_cnn", "xresnet18"),
-    "batch_size": (64, 128, 512),
-}
+ORDERED: dict[str, Any] = {**EPSILON_ARCH, "epsilon": (0.1, 0.0, 0.4, 0.2), "batch_size": (64, 128, 512)}
 SEEDS = 6
 Value = Callable[[Trial], float | None]
 

@@ -169,12 +169,9 @@ def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, 
 
 @pytest.mark.soak
 def test_fourteen_arms_of_ten_seeds_stay_under_3_megabytes(tmp_path: Path) -> None:
-    study = declare(
-        base={"data": "folder:x", "image_size": 8, "epochs": 13},
-        factors={"epsilon": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5), "arch": ("seed_cnn", "xresnet18")},
-        baseline={"epsilon": 0.0},
-        seeds=10,
-    )
+    factors = {"epsilon": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5), "arch": ("seed_cnn", "xresnet18")}
+    base = {"data": "folder:x", "image_size": 8, "epochs": 13}
+    study = declare(base=base, factors=factors, baseline={"epsilon": 0.0}, seeds=10)
     page = render(tmp_path, figures=True, study=study, made=lambda trial: predict(trial, images=60))
     assert len(page.html.encode()) < 3_000_000
     assert "eft out for want of room" in page.html

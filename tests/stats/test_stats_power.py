@@ -76,10 +76,8 @@ def test_equivalence_power_equals_the_published_example() -> None:
 
 @given(n=st.integers(2, 200), sd=st.floats(0.01, 10), comparisons=st.integers(1, 20))
 def test_what_is_detectable_or_confirmable_is_found(n: int, sd: float, comparisons: int) -> None:
-    for power, inverse in (
-        (paired_power, minimal_detectable_effect),
-        (equivalence_power, confirmable_margin),
-    ):
+    powers = ((paired_power, minimal_detectable_effect), (equivalence_power, confirmable_margin))
+    for power, inverse in powers:
         size = inverse(n, sd=sd, comparisons=comparisons)
         assert power(size, n, sd=sd, comparisons=comparisons) == pytest.approx(0.8, abs=1e-7)
 
