@@ -264,7 +264,6 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
         ("run nothing.py", "nothing.py: no such study file"),
         ("run tiny.py --device cuda", "--device cuda: expected a CUDA device, but torch sees none"),
         ("run tiny.py --set epsilon", "expected FIELD=VALUE"),
-        ("run tiny.py --set loss=hinge", "hinge"),
         ("run tiny.py --set data=imagenette-160 --data-dir nowhere", "nowhere"),
         ("run tiny.py --results tiny.py", "cannot be written"),
         ("run tiny.py --set loss=cross_entropy --set epsilon=0.0,0.1", "refuses an arm"),

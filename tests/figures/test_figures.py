@@ -18,13 +18,13 @@ from matplotlib.colors import to_hex
 from ablate.analysis.effects import effects_table
 from ablate.figures import draw, draw_figures
 from ablate.figures.context import Context, spread
-from ablate.figures.effects import SAY_MORE, unbeaten
+from ablate.figures.effects import SAY_MORE
 from ablate.figures.images import pooled, spread_of
 from ablate.figures.levels import labels_apart, places_of
 from ablate.figures.search import scores_of
 from ablate.figures.theme import LIGHT
 from ablate.stats.intervals import mean_interval, median_interval
-from ablate.tables.cells import few
+from ablate.tables.quantities import few
 
 nan = np.nan
 BY_HAND = 1e-9
@@ -352,14 +352,6 @@ def test_steps_are_timed_beside_cross_entropy_in_one_row_per_work(of: Of) -> Non
     assert "Other processes used 40% of the machine's cores" in busy.caption("step_time")
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12, unique=True))
-def test_every_place_is_unbeaten_or_beaten_by_one_that_is(places: list[tuple[int, int]]) -> None:
-    keep = unbeaten(*zip(*places, strict=True))
-    front = [place for place, kept in zip(places, keep, strict=True) if kept]
-    for (x, y), kept in zip(places, keep, strict=True):
-        assert kept is not any(a <= x and b >= y for a, b in front if (a, b) != (x, y))
-
-
 def test_the_front_has_the_arms_means_and_those_that_are_equal_once(of: Of) -> None:
     study = of("one_factor")
     expected = [means_by_hand(study, metric) for metric in ("ece", "accuracy")]
@@ -416,6 +408,16 @@ def test_the_baseline_and_its_margin_lie_behind_the_levels(of: Of) -> None:
     assert {"baseline", "its margin"} <= {*study.legend("accuracy")}
     assert "baseline" not in of("grid").legend("accuracy")  # each line has another one
     assert "baseline" not in of("alone").legend("accuracy")
+
+
+def test_an_axis_says_that_it_is_logarithmic_and_a_trend_asks_about_every_level() -> None:
+    for levels, scale in (((0.1, 0.2, 0.3), ""), ((0.001, 0.01, 0.1), " (log scale)")):
+        drawn = studies.study({"lr": levels}, {"lr": levels[0]}, comparisons=("trend",))
+        assert [ax.get_xlabel() for ax in (*drawn.axes("answer"), *drawn.axes("accuracy"))] == [
+            f"lr{scale}"
+        ] * 2
+        assert "; trend: " in drawn.axes("answer")[0].get_title(loc="left")
+        assert drawn.legend("answer") == []
 
 
 def test_a_search_is_drawn_in_its_order_with_the_best_so_far_and_what_was_lost(of: Of) -> None:

@@ -22,8 +22,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ablate.figures import draw
-from ablate.figures.svg import outline, slim
-from ablate.figures.theme import DARK, LIGHT, STEPS, TINTS, Theme, level_colors, pdf_of, svg_of, themed
+from ablate.figures.theme import (
+    DARK,
+    LIGHT,
+    STEPS,
+    TINTS,
+    Theme,
+    level_colors,
+    outline,
+    pdf_of,
+    slim,
+    svg_of,
+    themed,
+)
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB: https://doi.org/10.1109/TVCG.2009.113
 VISIONS = {

@@ -22,11 +22,10 @@ from ablate.metrics import (
     resampled,
     risk_coverage_counts,
 )
-from ablate.metrics.calibration import ece_debiased
+from ablate.metrics.calibration import ece_debiased, smooth_errors
 from ablate.metrics.floors import BAND, DRAWS
 from ablate.metrics.predictions import equal_mass_bin_ids
 from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
-from ablate.metrics.smooth import smooth_errors
 
 Array = NDArray[np.float64]
 Rows = list[list[float]]

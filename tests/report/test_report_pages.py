@@ -18,10 +18,9 @@ from ablate.analysis.arms import arm_label
 from ablate.report import write_report
 from ablate.report.pages import code, escape
 from ablate.store.results import ResultsFolder
-from ablate.tables.cells import UNSEEN
 from ablate.tables.columns import COLUMNS, DERIVED, TUNING
 from ablate.tables.files import read_tables
-from ablate.tables.quantities import quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import UNSEEN, quantity, shown, shown_difference, shown_p
 
 EVERY = [case for case in CASES if case != "harmless"]
 WITH_FIGURES = ["sweep", "single", "hostile", "tuned_hostile"]
@@ -68,6 +67,12 @@ def test_html_and_markdown_show_the_cells_and_the_sentences_of_report_json(rende
     said += [report.get("tuning", {"facts": []})["facts"], [table["outside"] for table in published]]
     for words in (page.page.words(), page.markdown_page.words()):
         assert [text for text in texts(said) if squeezed(text) not in words] == []
+
+
+def test_a_title_in_markdown_stands_apart_from_its_text(rendered: Get) -> None:
+    page = rendered("sweep")
+    for part in (*page.report["banners"], *page.report["method"]):
+        assert f"**{escape(part['title'])}.** {escape(part['text'])}" in page.markdown
 
 
 @pytest.mark.parametrize("case", EVERY)

@@ -9,8 +9,7 @@ from report_cases import Get
 from report_pages import rows_of
 from report_results import declare, effect_row, trial_rows
 
-from ablate.analysis.claims import VERDICTS
-from ablate.analysis.effects import effects_table
+from ablate.analysis.effects import VERDICTS, effects_table
 from ablate.report.cautions import banners
 from ablate.report.views import components_view, effects_view
 from ablate.store.results import read_plan

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import pearsonr, permutation_test, ttest_ind, ttest_rel
 
-from ablate.stats.effect import independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p
+from ablate.stats.effect import independent_effect, paired_effect, sign_flip_p, smallest_sign_flip_p, verdict
 from ablate.stats.intervals import mean_interval, new_images_interval, prediction_interval
 from ablate.stats.power import (
     equivalence_power,
@@ -18,7 +18,6 @@ from ablate.stats.power import (
     pooled_sd,
     seeds_needed,
 )
-from ablate.stats.verdict import verdict
 
 SEEDS = st.integers(0, 2**32 - 1)
 ENDS = ("low", "high", "p")
