@@ -81,8 +81,6 @@ def test_check_and_compare_give_their_numbers_unrounded_and_keep_their_status(he
 
 @pytest.fixture
 def offline(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study on data that is not here, some of it recorded, on a machine that reaches nothing."""
-
     def refuse(*arguments: Any) -> None:
         raise AssertionError("the network was used")
 

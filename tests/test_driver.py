@@ -105,7 +105,6 @@ def test_wrong_labels_are_part_of_a_trials_identity(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Makes the driver find so many cores."""
     return lambda count: monkeypatch.setattr("ablate.execution.driver.usable_cores", lambda: count)
 
 

@@ -142,7 +142,6 @@ class Drawn:
         self._drawings = dict[str, Drawing]()
 
     def but(self, **tables: pd.DataFrame) -> "Drawn":
-        """The same study with other tables."""
         effects = effects_table({**self.tables, **tables}, self.plan)
         return Drawn({**self.tables, "effects": effects, **tables}, self.plan)
 

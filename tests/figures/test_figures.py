@@ -39,7 +39,6 @@ Of = Callable[[str], Drawn]
 
 @pytest.fixture(scope="module")
 def of() -> Iterator[Of]:
-    """A study of one kind, drawn when first asked for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ablate.study.trials.code_names", lambda fields: {})
         yield functools.cache(lambda kind: KINDS[kind]())
@@ -92,13 +91,10 @@ def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
 
 
 def means_by_hand(study: Drawn, metric: str) -> dict[str, tuple[float, float, float]]:
-    """Arm to mean and interval in percent, from the table of trials."""
-    arms = study.tables["trials"].groupby("arm")[metric]
-    intervals = {
-        str(arm): mean_interval(100 * values.to_numpy(dtype=float), bounds=(0.0, 100.0))
-        for arm, values in arms
-    }
-    return {arm: (own.mean, own.low, own.high) for arm, own in intervals.items()}
+    values = 100 * study.tables["trials"].set_index("arm")[metric].astype(float)
+    arms = values.groupby(level=0)
+    found = {str(arm): mean_interval(of.to_numpy(), bounds=(0.0, 100.0)) for arm, of in arms}
+    return {arm: (own.mean, own.low, own.high) for arm, own in found.items()}
 
 
 @pytest.mark.parametrize("kind", ["one_factor", "grid", "hostile", "tuned"])

@@ -57,7 +57,6 @@ Vector = NDArray[np.float64]
 
 
 def linear(color: str) -> Vector:
-    """sRGB in hexadecimal to linear RGB."""
     channels = np.array([int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)])
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
 
@@ -71,7 +70,6 @@ def lab(color: str, vision: Vector) -> Vector:
 
 
 def contrast(first: str, second: str) -> float:
-    """WCAG contrast ratio, 1 to 21."""
     dark, light = sorted(float(XYZ[1] @ linear(color)) + 0.05 for color in (first, second))
     return light / dark
 

@@ -51,8 +51,6 @@ PUBLISHED = {"source": "somebody's table", "data": "digits", "epochs": tuple(EPO
 
 @dataclass(frozen=True)
 class Rendered:
-    """A report as it lies on disk, read back."""
-
     results: ResultsFolder
     folder: Path
     report: dict[str, Any]
@@ -219,7 +217,6 @@ def render(root: Path, *, figures: bool = False, **case: Any) -> Rendered:
 
 
 def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) -> Rendered:
-    """The report of some results, read back from disk."""
     with pytest.MonkeyPatch.context() as patch:
         if not figures:
             patch.setattr("ablate.report.content.draw_figures", lambda tables, plan, **_: [])
@@ -230,7 +227,6 @@ def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) ->
 
 
 def built(tables: Tables, plan: Plan) -> dict[str, Any]:
-    """The report of tables as they are in memory."""
     return build_report({**tables, **derived_tables(tables, plan)}, plan, [])
 
 

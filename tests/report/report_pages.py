@@ -60,7 +60,6 @@ class Page(HTMLParser):
             self.text.setdefault(tag, []).append(data)
 
     def words(self) -> str:
-        """All text in order, runs of white space as one space."""
         return squeezed("".join(self._said))
 
     def shape(self) -> Counter[tuple[str, tuple[str, ...]]]:
@@ -68,7 +67,6 @@ class Page(HTMLParser):
         return Counter((tag, tuple(sorted(attributes))) for tag, attributes in self.elements)
 
     def values(self, attribute: str) -> list[str]:
-        """The values of one attribute, wherever it stands."""
         return [found[attribute] or "" for _, found in self.elements if attribute in found]
 
     def bodies(self) -> list[list[list[list[str]]]]:
@@ -77,5 +75,4 @@ class Page(HTMLParser):
 
 
 def markdown_page(text: str) -> Page:
-    """A Markdown page as a reader's program shows it."""
     return Page(MarkdownIt("commonmark").enable("table").render(text))

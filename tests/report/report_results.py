@@ -28,7 +28,6 @@ Outcome = str | tuple[str, str]
 
 
 def declare(**declaration: Any) -> Study:
-    """A study over digits, with what the test needs changed."""
     return Study(**{"question": "What does it do?", "name": "tiny", "base": BASE, **declaration})
 
 
@@ -81,7 +80,6 @@ def write_trial(
     *,
     epochs: int | None = None,
 ) -> None:
-    """The record of a trial that ended so, with its predictions where it is complete."""
     status, message = (outcome, "") if isinstance(outcome, str) else outcome
     if status == "missing":
         return
@@ -114,7 +112,6 @@ def predict(trial: Trial, *, images: int = 300, rng: np.random.Generator | None 
 
 
 def history(trial: Trial) -> tuple[Epoch, ...]:
-    """Losses that fall and accuracies that rise, with noise of the trial's own."""
     noise, epochs = rng_of(trial, 3).normal(scale=0.01, size=(trial.fields.epochs, 4)).tolist(), []
     for number, (a, b, c, d) in enumerate(noise):
         left, loss = 0.7**number, trial.fields.epsilon

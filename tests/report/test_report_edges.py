@@ -147,7 +147,6 @@ GENERATED = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a report 
 @settings(phases=GENERATED)
 @given(outcomes=st.lists(outcome, min_size=18, max_size=18))
 def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tuple[str, Any]]) -> None:
-    """The audit computes claims again; here it is that nothing breaks them."""
     of = {trial.trial_id: one for trial, one in zip(PLAN.trials, outcomes, strict=True)}
 
     def measured(trial: Trial) -> dict[str, Any]:

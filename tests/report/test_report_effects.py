@@ -158,5 +158,5 @@ def test_a_second_run_of_a_trial_is_not_another_seed() -> None:
     plan = plan_of(EPSILON_ARCH)
     once = trial_rows(plan, lambda trial: {"accuracy": noisy(trial)})
     twice = pd.concat([once.assign(repeat=1, accuracy=0.0), once])
-    of_both = [effects_table({"trials": rows}, plan) for rows in (twice, once)]
-    pd.testing.assert_frame_equal(*of_both)
+    of_twice, of_once = (effects_table({"trials": rows}, plan) for rows in (twice, once))
+    pd.testing.assert_frame_equal(of_twice, of_once)

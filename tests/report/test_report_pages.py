@@ -33,7 +33,6 @@ ORDER = (
 
 
 def json_tables(report: dict[str, Any], *leave_out: str) -> list[dict[str, Any]]:
-    """The tables in the pages' order."""
     known = {**report, **report.get("tuning", {}), "timing": report["timing"]["table"]}
     known["answer"] = report["answer"]["arms"]
     known = {name: [known[name]] if known.get(name) else [] for name in ORDER}
@@ -47,7 +46,6 @@ def lines(table: dict[str, Any]) -> list[list[list[str]]]:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text within JSON values."""
     for item in value.values() if isinstance(value, dict) else value:
         yield from [item] if isinstance(item, str) else texts(item)
 

@@ -58,7 +58,6 @@ def read_tex(latex: str) -> tuple[str, list[list[str]]]:
 
 
 def expected(tables: Tables, plan: Plan, spread: str) -> list[list[str]]:
-    """The table as pandas and scipy have it."""
     trials, effects = tables["trials"], tables["effects"]
     arms = trials[trials["status"] == "complete"].groupby("arm")
     claims = effects[(effects["kind"] == "arm") & (effects["verdict"] != "exploratory")]

@@ -199,7 +199,6 @@ def test_a_small_tuning_split_is_warned_of(
 
 
 def test_a_study_that_was_not_tuned_is_reported_as_ever(rendered: Get) -> None:
-    """Neither a search's tables without its declaration nor the declaration alone shows anywhere."""
     plain = rendered("one_seed")
     assert "Tuning" not in plain.html + plain.markdown
     assert not [name for name in TUNING if (plain.results.root / f"{name}.csv").exists()]
