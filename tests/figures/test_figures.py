@@ -76,9 +76,7 @@ def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
         "projection": len({title(ax) for ax in study.axes("projection")} - {""}),
         "curves": len({line.get_color() for line in first["curves"].lines}),
         "front": len({place[:2] for place in dots(first["front"])}),
-        "published": len(
-            {line.get_color() for line in first["published"].lines if line.get_marker() == "None"}
-        ),
+        "published": len({of.get_color() for of in first["published"].lines if of.get_marker() == "None"}),
     }
     for name, drawn in shown.items():
         assert drawn + len(study.drawing(name).left_out) == len(studies.MANY), name

@@ -128,9 +128,8 @@ def cost(trial: Trial) -> Cost:
 
 
 Strength = Callable[[Levels], float]
-"""How far the right class's logit stands out at a point; the accuracy follows from it."""
 Stream = Callable[[Trial], Sequence[int]]
-"""What a trial's random numbers follow from."""
+"""How far the right class's logit stands out at a point; what a trial's random numbers follow from."""
 
 
 def of_trial(trial: Trial) -> Sequence[int]:

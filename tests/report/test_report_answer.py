@@ -35,6 +35,7 @@ def effect(arch: str = "a", **changes: Any) -> dict[str, Any]:
 NONE: dict[str, Any] = {"low": None, "high": None, "p": None, "p_adjusted": None}
 OPEN: dict[str, Any] = {"verdict": "undecided"}
 LOST: dict[str, Any] = {**OPEN, **NONE, "reason": "incomplete"}
+AT = "undecided at ε=0.1 (arch=a)"
 SIZE = "−0.0200 nats (−0.0300 to −0.0100)"
 OTHER = {"arch": "b", "verdict": "better", "effect": -0.05}
 
@@ -52,17 +53,14 @@ OTHER = {"arch": "b", "verdict": "better", "effect": -0.05}
         ([{"verdict": "equivalent"}], "equivalent within ±0.0200 nats at ε=0.1 (arch=a)."),
         (
             [{**OPEN, "detectable": 0.05, "seeds_from": 13, "seeds_needed": 25}],
-            "undecided at ε=0.1 (arch=a) (−0.0200 nats, −0.0300 to −0.0100); 2 seeds can only show "
+            f"{AT} (−0.0200 nats, −0.0300 to −0.0100); 2 seeds can only show "
             "differences of 0.0500 nats or more (80 % power), the margin is 0.0200, and 13 to 25 seeds would "
             "settle it.",
         ),
-        (
-            [{**LOST, "n": 0, "effect": None}],
-            "undecided at ε=0.1 (arch=a), because planned trials are missing.",
-        ),
+        ([{**LOST, "n": 0, "effect": None}], f"{AT}, because planned trials are missing."),
         (
             [{**OPEN, **NONE, "reason": "no_spread"}],
-            "undecided at ε=0.1 (arch=a) (−0.0200 nats, no interval), because all seeds differ alike, which "
+            f"{AT} (−0.0200 nats, no interval), because all seeds differ alike, which "
             "leaves no spread to judge by.",
         ),
     ],

@@ -17,7 +17,6 @@ from ablate.study.comparisons import family_size
 from ablate.study.trials import Plan, Trial
 
 EPSILON_ARCH: dict[str, Any] = {"epsilon": (0.0, 0.1), "arch": ("seed_cnn", "xresnet18")}
-GRID: dict[str, Any] = {**EPSILON_ARCH, "reduction": ("mean", "sum", "none")}
 ORDERED: dict[str, Any] = {**EPSILON_ARCH, "epsilon": (0.1, 0.0, 0.4, 0.2), "batch_size": (64, 128, 512)}
 SEEDS = 6
 Value = Callable[[Trial], float | None]
@@ -75,9 +74,8 @@ def planted(trial: Trial) -> float:
 
 def test_planted_averages_are_found_and_interactions_never_better_or_worse() -> None:
     """Seeds differ by ten points, the interaction by four: pairing sees it."""
-    found = effects_of(plan_of(GRID), planted, "interaction")
-    assert found["effect"].iloc[0] == pytest.approx(-0.04, abs=0.003)
-    assert [p < 0.001 for p in found["p"]] == [True, False, False, False, False]
+    (found,) = effects_of(plan_of(EPSILON_ARCH), planted, "interaction")["effect"]
+    assert found == pytest.approx(-0.04, abs=0.003)
     asked: Any = {"comparisons": ("main", "interaction"), "family": ("accuracy", "nll")}
     plan = plan_of(EPSILON_ARCH, margins={"accuracy": 0.01, "nll": 0.05}, **asked)
 

@@ -99,9 +99,7 @@ def test_the_facts_of_the_search_are_told(rendered: Get) -> None:
         ("complete", None, 12, "Tuning chose nothing: none of its points has a value."),
     ],
 )
-def test_a_search_without_a_comparison_says_why(
-    rendered: Get, status: str, winner: int | None, done: int, verdict: str
-) -> None:
+def test_why_no_comparison(rendered: Get, status: str, winner: int | None, done: int, verdict: str) -> None:
     tables, plan = read(rendered("tuned"))
     tables["trials"] = tables["trials"].assign(status=status)
     tables["points"] = tables["points"].assign(winner=[number == winner for number in range(14)])
@@ -188,9 +186,7 @@ def test_a_search_that_pruned_within_runs_and_had_one_seed_a_point_says_so(rende
         (1000, ("accuracy", "ece"), []),
     ],
 )
-def test_a_small_tuning_split_is_warned_of(
-    rendered: Get, images: int, objective: tuple[str, ...], expected: list[str]
-) -> None:
+def test_a_small_split(rendered: Get, images: int, objective: tuple[str, ...], expected: list[str]) -> None:
     tables, plan = read(rendered("tuned"))
     tables["tuning"] = tables["tuning"].assign(tuning_images=images)
     told = built(tables, with_search(plan, objective=objective))["banners"]
