@@ -110,7 +110,6 @@ def here(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
-    """The study run once, and what that said."""
     root = tmp_path_factory.mktemp("ran")
     (root / "tiny.py").write_text(STUDY)
     return root, ablate(root, "run", "tiny.py", *HERE)
