@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import sqlite3
 import time
@@ -131,12 +132,12 @@ class Ledger:
 
     def _stored(self) -> Tuning | None:
         """The search in the database; None where it has none yet."""
-        kept = self.points.study.user_attrs.get(SEARCH)
-        if kept is None and not self.points.study.get_trials(deepcopy=False):
+        kept, points = self.points.study.user_attrs.get(SEARCH), self.points.all()
+        if kept is None and not points:
             return None
         try:
-            return Tuning.model_validate({**(kept or {}), "points": self.points.all()})
-        except (KeyError, ValueError):
+            return Tuning.model_validate({**(kept or {}), "points": points})
+        except (TypeError, ValueError):
             if not self.storage.shared:  # older versions wrote a copy for optuna-dashboard here
                 self._empty()
                 return None
@@ -155,7 +156,14 @@ class Ledger:
         for mine, theirs in zip(here.points, stored.points, strict=False):
             if mine.trial_ids and theirs.trial_ids and mine.trial_ids != theirs.trial_ids:
                 raise self._own_search()
-        return stored.model_copy(update={"points": stored.points + here.points[len(stored.points) :]})
+        alone = self.storage.is_alone()  # else what somebody did to its rows cannot be undone
+        points = [
+            mine if theirs is None or (alone and mine and not theirs.seeds) else theirs
+            for mine, theirs in itertools.zip_longest(here.points, stored.points)
+        ]
+        while alone and points and not points[-1].seeds:
+            points.pop()
+        return stored.model_copy(update={"points": tuple(points)})
 
     def _own_search(self) -> ResultsError:
         fault = f"holds points of a search of its own, which {self.storage.words} does not have"

@@ -194,7 +194,7 @@ def tune_settled(
 ) -> Tuned:
     """The same of a settled study; with a folder `below` that of its results, the search alone."""
     study, name = settled.study, str(Path(settled.study.name, settled.profile, below))
-    results = ResultsFolder(options.results / name)
+    results = ResultsFolder(settled.folder(options).root / below)
     folder = tuning_folder(results)
     with contextlib.ExitStack() as session:
         database: Storage | None = None
