@@ -1,6 +1,7 @@
 """Several tuners on one search in a real PostgreSQL: every point once, whoever dies, whatever goes wrong."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -23,7 +24,7 @@ from ablate.store.points import Point, read_tuning, tuning_folder
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import FIRST_TUNING_SEED, Search
-from ablate.tuning.ledger import RETEST, Ledger, SharedStorage
+from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage
 
 pytestmark = pytest.mark.postgres
 
@@ -131,6 +132,44 @@ def test_a_study_of_others_is_left_alone(tuner: Open, database: str) -> None:
         with pytest.raises(ResultsError, match="not one that this version of ablate can read; take another"):
             tuner()
         assert (made.metric_names, len(made.get_trials())) == (None, 1)
+
+
+EVIL = {"trial_ids": ["../../../victim"]}, {"seeds": [0, 1]}, {"levels": {"epsilon": 9}}, {"reason": 7}
+"""What somebody writes into a row of a point, none of it a tuner's."""
+
+
+@pytest.mark.parametrize("altered", [*EVIL, None, "\x1b]0;evil", []])
+def test_rows_of_somebody_else_are_nothing_but_failed_points(
+    tuner: Open, database: str, tmp_path: Path, altered: Any
+) -> None:
+    with contextlib.closing(Storage(tmp_path / "alone.sqlite3")) as storage:
+        undisturbed = opened(storage, ResultsFolder(tmp_path / "alone"), SEARCH)
+        spend(undisturbed)
+    first = tuner(folder="attacked")
+    spend(first, 2)
+    first.storage.close()
+    (victim := tmp_path / "victim.json").write_text("{}")
+    with psycopg.connect(database, autocommit=True) as server:
+        mine = "trial_id IN (SELECT trial_id FROM trials JOIN studies USING (study_id) WHERE study_name = %s)"
+        key, kept = server.execute(
+            f"SELECT trial_id, value_json FROM trial_user_attributes WHERE {mine} ORDER BY trial_id", (NAME,)
+        ).fetchone()
+        evil = {**json.loads(kept), **altered} if isinstance(altered, dict) else altered
+        server.execute(
+            "UPDATE trial_user_attributes SET value_json = %s WHERE trial_id = %s", (json.dumps(evil), key)
+        )
+        for _ in range(3):
+            server.execute(
+                "INSERT INTO trials (number, study_id, state) SELECT count(*), study_id, 'COMPLETE' FROM trials "
+                "WHERE study_id = (SELECT study_id FROM studies WHERE study_name = %s) GROUP BY study_id",
+                (NAME,),
+            )
+    again = tuner(folder="attacked")
+    spend(again)
+    again.conclude()
+    assert asked(again.tuning) == asked(undisturbed.tuning)
+    assert victim.read_text() == "{}"
+    assert {path.name for path in tmp_path.iterdir()} == {"alone", "alone.sqlite3", "attacked", "victim.json"}
 
 
 def test_tuners_may_start_at_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
