@@ -58,6 +58,14 @@ class ResultsFolder:
                 left_over.unlink()
 
 
+def below(root: Path, *names: str) -> Path:
+    """A folder in another, whatever a plan or option says: what would lie elsewhere is a `ResultsError`."""
+    path = root.joinpath(*names)
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
+        raise ResultsError(f"{path}: expected a folder below {root}; nothing is written elsewhere")
+    return path
+
+
 TEMPORARY = ".tmp"
 TUNING_FILE = "tuning/tuning.json"
 """Below a results folder: the points of a search, before the study they lead to."""

@@ -430,6 +430,15 @@ def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
         raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
 
 
+def folder_name(name: str) -> str:
+    """The name, if a folder can have it that stays where it is put; else a ValueError."""
+    sound = name.isprintable() and not name.startswith(".") and not {*name} & {"/", "\\"}
+    if not sound or not 0 < len(name.encode()) <= 200:
+        raise ValueError("expected a plain folder name such as 'my_study'")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(folder_name)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(one_or_several)]
 Factors = dict[str, Annotated[tuple[Any, ...], BeforeValidator(several), Field(min_length=1)]]
 """Field name to the levels it is swept over."""

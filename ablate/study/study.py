@@ -16,18 +16,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
 from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
 from ablate.study.fields import (
     Declaration,
     Factors,
     Fields,
+    FolderName,
     Frozen,
     Levels,
     Seeds,
     Texts,
     canonical,
+    folder_name,
     is_field,
     repeated,
     resolve,
@@ -120,7 +122,7 @@ class Study(Varied):
     margins: Margins = Field(default={}, description="per metric, a difference that does not matter")
     metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
-    profiles: dict[str, Profile] = Field(default={}, description="named variants")
+    profiles: dict[FolderName, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
     train: Annotated[str, BeforeValidator(canonical)] = Field(
         default="", description="a function train(trial, *, knobs) that trains instead of ablate's loop"
@@ -138,7 +140,9 @@ class Study(Varied):
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
     knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
-    name: str = Field(default="", description="set from the file's name")
+    name: Annotated[str, AfterValidator(lambda name: name and folder_name(name))] = Field(
+        default="", description="set from the file's name"
+    )
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
     _numbers_alone: bool = PrivateAttr(default=False)
