@@ -1,5 +1,6 @@
 """Networks that misbehave as `what` says: while they are built, or in a training step."""
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -47,14 +48,13 @@ def fork_and_crash() -> None:
 
 def write_everywhere() -> None:
     for descriptor in range(3, 64):
-        try:
+        with contextlib.suppress(OSError):
             os.write(descriptor, b"\xff" * 11)
-        except OSError:
-            pass
 
 
 def print_much(bytes_: int) -> None:
-    os.write(1, b"") or [os.write(1, b"\xfe\x00 noise\n" * 1024) for _ in range(bytes_ // 9216)]
+    for _ in range(bytes_ // 9216):
+        os.write(1, b"\xfe\x00 noise\n" * 1024)
 
 
 def recurse() -> None:

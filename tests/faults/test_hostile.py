@@ -1,5 +1,6 @@
 """Networks that crash, exit, hang, fork, print or leak: each its own trial's fault, and nobody else's."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ HOSTILE = Path(__file__).with_name("hostile.py")
 STUDY = """from ablate import Study
 study = Study(
     question="Who is harmed?",
-    base={{"data": "synthetic", "image_size": 16, "epochs": 2, "batch_size": 32, "lr": 0.05, "arch": "{arch}"{base}}},
+    base={{"data": "synthetic", "image_size": 16, "epochs": 2, "batch_size": 32, "arch": "hostile:Net"}},
     factors={{"arch.{argument}": {values}}},
     seeds={seeds},
 )
@@ -109,15 +110,12 @@ def ablate(here: Path, *arguments: str, limit: float = 300) -> subprocess.Comple
 
 
 def environment(here: Path) -> dict[str, str]:
-    import os
-
     return {**os.environ, "ABLATE_MARK": str(here), "COLUMNS": "200", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def wrote(here: Path, argument: str, values: object, *, base: str = "", seeds: int = 1, name: str = "s") -> str:
+def wrote(here: Path, argument: str, values: object, *, seeds: int = 1, name: str = "s") -> str:
     shutil.copy(HOSTILE, here)
-    text = STUDY.format(arch="hostile:Net", argument=argument, values=values, base=base, seeds=seeds)
-    (here / f"{name}.py").write_text(text)
+    (here / f"{name}.py").write_text(STUDY.format(argument=argument, values=values, seeds=seeds))
     return f"{name}.py"
 
 
@@ -172,12 +170,11 @@ def test_what_a_network_does_while_it_is_built_is_told_before_training(tmp_path:
 
 @pytest.mark.soak
 def test_no_trial_meets_the_state_of_another(tmp_path: Path) -> None:
-    study = wrote(tmp_path, "what", ("count",), seeds=3)
-    assert ablate(tmp_path, "run", study, "--no-timing", "--workers", "1").returncode == 0
-    together = ResultsFolder(tmp_path / "results" / "s" / "default")
-    last = max(read_records(together).values(), key=lambda record: record.trial.seed)
-    alone = wrote(tmp_path, "what", ("count",), seeds=3, name="t")
-    assert ablate(tmp_path, "run", alone, "--no-timing", "--set", "epochs=2", "--workers", "3").returncode == 0
-    folder = ResultsFolder(tmp_path / "results" / "t" / "default")
-    same = read_records(folder)[last.trial_id]
-    assert read_predictions(folder, same).logits.tobytes() == read_predictions(together, last).logits.tobytes()
+    study, logits = wrote(tmp_path, "what", ("count",), seeds=3), []
+    for workers in ("1", "3"):  # one that would do all three, and three that do one each
+        ended = ablate(tmp_path, "run", study, "--no-timing", "--workers", workers, "--results", workers)
+        assert ended.returncode == 0, ended.stderr
+        folder = ResultsFolder(tmp_path / workers / "s" / "default")
+        records = sorted(read_records(folder).items())
+        logits.append([read_predictions(folder, record).logits.tobytes() for _, record in records])
+    assert logits[0] == logits[1]
