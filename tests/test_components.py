@@ -133,7 +133,7 @@ def test_settings_profiles_and_other_factors_meet_parts() -> None:
     ("changes", "message"),
     [
         ({"parts": {"mixup": 0.2}}, r"'part=all parts' and 'part=without mixup' train the same network"),
-        ({"parts": {"mixup": 0.0, "x": {"mixup": 1.0, "flip": False}}}, r"parts.x: mixup is off at 0.0 in"),
+        ({"parts": {"mixup": 0.0, "x": {"mixup": 1.0, "flip": False}}}, r"parts.x: mixup is off at 0.0 el"),
         ({"parts": {"nothing": {}}}, r"parts.nothing: .*at least 1 item"),
         ({"parts": {"flip": False}, "factors": {"part": (1, 2)}}, r"factors.part: parts make a factor"),
         ({"parts": {"flip": False}, "factors": {"flip": (True, False)}}, r"flip is set by flip and by part"),
