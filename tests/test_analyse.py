@@ -60,9 +60,7 @@ UNKNOWN = "device|commit|not recorded|label smoothing|temperature|step time|trai
 
 @pytest.mark.parametrize("seed", ["seed", None])
 @pytest.mark.slow
-def test_forty_runs_of_a_csv_become_a_page_whose_numbers_are_those_of_scipy_and_statsmodels(
-    here: Path, seed: str | None
-) -> None:
+def test_forty_runs_have_the_numbers_of_scipy_and_statsmodels(here: Path, seed: str | None) -> None:
     frame = made()
     frame.to_csv("runs.csv", index=False)
     words = shlex.split(
@@ -187,9 +185,7 @@ def test_metrics_of_a_report_are_gone_after_it(here: Path) -> None:
         ({"margin": {"val/acc": 1}}, "margin: unknown .* Did you mean 'margins'"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_one_message_that_says_what_to_do(
-    here: Path, changes: dict[str, Any], message: str
-) -> None:
+def test_what_is_wrong_is_one_message_that_says_what_to_do(changes: dict[str, Any], message: str) -> None:
     Path("taken").write_text("")
     columns = {"hole": ["a", None] + ["b"] * 6, "params.twice": 1, "config.twice": 2}
     frame = made(seeds=2).assign(run=range(8), **columns)

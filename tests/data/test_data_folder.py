@@ -250,9 +250,7 @@ def arrays(root: Path) -> dict[str, Any]:
     return {**splits, "classes": ["cat", "dog"]}
 
 
-def test_arrays_and_torch_datasets_are_what_the_same_images_in_folders_are(
-    own: ModuleType, tmp_path: Path
-) -> None:
+def test_arrays_and_torch_datasets_are_what_folders_are(own: ModuleType, tmp_path: Path) -> None:
     root = image_tree(tmp_path)
     folder, cache = prepared(root, tmp_path / "cache"), tmp_path / "other"
     given = arrays(root)
@@ -275,9 +273,7 @@ def test_arrays_and_torch_datasets_are_what_the_same_images_in_folders_are(
     same(prepare_own(own, cache, grey), prepare_own(own, cache, channels_first))
 
 
-def test_a_change_of_one_pixel_or_label_is_other_data_and_arguments_reach_the_function(
-    own: ModuleType, tmp_path: Path
-) -> None:
+def test_one_other_pixel_or_label_is_other_data_and_arguments_arrive(own: ModuleType, tmp_path: Path) -> None:
     def load(image_size: int, value: int = 0) -> dict[str, Any]:
         images = np.full((6, image_size, image_size), 7, np.uint8)
         images[0, 0, 0] = value

@@ -28,7 +28,7 @@ from made_records import (
 from optuna.distributions import IntDistribution
 from test_driver import pictures
 
-from ablate.errors import AblateError, DataError, ResultsError, StudyError
+from ablate.errors import AblateError, ResultsError, StudyError
 from ablate.execution.driver import Options, plan_settled, settle
 from ablate.pipeline import require_metrics
 from ablate.store.points import Point, read_tuning, tuning_folder
@@ -190,13 +190,6 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
         assert read_plan(result.folder).study.family == ("accuracy", "ece")
         found.append((asked(result.tuning), predicted(result)))
     assert found[0] == found[1]
-
-
-def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
-    base = {**TRAINED, "data": f"folder:{pictures(tmp_path / 'data', valid=0)}", "batch_size": 8}
-    with pytest.raises(DataError, match="tuning split"):
-        tuned(declared(base=base), tmp_path / "results")
-    assert not list((tmp_path / "results").rglob("*.json"))
 
 
 @pytest.mark.parametrize(
