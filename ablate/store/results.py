@@ -115,7 +115,7 @@ STEPS = itertools.count(1)
 
 
 def fail_point() -> None:
-    """End here, or raise an OSError, if ABLATE_FAILPOINT says so: "7:kill" at the seventh, "7:28" full disk."""
+    """End here, or raise an OSError, if ABLATE_FAILPOINT says so: "7:kill", or "7:28", a full disk."""
     step, (asked, _, fault) = next(STEPS), os.environ.get("ABLATE_FAILPOINT", "").partition(":")
     if asked == str(step):
         if fault == "kill":
