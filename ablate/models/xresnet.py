@@ -108,10 +108,8 @@ def residual_block(
     if expansion == 1:
         convs = [conv_norm(in_channels, width, 3, stride), relu(), conv_norm(width, width, 3, 1, gamma=0.0)]
     else:
-        convs = [
-            *(conv_norm(in_channels, width, 1, 1), relu(), conv_norm(width, width, 3, stride), relu()),
-            conv_norm(width, out_channels, 1, 1, gamma=0.0),
-        ]
+        convs = [conv_norm(in_channels, width, 1, 1), relu(), conv_norm(width, width, 3, stride), relu()]
+        convs.append(conv_norm(width, out_channels, 1, 1, gamma=0.0))
     # Rounding up, as a padded 3×3 convolution with stride 2 does, keeps odd sizes in step.
     pool = nn.AvgPool2d(2, ceil_mode=True)
     return ResidualBlock(convs, _shortcut(in_channels, out_channels, stride, pool), relu())
@@ -120,13 +118,10 @@ def residual_block(
 def resnext_block(in_channels: int, width: int, stride: int, attention: bool) -> ResidualBlock:
     """Builds a bottleneck 1×1, grouped 3×3, 1×1 of twice the width, with a gate and, at times, attention."""
     inside, out_channels = 2 * width, width * EXPANSION
-    convs = [
-        *(conv_norm(in_channels, inside, 1, 1), nn.Mish()),
-        *(conv_norm(inside, inside, 3, stride, groups=GROUPS), nn.Mish()),
-        conv_norm(inside, out_channels, 1, 1, gamma=0.0),
-        SqueezeExcitation(out_channels),
-        *([SimpleSelfAttention(out_channels)] if attention else []),
-    ]
+    convs = [conv_norm(in_channels, inside, 1, 1), nn.Mish()]
+    convs += [conv_norm(inside, inside, 3, stride, groups=GROUPS), nn.Mish()]
+    convs += [conv_norm(inside, out_channels, 1, 1, gamma=0.0), SqueezeExcitation(out_channels)]
+    convs += [SimpleSelfAttention(out_channels)] if attention else []
     shortcut = _shortcut(in_channels, out_channels, stride, MaxBlurPool2d(in_channels))
     return ResidualBlock(convs, shortcut, nn.Mish())
 

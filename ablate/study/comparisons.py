@@ -2,12 +2,10 @@
 
 An effect is computed within each seed, so that the seeds' shared luck cancels, and judged over seeds:
 
-- *arm*: an arm against its baseline arm;
-- *pair*: two arms of a study that declares no baseline;
+- *arm*: an arm against its baseline arm; *pair*: two arms of a study that declares no baseline;
 - *main*: two levels of a factor, averaged over the levels of the others;
 - *interaction*: how much such a difference changes between two levels of another factor;
-- *trend*: what changes along the least-squares line from a factor's lowest to its highest level, averaged
-  over the levels of the others, where it has three or more.
+- *trend*: the same along the least-squares line from the lowest to the highest of three or more levels.
 """
 
 from __future__ import annotations
