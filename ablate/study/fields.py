@@ -383,7 +383,15 @@ class Declaration(Frozen):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Around all other validators, those of the subclass included."""
-        return no_info_wrap_validator_function(cls._checked, handler(source))
+
+        def checked(declaration: Any, validate: Callable[[Any], Any]) -> Any:
+            try:
+                return validate(declaration)
+            except ValidationError as error:
+                kind = cls.called or f"part of a {cls.__name__}"
+                raise in_plain_words(error, kind, cls.model_fields) from None
+
+        return no_info_wrap_validator_function(checked, handler(source))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -394,14 +402,6 @@ class Declaration(Frozen):
     def faults(self) -> Iterable[str]:
         """What is wrong with values each of which could be right, a line each."""
         return ()
-
-    @classmethod
-    def _checked(cls, declaration: Any, validate: Callable[[Any], Any]) -> Any:
-        try:
-            return validate(declaration)
-        except ValidationError as error:
-            kind = cls.called or f"part of a {cls.__name__}"
-            raise in_plain_words(error, kind, cls.model_fields) from None
 
 
 def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:

@@ -11,6 +11,7 @@ import itertools
 import runpy
 import shlex
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -386,8 +387,7 @@ def load_study(path: str | Path) -> Study:
     try:
         names = runpy.run_path(str(path), run_name=path.stem)
     except StudyError as error:
-        lines = "\n  ".join(str(error).splitlines())
-        raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
+        raise StudyError(f"{path}: the study is not valid:\n{textwrap.indent(str(error), '  ')}") from None
     except FOREIGN_FAULTS as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         place = f"{path}, line {frames[-1].lineno}" if frames else path
