@@ -11,6 +11,7 @@ import itertools
 import runpy
 import shlex
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -104,9 +105,7 @@ class Study(Varied):
     parts: dict[str, Annotated[Levels, Field(min_length=1)]] = Field(
         default={}, description="part of base to its value when off; or a name to fields with theirs"
     )
-    design: Design = Field(
-        default="without", description="arms of parts: all but each, only each, or both with both ends"
-    )
+    design: Design = Field(default="without", description="arms of parts: all but each, only each, or both")
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
@@ -134,9 +133,7 @@ class Study(Varied):
     result: dict[str, str] = Field(
         default={}, description="metric name to where the command leaves it; of a single one, where"
     )
-    predictions: str | None = Field(
-        default=None, description="its logits and labels: '{out}/predictions.npz'"
-    )
+    predictions: str | None = Field(default=None, description="logits and labels, as '{out}/predictions.npz'")
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
     knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
@@ -394,8 +391,7 @@ def load_study(path: str | Path) -> Study:
     try:
         names = runpy.run_path(str(path), run_name=path.stem)
     except StudyError as error:
-        lines = "\n  ".join(str(error).splitlines())
-        raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
+        raise StudyError(f"{path}: the study is not valid:\n{textwrap.indent(str(error), '  ')}") from None
     except FOREIGN_FAULTS as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         place = f"{path}, line {frames[-1].lineno}" if frames else path

@@ -84,7 +84,7 @@ def test_a_name_that_leads_nowhere(name: str, complaint: str) -> None:
     [
         ("raise OSError('weights are on another disk')", "raised OSError: weights are on another disk"),
         ("def netwrk(): pass", "no such name. Check its spelling. Did you mean 'netwrk'?"),
-        ("def network(num_classes, image_size): return {}", "returned a dict"),
+        ("def network(num_classes, image_size): return {}", "a dict was returned"),
         (
             "def network(num_classes, image_size): raise ValueError('16 divides not')",
             "16 divides not. Set wh",
@@ -106,7 +106,7 @@ def test_images_too_small_for_the_network(write: Write) -> None:
 @pytest.mark.parametrize(
     ("returned", "complaint"),
     [
-        ("logits[:, :3]", "torch.float32 [2, 3], 6 of 6 finite, came. Return one floating tensor"),
+        ("logits[:, :3]", "torch.float32 [2, 3], 6 of 6 finite, came. Raise the study"),
         ("(logits, features)", "a tuple came"),
         ("logits - torch.tensor([0, 0, 0, torch.inf])", "torch.float32 [2, 4], 6 of 8 finite, came"),
         ("logits.long()", "torch.int64"),
