@@ -4,8 +4,6 @@ What the study asks about is one family, Bonferroni-corrected over effects times
 the study's *claims*. Everything else is exploratory: an interval of its own, and no verdict.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import defaultdict
@@ -45,8 +43,8 @@ SHOWN = ("accuracy", "nll", "brier", "ece", "ece_scaled", "mean_confidence", "co
 def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     """Every effect of a study and every metric, from trials and new_images; of what is asked with a verdict.
 
-    The family counts all that is asked, so that a missing arm never makes another's interval narrower. A
-    StudyError names what the study is about and the trials table does not have.
+    The family counts all that is asked, so that a missing arm never makes another's interval narrower.
+    StudyError: the study is about what the trials table does not have.
     """
     study, trials, known = plan.study, tables["trials"], number_columns()
     about = dict.fromkeys((study.primary, *study.comparison_family))
@@ -221,7 +219,7 @@ class Claim:
     """One effect on one metric, its row of the effects table, and the verdict."""
 
     term: Term
-    row: pd.Series[Any]
+    row: "pd.Series[Any]"
     metric: Quantity
     word: str
 
