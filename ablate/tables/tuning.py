@@ -1,7 +1,5 @@
 """A search as tables: its facts in a row, its points, their single runs, and what its fields matter."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -186,7 +184,7 @@ def _coordinates(search: Search, levels: Levels) -> list[float]:
     return place
 
 
-def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]:
+def _gains(points: pd.DataFrame) -> tuple["pd.Index[Any]", FloatArray, FloatArray]:
     """The rows that count, their smoothed values [n, objectives], turned so that more is better, and sds."""
     suffixes = [suffix for suffix in SUFFIXES if points[f"objective{suffix}"].notna().any()]
     values = points[[f"smoothed{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)
