@@ -261,7 +261,6 @@ def test_a_study_is_published_with_its_report(ran: Path) -> None:
     ("arguments", "message"),
     [
         ("run nothing.py", "nothing.py: no such study file"),
-        ("run tiny.py --device cuda", "--device cuda: expected a CUDA device, but torch sees none"),
         ("run tiny.py --set epsilon", "expected FIELD=VALUE"),
         ("run tiny.py --set data=imagenette-160 --data-dir nowhere", "nowhere"),
         ("run tiny.py --results tiny.py", "cannot be written"),

@@ -174,8 +174,6 @@ def test_one_confidence_is_scaled_to_the_accuracy(magnitude: float) -> None:
     assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-9)
 
 
-# What is refused at the door, and with which words.
-
 LOGITS = np.zeros((4, 3), dtype=np.float32)
 LABELS = np.array([0, 1, 2, 0])
 DIVERGED = np.where(np.arange(12).reshape(4, 3) == 5, np.nan, LOGITS)

@@ -329,9 +329,6 @@ def _temperature(logits: Array, labels: NDArray[Any]) -> float:
     return 1 / float(brentq(slope, low, high, xtol=1e-15, rtol=1e-14))
 
 
-# Floors, and their bands.
-
-
 @functools.cache
 def drawn_errors(trial: Trial, draws: int = 1000) -> dict[str, Array]:
     """[draws] of each calibration error, with labels drawn from the probabilities."""
@@ -702,9 +699,6 @@ def _half_over_images(values: Array, size: int) -> float:
     return half if half > 1e-12 * float(np.abs(values).max()) else NAN
 
 
-# Comparing.
-
-
 @dataclass
 class Audit:
     """What was compared, file by file, what did not agree, and what was left out."""
@@ -727,9 +721,6 @@ class Audit:
             agrees = math.isclose(number, expected, rel_tol=tolerance, abs_tol=1e-3 * tolerance)
         if not agrees:
             self.wrong.append(f"{place}: holds {shown!r}, recomputed {expected!r}")
-
-
-# The page's numbers that stand in no table.
 
 
 def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
@@ -769,9 +760,6 @@ def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
                     audit.check(f"published: {arm}, {epoch}, {name}", shown, number)
         audit.check(f"published: {arm}", table["inside"], inside)
     return audit
-
-
-# The CSV files.
 
 
 def rows_of(path: Path) -> list[Any]:

@@ -183,9 +183,6 @@ def test_a_report_of_arms_without_spread_is_recomputed(tmp_path: Path) -> None:
     assert {"identical", "no_spread"} <= {row["reason"] for row in found.rows("effects")}
 
 
-# An audit that finds nothing must be able to.
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("names", [FILES_OF_A_STUDY, FILES_OF_A_SEARCH], ids=["study", "search"])
 def test_a_changed_number_is_found(ran: Ran, rendered: Get, tmp_path: Path, names: set[str]) -> None:
