@@ -37,7 +37,6 @@ def problem(
 
 
 def scores(logits: Logits, labels: Labels) -> dict[str, float]:
-    """Every metric but the noise floors."""
     predictions = Predictions.of(logits, labels)
     return {name: METRICS[name].score(predictions) for name in METRICS if name in OWN}
 

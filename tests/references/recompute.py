@@ -197,7 +197,6 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def metrics_of(logits: Array, labels: NDArray[Any]) -> tuple[dict[str, Array], dict[str, float]]:
-    """Those of each image, [N], and all of them but floors."""
     log_p, one_hot = log_softmax(logits, axis=1), np.eye(logits.shape[1])[labels]
     p, right = np.exp(log_p), logits.argmax(axis=1) == labels
     brier = ((p - one_hot) ** 2).sum(axis=1)
@@ -226,7 +225,6 @@ def _bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
 
 
 def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
-    """Per bin by how many images confidence misses accuracy."""
     return np.asarray(np.abs(np.bincount(bins, gaps)))
 
 
