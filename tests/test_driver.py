@@ -79,9 +79,9 @@ def pictured(data: Path, **changes: Any) -> Study:
     return study(base={"data": f"folder:{data}", "image_size": 8, "epochs": 1, **changes}, seeds=1)
 
 
-def pictures(root: Path, *, prefix: str = "") -> Path:
+def pictures(root: Path, *, prefix: str = "", valid: int = 1) -> Path:
     """Three classes of four images each, to train on and to report on, these by a seed."""
-    for split, seed in (("train", 0), ("val", 1)):
+    for split, seed in (("train", 0), ("val", valid)):
         rng = np.random.default_rng(seed)
         for name, number in itertools.product("abc", range(4)):
             (root / split / name).mkdir(parents=True, exist_ok=True)
