@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "terminal": set(),
     "plugins": set(),
+    "guarded": set(),
     "study": {"plugins"},
     "search": {"study"},
     "store": {"study"},
@@ -25,10 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"plugins"},
     "losses": {"plugins"},
     "train": {"plugins", "study", "models", "losses", "store"},
-    "execution": {"plugins", "study", "data", "models", "losses", "train", "store", "terminal"},
+    "execution": {"plugins", "guarded", "study", "data", "models", "losses", "train", "store", "terminal"},
     "stats": set(),
     "metrics": {"stats"},
-    "tables": {"study", "store", "metrics", "stats"},
+    "tables": {"guarded", "study", "store", "metrics", "stats"},
     "analysis": {"study", "store", "metrics", "stats", "tables"},
     "figures": {"study", "store", "stats", "tables", "analysis"},
     "report": {"study", "store", "metrics", "stats", "tables", "analysis", "figures"},
@@ -39,10 +40,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "terminal",
     },
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
-    "pipeline": {"study", "store", "execution", "metrics", "tables", "report", "tuning"},
+    "pipeline": {"plugins", "study", "store", "execution", "metrics", "tables", "report", "tuning"},
     "external": {"study", "store", "stats", "tables", "report", "pipeline"},
     "bench": set(),
-    "starter": {"plugins", "models"},
+    "starter": {"plugins", "guarded", "models"},
 }  # fmt: skip
 
 # library -> the only rooms that may import it.

@@ -6,14 +6,14 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 import torch
 
-from ablate.data import ARCHIVES, Originals, find_originals
+from ablate.data import ARCHIVES, Originals, Progress, find_originals
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Told
@@ -21,6 +21,8 @@ from ablate.execution.own import OwnTask, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Outcome, Task, TimingTask, do_task
+from ablate.guarded import guarded
+from ablate.plugins import names_code
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
@@ -28,7 +30,7 @@ from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
 from ablate.study.own import seconds_of
 from ablate.study.study import Study
-from ablate.study.trials import AnyFields, Plan, Trial, expand
+from ablate.study.trials import AnyFields, Plan, Sources, Trial, code_names, expand
 
 TIMING = "timing"
 """Name of the job that times the steps; trials have hashes for names."""
@@ -189,7 +191,7 @@ def settle(study: Study, options: Options) -> Settled:
     if study.published and study.base.get("data") != study.published.data:
         study = study.replace(published=None)  # another task's numbers would only mislead
     if study.train:
-        study = with_own_knobs(study)
+        study = guarded(with_own_knobs, study, what=f"train {study.train!r}")
     return Settled(study, profile, reason, device)
 
 
@@ -218,24 +220,38 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
     """The plan where data is not here; `recorded` trials on the same data are found again in it."""
     study = settled.study
     arms = [study.fields(levels) for levels in study.arms()]
-    check_names(arms)
 
     def images(fields: AnyFields) -> str:
         return json.dumps([fields.model_dump(include={*DataFields.model_fields}), fields.arguments("data")])
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
-    sources = settled_sources(arms, settled.folder(options), options, study.folder)
+    sources = guarded(_sources_without_data, settled, arms, options, what="trying the study's code")
     trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics, sources)
     return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
 
 
+def _sources_without_data(
+    settled: Settled, arms: Sequence[AnyFields], options: Options
+) -> Callable[[AnyFields], Sources]:
+    check_names(arms)
+    return settled_sources(arms, settled.folder(options), options, settled.study.folder)
+
+
 def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, watcher: Watcher) -> Inputs:
-    """The arms' data, networks and losses, checked and prepared."""
-    inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
+    """The arms' data, networks and losses, checked and prepared; the user's code in a child."""
     if options.data_dir and not any(fields.data in ARCHIVES for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data or "its own code" for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
+    names = {name for fields in arms for name in (*code_names(fields).values(), fields.data)}
+    names |= {metric.code for metric in settled.study.metrics.values()}
+    codes = sorted(filter(names_code, names))
+    what = f"trying {', '.join(codes)}"
+    return guarded(_ready, settled, arms, options, watcher.preparing, what=what, needed=bool(codes))
+
+
+def _ready(settled: Settled, arms: Sequence[AnyFields], options: Options, preparing: Progress) -> Inputs:
+    inputs = Inputs(settled.device, options.data_dir, preparing, threads=options.threads)
     inputs.check(arms)
     for classes in {len(inputs.dataset(fields).classes) for fields in arms if fields.data}:
         check_metrics(settled.study.metrics, classes)

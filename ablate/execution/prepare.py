@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -32,12 +31,15 @@ class Inputs:
 
     def __init__(self, device: str, data_dir: Path | None, preparing: Progress, *, threads: int = 1) -> None:
         self.device, self.threads = device, threads
-        self._prepare = functools.cache(
-            functools.partial(prepare, cache_dir=default_cache_dir(), data_dir=data_dir, progress=preparing)
-        )
+        self._data_dir, self._preparing = data_dir, preparing
+        self._datasets: dict[tuple[object, ...], Dataset] = {}
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
         self.sources: Callable[[AnyFields], Sources] = sources_now
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, where all is prepared and nothing hears of it."""
+        return vars(self) | {"_preparing": None}
 
     def check(self, arms: Iterable[AnyFields]) -> None:
         """Find what is wrong with arms before any training, the cheap faults of all of them first."""
@@ -53,14 +55,21 @@ class Inputs:
 
     def dataset(self, fields: AnyFields) -> Dataset:
         """The data of an arm, decoded."""
-        return self._prepare(
-            fields.data,
-            image_size=fields.decoded_size,
-            resize=fields.resize,
-            tuning_part=fields.tuning_part,
-            split=fields.split,
-            arguments=tuple(fields.arguments("data").items()),
-        )
+        arguments = tuple(fields.arguments("data").items())
+        asked = (fields.data, fields.decoded_size, fields.resize, fields.tuning_part, fields.split, arguments)
+        if asked not in self._datasets:
+            self._datasets[asked] = prepare(
+                fields.data,
+                image_size=fields.decoded_size,
+                cache_dir=default_cache_dir(),
+                data_dir=self._data_dir,
+                progress=self._preparing,
+                resize=fields.resize,
+                tuning_part=fields.tuning_part,
+                split=fields.split,
+                arguments=arguments,
+            )
+        return self._datasets[asked]
 
     def fingerprint(self, fields: AnyFields) -> str:
         """The identity of an arm's data, its wrong labels included; "" where ablate has none of it."""

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -23,7 +24,7 @@ from ablate.study.options import Options
 from ablate.study.own import OwnFields
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial
-from ablate.tables.columns import DECLARED
+from ablate.tables.columns import DECLARED, with_own_metrics
 from ablate.tables.images import read_stored, scores_of
 from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
@@ -120,11 +121,13 @@ def show_forecast(
         time = f"about {duration(seconds)} for {known} of the missing trials, {workers} at a time"
         times.insert(0, f"time: {time}, going by those recorded here")
     print_line(console, *(times if missing else ["time: nothing is left to train"]))
-    spreads = _recorded(plan, folder, "recorded here")
+    family = plan.study.comparison_family
+    spreads = with_own_metrics(family, lambda: _recorded(plan, folder, "recorded here"))
     for path in () if spreads else sorted(folder.root.parent.glob("*/study.json")):
         with contextlib.suppress(RecordError):
             other = ResultsFolder(path.parent)
-            spreads |= _recorded(read_plan(other), other, f"of profile {other.root.name}")
+            of_other = partial(_recorded, read_plan(other), other, f"of profile {other.root.name}")
+            spreads |= with_own_metrics(family, of_other)
     if sd is not None:
         spreads[plan.study.primary] = sd / quantity(plan.study.primary).factor, math.inf, "as given"
     return {

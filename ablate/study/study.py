@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
+import math
+import os
 import runpy
 import shlex
 import sys
@@ -18,7 +20,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
-from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
+from ablate.errors import FOREIGN_FAULTS, StudyError, beyond, nearest
+from ablate.plugins import is_standard
 from ablate.study.fields import (
     Declaration,
     Factors,
@@ -178,6 +181,10 @@ class Study(Varied):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
+        arms = len(self.only) or math.prod(map(len, self.factors.values()))
+        seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        if fault := beyond("trials of a study", arms * seeds):
+            raise ValueError(f"{fault}, but {arms * seeds:,} came")
         if faults := "\n".join([*own_faults(self), *_field_faults(self), *declared_faults(self)]):
             raise ValueError(faults)
         return self
@@ -420,11 +427,26 @@ def load_study(path: str | Path) -> Study:
 
 
 _STUDY_FOLDERS: set[Path] = set()
+STANDARD = [entry for entry in sys.path if is_standard(Path(entry))]
+NEEDED = (
+    "ablate", "filelock", "jinja2", "joblib", "matplotlib", "numpy", "optuna", "packaging", "pandas", "PIL",
+    "pydantic", "rich", "safetensors", "scipy", "seaborn", "sklearn", "threadpoolctl", "torch", "torchvision",
+    "typer",
+)  # fmt: skip
 
 
 def add_import_folder(folder: Path) -> None:
-    """Look for modules in `folder` first, here and in workers; another study's of that name are forgotten."""
-    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+    """Look for modules in `folder` first, but for Python's own; another study's of that name are forgotten.
+
+    After it comes the current folder, where that is looked in.
+    """
+    for name in NEEDED:
+        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if file.is_file() and file != Path(__file__).parents[1] / "__init__.py":
+                raise StudyError(f"{file}: ablate needs {name}, and would import this instead; rename it")
+    others = [entry for entry in sys.path if entry not in {*STANDARD, str(folder)}]
+    others.sort(key=lambda entry: entry not in ("", os.getcwd()))
+    sys.path[:] = [*STANDARD, str(folder), *others]
     _STUDY_FOLDERS.add(folder)
     for name, module in list(sys.modules.items()):
         origin = Path(getattr(module, "__file__", None) or "/")
