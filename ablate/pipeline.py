@@ -128,7 +128,7 @@ def run_study(study: Study, options: Options) -> Run:
     settled, searched = driver.settle(study, options), 0
     with _view(options) as view:
         if settled.study.retune:
-            from ablate.tuning.retune import retune_arms
+            from ablate.tuning.run import retune_arms
 
             both, searched = retune_arms(settled, options, view)
             if both is None:

@@ -20,7 +20,6 @@ from scipy import stats
 from test_main import HERE, STUDY, Ended, ablate
 
 from ablate.data import DATASETS, find_originals
-from ablate.errors import DataError
 from ablate.study.fields import FIELD_NAMES, RECIPES, describe_fields, resolve
 from ablate.study.study import load_study
 
@@ -130,20 +129,17 @@ def test_the_doctor_looks_for_the_data_of_a_study(offline: Path) -> None:
 
 def test_originals_are_found_where_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
-    assert find_originals("digits").at_hand
-    assert find_originals(f"folder:{tmp_path}").at_hand
+    assert all(find_originals(name).at_hand for name in ("digits", f"folder:{tmp_path}"))
     copy = tmp_path / "copy" / "imagenette2-160"
+    places = (copy, copy.parent)
     for part in ("train", "val"):
-        assert not find_originals("imagenette-160", data_dir=copy.parent).at_hand
+        assert not any(find_originals("imagenette-160", data_dir=place).at_hand for place in places)
         (copy / part).mkdir(parents=True)
-    assert find_originals("imagenette-160", data_dir=copy.parent).at_hand
-    assert find_originals("imagenette-160", data_dir=copy).at_hand
+    assert all(find_originals("imagenette-160", data_dir=place).at_hand for place in places)
     assert not find_originals("imagenette-160").at_hand
     (tmp_path / "cache" / "sources").mkdir(parents=True)
     copy.rename(tmp_path / "cache" / "sources" / copy.name)
     assert find_originals("imagenette-160").at_hand
-    with pytest.raises(DataError, match="Did you mean 'imagenette-160'"):
-        find_originals("imagenete-160")
 
 
 def test_every_field_is_told_with_what_it_may_be(tmp_path: Path) -> None:
@@ -211,7 +207,7 @@ def test_a_study_of_ones_own_network_lists_what_it_takes(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_study_to_start_from_runs_as_it_is_and_its_report_opens(
+def test_the_study_to_start_from_runs_and_its_report_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "mine.py: written" in ablate(tmp_path, "init", "mine.py").out

@@ -20,9 +20,6 @@ STUDIES = sorted((ROOT / "studies").glob("*.py"))
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 EXAMPLE = re.compile("small_net|squares")
 """Names of what a page shows how to add."""
-_SECTIONS = (ROOT / "docs" / "own_code.md").read_text(encoding="utf-8").split("\n## `")[1:]
-OWN_CODE = {section.partition("`")[0]: section.partition("\n## ")[0] for section in _SECTIONS}
-"""What the page on one's own code says of each slot; the blocks of Python in it are one study file."""
 
 
 def train_first(study: Study, profile: str | None, tmp_path: Path) -> None:
@@ -70,15 +67,6 @@ def test_every_recipe_trains(recipe: str, tmp_path: Path) -> None:
     base = {"data": "digits", "image_size": 8, "recipe": recipe, "epochs": 2}
     study = Study(question="Does it train?", name="recipe", base=base, seeds=1)
     train_first(study, None, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("slot", OWN_CODE)
-def test_every_example_of_own_code_trains(slot: str, tmp_path: Path) -> None:
-    """Every arm stands, with what it names, and one trial trains."""
-    path = tmp_path / f"own_{slot}.py"
-    path.write_text("\n".join(re.findall(r"```python\n(.*?)```", OWN_CODE[slot], flags=re.DOTALL)))
-    train_first(load_study(path), None, tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

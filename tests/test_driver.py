@@ -280,10 +280,7 @@ print(json.dumps([workers, first, environment, second, kept == timing, read, hea
 @pytest.mark.slow
 def test_one_warm_worker_trains_and_times_and_a_finished_study_reads_each_record_once(tmp_path: Path) -> None:
     command, threads = [sys.executable, "-c", COUNTED, str(tmp_path)], min(2, usable_cores())
-    own = {
-        **os.environ,
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }  # one that spins is in the way of others
+    own = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}  # one that spins is in the way of others
     result = subprocess.run([*command, str(threads)], env=own, capture_output=True, text=True, check=True)
     workers, first, environment, *second, third = json.loads(result.stdout)
     assert workers == [1, 0, 1]  # the last one for the timing pass alone, whose file had been deleted

@@ -1,7 +1,5 @@
 """Augmentations, optimisers and schedules from outside: wrong ones, and a study by one command."""
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +7,14 @@ import pandas as pd
 import pytest
 import torch
 from recorded_study import BASE
+from test_main import HERE, ablate
 
 from ablate.errors import StudyError
 from ablate.execution.prepare import check_names
 from ablate.study.fields import resolve
 
-HERE = "test_own_code:"
-NOISE = f"{HERE}noise"
+OWN = "test_own_code:"
+NOISE = f"{OWN}noise"
 CALLS: list[None] = []
 
 
@@ -68,8 +67,14 @@ def no_optimizer(params: Any, lr: float) -> Any:
             [{"augmentation": of, "augmentation.strength": 0.1} for of in ("none", NOISE)],
             r"^augmentation.strength: 'none' takes no .* named levels: factors={'variant': {'a': {'augment",
         ),
-        ([{"augmentation": f"{HERE}counts"}], r"an image to become the same again, in another batch"),
-        ([{"augmentation": f"{HERE}of_batch"}], r"an image to become the same again, in another batch"),
+        (
+            [{"augmentation": f"{OWN}counts"}],
+            r"alike in any batch, but .* an image became another in another",
+        ),
+        (
+            [{"augmentation": f"{OWN}of_batch"}],
+            r"alike in any batch, but .* an image became another in another",
+        ),
         ([{"augmentation": "torch.acosh"}], r"of 0 to 1 to give finite ones .* nan"),
         (
             [{"augmentation": "torch.flatten"}],
@@ -81,7 +86,6 @@ def no_optimizer(params: Any, lr: float) -> Any:
         ),
         ([{"augmentation": "torchvision.transforms.v2.Resize"}], r"^augmentation.size: .*cannot do without"),
         ([{"optimizer": "adam"}], r"optimizer: expected sgd, adamw, .* import path .*Did you mean 'adamw'\?"),
-        ([{"optimizer": "torch.optim.Nadam"}], r"^optimizer 'torch.*Did you mean 'NAdam'\?"),
         (
             [{"optimizer": "sgd", "optimizer.lr": 1.0}],
             r"^optimizer.lr: ablate sets it .* or set the field lr",
@@ -96,20 +100,14 @@ def no_optimizer(params: Any, lr: float) -> Any:
             [{"optimizer": "torch.optim.Rprop", "weight_decay": 0.1}],
             r"^weight_decay: is 0.1, .* set it to 0$",
         ),
-        ([{"optimizer": f"{HERE}Still"}], r"expected a step to change weights"),
-        ([{"optimizer": f"{HERE}no_optimizer"}], r"TypeError: expected a torch.optim.Optimizer, but a float"),
-        ([{"optimizer": f"{HERE}Forgets"}], r"from its state_dict\(\) it goes on otherwise"),
-        ([{"optimizer": f"{HERE}Keeps"}], r"UnpicklingError: Weights only load failed"),
+        ([{"optimizer": f"{OWN}Still"}], r"expected a step to change weights"),
+        ([{"optimizer": f"{OWN}no_optimizer"}], r"TypeError: expected a torch.optim.Optimizer, but a float"),
+        ([{"optimizer": f"{OWN}Forgets"}], r"from its state_dict\(\) it goes on otherwise"),
+        ([{"optimizer": f"{OWN}Keeps"}], r"UnpicklingError: Weights only load failed"),
         ([{"schedule": "cosine"}], r"schedule: expected constant, .*'flat_cosine'\?"),
-        ([{"schedule": "math.cos"}], r"schedule: expected constant, .* or an import path"),
         ([{"schedule": "math:log1p", "schedule.base": 2}], r"^schedule.base: 'math:log1p' takes no such"),
-        (
-            [{"schedule": "math:asin", "anneal_from": of} for of in (0.1, 0.2)],
-            r"^anneal_from: is 0.1 and 0.2",
-        ),
-        ([{"schedule": "torch.neg"}], r"of progress 0, but this raised TypeError"),
+        ([{"schedule": "math:asin", "anneal_from": of} for of in (0.1, 0.2)], r"^anneal_from: is 0.1 and"),
         ([{"schedule": "math:log"}], r"of progress 0, but this raised ValueError"),
-        ([{"ema": 1.0}], r"ema: .*less than 1, but 1.0"),
     ],
 )
 def test_wrong_code_is_found_before_any_training(arms: list[dict[str, Any]], message: str) -> None:
@@ -148,11 +146,10 @@ study = Study(
 '''
 
 
-@pytest.mark.soak
+@pytest.mark.slow
 def test_a_study_of_own_code_runs_by_one_command(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(STUDY)
-    command = [sys.executable, "-m", "ablate", "run", "own.py", "--device", "cpu", "--no-timing"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert ablate(tmp_path, "run", "own.py", *HERE).status == 0
     folder = tmp_path / "results" / "own" / "default"
     trials, effects = (pd.read_csv(folder / f"{name}.csv") for name in ("trials", "effects"))
     assert set(trials["status"]) == {"complete"}

@@ -202,11 +202,7 @@ def whole_study(here: Path, *options: str) -> ResultsFolder:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "graph"])
 def test_a_study_runs_on_cuda_to_its_report_as_on_the_cpu(engine: str, tmp_path: Path) -> None:
-    """At a small rate: at 0.05 this network, whose maps are single pixels here, makes rounding visible.
-
-    The CPU multiplies fewer taps of a single pixel's convolution; the losses of ten steps at that rate then
-    come apart by 1e-7 to 4e-2, and not at all where it is made to multiply all of them.
-    """
+    """At a small rate: at 0.05 this network, whose maps are single pixels here, makes rounding visible."""
     folders = {"cuda": whole_study(tmp_path / "cuda", "--device", "cuda", "--engine", engine)}
     folders["cpu"] = whole_study(tmp_path / "cpu", "--device", "cpu")
     for device, folder in folders.items():

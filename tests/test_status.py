@@ -20,7 +20,7 @@ from ablate.store.results import ResultsFolder, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
-from ablate.terminal import duration, print_table, printable
+from ablate.terminal import duration, print_table
 
 
 def trial(epsilon: float, seed: int) -> Trial:
@@ -142,11 +142,6 @@ def test_columns_line_up_whatever_the_width_of_a_sign_and_nothing_is_cut_in_a_pi
     console = Console(file=out, width=60, force_terminal=True, color_system=None)
     print_table(console, ("name", "n"), [("[red]a", "1")], numbers=("n",))
     assert ("───" in out.getvalue(), "[red]a" in out.getvalue()) == (True, True)
-
-
-def test_control_characters_do_not_reach_the_terminal() -> None:
-    given = ("a\nb", "a\x1b[31mb", "ε ≤ 1", "")
-    assert [printable(text) for text in given] == ["a b", "a\N{REPLACEMENT CHARACTER}[31mb", "ε ≤ 1", ""]
 
 
 def test_durations_have_the_two_units_that_fit() -> None:

@@ -10,19 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS as FLOORS
-from ablate.stats.intervals import Interval, mean_interval
+from ablate.stats.intervals import FloatArray, Interval, mean_interval
 from ablate.study.parts import PART
 from ablate.study.trials import Plan
-from ablate.tables.cells import clean, one_line
 from ablate.tables.columns import TUNING
 from ablate.tables.files import Tables, frame
-from ablate.tables.quantities import Quantity, quantity
-
-FloatArray = NDArray[np.float64]
+from ablate.tables.quantities import Quantity, clean, one_line, quantity
 
 
 @dataclass(frozen=True)
@@ -135,6 +131,13 @@ def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:
     whole = digests.reindex(index=plan.arms, columns=plan.study.seed_list()).dropna().apply(tuple, axis=1)
     groups = whole.groupby(whole, sort=False).groups.values() if len(whole) else ()
     return [list(arms) for arms in groups if len(arms) > 1]
+
+
+def split_sizes(tables: Tables) -> tuple[list[int], int]:
+    """Images of the reported split, each number that a trial has, and its classes, 0 where none tells."""
+    bins = tables.get("reliability", frame("reliability", []))
+    named = tables.get("confusion", frame("confusion", []))
+    return bins.groupby("trial_id")["count"].sum().unique().tolist(), named["class"].nunique()
 
 
 def floor_bands(floors: pd.DataFrame | None, metric: str) -> dict[str, tuple[float, float]]:

@@ -211,6 +211,9 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
         )
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
+    for name, data in {fields.data: inputs.dataset(fields) for fields in arms if fields.data}.items():
+        split = f"{len(data.train):,} training images, {len(data.valid):,} reported ones"
+        watcher.note(f"{name}: {split}, {len(data.classes)} classes")
     trials = tuple(expand(study, inputs.fingerprint, inputs.numerics, inputs.sources))
     profile, reason = settled.profile, settled.reason
     return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs

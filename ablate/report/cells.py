@@ -4,14 +4,11 @@ A table is {"columns": [...], "rows": [[cell, ...], ...]}; a cell is {"text", "n
 shown, the lines shown small below it, and the unrounded number or the text that the column is sorted by.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from ablate.tables.cells import clean
-from ablate.tables.quantities import ABSENT, Quantity, shown, shown_difference
+from ablate.tables.quantities import ABSENT, Quantity, clean, shown, shown_difference
 
 Json = dict[str, Any]
 Row = TypeVar("Row")

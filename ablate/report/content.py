@@ -1,7 +1,5 @@
 """The report as JSON values, everything that its pages show, and as files. The pages compute nothing."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Sequence
@@ -16,12 +14,11 @@ from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
 from ablate.figures import Figure, draw_figures
 from ablate.report import views
-from ablate.report.answer import answer, tuning_answer
+from ablate.report.answer import answer, retune_view, tuning_answer
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.pages import method, render_html, render_markdown
 from ablate.report.paper import methods_paragraph
-from ablate.report.retune import retune_view
 from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan

@@ -6,8 +6,6 @@ the same sections of report.json. A section is {"id", "title", "lead", "parts"}.
 HTML page, and not in the other one.
 """
 
-from __future__ import annotations
-
 import base64
 import functools
 import hashlib
@@ -124,15 +122,13 @@ def sections(report: Json) -> list[Json]:
         ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),
         ("trials", "Trials", [_table(report["trials"], "All {} trials")]),
     ]
-    made: list[Json] = []
-    for name, title, parts in found:
-        lead, own = words(f"lead.{name}") if f"lead.{name}" in texts() else "", list(filter(None, parts))
-        made += (
-            [{"id": name, "title": title, "lead": lead, "parts": [EMPTY | part for part in own]}]
-            if own
-            else []
-        )
-    return made
+    kept = [(name, title, [EMPTY | part for part in parts if part]) for name, title, parts in found]
+    leads = {name: words(f"lead.{name}") if f"lead.{name}" in texts() else "" for name, *_ in found}
+    return [
+        {"id": name, "title": title, "lead": leads[name], "parts": parts}
+        for name, title, parts in kept
+        if parts
+    ]
 
 
 def _table(table: Json | None, folded: str = "") -> Json | None:

@@ -1,7 +1,5 @@
 """What goes into a paper: the table of arms in LaTeX or Markdown, and a paragraph on methods."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -9,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 from markupsafe import Markup
 
+from ablate.analysis import arms
 from ablate.analysis.arms import Arm, arm_interval, complete_trials, factor_label, level_label, planned_arms
-from ablate.analysis.claims import claims, contrast_label
-from ablate.analysis.effects import effects_table
+from ablate.analysis.effects import claims, contrast_label, effects_table
 from ablate.errors import StudyError
 from ablate.report import cells
 from ablate.report.cells import Column, Json
@@ -19,7 +17,7 @@ from ablate.report.pages import environment, escaped, words
 from ablate.study.comparisons import family_size, terms
 from ablate.study.fields import unknown_name
 from ablate.study.trials import Plan
-from ablate.tables.files import Tables, frame
+from ablate.tables.files import Tables
 from ablate.tables.quantities import number_columns, quantity, shown
 
 TEX = str.maketrans({
@@ -79,10 +77,9 @@ def _tex(value: object) -> object:
 
 def methods_paragraph(tables: Tables, plan: Plan) -> Json:
     """How the study was done, as a paper says it: `text`, and the `references` that it names."""
-    bins = tables.get("reliability", frame("reliability", []))
     facts: Json = {
         "plan": plan, "study": plan.study, "complete": complete_trials(tables["trials"]),
-        "images": bins.groupby("trial_id")["count"].sum().unique(),
+        "images": arms.split_sizes(tables)[0],
         "asked": [contrast_label(term) for term in terms(plan) if term.asked], "claims": family_size(plan),
         "quantity": quantity, "shown": shown, "factor": factor_label, "level": level_label,
     }  # fmt: skip

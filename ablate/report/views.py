@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.analysis.arms import arm_interval, complete_trials, factor_label, level_label, planned_arms
-from ablate.analysis.claims import Claim, claims, contrast_label
-from ablate.analysis.effects import SHOWN
+from ablate.analysis.effects import SHOWN, Claim, claims, contrast_label
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases
 from ablate.analysis.tuning import SUFFIXES, Retested, Tuned
@@ -41,10 +40,9 @@ from ablate.study.external import ExternalStudy
 from ablate.study.parts import PART
 from ablate.study.search import Range, Search
 from ablate.study.trials import Plan
-from ablate.tables.cells import one_line
 from ablate.tables.columns import COLUMNS
 from ablate.tables.files import Tables
-from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
+from ablate.tables.quantities import ABSENT, Quantity, one_line, quantity, shown, shown_decimal, shown_p
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (

@@ -104,35 +104,32 @@ def _is_asked(study: Study, kind: str, levels: Mapping[str, Any]) -> bool:
     # Of arms that are re-tuned too, what is asked is asked of these.
     if study.chosen and (levels.get(TUNING) == RETUNED) != (kind in ("arm", "pair")):
         return False
-    varied = set(study.varied)
-    for comparison in study.comparisons or ("arms",):
-        if isinstance(comparison, str):
-            if kind in KINDS[comparison]:
+    own = {name: level for name, level in levels.items() if name in study.varied}
+    for asked in study.comparisons or ("arms",):
+        if isinstance(asked, str):
+            if kind in KINDS[asked]:
                 return True
-        elif kind in ("arm", "main") and _only(comparison, varied) == _only(levels, varied):
+        elif kind in ("arm", "main") and {name: asked[name] for name in study.varied if name in asked} == own:
             return True
     return False
 
 
-def _only(levels: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    return {name: level for name, level in levels.items() if name in names}
-
-
 def _averages(study: Study) -> Iterator[Term]:
     """Main effects, then interactions, each of a factor's levels against its baseline level or its first."""
-    steps: list[list[tuple[str, int, int]]] = []
+    steps: dict[str, list[tuple[int, int]]] = {}
     for factor, levels in study.factors.items():
-        reference = list(levels).index(study.baseline[factor]) if factor in study.baseline else 0
-        steps.append([(factor, at, reference) for at in range(len(levels)) if at != reference])
-    steps = [of_factor for of_factor in steps if of_factor]
+        reference = levels.index(study.baseline.get(factor, levels[0]))
+        if len(levels) > 1:
+            steps[factor] = [(at, reference) for at in range(len(levels)) if at != reference]
     if len(steps) < 2:
         return
-    for factor, level, reference in (step for of_factor in steps for step in of_factor):
-        if len(study.varied) == 1 and factor in study.varied:  # between re-tuned arms, as above
+    for factor in steps:
+        if study.varied == [factor]:  # between re-tuned arms, as above
             continue
-        yield _term("main", study, [{factor: level}, {factor: reference}], SIDES)
-    for first, second in itertools.combinations(steps, 2):
-        for (one, level, reference), (other, far, near) in ((a, b) for a in first for b in second):
+        for level, reference in steps[factor]:
+            yield _term("main", study, [{factor: level}, {factor: reference}], SIDES)
+    for one, other in itertools.combinations(steps, 2):
+        for (level, reference), (far, near) in itertools.product(steps[one], steps[other]):
             corners = [{one: at, other: beside} for beside in (far, near) for at in (level, reference)]
             yield _term("interaction", study, corners, np.array([1.0, -1.0, -1.0, 1.0]))
 

@@ -6,11 +6,10 @@ study's base, its profile, the arm's levels and the command line then change sin
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -51,6 +50,9 @@ OPTIMIZERS = ("sgd", "adamw", "ranger")
 SCHEDULES = ("constant", "one_cycle", "flat_cosine")
 
 
+Part = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Recipe(Frozen, strict=True, allow_inf_nan=False):
     """How a network is trained, in full: optimiser, schedule, augmentation and batches.
 
@@ -66,25 +68,19 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         description="sgd; adamw; ranger: rectified Adam with a look-ahead of six steps; or an import path"
     )
     lr: float = Field(gt=0, description="learning rate; with a schedule, its highest")
-    momentum: float = Field(ge=0, lt=1, description="momentum of sgd, beta1 of adamw and ranger; 0 is none")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of squared gradients; not for sgd")
-    adam_epsilon: float = Field(
-        default=1e-8, gt=0, description="added to the root of squared gradients; not for sgd"
-    )
+    momentum: Part = Field(description="momentum of sgd, beta1 of adamw and ranger; 0 is none")
+    beta2: Part = Field(default=0.999, description="decay of squared gradients; not for sgd")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="added to the root of these; not for sgd")
     weight_decay: float = Field(
         ge=0, description="sgd: L2 penalty added to the gradient; adamw, ranger: decoupled; 0 is none"
     )
-    decay_norms: bool = Field(
-        default=True, description="weight decay acts on biases and normalisation layers too"
-    )
+    decay_norms: bool = Field(default=True, description="weight decay of biases and normalisation layers too")
     clip_norm: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 does not clip")
     schedule: Annotated[str, _named(*SCHEDULES)] = Field(
         description="constant; one_cycle: a rise from lr/25 and a fall; flat_cosine: flat, then a fall; both "
         "are cosines and end at lr/100000; or an import path"
     )
-    anneal_from: float = Field(
-        default=0.0, ge=0, lt=1, description="part of the steps after which the schedule falls"
-    )
+    anneal_from: Part = Field(default=0.0, description="part of the steps after which the schedule falls")
     crop_area: float = Field(
         default=1.0, gt=0, le=1, description="smallest part of an image that a random crop keeps; 1: no crop"
     )
@@ -96,21 +92,16 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
     )
     freeze: str = Field(
         default="none",
-        description="parts of the network that keep their first weights, as layer1+layer2; body: all but the "
-        "last linear layer",
+        description="what keeps its first weights, as layer1+layer2; body: all but the last linear layer",
     )
     head_lr: float = Field(
         default=1.0, gt=0, description="learning rate of the last linear layer, by that of the others"
     )
     augmentation: Annotated[str, _named("none")] = Field(
-        default="none",
-        description="import path of what else is done to training images, after crop and flip; none",
+        default="none", description="import path of what else is done to training images, after crop and flip"
     )
-    ema: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="decay of the average over the steps' weights that is evaluated in their place; 0: none",
+    ema: Part = Field(
+        default=0.0, description="decay of the average of weights that is evaluated in their place; 0: none"
     )
 
 
@@ -167,11 +158,13 @@ def argument_value(value: Any) -> Any:
     """A value of an argument in its one form; a ValueError where a record could not hold it."""
     value = canonical(value)
     for one in flat(value):
-        if not (
-            one is None or isinstance(one, (int, str)) or (isinstance(one, float) and math.isfinite(one))
-        ):
+        is_finite = not isinstance(one, float) or math.isfinite(one)
+        if not (is_finite and isinstance(one, int | float | str | None)):
             raise ValueError("expected None, a truth value, a finite number, a text, or a tuple of these")
     return value
+
+
+Argument = Annotated[Any, AfterValidator(argument_value)]
 
 
 class DataFields(Frozen, strict=True, allow_inf_nan=False):
@@ -183,37 +176,28 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
         default=0,
         ge=0,
         le=2048,
-        description="pixels a side that images are decoded at, cropped or shrunk to image_size; 0: the same",
+        description="pixels a side of decoding, cropped or shrunk later; 0: image_size",
     )
     resize: Literal["squash", "center_crop"] = Field(
         default="squash", description="how an image becomes a square; center_crop: its longer side is cut"
     )
-    label_noise: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="part of the training labels that are wrong; none of the reported",
+    label_noise: Part = Field(
+        default=0.0, description="part of the training labels that are wrong; none of the reported"
     )
-    tuning_part: float = Field(
+    tuning_part: Part = Field(
         default=0.0,
-        ge=0,
-        lt=1,
         description="part of the training images held back and reported on instead of the reported split; "
         "0: none, as for every final number",
     )
-    split: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="part of each class in folder:PATH that is reported on; 0: PATH has train/ and val/",
+    split: Part = Field(
+        default=0.0, description="part of each class in folder:PATH to report on; 0: PATH has train/ and val/"
     )
 
     @model_validator(mode="after")
     def _shrinks_only(self) -> DataFields:
         if 0 < self.decode_size < self.image_size:
             raise ValueError(
-                f"decode_size: expected 0 or at least image_size ({self.image_size}), "
-                f"but {self.decode_size} came"
+                f"decode_size: expected 0, or image_size ({self.image_size}) or more, not {self.decode_size}"
             )
         return self
 
@@ -234,9 +218,7 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
 class Fields(DataFields, Recipe, extra="allow"):
     """Every field of a trial, and `slot.argument` for those of code that are set. Any can be a factor."""
 
-    __pydantic_extra__: dict[
-        Annotated[str, AfterValidator(_known_field)], Annotated[Any, AfterValidator(argument_value)]
-    ]
+    __pydantic_extra__: dict[Annotated[str, AfterValidator(_known_field)], Argument]
 
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
     weights: str = Field(
@@ -320,16 +302,11 @@ def canonical(value: Any) -> Any:
 
 def import_path(code: Any) -> str:
     """The name by which a worker finds a function or class, as package.module:name."""
-    if isinstance(code, functools.partial):
-        raise ValueError(
-            "expected the function or class itself, with the arguments as fields of their own, as in "
-            "{'arch': Net, 'arch.dropout': 0.1}"
-        )
     module, name = getattr(code, "__module__", None), getattr(code, "__qualname__", "")
     if module in (None, "__main__", "builtins") or not name.isidentifier():
         raise ValueError(
             "expected code that workers can import: a function or class at the top level of a file, itself "
-            "or by its import path, as 'my_module:name'"
+            "or as 'my_module:name', and its arguments as fields, as in {'arch': Net, 'arch.dropout': 0.1}"
         )
     return f"{module}:{name}"
 
@@ -381,16 +358,15 @@ def resolve(*layers: Mapping[str, Any]) -> Fields:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is none of the known ones, with the nearest one first."""
     known = list(known)
-    return f"{name}: unknown {kind}; known are {', '.join(known)}.{nearest(name, known)}"
-
-
-def _as_argument(name: str) -> str:
-    """How to set an argument of one's own code that was taken for a field."""
+    hint, listed = nearest(name, known), ", ".join(known)
+    if kind != "field":
+        return f"{name}: unknown {kind}; known are {listed}.{hint}"
+    # It may be meant for one's own code.
     slot = next((slot for slot in SLOTS if name.startswith(f"{slot}_")), "arch")
     argument = "NAME" if name.endswith(("args", "params", "arguments")) else name.rpartition(".")[2]
     return (
-        f" An argument of your own code is a field with its slot before it: '{slot}.{argument}': VALUE "
-        f"(slots are {', '.join(SLOTS)})."
+        f"{name}: unknown field.{hint} An argument of your own code is a field with its slot before it: "
+        f"'{slot}.{argument}': VALUE (slots are {', '.join(SLOTS)}). Known are {listed}."
     )
 
 
@@ -407,9 +383,6 @@ def in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> S
             line = message
         elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
             line = unknown_name(kind, name, known)
-            if kind == "field":
-                hint = f"{nearest(name, known)}{_as_argument(name)}"
-                line = f"{name}: unknown field.{hint} Known are {', '.join(known)}."
         elif item["type"] == "missing":
             remedy = "add it to the study's base" if name in FIELD_NAMES else "give it one"
             line = f"{name}: no value is set; {remedy}"
@@ -421,9 +394,8 @@ def in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> S
         else:
             choices = CHOICES.get(name) if isinstance(came, str) else ()
             hint = f".{nearest(came, choices)}" if choices else ""
-            line = (
-                f"{name}: {message[0].lower()}{message[1:]}, but {came!r} ({type(came).__name__}) came{hint}"
-            )
+            message = message[0].lower() + message[1:]
+            line = f"{name}: {message}, but {came!r} ({type(came).__name__}) came{hint}"
         lines.append(line)
     return StudyError("\n".join(lines))
 
@@ -437,6 +409,16 @@ class Declaration(Frozen):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Around all other validators, those of the subclass included."""
         return no_info_wrap_validator_function(cls._checked, handler(source))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if faults := "\n".join(self.faults()):
+            raise ValueError(faults)
+        return self
+
+    def faults(self) -> Iterable[str]:
+        """What is wrong with values each of which could be right, a line each."""
+        return ()
 
     @classmethod
     def _checked(cls, declaration: Any, validate: Callable[[Any], Any]) -> Any:

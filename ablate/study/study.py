@@ -14,7 +14,7 @@ import runpy
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,7 +44,6 @@ from ablate.study.search import FIRST_TUNING_SEED, RETUNED, TUNING, Chosen, Sear
 KINDS = {"arms": ("arm", "pair"), "trend": ("trend",), "main": ("main",), "interaction": ("interaction",)}
 """Names of what can be compared, and the kinds of effect that each is."""
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
-
 
 Margins = dict[str, Annotated[FiniteFloat, Field(gt=0)]]
 
@@ -112,21 +111,15 @@ class Study(Varied):
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
-    retune: Search | None = Field(
-        default=None, description="tune every arm on its own first, with the same budget each"
-    )
-    chosen: tuple[Chosen, ...] = Field(
-        default=(), description="set by the run: what the arms' searches chose"
-    )
+    retune: Search | None = Field(default=None, description="tunes every arm first, with one budget each")
+    chosen: tuple[Chosen, ...] = Field(default=(), description="set by the run: what the searches chose")
     comparisons: tuple[str | Levels, ...] = Field(
         default=(),
         description="what is asked: arms (each against its baseline; the default), trend, main, interaction, "
         "or levels: those of an arm, or of one factor, averaged over the others. The rest is exploratory",
     )
     primary: str = Field(default="accuracy", description="the metric that the answer is about")
-    family: tuple[str, ...] = Field(
-        default=(), description="the metrics that are asked about; () is the primary one"
-    )
+    family: tuple[str, ...] = Field(default=(), description="metrics that are asked about; () is the primary")
     margins: Margins = Field(default={}, description="per metric, a difference that does not matter")
     metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
@@ -143,7 +136,7 @@ class Study(Varied):
         default={}, description="metric name to where the command leaves it; of a single one, where"
     )
     predictions: str | None = Field(
-        default=None, description="where it leaves logits and labels, as '{out}/predictions.npz'"
+        default=None, description="its logits and labels: '{out}/predictions.npz'"
     )
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
@@ -179,15 +172,13 @@ class Study(Varied):
         made = {"factors": {**factors, PART: part_levels(parts, design)[0]}, "baseline": baseline}
         return {**declared, "parts": parts, **made}
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Study:
+    def faults(self) -> Iterable[str]:
+        """What is wrong with its own code, any level of a factor, or the question."""
         arms = len(self.only) or math.prod(map(len, self.factors.values()))
         seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
         if fault := beyond("trials of a study", arms * seeds):
-            raise ValueError(f"{fault}, but {arms * seeds:,} came")
-        if faults := "\n".join([*own_faults(self), *_field_faults(self), *declared_faults(self)]):
-            raise ValueError(faults)
-        return self
+            return [f"{fault}, but {arms * seeds:,} came"]
+        return itertools.chain(own_faults(self), _field_faults(self), declared_faults(self))
 
     def find_own_modules(self) -> None:
         """Have the modules that stand beside this study's file found before any other of their names."""
@@ -269,33 +260,30 @@ class Study(Varied):
         if name not in self.profiles:
             raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
         profile = self.profiles[name]
-        kind, search = ("retune", self.retune) if self.retune else ("search", self.search)
-        changes = {kind: (search.model_dump() if search else {}) | profile.search or None}
+        search = self.retune or self.search
+        changed = (search.model_dump() if search else {}) | profile.search or None
         return self.replace(
             base=self.base | profile.base,
             factors=self.factors | profile.factors,
             named=self.named | profile.named,
             margins=self.margins | profile.margins,
             seeds=self.seeds if profile.seeds is None else profile.seeds,
-            **changes,
+            **{"retune" if self.retune else "search": changed},
         )
 
     def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Study:
         """This study with fields overridden: one value fixes a field, several sweep it."""
-        base, factors, baseline = dict(self.base), dict(self.factors), dict(self.baseline)
-        for name, values in settings.items():
-            if len(values) == 1:
-                base[name] = values[0]
-                factors.pop(name, None)
-                baseline.pop(name, None)
-            else:
-                factors[name] = tuple(values)
+        fixed = {name: values[0] for name, values in settings.items() if len(values) == 1}
+        swept = {name: tuple(values) for name, values in settings.items() if name not in fixed}
+        factors = {name: levels for name, levels in (self.factors | swept).items() if name not in fixed}
+        baseline = {name: level for name, level in self.baseline.items() if name not in fixed}
         # What names a level that is no more is not asked any more.
         comparisons = tuple(
             asked
             for asked in self.comparisons
             if isinstance(asked, str) or all(level in factors.get(name, ()) for name, level in asked.items())
         )
+        base = self.base | fixed
         return self.replace(base=base, factors=factors, baseline=baseline, comparisons=comparisons)
 
     def replace(self, **changes: Any) -> Study:

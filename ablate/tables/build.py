@@ -1,7 +1,5 @@
 """Tables from records and predictions, trial by trial."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Every column of every table: name, kind, meaning, unit, better direction, and how it is shown."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -82,9 +80,7 @@ class Column:
 text, integer = partial(Column, "text"), partial(Column, "integer")
 number, boolean = partial(Column, "number"), partial(Column, "boolean")
 
-_KINDS: dict[Any, Kind] = {
-    int: "integer", int | None: "integer", float: "number", bool: "boolean",
-}  # fmt: skip
+_KINDS: dict[Any, Kind] = {int: "integer", int | None: "integer", float: "number", bool: "boolean"}
 _METRICS = tuple(
     number(m.name, m.definition, m.unit, m.better, m.label, m.digits, m.bounds) for m in METRICS.values()
 )

@@ -1,7 +1,5 @@
 """Which points of a search there are: a database says it, SQLite or PostgreSQL; records hold their values."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import sqlite3
@@ -45,7 +43,7 @@ class Ledger:
     def __init__(
         self,
         results: ResultsFolder,
-        storage: Storage,
+        storage: "Storage",
         name: str,
         declared: Tuning,
         first: Sequence[Levels],

@@ -5,8 +5,6 @@ a stopped search goes on as one that never was. Optuna has no steps in a logarit
 strings, booleans and None; so a level and what Optuna stores of it are two things.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

@@ -1,12 +1,11 @@
 """A search from left to right: settle it, spend its budget point by point, have the winner re-tested."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from ablate.data import overlap, split_digest
 from ablate.errors import AblateError, ResultsError, StudyError
@@ -19,10 +18,10 @@ from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import Levels
 from ablate.study.options import Options
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Search
+from ablate.study.search import DECLARED, FIRST_TUNING_SEED, RETUNED, TUNING, Choice, Chosen, Search
 from ablate.study.study import Study
 from ablate.study.trials import AnyFields, Trial, arm_name
-from ablate.tables.tuning import objective_values
+from ablate.tables.tuning import objective_values, points_table
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
 WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}  # as heartbeats call them
@@ -381,3 +380,40 @@ class _Loop:
                 waiting = waiting[:1]
         training.begun |= set(waiting)
         return waiting
+
+
+def retune_arms(
+    settled: driver.Settled, options: Options, watcher: Watcher
+) -> tuple[driver.Settled | None, int]:
+    """The study of arms as declared and re-tuned, None where it was interrupted; and how many trials ran."""
+    study, ran, chosen = settled.study, 0, list[Chosen]()
+    none: dict[str, object] = {"factors": {}, "named": {}, "parts": {}, "design": "without", "baseline": {}}
+    none |= {"only": (), "comparisons": (), "retune": None}
+    searches = list[tuple[Levels, driver.Settled]]()
+    for arm in study.arms():
+        base = study.settings(study.base) | study.settings(arm)
+        searches.append((arm, replace(settled, study=study.replace(base=base, search=study.retune, **none))))
+        prepare_search(searches[-1][1], options, watcher)
+    for arm, search in searches:
+        watcher.note(f"re-tuning {arm_name(arm)}")
+        tuned = tune_settled(search, options, watcher, below=f"retune/{quote(arm_name(arm), safe=' =,+')}")
+        ran += tuned.ran
+        if tuned.interrupted:
+            return None, ran
+        tuning, values = tuned.tuning, points_table(tuned.folder).set_index("number")["value"].dropna()
+        if not tuning.winners:
+            reasons = "; ".join(dict.fromkeys(point.reason for point in tuning.points))
+            raise ResultsError(f"retune: no point of {arm_name(arm)} is complete: {reasons}")
+        (best,) = tuning.winners
+        complete = sum(point.state == "complete" for point in tuning.points)
+        facts = {"arm": arm, "levels": tuning.points[best].levels, "complete": complete}
+        facts |= tuning.model_dump(include={"tuning_images", "overlap"})
+        chosen.append(Chosen(**facts, value=values[best], declared=values.get(0)))
+    levels: dict[str, Levels] = {DECLARED: {}, RETUNED: {}}
+    both = study.replace(
+        factors={**study.factors, TUNING: tuple(levels)},
+        named={**study.named, TUNING: levels},
+        only=tuple({**arm, TUNING: level} for arm in study.only for level in levels),
+        chosen=tuple(chosen),
+    )
+    return replace(settled, study=both), ran

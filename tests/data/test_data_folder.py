@@ -12,7 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
-from small_data import image_tree, make_request, prepared, refused, squashed, write_image
+from small_data import Recorder, image_tree, make_request, prepared, refused, squashed, write_image
 from torchvision import transforms
 
 from ablate.data import prepare
@@ -26,8 +26,8 @@ def problems(root: Path, tmp_path: Path) -> str:
 
 
 def test_names_of_every_kind_are_kept_and_ordered(tmp_path: Path) -> None:
-    classes = ["<b>bold", "Zebra", "ant", "._b", "Thumbs.db", "ünïcode 猫", "'quoted\"", "-rf", "=1+1"]
-    names = ["a b.PNG", "<i>.Jpeg", "x|y.bmp", "é.webp", ".h.png", "new\nline.tif", "a.gif", "\udcff.png"]
+    classes = ["<b>bold", "Zebra", "ant", "_b", "Thumbs", "ünïcode 猫", "'quoted\"", "-rf", "=1+1"]
+    names = ["a b.PNG", "<i>.Jpeg", "x|y.bmp", "é.webp", "@h.png", "new\nline.tif", "a.gif", "\udcff.png"]
     for class_name in classes:
         for seed, name in enumerate(names):
             path = write_image(tmp_path / f"set/train/{class_name}/{seed}{Path(name).suffix}", seed=seed)
@@ -51,10 +51,15 @@ def test_what_makes_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (root / "val").rename(root / "valid")
     (root / "README.md").write_text("mine")
     (root / "test").mkdir()
-    (root / "train" / ".DS_Store").write_text("x")
     (root / "train/dog/0.png").rename(root / "train/dog/0.JPG")
-    after = prepared(root, tmp_path / "cache")
+    odd = ["train/.DS_Store", "train/.ipynb_checkpoints/0.png", "train/cat/.0.png", "train/cat/@eaDir/0.png"]
+    for name in (*odd, "valid/__MACOSX/cat/._0.png", ".git/config", "__MACOSX/train/cat/0.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    after = prepared(root, tmp_path / "cache", progress=(progress := Recorder()))
     assert after.fingerprint == before
+    (note,) = (stage for stage in progress.stages() if "passed over" in stage)
+    assert all(repr(name.removesuffix("/0.png")) in note for name in (*odd, "valid/__MACOSX"))
     assert after.valid.names[0] == "valid/cat/0.png"
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(root / "train")
@@ -154,13 +159,30 @@ def test_every_kind_of_file_becomes_rgb(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         for name in ("red.JPEG", "first is red.gif", "clear.png", "palette.png"):
             assert np.abs(decode_image(tmp_path / name, 4).astype(int) - (255, 0, 0)).max() <= 3
-    pixels = np.zeros((16, 16, 3), np.uint8)
-    pixels[:, :8] = 255  # the left half is white
-    exif = Image.Exif()
-    exif[274] = 6  # "rotate by 90 degrees to show", which is not done
-    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif, quality=100)
-    decoded = decode_image(tmp_path / "a.jpg", 16)
-    assert decoded[:, :7].min() > 200 > 50 > decoded[:, 9:].max()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_the_orientation_of_a_camera(tmp_path: Path, suffix: str) -> None:
+    """By NumPy's turns of what is shown by each of EXIF's eight ways; damaged EXIF data turn nothing."""
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:4, :8] = 255
+    rows = [(1, pixels), (2, pixels[:, ::-1]), (3, np.rot90(pixels, 2)), (4, pixels[::-1])]
+    rows += [
+        (5, pixels.swapaxes(0, 1)),
+        (6, np.rot90(pixels, 3)),
+        (7, np.rot90(pixels.swapaxes(0, 1), 2)),
+        (8, np.rot90(pixels)),
+    ]
+    for tag, shown in rows:
+        exif = Image.Exif()
+        exif[274] = tag
+        Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=exif, quality=100, lossless=True)
+        for upright, wanted in ((True, shown), (False, pixels)):
+            side = decode_image(tmp_path / f"a.{suffix}", 8, "center_crop", upright=upright)
+            top, left = (wanted.shape[0] - 8) // 2, (wanted.shape[1] - 8) // 2
+            assert np.abs(side.astype(int) - wanted[top : top + 8, left : left + 8]).max() <= 8, tag
+    Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", exif=b"Exif\0\0MM\0*\0\0", quality=100)
+    decode_image(tmp_path / f"a.{suffix}", 8)
 
 
 def test_every_bad_file_is_reported_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ import io
 import os
 import re
 import shutil
-import socket
 import urllib.request
 from dataclasses import fields
 from pathlib import Path
@@ -37,11 +36,8 @@ EMBEDDED = {
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send every download to a port at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        nowhere = f"http://127.0.0.1:{probe.getsockname()[1]}"
     for variable in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(variable, nowhere)
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
     monkeypatch.setattr(urllib.request, "_opener", None)  # urlopen keeps the proxies of its first call
     for variable in ("no_proxy", "NO_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(variable, raising=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,13 +20,13 @@ from matplotlib.colors import to_hex
 from ablate.analysis.effects import effects_table
 from ablate.figures import draw, draw_figures
 from ablate.figures.context import Context, spread
-from ablate.figures.effects import SAY_MORE, unbeaten
+from ablate.figures.effects import SAY_MORE
 from ablate.figures.images import pooled, spread_of
 from ablate.figures.levels import labels_apart, places_of
 from ablate.figures.search import scores_of
 from ablate.figures.theme import LIGHT
 from ablate.stats.intervals import mean_interval, median_interval
-from ablate.tables.cells import few
+from ablate.tables.quantities import few
 
 nan = np.nan
 BY_HAND = 1e-9
@@ -63,25 +62,15 @@ def of() -> Iterator[Of]:
 )  # fmt: skip
 def test_a_study_has_the_figures_that_its_tables_allow(of: Of, kind: str, names: list[str]) -> None:
     assert [name for name in of(kind).figures if name != "answer"] == names
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_figure_is_svg_with_words_light_and_dark(of: Of, kind: str) -> None:
-    study = of(kind)
-    for figure in study.figures.values():
+    for figure in of(kind).figures.values():
         assert not figure.error
         assert figure.alt.startswith(f"{figure.title}. {figure.caption[:60].splitlines()[0]}")
         assert re.search(r"The numbers are in \w+\.csv\.$", figure.alt)
-        for svg in (figure.light, figure.dark):
-            assert ElementTree.fromstring(svg).tag.endswith("svg")
-        assert len(figure.light) < 180_000
-        shapes = [re.sub(rb"(?<=: )#[0-9a-f]{6}\b", b"", svg) for svg in (figure.light, figure.dark)]
-        assert shapes[0] == shapes[1]
 
 
 def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
     study = of("many")
+    assert {(figure.error, len(figure.light) < 180_000) for figure in study.figures.values()} == {("", True)}
     first = {name: study.axes(name)[0] for name in study.figures}
     shown = {
         "effects": len(first["effects"].get_yticks()) + 1,  # the baseline has no row
@@ -367,14 +356,6 @@ def test_steps_are_timed_beside_cross_entropy_in_one_row_per_work(of: Of) -> Non
     assert "Other processes used 40% of the machine's cores" in busy.caption("step_time")
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12, unique=True))
-def test_every_place_is_unbeaten_or_beaten_by_one_that_is(places: list[tuple[int, int]]) -> None:
-    keep = unbeaten(*zip(*places, strict=True))
-    front = [place for place, kept in zip(places, keep, strict=True) if kept]
-    for (x, y), kept in zip(places, keep, strict=True):
-        assert kept is not any(a <= x and b >= y for a, b in front if (a, b) != (x, y))
-
-
 def test_the_front_has_the_arms_means_and_those_that_are_equal_once(of: Of) -> None:
     study = of("one_factor")
     expected = [means_by_hand(study, metric) for metric in ("ece", "accuracy")]
@@ -433,6 +414,16 @@ def test_the_baseline_and_its_margin_lie_behind_the_levels(of: Of) -> None:
     assert {"baseline", "its margin"} <= {*study.legend("accuracy")}
     assert "baseline" not in of("grid").legend("accuracy")  # each line has another one
     assert "baseline" not in of("alone").legend("accuracy")
+
+
+def test_an_axis_says_that_it_is_logarithmic_and_a_trend_asks_about_every_level() -> None:
+    for levels, scale in (((0.1, 0.2, 0.3), ""), ((0.001, 0.01, 0.1), " (log scale)")):
+        drawn = studies.study({"lr": levels}, {"lr": levels[0]}, comparisons=("trend",))
+        assert [ax.get_xlabel() for ax in (*drawn.axes("answer"), *drawn.axes("accuracy"))] == [
+            f"lr{scale}"
+        ] * 2
+        assert "; trend: " in drawn.axes("answer")[0].get_title(loc="left")
+        assert drawn.legend("answer") == []
 
 
 def test_a_metric_that_is_zero_everywhere_has_no_axis_below_zero(of: Of) -> None:
@@ -558,12 +549,9 @@ def test_the_best_arm_and_its_baseline_are_never_left_out() -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_table_costs_one_figure_only_and_missing_values_none(of: Of) -> None:
+def test_missing_values_cost_no_figure(of: Of) -> None:
     study = of("one_factor")
-    trials, damaged = study.tables["trials"], study.tables["confusion"].drop(columns="count")
-    errors = {name: figure.error for name, figure in study.but(confusion=damaged).figures.items()}
-    assert errors.pop("confusion").startswith("KeyError")
-    assert set(errors.values()) == {""}
+    trials = study.tables["trials"]
     absent = trials.assign(**dict.fromkeys(("ece", "ece_floor", "nll", "step_ms", "auroc_error"), nan))
     for rows in (absent, trials[trials["seed"] == 0]):
         assert {figure.error for figure in study.but(trials=rows).figures.values()} == {""}

@@ -22,8 +22,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ablate.figures import draw
-from ablate.figures.svg import outline, slim
-from ablate.figures.theme import DARK, LIGHT, STEPS, TINTS, Theme, level_colors, pdf_of, svg_of, themed
+from ablate.figures.theme import (
+    DARK,
+    LIGHT,
+    STEPS,
+    TINTS,
+    Theme,
+    level_colors,
+    outline,
+    pdf_of,
+    slim,
+    svg_of,
+    themed,
+)
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB: https://doi.org/10.1109/TVCG.2009.113
 VISIONS = {
@@ -142,7 +153,7 @@ COMMANDS = st.lists(st.sampled_from(["M", "L", "L", "Q", "C", "z"]), max_size=12
 
 
 @given(COMMANDS, NUMBERS, st.sampled_from([1.0, 0.015625]))
-def test_an_outline_in_steps_goes_through_the_same_points(
+def test_an_outline_in_steps_has_the_same_points(
     commands: list[str], numbers: list[float], scale: float
 ) -> None:
     """Read by fontTools; places move by half a hundredth of a point, a letter's by half a tenth of a unit."""

@@ -67,6 +67,9 @@ class Rendered:
     markdown_page: Page
 
 
+Get = Callable[..., Rendered]
+
+
 def sweep() -> dict[str, Any]:
     levels, words = {"epsilon": (0.0, 0.05, 0.1, 0.4)}, "A first line.\n\nA second."
     declared: dict[str, Any] = {"baseline": {"epsilon": 0}, "family": ("accuracy", "ece"), "seeds": 3}
@@ -240,7 +243,7 @@ def built(tables: Tables, plan: Plan) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rendered]:
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Get:
     """The report of one of `CASES`, made when first asked for; with its figures where `figures` is true."""
 
     @functools.cache

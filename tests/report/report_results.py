@@ -138,8 +138,6 @@ def cost(trial: Trial) -> Cost:
     return COST.model_copy(update={**times, "train_seconds": 6.0, "eval_seconds": 0.5})
 
 
-# Searches.
-
 Strength = Callable[[Levels], float]
 """How far the right class's logit stands out at a point; the accuracy follows from it."""
 Stream = Callable[[Trial], Sequence[int]]
@@ -182,7 +180,6 @@ def write_search(
     scale: Strength = lambda levels: 1.0,
     stream: Stream = of_trial,
     images: int = 240,
-    choose: bool = True,
     **facts: Any,
 ) -> Tuning:
     """Records, predictions and tuning.json of a search whose points are these."""
@@ -220,9 +217,8 @@ def write_search(
     }  # fmt: skip
     tuning = Tuning(search=search, points=tuple(points), **{**known, **facts})
     write_tuning(results, tuning)
-    if choose:
-        tuning = tuning.model_copy(update={"winners": winners_of(points_table(results))})
-        write_tuning(results, tuning)
+    tuning = tuning.model_copy(update={"winners": winners_of(points_table(results)), **facts})
+    write_tuning(results, tuning)
     return tuning
 
 

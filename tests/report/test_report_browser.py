@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from report_cases import Rendered
+from report_cases import Get
 
 from ablate.figures.theme import DARK, LIGHT, STYLE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
 pytestmark = pytest.mark.browser
-Get = Callable[..., Rendered]
 Open = Callable[..., Any]
 
 

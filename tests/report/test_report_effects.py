@@ -110,9 +110,7 @@ def test_planted_averages_are_found_and_interactions_never_better_or_worse() -> 
         (({"arch": "xresnet18"}, {"epsilon": 0.3}), {"main": 2}),
     ],
 )
-def test_only_what_is_asked_has_a_verdict_and_counts(
-    comparisons: tuple[Any, ...], claims: dict[str, int]
-) -> None:
+def test_only_what_is_asked_has_a_verdict(comparisons: tuple[Any, ...], claims: dict[str, int]) -> None:
     """The one factor of a single level asks nothing of a comparison that does not name it."""
     factors = {"epsilon": (0.0, 0.1, 0.3, 0.4), "arch": ("seed_cnn", "xresnet18"), "reduction": ("mean",)}
     plan = plan_of(factors, family=("accuracy", "ece"), comparisons=comparisons)

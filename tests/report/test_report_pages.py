@@ -4,13 +4,13 @@ import base64
 import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from report_cases import CASES, HOSTILE, SCRIPT, Rendered, render
+from report_cases import CASES, HOSTILE, SCRIPT, Get, render
 from report_pages import markdown_page, squeezed
 from report_results import declare, predict
 
@@ -18,12 +18,10 @@ from ablate.analysis.arms import arm_label
 from ablate.report import write_report
 from ablate.report.pages import code, escape
 from ablate.store.results import ResultsFolder
-from ablate.tables.cells import UNSEEN
 from ablate.tables.columns import COLUMNS, DERIVED, TUNING
 from ablate.tables.files import read_tables
-from ablate.tables.quantities import quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import UNSEEN, quantity, shown, shown_difference, shown_p
 
-Get = Callable[..., Rendered]
 EVERY = [case for case in CASES if case != "harmless"]
 WITH_FIGURES = ["sweep", "single", "hostile", "tuned_hostile"]
 FOLDED = ("more_metrics", "sensitivity", "points", "trials")
@@ -71,6 +69,12 @@ def test_html_and_markdown_show_the_cells_and_the_sentences_of_report_json(rende
     said += [report.get("tuning", {"facts": []})["facts"], [table["outside"] for table in published]]
     for words in (page.page.words(), page.markdown_page.words()):
         assert [text for text in texts(said) if squeezed(text) not in words] == []
+
+
+def test_a_title_in_markdown_stands_apart_from_its_text(rendered: Get) -> None:
+    page = rendered("sweep")
+    for part in (*page.report["banners"], *page.report["method"]):
+        assert f"**{escape(part['title'])}.** {escape(part['text'])}" in page.markdown
 
 
 @pytest.mark.parametrize("case", EVERY)
@@ -207,9 +211,6 @@ def test_escaped_text_is_that_text_and_nothing_else(word: str) -> None:
 )
 def test_numbers_are_shown_in_their_unit(value: float, metric: str, text: str, difference: str) -> None:
     assert (shown(value, quantity(metric)), shown_difference(value, quantity(metric))) == (text, difference)
-
-
-def test_p_values_and_arms_are_written_as_a_reader_does() -> None:
     p_values = {1e-300: "< 0.001", 0.0009: "< 0.001", 0.001: "0.001", 0.0514: "0.051", 1.0: "> 0.99"}
     assert {p: shown_p(p) for p in p_values} == p_values
     assert shown_p(float("nan")) == "–"

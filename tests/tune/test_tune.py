@@ -205,7 +205,7 @@ def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
         (lambda: Range(low=0.5, high=0.0, step=0.1), "expected a range with low < high, but 0.5 to 0.0 came"),
         (lambda: Range(low=0.0, high=1.0), "step: expected a distance above 0, but None came"),
         (lambda: Range(low=0.0, high=1.0, step=0.3), "high: 1.0 is not on the grid"),
-        (lambda: Range(0.1, 1.0, log=True, step=0.1), "step: not with log"),
+        (lambda: Range(0.1, 1.0, log=True, step=0.1), "low: .* with log, not 0.1, and no step"),
         (lambda: Choice(of=("a",)), "at least two different values"),
         (lambda: declared({"space": {}}), "space: nothing to search"),
         (lambda: declared({"space": {"epsilom": EPSILON["epsilon"]}}), "unknown field.*epsilon"),
