@@ -138,15 +138,8 @@ def tune(
 
 
 def _load(file: Path) -> Study:
-    """The study of a file, which runs in a child; what that sets of the environment is set here too."""
-    study, environment = guarded(_loaded, file, what=f"{file}: running the study file")
-    os.environ.update(environment)
-    return study
-
-
-def _loaded(file: Path) -> tuple[Study, dict[str, str]]:
-    before = dict(os.environ)
-    return load_study(file), dict(os.environ.items() - before.items())
+    """A study from its file, which like all code of the user's runs in a child."""
+    return guarded(load_study, file, what=f"{file}: running the study file")
 
 
 def _conclude(ended: Run, open_page: bool) -> NoReturn:
@@ -325,16 +318,11 @@ def data(
         show_datasets(Console(), list_datasets(cache_dir), cache_dir)
         return
     from ablate.execution.progress import Watcher
-    from ablate.plugins import names_code
 
     asked: Any = {"image_size": image_size, "resize": resize, "split": split, "data_dir": data_dir}
     with Watcher(Console(stderr=True)) as view:
-        dataset = guarded(
-            lambda told: prepare(name, cache_dir=cache_dir, progress=told, **asked),
-            view.preparing,
-            what=f"reading {name}",
-            needed=names_code(name),
-        )
+        read = functools.partial(prepare, name, cache_dir=cache_dir, **asked)
+        dataset = guarded(lambda told: read(progress=told), view.preparing, what=f"reading {name}")
     show_dataset(Console(), dataset)
 
 

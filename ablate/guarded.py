@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -29,29 +30,31 @@ SHOWN = 4096  # bytes of what is printed, of its beginning and of its end
 PIPE = 1 << 20  # bytes, more than a pipe holds
 
 
-def guarded(function: Callable[..., Given], *arguments: Any, what: str, needed: bool = True) -> Given:
-    """What a function gives, which runs the user's code; where that is `needed`, in a child of this process.
+def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given:
+    """What a function gives that runs code of the user's; of a command, in a child of this process.
 
-    What the child hands to callables among the arguments is handed to them here. What it gives is pickled; an
-    AblateError is raised here. A child that ends before, or is silent for ten minutes (or `SILENCE`), is a
-    StudyError that begins with `what`. What was printed goes to stderr, and all that was started is killed.
+    Functions among the arguments are called here with what the child hands them. What it gives is pickled, an
+    AblateError raised here, and what it sets of the environment set here. A child that ends before, or is
+    silent for half an hour (or `SILENCE`), is a StudyError that begins with `what`. What was printed goes to
+    stderr, and all that was started is killed.
     """
-    if not (needed and FORKS.get() and sys.platform == "linux"):
+    if not (FORKS.get() and sys.platform == "linux"):
         return function(*arguments)
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the child leaves behind is this process's
     (answers, answering), (output, printing) = os.pipe(), os.pipe()
     before, token, printed = _children(), binascii.hexlify(os.urandom(8)), bytearray()
     if not (child := os.fork()):
-        _give(function, arguments, answering, printing, token)
+        _answer(function, arguments, answering, printing, token)
     os.close(answering)
     os.close(printing)
     try:
         for kind, message in _heard(child, answers, output, token, printed):
             if kind == "gave":
-                given: Given = message[0]
-                return given
+                given, environment = message
+                os.environ.update(environment)
+                return given  # type: ignore[no-any-return]
             if kind == "raised":
                 raise message[0]
             if kind != "ended":
@@ -81,18 +84,19 @@ def prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value)
 
 
-def _give(
+def _answer(
     function: Callable[..., Any], arguments: tuple[Any, ...], answering: int, printing: int, token: bytes
 ) -> NoReturn:
     """In the child: run the function, and send lines of the token, what each is of, and what it says."""
     own = os.getpid()
 
-    def send(*line: Any) -> None:
-        rest = b"\n" + token + binascii.b2a_base64(pickle.dumps(line))
-        while rest and os.getpid() == own:  # a fork of the child, which comes here as well, has no say
-            rest = rest[os.write(answering, rest) :]
+    def send(kind: Any, *message: Any) -> None:
+        line = b"\n" + token + binascii.b2a_base64(pickle.dumps((kind, message)))
+        while line and os.getpid() == own:  # a fork of the child, which comes here as well, has no say
+            line = line[os.write(answering, line) :]
 
     try:
+        FORKS.set(False)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         for number, descriptor in enumerate((os.open(os.devnull, os.O_RDONLY), printing, printing)):
@@ -102,16 +106,14 @@ def _give(
         sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False)
         if "torch" in sys.modules:  # whose threads a fork does not have
             sys.modules["torch"].set_num_threads(1)
-        told = (
-            (lambda *message, at=at: send(at, message)) if callable(one) else one
-            for at, one in enumerate(arguments)
-        )
+        before = {*os.environ.items()}
+        told = [partial(send, at) if callable(one) else one for at, one in enumerate(arguments)]
         try:
-            end = "gave", function(*told)
+            end: Any = "gave", function(*told), dict(os.environ.items() - before)
         except AblateError as error:
             end = "raised", error
         out.flush()
-        send(end[0], [end[1]])
+        send(*end)
     except BaseException as error:
         traceback.print_exc() if isinstance(error, Exception) else print(repr(error))
         os._exit(1)
@@ -122,17 +124,16 @@ def _heard(
     child: int, answers: int, output: int, token: bytes, printed: bytearray
 ) -> Iterator[tuple[Any, Any]]:
     """What a child sends, and last how it ended, which the process says and not the pipe."""
-    limit, last = float(os.environ.get(SILENCE, 600)), time.monotonic()
-    sent, poll = bytearray(), select.poll()
+    limit, last, sent = float(os.environ.get(SILENCE, 1800)), time.monotonic(), bytearray()
+    poll = select.poll()
     poll.register(output, select.POLLIN)
     poll.register(answers, select.POLLIN)
     while True:
         over = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         ready = dict(poll.poll(0 if over else TICK))
-        for descriptor, into in ((output, printed), (answers, sent)):  # printed before it was sent
+        for descriptor, into in ((output, printed), (answers, sent)):  # what it printed before it sent
             if descriptor in ready:
-                chunk = os.read(descriptor, PIPE)
-                into += chunk
+                into += (chunk := os.read(descriptor, PIPE))
                 if not chunk:
                     poll.unregister(descriptor)
         if len(printed) > 3 * SHOWN:
@@ -141,7 +142,7 @@ def _heard(
         for line in lines:
             if line.startswith(token):  # otherwise the code wrote there
                 last = time.monotonic()
-                yield _Unpickler(BytesIO(binascii.a2b_base64(line[len(token) :]))).load()
+                yield _Known(BytesIO(binascii.a2b_base64(line[len(token) :]))).load()
         ended = ""
         if over and over.si_code == os.CLD_EXITED:
             ended = f"it ended its process, with status {over.si_status}, before it was done"
@@ -153,8 +154,8 @@ def _heard(
             return (yield "ended", [ended])
 
 
-class _Unpickler(pickle.Unpickler):
-    """Finds only what modules define that are imported here, so that no code of the user's is."""
+class _Known(pickle.Unpickler):
+    """Unpickles what modules define that are imported here; those of the user's are not."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in sys.modules:

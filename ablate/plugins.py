@@ -27,11 +27,6 @@ def is_foreign(name: str) -> bool:
     return ":" in name or name.startswith(TORCH)
 
 
-def names_code(name: str) -> bool:
-    """Whether a slot's name is of code elsewhere, and not of a folder of images."""
-    return is_foreign(name) and not name.startswith("folder:")
-
-
 def is_users(path: Path) -> bool:
     """Whether a module's file is the user's: neither installed nor Python's own."""
     return not is_standard(path) and not INSTALLED & {*path.parts}

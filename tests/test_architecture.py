@@ -36,8 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tuning": {"study", "store", "data", "execution", "metrics", "tables"},
     "status": {"study", "store", "terminal"},
     "gate": {
-        "study", "store", "execution", "metrics", "stats", "tables", "analysis", "tuning", "status",
-        "terminal",
+        "guarded", "study", "store", "execution", "metrics", "stats", "tables", "analysis", "tuning",
+        "status", "terminal",
     },
     "doctor": {"study", "data", "train", "store", "execution", "terminal"},
     "pipeline": {"plugins", "study", "store", "execution", "metrics", "tables", "report", "tuning"},

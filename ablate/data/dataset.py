@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ class Dataset:
     """Wrong training labels that came with the dataset; None when they are drawn."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.folder, self.name)
+        return open_dataset, (self.folder,), {"name": self.name}
 
     def noisy_train_labels(self, fraction: float) -> Labels:
         """Return a copy of the training labels, a fraction of them wrong, from 0 (none) to 1 (excluded).
@@ -205,10 +205,6 @@ def open_dataset(folder: Path) -> Dataset:
     classes, mean, std = (tuple(described[key]) for key in ("classes", "mean", "std"))
     listed = ListedNoise(**noise) if noise else None
     return Dataset(name, folder, train, valid, classes, mean, std, fingerprint, listed)
-
-
-def _reopened(folder: Path, name: str) -> Dataset:
-    return replace(open_dataset(folder), name=name)
 
 
 def _not_decoded(folder: Path, found: str) -> DataError:

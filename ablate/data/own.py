@@ -17,7 +17,7 @@ from ablate.data.dataset import Images, array_digest, json_digest
 from ablate.data.decode import EIGHT_BIT_MODES
 from ablate.data.source import Contents, Part, Request, Source
 from ablate.errors import FOREIGN_FAULTS, DataError
-from ablate.plugins import bind, load_foreign, names_code
+from ablate.plugins import bind, is_foreign, load_foreign
 
 EXPECTED = (
     "Expected {'train': (images, labels), 'valid': (images, labels)}, with 'classes': names if there are "
@@ -30,7 +30,8 @@ EXPECTED = (
 
 def bind_data(name: str, arguments: Mapping[str, Any], image_size: int = 0) -> Callable[[], Any]:
     """The code of a dataset, its arguments in place; those that it does not take are a StudyError."""
-    code = load_foreign("data", name) if names_code(name) else lambda: None
+    own = is_foreign(name) and not name.startswith("folder:")
+    code = load_foreign("data", name) if own else lambda: None
     return partial(code, **bind("data", name, code, arguments, {"image_size": image_size}))
 
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.guarded import guarded
-from ablate.plugins import names_code
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
@@ -30,7 +29,7 @@ from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
 from ablate.study.own import seconds_of
 from ablate.study.study import Study
-from ablate.study.trials import AnyFields, Plan, Sources, Trial, code_names, expand
+from ablate.study.trials import AnyFields, Plan, Trial, code_names, expand
 
 TIMING = "timing"
 """Name of the job that times the steps; trials have hashes for names."""
@@ -223,22 +222,16 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
     """The plan where data is not here; `recorded` trials on the same data are found again in it."""
     study = settled.study
     arms = [study.fields(levels) for levels in study.arms()]
+    check_names(arms)
 
     def images(fields: AnyFields) -> str:
         return json.dumps([fields.model_dump(include={*DataFields.model_fields}), fields.arguments("data")])
 
     known = {images(trial.fields): trial.fingerprint for trial in recorded}
     numerics = functools.partial(resolve_numerics, device=settled.device, threads=options.threads)
-    sources = guarded(_sources_without_data, settled, arms, options, what="trying the study's code")
+    sources = settled_sources(arms, settled.folder(options), options, study.folder)
     trials = expand(study, lambda fields: known.get(images(fields), images(fields)), numerics, sources)
     return Plan(study=study, profile=settled.profile, reason=settled.reason, trials=tuple(trials))
-
-
-def _sources_without_data(
-    settled: Settled, arms: Sequence[AnyFields], options: Options
-) -> Callable[[AnyFields], Sources]:
-    check_names(arms)
-    return settled_sources(arms, settled.folder(options), options, settled.study.folder)
 
 
 def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, watcher: Watcher) -> Inputs:
@@ -246,11 +239,9 @@ def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, 
     if options.data_dir and not any(fields.data in ARCHIVES for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data or "its own code" for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
-    names = {name for fields in arms for name in (*code_names(fields).values(), fields.data)}
-    names |= {metric.code for metric in settled.study.metrics.values()}
-    codes = sorted(filter(names_code, names))
-    what = f"trying {', '.join(codes)}"
-    return guarded(_ready, settled, arms, options, watcher.preparing, what=what, needed=bool(codes))
+    named = {name for fields in arms for name in (fields.data, *code_names(fields).values()) if ":" in name}
+    what = f"trying {', '.join(sorted(named)) or 'data and networks'}"
+    return guarded(_ready, settled, arms, options, watcher.preparing, what=what)
 
 
 def _ready(settled: Settled, arms: Sequence[AnyFields], options: Options, preparing: Progress) -> Inputs:
@@ -259,6 +250,7 @@ def _ready(settled: Settled, arms: Sequence[AnyFields], options: Options, prepar
     for classes in {len(inputs.dataset(fields).classes) for fields in arms if fields.data}:
         check_metrics(settled.study.metrics, classes)
     inputs.sources = settled_sources(arms, settled.folder(options), options, settled.study.folder)
+    inputs.preparing = None  # all is prepared
     return inputs
 
 

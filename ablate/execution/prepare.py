@@ -29,17 +29,15 @@ from ablate.train.optimizer import check_optimizer, check_schedule
 class Inputs:
     """Everything that trials need besides their seeds, each thing checked and prepared once."""
 
-    def __init__(self, device: str, data_dir: Path | None, preparing: Progress, *, threads: int = 1) -> None:
+    def __init__(
+        self, device: str, data_dir: Path | None, preparing: Progress | None, *, threads: int = 1
+    ) -> None:
         self.device, self.threads = device, threads
-        self._data_dir, self._preparing = data_dir, preparing
+        self._data_dir, self.preparing = data_dir, preparing
         self._datasets: dict[tuple[object, ...], Dataset] = {}
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
         self.sources: Callable[[AnyFields], Sources] = sources_now
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For another process, where all is prepared and nothing hears of it."""
-        return vars(self) | {"_preparing": None}
 
     def check(self, arms: Iterable[AnyFields]) -> None:
         """Find what is wrong with arms before any training, the cheap faults of all of them first."""
@@ -55,21 +53,13 @@ class Inputs:
 
     def dataset(self, fields: AnyFields) -> Dataset:
         """The data of an arm, decoded."""
-        arguments = tuple(fields.arguments("data").items())
-        asked = (fields.data, fields.decoded_size, fields.resize, fields.tuning_part, fields.split, arguments)
-        if asked not in self._datasets:
-            self._datasets[asked] = prepare(
-                fields.data,
-                image_size=fields.decoded_size,
-                cache_dir=default_cache_dir(),
-                data_dir=self._data_dir,
-                progress=self._preparing,
-                resize=fields.resize,
-                tuning_part=fields.tuning_part,
-                split=fields.split,
-                arguments=arguments,
-            )
-        return self._datasets[asked]
+        asked: dict[str, Any] = {name: getattr(fields, name) for name in ("resize", "split", "tuning_part")}
+        asked |= {"image_size": fields.decoded_size, "arguments": tuple(fields.arguments("data").items())}
+        known = fields.data, *asked.values()
+        if known not in self._datasets:
+            asked |= {"cache_dir": default_cache_dir(), "data_dir": self._data_dir}
+            self._datasets[known] = prepare(fields.data, progress=self.preparing, **asked)
+        return self._datasets[known]
 
     def fingerprint(self, fields: AnyFields) -> str:
         """The identity of an arm's data, its wrong labels included; "" where ablate has none of it."""

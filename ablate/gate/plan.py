@@ -14,6 +14,7 @@ from rich.console import Console
 
 from ablate.analysis.effects import arm_spread, sides_over
 from ablate.errors import RecordError
+from ablate.guarded import guarded
 from ablate.metrics import METRICS
 from ablate.stats.power import confirmable_margin, equivalence_power, paired_power, seeds_range
 from ablate.status import Facts
@@ -51,7 +52,8 @@ def show_plan(console: Console, study: Study, options: Options, sd: float | None
                 plan, _ = driver.plan_settled(settled, options, view)
         else:
             recorded = [record.trial for record in read_available(folder)[0].values()]
-            plan = driver.plan_without_data(settled, options, recorded)
+            what = "trying the study's code"
+            plan = guarded(driver.plan_without_data, settled, options, recorded, what=what)
         used = plan.trials[0].numerics.device
         facts = show_forecast(console, plan, folder, workers=driver.trials_at_a_time(used, options), sd=sd)
         idle = driver.idle_cores(facts["missing"], used, options)

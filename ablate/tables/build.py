@@ -24,13 +24,16 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     rows: dict[str, Rows] = {"trials": [], "epochs": [], "reliability": []}
     runs: dict[str, dict[int, Run]] = {}
     projections: dict[str, Rows] = {}
-    own = with_own_metrics(DECLARED.get(), lambda: own_scores(folder, plan))
+    own, names = DECLARED.get(), [trial.trial_id for trial in plan.trials]
+    scores = with_own_metrics(
+        own, lambda: {name: images.scores_of(images.read_stored(folder, name), own) for name in names if own}
+    )
     # In processes: the metrics are many short calls of numpy, and threads would wait for each other.
     processes = max(1, min(joblib.cpu_count(), len(plan.trials) // TRIALS_PER_PROCESS))
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator")
     read = parallel(joblib.delayed(images.read_trial)(folder, trial) for trial in plan.trials)
-    for trial, (stored, run), scores in zip(plan.trials, read, own, strict=True):
-        rows["trials"].append(_trial_row(plan, trial, stored, run) | scores)
+    for trial, (stored, run) in zip(plan.trials, read, strict=True):
+        rows["trials"].append(_trial_row(plan, trial, stored, run) | scores.get(trial.trial_id, {}))
         for epoch in stored.record.history if stored.record else ():
             gaps = np.abs(np.subtract(epoch.bin_confidence, epoch.bin_correct))
             valid_ece = gaps.sum() / np.sum(epoch.bin_count)
@@ -48,14 +51,6 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
         "step_times": step_time_rows(folder),
     }
     return {name: frame(name, table) for name, table in rows.items()} | tuning_tables(folder)
-
-
-def own_scores(folder: ResultsFolder, plan: Plan) -> list[dict[str, float]]:
-    """The study's own metrics of each trial."""
-    if not (own := DECLARED.get()):
-        return [{} for _ in plan.trials]
-    every = (images.read_stored(folder, trial.trial_id) for trial in plan.trials)
-    return [images.scores_of(one, own) if one.status == "complete" else {} for one in every]
 
 
 def _trial_row(plan: Plan, trial: Trial, stored: Stored, run: Run | None) -> dict[str, Any]:
