@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import partial
@@ -45,7 +46,9 @@ def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given
     prctl(PR_SET_CHILD_SUBREAPER, 1)  # what the child leaves behind is this process's
     (answers, answering), (output, printing) = os.pipe(), os.pipe()
     before, token, printed = _children(), binascii.hexlify(os.urandom(8)), bytearray()
-    if not (child := os.fork()):
+    with warnings.catch_warnings(action="ignore"):  # later Pythons warn of any thread
+        child = os.fork()
+    if not child:
         _answer(function, arguments, answering, printing, token)
     os.close(answering)
     os.close(printing)

@@ -394,8 +394,9 @@ def load_study(path: str | Path) -> Study:
             f"{nearest(str(path), known)}"
         )
     add_import_folder(path.resolve().parent)
-    try:
-        names = runpy.run_path(str(path), run_name=path.stem)
+    try:  # under a name that does not stand for a module of Python's
+        name = path.name if path.stem in sys.stdlib_module_names else path.stem
+        names = runpy.run_path(str(path), run_name=name)
     except StudyError as error:
         lines = "\n  ".join(str(error).splitlines())
         raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
