@@ -6,6 +6,7 @@ study's base, its profile, the arm's levels and the command line then change sin
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -24,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
-from ablate.errors import StudyError, nearest
+from ablate.errors import LIMITS, StudyError, beyond, nearest
 from ablate.plugins import is_foreign
 
 
@@ -298,7 +299,12 @@ def flat(value: Any) -> list[Any]:
 
 def several(values: Any) -> Any:
     """A list or array as the tuple of its values, each in its one form; a value on its own as it is."""
-    return values if is_one(values) else tuple(map(canonical, values))
+    if is_one(values):
+        return values
+    several = tuple(map(canonical, itertools.islice(values, LIMITS["values in a list"] + 1)))
+    if fault := beyond("values in a list", len(several)):
+        raise ValueError(fault)
+    return several
 
 
 def one_or_several(values: Any) -> Any:
@@ -405,6 +411,7 @@ class Declaration(Frozen):
 
 
 def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
+    seeds = several(seeds)
     try:
         return validate(seeds)
     except ValidationError:
