@@ -187,7 +187,7 @@ def test_metrics_of_a_report_are_gone_after_it(here: Path) -> None:
 )  # fmt: skip
 def test_what_is_wrong_is_one_message_that_says_what_to_do(changes: dict[str, Any], message: str) -> None:
     Path("taken").write_text("")
-    columns = {"hole": ["a", None] + ["b"] * 6, "params.twice": 1, "config.twice": 2}
+    columns: dict[str, Any] = {"hole": ["a", None] + ["b"] * 6, "params.twice": 1, "config.twice": 2}
     frame = made(seeds=2).assign(run=range(8), **columns)
     with pytest.raises(AblateError, match=message.replace("\\\\", "\\")):
         ablate.analyse(frame, **{"seed": "seed", **ASKED, **changes})
