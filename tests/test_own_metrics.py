@@ -204,7 +204,7 @@ def test_what_is_no_metric_and_a_name_that_is_taken_or_unknown_are_one_line() ->
         return require_metrics(Study(**study)) if "metrics" in declared else Metric(**declared)
 
     taken = {f"{of}: is no plain name, or is taken": {"metrics": {of: F1}} for of in ("ece", "lr", "a-1")}
-    rows: list[tuple[dict[str, Any], str]] = [
+    refused: list[tuple[dict[str, Any], str]] = [
         ({}, "better: no value is set; give it one"),
         ({"better": "up"}, "better: input should be 'higher', 'lower' or 'neither', but 'up'"),
         ({"better": "lower", "margin": -1.0}, "margin: input should be greater than 0"),
@@ -214,7 +214,7 @@ def test_what_is_no_metric_and_a_name_that_is_taken_or_unknown_are_one_line() ->
         ({"metrics": {"f1": F1}, "primary": "f2"}, "primary: f2: unknown metric; known are f1, accuracy"),
         ({"metrics": {"f1": F1}, "margins": {"g1": 1}}, "margins: g1: unknown metric"),
     ]
-    for declared, message in rows:
+    for declared, message in refused:
         with pytest.raises(StudyError) as caught:
             made(**declared)
         assert message in str(caught.value)

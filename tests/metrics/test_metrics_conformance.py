@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from ablate.metrics import FLOORS, METRICS, Predictions, compute_metrics, validate
-from ablate.metrics.temperature import TEMPERATURE_BOUNDS, fit_temperature
+from ablate.metrics.predictions import TEMPERATURE_BOUNDS, fit_temperature
 
 Logits = NDArray[np.floating]
 Labels = NDArray[np.int64]
@@ -37,7 +37,6 @@ def problem(
 
 
 def scores(logits: Logits, labels: Labels) -> dict[str, float]:
-    """Every metric but the noise floors."""
     predictions = Predictions.of(logits, labels)
     return {name: METRICS[name].score(predictions) for name in METRICS if name in OWN}
 
@@ -173,8 +172,6 @@ def test_one_confidence_is_scaled_to_the_accuracy(magnitude: float) -> None:
     expected = 2 * magnitude / np.log(correct / (1 - correct))
     assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-9)
 
-
-# What is refused at the door, and with which words.
 
 LOGITS = np.zeros((4, 3), dtype=np.float32)
 LABELS = np.array([0, 1, 2, 0])

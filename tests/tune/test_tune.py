@@ -227,7 +227,7 @@ BETA2 = {"optimizer": ("sgd", "adamw"), "beta2": ADAMW_ALONE}
     [
         (None, "expected a study with a search"),
         ({"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}}, "lr=0.1 is not among .*0.2 to 1 by 0.1"),
-        ({"anchors": ({"epsilon": 0.0},), "points": 1}, "baseline and anchors alone are 2"),
+        ({"anchors": ({"epsilon": 0.0},), "points": 1}, "baseline and anchors are 2"),
         ({"space": {"eval_batch_size": (256, 128)}}, "=256 and eval_batch_size=128 train the same network"),
         ({"space": BETA2, "anchors": ({"beta2": 0.95},)}, "beta2 is searched only with optimizer='adamw'"),
     ],
