@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from ablate.guarded import guarded
 from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Tuning
 from ablate.store.records import Environment, Record
@@ -19,6 +20,7 @@ from ablate.study.search import Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial
 
+Given = TypeVar("Given")
 Kind = Literal["text", "integer", "number", "boolean"]
 
 
@@ -304,6 +306,12 @@ DECLARED: ContextVar[Mapping[str, Metric]] = ContextVar("declared", default=Mapp
 def declare(*studies: Study) -> None:
     """Have these studies' own metrics known; those of studies before are forgotten."""
     DECLARED.set({name: metric for study in studies for name, metric in study.metrics.items()})
+
+
+def with_own_metrics(names: Collection[str], function: Callable[[], Given]) -> Given:
+    """What a function gives that computes metrics of these names; a study's code in a child."""
+    codes = [own.code for name, own in DECLARED.get().items() if name in names and own.code]
+    return guarded(function, what=f"computing {', '.join(codes)}") if codes else function()
 
 
 def metric_column(name: str, metric: Metric) -> Column:

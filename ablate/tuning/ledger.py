@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import optuna
 import sqlalchemy
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import OptunaError
 
 from ablate.errors import ResultsError, first_line
 from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
@@ -230,14 +230,10 @@ class Storage:
 
     shared = False
     remedy = "close what else uses it, or remove it: it is made again from tuning.json beside it"
-    errors: tuple[type[Exception], ...] = (
-        sqlalchemy.exc.SQLAlchemyError,
-        StorageInternalError,
-        UpdateFinishedTrialError,
-    )
+    errors: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, OptunaError)
 
     def __init__(self, path: Path) -> None:
-        self.words = str(path)
+        self.words, self._claimed = str(path), set[int]()
         with self.told():
             # By a function, here and below: SQLAlchemy reads some paths and URLs otherwise.
             creator = partial(sqlite3.connect, path, timeout=SQLITE_SECONDS, check_same_thread=False)
@@ -274,10 +270,13 @@ class Storage:
 
     def claim(self, number: int) -> bool:
         """Whether a running point, or RETEST, is this tuner's now: it was nobody's, or its tuner died."""
-        return self._call("pg_try_advisory_lock", number)
+        claimed = self._call("pg_try_advisory_lock", number)
+        self._claimed |= {number} if claimed else set()
+        return claimed
 
     def release(self, number: int) -> None:
         """Give up the claim of a point that ended."""
+        self._claimed.discard(number)
         self._call("pg_advisory_unlock", number)
 
     def _call(self, function: str, lock: int) -> bool:
@@ -309,7 +308,7 @@ class SharedStorage(Storage):
         self.words = f"--storage postgresql://{re.split('[:/?]', user)[0]}{at}{place.partition('?')[0]}"
         key = zlib.crc32(name.encode())
         self._key = key - 2**32 if key >= 2**31 else key  # signed, as PostgreSQL takes it
-        self._claimed: set[int] = set()
+        self._claimed = set()
         with self.told(), contextlib.ExitStack() as undo:
             self._begin()
             undo.callback(self._session.close)
@@ -349,17 +348,6 @@ class SharedStorage(Storage):
         with contextlib.suppress(*self.errors):
             return bool(self._session.execute("SELECT 1").rowcount)
         return False
-
-    def claim(self, number: int) -> bool:
-        """The same, kept in mind for another session."""
-        claimed = super().claim(number)
-        self._claimed |= {number} if claimed else set()
-        return claimed
-
-    def release(self, number: int) -> None:
-        """The same."""
-        self._claimed.discard(number)
-        super().release(number)
 
     def close(self) -> None:
         """End the session, and with it all its locks."""

@@ -27,7 +27,6 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from threadpoolctl import threadpool_limits
 
-from ablate.errors import first_line
 from ablate.store.points import Importances, Point, Source, State
 from ablate.study.fields import Levels
 from ablate.study.search import FIRST_TUNING_SEED, Choice, Range, Search
@@ -36,6 +35,7 @@ from ablate.tables.quantities import quantity
 Values = tuple[float, ...]  # of a complete point, per objective
 POINT = "point"  # the user attribute with what Optuna does not say: seeds, trials, source, how it ended
 RUNNING = {"state": "running", "reason": "", "pruned_at": None}
+REFUSED: dict[str, Any] = {"state": "failed", "reason": "no tuner of this search wrote its row"}
 GENERATION = "NSGAIISampler:generation"
 FEWEST_POINTS = 10  # complete ones, before fields have importances
 BEST_POINTS, BEST_PART = 5, 0.1  # of the best PED-ANOVA asks where they lie; Optuna advises five at least
@@ -174,8 +174,7 @@ class Points:
     def are_drawn_as_now(self) -> bool:
         """Whether Optuna has all points with today's distributions, as it must to draw more beside them."""
         now = {name: distribution_of(dimension) for name, dimension in self.search.space.items()}
-        stored = (item for trial in self._trials() for item in trial.distributions.items())
-        return all(now.get(name) == was for name, was in stored)
+        return all(now.get(key) == was for one in self._trials() for key, was in one.distributions.items())
 
     def ask(self, source: Source, levels: Levels | None = None) -> Point:
         """Begin the next point, with these levels (ValueError: one is out of its range), or the sampler's."""
@@ -313,27 +312,23 @@ class Points:
             raise StorageInternalError("a row cannot be read") from error
 
     def _sound(self, trial: FrozenTrial) -> FrozenTrial:
-        failed: dict[str, Any] = {"number": trial.number, "levels": {}, "source": "sampler", "seeds": ()}
-        try:
-            point = _point_of(trial)
+        failed = Point(number=trial.number, levels={}, source="sampler", seeds=(), **REFUSED)
+        with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
+            point, space = _point_of(trial), self.search.space
             told, values = self._as_told(point, tuple(trial.values or ()))
-            seeds, generation = point.seeds, point.attributes.get(GENERATION, 0)
+            start, generation = (*point.seeds, 0)[0], point.attributes.get(GENERATION, 0)
             sound = (
                 self.search.active(point.levels) == point.levels
-                and all(self.search.space[name].holds(level) for name, level in point.levels.items())
-                and seeds == tuple(range(seeds[0], seeds[0] + self.search.seeds))
-                and seeds[0] >= FIRST_TUNING_SEED
+                and all(space[name].holds(level) for name, level in point.levels.items())
+                and point.seeds == tuple(range(start, start + self.search.seeds))
+                and start >= FIRST_TUNING_SEED
                 and generation in range(trial.number + 1)
                 and told is trial.state
                 and (told is not TrialState.COMPLETE or len(values) == len(self.search.objective))
             )
-            if sound or point == Point(**failed, state="failed", reason=point.reason):
+            if sound or point == failed:
                 return trial
-            fault = "it is no point of this search"
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            fault = first_line(error)
-        point = Point(**failed, state="failed", reason=f"its row in the database is refused: {fault}")
-        made = self._trial_of(point, ())
+        made = self._trial_of(failed, ())
         made.number, made._trial_id = trial.number, trial._trial_id
         return made
 

@@ -37,7 +37,6 @@ def problem(
 
 
 def scores(logits: Logits, labels: Labels) -> dict[str, float]:
-    """Every metric but the noise floors."""
     predictions = Predictions.of(logits, labels)
     return {name: METRICS[name].score(predictions) for name in METRICS if name in OWN}
 
@@ -173,8 +172,6 @@ def test_one_confidence_is_scaled_to_the_accuracy(magnitude: float) -> None:
     expected = 2 * magnitude / np.log(correct / (1 - correct))
     assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-9)
 
-
-# What is refused at the door, and with which words.
 
 LOGITS = np.zeros((4, 3), dtype=np.float32)
 LABELS = np.array([0, 1, 2, 0])

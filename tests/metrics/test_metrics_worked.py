@@ -238,7 +238,6 @@ def calibrated(n: int, *, k: int = 10, scale: float = 8.0) -> Predictions:
 
 
 def scored(predictions: Predictions, labels: NDArray[np.intp]) -> dict[str, Array]:
-    """Each error with a floor for each row of labels, one after the other."""
     rows = [Predictions(predictions.logits, row) for row in labels]
     return {name: np.array([METRICS[name].score(row) for row in rows]) for name in FLOORS}
 

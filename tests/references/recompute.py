@@ -197,7 +197,6 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def metrics_of(logits: Array, labels: NDArray[Any]) -> tuple[dict[str, Array], dict[str, float]]:
-    """Those of each image, [N], and all of them but floors."""
     log_p, one_hot = log_softmax(logits, axis=1), np.eye(logits.shape[1])[labels]
     p, right = np.exp(log_p), logits.argmax(axis=1) == labels
     brier = ((p - one_hot) ** 2).sum(axis=1)
@@ -226,7 +225,6 @@ def _bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
 
 
 def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
-    """Per bin by how many images confidence misses accuracy."""
     return np.asarray(np.abs(np.bincount(bins, gaps)))
 
 
@@ -327,9 +325,6 @@ def _temperature(logits: Array, labels: NDArray[Any]) -> float:
     if slope(high) <= 0:
         return 1 / high
     return 1 / float(brentq(slope, low, high, xtol=1e-15, rtol=1e-14))
-
-
-# Floors, and their bands.
 
 
 @functools.cache
@@ -702,9 +697,6 @@ def _half_over_images(values: Array, size: int) -> float:
     return half if half > 1e-12 * float(np.abs(values).max()) else NAN
 
 
-# Comparing.
-
-
 @dataclass
 class Audit:
     """What was compared, file by file, what did not agree, and what was left out."""
@@ -727,9 +719,6 @@ class Audit:
             agrees = math.isclose(number, expected, rel_tol=tolerance, abs_tol=1e-3 * tolerance)
         if not agrees:
             self.wrong.append(f"{place}: holds {shown!r}, recomputed {expected!r}")
-
-
-# The page's numbers that stand in no table.
 
 
 def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
@@ -769,9 +758,6 @@ def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
                     audit.check(f"published: {arm}, {epoch}, {name}", shown, number)
         audit.check(f"published: {arm}", table["inside"], inside)
     return audit
-
-
-# The CSV files.
 
 
 def rows_of(path: Path) -> list[Any]:

@@ -212,7 +212,6 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def render(root: Path, *, figures: bool = False, **case: Any) -> Rendered:
-    """A study's results and its report; without figures, which take most of the time, unless asked for."""
     return report_of(make_results(root / "results", **case), root / "report", figures=figures)
 
 

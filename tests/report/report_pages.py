@@ -63,14 +63,12 @@ class Page(HTMLParser):
         return squeezed("".join(self._said))
 
     def shape(self) -> Counter[tuple[str, tuple[str, ...]]]:
-        """How often each element occurs with which attributes, whatever their values."""
         return Counter((tag, tuple(sorted(attributes))) for tag, attributes in self.elements)
 
     def values(self, attribute: str) -> list[str]:
         return [found[attribute] or "" for _, found in self.elements if attribute in found]
 
     def bodies(self) -> list[list[list[list[str]]]]:
-        """The tables without their head rows, cells squeezed."""
         return [[[[*map(squeezed, cell)] for cell in row] for row in rows[1:]] for rows in self.tables]
 
 

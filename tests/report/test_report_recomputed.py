@@ -55,7 +55,6 @@ class Ran:
     report: dict[str, Any]
 
     def audit(self) -> recompute.Audit:
-        """The tables, and the page's numbers that stand in none of them."""
         audit = recompute.audit_csv(self.recorded, self.results)
         for name in ("arms", "more_metrics"):
             audit.wrong += recompute.audit_arms(self.recorded, self.report[name]).wrong
@@ -67,7 +66,6 @@ class Ran:
         return recompute.rows_of(self.results / f"{name}.csv")
 
     def wrong_with(self, folder: Path, name: str, rows: list[dict[str, str]]) -> list[str]:
-        """What the audit finds in one CSV file of other rows, written to a folder of its own."""
         pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
         return recompute.audit_csv(self.recorded, folder).wrong
 
@@ -181,9 +179,6 @@ def test_a_report_of_arms_without_spread_is_recomputed(tmp_path: Path) -> None:
     assert found.audit().wrong == []
     assert found.report["identical"] == [["arch=a", "arch=b"]]
     assert {"identical", "no_spread"} <= {row["reason"] for row in found.rows("effects")}
-
-
-# An audit that finds nothing must be able to.
 
 
 @pytest.mark.slow

@@ -74,9 +74,6 @@ def test_every_point_stands_in_a_table_with_why_it_was_given_up(rendered: Get) -
     assert [rows[place][6]["text"] for place in (11, 12, 13)] == ["4/5", "1/5", "5/5"]
     assert rows[12][4]["value"] is None
     assert [row[2]["text"] for row in rows if "winner" in row[2]["text"]] == ["sampler, winner"]
-
-
-def test_the_facts_of_the_search_are_told(rendered: Get) -> None:
     one, two = rendered("tuned").report, rendered("tuned_front").report
     known, more = facts(one), facts(two)
     assert known["Searched"] == "ε: 0 to 0.5 by 0.005"
