@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from ablate.metrics import FLOORS, METRICS, Predictions, compute_metrics, validate
-from ablate.metrics.temperature import TEMPERATURE_BOUNDS, fit_temperature
+from ablate.metrics.predictions import TEMPERATURE_BOUNDS, fit_temperature
 
 Logits = NDArray[np.floating]
 Labels = NDArray[np.int64]

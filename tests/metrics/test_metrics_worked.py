@@ -23,8 +23,8 @@ from ablate.metrics import (
     risk_coverage_counts,
 )
 from ablate.metrics.calibration import ece_debiased, smooth_errors
-from ablate.metrics.floors import BAND, DRAWS
 from ablate.metrics.predictions import equal_mass_bin_ids
+from ablate.metrics.registry import BAND, DRAWS
 from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
 
 Array = NDArray[np.float64]

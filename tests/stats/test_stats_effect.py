@@ -54,6 +54,8 @@ def test_independent_equals_scipy(values: list[float], baseline: list[float], co
 
 def test_rounding_is_no_effect_and_one_image_is_one() -> None:
     """Sums in another order differ in their last bits; one image of 3,925 on one seed is a difference."""
+    with pytest.raises(ValueError, match="broadcast"):
+        paired_effect(np.ones(3), np.ones(2))
     arm = np.array([0.1 + 0.2, 0.3 + 0.6, 0.7])
     found = paired_effect(arm, np.array([0.3, 0.9, 0.7]))
     assert (float(found.effect), float(found.sd)) == (0, 0)
