@@ -84,7 +84,8 @@ def test_a_hostile_study_file_is_one_short_message(
 def test_what_a_study_prints_and_sets_stays_and_what_it_starts_and_imports_does_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start = f"import beside, os, subprocess\nsubprocess.Popen(['sleep', '99', '{tmp_path}'], process_group=0)"
+    sleeper = [sys.executable, "-c", "import time; time.sleep(99)", str(tmp_path)]
+    start = f"import beside, os, subprocess\nsubprocess.Popen({sleeper}, start_new_session=True)"
     noise = "print('hello')\nfor _ in range(10**5): print('y' * 1000)\nos.fork()\nprint('end')\n"
     study = load(write(tmp_path / "fine.py", f"{start}\n{noise}os.environ['ABLATE_TEST_SET'] = 'yes'"))
     assert (study.name, study.folder, len(study.arms())) == ("fine", tmp_path, 2)
