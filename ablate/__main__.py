@@ -450,7 +450,7 @@ def main() -> None:
     try:
         app()
     except AblateError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_line(Console(stderr=True), *f"error: {error}".split("\n"))
         sys.exit(error.exit_status)
     except Concluded:
         raise

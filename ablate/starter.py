@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import itertools
 import sys
@@ -39,19 +38,17 @@ def _of_network(network: str) -> dict[str, Any]:
     parameters = inspect.signature(load_foreign("network", network)).parameters.values()
     known = {one.name: one.default for one in parameters if isinstance(one.default, (bool, int, float, str))}
     takes = ", ".join(f'"arch.{name}": {default!r}' for name, default in known.items())
-    found: dict[str, Any] = {"size": _smallest_size(network), "arch": f'\n        "arch": "{network}",'}
+    for size in SIZES:
+        try:
+            build_model(network, num_classes=10, image_size=size)
+            break
+        except StudyError:
+            if size == SIZES[-1]:
+                raise
+    found: dict[str, Any] = {"size": size, "arch": f'\n        "arch": "{network}",'}
     found["takes"] = f"\n    # It takes, as written there: {takes}." if takes else ""
     numbers = ((name, default) for name, default in known.items() if not isinstance(default, str))
     for name, default in itertools.islice(numbers, 1):
         other = {bool: not default, int: 2 * default or 1}.get(type(default), default + 0.1)
         found |= {"factor": f"arch.{name}", "levels": (default, other)}
     return found
-
-
-def _smallest_size(network: str) -> int:
-    for size in SIZES[:-1]:
-        with contextlib.suppress(StudyError):
-            build_model(network, num_classes=10, image_size=size)
-            return size
-    build_model(network, num_classes=10, image_size=SIZES[-1])
-    return SIZES[-1]

@@ -23,7 +23,7 @@ from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.guarded import guarded
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
-from ablate.store.results import ResultsFolder, read_plan, write_plan
+from ablate.store.results import ResultsFolder, below, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
 from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
@@ -56,7 +56,7 @@ class Settled:
 
     def folder(self, options: Options) -> ResultsFolder:
         """Where its results are."""
-        return ResultsFolder(options.results / self.study.name / self.profile)
+        return ResultsFolder(below(options.results, self.study.name, self.profile))
 
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:

@@ -46,7 +46,7 @@ def show_plan(console: Console, study: Study, options: Options, sd: float | None
         print_line(console, *budget_in_words(study, options).splitlines())
         facts: Facts = {"study": study.name, "reason": settled.reason, "search": settled.study.search}
     else:
-        folder = ResultsFolder(options.results / study.name / settled.profile)
+        folder = settled.folder(options)
         if all(originals.at_hand for originals in needed):
             with Watcher(Console(stderr=True)) as view:
                 plan, _ = driver.plan_settled(settled, options, view)

@@ -13,12 +13,13 @@ import os
 import runpy
 import shlex
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
 from ablate.errors import FOREIGN_FAULTS, StudyError, beyond, nearest
 from ablate.plugins import is_standard
@@ -26,11 +27,13 @@ from ablate.study.fields import (
     Declaration,
     Factors,
     Fields,
+    FolderName,
     Frozen,
     Levels,
     Seeds,
     Texts,
     canonical,
+    folder_name,
     is_field,
     repeated,
     resolve,
@@ -105,9 +108,7 @@ class Study(Varied):
     parts: dict[str, Annotated[Levels, Field(min_length=1)]] = Field(
         default={}, description="part of base to its value when off; or a name to fields with theirs"
     )
-    design: Design = Field(
-        default="without", description="arms of parts: all but each, only each, or both with both ends"
-    )
+    design: Design = Field(default="without", description="arms of parts: all but each, only each, or both")
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
@@ -123,7 +124,7 @@ class Study(Varied):
     margins: Margins = Field(default={}, description="per metric, a difference that does not matter")
     metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
-    profiles: dict[str, Profile] = Field(default={}, description="named variants")
+    profiles: dict[FolderName, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
     train: Annotated[str, BeforeValidator(canonical)] = Field(
         default="", description="a function train(trial, *, knobs) that trains instead of ablate's loop"
@@ -135,13 +136,13 @@ class Study(Varied):
     result: dict[str, str] = Field(
         default={}, description="metric name to where the command leaves it; of a single one, where"
     )
-    predictions: str | None = Field(
-        default=None, description="its logits and labels: '{out}/predictions.npz'"
-    )
+    predictions: str | None = Field(default=None, description="logits and labels, as '{out}/predictions.npz'")
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
     knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
-    name: str = Field(default="", description="set from the file's name")
+    name: Annotated[str, AfterValidator(lambda name: name and folder_name(name))] = Field(
+        default="", description="set from the file's name"
+    )
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
     _numbers_alone: bool = PrivateAttr(default=False)
@@ -398,8 +399,7 @@ def load_study(path: str | Path) -> Study:
         name = path.name if path.stem in sys.stdlib_module_names else path.stem
         names = runpy.run_path(str(path), run_name=name)
     except StudyError as error:
-        lines = "\n  ".join(str(error).splitlines())
-        raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
+        raise StudyError(f"{path}: the study is not valid:\n{textwrap.indent(str(error), '  ')}") from None
     except FOREIGN_FAULTS as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         place = f"{path}, line {frames[-1].lineno}" if frames else path

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from ablate.errors import StudyError
 from ablate.plugins import WEIGHT_FILES
-from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, Frozen
+from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, FolderName, Frozen
 from ablate.study.own import OwnFields
 from ablate.study.sources import Source, read_source
 from ablate.study.study import Study, add_import_folder
@@ -33,6 +33,8 @@ NOT_IDENTITY = {
 Sources = Mapping[str, Source]
 """Field to the user's code that it names."""
 AnyFields = Fields | OwnFields
+TrialId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""It becomes a file's name, wherever it comes from."""
 
 
 class Numerics(Frozen):
@@ -47,7 +49,7 @@ class Numerics(Frozen):
 class Trial(Frozen):
     """One training run: an arm and a seed, with everything that decides its numbers."""
 
-    trial_id: str = Field(description="hash of the fields, seed, data, numerics and training version")
+    trial_id: TrialId = Field(description="hash of the fields, seed, data, numerics and training version")
     arm: str = Field(description="the factor levels in words, e.g. 'epsilon=0.1, arch=xresnet18'")
     levels: dict[str, Any] = Field(description="factor name to this trial's level")
     fields: AnyFields = Field(description="every field, resolved", union_mode="left_to_right")
@@ -68,10 +70,10 @@ class Plan(Frozen):
     """A study as it is to run: what was declared, which profile and why, and every trial."""
 
     study: Study
-    profile: str = Field(description="name of the profile, which is also its results folder's name")
+    profile: FolderName = Field(description="name of the profile, which is also its results folder's name")
     reason: str = Field(description="why this profile: what the machine has, or that it was asked for")
     command: str = Field(default="", description="the command line that runs it")
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...] = Field(min_length=1)
     same_code: tuple[str, ...] = Field(default=(), description="why changed code computes the same")
 
     def find_own_modules(self) -> None:
@@ -157,7 +159,7 @@ def build_trial(
 ) -> Trial:
     """One trial with its identity computed; without `sources` the code is as it is now."""
     trial = Trial(
-        trial_id="", arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
+        trial_id="0" * 16, arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
         numerics=numerics, fingerprint=fingerprint,
         sources=sources_now(fields) if sources is None else dict(sources),
     )  # fmt: skip

@@ -59,9 +59,7 @@ def first_points(study: Study) -> list[Levels]:
                 point[name] = dimension.nearest(level)
     points = [point for index, point in enumerate(points) if point not in points[:index]]
     if len(points) > search.points:
-        raise StudyError(
-            f"points: baseline and anchors alone are {len(points)}, give more than {search.points}"
-        )
+        raise StudyError(f"points: baseline and anchors are {len(points)}, give more than {search.points}")
     return points
 
 
@@ -193,7 +191,7 @@ def tune_settled(
 ) -> Tuned:
     """The same of a settled study; with a folder `below` that of its results, the search alone."""
     study, name = settled.study, str(Path(settled.study.name, settled.profile, below))
-    results = ResultsFolder(options.results / name)
+    results = ResultsFolder(settled.folder(options).root / below)
     folder = tuning_folder(results)
     with contextlib.ExitStack() as session:
         database: Storage | None = None
@@ -222,7 +220,7 @@ def tune_settled(
         tuned = Tuned(results, tuning, loop.ran, None, interrupted)
         if interrupted or not tuning.is_spent or below:
             return tuned
-        if not database.claim(RETEST):
+        if not database.lasting(partial(database.claim, RETEST)):
             watcher.note("the budget is spent; another tuner re-tests the winner now")
             return tuned
         chosen = [tuning.points[number].levels for number in (*tuning.winners, *tuning.retested)]
@@ -309,8 +307,7 @@ class _Loop:
 
     def _report(self, point: Point, step: int, value: float) -> str:
         """Report a value; why the point was given up for it, or empty."""
-        with self.ledger.changing() as points:
-            reason = points.report(point.number, step, value)
+        reason = self.ledger.change(lambda points: points.report(point.number, step, value))
         if reason:
             self._end(point, "pruned", reason)
         return reason
@@ -360,8 +357,8 @@ class _Loop:
                 reason = f"it trains the same as point {other.number}: a level changes nothing"
                 return self._end(point, "failed", reason)
         if tuple(trials) != point.trial_ids:
-            with self.ledger.changing() as points:
-                points.name_trials(point.number, tuple(trials))
+            number, names = point.number, tuple(trials)
+            self.ledger.change(lambda points: points.name_trials(number, names))
             point = point.model_copy(update={"trial_ids": tuple(trials)})
         paths = {trial_id: self.ledger.folder.record_path(trial_id) for trial_id in trials}
         records = {trial_id: read_record(path) for trial_id, path in paths.items() if path.exists()}
