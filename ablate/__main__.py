@@ -8,6 +8,7 @@ if __name__ == "__main__":  # `python -m` looks for Python's own modules in the 
     sys.path.append(sys.path.pop(0))
 
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -139,6 +140,7 @@ def tune(
 
 def _load(file: Path) -> Study:
     """A study from its file, which like all code of the user's runs in a child."""
+    importlib.import_module("ablate.execution.driver")  # and torch: imported here, it is in the child too
     return guarded(load_study, file, what=f"{file}: running the study file")
 
 
