@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
@@ -22,7 +23,7 @@ from ablate.errors import AblateError, StudyError
 from ablate.study import Options, load_study
 from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
 from ablate.study.settings import command_line, literal, pairs, parse_settings
-from ablate.terminal import print_line, print_table
+from ablate.terminal import Lasting, print_line, print_table
 
 if TYPE_CHECKING:
     from ablate.pipeline import Run
@@ -431,11 +432,13 @@ def publish(
 def main() -> None:
     """Run a command; a fault that the user can mend is one message on stderr, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shown: Any = Lasting(sys.stdout)
     try:
-        app()
-    except AblateError as error:
+        with contextlib.redirect_stdout(shown):
+            app()
+    except (AblateError, OSError) as error:
         print_line(Console(stderr=True), *f"error: {error}".split("\n"))
-        sys.exit(error.exit_status)
+        sys.exit(WRONG)
     except Concluded:
         raise
     except SystemExit as ended:
@@ -444,7 +447,7 @@ def main() -> None:
                 if (name := option.replace("-", "_")) in FIELD_NAMES:
                     print(f"{name} is a field; write --set {name}={value or 'VALUE'}", file=sys.stderr)
         # The option parser's status for a wrong option is 2, which here means "complete with failures".
-        sys.exit(WRONG if ended.code == FAILURES else ended.code)
+        sys.exit(WRONG if ended.code == FAILURES or shown.fault else ended.code)
 
 
 if __name__ == "__main__":

@@ -83,24 +83,31 @@ def make_writable(root: Path, folders: Iterable[Path], fault: str, option: str) 
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in a folder that exists, in full or not at all, even when the machine stops."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
+    """Write a file in a folder that exists, in full or not at all, even when the machine stops.
+
+    What the disk refuses is a `ResultsError`.
+    """
+    name = ""
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if not isinstance(error, OSError):
+            raise
+        remedy = "What is recorded is kept; make room, or choose another folder, and run the same command"
+        raise ResultsError(f"{path}: cannot be written ({error.strerror}). {remedy}") from None
 
 
 def read_stored(kind: type[Stored], path: Path, damaged: str) -> Stored | None:
