@@ -36,6 +36,18 @@ FOREIGN_FAULTS = (Exception, SystemExit)
 """What code of the user's is to be caught with: one that exits is at fault like one that raises."""
 
 
+LIMITS = {
+    "trials of a study": 100_000,  # arms times seeds
+    "values in a list": 1_000,  # levels, seeds: an endless one is among those that are refused
+    "times as long as it is wide, of an image": 100,
+}
+
+
+def beyond(what: str, count: float) -> str:
+    """What to say where there is more of something than `LIMITS` allows; "" otherwise."""
+    return f"expected at most {LIMITS[what]:,} {what}" if count > LIMITS[what] else ""
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in a line; "" where it says nothing."""
     return next(iter(str(error).splitlines()), "")

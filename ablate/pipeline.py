@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.errors import FOREIGN_FAULTS, ResultsError, StudyError
 from ablate.metrics import METRICS
+from ablate.plugins import is_users
 from ablate.store.results import ResultsFolder, below, find_results
 from ablate.study.external import ExternalStudy
 from ablate.study.fields import folder_name, unknown_name
 from ablate.study.options import Options
-from ablate.study.sources import is_users, read_source
+from ablate.study.sources import read_source
 from ablate.study.study import Profile, Study, load_study
 from ablate.study.trials import Plan
 

@@ -1,6 +1,7 @@
 """Tables for a reader: ruled on a terminal, and anywhere else aligned text that a pipe or a log can hold."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ class Lasting:
     """A stream that may go: where its reader has gone, or its disk is full, it says so once and is silent."""
 
     def __init__(self, stream: Any) -> None:
-        self.stream, self.fault = stream, ""
+        self.stream, self.fault = stream or io.StringIO(), ""  # none where it was closed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

@@ -1,7 +1,5 @@
 """The gate: how conditions are read, what they make of a study, and its exit status as a command."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shutil
@@ -67,9 +65,8 @@ def test_and_binds_closer_than_or_and_brackets_closest() -> None:
     assert parse("nll > 0 or ece > 0 and brier > 0") == Joined("or", (a, Joined("and", (b, c))))
     assert parse("(nll > 0 or ece > 0) and brier > 0") == Joined("and", (Joined("or", (a, b)), c))
     assert parse("nll>0 and ece>0 and((brier>0))") == Joined("and", (a, b, c))
-    assert parse("nll > 0" + " or ece > 0" * (LONGEST // 11 - 1)) == Joined(
-        "or", (a, *[b] * (LONGEST // 11 - 1))
-    )
+    many = LONGEST // 11 - 1
+    assert parse("nll > 0" + " or ece > 0" * many) == Joined("or", (a, *[b] * many))
 
 
 GOES_ON = "a condition that ends or goes on with 'and' or 'or'"

@@ -1,7 +1,5 @@
 """Commands that look and tell: as JSON, without data, of fields and runs; and the study to start from."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -47,9 +45,8 @@ def test_status_is_the_same_in_words_and_as_json(here: Path) -> None:
     assert found["search"] is None
     trials = found["trials"]
     assert (trials["planned"], trials["statuses"]) == (10, {"complete": 8, "oom": 1, "missing": 1})
-    assert trials["without_result"] == [
-        {"arm": "epsilon=0.0", "seed": 4, "status": "oom", "reason": "too large"}
-    ]
+    (lost,) = trials["without_result"]
+    assert lost == {"arm": "epsilon=0.0", "seed": 4, "status": "oom", "reason": "too large"}
     words = ablate(here, "status", "tiny").out
     for arm in trials["arms"]:
         assert re.search(rf"{arm['arm']} +{arm['complete']} +{arm['failed']} +0 +{arm['missing']} +–", words)
@@ -84,8 +81,6 @@ def test_check_and_compare_give_their_numbers_unrounded_and_keep_their_status(he
 
 @pytest.fixture
 def offline(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study on data that is not here, some of it recorded, on a machine that reaches nothing."""
-
     def refuse(*arguments: Any) -> None:
         raise AssertionError("the network was used")
 
@@ -207,9 +202,7 @@ def test_a_study_of_ones_own_network_lists_what_it_takes(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_study_to_start_from_runs_and_its_report_opens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_study_to_start_from_runs_and_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "mine.py: written" in ablate(tmp_path, "init", "mine.py").out
     text = (tmp_path / "mine.py").read_text()
     assert ablate(tmp_path, "init", "mine.py").status == 1

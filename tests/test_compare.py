@@ -116,6 +116,8 @@ def test_a_run_beside_itself_differs_in_nothing(first: Recorded, tmp_path: Path)
     assert "paired by seed, n = 3, equal on every seed" in text
     lines = text[text.index("ECE") :].splitlines()
     assert all("floor" in line for line in lines if line.startswith("epsilon="))
+    with pytest.raises(StudyError, match=r"--metric acur: unknown .*are accuracy, .*\n--metric lr: unknown"):
+        compared(first, first, "acur", "lr")
 
 
 def test_the_file_holds_unrounded_numbers_and_no_formula(tmp_path: Path) -> None:
@@ -131,11 +133,6 @@ def test_the_file_holds_unrounded_numbers_and_no_formula(tmp_path: Path) -> None
         assert numbers == [row.a_mean, row.b_high, row.low, row.effect, 3]
     with pytest.raises(ResultsError, match="another file with --csv"):
         write_csv(tmp_path / "no" / "such" / "folder.csv", comparison)
-
-
-def test_only_what_was_measured_is_a_metric(first: Recorded) -> None:
-    with pytest.raises(StudyError, match=r"--metric acur: unknown .*are accuracy, .*\n--metric lr: unknown"):
-        compared(first, first, "acur", "lr")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """One's own training code, and scripts: judged as declared, resumed as if not stopped, or refused."""
 
+import itertools
 import json
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -88,36 +91,31 @@ def reason_of(ended: Run) -> str:
     return str(ended.tables["trials"]["failure"].item())
 
 
+def classify(trial: Any, *, C: float = 1.0, fit_intercept: bool = True) -> dict[str, Any]:  # noqa: N803
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(trial.seed).permutation(len(labels))
+    model = LogisticRegression(C=C, max_iter=60, tol=1e-2, fit_intercept=fit_intercept)
+    model.fit(images[order[:400]] / 16, labels[order[:400]])
+    rest = order[400:900]
+    logits = model.decision_function(images[rest] / 16)
+    return {"logits": logits, "labels": labels[rest], "size": np.abs(model.coef_).mean()}
+
+
 @pytest.mark.slow
 def test_scikit_learn_over_a_numeric_axis_as_by_hand() -> None:
-    code = """
-    from sklearn.datasets import load_digits
-    from sklearn.linear_model import LogisticRegression
-
-    def train(trial, *, C=1.0, fit_intercept=True):
-        images, labels = load_digits(return_X_y=True)
-        order = np.random.default_rng(trial.seed).permutation(len(labels))
-        model = LogisticRegression(C=C, max_iter=60, tol=1e-2, fit_intercept=fit_intercept)
-        model.fit(images[order[:400]] / 16, labels[order[:400]])
-        rest = order[400:900]
-        logits, weights = model.decision_function(images[rest] / 16), np.abs(model.coef_).mean()
-        return {"logits": logits, "labels": labels[rest], "size": weights}
-    """
-    declared = """train=train, factors={"C": (0.01, 0.1, 1.0)}, baseline={"C": 1.0}, seeds=3,
-        comparisons=("arms", "trend"), metrics={"size": Metric(better="neither")}, primary="accuracy",
-        family=("accuracy", "size")"""
-    ended = run(study_file("digits", code, declared), seeds=3)
-    images, labels = load_digits(return_X_y=True)
+    levels = (0.01, 0.1, 1.0)
+    study = ablate.Study(
+        name="digits", question="?", train="test_own:classify", factors={"C": levels}, baseline={"C": 1.0},
+        seeds=3, comparisons=("arms", "trend"), metrics={"size": ablate.Metric(better="neither")},
+        primary="accuracy", family=("accuracy", "size"),
+    )  # fmt: skip
+    ended = ablate.run(study, device="cpu", workers=0)
     by_hand: dict[tuple[float, int], tuple[float, float, float]] = {}
-    for seed in range(3):
-        order = np.random.default_rng(seed).permutation(len(labels))
-        for strength in (0.01, 0.1, 1.0):
-            model = LogisticRegression(C=strength, max_iter=60, tol=1e-2)
-            model.fit(images[order[:400]] / 16, labels[order[:400]])
-            rest = order[400:900]
-            nll = log_loss(labels[rest], model.predict_proba(images[rest] / 16))
-            scored = model.score(images[rest] / 16, labels[rest])
-            by_hand[strength, seed] = scored, nll, float(np.abs(model.coef_).mean())
+    for strength, seed in itertools.product(levels, range(3)):
+        got = classify(SimpleNamespace(seed=seed), C=strength)
+        accuracy = float((got["logits"].argmax(1) == got["labels"]).mean())
+        nll = log_loss(got["labels"], softmax(got["logits"], axis=1))
+        by_hand[strength, seed] = accuracy, nll, float(got["size"])
     trials = ended.tables["trials"]
     for row in trials.to_dict("records"):
         accuracy, nll, weights = by_hand[row["train.C"], row["seed"]]

@@ -2,7 +2,6 @@
 
 import html
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from test_main import ablate as command
 
 import ablate
 from ablate.errors import AblateError, StudyError
@@ -58,8 +58,7 @@ def test_python_and_the_command_do_the_same(here: Path, capsys: pytest.CaptureFi
     assert first.folder == Path("results/tiny/default")
     assert first.page == first.report.read_text()
     words = "run tiny.py --set epochs=1 --set epsilon=0.0,0.1 --seeds 2 --device cpu"
-    typed, command = f"python -m ablate {words}", [sys.executable, "-m", "ablate", *words.split()]
-    said = subprocess.run([*command, "--no-timing"], capture_output=True, text=True, check=True).stdout
+    typed, said = f"python -m ablate {words}", command(here, *words.split(), "--no-timing").out
     assert "4 done, 0 to run" in said
     called = "ablate.run(study, settings={'epochs': 1, 'epsilon': [0.0, 0.1]}, seeds=2, device='cpu')"
     by_command = html.unescape(first.report.read_text())
@@ -80,9 +79,7 @@ def test_failed_trials_are_counted_and_can_be_run_again() -> None:
         "1 of 1 trials have no result; the report says why; retry_failed=True runs them again\n"
     )
     assert repr(first).endswith(f"report: {first.report}")
-    assert run(study).ran == 0
     assert run(study, retry_failed=True).ran == 1
-
     shown = first._repr_html_()
     assert {*re.findall(r"<(\w+)", shown)} == {"div", "br", "iframe"}
     assert 'sandbox="allow-scripts allow-downloads"' in shown
@@ -130,7 +127,7 @@ def test_the_users_own_module_is_taken_as_it_is_now(here: Path) -> None:
     with pytest.raises(StudyError, match="not yet"):
         run(study)
     seen = set()
-    for line, options in (("", {"workers": 1}), ("image_size = image_size + 0", {"retrain": True})):
+    for line, options in (("", {}), ("image_size = image_size + 0", {"retrain": True})):
         (here / "own_net.py").write_text(NET.format(line))
         ended = run(study, **options)
         assert (ended.ran, ended.failed) == (1, 0)

@@ -156,7 +156,6 @@ def drawing_loss(logits: Tensor, target: Tensor, *, epsilon: float, reduction: s
 
 @pytest.fixture(scope="module")
 def drawing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Task]:
-    """A trial of a network and a loss from outside that draw."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
         names: dict[str, Any] = {"arch": f"{__name__}:Drawing", "loss": f"{__name__}:drawing_loss"}
@@ -185,7 +184,6 @@ SETTINGS = ["data=digits", "batch_size=64", "lr=0.002", "precision=float32"]
 
 
 def whole_study(here: Path, *options: str) -> ResultsFolder:
-    """The results of the study, trained by the command to its report."""
     here.mkdir()
     (here / "tiny.py").write_text(STUDY)
     words = ["run", "tiny.py", "--profile", "quick", "--no-timing", "--seeds", "1", *options]

@@ -68,10 +68,7 @@ def loaded(text: str, folder: Path) -> Study:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"base": {**BASE, "epsilom": 1}},
-            r"epsilom: unknown field. Did you mean 'epsilon'\?.* Known are epoch",
-        ),
+        ({"base": {**BASE, "epsilom": 1}}, r"epsilom: unknown field. Did you mean 'epsilon'\?.* Known are"),
         ({"factors": {"epsilon": (0.0, 1.5)}}, r"epsilon: .*less than or equal to 1, but 1.5"),
         ({"factors": {"epsilon": (0.3, 0.1 + 0.2)}}, r"level 0.3 is given twice"),
         ({"factors": {"epsilon": 0.1}}, r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$"),
@@ -84,10 +81,9 @@ def loaded(text: str, folder: Path) -> Study:
         ({"base": {**BASE, "arch.gain": math.nan}}, r"arch.gain: .* a finite number"),
         ({"factors": {"arch": {"a": {"lr": 1.0}}}}, r"factors.arch: is a field; .* a name of its own"),
         ({"factors": {"net": {"a": {"lr": 1.0}}, "lr": (1.0, 2.0)}}, r"lr is set by lr and by net"),
-        (
-            {"factors": {"net": {"a": {}}}, "base": {**BASE, "net": "b"}},
-            r"^b: unknown level of net; known are",
-        ),
+        ({"factors": {"net": {"a": {}}}, "base": {**BASE, "net": "b"}}, r"^b: unknown level of net; known"),
+        ({"factors": {"net": {"a": {"lr": -1.0}}}}, r"^lr: .*greater than 0, but -1.0"),
+        ({"base": {**BASE, "arch_args": {"n": 3}}}, r"^arch_args: unknown.*'arch.NAME': VALUE \(slots"),
         ({"seeds": 0}, r"seeds: expected at least one, .* but 0 came"),
         ({"seeds": (1, 1)}, r"seeds: .* each once .* \(1, 1\) came"),
         ({"seeds": (-1,)}, r"seeds: .* within 0 to 2\*\*63 - 1, but \(-1,\) came"),

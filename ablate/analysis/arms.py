@@ -1,7 +1,5 @@
 """Arms in words, their means over training runs, and which of them ended alike."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -104,7 +102,7 @@ def arm_interval(
     return next((dataclasses.replace(over_seeds, low=low, high=high) for low, high in ends), over_seeds)
 
 
-def finite_numbers(values: pd.Series[Any]) -> FloatArray:
+def finite_numbers(values: "pd.Series[Any]") -> FloatArray:
     """A column as float64, NaN where it has no finite number."""
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(numbers), numbers, np.nan)
@@ -118,7 +116,7 @@ def arm_means(
     return pd.DataFrame(rows, columns=["arm", "mean", "low", "high", "n"])
 
 
-def best_of(means: pd.Series[Any], what: Quantity) -> str | None:
+def best_of(means: "pd.Series[Any]", what: Quantity) -> str | None:
     """The best of means by arm; None where there is none, or no direction is better."""
     if means.empty or not what.better:
         return None

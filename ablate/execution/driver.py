@@ -13,7 +13,7 @@ from pathlib import Path
 import filelock
 import torch
 
-from ablate.data import ARCHIVES, Originals, find_originals
+from ablate.data import ARCHIVES, Originals, Progress, find_originals
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Told
@@ -21,6 +21,7 @@ from ablate.execution.own import OwnTask, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Outcome, Task, TimingTask, do_task
+from ablate.guarded import guarded
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
 from ablate.store.results import ResultsFolder, below, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
@@ -28,7 +29,7 @@ from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
 from ablate.study.own import seconds_of
 from ablate.study.study import Study
-from ablate.study.trials import AnyFields, Plan, Trial, expand
+from ablate.study.trials import AnyFields, Plan, Trial, code_names, expand
 from ablate.terminal import optional
 
 TIMING = "timing"
@@ -191,7 +192,7 @@ def settle(study: Study, options: Options) -> Settled:
     if study.published and study.base.get("data") != study.published.data:
         study = study.replace(published=None)  # another task's numbers would only mislead
     if study.train:
-        study = with_own_knobs(study)
+        study = guarded(with_own_knobs, study, what=f"train {study.train!r}")
     return Settled(study, profile, reason, device)
 
 
@@ -236,15 +237,22 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
 
 
 def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, watcher: Watcher) -> Inputs:
-    """The arms' data, networks and losses, checked and prepared."""
-    inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
+    """The arms' data, networks and losses, checked and prepared; the user's code in a child."""
     if options.data_dir and not any(fields.data in ARCHIVES for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data or "its own code" for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
+    named = {name for fields in arms for name in (fields.data, *code_names(fields).values()) if ":" in name}
+    what = f"trying {', '.join(sorted(named)) or 'data and networks'}"
+    return guarded(_ready, settled, arms, options, watcher.preparing, what=what)
+
+
+def _ready(settled: Settled, arms: Sequence[AnyFields], options: Options, preparing: Progress) -> Inputs:
+    inputs = Inputs(settled.device, options.data_dir, preparing, threads=options.threads)
     inputs.check(arms)
     for classes in {len(inputs.dataset(fields).classes) for fields in arms if fields.data}:
         check_metrics(settled.study.metrics, classes)
     inputs.sources = settled_sources(arms, settled.folder(options), options, settled.study.folder)
+    inputs.preparing = None  # all is prepared
     return inputs
 
 

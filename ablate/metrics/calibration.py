@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.sparse import csr_array
 
-from ablate.metrics.predictions import BINS, EDGES, Array, FloatArray, Predictions
+from ablate.metrics.predictions import BINS, EDGES, TEMPERATURE_BOUNDS, Array, FloatArray, Predictions
 from ablate.metrics.registry import metric
 from ablate.metrics.scores import nll
-from ablate.metrics.temperature import TEMPERATURE_BOUNDS
 
 GUO = "Guo et al. 2017, https://arxiv.org/abs/1706.04599"
 SCALING = f"{GUO}, section 4.2, cross-fitted here"

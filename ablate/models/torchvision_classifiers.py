@@ -28,15 +28,8 @@ def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
             f"network 'vit_tiny': expected a multiple of {GRID} as image size, but {image_size} came; set "
             f"the study's image size to {max(image_size // GRID, 1) * GRID}, or choose another network"
         )
-    model: nn.Module = _import_models().VisionTransformer(
-        image_size=image_size,
-        patch_size=image_size // GRID,
-        num_layers=12,
-        num_heads=3,
-        hidden_dim=192,
-        mlp_dim=768,
-        num_classes=num_classes,
-    )
+    size = {"num_layers": 12, "num_heads": 3, "hidden_dim": 192, "mlp_dim": 768, "num_classes": num_classes}
+    model: nn.Module = _import_models().VisionTransformer(image_size, image_size // GRID, **size)
     return model
 
 

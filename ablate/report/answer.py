@@ -1,7 +1,5 @@
 """The first screen: what a study found, in sentences printed from its claims, and what to do."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -118,7 +116,8 @@ def _grouped(word: str, group: list[Claim], asked: int) -> str:
     whole = f"in all {asked} comparisons" if len(group) == asked > 2 else ""
     if asked > MANY:
         group = sorted(group, key=lambda one: -abs(np.nan_to_num(float(one.row["effect"]))))
-    places = few(list(map(_where, group)), 2 if asked > MANY else 4).replace(f"{AVERAGED}, ", ", ")
+    places = few(list(map(_where, group)), 2 if asked > MANY else 4)
+    places = places.replace(AVERAGED, "") + AVERAGED * (AVERAGED in places)
     if word == "undecided":
         return f"undecided {whole or places}{_undecided(group)}"
     if word == "equivalent":
@@ -158,7 +157,7 @@ def _difference(value: float, what: Quantity, *, signed: bool = True) -> str:
     return f"{text} {what.difference_unit}".rstrip()
 
 
-def _size(row: pd.Series[Any], form: str = "{} ({})") -> str:
+def _size(row: "pd.Series[Any]", form: str = "{} ({})") -> str:
     """A difference with its sign, its unit and its interval."""
     what = quantity(row["metric"])
     reach = ends(row["low"], row["high"], what, "no interval", signed=True)

@@ -31,10 +31,9 @@ LARGEST_CARRIED = 250_000  # bytes up to which a table but that of trials travel
 
 
 def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False) -> Path:
-    """Render a study's report from its plan and its tables, and return the path of its index.html.
+    """Render a study's report from its plan and its tables; the path of its index.html.
 
-    A RecordError says that these are missing or damaged, or do not belong together; a StudyError, that the
-    study is about a metric that the trials table does not have.
+    RecordError: these are missing, damaged or not of one study. StudyError: it is about an unknown metric.
     """
     make_writable(report_dir, [report_dir / "figures"], "the report cannot be written", "--report")
     plan = open_plan(results)
@@ -97,7 +96,6 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         [{"metric": "", "word": "", "text": own["summary"]}] if own else [] for own in (published, retuned)
     )
     first_screen["sentences"] = [*before, *said, *after]
-    provenance = _provenance(trials, plan)
     drawn: list[Json] = []
     for figure in figures:  # all but the images, in whose place stand their paths
         light, dark = ("" if figure.error else f"figures/{figure.name}{end}.svg" for end in ("", "-dark"))
@@ -125,7 +123,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "published": published,
         "methods_paragraph": methods_paragraph(tables, plan),
         "method": method(plan, tuned=tuned is not None),
-        "provenance": [{"name": k, "value": v or "not recorded"} for k, v in provenance.items()],
+        "provenance": _provenance(trials, plan),
         "reproduce": _reproduce(trials, plan),
         "failures": views.trials_view(trials, plan, failed=True),
         "trials": views.trials_view(trials, plan),
@@ -139,18 +137,18 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     return cleaned
 
 
-def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
+def _provenance(trials: pd.DataFrame, plan: Plan) -> list[Json]:
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
     states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
     if isinstance(plan.study, ExternalStudy):
-        return {"Runs": plan.reason, "Of these": states}
+        return [{"name": "Runs", "value": plan.reason}, {"name": "Of these", "value": states}]
     kinds, names = _values(trials, "device"), _values(trials, "device_name")
     own = bool(plan.study.trained_by)
     first, *others = (
         trial.fields.model_dump(exclude={"defaults", "code"}, exclude_defaults=own) for trial in plan.trials
     )
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
-    return {
+    facts = {
         "Study": plan.study.name,
         "Profile": f"{plan.profile} ({plan.reason})",
         "Trials": f"{len(plan.trials)} planned: {states}",
@@ -166,6 +164,7 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
         "Trainable parameters": _values(complete, "parameters"),
         "Fields common to all arms": ", ".join(f"{k}={level_label(v)}" for k, v in common.items()),
     }
+    return [{"name": name, "value": value or "not recorded"} for name, value in facts.items()]
 
 
 def _values(trials: pd.DataFrame, name: str) -> str:

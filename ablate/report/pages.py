@@ -1,9 +1,8 @@
 """What templates/ hold: the words between the numbers (words.md by name, method.md), and the pages.
 
-The pages are one HTML file that loads nothing, and its Markdown twin with figures by relative path. Both show
-the same sections of report.json. A section is {"id", "title", "lead", "parts"}. A part has any of `title`,
-`text`, `items` (a list), `facts` (names and values), `code` and `table`; with `folded` it is closed in the
-HTML page, and not in the other one.
+The pages are one HTML file that loads nothing, and its Markdown twin with figures by relative path: the same
+sections of report.json, each {"id", "title", "lead", "parts"}. A part has any of `title`, `text`, `items` (a
+list), `facts` (names and values), `code`, `table`; one with `folded` is closed in HTML, and not in Markdown.
 """
 
 import base64

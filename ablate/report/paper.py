@@ -32,8 +32,7 @@ MARKS = {"undecided": "", "equivalent": "‡", **dict.fromkeys(("better", "worse
 def arms_table(trials: pd.DataFrame, plan: Plan, metrics: Sequence[str], spread: str, *, latex: bool) -> str:
     """A row per arm, a column per metric: the best means bold, claims against the baseline marked.
 
-    Without `metrics` the primary one, the family's, accuracy and ECE; `spread` is ci, sd, se or none. A
-    StudyError names a metric that is no measured column of the trials table.
+    Without `metrics` the primary one, the family's, accuracy and ECE; `spread` is ci, sd, se or none.
     """
     study, known = plan.study, number_columns()
     metrics = tuple(dict.fromkeys(metrics or (study.primary, *study.comparison_family, "accuracy", "ece")))
@@ -61,7 +60,7 @@ def arms_table(trials: pd.DataFrame, plan: Plan, metrics: Sequence[str], spread:
     name, finalize = ("table.tex.j2", _tex) if latex else ("arms.md.j2", escaped)
     template = environment(finalize=finalize).get_template(name)
     return template.render(
-        table=cells.with_best(cells.view(planned_arms(plan).values(), columns)),
+        table=cells.view(planned_arms(plan).values(), columns, best=True),
         note=words("table.note", claims=family_size(plan), arms=len(plan.arms), **facts),
         label=re.sub(r"[^A-Za-z0-9]+", "-", study.name),
     )

@@ -2,12 +2,10 @@
 
 An effect is computed within each seed, so that the seeds' shared luck cancels, and judged over seeds:
 
-- *arm*: an arm against its baseline arm;
-- *pair*: two arms of a study that declares no baseline;
+- *arm*: an arm against its baseline arm; *pair*: two arms of a study that declares no baseline;
 - *main*: two levels of a factor, averaged over the levels of the others;
 - *interaction*: how much such a difference changes between two levels of another factor;
-- *trend*: what changes along the least-squares line from a factor's lowest to its highest level, averaged
-  over the levels of the others, where it has three or more.
+- *trend*: the same along the least-squares line from the lowest to the highest of three or more levels.
 """
 
 from __future__ import annotations
@@ -32,25 +30,20 @@ SIDES = np.array([1.0, -1.0])
 
 @dataclass(frozen=True)
 class Term:
-    """One effect.
-
-    Attributes:
-        term: what is compared, by its levels: an arm's name, or levels of which others are averaged over.
-        levels: factor to level of `term`; `reference` the same of `against`.
-        arms: [T, C] indices of the plan's arms: T arms that are weighed against each other, in each of the C
-            combinations of the other factors' levels that are averaged over.
-        weights: [T], of which those above 0 are of `term`.
-        asked: whether the study asks about it; what it does not ask about is exploratory.
-    """
+    """One effect: of `term`, an arm's name or levels of which others are averaged over, `against` another."""
 
     kind: str
     term: str
     against: str
     levels: Mapping[str, Any]
+    """Factor to level of `term`; `reference` is the same of `against`."""
     reference: Mapping[str, Any]
     arms: NDArray[np.int64]
+    """[T, C] indices of the plan's arms: T that are weighed, in C combinations that are averaged over."""
     weights: NDArray[np.float64]
+    """[T], of which those above 0 are of `term`."""
     asked: bool
+    """Whether the study asks about it; what it does not ask about is exploratory."""
 
     @property
     def scale(self) -> float:

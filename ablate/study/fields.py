@@ -6,6 +6,7 @@ study's base, its profile, the arm's levels and the command line then change sin
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -24,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
-from ablate.errors import StudyError, nearest
+from ablate.errors import LIMITS, StudyError, beyond, nearest
 from ablate.plugins import is_foreign
 
 
@@ -70,9 +71,7 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
     momentum: Part = Field(description="momentum of sgd, beta1 of adamw and ranger; 0 is none")
     beta2: Part = Field(default=0.999, description="decay of squared gradients; not for sgd")
     adam_epsilon: float = Field(default=1e-8, gt=0, description="added to the root of these; not for sgd")
-    weight_decay: float = Field(
-        ge=0, description="sgd: L2 penalty added to the gradient; adamw, ranger: decoupled; 0 is none"
-    )
+    weight_decay: float = Field(ge=0, description="sgd: L2 penalty; adamw, ranger: decoupled; 0 is none")
     decay_norms: bool = Field(default=True, description="weight decay of biases and normalisation layers too")
     clip_norm: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 does not clip")
     schedule: Annotated[str, _named(*SCHEDULES)] = Field(
@@ -85,23 +84,16 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
     )
     flip: bool = Field(default=False, description="mirror every other training image, at random")
     mixup: float = Field(
-        default=0.0,
-        ge=0,
-        description="alpha of the Beta distribution that mixes pairs of images; 0: no mixup",
+        default=0.0, ge=0, description="alpha of the Beta distribution that mixes pairs of images; 0: none"
     )
     freeze: str = Field(
-        default="none",
-        description="what keeps its first weights, as layer1+layer2; body: all but the last linear layer",
+        default="none", description="what keeps its first weights, as layer1+layer2; body: all but the head"
     )
-    head_lr: float = Field(
-        default=1.0, gt=0, description="learning rate of the last linear layer, by that of the others"
-    )
+    head_lr: float = Field(default=1.0, gt=0, description="rate of the last linear layer, by that of others")
     augmentation: Annotated[str, _named("none")] = Field(
         default="none", description="import path of what else is done to training images, after crop and flip"
     )
-    ema: Part = Field(
-        default=0.0, description="decay of the average of weights that is evaluated in their place; 0: none"
-    )
+    ema: Part = Field(default=0.0, description="decay of the average of weights that is evaluated; 0: none")
 
 
 # Fields that are not named have their defaults.
@@ -172,21 +164,14 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
     data: str = Field(min_length=1, description="dataset name, folder:PATH, or package.module:function")
     image_size: int = Field(ge=4, le=1024, description="pixels a side of the square that the network sees")
     decode_size: int = Field(
-        default=0,
-        ge=0,
-        le=2048,
-        description="pixels a side of decoding, cropped or shrunk later; 0: image_size",
+        default=0, ge=0, le=2048, description="side as decoded, cropped or shrunk later; 0: image_size"
     )
     resize: Literal["squash", "center_crop"] = Field(
         default="squash", description="how an image becomes a square; center_crop: its longer side is cut"
     )
-    label_noise: Part = Field(
-        default=0.0, description="part of the training labels that are wrong; none of the reported"
-    )
+    label_noise: Part = Field(default=0.0, description="part of training labels that are wrong, no others")
     tuning_part: Part = Field(
-        default=0.0,
-        description="part of the training images held back and reported on instead of the reported split; "
-        "0: none, as for every final number",
+        default=0.0, description="part of training images to report on instead; 0: for final numbers"
     )
     split: Part = Field(
         default=0.0, description="part of each class in folder:PATH to report on; 0: PATH has train/ and val/"
@@ -221,13 +206,10 @@ class Fields(DataFields, Recipe, extra="allow"):
 
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
     weights: str = Field(
-        default="fresh",
-        description="to start from: fresh, a file, or pretrained or another name of published ones",
+        default="fresh", description="to start from: fresh, a file, or pretrained or another published name"
     )
     loss: str = Field(min_length=1, description="loss name, or package.module:function")
-    epsilon: float = Field(
-        ge=0, le=1, description="label smoothing: 0 is plain cross-entropy, at 1 the label does not matter"
-    )
+    epsilon: float = Field(ge=0, le=1, description="label smoothing; 0: cross-entropy; 1: labels do nothing")
     reduction: Literal["mean", "sum", "none"] = Field(
         description="how the loss reduces a batch; none: per-image losses that the loop averages"
     )
@@ -317,7 +299,12 @@ def flat(value: Any) -> list[Any]:
 
 def several(values: Any) -> Any:
     """A list or array as the tuple of its values, each in its one form; a value on its own as it is."""
-    return values if is_one(values) else tuple(map(canonical, values))
+    if is_one(values):
+        return values
+    several = tuple(map(canonical, itertools.islice(values, LIMITS["values in a list"] + 1)))
+    if fault := beyond("values in a list", len(several)):
+        raise ValueError(fault)
+    return several
 
 
 def one_or_several(values: Any) -> Any:
@@ -402,7 +389,15 @@ class Declaration(Frozen):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Around all other validators, those of the subclass included."""
-        return no_info_wrap_validator_function(cls._checked, handler(source))
+
+        def checked(declaration: Any, validate: Callable[[Any], Any]) -> Any:
+            try:
+                return validate(declaration)
+            except ValidationError as error:
+                kind = cls.called or f"part of a {cls.__name__}"
+                raise in_plain_words(error, kind, cls.model_fields) from None
+
+        return no_info_wrap_validator_function(checked, handler(source))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -414,16 +409,9 @@ class Declaration(Frozen):
         """What is wrong with values each of which could be right, a line each."""
         return ()
 
-    @classmethod
-    def _checked(cls, declaration: Any, validate: Callable[[Any], Any]) -> Any:
-        try:
-            return validate(declaration)
-        except ValidationError as error:
-            kind = cls.called or f"part of a {cls.__name__}"
-            raise in_plain_words(error, kind, cls.model_fields) from None
-
 
 def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
+    seeds = several(seeds)
     try:
         return validate(seeds)
     except ValidationError:

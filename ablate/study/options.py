@@ -20,9 +20,7 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
 
     called: ClassVar[str] = "option"
 
-    profile: str | None = Field(
-        default=None, description="Profile of the study; otherwise the hardware decides."
-    )
+    profile: str | None = Field(default=None, description="Profile to run; otherwise the hardware decides.")
     settings: dict[str, Annotated[tuple[Any, ...], BeforeValidator(one_or_several)]] = Field(
         default={}, description="Fix a field, or sweep it over values."
     )
@@ -35,9 +33,7 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
         "process, as for a debugger.",
     )
     threads: int = Field(default=1, ge=1, description="CPU threads of a trial; part of what it is.")
-    data_dir: Folder | None = Field(
-        default=None, description="Folder with the dataset's files, instead of downloading them."
-    )
+    data_dir: Folder | None = Field(default=None, description="Folder of the dataset's files; no download.")
     results: Folder = Field(default=Path("results"), description="Folder of the results.")
     report: Folder = Field(default=Path("report"), description="Folder of the reports.")
     engine: Literal["eager", "graph"] = Field(
@@ -47,9 +43,7 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     retry_failed: bool = Field(default=False, description="Run failed trials again.")
     retrain: bool = Field(default=False, description="Train anew what was trained with other code.")
     same_code: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Why changed code computes the same; recorded trials are kept.",
+        default=None, min_length=1, description="Why changed code computes the same; records are kept."
     )
     keep_weights: bool = Field(default=False, description="Keep trained networks, for `ablate.load_network`.")
     timing: bool = Field(default=True, description="Time the training steps at the end, by themselves.")

@@ -176,9 +176,7 @@ class Search(Declaration):
         "hyperband, median: a point whose first seed lags behind while it trains is stopped",
     )
     batch: int = Field(default=2, ge=1, le=1000, description="points asked for and trained at a time")
-    tuning_part: float = Field(
-        default=0.125, gt=0, lt=1, description="part of the training images held back to tune on"
-    )
+    tuning_part: float = Field(default=0.125, gt=0, lt=1, description="part of training images to tune on")
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(**dict(zip(Search.model_fields, given, strict=False)), **named)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
+import math
+import os
 import runpy
 import shlex
 import sys
+import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +21,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
-from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
+from ablate.errors import FOREIGN_FAULTS, StudyError, beyond, nearest
+from ablate.plugins import is_standard
 from ablate.study.fields import (
     Declaration,
     Factors,
@@ -104,9 +108,7 @@ class Study(Varied):
     parts: dict[str, Annotated[Levels, Field(min_length=1)]] = Field(
         default={}, description="part of base to its value when off; or a name to fields with theirs"
     )
-    design: Design = Field(
-        default="without", description="arms of parts: all but each, only each, or both with both ends"
-    )
+    design: Design = Field(default="without", description="arms of parts: all but each, only each, or both")
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
@@ -134,9 +136,7 @@ class Study(Varied):
     result: dict[str, str] = Field(
         default={}, description="metric name to where the command leaves it; of a single one, where"
     )
-    predictions: str | None = Field(
-        default=None, description="its logits and labels: '{out}/predictions.npz'"
-    )
+    predictions: str | None = Field(default=None, description="logits and labels, as '{out}/predictions.npz'")
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
     knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
@@ -175,6 +175,10 @@ class Study(Varied):
 
     def faults(self) -> Iterable[str]:
         """What is wrong with its own code, any level of a factor, or the question."""
+        arms = len(self.only) or math.prod(map(len, self.factors.values()))
+        seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        if fault := beyond("trials of a study", arms * seeds):
+            return [f"{fault}, but {arms * seeds:,} came"]
         return itertools.chain(own_faults(self), _field_faults(self), declared_faults(self))
 
     def find_own_modules(self) -> None:
@@ -391,11 +395,11 @@ def load_study(path: str | Path) -> Study:
             f"{nearest(str(path), known)}"
         )
     add_import_folder(path.resolve().parent)
-    try:
-        names = runpy.run_path(str(path), run_name=path.stem)
+    try:  # under a name that does not stand for a module of Python's
+        name = path.name if path.stem in sys.stdlib_module_names else path.stem
+        names = runpy.run_path(str(path), run_name=name)
     except StudyError as error:
-        lines = "\n  ".join(str(error).splitlines())
-        raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
+        raise StudyError(f"{path}: the study is not valid:\n{textwrap.indent(str(error), '  ')}") from None
     except FOREIGN_FAULTS as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         place = f"{path}, line {frames[-1].lineno}" if frames else path
@@ -412,11 +416,26 @@ def load_study(path: str | Path) -> Study:
 
 
 _STUDY_FOLDERS: set[Path] = set()
+STANDARD = [entry for entry in sys.path if is_standard(Path(entry))]
+NEEDED = (
+    "ablate", "filelock", "jinja2", "joblib", "matplotlib", "numpy", "optuna", "packaging", "pandas", "PIL",
+    "pydantic", "rich", "safetensors", "scipy", "seaborn", "sklearn", "threadpoolctl", "torch", "torchvision",
+    "typer",
+)  # fmt: skip
 
 
 def add_import_folder(folder: Path) -> None:
-    """Look for modules in `folder` first, here and in workers; another study's of that name are forgotten."""
-    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+    """Look for modules in `folder` first, but for Python's own; another study's of that name are forgotten.
+
+    After it comes the current folder, where that is looked in.
+    """
+    for name in NEEDED:
+        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if file.is_file() and file != Path(__file__).parents[1] / "__init__.py":
+                raise StudyError(f"{file}: ablate needs {name}, and would import this instead; rename it")
+    others = [entry for entry in sys.path if entry not in {*STANDARD, str(folder)}]
+    others.sort(key=lambda entry: entry not in ("", os.getcwd()))
+    sys.path[:] = [*STANDARD, str(folder), *others]
     _STUDY_FOLDERS.add(folder)
     for name, module in list(sys.modules.items()):
         origin = Path(getattr(module, "__file__", None) or "/")

@@ -40,8 +40,8 @@ KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_
 class Ledger:
     """The points of a search, in a database that several tuners may share; `tuning` is what was last seen.
 
-    It is opened with what this tuner declares, `first` being baseline and anchors. `check_same` raises where
-    the search that is known is another one. Of `options`, retry_failed and retrain count.
+    Opened with what this tuner declares, `first` being baseline and anchors; `check_same` raises where the
+    search that is known is another one. Of `options`, retry_failed and retrain count.
     """
 
     def __init__(

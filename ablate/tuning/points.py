@@ -136,23 +136,18 @@ def reason_of(search: Search, study: optuna.Study, trial: FrozenTrial, step: int
         others = study.best_trial.intermediate_values
         shared = sorted(values.keys() & others.keys())
         mean, best_mean = (statistics.fmean(of[seed] for seed in shared) for of in (values, others))
-        return (
-            f"The mean over {len(shared)} seeds, {mean:.4g}, is {worse} that of point "
-            f"{study.best_trial.number} over the same seeds, {best_mean:.4g} "
-            f"(Wilcoxon test, p < {WILCOXON_LEVEL:g})."
-        )
+        against = f"that of point {study.best_trial.number} over the same seeds, {best_mean:.4g}"
+        against += f" (Wilcoxon test, p < {WILCOXON_LEVEL:g})"
+        return f"The mean over {len(shared)} seeds, {mean:.4g}, is {worse} {against}."
     states = (TrialState.COMPLETE,) if search.pruning == "median" else None
     reached = [other.intermediate_values for other in study.get_trials(deepcopy=False, states=states)]
     at_step = [other[step] for other in reached if step in other]
     if search.pruning == "median":
-        return (
-            f"The best value up to epoch {step}, {best(values.values()):.4g}, is {worse} the median of the "
-            f"complete points at that epoch, {statistics.median(at_step):.4g}."
-        )
-    return (
-        f"The value at epoch {step}, {values[step]:.4g}, is not in the best 1/{REDUCTION} of those that "
-        f"Hyperband compared it with; the best of any point at that epoch is {best(at_step):.4g}."
-    )
+        against = f"the median of the complete points at that epoch, {statistics.median(at_step):.4g}"
+        return f"The best value up to epoch {step}, {best(values.values()):.4g}, is {worse} {against}."
+    against = f"not in the best 1/{REDUCTION} of those that Hyperband compared it with"
+    others_best = f"the best of any point at that epoch is {best(at_step):.4g}"
+    return f"The value at epoch {step}, {values[step]:.4g}, is {against}; {others_best}."
 
 
 class Points:

@@ -59,9 +59,7 @@ def first_points(study: Study) -> list[Levels]:
                 point[name] = dimension.nearest(level)
     points = [point for index, point in enumerate(points) if point not in points[:index]]
     if len(points) > search.points:
-        raise StudyError(
-            f"points: baseline and anchors alone are {len(points)}, give more than {search.points}"
-        )
+        raise StudyError(f"points: baseline and anchors are {len(points)}, give more than {search.points}")
     return points
 
 

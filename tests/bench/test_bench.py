@@ -169,7 +169,6 @@ def test_the_command_runs_every_case_and_keeps_the_numbers(tree: Path) -> None:
     "suite", [pytest.param(name, marks=pytest.mark.imagenette if name == "epoch" else ()) for name in SUITES]
 )
 def test_a_suite_works(suite: str, tmp_path: Path) -> None:
-    """Each peer computes what its reference does, and is in the file of numbers."""
     if suite == "epoch" and "ABLATE_DATA_DIR" not in os.environ:
         pytest.skip("ABLATE_DATA_DIR does not name a folder with imagenette2-160")
     result = bench(tmp_path, suite, "--quick", "--json", "timings.json")

@@ -121,7 +121,6 @@ def test_two_objectives_are_chosen_from_the_front() -> None:
 
 
 def test_what_two_points_miss_is_optunas_hypervolume() -> None:
-    """The reference point lies a tenth of the front's extent beyond its worst values."""
     case, grid = searches.Situation("two curves", "random"), np.arange(0.12, 0.2001, 0.005)
 
     def true(epsilons: Iterable[float]) -> NDArray[np.float64]:

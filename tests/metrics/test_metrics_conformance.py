@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from ablate.metrics import FLOORS, METRICS, Predictions, compute_metrics, validate
-from ablate.metrics.temperature import TEMPERATURE_BOUNDS, fit_temperature, fold_ids
+from ablate.metrics.predictions import TEMPERATURE_BOUNDS, fit_temperature
 
 Logits = NDArray[np.floating]
 Labels = NDArray[np.int64]
@@ -37,7 +37,6 @@ def problem(
 
 
 def scores(logits: Logits, labels: Labels) -> dict[str, float]:
-    """Every metric but the noise floors."""
     predictions = Predictions.of(logits, labels)
     return {name: METRICS[name].score(predictions) for name in METRICS if name in OWN}
 
@@ -153,15 +152,6 @@ def test_the_page_s_example_is_a_metric() -> None:
     assert made(np.log([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]), np.array([0, 1])) == pytest.approx(0.3)
 
 
-def test_folds_are_even_and_those_of_the_recorded_numbers() -> None:
-    for n in (2, 3, 4, 5, 6, 99, 3925):
-        sizes = np.bincount(fold_ids(n))
-        assert len(sizes) == min(n, 5)
-        assert sizes.max() - sizes.min() <= 1
-    # Were this to change, every recorded temperature would.
-    assert fold_ids(12).tolist() == [1, 1, 4, 0, 2, 3, 1, 2, 4, 3, 0, 0]
-
-
 def test_where_no_temperature_is_best_the_nearer_end_is_taken() -> None:
     logits, _ = problem(0, 50, scale=5.0)
     right, wrong = scores(logits, logits.argmax(axis=1)), scores(logits, logits.argmin(axis=1))
@@ -182,8 +172,6 @@ def test_one_confidence_is_scaled_to_the_accuracy(magnitude: float) -> None:
     expected = 2 * magnitude / np.log(correct / (1 - correct))
     assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-9)
 
-
-# What is refused at the door, and with which words.
 
 LOGITS = np.zeros((4, 3), dtype=np.float32)
 LABELS = np.array([0, 1, 2, 0])

@@ -23,8 +23,8 @@ from ablate.metrics import (
     risk_coverage_counts,
 )
 from ablate.metrics.calibration import ece_debiased, smooth_errors
-from ablate.metrics.floors import BAND, DRAWS
 from ablate.metrics.predictions import equal_mass_bin_ids
+from ablate.metrics.registry import BAND, DRAWS
 from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
 
 Array = NDArray[np.float64]
@@ -238,7 +238,6 @@ def calibrated(n: int, *, k: int = 10, scale: float = 8.0) -> Predictions:
 
 
 def scored(predictions: Predictions, labels: NDArray[np.intp]) -> dict[str, Array]:
-    """Each error with a floor for each row of labels, one after the other."""
     rows = [Predictions(predictions.logits, row) for row in labels]
     return {name: np.array([METRICS[name].score(row) for row in rows]) for name in FLOORS}
 

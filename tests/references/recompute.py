@@ -6,8 +6,6 @@ or its band within what draws of labels can be off. Losses, times and scatter ar
 they come from is not stored. A setting younger than a record is not in it: its column is left out.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json
@@ -99,7 +97,6 @@ class Trial:
     repeat: int = 0
 
     def __post_init__(self) -> None:
-        """Read it."""
         self.record = _json(self.folder / "records" / f"{self.trial_id}.json").get("record", {})
         self.row: dict[str, float] = {}
         if self.record.get("status") != "complete":
@@ -142,7 +139,6 @@ class Recorded:
 
     @functools.cached_property
     def arms(self) -> dict[str, dict[str, Any]]:
-        """Name to levels, in order."""
         return {trial.arm: trial.levels for trial in self.trials}
 
     @functools.cached_property
@@ -151,7 +147,6 @@ class Recorded:
 
     @functools.cached_property
     def levels(self) -> dict[str, list[Any]]:
-        """Factor to its levels, in order."""
         names = next(iter(self.arms.values()))
         return {name: list(dict.fromkeys(own[name] for own in self.arms.values())) for name in names}
 
@@ -165,7 +160,6 @@ class Recorded:
         return dict(zip(("", "_2"), self.tuning["search"]["objective"], strict=False))
 
     def complete(self, arm: str) -> list[Trial]:
-        """The arm's complete runs."""
         return [trial for trial in self.trials if trial.arm == arm and trial.row and not trial.repeat]
 
     @functools.cached_property
@@ -184,7 +178,6 @@ class Recorded:
 
 
 def read(folder: Path) -> Recorded:
-    """The recorded study with every metric computed again."""
     plan, timing = _json(folder / "study.json"), _json(folder / "timing.json")
     keys = ("trial_id", "seed", "arm", "levels", "fields", "repeat")
     trials = [Trial(folder, **{key: planned[key] for key in keys}) for planned in plan["trials"]]
@@ -204,7 +197,6 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def metrics_of(logits: Array, labels: NDArray[Any]) -> tuple[dict[str, Array], dict[str, float]]:
-    """Those of each image, [N], and all of them but floors."""
     log_p, one_hot = log_softmax(logits, axis=1), np.eye(logits.shape[1])[labels]
     p, right = np.exp(log_p), logits.argmax(axis=1) == labels
     brier = ((p - one_hot) ** 2).sum(axis=1)
@@ -233,7 +225,6 @@ def _bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
 
 
 def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
-    """Per bin by how many images confidence misses accuracy."""
     return np.asarray(np.abs(np.bincount(bins, gaps)))
 
 
@@ -244,7 +235,6 @@ def _odds(logits: Array) -> Array:
 
 
 def _mass_bins(odds: Array, bins: int = 15) -> NDArray[np.intp]:
-    """[N] the bin of equal mass."""
     ordered = np.sort(odds)
     ends = np.cumsum([len(part) for part in np.array_split(ordered, bins)])
     # Images of equal confidence share a bin: an edge inside such a run moves behind it.
@@ -335,9 +325,6 @@ def _temperature(logits: Array, labels: NDArray[Any]) -> float:
     if slope(high) <= 0:
         return 1 / high
     return 1 / float(brentq(slope, low, high, xtol=1e-15, rtol=1e-14))
-
-
-# Floors, and their bands.
 
 
 @functools.cache
@@ -551,7 +538,6 @@ def _weights(recorded: Recorded, of_levels: Mapping[str, Mapping[Any, float]]) -
 
 
 def family_size(recorded: Recorded, asked: Effect, metric: str) -> int:
-    """How many intervals hold together with this one."""
     claims = [other.is_claim(recorded, name) for other in effects(recorded) for name in recorded.family]
     return sum(claims) if asked.is_claim(recorded, metric) else 1
 
@@ -615,11 +601,9 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         larger = stats.t.sf((margin - abs(effect)) * math.sqrt(n) / sd, n - 1)  # of the two tests
         equivalence = min(1.0, 2 * size * float(larger))
     # Of arms of the same predictions the weights sum to 0; of a trend all are to be the same.
-    differs = (
-        ((used @ recorded.alike > 0).sum(axis=1) > 1)
-        if asked.kind == "trend"
-        else asked.weights @ recorded.alike
-    )
+    differs = asked.weights @ recorded.alike
+    if asked.kind == "trend":
+        differs = (used @ recorded.alike > 0).sum(axis=1) > 1
     decided, directed = found["low"] > 0 or found["high"] < 0, asked.kind != "interaction"
     words = ("higher", "lower") if not directed or metric in UNDIRECTED else ("better", "worse")
     above = found["low"] > 0 if metric in HIGHER or words[0] == "higher" else found["high"] < 0
@@ -713,9 +697,6 @@ def _half_over_images(values: Array, size: int) -> float:
     return half if half > 1e-12 * float(np.abs(values).max()) else NAN
 
 
-# Comparing.
-
-
 @dataclass
 class Audit:
     """What was compared, file by file, what did not agree, and what was left out."""
@@ -738,9 +719,6 @@ class Audit:
             agrees = math.isclose(number, expected, rel_tol=tolerance, abs_tol=1e-3 * tolerance)
         if not agrees:
             self.wrong.append(f"{place}: holds {shown!r}, recomputed {expected!r}")
-
-
-# The page's numbers that stand in no table.
 
 
 def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
@@ -782,11 +760,7 @@ def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
     return audit
 
 
-# The CSV files.
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """What a CSV file holds, as it is written."""
+def rows_of(path: Path) -> list[Any]:
     return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
 
 
@@ -817,7 +791,6 @@ def audit_csv(recorded: Recorded, folder: Path) -> Audit:
 
 
 def _floored(trial: Trial, metric: str) -> float:
-    """A metric or a floor."""
     if trial.row and metric.endswith("_floor"):
         return float(drawn_errors(trial)[metric.removesuffix("_floor")].mean())
     return trial.row.get(metric, NAN)

@@ -14,13 +14,8 @@ from ablate.study.comparisons import terms
 from ablate.study.study import Study
 from ablate.tables.files import frame
 
-ARMS = declare(
-    factors={"epsilon": (0.0, 0.1), "arch": ("a", "b", "c")},
-    baseline={"epsilon": 0.0},
-    primary="nll",
-    family=("nll", "ece"),
-    seeds=2,
-)
+NLL: dict[str, Any] = {"baseline": {"epsilon": 0.0}, "primary": "nll", "family": ("nll", "ece"), "seeds": 2}
+ARMS = declare(factors={"epsilon": (0.0, 0.1), "arch": ("a", "b", "c")}, **NLL)
 LEVELS = declare(
     factors={"epsilon": (0.0, 0.1, 0.5)}, baseline={"epsilon": 0.0}, comparisons=("arms", "trend"), seeds=10
 )
@@ -40,6 +35,7 @@ def effect(arch: str = "a", **changes: Any) -> dict[str, Any]:
 NONE: dict[str, Any] = {"low": None, "high": None, "p": None, "p_adjusted": None}
 OPEN: dict[str, Any] = {"verdict": "undecided"}
 LOST: dict[str, Any] = {**OPEN, **NONE, "reason": "incomplete"}
+AT = "undecided at ε=0.1 (arch=a)"
 SIZE = "−0.0200 nats (−0.0300 to −0.0100)"
 OTHER = {"arch": "b", "verdict": "better", "effect": -0.05}
 
@@ -57,17 +53,14 @@ OTHER = {"arch": "b", "verdict": "better", "effect": -0.05}
         ([{"verdict": "equivalent"}], "equivalent within ±0.0200 nats at ε=0.1 (arch=a)."),
         (
             [{**OPEN, "detectable": 0.05, "seeds_from": 13, "seeds_needed": 25}],
-            "undecided at ε=0.1 (arch=a) (−0.0200 nats, −0.0300 to −0.0100); 2 seeds can only show "
+            f"{AT} (−0.0200 nats, −0.0300 to −0.0100); 2 seeds can only show "
             "differences of 0.0500 nats or more (80 % power), the margin is 0.0200, and 13 to 25 seeds would "
             "settle it.",
         ),
-        (
-            [{**LOST, "n": 0, "effect": None}],
-            "undecided at ε=0.1 (arch=a), because planned trials are missing.",
-        ),
+        ([{**LOST, "n": 0, "effect": None}], f"{AT}, because planned trials are missing."),
         (
             [{**OPEN, **NONE, "reason": "no_spread"}],
-            "undecided at ε=0.1 (arch=a) (−0.0200 nats, no interval), because all seeds differ alike, which "
+            f"{AT} (−0.0200 nats, no interval), because all seeds differ alike, which "
             "leaves no spread to judge by.",
         ),
     ],
@@ -164,9 +157,7 @@ def test_without_a_baseline_the_best_is_named_with_what_it_can_be_told_from() ->
     assert [row[0]["text"] for row in found["arms"]["rows"]] == ["lr=0.1", "lr=0.4", "lr=0.2"]
     assert [row[1]["best"] for row in found["arms"]["rows"]] == [True, False, False]
     nothing = answer({"trials": trials, "effects": frame("effects", [])}, plan)
-    assert nothing["sentences"][0]["text"].startswith(
-        "NLL: 1.0000 to 1.3000 nats over 3 arms, which are described"
-    )
+    assert nothing["sentences"][0]["text"].startswith("NLL: 1.0000 to 1.3000 nats over 3 arms, which")
 
 
 def test_no_word_of_verdict_is_said_of_what_is_exploratory() -> None:

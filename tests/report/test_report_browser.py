@@ -90,7 +90,6 @@ def test_a_link_opens_the_section_that_it_leads_to(open_page: Open) -> None:
 
 
 def corner(page: Any) -> str:
-    """The colour at the edge of the first figure's image, as it is on the screen."""
     picture = page.locator("figure img").first.screenshot()
     return "#" + Image.open(io.BytesIO(picture)).convert("RGB").crop((3, 3, 4, 4)).tobytes().hex()
 

@@ -41,9 +41,7 @@ def test_one_seed_has_means_and_no_interval(rendered: Get) -> None:
     assert "Fewer than 5 training runs in every arm" in titles(page)
 
 
-@pytest.mark.parametrize(
-    ("case", "state"), [("all_failed", "2 oom: out of memory"), ("nothing_ran", "2 not run")]
-)
+@pytest.mark.parametrize(("case", "state"), [("all_failed", "2 oom: out of"), ("nothing_ran", "2 not run")])
 def test_a_study_without_results_says_so(rendered: Get, case: str, state: str) -> None:
     page = rendered(case)
     nothing = "No trial is complete, so there is no result yet."
@@ -138,14 +136,8 @@ def test_tables_of_another_plan_and_a_folder_not_to_be_made_are_named(rendered: 
         write_report(first, tmp_path / "report")
 
 
-PLAN = planned(
-    declare(
-        factors={"epsilon": (0.0, 0.1, 0.2), "drop_last": (False, True)},
-        baseline={"epsilon": 0.0},
-        family=("accuracy", "nll"),
-        seeds=3,
-    )
-)
+TWO: dict[str, Any] = {"epsilon": (0.0, 0.1, 0.2), "drop_last": (False, True)}
+PLAN = planned(declare(factors=TWO, baseline={"epsilon": 0.0}, family=("accuracy", "nll"), seeds=3))
 number = st.none() | st.sampled_from([0.0, 1.0, float("inf"), 1e-300]) | st.floats(-1, 1, allow_nan=False)
 outcome = st.tuples(st.sampled_from(["complete", "complete", "complete", "diverged", "missing"]), number)
 GENERATED = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a report of 18 trials takes minutes
@@ -155,7 +147,6 @@ GENERATED = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking a report 
 @settings(phases=GENERATED)
 @given(outcomes=st.lists(outcome, min_size=18, max_size=18))
 def test_any_table_makes_a_report_without_nan_or_a_p_of_zero(outcomes: list[tuple[str, Any]]) -> None:
-    """The audit computes claims again; here it is that nothing breaks them."""
     of = {trial.trial_id: one for trial, one in zip(PLAN.trials, outcomes, strict=True)}
 
     def measured(trial: Trial) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 """What was planted is what the report says; sentences hold the numbers that scipy finds in the CSV files."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -33,7 +33,6 @@ ORDER = (
 
 
 def json_tables(report: dict[str, Any], *leave_out: str) -> list[dict[str, Any]]:
-    """The tables in the pages' order."""
     known = {**report, **report.get("tuning", {}), "timing": report["timing"]["table"]}
     known["answer"] = report["answer"]["arms"]
     known = {name: [known[name]] if known.get(name) else [] for name in ORDER}
@@ -43,13 +42,10 @@ def json_tables(report: dict[str, Any], *leave_out: str) -> list[dict[str, Any]]
 
 def lines(table: dict[str, Any]) -> list[list[list[str]]]:
     """A cell's lines as a browser shows them."""
-    return [
-        [[squeezed(line) for line in (cell["text"], *cell["notes"])] for cell in row] for row in table["rows"]
-    ]
+    return [[[*map(squeezed, (cell["text"], *cell["notes"]))] for cell in row] for row in table["rows"]]
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text within JSON values."""
     for item in value.values() if isinstance(value, dict) else value:
         yield from [item] if isinstance(item, str) else texts(item)
 
@@ -176,12 +172,9 @@ def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, 
 
 @pytest.mark.soak
 def test_fourteen_arms_of_ten_seeds_stay_under_3_megabytes(tmp_path: Path) -> None:
-    study = declare(
-        base={"data": "folder:x", "image_size": 8, "epochs": 13},
-        factors={"epsilon": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5), "arch": ("seed_cnn", "xresnet18")},
-        baseline={"epsilon": 0.0},
-        seeds=10,
-    )
+    factors = {"epsilon": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5), "arch": ("seed_cnn", "xresnet18")}
+    base = {"data": "folder:x", "image_size": 8, "epochs": 13}
+    study = declare(base=base, factors=factors, baseline={"epsilon": 0.0}, seeds=10)
     page = render(tmp_path, figures=True, study=study, made=lambda trial: predict(trial, images=60))
     assert len(page.html.encode()) < 3_000_000
     assert "eft out for want of room" in page.html

@@ -1,7 +1,5 @@
 """What goes into a paper: the table of arms, read back from LaTeX and from Markdown, and the paragraph."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
@@ -60,7 +58,6 @@ def read_tex(latex: str) -> tuple[str, list[list[str]]]:
 
 
 def expected(tables: Tables, plan: Plan, spread: str) -> list[list[str]]:
-    """The table as pandas and scipy have it."""
     trials, effects = tables["trials"], tables["effects"]
     arms = trials[trials["status"] == "complete"].groupby("arm")
     claims = effects[(effects["kind"] == "arm") & (effects["verdict"] != "exploratory")]

@@ -1,7 +1,5 @@
 """Every number of a report, computed again from the records and predictions by an audit that is not ours."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import math
@@ -52,14 +50,11 @@ LEFT_OUT = recompute.LEFT_OUT_COLUMNS | recompute.LEFT_OUT_OF_A_SEARCH
 
 @dataclass(frozen=True)
 class Ran:
-    """A results folder with its report."""
-
     results: Path
     recorded: recompute.Recorded
     report: dict[str, Any]
 
     def audit(self) -> recompute.Audit:
-        """The tables, and the page's numbers that stand in none of them."""
         audit = recompute.audit_csv(self.recorded, self.results)
         for name in ("arms", "more_metrics"):
             audit.wrong += recompute.audit_arms(self.recorded, self.report[name]).wrong
@@ -68,11 +63,9 @@ class Ran:
         return audit
 
     def rows(self, name: str) -> list[dict[str, str]]:
-        """A CSV file."""
         return recompute.rows_of(self.results / f"{name}.csv")
 
     def wrong_with(self, folder: Path, name: str, rows: list[dict[str, str]]) -> list[str]:
-        """What the audit finds in one CSV file of other rows, written to a folder of its own."""
         pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
         return recompute.audit_csv(self.recorded, folder).wrong
 
@@ -88,7 +81,6 @@ def reopened(page: Rendered) -> Ran:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
-    """A small study, run from the command line as a user runs one."""
     here = tmp_path_factory.mktemp("ran")
     (here / "tiny.py").write_text(STUDY, encoding="utf-8")
     (here / "own.py").write_text(NETWORK, encoding="utf-8")
@@ -99,10 +91,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
 
 
 def test_the_audit_knows_nothing_of_ablate_and_leaves_out_no_more_than_it_did() -> None:
-    """What is added to its lists is no longer audited, so it shows here."""
-    assert not re.search(
-        r"^\s*(from|import) ablate", Path(recompute.__file__).read_text("utf-8"), re.MULTILINE
-    )
+    source = Path(recompute.__file__).read_text("utf-8")
+    assert not re.search(r"^\s*(from|import) ablate", source, re.MULTILINE)
     assert (len(recompute.LEFT_OUT_COLUMNS), len(recompute.LEFT_OUT_OF_A_SEARCH)) == (16, 4)
 
 
@@ -159,9 +149,7 @@ def _blind(trial: Trial) -> Predictions:
 @pytest.mark.parametrize(
     ("made", "reason"), [({"outcome": _holes}, "incomplete"), ({"made": _blind}, "identical")]
 )
-def test_trends_and_contrasts_of_holes_are_recomputed(
-    tmp_path: Path, made: dict[str, Any], reason: str
-) -> None:
+def test_trends_and_contrasts_are_recomputed(tmp_path: Path, made: dict[str, Any], reason: str) -> None:
     factors = {"epsilon": (0.2, 0.0, 0.4), "clip_norm": (0.0, 1.0), "lr": (0.1,), "drop_last": (False, True)}
     asked = ("arms", "interaction", "trend", {"epsilon": 0.4})
     declared = {"baseline": {"epsilon": 0.0}, "family": ("nll", "ece"), "comparisons": asked}
@@ -191,9 +179,6 @@ def test_a_report_of_arms_without_spread_is_recomputed(tmp_path: Path) -> None:
     assert found.audit().wrong == []
     assert found.report["identical"] == [["arch=a", "arch=b"]]
     assert {"identical", "no_spread"} <= {row["reason"] for row in found.rows("effects")}
-
-
-# An audit that finds nothing must be able to.
 
 
 @pytest.mark.slow

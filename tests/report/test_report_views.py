@@ -1,7 +1,5 @@
 """Tables of the page: verdicts at claims alone, ticks of components, what tells a fragile claim."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 
@@ -57,9 +55,7 @@ def test_components_are_ticked_and_stand_beside_their_baseline(rendered: Get) ->
         ticks = [row[head]["text"] == "✓" for head in ("flip", "clip_norm=1")]
         assert ticks == [own["flip"], own["clip_norm"] == 1]
         assert (row["arch"]["text"], row["Accuracy"]["value"]) == (own["arch"], pytest.approx(means[arm]))
-        expected = (
-            "baseline" if not any(ticks) else shown_difference(known["effect"][arm], quantity("accuracy"))
-        )
+        expected = shown_difference(known["effect"][arm], quantity("accuracy")) if any(ticks) else "baseline"
         assert row["Δ Accuracy"]["text"] == expected
     best = {row["Accuracy"]["text"] for row in rows if row["Accuracy"]["best"]}
     assert best == {f"{100 * means.max():.2f}"}

@@ -1,7 +1,5 @@
 """The tables of a search, against loops over its records by hand; which points are chosen."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from pathlib import Path

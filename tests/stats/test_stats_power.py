@@ -49,6 +49,10 @@ def test_without_seeds_spread_or_effect() -> None:
     critical = 1 / math.tan(math.pi / 2 * 0.05 / 50_000)
     far = minimal_detectable_effect(2, sd=1, comparisons=50_000)
     assert far == pytest.approx(1.28155 * critical / math.sqrt(2), rel=1e-5)
+    for judge in (minimal_detectable_effect, confirmable_margin, seeds_needed):
+        for sd in (-1, math.nan, math.inf):
+            with pytest.raises(ValueError, match=f"finite sd >= 0, got {sd}; estimate it from"):
+                judge(5, sd=sd)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 100, 1000])
@@ -72,10 +76,8 @@ def test_equivalence_power_equals_the_published_example() -> None:
 
 @given(n=st.integers(2, 200), sd=st.floats(0.01, 10), comparisons=st.integers(1, 20))
 def test_what_is_detectable_or_confirmable_is_found(n: int, sd: float, comparisons: int) -> None:
-    for power, inverse in (
-        (paired_power, minimal_detectable_effect),
-        (equivalence_power, confirmable_margin),
-    ):
+    powers = ((paired_power, minimal_detectable_effect), (equivalence_power, confirmable_margin))
+    for power, inverse in powers:
         size = inverse(n, sd=sd, comparisons=comparisons)
         assert power(size, n, sd=sd, comparisons=comparisons) == pytest.approx(0.8, abs=1e-7)
 
@@ -96,10 +98,3 @@ def test_freedom_of_effects_that_share_a_baseline() -> None:
     pooled = paired_effect(arms, baseline).sd ** 2
     _, freedom = pooled_sd(paired_effect(arms[0], baseline[0]))
     assert pooled.mean(axis=1).var() / pooled.mean() ** 2 == pytest.approx(2 / freedom, rel=0.05)
-
-
-@pytest.mark.parametrize("sd", [-1, math.nan, math.inf])
-def test_refused(sd: float) -> None:
-    for judge in (minimal_detectable_effect, confirmable_margin, seeds_needed):
-        with pytest.raises(ValueError, match=f"finite sd >= 0, got {sd}; estimate it from"):
-            judge(5, sd=sd)

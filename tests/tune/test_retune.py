@@ -177,7 +177,6 @@ def test_a_plan_says_what_the_searches_train(tmp_path: Path) -> None:
         ({"factors": {"lr": (0.03, 30.0)}, "baseline": {}}, "retune: lr is what the arms differ in"),
         ({"factors": {}, "baseline": {}}, r"retune: is of a study's arms; give it factors"),
         ({"factors": {"tuning": {"a": {}, "b": {}}}, "baseline": {}}, "factors.tuning: re-tuning"),
-        ({"seeds": (FIRST_TUNING_SEED,)}, "seeds: those from 1,000,000 on are for tuning"),
         ({"retune": Search(SPACE, ("ece", "nll"), points=3)}, "retune: expected one objective"),
         ({"search": Search(SPACE, points=3)}, "retune: is of a study's arms; .* and no search"),
     ],
