@@ -1,7 +1,7 @@
 """What can go wrong before or around a trial, each kind with a message that says what to do.
 
 A message states what was expected, what came, and the remedy. The command line prints it without a
-traceback and exits with the status below.
+traceback.
 """
 
 import difflib
@@ -9,9 +9,7 @@ from collections.abc import Iterable
 
 
 class AblateError(Exception):
-    """Base of the errors a user can mend. The command line exits with `exit_status`."""
-
-    exit_status = 1
+    """Base of the errors a user can mend."""
 
 
 class StudyError(AblateError):

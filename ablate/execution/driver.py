@@ -30,6 +30,7 @@ from ablate.study.options import Options as Options
 from ablate.study.own import seconds_of
 from ablate.study.study import Study
 from ablate.study.trials import AnyFields, Plan, Trial, code_names, expand
+from ablate.terminal import optional
 
 TIMING = "timing"
 """Name of the job that times the steps; trials have hashes for names."""
@@ -127,7 +128,8 @@ class _Drive:
                     if isinstance(event, Told):
                         self.watcher.preparing("timing training steps", round(100 * event.message), 100)
                     elif isinstance(event, Done):
-                        write_timing(self.folder, event.outcome)
+                        with optional():
+                            write_timing(self.folder, event.outcome)
                     elif isinstance(event, Lost):
                         self.watcher.note(f"the step times could not be measured: {event.reason}")
                     continue
@@ -326,13 +328,7 @@ def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | 
         record = Record(trial=trial, status=event.status, attempts=event.attempt, failure=failure)
     else:
         return None
-    try:
-        write_record(folder, record, predictions)
-    except OSError as error:
-        raise ResultsError(
-            f"{folder.root}: a record cannot be written ({error.strerror}). What is recorded is kept; make "
-            "room and run the same command, or choose another folder with --results"
-        ) from None
+    write_record(folder, record, predictions)
     folder.checkpoint_path(trial.trial_id).unlink(missing_ok=True)
     return record
 

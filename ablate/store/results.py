@@ -85,10 +85,14 @@ def make_writable(root: Path, folders: Iterable[Path], fault: str, option: str) 
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in a folder that exists, in full or not at all, even when the machine stops."""
-    fail_point()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
+    """Write a file in a folder that exists, in full or not at all, even when the machine stops.
+
+    What the disk refuses is a `ResultsError`.
+    """
+    name = ""
     try:
+        fail_point()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
         with os.fdopen(handle, "wb") as file:
             file.write(content[: len(content) // 2])
             fail_point()
@@ -99,15 +103,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.chmod(name, 0o644)
         os.replace(name, path)
         fail_point()
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.unlink(name)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if not isinstance(error, OSError):
+            raise
+        remedy = "What is recorded is kept; make room, or choose another folder, and run the same command"
+        raise ResultsError(f"{path}: cannot be written ({error.strerror}). {remedy}") from None
 
 
 STEPS = itertools.count(1)
