@@ -5,6 +5,7 @@ traceback.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -32,8 +33,22 @@ class ResultsError(AblateError):
     """A results or report folder cannot be used: not writable, in use, or holding nothing."""
 
 
+class StoppedError(AblateError):
+    """A run cannot go on, and no trial is to blame: the machine failed, or code changed meanwhile."""
+
+
 FOREIGN_FAULTS = (Exception, SystemExit)
 """What code of the user's is to be caught with: one that exits is at fault like one that raises."""
+
+MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EIO}
+"""What the machine lacks, or fails in, and no trial is to be blamed for."""
+
+
+def of_machine(error: BaseException | None) -> OSError | None:
+    """The machine's failure that an error came from, if it did."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in MACHINE):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 LIMITS = {

@@ -12,11 +12,11 @@ import shutil
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from ablate.errors import RecordError, ResultsError, first_line
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
@@ -24,6 +24,7 @@ from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
 Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
+LONGEST_MESSAGE = 2000  # characters
 MISSING, UNREADABLE = "missing", "unreadable"
 """What a planned trial is called whose record is not there, or is damaged as its predictions may be."""
 
@@ -100,12 +101,23 @@ class Environment(Frozen):
     ablate_version: str
     commit: str | None = Field(default=None, description="commit of ablate's source, -dirty when changed")
     engine: str = Field(default="eager", description="of steps: eager, graph, or eager and why not graph")
+    warm: bool = Field(
+        default=False, description="code of one's own ran in a process that may have run others"
+    )
+
+
+def _cleaned(message: Any) -> Any:
+    """What may be anybody's text, without what is no UTF-8, and of a bounded length."""
+    if not isinstance(message, str):
+        return message
+    text = message.encode(errors="backslashreplace").decode()
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
 
 
 class Failure(Frozen):
     """Why a trial has no result."""
 
-    message: str
+    message: Annotated[str, BeforeValidator(_cleaned)]
     epoch: int | None = Field(default=None, description="epoch in which it failed")
     step: int | None = Field(default=None, description="step within that epoch, when known")
 
@@ -177,7 +189,11 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
 
 def record_bytes(record: Record) -> bytes:
     """A record as JSON with its own digest, so that a damaged file is never taken for a value."""
-    later = {name for name in ("metrics", "log", "seconds") if not getattr(record, name)}
+    later: dict[str, Any] = {
+        name: True for name in ("metrics", "log", "seconds") if not getattr(record, name)
+    }
+    if record.environment is not None and not record.environment.warm:
+        later["environment"] = {"warm"}
     content = json.loads(record.model_dump_json(exclude=later))
     whole = {"digest": _content_digest(content), "record": content}
     return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()

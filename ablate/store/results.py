@@ -31,6 +31,7 @@ class ResultsFolder:
         self.predictions = self.root / "predictions"  # one npz file per complete trial
         self.checkpoints = self.root / "checkpoints"  # state of unfinished trials; emptied as they finish
         self.artefacts = self.root / "artefacts"  # of one's own training code, a folder per trial, and logs
+        self.logs = self.root / "logs"  # what trials printed, a file per worker
         self.weights = self.root / "weights"  # trained networks, where they are kept
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
         self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
