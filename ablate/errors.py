@@ -63,9 +63,19 @@ def beyond(what: str, count: float) -> str:
     return f"expected at most {LIMITS[what]:,} {what}" if count > LIMITS[what] else ""
 
 
+LONGEST_MESSAGE = 2000
+"""Characters of what somebody's code says."""
+
+
+def bounded(message: str) -> str:
+    """What may be anybody's text, without what is no UTF-8, and not too long."""
+    text = message.encode(errors="backslashreplace").decode()
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
+
+
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line; "" where it says nothing."""
-    return next(iter(str(error).splitlines()), "")
+    """What an error says, in a line of bounded length; "" where it says nothing."""
+    return next(iter(bounded(str(error)).splitlines()), "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -16,15 +16,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from ablate.errors import RecordError, ResultsError, first_line
+from ablate.errors import RecordError, ResultsError, bounded, first_line
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
 
 Status = Literal["complete", "diverged", "oom", "killed", "timeout", "error"]
-LONGEST_MESSAGE = 2000  # characters
 MISSING, UNREADABLE = "missing", "unreadable"
 """What a planned trial is called whose record is not there, or is damaged as its predictions may be."""
 
@@ -106,18 +105,10 @@ class Environment(Frozen):
     )
 
 
-def _cleaned(message: Any) -> Any:
-    """What may be anybody's text, without what is no UTF-8, and of a bounded length."""
-    if not isinstance(message, str):
-        return message
-    text = message.encode(errors="backslashreplace").decode()
-    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
-
-
 class Failure(Frozen):
     """Why a trial has no result."""
 
-    message: Annotated[str, BeforeValidator(_cleaned)]
+    message: Annotated[str, AfterValidator(bounded)]
     epoch: int | None = Field(default=None, description="epoch in which it failed")
     step: int | None = Field(default=None, description="step within that epoch, when known")
 
