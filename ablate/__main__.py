@@ -7,7 +7,9 @@ import sys
 if __name__ == "__main__":  # `python -m` looks for Python's own modules in the current folder first
     sys.path.append(sys.path.pop(0))
 
+import contextlib
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -28,7 +30,7 @@ from ablate.guarded import FORKS, guarded
 from ablate.study import Options, Study, load_study
 from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
 from ablate.study.settings import command_line, literal, pairs, parse_settings
-from ablate.terminal import print_line, print_table
+from ablate.terminal import Lasting, print_line, print_table
 
 if TYPE_CHECKING:
     from ablate.pipeline import Run
@@ -139,6 +141,7 @@ def tune(
 
 def _load(file: Path) -> Study:
     """A study from its file, which like all code of the user's runs in a child."""
+    importlib.import_module("ablate.execution.driver")  # and torch: imported here, it is in the child too
     return guarded(load_study, file, what=f"{file}: running the study file")
 
 
@@ -167,7 +170,7 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 
 @app.command()
-@takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
+@takes_options(without={"report", "engine", "timeout", "stall", "retry_failed", "timing"})
 def plan(
     study: StudyFile,
     options: Options,
@@ -445,13 +448,15 @@ def publish(
 def main() -> None:
     """Run a command; a fault that the user can mend is one message on stderr, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shown: Any = Lasting(sys.stdout)
     os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looks for GPUs in a way that forks survive
     forks = FORKS.set(True)
     try:
-        app()
-    except AblateError as error:
+        with contextlib.redirect_stdout(shown):
+            app()
+    except (AblateError, OSError) as error:
         print_line(Console(stderr=True), *f"error: {error}".split("\n"))
-        sys.exit(error.exit_status)
+        sys.exit(WRONG)
     except Concluded:
         raise
     except SystemExit as ended:
@@ -463,7 +468,7 @@ def main() -> None:
             print("error: code that the study names ended the command, by sys.exit", file=sys.stderr)
             sys.exit(WRONG)
         # The option parser's status for a wrong option is 2, which here means "complete with failures".
-        sys.exit(WRONG if ended.code == FAILURES else ended.code)
+        sys.exit(WRONG if ended.code == FAILURES or shown.fault else ended.code)
     finally:
         FORKS.reset(forks)
 

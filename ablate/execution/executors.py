@@ -1,29 +1,45 @@
-"""Who does jobs, and what is heard of them: warm worker processes on this machine, or this process itself."""
+"""Who does jobs, and what is heard of them: supervised workers on this machine, or this process itself."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ablate.errors import FOREIGN_FAULTS
+import ablate
+from ablate.errors import FOREIGN_FAULTS, StoppedError, first_line, of_machine
+from ablate.execution.channel import (
+    BEGUN,
+    FRESH,
+    GONE,
+    SETUP,
+    STOP,
+    TOLD,
+    WARM,
+    Channel,
+    attempt_mark,
+    family,
+)
 from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
-DEATH_SECONDS = 5.0  # for a process whose pipe is closed to end, so that its exit status is known
+END_SECONDS = 2.0  # for a supervisor that is told to, to end all that it started
 THEIRS = "ABLATE_PYTHONPATH"  # the user's own, in whose place stands what the worker imports from
-ATTEMPTS = 3  # of a job whose process dies; one that raises or takes too long would do so again
+ATTEMPTS = 3  # of a job whose process is killed; one that raises or takes too long would do so again
+KEPT = "nothing of it is recorded. Recorded trials and checkpoints are kept; the same command goes on"
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,8 @@ class Job:
 
     name: str
     task: Any
+    fresh: bool = False
+    """Whether it is to have a process of its own."""
 
 
 Work = Callable[[Any, int, Callable[[Any], None]], Any]
@@ -76,11 +94,25 @@ class Lost:
 Event = Started | Told | Done | Lost
 
 
-def do_job(work: Work, job: Job, number: int, slot: int, send: Callable[[Event], None]) -> Done | Lost:
-    """Do a job for the given time. What it tells is sent; its end is returned."""
+def do_job(
+    work: Work,
+    job: Job,
+    number: int,
+    slot: int,
+    send: Callable[[Event], None],
+    faults: Any = FOREIGN_FAULTS,
+) -> Done | Lost:
+    """Do a job for the given time. What it tells is sent; its end is returned.
+
+    What is no fault of the job, as a full disk, is a StoppedError.
+    """
     try:
         outcome = work(job.task, slot, lambda message: send(Told(job.name, message)))
-    except FOREIGN_FAULTS as error:
+    except StoppedError:
+        raise
+    except faults as error:
+        if failure := of_machine(error):
+            raise StoppedError(f"the machine failed ({failure}) in a trial: {KEPT}") from error
         summary = "".join(traceback.format_exception_only(error)).strip()
         frame = traceback.extract_tb(error.__traceback__)[-1]
         place = f"in {frame.name}, line {frame.lineno} of {os.path.basename(frame.filename)}"
@@ -90,32 +122,54 @@ def do_job(work: Work, job: Job, number: int, slot: int, send: Callable[[Event],
 
 @dataclass
 class _Worker:
+    """A slot's supervisor."""
+
     slot: int
     process: subprocess.Popen[bytes]
-    connection: Connection
+    channel: Channel
+    said: IO[bytes]
     job: Job | None = None
     attempt: int = 0
-    started: float = 0.0
+    begun: float | None = None
+    heard: float = 0.0
+    child: int = 0
+    """What its supervisor forked last, a process group of its own."""
 
 
 class LocalExecutor:
-    """Runs jobs, each in `timeout` seconds, in processes that end with it and import `imports` first."""
+    """Runs jobs, each in `timeout` seconds, in processes that end with it and import `imports` first.
+
+    A job that tells nothing for `stall` seconds is over as well. Supervisors do not see the folder `apart`,
+    which holds the user's modules; what jobs print goes to a file per slot in the folder `logs`.
+    """
 
     def __init__(
-        self, work: Work, *, workers: int = 1, timeout: float | None = None, imports: Sequence[str] = ()
+        self,
+        work: Work,
+        *,
+        workers: int = 1,
+        timeout: float | None = None,
+        stall: float | None = None,
+        imports: Sequence[str] = (),
+        apart: Path | None = None,
+        logs: Path | None = None,
     ) -> None:
-        self.work, self.workers, self.timeout, self.imports = work, workers, timeout, tuple(imports)
+        self.work, self.workers, self.timeout, self.stall = work, workers, timeout, stall
+        self.imports, self.apart, self.logs = tuple(imports), apart, logs
         self._waiting: deque[tuple[Job, int]] = deque()
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Event]:
-        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers."""
+        """Do all jobs in order, and those submitted meanwhile; closing the iterator kills the workers.
+
+        What ends the whole run, as a machine that fails, is a StoppedError.
+        """
         self._waiting.extend((job, 1) for job in jobs)
         try:
             while self._waiting or self._busy:
                 yield from self._start_waiting()
-                wait([worker.connection for worker in self._busy], timeout=POLL_SECONDS)
+                wait([worker.channel for worker in self._busy], timeout=POLL_SECONDS)  # type: ignore[misc]
                 for worker in list(self._busy):
                     for event in self._look_at(worker):
                         yield from self._start_waiting()  # no worker waits for who hears the event
@@ -141,7 +195,10 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Kill every worker and whatever it started."""
-        for worker in [*self._idle, *self._busy]:
+        workers = [*self._idle, *self._busy]
+        for worker in workers:
+            worker.channel.close()  # all begin to end before any is waited for
+        for worker in workers:
             self._kill(worker)
         self._idle, self._busy = [], []
         self._waiting.clear()
@@ -150,57 +207,103 @@ class LocalExecutor:
         while self._waiting and len(self._busy) < self.workers:
             job, attempt = self._waiting.popleft()
             worker = self._idle.pop() if self._idle else self._spawn()
-            worker.job, worker.attempt, worker.started = job, attempt, time.monotonic()
+            worker.job, worker.attempt, worker.begun, worker.heard = job, attempt, None, time.monotonic()
             self._busy.append(worker)
-            with contextlib.suppress(BrokenPipeError):  # it died while idle: found by the next look at it
-                worker.connection.send((job, attempt))
+            kind, mark = FRESH if job.fresh else WARM, attempt_mark(job.name, attempt)
+            with contextlib.suppress(ConnectionError):  # it died while idle: found by the next look at it
+                worker.channel.send(kind, mark, pickle.dumps((job, attempt)))
             yield Started(job.name, attempt)
 
     def _spawn(self) -> _Worker:
-        """A fresh process in a process group of its own, so that all it starts can be killed with it."""
+        """A supervisor, in a process group of its own, that finds no module of the user's before ours."""
         slot = min(set(range(self.workers)) - {worker.slot for worker in [*self._idle, *self._busy]})
-        ours, theirs = Pipe()
-        arguments = [str(theirs.fileno()), str(slot), str(os.getpid())]
         environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic cuBLAS, if asked
         environment[THEIRS] = os.environ.get("PYTHONPATH", "")
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ablate.execution.worker", *arguments],
-            pass_fds=[theirs.fileno()], process_group=0, stdin=subprocess.DEVNULL, env=environment,
-        )  # fmt: skip
-        theirs.close()
-        worker = _Worker(slot, process, ours)
-        with contextlib.suppress(BrokenPipeError):
-            ours.send((list(sys.path), self.imports, (self.work.__module__, self.work.__qualname__)))
+        paths = [path for path in map(os.path.abspath, sys.path) if path != str(self.apart)]
+        environment["PYTHONPATH"] = os.pathsep.join([*paths, str(Path(ablate.__file__).parents[1])])
+        log = self.logs / f"worker-{slot}.log" if self.logs else Path(os.devnull)
+        work = self.work.__module__, self.work.__qualname__
+        try:
+            said = tempfile.TemporaryFile()  # noqa: SIM115
+            ours, theirs = socket.socketpair()
+            with theirs:
+                arguments = [str(theirs.fileno()), str(slot), str(os.getpid())]
+                process = subprocess.Popen(
+                    [sys.executable, "-u", "-P", "-m", "ablate.execution.worker", *arguments],
+                    pass_fds=[theirs.fileno()], process_group=0, env=environment,
+                    stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                )  # fmt: skip
+        except OSError as error:
+            raise StoppedError(f"a worker cannot be started ({error}): {KEPT}") from None
+        worker = _Worker(slot, process, Channel(ours), said)
+        with contextlib.suppress(ConnectionError):
+            worker.channel.send(SETUP, b"", pickle.dumps((list(sys.path), self.imports, work, log)))
         return worker
 
     def _look_at(self, worker: _Worker) -> Iterator[Event]:
-        job, attempt = worker.job, worker.attempt
+        job, attempt, now = worker.job, worker.attempt, time.monotonic()
         if job is None:
             return  # cancelled while another's event was looked at
         try:
-            while worker.job is job and worker.connection.poll():
-                event: Event = worker.connection.recv()
+            for kind, _, payload in worker.channel.receive():
+                worker.heard = now
+                if kind == BEGUN:
+                    worker.begun, worker.child = now, int(payload)
+                    continue
+                event = self._event(job, attempt, kind, payload)
                 if not isinstance(event, Told):
-                    self._release(worker, keep=isinstance(event, Done))
-                yield event  # whose hearer may cancel the job
+                    self._release(worker, keep=kind != TOLD)
+                if event is not None:
+                    yield event  # whose hearer may cancel the job
+                if worker.job is not job:
+                    return
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(timeout=DEATH_SECONDS)
+                worker.process.wait(timeout=END_SECONDS)
+            code = worker.process.poll()
+            worker.said.seek(0)
+            said = worker.said.read().decode(errors="replace").strip().rpartition("\n")[2]
             self._release(worker, keep=False)
-            code = worker.process.returncode
-            if code >= 0:
-                yield Lost(job.name, "error", f"its process exited with status {code}", attempt)
-            elif attempt < ATTEMPTS:
-                self._waiting.appendleft((job, attempt + 1))
-            else:
-                killer = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
-                yield Lost(job.name, "killed", f"its process was killed by {killer}", attempt)
+            if code is None or code >= 0 or (attempt == ATTEMPTS and worker.begun is None):
+                fault = f"a worker ended before its job (status {code}): {said}".rstrip(": ")
+                raise StoppedError(f"{fault}; {KEPT}") from None
+            if lost := self._ended(job, attempt, code, ""):
+                yield lost
             return
-        overdue = self.timeout is not None and time.monotonic() - worker.started > self.timeout
-        if worker.job is job and overdue:
+        reason = ""
+        if self.timeout is not None and now - (worker.begun or now) > self.timeout:
+            reason = f"took longer than {self.timeout:g} s"
+        elif self.stall is not None and now - worker.heard > self.stall:
+            reason = f"said nothing for {self.stall:g} s"
+        if reason:
             self._release(worker, keep=False)
-            yield Lost(job.name, "timeout", f"took longer than {self.timeout:g} s", attempt)
+            yield Lost(job.name, "timeout", reason, attempt)
+
+    def _event(self, job: Job, attempt: int, kind: bytes, payload: bytes) -> Event | None:
+        """What a frame says; None where the job is to be done again."""
+        if kind == STOP:
+            raise StoppedError(payload.decode())
+        try:
+            said = pickle.loads(payload)
+        except Exception as error:
+            return Lost(job.name, "error", f"what it sent cannot be read ({first_line(error)})", attempt)
+        if kind != GONE:
+            event: Event = said
+            return event
+        code, line, fault = said
+        return self._ended(job, attempt, code, fault, line)
+
+    def _ended(self, job: Job, attempt: int, code: int | None, fault: str, line: str = "") -> Lost | None:
+        """A job at fault, or whose process ended with an exit code; None where it is to be done again."""
+        said = f"; the last line of its output: {line}" if line else ""
+        if code is None or code >= 0:
+            reason = fault or f"its process exited with status {code}"
+            return Lost(job.name, "error", reason + said, attempt)
+        if attempt < ATTEMPTS:
+            self._waiting.appendleft((job, attempt + 1))
+            return None
+        killer = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
+        return Lost(job.name, "killed", f"its process was killed by {killer}{said}", attempt)
 
     def _release(self, worker: _Worker, *, keep: bool) -> None:
         """The worker's job is over. One whose state is in doubt is not used again."""
@@ -212,12 +315,18 @@ class LocalExecutor:
             self._kill(worker)
 
     def _kill(self, worker: _Worker) -> None:
-        worker.connection.close()
-        for process in _family(worker.process.pid):
-            for kill in (os.killpg, os.kill):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    kill(process, signal.SIGKILL)
+        """Hang up, for the supervisor to end what it started; one that does not is killed with all that."""
+        worker.channel.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            worker.process.wait(timeout=END_SECONDS if worker.child else 0)
+        if worker.process.poll() != 0:
+            below = family(worker.process.pid) if worker.process.returncode is None else []
+            for process in (*below, worker.child or worker.process.pid):
+                for kill in (os.killpg, os.kill):
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        kill(process, signal.SIGKILL)
         worker.process.wait()
+        worker.said.close()
 
 
 class InlineExecutor(LocalExecutor):
@@ -245,12 +354,3 @@ class InlineExecutor(LocalExecutor):
         """Drop a job, and what else one that ran would have told."""
         super().cancel(name)
         self._running = "" if self._running == name else self._running
-
-
-def _family(process: int) -> list[int]:
-    """A process and all that it started, whose groups may be their own, as far as Linux tells."""
-    children = list[int]()
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            children += map(int, (thread / "children").read_text().split())
-    return [process, *(one for child in children for one in _family(child))]

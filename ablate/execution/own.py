@@ -71,11 +71,14 @@ class OwnTask(Task):
     ) -> Predictions | None:
         """Have the study's own code train, and check what it gives."""
         began = time.monotonic()
+        self.check_code(self.study.folder)
         if self.study.command:
             result: Any = run_command(self.study, self.trial, self.out.absolute(), device, tell)
+            self.check_code(self.study.folder)  # when it read its files, nobody knows
         else:
-            trial = OwnTrial(self, device, tell)
-            result = load_foreign("train", self.study.train)(trial, **trial.fields)
+            train, trial = load_foreign("train", self.study.train), OwnTrial(self, device, tell)
+            self.check_code()
+            result = train(trial, **trial.fields)
             facts["log"] = tuple(trial.history)
         facts["metrics"], predictions = judged(self.study, result)
         if predictions is not None and self.trial.fields.data:
@@ -97,7 +100,7 @@ class OwnTrial:
     """
 
     def __init__(self, task: OwnTask, device: torch.device, tell: Callable[[Heartbeat], None]) -> None:
-        self._task, self._tell, self._kept = task, tell, read_checkpoint(task)
+        self._task, self._tell, self._kept = task, tell, read_checkpoint(task, tell)
         if self._kept is None:
             shutil.rmtree(task.out, ignore_errors=True)
         task.out.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from ablate.execution.trial import Heartbeat
 from ablate.store.points import Tuning
 from ablate.store.records import Record
 from ablate.study.trials import Plan, Trial
-from ablate.terminal import duration, print_line, printable
+from ablate.terminal import Lasting, duration, print_line, printable
 
 REFRESH_PER_SECOND = 4
 LINE_SECONDS = 60  # without a terminal, how far the running trials are is a line at most this often
@@ -34,6 +34,8 @@ class Watcher:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console = console or Console(quiet=True)
+        outlasting: Any = Lasting(console.file)
+        console.file = outlasting
         self._running: dict[str, tuple[float, str]] = {}
         """Of each trial that a worker has, the part that is done, and a line."""
         self._total, self._ended, self._begun, self._last_line, self._at_once = 0, 0, 0.0, 0.0, 1

@@ -24,6 +24,7 @@ from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS, DERIVED
 from ablate.tables.files import Tables, open_plan, read_tables, write_tables
+from ablate.terminal import optional
 
 FORMAT = 2  # raised when report.json changes in a way that its readers must know of
 LARGEST_CARRIED = 250_000  # bytes up to which a table but that of trials travels in the page
@@ -37,8 +38,9 @@ def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False)
     make_writable(report_dir, [report_dir / "figures"], "the report cannot be written", "--report")
     plan = open_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
-    for former in ("contrasts", "trends"):  # rows of the effects table now
-        (results.root / f"{former}.csv").unlink(missing_ok=True)
+    with optional():
+        for former in ("contrasts", "trends"):  # rows of the effects table now
+            (results.root / f"{former}.csv").unlink(missing_ok=True)
     return write_pages(tables, plan, results, report_dir, pdf=pdf)
 
 
@@ -52,7 +54,8 @@ def write_pages(
     if plan.study.trained_by and tables["trials"]["predictions_sha256"].isna().all():
         plan = plan.model_copy(update={"study": plan.study.of_numbers_alone()})
     derived = derived_tables(tables, plan)
-    write_tables(results, derived)
+    with optional():
+        write_tables(results, derived)
     figures = draw_figures({**tables, **derived}, plan, pdf=pdf)
     report = build_report({**tables, **derived}, plan, figures)
     files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
@@ -62,13 +65,17 @@ def write_pages(
         "index.html": render_html(report, figures, carried).encode(),
         "report.md": render_markdown(report).encode(),
     }
-    for figure, paths in zip(figures, report["figures"], strict=True):
-        content |= {paths[kind]: getattr(figure, kind) for kind in ("light", "dark", "pdf") if paths[kind]}
     for name, data in content.items():
         write_atomically(report_dir / name, data)
-    for old in (report_dir / "figures").iterdir():  # of an earlier report
-        if old.suffix in (".svg", ".pdf") and f"figures/{old.name}" not in content:
-            old.unlink()
+    with optional():
+        drawn = dict[str, bytes]()
+        for figure, paths in zip(figures, report["figures"], strict=True):
+            drawn |= {paths[kind]: getattr(figure, kind) for kind in ("light", "dark", "pdf") if paths[kind]}
+        for name, data in drawn.items():
+            write_atomically(report_dir / name, data)
+        for old in (report_dir / "figures").iterdir():  # of an earlier report
+            if old.suffix in (".svg", ".pdf") and f"figures/{old.name}" not in drawn:
+                old.unlink()
     return report_dir / "index.html"
 
 

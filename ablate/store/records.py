@@ -12,13 +12,13 @@ import shutil
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
-from ablate.errors import RecordError, ResultsError, first_line
+from ablate.errors import RecordError, ResultsError, bounded, first_line
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.fields import Frozen
 from ablate.study.trials import Trial
@@ -100,12 +100,15 @@ class Environment(Frozen):
     ablate_version: str
     commit: str | None = Field(default=None, description="commit of ablate's source, -dirty when changed")
     engine: str = Field(default="eager", description="of steps: eager, graph, or eager and why not graph")
+    warm: bool = Field(
+        default=False, description="code of one's own ran in a process that may have run others"
+    )
 
 
 class Failure(Frozen):
     """Why a trial has no result."""
 
-    message: str
+    message: Annotated[str, AfterValidator(bounded)]
     epoch: int | None = Field(default=None, description="epoch in which it failed")
     step: int | None = Field(default=None, description="step within that epoch, when known")
 
@@ -177,7 +180,11 @@ def write_record(folder: ResultsFolder, record: Record, predictions: Predictions
 
 def record_bytes(record: Record) -> bytes:
     """A record as JSON with its own digest, so that a damaged file is never taken for a value."""
-    later = {name for name in ("metrics", "log", "seconds") if not getattr(record, name)}
+    later: dict[str, Any] = {
+        name: True for name in ("metrics", "log", "seconds") if not getattr(record, name)
+    }
+    if record.environment is not None and not record.environment.warm:
+        later["environment"] = {"warm"}
     content = json.loads(record.model_dump_json(exclude=later))
     whole = {"digest": _content_digest(content), "record": content}
     return (json.dumps(whole, indent=1, ensure_ascii=False) + "\n").encode()

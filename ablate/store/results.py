@@ -31,6 +31,7 @@ class ResultsFolder:
         self.predictions = self.root / "predictions"  # one npz file per complete trial
         self.checkpoints = self.root / "checkpoints"  # state of unfinished trials; emptied as they finish
         self.artefacts = self.root / "artefacts"  # of one's own training code, a folder per trial, and logs
+        self.logs = self.root / "logs"  # what trials printed, a file per worker
         self.weights = self.root / "weights"  # trained networks, where they are kept
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
         self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
@@ -85,10 +86,14 @@ def make_writable(root: Path, folders: Iterable[Path], fault: str, option: str) 
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in a folder that exists, in full or not at all, even when the machine stops."""
-    fail_point()
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
+    """Write a file in a folder that exists, in full or not at all, even when the machine stops.
+
+    What the disk refuses is a `ResultsError`.
+    """
+    name = ""
     try:
+        fail_point()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
         with os.fdopen(handle, "wb") as file:
             file.write(content[: len(content) // 2])
             fail_point()
@@ -99,15 +104,18 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.chmod(name, 0o644)
         os.replace(name, path)
         fail_point()
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.unlink(name)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if not isinstance(error, OSError):
+            raise
+        remedy = "What is recorded is kept; make room, or choose another folder, and run the same command"
+        raise ResultsError(f"{path}: cannot be written ({error.strerror}). {remedy}") from None
 
 
 STEPS = itertools.count(1)
