@@ -9,6 +9,7 @@ if __name__ == "__main__":  # `python -m` looks for Python's own modules in the 
 
 import contextlib
 import functools
+import importlib
 import inspect
 import os
 import re
@@ -140,6 +141,7 @@ def tune(
 
 def _load(file: Path) -> Study:
     """A study from its file, which like all code of the user's runs in a child."""
+    importlib.import_module("ablate.execution.driver")  # and torch: imported here, it is in the child too
     return guarded(load_study, file, what=f"{file}: running the study file")
 
 

@@ -35,9 +35,9 @@ def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given
     """What a function gives that runs code of the user's; of a command, in a child of this process.
 
     Functions among the arguments are called here with what the child hands them. What it gives is pickled, an
-    AblateError raised here, and what it sets of the environment set here. A child that ends before, or is
-    silent for half an hour (or `SILENCE`), is a StudyError that begins with `what`. What was printed goes to
-    stderr, and all that was started is killed.
+    AblateError is raised here, and sys.path and the environment become the child's. One that ends before it,
+    or is silent for half an hour (or `SILENCE`), is a StudyError that begins with `what`. What it printed
+    goes to stderr, and all that it started is killed.
     """
     if not (FORKS.get() and sys.platform == "linux"):
         return function(*arguments)
@@ -55,7 +55,7 @@ def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given
     try:
         for kind, message in _heard(child, answers, output, token, printed):
             if kind == "gave":
-                given, environment = message
+                given, environment, sys.path[:] = message
                 os.environ.update(environment)
                 return given  # type: ignore[no-any-return]
             if kind == "raised":
@@ -64,7 +64,7 @@ def guarded(function: Callable[..., Given], *arguments: Any, what: str) -> Given
                 arguments[kind](*message)
         last = printed.decode(errors="backslashreplace").strip().rpartition("\n")[2]
         said = f"; the last it printed: {last[:200]!r}" if last else ""
-        remedy = "Mend or leave out what does that; with --workers 0 a debugger can follow it"
+        remedy = "Mend or leave out what does that; `run --workers 0` lets a debugger follow it"
         raise StudyError(f"{what}: {message[0]}{said}. {remedy}")
     finally:
         left = {child}
@@ -112,7 +112,7 @@ def _answer(
         before = {*os.environ.items()}
         told = [partial(send, at) if callable(one) else one for at, one in enumerate(arguments)]
         try:
-            end: Any = "gave", function(*told), dict(os.environ.items() - before)
+            end: Any = "gave", function(*told), dict(os.environ.items() - before), sys.path
         except AblateError as error:
             end = "raised", error
         out.flush()
@@ -127,7 +127,9 @@ def _heard(
     child: int, answers: int, output: int, token: bytes, printed: bytearray
 ) -> Iterator[tuple[Any, Any]]:
     """What a child sends, and last how it ended, which the process says and not the pipe."""
-    limit, last, sent = float(os.environ.get(SILENCE, 1800)), time.monotonic(), bytearray()
+    if not (limit := os.environ.get(SILENCE, "1800")).isdecimal():
+        raise StudyError(f"{SILENCE}: expected a number of seconds, but {limit!r} came")
+    last, sent = time.monotonic(), bytearray()
     poll = select.poll()
     poll.register(output, select.POLLIN)
     poll.register(answers, select.POLLIN)
@@ -147,12 +149,12 @@ def _heard(
                 last = time.monotonic()
                 yield _Known(BytesIO(binascii.a2b_base64(line[len(token) :]))).load()
         ended = ""
-        if over and over.si_code == os.CLD_EXITED:
-            ended = f"it ended its process, with status {over.si_status}, before it was done"
-        elif over:
-            ended = f"its process ended by a signal: {signal.strsignal(over.si_status)}"
-        elif time.monotonic() - last > limit:
-            ended = f"it took longer than {limit:g} s, which {SILENCE} can raise"
+        if over:
+            exited = over.si_code == os.CLD_EXITED
+            how = f"status {over.si_status}" if exited else signal.strsignal(over.si_status)
+            ended = f"it ended its process ({how}) before it was done"
+        elif time.monotonic() - last > int(limit):
+            ended = f"it took longer than {limit} s, which {SILENCE} can raise"
         if ended:
             return (yield "ended", [ended])
 

@@ -130,6 +130,7 @@ def test_a_study_runs_to_its_report(first: tuple[Path, Ended]) -> None:
     here, ended = first
     assert ended.status == 0, ended.err
     assert "tiny: no CUDA is present, so profile quick runs" in ended.out
+    assert "synthetic: 64 training images, 64 reported ones, 3 classes" in ended.out
     assert "2 arms x 2 seeds = 4 trials: 0 done, 4 to run" in ended.out
     page = here / "report" / "tiny" / "quick" / "index.html"
     assert f"4 trials run\nreport: report/tiny/quick/index.html\n{page.as_uri()}\n" in ended.out

@@ -82,9 +82,9 @@ WHILE_BUILT = {
     "exit 3": "SystemExit: 3",
     "die 0": "status 0",
     "die 7": "status 7",
-    "crash": "SIGSEGV",
-    "kill": "SIGKILL",
-    "fork and crash": "SIGSEGV",
+    "crash": "Segmentation fault",
+    "kill": "signal: Killed",
+    "fork and crash": "Segmentation fault",
     "huge": "allocate memory",
     "recurse": "RecursionError",
 }

@@ -351,6 +351,9 @@ def test_the_front_has_the_arms_means_and_those_that_are_equal_once(of: Of) -> N
     expected = [means_by_hand(study, metric) for metric in ("ece", "accuracy")]
     drawn = {place[:2] for place in dots(study.axes("front")[0])}
     assert drawn == {tuple(round(own[arm][0], 6) for own in expected) for arm in study.plan.arms}
+    (line,) = [line for line in study.axes("front")[0].lines if line.get_drawstyle() == "steps-post"]
+    unbeaten = {(x, y) for x, y in drawn if not any(a <= x and b >= y for a, b in drawn - {(x, y)})}
+    assert {(round(x, 6), round(y, 6)) for x, y in line.get_xydata()} == unbeaten
     plan = plan_of({"epsilon": studies.EPSILONS}, {"epsilon": 0.0})
     same = Drawn(tables_of(plan, **dict.fromkeys(plan.arms, 0.5)), plan)
     assert same.legend("front") == ["ε=0 (and 3 equal)"]
