@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,6 +25,8 @@ class ResultsFolder:
     """The one place that knows the file names under results/<study>/<profile>/."""
 
     root: Path
+    unwritten: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+    """Tables by their files' names that follow from the records, where they could not be written."""
 
     def __post_init__(self) -> None:
         self.records = self.root / "records"  # one JSON file per trial
@@ -36,6 +38,10 @@ class ResultsFolder:
         self.plan = self.root / "study.json"  # the study as last run: its declaration and its planned trials
         self.timing = self.root / "timing.json"  # what a training step takes, from the exclusive pass
         self.lock = self.root / ".lock"  # held by the one driver that may write here
+
+    def read(self, name: str) -> bytes:
+        """What a file in the root holds, or would hold if it could be written."""
+        return self.unwritten.get(name) or (self.root / name).read_bytes()
 
     def record_path(self, trial_id: str) -> Path:
         """The record of one trial."""

@@ -11,6 +11,7 @@ from ablate.errors import RecordError
 from ablate.store.results import ResultsFolder, read_plan, write_atomically
 from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS, FIRST, RETIRED, Kind, columns_of, declare, is_argument
+from ablate.terminal import optional
 
 Tables = dict[str, pd.DataFrame]
 DTYPES = {"text": "string", "integer": "Int64", "number": "float64", "boolean": "boolean"}
@@ -38,11 +39,14 @@ def frame(table: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def write_tables(folder: ResultsFolder, tables: Tables) -> None:
-    """Write each table to <name>.csv, numbers unrounded."""
+    """Write each table to <name>.csv, numbers unrounded; one that cannot be is read from `folder` itself."""
     for name, data in tables.items():
         texts: Any = data.select_dtypes("string")
         safe = data.assign(**{text: data[text].map(inert, na_action="ignore") for text in texts})
-        write_atomically(folder.root / f"{name}.csv", safe.to_csv(index=False).encode())
+        folder.unwritten[f"{name}.csv"] = content = safe.to_csv(index=False).encode()
+        with optional():
+            write_atomically(folder.root / f"{name}.csv", content)
+            del folder.unwritten[f"{name}.csv"]
 
 
 def inert(text: str) -> str:
@@ -52,18 +56,18 @@ def inert(text: str) -> str:
 
 def read_tables(folder: ResultsFolder, *, names: Iterable[str] = tuple(COLUMNS)) -> Tables:
     """The CSV files of a folder, of an earlier version too; a RecordError names one missing or damaged."""
-    return {name: _read_table(folder.root / f"{name}.csv", name) for name in names}
+    return {name: _read_table(folder, folder.root / f"{name}.csv", name) for name in names}
 
 
 FORMER_EFFECTS = {"arm": "term", "baseline": "against", "n_pairs": "n"}  # while it held arms alone
 
 
-def _read_table(path: Path, table: str) -> pd.DataFrame:
-    if not path.is_file():
+def _read_table(folder: ResultsFolder, path: Path, table: str) -> pd.DataFrame:
+    if not path.is_file() and path.name not in folder.unwritten:
         if table not in FIRST:
             return frame(table, [])
         raise RecordError(f"{path}: the table is missing; write it again with `python -m ablate report`")
-    content = path.read_text(encoding="utf-8")
+    content = folder.read(path.name).decode()
     if not content.endswith("\n"):
         raise RecordError(f"{path}: the table is cut off; write it again with `python -m ablate report`")
     data = pd.read_csv(io.StringIO(content), dtype="string", keep_default_na=False, na_values=[""])
