@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.errors import FOREIGN_FAULTS, ResultsError, StudyError
 from ablate.metrics import METRICS
-from ablate.store.results import ResultsFolder, find_results
+from ablate.plugins import is_users
+from ablate.store.results import ResultsFolder, below, find_results
 from ablate.study.external import ExternalStudy
-from ablate.study.fields import unknown_name
+from ablate.study.fields import folder_name, unknown_name
 from ablate.study.options import Options
-from ablate.study.sources import is_users, read_source
+from ablate.study.sources import read_source
 from ablate.study.study import Profile, Study, load_study
 from ablate.study.trials import Plan
 
@@ -127,11 +128,11 @@ def run_study(study: Study, options: Options) -> Run:
     settled, searched = driver.settle(study, options), 0
     with _view(options) as view:
         if settled.study.retune:
-            from ablate.tuning.retune import retune_arms
+            from ablate.tuning.run import retune_arms
 
             both, searched = retune_arms(settled, options, view)
             if both is None:
-                return Run(options.results / settled.study.name / settled.profile, searched, 0, True)
+                return Run(settled.folder(options).root, searched, 0, True)
             settled = both
         summary = driver.run_settled(settled, options, view)
     return _reported(replace(summary, ran=summary.ran + searched), options)
@@ -155,7 +156,8 @@ def write_results(folder: ResultsFolder, report_dir: Path, *, pdf: bool = False)
     from ablate.report import write_report
 
     plan = rebuild_tables(folder)
-    return write_report(folder, report_dir / plan.study.name / folder.root.name, pdf=pdf)
+    name = folder.root.resolve().name  # also of "."
+    return write_report(folder, below(report_dir, plan.study.name, name), pdf=pdf)
 
 
 def rebuild_tables(folder: ResultsFolder) -> Plan:
@@ -193,8 +195,10 @@ def require_metrics(study: Study) -> None:
 
 def require_plain_name(part: str, name: str) -> None:
     """Refuse a name that would not be a folder below the one it belongs in."""
-    if not name or Path(name).name != name or name.startswith("."):
-        raise StudyError(f"{part}: expected a plain folder name such as 'my_study', but {name!r} came")
+    try:
+        folder_name(name)
+    except ValueError as error:
+        raise StudyError(f"{part}: {error}, but {name!r} came") from None
 
 
 def require_sound(study: Study, options: Options) -> None:

@@ -1,7 +1,5 @@
 """Studies on disk as a run leaves them, made without training: so many of 1,000 images right per trial."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256

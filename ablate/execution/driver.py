@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 import torch
 
-from ablate.data import ARCHIVES, Originals, find_originals
+from ablate.data import ARCHIVES, Originals, Progress, find_originals
 from ablate.errors import DeviceError, RecordError, ResultsError, StudyError
 from ablate.execution.code import settled_sources
 from ablate.execution.executors import Done, Event, InlineExecutor, Job, LocalExecutor, Lost, Told
@@ -22,14 +22,16 @@ from ablate.execution.own import OwnTask, with_own_knobs
 from ablate.execution.prepare import Inputs, check_metrics, check_names, resolve_device, resolve_numerics
 from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Outcome, Task, TimingTask, do_task
+from ablate.guarded import guarded
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
-from ablate.store.results import ResultsFolder, read_plan, write_plan
+from ablate.store.results import ResultsFolder, below, read_plan, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
 from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
 from ablate.study.own import seconds_of
 from ablate.study.study import Study
 from ablate.study.trials import AnyFields, Plan, Trial, code_names, expand
+from ablate.terminal import optional
 
 STALL_MINUTES = 10.0
 TIMING = "timing"
@@ -57,7 +59,7 @@ class Settled:
 
     def folder(self, options: Options) -> ResultsFolder:
         """Where its results are."""
-        return ResultsFolder(options.results / self.study.name / self.profile)
+        return ResultsFolder(below(options.results, self.study.name, self.profile))
 
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
@@ -128,7 +130,8 @@ class _Drive:
                     if isinstance(event, Told):
                         self.watcher.preparing("timing training steps", round(100 * event.message), 100)
                     elif isinstance(event, Done):
-                        write_timing(self.folder, event.outcome)
+                        with optional():
+                            write_timing(self.folder, event.outcome)
                     elif isinstance(event, Lost):
                         self.watcher.note(f"the step times could not be measured: {event.reason}")
                     continue
@@ -192,7 +195,7 @@ def settle(study: Study, options: Options) -> Settled:
     if study.published and study.base.get("data") != study.published.data:
         study = study.replace(published=None)  # another task's numbers would only mislead
     if study.train:
-        study = with_own_knobs(study)
+        study = guarded(with_own_knobs, study, what=f"train {study.train!r}")
     return Settled(study, profile, reason, device)
 
 
@@ -212,6 +215,9 @@ def plan_settled(settled: Settled, options: Options, watcher: Watcher) -> tuple[
         )
     arms = [study.fields(levels) for levels in study.arms()]
     inputs = ready_inputs(settled, arms, options, watcher)
+    for name, data in {fields.data: inputs.dataset(fields) for fields in arms if fields.data}.items():
+        split = f"{len(data.train):,} training images, {len(data.valid):,} reported ones"
+        watcher.note(f"{name}: {split}, {len(data.classes)} classes")
     trials = tuple(expand(study, inputs.fingerprint, inputs.numerics, inputs.sources))
     profile, reason = settled.profile, settled.reason
     return Plan(study=study, profile=profile, reason=reason, command=options.command, trials=trials), inputs
@@ -234,15 +240,22 @@ def plan_without_data(settled: Settled, options: Options, recorded: Iterable[Tri
 
 
 def ready_inputs(settled: Settled, arms: Sequence[AnyFields], options: Options, watcher: Watcher) -> Inputs:
-    """The arms' data, networks and losses, checked and prepared."""
-    inputs = Inputs(settled.device, options.data_dir, watcher.preparing, threads=options.threads)
+    """The arms' data, networks and losses, checked and prepared; the user's code in a child."""
     if options.data_dir and not any(fields.data in ARCHIVES for fields in arms):
         used = ", ".join(dict.fromkeys(fields.data or "its own code" for fields in arms))
         watcher.note(f"--data-dir is not used: profile {settled.profile} takes its images from {used}")
+    named = {name for fields in arms for name in (fields.data, *code_names(fields).values()) if ":" in name}
+    what = f"trying {', '.join(sorted(named)) or 'data and networks'}"
+    return guarded(_ready, settled, arms, options, watcher.preparing, what=what)
+
+
+def _ready(settled: Settled, arms: Sequence[AnyFields], options: Options, preparing: Progress) -> Inputs:
+    inputs = Inputs(settled.device, options.data_dir, preparing, threads=options.threads)
     inputs.check(arms)
     for classes in {len(inputs.dataset(fields).classes) for fields in arms if fields.data}:
         check_metrics(settled.study.metrics, classes)
     inputs.sources = settled_sources(arms, settled.folder(options), options, settled.study.folder)
+    inputs.preparing = None  # all is prepared
     return inputs
 
 
@@ -326,17 +339,11 @@ def record_event(folder: ResultsFolder, trial: Trial, event: Event) -> Record | 
     else:
         return None
     try:
-        try:
-            write_record(folder, record, predictions)
-        except (ValueError, TypeError) as error:  # what it holds cannot be stored
-            failure = Failure(message=f"its outcome cannot be stored: {error}")
-            record = Record(trial=trial, status="error", attempts=event.attempt, failure=failure)
-            write_record(folder, record)
-    except OSError as error:
-        raise ResultsError(
-            f"{folder.root}: a record cannot be written ({error.strerror}). What is recorded is kept; make "
-            "room and run the same command, or choose another folder with --results"
-        ) from None
+        write_record(folder, record, predictions)
+    except (ValueError, TypeError) as error:  # what it holds cannot be stored
+        failure = Failure(message=f"its outcome cannot be stored: {error}")
+        record = Record(trial=trial, status="error", attempts=event.attempt, failure=failure)
+        write_record(folder, record)
     folder.checkpoint_path(trial.trial_id).unlink(missing_ok=True)
     return record
 

@@ -36,10 +36,10 @@ def parse_settings(settings: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     parsed: dict[str, tuple[Any, ...]] = {}
     for setting in settings:
         name, _, values = setting.partition("=")
-        if not name or not values:
-            raise StudyError(f"--set {setting}: expected FIELD=VALUE, for example --set epochs=5")
-        if name in parsed:
-            raise StudyError(f"--set {name}: is given twice; write its values as {name}=A,B to sweep it")
+        if not name or not values or name in parsed:
+            raise StudyError(
+                f"--set {setting}: expected FIELD=VALUE, or FIELD=A,B to sweep it; each field once"
+            )
         parsed[name] = _values(values)
     return parsed
 

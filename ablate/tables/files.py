@@ -1,7 +1,5 @@
 """Tables as CSV files, and back to the last bit."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -81,7 +79,7 @@ def _read_table(path: Path, table: str) -> pd.DataFrame:
     return data
 
 
-def _parse(cells: pd.Series[str], kind: Kind) -> pd.Series[Any]:
+def _parse(cells: "pd.Series[str]", kind: Kind) -> "pd.Series[Any]":
     if kind == "text":
         return cells.map(lambda text: text.removeprefix("'"), na_action="ignore").astype("string")
     if kind == "boolean":

@@ -47,7 +47,7 @@ class DivergedError(Exception):
 
 
 class CheckpointError(Exception):
-    """A checkpoint does not fit the run, which may be half restored."""
+    """A checkpoint does not fit its run, as that of another torch; what it left is half restored."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def fit(
             history = [Epoch(**epoch) for epoch in checkpoint["history"]]
             step_ms, eval_seconds = list(checkpoint["step_ms"]), checkpoint["eval_seconds"]
         except Exception as error:
-            raise CheckpointError(f"its checkpoint cannot be used ({type(error).__name__})") from error
+            raise CheckpointError(error) from error
 
     def state() -> dict[str, Any]:  # nothing random: every epoch's draws follow from its number
         return {
@@ -103,8 +103,8 @@ def fit(
         evaluated = evaluate(logits, valid.labels, step.loss, fields.epsilon)
         eval_seconds += time.perf_counter() - begun
         if not math.isfinite(evaluated["valid_loss"]) or not math.isfinite(evaluated["valid_nll"]):
-            where = f"at the evaluation after epoch {epoch}"
-            raise DivergedError(f"the loss is not finite {where}", epoch, history=history)
+            message = f"the loss is not finite at the evaluation after epoch {epoch}"
+            raise DivergedError(message, epoch, history=history)
         rate = float(step.optimizer.param_groups[0]["lr"])
         history.append(Epoch(epoch=epoch, lr=rate, **trained, **evaluated))
         callbacks.on_epoch(history[-1])
@@ -147,8 +147,8 @@ def _train_epoch(
     finite = losses.isfinite()
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0])
-        where = f"at step {first} of epoch {epoch}"
-        raise DivergedError(f"the loss is not finite {where}", epoch, first, history)
+        message = f"the loss is not finite at step {first} of epoch {epoch}"
+        raise DivergedError(message, epoch, first, history)
     sizes = torch.tensor(step.sizes, dtype=torch.float64)
     seen = float(sizes.sum())
     loss, accuracy = float(losses.cpu().double() @ sizes) / seen, int(correct) / seen
