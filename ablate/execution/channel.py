@@ -1,91 +1,63 @@
-"""Frames between the driver, a supervisor and its worker: what each is about, whole, and checked."""
+"""Frames between driver, supervisor and child: each a kind, the mark of a job, and a checked payload."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import socket
 import struct
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
-HEAD = struct.Struct("!4s16s4sII")  # what begins a frame, its job, its kind, and the payload's length and sum
+HEAD = struct.Struct("!4s4s16sII")  # magic, kind, mark, length and checksum of the payload that follows
 MAGIC = b"abl\x1a"
 LONGEST = 1 << 30  # bytes of a payload
-AT_ONCE = 1 << 20
-SETUP, FRESH, WARM, BEGUN, TOLD, DONE, LOST, GONE, STOP = (
-    b"setu", b"fres", b"warm", b"begu", b"told", b"done", b"lost", b"gone", b"stop",
-)  # fmt: skip
 
 
-class Frame(NamedTuple):
-    """A message of a kind, about one attempt of a job."""
-
-    kind: bytes
-    about: bytes
-    payload: bytes = b""
-
-
-def attempt_mark(name: str, attempt: int) -> bytes:
-    """What stands for an attempt of a job in frames."""
-    return hashlib.blake2b(f"{attempt} {name}".encode(), digest_size=16).digest()
-
-
-class Channel:
+class Channel(socket.socket):
     """One end of a pair of sockets that frames go through."""
 
-    def __init__(self, end: socket.socket) -> None:
-        self.end, self._came = end, bytearray()
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(fileno=descriptor)
+        self._came = bytearray()
 
-    def fileno(self) -> int:
-        """The descriptor, to wait for."""
-        return self.end.fileno()
+    def put(self, kind: bytes, mark: bytes, payload: bytes) -> None:
+        """Send a frame, however long the other end takes to read."""
+        self.sendall(HEAD.pack(MAGIC, kind, mark, len(payload), zlib.crc32(payload)) + payload)
 
-    def close(self) -> None:
-        """Hang up, also where a forked process has a copy."""
-        with contextlib.suppress(OSError):
-            self.end.shutdown(socket.SHUT_RDWR)
-        self.end.close()
+    def frames(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """The kind, mark and payload of what has come whole, without waiting for more.
 
-    def send(self, kind: bytes, about: bytes, payload: bytes = b"") -> None:
-        """Send a frame, waiting while the other end does not read."""
-        self.end.sendall(HEAD.pack(MAGIC, about, kind, len(payload), zlib.crc32(payload)))
-        self.end.sendall(payload)
-
-    def receive(self) -> Iterator[Frame]:
-        """The frames that have come whole, without waiting for more.
-
-        At the end of all is an EOFError; where something else came than frames, a ValueError.
+        After all of them is an EOFError; what is no frame is a ValueError.
         """
         chunk = None
-        try:
+        with contextlib.suppress(BlockingIOError):
             while chunk != b"" and len(self._came) <= HEAD.size + LONGEST:
-                self._came += (chunk := self.end.recv(AT_ONCE, socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            pass
-        except ConnectionError:
-            chunk = b""
+                try:
+                    chunk = self.recv(1 << 20, socket.MSG_DONTWAIT)
+                except ConnectionError:
+                    chunk = b""
+                self._came += chunk
         while len(self._came) >= HEAD.size:
-            magic, about, kind, length, checksum = HEAD.unpack_from(self._came)
-            if magic != MAGIC or length > LONGEST:
-                raise ValueError("something else was written where its results go")
-            if len(self._came) < HEAD.size + length:
+            magic, kind, mark, length, checksum = HEAD.unpack_from(self._came)
+            end = HEAD.size + length
+            if magic == MAGIC and length <= LONGEST and len(self._came) < end:
                 break
-            payload = bytes(self._came[HEAD.size : HEAD.size + length])
-            del self._came[: HEAD.size + length]
-            if zlib.crc32(payload) != checksum:
-                raise ValueError("something else was written into its results")
-            yield Frame(kind, about, payload)
+            payload = bytes(self._came[HEAD.size : end])
+            if magic != MAGIC or zlib.crc32(payload) != checksum:
+                raise ValueError("something else was written where its results go")
+            del self._came[:end]
+            yield kind, mark, payload
         if chunk == b"":
             raise EOFError
 
+    def hang_up(self) -> None:
+        """Close it, also where a forked process has a copy."""
+        with contextlib.suppress(OSError):
+            self.shutdown(socket.SHUT_RDWR)
+        self.close()
 
-def family(process: int) -> list[int]:
-    """A process and all that it started, whose groups may be their own, as far as Linux tells."""
-    children = list[int]()
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            children += map(int, (thread / "children").read_text().split())
-    return [process, *(one for child in children for one in family(child))]
+
+def channels() -> tuple[Channel, Channel]:
+    """Both ends of a pair."""
+    ours, theirs = socket.socketpair()
+    return Channel(ours.detach()), Channel(theirs.detach())

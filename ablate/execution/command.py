@@ -21,7 +21,8 @@ import torch
 from ablate.errors import StudyError, first_line
 from ablate.execution.executors import THEIRS
 from ablate.execution.trial import Heartbeat
-from ablate.execution.worker import die_with_parent, last_line
+from ablate.execution.worker import last_line
+from ablate.guarded import PR_SET_PDEATHSIG, prctl
 from ablate.study.own import PLACEHOLDER
 from ablate.study.study import Study
 from ablate.study.trials import Trial
@@ -49,7 +50,7 @@ def run_command(
             process = subprocess.Popen(
                 words, cwd=study.folder, env=_environment(device, trial.numerics.threads),
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                process_group=0, preexec_fn=die_with_parent,
+                process_group=0, preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
             )  # fmt: skip
         except OSError as error:
             raise StudyError(f"command: {words[0]!r} cannot be started ({error.strerror})") from None

@@ -6,38 +6,29 @@ import contextlib
 import os
 import pickle
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from math import inf
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ablate
 from ablate.errors import FOREIGN_FAULTS, StoppedError, first_line, of_machine
-from ablate.execution.channel import (
-    BEGUN,
-    FRESH,
-    GONE,
-    SETUP,
-    STOP,
-    TOLD,
-    WARM,
-    Channel,
-    attempt_mark,
-    family,
-)
+from ablate.execution.channel import Channel, channels
+from ablate.guarded import Known
 from ablate.store.records import Status
 
 POLL_SECONDS = 0.5
 END_SECONDS = 2.0  # for a supervisor that is told to, to end all that it started
 THEIRS = "ABLATE_PYTHONPATH"  # the user's own, in whose place stands what the worker imports from
+START_SECONDS = 600.0
 ATTEMPTS = 3  # of a job whose process is killed; one that raises or takes too long would do so again
 KEPT = "nothing of it is recorded. Recorded trials and checkpoints are kept; the same command goes on"
 
@@ -122,18 +113,17 @@ def do_job(
 
 @dataclass
 class _Worker:
-    """A slot's supervisor."""
+    """A slot's supervisor, and what is known of its child."""
 
     slot: int
     process: subprocess.Popen[bytes]
     channel: Channel
-    said: IO[bytes]
     job: Job | None = None
     attempt: int = 0
-    begun: float | None = None
-    heard: float = 0.0
+    given: float = 0.0
+    begun: float = inf
+    heard: float = inf
     child: int = 0
-    """What its supervisor forked last, a process group of its own."""
 
 
 class LocalExecutor:
@@ -169,7 +159,7 @@ class LocalExecutor:
         try:
             while self._waiting or self._busy:
                 yield from self._start_waiting()
-                wait([worker.channel for worker in self._busy], timeout=POLL_SECONDS)  # type: ignore[misc]
+                wait([worker.channel for worker in self._busy], timeout=POLL_SECONDS)
                 for worker in list(self._busy):
                     for event in self._look_at(worker):
                         yield from self._start_waiting()  # no worker waits for who hears the event
@@ -197,7 +187,7 @@ class LocalExecutor:
         """Kill every worker and whatever it started."""
         workers = [*self._idle, *self._busy]
         for worker in workers:
-            worker.channel.close()  # all begin to end before any is waited for
+            worker.channel.hang_up()  # all begin to end before any is waited for
         for worker in workers:
             self._kill(worker)
         self._idle, self._busy = [], []
@@ -207,97 +197,91 @@ class LocalExecutor:
         while self._waiting and len(self._busy) < self.workers:
             job, attempt = self._waiting.popleft()
             worker = self._idle.pop() if self._idle else self._spawn()
-            worker.job, worker.attempt, worker.begun, worker.heard = job, attempt, None, time.monotonic()
+            worker.job, worker.attempt, worker.given = job, attempt, time.monotonic()
+            worker.begun = worker.heard = inf
             self._busy.append(worker)
-            kind, mark = FRESH if job.fresh else WARM, attempt_mark(job.name, attempt)
             with contextlib.suppress(ConnectionError):  # it died while idle: found by the next look at it
-                worker.channel.send(kind, mark, pickle.dumps((job, attempt)))
+                task = pickle.dumps((sys.path, job, attempt))
+                worker.channel.put(b"once" if job.fresh else b"job ", os.urandom(16), task)
             yield Started(job.name, attempt)
 
     def _spawn(self) -> _Worker:
-        """A supervisor, in a process group of its own, that finds no module of the user's before ours."""
+        """A supervisor, in a process group of its own, that finds no module of the user's."""
         slot = min(set(range(self.workers)) - {worker.slot for worker in [*self._idle, *self._busy]})
         environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # deterministic cuBLAS, if asked
         environment[THEIRS] = os.environ.get("PYTHONPATH", "")
         paths = [path for path in map(os.path.abspath, sys.path) if path != str(self.apart)]
         environment["PYTHONPATH"] = os.pathsep.join([*paths, str(Path(ablate.__file__).parents[1])])
-        log = self.logs / f"worker-{slot}.log" if self.logs else Path(os.devnull)
-        work = self.work.__module__, self.work.__qualname__
+        log = self.logs / f"worker-{slot}.log" if self.logs else os.devnull
+        work = (self.work.__module__, self.work.__qualname__, *self.imports)
         try:
-            said = tempfile.TemporaryFile()  # noqa: SIM115
-            ours, theirs = socket.socketpair()
+            ours, theirs = channels()
             with theirs:
-                arguments = [str(theirs.fileno()), str(slot), str(os.getpid())]
+                given = map(str, (theirs.fileno(), slot, os.getpid(), log, *work))
                 process = subprocess.Popen(
-                    [sys.executable, "-u", "-P", "-m", "ablate.execution.worker", *arguments],
+                    [sys.executable, "-u", "-P", "-m", "ablate.execution.worker", *given],
                     pass_fds=[theirs.fileno()], process_group=0, env=environment,
-                    stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 )  # fmt: skip
         except OSError as error:
             raise StoppedError(f"a worker cannot be started ({error}): {KEPT}") from None
-        worker = _Worker(slot, process, Channel(ours), said)
-        with contextlib.suppress(ConnectionError):
-            worker.channel.send(SETUP, b"", pickle.dumps((list(sys.path), self.imports, work, log)))
-        return worker
+        return _Worker(slot, process, ours)
 
     def _look_at(self, worker: _Worker) -> Iterator[Event]:
         job, attempt, now = worker.job, worker.attempt, time.monotonic()
         if job is None:
             return  # cancelled while another's event was looked at
         try:
-            for kind, _, payload in worker.channel.receive():
+            for kind, _, payload in worker.channel.frames():
                 worker.heard = now
-                if kind == BEGUN:
+                if kind == b"went":
                     worker.begun, worker.child = now, int(payload)
                     continue
-                event = self._event(job, attempt, kind, payload)
+                event = self._heard(job, attempt, kind, payload)
                 if not isinstance(event, Told):
-                    self._release(worker, keep=kind != TOLD)
+                    self._release(worker, keep=kind != b"told")
                 if event is not None:
                     yield event  # whose hearer may cancel the job
                 if worker.job is not job:
                     return
         except (EOFError, OSError):
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(timeout=END_SECONDS)
-            code = worker.process.poll()
-            worker.said.seek(0)
-            said = worker.said.read().decode(errors="replace").strip().rpartition("\n")[2]
-            self._release(worker, keep=False)
-            if code is None or code >= 0 or (attempt == ATTEMPTS and worker.begun is None):
-                fault = f"a worker ended before its job (status {code}): {said}".rstrip(": ")
-                raise StoppedError(f"{fault}; {KEPT}") from None
-            if lost := self._ended(job, attempt, code, ""):
+                worker.process.wait(END_SECONDS)
+            code, began = worker.process.poll(), worker.begun < inf
+            said = self._release(worker, keep=False)
+            if code is None or code >= 0 or (attempt == ATTEMPTS and not began):
+                raise StoppedError(f"a worker failed (status {code}: {said}): {KEPT}") from None
+            if lost := self._ended(job, attempt, code):
                 yield lost
             return
         reason = ""
-        if self.timeout is not None and now - (worker.begun or now) > self.timeout:
+        if self.timeout is not None and now - worker.begun > self.timeout:
             reason = f"took longer than {self.timeout:g} s"
         elif self.stall is not None and now - worker.heard > self.stall:
             reason = f"said nothing for {self.stall:g} s"
+        elif worker.begun == inf and now - worker.given > START_SECONDS:
+            raise StoppedError(f"a worker did not start in {START_SECONDS:g} s: {KEPT}")
         if reason:
             self._release(worker, keep=False)
             yield Lost(job.name, "timeout", reason, attempt)
 
-    def _event(self, job: Job, attempt: int, kind: bytes, payload: bytes) -> Event | None:
+    def _heard(self, job: Job, attempt: int, kind: bytes, payload: bytes) -> Event | None:
         """What a frame says; None where the job is to be done again."""
-        if kind == STOP:
+        if kind == b"stop":
             raise StoppedError(payload.decode())
         try:
-            said = pickle.loads(payload)
+            said = Known(BytesIO(payload)).load()
         except Exception as error:
-            return Lost(job.name, "error", f"what it sent cannot be read ({first_line(error)})", attempt)
-        if kind != GONE:
-            event: Event = said
-            return event
-        code, line, fault = said
-        return self._ended(job, attempt, code, fault, line)
+            return Lost(job.name, "error", f"what it sent cannot be read: {first_line(error)}", attempt)
+        return self._ended(job, attempt, *said) if kind == b"gone" else said
 
-    def _ended(self, job: Job, attempt: int, code: int | None, fault: str, line: str = "") -> Lost | None:
+    def _ended(
+        self, job: Job, attempt: int, code: int | None, fault: str = "", line: str = ""
+    ) -> Lost | None:
         """A job at fault, or whose process ended with an exit code; None where it is to be done again."""
         said = f"; the last line of its output: {line}" if line else ""
         if code is None or code >= 0:
-            reason = fault or f"its process exited with status {code}"
+            reason = fault if code is None else f"its process exited with status {code}"
             return Lost(job.name, "error", reason + said, attempt)
         if attempt < ATTEMPTS:
             self._waiting.appendleft((job, attempt + 1))
@@ -305,28 +289,28 @@ class LocalExecutor:
         killer = next((one.name for one in signal.Signals if one == -code), f"signal {-code}")
         return Lost(job.name, "killed", f"its process was killed by {killer}{said}", attempt)
 
-    def _release(self, worker: _Worker, *, keep: bool) -> None:
-        """The worker's job is over. One whose state is in doubt is not used again."""
+    def _release(self, worker: _Worker, *, keep: bool) -> str:
+        """The worker's job is over. One whose state is in doubt is not used again; what it said last."""
         self._busy.remove(worker)
         worker.job = None
-        if keep:
-            self._idle.append(worker)
-        else:
-            self._kill(worker)
+        if not keep:
+            return self._kill(worker)
+        self._idle.append(worker)
+        return ""
 
-    def _kill(self, worker: _Worker) -> None:
+    def _kill(self, worker: _Worker) -> str:
         """Hang up, for the supervisor to end what it started; one that does not is killed with all that."""
-        worker.channel.close()
+        worker.channel.hang_up()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(timeout=END_SECONDS if worker.child else 0)
+            worker.process.wait(END_SECONDS if worker.child else 0)
         if worker.process.poll() != 0:
             below = family(worker.process.pid) if worker.process.returncode is None else []
-            for process in (*below, worker.child or worker.process.pid):
-                for kill in (os.killpg, os.kill):
+            for process in (*below, worker.child):
+                for kill in (os.killpg, os.kill) if process else ():
                     with contextlib.suppress(ProcessLookupError, PermissionError):
                         kill(process, signal.SIGKILL)
-        worker.process.wait()
-        worker.said.close()
+        _, said = worker.process.communicate()
+        return said.decode(errors="replace").strip().rpartition("\n")[2]
 
 
 class InlineExecutor(LocalExecutor):
@@ -354,3 +338,12 @@ class InlineExecutor(LocalExecutor):
         """Drop a job, and what else one that ran would have told."""
         super().cancel(name)
         self._running = "" if self._running == name else self._running
+
+
+def family(process: int) -> list[int]:
+    """A process and all that it started, whose groups may be their own, as far as Linux tells."""
+    children = list[int]()
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            children += map(int, (thread / "children").read_text().split())
+    return [process, *(one for child in children for one in family(child))]

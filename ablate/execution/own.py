@@ -28,7 +28,7 @@ from ablate.study.fields import DataFields, canonical, unknown_name
 from ablate.study.own import OwnFields
 from ablate.study.study import Study
 from ablate.train.device import seed_generators
-from ablate.train.fit import DivergedError
+from ablate.train.fit import CheckpointError, DivergedError
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 NONE = np.empty(0)
@@ -172,13 +172,16 @@ class OwnTrial:
         """What `save` kept before this trial was killed, with the generators set; None of a fresh one."""
         if self._kept is None:
             return None
-        self._epoch, self.history, generators = self._kept["own"]
+        try:
+            self._epoch, self.history, generators = self._kept["own"]
+            torch.set_rng_state(generators["torch"])
+            random.setstate(generators["python"])
+            np.random.set_state(generators["numpy"])
+            if "cuda" in generators:
+                torch.cuda.set_rng_state(generators["cuda"])
+        except Exception as error:
+            raise CheckpointError(error) from error
         self._begin = self._epoch + 1
-        torch.set_rng_state(generators["torch"])
-        random.setstate(generators["python"])
-        np.random.set_state(generators["numpy"])
-        if "cuda" in generators:
-            torch.cuda.set_rng_state(generators["cuda"])
         state: dict[str, Any] = self._kept["state"]
         return state
 

@@ -107,14 +107,8 @@ class Task:
         arguments = tuple(fields.arguments("arch").items())
         facts["macs"] = _macs(fields.arch, arguments, len(dataset.classes), fields.image_size)
         (callbacks, again), checkpoint = _callbacks(self, tell), read_checkpoint(self, tell)
-        while True:
-            try:
-                with step.evaluated.register_forward_pre_hook(again):  # so that evaluations are heard of
-                    fitted = fit(step, valid, callbacks=callbacks, checkpoint=checkpoint)
-                break
-            except CheckpointError as error:  # of another torch, as may be
-                tell(Heartbeat(0, fields.epochs, note=str(error)))
-                step, checkpoint = first_step(self.trial, self.data_folder, device, self.engine), None
+        with step.evaluated.register_forward_pre_hook(again):  # so that evaluations are heard of
+            fitted = fit(step, valid, callbacks=callbacks, checkpoint=checkpoint)
         if self.weights is not None:
             kept = {"fields": fields.model_dump(), "seed": self.trial.seed, "classes": dataset.classes}
             std = 1 / (255 * valid.scale)
@@ -152,6 +146,10 @@ def run_trial(task: Task, slot: int, tell: Callable[[Heartbeat], None]) -> Outco
     predictions = None
     try:
         predictions = task.train(device, facts, tell)
+    except CheckpointError as error:
+        tell(Heartbeat(0, 0, note=f"its checkpoint does not fit ({first_line(error)})"))
+        task.checkpoint.unlink(missing_ok=True)
+        return run_trial(task, slot, tell)
     except DivergedError as error:
         failure = Failure(message=str(error), epoch=error.epoch, step=error.step)
         facts |= {"status": "diverged", "history": tuple(error.history), "failure": failure}

@@ -47,7 +47,7 @@ class DivergedError(Exception):
 
 
 class CheckpointError(Exception):
-    """A checkpoint does not fit the run, which may be half restored."""
+    """A checkpoint does not fit its run, as that of another torch; what it left is half restored."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def fit(
             history = [Epoch(**epoch) for epoch in checkpoint["history"]]
             step_ms, eval_seconds = list(checkpoint["step_ms"]), checkpoint["eval_seconds"]
         except Exception as error:
-            raise CheckpointError(f"its checkpoint cannot be used ({type(error).__name__})") from error
+            raise CheckpointError(error) from error
 
     def state() -> dict[str, Any]:  # nothing random: every epoch's draws follow from its number
         return {
