@@ -178,7 +178,8 @@ def status(
     study: StudyName, profile: RanProfile = None, results: Results = RESULTS, as_json: AsJson = False
 ) -> None:
     """Show how far a running or stopped study is, from another terminal."""
-    from ablate.status import find_study, show_status
+    from ablate.status import show_status
+    from ablate.store.results import find_study
 
     _dump(show_status(Console(quiet=as_json), find_study(results, study, profile)), as_json)
 
@@ -237,7 +238,7 @@ def compare(
     The intervals of all arms and metrics shown hold together with 95 %: fewer metrics give narrower ones.
     """
     from ablate.gate import compare
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     first, second = (compare.read_run(find_study(results, named)) for named in (a, b))
     comparison = compare.compare_runs(
@@ -279,7 +280,7 @@ def check(
     """
     from ablate.gate.check import check_study, show_result
     from ablate.gate.compare import read_run
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     other = read_run(find_study(results, baseline)) if baseline is not None else None
@@ -381,7 +382,7 @@ def report(
         print_line(Console(), *ended.answer)
         return _show_report(ended.folder / "index.html", open_page)
     from ablate.pipeline import write_results
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     _show_report(write_results(find_study(results, study, profile), report_dir, pdf=pdf), open_page)
 
@@ -399,7 +400,7 @@ def table(
     """Show the table of arms of a recorded study as for a paper, the best means bold, claims marked."""
     from ablate.gate.compare import read_run, write_text
     from ablate.report.paper import arms_table
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     text = arms_table(run.trials, run.plan, metric or (), interval, latex=latex)
@@ -418,8 +419,8 @@ def publish(
     """Copy a study's records and tables to results/reference/, and render its report there."""
     from ablate.pipeline import rebuild_tables, require_plain_name
     from ablate.report import write_report
-    from ablate.status import find_study
     from ablate.store.records import publish_results
+    from ablate.store.results import find_study
 
     require_plain_name("--as", name)
     folder = find_study(results, study, profile)

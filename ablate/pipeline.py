@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablate.errors import FOREIGN_FAULTS, ResultsError, StudyError
 from ablate.metrics import METRICS
-from ablate.store.results import ResultsFolder, find_results
+from ablate.store.results import ResultsFolder, find_study
 from ablate.study.external import ExternalStudy
 from ablate.study.fields import unknown_name
 from ablate.study.options import Options
@@ -114,7 +114,7 @@ def load_tables(study: str, *, profile: str | None = None, results: str | Path =
     """
     from ablate.tables.files import open_plan, read_tables
 
-    folder = find_results(Path(results), study, profile)
+    folder = find_study(Path(results), study, profile)
     open_plan(folder)
     return read_tables(folder)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from ablate.errors import RecordError
 from ablate.store.points import read_tuning, tuning_folder
 from ablate.store.records import MISSING, UNREADABLE, read_available
-from ablate.store.results import TUNING_FILE, ResultsFolder, find_results, read_plan
+from ablate.store.results import TUNING_FILE, ResultsFolder, read_plan
 from ablate.terminal import duration, print_line, print_table
 
 ARM = ("arm", "complete", "failed", "begun", "missing", "last_accuracy")
@@ -71,6 +71,11 @@ def _show_search(console: Console, folder: ResultsFolder) -> Facts | None:
 def _show_trials(console: Console, folder: ResultsFolder) -> Facts:
     plan, running = read_plan(folder), is_running(folder)
     records, faults = read_available(folder)
+    for trial in plan.trials:
+        if trial.trial_id in records:
+            fault = plan.disagreement(trial, records[trial.trial_id].trial)
+            faults |= {trial.trial_id: f"plan and record disagree: {fault}"} if fault else {}
+    records = {name: record for name, record in records.items() if name not in faults}
     known = dict.fromkeys(faults, UNREADABLE) | {name: record.status for name, record in records.items()}
     states = {trial.trial_id: known.get(trial.trial_id, MISSING) for trial in plan.trials}
     statuses = Counter(states.values())
@@ -138,14 +143,3 @@ def show_runs(console: Console, results: Path, report_dir: Path) -> Facts:
         rows.append((name, done, f"{moment:%Y-%m-%d %H:%M}", report or "–"))
     print_table(console, ("study", "complete trials", "last run", "report"), rows)
     return {"runs": runs}
-
-
-def find_study(results: Path, named: str, profile: str | None = None) -> ResultsFolder:
-    """The results that a user names, STUDY, STUDY/PROFILE or a results folder; else a `ResultsError`."""
-    for path in (results / named, Path(named)):
-        if (path / "study.json").is_file() and profile is None:
-            return ResultsFolder(path)
-    study, _, part = named.partition("/")
-    if profile is None and part and (results / study).is_dir():
-        return find_results(results, study, part)
-    return find_results(results, named, profile)

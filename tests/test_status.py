@@ -14,9 +14,9 @@ from test_records import EPOCH, PREDICTIONS
 
 from ablate.errors import RecordError, ResultsError
 from ablate.execution.driver import only_driver
-from ablate.status import find_study, is_running, show_status, time_left
+from ablate.status import is_running, show_status, time_left
 from ablate.store.records import Failure, Record, read_available, write_record
-from ablate.store.results import ResultsFolder, write_plan
+from ablate.store.results import ResultsFolder, find_study, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
@@ -114,7 +114,7 @@ def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: py
     for named, profile, message in (
         ("tinny", None, r"no such study was run here \(run: tiny\).*Did you mean 'tiny'\?"),
         ("studies/tiny.py", None, r"Did you mean 'tiny'\?"),
-        ("tiny", "quik", r"--profile quik was given\. Did you mean 'quick'\?"),
+        ("tiny", "quik", r"run as quick, but quik was asked for\. Did you mean 'quick'\?"),
         ("tiny/quik", None, r"Did you mean 'quick'\?"),
     ):
         with pytest.raises(ResultsError, match=message):
@@ -122,7 +122,7 @@ def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: py
     other = folder.root.parent / "full"
     other.mkdir()
     (other / "study.json").write_bytes(folder.plan.read_bytes())
-    with pytest.raises(ResultsError, match=r"profiles full, quick; choose one with --profile$"):
+    with pytest.raises(ResultsError, match=r"run as full, quick; choose one, as tiny/full$"):
         find_study(results, "tiny")
     with pytest.raises(RecordError, match="no study was run here"):
         show_status(Console(), ResultsFolder(tmp_path))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from data_dictionary import data_dictionary
-from recorded_study import BASE, environment, planned, trial
+from recorded_study import BASE, environment, planned, trial, unsealed
 from test_records import EPOCH
 
 from ablate.analysis.arms import arm_interval, complete_trials
@@ -109,15 +109,24 @@ def test_a_spreadsheet_runs_nothing(start: str, tmp_path: Path) -> None:
 
 
 def test_a_cut_table_is_refused(folder: ResultsFolder) -> None:
-    tables = build_tables(folder, read_plan(folder)) | {name: frame(name, []) for name in DERIVED}
+    plan = read_plan(folder)
+    tables = build_tables(folder, plan) | {name: frame(name, []) for name in DERIVED}
     write_tables(folder, tables)
     path = folder.root / "trials.csv"
     whole = path.read_text()
     cut, misnamed = whole[: whole.index("0.1") + 2], whole.replace("accuracy", "accurracy", 1)
     for text, message in ((cut, "cut off"), (misnamed, "other columns")):
         path.write_text(text)
+        with pytest.raises(RecordError, match="does not match its digest"):
+            read_tables(folder)
+        unsealed(folder)
         with pytest.raises(RecordError, match=message):
             read_tables(folder)
+        write_plan(folder, plan)
+        path.write_text(whole)
+        with pytest.raises(RecordError, match="vouches for the tables"):
+            read_tables(folder)
+        write_tables(folder, tables)
     path.unlink()
     with pytest.raises(RecordError, match="missing"):
         read_tables(folder)
@@ -208,7 +217,7 @@ def test_every_case_is_timed_in_every_round_and_the_pass_is_kept_and_read_back(t
     of_each = zip(timed.cases, timed.step_ms, strict=True)
     assert {case: tuple(times) for case, times in found.times.items()} == dict(of_each)
     folder.timing.write_text("{")
-    with pytest.raises(RecordError, match=r"timing.json: is damaged; delete it"):
+    with pytest.raises(RecordError, match=r"timing.json: damaged .*; delete it"):
         read_timing(folder)
     assert step_time_rows(folder) == []
 

@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 
 from ablate.errors import RecordError
+from ablate.store.records import UNREADABLE
 from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
@@ -31,6 +32,8 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator")
     read = parallel(joblib.delayed(images.read_trial)(folder, trial) for trial in plan.trials)
     for trial, (stored, run) in zip(plan.trials, read, strict=True):
+        if stored.record and (fault := plan.disagreement(trial, stored.record.trial)):
+            stored, run = Stored(UNREADABLE, fault=f"plan and record disagree: {fault}"), None
         row = _trial_row(plan, trial, stored, run)
         if (own := DECLARED.get()) and stored.status == "complete":  # here, where the study's code is found
             row |= images.scores_of(images.read_stored(folder, trial.trial_id), own)
