@@ -1,7 +1,7 @@
 """What can go wrong before or around a trial, each kind with a message that says what to do.
 
 A message states what was expected, what came, and the remedy. The command line prints it without a
-traceback and exits with the status below.
+traceback.
 """
 
 import difflib
@@ -9,9 +9,7 @@ from collections.abc import Iterable
 
 
 class AblateError(Exception):
-    """Base of the errors a user can mend. The command line exits with `exit_status`."""
-
-    exit_status = 1
+    """Base of the errors a user can mend."""
 
 
 class StudyError(AblateError):
@@ -36,6 +34,18 @@ class ResultsError(AblateError):
 
 FOREIGN_FAULTS = (Exception, SystemExit)
 """What code of the user's is to be caught with: one that exits is at fault like one that raises."""
+
+
+LIMITS = {
+    "trials of a study": 100_000,  # arms times seeds
+    "values in a list": 1_000,  # levels, seeds: an endless one is among those that are refused
+    "times as long as it is wide, of an image": 100,
+}
+
+
+def beyond(what: str, count: float) -> str:
+    """What to say where there is more of something than `LIMITS` allows; "" otherwise."""
+    return f"expected at most {LIMITS[what]:,} {what}" if count > LIMITS[what] else ""
 
 
 def first_line(error: BaseException) -> str:

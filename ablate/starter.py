@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import itertools
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import StudyError
+from ablate.guarded import guarded
 from ablate.models import build_model
 from ablate.plugins import load_foreign
 
@@ -25,7 +25,7 @@ def write_study(file: Path, network: str | None) -> None:
     parts |= {"factor": "epsilon", "levels": (0.0, 0.1, 0.2)}
     if network is not None:
         sys.path.insert(0, str(file.resolve().parent))
-        parts |= _of_network(network)
+        parts |= guarded(_of_network, network, what=f"trying {network}")
     text = files("ablate.study").joinpath("starter.txt").read_text(encoding="utf-8")
     try:
         with file.open("x", encoding="utf-8") as out:
@@ -38,19 +38,17 @@ def _of_network(network: str) -> dict[str, Any]:
     parameters = inspect.signature(load_foreign("network", network)).parameters.values()
     known = {one.name: one.default for one in parameters if isinstance(one.default, (bool, int, float, str))}
     takes = ", ".join(f'"arch.{name}": {default!r}' for name, default in known.items())
-    found: dict[str, Any] = {"size": _smallest_size(network), "arch": f'\n        "arch": "{network}",'}
+    for size in SIZES:
+        try:
+            build_model(network, num_classes=10, image_size=size)
+            break
+        except StudyError:
+            if size == SIZES[-1]:
+                raise
+    found: dict[str, Any] = {"size": size, "arch": f'\n        "arch": "{network}",'}
     found["takes"] = f"\n    # It takes, as written there: {takes}." if takes else ""
     numbers = ((name, default) for name, default in known.items() if not isinstance(default, str))
     for name, default in itertools.islice(numbers, 1):
         other = {bool: not default, int: 2 * default or 1}.get(type(default), default + 0.1)
         found |= {"factor": f"arch.{name}", "levels": (default, other)}
     return found
-
-
-def _smallest_size(network: str) -> int:
-    for size in SIZES[:-1]:
-        with contextlib.suppress(StudyError):
-            build_model(network, num_classes=10, image_size=size)
-            return size
-    build_model(network, num_classes=10, image_size=SIZES[-1])
-    return SIZES[-1]

@@ -1,7 +1,5 @@
 """Studies on disk as a run leaves them, made without training: so many of 1,000 images right per trial."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable, Mapping, Sequence

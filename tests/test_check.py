@@ -1,7 +1,5 @@
 """The gate: how conditions are read, what they make of a study, and its exit status as a command."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shutil
@@ -42,9 +40,6 @@ def shown(found: Result) -> str:
     return printed(show_result, found)
 
 
-# --- how a condition is read ---
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -59,7 +54,6 @@ def shown(found: Result) -> str:
         ("nll('a) or b') > 1", Leaf("nll", "a) or b", "mean", False, ">", 1.0)),
         ('verdict(nll) == "worse"', Leaf("nll", None, "verdict", True, "==", "worse")),
         ("nll (it's  worse − 5%\n) > 1", Leaf("nll", "it's  worse − 5%", "mean", False, ">", 1.0)),
-        ("accuracy\n  < 5%", Leaf("accuracy", None, "mean", False, "<", 0.05, True)),
     ],
 )  # fmt: skip
 def test_single_conditions(text: str, expected: Leaf) -> None:
@@ -71,9 +65,8 @@ def test_and_binds_closer_than_or_and_brackets_closest() -> None:
     assert parse("nll > 0 or ece > 0 and brier > 0") == Joined("or", (a, Joined("and", (b, c))))
     assert parse("(nll > 0 or ece > 0) and brier > 0") == Joined("and", (Joined("or", (a, b)), c))
     assert parse("nll>0 and ece>0 and((brier>0))") == Joined("and", (a, b, c))
-    assert parse("nll > 0" + " or ece > 0" * (LONGEST // 11 - 1)) == Joined(
-        "or", (a, *[b] * (LONGEST // 11 - 1))
-    )
+    many = LONGEST // 11 - 1
+    assert parse("nll > 0" + " or ece > 0" * many) == Joined("or", (a, *[b] * many))
 
 
 GOES_ON = "a condition that ends or goes on with 'and' or 'or'"
@@ -85,7 +78,6 @@ COMPARES = "one of < <= > >= == != or a verdict (worse, better"
     [
         ("", "a metric", "which is not there"),
         ("accuracy", COMPARES, "which is not there"),
-        ("accuracy = 0.5", COMPARES, "got '= 0.5'"),
         ("accuracy < 1e999", "a finite number", "got '1e999'"),
         ("low(low(accuracy)) < 0.5", "a metric", "got 'low(accuracy)) < 0.5'"),
         ("accuracy() < 0.5", "the name of an arm", "got 'accuracy()'"),
@@ -94,7 +86,6 @@ COMPARES = "one of < <= > >= == != or a verdict (worse, better"
         ("verdict(accuracy) == wors", "a verdict (worse, better", "Did you mean 'worse'?"),
         ("accuracy < ５５%", "a finite number", "got '５５%'"),
         ("accuracy < 0.5\x00", "a condition", "got '\N{REPLACEMENT CHARACTER}'"),
-        ("accuracy < 1_0", "a finite number", "got '1_0'"),
     ],
 )
 def test_a_malformed_condition_is_refused_with_the_part_that_is(text: str, expected: str, came: str) -> None:
@@ -107,8 +98,6 @@ def test_a_malformed_condition_is_refused_with_the_part_that_is(text: str, expec
     [
         "__import__('os').system('touch pwned')",
         'exec(\'open("pwned", "w")\') < 1',
-        'f\'{open("pwned", "w")}\' < 1',
-        "9**9**9 < 1",
         # what is out of all proportion
         "(" * 5000,
         "(" * (LONGEST // 2 - 10) + "accuracy < 0" + ")" * (LONGEST // 2 - 10),
@@ -139,9 +128,6 @@ def test_whatever_is_written_is_read_or_refused_on_one_clean_line(text: str) -> 
     assert said.startswith("--fail-if")
     assert "\x1b" not in said
     assert len(said.splitlines()) == 1
-
-
-# --- what a condition makes of a study ---
 
 
 @pytest.mark.parametrize(
@@ -197,9 +183,6 @@ def test_what_makes_no_sense_of_the_study_is_refused(study: Recorded, text: str,
         result(study, text)
 
 
-# --- what lacks results, or cannot be told ---
-
-
 def test_what_cannot_be_told_fails(tmp_path: Path) -> None:
     study = Recorded(tmp_path, counts(e0=[600], e1=[600]))
     for text in ("low(accuracy) < 10%", "accuracy < 10% or high(accuracy) > 90%", "low(difference(nll)) > 1"):
@@ -247,9 +230,7 @@ def test_a_study_that_lacks_results_fails_unless_that_is_allowed(incomplete: Rec
     assert "epsilon=0.1: accuracy is undecided: trials have no result" in shown(worse)
 
 
-def test_an_arm_without_results_is_left_out_where_that_is_allowed(
-    incomplete: Recorded, tmp_path: Path
-) -> None:
+def test_an_arm_without_results_is_left_out_where_allowed(incomplete: Recorded, tmp_path: Path) -> None:
     assert holds(incomplete, "accuracy < 10%") is None
     (found,) = result(incomplete, "accuracy < 10%", allow_incomplete=True).findings
     assert (found.holds, found.arms) == (False, 2)
@@ -257,8 +238,6 @@ def test_an_arm_without_results_is_left_out_where_that_is_allowed(
     none = result(Recorded(tmp_path / "none", {(0.0, 0): MISSING}), "accuracy < 10%", allow_incomplete=True)
     assert (none.passes, "no arm has a complete trial" in shown(none)) == (False, True)
 
-
-# --- against another run ---
 
 BEFORE = {(level, seed): count + seed + 60 * (level == 0.0) for (level, seed), count in ARMS.items()}
 """Against this the arm epsilon=0.0 is worse by about 6 points, and the others are the same."""
@@ -308,9 +287,6 @@ def test_a_baseline_run_that_nothing_uses_or_fits_is_refused(study: Recorded, tm
     assert "not compared, because only the --baseline run has them: epsilon=0.5" in shown(found)
     with pytest.raises(StudyError, match=r"'epsilon=0.2': is not in the --baseline run"):
         result(study, "accuracy(epsilon=0.2) worse", other=other.run)
-
-
-# --- the command ---
 
 
 def test_the_exit_status_and_what_is_printed(study: Recorded, tmp_path: Path) -> None:

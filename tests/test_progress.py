@@ -46,7 +46,9 @@ def show(*, terminal: bool) -> str:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_every_ended_trial_is_a_line_as_it_is_written(terminal: bool) -> None:
+def test_every_ended_trial_is_a_line_as_it_is_written(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = show(terminal=terminal)
     assert "<i>tiny: no <u>CUDA is present" in shown
     assert "= 2 trials: 0 done, 2 to run" in shown
@@ -58,13 +60,8 @@ def test_every_ended_trial_is_a_line_as_it_is_written(terminal: bool) -> None:
         assert "\x1b" not in shown
         assert "decoding: done" in shown
         assert len(shown.splitlines()) == 6
-
-
-def test_a_file_is_told_how_far_long_trials_are_and_no_time_that_is_not_known(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("ablate.execution.progress.LINE_SECONDS", 0)
-    assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500\n" in show(terminal=False)
+        monkeypatch.setattr("ablate.execution.progress.LINE_SECONDS", 0)  # of long trials, how far they are
+        assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500\n" in show(terminal=False)
 
 
 @pytest.mark.parametrize(("at_once", "left"), [(1, "2 min 00 s"), (2, "1 min 00 s")])

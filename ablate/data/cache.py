@@ -132,7 +132,8 @@ def _write(contents: Contents, folder: Path, description: dict[str, Any], reques
         shape = (len(part.names), request.image_size, request.image_size, 3)
         images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
         _reserve(path)
-        problems += decode_all(part.originals, images, f"decoding {split} images", request)
+        stage = f"decoding {split} images"
+        problems += decode_all(part.originals, images, stage, request, upright=contents.upright)
         images.flush()
         labels = np.array(part.labels, dtype=np.int64)
         np.save(folder / f"{split}_labels.npy", labels)

@@ -1,20 +1,21 @@
 """One image to pixels, and many of them in parallel.
 
 Every image becomes RGB and square, by PIL's bilinear filter (which averages over the source area when it
-shrinks). EXIF orientation is not applied, transparency is dropped, and of an animation the first frame taken.
+shrinks). Transparency is dropped, and of an animation the first frame taken.
 """
 
+import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import PIL
-from PIL import Image, ImageFile, features
+from PIL import Image, ImageFile, ImageOps, features
 
 from ablate.data.dataset import Images
 from ablate.data.source import Original, Request
-from ablate.errors import DataError
+from ablate.errors import DataError, beyond
 
 RESIZE_METHODS = {
     "squash": "PIL bilinear, squashed to a square",
@@ -35,22 +36,30 @@ def decoder_version() -> str:
     return f"Pillow {PIL.__version__}, libjpeg {jpeg}"
 
 
-def decode_image(original: Original, image_size: int, method: str = "squash") -> Images:
+def decode_image(
+    original: Original, image_size: int, method: str = "squash", *, upright: bool = True
+) -> Images:
     """Return an original's pixels as uint8 [image_size, image_size, 3]; what cannot be read raises anything.
 
-    The format of a file is told from its content. An image that has the size is not touched. `center_crop`
-    rounds as torchvision's `Resize` and `CenterCrop` do.
+    A file's format is told from its content; `upright` turns it as its EXIF orientation says. An image that
+    has the size is not touched. `center_crop` rounds as torchvision's `Resize` and `CenterCrop` do.
     """
     original = original() if callable(original) else original
     if isinstance(original, Path):
         with Image.open(original, formats=_FORMATS) as image:
             if image.mode not in EIGHT_BIT_MODES:
                 raise ValueError(f"mode {image.mode!r} is not of 8 bits per channel; convert it to 8 bits")
+            image.load()
+            if upright:
+                with contextlib.suppress(Exception):  # damaged EXIF data hide no pixel
+                    ImageOps.exif_transpose(image, in_place=True)
             # by way of RGBA: the same colours, without Pillow's warning about palettes
             opaque = image.convert("RGBA") if image.mode == "P" and "transparency" in image.info else image
             rgb = opaque.convert("RGB")
     else:
         rgb = Image.fromarray(original).convert("RGB")
+    if fault := beyond("times as long as it is wide, of an image", max(rgb.size) / min(rgb.size)):
+        raise ValueError(f"{rgb.width} x {rgb.height} pixels: {fault}")
     width = height = image_size
     if method == "center_crop":
         width, height = (image_size * side // min(rgb.size) for side in rgb.size)
@@ -60,7 +69,9 @@ def decode_image(original: Original, image_size: int, method: str = "squash") ->
     return np.asarray(rgb)[top : top + image_size, left : left + image_size]
 
 
-def decode_all(originals: Sequence[Original], out: Images, stage: str, request: Request) -> list[str]:
+def decode_all(
+    originals: Sequence[Original], out: Images, stage: str, request: Request, *, upright: bool = True
+) -> list[str]:
     """Decode N originals into the rows of `out`, uint8 [N, H, H, 3], such as a memory map.
 
     Returns a line for each file that cannot be decoded; its row is not meaningful.
@@ -73,7 +84,7 @@ def decode_all(originals: Sequence[Original], out: Images, stage: str, request: 
     def decode_row(row: int) -> str | None:
         original = originals[row]
         try:
-            out[row] = decode_image(original, out.shape[1], request.resize)
+            out[row] = decode_image(original, out.shape[1], request.resize, upright=upright)
             return None
         except Exception as error:  # Pillow's plugins raise many kinds on corrupt bytes: a bad file each
             reason = str(error) or type(error).__name__

@@ -20,8 +20,8 @@ from ablate.errors import DataError
 PREFIX = "folder:"
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
-# Files that desktop systems leave in folders by themselves. They are the only ones passed over in silence.
-_DROPPINGS = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
+# What systems and tools leave in folders by themselves, beside hidden names, which begin with a dot.
+_DROPPINGS = {"Thumbs.db", "desktop.ini", "__MACOSX", "@eaDir", "$RECYCLE.BIN"}
 _REMEDY = (
     "Expected PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE, the same classes in both, or, with the field "
     f"split=0.2, PATH/CLASS/IMAGE; and nothing but images ({' '.join(SUFFIXES)}) in the class folders. "
@@ -30,11 +30,18 @@ _REMEDY = (
 
 
 class ImageFile(NamedTuple):
-    """An image file: its name relative to the dataset's folder, and what tells a changed one."""
+    """A file: its name relative to the dataset's folder, and what tells a changed one."""
 
     name: str
     size: int
     mtime_ns: int
+    ctime_ns: int
+    """Of its last change by the system's clock, which nobody sets back as they may `mtime_ns`."""
+
+    @classmethod
+    def of(cls, name: str, status: os.stat_result) -> "ImageFile":
+        """A file in its present state."""
+        return cls(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @dataclass
@@ -44,6 +51,8 @@ class Tree:
     root: Path
     splits: dict[str, dict[str, list[ImageFile]]]
     problems: list[str]
+    passed_over: list[str]
+    """Names of hidden and machine-made files and folders."""
 
     def files(self) -> list[ImageFile]:
         """Return the files of all splits, in order."""
@@ -54,7 +63,10 @@ class Tree:
         return {"root": os.fsdecode(self.root), "files": self.files()}
 
     def check(self, remedy: str, request: Request) -> None:
-        """Refuse a tree with problems; unreadable images are then listed too."""
+        """Refuse a tree with problems; unreadable images are then listed too. Say what was passed over."""
+        if self.passed_over:
+            names = ", ".join(map(repr, self.passed_over[:5])) + ", …" * (len(self.passed_over) > 5)
+            request.progress(f"passed over in {self.root}, as hidden or machine-made: {names}", 0, 0)
         if self.problems:
             paths = [self.root / file.name for file in self.files()]
             out = np.empty((len(paths), 1, 1, 3), np.uint8)
@@ -75,27 +87,27 @@ class Tree:
 
 
 def is_dropping(name: str) -> bool:
-    """Tell whether a file name is one that macOS or Windows writes into folders by itself."""
-    return name in _DROPPINGS or name.startswith("._")
+    """Tell whether a name is hidden, or of what systems and tools write into folders by themselves."""
+    return name in _DROPPINGS or name.startswith(".")
 
 
 def list_tree(root: Path, splits: Sequence[str]) -> Tree:
-    """List the class folders and images of ROOT/SPLIT; whatever else lies there is a problem, never skipped.
+    """List the class folders and images of ROOT/SPLIT; what else is not hidden or machine-made is a problem.
 
     Images are told by their suffix. A split that has no folder is empty.
     """
-    problems: list[str] = []
+    tree = Tree(root, {split: {} for split in splits}, problems := [], [])
 
     def scan(name: str) -> "list[os.DirEntry[str]]":
         try:
             with os.scandir(root / name) as entries:
-                kept = [entry for entry in entries if entry.is_dir() or not is_dropping(entry.name)]
-            return sorted(kept, key=lambda entry: entry.name)
+                found = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             problems.append(f"{name!r}: {error.strerror or error}")
             return []
+        tree.passed_over += [f"{name}/{entry.name}" for entry in found if is_dropping(entry.name)]
+        return [entry for entry in found if not is_dropping(entry.name)]
 
-    tree = Tree(root, {split: {} for split in splits}, problems)
     for split in (split for split in splits if (root / split).is_dir()):
         for folder in scan(split):
             if not folder.is_dir():
@@ -111,8 +123,7 @@ def list_tree(root: Path, splits: Sequence[str]) -> Tree:
                 elif not entry.name.lower().endswith(SUFFIXES):
                     problems.append(f"{name!r}: not an image file by its name")
                 else:
-                    status = entry.stat()
-                    files.append(ImageFile(name, status.st_size, status.st_mtime_ns))
+                    files.append(ImageFile.of(name, entry.stat()))
     return tree
 
 
@@ -127,7 +138,7 @@ def locate(name: str, request: Request) -> Source:
     try:
         if name == PREFIX:
             raise FileNotFoundError(f"expected {PREFIX}PATH with the path of a folder")
-        folders = sorted(path.name for path in root.iterdir() if path.is_dir())
+        folders = sorted(one.name for one in root.iterdir() if one.is_dir() and not is_dropping(one.name))
     except OSError as error:
         raise DataError(f"{name!r}: {error}. {_REMEDY}") from error
     held_out = "valid" if "valid" in folders and "val" not in folders else "val"

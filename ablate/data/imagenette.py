@@ -27,7 +27,7 @@ from PIL import Image
 
 from ablate.data.dataset import Channels, ListedNoise, array_digest
 from ablate.data.fetch import Archive, unpacked
-from ablate.data.folder import Tree, list_tree
+from ablate.data.folder import ImageFile, Tree, list_tree
 from ablate.data.source import Contents, Part, Request, Source
 
 NOISE_COLUMNS = {fraction: f"noisy_labels_{round(100 * fraction)}" for fraction in (0.01, 0.05, 0.25, 0.5)}
@@ -140,7 +140,7 @@ def locate(name: str, request: Request) -> Source:
     tree.problems += sorted(problems) + _size_problems(tree, subset.shorter_side)
     tree.check(remedy, request)
     listed = root / family.noise_file
-    noise = [listed.stat().st_size, listed.stat().st_mtime_ns] if listed.exists() else None
+    noise = ImageFile.of(listed.name, listed.stat()) if listed.exists() else None
     identity = {"images": tree.identity(), "noise": noise}
     return Source(name, name, identity, partial(_contents, tree, family, remedy))
 
@@ -168,7 +168,8 @@ def _contents(tree: Tree, family: Family, remedy: str) -> Contents:
     except (OSError, ValueError, csv.Error) as error:  # told once noise is asked for
         remedy = f"Put {path.name} of https://github.com/fastai/imagenette into {tree.root}, and run again."
         noise = ListedNoise(fault=f"label noise needs {path} as it was published: {error}. {remedy}")
-    return replace(plain, normalisation=family.normalisation, noise=noise)
+    # As everybody has read these files, whatever orientation some may name.
+    return replace(plain, normalisation=family.normalisation, noise=noise, upright=False)
 
 
 def _listed_labels(path: Path, family: Family, train: Part) -> list[list[int]]:

@@ -47,6 +47,8 @@ class Contents:
     """Mean and std where 255 is 1; None takes those of the training pixels."""
     noise: ListedNoise | None = None
     """None when wrong labels are to be drawn."""
+    upright: bool = True
+    """Whether files are turned as their EXIF orientation says."""
 
 
 @dataclass(frozen=True)

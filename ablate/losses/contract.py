@@ -42,11 +42,9 @@ class ForeignLoss:
         if is_class:
             made, arguments = bind("loss", name, code, arguments, {"reduction": "mean"}), {}
             reduces = "reduction" in made
+            own = {one: {**made, "reduction": one} if reduces else made for one in REDUCTIONS}
             with explained("loss", name, "it to be made with its arguments"):
-                if reduces:
-                    self._codes = {one: code(**{**made, "reduction": one}) for one in REDUCTIONS}
-                else:
-                    self._codes = dict.fromkeys(REDUCTIONS, code(**made))
+                self._codes = {one: code(**given) for one, given in own.items()}
         ours = {"epsilon": 0.0, "reduction": "mean"}
         called = getattr(self._codes["mean"], "forward", self._codes["mean"])
         self._given = bind("loss", name, called, arguments, ours, skip=2)
@@ -79,15 +77,14 @@ def check_contract(loss: Loss, name: str) -> None:
         generator = torch.Generator().manual_seed(0)
         logits = torch.randn(rows, num_classes, generator=generator).requires_grad_()
         labels = torch.randint(num_classes, (rows,), generator=generator)
-        epsilons = [0.0, 0.1]
+        _check_batch(loss, name, logits, labels, 0.0)
         try:
             loss(logits.clone(), labels, epsilon=0.1, reduction="mean")
         except ValueError:  # the contract's way of saying that this loss has no ε
-            epsilons = [0.0]
+            return
         except FOREIGN_FAULTS:
             pass  # not an answer; the check calls it again and reports what it raises
-        for epsilon in epsilons:
-            _check_batch(loss, name, logits, labels, epsilon)
+        _check_batch(loss, name, logits, labels, 0.1)
 
 
 def _check_batch(loss: Loss, name: str, logits: Tensor, target: Tensor, epsilon: float) -> None:

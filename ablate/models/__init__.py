@@ -45,13 +45,10 @@ def build_model(
     factory = bind_network(name, arguments or {}, num_classes, image_size)
     given = ", ".join(f"{argument}={value!r}" for argument, value in factory.keywords.items())
     remedy = "Set what else it needs as arch.NAME; if it refuses this size, change the study's image size."
-    with explained("network", name, f"its factory to build it with {given}", remedy):
+    with explained("network", name, f"its factory to build a torch.nn.Module with {given}", remedy):
         model = factory()
-    if not isinstance(model, nn.Module):
-        raise StudyError(
-            f"network {name!r}: expected its factory to return a torch.nn.Module, but it returned a "
-            f"{type(model).__name__}. Return the network itself."
-        )
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"a {type(model).__name__} was returned; return the network itself")
     keep_logits_float32(model, try_network(name, model, num_classes=num_classes, image_size=image_size))
     return model
 

@@ -36,21 +36,18 @@ def try_network(name: str, model: nn.Module, *, num_classes: int, image_size: in
         expected += " in training mode too" * training
         remedy = (
             f"Raise the study's image size where {image_size} pixels are too few, write .reshape for .view "
-            "(tensors are channels_last here), or mend its forward."
+            "(tensors are channels_last here), and return one floating tensor, a row per image."
         )
         with explained("network", name, expected, remedy), torch.set_grad_enabled(training):
             logits: Any = trial.train(training)(images)
-        came = f"a {type(logits).__name__}"
-        if isinstance(logits, Tensor):
+            if not isinstance(logits, Tensor):
+                raise TypeError(f"a {type(logits).__name__} came")
             finite = int(logits.isfinite().sum())
             fits = logits.is_floating_point() and logits.shape == (EXAMPLES, num_classes)
-            if fits and finite == logits.numel():
-                return logits
-            came = f"{logits.dtype} {list(logits.shape)}, {finite} of {logits.numel()} finite,"
-        raise StudyError(
-            f"network {name!r}: expected {expected}, but {came} came. Return one floating tensor from "
-            "forward, a row per image with num_classes outputs, and check its initialisation."
-        )
+            if not fits or finite < logits.numel():
+                came = f"{logits.dtype} {list(logits.shape)}, {finite} of {logits.numel()} finite"
+                raise ValueError(f"{came}, came")
+        return logits
 
     with torch.random.fork_rng([images.device] if images.is_cuda else []), torch.enable_grad():
         remedy = (

@@ -64,9 +64,7 @@ class _MetTaps(torch.autograd.Function):
         flat, taps, weight = ctx.saved_tensors
         images, channels, height, width = ctx.shape
         of_maps = (gradient @ taps).view(images, height, width, channels).permute(0, 3, 1, 2)
-        of_weight = torch.zeros_like(
-            weight
-        )  # written once: autograd's own way copies the whole several times
+        of_weight = torch.zeros_like(weight)  # written once: autograd would copy the whole several times
         met = _met(of_weight, ctx.shape)
         met.copy_((gradient.t() @ flat).view(met.shape))
         return of_maps, of_weight

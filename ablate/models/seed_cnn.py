@@ -7,6 +7,7 @@ Source: fast.ai's notebooks 06 to 11 define the layers, their order, their width
 https://github.com/fastai/course-v3/tree/master/nbs/dl2
 """
 
+from functools import partial
 from itertools import pairwise
 
 from torch import nn
@@ -16,17 +17,8 @@ from ablate.models.layers import Conv3x3
 CHANNELS = (3, 16, 32, 64, 32, 64, 128, 256, 512)
 
 
-def seed_cnn(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds the lesson's network, for images of any size."""
-    return _network(num_classes, relu_first=True)
-
-
-def seed_cnn_bn_relu(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds the same with BatchNorm before ReLU, as most networks have it."""
-    return _network(num_classes, relu_first=False)
-
-
-def _network(num_classes: int, *, relu_first: bool) -> nn.Sequential:
+def _network(relu_first: bool, /, *, num_classes: int, image_size: int) -> nn.Sequential:
+    """Builds the network, for images of any size."""
     blocks = []
     for before, after in pairwise(CHANNELS):
         conv = Conv3x3(before, after, stride=1 if before == 3 else 2)
@@ -35,3 +27,9 @@ def _network(num_classes: int, *, relu_first: bool) -> nn.Sequential:
         norm, relu = nn.BatchNorm2d(after), nn.ReLU(inplace=True)
         blocks.append(nn.Sequential(conv, relu, norm) if relu_first else nn.Sequential(conv, norm, relu))
     return nn.Sequential(*blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(CHANNELS[-1], num_classes))
+
+
+seed_cnn = partial(_network, True)
+"""The lesson's."""
+seed_cnn_bn_relu = partial(_network, False)
+"""With BatchNorm before ReLU, as most networks have it."""

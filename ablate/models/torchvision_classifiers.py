@@ -12,18 +12,6 @@ from torch import nn
 from ablate.errors import StudyError, nearest
 from ablate.plugins import explained
 
-# Smallest image side in pixels at which a forward pass works, by the name or its beginning.
-SMALLEST = {
-    "alexnet": 63,
-    "convnext_": 32,
-    "densenet": 29,
-    "googlenet": 15,
-    "inception_v3": 75,
-    "squeezenet1_0": 21,
-    "squeezenet1_1": 17,
-    "swin_": 4,
-    "vgg": 32,
-}
 GRID = 8  # patches of `vit_tiny` in a row and in a column
 
 
@@ -35,16 +23,13 @@ def vit_tiny(*, num_classes: int, image_size: int) -> nn.Module:
 
     Source: https://arxiv.org/abs/2010.11929; DeiT-Ti is in table 1 of https://arxiv.org/abs/2012.12877
     """
-    _check_size("vit_tiny", image_size, smallest=GRID, multiple=GRID)
-    model: nn.Module = _import_models().VisionTransformer(
-        image_size=image_size,
-        patch_size=image_size // GRID,
-        num_layers=12,
-        num_heads=3,
-        hidden_dim=192,
-        mlp_dim=768,
-        num_classes=num_classes,
-    )
+    if image_size % GRID:
+        raise StudyError(
+            f"network 'vit_tiny': expected a multiple of {GRID} as image size, but {image_size} came; set "
+            f"the study's image size to {max(image_size // GRID, 1) * GRID}, or choose another network"
+        )
+    size = {"num_layers": 12, "num_heads": 3, "hidden_dim": 192, "mlp_dim": 768, "num_classes": num_classes}
+    model: nn.Module = _import_models().VisionTransformer(image_size, image_size // GRID, **size)
     return model
 
 
@@ -56,20 +41,15 @@ def torchvision_names() -> list[str]:
 def build_torchvision(name: str, *, num_classes: int, image_size: int, **arguments: Any) -> nn.Module:
     """Builds one of `torchvision_names()`, transformers for this image size; none has auxiliary outputs.
 
-    `arguments` are torchvision's own. A size that the architecture cannot take is a `StudyError`.
+    `arguments` are torchvision's own. A size that it cannot take fails here or in the first forward pass.
     """
-    multiple = 1
     if name.startswith("vit_"):
         arguments["image_size"] = image_size
-        multiple = int(name.rsplit("_", 1)[1])  # the patch, as in vit_b_16
     elif name.startswith("maxvit_"):
         arguments["input_size"] = (image_size, image_size)
-        multiple = 224  # windows of 7×7 on maps that are a 4th to a 32nd of the image
     elif name in {"googlenet", "inception_v3"}:
         # init_weights=True is the default, but one that warns unless it is spelled out.
         arguments |= {"aux_logits": False, "init_weights": True}
-    smallest = max([multiple, *(size for start, size in SMALLEST.items() if name.startswith(start))])
-    _check_size(name, image_size, smallest, multiple)
     model: nn.Module = _import_models().get_model(name, weights=None, num_classes=num_classes, **arguments)
     return model
 
@@ -106,15 +86,6 @@ def published_weights(arch: str, name: str) -> Any:
             f"torchvision publishes for {arch!r}: {published}"
         )
     return known[chosen]
-
-
-def _check_size(name: str, image_size: int, smallest: int, multiple: int) -> None:
-    if image_size < smallest or image_size % multiple:
-        wanted = f"a multiple of {multiple}" if multiple > 1 else f"{smallest} or more"
-        raise StudyError(
-            f"network {name!r}: expected an image size it can take, {wanted}, got {image_size}. Set the "
-            f"study's image size to {max(image_size // multiple * multiple, smallest)}, or choose another."
-        )
 
 
 def _import_models() -> Any:  # torchvision is not typed; one built for another torch raises anything

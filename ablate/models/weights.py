@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import pickle
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablate.errors import StudyError, first_line, nearest
+from ablate.errors import StudyError, nearest
 from ablate.models import build_model
 from ablate.models.contract import Float32Linear
 from ablate.models.torchvision_classifiers import build_timm, published_weights
-from ablate.plugins import WEIGHT_FILES
+from ablate.plugins import WEIGHT_FILES, explained
 
 NESTED = ("state_dict", "model", "net")
 """Where training scripts keep a network's state in a checkpoint."""
@@ -43,7 +42,8 @@ def read_weights(weights: str, arch: str) -> tuple[Mapping[str, Tensor], Normali
 
 
 def _read_file(path: Path) -> Mapping[str, Tensor]:
-    try:
+    wanted = "a file of tensors, as torch.save(model.state_dict(), ...) or safetensors write"
+    with explained("weights", str(path), wanted):
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
@@ -53,11 +53,6 @@ def _read_file(path: Path) -> Mapping[str, Tensor]:
             state = state[name] if isinstance(state, dict) and isinstance(state.get(name), dict) else state
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("what is in it is not the state of a network, name to tensor")
-    except (OSError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        raise StudyError(
-            f"weights {str(path)!r}: expected a file of tensors, as torch.save(model.state_dict(), ...) or "
-            f"safetensors write, but {first_line(error)}"
-        ) from None
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
@@ -126,10 +121,10 @@ def load_network(path: str | Path) -> nn.Module:
     It maps normalised images [N, 3, S, S] to logits [N, K]; its `facts` are the fields, class names, and the
     mean and std that normalise pixels in 0 to 1. What cannot be read is a StudyError.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
     from safetensors.torch import load_model
 
-    try:
+    with explained("network", str(path), "weights that `run --keep-weights` wrote"):
         with safe_open(str(path), "pt") as file:
             facts = json.loads(file.metadata()["ablate"])
         fields, classes = facts["fields"], len(facts["classes"])
@@ -138,9 +133,5 @@ def load_network(path: str | Path) -> nn.Module:
         with torch.random.fork_rng(devices=[]):
             model = build_model(arch, num_classes=classes, image_size=size, arguments=given)
         load_model(model, path)
-    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise StudyError(
-            f"{path}: expected weights that `run --keep-weights` wrote, but {first_line(error)}"
-        ) from None
     model.facts = facts
     return model.eval()

@@ -33,31 +33,24 @@ WIDTHS = (64, 128, 256, 512)
 EXPANSION, GROUPS, REDUCTION = 4, 32, 16
 
 
-def xresnet18(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XResNet-18 (two basic blocks in each of four stages), for images of any size."""
-    return _xresnet(num_classes, (2, 2, 2, 2), expansion=1)
+def _xresnet(depths: Sequence[int], expansion: int, /, *, num_classes: int, image_size: int) -> nn.Sequential:
+    """Builds an XResNet of so many blocks in each of four stages, for images of any size."""
+    relu, pool = partial(nn.ReLU, inplace=True), nn.MaxPool2d(3, stride=2, padding=1)
+    block = partial(residual_block, expansion=expansion)
+    return _assemble(num_classes, (3, 32, 64, 64), relu, pool, depths, expansion, block)
 
 
-def xresnet34(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XResNet-34 (3, 4, 6 and 3 basic blocks)."""
-    return _xresnet(num_classes, (3, 4, 6, 3), expansion=1)
-
-
-def xresnet50(*, num_classes: int, image_size: int) -> nn.Sequential:
-    """Builds XResNet-50 (3, 4, 6 and 3 bottlenecks)."""
-    return _xresnet(num_classes, (3, 4, 6, 3), expansion=EXPANSION)
+xresnet18 = partial(_xresnet, (2, 2, 2, 2), 1)
+"""Of basic blocks, as `xresnet34`."""
+xresnet34 = partial(_xresnet, (3, 4, 6, 3), 1)
+xresnet50 = partial(_xresnet, (3, 4, 6, 3), EXPANSION)
+"""Of bottlenecks."""
 
 
 def xse_resnext50(*, num_classes: int, image_size: int) -> nn.Sequential:
     """Builds XSE-ResNeXt-50."""
     stem, pool = (3, 32, 32, 64), MaxBlurPool2d(64)
     return _assemble(num_classes, stem, nn.Mish, pool, (3, 4, 6, 3), EXPANSION, resnext_block)
-
-
-def _xresnet(num_classes: int, depths: Sequence[int], *, expansion: int) -> nn.Sequential:
-    relu, pool = partial(nn.ReLU, inplace=True), nn.MaxPool2d(3, stride=2, padding=1)
-    block = partial(residual_block, expansion=expansion)
-    return _assemble(num_classes, (3, 32, 64, 64), relu, pool, depths, expansion, block)
 
 
 def _assemble(
@@ -115,10 +108,8 @@ def residual_block(
     if expansion == 1:
         convs = [conv_norm(in_channels, width, 3, stride), relu(), conv_norm(width, width, 3, 1, gamma=0.0)]
     else:
-        convs = [
-            *(conv_norm(in_channels, width, 1, 1), relu(), conv_norm(width, width, 3, stride), relu()),
-            conv_norm(width, out_channels, 1, 1, gamma=0.0),
-        ]
+        convs = [conv_norm(in_channels, width, 1, 1), relu(), conv_norm(width, width, 3, stride), relu()]
+        convs.append(conv_norm(width, out_channels, 1, 1, gamma=0.0))
     # Rounding up, as a padded 3×3 convolution with stride 2 does, keeps odd sizes in step.
     pool = nn.AvgPool2d(2, ceil_mode=True)
     return ResidualBlock(convs, _shortcut(in_channels, out_channels, stride, pool), relu())
@@ -127,13 +118,10 @@ def residual_block(
 def resnext_block(in_channels: int, width: int, stride: int, attention: bool) -> ResidualBlock:
     """Builds a bottleneck 1×1, grouped 3×3, 1×1 of twice the width, with a gate and, at times, attention."""
     inside, out_channels = 2 * width, width * EXPANSION
-    convs = [
-        *(conv_norm(in_channels, inside, 1, 1), nn.Mish()),
-        *(conv_norm(inside, inside, 3, stride, groups=GROUPS), nn.Mish()),
-        conv_norm(inside, out_channels, 1, 1, gamma=0.0),
-        SqueezeExcitation(out_channels),
-        *([SimpleSelfAttention(out_channels)] if attention else []),
-    ]
+    convs = [conv_norm(in_channels, inside, 1, 1), nn.Mish()]
+    convs += [conv_norm(inside, inside, 3, stride, groups=GROUPS), nn.Mish()]
+    convs += [conv_norm(inside, out_channels, 1, 1, gamma=0.0), SqueezeExcitation(out_channels)]
+    convs += [SimpleSelfAttention(out_channels)] if attention else []
     shortcut = _shortcut(in_channels, out_channels, stride, MaxBlurPool2d(in_channels))
     return ResidualBlock(convs, shortcut, nn.Mish())
 

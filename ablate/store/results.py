@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -71,6 +73,14 @@ class ResultsFolder:
                 left_over.unlink()
 
 
+def below(root: Path, *names: str) -> Path:
+    """A folder in another, whatever a plan or option says: what would lie elsewhere is a `ResultsError`."""
+    path = root.joinpath(*names)
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
+        raise ResultsError(f"{path}: expected a folder below {root}; nothing is written elsewhere")
+    return path
+
+
 TEMPORARY = ".tmp"
 VARIATIONS = "variations"
 """Below a results folder, and a report's: the study run with other settings or seeds, each by its name."""
@@ -92,24 +102,49 @@ def make_writable(root: Path, folders: Iterable[Path], fault: str, option: str) 
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file in a folder that exists, in full or not at all, even when the machine stops."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
+    """Write a file in a folder that exists, in full or not at all, even when the machine stops.
+
+    What the disk refuses is a `ResultsError`.
+    """
+    name = ""
     try:
+        fail_point()
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=TEMPORARY)
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            file.write(content[: len(content) // 2])
+            fail_point()
+            file.write(content[len(content) // 2 :])
             file.flush()
             os.fsync(file.fileno())
+        fail_point()
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        fail_point()
+        descriptor = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
             os.unlink(name)
-        raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if not isinstance(error, OSError):
+            raise
+        remedy = "What is recorded is kept; make room, or choose another folder, and run the same command"
+        raise ResultsError(f"{path}: cannot be written ({error.strerror}). {remedy}") from None
+
+
+STEPS = itertools.count(1)
+"""How often this process came to a moment at which it may be stopped by a test."""
+
+
+def fail_point() -> None:
+    """End here, or raise an OSError, if ABLATE_FAILPOINT says so: "7:kill", or "7:28", a full disk."""
+    step, (asked, _, fault) = next(STEPS), os.environ.get("ABLATE_FAILPOINT", "").partition(":")
+    if asked == str(step):
+        if fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(int(fault), os.strerror(int(fault)))
 
 
 def content_digest(content: Any) -> str:
@@ -144,7 +179,7 @@ def write_sealed(path: Path, content: BaseModel) -> None:
 
 
 def read_sealed(kind: type[Stored], path: Path, remedy: str) -> Stored | None:
-    """What a JSON file holds, if it is there; a `RecordError` where it is damaged. Former ones have no seal."""
+    """What a JSON file holds, if it is there, in earlier versions unsealed; a `RecordError` if damaged."""
     with readable(path, remedy):
         try:
             stored = json.loads(path.read_bytes())

@@ -2,12 +2,10 @@
 
 An effect is computed within each seed, so that the seeds' shared luck cancels, and judged over seeds:
 
-- *arm*: an arm against its baseline arm;
-- *pair*: two arms of a study that declares no baseline;
+- *arm*: an arm against its baseline arm; *pair*: two arms of a study that declares no baseline;
 - *main*: two levels of a factor, averaged over the levels of the others;
 - *interaction*: how much such a difference changes between two levels of another factor;
-- *trend*: what changes along the least-squares line from a factor's lowest to its highest level, averaged
-  over the levels of the others, where it has three or more.
+- *trend*: the same along the least-squares line from the lowest to the highest of three or more levels.
 """
 
 from __future__ import annotations
@@ -32,25 +30,20 @@ SIDES = np.array([1.0, -1.0])
 
 @dataclass(frozen=True)
 class Term:
-    """One effect.
-
-    Attributes:
-        term: what is compared, by its levels: an arm's name, or levels of which others are averaged over.
-        levels: factor to level of `term`; `reference` the same of `against`.
-        arms: [T, C] indices of the plan's arms: T arms that are weighed against each other, in each of the C
-            combinations of the other factors' levels that are averaged over.
-        weights: [T], of which those above 0 are of `term`.
-        asked: whether the study asks about it; what it does not ask about is exploratory.
-    """
+    """One effect: of `term`, an arm's name or levels of which others are averaged over, `against` another."""
 
     kind: str
     term: str
     against: str
     levels: Mapping[str, Any]
+    """Factor to level of `term`; `reference` is the same of `against`."""
     reference: Mapping[str, Any]
     arms: NDArray[np.int64]
+    """[T, C] indices of the plan's arms: T that are weighed, in C combinations that are averaged over."""
     weights: NDArray[np.float64]
+    """[T], of which those above 0 are of `term`."""
     asked: bool
+    """Whether the study asks about it; what it does not ask about is exploratory."""
 
     @property
     def scale(self) -> float:
@@ -104,35 +97,32 @@ def _is_asked(study: Study, kind: str, levels: Mapping[str, Any]) -> bool:
     # Of arms that are re-tuned too, what is asked is asked of these.
     if study.chosen and (levels.get(TUNING) == RETUNED) != (kind in ("arm", "pair")):
         return False
-    varied = set(study.varied)
-    for comparison in study.comparisons or ("arms",):
-        if isinstance(comparison, str):
-            if kind in KINDS[comparison]:
+    own = {name: level for name, level in levels.items() if name in study.varied}
+    for asked in study.comparisons or ("arms",):
+        if isinstance(asked, str):
+            if kind in KINDS[asked]:
                 return True
-        elif kind in ("arm", "main") and _only(comparison, varied) == _only(levels, varied):
+        elif kind in ("arm", "main") and {name: asked[name] for name in study.varied if name in asked} == own:
             return True
     return False
 
 
-def _only(levels: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    return {name: level for name, level in levels.items() if name in names}
-
-
 def _averages(study: Study) -> Iterator[Term]:
     """Main effects, then interactions, each of a factor's levels against its baseline level or its first."""
-    steps: list[list[tuple[str, int, int]]] = []
+    steps: dict[str, list[tuple[int, int]]] = {}
     for factor, levels in study.factors.items():
-        reference = list(levels).index(study.baseline[factor]) if factor in study.baseline else 0
-        steps.append([(factor, at, reference) for at in range(len(levels)) if at != reference])
-    steps = [of_factor for of_factor in steps if of_factor]
+        reference = levels.index(study.baseline.get(factor, levels[0]))
+        if len(levels) > 1:
+            steps[factor] = [(at, reference) for at in range(len(levels)) if at != reference]
     if len(steps) < 2:
         return
-    for factor, level, reference in (step for of_factor in steps for step in of_factor):
-        if len(study.varied) == 1 and factor in study.varied:  # between re-tuned arms, as above
+    for factor in steps:
+        if study.varied == [factor]:  # between re-tuned arms, as above
             continue
-        yield _term("main", study, [{factor: level}, {factor: reference}], SIDES)
-    for first, second in itertools.combinations(steps, 2):
-        for (one, level, reference), (other, far, near) in ((a, b) for a in first for b in second):
+        for level, reference in steps[factor]:
+            yield _term("main", study, [{factor: level}, {factor: reference}], SIDES)
+    for one, other in itertools.combinations(steps, 2):
+        for (level, reference), (far, near) in itertools.product(steps[one], steps[other]):
             corners = [{one: at, other: beside} for beside in (far, near) for at in (level, reference)]
             yield _term("interaction", study, corners, np.array([1.0, -1.0, -1.0, 1.0]))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from collections.abc import Iterable
+
+from pydantic import Field
 
 from ablate.study.study import Study, declared_faults
 
@@ -13,11 +15,9 @@ class ExternalStudy(Study):
     seed: str = Field(default="", description="the column that pairs runs of different arms; '' is none")
     differing: tuple[str, ...] = Field(default=(), description="other columns in which runs differ, in words")
 
-    @model_validator(mode="after")
-    def _consistent(self) -> ExternalStudy:
-        if faults := "\n".join(declared_faults(self)):
-            raise ValueError(faults)
-        return self
+    def faults(self) -> Iterable[str]:
+        """As of a study, but for its fields."""
+        return declared_faults(self)
 
     @property
     def is_paired(self) -> bool:

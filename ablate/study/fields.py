@@ -6,10 +6,10 @@ study's base, its profile, the arm's levels and the command line then change sin
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
-from ablate.errors import StudyError, nearest
+from ablate.errors import LIMITS, StudyError, beyond, nearest
 from ablate.plugins import is_foreign
 
 
@@ -50,6 +50,9 @@ OPTIMIZERS = ("sgd", "adamw", "ranger")
 SCHEDULES = ("constant", "one_cycle", "flat_cosine")
 
 
+Part = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Recipe(Frozen, strict=True, allow_inf_nan=False):
     """How a network is trained, in full: optimiser, schedule, augmentation and batches.
 
@@ -65,52 +68,32 @@ class Recipe(Frozen, strict=True, allow_inf_nan=False):
         description="sgd; adamw; ranger: rectified Adam with a look-ahead of six steps; or an import path"
     )
     lr: float = Field(gt=0, description="learning rate; with a schedule, its highest")
-    momentum: float = Field(ge=0, lt=1, description="momentum of sgd, beta1 of adamw and ranger; 0 is none")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of squared gradients; not for sgd")
-    adam_epsilon: float = Field(
-        default=1e-8, gt=0, description="added to the root of squared gradients; not for sgd"
-    )
-    weight_decay: float = Field(
-        ge=0, description="sgd: L2 penalty added to the gradient; adamw, ranger: decoupled; 0 is none"
-    )
-    decay_norms: bool = Field(
-        default=True, description="weight decay acts on biases and normalisation layers too"
-    )
+    momentum: Part = Field(description="momentum of sgd, beta1 of adamw and ranger; 0 is none")
+    beta2: Part = Field(default=0.999, description="decay of squared gradients; not for sgd")
+    adam_epsilon: float = Field(default=1e-8, gt=0, description="added to the root of these; not for sgd")
+    weight_decay: float = Field(ge=0, description="sgd: L2 penalty; adamw, ranger: decoupled; 0 is none")
+    decay_norms: bool = Field(default=True, description="weight decay of biases and normalisation layers too")
     clip_norm: float = Field(default=0.0, ge=0, description="largest norm of the gradient; 0 does not clip")
     schedule: Annotated[str, _named(*SCHEDULES)] = Field(
         description="constant; one_cycle: a rise from lr/25 and a fall; flat_cosine: flat, then a fall; both "
         "are cosines and end at lr/100000; or an import path"
     )
-    anneal_from: float = Field(
-        default=0.0, ge=0, lt=1, description="part of the steps after which the schedule falls"
-    )
+    anneal_from: Part = Field(default=0.0, description="part of the steps after which the schedule falls")
     crop_area: float = Field(
         default=1.0, gt=0, le=1, description="smallest part of an image that a random crop keeps; 1: no crop"
     )
     flip: bool = Field(default=False, description="mirror every other training image, at random")
     mixup: float = Field(
-        default=0.0,
-        ge=0,
-        description="alpha of the Beta distribution that mixes pairs of images; 0: no mixup",
+        default=0.0, ge=0, description="alpha of the Beta distribution that mixes pairs of images; 0: none"
     )
     freeze: str = Field(
-        default="none",
-        description="parts of the network that keep their first weights, as layer1+layer2; body: all but the "
-        "last linear layer",
+        default="none", description="what keeps its first weights, as layer1+layer2; body: all but the head"
     )
-    head_lr: float = Field(
-        default=1.0, gt=0, description="learning rate of the last linear layer, by that of the others"
-    )
+    head_lr: float = Field(default=1.0, gt=0, description="rate of the last linear layer, by that of others")
     augmentation: Annotated[str, _named("none")] = Field(
-        default="none",
-        description="import path of what else is done to training images, after crop and flip; none",
+        default="none", description="import path of what else is done to training images, after crop and flip"
     )
-    ema: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="decay of the average over the steps' weights that is evaluated in their place; 0: none",
-    )
+    ema: Part = Field(default=0.0, description="decay of the average of weights that is evaluated; 0: none")
 
 
 # Fields that are not named have their defaults.
@@ -166,11 +149,13 @@ def argument_value(value: Any) -> Any:
     """A value of an argument in its one form; a ValueError where a record could not hold it."""
     value = canonical(value)
     for one in flat(value):
-        if not (
-            one is None or isinstance(one, (int, str)) or (isinstance(one, float) and math.isfinite(one))
-        ):
+        is_finite = not isinstance(one, float) or math.isfinite(one)
+        if not (is_finite and isinstance(one, int | float | str | None)):
             raise ValueError("expected None, a truth value, a finite number, a text, or a tuple of these")
     return value
+
+
+Argument = Annotated[Any, AfterValidator(argument_value)]
 
 
 class DataFields(Frozen, strict=True, allow_inf_nan=False):
@@ -179,40 +164,24 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
     data: str = Field(min_length=1, description="dataset name, folder:PATH, or package.module:function")
     image_size: int = Field(ge=4, le=1024, description="pixels a side of the square that the network sees")
     decode_size: int = Field(
-        default=0,
-        ge=0,
-        le=2048,
-        description="pixels a side that images are decoded at, cropped or shrunk to image_size; 0: the same",
+        default=0, ge=0, le=2048, description="side as decoded, cropped or shrunk later; 0: image_size"
     )
     resize: Literal["squash", "center_crop"] = Field(
         default="squash", description="how an image becomes a square; center_crop: its longer side is cut"
     )
-    label_noise: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="part of the training labels that are wrong; none of the reported",
+    label_noise: Part = Field(default=0.0, description="part of training labels that are wrong, no others")
+    tuning_part: Part = Field(
+        default=0.0, description="part of training images to report on instead; 0: for final numbers"
     )
-    tuning_part: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="part of the training images held back and reported on instead of the reported split; "
-        "0: none, as for every final number",
-    )
-    split: float = Field(
-        default=0.0,
-        ge=0,
-        lt=1,
-        description="part of each class in folder:PATH that is reported on; 0: PATH has train/ and val/",
+    split: Part = Field(
+        default=0.0, description="part of each class in folder:PATH to report on; 0: PATH has train/ and val/"
     )
 
     @model_validator(mode="after")
     def _shrinks_only(self) -> DataFields:
         if 0 < self.decode_size < self.image_size:
             raise ValueError(
-                f"decode_size: expected 0 or at least image_size ({self.image_size}), "
-                f"but {self.decode_size} came"
+                f"decode_size: expected 0, or image_size ({self.image_size}) or more, not {self.decode_size}"
             )
         return self
 
@@ -233,19 +202,14 @@ class DataFields(Frozen, strict=True, allow_inf_nan=False):
 class Fields(DataFields, Recipe, extra="allow"):
     """Every field of a trial, and `slot.argument` for those of code that are set. Any can be a factor."""
 
-    __pydantic_extra__: dict[
-        Annotated[str, AfterValidator(_known_field)], Annotated[Any, AfterValidator(argument_value)]
-    ]
+    __pydantic_extra__: dict[Annotated[str, AfterValidator(_known_field)], Argument]
 
     arch: str = Field(min_length=1, description="architecture name, or package.module:factory")
     weights: str = Field(
-        default="fresh",
-        description="to start from: fresh, a file, or pretrained or another name of published ones",
+        default="fresh", description="to start from: fresh, a file, or pretrained or another published name"
     )
     loss: str = Field(min_length=1, description="loss name, or package.module:function")
-    epsilon: float = Field(
-        ge=0, le=1, description="label smoothing: 0 is plain cross-entropy, at 1 the label does not matter"
-    )
+    epsilon: float = Field(ge=0, le=1, description="label smoothing; 0: cross-entropy; 1: labels do nothing")
     reduction: Literal["mean", "sum", "none"] = Field(
         description="how the loss reduces a batch; none: per-image losses that the loop averages"
     )
@@ -319,16 +283,11 @@ def canonical(value: Any) -> Any:
 
 def import_path(code: Any) -> str:
     """The name by which a worker finds a function or class, as package.module:name."""
-    if isinstance(code, functools.partial):
-        raise ValueError(
-            "expected the function or class itself, with the arguments as fields of their own, as in "
-            "{'arch': Net, 'arch.dropout': 0.1}"
-        )
     module, name = getattr(code, "__module__", None), getattr(code, "__qualname__", "")
     if module in (None, "__main__", "builtins") or not name.isidentifier():
         raise ValueError(
             "expected code that workers can import: a function or class at the top level of a file, itself "
-            "or by its import path, as 'my_module:name'"
+            "or as 'my_module:name', and its arguments as fields, as in {'arch': Net, 'arch.dropout': 0.1}"
         )
     return f"{module}:{name}"
 
@@ -340,7 +299,12 @@ def flat(value: Any) -> list[Any]:
 
 def several(values: Any) -> Any:
     """A list or array as the tuple of its values, each in its one form; a value on its own as it is."""
-    return values if is_one(values) else tuple(map(canonical, values))
+    if is_one(values):
+        return values
+    several = tuple(map(canonical, itertools.islice(values, LIMITS["values in a list"] + 1)))
+    if fault := beyond("values in a list", len(several)):
+        raise ValueError(fault)
+    return several
 
 
 def one_or_several(values: Any) -> Any:
@@ -375,16 +339,15 @@ def resolve(*layers: Mapping[str, Any]) -> Fields:
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that is none of the known ones, with the nearest one first."""
     known = list(known)
-    return f"{name}: unknown {kind}; known are {', '.join(known)}.{nearest(name, known)}"
-
-
-def _as_argument(name: str) -> str:
-    """How to set an argument of one's own code that was taken for a field."""
+    hint, listed = nearest(name, known), ", ".join(known)
+    if kind != "field":
+        return f"{name}: unknown {kind}; known are {listed}.{hint}"
+    # It may be meant for one's own code.
     slot = next((slot for slot in SLOTS if name.startswith(f"{slot}_")), "arch")
     argument = "NAME" if name.endswith(("args", "params", "arguments")) else name.rpartition(".")[2]
     return (
-        f" An argument of your own code is a field with its slot before it: '{slot}.{argument}': VALUE "
-        f"(slots are {', '.join(SLOTS)})."
+        f"{name}: unknown field.{hint} An argument of your own code is a field with its slot before it: "
+        f"'{slot}.{argument}': VALUE (slots are {', '.join(SLOTS)}). Known are {listed}."
     )
 
 
@@ -401,9 +364,6 @@ def in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> S
             line = message
         elif item["type"] == "extra_forbidden" and len(item["loc"]) == 1:
             line = unknown_name(kind, name, known)
-            if kind == "field":
-                hint = f"{nearest(name, known)}{_as_argument(name)}"
-                line = f"{name}: unknown field.{hint} Known are {', '.join(known)}."
         elif item["type"] == "missing":
             remedy = "add it to the study's base" if name in FIELD_NAMES else "give it one"
             line = f"{name}: no value is set; {remedy}"
@@ -415,9 +375,8 @@ def in_plain_words(error: ValidationError, kind: str, known: Iterable[str]) -> S
         else:
             choices = CHOICES.get(name) if isinstance(came, str) else ()
             hint = f".{nearest(came, choices)}" if choices else ""
-            line = (
-                f"{name}: {message[0].lower()}{message[1:]}, but {came!r} ({type(came).__name__}) came{hint}"
-            )
+            message = message[0].lower() + message[1:]
+            line = f"{name}: {message}, but {came!r} ({type(came).__name__}) came{hint}"
         lines.append(line)
     return StudyError("\n".join(lines))
 
@@ -430,24 +389,44 @@ class Declaration(Frozen):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Around all other validators, those of the subclass included."""
-        return no_info_wrap_validator_function(cls._checked, handler(source))
 
-    @classmethod
-    def _checked(cls, declaration: Any, validate: Callable[[Any], Any]) -> Any:
-        try:
-            return validate(declaration)
-        except ValidationError as error:
-            kind = cls.called or f"part of a {cls.__name__}"
-            raise in_plain_words(error, kind, cls.model_fields) from None
+        def checked(declaration: Any, validate: Callable[[Any], Any]) -> Any:
+            try:
+                return validate(declaration)
+            except ValidationError as error:
+                kind = cls.called or f"part of a {cls.__name__}"
+                raise in_plain_words(error, kind, cls.model_fields) from None
+
+        return no_info_wrap_validator_function(checked, handler(source))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if faults := "\n".join(self.faults()):
+            raise ValueError(faults)
+        return self
+
+    def faults(self) -> Iterable[str]:
+        """What is wrong with values each of which could be right, a line each."""
+        return ()
 
 
 def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
+    seeds = several(seeds)
     try:
         return validate(seeds)
     except ValidationError:
         raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
 
 
+def folder_name(name: str) -> str:
+    """The name, if a folder can have it that stays where it is put; else a ValueError."""
+    sound = name.isprintable() and not name.startswith(".") and not {*name} & {"/", "\\"}
+    if not sound or not 0 < len(name.encode()) <= 200:
+        raise ValueError("expected a plain folder name such as 'my_study'")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(folder_name)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(one_or_several)]
 Factors = dict[str, Annotated[tuple[Any, ...], BeforeValidator(several), Field(min_length=1)]]
 """Field name to the levels it is swept over."""

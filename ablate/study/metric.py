@@ -6,16 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ablate.errors import FOREIGN_FAULTS, StudyError
-from ablate.plugins import load_foreign
+from ablate.plugins import explained, load_foreign
 from ablate.study.fields import Declaration, canonical
 
 
 class Metric(Declaration):
-    """A metric of a study, by a name of its own, as `Metric("my_metrics:worst_class", better="higher")`.
-
-    The code is computed from saved predictions whenever tables are built, so it needs no training.
-    """
+    """A metric of a study, as `Metric("my_metrics:worst_class", better="higher")`, of saved predictions."""
 
     code: Annotated[str, BeforeValidator(canonical)] = Field(
         default="",
@@ -23,9 +19,7 @@ class Metric(Declaration):
         "its import path; without one, trials report the number under the metric's name",
     )
     better: Literal["higher", "lower", "neither"] = Field(description="which direction is")
-    unit: str = Field(
-        default="", description="fraction: of 1, shown in percent; or any other text, as % or ms"
-    )
+    unit: str = Field(default="", description="fraction: of 1, shown in percent; or any text, as % or ms")
     label: str = Field(default="", description="its name on pages and axes, otherwise that of its column")
     digits: int | None = Field(
         default=None, ge=0, le=12, description="shown after the point; otherwise 2 of percent, 4 of others"
@@ -40,11 +34,6 @@ class Metric(Declaration):
 
     def score(self, name: str, logits: Any, labels: Any) -> float:
         """What the code gives for predictions, NaN included; what is no number is a StudyError."""
-        code = load_foreign("metric", self.code)
-        try:
+        code, given = load_foreign("metric", self.code), f"logits {logits.shape} and labels {labels.shape}"
+        with explained(f"metrics.{name}", self.code, f"one number for {given}, NaN where there is none"):
             return float(code(logits.copy(), labels.copy()))
-        except FOREIGN_FAULTS as error:
-            raise StudyError(
-                f"metrics.{name}: expected one number of {self.code!r} for logits {logits.shape} and labels "
-                f"{labels.shape}, NaN where there is none, but {type(error).__name__}: {error}"
-            ) from error

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, Strict, field_validator, model_validator
+from pydantic import BeforeValidator, Field, Strict, field_validator
 
-from ablate.study.fields import Declaration, Seeds, canonical, is_one, one_or_several, several
+from ablate.study.fields import Declaration, FolderName, Seeds, canonical, is_one, one_or_several, several
 
 Folder = Annotated[Path, Strict(False)]
-REPEATED = {"profile", "settings", "seeds", "device", "threads"}
+REPEATED = {"profile", "settings", "seeds", "name", "device", "threads"}
 """The options that decide what is trained. Folders are not among them: elsewhere they mean nothing."""
 
 
@@ -19,13 +20,15 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
 
     called: ClassVar[str] = "option"
 
-    profile: str | None = Field(
-        default=None, description="Profile of the study; otherwise the hardware decides."
-    )
+    profile: str | None = Field(default=None, description="Profile to run; otherwise the hardware decides.")
     settings: dict[str, Annotated[tuple[Any, ...], BeforeValidator(one_or_several)]] = Field(
         default={}, description="Fix a field, or sweep it over values."
     )
     seeds: Seeds | None = Field(default=None, description="How many seeds, instead of the study's.")
+    name: FolderName | None = Field(
+        default=None,
+        description="What settings and seeds make of the study: a variation of this name [default: of theirs].",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
     workers: int | None = Field(
         default=None,
@@ -33,12 +36,8 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
         description="Trials at a time [default: one per GPU; on a CPU, cores / threads]; 0: in this very "
         "process, as for a debugger.",
     )
-    threads: int = Field(
-        default=1, ge=1, description="CPU threads that a trial computes with; part of what it is."
-    )
-    data_dir: Folder | None = Field(
-        default=None, description="Folder with the dataset's files, instead of downloading them."
-    )
+    threads: int = Field(default=1, ge=1, description="CPU threads of a trial; part of what it is.")
+    data_dir: Folder | None = Field(default=None, description="Folder of the dataset's files; no download.")
     results: Folder = Field(default=Path("results"), description="Folder of the results.")
     report: Folder = Field(default=Path("report"), description="Folder of the reports.")
     engine: Literal["eager", "graph"] = Field(
@@ -48,13 +47,9 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     retry_failed: bool = Field(default=False, description="Run failed trials again.")
     retrain: bool = Field(default=False, description="Train anew what was trained with other code.")
     same_code: str | None = Field(
-        default=None,
-        min_length=1,
-        description="Why changed code computes the same; recorded trials are kept.",
+        default=None, min_length=1, description="Why changed code computes the same; records are kept."
     )
-    keep_weights: bool = Field(
-        default=False, description="Keep each trained network, for `ablate.load_network`."
-    )
+    keep_weights: bool = Field(default=False, description="Keep trained networks, for `ablate.load_network`.")
     timing: bool = Field(default=True, description="Time the training steps at the end, by themselves.")
     command: str = Field(default="", description="What to type to run this again, for the report.")
 
@@ -63,13 +58,12 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
     def _plain_numbers(cls, value: Any) -> Any:
         return canonical(value) if is_one(value) else several(value)
 
-    @model_validator(mode="after")
-    def _agree(self) -> Options:
+    def faults(self) -> Iterable[str]:
+        """Options that exclude one another."""
         if self.workers == 0 and self.timeout is not None:
-            raise ValueError("timeout: expected none where workers is 0, as nothing can stop this process")
+            yield "timeout: expected none where workers is 0, as nothing can stop this process"
         if self.retrain and self.same_code:
-            raise ValueError("retrain: expected without same_code, which keeps what it would train anew")
-        return self
+            yield "retrain: expected without same_code, which keeps what it would train anew"
 
     def repeated(self) -> dict[str, Any]:
         """What decides the trials and is not the default, for the line that runs them again."""

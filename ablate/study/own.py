@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from ablate.errors import StudyError
 from ablate.study.fields import (
     FIELD_NAMES,
+    Argument,
     DataFields,
-    argument_value,
     in_plain_words,
     is_one,
     layered,
@@ -44,17 +44,13 @@ def _knob(name: str) -> str:
 class OwnFields(DataFields, extra="allow"):
     """What a trial of one's own code is given: its knobs, each a field of its own, and maybe images."""
 
-    __pydantic_extra__: dict[
-        Annotated[str, AfterValidator(_knob)], Annotated[Any, AfterValidator(argument_value)]
-    ]
+    __pydantic_extra__: dict[Annotated[str, AfterValidator(_knob)], Argument]
 
     data: str = Field(default="", description="the dataset that it can ask for; '' is none")
     image_size: int = Field(default=0, ge=0, le=1024, description="pixels a side of that dataset's images")
     trained_by: str = Field(min_length=1, description="import path of the function, or the command line")
     code: str = Field(description="import path of the code, or in lines the files that matter")
-    defaults: dict[str, Any] = Field(
-        default={}, description="knob to the value that the code itself gives it"
-    )
+    defaults: dict[str, Any] = Field(default={}, description="knob to the value that the code itself gives")
 
     if TYPE_CHECKING:
 
@@ -114,11 +110,8 @@ def seconds_of(time: str) -> float | None:
 def result_name(result: str) -> str:
     """How a single result is called that no metric is declared for: by its path, or result."""
     name = "" if result.startswith("log:") else re.sub(r"\W", "_", result.rpartition(":")[2])
-    return (
-        name
-        if name.isidentifier() and name not in (*FIELD_NAMES, "accuracy")
-        else f"result_{name}".rstrip("_")
-    )
+    is_free = name.isidentifier() and name not in (*FIELD_NAMES, "accuracy")
+    return name if is_free else f"result_{name}".rstrip("_")
 
 
 def own_faults(study: Study) -> Iterator[str]:

@@ -24,17 +24,14 @@ def part_levels(
     for part, fields in parts.items():
         for name, value in fields.items():
             if off.setdefault(name, value) != value:
-                raise ValueError(
-                    f"parts.{part}: {name} is off at {off[name]!r} in another part, not {value!r}"
-                )
-    found: list[tuple[str, Levels, str]] = []
-    if design != "only":
-        found += [(ALL, {}, ""), *((f"without {part}", fields, ALL) for part, fields in parts.items())]
-    if design != "without":
-        found.insert(1, (NONE, off, ALL if design == "both" else ""))
-        for part, fields in parts.items():
-            others = {name: value for name, value in off.items() if name not in fields}
-            found.append((f"only {part}", others, NONE))
+                raise ValueError(f"parts.{part}: {name} is off at {off[name]!r} elsewhere, not {value!r}")
+    # Each arm's name, what it sets, and the end that it is compared with.
+    found = [(ALL, Levels(), ""), (NONE, off, ALL if design == "both" else "")]
+    found += [(f"without {part}", fields, ALL) for part, fields in parts.items()]
+    for part, fields in parts.items():
+        found.append((f"only {part}", {name: off[name] for name in off if name not in fields}, NONE))
+    left_out = {"without": NONE, "only": ALL}.get(design)
+    found = [arm for arm in found if left_out not in (arm[0], arm[2])]
     levels, ends = dict[str, Levels](), dict[str, tuple[str, ...]]()
     for name, fields, end in found:
         twin = next((known for known, own in levels.items() if own == fields), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SkipValidation, field_validator, model_validator
@@ -25,11 +25,6 @@ Condition = Annotated[
 ]
 
 
-def _named(kind: type[Declaration], given: Sequence[Any]) -> dict[str, Any]:
-    """The parts of a declaration that were given without their names, in order."""
-    return dict(zip(kind.model_fields, given, strict=False))
-
-
 class Range(Declaration):
     """Numbers from low to high, both included: every `step`, or so many `levels` even in the logarithm.
 
@@ -41,15 +36,12 @@ class Range(Declaration):
     step: int | float | None = Field(default=None, description="distance of neighbours; not with log")
     log: bool = Field(default=False, description="even in the logarithm: for learning rates and the like")
     levels: int | None = Field(
-        default=None,
-        ge=2,
-        le=MOST_LEVELS,
-        description=f"with log, how many values the grid has; {LOG_LEVELS} if it is not said",
+        default=None, ge=2, le=MOST_LEVELS, description=f"with log, how many values; otherwise {LOG_LEVELS}"
     )
     when: Condition = Field(default={})
 
     def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(**_named(type(self), given), **named)
+        super().__init__(**dict(zip(Range.model_fields, given, strict=False)), **named)
 
     @model_validator(mode="before")
     @classmethod
@@ -57,32 +49,21 @@ class Range(Declaration):
         levels = {"levels": declared.get("levels") or LOG_LEVELS} if declared.get("log") else {}
         return {**declared, **levels}
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Range:
+    def faults(self) -> Iterable[str]:
+        """What is wrong with the ends, or with the grid between them."""
         if not -math.inf < self.low < self.high < math.inf:
-            raise ValueError(
-                f"expected a range with low < high, but {self.low!r} to {self.high!r} came; "
-                "a field with one value belongs into the study's base"
-            )
-        if self.log:
-            if self.step is not None:
-                raise ValueError("step: not with log; give levels, how many values there are")
-            if self.low <= 0:
-                raise ValueError(f"low: expected a number above 0 with log, but {self.low!r} came")
-            return self
-        if self.levels is not None:
-            raise ValueError("levels: only with log; give the step, the distance of neighbouring values")
-        if self.step is None or not 0 < self.step < math.inf:
-            raise ValueError(f"step: expected a distance above 0, but {self.step!r} came")
-        steps = (self.high - self.low) / self.step
-        if abs(steps - round(steps)) > GRID_TOLERANCE:
-            raise ValueError(
-                f"high: {self.high!r} is not on the grid {self.low!r}, {self.low + self.step!r}, ...; "
-                "move it, or change the step"
-            )
-        if round(steps) >= MOST_LEVELS:
-            raise ValueError(f"step: {self.step!r} makes more than {MOST_LEVELS:,} values; take a larger one")
-        return self
+            came = f"{self.low!r} to {self.high!r} came; a field with one value belongs into the study's base"
+            yield f"expected a range with low < high, but {came}"
+        elif self.log:
+            if self.step is not None or self.low <= 0:
+                yield f"low: expected a number above 0 with log, not {self.low!r}, and no step but levels"
+        elif self.levels is not None or self.step is None or not 0 < self.step < math.inf:
+            yield f"step: expected a distance above 0, but {self.step!r} came; levels are for log alone"
+        elif (steps := (self.high - self.low) / self.step) >= MOST_LEVELS:
+            yield f"step: {self.step!r} makes more than {MOST_LEVELS:,} values; take a larger one"
+        elif abs(steps - round(steps)) > GRID_TOLERANCE:
+            grid = f"{self.low!r}, {self.low + self.step!r}, ..."
+            yield f"high: {self.high!r} is not on the grid {grid}; move it, or change the step"
 
     @property
     def is_integer(self) -> bool:
@@ -127,10 +108,8 @@ class Choice(Declaration):
     @classmethod
     def _different(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         values = several(values)
-        if len(values) < 2 or repeated(values):
-            raise ValueError("expected at least two different values")
-        if None in values:
-            raise ValueError("None is no value of a field")
+        if len(values) < 2 or repeated(values) or None in values:
+            raise ValueError("expected at least two different values, none of them None")
         return values
 
     def holds(self, value: Any) -> bool:
@@ -166,9 +145,7 @@ class Chosen(Frozen):
     arm: Levels = Field(description="the arm's levels")
     levels: Levels = Field(description="searched field to its value at the best point")
     value: float = Field(description="the best point's mean of the objective on the tuning split")
-    declared: float | None = Field(
-        description="the same of what the arm was declared with, if it is complete"
-    )
+    declared: float | None = Field(description="the same of what the arm was declared with, if complete")
     complete: int = Field(description="how many points of the budget have a result")
     tuning_images: int = Field(description="images that points were judged on")
     overlap: int = Field(description="of these, how many are reported ones too")
@@ -199,20 +176,13 @@ class Search(Declaration):
         "hyperband, median: a point whose first seed lags behind while it trains is stopped",
     )
     batch: int = Field(default=2, ge=1, le=1000, description="points asked for and trained at a time")
-    tuning_part: float = Field(
-        default=0.125, gt=0, lt=1, description="part of the training images held back to tune on"
-    )
+    tuning_part: float = Field(default=0.125, gt=0, lt=1, description="part of training images to tune on")
 
     def __init__(self, *given: Any, **named: Any) -> None:
-        super().__init__(**_named(type(self), given), **named)
+        super().__init__(**dict(zip(Search.model_fields, given, strict=False)), **named)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Search:
-        if faults := "\n".join(self._faults()):
-            raise ValueError(faults)
-        return self
-
-    def _faults(self) -> Iterable[str]:
+    def faults(self) -> Iterable[str]:
+        """What is wrong with the space, and with what cannot search it."""
         if not self.space:
             yield "space: nothing to search; give at least one field a range"
         for place, (name, dimension) in enumerate(self.space.items()):
@@ -223,7 +193,6 @@ class Search(Declaration):
                     yield f"space: {name}: its condition is about {other}, which must be searched before it"
                 elif not self.space[other].holds(value):
                     yield f"space: {name}: its condition asks for {other}={value!r}, which it never is"
-
         if not 1 <= len(self.objective) <= 2 or len(set(self.objective)) < len(self.objective):
             yield f"objective: expected one metric or two different ones, but {list(self.objective)} came"
         if self.sampler == "nsga2" and len(self.objective) != 2:

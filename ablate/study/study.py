@@ -8,26 +8,32 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
+import math
+import os
 import runpy
 import shlex
 import sys
+import textwrap
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
-from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
+from ablate.errors import FOREIGN_FAULTS, StudyError, beyond, nearest
+from ablate.plugins import is_standard
 from ablate.study.fields import (
     Declaration,
     Factors,
     Fields,
+    FolderName,
     Frozen,
     Levels,
     Seeds,
     Texts,
     canonical,
+    folder_name,
     is_field,
     repeated,
     resolve,
@@ -41,7 +47,6 @@ from ablate.study.search import FIRST_TUNING_SEED, RETUNED, TUNING, Chosen, Sear
 KINDS = {"arms": ("arm", "pair"), "trend": ("trend",), "main": ("main",), "interaction": ("interaction",)}
 """Names of what can be compared, and the kinds of effect that each is."""
 DEFAULT_MARGINS: dict[str, float] = {"accuracy": 0.005, "nll": 0.02, "brier": 0.01, "ece": 0.01}
-
 
 Margins = dict[str, Annotated[FiniteFloat, Field(gt=0)]]
 
@@ -103,31 +108,23 @@ class Study(Varied):
     parts: dict[str, Annotated[Levels, Field(min_length=1)]] = Field(
         default={}, description="part of base to its value when off; or a name to fields with theirs"
     )
-    design: Design = Field(
-        default="without", description="arms of parts: all but each, only each, or both with both ends"
-    )
+    design: Design = Field(default="without", description="arms of parts: all but each, only each, or both")
     baseline: Levels = Field(default={}, description="the factor levels that others are compared with")
     only: tuple[Levels, ...] = Field(default=(), description="those combinations that are arms; () is all")
     search: Search | None = Field(default=None, description="ranges of fields to tune, instead of factors")
-    retune: Search | None = Field(
-        default=None, description="tune every arm on its own first, with the same budget each"
-    )
-    chosen: tuple[Chosen, ...] = Field(
-        default=(), description="set by the run: what the arms' searches chose"
-    )
+    retune: Search | None = Field(default=None, description="tunes every arm first, with one budget each")
+    chosen: tuple[Chosen, ...] = Field(default=(), description="set by the run: what the searches chose")
     comparisons: tuple[str | Levels, ...] = Field(
         default=(),
         description="what is asked: arms (each against its baseline; the default), trend, main, interaction, "
         "or levels: those of an arm, or of one factor, averaged over the others. The rest is exploratory",
     )
     primary: str = Field(default="accuracy", description="the metric that the answer is about")
-    family: tuple[str, ...] = Field(
-        default=(), description="the metrics that are asked about; () is the primary one"
-    )
+    family: tuple[str, ...] = Field(default=(), description="metrics that are asked about; () is the primary")
     margins: Margins = Field(default={}, description="per metric, a difference that does not matter")
     metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
-    profiles: dict[str, Profile] = Field(default={}, description="named variants")
+    profiles: dict[FolderName, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
     train: Annotated[str, BeforeValidator(canonical)] = Field(
         default="", description="a function train(trial, *, knobs) that trains instead of ablate's loop"
@@ -139,13 +136,13 @@ class Study(Varied):
     result: dict[str, str] = Field(
         default={}, description="metric name to where the command leaves it; of a single one, where"
     )
-    predictions: str | None = Field(
-        default=None, description="where it leaves logits and labels, as '{out}/predictions.npz'"
-    )
+    predictions: str | None = Field(default=None, description="logits and labels, as '{out}/predictions.npz'")
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
     knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
-    name: str = Field(default="", description="set from the file's name")
+    name: Annotated[str, AfterValidator(lambda name: name and folder_name(name))] = Field(
+        default="", description="set from the file's name"
+    )
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
     _numbers_alone: bool = PrivateAttr(default=False)
@@ -176,11 +173,13 @@ class Study(Varied):
         made = {"factors": {**factors, PART: part_levels(parts, design)[0]}, "baseline": baseline}
         return {**declared, "parts": parts, **made}
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Study:
-        if faults := "\n".join([*own_faults(self), *_field_faults(self), *declared_faults(self)]):
-            raise ValueError(faults)
-        return self
+    def faults(self) -> Iterable[str]:
+        """What is wrong with its own code, any level of a factor, or the question."""
+        arms = len(self.only) or math.prod(map(len, self.factors.values()))
+        seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        if fault := beyond("trials of a study", arms * seeds):
+            return [f"{fault}, but {arms * seeds:,} came"]
+        return itertools.chain(own_faults(self), _field_faults(self), declared_faults(self))
 
     def find_own_modules(self) -> None:
         """Have the modules that stand beside this study's file found before any other of their names."""
@@ -268,33 +267,30 @@ class Study(Varied):
         if name not in self.profiles:
             raise StudyError(f"--profile {unknown_name('profile', name, self.profiles)}")
         profile = self.profiles[name]
-        kind, search = ("retune", self.retune) if self.retune else ("search", self.search)
-        changes = {kind: (search.model_dump() if search else {}) | profile.search or None}
+        search = self.retune or self.search
+        changed = (search.model_dump() if search else {}) | profile.search or None
         return self.replace(
             base=self.base | profile.base,
             factors=self.factors | profile.factors,
             named=self.named | profile.named,
             margins=self.margins | profile.margins,
             seeds=self.seeds if profile.seeds is None else profile.seeds,
-            **changes,
+            **{"retune" if self.retune else "search": changed},
         )
 
     def with_settings(self, settings: Mapping[str, Sequence[Any]]) -> Study:
         """This study with fields overridden: one value fixes a field, several sweep it."""
-        base, factors, baseline = dict(self.base), dict(self.factors), dict(self.baseline)
-        for name, values in settings.items():
-            if len(values) == 1:
-                base[name] = values[0]
-                factors.pop(name, None)
-                baseline.pop(name, None)
-            else:
-                factors[name] = tuple(values)
+        fixed = {name: values[0] for name, values in settings.items() if len(values) == 1}
+        swept = {name: tuple(values) for name, values in settings.items() if name not in fixed}
+        factors = {name: levels for name, levels in (self.factors | swept).items() if name not in fixed}
+        baseline = {name: level for name, level in self.baseline.items() if name not in fixed}
         # What names a level that is no more is not asked any more.
         comparisons = tuple(
             asked
             for asked in self.comparisons
             if isinstance(asked, str) or all(level in factors.get(name, ()) for name, level in asked.items())
         )
+        base = self.base | fixed
         return self.replace(base=base, factors=factors, baseline=baseline, comparisons=comparisons)
 
     def replace(self, **changes: Any) -> Study:
@@ -405,11 +401,11 @@ def load_study(path: str | Path) -> Study:
             f"{nearest(str(path), known)}"
         )
     add_import_folder(path.resolve().parent)
-    try:
-        names = runpy.run_path(str(path), run_name=path.stem)
+    try:  # under a name that does not stand for a module of Python's
+        name = path.name if path.stem in sys.stdlib_module_names else path.stem
+        names = runpy.run_path(str(path), run_name=name)
     except StudyError as error:
-        lines = "\n  ".join(str(error).splitlines())
-        raise StudyError(f"{path}: the study is not valid:\n  {lines}") from None
+        raise StudyError(f"{path}: the study is not valid:\n{textwrap.indent(str(error), '  ')}") from None
     except FOREIGN_FAULTS as error:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         place = f"{path}, line {frames[-1].lineno}" if frames else path
@@ -426,11 +422,26 @@ def load_study(path: str | Path) -> Study:
 
 
 _STUDY_FOLDERS: set[Path] = set()
+STANDARD = [entry for entry in sys.path if is_standard(Path(entry))]
+NEEDED = (
+    "ablate", "filelock", "jinja2", "joblib", "matplotlib", "numpy", "optuna", "packaging", "pandas", "PIL",
+    "pydantic", "rich", "safetensors", "scipy", "seaborn", "sklearn", "threadpoolctl", "torch", "torchvision",
+    "typer",
+)  # fmt: skip
 
 
 def add_import_folder(folder: Path) -> None:
-    """Look for modules in `folder` first, here and in workers; another study's of that name are forgotten."""
-    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+    """Look for modules in `folder` first, but for Python's own; another study's of that name are forgotten.
+
+    After it comes the current folder, where that is looked in.
+    """
+    for name in NEEDED:
+        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if file.is_file() and file != Path(__file__).parents[1] / "__init__.py":
+                raise StudyError(f"{file}: ablate needs {name}, and would import this instead; rename it")
+    others = [entry for entry in sys.path if entry not in {*STANDARD, str(folder)}]
+    others.sort(key=lambda entry: entry not in ("", os.getcwd()))
+    sys.path[:] = [*STANDARD, str(folder), *others]
     _STUDY_FOLDERS.add(folder)
     for name, module in list(sys.modules.items()):
         origin = Path(getattr(module, "__file__", None) or "/")

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from ablate.errors import StudyError
 from ablate.plugins import WEIGHT_FILES
-from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, Frozen, layered
+from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, FolderName, Frozen, layered
 from ablate.study.own import OwnFields
 from ablate.study.sources import Source, read_source
 from ablate.study.study import Study, add_import_folder
@@ -32,9 +32,9 @@ NOT_IDENTITY = {
 """Fields that do not decide a trial's numbers, or only through what else the identity holds."""
 Sources = Mapping[str, Source]
 """Field to the user's code that it names."""
-
-
 AnyFields = Fields | OwnFields
+TrialId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""It becomes a file's name, wherever it comes from."""
 
 
 class Numerics(Frozen):
@@ -49,12 +49,10 @@ class Numerics(Frozen):
 class Trial(Frozen):
     """One training run: an arm and a seed, with everything that decides its numbers."""
 
-    trial_id: str = Field(description="hash of the fields, seed, data, numerics and training version")
+    trial_id: TrialId = Field(description="hash of the fields, seed, data, numerics and training version")
     arm: str = Field(description="the factor levels in words, e.g. 'epsilon=0.1, arch=xresnet18'")
     levels: dict[str, Any] = Field(description="factor name to this trial's level")
-    fields: Annotated[Fields | OwnFields, Field(union_mode="left_to_right")] = Field(
-        description="every field, resolved"
-    )
+    fields: AnyFields = Field(description="every field, resolved", union_mode="left_to_right")
     seed: int = Field(description="the seed that all random streams derive from")
     repeat: int = Field(default=0, description="0, or the number of a deliberate second run")
     numerics: Numerics = Field(description="resolved arithmetic")
@@ -72,10 +70,10 @@ class Plan(Frozen):
     """A study as it is to run: what was declared, which profile and why, and every trial."""
 
     study: Study
-    profile: str = Field(description="name of the profile, which is also its results folder's name")
+    profile: FolderName = Field(description="name of the profile, which is also its results folder's name")
     reason: str = Field(description="why this profile: what the machine has, or that it was asked for")
     command: str = Field(default="", description="the command line that runs it")
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...] = Field(min_length=1)
     same_code: tuple[str, ...] = Field(default=(), description="why changed code computes the same")
 
     @model_validator(mode="after")
@@ -140,8 +138,7 @@ def arm_name(levels: Mapping[str, Any]) -> str:
 
 def stream_seed(seed: int, stream: str) -> int:
     """The seed of a trial's random stream, in [0, 2**63). No level enters it: arms of one seed are paired."""
-    digest = hashlib.sha256(f"{seed}/{stream}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stream}".encode()).digest()[:8], "big") >> 1
 
 
 def code_names(fields: AnyFields) -> dict[str, str]:
@@ -191,7 +188,7 @@ def build_trial(
 ) -> Trial:
     """One trial with its identity computed; without `sources` the code is as it is now."""
     trial = Trial(
-        trial_id="", arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
+        trial_id="0" * 16, arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
         numerics=numerics, fingerprint=fingerprint,
         sources=sources_now(fields) if sources is None else dict(sources),
     )  # fmt: skip
@@ -206,29 +203,24 @@ def deciding(fields: AnyFields) -> dict[str, Any]:
 
 def identity_of(trial: Trial) -> str:
     """The hash of what a trial computes, its name."""
-    return hashlib.sha256(_identity(trial).encode()).hexdigest()[:16]
+    canonical = json.dumps(_identity(trial), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def _identity(trial: Trial) -> str:
-    """What a trial computes, as canonical JSON: no path, host, study or profile name."""
+def _identity(trial: Trial) -> dict[str, Any]:
+    """What a trial computes: no path, host, study or profile name."""
     named = deciding(trial.fields)
-    ran = {
-        "seed": trial.seed, "repeat": trial.repeat, "data": trial.fingerprint,
-        "numerics": trial.numerics.model_dump(),
-    }  # fmt: skip
     sources = {slot: own.digest for slot, own in trial.sources.items()}
-    if isinstance(trial.fields, OwnFields):
-        return json.dumps({"fields": named, "sources": sources, **ran}, sort_keys=True, allow_nan=False)
-    named["weights"] = weights_digest(trial.fields.weights)
-    identity = {
+    identity: dict[str, Any] = {"seed": trial.seed, "repeat": trial.repeat, "data": trial.fingerprint}
+    identity |= {"numerics": trial.numerics.model_dump(), "fields": named, "sources": sources}
+    if isinstance(trial.fields, Fields):
+        named["weights"] = weights_digest(trial.fields.weights)
         # A later field at its default is left out: trials recorded before it keep their names.
-        "fields": {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()},
+        kept = {name: value for name, value in named.items() if (name, value) not in LATER_FIELDS.items()}
         # Ablate's own networks and losses have a version, and no digest.
-        "sources": {"arch": "", "loss": ""} | sources,
-        **ran,
-        "training_version": TRAINING_VERSION,
-    }
-    return json.dumps(identity, sort_keys=True, allow_nan=False)
+        identity |= {"fields": kept, "sources": {"arch": "", "loss": ""} | sources}
+        identity["training_version"] = TRAINING_VERSION
+    return identity
 
 
 def weights_digest(weights: str) -> str:

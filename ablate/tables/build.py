@@ -1,7 +1,5 @@
 """Tables from records and predictions, trial by trial."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 
@@ -14,7 +12,7 @@ from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
 from ablate.tables import images
-from ablate.tables.columns import DECLARED
+from ablate.tables.columns import DECLARED, with_own_metrics
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import Rows, Run, Stored, fields_of, key_of
 from ablate.tables.tuning import tuning_tables
@@ -27,6 +25,10 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     rows: dict[str, Rows] = {"trials": [], "epochs": [], "reliability": []}
     runs: dict[str, dict[int, Run]] = {}
     projections: dict[str, Rows] = {}
+    own, names = DECLARED.get(), [trial.trial_id for trial in plan.trials]
+    scores = with_own_metrics(
+        own, lambda: {name: images.scores_of(images.read_stored(folder, name), own) for name in names if own}
+    )
     # In processes: the metrics are many short calls of numpy, and threads would wait for each other.
     processes = max(1, min(joblib.cpu_count(), len(plan.trials) // TRIALS_PER_PROCESS))
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator")
@@ -34,10 +36,8 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     for trial, (stored, run) in zip(plan.trials, read, strict=True):
         if stored.record and (fault := plan.disagreement(trial, stored.record.trial)):
             stored, run = Stored(UNREADABLE, fault=f"plan and record disagree: {fault}"), None
-        row = _trial_row(plan, trial, stored, run)
-        if (own := DECLARED.get()) and stored.status == "complete":  # here, where the study's code is found
-            row |= images.scores_of(images.read_stored(folder, trial.trial_id), own)
-        rows["trials"].append(row)
+            scores.pop(trial.trial_id, None)
+        rows["trials"].append(_trial_row(plan, trial, stored, run) | scores.get(trial.trial_id, {}))
         for epoch in stored.record.history if stored.record else ():
             gaps = np.abs(np.subtract(epoch.bin_confidence, epoch.bin_correct))
             valid_ece = gaps.sum() / np.sum(epoch.bin_count)

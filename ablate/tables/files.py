@@ -1,7 +1,5 @@
 """Tables as CSV files, and back to the last bit."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import io
@@ -125,7 +123,7 @@ def _parsed(path: Path, table: str, content: str) -> pd.DataFrame:
     return data
 
 
-def _parse(cells: pd.Series[str], kind: Kind) -> pd.Series[Any]:
+def _parse(cells: "pd.Series[str]", kind: Kind) -> "pd.Series[Any]":
     if kind == "text":
         return cells.map(lambda text: text.removeprefix("'"), na_action="ignore").astype("string")
     if kind == "boolean":

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ablate.errors import FOREIGN_FAULTS, first_line
 from ablate.losses import Loss
 from ablate.plugins import is_foreign
-from ablate.study.fields import Fields
+from ablate.study.fields import DataFields, Fields
 from ablate.study.trials import stream_seed
 from ablate.train.device import set_numerics
 from ablate.train.images import Images
@@ -154,9 +154,8 @@ def ready_step(
 
 def kind_of(fields: Fields) -> Fields:
     """The fields without what a captured step takes from tensors or the host, or what made the images."""
-    same = {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0, "recipe": ""}
-    same |= {"data": "", "decode_size": 0, "resize": "squash", "tuning_part": 0.0}
-    same |= {"split": 0.0, "label_noise": 0.0}
+    same = dict.fromkeys([*DataFields.model_fields], "") | {"image_size": fields.image_size, "recipe": ""}
+    same |= {"epochs": 1, "lr": 1.0, "epsilon": 0.0, "schedule": "constant", "anneal_from": 0.0}
     same |= {"mixup": float(fields.mixup > 0), "ema": float(fields.ema > 0)}
     return fields.without_arguments("schedule").model_copy(update=same)
 
@@ -200,13 +199,11 @@ def _difference(captured: Step, eager: Step, valid: Images) -> float:
         begun = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]
         parts = step.begin_epoch(0)
         # The last batch, which may be smaller, and then from the first on, an epoch apart in the schedule.
-        numbered = [
-            (parts[number % len(parts)], (number + 1) * len(parts)) for number in range(-1, CHECKED_STEPS)
-        ]
-        losses = torch.stack([step(index, number)[0].clone() for index, number in numbered])
+        steps = range(-1, CHECKED_STEPS)
+        losses = [step(parts[at % len(parts)], (at + 1) * len(parts))[0].clone() for at in steps]
         ended = [_flat(values) for values in (step.model.parameters(), step.model.buffers())]
         moved = [end - begin for begin, end in zip(begun, ended, strict=True)]
-        outcomes.append([losses, *moved, step.predict(valid)])
+        outcomes.append([torch.stack(losses), *moved, step.predict(valid)])
     distances = [relative_distance(mine, reference) for mine, reference in zip(*outcomes, strict=True)]
     return float(torch.tensor(distances).max())  # NaN, where Python's max could pass over it
 

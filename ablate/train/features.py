@@ -10,13 +10,13 @@ Müller, Kornblith and Hinton 2019, the plane in sections 1.1 and 2, https://arx
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from ablate.errors import FOREIGN_FAULTS
 from ablate.store.records import Features, Scatter
@@ -74,13 +74,11 @@ def find_head(model: nn.Module, images: Images, fields: Fields) -> nn.Linear | N
     """The linear layer whose output is the network's logits, found by running the first two images."""
     ran: list[tuple[nn.Linear, Tensor]] = []
 
-    def note(module: nn.Linear, inputs: object, output: Tensor) -> None:
-        ran.append((module, output))
+    def note(module: nn.Module, inputs: object, output: Any) -> None:
+        if isinstance(module, nn.Linear):
+            ran.append((module, output))
 
-    with ExitStack() as hooks:
-        for module in model.modules():
-            if isinstance(module, nn.Linear):
-                hooks.enter_context(module.register_forward_hook(note))
+    with register_module_forward_hook(note):
         index = torch.arange(min(2, len(images)), device=images.labels.device)
         logits = predict(model, images, fields, index)
     return next((module for module, output in reversed(ran) if torch.equal(output.float(), logits)), None)

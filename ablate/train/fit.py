@@ -96,8 +96,8 @@ def fit(
         evaluated = evaluate(logits, valid.labels, step.loss, fields.epsilon)
         eval_seconds += time.perf_counter() - begun
         if not math.isfinite(evaluated["valid_loss"]) or not math.isfinite(evaluated["valid_nll"]):
-            where = f"at the evaluation after epoch {epoch}"
-            raise DivergedError(f"the loss is not finite {where}", epoch, history=history)
+            message = f"the loss is not finite at the evaluation after epoch {epoch}"
+            raise DivergedError(message, epoch, history=history)
         rate = float(step.optimizer.param_groups[0]["lr"])
         history.append(Epoch(epoch=epoch, lr=rate, **trained, **evaluated))
         callbacks.on_epoch(history[-1])
@@ -140,8 +140,8 @@ def _train_epoch(
     finite = losses.isfinite()
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0])
-        where = f"at step {first} of epoch {epoch}"
-        raise DivergedError(f"the loss is not finite {where}", epoch, first, history)
+        message = f"the loss is not finite at step {first} of epoch {epoch}"
+        raise DivergedError(message, epoch, first, history)
     sizes = torch.tensor(step.sizes, dtype=torch.float64)
     seen = float(sizes.sum())
     loss, accuracy = float(losses.cpu().double() @ sizes) / seen, int(correct) / seen

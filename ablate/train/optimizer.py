@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import io
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablate.errors import StudyError
 from ablate.models.weights import head_of
 from ablate.plugins import bind, explained, is_foreign, load_foreign, ready
 from ablate.study.fields import Fields
@@ -28,23 +28,20 @@ def build_optimizer(model: nn.Module, fields: Fields) -> torch.optim.Optimizer:
     the weights of normalisation layers.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": fields.weight_decay}]
-    if fields.weight_decay and not fields.decay_norms:
-        others = [parameter for parameter in parameters if parameter.ndim <= 1]
-        groups[0]["params"] = [parameter for parameter in parameters if parameter.ndim > 1]
-        groups.append({"params": others, "weight_decay": 0.0})
-    if fields.head_lr != 1 and (name := head_of(model)):
-        head, whole = {*model.get_submodule(name).parameters()}, groups
-        groups = []
-        for group in whole:
-            body = [one for one in group["params"] if one not in head]
-            apart = [one for one in group["params"] if one in head]
-            groups += [{**group, "params": body}, {**group, "params": apart, "rate": fields.head_lr}]
-    groups = [group for group in groups if group["params"]]
+    name = head_of(model) if fields.head_lr != 1 else None
+    head = {*model.get_submodule(name).parameters()} if name else set[nn.Parameter]()
     code, given = bind_optimizer(fields, parameters[0].device)
-    if isinstance(given.get("lr"), Tensor):  # filled where it is, in each group by itself
-        groups = [{**group, "lr": given["lr"].clone()} for group in groups]
-    return code(groups, **given)
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for decays, is_head in itertools.product((True, False), (False, True)):
+        group = {"params": [], "weight_decay": fields.weight_decay if decays else 0.0}
+        group |= {"rate": fields.head_lr} if is_head else {}
+        if isinstance(given.get("lr"), Tensor):  # filled where it is, in each group by itself
+            group["lr"] = given["lr"].clone()
+        groups[decays, is_head] = group
+    for parameter in parameters:
+        decays = parameter.ndim > 1 or fields.decay_norms or not fields.weight_decay
+        groups[decays, parameter in head]["params"].append(parameter)
+    return code([group for group in groups.values() if group["params"]], **given)
 
 
 def bind_optimizer(
@@ -139,8 +136,8 @@ def check_schedule(fields: Fields) -> set[str]:
         wanted = f"a finite factor of lr, 0 or more, of progress {progress:g}"
         with explained("schedule", fields.schedule, wanted):
             factor = float(schedule(progress))
-        if not 0 <= factor < math.inf:
-            raise StudyError(f"schedule {fields.schedule!r}: expected {wanted}, but {factor} came")
+            if not 0 <= factor < math.inf:
+                raise ValueError(f"{factor} came")
     return {*schedule.keywords}
 
 

@@ -56,15 +56,14 @@ class Step:
         if isinstance(self.optimizer, Ranger):
             self.optimizer.look_ahead(number + 1)
         if self.evaluated is not self.model:
-            self._average(number + 1)
+            # The newest weights' share, of all that the decay has left of the steps: so they sum to one, and
+            # the first weights have no part, however few the steps.
+            self._average((1 - self.fields.ema) / (1 - self.fields.ema ** (number + 1)))
         return measured
 
     @torch.no_grad()
-    def _average(self, steps: int) -> None:
-        """Take the weights after so many steps into their average; what is no weight is as it was last."""
-        # The newest weights' share, of all that the decay has left of the steps: so they sum to one, and the
-        # first weights have no part, however few the steps.
-        share = (1 - self.fields.ema) / (1 - self.fields.ema**steps)
+    def _average(self, share: float) -> None:
+        """Take so much of the weights into their average; what is no weight is as it was last."""
         torch._foreach_lerp_([*self.evaluated.parameters()], [*self.model.parameters()], share)
         for mine, last in zip(self.evaluated.buffers(), self.model.buffers(), strict=True):
             mine.copy_(last)
@@ -73,7 +72,7 @@ class Step:
         """The step's work on the device; nothing of the host's decides it."""
         pixels, labels = self.augmentation.batch(self.images, index), self.images.labels[index]
         mixture = self.augmentation.mixture(index)
-        if mixture is not None:
+        if mixture:
             weight, partner = mixture
             pixels = torch.lerp(pixels[partner], pixels, weight.view(-1, 1, 1, 1))
         with autocast(self.device, self.fields.precision):

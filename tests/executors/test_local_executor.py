@@ -111,9 +111,7 @@ def test_a_killed_worker_costs_an_attempt(tmp_path: Path) -> None:
         ("sleep", "timeout", 1, "took longer than 6 s"),
     ],
 )
-def test_a_lost_job_costs_no_other(
-    tmp_path: Path, action: str, status: str, attempt: int, reason: str
-) -> None:
+def test_a_lost_job_costs_itself(tmp_path: Path, action: str, status: str, attempt: int, reason: str) -> None:
     timeout = 6.0 if action == "sleep" else None
     ended = endings(run([job(tmp_path, action, times=99), job(tmp_path, "interval")], timeout=timeout))
     lost = ended[action]
