@@ -24,11 +24,12 @@ from ablate.execution.progress import Watcher as Watcher
 from ablate.execution.trial import Outcome, Task, TimingTask, do_task
 from ablate.guarded import guarded
 from ablate.store.records import Failure, Record, put_aside, quarantine, read_records, write_record
-from ablate.store.results import ResultsFolder, below, read_plan, write_plan
+from ablate.store.results import VARIATIONS, ResultsFolder, below, write_plan
 from ablate.store.timing import cases_of, read_timing, write_timing
 from ablate.study.fields import DataFields
 from ablate.study.options import Options as Options
 from ablate.study.own import seconds_of
+from ablate.study.settings import variation_name
 from ablate.study.study import Study
 from ablate.study.trials import AnyFields, Plan, Trial, code_names, expand
 from ablate.terminal import optional
@@ -56,10 +57,12 @@ class Settled:
     profile: str
     reason: str
     device: str
+    variation: str = ""
 
     def folder(self, options: Options) -> ResultsFolder:
         """Where its results are."""
-        return ResultsFolder(below(options.results, self.study.name, self.profile))
+        own = (VARIATIONS, self.variation) if self.variation else ()
+        return ResultsFolder(below(options.results, self.study.name, self.profile, *own))
 
 
 def run_settled(settled: Settled, options: Options, watcher: Watcher) -> Summary:
@@ -95,13 +98,6 @@ class _Drive:
         for path in set(map(self.folder.checkpoint_path, records)) & {*self.folder.checkpoints.glob("*.pt")}:
             path.unlink()
         trials = {trial.trial_id: trial for trial in self.plan.trials}
-        with contextlib.suppress(RecordError):  # none, or a damaged one
-            before = read_plan(self.folder)
-            if lost := sum(trial.trial_id not in trials for trial in before.trials):
-                self.watcher.note(
-                    f"tables and report of the last run are replaced: {lost} of its {len(before.trials)} "
-                    f"trials are not in this plan; their records stay, for `{before.command}`"
-                )
         recorded = [records[trial_id].trial for trial_id in trials.keys() & records.keys()]
         code = [source for trial in (*recorded, *self.plan.trials) for source in trial.sources.values()]
         reasons = sorted({source.same_code for source in code} - {""})
@@ -196,7 +192,9 @@ def settle(study: Study, options: Options) -> Settled:
         study = study.replace(published=None)  # another task's numbers would only mislead
     if study.train:
         study = guarded(with_own_knobs, study, what=f"train {study.train!r}")
-    return Settled(study, profile, reason, device)
+    if variation := variation_name(options):
+        reason += f"; variation {variation}"
+    return Settled(study, profile, reason, device, variation)
 
 
 def data_needed(settled: Settled, options: Options) -> list[Originals]:

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, Strict, field_validator
 
-from ablate.study.fields import Declaration, Seeds, canonical, is_one, one_or_several, several
+from ablate.study.fields import Declaration, FolderName, Seeds, canonical, is_one, one_or_several, several
 
 Folder = Annotated[Path, Strict(False)]
-REPEATED = {"profile", "settings", "seeds", "device", "threads"}
+REPEATED = {"profile", "settings", "seeds", "name", "device", "threads"}
 """The options that decide what is trained. Folders are not among them: elsewhere they mean nothing."""
 
 
@@ -25,6 +25,10 @@ class Options(Declaration, strict=True, allow_inf_nan=False):
         default={}, description="Fix a field, or sweep it over values."
     )
     seeds: Seeds | None = Field(default=None, description="How many seeds, instead of the study's.")
+    name: FolderName | None = Field(
+        default=None,
+        description="Name of the variation that settings and seeds make [default: of theirs].",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where to train.")
     workers: int | None = Field(
         default=None,

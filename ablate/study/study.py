@@ -243,11 +243,17 @@ class Study(Varied):
 
     def fields(self, arm: Mapping[str, Any]) -> Fields | OwnFields:
         """The complete fields of one arm."""
-        chosen: Levels = {}
-        if self.chosen and arm.get(TUNING) == RETUNED:
-            own = {name: level for name, level in arm.items() if name != TUNING}
-            chosen = next(one.levels for one in self.chosen if one.arm == own)
-        return self._resolved(self.base, arm, chosen)
+        return self._resolved(self.base, arm, self._tuned_to(arm))
+
+    def set_by(self, arm: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that an arm's levels set, and what it was re-tuned to."""
+        return self.settings(arm) | self._tuned_to(arm)
+
+    def _tuned_to(self, arm: Mapping[str, Any]) -> Levels:
+        if not self.chosen or arm.get(TUNING) != RETUNED:
+            return {}
+        own = {name: level for name, level in arm.items() if name != TUNING}
+        return next(one.levels for one in self.chosen if one.arm == own)
 
     def _resolved(self, *layers: Mapping[str, Any]) -> Fields | OwnFields:
         settings = map(self.settings, layers)
