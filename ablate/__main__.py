@@ -450,6 +450,27 @@ def publish(
     _show_report(write_report(published, report_dir / below), open_page=False)
 
 
+@app.command()
+def export(
+    study: StudyName,
+    to: Annotated[Literal["tensorboard", "csv", "parquet"], Option(help="For which tools.")],
+    out: Annotated[File, Option(help="The folder [default: export/STUDY/PROFILE/TO]")] = None,
+    profile: RanProfile = None,
+    results: Results = RESULTS,
+) -> None:
+    """Write what is recorded of a study, finished or not, for other tools; the folder is replaced whole.
+
+    For TensorBoard a run per trial, comparable in its HParams page; the verdicts go with it as a table.
+    """
+    from ablate.export import export_study
+    from ablate.store.results import find_study
+
+    folder, trials = export_study(find_study(results, study, profile), to, out)
+    print_line(Console(), f"{folder}: {trials} trials and what they say")
+    if to == "tensorboard":
+        print_line(Console(), f"look at it by tensorboard --logdir {shlex.quote(str(folder))}")
+
+
 def main() -> None:
     """Run a command; a fault that the user can mend is one message on stderr, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
