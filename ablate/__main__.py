@@ -48,7 +48,7 @@ class Concluded(SystemExit):
 Suite = StrEnum("Suite", ["loss", "step", "epoch", "sweep", "driver", "cuda", "statistics", "tune"])
 """What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
 
-StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; it is executed.")]
+StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`, or one of ablate's by name.")]
 StudyName = Annotated[
     str, Argument(help="A study that was run: NAME[/PROFILE[/VARIATION]], or its results folder.")
 ]

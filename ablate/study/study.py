@@ -395,13 +395,21 @@ def _comparison_faults(study: Study) -> Iterator[str]:
 
 
 def load_study(path: str | Path) -> Study:
-    """Run a study file and return its `study`, named after the file; modules beside it are found."""
-    path = Path(path)
+    """Run a study file and return its `study`, named after the file; modules beside it are found.
+
+    A name without `.py` is a file of that name, or else of a study that comes with ablate.
+    """
+    package, asked = Path(__file__).parents[1], Path(path)
+    inside = package / "studies"  # where the wheel has them; in a source tree they lie beside it
+    own = inside if inside.is_dir() else package.with_name("studies")
+    files = (asked, Path(f"{asked}.py"), own / f"{asked}.py")
+    path = next((file for file in files if file.is_file()), asked)
     if not path.is_file():
         known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
+        names = sorted(file.stem for file in own.glob("*.py"))
         raise StudyError(
-            f"{path}: no such study file; give the path of a Python file that defines `study`."
-            f"{nearest(str(path), known)}"
+            f"{path}: no such study file; give the path of a Python file that defines `study`, or the name of "
+            f"one that comes with ablate: {', '.join(names)}.{nearest(str(path), [*known, *names])}"
         )
     add_import_folder(path.resolve().parent)
     try:  # under a name that does not stand for a module of Python's
