@@ -55,7 +55,7 @@ def export_study(folder: ResultsFolder, to: str, out: Path | None = None) -> tup
         tables = of_plan(read_tables(folder, names=[name for name in COLUMNS if name not in DERIVED]), plan)
     plan = as_recorded(plan, tables["trials"])
     tables |= derived_tables(tables, plan)
-    tables = {name: table for name, table in tables.items() if name in FIRST or len(table)}
+    tables = {name: of.replace("", pd.NA) for name, of in tables.items() if name in FIRST or len(of)}
     planned = {trial.trial_id for trial in plan.trials}
     records = {name: one for name, one in read_available(folder)[0].items() if name in planned}
     target = (out or Path("export", *folder.names, to)).resolve()

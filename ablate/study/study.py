@@ -408,8 +408,8 @@ def load_study(path: str | Path) -> Study:
         known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
         names = sorted(file.stem for file in own.glob("*.py"))
         raise StudyError(
-            f"{path}: no such study file; give the path of a Python file that defines `study`, or the name of "
-            f"one that comes with ablate: {', '.join(names)}.{nearest(str(path), [*known, *names])}"
+            f"{path}: no such study file; give the path of a Python file that defines `study`, or the name "
+            f"of one that comes with ablate: {', '.join(names)}.{nearest(str(path), [*known, *names])}"
         )
     add_import_folder(path.resolve().parent)
     try:  # under a name that does not stand for a module of Python's
