@@ -22,18 +22,17 @@ from ablate.errors import ResultsError
 from ablate.report.content import derived_tables
 from ablate.store.records import Record, read_available
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import is_field
 from ablate.study.trials import Plan
 from ablate.tables.build import build_tables
-from ablate.tables.columns import COLUMNS, DERIVED, FIRST, is_argument
+from ablate.tables.columns import COLUMNS, DERIVED, FIRST
 from ablate.tables.files import Tables, open_plan, read_tables, write_tables
+from ablate.tables.images import fields_of
 
 NEEDS = {"tensorboard": "tensorboard", "parquet": "pyarrow"}
 MARK = "export.json"
 """What was exported, and every file of it: only a folder that holds nothing else is replaced."""
-KINDS = {"string": ("string_value", "DATA_TYPE_STRING"), "boolean": ("bool_value", "DATA_TYPE_BOOL")}
-NUMBER = ("number_value", "DATA_TYPE_FLOAT64")
-"""How protobuf and TensorBoard call the kinds of a column."""
+TEXT = ("DATA_TYPE_STRING", "string_value")
+FORMS = {("DATA_TYPE_BOOL", "bool_value"): {bool}, ("DATA_TYPE_FLOAT64", "number_value"): {int, float}}
 EVENTS = "events.out.tfevents.0.ablate"
 SAID = ["kind", "term", "against", "metric", "effect", "low", "high", "margin", "n", "verdict", "reason"]
 
@@ -48,6 +47,8 @@ def export_study(folder: ResultsFolder, to: str, out: Path | None = None) -> tup
         importlib.import_module(NEEDS.get(to, "pandas"))
     except ImportError:
         raise ResultsError(f"--to {to}: needs {NEEDS[to]}; run `pip install 'ablate[export]'`") from None
+    target = (out or Path("export", *folder.names, to)).resolve()
+    _require_replaceable(target)
     plan = open_plan(folder)
     if folder.predictions.exists():
         tables = of_plan(build_tables(folder, plan), plan)
@@ -58,8 +59,6 @@ def export_study(folder: ResultsFolder, to: str, out: Path | None = None) -> tup
     tables = {name: of.replace("", pd.NA) for name, of in tables.items() if name in FIRST or len(of)}
     planned = {trial.trial_id for trial in plan.trials}
     records = {name: one for name, one in read_available(folder)[0].items() if name in planned}
-    target = (out or Path("export", *folder.names, to)).resolve()
-    _require_replaceable(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}") as scratch:
         made = Path(scratch, target.name)
@@ -114,14 +113,14 @@ def _event_files(plan: Plan, tables: Tables, records: dict[str, Record]) -> Iter
     effects, epochs, trials = tables["effects"], tables["epochs"], tables["trials"].set_index("trial_id")
     said = _markdown(effects.loc[effects["verdict"] != "exploratory", SAID])
     yield ".", _encoded([_tagged("verdicts", "text", TextPluginData(), said)])
-    settings, study = _settings(trials), plan.study
+    settings, study = _settings(plan), plan.study
     shown = dict.fromkeys((study.primary, *study.comparison_family, *study.usual("accuracy", "nll", "ece")))
     experiment = {
         "name": study.name,
         "description": study.question,
         "hparam_infos": [
             {"name": name, "type": kind, "differs": len({*values.values()}) > 1}
-            for name, (_, kind, values) in settings.items()
+            for name, (kind, _, values) in settings.items()
         ],
         "metric_infos": [{"name": {"tag": f"result/{name}"}, "display_name": name} for name in shown],
     }
@@ -130,7 +129,7 @@ def _event_files(plan: Plan, tables: Tables, records: dict[str, Record]) -> Iter
     for trial_id, record in records.items():
         own = epochs[epochs["trial_id"] == trial_id]
         times = own["seconds"].cumsum().tolist()
-        hparams = {name: Value(**{form: values[trial_id]}) for name, (form, _, values) in settings.items()}
+        hparams = {name: Value(**{form: values[trial_id]}) for name, (_, form, values) in settings.items()}
         status = "STATUS_SUCCESS" if record.status == "complete" else "STATUS_FAILURE"
         parts: dict[str, Any] = {
             "experiment": experiment,
@@ -152,16 +151,17 @@ def _event_files(plan: Plan, tables: Tables, records: dict[str, Record]) -> Iter
         yield f"{arm}_seed={record.trial.seed}_{trial_id[:8]}", _encoded(events)
 
 
-def _settings(trials: pd.DataFrame) -> dict[str, tuple[str, str, dict[Any, Any]]]:
-    """What the plan sets of trials: how its kind is called, and each trial's value."""
-    names = [name for name in map(str, trials) if is_field(name) or is_argument(name)]
-    fields = [name for name in names if trials[name].notna().any()]
-    settings: dict[str, tuple[str, str, dict[Any, Any]]] = {}
-    for name in ["arm", "seed", *fields]:
-        column = trials[name]
-        if column.hasnans:
-            column = column.astype("string").fillna("")
-        settings[name] = (*KINDS.get(str(column.dtype), NUMBER), column.to_dict())
+def _settings(plan: Plan) -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """What the plan sets of trials: how TensorBoard and protobuf call its kind, and each trial's value."""
+    rows = {one.trial_id: {"arm": one.arm, "seed": one.seed, **fields_of(one)} for one in plan.trials}
+    settings = {}
+    for name in dict.fromkeys(name for row in rows.values() for name in row):
+        values = {trial_id: row.get(name) for trial_id, row in rows.items()}
+        kinds = {type(value) for value in values.values()}
+        form = next((form for form, own in FORMS.items() if kinds <= own), TEXT)
+        if form is TEXT:
+            values = {trial_id: "" if one is None else str(one) for trial_id, one in values.items()}
+        settings[name] = (*form, values)
     return settings
 
 

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from recorded_study import FAILED, MISSING, Recorded
 from test_main import ablate as run_command
 
 import ablate
 from ablate.errors import ResultsError
 from ablate.export import EVENTS, export_study
+from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder, find_study
+from ablate.study.fields import Fields
 from ablate.tables.files import Tables, open_plan, read_tables
 
 RESULTS = Path(ablate.__file__).parents[1] / "results"
-RECIPES = RESULTS / "reference/recipes/cpu-64px"  # four trials, with their predictions
 
 
 def tables_of(folder: ResultsFolder) -> Tables:
@@ -28,12 +30,6 @@ def tables_of(folder: ResultsFolder) -> Tables:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> ResultsFolder:
-    shutil.copytree(RECIPES, tmp_path / "recipes/cpu-64px")
-    return ResultsFolder(tmp_path / "recipes/cpu-64px")
 
 
 def read_by_tensorboard(folder: Path) -> tuple[Any, Any, Any]:
@@ -65,6 +61,8 @@ def test_tensorboard_finds_every_number_of_the_tables_and_compares_the_runs(
     out, count = export_study(folder, "tensorboard", tmp_path / "out")
     tables = tables_of(folder)
     trials, epochs = tables["trials"].set_index("trial_id"), tables["epochs"]
+    records = read_records(folder)
+    fields = {"arm", "seed", *Fields.model_fields}
     events, experiment, groups = read_by_tensorboard(out)
     assert count == len(trials) == len(groups) == len(events.Runs()) - 1
     for name in events.Runs().keys() - {"."}:
@@ -82,17 +80,16 @@ def test_tensorboard_finds_every_number_of_the_tables_and_compares_the_runs(
             assert [one.step for one in read] == own["epoch"].tolist()[-len(read) :]
             assert [one.wall_time for one in read] == seconds[-len(read) :]
         numbers = own.select_dtypes("float64").notna().sum().sum()
-        fields = {info.name for info in experiment.hparam_infos}
-        results = trials.select_dtypes("float64").drop(columns=[*fields & {*trials}], errors="ignore")
-        assert found == numbers + results.loc[trial_id].notna().sum()
+        results = trials.drop(columns=[*fields]).select_dtypes("float64").loc[trial_id]
+        assert found == numbers + results.notna().sum()
     first = [info.name for info in experiment.hparam_infos if info.differs]
-    varied = [name for name in fields if trials[name].nunique(dropna=False) > 1]
+    varied = [name for name in fields if trials[name].nunique() > 1]
     assert first == sorted(varied) == [info.name for info in experiment.hparam_infos][: len(first)]
     for group in groups:
         trial_id = next(known for known in trials.index if group.name.endswith(known[:8]))
-        assert {*group.hparams} == fields >= {"arm", "seed", "epsilon", "lr", "recipe", "optimizer"}
-        for name, value in group.hparams.items():
-            assert getattr(value, value.WhichOneof("kind")) == trials.loc[trial_id, name]
+        own = records[trial_id].trial
+        settings = {name: getattr(value, value.WhichOneof("kind")) for name, value in group.hparams.items()}
+        assert settings == {"arm": own.arm, "seed": own.seed, **own.fields.model_dump()}
         shown = {value.name.tag.partition("/")[2]: value.value for value in group.metric_values}
         assert shown == {name: np.float32(trials.loc[trial_id, name]) for name in shown} != {}
     text = events.Tensors(".", "verdicts")[0].tensor_proto.string_val[0].decode()
@@ -104,22 +101,23 @@ def test_tensorboard_finds_every_number_of_the_tables_and_compares_the_runs(
 
 
 @pytest.mark.slow
-def test_half_a_study_then_all_of_it_again_and_again_leaves_nothing_twice(recorded: ResultsFolder) -> None:
+def test_half_a_study_then_all_of_it_again_and_again_leaves_nothing_twice(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
-    out, trial = recorded.root / "out", next(recorded.records.glob("*.json"))
-    kept = trial.read_bytes()
-    trial.unlink()
-    assert export_study(recorded, "tensorboard", out)[1] == 3
-    half = content(out)
-    trial.write_bytes(kept)
-    export_study(recorded, "tensorboard", out)
-    whole = content(out)
-    gone = {name for name in half if whole.get(name) != half[name]}
-    assert len(whole) == len(half) + 1
-    assert gone <= {"effects.csv", "tables.json", "export.json", EVENTS}
-    command = ["export", str(recorded.root), "--to", "tensorboard", "--out", str(out)]
-    subprocess.run([sys.executable, "-m", "ablate", *command], check=True, cwd=recorded.root)
-    assert content(out) == whole  # by another process, which hashes in another order
+    counts = {(0.0, 0): 600, (0.0, 1): FAILED, (0.1, 0): 620, (0.1, 1): MISSING}
+    folder, out = Recorded(tmp_path / "half", counts).folder, tmp_path / "out"
+    whole = Recorded(tmp_path / "whole", {**counts, (0.1, 1): 640}).folder
+    assert export_study(folder, "tensorboard", out)[1] == 3
+    before = content(out)
+    for part in ("records", "predictions"):
+        shutil.copytree(whole.root / part, folder.root / part, dirs_exist_ok=True)
+    export_study(folder, "tensorboard", out)
+    after = content(out)
+    assert len(after) == len(before) + 1
+    changed = {name for name in before if after[name] != before[name]}
+    assert changed <= {"effects.csv", "tables.json", "export.json", EVENTS}
+    command = ["export", str(folder.root), "--to", "tensorboard", "--out", str(out)]
+    subprocess.run([sys.executable, "-m", "ablate", *command], check=True, cwd=tmp_path)
+    assert content(out) == after  # by another process, which hashes in another order
 
 
 @pytest.mark.parametrize("to", ["csv", "parquet"])
@@ -136,9 +134,8 @@ def test_tables_come_back_as_they_are(to: str, tmp_path: Path) -> None:
             pd.testing.assert_frame_equal(found, table, check_exact=True)
 
 
-def test_what_cannot_be_written_says_why(
-    recorded: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_written_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded(tmp_path / "tiny/quick", {(0.0, 0): 600}).folder
     with pytest.raises(ResultsError, match=r"holds .*, which no export wrote; give another folder"):
         export_study(recorded, "csv", recorded.root)
     out, _ = export_study(recorded, "csv", tmp_path / "out")
