@@ -10,11 +10,10 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ablate.analysis.arms import as_recorded, of_plan
@@ -32,7 +31,9 @@ NEEDS = {"tensorboard": "tensorboard", "parquet": "pyarrow"}
 MARK = "export.json"
 """What was exported, and every file of it: only a folder that holds nothing else is replaced."""
 TEXT = ("DATA_TYPE_STRING", "string_value")
-FORMS = {("DATA_TYPE_BOOL", "bool_value"): {bool}, ("DATA_TYPE_FLOAT64", "number_value"): {int, float}}
+FORMS: dict[tuple[str, str], set[type]] = {
+    ("DATA_TYPE_BOOL", "bool_value"): {bool}, ("DATA_TYPE_FLOAT64", "number_value"): {int, float},
+}  # fmt: skip
 EVENTS = "events.out.tfevents.0.ablate"
 SAID = ["kind", "term", "against", "metric", "effect", "low", "high", "margin", "n", "verdict", "reason"]
 
@@ -73,10 +74,10 @@ def export_study(folder: ResultsFolder, to: str, out: Path | None = None) -> tup
         for name, content in _event_files(plan, tables, records) if to == "tensorboard" else ():
             (made / name).mkdir(exist_ok=True)
             (made / name / EVENTS).write_bytes(content)
-        about = {"study": plan.study.name, "profile": plan.profile, "to": to, "trials": len(records)}
-        about |= {"planned": len(plan.trials), "files": _files(made)}
-        (made / MARK).write_text(f"{json.dumps(about, indent=1, ensure_ascii=False)}\n", encoding="utf-8")
-        shutil.rmtree(target, ignore_errors=not target.exists())
+        about = {"study": plan.study.name, "trials": len(records), "files": _files(made)}
+        (made / MARK).write_text(json.dumps(about, indent=1), encoding="utf-8")
+        if target.exists():
+            shutil.rmtree(target)
         made.rename(target)
     return target, len(records)
 
@@ -86,18 +87,13 @@ def _files(folder: Path) -> list[str]:
 
 
 def _require_replaceable(target: Path) -> None:
-    """Refuse a folder that holds what no export wrote."""
-    if not target.is_dir():
-        if target.exists():
-            raise ResultsError(f"{target}: expected a folder for --out, but it is a file")
-        return
+    """Refuse what holds anything that no export wrote."""
     known = {MARK}
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         known |= {*json.loads((target / MARK).read_text(encoding="utf-8"))["files"]}
-    if others := [name for name in _files(target) if name not in known]:
-        raise ResultsError(
-            f"{target}: holds {others[0]}, which no export wrote; give another folder as --out"
-        )
+    others = [target.name] if target.is_file() else [name for name in _files(target) if name not in known]
+    if others:
+        raise ResultsError(f"{target}: has {others[0]}, which no export wrote; give another folder as --out")
 
 
 def _event_files(plan: Plan, tables: Tables, records: dict[str, Record]) -> Iterator[tuple[str, bytes]]:
@@ -107,12 +103,18 @@ def _event_files(plan: Plan, tables: Tables, records: dict[str, Record]) -> Iter
     keys of the HParams page follow from the plan, not from what is done, so that every run has the same.
     """
     from google.protobuf.struct_pb2 import Value
+    from tensorboard.plugins.hparams.metadata import NULL_TENSOR
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
-    from tensorboard.plugins.text.plugin_data_pb2 import TextPluginData
 
     effects, epochs, trials = tables["effects"], tables["epochs"], tables["trials"].set_index("trial_id")
-    said = _markdown(effects.loc[effects["verdict"] != "exploratory", SAID])
-    yield ".", _encoded([_tagged("verdicts", "text", TextPluginData(), said)])
+    claims = effects.loc[effects["verdict"] != "exploratory", SAID].astype("string").fillna("")
+    cells = [SAID, ["---"] * len(SAID), *claims.replace(r"[|\n]", " ", regex=True).to_numpy().tolist()]
+    said = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    tensor: Any = {"dtype": "DT_STRING", "string_val": [said.encode()]}
+    yield (
+        ".",
+        _encoded([_event("verdicts", metadata={"plugin_data": {"plugin_name": "text"}}, tensor=tensor)]),
+    )
     settings, study = _settings(plan), plan.study
     shown = dict.fromkeys((study.primary, *study.comparison_family, *study.usual("accuracy", "nll", "ece")))
     experiment = {
@@ -129,24 +131,30 @@ def _event_files(plan: Plan, tables: Tables, records: dict[str, Record]) -> Iter
     for trial_id, record in records.items():
         own = epochs[epochs["trial_id"] == trial_id]
         times = own["seconds"].cumsum().tolist()
+        in_all = max(times, default=0.0)
         hparams = {name: Value(**{form: values[trial_id]}) for name, (_, form, values) in settings.items()}
         status = "STATUS_SUCCESS" if record.status == "complete" else "STATUS_FAILURE"
         parts: dict[str, Any] = {
             "experiment": experiment,
             "session_start_info": {"hparams": hparams},
-            "session_end_info": {"status": status, "end_time_secs": max(times, default=0.0)},
+            "session_end_info": {"status": status, "end_time_secs": in_all},
         }
-        events = [
-            _tagged(f"_hparams_/{part}", "hparams", HParamsPluginData(**{part: about}))
-            for part, about in parts.items()
+        events = []
+        for part, about in parts.items():
+            content = HParamsPluginData(**{part: about}).SerializeToString(deterministic=True)
+            plugin: Any = {"plugin_data": {"plugin_name": "hparams", "content": content}}
+            events.append(_event(f"_hparams_/{part}", metadata=plugin, tensor=NULL_TENSOR))
+        numbers: Any = own[per_epoch].to_dict("records")
+        rows = [("epoch", *row) for row in zip(own["epoch"], times, numbers, strict=True)]
+        rows += [("log", int(logged["epoch"]), 0.0, logged) for logged in record.log]
+        last = max([0, *(step for _, step, _, _ in rows)])
+        rows.append(("result", last, in_all, per_trial.loc[trial_id].to_dict()))
+        events += [
+            _event(f"{group}/{name}", step, seconds, simple_value=number)  # float32, as all readers expect
+            for group, step, seconds, numbers_of in rows
+            for name, number in numbers_of.items()
+            if math.isfinite(number)
         ]
-        rows = own[per_epoch].to_dict("records")
-        for epoch, seconds, numbers in zip(own["epoch"], times, rows, strict=True):
-            events += _scalars("epoch", numbers, epoch, seconds)
-        for logged in record.log:
-            events += _scalars("log", logged, int(logged["epoch"]), 0.0)
-        last = max([0, *own["epoch"], *(int(logged["epoch"]) for logged in record.log)])
-        events += _scalars("result", per_trial.loc[trial_id].to_dict(), last, max(times, default=0.0))
         arm = re.sub(r"[^\w.=+-]+", "_", record.trial.arm)[:100]
         yield f"{arm}_seed={record.trial.seed}_{trial_id[:8]}", _encoded(events)
 
@@ -165,27 +173,8 @@ def _settings(plan: Plan) -> dict[str, tuple[str, str, dict[str, Any]]]:
     return settings
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    cells = table.astype("string").fillna("").replace(r"[|\n]", " ", regex=True)
-    rows: list[list[str]] = [list(table), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _scalars(group: str, numbers: Mapping[Any, float], step: int, seconds: float) -> Iterator[dict[str, Any]]:
-    """An event for each number that is known; single precision, as all who read such files expect."""
-    for name, number in numbers.items():
-        if math.isfinite(number):
-            value = {"tag": f"{group}/{name}", "simple_value": number}
-            yield {"wall_time": seconds, "step": step, "summary": {"value": [value]}}
-
-
-def _tagged(tag: str, plugin: str, content: Any, text: str | None = None) -> dict[str, Any]:
-    """An event with what a plugin of TensorBoard reads under a tag."""
-    from tensorboard.util.tensor_util import make_tensor_proto
-
-    about = {"plugin_name": plugin, "content": content.SerializeToString(deterministic=True)}
-    tensor = make_tensor_proto(np.zeros(0, np.float32) if text is None else [text.encode()])
-    return {"summary": {"value": [{"tag": tag, "metadata": {"plugin_data": about}, "tensor": tensor}]}}
+def _event(tag: str, step: int = 0, seconds: float = 0.0, **value: Any) -> dict[str, Any]:
+    return {"wall_time": seconds, "step": step, "summary": {"value": [{"tag": tag, **value}]}}
 
 
 def _encoded(events: Iterable[dict[str, Any]]) -> bytes:

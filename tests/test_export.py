@@ -136,13 +136,13 @@ def test_tables_come_back_as_they_are(to: str, tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded(tmp_path / "tiny/quick", {(0.0, 0): 600}).folder
-    with pytest.raises(ResultsError, match=r"holds .*, which no export wrote; give another folder"):
+    with pytest.raises(ResultsError, match=r"has .*, which no export wrote; give another folder"):
         export_study(recorded, "csv", recorded.root)
     out, _ = export_study(recorded, "csv", tmp_path / "out")
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(ResultsError, match=r"holds notes.txt"):
+    with pytest.raises(ResultsError, match=r"has notes\.txt, which"):
         export_study(recorded, "csv", out)
-    with pytest.raises(ResultsError, match="expected a folder"):
+    with pytest.raises(ResultsError, match=r"has notes\.txt, which"):
         export_study(recorded, "csv", out / "notes.txt")
     assert (out / "notes.txt").read_text() == "mine"
     for package, to in {"tensorboard": "tensorboard", "pyarrow": "parquet"}.items():

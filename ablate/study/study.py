@@ -406,10 +406,10 @@ def load_study(path: str | Path) -> Study:
     path = next((file for file in files if file.is_file()), asked)
     if not path.is_file():
         known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
-        names = sorted(file.stem for file in own.glob("*.py"))
+        shipped = sorted(file.stem for file in own.glob("*.py"))
         raise StudyError(
             f"{path}: no such study file; give the path of a Python file that defines `study`, or the name "
-            f"of one that comes with ablate: {', '.join(names)}.{nearest(str(path), [*known, *names])}"
+            f"of one that comes with ablate: {', '.join(shipped)}.{nearest(str(path), [*known, *shipped])}"
         )
     add_import_folder(path.resolve().parent)
     try:  # under a name that does not stand for a module of Python's
