@@ -466,9 +466,8 @@ def export(
     from ablate.store.results import find_study
 
     folder, trials = export_study(find_study(results, study, profile), to, out)
-    print_line(Console(), f"{folder}: {trials} trials and what they say")
-    if to == "tensorboard":
-        print_line(Console(), f"look at it by tensorboard --logdir {shlex.quote(str(folder))}")
+    look = f"; tensorboard --logdir {shlex.quote(str(folder))} shows them" if to == "tensorboard" else ""
+    print_line(Console(), f"{folder}: {trials} trials{look}")
 
 
 def main() -> None:

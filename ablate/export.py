@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
-import json
 import math
 import re
 import shutil
@@ -28,13 +26,14 @@ from ablate.tables.files import Tables, open_plan, read_tables, write_tables
 from ablate.tables.images import fields_of
 
 NEEDS = {"tensorboard": "tensorboard", "parquet": "pyarrow"}
-MARK = "export.json"
-"""What was exported, and every file of it: only a folder that holds nothing else is replaced."""
+Tagged = tuple[str, int, float, dict[str, Any]]  # tag, step, seconds, and protobuf's fields of a value
 TEXT = ("DATA_TYPE_STRING", "string_value")
 FORMS: dict[tuple[str, str], set[type]] = {
     ("DATA_TYPE_BOOL", "bool_value"): {bool}, ("DATA_TYPE_FLOAT64", "number_value"): {int, float},
 }  # fmt: skip
 EVENTS = "events.out.tfevents.0.ablate"
+FILES = {EVENTS, "tables.json", *(f"{table}.{end}" for table in COLUMNS for end in ("csv", "parquet"))}
+"""What files of an export are called."""
 SAID = ["kind", "term", "against", "metric", "effect", "low", "high", "margin", "n", "verdict", "reason"]
 
 
@@ -49,7 +48,9 @@ def export_study(folder: ResultsFolder, to: str, out: Path | None = None) -> tup
     except ImportError:
         raise ResultsError(f"--to {to}: needs {NEEDS[to]}; run `pip install 'ablate[export]'`") from None
     target = (out or Path("export", *folder.names, to)).resolve()
-    _require_replaceable(target)
+    held = target.rglob("*") if target.is_dir() else [target]
+    if other := next((path for path in held if path.is_file() and path.name not in FILES), None):
+        raise ResultsError(f"{other}: is there, which no export wrote; give another folder as --out")
     plan = open_plan(folder)
     if folder.predictions.exists():
         tables = of_plan(build_tables(folder, plan), plan)
@@ -74,26 +75,10 @@ def export_study(folder: ResultsFolder, to: str, out: Path | None = None) -> tup
         for name, content in _event_files(plan, tables, records) if to == "tensorboard" else ():
             (made / name).mkdir(exist_ok=True)
             (made / name / EVENTS).write_bytes(content)
-        about = {"study": plan.study.name, "trials": len(records), "files": _files(made)}
-        (made / MARK).write_text(json.dumps(about, indent=1), encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
         made.rename(target)
     return target, len(records)
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def _require_replaceable(target: Path) -> None:
-    """Refuse what holds anything that no export wrote."""
-    known = {MARK}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known |= {*json.loads((target / MARK).read_text(encoding="utf-8"))["files"]}
-    others = [target.name] if target.is_file() else [name for name in _files(target) if name not in known]
-    if others:
-        raise ResultsError(f"{target}: has {others[0]}, which no export wrote; give another folder as --out")
 
 
 def _event_files(plan: Plan, tables: Tables, records: dict[str, Record]) -> Iterator[tuple[str, bytes]]:
@@ -111,10 +96,8 @@ def _event_files(plan: Plan, tables: Tables, records: dict[str, Record]) -> Iter
     cells = [SAID, ["---"] * len(SAID), *claims.replace(r"[|\n]", " ", regex=True).to_numpy().tolist()]
     said = "\n".join(f"| {' | '.join(row)} |" for row in cells)
     tensor: Any = {"dtype": "DT_STRING", "string_val": [said.encode()]}
-    yield (
-        ".",
-        _encoded([_event("verdicts", metadata={"plugin_data": {"plugin_name": "text"}}, tensor=tensor)]),
-    )
+    text = {"metadata": {"plugin_data": {"plugin_name": "text"}}, "tensor": tensor}
+    yield ".", _encoded([("verdicts", 0, 0.0, text)])
     settings, study = _settings(plan), plan.study
     shown = dict.fromkeys((study.primary, *study.comparison_family, *study.usual("accuracy", "nll", "ece")))
     experiment = {
@@ -139,22 +122,20 @@ def _event_files(plan: Plan, tables: Tables, records: dict[str, Record]) -> Iter
             "session_start_info": {"hparams": hparams},
             "session_end_info": {"status": status, "end_time_secs": in_all},
         }
-        events = []
+        events: list[Tagged] = []
         for part, about in parts.items():
             content = HParamsPluginData(**{part: about}).SerializeToString(deterministic=True)
-            plugin: Any = {"plugin_data": {"plugin_name": "hparams", "content": content}}
-            events.append(_event(f"_hparams_/{part}", metadata=plugin, tensor=NULL_TENSOR))
+            plugin = {"plugin_data": {"plugin_name": "hparams", "content": content}}
+            events.append((f"_hparams_/{part}", 0, 0.0, {"metadata": plugin, "tensor": NULL_TENSOR}))
         numbers: Any = own[per_epoch].to_dict("records")
         rows = [("epoch", *row) for row in zip(own["epoch"], times, numbers, strict=True)]
         rows += [("log", int(logged["epoch"]), 0.0, logged) for logged in record.log]
         last = max([0, *(step for _, step, _, _ in rows)])
         rows.append(("result", last, in_all, per_trial.loc[trial_id].to_dict()))
-        events += [
-            _event(f"{group}/{name}", step, seconds, simple_value=number)  # float32, as all readers expect
-            for group, step, seconds, numbers_of in rows
-            for name, number in numbers_of.items()
-            if math.isfinite(number)
-        ]
+        for group, step, seconds, known in rows:
+            known = {f"{group}/{name}": number for name, number in known.items() if math.isfinite(number)}
+            # In single precision, as all who read such files expect.
+            events += [(tag, step, seconds, {"simple_value": number}) for tag, number in known.items()]
         arm = re.sub(r"[^\w.=+-]+", "_", record.trial.arm)[:100]
         yield f"{arm}_seed={record.trial.seed}_{trial_id[:8]}", _encoded(events)
 
@@ -173,17 +154,15 @@ def _settings(plan: Plan) -> dict[str, tuple[str, str, dict[str, Any]]]:
     return settings
 
 
-def _event(tag: str, step: int = 0, seconds: float = 0.0, **value: Any) -> dict[str, Any]:
-    return {"wall_time": seconds, "step": step, "summary": {"value": [{"tag": tag, **value}]}}
-
-
-def _encoded(events: Iterable[dict[str, Any]]) -> bytes:
+def _encoded(events: Iterable[Tagged]) -> bytes:
     """The content of an event file."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)
-    for event in ({"file_version": "brain.Event:2"}, *events):
-        writer.write(Event(**event).SerializeToString(deterministic=True))
+    writer.write(Event(file_version="brain.Event:2").SerializeToString())
+    for tag, step, seconds, value in events:
+        event = Event(step=step, wall_time=seconds, summary={"value": [{"tag": tag, **value}]})
+        writer.write(event.SerializeToString(deterministic=True))
     return buffer.getvalue()

@@ -395,26 +395,22 @@ def _comparison_faults(study: Study) -> Iterator[str]:
 
 
 def load_study(path: str | Path) -> Study:
-    """Run a study file and return its `study`, named after the file; modules beside it are found.
-
-    A name without `.py` is a file of that name, or else of a study that comes with ablate.
-    """
-    package, asked = Path(__file__).parents[1], Path(path)
-    inside = package / "studies"  # where the wheel has them; in a source tree they lie beside it
-    own = inside if inside.is_dir() else package.with_name("studies")
-    files = (asked, Path(f"{asked}.py"), own / f"{asked}.py")
+    """Run a study file, or one of ablate's by name, and return its `study`; modules beside it are found."""
+    asked, inside = Path(path), Path(__file__).parents[1] / "studies"  # in a wheel; in a source tree above
+    shipped = inside if inside.is_dir() else inside.parents[1] / "studies"
+    files = (asked, Path(f"{asked}.py"), shipped / f"{asked}.py")
     path = next((file for file in files if file.is_file()), asked)
     if not path.is_file():
         known = [str(file) for folder in (path.parent, Path("studies")) for file in folder.glob("*.py")]
-        shipped = sorted(file.stem for file in own.glob("*.py"))
+        names = sorted(file.stem for file in shipped.glob("*.py"))
         raise StudyError(
             f"{path}: no such study file; give the path of a Python file that defines `study`, or the name "
-            f"of one that comes with ablate: {', '.join(shipped)}.{nearest(str(path), [*known, *shipped])}"
+            f"of one that comes with ablate: {', '.join(names)}.{nearest(str(path), [*known, *names])}"
         )
     add_import_folder(path.resolve().parent)
     try:  # under a name that does not stand for a module of Python's
         name = path.name if path.stem in sys.stdlib_module_names else path.stem
-        names = runpy.run_path(str(path), run_name=name)
+        defined = runpy.run_path(str(path), run_name=name)
     except StudyError as error:
         raise StudyError(f"{path}: the study is not valid:\n{textwrap.indent(str(error), '  ')}") from None
     except FOREIGN_FAULTS as error:
@@ -422,11 +418,11 @@ def load_study(path: str | Path) -> Study:
         place = f"{path}, line {frames[-1].lineno}" if frames else path
         reason = f"{type(error).__name__}: {error}"
         raise StudyError(f"{place}: running the study file fails: {reason}") from error
-    study = names.get("study")
+    study = defined.get("study")
     if not isinstance(study, Study):
         came = f"a {type(study).__name__}" if study is not None else "nothing of that name"
         raise StudyError(f"{path}: expected `study = Study(...)` at the top level, but {came} came")
-    description = inspect.cleandoc(names.get("__doc__") or "")
+    description = inspect.cleandoc(defined.get("__doc__") or "")
     loaded = study.model_copy(update={"name": study.name or path.stem, "description": description})
     loaded._folder = path.resolve().parent
     return loaded
