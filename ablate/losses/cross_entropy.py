@@ -58,13 +58,10 @@ def label_smoothing_cross_entropy(
         reduction: `"mean"` (of class ids divided by the summed weight of those that count), `"sum"`, or
             `"none"` (one loss per row, shaped like the class ids).
 
-    Returns:
-        The loss: float64 for float64 logits, float32 for all others, which are widened before the softmax.
-        Over no row or weight the mean is NaN and the sum 0, as in torch. A logit of -inf makes it infinite
-        for every ε > 0; for a tensor of 0 it is NaN (0·∞), because telling 0 apart would mean waiting.
-
-    Raises:
-        ValueError: what does not fit; class ids outside [0, K) are torch's IndexError, on CUDA an assertion.
+    The loss is float64 for float64 logits, float32 for all others, which are widened before the softmax. Over
+    no row or weight the mean is NaN and the sum 0, as in torch. A logit of -inf makes it infinite for every
+    ε > 0; for a tensor of 0 it is NaN (0·∞), because telling 0 apart would mean waiting. What does not fit is
+    a ValueError; class ids outside [0, K) are torch's IndexError, on CUDA an assertion.
 
     Source: Szegedy et al. 2016, section 7, https://arxiv.org/abs/1512.00567
     """

@@ -61,8 +61,8 @@ def check_augmentation(fields: Fields) -> None:
     augmentation = build_augmentation(fields)
     if augmentation is None:
         return
-    drawn, images = augmentation.draw(3, seed=0), torch.empty(3, 3, fields.image_size, fields.image_size)
-    images.uniform_(generator=torch.Generator().manual_seed(0))
+    drawn, size = augmentation.draw(3, seed=0), fields.image_size
+    images = torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0))
     wanted = (
         f"float32 images {list(images.shape)} of 0 to 1 to give finite ones of that shape, alike in any batch"
     )
