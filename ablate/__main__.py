@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # `python -m` looks for Python's own modules in the current folder first
+    sys.path.append(sys.path.pop(0))
+
+import contextlib
 import functools
+import importlib
 import inspect
+import os
 import re
 import shlex
 import signal
-import sys
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
@@ -19,10 +26,11 @@ from rich.console import Console
 from typer import Argument, Option
 
 from ablate.errors import AblateError, StudyError
-from ablate.study import Options, load_study
+from ablate.guarded import FORKS, guarded
+from ablate.study import Options, Study, load_study
 from ablate.study.fields import FIELD_NAMES, describe_fields, unknown_name
 from ablate.study.settings import command_line, literal, pairs, parse_settings
-from ablate.terminal import print_line, print_table
+from ablate.terminal import Lasting, print_line, print_table
 
 if TYPE_CHECKING:
     from ablate.pipeline import Run
@@ -41,7 +49,9 @@ Suite = StrEnum("Suite", ["loss", "step", "epoch", "sweep", "driver", "cuda", "s
 """What to measure: the benchmarks, then what is run alone: a GPU, and the simulations."""
 
 StudyFile = Annotated[Path, Argument(help="A Python file that defines `study`; it is executed.")]
-StudyName = Annotated[str, Argument(help="A study that was run: NAME, NAME/PROFILE, or its results folder.")]
+StudyName = Annotated[
+    str, Argument(help="A study that was run: NAME[/PROFILE[/VARIATION]], or its results folder.")
+]
 Results = Annotated[Path, Option(help="Folder of the results.")]
 Reports = Annotated[Path, Option("--report", help="Folder of the reports.")]
 RESULTS, REPORTS = Path("results"), Path("report")
@@ -67,6 +77,8 @@ def takes_options(*, without: Collection[str] = (), **helps: str) -> Callable[[C
             values = {name: given.pop(name) for name in names}
             values["settings"] = parse_settings(values["settings"] or [])
             options = Options(**values)
+            if options.workers == 0:
+                FORKS.set(False)
             typed = command_line(command.__name__, given["study"] or Path(), options, given.get("points"))
             command(**given, options=options.model_copy(update={"command": typed}))
 
@@ -103,12 +115,14 @@ def run(study: StudyFile, options: Options, open_page: OpenPage = False) -> None
     """Train what is missing of a study, write its tables and render its report."""
     from ablate.pipeline import run_study
 
-    _conclude(run_study(load_study(study), options), open_page)
+    _conclude(run_study(_load(study), options), open_page)
 
 
 @app.command()
 @takes_options(
-    seeds="How many fresh seeds the re-test has.", retry_failed="Train failed points and trials again."
+    without={"name"},
+    seeds="How many fresh seeds the re-test has.",
+    retry_failed="Train failed points and trials again.",
 )
 def tune(
     study: StudyFile,
@@ -126,7 +140,13 @@ def tune(
     """
     from ablate.pipeline import tune_study
 
-    _conclude(tune_study(load_study(study), options, points=points, storage=storage), open_page)
+    _conclude(tune_study(_load(study), options, points=points, storage=storage), open_page)
+
+
+def _load(file: Path) -> Study:
+    """A study from its file, which like all code of the user's runs in a child."""
+    importlib.import_module("ablate.execution.driver")  # and torch: imported here, it is in the child too
+    return guarded(load_study, file, what=f"{file}: running the study file")
 
 
 def _conclude(ended: Run, open_page: bool) -> NoReturn:
@@ -154,7 +174,7 @@ def _show_report(page: Path, open_page: bool) -> None:
 
 
 @app.command()
-@takes_options(without={"report", "engine", "timeout", "retry_failed", "timing"})
+@takes_options(without={"report", "engine", "timeout", "stall", "retry_failed", "timing"})
 def plan(
     study: StudyFile,
     options: Options,
@@ -168,7 +188,7 @@ def plan(
     from ablate.gate.plan import show_plan
     from ablate.pipeline import require_metrics
 
-    declared = load_study(study)
+    declared = _load(study)
     require_metrics(declared)
     _dump(show_plan(Console(quiet=as_json), declared, options, sd), as_json)
 
@@ -178,7 +198,8 @@ def status(
     study: StudyName, profile: RanProfile = None, results: Results = RESULTS, as_json: AsJson = False
 ) -> None:
     """Show how far a running or stopped study is, from another terminal."""
-    from ablate.status import find_study, show_status
+    from ablate.status import show_status
+    from ablate.store.results import find_study
 
     _dump(show_status(Console(quiet=as_json), find_study(results, study, profile)), as_json)
 
@@ -222,7 +243,7 @@ def init(
 
 @app.command()
 def compare(
-    a: Annotated[str, Argument(help="A recorded study: NAME, NAME/PROFILE, or a results folder.")],
+    a: Annotated[str, Argument(help="A recorded study: NAME[/PROFILE[/VARIATION]], or a results folder.")],
     b: Annotated[str, Argument(help="Another; the differences are its values minus the first's.")],
     metric: Annotated[Several, Option(help="A metric to compare [default: accuracy, nll and ece]")] = None,
     csv: Annotated[File, Option(help="Write the differences to this file, unrounded.")] = None,
@@ -237,7 +258,7 @@ def compare(
     The intervals of all arms and metrics shown hold together with 95 %: fewer metrics give narrower ones.
     """
     from ablate.gate import compare
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     first, second = (compare.read_run(find_study(results, named)) for named in (a, b))
     comparison = compare.compare_runs(
@@ -279,7 +300,7 @@ def check(
     """
     from ablate.gate.check import check_study, show_result
     from ablate.gate.compare import read_run
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     other = read_run(find_study(results, baseline)) if baseline is not None else None
@@ -308,7 +329,8 @@ def data(
 
     asked: Any = {"image_size": image_size, "resize": resize, "split": split, "data_dir": data_dir}
     with Watcher(Console(stderr=True)) as view:
-        dataset = prepare(name, cache_dir=cache_dir, progress=view.preparing, **asked)
+        read = functools.partial(prepare, name, cache_dir=cache_dir, **asked)
+        dataset = guarded(lambda told: read(progress=told), view.preparing, what=f"reading {name}")
     show_dataset(Console(), dataset)
 
 
@@ -321,7 +343,7 @@ def doctor(
     from ablate.doctor import examine, show_findings
     from ablate.execution.driver import data_needed, settle
 
-    needed = data_needed(settle(load_study(study), options), options) if study is not None else []
+    needed = data_needed(settle(_load(study), options), options) if study is not None else []
     raise Concluded(COMPLETE if show_findings(Console(), examine(needed)) else WRONG)
 
 
@@ -381,7 +403,7 @@ def report(
         print_line(Console(), *ended.answer)
         return _show_report(ended.folder / "index.html", open_page)
     from ablate.pipeline import write_results
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     _show_report(write_results(find_study(results, study, profile), report_dir, pdf=pdf), open_page)
 
@@ -399,7 +421,7 @@ def table(
     """Show the table of arms of a recorded study as for a paper, the best means bold, claims marked."""
     from ablate.gate.compare import read_run, write_text
     from ablate.report.paper import arms_table
-    from ablate.status import find_study
+    from ablate.store.results import find_study
 
     run = read_run(find_study(results, study, profile))
     text = arms_table(run.trials, run.plan, metric or (), interval, latex=latex)
@@ -418,8 +440,8 @@ def publish(
     """Copy a study's records and tables to results/reference/, and render its report there."""
     from ablate.pipeline import rebuild_tables, require_plain_name
     from ablate.report import write_report
-    from ablate.status import find_study
     from ablate.store.records import publish_results
+    from ablate.store.results import find_study
 
     require_plain_name("--as", name)
     folder = find_study(results, study, profile)
@@ -431,11 +453,15 @@ def publish(
 def main() -> None:
     """Run a command; a fault that the user can mend is one message on stderr, without a traceback."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    shown: Any = Lasting(sys.stdout)
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # looks for GPUs in a way that forks survive
+    forks = FORKS.set(True)
     try:
-        app()
-    except AblateError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+        with contextlib.redirect_stdout(shown):
+            app()
+    except (AblateError, OSError) as error:
+        print_line(Console(stderr=True), *f"error: {error}".split("\n"))
+        sys.exit(WRONG)
     except Concluded:
         raise
     except SystemExit as ended:
@@ -443,8 +469,13 @@ def main() -> None:
             for option, value in re.findall(r"--([\w-]+)[= ]*(\S*)", " ".join(sys.argv)):
                 if (name := option.replace("-", "_")) in FIELD_NAMES:
                     print(f"{name} is a field; write --set {name}={value or 'VALUE'}", file=sys.stderr)
+        if not ended.code and not isinstance(ended.__context__, typer.Exit):
+            print("error: code that the study names ended the command, by sys.exit", file=sys.stderr)
+            sys.exit(WRONG)
         # The option parser's status for a wrong option is 2, which here means "complete with failures".
-        sys.exit(WRONG if ended.code == FAILURES else ended.code)
+        sys.exit(WRONG if ended.code == FAILURES or shown.fault else ended.code)
+    finally:
+        FORKS.reset(forks)
 
 
 if __name__ == "__main__":

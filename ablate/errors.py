@@ -1,17 +1,16 @@
 """What can go wrong before or around a trial, each kind with a message that says what to do.
 
 A message states what was expected, what came, and the remedy. The command line prints it without a
-traceback and exits with the status below.
+traceback.
 """
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
 class AblateError(Exception):
-    """Base of the errors a user can mend. The command line exits with `exit_status`."""
-
-    exit_status = 1
+    """Base of the errors a user can mend."""
 
 
 class StudyError(AblateError):
@@ -34,13 +33,49 @@ class ResultsError(AblateError):
     """A results or report folder cannot be used: not writable, in use, or holding nothing."""
 
 
+class StoppedError(AblateError):
+    """A run cannot go on, and no trial is to blame: the machine failed, or code changed meanwhile."""
+
+
 FOREIGN_FAULTS = (Exception, SystemExit)
 """What code of the user's is to be caught with: one that exits is at fault like one that raises."""
 
+MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EIO}
+"""What the machine lacks, or fails in, and no trial is to be blamed for."""
+
+
+def of_machine(error: BaseException | None) -> OSError | None:
+    """The machine's failure that an error came from, if it did."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in MACHINE):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+LIMITS = {
+    "trials of a study": 100_000,  # arms times seeds
+    "values in a list": 1_000,  # levels, seeds: an endless one is among those that are refused
+    "times as long as it is wide, of an image": 100,
+}
+
+
+def beyond(what: str, count: float) -> str:
+    """What to say where there is more of something than `LIMITS` allows; "" otherwise."""
+    return f"expected at most {LIMITS[what]:,} {what}" if count > LIMITS[what] else ""
+
+
+LONGEST_MESSAGE = 2000
+"""Characters of what somebody's code says."""
+
+
+def bounded(message: str) -> str:
+    """What may be anybody's text, without what is no UTF-8, and not too long."""
+    text = message.encode(errors="backslashreplace").decode()
+    return text if len(text) <= LONGEST_MESSAGE else f"{text[: LONGEST_MESSAGE - 1]}…"
+
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in a line; "" where it says nothing."""
-    return next(iter(str(error).splitlines()), "")
+    """What an error says, in a line of bounded length; "" where it says nothing."""
+    return next(iter(bounded(str(error)).splitlines()), "")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

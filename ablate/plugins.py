@@ -3,7 +3,10 @@
 import contextlib
 import importlib
 import inspect
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ablate.errors import FOREIGN_FAULTS, StudyError, first_line, nearest
@@ -14,6 +17,7 @@ TORCH = ("torch.", "torchvision.")
 """Beginnings of names that need no colon before what they name, as torch.optim.NAdam."""
 WEIGHT_FILES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 """Ends of names of weights that are files; any other is a name under which somebody publishes them."""
+INSTALLED = {"site-packages", "dist-packages"}
 ONLY_BY_NAME = {"image_size", "momentum", "anneal_from", "generator", "draws"}
 """Arguments of ablate's that code gets where its signature names them, and not for taking any keyword."""
 
@@ -21,6 +25,16 @@ ONLY_BY_NAME = {"image_size", "momentum", "anneal_from", "generator", "draws"}
 def is_foreign(name: str) -> bool:
     """Whether a slot's name is of code elsewhere, and not one of ablate's own."""
     return ":" in name or name.startswith(TORCH)
+
+
+def is_users(path: Path) -> bool:
+    """Whether a module's file is the user's: neither installed nor Python's own."""
+    return not is_standard(path) and not INSTALLED & {*path.parts}
+
+
+def is_standard(path: Path) -> bool:
+    """Whether a file, or a folder of them, is of Python's own modules."""
+    return path.is_relative_to(sysconfig.get_path("stdlib")) and not INSTALLED & {*path.parts}
 
 
 def load_foreign(kind: str, path: str) -> Any:
@@ -35,6 +49,10 @@ def load_foreign(kind: str, path: str) -> Any:
             f"{kind} {path!r}: expected a name without a call; write '{module_name}:{attribute}', and its "
             f"arguments as fields of their own, as {SLOT_OF.get(kind, kind)}.{first}"
         )
+    top = module_name.partition(".")[0]
+    for file in [Path(entry, f"{top}.py") for entry in sys.path] if top in sys.stdlib_module_names else []:
+        if is_users(file) and file.is_file():
+            raise StudyError(f"{kind} {path!r}: {top} is a module of Python's own; give {file} another name")
     remedy = "Put the module beside the study file or on PYTHONPATH, or install its package."
     with explained(kind, path, f"a module {module_name!r} that can be imported", remedy):
         module = importlib.import_module(module_name)

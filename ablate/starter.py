@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ablate.errors import StudyError
+from ablate.guarded import guarded
 from ablate.models import build_model
 from ablate.plugins import load_foreign
 
@@ -24,7 +25,7 @@ def write_study(file: Path, network: str | None) -> None:
     parts |= {"factor": "epsilon", "levels": (0.0, 0.1, 0.2)}
     if network is not None:
         sys.path.insert(0, str(file.resolve().parent))
-        parts |= _of_network(network)
+        parts |= guarded(_of_network, network, what=f"trying {network}")
     text = files("ablate.study").joinpath("starter.txt").read_text(encoding="utf-8")
     try:
         with file.open("x", encoding="utf-8") as out:

@@ -1,12 +1,59 @@
 """Tables for a reader: ruled on a terminal, and anywhere else aligned text that a pipe or a log can hold."""
 
-from collections.abc import Sequence
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ablate.errors import ResultsError
+
+
+class Lasting:
+    """A stream that may go: where its reader has gone, or its disk is full, it says so once and is silent."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self.fault = stream or io.StringIO(), ""  # none where it was closed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or do nothing."""
+        with self._outlasting():
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or do nothing."""
+        with self._outlasting():
+            self.stream.flush()
+
+    @contextlib.contextmanager
+    def _outlasting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.fault = str(error)
+            with contextlib.suppress(OSError):  # what it still holds would be tried again at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+                print(f"nothing more is shown ({error.strerror}); all else goes on", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def optional() -> Iterator[None]:
+    """Go on without an output that nothing needs where it cannot be written, with a note of why."""
+    try:
+        yield
+    except (OSError, ResultsError) as error:
+        print_line(Console(stderr=True), f"note: {error}")
 
 
 def print_table(

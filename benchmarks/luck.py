@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_rel
 
-from ablate.stats.effect import paired_effect
-from ablate.stats.verdict import verdict
+from ablate.stats.effect import paired_effect, verdict
 
 RUNS = Path("results/reference/seed_luck/cpu-64px/trials.csv")
 ARMS, SEEDS, DRAWS = 7, 3, 100_000

@@ -27,9 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ablate.stats.effect import paired_effect
+from ablate.stats.effect import paired_effect, verdict
 from ablate.stats.surrogate import best_two, chosen_of_two, smoothed
-from ablate.stats.verdict import verdict
 from ablate.study.search import Range, Search
 from ablate.tuning.points import Points, quiet
 from benchmarks import simulation

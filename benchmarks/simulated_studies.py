@@ -26,9 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from ablate.stats.effect import Effect, paired_effect
+from ablate.stats.effect import Effect, paired_effect, verdict
 from ablate.stats.power import confirmable_margin, pooled_sd, seeds_needed, seeds_range
-from ablate.stats.verdict import verdict
 from ablate.study import Study
 from ablate.study.comparisons import Term, family_size, terms
 from ablate.study.trials import Numerics, Plan, expand

@@ -1,7 +1,5 @@
 """What results/README.md holds, from the code: `python tests/data_dictionary.py > results/README.md`."""
 
-from __future__ import annotations
-
 from ablate.tables.columns import COLUMNS
 
 

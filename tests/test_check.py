@@ -1,8 +1,7 @@
 """The gate: how conditions are read, what they make of a study, and its exit status as a command."""
 
-from __future__ import annotations
-
 import dataclasses
+import math
 import re
 import shutil
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from recorded_study import FAILED, MISSING, Recorded, counts, printed
+from recorded_study import FAILED, MISSING, Recorded, counts, printed, unsealed
 from test_main import ablate
 
 from ablate.analysis.effects import effects_table
@@ -42,9 +41,6 @@ def shown(found: Result) -> str:
     return printed(show_result, found)
 
 
-# --- how a condition is read ---
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -59,7 +55,6 @@ def shown(found: Result) -> str:
         ("nll('a) or b') > 1", Leaf("nll", "a) or b", "mean", False, ">", 1.0)),
         ('verdict(nll) == "worse"', Leaf("nll", None, "verdict", True, "==", "worse")),
         ("nll (it's  worse − 5%\n) > 1", Leaf("nll", "it's  worse − 5%", "mean", False, ">", 1.0)),
-        ("accuracy\n  < 5%", Leaf("accuracy", None, "mean", False, "<", 0.05, True)),
     ],
 )  # fmt: skip
 def test_single_conditions(text: str, expected: Leaf) -> None:
@@ -71,9 +66,8 @@ def test_and_binds_closer_than_or_and_brackets_closest() -> None:
     assert parse("nll > 0 or ece > 0 and brier > 0") == Joined("or", (a, Joined("and", (b, c))))
     assert parse("(nll > 0 or ece > 0) and brier > 0") == Joined("and", (Joined("or", (a, b)), c))
     assert parse("nll>0 and ece>0 and((brier>0))") == Joined("and", (a, b, c))
-    assert parse("nll > 0" + " or ece > 0" * (LONGEST // 11 - 1)) == Joined(
-        "or", (a, *[b] * (LONGEST // 11 - 1))
-    )
+    many = LONGEST // 11 - 1
+    assert parse("nll > 0" + " or ece > 0" * many) == Joined("or", (a, *[b] * many))
 
 
 GOES_ON = "a condition that ends or goes on with 'and' or 'or'"
@@ -85,7 +79,6 @@ COMPARES = "one of < <= > >= == != or a verdict (worse, better"
     [
         ("", "a metric", "which is not there"),
         ("accuracy", COMPARES, "which is not there"),
-        ("accuracy = 0.5", COMPARES, "got '= 0.5'"),
         ("accuracy < 1e999", "a finite number", "got '1e999'"),
         ("low(low(accuracy)) < 0.5", "a metric", "got 'low(accuracy)) < 0.5'"),
         ("accuracy() < 0.5", "the name of an arm", "got 'accuracy()'"),
@@ -94,7 +87,6 @@ COMPARES = "one of < <= > >= == != or a verdict (worse, better"
         ("verdict(accuracy) == wors", "a verdict (worse, better", "Did you mean 'worse'?"),
         ("accuracy < ５５%", "a finite number", "got '５５%'"),
         ("accuracy < 0.5\x00", "a condition", "got '\N{REPLACEMENT CHARACTER}'"),
-        ("accuracy < 1_0", "a finite number", "got '1_0'"),
     ],
 )
 def test_a_malformed_condition_is_refused_with_the_part_that_is(text: str, expected: str, came: str) -> None:
@@ -107,8 +99,6 @@ def test_a_malformed_condition_is_refused_with_the_part_that_is(text: str, expec
     [
         "__import__('os').system('touch pwned')",
         'exec(\'open("pwned", "w")\') < 1',
-        'f\'{open("pwned", "w")}\' < 1',
-        "9**9**9 < 1",
         # what is out of all proportion
         "(" * 5000,
         "(" * (LONGEST // 2 - 10) + "accuracy < 0" + ")" * (LONGEST // 2 - 10),
@@ -139,9 +129,6 @@ def test_whatever_is_written_is_read_or_refused_on_one_clean_line(text: str) -> 
     assert said.startswith("--fail-if")
     assert "\x1b" not in said
     assert len(said.splitlines()) == 1
-
-
-# --- what a condition makes of a study ---
 
 
 @pytest.mark.parametrize(
@@ -197,9 +184,6 @@ def test_what_makes_no_sense_of_the_study_is_refused(study: Recorded, text: str,
         result(study, text)
 
 
-# --- what lacks results, or cannot be told ---
-
-
 def test_what_cannot_be_told_fails(tmp_path: Path) -> None:
     study = Recorded(tmp_path, counts(e0=[600], e1=[600]))
     for text in ("low(accuracy) < 10%", "accuracy < 10% or high(accuracy) > 90%", "low(difference(nll)) > 1"):
@@ -227,6 +211,20 @@ def test_a_difference_no_test_can_judge(tmp_path: Path, second: list[int], expec
     assert [finding.holds for finding in found] == [expected, True]
 
 
+def test_an_undefined_value_closes_the_gate_by_its_name(study: Recorded) -> None:
+    trials = study.run.trials.copy()
+    trials.loc[(trials["arm"] == "epsilon=0.1") & (trials["seed"] == 1), "ece"] = math.nan
+    undefined = dataclasses.replace(study.run, trials=trials)
+    for text in ("ece(epsilon=0.1) > 99%", "ece worse", "low(difference(ece)) > 90%"):
+        for other in (None,) if text.startswith("ece(") else (None, study.run):
+            found = check_study(undefined, [text], other=other, allow_incomplete=True)
+            assert (found.findings[0].holds, found.passes) == (None, False)
+            assert "it is undefined in 1 complete trials" in shown(found)
+    assert not check_study(study.run, ["ece worse"], other=undefined).passes
+    found = check_study(undefined, ["ece worse"])
+    assert found.comparison.rows["epsilon=0.1", "ece"].reason == "undefined"
+
+
 @pytest.fixture
 def incomplete(tmp_path: Path) -> Recorded:
     lost = {(0.0, 3): FAILED, (0.1, 2): MISSING, (0.2, 0): FAILED, (0.2, 1): MISSING, (0.2, 2): MISSING}
@@ -247,9 +245,7 @@ def test_a_study_that_lacks_results_fails_unless_that_is_allowed(incomplete: Rec
     assert "epsilon=0.1: accuracy is undecided: trials have no result" in shown(worse)
 
 
-def test_an_arm_without_results_is_left_out_where_that_is_allowed(
-    incomplete: Recorded, tmp_path: Path
-) -> None:
+def test_an_arm_without_results_is_left_out_where_allowed(incomplete: Recorded, tmp_path: Path) -> None:
     assert holds(incomplete, "accuracy < 10%") is None
     (found,) = result(incomplete, "accuracy < 10%", allow_incomplete=True).findings
     assert (found.holds, found.arms) == (False, 2)
@@ -257,8 +253,6 @@ def test_an_arm_without_results_is_left_out_where_that_is_allowed(
     none = result(Recorded(tmp_path / "none", {(0.0, 0): MISSING}), "accuracy < 10%", allow_incomplete=True)
     assert (none.passes, "no arm has a complete trial" in shown(none)) == (False, True)
 
-
-# --- against another run ---
 
 BEFORE = {(level, seed): count + seed + 60 * (level == 0.0) for (level, seed), count in ARMS.items()}
 """Against this the arm epsilon=0.0 is worse by about 6 points, and the others are the same."""
@@ -310,9 +304,6 @@ def test_a_baseline_run_that_nothing_uses_or_fits_is_refused(study: Recorded, tm
         result(study, "accuracy(epsilon=0.2) worse", other=other.run)
 
 
-# --- the command ---
-
-
 def test_the_exit_status_and_what_is_printed(study: Recorded, tmp_path: Path) -> None:
     shutil.copytree(study.folder.root, tmp_path / "results" / "tiny" / "quick")
     check = ("check", "tiny", "--profile", "quick", "--fail-if", "accuracy < 50%")
@@ -355,6 +346,9 @@ def test_a_damaged_or_cut_study_does_not_pass(tmp_path: Path) -> None:
     assert ablate(tmp_path, *check).status == 0
     table = study.folder.root / "trials.csv"
     table.write_text(table.read_text().splitlines(keepends=True)[0])
+    ended = ablate(tmp_path, *check)
+    assert (ended.status, "does not match its digest" in ended.err) == (1, True)
+    unsealed(study.folder)
     ended = ablate(tmp_path, *check)
     assert (ended.status, "hold other trials than study.json plans" in ended.err) == (1, True)
     study.folder.plan.write_text("{")

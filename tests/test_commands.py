@@ -1,7 +1,5 @@
 """Commands that look and tell: as JSON, without data, of fields and runs; and the study to start from."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -20,7 +18,6 @@ from scipy import stats
 from test_main import HERE, STUDY, Ended, ablate
 
 from ablate.data import DATASETS, find_originals
-from ablate.errors import DataError
 from ablate.study.fields import FIELD_NAMES, RECIPES, describe_fields, resolve
 from ablate.study.study import load_study
 
@@ -48,9 +45,8 @@ def test_status_is_the_same_in_words_and_as_json(here: Path) -> None:
     assert found["search"] is None
     trials = found["trials"]
     assert (trials["planned"], trials["statuses"]) == (10, {"complete": 8, "oom": 1, "missing": 1})
-    assert trials["without_result"] == [
-        {"arm": "epsilon=0.0", "seed": 4, "status": "oom", "reason": "too large"}
-    ]
+    (lost,) = trials["without_result"]
+    assert lost == {"arm": "epsilon=0.0", "seed": 4, "status": "oom", "reason": "too large"}
     words = ablate(here, "status", "tiny").out
     for arm in trials["arms"]:
         assert re.search(rf"{arm['arm']} +{arm['complete']} +{arm['failed']} +0 +{arm['missing']} +–", words)
@@ -85,8 +81,6 @@ def test_check_and_compare_give_their_numbers_unrounded_and_keep_their_status(he
 
 @pytest.fixture
 def offline(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A study on data that is not here, some of it recorded, on a machine that reaches nothing."""
-
     def refuse(*arguments: Any) -> None:
         raise AssertionError("the network was used")
 
@@ -130,20 +124,17 @@ def test_the_doctor_looks_for_the_data_of_a_study(offline: Path) -> None:
 
 def test_originals_are_found_where_a_run_takes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ABLATE_CACHE", str(tmp_path / "cache"))
-    assert find_originals("digits").at_hand
-    assert find_originals(f"folder:{tmp_path}").at_hand
+    assert all(find_originals(name).at_hand for name in ("digits", f"folder:{tmp_path}"))
     copy = tmp_path / "copy" / "imagenette2-160"
+    places = (copy, copy.parent)
     for part in ("train", "val"):
-        assert not find_originals("imagenette-160", data_dir=copy.parent).at_hand
+        assert not any(find_originals("imagenette-160", data_dir=place).at_hand for place in places)
         (copy / part).mkdir(parents=True)
-    assert find_originals("imagenette-160", data_dir=copy.parent).at_hand
-    assert find_originals("imagenette-160", data_dir=copy).at_hand
+    assert all(find_originals("imagenette-160", data_dir=place).at_hand for place in places)
     assert not find_originals("imagenette-160").at_hand
     (tmp_path / "cache" / "sources").mkdir(parents=True)
     copy.rename(tmp_path / "cache" / "sources" / copy.name)
     assert find_originals("imagenette-160").at_hand
-    with pytest.raises(DataError, match="Did you mean 'imagenette-160'"):
-        find_originals("imagenete-160")
 
 
 def test_every_field_is_told_with_what_it_may_be(tmp_path: Path) -> None:
@@ -211,9 +202,7 @@ def test_a_study_of_ones_own_network_lists_what_it_takes(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_the_study_to_start_from_runs_as_it_is_and_its_report_opens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_study_to_start_from_runs_and_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "mine.py: written" in ablate(tmp_path, "init", "mine.py").out
     text = (tmp_path / "mine.py").read_text()
     assert ablate(tmp_path, "init", "mine.py").status == 1

@@ -2,22 +2,19 @@
 
 import csv
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 from recorded_study import CUDA, FAILED, Recorded, counts, printed
 from scipy import stats
 
 from ablate.errors import ResultsError, StudyError
-from ablate.gate.compare import Comparison, compare_runs, read_run, show_comparison, write_csv, write_markdown
+from ablate.gate.compare import Comparison, Run, compare_runs, show_comparison, write_csv, write_markdown
 from ablate.stats.intervals import mean_interval
 from ablate.stats.power import seeds_range
-from ablate.store.results import ResultsFolder
 
 A = {(0.0, 0): 600, (0.0, 1): 620, (0.0, 2): 590, (0.1, 0): 640, (0.1, 1): 655, (0.1, 2): 610}
 B = {(0.0, 0): 610, (0.0, 1): 640, (0.0, 2): 595, (0.2, 0): 640, (0.2, 1): 655, (0.2, 2): 610}
@@ -119,12 +116,19 @@ def test_a_run_beside_itself_differs_in_nothing(first: Recorded, tmp_path: Path)
     assert "paired by seed, n = 3, equal on every seed" in text
     lines = text[text.index("ECE") :].splitlines()
     assert all("floor" in line for line in lines if line.startswith("epsilon="))
+    with pytest.raises(StudyError, match=r"--metric acur: unknown .*are accuracy, .*\n--metric lr: unknown"):
+        compared(first, first, "acur", "lr")
 
 
 def test_the_file_holds_unrounded_numbers_and_no_formula(tmp_path: Path) -> None:
     a, b = Recorded(tmp_path / "a", A), Recorded(tmp_path / "b", B, lr=0.3)
     for run in (a, b):
-        run.folder.plan.write_text(run.folder.plan.read_text().replace('"epsilon=0.0"', '"=1+1"'))
+        of = [
+            trial.model_copy(update={"arm": trial.arm.replace("epsilon=0.0", "=1+1")})
+            for trial in run.plan.trials
+        ]
+        plan, renamed = run.plan.model_copy(update={"trials": tuple(of)}), {"arm": {"epsilon=0.0": "=1+1"}}
+        run.run = Run(run.folder, plan, run.run.trials.replace(renamed))
     comparison = compared(a, b)
     written = as_csv(tmp_path, comparison)
     assert [cells["metric"] for cells in written] == ["accuracy", "nll", "ece"]
@@ -136,11 +140,6 @@ def test_the_file_holds_unrounded_numbers_and_no_formula(tmp_path: Path) -> None
         write_csv(tmp_path / "no" / "such" / "folder.csv", comparison)
 
 
-def test_only_what_was_measured_is_a_metric(first: Recorded) -> None:
-    with pytest.raises(StudyError, match=r"--metric acur: unknown .*are accuracy, .*\n--metric lr: unknown"):
-        compared(first, first, "acur", "lr")
-
-
 @pytest.mark.parametrize(
     ("first", "second", "seed", "margin", "expected"),
     [
@@ -149,7 +148,6 @@ def test_only_what_was_measured_is_a_metric(first: Recorded) -> None:
         # Trials that are lost leave even the plainest difference, or the widest margin, undecided.
         ([100, 110, 120, FAILED], [900, 910, 920, 930], 10, 0.01, ("undecided", "incomplete", 7, "welch")),
         ([100, 110, 120, 130], [900, 910, 920, FAILED], 10, 0.99, ("undecided", "incomplete", 7, "welch")),
-        ([100, 110, 120, FAILED], [900, 910, 920, FAILED], 10, 0.99, ("undecided", "incomplete", 6, "welch")),
         ([100, 110, 120, 130], [900, 915, 920, FAILED], 0, 0.01, ("undecided", "incomplete", 3, "paired")),
         ([500], [100, 200], 10, 0.5, ("undecided", "too_few_seeds", 3, "welch")),
     ],
@@ -230,26 +228,3 @@ def test_a_hostile_name_does_nothing(tmp_path: Path, level: str) -> None:
     lines = [line for line in page.splitlines() if line.startswith("| `data=")]
     assert {line.count(" | ") for line in lines} == {6}
     assert all("@" not in part.content for part in inner if part.type == "text")
-
-
-REFERENCE = Path(__file__).parents[1] / "results" / "reference" / "seed_notebook" / "cpu-float32"
-
-
-@pytest.mark.slow
-def test_a_run_of_ones_own_is_compared_with_the_published_one(tmp_path: Path) -> None:
-    own = tmp_path / "seed_notebook" / "cpu"
-    shutil.copytree(REFERENCE, own)
-    published = tmp_path / "published"
-    shutil.copytree(REFERENCE, published, ignore=shutil.ignore_patterns("predictions"))
-    # As an older version published it: without the columns that came later.
-    table = pd.read_csv(published / "trials.csv", dtype="string", keep_default_na=False)
-    table = table.drop(columns=["predictions_sha256", "smece"], errors="ignore")
-    table.to_csv(published / "trials.csv", index=False)
-    a, b = (read_run(ResultsFolder(path)) for path in (published, own))
-    comparison = compare_runs(a, b)
-    found = {(row.method, row.n, row.reason, round(row.effect, 12)) for row in rows(comparison)}
-    assert found == {("paired", 6, "no_spread", 0)}
-    assert not comparison.caution
-    # Two digests that nobody knows are not the same.
-    assert {row.reason for row in rows(compare_runs(a, a))} == {"no_spread"}
-    assert {row.reason for row in rows(compare_runs(b, b))} == {"identical"}

@@ -1,9 +1,9 @@
-"""What every study, recipe and page must satisfy, so that a new one cannot be left out.
-
-Models, losses, datasets and metrics have such suites beside their own tests.
-"""
+"""What every study, recipe and page must satisfy: they stand and train, and what pages show runs."""
 
 import re
+import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,9 +20,6 @@ STUDIES = sorted((ROOT / "studies").glob("*.py"))
 PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 EXAMPLE = re.compile("small_net|squares")
 """Names of what a page shows how to add."""
-_SECTIONS = (ROOT / "docs" / "own_code.md").read_text(encoding="utf-8").split("\n## `")[1:]
-OWN_CODE = {section.partition("`")[0]: section.partition("\n## ")[0] for section in _SECTIONS}
-"""What the page on one's own code says of each slot; the blocks of Python in it are one study file."""
 
 
 def train_first(study: Study, profile: str | None, tmp_path: Path) -> None:
@@ -72,15 +69,6 @@ def test_every_recipe_trains(recipe: str, tmp_path: Path) -> None:
     train_first(study, None, tmp_path)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("slot", OWN_CODE)
-def test_every_example_of_own_code_trains(slot: str, tmp_path: Path) -> None:
-    """Every arm stands, with what it names, and one trial trains."""
-    path = tmp_path / f"own_{slot}.py"
-    path.write_text("\n".join(re.findall(r"```python\n(.*?)```", OWN_CODE[slot], flags=re.DOTALL)))
-    train_first(load_study(path), None, tmp_path)
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_a_page_names_only_files_that_are_there(page: Path) -> None:
     """Paths in backquotes that begin with a folder of the repository, unless they hold a placeholder."""
@@ -90,3 +78,40 @@ def test_a_page_names_only_files_that_are_there(page: Path) -> None:
     assert not missing
     for link in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (page.parent / link).exists(), link
+
+
+TRAIN = "import json, sys; json.dump({'val': {'loss': 1}}, open(sys.argv[3][6:] + '/metrics.json', 'w'))"
+RUNS = "lr,net,seed,val_acc,val_loss\n" + "".join(
+    f"{lr},{net},{seed},{0.9 - lr + seed / 99},{lr}\n" for lr in (0.1, 0.3) for net in "ab" for seed in (0, 1)
+)
+EXAMPLES: dict[str, dict[str, str]] = {
+    "my_first_study": {}, "components": {}, "own_code": {},
+    "own_training": {"train.py": TRAIN}, "analyse_your_runs": {"runs.csv": RUNS},
+}  # fmt: skip
+"""What is run, with the files that the reader is said to have."""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("page", EXAMPLES)
+def test_a_page_runs_as_it_stands(page: str, tmp_path: Path) -> None:
+    """But for fewer seeds, fewer points of a search, and no timing pass."""
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    files = dict(EXAMPLES[page])
+    for number, section in enumerate(re.split("^## ", text, flags=re.MULTILINE)):
+        for name, code in re.findall(r"^```python\n(?:# (\w+\.py)\n)?(.*?)^```", section, flags=re.M | re.S):
+            name = name or f"section_{number}.py"
+            files[name] = files.get(name, "") + code.replace("points=8", "points=2, seeds=1")
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    found = re.findall(r"python (-m ablate (?:\\\n|[^\n`])+)", text)
+    commands = [command for command in found if "FILE" not in command]
+    commands += [f"-m ablate run {name}" for name, code in files.items() if "study = Study(" in code]
+    commands += [name for name, code in files.items() if "ablate.analyse(" in code]
+    for command in dict.fromkeys(commands):
+        fewer = ["--no-timing", "--seeds", "2"] if "ablate run" in command else []
+        words = [sys.executable, *shlex.split(command.replace("\\\n", "")), *fewer]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    pages = [path.read_text(encoding="utf-8") for path in tmp_path.glob("report/**/index.html")]
+    assert pages
+    assert not any("could not be drawn" in shown for shown in pages)

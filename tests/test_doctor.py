@@ -1,6 +1,5 @@
 """What `doctor` finds on this machine, and on ones that are broken in one place."""
 
-import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -12,8 +11,6 @@ from rich.console import Console
 
 from ablate.doctor import Finding, examine, show_findings
 from ablate.train.device import cpu_has_bfloat16
-
-no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 
 
 @pytest.fixture(autouse=True)
@@ -40,17 +37,12 @@ def test_a_sound_machine_has_nothing_to_mend(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@no_gpu
-@pytest.mark.parametrize(
-    ("visible", "reason"),
-    [
-        ("0", "none: " if torch.version.cuda else "none: Torch not compiled with CUDA"),
-        ("-1", "none: CUDA_VISIBLE_DEVICES hides every GPU"),
-    ],
-)
-def test_why_no_cuda(monkeypatch: pytest.MonkeyPatch, visible: str, reason: str) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert re.match(reason, examined()["CUDA"].value)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_why_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = "none: " if torch.version.cuda else "none: Torch not compiled with CUDA"
+    for visible, reason in (("0", compiled), ("-1", "none: CUDA_VISIBLE_DEVICES hides every GPU")):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert examined()["CUDA"].value.startswith(reason)
 
 
 @pytest.mark.cuda

@@ -12,7 +12,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from jupyter_client.manager import KernelManager
+from jupyter_client.manager import KernelManager, start_new_kernel
 from nbclient import NotebookClient
 from test_main import processes_with
 
@@ -53,20 +53,19 @@ Execute = Callable[..., Executed]
 
 
 @pytest.fixture(scope="module")
-def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KernelManager]:
-    folder = tmp_path_factory.mktemp("kernel")
-    manager = KernelManager(kernel_name="python3", transport="ipc", ip=str(folder / "socket"))
-    own = {"ABLATE_CACHE": str(folder / "cache"), "CUDA_VISIBLE_DEVICES": "", "ABLATE_TEST_MARK": str(folder)}
-    manager.start_kernel(cwd=str(folder), env={**os.environ, **own})
-    yield manager
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KernelManager, Any, str]]:
+    """A kernel, its client, and what marks its processes."""
+    folder = str(tmp_path_factory.mktemp("kernel"))
+    own = {"ABLATE_CACHE": f"{folder}/cache", "CUDA_VISIBLE_DEVICES": "", "ABLATE_TEST_MARK": folder}
+    manager, client = start_new_kernel(kernel_name="python3", cwd=folder, env={**os.environ, **own})
+    yield manager, client, f"ABLATE_TEST_MARK={folder}"
+    client.stop_channels()
     manager.shutdown_kernel(now=True)
 
 
 @pytest.fixture(scope="module")
-def execute(kernel: KernelManager) -> Iterator[Execute]:
-    client = kernel.client()
-    client.start_channels()
-    client.wait_for_ready(timeout=60)
+def execute(kernel: tuple[KernelManager, Any, str]) -> Execute:
+    _, client, _ = kernel
 
     def run(code: str, watch: Callable[[str], None] = lambda shown: None) -> Executed:
         kinds: dict[str, list[dict[str, Any]]] = {"display_data": [], "update_display_data": []}
@@ -87,8 +86,7 @@ def execute(kernel: KernelManager) -> Iterator[Execute]:
         return Executed(reply["content"], displays, updates, text, time.monotonic() - begun)
 
     run(f"import ablate\nBASE = {BASE}\nabout = dict(question='?', seeds=2, base=BASE)")
-    yield run
-    client.stop_channels()
+    return run
 
 
 @pytest.mark.slow
@@ -134,14 +132,15 @@ def test_progress_is_escaped_and_drawn_at_most_four_times_a_second(execute: Exec
 
 @pytest.mark.slow
 def test_interrupting_the_kernel_ends_with_a_partial_report_and_no_worker(
-    execute: Execute, kernel: KernelManager
+    execute: Execute, kernel: tuple[KernelManager, Any, str]
 ) -> None:
+    manager, _, mark = kernel
     interrupted: list[str] = []
 
     def interrupt(shown: str) -> None:
         if "[1/4]" in shown and not interrupted:
             interrupted.append(shown)
-            kernel.interrupt_kernel()
+            manager.interrupt_kernel()
 
     cell = (
         "study = ablate.Study(name='long', **about)\n"
@@ -152,8 +151,7 @@ def test_interrupting_the_kernel_ends_with_a_partial_report_and_no_worker(
     assert (stopped.reply["status"], stopped.text) == ("ok", "True 1 4 True\n")
     assert "1 of 4 trials ended, then it was stopped" in stopped.shown
     assert "interrupted: the report is partial" in execute("run").text
-    mark = f"ABLATE_TEST_MARK={Path(kernel.ip).parent}".encode()
-    assert len(processes_with(mark)) == 1, "the kernel alone"
+    assert len(processes_with(mark.encode())) == 1, "the kernel alone"
 
 
 @pytest.mark.slow

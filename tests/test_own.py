@@ -1,14 +1,16 @@
 """One's own training code, and scripts: judged as declared, resumed as if not stopped, or refused."""
 
+import itertools
 import json
-import re
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -17,13 +19,12 @@ import ablate
 from ablate.data import default_cache_dir, prepare
 from ablate.errors import AblateError
 from ablate.gate.compare import metrics_shown, read_run
-from ablate.pipeline import Run, load_tables
+from ablate.pipeline import Run
 from ablate.store.records import Record, read_predictions, read_record
 from ablate.store.results import ResultsFolder
 
 SCRIPT = """
 import argparse, json, os, subprocess, sys, time
-import numpy as np
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--lr", type=float)
@@ -51,6 +52,8 @@ if asked.do != "nothing":
     shown = float("nan") if asked.do == "nan" else loss
     write("m.json", json.dumps({"val": {"loss": shown}, "all": [3, loss]}))
     write("m.csv", f"epoch,loss\\n0,99\\n1,{loss}\\n")
+if asked.do == "score":
+    import numpy as np
     logits = np.random.default_rng(asked.seed).normal(size=(40, 3)).astype("float32")
     np.savez(os.path.join(asked.out, "p.npz"), logits=logits, labels=np.arange(40) % 3)
 """
@@ -88,36 +91,31 @@ def reason_of(ended: Run) -> str:
     return str(ended.tables["trials"]["failure"].item())
 
 
+def classify(trial: Any, *, C: float = 1.0, fit_intercept: bool = True) -> dict[str, Any]:  # noqa: N803
+    images, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(trial.seed).permutation(len(labels))
+    model = LogisticRegression(C=C, max_iter=60, tol=1e-2, fit_intercept=fit_intercept)
+    model.fit(images[order[:400]] / 16, labels[order[:400]])
+    rest = order[400:900]
+    logits = model.decision_function(images[rest] / 16)
+    return {"logits": logits, "labels": labels[rest], "size": np.abs(model.coef_).mean()}
+
+
 @pytest.mark.slow
 def test_scikit_learn_over_a_numeric_axis_as_by_hand() -> None:
-    code = """
-    from sklearn.datasets import load_digits
-    from sklearn.linear_model import LogisticRegression
-
-    def train(trial, *, C=1.0, fit_intercept=True):
-        images, labels = load_digits(return_X_y=True)
-        order = np.random.default_rng(trial.seed).permutation(len(labels))
-        model = LogisticRegression(C=C, max_iter=60, tol=1e-2, fit_intercept=fit_intercept)
-        model.fit(images[order[:400]] / 16, labels[order[:400]])
-        rest = order[400:900]
-        logits, weights = model.decision_function(images[rest] / 16), np.abs(model.coef_).mean()
-        return {"logits": logits, "labels": labels[rest], "size": weights}
-    """
-    declared = """train=train, factors={"C": (0.01, 0.1, 1.0)}, baseline={"C": 1.0}, seeds=3,
-        comparisons=("arms", "trend"), metrics={"size": Metric(better="neither")}, primary="accuracy",
-        family=("accuracy", "size")"""
-    ended = run(study_file("digits", code, declared), seeds=3)
-    images, labels = load_digits(return_X_y=True)
+    levels = (0.01, 0.1, 1.0)
+    study = ablate.Study(
+        name="digits", question="?", train="test_own:classify", factors={"C": levels}, baseline={"C": 1.0},
+        seeds=3, comparisons=("arms", "trend"), metrics={"size": ablate.Metric(better="neither")},
+        primary="accuracy", family=("accuracy", "size"),
+    )  # fmt: skip
+    ended = ablate.run(study, device="cpu", workers=0)
     by_hand: dict[tuple[float, int], tuple[float, float, float]] = {}
-    for seed in range(3):
-        order = np.random.default_rng(seed).permutation(len(labels))
-        for strength in (0.01, 0.1, 1.0):
-            model = LogisticRegression(C=strength, max_iter=60, tol=1e-2)
-            model.fit(images[order[:400]] / 16, labels[order[:400]])
-            rest = order[400:900]
-            nll = log_loss(labels[rest], model.predict_proba(images[rest] / 16))
-            scored = model.score(images[rest] / 16, labels[rest])
-            by_hand[strength, seed] = scored, nll, float(np.abs(model.coef_).mean())
+    for strength, seed in itertools.product(levels, range(3)):
+        got = classify(SimpleNamespace(seed=seed), C=strength)
+        accuracy = float((got["logits"].argmax(1) == got["labels"]).mean())
+        nll = log_loss(got["labels"], softmax(got["logits"], axis=1))
+        by_hand[strength, seed] = accuracy, nll, float(got["size"])
     trials = ended.tables["trials"]
     for row in trials.to_dict("records"):
         accuracy, nll, weights = by_hand[row["train.C"], row["seed"]]
@@ -127,89 +125,61 @@ def test_scikit_learn_over_a_numeric_axis_as_by_hand() -> None:
     assert list(trials["train.C"])[:3] == [0.01, 0.1, 1.0]
     report = json.loads((ended.report.parent / "report.json").read_text())  # type: ignore[union-attr]
     claims = report["answer"]["claims"]
-    found = [one for one in claims if one["kind"] == "arm" and one["metric"] == "size"]
-    means = {one["term"]: one["effect"] for one in found}
-    hand = {arm: np.mean([by_hand[arm, s][2] - by_hand[1.0, s][2] for s in range(3)]) for arm in (0.01, 0.1)}
-    assert means == {f"C={arm}": pytest.approx(mean) for arm, mean in hand.items()}
-    assert {one["kind"] for one in claims} == {"arm", "trend"}
-    assert report["timing"]["note"] == ""
+    means = {(one["kind"], one["term"]): one["effect"] for one in claims if one["metric"] == "size"}
+    for arm in (0.01, 0.1):
+        by_seed = [by_hand[arm, seed][2] - by_hand[1.0, seed][2] for seed in range(3)]
+        assert means["arm", f"C={arm}"] == pytest.approx(np.mean(by_seed))
+    assert {kind for kind, _ in means} == {"arm", "trend"}
     assert "own training code" in report["answer"]["about"]
     assert "fit_intercept=True" in str(report["provenance"])  # the code's own default is the base
-    assert run("digits.py", seeds=3).ran == 0
-    assert load_tables("digits")["trials"].equals(trials)
-
-
-TORCH = """
-    import os, signal, pathlib
-
-    def train(trial, *, lr=0.1, die=-1):
-        net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Dropout(0.5), torch.nn.Linear(16, 3))
-        optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
-        images = torch.randn(60, 8, generator=torch.Generator().manual_seed(0))
-        labels = images[:, :3].argmax(1)
-        if kept := trial.restore():
-            net.load_state_dict(kept["net"])
-            optimizer.load_state_dict(kept["optimizer"])
-        (trial.out / f"begun {os.getpid()}").write_text("")
-        for epoch in trial.epochs(6):
-            for batch in torch.randperm(60).split(20):
-                optimizer.zero_grad()
-                loss = torch.nn.functional.cross_entropy(net(images[batch]), labels[batch])
-                loss.backward()
-                optimizer.step()
-            trial.log(loss=loss, noise=np.random.rand())
-            trial.save(net=net.state_dict(), optimizer=optimizer.state_dict())
-            if epoch == 3 and os.path.exists("die"):
-                os.remove("die")
-                os.kill(os.getpid(), signal.SIGKILL)
-        return {"logits": net.eval()(images), "labels": labels}
-"""
 
 
 @pytest.mark.soak
 def test_plain_torch_killed_in_the_middle_ends_as_if_it_had_not_been(here: Path) -> None:
-    study = study_file("killed", TORCH, "train=train, base={'lr': 0.1}, seeds=1")
-    whole = run(study, results="whole", workers=1)
+    """The page's example, which draws of NumPy's too, and dies once it has saved its second epoch."""
+    page = (Path(__file__).parents[1] / "docs" / "own_training.md").read_text(encoding="utf-8")
+    code = page.partition("# small.py\n")[2].partition("```")[0]
+    code = code.replace("(loss=loss)", "(loss=loss, noise=np.random.rand())")
+    begun = "(trial.out / f'begun {os.getpid()}').touch()"
+    die = "if epoch == 1 and os.path.exists('die'): os.remove('die'); os.kill(os.getpid(), 9)"
+    code = code.replace("    with torch.no", f"        {begun}\n        {die}\n    with torch.no")
+    Path("killed.py").write_text(f"import os\nimport numpy as np\n{code}")
+    once: dict[str, Any] = {"workers": 1, "seeds": 1, "settings": {"dropout": 0.5}}
+    first = record_of(run("killed.py", results="whole", **once))
     (here / "die").touch()
-    killed = run(study, results="killed", workers=1)
-    assert not (here / "die").exists()
-    first, again = (
-        read_record(next(ResultsFolder(ended.folder).records.glob("*"))) for ended in (whole, killed)
-    )
+    killed = run("killed.py", results="killed", **once)
+    again = record_of(killed)
     assert again.attempts == 2
     assert len(list(ResultsFolder(killed.folder).artefacts.glob("*/begun *"))) == 2  # the folder was kept
     assert (first.predictions_sha256, first.log) == (again.predictions_sha256, again.log)
-    assert [row["epoch"] for row in again.log] == [0, 1, 2, 3, 4, 5]
+    assert [row["epoch"] for row in again.log] == [0, 1, 2]
     assert not list(ResultsFolder(killed.folder).checkpoints.glob("*.pt"))
 
 
 @pytest.mark.parametrize(
-    ("result", "metrics", "expected"),
+    ("result", "expected"),
     [
-        ("{out}/m.json:val.loss", {}, {"val_loss": 3.0}),
-        ("{out}/m.json:all.1", {"mine": "lower"}, {"mine": 3.0}),
-        ("{out}/m.csv:loss", {}, {"result_loss": 3.0}),
-        (r"log:val loss ([0-9.]+)", {}, {"result": 3.0}),
-        ({"a": "{out}/m.json:all.0", "b": "{out}/m.csv:epoch"}, {}, {"a": 3.0, "b": 1.0}),
+        ("{out}/m.json:val.loss", {"val_loss": 3.0}),
+        ("{out}/m.csv:loss", {"result_loss": 3.0}),
+        (
+            {"a": "{out}/m.json:all.0", "b": "{out}/m.csv:epoch", "c": "log:val loss ([0-9.]+)"},
+            {"a": 3.0, "b": 1.0, "c": 3.0},
+        ),
     ],
 )
-def test_a_script_s_result_is_read(result: Any, metrics: dict[str, str], expected: dict[str, float]) -> None:
-    study = script("read", base={"lr": 0.1}, seeds=(2,), result=result)
-    given = ", ".join(f"{name!r}: Metric(better={better!r})" for name, better in metrics.items())
-    Path(study).write_text(Path(study).read_text().replace("seeds=", f"metrics={{{given}}}, seeds="))
-    ended = run(study)
-    assert ended.failed == 0
+def test_a_script_s_result_is_read(result: Any, expected: dict[str, float]) -> None:
+    ended = run(script("read", seeds=(2,), result=result))
     row = ended.tables["trials"].iloc[0]
     assert {name: row[name] for name in expected} == pytest.approx(expected)
     assert ended.report is not None
     assert "Accuracy" not in (ended.report.parent / "report.md").read_text()  # nothing of what is not known
-    same = read_run(ResultsFolder(ended.folder))
-    assert metrics_shown(same) == (next(iter(expected)),)
+    assert metrics_shown(read_run(ResultsFolder(ended.folder))) == (next(iter(expected)),)
 
 
 @pytest.mark.slow
 def test_a_script_s_predictions_give_the_usual_metrics() -> None:
-    ended = run(script("scored", predictions="{out}/p.npz", factors={"lr": (0.1, 0.2)}, seeds=2))
+    scores: dict[str, Any] = {"command": [*WORDS, "--do=score"], "predictions": "{out}/p.npz"}
+    ended = run(script("scored", factors={"lr": (0.1, 0.2)}, seeds=2, **scores))
     logits = np.random.default_rng(1).normal(size=(40, 3)).astype("float32")
     accuracy = float((logits.argmax(1) == np.arange(40) % 3).mean())
     trials = ended.tables["trials"]
@@ -224,20 +194,17 @@ def test_a_script_s_predictions_give_the_usual_metrics() -> None:
         ("nothing", "{out}/m.json:val.loss", "ended well but left no"),
         ("nan", "{out}/m.json:val.loss", "val_loss: expected a finite number"),
         ("", "{out}/m.json:val.los", "has no val.los; at los it has loss"),
-        ("", "{out}/m.csv:acc", "has no acc; at acc it has epoch, loss"),
         ("", "log:accuracy (.*)", "no line of the command's log matches"),
         ("", "log:val (loss)", "expected a number, but 'loss' came"),
     ],
 )
 def test_a_script_that_fails_is_a_failed_trial_that_says_why(do: str, result: str, reason: str) -> None:
-    ended = run(script("failing", command=[*WORDS, f"--do={do}"], result=result))
-    assert reason in reason_of(ended)
+    assert reason in reason_of(run(script("failing", command=[*WORDS, f"--do={do}"], result=result)))
 
 
 def test_a_script_that_cannot_be_started() -> None:
-    assert "command: 'pyton' cannot be started" in reason_of(
-        run(script("none", command=["pyton", *WORDS[1:]], result="log:(x)"))
-    )
+    ended = run(script("none", command=["pyton", *WORDS[1:]], result="log:(x)"))
+    assert "command: 'pyton' cannot be started" in reason_of(ended)
 
 
 @pytest.mark.slow
@@ -270,11 +237,6 @@ def is_alive(process: int) -> bool:
 
 
 CODE = """
-def outer():
-    def train(trial):
-        return {"x": 1.0}
-    return train
-
 def train(trial, *, lr=0.1, wd):
     return {"x": lr + wd}
 
@@ -284,7 +246,6 @@ def none():
 def data(trial, *, image_size=3):
     return {"x": 1.0}
 
-value = 3
 X = {"x": Metric(better="lower")}
 """
 OWN = "train=train, metrics=X, base={'wd': 1.0}"
@@ -297,19 +258,14 @@ GIVEN = f"{PART}, result='{{out}}/m.json:x'"
     ("declared", "message"),
     [
         ("train=lambda trial: {}", "train: expected code that workers can import"),
-        ("train=outer()", "train: expected code that workers can import"),
         ("train='wrong:trian'", "has no such name. Check its spelling. Did you mean 'train'?"),
-        ("train='wrong:value'", "expected a function or a class 'value'"),
         ("train=none", "expected a function train(trial, *, knobs)"),
         ("train=data", "image_size is ablate's own name; call that parameter otherwise"),
         ("train=train, metrics=X", "wd: wrong:train has no default for it; set it in the study's base"),
         (f"{OWN}, factors={{'lrr': (1.0, 2.0)}}", "lrr: unknown knob of wrong:train; known are lr, wd. Di"),
         (f"{OWN}, factors={{'image_size': (8, 16)}}", "image_size: is about ablate's datasets; set data"),
-        (f"{OWN}, factors={{'lr': (train, 1.0, float('nan'))}}", "expected None, a truth value, a finite"),
-        (f"{OWN}, primary='y'", "primary: y: unknown metric"),
         (f"{OWN}, code='a.py'", "code: is about a command, and the study has none"),
         (f"{OWN}, timeout=2", "timeout: expected a time with its unit, as '90s', '30m' or '2h'"),
-        (f"{OWN}, search=Search(space={{'lrr': (1, 2)}}, points=2)", "lrr: unknown knob of wrong:train"),
         (
             f"{COMMAND}, {GIVEN.partition(', ')[2]}, search=Search(space={{'lr': (1, 2)}}, points=2)",
             "the baseline's lr=None is not among the values searched (1, 2): set baseline={'lr': ...}",
@@ -324,18 +280,8 @@ GIVEN = f"{PART}, result='{{out}}/m.json:x'"
         (f"{COMMAND}, {GIVEN.replace('a.py', 'b/**')}", "code: 'b/**' matches no file in"),
         (f"{COMMAND}, {PART}", "result: expected where the command leaves its number"),
         (f"{COMMAND}, {GIVEN.replace('{out}', 'here')}", "result: x: expected '{out}/metrics.json:val.loss'"),
-        (f"{COMMAND}, {GIVEN.replace('json', 'yaml')}", "result: x: expected '{out}/metrics.json:val.loss'"),
         (f"{COMMAND}, {PART}, result='log:loss'", "a regular expression with one group, but 'log:loss' came"),
-        (
-            f"{COMMAND}, {PART}, result='log:(loss'",
-            "a regular expression with one group, but 'log:(loss' came",
-        ),
         (f"{COMMAND}, {GIVEN}, predictions='p.npz'", "predictions: expected '{out}/predictions.npz', each"),
-        (f"{COMMAND}, {GIVEN}, gpus=8", "gpus: input should be less than or equal to 1"),
-        (
-            f"{COMMAND}, {GIVEN}, metrics={{'accuracy': Metric(better='higher')}}",
-            "metrics.accuracy: is no plain name, or is taken",
-        ),
     ],
 )
 def test_wrong_declarations_say_what_to_write_before_any_training(declared: str, message: str) -> None:
@@ -347,33 +293,30 @@ def test_wrong_declarations_say_what_to_write_before_any_training(declared: str,
     assert not Path("results").exists()
 
 
-@pytest.mark.parametrize(
-    ("returned", "message"),
-    [
-        ("1.0", "expected a dict such as"),
-        ("{'y': 1.0}", "y: came as a result, but no such metric is declared; declare it"),
-        ("{'x': float('inf')}", "x: expected a finite number as its result, but inf came"),
-        ("{'x': [1, 2]}", "x: expected a finite number as its result, but [1, 2] came"),
-        ("{'logits': np.zeros((4, 3)), 'labels': np.arange(4) % 3}", "x: is declared in metrics, but the co"),
-        (
-            "{'x': 1, 'logits': np.zeros((4, 3))}",
-            "of class ids below K, but logits float64 (4, 3)",
-        ),
-        ("{'x': 1, 'logits': np.zeros((4, 3)), 'labels': np.arange(4)}", "labels int64 (4,) [0 1 2 3]"),
-        (
-            "{'x': 1, 'logits': np.full((4, 3), np.nan), 'labels': np.arange(4) % 3}",
-            "logits float64 (4, 3) [nan nan",
-        ),
-        ("trial.log(loss=float('nan'))", "the training diverged: loss is nan"),
-        ("trial.save(net=object())", "trial.save: expected tensors, numbers, texts"),
-        ("trial.split('train')", "trial.split: the study names no data; set data and image_size"),
-        ("1 / 0", "ZeroDivisionError: division by zero (in train"),
-    ],
-)
-def test_what_code_gives_is_checked(returned: str, message: str) -> None:
-    code = f"def train(trial):\n    return {returned}"
-    study = study_file("gives", code, "train=train, metrics={'x': Metric(better='lower')}, seeds=1")
-    assert message in reason_of(run(study))
+LOGITS = "{'x': 1, 'logits': np.zeros((4, 3))"
+GIVES = {
+    "1.0": "expected a dict such as",
+    "{'y': 1.0}": "y: came as a result, but no such metric is declared; declare it",
+    "{'x': float('inf')}": "x: expected a finite number as its result, but inf came",
+    "{'x': [1, 2]}": "x: expected a finite number as its result, but [1, 2] came",
+    "{'logits': np.zeros((4, 3)), 'labels': np.arange(4) % 3}": "x: is declared in metrics, but the co",
+    LOGITS + "}": "of class ids below K, but logits float64 (4, 3)",
+    LOGITS + ", 'labels': np.arange(4)}": "labels int64 (4,) [0 1 2 3]",
+    LOGITS + " / 0, 'labels': np.arange(4) % 3}": "logits float64 (4, 3) [nan nan",
+    "trial.log(loss=float('nan'))": "the training diverged: loss is nan",
+    "trial.save(net=object())": "trial.save: expected tensors, numbers, texts",
+    "trial.split('train')": "trial.split: the study names no data; set data and image_size",
+    "1 / 0": "ZeroDivisionError: division by zero (in ",
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_what_code_gives_is_checked() -> None:
+    code = "def train(trial, *, gives):\n    return eval(gives)"
+    metrics = "metrics={'x': Metric(better='lower')}"
+    study = study_file("gives", code, f"train=train, factors={{'gives': {[*GIVES]}}}, {metrics}, seeds=1")
+    failure = run(study).tables["trials"].set_index("train.gives")["failure"]
+    assert [given for given, message in GIVES.items() if message not in failure[given]] == []
 
 
 SPLIT = """
@@ -404,19 +347,18 @@ def test_decoded_images_and_worker_processes_of_its_own() -> None:
     ended = run(study, workers=1)
     trials = ended.tables["trials"]
     assert (ended.failed, trials["predictions_sha256"].nunique()) == (0, 1)  # the same images
-    inputs = prepare("synthetic", image_size=16, resize="squash", cache_dir=default_cache_dir())
+    inputs = prepare("synthetic", image_size=16, cache_dir=default_cache_dir())
     assert list(trials["trained_on"]) == 2 * [len(inputs.train)]
     labels = read_predictions(ResultsFolder(ended.folder), record_of(ended)).labels
     assert np.array_equal(labels, inputs.valid.labels)
-    assert record_of(ended).class_names == inputs.classes
     assert record_of(ended).trial.fingerprint == inputs.fingerprint
 
 
 @pytest.mark.slow
 def test_a_search_over_a_knob_never_looks_at_what_is_reported_on() -> None:
     space = "search=Search(space={'scale': Range(low=1, high=9, step=1)}, points=2, seeds=1)"
-    ended = ablate.tune(study_file("tuned", SPLIT, f"{DATA}, {space}"), workers=1, device="cpu")
-    whole = prepare("synthetic", image_size=16, resize="squash", cache_dir=default_cache_dir())
+    ended = ablate.tune(study_file("tuned", SPLIT, f"{DATA}, {space}"), workers=0, device="cpu")
+    whole = prepare("synthetic", image_size=16, cache_dir=default_cache_dir())
     tuning = ResultsFolder(ended.folder / "tuning")
     points = [read_record(path) for path in tuning.records.glob("*")]
     assert len(points) == 2
@@ -446,13 +388,8 @@ def record_of(ended: Run) -> Record:
 
 @pytest.mark.slow
 def test_the_identity_follows_code_and_knobs_and_nothing_else(here: Path) -> None:
-    first = run(script("same", result="log:loss ([0-9.]+)"))
-    assert (
-        run("same.py", results="elsewhere", settings={"lr": 0.1})
-        .tables["trials"]["trial_id"]
-        .equals(first.tables["trials"]["trial_id"])
-    )
-    assert run("same.py").ran == 0
+    assert run(script("same", result="log:loss ([0-9.]+)")).ran == 1
+    assert run("same.py", settings={"lr": 0.1}).ran == 0
     (here / "script.py").write_text(f"{SCRIPT}\n# changed\n")
     with pytest.raises(AblateError, match=r"script\.py: changed since 1 "):
         run("same.py")
@@ -461,20 +398,5 @@ def test_the_identity_follows_code_and_knobs_and_nothing_else(here: Path) -> Non
     study = study_file("usual", code, "train=train, metrics={'x': Metric(better='lower')}, seeds=1")
     assert run(study).tables["trials"]["x"].item() == 0.1
     assert run(study, settings={"lr": 0.1}).ran == 0  # what the code itself would take
-    assert run(study, settings={"wd": 0.5}).tables["trials"]["x"].item() == 0.6
     swept = run(study, settings={"wd": [0.0, 0.5]})
-    assert (swept.ran, list(swept.tables["trials"]["train.wd"])) == (0, [0.0, 0.5])
-
-
-@pytest.mark.soak
-def test_the_page_of_the_documentation_does_what_it_says(here: Path) -> None:
-    page = (Path(ablate.__file__).parents[1] / "docs" / "own_training.md").read_text(encoding="utf-8")
-    for name, code in re.findall(r"```python\n# (\w+\.py)\n(.*?)```", page, flags=re.DOTALL):
-        (here / name).write_text(f'"""Of the page."""\n{code}')
-    (here / "train.py").write_text(SCRIPT.replace("--lr", "--wd").replace("asked.lr", "asked.wd"))
-    text = (here / "train.py").read_text()
-    (here / "train.py").write_text(text.replace("m.json", "metrics.json"))
-    for name, metric in (("strength.py", "size"), ("small.py", "accuracy"), ("decay.py", "val_loss")):
-        ended = run(name, seeds=2)
-        assert ended.failed == 0
-        assert ended.tables["trials"][metric].notna().all()
+    assert (swept.ran, list(swept.tables["trials"]["x"])) == (1, [0.1, 0.6])

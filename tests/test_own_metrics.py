@@ -1,7 +1,7 @@
-"""Metrics that a study declares, and arguments of code as columns: computed, kept, read back, asked about."""
+"""What a study declares of its own: metrics, arguments of code, which are columns; and code that is wrong."""
 
+import html
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,28 +10,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from recorded_study import BASE as SMALL
 from recorded_study import CPU, environment, printed
 from scipy import stats
 from sklearn.metrics import f1_score
-from test_main import ablate as command
 from test_records import EPOCH
+from torch import nn
 
 import ablate
 from ablate import Metric
 from ablate.errors import RecordError, StudyError
-from ablate.execution.prepare import check_metrics
+from ablate.execution.prepare import check_metrics, check_names
 from ablate.gate.check import check_study
 from ablate.gate.compare import compare_runs, read_run, show_comparison
-from ablate.pipeline import require_metrics, write_results
+from ablate.pipeline import rebuild_tables, require_metrics, run, write_results
 from ablate.store.records import Predictions, Record, read_record, write_record
 from ablate.store.results import ResultsFolder, write_plan
+from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Plan, expand
 from ablate.tables.build import build_tables
 from ablate.tables.columns import declare
 from ablate.tables.files import open_plan, read_tables, write_tables
-
-ROOT = Path(__file__).parents[1]
 
 
 def macro_f1(logits: Any, labels: Any) -> Any:
@@ -90,8 +91,8 @@ def scored(folder: ResultsFolder) -> list[float]:
 
 def test_arguments_and_metrics_are_columns_that_come_back_to_the_last_bit(tmp_path: Path) -> None:
     folder = recorded(tmp_path)
-    write_results(folder, tmp_path / "report")
-    trials: Any = ablate.load_tables("s", results=tmp_path)["trials"]
+    rebuild_tables(folder)
+    trials: Any = read_tables(folder, names=["trials"])["trials"]
     names = [name for name in trials if "." in name]
     assert names == ["arch.rate", "arch.sizes", "arch.on", "arch.width", "arch.act"]
     assert trials.columns.get_loc("arch.rate") == trials.columns.get_loc("deterministic") + 1
@@ -160,8 +161,8 @@ def test_records_without_metrics_are_written_as_before(tmp_path: Path) -> None:
     path = next(folder.records.glob("*.json"))
     assert "metrics" not in json.loads(path.read_text())["record"]
     assert read_record(path).metrics == {}
-    path = next(recorded(tmp_path / "with").records.glob("*.json"))
-    assert "wer" in read_record(path).metrics
+    reported = recorded(tmp_path / "with").record_path(path.stem)  # metrics are no part of an identity
+    assert "wer" in read_record(reported).metrics
 
 
 MODULE = """
@@ -198,32 +199,25 @@ def test_metrics_that_are_none_are_told_before_training(
     assert logits.all()
 
 
-@pytest.mark.parametrize(
-    ("declared", "message"),
-    [
-        ({"metrics": {"accuracy": F1}}, "metrics.accuracy: is no plain name, or is taken; write another"),
-        ({"metrics": {"lr": F1}}, "metrics.lr: is no plain name, or is taken"),
-        ({"metrics": {"top-1": F1}}, "metrics.top-1: is no plain name, or is taken; write another"),
-        ({"metrics": {"f1": F1}, "primary": "f2"}, "primary: f2: unknown metric; known are f1, accuracy"),
-        ({"metrics": {"f1": F1}, "margins": {"g1": 1}}, "margins: g1: unknown metric"),
-    ],
-)  # fmt: skip
-def test_a_name_that_is_taken_or_unknown(declared: dict[str, Any], message: str) -> None:
-    with pytest.raises(StudyError) as caught:
-        require_metrics(Study(**{"question": "?", "base": BASE, **declared}))
-    assert message in str(caught.value)
+def test_what_is_no_metric_and_a_name_that_is_taken_or_unknown_are_one_line() -> None:
+    def made(**declared: Any) -> Any:
+        study = {"question": "?", "base": BASE, **declared}
+        return require_metrics(Study(**study)) if "metrics" in declared else Metric(**declared)
 
-
-def test_what_is_no_metric_is_one_line() -> None:
-    for declared, message in (
+    taken = {f"{of}: is no plain name, or is taken": {"metrics": {of: F1}} for of in ("ece", "lr", "a-1")}
+    refused: list[tuple[dict[str, Any], str]] = [
         ({}, "better: no value is set; give it one"),
         ({"better": "up"}, "better: input should be 'higher', 'lower' or 'neither', but 'up'"),
         ({"better": "lower", "margin": -1.0}, "margin: input should be greater than 0"),
         ({"better": "lower", "code": lambda logits, labels: 0}, "at the top level of a file"),
         ({"better": "lower", "smaller": True}, "smaller: unknown part of a Metric"),
-    ):
+        *((study, message) for message, study in taken.items()),
+        ({"metrics": {"f1": F1}, "primary": "f2"}, "primary: f2: unknown metric; known are f1, accuracy"),
+        ({"metrics": {"f1": F1}, "margins": {"g1": 1}}, "margins: g1: unknown metric"),
+    ]
+    for declared, message in refused:
         with pytest.raises(StudyError) as caught:
-            Metric(**declared)
+            made(**declared)
         assert message in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -242,25 +236,25 @@ def test_code_is_found_beside_the_study_file_that_the_command_names(
     monkeypatch.chdir(tmp_path)
     made = build_tables(folder, open_plan(folder))
     assert set(made["trials"]["one"]) == {1.0}
+    (tmp_path / "my studies/later_metrics.py").write_text("def one(logits, labels): return 22")
+    del sys.modules["later_metrics"]
+    made = build_tables(folder, open_plan(folder))  # other code of a metric needs no training
+    assert set(made["trials"]["one"]) == {22.0}
     write_tables(folder, made)  # published without predictions, it needs no code
     shutil.rmtree(folder.predictions)
     (tmp_path / "my studies/later_metrics.py").unlink()
     del sys.modules["later_metrics"]
-    assert set(read_run(folder).trials["one"]) == {1.0}
+    assert set(read_run(folder).trials["one"]) == {22.0}
 
 
-NET = """
-from torch import nn
-def net(num_classes, image_size, width=8):
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, width), nn.Linear(width, num_classes))
-"""
+def net(num_classes: int, image_size: int, width: int = 8) -> nn.Module:
+    inner, outer = nn.Linear(3 * image_size**2, width), nn.Linear(width, num_classes)
+    return nn.Sequential(nn.Flatten(), inner, outer)
 
 
 @pytest.mark.slow
-def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "searched_nets.py").write_text(NET)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    base = {"data": "synthetic", "image_size": 8, "epochs": 2, "batch_size": 16, "arch": "searched_nets:net"}
+def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path) -> None:
+    base = {"data": "synthetic", "image_size": 8, "epochs": 2, "batch_size": 16, "arch": f"{OWN}net"}
     space = {"arch.width": ablate.Range(low=4, high=12, step=4)}
     study = Study(
         question="?", name="s", base=base, baseline={"arch.width": 8}, primary="f1", metrics={"f1": F1},
@@ -268,7 +262,10 @@ def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch
         search=ablate.Search(space=space, objective="f1", points=3, seeds=2, sampler="random"),
     )  # fmt: skip
     folders: Any = {"results": tmp_path / "results", "report": tmp_path / "report"}
+    with pytest.raises(StudyError, match=r"points: .* 0 \(int\) came"):
+        ablate.tune(study, points=0, **folders)
     tuned = ablate.tune(study, workers=0, timing=False, device="cpu", **folders)
+    assert "ablate.tune(study, device=" in html.unescape(tuned.page)
     points, values = tuned.tables["points"], tuned.tables["point_values"]
     assert points["arch.width"].tolist()[0] == 8
     assert points["objective"].tolist() == ["f1"] * 3
@@ -277,42 +274,108 @@ def test_a_search_for_an_own_metric_over_an_argument(tmp_path: Path, monkeypatch
         assert value.value == f1_score(arrays["labels"], arrays["logits"].argmax(axis=1), average="macro")
     assert points["value"].tolist() == pytest.approx(values.groupby("number")["value"].mean().tolist())
     assert points.loc[points["winner"], "smoothed"].tolist() == [points["smoothed"].max()]
-    for changes, message in (
-        ({"metrics": {"f1": Metric(macro_f1, better="neither")}}, "objective: f1 has no better direction"),
+
+
+OWN = "test_own_metrics:"
+NOISE = f"{OWN}noise"
+V2 = "torchvision.transforms.v2."
+CALLS: list[None] = []
+
+
+def noise(images: Any, strength: float = 0.1) -> Any:
+    return images + strength * torch.randn_like(images)
+
+
+def counts(images: Any) -> Any:
+    CALLS.append(None)
+    return images * len(CALLS)
+
+
+def of_batch(images: Any, *, draws: Any) -> Any:
+    return images - images.mean()
+
+
+class Forgets(torch.optim.SGD):
+    """Warms up by a counter that its state does not hold."""
+
+    steps = 0
+
+    def step(self, closure: Any = None) -> Any:
+        self.steps += 1
+        for group in self.param_groups:
+            group["lr"] *= self.steps
+        return super().step(closure)
+
+
+class Keeps(torch.optim.SGD):
+    """Saves what torch.load does not take."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "kept": Path()}
+
+
+class Still(torch.optim.SGD):
+    def step(self, closure: Any = None) -> Any: ...
+
+
+def no_optimizer(params: Any, lr: float) -> Any:
+    return lr
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        ({"augmentation": "noise"}, r"augmentation: expected none, or an import path .*'noise' .* came"),
+        ({"augmentation": NOISE, "augmentation.stren": 1}, r"^augmentation.stren: .* mean 'strength'\?"),
         (
-            {"baseline": {}},
-            "the baseline's arch.width=None is not among the values searched (4 to 12 by 4): set baseline=",
+            [{"augmentation": of, "augmentation.strength": 0.1} for of in ("none", NOISE)],
+            r"^augmentation.strength: 'none' takes no .* named levels: factors={'variant': {'a': {'augment",
         ),
-    ):
-        with pytest.raises(StudyError, match=re.escape(message)):
-            ablate.tune(study.replace(**changes), workers=0, **folders)
-
-
-def example(page: str, section: str, here: Path) -> list[Path]:
-    """The Python files of a page's section, written where their first lines say."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"## {section}\n")[2]
-    paths = []
-    for block in text.partition("\n## ")[0].split("```python\n")[1:]:
-        paths.append(here / block.partition("\n")[0].removeprefix("# "))
-        paths[-1].write_text(block.partition("```")[0])
-    return paths
+        ({"augmentation": f"{OWN}counts"}, r"alike in any batch, .* an image became another in another"),
+        (
+            {"augmentation": f"{OWN}of_batch"},
+            r"alike in any batch, but .* an image became another in another",
+        ),
+        ({"augmentation": "torch.acosh"}, r"of 0 to 1 to give finite ones .* nan"),
+        ({"augmentation": "torch.flatten"}, r"\[3, 3, 16, 16\] .*, but this .* torch.float32 \[2304\] came"),
+        (
+            {"augmentation": f"{V2}RandomCrop", "augmentation.size": 99},
+            r"this raised ValueError: Required cr",
+        ),
+        ({"augmentation": f"{V2}Resize"}, r"^augmentation.size: .*cannot do without"),
+        ({"optimizer": "adam"}, r"optimizer: expected sgd, adamw, .* import path .*Did you mean 'adamw'\?"),
+        ({"optimizer": "sgd", "optimizer.lr": 1.0}, r"^optimizer.lr: ablate sets it .* or set the field lr"),
+        ({"optimizer": "sgd", "optimizer.nesterov": True}, r"^optimizer 'sgd'.* Nesterov .* a momentum"),
+        ({"optimizer": "torch.optim.LBFGS"}, r"missing 1 required positional argument: 'closure'"),
+        ([{"optimizer": "torch.optim.NAdam", "beta2": of} for of in (0.9, 0.99)], r"^beta2: is 0.9 and 0.99"),
+        ({"optimizer": f"{OWN}Still"}, r"expected a step to change weights"),
+        ({"optimizer": f"{OWN}no_optimizer"}, r"TypeError: expected a torch.optim.Optimizer, but a float"),
+        ({"optimizer": f"{OWN}Forgets"}, r"from its state_dict\(\) it goes on otherwise"),
+        ({"optimizer": f"{OWN}Keeps"}, r"UnpicklingError: Weights only load failed"),
+        ({"schedule": "cosine"}, r"schedule: expected constant, .*'flat_cosine'\?"),
+        ({"schedule": "math:log1p", "schedule.base": 2}, r"^schedule.base: 'math:log1p' takes no such"),
+        ([{"schedule": "math:asin", "anneal_from": of} for of in (0.1, 0.2)], r"^anneal_from: is 0.1 and"),
+        ({"schedule": "math:log"}, r"of progress 0, but this raised ValueError"),
+    ],
+)
+def test_wrong_code_is_found_before_any_training(arms: Any, message: str) -> None:
+    state = torch.get_rng_state()
+    with pytest.raises(StudyError, match=message) as caught:
+        check_names([resolve(SMALL, arm) for arm in (arms if isinstance(arms, list) else [arms])])
+    assert "\n" not in str(caught.value)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.slow
-def test_the_page_s_metric_needs_no_training_when_it_changes_and_is_found_later(tmp_path: Path) -> None:
-    module, study = example("own_code.md", "Metrics", tmp_path)
-    first = command(tmp_path, "run", study.name, "--workers", "0", "--no-timing")
-    assert "6 trials run" in first.out, first.err
-    table = tmp_path / "results/worst/default/trials.csv"
-    scores = pd.read_csv(table)["worst_class"]
-    module.write_text(module.read_text().replace("min(", "max("))
-    del sys.modules["my_metrics"]
-    assert command(tmp_path, "report", "worst").status == 0
-    assert (pd.read_csv(table)["worst_class"] > scores).any()
-    assert "6 to run" not in command(tmp_path, "run", study.name, "--workers", "0", "--no-timing").out
-    module.rename(tmp_path / "elsewhere.py")
-    del sys.modules["my_metrics"]
-    gone = command(tmp_path, "report", "worst")
-    assert gone.status == 1
-    assert "'my_metrics:worst_class'" in gone.err
-    assert "beside the study file or on PYTHONPATH" in gone.err
+def test_arguments_of_own_code_reach_every_trial_and_are_axes(tmp_path: Path) -> None:
+    own = {"optimizer": "torch.optim.NAdam", "augmentation": NOISE, "lr": 0.02}
+    axes = {"optimizer.momentum_decay": (0.0, 0.4, 0.8), "augmentation.strength": (0.0, 0.2)}
+    base, asked = {**SMALL, **own, "epochs": 1}, ("trend",)
+    study = Study(name="s", question="?", base=base, factors=axes, comparisons=asked, seeds=2)
+    tables = run(study, workers=0, timing=False, results=tmp_path / "r", report=tmp_path / "p").tables
+    trials, effects = tables["trials"], tables["effects"]
+    assert set(trials["status"]) == {"complete"}
+    assert trials["nll"].nunique() == len(trials) == 12
+    terms = {"optimizer.momentum_decay=0.8", "augmentation.strength=0.2"}
+    assert terms <= {*effects["term"]}
+    assert {*effects.loc[effects["kind"] == "trend", "term"]} == {"optimizer.momentum_decay=0.8"}

@@ -1,6 +1,7 @@
 """What a run shows: plain lines into a file, a bar with the running trials on a terminal."""
 
 import io
+import itertools
 from collections.abc import Callable, Iterable
 
 import pytest
@@ -26,7 +27,7 @@ def play(view: Watcher, beats: Iterable[Heartbeat], look: Callable[[], object] =
     """Two trials, of which the first tells how far it is, is looked at, and is lost."""
     first, second = TRIALS
     view.preparing("decoding", 3, 3)
-    view.note("<a>")
+    view.note("<a>\x1b]0;evil\x07")
     view.planned(PLAN, TRIALS)
     view.happened(first, Started(first.trial_id, 1), None)
     for beat in beats:
@@ -46,8 +47,11 @@ def show(*, terminal: bool) -> str:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_every_ended_trial_is_a_line_as_it_is_written(terminal: bool) -> None:
+def test_every_ended_trial_is_a_line_as_it_is_written(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shown = show(terminal=terminal)
+    assert not {"\x1b]", "\x07"} & {*map("".join, itertools.pairwise(shown)), *shown}
     assert "<i>tiny: no <u>CUDA is present" in shown
     assert "= 2 trials: 0 done, 2 to run" in shown
     assert "[1/2] arch=[red]<0&>, seed 0: killed: by <p>SIGKILL" in shown
@@ -58,13 +62,8 @@ def test_every_ended_trial_is_a_line_as_it_is_written(terminal: bool) -> None:
         assert "\x1b" not in shown
         assert "decoding: done" in shown
         assert len(shown.splitlines()) == 6
-
-
-def test_a_file_is_told_how_far_long_trials_are_and_no_time_that_is_not_known(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("ablate.execution.progress.LINE_SECONDS", 0)
-    assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500\n" in show(terminal=False)
+        monkeypatch.setattr("ablate.execution.progress.LINE_SECONDS", 0)  # of long trials, how far they are
+        assert "epoch 1.0 of 4, loss 0.2500, accuracy 0.7500\n" in show(terminal=False)
 
 
 @pytest.mark.parametrize(("at_once", "left"), [(1, "2 min 00 s"), (2, "1 min 00 s")])

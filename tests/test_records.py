@@ -1,5 +1,6 @@
 """Records: written once and whole, read only when they are what they claim; and which code they came from."""
 
+import errno
 import hashlib
 import io
 import os
@@ -16,8 +17,9 @@ from pydantic import ValidationError
 from recorded_study import trial
 
 import ablate
-from ablate.errors import RecordError
+from ablate.errors import RecordError, ResultsError
 from ablate.store.records import (
+    MOST_BYTES,
     Cost,
     Epoch,
     Failure,
@@ -62,11 +64,8 @@ def test_published_records_come_back_as_they_are(published: str, folder: Results
         predictions = read_predictions(kept, record)
         right = predictions.logits.argmax(1) == predictions.labels
         assert right.mean() == record.history[-1].valid_accuracy
-        assert (
-            (record.features is None)
-            == (predictions.projection_valid is None)
-            == (published == "recipes/cpu-64px")
-        )
+        older = published == "recipes/cpu-64px"
+        assert (record.features is None, predictions.projection_valid is None) == (older, older)
         write_record(folder, record, predictions)
         again = read_record(folder.record_path(record.trial_id))
         assert again.model_copy(update={"predictions_sha256": record.predictions_sha256}) == record
@@ -90,9 +89,7 @@ def test_a_number_in_a_record_is_finite(value: float) -> None:
 
 def test_a_record_is_written_once_and_only_a_complete_one_has_predictions(folder: ResultsFolder) -> None:
     for status, predictions in (("complete", None), ("diverged", PREDICTIONS)):
-        with pytest.raises(
-            RecordError, match="a complete trial has predictions or metrics, any other has none"
-        ):
+        with pytest.raises(RecordError, match="a complete trial has predictions or metrics, any other"):
             write_record(folder, Record(trial=trial(), status=status), predictions)
     assert read_records(folder) == {}
     failure = Failure(message="the loss is not finite", epoch=1, step=7)
@@ -140,14 +137,67 @@ def test_damage_costs_only_its_own_trial(folder: ResultsFolder, which: str, kept
     assert quarantine(folder) == (read_records(folder), [])
 
 
-def test_what_cannot_be_read_now_is_a_fault_but_is_not_put_aside(folder: ResultsFolder) -> None:
-    there = folder.record_path("0" * 16)
-    there.mkdir()
-    with pytest.raises(RecordError, match="Is a directory"):
+def test_odd_things_among_records_are_put_aside_and_name_their_fault(folder: ResultsFolder) -> None:
+    kept = stored(folder)
+    for name in ("0" * 16, "1" * 16):
+        folder.record_path(name).mkdir()
+        (folder.record_path(name) / "inside").touch()
+    os.mkfifo(folder.record_path("2" * 16))
+    folder.record_path("3" * 16).write_text("[" * 200_000)
+    for _ in range(2):
+        records, faults = quarantine(folder)
+        assert records == {kept.trial_id: kept}
+    assert not faults
+    names = sorted(path.name for path in (folder.root / "corrupt").iterdir())
+    assert names == [f"{number * 16}.0.json" for number in "0123"]
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"logits": np.eye(3)[:2].astype(np.float32)},
+        {"logits": np.array([[{}, None]], object), "labels": np.zeros(1, np.int64)},
+        {"logits": np.eye(3, 2, dtype=np.float32), "labels": np.zeros(3, np.int64)},
+        {"logits": np.eye(3), "labels": np.arange(3)},
+        {"logits": np.eye(3, dtype=np.float32), "labels": np.arange(3) + 1},
+        {"logits": np.zeros((1, MOST_BYTES // 1024), np.float32), "labels": np.zeros(1, np.int64)},
+        {
+            "logits": PREDICTIONS.logits,
+            "labels": np.arange(3),
+            "projection_train": np.zeros((2, 3), np.float32),
+        },
+        None,
+    ],
+)
+def test_predictions_that_no_trial_left_are_put_aside(
+    folder: ResultsFolder, arrays: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablate.store.records.MOST_BYTES", MOST_BYTES // 1024)
+    buffer = io.BytesIO(b"no zip")
+    if arrays is not None:
+        np.savez_compressed(buffer, **arrays)
+    path = folder.predictions_path(trial().trial_id)
+    path.write_bytes(buffer.getvalue())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    record = Record(trial=trial(), status="complete", class_names=("a", "b", "c"), predictions_sha256=digest)
+    write_atomically(folder.record_path(record.trial_id), record_bytes(record))
+    assert quarantine(folder)[0] == {}
+    assert not path.exists()
+
+
+def test_what_a_disk_refuses_now_is_not_put_aside(
+    folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    stored(folder)
+    monkeypatch.setattr(Path, "read_bytes", refuses)
+    with pytest.raises(RecordError, match="Input/output error"):
         read_records(folder)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(OSError, match="Input/output error"):
         quarantine(folder)
-    assert there.exists()
+    assert len([*folder.records.iterdir()]) == 1
 
 
 def test_what_is_put_aside_twice_is_kept_twice(folder: ResultsFolder) -> None:
@@ -160,7 +210,7 @@ def test_what_is_put_aside_twice_is_kept_twice(folder: ResultsFolder) -> None:
 def test_records_that_are_unreadable_or_under_another_name_are_refused(folder: ResultsFolder) -> None:
     for seed in (0, 1, 2):
         folder.record_path(stored(folder, seed).trial_id).write_bytes(b"{")
-    with pytest.raises(RecordError, match=r"readable.*\n.*readable.*\n.*readable"):
+    with pytest.raises(RecordError, match=r"damaged.*\n.*damaged.*\n.*damaged"):
         read_records(folder)
     other = folder.record_path(stored(folder, 3).trial_id).rename(folder.record_path("0" * 16))
     with pytest.raises(RecordError, match="holds trial"):
@@ -176,7 +226,7 @@ def test_a_failed_write_leaves_the_old(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, fails)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(ResultsError, match=r"a.json: cannot be written \(No space .*recorded is kept"):
         write_atomically(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
@@ -212,16 +262,6 @@ SOURCE = Path(ablate.__file__).parent
 ASK = "from ablate.store.provenance import source_commit; print(source_commit())"
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """What of ablate's tree tells its commit, copied without .git."""
-    (tmp_path / "ablate" / "store").mkdir(parents=True)
-    shutil.copy(SOURCE / "store" / "provenance.py", tmp_path / "ablate" / "store")
-    for package in ("ablate", "ablate/store"):
-        (tmp_path / package / "__init__.py").write_text("")
-    return tmp_path
-
-
 def call(tree: Path, *words: str, told: str = "") -> str:
     own = {"GIT_CEILING_DIRECTORIES": str(tree.parent), "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": "1"}
     variables = {**os.environ, **own, "ABLATE_COMMIT": told}
@@ -229,20 +269,25 @@ def call(tree: Path, *words: str, told: str = "") -> str:
     return ended.stdout.strip()
 
 
-def commit(tree: Path, told: str = "") -> str:
-    return call(tree, sys.executable, "-c", ASK, told=told)
+def test_a_commit_is_gits_and_without_git_what_the_environment_says(tmp_path: Path) -> None:
+    """In a copy, without .git, of what of ablate's tree tells its commit."""
+    (tmp_path / "ablate" / "store").mkdir(parents=True)
+    shutil.copy(SOURCE / "store" / "provenance.py", tmp_path / "ablate" / "store")
+    for package in ("ablate", "ablate/store"):
+        (tmp_path / package / "__init__.py").write_text("")
 
-
-def test_a_commit_is_gits_and_without_git_what_the_environment_says(copy: Path) -> None:
     def git(*words: str) -> str:
-        return call(copy, "git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
+        return call(tmp_path, "git", "-c", "user.name=a", "-c", "user.email=a@b", *words)
 
-    assert (commit(copy, "0123456789ab"), commit(copy)) == ("0123456789ab", "None")
+    def commit(told: str = "") -> str:
+        return call(tmp_path, sys.executable, "-c", ASK, told=told)
+
+    assert (commit("0123456789ab"), commit()) == ("0123456789ab", "None")
     git("init", "-q")
-    assert commit(copy, "0123456789ab") == "0123456789ab"  # in a repository, but nobody's commit holds it
+    assert commit("0123456789ab") == "0123456789ab"  # in a repository, but nobody's commit holds it
     git("add", ".")
     git("commit", "-qm", "all")
     head = git("rev-parse", "--short=12", "HEAD")
-    assert commit(copy, "0123456789ab") == commit(copy) == head
-    (copy / "ablate" / "__init__.py").write_text("# changed\n")
-    assert commit(copy, "0123456789ab") == f"{head}-dirty"
+    assert commit("0123456789ab") == commit() == head
+    (tmp_path / "ablate" / "__init__.py").write_text("# changed\n")
+    assert commit("0123456789ab") == f"{head}-dirty"

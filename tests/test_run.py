@@ -156,7 +156,6 @@ def drawing_loss(logits: Tensor, target: Tensor, *, epsilon: float, reduction: s
 
 @pytest.fixture(scope="module")
 def drawing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Task]:
-    """A trial of a network and a loss from outside that draw."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(Path(__file__).parent))
         names: dict[str, Any] = {"arch": f"{__name__}:Drawing", "loss": f"{__name__}:drawing_loss"}
@@ -185,7 +184,6 @@ SETTINGS = ["data=digits", "batch_size=64", "lr=0.002", "precision=float32"]
 
 
 def whole_study(here: Path, *options: str) -> ResultsFolder:
-    """The results of the study, trained by the command to its report."""
     here.mkdir()
     (here / "tiny.py").write_text(STUDY)
     words = ["run", "tiny.py", "--profile", "quick", "--no-timing", "--seeds", "1", *options]
@@ -202,11 +200,7 @@ def whole_study(here: Path, *options: str) -> ResultsFolder:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["eager", "graph"])
 def test_a_study_runs_on_cuda_to_its_report_as_on_the_cpu(engine: str, tmp_path: Path) -> None:
-    """At a small rate: at 0.05 this network, whose maps are single pixels here, makes rounding visible.
-
-    The CPU multiplies fewer taps of a single pixel's convolution; the losses of ten steps at that rate then
-    come apart by 1e-7 to 4e-2, and not at all where it is made to multiply all of them.
-    """
+    """At a small rate: at 0.05 this network, whose maps are single pixels here, makes rounding visible."""
     folders = {"cuda": whole_study(tmp_path / "cuda", "--device", "cuda", "--engine", engine)}
     folders["cpu"] = whole_study(tmp_path / "cpu", "--device", "cpu")
     for device, folder in folders.items():

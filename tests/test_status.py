@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import filelock
 import pytest
@@ -14,13 +15,13 @@ from test_records import EPOCH, PREDICTIONS
 
 from ablate.errors import RecordError, ResultsError
 from ablate.execution.driver import only_driver
-from ablate.status import find_study, is_running, show_status, time_left
+from ablate.status import is_running, show_status, time_left
 from ablate.store.records import Failure, Record, read_available, write_record
-from ablate.store.results import ResultsFolder, write_plan
+from ablate.store.results import ResultsFolder, find_study, write_plan
 from ablate.study.fields import resolve
 from ablate.study.study import Study
 from ablate.study.trials import Trial, build_trial
-from ablate.terminal import duration, print_table, printable
+from ablate.terminal import duration, print_table
 
 
 def trial(epsilon: float, seed: int) -> Trial:
@@ -59,7 +60,7 @@ def test_every_trial_is_counted_once(folder: ResultsFolder) -> None:
         "tiny, profile quick: no run is going on",
         "4 planned trials: 2 complete, 1 missing, 1 oom",
         "1 of the missing have a checkpoint: will go on from there",
-        "1 more records are of trials that the last run did not plan",
+        "1 more records are of trials that are not planned here",
         "arm          complete  failed  begun  missing  last accuracy",
         "epsilon=0.0         2       0      0        0         0.2500",
         "epsilon=0.1         0       1      1        1              –",
@@ -99,10 +100,12 @@ def test_a_held_lock_is_seen_and_left_alone(folder: ResultsFolder) -> None:
     assert not any("left" in line for line in shown(folder))
 
 
-def test_time_left_follows_the_pace_of_this_run() -> None:
+def test_time_left_follows_the_pace_of_this_run_and_durations_have_two_units() -> None:
     assert time_left(100.0, [50.0], 3, 160.0) is None  # recorded before this run
     assert time_left(100.0, [50.0, 110.0, 120.0], 4, 125.0) == 35.0
     assert time_left(100.0, [110.0], 1, 500.0) == time_left(100.0, [110.0], 0, 110.0) == 0.0
+    shown = {0.2: "0 s", 59.4: "59 s", 59.6: "1 min 00 s", 725: "12 min 05 s", 11_999: "3 h 19 min"}
+    assert {seconds: duration(seconds) for seconds in shown} == shown
 
 
 def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +117,7 @@ def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: py
     for named, profile, message in (
         ("tinny", None, r"no such study was run here \(run: tiny\).*Did you mean 'tiny'\?"),
         ("studies/tiny.py", None, r"Did you mean 'tiny'\?"),
-        ("tiny", "quik", r"--profile quik was given\. Did you mean 'quick'\?"),
+        ("tiny", "quik", r"run as quick, but quik was asked for\. Did you mean 'quick'\?"),
         ("tiny/quik", None, r"Did you mean 'quick'\?"),
     ):
         with pytest.raises(ResultsError, match=message):
@@ -122,33 +125,21 @@ def test_a_study_is_found(folder: ResultsFolder, tmp_path: Path, monkeypatch: py
     other = folder.root.parent / "full"
     other.mkdir()
     (other / "study.json").write_bytes(folder.plan.read_bytes())
-    with pytest.raises(ResultsError, match=r"profiles full, quick; choose one with --profile$"):
+    with pytest.raises(ResultsError, match=r"run as full, quick; choose one, as tiny/full$"):
         find_study(results, "tiny")
     with pytest.raises(RecordError, match="no study was run here"):
         show_status(Console(), ResultsFolder(tmp_path))
 
 
-def in_a_pipe(*rows: tuple[str, ...]) -> list[str]:
+def table(*rows: tuple[str, ...], **of_console: Any) -> list[str]:
     out = io.StringIO()
-    print_table(Console(file=out, width=20), ("arm", "n"), rows, numbers=("n",))
+    print_table(Console(file=out, **of_console), ("arm", "n"), rows, numbers=("n",))
     return out.getvalue().splitlines()
 
 
 def test_columns_line_up_whatever_the_width_of_a_sign_and_nothing_is_cut_in_a_pipe() -> None:
-    assert in_a_pipe(("ε=0.1", "10"), ("犬", "5")) == ["arm     n", "ε=0.1  10", "犬      5"]
-    lines = in_a_pipe(("x" * 300, "1"), ("[bold]y[/bold]", ""), ("a\nb", ""))
+    assert table(("ε=0.1", "10"), ("犬", "5"), width=20) == ["arm     n", "ε=0.1  10", "犬      5"]
+    lines = table(("x" * 300, "1"), ("[bold]y[/bold]", ""), ("a\nb", ""), width=20)
     assert lines == ["arm" + 299 * " " + "n", "x" * 300 + "  1", "[bold]y[/bold]", "a b"]
-    out = io.StringIO()
-    console = Console(file=out, width=60, force_terminal=True, color_system=None)
-    print_table(console, ("name", "n"), [("[red]a", "1")], numbers=("n",))
-    assert ("───" in out.getvalue(), "[red]a" in out.getvalue()) == (True, True)
-
-
-def test_control_characters_do_not_reach_the_terminal() -> None:
-    given = ("a\nb", "a\x1b[31mb", "ε ≤ 1", "")
-    assert [printable(text) for text in given] == ["a b", "a\N{REPLACEMENT CHARACTER}[31mb", "ε ≤ 1", ""]
-
-
-def test_durations_have_the_two_units_that_fit() -> None:
-    shown = {0.2: "0 s", 59.4: "59 s", 59.6: "1 min 00 s", 725: "12 min 05 s", 11_999: "3 h 19 min"}
-    assert {seconds: duration(seconds) for seconds in shown} == shown
+    shown = "".join(table(("[red]a", "1"), width=60, force_terminal=True, color_system=None))
+    assert ("───" in shown, "[red]a" in shown) == (True, True)

@@ -68,55 +68,33 @@ def loaded(text: str, folder: Path) -> Study:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"base": {**BASE, "epsilom": 0.1}},
-            r"epsilom: unknown field. Did you mean 'epsilon'\?.* Known are epochs",
-        ),
+        ({"base": {**BASE, "epsilom": 1}}, r"epsilom: unknown field. Did you mean 'epsilon'\?.* Known are"),
         ({"factors": {"epsilon": (0.0, 1.5)}}, r"epsilon: .*less than or equal to 1, but 1.5"),
         ({"factors": {"epsilon": (0.3, 0.1 + 0.2)}}, r"level 0.3 is given twice"),
-        ({"factors": {"epsilon": ()}}, r"factors.epsilon: .*at least 1 item"),
-        ({"factors": {"reduction": ("mean", "median")}}, r"reduction: .*'mean', 'sum' or 'none', but"),
         ({"factors": {"epsilon": 0.1}}, r"^factors.epsilon: .* list of levels, but 0.1 .* write \(0.1,\)$"),
         ({"base": {"data": "digits"}}, r"image_size: no value is set"),
         ({"base": {**BASE, "recipe": "modem"}}, r"recipe: .*'modem' \(str\) came\. Did you mean 'modern'\?$"),
-        (
-            {"base": {**BASE, "arch": lambda: 0}},
-            r"base.arch: .* at the top level of a file, .*'my_module:name'",
-        ),
+        ({"base": {**BASE, "arch": lambda: 0}}, r"base.arch: .* top level of a file, .*'my_module:name'"),
         ({"base": {**BASE, "arch": functools.partial(Net)}}, r"base.arch: .*'arch.dropout': 0.1"),
-        (
-            {"base": {**BASE, "arch_args": {"depth": 3}}},
-            r"^arch_args: unknown.*'arch.NAME': VALUE \(slots.*$",
-        ),
         ({"base": {**BASE, "dropout": 0.1}}, r"^dropout: unknown field.*'arch.dropout': VALUE"),
-        ({"base": {**BASE, "net.depth": 3}}, r"^net.depth: unknown field.*'arch.depth': VALUE"),
         ({"base": {**BASE, "arch.depth": {}}}, r"arch.depth: expected None, a truth value, .* or a tuple"),
         ({"base": {**BASE, "arch.gain": math.nan}}, r"arch.gain: .* a finite number"),
         ({"factors": {"arch": {"a": {"lr": 1.0}}}}, r"factors.arch: is a field; .* a name of its own"),
         ({"factors": {"net": {"a": {"lr": 1.0}}, "lr": (1.0, 2.0)}}, r"lr is set by lr and by net"),
-        ({"factors": {"net": {"a": {"lr": 1.0}}, "run": {"b": {"lr": 2.0}}}}, r"lr is set by net and by run"),
+        ({"factors": {"net": {"a": {}}}, "base": {**BASE, "net": "b"}}, r"^b: unknown level of net; known"),
         ({"factors": {"net": {"a": {"lr": -1.0}}}}, r"^lr: .*greater than 0, but -1.0"),
-        (
-            {"factors": {"net": {"a": {}}}, "base": {**BASE, "net": "b"}},
-            r"^b: unknown level of net; known are a",
-        ),
+        ({"base": {**BASE, "arch_args": {"n": 3}}}, r"^arch_args: unknown.*'arch.NAME': VALUE \(slots"),
         ({"seeds": 0}, r"seeds: expected at least one, .* but 0 came"),
         ({"seeds": (1, 1)}, r"seeds: .* each once .* \(1, 1\) came"),
-        *(
-            ({"seeds": (seed,)}, r"seeds: .* within 0 to 2\*\*63 - 1, but \(-?\d+,\) came")
-            for seed in (-1, 2**63)
-        ),
+        ({"seeds": (-1,)}, r"seeds: .* within 0 to 2\*\*63 - 1, but \(-1,\) came"),
+        ({"seeds": (2**63,)}, r"seeds: .* within 0 to 2\*\*63 - 1, but"),
         ({"baseline": {"arch": "seed_cnn"}}, r"baseline.arch: is not a factor"),
         ({"baseline": {"epsilon": 0.2}}, r"baseline.epsilon: 0.2 is not among its levels \[0.0, 0.1\]"),
-        *(
-            ({"margins": {"accuracy": of}}, r"margins.accuracy: .* (greater than 0|a finite number)")
-            for of in (0.0, -0.1, math.nan, math.inf)
-        ),
+        ({"margins": {"accuracy": 0.0}}, r"margins.accuracy: .* greater than 0"),
+        ({"margins": {"accuracy": math.inf}}, r"margins.accuracy: .* a finite number"),
         ({"questions": "?"}, r"questions: unknown part of a Study; .*Did you mean 'question'\?"),
-        *(
-            ({"only": (of,)}, r"only: expected a level for each of epsilon, but")
-            for of in ({"epsilon": 0.3}, {})
-        ),
+        ({"only": ({"epsilon": 0.3},)}, r"only: expected a level for each of epsilon, but"),
+        ({"only": ({},)}, r"only: expected a level for each of epsilon, but"),
         ({"only": ({"epsilon": 0.1},) * 2}, r"only: an arm is named twice"),
     ],
 )
@@ -157,20 +135,16 @@ def test_a_study_file_gives_its_study_name_and_docstring(tmp_path: Path) -> None
     assert study.arms() == [{"epsilon": 0}, {"epsilon": 0.1}]
     with pytest.raises(StudyError, match=r"no such study file; .* Did you mean '.*my_study.py'\?"):
         load_study(tmp_path / "my_stdy.py")
-    with pytest.raises(StudyError, match="no such study file"):
-        load_study(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("study = Study(", r"my_study.py: running the study file fails: SyntaxError: .*line 1"),
-        ("\x00", r"fails: SyntaxError: .*null bytes"),
         ("x = 1", r"expected `study = Study\(\.\.\.\)` at the top level, but nothing of that name came"),
         ("study = {}", r"but a dict came"),
         ("import sys; sys.exit(3)", r"line 1: running the study file fails: SystemExit: 3"),
         ("x = 1\n1 / 0", r"my_study.py, line 2: running the study file fails: ZeroDivisionError"),
-        ("import no_such_module_here", r"No module named 'no_such_module_here'"),
         (GOOD.replace("epsilon", "epsilom"), r"(?s)the study is not valid:.*Did you mean 'epsilon'"),
     ],
 )

@@ -1,7 +1,5 @@
 """Arms in words, their means over training runs, and which of them ended alike."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -10,19 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablate.errors import RecordError
 from ablate.metrics import FLOORS as FLOORS
-from ablate.stats.intervals import Interval, mean_interval
+from ablate.stats.intervals import FloatArray, Interval, mean_interval
 from ablate.study.parts import PART
 from ablate.study.trials import Plan
-from ablate.tables.cells import clean, one_line
 from ablate.tables.columns import TUNING
 from ablate.tables.files import Tables, frame
-from ablate.tables.quantities import Quantity, quantity
-
-FloatArray = NDArray[np.float64]
+from ablate.tables.quantities import Quantity, clean, one_line, quantity
 
 
 @dataclass(frozen=True)
@@ -108,7 +102,7 @@ def arm_interval(
     return next((dataclasses.replace(over_seeds, low=low, high=high) for low, high in ends), over_seeds)
 
 
-def finite_numbers(values: pd.Series[Any]) -> FloatArray:
+def finite_numbers(values: "pd.Series[Any]") -> FloatArray:
     """A column as float64, NaN where it has no finite number."""
     numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(numbers), numbers, np.nan)
@@ -122,7 +116,7 @@ def arm_means(
     return pd.DataFrame(rows, columns=["arm", "mean", "low", "high", "n"])
 
 
-def best_of(means: pd.Series[Any], what: Quantity) -> str | None:
+def best_of(means: "pd.Series[Any]", what: Quantity) -> str | None:
     """The best of means by arm; None where there is none, or no direction is better."""
     if means.empty or not what.better:
         return None
@@ -135,6 +129,13 @@ def identical_arms(trials: pd.DataFrame, plan: Plan) -> list[list[str]]:
     whole = digests.reindex(index=plan.arms, columns=plan.study.seed_list()).dropna().apply(tuple, axis=1)
     groups = whole.groupby(whole, sort=False).groups.values() if len(whole) else ()
     return [list(arms) for arms in groups if len(arms) > 1]
+
+
+def split_sizes(tables: Tables) -> tuple[list[int], int]:
+    """Images of the reported split, each number that a trial has, and its classes, 0 where none tells."""
+    bins = tables.get("reliability", frame("reliability", []))
+    named = tables.get("confusion", frame("confusion", []))
+    return bins.groupby("trial_id")["count"].sum().unique().tolist(), named["class"].nunique()
 
 
 def floor_bands(floors: pd.DataFrame | None, metric: str) -> dict[str, tuple[float, float]]:

@@ -4,39 +4,39 @@ What the study asks about is one family, Bonferroni-corrected over effects times
 the study's *claims*. Everything else is exploratory: an interval of its own, and no verdict.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ablate.analysis.arms import FloatArray, complete_trials, finite_numbers, identical_arms, planned_arms
+from ablate.analysis import arms
 from ablate.errors import StudyError
 from ablate.metrics import FLOORS, METRICS
-from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p
+from ablate.stats.effect import Effect, independent_effect, paired_effect, sign_flip_p, verdict
+from ablate.stats.intervals import FloatArray
 from ablate.stats.power import minimal_detectable_effect, pooled_sd, seeds_range
-from ablate.stats.verdict import verdict
 from ablate.study.comparisons import Term, family_size, terms
+from ablate.study.parts import NONE, PART
 from ablate.study.study import Study
 from ablate.study.trials import Plan
 from ablate.tables.files import Tables, frame
-from ablate.tables.quantities import number_columns, quantity
+from ablate.tables.quantities import Quantity, number_columns, quantity
 
 TURNS = 0.05  # the p of its curvature below which a trend that turns within its levels is undecided
+VERDICTS = ("better", "worse", "higher", "lower", "equivalent", "undecided")
 SHOWN = ("accuracy", "nll", "brier", "ece", "ece_scaled", "mean_confidence", "confidence_gap", "temperature")
 
 
 def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     """Every effect of a study and every metric, from trials and new_images; of what is asked with a verdict.
 
-    The family counts all that is asked, so that a missing arm never makes another's interval narrower. A
-    StudyError names what the study is about and the trials table does not have.
+    The family counts all that is asked, so that a missing arm never makes another's interval narrower.
+    StudyError: the study is about what the trials table does not have.
     """
     study, trials, known = plan.study, tables["trials"], number_columns()
     about = dict.fromkeys((study.primary, *study.comparison_family))
@@ -48,13 +48,13 @@ def effects_table(tables: Tables, plan: Plan) -> pd.DataFrame:
     others = [name for name in study.usual(*SHOWN, *METRICS) if name not in FLOORS.values()]
     metrics = list(about | dict.fromkeys(others))
     cells = pd.MultiIndex.from_product([plan.arms, study.seed_list()])
-    complete = complete_trials(trials).set_index(["arm", "seed"])[metrics].reindex(cells)
-    values = {metric: finite_numbers(complete[metric]).reshape(len(plan.arms), -1) for metric in metrics}
+    complete = arms.complete_trials(trials).set_index(["arm", "seed"])[metrics].reindex(cells)
+    values = {metric: arms.finite_numbers(complete[metric]).reshape(len(plan.arms), -1) for metric in metrics}
     index = {arm: number for number, arm in enumerate(plan.arms)}
     alike = np.arange(len(index))
-    for group in identical_arms(trials, plan):
+    for group in arms.identical_arms(trials, plan):
         alike[[index[arm] for arm in group]] = index[group[0]]
-    runs = np.array([arm.planned for arm in planned_arms(plan).values()])
+    runs = np.array([arm.planned for arm in arms.planned_arms(plan).values()])
     new_images = tables.get("new_images", frame("new_images", []))
     ends = {(row.arm, row.baseline, row.metric): (row.low, row.high) for row in new_images.itertuples()}
     judged = [
@@ -204,3 +204,50 @@ def effect_row(
         "seeds_needed": many,
         "detectable": detectable,
     }
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One effect on one metric, its row of the effects table, and the verdict."""
+
+    term: Term
+    row: "pd.Series[Any]"
+    metric: Quantity
+    word: str
+
+    @property
+    def place(self) -> str:
+        """Its levels, as they stand after "at": those that differ; in brackets what both sides share."""
+        if self.term.kind == "interaction":
+            return contrast_label(self.term)
+        apart, beside = _apart_and_shared(self.term)
+        against = f" against {NONE}" if self.term.reference.get(PART) == NONE else ""
+        return f"{arms.arm_label(apart)}{against}{beside}"
+
+
+def claims(effects: pd.DataFrame, plan: Plan) -> list[Claim]:
+    """All claims, in the order of the effects table."""
+    known = {(term.kind, term.term, term.against): term for term in terms(plan)}
+    return [
+        Claim(term, row, quantity(row["metric"]), row["verdict"])
+        for _, row in effects[effects["verdict"].isin(VERDICTS)].iterrows()
+        if (term := known.get((row["kind"], row["term"], row["against"])))
+    ]
+
+
+def contrast_label(term: Term) -> str:
+    """An effect as a reader writes it, what both sides share last: ε: 0.1 − 0 (arch=xresnet18)."""
+    apart, beside = _apart_and_shared(term)
+    steps = [
+        f"{arms.factor_label(factor)}: {arms.level_label(level)} − {arms.level_label(term.reference[factor])}"
+        for factor, level in apart.items()
+    ]
+    line = ", along a straight line" if term.kind == "trend" else ""
+    return f"{(' × ' if term.kind == 'interaction' else ', ').join(steps)}{line}{beside}"
+
+
+def _apart_and_shared(term: Term) -> tuple[dict[str, Any], str]:
+    """The levels in which both sides differ, and in brackets what they share."""
+    apart = {factor: level for factor, level in term.levels.items() if level != term.reference[factor]}
+    shared = {factor: level for factor, level in term.levels.items() if factor not in apart}
+    return apart, f" ({arms.arm_label(shared)})" if shared else ""

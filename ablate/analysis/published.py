@@ -1,7 +1,5 @@
 """Our epochs beside a table published of the same run: which of its values one more run could have."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from typing import NamedTuple

@@ -1,23 +1,18 @@
 """What a training step costs, from the exclusive pass: each case beside plain cross-entropy, by round."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ablate.analysis.arms import planned_arms
-from ablate.stats.intervals import MedianInterval, median_interval
+from ablate.stats.intervals import FloatArray, MedianInterval, median_interval
 from ablate.store.timing import Case, case_of, plain_case
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.files import frame
 
 SHARED = 0.1  # above this part of the cores used by other processes, a pass does not count as exclusive
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

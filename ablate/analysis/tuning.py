@@ -23,8 +23,7 @@ from ablate.tables.tuning import SUFFIXES as SUFFIXES
 class Tuned:
     """A search: its declaration, the row of the `tuning` table, and the other tables.
 
-    `points` have `label` (the levels as a reader writes them), `role` (winner, or the point's source) and
-    `arm` (that of the re-test with the same levels, if it has one) besides.
+    `points` have besides `label` (levels in words), `role` (winner, or their source), `arm` (of the re-test).
     """
 
     search: Search

@@ -53,7 +53,7 @@ class Dataset:
     """A decoded dataset, opened.
 
     The images are copy-on-write memory maps: processes that open the same folder share its pages, and a write
-    stays in the process that made it. Hand another process `folder`, since pickling copies the pixels.
+    stays in the process that made it. Pickled, it is its folder, which another process opens again.
     """
 
     name: str
@@ -70,6 +70,9 @@ class Dataset:
     """SHA-256 (hex) of pixels, labels, K and the normalisation, of no path or name: the data's identity."""
     noise: ListedNoise | None = None
     """Wrong training labels that came with the dataset; None when they are drawn."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_dataset, (self.folder,), {"name": self.name}
 
     def noisy_train_labels(self, fraction: float) -> Labels:
         """Return a copy of the training labels, a fraction of them wrong, from 0 (none) to 1 (excluded).

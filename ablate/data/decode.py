@@ -15,7 +15,7 @@ from PIL import Image, ImageFile, ImageOps, features
 
 from ablate.data.dataset import Images
 from ablate.data.source import Original, Request
-from ablate.errors import DataError
+from ablate.errors import DataError, beyond
 
 RESIZE_METHODS = {
     "squash": "PIL bilinear, squashed to a square",
@@ -58,6 +58,8 @@ def decode_image(
             rgb = opaque.convert("RGB")
     else:
         rgb = Image.fromarray(original).convert("RGB")
+    if fault := beyond("times as long as it is wide, of an image", max(rgb.size) / min(rgb.size)):
+        raise ValueError(f"{rgb.width} x {rgb.height} pixels: {fault}")
     width = height = image_size
     if method == "center_crop":
         width, height = (image_size * side // min(rgb.size) for side in rgb.size)

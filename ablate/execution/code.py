@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ablate.errors import RecordError, StudyError
@@ -26,15 +26,16 @@ def settled_sources(
     """
     read = functools.cache(functools.partial(read_source, folder=folder))
     asked = {(_arm(fields), name) for fields in arms for name in code_names(fields).values()}
+    current = {(arm, name): read(name) for arm, name in asked}
     if options.retrain or not asked:
-        return functools.partial(sources_now, read=read)
+        return functools.partial(_sources, current, folder)
     recorded = [trial for folder in (tuning_folder(results), results) for trial in _recorded(folder)]
     known = _named_sources(recorded)
     with contextlib.suppress(RecordError):  # no plan, or a damaged one
         known += _named_sources(read_plan(results).trials)
     kept, files, stale = dict[tuple[str, str], Source](), set[str](), set[str]()
-    for arm, name in asked:
-        now, anywhere = read(name), [one for one in known if one[1] == name]
+    for (arm, name), now in current.items():
+        anywhere = [one for one in known if one[1] == name]
         own = [one for one in anywhere if one[0] == arm] or anywhere
         digests = {source.digest for *_, source in own}
         for *_, source in anywhere:  # the latest last
@@ -61,7 +62,12 @@ def settled_sources(
             'give --retrain to train them anew (their records stay), or --same-code "why it computes the '
             'same" to go on with them'
         )
-    return lambda fields: sources_now(fields, lambda name: kept.get((_arm(fields), name)) or read(name))
+    return functools.partial(_sources, current | kept, folder)
+
+
+def _sources(known: Mapping[tuple[str, str], Source], folder: Path, fields: AnyFields) -> Sources:
+    """The code of a trial's fields; that of a search's point may not have been asked for before."""
+    return sources_now(fields, lambda name: known.get((_arm(fields), name)) or read_source(name, folder))
 
 
 def _arm(fields: AnyFields) -> str:

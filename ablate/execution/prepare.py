@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,12 @@ from ablate.train.optimizer import check_optimizer, check_schedule
 class Inputs:
     """Everything that trials need besides their seeds, each thing checked and prepared once."""
 
-    def __init__(self, device: str, data_dir: Path | None, preparing: Progress, *, threads: int = 1) -> None:
+    def __init__(
+        self, device: str, data_dir: Path | None, preparing: Progress | None, *, threads: int = 1
+    ) -> None:
         self.device, self.threads = device, threads
-        self._prepare = functools.cache(
-            functools.partial(prepare, cache_dir=default_cache_dir(), data_dir=data_dir, progress=preparing)
-        )
+        self._data_dir, self.preparing = data_dir, preparing
+        self._datasets: dict[tuple[object, ...], Dataset] = {}
         self._fingerprints: dict[tuple[Path, float], str] = {}
         self._built: set[tuple[object, ...]] = set()
         self.sources: Callable[[AnyFields], Sources] = sources_now
@@ -53,14 +53,13 @@ class Inputs:
 
     def dataset(self, fields: AnyFields) -> Dataset:
         """The data of an arm, decoded."""
-        return self._prepare(
-            fields.data,
-            image_size=fields.decoded_size,
-            resize=fields.resize,
-            tuning_part=fields.tuning_part,
-            split=fields.split,
-            arguments=tuple(fields.arguments("data").items()),
-        )
+        asked: dict[str, Any] = {name: getattr(fields, name) for name in ("resize", "split", "tuning_part")}
+        asked |= {"image_size": fields.decoded_size, "arguments": tuple(fields.arguments("data").items())}
+        known = fields.data, *asked.values()
+        if known not in self._datasets:
+            asked |= {"cache_dir": default_cache_dir(), "data_dir": self._data_dir}
+            self._datasets[known] = prepare(fields.data, progress=self.preparing, **asked)
+        return self._datasets[known]
 
     def fingerprint(self, fields: AnyFields) -> str:
         """The identity of an arm's data, its wrong labels included; "" where ablate has none of it."""

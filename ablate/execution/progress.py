@@ -12,7 +12,6 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
@@ -21,7 +20,7 @@ from ablate.execution.trial import Heartbeat
 from ablate.store.points import Tuning
 from ablate.store.records import Record
 from ablate.study.trials import Plan, Trial
-from ablate.terminal import duration
+from ablate.terminal import Lasting, duration, print_line, printable
 
 REFRESH_PER_SECOND = 4
 LINE_SECONDS = 60  # without a terminal, how far the running trials are is a line at most this often
@@ -35,11 +34,14 @@ class Watcher:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console = console or Console(quiet=True)
+        outlasting: Any = Lasting(console.file)
+        console.file = outlasting
         self._running: dict[str, tuple[float, str]] = {}
         """Of each trial that a worker has, the part that is done, and a line."""
         self._total, self._ended, self._begun, self._last_line, self._at_once = 0, 0, 0.0, 0.0, 1
         self._took: list[float] = []
-        columns = TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn()
+        what = TextColumn("{task.description}", style="bold", markup=False)
+        columns = what, BarColumn(), MofNCompleteColumn()
         self._bar = Progress(*columns, TextColumn("{task.fields[left]}"), console=console)
         self._task = self._bar.add_task("trials", total=None, left="", visible=False)
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=REFRESH_PER_SECOND)
@@ -57,6 +59,7 @@ class Watcher:
     def preparing(self, label: str, done: int, total: int) -> None:
         """Data is made ready; without a terminal its end is a line, or, with nothing to count, the label."""
         if self.console.is_terminal and (done or total):
+            label = printable(label)
             self._bar.update(self._task, description=label, completed=done, total=total, visible=True)
         elif done == total:
             self.note(label if total == 0 else f"{label}: done")
@@ -65,7 +68,7 @@ class Watcher:
     def note(self, line: str) -> None:
         """Something to know, in one line."""
         self._last_line = time.monotonic()
-        self.console.print(escape(line), highlight=False, soft_wrap=True)
+        print_line(self.console, line)
 
     def _changed(self) -> None:
         """What is shown has changed; a terminal's bar looks by itself."""
@@ -137,7 +140,7 @@ class Watcher:
         return f"about {duration(mean(self._took) * max([rounds, *left]))} left"
 
     def _render(self) -> Group:
-        return Group(self._bar, *[Text(f"  {line}") for _, line in list(self._running.values())])
+        return Group(self._bar, *[Text(f"  {printable(line)}") for _, line in list(self._running.values())])
 
 
 def in_notebook() -> bool:
@@ -169,7 +172,7 @@ class NotebookView(Watcher):
 
     def note(self, line: str) -> None:
         """Once the run has begun, lines are the trials' endings."""
-        (self._endings if self._begun else self._head).append(line)
+        (self._endings if self._begun else self._head).append(printable(line))
         self._changed()
 
     def happened(self, trial: Trial, event: Event, record: Record | None) -> None:

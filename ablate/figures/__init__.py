@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from ablate.figures.context import Context
 from ablate.study.trials import Plan
-from ablate.tables.cells import clean, few, one_line
 from ablate.tables.files import Tables
+from ablate.tables.quantities import clean, few, one_line
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

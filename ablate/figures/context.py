@@ -1,7 +1,5 @@
 """What every figure is drawn from: a study's tables and plan, and what follows from both for all figures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -15,9 +13,8 @@ from ablate.analysis.timing import arm_cases, timing_pass
 from ablate.analysis.tuning import Tuned, read_search
 from ablate.store.timing import Case
 from ablate.study.trials import Plan
-from ablate.tables.cells import clean
 from ablate.tables.files import Tables
-from ablate.tables.quantities import Quantity, quantity
+from ablate.tables.quantities import Quantity, clean, quantity
 
 Item = TypeVar("Item")
 

@@ -1,7 +1,5 @@
 """What every drawing is made of: panels, the words that fit around them, and the marks in them."""
 
-from __future__ import annotations
-
 import io
 import math
 import textwrap
@@ -15,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from ablate.figures.theme import LIGHT
 
-FloatArray = NDArray[np.float64]
 Handles = dict[str, Artist]  # label to what it stands beside in a legend
 HALF, WIDE = 5.4, 11.4  # inches across of a figure that stands beside another, and of one with several panels
 ROOM = 0.55  # inches that the words of a panel usually take across

@@ -1,8 +1,6 @@
 """Arms compared: what was asked, with its verdicts; differences; what no arm beats in two metrics."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +9,14 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from ablate.analysis.arms import arm_label, factor_label
-from ablate.analysis.claims import Claim, claims
+from ablate.analysis.effects import Claim, claims
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context
 from ablate.figures.draw import Handles
 from ablate.figures.levels import level_axis, places_of
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, PALETTE, REFERENCE
 from ablate.stats.intervals import median_interval
+from ablate.stats.surrogate import is_on_front
 from ablate.tables.quantities import Quantity, quantity
 
 COMPARED = ("accuracy", "ece", "nll")  # shown beside the primary metric and its family
@@ -80,6 +79,8 @@ def _against_levels(context: Context, made: Sequence[Claim], metrics: Sequence[Q
         ax.set_ylim(*draw.view_limits([*means["mean"], *room], means[["low", "high"]]))
         level_axis(ax, places, WIDTH - 0.6)
         trends = [one.word for one in made if one.metric == what and one.term.kind == "trend"]
+        if trends:
+            marks.pop("", None)  # its line asks about every level
         ax.set_title(f"{what.axis}{''.join(f'; trend: {word}' for word in trends)}")
     caption = (
         "Means with 95 % intervals over training runs; dashed: the baseline's mean, shaded: its margin. "
@@ -219,12 +220,6 @@ def pareto(ax: Axes, points: pd.DataFrame, front: pd.DataFrame, steps: str = "st
     return handles
 
 
-def unbeaten(x: Iterable[float], y: Iterable[float]) -> list[bool]:
-    """Which places no other one equals or beats in both, where less of x and more of y are better."""
-    places = list(zip(x, y, strict=True))
-    return [not any(a <= one[0] and b >= one[1] and (a, b) != one for a, b in places) for one in places]
-
-
 @figure("{0[0]}", "Accuracy against {0[1]}", order=30, each=lambda context: FRONTS)
 def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | None:
     """Accuracy against ECE or the time of a step, with the arms that no other arm beats in both."""
@@ -243,7 +238,7 @@ def front(context: Context, against: tuple[str, str, str, str]) -> Drawing | Non
         return None
     together = points.groupby(["x", "y"], sort=False)["arm"].agg(list)  # equal means are one point
     points = points.drop_duplicates(["x", "y"]).assign(arms=together.to_numpy())
-    points["front"] = unbeaten(points["x"], points["y"])
+    points["front"] = is_on_front(np.column_stack([-points["x"], points["y"]]))
     points["matters"] = [bool({*arms} & {*context.important}) for arms in points["arms"]]
     ranked = points.sort_values(["matters", "front"], ascending=False, kind="stable").index
     drawn = points[points["front"] | points.index.isin(ranked[:MOST_ARMS])]

@@ -1,7 +1,5 @@
 """What networks say of single images: reliability, confusion of classes, features in a plane."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 
@@ -18,9 +16,10 @@ from numpy.typing import ArrayLike
 from ablate.analysis.arms import level_label
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, spread
-from ablate.figures.draw import FloatArray, Handles
+from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, PALETTE, REFERENCE, TINTS
-from ablate.tables.cells import few
+from ablate.stats.intervals import FloatArray
+from ablate.tables.quantities import few
 
 MOST_DIAGRAMS = 12
 SPARSE = ((50, 0.75), (10, 0.4), (1, 0.14))  # opacity of bins of so many images or more

@@ -1,7 +1,5 @@
 """Metrics against the levels of a factor, or by seed where there is one arm, beside their noise floors."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -14,11 +12,12 @@ from matplotlib.colors import ListedColormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from ablate.analysis.arms import factor_label, level_label
+from ablate.analysis.arms import factor_label, level_label, split_sizes
 from ablate.figures import Drawing, draw, figure
 from ablate.figures.context import Context, is_number, spread
-from ablate.figures.draw import FloatArray, Handles
+from ablate.figures.draw import Handles
 from ablate.figures.theme import LIGHT, MARKERS, NEAR, REFERENCE, SHADE, TINTS
+from ablate.stats.intervals import FloatArray
 from ablate.tables.quantities import Quantity, quantity
 
 CALIBRATION = ("ece", "ece_equal_mass", "smece", "classwise_ece", "ece_scaled", "temperature", "nll", "brier")
@@ -190,7 +189,7 @@ def _draw_floor(ax: Axes, floor: pd.DataFrame, numeric: bool) -> Line2D:
 
 def _optimum(context: Context, metric: Quantity, places: Mapping[Any, float]) -> dict[float, float]:
     """Place of an ε to the mean confidence (%) at which the smoothed loss is least, 1 − ε + ε/K; else {}."""
-    classes = context.tables["confusion"]["class"].nunique() if "confusion" in context.tables else 0
+    _, classes = split_sizes(context.tables)
     smoothed = (context.complete["loss"] == "label_smoothing").all()
     if metric.name != "mean_confidence" or context.axis != "epsilon" or not smoothed or classes < 2:
         return {}
@@ -220,7 +219,10 @@ def places_of(levels: Iterable[Any]) -> dict[Any, float]:
 
 def level_axis(ax: Axes, places: Mapping[Any, float], inches: float) -> None:
     """A horizontal axis of numbers at their places, so many inches from the first to the last."""
-    at = np.array(list(places.values()))
+    at, levels = np.array(list(places.values())), np.array(list(places), dtype=np.float64)
+    evenly = (levels - levels[0]) / (np.ptp(levels) or 1.0)
+    if ax.get_xlabel() and not np.allclose(at, evenly):
+        ax.set_xlabel(f"{ax.get_xlabel()} (log scale)")
     ax.set_xlim(-0.07, 1.07)
     ax.set_xticks(at, labels_apart(list(map(level_label, places)), at * inches))
     ax.grid(visible=False, axis="x")

@@ -1,7 +1,5 @@
 """A search: its points in their order, against each searched field, and which fields matter."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -163,7 +161,7 @@ def tuning_slices(context: Context, scores: Scores) -> Drawing:
         points = scores.points.assign(level=levels[name]).dropna(subset=["level", "mean"])
         handles |= _draw_slice(ax, scores, points, space[name], alone=len(space) == 1)
         ax.set_title(draw.wrapped(scores.metric.axis, ax))
-        ax.set_xlabel(draw.shorten(factor_label(name)))
+        ax.set_xlabel(draw.shorten(factor_label(name)) + " (log scale)" * (ax.get_xscale() == "log"))
     caption = f"{POINTS} Faint points are single training runs. Below a cliff nothing is smoothed."
     line = " The line is the value smoothed over the points, the band its 95 %."
     caption += line if len(space) == 1 else " Dashes are values smoothed over all searched fields at once."

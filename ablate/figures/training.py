@@ -1,7 +1,5 @@
 """Training: loss and accuracy over the epochs, our runs beside a published one, what a step costs."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from typing import Any
 

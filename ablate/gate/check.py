@@ -156,8 +156,12 @@ def _read(condition: Condition, arm: str, comparison: Comparison, arms: Mapping[
         words = f"{leaf.metric} is {number} of {counts.total()} trials"
         return bool(compares(number, leaf.value)), (Evidence("", leaf.metric, number, words),)
     arm, shown, what = arm if leaf.arm is None else arms[leaf.arm], quantity(leaf.metric), leaf.metric
+    row = comparison.rows.get((arm, what)) if leaf.difference else None
+    lost = run.undefined(arm, what) + (comparison.a.undefined(row.against, what) if row else 0)
+    if lost:
+        words = f"{arm}: {what} cannot be told: it is undefined in {lost} complete trials"
+        return None, (Evidence(arm, what, math.nan, words),)
     if leaf.difference:
-        row = comparison.rows.get((arm, leaf.metric))
         if row is None:
             return False, ()  # the baseline arm itself, or an arm of this run alone
         what = f"difference({leaf.metric})"

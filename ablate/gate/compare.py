@@ -50,7 +50,7 @@ SIDE = ("mean", "low", "high", "n")
 HEADS = ("arm", "A", "B", "B - A", "verdict", "p", "compared")
 REASONS = {
     "incomplete": "trials have no result", "too_few_seeds": "fewer than two seeds",
-    "no_spread": "no spread to judge by",
+    "no_spread": "no spread to judge by", "undefined": "undefined in a complete trial",
 }  # fmt: skip
 CSV_COLUMNS = [
     "arm", "metric", *(f"{side}_{name}" for side in "ab" for name in SIDE),
@@ -74,6 +74,11 @@ class Run:
         """The trials table over an arm's planned seeds; empty cells where a trial has no result."""
         complete = complete_trials(self.trials[self.trials["arm"] == arm])
         return complete.set_index(complete["seed"].astype(int)).reindex(sorted(self.plan.study.seed_list()))
+
+    def undefined(self, arm: str, metric: str) -> int:
+        """In how many complete trials of an arm a metric has no value."""
+        complete = complete_trials(self.trials[self.trials["arm"] == arm])
+        return int(np.isnan(finite_numbers(complete[metric])).sum())
 
     def statuses(self) -> Counter[str]:
         """How many planned trials ended how: `complete`, `missing`, or the kind of failure."""
@@ -184,6 +189,8 @@ def _differences(a: Run, b: Run, pairs: Pairs, metric: str, comparisons: int) ->
             margin=float(margin),
             identical=paired[at] and digests == others and all(digests),
         )
+        if row["reason"] == "incomplete" and a.undefined(against, metric) + b.undefined(arm, metric):
+            row["reason"] = "undefined"
         for side, of in sides[at].items():
             mean = mean_interval(finite_numbers(of[metric]), bounds=quantity(metric).bounds)
             row |= {f"{side}_{name}": getattr(mean, name) for name in SIDE}

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from ablate.analysis.effects import arm_spread, sides_over
 from ablate.errors import RecordError
+from ablate.guarded import guarded
 from ablate.metrics import METRICS
 from ablate.stats.power import confirmable_margin, equivalence_power, paired_power, seeds_range
 from ablate.status import Facts
@@ -23,7 +25,7 @@ from ablate.study.options import Options
 from ablate.study.own import OwnFields
 from ablate.study.study import Study
 from ablate.study.trials import Plan, Trial
-from ablate.tables.columns import DECLARED
+from ablate.tables.columns import DECLARED, with_own_metrics
 from ablate.tables.images import read_stored, scores_of
 from ablate.tables.quantities import quantity, shown, shown_seeds
 from ablate.terminal import duration, print_line, print_table
@@ -44,13 +46,14 @@ def show_plan(console: Console, study: Study, options: Options, sd: float | None
         print_line(console, *budget_in_words(study, options).splitlines())
         facts: Facts = {"study": study.name, "reason": settled.reason, "search": settled.study.search}
     else:
-        folder = ResultsFolder(options.results / study.name / settled.profile)
+        folder = settled.folder(options)
         if all(originals.at_hand for originals in needed):
             with Watcher(Console(stderr=True)) as view:
                 plan, _ = driver.plan_settled(settled, options, view)
         else:
             recorded = [record.trial for record in read_available(folder)[0].values()]
-            plan = driver.plan_without_data(settled, options, recorded)
+            what = "trying the study's code"
+            plan = guarded(driver.plan_without_data, settled, options, recorded, what=what)
         used = plan.trials[0].numerics.device
         facts = show_forecast(console, plan, folder, workers=driver.trials_at_a_time(used, options), sd=sd)
         idle = driver.idle_cores(facts["missing"], used, options)
@@ -120,11 +123,13 @@ def show_forecast(
         time = f"about {duration(seconds)} for {known} of the missing trials, {workers} at a time"
         times.insert(0, f"time: {time}, going by those recorded here")
     print_line(console, *(times if missing else ["time: nothing is left to train"]))
-    spreads = _recorded(plan, folder, "recorded here")
-    for path in () if spreads else sorted(folder.root.parent.glob("*/study.json")):
+    family = plan.study.comparison_family
+    spreads = with_own_metrics(family, lambda: _recorded(plan, folder, "recorded here"))
+    for path in () if spreads else sorted(folder.shared.parent.glob("*/study.json")):
         with contextlib.suppress(RecordError):
             other = ResultsFolder(path.parent)
-            spreads |= _recorded(read_plan(other), other, f"of profile {other.root.name}")
+            of_other = partial(_recorded, read_plan(other), other, f"of profile {other.root.name}")
+            spreads |= with_own_metrics(family, of_other)
     if sd is not None:
         spreads[plan.study.primary] = sd / quantity(plan.study.primary).factor, math.inf, "as given"
     return {

@@ -5,9 +5,8 @@ All arithmetic is in float64. A metric that the data leave undefined is NaN. See
 
 # A metric enters `METRICS` where its module is first imported: scores, calibration, selective.
 from ablate.metrics.calibration import reliability_bins
-from ablate.metrics.floors import band_of_mean
 from ablate.metrics.predictions import Predictions, validate
-from ablate.metrics.registry import FLOORS, METRICS, Metric, compute_metrics, metric, resampled
+from ablate.metrics.registry import FLOORS, METRICS, Metric, band_of_mean, compute_metrics, metric, resampled
 from ablate.metrics.selective import risk_coverage_counts
 
 __all__ = [

@@ -1,36 +1,36 @@
 """The first screen: what a study found, in sentences printed from its claims, and what to do."""
 
-from __future__ import annotations
-
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ablate.analysis import arms
-from ablate.analysis.claims import VERDICTS, Claim, claims
+from ablate.analysis.effects import VERDICTS, Claim, claims
 from ablate.analysis.timing import Pass
 from ablate.analysis.tuning import Outcome, Retested, Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cautions import SMALL_DATA
-from ablate.report.cells import Json, ends, with_unit
+from ablate.report.cells import Column, Json, amount, cell, column, ends, of_quantity, view, with_unit, worded
 from ablate.report.pages import words
 from ablate.report.views import asked_view, duration, search_cost
 from ablate.study.external import ExternalStudy
 from ablate.study.own import OwnFields
 from ablate.study.parts import PART
-from ablate.study.trials import Plan, Trial
-from ablate.tables.cells import few
+from ablate.study.search import DECLARED, RETUNED, TUNING, Chosen
+from ablate.study.trials import Plan, Trial, arm_name
 from ablate.tables.files import Tables
-from ablate.tables.quantities import Quantity, quantity, shown, shown_difference, shown_seeds
+from ablate.tables.quantities import ABSENT, Quantity, few, quantity, shown, shown_difference, shown_seeds
 
 SAID = (
     "kind", "term", "against", "metric", "verdict", "reason", "effect", "low", "high", "p", "p_adjusted",
     "p_equivalence", "margin", "n", "seeds_from", "seeds_needed", "detectable",
 )  # fmt: skip
 MOST_NAMED, TOLD = 4, ("better", "worse", "undecided")  # other places named, what is said of each
+MANY, AVERAGED = 8, ", averaged over the other factors"  # comparisons of which a sentence counts most
 TO_TAKE = re.compile("^(at|with) ")  # what a place loses where it is recommended
 UNTOLD = {
     "incomplete": "planned trials are missing",
@@ -59,11 +59,15 @@ def answer(tables: Tables, plan: Plan, timing: Pass | None = None) -> Json:
             text = _mean_sentence(tables, plan.arms[0], what) if alone else _spread(complete, plan, what)
             said.append({"metric": name, "word": "", "text": text})
     data = dict.fromkeys([plan.profile] if isinstance(study, ExternalStudy) else map(_data, plan.trials))
+    images, classes = arms.split_sizes(tables)
+    split = f"{' or '.join(f'{many:,}' for many in images)} reported images" if images else ""
+    split += f", {classes} classes" if split and classes else ""
     unit = "seeds" if study.is_paired else "runs, paired by none"
     counts = f"{len(plan.arms)} arm{'' if len(plan.arms) == 1 else 's'} × {len(study.seed_list())} {unit}"
     done = f"{(trials['status'] == 'complete').sum()} of {len(plan.trials)} training runs complete"
+    about = ["; ".join(data), split, counts, done]
     return {
-        "about": f"{'; '.join(data)} · {counts} · {done}",
+        "about": " · ".join(filter(None, about)),
         "sentences": said,
         "recommendation": "" if complete.empty else _recommendation(made, complete, plan),
         "arms": asked_view(tables, made, plan, timing),
@@ -108,13 +112,17 @@ def _of(own: Sequence[Claim], word: str) -> list[Claim]:
 
 
 def _grouped(word: str, group: list[Claim], asked: int) -> str:
-    """The claims of one verdict: where, how large, how sure."""
+    """The claims of one verdict: where, how large, how sure; of many asked the two largest, and how many."""
     whole = f"in all {asked} comparisons" if len(group) == asked > 2 else ""
+    if asked > MANY:
+        group = sorted(group, key=lambda one: -abs(np.nan_to_num(float(one.row["effect"]))))
+    places = few(list(map(_where, group)), 2 if asked > MANY else 4)
+    places = places.replace(AVERAGED, "") + AVERAGED * (AVERAGED in places)
     if word == "undecided":
-        return f"undecided {whole or few(list(map(_where, group)))}{_undecided(group)}"
+        return f"undecided {whole or places}{_undecided(group)}"
     if word == "equivalent":
         margin = _difference(group[0].row["margin"], group[0].metric, signed=False)
-        return f"equivalent within ±{margin} {whole or few(list(map(_where, group)))}"
+        return f"equivalent within ±{margin} {whole or places}"
     if len(group) <= 2:
         return f"{word}: {' and '.join(f'{_size(one.row)} {_where(one)}' for one in group)}"
     least, most = (f(group, key=lambda one: abs(float(one.row["effect"]))) for f in (min, max))
@@ -134,11 +142,13 @@ def _undecided(group: list[Claim]) -> str:
     text += f", because {' and '.join(reasons)}" if reasons else ""
     untold = rows[rows["reason"] == ""]
     if len(untold):
-        found, least, most = untold[["detectable", "seeds_from", "seeds_needed"]].max(skipna=False)
+        least, most = untold[["seeds_from", "seeds_needed"]].max(skipna=False)
+        found = " to ".join(dict.fromkeys(shown(f(untold["detectable"]), what) for f in (min, max)))
         text += f"; {int(untold['n'].min())} seeds can only show differences of "
-        text += f"{_difference(found, what, signed=False)} or more"
+        text += f"{f'{found} {what.difference_unit}'.rstrip()} or more (80 % power)"
         if math.isfinite(margin := untold["margin"].iloc[0]):
-            text += f", the margin is {shown(margin, what)}, and {shown_seeds(least, most)} would settle it"
+            seeds = shown_seeds(least, most)
+            text += f", the margin is {shown(margin, what)}, and {seeds} seeds would settle it"
     return text
 
 
@@ -147,7 +157,7 @@ def _difference(value: float, what: Quantity, *, signed: bool = True) -> str:
     return f"{text} {what.difference_unit}".rstrip()
 
 
-def _size(row: pd.Series[Any], form: str = "{} ({})") -> str:
+def _size(row: "pd.Series[Any]", form: str = "{} ({})") -> str:
     """A difference with its sign, its unit and its interval."""
     what = quantity(row["metric"])
     reach = ends(row["low"], row["high"], what, "no interval", signed=True)
@@ -157,14 +167,13 @@ def _size(row: pd.Series[Any], form: str = "{} ({})") -> str:
 def _where(claim: Claim) -> str:
     """Where an effect is: at a level, along a factor, between two arms."""
     if claim.term.kind == "trend":
-        ((factor, high),) = claim.term.levels.items()
-        low = arms.level_label(claim.term.reference[factor])
-        return f"from {arms.factor_label(factor)}={low} to {arms.level_label(high)} on a straight line"
+        start, (high,) = arms.arm_label(claim.term.reference), claim.term.levels.values()
+        return f"from {start} to {arms.level_label(high)} on a straight line in raw values"
     if claim.term.kind == "pair":
         return f"from {arms.arm_label(claim.term.reference)} to {claim.place}"
     if claim.term.kind == "interaction":
         return f"in the interaction {claim.place}"
-    averaged = ", averaged over the other factors" if claim.row["cells_planned"] > 1 else ""
+    averaged = AVERAGED if claim.row["cells_planned"] > 1 else ""
     if PART in claim.term.levels and not averaged:
         return claim.place if claim.place.startswith("without ") else f"with {claim.place}"
     return f"at {claim.place}{averaged if claim.term.kind == 'main' else ''}"
@@ -210,6 +219,8 @@ def _spread(complete: pd.DataFrame, plan: Plan, what: Quantity) -> str:
 def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
     """Keep the baseline, unless an arm is better on the primary metric and worse on nothing asked."""
     study, what = plan.study, quantity(plan.study.primary)
+    if made and all(one.term.kind == "trend" for one in made):
+        return " ".join(_along(one) for one in made if one.metric == what)
     if not study.baseline:
         return _best(made, complete, plan)
     asked = [
@@ -235,6 +246,14 @@ def _recommendation(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -
     why = "" if won else f" nothing that was asked is better on {what.noun}."
     beside = f" {'; '.join(others[:MOST_NAMED])}." if others else ""
     return f"Keep {arms.arm_label(study.baseline)}:{why}{beside}"
+
+
+def _along(trend: Claim) -> str:
+    """What to do about a factor of which only the trend is asked."""
+    ((factor, high),) = trend.term.levels.items()
+    ends_of = [arms.level_label(end) for end in (trend.term.reference[factor], high)]
+    facts = {"factor": arms.factor_label(factor), "noun": trend.metric.noun, "low": ends_of[0]}
+    return words("trend", **facts, high=ends_of[1], word=trend.word, bent=trend.row["reason"] == "bent")
 
 
 def _best(made: Sequence[Claim], complete: pd.DataFrame, plan: Plan) -> str:
@@ -306,3 +325,32 @@ def _of_winner(outcome: Outcome, one: Retested) -> str:
     if effect is None or not int(effect["n"]):
         return f"{start} {with_unit(fresh.mean, what)}."
     return f"{start} {_size(effect)} against it: {outcome.verdict}."
+
+
+def retune_view(tables: Tables, plan: Plan) -> Json | None:
+    """A row per arm, and in a sentence the budget and the best arm of both kinds; None without re-tuning."""
+    study, what, search = plan.study, quantity(plan.study.primary), plan.study.retune
+    if search is None or not study.chosen:
+        return None
+    score = quantity(search.objective[0])
+
+    def columns(one: Chosen) -> Iterator[Column]:
+        declared = study.fields({**one.arm, TUNING: DECLARED}).model_dump()
+        yield worded("Arm", cell(arms.arm_label(one.arm), float(study.chosen.index(one))))
+        for name in search.space:
+            before, after = (arms.level_label(own.get(name, ABSENT)) for own in (declared, one.levels))
+            yield worded(arms.factor_label(name), cell(after, notes=[f"declared {before}"]))
+        yield column("Points", cell(f"{one.complete}/{search.points}", float(one.complete)))
+        notes = [] if one.declared is None else [f"as declared {shown(one.declared, score)}"]
+        yield of_quantity(score, amount(one.value, score, notes), f"{score.label} while tuning")
+
+    complete = arms.complete_trials(tables["trials"])
+    found = arms.arm_means(complete, arms.planned_arms(plan).values(), what.name)
+    means, best = found.set_index("arm")["mean"], list[str]()
+    for level in (DECLARED, RETUNED):
+        labels = {arm_name({**one.arm, TUNING: level}): arms.arm_label(one.arm) for one in study.chosen}
+        best.append(labels.get(arms.best_of(means.reindex(list(labels)).dropna(), what) or "", ""))
+    images = " or ".join(f"{many:,}" for many in sorted({one.tuning_images for one in study.chosen}))
+    overlap = max(one.overlap for one in study.chosen)
+    summary = words("retune", search=search, images=images, overlap=overlap, noun=what.noun, best=best)
+    return {"summary": summary, "table": view(study.chosen, columns)}

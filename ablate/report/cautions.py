@@ -1,14 +1,13 @@
 """What could mislead a reader: warnings that a study or its search calls for, each with its reasons."""
 
-from __future__ import annotations
-
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
-from ablate.analysis.arms import arm_interval, complete_trials, floor_bands, labels_of
-from ablate.analysis.claims import claims, contrast_label
+from ablate.analysis.arms import arm_interval, complete_trials, floor_bands, labels_of, split_sizes
+from ablate.analysis.effects import claims, contrast_label
 from ablate.analysis.tuning import Tuned
 from ablate.metrics import FLOORS
 from ablate.report.cells import Json
@@ -17,9 +16,8 @@ from ablate.stats.effect import smallest_sign_flip_p
 from ablate.study.comparisons import family_size
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
-from ablate.tables.cells import one_line
 from ablate.tables.files import Tables
-from ablate.tables.quantities import quantity, shown, shown_p
+from ablate.tables.quantities import one_line, quantity, shown, shown_p
 
 FEW_SEEDS, FEW_SEEDS_A_POINT = 5, 3
 MOST_LINES = 6
@@ -42,12 +40,26 @@ def banners(tables: Tables, plan: Plan, tuned: Tuned | None = None) -> list[Json
     of_search, trials = _of_search(tuned) if tuned else (), tables["trials"]
     of_claims = _of_claims(tables["effects"], plan) if "effects" in tables else ()
     of_metrics = _of_metrics(trials, plan, tables.get("floors"))
-    return [*of_search, *_of_trials(trials, plan), *of_claims, *of_metrics]
+    return [*of_search, *_of_split(tables, plan), *_of_trials(trials, plan), *of_claims, *of_metrics]
 
 
 def _banner(name: str, items: Sequence[str] = (), **values: Any) -> Json:
     more = [f"and {len(items) - MOST_LINES} more, in the tables"] if len(items) > MOST_LINES else []
     return {**titled(texts()[f"caution.{name}"].render(values)), "items": [*items[:MOST_LINES], *more]}
+
+
+def _of_split(tables: Tables, plan: Plan) -> Iterator[Json]:
+    """What so few images, or no arm that learned, leave of an accuracy."""
+    what, complete = quantity("accuracy"), complete_trials(tables["trials"])
+    images, classes = split_sizes(tables)
+    found = [arm_interval(complete, arm, what.name, tables.get("new_images")) for arm in plan.arms]
+    lows = [own.low if own.low > -math.inf else own.mean for own in found if own.n]
+    if lows and classes and max(lows) <= 1 / classes:
+        yield _banner("guessing", guess=shown(1 / classes, what), classes=classes)
+    margin = plan.study.all_margins.get(what.name, math.inf)
+    if images and 1 / min(images) > margin:
+        one = {"one": shown(1 / min(images), what), "margin": shown(margin, what)}
+        yield _banner("one_image", images=f"{min(images):,}", **one)
 
 
 def _of_trials(trials: pd.DataFrame, plan: Plan) -> Iterator[Json]:

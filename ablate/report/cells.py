@@ -4,14 +4,11 @@ A table is {"columns": [...], "rows": [[cell, ...], ...]}; a cell is {"text", "n
 shown, the lines shown small below it, and the unrounded number or the text that the column is sorted by.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from ablate.tables.cells import clean
-from ablate.tables.quantities import ABSENT, Quantity, shown, shown_difference
+from ablate.tables.quantities import ABSENT, Quantity, clean, shown, shown_difference
 
 Json = dict[str, Any]
 Row = TypeVar("Row")
@@ -29,24 +26,24 @@ def as_json(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def view(rows: Iterable[Row], columns: Callable[[Row], Iterable[Column]]) -> Json | None:
-    """A table of one row each, with the same heads in every row; None without rows."""
+def view(
+    rows: Iterable[Row], columns: Callable[[Row], Iterable[Column]], *, best: bool = False
+) -> Json | None:
+    """A table of one row each, with the same heads in every row; None without rows.
+
+    With `best`, the best cells of columns with a better direction are marked, unless all are alike.
+    """
     made = [list(columns(row)) for row in rows]
     if not made:
         return None
-    return {"columns": [head for head, _ in made[0]], "rows": [[own for _, own in row] for row in made]}
-
-
-def with_best(table: Json | None) -> Json | None:
-    """The table with `best` in the best cells of columns with a better direction, unless all are alike."""
-    for head, *cells in zip(table["columns"], *table["rows"], strict=True) if table else ():
-        known = [own for own in cells if own["text"] != ABSENT]
-        choose = {"higher": max, "lower": min}.get(head.get("better", ""))
+    for along in zip(*made, strict=True) if best else ():
+        known = [own for _, own in along if own["text"] != ABSENT]
+        choose = {"higher": max, "lower": min}.get(along[0][0].get("better", ""))
         if choose and len({own["text"] for own in known}) > 1:
             text = choose(known, key=lambda own: own["value"])["text"]
             for own in known:
                 own["best"] = own["text"] == text
-    return table
+    return {"columns": [head for head, _ in made[0]], "rows": [[own for _, own in row] for row in made]}
 
 
 def column(label: str, own: Json, *, unit: str = "", meaning: str = "", numeric: bool = True) -> Column:

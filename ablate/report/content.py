@@ -1,7 +1,5 @@
 """The report as JSON values, everything that its pages show, and as files. The pages compute nothing."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from collections.abc import Sequence
@@ -16,33 +14,33 @@ from ablate.analysis.timing import timing_pass, timing_table
 from ablate.analysis.tuning import read_search, retested
 from ablate.figures import Figure, draw_figures
 from ablate.report import views
-from ablate.report.answer import answer, tuning_answer
+from ablate.report.answer import answer, retune_view, tuning_answer
 from ablate.report.cautions import banners
 from ablate.report.cells import Json, as_json
 from ablate.report.pages import method, render_html, render_markdown
 from ablate.report.paper import methods_paragraph
-from ablate.report.retune import retune_view
 from ablate.store.results import ResultsFolder, make_writable, write_atomically
 from ablate.study.external import ExternalStudy
 from ablate.study.trials import Plan
 from ablate.tables.columns import COLUMNS, DERIVED
 from ablate.tables.files import Tables, open_plan, read_tables, write_tables
+from ablate.terminal import optional
 
 FORMAT = 2  # raised when report.json changes in a way that its readers must know of
 LARGEST_CARRIED = 250_000  # bytes up to which a table but that of trials travels in the page
 
 
 def write_report(results: ResultsFolder, report_dir: Path, *, pdf: bool = False) -> Path:
-    """Render a study's report from its plan and its tables, and return the path of its index.html.
+    """Render a study's report from its plan and its tables; the path of its index.html.
 
-    A RecordError says that these are missing or damaged, or do not belong together; a StudyError, that the
-    study is about a metric that the trials table does not have.
+    RecordError: these are missing, damaged or not of one study. StudyError: it is about an unknown metric.
     """
     make_writable(report_dir, [report_dir / "figures"], "the report cannot be written", "--report")
     plan = open_plan(results)
     tables = of_plan(read_tables(results, names=[name for name in COLUMNS if name not in DERIVED]), plan)
-    for former in ("contrasts", "trends"):  # rows of the effects table now
-        (results.root / f"{former}.csv").unlink(missing_ok=True)
+    with optional():
+        for former in ("contrasts", "trends"):  # rows of the effects table now
+            (results.root / f"{former}.csv").unlink(missing_ok=True)
     return write_pages(tables, plan, results, report_dir, pdf=pdf)
 
 
@@ -59,20 +57,24 @@ def write_pages(
     write_tables(results, derived)
     figures = draw_figures({**tables, **derived}, plan, pdf=pdf)
     report = build_report({**tables, **derived}, plan, figures)
-    files = {file["name"]: (results.root / file["name"]).read_bytes() for file in report["downloads"]}
+    files = {file["name"]: results.read(file["name"]) for file in report["downloads"]}
     carried = {k: csv for k, csv in files.items() if k == "trials.csv" or len(csv) <= LARGEST_CARRIED}
     content = {
         "report.json": f"{json.dumps(report, indent=1, ensure_ascii=False, allow_nan=False)}\n".encode(),
         "index.html": render_html(report, figures, carried).encode(),
         "report.md": render_markdown(report).encode(),
     }
-    for figure, paths in zip(figures, report["figures"], strict=True):
-        content |= {paths[kind]: getattr(figure, kind) for kind in ("light", "dark", "pdf") if paths[kind]}
     for name, data in content.items():
         write_atomically(report_dir / name, data)
-    for old in (report_dir / "figures").iterdir():  # of an earlier report
-        if old.suffix in (".svg", ".pdf") and f"figures/{old.name}" not in content:
-            old.unlink()
+    with optional():
+        drawn = dict[str, bytes]()
+        for figure, paths in zip(figures, report["figures"], strict=True):
+            drawn |= {paths[kind]: getattr(figure, kind) for kind in ("light", "dark", "pdf") if paths[kind]}
+        for name, data in drawn.items():
+            write_atomically(report_dir / name, data)
+        for old in (report_dir / "figures").iterdir():  # of an earlier report
+            if old.suffix in (".svg", ".pdf") and f"figures/{old.name}" not in drawn:
+                old.unlink()
     return report_dir / "index.html"
 
 
@@ -93,7 +95,6 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         [{"metric": "", "word": "", "text": own["summary"]}] if own else [] for own in (published, retuned)
     )
     first_screen["sentences"] = [*before, *said, *after]
-    provenance = _provenance(trials, plan)
     drawn: list[Json] = []
     for figure in figures:  # all but the images, in whose place stand their paths
         light, dark = ("" if figure.error else f"figures/{figure.name}{end}.svg" for end in ("", "-dark"))
@@ -121,7 +122,7 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
         "published": published,
         "methods_paragraph": methods_paragraph(tables, plan),
         "method": method(plan, tuned=tuned is not None),
-        "provenance": [{"name": k, "value": v or "not recorded"} for k, v in provenance.items()],
+        "provenance": _provenance(trials, plan),
         "reproduce": _reproduce(trials, plan),
         "failures": views.trials_view(trials, plan, failed=True),
         "trials": views.trials_view(trials, plan),
@@ -135,18 +136,18 @@ def build_report(tables: Tables, plan: Plan, figures: Sequence[Figure]) -> Json:
     return cleaned
 
 
-def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
+def _provenance(trials: pd.DataFrame, plan: Plan) -> list[Json]:
     complete, counts = trials[trials["status"] == "complete"], trials["status"].value_counts()
     states = ", ".join(f"{number} {status}" for status, number in counts.sort_index().items())
     if isinstance(plan.study, ExternalStudy):
-        return {"Runs": plan.reason, "Of these": states}
+        return [{"name": "Runs", "value": plan.reason}, {"name": "Of these", "value": states}]
     kinds, names = _values(trials, "device"), _values(trials, "device_name")
     own = bool(plan.study.trained_by)
     first, *others = (
         trial.fields.model_dump(exclude={"defaults", "code"}, exclude_defaults=own) for trial in plan.trials
     )
     common = {name: value for name, value in first.items() if all(own[name] == value for own in others)}
-    return {
+    facts = {
         "Study": plan.study.name,
         "Profile": f"{plan.profile} ({plan.reason})",
         "Trials": f"{len(plan.trials)} planned: {states}",
@@ -162,6 +163,7 @@ def _provenance(trials: pd.DataFrame, plan: Plan) -> dict[str, str]:
         "Trainable parameters": _values(complete, "parameters"),
         "Fields common to all arms": ", ".join(f"{k}={level_label(v)}" for k, v in common.items()),
     }
+    return [{"name": name, "value": value or "not recorded"} for name, value in facts.items()]
 
 
 def _values(trials: pd.DataFrame, name: str) -> str:

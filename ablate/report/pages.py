@@ -1,12 +1,9 @@
 """What templates/ hold: the words between the numbers (words.md by name, method.md), and the pages.
 
-The pages are one HTML file that loads nothing, and its Markdown twin with figures by relative path. Both show
-the same sections of report.json. A section is {"id", "title", "lead", "parts"}. A part has any of `title`,
-`text`, `items` (a list), `facts` (names and values), `code` and `table`; with `folded` it is closed in the
-HTML page, and not in the other one.
+The pages are one HTML file that loads nothing, and its Markdown twin with figures by relative path: the same
+sections of report.json, each {"id", "title", "lead", "parts"}. A part has any of `title`, `text`, `items` (a
+list), `facts` (names and values), `code`, `table`; one with `folded` is closed in HTML, and not in Markdown.
 """
-
-from __future__ import annotations
 
 import base64
 import functools
@@ -124,15 +121,13 @@ def sections(report: Json) -> list[Json]:
         ("reproduce", "How to reproduce", [{"code": command["command"], "text": command["note"]}]),
         ("trials", "Trials", [_table(report["trials"], "All {} trials")]),
     ]
-    made: list[Json] = []
-    for name, title, parts in found:
-        lead, own = words(f"lead.{name}") if f"lead.{name}" in texts() else "", list(filter(None, parts))
-        made += (
-            [{"id": name, "title": title, "lead": lead, "parts": [EMPTY | part for part in own]}]
-            if own
-            else []
-        )
-    return made
+    kept = [(name, title, [EMPTY | part for part in parts if part]) for name, title, parts in found]
+    leads = {name: words(f"lead.{name}") if f"lead.{name}" in texts() else "" for name, *_ in found}
+    return [
+        {"id": name, "title": title, "lead": leads[name], "parts": parts}
+        for name, title, parts in kept
+        if parts
+    ]
 
 
 def _table(table: Json | None, folded: str = "") -> Json | None:

@@ -1,7 +1,5 @@
 """What goes into a paper: the table of arms in LaTeX or Markdown, and a paragraph on methods."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -9,9 +7,9 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 from markupsafe import Markup
 
+from ablate.analysis import arms
 from ablate.analysis.arms import Arm, arm_interval, complete_trials, factor_label, level_label, planned_arms
-from ablate.analysis.claims import claims, contrast_label
-from ablate.analysis.effects import effects_table
+from ablate.analysis.effects import claims, contrast_label, effects_table
 from ablate.errors import StudyError
 from ablate.report import cells
 from ablate.report.cells import Column, Json
@@ -19,7 +17,7 @@ from ablate.report.pages import environment, escaped, words
 from ablate.study.comparisons import family_size, terms
 from ablate.study.fields import unknown_name
 from ablate.study.trials import Plan
-from ablate.tables.files import Tables, frame
+from ablate.tables.files import Tables
 from ablate.tables.quantities import number_columns, quantity, shown
 
 TEX = str.maketrans({
@@ -34,8 +32,7 @@ MARKS = {"undecided": "", "equivalent": "‡", **dict.fromkeys(("better", "worse
 def arms_table(trials: pd.DataFrame, plan: Plan, metrics: Sequence[str], spread: str, *, latex: bool) -> str:
     """A row per arm, a column per metric: the best means bold, claims against the baseline marked.
 
-    Without `metrics` the primary one, the family's, accuracy and ECE; `spread` is ci, sd, se or none. A
-    StudyError names a metric that is no measured column of the trials table.
+    Without `metrics` the primary one, the family's, accuracy and ECE; `spread` is ci, sd, se or none.
     """
     study, known = plan.study, number_columns()
     metrics = tuple(dict.fromkeys(metrics or (study.primary, *study.comparison_family, "accuracy", "ece")))
@@ -63,7 +60,7 @@ def arms_table(trials: pd.DataFrame, plan: Plan, metrics: Sequence[str], spread:
     name, finalize = ("table.tex.j2", _tex) if latex else ("arms.md.j2", escaped)
     template = environment(finalize=finalize).get_template(name)
     return template.render(
-        table=cells.with_best(cells.view(planned_arms(plan).values(), columns)),
+        table=cells.view(planned_arms(plan).values(), columns, best=True),
         note=words("table.note", claims=family_size(plan), arms=len(plan.arms), **facts),
         label=re.sub(r"[^A-Za-z0-9]+", "-", study.name),
     )
@@ -79,10 +76,9 @@ def _tex(value: object) -> object:
 
 def methods_paragraph(tables: Tables, plan: Plan) -> Json:
     """How the study was done, as a paper says it: `text`, and the `references` that it names."""
-    bins = tables.get("reliability", frame("reliability", []))
     facts: Json = {
         "plan": plan, "study": plan.study, "complete": complete_trials(tables["trials"]),
-        "images": bins.groupby("trial_id")["count"].sum().unique(),
+        "images": arms.split_sizes(tables)[0],
         "asked": [contrast_label(term) for term in terms(plan) if term.asked], "claims": family_size(plan),
         "quantity": quantity, "shown": shown, "factor": factor_label, "level": level_label,
     }  # fmt: skip

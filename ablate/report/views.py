@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.analysis.arms import arm_interval, complete_trials, factor_label, level_label, planned_arms
-from ablate.analysis.claims import Claim, claims, contrast_label
-from ablate.analysis.effects import SHOWN
+from ablate.analysis.effects import SHOWN, Claim, claims, contrast_label
 from ablate.analysis.published import Value, published_summaries, published_values
 from ablate.analysis.timing import Pass, arm_cases
 from ablate.analysis.tuning import SUFFIXES, Retested, Tuned
@@ -28,7 +27,6 @@ from ablate.report.cells import (
     ends,
     of_quantity,
     view,
-    with_best,
     with_unit,
     worded,
 )
@@ -39,12 +37,11 @@ from ablate.store.timing import plain_case
 from ablate.study.comparisons import Term, terms
 from ablate.study.external import ExternalStudy
 from ablate.study.parts import PART
-from ablate.study.search import Range, Search
+from ablate.study.search import Search
 from ablate.study.trials import Plan
-from ablate.tables.cells import one_line
 from ablate.tables.columns import COLUMNS
 from ablate.tables.files import Tables
-from ablate.tables.quantities import ABSENT, Quantity, quantity, shown, shown_decimal, shown_p
+from ablate.tables.quantities import ABSENT, Quantity, one_line, quantity, shown, shown_decimal, shown_p
 
 ARM_METRICS = ("accuracy", "nll", "brier", "ece", "confidence_gap", "temperature", "ece_scaled")
 MORE_METRICS = (
@@ -82,7 +79,7 @@ def arms_view(tables: Tables, plan: Plan, *, more: bool = False) -> Json | None:
                 note = f"floor {shown(floor.mean, what)}"
             yield of_quantity(what, _mean(interval, what, note))
 
-    return with_best(view(arms if metrics else [], columns))
+    return view(arms if metrics else [], columns, best=True)
 
 
 def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass | None) -> Json | None:
@@ -125,7 +122,7 @@ def asked_view(tables: Tables, made: Sequence[Claim], plan: Plan, timing: Pass |
                 notes = ["same step" if other == cases[arm] else f"× {ratio:.2f}"]
             yield column("Step", cell(f"{step:.2f}", step, notes), unit="ms")
 
-    return with_best(view(order if len(complete) else [], columns))
+    return view(order if len(complete) else [], columns, best=True)
 
 
 def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json | None:
@@ -169,7 +166,7 @@ def components_view(tables: Tables, effects: pd.DataFrame, plan: Plan) -> Json |
                 shown_as = none if own is None else effect_cell(own[what.name])
                 yield column(head, shown_as, unit=what.difference_unit)
 
-    return with_best(view(arms, columns))
+    return view(arms, columns, best=True)
 
 
 def _runs(complete: int, planned: int) -> Column:
@@ -338,13 +335,12 @@ def published_view(epochs: pd.DataFrame, plan: Plan) -> Json | None:
     tables = []
     for arm, planned in planned_arms(plan).items():
         own = [value for value in values if value.arm == arm]
-        known = [value for value in own if not math.isnan(value.theirs)]
         tables.append({
             "arm": planned.label,
             "runs": int(runs.get(arm, 0)),
-            "published": len(known),
-            "inside": sum(value.inside is True for value in known),
-            "outside": [_outside(value) for value in known if value.inside is False],
+            "published": sum(not math.isnan(value.theirs) for value in own),
+            "inside": sum(value.inside is True for value in own),
+            "outside": [_outside(value) for value in own if value.inside is False],
             "summary": summaries[arm],
             "columns": [], "rows": [],
             **(view((list(row) for _, row in groupby(own, lambda value: value.epoch)), _beside) or {}),
@@ -423,11 +419,8 @@ def duration(seconds: float) -> str:
 
 def _dimension(search: Search, name: str) -> str:
     dimension = search.space[name]
-    values = (
-        dimension.in_words() if isinstance(dimension, Range) else ", ".join(map(level_label, dimension.of))
-    )
     when = " and ".join(f"{factor_label(other)}={level_label(of)}" for other, of in dimension.when.items())
-    return f"{factor_label(name)}: {values}{f' (where {when})' if when else ''}"
+    return f"{factor_label(name)}: {dimension.in_words()}{f' (where {when})' if when else ''}"
 
 
 def _retested_table(retests: Sequence[Retested]) -> Json | None:

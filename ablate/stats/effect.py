@@ -1,11 +1,12 @@
-"""An effect: a difference of two means over seeds, with its interval and its test.
+"""An effect: a difference of two means over seeds, with its interval, its test, and the verdict on it.
 
 Intervals are simultaneous in a single step (Bonferroni): one excludes 0 exactly where the corrected p is at
 most 0.05. The t test takes the differences for normal: of skewed ones it errs too often (docs/statistics.md).
 
 Source: Student 1908, the paired t, https://doi.org/10.1093/biomet/6.1.1; Welch 1947, unequal variances,
 https://doi.org/10.1093/biomet/34.1-2.28; Dunn 1961, simultaneous intervals by Bonferroni's inequality,
-https://doi.org/10.1080/01621459.1961.10482090
+https://doi.org/10.1080/01621459.1961.10482090; Schuirmann 1987, two one-sided tests,
+https://doi.org/10.1007/BF01068419
 """
 
 import math
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from ablate.stats.intervals import FloatArray, IntArray, moments, slack, t_margin
+from ablate.stats.intervals import CONFIDENCE, BoolArray, FloatArray, IntArray, moments, slack, t_margin
 
 Values = NDArray[np.floating]
 Weights = Sequence[float] | NDArray[np.float64]
@@ -72,11 +73,6 @@ def paired_effect(values: Values, baseline: Values, *, comparisons: int = 1) -> 
 
     A pair with a NaN is left out. With one, or differences equal to within rounding, p, low and high are NaN.
     """
-    if values.shape[-1:] != baseline.shape[-1:]:
-        raise ValueError(
-            f"Expected arm and baseline on the same seeds, got shapes {values.shape} and {baseline.shape}; "
-            "align them on the seed and put NaN where a trial is missing."
-        )
     missing = np.isnan(values) | np.isnan(baseline)
     arm, reference = (np.where(missing, np.nan, side.astype(np.float64)) for side in (values, baseline))
     # Equal differences come out apart by the rounding of the two values, e.g. 0.9 - 0.8 and 0.8 - 0.7.
@@ -132,3 +128,54 @@ def sign_flip_p(values: Values, baseline: Values) -> float:
 def smallest_sign_flip_p(n: int) -> float:
     """The smallest p that n differences, n >= 1, can give: 2 / 2^n, so .25 at 3, .0625 at 5, .03125 at 6."""
     return 2.0 ** (1 - n)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What can be said of effects. Each attribute is an array [...]."""
+
+    word: NDArray[np.str_]  # "better" and "worse" by the metric's direction, "higher" and "lower" without one
+    reason: NDArray[np.str_]  # why, where no test decided, such as differences without a spread to judge by
+    below_margin: BoolArray  # equivalent, and yet surely different: by less than matters
+    p_adjusted: FloatArray  # p of the t test, times comparisons, at most 1; NaN where it is undefined
+    p_equivalence: FloatArray  # likewise of the equivalence test; NaN without a margin
+
+
+def verdict(
+    effect: Effect,
+    *,
+    planned: int,
+    higher_is_better: bool | None,
+    margin: float = math.nan,
+    identical: bool = False,
+) -> Verdict:
+    """Judge effects of one metric by their simultaneous intervals, those of a family, in one step.
+
+    Equivalent, which is asked first: the interval lies inside the margin, > 0 or NaN (two one-sided t tests,
+    each at alpha / (2 comparisons)). Better or worse: it excludes 0. With fewer than the `planned` pairs all
+    is undecided: seeds may not have failed by chance. That arms are `identical` on every seed is believed if
+    all differences are 0. Source: Strassburger and Bretz 2008, https://doi.org/10.1002/sim.3338
+    """
+    # Against the nearer bound the one-sided p is the larger of the two.
+    p_beyond = effect.p_beyond(margin - np.abs(effect.effect))
+    p_adjusted, p_equivalence = (np.minimum(effect.comparisons * p, 1.0) for p in (effect.p, 2 * p_beyond))
+    incomplete = effect.n < planned
+    same = identical & (effect.n >= 2) & (effect.effect == 0) & (effect.sd == 0)
+    equivalent = same | (p_equivalence <= 1 - CONFIDENCE)
+    above, below = effect.low > 0, effect.high < 0
+    signed = {True: ("better", "worse"), False: ("worse", "better"), None: ("higher", "lower")}
+    return Verdict(
+        word=np.select(
+            [incomplete, equivalent, above, below],
+            ["undecided", "equivalent", *signed[higher_is_better]],
+            "undecided",
+        ),
+        reason=np.select(
+            [incomplete, same, effect.n < 2, effect.sd == 0],
+            ["incomplete", "identical", "too_few_seeds", "no_spread"],
+            "",
+        ),
+        below_margin=np.asarray(~incomplete & equivalent & (above | below)),
+        p_adjusted=p_adjusted,
+        p_equivalence=p_equivalence,
+    )

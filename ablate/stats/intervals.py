@@ -100,13 +100,11 @@ def new_images_interval(
 ) -> tuple[float, float, float]:
     """Mean paired difference, and the ends of its interval for new images as well as new seeds.
 
-    With the difference of seed s on image i taken as effect + seed[s] + image[i] + rest[s, i], the mean over
-    both has the variance V(seed)/n + V(image)/N + V(rest)/(nN), estimated by s2_seed/n + s2_image/N -
-    within/(nN). Two half-widths are squared and added, of n - 1 degrees of freedom for the seeds and N - 1
-    for what the images add; Satterthwaite's degrees of freedom covered too little at few seeds.
-
-    `differences` [n, N], finite, are arm - baseline, or one arm's values. The mean is NaN without seeds, the
-    ends for fewer than two seeds or images or where nothing varies.
+    Of `differences` [n, N], finite, or one arm's values. With seed s on image i taken as effect + seed[s] +
+    image[i] + rest[s, i], the mean has the variance V(seed)/n + V(image)/N + V(rest)/(nN), estimated by
+    s2_seed/n + s2_image/N - within/(nN). Two half-widths are squared and added, of n - 1 degrees of freedom
+    for the seeds and N - 1 for what the images add; Satterthwaite's covered too little at few seeds. The mean
+    is NaN without seeds, the ends for fewer than two seeds or images or where nothing varies.
 
     Source: Cornfield and Tukey 1956, mean squares in factorials, https://doi.org/10.1214/aoms/1177728067;
     Zou and Donner 2008, adding squared half-widths, https://doi.org/10.1002/sim.3095

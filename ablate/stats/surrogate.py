@@ -29,14 +29,12 @@ def smoothed(
 ) -> tuple[FloatArray, FloatArray]:
     """True values at the tried points, by Gaussian-process regression with a Matérn 5/2 kernel.
 
-    The level they vary about is a constant with a flat prior (ordinary kriging). Each column has a length
-    scale of its own; scales and amplitude are those of the largest marginal likelihood within bounds. Of
-    fewer than four points, or values that are all equal, the means come back as they are. As a process that
-    is as smooth everywhere would swing beside a cliff, what lies below one is left out.
-
     `places` [n, d] are coordinates in any unit, categories as one column per value; `samples` [n] the values
     over each point's seeds, one at least. Returns [n] posterior means, and [n] standard deviations of the
-    true value, without the luck of a new run; NaN where left out.
+    true value, without the luck of a new run. The level is a constant with a flat prior (ordinary kriging);
+    length scales, one a column, and amplitude are those of the largest marginal likelihood within bounds. Of
+    fewer than four points, or equal values, the means come back as they are. As a process that is as smooth
+    everywhere would swing beside a cliff, what lies below one is left out: NaN.
     """
     if not samples:
         return np.empty(0), np.empty(0)
@@ -108,11 +106,10 @@ def chosen_of_two(values: FloatArray, sds: FloatArray) -> tuple[int, ...]:
 
     From [n, 2] posterior means, higher-is-better, and their sds: indices, ascending, of equals the first.
 
-    - An objective shows a signal if some two points' 95 % intervals lie apart. If only one does, the best in
-      it is chosen; if none does, the best in the first.
-    - If both do, `best_two` chooses from the front, without the points whose gain in one objective over
-      another point is at most its median standard deviation, while their loss in the other is more than the
-      noise leaves open: two 95 % intervals of the median width would lie apart.
+    An objective shows a signal if some two points' 95 % intervals lie apart. If only one does, the best in it
+    is chosen; if none does, the best in the first. If both do, `best_two` chooses from the front, without
+    points whose gain in one objective over another point is at most its median sd, while their loss in the
+    other is more than the noise leaves open: two 95 % intervals of the median width would lie apart.
     """
     rounding = SAME * np.abs(values).max(axis=0)
     front = np.flatnonzero(is_on_front(values))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ablate.store.results import TUNING_FILE, ResultsFolder, read_stored, write_atomically
+from ablate.store.results import TUNING_FILE, ResultsFolder, read_sealed, write_sealed
 from ablate.study.fields import Frozen, Levels
 from ablate.study.search import Search
+from ablate.study.trials import TrialId
 
 Source = Literal["baseline", "anchor", "sampler"]
 State = Literal["running", "complete", "pruned", "failed"]
@@ -24,7 +25,7 @@ class Point(Frozen):
     levels: Levels = Field(description="searched field to value; a field whose condition fails is left out")
     source: Source = Field(description="baseline, anchor or sampler")
     seeds: tuple[int, ...] = Field(description="a training run each; fresh ones where a point is repeated")
-    trial_ids: tuple[str, ...] = Field(default=(), description="the seeds' trials; () until it is begun")
+    trial_ids: tuple[TrialId, ...] = Field(default=(), description="the seeds' trials; () until it is begun")
     state: State = Field(
         default="running", description="running (also of a stopped search), complete, pruned or failed"
     )
@@ -58,6 +59,12 @@ class Tuning(Frozen, extra="ignore"):  # older files hold attributes of Optuna's
     reported_digest: str = Field(default="", description="digest of the reported split's")
     overlap: int = Field(default=0, description="tuning images that are, pixel by pixel, reported ones too")
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Tuning:
+        if not {*self.winners, *self.retested} <= {point.number for point in self.points}:
+            raise ValueError("winners: expected numbers of its points")
+        return self
+
     @property
     def running(self) -> list[Point]:
         """Points that were asked for and have not ended."""
@@ -76,10 +83,10 @@ def tuning_folder(results: ResultsFolder) -> ResultsFolder:
 
 def write_tuning(results: ResultsFolder, tuning: Tuning) -> None:
     """Store the search as far as it is, for readers."""
-    write_atomically(results.root / TUNING_FILE, (tuning.model_dump_json(indent=1) + "\n").encode())
+    write_sealed(results.root / TUNING_FILE, tuning)
 
 
 def read_tuning(results: ResultsFolder) -> Tuning | None:
     """The search of a study's results; None where nothing was tuned. A damaged file is a `RecordError`."""
     remedy = "remove it, and the same `python -m ablate tune` writes it again from the search's database"
-    return read_stored(Tuning, results.root / TUNING_FILE, f"damaged ({{}} faults); {remedy}")
+    return read_sealed(Tuning, results.root / TUNING_FILE, remedy)

@@ -6,6 +6,7 @@ study's base, its profile, the arm's levels and the command line then change sin
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -24,7 +25,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_core.core_schema import CoreSchema, no_info_wrap_validator_function
 
-from ablate.errors import StudyError, nearest
+from ablate.errors import LIMITS, StudyError, beyond, nearest
 from ablate.plugins import is_foreign
 
 
@@ -298,7 +299,12 @@ def flat(value: Any) -> list[Any]:
 
 def several(values: Any) -> Any:
     """A list or array as the tuple of its values, each in its one form; a value on its own as it is."""
-    return values if is_one(values) else tuple(map(canonical, values))
+    if is_one(values):
+        return values
+    several = tuple(map(canonical, itertools.islice(values, LIMITS["values in a list"] + 1)))
+    if fault := beyond("values in a list", len(several)):
+        raise ValueError(fault)
+    return several
 
 
 def one_or_several(values: Any) -> Any:
@@ -402,12 +408,22 @@ class Declaration(Frozen):
 
 
 def _checked_seeds(seeds: Any, validate: Callable[[Any], Any]) -> Any:
+    seeds = several(seeds)
     try:
         return validate(seeds)
     except ValidationError:
         raise ValueError("expected how many seeds, as 5, or which, as (3, 4)") from None
 
 
+def folder_name(name: str) -> str:
+    """The name, if a folder can have it that stays where it is put; else a ValueError."""
+    sound = name.isprintable() and not name.startswith(".") and not {*name} & {"/", "\\"}
+    if not sound or not 0 < len(name.encode()) <= 200:
+        raise ValueError("expected a plain folder name such as 'my_study'")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(folder_name)]
 Texts = Annotated[tuple[str, ...], BeforeValidator(one_or_several)]
 Factors = dict[str, Annotated[tuple[Any, ...], BeforeValidator(several), Field(min_length=1)]]
 """Field name to the levels it is swept over."""

@@ -9,13 +9,13 @@ import hashlib
 import importlib.util
 import json
 import re
-import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from ablate.errors import StudyError
+from ablate.plugins import is_users
 from ablate.study.fields import Frozen
 
 FILES = "files\n"
@@ -34,12 +34,6 @@ class Source(Frozen):
     def now(self) -> dict[str, str]:
         """The files that a trial ran from."""
         return self.ran or self.files
-
-
-def is_users(path: Path) -> bool:
-    """Whether a module's file is the user's: neither installed nor Python's own."""
-    installed = {"site-packages", "dist-packages"} & {*path.parts}
-    return not installed and not path.is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def read_source(name: str, folder: Path | None = None) -> Source:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
+import math
+import os
 import runpy
 import shlex
 import sys
@@ -17,18 +19,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, FiniteFloat, PrivateAttr, model_validator
 
-from ablate.errors import FOREIGN_FAULTS, StudyError, nearest
+from ablate.errors import FOREIGN_FAULTS, StudyError, beyond, nearest
+from ablate.plugins import is_standard
 from ablate.study.fields import (
     Declaration,
     Factors,
     Fields,
+    FolderName,
     Frozen,
     Levels,
     Seeds,
     Texts,
     canonical,
+    folder_name,
     is_field,
     repeated,
     resolve,
@@ -119,7 +124,7 @@ class Study(Varied):
     margins: Margins = Field(default={}, description="per metric, a difference that does not matter")
     metrics: dict[str, Metric] = Field(default={}, description="metrics of its own, by name")
     seeds: Seeds = Field(default=5, description="how many seeds (0, 1, ...), or which")
-    profiles: dict[str, Profile] = Field(default={}, description="named variants")
+    profiles: dict[FolderName, Profile] = Field(default={}, description="named variants")
     published: Published | None = Field(default=None, description="a published table of the same run")
     train: Annotated[str, BeforeValidator(canonical)] = Field(
         default="", description="a function train(trial, *, knobs) that trains instead of ablate's loop"
@@ -134,8 +139,13 @@ class Study(Varied):
     predictions: str | None = Field(default=None, description="logits and labels, as '{out}/predictions.npz'")
     gpus: int = Field(default=1, ge=0, le=1, description="0: one's own code trains on the CPU, GPU or not")
     timeout: Time = Field(default="", description="what one trial may take, as '2h', '30m' or '90s'")
+    warm: bool = Field(
+        default=False, description="code of its own needs no fresh process for each trial, to save its start"
+    )
     knobs: dict[str, Any] = Field(default={}, description="taken from the training code: its own defaults")
-    name: str = Field(default="", description="set from the file's name")
+    name: Annotated[str, AfterValidator(lambda name: name and folder_name(name))] = Field(
+        default="", description="set from the file's name"
+    )
     description: str = Field(default="", description="set from the file's docstring")
     _folder: Path | None = PrivateAttr(default=None)
     _numbers_alone: bool = PrivateAttr(default=False)
@@ -168,6 +178,10 @@ class Study(Varied):
 
     def faults(self) -> Iterable[str]:
         """What is wrong with its own code, any level of a factor, or the question."""
+        arms = len(self.only) or math.prod(map(len, self.factors.values()))
+        seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        if fault := beyond("trials of a study", arms * seeds):
+            return [f"{fault}, but {arms * seeds:,} came"]
         return itertools.chain(own_faults(self), _field_faults(self), declared_faults(self))
 
     def find_own_modules(self) -> None:
@@ -229,11 +243,17 @@ class Study(Varied):
 
     def fields(self, arm: Mapping[str, Any]) -> Fields | OwnFields:
         """The complete fields of one arm."""
-        chosen: Levels = {}
-        if self.chosen and arm.get(TUNING) == RETUNED:
-            own = {name: level for name, level in arm.items() if name != TUNING}
-            chosen = next(one.levels for one in self.chosen if one.arm == own)
-        return self._resolved(self.base, arm, chosen)
+        return self._resolved(self.base, arm, self._tuned_to(arm))
+
+    def set_by(self, arm: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that an arm's levels set, and what it was re-tuned to."""
+        return self.settings(arm) | self._tuned_to(arm)
+
+    def _tuned_to(self, arm: Mapping[str, Any]) -> Levels:
+        if not self.chosen or arm.get(TUNING) != RETUNED:
+            return {}
+        own = {name: level for name, level in arm.items() if name != TUNING}
+        return next(one.levels for one in self.chosen if one.arm == own)
 
     def _resolved(self, *layers: Mapping[str, Any]) -> Fields | OwnFields:
         settings = map(self.settings, layers)
@@ -384,8 +404,9 @@ def load_study(path: str | Path) -> Study:
             f"{nearest(str(path), known)}"
         )
     add_import_folder(path.resolve().parent)
-    try:
-        names = runpy.run_path(str(path), run_name=path.stem)
+    try:  # under a name that does not stand for a module of Python's
+        name = path.name if path.stem in sys.stdlib_module_names else path.stem
+        names = runpy.run_path(str(path), run_name=name)
     except StudyError as error:
         raise StudyError(f"{path}: the study is not valid:\n{textwrap.indent(str(error), '  ')}") from None
     except FOREIGN_FAULTS as error:
@@ -403,11 +424,26 @@ def load_study(path: str | Path) -> Study:
 
 
 _STUDY_FOLDERS: set[Path] = set()
+STANDARD = [entry for entry in sys.path if is_standard(Path(entry))]
+NEEDED = (
+    "ablate", "filelock", "jinja2", "joblib", "matplotlib", "numpy", "optuna", "packaging", "pandas", "PIL",
+    "pydantic", "rich", "safetensors", "scipy", "seaborn", "sklearn", "threadpoolctl", "torch", "torchvision",
+    "typer",
+)  # fmt: skip
 
 
 def add_import_folder(folder: Path) -> None:
-    """Look for modules in `folder` first, here and in workers; another study's of that name are forgotten."""
-    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
+    """Look for modules in `folder` first, but for Python's own; another study's of that name are forgotten.
+
+    After it comes the current folder, where that is looked in.
+    """
+    for name in NEEDED:
+        for file in (folder / f"{name}.py", folder / name / "__init__.py"):
+            if file.is_file() and file != Path(__file__).parents[1] / "__init__.py":
+                raise StudyError(f"{file}: ablate needs {name}, and would import this instead; rename it")
+    others = [entry for entry in sys.path if entry not in {*STANDARD, str(folder)}]
+    others.sort(key=lambda entry: entry not in ("", os.getcwd()))
+    sys.path[:] = [*STANDARD, str(folder), *others]
     _STUDY_FOLDERS.add(folder)
     for name, module in list(sys.modules.items()):
         origin = Path(getattr(module, "__file__", None) or "/")

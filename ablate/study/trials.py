@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ablate.errors import StudyError
 from ablate.plugins import WEIGHT_FILES
-from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, Frozen
+from ablate.study.fields import LATER_FIELDS, SLOTS, Fields, FolderName, Frozen, layered
 from ablate.study.own import OwnFields
 from ablate.study.sources import Source, read_source
 from ablate.study.study import Study, add_import_folder
@@ -33,6 +33,8 @@ NOT_IDENTITY = {
 Sources = Mapping[str, Source]
 """Field to the user's code that it names."""
 AnyFields = Fields | OwnFields
+TrialId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""It becomes a file's name, wherever it comes from."""
 
 
 class Numerics(Frozen):
@@ -47,7 +49,7 @@ class Numerics(Frozen):
 class Trial(Frozen):
     """One training run: an arm and a seed, with everything that decides its numbers."""
 
-    trial_id: str = Field(description="hash of the fields, seed, data, numerics and training version")
+    trial_id: TrialId = Field(description="hash of the fields, seed, data, numerics and training version")
     arm: str = Field(description="the factor levels in words, e.g. 'epsilon=0.1, arch=xresnet18'")
     levels: dict[str, Any] = Field(description="factor name to this trial's level")
     fields: AnyFields = Field(description="every field, resolved", union_mode="left_to_right")
@@ -68,11 +70,31 @@ class Plan(Frozen):
     """A study as it is to run: what was declared, which profile and why, and every trial."""
 
     study: Study
-    profile: str = Field(description="name of the profile, which is also its results folder's name")
+    profile: FolderName = Field(description="name of the profile, which is also its results folder's name")
     reason: str = Field(description="why this profile: what the machine has, or that it was asked for")
     command: str = Field(default="", description="the command line that runs it")
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...] = Field(min_length=1)
     same_code: tuple[str, ...] = Field(default=(), description="why changed code computes the same")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Plan:
+        seen = {(trial.arm, trial.seed, trial.repeat) for trial in self.trials}
+        named = {trial.trial_id for trial in self.trials}
+        if not len(seen) == len(self.trials) == (len(self.trials) if self.study.chosen else len(named)):
+            raise ValueError("trials: one is listed twice")
+        if any(trial.arm != arm_name(layered(trial.levels)) for trial in self.trials):
+            raise ValueError("trials: an arm is not called as its levels are")
+        return self
+
+    def disagreement(self, trial: Trial, recorded: Trial) -> str:
+        """What the record of a planned trial says otherwise than the plan does; "" where they agree."""
+        planned, ran = _told(trial), _told(recorded)
+        levels = layered(self.study.set_by(trial.levels))
+        planned |= {name: level for name, level in levels.items() if name in planned}
+        for name, value in planned.items():
+            if name not in ran or ran[name] != value:
+                return f"the plan has {name}={value}, and the record {name}={ran.get(name)}"
+        return ""
 
     def find_own_modules(self) -> None:
         """Have modules found that stand beside the study's file, as the command names it, or here."""
@@ -98,6 +120,15 @@ class Plan(Frozen):
             for reference in self.study.references(own)
         ]
         return tuple((arm, other) for arm, other in others if other != arm)
+
+
+def _told(trial: Trial) -> dict[str, Any]:
+    """What a plan and a record of one trial must agree in; not the names of files and of data."""
+    dumped = trial.fields.model_dump(exclude=NOT_IDENTITY | {"defaults", "code"})
+    if str(dumped.get("weights")).endswith(WEIGHT_FILES):
+        del dumped["weights"]
+    fields = {name: value for name, value in layered(dumped).items() if not name.startswith("data.")}
+    return {**fields, **trial.model_dump(include={"seed", "repeat", "numerics", "fingerprint"})}
 
 
 def arm_name(levels: Mapping[str, Any]) -> str:
@@ -157,7 +188,7 @@ def build_trial(
 ) -> Trial:
     """One trial with its identity computed; without `sources` the code is as it is now."""
     trial = Trial(
-        trial_id="", arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
+        trial_id="0" * 16, arm=arm_name(levels), levels=dict(levels), fields=fields, seed=seed, repeat=repeat,
         numerics=numerics, fingerprint=fingerprint,
         sources=sources_now(fields) if sources is None else dict(sources),
     )  # fmt: skip

@@ -1,7 +1,5 @@
 """Tables from records and predictions, trial by trial."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any
 
@@ -9,11 +7,12 @@ import joblib
 import numpy as np
 
 from ablate.errors import RecordError
+from ablate.store.records import UNREADABLE
 from ablate.store.results import ResultsFolder
 from ablate.store.timing import read_timing
 from ablate.study.trials import Plan, Trial
 from ablate.tables import images
-from ablate.tables.columns import DECLARED
+from ablate.tables.columns import DECLARED, with_own_metrics
 from ablate.tables.files import Tables, frame
 from ablate.tables.images import Rows, Run, Stored, fields_of, key_of
 from ablate.tables.tuning import tuning_tables
@@ -26,15 +25,19 @@ def build_tables(folder: ResultsFolder, plan: Plan) -> Tables:
     rows: dict[str, Rows] = {"trials": [], "epochs": [], "reliability": []}
     runs: dict[str, dict[int, Run]] = {}
     projections: dict[str, Rows] = {}
+    own, names = DECLARED.get(), [trial.trial_id for trial in plan.trials]
+    scores = with_own_metrics(
+        own, lambda: {name: images.scores_of(images.read_stored(folder, name), own) for name in names if own}
+    )
     # In processes: the metrics are many short calls of numpy, and threads would wait for each other.
     processes = max(1, min(joblib.cpu_count(), len(plan.trials) // TRIALS_PER_PROCESS))
     parallel = joblib.Parallel(n_jobs=processes, return_as="generator")
     read = parallel(joblib.delayed(images.read_trial)(folder, trial) for trial in plan.trials)
     for trial, (stored, run) in zip(plan.trials, read, strict=True):
-        row = _trial_row(plan, trial, stored, run)
-        if (own := DECLARED.get()) and stored.status == "complete":  # here, where the study's code is found
-            row |= images.scores_of(images.read_stored(folder, trial.trial_id), own)
-        rows["trials"].append(row)
+        if stored.record and (fault := plan.disagreement(trial, stored.record.trial)):
+            stored, run = Stored(UNREADABLE, fault=f"plan and record disagree: {fault}"), None
+            scores.pop(trial.trial_id, None)
+        rows["trials"].append(_trial_row(plan, trial, stored, run) | scores.get(trial.trial_id, {}))
         for epoch in stored.record.history if stored.record else ():
             gaps = np.abs(np.subtract(epoch.bin_confidence, epoch.bin_correct))
             valid_ece = gaps.sum() / np.sum(epoch.bin_count)

@@ -1,16 +1,15 @@
 """Every column of every table: name, kind, meaning, unit, better direction, and how it is shown."""
 
-from __future__ import annotations
-
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from ablate.guarded import guarded
 from ablate.metrics import METRICS
 from ablate.store.points import Importances, Point, Tuning
 from ablate.store.records import Environment, Record
@@ -21,6 +20,7 @@ from ablate.study.search import Search
 from ablate.study.study import Study
 from ablate.study.trials import Trial
 
+Given = TypeVar("Given")
 Kind = Literal["text", "integer", "number", "boolean"]
 
 
@@ -80,9 +80,7 @@ class Column:
 text, integer = partial(Column, "text"), partial(Column, "integer")
 number, boolean = partial(Column, "number"), partial(Column, "boolean")
 
-_KINDS: dict[Any, Kind] = {
-    int: "integer", int | None: "integer", float: "number", bool: "boolean",
-}  # fmt: skip
+_KINDS: dict[Any, Kind] = {int: "integer", int | None: "integer", float: "number", bool: "boolean"}
 _METRICS = tuple(
     number(m.name, m.definition, m.unit, m.better, m.label, m.digits, m.bounds) for m in METRICS.values()
 )
@@ -204,15 +202,8 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("rho", "correlation between the two arms over seeds; empty below three pairs"),
         number("margin", "largest difference that the study says does not matter"),
         number("p_equivalence", "equivalence test against the margin, corrected like p_adjusted"),
-        text(
-            "verdict",
-            "of a claim: equivalent, better, worse (higher, lower where none is better) or undecided; of all "
-            "else: exploratory",
-        ),
-        text(
-            "reason",
-            "why without a test: incomplete, identical, too_few_seeds, no_spread; bent: a trend turns",
-        ),
+        text("verdict", "of a claim equivalent, better, worse, higher, lower or undecided; else exploratory"),
+        text("reason", "why without a test: incomplete, identical, too_few_seeds, no_spread; bent: it turns"),
         boolean("below_margin", "equivalent, and yet surely different: by less than matters"),
         integer("seeds_from", "where undecided: seeds that decide with 80 % power if arms vary as measured"),
         integer("seeds_needed", "the same if they vary by as much as is likely; empty above 1,000"),
@@ -221,9 +212,7 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         number("p_sign_flip", "exact sign-flip test, uncorrected; empty above 20 pairs; decides no verdict"),
         number("p_welch", "Welch's test of its two sides as if no seed paired them, uncorrected; as above"),
         number("largest_share", "part of the differences' sum of squares that a single seed has"),
-        number(
-            "detectable", "smallest true difference found with 80 % power by so many pairs, in the family"
-        ),
+        number("detectable", "smallest difference that so many pairs find with 80 % power, in the family"),
     ),
     "new_images": (
         text("arm", "the arm that is compared"),
@@ -317,6 +306,12 @@ DECLARED: ContextVar[Mapping[str, Metric]] = ContextVar("declared", default=Mapp
 def declare(*studies: Study) -> None:
     """Have these studies' own metrics known; those of studies before are forgotten."""
     DECLARED.set({name: metric for study in studies for name, metric in study.metrics.items()})
+
+
+def with_own_metrics(names: Collection[str], function: Callable[[], Given]) -> Given:
+    """What a function gives that computes metrics of these names; a study's code in a child."""
+    codes = [own.code for name, own in DECLARED.get().items() if name in names and own.code]
+    return guarded(function, what=f"computing {', '.join(codes)}") if codes else function()
 
 
 def metric_column(name: str, metric: Metric) -> Column:

@@ -1,7 +1,5 @@
 """What a trial's predictions say, and what those of an arm's training runs say together."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import os
@@ -12,15 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ablate.errors import RecordError
-from ablate.metrics import (
-    FLOORS,
-    METRICS,
-    Predictions,
-    band_of_mean,
-    compute_metrics,
-    reliability_bins,
-    resampled,
-)
+from ablate.metrics import METRICS, Predictions, band_of_mean, compute_metrics, reliability_bins, resampled
 from ablate.stats.intervals import ends_within, new_images_interval
 from ablate.store import records
 from ablate.store.results import ResultsFolder
@@ -183,7 +173,9 @@ def confusion_rows(plan: Plan, runs: Runs) -> Rows:
 def floor_rows(plan: Plan, runs: Runs) -> Rows:
     """One row per arm and metric with a noise floor: the band for the mean over the arm's training runs."""
     rows = []
-    for arm, metric in itertools.product([arm for arm in plan.arms if arm in runs], FLOORS):
-        low, high = band_of_mean([run.resampled[metric] for run in runs[arm].values()])
-        rows.append({"arm": arm, "metric": metric, "runs": len(runs[arm]), "low": low, "high": high})
+    for arm in filter(runs.get, plan.arms):
+        own = list(runs[arm].values())
+        for metric in own[0].resampled:
+            low, high = band_of_mean([run.resampled[metric] for run in own])
+            rows.append({"arm": arm, "metric": metric, "runs": len(own), "low": low, "high": high})
     return rows

@@ -1,8 +1,8 @@
-"""How numbers are shown: each column's words, unit and digits. The tables hold them unrounded."""
-
-from __future__ import annotations
+"""How numbers are shown, by each column's words, unit and digits, and texts from outside."""
 
 import math
+import re
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -10,6 +10,8 @@ from ablate.tables.columns import COLUMNS, DECLARED, Column, metric_column
 
 ABSENT = "–"  # shown where there is no number
 Quantity = Column  # a column of numbers, as pages and figures speak of it
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]")
+"""Control characters and those that reorder text: a name that holds one could show as another name."""
 _QUANTITIES = {column.name: column for table in ("epochs", "trials") for column in COLUMNS[table]}
 
 
@@ -57,3 +59,20 @@ def shown_p(p: float | None) -> str:
     if p > 0.99:
         return "> 0.99"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def clean(text: str) -> str:
+    """Text with its unseen characters replaced by �."""
+    return UNSEEN.sub("�", text)
+
+
+def one_line(text: str, longest: int = 300) -> str:
+    """Text without line breaks, cut where it is longer than a table can take."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def few(names: Sequence[str], most: int = 4) -> str:
+    """The first of some names, and how many others there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,7 +1,5 @@
 """A search as tables: its facts in a row, its points, their single runs, and what its fields matter."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -13,13 +11,14 @@ import pandas as pd
 from ablate.stats.intervals import FloatArray, mean_interval
 from ablate.stats.surrogate import SAME, chosen_of_two, is_on_front, smoothed
 from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
-from ablate.store.records import MISSING
+from ablate.store.records import MISSING, UNREADABLE
 from ablate.store.results import ResultsFolder
-from ablate.study.fields import Levels
+from ablate.study.fields import Levels, layered
 from ablate.study.search import Choice, Search
 from ablate.study.trials import arm_name
+from ablate.tables.columns import with_own_metrics
 from ablate.tables.files import Tables, frame
-from ablate.tables.images import fields_of, read_stored, scores_of
+from ablate.tables.images import Stored, fields_of, read_stored, scores_of
 from ablate.tables.quantities import quantity
 
 SUFFIXES = ("", "_2")  # of the first and the second objective's columns
@@ -70,11 +69,13 @@ def objective_values(
     folder: ResultsFolder, point: Point, objective: Sequence[str]
 ) -> dict[int, tuple[float, ...]]:
     """Seed to what a point's complete trial scored, per objective; a seed with one undefined is left out."""
-    return {run.seed: run.values for run in _point_runs(folder, point, objective) if run.values}
+    runs = with_own_metrics(objective, lambda: _point_runs(folder, point, objective))
+    return {run.seed: run.values for run in runs if run.values}
 
 
 def _runs(folder: ResultsFolder, tuning: Tuning) -> list[list[PointRun]]:
-    return [_point_runs(folder, point, tuning.search.objective) for point in tuning.points]
+    asked = tuning.search.objective
+    return with_own_metrics(asked, lambda: [_point_runs(folder, point, asked) for point in tuning.points])
 
 
 def _point_runs(folder: ResultsFolder, point: Point, objective: Sequence[str]) -> list[PointRun]:
@@ -82,6 +83,9 @@ def _point_runs(folder: ResultsFolder, point: Point, objective: Sequence[str]) -
     runs = []
     for seed, trial_id in zip(point.seeds, point.trial_ids, strict=False):  # no trials yet: none begun
         stored = read_stored(tuning_folder(folder), trial_id)
+        trial = stored.record and stored.record.trial
+        if trial and (trial.seed != seed or layered(trial.levels) != point.levels):
+            stored = Stored(UNREADABLE, fault=f"is of another point, {trial.arm} with seed {trial.seed}")
         values, seconds, fields = tuple[float, ...](), 0.0, {}
         if stored.status == "complete":
             scores = tuple(scores_of(stored, objective).values())
@@ -183,7 +187,7 @@ def _coordinates(search: Search, levels: Levels) -> list[float]:
     return place
 
 
-def _gains(points: pd.DataFrame) -> tuple[pd.Index[Any], FloatArray, FloatArray]:
+def _gains(points: pd.DataFrame) -> tuple["pd.Index[Any]", FloatArray, FloatArray]:
     """The rows that count, their smoothed values [n, objectives], turned so that more is better, and sds."""
     suffixes = [suffix for suffix in SUFFIXES if points[f"objective{suffix}"].notna().any()]
     values = points[[f"smoothed{suffix}" for suffix in suffixes]].to_numpy(dtype=np.float64)

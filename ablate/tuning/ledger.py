@@ -1,8 +1,7 @@
 """Which points of a search there are: a database says it, SQLite or PostgreSQL; records hold their values."""
 
-from __future__ import annotations
-
 import contextlib
+import itertools
 import re
 import sqlite3
 import time
@@ -10,10 +9,11 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import optuna
 import sqlalchemy
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import OptunaError
 
 from ablate.errors import ResultsError, first_line
 from ablate.store.points import Point, Source, State, Tuning, read_tuning, tuning_folder, write_tuning
@@ -24,7 +24,9 @@ from ablate.study.options import Options
 from ablate.tables.tuning import objective_values, points_table, winners_of
 from ablate.tuning.points import RUNNING, Points, Values, quiet
 
+Came = TypeVar("Came")
 POLL_SECONDS = 1.0
+RESTART_SECONDS = 60.0  # how long a server that is gone is waited for
 SEARCH = "search"  # the user attribute of Optuna's study that holds the search, all but its points
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 FORM = "postgresql://USER:PASSWORD@HOST/DATABASE"
@@ -38,14 +40,14 @@ KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_
 class Ledger:
     """The points of a search, in a database that several tuners may share; `tuning` is what was last seen.
 
-    It is opened with what this tuner declares, `first` being baseline and anchors. `check_same` raises where
-    the search that is known is another one. Of `options`, retry_failed and retrain count.
+    Opened with what this tuner declares, `first` being baseline and anchors; `check_same` raises where the
+    search that is known is another one. Of `options`, retry_failed and retrain count.
     """
 
     def __init__(
         self,
         results: ResultsFolder,
-        storage: Storage,
+        storage: "Storage",
         name: str,
         declared: Tuning,
         first: Sequence[Levels],
@@ -69,49 +71,62 @@ class Ledger:
             self._declare()
             self._write()
 
-    @contextlib.contextmanager
-    def changing(self) -> Iterator[Points]:
+    def change(self, act: Callable[[Points], Came]) -> Came:
         """Alone with the points as others left them, in a budget that they may have raised; then stored."""
-        with self.storage.locked():
-            stored = self._stored()
-            assert stored is not None  # declared when opened
-            self.tuning, self.points.search = stored, stored.search
-            yield self.points
-            self._write()
+
+        def alone() -> Came:
+            with self.storage.locked():
+                stored = self._stored()
+                assert stored is not None  # declared when opened
+                self.tuning, self.points.search = stored, stored.search
+                came = act(self.points)
+                self._write()
+                return came
+
+        return self.storage.lasting(alone)
 
     def next_points(self) -> list[Point]:
         """Points to train, stored as begun, a stopped tuner's first; none where the budget is spent."""
         while True:
-            with self.changing():
-                others = [point for point in self.tuning.running if point.number not in self._mine]
-                points = [point for point in others if self.storage.claim(point.number)]
-                count = self.tuning.search.batch
-                if points:
-                    # Killed while it asked for a batch, their tuner had asked for the rest at once.
-                    halfway = not any(point.trial_ids for point in points)
-                    count = -len(self.tuning.points) % count if halfway else 0
-                begun = len(self.tuning.points)
-                for number in range(begun, min(begun + count, self.tuning.search.points)):
-                    first = self._first[number] if number < len(self._first) else None
-                    source: Source = "sampler" if first is None else "anchor" if number else "baseline"
-                    points.append(self.points.ask(source, first))
-                    self.storage.claim(number)
-                self._mine |= {point.number for point in points}
+            points, others = self.change(self._begin)
             if points or not others:
                 return points
             time.sleep(POLL_SECONDS)
 
+    def _begin(self, known: Points) -> tuple[list[Point], list[Point]]:
+        """Points that are this tuner's from now on, and those that others had begun before."""
+        others = [point for point in self.tuning.running if point.number not in self._mine]
+        points = [point for point in others if self.storage.claim(point.number)]
+        count = self.tuning.search.batch
+        if points:
+            # Killed while it asked for a batch, their tuner had asked for the rest at once.
+            halfway = not any(point.trial_ids for point in points)
+            count = -len(self.tuning.points) % count if halfway else 0
+        begun = len(self.tuning.points)
+        for number in range(begun, min(begun + count, self.tuning.search.points)):
+            first = self._first[number] if number < len(self._first) else None
+            source: Source = "sampler" if first is None else "anchor" if number else "baseline"
+            points.append(known.ask(source, first))
+            self.storage.claim(number)
+        self._mine |= {point.number for point in points}
+        return points, others
+
     def end(self, number: int, state: State, reason: str, values: Values = ()) -> None:
         """Store what became of a running point, with its values where it is complete."""
-        with self.changing():
-            self.points.end(number, state, reason, values)
+
+        def ending(points: Points) -> None:
+            if self.tuning.points[number].state == "running":  # else it was told just before the server went
+                points.end(number, state, reason, values)
             self.storage.release(number)
+
+        self.change(ending)
 
     def conclude(self) -> None:
         """Store the search's importances and, once its budget is spent, its winners."""
-        with self.changing():
+
+        def concluding(points: Points) -> None:
             self._write()  # the points' table is made from it
-            changes: dict[str, object] = {"importances": self.points.importances()}
+            changes: dict[str, object] = {"importances": points.importances()}
             if self.tuning.is_spent:
                 winners = winners_of(points_table(self.results))
                 earlier = (*self.tuning.retested, *self.tuning.winners)
@@ -119,6 +134,8 @@ class Ledger:
                 changes |= {"winners": winners, "retested": retested}
             self.tuning = self.tuning.model_copy(update=changes)
             self._declare()
+
+        self.change(concluding)
 
     def _write(self) -> None:
         """Have `tuning/tuning.json` say what the database does, for readers."""
@@ -131,12 +148,12 @@ class Ledger:
 
     def _stored(self) -> Tuning | None:
         """The search in the database; None where it has none yet."""
-        kept = self.points.study.user_attrs.get(SEARCH)
-        if kept is None and not self.points.study.get_trials(deepcopy=False):
+        kept, points = self.points.study.user_attrs.get(SEARCH), self.points.all()
+        if kept is None and not points:
             return None
         try:
-            return Tuning.model_validate({**(kept or {}), "points": self.points.all()})
-        except (KeyError, ValueError):
+            return Tuning.model_validate({**(kept or {}), "points": points})
+        except (TypeError, ValueError):
             if not self.storage.shared:  # older versions wrote a copy for optuna-dashboard here
                 self._empty()
                 return None
@@ -155,7 +172,14 @@ class Ledger:
         for mine, theirs in zip(here.points, stored.points, strict=False):
             if mine.trial_ids and theirs.trial_ids and mine.trial_ids != theirs.trial_ids:
                 raise self._own_search()
-        return stored.model_copy(update={"points": stored.points + here.points[len(stored.points) :]})
+        alone = self.storage.is_alone()  # else what somebody did to its rows cannot be undone
+        points = [
+            mine if theirs is None or (alone and mine and not theirs.seeds) else theirs
+            for mine, theirs in itertools.zip_longest(here.points, stored.points)
+        ]
+        while alone and points and not points[-1].seeds:
+            points.pop()
+        return stored.model_copy(update={"points": tuple(points)})
 
     def _own_search(self) -> ResultsError:
         fault = f"holds points of a search of its own, which {self.storage.words} does not have"
@@ -206,10 +230,10 @@ class Storage:
 
     shared = False
     remedy = "close what else uses it, or remove it: it is made again from tuning.json beside it"
-    errors: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError)
+    errors: tuple[type[Exception], ...] = (sqlalchemy.exc.SQLAlchemyError, OptunaError)
 
     def __init__(self, path: Path) -> None:
-        self.words = str(path)
+        self.words, self._claimed = str(path), set[int]()
         with self.told():
             # By a function, here and below: SQLAlchemy reads some paths and URLs otherwise.
             creator = partial(sqlite3.connect, path, timeout=SQLITE_SECONDS, check_same_thread=False)
@@ -236,16 +260,23 @@ class Storage:
             finally:
                 self._call("pg_advisory_unlock", STUDY)
 
+    def lasting(self, act: Callable[[], Came]) -> Came:
+        """What `act` returns; where its server goes away, it is called again once that is back."""
+        return act()
+
     def is_alone(self) -> bool:
         """Whether no other tuner works on the search."""
         return self._call("pg_try_advisory_lock", TUNER) and self._call("pg_advisory_unlock", TUNER)
 
     def claim(self, number: int) -> bool:
         """Whether a running point, or RETEST, is this tuner's now: it was nobody's, or its tuner died."""
-        return self._call("pg_try_advisory_lock", number)
+        claimed = self._call("pg_try_advisory_lock", number)
+        self._claimed |= {number} if claimed else set()
+        return claimed
 
     def release(self, number: int) -> None:
         """Give up the claim of a point that ended."""
+        self._claimed.discard(number)
         self._call("pg_advisory_unlock", number)
 
     def _call(self, function: str, lock: int) -> bool:
@@ -272,23 +303,51 @@ class SharedStorage(Storage):
                 f"--storage: {error.name} is missing; `pip install 'ablate[postgres]'`"
             ) from None
         self.errors = (*self.errors, psycopg.Error)
-        connect = partial(psycopg.connect, _checked(url), connect_timeout=10)
+        self._connect = partial(psycopg.connect, _checked(url), connect_timeout=10, autocommit=True)
         user, at, place = url.partition("://")[2].rpartition("@")
         self.words = f"--storage postgresql://{re.split('[:/?]', user)[0]}{at}{place.partition('?')[0]}"
         key = zlib.crc32(name.encode())
         self._key = key - 2**32 if key >= 2**31 else key  # signed, as PostgreSQL takes it
+        self._claimed = set()
         with self.told(), contextlib.ExitStack() as undo:
-            self._session = connect()
+            self._begin()
             undo.callback(self._session.close)
-            self._session.autocommit = True
-            for setting in KEEPALIVE.items():
-                self._session.execute("SELECT set_config(%s, %s, false)", setting)
             # Optuna's tables are made by one tuner at a time, also of other studies.
             self._session.execute("SELECT pg_advisory_lock(%s)", (TABLES,))
-            self.optuna = optuna.storages.RDBStorage("postgresql+psycopg://", {"creator": connect})
+            pool = {"creator": partial(self._connect, autocommit=False), "pool_pre_ping": True}
+            self.optuna = optuna.storages.RDBStorage("postgresql+psycopg://", pool)
             self._session.execute("SELECT pg_advisory_unlock(%s)", (TABLES,))
-            self._call("pg_advisory_lock_shared", TUNER)
             undo.pop_all()
+
+    def _begin(self) -> None:
+        """Begin a session, with the claims of one before it that nobody has taken since."""
+        with self.told():
+            self._session = self._connect()
+            for setting in KEEPALIVE.items():
+                self._session.execute("SELECT set_config(%s, %s, false)", setting)
+        self._call("pg_advisory_lock_shared", TUNER)
+        for number in self._claimed:
+            if not self._call("pg_try_advisory_lock", number):
+                self._session.close()
+                raise ResultsError(f"{self.words}: was gone, and another tuner trains point {number} now")
+
+    def lasting(self, act: Callable[[], Came]) -> Came:
+        """The same, for a while; with the session the claims end, so that each begins with a look at it."""
+        until = time.monotonic() + RESTART_SECONDS
+        while True:
+            try:
+                if not self._answers():
+                    self._begin()
+                return act()
+            except ResultsError:
+                if self._answers() or time.monotonic() > until:
+                    raise
+                time.sleep(POLL_SECONDS)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(*self.errors):
+            return bool(self._session.execute("SELECT 1").rowcount)
+        return False
 
     def close(self) -> None:
         """End the session, and with it all its locks."""

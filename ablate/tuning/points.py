@@ -5,8 +5,6 @@ a stopped search goes on as one that never was. Optuna has no steps in a logarit
 strings, booleans and None; so a level and what Optuna stores of it are two things.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging
@@ -19,6 +17,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, WilcoxonPruner
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, QMCSampler, RandomSampler, TPESampler
@@ -36,6 +35,7 @@ from ablate.tables.quantities import quantity
 Values = tuple[float, ...]  # of a complete point, per objective
 POINT = "point"  # the user attribute with what Optuna does not say: seeds, trials, source, how it ended
 RUNNING = {"state": "running", "reason": "", "pruned_at": None}
+REFUSED: dict[str, Any] = {"state": "failed", "reason": "no tuner of this search wrote its row"}
 GENERATION = "NSGAIISampler:generation"
 FEWEST_POINTS = 10  # complete ones, before fields have importances
 BEST_POINTS, BEST_PART = 5, 0.1  # of the best PED-ANOVA asks where they lie; Optuna advises five at least
@@ -136,23 +136,18 @@ def reason_of(search: Search, study: optuna.Study, trial: FrozenTrial, step: int
         others = study.best_trial.intermediate_values
         shared = sorted(values.keys() & others.keys())
         mean, best_mean = (statistics.fmean(of[seed] for seed in shared) for of in (values, others))
-        return (
-            f"The mean over {len(shared)} seeds, {mean:.4g}, is {worse} that of point "
-            f"{study.best_trial.number} over the same seeds, {best_mean:.4g} "
-            f"(Wilcoxon test, p < {WILCOXON_LEVEL:g})."
-        )
+        against = f"that of point {study.best_trial.number} over the same seeds, {best_mean:.4g}"
+        against += f" (Wilcoxon test, p < {WILCOXON_LEVEL:g})"
+        return f"The mean over {len(shared)} seeds, {mean:.4g}, is {worse} {against}."
     states = (TrialState.COMPLETE,) if search.pruning == "median" else None
     reached = [other.intermediate_values for other in study.get_trials(deepcopy=False, states=states)]
     at_step = [other[step] for other in reached if step in other]
     if search.pruning == "median":
-        return (
-            f"The best value up to epoch {step}, {best(values.values()):.4g}, is {worse} the median of the "
-            f"complete points at that epoch, {statistics.median(at_step):.4g}."
-        )
-    return (
-        f"The value at epoch {step}, {values[step]:.4g}, is not in the best 1/{REDUCTION} of those that "
-        f"Hyperband compared it with; the best of any point at that epoch is {best(at_step):.4g}."
-    )
+        against = f"the median of the complete points at that epoch, {statistics.median(at_step):.4g}"
+        return f"The best value up to epoch {step}, {best(values.values()):.4g}, is {worse} {against}."
+    against = f"not in the best 1/{REDUCTION} of those that Hyperband compared it with"
+    others_best = f"the best of any point at that epoch is {best(at_step):.4g}"
+    return f"The value at epoch {step}, {values[step]:.4g}, is {against}; {others_best}."
 
 
 class Points:
@@ -164,9 +159,8 @@ class Points:
         higher = [quantity(objective).better == "higher" for objective in search.objective]
         directions = [StudyDirection.MAXIMIZE if one else StudyDirection.MINIMIZE for one in higher]
         # Hyperband's brackets follow from the study's name too.
-        self.study = optuna.create_study(
-            study_name=name, storage=self.storage, directions=directions, load_if_exists=True
-        )
+        self._named: dict[str, Any] = {"study_name": name, "directions": directions}
+        self.study = optuna.create_study(storage=self.storage, load_if_exists=True, **self._named)
 
     def all(self) -> tuple[Point, ...]:
         """The points in the order they were asked for."""
@@ -180,18 +174,15 @@ class Points:
     def are_drawn_as_now(self) -> bool:
         """Whether Optuna has all points with today's distributions, as it must to draw more beside them."""
         now = {name: distribution_of(dimension) for name, dimension in self.search.space.items()}
-        return all(now[name] == was for trial in self._trials() for name, was in trial.distributions.items())
+        return all(now.get(key) == was for one in self._trials() for key, was in one.distributions.items())
 
     def ask(self, source: Source, levels: Levels | None = None) -> Point:
         """Begin the next point, with these levels (ValueError: one is out of its range), or the sampler's."""
         trials = self._trials()
-        drawn = sum(trial.user_attrs[POINT]["source"] == "sampler" for trial in trials)
+        drawn = sum(_point_of(trial).source == "sampler" for trial in trials)
         sampler = sampler_of(self.search, len(trials), drawn)
-        # In a copy of the study: what was drawn becomes a point by one write.
-        memory = InMemoryStorage()
-        copy = optuna.create_study(storage=memory, sampler=sampler, directions=self.study.directions)
-        for trial in trials:
-            memory.create_new_trial(copy._study_id, template_trial=trial)
+        copy = self._copy(sampler)  # what was drawn becomes a point by one write
+        memory = copy._storage
         trial = memory.get_trial(memory.create_new_trial(copy._study_id))
         if isinstance(sampler, NSGAIISampler):  # also where levels are given, which else never become parents
             generation = sampler.get_trial_generation(copy, trial)
@@ -229,9 +220,12 @@ class Points:
 
     def add(self, point: Point, values: Values = ()) -> None:
         """Take in the next point as it is, with its values where it is complete."""
+        self.study.add_trial(self._trial_of(point, values))
+
+    def _trial_of(self, point: Point, values: Values) -> FrozenTrial:
         state, values = self._as_told(point, values)
         space = self.search.space
-        trial = create_trial(
+        return create_trial(
             state=state,
             values=list(values) or None,
             params={name: stored_of(space[name], level) for name, level in point.levels.items()},
@@ -240,7 +234,6 @@ class Points:
             system_attrs=point.attributes,
             intermediate_values=point.intermediate,
         )
-        self.study.add_trial(trial)
 
     def name_trials(self, number: int, trial_ids: Sequence[str]) -> None:
         """Say which trials a running point's seeds have."""
@@ -283,14 +276,14 @@ class Points:
         if len(self.search.space) < 2 or complete < FEWEST_POINTS:
             return ()
         evaluator = PedAnovaImportanceEvaluator(target_quantile=max(BEST_PART, BEST_POINTS / complete))
-        importances = []
+        importances, copy = [], self._copy()
         for index, objective in enumerate(self.search.objective):
 
             def cost(trial: FrozenTrial, index: int = index) -> float:  # PED-ANOVA takes low values for good
-                sign = -1 if self.study.directions[index] is StudyDirection.MAXIMIZE else 1
+                sign = -1 if copy.directions[index] is StudyDirection.MAXIMIZE else 1
                 return sign * float(trial.values[index])
 
-            weights = get_param_importances(self.study, evaluator=evaluator, target=cost, normalize=False)
+            weights = get_param_importances(copy, evaluator=evaluator, target=cost, normalize=False)
             if (total := sum(weights.values())) > 0:
                 shares = {name: weights[name] / total for name in self.search.space if name in weights}
                 importances.append(Importances(objective=objective, evaluator="PED-ANOVA", shares=shares))
@@ -304,8 +297,40 @@ class Points:
             return TrialState.COMPLETE, (statistics.fmean(point.intermediate.values()),)
         return TrialState.PRUNED, (point.intermediate[max(point.intermediate)],)
 
+    def _copy(self, sampler: BaseSampler | None = None) -> optuna.Study:
+        """The study in memory, made of its points: of what a row says beside them nothing gets there."""
+        copy = optuna.create_study(storage=InMemoryStorage(), sampler=sampler, **self._named)
+        for trial in self._trials():
+            copy.add_trial(self._trial_of(_point_of(trial), tuple(trial.values or ())))
+        return copy
+
     def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+        """The study's trials; one that no tuner of this search can have written is a point that failed."""
+        try:
+            return [self._sound(trial) for trial in self.study.get_trials(deepcopy=False)]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StorageInternalError("a row cannot be read") from error
+
+    def _sound(self, trial: FrozenTrial) -> FrozenTrial:
+        failed = Point(number=trial.number, levels={}, source="sampler", seeds=(), **REFUSED)
+        with contextlib.suppress(KeyError, TypeError, ValueError, IndexError):
+            point, space = _point_of(trial), self.search.space
+            told, values = self._as_told(point, tuple(trial.values or ()))
+            start, generation = (*point.seeds, 0)[0], point.attributes.get(GENERATION, 0)
+            sound = (
+                self.search.active(point.levels) == point.levels
+                and all(space[name].holds(level) for name, level in point.levels.items())
+                and point.seeds == tuple(range(start, start + self.search.seeds))
+                and start >= FIRST_TUNING_SEED
+                and generation in range(trial.number + 1)
+                and told is trial.state
+                and (told is not TrialState.COMPLETE or len(values) == len(self.search.objective))
+            )
+            if sound or point == failed:
+                return trial
+        made = self._trial_of(failed, ())
+        made.number, made._trial_id = trial.number, trial._trial_id
+        return made
 
 
 def _kept(point: Point) -> dict[str, object]:

@@ -1,12 +1,11 @@
 """A search from left to right: settle it, spend its budget point by point, have the winner re-tested."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from ablate.data import overlap, split_digest
 from ablate.errors import AblateError, ResultsError, StudyError
@@ -19,10 +18,10 @@ from ablate.store.records import Record, quarantine, read_record
 from ablate.store.results import ResultsFolder
 from ablate.study.fields import Levels
 from ablate.study.options import Options
-from ablate.study.search import FIRST_TUNING_SEED, Choice, Search
+from ablate.study.search import DECLARED, FIRST_TUNING_SEED, RETUNED, TUNING, Choice, Chosen, Search
 from ablate.study.study import Study
 from ablate.study.trials import AnyFields, Trial, arm_name
-from ablate.tables.tuning import objective_values
+from ablate.tables.tuning import objective_values, points_table
 from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage, point_means
 
 WHILE_TRAINING = {"accuracy": "valid_accuracy", "nll": "valid_nll"}  # as heartbeats call them
@@ -60,9 +59,7 @@ def first_points(study: Study) -> list[Levels]:
                 point[name] = dimension.nearest(level)
     points = [point for index, point in enumerate(points) if point not in points[:index]]
     if len(points) > search.points:
-        raise StudyError(
-            f"points: baseline and anchors alone are {len(points)}, give more than {search.points}"
-        )
+        raise StudyError(f"points: baseline and anchors are {len(points)}, give more than {search.points}")
     return points
 
 
@@ -177,7 +174,9 @@ def tune_study(
     if storage is not None and (options.retry_failed or options.retrain):
         name = "--retrain" if options.retrain else "--retry-failed"
         raise StudyError(f"{name}: not with --storage, where a point that ended stays so for all tuners")
-    settled = driver.settle(study, options)
+    if options.name is not None:
+        raise StudyError("name: a search has no variations; leave it out, or choose other --results")
+    settled = replace(driver.settle(study, options), variation="")
     if points is not None:
         search = search_of(settled.study).model_dump() | {"points": points}
         settled = replace(settled, study=settled.study.replace(search=search))
@@ -194,7 +193,8 @@ def tune_settled(
 ) -> Tuned:
     """The same of a settled study; with a folder `below` that of its results, the search alone."""
     study, name = settled.study, str(Path(settled.study.name, settled.profile, below))
-    results = ResultsFolder(options.results / name)
+    home = settled.folder(options)  # what decides a search is no part of seeds and names
+    results = ResultsFolder((home.root if options.settings else home.shared) / below)
     folder = tuning_folder(results)
     with contextlib.ExitStack() as session:
         database: Storage | None = None
@@ -223,7 +223,7 @@ def tune_settled(
         tuned = Tuned(results, tuning, loop.ran, None, interrupted)
         if interrupted or not tuning.is_spent or below:
             return tuned
-        if not database.claim(RETEST):
+        if not database.lasting(partial(database.claim, RETEST)):
             watcher.note("the budget is spent; another tuner re-tests the winner now")
             return tuned
         chosen = [tuning.points[number].levels for number in (*tuning.winners, *tuning.retested)]
@@ -254,7 +254,7 @@ class _Loop:
     ) -> None:
         self.study, self.inputs, self.ledger = study, inputs, ledger
         self.options, self.watcher, self.ran = options, watcher, 0
-        self._executor = driver.trial_executor(study, inputs.device, options)
+        self._executor = driver.trial_executor(study, inputs.device, options, ledger.folder)
         self._training: dict[int, _Training] = {}
 
     def run(self) -> bool:
@@ -310,8 +310,7 @@ class _Loop:
 
     def _report(self, point: Point, step: int, value: float) -> str:
         """Report a value; why the point was given up for it, or empty."""
-        with self.ledger.changing() as points:
-            reason = points.report(point.number, step, value)
+        reason = self.ledger.change(lambda points: points.report(point.number, step, value))
         if reason:
             self._end(point, "pruned", reason)
         return reason
@@ -361,8 +360,8 @@ class _Loop:
                 reason = f"it trains the same as point {other.number}: a level changes nothing"
                 return self._end(point, "failed", reason)
         if tuple(trials) != point.trial_ids:
-            with self.ledger.changing() as points:
-                points.name_trials(point.number, tuple(trials))
+            number, names = point.number, tuple(trials)
+            self.ledger.change(lambda points: points.name_trials(number, names))
             point = point.model_copy(update={"trial_ids": tuple(trials)})
         paths = {trial_id: self.ledger.folder.record_path(trial_id) for trial_id in trials}
         records = {trial_id: read_record(path) for trial_id, path in paths.items() if path.exists()}
@@ -381,3 +380,40 @@ class _Loop:
                 waiting = waiting[:1]
         training.begun |= set(waiting)
         return waiting
+
+
+def retune_arms(
+    settled: driver.Settled, options: Options, watcher: Watcher
+) -> tuple[driver.Settled | None, int]:
+    """The study of arms as declared and re-tuned, None where it was interrupted; and how many trials ran."""
+    study, ran, chosen = settled.study, 0, list[Chosen]()
+    none: dict[str, object] = {"factors": {}, "named": {}, "parts": {}, "design": "without", "baseline": {}}
+    none |= {"only": (), "comparisons": (), "retune": None}
+    searches = list[tuple[Levels, driver.Settled]]()
+    for arm in study.arms():
+        base = study.settings(study.base) | study.settings(arm)
+        searches.append((arm, replace(settled, study=study.replace(base=base, search=study.retune, **none))))
+        prepare_search(searches[-1][1], options, watcher)
+    for arm, search in searches:
+        watcher.note(f"re-tuning {arm_name(arm)}")
+        tuned = tune_settled(search, options, watcher, below=f"retune/{quote(arm_name(arm), safe=' =,+')}")
+        ran += tuned.ran
+        if tuned.interrupted:
+            return None, ran
+        tuning, values = tuned.tuning, points_table(tuned.folder).set_index("number")["value"].dropna()
+        if not tuning.winners:
+            reasons = "; ".join(dict.fromkeys(point.reason for point in tuning.points))
+            raise ResultsError(f"retune: no point of {arm_name(arm)} is complete: {reasons}")
+        (best,) = tuning.winners
+        complete = sum(point.state == "complete" for point in tuning.points)
+        facts = {"arm": arm, "levels": tuning.points[best].levels, "complete": complete}
+        facts |= tuning.model_dump(include={"tuning_images", "overlap"})
+        chosen.append(Chosen(**facts, value=values[best], declared=values.get(0)))
+    levels: dict[str, Levels] = {DECLARED: {}, RETUNED: {}}
+    both = study.replace(
+        factors={**study.factors, TUNING: tuple(levels)},
+        named={**study.named, TUNING: levels},
+        only=tuple({**arm, TUNING: level} for arm in study.only for level in levels),
+        chosen=tuple(chosen),
+    )
+    return replace(settled, study=both), ran

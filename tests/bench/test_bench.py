@@ -111,13 +111,11 @@ def test_without_a_name_the_timed_suites_run_and_a_simulation_alone(monkeypatch:
     monkeypatch.setattr("ablate.bench.run_benchmarks", lambda names, **_: asked.extend(names))  # for minutes
     CliRunner().invoke(app, ["bench"])
     assert sorted(asked) == SUITES
-    with pytest.raises(StudyError, match="give statistics alone"):
-        CliRunner().invoke(app, ["bench", "loss", "statistics"], catch_exceptions=False)
-
-
-def test_numbers_that_could_not_be_written_are_not_measured(tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match="a folder that exists"):
-        run_benchmarks(["loss"], out=tmp_path / "nowhere" / "timings.json", quick=True)
+    for alone in ("statistics", "cuda"):
+        with pytest.raises(StudyError, match=f"give {alone} alone"):
+            CliRunner().invoke(app, ["bench", "loss", alone], catch_exceptions=False)
+    with pytest.raises(ResultsError, match="a folder that exists"):  # before anything is measured
+        run_benchmarks(["loss"], out=Path("nowhere") / "timings.json", quick=True)
 
 
 CASES = """
@@ -171,7 +169,6 @@ def test_the_command_runs_every_case_and_keeps_the_numbers(tree: Path) -> None:
     "suite", [pytest.param(name, marks=pytest.mark.imagenette if name == "epoch" else ()) for name in SUITES]
 )
 def test_a_suite_works(suite: str, tmp_path: Path) -> None:
-    """Each peer computes what its reference does, and is in the file of numbers."""
     if suite == "epoch" and "ABLATE_DATA_DIR" not in os.environ:
         pytest.skip("ABLATE_DATA_DIR does not name a folder with imagenette2-160")
     result = bench(tmp_path, suite, "--quick", "--json", "timings.json")

@@ -1,12 +1,9 @@
 """What simulated studies and searches show: the verdicts keep their promises, and what is there is found."""
 
-import dataclasses
 import io
 import itertools
 import math
 from collections.abc import Iterable
-from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -82,30 +79,6 @@ def test_a_new_study_of_the_upper_number_of_seeds_decides(spread: str) -> None:
     assert of.many <= 2.5 * of.known
 
 
-def run_and_shown(module: ModuleType, repeats: int) -> tuple[list[dict[str, Any]], list[str]]:
-    """What a run of all situations stores, and what it shows, but for a line for each that is done."""
-    text = io.StringIO()
-    stored = module.run(Console(file=text, width=200), repeats=repeats)
-    lines = text.getvalue().splitlines()
-    assert len(stored) == sum(line.startswith("done: ") for line in lines)
-    return stored, [line for line in lines if not line.startswith("done: ")]
-
-
-@pytest.mark.slow
-def test_every_study_is_simulated_shown_and_stored() -> None:
-    stored, lines = run_and_shown(studies, 2)
-    cases, pilots = list(studies.situations()), list(studies.pilot_situations())
-    assert (len(stored), "false claim" in lines[0]) == (len(cases) + len(pilots), True)
-    assert "at most 5 % should hold a false claim" in "\n".join(lines)
-    case = replace(cases[70], repeats=2)
-    again = studies.simulate(case, np.random.default_rng([0, 70]))
-    assert stored[70] == dataclasses.asdict(case) | {
-        name: value for name, value in dataclasses.asdict(again).items() if name != "situation"
-    }
-    assert f"{again.coverage:.1%}" in lines[1 + 70]
-    assert stored[-1]["pilot"] == pilots[-1].pilot
-
-
 def searched(name: str, sampler: Any, rule: str = "smoothed", repeats: int = SEARCHES, **part: Any) -> Any:
     return searches.simulate(searches.Situation(name, sampler, rule, repeats, **part))
 
@@ -148,7 +121,6 @@ def test_two_objectives_are_chosen_from_the_front() -> None:
 
 
 def test_what_two_points_miss_is_optunas_hypervolume() -> None:
-    """The reference point lies a tenth of the front's extent beyond its worst values."""
     case, grid = searches.Situation("two curves", "random"), np.arange(0.12, 0.2001, 0.005)
 
     def true(epsilons: Iterable[float]) -> NDArray[np.float64]:
@@ -170,7 +142,9 @@ def test_what_two_points_miss_is_optunas_hypervolume() -> None:
 
 @pytest.mark.slow
 def test_every_search_is_simulated_shown_and_stored() -> None:
-    stored, lines = run_and_shown(searches, 2)
+    text = io.StringIO()
+    stored = searches.run(Console(file=text, width=200), repeats=2)
+    lines = [line for line in text.getvalue().splitlines() if not line.startswith("done: ")]
     assert [row["name"] for row in stored] == [case.name for case in searches.situations()]
     heads = "name sampler rule repeats fails spread seeds near distance regret tuning optimism bias ± se"
     assert lines[0].split() == [*heads.split(), "fresh", "better"]

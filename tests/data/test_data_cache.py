@@ -51,8 +51,6 @@ def test_a_dataset_holds_what_the_files_do_and_opens_without_them(tmp_path: Path
     assert dataset.valid.labels.tolist() == [0, 0, 1, 1, 1]
     for split in (dataset.train, dataset.valid):
         np.testing.assert_array_equal(split.images, [squashed(root / name) for name in split.names])
-    scaled = np.asarray(dataset.train.images, np.float64) / 255
-    np.testing.assert_allclose((dataset.mean, dataset.std), (scaled.mean((0, 1, 2)), scaled.std((0, 1, 2))))
     root.rename(tmp_path / "gone")
     again = open_dataset(dataset.folder)
     for field in ("name", "folder", "classes", "mean", "std", "fingerprint"):
@@ -164,8 +162,6 @@ def test_files_cut_missing_or_with_a_flipped_bit_are_found_and_mended(tmp_path: 
             np.testing.assert_array_equal(open_dataset(folder).train.images, dataset.train.images)
         flip(folder / "train_images.npy", position)
 
-
-# ---- kills, races, full disks
 
 CODE = """
 import os, resource, signal, sys, time
@@ -302,9 +298,6 @@ def test_noise_of_a_dataset_is_of_a_fraction_and_leaves_everything_else_alone(di
         assert message.startswith("label_noise of digits: expected 0 to below 1 as the part of wrong")
 
 
-# ---- the tuning split
-
-
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
     """Write 10 cats and 6 dogs to train on, and 5 of each to report on, all different."""
@@ -381,13 +374,11 @@ def test_a_part_has_a_copy_that_follows_the_pixels(tree: Path, tmp_path: Path) -
     assert (after.valid.images[..., 0] == before.valid.images[..., 0] + 100).all()
 
 
-@pytest.mark.parametrize("other_label", [False, True])
-def test_reported_images_in_the_tuning_split(tree: Path, tmp_path: Path, other_label: bool) -> None:
+def test_reported_images_in_the_tuning_split(tree: Path, tmp_path: Path) -> None:
     held = prepared(tree, tmp_path / "cache", 0.3).valid.names
     for number, name in enumerate(held):
         assert overlap(*(prepared(tree, tmp_path / "cache", part).valid for part in (0.3, 0))) == number
-        label = Path(name).parent.name
-        target = {"cat": "dog", "dog": "cat"}[label] if other_label else label
+        target = {"cat": "dog", "dog": "cat"}[Path(name).parent.name]  # whatever their labels
         (tree / "val" / target / f"copy {number}.png").write_bytes((tree / name).read_bytes())
     before = len(decoded(tmp_path / "cache"))
     for _ in range(2):

@@ -19,7 +19,6 @@ from small_data import Recorder, make_request, refused, start_python
 
 from ablate.data import fetch
 from ablate.data.fetch import Archive, download, extract, unpacked
-from ablate.data.imagenette import SUBSETS
 from ablate.data.source import Request
 from ablate.errors import DataError
 
@@ -31,9 +30,6 @@ GOOD = "set/train/n00000001/a.JPEG"
 def archive_of(content: bytes, url: str = "http://127.0.0.1:9/none.tgz") -> Archive:
     digest = hashlib.sha256(content).hexdigest()
     return Archive(url, len(content), digest, "set", ("train", "val"), FILES)
-
-
-# ---- download
 
 
 @pytest.mark.parametrize(("algorithm", "kind"), [("sha256", "SHA-256"), ("md5", "MD5")])
@@ -81,9 +77,6 @@ def test_a_bad_download_is_refused(
     for word in (cause, archive.url, "--data-dir", "--profile quick"):
         assert word in message
     assert not (tmp_path / "file").exists() or not (tmp_path / "file").stat().st_size
-
-
-# ---- unpack
 
 
 def member(name: str, content: bytes = b"pixels", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -160,14 +153,11 @@ HOSTILE = {
     "parent": tar(member("../canary")),
     "absolute": tar(member("/tmp/ablate-canary.JPEG")),
     "symlink": tar(member(GOOD, b"", type=tarfile.SYMTYPE, linkname="../../../../canary"), member(GOOD)),
-    "symlinked folder": tar(member("set/train", b"", type=tarfile.SYMTYPE, linkname="../.."), member(GOOD)),
     "hard link": tar(member(GOOD, b"", type=tarfile.LNKTYPE, linkname="../canary"), member(GOOD)),
-    "character device": tar(member(GOOD, b"", type=tarfile.CHRTYPE, devmajor=1, devminor=3)),
     "contiguous": tar(member(GOOD, type=tarfile.CONTTYPE)),
     "sparse": tar(member(GOOD, pax_headers={"GNU.sparse.map": "0,6", "GNU.sparse.size": "1500"})),
     "sparse of the old form": old_sparse(),
     "dropping that is a link": tar(member("set/.DS_Store", b"", type=tarfile.SYMTYPE, linkname="../canary")),
-    "other name": tar(member("set/run.py")),
     "newline": tar(member(f"{GOOD}\n")),
     "not ASCII digits": tar(member("set/train/n٠٠٠٠٠٠٠١/a.JPEG")),
     "twice": tar(member(GOOD), member(GOOD, b"other")),
@@ -206,16 +196,6 @@ def test_cut_anywhere_or_no_archive(unpack: Callable[..., Path], tmp_path: Path)
     # Only the padding and checksum after the last member can be lost without losing a file.
     assert complete <= 1
 
-
-def test_bounds_leave_room_for_the_archive_and_for_little_more() -> None:
-    for subset in SUBSETS.values():
-        images = sum(train + val for _, train, val in subset.family.classes.values())
-        # a tar member has a header of 512 bytes and is padded to as many; some have an extended header too
-        assert subset.archive.size // 2 + fetch.MAX_OVERHEAD_BYTES > 2048 * images
-        assert images + 40 < fetch.MAX_MEMBERS < 2 * images
-
-
-# ---- both, into the cache
 
 PACKED = gzip.compress(tar(member(GOOD), member("set/val/n00000001/b.JPEG")))
 
@@ -266,15 +246,3 @@ def test_a_killed_fetch_is_never_taken_for_whole(server: Any, tmp_path: Path, st
     root, _ = unpacked(archive, request)
     assert len(files(root)) == 2
     assert kept(request) == ["set"]
-
-
-def test_own_copy_is_found_from_either_folder_or_missed(tmp_path: Path) -> None:
-    archive, request = archive_of(PACKED), make_request(tmp_path, data_dir=tmp_path)
-    assert f"expected train and val in {tmp_path / 'set'}" in refused(unpacked, archive, request)
-    for split in ("train", "val"):
-        (tmp_path / "set" / split).mkdir(parents=True)
-    for given in (tmp_path, tmp_path / "set"):
-        root, remedy = unpacked(archive, make_request(tmp_path, data_dir=given))
-        assert root == tmp_path / "set"
-        assert "Restore these files" in remedy
-    assert not (tmp_path / "cache").exists()

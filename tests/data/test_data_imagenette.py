@@ -1,6 +1,5 @@
 """Imagenette, Imagewoof and CIFAR-10: what a copy must hold, lists of wrong labels, and the real images."""
 
-import csv
 import hashlib
 import os
 import pickle
@@ -49,10 +48,7 @@ def noise_rows() -> Rows:
 
 
 def write_noise(root: Path, rows: Rows) -> None:
-    with (root / IMAGENETTE.noise_file).open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    pd.DataFrame(rows).to_csv(root / IMAGENETTE.noise_file, index=False)
 
 
 @pytest.fixture
@@ -75,9 +71,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def prepared(root: Path, part: float = 0) -> Dataset:
     cache = root.parents[1] / "cache"
     return prepare("imagenette-160", image_size=8, cache_dir=cache, data_dir=root, tuning_part=part)
-
-
-# ---- one's own copy
 
 
 def test_a_copy_is_decoded(root: Path) -> None:
@@ -147,9 +140,6 @@ def test_downloads_are_checked(
     assert "and run again to download it anew" in refused(downloaded, tmp_path / "two")
 
 
-# ---- label noise
-
-
 def test_listed_noise_is_in_the_decoded_folder(root: Path) -> None:
     folder, tuning = prepared(root).folder, prepared(root, 0.4)
     shutil.rmtree(root)
@@ -200,9 +190,6 @@ def test_a_wrong_list_shows_with_noise(root: Path, content: Rows | bytes | None,
     write_noise(root, noise_rows())
     assert prepared(root).noisy_train_labels(0.5).tolist() == NOISY[50]
     assert prepared(root).fingerprint == dataset.fingerprint
-
-
-# ---- the real images
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Small studies whose figures are easily reckoned by hand: their plans, tables and drawings."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from functools import cached_property
@@ -30,11 +28,8 @@ EPSILONS = (0.0, 0.01, 0.1, 0.8)
 ARCHS = ("seed_cnn", "xresnet18")
 REDUCTIONS = ("mean", "sum", "none")
 HOSTILE = ("_x:y", "$x^2$ <b>&\n", "損失 {0}", "=1+1 %s")
-PUBLISHED = {
-    "source": "a table",
-    "data": "digits",
-    "epochs": tuple({"epoch": float(epoch), "valid_accuracy": 0.4 + 0.05 * epoch} for epoch in range(4)),
-}
+OTHERS = [{"epoch": float(epoch), "valid_accuracy": 0.4 + 0.05 * epoch} for epoch in range(4)]
+PUBLISHED = {"source": "a table", "data": "digits", "epochs": tuple(OTHERS)}
 
 
 def plan_of(factors: dict[str, tuple[Any, ...]], baseline: dict[str, Any] | None = None, **more: Any) -> Plan:
@@ -146,8 +141,7 @@ class Drawn:
         self.tables, self.plan, self.context = tables, plan, Context(tables, plan)
         self._drawings = dict[str, Drawing]()
 
-    def but(self, **tables: pd.DataFrame) -> Drawn:
-        """The same study with other tables."""
+    def but(self, **tables: pd.DataFrame) -> "Drawn":
         effects = effects_table({**self.tables, **tables}, self.plan)
         return Drawn({**self.tables, "effects": effects, **tables}, self.plan)
 

@@ -1,11 +1,8 @@
 """Every figure, drawn once per kind of study: it shows what the tables hold and leaves nothing unsaid."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,13 +18,13 @@ from matplotlib.colors import to_hex
 from ablate.analysis.effects import effects_table
 from ablate.figures import draw, draw_figures
 from ablate.figures.context import Context, spread
-from ablate.figures.effects import SAY_MORE, unbeaten
+from ablate.figures.effects import SAY_MORE
 from ablate.figures.images import pooled, spread_of
 from ablate.figures.levels import labels_apart, places_of
 from ablate.figures.search import scores_of
 from ablate.figures.theme import LIGHT
 from ablate.stats.intervals import mean_interval, median_interval
-from ablate.tables.cells import few
+from ablate.tables.quantities import few
 
 nan = np.nan
 BY_HAND = 1e-9
@@ -42,7 +39,6 @@ Of = Callable[[str], Drawn]
 
 @pytest.fixture(scope="module")
 def of() -> Iterator[Of]:
-    """A study of one kind, drawn when first asked for."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ablate.study.trials.code_names", lambda fields: {})
         yield functools.cache(lambda kind: KINDS[kind]())
@@ -63,25 +59,15 @@ def of() -> Iterator[Of]:
 )  # fmt: skip
 def test_a_study_has_the_figures_that_its_tables_allow(of: Of, kind: str, names: list[str]) -> None:
     assert [name for name in of(kind).figures if name != "answer"] == names
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_figure_is_svg_with_words_light_and_dark(of: Of, kind: str) -> None:
-    study = of(kind)
-    for figure in study.figures.values():
+    for figure in of(kind).figures.values():
         assert not figure.error
         assert figure.alt.startswith(f"{figure.title}. {figure.caption[:60].splitlines()[0]}")
         assert re.search(r"The numbers are in \w+\.csv\.$", figure.alt)
-        for svg in (figure.light, figure.dark):
-            assert ElementTree.fromstring(svg).tag.endswith("svg")
-        assert len(figure.light) < 180_000
-        shapes = [re.sub(rb"(?<=: )#[0-9a-f]{6}\b", b"", svg) for svg in (figure.light, figure.dark)]
-        assert shapes[0] == shapes[1]
 
 
 def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
     study = of("many")
+    assert {(figure.error, len(figure.light) < 180_000) for figure in study.figures.values()} == {("", True)}
     first = {name: study.axes(name)[0] for name in study.figures}
     shown = {
         "effects": len(first["effects"].get_yticks()) + 1,  # the baseline has no row
@@ -90,9 +76,7 @@ def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
         "projection": len({title(ax) for ax in study.axes("projection")} - {""}),
         "curves": len({line.get_color() for line in first["curves"].lines}),
         "front": len({place[:2] for place in dots(first["front"])}),
-        "published": len(
-            {line.get_color() for line in first["published"].lines if line.get_marker() == "None"}
-        ),
+        "published": len({of.get_color() for of in first["published"].lines if of.get_marker() == "None"}),
     }
     for name, drawn in shown.items():
         assert drawn + len(study.drawing(name).left_out) == len(studies.MANY), name
@@ -105,13 +89,10 @@ def test_every_arm_is_drawn_or_named_as_left_out(of: Of) -> None:
 
 
 def means_by_hand(study: Drawn, metric: str) -> dict[str, tuple[float, float, float]]:
-    """Arm to mean and interval in percent, from the table of trials."""
-    arms = study.tables["trials"].groupby("arm")[metric]
-    intervals = {
-        str(arm): mean_interval(100 * values.to_numpy(dtype=float), bounds=(0.0, 100.0))
-        for arm, values in arms
-    }
-    return {arm: (own.mean, own.low, own.high) for arm, own in intervals.items()}
+    values = 100 * study.tables["trials"].set_index("arm")[metric].astype(float)
+    arms = values.groupby(level=0)
+    found = {str(arm): mean_interval(of.to_numpy(), bounds=(0.0, 100.0)) for arm, of in arms}
+    return {arm: (own.mean, own.low, own.high) for arm, own in found.items()}
 
 
 @pytest.mark.parametrize("kind", ["one_factor", "grid", "hostile", "tuned"])
@@ -217,15 +198,12 @@ def test_a_verdict_has_a_marker_and_a_word(of: Of, verdict: str, reason: str, ma
     assert [(head.get_marker(), list(head.get_ydata())) for head in heads] == [("<", [2])]
 
 
-def test_bins_of_few_images_look_like_few(of: Of) -> None:
+def test_bars_are_the_pooled_accuracy_and_of_few_images_look_like_few(of: Of) -> None:
     for ax in of("one_factor").axes("reliability"):
         bars = [patch for patch in ax.patches if to_hex(patch.get_facecolor()) != LIGHT.muted]
         many, thin = ((round(bar.get_path().vertices[:, 1].max(), 6), bar.get_alpha()) for bar in bars)
         assert (many[0], thin[0]) == (70.0, 10.0)  # pooled over three runs: 15, 60 and 300 images
         assert thin[1] < 0.6 * many[1]
-
-
-def test_bars_are_the_pooled_accuracy_and_lines_the_confidence() -> None:
     rows = [("x", seed, b, b / 3, (b + 1) / 3, n * (seed + 1), nan if n == 0 else (0.5, 0.5, 0.9)[b],
              nan if n == 0 else (0.5, 0.4, 0.8)[b] + 0.1 * seed)
             for seed in (0, 1) for b, n in enumerate((0, 10, 30))]  # fmt: skip
@@ -275,9 +253,8 @@ def test_features_are_drawn_with_how_far_their_classes_lie_apart(of: Of) -> None
     assert "ε=0, training images: 0.10" in study.drawing("projection").facts
     assert spread_of(studies.features(study.plan, ("cat", "dog", "cow"))[:12]) == pytest.approx(3 / 40)
     assert np.isnan(spread_of(studies.features(study.plan, ("cat",))[:4]))
-    table = studies.features(
-        study.plan, tuple(f"{studies.HOSTILE[number % 4]}{number}" for number in range(10)), copies=100
-    )
+    classes = tuple(f"{studies.HOSTILE[number % 4]}{number}" for number in range(10))
+    table = studies.features(study.plan, classes, copies=100)
     many = study.but(projection=table)
     assert sum(len(dots(ax)) for ax in many.axes("projection")) <= 1000
     assert len(many.legend("projection")) == 6
@@ -325,8 +302,11 @@ def test_the_noise_floor_is_a_line_in_its_band(of: Of) -> None:
         dashed = [line for line in of(kind).axes("ece")[0].lines if line.is_dashed()]
         assert {round(float(y), 9) for line in dashed for y in line.get_ydata()} == {1.0}
         assert (said in of(kind).caption("ece"), floor in of(kind).caption("ece")) == (True, True)
-    older = of("one_factor").but(floors=of("one_factor").tables["floors"][:0]).caption("ece")
+    trials, none = of("one_factor").tables["trials"], of("one_factor").tables["floors"][:0]
+    older = of("one_factor").but(floors=none).caption("ece")
     assert (said in older, floor in older) == (False, True)
+    zero = of("one_factor").but(trials=trials.assign(ece=0.0, ece_floor=nan), floors=none)
+    assert zero.axes("ece")[0].get_ylim() == (-0.05, 1.05)
 
 
 def test_the_smoothed_loss_is_least_at_the_dotted_line(of: Of) -> None:
@@ -355,9 +335,8 @@ def test_one_arm_is_drawn_run_by_run(of: Of) -> None:
 def test_steps_are_timed_beside_cross_entropy_in_one_row_per_work(of: Of) -> None:
     study = of("grid")
     times, ratios = study.axes("step_time")
-    expected = [
-        f"reduction={reduction}, arch={arch}" for reduction in studies.REDUCTIONS for arch in studies.ARCHS
-    ]
+    works = itertools.product(studies.REDUCTIONS, studies.ARCHS)
+    expected = [f"reduction={reduction}, arch={arch}" for reduction, arch in works]
     assert [text.get_text() for text in times.get_yticklabels()] == expected
     first = median_interval(np.array([1 + 0.01 * r for r in range(8)]))
     assert dots(times)[0][0] == pytest.approx(first.median)
@@ -367,19 +346,14 @@ def test_steps_are_timed_beside_cross_entropy_in_one_row_per_work(of: Of) -> Non
     assert "Other processes used 40% of the machine's cores" in busy.caption("step_time")
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=12, unique=True))
-def test_every_place_is_unbeaten_or_beaten_by_one_that_is(places: list[tuple[int, int]]) -> None:
-    keep = unbeaten(*zip(*places, strict=True))
-    front = [place for place, kept in zip(places, keep, strict=True) if kept]
-    for (x, y), kept in zip(places, keep, strict=True):
-        assert kept is not any(a <= x and b >= y for a, b in front if (a, b) != (x, y))
-
-
 def test_the_front_has_the_arms_means_and_those_that_are_equal_once(of: Of) -> None:
     study = of("one_factor")
     expected = [means_by_hand(study, metric) for metric in ("ece", "accuracy")]
     drawn = {place[:2] for place in dots(study.axes("front")[0])}
     assert drawn == {tuple(round(own[arm][0], 6) for own in expected) for arm in study.plan.arms}
+    (line,) = [line for line in study.axes("front")[0].lines if line.get_drawstyle() == "steps-post"]
+    unbeaten = {(x, y) for x, y in drawn if not any(a <= x and b >= y for a, b in drawn - {(x, y)})}
+    assert {(round(x, 6), round(y, 6)) for x, y in line.get_xydata()} == unbeaten
     plan = plan_of({"epsilon": studies.EPSILONS}, {"epsilon": 0.0})
     same = Drawn(tables_of(plan, **dict.fromkeys(plan.arms, 0.5)), plan)
     assert same.legend("front") == ["ε=0 (and 3 equal)"]
@@ -391,9 +365,7 @@ def test_the_cost_of_an_arm_is_its_timed_step(of: Of) -> None:
     expected = []
     for name, (mean, _, _) in means_by_hand(study, "accuracy").items():
         levels = study.context.arms[name].levels
-        times = (2.0 if levels["reduction"] == "sum" else 1.0) * (
-            10.0 if levels["arch"] == "xresnet18" else 1
-        )
+        times = (2 if levels["reduction"] == "sum" else 1) * (10 if levels["arch"] == "xresnet18" else 1)
         expected.append((1.035 * times, mean))
     np.testing.assert_allclose(sorted(place[:2] for place in dots(ax)), sorted(expected), rtol=1e-6)
     assert study.drawing("cost").table == "timing"
@@ -435,11 +407,14 @@ def test_the_baseline_and_its_margin_lie_behind_the_levels(of: Of) -> None:
     assert "baseline" not in of("alone").legend("accuracy")
 
 
-def test_a_metric_that_is_zero_everywhere_has_no_axis_below_zero(of: Of) -> None:
-    study = of("one_factor")
-    trials = study.tables["trials"].assign(ece=0.0, ece_floor=nan)
-    axes = study.but(trials=trials, floors=study.tables["floors"][:0]).axes("ece")
-    assert axes[0].get_ylim() == (-0.05, 1.05)
+def test_an_axis_says_that_it_is_logarithmic_and_a_trend_asks_about_every_level() -> None:
+    for levels, scale in (((0.1, 0.2, 0.3), ""), ((0.001, 0.01, 0.1), " (log scale)")):
+        drawn = studies.study({"lr": levels}, {"lr": levels[0]}, comparisons=("trend",))
+        assert [ax.get_xlabel() for ax in (*drawn.axes("answer"), *drawn.axes("accuracy"))] == [
+            f"lr{scale}"
+        ] * 2
+        assert "; trend: " in drawn.axes("answer")[0].get_title(loc="left")
+        assert drawn.legend("answer") == []
 
 
 def test_a_search_is_drawn_in_its_order_with_the_best_so_far_and_what_was_lost(of: Of) -> None:
@@ -558,12 +533,9 @@ def test_the_best_arm_and_its_baseline_are_never_left_out() -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_table_costs_one_figure_only_and_missing_values_none(of: Of) -> None:
+def test_missing_values_cost_no_figure(of: Of) -> None:
     study = of("one_factor")
-    trials, damaged = study.tables["trials"], study.tables["confusion"].drop(columns="count")
-    errors = {name: figure.error for name, figure in study.but(confusion=damaged).figures.items()}
-    assert errors.pop("confusion").startswith("KeyError")
-    assert set(errors.values()) == {""}
+    trials = study.tables["trials"]
     absent = trials.assign(**dict.fromkeys(("ece", "ece_floor", "nll", "step_ms", "auroc_error"), nan))
     for rows in (absent, trials[trials["seed"] == 0]):
         assert {figure.error for figure in study.but(trials=rows).figures.values()} == {""}

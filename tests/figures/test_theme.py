@@ -22,8 +22,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ablate.figures import draw
-from ablate.figures.svg import outline, slim
-from ablate.figures.theme import DARK, LIGHT, STEPS, TINTS, Theme, level_colors, pdf_of, svg_of, themed
+from ablate.figures.theme import (
+    DARK,
+    LIGHT,
+    STEPS,
+    TINTS,
+    Theme,
+    level_colors,
+    outline,
+    pdf_of,
+    slim,
+    svg_of,
+    themed,
+)
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB: https://doi.org/10.1109/TVCG.2009.113
 VISIONS = {
@@ -46,7 +57,6 @@ Vector = NDArray[np.float64]
 
 
 def linear(color: str) -> Vector:
-    """sRGB in hexadecimal to linear RGB."""
     channels = np.array([int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)])
     return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
 
@@ -60,7 +70,6 @@ def lab(color: str, vision: Vector) -> Vector:
 
 
 def contrast(first: str, second: str) -> float:
-    """WCAG contrast ratio, 1 to 21."""
     dark, light = sorted(float(XYZ[1] @ linear(color)) + 0.05 for color in (first, second))
     return light / dark
 
@@ -142,9 +151,7 @@ COMMANDS = st.lists(st.sampled_from(["M", "L", "L", "Q", "C", "z"]), max_size=12
 
 
 @given(COMMANDS, NUMBERS, st.sampled_from([1.0, 0.015625]))
-def test_an_outline_in_steps_goes_through_the_same_points(
-    commands: list[str], numbers: list[float], scale: float
-) -> None:
+def test_an_outline_keeps_its_points(commands: list[str], numbers: list[float], scale: float) -> None:
     """Read by fontTools; places move by half a hundredth of a point, a letter's by half a tenth of a unit."""
     path, places = "M 0 0", itertools.cycle([*numbers, 0.0, 0.0, 12.5])
     for command in commands:
@@ -183,9 +190,7 @@ def test_smaller_files_have_every_mark_and_letter_in_its_place() -> None:
     letters = [svg.count(b"<use") - len(marks) - svg.count(b'#DejaVuSans-3"') for svg in (before, after)]
     assert letters[0] == letters[1] > 20
     tree = ElementTree.fromstring(after)
-    targets = {
-        value[1:] for one in tree.iter() for name, value in one.attrib.items() if name.endswith("href")
-    }
+    targets = {value[1:] for one in tree.iter() for name, value in one.items() if name.endswith("href")}
     assert targets <= {one.get("id") for one in tree.iter()}
 
 

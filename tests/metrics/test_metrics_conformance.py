@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from ablate.metrics import FLOORS, METRICS, Predictions, compute_metrics, validate
-from ablate.metrics.temperature import TEMPERATURE_BOUNDS, fit_temperature, fold_ids
+from ablate.metrics.predictions import TEMPERATURE_BOUNDS, fit_temperature
 
 Logits = NDArray[np.floating]
 Labels = NDArray[np.int64]
@@ -37,7 +37,6 @@ def problem(
 
 
 def scores(logits: Logits, labels: Labels) -> dict[str, float]:
-    """Every metric but the noise floors."""
     predictions = Predictions.of(logits, labels)
     return {name: METRICS[name].score(predictions) for name in METRICS if name in OWN}
 
@@ -72,15 +71,7 @@ LIBRARIES: dict[str, Callable[[Logits, Labels], Any]] = {
 """What others compute; the audit of whole studies computes every metric by another route."""
 
 
-def test_metadata() -> None:
-    for name, metric in METRICS.items():
-        assert metric.name == name
-        assert metric.definition.endswith(".")
-        assert ". " not in metric.definition
-        assert metric.unit in {"fraction", "nats", "ratio", "squared probability"}
-        assert metric.bounds[0] < metric.bounds[1]
-        assert "https://" in metric.source
-    assert all(METRICS[floor].unit == METRICS[name].unit for name, floor in FLOORS.items())
+def test_what_is_better_and_which_are_of_single_images() -> None:
     assert {name for name in METRICS if METRICS[name].better == "higher"} == recompute.HIGHER
     predictions = Predictions.of(*problem(seed=8))
     by_image = {name for name in OWN if np.shape(METRICS[name].function(predictions)) == (60,)}
@@ -161,15 +152,6 @@ def test_the_page_s_example_is_a_metric() -> None:
     assert made(np.log([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]), np.array([0, 1])) == pytest.approx(0.3)
 
 
-def test_folds_are_even_and_those_of_the_recorded_numbers() -> None:
-    for n in (2, 3, 4, 5, 6, 99, 3925):
-        sizes = np.bincount(fold_ids(n))
-        assert len(sizes) == min(n, 5)
-        assert sizes.max() - sizes.min() <= 1
-    # Were this to change, every recorded temperature would.
-    assert fold_ids(12).tolist() == [1, 1, 4, 0, 2, 3, 1, 2, 4, 3, 0, 0]
-
-
 def test_where_no_temperature_is_best_the_nearer_end_is_taken() -> None:
     logits, _ = problem(0, 50, scale=5.0)
     right, wrong = scores(logits, logits.argmax(axis=1)), scores(logits, logits.argmin(axis=1))
@@ -191,8 +173,6 @@ def test_one_confidence_is_scaled_to_the_accuracy(magnitude: float) -> None:
     assert fit_temperature(logits, labels) == pytest.approx(expected, rel=1e-9)
 
 
-# What is refused at the door, and with which words.
-
 LOGITS = np.zeros((4, 3), dtype=np.float32)
 LABELS = np.array([0, 1, 2, 0])
 DIVERGED = np.where(np.arange(12).reshape(4, 3) == 5, np.nan, LOGITS)
@@ -201,7 +181,6 @@ REFUSED = {
     "one row": (LOGITS[0], LABELS, r"logits \[N, K\].*got float32 of shape \(3,\)"),
     "integer logits": (LOGITS.astype(int), LABELS, "floating-point logits.*got int64"),
     "no image": (LOGITS[:0], LABELS[:0], "at least one image"),
-    "one label too few": (LOGITS, LABELS[:3], r"integer labels \[N\].* int64 of shape \(3,\)"),
     "one-hot labels": (LOGITS, np.eye(3, dtype=int)[LABELS], r"not one-hot.* int64 of shape \(4, 3\)"),
     "float labels": (LOGITS, LABELS.astype(float), "float64 of shape"),
     "label K": (LOGITS, np.array([0, 1, 3, 0]), r"labels in \[0, 3\), got 0 to 3"),

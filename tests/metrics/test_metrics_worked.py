@@ -1,7 +1,6 @@
 """Metrics by hand, with ties and planted errors, against libraries; floors against enumeration."""
 
 import math
-from fractions import Fraction
 from itertools import pairwise, permutations, product
 
 import numpy as np
@@ -23,12 +22,10 @@ from ablate.metrics import (
     resampled,
     risk_coverage_counts,
 )
-from ablate.metrics.calibration import ece_debiased
-from ablate.metrics.floors import BAND, DRAWS
-from ablate.metrics.predictions import bin_ids, equal_mass_bin_ids
+from ablate.metrics.calibration import ece_debiased, smooth_errors
+from ablate.metrics.predictions import equal_mass_bin_ids
+from ablate.metrics.registry import BAND, DRAWS
 from ablate.metrics.selective import aurc, auroc_error, coverage_at_1, coverage_at_2
-from ablate.metrics.smooth import smooth_errors
-from ablate.stats.intervals import OF_FLOAT32, ROUNDING
 
 Array = NDArray[np.float64]
 Rows = list[list[float]]
@@ -107,16 +104,6 @@ def test_coverage_counts_exactly() -> None:
     predictions = Predictions.of(np.array(two(0.9, 0.9, 0.8, 0.6)), np.array([0, 1, 0, 1]))
     answered, wrong = risk_coverage_counts(predictions)
     assert (answered.tolist(), wrong.tolist()) == ([0, 2, 3, 4], [0, 1, 1, 2])
-
-
-@pytest.mark.parametrize(("dtype", "rounding"), [(np.float64, ROUNDING), (np.float32, OF_FLOAT32)])
-def test_a_bin_is_closed_below_for_every_number_of_bins(dtype: type, rounding: float) -> None:
-    for bins in range(1, 101):
-        exact = [min(math.floor(Fraction(k, bins) * bins), bins - 1) for k in range(bins + 1)]
-        edges: NDArray[np.floating] = np.array([k / bins for k in range(bins + 1)], dtype)
-        assert bin_ids(edges, rounding, bins).tolist() == exact
-        below = edges[1:].astype(float) - 1e-6
-        assert bin_ids(below, bins=bins).tolist() == exact[:-1]
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -251,7 +238,6 @@ def calibrated(n: int, *, k: int = 10, scale: float = 8.0) -> Predictions:
 
 
 def scored(predictions: Predictions, labels: NDArray[np.intp]) -> dict[str, Array]:
-    """Each error with a floor for each row of labels, one after the other."""
     rows = [Predictions(predictions.logits, row) for row in labels]
     return {name: np.array([METRICS[name].score(row) for row in rows]) for name in FLOORS}
 
@@ -273,19 +259,6 @@ def test_all_labels_there_can_be(n: int, k: int, scale: float) -> None:
             assert probability[errors <= end + 1e-4].sum() >= below - share, name
 
 
-def test_drawn_labels_are_scored_as_one_after_the_other() -> None:
-    predictions = calibrated(60, scale=2.0)
-    labels = np.random.default_rng(0).integers(0, 10, (20, 60))
-    for name in FLOORS:  # what belongs to the first labels is known, and must not be taken over
-        METRICS[name].score(predictions)
-    relabelled = predictions.relabelled(labels)
-    for name, values in scored(predictions, labels).items():
-        found, atol = METRICS[name].function(relabelled), 1e-4 if name == "smece" else 1e-12
-        np.testing.assert_allclose(found, values, atol=atol)
-    assert predictions.labels.ndim == 1
-    assert relabelled.probabilities is predictions.probabilities
-
-
 def test_floors_depend_on_nothing_but_the_probabilities() -> None:
     first = calibrated(100)
     np.random.seed(1)
@@ -293,6 +266,3 @@ def test_floors_depend_on_nothing_but_the_probabilities() -> None:
     np.random.seed(2)
     for name, values in resampled(Predictions.of(first.logits + 3, np.arange(100) % 10)).items():
         np.testing.assert_allclose(values, before[name], atol=1e-4 if name == "smece" else 1e-12)
-    permuted = resampled(Predictions.of(first.logits[:, ::-1].copy(), first.labels))
-    for name in FLOORS:
-        assert permuted[name].mean() == pytest.approx(before[name].mean(), rel=0.05), name

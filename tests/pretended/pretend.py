@@ -1,20 +1,12 @@
 """A pretended CUDA device on a machine without one: CUDA's rules, the CPU's numbers.
 
 After `pretend()` torch believes in one CUDA device for as long as the process lives. A tensor on it wraps a
-CPU tensor, and the CPU computes every operation, autograd and autocast included.
-
-- What a card refuses is refused: operations over tensors of both devices, `.numpy()` of a tensor on the
-  card.
-- What makes the host wait (item, tolist, copies to and from the CPU, nonzero, masks, synchronize) is an error
-  under `torch.cuda.set_sync_debug_mode("error")`.
-- `torch.cuda.CUDAGraph` and `torch.cuda.graph` record operations without effect; `replay()` computes them
-  again on the same tensors. A tensor that was replaced instead of filled, a Python number baked into the
-  capture, or a wait inside it shows as it would on a card.
-
-Times, memory (pinned memory too), streams' order, cuDNN's choices, generators of the card and CUDA's
-rounding are not imitated: only measurements on a card can tell of those. A whole process, its children
-included, gets the card by this folder on PYTHONPATH. Import this before torch. Needs a C compiler (`cc`),
-and torch built for CUDA; written against 2.14.
+CPU tensor, and the CPU computes every operation. Refused is what a card refuses: operations over tensors of
+both devices, `.numpy()`, and under `torch.cuda.set_sync_debug_mode("error")` what makes the host wait (item,
+copies to and from the CPU, nonzero, masks). A CUDAGraph records operations without effect, and `replay()`
+computes them again on the same tensors. Times, memory, streams' order, cuDNN's choices, generators of the
+card and CUDA's rounding are not imitated. This folder on PYTHONPATH gives a process and its children the
+card. Import this before torch. Needs a C compiler (`cc`), and torch built for CUDA; written against 2.14.
 """
 
 from __future__ import annotations

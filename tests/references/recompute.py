@@ -1,18 +1,11 @@
 """An audit of a study's tables: their numbers once more, from the records and predictions alone.
 
 Nothing of ablate is imported. Definitions are those of results/README.md, of a report's Method section and of
-the papers that are named there, computed with numpy, scipy and scikit-learn, by another route where there is
-one: the smooth calibration error from a cosine series, power by quadrature.
-
-A number agrees to nine digits; a floor or its band, which come from draws of labels, within what the draws
-here and there can be off. Left out is what another computation would not give, and what is no number of the
-study: `LEFT_OUT_COLUMNS`, `LEFT_OUT_OF_A_SEARCH`. Losses, times and scatter are read from the records: what
-they come from is not stored. A setting younger than a record is not in it: its column is left out too.
+the papers that are named there, by another route where there is one. A number agrees to nine digits, a floor
+or its band within what draws of labels can be off. Losses, times and scatter are read from the records: what
+they come from is not stored. A setting younger than a record is not in it: its column is left out.
 """
 
-from __future__ import annotations
-
-import csv
 import functools
 import itertools
 import json
@@ -31,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
-from scipy.special import log_softmax, logsumexp, softmax
+from scipy.special import log_softmax, logsumexp, ndtr, softmax
 from sklearn.metrics import roc_auc_score
 
 Array = NDArray[np.float64]
@@ -95,18 +88,32 @@ class Trial:
     Only of a complete one are there `row`, its metrics and costs, and `images` [N], metrics of each image.
     """
 
+    folder: Path
     trial_id: str
     seed: int
-    record: dict[str, Any]
     arm: str = ""
     levels: dict[str, Any] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
     repeat: int = 0
-    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
-    logits: Array = field(default_factory=lambda: np.empty((0, 0)))
-    p: Array = field(default_factory=lambda: np.empty((0, 0)))
-    images: dict[str, Array] = field(default_factory=dict)
-    row: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.record = _json(self.folder / "records" / f"{self.trial_id}.json").get("record", {})
+        self.row: dict[str, float] = {}
+        if self.record.get("status") != "complete":
+            return
+        # Without predictions nothing is recomputed.
+        with np.load(self.folder / "predictions" / f"{self.trial_id}.npz") as opened:
+            self.arrays = dict(opened)
+        self.logits = self.arrays["logits"].astype(np.float64)
+        self.p = softmax(self.logits, axis=1)
+        self.images, self.row = metrics_of(self.logits, self.arrays["labels"])
+        cost = (self.record["cost"] or {}).items()
+        self.row |= {name: float(value) for name, value in cost if value is not None}
+        for split, suffix in (("valid", ""), ("train", "_train")):
+            scatter = (self.record.get("features") or {}).get(split) or {}
+            for kind in ("within", "between"):
+                value = scatter.get(kind)
+                self.row[f"scatter_{kind}{suffix}"] = NAN if value is None else value
 
     @property
     def key(self) -> Row:
@@ -132,7 +139,6 @@ class Recorded:
 
     @functools.cached_property
     def arms(self) -> dict[str, dict[str, Any]]:
-        """Name to levels, in order."""
         return {trial.arm: trial.levels for trial in self.trials}
 
     @functools.cached_property
@@ -141,7 +147,6 @@ class Recorded:
 
     @functools.cached_property
     def levels(self) -> dict[str, list[Any]]:
-        """Factor to its levels, in order."""
         names = next(iter(self.arms.values()))
         return {name: list(dict.fromkeys(own[name] for own in self.arms.values())) for name in names}
 
@@ -155,7 +160,6 @@ class Recorded:
         return dict(zip(("", "_2"), self.tuning["search"]["objective"], strict=False))
 
     def complete(self, arm: str) -> list[Trial]:
-        """The arm's complete runs."""
         return [trial for trial in self.trials if trial.arm == arm and trial.row and not trial.repeat]
 
     @functools.cached_property
@@ -174,47 +178,26 @@ class Recorded:
 
 
 def read(folder: Path) -> Recorded:
-    """The recorded study with every metric computed again."""
     plan, timing = _json(folder / "study.json"), _json(folder / "timing.json")
     keys = ("trial_id", "seed", "arm", "levels", "fields", "repeat")
-    trials = [_read_trial(folder, **{key: planned[key] for key in keys}) for planned in plan["trials"]]
+    trials = [Trial(folder, **{key: planned[key] for key in keys}) for planned in plan["trials"]]
     tuning, runs = _json(folder / "tuning" / "tuning.json"), []
     for point in tuning.get("points", ()):
         asked = zip(point["trial_ids"], point["seeds"], strict=True)
-        runs.append([_read_trial(folder / "tuning", trial_id=name, seed=seed) for name, seed in asked])
+        runs.append([Trial(folder / "tuning", name, seed) for name, seed in asked])
     none: dict[str, Any] = {"cases": [], "step_ms": [], "steps": []}
     return Recorded(plan["study"], trials, timing or none, tuning, runs)
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
-
-
-def _read_trial(folder: Path, **planned: Any) -> Trial:
-    name = planned["trial_id"]
-    record = _json(folder / "records" / f"{name}.json").get("record", {})
-    trial = Trial(**planned, record=record)
-    if record.get("status") != "complete":
-        return trial
-    with np.load(folder / "predictions" / f"{name}.npz") as opened:  # without them nothing is recomputed
-        trial.arrays = dict(opened)
-    trial.logits = trial.arrays["logits"].astype(np.float64)
-    trial.p = softmax(trial.logits, axis=1)
-    trial.images, trial.row = metrics_of(trial.logits, trial.arrays["labels"])
-    trial.row |= {name: float(value) for name, value in (record["cost"] or {}).items() if value is not None}
-    for split, suffix in (("valid", ""), ("train", "_train")):
-        scatter = (record.get("features") or {}).get(split) or {}
-        for kind in ("within", "between"):
-            value = scatter.get(kind)
-            trial.row[f"scatter_{kind}{suffix}"] = NAN if value is None else value
-    return trial
+    stored = dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+    return dict(stored.get("content", stored))  # sealed, but for records
 
 
 # Metrics of one trial.
 
 
 def metrics_of(logits: Array, labels: NDArray[Any]) -> tuple[dict[str, Array], dict[str, float]]:
-    """Those of each image, [N], and all of them but floors."""
     log_p, one_hot = log_softmax(logits, axis=1), np.eye(logits.shape[1])[labels]
     p, right = np.exp(log_p), logits.argmax(axis=1) == labels
     brier = ((p - one_hot) ** 2).sum(axis=1)
@@ -243,7 +226,6 @@ def _bins(confidence: Array, bins: int = 15) -> NDArray[np.intp]:
 
 
 def _misses(gaps: Array, bins: NDArray[np.intp]) -> Array:
-    """Per bin by how many images confidence misses accuracy."""
     return np.asarray(np.abs(np.bincount(bins, gaps)))
 
 
@@ -254,7 +236,6 @@ def _odds(logits: Array) -> Array:
 
 
 def _mass_bins(odds: Array, bins: int = 15) -> NDArray[np.intp]:
-    """[N] the bin of equal mass."""
     ordered = np.sort(odds)
     ends = np.cumsum([len(part) for part in np.array_split(ordered, bins)])
     # Images of equal confidence share a bin: an edge inside such a run moves behind it.
@@ -347,9 +328,6 @@ def _temperature(logits: Array, labels: NDArray[Any]) -> float:
     return 1 / float(brentq(slope, low, high, xtol=1e-15, rtol=1e-14))
 
 
-# Floors, and their bands.
-
-
 @functools.cache
 def drawn_errors(trial: Trial, draws: int = 1000) -> dict[str, Array]:
     """[draws] of each calibration error, with labels drawn from the probabilities."""
@@ -384,10 +362,7 @@ def floor_band(trials: Sequence[Trial], metric: str) -> Row:
 
 
 def mean_of(values: Iterable[float], more: int = 0, metric: str = "") -> tuple[float, float, float]:
-    """Mean with its 95 % t interval; with one `more`, where one more value of the same population lies.
-
-    That of a metric's mean stays within its range.
-    """
+    """Mean with its 95 % t interval, within a metric's range; with `more`, where one more value lies."""
     known = np.array([value for value in values if math.isfinite(value)])
     if len(known) < 2 or np.ptp(known) == 0:
         return float(known.mean()) if len(known) else NAN, NAN, NAN
@@ -400,14 +375,12 @@ def _in_range(metric: str, mean: float, half: float) -> tuple[float, float]:
     lowest, highest = RANGES.get(metric, (0.0, 1.0) if metric else NO_RANGE)
     if lowest == -math.inf or math.isnan(half):
         return mean - half, mean + half
-
-    def beyond(x: float) -> float:
-        of_x, of_mean = ((at - lowest) * min(highest - at, 1e300) for at in (x, mean))
-        return (x - mean) ** 2 - half**2 * of_x / of_mean
-
-    above = highest if highest < math.inf else mean + 2 * half * (1 + half / (mean - lowest))
-    low, high = (brentq(beyond, end, mean, xtol=1e-15, rtol=1e-14) for end in (lowest, above))
-    return float(low), float(high)
+    distance = np.poly1d([1, 0])
+    of_mean, of_end = (
+        (at - lowest) * (1 if highest == math.inf else highest - at) for at in (mean, distance + mean)
+    )
+    low, high = sorted((distance**2 * of_mean - half**2 * of_end).roots)
+    return mean + float(low), mean + float(high)
 
 
 def difference(plus: Array, minus: Array, size: int) -> Row:
@@ -430,18 +403,14 @@ def difference(plus: Array, minus: Array, size: int) -> Row:
 
 
 def _seeds(ratio: float, freedom: float, level: float, least: int) -> list[float]:
-    """The fewest that decide, up to 1,000, at the spread over the margin and at its bound, each rounded up.
-
-    That is, find with 80 % what differs by twice the margin, and show equivalent what does not differ.
-    """
+    """The fewest that find 2 margins and confirm 0 with 80 %, at the spread and at its bound, rounded up."""
     found = []
     for bound in (ratio, ratio * math.sqrt(freedom / stats.chi2.isf(0.9, freedom))):
-        powers = [
-            lambda n, bound=bound: difference_power(2 / bound, n, level),
-            lambda n, bound=bound: equivalence_power(1 / bound, n, level / 2),
-        ]
-        # Both powers grow with the seeds.
-        seeds = max(bisect_left(range(2, 1001), 0.8, key=power) + 2 for power in powers)
+
+        def power(n: int, bound: float = bound) -> float:  # which grows with the seeds
+            return min(difference_power(2 / bound, n, level), equivalence_power(1 / bound, n, level / 2))
+
+        seeds = bisect_left(range(2, 1001), 0.8, key=power) + 2
         step = 1 if seeds < 10 else 5 if seeds < 100 else 50
         found.append(max(least, math.ceil(seeds / step) * step) if seeds <= 1000 else NAN)
     return found
@@ -450,43 +419,23 @@ def _seeds(ratio: float, freedom: float, level: float, least: int) -> list[float
 def difference_power(effect: float, n: int, level: float) -> float:
     """Of the paired t test; the true difference in standard deviations of the paired differences."""
     critical, shift = stats.t.isf(level / 2, n - 1), math.sqrt(n) * effect
-
-    def rejects(spread: Array) -> Array:
-        above, below = shift - critical * spread, -shift - critical * spread
-        return np.asarray(stats.norm.cdf(above) + stats.norm.cdf(below))
-
     # Where the two normal probabilities go from 1 to 0.
-    return _over_spreads(rejects, n, math.inf, ((shift - 10) / critical, (shift + 10) / critical))
+    ends = (0, (shift - 10) / critical, (shift + 10) / critical, math.inf)
+    return _over_spreads(lambda u: ndtr(shift - critical * u) + ndtr(-shift - critical * u), n, ends)
 
 
 def equivalence_power(margin: float, n: int, level: float) -> float:
-    """Of both one-sided tests where there is no difference; the margin in standard deviations, or NaN."""
-    if not margin > 0:
-        return 0.0
+    """Of both one-sided tests where there is no difference; the margin in standard deviations."""
     critical, reach = stats.t.isf(level, n - 1), math.sqrt(n) * margin
-
-    def passes(spread: Array) -> Array:
-        return np.asarray(2 * stats.norm.cdf(reach - critical * spread) - 1)
-
-    return _over_spreads(passes, n, reach / critical)
+    return _over_spreads(lambda u: 2 * ndtr(reach - critical * u) - 1, n, (0, reach / critical))
 
 
-def _over_spreads(
-    power: Callable[[Array], Array], n: int, largest: float, bends: Sequence[float] = ()
-) -> float:
-    """Mean over the standard deviations, as parts of the true one, that n differences may show.
-
-    The integral is taken in pieces between the places where the power bends.
-    """
-
-    def weighted(spread: Array) -> Array:
-        density = 2 * spread * (n - 1) * stats.chi2.pdf(spread**2 * (n - 1), n - 1)
-        return np.asarray(power(spread) * density)
-
-    low = max(0.0, 1 - 12 / math.sqrt(n))
-    high = max(low, min(largest, 1 + 12 / math.sqrt(n)))
-    ends = [low, *(bend for bend in bends if low < bend < high), high]
-    return math.fsum(fixed_quad(weighted, *piece, n=400)[0] for piece in itertools.pairwise(ends))
+def _over_spreads(power: Callable[[Array], Array], n: int, ends: Sequence[float]) -> float:
+    """Mean over the standard deviations, as parts of the true one, of n differences; it bends at `ends`."""
+    spread, width = stats.chi(n - 1, scale=1 / math.sqrt(n - 1)), 12 / math.sqrt(n)
+    places = np.clip(ends, max(0.0, 1 - width), 1 + width)
+    pieces = itertools.pairwise(np.unique(places))
+    return math.fsum(fixed_quad(lambda u: power(u) * spread.pdf(u), *piece, n=400)[0] for piece in pieces)
 
 
 @functools.cache
@@ -590,7 +539,6 @@ def _weights(recorded: Recorded, of_levels: Mapping[str, Mapping[Any, float]]) -
 
 
 def family_size(recorded: Recorded, asked: Effect, metric: str) -> int:
-    """How many intervals hold together with this one."""
     claims = [other.is_claim(recorded, name) for other in effects(recorded) for name in recorded.family]
     return sum(claims) if asked.is_claim(recorded, metric) else 1
 
@@ -654,11 +602,9 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         larger = stats.t.sf((margin - abs(effect)) * math.sqrt(n) / sd, n - 1)  # of the two tests
         equivalence = min(1.0, 2 * size * float(larger))
     # Of arms of the same predictions the weights sum to 0; of a trend all are to be the same.
-    differs = (
-        ((used @ recorded.alike > 0).sum(axis=1) > 1)
-        if asked.kind == "trend"
-        else asked.weights @ recorded.alike
-    )
+    differs = asked.weights @ recorded.alike
+    if asked.kind == "trend":
+        differs = (used @ recorded.alike > 0).sum(axis=1) > 1
     decided, directed = found["low"] > 0 or found["high"] < 0, asked.kind != "interaction"
     words = ("higher", "lower") if not directed or metric in UNDIRECTED else ("better", "worse")
     above = found["low"] > 0 if metric in HIGHER or words[0] == "higher" else found["high"] < 0
@@ -682,7 +628,7 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         spread, freedom = _arm_spread(recorded, metric)
         ratio = spread * math.sqrt((asked.weights**2).sum()) / len(asked.weights) / margin
         needed = _seeds(ratio, freedom, 0.05 / size, n + 1) if freedom else needed
-    images = new_images(recorded, asked, metric)[2:] if is_arm else (NAN, NAN)
+    images = over_images(recorded, metric if is_arm else "", asked.term, asked.against, size)
     return {
         **{"kind": asked.kind, "term": asked.term, "against": asked.against, "metric": metric},
         **{"cells": len(rows), "cells_planned": len(asked.weights)},
@@ -690,7 +636,8 @@ def effect_row(recorded: Recorded, asked: Effect, metric: str) -> Row:
         **{"margin": margin, "p_equivalence": equivalence, "verdict": word, "reason": reason},
         **{"below_margin": word == "equivalent" and decided},
         **dict(zip(("seeds_from", "seeds_needed"), needed, strict=True)),
-        **{"rho": found["rho"] if is_arm else NAN, "low_images": images[0], "high_images": images[1]},
+        **{"low_images": images["low"], "high_images": images["high"]},
+        "rho": found["rho"] if is_arm else NAN,
         "detectable": sd * detectable(n, 0.05 / size) if sd > 0 else NAN,
         "p_sign_flip": sign_flip(sides[0], sides[1]),
         **unpaired(sides[0], sides[1]),
@@ -721,26 +668,17 @@ def _most_values(there: NDArray[np.bool_]) -> tuple[list[int], list[int]]:
     return best
 
 
-def new_images(recorded: Recorded, asked: Effect, metric: str) -> tuple[int, float, float, float]:
-    """Pairs, mean difference, its interval for new seeds and images; NaN where it is no mean over them."""
-    own, other = ({t.seed: t.images for t in recorded.complete(arm)} for arm in (asked.term, asked.against))
-    shared = [seed for seed in recorded.seeds if seed in own and seed in other]
+def over_images(recorded: Recorded, metric: str, arm: str, other: str = "", size: int = 1) -> Row:
+    """Runs of an arm, their mean, or difference from another's, its interval for new seeds and images."""
+    runs = [{t.seed: t.images for t in recorded.complete(name)} for name in (arm, other) if name]
+    shared = [seed for seed in recorded.seeds if all(seed in own for own in runs)]
     if metric not in PER_IMAGE or not shared:
-        return 0, NAN, NAN, NAN
-    differences = np.array([own[seed][metric] - other[seed][metric] for seed in shared])
-    half = _half_over_images(differences, family_size(recorded, asked, metric))
-    effect = float(differences.mean())
-    return len(shared), effect, effect - half, effect + half
-
-
-def mean_over_images(recorded: Recorded, arm: str, metric: str) -> tuple[int, float, float, float]:
-    """Runs of an arm, their mean, its interval for new seeds and new images."""
-    runs = recorded.complete(arm)
-    if not runs:
-        return 0, NAN, NAN, NAN
-    values = np.array([run.images[metric] for run in runs])
+        return {"n_pairs": 0, "effect": NAN, "low": NAN, "high": NAN}
+    sides = [np.array([own[seed][metric] for seed in shared]) for own in runs]
+    values = functools.reduce(np.subtract, sides)
     mean = float(values.mean())
-    return len(runs), mean, *_in_range(metric, mean, _half_over_images(values, 1))
+    low, high = _in_range("" if other else metric, mean, _half_over_images(values, size))
+    return {"n_pairs": len(shared), "effect": mean, "low": low, "high": high}
 
 
 def _half_over_images(values: Array, size: int) -> float:
@@ -758,9 +696,6 @@ def _half_over_images(values: Array, size: int) -> float:
     parts = ((n - 1, seeds), (images - 1, added))
     half = math.hypot(*(stats.t.isf(0.025 / size, df) * math.sqrt(variance) for df, variance in parts))
     return half if half > 1e-12 * float(np.abs(values).max()) else NAN
-
-
-# Comparing.
 
 
 @dataclass
@@ -787,9 +722,6 @@ class Audit:
             self.wrong.append(f"{place}: holds {shown!r}, recomputed {expected!r}")
 
 
-# The page's numbers that stand in no table.
-
-
 def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
     """Means of arms with their intervals, in report.json's `arms` or `more_metrics`."""
     audit = Audit()
@@ -800,7 +732,7 @@ def audit_arms(recorded: Recorded, table: Mapping[str, Any]) -> Audit:
             runs = recorded.complete(arm)
             mean = mean_of((_floored(trial, metric) for trial in runs), metric=metric)
             if metric in PER_IMAGE and math.isfinite(mean[1]):
-                mean = mean_over_images(recorded, arm, metric)[1:]
+                mean = tuple(list(over_images(recorded, metric, arm).values())[1:])
             tolerance = TOLERANCE.get(metric, 1e-9)
             for name, expected in zip(("value", "low", "high"), mean, strict=True):
                 audit.check(f"arms: {arm}, {metric}, {name}", cell[name], expected, tolerance)
@@ -829,7 +761,8 @@ def audit_published(recorded: Recorded, section: Mapping[str, Any]) -> Audit:
     return audit
 
 
-# The CSV files.
+def rows_of(path: Path) -> list[Any]:
+    return pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")
 
 
 def audit_csv(recorded: Recorded, folder: Path) -> Audit:
@@ -837,8 +770,7 @@ def audit_csv(recorded: Recorded, folder: Path) -> Audit:
     audit = Audit()
     for path in sorted(folder.glob("*.csv")):
         name = path.stem
-        with path.open(encoding="utf-8", newline="") as file:
-            shown = list(csv.DictReader(file))
+        shown = rows_of(path)
         if not hasattr(Files, name):
             audit.left_out.add(name)
             continue
@@ -860,7 +792,6 @@ def audit_csv(recorded: Recorded, folder: Path) -> Audit:
 
 
 def _floored(trial: Trial, metric: str) -> float:
-    """A metric or a floor."""
     if trial.row and metric.endswith("_floor"):
         return float(drawn_errors(trial)[metric.removesuffix("_floor")].mean())
     return trial.row.get(metric, NAN)
@@ -906,7 +837,7 @@ class Files:
     def floors(self) -> Rows:
         """Of the mean over each arm's complete runs."""
         for arm, runs in ((arm, self.recorded.complete(arm)) for arm in self.recorded.arms):
-            for metric in ("ece", "ece_equal_mass", "classwise_ece", "mce", "smece") if runs else ():
+            for metric in CALIBRATION if runs else ():
                 key = {"arm": arm, "runs": len(runs), "metric": metric}
                 yield key | ({} if metric == "smece" else floor_band(runs, metric))
 
@@ -940,18 +871,14 @@ class Files:
 
     def new_images(self) -> Rows:
         arms = [asked for asked in effects(self.recorded) if asked.kind == "arm"]
-        for asked, metric in itertools.product(arms, PER_IMAGE):
-            size, found = family_size(self.recorded, asked, metric), new_images(self.recorded, asked, metric)
-            yield self._over_images(asked.term, asked.against, metric, size, found)
-        for arm, metric in itertools.product(self.recorded.arms, PER_IMAGE):
-            found = mean_over_images(self.recorded, arm, metric)
-            yield self._over_images(arm, None, metric, 1, found)
-
-    def _over_images(self, arm: str, baseline: str | None, metric: str, size: int, found: Any) -> Row:
-        own = {"arm": arm, "baseline": baseline, "metric": metric, "comparisons": size}
-        images = len(self.recorded.complete(arm)[0].p) if found[0] else NAN
-        columns = ("n_pairs", "effect", "low", "high")
-        return {**own, "images": images, **dict(zip(columns, found, strict=True))}
+        told = [(asked.term, asked.against, asked) for asked in arms]
+        alone = [(arm, "", None) for arm in self.recorded.arms]
+        for (arm, other, asked), metric in itertools.product([*told, *alone], PER_IMAGE):
+            size = family_size(self.recorded, asked, metric) if asked else 1
+            found = over_images(self.recorded, metric, arm, other, size)
+            own = {"arm": arm, "baseline": other or None, "metric": metric, "comparisons": size}
+            images = len(self.recorded.complete(arm)[0].p) if found["n_pairs"] else NAN
+            yield {**own, "images": images, **found}
 
     def step_times(self) -> Rows:
         timing = self.recorded.timing
@@ -975,9 +902,6 @@ class Files:
         states = Counter(point["state"] for point in stored["points"])
         runs = {run.trial_id: run for own in self.recorded.runs for run in own if run.record}
         objectives = {at: self.recorded.objectives.get(at) for at in ("", "_2")}
-        better = {
-            metric: "higher" if metric in HIGHER else "lower" for metric in objectives.values() if metric
-        }
         yield {
             **stored,
             **{name: declared[name] for name in ("seeds", "sampler", "pruning")},
@@ -985,7 +909,10 @@ class Files:
             **{f"points_{state}": states[state] for state in ("pruned", "failed")},
             **{"trainings": len(runs), "seconds": math.fsum(run.seconds for run in runs.values())},
             **{f"objective{at}": metric for at, metric in objectives.items()},
-            **{f"direction{at}": better.get(metric or "") for at, metric in objectives.items()},
+            **{
+                f"direction{at}": metric and ("higher" if metric in HIGHER else "lower")
+                for at, metric in objectives.items()
+            },
         }
 
     def points(self) -> Rows:

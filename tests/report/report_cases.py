@@ -1,7 +1,5 @@
 """The studies whose reports the tests look at, and their reports read back from disk."""
 
-from __future__ import annotations
-
 import functools
 import json
 from collections.abc import Callable
@@ -44,20 +42,15 @@ HOSTILE = (
 """Levels that would break a page, a table or a spreadsheet that took them as they are."""
 HARMLESS = ("a", "b", "c", "d")
 
-PUBLISHED = {
-    "source": "somebody's table",
-    "data": "digits",
-    "epochs": tuple(
-        {"epoch": float(epoch), "train_loss": 2.0 - 0.3 * epoch, "valid_accuracy": 0.4 + 0.05 * epoch}
-        for epoch in range(5)
-    ),
-}
+EPOCHS = [
+    {"epoch": float(epoch), "train_loss": 2.0 - 0.3 * epoch, "valid_accuracy": 0.4 + 0.05 * epoch}
+    for epoch in range(5)
+]
+PUBLISHED = {"source": "somebody's table", "data": "digits", "epochs": tuple(EPOCHS)}
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A report as it lies on disk, read back."""
-
     results: ResultsFolder
     folder: Path
     report: dict[str, Any]
@@ -65,6 +58,9 @@ class Rendered:
     page: Page
     markdown: str
     markdown_page: Page
+
+
+Get = Callable[..., Rendered]
 
 
 def sweep() -> dict[str, Any]:
@@ -81,11 +77,8 @@ def factorial() -> dict[str, Any]:
             return "diverged", "the loss is not finite in step 3 of epoch 1"
         return "missing" if trial.seed == 3 else "complete"
 
-    study = declare(
-        factors={"epsilon": (0.0, 0.1), "reduction": ("mean", "sum", "none")},
-        baseline={"reduction": "mean"},
-        seeds=4,
-    )
+    factors = {"epsilon": (0.0, 0.1), "reduction": ("mean", "sum", "none")}
+    study = declare(factors=factors, baseline={"reduction": "mean"}, seeds=4)
     commits = {0: "0123456789ab-dirty", 1: "0123456789ab"}
 
     def ran_on(trial: Trial) -> dict[str, Any]:
@@ -219,12 +212,10 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def render(root: Path, *, figures: bool = False, **case: Any) -> Rendered:
-    """A study's results and its report; without figures, which take most of the time, unless asked for."""
     return report_of(make_results(root / "results", **case), root / "report", figures=figures)
 
 
 def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) -> Rendered:
-    """The report of some results, read back from disk."""
     with pytest.MonkeyPatch.context() as patch:
         if not figures:
             patch.setattr("ablate.report.content.draw_figures", lambda tables, plan, **_: [])
@@ -235,12 +226,11 @@ def report_of(results: ResultsFolder, folder: Path, *, figures: bool = False) ->
 
 
 def built(tables: Tables, plan: Plan) -> dict[str, Any]:
-    """The report of tables as they are in memory."""
     return build_report({**tables, **derived_tables(tables, plan)}, plan, [])
 
 
 @pytest.fixture(scope="session")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rendered]:
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Get:
     """The report of one of `CASES`, made when first asked for; with its figures where `figures` is true."""
 
     @functools.cache

@@ -1,7 +1,5 @@
 """Reading a page back with the standard library's parser: its elements, its tables, its words."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
@@ -62,24 +60,17 @@ class Page(HTMLParser):
             self.text.setdefault(tag, []).append(data)
 
     def words(self) -> str:
-        """All text in order, runs of white space as one space."""
         return squeezed("".join(self._said))
 
     def shape(self) -> Counter[tuple[str, tuple[str, ...]]]:
-        """How often each element occurs with which attributes, whatever their values."""
         return Counter((tag, tuple(sorted(attributes))) for tag, attributes in self.elements)
 
     def values(self, attribute: str) -> list[str]:
-        """The values of one attribute, wherever it stands."""
         return [found[attribute] or "" for _, found in self.elements if attribute in found]
 
     def bodies(self) -> list[list[list[list[str]]]]:
-        """The tables without their head rows, cells squeezed."""
-        return [
-            [[[squeezed(line) for line in cell] for cell in row] for row in rows[1:]] for rows in self.tables
-        ]
+        return [[[[*map(squeezed, cell)] for cell in row] for row in rows[1:]] for rows in self.tables]
 
 
 def markdown_page(text: str) -> Page:
-    """A Markdown page as a reader's program shows it."""
     return Page(MarkdownIt("commonmark").enable("table").render(text))

@@ -1,7 +1,5 @@
 """Results folders as a run or a search leaves them, made from seeded synthetic predictions."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +28,6 @@ Outcome = str | tuple[str, str]
 
 
 def declare(**declaration: Any) -> Study:
-    """A study over digits, with what the test needs changed."""
     return Study(**{"question": "What does it do?", "name": "tiny", "base": BASE, **declaration})
 
 
@@ -83,20 +80,13 @@ def write_trial(
     *,
     epochs: int | None = None,
 ) -> None:
-    """The record of a trial that ended so, with its predictions where it is complete."""
     status, message = (outcome, "") if isinstance(outcome, str) else outcome
     if status == "missing":
         return
     complete = status == "complete"
-    record = Record(
-        trial=trial,
-        status=status,
-        history=history(trial)[:epochs],
-        cost=cost(trial) if complete else None,
-        environment=environment(**(ran_on or {})),
-        parameters=1_234,
-        failure=None if complete else Failure(message=message),
-    )
+    facts: dict[str, Any] = {"environment": environment(**(ran_on or {})), "parameters": 1_234}
+    facts |= {"cost": cost(trial)} if complete else {"failure": Failure(message=message)}
+    record = Record(trial=trial, status=status, history=history(trial)[:epochs], **facts)
     write_record(folder, record, made(trial) if complete else None)
 
 
@@ -122,7 +112,6 @@ def predict(trial: Trial, *, images: int = 300, rng: np.random.Generator | None 
 
 
 def history(trial: Trial) -> tuple[Epoch, ...]:
-    """Losses that fall and accuracies that rise, with noise of the trial's own."""
     noise, epochs = rng_of(trial, 3).normal(scale=0.01, size=(trial.fields.epochs, 4)).tolist(), []
     for number, (a, b, c, d) in enumerate(noise):
         left, loss = 0.7**number, trial.fields.epsilon
@@ -138,12 +127,9 @@ def cost(trial: Trial) -> Cost:
     return COST.model_copy(update={**times, "train_seconds": 6.0, "eval_seconds": 0.5})
 
 
-# Searches.
-
 Strength = Callable[[Levels], float]
-"""How far the right class's logit stands out at a point; the accuracy follows from it."""
 Stream = Callable[[Trial], Sequence[int]]
-"""What a trial's random numbers follow from."""
+"""How far the right class's logit stands out at a point; what a trial's random numbers follow from."""
 
 
 def of_trial(trial: Trial) -> Sequence[int]:
@@ -182,7 +168,6 @@ def write_search(
     scale: Strength = lambda levels: 1.0,
     stream: Stream = of_trial,
     images: int = 240,
-    choose: bool = True,
     **facts: Any,
 ) -> Tuning:
     """Records, predictions and tuning.json of a search whose points are these."""
@@ -220,9 +205,8 @@ def write_search(
     }  # fmt: skip
     tuning = Tuning(search=search, points=tuple(points), **{**known, **facts})
     write_tuning(results, tuning)
-    if choose:
-        tuning = tuning.model_copy(update={"winners": winners_of(points_table(results))})
-        write_tuning(results, tuning)
+    tuning = tuning.model_copy(update={"winners": winners_of(points_table(results)), **facts})
+    write_tuning(results, tuning)
     return tuning
 
 

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from report_cases import Rendered
+from report_cases import Get
 
 from ablate.figures.theme import DARK, LIGHT, STYLE
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the playwright package is not installed")
 pytestmark = pytest.mark.browser
-Get = Callable[..., Rendered]
 Open = Callable[..., Any]
 
 
@@ -91,7 +90,6 @@ def test_a_link_opens_the_section_that_it_leads_to(open_page: Open) -> None:
 
 
 def corner(page: Any) -> str:
-    """The colour at the edge of the first figure's image, as it is on the screen."""
     picture = page.locator("figure img").first.screenshot()
     return "#" + Image.open(io.BytesIO(picture)).convert("RGB").crop((3, 3, 4, 4)).tobytes().hex()
 

@@ -1,19 +1,14 @@
 """What was planted is what the report says; sentences hold the numbers that scipy finds in the CSV files."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 import pytest
-from report_cases import Rendered
+from report_cases import Get
 from report_pages import rows_of
 
 from ablate.tables.files import read_tables
 from ablate.tables.quantities import quantity
-
-Get = Callable[[str], Rendered]
 
 
 def test_the_report_says_what_was_planted(rendered: Get) -> None:

@@ -4,13 +4,13 @@ import base64
 import hashlib
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from report_cases import CASES, HOSTILE, SCRIPT, Rendered, render
+from report_cases import CASES, HOSTILE, SCRIPT, Get, render
 from report_pages import markdown_page, squeezed
 from report_results import declare, predict
 
@@ -18,12 +18,10 @@ from ablate.analysis.arms import arm_label
 from ablate.report import write_report
 from ablate.report.pages import code, escape
 from ablate.store.results import ResultsFolder
-from ablate.tables.cells import UNSEEN
 from ablate.tables.columns import COLUMNS, DERIVED, TUNING
 from ablate.tables.files import read_tables
-from ablate.tables.quantities import quantity, shown, shown_difference, shown_p
+from ablate.tables.quantities import UNSEEN, quantity, shown, shown_difference, shown_p
 
-Get = Callable[..., Rendered]
 EVERY = [case for case in CASES if case != "harmless"]
 WITH_FIGURES = ["sweep", "single", "hostile", "tuned_hostile"]
 FOLDED = ("more_metrics", "sensitivity", "points", "trials")
@@ -35,7 +33,6 @@ ORDER = (
 
 
 def json_tables(report: dict[str, Any], *leave_out: str) -> list[dict[str, Any]]:
-    """The tables in the pages' order."""
     known = {**report, **report.get("tuning", {}), "timing": report["timing"]["table"]}
     known["answer"] = report["answer"]["arms"]
     known = {name: [known[name]] if known.get(name) else [] for name in ORDER}
@@ -45,13 +42,10 @@ def json_tables(report: dict[str, Any], *leave_out: str) -> list[dict[str, Any]]
 
 def lines(table: dict[str, Any]) -> list[list[list[str]]]:
     """A cell's lines as a browser shows them."""
-    return [
-        [[squeezed(line) for line in (cell["text"], *cell["notes"])] for cell in row] for row in table["rows"]
-    ]
+    return [[[*map(squeezed, (cell["text"], *cell["notes"]))] for cell in row] for row in table["rows"]]
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Every text within JSON values."""
     for item in value.values() if isinstance(value, dict) else value:
         yield from [item] if isinstance(item, str) else texts(item)
 
@@ -71,6 +65,12 @@ def test_html_and_markdown_show_the_cells_and_the_sentences_of_report_json(rende
     said += [report.get("tuning", {"facts": []})["facts"], [table["outside"] for table in published]]
     for words in (page.page.words(), page.markdown_page.words()):
         assert [text for text in texts(said) if squeezed(text) not in words] == []
+
+
+def test_a_title_in_markdown_stands_apart_from_its_text(rendered: Get) -> None:
+    page = rendered("sweep")
+    for part in (*page.report["banners"], *page.report["method"]):
+        assert f"**{escape(part['title'])}.** {escape(part['text'])}" in page.markdown
 
 
 @pytest.mark.parametrize("case", EVERY)
@@ -172,12 +172,9 @@ def test_the_tables_and_the_plan_alone_give_the_same_bytes_again(rendered: Get, 
 
 @pytest.mark.soak
 def test_fourteen_arms_of_ten_seeds_stay_under_3_megabytes(tmp_path: Path) -> None:
-    study = declare(
-        base={"data": "folder:x", "image_size": 8, "epochs": 13},
-        factors={"epsilon": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5), "arch": ("seed_cnn", "xresnet18")},
-        baseline={"epsilon": 0.0},
-        seeds=10,
-    )
+    factors = {"epsilon": (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5), "arch": ("seed_cnn", "xresnet18")}
+    base = {"data": "folder:x", "image_size": 8, "epochs": 13}
+    study = declare(base=base, factors=factors, baseline={"epsilon": 0.0}, seeds=10)
     page = render(tmp_path, figures=True, study=study, made=lambda trial: predict(trial, images=60))
     assert len(page.html.encode()) < 3_000_000
     assert "eft out for want of room" in page.html
@@ -207,9 +204,6 @@ def test_escaped_text_is_that_text_and_nothing_else(word: str) -> None:
 )
 def test_numbers_are_shown_in_their_unit(value: float, metric: str, text: str, difference: str) -> None:
     assert (shown(value, quantity(metric)), shown_difference(value, quantity(metric))) == (text, difference)
-
-
-def test_p_values_and_arms_are_written_as_a_reader_does() -> None:
     p_values = {1e-300: "< 0.001", 0.0009: "< 0.001", 0.001: "0.001", 0.0514: "0.051", 1.0: "> 0.99"}
     assert {p: shown_p(p) for p in p_values} == p_values
     assert shown_p(float("nan")) == "–"

@@ -1,27 +1,22 @@
 """What goes into a paper: the table of arms, read back from LaTeX and from Markdown, and the paragraph."""
 
-from __future__ import annotations
-
 import re
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from references.recompute import mean_of
-from report_cases import Rendered
+from report_cases import Get
 from report_pages import markdown_page, squeezed
 from scipy import stats
+from test_main import ablate
 
-from ablate.__main__ import main
 from ablate.analysis.arms import level_label
 from ablate.report.paper import arms_table
 from ablate.store.results import read_plan
 from ablate.study.trials import Plan
 from ablate.tables.files import Tables, read_tables
 
-Get = Callable[[str], Rendered]
 METRICS = {"accuracy": "Accuracy (%)", "ece": "ECE (%)", "nll": "NLL (nats)"}
 PRINTED = {
     r"$\varepsilon$": "ε", r"$\pm$": "±", "$-$": "−", r"$^{\dagger}$": "†", r"$^{\ddagger}$": "‡",
@@ -63,7 +58,6 @@ def read_tex(latex: str) -> tuple[str, list[list[str]]]:
 
 
 def expected(tables: Tables, plan: Plan, spread: str) -> list[list[str]]:
-    """The table as pandas and scipy have it."""
     trials, effects = tables["trials"], tables["effects"]
     arms = trials[trials["status"] == "complete"].groupby("arm")
     claims = effects[(effects["kind"] == "arm") & (effects["verdict"] != "exploratory")]
@@ -95,9 +89,7 @@ def expected(tables: Tables, plan: Plan, spread: str) -> list[list[str]]:
 
 @pytest.mark.parametrize("case", ["sweep", "factorial", "hostile", "marked"])
 @pytest.mark.parametrize("spread", ["ci", "sd", "se", "none"])
-def test_both_tables_are_those_of_pandas_and_mark_the_claims_alone(
-    rendered: Get, case: str, spread: str
-) -> None:
+def test_both_tables_are_those_of_pandas_and_mark_the_claims(rendered: Get, case: str, spread: str) -> None:
     page = rendered(case)
     tables, plan = read_tables(page.results), read_plan(page.results)
     rows = expected(tables, plan, spread)
@@ -116,23 +108,15 @@ def test_both_tables_are_those_of_pandas_and_mark_the_claims_alone(
     assert said[spread] in caption
 
 
-def test_the_command_shows_or_writes_it_and_names_an_unknown_metric(
-    rendered: Get, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    page, written = rendered("sweep"), tmp_path / "arms.tex"
-
-    def table(*options: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ablate", "table", str(page.results.root), *options])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return ended.value.code, *capsys.readouterr()
-
-    status, shown, _ = table("--metric", "nll", "--metric", "brier")
-    assert (status, shown.splitlines()[0]) == (0, "| ε | NLL (nats) | Brier score |")
-    assert table("--latex", "--interval", "se", "--out", str(written))[:2] == (0, "")
-    assert read_tex(written.read_text("utf-8"))[1][0] == ["ε", "Accuracy (%)", "ECE (%)"]
-    assert "--metric acuracy" in table("--metric", "acuracy")[2]
-    assert "--out" in table("--out", str(tmp_path))[2]
+def test_the_command_shows_or_writes_it_and_names_an_unknown_metric(rendered: Get, tmp_path: Path) -> None:
+    table = ("table", str(rendered("sweep").results.root))
+    shown = ablate(tmp_path, *table, "--metric", "nll", "--metric", "brier")
+    assert (shown.status, shown.out.splitlines()[0]) == (0, "| ε | NLL (nats) | Brier score |")
+    quiet = ablate(tmp_path, *table, "--latex", "--interval", "se", "--out", "arms.tex")
+    assert (quiet.status, quiet.out) == (0, "")
+    assert read_tex((tmp_path / "arms.tex").read_text("utf-8"))[1][0] == ["ε", "Accuracy (%)", "ECE (%)"]
+    assert "--metric acuracy" in ablate(tmp_path, *table, "--metric", "acuracy").err
+    assert "--out" in ablate(tmp_path, *table, "--out", str(tmp_path)).err
 
 
 @pytest.mark.parametrize("case", ["sweep", "factorial", "single", "tuned", "nothing_ran"])

@@ -1,26 +1,21 @@
 """Tables of the page: verdicts at claims alone, ticks of components, what tells a fragile claim."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable
 from typing import Any
 
-import pandas as pd
 import pytest
 from recorded_study import planned
-from report_cases import Rendered
+from report_cases import Get
 from report_pages import rows_of
 from report_results import declare, effect_row, trial_rows
 
-from ablate.analysis.claims import VERDICTS
+from ablate.analysis.effects import VERDICTS, effects_table
 from ablate.report.cautions import banners
 from ablate.report.views import components_view, effects_view
 from ablate.store.results import read_plan
 from ablate.tables.files import frame, read_tables
 from ablate.tables.quantities import quantity, shown_difference
 
-Get = Callable[[str], Rendered]
 WORDS = re.compile(rf"\b({'|'.join(VERDICTS)})\b")
 
 
@@ -60,9 +55,7 @@ def test_components_are_ticked_and_stand_beside_their_baseline(rendered: Get) ->
         ticks = [row[head]["text"] == "✓" for head in ("flip", "clip_norm=1")]
         assert ticks == [own["flip"], own["clip_norm"] == 1]
         assert (row["arch"]["text"], row["Accuracy"]["value"]) == (own["arch"], pytest.approx(means[arm]))
-        expected = (
-            "baseline" if not any(ticks) else shown_difference(known["effect"][arm], quantity("accuracy"))
-        )
+        expected = shown_difference(known["effect"][arm], quantity("accuracy")) if any(ticks) else "baseline"
         assert row["Δ Accuracy"]["text"] == expected
     best = {row["Accuracy"]["text"] for row in rows if row["Accuracy"]["best"]}
     assert best == {f"{100 * means.max():.2f}"}
@@ -82,26 +75,19 @@ def test_off_is_nothing_or_else_the_baseline(factors: Any, baseline: Any, heads:
     assert [head["label"] for head in (table or {"columns": []})["columns"]][:2] == (heads or [])
 
 
-def test_a_factor_without_a_baseline_and_arms_without_one_are_in_the_tables() -> None:
-    from ablate.report.content import derived_tables
-
-    def tables(**declared: Any) -> tuple[pd.DataFrame, Any]:
-        plan = planned(declare(seeds=3, **declared))
-        trials = trial_rows(plan, lambda trial: {"accuracy": 0.1 * trial.seed + (trial.arm[-1] == "b") * 0.3})
-        return derived_tables({"trials": trials}, plan)["effects"], plan
-
-    effects, plan = tables(factors={"epsilon": (0.0, 0.1), "arch": ("a", "b")}, baseline={"epsilon": 0.0})
-    rows = {row["Contrast"]["text"]: row for row in rows_of(effects_view(effects, plan, "main"))}
-    assert [*rows] == ["ε: 0.1 − 0", "arch: b − a"]
-    assert (rows["arch: b − a"]["Δ Accuracy"]["text"], [*rows["ε: 0.1 − 0"]][-1]) == (
-        "↑ +30.00",
-        "Δ Mean confidence",
-    )
-    effects, plan = tables(factors={"arch": ("a", "b", "c")})
-    pairs = list(rows_of(effects_view(effects, plan, "pair")))
-    assert [(row["Arm"]["text"], row["Against"]["text"]) for row in pairs] == [
-        ("arch=b", "arch=a"), ("arch=c", "arch=a"), ("arch=c", "arch=b"),
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "factors", "rows"),
+    [
+        ("main", {"epsilon": (0.0, 0.1), "arch": ("a", "b")}, ["ε: 0.1 − 0", "arch: b − a"]),
+        ("pair", {"arch": ("a", "b", "c")}, ["arch=b arch=a", "arch=c arch=a", "arch=c arch=b"]),
+    ],
+)
+def test_what_has_no_baseline_is_in_the_tables(kind: str, factors: dict[str, Any], rows: list[str]) -> None:
+    plan = planned(declare(factors=factors, baseline={"epsilon": 0.0} if "epsilon" in factors else {}))
+    effects = effects_table({"trials": trial_rows(plan, lambda trial: {"accuracy": 0.5})}, plan)
+    heads = ("Contrast",) if kind == "main" else ("Arm", "Against")
+    found = rows_of(effects_view(effects, plan, kind))
+    assert [" ".join(row[head]["text"] for head in heads) for row in found] == rows
 
 
 STUDY = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seeds=10)
@@ -122,9 +108,7 @@ STUDY = declare(factors={"epsilon": (0.0, 0.1)}, baseline={"epsilon": 0.0}, seed
         ({"n": 3, "verdict": "exploratory"}, None),
     ],
 )
-def test_a_decided_claim_on_thin_ground_is_told_with_its_reason(
-    changes: dict[str, Any], why: str | None
-) -> None:
+def test_a_decided_claim_on_thin_ground_is_told_with_why(changes: dict[str, Any], why: str | None) -> None:
     plan, effects = planned(STUDY), frame("effects", [effect_row(**changes)])
     found = banners({"trials": trial_rows(plan), "effects": effects}, plan)
     items = [item for banner in found if "thin ground" in banner["title"] for item in banner["items"]]

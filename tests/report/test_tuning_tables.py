@@ -1,10 +1,7 @@
 """The tables of a search, against loops over its records by hand; which points are chosen."""
 
-from __future__ import annotations
-
 import math
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from references import recompute
-from report_cases import Rendered
+from report_cases import Get
 from report_results import EPSILON, Asked, hump, write_search
 
 from ablate.errors import RecordError
@@ -23,7 +20,6 @@ from ablate.store.results import ResultsFolder
 from ablate.tables.files import frame
 from ablate.tables.tuning import objective_values, points_table, tuning_tables, winners_of
 
-Get = Callable[[str], Rendered]
 FIRST = Asked({"epsilon": 0.1}, "baseline")
 
 
@@ -42,7 +38,7 @@ def test_points_without_a_value_show_how_far_they_came(tmp_path: Path) -> None:
         Asked({"epsilon": 0.3}, **pruned, done=0),  # type: ignore[arg-type]
         Asked({"epsilon": 0.4}, state="running", done=0),
     ]
-    tuning = write_search(results, EPSILON, asked, strength=hump, choose=False)
+    tuning = write_search(results, EPSILON, asked, strength=hump)
     *begun, last = tuning.points
     points = (*begun, last.model_copy(update={"trial_ids": ()}))
     write_tuning(results, tuning.model_copy(update={"points": points}))
@@ -85,9 +81,7 @@ def scored(objective: str, values: list[float], second: list[float] | None = Non
 
 
 @given(st.lists(st.one_of(st.just(math.nan), st.sampled_from([0.1, 0.2, 0.3, 0.4])), max_size=8))
-def test_the_winner_has_the_best_smoothed_value_and_of_equal_ones_the_lowest_number(
-    values: list[float],
-) -> None:
+def test_the_winner_has_the_best_smoothed_value_and_the_lowest_number(values: list[float]) -> None:
     known = [value for value in values if math.isfinite(value)]
     for objective, best in (("accuracy", max), ("nll", min)):
         expected = (values.index(best(known)),) if known else ()

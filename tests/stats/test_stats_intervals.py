@@ -7,14 +7,13 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from scipy.stats import binom, norm, t, ttest_1samp
+from references import recompute
+from scipy.stats import norm, t, ttest_1samp
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.rates import confint_poisson
 
-from ablate.stats.effect import paired_effect
 from ablate.stats.intervals import (
     ends_within,
     mean_interval,
@@ -40,6 +39,7 @@ def test_by_hand() -> None:
     values = np.array([1.0, 2, 3, 4, 5, math.nan])
     found = prediction_interval(values)
     assert (found.low, found.mean, found.high, found.n) == pytest.approx((-1.8090, 3, 7.8090, 5), abs=1e-4)
+    assert mean_interval(values, bounds=(0, 1)) == mean_interval(values)  # a mean outside of the range
     narrow = values.astype(np.float32) / 7  # is widened first
     assert mean_interval(narrow) == mean_interval(narrow.astype(np.float64))
 
@@ -70,11 +70,6 @@ def test_the_interval_of_a_mean_stays_within_the_metrics_range(values: list[floa
         assert math.isnan(plain.low) or lowest <= found.low <= found.mean <= found.high <= highest
 
 
-def test_a_mean_outside_the_range_has_the_plain_interval() -> None:
-    percentages = np.array([71.0, 73.0, 75.0])
-    assert mean_interval(percentages, bounds=(0, 1)) == mean_interval(percentages)
-
-
 @pytest.mark.parametrize("count", [1, 7, 50, 199])
 def test_within_a_range_it_is_wilsons_of_a_share_and_the_score_interval_of_a_rate(count: int) -> None:
     share, z = count / 200, float(norm.isf(0.025))
@@ -84,32 +79,18 @@ def test_within_a_range_it_is_wilsons_of_a_share_and_the_score_interval_of_a_rat
     assert ends == pytest.approx(confint_poisson(count, 200, method="score"))
 
 
-def test_other_seeds_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"same seeds, got shapes \(3,\) and \(2,\); align"):
-        paired_effect(np.ones(3), np.ones(2))
-
-
 @pytest.mark.parametrize("n", [1, 5, 6, 7, 8, 40, 101])
 def test_the_medians_interval_is_the_narrowest_pair_of_order_statistics_that_covers(n: int) -> None:
     values = np.random.default_rng(n).normal(size=n)
-    found, ordered = median_interval(values), np.sort(values)
-    # P(x_(cut) <= median <= x_(n + 1 - cut)), cut counted from 1.
-    cuts = [cut for cut in range(1, n // 2 + 1) if 1 - 2 * binom.cdf(cut - 1, n, 0.5) >= 0.95]
-    ends = (ordered[cuts[-1] - 1], ordered[n - cuts[-1]]) if cuts else (math.nan, math.nan)
-    of_all = (found.median, found.n, found.low, found.high)
-    assert of_all == pytest.approx((np.median(values), n, *ends), rel=0, abs=0, nan_ok=True)
-
-
-def crossed(n: int, images: int, *, seed_sd: float, image_sd: float) -> NDArray[np.float64]:
-    """Differences without an effect, [n, images]."""
-    rng = np.random.default_rng(0)
-    seeds, suits = seed_sd * rng.normal(size=(n, 1)), image_sd * rng.normal(size=images)
-    return np.asarray(seeds + suits + rng.normal(size=(n, images)))
+    found = median_interval(values)
+    assert found.n == n
+    assert (found.median, found.low, found.high) == pytest.approx(recompute.median_of(values), nan_ok=True)
 
 
 def test_for_new_images_it_equals_the_analysis_of_variance() -> None:
-    n, images = 4, 30
-    differences = crossed(n, images, seed_sd=0.3, image_sd=0.8)
+    rng, n, images = np.random.default_rng(0), 4, 30
+    seeds, suits = 0.3 * rng.normal(size=(n, 1)), 0.8 * rng.normal(size=images)
+    differences = seeds + suits + rng.normal(size=(n, images))
     seed, image = np.indices((n, images)).reshape(2, -1)
     table = pd.DataFrame({"y": differences.ravel(), "seed": seed, "image": image})
     mean_square = anova_lm(ols("y ~ C(seed) + C(image)", table).fit())["mean_sq"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2
+from references import recompute
 from statsmodels.stats.power import TTestPower
 
 from ablate.stats.effect import paired_effect
@@ -20,7 +20,6 @@ from ablate.stats.power import (
     seeds_needed,
     seeds_range,
 )
-from ablate.stats.verdict import verdict
 
 
 @given(n=st.integers(2, 60), size=st.floats(0.01, 2), comparisons=st.integers(1, 10))
@@ -50,6 +49,10 @@ def test_without_seeds_spread_or_effect() -> None:
     critical = 1 / math.tan(math.pi / 2 * 0.05 / 50_000)
     far = minimal_detectable_effect(2, sd=1, comparisons=50_000)
     assert far == pytest.approx(1.28155 * critical / math.sqrt(2), rel=1e-5)
+    for judge in (minimal_detectable_effect, confirmable_margin, seeds_needed):
+        for sd in (-1, math.nan, math.inf):
+            with pytest.raises(ValueError, match=f"finite sd >= 0, got {sd}; estimate it from"):
+                judge(5, sd=sd)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 100, 1000])
@@ -71,79 +74,22 @@ def test_equivalence_power_equals_the_published_example() -> None:
     assert found == pytest.approx(0.815845, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("n", "margin", "difference", "comparisons"),
-    [(2, 12.0, 0.0, 1), (3, 4.0, 1.0, 1), (5, 2.0, 0.0, 6), (5, 2.0, -2.0, 1), (20, 0.9, 0.2, 3)],
-)
-def test_equivalence_power_is_how_often_the_test_passes(
-    n: int, margin: float, difference: float, comparisons: int
-) -> None:
-    differences = difference + np.random.default_rng(n).normal(size=(40_000, n))
-    effects = paired_effect(differences, np.zeros(n), comparisons=comparisons)
-    passed = verdict(effects, planned=n, higher_is_better=None, margin=margin).p_equivalence <= 0.05
-    power = equivalence_power(margin, n, sd=1, difference=difference, comparisons=comparisons)
-    assert passed.mean() == pytest.approx(power, abs=4 * math.sqrt(power * (1 - power) / 40_000) + 1e-4)
-
-
 @given(n=st.integers(2, 200), sd=st.floats(0.01, 10), comparisons=st.integers(1, 20))
-def test_what_is_detectable_is_detected_and_what_is_confirmable_is_confirmed(
-    n: int, sd: float, comparisons: int
-) -> None:
-    for power, inverse in (
-        (paired_power, minimal_detectable_effect),
-        (equivalence_power, confirmable_margin),
-    ):
+def test_what_is_detectable_or_confirmable_is_found(n: int, sd: float, comparisons: int) -> None:
+    powers = ((paired_power, minimal_detectable_effect), (equivalence_power, confirmable_margin))
+    for power, inverse in powers:
         size = inverse(n, sd=sd, comparisons=comparisons)
         assert power(size, n, sd=sd, comparisons=comparisons) == pytest.approx(0.8, abs=1e-7)
 
 
-@pytest.mark.parametrize("margin", [0.2, 0.5, 2.0, 9.0])
-@pytest.mark.parametrize("comparisons", [1, 6])
-def test_seeds_needed_are_the_fewest_that_would_decide(margin: float, comparisons: int) -> None:
-    family: dict[str, Any] = {"sd": 1.0, "comparisons": comparisons}
-
-    def decides(n: int) -> bool:
-        same, apart = equivalence_power(margin, n, **family), paired_power(2 * margin, n, **family)
-        return min(same, apart) >= 0.8
-
-    assert seeds_needed(margin, **family) == next(n for n in range(2, 1001) if decides(n))
-
-
 @settings(max_examples=30)
 @given(sd=st.floats(0.1, 20), freedom=st.floats(1, 100), comparisons=st.integers(1, 20))
-def test_many_seeds_are_those_of_the_upper_bound(sd: float, freedom: float, comparisons: int) -> None:
-    few, many = seeds_range(1.0, sd=sd, freedom=freedom, comparisons=comparisons)
-    bound = sd * math.sqrt(freedom / chi2.ppf(0.1, freedom))
-    for shown, spread in ((few, sd), (many, bound)):
-        exact = seeds_needed(1.0, sd=spread, comparisons=comparisons)
-        if exact is None:
-            assert shown is None
-            continue
-        assert shown is not None
-        assert exact <= shown < exact + (1 if exact < 10 else 5 if exact < 100 else 50)
-        assert exact < 10 or shown % 5 == 0
-    assert seeds_range(1.0, sd=sd, freedom=math.inf)[1] == seeds_range(1.0, sd=sd, freedom=math.inf)[0]
+def test_seeds_that_would_decide_are_those_of_the_audit(sd: float, freedom: float, comparisons: int) -> None:
+    found = seeds_range(1.0, sd=sd, freedom=freedom, comparisons=comparisons)
+    known = [math.nan if seeds is None else seeds for seeds in found]
+    assert known == pytest.approx(recompute._seeds(sd, freedom, 0.05 / comparisons, 2), nan_ok=True)
+    assert len(set(seeds_range(1.0, sd=sd, freedom=math.inf))) == 1
     assert seeds_range(20.0, sd=1.0, freedom=3.0, least=12) == (12, 12)
-
-
-@given(
-    st.lists(
-        st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=1, max_size=6), min_size=1, max_size=4
-    )
-)
-def test_spread_is_pooled_by_degrees_of_freedom(groups: list[list[float]]) -> None:
-    padded = np.array([group + [math.nan] * (6 - len(group)) for group in groups])
-    scale = np.arange(1.0, len(groups) + 1)
-    sd, freedom = pooled_sd(paired_effect(padded * scale[:, None], np.zeros(6)), scale)
-    residuals = [value - sum(group) / len(group) for group in groups for value in group]
-    values = sum(len(group) - 1 for group in groups)
-    expected = math.sqrt(sum(r * r for r in residuals) / values) if values else 0.0
-    if expected <= 1e-9:
-        assert math.isnan(sd)
-        return
-    counted = sum(len(group) > 1 for group in groups)
-    assert sd == pytest.approx(expected, abs=1e-9)
-    assert freedom == pytest.approx(4 * values / (counted + 3))
 
 
 def test_freedom_of_effects_that_share_a_baseline() -> None:
@@ -152,10 +98,3 @@ def test_freedom_of_effects_that_share_a_baseline() -> None:
     pooled = paired_effect(arms, baseline).sd ** 2
     _, freedom = pooled_sd(paired_effect(arms[0], baseline[0]))
     assert pooled.mean(axis=1).var() / pooled.mean() ** 2 == pytest.approx(2 / freedom, rel=0.05)
-
-
-@pytest.mark.parametrize("sd", [-1, math.nan, math.inf])
-def test_refused(sd: float) -> None:
-    for judge in (minimal_detectable_effect, confirmable_margin, seeds_needed):
-        with pytest.raises(ValueError, match=f"finite sd >= 0, got {sd}; estimate it from"):
-            judge(5, sd=sd)

@@ -102,9 +102,7 @@ def test_columns_that_do_not_matter_do_not_blur_and_categories_keep_apart() -> N
     spread=st.sampled_from([0.0, 0.3, 50.0, NAN]),
     seed=st.integers(0, 5),
 )
-def test_any_points_give_numbers(
-    places: list[float], scale: float, shift: float, spread: float, seed: int
-) -> None:
+def test_any_points_smooth(places: list[float], scale: float, shift: float, spread: float, seed: int) -> None:
     values = scale * (shift + np.random.default_rng(seed).integers(-3, 4, len(places)).astype(float))
     mean, sd = smooth(np.array(places)[:, None], values, scale * spread)
     kept = np.isfinite(mean)
@@ -126,9 +124,7 @@ def test_any_points_give_numbers(
         ([4.0, 6.0], np.zeros((2, 1)), NAN, 1.0),
     ],
 )
-def test_what_cannot_be_smoothed_comes_back(
-    values: list[float], places: FloatArray, spread: float, sd: float
-) -> None:
+def test_what_cannot_be_smoothed(values: list[float], places: FloatArray, spread: float, sd: float) -> None:
     mean, of_mean = smooth(places, np.array(values), spread)
     assert mean.tolist() == values
     assert of_mean == pytest.approx(np.full(len(values), sd / math.sqrt(1 if math.isnan(spread) else 3)))
@@ -222,9 +218,7 @@ def test_a_gain_within_the_noise_is_not_paid_for() -> None:
 
 
 @given(values=values_of_two, sd=st.tuples(st.floats(0, 3), st.floats(0, 3)))
-def test_one_or_two_of_the_front_are_chosen_without_noise_the_best(
-    values: FloatArray, sd: tuple[float, float]
-) -> None:
+def test_one_or_two_of_the_front_are_chosen(values: FloatArray, sd: tuple[float, float]) -> None:
     front = np.flatnonzero(is_on_front(values))
     both = (np.ptp(values, axis=0) > 0).all()
     expected = front[list(best_two(values[front]))] if both else front[:1]

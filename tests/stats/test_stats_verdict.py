@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import ttest_ind, ttest_rel
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW, ttost_paired
 
-from ablate.stats.effect import Effect, independent_effect, paired_effect
-from ablate.stats.verdict import verdict
+from ablate.stats.effect import Effect, independent_effect, paired_effect, verdict
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -75,8 +74,3 @@ def test_identical_predictions_are_equivalent() -> None:
     # It is believed only of differences that are zero.
     assert judged(paired_effect(arm, arm - 0.1), 3, identical=True)[1] == "no_spread"
     assert judged(effect_of(9.0), identical=True) == ("better", "", False)
-
-
-def test_refused() -> None:
-    with pytest.raises(ValueError, match="at most the 4 pairs planned, got 5"):
-        verdict(effect_of(1.0), planned=4, higher_is_better=True)

@@ -42,8 +42,7 @@ def train(ledger: Ledger, point: Point, seeds: int | None = None) -> Point:
     fields = resolve(BASE, {**point.levels, "tuning_part": SEARCH.tuning_part})
     trials = [build_trial(point.levels, fields, seed, CPU, "images") for seed in point.seeds]
     point = point.model_copy(update={"trial_ids": tuple(trial.trial_id for trial in trials)})
-    with ledger.changing() as points:
-        points.name_trials(point.number, point.trial_ids)
+    ledger.change(lambda points: points.name_trials(point.number, point.trial_ids))
     for trial in trials[:seeds]:
         record(ledger.results, trial)
     return point

@@ -28,7 +28,7 @@ from made_records import (
 from optuna.distributions import IntDistribution
 from test_driver import pictures
 
-from ablate.errors import AblateError, DataError, ResultsError, StudyError
+from ablate.errors import AblateError, ResultsError, StudyError
 from ablate.execution.driver import Options, plan_settled, settle
 from ablate.pipeline import require_metrics
 from ablate.store.points import Point, read_tuning, tuning_folder
@@ -192,13 +192,6 @@ def test_of_two_objectives_the_reported_images_have_no_say_in_the_search(tmp_pat
     assert found[0] == found[1]
 
 
-def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
-    base = {**TRAINED, "data": f"folder:{pictures(tmp_path / 'data', valid=0)}", "batch_size": 8}
-    with pytest.raises(DataError, match="tuning split"):
-        tuned(declared(base=base), tmp_path / "results")
-    assert not list((tmp_path / "results").rglob("*.json"))
-
-
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -208,7 +201,6 @@ def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
         (lambda: Range(0.1, 1.0, log=True, step=0.1), "low: .* with log, not 0.1, and no step"),
         (lambda: Choice(of=("a",)), "at least two different values"),
         (lambda: declared({"space": {}}), "space: nothing to search"),
-        (lambda: declared({"space": {"epsilom": EPSILON["epsilon"]}}), "unknown field.*epsilon"),
         (lambda: declared({"anchors": ({"epsilon": 0.123},)}), "0.123 is not among the values searched"),
         (lambda: declared({"space": {"data": ("digits", "synthetic")}}), "data cannot be searched"),
         (lambda: declared({"space": {"epsilon": 0.3}}), "epsilon: expected a Range, or a tuple"),
@@ -217,7 +209,6 @@ def test_images_that_are_reported_cannot_be_tuned_on(tmp_path: Path) -> None:
         (lambda: declared({"pruning": "seeds", "seeds": 3}), "at least 5"),
         (lambda: declared({"sampler": "nsga2"}), "nsga2 is for two objectives"),
         (lambda: declared(factors={"lr": (0.1, 0.2)}), "swept or searched, not both"),
-        (lambda: declared(baseline={"epsilon": 0.6}), "0.6 is not among the values searched"),
         (lambda: declared(seeds=(0, FIRST_TUNING_SEED)), "are for tuning"),
         (lambda: declared({"space": {"lr": Range(low=1, high=2, step=1, when={"epsilon": 0})}}), "before it"),
     ],
@@ -236,7 +227,7 @@ BETA2 = {"optimizer": ("sgd", "adamw"), "beta2": ADAMW_ALONE}
     [
         (None, "expected a study with a search"),
         ({"space": {"lr": Range(low=0.2, high=1.0, step=0.1)}}, "lr=0.1 is not among .*0.2 to 1 by 0.1"),
-        ({"anchors": ({"epsilon": 0.0},), "points": 1}, "baseline and anchors alone are 2"),
+        ({"anchors": ({"epsilon": 0.0},), "points": 1}, "baseline and anchors are 2"),
         ({"space": {"eval_batch_size": (256, 128)}}, "=256 and eval_batch_size=128 train the same network"),
         ({"space": BETA2, "anchors": ({"beta2": 0.95},)}, "beta2 is searched only with optimizer='adamw'"),
     ],

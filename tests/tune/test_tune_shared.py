@@ -1,6 +1,8 @@
 """Several tuners on one search in a real PostgreSQL: every point once, whoever dies, whatever goes wrong."""
 
 import contextlib
+import itertools
+import json
 import os
 import re
 import signal
@@ -9,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import optuna
@@ -19,11 +22,11 @@ from postgresql_server import PostgreSQL
 
 from ablate.bench import ROOT
 from ablate.errors import ResultsError, StudyError
-from ablate.store.points import Point, read_tuning, tuning_folder
+from ablate.store.points import Point, Tuning, read_tuning, tuning_folder
 from ablate.store.records import read_records
 from ablate.store.results import ResultsFolder
 from ablate.study.search import FIRST_TUNING_SEED, Search
-from ablate.tuning.ledger import RETEST, Ledger, SharedStorage
+from ablate.tuning.ledger import RETEST, Ledger, SharedStorage, Storage
 
 pytestmark = pytest.mark.postgres
 
@@ -41,6 +44,15 @@ def tuner(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             return opened(storage, ResultsFolder(tmp_path / folder), search)
 
         yield begin
+
+
+def alone(root: Path) -> Tuning:
+    """The same search by one tuner, whom nothing disturbs."""
+    root.mkdir()
+    with contextlib.closing(Storage(root / "optuna.sqlite3")) as storage:
+        ledger = opened(storage, ResultsFolder(root), SEARCH)
+        spend(ledger)
+    return ledger.tuning
 
 
 def test_tuners_divide_the_points_and_all_know_them(tuner: Open) -> None:
@@ -88,19 +100,48 @@ def test_what_a_dead_tuner_had_claimed_is_gone_on_with(tuner: Open, monkeypatch:
     assert other.next_points() == []
 
 
-def test_a_tuner_thought_dead_overwrites_nothing(tuner: Open, database: str) -> None:
+def test_a_tuner_thought_dead_overwrites_nothing(
+    tuner: Open, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablate.tuning.ledger.RESTART_SECONDS", 0.0)
     late, other = tuner(), tuner()
     (point, _) = late.next_points()
     with psycopg.connect(database, autocommit=True) as server:
         held = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s"
         server.execute(held, (point.number,))  # as where the network is gone
-    assert point.number in complete(other, other.next_points())
+    taken = other.next_points()
+    with pytest.raises(ResultsError, match=r"another tuner trains point \d now"):
+        late.end(point.number, "failed", "Late.")
+    assert point.number in complete(other, taken)
     before = other.tuning.points
-    for change in (late.changing().__enter__, lambda: late.end(0, "failed", "Late."), late.next_points):
-        with pytest.raises(ResultsError, match="cannot be used"):
-            change()
+    late.end(point.number, "failed", "Late.")
+    with pytest.raises(ResultsError, match="cannot be used"):
+        late.change(lambda points: points.name_trials(point.number, ()))
     assert other.next_points()
     assert other.tuning.points[: len(before)] == before
+
+
+def test_a_server_that_comes_back_costs_no_point(
+    tuner: Open, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes after so many questions to it, each time at another moment, while two tuners work."""
+    monkeypatch.setattr("ablate.tuning.ledger.POLL_SECONDS", 0.02)
+    one, other = tuner(), tuner()
+    asked_for = SharedStorage._call
+    countdown = itertools.count(1)
+
+    def restarting(storage: SharedStorage, function: str, lock: int) -> bool:
+        came = asked_for(storage, function, lock)
+        if next(countdown) % 7 == 0:
+            postgresql.stop()
+            Timer(0.2, postgresql.start).start()
+        return came
+
+    monkeypatch.setattr(SharedStorage, "_call", restarting)
+    done = spend(one, 2) + spend(other, 2) + spend(one)
+    assert sorted(done) == list(range(SEARCH.points))
+    one.conclude()
+    assert asked(one.tuning) == asked(alone(one.results.root / "alone"))
 
 
 def test_tuners_without_the_same_results_folder_are_refused(tuner: Open) -> None:
@@ -113,10 +154,10 @@ def test_tuners_without_the_same_results_folder_are_refused(tuner: Open) -> None
 
 
 def test_points_of_a_search_that_was_alone_are_taken_along_or_refused(tuner: Open, database: str) -> None:
-    alone = tuner(name="alone/default")
-    spend(alone, 4)
+    lonely = tuner(name="alone/default")
+    spend(lonely, 4)
     shared = tuner()
-    assert asked(shared.tuning) == asked(alone.tuning)
+    assert asked(shared.tuning) == asked(lonely.tuning)
     shared.points.storage.delete_study(shared.points.study._study_id)
     busy = tuner(SEARCH.model_copy(update={"anchors": ()}), folder="another")
     busy.next_points()
@@ -131,6 +172,38 @@ def test_a_study_of_others_is_left_alone(tuner: Open, database: str) -> None:
         with pytest.raises(ResultsError, match="not one that this version of ablate can read; take another"):
             tuner()
         assert (made.metric_names, len(made.get_trials())) == (None, 1)
+
+
+ALTERED = "UPDATE trial_user_attributes SET value_json = %s WHERE trial_id = %s"
+ADDED = """INSERT INTO trials (number, study_id, state) SELECT count(*), study_id, 'COMPLETE' FROM trials
+    WHERE study_id = (SELECT study_id FROM trials WHERE trial_id = %s) GROUP BY study_id"""
+
+
+@pytest.mark.parametrize(
+    "altered",
+    [{"trial_ids": ["../../../victim"]}, {"seeds": [0, 1]}, {"levels": {"epsilon": 9}}, "\x1b]0;evil"],
+)
+def test_rows_of_somebody_else_are_nothing_but_failed_points(
+    tuner: Open, database: str, tmp_path: Path, altered: Any
+) -> None:
+    first = tuner()
+    spend(first, 2)
+    first.storage.close()
+    (victim := tmp_path / "victim.json").write_text("{}")
+    with psycopg.connect(database, autocommit=True) as server:
+        rows = server.execute("SELECT trial_id, value_json FROM trial_user_attributes ORDER BY trial_id")
+        key, kept = rows.fetchall()[0]
+        evil = {**json.loads(kept), **altered} if isinstance(altered, dict) else altered
+        server.execute(ALTERED, (json.dumps(evil), key))
+        for _ in range(3):
+            server.execute(ADDED, (key,))
+    again = tuner()
+    spend(again)
+    assert asked(again.tuning) == asked(alone(tmp_path / "alone"))
+    assert (victim.read_text(), {path.name for path in tmp_path.iterdir()}) == (
+        "{}",
+        {"alone", "shared", "victim.json"},
+    )
 
 
 def test_tuners_may_start_at_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,10 +222,8 @@ CANNOT_BE_READ = "expected postgresql://.*characters such as @ .* cannot be read
     ("url", "message"),
     [
         ("mysql://me:geheim@host/db", CANNOT_BE_READ),
-        ("host=h password=geheim", CANNOT_BE_READ),
         ("mysql://host/db?password=geheim@x", CANNOT_BE_READ),
         ("postgresql://me:ge@heim@host/db", CANNOT_BE_READ),
-        ("postgresql://me:12/geheim@host/db", CANNOT_BE_READ),
         ("postgresql://me:geheim@host/db?nothing=1", CANNOT_BE_READ),
         ("postgresql://me:geheim@127.0.0.1:1/db", r"me@127.0.0.1:1/db: cannot be used \(.*refused.*check"),
         ("postgres://me@127.0.0.1:1/db?password=geheim", r"me@127.0.0.1:1/db: cannot be used \(.*refused"),
@@ -175,7 +246,10 @@ def runs_of(points: Sequence[Point]) -> list[tuple[float, int]]:
 
 
 @pytest.mark.slow
-def test_a_server_that_goes_costs_no_record(postgresql: PostgreSQL, database: str, tmp_path: Path) -> None:
+def test_a_server_that_goes_costs_no_record(
+    postgresql: PostgreSQL, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ablate.tuning.ledger.RESTART_SECONDS", 0.0)
     small = {"points": 3, "seeds": 1, "batch": 1}
     study, other = (declared({**small, "sampler_seed": seed}, seeds=1) for seed in (0, 1))
     stopped = Watching(lambda count: postgresql.stop() if count == 2 else None)
